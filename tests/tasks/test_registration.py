@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -63,6 +64,23 @@ def test_a_pair_whose_labels_lack_a_side_is_taught_by_its_images_alone() -> None
     outputs = {"field": torch.zeros(1, 3, 16, 16, 16), IMAGES: images}
     assert float(TASK.loss(outputs, target)) == pytest.approx(float(TASK._unlike(images, outputs["field"])))
     assert TASK.quality(outputs, target)["size"].sum() == 0
+
+
+def test_pairs_of_any_contrast_show_each_image_its_own_labels_and_are_taught_by_these_alone() -> None:
+    images, target = _shifted(2)
+    drawn = TASK.drawn
+    assert drawn is not None
+    fixed, moving = (np.asarray(table)[target[0].numpy()] for table in drawn.shown)
+    mask = blob(0)[1]
+    assert (fixed == mask).all() and (moving == np.roll(mask, 2, axis=0)).all()
+    any_contrast = replace(TASK, images_weight=0.0)
+    losses = []
+    for step, seen in ((0.0, images), (2.0, images), (2.0, -images)):
+        field = torch.zeros(1, 3, 16, 16, 16)
+        field[:, 0] = step
+        losses.append(float(any_contrast.loss({"field": field, IMAGES: seen}, target)))
+    assert losses[2] == losses[1] < losses[0]
+    assert Registration(classes=()).drawn is None
 
 
 def test_a_pair_is_mirrored_with_its_labels_which_keep_their_values() -> None:

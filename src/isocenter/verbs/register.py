@@ -447,7 +447,7 @@ def register_by_model(
     settings = task_settings.settings_of(loaded.task)
     decisions = {
         "transform": Decision("deformable", "a trained model answers with a field"),
-        "similarity": Decision(settings["similarity"], "the model learnt by it; figures are 1 less the loss"),
+        "similarity": Decision(settings["similarity"], "results are refined by it; figures are 1 less the loss"),
         "steps": Decision(settings["refine"], "of optimisation after the network"),
     }
     before, after = (values.get(one, UNKNOWN) for one in ("similarity_before", "similarity_after"))

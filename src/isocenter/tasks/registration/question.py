@@ -20,7 +20,7 @@ from isocenter.tasks import properties
 from isocenter.tasks.registration.answering import HEAD
 from isocenter.tasks.registration.scoring import METRICS, SIMILARITY, TRE, FieldScoring
 from isocenter.tasks.shared import grid_and_length, reference_labels
-from isocenter.tasks.task import IMAGES, Outputs
+from isocenter.tasks.task import IMAGES, DrawnFromLabels, Outputs
 from isocenter.transforms import spatial_transforms
 from isocenter.values import (
     Array,
@@ -43,7 +43,7 @@ from isocenter.values.spatial_transform import Correspondence
 if TYPE_CHECKING:
     from torch import Tensor
 
-VOXELMORPH, DALCA = "arXiv:1809.05231", "arXiv:1903.03545"
+VOXELMORPH, DALCA, SYNTHMORPH = "arXiv:1809.05231", "arXiv:1903.03545", "arXiv:2004.10282"
 # The network sees images whose deviation is 1; similarities count on intensities in about 0..1.
 DEVIATION = 0.2
 # Steps of optimisation after the network.
@@ -59,6 +59,7 @@ class Registration(FieldScoring):
     classes:       structures that were drawn in both images; they are looked at in training alone
     axes:          of the network's grid
     similarity:    by which the moved image is compared with the fixed one
+    images_weight: weight of their unlikeness; 0 where labels alone teach
     smoothness:    weight of the diffusion energy of the displacement, in mm a mm
     labels_weight: weight of 1 less the Dice of moved labels, where both images have them
     pairs:         drawn for each volume, of a set of single volumes; None: as many as fit into memory
@@ -77,6 +78,9 @@ class Registration(FieldScoring):
     axes: int = setting_fields.setting(3, Sentence("Images have {value} axes"), target=True)
     similarity: Literal["lncc", "mse", "mind"] = setting_fields.setting(
         "lncc", Sentence("Images are compared by {value}"), choices=tuple(SIMILARITIES), noun="similarity"
+    )
+    images_weight: float = setting_fields.setting(
+        1.0, Sentence("The weight of the images' unlikeness is {value}", "Images are not compared in training")
     )
     smoothness: float = setting_fields.setting(
         0.5, Sentence("The weight of the diffusion energy is {value}"), search=(0.25, 0.5, 1.0)
@@ -129,6 +133,7 @@ class Registration(FieldScoring):
                 f"fixed images are {', '.join(sorted(modalities))}, moving ones {', '.join(sorted(theirs))}",
                 VOXELMORPH,
             ),
+            "images_weight": Decision(1.0, "the moved image is to be like the fixed one"),
             "smoothness": Decision(SMOOTHNESS[similarity], f"as in registration without training by {similarity}"),
             "labels_weight": Decision(
                 1.0 if classes else 0.0,
@@ -142,7 +147,7 @@ class Registration(FieldScoring):
 
     def check_and_fill(self) -> Self:
         """The same; PlanError names the setting that cannot be."""
-        for name in ("smoothness", "labels_weight", "tolerance"):
+        for name in ("images_weight", "smoothness", "labels_weight", "tolerance"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise PlanError(f"{getattr(self, name)}", f"task.{name}", "Give a number from 0 on")
         if self.axes not in (2, 3):
@@ -171,6 +176,25 @@ class Registration(FieldScoring):
     def target_sides(self) -> tuple[int, ...]:
         """Codes of label values stay what they are: both images are mirrored alike."""
         return ()
+
+    @property
+    def drawn(self) -> DrawnFromLabels | None:
+        """Both images, each in a contrast of its own, so that labels alone can say what lies where."""
+        if not self.classes:
+            return None
+        count = len(self.classes) + 2
+        fixed, moving = (
+            tuple(code // count for code in range(count**2)),
+            tuple(code % count for code in range(count**2)),
+        )
+        taught = "two images of any contrast are unlike where they lie right too: moved labels and smoothness teach"
+        alike = "neighbourhoods can be compared across contrasts"
+        decisions = {
+            "task.images_weight": Decision(0.0, taught, SYNTHMORPH),
+            "task.similarity": Decision("mind", f"what is refined after the network has any contrast, and {alike}"),
+            "task.smoothness": Decision(0.5, "as in registration by local correlation, whose field it has to be"),
+        }
+        return DrawnFromLabels((fixed, moving), decisions)
 
     @property
     def why_uncut(self) -> str:
@@ -233,7 +257,9 @@ class Registration(FieldScoring):
         field = outputs[HEAD].float()
         steps = spacing or (1.0,) * field.shape[1]
         in_mm = field * field.new_tensor(steps).reshape(1, -1, *[1] * (field.ndim - 2))
-        total = self._unlike(outputs[IMAGES], field) + self.smoothness * deformable.diffusion_energy(in_mm, steps)
+        total = self.smoothness * deformable.diffusion_energy(in_mm, steps)
+        if self.images_weight:
+            total = total + self.images_weight * self._unlike(outputs[IMAGES], field)
         both, size, labelled = self._overlaps(field, target)
         if self.labels_weight and bool(labelled.any()):
             counted = labelled[:, None] & (size > 0)
