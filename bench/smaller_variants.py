@@ -209,7 +209,7 @@ def cells(row: Mapping[str, Any], plain: Mapping[str, Mapping[str, Any]]) -> lis
         number(row["latency_ms"], 1),
         lost,
         "" if row["ece_difference"] is None else f"{row['ece_difference']:+.4f}",
-        "yes" if row["passed"] else f"no: {row['because'].partition(';')[0]}",
+        "yes" if row["passed"] else f"no: {row['because'].partition('; within')[0]}",
     ]
 
 

@@ -66,8 +66,9 @@ class PartTest:
 
     @property
     def name(self) -> str:
-        """ "core of smallest third"."""
-        return f"{self.label}; {self.group}" if self.group else self.label
+        """ "core of size smallest third"; a structure that has no name but its number is "structure 1"."""
+        label = f"structure {self.label}" if self.label.isdigit() else self.label
+        return f"{label} of {self.group}" if self.group else label
 
     @property
     def estimate(self) -> Estimate:
