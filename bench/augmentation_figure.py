@@ -48,6 +48,7 @@ STRENGTHS = {
     "style": 1.0,
     "speckle": 0.2,
     "colour": 1.0,
+    "stain": 0.3,
     "paste": 1.0,
 }
 # What shows only beside another kind.
@@ -92,7 +93,7 @@ def _batch(
     name: str, images: torch.Tensor, labels: torch.Tensor, second: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The batch that a kind needs: three colours, or another patient beside this one."""
-    if name == "colour":
+    if name in ("colour", "stain"):
         return torch.cat([images + 0.4, images, images.clamp(max=0.5) - 0.4], dim=1), labels
     if name == "paste":
         return torch.cat([images, second[0]]), torch.cat([labels, second[1]])

@@ -45,6 +45,7 @@ STRENGTHS = {
     "style": 0.8,
     "speckle": 0.3,
     "colour": 0.5,
+    "stain": 0.2,
 }
 EVERYTHING = Augmentation(**STRENGTHS, flips=(0, 1), probability=0.5, accidents=0.5)  # type: ignore[arg-type]
 shapes = st.sampled_from([(9, 12), (6, 8, 7)])
@@ -110,7 +111,9 @@ def test_each_kind_changes_the_image_and_leaves_shape_type_and_source_alone(name
 
 
 @pytest.mark.parametrize("shape", thinned(1, [(9, 12), (6, 8, 7)], one_value=True))
-@pytest.mark.parametrize("name", [*(one for one in STRENGTHS if one != "colour"), "flips", "mixup", "cutmix"])
+@pytest.mark.parametrize(
+    "name", [*(one for one in STRENGTHS if one not in ("colour", "stain")), "flips", "mixup", "cutmix"]
+)
 def test_a_channel_that_is_not_there_stays_so_and_changes_no_other(name, shape):
     """A frame after the end of a clip is such a channel, and all of it is NaN."""
     strength = {"flips": (0, 1), "mixup": 1.0, "cutmix": 1.0} | STRENGTHS

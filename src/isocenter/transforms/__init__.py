@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         random_draws,
         resampling,
         spatial_transforms,
+        stains,
         synthesis,
     )
     from isocenter.transforms.channel_stack import COLOUR

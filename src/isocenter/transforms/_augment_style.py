@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,15 @@ from isocenter.transforms import _augment_intensity, random_draws
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from isocenter.transforms.intensity import ChannelScale
+
 # Largest half side of the low frequencies that are exchanged, as a share of all: Yang and Soatto, arXiv:2004.05498.
 LOW = 0.09
 # Standard deviation of a grain of speckle, in voxels; largest turn of the hue.
 GRAIN, HUE = 0.7, math.pi / 3
+# Optical densities of haematoxylin, eosin and DAB in red, green and blue: Ruifrok and Johnston, Anal Quant Cytol Histol
+# 2001. The most light of 8 bits.
+DYES, WHITE = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)), 255.0
 
 
 def style(
@@ -79,6 +84,54 @@ def speckle(images: Tensor, strength: float, generators: Sequence[np.random.Gene
     grains = grains / grains.std(dim=_augment_intensity.spatial_axes(images), keepdim=True).clamp(min=1e-6)
     factor = 1 + random_draws.spread_per_sample(random_draws.uniform_numbers(generators, 0, strength), images) * grains
     return low + (images - low) * factor.clamp(min=0)
+
+
+def stain(
+    images: Tensor,
+    strength: float,
+    generators: Sequence[np.random.Generator],
+    scales: Sequence[ChannelScale] | None = None,
+) -> Tensor:
+    """Haematoxylin, eosin and DAB, each times 1 +- strength, and moved by up to strength in optical density.
+
+    (samples, 3, *spatial) images: red, green, blue
+    scales: from 8 bits to the intensities of each channel; without them a sample's own range is that of 8 bits
+    Tellez et al., Med Image Anal 2019, doi:10.1016/j.media.2019.101544
+    """
+    if images.shape[1] != 3:  # no colours, which the plan refuses
+        return images
+    steps = [one.steps for one in scales or ()]
+    if scales is None:
+        axes = tuple(range(1, images.ndim))
+        low, high = (end(dim=axes).reshape(-1, *[1] * (images.ndim - 2)) for end in (images.amin, images.amax))
+        steps = [((low, (high - low).clamp(min=1e-6) / WHITE),)] * 3
+    lights = torch.stack([_undo_steps(images[:, n], steps[n]) for n in range(3)], dim=-1)
+    density = -torch.log((lights.clamp(0, WHITE) + 1) / (WHITE + 1))
+    dyes = torch.tensor(DYES, dtype=images.dtype, device=images.device)
+    dyes = dyes / dyes.norm(dim=1, keepdim=True)
+    amounts = density @ torch.linalg.inv(dyes)
+    numbers = np.stack([rng.uniform(-strength, strength, size=(2, 3)) for rng in generators])
+    factor, offset = (
+        torch.as_tensor(numbers[:, n], dtype=images.dtype, device=images.device).reshape(
+            len(images), *[1] * (images.ndim - 2), 3
+        )
+        for n in range(2)
+    )
+    changed = ((amounts * (1 + factor) + offset) @ dyes).neg().exp() * (WHITE + 1) - 1
+    made = [_apply_steps(changed[..., n].clamp(0, WHITE), steps[n]) for n in range(3)]
+    return torch.stack(made, dim=1).to(images.dtype)
+
+
+def _undo_steps(values: Tensor, steps: Sequence[tuple[Any, Any]]) -> Tensor:
+    for offset, divisor in reversed(steps):
+        values = values * divisor + offset
+    return values
+
+
+def _apply_steps(values: Tensor, steps: Sequence[tuple[Any, Any]]) -> Tensor:
+    for offset, divisor in steps:
+        values = (values - offset) / divisor
+    return values
 
 
 def colour(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:

@@ -35,6 +35,7 @@ from isocenter.transforms import (
 )
 from isocenter.transforms.augment_following import F, LabelMap, Warp
 from isocenter.transforms.augment_spatial import POINTS
+from isocenter.transforms.intensity import ChannelScale
 from isocenter.transforms.random_draws import BatchDraws
 from isocenter.values import Sentence
 
@@ -71,9 +72,10 @@ INTENSITY: Mapping[str, Change] = {
     "style": _augment_style.style,
     "speckle": _augment_style.speckle,
     "colour": _augment_style.colour,
+    "stain": _augment_style.stain,
 }
 # A kind's place here is a part of its draws: new ones go to the end.
-NEWER = ("shear", "sharpen", "equalise", "style", "speckle", "colour", "paste", "synthesis")
+NEWER = ("shear", "sharpen", "equalise", "style", "speckle", "colour", "paste", "synthesis", "stain")
 KINDS = (*(kind for kind in (*SPATIAL, *INTENSITY) if kind not in NEWER), *NEWER)
 # What goes wrong now and then, unlike what differs from scan to scan.
 ACCIDENTS = ("metal", "motion", "ghosting", "spikes")
@@ -126,6 +128,7 @@ class Augmentation:
                  this chance; in every second sample low frequencies of the amplitude of another image, where given
     speckle:     largest standard deviation of the grainy factor of the signal
     colour:      saturation 1 +- this, and hue by up to this share of 60 degrees
+    stain:       haematoxylin, eosin and DAB times 1 +- this, and by up to this in optical density
     paste:       chance of each sample to get a structure, with its mask, of another image of the batch
     synthesis: chance of each sample to be drawn from its label map, of any contrast, in place of its image
     mixup, cutmix: alpha of the Beta distribution of shares, for every batch (half of them each where both are on)
@@ -183,6 +186,9 @@ class Augmentation:
     ] = 0.0
     speckle: Annotated[Strength, Sentence("Speckle multiplies the signal by 1 +- {value} (standard deviation)")] = 0.0
     colour: Annotated[Share, Sentence("Saturation changes by up to {percent}, and hue by this share of 60 degrees")] = (
+        0.0
+    )
+    stain: Annotated[Share, Sentence("Dyes of tissue change by up to {percent}, and by {value} in optical density")] = (
         0.0
     )
     paste: Annotated[Share, Sentence("{percent} of the samples get a structure of another image, with its mask")] = 0.0
@@ -244,10 +250,12 @@ class Augmentation:
         mirrored: Sequence[int] | None = (),
         others: Tensor | None = None,
         painter: Painter | None = None,
+        scales: Sequence[ChannelScale] | None = None,
     ) -> tuple[Tensor, F | None, Tensor]:
         """The same with a target of any kind that follows the images.
 
         others:  (images, channels, *spatial) of which `style` takes amplitudes
+        scales:  of each channel, by which `stain` knows the colours of a normalised image
         painter: draws the samples that `synthesis` chooses; without one they keep their images
         """
         self.check(mirrored, images.ndim - 2)
@@ -260,7 +268,7 @@ class Augmentation:
             images = self._synthesise(images, target, draws, painter)
             options: dict[str, dict[str, Any]]
             options = {"motion": {"steps": np.asarray(steps) / min(steps)}, "cutout": {"count": self.cutout_count}}
-            options["style"] = {"others": others}
+            options["style"], options["stain"] = {"others": others}, {"scales": scales}
             for name, change in INTENSITY.items():
                 befallen = list(self._befallen(name, draws))
                 if befallen:

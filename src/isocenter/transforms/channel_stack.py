@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -163,10 +164,21 @@ def match_colours(image: Image, channels: tuple[str, ...]) -> Image:
     colour_channels = without_alpha(image.channels)
     if colour_channels == image.channels and {len(colour_channels), len(channels)} != {1, 3}:
         return image  # nothing of it has to be read for that
-    data: Array = image.data[: len(colour_channels)]
+    count = len(colour_channels)
     if colour_channels == COLOUR and len(channels) == 1:
-        grey = np.tensordot(np.asarray(LUMA, dtype=np.float32), data.astype(np.float32), axes=1)[None]
-        return replace(image, pixels=grey, channels=channels)
+        return image.map_pixels(luma, np.dtype(np.float32), channels)
     if len(colour_channels) == 1 and channels == COLOUR:
-        return replace(image, pixels=np.repeat(data, 3, axis=0), channels=COLOUR)
-    return image if colour_channels == image.channels else replace(image, pixels=data, channels=colour_channels)
+        return image.map_pixels(partial(_first_channels, count=1, times=3), image.dtype, COLOUR)
+    if colour_channels == image.channels:
+        return image
+    return image.map_pixels(partial(_first_channels, count=count), image.dtype, colour_channels)
+
+
+def _first_channels(channels: Array, count: int, times: int = 1) -> Array:
+    """So many of the channels, each so many times."""
+    return np.repeat(channels[:count], times, axis=0) if times > 1 else channels[:count]
+
+
+def luma(colours: Array) -> Array:
+    """(channels, ...) red, green, blue, whatever follows them, to (1, ...) grey."""
+    return np.tensordot(np.asarray(LUMA, dtype=np.float32), colours[: len(LUMA)].astype(np.float32), axes=1)[None]

@@ -304,6 +304,21 @@ class Image:
             raise GeometryError("states no size of its pixels in mm", where, "Give it with --mm-per-pixel")
         return self.level(self.level_within(mm / max(self.spacing)))
 
+    def map_pixels(
+        self, change: Callable[[Array], Array], dtype: np.dtype[Any], channels: tuple[str, ...] | None = None
+    ) -> Image:
+        """The image, all levels of a slide, changed pixel by pixel: (channels, ...) to (channels, ...) of this type.
+
+        What is read part by part is changed when it is read. channels: the names of what the change gives, if others
+        """
+        names = channels or self.channels
+        if not isinstance(self.pixels, Deferred):
+            return replace(self, pixels=change(self.pixels), channels=names)
+        changed = partial(_change_deferred, change=change, dtype=dtype, count=len(names))
+        levels = tuple(SlideLevel(changed(level.pixels)) for level in self.levels)
+        pixels = levels[0].pixels if levels else changed(self.pixels)
+        return replace(self, pixels=pixels, channels=names, levels=levels)
+
     def with_mm_per_pixel(self, mm: float) -> Image:
         """The image with this size of a pixel, where it is a picture that states none."""
         if self.geometry.physical or not self.geometry.is_picture:
@@ -391,6 +406,20 @@ class Image:
     def __repr__(self) -> str:
         frames = f", {self.frames} frames" if self.frames else ""
         return f"Image({self.modality}, channels {', '.join(self.channels)}{frames}, {self.dtype}, {self.geometry!r})"
+
+
+def _change_deferred(whole: Deferred, change: Callable[[Array], Array], dtype: np.dtype[Any], count: int) -> Deferred:
+    return Deferred(
+        (count, *whole.shape[1:]), dtype, partial(_changed_all, whole, change), partial(_changed_part, whole, change)
+    )
+
+
+def _changed_all(whole: Deferred, change: Callable[[Array], Array]) -> Array:
+    return change(whole.load())
+
+
+def _changed_part(whole: Deferred, change: Callable[[Array], Array], region: tuple[slice, ...]) -> Array:
+    return change(whole[(slice(None), *region[1:])])[region[0]]
 
 
 # Each level of a label map has so many pixels less along each side; the last is no longer than this.

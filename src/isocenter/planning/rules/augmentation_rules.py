@@ -26,7 +26,7 @@ FINE = ("blur", "low_resolution", "motion", "ghosting", "spikes", "dose_noise", 
 ACCIDENTS = 0.05
 
 UNPROVEN = frozenset(
-    {"cutout", "mixup", "cutmix", "elastic", "shear", "sharpen", "equalise", "style", "colour", "paste"}
+    {"cutout", "mixup", "cutmix", "elastic", "shear", "sharpen", "equalise", "style", "colour", "stain", "paste"}
 )
 # Strengths that are those of nnU-Net where no profile has its own.
 OF_NNUNET = frozenset({"rotation", "gamma", "noise"})
@@ -188,6 +188,9 @@ def check_mixing(settings: PlanSettings) -> None:
     if settings.augmentation.colour and not coloured:
         problem = f"hue and saturation are those of {', '.join(COLOUR)}, and the images have other channels"
         raise PlanError(problem, "augmentation.colour", "Give 0")
+    if settings.augmentation.stain and settings.preprocessing.colour_scales is None:
+        problem = f"dyes show in {', '.join(COLOUR)} of a range of 8 bits, and the images have other intensities"
+        raise PlanError(problem, "augmentation.stain", "Give 0")
     if settings.augmentation.paste and (several or vectors or settings.preprocessing.cascade is not None):
         problem = "a structure is pasted with its mask, for one label map and no first network of a cascade"
         raise PlanError(problem, "augmentation.paste", "Give 0")

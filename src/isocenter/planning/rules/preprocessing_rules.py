@@ -62,6 +62,7 @@ def preprocessing_decisions(
         "unit": _unit(fingerprint),
         "shape": grid.shape,
         "aspect": away["aspect"],
+        "stain": Decision("none", "it was not asked for; --set preprocessing.stain=macenko brings dyes to a reference"),
         "tissue": Decision("otsu", "it matters only for slides, of which glass is not predicted", OTSU),
         "order": Decision("linear", "it does not overshoot beside sharp edges"),
         "smallest": Decision(list(grid.patch), "the network sees at least one whole patch"),
@@ -232,6 +233,9 @@ def _check_shape(settings: PlanSettings) -> None:
         raise PlanError(
             f"{chosen.aspect} needs a shape to come to", "preprocessing.aspect", "Give preprocessing.shape, or stretch"
         )
+    if chosen.stain != "none" and tuple(chosen.channels) != COLOUR:
+        problem = f"stains show in {', '.join(COLOUR)}, and the images have other channels"
+        raise PlanError(problem, "preprocessing.stain", "Give none")
     if chosen.frames is not None and chosen.frames < 1:
         raise PlanError(f"{chosen.frames} frames", "preprocessing.frames", "Give 1 or more, or none for still images")
     for name in ("spacing", "shape"):

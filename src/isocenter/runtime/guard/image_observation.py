@@ -365,11 +365,10 @@ def tissue_shown(image: Image, preprocessing: object) -> Callable[[NDArray[np.fl
 
     None where every window counts, as where the intensities of the file cannot be told from what the network sees.
     """
-    if not image.is_slide or not isinstance(preprocessing, Preprocessing) or preprocessing.channels != COLOUR:
+    if not image.is_slide or not isinstance(preprocessing, Preprocessing):
         return None
-    if any(one.method == "zscore" for one in preprocessing.normalisation):
+    if (scales := preprocessing.colour_scales) is None:
         return None
-    scales = [one.scale(0.0) for one in preprocessing.normalisation]
 
     def shows(window: NDArray[np.float32]) -> bool:
         """Whether most of its pixels are dyed."""

@@ -18,7 +18,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.runtime.preprocessing import image_statistics, protocol, restore
 from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, RegionSource, VolumePart
-from isocenter.transforms import COLOUR, channel_stack, clip_frames, label_resampling, orient, resampling
+from isocenter.transforms import COLOUR, channel_stack, clip_frames, label_resampling, orient, resampling, stains
 from isocenter.transforms.intensity import ChannelScale, Normalisation
 from isocenter.transforms.resampling import Order, Taps
 from isocenter.values import MM, Array, Geometry, Image, Region, Sentence, Slabs, slabs
@@ -52,6 +52,8 @@ class Preprocessing:
     cascade:  by which factor that of a network before is coarser still, whose labels are one more channel, the last;
               None for a network that sees the image alone
     prompts:  further channels, the last, of what a person points at
+    stain:    how the dyes of a picture in colour are brought to those of a reference before all else: "macenko", by
+              the two that its own colours show
     tissue:   how tissue is told on a slide, beside which nothing is predicted: "otsu", by the saturation of its dye
     """
 
@@ -103,6 +105,9 @@ class Preprocessing:
     tissue: Annotated[
         Literal["otsu", "none"], Sentence("On slides tissue is told from glass by {value}", always=True)
     ] = "otsu"
+    stain: Annotated[
+        Literal["none", "macenko"], Sentence("Stains are normalised by {value}", "Stains are not normalised")
+    ] = "none"
     slicewise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -132,6 +137,13 @@ class Preprocessing:
     def marks(self) -> int:
         """Channels after those of the image: labels that were marked before, and what somebody points at."""
         return (self.cascade is not None) + self.prompts
+
+    @property
+    def colour_scales(self) -> tuple[ChannelScale, ...] | None:
+        """From colours of 8 bits to what the network sees of each; None where that is the image's own affair."""
+        if self.channels != COLOUR or any(one.method == "zscore" for one in self.normalisation):
+            return None
+        return tuple(one.scale(0.0) for one in self.normalisation)
 
     @property
     def _crops(self) -> bool:
@@ -164,7 +176,7 @@ class Preprocessing:
         """
         slots = self._slots(image, where)
         image = image if slots is None else clip_frames.thin_clip(image, [one for one in slots if one is not None])
-        image = channel_stack.match_colours(image, self.channels)
+        image = self._match_colours(image)
         places = self._places(image, where)
         image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
         self._refuse_brighter(image, where)
@@ -195,6 +207,12 @@ class Preprocessing:
         joined = channels[0] if len(channels) == 1 else np.concatenate(channels)
         return np.ascontiguousarray(joined, dtype=np.float32), trace
 
+    def _match_colours(self, image: Image) -> Image:
+        """The image with the channels that the network knows, in the dyes of the reference where that is asked for."""
+        matched = channel_stack.match_colours(image, self.channels)
+        is_dyed = self.stain == "macenko" and matched.channels == COLOUR and matched.dtype == np.uint8
+        return stains.normalise_stain(matched) if is_dyed else matched
+
     def present(self, image: Image, where: str) -> tuple[bool, ...]:
         """Whether the image has each channel; DatasetError where one is missing that the model needs."""
         places = self._places(channel_stack.match_colours(image, self.channels), where)
@@ -224,7 +242,7 @@ class Preprocessing:
         """The same as a call, but of a large image only what is asked for is made, and it is never held."""
         if self.frames is not None:
             return self(image, where)
-        image = channel_stack.match_colours(image, self.channels)
+        image = self._match_colours(image)
         if self.ndim != image.geometry.ndim or 4 * math.prod(image.shape) < STREAMED_BYTES:
             return self(image, where)
         places = self._places(image, where)

@@ -27,6 +27,8 @@ from isocenter.values.prediction import KNOWN, Boxes, Instances
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from isocenter.transforms.intensity import ChannelScale
+
 
 # Positions of each structure that are kept for centring patches; nnU-Net keeps as many. Of a thousand the same few
 # places of a large organ would be learnt.
@@ -120,13 +122,14 @@ def move_batch(
     taught: NumberMap | None = None,
     others: Tensor | None = None,
     painter: Painter | None = None,
+    scales: Sequence[ChannelScale] | None = None,
 ) -> Moved:
     """(batch, channels, *patch) images and their targets, changed alike.
 
     marked: whether the last channel holds numbers of labels from a stage before: they move as labels do, their
             intensities stay as they are, and now and then they are made worse
     taught: answers of another model, which follow too: the targets are then a pair with these
-    others, painter: as in `Augmentation.augment_with_target`
+    others, painter, scales: as in `Augmentation.augment_with_target`
     """
     following: Following = kind.following(targets, tuple(images.shape[2:]), drawn)
     if taught is not None:
@@ -134,7 +137,14 @@ def move_batch(
     if marked:
         following, images = BothTargets(following, LabelMap(images[:, -1].to(torch.uint8))), images[:, :-1]
     images, followed, _ = augmentation.augment_with_target(
-        images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored, others=others, painter=painter
+        images,
+        following,
+        drawn.generators,
+        drawn.steps,
+        mirrored=drawn.mirrored,
+        others=others,
+        painter=painter,
+        scales=scales,
     )
     assert followed is not None  # noqa: S101 - it was given
     if marked:

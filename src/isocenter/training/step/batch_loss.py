@@ -76,6 +76,7 @@ def augment_batch(
         taught=answers,
         others=style_images(batch, device, ranks) if augmentation.style else None,
         painter=_label_painter(settings, batch) if augmentation.synthesis else None,
+        scales=settings.preprocessing.colour_scales if augmentation.stain else None,
     )
     if answers is not None:
         targets, taught = targets
@@ -121,7 +122,12 @@ def augmented_views(
     views = []
     for change in changes:
         images, _, _ = change.augment_with_target(
-            moved_batch.images, None, batch.generators, batch.steps, mirrored=None
+            moved_batch.images,
+            None,
+            batch.generators,
+            batch.steps,
+            mirrored=None,
+            scales=settings.preprocessing.colour_scales,
         )
         if present is not None:
             images = blank_absent_images(images, present, settings.preprocessing.frames or 1)
