@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ import trained
 from isocenter.errors import UsageError
 from isocenter.files import file_formats, synthetic_marks
 from isocenter.planning import plan_file
+from isocenter.reading import ReadingOptions, dataset_reading
 from isocenter.runtime import record_files
 
 SMALL: dict[str, Any] = {
@@ -103,3 +106,45 @@ def test_what_the_model_was_not_trained_on_is_refused_and_nothing_is_written(dra
 def test_a_run_that_draws_nothing_is_refused(classified):
     with pytest.raises(UsageError, match="draws no images"):
         isocenter.synthesise(classified.out, device="cpu")
+
+
+def test_images_without_any_label_teach_too(drawing, tmp_path):
+    shutil.copytree(drawing.data / "dark", tmp_path / "images")
+    plan = isocenter.plan(tmp_path / "images", task="synthesis", device="cpu").plan
+    assert (plan["task.condition"], plan["task.classes"]) == ("none", [])
+
+
+@pytest.mark.whole
+def test_volumes_are_drawn_by_masks_and_lie_on_their_grid(tmp_path):
+    data = trained.blobs(tmp_path / "data")
+    small = {**SMALL, "training.steps": 2}
+    isocenter.train(data, out=tmp_path / "run", task="synthesis", assignments=small, device="cpu", threads=1)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for n in (3, 4):
+        shutil.copy(data / "labels" / f"case{n:02}.nii.gz", masks)
+    out = tmp_path / "drawn"
+    found = isocenter.synthesise(
+        tmp_path / "run", count=1, steps=2, guidance=2.0, mask=masks, data=data, out=out, device="cpu"
+    )
+    assert [row["label"] for row in found.rows] == ["case03", "case04"]
+    for row in found.rows:
+        name = Path(row["file"]).name
+        image, label = (file_formats.read(out / folder / name) for folder in ("images", "labels"))
+        asked = file_formats.read(masks / f"{row['label']}.nii.gz")
+        assert np.array_equal(label.data, asked.data)
+        assert image.geometry.equals(label.geometry, 1e-3)
+        assert image.geometry.spacing == pytest.approx(asked.geometry.spacing, rel=1e-5)
+        assert np.abs(image.geometry.affine[:3, 3]).max() < 1e-4
+        assert (
+            synthetic_marks.read_mark(out / "images" / name) == synthetic_marks.read_mark(out / "labels" / name) != ""
+        )
+    read = dataset_reading.open_dataset(out / "dataset.csv", ReadingOptions())
+    assert len(read) == 12 + 2
+    assert read.kinds == {"mask"}
+    odd = tmp_path / "odd.nii.gz"
+    nibabel.Nifti1Image(np.ones((16, 16, 40), np.uint8), trained.OBLIQUE).to_filename(odd)
+    with pytest.raises(UsageError, match="the mask has 16 x 16 x 40 voxels"):
+        isocenter.synthesise(tmp_path / "run", mask=odd, device="cpu")
+    with pytest.raises(UsageError, match="draws by masks"):
+        isocenter.synthesise(tmp_path / "run", device="cpu")

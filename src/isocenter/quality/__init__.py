@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.quality import (
         covariate_checks,
         dataset_examination,
+        drawn_images,
         ibsi,
         image_descriptors,
         image_quality,

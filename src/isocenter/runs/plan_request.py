@@ -40,7 +40,7 @@ from isocenter.planning.rules.preprocessing_rules import ShortcutRetest
 from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.planning.rules.split_rules import Parts
 from isocenter.planning.training_memory import Machine
-from isocenter.quality import dataset_examination
+from isocenter.quality import dataset_examination, drawn_images
 from isocenter.quality.dataset_examination import Examination
 from isocenter.reading import ReadingOptions, alignment, dataset_reading
 from isocenter.reading.dataset_reading import Data
@@ -387,18 +387,22 @@ def split_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[P
     seed = request.number("split.seed", request.number("training.seed", request.seed))
     cases = examination.fingerprint.cases
     volumes = any(case.components and sum(size > 1 for size in case.shape) > 2 for case in cases)
+    drawn = drawn_images.training_drawn_images(dataset)
     if not folds:
         assigned = request.assignments.get("split.calibration")
         calibration = None if assigned is None else request.number("split.calibration", None)
         every = request.everything
         parts, decisions = split_rules.split_dataset(
-            dataset, seed=seed, everything=every, twins=twins, volumes=volumes, calibration=calibration
+            dataset, seed=seed, everything=every, twins=twins, volumes=volumes, calibration=calibration, drawn=drawn
         )
         return (parts,), decisions
     by = request.assignments.get(FOLDS_BY)
     sites = () if by is None else tuple(site_rules.cases_by_site(dataset, by).values())
-    splits = split_rules.split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes, undivided_groups=sites)
+    splits = split_rules.split_folds(
+        dataset, folds, seed=seed, twins=twins, volumes=volumes, undivided_groups=sites, drawn=drawn
+    )
     method = split_rules.folds_decision(dataset, splits, seed, volumes=volumes, by=by or "")
+    method = split_rules.with_drawn_words(method, len(drawn)) if drawn else method
     none = Decision(0, "each fold tests cases that it has not seen")
     return splits, {"method": method, "calibration": none}
 

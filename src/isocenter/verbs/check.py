@@ -23,7 +23,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.options.training import CheckOptions
 from isocenter.planning import training_memory
 from isocenter.planning.rules import preprocessing_rules
-from isocenter.quality import known_cases, modality_checks, references
+from isocenter.quality import drawn_images, known_cases, modality_checks, references
 from isocenter.quality.dataset_examination import Examination
 from isocenter.quality.image_descriptors import ImageLook
 from isocenter.quality.leakage import Twin
@@ -150,8 +150,9 @@ def check(options: CheckOptions) -> Check:
             raise error.stating(remedy=f"{error.remedy.rstrip('.')}. The images are listed in {written}") from error
         raise
     unknown = modality_checks.modality_problems(examination.dataset, examination.fingerprint)
+    drawn = drawn_images.drawn_image_problems(examination.dataset)
     lost = preprocessing_rules.normalised_problems(examination.dataset, examination.fingerprint)
-    examination = replace(examination, problems=(*examination.problems, *unknown, *lost))
+    examination = replace(examination, problems=(*examination.problems, *unknown, *lost, *drawn))
     facts = _facts(dataset, examination)
     audits = tuple(_audits(examination, options.groups, options.population, options.shift, options.match))
     result = Check(dataset, examination, facts, Path(options.out) if options.out is not None else None, audits)

@@ -23,6 +23,7 @@ from isocenter.planning.rules import site_rules
 from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.prediction import predictors
 from isocenter.prediction.predictors import ClusterPredictor
+from isocenter.quality import drawn_images
 from isocenter.quality.shortcut_tests import SHORTCUT
 from isocenter.reading import ReadingOptions, alignment, dataset_reading, verb_results
 from isocenter.reading.dataset_reading import Data
@@ -274,6 +275,7 @@ def _subject(options: EvaluateOptions) -> _Subject:
     model = replace(model, request=ModelRequest(allow_large=reading.allow_large, drawn=True))
     dataset = open_references(data, reading, model, trained_in)
     chosen = case_selection.choose_cases(model, dataset, trained_in, options.split)
+    drawn_images.refuse_drawn_images(dataset, chosen.parts)
     covariates = group_attributes.covariates_by_name(dataset, chosen.parts)
     dataset = group_audit.with_table_covariates(dataset, audits.group_table, chosen.parts, audits.groups)
     columns = group_attributes.covariates_by_name(dataset, chosen.parts)
