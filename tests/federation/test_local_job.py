@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 import isocenter
 import trained
 from isocenter.errors import IntegrityError
-from isocenter.federation import exchange_records, federated_job
-from isocenter.federation.messages import SiteMessage
+from isocenter.federation import exchanges, federated_job
+from isocenter.federation.exchanges import SiteMessage
 from isocenter.federation.site import Site
 from isocenter.runs.plan_request import PlanRequest
 
@@ -92,7 +92,7 @@ def test_a_job_that_is_stopped_anywhere_goes_on_to_the_same_bits(data, job, tmp_
     assert same(tensors(job), tensors(tmp_path / "JOB"))
     rounds = pd.read_csv(tmp_path / "JOB" / "federation" / "rounds.csv")
     assert rounds[["round", "site"]].to_numpy().tolist() == [[n, site] for n in (1, 2, 3) for site in "ab"]
-    assert exchange_records.verify_exchanges(tmp_path / "JOB" / "federation" / "exchanges.jsonl")
+    assert exchanges.verify_exchanges(tmp_path / "JOB" / "federation" / "exchanges.jsonl")
 
 
 def test_a_job_is_a_run_that_holds_nothing_of_a_case(job, data, tmp_path):
@@ -106,6 +106,10 @@ def test_a_job_is_a_run_that_holds_nothing_of_a_case(job, data, tmp_path):
     assert len(predicted.outcomes) == 1
     scored = isocenter.evaluate(job, data / "a", private=job.with_name("JOB.sites") / "a", labels=trained.LABELS)
     assert scored.which == "the test cases of the run's own data"
+
+
+@pytest.mark.whole
+def test_a_package_of_a_job_says_what_was_exchanged(job, tmp_path):
     isocenter.package(job, out=tmp_path / "package", backends=())
     assert isocenter.load(tmp_path / "package").record["federation"]["rounds"] == 3
 
@@ -132,4 +136,28 @@ def test_each_site_sends_at_least_two_messages_a_round_and_the_ledger_shows_a_ch
             assert sum(one["round"] == number and site in (one["from"], one["to"]) for one in lines) >= 2
     (changed := tmp_path / "exchanges.jsonl").write_text(text.replace('"bytes": ', '"bytes": 1', 1))
     with pytest.raises(IntegrityError, match="line 2 does not follow"):
-        exchange_records.verify_exchanges(changed)
+        exchanges.verify_exchanges(changed)
+
+
+def test_layers_of_its_own_never_leave_a_site_and_each_draws_towards_the_round(tmp_path):
+    """With the median, a fresh optimiser each round, and the round that the validation cases of both sites prefer."""
+    sites = {name: trained.pictures(tmp_path / name, 14, first=20 * n) for n, name in enumerate("ab")}
+    chosen = {
+        **{"training.steps": 4, "training.batch": 2, "network.size": trained.SMALL_RESNET},
+        **{"federation.min_count": 2, "federation.private_layers": ["*norm*"], "federation.select": "validation"},
+        **{"federation.method": "median", "federation.optimiser": "reset"},
+        **{"objectives.terms": ["supervised", "l2_sp"], "l2_sp.towards": "round"},
+    }
+    given = {"device": "cpu", "threads": 1, "deterministic": True}
+    isocenter.federate(sites, out=tmp_path / "JOB", rounds=2, assignments=chosen, **given)
+    state = federated_job.RoundState.read(tmp_path / "JOB" / "federation")
+    names = {*state.common.weights, *state.averages}
+    assert state.score is not None and len(names) > 5 and not [name for name in names if "norm" in name]
+    own, other = (
+        load_file(tmp_path / "JOB.sites" / site / "checkpoints" / "best" / "weights.safetensors") for site in "ab"
+    )
+    common = [name for name in own if own[name].tobytes() == other[name].tobytes()]
+    assert set(common) >= {*state.averages} and len(common) < len(own)
+    last = tmp_path / "JOB.sites" / "a" / "checkpoints" / "last"
+    start, module = (load_file(last / f"{name}.safetensors") for name in ("objectives", "module"))
+    assert {name.removeprefix("start.") for name in start} == {*module}

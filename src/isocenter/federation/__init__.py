@@ -10,12 +10,10 @@ if TYPE_CHECKING:
     from isocenter.federation import (
         aggregation,
         agreement,
-        carriers,
-        exchange_records,
+        exchanges,
         federated_job,
         federated_run,
         federation_plan,
-        messages,
         methods,
         pooled_figures,
         site,

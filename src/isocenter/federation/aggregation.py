@@ -14,7 +14,7 @@ import numpy as np
 
 from isocenter import plugins
 from isocenter.errors import PlanError
-from isocenter.federation.messages import Arrays
+from isocenter.federation.exchanges import Arrays
 from isocenter.planning.plan_sections import FederationSettings
 
 AGGREGATIONS = {

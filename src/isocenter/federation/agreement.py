@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 from isocenter import errors
 from isocenter.errors import DatasetError, IntegrityError
 from isocenter.quality.dataset_examination import Examination
-from isocenter.values import Dataset, Label
 
 # Facts in which all sites must agree, and what to do where one does not.
 ALIKE = {
@@ -23,6 +22,7 @@ ALIKE = {
     "unit": "Give all sites spacings in the same unit",
     "ranked": "State the order of the classes at all sites, or at none",
     "regions": "Declare the same structures at all sites",
+    "classes": "Declare the same labels in the same order at all sites, in dataset.toml or by --labels",
 }
 
 
@@ -30,8 +30,8 @@ ALIKE = {
 class Introduction:
     """What a site says of its data before anything else; no case, no count.
 
-    classes:  {kind of reference: (value, name) of each label}, in their order
-    declared: kinds whose labels the data set itself declares
+    classes:  {kind of reference: (value, name) of each label} that the data set declares, in their order
+    found:    {kind of reference: names} of classes that were only found in cases
     columns:  {role: column} of a table, such as "value:volume"
     """
 
@@ -44,7 +44,7 @@ class Introduction:
     ranked: bool
     patients_known: bool
     classes: Mapping[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
-    declared: tuple[str, ...] = ()
+    found: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,35 +57,27 @@ class Introduction:
 def introduce(examination: Examination, task: str) -> Introduction:
     """What the site of these cases says; task: the kind of problem that its references are of."""
     dataset, fingerprint = examination.dataset, examination.fingerprint
-    found = {
-        kind: tuple((number, name) for number, name in enumerate(sorted(fingerprint.counts(kind))))
-        for kind in sorted(dataset.kinds)
-        if any(isinstance(one, str) for one in fingerprint.summaries(kind).values())
-    }
-    stated = {kind: _labels(own) for kind, own in dataset.classes.items() if own}
+    stated = {kind: tuple((one.value, one.name) for one in own) for kind, own in dataset.classes.items() if own}
+    named = (kind for kind in sorted(dataset.kinds - stated.keys()) if _are_names(fingerprint.summaries(kind)))
+    kinds = {case.modality for case in fingerprint.cases}
     return Introduction(
         version("isocenter"),
         task,
         tuple(sorted({name for case in fingerprint.cases for name in case.channels})),
         fingerprint.axes,
         fingerprint.unit,
-        _modality(dataset, examination),
+        kinds.pop() if len(kinds) == 1 else dataset.modality,
         dataset.ranked,
         dataset.patients_known,
-        {**found, **stated},
-        tuple(sorted(stated)),
+        stated,
+        {kind: tuple(fingerprint.counts(kind)) for kind in named},
         dict(dataset.regions),
         {role: column for role, column in dataset.columns.items() if role.startswith("value:")},
     )
 
 
-def _labels(labels: tuple[Label, ...]) -> tuple[tuple[int, str], ...]:
-    return tuple((one.value, one.name) for one in labels)
-
-
-def _modality(dataset: Dataset, examination: Examination) -> str:
-    kinds = {case.modality for case in examination.fingerprint.cases}
-    return kinds.pop() if len(kinds) == 1 else dataset.modality
+def _are_names(summaries: Mapping[str, Any]) -> bool:
+    return bool(summaries) and all(isinstance(one, str) for one in summaries.values())
 
 
 _introduction = TypeAdapter(Introduction)
@@ -114,43 +106,31 @@ def agree(sites: Mapping[str, Introduction]) -> Introduction:
             if ours != theirs:
                 problem = f"has {name} {_words(theirs)}, where {first} has {_words(ours)}"
                 raise DatasetError(problem, site, remedy)
-    kinds = sorted({kind for one in sites.values() for kind in one.classes})
-    classes = {kind: _agreed_labels(kind, sites) for kind in kinds}
-    joint = asdict(sites[first]) | {"patients_known": all(one.patients_known for one in sites.values())}
+    joined = {
+        kind: _joined_names(kind, sites) for kind in sorted({name for one in sites.values() for name in one.found})
+    }
     modalities = {one.modality for one in sites.values()}
-    modality = modalities.pop() if len(modalities) == 1 else "unknown"
-    return Introduction(**{**joint, "classes": classes, "modality": modality})
+    return replace(
+        sites[first],
+        classes={**sites[first].classes, **joined},
+        patients_known=all(one.patients_known for one in sites.values()),
+        modality=modalities.pop() if len(modalities) == 1 else "unknown",
+    )
 
 
-def _agreed_labels(kind: str, sites: Mapping[str, Introduction]) -> tuple[tuple[int, str], ...]:
-    """The labels of a kind of reference, declared or joined."""
-    stated = {site: one.classes.get(kind, ()) for site, one in sites.items()}
-    declaring = sorted(site for site, one in sites.items() if kind in one.declared)
-    remedy = f"Declare the same labels in the same order at all sites, as {kind}s of dataset.toml or by --labels"
-    if declaring:
-        first = declaring[0]
-        for site in sorted(sites):
-            if stated[site] != stated[first] and (site in declaring or not _known(stated[site], stated[first])):
-                problem = f"has the labels {_words(stated[site])}, where {first} has {_words(stated[first])}"
-                raise DatasetError(problem, site, remedy)
-        return stated[first]
-    names = {site: {name for _, name in own} for site, own in stated.items()}
+def _joined_names(kind: str, sites: Mapping[str, Introduction]) -> tuple[tuple[int, str], ...]:
+    """The classes of all sites; DatasetError for a site that has none in common with the others."""
+    names = {site: set(one.found.get(kind, ())) for site, one in sites.items()}
     for site, own in sorted(names.items()):
         rest = set[str]().union(*(one for other, one in names.items() if other != site))
-        if rest and own and not own & rest:
+        if rest and not own & rest:
             problem = f"has none of the classes that the others have: {_words(sorted(own))}, not {_words(sorted(rest))}"
             raise DatasetError(problem, site, "Give all sites the same names of classes")
     return tuple(enumerate(sorted(set[str]().union(*names.values()))))
 
 
-def _known(found: tuple[tuple[int, str], ...], declared: tuple[tuple[int, str], ...]) -> bool:
-    """Whether all found names are declared elsewhere."""
-    return {name for _, name in found} <= {name for _, name in declared}
-
-
 def _words(value: Any) -> str:
     """A value as a person reads it."""
-    if isinstance(value, tuple | list):
-        names = [one[-1] if isinstance(one, tuple | list) else one for one in value]
-        return errors.list_phrase([str(one) for one in names]) if names else "none"
-    return str(value) or "none"
+    if isinstance(value, Mapping):
+        return "; ".join(_words([name for _, name in own]) for own in value.values()) or "none"
+    return (errors.list_phrase(value) if isinstance(value, tuple | list) else str(value)) or "none"

@@ -20,26 +20,23 @@ import numpy as np
 from isocenter import errors
 from isocenter.errors import IntegrityError, IsocenterError, PlanError
 from isocenter.evaluation import case_tables
-from isocenter.federation import aggregation, agreement, federated_run, federation_plan, messages, stand_ins
+from isocenter.federation import aggregation, agreement, exchanges, federated_run, federation_plan, stand_ins
 from isocenter.federation.aggregation import CommonState
 from isocenter.federation.agreement import Introduction
-from isocenter.federation.carriers import Answer, Carrier
-from isocenter.federation.exchange_records import FEDERATION, ExchangeRecords
+from isocenter.federation.exchanges import FEDERATION, ROUNDS, Answer, Arrays, Carrier, ExchangeRecords, SiteMessage
 from isocenter.federation.federated_run import JobRecord
-from isocenter.federation.messages import Arrays, SiteMessage
 from isocenter.federation.pooled_figures import SiteScores
 from isocenter.federation.site import AVERAGED
 from isocenter.files.storage import atomic
+from isocenter.lazy import pandas as pd
 from isocenter.planning import PlanSettings, plan_checks, plan_file
 from isocenter.runs.plan_request import PlanRequest
-from isocenter.runtime import record_files
 from isocenter.training.length.schedule import FEWEST_STEPS, TrainingPace
 from isocenter.values import Decision, Plan
 
 log = logging.getLogger("isocenter")
-# The state between two rounds, below `federation/`: what the server goes on from, and updates until all have come.
-COMMON, INCOMING = "common", "incoming"
-WEIGHTS_FILE, MOMENTS_FILE, STATE_FILE, STATE_SCHEMA = "weights", "moments", "round.json", "isocenter.federation.round"
+# Below `federation/`: what the server goes on from, and updates until all of a round have come.
+COMMON, INCOMING = "common.safetensors", "incoming"
 # Of the minutes, what is left for preparing and scoring.
 OUTSIDE = 0.2
 # After the first round steps are planned anew where they would miss the end by more.
@@ -65,28 +62,21 @@ class RoundState:
 
     def write(self, folder: Path) -> None:
         """Write it, whole, in place of that of the round before."""
+        parts = {"weights": self.common.weights, "moments": self.common.moments, "averages": self.averages}
+        arrays = {f"{part}/{name}": one for part, own in parts.items() for name, one in own.items()}
+        numbers = {"number": self.number, "began": self.began, "pace": asdict(self.pace), "score": self.score}
         with atomic.write_whole(folder / COMMON, overwrite=True) as partial:
-            partial.mkdir()
-            parts = {WEIGHTS_FILE: self.common.weights, MOMENTS_FILE: self.common.moments, "averages": self.averages}
-            for name, arrays in parts.items():
-                (partial / name).write_bytes(SiteMessage(name, arrays=arrays).encoded)
-            numbers = {"number": self.number, "began": self.began, "pace": asdict(self.pace), "score": self.score}
-            record_files.write_json(partial / STATE_FILE, STATE_SCHEMA, numbers)
-            record_files.seal_folder(partial)
+            partial.write_bytes(SiteMessage("between rounds", numbers, arrays).encoded)
 
     @classmethod
     def read(cls, folder: Path) -> RoundState | None:
         """The state that was written last; None before the first."""
-        if not (place := folder / COMMON).is_dir():
+        if not (file := folder / COMMON).is_file():
             return None
-        record_files.verify_seal(place, needed=(WEIGHTS_FILE, MOMENTS_FILE, "averages", STATE_FILE))
-        numbers = record_files.read_json(place / STATE_FILE, STATE_SCHEMA)
-        weights, moments, averages = (
-            messages.decode_message((place / name).read_bytes(), str(place / name)).arrays
-            for name in (WEIGHTS_FILE, MOMENTS_FILE, "averages")
-        )
-        pace, score = TrainingPace(**numbers["pace"]), numbers["score"]
-        return cls(numbers["number"], numbers["began"], pace, CommonState(weights, moments), averages, score)
+        kept = exchanges.decode_message(file.read_bytes(), str(file))
+        weights, moments, averages = (_named(kept.arrays, f"{part}/") for part in ("weights", "moments", "averages"))
+        facts, common = kept.facts, CommonState(weights, moments)
+        return cls(facts["number"], facts["began"], TrainingPace(**facts["pace"]), common, averages, facts["score"])
 
 
 @dataclass(eq=False)
@@ -101,7 +91,6 @@ class FederatedJob:
     record: JobRecord
     began: float
     records: ExchangeRecords = field(default_factory=ExchangeRecords)
-    gone: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -115,30 +104,23 @@ class FederatedJob:
 
     def open(self, request: PlanRequest) -> None:
         """Agree, plan, and write the job's folder."""
-        introduced = {
-            site: agreement.read_introduction(one.facts, site) for site, one in self._ask_all("introduce").items()
-        }
-        agreed = agreement.agree(introduced)
-        plan = self._plan(request, agreed)
-        text = plan_file.plan_text(plan)
+        answers = self._ask_all("introduce")
+        introduced = {site: agreement.read_introduction(one.facts, site) for site, one in answers.items()}
+        plan = self._plan(request, agreement.agree(introduced))
+        text, least = plan_file.plan_text(plan), int(plan["federation.min_count"])
         answers = self._ask_all("plan", {"plan": text})
         digest = hashlib.sha256(text.encode()).hexdigest()
         for site, one in answers.items():
             if one.facts.get("plan") != digest:
                 raise IntegrityError("agreed to another plan", f"site {site}", "Begin the job anew")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        parties = {
-            site: {"version": introduced[site].version, "agreed": now, **self._large_counts(one.facts, plan)}
-            for site, one in answers.items()
-        }
+        now, parties = datetime.now(UTC).isoformat(timespec="seconds"), dict[str, dict[str, Any]]()
+        for site, one in answers.items():  # counts only where they are large enough to be known
+            counts = {part: int(one.facts[part]) for part in ("train", "val", "test")}
+            large = {part: count if count >= least else None for part, count in counts.items()}
+            parties[site] = {"version": introduced[site].version, "agreed": now, **large}
         self.record = replace(self.record, parties=parties, plan_sha256=digest)
         federated_run.write_folder(self.out, plan, self.record)
         self.records.open(self.folder)
-
-    def _large_counts(self, facts: Mapping[str, Any], plan: Plan) -> dict[str, int | None]:
-        """Cases of each part, None where they are fewer than may be told."""
-        counts = {part: int(facts[part]) for part in ("train", "val", "test")}
-        return {part: count if count >= plan["federation.min_count"] else None for part, count in counts.items()}
 
     def _plan(self, request: PlanRequest, agreed: Introduction) -> Plan:
         """The plan for stand-ins of all sites' training cases."""
@@ -177,48 +159,42 @@ class FederatedJob:
         decided = self._decide_steps() if self.record.by_clock else {}
         plan = plan_file.read_plan(self.out / "plan.yaml").with_decisions(decided)
         federated_run.write_plan(self.out, plan)
-        answers = self._ask_all(
-            "start", {"decisions": {name: [one.value, one.because] for name, one in decided.items()}}
-        )
-        first = min(answers)
-        self._refuse_unknown_patterns(answers[first].arrays)
         steps = int(plan["training.steps"])
         if steps < self.record.rounds:
             problem = f"{errors.count_phrase(steps, 'step')} cannot be parted into {self.record.rounds} rounds"
             raise PlanError(problem, "federation.rounds", "Give fewer --rounds, or more --minutes")
-        state = RoundState(0, 0, TrainingPace(steps), CommonState(answers[first].arrays))
+        told = {name: [one.value, one.because] for name, one in decided.items()}
+        answers = self._ask_all("start", {"decisions": told})
+        state = RoundState(0, 0, TrainingPace(steps), CommonState(answers[min(answers)].arrays))
         state.write(self.folder)
         return state
 
-    def _refuse_unknown_patterns(self, common: Arrays) -> None:
-        """PlanError where all weights stay at home."""
-        if not common:
-            raise PlanError("no weight is left to be common", "federation.private_layers", "Name fewer layers")
+    @property
+    def _seconds_left(self) -> float:
+        return (1 - OUTSIDE) * 60 * self.record.minutes - self.spent
 
     def _decide_steps(self) -> dict[str, Decision]:
         """Steps for the minutes, by the pace of each site; sites that take turns share the time."""
-        left = (1 - OUTSIDE) * 60 * self.record.minutes - self.spent
-        share = max(1.0, left / (len(self.carrier.sites) if self.carrier.takes_turns else 1))
+        turns = len(self.carrier.sites) if self.carrier.takes_turns else 1
+        share = max(1.0, self._seconds_left / turns)
         answers = self._ask_all("pace", {"seconds": share})
         each = [share / max(1, int(one.facts["steps"])) for one in answers.values()]
-        left = (1 - OUTSIDE) * 60 * self.record.minutes - self.spent
-        steps = max(
-            self.record.rounds, FEWEST_STEPS, math.floor(left / (sum(each) if self.carrier.takes_turns else max(each)))
-        )
+        fitting = math.floor(self._seconds_left / (sum(each) if self.carrier.takes_turns else max(each)))
         because = f"so many of a site fit into {self.record.minutes:g} minutes, by a few steps at each"
+        steps = Decision(max(self.record.rounds, FEWEST_STEPS, fitting), because)
         ways = {str(one.facts["compute"]) for one in answers.values()}
-        computed = Decision(ways.pop(), "a probe at each site found it the fastest") if len(ways) == 1 else None
-        steps_decision = {"training.steps": Decision(steps, because)}
-        return steps_decision | ({"training.compute": computed} if computed is not None else {})
+        compute = Decision(ways.pop() if len(ways) == 1 else None, "a probe at each site looked for the fastest")
+        return {"training.steps": steps, "training.compute": compute}
 
     def _replan(self, state: RoundState) -> RoundState:
         """Other steps, where the pace of the first round says that those planned would miss the end."""
-        rows = federated_run.read_rounds(self.folder)
+        rows = pd.read_csv(self.folder / ROUNDS)
         seconds = rows.loc[rows["round"] == 1, "seconds"]
-        took = float(seconds.sum() if self.carrier.takes_turns else seconds.max())
-        left = (1 - OUTSIDE) * 60 * self.record.minutes - self.spent
-        ahead = state.pace.steps - state.began
-        fitting = max(self.record.rounds - 1, math.floor(left * state.began / max(took, 1e-3)))
+        took, ahead = (
+            float(seconds.sum() if self.carrier.takes_turns else seconds.max()),
+            state.pace.steps - state.began,
+        )
+        fitting = max(self.record.rounds - 1, math.floor(self._seconds_left * state.began / max(took, 1e-3)))
         if abs(fitting - ahead) <= SLACK * ahead:
             return state
         log.info("steps: %d more in place of %d, by the pace of the first round", fitting, ahead)
@@ -249,7 +225,7 @@ class FederatedJob:
         for site, one in answers.items():
             try:
                 if one.message is not None:
-                    norms[site] = update_norm(site, one.message.arrays, state.common)
+                    norms[site] = update_norm(site, one.message, state.common)
                     (folder / site).write_bytes(one.message.encoded)
             except IsocenterError as error:
                 problems[site] = error
@@ -257,8 +233,9 @@ class FederatedJob:
         for site, norm in norms.items():
             if norm > self.settings.federation.norm_bound * middle > 0:
                 problem = f"its update is {norm / middle:.0f} times as long as the middle one"
-                remedy = "Look at its data, or raise federation.norm_bound"
-                problems[site] = IntegrityError(problem, f"site {site}", remedy)
+                problems[site] = IntegrityError(
+                    problem, f"site {site}", "Look at its data, or raise federation.norm_bound"
+                )
         for site, one in sorted(answers.items()):
             self._note(number, site, one, norms.get(site), problems.get(site))
         good = {site: one.facts for site, one in answers.items() if site not in problems}
@@ -332,7 +309,7 @@ class Updates(Mapping[str, tuple[Arrays, float]]):
     begins: str = ""
 
     def __getitem__(self, site: str) -> tuple[Arrays, float]:
-        arrays = messages.decode_message((self.folder / site).read_bytes(), site).arrays
+        arrays = exchanges.decode_message((self.folder / site).read_bytes(), site).arrays
         return _named(arrays, self.begins), self.shares[site]
 
     def __iter__(self) -> Iterator[str]:
@@ -360,13 +337,17 @@ def round_end(pace: TrainingPace, number: int, rounds: int) -> int:
     return bisect_left(range(pace.steps), number, key=lambda step: pace.looks(step, rounds))
 
 
-def update_norm(site: str, weights: Arrays, common: CommonState) -> float:
-    """The length of a site's change; IntegrityError for an update of other weights, or of numbers that are none."""
-    own, where, remedy = _named(weights, ""), f"site {site}", "Look at the site's log, and install the same version"
-    if {name: one.shape for name, one in own.items()} != {name: one.shape for name, one in common.weights.items()}:
-        raise IntegrityError("its update has other weights than the common ones", where, remedy)
-    if not all(np.isfinite(one).all() for one in weights.values()):
-        raise IntegrityError("its update has numbers that are not finite", where, "Lower its learning rate")
+def update_norm(site: str, update: SiteMessage, common: CommonState) -> float:
+    """The length of a site's change; IntegrityError for an update that cannot be one."""
+    own, count = _named(update.arrays, ""), update.facts.get("weight")
+    shapes = [{name: (one.shape, one.dtype) for name, one in each.items()} for each in (own, common.weights)]
+    faults = {
+        "other weights than the common ones": shapes[0] != shapes[1],
+        "no number of training cases": not isinstance(count, int) or count < 1,
+        "numbers that are not finite": not all(np.isfinite(one).all() for one in update.arrays.values()),
+    }
+    for fault in (words for words, is_so in faults.items() if is_so):
+        raise IntegrityError(f"its update has {fault}", f"site {site}", "Look at the site's log and version")
     changes = (own[name].astype(np.float64) - one for name, one in common.weights.items() if one.dtype.kind == "f")
     return math.sqrt(sum(float(np.square(one).sum()) for one in changes))
 

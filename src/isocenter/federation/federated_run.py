@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.evaluation import case_tables
 from isocenter.federation import pooled_figures
-from isocenter.federation.exchange_records import FEDERATION, ROUNDS, TRAFFIC
-from isocenter.federation.messages import Arrays
+from isocenter.federation.exchanges import FEDERATION, TRAFFIC, Arrays
 from isocenter.federation.pooled_figures import SiteScores
 from isocenter.files.storage import atomic, csv_text
 from isocenter.lazy import pandas as pd
@@ -81,11 +81,6 @@ def read_job(out: Path) -> JobRecord:
     return JobRecord(**{name: one for name, one in record.items() if name not in ("schema", "version")})
 
 
-def read_rounds(folder: Path) -> pd.DataFrame:
-    """`rounds.csv`, of which a column that is blank in a row is NaN there."""
-    return pd.read_csv(folder / ROUNDS)
-
-
 def write_model(out: Path, settings: PlanSettings, averages: Arrays, facts: Mapping[str, Any]) -> None:
     """The model as the last checkpoint of a run; facts: go into its record."""
     model = package_contents.model_settings(
@@ -119,17 +114,19 @@ class JobEnd:
         primary = str(plan["evaluation.primary"])
         sites = pooled_figures.sites_table(figures, least)
         csv_text.write_table(sites, self.out / FEDERATION / SITES)
-        exchanged = self.exchanged
+        exchanged = {**asdict(self.record), "exchanged": self.exchanged.to_dict("records")}
         facts = {"primary": primary, "environment": hardware.machine_environment(), "federation": exchanged}
-        known = {"patients_known": False, "fingerprint": {}}
-        write_model(self.out, settings, averages, {**known, **facts})
+        write_model(self.out, settings, averages, {"patients_known": False, "fingerprint": {}, **facts})
         if rows:
             with atomic.write_whole(self.out / EVALUATION, overwrite=True) as partial:
                 partial.mkdir()
                 record_files.write_json(partial / SUMMARY, case_tables.SUMMARY_SCHEMA, case_tables.rows_to_json(rows))
             case_scoring.write_verdict(self.out / EVALUATION, Verdict().as_record(), primary)
         words = [one.words(metrics) for one in figures if one.metric == primary][:1]
-        notes = [self.sentence, *words, LEFT_OUT, *self._private_note(settings)]
+        notes = [self.sentence, *words, LEFT_OUT]
+        if patterns := settings.federation.private_layers:
+            stayed = f"{errors.list_phrase(patterns)} stayed at each site, so that here they are untrained"
+            notes.append(f"{stayed}: predict with a site's own folder.")
         run_end.write_notes(self.out, notes, None, Verdict(), minutes=self.minutes)
         headline = model_verdict.headline_rows(rows, primary, settings.task) if rows else []
         page = ReportPage(
@@ -138,7 +135,7 @@ class JobEnd:
             [
                 *([Section("Results", [Estimates(rows)])] if rows else []),
                 Section("Sites", [Paragraph(sentence) for sentence in words] + [_table(sites)]),
-                Section("What was exchanged", [Paragraph(self.sentence), _table(self._traffic)]),
+                Section("What was exchanged", [Paragraph(self.sentence), _table(self.exchanged)]),
                 run_report.decided_section(plan),
                 run_report.plan_section(plan),
             ],
@@ -150,37 +147,23 @@ class JobEnd:
         atomic.write_text(self.out / REPORT, page_blocks.render_page(page), overwrite=True)
         return rows
 
-    @property
-    def exchanged(self) -> dict[str, Any]:
-        """What travelled, for the record of the model."""
+    @cached_property
+    def exchanged(self) -> pd.DataFrame:
+        """What travelled: kind, direction, messages, bytes."""
         traffic = pd.read_csv(self.out / FEDERATION / TRAFFIC)
-        by_kind = traffic.groupby(["kind", "direction"])["bytes"].agg(["count", "sum"]).reset_index()
-        kinds = [
-            {"kind": one.kind, "direction": one.direction, "messages": int(one.count_), "bytes": int(one.sum_)}
-            for one in by_kind.rename(columns={"count": "count_", "sum": "sum_"}).itertuples()
-        ]
-        return {**asdict(self.record), "exchanged": kinds}
-
-    @property
-    def _traffic(self) -> pd.DataFrame:
-        return pd.DataFrame(self.exchanged["exchanged"])
+        kinds = traffic.groupby(["kind", "direction"], sort=False)["bytes"]
+        return kinds.agg(messages="count", bytes="sum").reset_index()
 
     @property
     def sentence(self) -> str:
         """What was exchanged, in words."""
-        sent = sum(one["bytes"] for one in self.exchanged["exchanged"])
+        sent = self.exchanged["bytes"].sum()
         how = "simulated on one machine" if self.record.transport == "local" else "over mutual TLS"
         return (
             f"{errors.count_phrase(len(self.record.parties), 'site')} trained this model in "
             f"{errors.count_phrase(self.record.rounds, 'round')}, {how}: {sent / 1e6:.1f} MB of weights, facts of "
             "groups of cases and figures were exchanged, and no image."
         )
-
-    def _private_note(self, settings: PlanSettings) -> Sequence[str]:
-        if not (patterns := settings.federation.private_layers):
-            return ()
-        names = errors.list_phrase(patterns)
-        return (f"{names} stayed at each site, so that here they are untrained: predict with a site's own folder.",)
 
 
 def _table(table: pd.DataFrame) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.evaluation import Metrics, site_pooling
 from isocenter.evaluation.intervals import LEVEL
-from isocenter.federation.messages import Arrays
+from isocenter.federation.exchanges import Arrays
 from isocenter.lazy import pandas as pd
 from isocenter.scoring.auditing.site_audit import COLUMNS, SiteFigure
 from isocenter.values import Estimate, Row

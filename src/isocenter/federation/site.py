@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isocenter.errors import DatasetError, IntegrityError, IsocenterError, UsageError
+from isocenter import errors
+from isocenter.errors import DatasetError, IntegrityError, IsocenterError, PlanError, UsageError
 from isocenter.evaluation import case_tables
 from isocenter.evaluation.intervals import Resampling
 from isocenter.federation import agreement, pooled_figures, stand_ins
-from isocenter.federation.messages import Arrays, SiteMessage
+from isocenter.federation.exchanges import Arrays, SiteMessage
 from isocenter.files.storage import atomic, hashing
 from isocenter.lazy import torch
 from isocenter.planning import PlannedTraining, plan_file, plan_result
@@ -44,6 +45,7 @@ from isocenter.values import Decision
 if TYPE_CHECKING:
     from torch import Tensor
 
+PRIVATE = "federation.private_layers"
 # Begins the names of weights averaged over steps, in messages that hold both kinds.
 AVERAGED = "averaged/"
 
@@ -172,6 +174,13 @@ class Site:
         self.run.write_plan(self.run.plan)
         self.__dict__.pop("_job", None)
         self._train_until(0)
+        names = record_files.read_tensors(checkpoint_files.last_checkpoint(self.folder) / MODULE)
+        for pattern in (patterns := self._job.settings.federation.private_layers):
+            if not any(fnmatchcase(name, pattern) for name in names):
+                problem = f"no weight has a name like {pattern!r}"
+                raise PlanError(problem, PRIVATE, f"They are called as in {errors.list_phrase(names)}")
+        if all(is_private(name, patterns) for name in names):
+            raise PlanError("no weight is left to be common", PRIVATE, "Name fewer layers")
         return SiteMessage("start", arrays=self._weights(MODULE))
 
     def train(self, message: SiteMessage) -> SiteMessage:

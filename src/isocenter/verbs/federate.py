@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from isocenter import errors, keywords, work_state
 from isocenter.errors import UsageError
 from isocenter.federation import federated_run
-from isocenter.federation.carriers import LocalCarrier
-from isocenter.federation.exchange_records import FEDERATION
+from isocenter.federation.exchanges import FEDERATION, LocalCarrier
 from isocenter.federation.federated_job import FederatedJob
 from isocenter.federation.federated_run import JOB, SITES_FOLDER, JobEnd, JobRecord
 from isocenter.federation.site import Site
-from isocenter.files.storage import file_lock
+from isocenter.files.storage import atomic, file_lock
 from isocenter.options.training import FederateOptions
 from isocenter.planning import plan_checks, plan_file
 from isocenter.reading import verb_results
@@ -76,47 +74,28 @@ def federate(options: FederateOptions) -> Run:
         return _finish(job)
 
 
-def named_sites(sites: Mapping[str, Data] | list[str] | Any) -> dict[str, Data]:
+def named_sites(sites: Mapping[str, Data] | Sequence[str]) -> dict[str, Data]:
     """{name: data}; UsageError for a site without a name, two of one, or a name that is no folder's."""
-    pairs: list[tuple[str, Data]] = []
-    for one in sites.items() if isinstance(sites, Mapping) else sites:
-        name, is_named, data = one.partition("=") if isinstance(one, str) else (one[0], "=", one[1])
-        if not is_named or not data_is_given(data):
-            raise UsageError(f"{one} names no data", "federate", "Give each site as NAME=DATA")
-        pairs.append((name, data))
-    names = [name for name, _ in pairs]
+    pairs = [*sites.items()] if isinstance(sites, Mapping) else [one.partition("=")[::2] for one in sites]
+    names, remedy = [name for name, _ in pairs], "Give each site as NAME=DATA"
     if not names:
-        raise UsageError("there is no site", "federate", "Give each site as NAME=DATA")
-    for name in names:
+        raise UsageError("there is no site", "federate", remedy)
+    for name, data in pairs:
         if not NAME.fullmatch(name):
             problem = f"{name!r} cannot be the name of a site"
             raise UsageError(problem, "federate", "Use letters, digits, dots and dashes: its folder has that name")
+        if isinstance(data, str) and not data:
+            raise UsageError(f"{name} names no data", "federate", remedy)
         if names.count(name) > 1:
             raise UsageError(f"two sites are called {name}", "federate", "Give each a name of its own")
     return dict(pairs)
 
 
-def data_is_given(data: Data) -> bool:
-    """Whether anything is named."""
-    return not isinstance(data, str) or bool(data)
-
-
 def _request(options: FederateOptions) -> PlanRequest:
-    assignments = {
-        **({"training.deterministic": True} if options.deterministic else {}),
-        **plan_request.positive_among(options.assignments or {}, options.positive),
-    }
-    return PlanRequest(
-        options.minutes,
-        options.device,
-        options.threads,
-        options.seed,
-        options.task,
-        options.everything,
-        None,
-        assignments,
-        options.reading,
-    )
+    fixed = {"training.deterministic": True} if options.deterministic else {}
+    assignments = {**fixed, **plan_request.positive_among(options.assignments or {}, options.positive)}
+    names = ("minutes", "device", "threads", "seed", "task", "everything", "reading")
+    return PlanRequest(**{name: getattr(options, name) for name in names}, assignments=assignments)
 
 
 def _resume(out: Path, options: FederateOptions, began: float) -> Run:
@@ -124,16 +103,9 @@ def _resume(out: Path, options: FederateOptions, began: float) -> Run:
     record = federated_run.read_job(out)
     if (out / REPORT).is_file():
         raise UsageError("is a finished job", str(out), "Begin another with another --out")
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in ("minutes", "out", "min_sites", "seed", "task", "device", "threads")
-        if getattr(options, name) is not None
-    ]
-    if given or options.assignments:
-        named = ", ".join([*given, *(["--set"] if options.assignments else [])])
-        raise UsageError(
-            f"{named} cannot be given with a job to resume", "federate", "Leave it out: a job keeps its plan"
-        )
+    if options != FederateOptions(resume=options.resume):
+        problem = "no other flag can be given with a job to resume"
+        raise UsageError(problem, "federate", "Leave it out: a job keeps the plan that it started with")
     with file_lock.hold_lock(out):
         parties = {name: Site(name, None, _private(out) / name, PlanRequest(), began) for name in record.parties}
         job = FederatedJob(out, LocalCarrier(parties), record, began)
@@ -143,9 +115,12 @@ def _resume(out: Path, options: FederateOptions, began: float) -> Run:
 
 def _finish(job: FederatedJob) -> Run:
     """All rounds, and what they have come to."""
-    state = job.train()
-    end = JobEnd(job.out, job.record, job.finish(state), job.spent / 60)
-    rows = end.write(state.averages)
+    try:
+        state = job.train()
+        end = JobEnd(job.out, job.record, job.finish(state), job.spent / 60)
+        rows = end.write(state.averages)
+    except OSError as error:  # of the system: all that is read raises errors of ours
+        raise atomic.unwritable_error(error, Path(error.filename or job.out)) from error
     planned = plan_file.read_plan(job.out / "plan.yaml")
     primary, task = str(planned["evaluation.primary"]), plan_checks.checked_settings(planned).task
     headline = tuple(model_verdict.headline_rows(rows, primary, task)) if rows else ()

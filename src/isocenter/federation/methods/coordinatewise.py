@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from isocenter.federation.aggregation import CommonState
-from isocenter.federation.messages import Arrays
+from isocenter.federation.exchanges import Arrays
 from isocenter.planning.plan_sections import FederationSettings
 
 

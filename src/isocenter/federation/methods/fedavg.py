@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isocenter.federation.aggregation import CommonState
-from isocenter.federation.messages import Arrays
+from isocenter.federation.exchanges import Arrays
 from isocenter.planning.plan_sections import FederationSettings
 
 

@@ -1,0 +1,222 @@
+"""Messages between server and sites, how they are carried, and the files that say what was exchanged.
+
+A carrier carries: what is learnt is decided by the server and the sites.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors_numpy
+
+from isocenter.errors import IntegrityError, IsocenterError
+from isocenter.files.storage import atomic, csv_text
+from isocenter.files.storage.csv_text import CsvWriter
+from isocenter.runtime import record_files
+
+Arrays = Mapping[str, np.ndarray]
+# In the header of a safetensors file: what is no array. Its length stands in the first bytes.
+METADATA, MESSAGE, LENGTH = "__metadata__", "message", 8
+# A header beyond this is none of ours.
+LONGEST_HEADER = 1 << 27
+
+
+@dataclass(frozen=True, eq=False)
+class SiteMessage:
+    """One message; kind: which stage of the federation it is of."""
+
+    kind: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
+
+    @property
+    def encoded(self) -> bytes:
+        """The bytes that travel: nothing in them can run code."""
+        text = json.dumps({"kind": self.kind, "facts": record_files.as_json(self.facts)}, allow_nan=False)
+        whole = {name: np.ascontiguousarray(one) for name, one in self.arrays.items()}
+        return bytes(safetensors_numpy.save(whole, metadata={MESSAGE: text}))
+
+
+def decode_message(encoded: bytes, where: str) -> SiteMessage:
+    """The message in these bytes, of which nothing is believed; IntegrityError where there is none."""
+    try:
+        length = int.from_bytes(encoded[:LENGTH], "little")
+        if not 0 < length <= min(LONGEST_HEADER, len(encoded) - LENGTH):
+            raise ValueError("its header is cut short")
+        header = json.loads(encoded[LENGTH : LENGTH + length])
+        content = json.loads(header[METADATA][MESSAGE])
+        arrays = safetensors_numpy.load(encoded)
+        kind, facts = content["kind"], content["facts"]
+        if not isinstance(kind, str) or not isinstance(facts, dict):
+            raise ValueError("it names no stage")
+        return SiteMessage(kind, facts, arrays)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise IntegrityError(f"sent what is no message of a federation ({error})", where, "Ask who sends there") from (
+            error
+        )
+
+
+# In a job's folder.
+FEDERATION, EXCHANGES, TRAFFIC, ROUNDS = "federation", "exchanges.jsonl", "traffic.csv", "rounds.csv"
+TRAFFIC_COLUMNS = ("round", "site", "direction", "kind", "bytes", "seconds")
+ROUND_COLUMNS = ("round", "site", "steps", "seconds", "loss", "weight", "norm", "state")
+SERVER = "server"
+TO_SITE, TO_SERVER = "to site", "to server"
+
+
+@dataclass(eq=False)
+class ExchangeRecords:
+    """The files below `federation/` of a job, to which rows are added as things happen.
+
+    out: that folder; None until there is one, when rows wait
+    """
+
+    out: Path | None = None
+    head: str = ""
+    _waiting: list[Callable[[], None]] = field(default_factory=list)
+
+    def open(self, out: Path) -> None:
+        """Write from now on into this folder, first what has waited; an older chain goes on."""
+        out.mkdir(parents=True, exist_ok=True)
+        if (path := out / EXCHANGES).is_file():
+            whole, newline, torn = path.read_text(encoding="utf-8").rpartition("\n")
+            if torn:  # a kill cut it short
+                atomic.write_text(path, whole + newline, overwrite=True)
+            self.head = verify_exchanges(path)
+        self.out = out
+        for write in self._waiting:
+            write()
+        self._waiting.clear()
+
+    def note_message(self, number: int, site: str, direction: str, kind: str, encoded: bytes, seconds: float) -> None:
+        """A message that has travelled, or of a simulation would have."""
+        self._add(TRAFFIC, TRAFFIC_COLUMNS, (number, site, direction, kind, len(encoded), round(seconds, 3)))
+        ends = (SERVER, site) if direction == TO_SITE else (site, SERVER)
+        line = {
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "round": number,
+            "from": ends[0],
+            "to": ends[1],
+            "kind": kind,
+            "bytes": len(encoded),
+            "sha256": hashlib.sha256(encoded).hexdigest(),
+        }
+        self._chain(line)
+
+    def note_round(self, row: Sequence[Any]) -> None:
+        """What a site did in a round."""
+        self._add(ROUNDS, ROUND_COLUMNS, row)
+
+    def drop_rounds(self, done: int) -> None:
+        """Drop the rows of rounds after the last whole one, which are made once more."""
+        if self.out is None or not (path := self.out / ROUNDS).is_file():
+            return
+        rows = csv_text.read_text_table(path)
+        with atomic.write_whole(path, overwrite=True) as partial:
+            csv_text.write_table(rows[rows["round"].astype(int) <= done], partial)
+
+    def _add(self, name: str, columns: Sequence[str], row: Sequence[Any]) -> None:
+        if self.out is None:
+            self._waiting.append(lambda: self._add(name, columns, row))
+            return
+        is_new = not (self.out / name).is_file()
+        with (self.out / name).open("a", encoding="utf-8") as file:
+            CsvWriter(file, columns if is_new else None).add(row)
+
+    def _chain(self, line: dict[str, Any]) -> None:
+        if self.out is None:
+            self._waiting.append(lambda: self._chain(line))
+            return
+        text = json.dumps({**line, "before": self.head})
+        with (self.out / EXCHANGES).open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+        self.head = hashlib.sha256(text.encode()).hexdigest()
+
+
+def verify_exchanges(path: Path) -> str:
+    """The hash of the last line of a whole chain; IntegrityError names the first line that does not follow."""
+    head = ""
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            is_next = json.loads(text)["before"] == head
+        except (ValueError, KeyError, TypeError):
+            is_next = False
+        if not is_next:
+            raise IntegrityError(f"line {number} does not follow the one before", str(path), "Restore the file")
+        head = hashlib.sha256(text.encode()).hexdigest()
+    return head
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a site did with a message: its own, or why there is none, after so many s."""
+
+    message: SiteMessage | None
+    error: IsocenterError | None = None
+    seconds: float = 0.0
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Those of its message; none without one."""
+        return {} if self.message is None else self.message.facts
+
+
+class Party(Protocol):
+    """Somebody who answers messages."""
+
+    def answer(self, message: SiteMessage) -> SiteMessage:
+        """The answer; IsocenterError where there is none."""
+
+
+class Carrier(Protocol):
+    """A way of messages to sites and back."""
+
+    @property
+    def sites(self) -> Sequence[str]:
+        """The names of the sites that can be reached, sorted."""
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether sites compute one after the other, and share the minutes."""
+
+    def ask(self, asked: Mapping[str, SiteMessage], number: int, records: ExchangeRecords) -> Mapping[str, Answer]:
+        """The answer of each site that is asked, or why it has none; number: of the round."""
+
+
+@dataclass(frozen=True, eq=False)
+class LocalCarrier:
+    """Sites of one process, which take turns. Messages become bytes and messages again: what arrives would travel."""
+
+    parties: Mapping[str, Party]
+    takes_turns: bool = field(default=True)
+
+    @property
+    def sites(self) -> Sequence[str]:
+        """The names of the sites, sorted."""
+        return sorted(self.parties)
+
+    def ask(self, asked: Mapping[str, SiteMessage], number: int, records: ExchangeRecords) -> Mapping[str, Answer]:
+        """One site after the other, by name."""
+        return {site: self._ask_one(site, asked[site], number, records) for site in sorted(asked)}
+
+    def _ask_one(self, site: str, message: SiteMessage, number: int, records: ExchangeRecords) -> Answer:
+        began = time.monotonic()
+        try:
+            sent = message.encoded
+            records.note_message(number, site, TO_SITE, message.kind, sent, time.monotonic() - began)
+            returned = self.parties[site].answer(decode_message(sent, "server"))
+            done = time.monotonic()
+            encoded = returned.encoded
+            records.note_message(number, site, TO_SERVER, message.kind, encoded, time.monotonic() - done)
+            return Answer(decode_message(encoded, site), seconds=done - began)
+        except IsocenterError as error:
+            return Answer(None, error, time.monotonic() - began)

@@ -1,0 +1,150 @@
+"""Sites that are wrong, late or gone, and calls that are."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.evaluation import Metrics
+from isocenter.federation import exchanges, federated_job, pooled_figures
+from isocenter.federation.aggregation import CommonState
+from isocenter.federation.exchanges import LocalCarrier, SiteMessage
+from isocenter.federation.federated_job import FederatedJob, RoundState
+from isocenter.federation.federated_run import JobRecord
+from isocenter.federation.pooled_figures import SiteScores
+from isocenter.planning.plan_sections import FederationSettings
+from isocenter.training.length.schedule import TrainingPace
+from isocenter.values import Estimate, Row
+from isocenter.verbs import federate
+
+COMMON = CommonState({"w": np.zeros(4, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("sites", "words"),
+    [
+        ([], "there is no site"),
+        (["a=x", "a=y"], "two sites are called a"),
+        (["a/b=x"], "cannot be the name of a site"),
+        (["../a=x"], "cannot be the name of a site"),
+        (["a"], "names no data"),
+        (["a="], "names no data"),
+    ],
+)
+def test_sites_that_cannot_be_are_refused(sites, words):
+    with pytest.raises(UsageError, match=words):
+        federate.named_sites(sites)
+
+
+def test_calls_that_cannot_be_are_refused(tmp_path):
+    for given, words in (
+        ({}, "either the data of sites or a job to resume"),
+        ({"sites": ["a=x"]}, "a folder to be written into"),
+        ({"sites": ["a=x", "b=y"], "out": tmp_path / "JOB", "min_sites": 3}, "3 of 2 sites"),
+        ({"resume": tmp_path}, "holds no job of sites"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            isocenter.federate(**given)
+
+
+class Told:
+    """A site that answers what it is told to."""
+
+    def __init__(self, answer):
+        self.own = answer
+
+    def answer(self, message):
+        if isinstance(self.own, Exception):
+            raise self.own
+        return SiteMessage("round", {"weight": 12, "steps": 2, "loss": 0.5}, self.own)
+
+
+def job(tmp_path, monkeypatch, sites, min_sites=None, **chosen):
+    """A job of such sites in its first round, without a plan on disk."""
+    record = JobRecord("local", 3, 1.0, False, min_sites)
+    made = FederatedJob(tmp_path, LocalCarrier({name: Told(one) for name, one in sites.items()}), record, 0.0)
+    settings = type("Settings", (), {"federation": FederationSettings(**chosen)})
+    monkeypatch.setattr(FederatedJob, "settings", settings)
+    made.records.open(made.folder)
+    return made
+
+
+def update(value):
+    return {"w": np.full(4, value, np.float32)}
+
+
+WRONG = {
+    "numbers that are not finite": update(np.nan),
+    "other weights than the common ones": {"v": np.zeros(4, np.float32)},
+    "1000 times as long as the middle one": update(1000.0),
+    "the disk is full": ResourceError("the disk is full", "site b", "Free some space"),
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_site_ends_the_job_with_its_name_or_is_left_out_where_others_are_enough(words, tmp_path, monkeypatch):
+    sites = {"a": update(1.0), "b": WRONG[words], "c": update(1.0)}
+    state = RoundState(0, 0, TrainingPace(6), COMMON)
+    with pytest.raises((IntegrityError, ResourceError), match=f"site b: .*{words}.*--resume"):
+        job(tmp_path, monkeypatch, sites)._round(1, state)
+    after = job(tmp_path, monkeypatch, sites, min_sites=2)._round(1, state)
+    assert (after.common.weights["w"] == 1.0).all()
+    rows = (tmp_path / "federation" / "rounds.csv").read_text()
+    assert f"left out: {'its update has ' if 'its' in words else ''}" in rows
+    assert words in rows
+
+
+def test_a_round_is_written_whole_and_read_as_it_was(tmp_path):
+    assert RoundState.read(tmp_path) is None
+    state = RoundState(
+        2, 4, TrainingPace(9, 4, 0.5), CommonState(update(3.0), {"first/w": np.ones(4)}), update(2.0), 0.7
+    )
+    state.write(tmp_path)
+    back = RoundState.read(tmp_path)
+    assert (back.number, back.began, back.pace, back.score) == (2, 4, TrainingPace(9, 4, 0.5), 0.7)
+    assert (back.common.weights["w"] == 3.0).all() and back.common.moments["first/w"].dtype == np.float64
+
+
+def test_rounds_end_evenly_and_the_last_at_the_last_step():
+    pace = TrainingPace(10)
+    assert [federated_job.round_end(pace, number, 4) for number in (1, 2, 3, 4)] == [3, 5, 8, 10]
+    assert federated_job.round_end(TrainingPace(10).replan(3, 14), 4, 4) == 17
+
+
+def test_bytes_that_are_no_message_are_refused():
+    whole = SiteMessage("round", {"loss": float("nan")}, update(1.0)).encoded
+    assert exchanges.decode_message(whole, "a").facts == {"loss": None}
+    for wrong in (b"", b"GET / HTTP/1.1", whole[:40], b"\x80\x04\x95cbuiltins\neval\n"):
+        with pytest.raises(IntegrityError, match="no message of a federation"):
+            exchanges.decode_message(wrong, "a")
+
+
+def test_figures_that_are_no_number_stay_json_and_are_of_no_sum():
+    rows = [Row("dice", "core", Estimate(float("nan"), method="none: no defined score"))]
+    pooled, figures = pooled_figures.pool_scores({"a": SiteScores(rows), "b": SiteScores(rows)}, Metrics())
+    json.dumps(
+        exchanges.decode_message(SiteMessage("finish", {"rows": [{"value": float("nan")}]}).encoded, "a").facts,
+        allow_nan=False,
+    )
+    assert np.isnan(pooled[0].estimate.value)
+    assert pooled_figures.sites_table(figures, 10)["value"].isna().all()
+
+
+def test_a_job_goes_on_only_with_the_data_that_it_began_with(tmp_path):
+    data = trained.pictures(tmp_path / "a", 12)
+    chosen = {"training.steps": 4, "training.batch": 2, "network.size": trained.SMALL_RESNET, "federation.min_count": 2}
+    given = {"assignments": chosen, "rounds": 2, "device": "cpu", "threads": 1, "everything": True}
+    with pytest.raises(UsageError, match=r"no weight has a name like 'nothing\*'"):
+        isocenter.federate(
+            {"a": data},
+            out=tmp_path / "JOB",
+            **{**given, "assignments": {**chosen, "federation.private_layers": ["nothing*"]}},
+        )
+    trained.pictures(data, 2, first=20)
+    with pytest.raises(IntegrityError, match=r"site a: .*the data have changed"):
+        isocenter.federate(resume=tmp_path / "JOB")
