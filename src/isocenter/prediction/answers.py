@@ -99,10 +99,12 @@ def write_answers(
 def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
     """The objects of one kind; of a series of several volumes those of each volume in which something is marked.
 
-    A report says by itself what it can state of a clip. Raises GeometryError for other kinds of several images.
+    A film has one segmentation, whose frames name those that they are of. A report says by itself what it can state of
+    a clip. Raises GeometryError for other kinds of several images.
     """
     image, answer = result.source, ANSWERS[kind]
-    if image.frames is None or kind == "sr":
+    is_film = image.geometry.is_picture and kind in EACH_VOLUME  # whose frames name those of their source
+    if image.frames is None or kind == "sr" or is_film:
         yield from answer.write(result, path)
         return
     what = "volumes" if image.geometry.is_volume else "frames"

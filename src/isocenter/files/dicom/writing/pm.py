@@ -36,7 +36,7 @@ def parametric_maps(result: Result, path: Path) -> Iterator[Path]:
     slices = source_planes.source_slices(result.source, where)
     if not geometry.is_volume:
         raise FormatError("a parametric map needs an image with positions", where, "Use the map's .tiff instead")
-    source_planes.refuse_placeless(slices, geometry, where)
+    source_planes.refuse_placeless(slices, result.source, where)
     for kind, parameter_map in result.maps.items():
         target = dicom_answers.path_of_object(path, "pm", kind)
         _write(

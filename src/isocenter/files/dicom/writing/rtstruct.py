@@ -46,7 +46,7 @@ def write_structure_set(
     slices = source_planes.source_slices(source, where)
     if not source.geometry.is_volume:
         raise FormatError("contours in mm need an image with positions", where, "Ask for seg or gsps instead")
-    source_planes.refuse_placeless(slices, source.geometry, where)
+    source_planes.refuse_placeless(slices, source, where)
     files = {part.frame.path: part for part in slices}
     label_map = np.asarray(label_map)
     marked = source_planes.marked_slices(label_map, slices, where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
@@ -20,9 +22,11 @@ from isocenter.files.dicom.dictionary_codes import TISSUE
 from isocenter.files.dicom.writing import dicom_answers, new_object, source_planes
 from isocenter.files.dicom.writing.dicom_answers import Result
 from isocenter.files.dicom.writing.new_object import ReadingPerson
+from isocenter.files.dicom.writing.source_planes import SourceSlice
 from isocenter.values import Code, Image, Label
 
 STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
+MOST_FRAMES = 3000
 ABNORMAL = Code("SCT", "49755003", "Morphologically Abnormal Structure")
 # PS3.16 CID 7159 (lesion segmentation types) and its neighbours: what is no structure but something wrong with one.
 LESIONS = frozenset(("108369006", "86049000", "14799000", "4147007", "52988006", "27925004", "79654002", "6574001"))
@@ -55,7 +59,7 @@ def write_segmentation(
 ) -> None:
     """Write a label map on the source's own grid, as the same patient, study and frame of reference.
 
-    label_map: (*spatial) of values that `labels` describe, 0 is background
+    label_map: (*spatial), of a film (frames, *spatial), of values that `labels` describe, 0 is background
     form: BINARY has a frame a segment and plane, LABELMAP one a plane
     reader: who has corrected what the algorithm made
     Segments are numbered 1, 2, ... in the order of the labels' values, as the standard demands, and keep name, colour
@@ -66,15 +70,20 @@ def write_segmentation(
     where = str(path)
     labels = [label for label in labels if label.value != 0]  # background is no segment
     numbered = _number_segments(np.asarray(label_map), labels, where)
-    if numbered.shape != source.geometry.shape:
-        raise GeometryError(f"a map of {numbered.shape} on {source.geometry.shape} voxels", where, "Give the same grid")
+    is_film = source.frames is not None and source.geometry.is_picture
+    shape = (source.frames, *source.geometry.shape) if is_film else source.geometry.shape
+    if numbered.shape != shape:
+        raise GeometryError(f"a map of {numbered.shape} on {shape} voxels", where, "Give the same grid")
     slices = source_planes.source_slices(source, where)
-    source_planes.refuse_placeless(slices, source.geometry, where)
+    source_planes.refuse_placeless(slices, source, where)
     segments = [
         _segment(n + 1, label, algorithm_name, version("isocenter"), AUTOMATIC if reader is None else SEMIAUTOMATIC)
         for n, label in enumerate(sorted(labels, key=lambda label: label.value))
     ]
-    if source.geometry.is_picture:
+    if is_film:
+        slices = _marked_frames(numbered, slices, where)
+        planes, places = numbered[slices[0].number][None], {}  # of the others `_add_frames` makes frames
+    elif source.geometry.is_picture:
         planes, places = numbered[None], {}
     else:
         slices = source_planes.marked_slices(numbered, slices, where)
@@ -82,7 +91,7 @@ def write_segmentation(
         places = source_planes.placing_arguments(slices, source.geometry)
     with new_object.make_on_source("SEG", where):
         segmentation = highdicom.seg.Segmentation(
-            source_images=source_planes.source_headers(slices),
+            source_images=source_planes.source_headers(slices[:1] if is_film else slices),
             pixel_array=planes,
             segmentation_type=form,
             segment_descriptions=segments,
@@ -94,8 +103,58 @@ def write_segmentation(
             **places,
         )
     source_planes.correct_frames(segmentation, slices, places)
+    if is_film:
+        _add_frames(segmentation, numbered, slices)
     new_object.save_object(
         segmentation, slices[0].frame.path, [label.name for label in labels], path, overwrite=overwrite
+    )
+
+
+def _marked_frames(numbered: Mask, slices: list[SourceSlice], where: str) -> list[SourceSlice]:
+    """The frames of a film on which something is marked; its first one where nothing is."""
+    marked = [one for one in slices if numbered[one.number].any()]
+    if len(marked) > MOST_FRAMES:
+        problem = f"{len(marked)} frames are marked, and a SEG of at most {MOST_FRAMES} is written"
+        raise GeometryError(problem, where, "Use the label map, or give a shorter film")
+    return marked or slices[:1]
+
+
+def _add_frames(segmentation: Dataset, numbered: Mask, slices: list[SourceSlice]) -> None:
+    """Make the frames of a film's segmentation from its first one, one after the other: highdicom holds all at once."""
+    first = segmentation.PerFrameFunctionalGroupsSequence[0]
+    is_binary = segmentation.SegmentationType == SegmentationTypeValues.BINARY.value
+    shared, packed, held = segmentation.SharedFunctionalGroupsSequence[0], list[bytes](), list[Mask]()
+    marked = list[tuple[int, Dataset]]()
+    for place, one in enumerate(slices):
+        plane = numbered[one.number]
+        for number in np.flatnonzero(np.bincount(plane.ravel(), minlength=2)[1:]) + 1 if is_binary else [0]:
+            groups = deepcopy(first)
+            if is_binary:
+                groups.SegmentIdentificationSequence = [Dataset()]
+                groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber = int(number)
+            marked.append((place, groups))
+            held.append(plane == number if is_binary else plane)
+            if len(held) == 8:  # of which the bits are whole bytes
+                packed.append(_pixel_bytes(held, is_binary=is_binary))
+                held = []
+    if not marked:
+        return
+    packed.append(_pixel_bytes(held, is_binary=is_binary))
+    if is_binary and "SegmentIdentificationSequence" in shared:
+        del shared.SegmentIdentificationSequence
+    source_planes.name_film_frames(segmentation, slices, marked)
+    segmentation.PerFrameFunctionalGroupsSequence = [groups for _, groups in marked]
+    segmentation.NumberOfFrames = len(marked)
+    pixels = b"".join(packed)
+    segmentation.PixelData = pixels + b"\0" * (len(pixels) % 2)
+
+
+def _pixel_bytes(planes: Sequence[Mask], *, is_binary: bool) -> bytes:
+    """Planes as they lie in Pixel Data, PS3.5 8.1.1: bits without a gap between frames, or whole numbers."""
+    if not planes:
+        return b""
+    return (
+        np.packbits(np.stack(planes).ravel(), bitorder="little").tobytes() if is_binary else np.stack(planes).tobytes()
     )
 
 

@@ -51,6 +51,8 @@ UNKNOWN_ALLOWED = (
     "SliceThickness",
 )
 
+# By which frames of results are ordered, PS3.3 C.7.6.17.
+SEGMENT_NUMBER, TEMPORAL_POSITION, FRAME_CONTENT = 0x0062000B, 0x00209128, 0x00209111
 # What a result names its image by, type 1 in the Common Instance Reference Module, PS3.3 C.12.2.
 IDENTIFIERS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
@@ -78,10 +80,18 @@ def source_slices(source: Image, where: str) -> list[SourceSlice]:
     if VOLUME in header:  # another one has frames at the same places
         positions = {one[:2] for one in header["slices"] if one is not None}
         frames = [frame for frame in frames if (str(frame.path), frame.number) in positions]
+    if source.frames is not None and source.geometry.is_picture:
+        return _film_frames(frames, header)
     for frame in frames:
         number = _number(frame, source.geometry)
         slices.setdefault(number, SourceSlice(number, frame))
     return [slices[number] for number in sorted(slices)]
+
+
+def _film_frames(frames: list[Frame], header: dict[str, Any]) -> list[SourceSlice]:
+    """The frames of a film in its order, each with its number in it."""
+    by_place = {(str(frame.path), frame.number): frame for frame in frames}
+    return [SourceSlice(n, by_place[one[:2]]) for n, one in enumerate(header["slices"]) if one is not None]
 
 
 def split_into_volumes(source: Image) -> Iterator[Image]:
@@ -101,13 +111,14 @@ def _unread() -> Array:
     raise NotImplementedError("a volume of a series that results are written on is not read")
 
 
-def refuse_placeless(slices: list[SourceSlice], geometry: Geometry, where: str) -> None:
+def refuse_placeless(slices: list[SourceSlice], source: Image, where: str) -> None:
     """Refuse an image on which no result can be placed; without a frame of reference it has no place, PS3.3 A.51.3."""
+    geometry = source.geometry
     if geometry.is_volume and slices[0].frame.frame_of_reference is None:
         raise FormatError("the image states no FrameOfReferenceUID (0020,0052)", where, "Write .nii.gz instead")
     if int(np.prod(geometry.shape[:2])) < 8:  # highdicom then starts each frame on a byte, which no reader expects
         raise FormatError("the image has fewer than 8 pixels a slice", where, "Write .nii.gz instead")
-    if geometry.is_picture and len(slices) > 1:
+    if geometry.is_picture and source.frames is None and len(slices) > 1:
         raise FormatError("the image is a film, a result has one frame", where, "Write .png or .nii.gz instead")
 
 
@@ -203,7 +214,8 @@ def source_headers(slices: list[SourceSlice]) -> list[Dataset]:
         several = list(files)
     if several:
         head = files[several[0]]
-        return [_with_groups(complete_for_highdicom(head.library), file_frames.list_frames(head))]
+        frames = [one.frame for one in slices] if slices[0].frame.plane is None else file_frames.list_frames(head)
+        return [_with_groups(complete_for_highdicom(head.library), frames)]
     return [complete_for_highdicom(head.library) for head in files.values()]
 
 
@@ -216,14 +228,11 @@ def correct_frames(dataset: Dataset, slices: list[SourceSlice], places: dict[str
         dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
         _name_sources(dataset, slices)
         return
-    groups = dataset.SharedFunctionalGroupsSequence[0]
-    measures = groups.get("PixelMeasuresSequence")
-    if measures is not None and not (measures and "PixelSpacing" in measures[0]):
+    groups, source = dataset.SharedFunctionalGroupsSequence[0], header_reading.read_header(slices[0].frame.path).library
+    if "PixelMeasuresSequence" in groups and not source.get("PixelSpacing"):
         del groups.PixelMeasuresSequence  # of pixels without a size
     # How a picture lies towards the patient is stated where the source knows it, and left empty elsewhere, C.7.6.1.
-    dataset.PatientOrientation = (
-        header_reading.read_header(slices[0].frame.path).library.get("PatientOrientation") or None
-    )
+    dataset.PatientOrientation = source.get("PatientOrientation") or None
 
 
 def _name_sources(derived: Dataset, slices: list[SourceSlice]) -> None:
@@ -252,6 +261,31 @@ def reference_object(dataset: DicomDataset) -> Dataset:
     reference.ReferencedSOPClassUID = tags.text(dataset, "SOPClassUID")
     reference.ReferencedSOPInstanceUID = tags.text(dataset, "SOPInstanceUID")
     return reference
+
+
+def name_film_frames(derived: Dataset, frames: list[SourceSlice], marked: list[tuple[int, Dataset]]) -> None:
+    """Name the frame of a film that each frame of a result shows, PS3.3 C.7.6.16.2.6; they are ordered by it.
+
+    marked: (place in `frames`, the functional groups) of each frame of the result
+    """
+    files = {one.frame.path: header_reading.read_header(one.frame.path).dataset for one in frames}
+    instances = [reference_object(dataset) for dataset in files.values()]
+    derived.SourceImageSequence = derived.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances
+    for place, groups in marked:
+        frame, derivation = frames[place].frame, groups.DerivationImageSequence[0].SourceImageSequence[0]
+        derivation.ReferencedSOPInstanceUID = tags.text(files[frame.path], "SOPInstanceUID")
+        if (tags.lenient_number(files[frame.path], "NumberOfFrames") or 1) > 1:
+            derivation.ReferencedFrameNumber = frame.number + 1
+        groups.FrameContentSequence[0].TemporalPositionIndex = frames[place].number + 1
+        segment = groups.get("SegmentIdentificationSequence")
+        by_segment = [] if segment is None else [segment[0].ReferencedSegmentNumber]
+        groups.FrameContentSequence[0].DimensionIndexValues = [*by_segment, frames[place].number + 1]
+    by_time = Dataset()
+    by_time.DimensionOrganizationUID = derived.DimensionOrganizationSequence[0].DimensionOrganizationUID
+    by_time.DimensionIndexPointer, by_time.FunctionalGroupPointer = TEMPORAL_POSITION, FRAME_CONTENT
+    by_time.DimensionDescriptionLabel = "Temporal Position Index"
+    others = [one for one in derived.DimensionIndexSequence if one.DimensionIndexPointer == SEGMENT_NUMBER]
+    derived.DimensionIndexSequence = [*others, by_time]
 
 
 def _code_item(code: SRCode) -> highdicom.sr.CodedConcept:
@@ -296,15 +330,15 @@ def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:
     plane = frames[0].plane
     shared, per_frame = Dataset(), [Dataset() for _ in frames]
     if plane is None:
-        size = dataset.get("PixelSpacing")
-        shared.PixelMeasuresSequence = [] if size is None else highdicom.PixelMeasuresSequence(size, None)
+        # highdicom looks into the measures, and `correct_frames` takes those out that nobody stated.
+        shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(dataset.get("PixelSpacing") or (1, 1), None)
     else:
         shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
         shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(plane.spacing, slice_thickness=0.0)
     for groups, frame in zip(per_frame, frames, strict=True):
         if frame.plane is not None:
             groups.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", frame.plane.position)
-    dataset.SharedFunctionalGroupsSequence = [shared]
+    dataset.NumberOfFrames, dataset.SharedFunctionalGroupsSequence = len(frames), [shared]
     dataset.PerFrameFunctionalGroupsSequence = per_frame
     return dataset
 

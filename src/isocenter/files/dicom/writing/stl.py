@@ -30,7 +30,7 @@ def surface_objects(result: Result, path: Path) -> Iterator[Path]:
     """
     where, geometry = str(path), result.source.geometry
     slices = source_planes.source_slices(result.source, where)
-    source_planes.refuse_placeless(slices, geometry, where)
+    source_planes.refuse_placeless(slices, result.source, where)
     first = slices[0].frame.path
     with new_object.make_on_source("surface", where):
         head = source_planes.source_headers(slices)[0]
