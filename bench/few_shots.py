@@ -41,7 +41,11 @@ SHOTS, DRAWS, STEPS, MINUTES, TESTED = (1, 5), 2, 60, 3.0, 30
 SOURCED = 1500  # pictures of PneumoniaMNIST that teach features
 SOURCE, PROTOTYPICAL, MAML = "labels", "prototypical", "maml"
 # FLAIR volumes have 28 slices or so, which the strides do not divide.
-SOURCES = {"pneumonia": PICTURES, "flair": {**VOLUMES, "training.patch": [64, 64, 32]}}
+FLAIR_PATCH = [64, 64, 32]
+SOURCES = {
+    "pneumonia": PICTURES,
+    "flair": {**VOLUMES, "training.patch": FLAIR_PATCH, "inference.patch": FLAIR_PATCH},
+}
 SCRATCH, PROBE, FULL, PROTOTYPES = "scratch", "linear probe", "fine-tuning", "prototypes"
 EPISODES = {f"prototypes on {objective}": objective for objective in (PROTOTYPICAL, MAML)}
 MODES = {PROBE: "linear_probe", FULL: "full", PROTOTYPES: "prototypes"} | dict.fromkeys(EPISODES, "prototypes")
