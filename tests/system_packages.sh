@@ -1,5 +1,5 @@
 #!/bin/sh
-# The programs that the tests talk to: a sandbox, a judge of services, a browser, a second DICOM converter, a DICOM toolkit, a judge of DICOM objects, a PACS, a database, a reader of PDF, a server of metrics.
+# The programs that the tests talk to: a sandbox, a judge of services, a browser, a second DICOM converter, a DICOM toolkit, a judge of DICOM objects, a PACS, a database, a reader of PDF, a server of metrics, raw data of MR scanners.
 set -eu
 missing=""
 command -v bwrap >/dev/null 2>&1 || missing="$missing bubblewrap"
@@ -12,6 +12,7 @@ command -v Orthanc >/dev/null 2>&1 || missing="$missing orthanc"
 test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || missing="$missing orthanc-dicomweb"
 command -v pdftotext >/dev/null 2>&1 || missing="$missing poppler-utils"
 command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
+command -v ismrmrd_generate_cartesian_shepp_logan >/dev/null 2>&1 || missing="$missing ismrmrd-tools"
 test -d /usr/lib/postgresql || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

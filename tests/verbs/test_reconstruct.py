@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 
 import h5py
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.testing import assert_allclose
 
 import isocenter
 from isocenter.errors import DatasetError, FormatError, UsageError
+from isocenter.files import measurement_file
 
 SIZE = 16
 ANGLES = [float(one) for one in range(0, 180, 6)]
@@ -149,6 +152,69 @@ def test_a_file_of_fastmri_is_read_and_one_that_is_not_cartesian_is_refused(tmp_
     assert_allclose(image.data[0, ..., 1], disk(), atol=0.05)
     with pytest.raises(DatasetError, match="radial trajectory"):
         isocenter.reconstruct(tmp_path / "bad.h5")
+
+
+def write_ismrmrd(path, *, repetitions=1, left_out=(), sizes=(SIZE, SIZE), trajectory="cartesian"):
+    """The k-space of the disk with a readout of twice the field, in a file by ISMRMRD's own library; rows are x."""
+    ismrmrd = pytest.importorskip("ismrmrd")
+    wide = np.zeros((2 * SIZE, SIZE), np.float32)
+    wide[SIZE // 2 : SIZE // 2 + SIZE] = disk()
+    measured = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(wide), norm="ortho")).astype(np.complex64)
+    spaces = [
+        f"<{name}><matrixSize><x>{times * sizes[0]}</x><y>{sizes[1]}</y><z>1</z></matrixSize><fieldOfView_mm>"
+        f"<x>{times * 32}</x><y>24</y><z>5</z></fieldOfView_mm></{name}>"
+        for name, times in (("encodedSpace", 2), ("reconSpace", 1))
+    ]
+    limits = f"<kspace_encoding_step_1><minimum>0</minimum><maximum>{SIZE - 1}</maximum><center>{SIZE // 2}</center>"
+    file = ismrmrd.Dataset(str(path), create_if_needed=True)
+    file.write_xml_header(
+        '<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><experimentalConditions><H1resonanceFrequency_Hz>63500000'
+        f"</H1resonanceFrequency_Hz></experimentalConditions><encoding>{''.join(spaces)}<encodingLimits>{limits}"
+        f"</kspace_encoding_step_1></encodingLimits><trajectory>{trajectory}</trajectory></encoding></ismrmrdHeader>"
+    )
+    noise = ismrmrd.Acquisition.from_array(np.ones((1, 2 * SIZE), np.complex64))
+    noise.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+    file.append_acquisition(noise)
+    for repetition in range(repetitions):
+        for place in [one for one in range(SIZE) if one not in left_out] * 2:  # two averages
+            line = ismrmrd.Acquisition.from_array(measured[None, :, place])
+            line.idx.kspace_encode_step_1, line.idx.repetition, line.center_sample = place, repetition, SIZE
+            file.append_acquisition(line)
+    file.close()
+    return path
+
+
+def test_a_file_of_ismrmrd_is_read_with_its_readout_cut_and_its_averages_joined(tmp_path):
+    image = isocenter.reconstruct(write_ismrmrd(tmp_path / "full.h5")).images["full"]
+    assert_allclose(image.geometry.spacing, (2.0, 1.5, 5.0))
+    assert_allclose(np.squeeze(image.data), disk(), atol=1e-4)
+    read = measurement_file.read_measurement(write_ismrmrd(tmp_path / "part.h5", left_out=(1, 3)))
+    assert np.flatnonzero(~np.asarray(read.acquisition.mask)[0].astype(bool)).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"repetitions": 2}, "2 values of repetition"),
+        ({"trajectory": "radial"}, "radial trajectory"),
+        ({"sizes": (65000, 65000)}, "of which it holds"),
+        ({"sizes": (SIZE // 2, SIZE)}, "lies outside"),
+    ],
+)
+def test_what_a_file_of_ismrmrd_cannot_be_is_refused(tmp_path, asked, problem):
+    with pytest.raises(FormatError, match=problem):
+        measurement_file.read_measurement(write_ismrmrd(tmp_path / "bad.h5", **asked))
+
+
+@pytest.mark.skipif(shutil.which("ismrmrd_generate_cartesian_shepp_logan") is None, reason="no ismrmrd-tools")
+def test_the_phantom_of_ismrmrds_own_tools_is_reconstructed(tmp_path):
+    words = ["ismrmrd_generate_cartesian_shepp_logan", "-m", "64", "-c", "4", "-o", str(tmp_path / "phantom.h5")]
+    subprocess.run(words, check=True, capture_output=True)
+    image = isocenter.reconstruct(tmp_path / "phantom.h5").images["phantom"]
+    assert image.data.shape == (1, 64, 64, 1)
+    found = np.squeeze(image.data)
+    ring = found[1:63, 32] > 1.0  # the skull is met where the head begins and where it ends
+    assert np.flatnonzero(ring)[[0, -1]].tolist() == pytest.approx([10, 50], abs=12)
 
 
 def test_a_measurement_that_fails_does_not_stop_the_others(tmp_path):

@@ -1,4 +1,4 @@
-"""Measurements of scanners: NumPy arrays with an acquisition in JSON, and the k-space of fastMRI's HDF5."""
+"""Measurements of scanners: NumPy arrays with an acquisition in JSON, and the k-space of fastMRI and ISMRMRD."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.errors import FormatError
-from isocenter.files import numpy_file
+from isocenter.files import ismrmrd_file, numpy_file
 from isocenter.files.storage import structured_text
 from isocenter.values import Acquisition, Array, Measurement
 
@@ -21,7 +21,7 @@ SUFFIXES = (".npz", ".npy", ".h5")
 # Of fastMRI: Zbontar et al., arXiv:1811.08839
 KSPACE, HEADER, MASK = "kspace", "ismrmrd_header", "mask"
 AXES, SIZES = ("x", "y", "z"), ("fieldOfView_mm", "matrixSize")
-REMEDY = "Give an .npz with the array acquisition, --acquisition FILE.json, or an .h5 of fastMRI"
+REMEDY = "Give an .npz with the array acquisition, --acquisition FILE.json, or an .h5 of fastMRI or ISMRMRD"
 
 
 def read_measurement(path: Path, acquisition: Path | None = None) -> Measurement:
@@ -32,7 +32,7 @@ def read_measurement(path: Path, acquisition: Path | None = None) -> Measurement
     """
     case = path.name.removesuffix(path.suffix)
     if path.suffix.lower() == ".h5":
-        return _read_fastmri(path, case)
+        return _read_ismrmrd(path, case) if ismrmrd_file.is_ismrmrd(path) else _read_fastmri(path, case)
     if path.suffix.lower() not in SUFFIXES:
         raise FormatError("is no measurement", str(path), REMEDY)
     headers = numpy_file.stated_arrays(path)
@@ -77,6 +77,17 @@ def _stated_record(path: Path, arrays: Mapping[str, Any], acquisition: Path | No
         return structured_text.parse_json(text.decode("utf-8") if isinstance(text, bytes) else str(text))
     except ValueError as error:
         raise FormatError(f"holds an acquisition that is no JSON ({error})", str(path), "Correct it") from error
+
+
+def _read_ismrmrd(path: Path, case: str) -> Measurement:
+    data, columns, spacing = ismrmrd_file.read_kspace(path)
+    record = {
+        "kind": "cartesian",
+        "image": {"shape": list(data.shape[2:]), "spacing_mm": list(spacing)},
+        "coils": data.shape[1],
+        "mask": None if columns.all() else np.broadcast_to(columns, data.shape[2:]),
+    }
+    return Measurement.from_array(case, Acquisition.from_record(record, str(path)), data)
 
 
 def _read_fastmri(path: Path, case: str) -> Measurement:
