@@ -297,21 +297,22 @@ def _with_constant_labels(mean: Estimate, wide: Table, patients: np.ndarray, see
     return replace(mean, low=low + float(below), high=high + float(above), method=method)
 
 
-def _pool(figure: Callable[[Floats, Floats, Floats], Floats], table: Table, seed: Seed) -> Estimate:
+def _pool(figure: Callable[[Floats, Floats, Floats], tuple[Floats, Floats]], table: Table, seed: Seed) -> Estimate:
     counts = table[list(COUNTS)].to_numpy(dtype=np.float64)
 
     def statistic(weights: Floats) -> Floats:
         """The figure of all voxels, for each weighting."""
         both, predicted, reference = np.moveaxis(weights @ counts, -1, 0)
-        return figure(both, predicted, reference)
+        return _weighting.ratio_or_nan(*figure(both, predicted, reference))
 
-    estimate = intervals.bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False)
+    ratios = np.stack(figure(*counts.T))[:, None]
+    estimate = intervals.bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False, ratios=ratios)
     return replace(estimate, n=int(table["case"].nunique()))
 
 
-def _dice(both: Floats, predicted: Floats, reference: Floats) -> Floats:
-    return _weighting.ratio_or_nan(2 * both, predicted + reference)
+def _dice(both: Floats, predicted: Floats, reference: Floats) -> tuple[Floats, Floats]:
+    return 2 * both, predicted + reference
 
 
-def _iou(both: Floats, predicted: Floats, reference: Floats) -> Floats:
-    return _weighting.ratio_or_nan(both, predicted + reference - both)
+def _iou(both: Floats, predicted: Floats, reference: Floats) -> tuple[Floats, Floats]:
+    return both, predicted + reference - both

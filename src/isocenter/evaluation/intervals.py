@@ -417,6 +417,17 @@ def _estimate(
     return replace(figure, low=low, high=high, method=f"patient bootstrap{kind}{few}{note}{lost}")
 
 
+def interval_of_draws(figure: Estimate, draws: Floats, groups: int) -> Estimate:
+    """A figure with the interval of draws that were made elsewhere, each patient within one of so many groups."""
+    people, drawn = figure.patients or figure.n, draws[np.isfinite(draws)]
+    few = f"; unreliable: {errors.count_phrase(people, 'patient')}" * (people < FEW_PATIENTS)
+    if not len(drawn) or np.ptp(drawn) <= 1e-12:
+        return _degenerate(figure, people, figure.unit == "" and people > 0, few)
+    tail = tail_share(people, groups)
+    low, high = np.quantile(drawn, [tail, 1 - tail]).tolist()
+    return replace(figure, low=low, high=high, method=f"patient bootstrap within {groups} sites{few}")
+
+
 def _is_within(scale: IntervalScale, value: float, figures: Floats) -> bool:
     """Whether a figure lies between the ends of its scale. Raises UsageError where it or a draw of it is outside."""
     least, found = 0.0 if scale == "share" else -1.0, np.append(figures, value)

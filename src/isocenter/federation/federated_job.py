@@ -198,6 +198,9 @@ class FederatedJob:
         if abs(fitting - ahead) <= SLACK * ahead:
             return state
         log.info("steps: %d more in place of %d, by the pace of the first round", fitting, ahead)
+        plan = plan_file.read_plan(self.out / "plan.yaml")
+        steps = Decision(state.began + fitting, "so many fit by the pace of the first round")
+        federated_run.write_plan(self.out, plan.with_decision("training.steps", steps))
         return replace(state, pace=state.pace.replan(state.began, fitting))
 
     def _round(self, number: int, state: RoundState) -> RoundState:

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from isocenter.evaluation import Metrics, site_pooling
-from isocenter.evaluation.intervals import LEVEL
+from isocenter.evaluation import Metrics, intervals, site_pooling
 from isocenter.federation.exchanges import Arrays
 from isocenter.lazy import pandas as pd
 from isocenter.scoring.auditing.site_audit import COLUMNS, SiteFigure
 from isocenter.values import Estimate, Row
 
 DRAWS = 2000
-POOLED = "cases of all sites; bootstrap of patients within each site, percentile"
 
 
 def draws_of_site(rows: Sequence[Row], rng: np.random.Generator) -> dict[int, np.ndarray]:
@@ -74,10 +72,10 @@ def pool_scores(sites: Mapping[str, SiteScores], metrics: Metrics) -> tuple[list
 def _joined(defined: Sequence[Estimate], sums: Sequence[np.ndarray]) -> Estimate:
     """The figure of all cases."""
     numerators, denominators = np.sum(sums, axis=0)
-    value, *draws = (numerators / np.where(denominators > 0, denominators, np.nan)).mean(axis=0).tolist()
-    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    counts = {"n": sum(one.n for one in defined), "patients": sum(one.patients for one in defined)}
-    return Estimate(value, low, high, LEVEL, unit=defined[0].unit, method=f"{POOLED}; {len(sums)} sites", **counts)
+    value, *draws = (numerators / np.where(denominators > 0, denominators, np.nan)).mean(axis=0)
+    cases, patients = (sum(getattr(one, name) for one in defined) for name in ("n", "patients"))
+    figure = Estimate(float(value), n=cases, patients=patients, unit=defined[0].unit)
+    return intervals.interval_of_draws(figure, np.array(draws), len(sums))
 
 
 def sites_table(figures: Sequence[SiteFigure], least: int) -> pd.DataFrame:
