@@ -195,6 +195,14 @@ def labelme(root: Path, data: Path) -> None:
         (root / "images" / name).with_suffix(".json").write_text(json.dumps(record))
 
 
+def qupath(root: Path, data: Path) -> None:
+    for name in pictures_of(root):
+        shape = {"type": "Polygon", "coordinates": [[*SQUARE, SQUARE[0]]]}
+        feature = {"type": "Feature", "geometry": shape, "properties": {"classification": {"name": "cyst"}}}
+        record = {"type": "FeatureCollection", "features": [feature]}
+        (root / "images" / name).with_suffix(".geojson").write_text(json.dumps(record))
+
+
 def cvat(root: Path, data: Path) -> None:
     shape = '<polygon label="cyst" points="2,2;8,2;8,8"/>'
     images = [f'<image name="{name}" width="30" height="20">{shape}</image>' for name in pictures_of(root)]
@@ -257,6 +265,7 @@ MADE: dict[str, Maker] = {
     "voc": voc,
     "yolo": yolo,
     "labelme": labelme,
+    "qupath": qupath,
     "cvat": cvat,
     "via": via,
     "coco": coco,

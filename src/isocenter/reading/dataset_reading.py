@@ -30,6 +30,7 @@ from isocenter.reading import (
     imputation,
     measured_images,
     reading_options,
+    slide_regions,
 )
 from isocenter.reading.image_pairs import FIELD
 from isocenter.reading.image_targets import TARGET
@@ -115,6 +116,8 @@ def open_dataset(
     is_ranked = dataset.ranked or bool(reading.order or reading.labels)
     dataset = replace(dataset, accepted=dataset.accepted | accepted, ranked=is_ranked)
     dataset = _in_order(dataset, reading_options.order_text(reading.order)) if references else dataset
+    if references:
+        dataset = slide_regions.with_regions(dataset)
     if BOXES in needs and references:
         dataset = with_boxes(dataset, each or "object")
     dataset = drawn_images.with_drawn_images(dataset) if draws else dataset

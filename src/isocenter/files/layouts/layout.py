@@ -155,6 +155,7 @@ LAYOUTS: dict[str, str] = {
     "voc": "isocenter.files.layouts.voc:LAYOUT",
     "yolo": "isocenter.files.layouts.yolo:LAYOUT",
     "labelme": "isocenter.files.layouts.labelme:LAYOUT",
+    "qupath": "isocenter.files.layouts.qupath:LAYOUT",
     "cvat": "isocenter.files.layouts.cvat:LAYOUT",
     "via": "isocenter.files.layouts.via:LAYOUT",
     "coco": "isocenter.files.layouts.coco:LAYOUT",

@@ -247,7 +247,8 @@ def _lost(
     objects: Sequence[tuple[int, CoveredPixels]], pixels: NDArray[Any], labels: tuple[Label, ...]
 ) -> dict[str, str]:
     """{structure that is drawn and has no pixel in a label map: why}."""
-    shown = {*np.unique(pixels).tolist()}
+    # Where nothing is drawn nothing is looked at, as on a slide.
+    shown = {value for _, one in objects for value in np.unique(pixels[one.box]).tolist()}
     lost = {value for value, _ in objects} - shown
     hidden = {value for value, one in objects if one.area}
     over, too_small = "other outlines lie over all of it", "its outlines hold the centre of none"
