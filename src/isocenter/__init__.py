@@ -62,6 +62,7 @@ __all__ = [
     "serve",
     "shadow_change",
     "split_change",
+    "studio",
     "study_analyse",
     "study_assign",
     "study_before_after",
@@ -122,6 +123,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.restore import restore
     from isocenter.verbs.route import route
     from isocenter.verbs.serve import serve
+    from isocenter.verbs.studio import studio
     from isocenter.verbs.study import study_size
     from isocenter.verbs.synthesise import synthesise
     from isocenter.verbs.train import train

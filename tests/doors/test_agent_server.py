@@ -29,7 +29,7 @@ OWN |= {"change_promote", "change_rollback"}
 def desk(tmp_path: Path) -> AgentDesk:
     (tmp_path / "data").mkdir()
     workspace = Workspace.open(tmp_path / "work")
-    return AgentDesk(workspace, AllowedPaths.below([tmp_path / "data"], workspace.folder), minutes_limit=5.0)
+    return AgentDesk(workspace, AllowedPaths.below([tmp_path / "data"], workspace.folder), "mcp", 5.0)
 
 
 def ask(desk: AgentDesk, talk: Callable[[Any], Awaitable[Any]]) -> Any:

@@ -37,6 +37,7 @@ ENDS: Mapping[str, Callable[[Any, Any], None]] = {
 }
 # Commands that speak, ask or wait at the terminal, in place of their verb.
 DIALOGUES: Mapping[str, Callable[..., Any]] = {
+    "studio": dialogue.serve_studio,
     "mcp": dialogue.serve_agents,
     "serve": dialogue.serve_until_signal,
     "demo": dialogue.show_demo,

@@ -55,3 +55,8 @@ def ask_and_roll_back(**options: Any) -> object:
 def serve_agents(**options: Any) -> None:
     """Tools for agents until their end is closed, or Ctrl-C."""
     isocenter.mcp(**options, say=terminal.say)
+
+
+def serve_studio(**options: Any) -> None:
+    """The page until Ctrl-C; its address is the first line."""
+    isocenter.studio(**options, say=terminal.say)

@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.doors import agent_answers, agent_resources, agent_server, agent_tools, keyword_schema
+    from isocenter.doors import (
+        agent_answers,
+        agent_resources,
+        agent_server,
+        agent_tools,
+        keyword_schema,
+        loopback,
+        plan_controls,
+        studio_server,
+        warm_process,
+    )
     from isocenter.doors.allowed_paths import AllowedPaths
+    from isocenter.doors.job_desk import JobDesk
+    from isocenter.doors.warm_process import WarmProcess
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -6,20 +6,17 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import anyio
 import mcp_types as types
-from jsonschema import Draft202012Validator
 
-from isocenter.doors import agent_answers, keyword_schema
+from isocenter.doors import agent_answers, job_desk, keyword_schema
 from isocenter.doors.agent_answers import Patients
-from isocenter.doors.allowed_paths import AllowedPaths
+from isocenter.doors.job_desk import JobDesk
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.jobs import CommandJob, JobRequest, Workspace, job_record
+from isocenter.jobs import CommandJob, JobRequest, job_record
 from isocenter.options.command_index import COMMANDS, Command
-from isocenter.planning import plan_file
 
 # Clients give up after a minute.
 LONGEST_WAIT_S, LOOK_S = 50.0, 0.1
@@ -46,16 +43,24 @@ Progress = Callable[[float, float | None, str], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class AgentDesk:
-    """What agents may ask for: in this workspace, below these folders, trainings of so many minutes.
+class AgentDesk(JobDesk):
+    """What agents may ask for.
 
     patients: those that the tables of these folders name
     """
 
-    workspace: Workspace
-    paths: AllowedPaths
-    minutes_limit: float = 60.0
     patients: Patients = field(default_factory=Patients)
+
+    def agent_request(self, command: Command, arguments: Mapping[str, Any]) -> JobRequest:
+        """The job of a call. UsageError for what only a person may do; the patients of its tables are noted."""
+        request, values = self.request(command, arguments), dict(arguments)
+        if values.get("trust"):
+            raise UsageError("lets a file run code", "trust", "A person gives it at a terminal")
+        columns = [*([str(values["patient"])] if values.get("patient") else []), *_patient_columns(values)]
+        for name, keyword in command.keywords.items():
+            if keyword_schema.is_path(keyword) and isinstance(values.get(name), str):
+                self.patients.learn(self.paths.start / self.paths.find(values[name]), columns)
+        return request
 
     def list_tools(self) -> list[types.Tool]:
         """All tools, each with the schema of its arguments."""
@@ -82,7 +87,7 @@ class AgentDesk:
             command = next((one for one in COMMANDS if one.name == name and not one.is_own), None)
             if command is None:
                 raise UsageError("there is no such tool", name[:80], "Ask for the list of tools")
-            request = await anyio.to_thread.run_sync(self.request, command, arguments)
+            request = await anyio.to_thread.run_sync(self.agent_request, command, arguments)
             job = await anyio.to_thread.run_sync(self.workspace.add, request)
             if not command.is_long:
                 job = await self._wait(job, ANSWER_S, progress)
@@ -91,67 +96,8 @@ class AgentDesk:
             return agent_answers.refusal(hidden)
         return agent_answers.job_answer(self.workspace, job, self.patients)
 
-    def request(self, command: Command, arguments: Mapping[str, Any]) -> JobRequest:
-        """The job of a call. UsageError for arguments that do not fit, and for all that an agent may not do."""
-        _refuse_misfit(command.name, keyword_schema.command_schema(command), arguments)
-        values = {name: one for name, one in arguments.items() if one is not None}
-        if values.get("trust"):
-            raise UsageError("lets a file run code", "trust", "A person gives it at a terminal")
-        for name, one in values.items():
-            if keyword_schema.is_path(command.keywords[name]):
-                values[name] = self.paths.find(one) if isinstance(one, str) else one
-                values[name] = [self.paths.find(str(part)) for part in one] if isinstance(one, list) else values[name]
-        self.paths.refuse_arguments(command, values)
-        for name, keyword in command.keywords.items():
-            if name in values and keyword_schema.is_path(keyword) and isinstance(values[name], str):
-                columns = [str(values["patient"])] if values.get("patient") else []
-                self.patients.learn(self.paths.start / values[name], [*columns, *_patient_columns(values)])
-        if "minutes" in command.keywords and command.is_long:
-            values["minutes"] = self._minutes(values)
-        if "out" in command.keywords and "out" not in values and (out := command.default_out(values)) is not None:
-            values["out"] = str(self._free_name(out))
-        limit = 60 * self.minutes_limit + GRACE_S if "minutes" in values and command.is_long else None
-        return JobRequest(
-            command.words,
-            command.json_arguments(values),
-            command.shell_line(values),
-            command.python_call(values),
-            "mcp",
-            command.is_long,
-            str(values.get("out") or ""),
-            tuple(map(str, self.paths.roots)),
-            limit,
-        )
-
-    def _minutes(self, values: Mapping[str, Any]) -> float:
-        """Minutes of a training. UsageError for more than an agent may take, by a plan or a setting too."""
-        settings = values.get("assignments") or {}
-        if not isinstance(settings, Mapping):
-            settings = dict(str(one).partition("=")[::2] for one in _listed(settings))
-        stated = [values.get("minutes"), settings.get("training.minutes")]
-        kept = f"{values['resume']}/plan.yaml" if values.get("resume") else str(values.get("data") or "")
-        if kept.endswith((".yaml", ".yml")) and (self.paths.start / kept).is_file():
-            stated.append(plan_file.read_plan(self.paths.start / kept)["training.minutes"])
-        try:
-            asked = [float(one) for one in stated if one is not None]
-        except (TypeError, ValueError) as error:
-            raise UsageError("is no number", "training.minutes", "Give minutes") from error
-        for minutes in asked:
-            if not minutes <= self.minutes_limit:
-                problem = f"{minutes:g} minutes are more than the {self.minutes_limit:g} that an agent may take"
-                raise UsageError(problem, "minutes", "Ask a person to start it, or with a higher --minutes-limit")
-        return asked[0] if asked else min(USUAL_MINUTES, self.minutes_limit)
-
-    def _free_name(self, out: Path) -> Path:
-        """The name of results, with a number where it is taken: nothing is overwritten."""
-        number, name = 1, out
-        while (self.paths.start / name).exists():
-            number += 1
-            name = out.with_name(f"{out.stem}-{number}{out.suffix}")
-        return name
-
     async def _answer_of_job(self, name: str, arguments: Mapping[str, Any], progress: Progress) -> types.CallToolResult:
-        _refuse_misfit(name, WAIT_SCHEMA if name == "job_wait" else JOB_SCHEMA, arguments)
+        job_desk.refuse_misfit(name, WAIT_SCHEMA if name == "job_wait" else JOB_SCHEMA, arguments)
         await anyio.to_thread.run_sync(self.workspace.start_next)
         job = await anyio.to_thread.run_sync(self.workspace.job, arguments["job"])
         if name == "job_stop":
@@ -176,26 +122,13 @@ class AgentDesk:
         return job
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 def _patient_columns(values: Mapping[str, Any]) -> list[str]:
     """Columns that a call says to name patients: column={"patient": "mrn"}, or "patient=mrn"."""
     column = values.get("column") or {}
     if isinstance(column, Mapping):
         return [str(one) for role, one in column.items() if role == "patient"]
-    pairs = [pair.partition("=") for text in _listed(column) for pair in str(text).split(",")]
+    pairs = [pair.partition("=") for text in job_desk.as_list(column) for pair in str(text).split(",")]
     return [name.strip() for role, _, name in pairs if role.strip() == "patient"]
-
-
-def _refuse_misfit(name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """UsageError for arguments that a schema does not allow."""
-    error = next(iter(Draft202012Validator(schema).iter_errors(arguments)), None)
-    if error is not None:
-        where = ".".join([name, *map(str, error.absolute_path)])
-        known = ", ".join(schema["properties"])
-        raise UsageError(error.message[:300], where, f"The arguments are {known}")
 
 
 def _tool(command: Command) -> types.Tool:

@@ -220,6 +220,7 @@ COMMANDS = (
     Command("networks weights", models.WeightsOptions, "describe_weights", reads=True),
     Command("cache", training.CacheOptions, "describe_cache", reads=True, is_own=True),
     Command("demo", training.DemoOptions, is_json=False, is_own=True),
+    Command("studio", doors.StudioOptions, is_json=False, is_own=True),
     Command("mcp", doors.McpOptions, is_json=False, is_own=True),
     Command("backup", node.BackupOptions),
     Command("restore", node.RestoreOptions, is_own=True),

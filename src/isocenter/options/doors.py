@@ -40,3 +40,19 @@ class McpOptions:
     http: Annotated[bool, Flag("Answer over HTTP on this machine, in place of standard input and output.")] = False
     port: Port = 0
     say: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True)
+class StudioOptions:
+    """Open a page to check, plan, train and use models.
+
+    say: gets the address of the page; by default it is logged
+    """
+
+    workspace: WorkspaceFolder = "workspace"
+    _: KW_ONLY
+    roots: Roots = ()
+    port: Port = 0
+    parallel: Parallel = 1
+    no_browser: Annotated[bool, Flag("Print the address, and open no browser.")] = False
+    say: Callable[[str], None] | None = None

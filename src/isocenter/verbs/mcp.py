@@ -28,7 +28,7 @@ def mcp(options: McpOptions) -> None:
 
     workspace = Workspace.open(Path(options.workspace), options.parallel)
     roots = [Path(one) for one in options.roots] or [Path.cwd()]
-    desk = AgentDesk(workspace, AllowedPaths.below(roots, workspace.folder), options.minutes_limit)
+    desk = AgentDesk(workspace, AllowedPaths.below(roots, workspace.folder), "mcp", options.minutes_limit)
     if options.http:
         agent_server.serve_http(desk, options.port, options.say or log.info)
     else:

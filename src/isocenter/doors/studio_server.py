@@ -1,0 +1,266 @@
+"""The page for people without a command line: its routes on this machine, for whoever has the address."""
+
+from __future__ import annotations
+
+import csv
+import hmac
+import io
+import mimetypes
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Body, FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from isocenter.doors import keyword_schema, run_list
+from isocenter.doors.job_desk import JobDesk
+from isocenter.doors.warm_process import WarmProcess
+from isocenter.errors import IsocenterError, UsageError
+from isocenter.jobs import job_record
+from isocenter.options import command_index
+from isocenter.options.command_index import COMMANDS
+
+DOCUMENT = "studio.html"
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+# No script, style, picture or connection but this server's, in nobody's frame; reports are shown without its origin.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+REPORT_POLICY = "sandbox allow-scripts allow-popups"
+MOST_UPLOAD, MOST_CASES, MOST_FOLDERS = 4 << 30, 20_000, 500
+Values = Annotated[Mapping[str, Any], Body()]
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What the page works with: what may be asked for, and the process that answers at once."""
+
+    desk: JobDesk
+    warm: WarmProcess
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+
+    def place(self, path: str) -> Path:
+        """A file that the page may show. UsageError for one outside the allowed folders."""
+        self.desk.paths.refuse_outside(path, path[:200])
+        return self.desk.paths.start / path
+
+
+def studio_app(studio: Studio) -> ASGIApp:
+    """The application of the page."""
+    app = FastAPI(title="Isocenter studio", openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_exception_handler(IsocenterError, _refusal)
+    app.add_exception_handler(RequestValidationError, _misfit)
+    _add_pages(app)
+    _add_jobs(app, studio)
+    _add_data(app, studio)
+    return TokenGate(app, studio.token)
+
+
+class TokenGate:
+    """Lets in who comes with the token at the end of the address; from then on a cookie takes its place."""
+
+    def __init__(self, application: ASGIApp, token: str) -> None:
+        self.application, self.token, self.session = application, token, secrets.token_urlsafe(24)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        if scope["type"] != "http":
+            await self.application(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        cookie = f"isocenter-{request.url.port}"
+        given = request.cookies.get(cookie, "")
+        if hmac.compare_digest(scope["path"].encode(), f"/{self.token}".encode()):
+            response: Response = RedirectResponse("/", 303)
+            response.set_cookie(cookie, self.session, httponly=True, samesite="strict")
+            await response(scope, receive, send)
+        elif hmac.compare_digest(given.encode(), self.session.encode()):
+            await self.application(scope, receive, send)
+        else:
+            words = "Open the address that `isocenter studio` printed; it ends in a token of this start.\n"
+            await PlainTextResponse(words, 403)(scope, receive, send)
+
+
+async def _refusal(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, IsocenterError)  # noqa: S101 - registered for these
+    return JSONResponse({"problem": error.problem, "where": error.where, "remedy": error.remedy}, 422)
+
+
+async def _misfit(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"problem": "is no such request", "where": request.url.path, "remedy": "Load the page"}, 422)
+
+
+@cache
+def _page_files() -> dict[str, bytes]:
+    """{name: content} of the page; style and colours are those of the node."""
+    own, node = files("isocenter.doors") / "page", files("isocenter") / "service" / "web" / "page"
+    shared = {name: (node / name).read_bytes() for name in ("page.css", "theme.js", "icon.svg")}
+    return shared | {one.name: one.read_bytes() for one in own.iterdir() if one.is_file()}
+
+
+def _add_pages(app: FastAPI) -> None:
+    @app.get("/")
+    async def document() -> Response:
+        return _page_file(DOCUMENT)
+
+    @app.get("/static/{name}")
+    async def part(name: str) -> Response:
+        return _page_file(name) if name in _page_files() else PlainTextResponse("There is no such file.", 404)
+
+
+def _page_file(name: str) -> Response:
+    headers = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
+    return Response(_page_files()[name], headers=headers, media_type=TYPES[Path(name).suffix])
+
+
+def _add_jobs(app: FastAPI, studio: Studio) -> None:
+    """Commands: their forms, lines and jobs; runs."""
+    desk = studio.desk
+
+    @app.get("/api/commands")
+    async def commands() -> Any:
+        known = [one for one in COMMANDS if not one.is_own]
+        return [
+            {
+                "name": one.name,
+                "words": one.words,
+                "text": one.text,
+                "schema": keyword_schema.command_schema(one),
+                "paths": [name for name, keyword in one.keywords.items() if keyword_schema.is_path(keyword)],
+            }
+            for one in known
+        ]
+
+    @app.post("/api/lines/{name}")
+    def lines(name: str, values: Values) -> Any:
+        command = command_index.find_command(name)
+        return {"shell": command.shell_line(values), "python": command.python_call(values)}
+
+    @app.post("/api/jobs/{name}")
+    def start(name: str, values: Values) -> Any:
+        command = command_index.find_command(name)
+        if command.is_own:
+            raise UsageError("is given at a terminal", name, f"Type isocenter {command.words}")
+        return asdict(desk.workspace.add(desk.request(command, values)))
+
+    @app.get("/api/jobs")
+    def jobs() -> Any:
+        desk.workspace.start_next()
+        found, problems = desk.workspace.list_jobs()
+        return {"jobs": [asdict(one) for one in found], "problems": [str(one) for one in problems]}
+
+    @app.get("/api/jobs/{job}/progress")
+    def progress(job: str, start: int = 0) -> Any:
+        records, end = job_record.read_progress(desk.workspace.job_folder(job), max(0, start))
+        return {"records": records, "end": end}
+
+    @app.get("/api/jobs/{job}/result")
+    def result(job: str) -> Any:
+        folder = desk.workspace.job_folder(job)
+        record, words = job_record.read_result(folder), job_record.read_text(folder / job_record.WORDS)
+        return {"result": record, "words": words, "errors": job_record.read_text(folder / job_record.ERRORS)}
+
+    @app.post("/api/stop/{job}")
+    def stop(job: str) -> Any:
+        return asdict(desk.workspace.stop(job))
+
+    @app.get("/api/runs")
+    def runs() -> Any:
+        return run_list.list_runs(desk.workspace.folder)
+
+
+def _add_data(app: FastAPI, studio: Studio) -> None:
+    """Folders, tables, plans, pictures and files."""
+    desk = studio.desk
+    folder = desk.workspace.folder
+
+    @app.get("/api/folders")
+    def folders(below: str = "") -> Any:
+        roots = [below] if below else [str(one) for one in desk.paths.roots if one != folder]
+        found = [str(one) for root in roots for one in sorted(studio.place(root).iterdir()) if one.is_dir()]
+        shown = [one for one in found if not Path(one).name.startswith(".")]
+        return {"folders": [*roots, *shown][:MOST_FOLDERS], "workspace": str(folder)}
+
+    @app.get("/api/table")
+    def table(path: str) -> Any:
+        with studio.place(path).open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = list(csv.reader(file))[: MOST_CASES + 1]
+        return {"head": rows[0] if rows else [], "rows": rows[1:]}
+
+    @app.post("/api/table")
+    def keep_table(given: Values) -> Any:
+        """Write an edited table into a folder of its own, beside that from which its paths start."""
+        start = Path(str(given["path"])).parent
+        number = next(n for n in range(1, 10_000) if not (folder / f"table-{n}").exists())
+        written = io.StringIO()
+        csv.writer(written, lineterminator="\n").writerows([given["head"], *given["rows"]])
+        (folder / f"table-{number}").mkdir()
+        (folder / f"table-{number}" / "dataset.csv").write_text(written.getvalue(), encoding="utf-8")
+        settings = studio.place(str(start / "dataset.toml"))
+        if settings.is_file():
+            (folder / f"table-{number}" / "dataset.toml").write_bytes(settings.read_bytes())
+        return {"path": f"table-{number}/dataset.csv"}
+
+    @app.post("/api/plan")
+    def plan(values: Values, keep: bool = False) -> Any:
+        """The plan at once; where it is kept, it is written as the command that is shown writes it."""
+        command = command_index.find_command("plan")
+        request = desk.request(command, values)
+        given = {name: one for name, one in values.items() if one not in (None, "", [], {})}
+        given |= {"out": str(folder / request.out)} if keep else {}
+        given["data"] = str(desk.paths.start / desk.paths.find(str(values["data"])))
+        lines = {"shell": request.shell, "python": request.python}
+        return studio.warm.ask("plan", **given) | lines | {"out": request.out}
+
+    @app.get("/api/thumbnail")
+    def thumbnail(path: str) -> Response:
+        png = studio.warm.ask("thumbnail", path=str(studio.place(path)))["png"]
+        return Response(_decode(png), media_type="image/png", headers={"Cache-Control": "private, max-age=600"})
+
+    @app.get("/api/view")
+    def view(image: str, mask: str = "") -> Response:
+        paths = {"image": str(studio.place(image)), "mask": str(studio.place(mask)) if mask else None}
+        html = studio.warm.ask("view", **paths)["html"]
+        return Response(html, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
+
+    @app.put("/api/files/{name}")
+    async def upload(name: str, request: Request) -> Any:
+        """Keep a file that a person chose or dropped."""
+        if Path(name).name != name or name.startswith(".") or "\0" in name:
+            raise UsageError("is no file name", name[:100], "Rename the file")
+        number = next(n for n in range(1, 100_000) if not (folder / "uploads" / str(n)).exists())
+        place = folder / "uploads" / str(number)
+        await run_in_threadpool(place.mkdir, parents=True)
+        size = 0
+        with (place / name).open("wb") as file:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > MOST_UPLOAD:
+                    raise UsageError("is larger than 4 GiB", name[:100], "Name its path in place of it")
+                file.write(chunk)
+        return {"path": f"uploads/{number}/{name}"}
+
+    @app.get("/files/{path:path}")
+    def file(path: str) -> Response:
+        """A file of the workspace; pages run without the origin of this one, so that they can ask nothing of it."""
+        place = folder / path
+        desk.paths.refuse_outside(place, path[:200])
+        if not place.is_file() or not place.resolve().is_relative_to(folder.resolve()):
+            return PlainTextResponse("There is no such file.", 404)
+        kind = mimetypes.guess_type(place.name)[0] or "application/octet-stream"
+        return FileResponse(place, media_type=kind, headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+def _decode(text: str) -> bytes:
+    import base64
+
+    return base64.b64decode(text)

@@ -1,0 +1,226 @@
+"""The page: who may ask, what it answers, what it refuses; and a browser that looks at it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import browsers
+import trained
+from isocenter.doors import AllowedPaths, JobDesk, WarmProcess, loopback, studio_server
+from isocenter.errors import UsageError
+from isocenter.jobs import Workspace
+from isocenter.verbs import studio as studio_verb
+
+TestClient = pytest.importorskip("fastapi.testclient").TestClient
+ADDRESS = "http://127.0.0.1:5000"
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[studio_server.Studio]:
+    (tmp_path / "data").mkdir()
+    workspace = Workspace.open(tmp_path / "work")
+    desk = JobDesk(workspace, AllowedPaths.below([tmp_path / "data"], workspace.folder), "studio")
+    made = studio_server.Studio(desk, WarmProcess("isocenter.verbs.studio_answers", workspace.folder))
+    yield made
+    made.warm.close()
+
+
+@pytest.fixture
+def client(page: studio_server.Studio) -> TestClient:
+    """A browser that came by the address that was printed."""
+    made = TestClient(loopback.LocalOnly(studio_server.studio_app(page)), base_url=ADDRESS)
+    assert made.get(f"/{page.token}").url == f"{ADDRESS}/"
+    return made
+
+
+def test_the_token_is_in_the_address_alone_and_a_cookie_takes_its_place(page, client):
+    assert "studio.js" in client.get("/").text
+    cookie = client.cookies.jar
+    assert [(one.name, one.value != page.token) for one in cookie] == [("isocenter-5000", True)]
+    assert "unsafe-eval" not in client.get("/").headers["content-security-policy"]
+    later = studio_server.studio_app(page)  # the server was started again: the cookie of before opens nothing
+    again = TestClient(later, base_url=ADDRESS, cookies={one.name: one.value for one in cookie})
+    assert again.get("/api/jobs").status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/api/jobs", "/static/studio.js", "/files/jobs", "/wrong-token", "/%00"])
+def test_without_the_token_nothing_is_told(page, path):
+    stranger = TestClient(loopback.LocalOnly(studio_server.studio_app(page)), base_url=ADDRESS)
+    assert stranger.get(path).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"host": "evil.example:5000"}, {"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"},
+     {"origin": "null"}, {"host": "evil.example"}, {"origin": "http://127.0.0.1:5001"}],
+)  # fmt: skip
+def test_another_host_or_origin_is_refused_with_the_cookie_too(client, headers):
+    assert client.get("/api/jobs", headers=headers).status_code == 421
+    assert client.post("/api/jobs/check", json={"data": "."}, headers=headers).status_code == 421
+
+
+HOSTILE = [
+    ("GET", "/files/../../etc/passwd", None, (404, 422)),
+    ("GET", "/files/%2e%2e/%2e%2e/etc/passwd", None, (404, 422)),
+    ("GET", "/files/link/passwd", None, (404, 422)),
+    ("GET", "/static/..%2f..%2fpyproject.toml", None, (404,)),
+    ("GET", "/api/table?path=/etc/passwd", None, (422,)),
+    ("GET", "/api/table?path=..%2f..%2fsecret.csv", None, (422,)),
+    ("GET", "/api/folders?below=/", None, (422,)),
+    ("GET", "/api/thumbnail?path=/etc/hostname", None, (422,)),
+    ("GET", "/api/view?image=/etc/hostname", None, (422,)),
+    ("GET", "/api/jobs/..%2f..%2fx/result", None, (404, 422)),
+    ("GET", "/api/jobs/0001-check/progress?start=-5", None, (422,)),
+    ("POST", "/api/stop/0099-train", {}, (422,)),
+    ("POST", "/api/jobs/check", {"data": "/etc"}, (422,)),
+    ("POST", "/api/jobs/check", {"data": "data", "out": "/srv/x"}, (422,)),
+    ("POST", "/api/jobs/check", {"data": "data", "overwrite": True}, (422,)),
+    ("POST", "/api/jobs/check", {"data": ["x"] * 50_000}, (422,)),
+    ("POST", "/api/jobs/check", ["no", "object"], (422,)),
+    ("POST", "/api/jobs/serve", {}, (422,)),
+    ("POST", "/api/jobs/nothing", {}, (422,)),
+    ("POST", "/api/plan", {"data": "/etc"}, (422,)),
+    ("POST", "/api/plan", {}, (422,)),
+    ("POST", "/api/table", {"path": "/etc/x.csv", "head": ["a"], "rows": []}, (422,)),
+    ("PUT", "/api/files/..", None, (404, 405, 422)),
+    ("PUT", "/api/files/.hidden", None, (422,)),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "codes"), HOSTILE)
+def test_what_leads_out_or_fits_no_form_is_refused_and_starts_nothing(client, page, method, path, body, codes):
+    (page.desk.workspace.folder / "link").symlink_to("/etc")
+    answer = client.request(method, path, json=body)
+    assert answer.status_code in codes
+    assert "root:" not in answer.text
+    assert page.desk.workspace.list_jobs()[0] == []
+
+
+def test_a_file_that_is_dropped_lies_in_the_workspace_under_its_name(client, page):
+    first, second = (client.put("/api/files/scan.nii.gz", content=b"voxels").json()["path"] for _ in range(2))
+    assert (first, second) == ("uploads/1/scan.nii.gz", "uploads/2/scan.nii.gz")
+    assert (page.desk.workspace.folder / second).read_bytes() == b"voxels"
+
+
+def test_pages_of_reports_run_without_the_origin_of_this_page(client, page):
+    (page.desk.workspace.folder / "report.html").write_text("<script>fetch('/api/jobs')</script>")
+    assert client.get("/files/report.html").headers["content-security-policy"].startswith("sandbox")
+
+
+def test_an_edited_table_is_a_new_one_and_the_data_are_left_alone(client, page):
+    folder = page.desk.workspace.folder / "check-data"
+    folder.mkdir()
+    (folder / "dataset.csv").write_text("case,label\na,yes\n")
+    table = client.get("/api/table", params={"path": "check-data/dataset.csv"}).json()
+    assert table == {"head": ["case", "label"], "rows": [["a", "yes"]]}
+    kept = client.post(
+        "/api/table", json={"path": "check-data/dataset.csv", "head": table["head"], "rows": [["a", "no"]]}
+    )
+    assert (page.desk.workspace.folder / kept.json()["path"]).read_text() == "case,label\na,no\n"
+    assert (folder / "dataset.csv").read_text() == "case,label\na,yes\n"
+
+
+def test_every_command_of_the_page_has_a_form_and_the_line_that_does_the_same(client):
+    commands = {one["name"]: one for one in client.get("/api/commands").json()}
+    assert {"package", "explain", "document", "calibrate", "predict", "compare", "train"} <= set(commands)
+    assert "out" in commands["package"]["paths"]
+    lines = client.post("/api/lines/package", json={"run": "run", "out": "p.zip"}).json()
+    assert lines == {"shell": "isocenter package --out p.zip run", "python": "isocenter.package('run', out='p.zip')"}
+
+
+def test_a_finished_run_is_listed_with_its_metric_and_an_unfinished_one_without(client, page, segmented):
+    work = page.desk.workspace.folder
+    (work / "run").symlink_to(segmented.out)
+    for name in ("plan.yaml", "split.csv"):
+        (work / "half").mkdir(exist_ok=True)
+        (work / "half" / name).write_text("")
+    runs = {one["name"]: one for one in client.get("/api/runs").json()}
+    assert runs["run"]["metric"] == "dice"
+    assert runs["run"]["low"] <= runs["run"]["value"] <= runs["run"]["high"]
+    assert runs["run"]["report"] == "run/report.html"
+    assert (runs["half"]["metric"], runs["half"]["report"]) == ("", "")
+
+
+def test_a_plan_has_its_decisions_with_controls_and_a_change_names_what_cannot_be(client, page, tmp_path):
+    data = trained.blobs(tmp_path / "data" / "blobs", 8)
+    values = {"data": str(data), "labels": trained.LABELS, "minutes": 1, "device": "cpu"}
+    made = client.post("/api/plan", json=values).json()
+    decisions = {one["name"]: one for one in made["decisions"]}
+    assert decisions["training.batch"]["control"]["kind"] == "number"
+    assert decisions["training.batch"]["because"]
+    assert sum(not one["usual"] for one in made["decisions"]) < len(made["decisions"])
+    changed = client.post("/api/plan", json={**values, "assignments": {"training.batch": 2}}).json()
+    assert {one["name"]: one["value"] for one in changed["decisions"]}["training.batch"] == 2
+    wrong = client.post("/api/plan", json={**values, "assignments": {"training.batch": -1}})
+    assert (wrong.status_code, wrong.json()["where"]) == (422, "training.batch")
+    kept = client.post("/api/plan?keep=true", json=values).json()
+    assert (page.desk.workspace.folder / kept["out"]).read_text().startswith("# A plan of isocenter")
+    assert "--out" in kept["shell"]
+
+
+def test_a_port_that_is_taken_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="cannot be listened on"):
+        loopback.listen(taken.getsockname()[1])
+
+
+def test_a_second_studio_on_a_workspace_is_told_of_the_first(tmp_path):
+    workspace = Workspace.open(tmp_path / "work")
+    with (
+        studio_verb._only_studio(workspace),
+        pytest.raises(UsageError, match=r"has shown it as a page since .* Use the page that is open"),
+        studio_verb._only_studio(workspace),
+    ):
+        pass
+
+
+def test_without_a_browser_the_address_is_said_and_nothing_fails(monkeypatch, caplog):
+    def absent(address: str) -> bool:
+        raise studio_verb.webbrowser.Error("could not locate runnable browser")
+
+    monkeypatch.setattr(studio_verb.webbrowser, "open", absent)
+    studio_verb.open_browser(ADDRESS)
+    assert "go to the address above" in caplog.text
+
+
+def test_a_folder_that_vanishes_is_named(client, page, tmp_path):
+    gone = tmp_path / "data" / "gone"
+    answer = client.post("/api/plan", json={"data": str(gone)})
+    assert answer.status_code == 422
+    assert "gone" in answer.json()["where"]
+
+
+def test_the_first_line_of_studio_is_its_address_and_a_browser_paints_the_page(tmp_path):
+    program = [
+        sys.executable,
+        "-m",
+        "isocenter",
+        "studio",
+        str(tmp_path / "work"),
+        "--root",
+        str(tmp_path),
+        "--no-browser",
+    ]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+        try:
+            address = server.stdout.readline().strip()
+            assert address.startswith("http://127.0.0.1:")
+            (tmp_path / "browser").mkdir()
+            with browsers.browser_running(tmp_path / "browser") as browser:
+                painted = "document.querySelectorAll('nav a').length === 4"
+                with browser.visited(address, painted, size=(1000, 700), limit_s=20) as shown:
+                    links = shown.value("[...document.querySelectorAll('nav a')].map(x => x.textContent).join(' ')")
+                    assert links == "Data Plan Training Runs"
+                    assert shown.value("location.pathname") == "/"
+                    # Each field has words for those who hear the page.
+                    assert shown.value(
+                        "[...document.querySelectorAll('input, select')].every(x => x.labels.length > 0)"
+                    )
+                    assert shown.complaints == []
+        finally:
+            server.terminate()
