@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         modality_checks,
         references,
         shortcut_tests,
+        slide_checks,
     )
 
 if not TYPE_CHECKING:

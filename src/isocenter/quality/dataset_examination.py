@@ -24,6 +24,7 @@ from isocenter.quality import (
     modality_checks,
     references,
     shortcut_tests,
+    slide_checks,
 )
 from isocenter.quality._image_checks import READ_SO
 from isocenter.quality._intensities import Intensities
@@ -213,7 +214,8 @@ def _measure(case: Case) -> Measured:
 
 def _measured_as_given(case: Case) -> Measured:
     try:
-        image = channel_stack.stack_images(case.images, case.id)
+        given_image = channel_stack.stack_images(case.images, case.id)
+        image = slide_checks.looked_at(given_image)
         _refuse_larger_than_memory(image, case)
         image = image.with_pixels(image.data)  # read once: every measure looks at the voxels
         valid = _valid(image)
@@ -245,8 +247,12 @@ def _measured_as_given(case: Case) -> Measured:
             *_image_checks.image_problems(case, image, channels, masks),
             *(problem for checks, own in checked for problem in checks.odd(own, measures[own.name])),
             *_image_checks.check_letters(case, look_of_case),
+            *slide_checks.slide_problems(case, given_image),
         ]
         facts = _facts_of(case, image, channels, measures)
+        if given_image.is_slide:  # its grid is that of its finest level
+            grid = given_image.geometry
+            facts = replace(facts, shape=grid.shape, steps=grid.steps, content_shape=grid.shape)
         return (replace(facts, **_air(image, masks)), look_of_case), problems
     except MemoryShortageError:  # it is tried again by itself
         raise
@@ -361,6 +367,7 @@ def _compare(
             for problem in kind.checks.cohort(Cohort(usable, fingerprint))
         ),
         *_image_checks.mixed_images(usable, fingerprint),
+        *slide_checks.unlike_pixels(fingerprint),
         *modality_checks.mixed_scales(usable, fingerprint),
         *_image_checks.unknown_sides_among(Cohort(usable, fingerprint), kinds),
         *leakage.leakage_problems(dataset, fingerprint, pairs),
