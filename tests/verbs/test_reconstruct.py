@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -14,6 +16,7 @@ from numpy.testing import assert_allclose
 import isocenter
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.files import measurement_file
+from isocenter.reading import ReadingOptions, dataset_reading
 
 SIZE = 16
 ANGLES = [float(one) for one in range(0, 180, 6)]
@@ -265,3 +268,43 @@ def test_a_wrong_path_an_empty_folder_and_an_unknown_method_are_refused(tmp_path
 def test_a_measurement_is_no_image(tmp_path):
     with pytest.raises(FormatError, match=r"is a measurement, no image.*isocenter reconstruct"):
         isocenter.read(save(tmp_path / "ct.npz", CT, sinogram()))
+
+
+def measured_disks(folder, count=3, coils=1):
+    """images/ with disks of their own brightness, and measurements/ of them."""
+    for name in ("images", "measurements"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for n in range(count):
+        image = (100 + 10 * n) * disk()
+        nibabel.Nifti1Image(image[..., None], np.diag([2, 1.5, 5, 1])).to_filename(folder / "images" / f"c{n}.nii.gz")
+        save(folder / "measurements" / f"c{n}.npz", MR, kspace(image, columns()), mask=columns())
+    return folder
+
+
+def test_measurements_beside_their_images_teach_and_spheres_are_measured_with_them(tmp_path):
+    settings = {"operator": "cartesian"}
+    folder = measured_disks(tmp_path)
+    dataset = dataset_reading.open_for_task("reconstruction", [folder], ReadingOptions(), settings=settings)
+    assert [case.id.rpartition("/")[2] for case in dataset] == ["c0_1", "c1_1", "c2_1"]
+    case = dataset.cases[1]
+    [image], target = case.images.values(), case.references["target"]
+    assert image.channels[0] == "plain inverse"
+    assert_allclose(np.percentile(image.data[0], 99), 1, atol=1e-3)
+    inside = disk() == 1
+    assert_allclose(target.data[0][inside].mean(), image.data[0][inside].mean(), rtol=0.1)  # of one scale
+    added = np.zeros((1, SIZE, SIZE), np.float32)
+    added[0, 7:9, 6:8] = 0.5
+    changed = image.facts["remake"](replace(target, pixels=target.data + added), target)
+    gained = changed.data[0] - image.data[0]
+    assert gained[7:9, 6:8].mean() == pytest.approx(0.5, abs=0.25) and abs(gained[:4, :4]).max() < 0.15
+    assert_allclose(changed.data[3], image.data[3])  # the mask
+    assert json.loads(dataset.derived["scan"]) == {"operator": "cartesian", "coils": 1}
+
+
+def test_images_without_their_measurement_and_another_operator_are_refused(tmp_path):
+    folder = measured_disks(tmp_path)
+    with pytest.raises(UsageError, match="the measurements are cartesian"):
+        dataset_reading.open_for_task("reconstruction", [folder], ReadingOptions(), settings={"operator": "parallel"})
+    (folder / "measurements" / "c1.npz").unlink()
+    with pytest.raises(DatasetError, match="has no measurement"):
+        dataset_reading.open_for_task("reconstruction", [folder], ReadingOptions(), settings={"operator": "cartesian"})

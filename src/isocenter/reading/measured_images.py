@@ -1,19 +1,25 @@
-"""Cases of measurements that are made of clean images: slices of volumes, each measured when it is read."""
+"""Cases of measurements: those of scanners beside their images, or made of clean images, slice by slice when read."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
+from isocenter.files import measurement_file
+from isocenter.transforms import corruptions
+from isocenter.transforms.operators import reconstruction_methods, simulated_scans
 from isocenter.transforms.operators.simulated_scans import ScanSettings, SimulatedScan
-from isocenter.values import Case, Dataset, Geometry, Image, LazyMapping
+from isocenter.values import Acquisition, Array, Case, Dataset, Geometry, Image, LazyMapping
 
 # Measurements of each picture, and slices of each volume, where nobody says.
 DRAWS, SLICES = 4, 8
@@ -21,15 +27,21 @@ DRAWS, SLICES = 4, 8
 INNER = 0.6
 # By how much finer CT is measured than it is answered: an object knows no pixels.
 FINER = 2
-TARGET = "target"
+TARGET, SCAN = "target", "scan"
+# The folder with a measurement of each image of a data set, under its name.
+MEASUREMENTS = "measurements"
 
 
 def with_measurements(dataset: Dataset, settings: Mapping[str, Any]) -> Dataset:
     """The data set with so many `draws` of each image, each a simulated measurement and the image, its target.
 
-    Of a volume they are slices along its last axis. Raises UsageError for settings of no scan.
+    Of a volume they are slices along its last axis. Where the set has a folder of measurements none is simulated: each
+    is read, and its slices are those of its image. Raises UsageError for settings of no scan; DatasetError for images
+    without a measurement, and for measurements of another kind, other coils, views or slices.
     """
     scan = _checked(ScanSettings.from_task(settings))
+    if dataset.root is not None and (dataset.root / MEASUREMENTS).is_dir():
+        return _with_stated_measurements(dataset, dataset.root / MEASUREMENTS, scan.operator)
     cases, names = list[Case](), dict[str, list[str]]()
     for case in dataset:
         image = next(iter(case.images.values()))
@@ -42,6 +54,86 @@ def with_measurements(dataset: Dataset, settings: Mapping[str, Any]) -> Dataset:
     splits = {one: part for name, part in dataset.splits.items() for one in names[name]}
     words = f"{errors.count_phrase(len(cases), f'{scan.operator} measurement')} of {len(dataset)} images"
     return replace(dataset, cases=tuple(cases), splits=splits, derived={**dataset.derived, TARGET: words})
+
+
+def _with_stated_measurements(dataset: Dataset, folder: Path, asked: str) -> Dataset:
+    files = {path.stem: path for path in measurement_file.list_measurements(folder)}
+    cases, names, kinds = list[Case](), dict[str, list[str]](), dict[tuple[Any, ...], str]()
+    for case in dataset:
+        stem = case.id.rpartition("/")[2]
+        if stem not in files:
+            raise DatasetError("has no measurement", case.id, f"Add {MEASUREMENTS}/{stem}.npz, or leave the image out")
+        measurement, image = measurement_file.read_measurement(files[stem]), next(iter(case.images.values()))
+        operators = [one for one, _ in reconstruction_methods.operators_of_slices(measurement)]
+        scans, slices = [one.acquisition for one in operators], 1 if image.geometry.ndim == 2 else image.shape[-1]
+        if len(scans) != slices or scans[0].shape != image.shape[1:3]:
+            problem = (
+                f"measures {len(scans)} slices of {scans[0].shape}, and its image has {slices} of {image.shape[1:3]}"
+            )
+            raise DatasetError(problem, str(files[stem]), "Give the image of this measurement")
+        coils = 1 if scans[0].sensitivities is None else len(scans[0].sensitivities)
+        kinds.setdefault((scans[0].kind, coils, len(scans[0].angles_deg)), str(files[stem]))
+        names[case.id] = [f"{case.id}_{number + 1}" for number in range(slices)]
+        for number, name in enumerate(names[case.id]):
+            place = None if image.geometry.ndim == 2 else number
+            cases.append(_stated_case(case, name, place, files[stem]))
+    if len(kinds) > 1:
+        problem = f"is another scan (kind, coils, views) than {next(iter(kinds.values()))}: {[*kinds]}"
+        raise DatasetError(problem, [*kinds.values()][1], "Give measurements of one kind of scan")
+    [(kind, coils, views)] = kinds
+    if kind != asked:
+        raise UsageError(f"the measurements are {kind}", f"task.operator={asked}", f"Give task.operator={kind}")
+    splits = {one: part for name, part in dataset.splits.items() for one in names[name]}
+    scan = {"operator": kind, "coils": coils, **({"views": views} if kind == "parallel" else {})}
+    words = f"{errors.count_phrase(len(cases), 'measured slice')} of {len(dataset)} images"
+    derived = {**dataset.derived, TARGET: words, SCAN: json.dumps(scan)}
+    return replace(dataset, cases=tuple(cases), splits=splits, derived=derived)
+
+
+@dataclass(frozen=True)
+class StatedScan:
+    """One slice of a measurement that lies in a file; number: of the slice, from 0"""
+
+    path: Path
+    number: int
+
+    def __call__(self, image: Image | None = None, original: Image | None = None) -> Image:
+        """(channels, *shape) of the measurement; with what an image shows beside the original measured, too."""
+        scan, channels, _ = self.measure(image, original)
+        names = simulated_scans.channel_names(scan.kind, 0 if scan.sensitivities is None else len(scan.sensitivities))
+        grid = Geometry.of_spacing(scan.shape, scan.spacing)
+        return Image(channels, grid, channels=names, facts={corruptions.REMAKE: self})
+
+    def measure(self, image: Image | None = None, original: Image | None = None) -> tuple[Acquisition, Array, float]:
+        """The scan, the network's channels of it, and the factor by which its intensities were multiplied."""
+        slices = reconstruction_methods.operators_of_slices(measurement_file.read_measurement(self.path))
+        operator, data = next(islice(slices, self.number, None))
+        channels, factor = simulated_scans.network_channels(operator, data)
+        if image is not None and original is not None:  # on the scale of the original, with the phase of its scanner
+            added = (image.data[0] - original.data[0]) / factor
+            if operator.is_complex:
+                added = added * np.exp(1j * np.angle(operator.adjoint(data)))
+            changed, other = simulated_scans.network_channels(
+                operator, data + operator.forward(added.astype(data.dtype)).astype(data.dtype)
+            )
+            changed[: 3 if operator.is_complex else 2] *= factor / other
+            channels = changed
+        return operator.acquisition, channels, factor
+
+
+def _stated_case(case: Case, name: str, place: int | None, path: Path) -> Case:
+    channel, scan = next(iter(case.images)), StatedScan(path, place or 0)
+
+    def target() -> Image:
+        acquisition, _, factor = scan.measure()
+        clean = _clean_slice(case.images, channel, place, name)
+        grid = Geometry.of_spacing(acquisition.shape, acquisition.spacing)
+        return replace(clean, pixels=(clean.data * factor).astype(np.float32), geometry=grid)
+
+    key = f"{case.key}|{name}|{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return replace(
+        case, id=name, images=LazyMapping({channel: scan}), references=LazyMapping({TARGET: target}), key=key
+    )
 
 
 def _checked(scan: ScanSettings) -> ScanSettings:

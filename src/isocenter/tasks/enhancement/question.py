@@ -68,8 +68,9 @@ def _supervision(dataset: Dataset) -> dict[str, Decision]:
             "error_bars": Decision(False, "nobody knows the clean image, and so no error"),
         }
     because = made or "the data set has targets"
+    is_measured = "scan" in dataset.derived
     return {
-        "supervision": Decision("simulated" if made else "pairs", because),
+        "supervision": Decision("simulated" if made and not is_measured else "pairs", because),
         "damage": Decision(None, "no damage was asked for"),
         "draws": Decision(None, "as many as fit into memory, four at the most" if made else because),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -40,12 +41,17 @@ class Reconstruction(Enhancement):
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-        """As of an enhancement, in the unit of the plain inverse; how measurements are made is said by hand."""
+        """As of an enhancement, in the unit of the plain inverse; how measurements are made is said by hand.
+
+        Of measurements that were read they say it themselves.
+        """
         plain = {one: getattr(cls, one) for one in simulated_scans.ScanSettings.__dataclass_fields__}
+        stated = json.loads(dataset.derived.get("scan", "{}"))
         return {
             **super().settings_for(dataset, fingerprint),
             "unit": Decision("input", "the network says what is to be added to the plain inverse", MODL),
             **{name: Decision(value, "by default") for name, value in plain.items()},
+            **{name: Decision(value, "as the measurements state") for name, value in stated.items()},
         }
 
     @property
