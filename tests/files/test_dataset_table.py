@@ -209,6 +209,23 @@ def cvat(root: Path, data: Path) -> None:
     (root / "annotations.xml").write_text(f"<annotations><version>1.1</version>{''.join(images)}</annotations>")
 
 
+def cvat_film(root: Path, data: Path) -> None:
+    pictures_of(root)
+    corners = 'xtl="2" ytl="3" xbr="9" ybr="8"'
+    boxes = "".join(f'<box frame="{n}" outside="{n // 2}" {corners}/>' for n in (0, 2))
+    size = "<original_size><width>30</width><height>20</height></original_size>"
+    meta = f"<meta><task><size>3</size>{size}<source>film.mp4</source></task></meta>"
+    text = f'<annotations>{meta}<track id="4" label="cyst">{boxes}</track></annotations>'
+    (root / "annotations.xml").write_text(text)
+
+
+def mot(root: Path, data: Path) -> None:
+    for name in ("first", "second"):
+        pictures_of(root / name / "img1")
+        (root / name / "gt").mkdir()
+        (root / name / "gt" / "gt.txt").write_text("1,7,3,4,8,6,1,1,1\n2,7,4,4,8,6,1,1,1\n")
+
+
 def via(root: Path, data: Path) -> None:
     shape = {"name": "rect", "x": 2, "y": 3, "width": 4, "height": 5}
     regions = [{"shape_attributes": shape, "region_attributes": {"class": "cyst"}}]
@@ -267,6 +284,8 @@ MADE: dict[str, Maker] = {
     "labelme": labelme,
     "qupath": qupath,
     "cvat": cvat,
+    "a film of CVAT": cvat_film,
+    "mot": mot,
     "via": via,
     "coco": coco,
     "box_table": box_table,

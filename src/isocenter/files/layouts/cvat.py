@@ -1,4 +1,4 @@
-"""CVAT for images: an XML file that lists images with the boxes, outlines and masks on them.
+"""CVAT for images and for video: an XML file that lists images, or tracks of a film, with boxes, outlines and masks.
 
 Version 1.1, https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/; coordinates are pixels from the corner
 of the first one.
@@ -7,7 +7,9 @@ of the first one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -18,30 +20,38 @@ import numpy as np
 from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files.layouts import layout, voc
-from isocenter.files.layouts.cases import drawn_boxes, drawn_outlines
+from isocenter.files.layouts.cases import drawn_boxes, drawn_outlines, film_frames
 from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
 from isocenter.files.layouts.cases.drawn_outlines import ListedImage
+from isocenter.files.layouts.cases.film_frames import ListedFilm
 from isocenter.files.layouts.cases.names import SPLIT_WORDS
 from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.files.storage import packed_files
 
+# The number of a frame, at the end of its image's name.
+LAST_NUMBER = re.compile(r"\d+$")
 # Tags of whole images, and shapes that cover nothing.
 WITHOUT_AREA = frozenset({"tag", "points", "polyline", "cuboid", "skeleton"})
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """An XML file of annotations with images, and images in the folder."""
+    """An XML file of annotations with images or tracks, and images or a film in the folder."""
     del options
-    return bool(folder.images) and bool(_files(folder))
+    return bool(_files(folder))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A case for each image that is listed; where anything but boxes is drawn they are outlines, else boxes.
 
-    Raises DatasetError, by file, for a damaged one, for tracks of films, and for an image that two of them list.
+    Tracks are those of films, of which each frame is a case.
+    Raises DatasetError, by file, for a damaged one, and for an image that two of them list.
     """
     roots = {member.path: voc.parse_xml(member.path) for member in _files(folder)}
+    tracked = [path for path, root in roots.items() if root.find("track") is not None]
+    if tracked:
+        films = [_film(path, roots[path], folder) for path in tracked]
+        return film_frames.read_films(films, folder, options, part="cvat", what="CVAT for video")
     listed = [entry for path, root in roots.items() for entry in cvat_images(path, root)]
     outlined = any(
         root.find(f".//{kind}") is not None for root in roots.values() for kind in ("polygon", "mask", "ellipse")
@@ -65,9 +75,6 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 def cvat_images(path: Path, root: Element) -> list[ListedImage]:
     """The images of a file; shapes of one label and one group are one object."""
-    if root.find("track") is not None:
-        remedy = "Export it as CVAT for images"
-        raise DatasetError("holds tracks of a film (CVAT for video)", str(path), remedy)
     listed = []
     for image in root.iter("image"):
         name = image.get("name") or ""
@@ -84,9 +91,54 @@ def cvat_images(path: Path, root: Element) -> list[ListedImage]:
     return listed
 
 
+def _film(path: Path, root: Element, folder: Folder) -> ListedFilm:
+    """The film of a file, with its tracks on every frame; DatasetError for one whose frames are not counted."""
+    try:
+        columns, rows = (int(root.findtext(f".//original_size/{side}", "")) for side in ("width", "height"))
+        count = int(root.findtext(".//meta//size", ""))
+    except ValueError as error:
+        problem = "does not state the number of frames and their size (meta: size, original_size)"
+        raise DatasetError(problem, str(path), "Export it anew as CVAT for video 1.1") from error
+    source = root.findtext(".//meta//source", "") or path.stem
+    frames = defaultdict[int, list[DrawnBox]](list)
+    for track in root.iter("track"):
+        for frame, box in _drawn_track(track, count, (columns, rows), path):
+            frames[frame].append(box)
+    found = film_frames.film_of(source, folder)
+    images = {} if found else {int(n[0]): one.path for one in folder.images if (n := LAST_NUMBER.search(one.stem))}
+    drawn = {frame: tuple(boxes) for frame, boxes in frames.items()}
+    name = Path(source).stem
+    return ListedFilm(path, name, drawn, count, (columns, rows), found.path if found else None, images)
+
+
+def _drawn_track(track: Element, count: int, size: tuple[int, int], path: Path) -> Iterator[tuple[int, DrawnBox]]:
+    """(frame, the object) of a track; masks are those of their own frames. DatasetError for an odd shape."""
+    where, rings = f"track {track.get('id')}", dict[int, Ring | None]()
+    try:
+        number, name = int(track.attrib["id"]), track.attrib["label"]
+        for shape in (one for one in track if one.tag not in WITHOUT_AREA):
+            frame, is_outside = int(shape.attrib["frame"]), shape.get("outside") == "1"
+            if shape.tag == "mask" and not is_outside:
+                pixels = DrawnBox.of_pixels(name, *_pixels(shape.attrib, path), size, where)
+                yield frame, replace(pixels, track=number)
+            if shape.tag == "mask":
+                continue
+            rings[frame] = None if is_outside else _ring(shape)
+            is_boxed = shape.tag == "box" and not float(shape.get("rotation", 0))
+    except (ArithmeticError, KeyError, ValueError) as error:
+        problem = f"{where} cannot be read: {errors.describe_cause(error)}"
+        raise DatasetError(problem, str(path), "Correct it, or export it anew") from error
+    for frame, ring in film_frames.rings_between(rings, count - 1):
+        box = replace(DrawnBox.around(name, [ring], f"{where}, frame {frame}"), track=number)
+        yield frame, replace(box, outline=None) if is_boxed else box
+
+
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     del settings
-    return {entry.key: entry.annotation for entry in cvat_images(path, voc.parse_xml(path))}
+    root = voc.parse_xml(path)
+    if root.find("track") is not None:
+        return _film(path, root, Folder(path.parent)).annotations
+    return {entry.key: entry.annotation for entry in cvat_images(path, root)}
 
 
 def _drawn_objects(image: Element, size: tuple[int, int], path: Path) -> tuple[list[DrawnBox], list[str]]:
@@ -144,12 +196,13 @@ def _files(folder: Folder) -> list[FolderMember]:
         one
         for one in drawn_outlines.files_of_many(folder, ".xml")
         if drawn_outlines.file_begins_with(one.path, b"<annotations", b"<image ")
+        or drawn_outlines.file_begins_with(one.path, b"<annotations", b"<track ")
     ]
 
 
 LAYOUT = Layout(
     "cvat",
-    "an XML file that lists images and what is drawn on them, as in CVAT for images",
+    "an XML file that lists images or tracks and what is drawn on them, as of CVAT",
     fits,
     read,
     over=BY_NAMES,

@@ -157,6 +157,7 @@ LAYOUTS: dict[str, str] = {
     "labelme": "isocenter.files.layouts.labelme:LAYOUT",
     "qupath": "isocenter.files.layouts.qupath:LAYOUT",
     "cvat": "isocenter.files.layouts.cvat:LAYOUT",
+    "mot": "isocenter.files.layouts.mot:LAYOUT",
     "via": "isocenter.files.layouts.via:LAYOUT",
     "coco": "isocenter.files.layouts.coco:LAYOUT",
     "box_table": "isocenter.files.layouts.box_table:LAYOUT",

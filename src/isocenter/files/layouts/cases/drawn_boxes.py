@@ -53,6 +53,7 @@ class DrawnBox:
 
     low, high: (x, y[, z]) edges in voxels, counted from 0
     where:     in the file, in words
+    track:     the number of its object in every frame of a film
     """
 
     name: str
@@ -61,6 +62,7 @@ class DrawnBox:
     where: str
     ignored: bool = False
     outline: Outline | None = None
+    track: int | None = None
 
     @classmethod
     def around(cls, name: str, rings: Sequence[Ring], where: str) -> DrawnBox:
@@ -193,6 +195,7 @@ def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callabl
         tuple(called[box.name] for box in kept),
         ignored=np.array([box.ignored for box in kept], dtype=bool),
         notes=tuple(notes),
+        numbers=() if any(box.track is None for box in kept) else tuple(box.track or 0 for box in kept),
     )
 
 

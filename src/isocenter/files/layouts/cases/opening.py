@@ -33,7 +33,7 @@ LABEL_MAPS = ("mask", "instances")
 # Kinds that lie on pixels, which EXIF may turn.
 ON_PIXELS = frozenset({*LABEL_MAPS, "boxes"})
 # Parts of a file that more than one case may be, so that the file alone does not say which.
-SHARED = frozenset({"coco", "cvat", "via", "box_table", TEXT})
+SHARED = frozenset({"coco", "cvat", "mot", "via", "box_table", TEXT})
 FOLDER, ROW, FIELD, STATED = "folder", "row", "field", "stated"
 
 Loader = Callable[[], Any]

@@ -1,0 +1,114 @@
+"""Films with tracks as data sets: CVAT for video and MOTChallenge, frame by frame."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.testing import assert_allclose
+
+from isocenter.errors import DatasetError
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
+
+SIZE, FRAMES = (40, 30), 9
+
+
+def pictures(folder: Path, first: int = 0, frames: int = FRAMES) -> None:
+    """Frames of a film as pictures, numbered from `first` on."""
+    folder.mkdir(parents=True)
+    for number in range(frames):
+        PIL.Image.fromarray(np.full(SIZE[::-1], 10 * number, np.uint8)).save(folder / f"{number + first:06}.png")
+
+
+def box(frame: int, x: float, *, outside: int = 0) -> str:
+    corners = f'xtl="{x}" ytl="5" xbr="{x + 8}" ybr="15"'
+    return f'<box frame="{frame}" keyframe="1" outside="{outside}" occluded="1" {corners}/>'
+
+
+def cvat(folder: Path, *tracks: str) -> Path:
+    """A folder with the frames of a film, and its file."""
+    pictures(folder / "images")
+    numbered = "".join(f'<track id="{n}" label="cell">{shapes}</track>' for n, shapes in enumerate(tracks))
+    size = f"<original_size><width>{SIZE[0]}</width><height>{SIZE[1]}</height></original_size>"
+    meta = f"<meta><task><size>{FRAMES}</size>{size}<source>film_7.mp4</source></task></meta>"
+    (folder / "annotations.xml").write_text(f"<annotations><version>1.1</version>{meta}{numbered}</annotations>")
+    return folder
+
+
+def boxes_of(folder: Path, **options) -> dict[int, object]:
+    """{frame: its boxes} of a data set of one film."""
+    cases = dataset_layouts.read_dataset(folder, DatasetOptions(**options))
+    return {int(case.id.rpartition("frame")[2]): case.references["boxes"] for case in cases}
+
+
+def test_a_cvat_track_moves_evenly_between_its_keyframes_and_is_nothing_while_it_is_outside(tmp_path):
+    made = boxes_of(cvat(tmp_path / "set", box(0, 0) + box(4, 8) + box(6, 8, outside=1) + box(8, 20)))
+    starts = {frame: one.corners[0][1] for frame, one in made.items() if len(one.corners)}
+    assert starts == {0: 0, 1: 2, 2: 4, 3: 6, 4: 8, 5: 8, 8: 20}
+    assert set(made) == set(range(FRAMES)), "a frame without an object is a case too"
+    assert {one.numbers for one in made.values() if len(one.corners)} == {(0,)}
+
+
+def test_what_of_a_cvat_track_leaves_the_image_is_cut_off_and_then_nothing(tmp_path):
+    made = boxes_of(cvat(tmp_path / "set", box(0, 28) + box(4, 44)))
+    assert_allclose([one.corners[0][3] for frame, one in made.items() if len(one.corners)], [36, 40, 40])
+    assert [len(one.corners) for one in made.values()] == [1, 1, 1] + [0] * 6
+
+
+def test_an_outline_of_a_cvat_track_is_a_mask_on_each_frame_and_an_empty_one_where_it_is_not(tmp_path):
+    corners = "2,2;12,2;12,12;2,12"
+    shape = f'<polygon frame="1" keyframe="1" outside="0" occluded="0" points="{corners}"/>'
+    end = f'<polygon frame="3" keyframe="1" outside="1" occluded="0" points="{corners}"/>'
+    cases = dataset_layouts.read_dataset(cvat(tmp_path / "set", shape + end), DatasetOptions())
+    areas = [int(np.count_nonzero(case.references["mask"].data)) for case in cases]
+    assert areas == [0, 100, 100, *[0] * 6]
+
+
+def mot(folder: Path, *lines: str, names: str = "") -> Path:
+    pictures(folder / "img1", first=1)
+    (folder / "gt").mkdir()
+    (folder / "gt" / "gt.txt").write_text("\n".join(lines) + "\n")
+    if names:
+        (folder / "gt" / "labels.txt").write_text(names)
+    return folder
+
+
+def test_frames_and_pixels_of_motchallenge_count_from_1_and_a_flag_of_0_is_no_object(tmp_path):
+    mot(
+        tmp_path / "set" / "film-01",
+        "1,5,3,4,10,6,1,2,1",
+        "1,9,20,4,5,5,0,2,1",
+        "3,5,5,4,10,6,1,2,1",
+        names="a\nball\n",
+    )
+    mot(tmp_path / "set" / "film-02", "2,1,1,1,4,4,1,2,1", names="a\nball\n")
+    cases = list(dataset_layouts.read_dataset(tmp_path / "set", DatasetOptions()))
+    assert len(cases) == 2 * FRAMES
+    first, _, third, *_ = (case.references["boxes"] for case in cases)
+    assert_allclose(first.corners, [[3, 2, 9, 12]])
+    assert (first.names, first.numbers, third.numbers) == (("ball",), (5,), (5,))
+    assert len({case.patient for case in cases}) == 2, "a film is a patient of its own"
+
+
+def test_two_boxes_of_one_track_in_a_frame_are_refused_by_their_lines(tmp_path):
+    mot(tmp_path / "film", "1,5,3,4,10,6,1,1,1", "1,5,9,4,10,6,1,1,1")
+    with pytest.raises(DatasetError, match="lines 1 and 2 are of one track, 5, in frame 1"):
+        boxes_of(tmp_path / "film")
+
+
+def test_the_frames_of_a_film_s_file_are_the_images_of_its_tracks(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "film_7.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, SIZE)
+    for number in range(FRAMES):
+        writer.write(np.full((*SIZE[::-1], 3), 20 * number, np.uint8))
+    writer.release()
+    made = cvat(tmp_path / "set", box(0, 0))
+    shutil.rmtree(made / "images")
+    (tmp_path / "film_7.avi").rename(made / "film_7.avi")
+    cases = list(dataset_layouts.read_dataset(made, DatasetOptions()))
+    greys = [float(next(iter(case.images.values())).data.mean()) for case in cases]
+    assert_allclose(greys, [20 * number for number in range(FRAMES)], atol=3)
