@@ -52,6 +52,11 @@ def test_calls_that_cannot_be_are_refused(tmp_path):
             isocenter.federate(**given)
 
 
+def test_the_command_line_takes_sites_by_name(cli, tmp_path):
+    done = cli("federate", "a=x", "b=y", "--min-sites", "3", "--out", tmp_path / "JOB")
+    assert (done.code, "3 of 2 sites" in done.err) == (2, True)
+
+
 class Told:
     """A site that answers what it is told to."""
 
@@ -67,7 +72,7 @@ class Told:
 def job(tmp_path, monkeypatch, sites, min_sites=None, **chosen):
     """A job of such sites in its first round, without a plan on disk."""
     record = JobRecord("local", 3, 1.0, False, min_sites)
-    made = FederatedJob(tmp_path, LocalCarrier({name: Told(one) for name, one in sites.items()}), record, 0.0)
+    made = FederatedJob(tmp_path, LocalCarrier({name: Told(one).answer for name, one in sites.items()}), record, 0.0)
     settings = type("Settings", (), {"federation": FederationSettings(**chosen)})
     monkeypatch.setattr(FederatedJob, "settings", settings)
     made.records.open(made.folder)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -170,50 +170,30 @@ class Answer:
         return {} if self.message is None else self.message.facts
 
 
-class Party(Protocol):
-    """Somebody who answers messages."""
-
-    def answer(self, message: SiteMessage) -> SiteMessage:
-        """The answer; IsocenterError where there is none."""
-
-
-class Carrier(Protocol):
-    """A way of messages to sites and back."""
-
-    @property
-    def sites(self) -> Sequence[str]:
-        """The names of the sites that can be reached, sorted."""
-
-    @property
-    def takes_turns(self) -> bool:
-        """Whether sites compute one after the other, and share the minutes."""
-
-    def ask(self, asked: Mapping[str, SiteMessage], number: int, records: ExchangeRecords) -> Mapping[str, Answer]:
-        """The answer of each site that is asked, or why it has none; number: of the round."""
-
-
 @dataclass(frozen=True, eq=False)
 class LocalCarrier:
-    """Sites of one process, which take turns. Messages become bytes and messages again: what arrives would travel."""
+    """Sites of one process, which take turns. Messages become bytes and messages again: what arrives would travel.
 
-    parties: Mapping[str, Party]
-    takes_turns: bool = field(default=True)
+    parties: {site: its answer to a message, or the IsocenterError why there is none}
+    """
+
+    parties: Mapping[str, Callable[[SiteMessage], SiteMessage]]
 
     @property
     def sites(self) -> Sequence[str]:
         """The names of the sites, sorted."""
         return sorted(self.parties)
 
-    def ask(self, asked: Mapping[str, SiteMessage], number: int, records: ExchangeRecords) -> Mapping[str, Answer]:
-        """One site after the other, by name."""
-        return {site: self._ask_one(site, asked[site], number, records) for site in sorted(asked)}
+    def ask(self, message: SiteMessage, number: int, records: ExchangeRecords) -> dict[str, Answer]:
+        """What each site does with a message, one after the other by name; number: of the round."""
+        return {site: self._ask_one(site, message, number, records) for site in self.sites}
 
     def _ask_one(self, site: str, message: SiteMessage, number: int, records: ExchangeRecords) -> Answer:
         began = time.monotonic()
         try:
             sent = message.encoded
             records.note_message(number, site, TO_SITE, message.kind, sent, time.monotonic() - began)
-            returned = self.parties[site].answer(decode_message(sent, "server"))
+            returned = self.parties[site](decode_message(sent, "server"))
             done = time.monotonic()
             encoded = returned.encoded
             records.note_message(number, site, TO_SERVER, message.kind, encoded, time.monotonic() - done)

@@ -23,7 +23,15 @@ from isocenter.evaluation import case_tables
 from isocenter.federation import aggregation, agreement, exchanges, federated_run, federation_plan, stand_ins
 from isocenter.federation.aggregation import CommonState
 from isocenter.federation.agreement import Introduction
-from isocenter.federation.exchanges import FEDERATION, ROUNDS, Answer, Arrays, Carrier, ExchangeRecords, SiteMessage
+from isocenter.federation.exchanges import (
+    FEDERATION,
+    ROUNDS,
+    Answer,
+    Arrays,
+    ExchangeRecords,
+    LocalCarrier,
+    SiteMessage,
+)
 from isocenter.federation.federated_run import JobRecord
 from isocenter.federation.pooled_figures import SiteScores
 from isocenter.federation.site import AVERAGED
@@ -87,7 +95,7 @@ class FederatedJob:
     """
 
     out: Path
-    carrier: Carrier
+    carrier: LocalCarrier
     record: JobRecord
     began: float
     records: ExchangeRecords = field(default_factory=ExchangeRecords)
@@ -174,12 +182,11 @@ class FederatedJob:
         return (1 - OUTSIDE) * 60 * self.record.minutes - self.spent
 
     def _decide_steps(self) -> dict[str, Decision]:
-        """Steps for the minutes, by the pace of each site; sites that take turns share the time."""
-        turns = len(self.carrier.sites) if self.carrier.takes_turns else 1
-        share = max(1.0, self._seconds_left / turns)
+        """Steps for the minutes, by the pace of each site: they take turns, and share the time."""
+        share = max(1.0, self._seconds_left / len(self.carrier.sites))
         answers = self._ask_all("pace", {"seconds": share})
-        each = [share / max(1, int(one.facts["steps"])) for one in answers.values()]
-        fitting = math.floor(self._seconds_left / (sum(each) if self.carrier.takes_turns else max(each)))
+        step = sum(share / max(1, int(one.facts["steps"])) for one in answers.values())
+        fitting = math.floor(self._seconds_left / step)
         because = f"so many of a site fit into {self.record.minutes:g} minutes, by a few steps at each"
         steps = Decision(max(self.record.rounds, FEWEST_STEPS, fitting), because)
         ways = {str(one.facts["compute"]) for one in answers.values()}
@@ -189,11 +196,7 @@ class FederatedJob:
     def _replan(self, state: RoundState) -> RoundState:
         """Other steps, where the pace of the first round says that those planned would miss the end."""
         rows = pd.read_csv(self.folder / ROUNDS)
-        seconds = rows.loc[rows["round"] == 1, "seconds"]
-        took, ahead = (
-            float(seconds.sum() if self.carrier.takes_turns else seconds.max()),
-            state.pace.steps - state.began,
-        )
+        took, ahead = float(rows["seconds"].sum()), state.pace.steps - state.began
         fitting = max(self.record.rounds - 1, math.floor(self._seconds_left * state.began / max(took, 1e-3)))
         if abs(fitting - ahead) <= SLACK * ahead:
             return state
@@ -210,7 +213,7 @@ class FederatedJob:
         averages = number == rounds or chosen.select == "validation"
         facts = {"round": number, "begins": state.began, "until": until, "averages": averages}
         message = SiteMessage("round", {**facts, "pace": asdict(state.pace)}, state.common.weights)
-        updates = self._gather(self._ask(dict.fromkeys(self.carrier.sites, message), number), number, state)
+        updates = self._gather(self.carrier.ask(message, number, self.records), number, state)
         method = aggregation.make_aggregation(chosen)
         common = aggregation.aggregate(method, state.common, updates)
         after = replace(state, number=number, began=until, common=common)
@@ -261,7 +264,7 @@ class FederatedJob:
         found = aggregation.aggregate(method.of_averages, CommonState(first), averaged).weights
         if self.settings.federation.select == "last":
             return replace(state, averages=found)
-        answers = self._ask(dict.fromkeys(updates, SiteMessage("validate", {}, found)), state.number)
+        answers = self.carrier.ask(SiteMessage("validate", {}, found), state.number, self.records)
         facts = [one.facts for one in answers.values() if one.facts.get("score") is not None]
         if not facts:
             return replace(state, averages=found)
@@ -280,8 +283,7 @@ class FederatedJob:
     def finish(self, state: RoundState) -> dict[str, SiteScores]:
         """Every site gets the model, and scores it on its own test cases."""
         shutil.rmtree(self.folder / INCOMING, ignore_errors=True)
-        message = SiteMessage("finish", {}, state.averages)
-        answers = self._ask(dict.fromkeys(self.carrier.sites, message), self.record.rounds)
+        answers = self.carrier.ask(SiteMessage("finish", {}, state.averages), self.record.rounds, self.records)
         good = {site: one.message for site, one in answers.items() if one.message is not None}
         self._refuse_too_few(len(good), {site: one.error for site, one in answers.items() if one.error})
         return {
@@ -290,14 +292,11 @@ class FederatedJob:
 
     def _ask_all(self, kind: str, facts: Mapping[str, Any] | None = None) -> dict[str, SiteMessage]:
         """The answers of all sites; the first error of one of them ends the job."""
-        answers = self._ask(dict.fromkeys(self.carrier.sites, SiteMessage(kind, facts or {})), 0)
+        answers = self.carrier.ask(SiteMessage(kind, facts or {}), 0, self.records)
         for _, one in sorted(answers.items()):
             if one.error is not None:
                 raise one.error
         return {site: one.message for site, one in answers.items() if one.message is not None}
-
-    def _ask(self, asked: Mapping[str, SiteMessage], number: int) -> Mapping[str, Answer]:
-        return self.carrier.ask(asked, number, self.records)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ from isocenter.values import Plan, Row
 JOB, SCHEMA = "federation.json", "isocenter.federation"
 # What a site's folder holds, beside the job's: `JOB.sites/<site>`.
 SITES_FOLDER = ".sites"
-LEFT_OUT = "Left out, because they cannot be made from sums: prediction sets, the gate, decision thresholds."
+LEFT_OUT = "Left out: calibration, prediction sets, decision thresholds and the gate, which need cases of all sites."
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ class FederateOptions(ReadingOptions):
 
     sites: Annotated[
         Mapping[str, str | Path | Dataset | DataFrameLike] | Sequence[str] | None,
-        Flag("The sites' data, each as NAME=DATA.", "SITE", repeats=True),
+        Flag("The sites' data, each as NAME=DATA.", "SITE", repeats=True, read=list),
     ] = None
     _: KW_ONLY
     rounds: Annotated[int, Flag("Number of times that the sites' weights become common ones.", "N", least=1)] = 20

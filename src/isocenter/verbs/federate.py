@@ -67,7 +67,7 @@ def federate(options: FederateOptions) -> Run:
     minutes = options.minutes or USUAL_MINUTES
     record = JobRecord("local", options.rounds, minutes, by_clock, options.min_sites)
     with file_lock.hold_lock(out):
-        parties = {name: Site(name, data, private / name, request, began) for name, data in sites.items()}
+        parties = {name: Site(name, data, private / name, request, began).answer for name, data in sites.items()}
         job = FederatedJob(out, LocalCarrier(parties), record, began)
         job.open(request)
         _note_processes(private)
@@ -107,7 +107,7 @@ def _resume(out: Path, options: FederateOptions, began: float) -> Run:
         problem = "no other flag can be given with a job to resume"
         raise UsageError(problem, "federate", "Leave it out: a job keeps the plan that it started with")
     with file_lock.hold_lock(out):
-        parties = {name: Site(name, None, _private(out) / name, PlanRequest(), began) for name in record.parties}
+        parties = {name: Site(name, None, _private(out) / name, PlanRequest(), began).answer for name in record.parties}
         job = FederatedJob(out, LocalCarrier(parties), record, began)
         job.resume()
         return _finish(job)
