@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         label_errors,
         lesions,
         mask_overlap,
+        membership,
         metric,
         positive_percent,
         region_shape,

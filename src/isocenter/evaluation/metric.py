@@ -100,6 +100,16 @@ class Metric:
         return is_apart and abs(estimate.value - self.aim) > self.tolerated
 
 
+# Of any kind of problem: how well an attacker tells from losses who trained a model.
+MEMBERSHIP_AUC = Metric(
+    "membership_auc", "AUC of the attack by losses", "aim", aim=0.5, least=0.0, most=1.0, may_judge=False
+)
+MEMBERSHIP_TPR = Metric(
+    "membership_tpr", "Training patients found at 1 % false alarms", "aim", aim=0.01, least=0.0, may_judge=False
+)
+MEMBERSHIP = {one.name: one for one in (MEMBERSHIP_AUC, MEMBERSHIP_TPR)}
+
+
 @dataclass(frozen=True)
 class Metrics:
     """The metrics that a kind of problem states.
@@ -138,7 +148,7 @@ class Metrics:
         for end in (OF_ANSWERED, BEFORE, BY_EPISTEMIC):
             if name.endswith(end) and name != end:
                 return self.metric_named(name.removesuffix(end)).ending(end)
-        return Metric(name, may_judge=False, joins_primary=name.startswith(DOWNSTREAM))
+        return MEMBERSHIP.get(name) or Metric(name, may_judge=False, joins_primary=name.startswith(DOWNSTREAM))
 
     @property
     def primaries(self) -> frozenset[str]:

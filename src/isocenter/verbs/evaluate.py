@@ -11,9 +11,11 @@ from typing import Any
 
 from isocenter import errors, keywords, work_state
 from isocenter.belief.operating_points import UNKEPT
+from isocenter.errors import UsageError
 from isocenter.evaluation import case_tables
 from isocenter.evaluation.fairness import group_attributes
 from isocenter.evaluation.fairness.group_attributes import NONE
+from isocenter.evaluation.metric import MEMBERSHIP
 from isocenter.files.storage import hashing, structured_text
 from isocenter.lazy import pandas as pd
 from isocenter.options.training import EvaluateOptions
@@ -56,7 +58,14 @@ from isocenter.scoring import (
     model_verdict,
 )
 from isocenter.scoring.answered_cases import ScoringFold
-from isocenter.scoring.auditing import all_audits, decision_audits, explanation_audit, fidelity_audit, group_audit
+from isocenter.scoring.auditing import (
+    all_audits,
+    decision_audits,
+    explanation_audit,
+    fidelity_audit,
+    group_audit,
+    membership_audit,
+)
 from isocenter.scoring.auditing.audit_options import AuditOptions
 from isocenter.scoring.case_scoring import EVALUATION, SUMMARY, TASK, AuditInput, FoldPredictor, ScoredCases
 from isocenter.scoring.case_selection import CaseChoice
@@ -129,7 +138,8 @@ class EvaluationResult(InNotebook):
         if any(one.outcome != ANSWERED for one in self.outcomes):
             lines.append(case_outcome.outcome_sentence(self.outcomes))
         headline = model_verdict.headline_rows(self.rows, self.primary, self.scored.task)
-        lines += [wording.row_words(row, self.scored.metrics) for row in headline]
+        attacked = [row for row in self.rows if row.metric in MEMBERSHIP]
+        lines += [wording.row_words(row, self.scored.metrics) for row in (*headline, *attacked)]
         lines += [self.own_figure] if self.own_figure else []
         if self.scored.openings > 1:
             lines.append(f"these test cases have been opened {self.scored.openings} times on this machine")
@@ -191,7 +201,7 @@ def evaluate(options: EvaluateOptions) -> EvaluationResult:
         plan_file.registered_groups(subject.promised),
         subject.run,
     )
-    scored = _looked_through(audit, subject.model.preprocessing, keeps=writes)
+    scored = _looked_through(audit, subject.model.preprocessing, subject.trained, keeps=writes)
     with nullcontext() if scored.stopped is None else work_state.finish_despite_interrupt():
         evaluation = _evaluation(options, subject, scored)
         if evaluation.out is not None:
@@ -213,6 +223,7 @@ class _Subject:
     audits:     that are asked for; of the cases of folds by sites those of the sites too
     covariates: the names of covariates, without those of a table of groups
     unlike:     notes on labels that the model does not have
+    trained:    the cases that trained the model, where it is to be attacked
     """
 
     model: Model
@@ -226,6 +237,7 @@ class _Subject:
     covariates: Collection[str]
     cases: Sequence[Case]
     unlike: Sequence[str]
+    trained: Sequence[Case] = ()
 
     @property
     def planned_groups(self) -> str | None:
@@ -290,7 +302,21 @@ def _subject(options: EvaluateOptions) -> _Subject:
         site_rules.refuse_sites(cases, audits.sites)
     elif chosen.folds and plan is not None:
         audits = replace(audits, sites=plan[FOLDS_BY])
-    return _Subject(model, run, plan, promised, reading, dataset, chosen, audits, covariates, cases, unlike)
+    trained = _trained_cases(options, model, dataset, trained_in, chosen)
+    return _Subject(model, run, plan, promised, reading, dataset, chosen, audits, covariates, cases, unlike, trained)
+
+
+def _trained_cases(
+    options: EvaluateOptions, model: Model, dataset: Dataset, run: Path | None, chosen: CaseChoice
+) -> Sequence[Case]:
+    """The cases that trained a model which is to be attacked; UsageError where these data do not hold them."""
+    if not options.membership:
+        return ()
+    if not chosen.is_own or chosen.folds or options.split not in (None, "test"):
+        problem = "training and test cases of one network are compared, and these are not both"
+        raise UsageError(problem, "--membership", "Give a run without folds and its own data, without --split")
+    parts = case_selection.choose_cases(model, dataset, run, "train").parts
+    return evaluation_notes.own_labels(model.task, [case for case in dataset if case.id in parts])[0]
 
 
 def _outcomes_elsewhere(
@@ -376,9 +402,10 @@ def _write(evaluation: EvaluationResult, out: Path, subject: _Subject, *, overwr
         (folder / "report.html").write_text(_report(evaluation, subject), encoding="utf-8")
 
 
-def _looked_through(audit: AuditInput, preprocessing: object, *, keeps: bool) -> ScoredCases:
+def _looked_through(audit: AuditInput, preprocessing: object, trained: Sequence[Case], *, keeps: bool) -> ScoredCases:
     """The figures with those of subsets of the images, and all that the audits found.
 
+    trained: cases that trained the model, for an attack on it; empty where nobody asked for one
     keeps: whether Ctrl-C leaves the figures without them
     """
     scored = audit.scored
@@ -398,6 +425,8 @@ def _looked_through(audit: AuditInput, preprocessing: object, *, keeps: bool) ->
             audit = replace(audit, scored=subsets)
         audit = replace(audit, scored=fidelity_audit.with_recovery(audit))
         audit = replace(audit, scored=fidelity_audit.with_downstream(audit))
+        if trained:
+            audit = replace(audit, scored=membership_audit.with_membership(audit, trained))
         return all_audits.run_audits(audit, explanation_audit.audit_explanations)
     except KeyboardInterrupt as stop:
         if not keeps:

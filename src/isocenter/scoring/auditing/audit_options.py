@@ -47,6 +47,9 @@ class AuditOptions:
         str | Path | None,
         Flag("Also score this model on the inputs, the results and the references of an enhancement.", "MODEL"),
     ] = None
+    membership: Annotated[
+        bool, Flag("Also attack the model: how well its errors tell patients who trained it from test patients.")
+    ] = False
     shift: Annotated[bool, Flag("Compare the network's features between groups, also in matched patients.")] = False
 
     def __post_init__(self) -> None:

@@ -1,0 +1,67 @@
+"""Whether a model's own figures on cases tell who trained it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isocenter import errors
+from isocenter.errors import IsocenterError, UsageError
+from isocenter.evaluation import case_tables, membership
+from isocenter.report import progress_tracking
+from isocenter.scoring import case_scoring
+from isocenter.scoring.case_scoring import AuditInput, FoldPredictor, ScoredCases
+from isocenter.values import Case, Row
+
+# Patients of each side that are looked at.
+MOST = 500
+
+
+def attacked_cases(cases: Sequence[Case], seed: int) -> list[Case]:
+    """A case of each patient, of at most `MOST` patients drawn by the seed."""
+    first = {case.patient: case for case in reversed(cases)}
+    patients = sorted(first)
+    drawn = np.random.default_rng(seed).permutation(len(patients))[:MOST]
+    return [first[patients[place]] for place in sorted(drawn)]
+
+
+def membership_of_cases(
+    predictor: FoldPredictor, trained: Sequence[Case], others: Sequence[Case], *, seed: int
+) -> list[Row]:
+    """How well a model's figures on single cases tell those that trained it from others.
+
+    The order from best to worst is that by which the kind of problem ranks its cases (`Task.rank`); of equal cases it
+    is drawn. A case that cannot be predicted is left out.
+    Raises UsageError without a case on each side.
+    """
+    rows, is_member, patients = list[dict[str, Any]](), dict[str, bool](), dict[str, str]()
+    sides = [(case, own) for own, side in ((True, trained), (False, others)) for case in attacked_cases(side, seed)]
+    with progress_tracking.track_progress("attacking by losses") as tracker:
+        for done, (case, own) in enumerate(sides, start=1):
+            with suppress(IsocenterError):
+                part = "train" if own else "test"
+                rows += case_scoring.case_table_rows(predictor.predict(case), case, predictor.task, part, None)
+                is_member[case.id], patients[case.id] = own, case.patient
+            tracker(done, len(sides))
+    if len(set(is_member.values())) < 2:
+        known = errors.count_phrase(sum(is_member.values()), "training case")
+        problem = f"{known} and {errors.count_phrase(len(is_member) - sum(is_member.values()), 'other')} were predicted"
+        raise UsageError(problem, "--membership", "Give the data that trained the model, with its test cases")
+    # Ranking is stable: among equal cases those that come first would otherwise win.
+    table = case_tables.case_table(rows).sample(frac=1.0, random_state=seed)
+    order = [str(case) for case in predictor.task.rank(table)]
+    return membership.membership_rows(
+        np.arange(len(order)), [is_member[case] for case in order], [patients[case] for case in order], seed=seed
+    )
+
+
+def with_membership(audit: AuditInput, trained: Sequence[Case]) -> ScoredCases:
+    """The figures with those of the attack; trained: the cases that trained the model."""
+    rows = membership_of_cases(audit.predictor, trained, audit.cases, seed=audit.seed)
+    if not audit.patients_known:
+        rows = [replace(row, estimate=case_scoring.named_by_case(row.estimate)) for row in rows]
+    return replace(audit.scored, rows=[*audit.scored.rows, *rows])
