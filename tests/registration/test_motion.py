@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import isocenter
@@ -71,6 +72,37 @@ def test_smooth_frames_that_never_moved_are_found_still_although_they_are_noisy(
     made = isocenter.register_frames(Image(np.stack(frames, axis=1).astype(np.float32), GRID))
     assert made.table["displacement_mm"].max() < 0.1
     assert made.table[["x_deg", "y_deg", "z_deg"]].abs().to_numpy().max() < 0.3
+
+
+def _bolus(number: int) -> np.ndarray:
+    """A scene of tissues each of which brightens at a time of its own."""
+    draw, points = np.random.default_rng(0), GRID.to_world(np.moveaxis(np.indices(GRID.shape), 0, -1))
+    scene = np.zeros(GRID.shape)
+    for arrival in draw.uniform(0, 4, 14):
+        middle, size = draw.uniform(-8, 8, 3), draw.uniform(2, 4)
+        level = 0.4 + np.exp(-((number - arrival) ** 2))
+        scene += level * np.exp(-((points - middle) ** 2).sum(axis=-1) / (2 * size**2))
+    return scene + draw.normal(0, 0.01, scene.shape)
+
+
+def test_frames_whose_contrast_changes_are_found_still_and_an_empty_one_carries_no_other_along(tmp_path):
+    frames = [_bolus(number) for number in range(6)]
+    frames[3], frames[4] = np.zeros(GRID.shape), frames[4].copy()
+    frames[4][:, :, :3] = 0.0
+    made = isocenter.register_frames(Image(np.stack(frames)[None].astype(np.float32), GRID, "MR"), out=tmp_path / "out")
+    assert list(made.table["note"]) == ["", "", "", "empty", "cut: 3 planes hold one value", ""]
+    assert made.table["displacement_mm"].max() < 0.1
+    assert made.table[["x_deg", "y_deg", "z_deg"]].abs().to_numpy().max() < 0.3
+    assert (made.table["displacement_mm"][3:5] == 0).all()
+    assert made.notes[0] == "frame 4 (empty), 5 (cut): kept as it is, and no other was laid by it"
+    written = pd.read_csv(tmp_path / "out" / "motion.csv", keep_default_na=False)
+    assert list(written["note"]) == list(made.table["note"])
+
+
+def test_a_series_whose_frames_show_nothing_is_refused():
+    empty = Image(np.zeros((1, 2, 8, 8, 8), np.float32), Geometry((8, 8, 8), np.eye(4)))
+    with pytest.raises(UsageError, match="no frame shows anything"):
+        isocenter.register_frames(empty)
 
 
 def test_a_clip_without_a_size_says_pixels():

@@ -312,6 +312,6 @@ def test_frames_whose_contents_changed_are_named_where_they_moved_by_less_than_a
     vessel[4:6] = 300
     frames = np.stack([scene, scene + rng.normal(0, 1, scene.shape), scene + vessel])[None].astype(np.float32)
     series = Image(frames, Geometry((12, 12, 12), np.diag([3.0, 3.0, 3.0, 1.0])), modality="MR", times=(0.0, 1.0, 2.0))
-    [note] = registering_frames._unlike_frames(series, np.array([0.0, 0.1, 0.7]))
+    [note] = registering_frames._unlike_frames(series, np.array([0.0, 0.1, 0.7]), ["", "", ""])
     assert note.startswith("the contents of frame 3 (0.") and "less than a voxel (3 mm)" in note
-    assert list(registering_frames._unlike_frames(series, np.array([0.0, 0.1, 5.0]))) == []
+    assert list(registering_frames._unlike_frames(series, np.array([0.0, 0.1, 5.0]), ["", "", ""])) == []

@@ -1,67 +1,169 @@
-"""Motion between the frames of a series: each frame laid on one of them, or on their mean."""
+"""Motion between the frames of a series: each frame laid on those before it, or on the mean of all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from isocenter import errors
 from isocenter.errors import UsageError
-from isocenter.registration import _pyramid, engine, linear
-from isocenter.registration.engine import LEVELS, MOST_LINEAR, RegistrationSettings
+from isocenter.registration import _pyramid, engine, harm_checks, linear
+from isocenter.registration._pyramid import ImagePair
+from isocenter.registration.engine import ACROSS, LEVELS, MOST_LINEAR, RegistrationSettings
 from isocenter.registration.linear import FirstGuess
-from isocenter.registration.similarity_measures import OF_MOTION
+from isocenter.registration.similarity_measures import OF_MOTION, SimilarityName
 from isocenter.transforms import spatial_transforms
-from isocenter.values import Floats, Image, SpatialTransform
+from isocenter.values import Affine, Floats, Image, SpatialTransform
 
 FrameTarget = Literal["first", "mean"]
 # Steps on each level; a frame begins where the one before it came to lie.
 STEPS = 60
+# Of the way that a frame has moved, the most by which two measures may lie apart. Of heads and blobs that never moved,
+# and whose contrast changed, they lay .69 to 1.18 of the way apart (.1 to .4 mm).
+AGREED_SHARE = 0.5
 
 
-def frame_transforms(
-    series: Image, settings: RegistrationSettings, target: FrameTarget, where: str
-) -> list[SpatialTransform]:
-    """The transform from the first frame, or the mean of all corrected ones, to each frame.
+@dataclass(frozen=True, eq=False)
+class FollowedFrames:
+    """The transform to each frame, and for each why it was kept as it is; empty where it was laid on the others."""
 
-    Raises UsageError for an image that has no frames.
+    transforms: list[SpatialTransform]
+    notes: list[str]
+
+
+def frame_transforms(series: Image, settings: RegistrationSettings, target: FrameTarget, where: str) -> FollowedFrames:
+    """The transform from the first frame that shows something, or the mean of all corrected ones, to each frame.
+
+    A frame that is empty, constant or cut is kept as it is, and no other frame goes by it. Raises UsageError for an
+    image that has no frames, or none that shows anything.
     """
     if series.frames is None or series.frames < 2:
         raise UsageError("there is one frame only", where, "Give a series of several frames")
-    first = series.frame(0)
-    transforms = list(_follow_frames(first, series, settings, where))
+    notes = [*_fault_notes(series)]
+    if all(notes):
+        raise UsageError("no frame shows anything", where, "Give a series of images with contents")
+    first = series.frame(notes.index(""))
+    transforms = list(_follow_frames(None, series, notes, settings, where))
     if target == "mean":
-        corrected = [
-            spatial_transforms.carry_image(frame, one, first.geometry).data
-            for frame, one in zip(series.still_frames(), transforms, strict=True)
-        ]
-        with np.errstate(invalid="ignore"):
-            mean = np.nanmean(np.stack(corrected), axis=0)
-        transforms = list(_follow_frames(first.with_pixels(mean.astype(np.float32)), series, settings, where))
-    return transforms
+        mean = _PlacedFrames(first)
+        for frame, one, note in zip(series.still_frames(), transforms, notes, strict=True):
+            if not note:
+                mean.add(frame, one)
+        transforms = list(_follow_frames(mean.mean, series, notes, settings, where))
+    return FollowedFrames(transforms, notes)
+
+
+def _fault_notes(series: Image) -> Iterator[str]:
+    """For each frame why it holds too little to be laid on others; empty for all others.
+
+    A plane of one value is cut off where most frames show something in it.
+    """
+    varying = [_varying_planes(frame) for frame in series.still_frames()]
+    usual = [np.median(np.stack(each), axis=0) > 0.5 for each in zip(*varying, strict=True)]
+    for frame, own in zip(series.still_frames(), varying, strict=True):
+        known = frame.data[frame.valid]
+        lost = [int((expected & ~shown).sum()) for expected, shown in zip(usual, own, strict=True)]
+        if not known.size or not known.any():
+            yield "empty"
+        elif np.ptp(known) == 0:
+            yield "constant"
+        elif max(lost):
+            yield f"cut: {errors.count_phrase(max(lost), 'plane holds', 'planes hold')} one value"
+        else:
+            yield ""
+
+
+def _varying_planes(frame: Image) -> list[NDArray[np.bool_]]:
+    """For each axis, whether the planes across it hold more than one value."""
+    data = np.where(frame.valid, frame.data, 0)[0]
+    axes = range(data.ndim)
+    return [np.ptp(data, axis=tuple(other for other in axes if other != one)) > 0 for one in axes]
+
+
+@dataclass(eq=False)
+class _PlacedFrames:
+    """The frames that have found their places, on the grid of the first: their mean, and the last of them."""
+
+    first: Image
+    total: Floats = field(init=False)
+    count: Floats = field(init=False)
+    last: Image = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total, self.count = (np.zeros(self.first.shape) for _ in range(2))
+        self.last = self.first
+
+    def add(self, frame: Image, transform: SpatialTransform) -> None:
+        """Take a frame in where its transform lays it."""
+        placed = spatial_transforms.carry_image(frame, transform, self.first.geometry)
+        known = np.isfinite(placed.data)
+        self.total += np.where(known, placed.data, 0)
+        self.count += known
+        self.last = self.first.with_pixels(placed.data.astype(np.float32))
+
+    @property
+    def mean(self) -> Image:
+        """The mean where any frame reaches."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.first.with_pixels((self.total / self.count).astype(np.float32))
+
+    def likest(self, frame: Image) -> Image:
+        """The mean, or the last frame where its contents tell more of this one's, as they lie."""
+        return max((self.mean, self.last), key=lambda one: _agreement(one, frame))
+
+
+def _agreement(first: Image, second: Image) -> float:
+    """How far intensities of one image tell those of another on the same grid, whatever the sign."""
+    known = first.valid & second.valid
+    ours, theirs = (one.data[known].astype(np.float64) for one in (first, second))
+    if not ours.size or not np.ptp(ours) or not np.ptp(theirs):
+        return 0.0
+    return float(abs(np.corrcoef(ours, theirs)[0, 1]))
 
 
 def _follow_frames(
-    reference: Image, series: Image, settings: RegistrationSettings, where: str
+    reference: Image | None, series: Image, notes: Sequence[str], settings: RegistrationSettings, where: str
 ) -> Iterator[SpatialTransform]:
-    """The transform to each frame, frame after frame."""
-    if settings.transform == "deformable":
-        in_world = replace(settings, initial="world")
-        yield from (
-            engine.register_images(reference, frame, in_world, where=where).transform for frame in series.still_frames()
-        )
-        return
-    grid = reference.geometry
-    name = engine.choose_similarity(reference, reference, settings).value
-    before = FirstGuess("the frame before", np.eye(grid.ndim), np.zeros(grid.ndim))
-    for frame in series.still_frames():
-        pair = _pyramid.prepare_pair(reference, frame, None, one_scale=True)
-        for spacing in _pyramid.level_spacings(grid, LEVELS, MOST_LINEAR)[1:]:
-            level = pair.level(spacing).smoothed_level
-            before = linear.descend_from_guess(level, before, OF_MOTION[name], rigid=True, steps=STEPS)
-        yield SpatialTransform((before.affine(pair),), grid, grid)
+    """The transform to each frame, frame after frame; reference: on which all are laid, None: those before it."""
+    first = series.frame(notes.index(""))
+    grid, placed = first.geometry, _PlacedFrames(first)
+    still = FirstGuess("the frame before", np.eye(grid.ndim), np.zeros(grid.ndim))
+    before, in_world = still, replace(settings, initial="world")
+    for number, (frame, note) in enumerate(zip(series.still_frames(), notes, strict=True)):
+        is_first = reference is None and number == notes.index("")
+        on = reference or placed.likest(frame)
+        if note or is_first:
+            transform = SpatialTransform((Affine(np.eye(grid.ndim + 1)),), grid, grid)
+        elif settings.transform == "deformable":
+            transform = engine.register_images(reference or first, frame, in_world, where=where).transform
+        else:
+            pair = _pyramid.prepare_pair(on, frame, None, one_scale=True)
+            before = _lay_frame(pair, before, engine.choose_similarity(on, frame, settings).value)
+            transform = SpatialTransform((before.affine(pair),), grid, grid)
+        if not note:
+            placed.add(frame, transform)
+        yield transform
+
+
+def _lay_frame(pair: ImagePair, start: FirstGuess, name: SimilarityName) -> FirstGuess:
+    """The rigid place of a frame from that of the one before; by information where they share no contrast.
+
+    The place of the one before where self-similarity leads elsewhere: what changes in contents moves each measure
+    another way, and what moves in the scanner moves them alike.
+    """
+    levels = [pair.level(one).smoothed_level for one in _pyramid.level_spacings(pair.fixed_grid, LEVELS, MOST_LINEAR)]
+    if not harm_checks.shares_contrast(levels[0], start):
+        name = ACROSS
+    found = start
+    for level in levels[1:]:
+        found = linear.descend_from_guess(level, found, OF_MOTION[name], rigid=True, steps=STEPS)
+    other = linear.descend_from_guess(levels[-1], found, OF_MOTION["mind"], rigid=True, steps=STEPS)
+    apart, moved = (harm_checks.distance_apart(levels[-1], one, found) for one in (other, start))
+    return found if apart < AGREED_SHARE * moved else start
 
 
 def rotation_angles(matrix: Floats) -> Floats:

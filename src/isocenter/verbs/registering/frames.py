@@ -19,7 +19,7 @@ from isocenter.options.images import RegisterFramesOptions
 from isocenter.reading import input_cases, verb_results
 from isocenter.registration import motion
 from isocenter.registration.engine import RegistrationSettings
-from isocenter.registration.motion import FrameTarget
+from isocenter.registration.motion import FollowedFrames, FrameTarget
 from isocenter.report import InNotebook
 from isocenter.transforms import spatial_transforms
 from isocenter.values import Floats, Image, Label, SpatialTransform
@@ -28,7 +28,7 @@ MARKS = ("motion.csv", "corrected.nii.gz")
 # Frames of one scene with noise of a few percent correlate by more: others hold a contrast agent, or something else.
 LIKE = 0.98
 # Where no size is known, pixels in place of mm.
-COLUMNS = ("frame", "time_s", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg", "displacement_mm")
+COLUMNS = ("frame", "time_s", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg", "displacement_mm", "note")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
         problem = f"there is no frame {options.labels_frame} of {image.frames or 1}"
         raise UsageError(problem, "--labels-frame", "Give the number of the frame on which the labels were drawn")
     drawn = None if options.labels is None else input_cases.drawn_on_grid(options.labels, image, reading)
-    made = motion.frame_transforms(image, RegistrationSettings(options.transform), options.to, where)  # type: ignore[arg-type]
+    followed = motion.frame_transforms(image, RegistrationSettings(options.transform), options.to, where)  # type: ignore[arg-type]
+    made = followed.transforms
     frames = [
         spatial_transforms.carry_image(frame, one, image.geometry).data
         for frame, one in zip(image.still_frames(), made, strict=True)
@@ -100,8 +101,9 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
         (None, None) if drawn is None else _carried_along(drawn, image, made, options.labels_frame - 1)
     )
     columns = [name.replace("_mm", f"_{_unit(image)}") for name in COLUMNS]
-    table = pd.DataFrame(_rows(image, made), columns=columns)
-    notes = tuple(_unlike_frames(corrected, table.iloc[:, -1].to_numpy(float)))
+    table = pd.DataFrame(_rows(image, followed), columns=columns)
+    displacements = table[f"displacement_{_unit(image)}"].to_numpy(float)
+    notes = (*_kept_frames(followed.notes), *_unlike_frames(corrected, displacements, followed.notes))
     result = Motion(corrected, tuple(made), table, carried_along, union, target, notes)
     if target is not None:
         with verb_results.result_folder(target, options.overwrite, MARKS) as folder:
@@ -116,12 +118,21 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
     return result
 
 
-def _unlike_frames(corrected: Image, displacements: Floats) -> Iterator[str]:
+def _kept_frames(faults: Sequence[str]) -> Iterator[str]:
+    """A note on the frames that hold too little to be laid on others."""
+    if kept := [f"{number} ({fault.partition(':')[0]})" for number, fault in enumerate(faults, start=1) if fault]:
+        yield f"frame {errors.list_phrase(kept)}: kept as it is, and no other was laid by it"
+
+
+def _unlike_frames(corrected: Image, displacements: Floats, faults: Sequence[str]) -> Iterator[str]:
     """A note on frames that moved by less than a voxel, and whose contents differ from those of the first frame."""
     step, unit = max(corrected.geometry.steps), _unit(corrected)
-    first = corrected.data[0, 0].astype(np.float64)
+    start = faults.index("")
+    first = corrected.data[0, start].astype(np.float64)
     unlike = list[str]()
-    for number, displacement in enumerate(displacements[1:], start=1):
+    for number, displacement in enumerate(displacements):
+        if number == start or faults[number]:
+            continue
         frame = corrected.data[0, number].astype(np.float64)
         known = np.isfinite(first) & np.isfinite(frame)
         agreement = float(np.corrcoef(first[known], frame[known])[0, 1]) if known.any() else 0.0
@@ -165,10 +176,10 @@ def _unit(image: Image) -> str:
     return "mm" if image.geometry.physical else "pixels"
 
 
-def _rows(image: Image, transforms: Sequence[SpatialTransform]) -> Iterator[list[float | None]]:
+def _rows(image: Image, followed: FollowedFrames) -> Iterator[list[float | str | None]]:
     grid = image.geometry
     centre = grid.corners.mean(axis=0)
-    for number, transform in enumerate(transforms):
+    for number, (transform, note) in enumerate(zip(followed.transforms, followed.notes, strict=True)):
         vectors = spatial_transforms.to_single_field(transform, grid).vectors
         length = float(np.linalg.norm(vectors, axis=0).mean())
         rigid: Floats = np.full(6, np.nan)
@@ -177,4 +188,4 @@ def _rows(image: Image, transforms: Sequence[SpatialTransform]) -> Iterator[list
             shift = matrix[:-1, :-1] @ centre + matrix[:-1, -1] - centre
             rigid = np.concatenate([shift, motion.rotation_angles(matrix)])
         time = None if image.times is None else image.times[number]
-        yield [number + 1, time, *rigid.tolist(), length]
+        yield [number + 1, time, *rigid.tolist(), length, note]

@@ -1,0 +1,57 @@
+"""A rigid registration by a peer with mutual information: PEER FIXED MOVING OUT.npy. Prints its processor seconds.
+
+Run by `bench/contrast.py` in the peer's own environment; writes (3, *spatial) RAS+ mm in the moving image to which each
+voxel of the fixed one leads, as it reads images of the moving one's coordinates through its transform.
+"""
+
+import sys
+import time
+
+import nibabel
+import numpy as np
+
+
+def coordinates(path):
+    image = nibabel.load(path)
+    index = np.stack(np.meshgrid(*map(np.arange, image.shape), indexing="ij"))
+    return image, np.einsum("wi,i...->w...", image.affine[:3, :3], index) + image.affine[:3, 3].reshape(3, 1, 1, 1)
+
+
+def ants(fixed, moving, written):
+    import ants
+
+    first, second = (ants.image_read(path) for path in (fixed, moving))
+    made = ants.registration(first, second, type_of_transform="Rigid", aff_metric="mattes")
+    return [
+        ants.apply_transforms(first, ants.image_read(path), made["fwdtransforms"], defaultvalue=np.nan).numpy()
+        for path in written
+    ]
+
+
+def elastix(fixed, moving, written):
+    import itk
+
+    first, second = (itk.imread(path, itk.F) for path in (fixed, moving))
+    parameters = itk.ParameterObject.New()
+    kind = itk.ParameterObject.GetDefaultParameterMap("rigid")
+    kind["Metric"] = ["AdvancedMattesMutualInformation"]
+    kind["DefaultPixelValue"] = ["nan"]
+    parameters.AddParameterMap(kind)
+    _, transform = itk.elastix_registration_method(first, second, parameter_object=parameters, log_to_console=False)
+    transform.SetParameter(0, "FinalBSplineInterpolationOrder", "1")
+    transform.SetParameter(0, "DefaultPixelValue", "-10000")
+    found = [itk.array_from_image(itk.transformix_filter(itk.imread(path, itk.F), transform)).T for path in written]
+    return [np.where(one <= -9000, np.nan, one) for one in found]
+
+
+if __name__ == "__main__":
+    name, fixed, moving, out = sys.argv[1:]
+    image, places = coordinates(moving)
+    written = []
+    for axis in range(3):
+        written.append(f"{out}.{axis}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(places[axis].astype(np.float32), image.affine), written[-1])
+    began = time.process_time()
+    found = {"ants": ants, "elastix": elastix}[name](fixed, moving, written)
+    np.save(out, np.stack(found))
+    print(time.process_time() - began)
