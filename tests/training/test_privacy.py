@@ -118,6 +118,7 @@ def test_a_private_run_states_what_it_spent_and_what_no_noise_was_added_to(priva
     assert row["epsilon"] == pytest.approx(by_hand, rel=0.01)
     assert {"plan.yaml", "gate", "log.csv"} <= {one["what"] for one in record["outside"]}
     assert settings.network.size["norm"] == "group"
+    assert settings.training.precision == "float32"
     assert (settings.training.networks, settings.split.inner_folds, settings.training.compute) == (1, 0, "eager")
 
 
