@@ -10,10 +10,10 @@ import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 
 import slides
-from isocenter.errors import FormatError, GeometryError, UsageError
+from isocenter.errors import FormatError, GeometryError, ResourceError, UsageError
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
-from isocenter.files.slides import tiled_levels
+from isocenter.files.slides import openslide_reading, slide_writing, tiled_levels
 from isocenter.values import Label
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
@@ -125,3 +125,40 @@ def test_a_label_map_of_a_slide_is_a_pyramid_that_reads_back_with_its_names(tmp_
     with tifffile.TiffFile(tmp_path / "map.tif") as file:
         assert file.is_bigtiff
         assert [level.shape for level in file.series[0].levels] == [(1400, 1800), (350, 450)]
+
+
+def test_a_missing_openslide_is_an_error_with_the_line_that_installs_it(tmp_path, monkeypatch):
+    path = slides.write_tiff(tmp_path / "a.svs", slides.levels_of(PIXELS, 2))
+    monkeypatch.setattr(openslide_reading, "find_spec", lambda name: None)
+    openslide_reading._opened.cache_clear()
+    with pytest.raises(UsageError, match=r"pip install 'isocenter\[wsi\]'"):
+        read(path)
+
+
+def test_a_slide_that_claims_far_more_pixels_than_its_file_holds_is_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=True) as file:
+        file.write(
+            iter([b""] * 63 * 63),
+            shape=(64_000, 64_000, 3),
+            dtype=np.uint8,
+            tile=(1024, 1024),
+            photometric="rgb",
+            compression="zlib",
+            metadata=None,
+        )
+    with pytest.raises(FormatError, match=r"may be an attack"):
+        read(tmp_path / "a.tif")
+
+
+def test_a_full_disk_leaves_no_half_label_map(tmp_path, monkeypatch):
+    image = read(slides.write_tiff(tmp_path / "a.tif", slides.levels_of(PIXELS, 2)))
+    strips = slide_writing._tiles
+
+    def failing(pixels):
+        yield from list(strips(pixels))[:3]
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(slide_writing, "_tiles", failing)
+    with pytest.raises(ResourceError):
+        file_formats.write(image.with_label_map(np.ones((700, 900), np.uint8), []), tmp_path / "map.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]

@@ -22,7 +22,7 @@ from isocenter.files.dicom.writing import derived
 from isocenter.files.dicom.writing.dicom_answers import ANSWERS, EarlierObjects, Result
 from isocenter.files.result_images import TakenProbabilities
 from isocenter.files.storage import atomic
-from isocenter.prediction import answers
+from isocenter.prediction import answers, slide_results
 from isocenter.prediction.answers import AUTO, DICOM, NOTHING_MARKED, SURFACES, WantedFiles
 from isocenter.report import Figure
 from isocenter.report.figures import result_page, sheets
@@ -131,7 +131,7 @@ class CaseProbabilities:
 
     def __init__(self, task: Task, image: Image, folder: Path, name: str, wanted: WantedFiles) -> None:
         self.folder, self.name = folder, name
-        self.has_files = wanted.probabilities
+        self.has_files = wanted.probabilities and not image.is_slide  # it would be of a thousand times the size
         self.has_maps = "pm" in wanted.kinds_for(image) and image.frames is None
         dense = task_catalogue.channel_labels(task) if self.has_files or self.has_maps else {}
         endings, self.suffix = _of_further_parts(task), _suffix(image, wanted.format, OF_NUMBERS)
@@ -214,13 +214,17 @@ def write_result(
         objects, refused = answers.write_answers(answer, kinds, folder / name, wanted)
         written += objects
         lacking += refused
+    if image.is_slide and wanted.probabilities:
+        lacking.append(Problem("note", "no probabilities of pixels: those of a slide are not written", (name,)))
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
     written += probabilities.write() if probabilities is not None else ()
     if wanted.overlay and has_place(prediction):
+        shown = prediction.frames[0] if prediction.frames else prediction
         still = image.frame(0) if prediction.frames else image
+        shown, still = slide_results.shown_coarsely(shown, still) if image.is_slide else (shown, still)
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
         written.append(folder / f"{name}{OVERLAY}.png")
-        drawn = _mark_figures(model.task, prediction.frames[0] if prediction.frames else prediction, bare)
+        drawn = _mark_figures(model.task, shown, bare)
         written[-1].write_bytes(sheets.stack_pictures(drawn))
     return written, lacking
 

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from isocenter.values import Finding, Floats, Image, Prediction, voxel_images
 
 CELLS, DRAWN = "cells", ".geojson"
 UM2 = 1e6  # in a mm²
+# Pixels along the longer side of a slide in a picture, at the least.
+SHOWN = 1024
 COLUMNS = ("x", "y", "label", "score", "area_um2")
 
 
@@ -130,6 +132,22 @@ def write_slide_files(prediction: Prediction, task: Task, image: Image, folder: 
         features = [_feature(box, label, score, colours[label]) for box, label, score in _rows(cells)]
         json.dump({"type": "FeatureCollection", "features": features}, file)
     return [table, drawn]
+
+
+def shown_coarsely(prediction: Prediction, image: Image) -> tuple[Prediction, Image]:
+    """A result and its slide on a level that fits into a picture: what a label map has at every nth pixel."""
+    whole, picture = image.geometry.shape, image.level(image.level_within(max(image.geometry.shape) / SHOWN))
+    factors = [size / small for size, small in zip(whole, picture.geometry.shape, strict=True)]
+    data, boxes = prediction.data, prediction.boxes
+    if data is not None:
+        lines, columns = (np.arange(n) * size // n for n, size in zip(picture.geometry.shape, whole, strict=True))
+        read = voxel_images.reader_of(data)
+        data = np.concatenate(
+            [read((slice(line, line + 1), slice(0, whole[1])))[:, columns] for line in lines.tolist()]
+        )
+    if boxes is not None:
+        boxes = replace(boxes, corners=boxes.corners / np.tile(factors, 2))
+    return replace(prediction, geometry=picture.geometry, data=data, boxes=boxes), picture.with_pixels(picture.data)
 
 
 def _rows(cells: Cells) -> list[tuple[list[float], str, float]]:
