@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 import trained
 from isocenter.doors import AllowedPaths, agent_server, keyword_schema
 from isocenter.doors.agent_tools import AgentDesk
+from isocenter.errors import UsageError
 from isocenter.jobs import Workspace, job_record
 from isocenter.options.command_index import COMMANDS
 
@@ -73,12 +74,6 @@ def test_a_schema_states_type_limits_default_and_the_words_of_the_command_line()
 
 
 def test_a_short_command_answers_with_words_and_the_record_of_json(desk):
-    result = call(desk, "study_size", design="auroc", assignments={"auroc": 0.8, "halfwidth": 0.05})
-    said = words(result)
-    if result.is_error:  # the inputs of a design are its own; a refusal names them
-        assert "--set" in said
-    else:
-        assert result.structured_content["state"] == "done"
     weights = call(desk, "networks_weights")
     assert not weights.is_error
     assert weights.structured_content["rows"]
@@ -86,7 +81,7 @@ def test_a_short_command_answers_with_words_and_the_record_of_json(desk):
 
 
 def test_a_long_command_starts_a_job_that_is_waited_for_and_stopped(desk):
-    started = call(desk, "train", data="nowhere")
+    started = call(desk, "monitor", table="nowhere")
     job = started.structured_content["job"]
     assert started.structured_content["state"] in ("running", "waiting", "failed")
     ended = call(desk, "job_wait", job=job, seconds=40)
@@ -94,7 +89,30 @@ def test_a_long_command_starts_a_job_that_is_waited_for_and_stopped(desk):
     assert ended.is_error
     assert "nowhere" in words(ended)
     assert call(desk, "job_stop", job=job).structured_content["state"] == "failed"
-    assert "--minutes 5" in started.structured_content["command"]
+    train = next(one for one in COMMANDS if one.name == "train")
+    assert "--minutes 5" in desk.agent_request(train, {"data": "nowhere"}).shell
+
+
+OUTSIDE = ("/etc/passwd", "../../secret.csv", "link/passwd", "data/../../..", "/proc/self/environ", "a/../../../b")
+
+
+def test_no_path_of_any_option_of_any_tool_leads_out(desk):
+    """Some two hundred calls, none of which becomes a job."""
+    (desk.workspace.folder / "link").symlink_to("/etc")
+    refused = 0
+    for command in COMMANDS:
+        for name, keyword in command.keywords.items():
+            if command.is_own or not keyword_schema.is_path(keyword) or name == "overwrite":
+                continue
+            needed = {one.name: "x" for one in command.keywords.values() if one.is_required and not one.flag.path}
+            path = OUTSIDE[refused % len(OUTSIDE)]
+            value = [path] if "array" in json.dumps(keyword_schema.option_schema(command, keyword)) else path
+            given = {one: (1 if one == "count" else word) for one, word in needed.items()} | {name: value}
+            with pytest.raises(UsageError):
+                desk.agent_request(command, given)
+            refused += 1
+    assert refused > 150
+    assert desk.workspace.list_jobs()[0] == []
 
 
 HOSTILE = [

@@ -126,12 +126,10 @@ def test_an_edited_table_is_a_new_one_and_the_data_are_left_alone(client, page):
     assert (folder / "dataset.csv").read_text() == "case,label\na,yes\n"
 
 
-def test_every_command_of_the_page_has_a_form_and_the_line_that_does_the_same(client):
+def test_every_command_of_the_page_has_a_form(client):
     commands = {one["name"]: one for one in client.get("/api/commands").json()}
     assert {"package", "explain", "document", "calibrate", "predict", "compare", "train"} <= set(commands)
     assert "out" in commands["package"]["paths"]
-    lines = client.post("/api/lines/package", json={"run": "run", "out": "p.zip"}).json()
-    assert lines == {"shell": "isocenter package --out p.zip run", "python": "isocenter.package('run', out='p.zip')"}
 
 
 def test_a_finished_run_is_listed_with_its_metric_and_an_unfinished_one_without(client, page, segmented):
@@ -159,6 +157,8 @@ def test_a_plan_has_its_decisions_with_controls_and_a_change_names_what_cannot_b
     assert {one["name"]: one["value"] for one in changed["decisions"]}["training.batch"] == 2
     wrong = client.post("/api/plan", json={**values, "assignments": {"training.batch": -1}})
     assert (wrong.status_code, wrong.json()["where"]) == (422, "training.batch")
+    gone = client.post("/api/plan", json={"data": str(tmp_path / "data" / "gone")})
+    assert (gone.status_code, "gone" in gone.json()["where"]) == (422, True)
     kept = client.post("/api/plan?keep=true", json=values).json()
     assert (page.desk.workspace.folder / kept["out"]).read_text().startswith("# A plan of isocenter")
     assert "--out" in kept["shell"]
@@ -188,13 +188,7 @@ def test_without_a_browser_the_address_is_said_and_nothing_fails(monkeypatch, ca
     assert "go to the address above" in caplog.text
 
 
-def test_a_folder_that_vanishes_is_named(client, page, tmp_path):
-    gone = tmp_path / "data" / "gone"
-    answer = client.post("/api/plan", json={"data": str(gone)})
-    assert answer.status_code == 422
-    assert "gone" in answer.json()["where"]
-
-
+@pytest.mark.whole
 def test_the_first_line_of_studio_is_its_address_and_a_browser_paints_the_page(tmp_path):
     program = [
         sys.executable,

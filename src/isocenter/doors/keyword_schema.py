@@ -46,7 +46,8 @@ def option_schema(command: Command, keyword: Keyword) -> dict[str, Any]:
     shape = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
     default = keyword.default
     if not keyword.is_required:
-        shape = shape | {"default": list(default) if isinstance(default, tuple) else default}
+        plain = list(default) if isinstance(default, tuple) else str(default) if isinstance(default, Path) else default
+        shape = shape | {"default": plain}
     return shape | {"description": command.fill(keyword.flag.help)}
 
 

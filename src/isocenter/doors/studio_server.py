@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import hmac
 import io
@@ -140,11 +141,6 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
             for one in known
         ]
 
-    @app.post("/api/lines/{name}")
-    def lines(name: str, values: Values) -> Any:
-        command = command_index.find_command(name)
-        return {"shell": command.shell_line(values), "python": command.python_call(values)}
-
     @app.post("/api/jobs/{name}")
     def start(name: str, values: Values) -> Any:
         command = command_index.find_command(name)
@@ -224,7 +220,9 @@ def _add_data(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/thumbnail")
     def thumbnail(path: str) -> Response:
         png = studio.warm.ask("thumbnail", path=str(studio.place(path)))["png"]
-        return Response(_decode(png), media_type="image/png", headers={"Cache-Control": "private, max-age=600"})
+        return Response(
+            base64.b64decode(png), media_type="image/png", headers={"Cache-Control": "private, max-age=600"}
+        )
 
     @app.get("/api/view")
     def view(image: str, mask: str = "") -> Response:
@@ -258,9 +256,3 @@ def _add_data(app: FastAPI, studio: Studio) -> None:
             return PlainTextResponse("There is no such file.", 404)
         kind = mimetypes.guess_type(place.name)[0] or "application/octet-stream"
         return FileResponse(place, media_type=kind, headers={"Content-Security-Policy": REPORT_POLICY})
-
-
-def _decode(text: str) -> bytes:
-    import base64
-
-    return base64.b64decode(text)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from isocenter.jobs.workspace import JOB, Workspace
 from isocenter.runtime import record_files
 
 # s between two records of one piece of work; the last, and validations, are always written.
-OFTEN_S = 0.5
+OFTEN_S = 0.4
 # How a shell states that SIGHUP, Ctrl-C and SIGTERM ended a command.
 BY_SIGNAL = (129, 130, 143)
 
@@ -62,8 +64,9 @@ def run_as_job(codes: list[int]) -> Iterator[None]:
     work_state.progress.addHandler(handler)
     work_state.progress.setLevel(logging.DEBUG)
     work_state.progress.propagate = False
+    room = Path(tempfile.mkdtemp(prefix="isocenter-"))  # in the system's own: names of sockets in it must be short
     if job.roots:
-        confinement.confine_to([*job.roots, str(workspace.folder)], folder)
+        confinement.confine_to([*job.roots, str(workspace.folder)], room)
     alarm = None if job.limit_s is None else threading.Timer(job.limit_s, os.kill, (own.process, signal.SIGINT))
     if alarm is not None:
         alarm.daemon = True
@@ -74,6 +77,7 @@ def run_as_job(codes: list[int]) -> Iterator[None]:
         if alarm is not None:
             alarm.cancel()
         _own.reset(token)
+        shutil.rmtree(room, ignore_errors=True)
         work_state.progress.removeHandler(handler)
         work_state.progress.setLevel(logging.NOTSET)
         with suppress(OSError, IsocenterError):  # a full disk: whoever reads the job sees that its process is gone

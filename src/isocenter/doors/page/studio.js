@@ -1,7 +1,7 @@
 // The page for people without a command line: data, plan, training, runs. What it does are jobs, shown as commands.
 import { WORDS } from "./studio_words.js";
 
-const POLL_MS = 700, RECHECK_MS = 900;
+const POLL_MS = 400, RECHECK_MS = 900;
 const state = { page: "data", data: "", options: {}, table: null, changes: [], plan: null, planned: {}, hand: {}, all: false, jobs: [], runs: [], points: {}, offsets: {}, last: {}, chosen: new Set(), sort: null, commands: [] };
 const COLOURS = ["#62c3f1", "#f1c163", "#7ed6a0", "#ff8f8a", "#c3a6f5", "#9fb3c2"], DASHES = ["", "6 3", "2 3", "9 3 2 3", "1 4", "12 4"];
 
