@@ -23,9 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import nibabel
 import numpy as np
 from environment import ROOT, PeerError, peer
+from matplotlib import pyplot
 from recorded import measured_cell, record, row_words
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -33,9 +35,11 @@ from scipy.spatial.transform import Rotation
 import isocenter
 from isocenter.errors import IsocenterError
 from isocenter.evaluation import mask_overlap
-from isocenter.transforms import spatial_transforms
+from isocenter.transforms import spatial_transforms, synthesis
+from isocenter.transforms.synthesis import PaintingRanges
 from isocenter.values import Affine, Geometry, Image, SpatialTransform
 
+mpl.use("agg")
 DATA = ROOT.parent / "shared" / "data"
 HEADS, PROSTATE = DATA / "registration" / "brain_labelmaps_synthseg", DATA / "registration" / "prostate_mr_us"
 SIDE = ROOT / "bench" / "sides" / "contrast_peer.py"
@@ -58,8 +62,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0, help="of each training")
     parser.add_argument("--pairs", type=int, default=6, help="of drawn heads")
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--pictures", type=Path, help="draw the pictures of docs/how-to/contrast.md into this folder")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    if given.pictures:
+        draw_maps(given.pictures / "drawn_from_labels.png")
+        draw_fusions(given.pictures / "across_contrasts.png")
+        return
     cells: Cells = {}
     for part in given.parts:
         cells |= {f"{part}, {name}": measure for name, measure in PARTS[part](given).items()}
@@ -314,6 +323,48 @@ def trained(given: argparse.Namespace, source: str) -> dict[str, Any]:
 def _dark(values: np.ndarray) -> np.ndarray:
     scaled = np.clip(values / np.percentile(values, 99.5), 0, 1)
     return ndimage.gaussian_filter(scaled**3, 1.0).astype(np.float32)
+
+
+def draw_maps(path: Path) -> None:
+    """A label map of the hippocampus, and images that were drawn from it."""
+    labels = np.asarray(nibabel.load(sorted((DATA / "hippocampus" / "labels").glob("*.nii.gz"))[0]).dataobj).astype(int)
+    ranges = PaintingRanges(intensities=False, thickness=4.0)
+    drawn = [synthesis.draw_case(labels[None], (1, 1, 1), ranges, case="picture", draw=draw)[0] for draw in range(11)]
+    figure, places = pyplot.subplots(2, 6, figsize=(7.2, 3.0))
+    for place, values in zip(places.flat, [labels, *drawn], strict=True):
+        place.imshow(values[:, :, values.shape[2] // 2].T, cmap="gray", origin="lower")
+        place.axis("off")
+    _keep(figure, path)
+
+
+def draw_fusions(path: Path) -> None:
+    """Checkerboards of drawn heads before and after: CT on T1, and PET on CT."""
+    labels, grid = head(0)
+    figure, places = pyplot.subplots(2, 4, figsize=(7.2, 3.9))
+    for row, (first, second) in zip(places, (("T1", "CT"), ("CT", "PET")), strict=True):
+        move = planted(grid, 3, 0.6)
+        moved = spatial_transforms.carry_labels(labels, grid, spatial_transforms.invert_transform(move), grid)
+        fixed = Image(painted(labels, first, 1)[None], grid, {"T1": "MR"}.get(first, "unknown"))
+        moving = Image(painted(moved, second, 1)[None], grid, {"PET": "PT"}.get(second, "OT"))
+        found = isocenter.register(fixed, moving, transform="rigid")
+        shown = (fixed, moving, _checkers(fixed, moving), _checkers(fixed, found.moved))
+        for place, one, title in zip(row, shown, (first, second, "before", "after"), strict=True):
+            values = one if isinstance(one, np.ndarray) else one.data[0]
+            place.imshow(values[:, :, values.shape[2] // 2].T, cmap="gray", origin="lower", vmin=0, vmax=1)
+            place.set_title(title, fontsize=8)
+            place.axis("off")
+    _keep(figure, path)
+
+
+def _checkers(first: Image, second: Image) -> np.ndarray:
+    squares = np.indices(first.geometry.shape)[:2] // 16
+    return np.where(squares.sum(axis=0) % 2, first.data[0], np.nan_to_num(second.data[0]))
+
+
+def _keep(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(path, dpi=100)
 
 
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -8,8 +8,10 @@ import PIL.Image
 import pytest
 
 import isocenter
+from fingerprints import facts
 from isocenter.quality import modality_checks
 from isocenter.reading import ReadingOptions, dataset_reading
+from isocenter.values import Dataset, Fingerprint
 
 RNG = np.random.default_rng(3)
 
@@ -167,3 +169,18 @@ def test_check_says_what_was_guessed_and_warns_where_nothing_tells_it(tmp_path):
     [warning] = [one for one in isocenter.check(data).problems if "kind of image" in one.what]
     assert (warning.severity, "not mirrored" in warning.why, "--modality" in warning.remedy) == ("warning", True, True)
     assert not [one for one in isocenter.check(data, modality="US").problems if "kind of image" in one.what]
+
+
+def test_structures_that_are_bright_in_some_cases_and_dark_in_others_are_named_with_what_to_do():
+    def case(name, inside):
+        return facts(name=name, modality="MR", inside={"mean": inside})
+
+    bright, dark = [case(f"a{n}", 80.0) for n in range(5)], [case(f"b{n}", 20.0) for n in range(2)]
+    dataset = Dataset(())
+    [problem] = modality_checks.unlike_contrasts(dataset, Fingerprint((*bright, *dark)))
+    assert "brighter than the image in 5 cases and darker in 2" in problem.what
+    assert problem.cases == ("b0", "b1") and "--any-contrast" in problem.remedy
+    unsure = [case(f"c{n}", 50.0) for n in range(4)]
+    for alike in ((*bright, dark[0]), (*bright, *dark, *unsure)):
+        assert not [*modality_checks.unlike_contrasts(dataset, Fingerprint(alike))]
+    assert not [*modality_checks.unlike_contrasts(Dataset((), drawn="from maps"), Fingerprint((*bright, *dark)))]

@@ -13,8 +13,8 @@ import trained
 from isocenter.errors import DatasetError, PlanError
 from isocenter.planning import plan_checks
 from isocenter.planning.rules import split_rules, synthesis_rules
-from isocenter.reading import ReadingOptions, dataset_reading, drawn_images
-from isocenter.reading.drawn_images import NO_IMAGE
+from isocenter.reading import ReadingOptions, dataset_reading, images_of_maps
+from isocenter.reading.images_of_maps import NO_IMAGE
 from isocenter.transforms.synthesis import PaintingRanges
 from isocenter.values import Label
 
@@ -93,7 +93,7 @@ def test_a_kind_without_label_maps_cannot_be_drawn(tmp_path):
 def test_cases_are_drawn_anew_on_their_grid_each_time_in_another_contrast(images):
     made = isocenter.plan(images, labels=trained.LABELS, any_contrast=True, **QUICK)
     chosen, case = plan_checks.checked_settings(made.plan), made.examination.dataset.cases[0]
-    first, second = drawn_images.redrawn_cases(case, chosen.task, chosen.synthesis, 2)
+    first, second = images_of_maps.redrawn_cases(case, chosen.task, chosen.synthesis, 2)
     [image], [other], [real] = (list(one.images.values()) for one in (first, second, case))
     assert image.geometry.equals(real.geometry) and image.modality == "unknown"
     assert not np.allclose(image.data, other.data)

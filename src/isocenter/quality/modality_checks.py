@@ -41,6 +41,9 @@ USUAL = ""
 LACKING = "their numbers may lack the intercept of {:g}"
 TWICE = "the intercept of {:g} may have been added twice to their numbers"
 
+# In deviations of an image, the distance of what is labelled from its mean that is clear; cases that are no accident.
+CLEARLY, FEWEST_UNLIKE = 0.3, 2
+
 Levels = Mapping[str, float]
 
 
@@ -258,6 +261,35 @@ def modality_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Pr
             why="images are then not mirrored, and augmentation is not specific to a modality: where cases are few, "
             "a network learns less",
             remedy="Give it, as in --modality MR, CT, DX, US or OP",
+        )
+
+
+def unlike_contrasts(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    """A warning where structures are brighter than the rest of the image in some cases, and darker in others.
+
+    Such a set has images of several contrasts under one name. Nothing is said where many cases lie in between.
+    """
+    if dataset.drawn:
+        return
+    above: dict[str, list[float]] = {}
+    for case in fingerprint.cases:
+        for place, (inside, everywhere) in enumerate(zip(case.foreground, case.intensity, strict=False)):
+            apart = (inside["mean"] - everywhere["mean"]) / max(everywhere["deviation"], 1e-6)
+            above.setdefault(case.channels[place] if place < len(case.channels) else "", []).append(apart)
+    named = [case.id for case in fingerprint.cases if case.foreground]
+    for channel, values in above.items():
+        brighter, darker = (np.array(values) * sign > CLEARLY for sign in (1, -1))
+        fewer = min(brighter, darker, key=np.count_nonzero)
+        if len(values) != len(named) or not _nearly(brighter | darker) or np.count_nonzero(fewer) < FEWEST_UNLIKE:
+            continue
+        where = f" in channel {channel}" if len(above) > 1 else ""
+        yield Problem(
+            "warning",
+            f"what is labelled is clearly brighter than the image{where} in {np.count_nonzero(brighter)} cases and "
+            f"darker in {np.count_nonzero(darker)}: contrasts are unlike",
+            tuple(name for name, is_one in zip(named, fewer, strict=True) if is_one),
+            "a network fails on a contrast of which it saw few",
+            "Train for any by --any-contrast, or give each contrast as a channel or a data set of its own",
         )
 
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from isocenter.reading import (
         alignment,
         dataset_reading,
-        drawn_images,
         image_pairs,
         image_targets,
+        images_of_maps,
         imputation,
         input_cases,
         measured_images,

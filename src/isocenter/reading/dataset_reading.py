@@ -24,9 +24,9 @@ from isocenter.quality.modality_checks import MIXED_SCALE
 from isocenter.quality.references import masks
 from isocenter.reading import (
     alignment,
-    drawn_images,
     image_pairs,
     image_targets,
+    images_of_maps,
     imputation,
     measured_images,
     reading_options,
@@ -120,7 +120,7 @@ def open_dataset(
         dataset = slide_regions.with_regions(dataset)
     if BOXES in needs and references:
         dataset = with_boxes(dataset, each or "object")
-    dataset = drawn_images.with_drawn_images(dataset) if draws else dataset
+    dataset = images_of_maps.with_drawn_images(dataset) if draws else dataset
     if FIELD in needs or FIELD in dataset.kinds:
         return image_pairs.with_pairs(dataset, settings.get("pairs"), draws=references)
     how = reading.align

@@ -11,7 +11,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.evaluation import conformal
-from isocenter.reading import drawn_images
+from isocenter.reading import images_of_maps
 from isocenter.report import progress_tracking
 from isocenter.runs import _run_minutes, run_folder
 from isocenter.runs._run_minutes import FEWEST_LOOKED
@@ -147,7 +147,7 @@ def _shown_cases(job: TrainingJob, cases: Sequence[Case], draws: int) -> list[Ca
     chosen = job.settings
     if not chosen.augmentation.synthesis:
         return list(cases)
-    each = [list(drawn_images.redrawn_cases(case, chosen.task, chosen.synthesis, draws)) for case in cases]
+    each = [list(images_of_maps.redrawn_cases(case, chosen.task, chosen.synthesis, draws)) for case in cases]
     return [own[number] for number in range(draws) for own in each]
 
 

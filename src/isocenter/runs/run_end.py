@@ -22,7 +22,7 @@ from isocenter.planning.plan_file import GROUPS
 from isocenter.planning.rules import normalisation_rules
 from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.quality import shortcut_tests
-from isocenter.reading.drawn_images import NO_IMAGE
+from isocenter.reading.images_of_maps import NO_IMAGE
 from isocenter.report import Section, progress_tracking
 from isocenter.runs import _run_minutes, training_jobs
 from isocenter.runs._run_minutes import UNCUT, Cuts

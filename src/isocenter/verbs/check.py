@@ -149,7 +149,10 @@ def check(options: CheckOptions) -> Check:
         if options.out is not None and (written := _write_images(options, Path(options.out))) is not None:
             raise error.stating(remedy=f"{error.remedy.rstrip('.')}. The images are listed in {written}") from error
         raise
-    unknown = modality_checks.modality_problems(examination.dataset, examination.fingerprint)
+    unknown = [
+        *modality_checks.modality_problems(examination.dataset, examination.fingerprint),
+        *modality_checks.unlike_contrasts(examination.dataset, examination.fingerprint),
+    ]
     drawn = drawn_images.drawn_image_problems(examination.dataset)
     lost = preprocessing_rules.normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost, *drawn))

@@ -20,7 +20,7 @@ from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.planning.rules.synthesis_rules import SHARE
 from isocenter.reading import dataset_reading, verb_results
 from isocenter.reading.dataset_reading import Data
-from isocenter.reading.drawn_images import NO_IMAGE
+from isocenter.reading.images_of_maps import NO_IMAGE
 from isocenter.report import InNotebook, wording
 from isocenter.runs import (
     configuration_results,
