@@ -60,7 +60,7 @@ COUNTS = {
     "pccp": (3, 12),
     "pms": (11, None),
     "sap": (13, None),
-    "risk-file": (11, None),
+    "risk-file": (11 + 1, None),  # each line of advice is one of ours
     "software-file": (20, None),
     "spirit-ai": (34 + 15, None),
     "stard-ai": (40, 48),

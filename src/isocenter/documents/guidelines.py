@@ -72,7 +72,7 @@ class Item:
     weight:    3 for what decides whether a reader can believe or use the model, 1 for form
     element:   path in a file of another schema
     sentence:  of a draft, with look-ups in braces, which are then its evidence
-    each:      "hazards" or "incidents": the item stands for each of them, with its fields in braces
+    each:      "hazards", "incidents" or "advice" (a node's lines): the item stands for each, with its fields in braces
     judgement: the fact by which a person answers what no record can judge: what records hold is evidence then
     """
 
@@ -135,7 +135,7 @@ class Guideline:
         return list(dict.fromkeys(item.number for item in self.items))
 
     def for_subject(self, subject: DocumentSubject) -> Guideline:
-        """The list for a subject: what stands for each hazard, or for each incident of a node, is written out."""
+        """The list for a subject: what stands for each hazard, incident or line of advice of a node is written out."""
         made = list[Item]()
         for each, group in groupby(self.items, key=lambda item: item.each):
             items = list(group)
@@ -146,6 +146,14 @@ class Guideline:
 def _entries(source: str, subject: DocumentSubject) -> Sequence[Mapping[str, Any]]:
     if source == "hazards":
         return tracing.read_hazards()
+    if source == "advice":
+        models = subject.find("settings", "/models")
+        named = {} if models is None else models.value
+        return [
+            {"model": name, "say": line["say"], "when": line["when"] or "nothing else"}
+            for name, section in named.items()
+            for line in section.get("advice", ())
+        ]
     incidents = subject.find("node", "/incidents/rows")
     return [] if incidents is None else incidents.value
 

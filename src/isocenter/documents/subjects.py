@@ -64,6 +64,7 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
     ),
     "certificate": (("isocenter/certificate.json", "*/isocenter/certificate.json"), "isocenter package RUN --certify"),
     "manifest": (("manifest.json", "checkpoints/best/manifest.json"), "isocenter package RUN"),
+    "settings": (("settings.json",), "isocenter serve --config node.toml"),
     "monitor": (("monitor.json", "*/monitor.json"), "isocenter monitor TABLE --out RUN/monitor"),
     "monitored": (("performance.csv", "*/performance.csv"), "isocenter monitor TABLE --out RUN/monitor"),
     "change": (

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         earlier_study,
         findings_file,
         lesion_follow_up,
+        model_advice,
         model_reconstruction,
         predictors,
         result_files,

@@ -40,8 +40,10 @@ from isocenter.values import (
     Problem,
     Prompts,
     Region,
+    advice_lines,
     voxel_images,
 )
+from isocenter.values.advice_lines import ADVICE, AdviceLine, AdvisedAnswer
 from isocenter.values.spatial_transform import Correspondence
 
 Windows = Callable[[int, int], None]
@@ -69,6 +71,7 @@ class CaseRequest:
     prompts: {case: what is pointed at in it}, in place of the prompts of the request
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
     earlier: an earlier study of the patient, with which the answer is compared
+    advice: lines of which the first that holds for an answer is said
     Raises UsageError for a region that no image can have.
     """
 
@@ -82,6 +85,7 @@ class CaseRequest:
     explains: Explains | None = None
     prompts: Mapping[str, Sequence[Prompts]] = field(default_factory=dict)
     earlier: EarlierStudy | None = None
+    advice: Sequence[AdviceLine] = ()
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -182,7 +186,7 @@ def compute_case(
     model = replace(model, parts=replace(model.parts, guard=None)) if asked.abstain == "off" else model
     refused = withholding.refused_by_header(model, case, image) if asked.abstain == "on" else None
     if refused is not None:
-        return partial(_refuse, refused, case, image, keeps=asked.folder is None)
+        return partial(_refuse, refused, case, image, asked.advice, keeps=asked.folder is None)
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(result_files.new_case_folder(asked.folder))
         refusals, probabilities = list[str](), None
@@ -246,9 +250,13 @@ def _judged_when_seen(
     return replace(prediction, abstained=BLANK) if watching.is_blank else prediction
 
 
-def _refuse(prediction: Prediction, case: Case, image: Image, *, keeps: bool) -> PredictionOutcome:
+def _refuse(
+    prediction: Prediction, case: Case, image: Image, advice: Sequence[AdviceLine], *, keeps: bool
+) -> PredictionOutcome:
     """Outcome of a case that is refused before the network has seen it; keeps: whether with its prediction."""
     row = {**_computed_case.name_columns(case, image), **withholding.confidence_columns(prediction)}
+    line = advice_lines.choose_line(advice, AdvisedAnswer((), is_abstained=True))
+    row |= {} if line is None else {ADVICE: line.say}
     lacking = withholding.reader_warnings(prediction, case)
     return PredictionOutcome([row], [], prediction if keeps else None, lacking=lacking, abstained=prediction.abstained)
 
@@ -312,7 +320,12 @@ def _write_case(
                 output.refusals.append(str(judged.prediction.abstained))
     except OSError as error:
         raise atomic.unwritable_error(error, Path(computed.case.id)) from error
-    outcome = (_refused_outcome if judged.is_refused else _outcome)(judged, results, keeps=output.room is None)
+    keeps = output.room is None
+    outcome = (
+        _refused_outcome(judged, results, asked.advice, keeps=keeps)
+        if judged.is_refused
+        else _outcome(judged, results, keeps=keeps)
+    )
     times = _times_as_large(judged.model, judged.image) if seen.all >= MANY_WINDOWS else 0.0
     return replace(outcome, large=(seen.all, times) if times >= MANY_TIMES else None)
 
@@ -327,6 +340,9 @@ def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseReques
         )
         findings = earlier_study.with_changes(findings, change.findings)
     unstated = [] if change is None else [_warning(computed, words) for words in change.warnings]
+    advised, gap = _advised(computed, findings, asked.advice)
+    findings, unstated = [*advised, *findings], [*unstated, *(_warning(computed, words) for words in gap)]
+    rows = [{**row, ADVICE: advised[0].concept} for row in rows] if advised else rows
     if output.room is None:
         return _Results(rows, measured, findings, lacking=unstated, change=change)
     prediction, image, name, room = computed.prediction, computed.image, computed.case.id, output.room
@@ -351,6 +367,21 @@ def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseReques
         files, lacking = [*files, *objects], [*lacking, *refused]
     files += [] if change is None else change.write(room)
     return _Results(rows, measured, findings, files, [*lacking, *unstated], change)
+
+
+def _advised(
+    computed: ComputedCase, findings: Sequence[Finding], lines: Sequence[AdviceLine]
+) -> tuple[Sequence[Finding], Sequence[str]]:
+    """What the first line that holds says, and why nothing is said where no line covers the answer."""
+    if not lines:
+        return (), ()
+    grades = computed.model.task.grades
+    answer = AdvisedAnswer(findings, grades, computed.prediction.abstained is not None)
+    try:
+        line = advice_lines.choose_line(lines, answer)
+    except UsageError as error:
+        return (), (f"no line of advice covers the answer: {error.problem}",)
+    return ((), ("no line of advice covers the answer",)) if line is None else ([advice_lines.advice_finding(line)], ())
 
 
 def _warning(computed: ComputedCase, words: str) -> Problem:
@@ -380,9 +411,11 @@ def _outcome(computed: ComputedCase, results: _Results, *, keeps: bool) -> Predi
     )
 
 
-def _refused_outcome(computed: ComputedCase, results: _Results, *, keeps: bool) -> PredictionOutcome:
+def _refused_outcome(
+    computed: ComputedCase, results: _Results, advice: Sequence[AdviceLine], *, keeps: bool
+) -> PredictionOutcome:
     """Outcome of a case that is refused once the network has seen it."""
-    refused = _refuse(computed.prediction, computed.case, computed.image, keeps=keeps)
+    refused = _refuse(computed.prediction, computed.case, computed.image, advice, keeps=keeps)
     confidence = computed.prediction.confidence
     return replace(
         refused,

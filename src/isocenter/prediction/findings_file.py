@@ -12,6 +12,7 @@ from isocenter.prediction import result_files
 from isocenter.prediction.case_prediction import PredictionOutcome
 from isocenter.runtime import Model, record_files
 from isocenter.values import ANSWERED, Finding
+from isocenter.values.advice_lines import ADVICE
 from isocenter.values.case_outcome import ABSTAINED
 from isocenter.values.finding import MOST_FRAMES, FindingsRecord
 
@@ -39,7 +40,9 @@ def findings_record(images: Sequence[ExaminedImage], model: Model) -> FindingsRe
     The reason says of which images the model abstains, and which parts of results could not be written.
     """
     has_result = any(one.done.found for one in images)
-    abstained = [f"{one.name}{one.done.abstained}" for one in images if one.done.abstained is not None]
+    abstained = [
+        f"{one.name}{one.done.abstained}{_advised(one.done)}" for one in images if one.done.abstained is not None
+    ]
     lacking = [f"{one.name}{words}" for one in images for words in _lacking(one.done)]
     if len(abstained) == len(images) and not has_result:
         return FindingsRecord((), ABSTAINED, "; ".join(abstained), result_files.model_identity(model))
@@ -62,6 +65,12 @@ def findings_record(images: Sequence[ExaminedImage], model: Model) -> FindingsRe
         tuple(place for _, place in rows) if any(place for _, place in rows) else (),
         is_empty=not has_result and not abstained,
     )
+
+
+def _advised(done: PredictionOutcome) -> str:
+    """What is advised where there is no answer, behind the reason."""
+    advised = [str(row[ADVICE]) for row in done.rows if ADVICE in row]
+    return f"; {ADVICE}: {advised[0]}" if advised and not done.findings else ""
 
 
 def _frames(done: PredictionOutcome) -> set[int]:

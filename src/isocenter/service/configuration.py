@@ -20,6 +20,7 @@ from isocenter.deidentification.confidentiality_profile import ConfidentialityPr
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files.dicom.writing import dicom_answers
 from isocenter.files.storage import structured_text
+from isocenter.values.advice_lines import AdviceLine
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
 SEE = "See the page on `isocenter serve` for every key"
@@ -263,6 +264,7 @@ class ModelSection(NodeFileSection):
     align:       how images of a rule on several series are brought onto the grid of the first, or of the series behind
                  a colon; apart: views of an exam, each by itself
     sr_class:    of its reports: Comprehensive 3D SR, or the older Comprehensive SR
+    advice:      lines of which the first that holds for an answer stands in every result
     """
 
     path: Path
@@ -274,6 +276,7 @@ class ModelSection(NodeFileSection):
     explain: Literal["none", "auto"] = "none"
     align: Annotated[str, Field(pattern="^(world|register|apart)(:.+)?$")] | None = None
     sr_class: Literal["comprehensive-3d", "comprehensive"] = "comprehensive-3d"
+    advice: list[AdviceLine] = []
 
 
 class InsideAnswer(NodeFileSection):

@@ -32,6 +32,8 @@ class ModelFacts:
     naming:   what is wrong with the names and codes of its labels
     version:  as results state it beside the name
     absent:   names of images without which it answers too
+    grades:   its classes from the lowest to the highest, where they have an order
+    units:    {name: unit} of `values`; "" where it is not known before
     """
 
     name: str
@@ -49,6 +51,8 @@ class ModelFacts:
     naming: Sequence[str] = ()
     version: str = ""
     absent: Sequence[str] = ()
+    grades: Sequence[str] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def roles(self) -> Sequence[str]:

@@ -157,9 +157,14 @@ class PartAnswering(Task):
         return tuple(name for part in self.parts.values() for name in part.probable_findings)
 
     @property
-    def valued_findings(self) -> tuple[str, ...]:
-        """The names of findings with a number, of all parts."""
-        return tuple(dict.fromkeys(name for part in self.parts.values() for name in part.valued_findings))
+    def grades(self) -> tuple[str, ...]:
+        """The grades of its parts."""
+        return tuple(name for part in self.parts.values() for name in part.grades)
+
+    @property
+    def valued_findings(self) -> Mapping[str, str]:
+        """The names of findings with a number, of all parts, with their units."""
+        return {name: unit for part in self.parts.values() for name, unit in part.valued_findings.items()}
 
     @property
     def _first(self) -> Task:

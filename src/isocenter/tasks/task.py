@@ -430,8 +430,13 @@ class Task(ABC):
         return ()
 
     @property
-    def valued_findings(self) -> tuple[str, ...]:
-        """Names of those of `results` that have a number as their value, whatever image they are of."""
+    def valued_findings(self) -> Mapping[str, str]:
+        """{name: unit} of those of `results` that have a number as their value; "" where images decide the unit."""
+        return {}
+
+    @property
+    def grades(self) -> tuple[str, ...]:
+        """The classes from the lowest to the highest, where they have an order."""
         return ()
 
     def guess(self, table: Table) -> BlindGuess | None:

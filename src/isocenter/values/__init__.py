@@ -9,6 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.values import (
         acquisition,
+        advice_lines,
         bounding_boxes,
         case_outcome,
         covariate_values,

@@ -59,6 +59,7 @@ from isocenter.scoring import (
 )
 from isocenter.scoring.answered_cases import ScoringFold
 from isocenter.scoring.auditing import (
+    advice_audit,
     all_audits,
     decision_audits,
     explanation_audit,
@@ -297,6 +298,8 @@ def _subject(options: EvaluateOptions) -> _Subject:
     cases, unlike = evaluation_notes.own_labels(model.task, [case for case in dataset if case.id in chosen.parts])
     if audits.downstream is not None:
         fidelity_audit.load_downstream(audits.downstream, model.task, cases)  # refused before anything is predicted
+    if audits.advice is not None:
+        advice_audit.lines_for(audits.advice, model, cases)  # refused before anything is predicted
     promised = plan or _packaged_plan(run)
     if audits.sites is not None:
         site_rules.refuse_sites(cases, audits.sites)
@@ -427,6 +430,7 @@ def _looked_through(audit: AuditInput, preprocessing: object, trained: Sequence[
         audit = replace(audit, scored=fidelity_audit.with_downstream(audit))
         if trained:
             audit = replace(audit, scored=membership_audit.with_membership(audit, trained))
+        audit = replace(audit, scored=advice_audit.with_advice(audit))
         return all_audits.run_audits(audit, explanation_audit.audit_explanations)
     except KeyboardInterrupt as stop:
         if not keeps:

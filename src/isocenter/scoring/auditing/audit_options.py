@@ -50,6 +50,10 @@ class AuditOptions:
     membership: Annotated[
         bool, Flag("Also attack the model: how well its errors tell patients who trained it from test patients.")
     ] = False
+    advice: Annotated[
+        str | Path | None,
+        Flag("Also score lines of advice, from the most to the least urgent: a TOML file with a list advice.", "FILE"),
+    ] = None
     shift: Annotated[bool, Flag("Compare the network's features between groups, also in matched patients.")] = False
 
     def __post_init__(self) -> None:

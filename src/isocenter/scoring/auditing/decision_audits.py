@@ -21,6 +21,7 @@ from isocenter.report.page_blocks import Gallery
 from isocenter.scoring.case_scoring import AuditInput, AuditOutcome
 from isocenter.tasks import Task
 from isocenter.values import Row
+from isocenter.values.advice_lines import ADVICE
 
 DECISION, TITLE = "decision.csv", "What calls are worth"
 CONFUSION = "confusion.csv"
@@ -170,8 +171,10 @@ def audit_screening(audit: AuditInput) -> AuditOutcome | None:
 
 
 def without_outcomes(audit: AuditInput) -> AuditInput:
-    """The audit without the columns of screening, which are no groups of people."""
-    left = [name for name in (OUTCOME, RECALLED, READ_BY) if audit.options.screening and name in audit.scored.table]
+    """The audit without the columns of screening and of advice, which are no groups of people."""
+    asked = [OUTCOME, RECALLED, READ_BY] if audit.options.screening else []
+    asked += [f"{COVARIATE}{ADVICE}"] if audit.options.advice is not None else []
+    left = [name for name in asked if name in audit.scored.table]
     return replace(audit, scored=replace(audit.scored, table=audit.scored.table.drop(columns=left)))
 
 

@@ -27,7 +27,8 @@ from isocenter.service.model_facts import IMAGE, ModelFacts
 from isocenter.service.records import tables
 from isocenter.service.records.record_database import Database
 from isocenter.service.routing.routing_facts import GEOMETRY, SeriesFacts
-from isocenter.values import ANSWERED
+from isocenter.values import ANSWERED, advice_lines
+from isocenter.values.advice_lines import AdviceWords
 
 # Modalities whose images are no input of a model.
 NO_IMAGES = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RTPLAN", "DOC", "AU", "REG"})
@@ -309,6 +310,7 @@ def check_rules(settings: NodeSettings, models: Mapping[str, ModelFacts]) -> Non
     for n, rule in enumerate(settings.rules):
         with settings.locate_errors("rules", n):
             _check_conditions(rule, answering[rule.name])
+            _check_advice(settings.models.get(rule.model), answering[rule.name], rule)
             _check_alignment(settings.models.get(rule.model), answering[rule.name], _place(rule.name))
             _check_answers(rule, answering)
     with settings.locate_errors("rules", 0):
@@ -334,6 +336,13 @@ def _check_alignment(section: ModelSection | None, model: ModelFacts, where: str
     if section is not None and alignment.is_apart(section.align) and any(axes > 1 for axes in model.outputs.values()):
         problem = f"{section.align!r} brings images together that share no place, and {model.task} answers in places"
         raise UsageError(problem, where, "Choose world or register, or a model of one answer a study")
+
+
+def _check_advice(section: ModelSection | None, model: ModelFacts, rule: RoutingRule) -> None:
+    """Lines of advice that no answer meets, and answers that no line covers."""
+    compares = rule.prior is not None
+    words = AdviceWords(tuple(model.grades), tuple(model.findings), model.units, compares)
+    advice_lines.refuse_lines([] if section is None else section.advice, words, f"{_place(rule.name)}: advice")
 
 
 def _check_answers(rule: RoutingRule, answering: Mapping[str, ModelFacts]) -> None:

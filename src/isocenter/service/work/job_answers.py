@@ -46,6 +46,7 @@ from isocenter.service.routing import routing_facts
 from isocenter.service.work.prior_answers import EarlierAnswer
 from isocenter.tasks import task_settings
 from isocenter.values import Case, Geometry, Image, Prediction, case_outcome
+from isocenter.values.advice_lines import AdviceLine
 from isocenter.values.case_outcome import ABSTAINED, REFUSALS
 from isocenter.values.finding import FindingsRecord
 
@@ -118,6 +119,7 @@ def answer_job(
     kinds: Sequence[str] = (),
     explains: Explains | None = None,
     align: str | None = None,
+    advice: Sequence[AdviceLine] = (),
 ) -> JobOutcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
@@ -126,6 +128,7 @@ def answer_job(
     kinds: of the DICOM objects; without any a SEG and a report
     explains: adds maps of what answers rest on
     align: how the images of several series are brought onto the grid of the first
+    advice: lines of which the first that holds is said
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
@@ -160,6 +163,7 @@ def answer_job(
                     region,
                     explains=_explained_apart(explains, lacking),
                     earlier=earlier if len(cases) == 1 else None,
+                    advice=advice,
                 )
                 read_at = time.monotonic()
                 write = case_prediction.compute_case(model, case, image, asked)

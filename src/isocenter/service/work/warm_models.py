@@ -18,8 +18,8 @@ from isocenter import errors
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError
 from isocenter.files import code_file
 from isocenter.files.dicom import dictionary_codes
-from isocenter.prediction import result_files
-from isocenter.runtime import Model, label_measurements, model_files, result_codes
+from isocenter.prediction import model_advice, result_files
+from isocenter.runtime import Model, model_files, result_codes
 from isocenter.scoring.explaining import kept_tests
 from isocenter.service.configuration import ModelSection
 from isocenter.service.model_facts import ModelFacts
@@ -50,6 +50,7 @@ def facts_of_model(name: str, model: Model) -> ModelFacts:
     modality = str(model.preprocessing.settings.get("modality") or "")
     mapped = next(iter(properties.leaf_tasks(model.task).values()))  # of several tasks the one with a label map
     labels = {label.name: label.value for label in mapped.labels} if properties.marks_labels(mapped) else {}
+    words = model_advice.words_of_model(model)
     axes, frames = model.preprocessing.ndim, model.preprocessing.frames
     return ModelFacts(
         name,
@@ -67,6 +68,8 @@ def facts_of_model(name: str, model: Model) -> ModelFacts:
         [*_label_faults(model, mapped.labels if labels else ()), *_stray_codes(model)],
         result_files.model_identity(model)["version"],
         tuple(model.preprocessing.settings.get("absent") or ()),
+        words.grades,
+        words.units,
     )
 
 
@@ -103,7 +106,7 @@ def _stray_codes(model: Model) -> Iterator[str]:
 
 def _values(model: Model) -> list[str]:
     """The names of what a model's answers state as a number: those of its task, and its ratios."""
-    names = [*model.task.valued_findings, *(ratio.name for ratio in label_measurements.ratios_of(model))]
+    names = list(model_advice.words_of_model(model).units)
     channels = model.preprocessing.channels if len(model.preprocessing.channels) > 1 else ()
     of_channels = [f"{name} of {channel}" for name in names if name.endswith("intensity") for channel in channels]
     return list(dict.fromkeys([*names, *of_channels]))

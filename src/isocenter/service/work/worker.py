@@ -207,6 +207,7 @@ class JobWorker:
             kinds=model_settings.answers if model_settings is not None else (),
             explains=self.models.maps_of(job.model, job.model_hash),
             align=None if model_settings is None else model_settings.align,
+            advice=() if model_settings is None else model_settings.advice,
         )
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)

@@ -133,6 +133,11 @@ class ClassAnswering(Task):
         return self.classes
 
     @property
+    def grades(self) -> tuple[str, ...]:
+        """The classes, where they are grades."""
+        return self.classes if self.is_ordered else ()
+
+    @property
     def answers(self) -> ClassBelief:
         """Classes, with thresholds of the positive ones."""
         instead = "0.5" if len(self.classes) == 2 else "the class that is called"

@@ -141,9 +141,9 @@ class BoxAnswering(Task):
         return self.classes
 
     @property
-    def valued_findings(self) -> tuple[str, ...]:
+    def valued_findings(self) -> Mapping[str, str]:
         """The percent of positive cells, where it is asked for."""
-        return (positive_percent.POSITIVE_PERCENT,) if self.positive_percent is not None else ()
+        return {positive_percent.POSITIVE_PERCENT: "%"} if self.positive_percent is not None else {}
 
     @property
     def answers(self) -> BoxBelief:

@@ -167,9 +167,9 @@ class ObjectAnswering(Task):
         ]
 
     @property
-    def valued_findings(self) -> tuple[str, ...]:
+    def valued_findings(self) -> Mapping[str, str]:
         """The number of objects and their mean size, and the number of each class."""
-        return (NUMBER, MEAN_SIZE, *(NUMBER_OF.format(name) for name in self.classes))
+        return dict.fromkeys((NUMBER, MEAN_SIZE, *(NUMBER_OF.format(name) for name in self.classes)), "")
 
     @property
     def answers(self) -> ObjectBelief:

@@ -130,9 +130,9 @@ class ValueAnswering(Task):
         ]
 
     @property
-    def valued_findings(self) -> tuple[str, ...]:
+    def valued_findings(self) -> Mapping[str, str]:
         """The targets."""
-        return self.targets
+        return {name: self.units[name] for name in self.targets}
 
     @property
     def answers(self) -> ValueBelief:

@@ -193,9 +193,9 @@ class MaskAnswering(Task):
         return structure_results(prediction, self.classes, self.structures, measured)
 
     @property
-    def valued_findings(self) -> tuple[str, ...]:
+    def valued_findings(self) -> Mapping[str, str]:
         """The structures, of which the value is the size, and their measurements."""
-        return (*self.structures, *structure_findings.measurement_names())
+        return {**dict.fromkeys(self.structures, ""), **structure_findings.measurement_units()}
 
     @property
     def answers(self) -> VoxelBelief | None:

@@ -60,9 +60,9 @@ def measured_findings(label: Label, measured: Measurements) -> Iterator[Finding]
             yield Finding(measure.concept, value, measure.unit, codes=codes, group=label.name, label=label.value)
 
 
-def measurement_names() -> tuple[str, ...]:
-    """Names of `measured_findings`, but for the channel that intensities of several name."""
-    return (*(one.concept for one in MEASURES.values()), *INTENSITIES.values())
+def measurement_units() -> dict[str, str]:
+    """{name: unit} of `measured_findings`, but for the channel that intensities of several name, and their units."""
+    return {**{one.concept: one.unit for one in MEASURES.values()}, **dict.fromkeys(INTENSITIES.values(), "")}
 
 
 def _of_intensity(column: str, row: Mapping[str, Any], channels: list[str]) -> Measure | None:

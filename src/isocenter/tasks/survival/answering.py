@@ -150,9 +150,9 @@ class SurvivalAnswering(Task):
         return tuple(map(self._event_by, self.horizons)) if self.is_absolute else ()
 
     @property
-    def valued_findings(self) -> tuple[str, ...]:
+    def valued_findings(self) -> Mapping[str, str]:
         """The risk, and the median where it is reached."""
-        return (HAZARD, MEDIAN_TIME)
+        return {HAZARD: "", MEDIAN_TIME: self.unit}
 
     def _event_by(self, horizon: float) -> str:
         return f"Event by {horizon:g} {self.unit}".rstrip()
