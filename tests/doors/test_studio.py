@@ -73,6 +73,8 @@ HOSTILE = [
     ("GET", "/api/table?path=/etc/passwd", None, (422,)),
     ("GET", "/api/table?path=..%2f..%2fsecret.csv", None, (422,)),
     ("GET", "/api/folders?below=/", None, (422,)),
+    ("GET", "/api/table?path=absent.csv", None, (422,)),
+    ("GET", "/api/table?path=a%00b", None, (422,)),
     ("GET", "/api/thumbnail?path=/etc/hostname", None, (422,)),
     ("GET", "/api/view?image=/etc/hostname", None, (422,)),
     ("GET", "/api/jobs/..%2f..%2fx/result", None, (404, 422)),

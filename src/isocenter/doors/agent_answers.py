@@ -60,10 +60,10 @@ def job_answer(workspace: Workspace, job: CommandJob, names: Patients) -> types.
         cut_words, cut = _cut_text(shown, HALF), cut_record(whole, HALF)
         link = f"isocenter://jobs/{job.id}/result"
         links.append(types.ResourceLink(uri=link, name=f"{job.id} result", mime_type="application/json"))
-    head = f"{job.id} is {job.state}" + (f": {names.hide(job.problem)}" if job.problem else "")
     # A result is its own record, which names its job: so does one that failed.
     structured = {**cut, **state} if isinstance(cut, dict) else {**state, "result": cut}
-    return answer(f"{head}\n{marked_data(cut_words)}", structured, is_error=job.state == "failed", links=links)
+    text = f"{job.id} is {job.state}\n{marked_data(cut_words)}"
+    return answer(text, structured, is_error=job.state == "failed", links=links)
 
 
 def marked_data(text: str) -> str:

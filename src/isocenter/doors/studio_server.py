@@ -60,6 +60,8 @@ def studio_app(studio: Studio) -> ASGIApp:
     app = FastAPI(title="Isocenter studio", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_exception_handler(IsocenterError, _refusal)
     app.add_exception_handler(RequestValidationError, _misfit)
+    app.add_exception_handler(OSError, _unreadable)
+    app.add_exception_handler(ValueError, _unreadable)  # how Python refuses a path with a zero byte
     _add_pages(app)
     _add_jobs(app, studio)
     _add_data(app, studio)
@@ -98,6 +100,11 @@ async def _refusal(request: Request, error: Exception) -> JSONResponse:
 
 async def _misfit(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"problem": "is no such request", "where": request.url.path, "remedy": "Load the page"}, 422)
+
+
+async def _unreadable(request: Request, error: Exception) -> JSONResponse:
+    reason = getattr(error, "strerror", None) or "is no path"
+    return JSONResponse({"problem": reason, "where": request.url.path, "remedy": "Check the path"}, 422)
 
 
 @cache
