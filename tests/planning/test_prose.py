@@ -84,7 +84,7 @@ def test_what_a_person_set_is_stated_as_such_also_where_it_is_none(made):
 def test_what_is_off_is_listed_without_reasons(made):
     text = plan_prose.write_prose(made)
     assert re.search(r"Off or not set: shear, elastic, .*, mixup, cutmix", text)
-    assert "Off or not set: absent, frames, interval, time unit, shape, cascade, prompts." in text
+    assert "Off or not set: absent, frames, interval, time unit, shape, around, stain, cascade, prompts." in text
     assert "still images" not in text
 
 

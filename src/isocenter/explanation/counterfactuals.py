@@ -164,7 +164,7 @@ def changeable_preprocessing(model: Model) -> Preprocessing:
     Raises UsageError for a foreign model, a cascade and a model of clips, which have no counterfactuals.
     """
     preprocessing = model.preprocessing
-    if not isinstance(preprocessing, Preprocessing) or model.first is not None or preprocessing.frames is not None:
+    if not isinstance(preprocessing, Preprocessing) or model.first is not None or preprocessing.moments > 1:
         raise UsageError("foreign models, cascades and clips have no counterfactuals", WHERE, "Leave it out")
     return preprocessing
 

@@ -297,7 +297,7 @@ def conversion_between(normalisation: Normalisation, target: Normalisation) -> C
 def channel_conversions(common: Sequence[Normalisation], preprocessing: Preprocessing) -> list[Conversion]:
     """The conversion of each channel of a member's network; numbers of labels stay as they are."""
     pairs = zip(common, preprocessing.normalisation, strict=True)
-    converted = [conversion_between(given, scale) for given, scale in pairs for _ in range(preprocessing.frames or 1)]
+    converted = [conversion_between(given, scale) for given, scale in pairs for _ in range(preprocessing.moments)]
     return [*converted, *[Conversion()] * (preprocessing.cascade is not None)]
 
 

@@ -284,14 +284,16 @@ class Model:
         """Return one prediction per frame, each made when it is asked for: of a film or of any source of frames.
 
         frames: a film (a path is read first), images, or arrays (channels, rows, columns)
-        The stream's `latency` has p50 and p99. No frame is kept, so their number has no limit.
+        The stream's `latency` has p50 and p99. No frame is kept, so their number has no limit; but for a model that
+        sees frames around each, whose results are late by the stream's `delay`, in frames.
         """
         match frames:
             case str() | Path():
                 frames = prediction_layers.split_frames(*subject_image(file_formats.read(frames)))
             case Image():
                 frames = prediction_layers.split_frames(*subject_image(frames))
-        return FrameStream(partial(self.predict, request=request), self.preprocessing.channels, frames)
+        predict, delay = partial(self.predict, request=request), self.preprocessing.around
+        return FrameStream(predict, self.preprocessing.channels, frames, delay=delay)
 
     def flips(self, mirror: bool | None = None) -> tuple[int, ...]:
         """Axes along which the network also sees windows mirrored; PlanError where that contradicts anatomy."""

@@ -271,19 +271,43 @@ class FrameStream:
 
     predict:  of a frame as an image
     channels: of the model, for frames that are arrays (channels, *spatial)
+    delay:    frames by which a result is late, because the network also sees those after its own
     """
 
     predict: Callable[[Image], Prediction]
     channels: tuple[str, ...]
     frames: Iterable[Image | Array]
     latency: Latency = field(default_factory=Latency)
+    delay: int = 0
 
     def __iter__(self) -> Iterator[Prediction]:
-        for frame in self.frames:
+        images = (_image_of(frame, self.channels) for frame in self.frames)
+        for image in images if not self.delay else _with_neighbours(images, self.delay):
             started = time.perf_counter()
-            prediction = self.predict(_image_of(frame, self.channels))
+            prediction = self.predict(image)
             self.latency.add(time.perf_counter() - started)
             yield prediction
+
+
+def _with_neighbours(images: Iterable[Image], around: int) -> Iterator[Image]:
+    """The images of a film, each once so many after it have come, with those before and after it."""
+    held, first = list[Image](), 0  # `first` is the number of the oldest that is held
+    count = 0
+    for count, image in enumerate(images, start=1):
+        held.append(image)
+        if count > around:
+            yield _beside(held, count - 1 - around - first)
+        while len(held) > 2 * around:
+            del held[0]
+            first += 1
+    for number in range(max(0, count - around), count):
+        yield _beside(held, number - first)
+
+
+def _beside(held: Sequence[Image], place: int) -> Image:
+    """An image with those that are held around it."""
+    frames = [one.data for one in held]
+    return replace(held[place], neighbours=lambda step: frames[min(max(place + step, 0), len(frames) - 1)])
 
 
 def _image_of(frame: Image | Array, channels: tuple[str, ...]) -> Image:

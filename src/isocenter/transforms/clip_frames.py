@@ -78,6 +78,18 @@ def thin_clip(image: Image, chosen: Sequence[int]) -> Image:
     return replace(image, pixels=np.concatenate([parts[n] for n in chosen], axis=1), times=times)
 
 
+def with_frames_around(image: Image, around: int) -> Image:
+    """A frame of a clip with so many before and after it, (channels, 2 around + 1, *spatial); of a still image itself.
+
+    What has no neighbours is taken for a film that does not move.
+    """
+    if not around or image.frames is not None:
+        return image
+    steps = range(-around, around + 1)
+    beside = [image.data if step == 0 or image.neighbours is None else image.neighbours(step) for step in steps]
+    return replace(image, pixels=np.stack(beside, axis=1), times=None, neighbours=None)
+
+
 def frames_as_channels(data: Array, frames: int | None) -> Array:
     """(channels, frames, *spatial) as (channels * frames, *spatial), the frames of the first channel first."""
     return data if frames is None else data.reshape(-1, *data.shape[2:])

@@ -183,6 +183,33 @@ class SlideLevel:
         return self.pixels.shape[1:]
 
 
+@dataclass(eq=False)
+class HeldFrames:
+    """Frames of a film that is read in order, held as long as those after them may ask for them.
+
+    shape: (*spatial); count: of all frames; reach: as far back as any frame has asked
+    """
+
+    read: Reader
+    shape: tuple[int, ...]
+    count: int
+    reach: int = 0
+    held: dict[int, Array] = field(default_factory=dict)
+
+    def read_frame(self, number: int) -> Array:
+        """(channels, *spatial) of a frame."""
+        if number not in self.held:
+            region = (slice(None), slice(number, number + 1), *(slice(0, size) for size in self.shape))
+            self.held[number] = np.asarray(self.read(region))[:, 0]
+        self.held = {n: one for n, one in self.held.items() if n >= number - 2 * self.reach}
+        return self.held[number]
+
+    def frame_beside(self, number: int, step: int) -> Array:
+        """The frame so many after another one."""
+        self.reach = max(self.reach, abs(step))
+        return self.read_frame(min(max(number + step, 0), self.count - 1))
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """Numbers on a grid.
@@ -200,6 +227,8 @@ class Image:
               those in which channels differ stand under `OF_CHANNELS`, {channel: {fact: value}}
     levels:   of a slide, the finest first, whose pixels are `pixels`; empty of any other image, and of one with
               other pixels than those of its file
+    neighbours: of one frame of a clip, the frame so many further on (negative: before), (channels, *spatial); beyond
+              an end that at the end
     """
 
     pixels: Array | Deferred
@@ -213,6 +242,7 @@ class Image:
     facts: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = None
     levels: tuple[SlideLevel, ...] = ()
+    neighbours: Callable[[int], Array] | None = None
 
     def __post_init__(self) -> None:
         if self.levels and self.levels[0].pixels is not self.pixels:
@@ -253,16 +283,15 @@ class Image:
 
     def frame(self, number: int) -> Image:
         """One of its frames as a still image, read when it is asked for."""
-        return self._still(self.pixels.__getitem__, number)
+        return self._still(HeldFrames(self.pixels.__getitem__, self.geometry.shape, self.frames or 0), number)
 
     def still_frames(self) -> Iterator[Image]:
         """Each of its frames as a still image, one after the other: of a film none is decoded twice."""
-        read = self.reader()
-        return (self._still(read, number) for number in range(self.frames or 0))
+        held = HeldFrames(self.reader(), self.geometry.shape, self.frames or 0)
+        return (self._still(held, number) for number in range(self.frames or 0))
 
-    def _still(self, read: Reader, number: int) -> Image:
-        region = (slice(None), slice(number, number + 1), *(slice(0, size) for size in self.geometry.shape))
-        return replace(self, pixels=np.asarray(read(region))[:, 0], times=None)
+    def _still(self, held: HeldFrames, number: int) -> Image:
+        return replace(self, pixels=held.read_frame(number), times=None, neighbours=partial(held.frame_beside, number))
 
     @property
     def data(self) -> Array:

@@ -35,7 +35,7 @@ from isocenter.values import CaseRow, Cell, Label
 FIXED_AND_MOVING = {"fixed", "moving"}
 DRAWINGS = frozenset({"voc", "yolo", "labelme", "qupath", "cvat", "mot", "via", "coco", "box_table"})
 # What a cell can mean of a file, and the columns of such cells.
-PARTS = ("frame", "row", "series", "drawn", "report", BY_TABLE, BY_MAP, *sorted(DRAWINGS))
+PARTS = ("frame", "film", "row", "series", "drawn", "report", BY_TABLE, BY_MAP, *sorted(DRAWINGS))
 PATHS = frozenset({"image", "mask", "instances", "boxes", TARGET})
 
 

@@ -184,7 +184,7 @@ def check_mixing(settings: PlanSettings) -> None:
     mixing = [name for name in ("mixup", "cutmix") if getattr(settings.augmentation, name) > 0]
     if mixing and settings.training.fairness in ("reweigh", "group_dro", "adversarial"):
         raise PlanError("an image mixed from two people belongs to no group", f"augmentation.{mixing[0]}", "Give 0")
-    coloured = tuple(settings.preprocessing.channels) == COLOUR and not settings.preprocessing.frames
+    coloured = tuple(settings.preprocessing.channels) == COLOUR and settings.preprocessing.moments == 1
     if settings.augmentation.colour and not coloured:
         problem = f"hue and saturation are those of {', '.join(COLOUR)}, and the images have other channels"
         raise PlanError(problem, "augmentation.colour", "Give 0")

@@ -62,6 +62,7 @@ def preprocessing_decisions(
         "unit": _unit(fingerprint),
         "shape": grid.shape,
         "aspect": away["aspect"],
+        "around": Decision(0, "each frame is seen alone; --set preprocessing.around=2 adds two before and after it"),
         "stain": Decision("none", "it was not asked for; --set preprocessing.stain=macenko brings dyes to a reference"),
         "tissue": Decision("otsu", "it matters only for slides, of which glass is not predicted", OTSU),
         "order": Decision("linear", "it does not overshoot beside sharp edges"),

@@ -385,6 +385,7 @@ class MonaiTransforms:
 
     unit = MM
     frames = None
+    around, moments = 0, 1
     interval = None
     reduction = 1.0
     cascade = None

@@ -112,7 +112,7 @@ def noise_images(model: Model) -> Iterable[Image]:
     shape = tuple(larger[axis] for axis in upright)
     for seed in range(SEEDED):
         rng = np.random.default_rng(seed)
-        count = len(preprocessing.channels) * (preprocessing.frames or 1)
+        count = len(preprocessing.channels) * preprocessing.moments
         voxels = rng.normal(100, 40, (count, *shape))
         for axis in range(1, ndim + 1):  # neighbours are alike, as in images
             voxels = (voxels + np.roll(voxels, 1, axis) + np.roll(voxels, 2, axis)) / 3
@@ -121,6 +121,10 @@ def noise_images(model: Model) -> Iterable[Image]:
         affine = np.diag([*(steps[axis] for axis in upright), 1.0])
         geometry = Geometry(shape, affine, unit=preprocessing.unit)
         geometry = Geometry.of_pixels(shape) if ndim < 3 and not spacing else geometry
+        if preprocessing.around:
+            clip = Image(data.reshape(-1, preprocessing.moments, *shape), geometry, preprocessing.modality)
+            yield replace(clip.frame(preprocessing.around), channels=preprocessing.channels)
+            continue
         if preprocessing.frames is None:
             yield Image(data, geometry, preprocessing.modality, preprocessing.channels)
             continue

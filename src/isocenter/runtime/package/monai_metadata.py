@@ -213,13 +213,13 @@ def _input(model: Model) -> dict[str, Any]:
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": preprocessing.shape is None,
-        "channel_def": _number_names([*_inputs(preprocessing.channels, preprocessing.frames), *marks]),
+        "channel_def": _number_names([*_inputs(preprocessing.channels, preprocessing.moments), *marks]),
     }
 
 
-def _inputs(channels: Sequence[str], frames: int | None) -> list[str]:
+def _inputs(channels: Sequence[str], frames: int) -> list[str]:
     """The channels, those of a clip frame by frame."""
-    if frames is None:
+    if frames == 1:
         return list(channels)
     return [f"{name}, frame {number}" for name in channels for number in range(frames)]
 

@@ -176,6 +176,7 @@ class NNUNetPreprocessing:
     ndim = 3
     unit = MM
     frames = None
+    around, moments = 0, 1
     interval = None
     shape = None
     reduction = 1.0

@@ -44,6 +44,7 @@ class Preprocessing:
     interval: from one of them to the next, in `time_unit`: of a shorter clip the last are not there, which is NaN; None
               spreads them evenly over each clip, whatever it lasts
     time_unit: "s", or "frame" where nothing says when frames were taken
+    around:   frames before and after each frame of a clip, as further channels; at its ends the last one again
     border:   share of each axis that is cut away at either end, after the crop
     smallest: the padded shape is at least this
     order:    interpolation of intensities
@@ -108,9 +109,15 @@ class Preprocessing:
     stain: Annotated[
         Literal["none", "macenko"], Sentence("Stains are normalised by {value}", "Stains are not normalised")
     ] = "none"
+    around: Annotated[
+        int, Sentence("The network also sees {value} frames before and after each frame", "It sees frames one by one")
+    ] = 0
     slicewise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        if self.around < 0 or (self.around and self.frames is not None):
+            problem = f"{self.around} frames around each, where the network sees {self.frames or 1} of a clip"
+            raise PlanError(problem, "preprocessing.around", "Give 0 or more, and none for a model of whole clips")
         if not 1 <= self.reduction < math.inf:
             problem = f"images cannot be brought down by a factor of {self.reduction}"
             raise PlanError(problem, "preprocessing.reduction", "Give a number from 1 on")
@@ -131,7 +138,12 @@ class Preprocessing:
     @property
     def inputs(self) -> int:
         """Channels of the network: one a channel and frame, and those of what is marked in the image."""
-        return len(self.channels) * (self.frames or 1) + self.marks
+        return len(self.channels) * self.moments + self.marks
+
+    @property
+    def moments(self) -> int:
+        """Frames that the network sees at once; 1 of still images."""
+        return self.frames or 2 * self.around + 1
 
     @property
     def marks(self) -> int:
@@ -176,11 +188,11 @@ class Preprocessing:
         """
         slots = self._slots(image, where)
         image = image if slots is None else clip_frames.thin_clip(image, [one for one in slots if one is not None])
-        image = self._match_colours(image)
+        image = clip_frames.with_frames_around(self._match_colours(image), self.around)
         places = self._places(image, where)
         image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
         self._refuse_brighter(image, where)
-        data, valid = (clip_frames.frames_as_channels(one, self.frames) for one in (image.data, image.valid))
+        data, valid = (clip_frames.frames_as_channels(one, image.frames) for one in (image.data, image.valid))
         geometry, squeezed = image.geometry, self._flat_axis(image.geometry, where)
         if squeezed is not None:
             data, valid = data.squeeze(squeezed + 1), valid.squeeze(squeezed + 1)
@@ -240,7 +252,7 @@ class Preprocessing:
 
     def open_image(self, image: Image, where: str) -> tuple[RegionSource, GridTrace]:
         """The same as a call, but of a large image only what is asked for is made, and it is never held."""
-        if self.frames is not None:
+        if self.moments > 1 or self.frames is not None:
             return self(image, where)
         image = self._match_colours(image)
         if self.ndim != image.geometry.ndim or 4 * math.prod(image.shape) < STREAMED_BYTES:
@@ -346,7 +358,7 @@ class Preprocessing:
         return places
 
     def _check(self, image: Image, where: str) -> None:
-        if image.frames is not None and self.frames is None:
+        if image.frames is not None and self.frames is None and not (self.around and image.frames == self.moments):
             raise GeometryError(
                 f"has {image.frames} frames on a fourth axis", where, "Give one volume (volume=..., one file per frame)"
             )

@@ -320,6 +320,14 @@ class PreprocessingKind(ImageSteps, Protocol):
         """The number of frames of a clip that are looked at, as further channels; None for still images."""
 
     @property
+    def around(self) -> int:
+        """The number of frames before and after each frame of a clip that are further channels."""
+
+    @property
+    def moments(self) -> int:
+        """The number of frames that the network sees at once; 1 of still images."""
+
+    @property
     def interval(self) -> float | None:
         """The time from one frame that is looked at to the next; None where they are spread evenly over each clip."""
 

@@ -50,7 +50,7 @@ class SquarePreprocessing:
     channels, ndim, order_of_axes, unit, reduction = COLOUR, 2, (0, 1), MM, 1.0
     slicewise, absent, tissue = True, (), "none"
     spacing = frames = interval = cascade = None
-    marks = 0
+    around, moments, marks = 0, 1, 0
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> SquarePreprocessing:

@@ -81,7 +81,7 @@ def augment_batch(
     if answers is not None:
         targets, taught = targets
     if batch.there is not None:
-        images = blank_absent_images(images, tensors_on_device(batch.there, device), settings.preprocessing.frames or 1)
+        images = blank_absent_images(images, tensors_on_device(batch.there, device), settings.preprocessing.moments)
     context = [] if batch.context is None else [tensors_on_device(batch.context, device)]
     partner, share = None, 1.0
     if kind.mixes:
@@ -130,7 +130,7 @@ def augmented_views(
             scales=settings.preprocessing.colour_scales,
         )
         if present is not None:
-            images = blank_absent_images(images, present, settings.preprocessing.frames or 1)
+            images = blank_absent_images(images, present, settings.preprocessing.moments)
         views.append(replace(moved_batch, images=images, targets=None))
     weak = [replace(moved_batch, targets=None)] if strong else []
     return (*views[:count], *weak, *views[count:])

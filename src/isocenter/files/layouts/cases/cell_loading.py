@@ -55,6 +55,9 @@ def with_modality(image: Image, modality: str | None) -> Image:
     return replace(image, modality=modality) if modality and image.modality == UNKNOWN else image
 
 
+FRAME_NUMBER = re.compile(r"\d+$")
+
+
 def load_frame(path: Path, frame: int, frames: int, options: ReadOptions, modality: str | None = None) -> Image:
     """One frame of a 4D file whose frames are declared to be channels."""
     image = load_image(path, options, modality)
@@ -64,8 +67,27 @@ def load_frame(path: Path, frame: int, frames: int, options: ReadOptions, modali
             str(path),
             "Correct the modality entry of dataset.json",
         )
-    region = (slice(None), slice(frame, frame + 1), *(slice(None),) * image.geometry.ndim)
-    return replace(image, pixels=np.asarray(image.pixels[region])[:, 0], times=None)
+    return image.frame(frame)
+
+
+def load_numbered_frame(path: Path, options: ReadOptions, modality: str | None = None) -> Image:
+    """A frame of a film whose frames are files of one folder, called by their numbers."""
+    stem = FRAME_NUMBER.sub("", path.stem)
+    frames = sorted(
+        (int(number[0]), one)
+        for one in path.parent.iterdir()
+        if one.suffix == path.suffix
+        and (number := FRAME_NUMBER.search(one.stem))
+        and FRAME_NUMBER.sub("", one.stem) == stem
+    )
+    files = [one for _, one in frames]
+    place = files.index(path)
+
+    def frame_beside(step: int) -> Array:
+        """The frame so many files further on."""
+        return load_image(files[min(max(place + step, 0), len(files) - 1)], options, modality).data
+
+    return replace(load_image(path, options, modality), neighbours=frame_beside)
 
 
 def on_axes_of_image(load: Callable[[], Image], first: Callable[[], Image]) -> Image:

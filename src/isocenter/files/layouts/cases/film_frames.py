@@ -59,7 +59,7 @@ class ListedFilm:
     def cell(self, frame: int, modality: str | None) -> Cell:
         """The image of a frame."""
         if self.film is None:
-            return Cell((self.images[frame],), modality=modality)
+            return Cell((self.images[frame],), "film", modality=modality)
         return Cell((self.film,), "frame", f"{frame}/{self.count}", modality=modality)
 
 

@@ -125,6 +125,8 @@ def _image(cell: Cell, options: DatasetOptions) -> Callable[[], Image]:
         case "frame":
             frame, _, frames = cell.key.partition("/")
             return partial(cell_loading.load_frame, path, int(frame), int(frames), options.read, modality)
+        case "film":
+            return partial(cell_loading.load_numbered_frame, path, options.read, modality)
         case "row":
             array, _, row = cell.key.rpartition("/")
             return partial(medmnist.load_row, path, array, int(row), modality or "unknown", options.read.orientation)
