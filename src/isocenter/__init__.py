@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "IsocenterError",
     "__version__",
+    "accept",
     "adopt",
     "backup",
     "calibrate",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from isocenter.files.transform_file import read_transform, write_transform
     from isocenter.runtime.model_files import load
     from isocenter.transforms.operators.operator_kinds import operator
+    from isocenter.verbs.accept import accept
     from isocenter.verbs.adopt import adopt
     from isocenter.verbs.audit import export_audit, verify_audit
     from isocenter.verbs.backup import backup

@@ -34,6 +34,7 @@ ENDS: Mapping[str, Callable[[Any, Any], None]] = {
     "document verify": terminal.refuse_outdated,
     "document trace": terminal.refuse_untraced,
     "change check": terminal.refuse_change,
+    "accept": terminal.refuse_acceptance,
 }
 # Commands that speak, ask or wait at the terminal, in place of their verb.
 DIALOGUES: Mapping[str, Callable[..., Any]] = {

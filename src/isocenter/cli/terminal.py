@@ -68,6 +68,13 @@ def refuse_change(result: Any, values: Mapping[str, Any]) -> None:
         raise PartlyFailedError(f"the change is {result.verdict}", str(values["new"]), remedy)
 
 
+def refuse_acceptance(result: Any, values: Mapping[str, Any]) -> None:
+    """Exit with 1 for a model that was not accepted."""
+    if not result.is_accepted:
+        remedy = "Keep it from patients, or agree on another model"
+        raise PartlyFailedError(f"the model is {result.verdict}", str(values["model"]), remedy)
+
+
 def refuse_untraced(result: Any, values: Mapping[str, Any]) -> None:
     """Exit with 1 for requirements that nothing shows."""
     if result.broken:

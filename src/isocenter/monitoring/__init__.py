@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.monitoring import (
+        acceptance_plan,
         alerting,
         case_stream,
         change_plan,

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from isocenter import errors
 from isocenter.errors import IntegrityError, OutputError, PlanError, UsageError
@@ -95,30 +95,60 @@ class ChangePlan:
         return None
 
 
+class LockedPlan(Protocol):
+    """A plan by which a locked set is looked at: its file, its SHA-256, and how many looks there may be."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file."""
+
+    @property
+    def where(self) -> str:
+        """The file."""
+
+    @property
+    def evaluations(self) -> int:
+        """How many looks there may be."""
+
+    @property
+    def alpha_of_look(self) -> float:
+        """The level of one look, two-sided."""
+
+
+def read_plan_file(path: Path, page: str) -> tuple[dict[str, Any], str]:
+    """What a plan in TOML states, and its SHA-256. Raises PlanError for a file that cannot be read; page: shows one."""
+    try:
+        content = path.read_bytes()
+        return tomllib.loads(content.decode()), hashlib.sha256(content).hexdigest()
+    except OSError as error:
+        raise PlanError(f"cannot be read: {error.strerror}", str(path), f"Write it as {page} shows") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"is not TOML ({error})", str(path), f"Write it as {page} shows") from error
+
+
+def acceptance_rules(rows: Sequence[Mapping[str, Any]]) -> tuple[Acceptance, ...]:
+    """The rules that rows of [[acceptance]] state."""
+    listed = ("against", "groups")
+    return tuple(
+        Acceptance(**{"label": ALL, **row, **{name: tuple(row.get(name, ())) for name in listed}}) for row in rows
+    )
+
+
 def read_change_plan(path: Path, metrics: Collection[str] = ()) -> ChangePlan:
     """The plan in a file.
 
     metrics: that the model's evaluation has; empty where it has none
     Raises PlanError for a file that cannot be read, and for the first thing that a check could not execute.
     """
-    try:
-        content = path.read_bytes()
-        stated = tomllib.loads(content.decode())
-    except OSError as error:
-        raise PlanError(f"cannot be read: {error.strerror}", str(path), "Give a change-plan.toml") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        remedy = "Write it as docs/how-to/change.md shows"
-        raise PlanError(f"is not TOML ({error})", str(path), remedy) from error
+    stated, sha256 = read_plan_file(path, "docs/how-to/change.md")
     refuse_change_plan(stated, metrics, str(path))
-    rules = [{"label": ALL, **row} for row in stated["acceptance"]]
-    listed = ("against", "groups")
     return ChangePlan(
         stated["approved"],
         {row["name"]: tuple(row["may_change"]) for row in stated["modification"]},
-        tuple(Acceptance(**{**row, **{name: tuple(row.get(name, ())) for name in listed}}) for row in rules),
+        acceptance_rules(stated["acceptance"]),
         float(stated["evidence"]["alpha"]),
         int(stated["evidence"]["evaluations"]),
-        hashlib.sha256(content).hexdigest(),
+        sha256,
         str(path),
         stated.get("retrain", {}),
     )
@@ -129,7 +159,7 @@ def refuse_change_plan(plan: Mapping[str, Any], metrics: Collection[str], where:
 
     metrics: that the model's evaluation has; empty where it has none
     """
-    _refuse_unknown(plan, {*TOP, "retrain", "bound"}, where)
+    refuse_unknown(plan, {*TOP, "retrain", "bound"}, where)
     for key, kind in TOP.items():
         if not isinstance(plan.get(key), kind) or isinstance(plan.get(key), bool):
             raise PlanError(
@@ -139,25 +169,26 @@ def refuse_change_plan(plan: Mapping[str, Any], metrics: Collection[str], where:
         raise PlanError(f"version {plan['version']} is not known", where, "Write version = 1")
     if not re.fullmatch(r"[0-9a-f]{64}", plan["approved"]):
         raise PlanError("approved is no SHA-256", where, "Give that of the approved package's manifest.json")
-    _refuse_no_rows(plan["modification"], "modification", where)
-    _refuse_no_rows(plan["acceptance"], "acceptance", where)
+    refuse_no_rows(plan["modification"], "modification", where)
+    refuse_no_rows(plan["acceptance"], "acceptance", where)
     for row in plan["modification"]:
         _refuse_modification(row, where)
     for row in plan["acceptance"]:
-        _refuse_acceptance(row, metrics, where)
+        refuse_acceptance(row, metrics, where)
     _refuse_evidence(plan["evidence"], where)
     _refuse_retrain(plan.get("retrain", {}), [row["name"] for row in plan["modification"]], where)
     for row in plan.get("bound", []):
         _refuse_types(row, BOUND, "bound", where)
 
 
-def _refuse_no_rows(rows: Sequence[Any], name: str, where: str) -> None:
+def refuse_no_rows(rows: Sequence[Any], name: str, where: str) -> None:
+    """PlanError for a plan without any table of this name."""
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         raise PlanError(f"has no [[{name}]]", where, f"State one [[{name}]] at least")
 
 
 def _refuse_modification(row: Mapping[str, Any], where: str) -> None:
-    _refuse_unknown(row, {"name", "may_change", "because"}, where)
+    refuse_unknown(row, {"name", "may_change", "because"}, where)
     allowed = row.get("may_change")
     if not row.get("name") or not isinstance(allowed, list) or not allowed:
         raise PlanError("a modification needs name and may_change", where, f"Name parts of {', '.join(SECTIONS)}")
@@ -166,8 +197,9 @@ def _refuse_modification(row: Mapping[str, Any], where: str) -> None:
             raise PlanError(f"{row['name']}: {part!r} is no part of a model", where, f"Use {', '.join(SECTIONS)}")
 
 
-def _refuse_acceptance(row: Mapping[str, Any], metrics: Collection[str], where: str) -> None:
-    _refuse_unknown(row, ACCEPTANCE, where)
+def refuse_acceptance(row: Mapping[str, Any], metrics: Collection[str], where: str) -> None:
+    """PlanError for a rule of acceptance that could not be applied; metrics: as `refuse_change_plan` has them."""
+    refuse_unknown(row, ACCEPTANCE, where)
     metric, rule = row.get("metric"), row.get("rule")
     if not isinstance(metric, str) or not isinstance(row.get("label", ALL), str):
         raise PlanError("an acceptance needs a metric and a label in words", where, 'Write metric = "auroc"')
@@ -191,7 +223,7 @@ def _refuse_acceptance(row: Mapping[str, Any], metrics: Collection[str], where: 
 
 
 def _refuse_evidence(evidence: Mapping[str, Any], where: str) -> None:
-    _refuse_unknown(evidence, {"alpha", "evaluations"}, where)
+    refuse_unknown(evidence, {"alpha", "evaluations"}, where)
     alpha, looks = evidence.get("alpha"), evidence.get("evaluations")
     if not isinstance(alpha, float) or not 0 < alpha < 1:
         raise PlanError(f"alpha is {alpha!r}", where, "Write a number between 0 and 1")
@@ -211,7 +243,7 @@ def _refuse_retrain(retrain: Any, names: Sequence[str], where: str) -> None:
 def _refuse_types(table: Any, kinds: Mapping[str, type], name: str, where: str) -> None:
     if not isinstance(table, Mapping):
         raise PlanError(f"{name} is no table", where, "Write it as docs/how-to/change.md shows")
-    _refuse_unknown(table, kinds, where)
+    refuse_unknown(table, kinds, where)
     for key, value in table.items():
         wanted = kinds[key]
         is_number = wanted is float and isinstance(value, int | float)
@@ -220,7 +252,8 @@ def _refuse_types(table: Any, kinds: Mapping[str, type], name: str, where: str) 
             raise PlanError(f"{name}.{key} is no {wanted.__name__}", where, "Write it as docs/how-to/change.md shows")
 
 
-def _refuse_unknown(table: Mapping[str, Any], known: Collection[str], where: str) -> None:
+def refuse_unknown(table: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """PlanError for a key that is not known."""
     if unknown := sorted(set(table) - set(known)):
         raise PlanError(f"{unknown[0]!r} is not known", where, f"Use {', '.join(sorted(known))}")
 
@@ -240,7 +273,7 @@ def machine_ledger(data: str) -> Path:
     return cache.cache_folder() / "looks" / f"{data}{LEDGER}"
 
 
-def count_look(place: Path, plan: ChangePlan, data: str, look: Mapping[str, Any]) -> int:
+def count_look(place: Path, plan: LockedPlan, data: str, look: Mapping[str, Any]) -> int:
     """Count a look before anything is scored, and say which it is, from 1.
 
     place: the locked set, whose ledger goes with it; another one knows it by its hash `data` on this machine
@@ -281,7 +314,7 @@ def is_noted(plan: str, data: str, check: str) -> bool:
     return {"plan": plan, "data": data, "check": check} in _entries(machine_ledger(data))
 
 
-def _refuse(looks: list[dict[str, Any]], plan: ChangePlan, data: str, place: Path) -> None:
+def _refuse(looks: list[dict[str, Any]], plan: LockedPlan, data: str, place: Path) -> None:
     for look in looks:
         if look["plan"] != plan.sha256:
             problem = "was edited after the locked set was looked at"
@@ -294,7 +327,7 @@ def _refuse(looks: list[dict[str, Any]], plan: ChangePlan, data: str, place: Pat
         raise _spent(plan, place)
 
 
-def _spent(plan: ChangePlan, place: Path) -> UsageError:
+def _spent(plan: LockedPlan, place: Path) -> UsageError:
     problem = f"has had {errors.count_phrase(plan.evaluations, 'look')}, all that the plan allows"
     return UsageError(problem, str(place), "Lock a new set, with patients who tested no model")
 

@@ -18,7 +18,7 @@ from isocenter.evaluation.significance import margins
 from isocenter.evaluation.significance.testing import DifferenceTest
 from isocenter.lazy import stats
 from isocenter.monitoring.case_stream import CONCEPT
-from isocenter.monitoring.change_plan import AT_LEAST, NON_INFERIOR, Acceptance, ChangePlan
+from isocenter.monitoring.change_plan import AT_LEAST, NON_INFERIOR, Acceptance, ChangePlan, LockedPlan
 from isocenter.values import Estimate
 
 UNJUDGED = "cannot be judged"
@@ -115,7 +115,7 @@ def part_rows(parts: Sequence[str], plan: ChangePlan, against: str) -> Iterator[
 
 
 def judge_rule(
-    rule: Acceptance, estimate: Estimate, test: DifferenceTest | None, plan: ChangePlan, *, more: bool, where: str
+    rule: Acceptance, estimate: Estimate, test: DifferenceTest | None, plan: LockedPlan, *, more: bool, where: str
 ) -> ChangeRow:
     """Whether a rule of acceptance holds.
 
@@ -123,7 +123,7 @@ def judge_rule(
     test:     of the new model less the one that it is compared with; None for the rule at_least
     more:     whether more of the metric is better
     where:    in words: against which model, in which group
-    A rule holds at the level of one look, `ChangePlan.alpha_of_look`; one-sided at half of it. What cannot be judged,
+    A rule holds at the level of one look, `alpha_of_look`; one-sided at half of it. What cannot be judged,
     as of too few patients, does not hold.
     Models that no patient tells apart have no interval: by Clopper and Pearson so many patients exclude that the models
     answer more than a share of patients otherwise, and this share has to lie within the margin of a ratio.

@@ -207,6 +207,7 @@ COMMANDS = (
     Command("register", images.RegisterOptions, named_by="moving"),
     Command("register frames", images.RegisterFramesOptions, "register_frames"),
     Command("view", images.ViewOptions, is_json=False),
+    Command("accept", records.AcceptOptions, is_long=True, seals=True),
     Command("serve", node.ServeOptions, is_json=False, is_own=True),
     Command("route", node.RouteOptions, forms=ROUTE_FORMS, reads=True),
     Command("monitor", node.MonitorOptions, is_long=True),

@@ -93,6 +93,22 @@ class CheckChangeOptions(ReadingOptions):
 
 
 @dataclass(frozen=True)
+class AcceptOptions(ReadingOptions):
+    """Test MODEL at a site by an agreed plan, once. First lock the plan with the cases (--lock)."""
+
+    model: Annotated[str | Path, Flag("The package that shall answer here.", "MODEL")]
+    data: Annotated[str | Path, Flag("Labelled cases of the site. A ledger next to them counts the look.", "SITE_DATA")]
+    _: KW_ONLY
+    plan: Annotated[str | Path, Flag("What was agreed: docs/how-to/accept.md shows one.", "ACCEPTANCE.toml")]
+    lock: Annotated[bool, Flag("Only lock the plan with the cases, in ACCEPTANCE.toml.lock.")] = False
+    out: Out = None
+    overwrite: Overwrite = False
+    device: Device = "auto"
+    threads: Threads = None
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
 class ProposeChangeOptions:
     """Propose to train anew where a trigger of the plan has fired. Nothing is trained."""
 

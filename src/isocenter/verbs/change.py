@@ -172,8 +172,8 @@ def check_change(options: CheckChangeOptions) -> ChangeCheck:
         verb_results.refuse_taken(target, options.overwrite, (CHANGE_RECORD, REPORT))
     agreed = change_plan.read_change_plan(Path(options.plan))
     with ExitStack() as stack:
-        current, changed = (stack.enter_context(_open_package(Path(one))) for one in (options.old, options.new))
-        origin = None if options.approved is None else stack.enter_context(_open_package(Path(options.approved)))
+        current, changed = (stack.enter_context(open_package(Path(one))) for one in (options.old, options.new))
+        origin = None if options.approved is None else stack.enter_context(open_package(Path(options.approved)))
         before = {APPROVED: _approved_package(agreed, current, origin), CURRENT: current}
         rows, parts = list[ChangeRow](), list[str]()
         for package in _apart(before).values():
@@ -186,12 +186,12 @@ def check_change(options: CheckChangeOptions) -> ChangeCheck:
             note = "The locked set was not looked at: the change is outside the plan."
             return _write_check(ChangeCheck(OUTSIDE, rows, outside, facts, [note], target), {}, options.overwrite)
         task = model_files.load(changed.folder, "cpu").task
-        _refuse_metrics(Path(options.plan), agreed, changed, task)
+        refuse_metrics(agreed.acceptance, agreed.where, changed, task)
         dataset = dataset_reading.open_labelled(Path(options.data), options.reading, task)
         covariates = group_attributes.covariates_by_name(dataset, [case.id for case in dataset])
         if agreed.groups:  # refused before anything is scored
             group_attributes.group_by_attributes(covariates, ",".join(agreed.groups))
-        notes = _refuse_trained(dataset, Path(options.data), [*_apart(before).values(), changed], options.run)
+        notes = refuse_trained(dataset, Path(options.data), [*_apart(before).values(), changed], options.run)
         hashed, now = hashing.dataset_hash(dataset), datetime.now(UTC).isoformat(timespec="seconds")
         look = {"at": now, "old": current.sha256, "new": changed.sha256}
         number = change_plan.count_look(Path(options.data), agreed, hashed, look)
@@ -253,7 +253,7 @@ def propose_change(options: ProposeChangeOptions) -> ChangeProposal:
 
 
 @contextmanager
-def _open_package(path: Path) -> Iterator[CheckedPackage]:
+def open_package(path: Path) -> Iterator[CheckedPackage]:
     """A package, checked against its manifest. Raises UsageError for anything else."""
     with record_files.unpack(path) as folder:
         if not (folder / PACKAGED).is_dir():
@@ -307,17 +307,19 @@ def _with_arrays(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "arrays": arrays}
 
 
-def _refuse_metrics(path: Path, plan: ChangePlan, package: CheckedPackage, task: Task) -> None:
+def refuse_metrics(rules: Sequence[Acceptance], where: str, package: CheckedPackage, task: Task) -> None:
     """PlanError for a metric that an evaluation of the model cannot have, or that has no better side."""
-    stated = {row["metric"] for row in package.record.get("evaluation", ())}
-    change_plan.read_change_plan(path, stated | {metric.name for metric in task.metrics})
-    for rule in plan.acceptance:
+    known = {row["metric"] for row in package.record.get("evaluation", ())} | {one.name for one in task.metrics}
+    for rule in rules:
+        if rule.metric not in known:
+            problem = f"acceptance by {rule.metric!r}, which the evaluation lacks"
+            raise PlanError(problem, where, f"Use {', '.join(sorted(known))}")
         if task.metrics.metric_named(rule.metric).better == "aim":
             problem = f"{rule.metric} is right at a value of its own: neither more nor less of it is better"
-            raise PlanError(problem, plan.where, "Name a metric of which more or less is better")
+            raise PlanError(problem, where, "Name a metric of which more or less is better")
 
 
-def _refuse_trained(
+def refuse_trained(
     dataset: Dataset, data: Path, packages: Sequence[CheckedPackage], run: str | Path | None
 ) -> list[str]:
     """DatasetError where images or patients of training are in the locked set; notes on what nobody knows."""
@@ -425,7 +427,7 @@ def confirm_check(check: Path, current: Path, new: Path) -> str:
     record = record_files.read_json(path, CHANGE_SCHEMA)
     try:
         with ExitStack() as stack:
-            packages = [stack.enter_context(_open_package(one)) for one in (current, new)]
+            packages = [stack.enter_context(open_package(one)) for one in (current, new)]
             _refuse_other_packages(record, packages, path)
             _refuse_broken([ChangeRow(**row) for row in record["rows"]], record["verdict"], path)
             agreed = change_plan.read_change_plan(path.with_name(CHANGE_PLAN))
