@@ -23,7 +23,7 @@ from isocenter.options.command_index import COMMANDS
 mcp = pytest.importorskip("mcp.client.client")
 MCPError = pytest.importorskip("mcp.shared.exceptions").MCPError
 OWN = {"serve", "demo", "cache", "mcp", "studio", "restore", "feedback_import", "change_shadow", "change_split"}
-OWN |= {"change_promote", "change_rollback"}
+OWN |= {"change_promote", "change_rollback", "federate"}
 
 
 @pytest.fixture

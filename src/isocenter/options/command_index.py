@@ -187,7 +187,7 @@ COMMANDS = (
     Command("check", training.CheckOptions),
     Command("plan", training.PlanOptions, forms=PLAN_FORMS),
     Command("train", training.TrainOptions, is_long=True),
-    Command("federate", training.FederateOptions, named_by="out", is_long=True),
+    Command("federate", training.FederateOptions, named_by="out", is_own=True),
     Command("pretrain", training.PretrainOptions, is_long=True),
     Command("evaluate", training.EvaluateOptions, named_by="data", is_long=True),
     Command("compare", training.CompareOptions),
