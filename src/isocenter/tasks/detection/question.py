@@ -145,6 +145,7 @@ class Detection(BoxScoring):
             "in_voxels": Decision(
                 not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"
             ),
+            "positive_percent": Decision(None, "nobody says which cells are positive, and among which they count"),
             **certainties.certainty_decisions(),
             **covering_results.risk_decisions("covering boxes may miss a tenth of those of a case on average"),
         }
