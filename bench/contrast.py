@@ -1,7 +1,7 @@
 """Any contrast: registration across contrasts, frames that change, and networks that learn from label maps alone.
 
     python bench/contrast.py --out DIR --record
-    python bench/contrast.py --out DIR --parts learnt --minutes 12
+    python bench/contrast.py --out DIR --parts learnt --steps 2000
 
 rigid:   T1-like heads on T2-, CT- and PET-like ones, drawn from label maps at 2 mm, moved by up to 30 mm and 20 degrees
 apart:   images that cannot be registered: of another organ, of noise, with a tenth of overlap
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--minutes", type=float, default=4.0, help="of each training")
+    parser.add_argument("--steps", type=int, default=300, help="of each training, two patches a step")
     parser.add_argument("--pairs", type=int, default=6, help="of drawn heads")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--pictures", type=Path, help="draw the pictures of docs/how-to/contrast.md into this folder")
@@ -77,7 +77,7 @@ def main() -> None:
     text = "\n".join(["| what | figure |", "|---|---|", *lines])
     print(text)
     if given.record:
-        record("contrast", "Any contrast", text, {"rows": rows, "minutes": given.minutes, "pairs": given.pairs})
+        record("contrast", "Any contrast", text, {"rows": rows, "steps": given.steps, "pairs": given.pairs})
 
 
 def head(number: int) -> tuple[np.ndarray, Geometry]:
@@ -296,7 +296,11 @@ def trained(given: argparse.Namespace, source: str) -> dict[str, Any]:
             (place / "data" / folder).mkdir(parents=True, exist_ok=True)
             shutil.copy2(DATA / "hippocampus" / folder / path.name, place / "data" / folder)
     run = isocenter.train(
-        place / "data", out=place / "run", minutes=given.minutes, labels="1=anterior,2=posterior", device="cpu"
+        place / "data",
+        out=place / "run",
+        labels="1=anterior,2=posterior",
+        device="cpu",
+        assignments={"training.steps": given.steps, "training.batch": 2, "training.validations": 3},
     )
     model, figures = isocenter.load(run.out), dict[str, Any]()
     for name, change in CHANGES.items():

@@ -102,7 +102,7 @@ def draw_images(
     keys = [int(rng.integers(2**63)) for rng in generators]
     rngs = [random_draws.child_generator(key, channel) for key in keys for channel in range(labels.shape[1])]
     maps = labels.reshape(-1, *labels.shape[2:]).long()
-    seen = [None] * len(maps) if images is None else list(images.reshape(maps.shape))
+    seen: list[Tensor | None] = [None] * len(maps) if images is None else list(images.reshape(maps.shape))
     scaled = np.asarray(steps) * maps.shape[1:]
     signals = [
         _paint_labels(_part_background(one, own, scaled, ranges.background, rng), ranges, rng)
@@ -183,7 +183,8 @@ def _lengthen_voxels(
     images: Tensor, steps: Sequence[float], longest: float, generators: Sequence[np.random.Generator]
 ) -> Tensor:
     """Voxels of up to this length along one axis, along all, or as they are, then read on the old grid again."""
-    spatial, changed = images.shape[2:], []
+    spatial = images.shape[2:]
+    changed: list[Tensor] = []
     for image, rng in zip(images, generators, strict=True):
         chance, axis, length = rng.random(), int(rng.integers(len(spatial))), rng.uniform(0, longest)
         coarse = [one == axis or chance > 1 - COARSE for one in range(len(spatial))]

@@ -20,6 +20,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.options.models import PackageOptions
 from isocenter.planning import plan_file
 from isocenter.reading import verb_results
+from isocenter.reading.images_of_maps import NO_IMAGE
 from isocenter.runs import run_folder
 from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.run_folder import NOTES
@@ -103,7 +104,8 @@ class PackagingResult:
             *([] if self.certificate is None else self.certificate.lines),
             *(f"code of {name}: {_in_words(coded)}" for name, coded in self.codes.items()),
         ]
-        return "\n".join(lines if self.estimated else [*lines, "every case was trained on: nothing is estimated"])
+        nothing = "nothing is estimated: no case was scored that the model had not seen"
+        return "\n".join(lines if self.estimated else [*lines, nothing])
 
 
 def _in_words(coded: CodedName) -> str:
@@ -271,7 +273,7 @@ def _limits(run: Path, estimated: bool) -> list[str]:
     record = record_files.read_json(run / NOTES, "isocenter.run")
     verdict = record["verdict"]
     notes = list(dict.fromkeys((*verdict["training"], *verdict["against"], *record["notes"])))
-    nothing = "Every case was trained on: nothing is estimated."
+    nothing = "Nothing is estimated." if NO_IMAGE in notes else "Every case was trained on: nothing is estimated."
     if federated_run.is_job(run):
         return [*notes, *([] if estimated else ["Nothing is estimated."])]
     parts = _parts_in_words(csv_text.read_text_table(run / "split.csv"))
