@@ -41,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=3.0, help="of the training")
+    parser.add_argument("--oracle", type=int, default=UNCHANGED + CHANGED, help="follow-ups that the oracle answers")
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -54,8 +55,8 @@ def main() -> None:
     plain = isocenter.load(run)
     limits = measured_cell(given.out, "repeats", lambda: repeatability(plain, unseen[-REPEATS:]))
     rows = []
-    for by in ("model", "oracle"):
-        for number, case in enumerate(followed):
+    for by, count in (("model", len(followed)), ("oracle", given.oracle)):
+        for number, case in enumerate(followed[:count]):
             shrunk = 0.0 if number < UNCHANGED else 10.0 * (number - UNCHANGED + 1) / CHANGED
             own = {name.removeprefix(f"{by} "): value for name, value in limits.items() if name.startswith(by)}
             model = replace(plain, record={**plain.record, "repeatability": own})

@@ -296,15 +296,15 @@ def _with_neighbours(images: Iterable[Image], around: int) -> Iterator[Image]:
     for count, image in enumerate(images, start=1):
         held.append(image)
         if count > around:
-            yield _beside(held, count - 1 - around - first)
+            yield _with_held(held, count - 1 - around - first)
         while len(held) > 2 * around:
             del held[0]
             first += 1
     for number in range(max(0, count - around), count):
-        yield _beside(held, number - first)
+        yield _with_held(held, number - first)
 
 
-def _beside(held: Sequence[Image], place: int) -> Image:
+def _with_held(held: Sequence[Image], place: int) -> Image:
     """An image with those that are held around it."""
     frames = [one.data for one in held]
     return replace(held[place], neighbours=lambda step: frames[min(max(place + step, 0), len(frames) - 1)])

@@ -86,8 +86,8 @@ def with_frames_around(image: Image, around: int) -> Image:
     if not around or image.frames is not None:
         return image
     steps = range(-around, around + 1)
-    beside = [image.data if step == 0 or image.neighbours is None else image.neighbours(step) for step in steps]
-    return replace(image, pixels=np.stack(beside, axis=1), times=None, neighbours=None)
+    frames = [image.data if step == 0 or image.neighbours is None else image.neighbours(step) for step in steps]
+    return replace(image, pixels=np.stack(frames, axis=1), times=None, neighbours=None)
 
 
 def frames_as_channels(data: Array, frames: int | None) -> Array:
