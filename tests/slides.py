@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import tifffile
 from numpy.typing import NDArray
+from pydicom.uid import generate_uid
 
 GLASS = 242
 Pixels = NDArray[np.uint8]
@@ -56,3 +58,23 @@ def write_tiff(
         for one in further:
             file.write(one, subfiletype=1, **shared)
     return path
+
+
+def write_dicom(folder: Path, levels: Iterable[Pixels], template: Path, *, mm: float = 0.0005, tile: int = 128) -> Path:
+    """A file a level, tiles in the order of PS3.3 C.7.6.17.3 (TILED_FULL); template: any slide in colour."""
+    folder.mkdir(exist_ok=True)
+    for number, pixels in enumerate(levels):
+        dataset = pydicom.dcmread(template)
+        rows, columns = pixels.shape[:2]
+        down, across = -(-rows // tile), -(-columns // tile)
+        padded = np.full((down * tile, across * tile, 3), 255, np.uint8)
+        padded[:rows, :columns] = pixels
+        dataset.Rows = dataset.Columns = tile
+        dataset.NumberOfFrames = down * across
+        dataset.TotalPixelMatrixRows, dataset.TotalPixelMatrixColumns = rows, columns
+        dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [mm * 2**number] * 2
+        dataset.ImageType = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED" if number else "NONE"]
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset.PixelData = padded.reshape(down, tile, across, tile, 3).swapaxes(1, 2).tobytes()
+        dataset.save_as(folder / f"level_{number}.dcm")
+    return folder

@@ -111,6 +111,18 @@ def test_a_dicom_slide_is_read_by_its_tiles(data):
     assert_array_equal(image.pixels[:, 5:25, 12:40], image.data[:, 5:25, 12:40])
 
 
+def test_levels_of_dicom_and_of_tiff_are_alike(tmp_path, data):
+    levels = slides.levels_of(PIXELS, 3)
+    template = data / "dicom" / "files" / "highdicom_sm_image.dcm"
+    dicom = read(slides.write_dicom(tmp_path / "dicom", levels, template))
+    tiff = read(slides.write_tiff(tmp_path / "a.tif", levels))
+    assert dicom.spacing == pytest.approx(tiff.spacing)
+    assert dicom.downsamples == tiff.downsamples
+    for number in range(3):
+        assert_array_equal(dicom.level(number).data, tiff.level(number).data)
+    assert_array_equal(dicom.pixels[:, 120:140, 700:900], tiff.pixels[:, 120:140, 700:900])
+
+
 def test_a_label_map_of_a_slide_is_a_pyramid_that_reads_back_with_its_names(tmp_path):
     image = read(slides.write_tiff(tmp_path / "a.tif", slides.levels_of(np.tile(PIXELS, (2, 2, 1)), 2)))
     values = np.zeros((1400, 1800), np.uint8)
