@@ -37,7 +37,7 @@ def test_names_that_nobody_declares_are_joined_and_sites_without_a_common_one_ar
         site: replace(ONE, classes={}, found={"class": names})
         for site, names in {"a": ("benign", "normal"), "b": ("malign", "normal")}.items()
     }
-    assert [name for _, name in agreement.agree(found).classes["class"]] == ["benign", "malign", "normal"]
+    assert [name for _, name in agreement.agree(found).classes["class"]] == ["benign", "normal", "malign"]
     found["b"] = replace(ONE, classes={}, found={"class": ("cat",)})
     with pytest.raises(DatasetError, match="none of the classes that the others have"):
         agreement.agree(found)

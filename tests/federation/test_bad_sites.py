@@ -17,7 +17,9 @@ from isocenter.federation.exchanges import LocalCarrier, SiteMessage
 from isocenter.federation.federated_job import FederatedJob, RoundState
 from isocenter.federation.federated_run import JobRecord
 from isocenter.federation.pooled_figures import SiteScores
+from isocenter.federation.site import Site
 from isocenter.planning.plan_sections import FederationSettings
+from isocenter.runs.plan_request import PlanRequest
 from isocenter.training.length.schedule import TrainingPace
 from isocenter.values import Estimate, Row
 from isocenter.verbs import federate
@@ -153,3 +155,20 @@ def test_a_job_goes_on_only_with_the_data_that_it_began_with(tmp_path):
     trained.pictures(data, 2, first=20)
     with pytest.raises(IntegrityError, match=r"site a: .*the data have changed"):
         isocenter.federate(resume=tmp_path / "JOB")
+
+
+def test_a_site_of_three_cases_trains_and_sends_no_stand_in(tmp_path):
+    data = trained.pictures(tmp_path / "tiny", 3)
+    tiny = Site("tiny", data, tmp_path / "own", PlanRequest(device="cpu", threads=1), 0.0)
+    assert tiny.answer(SiteMessage("introduce")).facts["found"] == {"class": ("bright", "dark")}
+    asked = SiteMessage("stand-ins", {"min_count": 10, "kinds": ["class"]})
+    assert tiny.answer(asked).facts == {"stand_ins": []}
+    assert list(tiny._parts.values()).count("train") >= 1
+
+
+def test_a_site_answers_nothing_that_it_does_not_know_and_no_round_before_it_has_a_plan(tmp_path):
+    site = Site("a", None, tmp_path, PlanRequest(), 0.0)
+    with pytest.raises(IntegrityError, match="asked for 'send images'"):
+        site.answer(SiteMessage("send images"))
+    with pytest.raises(IntegrityError, match="before it has a plan"):
+        site.answer(SiteMessage("start", {"decisions": {}}))

@@ -31,7 +31,7 @@ class Introduction:
     """What a site says of its data before anything else; no case, no count.
 
     classes:  {kind of reference: (value, name) of each label} that the data set declares, in their order
-    found:    {kind of reference: names} of classes that were only found in cases
+    found:    {kind of reference: names} of classes without an order, which are known by their names alone
     columns:  {role: column} of a table, such as "value:volume"
     """
 
@@ -58,7 +58,11 @@ def introduce(examination: Examination, task: str) -> Introduction:
     """What the site of these cases says; task: the kind of problem that its references are of."""
     dataset, fingerprint = examination.dataset, examination.fingerprint
     stated = {kind: tuple((one.value, one.name) for one in own) for kind, own in dataset.classes.items() if own}
-    named = (kind for kind in sorted(dataset.kinds - stated.keys()) if _are_names(fingerprint.summaries(kind)))
+    found = dict[str, tuple[str, ...]]()
+    for kind in sorted(dataset.kinds):
+        own = [*fingerprint.summaries(kind).values()]
+        if not dataset.ranked and own and all(isinstance(one, str) for one in own):
+            found[kind] = tuple(name for _, name in stated.pop(kind, ())) or tuple(fingerprint.counts(kind))
     kinds = {case.modality for case in fingerprint.cases}
     return Introduction(
         version("isocenter"),
@@ -70,14 +74,10 @@ def introduce(examination: Examination, task: str) -> Introduction:
         dataset.ranked,
         dataset.patients_known,
         stated,
-        {kind: tuple(fingerprint.counts(kind)) for kind in named},
+        found,
         dict(dataset.regions),
         {role: column for role, column in dataset.columns.items() if role.startswith("value:")},
     )
-
-
-def _are_names(summaries: Mapping[str, Any]) -> bool:
-    return bool(summaries) and all(isinstance(one, str) for one in summaries.values())
 
 
 _introduction = TypeAdapter(Introduction)
@@ -96,8 +96,8 @@ def read_introduction(record: Mapping[str, Any], site: str) -> Introduction:
 def agree(sites: Mapping[str, Introduction]) -> Introduction:
     """What all sites have in common; DatasetError names the site that differs, in what, and from whom.
 
-    Labels that a data set declares must be the same in the same order; those that are only found in cases are joined,
-    because a small site need not have all of them.
+    Labels with numbers or an order must be the same at all sites; names of other classes are joined, because a small
+    site need not have all of them.
     """
     first, *others = sorted(sites)
     for site in others:
@@ -126,7 +126,7 @@ def _joined_names(kind: str, sites: Mapping[str, Introduction]) -> tuple[tuple[i
         if rest and not own & rest:
             problem = f"has none of the classes that the others have: {_words(sorted(own))}, not {_words(sorted(rest))}"
             raise DatasetError(problem, site, "Give all sites the same names of classes")
-    return tuple(enumerate(sorted(set[str]().union(*names.values()))))
+    return tuple(enumerate(dict.fromkeys(name for site in sorted(sites) for name in sites[site].found.get(kind, ()))))
 
 
 def _words(value: Any) -> str:

@@ -39,6 +39,7 @@ from isocenter.files.storage import atomic
 from isocenter.lazy import pandas as pd
 from isocenter.planning import PlanSettings, plan_checks, plan_file
 from isocenter.runs.plan_request import PlanRequest
+from isocenter.tasks import task_catalogue
 from isocenter.training.length.schedule import FEWEST_STEPS, TrainingPace
 from isocenter.values import Decision, Plan
 
@@ -133,7 +134,7 @@ class FederatedJob:
     def _plan(self, request: PlanRequest, agreed: Introduction) -> Plan:
         """The plan for stand-ins of all sites' training cases."""
         asked = federation_plan.federation_settings(request.assignments, self.record.rounds)
-        kinds = federation_plan.kinds_learnt(agreed.task)
+        kinds = sorted(task_catalogue.needed_references(agreed.task))
         answers = self._ask_all("stand-ins", {"min_count": asked["federation.min_count"].value, "kinds": kinds})
         groups = {site: stand_ins.read_stand_ins(one.facts["stand_ins"], site) for site, one in answers.items()}
         plan = federation_plan.plan_for_sites(stand_ins.examination_of(groups, agreed), agreed, request, asked)

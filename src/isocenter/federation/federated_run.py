@@ -109,8 +109,7 @@ class JobEnd:
         plan = plan_file.read_plan(self.out / "plan.yaml")
         settings = plan_checks.checked_settings(plan)
         least, metrics = settings.federation.min_count, settings.task.metrics
-        rows, figures = pooled_figures.pool_scores(self.scores, metrics)
-        rows = pooled_figures.without_small_counts(rows, least)
+        rows, figures = pooled_figures.pool_scores(self.scores, metrics, least)
         primary = str(plan["evaluation.primary"])
         sites = pooled_figures.sites_table(figures, least)
         csv_text.write_table(sites, self.out / FEDERATION / SITES)

@@ -14,7 +14,6 @@ from isocenter.quality.dataset_examination import Examination
 from isocenter.runs import plan_request
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.runtime import hardware
-from isocenter.tasks import task_catalogue
 from isocenter.values import BY_HAND, Decision, Plan
 
 SECTION = "federation"
@@ -46,11 +45,6 @@ def federation_settings(assignments: Mapping[str, Any], rounds: int) -> dict[str
     decided = {name: Decision(value, because) for name, value in usual.items()}
     by_hand = {name: Decision(value, BY_HAND) for name, value in asked.items()}
     return decided | {f"{SECTION}.rounds": Decision(rounds, "asked for by --rounds")} | by_hand
-
-
-def kinds_learnt(task: str) -> list[str]:
-    """The kinds of reference whose facts a kind of problem needs."""
-    return sorted(task_catalogue.needed_references(task))
 
 
 def plan_for_sites(

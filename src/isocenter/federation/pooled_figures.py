@@ -14,7 +14,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.scoring.auditing.site_audit import COLUMNS, SiteFigure
 from isocenter.values import Estimate, Row
 
-DRAWS = 2000
+DRAWS, COUNTS = 2000, ("n", "patients")
 
 
 def draws_of_site(rows: Sequence[Row], rng: np.random.Generator) -> dict[int, np.ndarray]:
@@ -44,11 +44,13 @@ class SiteScores:
     sums: Arrays = field(default_factory=dict)
 
 
-def pool_scores(sites: Mapping[str, SiteScores], metrics: Metrics) -> tuple[list[Row], list[SiteFigure]]:
+def pool_scores(
+    sites: Mapping[str, SiteScores], metrics: Metrics, least: int = 1
+) -> tuple[list[Row], list[SiteFigure]]:
     """The figures of all sites' test cases, and each of them by site.
 
     A figure that adds is that of all cases, with an interval of patients drawn within their sites; any other is the
-    mean of sites by random effects, which needs three of them.
+    mean of sites by random effects, which needs three of them. Counts below the least are 0.
     """
     keys = dict.fromkeys((row.metric, row.label) for one in sites.values() for row in one.rows)
     rows, figures = list[Row](), list[SiteFigure]()
@@ -65,7 +67,9 @@ def pool_scores(sites: Mapping[str, SiteScores], metrics: Metrics) -> tuple[list
         figures.append(SiteFigure(metric, label, here, {}, pooled))
         defined = [one for one in here.values() if math.isfinite(one.value)]
         is_sum = len(sums) == len(defined) > 0 and len({one.shape for one in sums}) == 1
-        rows.append(Row(metric, label, _joined(defined, sums) if is_sum else pooled.mean))
+        figure = _joined(defined, sums) if is_sum else pooled.mean
+        counts = {name: one if (one := getattr(figure, name)) >= least else 0 for name in COUNTS}
+        rows.append(Row(metric, label, replace(figure, **counts)))
     return rows, figures
 
 
@@ -73,7 +77,7 @@ def _joined(defined: Sequence[Estimate], sums: Sequence[np.ndarray]) -> Estimate
     """The figure of all cases."""
     numerators, denominators = np.sum(sums, axis=0)
     value, *draws = (numerators / np.where(denominators > 0, denominators, np.nan)).mean(axis=0)
-    cases, patients = (sum(getattr(one, name) for one in defined) for name in ("n", "patients"))
+    cases, patients = (sum(getattr(one, name) for one in defined) for name in COUNTS)
     figure = Estimate(float(value), n=cases, patients=patients, unit=defined[0].unit)
     return intervals.interval_of_draws(figure, np.array(draws), len(sums))
 
@@ -82,19 +86,5 @@ def sites_table(figures: Sequence[SiteFigure], least: int) -> pd.DataFrame:
     """`sites.csv`: the columns of `evaluate --sites`, counts below the least blank."""
     lines = [dict(zip(COLUMNS, line, strict=False)) for one in figures for line in one.lines]
     for line in lines:
-        line |= {name: line[name] if line[name] >= least else None for name in ("n", "patients")}
+        line |= {name: line[name] if line[name] >= least else None for name in COUNTS}
     return pd.DataFrame(lines, columns=[*COLUMNS])
-
-
-def without_small_counts(rows: Sequence[Row], least: int) -> list[Row]:
-    """The rows, of whose counts those below the least are 0."""
-    return [
-        replace(
-            row,
-            estimate=replace(
-                row.estimate,
-                **{name: count if (count := getattr(row.estimate, name)) >= least else 0 for name in ("n", "patients")},
-            ),
-        )
-        for row in rows
-    ]

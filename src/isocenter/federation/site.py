@@ -63,7 +63,7 @@ class Site:
     request: PlanRequest
     began: float
     run: RunFolder | None = None
-    _examination: Examination | None = None
+    _examination: Examination = field(init=False)
     _parts: Parts = field(default_factory=dict)
     _split: Mapping[str, Decision] = field(default_factory=dict)
 
@@ -99,28 +99,23 @@ class Site:
     def send_stand_ins(self, message: SiteMessage) -> SiteMessage:
         """Stand-ins of its training cases, each of so many cases as the server asks for."""
         least, kinds = int(message.facts["min_count"]), message.facts["kinds"]
-        training = self._examined.fingerprint.only(plan_result.training_ids(self._split_cases()))
-        known = {case.id: case.known for case in self._examined.dataset}
+        training = self._examination.fingerprint.only(plan_result.training_ids(self._split_cases()))
+        known = {case.id: case.known for case in self._examination.dataset}
         found = stand_ins.stand_ins_of(training.cases, known, kinds, least)
         return SiteMessage("stand-ins", {"stand_ins": [one.record for one in found]})
-
-    @property
-    def _examined(self) -> Examination:
-        assert self._examination is not None  # noqa: S101 - the server asks for an introduction first
-        return self._examination
 
     def _split_cases(self) -> Parts:
         """Its own parts, drawn by patients; where these are too few to part, all of them train."""
         request = replace(self.request, assignments={**self.request.assignments, "split.calibration": 0}, folds=0)
         try:
-            [self._parts], self._split = plan_request.split_cases(self._examined, request)
+            [self._parts], self._split = plan_request.split_cases(self._examination, request)
         except DatasetError:
-            [self._parts], self._split = plan_request.split_cases(self._examined, replace(request, everything=True))
+            [self._parts], self._split = plan_request.split_cases(self._examination, replace(request, everything=True))
         return self._parts
 
     def take_plan(self, message: SiteMessage) -> SiteMessage:
         """Take the common plan, or refuse it; its own folder is written."""
-        text, dataset = str(message.facts["plan"]), self._examined.dataset
+        text, dataset = str(message.facts["plan"]), self._examination.dataset
         with tempfile.TemporaryDirectory() as folder:
             (path := Path(folder, "plan.yaml")).write_text(text, encoding="utf-8")
             plan = plan_file.read_plan(path)
@@ -128,7 +123,7 @@ class Site:
         options = self.request.reading.chosen_options
         own = replace(plan, data=root, data_hash=hashing.dataset_hash(dataset), options=options)
         own = own.with_decision("split.method", self._split["method"])
-        made = PlannedTraining(own, self._examined, self._parts)
+        made = PlannedTraining(own, self._examination, self._parts)
         self.run = run_folder.new_run(self.folder, made, CommandClock(self.began))
         return SiteMessage("plan", {"plan": hashlib.sha256(text.encode()).hexdigest(), **self._counts})
 
