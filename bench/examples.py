@@ -217,6 +217,7 @@ EXAMPLES: Mapping[str, Example] = {
     "scans": Example(
         "reconstruction", "hippocampus", "volumes out of a part of k-space", ("--set", "task.operator=cartesian")
     ),
+    "drawn": Example("synthesis", "medmnist/pneumoniamnist.npz", "radiographs of two classes, drawn out of noise"),
     "pointed": Example("prompted", "hippocampus", "what somebody points at", ("--labels", "1=anterior,2=posterior")),
     "counts": Example("regression", "bccd", "number of red cells", ("--column", "value:cells=red_cells"), counts),
     "segmentation": Example(

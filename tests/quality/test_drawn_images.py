@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ import trained
 from isocenter.errors import DatasetError
 from isocenter.files import file_formats, synthetic_marks
 from isocenter.planning.rules import split_rules
-from isocenter.quality import drawn_images
+from isocenter.quality import dataset_examination, drawn_images
 from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.values import Dataset, Geometry, Image
+from isocenter.runs import plan_request
+from isocenter.runs.plan_request import PlanRequest
+from isocenter.values import Dataset, Decision, Geometry, Image
 
 
 @pytest.fixture
@@ -35,27 +39,30 @@ def opened(data: Path) -> tuple[Dataset, frozenset[str]]:
     return dataset, drawn_images.training_drawn_images(dataset)
 
 
+def asked(data: Path, **flags: Any) -> tuple[tuple[Mapping[str, str], ...], str]:
+    """The parts of each fold as a training has them, and how they were made."""
+    dataset, _ = opened(data)
+    examination = dataset_examination.examine(dataset, threads=1)
+    splits, decisions = plan_request.split_cases(examination, PlanRequest(**flags))
+    return splits, decisions["method"].because
+
+
 def test_they_train_whatever_the_seed_and_in_every_fold(mixed):
     dataset, drawn = opened(mixed)
     assert len(drawn) == 4
-    for seed in range(3):
-        parts, decisions = split_rules.split_dataset(dataset, seed=seed, drawn=drawn)
-        assert {parts[case] for case in drawn} == {"train"}
-        assert sorted(parts) == sorted(case.id for case in dataset)
-        assert "4 drawn images more for training, whose model may" in decisions["method"].because
-    for parts in split_rules.split_folds(dataset, 3, seed=0, drawn=drawn):
-        assert {parts[case] for case in drawn} == {"train"}
-        assert len(parts) == len(dataset)
+    for flags in ({"seed": 0}, {"seed": 1}, {"folds": 3}):
+        splits, because = asked(mixed, **flags)
+        assert "4 drawn images more for training, whose model may" in because
+        for parts in splits:
+            assert {parts[case] for case in drawn} == {"train"}
+            assert sorted(parts) == sorted(case.id for case in dataset)
 
 
-def test_one_that_is_nearly_a_test_image_is_in_no_part(mixed):
-    dataset, drawn = opened(mixed)
-    tested = next(case for case, part in split_rules.split_dataset(dataset, seed=0)[0].items() if part == "test")
-    own = replace(dataset, splits={case.id: "test" if case.id == tested else "train" for case in dataset})
-    near = sorted(drawn)[0]
-    parts, _ = split_rules.split_dataset(own, seed=0, drawn=drawn, twins=[{near, tested}])
-    assert near not in parts
-    assert {parts[case] for case in drawn - {near}} == {"train"}
+def test_one_that_is_nearly_a_test_image_is_in_no_part():
+    method, real = Decision("own", "because"), {"a": "train", "b": "test"}
+    (parts,), changed = split_rules.with_drawn_images([real], method, {"x", "y"}, [{"x", "b"}])
+    assert parts == {"a": "train", "b": "test", "y": "train"}
+    assert changed.because == "because; 2 drawn images more for training"
 
 
 def test_a_set_that_tests_them_is_refused(mixed):

@@ -48,12 +48,13 @@ def drawn(drawing: trained.Trained) -> Path:
 def test_the_plan_draws_by_class_on_a_scale_that_comes_back(drawing):
     plan = plan_file.read_plan(drawing.out / "plan.yaml")
     assert (plan["network.name"], plan["objectives.terms"]) == ("diffusion_unet", ["flow"])
-    assert (plan["task.condition"], sorted(plan["task.classes"])) == ("class", ["bright", "dark"])
+    assert (sorted(plan["task.classes"]), plan["task.structures"]) == (["bright", "dark"], None)
+    assert plan["training.sampling"] == "square_root"
     [scale] = plan["preprocessing.normalisation"]
     assert (scale["low"] - scale["mean"]) / scale["deviation"] == pytest.approx(-1)
     assert (scale["high"] - scale["mean"]) / scale["deviation"] == pytest.approx(1)
     assert not any(plan[f"augmentation.{name}"] for name in ("rotation", "noise", "contrast", "gamma", "shift"))
-    assert "few" in plan.decision("task.condition").because
+    assert "few" in plan.decision("task.classes").because
 
 
 def test_folders_of_classes_are_read_as_data_and_every_file_is_marked(drawing, drawn):
@@ -106,12 +107,6 @@ def test_what_the_model_was_not_trained_on_is_refused_and_nothing_is_written(dra
 def test_a_run_that_draws_nothing_is_refused(classified):
     with pytest.raises(UsageError, match="draws no images"):
         isocenter.synthesise(classified.out, device="cpu")
-
-
-def test_images_without_any_label_teach_too(drawing, tmp_path):
-    shutil.copytree(drawing.data / "dark", tmp_path / "images")
-    plan = isocenter.plan(tmp_path / "images", task="synthesis", device="cpu").plan
-    assert (plan["task.condition"], plan["task.classes"]) == ("none", [])
 
 
 @pytest.mark.whole

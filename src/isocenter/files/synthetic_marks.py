@@ -5,32 +5,33 @@ PNG (ISO 15948), 11.3.4.3; nifti1.h and nifti2.h, descrip
 
 from __future__ import annotations
 
-import gzip
 import struct
 import zlib
 from pathlib import Path
 
+import PIL.Image
+
+from isocenter.files.video import PIL_ERRORS
+from isocenter.lazy import nibabel
 from isocenter.values import Dataset
 
 # The fact of an image that writers make a mark of: the SHA-256 of the weights that drew it.
 SYNTHETIC = "synthetic"
-KEYWORD = b"Synthetic"
-# Of a PNG the signature and the chunk IHDR, behind which the mark stands; a NIfTI header, and where descrip begins.
-BEFORE, HEADER = 33, 540
-DESCRIP = {348: 148, 540: 240}
-DESCRIP_BYTES = 80
+KEYWORD = "Synthetic"
+# The signature of a PNG and its chunk IHDR, behind which the mark stands; room in a NIfTI header.
+BEFORE, ROOM = 33, 80
 
 
 def marked_png(stream: bytes, mark: str) -> bytes:
     """A PNG with the mark as a chunk of text."""
-    body = b"tEXt" + KEYWORD + b"\0" + mark.encode("latin-1")
+    body = b"tEXt" + f"{KEYWORD}\0{mark}".encode("latin-1")
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     return stream[:BEFORE] + chunk + stream[BEFORE:]
 
 
 def description(mark: str) -> bytes:
     """The mark as a NIfTI header has it."""
-    return KEYWORD + b" " + mark.encode("latin-1")[: DESCRIP_BYTES - len(KEYWORD) - 2]
+    return f"{KEYWORD} {mark}".encode("latin-1")[: ROOM - 1]
 
 
 def read_mark(path: Path) -> str:
@@ -38,18 +39,12 @@ def read_mark(path: Path) -> str:
     name = path.name.lower()
     try:
         if name.endswith(".png"):
-            with path.open("rb") as file:
-                head = file.read(BEFORE + 8 + len(KEYWORD) + 1 + DESCRIP_BYTES)
-            length, kind = struct.unpack_from(">I4s", head, BEFORE)
-            word, _, mark = head[BEFORE + 8 : BEFORE + 8 + length].partition(b"\0")
-            return mark.decode("latin-1") if kind == b"tEXt" and word == KEYWORD else ""
+            with PIL.Image.open(path) as opened:
+                return str(opened.info.get(KEYWORD, ""))
         if name.endswith((".nii", ".nii.gz")):
-            with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
-                head = file.read(HEADER)
-            size = next(size for size in DESCRIP if size in (struct.unpack_from(end, head)[0] for end in ("<i", ">i")))
-            word, _, mark = head[DESCRIP[size] :][:DESCRIP_BYTES].rstrip(b"\0").partition(b" ")
-            return mark.decode("latin-1") if word == KEYWORD else ""
-    except (OSError, EOFError, zlib.error, struct.error, StopIteration):
+            word, _, mark = bytes(nibabel.load(path).header["descrip"]).rstrip(b"\0").partition(b" ")
+            return mark.decode("latin-1") if word == KEYWORD.encode() else ""
+    except (*PIL_ERRORS, nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError):
         pass
     return ""
 

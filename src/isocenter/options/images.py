@@ -88,9 +88,6 @@ class SynthesiseOptions:
     data: Annotated[
         str | Path | None, Flag("Data to train on with the drawn images: writes dataset.csv.", "DATA", "--with")
     ] = None
-    features: Annotated[
-        str | Path | None, Flag("A model by whose features drawn and training images are compared too.", "MODEL")
-    ] = None
     seed: Seed = 0
     device: Device = "auto"
 

@@ -74,7 +74,6 @@ def open_dataset(
     needs: Collection[str] = (),
     settings: Mapping[str, Any] = MappingProxyType({}),
     draws: bool = False,
-    optional: bool = False,
 ) -> Dataset:
     """Return a data set as it is, or read it from its path by these options.
 
@@ -83,7 +82,6 @@ def open_dataset(
     needs:    kinds of reference that a task asks for, where a file can be read as one or another
     settings: of the task, by which cases are made of those that are read: pairs, damage, draws
     draws:    whether images are drawn from label maps where there are none, as a training may want them
-    optional: whether images without any reference are of use too
     Raises what reading raises.
     """
     each = object_class(reading_options.labels_text(reading.labels)) if BOXES in needs else None
@@ -111,8 +109,7 @@ def open_dataset(
         exams=alignment.is_apart(reading.align),
     )
     accepted = _parse_accepted(reading.accept)
-    optional = references and (optional or TARGET in needs)
-    dataset = _read_with_or_without(data, options) if optional else _read_data(data, options)
+    dataset = _read_with_targets(data, options) if TARGET in needs and references else _read_data(data, options)
     is_ranked = dataset.ranked or bool(reading.order or reading.labels)
     dataset = replace(dataset, accepted=dataset.accepted | accepted, ranked=is_ranked)
     dataset = _in_order(dataset, reading_options.order_text(reading.order)) if references else dataset
@@ -144,8 +141,8 @@ def _read_data(data: Data, options: DatasetOptions) -> Dataset:
             return dataset_layouts.read_data_frame(data, options)
 
 
-def _read_with_or_without(data: Data, options: DatasetOptions) -> Dataset:
-    """The data set; images without any reference too, which can be damaged or drawn, or of which blind spots teach."""
+def _read_with_targets(data: Data, options: DatasetOptions) -> Dataset:
+    """The data set; images without any reference too, of which damaged ones can be made, or blind spots teach."""
     try:
         return _read_data(data, options)
     except DatasetError:
@@ -196,17 +193,8 @@ def open_for_task(
         task_catalogue.needed_references(task) if needs is None else needs,
         task_catalogue.learns_from_references(task),
     )
-    optional = task_catalogue.learns_without_references(task)
     datasets = [
-        open_dataset(
-            place,
-            reading,
-            references=references,
-            needs=kinds,
-            settings=settings,
-            draws=references,
-            optional=optional,
-        )
+        open_dataset(place, reading, references=references, needs=kinds, settings=settings, draws=references)
         for place in places
     ]
     dataset = join_datasets(datasets)
@@ -242,10 +230,7 @@ def open_labelled(data: Data, reading: ReadingOptions, task: Task) -> Dataset:
     """The cases of a data set that have references of the task's kind; DatasetError where none has."""
     has_references = properties.learns_from_references(task)
     settings = task_settings.settings_of(task)
-    optional = properties.can_learn_from(task, ())
-    dataset = open_dataset(
-        data, reading, references=has_references, needs=task.needs, settings=settings, optional=optional
-    )
+    dataset = open_dataset(data, reading, references=has_references, needs=task.needs, settings=settings)
     if not properties.can_learn_from(task, dataset.kinds):
         problem = f"has no references of the kind {', '.join(sorted(task.needs))}"
         raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {task.name}")

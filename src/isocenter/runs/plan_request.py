@@ -382,27 +382,34 @@ def _by_hand(
 
 def split_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
     """The parts of the cases, of one split or of each fold, and the decisions of section "split" on them."""
+    dataset = examination.dataset
+    if not (drawn := drawn_images.training_drawn_images(dataset)):
+        return _split_real_cases(examination, request)
+    real = replace(examination, dataset=dataset.only({case.id for case in dataset} - drawn))
+    splits, decisions = _split_real_cases(real, request)
+    splits, method = split_rules.with_drawn_images(splits, decisions["method"], drawn, examination.twins)
+    return splits, {**decisions, "method": method}
+
+
+def _split_real_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
+    """The same of a data set without drawn images."""
     dataset, twins = examination.dataset, examination.twins
     folds = request.number("split.folds", request.folds)
     seed = request.number("split.seed", request.number("training.seed", request.seed))
     cases = examination.fingerprint.cases
     volumes = any(case.components and sum(size > 1 for size in case.shape) > 2 for case in cases)
-    drawn = drawn_images.training_drawn_images(dataset)
     if not folds:
         assigned = request.assignments.get("split.calibration")
         calibration = None if assigned is None else request.number("split.calibration", None)
         every = request.everything
         parts, decisions = split_rules.split_dataset(
-            dataset, seed=seed, everything=every, twins=twins, volumes=volumes, calibration=calibration, drawn=drawn
+            dataset, seed=seed, everything=every, twins=twins, volumes=volumes, calibration=calibration
         )
         return (parts,), decisions
     by = request.assignments.get(FOLDS_BY)
     sites = () if by is None else tuple(site_rules.cases_by_site(dataset, by).values())
-    splits = split_rules.split_folds(
-        dataset, folds, seed=seed, twins=twins, volumes=volumes, undivided_groups=sites, drawn=drawn
-    )
+    splits = split_rules.split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes, undivided_groups=sites)
     method = split_rules.folds_decision(dataset, splits, seed, volumes=volumes, by=by or "")
-    method = split_rules.with_drawn_words(method, len(drawn)) if drawn else method
     none = Decision(0, "each fold tests cases that it has not seen")
     return splits, {"method": method, "calibration": none}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from isocenter.values import Array, Case, Floats, Head, Image
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Levels at which a loss is measured, and images that a network draws at once.
+# Levels at which a loss is measured, and images that a network takes at once.
 LEVELS, BATCH = (0.1, 0.3, 0.5, 0.7, 0.9), 32
 # A mask of other proportions than the images that trained would be stretched.
 STRETCHED = 1.25
@@ -40,23 +40,23 @@ class ImageDrawer:
     model: Model
 
     def __post_init__(self) -> None:
-        if not self._heads:
+        if self.model.task.heads.keys() != {"image"} or self.head.conditions is None:
             problem = f"is a model for {self.model.task.name}, which draws no images"
             raise UsageError(problem, "synthesise", "Give a run of --task synthesis")
 
     @property
-    def _heads(self) -> dict[str, Head]:
-        return {name: head for name, head in self.model.task.heads.items() if head.conditions is not None}
-
-    @property
     def head(self) -> Head:
         """The head that draws, with the names of what may be asked for."""
-        return next(iter(self._heads.values()))
+        return self.model.task.heads["image"]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(channels, *spatial) of an image on the network's grid."""
-        return (len(self.model.preprocessing.channels), *self.model.inference.patch)
+        return (len(self._steps.channels), *self.model.inference.patch)
+
+    @property
+    def _steps(self) -> Preprocessing:
+        return cast(Preprocessing, self.model.preprocessing)  # no model of another program draws images
 
     @cached_property
     def _networks(self) -> Differentiable:
@@ -64,109 +64,83 @@ class ImageDrawer:
 
     def _velocity(self, images: Tensor, context: Tensor) -> Tensor:
         """The mean of the networks."""
-        outputs = [
-            self._networks.run_of(n)(images, context)[next(iter(self._heads))]
-            for n in range(len(self._networks.modules))
-        ]
-        return torch.stack([share * one for share, one in zip(self._networks.shares, outputs, strict=True)]).sum(dim=0)
+        networks = enumerate(self._networks.shares)
+        return torch.stack([share * self._networks.run_of(n)(images, context)["image"] for n, share in networks]).sum(0)
+
+    def _noise(self, seed: int, numbers: Sequence[int], purpose: int) -> Tensor:
+        generators = (random_draws.sample_generator(seed, purpose, number) for number in numbers)
+        noise = [one.standard_normal(self.shape, dtype=np.float32) for one in generators]
+        return torch.from_numpy(np.stack(noise)).to(self._networks.device)
 
     def draw(
         self, asked: Array, numbers: Sequence[int], *, seed: int, steps: int, guidance: float
     ) -> Iterator[NDArray[np.float32]]:
         """(channels, *spatial) image after image, each out of noise of its own number: equal steps along the flow.
 
-        asked:    (images,) numbers of classes, or (images, *spatial) of labels
+        asked:    the number of a class, or (*spatial) of labels
         guidance: by how much the way of the condition is followed beyond that without one; 1 follows it alone
         Ho and Salimans, arXiv:2207.12598
         """
         for start in range(0, len(numbers), BATCH):
-            part = slice(start, start + BATCH)
-            noise = [self._noise(seed, number) for number in numbers[part]]
-            drawn = self._flow(torch.from_numpy(np.stack(noise)), torch.from_numpy(asked[part]), steps, guidance)
-            yield from drawn.cpu().numpy()
+            images = self._noise(seed, numbers[start : start + BATCH], NOISE)
+            wanted = torch.from_numpy(np.stack([asked] * len(images))).to(images.device)
+            everyone = torch.ones(len(images), dtype=torch.bool, device=images.device)
+            with torch.inference_mode():
+                for step in range(steps):
+                    level = everyone * (step / steps)
+                    velocity = self._velocity(*flow.with_condition(self.head, images, level, wanted, everyone))
+                    if guidance != 1 and self.head.conditions != (0, 0):
+                        free = self._velocity(*flow.with_condition(self.head, images, level, wanted, ~everyone))
+                        velocity = free + guidance * (velocity - free)
+                    images = images + velocity / steps
+            yield from images.cpu().numpy()
 
-    def _flow(self, images: Tensor, asked: Tensor, steps: int, guidance: float) -> Tensor:
-        head, device = self.head, self._networks.device
-        images, asked = images.to(device), asked.to(device)
-        everyone = torch.ones(len(images), dtype=torch.bool, device=device)
-        with torch.inference_mode():
-            for step in range(steps):
-                level = torch.full((len(images),), step / steps, device=device)
-                velocity = self._velocity(*flow.with_condition(head, images, level, asked, everyone))
-                if guidance != 1 and head.conditions != (0, 0):
-                    free = self._velocity(*flow.with_condition(head, images, level, asked, ~everyone))
-                    velocity = free + guidance * (velocity - free)
-                images = images + velocity / steps
-        return images
-
-    def _noise(self, seed: int, number: int, purpose: int = NOISE) -> NDArray[np.float32]:
-        return random_draws.sample_generator(seed, purpose, number).standard_normal(self.shape, dtype=np.float32)
-
-    def losses(self, images: Array, asked: Array, *, seed: int) -> Floats:
+    def losses(self, images: Sequence[Array], asked: Sequence[Array], *, seed: int) -> Floats:
         """(images,) mean squared differences of the stated from the true way, over fixed levels and noise."""
-        head, device, found = self.head, self._networks.device, list[NDArray[np.float64]]()
+        losses = list[NDArray[np.float64]]()
         for start in range(0, len(images), BATCH):
-            seen, wanted = (torch.from_numpy(one[start : start + BATCH]).to(device) for one in (images, asked))
-            keep = torch.ones(len(seen), dtype=torch.bool, device=device)
-            noise = [self._noise(seed, n, LOSS_NOISE) for n in range(start, start + len(seen))]
-            given = torch.from_numpy(np.stack(noise)).to(device)
+            numbers = range(start, min(len(images), start + BATCH))
+            noise = self._noise(seed, numbers, LOSS_NOISE)
+            given = [torch.from_numpy(np.stack([one[n] for n in numbers])).to(noise) for one in (images, asked)]
+            everyone = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
             with torch.inference_mode():
                 each = [
-                    flow.flow_errors(
-                        self._velocity, head, seen, given, seen.new_full((len(seen),), level), wanted, keep
-                    )
+                    flow.flow_errors(self._velocity, self.head, given[0], noise, everyone * level, given[1], everyone)
                     for level in LEVELS
                 ]
-            found.append(torch.stack(each).mean(dim=0).double().cpu().numpy())
-        return np.concatenate(found)
+            losses.append(torch.stack(each).mean(dim=0).double().cpu().numpy())
+        return np.concatenate(losses)
 
     def on_network_grid(self, case: Case) -> tuple[NDArray[np.float32], Array]:
         """(channels, *spatial) image, and the condition that it has, as `draw` takes it."""
-        steps, task = self._steps, self.model.task
         image, where = model_assembly.subject_image(case)
-        prepared, trace = steps(image, where)
-        target = task.target(case).data
-        return prepared, steps.labels(target, trace, 0).astype(np.int64) if np.ndim(target) else np.asarray(target)
+        prepared, trace = self._steps(image, where)
+        asked = self.model.task.target(case).data
+        return prepared, self._steps.labels(asked, trace, 0).astype(np.int64) if np.ndim(asked) else asked
 
     def mask_on_network_grid(self, mask: Image, where: str) -> Array:
         """(*spatial) numbers of labels of a mask; UsageError for one of other proportions or structures."""
         size, ours = mask.geometry.shape, self.shape[1:]
         ratios = np.array([a / b for a, b in zip(size, ours, strict=False)])
         if len(size) != len(ours) or ratios.max() > STRETCHED * ratios.min():
-            problem = f"the mask has {' x '.join(map(str, size))} voxels, and images are drawn with "
-            remedy = "Give a mask of the size of the images that trained the model"
-            raise UsageError(f"{problem}{' x '.join(map(str, ours))}", where, remedy)
-        pixels = np.zeros((len(self.model.preprocessing.channels), *size), dtype=np.float32)
-        blank = Image(pixels, mask.geometry, channels=self.model.preprocessing.channels)
-        case = Case(where, where, {"image": blank}, {"mask": mask})
-        numbers = self.on_network_grid(case)[1]
+            sizes = [" x ".join(map(str, one)) for one in (size, ours)]
+            problem, remedy = "the mask has {} voxels, and images are drawn with {}", "Give a mask of their size"
+            raise UsageError(problem.format(*sizes), where, remedy)
+        pixels = np.zeros((self.shape[0], *size), dtype=np.float32)
+        blank = Image(pixels, mask.geometry, channels=self._steps.channels)
+        numbers = self.on_network_grid(Case(where, where, {"image": blank}, {"mask": mask}))[1]
         if not numbers.any():
             raise UsageError("marks none of the structures that the model was trained on", where, "Give another mask")
         return numbers
 
-    def blank(self, mask: Image, like: Image) -> Image:
-        """An image of one value on the grid of a mask, of the channels and the type of another."""
-        return replace(
-            like, pixels=np.zeros((len(like.channels), *mask.geometry.shape), like.dtype), geometry=mask.geometry
-        )
-
-    @property
-    def _steps(self) -> Preprocessing:
-        steps = self.model.preprocessing
-        assert isinstance(steps, Preprocessing)  # noqa: S101 - no model of another program draws images
-        return steps
-
-    def as_image(self, drawn: Array, like: Image, where: str, mark: str) -> Image:
+    def as_image(self, drawn: Array, like: Image, mark: str) -> Image:
         """A drawn image in the unit, on the grid and of the type of another, marked; nothing says where it lies."""
-        prepared = self._steps(like, where)[1]
         whole = tuple(slice(0, size) for size in drawn.shape[1:])
         data = np.zeros((len(drawn), *like.geometry.shape), dtype=np.float32)
-        for region, arrays in restore.restore_regions([(whole, {"drawn": drawn})], prepared):
-            data[(slice(None), *region)] = np.asarray(arrays["drawn"])
+        trace = self._steps(like, "drawn")[1]
+        for region, arrays in restore.restore_regions([(whole, {"image": drawn})], trace):
+            data[(slice(None), *region)] = np.asarray(arrays["image"])
         for place, scale in enumerate(self._steps.normalisation):
             data[place] = np.clip(scale.deviation * data[place] + scale.mean, scale.low, scale.high)
-        if np.issubdtype(like.dtype, np.integer):
-            data = np.rint(data).astype(like.dtype)
-        return Image(
-            data, like.geometry.at_origin, modality=like.modality, channels=like.channels, facts={SYNTHETIC: mark}
-        )
+        data = np.rint(data).astype(like.dtype) if like.dtype.kind in "iu" else data
+        return replace(like, pixels=data, geometry=like.geometry.at_origin, source=None, facts={SYNTHETIC: mark})

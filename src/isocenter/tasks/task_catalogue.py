@@ -114,11 +114,6 @@ def learns_from_references(name: str | None) -> bool:
     return name in (None, ALL) or properties.learns_from_references(task_class(str(name)))
 
 
-def learns_without_references(name: str | None) -> bool:
-    """Whether images without any reference teach a named task something."""
-    return name not in (None, ALL) and properties.can_learn_from(task_class(str(name)), ())
-
-
 def takes_numbered_objects(name: str | None) -> bool:
     """Whether a named task learns from masks of structures and from those that number objects alike."""
     return name not in (None, ALL) and frozenset({"instances"}) in task_class(str(name)).alternatives

@@ -200,7 +200,7 @@ def check_learning(settings: PlanSettings) -> None:
         many = "--folds" if settings.split.folds else "preprocessing.cascade"
         problem = f"{many} makes a model of several networks already"
         raise PlanError(problem, "training.networks", f"Give 1, or leave out {many}")
-    vectors = all(head.is_vector for head in settings.task.heads.values())
+    vectors = all(head.is_vector or (head.conditions or (0,))[0] for head in settings.task.heads.values())
     if training.sampling not in ("natural", "by_loss") and not vectors:
         problem = "only whole images are drawn class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")

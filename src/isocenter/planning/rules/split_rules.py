@@ -47,7 +47,6 @@ def split_dataset(
     twins: Twins = (),
     volumes: bool = False,
     calibration: int | None = None,
-    drawn: Collection[str] = (),
 ) -> tuple[Parts, dict[str, Decision]]:
     """{case id: part}, and the decisions "method" and "calibration": how it was made.
 
@@ -60,16 +59,8 @@ def split_dataset(
                 a twin in test is in no part, and a validation case that has one in training trains
     volumes:    the cases are volumes that are marked voxel by voxel: a tenth, at most 20, selects
     calibration: so many cases calibrate, whatever is usual
-    drawn:      images that a network drew, which train, unless nearly the same image is in the test part
     Raises DatasetError where there are too few patients to part.
     """
-    if drawn:
-        real = dataset.only({case.id for case in dataset} - set(drawn))
-        parts, decisions = split_dataset(
-            real, seed=seed, everything=everything, twins=twins, volumes=volumes, calibration=calibration
-        )
-        method = with_drawn_words(decisions["method"], len(drawn))
-        return with_drawn_images(parts, drawn, twins), {**decisions, "method": method}
     published = dict(dataset.splits)
     _refuse_no_training(dataset)
     _refuse_drawn_tests(dataset)
@@ -204,7 +195,6 @@ def split_folds(
     twins: Twins = (),
     volumes: bool = False,
     undivided_groups: Twins = (),
-    drawn: Collection[str] = (),
 ) -> tuple[Parts, ...]:
     """{case id: part} of each fold: every case is in the test part of exactly one.
 
@@ -212,13 +202,8 @@ def split_folds(
     fold does not test as many select as in `split`. A set's own test part is in no fold, and what has a twin in it
     neither.
     undivided_groups: groups of cases of which each is left out as a whole, as those of one site
-    drawn: images that a network drew, which train in each fold, unless nearly the same image is tested there
     Raises PlanError for fewer patients than folds.
     """
-    if drawn:
-        real = dataset.only({case.id for case in dataset} - set(drawn))
-        made = split_folds(real, folds, seed=seed, twins=twins, volumes=volumes, undivided_groups=undivided_groups)
-        return tuple(with_drawn_images(parts, drawn, twins) for parts in made)
     _refuse_no_training(dataset)
     if dataset.drawn:
         problem = "each fold would test images that are drawn from label maps, which proves nothing of real ones"
@@ -247,18 +232,15 @@ def split_folds(
     return tuple(folds_made)
 
 
-def with_drawn_images(parts: Parts, drawn: Collection[str], twins: Twins) -> dict[str, Split]:
-    """The parts with drawn images in training, without those that have a twin in the test part."""
+def with_drawn_images(
+    splits: Sequence[Parts], method: Decision, drawn: Collection[str], twins: Twins
+) -> tuple[tuple[Parts, ...], Decision]:
+    """The parts of each split with drawn images in training, without those that have a twin in its test part."""
     trained: dict[str, Split] = dict.fromkeys(drawn, "train")
-    return _without_twins({**parts, **trained}, twins, ("test",))[0]
-
-
-def with_drawn_words(method: Decision, count: int) -> Decision:
-    """The way of a split, with the number of drawn images and what they may know of test cases."""
-    words = f"{method.because}; {errors.count_phrase(count, 'drawn image')} more for training"
-    if method.value == "own":
-        return replace(method, because=words)
-    return replace(method, because=f"{words}, whose model may have been trained on cases that are tested here")
+    made = tuple(_without_twins({**parts, **trained}, twins, ("test",))[0] for parts in splits)
+    unlike = "" if method.value == "own" else ", whose model may have been trained on cases that are tested here"
+    words = f"{method.because}; {errors.count_phrase(len(drawn), 'drawn image')} more for training{unlike}"
+    return made, replace(method, because=words)
 
 
 def folds_decision(
