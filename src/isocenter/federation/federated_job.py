@@ -172,8 +172,8 @@ class FederatedJob:
         if steps < self.record.rounds:
             problem = f"{errors.count_phrase(steps, 'step')} cannot be parted into {self.record.rounds} rounds"
             raise PlanError(problem, "federation.rounds", "Give fewer --rounds, or more --minutes")
-        told = {name: [one.value, one.because] for name, one in decided.items()}
-        answers = self._ask_all("start", {"decisions": told})
+        entries = {name: [one.value, one.because] for name, one in decided.items()}
+        answers = self._ask_all("start", {"decisions": entries})
         state = RoundState(0, 0, TrainingPace(steps), CommonState(answers[min(answers)].arrays))
         state.write(self.folder)
         return state
