@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.service import (
+        acceptances,
         configuration,
         deploying,
         exchange,

@@ -17,7 +17,17 @@ from pathlib import Path
 
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files.storage import atomic
-from isocenter.service import _courier, _intake, _keeper, _node_threads, deploying, monitoring_rounds, node_folder
+from isocenter.service import (
+    _courier,
+    _intake,
+    _keeper,
+    _node_threads,
+    acceptances,
+    deploying,
+    model_facts,
+    monitoring_rounds,
+    node_folder,
+)
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.dicom import dicom_listening, receiver
 from isocenter.service.exchange import fhir_covariates
@@ -128,11 +138,16 @@ def _try(settings: NodeSettings, name: str, stop: threading.Event) -> dict[str, 
     """Facts of every model. Raises what loading raises."""
     del name, stop
     models = warm_models.WarmModels(settings.models, settings.queue.memory_gb)
+    acceptances.refuse_unaccepted(settings)
     for name, one in settings.models.items():
         with settings.locate_errors("models", name, "path"):
             model, facts = models[name]
         with settings.locate_errors("models", name, "covariates"):
             fhir_covariates.refuse_covariate_sources(name, one.covariates, model.networks.context)
+        for rule in one.stop:
+            if rule.calls is not None:
+                where = settings.place("models", name, "stop") or "stop"
+                model_facts.refuse_unstated_findings(rule.calls, "probability", where, {name: facts})
         deploying.write_model_gate(settings.folder, facts.hash, model.guard)
     return {name: models[name][1] for name in settings.models}
 

@@ -252,6 +252,33 @@ def _source(value: Any) -> Any:
     return {"source": value} if isinstance(value, str) else value
 
 
+class StopRule(NodeFileSection):
+    """A limit beyond which a model stops answering, until two people agree that it goes on. One watch a rule.
+
+    bound:       an audited figure lies below its [[bound]]
+    calls, above: the finding that is called in more than this share of the answers
+    seconds_p95: s that 95 % of the jobs take at most
+    refused:     the share of jobs without an answer
+    days:        of whose jobs it is
+    """
+
+    bound: bool = False
+    calls: str | None = None
+    above: Annotated[float, Field(ge=0, lt=1)] | None = None
+    seconds_p95: Positive | None = None
+    refused: Annotated[float, Field(ge=0, lt=1)] | None = None
+    days: Positive = 7
+
+    @model_validator(mode="after")
+    def _names_one_watch(self) -> Self:
+        watches = [self.bound or None, self.calls, self.seconds_p95, self.refused]
+        if sum(one is not None for one in watches) != 1:
+            raise ValueError("a stop rule names one watch: bound, calls, seconds_p95 or refused")
+        if (self.calls is None) != (self.above is None):
+            raise ValueError("calls needs above, the share of answers, and above needs calls")
+        return self
+
+
 class ModelSection(NodeFileSection):
     """A model that rules name: whatever `load` takes.
 
@@ -265,6 +292,9 @@ class ModelSection(NodeFileSection):
                  a colon; apart: views of an exam, each by itself
     sr_class:    of its reports: Comprehensive 3D SR, or the older Comprehensive SR
     advice:      lines of which the first that holds for an answer stands in every result
+    acceptance:  the folder that `isocenter accept` wrote: its conditions hold; require_acceptance: without one that
+                 accepts the package that answers, nothing is answered
+    stop:        limits beyond which it stops answering, until two people agree
     """
 
     path: Path
@@ -277,6 +307,9 @@ class ModelSection(NodeFileSection):
     align: Annotated[str, Field(pattern="^(world|register|apart)(:.+)?$")] | None = None
     sr_class: Literal["comprehensive-3d", "comprehensive"] = "comprehensive-3d"
     advice: list[AdviceLine] = []
+    acceptance: Path | None = None
+    require_acceptance: bool = False
+    stop: list[StopRule] = []
 
 
 class InsideAnswer(NodeFileSection):
@@ -514,11 +547,11 @@ class SafetyRule(NodeFileSection):
     """Effect of an alert on a model's next jobs, until a person undoes it.
 
     then: "warn" lets the jobs' reason name the alert; "abstain" has them end without an answer; "stop" has them wait;
-          "rollback" gives them to the package before
+          "halt" too, until two people agree; "rollback" gives them to the package before
     """
 
     when: AlertKind = AlertKind()
-    then: Literal["warn", "abstain", "rollback", "stop"]
+    then: Literal["warn", "abstain", "rollback", "stop", "halt"]
     model: str
 
 
@@ -640,6 +673,10 @@ class NodeSettings(NodeFileSection):
             if self.fhir is None and not all(source.keyword for source in model.covariates.values()):
                 needed = "come by FHIR, and there is no [fhir] with its base"
                 yield f"covariates of the model {name!r} {needed}", "models", name, "covariates"
+            if model.require_acceptance and model.acceptance is None:
+                yield f"the model {name!r} needs the folder of its acceptance", "models", name, "require_acceptance"
+            if any(rule.bound for rule in model.stop) and not self.bound:
+                yield "a stop rule names no watch: there is no [[bound]]", "models", name, "stop"
         names = {rule.name for rule in self.rules}
         if self.retention is not None and (unknown := ", ".join(sorted(set(self.retention.keep) - names))):
             yield f"retention keeps studies of {unknown}, which is not a rule", "retention", "keep"
@@ -798,7 +835,13 @@ def _absolute(settings: NodeSettings, base: Path) -> NodeSettings:
         clients = None if tls.clients is None else base / tls.clients
         tls = tls.model_copy(update={"certificate": base / tls.certificate, "key": base / tls.key, "clients": clients})
     models = {
-        name: one.model_copy(update={"path": base / one.path, "codes": one.codes and base / one.codes})
+        name: one.model_copy(
+            update={
+                "path": base / one.path,
+                "codes": one.codes and base / one.codes,
+                "acceptance": one.acceptance and base / one.acceptance,
+            }
+        )
         for name, one in settings.models.items()
     }
     watch = settings.watch and WatchSection(folder=base / settings.watch.folder)

@@ -26,8 +26,8 @@ from isocenter.monitoring.drift_detection import Drift, Miscalibration
 from isocenter.monitoring.performance_figures import AUDITED, Performance
 from isocenter.monitoring.site_tests import SiteTest
 from isocenter.service import _node_threads, deploying
-from isocenter.service.configuration import MonitorSection, NodeSettings
-from isocenter.service.monitoring import change_comparison, monitored_cases, safety
+from isocenter.service.configuration import MonitorSection, NodeSettings, SafetyRule
+from isocenter.service.monitoring import change_comparison, monitored_cases, safety, stop_rules
 from isocenter.service.node_folder import MONITOR
 from isocenter.service.reading import blind_reading
 from isocenter.service.records import alert_records, tables
@@ -161,12 +161,15 @@ class Rounds:
             except (DatasetError, UsageError, IntegrityError) as error:
                 log.warning("model %s is not watched: %s", model, error)
                 seen, windows = VersionMonitoring(model, version, FROZEN, 0, problem=str(error)), []
+            halting = self._broken_limits(connection, model, version, seen)
         with self.database.write() as connection:
-            for alert in seen.rung:
+            listed = [(alert, self.settings.safety) for alert in seen.rung]
+            listed += [(alert, [*self.settings.safety, SafetyRule(then="halt", model=model)]) for alert in halting]
+            for alert, rules in listed:
                 row = alert_records.raise_alert(connection, model, version, alert)
                 if row is not None:
                     log.warning("alert %s (%s) of model %s: %s", row.n, row.severity, model, row.watch)
-                    safety.apply_safety_rules(connection, self.settings.safety, row)
+                    safety.apply_safety_rules(connection, rules, row)
                     safety.notify_of_alert(connection, self.settings, row)
             cleared = set[int]()
             for window in windows:
@@ -182,6 +185,17 @@ class Rounds:
                     cleared.add(window.alert)
         self._marks[version], self._seen[version] = mark, seen
         return True
+
+    def _broken_limits(self, connection: Connection, model: str, version: str, seen: VersionMonitoring) -> list[Alert]:
+        """An alert for each rule of the settings by which a model stops, of its cases since the last alert ended."""
+        section, now = self.settings.models.get(model), self.database.now()
+        if section is None or not section.stop:
+            return []
+        since = max(now - DAY_S * max(rule.days for rule in section.stop), alert_records.last_end(connection, version))
+        table = monitored_cases.monitored_jobs(connection, since, version=version)
+        broken = stop_rules.broken_limits(section.stop, table, seen.bounds, now)
+        at = _iso(now)
+        return [Alert(0, at, "urgent", watch, "operation", "", at, "", "", why) for watch, why in broken]
 
     def _compare(
         self, connection: Connection, model: str, version: str, baseline: Row[Any] | None

@@ -18,7 +18,7 @@ from isocenter.service import model_facts
 from isocenter.service.configuration import PRIORITIES, NodeSettings, NoticeRecipient, SafetyRule
 from isocenter.service.model_facts import Urgency
 from isocenter.service.records import alert_records, audit_records, deployments, tables
-from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.alert_records import NOTICE, Notice
 from isocenter.service.records.audit_records import FAILURE, SUCCESS
 from isocenter.service.records.job_queue import Job, JobOutcome, ResultFile
@@ -26,9 +26,9 @@ from isocenter.service.records.record_database import DatabaseClock
 
 log = logging.getLogger("isocenter")
 
-WARN, ABSTAIN, ROLLBACK, STOP = "warn", "abstain", "rollback", "stop"
+WARN, ABSTAIN, ROLLBACK, STOP, HALT = "warn", "abstain", "rollback", "stop", "halt"
 # The most severe first: one of them decides what becomes of a job.
-ACTIONS = (STOP, ABSTAIN, ROLLBACK, WARN)
+ACTIONS = (HALT, STOP, ABSTAIN, ROLLBACK, WARN)
 
 
 def apply_safety_rules(connection: Connection, listed: Sequence[SafetyRule], alert: Row[Any]) -> list[str]:
@@ -78,16 +78,24 @@ def hold_of(connection: Connection, model: str) -> Row[Any] | None:
 
 
 def undo_model_hold(connection: Connection, n: int, who: Actor, reason: str) -> bool:
-    """Let a model go on as before; False where no such hold stands."""
-    values = {"undone_at": DatabaseClock(), "undone_by": who.account}
-    standing = update(tables.holds).where(tables.holds.c.n == n, tables.holds.c.undone_at.is_(None)).values(values)
-    row = connection.execute(
-        standing.returning(tables.holds.c.model, tables.holds.c.action, tables.holds.c.because)
-    ).first()
-    if row is None:
+    """Let a model go on as before; False where no such hold stands, or who asks may not end it.
+
+    What halts a model ends once a second person with an account agrees; its alert is then closed, and later cases are
+    looked at anew.
+    """
+    standing = (tables.holds.c.n == n, tables.holds.c.undone_at.is_(None))
+    row = connection.execute(select(tables.holds).where(*standing).with_for_update()).first()
+    is_person = bool(who.account) and not who.account.startswith(MACHINE)
+    if row is None or (row.action == HALT and (not is_person or row.undone_by == who.account)):
         return False
-    detail = {"because": row.because, "reason": reason}
-    audit_records.record_event(connection, f"safety {row.action} undone", row.model, actor=who, detail=detail)
+    detail, is_first = {"because": row.because, "reason": reason}, row.action == HALT and row.undone_by is None
+    people = who.account if row.undone_by is None else f"{row.undone_by}, {who.account}"
+    values = {"undone_by": people, **({} if is_first else {"undone_at": DatabaseClock()})}
+    connection.execute(update(tables.holds).where(*standing).values(values))
+    word = "agreed to undo" if is_first else "undone"
+    audit_records.record_event(connection, f"safety {row.action} {word}", row.model, actor=who, detail=detail)
+    if row.action == HALT and not is_first:
+        alert_records.settle_alert(connection, row.alert, alert_records.CLOSED, reason, who)
     return True
 
 

@@ -159,6 +159,8 @@ def undo_hold(node: Node, who: Who, n: N, reason: Reason) -> HoldShape:
         row = connection.execute(select(tables.holds).where(tables.holds.c.n == n)).first()
     if row is None:
         raise WebError(404, "there is no such hold", str(n), "See /api/monitor")
+    if not is_undone and row.undone_at is None:
+        raise WebError(409, "two persons with accounts have to agree, each once", str(n), "Ask another person")
     if not is_undone:
         raise WebError(409, "it was undone before", str(n), "Leave it")
     return HoldShape.model_validate(row._mapping)

@@ -426,7 +426,10 @@ class AlertShape(BaseModel):
 
 
 class HoldShape(BaseModel):
-    """Hold of an alert on a model: warn, abstain, rollback or stop, until a person undoes it."""
+    """Hold of an alert on a model: warn, abstain, rollback or stop, until a person undoes it; halt, until two do.
+
+    undone_by: who did; of a halt that stands the one who has agreed
+    """
 
     n: int
     model: str

@@ -22,12 +22,13 @@ from isocenter.files.dicom.writing import seg
 from isocenter.lazy import ndimage, pandas
 from isocenter.prediction import result_files
 from isocenter.runtime import Model, ModelRequest
+from isocenter.service.acceptances import Acceptances
 from isocenter.service.configuration import NodeSettings, RoutingRule
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange import fhir_covariates
 from isocenter.service.exchange.fhir_covariates import CovariateValue
 from isocenter.service.monitoring import change_comparison, safety
-from isocenter.service.monitoring.safety import ABSTAIN, STOP
+from isocenter.service.monitoring.safety import ABSTAIN, HALT, STOP
 from isocenter.service.records import deployments, tables
 from isocenter.service.records.job_queue import Job, JobOutcome, Jobs
 from isocenter.service.records.record_database import Database
@@ -76,9 +77,9 @@ class JobWorker:
         self.priors = PriorSource(settings, name)
         memory = settings.queue.memory_gb / max(1, settings.queue.workers)
         self.without = sorted(set(models) - set(settings.models))
-        self.models = WarmModels(
-            settings.models, memory, packages=deployments.package_finder(database, settings.folder)
-        )
+        packages = deployments.package_finder(database, settings.folder)
+        self.models = WarmModels(settings.models, memory, packages=packages)
+        self.acceptances = Acceptances(settings, packages)
 
     def warm(self) -> None:
         """Load the models, as many as the memory is meant to hold, so that the first job does not wait for one."""
@@ -171,7 +172,7 @@ class JobWorker:
             return None
         send, model_settings = rule.send if rule else [], self.settings.models.get(job.model)
         hold = self._hold(job)
-        if hold is not None and hold.action == STOP:
+        if hold is not None and hold.action in (HALT, STOP):
             self.jobs.give_back(job, f"stopped by {hold.because}", counts=False, after_s=STOPPED_S)
             return None
         if hold is not None and hold.action == ABSTAIN:
@@ -192,6 +193,8 @@ class JobWorker:
         except PeerError as error:  # a value that nobody could ask for is not a missing one
             self.jobs.give_back(job, f"covariates: the FHIR server {error.problem}", counts=False, after_s=SOURCE_S)
             return None
+        if reason := self.acceptances.reason_against(job, self._header(job), covariates):
+            return self._announce(job, JobOutcome(ABSTAINED, reason, send=send, measured=None), inputs, room, model)
         outcome = job_answers.answer_job(
             job,
             model,
@@ -275,12 +278,16 @@ class JobWorker:
         model_settings, fhir = self.settings.models.get(job.model), self.settings.fhir
         if model_settings is None or not model_settings.covariates:
             return {}
-        keys = job.inputs["series"].values()
-        headers = (row.attributes for row in self.index.series_of(job.study) if row.series in keys)
-        patient: Mapping[str, Any] = next(filter(None, headers), {})
+        patient = self._header(job)
         return fhir_covariates.fetch_covariates(
             model_settings.covariates, model.networks.context, patient, fhir, idle_s=self.settings.dicom.idle_s
         )
+
+    def _header(self, job: Job) -> Mapping[str, Any]:
+        """Attributes of the first series of a job that states any."""
+        keys = job.inputs["series"].values()
+        headers = (row.attributes for row in self.index.series_of(job.study) if row.series in keys)
+        return next(filter(None, headers), {})
 
     def _wait(self, job: Job) -> None:
         """Give a job back whose inputs have changed; the rules will supersede it."""

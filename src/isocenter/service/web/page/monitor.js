@@ -43,7 +43,7 @@ export async function showMonitor(main, { me }) {
         [String(one.n), timeText(one.at), pill(one.severity, one.severity === "urgent" ? "aside" : "waiting"), one.model, `${one.watch} (${one.kind})`,
           one.scope || "everywhere", timeText(one.since), one.state, one.because || DASH, one.action, alertButtons(one)], "There was no alert.")),
       ...(seen.holds?.length ? [card("Held", table("Held", ["Model", "Action", "Because", "Since", ""], seen.holds.map((one) =>
-        [one.model, pill(one.action, "aside"), one.because, timeText(one.since), mayAct ? act("Undo", `/api/monitor/holds/${one.n}/undo`, `${one.action} of ${one.model}`) : ""])))] : []),
+        [one.model, pill(one.action, "aside"), one.undone_by ? `${one.because}; ${one.undone_by} agrees to go on` : one.because, timeText(one.since), mayAct ? act("Undo", `/api/monitor/holds/${one.n}/undo`, `${one.action} of ${one.model}`) : ""])))] : []),
       ...(changes.rows?.length ? [card("Changes", packages(changes.rows))] : []),
       ...(changes.rows ?? []).filter((one) => one.figures.length).map((one) => card(`Change ${one.n}, ${one.mode}, of ${one.model}`, figures(one))),
       ...(seen.models ?? []).flatMap((one) => [card(`${one.model}: ${one.verdict}`, baseline(one)), ...(one.site_verdict ? [card(`Is this site what ${one.model} was made on?`, make("p", { text: `${one.site_verdict}.` }), site(one))] : []), ...(one.bounds.length ? [card(`Bounds of ${one.model}`, bounds(one))] : []), card(`Watches of ${one.model}`, watches(one)), card(`Performance of ${one.model}`, performance(one))]),
