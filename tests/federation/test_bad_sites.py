@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import isocenter
@@ -19,6 +20,7 @@ from isocenter.federation.federated_run import JobRecord
 from isocenter.federation.pooled_figures import SiteScores
 from isocenter.federation.site import Site
 from isocenter.planning.plan_sections import FederationSettings
+from isocenter.runs import run_folder
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.training.length.schedule import TrainingPace
 from isocenter.values import Estimate, Row
@@ -172,3 +174,21 @@ def test_a_site_answers_nothing_that_it_does_not_know_and_no_round_before_it_has
         site.answer(SiteMessage("send images"))
     with pytest.raises(IntegrityError, match="before it has a plan"):
         site.answer(SiteMessage("start", {"decisions": {}}))
+
+
+def test_a_site_that_is_gone_for_a_round_is_left_out_and_comes_back(tmp_path, monkeypatch):
+    sites = {name: trained.pictures(tmp_path / name, 8, first=20 * n) for n, name in enumerate("ab")}
+    answer = Site.answer
+
+    def gone(site, message):
+        if (site.name, message.facts.get("round")) == ("b", 2):
+            raise ResourceError("cannot be reached", "site b", "Look at its line")
+        return answer(site, message)
+
+    monkeypatch.setattr(Site, "answer", gone)
+    chosen = {"training.steps": 3, "training.batch": 2, "network.size": trained.SMALL_RESNET, "federation.min_count": 2}
+    given = {"assignments": chosen, "rounds": 3, "device": "cpu", "threads": 1, "everything": True, "min_sites": 1}
+    isocenter.federate(sites, out=tmp_path / "JOB", **given)
+    rows = pd.read_csv(tmp_path / "JOB" / "federation" / "rounds.csv")
+    assert rows["state"].tolist() == ["added"] * 3 + ["left out: cannot be reached"] + ["added"] * 2
+    assert run_folder.checkpoint_state(tmp_path / "JOB.sites" / "b")["step"] == 3

@@ -41,10 +41,7 @@ class CommonState:
 
 
 class Aggregation(Protocol):
-    """A method for one round: `start`, then `add` for each site in the order of names, then `finish`."""
-
-    def __init__(self, chosen: FederationSettings) -> None:
-        """By the settings of the plan's section `federation`."""
+    """A method for one round, made of the plan's section `federation`: `start`, `add` for each site, `finish`."""
 
     def start(self, common: CommonState) -> None:
         """A round begins, from what the sites had in common."""
@@ -60,19 +57,13 @@ class Aggregation(Protocol):
         """The method for weights averaged over steps, which no server moves any further."""
 
 
-def aggregation_names() -> tuple[str, ...]:
-    """Our methods, and those that other packages add under the entry point `isocenter.aggregations`."""
-    return tuple(sorted({*AGGREGATIONS, *plugins.entry_points_of("isocenter.aggregations")}))
-
-
 def make_aggregation(chosen: FederationSettings) -> Aggregation:
-    """The method that the plan names; PlanError where there is none of this name."""
+    """The plan's method, ours or one of the entry point `isocenter.aggregations`; PlanError where there is none."""
     targets = AGGREGATIONS | {
         name: one.value for name, one in plugins.entry_points_of("isocenter.aggregations").items()
     }
     if chosen.method not in targets:
-        names = ", ".join(aggregation_names())
-        raise PlanError(f"there is no method {chosen.method!r}", METHOD, f"Choose from {names}")
+        raise PlanError(f"there is no method {chosen.method!r}", METHOD, f"Choose from {', '.join(sorted(targets))}")
     module, _, attribute = targets[chosen.method].partition(":")
     method: Aggregation = getattr(importlib.import_module(module), attribute)(chosen)
     return method

@@ -26,6 +26,7 @@ WITHOUT: Mapping[str, tuple[Any, str]] = {
     "split.calibration": (0, "guarantees need cases of all sites"),
     "guard.gate": (False, "the gate needs what the network sees in cases of all sites"),
     "evaluation.image_only": (False, "one network travels"),
+    "privacy.epsilon": (None, "a budget counts the patients of one training, and none over sites is built yet"),
 }
 # Flags of a plan that would need further trainings.
 REFUSED = ("split.folds", "split.folds_by", "search.minutes", "search.trials", "search.configurations")
