@@ -64,6 +64,14 @@ def test_what_no_command_line_can_say_is_refused(values, problem):
         command_index.find_command("plan").arguments(values)
 
 
+def test_what_a_person_typed_is_a_value_of_python_in_the_call():
+    values = {"run": "run", "out": "p", "backends": "onnx"}
+    call = command_index.find_command("package").python_call(values)
+    assert call == "isocenter.package('run', out='p', backends=('onnx',))"
+    values = {"data": "d", "assignments": ["training.batch=2"]}
+    assert "{'training.batch': 2}" in command_index.find_command("plan").python_call(values)
+
+
 def test_results_are_called_by_what_they_are_of():
     assert str(command_index.find_command("plan").default_out({"data": "a/hippocampus.tar"})) == "plan-hippocampus.yaml"
     assert command_index.find_command("study_size").default_out({"design": "auroc"}) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import csv
 import io
 import json
@@ -179,10 +178,9 @@ def _of_workspace(desk: AgentDesk) -> Iterator[types.Resource]:
 
 
 def _picture_count(path: Path) -> int:
-    try:
-        return len(PICTURE.findall(path.read_text(encoding="utf-8"))) if path.stat().st_size < LARGEST else 0
-    except (OSError, ValueError, binascii.Error):
-        return 0
+    return (
+        len(PICTURE.findall(path.read_text(encoding="utf-8", errors="replace"))) if path.stat().st_size < LARGEST else 0
+    )
 
 
 def _of_jobs(desk: AgentDesk) -> Iterator[types.Resource]:

@@ -59,9 +59,8 @@ def studio_app(studio: Studio) -> ASGIApp:
     """The application of the page."""
     app = FastAPI(title="Isocenter studio", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_exception_handler(IsocenterError, _refusal)
-    app.add_exception_handler(RequestValidationError, _misfit)
-    app.add_exception_handler(OSError, _unreadable)
-    app.add_exception_handler(ValueError, _unreadable)  # how Python refuses a path with a zero byte
+    for kind in (RequestValidationError, OSError, ValueError):  # the last for a path with a zero byte
+        app.add_exception_handler(kind, _misfit)
     _add_pages(app)
     _add_jobs(app, studio)
     _add_data(app, studio)
@@ -99,12 +98,8 @@ async def _refusal(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _misfit(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"problem": "is no such request", "where": request.url.path, "remedy": "Load the page"}, 422)
-
-
-async def _unreadable(request: Request, error: Exception) -> JSONResponse:
-    reason = getattr(error, "strerror", None) or "is no path"
-    return JSONResponse({"problem": reason, "where": request.url.path, "remedy": "Check the path"}, 422)
+    problem = getattr(error, "strerror", None) or "is no such request"
+    return JSONResponse({"problem": problem, "where": request.url.path, "remedy": "Check the path"}, 422)
 
 
 @cache

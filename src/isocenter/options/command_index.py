@@ -115,11 +115,22 @@ class Command:
         """The same as a call in Python."""
         given = [(one, values[name]) for name, one in self.keywords.items() if values.get(name) not in (None, [], "")]
         texts = [
-            f"{value!r}" if keyword.is_place else f"{keyword.name}={value!r}"
+            f"{'' if keyword.is_place else f'{keyword.name}='}{_python_value(keyword, value)!r}"
             for keyword, value in given
             if value is not False or keyword.default is None
         ]
         return f"isocenter.{self.verb or self.words}({', '.join(texts)})"
+
+
+def _python_value(keyword: Keyword, value: Any) -> Any:
+    """The value that a call in Python takes for what a person typed."""
+    if (
+        keyword.flag.read is None
+        or isinstance(value, Mapping)
+        or (isinstance(value, list) and not keyword.flag.repeats)
+    ):
+        return value
+    return keyword.flag.read([value] if keyword.flag.repeats and isinstance(value, str) else value)
 
 
 def _texts(keyword: Keyword, value: Any) -> Iterator[str]:
