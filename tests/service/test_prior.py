@@ -13,6 +13,7 @@ from sqlalchemy import update
 from isocenter.errors import UsageError
 from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service.exchange import fhir_reports, findings_report, hl7_reports
 from isocenter.service.records import tables
 from isocenter.values import Geometry, Image
 from ports import free_port
@@ -92,6 +93,15 @@ def test_a_study_that_came_after_its_follow_up_makes_that_answer_anew_once_as_a_
     assert {"lesions.csv", "response.json"} <= {path.name for path in folder.iterdir()}
     rows = [row.row for row in node.rows(tables.findings) if row.job == compared.job]
     assert [row["unit"] for row in rows if row["concept"] == "change"] == ["%"]
+    stated = findings_report.report_of_job(node.settings, node.database, compared.job)
+    [percent] = [row.row["value"] for row in node.rows(tables.findings) if row.concept == "change"]
+    observations = [
+        entry["resource"]
+        for entry in fhir_reports.report_bundle(stated, "R5")["entry"]
+        if entry["resource"].get("code", {}).get("text") == "change"
+    ]
+    assert [(one["valueQuantity"]["value"], one["valueQuantity"]["code"]) for one in observations] == [(percent, "%")]
+    assert f"|{percent:.6g}"[:6].encode() in hl7_reports.oru_message(stated)
     report = pydicom.dcmread(folder / "answer_report.dcm")
     before_this = pydicom.dcmread(node.settings.folder / "results" / earlier.job / "answer_report.dcm")
     [offset] = items_named(report, "128740")
