@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -93,6 +94,24 @@ def test_frames_and_pixels_of_motchallenge_count_from_1_and_a_flag_of_0_is_no_ob
     assert_allclose(first.corners, [[3, 2, 9, 12]])
     assert (first.names, first.numbers, third.numbers) == (("ball",), (5,), (5,))
     assert len({case.patient for case in cases}) == 2, "a film is a patient of its own"
+
+
+def test_frames_that_coco_lists_of_a_video_are_one_patient_s_and_keep_their_tracks(tmp_path):
+    pictures(tmp_path / "set" / "frames", frames=4)
+    frames = range(4)
+    images = [
+        {"id": n, "file_name": f"frames/{n:06}.png", "width": 40, "height": 30, "video_id": n // 2, "frame": n % 2}
+        for n in frames
+    ]
+    drawn = {"category_id": 1, "bbox": [2, 3, 8, 6], "track_id": 11}
+    record = {"images": images, "categories": [{"id": 1, "name": "tool"}], "videos": [{"id": 0, "name": "a"}]}
+    record["annotations"] = [{**drawn, "id": n, "image_id": n} for n in (0, 1, 2)]
+    (tmp_path / "set" / "instances.json").write_text(json.dumps(record))
+    cases = list(dataset_layouts.read_dataset(tmp_path / "set", DatasetOptions()))
+    assert [case.references["boxes"].numbers for case in cases] == [(11,), (11,), (11,), ()]
+    first, second, third, fourth = (case.patient for case in cases)
+    assert first == second != third == fourth
+    assert next(iter(cases[0].images.values())).neighbours is not None
 
 
 def test_two_boxes_of_one_track_in_a_frame_are_refused_by_their_lines(tmp_path):

@@ -104,11 +104,13 @@ def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tupl
                 odd[image].append(f"{where}: {errors.describe_cause(error)}")
         if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
             raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
+        films = {_number(one["id"]): str(one.get("name") or one["id"]) for one in record.get("videos") or ()}
         found = [
             ListedImage(
                 str(entry["file_name"]),
                 Annotation(path, tuple(boxes[number]), _size(entry), odd=tuple(odd[number])),
                 split,
+                film=films.get(film := _number(entry["video_id"]), film) if "video_id" in entry else "",
             )
             for entry in record["images"]
             for number in [_number(entry["id"])]
@@ -149,7 +151,8 @@ def _drawn_object(entry: Mapping[str, Any], names: Mapping[str, str], where: str
     category = _number(entry["category_id"])
     if category not in names:
         raise ValueError(f"its category {category} is not listed")
-    name = names[category]
+    name, track = names[category], entry.get("track_id", entry.get("instance_id"))
+    track = None if track is None else int(track)
     ignored, stated = bool(int(entry.get("iscrowd") or 0)), entry.get("segmentation") or ()
     outline: Outline | None = None
     if isinstance(stated, Mapping):
@@ -159,11 +162,11 @@ def _drawn_object(entry: Mapping[str, Any], names: Mapping[str, str], where: str
     elif rings := [_ring(numbers) for numbers in stated if numbers]:
         outline = Outline(tuple(rings))
         if "bbox" not in entry:
-            return replace(DrawnBox.around(name, rings, where), ignored=ignored)
+            return replace(DrawnBox.around(name, rings, where), ignored=ignored, track=track)
     if len(numbers := [float(number) for number in entry["bbox"]]) != 4 or not np.isfinite(numbers).all():
         raise ValueError("its box is not four numbers")
     x, y, width, height = numbers
-    return DrawnBox(name, (x, y), (x + width, y + height), where, ignored, outline)
+    return DrawnBox(name, (x, y), (x + width, y + height), where, ignored, outline, track)
 
 
 def _ring(numbers: Sequence[Any]) -> Ring:

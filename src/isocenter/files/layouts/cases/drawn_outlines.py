@@ -347,6 +347,7 @@ class ListedImage:
     name:   of its file, which may begin with folders
     within: the name of the folder of its images, where the file names one
     source: what lists it, in words
+    film:   of which it is a frame; empty of a picture
     """
 
     name: str
@@ -354,6 +355,7 @@ class ListedImage:
     split: Split | None = None
     within: str = ""
     source: str = ""
+    film: str = ""
 
     @property
     def key(self) -> str:
@@ -424,9 +426,10 @@ def read_listed_images(
         odd |= {image.name: entry.annotation.odd} if entry.annotation.odd else {}
         rows[image.path] = CaseRow(
             image.name,
-            {"image": Cell((image.path,), modality=modality)},
+            {"image": Cell((image.path,), "film" if entry.film else "", modality=modality)},
             made.cells(part, entry.annotation, entry.key),
             split=entry.split or image.split,
+            patient=entry.film or None,
         )
     _refuse_twice([entries_of for entries_of in owners.values() if len(entries_of) > 1])
     files = ", ".join(dict.fromkeys(annotation.path.name for annotation in annotations))
@@ -438,6 +441,7 @@ def read_listed_images(
         classes=made.classes,
         drawn=made.names,
         modality=modality,
+        patients="films, each of which counts as a patient",
         problems=(
             *layout.left_out_problem(missing, absent, "Correct the names, or get the files"),
             *_left_out_of(odd, files),
