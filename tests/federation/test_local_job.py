@@ -106,6 +106,9 @@ def test_a_job_is_a_run_that_holds_nothing_of_a_case(job, data, tmp_path):
     assert len(predicted.outcomes) == 1
     scored = isocenter.evaluate(job, data / "a", private=job.with_name("JOB.sites") / "a", labels=trained.LABELS)
     assert scored.which == "the test cases of the run's own data"
+    assert "only they know on which cases" not in " ".join(scored.notes)
+    elsewhere = isocenter.evaluate(job, trained.blobs(tmp_path / "new", 2, first=90), labels=trained.LABELS)
+    assert "only they know on which cases" in " ".join(elsewhere.notes)
 
 
 @pytest.mark.whole

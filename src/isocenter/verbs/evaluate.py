@@ -78,6 +78,10 @@ from isocenter.values.case_outcome import CaseOutcome
 log = logging.getLogger("isocenter")
 
 MARKS = ("cases.csv", "summary.json")
+OF_SITES = (
+    "Sites trained this model, and only they know on which cases: some of these may be among them. A site gives its "
+    "own folder by --private."
+)
 # Warnings in the terminal.
 MOST_SHOWN = 5
 
@@ -288,6 +292,8 @@ def _subject(options: EvaluateOptions) -> _Subject:
     model = replace(model, request=ModelRequest(allow_large=reading.allow_large, drawn=True))
     dataset = open_references(data, reading, model, trained_in)
     chosen = case_selection.choose_cases(model, dataset, trained_in, options.split)
+    if options.private is None and "federation" in model.record:
+        chosen = replace(chosen, notes=[*chosen.notes, OF_SITES])
     drawn_images.refuse_drawn_images(dataset, chosen.parts)
     covariates = group_attributes.covariates_by_name(dataset, chosen.parts)
     dataset = group_audit.with_table_covariates(dataset, audits.group_table, chosen.parts, audits.groups)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from isocenter import errors, keywords, work_state
+from isocenter import keywords, work_state
 from isocenter.errors import UsageError
 from isocenter.federation import federated_run
 from isocenter.federation.exchanges import FEDERATION, LocalCarrier
@@ -57,14 +57,11 @@ def federate(options: FederateOptions) -> Run:
         raise UsageError("a job needs a folder to be written into", "federate", "Give --out JOB")
     out = Path(options.out)
     if (options.min_sites or 1) > len(sites):
-        raise UsageError(
-            f"{options.min_sites} of {errors.count_phrase(len(sites), 'site')}", "--min-sites", "Give less"
-        )
+        raise UsageError(f"{options.min_sites} of {len(sites)} sites", "--min-sites", "Give less")
     verb_results.refuse_taken(out, options.overwrite, MARKS)
     verb_results.refuse_taken(private := _private(out), options.overwrite, (PROCESSES,))
     request = _request(options)
-    by_clock = "training.steps" not in request.assignments
-    minutes = options.minutes or USUAL_MINUTES
+    minutes, by_clock = options.minutes or USUAL_MINUTES, "training.steps" not in request.assignments
     record = JobRecord("local", options.rounds, minutes, by_clock, options.min_sites)
     with file_lock.hold_lock(out):
         parties = {name: Site(name, data, private / name, request, began).answer for name, data in sites.items()}
