@@ -642,3 +642,14 @@ def test_a_plan_of_changes_that_no_check_could_execute_is_refused(wrong):
     before, after, problem = NOT_EXECUTABLE[wrong]
     with pytest.raises(PlanError, match=problem):
         change_plan.refuse_change_plan(tomllib.loads(CHANGE_PLAN.replace(before, after)), {"auroc"}, "change-plan.toml")
+
+
+def test_each_line_of_advice_of_a_node_is_a_promise_of_its_risk_file(tmp_path):
+    advice = [{"when": "called nodule", "say": "CT", "code": None}, {"when": "", "say": "rescreen", "code": None}]
+    (tmp_path / "settings.json").write_text(json.dumps({"models": {"lung": {"path": "m", "advice": advice}}}))
+    listed = guidelines.read_guideline("risk-file").for_subject(DocumentSubject(tmp_path, "node"))
+    promises = [item.subject for item in listed.items if item.section == "Promises"]
+    assert [words.partition(":")[0] for words in promises] == [
+        "lung says 'CT' where called nodule",
+        "lung says 'rescreen' where nothing else",
+    ]

@@ -22,7 +22,6 @@ from isocenter.values.finding import CHANGE, Finding
 from isocenter.values.voxel_images import Code
 
 ADVICE = "advice"
-GRADES = ("grade", "class")
 SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq,
 }  # fmt: skip
@@ -95,24 +94,27 @@ class AdviceComparison:
         if answer.is_abstained or self.kind == "abstained":
             return answer.is_abstained and self.kind == "abstained"
         named = [one for one in answer.findings if self.name in (one.concept, f"{one.group} {one.concept}")]
+        numbers, limit = list[float](), self.limit
         match self.kind:
             case "called":
                 return any(map(_is_called, named))
-            case "set":
-                absent = [one.possible for one in named if isinstance(one.value, bool)]
-                sets = [one.possible for one in answer.findings if one.called and one.group.endswith(GRADES)]
-                return any("present" in one for one in absent if one) or any(self.name in one for one in sets if one)
+            case "set":  # of a class all that are not ruled out, of a finding whether it is there
+                sets = [(one.possible, one in named) for one in answer.findings if one.possible]
+                return any(self.name in one or (is_named and "present" in one) for one, is_named in sets)
             case "grade":
-                stated = [one.concept for one in answer.findings if one.called and one.concept in answer.grades]
-                return any(self._compare(answer.grades.index(one), answer.grades.index(self.word)) for one in stated)
+                limit = answer.grades.index(self.word)
+                called = [one.concept for one in answer.findings if one.called]
+                numbers = [answer.grades.index(one) for one in called if one in answer.grades]
             case "probability":
-                return any(self._compare(one.probability, self.limit) for one in named if one.probability is not None)
+                numbers = [one.probability for one in named if one.probability is not None]
             case "change":
-                changes = [one.value for one in answer.findings if (one.concept, one.group) == (CHANGE, self.name)]
-                return any(self._compare(one, self.limit) for one in changes if one is not None)
-        return any(self._compare(one.value, self.limit) for one in self._numbers(named, answer))
+                changes = [one for one in answer.findings if (one.concept, one.group) == (CHANGE, self.name)]
+                numbers = [one.value for one in changes if _is_number(one)]
+            case _:
+                numbers = self._numbers(named, answer)
+        return any(SIGNS[self.sign](one, limit) for one in numbers)
 
-    def _numbers(self, named: Sequence[Finding], answer: AdvisedAnswer) -> list[Finding]:
+    def _numbers(self, named: Sequence[Finding], answer: AdvisedAnswer) -> list[float]:
         """The numbers that are compared; none of a structure that is not there. Raises as `holds`."""
         numbers = [one for one in named if _is_number(one)]
         if odd := next((one for one in numbers if _plain(one.unit) != _plain(self.unit)), None):
@@ -121,7 +123,7 @@ class AdviceComparison:
         is_empty = any(one.value == 0 and self.name.startswith(f"{one.concept} ") for one in answer.findings)
         if not numbers and not is_empty:
             raise UsageError(f"{self.text!r}: the answer states no number {self.name!r}", ADVICE, "See its problems")
-        return numbers
+        return [one.value for one in numbers]
 
     def refuse_unstated(self, words: AdviceWords, where: str) -> None:
         """Raise UsageError where a model with these words never states what is compared, or in another unit."""
@@ -145,9 +147,6 @@ class AdviceComparison:
         if self.kind == "value" and unit and _plain(unit) != _plain(self.unit):
             raise UsageError(f"{self.text!r}: the model states {asked} in {unit}", where, f"Write it in {unit}")
 
-    def _compare(self, value: float, limit: float) -> bool:
-        return SIGNS[self.sign](value, limit)
-
 
 class AdviceLine(BaseModel):
     """One line: what is said where its condition holds; without a condition it holds for every answer.
@@ -163,18 +162,22 @@ class AdviceLine(BaseModel):
     @field_validator("when")
     @classmethod
     def _understood(cls, when: str) -> str:
-        for text in _AND.split(when) if when else ():
-            AdviceComparison.from_text(text.strip())
+        split_condition(when)
         return when
 
     @cached_property
     def comparisons(self) -> tuple[AdviceComparison, ...]:
         """Those that `and` joins; none of a line for every answer."""
-        return tuple(AdviceComparison.from_text(text.strip()) for text in _AND.split(self.when)) if self.when else ()
+        return split_condition(self.when)
 
     def holds(self, answer: AdvisedAnswer) -> bool:
         """Whether it holds; without a condition never of a case that has no answer. Raises as `AdviceComparison`."""
         return all(one.holds(answer) for one in self.comparisons) and bool(self.comparisons or not answer.is_abstained)
+
+
+def split_condition(when: str) -> tuple[AdviceComparison, ...]:
+    """The comparisons of a condition. Raises ValueError for what is none."""
+    return tuple(AdviceComparison.from_text(text.strip()) for text in _AND.split(when) if when)
 
 
 def refuse_lines(lines: Sequence[AdviceLine], words: AdviceWords, where: str) -> None:

@@ -23,6 +23,7 @@ from isocenter.values.advice_lines import ADVICE, AdviceLine, AdvisedAnswer
 TABLE, NONE = "advice.csv", "none"
 RIGHT, LITTLE, MUCH = "right", "too little", "too much"
 VERDICTS = (RIGHT, LITTLE, MUCH)
+HOW = "What lines of advice say of each case, beside what is right; too little is less urgent than that (advice.csv)."
 
 
 def lines_for(path: str | Path, model: Model, cases: Sequence[Case]) -> tuple[AdviceLine, ...]:
@@ -63,7 +64,10 @@ def with_advice(audit: AuditInput) -> ScoredCases:
         )
         for verdict in VERDICTS
     ]
-    outcome = AuditOutcome({TABLE: table}, sections=[_section(summary, table, lines)], notes=problems)
+    shares = PageTable(
+        ["advice", "share of cases"], [[one, row.estimate] for one, row in zip(VERDICTS, summary, strict=True)]
+    )
+    outcome = AuditOutcome({TABLE: table}, sections=[Section("Advice", [Paragraph(HOW), shares])], notes=problems)
     return replace(audit.scored, rows=[*audit.scored.rows, *summary], audits=[*audit.scored.audits, outcome])
 
 
@@ -107,15 +111,3 @@ def reference_findings(task: Task, case: Case) -> Iterator[Finding]:
                 voxels, (size, unit) = slabs.label_voxels(mask.data), mask.geometry.voxel_size or (1.0, "voxels")
                 for label in task.labels:
                     yield Finding(label.name, voxels.get(label.value, 0) * size, unit, label=label.value)
-
-
-def _section(summary: Sequence[Row], table: Any, lines: Sequence[AdviceLine]) -> Section:
-    """The three shares, and each line with what was said where it is right."""
-    shares = [[verdict, row.estimate] for verdict, row in zip(VERDICTS, summary, strict=True)]
-    order = list(dict.fromkeys([line.say for line in lines]))
-    counts = table.groupby(["reference", ADVICE]).size()
-    columns = [*order, NONE]
-    crossed = [[right, *(int(counts.get((right, one), 0)) for one in columns)] for right in order]
-    how = "Lines of advice on the answer to each case, beside what is right: too little is less urgent than that."
-    blocks = [Paragraph(how), PageTable(["advice", "share of cases"], shares), PageTable(["right", *columns], crossed)]
-    return Section("Advice", blocks)
