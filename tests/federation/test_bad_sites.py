@@ -10,7 +10,7 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.errors import DatasetError, IntegrityError, ResourceError, UsageError
 from isocenter.evaluation import Metrics
 from isocenter.federation import exchanges, federated_job, pooled_figures
 from isocenter.federation.aggregation import CommonState
@@ -166,6 +166,14 @@ def test_a_site_of_three_cases_trains_and_sends_no_stand_in(tmp_path):
     asked = SiteMessage("stand-ins", {"min_count": 10, "kinds": ["class"]})
     assert tiny.answer(asked).facts == {"stand_ins": []}
     assert list(tiny._parts.values()).count("train") >= 1
+
+
+def test_sites_that_do_not_agree_leave_no_folder(tmp_path):
+    pictures = trained.pictures(tmp_path / "pictures", 4)
+    with pytest.raises(DatasetError, match="a: has none of the classes"):
+        others = trained.pictures(tmp_path / "others", 4, classes=("cat", "dog"))
+        isocenter.federate({"a": pictures, "b": others}, out=tmp_path / "JOB", device="cpu", threads=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["others", "pictures"]
 
 
 def test_a_site_answers_nothing_that_it_does_not_know_and_no_round_before_it_has_a_plan(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -66,8 +67,13 @@ def federate(options: FederateOptions) -> Run:
     with file_lock.hold_lock(out):
         parties = {name: Site(name, data, private / name, request, began).answer for name, data in sites.items()}
         job = FederatedJob(out, LocalCarrier(parties), record, began)
-        job.open(request)
         _note_processes(private)
+        try:
+            job.open(request)
+        except BaseException:
+            if not out.exists():  # nothing to go on from
+                shutil.rmtree(private, ignore_errors=True)
+            raise
         return _finish(job)
 
 
