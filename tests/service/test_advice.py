@@ -20,6 +20,7 @@ from isocenter.prediction.findings_file import ExaminedImage
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.exchange import fhir_reports, hl7_reports
 from isocenter.service.model_facts import ModelFacts
+from isocenter.service.reading import feedback_dataset
 from isocenter.service.routing import routing_rules
 from isocenter.service.web import response_shapes
 
@@ -84,3 +85,11 @@ def test_what_is_said_stands_first_in_report_fhir_hl7_and_worklist_with_its_code
     assert coded["valueCodeableConcept"]["coding"][0]["code"] == "3457005"
     [(_, (kind, concept, value, *_))] = hl7_reports._values(row, "1")
     assert (kind, "advice" in concept, "3457005" in value) == ("CWE", True, True)
+
+
+def test_what_is_said_is_no_class_that_a_model_learns_from_feedback():
+    rows = [
+        {"concept": "refer", "group": "advice", "called": True},
+        {"concept": "ill", "group": "class", "called": True},
+    ]
+    assert feedback_dataset._stated_answers(rows, 2) == [{"label": "ill"}]

@@ -26,6 +26,7 @@ from isocenter.report.figures import box_figures, drawing, heat_map, slice_figur
 from isocenter.report.figures.drawing import Canvas
 from isocenter.report.figures.slice_figures import GROUND, REFERENCE_LINE
 from isocenter.values import Array, BoundingBoxes, Finding, Image, Label, Map
+from isocenter.values.advice_lines import ADVICE
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches of A4
 TALLEST = 5.2  # inches of the picture
@@ -244,7 +245,8 @@ def _value(finding: Finding) -> str:
         sizes = high - low if len(low) > 2 else (high - low)[::-1]  # a picture's axes are rows and columns
         return f"box, {' × '.join(f'{size:.0f}' for size in sizes)} {unit}"
     if finding.called is not None and finding.value is None:
-        text = "the model's answer" if finding.called else ""
+        is_advice = finding.group == ADVICE
+        text = (ADVICE if is_advice else "the model's answer") if finding.called else ""
     elif isinstance(finding.value, bool | np.bool_):
         text = "present" if finding.value else "absent"
     elif isinstance(finding.value, int | np.integer):

@@ -25,6 +25,7 @@ from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import StudyIndex
 from isocenter.service.routing import routing_rules
 from isocenter.values import Image, Label, bounding_boxes
+from isocenter.values.advice_lines import ADVICE
 
 TABLE, VERDICTS, CLASSES = "dataset.csv", "verdicts.csv", "classes.csv"
 REJECTED = "rejected"
@@ -206,7 +207,7 @@ def _stated_answers(findings: Sequence[Mapping[str, Any]], axes: int) -> list[di
             for row in boxes
             for corners in [dict(zip(bounding_boxes.corner_columns(axes), row["value"], strict=True))]
         ]
-    called = [row["concept"] for row in findings if row.get("called")]
+    called = [row["concept"] for row in findings if row.get("called") and row.get("group") != ADVICE]
     if len(called) == 1:
         return [{"label": called[0]}]
     asked = [row for row in findings if isinstance(row.get("value"), bool)]

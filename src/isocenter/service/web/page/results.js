@@ -74,7 +74,7 @@ function line(row, actions) {
     find.addEventListener("click", () => actions.goTo(row));
     name.append(find);
   } else name.append(make("span", { text: row.concept }));
-  if (row.called) name.append(pill("called", "called"));
+  if (row.called) name.append(pill(row.group === "advice" ? "advice" : "called", "called"));
   const code = row.codes?.[0];
   if (code) name.append(make("small", { text: `${code.scheme} ${code.value}`, title: code.meaning }));
   const number = make("td", { className: "number" }, ...value(row)), made = make("tr", {}, name, number);
