@@ -41,7 +41,7 @@ def stack_images(images: Mapping[str, Image], where: str) -> Image:
             raise GeometryError(
                 f"{name!r} lies on another grid than the first image: {image.geometry.difference(first.geometry)}",
                 where,
-                "Bring them there with --align world or --align register, or bring them onto one grid first",
+                "Bring them there with --align world or --align register, or, views that share no place, --align apart",
             )
         if image.frames != first.frames:
             problem = f"{name!r} has {image.frames or 'no'} frames, the first image {first.frames or 'none'}"
