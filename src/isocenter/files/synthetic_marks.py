@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 
@@ -42,7 +43,8 @@ def read_mark(path: Path) -> str:
             with PIL.Image.open(path) as opened:
                 return str(opened.info.get(KEYWORD, ""))
         if name.endswith((".nii", ".nii.gz")):
-            word, _, mark = bytes(nibabel.load(path).header["descrip"]).rstrip(b"\0").partition(b" ")
+            header: Any = nibabel.load(path).header
+            word, _, mark = bytes(header["descrip"]).rstrip(b"\0").partition(b" ")
             return mark.decode("latin-1") if word == KEYWORD.encode() else ""
     except (*PIL_ERRORS, nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError):
         pass

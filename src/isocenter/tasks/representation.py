@@ -233,7 +233,7 @@ class Representation(RepresentationScoring):
         return "mean"
 
     @property
-    def channels_when_mirrored(self) -> tuple[int, ...]:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """No number has a side."""
         return tuple(range(self.channels if self.head == IMAGE else NUMBERS))
 

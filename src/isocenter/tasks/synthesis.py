@@ -102,7 +102,7 @@ class Synthesis(Representation):
         return Target(self.heads[IMAGE], numbers)
 
     @property
-    def channels_when_mirrored(self) -> Any:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """Unchanged, unless a class or a structure names a side."""
         sided = left_right.have_sides([*self.classes, *(self.structures or ())])
         return None if sided else tuple(range(self.channels))

@@ -207,21 +207,22 @@ def _look_at_known(
         grid = [drawer.on_network_grid(case) for case in cases]
         seen.append(np.stack([image for image, _ in grid]))
         chosen = np.unique(np.linspace(0, len(cases) - 1, MOST_MEMBERS).round().astype(int))
-        losses.append(drawer.losses(*zip(*(grid[n] for n in chosen), strict=True), seed=seed))
+        losses.append(drawer.losses([grid[n][0] for n in chosen], [grid[n][1] for n in chosen], seed=seed))
         people += [cases[n].patient for n in chosen]
     threshold = image_copies.copy_threshold(image_copies.nearest_distances(seen[1], seen[0])[0])
-    return seen[0], threshold, image_copies.membership_auroc(*losses, people, seed=seed)
+    return seen[0], threshold, image_copies.membership_auroc(losses[0], losses[1], people, seed=seed)
 
 
 def _draw(
     options: SynthesiseOptions, drawer: ImageDrawer, subject: DrawnSubject, first: int, withheld: Mapping[str, int]
 ) -> Iterator[tuple[int, Array]]:
     """(number, image) after another, until enough were not withheld or twice as many as are wanted were drawn."""
-    done, settings = 0, {"seed": options.seed, "steps": options.steps, "guidance": options.guidance}
+    done = 0
     while (left := options.count + withheld[subject.name] - done) > 0 and done < MOST_DRAWS * options.count:
         numbers = range(first + done, first + min(MOST_DRAWS * options.count, done + left))
         done += len(numbers)
-        yield from zip(numbers, drawer.draw(subject.asked, numbers, **settings), strict=True)
+        drawn = drawer.draw(subject.asked, numbers, seed=options.seed, steps=options.steps, guidance=options.guidance)
+        yield from zip(numbers, drawn, strict=True)
 
 
 def _sheet(subject: DrawnSubject, shown: Mapping[str, Image]) -> Figure:
