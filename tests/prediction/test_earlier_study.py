@@ -94,5 +94,7 @@ def test_an_earlier_image_of_another_modality_gives_no_change_and_says_so(model)
 def test_what_is_said_of_an_earlier_study_without_one_is_refused(model):
     with pytest.raises(UsageError, match="Give it"):
         isocenter.predict(model, head([]), lesions=["bright"])
+    with pytest.raises(UsageError, match="marks no tumour"):
+        isocenter.predict(model, head([]), prior=head([]), lesions=["tumour"])
     with pytest.raises(UsageError, match="2 cases"):
         isocenter.predict(model, [head([]), head([])], prior=head([]))

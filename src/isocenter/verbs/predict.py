@@ -237,6 +237,10 @@ def _refuse_beside_prior(options: PredictOptions) -> None:
 def _earlier_study(model: Model, options: PredictOptions, asked: CaseRequest) -> EarlierStudy:
     """The earlier study, answered by the same model in the same way. UsageError for several cases."""
     assert options.prior is not None  # noqa: S101 - as asked
+    marked = [label.name for part in properties.leaf_tasks(model.task).values() for label in part.labels]
+    if unknown := [name for name in options.lesions if name not in marked]:
+        remedy = f"Choose from {errors.list_phrase(marked)}" if marked else "Leave it out"
+        raise UsageError(f"the model marks no {errors.list_phrase(unknown)}", "--lesions", remedy)
     opened, _ = input_cases.open_inputs([options.prior], options.reading, model)
     cases, _ = input_cases.with_given_covariates(opened, options.covariates, model)
     if len(cases) != 1:
