@@ -62,6 +62,14 @@ def test_a_job_of_one_site_is_the_training_of_that_site(data, tmp_path):
     assert same(tensors(tmp_path / "JOB"), tensors(again))
 
 
+@pytest.mark.whole
+def test_two_sites_with_equal_data_are_as_one(data, tmp_path):
+    for number, sites in enumerate((["a"], ["a", "b"])):
+        own = dict.fromkeys(sites, data / "a")
+        isocenter.federate(own, out=tmp_path / f"JOB{number}", assignments=SIX, everything=True, **GIVEN)
+    assert same(tensors(tmp_path / "JOB0"), tensors(tmp_path / "JOB1"))
+
+
 def test_a_job_that_is_stopped_anywhere_goes_on_to_the_same_bits(data, job, tmp_path, monkeypatch):
     """Once in the middle of a round at the second site, and once before the round is written."""
     answer, write, calls = Site.answer, federated_job.RoundState.write, []
