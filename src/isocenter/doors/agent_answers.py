@@ -31,7 +31,7 @@ def answer(
     text: str, record: Any = None, *, is_error: bool = False, links: Collection[types.ResourceLink] = ()
 ) -> types.CallToolResult:
     """An answer of a tool."""
-    content = [types.TextContent(text=text), *links]
+    content: list[Any] = [types.TextContent(text=text), *links]
     return types.CallToolResult(content=content, structured_content=record, is_error=is_error)
 
 

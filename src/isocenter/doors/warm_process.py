@@ -42,11 +42,11 @@ class WarmProcess:
                 command = [sys.executable, "-m", self.module]
                 pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
                 self._process = subprocess.Popen(command, cwd=self.folder, start_new_session=True, **pipes)  # type: ignore[call-overload]  # noqa: S603
-            process = self._process
+            process: Any = self._process
             try:
-                process.stdin.write(json.dumps({"what": what, "values": values}).encode() + b"\n")  # type: ignore[union-attr]
-                process.stdin.flush()  # type: ignore[union-attr]
-                line = process.stdout.readline() if select([process.stdout], [], [], LONGEST_S)[0] else b""  # type: ignore[union-attr]
+                process.stdin.write(json.dumps({"what": what, "values": values}).encode() + b"\n")
+                process.stdin.flush()
+                line = process.stdout.readline() if select([process.stdout], [], [], LONGEST_S)[0] else b""
                 answer = json.loads(line)
             except (OSError, ValueError) as error:
                 process.kill()

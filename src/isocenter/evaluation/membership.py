@@ -6,6 +6,8 @@ Carlini et al., S&P 2022, arXiv:2112.03570.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -30,7 +32,7 @@ def membership_rows(losses: ArrayLike, trained: ArrayLike, patients: ArrayLike, 
     def found(weights: Floats) -> Floats:
         return true_positives_at(small, is_member, weights)
 
-    drawn = {"strata": is_member, "seed": seed}
+    drawn: dict[str, Any] = {"strata": is_member, "seed": seed}
     return [
         Row(MEMBERSHIP_AUC.name, "all", intervals.bootstrap_statistic(auc, patients, compares=True, **drawn)),
         Row(MEMBERSHIP_TPR.name, "all", intervals.bootstrap_statistic(found, patients, exact=False, **drawn)),

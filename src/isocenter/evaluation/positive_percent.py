@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.evaluation.intervals import DRAWS, LEVEL
-from isocenter.values import Estimate, Floats
+from isocenter.values import Array, Estimate, Floats
 
 # Fewer cells than this say too little: the programmes of PD-L1 ask for 100 viable tumour cells.
 FEWEST_CELLS = 100
@@ -59,7 +59,7 @@ def estimate_percent(
     return Estimate(float(value), low, high, LEVEL, n=count, unit="%", method=method)
 
 
-def _percent(sums: Floats) -> NDArray[np.float64]:
+def _percent(sums: Array) -> NDArray[np.float64]:
     """(2, ...) positive cells and those among which they count, to percent; NaN where there are none."""
     positive, among = sums
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def pool_scores(
         defined = [one for one in here.values() if math.isfinite(one.value)]
         is_sum = len(sums) == len(defined) > 0 and len({one.shape for one in sums}) == 1
         figure = _joined(defined, sums) if is_sum else pooled.mean
-        counts = {name: one if (one := getattr(figure, name)) >= least else 0 for name in COUNTS}
+        counts: dict[str, Any] = {name: one if (one := getattr(figure, name)) >= least else 0 for name in COUNTS}
         rows.append(Row(metric, label, replace(figure, **counts)))
     return rows, figures
 

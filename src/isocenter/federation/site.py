@@ -136,7 +136,7 @@ class Site:
 
     @property
     def _counts(self) -> dict[str, int]:
-        return {part: len(self._run.cases(part)) for part in ("train", "val", "test")}  # type: ignore[arg-type]
+        return {part: len(self._run.cases(part)) for part in ("train", "val", "test")}
 
     @property
     def _run(self) -> RunFolder:

@@ -73,9 +73,9 @@ def group_cases(cases: Sequence[CaseFacts], least: int) -> list[list[CaseFacts]]
         middle = places[rest].mean(axis=0)
         farthest = rest[np.argmax(np.square(places[rest] - middle).sum(axis=1))]
         nearest = rest[np.argsort(np.square(places[rest] - places[farthest]).sum(axis=1), kind="stable")[:least]]
-        groups.append([cases[number] for number in sorted(nearest)])
+        groups.append([cases[number] for number in sorted(nearest.tolist())])
         rest = np.setdiff1d(rest, nearest)
-    return [*groups, [cases[number] for number in rest]] if len(rest) >= least else groups
+    return [*groups, [cases[number] for number in rest.tolist()]] if len(rest) >= least else groups
 
 
 def _places(cases: Sequence[CaseFacts]) -> np.ndarray:

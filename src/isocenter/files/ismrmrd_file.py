@@ -111,7 +111,7 @@ def _filled(encoding: Any, lines: list[Any], path: Path) -> KSpace:
     spacing = (float(image.fieldOfView_mm.x) / kept, float(encoded.fieldOfView_mm.y) / columns)
     if data.shape[2] == rows:
         spacing = (float(encoded.fieldOfView_mm.x) / rows, spacing[1])
-    return KSpace(data, counts.all(axis=0), (*spacing, float(encoded.fieldOfView_mm.z)))
+    return KSpace(data, np.asarray(counts.all(axis=0)), (*spacing, float(encoded.fieldOfView_mm.z)))
 
 
 def _cut_readout(data: Array, kept: int) -> Array:

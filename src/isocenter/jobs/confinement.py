@@ -28,7 +28,7 @@ def confine_to(roots: Sequence[str], room: Path) -> None:
     It cannot be undone. Code of others that opens files without Python is not seen.
     """
     tempfile.tempdir = os.environ["TMPDIR"] = str(room)
-    allowed = tuple(dict.fromkeys(os.path.realpath(one) for one in (*roots, room, *_needed())))
+    allowed = tuple(dict.fromkeys(os.path.realpath(str(one)) for one in (*roots, room, *_needed())))
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in OPENING or not arguments or not isinstance(arguments[0], str | bytes):

@@ -57,7 +57,8 @@ class DiffusionUNet(nn.Module):
             num_class_embeds=1 if classes else None,
         )
         if classes:  # a class may be left out, which an index cannot say
-            self.body.class_embedding = nn.Linear(classes, 4 * width, bias=False)
+            embedding: Any = nn.Linear(classes, 4 * width, bias=False)
+            self.body.class_embedding = embedding
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return outputs by head."""

@@ -131,7 +131,7 @@ class StudyChange:
             yield from self.follow_up.write(folder)
 
 
-def _words(row: Mapping[str, Any], change: Finding) -> str:
+def _words(row: Mapping[Any, Any], change: Finding) -> str:
     """A row in words: volumes, percent, and whether the model's own repeat measurements differ by as much."""
     words = f"{row['before']:.4g} to {row['now']:.4g} ml ({row['percent']:+.1f} %"
     words += f" in {row['days']:.0f} days" if math.isfinite(row["days"]) else ""

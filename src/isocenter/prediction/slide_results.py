@@ -60,13 +60,13 @@ def cells_of(prediction: Prediction, task: Task) -> Cells | None:
         if box is not None
     ]
     corners = [[one.start for one in box] + [one.stop for one in box] for _, box, _ in rows]
-    scores = prediction.confidence.scores
+    certain = prediction.confidence.scores
     kinds = [label.kind or task.labels[0].name for label, *_ in rows]
     return Cells(
         np.array(corners, float).reshape(-1, 4),
         tuple(kinds),
         np.array([area for *_, area in rows], float),
-        np.array([scores.get(label.name, math.nan) for label, *_ in rows], float),
+        np.array([certain.get(label.name, math.nan) for label, *_ in rows], float),
     )
 
 

@@ -135,7 +135,7 @@ def _cut_reference(drawn: _DrawnSlide, kind: str, region: Region) -> Any:
         return value
     corner = np.array([part.start for part in region], float)
     within = (value.low >= corner).all(axis=1) & (value.high <= [part.stop for part in region]).all(axis=1)
-    inside = value.at(within)
+    inside = value.at(np.asarray(within))
     return replace(inside, corners=inside.corners - np.tile(corner, 2))
 
 

@@ -100,7 +100,7 @@ def stain(
     """
     if images.shape[1] != 3:  # no colours, which the plan refuses
         return images
-    steps = [one.steps for one in scales or ()]
+    steps: list[Any] = [one.steps for one in scales or ()]
     if scales is None:
         axes = tuple(range(1, images.ndim))
         low, high = (end(dim=axes).reshape(-1, *[1] * (images.ndim - 2)) for end in (images.amin, images.amax))

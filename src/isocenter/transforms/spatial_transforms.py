@@ -415,8 +415,8 @@ def fit_to_grid(image: Image, geometry: Geometry, where: str) -> Image:
     grids = (image.geometry, geometry)
     in_mm = all(grid.physical for grid in grids)
     own, onto = (np.asarray(grid.steps) if in_mm else np.ones(grid.ndim) for grid in grids)
-    lengths = image.geometry.shape * own
-    factor = (geometry.shape * onto / lengths).min()
+    lengths = np.asarray(image.geometry.shape) * own
+    factor = (np.asarray(geometry.shape) * onto / lengths).min()
     sizes = np.clip(np.rint(lengths * factor / onto).astype(int), 1, geometry.shape)
     shape = (*image.shape[: -geometry.ndim], *geometry.shape)
     fitted = partial(_fitted_pixels, image, tuple(sizes.tolist()), shape)

@@ -168,13 +168,18 @@ def _synthesise(
                 shown |= {f"drawn {len(shown) + 1}": image} if len(shown) < MOST_SHOWN else {}
                 if folder is None:
                     images |= files
-                for name, one in {} if folder is None else files.items():
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    file_formats.write(one, folder / name)
+                else:
+                    _write_files(files, folder)
                 tracker(len(rows), len(subjects) * options.count)
             pictures += [_sheet(subject, shown)] if folder is not None and shown else []
     settings = {"model": mark, **{name: getattr(options, name) for name in ("count", "steps", "guidance", "seed")}}
     return SynthesisResult(rows, images, threshold, withheld, membership, settings), pictures
+
+
+def _write_files(files: Mapping[str, Image], folder: Path) -> None:
+    for name, image in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        file_formats.write(image, folder / name)
 
 
 def _subjects(options: SynthesiseOptions, drawer: ImageDrawer, trained: Sequence[Case]) -> Iterator[DrawnSubject]:

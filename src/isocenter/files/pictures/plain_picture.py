@@ -124,7 +124,7 @@ def write(image: Image, path: Path) -> None:
     """
     if path.suffix.lower() != WRITTEN:
         raise FormatError(f"{path.suffix} is not written, because it may change values", str(path), "Write .png")
-    stream, mark = imagecodecs.png_encode(_storable(image, path)), image.facts.get(SYNTHETIC)
+    stream, mark = bytes(imagecodecs.png_encode(_storable(image, path))), image.facts.get(SYNTHETIC)
     path.write_bytes(synthetic_marks.marked_png(stream, mark) if mark else stream)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -19,7 +20,9 @@ CM = 10.0
 def write_levels(image: Image, path: Path) -> None:
     """Write all levels of a slide; mm a pixel in the resolution tags. A row of tiles is held at a time."""
     spacing = image.spacing
-    size = {} if spacing is None else {"resolution": (CM / spacing[1], CM / spacing[0]), "resolutionunit": "CENTIMETER"}
+    size: dict[str, Any] = (
+        {} if spacing is None else {"resolution": (CM / spacing[1], CM / spacing[0]), "resolutionunit": "CENTIMETER"}
+    )
     colours = "rgb" if image.channels == COLOUR else "minisblack"
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for number, level in enumerate(image.levels):

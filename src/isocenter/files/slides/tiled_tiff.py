@@ -51,7 +51,7 @@ def level_pages(file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
 
 
 def _sub_pages(first: tifffile.TiffPage) -> list[Any]:
-    return list(first.pages) if first.subifds else []
+    return list(first.pages or ()) if first.subifds else []
 
 
 def _is_reduced(page: Any, first: tifffile.TiffPage) -> bool:

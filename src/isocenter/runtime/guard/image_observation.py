@@ -334,9 +334,7 @@ class Watching:
         if self.composes:
             self.composed.extend(window_composition(window) for window in batch[noted])
         if len(self.samples) > MOST_WINDOWS:
-            self.samples, self.features, self.composed = (
-                one[::2] for one in (self.samples, self.features, self.composed)
-            )
+            self.samples, self.features, self.composed = self.samples[::2], self.features[::2], self.composed[::2]
             self._every *= 2
         if self._ends is None or self.is_blank:
             self._ends = _ends(batch, self._ends)

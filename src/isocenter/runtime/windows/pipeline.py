@@ -145,10 +145,10 @@ class WindowedImage:
         Of a slide a map is made of the boxes around its tissue alone: where no slab is, there is background.
         """
         channels = properties.dense_channels(self.task)
-        wanted = [region]
+        wanted: list[Region | None] = [region]
         if self.tissue is not None and channels:
             pieces = self.tissue.pieces(self.image.geometry.shape)
-            wanted = pieces if region is None else [both for one in pieces if (both := _common(one, region))]
+            wanted = [*pieces] if region is None else [both for one in pieces if (both := _common(one, region))]
         patch = self.windows.patch
         return [part for one in wanted for part in self.preprocessing.parts(self.trace, one, patch, channels)]
 

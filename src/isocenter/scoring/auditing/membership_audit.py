@@ -15,7 +15,7 @@ from isocenter.evaluation import case_tables, membership
 from isocenter.report import progress_tracking
 from isocenter.scoring import case_scoring
 from isocenter.scoring.case_scoring import AuditInput, FoldPredictor, ScoredCases
-from isocenter.values import Case, Row
+from isocenter.values import Case, Row, Split
 
 # Patients of each side that are looked at.
 MOST = 500
@@ -43,7 +43,7 @@ def membership_of_cases(
     with progress_tracking.track_progress("attacking by losses") as tracker:
         for done, (case, own) in enumerate(sides, start=1):
             with suppress(IsocenterError):
-                part = "train" if own else "test"
+                part: Split = "train" if own else "test"
                 rows += case_scoring.case_table_rows(predictor.predict(case), case, predictor.task, part, None)
                 is_member[case.id], patients[case.id] = own, case.patient
             tracker(done, len(sides))

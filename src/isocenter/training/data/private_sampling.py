@@ -54,6 +54,6 @@ class PoissonSampling:
     def of_step(self, step: int) -> list[tuple[int, np.random.Generator]]:
         """The case of each sample, and what its patch and its augmentation are drawn from; perhaps none."""
         draws = self.chance.generator(UNIT_DRAW, step)
-        drawn = np.flatnonzero(draws.random(len(self.units)) < self.rate)
+        drawn = np.flatnonzero(draws.random(len(self.units)) < self.rate).tolist()
         chosen = [self.units[unit][int(draws.integers(len(self.units[unit])))] for unit in drawn]
         return [(case, self.chance.generator(SAMPLE_DRAW, step, case)) for case in chosen]

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from isocenter.lazy import torch
@@ -53,7 +54,7 @@ class SampleGradients:
         few = max(1, MOST_NUMBERS // sum(one.numel() for one in weights.values()))
         for first in range(0, len(seen.images), few):
             part = slice(first, first + few)
-            targets = batch_loss.change_each_array(seen.targets, lambda array, part=part: array[part])
+            targets = batch_loss.change_each_array(seen.targets, itemgetter(part))
             yield self._of_part(cost, weights, (seen.images[part], targets, tuple(one[part] for one in seen.context)))
 
     def _of_part(
@@ -76,7 +77,7 @@ class SampleGradients:
         images, targets, context = samples
         losses, gradients = list[Any](), list[Any]()
         for n in range(len(images)):
-            target = batch_loss.change_each_array(targets, lambda array, n=n: array[n])
+            target = batch_loss.change_each_array(targets, itemgetter(n))
             losses.append(cost(weights, images[n], target, tuple(one[n] for one in context)))
             # Weights that the loss does not reach have a gradient of zero.
             found = torch.autograd.grad(losses[-1], list(weights.values()), allow_unused=True, materialize_grads=True)

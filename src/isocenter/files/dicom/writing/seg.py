@@ -80,6 +80,7 @@ def write_segmentation(
         _segment(n + 1, label, algorithm_name, version("isocenter"), AUTOMATIC if reader is None else SEMIAUTOMATIC)
         for n, label in enumerate(sorted(labels, key=lambda label: label.value))
     ]
+    places: Any
     if is_film:
         slices = _marked_frames(numbered, slices, where)
         planes, places = numbered[slices[0].number][None], {}  # of the others `_add_frames` makes frames
