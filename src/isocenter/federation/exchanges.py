@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,9 +60,8 @@ def decode_message(encoded: bytes, where: str) -> SiteMessage:
             raise ValueError("it names no stage")
         return SiteMessage(kind, facts, arrays)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise IntegrityError(f"sent what is no message of a federation ({error})", where, "Ask who sends there") from (
-            error
-        )
+        problem = f"sent what is no message of a federation ({error})"
+        raise IntegrityError(problem, where, "Ask who sends there") from error
 
 
 # In a job's folder.
@@ -101,16 +100,9 @@ class ExchangeRecords:
         """A message that has travelled, or of a simulation would have."""
         self._add(TRAFFIC, TRAFFIC_COLUMNS, (number, site, direction, kind, len(encoded), round(seconds, 3)))
         ends = (SERVER, site) if direction == TO_SITE else (site, SERVER)
-        line = {
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "round": number,
-            "from": ends[0],
-            "to": ends[1],
-            "kind": kind,
-            "bytes": len(encoded),
-            "sha256": hashlib.sha256(encoded).hexdigest(),
-        }
-        self._chain(line)
+        what = {"round": number, "from": ends[0], "to": ends[1], "kind": kind, "bytes": len(encoded)}
+        now, digest = datetime.now(UTC).isoformat(timespec="seconds"), hashlib.sha256(encoded).hexdigest()
+        self._chain({"when": now, **what, "sha256": digest})
 
     def note_round(self, row: Sequence[Any]) -> None:
         """What a site did in a round."""
@@ -184,9 +176,9 @@ class LocalCarrier:
         """The names of the sites, sorted."""
         return sorted(self.parties)
 
-    def ask(self, message: SiteMessage, number: int, records: ExchangeRecords) -> dict[str, Answer]:
+    def ask(self, message: SiteMessage, number: int, records: ExchangeRecords) -> Iterator[tuple[str, Answer]]:
         """What each site does with a message, one after the other by name; number: of the round."""
-        return {site: self._ask_one(site, message, number, records) for site in self.sites}
+        return ((site, self._ask_one(site, message, number, records)) for site in self.sites)
 
     def _ask_one(self, site: str, message: SiteMessage, number: int, records: ExchangeRecords) -> Answer:
         began = time.monotonic()

@@ -224,18 +224,20 @@ class FederatedJob:
         log.info("round %d of %d: %s in %.0f s", number, rounds, count, seconds)
         return after
 
-    def _gather(self, answers: Mapping[str, Answer], number: int, state: RoundState) -> Updates:
-        """The updates of a round that can be used, on the disk, so that one at a time is read; rows of `rounds.csv`."""
+    def _gather(self, asked: Iterable[tuple[str, Answer]], number: int, state: RoundState) -> Updates:
+        """The updates of a round that can be used, on the disk, so that one is in memory; rows of `rounds.csv`."""
         folder = self.folder / INCOMING
         folder.mkdir(exist_ok=True)
-        norms, problems = dict[str, float](), {site: one.error for site, one in answers.items() if one.error}
-        for site, one in answers.items():
+        answers, norms, problems = dict[str, Answer](), dict[str, float](), dict[str, IsocenterError]()
+        for site, one in asked:
             try:
-                if one.message is not None:
-                    norms[site] = update_norm(site, one.message, state.common)
-                    (folder / site).write_bytes(one.message.encoded)
+                if one.message is None:
+                    raise one.error or IntegrityError("sent nothing", f"site {site}", "Look at its log")
+                norms[site] = update_norm(site, one.message, state.common)
+                (folder / site).write_bytes(one.message.encoded)
             except IsocenterError as error:
                 problems[site] = error
+            answers[site] = replace(one, message=SiteMessage("round", one.facts))
         middle = middle_norm(norms.values())
         for site, norm in norms.items():
             if norm > self.settings.federation.norm_bound * middle > 0:
@@ -266,7 +268,7 @@ class FederatedJob:
         if self.settings.federation.select == "last":
             return replace(state, averages=found)
         answers = self.carrier.ask(SiteMessage("validate", {}, found), state.number, self.records)
-        facts = [one.facts for one in answers.values() if one.facts.get("score") is not None]
+        facts = [one.facts for _, one in answers if one.facts.get("score") is not None]
         if not facts:
             return replace(state, averages=found)
         score = sum(one["score"] * one["cases"] for one in facts) / sum(one["cases"] for one in facts)
@@ -284,7 +286,8 @@ class FederatedJob:
     def finish(self, state: RoundState) -> dict[str, SiteScores]:
         """Every site gets the model, and scores it on its own test cases."""
         shutil.rmtree(self.folder / INCOMING, ignore_errors=True)
-        answers = self.carrier.ask(SiteMessage("finish", {}, state.averages), self.record.rounds, self.records)
+        asked = SiteMessage("finish", {}, state.averages)
+        answers = dict(self.carrier.ask(asked, self.record.rounds, self.records))
         good = {site: one.message for site, one in answers.items() if one.message is not None}
         self._refuse_too_few(len(good), {site: one.error for site, one in answers.items() if one.error})
         return {
@@ -293,7 +296,7 @@ class FederatedJob:
 
     def _ask_all(self, kind: str, facts: Mapping[str, Any] | None = None) -> dict[str, SiteMessage]:
         """The answers of all sites; the first error of one of them ends the job."""
-        answers = self.carrier.ask(SiteMessage(kind, facts or {}), 0, self.records)
+        answers = dict(self.carrier.ask(SiteMessage(kind, facts or {}), 0, self.records))
         for _, one in sorted(answers.items()):
             if one.error is not None:
                 raise one.error

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from isocenter import keywords, work_state
 from isocenter.errors import UsageError
@@ -127,10 +128,8 @@ def _finish(job: FederatedJob) -> Run:
     planned = plan_file.read_plan(job.out / "plan.yaml")
     primary, task = str(planned["evaluation.primary"]), plan_checks.checked_settings(planned).task
     headline = tuple(model_verdict.headline_rows(rows, primary, task)) if rows else ()
-    metrics = task.metrics
-    return Run(
-        job.out, tuple(rows), primary, state.began, job.spent / 60, (end.sentence,), headline=headline, metrics=metrics
-    )
+    shown: dict[str, Any] = {"headline": headline, "metrics": task.metrics}
+    return Run(job.out, tuple(rows), primary, state.began, job.spent / 60, (end.sentence,), **shown)
 
 
 def _private(out: Path) -> Path:
