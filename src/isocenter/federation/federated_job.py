@@ -242,9 +242,7 @@ class FederatedJob:
         for site, norm in norms.items():
             if norm > self.settings.federation.norm_bound * middle > 0:
                 problem = f"its update is {norm / middle:.0f} times as long as the middle one"
-                problems[site] = IntegrityError(
-                    problem, f"site {site}", "Look at its data, or raise federation.norm_bound"
-                )
+                problems[site] = IntegrityError(problem, f"site {site}", "Look at it, or raise federation.norm_bound")
         for site, one in sorted(answers.items()):
             self._note(number, site, one, norms.get(site), problems.get(site))
         good = {site: one.facts for site, one in answers.items() if site not in problems}
@@ -253,9 +251,8 @@ class FederatedJob:
 
     def _note(self, number: int, site: str, answer: Answer, norm: float | None, error: IsocenterError | None) -> None:
         """A row of `rounds.csv`."""
-        facts = answer.facts
-        weight = facts.get("weight")
-        shown = weight if weight is not None and weight >= self.settings.federation.min_count else None
+        facts, weight = answer.facts, answer.facts.get("weight") or 0
+        shown = weight if weight >= self.settings.federation.min_count else None
         state = "added" if error is None else f"left out: {error.problem}"
         row = (number, site, facts.get("steps"), round(answer.seconds, 3), facts.get("loss"), shown, norm, state)
         self.records.note_round(row)
@@ -286,8 +283,7 @@ class FederatedJob:
     def finish(self, state: RoundState) -> dict[str, SiteScores]:
         """Every site gets the model, and scores it on its own test cases."""
         shutil.rmtree(self.folder / INCOMING, ignore_errors=True)
-        asked = SiteMessage("finish", {}, state.averages)
-        answers = dict(self.carrier.ask(asked, self.record.rounds, self.records))
+        answers = dict(self.carrier.ask(SiteMessage("finish", {}, state.averages), state.number, self.records))
         good = {site: one.message for site, one in answers.items() if one.message is not None}
         self._refuse_too_few(len(good), {site: one.error for site, one in answers.items() if one.error})
         return {
