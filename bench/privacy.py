@@ -24,7 +24,7 @@ from recorded import measured_cell, record
 
 import isocenter
 from isocenter.objectives.objective_terms import Supervised
-from isocenter.planning import plan_checks, plan_file
+from isocenter.planning import plan_checks
 from isocenter.runtime import torch_networks
 from isocenter.training.data.batch_loading import Batch
 from isocenter.training.data.private_sampling import Chance
@@ -58,9 +58,9 @@ def trained(out: Path, assignments: dict[str, Any], *, smoke: bool) -> dict[str,
     }
 
 
-def step_seconds(plan: Path, *, smoke: bool) -> dict[str, Any]:
-    """s of a plain step and of a private one, of the private run's network on the same pictures."""
-    settings = plan_checks.checked_settings(plan_file.read_plan(plan))
+def step_seconds(*, smoke: bool) -> dict[str, Any]:
+    """s of a plain step and of a private one, of the network that a private training gets, on the same pictures."""
+    settings = plan_checks.checked_settings(isocenter.plan(DATA, device="cpu", assignments=BUDGET).plan)
     torch.set_num_threads(settings.training.threads)
     network = torch_networks.build_module(settings.task, settings.architecture).train()
     criterion, count, rng = (
@@ -122,12 +122,11 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
+    cost = measured_cell(asked.out, "step", partial(step_seconds, smoke=asked.smoke))
     rows = {
         name: measured_cell(asked.out, name, partial(trained, asked.out / name, chosen, smoke=asked.smoke))
         for name, chosen in (("private", BUDGET), ("plain", {}))
     }
-    plan = asked.out / "private" / "plan.yaml"
-    cost = measured_cell(asked.out, "step", partial(step_seconds, plan, smoke=asked.smoke))
     if asked.record and not asked.smoke:
         title = "What a privacy budget costs, and what it hides"
         record("privacy", title, table(rows, cost), {"rows": rows, "step": cost, "epsilon": EPSILON, "delta": DELTA})

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.special import logsumexp
@@ -18,7 +19,8 @@ from isocenter.objectives.objective_terms import Supervised
 from isocenter.planning import plan_changes, plan_checks, plan_file
 from isocenter.planning.plan_sections import PrivacySettings
 from isocenter.planning.rules import privacy_rules
-from isocenter.runtime import torch_networks
+from isocenter.runtime import model_files, torch_networks
+from isocenter.scoring import data_record
 from isocenter.training import privacy_accounting
 from isocenter.training.data.batch_loading import Batch
 from isocenter.training.data.private_sampling import Chance, PoissonSampling
@@ -29,6 +31,7 @@ from isocenter.training.step.batch_loss import Criterion
 from isocenter.training.step.computation import Compute
 from isocenter.training.step.private_step import SampleGradients
 from isocenter.training.training_state import State
+from isocenter.verbs import package
 
 
 def epsilon_by_hand(noise: float, rate: float, steps: int, delta: float) -> float:
@@ -120,6 +123,18 @@ def test_a_private_run_states_what_it_spent_and_what_no_noise_was_added_to(priva
     assert settings.network.size["norm"] == "group"
     assert settings.training.precision == "float32"
     assert (settings.training.networks, settings.split.inner_folds, settings.training.compute) == (1, 0, "eager")
+
+
+def test_a_package_states_the_budget_and_no_hash_of_a_training_image(private):
+    run, _ = private
+    model = model_files.load(run.out, "cpu")
+    evidence = package.run_evidence(run.out, model, plan_file.read_plan(run.out / "plan.yaml"))
+    assert json.loads(evidence.audits["privacy.json"])["rows"][0]["steps"] == 6
+    record, parts = data_record.read_data_record(run.out), pd.read_csv(run.out / "split.csv", dtype=str)
+    own = {part: record.hashes(parts["case"][parts["split"] == part]) for part in ("train", "val")}
+    assert own["train"] and not own["train"] & set(evidence.trained)
+    assert own["val"] and own["val"] <= set(evidence.trained)
+    assert any("privacy.json" in one for one in evidence.limits)
 
 
 def batch_of(settings, count: int) -> Batch:

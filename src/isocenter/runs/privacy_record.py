@@ -17,7 +17,7 @@ TRAINED, VALIDATED = "training cases", "validation cases"
 ALWAYS = (
     ("plan.yaml", TRAINED, "grid, intensities, classes and sizes follow from measurements of the cases, without noise"),
     ("model.json: fingerprint", TRAINED, "counts, ranges and medians, without noise"),
-    ("log.csv", TRAINED, "mean loss of each batch, without noise; it stays in the run, and no package has it"),
+    ("log.csv", TRAINED, "losses of batches, the metric of some cases, without noise; it stays in the run"),
     ("split.csv, data.json", TRAINED, "who they are and hashes of their images; they stay in the run"),
 )
 FROM_VALIDATION = (
@@ -32,6 +32,12 @@ def outside_rows(*, validated: bool) -> list[dict[str, str]]:
     """Each number that no noise was added to: what, from whom, how."""
     rows = (*ALWAYS, *(FROM_VALIDATION if validated else WITHOUT_VALIDATION))
     return [dict(zip(("what", "cases", "how"), row, strict=True)) for row in rows]
+
+
+def privacy_texts(folder: Path) -> dict[str, str]:
+    """{file name: text} of what a run states of its privacy, for its package; empty without a budget."""
+    file = folder / PRIVACY
+    return {PRIVACY: file.read_text(encoding="utf-8")} if file.is_file() else {}
 
 
 def write_privacy(folder: Path, rows: Sequence[Mapping[str, Any]], *, validated: bool) -> None:

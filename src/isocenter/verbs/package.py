@@ -21,7 +21,7 @@ from isocenter.options.models import PackageOptions
 from isocenter.planning import plan_file
 from isocenter.reading import verb_results
 from isocenter.reading.images_of_maps import NO_IMAGE
-from isocenter.runs import run_folder
+from isocenter.runs import privacy_record, run_folder
 from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.run_folder import NOTES
 from isocenter.runtime import Model, hardware, label_measurements, model_files, record_files, result_codes
@@ -41,6 +41,10 @@ from isocenter.values.finding import CodedName
 
 # What an image of these parts decided shows in every figure on it.
 TRAINS = ("train", "val", "calibration")
+PRIVATE = (
+    "Its weights bound what they tell of any person who trained it: privacy.json says by how much, and what it leaves "
+    "out. So no hash says which images these were, and nothing keeps them from being tested on."
+)
 PARTS = {"train": "training", "val": "selection", "calibration": "calibration", "test": "testing"}
 MONAI, TRITON = "monai", "triton"
 PACKAGE_FORMATS = (MONAI, TRITON)
@@ -172,16 +176,17 @@ def code_table(model: Model) -> dict[str, CodedName]:
 
 def run_evidence(run: Path, model: Model, plan: Plan) -> PackageEvidence:
     """The evidence that a finished run has about its model; of images only their hashes."""
-    rows = _rows(run)
-    limits = _limits(run, bool(rows))
+    rows, private = _rows(run), privacy_record.privacy_texts(run)
+    limits = [*_limits(run, bool(rows)), *([PRIVATE] if private else [])]
+    known = TRAINS[1:] if private else TRAINS  # whoever has an image could look it up among those that trained
     return PackageEvidence(
         rows,
         limits,
         _decisions(plan),
-        _hashes(run, TRAINS),
+        _hashes(run, known),
         _hashes(run, ("test",)),
         kept_tests.kept_content(run),
-        audit_texts(run / EVALUATION),
+        audit_texts(run / EVALUATION) | private,
     )
 
 
@@ -264,7 +269,7 @@ def _hashes(run: Path, parts: Collection[str]) -> list[str]:
         return []
     record = data_record.read_data_record(run)
     table = csv_text.read_text_table(run / "split.csv")
-    inherited = record.inherited if parts is TRAINS else frozenset[str]()
+    inherited = record.inherited if set(TRAINS[1:]) <= set(parts) else frozenset[str]()
     return sorted(record.hashes(table.loc[table["split"].isin(list(parts)), "case"]) | inherited)
 
 
