@@ -17,6 +17,7 @@ from select import select
 from typing import Any
 
 from isocenter.errors import IsocenterError, ResourceError, UsageError
+from isocenter.files.storage import structured_text
 
 # s within which an answer has to come: large data are read at the first.
 LONGEST_S = 600.0
@@ -47,7 +48,7 @@ class WarmProcess:
                 process.stdin.write(json.dumps({"what": what, "values": values}).encode() + b"\n")
                 process.stdin.flush()
                 line = process.stdout.readline() if select([process.stdout], [], [], LONGEST_S)[0] else b""
-                answer = json.loads(line)
+                answer = structured_text.parse_json(line.decode())
             except (OSError, ValueError) as error:
                 process.kill()
                 raise ResourceError("did not answer", what, "Try it again; look into the data's files") from error
@@ -70,7 +71,7 @@ def answer_lines(known: Answers) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
     for line in sys.stdin.buffer:
-        question = json.loads(line)
+        question = structured_text.parse_json(line.decode())
         try:
             answer = {"answer": known[question["what"]](question["values"])}
         except IsocenterError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -146,7 +145,7 @@ def read_progress(folder: Path, start: int = 0) -> tuple[list[Mapping[str, Any]]
 
 def _progress(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = structured_text.parse_json(line.decode(errors="replace"))
     except ValueError:  # a disk that was full cut it short
         return None
     return record if isinstance(record, dict) else None
