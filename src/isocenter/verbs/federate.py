@@ -80,7 +80,8 @@ def federate(options: FederateOptions) -> Run:
 
 def named_sites(sites: Mapping[str, Data] | Sequence[str]) -> dict[str, Data]:
     """{name: data}; UsageError for a site without a name, two of one, or a name that is no folder's."""
-    pairs = [*sites.items()] if isinstance(sites, Mapping) else [one.partition("=")[::2] for one in sites]
+    items = sites.items() if isinstance(sites, Mapping) else [one.partition("=")[::2] for one in sites]
+    pairs: list[tuple[str, Data]] = [(name, data) for name, data in items]
     names, remedy = [name for name, _ in pairs], "Give each site as NAME=DATA"
     if not names:
         raise UsageError("there is no site", "federate", remedy)
