@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -29,7 +28,6 @@ from isocenter.runtime.model_files import REPORT
 from isocenter.scoring import model_verdict
 from isocenter.verbs.train import Run
 
-log = logging.getLogger("isocenter")
 MARKS = (f"{FEDERATION}/{JOB}", "plan.yaml")
 # A name that is also that of a folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
