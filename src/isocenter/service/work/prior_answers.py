@@ -83,9 +83,12 @@ class EarlierAnswer:
                 for part, path in files.items()
                 if path.exists()
             }
+            image = predictors.image_of_case(case)
+            if any(values.shape != image.geometry.shape for values, _ in maps.values()):
+                raise DatasetError("the images of the earlier study have changed since its answer", NAME, "Reroute it")
             report = self.folder / f"{NAME}_report.dcm"
             yield EarlierStudy(
-                predictors.image_of_case(case),
+                image,
                 maps,
                 [_sized_finding(row) for row in self.findings],
                 str(case.covariates.get("body_part") or ""),
