@@ -44,7 +44,8 @@ def test_a_command_runs_as_a_job_whose_record_words_and_result_lie_in_its_folder
     assert json.loads((folder / "job.json").read_text())["door"] == "mcp"
 
 
-def test_a_job_that_fails_says_why_in_one_line(room):
+def test_a_job_that_fails_says_why_in_one_line_and_no_module_of_its_folder_runs(room):
+    (room.folder / "types.py").write_text("raise SystemExit('of the workspace')")
     failed = wait(room, room.add(JobRequest("check", ("check", "nowhere", "--json"))).id)
     assert (failed.state, failed.code) == ("failed", 2)
     assert failed.problem.startswith("nowhere: ")

@@ -40,7 +40,7 @@ class WarmProcess:
         """Its answer. UsageError with the words of what it refuses, ResourceError where it dies."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
-                command = [sys.executable, "-m", self.module]
+                command = [sys.executable, "-P", "-m", self.module]
                 pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
                 self._process = subprocess.Popen(command, cwd=self.folder, start_new_session=True, **pipes)  # type: ignore[call-overload]  # noqa: S603
             process: Any = self._process

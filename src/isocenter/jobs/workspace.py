@@ -131,7 +131,7 @@ class Workspace:
     def _start(self, job: CommandJob) -> None:
         """Start the process of a job, of which its record says so before it can begin."""
         folder = self.jobs_folder / job.id
-        command = [sys.executable, "-m", "isocenter", *job.arguments]
+        command = [sys.executable, "-P", "-m", "isocenter", *job.arguments]  # no module comes from the workspace
         environment = os.environ | {JOB: str(folder), "PYTHONUNBUFFERED": "1"}
         try:
             with (folder / RESULT).open("wb") as result, (folder / ERRORS).open("ab") as errors:
