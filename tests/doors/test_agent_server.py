@@ -14,7 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import trained
-from isocenter.doors import AllowedPaths, agent_server, keyword_schema
+from isocenter.doors import AllowedPaths, agent_server, keyword_schema, loopback
 from isocenter.doors.agent_tools import AgentDesk
 from isocenter.errors import UsageError
 from isocenter.jobs import Workspace, job_record
@@ -213,3 +213,14 @@ def test_no_address_leads_out(desk, address):
         return str(error.value)
 
     assert re.search("nothing at this address|is no address|no such job", ask(desk, refused))
+
+
+def test_over_http_only_the_address_with_the_token_answers_and_no_other_host_or_origin(desk):
+    application = agent_server.agent_server(desk).streamable_http_app(streamable_http_path="/token", host="127.0.0.1")
+    client = pytest.importorskip("fastapi.testclient").TestClient
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    with client(loopback.LocalOnly(application), base_url="http://127.0.0.1:5000") as browser:
+        assert browser.post("/wrong", json=body).status_code == 404
+        assert browser.post("/token", json=body, headers={"host": "evil.example"}).status_code == 421
+        assert browser.post("/token", json=body, headers={"origin": "http://evil.example"}).status_code == 421
+        assert browser.post("/token", content=b"{").status_code == 400
