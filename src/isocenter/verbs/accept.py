@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +36,6 @@ from isocenter.scoring.case_scoring import CASES
 from isocenter.tasks import Task
 from isocenter.values import ANSWERED, Dataset, Estimate
 from isocenter.verbs import change, evaluate
-from isocenter.verbs.change import CheckedPackage
 from isocenter.verbs.evaluate import EvaluationResult
 
 REPORT = "report.html"
@@ -106,7 +104,10 @@ def accept(options: AcceptOptions) -> AcceptanceResult:
     if target is not None and not options.lock:
         verb_results.refuse_taken(target, options.overwrite, (ACCEPTANCE, REPORT))
     agreed = acceptance_plan.read_acceptance_plan(path)
-    with _agreed_package(agreed, Path(options.model)) as package:
+    with change.open_package(Path(options.model)) as package:
+        if package.sha256 != agreed.model:
+            problem = f"is not the package that was agreed on: its manifest.json has the SHA-256 {package.sha256}"
+            raise UsageError(problem, str(options.model), f"Give the one with {agreed.model}")
         task = model_files.load(package.folder, "cpu").task
         change.refuse_metrics(agreed.acceptance, agreed.where, package, task)
         dataset = dataset_reading.open_labelled(Path(options.data), options.reading, task)
@@ -137,16 +138,6 @@ def accept(options: AcceptOptions) -> AcceptanceResult:
     notes += [SIZE] if any(SIZE in row.found for row in rows) else []
     made = AcceptanceResult(verdict, rows, conditions, facts, [*notes, *result.notes], target)
     return made if target is None else _written(made, result, target, options.overwrite)
-
-
-@contextmanager
-def _agreed_package(agreed: AcceptancePlan, path: Path) -> Iterator[CheckedPackage]:
-    """The package that the plan names, checked. Raises UsageError for another one."""
-    with change.open_package(path) as package:
-        if package.sha256 != agreed.model:
-            problem = f"is not the package that was agreed on: its manifest.json has the SHA-256 {package.sha256}"
-            raise UsageError(problem, str(path), f"Give the one with {agreed.model}")
-        yield package
 
 
 def _case_rows(result: EvaluationResult) -> Iterator[AcceptanceRow]:
@@ -198,28 +189,21 @@ def _judged(
 ) -> AcceptanceRow:
     """The row of a rule; a figure on the right side whose interval is too wide says that cases are too few."""
     words = f"{rule.metric} of {rule.label}: {rule.rule} {rule.value:g}"
+    own = {"attribute": attribute, "group": group, "wanted": words}
     if estimate is None:
-        nothing = Estimate(float("nan"), n=0)
-        return _row(rule.metric, rule.label, nothing, attribute, group, words, "there is no such figure", False)
+        nothing, found = Estimate(float("nan"), n=0), "there is no such figure"
+        return _row(rule.metric, rule.label, nothing, **own, found=found, holds=False)
     more = task.metrics.metric_named(rule.metric).better != "less"
     judged = change_rules.judge_rule(rule, estimate, None, agreed, more=more, where=group)
     is_near = estimate.value >= rule.value if more else estimate.value <= rule.value
     found = judged.found if judged.holds or not is_near else f"{judged.found}; {SIZE}"
-    return _row(rule.metric, rule.label, estimate, attribute, group, words, found, judged.holds)
+    return _row(rule.metric, rule.label, estimate, **own, found=found, holds=judged.holds)
 
 
-def _row(
-    metric: str,
-    label: str,
-    estimate: Estimate,
-    attribute: str = "",
-    group: str = "",
-    wanted: str = "",
-    found: str = "",
-    holds: bool | None = None,
-) -> AcceptanceRow:
+def _row(metric: str, label: str, estimate: Estimate, **more: Any) -> AcceptanceRow:
+    """A figure as a row; more: its group, and what a rule asks of it."""
     ends = (estimate.value, estimate.low, estimate.high)
-    return AcceptanceRow(metric, label, *ends, estimate.n, estimate.patients, attribute, group, wanted, found, holds)
+    return AcceptanceRow(metric, label, *ends, estimate.n, estimate.patients, **more)
 
 
 def _of_group(row: AcceptanceRow) -> str:
