@@ -115,6 +115,14 @@ def test_names_codes_and_colours_survive_and_lesions_are_no_organs(data: Path, t
     assert categories == ["Anatomical Structure", "Morphologically Abnormal Structure", "Tissue"]
 
 
+def test_a_map_of_true_and_false_is_one_segment(data: Path, tmp_path: Path):
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
+    truth = marked(source.geometry, 1).astype(bool)
+    seg.write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    again = seg_reading.read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
+    assert_array_equal(again.data[0] > 0, truth)
+
+
 @pytest.mark.parametrize("name", ["", "left " * 20, "肝臓"])
 def test_a_label_without_a_name_or_with_an_unusual_one_is_a_segment(data: Path, tmp_path: Path, name: str):
     source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")

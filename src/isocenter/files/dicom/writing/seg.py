@@ -164,7 +164,9 @@ def _number_segments(label_map: Mask, labels: Sequence[Label], where: str) -> Ma
     values = sorted(label.value for label in labels)
     if not values or len(set(values)) < len(values) or values[0] <= 0:
         raise FormatError(f"labels with the values {values}", where, "Give each label its own value above 0")
-    if not (label_map.dtype == bool or np.issubdtype(label_map.dtype, np.integer)):
+    if label_map.dtype == bool:
+        label_map = label_map.astype(np.uint8)  # as an index it would be a mask
+    if not np.issubdtype(label_map.dtype, np.integer):
         raise FormatError(f"a label map of {label_map.dtype}", where, "Give whole numbers")
     low, high = int(label_map.min()), int(label_map.max())
     # Tables instead of sorting: a whole-body map has hundreds of millions of voxels.
@@ -175,7 +177,7 @@ def _number_segments(label_map: Mask, labels: Sequence[Label], where: str) -> Ma
         raise FormatError(f"the map has the values {unknown[:10]} without a label", where, "Describe each value")
     table = np.zeros(len(present), dtype=np.uint8 if len(values) < 256 else np.uint16)
     table[values] = np.arange(1, len(values) + 1)
-    return table[label_map.astype(np.uint8) if label_map.dtype == bool else label_map]
+    return table[label_map]
 
 
 def _segment(
