@@ -16,6 +16,7 @@ in environments of their own. Volumes of the hippocampus stand for patients; two
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import time
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of each training, two patches a step")
     parser.add_argument("--pairs", type=int, default=6, help="of drawn heads")
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--ended", action="store_true", help="state the cells that have ended, and measure no other")
     parser.add_argument("--pictures", type=Path, help="draw the pictures of docs/how-to/contrast.md into this folder")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -72,6 +74,10 @@ def main() -> None:
     cells: Cells = {}
     for part in given.parts:
         cells |= {f"{part}, {name}": measure for name, measure in PARTS[part](given).items()}
+    if given.ended:
+        lines_kept = (given.out / "cells.jsonl").read_text().splitlines()
+        ended = {json.loads(line)["name"] for line in lines_kept}
+        cells = {name: measure for name, measure in cells.items() if name in ended}
     rows = {name: measured_cell(given.out, name, measure) for name, measure in cells.items()}
     lines = [f"| {name} | {row_words(row)} |" for name, row in rows.items()]
     text = "\n".join(["| what | figure |", "|---|---|", *lines])
@@ -134,12 +140,12 @@ def rigid_pair(out: Path, number: int, other: str, program: str) -> dict[str, An
     moving = Image(painted(moved, other, number)[None], grid, modality)
     inside = np.argwhere(labels > 0)[::97]
     points = grid.to_world(inside)
-    truth = spatial_transforms.move_points(move, points)
+    truth = spatial_transforms.carry_points(move, points)
     start = float(np.linalg.norm(truth - points, axis=1).mean())
     began = time.process_time()
     if program == "Isocenter":
         found = isocenter.register(fixed, moving, transform="rigid")
-        ends, applied = spatial_transforms.move_points(found.transform, points), found.registration.applied
+        ends, applied = spatial_transforms.carry_points(found.transform, points), found.registration.applied
         cpu = time.process_time() - began
         error = float(np.linalg.norm(ends - truth, axis=1).mean())
         return {"start mm": start, "error mm": error, "CPU s": cpu, "applied": applied}
@@ -249,7 +255,7 @@ def frames(given: argparse.Namespace) -> Cells:
 def frame_series(kind: str, moves: bool) -> dict[str, Any]:
     """Six frames of a head whose contrast changes, the fourth empty; how far each was laid from where it is."""
     labels, grid = head(0)
-    labels = labels[20:-20, 20:-20, 40:-40]
+    labels = labels[30:-30, 30:-30, 50:-50]
     grid = Geometry(labels.shape, grid.affine)
     rng = np.random.default_rng(0)
     values, shown, truth = np.unique(labels), list[np.ndarray](), list[SpatialTransform]()
@@ -271,7 +277,7 @@ def frame_series(kind: str, moves: bool) -> dict[str, Any]:
     mm, degrees = list[float](), list[float]()
     for number in (1, 2, 4, 5):
         found = made.transforms[number]
-        ends = (spatial_transforms.move_points(one, points) for one in (found, truth[number]))
+        ends = (spatial_transforms.carry_points(one, points) for one in (found, truth[number]))
         mm.append(float(np.linalg.norm(np.subtract(*ends), axis=1).mean()))
         both = found.matrix[:3, :3] @ truth[number].matrix[:3, :3].T
         degrees.append(float(np.degrees(Rotation.from_matrix(both).magnitude())))

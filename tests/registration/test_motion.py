@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 import isocenter
 from drawn_pairs import blobs, turn_and_shift
@@ -97,6 +99,26 @@ def test_frames_whose_contrast_changes_are_found_still_and_an_empty_one_carries_
     assert made.notes[0] == "frame 4 (empty), 5 (cut): kept as it is, and no other was laid by it"
     written = pd.read_csv(tmp_path / "out" / "motion.csv", keep_default_na=False)
     assert list(written["note"]) == list(made.table["note"])
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("kind", ["b-values", "bolus"])
+def test_frames_of_a_head_that_lies_still_while_its_contrast_changes_are_left_there(data, kind):
+    path = data / "registration" / "brain_labelmaps_synthseg" / "seg_02.nii.gz"
+    labels = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)[60:-60:2, 60:-60:2, 100:-100:2]
+    grid, draw, values = Geometry(labels.shape, np.diag([2.0, 2, 2, 1])), np.random.default_rng(0), np.unique(labels)
+    first, decay, arrival = (draw.uniform(*ends, len(values)) for ends in ((0.3, 1.0), (0.2, 1.5), (0.0, 4.0)))
+    frames = []
+    for number in range(6):
+        levels = first * np.exp(-decay * number / 2)
+        if kind == "bolus":
+            levels = 0.6 * first + 0.5 * decay * np.exp(-((number - arrival) ** 2) / 2)
+        scene = ndimage.gaussian_filter(np.where(values, levels, 0)[np.searchsorted(values, labels)], 0.7)
+        frames.append(scene + draw.normal(0, 0.01, labels.shape))
+    frames[3] = np.zeros(labels.shape)
+    made = isocenter.register_frames(Image(np.stack(frames)[None].astype(np.float32), grid, "MR"))
+    assert made.table["displacement_mm"].max() < 0.1
+    assert list(made.table["note"]) == ["", "", "", "empty", "", ""]
 
 
 def test_a_series_whose_frames_show_nothing_is_refused():
