@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from isocenter.errors import IntegrityError, IsocenterError
-from isocenter.files.storage import atomic, csv_text
+from isocenter.files.storage import atomic, csv_text, structured_text
 from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.runtime import record_files
 
@@ -52,8 +52,8 @@ def decode_message(encoded: bytes, where: str) -> SiteMessage:
         length = int.from_bytes(encoded[:LENGTH], "little")
         if not 0 < length <= min(LONGEST_HEADER, len(encoded) - LENGTH):
             raise ValueError("its header is cut short")
-        header = json.loads(encoded[LENGTH : LENGTH + length])
-        content = json.loads(header[METADATA][MESSAGE])
+        header = structured_text.parse_json(encoded[LENGTH : LENGTH + length].decode())
+        content = structured_text.parse_json(header[METADATA][MESSAGE])
         arrays = safetensors_numpy.load(encoded)
         kind, facts = content["kind"], content["facts"]
         if not isinstance(kind, str) or not isinstance(facts, dict):
@@ -139,7 +139,7 @@ def verify_exchanges(path: Path) -> str:
     head = ""
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            is_next = json.loads(text)["before"] == head
+            is_next = structured_text.parse_json(text)["before"] == head
         except (ValueError, KeyError, TypeError):
             is_next = False
         if not is_next:

@@ -74,7 +74,7 @@ class EnhanceOptions(ReadingOptions):
 
 @dataclass(frozen=True)
 class SynthesiseOptions:
-    """Draw images of a class or by a mask with RUN, and say whether they are copies."""
+    """Draw images of a class or by a mask, and tell copies."""
 
     run: Annotated[str | Path, Flag("The folder of a run of --task synthesis.", "RUN")]
     _: KW_ONLY

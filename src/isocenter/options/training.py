@@ -193,7 +193,7 @@ class TrainOptions(ReadingOptions):
 
 @dataclass(frozen=True)
 class FederateOptions(ReadingOptions):
-    """Train one model over sites that keep their images, and score it at each."""
+    """Train one model over sites that keep their images."""
 
     sites: Annotated[
         Mapping[str, str | Path | Dataset | DataFrameLike] | Sequence[str] | None,
@@ -202,9 +202,7 @@ class FederateOptions(ReadingOptions):
     _: KW_ONLY
     rounds: Annotated[int, Flag("Number of times that the sites' weights become common ones.", "N", least=1)] = 20
     minutes: Minutes = None
-    out: Annotated[str | Path | None, Flag("Folder for the job; the sites' own lie beside it in JOB.sites.", "JOB")] = (
-        None
-    )
+    out: Annotated[str | Path | None, Flag("Folder for the job; those of the sites lie in JOB.sites.", "JOB")] = None
     overwrite: Overwrite = False
     resume: Annotated[str | Path | None, Flag("Finish the job in this folder.", "JOB")] = None
     min_sites: Annotated[int | None, Flag("Fewest sites with which a round counts; all by default.", "N", least=1)] = (

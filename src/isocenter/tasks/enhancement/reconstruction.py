@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from isocenter.files.storage import structured_text
 from isocenter.tasks.enhancement.question import EXACT, Enhancement
 from isocenter.transforms.operators import simulated_scans
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence, setting_fields
@@ -46,7 +46,7 @@ class Reconstruction(Enhancement):
         Of measurements that were read they say it themselves.
         """
         plain = {one: getattr(cls, one) for one in simulated_scans.ScanSettings.__dataclass_fields__}
-        stated = json.loads(dataset.derived.get("scan", "{}"))
+        stated = structured_text.parse_json(dataset.derived.get("scan", "{}"))
         return {
             **super().settings_for(dataset, fingerprint),
             "unit": Decision("input", "the network says what is to be added to the plain inverse", MODL),
