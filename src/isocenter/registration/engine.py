@@ -274,6 +274,11 @@ def _harm_of(
         if fine[0] - fine[1] < harm_checks.BEYOND * chance.gain:
             lay_right = fine[0] < chance.lowest and moved <= harm_checks.AGREED
             return "" if lay_right else f"the images gain little more than shuffled ones would: {kept}"
+    left, stretch, right = np.linalg.svd(fit.found.matrix)
+    if (turn := _degrees(left @ right)) > USUAL_TURN:
+        return f"the moving image would be turned by {turn:.0f} degrees: {kept}"
+    if stretch.max() > harm_checks.MOST_STRETCHED or stretch.min() < 1 / harm_checks.MOST_STRETCHED:
+        return f"an axis would be {stretch.min():.2g} to {stretch.max():.2g} times as long: {kept}"
     apart = harm_checks.distance_apart(levels[-1], fit.found, fit.other)
     if apart > harm_checks.AGREED:
         return f"information and self-similarity disagree by {apart:.3g} {unit}: {kept}"

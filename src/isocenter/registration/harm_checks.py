@@ -27,6 +27,8 @@ LEAST_SHARE = 0.25
 # Times that the gain has to exceed that of shuffled images. Of simulated prostates harmful motions gained 2 and 3.4
 # times as much as shuffled ones, good motions 7 times and more.
 BEYOND = 4.0
+# Times by which an axis may become longer or shorter: affine motions of simulated prostates that harmed did so by more.
+MOST_STRETCHED = 1.5
 # Of both images above this intensity (0 to 1), the correlation from which they share a contrast.
 FOREGROUND, SAME_CONTRAST = 0.1, 0.2
 
