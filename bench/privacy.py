@@ -106,9 +106,12 @@ def table(rows: dict[str, dict[str, Any]], cost: dict[str, Any]) -> str:
         cells = ["{:.3f} ({:.3f} to {:.3f})".format(*row[one]) for one in ("auroc", "membership_auc", "membership_tpr")]
         lines.append(f"| {name} | {row['steps']} | {' | '.join(cells)} |")
     [*_, last] = rows["private"]["spent"]
+    noises = [one["noise_multiplier"] for one in rows["private"]["spent"]]
     spent = (
-        f"Epsilon {last['epsilon']:.2f} at delta {last['delta']:g}, for each {last['unit']} of {last['units']}; "
-        f"noise {last['noise_multiplier']:.2f}, chance of each to be in a batch {last['sampling_rate']:.3f}."
+        f"Epsilon {last['epsilon']:.3f} at delta {last['delta']:g}, for each {last['unit']} of {last['units']}; noise "
+        f"{min(noises):.2f} to {max(noises):.2f} as steps were planned anew, chance of each to be in a batch "
+        f"{last['sampling_rate']:.3f}. The set's own test part differs from its training part, so that an attack finds "
+        "a difference without any memory, too."
     )
     asked = f"Asked: AUROC {ASKED_AUROC:.2f} under the budget; a private step at most {ASKED_COST:g} plain ones."
     step = f"A private step took {cost['private']:.3f} s, a plain one {cost['plain']:.3f} s: {cost['times']:.2f} times."
