@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-import slides
+import drawn_slides
 from isocenter.evaluation import box_matching
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
@@ -49,12 +49,12 @@ def detecting(**settings) -> Model:
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory):
-    pixels = np.full((SIDE, SIDE, 3), slides.GLASS, np.uint8)
+    pixels = np.full((SIDE, SIDE, 3), drawn_slides.GLASS, np.uint8)
     pixels[40:480, 40:480] = PINK
     grid = [(60 + 34 * row, 60 + 34 * column) for row in range(12) for column in range(12)][:CELLS]
     for number, place in enumerate(grid):
         pixels[place] = BROWN if number < POSITIVE else BLUE
-    path = slides.write_tiff(tmp_path_factory.mktemp("slide") / "a.tif", slides.levels_of(pixels, 2), mm=MM)
+    path = drawn_slides.write_tiff(tmp_path_factory.mktemp("slide") / "a.tif", drawn_slides.levels_of(pixels, 2), mm=MM)
     return file_formats.read_image(path, ReadOptions()), grid
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image as PillowImage
 
-import slides
+import drawn_slides
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
 from isocenter.runtime import Model, Preprocessing, predicted_memory, proportion
@@ -50,16 +50,16 @@ def tile(data) -> Array:
 
 
 def slide_with(tile: Array, path: Path, **written) -> Image:
-    painted = slides.paint(SIZE, {PLACE: tile}, noise=6)
-    path = slides.write_tiff(path, slides.levels_of(painted, 3), **written)
+    painted = drawn_slides.paint(SIZE, {PLACE: tile}, noise=6)
+    path = drawn_slides.write_tiff(path, drawn_slides.levels_of(painted, 3), **written)
     return file_formats.read_image(path, ReadOptions())
 
 
 def test_the_coarse_mask_of_a_slide_holds_the_tissue_and_neither_glass_nor_ink(tile, tmp_path):
-    painted = slides.paint(SIZE, {PLACE: tile}, noise=6)
+    painted = drawn_slides.paint(SIZE, {PLACE: tile}, noise=6)
     painted[50:120, 50:400] = (40, 160, 90)  # a green pen
     painted[900:960, 50:400] = (230, 20, 30)  # a red one
-    path = slides.write_tiff(tmp_path / "a.tif", slides.levels_of(painted, 3))
+    path = drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(painted, 3))
     mask = coarse_mask.tissue_of(file_formats.read_image(path, ReadOptions()))
     assert mask is not None
     inside = tuple(slice(start, start + size) for start, size in zip(PLACE, tile.shape, strict=False))
@@ -118,7 +118,7 @@ def test_a_model_with_a_size_of_pixels_reads_the_level_that_shows_it(tile, tmp_p
 
 
 def test_a_slide_without_tissue_has_no_answer_and_says_so(tile, tmp_path):
-    image = slide_with(np.full_like(tile, slides.GLASS), tmp_path / "a.tif")
+    image = slide_with(np.full_like(tile, drawn_slides.GLASS), tmp_path / "a.tif")
     prediction = segmenting().predict(image)
     assert prediction.abstained == "no tissue is found on the slide"
     assert not np.asarray(prediction.data).any()

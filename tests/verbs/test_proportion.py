@@ -108,7 +108,7 @@ def test_allow_large_predicts_it_all_the_same_unless_it_takes_longer_than_is_all
 
 
 def test_a_gate_stops_at_its_longest_time_however_few_cases_it_has_seen():
-    model = SimpleNamespace(observe=lambda case, layers: (case, None))
+    model = SimpleNamespace(observe=lambda case, layers: (case, None), preprocessing=None)
     assert len(gate._training_observations(model, range(20), None, seconds=-1.0, most=-1.0)) == 1
     costs = SecondsPerCase(predict=60.0, score=0.0, tune=0.0)
     after = Minutes(10.0, None, 0, [], looking=(200,))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import slides
+import drawn_slides
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
@@ -22,7 +22,7 @@ DRAWN = np.s_[200:260, 300:420], np.s_[700:790, 690:720]
 
 def slide_in(folder, name="a"):
     folder.mkdir(exist_ok=True)
-    return slides.write_tiff(folder / f"{name}.tif", slides.levels_of(PIXELS, 2))
+    return drawn_slides.write_tiff(folder / f"{name}.tif", drawn_slides.levels_of(PIXELS, 2))
 
 
 def feature(box, name):
@@ -94,7 +94,7 @@ def test_boxes_of_a_slide_are_counted_from_the_corner_of_their_region(tmp_path):
 def test_a_mask_of_another_size_than_its_slide_is_refused(tmp_path):
     drawn_by_mask(tmp_path / "set")
     smaller = PIXELS[:512, :512]
-    slides.write_tiff(tmp_path / "set" / "a.tif", slides.levels_of(smaller, 2))
+    drawn_slides.write_tiff(tmp_path / "set" / "a.tif", drawn_slides.levels_of(smaller, 2))
     with pytest.raises(IsocenterError, match="pixels and its slide"):
         list(opened(tmp_path / "set"))
 

@@ -30,11 +30,13 @@ def set_prototypes(session: TrainingSession) -> None:
 
     m: the mean of what the layer takes of the training cases, as they are: of whole images, or of voxels
     """
-    if session.settings.transfer.mode != PROTOTYPES and not session.criterion.needs.prototypes:
+    is_asked = session.settings.transfer.mode == PROTOTYPES
+    if not is_asked and not session.criterion.needs.prototypes:
         return
     [head], at = session.settings.task.heads, factory.family_of(session.settings.network.name).features
     # What learns from other weights than its own keeps its own last layer.
-    modules = [session.averaged] if session.criterion.needs.adapted else [session.module, session.averaged]
+    is_own = not is_asked and session.criterion.needs.adapted
+    modules = [session.averaged] if is_own else [session.module, session.averaged]
     layers: list[Any] = [network_parts.last_layers(one, at)[head] for one in modules]
     means = torch.from_numpy(_class_means(session, head, len(layers[0].bias)))
     with torch.no_grad():
