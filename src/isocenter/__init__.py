@@ -40,6 +40,7 @@ __all__ = [
     "federate",
     "feedback",
     "import_labels",
+    "inventory",
     "list_networks",
     "load",
     "mcp",
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.explain import explain
     from isocenter.verbs.federate import federate
     from isocenter.verbs.feedback import feedback
+    from isocenter.verbs.inventory import inventory
     from isocenter.verbs.labelling import import_labels, next_labels
     from isocenter.verbs.mcp import mcp
     from isocenter.verbs.monitor import monitor

@@ -234,6 +234,7 @@ COMMANDS = (
     Command("demo", training.DemoOptions, is_json=False, is_own=True),
     Command("studio", doors.StudioOptions, is_json=False, is_own=True),
     Command("mcp", doors.McpOptions, is_json=False, is_own=True),
+    Command("inventory", node.InventoryOptions),
     Command("backup", node.BackupOptions),
     Command("restore", node.RestoreOptions, is_own=True),
     Command("audit verify", node.VerifyAuditOptions, "verify_audit", reads=True),

@@ -195,6 +195,17 @@ class BackupOptions:
 
 
 @dataclass(frozen=True)
+class InventoryOptions:
+    """List every model in use at NODE."""
+
+    node: Node
+    _: KW_ONLY
+    also: Annotated[str | Path | None, Flag("Table of other products, and of what no record states.", "TABLE")] = None
+    out: Out = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
 class RestoreOptions:
     """Make a node of a backup, once all of it is verified."""
 

@@ -210,6 +210,12 @@ def live_package(connection: Connection, model: str) -> DeployedPackage | None:
     return None if row is None else DeployedPackage(model, Path(row.folder), row.manifest, ModelFacts(**row.facts))
 
 
+def last_change(connection: Connection, model: str) -> float | None:
+    """When the last package of a model began to answer, in s of the clock; None where it is that of the settings."""
+    row = _live(connection, model)
+    return None if row is None else float(row.began)
+
+
 def open_packages(connection: Connection, model: str) -> dict[int, DeployedPackage]:
     """{number: package} of the changes of a model that have not ended."""
     rows = _rows(connection, tables.deployments.c.model == model, tables.deployments.c.ended.is_(None))
