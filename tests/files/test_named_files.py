@@ -100,7 +100,8 @@ NAMING = {
     "dicom": Naming(dicomdir, slice_, ""),
 }
 # Formats of one file, or of two whose names differ in the suffix alone; those of MINC and films are tested below.
-OF_ONE_FILE = {"nifti", "mgh", "parrec", "picture", "numpy", "edf", "series", "minc", "video"}
+# A slide of MIRAX lies in the folder of its own name, which OpenSlide reads.
+OF_ONE_FILE = {"nifti", "mgh", "parrec", "picture", "numpy", "edf", "series", "minc", "video", "slide"}
 
 
 def test_of_every_format_it_is_known_whether_it_names_files() -> None:

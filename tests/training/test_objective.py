@@ -115,7 +115,7 @@ def test_without_sided_labels_nothing_changes():
 class Mixing:
     """An augmentation that mixes each image with the next, a quarter of it."""
 
-    paste = style = 0.0
+    paste = style = synthesis = stain = 0.0
 
     def augment_with_target(self, images, target, generators, steps, *, mirrored=(), others=None):
         return images, target, torch.zeros(len(images), dtype=torch.bool)

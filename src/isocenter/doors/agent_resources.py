@@ -16,7 +16,8 @@ import mcp_types as types
 from isocenter.doors import agent_answers
 from isocenter.doors.agent_tools import AgentDesk
 from isocenter.errors import UsageError
-from isocenter.files.storage import hashing
+from isocenter.files.storage import csv_text, hashing
+from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.jobs import job_record
 
 SCHEME = "isocenter://"
@@ -118,14 +119,16 @@ def _of_folder(
 
 def _without_patients(table: str) -> str:
     """A table in which patients have pseudonyms."""
-    rows = list(csv.reader(io.StringIO(table)))
+    rows = [[*map(csv_text.unmark_cell, row)] for row in csv.reader(io.StringIO(table))]
     places = [place for place, name in enumerate(rows[0]) if agent_answers.PATIENT.fullmatch(name)] if rows else []
     for row in rows[1:]:
         for place in places:
             if place < len(row) and row[place] and not hashing.is_pseudonym(row[place]):
                 row[place] = hashing.pseudonym_of_number(row[place])
     written = io.StringIO()
-    csv.writer(written, lineterminator="\n").writerows(rows)
+    writer = CsvWriter(written, None)
+    for row in rows:
+        writer.add(row)
     return written.getvalue()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ from isocenter.doors import keyword_schema, run_list
 from isocenter.doors.job_desk import JobDesk
 from isocenter.doors.warm_process import WarmProcess
 from isocenter.errors import IsocenterError, UsageError
+from isocenter.files.storage import csv_text
+from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.jobs import job_record
 from isocenter.options import command_index
 from isocenter.options.command_index import COMMANDS
@@ -191,7 +194,7 @@ def _add_data(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/table")
     def table(path: str) -> Any:
         with studio.place(path).open(newline="", encoding="utf-8", errors="replace") as file:
-            rows = list(csv.reader(file))[: MOST_CASES + 1]
+            rows = [[*map(csv_text.unmark_cell, row)] for row in islice(csv.reader(file), MOST_CASES + 1)]
         return {"head": rows[0] if rows else [], "rows": rows[1:]}
 
     @app.post("/api/table")
@@ -200,7 +203,9 @@ def _add_data(app: FastAPI, studio: Studio) -> None:
         start = Path(str(given["path"])).parent
         number = next(n for n in range(1, 10_000) if not (folder / f"table-{n}").exists())
         written = io.StringIO()
-        csv.writer(written, lineterminator="\n").writerows([given["head"], *given["rows"]])
+        writer = CsvWriter(written, given["head"])
+        for row in given["rows"]:
+            writer.add(row)
         (folder / f"table-{number}").mkdir()
         (folder / f"table-{number}" / "dataset.csv").write_text(written.getvalue(), encoding="utf-8")
         settings = studio.place(str(start / "dataset.toml"))

@@ -10,9 +10,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
-
-from isocenter.files.video import PIL_ERRORS
 from isocenter.lazy import nibabel
 from isocenter.values import Dataset
 
@@ -38,17 +35,33 @@ def description(mark: str) -> bytes:
 def read_mark(path: Path) -> str:
     """The mark of a file; empty where it has none, or cannot be read, which its reader says."""
     name = path.name.lower()
+    if name.endswith(".png"):
+        return _read_png(path)
+    return _read_nifti(path) if name.endswith((".nii", ".nii.gz")) else ""
+
+
+def _read_png(path: Path) -> str:
+    import PIL.Image  # not where volumes alone are read
+
+    from isocenter.files.video import PIL_ERRORS
+
     try:
-        if name.endswith(".png"):
-            with PIL.Image.open(path) as opened:
-                return str(opened.info.get(KEYWORD, ""))
-        if name.endswith((".nii", ".nii.gz")):
-            header: Any = nibabel.load(path).header
-            word, _, mark = bytes(header["descrip"]).rstrip(b"\0").partition(b" ")
-            return mark.decode("latin-1") if word == KEYWORD.encode() else ""
-    except (*PIL_ERRORS, nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError):
-        pass
-    return ""
+        with PIL.Image.open(path) as opened:
+            return str(opened.info.get(KEYWORD, ""))
+    except PIL_ERRORS:
+        return ""
+
+
+def _read_nifti(path: Path) -> str:
+    try:
+        header: Any = nibabel.load(path).header
+        word, _, mark = bytes(header["descrip"]).rstrip(b"\0").partition(b" ")
+    except (
+        *(OSError, ValueError, LookupError, EOFError, zlib.error),
+        *(nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError),
+    ):
+        return ""
+    return mark.decode("latin-1") if word == KEYWORD.encode() else ""
 
 
 def marked_cases(dataset: Dataset) -> tuple[str, ...]:

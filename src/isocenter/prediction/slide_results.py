@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation.positive_percent import POSITIVE_PERCENT
+from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.lazy import ndimage
 from isocenter.report.display import PALETTE
 from isocenter.runtime.preprocessing import coarse_mask
@@ -118,15 +118,12 @@ def write_slide_files(prediction: Prediction, task: Task, image: Image, folder: 
     table, drawn = folder / f"{name}_{CELLS}.csv", folder / f"{name}{DRAWN}"
     side = None if image.spacing is None else math.prod(image.spacing) * UM2
     with table.open("x", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer = CsvWriter(file, COLUMNS)
         for (row, column), label, score, area in zip(
             cells.centres.tolist(), cells.names, cells.scores.tolist(), cells.areas.tolist(), strict=True
         ):
             size = "" if side is None else round(area * side, 3)
-            writer.writerow(
-                [round(column, 2), round(row, 2), label, "" if math.isnan(score) else round(score, 6), size]
-            )
+            writer.add([round(column, 2), round(row, 2), label, round(score, 6), size])
     colours = {label: PALETTE[n % len(PALETTE)] for n, label in enumerate(dict.fromkeys(cells.names))}
     with drawn.open("x", encoding="utf-8") as file:
         features = [_feature(box, label, score, colours[label]) for box, label, score in _rows(cells)]

@@ -338,7 +338,9 @@ def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:
     for groups, frame in zip(per_frame, frames, strict=True):
         if frame.plane is not None:
             groups.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", frame.plane.position)
-    dataset.NumberOfFrames, dataset.SharedFunctionalGroupsSequence = len(frames), [shared]
+    if "NumberOfFrames" in dataset:
+        dataset.NumberOfFrames = len(frames)
+    dataset.SharedFunctionalGroupsSequence = [shared]
     dataset.PerFrameFunctionalGroupsSequence = per_frame
     return dataset
 
