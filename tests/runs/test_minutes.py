@@ -180,8 +180,8 @@ def test_fits_to_voxels_are_in_the_minutes_of_which_they_take_at_most_a_twentiet
 
 
 def test_a_gate_stops_looking_when_its_time_is_over():
-    looked = []
-    model, hour = SimpleNamespace(observe=lambda case, layers: (looked.append(case), None)), {"most": 3600.0}
+    looked, hour = [], {"most": 3600.0}
+    model = SimpleNamespace(observe=lambda case, layers: (looked.append(case), None), preprocessing=None)
     assert (
         len(gate._training_observations(model, range(50), None, seconds=-1.0, **hour))
         == budget.FEWEST_LOOKED
