@@ -117,7 +117,7 @@ class Mixing:
 
     paste = style = synthesis = stain = 0.0
 
-    def augment_with_target(self, images, target, generators, steps, *, mirrored=(), others=None, painter=None):
+    def augment_with_target(self, images, target, generators, steps, *, mirrored=(), **given):
         return images, target, torch.zeros(len(images), dtype=torch.bool)
 
     def mix(self, images, generators):
