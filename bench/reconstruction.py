@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0, help="of the training")
-    parser.add_argument("--only", default="", help="a cell")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="START", help="cells whose names begin so")
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def main() -> None:
         "four coils without maps, 4 times fewer columns": lambda: of_coils(given.out, 4),
         "four coils without maps, 8 times fewer columns": lambda: of_coils(given.out, 8),
     }
-    chosen = {name: measure for name, measure in cells.items() if name.startswith(given.only)}
+    chosen = {name: measure for name, measure in cells.items() if name.startswith(tuple(given.only))}
     rows = {name: measured_cell(given.out, name, measure) for name, measure in chosen.items()}
     lines = [f"| {name} | {row_words(row)} |" for name, row in rows.items()]
     text = "\n".join(["| what | figure |", "|---|---|", *lines])
