@@ -13,7 +13,7 @@ from isocenter.tasks import task_settings
 from isocenter.transforms.operators import iterative_solvers, reconstruction_methods, simulated_scans
 from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.transforms.operators.reconstruction_methods import ReconstructedImage
-from isocenter.values import Array, Case, Decision, Geometry, Image, Measurement
+from isocenter.values import Array, Case, Decision, Measurement
 
 ENHANCED, ERROR = "enhanced", "error"
 
@@ -29,8 +29,7 @@ def reconstruct_by_model(model: Model, measurement: Measurement, name: str) -> R
         _refuse_other_operator(operator, settings)
         channels, factor = simulated_scans.network_channels(operator, data)
         scan = operator.acquisition
-        names = simulated_scans.channel_names(scan.kind, 0 if scan.sensitivities is None else len(scan.sensitivities))
-        image = Image(channels, Geometry.of_spacing(scan.shape, scan.spacing), channels=names)
+        image = simulated_scans.network_image(scan, channels)
         prediction = model.predict(Case(f"{measurement.case}_{number + 1}", measurement.case, {"image": image}))
         if prediction.abstained:
             raise UsageError(f"the model abstains: {prediction.abstained}", scan.where, "Choose another --method")
@@ -46,7 +45,7 @@ def reconstruct_by_model(model: Model, measurement: Measurement, name: str) -> R
 def _refuse_other_operator(operator: LinearOperator, settings: Mapping[str, Any]) -> None:
     """UsageError for another kind of scan, number of coils or of views, or a grid that the network cannot halve."""
     scan, learnt = operator.acquisition, settings["operator"]
-    coils = 1 if scan.sensitivities is None else len(scan.sensitivities)
+    coils = simulated_scans.count_coils(scan)
     count, unit = (coils, "coils") if learnt == "cartesian" else (len(scan.angles_deg), "views")
     if (scan.kind, count) != (learnt, settings[unit]):
         problem = f"is a {scan.kind} scan; the model learnt {learnt} ones of {settings[unit]} {unit}"

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +63,13 @@ def _with_stated_measurements(dataset: Dataset, folder: Path, asked: str) -> Dat
         if stem not in files:
             raise DatasetError("has no measurement", case.id, f"Add {MEASUREMENTS}/{stem}.npz, or leave the image out")
         measurement, image = measurement_file.read_measurement(files[stem]), next(iter(case.images.values()))
-        operators = [one for one, _ in reconstruction_methods.operators_of_slices(measurement)]
-        scans, slices = [one.acquisition for one in operators], 1 if image.geometry.ndim == 2 else image.shape[-1]
-        if len(scans) != slices or scans[0].shape != image.shape[1:3]:
-            problem = (
-                f"measures {len(scans)} slices of {scans[0].shape}, and its image has {slices} of {image.shape[1:3]}"
-            )
+        scan, measured = measurement.acquisition, len(measurement.data)
+        slices = 1 if image.geometry.ndim == 2 else image.shape[-1]
+        if measured != slices or scan.shape != image.shape[1:3]:
+            problem = f"measures {measured} slices of {scan.shape}, and its image has {slices} of {image.shape[1:3]}"
             raise DatasetError(problem, str(files[stem]), "Give the image of this measurement")
-        coils = 1 if scans[0].sensitivities is None else len(scans[0].sensitivities)
-        kinds.setdefault((scans[0].kind, coils, len(scans[0].angles_deg)), str(files[stem]))
+        coils = measurement.data.shape[1] if scan.kind == "cartesian" and measurement.data.ndim == 4 else 1
+        kinds.setdefault((scan.kind, coils, len(scan.angles_deg)), str(files[stem]))
         names[case.id] = [f"{case.id}_{number + 1}" for number in range(slices)]
         for number, name in enumerate(names[case.id]):
             place = None if image.geometry.ndim == 2 else number
@@ -84,9 +81,9 @@ def _with_stated_measurements(dataset: Dataset, folder: Path, asked: str) -> Dat
     if kind != asked:
         raise UsageError(f"the measurements are {kind}", f"task.operator={asked}", f"Give task.operator={kind}")
     splits = {one: part for name, part in dataset.splits.items() for one in names[name]}
-    scan = {"operator": kind, "coils": coils, **({"views": views} if kind == "parallel" else {})}
+    stated = {"operator": kind, "coils": coils, **({"views": views} if kind == "parallel" else {})}
     words = f"{errors.count_phrase(len(cases), 'measured slice')} of {len(dataset)} images"
-    derived = {**dataset.derived, TARGET: words, SCAN: json.dumps(scan)}
+    derived = {**dataset.derived, TARGET: words, SCAN: json.dumps(stated)}
     return replace(dataset, cases=tuple(cases), splits=splits, derived=derived)
 
 
@@ -100,14 +97,12 @@ class StatedScan:
     def __call__(self, image: Image | None = None, original: Image | None = None) -> Image:
         """(channels, *shape) of the measurement; with what an image shows beside the original measured, too."""
         scan, channels, _ = self.measure(image, original)
-        names = simulated_scans.channel_names(scan.kind, 0 if scan.sensitivities is None else len(scan.sensitivities))
-        grid = Geometry.of_spacing(scan.shape, scan.spacing)
-        return Image(channels, grid, channels=names, facts={corruptions.REMAKE: self})
+        return replace(simulated_scans.network_image(scan, channels), facts={corruptions.REMAKE: self})
 
     def measure(self, image: Image | None = None, original: Image | None = None) -> tuple[Acquisition, Array, float]:
         """The scan, the network's channels of it, and the factor by which its intensities were multiplied."""
-        slices = reconstruction_methods.operators_of_slices(measurement_file.read_measurement(self.path))
-        operator, data = next(islice(slices, self.number, None))
+        measurement = measurement_file.read_measurement(self.path)
+        [(operator, data)] = reconstruction_methods.operators_of_slices(measurement, self.number)
         channels, factor = simulated_scans.network_channels(operator, data)
         if image is not None and original is not None:  # on the scale of the original, with the phase of its scanner
             added = (image.data[0] - original.data[0]) / factor

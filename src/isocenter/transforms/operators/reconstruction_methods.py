@@ -135,8 +135,11 @@ def reconstruct_measurement(
     return ReconstructedImage(np.stack(images), before, chosen, found, steps, noise, float(np.mean(residuals)))
 
 
-def operators_of_slices(measurement: Measurement) -> Iterator[tuple[LinearOperator, Array]]:
-    """Each slice's operator and data in single precision: photons as line integrals, coils with their sensitivities."""
+def operators_of_slices(measurement: Measurement, only: int | None = None) -> Iterator[tuple[LinearOperator, Array]]:
+    """Each slice's operator and data in single precision: photons as line integrals, coils with their sensitivities.
+
+    only: the number of the one slice that is wanted
+    """
     scan, data = measurement.acquisition, measurement.data
     if scan.counts:
         data = -np.log(np.maximum(data, FEWEST_PHOTONS) / scan.i0)
@@ -145,7 +148,8 @@ def operators_of_slices(measurement: Measurement) -> Iterator[tuple[LinearOperat
     if scan.mask is not None:
         data = data * scan.mask.astype(np.float32)
     shared = None if has_coils else operator_kinds.operator(scan)
-    for number, one in enumerate(data):
+    for number in range(len(data)) if only is None else (only,):
+        one = data[number]
         if shared is not None:
             yield shared, one
             continue

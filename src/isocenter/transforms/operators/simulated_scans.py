@@ -17,7 +17,7 @@ from isocenter.transforms.corruptions import REMAKE
 from isocenter.transforms.operators import iterative_solvers, operator_kinds
 from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.transforms.operators.ray_sums import RaySums
-from isocenter.values import Acquisition, Array, Floats, Image
+from isocenter.values import Acquisition, Array, Floats, Geometry, Image
 
 # Network channels of every measurement: the plain inverse, to which the network adds what it says, and the adjoint.
 PLAIN, ADJOINT, ADJOINT_IMAGINARY, MASK = "plain inverse", "adjoint", "adjoint imaginary", "mask"
@@ -147,6 +147,17 @@ def channel_names(kind: str, coils: int) -> tuple[str, ...]:
         return PLAIN, ADJOINT
     maps = [f"coil {one + 1} {part}" for one in range(coils if coils > 1 else 0) for part in ("real", "imaginary")]
     return PLAIN, ADJOINT, ADJOINT_IMAGINARY, MASK, *maps
+
+
+def count_coils(scan: Acquisition) -> int:
+    """The coils of one slice's scan, whose sensitivities are known."""
+    return 1 if scan.sensitivities is None else len(scan.sensitivities)
+
+
+def network_image(scan: Acquisition, channels: Floats) -> Image:
+    """What `network_channels` has made of one slice, as an image on the grid of its scan."""
+    names = channel_names(scan.kind, count_coils(scan))
+    return Image(channels, Geometry.of_spacing(scan.shape, scan.spacing), channels=names)
 
 
 def network_channels(operator: LinearOperator, measured: Array) -> tuple[Floats, float]:
