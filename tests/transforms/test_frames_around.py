@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
+import PIL.Image
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -13,6 +16,7 @@ from isocenter.errors import PlanError
 from isocenter.files.layouts import dataset_layouts
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.training.data import prepared_store
 from isocenter.transforms import clip_frames
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image
@@ -101,3 +105,20 @@ def test_a_network_learns_predicts_and_streams_with_frames_around(tmp_path):
     by_frame = model.predict(clip).frames
     for whole, streamed in zip(by_frame, model.stream(clip), strict=True):
         assert_array_equal(np.asarray(whole.data), np.asarray(streamed.data))
+
+
+def test_a_frame_is_prepared_anew_where_only_the_file_of_the_next_one_has_changed(tmp_path):
+    folder = mot(tmp_path / "film", "1,5,3,4,10,6,1,1,1")
+    known = {"threads": 1, "memory": 2**20}
+
+    def prepared():
+        case = list(dataset_layouts.read_dataset(folder, DatasetOptions()))[1]
+        steps = replace(PLAIN, channels=next(iter(case.images.values())).channels)
+        return prepared_store.prepare_all([case], steps, None, **known)[0].in_memory.image
+
+    before = prepared()
+    [following] = folder.rglob("000003.*")
+    PIL.Image.fromarray(np.asarray(PIL.Image.open(following)) + np.uint8(7)).save(following)
+    after = prepared()
+    assert_array_equal(after[:3], before[:3])
+    assert (after[3] == before[3] + 7).all()

@@ -26,6 +26,8 @@ WITHOUT_VOXELS = "without_voxels"
 STATED_SIDES = "as --orientation states"
 # The fact of an image that was brought onto a finer grid: by which factor along each axis.
 SCALE = "scale"
+# The fact of a frame that is a file: its place among the files of its film, and these.
+FRAME_FILES = "frame_files"
 # The fact of an image that stands for its target, which nobody knows.
 UNKNOWN_TARGET = "the target is not known"
 # A level of a slide may be a hundredth coarser than what was asked for: the sizes of levels are rounded.

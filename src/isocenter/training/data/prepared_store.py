@@ -36,6 +36,7 @@ from isocenter.training.data.target_kinds import KINDS, TargetKind
 from isocenter.transforms import channel_stack
 from isocenter.values import Array, Case, Region, Target, Vector
 from isocenter.values.dataset_cases import CaseTexts
+from isocenter.values.voxel_images import FRAME_FILES
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -287,12 +288,21 @@ def _prepare(
         dict(reading),
         preprocessing.settings,
         *([] if task is None else [task.name, task_settings.target_settings(task), _target_digest(case, task)]),
+        *_files_around(case, preprocessing.around),
         *([] if before.marked is None else [record_files.file_digest(before.marked)]),
         *([] if before.taught is None else [TAUGHT, record_files.file_digest(before.taught)]),
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     folder_of_case = folder / key[:2] / key
     return _open(record_files.sealed_entry(folder_of_case, partial(_fill, case, preprocessing, task, before)), case.id)
+
+
+def _files_around(case: Case, around: int) -> Iterator[str]:
+    """SHA-256 of each file that shows a frame before or after one that is a file itself."""
+    for image in case.images.values() if around else ():
+        place, files = image.facts.get(FRAME_FILES, (0, ()))
+        for number in range(max(0, place - around), min(len(files), place + around + 1)):
+            yield hashing.file_hash(files[number])
 
 
 def _target_digest(case: Case, task: Task) -> Any:

@@ -21,6 +21,7 @@ from isocenter.files.layouts.cases.segments import SLICER
 from isocenter.files.pictures import plain_picture, tiff
 from isocenter.files.storage import block, spool
 from isocenter.values import Array, Cell, Image, Label
+from isocenter.values.voxel_images import FRAME_FILES
 
 UNKNOWN = "unknown"
 Colour = tuple[int, int, int]
@@ -87,7 +88,8 @@ def load_numbered_frame(path: Path, options: ReadOptions, modality: str | None =
         """The frame so many files further on."""
         return load_image(files[min(max(place + step, 0), len(files) - 1)], options, modality).data
 
-    return replace(load_image(path, options, modality), neighbours=frame_beside)
+    image = load_image(path, options, modality)
+    return replace(image, neighbours=frame_beside, facts={**image.facts, FRAME_FILES: (place, files)})
 
 
 def on_axes_of_image(load: Callable[[], Image], first: Callable[[], Image]) -> Image:
