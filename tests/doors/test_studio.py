@@ -14,7 +14,7 @@ import browsers
 import trained
 from isocenter.doors import AllowedPaths, JobDesk, WarmProcess, loopback, studio_server
 from isocenter.errors import UsageError
-from isocenter.jobs import Workspace
+from isocenter.jobs import Workspace, workspace
 from isocenter.verbs import studio as studio_verb
 
 TestClient = pytest.importorskip("fastapi.testclient").TestClient
@@ -164,6 +164,20 @@ def test_a_plan_has_its_decisions_with_controls_and_a_change_names_what_cannot_b
     kept = client.post("/api/plan?keep=true", json=values).json()
     assert (page.desk.workspace.folder / kept["out"]).read_text().startswith("# A plan of isocenter")
     assert "--out" in kept["shell"]
+
+
+def test_a_training_that_is_stopped_for_its_best_is_followed_by_the_command_that_evaluates_it(
+    client, page, monkeypatch
+):
+    program = page.desk.workspace.folder / "program"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(workspace.sys, "executable", str(program))
+    training = client.post("/api/jobs/train", json={"data": "data", "minutes": 1}).json()
+    following = client.post(f"/api/stop/{training['id']}?keep=true").json()
+    assert following["shell"] == f"isocenter train --resume {training['out']} --end-now"
+    assert following["out"] == training["out"]
+    page.desk.workspace.stop(following["id"])
 
 
 def test_a_port_that_is_taken_is_refused():

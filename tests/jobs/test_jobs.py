@@ -66,6 +66,20 @@ def test_long_jobs_wait_for_one_another_in_order_and_short_ones_do_not(room, mon
         wait(room, one.id)
 
 
+def test_a_job_waits_for_another_that_writes_into_its_folder(room, monkeypatch):
+    sleeping(room, monkeypatch)
+    several = Workspace(room.folder, parallel=3)
+    first, second, other = (several.add(JobRequest("train", (), out=out)) for out in ("run", "run", "run-2"))
+    assert [first.state, second.state, other.state] == ["running", "waiting", "running"]
+    several.stop(first.id)
+    wait(several, first.id)
+    several.start_next()
+    assert several.job(second.id).state == "running"
+    for one in (second, other):
+        several.stop(one.id)
+        wait(several, one.id)
+
+
 def test_a_job_outlives_the_server_and_another_one_sees_it_and_stops_it(room, monkeypatch):
     sleeping(room, monkeypatch)
     job = room.add(JobRequest("train", ()))

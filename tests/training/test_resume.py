@@ -16,7 +16,7 @@ import forked
 import isocenter
 import trained
 from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.planning import plan_file
+from isocenter.planning import plan_checks, plan_file
 from isocenter.training import checkpoint_files
 from isocenter.values import Decision
 
@@ -220,3 +220,40 @@ def test_what_a_killed_process_has_left_half_written_anywhere_in_a_run_is_cleare
     (tmp_path / "fold_0" / "split.csv").write_text("whole")
     checkpoint_files.recover_run(tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["split.csv"]
+
+
+@pytest.mark.whole
+def test_a_run_ended_now_is_evaluated_with_the_best_weights_that_it_had(tmp_path):
+    def pressed(moment):
+        if moment.step == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    data, out = trained.blobs(tmp_path / "data", 8), tmp_path / "run"
+    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
+        trained.segmenting(data, out, assignments=SIX)
+    best = load_file(checkpoint_files.best_checkpoint(out) / "weights.safetensors")
+    ended = isocenter.train(resume=out, end_now=True)
+    assert pd.read_csv(out / "log.csv")["step"].tolist() == [1, 2, 3, 4]
+    assert (ended.steps, ended.report.is_file()) == (4, True)
+    assert any("A person ended the training after step 4 of 6" in one for one in ended.notes)
+    assert ended.rows[0].estimate.n > 0
+    after = load_file(checkpoint_files.best_checkpoint(out) / "weights.safetensors")
+    assert all(best[name].tobytes() == after[name].tobytes() for name in best)
+    with pytest.raises(UsageError, match="finished run"):
+        isocenter.train(resume=out, end_now=True)
+
+
+def test_a_training_that_is_ended_leaves_its_best_weights_and_says_where(segmented, tmp_path):
+    shutil.copytree(segmented.out / "checkpoints", tmp_path / "checkpoints")
+    checkpoint_files.rewrite_training(checkpoint_files.last_checkpoint(tmp_path), {}, {"step": 1})
+    settings = plan_checks.checked_settings(plan_file.read_plan(segmented.out / "plan.yaml"))
+    assert checkpoint_files.finished_outcome(tmp_path, settings) is None
+    checkpoint_files.end_training(tmp_path)
+    outcome = checkpoint_files.finished_outcome(tmp_path, settings)
+    assert outcome.checkpoint == checkpoint_files.best_checkpoint(tmp_path)
+    assert outcome.stopped.startswith("a person ended the training after step 1 of ")
+
+
+def test_a_run_that_has_not_begun_or_has_learnt_nothing_is_not_ended(tmp_path):
+    with pytest.raises(UsageError, match="ends a run that was begun"):
+        isocenter.train(tmp_path, out=tmp_path / "run", end_now=True)

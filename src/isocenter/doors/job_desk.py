@@ -55,7 +55,7 @@ class JobDesk:
             command.python_call(values),
             self.door,
             command.is_long,
-            str(values.get("out") or ""),
+            str(values.get("out") or values.get("resume") or ""),
             tuple(map(str, self.paths.roots)),
             limit,
         )

@@ -171,8 +171,13 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         return {"result": record, "words": words, "errors": job_record.read_text(folder / job_record.ERRORS)}
 
     @app.post("/api/stop/{job}")
-    def stop(job: str) -> Any:
-        return asdict(desk.workspace.stop(job))
+    def stop(job: str, keep: bool = False) -> Any:
+        """Stop a job. keep: a job that follows evaluates the best weights that a training has learnt so far."""
+        stopped = desk.workspace.stop(job)
+        if keep:
+            values = {"resume": stopped.out, "end_now": True}
+            stopped = desk.workspace.add(desk.request(command_index.find_command(stopped.words), values))
+        return asdict(stopped)
 
     @app.get("/api/runs")
     def runs() -> Any:

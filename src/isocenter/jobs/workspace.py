@@ -122,8 +122,9 @@ class Workspace:
         with self.hold():
             jobs, _ = self.list_jobs()
             running = sum(job.state == "running" and job.is_long for job in jobs)
+            taken = {job.out for job in jobs if job.state == "running" and job.out}
             for job in jobs:
-                if job.state != "waiting" or (job.is_long and running >= self.parallel):
+                if job.state != "waiting" or job.out in taken or (job.is_long and running >= self.parallel):
                     continue
                 running += job.is_long
                 self._start(job)

@@ -154,6 +154,7 @@ class TrainOptions(ReadingOptions):
     out: Out = None
     overwrite: Overwrite = False
     resume: Resume = None
+    end_now: Annotated[bool, Flag("With --resume: train no further; the best weights so far become the model.")] = False
     start: Start = None
     pretrained: Pretrained = None
     folds: Annotated[int | None, Flag("Number of cross-validation folds.", "K", least=2)] = None

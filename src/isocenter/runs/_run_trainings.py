@@ -15,6 +15,8 @@ from isocenter.values import Decision, Plan, Split
 # Folders of a run: the control without covariates, inner folds, networks of other seeds, configurations that are
 # compared, the search before a training.
 IMAGE_ONLY, INNER, MORE, CONFIGURED, SEARCH = "image_only", "inner", "more", "configurations", "search"
+# The decision on how many networks make the model.
+NETWORKS = "training.networks"
 
 Item = TypeVar("Item")
 

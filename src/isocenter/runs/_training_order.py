@@ -21,6 +21,7 @@ from isocenter.runs._run_trainings import (
     IMAGE_ONLY,
     INNER,
     MORE,
+    NETWORKS,
     SEARCH,
     FinishedTraining,
     Role,
@@ -32,7 +33,7 @@ from isocenter.runtime.model_files import BEFORE
 from isocenter.transforms import random_draws
 from isocenter.values import Decision, Plan, Split
 
-NETWORKS, CONFIGURATIONS = "training.networks", "search.configurations"
+CONFIGURATIONS = "search.configurations"
 SLICES, VOLUMES, BOTH = "unet_slices", "unet", "ensemble"
 BY_SLICES, BY_VOLUMES = "2d", "3d"
 # That the configuration was chosen by a comparison.

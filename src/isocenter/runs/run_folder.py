@@ -27,6 +27,7 @@ from isocenter.reading import ReadingOptions, alignment, dataset_reading, image_
 from isocenter.reading.reading_options import ALLOW_LARGE
 from isocenter.runs import initial_weights, plan_request, teacher_models
 from isocenter.runs._run_minutes import AS_STEPS
+from isocenter.runs._run_trainings import MORE, NETWORKS
 from isocenter.runs.initial_weights import UnlabelledImages
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest
 from isocenter.runtime import hardware, record_files
@@ -319,6 +320,25 @@ def _refuse_other_machine(out: Path, plan: Plan) -> None:
     except ResourceError as error:
         remedy = f"Resume it where that is, or write another into training.device of {out / 'plan.yaml'}"
         raise ResourceError(error.problem, str(out), remedy) from error
+
+
+def end_trainings(run: RunFolder) -> RunFolder:
+    """The run, whose trainings that have begun are over; what follows them, as calibration and evaluation, is left.
+
+    UsageError where nothing has been learnt yet, and for folds: all of them make the model.
+    """
+    if run.made.folds:
+        raise UsageError("each fold of a cross-validation is trained to its end", "--end-now", "Resume without it")
+    if not checkpoint_state(run.out):
+        raise UsageError("has learnt nothing yet", str(run.out), "Resume it without --end-now")
+    for state in run.out.rglob("checkpoints/last/state.json"):
+        checkpoint_files.end_training(state.parents[2])
+    if NETWORKS not in run.plan:
+        return run
+    begun = 1 + sum(bool(checkpoint_state(one)) for one in (run.out / MORE).glob("*"))
+    plan = run.plan.with_decision(NETWORKS, Decision(begun, "so many had begun when a person ended the training"))
+    run.write_plan(plan)
+    return replace(run, made=replace(run.made, plan=plan))
 
 
 def checkpoint_state(folder: Path) -> dict[str, Any]:

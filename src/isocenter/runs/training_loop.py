@@ -33,8 +33,8 @@ from isocenter.runs import (
     tuning,
 )
 from isocenter.runs._run_minutes import UNCUT, Cuts, Minutes, RunStages
-from isocenter.runs._run_trainings import SEARCH, FinishedTraining, Leaving, RunTraining, SecondsPerCase
-from isocenter.runs._training_order import MOST_UNSEEN, NETWORKS
+from isocenter.runs._run_trainings import NETWORKS, SEARCH, FinishedTraining, Leaving, RunTraining, SecondsPerCase
+from isocenter.runs._training_order import MOST_UNSEEN
 from isocenter.runs.run_end import TrainedRun
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runs.run_search import SearchTrials

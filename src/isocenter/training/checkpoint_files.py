@@ -307,12 +307,24 @@ def judge_validation(state: State, validation: Validation, settings: PlanSetting
     best, without = (score, 0) if better else (state.best, state.without + (not math.isnan(score)))
     stopped = state.stopped
     if chosen.early_stop is not None and without >= chosen.early_stop and state.step < state.pace.steps:
-        share = 100 * state.pace.progress(state.step)
-        stopped = (
-            f"{without} validations brought nothing better than {best:.4f}, so training ended after step {state.step} "
-            f"of {state.pace.steps}: the schedule is cut at {share:.0f} %, the rate has not fallen to zero"
-        )
+        stopped = f"{without} validations brought nothing better than {best:.4f}, so training ended {_cut_words(state)}"
     return replace(state, best=best, without=without, stopped=stopped)
+
+
+def _cut_words(state: State) -> str:
+    share = 100 * state.pace.progress(state.step)
+    return (
+        f"after step {state.step} of {state.pace.steps}: the schedule is cut at {share:.0f} %, the rate has not fallen "
+        "to zero"
+    )
+
+
+def end_training(out: Path) -> None:
+    """Let a training that was interrupted be over, with the weights that its validations have chosen so far."""
+    last = last_checkpoint(out)
+    state = State.from_record(record_files.read_json(last / STATE, STATE_SCHEMA), str(last))
+    if not state.is_over:
+        rewrite_training(last, {}, {"stopped": f"a person ended the training {_cut_words(state)}"})
 
 
 def _why_last_preferred(state: State, validation: Validation, settings: PlanSettings, out: Path) -> str:

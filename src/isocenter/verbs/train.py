@@ -128,6 +128,7 @@ def train(options: TrainOptions) -> Run:
     unlabelled:    data of which only the images are seen, by an objective that `objectives.terms` names; of `data`
                    itself the cases without a reference
     target:        the same, of the place where the model shall work; the plan chooses how it learns from them
+    end_now:       a run that is resumed trains no further: its best weights so far are calibrated and evaluated
     domain:        the column that states the place of each case of `data`, for an objective that looks at places
     deterministic: two runs on one machine are alike to the bit; needs a number of steps, from a plan or by hand
     scheduler:     address of a dask scheduler whose workers read and prepare the cases; the training itself is here
@@ -160,7 +161,15 @@ def train(options: TrainOptions) -> Run:
     data = dataset_reading.path_for_workers(options.data, options.scheduler)
     resume = dataset_reading.path_for_workers(options.resume, options.scheduler)
     with dask_cluster.spread_over(options.scheduler):
-        return make_run(data, request, start=options.start, out=options.out, overwrite=options.overwrite, resume=resume)
+        return make_run(
+            data,
+            request,
+            start=options.start,
+            out=options.out,
+            overwrite=options.overwrite,
+            resume=resume,
+            end_now=options.end_now,
+        )
 
 
 def make_run(
@@ -171,6 +180,7 @@ def make_run(
     out: str | Path | None,
     overwrite: bool,
     resume: str | Path | None,
+    end_now: bool = False,
 ) -> Run:
     """The run that was asked for, made or finished; the arguments are those of `train`."""
     began = work_state.command_start()
@@ -180,11 +190,14 @@ def make_run(
             "train",
             "Call `isocenter train DATA` or `isocenter train --resume RUN`",
         )
+    if end_now and resume is None:
+        raise UsageError("ends a run that was begun", "--end-now", "Give it with --resume RUN")
     if resume is not None:
         _refuse_with_resume(request, {"from": start, "out": out, "overwrite": overwrite or None})
         verb_results.refuse_missing(Path(resume))
         with file_lock.hold_lock(Path(resume)):
-            return _finish(run_folder.resume_run(Path(resume), began))
+            run = run_folder.resume_run(Path(resume), began)
+            return _finish(run_folder.end_trainings(run) if end_now else run)
     assert data is not None  # noqa: S101 - seen to above
     if out is None:
         raise UsageError("a run needs a folder to be written into", "train", "Give out=FOLDER")

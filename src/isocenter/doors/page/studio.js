@@ -89,9 +89,16 @@ function jobParts(job) {
     running && last && el("span", {}, WORDS.of(last), " ", WORDS.left(last.seconds_left)),
     job.problem && el("span", { role: "alert" }, job.problem),
     running && el("button", { type: "button", onclick: () => ask(`/api/stop/${job.id}`, { method: "POST" }) }, isTraining(job) ? WORDS.pause : WORDS.stop),
-    isTraining(job) && ["stopped", "failed"].includes(job.state) && job.out && el("button", { type: "button", onclick: () => startJob("train", { resume: job.out }, $("#training")) }, WORDS.resume),
+    job.words === "train" && job.out && ["running", "stopped"].includes(job.state) && !state.jobs.some((one) => one.id > job.id && one.out === job.out) && el("button", { type: "button", onclick: () => keepBest(job) }, WORDS.keepBest),
+    isTraining(job) && ["stopped", "failed"].includes(job.state) && job.out && el("button", { type: "button", onclick: () => startJob(job.words, { resume: job.out }, $("#training")) }, WORDS.resume),
     !running && el("button", { type: "button", onclick: () => showResult(job) }, WORDS.result),
   ];
+}
+
+// What a training has learnt so far is calibrated, evaluated and reported: a job that follows it.
+async function keepBest(job) {
+  const place = $("#training");
+  try { commandLines($(".lines", place), await ask(`/api/stop/${job.id}?keep=true`, { method: "POST" })); } catch (error) { say(place, error); }
 }
 
 function jobItem(name, job) {

@@ -9,7 +9,7 @@ export const WORDS = {
   usual: (count) => `${count} decisions have their defaults.`, restore: "As planned",
   runs: "Runs", run: "Run", verdict: "Verdict", metric: "Primary metric", report: "Report", noRuns: "No run yet. Plan a training, and start it.",
   compare: "Compare the chosen runs", compareThis: "Choose for a comparison", images: "Images", predict: "Predict", drop: "Drop files here, or choose them.",
-  command: "Command", start: "Start", copy: "Copy", copied: "Copied", stop: "Stop", pause: "Pause", resume: "Resume", jobs: "Other jobs", noJobs: "Nothing has been asked for.",
+  command: "Command", start: "Start", copy: "Copy", copied: "Copied", stop: "Stop", pause: "Pause", keepBest: "Stop and keep the best", resume: "Resume", jobs: "Other jobs", noJobs: "Nothing has been asked for.",
   view: "View", result: "Result", close: "Close", loss: "Loss", validation: "Validation", noTraining: "No training yet.",
   unfinished: "unfinished", lost: "The server does not answer. Start `isocenter studio` again, and open its new address.",
   left: (seconds) => (seconds === null || seconds === undefined ? "" : seconds > 90 ? `${Math.round(seconds / 60)} min left` : `${Math.round(seconds)} s left`),
