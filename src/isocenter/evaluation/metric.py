@@ -108,6 +108,11 @@ MEMBERSHIP_TPR = Metric(
     "membership_tpr", "Training patients found at 1 % false alarms", "aim", aim=0.01, least=0.0, may_judge=False
 )
 MEMBERSHIP = {one.name: one for one in (MEMBERSHIP_AUC, MEMBERSHIP_TPR)}
+# Of volumes: 95 % of repeated measurements differ by less.
+REPEATABILITY = Metric(
+    "repeatability", "Repeatability coefficient of the volume", "less", least=0.0, unit="%", may_judge=False
+)
+OF_ANY_KIND = {**MEMBERSHIP, REPEATABILITY.name: REPEATABILITY}
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ class Metrics:
         for end in (OF_ANSWERED, BEFORE, BY_EPISTEMIC):
             if name.endswith(end) and name != end:
                 return self.metric_named(name.removesuffix(end)).ending(end)
-        return MEMBERSHIP.get(name) or Metric(name, may_judge=False, joins_primary=name.startswith(DOWNSTREAM))
+        return OF_ANY_KIND.get(name) or Metric(name, may_judge=False, joins_primary=name.startswith(DOWNSTREAM))
 
     @property
     def primaries(self) -> frozenset[str]:

@@ -224,6 +224,10 @@ class PackageOptions:
         Flag("A table name,scheme,value,meaning[,unit] with the codes of what results name.", "FILE"),
     ] = None
     measure: Measure = ()
+    repeats: Annotated[
+        str | Path | None,
+        Flag("What evaluate wrote of RUN on repeated images: how far its measurements of them differ.", "FOLDER"),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from isocenter import errors
 from isocenter.errors import IsocenterError
+from isocenter.evaluation.metric import REPEATABILITY
 from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.reading import series_survey
 from isocenter.files.dicom.writing.dicom_answers import EarlierObjects
@@ -34,8 +35,6 @@ log = logging.getLogger("isocenter")
 
 COLUMNS = ("label", "before", "now", "difference", "percent", "days", "percent_a_year")
 TABLE = "change.csv"
-# In a model's record: {structure: repeatability coefficient in percent of the mean of two measurements}.
-REPEATABILITY = "repeatability"
 VOLUME = "ml"
 # Of a structure's voxels, the share that has to lie in the other image: else a part of it may be cut off there.
 LEAST_SEEN = 0.98
@@ -187,7 +186,7 @@ def _compare(
     transforms = registration.transform, registration.inverse
     cut = set(_cut_structures(transforms, (before, now), (earlier.label_maps, new_maps)))
     sizes = [_sizes(model, rows) for rows in (earlier.findings, findings)]
-    limits = model.record.get(REPEATABILITY) or {}
+    limits = model.record.get(REPEATABILITY.name) or {}
     rows, changes = list[list[Any]](), list[Finding]()
     for group, last in sizes[1].items():
         first = sizes[0].get(group)
@@ -196,7 +195,7 @@ def _compare(
             notes += (f"no change of {group} is stated: {words}",)
             continue
         rows.append(_row(group, float(first.value), float(last.value), days))
-        changes.append(_finding(last, float(first.value), limits.get(last.concept)))
+        changes.append(_finding(last, float(first.value), limits.get(group)))
     follow_up = _follow_lesions(earlier, (before, now), new_maps, registration, days)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     objects = earlier.objects and replace(earlier.objects, days=days)

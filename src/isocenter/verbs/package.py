@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from isocenter import errors, keywords
 from isocenter.errors import UsageError
 from isocenter.evaluation import case_tables
 from isocenter.evaluation.case_tables import SUMMARY_SCHEMA
+from isocenter.evaluation.metric import REPEATABILITY
 from isocenter.federation import federated_run
 from isocenter.files import code_file
 from isocenter.files.storage import atomic, csv_text
@@ -34,7 +35,7 @@ from isocenter.runtime.package.readme import RUN_COMMAND
 from isocenter.runtime.package.triton import NETWORK_ALONE, TRITON_RECORD
 from isocenter.scoring import data_record
 from isocenter.scoring.auditing.group_audit import OF_GROUPS
-from isocenter.scoring.case_scoring import EVALUATION
+from isocenter.scoring.case_scoring import EVALUATION, RECIPE, SUMMARY
 from isocenter.scoring.explaining import kept_tests
 from isocenter.values import Decision, Plan, Row
 from isocenter.values.finding import CodedName
@@ -137,9 +138,10 @@ def package(options: PackageOptions) -> PackagingResult:
     run, out = Path(run), Path(out)
     if options.format not in PACKAGE_FORMATS:
         raise UsageError(f"there is no {options.format!r}", "--format", f"Choose {' or '.join(PACKAGE_FORMATS)}")
-    if options.format == TRITON and (options.backends or options.codes is not None or options.measure):
-        flag = "--backends" if options.backends else "--codes" if options.codes is not None else "--measure"
-        raise UsageError("is for whole models, and this is a network alone", flag, "Leave it out")
+    of_models = {"backends": options.backends, "codes": options.codes, "measure": options.measure}
+    given = [f"--{name}" for name, one in {**of_models, "repeats": options.repeats}.items() if one]
+    if options.format == TRITON and given:
+        raise UsageError("is for whole models, and this is a network alone", given[0], "Leave it out")
     verb_results.refuse_missing(run)
     plan = finished_plan(run)
     zipped = is_zip(out)
@@ -157,6 +159,9 @@ def package(options: PackageOptions) -> PackagingResult:
             onnx = triton.write_triton(model, out.stem if zipped else out.name, folder)
         return PackagingResult(out, onnx, networks, estimated, format=options.format, gate=str(model.gate))
     evidence = run_evidence(run, model, plan)
+    if options.repeats is not None:
+        others = [row for row in evidence.rows if row.metric != REPEATABILITY.name]
+        evidence = replace(evidence, rows=[*others, *_repeatability(Path(options.repeats), plan)])
     rows = evidence.rows
     with new_package_folder(out, options.overwrite, zipped) as folder:
         onnx = package_writing.write_package(model, evidence, folder.name, folder)
@@ -261,6 +266,19 @@ def _rows(run: Path) -> list[Row]:
     """The figures of the run's evaluation; none where every case was trained on."""
     path = run / "evaluation" / "summary.json"
     return case_tables.rows_from_json(record_files.read_json(path, SUMMARY_SCHEMA)) if path.is_file() else []
+
+
+def _repeatability(folder: Path, plan: Plan) -> list[Row]:
+    """The repeatability of measurements that `evaluate` wrote; UsageError of another model, or without any."""
+    verb_results.refuse_missing(folder / SUMMARY)
+    summary = record_files.read_json(folder / SUMMARY, SUMMARY_SCHEMA)
+    if summary.get(RECIPE) != plan_file.recipe_digest(plan).get(RECIPE):
+        raise UsageError("is of another model", str(folder), "Give what `isocenter evaluate` wrote of this run")
+    found = [row for row in case_tables.rows_from_json(summary) if row.metric == REPEATABILITY.name]
+    if not found:
+        remedy = "Evaluate two images each of patients in whom nothing changed: a column `repeat` may name them"
+        raise UsageError("states no repeatability", str(folder), remedy)
+    return found
 
 
 def _hashes(run: Path, parts: Collection[str]) -> list[str]:

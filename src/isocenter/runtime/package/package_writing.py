@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import PlanError
 from isocenter.evaluation import case_tables
+from isocenter.evaluation.metric import REPEATABILITY
 from isocenter.lazy import torch
 from isocenter.networks import factory
 from isocenter.runtime import ensemble, hardware, record_files
@@ -111,6 +112,9 @@ def write_package(model: Model, evidence: PackageEvidence, title: str, folder: P
         **model.settings,
         "record": {
             **model.record,
+            REPEATABILITY.name: {
+                one.label: one.estimate.value for one in evidence.rows if one.metric == REPEATABILITY.name
+            },
             "trained": list(evidence.trained),
             "tested": list(evidence.tested),
             "limits": list(evidence.limits),

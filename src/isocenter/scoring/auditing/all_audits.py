@@ -10,6 +10,7 @@ from isocenter.scoring.auditing import (
     decision_audits,
     group_audit,
     mistake_audit,
+    repeat_audit,
     robustness_audit,
     site_audit,
 )
@@ -34,6 +35,7 @@ def run_audits(audit: AuditInput, *asked: Look) -> ScoredCases:
 
     asked: looks that bring torch and captum, which a training does without
     """
+    audit = replace(audit, scored=repeat_audit.with_repeatability(audit))
     plain = decision_audits.without_outcomes(audit)
     results = [
         one
