@@ -131,6 +131,8 @@ SMALLEST = {
     ),
     "lenet 2D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (13, 9)),
     "lenet 3D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (9, 7, 11)),
+    "mil_attention 3D": ("mil_attention", {"width": 8, "dropout": 0.0}, (9, 7, 11)),
+    "mil_top 3D": ("mil_top", {"width": 8, "dropout": 0.0}, (9, 7, 11)),
     "mobilenet 2D": ("mobilenet", SMALL_MOBILENET, (13, 9)),
     "mobilenet 3D": ("mobilenet", SMALL_MOBILENET, (9, 7, 11)),
     "mednext 2D": ("mednext", {"halvings": 2, "width": 8, "deep_supervision": 1}, (12, 20)),
@@ -207,7 +209,7 @@ WRAPPED = {
 # What a family is not made for, by number of axes.
 PICTURES_ALONE, VOLUMES_ALONE = (
     ("timm", "fcos", "faster_rcnn", "mask_rcnn", "unrolled"),
-    ("unet_slices", "resnet_slices"),
+    ("unet_slices", "resnet_slices", "mil_attention", "mil_top"),
 )
 NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOLUMES_ALONE)}
 # What takes prompts has weights that only these move, masks of whole objects, and no export: test_sam.py.

@@ -51,7 +51,7 @@ def test_slices_are_weighed_by_what_is_found_in_them():
     weights = network.attention(volume)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
     found = torch.stack([network.encoder(volume[..., n])[-1].mean(dim=(2, 3)) for n in range(5)], dim=1)
-    torch.testing.assert_close(weights, network.weigh(found)[..., 0].softmax(dim=1))
+    torch.testing.assert_close(weights, network.weigh.score(network.weigh.hidden(found))[..., 0].softmax(dim=1))
     pooled = torch.einsum("bn,bnf->bf", weights, found)
     torch.testing.assert_close(network(volume)["class"], network.vectors["class"](pooled))
 
@@ -65,7 +65,7 @@ def test_numbers_beside_a_volume_join_what_was_found_in_its_slices():
 
 def test_weights_that_have_learnt_nothing_are_the_mean():
     weighed, mean = slices(), slices(pooling="mean")
-    torch.nn.init.zeros_(weighed.weigh[2].weight)
+    torch.nn.init.zeros_(weighed.weigh.score.weight)
     mean.load_state_dict({name: value for name, value in weighed.state_dict().items() if "weigh." not in name})
     volume = torch.randn(1, 1, 12, 10, 5)
     torch.testing.assert_close(weighed(volume)["class"], mean(volume)["class"])

@@ -51,6 +51,8 @@ NETWORKS = {
     "lenet": "isocenter.networks.lenet:LENET",
     "mask_rcnn": "isocenter.networks.mask_rcnn:MASK_RCNN",
     "mednext": "isocenter.networks.monai_networks:MEDNEXT",
+    "mil_attention": "isocenter.networks.mil:MIL_ATTENTION",
+    "mil_top": "isocenter.networks.mil:MIL_TOP",
     "mobilenet": "isocenter.networks.mobilenet:MOBILENET",
     "multiscale_unet": "isocenter.networks.multiscale_unet:MULTISCALE_UNET",
     "plain_conv_unet": "isocenter.networks.nnunet:PLAIN_CONV_UNET",

@@ -77,6 +77,9 @@ class Family:
                    y and kind; its module has `encode(images)` and `answer(encoded, context)`. Empty for a family that
                    takes none
     slicewise:     whether a volume is its slices to it, so that weights of pictures hold for volumes
+    pools:         whether its images are bags of tiles, (batch, channels, tiles, rows, columns), each seen alone: the
+                   module is a `bag_pooling.TileBag`, whose `encoded` of tiles and `pooled` of their features may be
+                   called apart, and whose second input is the tiles' places
     without_onnx:  why the family cannot be exported; empty for one that can
     In training a network may have the further output `+`, (batch,), which is added to the loss of each sample.
     """
@@ -106,6 +109,7 @@ class Family:
     blocks: tuple[str, ...] | None = ()
     prompts: str = ""
     slicewise: bool = False
+    pools: bool = False
     without_onnx: str = ""
 
     def variant(self, paper: str, preset: Mapping[str, Any], reason: str = "", **changes: Any) -> Family:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks import common_layers, inflated_resnet
+from isocenter.networks.bag_pooling import AttentionPooling
 from isocenter.networks.inflated_resnet import InflatedEncoder
 from isocenter.networks.network_family import OWN, Family, Sized, Strides
 
 PAPER = "arXiv:1802.04712"
 POOLING = ("attention", "mean")
-HIDDEN = 128  # features from which the weight of a slice follows: section 4 of the paper
 
 
 class SliceResNet(nn.Module):
@@ -52,8 +52,7 @@ class SliceResNet(nn.Module):
         self.axis, self.neighbours = axis, neighbours
         self.encoder = InflatedEncoder(channels * (2 * neighbours + 1), 2, **size)
         inside = self.encoder.features
-        weigh = nn.Sequential(nn.Linear(inside, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1, bias=False))
-        self.weigh = weigh if pooling == "attention" else None
+        self.weigh = AttentionPooling(inside) if pooling == "attention" else None
         self.dropout = nn.Dropout(dropout)
         self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, count) for name, count in vectors.items()})
 
@@ -77,7 +76,7 @@ class SliceResNet(nn.Module):
     def _weights(self, of_slices: Tensor) -> Tensor:
         if self.weigh is None:
             return torch.full_like(of_slices[..., 0], 1 / of_slices.shape[1])
-        weights: Tensor = self.weigh(of_slices)[..., 0].softmax(dim=1)
+        weights: Tensor = self.weigh(of_slices)
         return weights
 
 

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from isocenter.errors import PlanError
+from isocenter.networks import factory
+from isocenter.networks.bag_pooling import TileBag
+from isocenter.networks.tile_encoders import ColourShares
+from isocenter.values import Vector
+
+torch.set_num_threads(1)
+
+BAGS = ("mil_attention", "mil_top")
+
+
+def bag(name: str, **size: object) -> TileBag:
+    torch.manual_seed(0)
+    network = factory.build(name, 3, 3, {"class": Vector(2)}, {"encoder": ["colour"], **size})
+    assert isinstance(network, TileBag)
+    return network.eval()
+
+
+def tiles_at(count: int, absent: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two bags of so many tiles on a grid with gaps, and so many places without a tile behind them."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(2, 3, count + absent, 9, 8, generator=generator)
+    spots = torch.stack([torch.randperm(400, generator=generator)[:count] for _ in range(2)])
+    places = torch.stack([spots // 20, spots % 20], dim=2)
+    return images, torch.cat([places, torch.full((2, absent, 2), -1)], dim=1)
+
+
+def features_of(network: TileBag, images: torch.Tensor) -> torch.Tensor:
+    return network.encoded(images.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(images), -1))
+
+
+@pytest.mark.parametrize("name", BAGS)
+@torch.inference_mode()
+def test_a_bag_is_its_tiles_by_themselves_and_then_together(name):
+    network, (images, places) = bag(name), tiles_at(7, 2)
+    apart = torch.stack([network.encoded(one.movedim(1, 0)) for one in images])
+    torch.testing.assert_close(network(images, places)["class"], network.pooled(apart, places)["class"])
+
+
+@pytest.mark.parametrize("name", BAGS)
+@torch.inference_mode()
+def test_attention_is_shared_among_the_tiles_that_are_there(name):
+    network, (images, places) = bag(name), tiles_at(7, 2)
+    shares = network.attention(features_of(network, images), places)
+    assert_allclose(shares.sum(dim=1), 1, rtol=1e-6)
+    assert (shares[:, 7:] == 0).all() and (shares >= 0).all()
+
+
+@pytest.mark.parametrize("name", BAGS)
+@torch.inference_mode()
+def test_neither_the_order_of_the_tiles_nor_what_stands_where_none_is_changes_the_answer(name):
+    network, (images, places) = bag(name), tiles_at(7, 2)
+    expected = network(images, places)["class"]
+    order = torch.tensor([3, 8, 0, 6, 1, 7, 5, 2, 4])
+    assert_allclose(network(images[:, :, order], places[:, order])["class"], expected, atol=1e-6)
+    assert_allclose(network(images[:, :, :7], places[:, :7])["class"], expected, atol=1e-6)
+    images[:, :, 7:] = 0.9
+    assert_allclose(network(images, places)["class"], expected, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_the_highest_tiles_answer_by_their_mean_and_one_tile_by_itself():
+    network, (images, places) = bag("mil_top"), tiles_at(7)
+    scores = network.vectors["class"](features_of(network, images)).numpy()
+    highest = np.sort(scores, axis=1)[:, -2:].mean(axis=1)
+    assert_allclose(network(images, places)["class"], highest, atol=1e-6)
+    assert_allclose(network(images[:, :, :1], places[:, :1])["class"], scores[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shares_of_colours_are_numpys_histogram(channels):
+    generator = np.random.default_rng(0)
+    pixels = generator.choice([0, 42, 43, 84, 85, 127, 128, 170, 171, 255], (2, channels, 15, 11)).astype(np.uint8)
+    shares = ColourShares(channels)(torch.from_numpy(pixels).float() / 255)
+    for tile, found in zip(pixels, shares, strict=True):
+        counts, _ = np.histogramdd(tile.reshape(channels, -1).T, bins=6, range=[(0, 255)] * channels)
+        assert_allclose(found, counts.ravel() / tile[0].size, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_normalised_images_have_the_colours_of_what_was_normalised():
+    scales = [[0.7, 0.2], [0.5, 0.1], [0.6, 0.3]]
+    network, plain = bag("mil_attention", scales=scales), bag("mil_attention")
+    images, places = tiles_at(5)
+    mean, deviation = torch.tensor(scales).T.reshape(2, 1, 3, 1, 1, 1)
+    expected = plain(images, places)["class"]
+    assert_allclose(network((images - mean) / deviation, places)["class"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [
+        ({"encoder": []}, "is no list of colour, trained, frozen"),
+        ({"encoder": ["colour", "colour"]}, "each at most once"),
+        ({"encoder": ["texture"]}, "texture"),
+        ({"scales": [[0.0, 1.0]]}, "3"),
+        ({"encoder": ["frozen"], "model": "hf_hub:timm/resnet18"}, "hf_hub"),
+    ],
+)
+def test_encoders_that_cannot_be_are_refused(size, says):
+    with pytest.raises(PlanError, match=says):
+        factory.build("mil_attention", 3, 3, {"class": Vector(2)}, size)
+
+
+def test_more_channels_than_a_colour_has_are_refused():
+    with pytest.raises(PlanError, match="at most 3 channels, not 4"):
+        factory.build("mil_attention", 4, 3, {"class": Vector(2)}, {})
