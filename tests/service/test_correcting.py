@@ -24,7 +24,7 @@ from isocenter.service._courier import Couriers
 from isocenter.service.node_folder import MODELS
 from isocenter.service.objects import object_store
 from isocenter.service.reading import correcting
-from isocenter.service.reading.correcting import Stroke
+from isocenter.service.reading.label_strokes import Stroke
 from isocenter.service.records import tables
 from isocenter.service.records.actor import Actor
 from isocenter.service.web import access, server

@@ -14,8 +14,8 @@ from conftest import DATA
 from isocenter.files import file_formats
 from isocenter.files.dicom import object_identity
 from isocenter.service.node_folder import LOG, MODELS
-from isocenter.service.reading import volume_slices
-from isocenter.service.reading.volume_slices import VolumeCache
+from isocenter.service.reading import sliced_volumes
+from isocenter.service.reading.sliced_volumes import VolumeCache
 from isocenter.service.records import tables
 from isocenter.service.web import response_shapes, server
 from isocenter.service.web.web_node import WebNode
@@ -204,7 +204,7 @@ def test_slices_are_packed_for_other_machines_and_for_proxies_alone(small_node, 
 def test_whole_numbers_are_exact_where_a_slice_spans_less_than_16_bits():
     wide = np.array([[40000, 65535], [0, 1]], np.uint16)
     for plane in (wide, wide.astype(np.int64) - 100_000, wide.astype(np.int16), wide.astype(np.float64) / 4):
-        made = volume_slices.stored_slice(plane, colour=False)
+        made = sliced_volumes.stored_slice(plane, colour=False)
         np.testing.assert_array_equal(made.pixels * made.slope + made.intercept, plane)
 
 

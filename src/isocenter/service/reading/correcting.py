@@ -22,9 +22,10 @@ from isocenter.prediction import findings_file, result_files
 from isocenter.runtime import label_measurements
 from isocenter.service import model_facts
 from isocenter.service.configuration import NodeSettings
-from isocenter.service.reading import volume_slices
+from isocenter.service.reading import label_strokes, volume_slices
 from isocenter.service.reading.judged_results import MASK, JudgedResult
-from isocenter.service.reading.volume_slices import SlicedVolume
+from isocenter.service.reading.label_strokes import Stroke
+from isocenter.service.reading.sliced_volumes import SlicedVolume
 from isocenter.service.records import audit_records, tables
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.job_queue import ResultFile
@@ -35,38 +36,7 @@ from isocenter.tasks.shared import structure_findings
 from isocenter.values import ANSWERED, Array, Code, Finding, Image, Label
 from isocenter.values.finding import FindingsRecord
 
-MOST_RUNS = 200_000  # of a stroke; a brush over a whole slice of 512 rows has 512
-ERASED = 0
 NOTHING_LEFT = "the reader has found nothing"
-
-
-@dataclass(frozen=True)
-class Stroke:
-    """A stroke, by the name that the page gives it: voxels of the source's array, or a box.
-
-    label: that the voxels get, 0 for none
-    runs:  (start, length) of neighbours in C order
-    box:   {"corners", "label"} of a new box, with "box" in place of that one; without a label there is no such box
-    image: of a series of several
-    """
-
-    stroke: str
-    label: int = ERASED
-    runs: tuple[tuple[int, int], ...] = ()
-    box: Mapping[str, Any] | None = None
-    image: int = 0
-
-    @property
-    def mark(self) -> dict[str, Any]:
-        """Entry in the records."""
-        mark = {"label": self.label, "runs": self.runs} if self.box is None else {"box": dict(self.box)}
-        return {**mark, **({"image": self.image} if self.image else {})}
-
-    @classmethod
-    def from_record(cls, stroke: str, mark: Mapping[str, Any]) -> Stroke:
-        """Read a draft from the records."""
-        runs = tuple((int(start), int(length)) for start, length in mark.get("runs", ()))
-        return cls(stroke, mark.get("label", ERASED), runs, mark.get("box"), mark.get("image", 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,26 +85,6 @@ def forget_strokes(connection: Connection, judged: str, account: str, strokes: S
     names = [one.stroke for one in strokes]
     mine = and_(tables.drafts.c.judged == judged, tables.drafts.c.account == account, tables.drafts.c.stroke.in_(names))
     connection.execute(delete(tables.drafts).where(mine))
-
-
-def check_stroke(stroke: Stroke, shape: Sequence[int], labels: Sequence[Label]) -> None:
-    """Refuse voxels outside a grid, and a label that its map does not have. Raises DatasetError."""
-    size = int(np.prod(shape, dtype=np.int64))
-    if any(start < 0 or length < 1 or start + length > size for start, length in stroke.runs):
-        words = " x ".join(map(str, shape))
-        raise DatasetError(f"a stroke lies outside the grid of {words} voxels", "runs", "Draw on the result's own grid")
-    if stroke.label != ERASED and stroke.label not in {one.value for one in labels}:
-        names = ", ".join(f"{one.value} {one.name}" for one in labels)
-        raise DatasetError(f"the label map has no label {stroke.label}", "label", f"Draw one of {names or 'none'}")
-
-
-def draw_strokes(mask: Array, strokes: Sequence[Stroke]) -> Array:
-    """A copy of a label map, (*source), with strokes one after the other."""
-    flat = np.array(mask, order="C").reshape(-1)
-    for stroke in strokes:
-        for start, length in stroke.runs:
-            flat[start : start + length] = stroke.label
-    return flat.reshape(mask.shape)
 
 
 def apply_box_strokes(rows: Sequence[Mapping[str, Any]], strokes: Sequence[Stroke]) -> list[dict[str, Any]]:
@@ -342,7 +292,7 @@ class _Writing:
             raise NothingDrawnError(problem, self.judged.key, "Correct it where it was made")
         codes = self._codes()
         labels = [replace(one, code=one.code or codes.get(one.name)) for one in standing.labels if one.value]
-        return draw_strokes(standing.data[0], strokes), labels
+        return label_strokes.draw_strokes(standing.data[0], strokes), labels
 
     def _codes(self) -> Mapping[str, Code | None]:
         """Codes of the labels, as the SEG of the result states them: other formats have no place for codes."""

@@ -19,7 +19,8 @@ from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.service.reading import judged_results, volume_slices
 from isocenter.service.reading.judged_results import MASK, JudgedResult
-from isocenter.service.reading.volume_slices import SeriesImages, VolumeCache
+from isocenter.service.reading.sliced_volumes import VolumeCache
+from isocenter.service.reading.volume_slices import SeriesImages
 from isocenter.service.records import tables
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import StudyIndex

@@ -16,11 +16,20 @@ from isocenter.errors import DatasetError, IsocenterError
 from isocenter.report import display
 from isocenter.service.configuration import PRIORITIES
 from isocenter.service.model_facts import ROUTINE
-from isocenter.service.reading import blind_reading, correcting, judged_results, volume_slices
+from isocenter.service.reading import (
+    blind_reading,
+    correcting,
+    judged_results,
+    label_strokes,
+    sliced_volumes,
+    volume_slices,
+)
 from isocenter.service.reading.blind_reading import VIEW
-from isocenter.service.reading.correcting import MOST_RUNS, Corrections, Drafts, MovedOnError, NothingDrawnError, Stroke
+from isocenter.service.reading.correcting import Corrections, Drafts, MovedOnError, NothingDrawnError
 from isocenter.service.reading.judged_results import MASK, JudgedResult, PersonVerdict, Said, Verdicts
-from isocenter.service.reading.volume_slices import SeriesImages, SlicedVolume
+from isocenter.service.reading.label_strokes import MOST_RUNS, Stroke
+from isocenter.service.reading.sliced_volumes import SlicedVolume
+from isocenter.service.reading.volume_slices import SeriesImages
 from isocenter.service.records import study_index, tables
 from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.routing import routing_rules
@@ -267,7 +276,7 @@ def _kind(node: WebNode, study: Row[Any], row: Row[Any]) -> str:
     try:
         [row_of_series] = images.rows(row.uid, row.study)
         image = images.images_of_row(row_of_series)[0].image
-        return "" if image.labels else volume_slices.image_kind(image)
+        return "" if image.labels else sliced_volumes.image_kind(image)
     except (IsocenterError, OSError):
         return ""
 
@@ -448,7 +457,7 @@ def add_stroke(node: Node, who: Who, job: JobName, stroke: StrokeShape) -> SeenS
         elif MASK not in judged.maps(volume_slices.named_image(images, drawn_stroke.image)):
             raise WebError(409, "the result has no mask", job, "Accept or reject it, or draw a box")
         else:
-            correcting.check_stroke(
+            label_strokes.check_stroke(
                 drawn_stroke,
                 images[drawn_stroke.image].shape,
                 map_of(node, judged, MASK, drawn_stroke.image).image.labels,

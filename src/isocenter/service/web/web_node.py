@@ -26,7 +26,7 @@ from isocenter.service.model_facts import ModelFacts
 from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import Received
 from isocenter.service.objects.object_store import ObjectStore
-from isocenter.service.reading.volume_slices import VolumeCache
+from isocenter.service.reading.sliced_volumes import VolumeCache
 from isocenter.service.records import audit_records, deployments, tables
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
