@@ -32,6 +32,7 @@ from isocenter.service.records.accounts import Accounts
 from isocenter.service.web import page_routes, server
 from isocenter.service.web.web_node import WebNode
 from isocenter.values import Geometry, Image
+from service import followed
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -87,6 +88,13 @@ def room(tmp_path_factory) -> Iterator[ReadingRoom]:
         node.receive(*files)
         node.work()
         studies.append(object_identity.read_identity(files[0]).study)
+    with browsing(node, folder) as (browser, url):
+        yield ReadingRoom(node, browser, url, studies[1], studies[0])
+
+
+@contextmanager
+def browsing(node: SmallNode, folder: Path) -> Iterator[tuple[Browser, str]]:
+    """A browser, and the address at which a node's web process answers it."""
     facts = [asdict(ModelFacts(name, "h", "CT", labels={"bright": 1})) for name in node.settings.models]
     stated = {"schema": "isocenter.models", "version": 1, "rows": facts}
     (node.settings.folder / MODELS).write_text(json.dumps(stated))
@@ -103,7 +111,7 @@ def room(tmp_path_factory) -> Iterator[ReadingRoom]:
         assert bound.wait(60)
         (folder / "browser").mkdir()
         with browser_running(folder / "browser", "--disable-3d-apis") as browser:
-            yield ReadingRoom(node, browser, f"http://127.0.0.1:{ports[0]}", studies[1], studies[0])
+            yield browser, f"http://127.0.0.1:{ports[0]}"
     finally:
         stop.set()
         serving.join(60)
@@ -249,6 +257,31 @@ def test_an_earlier_study_scrolls_as_many_mm(room):
         page.press("ArrowUp")
         page.wait(f"{earlier('slice')} === '11' && {AXIAL}.dataset.slice === '9'", 5)
         assert page.complaints == []
+
+
+@pytest.mark.whole
+def test_a_study_that_was_compared_opens_beside_the_earlier_one_with_what_changed(tmp_path):
+    path = threshold_model(tmp_path / "model", LEVEL)
+    rules = [{"name": "balls", "model": path.name, "prior": {"least_days": 50}}]
+    node = SmallNode(tmp_path / "node", path, rules=rules, http={"port": 0})
+    before, now = followed.study(tmp_path, "20240101", 6.0), followed.study(tmp_path, "20240301", 5.0, shift=(1, 0))
+    for files in (before, now):
+        node.receive(*files)
+        node.work()
+    study, table = object_identity.read_identity(now[0]).study, "document.querySelector('section.change')"
+    beside = "document.querySelector('section.earlier canvas[data-pane=axial]')?.dataset"
+    with browsing(node, tmp_path) as (browser, url):
+        page_until = ReadingRoom(node, browser, url, study, "").open(f"/study/{study}", DRAWN, (1400, 760))
+        with page_until as page:
+            page.wait(f"!!{table} && !!{beside}?.drawn", 30)
+            assert "Change since 2024-01-01 (60 days)" in page.value(f"{table}.textContent")
+            assert "bright" in page.value(f"{table}.textContent")
+            assert page.value(f"{AXIAL}.dataset.slice") == page.value(f"{beside}.slice")
+            page.press("ArrowUp")
+            page.wait(f"{AXIAL}.dataset.slice === {beside}.slice", 5)
+            assert page.complaints == []
+    node.store.close()
+    node.database.close()
 
 
 def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):

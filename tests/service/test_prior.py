@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
-import numpy as np
 import pydicom
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from isocenter.errors import UsageError
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
 from isocenter.service.exchange import fhir_reports, findings_report, hl7_reports
 from isocenter.service.records import tables
-from isocenter.values import Geometry, Image
+from isocenter.service.web import server
+from isocenter.service.web.web_node import WebNode
 from ports import free_port
+from service.followed import study
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
-
-SHAPE = (24, 20, 10)
-
-
-def study(folder: Path, day: str, radius: float, *, shift=(0, 0), **stated: str) -> list[Path]:
-    """An MR of a bright ball in tissue, taken on a day; stated: attributes in each of its files."""
-    x, y, z = np.indices(SHAPE).astype(float)
-    x, y = x - shift[0], y - shift[1]
-    tissue = 12 + 8 * np.sin(x / 2.3) * np.cos(y / 1.9) + 3 * np.sin(z * 1.1 + x / 3)
-    away = np.sqrt((x - 11) ** 2 + (y - 9) ** 2 + (2 * (z - 4.5)) ** 2)
-    image = np.where(away <= radius, 200, tissue)
-    where = folder / day
-    geometry = Geometry(SHAPE, np.diag([1.0, 1.0, 2.0, 1.0]))
-    series_writing.write_series(
-        Image(image[None].astype(np.int16), geometry, modality="MR"), SeriesNames("p", day, "series"), where
-    )
-    paths = sorted(where.iterdir())
-    for path in paths:
-        dataset = pydicom.dcmread(path)
-        for keyword, text in {"PatientID": "4711", "IssuerOfPatientID": "here", "StudyDate": day, **stated}.items():
-            setattr(dataset, keyword, text)
-        dataset.save_as(path)
-    return paths
 
 
 @pytest.fixture
@@ -91,6 +67,13 @@ def test_a_study_that_came_after_its_follow_up_makes_that_answer_anew_once_as_a_
     assert float(now) < float(before)
     assert float(a_year) < 0
     assert {"lesions.csv", "response.json"} <= {path.name for path in folder.iterdir()}
+    web_node = WebNode(node.settings, node.database, node.store)
+    client = TestClient(server.web_app(web_node), base_url="http://127.0.0.1:8180")
+    uid, earlier_uid = (
+        pydicom.dcmread(tmp_path / day / "0001.dcm").StudyInstanceUID for day in ("20240301", "20240101")
+    )
+    shown = client.get(f"/api/studies/{uid}/reading").json()["jobs"][0]["change"]
+    assert (shown["study"], shown["date"], shown["rows"][0]["now"]) == (earlier_uid, "2024-01-01", now)
     rows = [row.row for row in node.rows(tables.findings) if row.job == compared.job]
     assert [row["unit"] for row in rows if row["concept"] == "change"] == ["%"]
     stated = findings_report.report_of_job(node.settings, node.database, compared.job)

@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Row, and_, select
 
 from isocenter.errors import DatasetError, IsocenterError
+from isocenter.files.storage import csv_text
+from isocenter.prediction import earlier_study
 from isocenter.report import display
 from isocenter.service.configuration import PRIORITIES
 from isocenter.service.model_facts import ROUTINE
@@ -41,6 +43,7 @@ from isocenter.service.web.series_routes import RAW, Place, PlaneName
 from isocenter.service.web.web_node import JobName, Node, StudyName, WebError, WebNode
 from isocenter.service.web.worklist_routes import BlindShape
 from isocenter.values import Image
+from isocenter.values.finding import CHANGE
 
 router = APIRouter(prefix="/api", tags=["reading"])
 EARLIER = 20  # studies of the same patient, the newest
@@ -88,6 +91,17 @@ class VerdictShape(BaseModel):
     at: Time
 
 
+class ChangeShape(BaseModel):
+    """What changed since an earlier study: that, and rows of `change.csv` with `low` and `high` of the percent.
+
+    study: empty where the earlier one is no longer here
+    """
+
+    study: str
+    date: str
+    rows: list[dict[str, Any]]
+
+
 class JudgedShape(BaseModel):
     """A result, as a person reads it.
 
@@ -115,6 +129,7 @@ class JudgedShape(BaseModel):
     revision: int
     verdict: VerdictShape | None
     segmentation_of_another: bool
+    change: ChangeShape | None
 
 
 class EarlierShape(BaseModel):
@@ -317,6 +332,27 @@ def _result_shape(node: WebNode, judged: JudgedResult, verdict: Row[*tuple[Any, 
         revision=judged.revision,
         verdict=None if verdict is None else VerdictShape.model_validate(verdict._mapping),
         segmentation_of_another=judged.seg is not None,
+        change=_change(node, judged),
+    )
+
+
+def _change(node: WebNode, judged: JudgedResult) -> ChangeShape | None:
+    """What changed since the study with which a result was compared; None of one without."""
+    prior, path = (judged.columns.get("inputs") or {}).get("prior"), judged.folder / earlier_study.TABLE
+    if prior is None or not path.is_file():
+        return None
+    both = tables.jobs.join(tables.studies, tables.jobs.c.study == tables.studies.c.study)
+    stated = select(tables.studies.c.uid, tables.studies.c.attributes).select_from(both)
+    with node.database.read() as connection:
+        study = connection.execute(stated.where(tables.jobs.c.job == prior["job"])).first()
+    limits = {
+        row["group"]: {end: row[end] for end in ("low", "high")} for row in judged.rows if row["concept"] == CHANGE
+    }
+    cells = csv_text.read_given_table(path).to_dict("records")
+    return ChangeShape(
+        study="" if study is None else study.uid,
+        date="" if study is None else response_shapes.shown_date((study.attributes or {}).get("StudyDate")),
+        rows=[{**{str(name): text for name, text in row.items()}, **limits.get(row["label"], {})} for row in cells],
     )
 
 

@@ -105,6 +105,24 @@ function value(row) {
   return parts.length ? parts : [make("span", { text: DASH })];
 }
 
+// What changed since the study that stands beside it. A change within the limits of repeated measurements is none.
+export function changeTable(change) {
+  const lines = change.rows.map((row) => {
+    const texts = isKnown(row.low) ? intervalTexts(Number(row.percent), row.low, row.high) : [numberText(Number(row.percent))];
+    const within = row.low <= 0 && row.high >= 0 ? ", within repeated measurements" : "";
+    const further = [isKnown(row.low) && `${texts[1]} to ${texts[2]} %${within}`, row.percent_a_year && `${numberText(Number(row.percent_a_year))} % a year`];
+    const percent = make("td", { className: "number" }, make("span", { text: `${texts[0]} %` }), ...further.filter(Boolean).map((text) => make("small", { text })));
+    const [before, now] = [row.before, row.now].map((ml) => make("td", { className: "number", text: numberText(Number(ml)) }));
+    return make("tr", {}, make("td", { text: row.label }), before, now, percent);
+  });
+  const days = Number(change.rows[0]?.days), name = ["Change", change.date && `since ${change.date}`, days && `(${days} days)`].filter(Boolean).join(" ");
+  const made = make("section", { className: "change" }, make("h2", { text: name }));
+  if (!lines.length) made.append(notice("No structure has a change that can be stated."));
+  const heads = ["Structure", "ml before", "now", "change"].map((text) => make("th", { scope: "col", text }));
+  if (lines.length) made.append(make("table", { className: "findings", ariaLabel: name }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...lines)));
+  return made;
+}
+
 export function verdictLine(verdict) {
   const words = verdict.verdict;
   const why = [verdict.reason, verdict.text].filter(Boolean).join(": ");

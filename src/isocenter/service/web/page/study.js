@@ -6,7 +6,7 @@ import { BoxTool, Brush, Draft, draftStatus, sidesOf, SIZES } from "./correcting
 import { Earlier } from "./earlier.js";
 import { isTyping, showHelp } from "./help.js";
 import { NodeImage } from "./node_image.js";
-import { findingsTable, resultHead, resultNotice, verdictLine } from "./results.js";
+import { changeTable, findingsTable, resultHead, resultNotice, verdictLine } from "./results.js";
 import { button, channelControls, frameControls, make, overlayControls, Viewer } from "./viewer.js";
 import { DASH, notice, numberText, standing, unanswered } from "./words.js";
 
@@ -37,6 +37,11 @@ class StudyPage {
     document.addEventListener("keydown", (event) => this.onKey(event)); // keys move images as soon as there are some
     const job = this.#firstJob();
     await this.show(this.#seriesOf(job), job);
+    const compared = job?.change?.study;
+    if (this.viewer && compared && this.reading.earlier.some(({ study }) => study === compared)) {
+      this.parts.earlier.value = compared;
+      await this.compare(compared);
+    }
     this.#watch();
     window.addEventListener("beforeunload", (event) => this.draft?.waiting.length && event.preventDefault());
     document.addEventListener("visibilitychange", () => {
@@ -352,7 +357,7 @@ class StudyPage {
     else {
       const removed = new Set((this.draft?.boxes ?? []).map(({ box }) => box));
       const actions = { goTo: (row) => this.#goToFinding(row), remove: this.draft ? (row) => this.#removeBox(row) : null, removed };
-      const content = [...resultHead(job), resultNotice(job), job.verdict && verdictLine(job.verdict), findingsTable(job, actions)];
+      const content = [...resultHead(job), resultNotice(job), job.verdict && verdictLine(job.verdict), job.change && changeTable(job.change), findingsTable(job, actions)];
       sections.push(make("section", { className: "result" }, ...content.filter(Boolean)));
     }
     const layers = viewer ? viewer.facts.overlays.map((overlay) => overlayControls(viewer, overlay)) : [];
