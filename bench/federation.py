@@ -1,11 +1,16 @@
-"""Hippocampus over five sites with SIMULATED scanners: weights that travel, all images in one place, one site alone.
+"""One model over five sites: volumes by SIMULATED scanners, classes in unequal shares, and memory by rounds.
 
-    python bench/federation.py --out DIR --minutes 4 --record
+    python bench/federation.py pneumonia --out DIR --minutes 2 --record
+    python bench/federation.py hippocampus --out DIR --minutes 3 --record
+    python bench/federation.py rounds --out DIR --record
 
-Sites have 60, 30, 15, 10 and 5 training cases; each has a scanner of its own, which is a simulation: another contrast,
-field, blur and noise. All routes are given the same minutes, and are scored on the same 80 test cases, 16 of each
-scanner. The file names do not tell whose a volume is: two may be of one person, so the split cannot be shown to be
-clean by patients. Cells that have ended are lines of DIR/cells.jsonl, and are not repeated.
+hippocampus: sites have 60, 30, 15, 10 and 5 training cases; each has a scanner of its own, which is a simulation:
+another contrast, field, blur and noise. All routes are scored on the same 80 test cases, 16 of each scanner. The file
+names do not tell whose a volume is: two may be of one person, so the split cannot be shown to be clean by patients.
+pneumonia: PneumoniaMNIST parted among sites of unlike shares of classes, scored on its own test part; a poisoned site
+sends its change of the weights with the sign turned. rounds: memory of the process as thirty rounds of small pictures
+and networks end. All routes of a part are given the same minutes. Cells that have ended are lines of DIR/cells.jsonl,
+and are not repeated; those of an earlier record stay in it.
 """
 
 from __future__ import annotations
@@ -13,18 +18,26 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nibabel
 import numpy as np
 import pandas as pd
+import psutil
 from environment import ROOT
-from recorded import measured_cell, record
-from scipy import ndimage
+from recorded import known, measured_cell, record, row_words
+from scipy import ndimage, stats
 
 import isocenter
 from isocenter.evaluation import intervals
+from isocenter.federation.aggregation import VARIANCE
+from isocenter.federation.exchanges import SiteMessage
+from isocenter.federation.site import AVERAGED, Site
+from isocenter.verbs import federate as federate_verb
 
 SOURCE = ROOT.parent / "shared" / "data" / "hippocampus"
 SIZES, TESTED, LABELS = {"a": 60, "b": 30, "c": 15, "d": 10, "e": 5}, 16, "1=anterior,2=posterior"
@@ -36,42 +49,205 @@ SCANNERS = {
     "d": (0.8, 0.5, 0.5, 0.05),
     "e": (1.3, 0.6, 0.0, 0.08),
 }
-PLANNED = ("fedavg", "pooled", "site a alone (60)", "site e alone (5)")
-NOT_MEASURED = ("FedProx", "fedopt", "own normalisation layers", "median with a poisoned site", "unequal classes")
+FEDAVG = "fedavg"
+NORMALISATION = {"federation.private_layers": ["*norm*"]}
+PICTURES = ROOT.parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
+# Of each site: training pictures, and the share of them that show pneumonia. The first of DRAWS resamples is as it is.
+SHARES = {"a": (1600, 0.90), "b": (1000, 0.85), "c": (800, 0.70), "d": (500, 0.50), "e": (400, 0.30)}
+POISONED, DRAWS, PNEUMONIA = "c", 2000, 1
+ROUNDS, MEMORY_ROUNDS, SMALL = 10, 30, 40
+ASKED_LEVEL = 0.05
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=4.0, help="of each route")
-    parser.add_argument("--only", default="", help="how the name of a route begins")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="START", help="routes whose names begin so")
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO)
+    measured = {
+        name: measured_cell(given.out, name, route)
+        for name, route in PARTS[given.part](given).items()
+        if name.startswith(tuple(given.only))
+    }
+    kept = known("federation").get("parts", {})
+    parts = {**kept, given.part: {**kept.get(given.part, {}), **measured}}
+    text = "\n\n".join(PAGES[part](parts[part]) for part in PARTS if part in parts)
+    print(text)
+    if given.record:
+        record("federation", "One model over five sites, scanners SIMULATED", text, {"parts": parts})
+
+
+Routes = Mapping[str, Callable[[], dict[str, Any]]]
+
+
+def over_scanners(given: Any) -> Routes:
+    """Routes of the hippocampus."""
     sites, test = simulated_sites(given.out / "data")
     usual = {"labels": LABELS, "device": "cpu", "threads": 1, "everything": True, "overwrite": True}
     usual["minutes"] = given.minutes
 
-    def trained(name: str, data: Path) -> Path:
-        return isocenter.train(data, out=given.out / name, **usual).out
+    def apart(name: str, data: Path) -> dict[str, Any]:
+        return scored(isocenter.train(data, out=given.out / name, **usual).out, test, given, name)
 
-    routes: Mapping[str, Callable[[], Path]] = {
-        PLANNED[0]: lambda: isocenter.federate(sites, out=given.out / "fedavg", rounds=12, **usual).out,
-        PLANNED[1]: lambda: trained("pooled", pooled_folder(sites, given.out / "data")),
-        PLANNED[2]: lambda: trained("largest", sites["a"]),
-        PLANNED[3]: lambda: trained("smallest", sites["e"]),
+    def together(name: str, assignments: Mapping[str, Any]) -> dict[str, Any]:
+        job = isocenter.federate(sites, out=given.out / name, rounds=ROUNDS, assignments=dict(assignments), **usual).out
+        return scored(job, test, given, name)
+
+    proximal = {"objectives.terms": ["supervised", "l2_sp"], "l2_sp.towards": "round"}
+    return {
+        FEDAVG: partial(together, FEDAVG, {}),
+        "pooled": lambda: apart("pooled", pooled_folder(sites, given.out / "data")),
+        "site a alone (60)": lambda: apart("largest", sites["a"]),
+        "site e alone (5)": lambda: apart("smallest", sites["e"]),
+        "own normalisation": partial(together, "normalisation", NORMALISATION),
+        "FedProx": partial(together, "proximal", proximal),
     }
-    rows = {
-        name: measured_cell(given.out, name, lambda route=route, name=name: scored(route(), test, given.out / name))
-        for name, route in routes.items()
-        if name.startswith(given.only)
+
+
+def over_classes(given: Any) -> Routes:
+    """Routes of PneumoniaMNIST."""
+    sites = parted_pictures(given.out / "pictures")
+    usual = {"device": "cpu", "threads": 1, "everything": True, "overwrite": True, "minutes": given.minutes}
+
+    def apart(name: str, data: Path) -> dict[str, Any]:
+        return classified(isocenter.train(data, out=given.out / name, **usual).out, given.out, name)
+
+    def together(name: str, method: str, kind: type[Site] = Site) -> dict[str, Any]:
+        asked = {"federation.method": method}
+        with mock.patch.object(federate_verb, "Site", kind):
+            job = isocenter.federate(sites, out=given.out / name, rounds=ROUNDS, assignments=asked, **usual).out
+        return classified(job, given.out, name)
+
+    return {
+        FEDAVG: partial(together, FEDAVG, FEDAVG),
+        "pooled": lambda: apart("pooled", given.out / "pictures" / "pooled.npz"),
+        "median": partial(together, "median", "median"),
+        "median, site c poisoned": partial(together, "median-poisoned", "median", TurnedSite),
+        "fedavg, site c poisoned": partial(together, "fedavg-poisoned", FEDAVG, TurnedSite),
     }
-    text = page(rows, given.out)
-    print(text)
-    if given.record:
-        title = "One model over five sites with SIMULATED scanners"
-        record("federation", title, text, {"minutes": given.minutes, "routes": rows, "not_measured": NOT_MEASURED})
+
+
+class TurnedSite(Site):
+    """A site that, where it is the poisoned one, sends the change of its weights with the sign turned."""
+
+    def answer(self, message: SiteMessage) -> SiteMessage:
+        reply = super().answer(message)
+        if message.kind != "round" or self.name != POISONED:
+            return reply
+        return replace(reply, arrays={name: self._turned(message, name, one) for name, one in reply.arrays.items()})
+
+    def _turned(self, message: SiteMessage, name: str, own: np.ndarray) -> np.ndarray:
+        """2 common - own, of averaged weights too; variances stay, as none may fall below 0."""
+        common = message.arrays.get(name.removeprefix(AVERAGED))
+        if common is None or own.dtype.kind != "f" or name.endswith(VARIANCE):
+            return own
+        return (2 * common - own).astype(own.dtype)
+
+
+def over_rounds(given: Any) -> Routes:
+    """Memory as the rounds of a small job end."""
+
+    def measure() -> dict[str, Any]:
+        sites = parted_pictures(given.out / "small", SMALL)
+        process, levels = psutil.Process(), list[float]()
+
+        class Levels(logging.Handler):
+            """Keeps the memory at the end of each round."""
+
+            def emit(self, line: logging.LogRecord) -> None:
+                if line.getMessage().startswith("round "):
+                    levels.append(process.memory_info().rss / 2**20)
+
+        logger, handler = logging.getLogger("isocenter"), Levels(logging.INFO)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        asked = {"training.steps": 2 * MEMORY_ROUNDS, "training.batch": 8}
+        usual = {"device": "cpu", "threads": 1, "everything": True, "overwrite": True, "assignments": asked}
+        isocenter.federate(sites, out=given.out / "rounds", rounds=MEMORY_ROUNDS, **usual)
+        logger.removeHandler(handler)
+        settled, last = levels[MEMORY_ROUNDS // 6 - 1], levels[-1]
+        figures = {f"MiB after round {MEMORY_ROUNDS // 6}": settled, f"after round {len(levels)}": last}
+        grown = (last - settled) / settled
+        return {**figures, "largest": max(levels), "grown %": 100 * grown, "reached": abs(grown) <= ASKED_LEVEL}
+
+    return {"thirty rounds": measure}
+
+
+PARTS: Mapping[str, Callable[[Any], Routes]] = {
+    "hippocampus": over_scanners,
+    "pneumonia": over_classes,
+    "rounds": over_rounds,
+}
+
+
+def parted_pictures(folder: Path, of_one: int | None = None) -> dict[str, Path]:
+    """{site: its archive}, and `pooled.npz` with all of them; of_one: fewer pictures of a site, made once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {site: folder / f"pneumoniamnist_{site}.npz" for site in SHARES}
+    if not (folder / "pooled.npz").is_file():
+        whole = np.load(PICTURES)
+        images, labels = whole["train_images"], whole["train_labels"]
+        rng = np.random.default_rng(0)
+        with_it, without = (
+            rng.permutation(np.flatnonzero((labels.ravel() == PNEUMONIA) == ill)) for ill in (True, False)
+        )
+        every = list[np.ndarray]()
+        for site, (count, share) in SHARES.items():
+            ill = round(share * (of_one or count))
+            chosen = np.concatenate([with_it[:ill], without[: (of_one or count) - ill]])
+            with_it, without = with_it[ill:], without[(of_one or count) - ill :]
+            np.savez(paths[site], train_images=images[chosen], train_labels=labels[chosen])
+            every.append(chosen)
+        chosen = np.concatenate(every)
+        np.savez(folder / "pooled.npz", train_images=images[chosen], train_labels=labels[chosen])
+    return paths
+
+
+def classified(run: Path, out: Path, name: str) -> dict[str, Any]:
+    """AUROC of the test part, and its difference from fedavg on the same pictures."""
+    place = out / f"{name}.scored"
+    isocenter.evaluate(run, PICTURES, split="test", out=place, overwrite=True, threads=1, device="cpu")
+    row: dict[str, Any] = {"auroc": auroc(*answers_of(place)), "steps of a site": steps_of(run)}
+    if name != FEDAVG and (out / f"{FEDAVG}.scored").is_dir():
+        row |= {"less fedavg": apart_from(place, out / f"{FEDAVG}.scored")}
+    if name == "median-poisoned" and (out / "median.scored").is_dir():
+        row |= {"less clean median": apart_from(place, out / "median.scored")}
+    return row
+
+
+def answers_of(place: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(probability of pneumonia, whether it is there) of each picture, by case."""
+    table = pd.read_csv(place / "cases.csv", dtype={"reference": str}).sort_values("case")
+    return table[f"probability_{PNEUMONIA}"].to_numpy(float), (table["reference"] == str(PNEUMONIA)).to_numpy()
+
+
+def auroc(scores: np.ndarray, is_ill: np.ndarray) -> float:
+    """By ranks: Mann and Whitney."""
+    ranks, ill = stats.rankdata(scores), int(is_ill.sum())
+    return float((ranks[is_ill].sum() - ill * (ill + 1) / 2) / (ill * (len(scores) - ill)))
+
+
+def apart_from(one: Path, other: Path) -> str:
+    """The difference of AUROC with a 95 % interval of resampled pictures, paired."""
+    (ours, is_ill), (theirs, same) = answers_of(one), answers_of(other)
+    assert (is_ill == same).all()
+    rng, found = np.random.default_rng(0), list[float]()
+    for _ in range(DRAWS):
+        drawn = rng.integers(len(ours), size=len(ours))
+        found.append(auroc(ours[drawn], is_ill[drawn]) - auroc(theirs[drawn], is_ill[drawn]))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return f"{auroc(ours, is_ill) - auroc(theirs, is_ill):+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def steps_of(run: Path) -> int:
+    """Steps that one site has made."""
+    logs = [*run.glob("log.csv"), *Path(f"{run}.sites").glob("*/log.csv")]
+    return int(pd.read_csv(logs[0])["step"].max())
 
 
 def simulated_sites(folder: Path) -> tuple[dict[str, Path], Path]:
@@ -114,41 +290,55 @@ def pooled_folder(sites: Mapping[str, Path], folder: Path) -> Path:
     return folder / "pooled"
 
 
-def scored(run: Path, test: Path, out: Path) -> dict[str, Any]:
-    """Mean Dice of the test cases; the table of cases is kept in `out`."""
-    isocenter.evaluate(run, test, labels=LABELS, out=Path(f"{out}.scored"), overwrite=True, threads=1, device="cpu")
+def scored(run: Path, test: Path, given: Any, name: str) -> dict[str, Any]:
+    """Mean Dice of the test cases; the table of cases is kept in `<name>.scored`."""
+    out = given.out / f"{name}.scored"
+    isocenter.evaluate(run, test, labels=LABELS, out=out, overwrite=True, threads=1, device="cpu")
     dice = dice_by_case(out)
-    steps = int(pd.read_csv(next(iter([*run.glob("log.csv"), *Path(f"{run}.sites").glob("*/log.csv")])))["step"].max())
-    row: dict[str, Any] = {"dice": float(dice.mean()), "steps": steps}
+    row: dict[str, Any] = {"dice": float(dice.mean()), "steps": steps_of(run), "minutes": given.minutes}
+    if name != FEDAVG and (given.out / f"{FEDAVG}.scored").is_dir():
+        change = (dice_by_case(given.out / f"{FEDAVG}.scored") - dice).dropna()
+        found = intervals.bootstrap(change.to_numpy(), change.index.to_numpy(str), seed=0, exact=False)
+        row["fedavg minus it"] = f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
     return {**row, **{f"dice_{site}": float(dice[dice.index.str.startswith(f"{site}_")].mean()) for site in SIZES}}
 
 
 def dice_by_case(out: Path) -> pd.Series:
-    table = pd.read_csv(Path(f"{out}.scored") / "cases.csv")
+    table = pd.read_csv(out / "cases.csv")
     table["case"] = table["case"].str.rpartition("/")[2]
     return table.groupby("case")["dice"].mean()
 
 
-def page(rows: Mapping[str, Mapping[str, Any]], out: Path) -> str:
-    """The table of routes, with the difference of each from fedavg by case, and what was not measured."""
-    heads = ["route", "steps of a site", "Dice", "fedavg minus it", *(f"scanner {site}" for site in SIZES)]
+def scanner_page(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table of routes, with the difference of each from fedavg by case."""
+    heads = ["route", "minutes", "steps of a site", "Dice", "fedavg minus it", *(f"scanner {site}" for site in SIZES)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, row in rows.items():
-        apart = ""
-        if name != PLANNED[0] and PLANNED[0] in rows:
-            change = (dice_by_case(out / PLANNED[0]) - dice_by_case(out / name)).dropna()
-            found = intervals.bootstrap(change.to_numpy(), change.index.to_numpy(), seed=0, exact=False)
-            apart = f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
         by_scanner = [f"{row[f'dice_{site}']:.3f}" for site in SIZES]
-        cells = [name, str(row["steps"]), f"{row['dice']:.3f}", apart, *by_scanner]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [f"| {name} | not measured |{' |' * (len(heads) - 2)}" for name in NOT_MEASURED]
+        own = [f"{row['minutes']:g}", str(row["steps"]), f"{row['dice']:.3f}", row.get("fedavg minus it", "")]
+        lines.append(f"| {' | '.join([name, *own, *by_scanner])} |")
     intro = (
-        "Scanners are simulated: contrast, field, blur and noise of each site's images are changed by a rule of their "
-        "own. One training of each route, on one core; intervals are of test cases (paired), not of trainings. Volumes "
-        "may be of one person, since the names of the files do not tell."
+        "Hippocampus. Scanners are simulated: contrast, field, blur and noise of each site's images are changed by a "
+        "rule of their own. One training of each route, on one core; intervals are of test cases (paired), not of "
+        "trainings. Volumes may be of one person, since the names of the files do not tell."
     )
     return "\n".join([intro, "", *lines])
+
+
+def plain_page(intro: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [f"| {name} | {row_words(row)} |" for name, row in rows.items()]
+    return "\n".join([intro, "", "| route | figures |", "|---|---|", *lines])
+
+
+PAGES: Mapping[str, Callable[[Mapping[str, Mapping[str, Any]]], str]] = {
+    "hippocampus": scanner_page,
+    "pneumonia": partial(
+        plain_page,
+        "PneumoniaMNIST over five sites of 1600 to 400 pictures, of which 90 to 30 % show pneumonia; its test part. "
+        "One training of each route, on one core; intervals are of test pictures (paired), not of trainings.",
+    ),
+    "rounds": partial(plain_page, "Memory of one process over thirty rounds of five sites of 40 pictures."),
+}
 
 
 if __name__ == "__main__":
