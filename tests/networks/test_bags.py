@@ -8,12 +8,13 @@ from numpy.testing import assert_allclose
 from isocenter.errors import PlanError
 from isocenter.networks import factory
 from isocenter.networks.bag_pooling import TileBag
+from isocenter.networks.slide_windows import SlideWindows
 from isocenter.networks.tile_encoders import ColourShares
 from isocenter.values import Vector
 
 torch.set_num_threads(1)
 
-BAGS = ("mil_attention", "mil_top")
+BAGS = ("mil_attention", "mil_top", "slide_windows")
 
 
 def bag(name: str, **size: object) -> TileBag:
@@ -63,6 +64,69 @@ def test_neither_the_order_of_the_tiles_nor_what_stands_where_none_is_changes_th
     assert_allclose(network(images[:, :, :7], places[:, :7])["class"], expected, atol=1e-6)
     images[:, :, 7:] = 0.9
     assert_allclose(network(images, places)["class"], expected, atol=1e-6)
+
+
+class DenseWindows(torch.nn.Module):
+    """The same blocks and mergings over a whole grid, as arrays of rows and columns."""
+
+    def __init__(self, network: SlideWindows, grid: int) -> None:
+        super().__init__()
+        self.network, self.grid = network, grid
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        network, grid = self.network, self.grid
+        maps, found = network.project(features).reshape(grid, grid, -1), 0
+        for level, stage in enumerate(network.stages):
+            if level:
+                merge, side = network.merges[level - 1], len(maps) // 2
+                cells = merge.norm(maps).reshape(side, 2, side, 2, -1).permute(0, 2, 1, 3, 4)
+                weights = merge.reduce.weight.reshape(4, maps.shape[-1], -1)
+                maps = torch.einsum("rcsi,soi->rco", cells.flatten(2, 3), weights)
+            for block in stage:
+                maps = maps + self.attended(block.attention, block.attention_norm(maps))
+                maps = maps + block.feed_forward(block.feed_forward_norm(maps))
+            repeated = network.norms[level](maps).repeat_interleave(2**level, 0).repeat_interleave(2**level, 1)
+            found = found + repeated
+        return found.flatten(0, 1)
+
+    @staticmethod
+    def attended(layer: torch.nn.Module, maps: torch.Tensor) -> torch.Tensor:
+        """Pair by pair: those of one window, by features and by the bias of the rows and columns between."""
+        side, width = len(maps), maps.shape[-1]
+        rows, columns = (one.flatten() for one in torch.meshgrid(*[torch.arange(side)] * 2, indexing="ij"))
+        of_window = (rows + layer.shift) // 8 * 100 + (columns + layer.shift) // 8
+        together = of_window[:, None] == of_window
+        queries, keys, values = (
+            one.reshape(side * side, layer.heads, -1).transpose(0, 1) for one in layer.qkv(maps).chunk(3, dim=-1)
+        )
+        down, right = ((one[:, None] - one).clamp(-7, 7) + 7 for one in (rows, columns))
+        scores = queries @ keys.transpose(1, 2) / (width // layer.heads) ** 0.5 + layer.bias[:, 15 * down + right]
+        weights = scores.masked_fill(~together, -torch.inf).softmax(dim=-1)
+        return layer.projection((weights @ values).transpose(0, 1).reshape(maps.shape))
+
+
+@pytest.mark.parametrize("grid", [4, 20])
+@torch.inference_mode()
+def test_windows_of_a_full_grid_are_those_of_a_dense_computation_in_any_order(grid):
+    network = bag("slide_windows", width=16, heads=2)
+    for stage in network.stages:
+        for block in stage:
+            torch.nn.init.normal_(block.attention.bias)
+            torch.nn.init.normal_(block.attention.qkv.weight, std=0.3)
+    features = torch.rand(1, grid * grid, 216)
+    places = torch.stack([torch.arange(grid * grid) // grid, torch.arange(grid * grid) % grid], dim=1)[None]
+    order = torch.randperm(grid * grid)
+    _, found = network._weigh(features[:, order], places[:, order])
+    expected = DenseWindows(network, grid)(features[0])
+    torch.testing.assert_close(found[0], expected[order], atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_bags_of_unlike_numbers_of_tiles_keep_their_answers_beside_each_other():
+    network, (images, places) = bag("slide_windows"), tiles_at(90)
+    places[1, 30:] = -1
+    alone = network(images[1:, :, :30], places[1:, :30])["class"]
+    assert_allclose(network(images, places)["class"][1:], alone, atol=1e-5)
 
 
 @torch.inference_mode()

@@ -84,7 +84,7 @@ def test_the_table_says_what_each_family_can_answer():
         ("timm", 2): whole,
         **{("vit", axes): whole for axes in (1, 2, 3)},
         ("resnet_slices", 3): whole,
-        **{(name, 3): whole for name in ("mil_attention", "mil_top")},
+        **{(name, 3): whole for name in ("mil_attention", "mil_top", "slide_windows")},
         **{("sam", axes): dense for axes in (2, 3)},
         ("unet_slices", 3): every,
         **{("diffusion_unet", axes): dense for axes in (2, 3)},

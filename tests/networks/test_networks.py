@@ -131,8 +131,8 @@ SMALLEST = {
     ),
     "lenet 2D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (13, 9)),
     "lenet 3D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (9, 7, 11)),
-    "mil_attention 3D": ("mil_attention", {"width": 8, "dropout": 0.0}, (9, 7, 11)),
-    "mil_top 3D": ("mil_top", {"width": 8, "dropout": 0.0}, (9, 7, 11)),
+    "mil_attention 3D": ("mil_attention", {"maps": 8, "dropout": 0.0}, (9, 7, 11)),
+    "mil_top 3D": ("mil_top", {"maps": 8, "dropout": 0.0}, (9, 7, 11)),
     "mobilenet 2D": ("mobilenet", SMALL_MOBILENET, (13, 9)),
     "mobilenet 3D": ("mobilenet", SMALL_MOBILENET, (9, 7, 11)),
     "mednext 2D": ("mednext", {"halvings": 2, "width": 8, "deep_supervision": 1}, (12, 20)),
@@ -156,6 +156,7 @@ SMALLEST = {
     "sam 3D": ("sam", {**SMALL_SAM, "axis": 0}, (3, 13, 20)),
     "segresnet 2D": ("segresnet", {"strides": PICTURE, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (12, 20)),
     "segresnet 3D": ("segresnet", {"strides": VOLUME, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (6, 12, 20)),
+    "slide_windows 3D": ("slide_windows", {"maps": 8, "width": 16, "stages": 2, "dropout": 0.0}, (9, 7, 11)),
     "swin_unetr 2D": ("swin_unetr", {"width": 12, "window": 2}, (30, 40)),
     "timm 2D": ("timm", {"model": "resnet10t", "dropout": 0.0, "settings": {"zero_init_last": False}}, (64, 48)),
     "transunet 1D": ("transunet", {"strides": [[1], [2]], "patch": [31], **SMALL_TRANSUNET}, (31,)),
@@ -209,7 +210,7 @@ WRAPPED = {
 # What a family is not made for, by number of axes.
 PICTURES_ALONE, VOLUMES_ALONE = (
     ("timm", "fcos", "faster_rcnn", "mask_rcnn", "unrolled"),
-    ("unet_slices", "resnet_slices", "mil_attention", "mil_top"),
+    ("unet_slices", "resnet_slices", "mil_attention", "mil_top", "slide_windows"),
 )
 NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOLUMES_ALONE)}
 # What takes prompts has weights that only these move, masks of whole objects, and no export: test_sam.py.

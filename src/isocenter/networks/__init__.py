@@ -68,6 +68,7 @@ NETWORKS = {
     "se_unet": "isocenter.networks.unet:SE_UNET",
     "segresnet": "isocenter.networks.segresnet:SEGRESNET",
     "separable_unet": "isocenter.networks.unet:SEPARABLE_UNET",
+    "slide_windows": "isocenter.networks.slide_windows:SLIDE_WINDOWS",
     "swin_unetr": "isocenter.networks.monai_networks:SWIN_UNETR",
     "timm": "isocenter.networks.backbone:TIMM",
     "transunet": "isocenter.networks.transunet:TRANSUNET",

@@ -20,7 +20,7 @@ from isocenter.networks.tile_encoders import TileEncoder
 PAPER, HIGHEST = "arXiv:1802.04712", "doi:10.1038/s41591-019-0508-1"
 # Tiles whose scores answer, and their features before they are weighed.
 TOP, INSIDE = 2, 128
-WIDTH = {"cpu": 16, "gpu": 32}
+MAPS = {"cpu": 16, "gpu": 32}
 
 
 class AttentionBag(WeighedBag):
@@ -91,9 +91,9 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Colours and a small network that learns, as wide as the device takes."""
     del strides
     kind = "cpu" if device == "cpu" else "gpu"
-    size = {"encoder": [tile_encoders.COLOUR, tile_encoders.TRAINED], "width": WIDTH[kind]}
+    size = {"encoder": [tile_encoders.COLOUR, tile_encoders.TRAINED], "maps": MAPS[kind]}
     because = f"of tiles in {tuple(patch)}, shares of colours, and what a network finds that learns"
-    return size, f"{because}; {WIDTH[kind]} maps for the {kind}", PAPER
+    return size, f"{because}; {MAPS[kind]} maps for the {kind}", PAPER
 
 
 def bag_family(build: Any, paper: str) -> Family:

@@ -104,7 +104,7 @@ class TileEncoder(nn.Module):
 
     encoder:  "colour", "trained" and "frozen", as many as wanted
     scales:   [mean, deviation] of each channel, where images come normalised by them; None for images of 0 to 1
-    width:    maps of the first stage of the network that learns
+    maps:     of the first stage of the network that learns
     model, settings: of the network that stands still
     """
 
@@ -113,7 +113,7 @@ class TileEncoder(nn.Module):
         channels: int,
         encoder: Sequence[str] = (COLOUR, TRAINED),
         scales: Sequence[Sequence[float]] | None = None,
-        width: int = 16,
+        maps: int = 16,
         model: str = "resnet18",
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -125,7 +125,7 @@ class TileEncoder(nn.Module):
         pairs = torch.tensor(scales or [[0.0, 1.0]] * channels).T.reshape(2, 1, channels, 1, 1)
         self.register_buffer("scales", pairs, persistent=False)
         self.colour = ColourShares(channels) if COLOUR in encoder else None
-        self.trained = InflatedEncoder(channels, 2, width=width, strides=STRIDES) if TRAINED in encoder else None
+        self.trained = InflatedEncoder(channels, 2, width=maps, strides=STRIDES) if TRAINED in encoder else None
         self.frozen = StillModel(channels, model, settings) if FROZEN in encoder else None
         parts = (self.colour, self.trained, self.frozen)
         self.features = sum(part.features for part in parts if part is not None)
