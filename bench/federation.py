@@ -127,8 +127,8 @@ def over_classes(given: Any) -> Routes:
         FEDAVG: partial(together, FEDAVG, FEDAVG),
         "pooled": lambda: apart("pooled", given.out / "pictures" / "pooled.npz"),
         "median": partial(together, "median", "median"),
-        "median, site c poisoned": partial(together, "median-poisoned", "median", TurnedSite),
-        "fedavg, site c poisoned": partial(together, "fedavg-poisoned", FEDAVG, TurnedSite),
+        "poisoned site c, median": partial(together, "median-poisoned", "median", TurnedSite),
+        "poisoned site c, fedavg": partial(together, "fedavg-poisoned", FEDAVG, TurnedSite),
     }
 
 
