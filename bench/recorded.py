@@ -44,13 +44,13 @@ def record(
 
 
 def measured_cell(out: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The figures of a cell, with its seconds: from `out/cells.jsonl` where it ended before, else measured now."""
+    """A cell's figures, seconds and day: from `out/cells.jsonl` where it ended before, else measured now."""
     path = out / "cells.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     known = {line["name"]: line["row"] for line in lines}
     if name not in known:
         began = time.monotonic()
-        known[name] = {**measure(), "seconds": round(time.monotonic() - began)}
+        known[name] = {**measure(), "seconds": round(time.monotonic() - began), "day": _today()}
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"name": name, "row": known[name]}) + "\n")
     print(name, row_words(known[name]), flush=True)
@@ -116,4 +116,8 @@ def code() -> str:
 
 
 def _when() -> dict[str, str]:
-    return {"day": datetime.datetime.now(datetime.UTC).date().isoformat(), "commit": commit()}
+    return {"day": _today(), "commit": commit()}
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
