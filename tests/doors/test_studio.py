@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
 import browsers
@@ -21,14 +24,20 @@ TestClient = pytest.importorskip("fastapi.testclient").TestClient
 ADDRESS = "http://127.0.0.1:5000"
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
+    """It takes seconds to start."""
+    made = WarmProcess("isocenter.verbs.studio_answers", tmp_path_factory.mktemp("warm"))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[studio_server.Studio]:
+def page(tmp_path: Path, warm: WarmProcess) -> studio_server.Studio:
     (tmp_path / "data").mkdir()
     workspace = Workspace.open(tmp_path / "work")
     desk = JobDesk(workspace, AllowedPaths.below([tmp_path / "data"], workspace.folder), "studio")
-    made = studio_server.Studio(desk, WarmProcess("isocenter.verbs.studio_answers", workspace.folder))
-    yield made
-    made.warm.close()
+    return studio_server.Studio(desk, warm)
 
 
 @pytest.fixture
@@ -65,6 +74,11 @@ def test_another_host_or_origin_is_refused_with_the_cookie_too(client, headers):
     assert client.post("/api/jobs/check", json={"data": "."}, headers=headers).status_code == 421
 
 
+def key_of(image: str, mask: str) -> str:
+    """The name by which the page asks for an image with a label map."""
+    return json.dumps([image, mask]).encode().hex()
+
+
 HOSTILE = [
     ("GET", "/files/../../etc/passwd", None, (404, 422)),
     ("GET", "/files/%2e%2e/%2e%2e/etc/passwd", None, (404, 422)),
@@ -76,7 +90,12 @@ HOSTILE = [
     ("GET", "/api/table?path=absent.csv", None, (422,)),
     ("GET", "/api/table?path=a%00b", None, (422,)),
     ("GET", "/api/thumbnail?path=/etc/hostname", None, (422,)),
-    ("GET", "/api/view?image=/etc/hostname", None, (422,)),
+    ("GET", f"/api/series/{key_of('/etc/hostname', '/etc/hostname')}/grid", None, (422,)),
+    ("GET", f"/api/studies/{key_of('../../a.nii', 'link/passwd')}/reading", None, (422,)),
+    ("GET", "/api/studies/00ff/reading", None, (422,)),
+    ("GET", "/api/jobs/zz/maps/mask/slices/axial/0", None, (422,)),
+    ("PUT", f"/api/jobs/{key_of('data', '/etc/hosts')}/correction", {"strokes": [{"stroke": "a"}]}, (422,)),
+    ("PUT", f"/api/jobs/{key_of('data', 'data')}/correction", {"strokes": []}, (422,)),
     ("GET", "/api/jobs/..%2f..%2fx/result", None, (404, 422)),
     ("GET", "/api/jobs/0001-check/progress?start=-5", None, (422,)),
     ("POST", "/api/stop/0099-train", {}, (422,)),
@@ -126,6 +145,35 @@ def test_an_edited_table_is_a_new_one_and_the_data_are_left_alone(client, page):
     )
     assert (page.desk.workspace.folder / kept.json()["path"]).read_text() == "case,label\na,no\n"
     assert (folder / "dataset.csv").read_text() == "case,label\na,yes\n"
+
+
+def test_a_label_map_is_corrected_into_a_new_file_and_is_kept_itself(client, page):
+    work = page.desk.workspace.folder
+    data = trained.blobs(work / "blobs", 2)
+    image, mask = data / "images" / "case00.nii.gz", data / "labels" / "case00.nii.gz"
+    key, before = key_of("blobs/images/case00.nii.gz", "blobs/labels/case00.nii.gz"), mask.read_bytes()
+    [job] = client.get(f"/api/studies/{key}/reading").json()["jobs"]
+    assert [one["name"] for one in job["labels"]] == ["label 1", "label 2"]
+    grid = client.get(f"/api/series/{key}/grid").json()
+    voxels, values = (np.asarray(nibabel.load(one).dataobj) for one in (image, mask))
+    assert grid["shape"] == list(voxels.shape)
+    plane, side = next(iter(grid["planes"].items()))
+    at = side["count"] // 2
+    cut = client.get(f"/api/jobs/{key}/maps/mask/slices/{plane}/{at}")
+    assert set(np.frombuffer(cut.content, cut.headers["x-type"])) == set(np.take(values, at, side["axis"]).ravel())
+    drawn = {"stroke": "a", "label": 2, "runs": [[7, 3]]}
+    saved = client.put(f"/api/jobs/{key}/correction", json={"strokes": [drawn]}).json()
+    made = np.asarray(nibabel.load(work / saved["path"]).dataobj)
+    assert saved["path"] == "corrected-1/case00.nii.gz"
+    assert np.flatnonzero(made != values).tolist() == [n for n in (7, 8, 9) if values.ravel()[n] != 2]
+    assert made.ravel()[7:10].tolist() == [2, 2, 2]
+    assert mask.read_bytes() == before
+    again = client.put(f"/api/jobs/{saved['study']}/correction", json={"strokes": [{**drawn, "label": 0}]}).json()
+    assert np.asarray(nibabel.load(work / again["path"]).dataobj).ravel()[7:10].tolist() == [0, 0, 0]
+    for wrong in ({**drawn, "runs": [[values.size - 1, 2]]}, {**drawn, "label": 9}):
+        assert client.put(f"/api/jobs/{key}/correction", json={"strokes": [wrong]}).status_code == 422
+    other = key_of("blobs/images/case00.nii.gz", "blobs/absent.nii.gz")
+    assert client.get(f"/api/studies/{other}/reading").status_code == 422
 
 
 def test_every_command_of_the_page_has_a_form(client):

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
 import browsers
@@ -61,6 +63,26 @@ def drop(browser: Browser, page: Page, selector: str, path: Path) -> None:
     root = browser._ask("DOM.getDocument", page.tab)["root"]["nodeId"]
     node = browser._ask("DOM.querySelector", page.tab, nodeId=root, selector=selector)["nodeId"]
     browser._ask("DOM.setFileInputFiles", page.tab, nodeId=node, files=[str(path)])
+
+
+def correct_in_viewer(page: Page) -> None:
+    """Draw a line with the brush in the first plane, and save it."""
+    within = "document.querySelector('iframe').contentDocument"
+    button = "[...{0}.querySelectorAll('button')].find(one => one.textContent === '{1}')".format
+    page.wait(f"{within}?.querySelector('.correcting button:not(:disabled)') != null", 60)
+    page.value("document.querySelector('iframe').scrollIntoView({block: 'center'})")
+    page.value(f"{button(within, 'Brush')}.click()")
+    boxes = (
+        f"[document.querySelector('iframe'), {within}.querySelector('canvas')].map(one => one.getBoundingClientRect())"
+    )
+    (x, y), (left, top, width, height) = page.value(
+        f"{boxes}.map((one, n) => n ? [one.x, one.y, one.width, one.height] : [one.x, one.y])"
+    )
+    page.drag((x + left + width / 3, y + top + height / 3), (x + left + width / 2, y + top + height / 2))
+    page.wait(f"{within}.querySelector('.status').textContent === '1 stroke, not saved'", 10)
+    keep_picture(page, "correct")
+    page.value(f"{button(within, 'Save')}.click()")
+    page.wait(f"{within}?.querySelector('aside')?.textContent.includes('corrected-1/') === true", 60)
 
 
 def keep_picture(page: Page, name: str) -> None:
@@ -156,7 +178,12 @@ def test_from_a_folder_with_a_wrong_label_to_a_package(data, tmp_path):
             click(page, "Predict")
             page.wait(f"{control('View new.nii.gz')} !== undefined", 120)
             click(page, "View new.nii.gz")
-            page.wait("document.querySelector('iframe')?.src.includes('mask=predict')", 10)
+            correct_in_viewer(page)
+            page.wait(f"{control('View new.nii.gz')} !== undefined", 10)
+            [corrected] = work.glob("corrected-*/*.nii.gz")
+            [predicted] = work.glob("predict-*/*.nii.gz")
+            before, after = (np.asarray(nibabel.load(one).dataobj) for one in (predicted, corrected))
+            assert 0 < np.count_nonzero(before != after) < before.size / 10
             set_control(page, "document.querySelector('[aria-label=package] [name=backends]')", "onnx")
             page.value("document.querySelector('[aria-label=package]').requestSubmit()")
             package = "document.querySelector('[data-job][data-verb=package]')"

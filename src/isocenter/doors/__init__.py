@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         agent_server,
         agent_tools,
         keyword_schema,
+        label_editing,
         loopback,
         plan_controls,
         studio_server,

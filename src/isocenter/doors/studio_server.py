@@ -22,7 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from isocenter.doors import keyword_schema, run_list
+from isocenter.doors import keyword_schema, label_editing, run_list
 from isocenter.doors.job_desk import JobDesk
 from isocenter.doors.warm_process import WarmProcess
 from isocenter.errors import IsocenterError, UsageError
@@ -31,13 +31,14 @@ from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.jobs import job_record
 from isocenter.options import command_index
 from isocenter.options.command_index import COMMANDS
+from isocenter.report import slice_viewer
 
 DOCUMENT = "studio.html"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 # No script, style, picture or connection but this server's, in nobody's frame; reports are shown without its origin.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 REPORT_POLICY = "sandbox allow-scripts allow-popups"
 MOST_UPLOAD, MOST_CASES, MOST_FOLDERS = 4 << 30, 20_000, 500
@@ -66,7 +67,11 @@ def studio_app(studio: Studio) -> ASGIApp:
         app.add_exception_handler(kind, _misfit)
     _add_pages(app)
     _add_jobs(app, studio)
-    _add_data(app, studio)
+    _add_tables(app, studio)
+    _add_plans(app, studio)
+    _add_pictures(app, studio)
+    label_editing.add_routes(app, studio.desk.workspace.folder, studio.place, studio.warm)
+    _add_files(app, studio)
     return TokenGate(app, studio.token)
 
 
@@ -109,12 +114,13 @@ async def _misfit(request: Request, error: Exception) -> JSONResponse:
 def _page_files() -> dict[str, bytes]:
     """{name: content} of the page; style and colours are those of the node."""
     own, node = files("isocenter.doors") / "page", files("isocenter") / "service" / "web" / "page"
-    shared = {name: (node / name).read_bytes() for name in ("page.css", "theme.js", "icon.svg")}
-    return shared | {one.name: one.read_bytes() for one in own.iterdir() if one.is_file()}
+    every = {one.name: one.read_bytes() for folder in (node, own) for one in folder.iterdir() if one.is_file()}
+    return every | {name: text.encode() for name, text in slice_viewer.viewer_files().items()}
 
 
 def _add_pages(app: FastAPI) -> None:
     @app.get("/")
+    @app.get("/study/{key}")
     async def document() -> Response:
         return _page_file(DOCUMENT)
 
@@ -184,10 +190,9 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         return run_list.list_runs(desk.workspace.folder)
 
 
-def _add_data(app: FastAPI, studio: Studio) -> None:
-    """Folders, tables, plans, pictures and files."""
-    desk = studio.desk
-    folder = desk.workspace.folder
+def _add_tables(app: FastAPI, studio: Studio) -> None:
+    """Folders, and tables of cases."""
+    desk, folder = studio.desk, studio.desk.workspace.folder
 
     @app.get("/api/folders")
     def folders(below: str = "") -> Any:
@@ -218,6 +223,10 @@ def _add_data(app: FastAPI, studio: Studio) -> None:
             (folder / f"table-{number}" / "dataset.toml").write_bytes(settings.read_bytes())
         return {"path": f"table-{number}/dataset.csv"}
 
+
+def _add_plans(app: FastAPI, studio: Studio) -> None:
+    desk, folder = studio.desk, studio.desk.workspace.folder
+
     @app.post("/api/plan")
     def plan(values: Values, keep: bool = False) -> Any:
         """The plan at once; where it is kept, it is written as the command that is shown writes it."""
@@ -229,6 +238,8 @@ def _add_data(app: FastAPI, studio: Studio) -> None:
         lines = {"shell": request.shell, "python": request.python}
         return studio.warm.ask("plan", **given) | lines | {"out": request.out}
 
+
+def _add_pictures(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/thumbnail")
     def thumbnail(path: str) -> Response:
         png = studio.warm.ask("thumbnail", path=str(studio.place(path)))["png"]
@@ -236,11 +247,9 @@ def _add_data(app: FastAPI, studio: Studio) -> None:
             base64.b64decode(png), media_type="image/png", headers={"Cache-Control": "private, max-age=600"}
         )
 
-    @app.get("/api/view")
-    def view(image: str, mask: str = "") -> Response:
-        paths = {"image": str(studio.place(image)), "mask": str(studio.place(mask)) if mask else None}
-        html = studio.warm.ask("view", **paths)["html"]
-        return Response(html, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
+
+def _add_files(app: FastAPI, studio: Studio) -> None:
+    desk, folder = studio.desk, studio.desk.workspace.folder
 
     @app.put("/api/files/{name}")
     async def upload(name: str, request: Request) -> Any:

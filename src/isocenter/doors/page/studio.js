@@ -396,9 +396,17 @@ async function predict(run, files, form) {
       const { result } = await ask(`/api/jobs/${ended.id}/result`);
       if (ended.state !== "done") say(form, { remedy: ended.problem });
       const masks = (result?.files ?? []).filter((one) => /\.(nii|nii\.gz|nrrd|png|tiff?)$/.test(one));
-      $(".results", form).replaceChildren(...kept.map((image, n) => el("button", { type: "button", onclick: () => frame(`/api/view?image=${encodeURIComponent(image)}&mask=${encodeURIComponent(masks[n] ?? "")}`, `${WORDS.view}: ${image}`) }, `${WORDS.view} ${image.split("/").at(-1)}`)));
+      $(".results", form).replaceChildren(...kept.map((image, n) => el("button", { type: "button", onclick: () => look(image, masks[n], form) }, `${WORDS.view} ${image.split("/").at(-1)}`)));
     });
   } catch (error) { say(form, error); }
+}
+
+// A label map on the image's grid is corrected with the tools of a node's page; anything else is looked at.
+async function look(image, mask, form) {
+  const key = [...new TextEncoder().encode(JSON.stringify([image, mask]))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (mask && await ask(`/api/studies/${key}/reading`).catch(() => null)) return frame(`/study/${key}`, `${WORDS.view}: ${image}`);
+  const job = await startJob("view", mask ? { image, mask } : { image }, form);
+  if (job) whenDone(job.id, (ended) => (ended.state === "done" ? frame(`/files/${encodeURI(ended.out)}`, `${WORDS.view}: ${image}`) : say(form, { remedy: ended.problem })));
 }
 
 // ---- the frame
@@ -411,13 +419,27 @@ function go() {
   }
 }
 
-document.body.append(
-  el("header", { className: "top" }, el("a", { className: "brand", href: "#data" }, "Isocenter"), el("nav", {}, Object.entries(WORDS.pages).map(([name, words]) => el("a", { href: `#${name}` }, words)))),
-  el("main", {}, dataPage(), planPage(), trainingPage(), runsPage(), el("section", { id: "result", className: "card", hidden: true })),
-  el("footer", { className: "jobs" }, el("h2", {}, WORDS.jobs), el("p", { role: "alert" }), el("ul")));
-addEventListener("hashchange", go);
-go();
-suggestFolders("");
-ask("/api/commands").then((commands) => { state.commands = commands; });
-ask("/api/runs").then(showRuns);
-poll();
+function showPages() {
+  document.body.append(
+    el("header", { className: "top" }, el("a", { className: "brand", href: "#data" }, "Isocenter"), el("nav", {}, Object.entries(WORDS.pages).map(([name, words]) => el("a", { href: `#${name}` }, words)))),
+    el("main", {}, dataPage(), planPage(), trainingPage(), runsPage(), el("section", { id: "result", className: "card", hidden: true })),
+    el("footer", { className: "jobs" }, el("h2", {}, WORDS.jobs), el("p", { role: "alert" }), el("ul")));
+  addEventListener("hashchange", go);
+  go();
+  suggestFolders("");
+  ask("/api/commands").then((commands) => { state.commands = commands; });
+  ask("/api/runs").then(showRuns);
+  poll();
+}
+
+async function showViewer(id) {
+  document.head.querySelector("[rel=stylesheet]").before(el("link", { rel: "stylesheet", href: "/static/viewer.css" }));
+  document.body.className = "of-study";
+  const main = el("main", { className: "study" });
+  document.body.append(main);
+  const { showStudy } = await import("./study.js");
+  await showStudy(main, { me: { role: "radiologist", account: "" }, id, atNode: false }).catch((error) => main.append(el("p", { role: "alert" }, error.message)));
+}
+
+const shown = /^\/study\/(\w+)$/.exec(location.pathname);
+if (shown) showViewer(shown[1]); else showPages();

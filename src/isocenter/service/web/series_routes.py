@@ -12,9 +12,8 @@ from fastapi.responses import Response
 from sqlalchemy import Row
 
 from isocenter.service import configuration
-from isocenter.service.reading import grid_shapes
-from isocenter.service.reading.grid_shapes import GridShape, RangeShape
-from isocenter.service.reading.sliced_volumes import SlicedVolume, StoredSlice
+from isocenter.service.reading import sliced_volumes
+from isocenter.service.reading.sliced_volumes import GridShape, RangeShape, SlicedVolume, StoredSlice
 from isocenter.service.reading.volume_slices import SeriesImages
 from isocenter.service.records.actor import Actor
 from isocenter.service.web import access, web_node, worklist_routes
@@ -33,7 +32,7 @@ RAW: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}}}
 def get_grid(node: Node, who: Who, series: Uid, image: Place = 0) -> GridShape:
     """The grid of a series, with the planes that show it. image: of a series with several grids or views"""
     every = _open_series(node, who, series)
-    return grid_shapes.grid_shape(_nth_volume(every, image, series), len(every))
+    return sliced_volumes.grid_shape(_nth_volume(every, image, series), len(every))
 
 
 @router.get("/{series}/range", dependencies=[access.require_roles(ROLES)])
@@ -41,7 +40,7 @@ def get_range(node: Node, who: Who, series: Uid, image: Place = 0, channel: Plac
     """The lowest and the highest value of an image, for a window on all of them."""
     volume = _nth_volume(_open_series(node, who, series), image, series)
     try:
-        return grid_shapes.range_shape(volume, channel)
+        return sliced_volumes.range_shape(volume, channel)
     except IndexError as error:
         raise WebError(404, "there is no such channel", str(channel), "Count them from 0") from error
 
@@ -107,7 +106,7 @@ def slice_of(volume: SlicedVolume, plane: str, number: int, *, frame: int = 0, c
 def slice_answer(request: Request, stored: StoredSlice) -> Response:
     """A slice as raw bytes, with its size and what its numbers mean in headers."""
     body = np.ascontiguousarray(stored.pixels).tobytes()
-    headers = grid_shapes.slice_headers(stored)
+    headers = sliced_volumes.slice_headers(stored)
     if "gzip" in request.headers.get("accept-encoding", "") and not _is_near(request):
         body = _gzip(body)
         headers["Content-Encoding"] = "gzip"

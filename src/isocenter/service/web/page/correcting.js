@@ -10,9 +10,9 @@ export const SIZES = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 1
 // The strokes of one result that are not saved yet: what they make of voxels, and their way to the node.
 export class Draft {
   // image: of a series of several
-  constructor(job, image, account) {
-    this.job = job;
-    this.image = image;
+  // atNode: whether a node keeps each stroke; else this browser does
+  constructor(job, image, account, atNode = true) {
+    Object.assign(this, { job, image, atNode });
     this.keptAs = `isocenter-strokes ${job} ${image} ${account}`;
     this.strokes = []; // {stroke, label, runs} or {stroke, box}
     this.tiles = new Map();
@@ -25,7 +25,7 @@ export class Draft {
 
   // The strokes that the node still has from before, and those that this browser could not send any more.
   async open() {
-    const { strokes } = await ask(`/api/jobs/${this.job}/draft`);
+    const { strokes } = this.atNode ? await ask(`/api/jobs/${this.job}/draft`) : { strokes: [] };
     this.strokes = strokes.filter(({ image }) => (image ?? 0) === this.image);
     const known = new Set(this.strokes.map(({ stroke }) => stroke));
     for (const one of this.#unsent()) if (!known.has(one.stroke)) this.add(one);
@@ -81,12 +81,13 @@ export class Draft {
     this.strokes = [];
     this.tiles.clear();
     this.version++;
+    this.#keep();
     this.onChange();
   }
 
   // A session that has ended, or a browser that has crashed, must not cost a stroke that was on its way.
   #keep() {
-    const strokes = this.waiting.flatMap(({ body }) => (body ? [body] : []));
+    const strokes = this.atNode ? this.waiting.flatMap(({ body }) => (body ? [body] : [])) : this.strokes;
     try {
       if (strokes.length) sessionStorage.setItem(this.keptAs, JSON.stringify(strokes));
       else sessionStorage.removeItem(this.keptAs);
@@ -109,9 +110,9 @@ export class Draft {
   }
 
   #send(one) {
-    this.waiting.push(one);
+    if (this.atNode) this.waiting.push(one);
     this.#keep();
-    this.sending ??= this.#sendAll().finally(() => { this.sending = null; this.onChange(); });
+    if (this.atNode) this.sending ??= this.#sendAll().finally(() => { this.sending = null; this.onChange(); });
     this.onChange();
   }
 
@@ -321,7 +322,7 @@ export function draftStatus(draft) {
     box.classList.toggle("late", Boolean(draft.problem));
     if (draft.problem) box.textContent = `${count()}, not all on the node: ${draft.problem.message}`;
     else if (late) box.textContent = `${count()}, on the way to the node`;
-    else box.textContent = draft.strokes.length ? `${count()}, draft kept on the node` : "";
+    else box.textContent = draft.strokes.length ? `${count()}, ${draft.atNode ? "draft kept on the node" : "not saved"}` : "";
     box.dataset.waiting = String(draft.waiting.length);
   };
   return { box, show };

@@ -16,13 +16,14 @@ const SAID_MS = 12000; // that a notice stays
 const PACE_MS = 66; // between two frames of a clip that states no times
 const BOX = [255, 214, 64];
 
-export async function showStudy(main, { me, id }) {
-  await new StudyPage(main, me, id).start();
+// atNode: whether a node keeps the result, where it is judged too and other studies wait
+export async function showStudy(main, { me, id, atNode = true }) {
+  await new StudyPage(main, me, id, atNode).start();
 }
 
 class StudyPage {
-  constructor(main, me, study) {
-    Object.assign(this, { main, me, study });
+  constructor(main, me, study, atNode) {
+    Object.assign(this, { main, me, study, atNode });
     this.mayCorrect = ["radiologist", "administrator"].includes(me.role);
     this.opened = Date.now();
     this.seconds = 0; // that the page was seen
@@ -43,7 +44,7 @@ class StudyPage {
       await this.compare(compared);
     }
     this.#watch();
-    window.addEventListener("beforeunload", (event) => this.draft?.waiting.length && event.preventDefault());
+    window.addEventListener("beforeunload", (event) => (this.atNode ? this.draft?.waiting : this.draft?.strokes)?.length && event.preventDefault());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) this.seconds += (Date.now() - this.opened) / 1000;
       else this.opened = Date.now();
@@ -71,7 +72,7 @@ class StudyPage {
     parts.image = make("select", { ariaLabel: "Image", hidden: true });
     parts.image.addEventListener("change", () => { this.show(this.series, this.job, Number(parts.image.value)); parts.image.blur(); });
     parts.linked = make("label", { className: "check", hidden: true });
-    const next = button("Next study", () => this.next(), { title: "Next study of the worklist (n)" });
+    const next = button("Next study", () => this.next(), { title: "Next study of the worklist (n)", hidden: !this.atNode });
     this.main.append(make("div", { className: "bar" }, name, parts.series, parts.image, parts.earlier, parts.linked, next));
 
     parts.tools = make("div", { className: "tools", role: "toolbar", ariaLabel: "Tools" });
@@ -134,7 +135,7 @@ class StudyPage {
 
   async #openDraft() {
     const { job, source, viewer } = this;
-    const draft = new Draft(job.job, this.image, this.me.account);
+    const draft = new Draft(job.job, this.image, this.me.account, this.atNode);
     await draft.open().catch((error) => this.#fail(error));
     if (this.source !== source) return;
     this.draft = draft;
@@ -206,6 +207,7 @@ class StudyPage {
     parts.label.append(...labels);
     parts.label.hidden = labels.length < 2;
     for (const one of [parts.brush, parts.eraser, parts.size, parts.sizeText]) one.hidden = !this.mask;
+    parts.box.hidden = !this.atNode;
     const sizes = make("label", { className: "size" }, parts.size, parts.sizeText);
     parts.tools.append(make("div", { className: "group correcting" }, parts.brush, parts.eraser, sizes, parts.label, parts.box, parts.undo, parts.save, parts.status));
     this.setSize(this.size);
@@ -366,7 +368,7 @@ class StudyPage {
     if (viewer?.facts.notes.length) layers.push(...viewer.facts.notes.map((text) => notice(text)));
     sections.push(make("section", { className: "layers" }, ...layers));
     parts.judge = null;
-    if (job && this.mayCorrect && this.#mayChange(job)) sections.push(this.#judging(kept?.job === job.job ? kept : null));
+    if (this.atNode && job && this.mayCorrect && this.#mayChange(job)) sections.push(this.#judging(kept?.job === job.job ? kept : null));
     parts.side.replaceChildren(...sections);
   }
 
@@ -465,9 +467,10 @@ class StudyPage {
     parts.save.disabled = true;
     try {
       await draft.arrived();
-      const saved = await ask(`/api/jobs/${job.job}/correction`, { method: "PUT", body: { revision: job.revision } });
-      await this.#record("corrected");
+      const saved = await ask(`/api/jobs/${job.job}/correction`, { method: "PUT", body: this.atNode ? { revision: job.revision } : { strokes: draft.strokes } });
+      if (this.atNode) await this.#record("corrected");
       draft.forget();
+      if (!this.atNode) return location.replace(`/study/${saved.study}`);
       source.forgetMaps();
       await this.#reload(saved.revision);
       this.#say(notice(`Saved as correction ${saved.revision}. The model’s own result is kept.`));
@@ -578,7 +581,7 @@ class StudyPage {
     if (event.key === "Escape" && isTyping(event)) return event.target.blur();
     if (isTyping(event) || document.querySelector("dialog[open]")) return;
     if (event.key === "?") return showHelp();
-    if (event.key === "n") return this.next();
+    if (event.key === "n" && this.atNode) return this.next();
     if (!this.viewer) return;
     const size = (step) => this.setSize(SIZES[Math.min(SIZES.length - 1, Math.max(0, SIZES.indexOf(this.size) + step))]);
     const actions = {
