@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,10 +10,11 @@ import trained
 from isocenter.errors import PlanError
 from isocenter.networks import factory
 from isocenter.planning import plan_changes, plan_checks, search_domains
+from isocenter.planning.rules import preprocessing_rules
 from isocenter.planning.search_domains import OF_A_FOLD, STRENGTHS, TRIED, Between, OneOf
 from isocenter.tasks import task_catalogue, task_settings
 from isocenter.transforms.augment import Augmentation
-from isocenter.values import BY_HAND
+from isocenter.values import BY_HAND, Fingerprint
 
 SIZE = {"network.size": trained.SMALL_RESNET}
 
@@ -126,3 +128,17 @@ def test_each_kind_names_settings_of_its_own_and_values_that_it_knows():
 def test_a_search_that_cannot_be_is_refused(made, given, match):
     with pytest.raises(PlanError, match=match):
         plan_checks.checked_settings(plan_changes.with_settings(made.plan, given))
+
+
+def test_frames_around_are_tried_of_frames_of_clips_alone(made, whole):
+    assert "preprocessing.around" not in whole
+    assert made.plan.decision("preprocessing.around").because.endswith("no frames of clips")
+    frames = [replace(case, id=f"film_frame{n:03}") for n, case in enumerate(made.room.fingerprint.cases)]
+    room = replace(made.room, fingerprint=Fingerprint(tuple(frames)))
+    found = search_domains.search_space(made.plan, room)
+    assert found["preprocessing.around"] == OneOf((0, 2))
+    plan = search_domains.apply_choices(made.plan, {"preprocessing.around": 2}, found, room)
+    assert plan.decision("preprocessing.around").because == TRIED
+    assert plan_checks.checked_settings(plan).preprocessing.inputs == 5
+    seen_alone = preprocessing_rules.decide_around(room.fingerprint)
+    assert (seen_alone.value, "--tune" in seen_alone.because) == (0, True)

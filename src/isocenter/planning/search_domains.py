@@ -16,6 +16,7 @@ from typing import Any
 from isocenter.errors import PlanError, ResourceError
 from isocenter.networks import factory, network_family
 from isocenter.planning import _fit_to_memory, plan_changes, plan_checks, typed_sections
+from isocenter.planning.rules import preprocessing_rules
 from isocenter.planning.training_memory import Machine
 from isocenter.tasks import task_catalogue, task_settings
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
@@ -31,6 +32,8 @@ MOST_STRENGTH = {"scale": 0.9, "shear": 0.9, "shift": 1.0, "elastic": 1.0, "cuto
 OF_A_FOLD = ("training.learning_rate", "training.weight_decay", "training.batch", "training.foreground", "augmentation")
 # Shares that dropout may leave out.
 DROPOUT_TRIED = (0.0, 0.1, 0.2, 0.5)
+# Frames before and after each frame of a clip.
+AROUND_TRIED = (0, 2)
 # The learning rate of SGD over that of AdamW: nnU-Net's 1e-2, where a plan has 4e-3 for dense outputs.
 SGD_TIMES = 2.5
 # Knobs by which decisions are multiplied.
@@ -189,6 +192,8 @@ def search_knobs(plan: Plan, room: Room) -> Iterator[Knob]:
     yield _setting("network.dropout", DROPOUT_TRIED)
     for name, values in task_settings.search_values(task).items():
         yield _setting(f"task.{name}", values)
+    if plan["preprocessing.frames"] is None and preprocessing_rules.are_frames(room.fingerprint):
+        yield _setting("preprocessing.around", AROUND_TRIED)
     yield _number("training.learning_rate", 1 / 8, 4.0)
     yield _number("training.weight_decay", 1 / 10, 10.0)
     yield Knob("training.optimiser", _optimisers, _sgd, ("training.optimiser", "training.learning_rate"))
@@ -236,7 +241,7 @@ def _number(name: str, low: float, high: float) -> Knob:
 
 
 def _setting(name: str, values: Sequence[Any]) -> Knob:
-    """A setting of the task, where the plan has it."""
+    """A setting, the plan's value among others."""
 
     def among(plan: Plan) -> Domain:
         """The planned value first, then the others."""

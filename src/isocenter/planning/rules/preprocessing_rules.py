@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import tracks
 from isocenter.files.modality_words import UNKNOWN_MODALITY
 from isocenter.networks import factory
 from isocenter.planning import training_memory
@@ -62,12 +63,25 @@ def preprocessing_decisions(
         "unit": _unit(fingerprint),
         "shape": grid.shape,
         "aspect": away["aspect"],
-        "around": Decision(0, "each frame is seen alone; --set preprocessing.around=2 adds two before and after it"),
+        "around": decide_around(fingerprint),
         "stain": Decision("none", "it was not asked for; --set preprocessing.stain=macenko brings dyes to a reference"),
         "tissue": Decision("otsu", "it matters only for slides, of which glass is not predicted", OTSU),
         "order": Decision("linear", "it does not overshoot beside sharp edges"),
         "smallest": Decision(list(grid.patch), "the network sees at least one whole patch"),
     }
+
+
+def are_frames(fingerprint: Fingerprint) -> bool:
+    """Whether the cases are single frames of clips, as layouts name them."""
+    return any(tracks.FRAME.fullmatch(case.id) for case in fingerprint.cases)
+
+
+def decide_around(fingerprint: Fingerprint) -> Decision:
+    """The frames before and after each that the network sees too: whether they help only a training tells."""
+    if not are_frames(fingerprint):
+        return Decision(0, "the cases are no frames of clips")
+    because = "frames around one help only where motion shows what it does not, and one training cannot tell"
+    return Decision(0, f"{because}: --tune tries two before and after it, --set preprocessing.around=2 takes them")
 
 
 def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
