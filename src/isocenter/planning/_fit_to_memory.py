@@ -38,6 +38,8 @@ POSITIONS, POSITION_BYTES = 10_000, 2
 FOR_CLIPS, FOR_SLICES, EARLY_FUSION = {"resnet": "clip_resnet"}, {"unet": "unet_slices"}, frozenset({"unet", "resnet"})
 # Of images that share no place.
 FOR_EXAMS = "fusion_attention"
+# Of slides that are bags of tiles.
+FOR_BAGS = "mil_attention"
 # From so many cases on a wider network has something to learn from them.
 MANY_CASES = 100
 
@@ -170,6 +172,9 @@ def _family(inputs: PlanInputs, grid: Grid) -> Decision:
     Where many cases lack one of several images it stays: an encoder for each image was measured to be worse. Images
     that share no place are no channels of one network: each has an encoder.
     """
+    if grid.tiles is not None:
+        because = "one label for all tiles of a slide: it learns which of them count"
+        return Decision(FOR_BAGS, because, grid_rules.ILSE)
     decided, frames, holes = inputs.stated["network.name"], inputs.frames.value, inputs.holes
     if decided.value in EARLY_FUSION and frames is None and holes.apart and holes.several:
         return Decision(FOR_EXAMS, APART, MMFORMER)
@@ -227,11 +232,11 @@ def family_size(settings: PlanSettings, name: str, fingerprint: Fingerprint, mac
 
 
 def prepared_bytes(grid: Grid, channels: int, task: Task) -> float:
-    """Bytes of all prepared training cases: float32 channels, labels, and positions of each structure."""
+    """Bytes of all prepared training cases: float32 channels, of bags of 8 bits, labels, positions of structures."""
     voxels = np.maximum(grid.extent, np.asarray(grid.patch)).prod(axis=1)
     structures = len(task.labels) if any(head.is_dense for head in task.heads.values()) else 0
     positions = structures * np.minimum(voxels, POSITIONS).sum() * POSITION_BYTES * len(grid.patch)
-    return float(voxels.sum()) * (4 * channels + LABEL_BYTES) + float(positions)
+    return float(voxels.sum()) * ((4 if grid.tiles is None else 1) * channels + LABEL_BYTES) + float(positions)
 
 
 def memory_decision(needed: MemoryPeak, machine: Machine) -> Decision:

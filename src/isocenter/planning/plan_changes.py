@@ -28,6 +28,7 @@ from isocenter.planning.rules.learning_rules import TAKEN, WITH_SGD
 from isocenter.planning.rules.objective_rules import TERMS
 from isocenter.planning.training_memory import Machine
 from isocenter.runtime import Context
+from isocenter.runtime.preprocessing.slide_tiles import Tiles
 from isocenter.tasks import Task, properties, task_catalogue, task_settings
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, plan_decisions
 
@@ -54,6 +55,8 @@ FOLD_BATCHES = "; for few steps the folds had batches of"
 FOLD_SEARCHES = "; the folds' own searches have put other values in its place:"
 FOLD_SCALES = ", in fold 0; each fold goes by its own training cases"
 ENDED_EARLY = "; in this run:"
+# The shape of a bag of tiles.
+OF_TILES = ("preprocessing.shape", "preprocessing.smallest", "training.patch", "inference.patch")
 CONTEXT = "network.context"
 MODALITY = "preprocessing.modality"
 CONTEXT_NOTE = "in fold 0; each fold encodes covariates from its own training cases"
@@ -89,6 +92,9 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
 def _following(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]:
     """The decisions that follow from values set by hand; plan: with these values."""
     follows = _of_shape(plan, assignments)
+    if any(name.startswith("tiles.") for name in assignments):
+        patch = Decision(list(Tiles(**_values(plan, "tiles")).shape), "it follows the section tiles, set by hand")
+        follows |= dict.fromkeys(OF_TILES, patch)
     if "training.patch" in assignments:
         because = "it follows training.patch, which was set by hand"
         follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)

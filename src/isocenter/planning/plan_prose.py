@@ -18,6 +18,7 @@ TITLES = {
     "task": "The task",
     "split": "Which cases train and which test",
     "preprocessing": "What the network sees",
+    "tiles": "What a slide becomes",
     "network": "The network",
     "training": "How it learns",
     "objectives": "The objectives",

@@ -69,6 +69,7 @@ def make_plan(
         "task": inputs.settings,
         "split": _split_section(split, wishes),
         "preprocessing": prepared,
+        **({} if fits.grid.tiles is None else {"tiles": grid_rules.tile_decisions(fingerprint, fits.grid.tiles)}),
         "network": _network(inputs, fits),
         "training": _training(inputs, fits),
         "augmentation": varied,
@@ -128,7 +129,10 @@ def _augmentation(inputs: PlanInputs, fits: FittedPlan, prepared: Section, casca
         anatomy_rules.suggest_anatomy(anatomy_rules.anatomical_names(inputs.dataset, inputs.task.labels)), placed=placed
     )
     covariate = covariate_rules.sided_covariate(inputs.context.value)
-    decisions = augmentation_rules.augmentation_decisions(profile, shown, side, inputs.task, fits.grid.patch, covariate)
+    decisions = augmentation_rules.augmentation_decisions(
+        profile, shown, side, inputs.task, fits.grid.picture, covariate
+    )
+    decisions = decisions if fits.grid.tiles is None else augmentation_rules.of_tiles(decisions)
     return {**decisions, "marks": cascade["augmentation.marks"], "synthesis": synthesis_rules.drawn_share("")}
 
 
@@ -163,7 +167,7 @@ def _inference(inputs: PlanInputs, fits: FittedPlan, varied: Section, side: Deci
         "patch": grid_rules.training_window(fits.grid, fits.size.value),
         "overlap": Decision(0.5, "each voxel is then seen by at least two windows per axis", NNUNET),
         "batch": _window_batch(inputs.machine),
-        "flips": augmentation_rules.flips_at_test(varied["flips"]),
+        "flips": augmentation_rules.flips_at_test(varied["flips"], fits.grid.tiles),
         "left_right": side,
         "uncertainty": _uncertainty(inputs.task),
         "draws": Decision(16, "16 draws estimate the spread to within a fifth"),

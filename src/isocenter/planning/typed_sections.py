@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -26,6 +26,7 @@ from isocenter.planning.plan_sections import (
 )
 from isocenter.runtime import Preprocessing
 from isocenter.runtime.inference import Inference
+from isocenter.runtime.preprocessing.slide_tiles import Tiles
 from isocenter.tasks import task_catalogue
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.synthesis import PaintingRanges
@@ -36,6 +37,7 @@ TYPED: Mapping[str, Any] = {
     "split": SplitSettings,
     "training": TrainingSettings,
     "preprocessing": Preprocessing,
+    "tiles": Tiles,
     "network": NetworkSettings,
     "augmentation": Augmentation,
     "inference": Inference,
@@ -50,7 +52,7 @@ TYPED: Mapping[str, Any] = {
 }
 FREE = ("task",)
 # Sections of defaults, which a plan has only where they matter.
-OPTIONAL = ("transfer", "privacy", "synthesis", "federation")
+OPTIONAL = ("transfer", "privacy", "synthesis", "federation", "tiles")
 
 
 def typed_plan(plan: Plan) -> PlanSettings:
@@ -63,6 +65,9 @@ def typed_plan(plan: Plan) -> PlanSettings:
         wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
     sections = {name: _type_section(name, kind, plan) for name, kind in TYPED.items()}
+    tiles = sections.pop("tiles")
+    if "tiles" in plan.sections:
+        sections["preprocessing"] = replace(sections["preprocessing"], tiles=tiles)
     task = task_catalogue.build_task({key: decision.value for key, decision in plan.sections["task"].items()})
     kinds = {name: objective_catalogue.objective_kind(name) for name in sections["objectives"].terms}
     return PlanSettings(

@@ -252,7 +252,7 @@ def _measured_as_given(case: Case) -> Measured:
         facts = _facts_of(case, image, channels, measures)
         if given_image.is_slide:  # its grid is that of its finest level
             grid = given_image.geometry
-            facts = replace(facts, shape=grid.shape, steps=grid.steps, content_shape=grid.shape)
+            facts = replace(facts, shape=grid.shape, steps=grid.steps, content_shape=grid.shape, is_slide=True)
         return (replace(facts, **_air(image, masks)), look_of_case), problems
     except MemoryShortageError:  # it is tried again by itself
         raise

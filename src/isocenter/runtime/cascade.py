@@ -52,6 +52,7 @@ class LabelledInput:
 
     slicewise: ClassVar[bool] = False
     tissue: ClassVar[str] = "none"
+    tiles: ClassVar[None] = None
 
     @property
     def cascade(self) -> float | None:

@@ -24,7 +24,7 @@ from isocenter.networks.factory import BAYESIAN
 from isocenter.runtime import bundle, hardware
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.windows import averaging
-from isocenter.runtime.windows.averaging import POOLED, AveragedNetwork
+from isocenter.runtime.windows.averaging import ATTENTION, POOLED, AveragedNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.values import Array, Head, Vector
 
@@ -55,8 +55,36 @@ class TorchNetwork:
 
     def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         with torch.inference_mode():
-            outputs = self.module(*(torch.from_numpy(one).to(self.device) for one in batch))
-        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+            outputs = self.module(*self._tensors(batch))
+        return _arrays(outputs)
+
+    def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
+        """(n, features) of tiles (n, channels, rows, columns), of a network of bags."""
+        with torch.inference_mode():
+            return (self._encode(tiles).float().cpu().numpy(),)
+
+    def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
+        """{head: (batch, numbers)} and the attention of each tile, of features (batch, tiles, features)."""
+        bag = (*features, places)
+        with torch.inference_mode():
+            attention = self.module.attention(*self._tensors(bag))  # type: ignore[operator]
+            return _arrays({**self._answers(bag, self.module.pooled), ATTENTION: attention})
+
+    def _encode(self, tiles: NDArray[np.float32]) -> Tensor:
+        features: Tensor = self.module.encoded(*self._tensors([tiles]))  # type: ignore[operator]
+        return features
+
+    def _answers(self, batch: Sequence[Array], run: Any) -> Mapping[str, Tensor]:
+        """Outputs of the module, or of a part of it that answers."""
+        outputs: Mapping[str, Tensor] = run(*self._tensors(batch))
+        return outputs
+
+    def _tensors(self, batch: Sequence[Array]) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(one).to(self.device) for one in batch)
+
+
+def _arrays(outputs: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
 
 @dataclass(frozen=True)
@@ -75,26 +103,36 @@ class WatchedNetwork(TorchNetwork):
     kept: KeptOutputs | None = None
 
     def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        asks = self.further is not None
         with torch.inference_mode():
-            if self.kept is None:
-                features = self._compute(*batch, last=asks)
-            else:
-                compute = partial(self._compute, *batch, last=True)
-                features = self.kept.outputs_for(self.module, self.device, batch, compute, inputs=asks)
-            outputs = {
-                **features.outputs,
-                POOLED: features.pooled,
-                **({} if self.further is None else self.further(features)),
-                **({} if self.passes is None else self.passes(self.module, self._tensors(batch))),
-            }
-        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+            return _arrays(self._answers(batch, self.module))
 
-    def _compute(self, *batch: NDArray[np.float32], last: bool) -> NetworkFeatures:
-        return network_parts.compute_features(self.module, *self._tensors(batch), at=self.at, last=last)
+    def _answers(self, batch: Sequence[Array], run: Any) -> Mapping[str, Tensor]:
+        asks = self.further is not None
+        if self.kept is None:
+            features = self._compute(batch, run, last=asks)
+        else:
+            compute = partial(self._compute, batch, run, last=True)
+            features = self.kept.outputs_for(self.module, self.device, batch, compute, inputs=asks)
+        return {
+            **features.outputs,
+            POOLED: features.pooled,
+            **({} if self.further is None else self.further(features)),
+            **({} if self.passes is None else self.passes(run, self._tensors(batch))),
+        }
 
-    def _tensors(self, batch: Sequence[NDArray[np.float32]]) -> tuple[Tensor, ...]:
-        return tuple(torch.from_numpy(one).to(self.device) for one in batch)
+    def _encode(self, tiles: NDArray[np.float32]) -> Tensor:
+        if self.kept is None:
+            return super()._encode(tiles)
+
+        def compute() -> NetworkFeatures:
+            """The features of the tiles as what a network says of them."""
+            features = TorchNetwork._encode(self, tiles)
+            return network_parts.NetworkFeatures({}, features, features, {})
+
+        return self.kept.outputs_for(self.module, self.device, [tiles], compute, inputs=False).pooled
+
+    def _compute(self, batch: Sequence[Array], run: Any, *, last: bool) -> NetworkFeatures:
+        return network_parts.compute_features(run, *self._tensors(batch), at=self.at, last=last, within=self.module)
 
 
 @dataclass(frozen=True)
@@ -307,11 +345,24 @@ class SmallerBatches:
     most: int | None = None
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
+        return self._in_parts(self.network, batch, *context)
+
+    def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
+        """Features of tiles, of each network."""
+        of_networks = self._in_parts(lambda part: dict(enumerate(self.network.encoded(part))), tiles)  # type: ignore[attr-defined]
+        return tuple(of_networks.values())
+
+    def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
+        """The answer of a bag, whose features are few."""
+        outputs: Mapping[str, Array] = self.network.pooled(features, places)  # type: ignore[attr-defined]
+        return outputs
+
+    def _in_parts(self, network: Network, batch: Array, *context: Array) -> Mapping[Any, Array]:
         parts: list[Mapping[str, Array]] = []
         done = 0
         while done < len(batch):
             size = min(len(batch) - done, self.most or len(batch))
-            outputs = self._try(*(array[done : done + size] for array in (batch, *context)))
+            outputs = self._try(network, *(array[done : done + size] for array in (batch, *context)))
             if outputs is None:
                 self.most = size // 2
                 log.warning(
@@ -324,10 +375,10 @@ class SmallerBatches:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _try(self, windows: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array] | None:
+    def _try(self, network: Network, windows: Array, *context: Array) -> Mapping[str, Array] | None:
         """The outputs; None where memory ran out. The memory of the attempt is freed before the next one."""
         try:
-            return self.network(windows, *context)
+            return network(windows, *context)
         except MEMORY_ERRORS as error:
             if not errors.is_out_of_memory(error):
                 raise

@@ -23,7 +23,8 @@ from isocenter.planning.plan_sections import TrainingSettings
 from isocenter.planning.rules import privacy_rules
 from isocenter.runtime import Context, covariate_encoding, torch_networks
 from isocenter.runtime.package import package_contents
-from isocenter.runtime.windows import slide
+from isocenter.runtime.torch_networks import TorchNetwork
+from isocenter.runtime.windows import bags, slide
 from isocenter.tasks.task import IMAGES
 from isocenter.training import _logs, checkpoint_files, privacy_accounting, weight_transfer
 from isocenter.training._logs import RANK
@@ -249,7 +250,14 @@ class TrainingSession:
                 outputs = averaged(compute.order_images(averaged, torch.from_numpy(images).to(device)), *covariates)
             return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
+        scales = self.settings.preprocessing.colour_scales or ()
         for case in cases:
+            if (bag := case.bag(scales)) is not None:
+                with compute.autocast(device):
+                    arrays = bags.pool_bag(TorchNetwork(averaged, str(device)), bag)
+                outputs = {name: torch.from_numpy(arrays[name]) for name in task.heads}
+                collected.append(task.quality(outputs, batch_loss.change_each_array(case.target, _as_batch)))
+                continue
             image, target = case.cut_region(self.looked_part(case, 1 if task.takes_prompts else windows))
             if task.takes_prompts:  # the same ones at every look
                 fixed = np.random.default_rng(len(collected))
@@ -263,9 +271,7 @@ class TrainingSession:
                 outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
                 if task.loss_gets_images:
                     outputs[IMAGES] = torch.from_numpy(image[(slice(None), *region)])[None]
-                part = batch_loss.change_each_array(
-                    case.kind.cut_region(target, region), lambda array: torch.from_numpy(array)[None]
-                )
+                part = batch_loss.change_each_array(case.kind.cut_region(target, region), _as_batch)
                 for name, value in task.quality(outputs, part).items():
                     sums[name] = sums[name] + value if name in sums else value
             collected.append(sums)
@@ -339,6 +345,10 @@ class TrainingSession:
     def _costs(self) -> LastLosses | None:
         """The losses of cases, where cases are drawn by them."""
         return self.loader.costs if self.settings.training.sampling == BY_LOSS else None
+
+
+def _as_batch(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(array))[None]
 
 
 def changed_weights(fresh: Mapping[str, Tensor], module: Module) -> dict[str, Tensor]:

@@ -48,6 +48,7 @@ class CaseFacts:
     lasts:        s from the first frame to the last; None where that is not known
     air:          share of the image that lies beside a body, with a margin; 0 where no body is told apart
     marks_air:    whether a mask marks something there
+    is_slide:     whether it is a slide in levels; what is measured of its intensities is that of a coarse one
     """
 
     id: str
@@ -72,6 +73,7 @@ class CaseFacts:
     lasts: float | None = None
     air: float = 0.0
     marks_air: bool = False
+    is_slide: bool = False
 
     @property
     def content(self) -> float:
@@ -91,6 +93,11 @@ class Fingerprint:
     def only(self, ids: set[str]) -> Fingerprint:
         """The facts of these cases: a statistic that enters a plan comes from training cases only."""
         return Fingerprint(tuple(case for case in self.cases if case.id in ids))
+
+    @property
+    def is_of_slides(self) -> bool:
+        """Whether all cases are slides."""
+        return bool(self.cases) and all(case.is_slide for case in self.cases)
 
     @property
     def unit(self) -> str:

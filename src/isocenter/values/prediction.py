@@ -364,6 +364,18 @@ class ObjectClasses:
 
 
 @dataclass(frozen=True, eq=False)
+class AttendedTiles:
+    """The tiles of a slide that were seen.
+
+    corners:   (tiles, 4) first row and column, and those behind the last, in pixels of the finest level
+    attention: (tiles,) share of each in the answer; together 1
+    """
+
+    corners: Array
+    attention: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """The result of a task for one case; it prints itself in a few lines.
 
@@ -384,6 +396,7 @@ class Prediction:
     transform:     of a pair: from points of the fixed image to points of the moving one, RAS+ mm
     prompts:       what a person pointed at, of a task that takes prompts
     untuned:       {name: numbers} from which the result was decoded, or a sample of them: what tuning looks at
+    tiles:         of a slide that was seen as a bag of tiles: where they lie, and how much each counted
     """
 
     geometry: Geometry
@@ -405,6 +418,7 @@ class Prediction:
     case: str = ""
     task: str = ""
     prompts: tuple[Prompts, ...] = ()
+    tiles: AttendedTiles | None = None
 
     def __repr__(self) -> str:
         named = ", ".join(filter(None, [self.case, self.task])) or "prediction"

@@ -330,10 +330,15 @@ class Image:
         What remains is resampled by whoever needs it exactly, as `preprocessing.spacing` does.
         Raises GeometryError where the file states no size of its pixels.
         """
+        return self.level(self.level_within(mm / max(self.stated_spacing)))
+
+    @property
+    def stated_spacing(self) -> tuple[float, ...]:
+        """mm between voxel centres per axis; GeometryError where the file states none."""
         if self.spacing is None:
             where = self.source.paths[0] if self.source else "Image"
             raise GeometryError("states no size of its pixels in mm", where, "Give it with --mm-per-pixel")
-        return self.level(self.level_within(mm / max(self.spacing)))
+        return self.spacing
 
     def map_pixels(
         self, change: Callable[[Array], Array], dtype: np.dtype[Any], channels: tuple[str, ...] | None = None

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from isocenter import errors
-from isocenter.errors import PlanError
+from isocenter.errors import DatasetError, PlanError
 from isocenter.planning import training_memory
 from isocenter.planning.plan_sections import PlanSettings
 from isocenter.planning.rules.image_profiles import NNUNET
 from isocenter.planning.training_memory import Machine
+from isocenter.runtime.preprocessing.slide_tiles import Tiles
 from isocenter.tasks import Task
 from isocenter.tasks.shared.grid_and_length import COARSEST
 from isocenter.values import BY_HAND, Decision, Fingerprint, Floats, grid_geometry
@@ -40,6 +41,7 @@ FEW_SLICES = 16
 MOST_STAGES, FEWEST_VOXELS = 6, 4
 # How much longer, and larger, a window of prediction may be than a patch of training (`bench/windows.py`).
 LONGER_WINDOW, LARGER_WINDOW = 1.5, 2.25
+ILSE = "arXiv:1802.04712"
 # Settings of a network that works on images of one shape only.
 FOR_ONE_SHAPE = frozenset({"patch", "image"})
 REDUCTION = "preprocessing.reduction"
@@ -62,6 +64,7 @@ class Grid:
     whole:   each image is looked at as a whole, and no patches are cut
     dense:   there is an output for every voxel
     cropped: images are cut down to their content first
+    tiles:   of which slides become bags; None where images stay whole
     """
 
     spacing: Decision
@@ -72,6 +75,12 @@ class Grid:
     whole: bool = False
     dense: bool = False
     cropped: bool = False
+    tiles: Tiles | None = None
+
+    @property
+    def picture(self) -> tuple[int, ...]:
+        """The part of a patch that is varied by itself: of a bag a tile."""
+        return self.patch if self.tiles is None else self.patch[1:]
 
     @property
     def thick(self) -> int | None:
@@ -98,12 +107,14 @@ class GridNeeds:
     scaled: sizes may be asked for, so that whole images keep their scale where it is known: they are brought to one
             spacing and padded to one shape that holds every training image; the mean over windows would be no size
     kept:   the answer is an image on its input's own grid, which is neither resampled nor cropped
+    pooled: all that is asked for are numbers of the image as a whole, so that a slide may be a bag of tiles
     """
 
     dense: bool
     whole: bool = False
     scaled: bool = False
     kept: bool = False
+    pooled: bool = False
 
     @classmethod
     def from_task(cls, task: Task) -> GridNeeds:
@@ -114,7 +125,8 @@ class GridNeeds:
         kept = any(head.holds_intensities for head in task.heads.values())
         if any(head.conditions is not None for head in task.heads.values()):  # images are drawn whole
             return cls(dense=False, whole=True)
-        return cls(dense, bool(vectors) or moves, any(head.holds_numbers for head in vectors), kept)
+        pooled = len(vectors) == len(task.heads) and not (moves or task.answers_features)
+        return cls(dense, bool(vectors) or moves, any(head.holds_numbers for head in vectors), kept, pooled)
 
 
 def suggest_grid(
@@ -134,6 +146,8 @@ def suggest_grid(
     spacing:   set by hand, in mm; of no use where voxels have no known size, or one shape decides
     cropped:   of patches: whether images are cut down to their content first; None as the rule decides
     """
+    if needs.pooled and fingerprint.is_of_slides:
+        return bag_grid(fingerprint, Tiles(count=max(1, int(Tiles.count * room))))
     shapes, steps = without_single_slice(fingerprint)
     physical = all(case.physical for case in fingerprint.cases)
     if not physical or spacing is None or len(spacing) != len(shapes[0]):
@@ -161,6 +175,8 @@ def planned_grid(
     coarser: factor between its own reduction and the one that is looked for; room: as for `suggest_grid`
     """
     chosen = settings.preprocessing
+    if chosen.tiles is not None:
+        return bag_grid(fingerprint, chosen.tiles)
     return suggest_grid(
         fingerprint,
         GridNeeds.from_task(settings.task),
@@ -170,6 +186,29 @@ def planned_grid(
         spacing=chosen.spacing,
         cropped=chosen.crop == "content",
     )
+
+
+def bag_grid(fingerprint: Fingerprint, tiles: Tiles) -> Grid:
+    """Bags of tiles: volumes whose first axis has no neighbours. DatasetError where a slide states no size of pixels."""
+    if unknown := [case.id for case in fingerprint.cases if not case.physical]:
+        problem = f"{errors.list_phrase(unknown)} of {len(fingerprint)} slides state no size of their pixels"
+        raise DatasetError(problem, "tiles.mm", "Give it with --mm-per-pixel, or leave these out")
+    shape = Decision(list(tiles.shape), "it follows the section tiles: each slide is a bag of them")
+    spacing = Decision(None, "tiles.mm is the size of a pixel")
+    extent = np.tile(np.asarray(tiles.shape, dtype=float), (len(fingerprint), 1))
+    return Grid(spacing, shape, tiles.shape, [[1, 1, 1]], extent, whole=True, tiles=tiles)
+
+
+def tile_decisions(fingerprint: Fingerprint, tiles: Tiles) -> dict[str, Decision]:
+    """The section "tiles"."""
+    coarser = sum(max(case.steps) > tiles.mm for case in fingerprint.cases)
+    longer = f"; those of {coarser} of {len(fingerprint)} training slides are longer, and stay so" if coarser else ""
+    fewer = "" if tiles.count == Tiles.count else f", less than {Tiles.count}, for which there is too little memory"
+    return {
+        "size": Decision(tiles.size, "a tile then shows some hundred cells with what is around them"),
+        "mm": Decision(tiles.mm, f"cells and their nuclei are told at this size of a pixel{longer}"),
+        "count": Decision(tiles.count, f"other ones are drawn each time, so that all of a slide is seen{fewer}", ILSE),
+    }
 
 
 def check_whole_structures(settings: PlanSettings, fingerprint: Fingerprint, grid: Grid) -> None:

@@ -39,6 +39,8 @@ MANY_OBJECTS = 10
 # Whole volumes with an output for each voxel that a processor takes in a step: each teaches as much as several patches.
 # Two pairs of 149,760 voxels took .7 s a step on one core (docs/benchmarks/registration.md); VoxelMorph takes one.
 DENSE_VOLUMES = 2
+# Slides a step, each a bag of tiles.
+BAGS = 4
 
 
 def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1, family: str | None = None) -> int:
@@ -47,6 +49,8 @@ def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int =
 
     family: of the network, where one is asked for: it may normalise over a batch
     """
+    if grid.tiles is not None:
+        return BAGS
     if not grid.whole:
         crowded = len(grid.patch) == 2 and fingerprint.crowd >= MANY_OBJECTS
         return 1 if crowded and family is None and training_memory.device_kind(device) == PROCESSOR else 4
@@ -131,6 +135,10 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
         return Decision(chosen, f"{because}, and one a step leaves time for more steps")
     if dense:
         return Decision(chosen, f"few {what} a step leave time for many steps", NNUNET)
+    if grid.tiles is not None:
+        return Decision(
+            chosen, "the tiles of one slide are alike, so that several slides teach a step", grid_rules.ILSE
+        )
     if grid.dense and usual == DENSE_VOLUMES:
         return Decision(chosen, "each volume teaches at every voxel, and few a step leave time for many steps")
     because = f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64"

@@ -62,6 +62,9 @@ def decide_normalisation(
     structures:  names of what is to be seen; of a CT they may tell the window
     brightest:   value that colours reach at least, also where those of these cases do not
     """
+    if tuple(channels) == COLOUR and fingerprint.is_of_slides:
+        scales = [Normalisation("range", 0.0, DEPTHS[0])] * len(channels)
+        return _decision(scales, "colours of tissue tell something by themselves, and slides have 8 bits")
     if tuple(channels) == COLOUR:
         most = max(brightest, *_brightest(fingerprint, channels).values())
         depth = next((one for one in DEPTHS if most <= one), DEPTHS[-1])

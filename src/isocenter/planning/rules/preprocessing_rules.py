@@ -14,6 +14,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import tracks
 from isocenter.files.modality_words import UNKNOWN_MODALITY
 from isocenter.networks import factory
+from isocenter.objectives import objective_catalogue
 from isocenter.planning import training_memory
 from isocenter.planning.plan_sections import PlanSettings
 from isocenter.planning.rules import grid_rules, image_profiles, normalisation_rules
@@ -50,7 +51,7 @@ def preprocessing_decisions(
     names = [label.name for label in task.labels]
     away = without_shortcuts(grid.shape.value, retest, dense=grid.dense)
     return {
-        "ndim": _axes(fingerprint),
+        "ndim": _axes(fingerprint, grid),
         "channels": channels,
         "absent": absent,
         "frames": frames,
@@ -179,7 +180,9 @@ def _step(fingerprint: Fingerprint, frames: int) -> float:
     return round(math.ceil(least * 10**digits - ROUNDING) / 10**digits, max(digits, 0))
 
 
-def _axes(fingerprint: Fingerprint) -> Decision:
+def _axes(fingerprint: Fingerprint, grid: Grid) -> Decision:
+    if grid.tiles is not None:
+        return Decision(len(grid.patch), "a bag of tiles is a volume whose first axis has no neighbours")
     shapes, _ = grid_rules.without_single_slice(fingerprint)
     sizes = dataset_fingerprint.sizes_in_words(shapes).removeprefix("all ")
     sizes += f" voxels{' each' if len(set(shapes)) == 1 else ''}"
@@ -223,6 +226,7 @@ def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
 def check_preprocessing(settings: PlanSettings) -> None:
     """PlanError for sizes, shapes and frames that contradict each other, or that the network does not take."""
     _check_patches(settings)
+    _check_bags(settings)
     _check_shape(settings)
     _check_clips(settings)
 
@@ -237,6 +241,29 @@ def _check_patches(settings: PlanSettings) -> None:
         raise PlanError(
             f"{smallest} is not training.patch {patch}", "preprocessing.smallest", "Give both the same size"
         )
+
+
+def _check_bags(settings: PlanSettings) -> None:
+    """Bags of tiles have the shape that their section says, colours of 8 bits, and a network that pools them."""
+    chosen, name = settings.preprocessing, settings.network.name
+    if chosen.tiles is None:
+        return
+    if not factory.family_of(name).pools:
+        pooling = [one for one in factory.family_names() if factory.family_of(one).pools]
+        remedy = f"Choose {' or '.join(pooling)}"
+        raise PlanError(f"{name} sees no bags, and each slide is one of tiles", "network.name", remedy)
+    if settings.training.patch != chosen.tiles.shape:
+        problem = f"{settings.training.patch} is not the {chosen.tiles.shape} of the section tiles"
+        raise PlanError(problem, "training.patch", "Give tiles.count and tiles.size instead")
+    if chosen.colour_scales is None:
+        problem = "the tiles of slides have colours of 8 bits, which one range brings to 0 to 1"
+        raise PlanError(problem, "preprocessing.normalisation", "Plan again, and leave it as it is")
+    needs = objective_catalogue.joint_needs(settings.terms.values())
+    if settings.objectives.image_paths or needs.second or needs.views or not needs.labels:
+        raise PlanError("bags of tiles have no second view", "objectives.terms", "Give supervised")
+    for mixed in ("mixup", "cutmix", "style"):
+        if getattr(settings.augmentation, mixed):
+            raise PlanError("each tile of a bag is changed by itself", f"augmentation.{mixed}", "Give 0")
 
 
 def _check_shape(settings: PlanSettings) -> None:

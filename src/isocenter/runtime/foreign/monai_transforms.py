@@ -390,7 +390,7 @@ class MonaiTransforms:
     reduction = 1.0
     cascade = None
     marks = 0
-    slicewise, tissue = False, "none"
+    slicewise, tissue, tiles = False, "none", None
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:

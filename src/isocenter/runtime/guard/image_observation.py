@@ -6,7 +6,7 @@ While a network predicts an image, its intensities, texture, layout and pooled f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -322,13 +322,26 @@ class Watching:
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = dict(self.network(batch, *context))
+        self._note(batch, outputs)
+        return outputs
+
+    def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
+        """Features of tiles, of each network; each tile is a window that is seen."""
+        self._note(tiles, {})
+        features: tuple[Array, ...] = self.network.encoded(tiles)  # type: ignore[attr-defined]
+        return features
+
+    def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
+        """The answer of a bag, whose features are noted as they are pooled."""
+        outputs = dict(self.network.pooled(features, places))  # type: ignore[attr-defined]
+        self._note_features(outputs, range(len(places)))
+        return outputs
+
+    def _note(self, batch: NDArray[np.float32], outputs: dict[str, Array]) -> None:
         shown = [n for n, window in enumerate(batch) if self.shows is None or self.shows(window)]
         noted = shown[-self._seen % self._every :: self._every]
         self._seen += len(shown)
-        if POOLED in outputs:
-            self.features.extend(np.asarray(outputs[POOLED], dtype=np.float64)[noted])
-            if not self.passes_on:
-                del outputs[POOLED]
+        self._note_features(outputs, noted)
         step = max(1, batch[0, 0].size // OF_A_WINDOW)
         self.samples.extend(np.array(window.reshape(len(window), -1)[:, ::step]) for window in batch[noted])
         if self.composes:
@@ -338,7 +351,12 @@ class Watching:
             self._every *= 2
         if self._ends is None or self.is_blank:
             self._ends = _ends(batch, self._ends)
-        return outputs
+
+    def _note_features(self, outputs: dict[str, Array], noted: Sequence[int]) -> None:
+        if POOLED in outputs:
+            self.features.extend(np.asarray(outputs[POOLED], dtype=np.float64)[list(noted)])
+            if not self.passes_on:
+                del outputs[POOLED]
 
     @property
     def is_blank(self) -> bool:

@@ -6,7 +6,7 @@ A mask is made from the image alone, a few slices at a time; what a header says 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +40,7 @@ PALEST, DEEPEST = 0.05, 0.15
 GREENER, RED, DEEP = 10, 150, 0.8
 # How often the darker kind is parted again, so that a body beside bright fat or hot organs is no air.
 ROUNDS = 5
+NO_TISSUE = "no tissue is found on the slide"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,15 @@ class CoarseMask:
         """Whether a part of the image's grid holds something of it."""
         axes = zip(region, self.block, strict=True)
         return bool(self.inside[tuple(slice(int(one.start // n), math.ceil(one.stop / n)) for one, n in axes)].any())
+
+    def tile_shares(self, steps: Floats, grid: Sequence[int]) -> Floats:
+        """(*grid) share of each tile that it covers; steps: voxels of the image that a tile is long, per axis."""
+        sums, sizes = self.inside.astype(np.float64), list[Floats]()
+        for axis, (step, count, n) in enumerate(zip(steps, grid, self.block, strict=True)):
+            edges = np.rint(np.arange(count + 1) * step / n).astype(int).clip(0, self.inside.shape[axis])
+            sums = np.diff(np.insert(sums.cumsum(axis), 0, 0.0, axis).take(edges, axis), axis=axis)
+            sizes.append(np.diff(edges).astype(np.float64))
+        return np.asarray(sums / np.multiply.outer(*sizes).clip(min=1))
 
     def pieces(self, shape: tuple[int, ...]) -> list[Region]:
         """Boxes on the image's grid that hold all of it and share no voxel: one around each of its pieces."""
@@ -116,8 +126,10 @@ def body_of(image: Image) -> CoarseMask | None:
     return CoarseMask(inside, block)
 
 
-def tissue_of(image: Image) -> CoarseMask | None:
+def tissue_of(image: Image, margin: float = TISSUE_MARGIN) -> CoarseMask | None:
     """The tissue of a slide in colour: what is dyed, and no ink; None for any other image.
+
+    margin: mm (where no size is known so many of them as are alike) around it that count too
 
     Dye is saturation above Otsu's threshold, which is held between glass that is tinted and tissue that is pale, so
     that a slide of nothing else is not parted. It is told on a coarse level, about `TISSUE_SIDE` a pixel, so that of a
@@ -134,9 +146,9 @@ def tissue_of(image: Image) -> CoarseMask | None:
     limit, _ = _parted(dyed.ravel())
     inside = dyed > np.clip(limit, PALEST, DEEPEST)
     block = tuple(size * side / level for size, level in zip(image.geometry.shape, picture.geometry.shape, strict=True))
-    margin, shown = TISSUE_MARGIN / TISSUE_SIDE * wanted, float(inside.mean())
+    reach, shown = margin / TISSUE_SIDE * wanted, float(inside.mean())
     for axis, n in enumerate(block):
-        inside = ndimage.maximum_filter1d(inside, 2 * math.ceil(margin / n) + 1, axis, mode="constant")
+        inside = ndimage.maximum_filter1d(inside, 2 * math.ceil(reach / n) + 1, axis, mode="constant")
     return CoarseMask(inside, block, shown)
 
 

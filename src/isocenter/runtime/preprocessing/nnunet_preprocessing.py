@@ -180,7 +180,7 @@ class NNUNetPreprocessing:
     interval = None
     shape = None
     reduction = 1.0
-    slicewise, tissue = False, "none"
+    slicewise, tissue, tiles = False, "none", None
     marks = 0
     cascade = None  # its labels of the stage before are no numbers, and nnU-Net has no sides to change in them
 

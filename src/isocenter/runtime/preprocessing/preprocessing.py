@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from isocenter import errors
 from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.runtime.preprocessing import image_statistics, protocol, restore
+from isocenter.runtime.preprocessing import image_statistics, protocol, restore, slide_tiles
 from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, RegionSource, VolumePart
+from isocenter.runtime.preprocessing.slide_tiles import Bag, Tiles
 from isocenter.transforms import COLOUR, channel_stack, clip_frames, label_resampling, orient, resampling, stains
 from isocenter.transforms.intensity import ChannelScale, Normalisation
 from isocenter.transforms.resampling import Order, Taps
@@ -56,6 +57,7 @@ class Preprocessing:
     stain:    how the dyes of a picture in colour are brought to those of a reference before all else: "macenko", by
               the two that its own colours show
     tissue:   how tissue is told on a slide, beside which nothing is predicted: "otsu", by the saturation of its dye
+    tiles:    of which a slide becomes a bag, as the plan's section of that name states; None where images stay whole
     """
 
     ndim: Annotated[int, Sentence("The network works in {value} dimensions")]
@@ -112,6 +114,7 @@ class Preprocessing:
     around: Annotated[
         int, Sentence("The network also sees {value} frames before and after each frame", "It sees frames one by one")
     ] = 0
+    tiles: Tiles | None = None
     slicewise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -131,6 +134,7 @@ class Preprocessing:
         values = protocol.as_tuples(settings)
         try:
             values["normalisation"] = tuple(Normalisation(**one) for one in settings["normalisation"])
+            values["tiles"] = slide_tiles.from_settings(settings.get("tiles"))
             return cls(**values)
         except (TypeError, KeyError) as error:
             raise PlanError(f"impossible settings: {error}", "preprocessing", "Plan again, or correct it") from error
@@ -186,6 +190,9 @@ class Preprocessing:
 
         Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
         """
+        if self.tiles is not None:
+            bag, of_bag = self._open_bag(image, where, self.tiles)
+            return bag[(slice(None),) * 4], of_bag
         slots = self._slots(image, where)
         image = image if slots is None else clip_frames.thin_clip(image, [one for one in slots if one is not None])
         image = clip_frames.with_frames_around(self._match_colours(image), self.around)
@@ -252,6 +259,8 @@ class Preprocessing:
 
     def open_image(self, image: Image, where: str) -> tuple[RegionSource, GridTrace]:
         """The same as a call, but of a large image only what is asked for is made, and it is never held."""
+        if self.tiles is not None:
+            return self._open_bag(image, where, self.tiles)
         if self.moments > 1 or self.frames is not None:
             return self(image, where)
         image = self._match_colours(image)
@@ -274,6 +283,14 @@ class Preprocessing:
         )
         trace = replace(trace, scales=_by_place(scales, places, len(self.channels)))
         return Streamed(image, read, tuple(scales), self.order, places, len(self.channels)), trace
+
+    def _open_bag(self, image: Image, where: str, tiles: Tiles) -> tuple[Bag, GridTrace]:
+        """The tiles of a slide's tissue, and the trace of a volume that they would be."""
+        stack = slide_tiles.stack_tissue(self._match_colours(image), where, tiles, self.tissue)
+        grid, every = Geometry.of_pixels(stack.shape[1:]), tuple(slice(0, size) for size in stack.shape[1:])
+        scales = self.colour_scales or ()
+        trace = GridTrace(grid, None, (0, 1, 2), (False,) * 3, every, grid.shape, ((0, 0),) * 3, grid.steps, walked=0)
+        return Bag(stack, scales, stack.places, stack.corners), trace
 
     def _level_for(self, image: Image, trace: GridTrace) -> tuple[Image, GridTrace]:
         """Of a slide the picture that its coarsest level is, of those as fine as the network's grid, and its trace."""

@@ -279,6 +279,10 @@ class ImageSteps(Protocol):
     def tissue(self) -> str:
         """How tissue is told on a slide, beside which nothing is predicted: "otsu", or "none"."""
 
+    @property
+    def tiles(self) -> Any:
+        """The tiles of which a slide becomes a bag; None where images stay whole."""
+
     def open_image(self, image: Image, where: str) -> tuple[RegionSource, Any]:
         """The same, where what the network sees may be made part by part."""
 

@@ -48,7 +48,7 @@ class SquarePreprocessing:
     modality: str = "unknown"
 
     channels, ndim, order_of_axes, unit, reduction = COLOUR, 2, (0, 1), MM, 1.0
-    slicewise, absent, tissue = True, (), "none"
+    slicewise, absent, tissue, tiles = True, (), "none", None
     spacing = frames = interval = cascade = None
     around, moments, marks = 0, 1, 0
 

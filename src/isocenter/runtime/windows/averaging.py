@@ -78,8 +78,9 @@ Average = Callable[..., Mapping[str, Array]]
 NO_MIRROR = "Predict with --no-mirror"
 # Axes of a picture.
 PICTURE = 2
-# Under this name a network may give pooled features beside its heads, (batch, features).
-POOLED = ":pooled"
+# Under this name a network may give pooled features beside its heads, (batch, features), and under the other one the
+# attention of each tile of a bag, (batch, tiles).
+POOLED, ATTENTION = ":pooled", ":attention"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,20 @@ class AveragedNetwork:
     each: Collection[str] = ()
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
-        outputs = [member(batch, *context) for member in self.members]
+        return self._mean([member(batch, *context) for member in self.members])
+
+    def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
+        """Features of tiles, of each network."""
+        return tuple(one for member in self.members for one in member.encoded(tiles))  # type: ignore[attr-defined]
+
+    def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
+        """The mean of what each network says of a bag by its own features, and of the attention of each tile."""
+        pairs = zip(self.members, features, strict=True)
+        outputs = [member.pooled([own], places) for member, own in pairs]  # type: ignore[attr-defined]
+        attention = np.average([one[ATTENTION] for one in outputs], axis=0, weights=self.shares)
+        return {**self._mean(outputs), ATTENTION: attention}
+
+    def _mean(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
         for output in outputs:  # a mean of probabilities hides an infinite logit
             check_finite(output)
         mean = self.average(outputs) if self.shares is None else self.average(outputs, self.shares)

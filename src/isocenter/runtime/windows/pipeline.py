@@ -14,9 +14,11 @@ import numpy as np
 from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
 from isocenter.runtime.preprocessing import coarse_mask
-from isocenter.runtime.preprocessing.coarse_mask import MASKS, CoarseMask, Outside
+from isocenter.runtime.preprocessing.coarse_mask import MASKS, NO_TISSUE, CoarseMask, Outside
+from isocenter.runtime.preprocessing.slide_tiles import Bag
 from isocenter.runtime.windows import averaging, object_following, slide
 from isocenter.runtime.windows.averaging import FiniteNetwork
+from isocenter.runtime.windows.bags import BaggedSlide
 from isocenter.runtime.windows.fixed_views import FixedViews
 from isocenter.runtime.windows.slide import Network, Progress, Skipping
 from isocenter.tasks import properties
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 Receiver = Callable[[Region, Mapping[str, Array]], None]
 # Why no model answers an image in which there is nothing to see.
 BLANK = "it is one value everywhere once it is normalised"
-NO_TISSUE = "no tissue is found on the slide"
 # Shares of a window that the next window covers too, tried in this order where the time is limited.
 OVERLAPS = (0.5, 0.375, 0.25, 0.125, 0.0)
 # Of the seconds that an image may take, the share after which it is known how long all of its windows will take.
@@ -252,6 +253,10 @@ class SlicedImage:
         return tuple(note for note in self.image.notes if STATED_SIDES in note)
 
 
+# An image as a network sees it: window by window, slice by slice, or as a bag of tiles.
+SeenImage = WindowedImage | SlicedImage | BaggedSlide
+
+
 def open_image(
     image: Image,
     where: str,
@@ -261,12 +266,14 @@ def open_image(
     network: Network,
     windows: WindowSettings,
     prompts: ImagePrompts | None = None,
-) -> WindowedImage:
+) -> WindowedImage | BaggedSlide:
     """The image as a network sees it; arguments as of `run_pipeline`."""
     if task.takes_prompts and prompts is None:
         raise UsageError("the model marks what is pointed at, and no prompt is given", where, "Give a box or a point")
     properties.refuse_unknown_sides(task, image.geometry, where)
     data, trace = preprocessing.open_image(image, where)
+    if isinstance(data, Bag):
+        return BaggedSlide(image, where, task, windows, data, network)
     tissue = coarse_mask.tissue_of(image) if preprocessing.tissue == "otsu" else None
     mask = tissue if tissue is not None or windows.skip is None else MASKS[windows.skip](image)
     skipping = None if mask is None else _skipping(mask, task, trace)
@@ -310,18 +317,17 @@ def run_pipeline(
     """
     opened = partial(open_image, where=where, task=task, preprocessing=preprocessing, network=network, windows=windows)
     by_slice = preprocessing.slicewise and image.geometry.is_volume
-    seen: WindowedImage | SlicedImage = (
-        SlicedImage(image, where, opened, prompts) if by_slice else opened(image, prompts=prompts)
-    )
+    seen: SeenImage = SlicedImage(image, where, opened, prompts) if by_slice else opened(image, prompts=prompts)
     seen = seen.in_time(region)
     done = WindowsDone(progress, seen.window_count(region), where, windows.at_most)
-    return decode_slabs(seen.slabs(region, done), task, [seen], receiver, region)
+    prediction = decode_slabs(seen.slabs(region, done), task, [seen], receiver, region)
+    return replace(prediction, tiles=seen.attended[0]) if isinstance(seen, BaggedSlide) else prediction
 
 
 def decode_slabs(
     slabs: Slabs,
     task: Task,
-    seen: Sequence[WindowedImage | SlicedImage],
+    seen: Sequence[SeenImage],
     receiver: Receiver | None,
     region: Region | None,
 ) -> Prediction:

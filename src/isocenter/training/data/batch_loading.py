@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.objectives.objective_terms import Positives
+from isocenter.runtime.preprocessing import slide_tiles
 from isocenter.training.data import target_kinds
 from isocenter.training.data.case_sampling import LastLosses, Sampling
 from isocenter.training.data.prepared_store import PreparedCase
@@ -51,7 +52,8 @@ class Batch:
     """images: (batch, channels, *patch); targets: as their kind has them; one generator each
 
     steps:   mean length of a voxel per axis, of the whole batch
-    context: (batch, entries) of covariates; None for a network that gets images only
+    context: (batch, entries) of covariates, or (batch, tiles, 2) places of the tiles of bags, whose images have 8 bits;
+             None for a network that gets images only
     cases:   which they are, of the whole batch, also where this is a part of it
     there:   (batch, channels) 1 for each that is to be seen, 0 for one that is not; None where all are
     marked:  whether the last channel of the images holds numbers of labels from a stage before
@@ -231,6 +233,9 @@ class Loader:
 
     def _sample(self, index: int, rng: np.random.Generator, *, centred: bool) -> _Sample:
         case = self.cases[index]
+        if case.places is not None:
+            drawn, places = slide_tiles.draw_tiles(case.image, case.places, self.patch[0], rng)
+            return drawn, np.asarray(case.target), rng, places, None, case.teacher_answer(())
         region = self._region(case, rng, centred)
         image, target = case.cut_region(region)
         present = self._there(case, rng)

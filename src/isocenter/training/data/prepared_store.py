@@ -30,6 +30,7 @@ from isocenter.runtime import Context, Preprocessing, record_files
 from isocenter.runtime.cascade import LabelSource
 from isocenter.runtime.parallel import map_cases
 from isocenter.runtime.preprocessing.protocol import GridTrace, RegionSource
+from isocenter.runtime.preprocessing.slide_tiles import Bag, TileStack
 from isocenter.tasks import properties, task_settings
 from isocenter.training.data import target_kinds
 from isocenter.training.data.target_kinds import KINDS, TargetKind
@@ -40,14 +41,15 @@ from isocenter.values.voxel_images import FRAME_FILES
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
+    from isocenter.transforms.intensity import ChannelScale
 
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
-LAYOUT = 11
+LAYOUT = 12
 # Voxels of a volume's chunk along each axis, and of the image that are worked on at a time.
 CHUNK, BRICK_VOXELS = 64, 2**25
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
-TARGET, KIND, POSITIONS, LOST = "target", "kind", "positions", "lost"
+TARGET, KIND, POSITIONS, LOST, PLACES = "target", "kind", "positions", "lost", "places"
 MARKED = "marked.b2nd"
 TAUGHT, TAUGHT_MAPS = "taught", "taught.b2nd"
 Progress = Callable[[int, int], None]
@@ -129,6 +131,7 @@ class PreparedCase:
     lost:       the names of those that have voxels on the image's grid and none on the network's
     texts:      of the case; the store keeps no word of them
     columns:    (entries,) covariates that an objective reads and the network does not get
+    places:     (tiles, 2) of the tiles of a bag, whose image has 8 bits; None of other images
     """
 
     id: str
@@ -148,6 +151,7 @@ class PreparedCase:
     texts: CaseTexts | None = None
     place: int = 0
     columns: NDArray[np.float32] | None = None
+    places: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -167,7 +171,7 @@ class PreparedCase:
         """Bytes that its arrays take in memory."""
         arrays: list[Any] = [*self.positions, *(array for _, array in self.kind.to_arrays(self.target).values())]
         arrays += [one for one in (self.marked, self.taught) if one is not None]
-        return int(np.prod(self.image.shape)) * 4 + sum(
+        return int(np.prod(self.image.shape)) * (4 if self.places is None else 1) + sum(
             int(np.prod(array.shape)) * array.dtype.itemsize for array in arrays
         )
 
@@ -179,6 +183,10 @@ class PreparedCase:
         positions = tuple(np.asarray(one) for one in self.positions)
         target = self.kind.from_arrays(arrays)
         return replace(self, image=self.image[...], target=target, positions=positions, marked=marked, taught=taught)
+
+    def bag(self, scales: Sequence[ChannelScale]) -> Bag | None:
+        """All of its tiles as the network sees them, by the scale of each channel; None of other images."""
+        return None if self.places is None else Bag(self.image, scales, self.places)
 
     def cut_region(self, region: Region) -> tuple[NDArray[np.float32], Any]:
         """Image, as the network sees it, and target of a region; a vector target is the whole case's."""
@@ -327,7 +335,7 @@ def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, before: E
     target = NO_TARGET if task is None else task.target(case)
     kind = KINDS[type(None)] if task is None else target_kinds.target_kind(target.head)
     data = kind.prepare(target, preprocessing, trace)
-    _pack(image, trace, folder / "image.b2nd")
+    _pack(image.stack if isinstance(image, Bag) else image, trace, folder / "image.b2nd")
     packed: dict[str, Any] = {}
     for name, (large, array) in kind.to_arrays(data).items():
         if large:
@@ -340,6 +348,8 @@ def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, before: E
     for structure, positions in kind.positions(target, data, trace.padded_shape).items():
         facts[_fact_name(str(structure), POSITIONS)] = positions
     facts |= {_fact_name(part, KIND): np.array(name) for part, name in target_kinds.kind_names(kind).items()}
+    if isinstance(image, Bag):
+        facts[PLACES] = image.places
     if preprocessing.absent:
         facts["there"] = np.array(preprocessing.present(images, case.id))
     if before.marked is not None:
@@ -361,7 +371,9 @@ def _pack(source: Array | RegionSource, trace: GridTrace | None, path: Path) -> 
     # Fast to read is what counts: it is written once and read every epoch.
     settings: dict[str, Any] = {"cparams": {"codec": blosc2.Codec.LZ4, "clevel": 1, "nthreads": 1}}
     axes = 0 if trace is None else len(trace.shape)
-    if axes > 2:  # a patch then meets few chunks, whichever way it is long
+    if isinstance(source, TileStack):  # tiles are drawn one by one
+        settings["chunks"] = (source.shape[0], 1, source.size, source.size)
+    elif axes > 2:  # a patch then meets few chunks, whichever way it is long
         settings["chunks"] = (*(1,) * (len(source.shape) - axes), *(min(CHUNK, n) for n in source.shape[-axes:]))
         settings["blocks"] = tuple(min(CHUNK // 2, n) for n in settings["chunks"])
     try:
@@ -412,7 +424,7 @@ def _open(folder: Path, case: str) -> PreparedCase:
     steps = tuple(facts["steps"].tolist())
     taught: Any = _unpack(folder / TAUGHT_MAPS) if (folder / TAUGHT_MAPS).is_file() else facts.get(TAUGHT)
     record: dict[str, Any] = {"marked": marked, "taught": taught, "there": facts.get("there"), "structures": structures}
-    record[LOST] = tuple(facts[LOST].tolist())
+    record[LOST], record[PLACES] = tuple(facts[LOST].tolist()), facts.get(PLACES)
     return PreparedCase(case, image, kind.from_arrays(arrays), positions, steps, kind, **record)
 
 

@@ -25,6 +25,7 @@ from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.data.target_kinds import DrawnMovement
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.step.computation import Compute
+from isocenter.transforms import random_draws
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_following import NumberMap
 from isocenter.transforms.synthesis import LabelPainter
@@ -58,6 +59,8 @@ def augment_batch(
 ) -> SeenBatch:
     """A batch augmented on the device, by the plan if nothing else is given; each rank has its part of a batch."""
     augmentation, kind = augmentation or settings.augmentation, batch.kind
+    if settings.preprocessing.tiles is not None:
+        return _augment_bags(batch, settings, device, augmentation)
     images, targets = (tensors_on_device(array, device) for array in (batch.images, batch.targets))
     images_drawn, taught, answers = _draw_movement(settings.task, batch), None, None
     if batch.taught is not None:
@@ -92,6 +95,27 @@ def augment_batch(
     columns = None if batch.columns is None else tensors_on_device(batch.columns, device)
     texts, places = batch.texts, batch.places
     return SeenBatch(images, targets, tuple(context), partner, share, batch.cases, taught, texts, places, columns)
+
+
+def _augment_bags(batch: Batch, settings: PlanSettings, device: Any, augmentation: Augmentation) -> SeenBatch:
+    """A batch of bags of 8 bits, normalised, each of whose tiles is changed by itself."""
+    images, targets, places = (tensors_on_device(one, device) for one in (batch.images, batch.targets, batch.context))
+    tiles, scales = images.transpose(1, 2).flatten(0, 1).float(), settings.preprocessing.colour_scales or ()
+    for channel, scale in enumerate(scales):
+        for offset, divisor in scale.steps:
+            tiles[:, channel] = (tiles[:, channel] - offset) / divisor
+    keys = [int(rng.integers(2**63)) for rng in batch.generators]
+    tiles, _, _ = augmentation.augment_with_target(
+        tiles,
+        None,
+        [random_draws.child_generator(key, number) for key in keys for number in range(images.shape[2])],
+        batch.steps[1:],
+        mirrored=settings.task.channels_when_mirrored,
+        scales=scales,
+    )
+    taught, columns = (None if one is None else tensors_on_device(one, device) for one in (batch.taught, batch.columns))
+    bags = tiles.unflatten(0, (len(images), -1)).transpose(1, 2)
+    return SeenBatch(bags, targets, (places,), None, 1.0, batch.cases, taught, batch.texts, batch.places, columns)
 
 
 def _label_painter(settings: PlanSettings, batch: Batch) -> LabelPainter | None:
