@@ -69,7 +69,7 @@ def make_plan(
         "task": inputs.settings,
         "split": _split_section(split, wishes),
         "preprocessing": prepared,
-        **({} if fits.grid.tiles is None else {"tiles": grid_rules.tile_decisions(fingerprint, fits.grid.tiles)}),
+        **grid_rules.tile_sections(fingerprint, fits.grid),
         "network": _network(inputs, fits),
         "training": _training(inputs, fits),
         "augmentation": varied,

@@ -18,12 +18,14 @@ from isocenter.report.display import PALETTE
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.tasks import Task
 from isocenter.values import Finding, Floats, Image, Prediction, voxel_images
+from isocenter.values.prediction import AttendedTiles
 
 CELLS, DRAWN = "cells", ".geojson"
 UM2 = 1e6  # in a mm²
 # Pixels along the longer side of a slide in a picture, at the least.
 SHOWN = 1024
 COLUMNS = ("x", "y", "label", "score", "area_um2")
+ATTENTION, TILES = "attention", ("x0", "y0", "x1", "y1", "attention")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,9 @@ def _areas(prediction: Prediction, side: float) -> dict[str, float]:
 
 
 def write_slide_files(prediction: Prediction, task: Task, image: Image, folder: Path, name: str) -> list[Path]:
-    """`<case>_cells.csv` and `<case>.geojson` of a result with cells; nothing of any other."""
+    """`<case>_cells.csv` and `<case>.geojson` of a result with cells, `<case>_attention.csv` of a bag of tiles."""
+    if prediction.tiles is not None:
+        return [_write_attention(prediction.tiles, folder / f"{name}_{ATTENTION}.csv")]
     if (cells := cells_of(prediction, task)) is None:
         return []
     table, drawn = folder / f"{name}_{CELLS}.csv", folder / f"{name}{DRAWN}"
@@ -129,6 +133,15 @@ def write_slide_files(prediction: Prediction, task: Task, image: Image, folder: 
         features = [_feature(box, label, score, colours[label]) for box, label, score in _rows(cells)]
         json.dump({"type": "FeatureCollection", "features": features}, file)
     return [table, drawn]
+
+
+def _write_attention(tiles: AttendedTiles, path: Path) -> Path:
+    """A row a tile: its corners in pixels of the finest level, those behind the last, and its share in the answer."""
+    with path.open("x", newline="", encoding="utf-8") as file:
+        writer = CsvWriter(file, TILES)
+        for (top, left, bottom, right), share in zip(tiles.corners.tolist(), tiles.attention.tolist(), strict=True):
+            writer.add([left, top, right, bottom, f"{share:.6g}"])
+    return path
 
 
 def shown_coarsely(prediction: Prediction, image: Image) -> tuple[Prediction, Image]:

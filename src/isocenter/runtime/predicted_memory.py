@@ -22,6 +22,7 @@ from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
 from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.runtime.uncertainty.uncertainty_methods import NOTHING
 from isocenter.runtime.windows import averaging
+from isocenter.runtime.windows.bags import TOGETHER
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import properties, task_catalogue
 from isocenter.values import Head, Image, Region
@@ -110,6 +111,9 @@ def _expect(model: Model, image: Image, batch: int, region: Region | None) -> Ex
     patch, in_parts = model.inference.patch, model.preprocessing.held_parts(image.geometry)
     spatial = proportion.prepared_shape(model.preprocessing, image.geometry, patch, in_parts.shape)
     channels = int(model.networks.architecture["channels"])
+    if (tiles := model.preprocessing.tiles) is not None:  # read and encoded a few at a time
+        held = CACHED_BYTES + READ_COPIES * TOGETHER * channels * tiles.size**2
+        return ExpectedMemory(held, _network(model, batch), 0, 0)
     source = math.prod(image.shape)
     dense = properties.dense_channels(model.task)
     dense += 2 if dense and model.uncertainty is not NOTHING else 0  # the uncertainty within views and between them

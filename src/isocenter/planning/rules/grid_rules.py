@@ -189,7 +189,7 @@ def planned_grid(
 
 
 def bag_grid(fingerprint: Fingerprint, tiles: Tiles) -> Grid:
-    """Bags of tiles: volumes whose first axis has no neighbours. DatasetError where a slide states no size of pixels."""
+    """Bags of tiles: volumes whose first axis has no neighbours. DatasetError for slides that state no size."""
     if unknown := [case.id for case in fingerprint.cases if not case.physical]:
         problem = f"{errors.list_phrase(unknown)} of {len(fingerprint)} slides state no size of their pixels"
         raise DatasetError(problem, "tiles.mm", "Give it with --mm-per-pixel, or leave these out")
@@ -199,16 +199,19 @@ def bag_grid(fingerprint: Fingerprint, tiles: Tiles) -> Grid:
     return Grid(spacing, shape, tiles.shape, [[1, 1, 1]], extent, whole=True, tiles=tiles)
 
 
-def tile_decisions(fingerprint: Fingerprint, tiles: Tiles) -> dict[str, Decision]:
-    """The section "tiles"."""
+def tile_sections(fingerprint: Fingerprint, grid: Grid) -> dict[str, dict[str, Decision]]:
+    """The section "tiles", of bags alone."""
+    if (tiles := grid.tiles) is None:
+        return {}
     coarser = sum(max(case.steps) > tiles.mm for case in fingerprint.cases)
     longer = f"; those of {coarser} of {len(fingerprint)} training slides are longer, and stay so" if coarser else ""
     fewer = "" if tiles.count == Tiles.count else f", less than {Tiles.count}, for which there is too little memory"
-    return {
+    decisions = {
         "size": Decision(tiles.size, "a tile then shows some hundred cells with what is around them"),
         "mm": Decision(tiles.mm, f"cells and their nuclei are told at this size of a pixel{longer}"),
         "count": Decision(tiles.count, f"other ones are drawn each time, so that all of a slide is seen{fewer}", ILSE),
     }
+    return {"tiles": decisions}
 
 
 def check_whole_structures(settings: PlanSettings, fingerprint: Fingerprint, grid: Grid) -> None:

@@ -136,9 +136,7 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
     if dense:
         return Decision(chosen, f"few {what} a step leave time for many steps", NNUNET)
     if grid.tiles is not None:
-        return Decision(
-            chosen, "the tiles of one slide are alike, so that several slides teach a step", grid_rules.ILSE
-        )
+        return Decision(chosen, "the tiles of one slide are alike: several slides teach a step", grid_rules.ILSE)
     if grid.dense and usual == DENSE_VOLUMES:
         return Decision(chosen, "each volume teaches at every voxel, and few a step leave time for many steps")
     because = f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64"

@@ -249,8 +249,7 @@ def _check_bags(settings: PlanSettings) -> None:
     if chosen.tiles is None:
         return
     if not factory.family_of(name).pools:
-        pooling = [one for one in factory.family_names() if factory.family_of(one).pools]
-        remedy = f"Choose {' or '.join(pooling)}"
+        remedy = "Leave it to the plan, or choose mil_attention, mil_top or slide_windows"
         raise PlanError(f"{name} sees no bags, and each slide is one of tiles", "network.name", remedy)
     if settings.training.patch != chosen.tiles.shape:
         problem = f"{settings.training.patch} is not the {chosen.tiles.shape} of the section tiles"
@@ -259,7 +258,7 @@ def _check_bags(settings: PlanSettings) -> None:
         problem = "the tiles of slides have colours of 8 bits, which one range brings to 0 to 1"
         raise PlanError(problem, "preprocessing.normalisation", "Plan again, and leave it as it is")
     needs = objective_catalogue.joint_needs(settings.terms.values())
-    if settings.objectives.image_paths or needs.second or needs.views or not needs.labels:
+    if settings.objectives.image_paths or needs.second or not needs.labels:
         raise PlanError("bags of tiles have no second view", "objectives.terms", "Give supervised")
     for mixed in ("mixup", "cutmix", "style"):
         if getattr(settings.augmentation, mixed):

@@ -44,10 +44,10 @@ def pool_bag(
     """{head: (1, numbers)} and (1, tiles) attention of a bag. which: of its tiles, at least one; None for all"""
     chosen, passed = range(len(bag.places)) if which is None else which, list[tuple[Array, ...]]()
     for start in range(0, len(chosen), TOGETHER):
-        together = chosen[start : start + TOGETHER]
-        passed.append(network.encoded(bag.tile_batch(together)))
+        batch = chosen[start : start + TOGETHER]
+        passed.append(network.encoded(bag.tile_batch(batch)))
         if progress is not None:
-            progress(start + len(together), len(chosen))
+            progress(start + len(batch), len(chosen))
     features = [np.concatenate(one)[None] for one in zip(*passed, strict=True)]
     return network.pooled(features, bag.places[list(chosen)][None])
 

@@ -1,0 +1,110 @@
+"""Bags of tiles in training: a plan for slides, tiles each changed by itself, and a model of a few steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import drawn_slides
+import isocenter
+from fingerprints import DRAWN, LAPTOP, cohort, facts
+from isocenter.errors import DatasetError, PlanError
+from isocenter.planning import plan_changes, plan_checks, planner
+from isocenter.planning.plan_inputs import Wishes
+from isocenter.training.data.batch_loading import Batch
+from isocenter.training.step import batch_loss
+from isocenter.transforms import COLOUR
+from isocenter.values import Decision, Fingerprint, Plan
+
+BYTES = {"min": 0.0, "low": 5.0, "median": 120.0, "high": 250.0, "max": 255.0, "mean": 120.0, "deviation": 40.0}
+
+
+def plan_of_slides(**given) -> Plan:
+    slides = tuple(
+        replace(
+            facts(
+                (8192, 8192), given.get("steps", (0.0005,) * 2), name=f"c{n}", channels=COLOUR, modality="SM",
+                intensity=BYTES, references={"class": "ab"[n % 2]}, physical=given.get("physical", True),
+            ),
+            is_slide=True,
+        )
+        for n in range(16)
+    )  # fmt: skip
+    wishes = Wishes(Decision("cpu", "for a test"), minutes=10.0)
+    return planner.make_plan(cohort(slides), Fingerprint(slides), DRAWN, LAPTOP, wishes)
+
+
+def test_slides_with_one_label_become_bags_of_tiles_that_attention_pools():
+    plan = plan_of_slides()
+    assert plan["network.name"] == "mil_attention"
+    assert (plan["tiles.size"], plan["tiles.mm"], plan["tiles.count"]) == (256, 0.0005, 64)
+    assert plan["training.patch"] == plan["inference.patch"] == [64, 256, 256]
+    assert plan["training.batch"] > 1
+    assert plan["augmentation.stain"] > 0
+    assert plan_checks.checked_settings(plan).preprocessing.tiles.shape == (64, 256, 256)
+
+
+def test_tiles_set_by_hand_decide_the_shape_of_a_bag():
+    plan = plan_changes.with_settings(plan_of_slides(), {"tiles.count": 8, "tiles.size": 128})
+    assert plan["training.patch"] == [8, 128, 128]
+    plan_checks.checked_settings(plan)
+
+
+def test_a_network_of_pictures_is_refused_for_bags():
+    with pytest.raises(PlanError, match="resnet sees no bags"):
+        plan_checks.checked_settings(plan_of_slides().with_decision("network.name", Decision("resnet", "by hand")))
+
+
+def test_slides_of_unknown_pixels_have_no_plan():
+    with pytest.raises(DatasetError, match=r"no size of their pixels.*--mm-per-pixel"):
+        plan_of_slides(physical=False)
+
+
+def test_each_tile_of_a_bag_is_turned_by_itself_and_has_the_scale_of_the_plan():
+    plan = plan_changes.with_settings(plan_of_slides(), {"augmentation.stain": 0.0})
+    settings = plan_checks.checked_settings(plan)
+    tile = np.random.default_rng(0).integers(0, 256, (3, 1, 32, 32), dtype=np.uint8)
+    images = np.repeat(np.repeat(tile, 40, axis=1)[None], 2, axis=0)
+    places, generators = np.zeros((2, 40, 2), np.int64), tuple(np.random.default_rng(n) for n in range(2))
+    batch = Batch(images, np.zeros(2, np.int64), generators, (1.0,) * 3, context=places)
+    seen = batch_loss.augment_batch(batch, settings, "cpu")
+    assert seen.images.shape == images.shape
+    turned = seen.images.transpose(1, 2).flatten(0, 1)
+    assert len({one.numpy().tobytes() for one in turned}) == 8
+    sums = torch.from_numpy(tile[:, 0] / 255.0).float().sum(dim=(1, 2))
+    torch.testing.assert_close(turned.sum(dim=(2, 3)), sums.expand(80, -1), rtol=1e-5, atol=1e-2)
+
+
+def write_slides(folder: Path) -> Path:
+    """Twelve slides of four tiles in two class folders: in those with marks one tile has a brown spot."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        laid = {}
+        for place in rng.permutation(16)[:4].tolist():
+            tile = np.array([170, 90, 160]) + rng.integers(-40, 40, (64, 64, 1))
+            laid[divmod(place, 4)[0] * 64, divmod(place, 4)[1] * 64] = tile.astype(np.uint8)
+        if number % 2:
+            next(iter(laid.values()))[10:40, 10:40] = (140, 80, 20)
+        place = folder / ("marked" if number % 2 else "plain")
+        place.mkdir(parents=True, exist_ok=True)
+        painted = drawn_slides.paint(256, laid, noise=6)
+        drawn_slides.write_tiff(place / f"s{number}.tif", drawn_slides.levels_of(painted, 2), tile=64)
+    return folder
+
+
+def test_class_folders_of_slides_become_a_model_whose_attention_finds_the_marked_tile(tmp_path):
+    data = write_slides(tmp_path / "slides")
+    (data / "plain" / "cut.tif").write_bytes((data / "plain" / "s0.tif").read_bytes()[:9000])
+    chosen = {
+        "tiles.size": 64, "tiles.count": 3, "training.steps": 12, "training.validations": 1,
+        "network.size": {"encoder": ["colour"]}, "training.learning_rate": 0.02,
+    }  # fmt: skip
+    run = isocenter.train(data, out=tmp_path / "run", device="cpu", assignments=chosen)
+    model = isocenter.load(run.out)
+    prediction = model.predict(data / "marked" / "s1.tif")
+    assert prediction.tiles.attention.shape == (4,)
+    assert prediction.probabilities["marked"] > model.predict(data / "plain" / "s0.tif").probabilities["marked"]
