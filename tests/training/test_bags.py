@@ -30,7 +30,7 @@ def plan_of_slides(**given) -> Plan:
                 (8192, 8192), given.get("steps", (0.0005,) * 2), name=f"c{n}", channels=COLOUR, modality="SM",
                 intensity=BYTES, references={"class": "ab"[n % 2]}, physical=given.get("physical", True),
             ),
-            is_slide=True,
+            tissue=0.2,
         )
         for n in range(16)
     )  # fmt: skip
@@ -98,12 +98,19 @@ def write_slides(folder: Path) -> Path:
 
 def test_class_folders_of_slides_become_a_model_whose_attention_finds_the_marked_tile(tmp_path):
     data = write_slides(tmp_path / "slides")
+    bare = drawn_slides.paint(256, {}, noise=6)
+    drawn_slides.write_tiff(data / "plain" / "bare.tif", drawn_slides.levels_of(bare, 2), tile=64)
     (data / "plain" / "cut.tif").write_bytes((data / "plain" / "s0.tif").read_bytes()[:9000])
     chosen = {
         "tiles.size": 64, "tiles.count": 3, "training.steps": 12, "training.validations": 1,
         "network.size": {"encoder": ["colour"]}, "training.learning_rate": 0.02,
     }  # fmt: skip
     run = isocenter.train(data, out=tmp_path / "run", device="cpu", assignments=chosen)
+    trained = (run.out / "split.csv").read_text(encoding="utf-8")
+    assert "s0" in trained
+    assert "bare" not in trained
+    assert "cut" not in trained
+    assert "tiles" in run.report.read_text(encoding="utf-8")
     model = isocenter.load(run.out)
     prediction = model.predict(data / "marked" / "s1.tif")
     assert prediction.tiles.attention.shape == (4,)

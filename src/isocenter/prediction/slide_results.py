@@ -14,10 +14,12 @@ import numpy as np
 from isocenter.evaluation.positive_percent import POSITIVE_PERCENT
 from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.lazy import ndimage
+from isocenter.report import Figure
 from isocenter.report.display import PALETTE
+from isocenter.report.figures import sheets
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.tasks import Task
-from isocenter.values import Finding, Floats, Image, Prediction, voxel_images
+from isocenter.values import Finding, Floats, Geometry, Image, Prediction, voxel_images
 from isocenter.values.prediction import AttendedTiles
 
 CELLS, DRAWN = "cells", ".geojson"
@@ -26,6 +28,8 @@ UM2 = 1e6  # in a mm²
 SHOWN = 1024
 COLUMNS = ("x", "y", "label", "score", "area_um2")
 ATTENTION, TILES = "attention", ("x0", "y0", "x1", "y1", "attention")
+# Tiles that counted most, in a picture.
+ATTENDED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +146,20 @@ def _write_attention(tiles: AttendedTiles, path: Path) -> Path:
         for (top, left, bottom, right), share in zip(tiles.corners.tolist(), tiles.attention.tolist(), strict=True):
             writer.add([left, top, right, bottom, f"{share:.6g}"])
     return path
+
+
+def attended_figures(prediction: Prediction, image: Image, name: str) -> list[Figure]:
+    """One picture of the tiles that counted most in the answer for a slide; none of a result without tiles."""
+    if (tiles := prediction.tiles) is None:
+        return []
+    shown = dict[str, Image]()
+    for number in np.argsort(-tiles.attention, kind="stable")[:ATTENDED].tolist():
+        top, left, bottom, right = tiles.corners[number].tolist()
+        pixels = np.asarray(image.pixels[(slice(None), slice(top, bottom), slice(left, right))])
+        tile = Image(pixels, Geometry.of_pixels(pixels.shape[1:]), channels=image.channels)
+        shown[f"{tiles.attention[number]:.3f} at {left}, {top}"] = tile
+    caption = f"Of {len(tiles.attention)} tiles of tissue those of most attention, with its share and the corner (x, y)"
+    return [sheets.contact_sheet(shown, f"{name}: tiles", caption=caption, columns=ATTENDED // 2)]
 
 
 def shown_coarsely(prediction: Prediction, image: Image) -> tuple[Prediction, Image]:

@@ -252,7 +252,9 @@ def _measured_as_given(case: Case) -> Measured:
         facts = _facts_of(case, image, channels, measures)
         if given_image.is_slide:  # its grid is that of its finest level
             grid = given_image.geometry
-            facts = replace(facts, shape=grid.shape, steps=grid.steps, content_shape=grid.shape, is_slide=True)
+            mask = coarse_mask.tissue_of(given_image)
+            facts = replace(facts, tissue=1.0 if mask is None else mask.shown)
+            facts = replace(facts, shape=grid.shape, steps=grid.steps, content_shape=grid.shape)
         return (replace(facts, **_air(image, masks)), look_of_case), problems
     except MemoryShortageError:  # it is tried again by itself
         raise

@@ -47,6 +47,7 @@ from isocenter.reading.dataset_reading import Data
 from isocenter.runs import initial_weights
 from isocenter.runs.initial_weights import WeightSource
 from isocenter.runtime import hardware, proportion
+from isocenter.runtime.preprocessing.coarse_mask import NO_TISSUE
 from isocenter.runtime.proportion import MOST_TIMES, UNLIKE_SPACING, Looking
 from isocenter.tasks import task_catalogue
 from isocenter.values import BY_HAND, CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem
@@ -172,6 +173,7 @@ def plan_from_request(data: Data, request: PlanRequest) -> PlannedTraining:
     plan_made, left_out = plan_examined(request, examination, numbered, chosen, machine), list[Problem]()
     for _ in range(MOST_PLANS):  # without such cases the grid, and with it their windows, may be another
         large = [] if request.reading.allow_large else oversized_case_errors(plan_made, examination.fingerprint)
+        large += bare_slide_errors(plan_made.plan, examination.fingerprint)
         if {one.cases for one in large} == {one.cases for one in left_out}:
             break
         left_out = large
@@ -288,6 +290,15 @@ def oversized_case_errors(planned_run: PlannedTraining, every: Fingerprint) -> l
         large |= proportion.disproportionate_cases(looking, grids, plan_result.training_ids(parts))
     usual = Fingerprint(tuple(one for one in facts.values() if one.id not in large))
     return [_too_large(facts[name], windows, usual) for name, windows in large.items()]
+
+
+def bare_slide_errors(plan: Plan, every: Fingerprint) -> list[Problem]:
+    """An error for each slide that has no tile of tissue, where slides become bags of such."""
+    if "tiles" not in plan.sections or plan["preprocessing.tissue"] == "none":
+        return []
+    bare = [one.id for one in every.cases if one.tissue == 0]
+    remedy = "Look at it; --set preprocessing.tissue=none takes all of it"
+    return [Problem("error", f"{name}: {NO_TISSUE}", (name,), "a bag has none", remedy) for name in bare]
 
 
 def _grid(facts: CaseFacts) -> Geometry:

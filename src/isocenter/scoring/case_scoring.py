@@ -23,7 +23,7 @@ from isocenter.evaluation.case_tables import COVARIATE, FOLD
 from isocenter.evaluation.fairness import shift_tests
 from isocenter.files.storage import atomic, csv_text
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import predictors, withholding
+from isocenter.prediction import predictors, slide_results, withholding
 from isocenter.prediction.predictors import ClusterPredictor
 from isocenter.quality import covariate_checks, image_descriptors, references
 from isocenter.report import Figure, Section, progress_tracking, slice_viewer
@@ -381,7 +381,13 @@ def _case_views(
     for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
         case = cases[case_id]
         prediction = predictions[case_id] if case_id in predictions else model.predict(case)
-        shown.append((word, case_id, model.task.figures(prediction, case), viewer_page(case, prediction, model.task)))
+        slides = {name: image for name, image in case.images.items() if image.is_slide}
+        tiles = [one for image in slides.values() for one in slide_results.attended_figures(prediction, image, case_id)]
+        for name, image in slides.items():  # of which no step holds all pixels
+            prediction, coarse = slide_results.shown_coarsely(prediction, image)
+            case = replace(case, images={name: coarse})
+        figures = [*model.task.figures(prediction, case), *tiles]
+        shown.append((word, case_id, figures, viewer_page(case, prediction, model.task)))
     return shown
 
 

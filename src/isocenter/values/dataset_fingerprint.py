@@ -48,7 +48,7 @@ class CaseFacts:
     lasts:        s from the first frame to the last; None where that is not known
     air:          share of the image that lies beside a body, with a margin; 0 where no body is told apart
     marks_air:    whether a mask marks something there
-    is_slide:     whether it is a slide in levels; what is measured of its intensities is that of a coarse one
+    tissue:       of a slide in levels, the share of it that is dyed, 1 where no colours tell; None of any other image
     """
 
     id: str
@@ -73,7 +73,7 @@ class CaseFacts:
     lasts: float | None = None
     air: float = 0.0
     marks_air: bool = False
-    is_slide: bool = False
+    tissue: float | None = None
 
     @property
     def content(self) -> float:
@@ -97,7 +97,7 @@ class Fingerprint:
     @property
     def is_of_slides(self) -> bool:
         """Whether all cases are slides."""
-        return bool(self.cases) and all(case.is_slide for case in self.cases)
+        return bool(self.cases) and all(case.tissue is not None for case in self.cases)
 
     @property
     def unit(self) -> str:

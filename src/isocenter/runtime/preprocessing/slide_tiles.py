@@ -151,7 +151,7 @@ class Bag:
 
 
 def stack_tissue(image: Image, where: str, tiles: Tiles, tissue: str = "otsu") -> TileStack:
-    """The tiles of a slide of which a tenth is tissue at least; of `tissue` "none" all.
+    """The tiles of a slide of which a tenth is tissue at least, else those with most; of `tissue` "none" all.
 
     Raises DatasetError for what is no slide in colours of 8 bits, and for one without tissue; GeometryError where the
     file states no size of its pixels.
@@ -164,7 +164,8 @@ def stack_tissue(image: Image, where: str, tiles: Tiles, tissue: str = "otsu") -
     shape = np.asarray(image.geometry.shape)
     mask = coarse_mask.tissue_of(image, margin=0.0) if tissue == "otsu" else None
     grid = np.ceil(shape / steps - ROUNDING).astype(int).clip(1)
-    places = np.argwhere(np.ones(grid, bool) if mask is None else mask.tile_shares(steps, grid) >= TISSUE)
+    shares = np.ones(grid) if mask is None else mask.tile_shares(steps, grid)
+    places = np.argwhere((shares > 0) & (shares >= min(TISSUE, shares.max())))
     if not len(places):
         raise DatasetError(coarse_mask.NO_TISSUE, where, "Look at it; --set preprocessing.tissue=none takes all of it")
     return TileStack(image, places, (float(steps[0]), float(steps[1])), tiles.size)
