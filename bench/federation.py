@@ -37,7 +37,6 @@ from isocenter.evaluation import intervals
 from isocenter.federation.aggregation import VARIANCE
 from isocenter.federation.exchanges import SiteMessage
 from isocenter.federation.site import AVERAGED, Site
-from isocenter.verbs import federate as federate_verb
 
 SOURCE = ROOT.parent / "shared" / "data" / "hippocampus"
 SIZES, TESTED, LABELS = {"a": 60, "b": 30, "c": 15, "d": 10, "e": 5}, 16, "1=anterior,2=posterior"
@@ -119,7 +118,7 @@ def over_classes(given: Any) -> Routes:
 
     def together(name: str, method: str, kind: type[Site] = Site) -> dict[str, Any]:
         asked = {"federation.method": method}
-        with mock.patch.object(federate_verb, "Site", kind):
+        with mock.patch("isocenter.verbs.federate.Site", kind):
             job = isocenter.federate(sites, out=given.out / name, rounds=ROUNDS, assignments=asked, **usual).out
         return classified(job, given.out, name)
 
@@ -129,6 +128,7 @@ def over_classes(given: Any) -> Routes:
         "median": partial(together, "median", "median"),
         "poisoned site c, median": partial(together, "median-poisoned", "median", TurnedSite),
         "poisoned site c, fedavg": partial(together, "fedavg-poisoned", FEDAVG, TurnedSite),
+        "membership": lambda: attacked(given.out, sites),
     }
 
 
@@ -217,6 +217,23 @@ def classified(run: Path, out: Path, name: str) -> dict[str, Any]:
         row |= {"less fedavg": apart_from(place, out / f"{FEDAVG}.scored")}
     if name == "median-poisoned" and (out / "median.scored").is_dir():
         row |= {"less clean median": apart_from(place, out / "median.scored")}
+    return row
+
+
+def attacked(out: Path, sites: Mapping[str, Path]) -> dict[str, Any]:
+    """How well losses tell the pictures of site a, which trained, from test pictures: of fedavg and of pooled."""
+    archive, test = out / "pictures" / "pneumoniamnist_attack.npz", np.load(PICTURES)
+    own, parts = np.load(sites["a"]), ("images", "labels")
+    np.savez(archive, **own, **{f"test_{part}": test[f"test_{part}"] for part in parts})
+    row = {}
+    for name in (FEDAVG, "pooled"):
+        private = {"private": out / f"{name}.sites" / "a"} if name == FEDAVG else {}
+        place = out / f"{name}.attacked"
+        told = isocenter.evaluate(
+            out / name, archive, membership=True, out=place, overwrite=True, threads=1, device="cpu", **private
+        )
+        figures = {one.metric: one.estimate for one in told.rows if one.metric.startswith("membership_")}
+        row |= {f"{metric} of {name}": str(value) for metric, value in figures.items()}
     return row
 
 
