@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import nibabel
 import numpy as np
@@ -121,6 +122,31 @@ def test_what_leads_out_or_fits_no_form_is_refused_and_starts_nothing(client, pa
     assert answer.status_code in codes
     assert "root:" not in answer.text
     assert page.desk.workspace.list_jobs()[0] == []
+
+
+WAYS_OUT = ["/etc/passwd", "../../etc/passwd", "link/passwd", "data/../../../etc/shadow", "~root/.ssh", "//etc//hosts"]
+WAYS_OUT += ["/proc/self/environ", "file:///etc/passwd", "a\0b", "x" * 5000, "<script>alert(1)</script>", "../" * 99]
+WAYS_OUT += ["/dev/zero", "..\\..\\etc", "%2e%2e/%2e%2e", "$(id)", "-", "--overwrite"]
+
+
+def test_two_hundred_hostile_calls_are_refused_and_the_page_still_answers(client, page):
+    (page.desk.workspace.folder / "link").symlink_to("/etc")
+    calls = [("PUT", f"/api/files/.{number}", None) for number in range(5)]
+    for way in WAYS_OUT:
+        quoted, key = quote(way, safe=""), key_of(way, way)
+        calls += [("GET", f"/api/{one}={quoted}", None) for one in ("table?path", "thumbnail?path", "folders?below")]
+        calls += [("GET", f"/api/series/{key}/grid", None), ("GET", f"/api/studies/{key}/reading", None)]
+        calls += [("POST", f"/api/jobs/{name}", {"data": way, "overwrite": True}) for name in ("check", "train")]
+        calls += [("POST", "/api/plan", {"data": way}), ("POST", f"/api/stop/{quoted}", None)]
+        calls += [("POST", "/api/table", {"path": f"{way}/dataset.csv", "head": [], "rows": []})]
+        calls += [("PUT", f"/api/jobs/{key}/correction", {"strokes": [{"stroke": way}]}), ("GET", f"/{quoted}", None)]
+    answers = [client.request(method, path, json=body) for method, path, body in calls]
+    assert len(answers) >= 200
+    accepted = {path for (_, path, _), one in zip(calls, answers, strict=True) if one.status_code == 200}
+    assert accepted <= {"/api/table"}  # what a person has written into a table becomes one of the workspace
+    assert {one.status_code for one in answers} <= {200, 403, 404, 405, 422}
+    assert not any("root:" in one.text for one in answers)
+    assert (client.get("/api/runs").json(), page.desk.workspace.list_jobs()) == ([], ([], []))
 
 
 def test_a_file_that_is_dropped_lies_in_the_workspace_under_its_name(client, page):

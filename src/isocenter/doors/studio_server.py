@@ -210,7 +210,7 @@ def _add_tables(app: FastAPI, studio: Studio) -> None:
     @app.post("/api/table")
     def keep_table(given: Values) -> Any:
         """Write an edited table into a folder of its own, beside that from which its paths start."""
-        start = Path(str(given["path"])).parent
+        settings = studio.place(str(Path(str(given["path"])).parent / "dataset.toml"))
         number = next(n for n in range(1, 10_000) if not (folder / f"table-{n}").exists())
         written = io.StringIO()
         writer = CsvWriter(written, given["head"])
@@ -218,7 +218,6 @@ def _add_tables(app: FastAPI, studio: Studio) -> None:
             writer.add(row)
         (folder / f"table-{number}").mkdir()
         (folder / f"table-{number}" / "dataset.csv").write_text(written.getvalue(), encoding="utf-8")
-        settings = studio.place(str(start / "dataset.toml"))
         if settings.is_file():
             (folder / f"table-{number}" / "dataset.toml").write_bytes(settings.read_bytes())
         return {"path": f"table-{number}/dataset.csv"}

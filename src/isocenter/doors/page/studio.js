@@ -3,7 +3,7 @@ import { WORDS } from "./studio_words.js";
 
 const POLL_MS = 400, RECHECK_MS = 900;
 const state = { page: "data", data: "", options: {}, table: null, changes: [], plan: null, planned: {}, hand: {}, all: false, jobs: [], runs: [], points: {}, offsets: {}, last: {}, chosen: new Set(), sort: null, commands: [] };
-const COLOURS = ["#62c3f1", "#f1c163", "#7ed6a0", "#ff8f8a", "#c3a6f5", "#9fb3c2"], DASHES = ["", "6 3", "2 3", "9 3 2 3", "1 4", "12 4"];
+const COLOURS = ["accent", "amber", "green", "red", "text", "faint"].map((name) => `var(--${name})`), DASHES = ["", "6 3", "2 3", "9 3 2 3", "1 4", "12 4"];
 
 function el(name, given = {}, ...parts) {
   const made = document.createElement(name);
@@ -74,7 +74,10 @@ async function poll() {
     }
     showJobs();
     say($("footer.jobs"), problems.length ? { remedy: problems.join(" ") } : null);
-    if (before !== JSON.stringify(jobs.map((one) => one.state))) showRuns(await ask("/api/runs"));
+    if (before !== JSON.stringify(jobs.map((one) => one.state))) {
+      $("footer.jobs [role=status]").textContent = jobs.length ? `${jobs.at(-1).id}: ${jobs.at(-1).state}` : "";
+      showRuns(await ask("/api/runs"));
+    }
   } catch (error) { say($("footer.jobs"), error); }
   setTimeout(poll, POLL_MS);
 }
@@ -83,10 +86,10 @@ const isTraining = (job) => ["train", "pretrain"].includes(job.words);
 const pill = (job) => el("span", { className: `pill ${job.state}` }, job.state);
 
 function jobParts(job) {
-  const last = state.last[job.id], running = ["running", "waiting"].includes(job.state);
+  const running = ["running", "waiting"].includes(job.state);
   return [
     el("strong", {}, job.id), pill(job),
-    running && last && el("span", {}, WORDS.of(last), " ", WORDS.left(last.seconds_left)),
+    running && el("span", { role: "progressbar", "aria-label": job.id }),
     job.problem && el("span", { role: "alert" }, job.problem),
     running && el("button", { type: "button", onclick: () => ask(`/api/stop/${job.id}`, { method: "POST" }) }, isTraining(job) ? WORDS.pause : WORDS.stop),
     job.words === "train" && job.out && ["running", "stopped"].includes(job.state) && !state.jobs.some((one) => one.id > job.id && one.out === job.out) && el("button", { type: "button", onclick: () => keepBest(job) }, WORDS.keepBest),
@@ -102,8 +105,7 @@ async function keepBest(job) {
 }
 
 function jobItem(name, job) {
-  const points = isTraining(job) ? { "data-points": String((state.points[job.id] ?? []).length) } : {};
-  return el(name, { "data-job": job.id, "data-verb": job.words, "data-state": job.state, className: name === "div" ? "card" : "", ...points },
+  return el(name, { "data-job": job.id, "data-verb": job.words, "data-state": job.state, className: name === "div" ? "card" : "" },
     el("div", { className: "bar" }, jobParts(job)), name === "div" && el("div", { className: "command" }, el("code", { "data-command": "shell" }, job.shell)));
 }
 
@@ -117,7 +119,19 @@ function showJobs() {
   const trainings = state.jobs.filter(isTraining).reverse(), others = state.jobs.filter((one) => !isTraining(one)).reverse();
   replaceKept($("#training .list"), trainings.length ? trainings.map((job) => jobItem("div", job)) : [el("p", { className: "empty" }, WORDS.noTraining)]);
   replaceKept($("footer.jobs ul"), others.length ? others.map((job) => jobItem("li", job)) : [el("li", {}, WORDS.noJobs)]);
+  for (const job of state.jobs) showProgress($(`[data-job="${job.id}"]`), job);
   drawCurves(trainings);
+}
+
+// Apart from the buttons beside it, which keep the focus.
+function showProgress(place, job) {
+  const bar = $("[role=progressbar]", place), last = state.last[job.id];
+  if (isTraining(job)) place.dataset.points = (state.points[job.id] ?? []).length;
+  if (!bar || !last) return;
+  bar.textContent = `${WORDS.of(last)} ${WORDS.left(last.seconds_left)}`;
+  bar.setAttribute("aria-valuenow", last.done);
+  bar.setAttribute("aria-valuemax", last.of);
+  bar.setAttribute("aria-valuetext", bar.textContent);
 }
 
 async function showResult(job) {
@@ -143,8 +157,8 @@ function curveChart(name, series) {
   // Room for the legend above.
   const x = (v) => L + ((W - L - 8) * v) / most, y = (v) => H - B - ((H - B - 26) * (Math.min(v, high) - low)) / (high - low || 1);
   const words = WORDS[name], label = `${words}: ${series.map(([job, points]) => `${job.id} ${points.length ? points.at(-1)[name].toPrecision(3) : "-"}`).join(", ")}`;
-  const paths = series.map(([, points], n) => `<path d="${points.map((one, k) => `${k ? "L" : "M"}${x(one.done).toFixed(1)} ${y(one[name]).toFixed(1)}`).join("")}${points.length === 1 ? "h.1" : ""}" stroke="${COLOURS[n]}" stroke-width="${points.length === 1 ? 5 : 1.8}" stroke-dasharray="${DASHES[n]}"/>`);
-  const legend = series.map(([job], n) => `<path d="M${L + 8 + n * 150} 10h18" stroke="${COLOURS[n]}" stroke-dasharray="${DASHES[n]}"/><text x="${L + 30 + n * 150}" y="14">${job.id.replace(/[^\w-]/g, "")}</text>`);
+  const paths = series.map(([, points], n) => `<path d="${points.map((one, k) => `${k ? "L" : "M"}${x(one.done).toFixed(1)} ${y(one[name]).toFixed(1)}`).join("")}${points.length === 1 ? "h.1" : ""}" style="stroke: ${COLOURS[n]}" stroke-width="${points.length === 1 ? 5 : 1.8}" stroke-dasharray="${DASHES[n]}"/>`);
+  const legend = series.map(([job], n) => `<path d="M${L + 8 + n * 150} 10h18" style="stroke: ${COLOURS[n]}" stroke-dasharray="${DASHES[n]}"/><text x="${L + 30 + n * 150}" y="14">${job.id.replace(/[^\w-]/g, "")}</text>`);
   const made = el("div", {}, el("h2", {}, words));
   made.insertAdjacentHTML("beforeend", `<svg class="chart" viewBox="0 0 ${W} ${H}" role="img" aria-label="${label.replace(/["<&]/g, "")}"><path class="axis" d="M${L} 8V${H - B}H${W - 8}"/><text x="4" y="30">${high.toPrecision(3)}</text><text x="4" y="${H - B}">${low.toPrecision(3)}</text><text x="${W - 60}" y="${H - 8}">${most}</text>${paths.join("")}${legend.join("")}</svg>`);
   return made;
@@ -233,7 +247,7 @@ function showFindings({ facts, rows, passed }) {
 function showCases() {
   const { head, rows, path } = state.table, image = head.findIndex((name) => name.startsWith("image")), folder = path.slice(0, path.lastIndexOf("/") + 1);
   const absolute = (cell) => (cell.startsWith("/") ? cell : folder + cell);
-  const cell = (row, place) => el("td", { className: row.edited?.has(place) ? "edited" : "" }, el("input", { value: row[place] ?? "", "aria-label": `${head[place]}, ${row[0]}`, onchange: (event) => edit(row, place, event.target.value) }));
+  const cell = (row, place) => el("td", { className: row.edited?.has(place) ? "edited" : "", "data-words": WORDS.edited }, el("input", { value: row[place] ?? "", "aria-label": `${head[place]}, ${row[0]}`, onchange: (event) => { event.target.parentElement.className = "edited"; edit(row, place, event.target.value); } }));
   $("#data .cases").replaceChildren(el("div", { className: "bar" }, el("h2", {}, `${WORDS.cases}: ${rows.length}`), el("button", { type: "button", onclick: takeBack, disabled: !state.changes.length }, WORDS.takeBack), el("button", { type: "button", onclick: recheck }, WORDS.checkAgain)),
     el("div", { className: "scroll tall" }, el("table", { "aria-label": WORDS.cases },
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, WORDS.thumbnail), head.map((name, place) => el("th", { scope: "col" }, el("input", { value: name, "aria-label": `role of column ${name}`, onchange: (event) => edit(head, place, event.target.value) }))))),
@@ -411,6 +425,7 @@ async function look(image, mask, form) {
 
 // ---- the frame
 function go() {
+  document.title = `${WORDS.pages[location.hash.slice(1)] ?? WORDS.pages.data} \u2013 Isocenter`;
   state.page = location.hash.slice(1) in WORDS.pages ? location.hash.slice(1) : "data";
   for (const name of Object.keys(WORDS.pages)) {
     $(`#${name}`).hidden = name !== state.page;
@@ -423,7 +438,7 @@ function showPages() {
   document.body.append(
     el("header", { className: "top" }, el("a", { className: "brand", href: "#data" }, "Isocenter"), el("nav", {}, Object.entries(WORDS.pages).map(([name, words]) => el("a", { href: `#${name}` }, words)))),
     el("main", {}, dataPage(), planPage(), trainingPage(), runsPage(), el("section", { id: "result", className: "card", hidden: true })),
-    el("footer", { className: "jobs" }, el("h2", {}, WORDS.jobs), el("p", { role: "alert" }), el("ul")));
+    el("footer", { className: "jobs" }, el("h2", {}, WORDS.jobs), el("p", { role: "alert" }), el("p", { role: "status", className: "heard" }), el("ul")));
   addEventListener("hashchange", go);
   go();
   suggestFolders("");
