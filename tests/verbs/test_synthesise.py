@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import UsageError
+from isocenter.evaluation import image_copies
 from isocenter.files import file_formats, synthetic_marks
 from isocenter.planning import plan_file
 from isocenter.reading import ReadingOptions, dataset_reading
@@ -92,6 +94,47 @@ def test_an_image_nearer_than_test_images_are_is_withheld_and_drawn_again(drawin
     assert found.withheld == {"dark": 4}
     assert not list((tmp_path / "out").rglob("*.png"))
     assert json.loads((tmp_path / "out" / "synthesis.json").read_text())["withheld"] == {"dark": 4}
+
+
+def test_a_copy_in_features_is_withheld_though_its_pixels_are_far(drawing, monkeypatch):
+    beside = image_copies.KnownImages.beside
+
+    def strict_in_features(trained, unseen, *, is_scaled=False):
+        known = beside(trained, unseen, is_scaled=is_scaled)
+        return replace(known, threshold=np.inf if is_scaled else 0.0)
+
+    asked = {"count": 1, "steps": 1, "label": "dark", "device": "cpu", "features": drawing.out}
+    found = isocenter.synthesise(drawing.out, **asked)
+    assert found.thresholds.keys() == {"pixels", "features"}
+    assert all(row["feature_distance"] >= found.thresholds["features"] for row in found.rows)
+    monkeypatch.setattr(image_copies.KnownImages, "beside", strict_in_features)
+    assert isocenter.synthesise(drawing.out, **asked).withheld == {"dark": 2}
+
+
+def test_few_images_of_a_class_are_a_warning_of_copies(drawing, caplog):
+    found = isocenter.synthesise(drawing.out, count=1, steps=1, label="dark", device="cpu")
+    assert "may be copies" in found.sentences[0]
+    assert "may be copies" in caplog.text
+
+
+def test_images_of_neither_class_nor_mask_are_drawn_into_one_folder(tmp_path):
+    data = trained.pictures(tmp_path / "labelled")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for n, file in enumerate(sorted(data.rglob("*.png"))[::2]):
+        shutil.copy(file, bare / f"{n:02}.png")
+    small = {**SMALL, "training.steps": 2}
+    isocenter.train(bare, out=tmp_path / "run", task="synthesis", assignments=small, device="cpu", threads=1)
+    plan = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
+    assert (plan["task.classes"], plan["task.structures"]) == ([], None)
+    out = tmp_path / "drawn"
+    asked = {"guidance": 2.0, "steps": 1, "device": "cpu"}
+    isocenter.synthesise(tmp_path / "run", count=2, data=bare, out=out, **asked)
+    assert sorted(file.parent.name for file in out.rglob("*.png")) == ["images", "images"]
+    rows = pd.read_csv(out / "dataset.csv").to_dict("records")
+    assert [row["split"] for row in rows if row["case"].startswith("drawn_")] == ["train", "train"]
+    with pytest.raises(UsageError, match="draws no 'dark'"):
+        isocenter.synthesise(tmp_path / "run", label="dark", **asked)
 
 
 @pytest.mark.parametrize(

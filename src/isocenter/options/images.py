@@ -74,7 +74,7 @@ class EnhanceOptions(ReadingOptions):
 
 @dataclass(frozen=True)
 class SynthesiseOptions:
-    """Draw images of a class or by a mask, and tell copies."""
+    """Draw images of a class, by a mask, or of neither, and tell copies."""
 
     run: Annotated[str | Path, Flag("The folder of a run of --task synthesis.", "RUN")]
     _: KW_ONLY
@@ -87,6 +87,9 @@ class SynthesiseOptions:
     guidance: Annotated[float, Flag("How strictly the class or mask is followed; 1 as learnt.", "W", least=0)] = 1.0
     data: Annotated[
         str | Path | None, Flag("Data to train on with the drawn images: writes dataset.csv.", "DATA", "--with")
+    ] = None
+    features: Annotated[
+        str | Path | Model | None, Flag("A run or package, in whose features copies are looked for too.", "MODEL")
     ] = None
     seed: Seed = 0
     device: Device = "auto"

@@ -74,6 +74,7 @@ def open_dataset(
     needs: Collection[str] = (),
     settings: Mapping[str, Any] = MappingProxyType({}),
     draws: bool = False,
+    bare: bool = False,
 ) -> Dataset:
     """Return a data set as it is, or read it from its path by these options.
 
@@ -81,6 +82,7 @@ def open_dataset(
     absent:   whether it does without some of them
     needs:    kinds of reference that a task asks for, where a file can be read as one or another
     settings: of the task, by which cases are made of those that are read: pairs, damage, draws
+    bare:     whether images without any reference will do, where no image has one
     draws:    whether images are drawn from label maps where there are none, as a training may want them
     Raises what reading raises.
     """
@@ -105,6 +107,7 @@ def open_dataset(
         case_names=reading.case_names or "number",
         exif=reading.exif or None,
         draws=draws,
+        bare=bare,
         root=None if reading.root is None else Path(reading.root),
         exams=alignment.is_apart(reading.align),
     )
@@ -193,8 +196,9 @@ def open_for_task(
         task_catalogue.needed_references(task) if needs is None else needs,
         task_catalogue.learns_from_references(task),
     )
+    bare = task_catalogue.can_learn_from_nothing(task)
     datasets = [
-        open_dataset(place, reading, references=references, needs=kinds, settings=settings, draws=references)
+        open_dataset(place, reading, references=references, needs=kinds, settings=settings, draws=references, bare=bare)
         for place in places
     ]
     dataset = join_datasets(datasets)

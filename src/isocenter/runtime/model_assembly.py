@@ -235,6 +235,15 @@ class Model:
         observation = watching.observation(channel_stack.stack_images(case.images, case.id), case.covariates)
         return replace(observation, patient=case.patient), prediction
 
+    def pooled_features(self, case: Case) -> NDArray[np.float32]:
+        """(features,) of the deepest map of the network for a case; UsageError of a network that gives none."""
+        seen, _ = self.observe(case)
+        if seen.features is None:
+            problem = f"the network of the model ({self.networks.families}) gives no pooled features"
+            remedy = "Choose a model of another family: `isocenter networks` lists them"
+            raise UsageError(problem, self.task.name, remedy)
+        return seen.features.astype(np.float32)
+
     def model_of(self, case: str) -> Model:
         """The model that predicts a case of this id: this one."""
         return self

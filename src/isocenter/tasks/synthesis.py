@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from isocenter import errors
+from isocenter.evaluation import image_copies
 from isocenter.tasks import properties
 from isocenter.tasks.representation import IMAGE, Representation
 from isocenter.tasks.shared import left_right, reference_labels
@@ -16,15 +18,17 @@ from isocenter.transforms.augment import INTENSITY, SPATIAL
 from isocenter.values import Case, Dataset, Decision, DrawnImage, Fingerprint, Head, Sentence, Target, Vector
 from isocenter.values import setting_fields as fields
 
+log = logging.getLogger("isocenter")
+
 FLOW, ROOTS = "arXiv:2209.03003", "arXiv:1805.00932"
 CLASS, MASK = "class", "mask"
-# Of fewer images a network learns each by heart.
-FEWEST = 20
 
 
 @dataclass(frozen=True)
 class Synthesis(Representation):
-    """Images out of noise. Its answer about an image is what the network sees in it, as of a representation.
+    """Images out of noise, of a class, by a mask, or of neither.
+
+    Its answer about an image is what the network sees in it, as of a representation.
 
     classes:    of which an image may be asked for; empty where masks ask
     structures: {name: value} of the masks by which images are drawn; None where none do
@@ -36,7 +40,7 @@ class Synthesis(Representation):
     )
     name: ClassVar[str] = "synthesis"
     needs: ClassVar[frozenset[str]] = frozenset({CLASS, MASK})
-    alternatives: ClassVar[tuple[frozenset[str], ...]] = (frozenset({CLASS}), frozenset({MASK}))
+    alternatives: ClassVar[tuple[frozenset[str], ...]] = (frozenset({CLASS}), frozenset({MASK}), frozenset())
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -46,14 +50,15 @@ class Synthesis(Representation):
         names = {label.value: label.name for label in dataset.classes.get(MASK, ())}
         structures = {names.get(value, str(value)): value for value in voxels if value}
         counts = {} if structures else counts
-        few = min(counts.values(), default=len(fingerprint))
-        risk = f"; {few} images of a kind are few: drawn ones may be copies of them" if few < FEWEST else ""
+        risk = image_copies.copy_risk(min(counts.values(), default=len(fingerprint)))
+        if risk:
+            log.warning("%s", risk)
         shares = ", ".join(f"{n} are {name}" for name, n in counts.items()) or "none is drawn by its class"
-        because = f"of {errors.count_phrase(len(fingerprint), 'training image')} {shares}{risk}"
+        because = f"of {errors.count_phrase(len(fingerprint), 'training image')} {shares}"
         return {
             "head": Decision(IMAGE, "an image is drawn"),
             "channels": settings["channels"],
-            "classes": Decision(list(counts), because),
+            "classes": Decision(list(counts), f"{because}; {risk}" if risk else because),
             "structures": Decision(structures or None, f"{len(fingerprint.summaries(MASK))} have a mask"),
         }
 

@@ -114,6 +114,11 @@ def learns_from_references(name: str | None) -> bool:
     return name in (None, ALL) or properties.learns_from_references(task_class(str(name)))
 
 
+def can_learn_from_nothing(name: str | None) -> bool:
+    """Whether a named task, though references teach it, learns from images alone too."""
+    return name not in (None, ALL) and frozenset() in task_class(str(name)).alternatives
+
+
 def takes_numbered_objects(name: str | None) -> bool:
     """Whether a named task learns from masks of structures and from those that number objects alike."""
     return name not in (None, ALL) and frozenset({"instances"}) in task_class(str(name)).alternatives

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from isocenter import errors, keywords
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.lazy import pandas as pd
@@ -124,10 +122,5 @@ def embed(options: EmbedOptions) -> EmbeddingResult:
 
 def _row(model: Model, case: Case) -> dict[str, Any]:
     """The row of a case; UsageError where the network gives no features."""
-    seen, _ = model.observe(case)
-    if seen.features is None:
-        problem = f"the network of the model ({model.networks.families}) gives no pooled features"
-        remedy = "Choose a model of another family: `isocenter networks` lists them"
-        raise UsageError(problem, "embed", remedy)
-    place, numbers = str(case.files[0]) if case.files else "", seen.features.astype(np.float32)
+    place, numbers = str(case.files[0]) if case.files else "", model.pooled_features(case)
     return {"case": case.id, "patient": case.patient, "image": place, **{f"e{n}": x for n, x in enumerate(numbers)}}

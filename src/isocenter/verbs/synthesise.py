@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from isocenter import errors, keywords
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import image_copies
+from isocenter.evaluation.image_copies import KnownImages
 from isocenter.files import file_formats
 from isocenter.files.layouts import dataset_table
 from isocenter.options.images import SynthesiseOptions
@@ -23,9 +25,11 @@ from isocenter.report.figures import sheets
 from isocenter.report.page_blocks import Paragraph
 from isocenter.runs import run_folder
 from isocenter.runs.run_folder import OwnCases
-from isocenter.runtime import model_assembly, record_files
+from isocenter.runtime import Model, model_assembly, record_files
 from isocenter.runtime.image_drawing import ImageDrawer
 from isocenter.values import Array, Case, CaseRow, Cell, Dataset, Estimate, Floats, Image
+
+log = logging.getLogger("isocenter")
 
 SCHEMA, MARKS = "isocenter.synthesis", ("synthesis.json", "report.html")
 # Draws for each image that is wanted, as some are withheld; cases whose losses say whether the model knows who trained
@@ -35,16 +39,19 @@ UNMEASURED = "usefulness: not measured"
 FORGED = "A drawn image is no patient. It may show what no patient has, and it belongs into no test."
 COPIES = (
     "An image nearer to a training image than {} is withheld: one test image in a hundred is so near. Distances are "
-    "roots of the mean squared difference of pixels, on the scale of the network (-1 to 1)."
+    "roots of the mean squared difference, of pixels on the scale of the network (-1 to 1), of features in deviations "
+    "of the training images."
 )
+# The spaces in which copies are looked for, and the folder of images of no class.
+PIXELS, FEATURES, IMAGES = "pixels", "features", "images"
 
 
 @dataclass(frozen=True, eq=False)
 class DrawnSubject:
-    """What is drawn: a class, or what a mask marks.
+    """What is drawn: a class, what a mask marks, or any image.
 
-    name:  the class, or that of the mask's file
-    asked: the number of the class, or (*spatial) of labels on the network's grid
+    name:  the class, that of the mask's file, or "images"
+    asked: the number of the class, or (*spatial) of labels on the network's grid; any number of neither
     likes: images of whose size and type the drawn ones are
     """
 
@@ -62,7 +69,7 @@ class DrawnSubject:
         return replace(like, pixels=pixels, geometry=self.mask.geometry)
 
     def files(self, image: Image, number: int) -> dict[str, Image]:
-        """{file: image}: that of a drawn image, in the folder of its class, and that of its mask."""
+        """{file: image}: that of a drawn image, in the folder of its class or "images", and that of its mask."""
         is_picture = image.geometry.is_picture and not image.geometry.physical and image.dtype.kind in "iu"
         name = f"drawn_{number:05}{'.png' if is_picture else '.nii.gz'}"
         if self.mask is None:
@@ -76,25 +83,27 @@ class SynthesisResult(InNotebook):
     """The drawn images.
 
     rows:       of each: file, label (the class or the mask), number of its noise, distance from the nearest training
-                image, and the case that this is
+                image, and the case that this is; the same in features, where a model of these was given
     images:     {file: image}; empty where they were written
-    threshold:  distance below which an image counts as a copy
-    withheld:   {label: images that were nearer, and are not given}
-    membership: how often the model's loss tells a training image from a test image; 0.5 is chance
+    thresholds: {"pixels", "features": distance below which an image counts as a copy}
+    withheld:   {label: images that were nearer in either, and are not given}
+    membership: how often the model's loss tells a training image from a test image of its class; 0.5 is chance
+    few:        what is to be feared of classes with few training images
     """
 
     rows: Sequence[dict[str, Any]]
     images: Mapping[str, Image]
-    threshold: float
+    thresholds: Mapping[str, float]
     withheld: Mapping[str, int]
     membership: Estimate
     settings: Mapping[str, Any]
+    few: Sequence[str] = ()
     out: Path | None = None
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`, and synthesis.json."""
         member = {name: getattr(self.membership, name) for name in ("value", "low", "high", "n", "method")}
-        facts = {name: getattr(self, name) for name in ("threshold", "withheld")}
+        facts = {name: getattr(self, name) for name in ("thresholds", "withheld", "few")}
         found = {"membership": member, "usefulness": None, "images": list(self.rows)}
         return {"schema": SCHEMA, "version": 1, **self.settings, **facts, **found}
 
@@ -104,6 +113,7 @@ class SynthesisResult(InNotebook):
         copies, given = sum(self.withheld.values()), errors.count_phrase(len(self.rows), "image")
         by_label = ", ".join(f"{count} of {name}" for name, count in self.withheld.items() if count)
         return [
+            *self.few,
             f"{given} drawn, {copies} more withheld as near copies of training images{by_label and f' ({by_label})'}",
             f"membership inference: AUROC {self.membership} (0.5: the model does not tell who trained it)",
         ]
@@ -127,7 +137,7 @@ def synthesise(options: SynthesiseOptions) -> SynthesisResult:
         raise UsageError("holds no run", str(run), "Give the folder of a run of --task synthesis")
     drawer = ImageDrawer(predictors.load_model(run, options.device))
     own = run_folder.read_own_cases(run, plan_file.read_plan(run / run_folder.MARKS[0]))
-    dataset = None if options.data is None else _open_data(Path(options.data), own)
+    dataset = None if options.data is None else _open_data(Path(options.data), own, drawer.model.task.name)
     if options.out is None:
         return _synthesise(options, drawer, own, None)[0]
     out = Path(options.out)
@@ -149,7 +159,8 @@ def _synthesise(
         remedy = "Put the run's data back, and train without --all"
         raise DatasetError(f"the run's {missing} images are not there, to tell copies by", str(options.run), remedy)
     subjects = list(_subjects(options, drawer, trained))
-    known, threshold, membership = _look_at_known(drawer, trained, unseen, options.seed)
+    seeing = None if options.features is None else predictors.load_model(options.features, options.device)
+    known, membership = _look_at_known(drawer, trained, unseen, options.seed, seeing)
     mark = str(drawer.model.record.get("weights_sha256", "unknown"))
     rows, images, pictures = list[dict[str, Any]](), dict[str, Image](), list[Figure]()
     withheld = {one.name: 0 for one in subjects}
@@ -157,14 +168,13 @@ def _synthesise(
         for place, subject in enumerate(subjects):
             first, shown = place * MOST_DRAWS * options.count, dict[str, Image]()
             for number, drawn in _draw(options, drawer, subject, first, withheld):
-                (distance,), (nearest,) = image_copies.nearest_distances(drawn[None], known)
-                if distance < threshold:
+                image = drawer.as_image(drawn, subject.grid(number), mark)
+                near = _nearest_cases(known, drawn, image, trained, seeing)
+                if near is None:
                     withheld[subject.name] += 1
                     continue
-                image = drawer.as_image(drawn, subject.grid(number), mark)
                 files = subject.files(image, number)
-                row = {"file": next(iter(files)), "label": subject.name, "number": number}
-                rows.append({**row, "distance": float(distance), "nearest": trained[nearest].id})
+                rows.append({"file": next(iter(files)), "label": subject.name, "number": number, **near})
                 shown |= {f"drawn {len(shown) + 1}": image} if len(shown) < MOST_SHOWN else {}
                 if folder is None:
                     images |= files
@@ -173,7 +183,36 @@ def _synthesise(
                 tracker(len(rows), len(subjects) * options.count)
             pictures += [_sheet(subject, shown)] if folder is not None and shown else []
     settings = {"model": mark, **{name: getattr(options, name) for name in ("count", "steps", "guidance", "seed")}}
-    return SynthesisResult(rows, images, threshold, withheld, membership, settings), pictures
+    settings |= {} if seeing is None else {"features": str(seeing.record.get("weights_sha256", "unknown"))}
+    thresholds = {name: one.threshold for name, one in known.items()}
+    risks = {len(one.likes): image_copies.copy_risk(len(one.likes)) for one in subjects}
+    few = [risk for risk in risks.values() if risk]
+    for risk in few:
+        log.warning("%s", risk)
+    return SynthesisResult(rows, images, thresholds, withheld, membership, settings, few), pictures
+
+
+def _nearest_cases(
+    known: Mapping[str, KnownImages], drawn: Array, image: Image, trained: Sequence[Case], seeing: Model | None
+) -> dict[str, Any] | None:
+    """How near a drawn image is to training images, and to which; None for a copy."""
+    near = dict[str, Any]()
+    for name, space in known.items():
+        numbers = (
+            drawn if seeing is None or name == PIXELS else _seen_features(seeing, [Case("drawn", "", {name: image})])
+        )
+        distance, place = space.nearest(numbers)
+        if distance < space.threshold:
+            return None
+        before = "" if name == PIXELS else "feature_"
+        near |= {f"{before}distance": distance, f"{before}nearest": trained[place].id}
+    return near
+
+
+def _seen_features(model: Model, cases: Sequence[Case]) -> Array:
+    """(cases, features) that a model sees in images."""
+    images = (Case(case.id, case.patient, {IMAGES: model_assembly.subject_image(case)[0]}) for case in cases)
+    return np.stack([model.pooled_features(case) for case in images])
 
 
 def _write_files(files: Mapping[str, Image], folder: Path) -> None:
@@ -198,24 +237,31 @@ def _subjects(options: SynthesiseOptions, drawer: ImageDrawer, trained: Sequence
             name, mask = file.name.partition(".")[0], file_formats.read(file)
             yield DrawnSubject(name, drawer.mask_on_network_grid(mask, str(file)), trained, mask)
         return
+    if not names:
+        yield DrawnSubject(IMAGES, np.asarray(0), trained)
+        return
     for name in names if options.label is None else [options.label]:
         likes = [one for one in trained if one.references.get("class") == name]
         yield DrawnSubject(name, np.asarray(names.index(name)), likes)
 
 
 def _look_at_known(
-    drawer: ImageDrawer, trained: Sequence[Case], unseen: Sequence[Case], seed: int
-) -> tuple[Array, float, Estimate]:
-    """(images, ...) training images, the distance below which another is a copy, and what losses tell of training."""
-    losses, people, seen = list[Floats](), list[str](), list[Array]()
+    drawer: ImageDrawer, trained: Sequence[Case], unseen: Sequence[Case], seed: int, seeing: Model | None
+) -> tuple[dict[str, KnownImages], Estimate]:
+    """The training images in pixels and in the features of a model that sees them, and what losses tell of training."""
+    losses, people, seen, classes = list[Floats](), list[str](), list[Array](), list[str]()
     for cases in (trained, unseen):
         grid = [drawer.on_network_grid(case) for case in cases]
         seen.append(np.stack([image for image, _ in grid]))
         chosen = np.unique(np.linspace(0, len(cases) - 1, MOST_MEMBERS).round().astype(int))
         losses.append(drawer.losses([grid[n][0] for n in chosen], [grid[n][1] for n in chosen], seed=seed))
         people += [cases[n].patient for n in chosen]
-    threshold = image_copies.copy_threshold(image_copies.nearest_distances(seen[1], seen[0])[0])
-    return seen[0], threshold, image_copies.membership_auroc(losses[0], losses[1], people, seed=seed)
+        classes += ["" if np.ndim(grid[n][1]) else str(grid[n][1]) for n in chosen]
+    known = {PIXELS: KnownImages.beside(*seen)}
+    if seeing is not None:
+        features = [_seen_features(seeing, cases) for cases in (trained, unseen)]
+        known[FEATURES] = KnownImages.beside(*features, is_scaled=True)
+    return known, image_copies.membership_auroc(losses[0], losses[1], people, classes, seed=seed)
 
 
 def _draw(
@@ -238,9 +284,9 @@ def _sheet(subject: DrawnSubject, shown: Mapping[str, Image]) -> Figure:
     return sheets.contact_sheet({**shown, **real}, subject.name, caption=words, columns=len(shown))
 
 
-def _open_data(data: Path, own: OwnCases) -> Dataset:
+def _open_data(data: Path, own: OwnCases, task: str) -> Dataset:
     """The data that the drawn images join, with the part of each case; UsageError where nobody states the parts."""
-    dataset = dataset_reading.open_dataset(data, ReadingOptions())
+    dataset = dataset_reading.open_for_task(task, [data], ReadingOptions())
     parts: Mapping[str, Any] = dataset.splits
     if not parts and {case.id for case in dataset} >= set(own.split["case"]):
         parts = dict(zip(own.split["case"], own.split["split"], strict=True))
@@ -258,7 +304,8 @@ def _write_table(dataset: Dataset, result: SynthesisResult, folder: Path, out: P
     for row in result.rows:
         path = out.absolute() / row["file"]
         mask = Cell((path.parent.parent / "labels" / path.name,))
-        known = {"mask": mask} if (folder / "labels").is_dir() else {"class": row["label"]}
+        of_class = {} if row["label"] == IMAGES else {"class": row["label"]}
+        known = {"mask": mask} if (folder / "labels").is_dir() else of_class
         rows.append(CaseRow(f"drawn_{row['number']:05}", {channel: Cell((path,))}, known, "train"))
     dataset_table.write_dataset_table(replace(dataset, table=replace(dataset.table, rows=tuple(rows))), folder, out)
 
@@ -273,6 +320,7 @@ def _page(options: SynthesiseOptions, result: SynthesisResult, pictures: Sequenc
         f"isocenter evaluate with_drawn {data} --out of_drawn",
         "isocenter compare of_real of_drawn",
     ]
+    nearer = " or ".join(f"{wording.number_text(one)} in {name}" for name, one in result.thresholds.items())
     return ReportPage(
         title="Drawn images",
         verdict=UNMEASURED,
@@ -282,7 +330,7 @@ def _page(options: SynthesiseOptions, result: SynthesisResult, pictures: Sequenc
         },
         sections=[
             Section("Drawn and real images", pictures),
-            Section("Copies", [Paragraph(COPIES.format(wording.number_text(result.threshold)))]),
+            Section("Copies", [Paragraph(COPIES.format(nearer))]),
             Section("Usefulness", [Paragraph(line) for line in commands]),
         ],
         notes=[FORGED],

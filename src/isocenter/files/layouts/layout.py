@@ -36,6 +36,7 @@ class DatasetOptions:
     case_names: "description" calls a DICOM case by the description of its series, which is free text
     exif:       whether references lie on pixels as they are "stored" or "upright" by EXIF; None: what fits decides
     draws:      whether label maps without images are cases, because images can be drawn from them
+    bare:       whether images without any reference are cases too, where no image has one
     root:       folder from which relative paths of a table start; None: its own
     exams:      whether the radiographs of a DICOM study are one case, each named by its side and view
     """
@@ -54,6 +55,7 @@ class DatasetOptions:
     case_names: CaseNames = "number"
     exif: str | None = None
     draws: bool = False
+    bare: bool = False
     root: Path | None = None
     exams: bool = False
 

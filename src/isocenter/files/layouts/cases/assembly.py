@@ -228,6 +228,8 @@ def _keep_labelled(
     if not options.references or not cases:
         return cases, ()
     labelled = [row for row in cases if row.references or any(map(file_formats.references_in, row.paths))]
+    if not labelled and options.bare:
+        return cases, ()
     if not labelled:
         raise _no_labels(cases, folder, options)
     bare = [row.name for row in cases if not (row.references or any(map(file_formats.references_in, row.paths)))]
