@@ -24,7 +24,9 @@ def study(folder: Path, day: str, radius: float, *, shift=(0, 0), **stated: str)
     where = folder / day
     geometry = Geometry(SHAPE, np.diag([1.0, 1.0, 2.0, 1.0]))
     series_writing.write_series(
-        Image(image[None].astype(np.int16), geometry, modality="MR"), SeriesNames("p", day, "series"), where
+        Image(image[None].astype(np.int16), geometry, modality="MR"),
+        SeriesNames(stated.get("PatientID", "p"), day, "series"),
+        where,
     )
     paths = sorted(where.iterdir())
     for path in paths:

@@ -56,7 +56,7 @@ class SmallNode:
             job = self.worker.jobs.claim(self.worker.name)
             if job is None:
                 return
-            self.worker._done(job)
+            self.worker.finish_job(job)
 
     def rows(self, table):
         with self.database.read() as connection:

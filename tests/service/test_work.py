@@ -397,7 +397,7 @@ def test_a_job_whose_claim_is_lost_writes_nothing(node, mr):
     job = node.worker.jobs.claim("test/worker-0")
     with node.database.write() as connection:
         connection.execute(update(tables.jobs).values(fence=tables.jobs.c.fence + 1))
-    node.worker._done(job)
+    node.worker.finish_job(job)
     assert not (node.settings.folder / "results" / job.job).exists()
     assert node.rows(tables.answers) == []
     assert list((node.settings.folder / "results").iterdir()) == []

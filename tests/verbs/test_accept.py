@@ -148,3 +148,17 @@ def test_a_rule_that_holds_in_some_groups_accepts_the_model_for_these():
     assert acceptance_plan.group_not_accepted({}, {}) == ""
     assert acceptance_plan.group_not_accepted(record, {"station": "CT2", "age": 50}) == "station CT2"
     assert acceptance_plan.group_not_accepted(record, {"age": 50}) == "station unknown"
+
+
+def test_settings_without_the_package_and_cases_that_no_scanner_sends_are_refused_before_the_look(
+    package, site, tmp_path
+):
+    plan = agreed(tmp_path, package)
+    isocenter.accept(package, site, plan=plan, lock=True)
+    (tmp_path / "node.toml").write_text(f'[models.other]\npath = "{tmp_path}"\n')
+    with pytest.raises(UsageError, match="names no model that is this package"):
+        isocenter.accept(package, site, plan=plan, config=tmp_path / "node.toml")
+    (tmp_path / "node.toml").write_text(f'[models.mine]\npath = "{package}"\n')
+    with pytest.raises(UsageError, match="a case is no DICOM, which scanners send"):
+        isocenter.accept(package, site, plan=plan, config=tmp_path / "node.toml")
+    assert not list(tmp_path.glob("*look*"))

@@ -101,6 +101,10 @@ class AcceptOptions(ReadingOptions):
     _: KW_ONLY
     plan: Annotated[str | Path, Flag("What was agreed: docs/how-to/accept.md shows one.", "ACCEPTANCE.toml")]
     lock: Annotated[bool, Flag("Only lock the plan with the cases, in ACCEPTANCE.toml.lock.")] = False
+    config: Annotated[
+        str | Path | None,
+        Flag("Also check that a node answers each scanner in time and its peers get the results.", "FILE"),
+    ] = None
     out: Out = None
     overwrite: Overwrite = False
     device: Device = "auto"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         records,
         routing,
         supervisor,
+        technical_checks,
         work,
     )
 

@@ -163,6 +163,11 @@ def open_http_session(variable: str) -> HttpSession:
     return session
 
 
+def open_peer_session(peer: str) -> requests.Session:
+    """A session with a peer's DICOMweb, with the credentials that the environment has for it."""
+    return open_http_session(CREDENTIALS + re.sub(r"\W", "_", peer).upper())
+
+
 def store_over_web(url: str, paths: Sequence[Path], *, peer: str, idle_s: float) -> list[SendOutcome]:
     """Send files to a peer's DICOMweb; one row for each, in their order.
 
@@ -171,7 +176,7 @@ def store_over_web(url: str, paths: Sequence[Path], *, peer: str, idle_s: float)
     Each is a request of its own, so that no other depends on what is wrong with it.
     Raises PeerError where the peer answers nothing, or nobody.
     """
-    session = open_http_session(CREDENTIALS + re.sub(r"\W", "_", peer).upper())
+    session = open_peer_session(peer)
     stored = partial(_store_object, partial(session.post, timeout=idle_s), url)
 
     def sent(path: Path) -> SendOutcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import Table, intervals
 from isocenter.evaluation.fairness import group_attributes
 from isocenter.evaluation.fairness.group_attributes import UNKNOWN
+from isocenter.files.dicom import header_reading, tags
 from isocenter.files.storage import hashing
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import acceptance_plan, change_plan, change_rules
@@ -40,6 +42,7 @@ from isocenter.verbs.evaluate import EvaluationResult
 
 REPORT = "report.html"
 REFUSED, SCORED = "not_answered", "cases_scored"
+SCANNER = "scanner"
 # What a rule that fails of too few cases needs, when its figure lies on the right side.
 SIZE = "the figure lies on the right side: `isocenter study size` says how many cases could show it"
 
@@ -96,6 +99,7 @@ def accept(options: AcceptOptions) -> AcceptanceResult:
     """Test a package at a site by an agreed plan, once; with `lock` fix the plan and the cases before.
 
     out: a folder for acceptance.json, report.html and the scores, sealed
+    config: settings of a node, which answers a study of each scanner in a folder of its own and sends the results
     Raises PlanError for a plan that cannot be executed; IntegrityError for a plan or a set that changed after the lock;
     DatasetError where cases that trained the model are in the set; UsageError without a lock, for another package, too
     few cases, or a second look.
@@ -121,11 +125,12 @@ def accept(options: AcceptOptions) -> AcceptanceResult:
             lock = acceptance_plan.write_lock(agreed, path, hashed, len(dataset), now)
             return AcceptanceResult("", facts={"lock": str(lock), "cases": len(dataset)}, notes=notes)
         lock_record = acceptance_plan.read_lock(agreed, path, hashed)
+        checks = [] if options.config is None else _technical_rows(Path(options.config), package.sha256, dataset)
         change_plan.count_look(Path(options.data), agreed, hashed, {"at": now, "model": package.sha256})
         result = evaluate.evaluate(
             package.folder, dataset, device=options.device, threads=options.threads, seed=options.seed
         )
-    rows = [*_case_rows(result), *_rule_rows(agreed, result, dataset, options.seed), *_figure_rows(result)]
+    rows = [*_case_rows(result), *checks, *_rule_rows(agreed, result, dataset, options.seed), *_figure_rows(result)]
     verdict, conditions = acceptance_plan.verdict_of_rows(rows)
     facts = {
         "model": package.sha256,
@@ -138,6 +143,40 @@ def accept(options: AcceptOptions) -> AcceptanceResult:
     notes += [SIZE] if any(SIZE in row.found for row in rows) else []
     made = AcceptanceResult(verdict, rows, conditions, facts, [*notes, *result.notes], target)
     return made if target is None else _written(made, result, target, options.overwrite)
+
+
+def _technical_rows(config: Path, manifest: str, dataset: Dataset) -> list[AcceptanceRow]:
+    """The checks of a node's settings on one study of each scanner. UsageError for a set without DICOM."""
+    from isocenter.verbs import serve
+
+    serve.refuse_missing_extra("accept --config")
+    from isocenter.service import acceptances, configuration, technical_checks
+
+    settings, paths = configuration.read_settings(config), dict[tuple[str, str], list[Path]]()
+    name = technical_checks.model_of_package(settings, manifest)
+    for image in (image for case in dataset for image in case.images.values()):
+        if image.source is None or not image.source.is_dicom:
+            raise UsageError("a case is no DICOM, which scanners send", "--config", "Give the images as they are sent")
+        files = [Path(one) for one in image.source.paths]
+        head = header_reading.read_header(files[0]).dataset
+        scanner = tags.text(head, acceptances.KEYWORDS[SCANNER]) or UNKNOWN
+        paths.setdefault((scanner, tags.text(head, "StudyInstanceUID")), []).extend(files)
+    studies = {scanner: (study, paths[scanner, study]) for scanner, study in reversed(paths)}
+    with tempfile.TemporaryDirectory(prefix="isocenter-accept-") as folder:
+        found = list(technical_checks.check_scanners(settings, name, studies, Path(folder)))
+    return [
+        _row(
+            one.metric,
+            one.label,
+            Estimate(float(one.holds), n=1),
+            attribute=SCANNER,
+            group=one.scanner,
+            wanted=f"{technical_checks.WANTED[one.metric]} ({one.label})",
+            found=one.found,
+            holds=one.holds,
+        )
+        for one in found
+    ]
 
 
 def _case_rows(result: EvaluationResult) -> Iterator[AcceptanceRow]:

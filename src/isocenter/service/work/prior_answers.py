@@ -157,7 +157,7 @@ class PriorSource:
 
     def _ask_web(self, peer: PeerSection, sought: Mapping[str, str], days: tuple[str, str], left: float) -> bool:
         """By QIDO-RS and WADO-RS. Raises PeerError."""
-        session = _delivering.open_http_session(_delivering.CREDENTIALS + re.sub(r"\W", "_", peer.name).upper())
+        session = _delivering.open_peer_session(peer.name)
         url = str(peer.dicomweb).rstrip("/")
         query = {name: text for name, text in sought.items() if text} | {"StudyDate": "-".join(days)}
         query |= {"includefield": "IssuerOfPatientID"}

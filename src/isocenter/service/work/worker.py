@@ -99,12 +99,12 @@ class JobWorker:
                         stop.wait(IDLE_S)
                     continue
                 with self._renewing_claim(job, stop):
-                    self._done(job)
+                    self.finish_job(job)
             except ResourceError as error:
                 log.warning("%s: %s", self.name, error.problem)
                 stop.wait(AGAIN_S)
 
-    def _done(self, job: Job) -> None:
+    def finish_job(self, job: Job) -> None:
         """One job, from its inputs to its record."""
         results = self.settings.folder / RESULTS
         for left in results.glob(f".{job.job}.*"):  # by a worker that died, or that has lost its claim

@@ -1,0 +1,166 @@
+"""Whether a node answers the scanners of a site: its keeper, a worker and its couriers in a folder of their own, once.
+
+A study of each scanner goes the way that it will go later: by the rules, through the model, to the peers of the rule.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from isocenter.errors import IsocenterError, UsageError
+from isocenter.runtime import record_files
+from isocenter.service import _delivering
+from isocenter.service._courier import Couriers
+from isocenter.service._keeper import Keeper
+from isocenter.service.acceptances import MANIFEST
+from isocenter.service.configuration import NodeSettings, PeerSection
+from isocenter.service.dicom import asking, dicom_listening
+from isocenter.service.objects import object_store
+from isocenter.service.objects.object_store import ObjectStore
+from isocenter.service.records import migration, tables
+from isocenter.service.records.record_database import Database
+from isocenter.service.routing import routing_rules
+from isocenter.service.work.warm_models import WarmModels
+from isocenter.service.work.worker import JobWorker
+from isocenter.values import ANSWERED
+from isocenter.values.case_outcome import ABSTAINED
+
+TAKEN, IN_TIME, READ_BACK = "series_taken", "answered_in_time", "results_read_back"
+WANTED = {
+    TAKEN: "a rule takes its series",
+    IN_TIME: "it is answered in time",
+    READ_BACK: "the peer has every result",
+}
+
+
+@dataclass(frozen=True)
+class TechnicalCheck:
+    """One check on a study of a scanner. label: the rule of a series, the model of an answer, the peer of results"""
+
+    metric: str
+    label: str
+    scanner: str
+    holds: bool
+    found: str
+
+
+def model_of_package(settings: NodeSettings, manifest: str) -> str:
+    """The name in the settings of a package, by the SHA-256 of its manifest. UsageError where none is it."""
+    for name, section in settings.models.items():
+        with record_files.unpack(section.path) as folder:
+            if (folder / MANIFEST).is_file() and record_files.file_digest(folder / MANIFEST) == manifest:
+                return name
+    where = str(settings.file or "the settings")
+    raise UsageError("names no model that is this package", where, "Name it under [models]")
+
+
+def check_scanners(
+    settings: NodeSettings, model: str, studies: Mapping[str, tuple[str, Sequence[Path]]], folder: Path
+) -> Iterator[TechnicalCheck]:
+    """The checks on a study of each scanner. studies: {scanner: (StudyInstanceUID, files)}; folder: an empty one
+
+    The model is not accepted yet and no rule has stopped it: both are left out here. An answer may take as long as the
+    model's stop rule allows 95 %, else as long as the queue allows.
+    """
+    stops = [one.seconds_p95 for one in settings.models[model].stop if one.seconds_p95 is not None]
+    most = min([*stops, settings.queue.job_timeout_s])
+    own = settings.models[model].model_copy(update={"acceptance": None, "require_acceptance": False, "stop": []})
+    changes = {
+        "node": settings.node.model_copy(update={"folder": folder}),
+        "database": type(settings.database)(),
+        "study": type(settings.study)(complete_after_s=0),
+        "models": {**settings.models, model: own},
+    }
+    settings = settings.model_copy(update=changes)
+    with closing(migration.migrate_database(settings.database_url)) as database:
+        warm = WarmModels(settings.models, settings.queue.memory_gb)
+        facts = {name: warm[name][1] for name in settings.models}
+        rules = routing_rules.rules_of(settings, facts)
+        keeper = Keeper(settings, database, rules, facts)
+        worker, couriers = JobWorker(settings, database, rules, "accept"), Couriers(settings, database)
+        worker.warm()
+        for scanner, (study, paths) in studies.items():
+            seconds = _answer_study(settings, keeper, worker, paths)
+            yield from _study_checks(couriers, model, scanner, study, seconds, most)
+
+
+def _answer_study(settings: NodeSettings, keeper: Keeper, worker: JobWorker, paths: Sequence[Path]) -> dict[str, float]:
+    """{job: seconds} until each job on a study that is received now was finished."""
+    with closing(ObjectStore(settings.folder, "accept")) as store:
+        for path in paths:
+            with store.open_part() as part:
+                part.write(path.read_bytes())
+                store.keep(part, "accept")
+    seconds = dict[str, float]()
+    while True:
+        keeper.round()
+        job = worker.jobs.claim(worker.name)
+        if job is None:
+            return seconds
+        began = time.monotonic()
+        worker.finish_job(job)
+        seconds[job.job] = seconds.get(job.job, 0.0) + time.monotonic() - began
+
+
+def _study_checks(
+    couriers: Couriers, model: str, scanner: str, study: str, seconds: Mapping[str, float], most: float
+) -> Iterator[TechnicalCheck]:
+    settings, key = couriers.settings, object_store.uid_key(study)
+    mine = _rows(couriers.database, select(tables.jobs).where(tables.jobs.c.study == key, tables.jobs.c.model == model))
+    reasons = _rows(couriers.database, select(tables.studies.c.reason).where(tables.studies.c.study == key))
+    rules = ", ".join(sorted({job.rule for job in mine}))
+    untaken = next((row.reason for row in reasons if row.reason), "no rule takes a series of it")
+    yield TechnicalCheck(TAKEN, rules or model, scanner, bool(mine), f"taken by {rules}" if rules else untaken)
+    for job in mine:
+        took = seconds.get(job.job, 0.0)
+        words = f"{job.outcome or job.state} after {took:.1f} s, {most:g} s are allowed"
+        words += f": {job.reason}" if job.reason else ""
+        yield TechnicalCheck(IN_TIME, model, scanner, job.outcome in (ANSWERED, ABSTAINED) and took <= most, words)
+    sent = dict.fromkeys(name for rule in settings.rules if rule.model == model for name in rule.send)
+    for name in sent if mine else ():
+        holds, words = _read_back(couriers, couriers.peers[name], [job.job for job in mine], study)
+        yield TechnicalCheck(READ_BACK, name, scanner, holds, words)
+
+
+def _read_back(couriers: Couriers, peer: PeerSection, jobs: Sequence[str], study: str) -> tuple[bool, str]:
+    """Send what waits for a peer, then ask it for each object; (whether it has all, in words)."""
+    while couriers.deliver(peer.name):
+        pass
+    both = tables.deliveries.join(
+        tables.answers,
+        (tables.deliveries.c.job == tables.answers.c.job) & (tables.deliveries.c.name == tables.answers.c.name),
+    )
+    columns = tables.deliveries.c.state, tables.deliveries.c.reason, tables.deliveries.c.sent_as
+    query = select(*columns, tables.answers.c.sop_instance_uid).select_from(both)
+    chosen = query.where(tables.deliveries.c.peer == peer.name, tables.deliveries.c.job.in_(jobs))
+    rows = [row for row in _rows(couriers.database, chosen) if row.sop_instance_uid]
+    reasons = [row.reason for row in rows if row.reason]
+    try:
+        found = sum(_holds(couriers.us, peer, row.sent_as or row.sop_instance_uid) for row in rows)
+    except (IsocenterError, OSError, ValueError) as error:
+        return False, f"{len(rows)} results, and it cannot be asked: {getattr(error, 'problem', error)}"
+    return bool(rows) and found == len(rows), "; ".join([f"{found} of {len(rows)} results", *dict.fromkeys(reasons)])
+
+
+def _holds(us: str, peer: PeerSection, instance: str) -> bool:
+    """Whether a peer has an object: by QIDO-RS where it has DICOMweb, else by C-FIND."""
+    asked = {"SOPInstanceUID": instance}
+    if peer.dicomweb is None:
+        found = asking.find_records(us, dicom_listening.peer_of_settings(peer), asked, "IMAGE")
+        return any(one.get("SOPInstanceUID") == instance for one in found)
+    with _delivering.open_peer_session(peer.name) as session:
+        kinds = {"Accept": "application/dicom+json"}
+        answer = session.get(f"{peer.dicomweb.rstrip('/')}/instances", params=asked, headers=kinds, timeout=30)
+        return answer.ok and bool(answer.content) and instance in answer.text
+
+
+def _rows(database: Database, query: Any) -> Sequence[Any]:
+    with database.read() as connection:
+        return connection.execute(query).all()
