@@ -43,7 +43,7 @@ def hide_absent(scores: Tensor, present: Tensor) -> Tensor:
 class TileBag(nn.Module):
     """A network of bags: `encoded` of each tile by itself, `pooled` of all tiles of a bag, `forward` both.
 
-    encoder: (n, channels, rows, columns) to (n, features)
+    encoder: (n, channels, rows, columns) to (n, `features`)
     vectors: {head: numbers}
     dropout: share of a tile's features that are left out before they are pooled
     """
@@ -52,6 +52,11 @@ class TileBag(nn.Module):
         super().__init__()
         self.encoder, self.dropout, self.summary = encoder, nn.Dropout(dropout), nn.Identity()
         self.vectors = nn.ModuleDict({name: nn.Linear(inside, count) for name, count in vectors.items()})
+
+    @property
+    def features(self) -> int:
+        """Features of a tile."""
+        return int(self.encoder.features)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor, places: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, numbers)}; without places the tiles lie in order in a square."""

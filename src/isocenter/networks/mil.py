@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from isocenter.networks import bag_pooling, tile_encoders
 from isocenter.networks.bag_pooling import AttentionPooling, TileBag, WeighedBag
-from isocenter.networks.network_family import Family, Sized, Strides
+from isocenter.networks.network_family import FROZEN, Family, Sized, Strides
 from isocenter.networks.tile_encoders import TileEncoder
 
 PAPER, HIGHEST = "arXiv:1802.04712", "doi:10.1038/s41591-019-0508-1"
@@ -71,7 +71,9 @@ def _highest(scores: Tensor, present: Tensor) -> Tensor:
     """(batch, tiles, numbers): the weight of each tile, equal for the highest of each number and 0 for the others."""
     hidden = bag_pooling.hide_absent(scores.detach(), present[..., None])
     places = hidden.topk(min(TOP, int(scores.shape[1])), dim=1).indices
-    chosen = torch.zeros_like(scores).scatter(1, places, torch.ones_like(scores)) * present[..., None]
+    chosen = (
+        torch.zeros_like(scores).scatter(1, places, torch.ones_like(places, dtype=scores.dtype)) * present[..., None]
+    )
     return chosen / chosen.sum(dim=1, keepdim=True).clamp(min=1)
 
 
@@ -96,6 +98,11 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"{because}; {MAPS[kind]} maps for the {kind}", PAPER
 
 
+def still_tensor_name(name: str) -> str:
+    """A tensor of one of timm's models by our name."""
+    return f"encoder.{FROZEN}.body.{name}"
+
+
 def bag_family(build: Any, paper: str) -> Family:
     """A family for bags of tiles."""
     return Family(
@@ -106,6 +113,7 @@ def bag_family(build: Any, paper: str) -> Family:
         axes=(3,),
         otherwise="Only a slide or a volume is a bag of tiles: choose resnet or timm for pictures",
         pools=True,
+        translated=still_tensor_name,
         features="summary",
         blocks=(),
     )

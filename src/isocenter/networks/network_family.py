@@ -17,6 +17,8 @@ Sized = tuple[Mapping[str, Any], str, str]
 SizeFor = Callable[[Sequence[int], Strides, str], Sized]
 # Settings that say how wide a network is.
 WIDTHS = ("width", "widest")
+# In the setting `encoder` of families that pool: the encoder whose given weights stand still.
+FROZEN = "frozen"
 # In place of a method of context fusion, for a family with a single method of its own.
 OWN = "own"
 

@@ -7,12 +7,13 @@ blocks on both sides, in which all of a window lies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from isocenter.networks import bag_pooling, transformer_blocks
 from isocenter.networks.bag_pooling import AttentionPooling, WeighedBag
@@ -42,15 +43,16 @@ class WindowAttention(nn.Module):
         beyond = -int(tokens.shape[1]) % PLACES
         windows = torch.div(places + self.shift, WINDOW, rounding_mode="floor")
         window = (windows[..., 0] * FAR + windows[..., 1]).masked_fill(~bag_pooling.present_tiles(places), -1)
-        order = window.argsort(dim=1, stable=True)
+        order = window.argsort(dim=1)
         window, rows, columns = (
             pad(one.gather(1, order), (0, beyond), value=-1) for one in (window, places[..., 0], places[..., 1])
         )
         taken = tokens.gather(1, order[..., None].expand_as(tokens))
         queries, keys, values = pad(self.qkv(taken), (0, 0, 0, beyond)).chunk(3, dim=2)
-        heads = [self._heads(queries, near=False), self._heads(keys, near=True), self._heads(values, near=True)]
-        attended = scaled_dot_product_attention(*heads, self._mask(window, rows, columns))
-        attended = attended.transpose(1, 2).reshape(len(tokens), -1, tokens.shape[2])[:, : tokens.shape[1]]
+        asking, asked = self._heads(queries, near=False), self._heads(keys, near=True)
+        scores = asking @ asked.transpose(2, 3) / math.sqrt(asking.shape[3]) + self._mask(window, rows, columns)
+        attended = (scores.softmax(dim=3) @ self._heads(values, near=True)).transpose(1, 2)
+        attended = attended.reshape(len(tokens), -1, tokens.shape[2])[:, : tokens.shape[1]]
         back = order.argsort(dim=1)
         found: Tensor = self.projection(attended.gather(1, back[..., None].expand_as(tokens)))
         return found
@@ -76,8 +78,9 @@ def _blocks(numbers: Tensor, *, near: bool) -> Tensor:
     blocks = numbers.unflatten(1, (-1, PLACES))
     if not near:
         return blocks
-    missing = torch.full_like(blocks[:, :1], -2)
-    return torch.cat([torch.cat([missing, blocks[:, :-1]], 1), blocks, torch.cat([blocks[:, 1:], missing], 1)], 2)
+    missing, count = torch.full_like(blocks[:, :1], -2), blocks.shape[1]
+    beside = torch.cat([missing, blocks, missing], dim=1)
+    return torch.cat([beside.narrow(1, start, count) for start in range(3)], dim=2)
 
 
 class WindowBlock(nn.Module):
@@ -108,7 +111,7 @@ class TileMerging(nn.Module):
         present = bag_pooling.present_tiles(places)
         parents = torch.div(places, 2, rounding_mode="floor")
         key = (parents[..., 0] * FAR + parents[..., 1]).masked_fill(~present, FAR**2)
-        ordered, order = key.sort(dim=1, stable=True)
+        ordered, order = key.sort(dim=1)
         rank = pad((ordered[:, 1:] != ordered[:, :-1]).long(), (1, 0)).cumsum(dim=1)
         numbers = rank.gather(1, order.argsort(dim=1))
         corner = (2 * (places[..., 0] % 2) + places[..., 1] % 2)[..., None, None]

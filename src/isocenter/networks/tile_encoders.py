@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks.inflated_resnet import InflatedEncoder
+from isocenter.networks.network_family import FROZEN
 
-COLOUR, TRAINED, FROZEN = "colour", "trained", "frozen"
+COLOUR, TRAINED = "colour", "trained"
 ENCODERS = (COLOUR, TRAINED, FROZEN)
 # Levels of each channel, of which three make 216 colours; more channels have too many.
 LEVELS, MOST_CHANNELS = 6, 3
@@ -42,7 +43,7 @@ class ColourShares(nn.Module):
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
         """Return the shares, which sum to 1."""
-        levels = (tiles * LEVELS + ROUNDING).clamp(0, LEVELS - 0.5).long()
+        levels = (tiles * LEVELS + ROUNDING).clamp(0.0, LEVELS - 0.5).long()
         colours = levels[:, 0]
         for channel in range(1, int(tiles.shape[1])):
             colours = LEVELS * colours + levels[:, channel]

@@ -8,6 +8,7 @@ from typing import Any
 
 from isocenter.errors import PlanError
 from isocenter.networks import factory
+from isocenter.networks.network_family import FROZEN
 from isocenter.objectives import objective_catalogue
 from isocenter.planning import _fit_to_memory, training_memory, typed_sections
 from isocenter.planning.plan_sections import DRAWN_BY_GROUPS, PlanSettings
@@ -95,6 +96,9 @@ def _following(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision
     if any(name.startswith("tiles.") for name in assignments):
         patch = Decision(list(Tiles(**_values(plan, "tiles")).shape), "it follows the section tiles, set by hand")
         follows |= dict.fromkeys(OF_TILES, patch)
+    if assignments.get("network.pretrained") and factory.family_of(plan["network.name"]).pools:
+        because = "the features of a tile are those of the given weights, which stand still"
+        follows["network.size"] = Decision({**plan["network.size"], "encoder": [FROZEN]}, because)
     if "training.patch" in assignments:
         because = "it follows training.patch, which was set by hand"
         follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import StringConstraints
 
+from isocenter.networks import factory
 from isocenter.objectives.objective_terms import SUPERVISED
 from isocenter.runtime import Context
 from isocenter.transforms.synthesis import PaintingRanges
@@ -466,11 +467,14 @@ class PlanSettings:
     @property
     def architecture(self) -> dict[str, Any]:
         """The arguments of `networks.build` but the heads, for which the task asks; plain, as a model records them."""
+        scales = {}
+        if factory.family_of(self.network.name).pools:  # whose shares of colours are those before normalisation
+            scales = {"scales": [[one.mean, one.deviation] for one in self.preprocessing.normalisation]}
         return {
             "name": self.network.name,
             "channels": self.preprocessing.inputs,
             "spatial_dims": self.preprocessing.ndim,
-            "size": self.network.size,
+            "size": {**scales, **self.network.size},
             **({"dropout": self.network.dropout} if self.network.dropout else {}),
             **fusion_arguments(vars(self.network)),
             **({"marked": len(self.task.labels)} if self.preprocessing.cascade is not None else {}),

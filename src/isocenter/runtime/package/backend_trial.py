@@ -108,8 +108,11 @@ def _try(folder: Path, package: str, backend: str, device: str, threads: int | N
 
 
 def _window_seconds(model: Model) -> float | None:
-    """Median s of the networks for one window, of a cascade those of its second stage; None for what takes prompts."""
-    if model.task.takes_prompts:
+    """Median s of the networks for one window, of a cascade those of its second stage.
+
+    None for what takes prompts, and for bags, whose tiles pass apart.
+    """
+    if model.task.takes_prompts or model.preprocessing.tiles is not None:
         return None
     rng, shape = np.random.default_rng(0), (1, int(model.networks.architecture["channels"]), *model.inference.patch)
     context = [np.zeros((1, len(model.networks.context)), np.float32)] if len(model.networks.context) else []

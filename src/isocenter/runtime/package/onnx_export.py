@@ -72,16 +72,43 @@ def write_onnx(
     """
     if refused:
         return {"exported": False, "because": refused}
+    shapes = [shape, *([(context,)] if context else [])]
+
+    def draw(count: int) -> list[Tensor]:
+        return [torch.randn(count, *one, generator=torch.Generator().manual_seed(0)) for one in shapes]
+
+    inputs = GraphInputs(INPUTS[: len(shapes)], draw, BATCHES)
+    return write_graph(module, inputs, path, names, inside=inside)
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """What a graph is given.
+
+    names:  of its inputs
+    draw:   a number of images or tiles to random inputs with so many along `axis`
+    counts: that are compared with torch; the last is the example of the export
+    step:   of which all numbers along that axis are multiples
+    """
+
+    names: Sequence[str]
+    draw: Callable[[int], list[Tensor]]
+    counts: Sequence[int]
+    axis: int = 0
+    step: int = 1
+
+
+def write_graph(
+    module: Module, inputs: GraphInputs, path: Path, names: Sequence[str], *, inside: int = LARGEST_INSIDE
+) -> Mapping[str, Any]:
+    """The module for such inputs; the rest as of `write_onnx`."""
     module = rename_keyword_heads(module.eval().cpu())
     weights = path.with_name(f"{path.name}.data")
     outside = sum(one.nbytes for one in module.state_dict().values()) > inside
-    shapes = [shape, *([(context,)] if context else [])]
     errors: tuple[type[Exception], ...] = (*EXPORT_ERRORS, *onnx.onnx_errors())
     try:
-        examples = tuple(torch.zeros(2, *one) for one in shapes)
-        _export(module, examples, path, outside, list(names))
-        inputs = ([torch.randn(n, *one, generator=torch.Generator().manual_seed(0)) for one in shapes] for n in BATCHES)
-        apart = max(_apart(module, one, path) for one in inputs)
+        _export(module, inputs, path, outside, list(names))
+        apart = max(_apart(module, dict(zip(inputs.names, inputs.draw(n), strict=True)), path) for n in inputs.counts)
     except errors as error:
         _remove(path, weights)
         return {"exported": False, "because": _reason(error)}
@@ -113,18 +140,19 @@ def _remove(*files: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _export(module: Module, examples: tuple[Any, ...], path: Path, outside: bool, names: list[str]) -> None:
+def _export(module: Module, inputs: GraphInputs, path: Path, outside: bool, names: list[str]) -> None:
     silent = StringIO()  # the exporter tells its steps on both streams, and its optimiser in a log
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    count = torch.export.Dim("batch", min=1)
+    count = torch.export.Dim("batch" if inputs.axis == 0 else "blocks", min=1)
+    count = count if inputs.step == 1 else inputs.step * count
     with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
             module,
-            examples,
-            input_names=list(INPUTS[: len(examples)]),
+            tuple(inputs.draw(inputs.counts[-1])),
+            input_names=list(inputs.names),
             output_names=names,
-            dynamic_shapes=tuple({0: count} for _ in examples),
+            dynamic_shapes=tuple({inputs.axis: count} for _ in inputs.names),
             dynamo=True,
             verbose=False,
         )
@@ -146,12 +174,12 @@ def _strip(model: Any) -> None:
         value.metadata_props.clear()
 
 
-def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
+def _apart(module: Module, inputs: Mapping[str, Tensor], path: Path) -> float:
     """The largest difference between onnxruntime and torch, as a share of the largest output."""
     with torch.inference_mode():
-        outputs = module(*inputs)
+        outputs = module(*inputs.values())
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    feed = {name: one.numpy() for name, one in zip(INPUTS, inputs, strict=False)}
+    feed = {name: one.numpy() for name, one in inputs.items()}
     pairs = zip(package_contents.tensors_by_head(outputs), session.run(None, feed), strict=True)
     return max(_share(found, expected.numpy()) for expected, found in pairs)
 

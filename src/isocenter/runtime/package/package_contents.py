@@ -27,6 +27,8 @@ PACKAGED = "isocenter"
 # In a run's folder, and in a package beside its record: what tests found of explanations.
 EXPLANATIONS, EXPLANATIONS_SCHEMA = "explanations.json", "isocenter.explanations"
 ONNX = "models/model.onnx"
+# Of a network of bags, of whose two halves `ONNX` is the one that pools: the half that sees tiles.
+ONNX_TILES = "models/model.tiles.onnx"
 # Of a package with quantised networks, which its record lists under this name by backend.
 ONNX_INT8, ONNX_INT4 = "models/model.int8.onnx", "models/model.int4.onnx"
 OPENVINO_INT8 = ("isocenter/openvino_int8.xml", "isocenter/openvino_int8.bin")
@@ -35,8 +37,11 @@ MADE = "quantised"
 FIRST = "first"
 # Of an ensemble, and of a package whose members have grids of their own: where these lie.
 MEMBERS = "members"
-# The input of an ONNX file beside the image.
+# The input of an ONNX file beside the image; those of the half that pools.
 CONTEXT = "context"
+FEATURES, PLACES = "features", "places"
+# The latter gets whole blocks of so many tiles, of which the last may be absent.
+TILES_OF_BLOCK = 64
 # More networks than any cross-validation has: a record that says so is no record of ours.
 MOST_MEMBERS = 100
 

@@ -19,7 +19,7 @@ from isocenter.networks import factory
 from isocenter.runtime import ensemble, hardware, record_files
 from isocenter.runtime.foreign import detect
 from isocenter.runtime.model_assembly import Model
-from isocenter.runtime.package import monai_metadata, onnx_export, package_contents, readme, script_sources
+from isocenter.runtime.package import bag_export, monai_metadata, onnx_export, package_contents, readme, script_sources
 from isocenter.runtime.package.monai_metadata import NO_BUNDLE, READERS
 from isocenter.runtime.package.onnx_export import FurtherOutputs, WithFurther
 from isocenter.runtime.package.package_contents import (
@@ -182,6 +182,8 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     torch.save(network.state_dict(), folder / "models" / "model.pt")
     for name, module in zip(package_contents.member_weight_files(len(modules)), modules, strict=True):
         record_files.write_tensors(folder / PACKAGED / name, module.state_dict())
+    if model.preprocessing.tiles is not None:
+        return bag_export.write_halves(model, modules, folder)
     further = FurtherOutputs.from_model(model)
     if further.names:
         heads = list(model.task.heads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,18 @@ from isocenter.lazy import onnxruntime
 from isocenter.runtime import record_files
 from isocenter.runtime.hardware import CPU, CUDA
 from isocenter.runtime.package import package_contents
-from isocenter.runtime.package.package_contents import CONTEXT, ONNX, PACKAGED, RECORD
-from isocenter.runtime.windows.averaging import POOLED
+from isocenter.runtime.package.package_contents import (
+    CONTEXT,
+    FEATURES,
+    ONNX,
+    ONNX_TILES,
+    PACKAGED,
+    PLACES,
+    RECORD,
+    TILES_OF_BLOCK,
+)
+from isocenter.runtime.preprocessing.slide_tiles import ABSENT
+from isocenter.runtime.windows.averaging import ATTENTION, POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import task_catalogue
 from isocenter.tasks.shared.averages import BETWEEN, EACH, WITHIN
@@ -77,6 +87,28 @@ class OnnxNetwork:
         return np.iinfo(kind) if kind.kind in "iu" else None
 
 
+@dataclass(frozen=True, eq=False)
+class OnnxBags(OnnxNetwork):
+    """The two graphs of a network of bags: `session` pools what `tiles` finds in each tile.
+
+    tiles: a session
+    """
+
+    tiles: Any = None
+
+    def encoded(self, tiles: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """(n, features) of (n, channels, rows, columns); of several networks joined."""
+        return tuple(OnnxNetwork(self.tiles, (FEATURES,))(tiles).values())
+
+    def pooled(
+        self, features: Sequence[NDArray[np.float32]], places: NDArray[np.int64]
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """{head: (batch, numbers)} and the attention of each tile, of features (batch, tiles, features)."""
+        count, beyond = places.shape[1], ((0, 0), (0, -places.shape[1] % TILES_OF_BLOCK), (0, 0))
+        outputs = self(*(np.pad(one, beyond) for one in features), np.pad(places, beyond, constant_values=ABSENT))
+        return {**outputs, ATTENTION: outputs[ATTENTION][:, :count]}
+
+
 def _cast(array: NDArray[np.float32], kind: str) -> NDArray[Any]:
     """Numbers as a graph takes them; whole ones are rounded and held within their bounds."""
     dtype = np.dtype(INPUTS.get(kind, np.float32))
@@ -96,6 +128,19 @@ def open_onnx(
     providers: of ONNX Runtime; the first has to be the one that computes
     Raises IntegrityError for a file that is none, ResourceError where the provider cannot be had.
     """
+    session = _open_session(path, providers, threads)
+    others = [one.name for one in session.get_inputs()[1:]]
+    heads = heads or [one.name for one in session.get_outputs()]
+    if others not in ([], [CONTEXT], [PLACES]) or len(session.get_outputs()) != len(heads):
+        outputs = "one output" if len(heads) == 1 else f"{len(heads)} outputs"
+        raise IntegrityError(f"has not one input and {outputs}", str(path), "Export the network alone")
+    if others != [PLACES]:
+        return OnnxNetwork(session, tuple(heads))
+    tiles = _open_session(path.with_name(PurePosixPath(ONNX_TILES).name), providers, threads)
+    return OnnxBags(session, tuple(heads), tiles=tiles)
+
+
+def _open_session(path: Path, providers: Sequence[Provider], threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3  # its warnings are about graphs that run well
@@ -109,12 +154,7 @@ def open_onnx(
         raise ResourceError(
             f"{provider} could not be started", str(path), "Choose --backend torch, or repair its libraries"
         )
-    others = [one.name for one in session.get_inputs()[1:]]
-    heads = heads or [one.name for one in session.get_outputs()]
-    if others not in ([], [CONTEXT]) or len(session.get_outputs()) != len(heads):
-        outputs = "one output" if len(heads) == 1 else f"{len(heads)} outputs"
-        raise IntegrityError(f"has not one input and {outputs}", str(path), "Export the network alone")
-    return OnnxNetwork(session, tuple(heads))
+    return session
 
 
 def onnx_errors() -> tuple[type[Exception], ...]:
@@ -142,6 +182,14 @@ def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     return (ONNX, *export.get("beside", ()))
 
 
+def single_graph_files(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same where one graph is the whole network; UsageError for a network of bags, which are two."""
+    if record["onnx"].get("halves"):
+        problem = "the package has a graph for tiles and one that pools them"
+        raise UsageError(problem, f"{PACKAGED}/{RECORD}", "Choose --backend onnx or torch")
+    return onnx_files(record)
+
+
 def output_heads(folder: Path) -> tuple[str, ...]:
     """Names of the outputs of a package's ONNX file: by its task, of uncertainty, and features for its gate."""
     record = package_contents.package_record(folder)
@@ -151,7 +199,8 @@ def output_heads(folder: Path) -> tuple[str, ...]:
     )
     further = [f"{head}{end}" for head in uncertain for end in (WITHIN, BETWEEN)]
     further += [f"{head}{EACH}" for head in record["onnx"].get("each", ())]
-    return (*heads, *further, *([POOLED] if record["onnx"].get("features") else []))
+    further += [POOLED] * bool(record["onnx"].get("features")) + [ATTENTION] * bool(record["onnx"].get("halves"))
+    return (*heads, *further)
 
 
 def gpu_number(device: str) -> int:

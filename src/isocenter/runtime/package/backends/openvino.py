@@ -69,7 +69,7 @@ class OpenVino:
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """The files of a package that it reads."""
-        return onnx.onnx_files(record)
+        return onnx.single_graph_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
         """The network of a verified package."""
