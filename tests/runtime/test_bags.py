@@ -20,6 +20,7 @@ from isocenter.prediction import case_prediction
 from isocenter.prediction.case_prediction import CaseRequest
 from isocenter.runtime import Model, ModelRequest, Preprocessing
 from isocenter.runtime.inference import Inference
+from isocenter.runtime.package import backend_trial, certification
 from isocenter.runtime.preprocessing import slide_tiles
 from isocenter.runtime.preprocessing.slide_tiles import ABSENT, Tiles
 from isocenter.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
@@ -165,3 +166,14 @@ def test_the_row_of_a_slide_has_its_tiles_and_the_table_a_row_for_each(image, tm
         rows = list(csv.DictReader(file))
     assert [(int(one["y0"]), int(one["x0"])) for one in rows] == list(TISSUE)
     assert sum(float(one["attention"]) for one in rows) == pytest.approx(1, abs=1e-4)
+
+
+def test_backends_are_tried_on_slides_that_the_other_process_reads_tile_by_tile(image, tmp_path):
+    [noise, *_] = certification.noise_images(model())
+    for number, one in enumerate((image, noise)):
+        backend_trial.keep_image(one, tmp_path / f"{number}.pickle")
+        kept = backend_trial.kept_image(tmp_path / f"{number}.pickle")
+        assert kept.is_slide
+        answer, expected = (model().predict(each).probabilities["marked"] for each in (kept, one))
+        assert answer == pytest.approx(expected)
+    assert (tmp_path / "0.pickle").stat().st_size < SIDE * SIDE

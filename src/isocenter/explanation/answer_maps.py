@@ -60,6 +60,10 @@ def explain_case(
     Raises UsageError for an unknown target, UnfitError where the method cannot explain this model.
     """
     image, where = model_assembly.subject_image(case)
+    if model.preprocessing.tiles is not None:
+        raise UnfitError(
+            method.name, "a bag of tiles has no map; <case>_attention.csv of predict has the share of each"
+        )
     if method.module and torch_model is None:
         torch_model = Differentiable.from_networks(model.networks)
     started = time.perf_counter()

@@ -53,9 +53,9 @@ class KeptProbabilities:
 
 
 def keep_image(image: Image, path: Path) -> None:
-    """An image for the other process; its source stays here."""
+    """An image for the other process; its source stays here. A slide is read there, tile by tile."""
     values = {one.name: getattr(image, one.name) for one in fields(Image) if one.name not in ("pixels", "source")}
-    values |= {"facts": dict(image.facts), "pixels": np.asarray(image.data)}
+    values |= {"facts": dict(image.facts), "pixels": image.pixels if image.is_slide else np.asarray(image.data)}
     path.write_bytes(pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL))
 
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from isocenter.runtime.package.backend_trial import FOUND, REPEATS, TASK
 from isocenter.runtime.package.backends import onnx as backends_onnx
 from isocenter.runtime.package.package_contents import MADE, ONNX
 from isocenter.transforms import COLOUR
-from isocenter.values import Array, Geometry, Image, Label
+from isocenter.values import Array, Deferred, Geometry, Image, Label, SlideLevel
 
 # s after which a backend is given up: compiling ahead of time takes one or two minutes, an engine of TensorRT ten.
 LONGEST = 1800.0
@@ -102,7 +103,14 @@ def _is_quantised(name: str) -> bool:
 
 
 def noise_images(model: Model) -> Iterable[Image]:
-    """Smooth noise on the grid of two windows that overlap, at the spacing that the model works at."""
+    """Smooth noise on the grid of two windows that overlap, at the spacing that the model works at; slides for bags."""
+    if (tiles := model.preprocessing.tiles) is not None:
+        for seed in range(SEEDED):
+            noise = np.random.default_rng(seed).integers(0, 256, (3, *(3 * tiles.size,) * 2), dtype=np.uint8)
+            pixels = Deferred(noise.shape, noise.dtype, partial(np.asarray, noise))
+            grid = Geometry.of_spacing(pixels.shape[1:], (tiles.mm,) * 2)
+            yield Image(pixels, grid, model.preprocessing.modality, COLOUR, levels=(SlideLevel(pixels),))
+        return
     preprocessing, ndim, spacing = model.preprocessing, model.preprocessing.ndim, model.preprocessing.spacing or ()
     window = preprocessing.shape or model.inference.patch
     steps = (*[1.0] * (ndim - len(spacing)), *spacing)  # a network of slices has none across them

@@ -20,6 +20,7 @@ from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import task_catalogue
+from isocenter.values import Array
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -38,6 +39,15 @@ class HalfNetwork:
         with torch.inference_mode(), torch.autocast(torch.device(self.device).type, torch.bfloat16):
             outputs = self.module(images, *(torch.from_numpy(one).to(self.device) for one in context))
         return {name: output.float().cpu().contiguous().numpy() for name, output in outputs.items()}
+
+    def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
+        """Features of tiles, of a network of bags."""
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            return TorchNetwork(self.module, self.device).encoded(tiles)
+
+    def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
+        """The answer of a bag, whose few features pass in float32."""
+        return TorchNetwork(self.module, self.device).pooled(features, places)
 
 
 @dataclass(frozen=True)
