@@ -34,6 +34,7 @@ from isocenter.verbs.document import DocumentsResult
 
 # Items of each list, and its parts where the source counts those; the figures of the guidelines themselves.
 COUNTS = {
+    "acceptance": (9, 9),
     "ai-act": (9, 23),
     "canada": (12, None),  # the ten components of the guidance of 5 February 2025, with the description
     "chai": (55, None),
@@ -52,6 +53,7 @@ COUNTS = {
     "iec-62366": (11, None),
     "imdrf": (10, None),  # N12, 6A to 6C and 7; N41, 5.2 to 5.4, 8 and 9: imdrf.org
     "incident": (25, None),  # sections A to H of FDA 3500A, 21 CFR 803.52; 1 to 4 of the EU's form
+    "inventory": (2, 2),
     "iso-13485": (24, None),
     "japan": (10, None),
     "mdr": (10, None),  # 1.1 to 6.2 of Annex II, 1.1 and 1.2 of Annex III: eur-lex.europa.eu/eli/reg/2017/745/oj
@@ -68,7 +70,7 @@ COUNTS = {
     "uk": (11, None),
 }
 # How many lists were compared with their text, and which texts are sold, so that nobody compared them.
-COMPARED = {"source": 20, "second hand": 3, "not compared": 7, "our own": 2}
+COMPARED = {"source": 20, "second hand": 3, "not compared": 7, "our own": 4}
 SOLD = {"iec-62366", "iso-13485", "risk-file", "software-file"}
 
 

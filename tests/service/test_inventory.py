@@ -66,6 +66,10 @@ def test_each_model_of_the_settings_is_a_row_and_a_table_fills_what_no_record_st
     )
     assert "bone age" in (tmp_path / "out" / "inventory.html").read_text()
     assert made.as_record()["rows"][0] == own
+    [document] = isocenter.document(tmp_path / "out", names="all").documents
+    [measured, asked] = document.answered
+    assert [one.value["model"] for one in measured.answers] == ["threshold.onnx", "bone age"]
+    assert [one.state for one in asked.answers] == ["missing"]
 
 
 @pytest.mark.parametrize(

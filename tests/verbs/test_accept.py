@@ -86,12 +86,20 @@ def test_a_locked_plan_is_looked_at_once_and_leaves_a_sealed_record(package, sit
     with pytest.raises(UsageError, match="has had 1 look"):
         isocenter.accept(package, site, plan=plan, device="cpu", threads=1)
 
+    [document] = isocenter.document(out, names="acceptance").documents
+    stated = {one.item.number: [answer.value for answer in one.answers] for one in document.answered}
+    assert stated["3"][0]["name"] == "A. Physicist"
+    assert stated["6"][0] == ACCEPTED
+    assert [row["metric"] for row in stated["7"]] == [row["metric"] for row in record["rows"]]
+
     with pytest.raises(UsageError, match="is of another package"):
         acceptance_plan.read_acceptance(out, "0" * 64)
     changed = json.loads((out / "acceptance.json").read_text())
     (out / "acceptance.json").write_text(json.dumps({**changed, "conditions": {}, "verdict": "accepted "}))
     with pytest.raises(IntegrityError):
         acceptance_plan.read_acceptance(out, manifest)
+    with pytest.raises(IntegrityError):
+        isocenter.document(out, names="acceptance")
 
 
 def test_a_plan_or_a_set_that_changed_after_its_lock_is_refused_before_a_look(package, site, tmp_path):

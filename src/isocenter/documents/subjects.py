@@ -18,13 +18,14 @@ from ruamel.yaml.error import YAMLError
 from isocenter.documents.tracing import TRACE
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files.storage import structured_text
+from isocenter.monitoring.acceptance_plan import ACCEPTANCE
 from isocenter.monitoring.change_plan import CHANGE_PLAN
 from isocenter.runtime import record_files
 
 NODE, DATABASE = "node.json", "node.sqlite"
 SETTINGS = "settings.json"  # of a node whose database is a server
 COMPLEMENT = "1-"  # before a pointer: 1 less the number that lies there
-Kind = Literal["run", "package", "node", "study", "result"]
+Kind = Literal["run", "package", "node", "study", "acceptance", "inventory", "result"]
 # A record by its name: where it may lie in a subject, the first that exists, and the command that writes it.
 PLACES: Mapping[str, tuple[Sequence[str], str]] = {
     "plan": (("plan.yaml",), "isocenter train DATA --out RUN"),
@@ -82,6 +83,11 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
     "study": (("study.json",), "isocenter study plan study.toml --out FOLDER"),
     "registry": (("registry.json",), "isocenter study plan study.toml --out FOLDER"),
     "node": ((NODE,), "isocenter document NODE"),
+    "acceptance": (
+        (ACCEPTANCE, f"*/{ACCEPTANCE}"),
+        "isocenter accept MODEL SITE_DATA --plan ACCEPTANCE.toml --out SUBJECT/acceptance",
+    ),
+    "inventory": (("inventory.json",), "isocenter inventory NODE --out INVENTORY"),
 }
 # What the results of a study repeat of its plan.
 PLANNED = {
@@ -95,6 +101,8 @@ MARKS: tuple[tuple[str, Kind], ...] = (
     (DATABASE, "node"),
     ("results.json", "study"),
     ("registry.json", "study"),
+    (ACCEPTANCE, "acceptance"),
+    ("inventory.json", "inventory"),
     ("evaluation/summary.json", "result"),
     ("summary.json", "result"),
     (SETTINGS, "node"),
@@ -137,7 +145,8 @@ class DocumentSubject:
         agreeing: bool = True,
         node_of: Callable[[Path], Mapping[str, Any]] | None = None,
     ) -> DocumentSubject:
-        """UsageError for a folder that is none of these, IntegrityError for a run that was not finished.
+        """UsageError for a folder that is none of these, IntegrityError for a run that was not finished, and for an
+        acceptance of which a file was changed.
 
         agreeing: whether records that disagree are refused
         node_of:  what gives the figures of the node in a folder; None where no node is meant
@@ -155,6 +164,8 @@ class DocumentSubject:
         for mark, kind in MARKS:
             if (folder / mark).is_file() and (kind != "node" or node_of is not None):
                 subject = cls(folder, kind, {NODE: node_text(node_of(folder))} if kind == "node" and node_of else {})
+                if (accepted := subject.path_of("acceptance")) is not None:
+                    record_files.verify_seal((folder / accepted).parent)
                 if agreeing:
                     subject.refuse_disagreements()
                 return subject

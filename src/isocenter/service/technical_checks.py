@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
 from isocenter.errors import IsocenterError, UsageError
+from isocenter.monitoring.acceptance_plan import AcceptanceRow
 from isocenter.runtime import record_files
 from isocenter.service import _delivering
 from isocenter.service._courier import Couriers
@@ -32,23 +32,10 @@ from isocenter.service.work.worker import JobWorker
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import ABSTAINED
 
+# The column of a site's cases by which scanners are told apart.
+SCANNER = "scanner"
 TAKEN, IN_TIME, READ_BACK = "series_taken", "answered_in_time", "results_read_back"
-WANTED = {
-    TAKEN: "a rule takes its series",
-    IN_TIME: "it is answered in time",
-    READ_BACK: "the peer has every result",
-}
-
-
-@dataclass(frozen=True)
-class TechnicalCheck:
-    """One check on a study of a scanner. label: the rule of a series, the model of an answer, the peer of results"""
-
-    metric: str
-    label: str
-    scanner: str
-    holds: bool
-    found: str
+WANTED = {TAKEN: "a rule takes its series", IN_TIME: "it is answered in time", READ_BACK: "the peer has every result"}
 
 
 def model_of_package(settings: NodeSettings, manifest: str) -> str:
@@ -63,8 +50,10 @@ def model_of_package(settings: NodeSettings, manifest: str) -> str:
 
 def check_scanners(
     settings: NodeSettings, model: str, studies: Mapping[str, tuple[str, Sequence[Path]]], folder: Path
-) -> Iterator[TechnicalCheck]:
-    """The checks on a study of each scanner. studies: {scanner: (StudyInstanceUID, files)}; folder: an empty one
+) -> Iterator[AcceptanceRow]:
+    """A row for each check on a study of each scanner.
+
+    studies: {scanner: (StudyInstanceUID, files)}; folder: an empty one
 
     The model is not accepted yet and no rule has stopped it: both are left out here. An answer may take as long as the
     model's stop rule allows 95 %, else as long as the queue allows.
@@ -111,22 +100,22 @@ def _answer_study(settings: NodeSettings, keeper: Keeper, worker: JobWorker, pat
 
 def _study_checks(
     couriers: Couriers, model: str, scanner: str, study: str, seconds: Mapping[str, float], most: float
-) -> Iterator[TechnicalCheck]:
+) -> Iterator[AcceptanceRow]:
     settings, key = couriers.settings, object_store.uid_key(study)
     mine = _rows(couriers.database, select(tables.jobs).where(tables.jobs.c.study == key, tables.jobs.c.model == model))
     reasons = _rows(couriers.database, select(tables.studies.c.reason).where(tables.studies.c.study == key))
     rules = ", ".join(sorted({job.rule for job in mine}))
     untaken = next((row.reason for row in reasons if row.reason), "no rule takes a series of it")
-    yield TechnicalCheck(TAKEN, rules or model, scanner, bool(mine), f"taken by {rules}" if rules else untaken)
+    yield _check_row(TAKEN, rules or model, scanner, bool(mine), f"taken by {rules}" if rules else untaken)
     for job in mine:
         took = seconds.get(job.job, 0.0)
         words = f"{job.outcome or job.state} after {took:.1f} s, {most:g} s are allowed"
         words += f": {job.reason}" if job.reason else ""
-        yield TechnicalCheck(IN_TIME, model, scanner, job.outcome in (ANSWERED, ABSTAINED) and took <= most, words)
+        yield _check_row(IN_TIME, model, scanner, job.outcome in (ANSWERED, ABSTAINED) and took <= most, words)
     sent = dict.fromkeys(name for rule in settings.rules if rule.model == model for name in rule.send)
     for name in sent if mine else ():
         holds, words = _read_back(couriers, couriers.peers[name], [job.job for job in mine], study)
-        yield TechnicalCheck(READ_BACK, name, scanner, holds, words)
+        yield _check_row(READ_BACK, name, scanner, holds, words)
 
 
 def _read_back(couriers: Couriers, peer: PeerSection, jobs: Sequence[str], study: str) -> tuple[bool, str]:
@@ -159,6 +148,12 @@ def _holds(us: str, peer: PeerSection, instance: str) -> bool:
         kinds = {"Accept": "application/dicom+json"}
         answer = session.get(f"{peer.dicomweb.rstrip('/')}/instances", params=asked, headers=kinds, timeout=30)
         return answer.ok and bool(answer.content) and instance in answer.text
+
+
+def _check_row(metric: str, label: str, scanner: str, holds: bool, found: str) -> AcceptanceRow:
+    """One check on a study of a scanner. label: the rule of a series, the model of an answer, the peer of results"""
+    wanted = f"{WANTED[metric]} ({label})"
+    return AcceptanceRow(metric, label, float(holds), None, None, 1, 1, SCANNER, scanner, wanted, found, holds)
 
 
 def _rows(database: Database, query: Any) -> Sequence[Any]:

@@ -42,7 +42,6 @@ from isocenter.verbs.evaluate import EvaluationResult
 
 REPORT = "report.html"
 REFUSED, SCORED = "not_answered", "cases_scored"
-SCANNER = "scanner"
 # What a rule that fails of too few cases needs, when its figure lies on the right side.
 SIZE = "the figure lies on the right side: `isocenter study size` says how many cases could show it"
 
@@ -159,24 +158,11 @@ def _technical_rows(config: Path, manifest: str, dataset: Dataset) -> list[Accep
             raise UsageError("a case is no DICOM, which scanners send", "--config", "Give the images as they are sent")
         files = [Path(one) for one in image.source.paths]
         head = header_reading.read_header(files[0]).dataset
-        scanner = tags.text(head, acceptances.KEYWORDS[SCANNER]) or UNKNOWN
+        scanner = tags.text(head, acceptances.KEYWORDS[technical_checks.SCANNER]) or UNKNOWN
         paths.setdefault((scanner, tags.text(head, "StudyInstanceUID")), []).extend(files)
     studies = {scanner: (study, paths[scanner, study]) for scanner, study in reversed(paths)}
     with tempfile.TemporaryDirectory(prefix="isocenter-accept-") as folder:
-        found = list(technical_checks.check_scanners(settings, name, studies, Path(folder)))
-    return [
-        _row(
-            one.metric,
-            one.label,
-            Estimate(float(one.holds), n=1),
-            attribute=SCANNER,
-            group=one.scanner,
-            wanted=f"{technical_checks.WANTED[one.metric]} ({one.label})",
-            found=one.found,
-            holds=one.holds,
-        )
-        for one in found
-    ]
+        return list(technical_checks.check_scanners(settings, name, studies, Path(folder)))
 
 
 def _case_rows(result: EvaluationResult) -> Iterator[AcceptanceRow]:

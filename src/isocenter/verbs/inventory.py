@@ -30,7 +30,7 @@ from isocenter.verbs.change import MANIFEST
 if TYPE_CHECKING:
     from isocenter.service.records.record_database import Database
 
-TABLE, REPORT, SCHEMA = "inventory.csv", "inventory.html", "isocenter.inventory"
+TABLE, REPORT, RECORD, SCHEMA = "inventory.csv", "inventory.html", "inventory.json", "isocenter.inventory"
 COLUMNS = (
     "model", "version", "intended_use", "origin", "acceptance", "last_change", "watches", "owner", "contract_end"
 )  # fmt: skip
@@ -63,7 +63,7 @@ class Inventory(InNotebook):
 
 @keywords.takes(InventoryOptions)
 def inventory(options: InventoryOptions) -> Inventory:
-    """Write what answers at a node, by its name in the settings, as inventory.csv and a page.
+    """Write what answers at a node, by its name in the settings, as inventory.csv, inventory.json and a page.
 
     also: a table with columns of the same names: a row of a model of the node fills what no record states, others are
     added
@@ -85,6 +85,7 @@ def inventory(options: InventoryOptions) -> Inventory:
     if out is not None:
         with verb_results.result_folder(out, options.overwrite, (TABLE, REPORT)) as partial:
             csv_text.write_table(made.table, partial / TABLE)
+            record_files.write_json(partial / RECORD, SCHEMA, {"rows": [*made.rows]})
             (partial / REPORT).write_text(page_blocks.render_page(_page(made)), encoding="utf-8")
     return made
 
