@@ -148,6 +148,14 @@ def test_several_networks_answer_with_the_mean_of_their_own_answers(image):
     assert_allclose(mean[ATTENTION], np.mean([one[ATTENTION] for one in each], axis=0), atol=1e-6)
 
 
+def test_members_that_cut_their_own_tiles_answer_with_their_mean(image):
+    first, second = model(network(0)), replace(model(network(1)), preprocessing=preparing(size=2 * TILE))
+    each = [one.predict(image).probabilities["marked"] for one in (first, second)]
+    mean = replace(first, members=(first, second)).predict(image)
+    assert min(each) <= mean.probabilities["marked"] <= max(each)
+    assert mean.tiles is None
+
+
 def test_a_prediction_states_the_attention_of_each_tile_and_of_a_region_only_its_tiles(image):
     prediction = model().predict(image)
     assert sum(prediction.probabilities.values()) == pytest.approx(1)

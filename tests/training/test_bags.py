@@ -23,12 +23,16 @@ from isocenter.values import Decision, Fingerprint, Plan
 BYTES = {"min": 0.0, "low": 5.0, "median": 120.0, "high": 250.0, "max": 255.0, "mean": 120.0, "deviation": 40.0}
 
 
+def _classes(number: int) -> dict[str, object]:
+    return {"class": "ab"[number % 2]}
+
+
 def plan_of_slides(**given) -> Plan:
     slides = tuple(
         replace(
             facts(
                 (8192, 8192), given.get("steps", (0.0005,) * 2), name=f"c{n}", channels=COLOUR, modality="SM",
-                intensity=BYTES, references={"class": "ab"[n % 2]}, physical=given.get("physical", True),
+                intensity=BYTES, references=given.get("references", _classes)(n), physical=given.get("physical", True),
             ),
             tissue=0.2,
         )
@@ -46,6 +50,20 @@ def test_slides_with_one_label_become_bags_of_tiles_that_attention_pools():
     assert plan["training.batch"] > 1
     assert plan["augmentation.stain"] > 0
     assert plan_checks.checked_settings(plan).preprocessing.tiles.shape == (64, 256, 256)
+
+
+@pytest.mark.parametrize(
+    ("task", "references"),
+    [
+        ("regression", lambda n: {"value": {"score": float(n)}}),
+        ("findings", lambda n: {"findings": {"a": n % 2, "b": n // 2 % 2}}),
+        ("survival", lambda n: {"event": (float(n + 1), bool(n % 2))}),
+    ],
+)
+def test_every_answer_for_a_whole_slide_is_one_of_its_bag(task, references):
+    plan = plan_of_slides(references=references)
+    assert (plan["task.name"], plan["network.name"]) == (task, "mil_attention")
+    assert plan_checks.checked_settings(plan).preprocessing.tiles.count == plan["training.patch"][0]
 
 
 def test_tiles_set_by_hand_decide_the_shape_of_a_bag():

@@ -29,7 +29,7 @@ from isocenter.runtime.uncertainty.uncertainty_methods import NOTHING, MethodBas
 from isocenter.runtime.windows import averaging, pipeline
 from isocenter.runtime.windows.fixed_views import FixedViews
 from isocenter.runtime.windows.members_on_grid import MeanOfMembers
-from isocenter.runtime.windows.pipeline import Receiver, WindowedImage, WindowSettings
+from isocenter.runtime.windows.pipeline import OpenedImage, Receiver, WindowSettings
 from isocenter.tasks import Task
 from isocenter.transforms import channel_stack
 from isocenter.values import Array, Case, Decision, Image, Prediction, Prompts
@@ -156,7 +156,7 @@ class Model:
         layer = partial(prediction_layers.behind_gate, refuse, guard, task, layer, state=self.gate.unfitted_kind)
         return partial(prediction_layers.frame_by_frame, guard, task, layer) if self._takes_stills else layer
 
-    def view(self, passage: Passage, network: Network | None = None) -> WindowedImage:
+    def view(self, passage: Passage, network: Network | None = None) -> OpenedImage:
         """The image as this model sees it as a member of others; network: its own, if it is watched."""
         image, preprocessing = self.after_first(passage.image, passage.request, passage.covariates)
         if network is None:

@@ -25,7 +25,7 @@ from isocenter.runtime.prompting import ImagePrompts
 from isocenter.runtime.uncertainty import disagreement
 from isocenter.runtime.windows import members_on_grid, pipeline
 from isocenter.runtime.windows.members_on_grid import MeanOfMembers
-from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowedImage, WindowSettings
+from isocenter.runtime.windows.pipeline import BLANK, OpenedImage, Receiver, WindowSettings
 from isocenter.runtime.windows.slide import Network, Progress
 from isocenter.tasks import properties
 from isocenter.values import Array, Deferred, Geometry, Image, Prediction, Region
@@ -83,7 +83,7 @@ def predict_windows(task: Task, windows: WindowSettings, passage: Passage) -> Pr
     return task.with_image(prediction, image, refined=passage.request.refined)
 
 
-def predict_members(mean: MeanOfMembers, views: Sequence[Callable[..., WindowedImage]], passage: Passage) -> Prediction:
+def predict_members(mean: MeanOfMembers, views: Sequence[Callable[..., OpenedImage]], passage: Passage) -> Prediction:
     """The lowest layer of members with grids of their own: windows of each, averaged on the image's grid and decoded.
 
     views: of each, from the passage to the image as it is seen; the passage's network is that of the first

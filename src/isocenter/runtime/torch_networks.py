@@ -349,15 +349,19 @@ class SmallerBatches:
 
     def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
         """Features of tiles, of each network."""
-        of_networks = self._in_parts(lambda part: dict(enumerate(self.network.encoded(part))), tiles)  # type: ignore[attr-defined]
-        return tuple(of_networks.values())
+
+        def encode(part: Array) -> Mapping[str, Array]:
+            """The features of some tiles by the number of the network."""
+            return {str(n): one for n, one in enumerate(self.network.encoded(part))}  # type: ignore[attr-defined]
+
+        return tuple(self._in_parts(encode, tiles).values())
 
     def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
         """The answer of a bag, whose features are few."""
         outputs: Mapping[str, Array] = self.network.pooled(features, places)  # type: ignore[attr-defined]
         return outputs
 
-    def _in_parts(self, network: Network, batch: Array, *context: Array) -> Mapping[Any, Array]:
+    def _in_parts(self, network: Network, batch: Array, *context: Array) -> Mapping[str, Array]:
         parts: list[Mapping[str, Array]] = []
         done = 0
         while done < len(batch):

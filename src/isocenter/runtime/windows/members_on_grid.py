@@ -14,7 +14,7 @@ import numpy as np
 
 from isocenter.runtime.preprocessing.protocol import GridTrace
 from isocenter.runtime.windows import pipeline
-from isocenter.runtime.windows.pipeline import Receiver, WindowedImage, WindowsDone
+from isocenter.runtime.windows.pipeline import OpenedImage, Receiver, WindowsDone
 from isocenter.values import Array, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class MeanOfMembers:
 
 
 def predict_members(
-    seen: Sequence[WindowedImage],
+    seen: Sequence[OpenedImage],
     mean: MeanOfMembers,
     *,
     progress: Progress | None = None,
@@ -70,7 +70,7 @@ def predict_members(
     return pipeline.decode_slabs(_mean_slabs(seen, mean, region, done), mean.task, seen, receiver, region)
 
 
-def _mean_slabs(seen: Sequence[WindowedImage], mean: MeanOfMembers, region: Region | None, done: WindowsDone) -> Slabs:
+def _mean_slabs(seen: Sequence[OpenedImage], mean: MeanOfMembers, region: Region | None, done: WindowsDone) -> Slabs:
     shape = seen[0].image.geometry.shape
     axis = next((axis for one in seen if (axis := _walked_axis(one)) is not None), len(shape) - 1)
     columns = _common_columns(seen, region or tuple(slice(0, size) for size in shape), axis)
@@ -85,7 +85,7 @@ def _mean_slabs(seen: Sequence[WindowedImage], mean: MeanOfMembers, region: Regi
         yield (), mean(vectors)
 
 
-def _common_columns(seen: Sequence[WindowedImage], region: Region, axis: int) -> list[Region]:
+def _common_columns(seen: Sequence[OpenedImage], region: Region, axis: int) -> list[Region]:
     """Parts of a region of the image's grid, as few as there may be, that no member has to cut further."""
     sizes = [0 if one == axis else part.stop - part.start for one, part in enumerate(region)]
     longest = int(np.argmax(sizes))
@@ -98,7 +98,7 @@ def _common_columns(seen: Sequence[WindowedImage], region: Region, axis: int) ->
     return [column for piece in pieces for column in _common_columns(seen, piece, axis)]
 
 
-def _walked_axis(seen: WindowedImage) -> int | None:
+def _walked_axis(seen: OpenedImage) -> int | None:
     """The axis of the image's grid along which outputs come row after row from its beginning; None where none is."""
     trace = seen.trace
     if not isinstance(trace, GridTrace) or len(trace.sizes) > trace.source.ndim:
@@ -109,7 +109,7 @@ def _walked_axis(seen: WindowedImage) -> int | None:
 
 
 def _member_rows(
-    seen: WindowedImage, asked: Region | None, column: Region, axis: int, vector: dict[str, Array], done: WindowsDone
+    seen: OpenedImage, asked: Region | None, column: Region, axis: int, vector: dict[str, Array], done: WindowsDone
 ) -> Iterator[Rows]:
     """All rows of a column in order; background where the member sees nothing, as beside what it crops to.
 

@@ -212,7 +212,7 @@ class SlicedImage:
 
     image: Image
     where: str
-    opened: Callable[..., WindowedImage]
+    opened: Callable[..., WindowedImage | BaggedSlide]
     prompts: ImagePrompts | None
     is_seen: list[bool] = field(default_factory=list)
     tissue: ClassVar[CoarseMask | None] = None
@@ -253,8 +253,9 @@ class SlicedImage:
         return tuple(note for note in self.image.notes if STATED_SIDES in note)
 
 
-# An image as a network sees it: window by window, slice by slice, or as a bag of tiles.
-SeenImage = WindowedImage | SlicedImage | BaggedSlide
+# An image as a network sees it: window by window or as a bag of tiles, and slice by slice.
+OpenedImage = WindowedImage | BaggedSlide
+SeenImage = OpenedImage | SlicedImage
 
 
 def open_image(
@@ -266,7 +267,7 @@ def open_image(
     network: Network,
     windows: WindowSettings,
     prompts: ImagePrompts | None = None,
-) -> WindowedImage | BaggedSlide:
+) -> OpenedImage:
     """The image as a network sees it; arguments as of `run_pipeline`."""
     if task.takes_prompts and prompts is None:
         raise UsageError("the model marks what is pointed at, and no prompt is given", where, "Give a box or a point")

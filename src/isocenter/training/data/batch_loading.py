@@ -36,12 +36,12 @@ SECOND = 2**17
 # Sets the draws of sentences apart.
 SPOKEN = 2**18
 
-# Image, target, generator, covariates, which channels are there, and the answer of another model.
+# Image, target, generator, covariates or places, which channels are there, and the answer of another model.
 _Sample = tuple[
     NDArray[np.float32],
     Array,
     np.random.Generator,
-    NDArray[np.float32] | None,
+    Array | None,
     NDArray[np.float32] | None,
     NDArray[np.float32] | None,
 ]

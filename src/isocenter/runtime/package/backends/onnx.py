@@ -182,11 +182,16 @@ def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     return (ONNX, *export.get("beside", ()))
 
 
-def single_graph_files(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same where one graph is the whole network; UsageError for a network of bags, which are two."""
+def refuse_halves(record: Mapping[str, Any]) -> None:
+    """UsageError for a network of bags, which is two graphs, where one has to be the whole network."""
     if record["onnx"].get("halves"):
         problem = "the package has a graph for tiles and one that pools them"
         raise UsageError(problem, f"{PACKAGED}/{RECORD}", "Choose --backend onnx or torch")
+
+
+def single_graph_files(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same where one graph is the whole network; UsageError for a network of bags, which are two."""
+    refuse_halves(record)
     return onnx_files(record)
 
 

@@ -75,6 +75,7 @@ class TorchCompiled:
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """The files of a package that it reads."""
+        onnx.refuse_halves(record)
         return package_contents.weights_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
