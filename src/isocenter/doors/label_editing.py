@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,13 +48,12 @@ def add_routes(app: FastAPI, folder: Path, place: Callable[[str], Path], warm: W
         return warm.ask(what, image=paths_of(key)["image"], channel=channel)
 
     @app.get("/api/series/{key}/slices/{plane}/{number}")
-    def image_slice(key: str, plane: str, number: int, frame: int = 0, channel: int = 0) -> Response:
-        paths = paths_of(key) | {"mask": ""}
-        return _slice(warm.ask("slice", **paths, plane=plane, number=number, frame=frame, channel=channel))
-
-    @app.get("/api/jobs/{key}/maps/mask/slices/{plane}/{number}")
-    def mask_slice(key: str, plane: str, number: int, frame: int = 0) -> Response:
-        return _slice(warm.ask("slice", **paths_of(key), plane=plane, number=number, frame=frame, channel=0))
+    @app.get("/api/jobs/{key}/maps/{name}/slices/{plane}/{number}")
+    def cut(key: str, plane: str, number: int, name: str = "", frame: int = 0, channel: int = 0) -> Response:
+        paths = paths_of(key) | ({} if name else {"mask": ""})
+        answer = warm.ask("slice", **paths, plane=plane, number=number, frame=frame, channel=channel)
+        pixels = base64.b64decode(answer["pixels"])
+        return Response(pixels, media_type="application/octet-stream", headers=answer["headers"])
 
     @app.put("/api/jobs/{key}/correction")
     def correct(key: str, strokes: Strokes) -> Any:
@@ -64,8 +63,3 @@ def add_routes(app: FastAPI, folder: Path, place: Callable[[str], Path], warm: W
         out = f"corrected-{number}/{Path(paths['mask']).name}"
         warm.ask("draw", **paths, strokes=[asdict(one) for one in strokes], out=str(folder / out))
         return {"revision": number, "path": out, "study": json.dumps([paths["image"], out]).encode().hex()}
-
-
-def _slice(answer: Mapping[str, Any]) -> Response:
-    pixels = base64.b64decode(answer["pixels"])
-    return Response(pixels, media_type="application/octet-stream", headers=answer["headers"])

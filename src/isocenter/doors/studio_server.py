@@ -67,9 +67,7 @@ def studio_app(studio: Studio) -> ASGIApp:
         app.add_exception_handler(kind, _misfit)
     _add_pages(app)
     _add_jobs(app, studio)
-    _add_tables(app, studio)
-    _add_plans(app, studio)
-    _add_pictures(app, studio)
+    _add_data(app, studio)
     label_editing.add_routes(app, studio.desk.workspace.folder, studio.place, studio.warm)
     _add_files(app, studio)
     return TokenGate(app, studio.token)
@@ -190,8 +188,8 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         return run_list.list_runs(desk.workspace.folder)
 
 
-def _add_tables(app: FastAPI, studio: Studio) -> None:
-    """Folders, and tables of cases."""
+def _add_data(app: FastAPI, studio: Studio) -> None:
+    """Folders, tables of cases, plans."""
     desk, folder = studio.desk, studio.desk.workspace.folder
 
     @app.get("/api/folders")
@@ -222,10 +220,6 @@ def _add_tables(app: FastAPI, studio: Studio) -> None:
             (folder / f"table-{number}" / "dataset.toml").write_bytes(settings.read_bytes())
         return {"path": f"table-{number}/dataset.csv"}
 
-
-def _add_plans(app: FastAPI, studio: Studio) -> None:
-    desk, folder = studio.desk, studio.desk.workspace.folder
-
     @app.post("/api/plan")
     def plan(values: Values, keep: bool = False) -> Any:
         """The plan at once; where it is kept, it is written as the command that is shown writes it."""
@@ -238,17 +232,16 @@ def _add_plans(app: FastAPI, studio: Studio) -> None:
         return studio.warm.ask("plan", **given) | lines | {"out": request.out}
 
 
-def _add_pictures(app: FastAPI, studio: Studio) -> None:
+def _add_files(app: FastAPI, studio: Studio) -> None:
+    """Pictures and files."""
+    desk, folder = studio.desk, studio.desk.workspace.folder
+
     @app.get("/api/thumbnail")
     def thumbnail(path: str) -> Response:
         png = studio.warm.ask("thumbnail", path=str(studio.place(path)))["png"]
         return Response(
             base64.b64decode(png), media_type="image/png", headers={"Cache-Control": "private, max-age=600"}
         )
-
-
-def _add_files(app: FastAPI, studio: Studio) -> None:
-    desk, folder = studio.desk, studio.desk.workspace.folder
 
     @app.put("/api/files/{name}")
     async def upload(name: str, request: Request) -> Any:

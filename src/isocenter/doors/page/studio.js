@@ -129,9 +129,7 @@ function showProgress(place, job) {
   if (isTraining(job)) place.dataset.points = (state.points[job.id] ?? []).length;
   if (!bar || !last) return;
   bar.textContent = `${WORDS.of(last)} ${WORDS.left(last.seconds_left)}`;
-  bar.setAttribute("aria-valuenow", last.done);
-  bar.setAttribute("aria-valuemax", last.of);
-  bar.setAttribute("aria-valuetext", bar.textContent);
+  for (const [name, value] of [["now", last.done], ["max", last.of], ["text", bar.textContent]]) bar.setAttribute(`aria-value${name}`, value);
 }
 
 async function showResult(job) {
