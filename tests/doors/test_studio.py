@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -252,6 +253,26 @@ def test_a_training_that_is_stopped_for_its_best_is_followed_by_the_command_that
     assert following["shell"] == f"isocenter train --resume {training['out']} --end-now"
     assert following["out"] == training["out"]
     page.desk.workspace.stop(following["id"])
+
+
+def test_a_folder_that_vanishes_is_named_at_every_question_and_costs_no_server(client, page, tmp_path):
+    data = trained.blobs(tmp_path / "data" / "blobs", 1)
+    paths = str(data / "images" / "case00.nii.gz"), str(data / "labels" / "case00.nii.gz")
+    grid = f"/api/series/{key_of(*paths)}/grid"
+    assert client.get(grid).status_code == 200
+    shutil.rmtree(data)
+    for path in (
+        grid,
+        f"/api/thumbnail?path={paths[0]}",
+        f"/api/folders?below={data}",
+        f"/api/table?path={data}/a.csv",
+    ):
+        assert client.get(path).status_code == 422, path
+    shutil.rmtree(page.desk.workspace.folder)
+    for path in ("/api/jobs", "/api/runs"):
+        assert client.get(path).status_code == 422, path
+        assert client.get(path).json()["problem"]
+    assert client.get("/").status_code == 200
 
 
 def test_a_port_that_is_taken_is_refused():

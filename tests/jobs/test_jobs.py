@@ -137,6 +137,16 @@ def test_a_workspace_that_cannot_be_written_is_refused(tmp_path):
         Workspace.open(tmp_path / "file" / "work")
 
 
+def test_a_job_whose_result_meets_a_full_disk_has_failed_and_says_so(room, monkeypatch):
+    monkeypatch.setattr(Workspace, "start_next", lambda self: None)
+    job = room.add(JobRequest("networks", ("--version",)))
+    (room.job_folder(job.id) / "result.json").symlink_to("/dev/full")
+    room._start(job)
+    failed = wait(room, job.id)
+    assert (failed.state, failed.code != 0) == ("failed", True)
+    assert "No space left on device" in failed.problem
+
+
 @pytest.mark.parametrize("name", ["", "..", "../jobs", "0001-train/..", "0099-train", "0001-train\n"])
 def test_no_name_leads_out_of_the_jobs(room, name):
     with pytest.raises(UsageError, match="no such job"):
@@ -158,7 +168,7 @@ def test_progress_is_a_record_a_line_and_a_full_disk_costs_lines_alone(room, tmp
         assert records[0]["loss"] is None
         assert job_record.read_progress(folder, end) == ([], end)
         (folder / "progress.jsonl").unlink()
-        (folder / "progress.jsonl").mkdir()  # what cannot be written
+        (folder / "progress.jsonl").symlink_to("/dev/full")
         job_process.work_state.report_progress("training", 100, 100, 0.0)
     assert room.job("0001-train").state == "done"
 
