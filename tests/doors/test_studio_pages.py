@@ -202,6 +202,9 @@ def test_every_page_can_be_heard_read_and_zoomed_and_shows_at_once_what_happens(
             dashes = "[...one.querySelectorAll('path[style]')].map(line => line.getAttribute('stroke-dasharray'))"
             lines = f"[...document.querySelectorAll('.chart')].map(one => new Set({dashes}).size)"
             assert page.value(lines) == [2, 2]  # told apart without colour
+            offered = "[...document.querySelectorAll('[data-job=\"{}\"] button')].map(one => one.textContent)".format
+            assert page.value(offered("0002-train")) == ["Pause", "Stop and keep the best"]
+            assert page.value(offered("0001-train")) == ["Pause"]  # a later command works in its folder
             assert page.value(f"{control('Pause')}.focus() ?? document.activeElement.textContent") == "Pause"
             waits = []
             for step in range(12, 17):

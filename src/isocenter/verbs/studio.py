@@ -34,10 +34,8 @@ def studio(options: StudioOptions) -> None:
     roots = [Path(one) for one in options.roots] or [Path.cwd()]
     desk = JobDesk(workspace, AllowedPaths.below(roots, workspace.folder), "studio")
     with _only_studio(workspace):
-        page, listener = (
-            studio_server.Studio(desk, WarmProcess("isocenter.verbs.studio_answers", workspace.folder)),
-            loopback.listen(options.port),
-        )
+        warm = WarmProcess("isocenter.verbs.studio_answers", workspace.folder)
+        page, listener = studio_server.Studio(desk, warm), loopback.listen(options.port)
         address = f"http://{loopback.HOST}:{listener.getsockname()[1]}/{page.token}"
         say(address)
         if not options.no_browser:

@@ -162,14 +162,9 @@ def train(options: TrainOptions) -> Run:
     resume = dataset_reading.path_for_workers(options.resume, options.scheduler)
     with dask_cluster.spread_over(options.scheduler):
         return make_run(
-            data,
-            request,
-            start=options.start,
-            out=options.out,
-            overwrite=options.overwrite,
-            resume=resume,
+            data, request, start=options.start, out=options.out, overwrite=options.overwrite, resume=resume,
             end_now=options.end_now,
-        )
+        )  # fmt: skip
 
 
 def make_run(

@@ -86,14 +86,14 @@ const isTraining = (job) => ["train", "pretrain"].includes(job.words);
 const pill = (job) => el("span", { className: `pill ${job.state}` }, job.state);
 
 function jobParts(job) {
-  const running = ["running", "waiting"].includes(job.state);
+  const isLast = !state.jobs.some((one) => one.id > job.id && one.out === job.out), running = ["running", "waiting"].includes(job.state);
   return [
     el("strong", {}, job.id), pill(job),
     running && el("span", { role: "progressbar", "aria-label": job.id }),
     job.problem && el("span", { role: "alert" }, job.problem),
     running && el("button", { type: "button", onclick: () => ask(`/api/stop/${job.id}`, { method: "POST" }) }, isTraining(job) ? WORDS.pause : WORDS.stop),
-    job.words === "train" && job.out && ["running", "stopped"].includes(job.state) && !state.jobs.some((one) => one.id > job.id && one.out === job.out) && el("button", { type: "button", onclick: () => keepBest(job) }, WORDS.keepBest),
-    isTraining(job) && ["stopped", "failed"].includes(job.state) && job.out && el("button", { type: "button", onclick: () => startJob(job.words, { resume: job.out }, $("#training")) }, WORDS.resume),
+    job.words === "train" && job.out && isLast && ["running", "stopped"].includes(job.state) && !job.shell.includes("--end-now") && el("button", { type: "button", onclick: () => keepBest(job) }, WORDS.keepBest),
+    isTraining(job) && ["stopped", "failed"].includes(job.state) && job.out && isLast && el("button", { type: "button", onclick: () => startJob(job.words, { resume: job.out }, $("#training")) }, WORDS.resume),
     !running && el("button", { type: "button", onclick: () => showResult(job) }, WORDS.result),
   ];
 }
@@ -423,6 +423,7 @@ async function look(image, mask, form) {
 
 // ---- the frame
 function go() {
+  $("#result").hidden = true;
   document.title = `${WORDS.pages[location.hash.slice(1)] ?? WORDS.pages.data} \u2013 Isocenter`;
   state.page = location.hash.slice(1) in WORDS.pages ? location.hash.slice(1) : "data";
   for (const name of Object.keys(WORDS.pages)) {
