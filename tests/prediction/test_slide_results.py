@@ -12,7 +12,7 @@ import drawn_slides
 from isocenter.evaluation import box_matching
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
-from isocenter.prediction import case_prediction
+from isocenter.prediction import case_prediction, slide_results
 from isocenter.prediction.case_prediction import CaseRequest
 from isocenter.runtime import Model, Preprocessing
 from isocenter.runtime.inference import Inference
@@ -21,7 +21,7 @@ from isocenter.tasks import task_catalogue
 from isocenter.tasks.detection import answering
 from isocenter.transforms import COLOUR
 from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Array, Case
+from isocenter.values import Array, Case, Geometry, Image, Prediction
 
 SIDE, MM = 512, 0.002
 BROWN, BLUE, PINK = (120, 70, 40), (90, 70, 160), (225, 170, 205)
@@ -90,6 +90,24 @@ def test_cells_are_drawn_as_qupath_draws_them(slide, tmp_path):
     middle = tuple((ring[:-1].mean(axis=0)[::-1] - 0.5).round().astype(int).tolist())
     assert middle in grid
     assert drawn["features"][0]["properties"]["classification"]["name"] in ("brown", "blue")
+
+
+def test_regions_of_a_label_map_are_drawn_with_their_holes(tmp_path):
+    marked = np.zeros((300, 200), np.uint8)
+    marked[20:90, 30:80], marked[40:60, 50:60], marked[200:230, 10:190] = 1, 0, 2
+    labels = [{"value": 1, "name": "tumour"}, {"value": 2, "name": "stroma"}]
+    tissue = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
+    blank = Image(np.zeros((3, 300, 200), np.uint8), Geometry.of_pixels((300, 200)), channels=COLOUR)
+    answer = Prediction(blank.geometry, data=marked, labels=tissue.labels)
+    [path] = slide_results.write_slide_files(answer, tissue, blank, tmp_path, "a")
+    tumour, stroma = json.loads(path.read_text())["features"]
+    assert [one["properties"]["classification"]["name"] for one in (tumour, stroma)] == ["tumour", "stroma"]
+    assert {one["properties"]["objectType"] for one in (tumour, stroma)} == {"annotation"}
+    assert tumour["geometry"]["coordinates"] == [
+        [[30, 20], [80, 20], [80, 90], [30, 90], [30, 20]],
+        [[50, 40], [60, 40], [60, 60], [50, 60], [50, 40]],
+    ]
+    assert stroma["geometry"]["coordinates"] == [[[10, 200], [190, 200], [190, 230], [10, 230], [10, 200]]]
 
 
 def test_the_percent_of_positive_cells_stands_in_the_row_with_its_interval(slide, tmp_path):

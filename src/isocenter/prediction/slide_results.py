@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from isocenter.report.display import PALETTE
 from isocenter.report.figures import sheets
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.tasks import Task
+from isocenter.transforms import label_outlines
 from isocenter.values import Finding, Floats, Geometry, Image, Prediction, voxel_images
 from isocenter.values.prediction import AttendedTiles
+
+log = logging.getLogger("isocenter")
 
 CELLS, DRAWN = "cells", ".geojson"
 UM2 = 1e6  # in a mm²
@@ -118,12 +122,12 @@ def _areas(prediction: Prediction, side: float) -> dict[str, float]:
 
 
 def write_slide_files(prediction: Prediction, task: Task, image: Image, folder: Path, name: str) -> list[Path]:
-    """`<case>_cells.csv` and `<case>.geojson` of a result with cells, `<case>_attention.csv` of a bag of tiles."""
+    """`<case>.geojson` of cells or a label map, `<case>_cells.csv`, and of a bag of tiles `<case>_attention.csv`."""
     if prediction.tiles is not None:
         return [_write_attention(prediction.tiles, folder / f"{name}_{ATTENTION}.csv")]
-    if (cells := cells_of(prediction, task)) is None:
-        return []
     table, drawn = folder / f"{name}_{CELLS}.csv", folder / f"{name}{DRAWN}"
+    if (cells := cells_of(prediction, task)) is None:
+        return _write_drawn(_region_features(prediction), drawn) if prediction.labels else []
     side = None if image.spacing is None else math.prod(image.spacing) * UM2
     with table.open("x", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file, COLUMNS)
@@ -132,11 +136,7 @@ def write_slide_files(prediction: Prediction, task: Task, image: Image, folder: 
         ):
             size = "" if side is None else round(area * side, 3)
             writer.add([round(column, 2), round(row, 2), label, round(score, 6), size])
-    colours = {label: PALETTE[n % len(PALETTE)] for n, label in enumerate(dict.fromkeys(cells.names))}
-    with drawn.open("x", encoding="utf-8") as file:
-        features = [_feature(box, label, score, colours[label]) for box, label, score in _rows(cells)]
-        json.dump({"type": "FeatureCollection", "features": features}, file)
-    return [table, drawn]
+    return [table, *_write_drawn(_cell_features(cells), drawn)]
 
 
 def _write_attention(tiles: AttendedTiles, path: Path) -> Path:
@@ -162,6 +162,16 @@ def attended_figures(prediction: Prediction, image: Image, name: str) -> list[Fi
     return [sheets.contact_sheet(shown, f"{name}: tiles", caption=caption, columns=ATTENDED // 2)]
 
 
+def _write_drawn(features: Iterable[Mapping[str, Any]], path: Path) -> list[Path]:
+    """A collection of features, written one by one."""
+    with path.open("x", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for number, feature in enumerate(features):
+            file.write(f"{',' if number else ''}\n{json.dumps(feature)}")
+        file.write("\n]}\n")
+    return [path]
+
+
 def shown_coarsely(prediction: Prediction, image: Image) -> tuple[Prediction, Image]:
     """A result and its slide on a level that fits into a picture: what a label map has at every nth pixel."""
     whole, picture = image.geometry.shape, image.level(image.level_within(max(image.geometry.shape) / SHOWN))
@@ -178,20 +188,48 @@ def shown_coarsely(prediction: Prediction, image: Image) -> tuple[Prediction, Im
     return replace(prediction, geometry=picture.geometry, data=data, boxes=boxes), picture.with_pixels(picture.data)
 
 
-def _rows(cells: Cells) -> list[tuple[list[float], str, float]]:
-    return list(zip(cells.corners.tolist(), cells.names, cells.scores.tolist(), strict=True))
+def _cell_features(cells: Cells) -> Iterator[Mapping[str, Any]]:
+    colours = _colours(cells.names)
+    for box, label, score in zip(cells.corners.tolist(), cells.names, cells.scores.tolist(), strict=True):
+        top, left, bottom, right = (round(edge, 2) for edge in box)
+        ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+        measured = {} if math.isnan(score) else {"score": round(score, 6)}
+        yield _feature([ring], "detection", label, colours[label], measured)
 
 
-def _feature(box: Sequence[float], label: str, score: float, colour: tuple[int, int, int]) -> Mapping[str, Any]:
-    """A cell as QuPath writes one: a polygon in (x, y) of the finest level, whose classification has a colour."""
-    top, left, bottom, right = (round(edge, 2) for edge in box)
-    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
-    measured = {} if math.isnan(score) else {"score": round(score, 6)}
+def _region_features(prediction: Prediction) -> Iterator[Mapping[str, Any]]:
+    """Each piece of each label along the edges of its pixels, with its holes; the map is read once, strip by strip."""
+    names, data = {one.value: one.name for one in prediction.labels}, prediction.data
+    if data is None:
+        return
+    strips, colours = (part for _, part in voxel_images.walk_blocks(data)), _colours(names.values())
+    found = label_outlines.find_corners(strips, data.shape[1], list(names))
+    for value, corners in found.items():
+        if corners is None:
+            log.warning("%s: so many edges that no outlines are written", names[value])
+            continue
+        for rings in label_outlines.trace_pieces(corners):
+            closed = [np.concatenate([ring, ring[:1]])[:, ::-1].tolist() for ring in rings]
+            yield _feature(closed, "annotation", names[value], colours[names[value]], {})
+
+
+def _colours(names: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+    return {label: PALETTE[n % len(PALETTE)] for n, label in enumerate(dict.fromkeys(names))}
+
+
+def _feature(
+    rings: Sequence[Sequence[Sequence[float]]],
+    kind: str,
+    label: str,
+    colour: tuple[int, int, int],
+    measured: Mapping[str, float],
+) -> Mapping[str, Any]:
+    """A polygon in (x, y) of the finest level, holes behind its outline, as QuPath writes an object of a class."""
     return {
         "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "geometry": {"type": "Polygon", "coordinates": rings},
         "properties": {
-            "objectType": "detection",
+            "objectType": kind,
             "classification": {"name": label, "color": list(colour)},
             "measurements": measured,
         },

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         image_filters,
         intensity,
         label_maps,
+        label_outlines,
         label_resampling,
         operators,
         orient,
