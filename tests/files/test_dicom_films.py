@@ -15,9 +15,10 @@ from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
 import isocenter
 from isocenter.errors import GeometryError
 from isocenter.files.dicom.writing import seg
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
 from isocenter.files.layouts import dataset_layouts
 from isocenter.files.layouts.layout import DatasetOptions
-from isocenter.values import Label
+from isocenter.values import Finding, Label
 from service.thresholds import threshold_model
 
 FRAMES, SHAPE = 11, (33, 37)
@@ -87,11 +88,33 @@ def test_a_mask_of_other_frames_than_its_film_is_refused(film):
 def test_predict_writes_a_film_s_mask_beside_a_report_that_names_frames(film, tmp_path):
     *_, folder = film
     model = isocenter.load(threshold_model(tmp_path / "model", 100.0, modality="US", axes=2))
-    done = isocenter.predict(model, folder / "clip.dcm", out=tmp_path / "out", format="dcm")
-    [written] = [path for path in done.files if not path.name.endswith("_report.dcm")]
+    done = isocenter.predict(model, folder / "clip.dcm", out=tmp_path / "out", format="dcm", answers="seg,gsps,sr")
+    [written] = [path for path in done.files if not path.name.endswith(("_report.dcm", "_gsps.dcm"))]
+    assert "clip_gsps.dcm" in {path.name for path in done.files}
     read = pydicom.dcmread(written)
     named = [
         groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
         for groups in read.PerFrameFunctionalGroupsSequence
     ]
     assert named == list(range(1, FRAMES + 1))
+
+
+def test_a_presentation_state_draws_on_each_frame_of_a_film_what_is_marked_there(film):
+    image, mask, folder = film
+    box = np.array([2.0, 3.0, 12.0, 9.0])
+    findings = [Finding("spot", box, probability=0.8, box=0, frame=3)]
+    [path] = ANSWERS["gsps"].write(Result(image, "a", [("", mask, LABELS)], findings), folder / "case")
+    drawn = {}
+    for one in pydicom.dcmread(path).GraphicAnnotationSequence:
+        [named] = one.ReferencedImageSequence
+        layer = one.TextObjectSequence[0].UnformattedTextValue
+        points = [np.reshape(each.GraphicData, (-1, 2)) for each in one.GraphicObjectSequence]
+        drawn[named.ReferencedFrameNumber, layer.partition(" ")[0]] = np.concatenate(points)
+    wanted = {(n + 1, label.name) for n in range(FRAMES) for label in LABELS if (mask[n] == label.value).any()}
+    assert set(drawn) == {*wanted, (4, "spot")}, "frame 4 has a box alone"
+    for number, name in wanted:
+        value = next(label.value for label in LABELS if label.name == name)
+        rows, columns = np.nonzero(mask[number - 1] == value)
+        lines = drawn[number, name]
+        assert (lines.min(axis=0) - 0.5 <= [columns.min(), rows.min()]).all()
+        assert (lines.max(axis=0) + 0.5 >= [columns.max() + 1, rows.max() + 1]).all()

@@ -19,6 +19,8 @@ NOTHING_MARKED = "no structure has a voxel"
 USUAL = ("seg", "sr")  # where nobody names kinds
 # Kinds of which a series of several volumes has an object for each, and how its file's name goes on.
 EACH_VOLUME, VOLUME = ("seg", "labelmap"), "volume"
+# Kinds of which an object names the frames of a film.
+OF_FILMS = (*EACH_VOLUME, "gsps")
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,11 @@ def write_answers(
 def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
     """The objects of one kind; of a series of several volumes those of each volume in which something is marked.
 
-    A film has one segmentation, whose frames name those that they are of. A report says by itself what it can state of
-    a clip. Raises GeometryError for other kinds of several images.
+    A film has one segmentation and one presentation state, which name the frames that they are of. A report says by
+    itself what it can state of a clip. Raises GeometryError for other kinds of several images.
     """
     image, answer = result.source, ANSWERS[kind]
-    is_film = image.geometry.is_picture and kind in EACH_VOLUME  # whose frames name those of their source
-    if image.frames is None or kind == "sr" or is_film:
+    if image.frames is None or kind == "sr" or (image.geometry.is_picture and kind in OF_FILMS):
         yield from answer.write(result, path)
         return
     what = "volumes" if image.geometry.is_volume else "frames"

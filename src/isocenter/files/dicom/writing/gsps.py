@@ -24,12 +24,20 @@ from isocenter.values import Array, Finding
 SERIES_NUMBER = 106
 # Of a line: its coordinates have at most 65534 bytes in Explicit VR. PS3.5 7.1.2
 MOST_POINTS = 8000
+# Groups of the greys of frames, with their elements. PS3.3 C.7.6.16.2.9 and C.7.6.16.2.10
+GREYS = {
+    "PixelValueTransformationSequence": ("RescaleIntercept", "RescaleSlope", "RescaleType"),
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"),
+}
 Colour = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Mark:
-    """Lines on one slice: (points, 2) columns and rows in edges of pixels, their text, and the layer they belong to."""
+    """Lines on one slice or frame, with their text and the name of their layer.
+
+    lines: (points, 2) columns and rows in edges of pixels
+    """
 
     name: str
     text: str
@@ -79,6 +87,9 @@ def presentations(result: Result, path: Path) -> Iterator[Path]:
 def _grey(shown: Sequence[SourceSlice], where: str) -> Sequence[Dataset]:
     """The headers of the images on which something is marked, if a presentation of their greys can be stated."""
     heads = source_planes.source_headers(list(shown))
+    paths = list(dict.fromkeys(part.frame.path for part in shown))
+    if len(heads) < len(paths) and "NumberOfFrames" not in heads[0]:  # a film of which each frame is a file
+        heads = [source_planes.complete_for_highdicom(header_reading.read_header(path).library) for path in paths]
     if any(str(head.get("PhotometricInterpretation")) not in ("MONOCHROME1", "MONOCHROME2") for head in heads):
         raise FormatError("the image is in colour", where, "Ask for seg, sr or sc instead")
     for head in heads:
@@ -88,11 +99,26 @@ def _grey(shown: Sequence[SourceSlice], where: str) -> Sequence[Dataset]:
     head = source_planes.complete_for_highdicom(
         header_reading.read_header(shown[0].frame.path).library
     )  # with the greys of its frames, which heads[0] lacks
-    if len({part.frame.path for part in shown}) > 1 or "PerFrameFunctionalGroupsSequence" not in head:
-        problem = "the image is in several files of many frames, or in one that does not describe its frames"
-        raise FormatError(problem, where, "Ask for seg, sr or sc instead")
+    if len(paths) > 1:
+        raise FormatError("the image is in several files of many frames", where, "Ask for seg, sr or sc instead")
+    if "PerFrameFunctionalGroupsSequence" not in head:
+        _describe_frames(head)
     _share_rescaling(head, where)
     return [head]
+
+
+def _describe_frames(head: Dataset) -> None:
+    """State the greys of all frames, as a clip's header has them, in the groups where highdicom looks for them."""
+    shared = Dataset()
+    for group, names in GREYS.items():
+        stated = Dataset()
+        for name in names:
+            if name in head:
+                setattr(stated, name, head[name].value)
+        if len(stated):
+            setattr(shared, group, [stated])
+    head.SharedFunctionalGroupsSequence = [shared]
+    head.PerFrameFunctionalGroupsSequence = [Dataset() for _ in range(int(head.NumberOfFrames))]
 
 
 def _state_aspect(presentation: Dataset, head: Dataset, part: SourceSlice) -> None:
@@ -136,11 +162,13 @@ def _share_rescaling(head: Dataset, where: str) -> None:
 
 
 def _marks(result: Result) -> Iterator[_Mark]:
-    """The outlines of each structure and box, slice by slice."""
+    """The outlines of each structure and box, slice by slice, or frame by frame."""
     geometry = result.source.geometry
     for _, mask, labels in result.label_maps:
         # (slices, rows, columns), each slice in one piece: all are looked through for each label
-        planes = mask[None] if geometry.is_picture else np.ascontiguousarray(mask.T)
+        planes = np.ascontiguousarray(mask.T)
+        if geometry.is_picture:
+            planes = mask.reshape(-1, *geometry.shape)  # of a film its frames
         for label in (one for one in labels if one.value):
             words = _structure_text(label.name, label.value, result.findings)
             for number, plane in enumerate(planes):
@@ -153,7 +181,7 @@ def _marks(result: Result) -> Iterator[_Mark]:
     for boxed in (finding for finding in result.findings if finding.box is not None):
         (x0, y0), (x1, y1), through = source_planes.box_in_slices(np.asarray(boxed.value, dtype=np.float64), geometry)
         corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)])
-        for number in through:
+        for number in through if boxed.frame is None else (boxed.frame,):
             yield _Mark(boxed.concept, _box_text(boxed), number, [corners])
 
 
