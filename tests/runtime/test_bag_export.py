@@ -71,10 +71,15 @@ def test_both_graphs_answer_a_bag_as_torch_does(name, encoder, members, tmp_path
             assert_allclose(theirs[head], ours[head], atol=1e-5, rtol=1e-4)
 
 
-def test_both_files_stand_in_the_record_of_a_package(tmp_path: Path):
+def test_both_files_stand_in_the_record_of_a_package_with_the_features_that_its_gate_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "models").mkdir()
+    gated = bag_export.FurtherOutputs("summary", pooled=True)
+    monkeypatch.setattr(bag_export.FurtherOutputs, "from_model", lambda _: gated)
     model = model_of("mil_top", ["colour"])
     made = bag_export.write_halves(model, [model.networks.run.module], tmp_path)
+    assert made["features"], made
     assert sorted(onnx.onnx_files({"onnx": made})) == sorted(
         path.relative_to(tmp_path).as_posix() for path in (tmp_path / "models").iterdir()
     )

@@ -39,7 +39,7 @@ FIRST = "first"
 MEMBERS = "members"
 # The input of an ONNX file beside the image; those of the half that pools.
 CONTEXT = "context"
-FEATURES, PLACES = "features", "places"
+FEATURES, PLACES = "tile_features", "places"
 # The latter gets whole blocks of so many tiles, of which the last may be absent.
 TILES_OF_BLOCK = 64
 # More networks than any cross-validation has: a record that says so is no record of ours.
