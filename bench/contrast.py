@@ -157,6 +157,10 @@ def rigid_pair(out: Path, number: int, other: str, program: str) -> dict[str, An
     folder.mkdir(exist_ok=True)
     for name, image in (("fixed", fixed), ("moving", moving)):
         nibabel.save(nibabel.Nifti1Image(image.data[0], grid.affine), folder / f"{name}.nii.gz")
+    index = np.moveaxis(np.indices(grid.shape), 0, -1)
+    for axis, values in enumerate(np.moveaxis(grid.to_world(index), -1, 0)):
+        coordinates = nibabel.Nifti1Image(values.astype(np.float32), grid.affine)
+        nibabel.save(coordinates, folder / f"places.npy.{axis}.nii.gz")
     command = [str(python), str(SIDE), program, *(str(folder / f"{one}.nii.gz") for one in ("fixed", "moving"))]
     done = subprocess.run([*command, str(folder / "places.npy")], capture_output=True, text=True, check=False)
     if done.returncode:

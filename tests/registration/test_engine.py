@@ -212,6 +212,17 @@ def test_a_rigid_motion_is_found_where_bright_is_dark_in_the_other_image(turned)
     assert made.after > made.before
 
 
+@pytest.mark.whole  # the rule itself is tested with the checks of harm
+def test_across_contrasts_no_turn_is_applied_that_patients_do_not_make():
+    motion = SpatialTransform((turn_and_shift((0, 0, 60), (0.0, 0, 0), FIXED),), FIXED, FIXED)
+    fixed, moving = pair_of(motion)
+    inverted = replace(moving.with_pixels(float(moving.data.max()) - moving.data), modality="PT")
+    made = engine.register_images(fixed, inverted, RegistrationSettings("rigid", initial="centres"))
+    assert made.applied is False
+    assert made.notes == ("the moving image would be turned by 60 degrees: nothing was moved",)
+    assert np.array_equal(made.transform.matrix, made.first_guess.matrix)
+
+
 def test_an_image_of_another_modality_that_lay_right_stays_where_it_is():
     image, draw = blobs(FIXED), np.random.default_rng(1)
     other = image.with_pixels(

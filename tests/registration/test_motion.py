@@ -121,6 +121,19 @@ def test_frames_of_a_head_that_lies_still_while_its_contrast_changes_are_left_th
     assert list(made.table["note"]) == ["", "", "", "empty", "", ""]
 
 
+def test_an_edge_that_a_motion_leaves_without_contents_does_not_hold_a_frame_back():
+    grid, draw = Geometry((28, 28, 26), np.eye(4)), np.random.default_rng(0)
+    scene = blobs(grid)
+    true = SpatialTransform((turn_and_shift((2.0, 0, 0), (1.6, -1.2, 0.8), grid),), grid, grid)
+    moved = spatial_transforms.carry_image(scene, spatial_transforms.invert_transform(true), grid, "cubic").data
+    frames = np.stack([scene.data, np.nan_to_num(moved)], axis=1)
+    noisy = frames + draw.normal(0, 0.01 * np.ptp(scene.data), frames.shape)
+    made = isocenter.register_frames(Image(noisy.astype(np.float32), grid, "MR"))
+    points = grid.to_world(draw.uniform(5, 20, (100, 3)))
+    ends = (spatial_transforms.carry_points(one, points) for one in (made.transforms[1], true))
+    assert np.linalg.norm(np.subtract(*ends), axis=1).mean() < 0.1
+
+
 def test_a_series_whose_frames_show_nothing_is_refused():
     empty = Image(np.zeros((1, 2, 8, 8, 8), np.float32), Geometry((8, 8, 8), np.eye(4)))
     with pytest.raises(UsageError, match="no frame shows anything"):

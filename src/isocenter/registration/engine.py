@@ -28,7 +28,7 @@ from isocenter.registration.similarity_measures import (
     SimilarityName,
 )
 from isocenter.transforms import spatial_transforms
-from isocenter.values import Affine, Decision, Displacement, Floats, Geometry, Image, SpatialTransform
+from isocenter.values import Affine, Decision, Displacement, Geometry, Image, SpatialTransform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +39,6 @@ LEVELS = 3
 MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**20
 # Of the loss: a mirrored image that fits by so much better is a finding.
 MIRRORED = 0.85
-# Degrees: patients lie on two tables less far apart than this. A larger turn more often fits noise.
-USUAL_TURN = 45.0
 # Of the local correlation, 1 at its best: unlike images of one modality, and noise, come to less.
 LEAST_CORRELATION = 0.1
 SIDES = ("left and right", "front and back", "head and feet")
@@ -131,7 +129,7 @@ def register_images(
     if refusal is not None:
         notes += [refusal] if refusal else []
         start = untouched
-    if pair.fixed_grid.has_sides and (turn := linear.rotation_degrees(start.matrix)) > USUAL_TURN:
+    if pair.fixed_grid.has_sides and (turn := linear.rotation_degrees(start.matrix)) > linear.USUAL_TURN:
         notes.append(f"the moving image was turned by {turn:.0f} degrees: patients seldom lie so, look at the pictures")
     decisions = {
         "transform": Decision(settings.transform, "the kind that was asked for"),
@@ -221,7 +219,7 @@ def _fit_across(
 
     Of two contrasts one measure alone errs too often; the one is kept that both leave nearest to where it is.
     """
-    usual = [one for one in guesses if _degrees(one.matrix) <= USUAL_TURN]
+    usual = [one for one in guesses if linear.rotation_degrees(one.matrix) <= linear.USUAL_TURN]
     first = _fit_linear(pair, levels, usual, name, settings, where)
     near = [first.found]
     with suppress(GeometryError):  # which has found none by the other measure
@@ -234,11 +232,6 @@ def _fit_across(
     losses = [harm_checks.loss_at(levels[1], one, SIMILARITIES[name]) for one in near]
     best = min(range(len(near)), key=lambda one: (apart[one] > harm_checks.AGREED, losses[one]))
     return _LinearFit(near[best], ends[best], first.notes)
-
-
-def _degrees(turn: Floats) -> float:
-    """Angle of a rotation of two or three axes."""
-    return float(np.degrees(np.arccos(np.clip((np.trace(turn) - (len(turn) - 2)) / 2, -1, 1))))
 
 
 def _by_contrast(similarity: Decision, level: PyramidLevel, guesses: Sequence[FirstGuess]) -> Decision:
@@ -272,13 +265,15 @@ def _harm_of(
         chance = harm_checks.shuffled_reach(levels[-1], untouched, measure)
         moved = harm_checks.distance_apart(levels[-1], untouched, fit.found)
         if fine[0] - fine[1] < harm_checks.BEYOND * chance.gain:
+            lies_near = chance.lowest - fine[0] > harm_checks.BEYOND * chance.gain
             lay_right = fine[0] < chance.lowest and moved <= harm_checks.AGREED
-            return "" if lay_right else f"the images gain little more than shuffled ones would: {kept}"
-    left, stretch, right = np.linalg.svd(fit.found.matrix)
-    if (turn := _degrees(left @ right)) > USUAL_TURN:
-        return f"the moving image would be turned by {turn:.0f} degrees: {kept}"
-    if stretch.max() > harm_checks.MOST_STRETCHED or stretch.min() < 1 / harm_checks.MOST_STRETCHED:
-        return f"an axis would be {stretch.min():.2g} to {stretch.max():.2g} times as long: {kept}"
+            if not lies_near:
+                return "" if lay_right else f"the images gain little more than shuffled ones would: {kept}"
+            # Nearly in place little is left to gain; what both measures ask for is a motion all the same.
+            if not harm_checks.asked_by_both(levels[-1], untouched, fit.found, fit.other):
+                return ""
+    if fault := harm_checks.unlikely_motion(fit.found.matrix):
+        return f"{fault}: {kept}"
     apart = harm_checks.distance_apart(levels[-1], fit.found, fit.other)
     if apart > harm_checks.AGREED:
         return f"information and self-similarity disagree by {apart:.3g} {unit}: {kept}"

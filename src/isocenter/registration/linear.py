@@ -24,6 +24,8 @@ Initial = Literal["world", "centres", "moments"]
 # Turns that are tried, in degrees: in a picture all around, in a volume about each axis.
 PICTURE_TURNS = tuple(range(-150, 181, 30))
 VOLUME_TURNS = (-30, 30)
+# Degrees: patients lie on two tables less far apart than this. A larger turn more often fits noise.
+USUAL_TURN = 45.0
 # Of the other image's extent along an axis: one that is shorter may show any part of it, and also begins shifted.
 SHORTER = 0.75
 # Starts that are followed on the coarsest grid, and steps there and on each finer one.
@@ -123,9 +125,9 @@ def _mass(mass: NDArray[np.float32], grid: Geometry) -> Floats:
 
 
 def rotation_degrees(matrix: Floats) -> float:
-    """Angle in degrees of the rotation in a linear map of space, its stretch apart."""
+    """Angle in degrees of the rotation in a linear map of two or three axes, its stretch apart."""
     left, _, right = np.linalg.svd(matrix)
-    cosine = (np.trace(left @ right) - 1) / 2
+    cosine = (np.trace(left @ right) - (len(matrix) - 2)) / 2
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
