@@ -45,7 +45,7 @@ DATA_FLAGS = {
 }
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 # Of a verb whose page has another name.
-PAGE_OF = {"mcp": "agents"}
+PAGE_OF = {"mcp": "agents", "federation": "federate"}
 
 
 def blocks(*languages: str) -> Iterator[tuple[str, str]]:

@@ -41,6 +41,7 @@ __all__ = [
     "feedback",
     "import_labels",
     "inventory",
+    "join_federation",
     "list_networks",
     "load",
     "mcp",
@@ -53,6 +54,7 @@ __all__ = [
     "pretrain",
     "promote_change",
     "propose_change",
+    "provision_federation",
     "read",
     "read_transform",
     "reconstruct",
@@ -62,6 +64,7 @@ __all__ = [
     "roll_back_change",
     "route",
     "serve",
+    "serve_federation",
     "shadow_change",
     "split_change",
     "studio",
@@ -111,6 +114,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.evaluate import evaluate
     from isocenter.verbs.explain import explain
     from isocenter.verbs.federate import federate
+    from isocenter.verbs.federation import join_federation, provision_federation, serve_federation
     from isocenter.verbs.feedback import feedback
     from isocenter.verbs.inventory import inventory
     from isocenter.verbs.labelling import import_labels, next_labels

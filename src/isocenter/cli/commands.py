@@ -44,6 +44,7 @@ DIALOGUES: Mapping[str, Callable[..., Any]] = {
     "demo": dialogue.show_demo,
     "audit export": dialogue.export_and_count,
     "change rollback": dialogue.ask_and_roll_back,
+    "federation join": dialogue.join_and_ask,
 }
 JSON = "Print the result as one JSON document."
 

@@ -52,6 +52,16 @@ def ask_and_roll_back(**options: Any) -> object:
     return isocenter.roll_back_change(**options)
 
 
+def join_and_ask(**options: Any) -> object:
+    """A site of a federation, where a person is shown the plan and may refuse it."""
+
+    def agrees(plan: str) -> bool:
+        terminal.say(plan, err=True)
+        return typer.confirm("Take part by this plan?", err=True)
+
+    return isocenter.join_federation(**options, ask=agrees)
+
+
 def serve_agents(**options: Any) -> None:
     """Tools for agents until their end is closed, or Ctrl-C."""
     isocenter.mcp(**options, say=terminal.say)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         federated_run,
         federation_plan,
         methods,
+        nvflare_carrier,
+        parties,
         pooled_figures,
         site,
         stand_ins,

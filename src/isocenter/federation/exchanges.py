@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
+from isocenter import errors
 from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.files.storage import atomic, csv_text, structured_text
 from isocenter.files.storage.csv_text import CsvWriter
@@ -68,7 +70,10 @@ def decode_message(encoded: bytes, where: str) -> SiteMessage:
 FEDERATION, EXCHANGES, TRAFFIC, ROUNDS = "federation", "exchanges.jsonl", "traffic.csv", "rounds.csv"
 TRAFFIC_COLUMNS = ("round", "site", "direction", "kind", "bytes", "seconds")
 ROUND_COLUMNS = ("round", "site", "steps", "seconds", "loss", "weight", "norm", "state")
-SERVER = "server"
+SERVER, ERROR = "server", "error"
+WORDS = ("problem", "where", "remedy")
+# The name of a site is also that of a folder.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 TO_SITE, TO_SERVER = "to site", "to server"
 
 
@@ -162,6 +167,42 @@ class Answer:
         return {} if self.message is None else self.message.facts
 
 
+def error_message(error: IsocenterError) -> SiteMessage:
+    """The answer of a site that has none, because of an error."""
+    return SiteMessage(ERROR, {"class": type(error).__name__, **{name: getattr(error, name) for name in WORDS}})
+
+
+def read_error(facts: Mapping[str, Any]) -> IsocenterError:
+    """The error that was sent: a class of ours, whatever it names."""
+    kind = getattr(errors, str(facts.get("class")), None)
+    is_ours = isinstance(kind, type) and issubclass(kind, IsocenterError)
+    return (kind if is_ours else IntegrityError)(*(str(facts.get(name)) for name in WORDS))
+
+
+def read_answer(encoded: bytes, site: str, seconds: float) -> Answer:
+    """The answer of a site in these bytes."""
+    try:
+        message = decode_message(encoded, site)
+    except IsocenterError as error:
+        return Answer(None, error, seconds)
+    return Answer(None, read_error(message.facts), seconds) if message.kind == ERROR else Answer(message, None, seconds)
+
+
+class Carrier(Protocol):
+    """What carries messages to sites and back."""
+
+    @property
+    def sites(self) -> Sequence[str]:
+        """The names of the sites, sorted."""
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether sites compute one after the other."""
+
+    def ask(self, message: SiteMessage, number: int, records: ExchangeRecords) -> Iterator[tuple[str, Answer]]:
+        """What each site does with a message, in any order; number: of the round."""
+
+
 @dataclass(frozen=True, eq=False)
 class LocalCarrier:
     """Sites of one process, which take turns. Messages become bytes and messages again: what arrives would travel.
@@ -170,6 +211,7 @@ class LocalCarrier:
     """
 
     parties: Mapping[str, Callable[[SiteMessage], SiteMessage]]
+    takes_turns: bool = True
 
     @property
     def sites(self) -> Sequence[str]:

@@ -28,11 +28,11 @@ from isocenter.federation.exchanges import (
     ROUNDS,
     Answer,
     Arrays,
+    Carrier,
     ExchangeRecords,
-    LocalCarrier,
     SiteMessage,
 )
-from isocenter.federation.federated_run import JobRecord
+from isocenter.federation.federated_run import JobEnd, JobRecord
 from isocenter.federation.pooled_figures import SiteScores
 from isocenter.federation.site import AVERAGED
 from isocenter.files.storage import atomic
@@ -96,7 +96,7 @@ class FederatedJob:
     """
 
     out: Path
-    carrier: LocalCarrier
+    carrier: Carrier
     record: JobRecord
     began: float
     records: ExchangeRecords = field(default_factory=ExchangeRecords)
@@ -110,6 +110,18 @@ class FederatedJob:
     def spent(self) -> float:
         """s since the command began."""
         return time.monotonic() - self.began
+
+    def run(self, request: PlanRequest) -> None:
+        """All rounds from the last whole one on, and the figures and report that they come to."""
+        if federated_run.is_job(self.out):
+            self.resume()
+        else:
+            self.open(request)
+        try:
+            state = self.train()
+            JobEnd(self.out, self.record, self.finish(state), self.spent / 60).write(state.averages)
+        except OSError as error:  # of the system: all that is read raises errors of ours
+            raise atomic.unwritable_error(error, Path(error.filename or self.out)) from error
 
     def open(self, request: PlanRequest) -> None:
         """Agree, plan, and write the job's folder."""
@@ -143,6 +155,7 @@ class FederatedJob:
 
     def resume(self) -> None:
         """Go on from the job's folder."""
+        self.record = federated_run.read_job(self.out)
         self.records.open(self.folder)
         self._ask_all("resume")
 
@@ -183,10 +196,12 @@ class FederatedJob:
         return (1 - OUTSIDE) * 60 * self.record.minutes - self.spent
 
     def _decide_steps(self) -> dict[str, Decision]:
-        """Steps for the minutes, by the pace of each site: they take turns, and share the time."""
-        share = max(1.0, self._seconds_left / len(self.carrier.sites))
+        """Steps for the minutes, by the pace of each site; those that take turns share the time."""
+        takes_turns = self.carrier.takes_turns
+        share = max(1.0, self._seconds_left / (len(self.carrier.sites) if takes_turns else 1))
         answers = self._ask_all("pace", {"seconds": share})
-        step = sum(share / max(1, int(one.facts["steps"])) for one in answers.values())
+        paces = [share / max(1, int(one.facts["steps"])) for one in answers.values()]
+        step = sum(paces) if takes_turns else max(paces)
         fitting = math.floor(self._seconds_left / step)
         because = f"so many of a site fit into {self.record.minutes:g} minutes, by a few steps at each"
         steps = Decision(max(self.record.rounds, FEWEST_STEPS, fitting), because)
@@ -197,7 +212,8 @@ class FederatedJob:
     def _replan(self, state: RoundState) -> RoundState:
         """Other steps, where the pace of the first round says that those planned would miss the end."""
         rows = pd.read_csv(self.folder / ROUNDS)
-        took, ahead = float(rows["seconds"].sum()), state.pace.steps - state.began
+        seconds, ahead = rows["seconds"], state.pace.steps - state.began
+        took = float(seconds.sum() if self.carrier.takes_turns else seconds.max())
         fitting = max(self.record.rounds - 1, math.floor(self._seconds_left * state.began / max(took, 1e-3)))
         if abs(fitting - ahead) <= SLACK * ahead:
             return state
@@ -239,7 +255,7 @@ class FederatedJob:
                 problems[site] = error
             answers[site] = replace(one, message=SiteMessage("round", one.facts))
         middle = middle_norm(norms.values())
-        for site, norm in norms.items():
+        for site, norm in sorted(norms.items()):
             if norm > self.settings.federation.norm_bound * middle > 0:
                 problem = f"its update is {norm / middle:.0f} times as long as the middle one"
                 problems[site] = IntegrityError(problem, f"site {site}", "Look at it, or raise federation.norm_bound")
@@ -264,8 +280,9 @@ class FederatedJob:
         found = aggregation.aggregate(method.of_averages, CommonState(first), averaged).weights
         if self.settings.federation.select == "last":
             return replace(state, averages=found)
-        answers = self.carrier.ask(SiteMessage("validate", {}, found), state.number, self.records)
-        facts = [one.facts for _, one in answers if one.facts.get("score") is not None]
+        answers = dict(self.carrier.ask(SiteMessage("validate", {}, found), state.number, self.records))
+        facts = [answers[site].facts for site in sorted(answers)]
+        facts = [one for one in facts if one.get("score") is not None]
         if not facts:
             return replace(state, averages=found)
         score = sum(one["score"] * one["cases"] for one in facts) / sum(one["cases"] for one in facts)
@@ -284,7 +301,7 @@ class FederatedJob:
         """Every site gets the model, and scores it on its own test cases."""
         shutil.rmtree(self.folder / INCOMING, ignore_errors=True)
         answers = dict(self.carrier.ask(SiteMessage("finish", {}, state.averages), state.number, self.records))
-        good = {site: one.message for site, one in answers.items() if one.message is not None}
+        good = {site: one.message for site, one in sorted(answers.items()) if one.message is not None}
         self._refuse_too_few(len(good), {site: one.error for site, one in answers.items() if one.error})
         return {
             site: SiteScores(case_tables.rows_from_records(one.facts["rows"]), one.arrays) for site, one in good.items()
@@ -296,7 +313,7 @@ class FederatedJob:
         for _, one in sorted(answers.items()):
             if one.error is not None:
                 raise one.error
-        return {site: one.message for site, one in answers.items() if one.message is not None}
+        return {site: one.message for site, one in sorted(answers.items()) if one.message is not None}
 
 
 @dataclass(frozen=True, eq=False)

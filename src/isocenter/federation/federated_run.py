@@ -29,7 +29,7 @@ from isocenter.scoring.auditing.site_audit import SITES
 from isocenter.scoring.case_scoring import EVALUATION, SUMMARY
 from isocenter.scoring.model_verdict import Verdict
 from isocenter.training import checkpoint_files
-from isocenter.values import Plan, Row
+from isocenter.values import Plan
 
 JOB, SCHEMA = "federation.json", "isocenter.federation"
 # What a site's folder holds, beside the job's: `JOB.sites/<site>`.
@@ -43,6 +43,8 @@ class JobRecord:
 
     minutes:   of the command; by_clock: whether they decide how many steps there are
     min_sites: fewest sites with which a round counts; None: all
+    round_timeout: s that a site has for an answer; None: as long as it takes
+    restarts:  how often a job goes on after a party was lost
     parties:   {site: version, when it agreed, cases of each part, None where they are few}
     """
 
@@ -51,6 +53,8 @@ class JobRecord:
     minutes: float
     by_clock: bool
     min_sites: int | None = None
+    round_timeout: float | None = None
+    restarts: int = 0
     parties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     plan_sha256: str = ""
 
@@ -104,8 +108,8 @@ class JobEnd:
     scores: Mapping[str, SiteScores]
     minutes: float
 
-    def write(self, averages: Arrays) -> list[Row]:
-        """The model, `sites.csv`, summary, notes and report, which marks a finished job; returns the pooled rows."""
+    def write(self, averages: Arrays) -> None:
+        """The model, `sites.csv`, summary, notes and report, which marks a finished job."""
         plan = plan_file.read_plan(self.out / "plan.yaml")
         settings = plan_checks.checked_settings(plan)
         least, metrics = settings.federation.min_count, settings.task.metrics
@@ -144,7 +148,6 @@ class JobEnd:
             metrics,
         )
         atomic.write_text(self.out / REPORT, page_blocks.render_page(page), overwrite=True)
-        return rows
 
     @cached_property
     def exchanged(self) -> pd.DataFrame:

@@ -246,6 +246,11 @@ COMMANDS = (
     Command("change promote", node.PromoteChangeOptions, "promote_change", is_own=True),
     Command("change rollback", node.RollBackChangeOptions, "roll_back_change", is_own=True),
     Command("change status", node.ChangeStatusOptions, "change_status", reads=True),
+    Command(
+        "federation provision", training.ProvisionFederationOptions, "provision_federation", is_json=False, is_own=True
+    ),
+    Command("federation serve", training.ServeFederationOptions, "serve_federation", is_json=False, is_own=True),
+    Command("federation join", training.JoinFederationOptions, "join_federation", is_json=False, is_own=True),
     Command("study size", records.StudySizeOptions, "study_size", reads=True),
     Command("study plan", records.StudyPlanOptions, "study_plan"),
     Command("study lock", records.StudyLockOptions, "study_lock", seals=True),
@@ -258,5 +263,6 @@ COMMANDS = (
 GROUPS = {
     "audit": "Check and export the events of a node.",
     "change": "Change a model inside an agreed plan.",
+    "federation": "Train over hospitals: kits, a server, sites.",
     "study": "Size, plan, run and analyse a study of a model in use.",
 }

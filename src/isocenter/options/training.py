@@ -192,23 +192,22 @@ class TrainOptions(ReadingOptions):
     any_contrast: AnyContrast = False
 
 
-@dataclass(frozen=True)
-class FederateOptions(ReadingOptions):
-    """Train one model over sites that keep their images."""
+@dataclass(frozen=True, kw_only=True)
+class FederatedJobOptions:
+    """Options of a job over sites, wherever they are."""
 
-    sites: Annotated[
-        Mapping[str, str | Path | Dataset | DataFrameLike] | Sequence[str] | None,
-        Flag("The sites' data, each as NAME=DATA.", "SITE", repeats=True, read=list),
-    ] = None
-    _: KW_ONLY
     rounds: Annotated[int, Flag("Number of times that the sites' weights become common ones.", "N", least=1)] = 20
     minutes: Minutes = None
-    out: Annotated[str | Path | None, Flag("Folder for the job; those of the sites lie in JOB.sites.", "JOB")] = None
+    out: Annotated[str | Path | None, Flag("Folder for the job.", "JOB")] = None
     overwrite: Overwrite = False
     resume: Annotated[str | Path | None, Flag("Finish the job in this folder.", "JOB")] = None
     min_sites: Annotated[int | None, Flag("Fewest sites with which a round counts; all by default.", "N", least=1)] = (
         None
     )
+    round_timeout: Annotated[
+        float | None, Flag("Seconds that a site has for an answer; by default as long as it takes.", "S", least=1)
+    ] = None
+    restarts: Annotated[int, Flag("How often a job goes on after the loss of a process.", "N", least=0)] = 3
     deterministic: Deterministic = False
     device: PlannedDevice = None
     threads: Threads = None
@@ -217,6 +216,58 @@ class FederateOptions(ReadingOptions):
     assignments: Assignments = None
     positive: Positive = None
     task: Kind = None
+
+
+@dataclass(frozen=True)
+class FederateOptions(ReadingOptions, FederatedJobOptions):
+    """Train one model over sites that keep their images; their own folders lie in JOB.sites."""
+
+    sites: Annotated[
+        Mapping[str, str | Path | Dataset | DataFrameLike] | Sequence[str] | None,
+        Flag("The sites' data, each as NAME=DATA.", "SITE", repeats=True, read=list),
+    ] = None
+    _: KW_ONLY
+    transport: Annotated[
+        Literal["local", "mtls"],
+        Flag("Way of messages: local (sites take turns in one process), or mtls (a process each, by NVFlare).", "NAME"),
+    ] = "local"
+
+
+@dataclass(frozen=True)
+class ProvisionFederationOptions:
+    """Make the kits of a federation: certificates and settings of its server and of each site."""
+
+    federation: Annotated[str | Path, Flag("YAML file with parties, host and port.", "FEDERATION")]
+    _: KW_ONLY
+    out: Annotated[str | Path, Flag("Folder for the kits, one for each party.", "KITS")]
+
+
+@dataclass(frozen=True)
+class ServeFederationOptions(FederatedJobOptions):
+    """Run one job as the server of a federation, and end."""
+
+    kit: Annotated[str | Path, Flag("The server's kit.", "KIT")]
+    _: KW_ONLY
+    export: Annotated[
+        str | Path | None, Flag("Write the job for a federation of NVFlare that runs already, and end.", "FOLDER")
+    ] = None
+
+
+@dataclass(frozen=True)
+class JoinFederationOptions(ReadingOptions):
+    """Take part in a federation as a site, whose images stay.
+
+    ask: gets the plan, and says whether a person agrees to it
+    """
+
+    kit: Annotated[str | Path, Flag("The site's kit.", "KIT")]
+    _: KW_ONLY
+    data: Annotated[str | Path, Flag("The site's images: a folder or a table.", "DATA")]
+    private: Annotated[
+        str | Path | None, Flag("Folder for what stays at the site; by default `private` in the kit.", "FOLDER")
+    ] = None
+    yes: Annotated[bool, Flag("Agree to any plan without being asked.")] = False
+    ask: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)

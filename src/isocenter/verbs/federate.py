@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from isocenter import keywords, work_state
 from isocenter.errors import UsageError
-from isocenter.federation import federated_run
-from isocenter.federation.exchanges import FEDERATION, LocalCarrier
+from isocenter.evaluation import case_tables
+from isocenter.federation import federated_run, parties
+from isocenter.federation.exchanges import FEDERATION, NAME, LocalCarrier
 from isocenter.federation.federated_job import FederatedJob
 from isocenter.federation.federated_run import JOB, SITES_FOLDER, JobEnd, JobRecord
+from isocenter.federation.parties import PROCESSES, PartyProcesses
 from isocenter.federation.site import Site
-from isocenter.files.storage import atomic, file_lock
-from isocenter.options.training import FederateOptions
+from isocenter.files.storage import file_lock
+from isocenter.options.training import FederatedJobOptions, FederateOptions
 from isocenter.planning import plan_checks, plan_file
-from isocenter.reading import verb_results
+from isocenter.reading import ReadingOptions, verb_results
 from isocenter.reading.dataset_reading import Data
 from isocenter.runs import plan_request
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest
 from isocenter.runtime import record_files
 from isocenter.runtime.model_files import REPORT
 from isocenter.scoring import model_verdict
+from isocenter.scoring.case_scoring import EVALUATION, SUMMARY
 from isocenter.verbs.train import Run
 
 MARKS = (f"{FEDERATION}/{JOB}", "plan.yaml")
-# A name that is also that of a folder.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-PROCESSES = "processes.json"
 
 
 @keywords.takes(FederateOptions)
@@ -43,6 +41,8 @@ def federate(options: FederateOptions) -> Run:
     out:     the job's folder, a run; each site's own, with its split and checkpoints, is `<out>.sites/<name>`
     resume:  the folder of a job that was stopped, which goes on from its last whole round
     min_sites: fewest sites with which a round counts
+    transport: "local": sites take turns in this process; "mtls": a process each, which NVFlare joins by mutual TLS
+    round_timeout: s that a site has for an answer; restarts: after the loss of a process, so often
     deterministic: two jobs on one machine are alike to the bit; needs a number of steps
     Raises what `plan` and `train` raise, naming the site; UsageError for a wrong combination of arguments.
     """
@@ -56,24 +56,33 @@ def federate(options: FederateOptions) -> Run:
     if options.out is None:
         raise UsageError("a job needs a folder to be written into", "federate", "Give --out JOB")
     out = Path(options.out)
-    if (options.min_sites or 1) > len(sites):
-        raise UsageError(f"{options.min_sites} of {len(sites)} sites", "--min-sites", "Give less")
+    record = new_record(options, options.transport, len(sites))
     verb_results.refuse_taken(out, options.overwrite, MARKS)
     verb_results.refuse_taken(private := _private(out), options.overwrite, (PROCESSES,))
-    request = _request(options)
-    minutes, by_clock = options.minutes or USUAL_MINUTES, "training.steps" not in request.assignments
-    record = JobRecord("local", options.rounds, minutes, by_clock, options.min_sites)
+    request = job_request(options, options.reading)
     with file_lock.hold_lock(out):
-        parties = {name: Site(name, data, private / name, request, began).answer for name, data in sites.items()}
-        job = FederatedJob(out, LocalCarrier(parties), record, began)
-        _note_processes(private)
         try:
-            job.open(request)
+            if options.overwrite:
+                shutil.rmtree(out, ignore_errors=True)
+            _run_sites(out, sites, request, record, began)
         except BaseException:
             if not out.exists():  # nothing to go on from
                 shutil.rmtree(private, ignore_errors=True)
             raise
-        return _finish(job)
+        return read_run(out, began)
+
+
+def _run_sites(
+    out: Path, sites: Mapping[str, Data | None], request: PlanRequest, record: JobRecord, began: float
+) -> None:
+    """All rounds, of sites in this process or in one each; those of a job that goes on know their data."""
+    private = _private(out)
+    if record.transport == "mtls":
+        parties.run_on_loopback(out, private, _paths_of(sites), request, record, began)
+        return
+    made = [Site(name, data, private / name, request, began) for name, data in sites.items()]
+    PartyProcesses(private).note()
+    FederatedJob(out, LocalCarrier({one.name: one.answer for one in made}), record, began).run(request)
 
 
 def named_sites(sites: Mapping[str, Data] | Sequence[str]) -> dict[str, Data]:
@@ -94,49 +103,62 @@ def named_sites(sites: Mapping[str, Data] | Sequence[str]) -> dict[str, Data]:
     return dict(pairs)
 
 
-def _request(options: FederateOptions) -> PlanRequest:
+def _paths_of(sites: Mapping[str, Data | None]) -> dict[str, str]:
+    """Where data lie; UsageError for those that are nowhere but in this process."""
+    for name, data in sites.items():
+        if not isinstance(data, str | Path | None):
+            raise UsageError(f"the data of {name} lie in this process alone", "--transport mtls", "Give their path")
+    return {name: str(Path(data).absolute()) if isinstance(data, str | Path) else "" for name, data in sites.items()}
+
+
+def new_record(options: FederatedJobOptions, transport: str, count: int) -> JobRecord:
+    """What is asked of a job over so many sites; UsageError for more than there are."""
+    if (options.min_sites or 1) > count:
+        raise UsageError(f"{options.min_sites} of {count} sites", "--min-sites", "Give less")
+    named = {name: getattr(options, name) for name in ("rounds", "min_sites", "round_timeout", "restarts")}
+    by_clock = "training.steps" not in (options.assignments or {})
+    return JobRecord(transport, minutes=options.minutes or USUAL_MINUTES, by_clock=by_clock, **named)
+
+
+def job_request(options: FederatedJobOptions, reading: ReadingOptions) -> PlanRequest:
+    """What a person wishes of the plan of a job."""
     fixed = {"training.deterministic": True} if options.deterministic else {}
     assignments = {**fixed, **plan_request.positive_among(options.assignments or {}, options.positive)}
-    names = ("minutes", "device", "threads", "seed", "task", "everything", "reading")
-    return PlanRequest(**{name: getattr(options, name) for name in names}, assignments=assignments)
+    names = ("minutes", "device", "threads", "seed", "task", "everything")
+    return PlanRequest(**{name: getattr(options, name) for name in names}, assignments=assignments, reading=reading)
+
+
+def read_resumable(out: Path, options: FederatedJobOptions, bare_options: FederatedJobOptions) -> JobRecord:
+    """What was agreed about a job that goes on; bare_options: those without any other flag, which is refused."""
+    record = federated_run.read_job(out)
+    if (out / REPORT).is_file():
+        raise UsageError("is a finished job", str(out), "Begin another with another --out")
+    if options != bare_options:
+        problem = "no other flag can be given with a job to resume"
+        raise UsageError(problem, "--resume", "Leave it out: a job keeps the plan that it started with")
+    return record
 
 
 def _resume(out: Path, options: FederateOptions, began: float) -> Run:
     """Go on with a job as it was left: its sites' folders say where their data are."""
-    record = federated_run.read_job(out)
-    if (out / REPORT).is_file():
-        raise UsageError("is a finished job", str(out), "Begin another with another --out")
-    if options != FederateOptions(resume=options.resume):
-        problem = "no other flag can be given with a job to resume"
-        raise UsageError(problem, "federate", "Leave it out: a job keeps the plan that it started with")
+    record = read_resumable(out, options, FederateOptions(resume=options.resume))
     with file_lock.hold_lock(out):
-        parties = {name: Site(name, None, _private(out) / name, PlanRequest(), began).answer for name in record.parties}
-        job = FederatedJob(out, LocalCarrier(parties), record, began)
-        job.resume()
-        return _finish(job)
+        _run_sites(out, dict.fromkeys(record.parties), PlanRequest(), record, began)
+        return read_run(out, began)
 
 
-def _finish(job: FederatedJob) -> Run:
-    """All rounds, and what they have come to."""
-    try:
-        state = job.train()
-        end = JobEnd(job.out, job.record, job.finish(state), job.spent / 60)
-        rows = end.write(state.averages)
-    except OSError as error:  # of the system: all that is read raises errors of ours
-        raise atomic.unwritable_error(error, Path(error.filename or job.out)) from error
-    planned = plan_file.read_plan(job.out / "plan.yaml")
+def read_run(out: Path, began: float) -> Run:
+    """What a finished job has come to."""
+    planned, minutes = plan_file.read_plan(out / "plan.yaml"), (time.monotonic() - began) / 60
     primary, task = str(planned["evaluation.primary"]), plan_checks.checked_settings(planned).task
+    file = out / EVALUATION / SUMMARY
+    is_scored = file.is_file()
+    rows = case_tables.rows_from_json(record_files.read_json(file, case_tables.SUMMARY_SCHEMA)) if is_scored else []
     headline = tuple(model_verdict.headline_rows(rows, primary, task)) if rows else ()
-    shown: dict[str, Any] = {"headline": headline, "metrics": task.metrics}
-    return Run(job.out, tuple(rows), primary, state.began, job.spent / 60, (end.sentence,), **shown)
+    notes = (JobEnd(out, federated_run.read_job(out), {}, minutes).sentence,)
+    steps, shown = int(planned["training.steps"]), {"headline": headline, "metrics": task.metrics}
+    return Run(out, tuple(rows), primary, steps, minutes, notes, **shown)
 
 
 def _private(out: Path) -> Path:
     return out.with_name(f"{out.name}{SITES_FOLDER}")
-
-
-def _note_processes(folder: Path) -> None:
-    """Who computes, for whoever has to end it: here one process does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [{"party": "server", "pid": os.getpid(), "port": None}]
-    record_files.write_json(folder / PROCESSES, "isocenter.processes", {"rows": rows})

@@ -1,0 +1,102 @@
+"""`federation`: a training over sites on machines of their own."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from isocenter import federation, keywords, work_state
+from isocenter.errors import UsageError
+from isocenter.federation import parties
+from isocenter.federation.exchanges import SERVER
+from isocenter.federation.parties import CarriedJob, Kit, PartyProcesses
+from isocenter.files.storage import atomic, file_lock
+from isocenter.options.training import JoinFederationOptions, ProvisionFederationOptions, ServeFederationOptions
+from isocenter.reading import ReadingOptions, verb_results
+from isocenter.verbs import federate
+from isocenter.verbs.train import Run
+
+
+@keywords.takes(ProvisionFederationOptions)
+def provision_federation(options: ProvisionFederationOptions) -> Path:
+    """Make the kits of a new federation; each holds a private key, and goes to its party alone.
+
+    Raises UsageError for a file that describes no federation.
+    """
+    parties.refuse_missing_extra("federation provision")
+    described, out = parties.read_federation(Path(options.federation)), Path(options.out)
+    verb_results.refuse_taken(out, overwrite=False)
+    with atomic.write_whole(out) as partial:
+        federation.nvflare_carrier.provision_kits(described, partial)
+    return out
+
+
+@keywords.takes(ServeFederationOptions)
+def serve_federation(options: ServeFederationOptions) -> Run | Path:
+    """Run one job over the sites that join, as the server of their federation.
+
+    export: write the job in NVFlare's layout in place of running it
+    Raises what `federate` raises; UsageError for a kit of another party and a port that is taken.
+    """
+    began, kit = work_state.command_start(), _own_kit(options.kit, is_server=True)
+    record = federate.new_record(options, "mtls", len(kit.sites))
+    request = federate.job_request(options, ReadingOptions())
+    if options.export is not None:
+        verb_results.refuse_taken(folder := Path(options.export), overwrite=False)
+        with atomic.write_whole(folder) as partial:
+            parties.write_job(partial, request, record)
+        return folder
+    if (options.out is None) == (options.resume is None):
+        raise UsageError("give a folder for a job, or a job to resume", "federation serve", "Give --out JOB")
+    out = Path(options.resume or options.out or "")
+    if options.resume is not None:
+        record = federate.read_resumable(out, options, ServeFederationOptions(options.kit, resume=options.resume))
+    else:
+        verb_results.refuse_taken(out, options.overwrite, federate.MARKS)
+    with file_lock.hold_lock(out):
+        if options.resume is None:
+            shutil.rmtree(out, ignore_errors=True)
+        kit = parties.read_kit(kit.folder, out=str(out.absolute()), began=began)
+        CarriedJob(kit, (), request, record, PartyProcesses(kit.folder)).run()
+        return federate.read_run(out, began)
+
+
+@keywords.takes(JoinFederationOptions)
+def join_federation(options: JoinFederationOptions) -> Path:
+    """Take part in the one job of a federation with the site's own images, until the server ends.
+
+    private: keeps split, prepared cases, checkpoints and scores, which never leave; it is returned
+    Raises UsageError for a kit of another party and where nobody agrees to a plan; else the site's own error.
+    """
+    kit = _own_kit(options.kit, is_server=False)
+    verb_results.refuse_missing(data := Path(options.data).absolute())
+    private = Path(options.private or kit.folder / "private").absolute()
+    if kit.own.get("private") != str(private):  # an older one of the same kit is gone on with, or replaced
+        verb_results.refuse_taken(private, overwrite=False)
+    own = {"data": str(data), "private": str(private), "reading": options.reading.chosen_options}
+    kit = parties.read_kit(kit.folder, asks=not options.yes, **own)
+    processes = PartyProcesses(kit.folder)
+    with file_lock.hold_lock(kit.folder):
+        try:
+            kit.write()
+            processes.start(kit)
+            while processes.is_running(kit.party):
+                parties.ask_person(kit, options.ask or (lambda _: False))
+                processes.look()
+                time.sleep(parties.LOOK)
+        finally:
+            processes.end()
+    if (end := parties.read_end(kit)) is not None and end.error is not None:
+        raise end.error
+    return private
+
+
+def _own_kit(folder: str | Path, *, is_server: bool) -> Kit:
+    """The kit of this party; UsageError for that of another one."""
+    parties.refuse_missing_extra("federation")
+    kit = parties.read_kit(Path(folder))
+    if (kit.party == SERVER) != is_server:
+        remedy = "Give the server's" if is_server else "Give that of your site"
+        raise UsageError(f"is the kit of {kit.party}", str(folder), remedy)
+    return kit
