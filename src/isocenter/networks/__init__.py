@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.networks import (
+        bag_pooling,
         dropout,
         factory,
         layouts,

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from isocenter.networks import bag_pooling, transformer_blocks
+from isocenter.networks import bag_pooling, mil, transformer_blocks
 from isocenter.networks.bag_pooling import AttentionPooling, WeighedBag
-from isocenter.networks.mil import bag_family
 from isocenter.networks.tile_encoders import TileEncoder
 
 PAPER = "arXiv:2103.14030"
@@ -79,8 +78,8 @@ def _blocks(numbers: Tensor, *, near: bool) -> Tensor:
     if not near:
         return blocks
     missing, count = torch.full_like(blocks[:, :1], -2), blocks.shape[1]
-    beside = torch.cat([missing, blocks, missing], dim=1)
-    return torch.cat([beside.narrow(1, start, count) for start in range(3)], dim=2)
+    enclosed = torch.cat([missing, blocks, missing], dim=1)
+    return torch.cat([enclosed.narrow(1, start, count) for start in range(3)], dim=2)
 
 
 class WindowBlock(nn.Module):
@@ -190,4 +189,4 @@ def build(channels: int, spatial_dims: int, vectors: Mapping[str, int], **size: 
     return SlideWindows(channels, vectors, **size)
 
 
-SLIDE_WINDOWS = bag_family(build, PAPER)
+SLIDE_WINDOWS = mil.bag_family(build, PAPER)

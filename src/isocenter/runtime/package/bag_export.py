@@ -87,9 +87,9 @@ def write_halves(model: Model, modules: Sequence[nn.Module], folder: Path) -> Ma
     if not pooled["exported"]:
         (folder / ONNX_TILES).unlink()
         return pooled
-    beside = [ONNX_TILES, *seen.get("beside", ()), *pooled.get("beside", ())]
+    other_files = [ONNX_TILES, *seen.get("beside", ()), *pooled.get("beside", ())]
     apart = max(seen["largest_difference"], pooled["largest_difference"])
-    return {**pooled, "largest_difference": apart, "beside": beside, "halves": True, **further.record}
+    return {**pooled, "largest_difference": apart, "beside": other_files, "halves": True, **further.record}
 
 
 def _bags_of(features: int) -> GraphInputs:
