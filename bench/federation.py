@@ -128,7 +128,6 @@ def over_classes(given: Any) -> Routes:
         "median": partial(together, "median", "median"),
         "poisoned site c, median": partial(together, "median-poisoned", "median", TurnedSite),
         "poisoned site c, fedavg": partial(together, "fedavg-poisoned", FEDAVG, TurnedSite),
-        "membership": lambda: attacked(given.out, sites),
     }
 
 
@@ -217,23 +216,6 @@ def classified(run: Path, out: Path, name: str) -> dict[str, Any]:
         row |= {"less fedavg": apart_from(place, out / f"{FEDAVG}.scored")}
     if name == "median-poisoned" and (out / "median.scored").is_dir():
         row |= {"less clean median": apart_from(place, out / "median.scored")}
-    return row
-
-
-def attacked(out: Path, sites: Mapping[str, Path]) -> dict[str, Any]:
-    """How well losses tell the pictures of site a, which trained, from test pictures: of fedavg and of pooled."""
-    archive, test = out / "pictures" / "pneumoniamnist_attack.npz", np.load(PICTURES)
-    own, parts = np.load(sites["a"]), ("images", "labels")
-    np.savez(archive, **own, **{f"test_{part}": test[f"test_{part}"] for part in parts})
-    row = {}
-    for name in (FEDAVG, "pooled"):
-        private = {"private": out / f"{name}.sites" / "a"} if name == FEDAVG else {}
-        place = out / f"{name}.attacked"
-        told = isocenter.evaluate(
-            out / name, archive, membership=True, out=place, overwrite=True, threads=1, device="cpu", **private
-        )
-        figures = {one.metric: one.estimate for one in told.rows if one.metric.startswith("membership_")}
-        row |= {f"{metric} of {name}": str(value) for metric, value in figures.items()}
     return row
 
 
