@@ -1,10 +1,12 @@
-"""Drawn radiographs: recognised by a plain classifier of real ones, copies, membership, minutes, memory.
+"""Drawn radiographs: recognised by a plain classifier of real ones, copies, membership, usefulness, minutes, memory.
 
     python bench/synthesis.py --out DIR --minutes 10 --record
 
 PneumoniaMNIST with 50 normal training images beside a thousand of pneumonia. The classifier was trained on all real
-training images. Its share is the mean over both classes, of as many drawn as real test images. Cells that have ended
-are lines of DIR/cells.jsonl, and are not repeated.
+training images. Its share is the mean over both classes, of as many drawn as real test images. Usefulness: the same
+classifier of the few normal images, once as they are, once with these as often as the others, once with drawn normal
+images beside them, all tested on the same real cases; differences resample these. Cells that have ended are lines of
+DIR/cells.jsonl, and are not repeated.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 from environment import ROOT
 from recorded import measured_cell, record
 
 import isocenter
+from isocenter.evaluation import classification
 
 DATA = ROOT.parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
 NAMES = ("normal", "pneumonia")
@@ -34,6 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0, help="of the network that draws")
     parser.add_argument("--classifier", type=float, default=2.0, help="minutes of the plain classifier")
+    parser.add_argument("--trained", type=float, default=1.5, help="minutes of each training of usefulness")
     parser.add_argument("--count", type=int, default=TESTED, help="drawn images of each class")
     parser.add_argument("--small", action="store_true", help="try it with few images and steps")
     parser.add_argument("--record", action="store_true")
@@ -43,15 +48,26 @@ def main() -> None:
     write_pictures(data)
     drawn = measured_cell(given.out, "drawn by class", lambda: drawn_figures(given, data))
     seen = measured_cell(given.out, "recognised", lambda: recognised(given, data))
-    row = {"figures": {**drawn, **seen, "usefulness": NOT_MEASURED}}
+    near = measured_cell(given.out, "copies in features", lambda: near_copies(given))
+    ways = ("real", "oversampled", "with drawn images")
+    useful = {
+        name: measured_cell(given.out, name, lambda name=name: trained_classifier(given, data, name)) for name in ways
+    }
+    gains = {name: gain(given, name) for name in ways[1:]}
+    row = {"figures": {**drawn, **seen, "near": near, "usefulness": useful, "gains": gains}}
     asked = {
         "share of drawn images recognised": (seen["drawn"], "0.88 (plain flow: 0.87)"),
         "share of real test images recognised": (seen["real"], "0.94"),
         "withheld as near copies": (drawn["withheld"], "at most 0.03"),
-        "membership inference, AUROC": (drawn["membership"], "stated"),
+        "withheld where features of the classifier count too": (near["withheld"], "at most 0.03"),
+        "membership inference within classes, AUROC": (near["membership"], "stated"),
         "steps, in minutes to the last": (f"{drawn['steps']} in {drawn['minutes']}", "10 minutes in all"),
         "peak memory of the training, GiB": (drawn["peak GiB"], "stated"),
-        "usefulness (real, oversampled, with drawn images)": (NOT_MEASURED, "stated"),
+        **{
+            f"AUROC of pneumonia, trained on few normal images: {name}": (useful[name]["auroc"], "stated")
+            for name in ways
+        },
+        **{f"that less the first: {name}": (words, "stated") for name, words in gains.items()},
     }
     lines = ["| what | measured | asked |", "|---|---|---|"]
     lines += [f"| {name} | {value} | {wanted} |" for name, (value, wanted) in asked.items()]
@@ -112,6 +128,54 @@ def recognised(given: Any, data: Path) -> dict[str, Any]:
             shares[f"{kind} {name}"] = round(float((called == known_label(run, name)).mean()), 3)
         shares[kind] = round(float(np.mean([shares[f"{kind} {name}"] for name in NAMES])), 3)
     return shares
+
+
+def near_copies(given: Any) -> dict[str, Any]:
+    """A quarter of the images drawn once more, compared in pixels and in the features of the plain classifier."""
+    count, features = max(2, given.count // 4), given.out / "classifier"
+    found = isocenter.synthesise(given.out / "drawing", count=count, features=features, seed=1, device="cpu")
+    withheld = sum(found.withheld.values())
+    share = round(withheld / (withheld + len(found.rows)), 4)
+    return {"withheld": share, "withheld by class": dict(found.withheld), "membership": str(found.membership)}
+
+
+def trained_classifier(given: Any, data: Path, name: str) -> dict[str, Any]:
+    """AUROC of the real test images by a classifier of the few normal images, helped in one way or in none."""
+    length: dict[str, Any] = {"training.steps": 2} if given.small else {}
+    if name == "oversampled":
+        length["training.sampling"] = "balanced"
+    source = data
+    if name == "with drawn images":
+        source = given.out / "rare" / "dataset.csv"
+        asked = {"label": NAMES[0], "count": 2 if given.small else RARE * 4, "data": data, "seed": 2}
+        isocenter.synthesise(given.out / "drawing", out=source.parent, device="cpu", overwrite=True, **asked)
+    run, minutes = given.out / name.replace(" ", "-"), {} if given.small else {"minutes": given.trained}
+    isocenter.train(source, out=run, assignments=length, device="cpu", threads=1, overwrite=True, seed=0, **minutes)
+    table = tested(run)
+    calls = table["predicted"] == table["reference"]
+    recalls = {one: round(float(calls[table["reference"] == one].mean()), 3) for one in NAMES}
+    value = classification.auroc(table[f"probability_{NAMES[1]}"], table["reference"] == NAMES[1])
+    return {"auroc": round(float(value), 4), **recalls, "cases": len(table)}
+
+
+def tested(run: Path) -> pd.DataFrame:
+    """The rows of the real test cases, by name."""
+    table = pd.read_csv(run / "evaluation" / "cases.csv", dtype={"case": str})
+    return table[table["split"] == "test"].sort_values("case").reset_index(drop=True)
+
+
+def gain(given: Any, name: str) -> str:
+    """The AUROC of a way less that of the real images alone, with an interval over the same test cases."""
+    with_help, alone = tested(given.out / name.replace(" ", "-")), tested(given.out / "real")
+    if list(with_help["case"]) != list(alone["case"]):
+        raise ValueError("the trainings were tested on other cases")
+    truth = (alone["reference"] == NAMES[1]).to_numpy()
+    scores = [one[f"probability_{NAMES[1]}"].to_numpy() for one in (with_help, alone)]
+    weights = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=2000)
+    drawn = np.subtract(*(classification.auroc(one, truth, weights.astype(float)) for one in scores))
+    value = np.subtract(*(float(classification.auroc(one, truth)) for one in scores))
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def known_label(run: Path, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -174,3 +175,16 @@ def test_a_full_disk_leaves_no_half_label_map(tmp_path, monkeypatch):
     with pytest.raises(ResourceError):
         file_formats.write(image.with_label_map(np.ones((700, 900), np.uint8), []), tmp_path / "map.tif")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_a_part_that_was_never_scanned_is_glass_and_is_stated(tmp_path):
+    tiles = [zlib.compress(np.full((256, 256, 3), 90, np.uint8).tobytes()), b"", b"", b""]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        shared = {"dtype": np.uint8, "tile": (256, 256), "photometric": "rgb", "metadata": None, "compression": "zlib"}
+        file.write(iter(tiles), shape=(512, 512, 3), subifds=1, **shared)
+        file.write(iter(tiles[:1]), shape=(256, 256, 3), subfiletype=1, **shared)
+    slide = read(tmp_path / "a.tif")
+    assert slide.notes == ("75.0% of the slide was never scanned, and is taken for glass",)
+    assert set(np.unique(slide.pixels[:, 256:, :])) == {255}
+    whole = read(drawn_slides.write_tiff(tmp_path / "b.tif", drawn_slides.levels_of(PIXELS, 2)))
+    assert not whole.notes

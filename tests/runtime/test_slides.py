@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 import drawn_slides
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
+from isocenter.prediction import slide_results
 from isocenter.runtime import Model, Preprocessing, predicted_memory, proportion
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.preprocessing import coarse_mask, preprocessing
@@ -60,8 +61,11 @@ def test_the_coarse_mask_of_a_slide_holds_the_tissue_and_neither_glass_nor_ink(t
     painted[50:120, 50:400] = (40, 160, 90)  # a green pen
     painted[900:960, 50:400] = (230, 20, 30)  # a red one
     path = drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(painted, 3))
-    mask = coarse_mask.tissue_of(file_formats.read_image(path, ReadOptions()))
+    slide = file_formats.read_image(path, ReadOptions())
+    mask = coarse_mask.tissue_of(slide)
     assert mask is not None
+    [shown] = slide_results.tissue_figures(slide, "a")
+    assert f"{mask.shown:.1%} is tissue" in shown.caption
     inside = tuple(slice(start, start + size) for start, size in zip(PLACE, tile.shape, strict=False))
     assert mask.touches(inside)
     assert mask.inside[14:20, 21:29].mean() > 0.9

@@ -113,3 +113,11 @@ def test_a_damaged_geojson_is_refused_by_the_feature(tmp_path):
     (tmp_path / "set" / "a.geojson").write_text(json.dumps([broken]))
     with pytest.raises(DatasetError, match="feature 1 is of the kind 'Curve'"):
         opened(tmp_path / "set")
+
+
+def test_an_annotation_of_another_slide_is_named_and_draws_nothing(tmp_path):
+    drawn_by_qupath(tmp_path / "set")
+    (tmp_path / "set" / "b.geojson").write_text(json.dumps(feature(np.s_[0:90, 0:90], "tumour")))
+    dataset = opened(tmp_path / "set")
+    assert len(dataset) == 2
+    assert any(problem.what == "1 label has no image" and problem.cases == ("b",) for problem in dataset.problems)

@@ -15,7 +15,7 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.errors import UsageError
+from isocenter.errors import IsocenterError, UsageError
 from isocenter.evaluation import image_copies
 from isocenter.files import file_formats, synthetic_marks
 from isocenter.planning import plan_file
@@ -109,6 +109,22 @@ def test_a_copy_in_features_is_withheld_though_its_pixels_are_far(drawing, monke
     assert all(row["feature_distance"] >= found.thresholds["features"] for row in found.rows)
     monkeypatch.setattr(image_copies.KnownImages, "beside", strict_in_features)
     assert isocenter.synthesise(drawing.out, **asked).withheld == {"dark": 2}
+
+
+def test_a_full_disk_halfway_leaves_no_images(drawing, monkeypatch, tmp_path):
+    write, written = file_formats.write, list[Path]()
+
+    def failing(image, path):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        write(image, path)
+
+    monkeypatch.setattr(file_formats, "write", failing)
+    with pytest.raises(IsocenterError):
+        isocenter.synthesise(drawing.out, count=2, steps=1, label="dark", out=tmp_path / "out", device="cpu")
+    assert written
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_few_images_of_a_class_are_a_warning_of_copies(drawing, caplog):

@@ -17,11 +17,11 @@ from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.lazy import ndimage
 from isocenter.report import Figure
 from isocenter.report.display import PALETTE
-from isocenter.report.figures import sheets
+from isocenter.report.figures import sheets, slice_figures
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.tasks import Task
 from isocenter.transforms import label_outlines
-from isocenter.values import Finding, Floats, Geometry, Image, Prediction, voxel_images
+from isocenter.values import Finding, Floats, Geometry, Image, Label, Prediction, voxel_images
 from isocenter.values.prediction import AttendedTiles
 
 log = logging.getLogger("isocenter")
@@ -170,6 +170,26 @@ def _write_drawn(features: Iterable[Mapping[str, Any]], path: Path) -> list[Path
             file.write(f"{',' if number else ''}\n{json.dumps(feature)}")
         file.write("\n]}\n")
     return [path]
+
+
+def tissue_figures(image: Image, name: str) -> list[Figure]:
+    """A picture of a slide in colour with the outline of its tissue; none of any other image."""
+    if (mask := coarse_mask.tissue_of(image)) is None:
+        return []
+    picture = image.level(image.level_within(max(image.geometry.shape) / SHOWN))
+    places = [
+        (np.arange(n) * (size / n / block)).astype(int)
+        for n, size, block in zip(picture.geometry.shape, image.geometry.shape, mask.block, strict=True)
+    ]
+    inside = mask.inside[np.ix_(*places)].astype(np.uint8)
+    caption = f"{mask.shown:.1%} is tissue. What lies outside of the outline, a margin around it, is not predicted"
+    whole = picture.with_pixels(picture.data)
+    label = Label(1, "tissue")
+    return [
+        slice_figures.contours(
+            whole, None, inside, [label], f"{name}: tissue", caption=caption, owners=("", "told by its dye")
+        )
+    ]
 
 
 def shown_coarsely(prediction: Prediction, image: Image) -> tuple[Prediction, Image]:

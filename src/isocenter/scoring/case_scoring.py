@@ -383,6 +383,7 @@ def _case_views(
         prediction = predictions[case_id] if case_id in predictions else model.predict(case)
         slides = {name: image for name, image in case.images.items() if image.is_slide}
         tiles = [one for image in slides.values() for one in slide_results.attended_figures(prediction, image, case_id)]
+        tiles += [one for image in slides.values() for one in slide_results.tissue_figures(image, case_id)]
         for name, image in slides.items():  # of which no step holds all pixels
             prediction, coarse = slide_results.shown_coarsely(prediction, image)
             case = replace(case, images={name: coarse})

@@ -30,13 +30,15 @@ EXPORT = "Export it with QuPath as GeoJSON"
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A GeoJSON file with the name of an image that begins with a feature."""
     del options
-    return any(drawn_outlines.file_begins_with(one.path, FEATURE) for one in _files(folder)[:MOST_OPENED])
+    stems = {member.stem.casefold() for member in folder.images}
+    named = [one for one in _files(folder) if one.stem.casefold() in stems]
+    return any(drawn_outlines.file_begins_with(one.path, FEATURE) for one in named[:MOST_OPENED])
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A case for each image; one without a file is not labelled. Outlines are label maps, rectangles boxes.
 
-    Raises DatasetError, by file, for a damaged one and for two of one image.
+    A file of no image is named by a problem. Raises DatasetError, by file, for a damaged one and for two of one image.
     """
     made = {member: _annotation(member.path) for member in _files(folder)}
     stated = {member: (drawn, "") for member, (drawn, _) in made.items()}
@@ -50,9 +52,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def _files(folder: Folder) -> list[FolderMember]:
-    """GeoJSON files that bear the name of an image."""
-    stems = {member.stem.casefold() for member in folder.images}
-    return [one for one in folder.members if one.suffix == SUFFIX and one.stem.casefold() in stems]
+    return [one for one in folder.members if one.suffix == SUFFIX]
 
 
 def _annotation(path: Path) -> tuple[Annotation, bool]:

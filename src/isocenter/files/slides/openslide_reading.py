@@ -37,7 +37,10 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     stated = [_positive(slide.properties.get(name)) for name in (MPP_ROWS, MPP_COLUMNS)]
     rows, columns = stated
     spacing = None if rows is None or columns is None else (rows / 1000, columns / 1000)
-    return {path.stem: tiled_levels.slide_image(levels, spacing, Source("slide", (str(path),)))}
+    bounds = [_positive(slide.properties.get(f"openslide.bounds-{name}")) for name in ("height", "width")]
+    scanned = math.prod(n or size for n, size in zip(bounds, sizes[0], strict=True)) / math.prod(sizes[0])
+    notes = tiled_levels.unscanned_note(1 - scanned)
+    return {path.stem: tiled_levels.slide_image(levels, spacing, Source("slide", (str(path),)), notes)}
 
 
 def _positive(text: str | None) -> float | None:

@@ -117,6 +117,11 @@ def slide_image(
     )
 
 
+def unscanned_note(share: float) -> tuple[str, ...]:
+    """The note on a share of the finest level without pixels: it is as white as glass, and so no tissue."""
+    return (f"{share:.1%} of the slide was never scanned, and is taken for glass",) if share > 0 else ()
+
+
 def refuse_unlike_levels(shapes: Sequence[tuple[int, ...]], where: str) -> None:
     """Raise FormatError where a level, (rows, columns), has other proportions than the first, finest one."""
     rows, columns = shapes[0]

@@ -93,6 +93,9 @@ def read_slide(
     ]
     names = COLOUR if first.samplesperpixel == len(COLOUR) else ("0",)
     source = Source("slide", (str(path),))
+    if names == COLOUR:  # a tile without bytes is the background of any other map
+        empty = sum(not count for count in first.databytecounts) / len(first.databytecounts)
+        notes = (*notes, *tiled_levels.unscanned_note(empty))
     return tiled_levels.slide_image(levels, spacing or _stated_spacing(first), source, notes, names)
 
 
