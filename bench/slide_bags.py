@@ -3,7 +3,7 @@
 Tiles are simulated: violet nuclei on pink; in two to five tiles of a positive slide some of them are brown. Each cell
 is measured once.
 
-    python bench/slide_bags.py OUT [--minutes 4]
+    python bench/slide_bags.py OUT [--minutes 3]
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def main() -> None:
     """Measure what is not known yet, and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=4.0, help="of each training")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of each training")
     parser.add_argument("--record", action="store_true", help="write page and results")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm
 import torch
 from numpy.testing import assert_allclose
+from safetensors.torch import save_file
 
 from isocenter.errors import PlanError
 from isocenter.networks import factory
@@ -156,6 +158,29 @@ def test_normalised_images_have_the_colours_of_what_was_normalised():
     mean, deviation = torch.tensor(scales).T.reshape(2, 1, 3, 1, 1, 1)
     expected = plain(images, places)["class"]
     assert_allclose(network((images - mean) / deviation, places)["class"], expected, atol=1e-5)
+
+
+def test_a_model_of_timm_stands_still_sees_a_tile_once_and_takes_its_published_file(tmp_path):
+    torch.manual_seed(3)
+    theirs = timm.create_model("test_resnet", pretrained=False, num_classes=2).eval()
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    size = {"encoder": ["frozen"], "model": "test_resnet", "dropout": 0.0}
+    network = factory.build("mil_attention", 3, 3, {"class": Vector(2)}, size)
+    factory.load_pretrained(network, "mil_attention", size, tmp_path / "model.safetensors", minimum=0.5)
+    images, places = torch.rand(2, 3, 4, 32, 32), tiles_at(4)[1]
+    tiles = images.transpose(1, 2).flatten(0, 1)
+    with torch.no_grad():
+        expected = theirs.forward_head(theirs.forward_features((tiles - 0.5) / 0.5), pre_logits=True)
+    assert_allclose(network.eval().encoded(tiles), expected, atol=1e-5)
+    before, seen = {name: one.clone() for name, one in network.state_dict().items()}, list[int]()
+    network.encoder.frozen.body.register_forward_hook(lambda *given: seen.append(len(given[1][0])))
+    optimiser = torch.optim.SGD([one for one in network.train().parameters() if one.requires_grad], lr=1.0)
+    for _ in range(3):
+        torch.nn.functional.cross_entropy(network(images, places)["class"], torch.tensor([0, 1])).backward()
+        optimiser.step()
+    assert seen == [8]
+    moved = {name for name, one in network.state_dict().items() if not torch.equal(one, before[name])}
+    assert moved and not any(name.startswith("encoder.") for name in moved)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,26 @@ def test_tiles_set_by_hand_decide_the_shape_of_a_bag():
     plan_checks.checked_settings(plan)
 
 
+def test_given_weights_stand_still_as_the_features_of_tiles_that_stay_as_they_are(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"")
+    plan = plan_changes.with_settings(plan_of_slides(), {"network.pretrained": str(weights)})
+    assert plan["network.size"]["encoder"] == ["frozen"]
+    assert plan["augmentation.stain"] == 0 and not plan["augmentation.quarter_turns"] and not plan["augmentation.flips"]
+    own = {
+        "network.pretrained": str(weights),
+        "network.size": {"encoder": ["frozen", "colour"], "model": "test_resnet"},
+    }
+    assert plan_changes.with_settings(plan_of_slides(), own)["network.size"] == own["network.size"]
+
+
+def test_the_network_knows_by_what_its_tiles_were_normalised():
+    settings = plan_checks.checked_settings(plan_of_slides())
+    scales = [[one.mean, one.deviation] for one in settings.preprocessing.normalisation]
+    assert settings.architecture["size"]["scales"] == scales
+    assert "scales" not in settings.network.size
+
+
 def test_a_network_of_pictures_is_refused_for_bags():
     with pytest.raises(PlanError, match="resnet sees no bags"):
         plan_checks.checked_settings(plan_of_slides().with_decision("network.name", Decision("resnet", "by hand")))

@@ -60,6 +60,11 @@ ENDED_EARLY = "; in this run:"
 OF_TILES = ("preprocessing.shape", "preprocessing.smallest", "training.patch", "inference.patch")
 CONTEXT = "network.context"
 MODALITY = "preprocessing.modality"
+# Of tiles that a model which stands still encodes once.
+UNVARIED = {
+    **{"augmentation.flips": [], "augmentation.quarter_turns": False},
+    **{"augmentation.stain": 0.0, "augmentation.accidents": 0.0},
+}
 CONTEXT_NOTE = "in fold 0; each fold encodes covariates from its own training cases"
 
 
@@ -99,6 +104,8 @@ def _following(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision
     if assignments.get("network.pretrained") and factory.family_of(plan["network.name"]).pools:
         because = "the features of a tile are those of the given weights, which stand still"
         follows["network.size"] = Decision({**plan["network.size"], "encoder": [FROZEN]}, because)
+        same = "each tile stays as it is, so that the given weights encode it once"
+        follows |= {name: Decision(value, same) for name, value in UNVARIED.items()}
     if "training.patch" in assignments:
         because = "it follows training.patch, which was set by hand"
         follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)
