@@ -57,7 +57,7 @@ def test_without_a_class_of_both_nothing_is_said_of_membership() -> None:
 
 def test_features_count_in_deviations_of_the_training_images() -> None:
     trained = np.random.default_rng(4).normal(size=(30, 2)) * [1, 1000]
-    known = image_copies.KnownImages.beside(trained, trained + np.array([5, 0]), is_scaled=True)
+    known = image_copies.KnownImages.from_images(trained, trained + np.array([5, 0]), is_scaled=True)
     shifted = trained[3] + [0, trained[:, 1].std()]
     distance, place = known.nearest(shifted)
     assert (distance, place) == image_copies.KnownImages(known.trained, np.ones(()), 0).nearest(shifted / known.scale)

@@ -97,17 +97,17 @@ def test_an_image_nearer_than_test_images_are_is_withheld_and_drawn_again(drawin
 
 
 def test_a_copy_in_features_is_withheld_though_its_pixels_are_far(drawing, monkeypatch):
-    beside = image_copies.KnownImages.beside
+    from_images = image_copies.KnownImages.from_images
 
     def strict_in_features(trained, unseen, *, is_scaled=False):
-        known = beside(trained, unseen, is_scaled=is_scaled)
+        known = from_images(trained, unseen, is_scaled=is_scaled)
         return replace(known, threshold=np.inf if is_scaled else 0.0)
 
     asked = {"count": 1, "steps": 1, "label": "dark", "device": "cpu", "features": drawing.out}
     found = isocenter.synthesise(drawing.out, **asked)
     assert found.thresholds.keys() == {"pixels", "features"}
     assert all(row["feature_distance"] >= found.thresholds["features"] for row in found.rows)
-    monkeypatch.setattr(image_copies.KnownImages, "beside", strict_in_features)
+    monkeypatch.setattr(image_copies.KnownImages, "from_images", strict_in_features)
     assert isocenter.synthesise(drawing.out, **asked).withheld == {"dark": 2}
 
 

@@ -67,7 +67,7 @@ class KnownImages:
     threshold: float
 
     @classmethod
-    def beside(cls, trained: ArrayLike, unseen: ArrayLike, *, is_scaled: bool = False) -> KnownImages:
+    def from_images(cls, trained: ArrayLike, unseen: ArrayLike, *, is_scaled: bool = False) -> KnownImages:
         """These training images, and the threshold by images that did not train.
 
         is_scaled: whether each number counts in deviations of the training images, so that no feature outweighs others

@@ -14,12 +14,12 @@ from isocenter.values import Array
 
 # (corners, 2) of (row, column) between pixels, the first not repeated: 0, 0 is the corner of the first pixel.
 Ring = NDArray[np.int64]
-# Corners of a label that are taken: about 120 bytes each.
+# LabelCorners of a label that are taken: about 120 bytes each.
 MOST_CORNERS = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Corners:
+class LabelCorners:
     """The corners of all rings of a label, by rows, then columns.
 
     Pixels that touch at a corner alone are of two pieces, so that there are two corners: the left one goes left.
@@ -34,7 +34,7 @@ class Corners:
     opens: NDArray[np.int64]
 
 
-def find_corners(strips: Iterable[Array], width: int, labels: Sequence[int]) -> dict[int, Corners | None]:
+def find_corners(strips: Iterable[Array], width: int, labels: Sequence[int]) -> dict[int, LabelCorners | None]:
     """{label: its corners}, None of more than `MOST_CORNERS`.
 
     strips: (rows, width) values, one below the other, of which one is held at a time
@@ -50,11 +50,11 @@ def find_corners(strips: Iterable[Array], width: int, labels: Sequence[int]) -> 
                 found[label].append(_corners_of(both[:, left:right] == label, row, left))
         above, row = values[-1:], row + len(values)
     joined = {label: np.concatenate(parts, axis=1) for label, parts in found.items() if parts}
-    return {label: Corners(*one) if one.shape[1] <= MOST_CORNERS else None for label, one in joined.items()}
+    return {label: LabelCorners(*one) if one.shape[1] <= MOST_CORNERS else None for label, one in joined.items()}
 
 
 def _corners_of(marked: NDArray[np.bool_], start: int, left: int) -> NDArray[np.int64]:
-    """(4, corners) of `Corners`, those above each row but the first, which lies above `start`; left: first column."""
+    """(4, corners) of `LabelCorners`, of each row but the first, which lies above `start`, from column `left`."""
     around = np.pad(marked, ((0, 0), (1, 1)))
     first, second, third, fourth = around[:-1, :-1], around[:-1, 1:], around[1:, :-1], around[1:, 1:]
     touches = (first == fourth) & (second == third) & (first != second)
@@ -63,7 +63,7 @@ def _corners_of(marked: NDArray[np.bool_], start: int, left: int) -> NDArray[np.
     return np.repeat(parts.astype(np.int64), touches[row, column] + 1, axis=1)
 
 
-def trace_pieces(corners: Corners) -> Iterator[list[Ring]]:
+def trace_pieces(corners: LabelCorners) -> Iterator[list[Ring]]:
     """The rings of each piece: the outer one, then its holes."""
     rings, is_outer = _rings(corners)
     pieces: dict[int, list[Ring]] = {}
@@ -72,7 +72,7 @@ def trace_pieces(corners: Corners) -> Iterator[list[Ring]]:
     yield from pieces.values()
 
 
-def _rings(corners: Corners) -> tuple[list[Ring], list[bool]]:
+def _rings(corners: LabelCorners) -> tuple[list[Ring], list[bool]]:
     """All rings in the order of their first corners, from which each goes to the right, and whether it is an outer one.
 
     In a row, and in a column, corners are the ends of edges, two by two.
@@ -86,10 +86,10 @@ def _rings(corners: Corners) -> tuple[list[Ring], list[bool]]:
     for first in number.tolist():
         ring, at = list[int](), first
         while not seen[at]:
-            beside = across[at]
-            seen[at] = seen[beside] = 1
-            ring += [at, beside]
-            at = down[beside]
+            other = across[at]
+            seen[at] = seen[other] = 1
+            ring += [at, other]
+            at = down[other]
         if ring:
             rings.append(places[ring])
             is_outer.append(bool(corners.opens[first]))

@@ -257,10 +257,10 @@ def _look_at_known(
         losses.append(drawer.losses([grid[n][0] for n in chosen], [grid[n][1] for n in chosen], seed=seed))
         people += [cases[n].patient for n in chosen]
         classes += ["" if np.ndim(grid[n][1]) else str(grid[n][1]) for n in chosen]
-    known = {PIXELS: KnownImages.beside(*seen)}
+    known = {PIXELS: KnownImages.from_images(*seen)}
     if seeing is not None:
         features = [_seen_features(seeing, cases) for cases in (trained, unseen)]
-        known[FEATURES] = KnownImages.beside(*features, is_scaled=True)
+        known[FEATURES] = KnownImages.from_images(*features, is_scaled=True)
     return known, image_copies.membership_auroc(losses[0], losses[1], people, classes, seed=seed)
 
 
