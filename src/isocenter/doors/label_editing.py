@@ -37,9 +37,10 @@ def add_routes(app: FastAPI, folder: Path, place: Callable[[str], Path], warm: W
     def reading(key: str) -> Any:
         paths = paths_of(key)
         shown = os.path.relpath(paths["mask"], folder)
-        job = {"job": key, "model": shown, "state": "done", "outcome": "answered", "series": [key]}
+        job: dict[str, Any] = {"job": key, "model": shown, "state": "done", "outcome": "answered", "series": [key]}
         job |= {"labels": warm.ask("labels", **paths), "maps": ["mask"], "boxes": [], "findings": [], "revision": 0}
-        name, lists = Path(paths["image"]).name, {one: [] for one in ("earlier", "blind", "reasons", "withheld")}
+        name = Path(paths["image"]).name
+        lists: dict[str, list[Any]] = {one: [] for one in ("earlier", "blind", "reasons", "withheld")}
         series = {"series": key, "modality": "", "description": name, "kind": "volume", "instances": 1}
         return {"study": key, "patient": name, "text": "", "series": [series], "jobs": [job], **lists}
 

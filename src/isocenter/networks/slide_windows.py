@@ -146,7 +146,7 @@ class SlideWindows(WeighedBag):
         encoder = TileEncoder(channels, **size)
         super().__init__(encoder, vectors, width, dropout)
         self.project = nn.Linear(encoder.features, width)
-        self.stages = nn.ModuleList(
+        self.stages: Any = nn.ModuleList(
             nn.ModuleList(WindowBlock(width, heads, shift) for shift in (0, SHIFT)) for _ in range(stages)
         )
         self.merges = nn.ModuleList(TileMerging(width) for _ in range(stages - 1))
@@ -163,7 +163,7 @@ class SlideWindows(WeighedBag):
                 tokens, spots, merged = self.merges[level - 1](tokens, spots)
                 numbers = merged if numbers is None else merged.gather(1, numbers)
                 tokens, spots = _without_absent(tokens, spots)
-            for block in stage:  # type: ignore[union-attr]
+            for block in stage:
                 tokens = block(tokens, spots)
             seen = self.norms[level](tokens)
             if numbers is not None:

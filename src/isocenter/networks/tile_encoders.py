@@ -62,11 +62,10 @@ class StillModel(nn.Module):
         super().__init__()
         if ":" in model or not timm.is_model(model):  # a scheme such as hf_hub: would be fetched
             raise ValueError(f"timm has no model {model!r} (timm.list_models() lists them)")
-        self.body: Any = timm.create_model(
-            model, pretrained=False, in_chans=channels, num_classes=0, **(settings or {})
-        ).requires_grad_(False)
-        self.features = int(getattr(self.body, "head_hidden_size", None) or self.body.num_features)
-        known = self.body.pretrained_cfg
+        body: Any = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0, **(settings or {}))
+        self.body = body.requires_grad_(False)
+        self.features = int(getattr(body, "head_hidden_size", None) or body.num_features)
+        known: Mapping[str, Any] = body.pretrained_cfg
         mean, deviation = (known.get(name) or () for name in ("mean", "std"))
         fits = len(mean) == len(deviation) == channels
         scale = torch.tensor([mean, deviation] if fits else [[0.0] * channels, [1.0] * channels])

@@ -241,7 +241,7 @@ class TrainingSession:
             return self._costs_of(cases, compute)
         averaged, device = self.averaged, self.fabric.device
         averaged.eval()
-        collected: list[dict[str, Tensor]] = []
+        collected: list[Mapping[str, Tensor]] = []
         inference, task = self.settings.inference, self.settings.task
 
         def run(images: np.ndarray, *context: np.ndarray) -> Mapping[str, np.ndarray]:
