@@ -14,10 +14,11 @@ from isocenter.runtime import Model, Preprocessing
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.package import bag_export
 from isocenter.runtime.package.backends import onnx
+from isocenter.runtime.package.onnx_export import FurtherOutputs
 from isocenter.runtime.package.package_contents import ONNX
 from isocenter.runtime.preprocessing.slide_tiles import Tiles
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.runtime.windows.averaging import ATTENTION, AveragedNetwork
+from isocenter.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
+from isocenter.runtime.windows.averaging import ATTENTION, POOLED, AveragedNetwork
 from isocenter.tasks import task_catalogue
 from isocenter.transforms import COLOUR
 from isocenter.transforms.intensity import Normalisation
@@ -83,3 +84,18 @@ def test_both_files_stand_in_the_record_of_a_package_with_the_features_that_its_
     assert sorted(onnx.onnx_files({"onnx": made})) == sorted(
         path.relative_to(tmp_path).as_posix() for path in (tmp_path / "models").iterdir()
     )
+
+
+def test_the_features_that_a_gate_asks_for_come_from_the_half_that_pools(tmp_path, monkeypatch):
+    monkeypatch.setattr(FurtherOutputs, "from_model", classmethod(lambda cls, _: cls("summary", pooled=True)))
+    (tmp_path / "models").mkdir()
+    model = model_of("mil_attention", ["colour"])
+    made = bag_export.write_halves(model, [model.networks.run.module], tmp_path)
+    assert made["exported"], made
+    assert made["features"]
+    graphs = onnx.open_onnx(tmp_path / ONNX, (*TASK.heads, POOLED, ATTENTION), ["CPUExecutionProvider"], 1)
+    tiles = np.random.default_rng(0).random((5, 3, SIDE, SIDE), dtype=np.float32)
+    places = np.stack([np.arange(5), np.arange(5)], axis=1)[None]
+    watched = WatchedNetwork(model.networks.run.module, at="summary")
+    ours, theirs = (one.pooled([part[None] for part in one.encoded(tiles)], places) for one in (watched, graphs))
+    assert_allclose(theirs[POOLED], ours[POOLED], atol=1e-5)
