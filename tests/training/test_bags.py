@@ -13,11 +13,19 @@ import drawn_slides
 import isocenter
 from fingerprints import DRAWN, LAPTOP, cohort, facts
 from isocenter.errors import DatasetError, PlanError
+from isocenter.networks import factory
 from isocenter.planning import plan_changes, plan_checks, planner
 from isocenter.planning.plan_inputs import Wishes
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import TorchNetwork
+from isocenter.runtime.windows import bags
+from isocenter.tasks import task_catalogue
+from isocenter.training import member_weighting
 from isocenter.training.data.batch_loading import Batch
+from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.step import batch_loss
 from isocenter.transforms import COLOUR
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Decision, Fingerprint, Plan
 
 BYTES = {"min": 0.0, "low": 5.0, "median": 120.0, "high": 250.0, "max": 255.0, "mean": 120.0, "deviation": 40.0}
@@ -115,6 +123,25 @@ def test_each_tile_of_a_bag_is_turned_by_itself_and_has_the_scale_of_the_plan():
     assert len({one.numpy().tobytes() for one in turned}) == 8
     sums = torch.from_numpy(tile[:, 0] / 255.0).float().sum(dim=(1, 2))
     torch.testing.assert_close(turned.sum(dim=(2, 3)), sums.expand(80, -1), rtol=1e-5, atol=1e-2)
+
+
+def test_members_of_an_ensemble_are_weighed_by_their_answers_for_whole_bags():
+    task = task_catalogue.build_task({"name": "classification", "classes": ["a", "b"]})
+    torch.manual_seed(0)
+    members = [
+        TorchNetwork(factory.build("mil_attention", 3, 3, task.heads, {"encoder": ["colour"]}).eval()) for _ in "ab"
+    ]
+    rng, scales = np.random.default_rng(0), (Normalisation("range", 0, 255).scale(0.0),) * 3
+    cases = [
+        PreparedCase(
+            f"c{n}", rng.integers(0, 256, (3, 5, 16, 16), dtype=np.uint8), np.array(n % 2), (), (1.0,) * 3,
+            places=np.stack([np.arange(5)] * 2, axis=1), scales=scales,
+        )
+        for n in range(4)
+    ]  # fmt: skip
+    outputs = member_weighting.member_outputs(members, task, Inference((2, 16, 16)), cases, "abcd")
+    expected = bags.pool_bag(members[1], cases[2].bag)["class"][0]
+    np.testing.assert_allclose(outputs.of_members[1]["class"][2], expected, atol=1e-6)
 
 
 def write_slides(folder: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -64,6 +64,17 @@ class WindowTimer:
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         self._mark = time.monotonic() if self._mark is None else self._mark
         return self.network(batch, *context)
+
+    def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
+        """Features of tiles, which are the windows of a bag."""
+        self._mark = time.monotonic() if self._mark is None else self._mark
+        features: tuple[Array, ...] = self.network.encoded(tiles)  # type: ignore[attr-defined]
+        return features
+
+    def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
+        """The answer of a bag."""
+        outputs: Mapping[str, Array] = self.network.pooled(features, places)  # type: ignore[attr-defined]
+        return outputs
 
     def passed(self, done: int, _: int) -> None:
         """Take the time of windows that are done; of the parts of a result that come back in between nothing."""

@@ -250,9 +250,8 @@ class TrainingSession:
                 outputs = averaged(compute.order_images(averaged, torch.from_numpy(images).to(device)), *covariates)
             return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
-        scales = self.settings.preprocessing.colour_scales or ()
         for case in cases:
-            if (bag := case.bag(scales)) is not None:
+            if (bag := case.bag) is not None:
                 with compute.autocast(device):
                     arrays = bags.pool_bag(TorchNetwork(averaged, str(device)), bag)
                 outputs = {name: torch.from_numpy(arrays[name]) for name in task.heads}

@@ -24,7 +24,7 @@ from isocenter.evaluation import intervals
 from isocenter.lazy import optimize, torch
 from isocenter.runtime import Model, covariate_encoding
 from isocenter.runtime.inference import Inference, ModelRequest
-from isocenter.runtime.windows import slide
+from isocenter.runtime.windows import bags, slide
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import Task
 from isocenter.tasks.shared.averages import OUTPUT
@@ -194,6 +194,12 @@ def member_outputs(
     outputs: list[list[Mapping[str, Array]]] = [[] for _ in members]
     targets = []
     for case in (one.in_memory for one in cases):
+        if (bag := case.bag) is not None:
+            targets.append(case.target)
+            for of_member, member in zip(outputs, members, strict=True):
+                answer = bags.pool_bag(member, bag)  # type: ignore[arg-type]
+                of_member.append({head: answer[head][0] for head in task.heads})
+            continue
         image, target = case.cut_region(window_of_case(case, size))
         targets.append(target)
         for of_member, member in zip(outputs, members, strict=True):

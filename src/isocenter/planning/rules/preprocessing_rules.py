@@ -260,6 +260,8 @@ def _check_bags(settings: PlanSettings) -> None:
     needs = objective_catalogue.joint_needs(settings.terms.values())
     if settings.objectives.image_paths or needs.second or not needs.labels:
         raise PlanError("bags of tiles have no second view", "objectives.terms", "Give supervised")
+    if settings.transfer.mode == "prototypes":
+        raise PlanError("the tiles of a bag have no mean that is a class", "transfer.mode", "Give full")
     for mixed in ("mixup", "cutmix", "style"):
         if getattr(settings.augmentation, mixed):
             raise PlanError("each tile of a bag is changed by itself", f"augmentation.{mixed}", "Give 0")

@@ -132,6 +132,7 @@ class PreparedCase:
     texts:      of the case; the store keeps no word of them
     columns:    (entries,) covariates that an objective reads and the network does not get
     places:     (tiles, 2) of the tiles of a bag, whose image has 8 bits; None of other images
+    scales:     by which the network sees each channel of a bag
     """
 
     id: str
@@ -152,6 +153,7 @@ class PreparedCase:
     place: int = 0
     columns: NDArray[np.float32] | None = None
     places: NDArray[np.int64] | None = None
+    scales: tuple[ChannelScale, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -184,9 +186,10 @@ class PreparedCase:
         target = self.kind.from_arrays(arrays)
         return replace(self, image=self.image[...], target=target, positions=positions, marked=marked, taught=taught)
 
-    def bag(self, scales: Sequence[ChannelScale]) -> Bag | None:
-        """All of its tiles as the network sees them, by the scale of each channel; None of other images."""
-        return None if self.places is None else Bag(self.image, scales, self.places)
+    @property
+    def bag(self) -> Bag | None:
+        """All of its tiles as the network sees them; None of other images."""
+        return None if self.places is None else Bag(self.image, self.scales, self.places)
 
     def cut_region(self, region: Region) -> tuple[NDArray[np.float32], Any]:
         """Image, as the network sees it, and target of a region; a vector target is the whole case's."""
@@ -200,7 +203,7 @@ class PreparedCase:
 
     def network_input(self, region: Region) -> NDArray[np.float32]:
         """(channels, *region) as the network sees it: what was marked before is the last channel."""
-        image = np.asarray(self.image[(slice(None), *region)], dtype=np.float32)
+        image = np.asarray((self.bag or self.image)[(slice(None), *region)], dtype=np.float32)
         if self.marked is None:
             return image
         return np.concatenate([image, np.asarray(self.marked[region], dtype=np.float32)[None]])
@@ -253,6 +256,7 @@ def prepare_all(
             patient=case.patient,
             texts=case.references.get("text"),
             columns=columns.vector(case.covariates)[0] if columns else None,
+            scales=preprocessing.colour_scales or (),
         )
         if not context:
             return prepared
