@@ -3,21 +3,27 @@
     python bench/federation.py pneumonia --out DIR --minutes 2 --record
     python bench/federation.py hippocampus --out DIR --minutes 3 --record
     python bench/federation.py rounds --out DIR --record
+    python bench/federation.py carriers --out DIR --record
 
 hippocampus: sites have 60, 30, 15, 10 and 5 training cases; each has a scanner of its own, which is a simulation:
 another contrast, field, blur and noise. All routes are scored on the same 80 test cases, 16 of each scanner. The file
 names do not tell whose a volume is: two may be of one person, so the split cannot be shown to be clean by patients.
 pneumonia: PneumoniaMNIST parted among sites of unlike shares of classes, scored on its own test part; a poisoned site
 sends its change of the weights with the sign turned. rounds: memory of the process as thirty rounds of small pictures
-and networks end. All routes of a part are given the same minutes. Cells that have ended are lines of DIR/cells.jsonl,
-and are not repeated; those of an earlier record stay in it.
+and networks end. carriers: three rounds of these in one process, and by NVFlare in one process a party; memory is the
+sum of the proportional shares (PSS) of all processes, looked at every second. All routes of a part are given the same
+minutes. Cells that have ended are lines of DIR/cells.jsonl, and are not repeated; those of an earlier record stay.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,7 +60,7 @@ PICTURES = ROOT.parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
 # Of each site: training pictures, and the share of them that show pneumonia. The first of DRAWS resamples is as it is.
 SHARES = {"a": (1600, 0.90), "b": (1000, 0.85), "c": (800, 0.70), "d": (500, 0.50), "e": (400, 0.30)}
 POISONED, DRAWS, PNEUMONIA = "c", 2000, 1
-ROUNDS, MEMORY_ROUNDS, SMALL = 10, 30, 40
+ROUNDS, MEMORY_ROUNDS, CARRIED_ROUNDS, SMALL = 10, 30, 3, 40
 ASKED_LEVEL = 0.05
 
 
@@ -177,10 +183,57 @@ def over_rounds(given: Any) -> Routes:
     return {"thirty rounds": measure}
 
 
+class MemoryWatch(threading.Thread):
+    """The most memory that this process and all that it started have together, in MiB, and of how many."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most, self.processes, self.ended = 0.0, 0, threading.Event()
+
+    def run(self) -> None:
+        """Look every second."""
+        while not self.ended.wait(1.0):
+            levels = list[float]()
+            for one in (psutil.Process(), *psutil.Process().children(recursive=True)):
+                with suppress(psutil.Error):
+                    levels.append(one.memory_full_info().pss / 2**20)
+            if sum(levels) > self.most:
+                self.most, self.processes = sum(levels), len(levels)
+
+
+def over_carriers(given: Any) -> Routes:
+    """Seconds, bytes and memory of three rounds of a small job."""
+
+    def carry(transport: str) -> dict[str, Any]:
+        sites = parted_pictures(given.out / "small", SMALL)
+        asked = {"training.steps": 4 * CARRIED_ROUNDS, "training.batch": 8}
+        usual = {"device": "cpu", "threads": 1, "everything": True, "overwrite": True, "assignments": asked}
+        (watch := MemoryWatch()).start()
+        began = time.monotonic()
+        usual |= {"rounds": CARRIED_ROUNDS, "transport": transport, "deterministic": True}
+        job = isocenter.federate(sites, out=given.out / transport, **usual).out
+        seconds = time.monotonic() - began
+        watch.ended.set()
+        traffic = pd.read_csv(job / "federation" / "traffic.csv")
+        rounds = traffic[(traffic["round"] > 0) & (traffic["kind"] == "round")]
+        weights = (job / "checkpoints" / "last" / "weights.safetensors").read_bytes()
+        return {
+            "seconds of the job": seconds,
+            "MB a round": rounds["bytes"].sum() / 1e6 / CARRIED_ROUNDS,
+            "seconds of a site's answer": pd.read_csv(job / "federation" / "rounds.csv")["seconds"].mean(),
+            "MiB of all processes": watch.most,
+            "processes": watch.processes,
+            "weights": hashlib.sha256(weights).hexdigest()[:12],
+        }
+
+    return {"local, one process": partial(carry, "local"), "mtls, NVFlare": partial(carry, "mtls")}
+
+
 PARTS: Mapping[str, Callable[[Any], Routes]] = {
     "hippocampus": over_scanners,
     "pneumonia": over_classes,
     "rounds": over_rounds,
+    "carriers": over_carriers,
 }
 
 
@@ -337,6 +390,11 @@ PAGES: Mapping[str, Callable[[Mapping[str, Mapping[str, Any]]], str]] = {
         "One training of each route, on one core; intervals are of test pictures (paired), not of trainings.",
     ),
     "rounds": partial(plain_page, "Memory of one process over thirty rounds of five sites of 40 pictures."),
+    "carriers": partial(
+        plain_page,
+        "Three rounds of five sites of 40 pictures, on one machine. A site's answer takes in its steps; seconds of the "
+        "job take in the start and end of all processes. NVFlare's own FedAvg on the same arrays: not measured.",
+    ),
 }
 
 

@@ -120,7 +120,7 @@ def test_a_server_and_sites_that_join_it_with_kits_give_the_same_bits(data, undi
     joined = {}
     for kit, private in (("KITS/a", "a"), ("KITS/b", "b"), ("OTHER/a", "stranger")):
         words = ["federation", "join", str(tmp_path / kit), "--data", str(data[kit[-1]])]
-        words += ["--private", str(tmp_path / private), *(["--yes"] * (private != "b"))]
+        words += ["--private", str(tmp_path / private), "--min-count", "2", *(["--yes"] * (private != "b"))]
         joined[private] = subprocess.Popen(
             [sys.executable, "-m", "isocenter", *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -148,7 +148,7 @@ def test_errors_travel_as_classes_of_ours_and_say_nothing_of_cases_elsewhere():
     sent = exchanges.error_message(parties.discreet_error(error, "a")).encoded
     answer = exchanges.read_answer(sent, "a", 1.0)
     assert isinstance(answer.error, DatasetError) and answer.message is None
-    assert "doe" not in str(answer.error).lower() and "site a: has data that cannot be used" in str(answer.error)
+    assert "doe" not in str(answer.error).lower() and "site a: cannot go on with its data" in str(answer.error)
     for name in ("SystemExit", "describe_fault", "Callable", "NoSuchThing"):
         assert (
             type(exchanges.read_error({"class": name, "problem": "x", "where": "y", "remedy": "z"})) is IntegrityError
@@ -216,6 +216,16 @@ def test_messages_are_tasks_and_a_site_that_is_late_or_gone_is_lost(monkeypatch)
     carrier = nvflare_carrier.TaskCarrier(Tasks({}), None, signal, ("a",), None)
     with pytest.raises(IsocenterError, match="ended from outside"):
         dict(carrier.ask(SiteMessage("round"), 1, ExchangeRecords()))
+
+
+@needs_nvflare
+def test_a_site_sends_no_facts_of_smaller_groups_than_it_has_agreed_to(tmp_path):
+    from isocenter.federation import nvflare_carrier
+
+    kit = parties.Kit(tmp_path, "a", ("a",), 1, {"min_count": 10})
+    asked = SiteMessage("stand-ins", {"min_count": 2, "kinds": ["class"]})
+    with pytest.raises(UsageError, match=r"site a: sends no facts of groups of 2. Ask for federation.min_count=10"):
+        nvflare_carrier.SiteExecutor("{}")._answer(kit, asked)
 
 
 def test_how_a_job_ended_is_read_as_it_was_written(tmp_path):

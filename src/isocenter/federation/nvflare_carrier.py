@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from nvflare.lighter.entity import Project
 from nvflare.lighter.impl import cert, signature, static_file, workspace
 from nvflare.lighter.provisioner import Provisioner
 
-from isocenter.errors import IntegrityError, IsocenterError, ResourceError, WorkerLostError
+from isocenter.errors import IntegrityError, IsocenterError, ResourceError, UsageError, WorkerLostError
 from isocenter.federation import exchanges, parties
 from isocenter.federation.exchanges import SERVER, TO_SERVER, TO_SITE, Answer, ExchangeRecords, SiteMessage
 from isocenter.federation.federated_job import FederatedJob
@@ -56,7 +57,7 @@ def provision_kits(described: FederationFile, out: Path) -> None:
     files = static_file.StaticFileBuilder("config", scheme="grpc")
     builders = [workspace.WorkspaceBuilder(), files, cert.CertBuilder(), signature.SignatureBuilder()]
     with tempfile.TemporaryDirectory() as folder:
-        made = Provisioner(folder, builders).provision(project, logger=logging.getLogger(__name__))
+        made = Provisioner(folder, builders).provision(project, logger=logging.Logger(__name__, logging.ERROR))
         if (current := made.get("current_prod_dir")) is None:
             raise ResourceError("NVFlare made no kits", str(out), "Check name, host and port")
         for party in (SERVER, *sites):
@@ -102,7 +103,10 @@ class SiteExecutor(Executor):
         return Shareable({MESSAGE: answer.encoded})
 
     def _answer(self, kit: Kit, message: SiteMessage) -> SiteMessage:
-        own = kit.own
+        own, least = kit.own, int(message.facts.get("min_count", sys.maxsize))
+        if least < own.get("min_count", 1):
+            remedy = f"Ask for federation.min_count={own['min_count']}, or agree on less by --min-count there"
+            raise UsageError(f"sends no facts of groups of {least}", f"site {kit.party}", remedy)
         if self._site is None:
             request = parties.read_request(self._request, own)
             self._site = Site(kit.party, own["data"] or None, Path(own["private"]), request, self._began)

@@ -23,14 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from isocenter import errors, federation
-from isocenter.errors import (
-    DatasetError,
-    FormatError,
-    GeometryError,
-    IsocenterError,
-    UsageError,
-    WorkerLostError,
-)
+from isocenter.errors import IsocenterError, ResourceError, UsageError, WorkerLostError
 from isocenter.federation import exchanges
 from isocenter.federation.exchanges import SERVER, Answer, SiteMessage
 from isocenter.federation.federated_run import JobRecord
@@ -53,8 +46,6 @@ OURS = [f"{CARRIER}.JobController", f"{CARRIER}.SiteExecutor"]
 GRANTED = ("submit_job", "manage_job", "download_job", "view", "operate")
 REFUSED = ("clone_job", "shell_commands", "byoc", "server-predeployed-flwr")
 SHARED = "/tmp/nvflare"  # noqa: S108 - where all federations of a machine would keep their jobs
-# Errors whose words may name a case; another machine is told that there is one.
-OF_DATA = (DatasetError, FormatError, GeometryError)
 # What a server tells sites of the wishes of a person; how files are read each site says itself.
 ASKED_OF_SITES = ("minutes", "device", "threads", "seed", "task", "everything", "assignments")
 # s until a party on this machine must be there, between two looks, and until a process is ended by force.
@@ -83,7 +74,7 @@ def read_federation(path: Path) -> FederationFile:
         return TypeAdapter(FederationFile).validate_python(stated)
     except (OSError, UnicodeDecodeError, YAMLError, ValidationError) as error:
         fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else errors.describe_cause(error)
-        problem = f"describes no federation ({fault.splitlines()[0]})"
+        problem = f"describes no federation ({fault.splitlines()[0].removeprefix('Value error, ')})"
         raise UsageError(problem, str(path), "Give parties (a list of names), host and port") from error
 
 
@@ -179,7 +170,7 @@ def read_end(kit: Kit) -> Answer | None:
 
 def discreet_error(error: IsocenterError, party: str) -> IsocenterError:
     """The error as another machine may read it: no path of this one, and no word about a case."""
-    problem = "has data that cannot be used" if isinstance(error, OF_DATA) else None
+    problem = None if isinstance(error, UsageError | ResourceError) else "cannot go on with its data"
     return error.stating(problem=problem, where=f"site {party}", remedy="Ask there: its own terminal says more")
 
 

@@ -240,6 +240,7 @@ class ProvisionFederationOptions:
     federation: Annotated[str | Path, Flag("YAML file with parties, host and port.", "FEDERATION")]
     _: KW_ONLY
     out: Annotated[str | Path, Flag("Folder for the kits, one for each party.", "KITS")]
+    overwrite: Overwrite = False
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,7 @@ class JoinFederationOptions(ReadingOptions):
     private: Annotated[
         str | Path | None, Flag("Folder for what stays at the site; by default `private` in the kit.", "FOLDER")
     ] = None
+    min_count: Annotated[int, Flag("Fewest cases behind a fact that leaves the site.", "N", least=1)] = 10
     yes: Annotated[bool, Flag("Agree to any plan without being asked.")] = False
     ask: Callable[[str], bool] | None = None
 

@@ -25,9 +25,10 @@ def provision_federation(options: ProvisionFederationOptions) -> Path:
     Raises UsageError for a file that describes no federation.
     """
     parties.refuse_missing_extra("federation provision")
+    verb_results.refuse_missing(Path(options.federation))
     described, out = parties.read_federation(Path(options.federation)), Path(options.out)
-    verb_results.refuse_taken(out, overwrite=False)
-    with atomic.write_whole(out) as partial:
+    verb_results.refuse_taken(out, options.overwrite, (f"{SERVER}/{parties.KIT}",))
+    with atomic.write_whole(out, overwrite=options.overwrite) as partial:
         federation.nvflare_carrier.provision_kits(described, partial)
     return out
 
@@ -43,8 +44,8 @@ def serve_federation(options: ServeFederationOptions) -> Run | Path:
     record = federate.new_record(options, "mtls", len(kit.sites))
     request = federate.job_request(options, ReadingOptions())
     if options.export is not None:
-        verb_results.refuse_taken(folder := Path(options.export), overwrite=False)
-        with atomic.write_whole(folder) as partial:
+        verb_results.refuse_taken(folder := Path(options.export), options.overwrite, ("meta.json",))
+        with atomic.write_whole(folder, overwrite=options.overwrite) as partial:
             parties.write_job(partial, request, record)
         return folder
     if (options.out is None) == (options.resume is None):
@@ -66,6 +67,7 @@ def serve_federation(options: ServeFederationOptions) -> Run | Path:
 def join_federation(options: JoinFederationOptions) -> Path:
     """Take part in the one job of a federation with the site's own images, until the server ends.
 
+    min_count: fewest cases behind a fact that leaves the site, whatever the server asks for
     private: keeps split, prepared cases, checkpoints and scores, which never leave; it is returned
     Raises UsageError for a kit of another party and where nobody agrees to a plan; else the site's own error.
     """
@@ -75,7 +77,7 @@ def join_federation(options: JoinFederationOptions) -> Path:
     if kit.own.get("private") != str(private):  # an older one of the same kit is gone on with, or replaced
         verb_results.refuse_taken(private, overwrite=False)
     own = {"data": str(data), "private": str(private), "reading": options.reading.chosen_options}
-    kit = parties.read_kit(kit.folder, asks=not options.yes, **own)
+    kit = parties.read_kit(kit.folder, asks=not options.yes, min_count=options.min_count, **own)
     processes = PartyProcesses(kit.folder)
     with file_lock.hold_lock(kit.folder):
         try:
