@@ -71,7 +71,7 @@ class StillModel(nn.Module):
         scale = torch.tensor([mean, deviation] if fits else [[0.0] * channels, [1.0] * channels])
         self.register_buffer("scale", scale.reshape(2, 1, channels, 1, 1), persistent=False)
         self._known: dict[bytes, Tensor] = {}
-        self.register_load_state_dict_post_hook(lambda module, _: module._known.clear())
+        self.register_load_state_dict_post_hook(_forget_tiles)
 
     def train(self, mode: bool = True) -> StillModel:
         """Training changes nothing of the model."""
@@ -97,6 +97,11 @@ class StillModel(nn.Module):
     def _compute(self, tiles: Tensor) -> Tensor:
         features: Tensor = self.body((tiles - self.scale[0]) / self.scale[1])  # type: ignore[index]
         return features
+
+
+def _forget_tiles(module: Any, _: Any) -> None:
+    """Other weights find other features."""
+    module._known.clear()
 
 
 class TileEncoder(nn.Module):

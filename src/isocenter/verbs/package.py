@@ -27,9 +27,9 @@ from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.run_folder import NOTES
 from isocenter.runtime import Model, hardware, label_measurements, model_files, record_files, result_codes
 from isocenter.runtime.model_files import REPORT
-from isocenter.runtime.package import backends, certification, package_writing, triton
+from isocenter.runtime.package import backends, certification, monai_metadata, package_writing, triton
 from isocenter.runtime.package.backend_certificate import Certificate
-from isocenter.runtime.package.monai_metadata import NO_BUNDLE, NO_POINTING
+from isocenter.runtime.package.monai_metadata import NO_POINTING
 from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.runtime.package.readme import RUN_COMMAND
 from isocenter.runtime.package.triton import NETWORK_ALONE, TRITON_RECORD
@@ -168,7 +168,7 @@ def package(options: PackageOptions) -> PackagingResult:
         certificate = (
             None if options.backends == () else _certify(folder, model, run, plan, options.backends, options.threads)
         )
-    unbundled = NO_BUNDLE if model.members else NO_POINTING * model.task.takes_prompts
+    unbundled = monai_metadata.why_unbundled(model) or NO_POINTING * model.task.takes_prompts
     return PackagingResult(
         out, onnx, networks, bool(rows), certificate, code_table(model), str(model.gate), unbundled=unbundled
     )

@@ -79,6 +79,15 @@ NO_POINTING = (
 )
 
 
+# Nor one that cuts slides into tiles, which MONAI's readers hold as a whole.
+NO_SLIDES = "MONAI does not run this model: it sees a slide tile by tile. Predict with `isocenter predict`."
+
+
+def why_unbundled(model: Model) -> str:
+    """Why MONAI does not run a model's package; empty where it does."""
+    return NO_BUNDLE if model.members else NO_SLIDES if model.preprocessing.tiles is not None else ""
+
+
 def inference_json(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
     """inference.json: run from the package's folder, it needs MONAI and the package's own scripts.
 

@@ -149,7 +149,8 @@ def _write_networks(model: Model, texts: Mapping[str, str], folder: Path) -> tup
         (folder / "scripts" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "scripts" / path).write_text(text, encoding="utf-8")
     _write_config(folder / "configs" / "metadata.json", monai_metadata.metadata_json(model, sources.needs, texts))
-    _write_config(folder / "configs" / "inference.json", monai_metadata.inference_json(model, sources.places))
+    config = monai_metadata.inference_json(model, sources.places)
+    _write_config(folder / "configs" / "inference.json", config | _refuse_run(monai_metadata.why_unbundled(model)))
     networks = {
         "onnx": _write_weights(model, modules, folder),
         "members": len(modules),
@@ -169,11 +170,15 @@ def _write_members(model: Model, texts: Mapping[str, str], folder: Path) -> tupl
         place, evidence = folder / MEMBERS / str(number), PackageEvidence(limits=[OF_AN_ENSEMBLE])
         place.mkdir(parents=True)
         exported.append(write_package(one, evidence, f"{texts['name']}, member {number}", place))
-    refusal = {"imports": ["$import sys"], "run": [f"$sys.exit({NO_BUNDLE!r})"]}
-    for name, config in {"metadata": texts, "inference": refusal}.items():
+    for name, config in {"metadata": texts, "inference": _refuse_run(NO_BUNDLE)}.items():
         _write_config(folder / "configs" / f"{name}.json", config)
     onnx = dict(next((one for one in exported if not one["exported"]), exported[0]))
     return {"onnx": onnx, "members": len(exported), "apart": True, "shares": model.shares}, {}
+
+
+def _refuse_run(because: str) -> dict[str, Any]:
+    """The entries of a configuration that MONAI does not run; none without a reason."""
+    return {"imports": ["$import sys"], "run": [f"$sys.exit({because!r})"]} if because else {}
 
 
 def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:

@@ -9,7 +9,8 @@ from isocenter.report import wording
 from isocenter.runtime import result_codes
 from isocenter.runtime.covariate_encoding import IMAGE
 from isocenter.runtime.model_assembly import Model
-from isocenter.runtime.package.monai_metadata import NO_BUNDLE, NOT_STATED
+from isocenter.runtime.package import monai_metadata
+from isocenter.runtime.package.monai_metadata import NOT_STATED
 from isocenter.runtime.package.package_contents import FIRST
 from isocenter.runtime.preprocessing.protocol import PreprocessingKind
 from isocenter.tasks import properties
@@ -32,7 +33,7 @@ def readme_text(
     limits: sentences that a reader has to know beside the figures
     needs:  {package: version} beside MONAI
     """
-    preprocessing = model.preprocessing
+    preprocessing, unbundled = model.preprocessing, monai_metadata.why_unbundled(model)
     ends = {1: "`.csv` or `.npy`", 2: "`.png` or `.jpg`"}.get(preprocessing.ndim, "`.nii.gz`")
     channels = preprocessing.channels
     several = len(channels) > 1 and channels != ("R", "G", "B") and preprocessing.ndim > 1
@@ -41,7 +42,7 @@ def readme_text(
         f"# {title}",
         description,
         "## Run it",
-        *([NO_BUNDLE] if model.members else _monai_run(needs, f"{ends}{named}")),
+        *([unbundled] if unbundled else _monai_run(needs, f"{ends}{named}")),
         *([_covariates(model)] if model.networks.context.names else []),
         *([_absent(model)] if model.preprocessing.settings.get("absent") else []),
         "With Isocenter:",

@@ -13,10 +13,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
 from numpy.typing import NDArray
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, PlanError
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.transforms import COLOUR, resampling
 from isocenter.values import Array, Floats, Image, Sentence
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 TISSUE = 0.1
 # What lies beyond the edge of a slide is as white as glass.
 BEYOND = 255
+# Pixels along a side of the smallest tile.
+SMALLEST = 8
 # The place of a tile that is not there.
 ABSENT = -1
 # A last row of tiles that would show less of a slide is none.
@@ -44,9 +45,16 @@ class Tiles:
     count: tiles of a bag that training draws each time
     """
 
-    size: Annotated[int, Ge(8), Sentence("A tile of a slide has {value} pixels a side")] = 256
-    mm: Annotated[float, Gt(0), Lt(math.inf), Sentence("Its pixels are {value} mm long")] = 0.0005
-    count: Annotated[int, Ge(1), Sentence("Training draws {value} tiles of a slide each time")] = 64
+    size: Annotated[int, Sentence("A tile of a slide has {value} pixels a side")] = 256
+    mm: Annotated[float, Sentence("Its pixels are {value} mm long")] = 0.0005
+    count: Annotated[int, Sentence("Training draws {value} tiles of a slide each time")] = 64
+
+    def __post_init__(self) -> None:
+        if self.size < SMALLEST:
+            raise PlanError(f"tiles of {self.size} pixels a side", "tiles.size", f"Give {SMALLEST} or more")
+        if not 0 < self.mm < math.inf or self.count < 1:
+            problem = f"{self.count} tiles, whose pixels are {self.mm} mm long"
+            raise PlanError(problem, "tiles", "Give a length above 0 and 1 tile or more")
 
     @property
     def shape(self) -> tuple[int, int, int]:
