@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
+from pydicom.encaps import encapsulate
 
 import drawn_slides
 from isocenter.errors import FormatError, GeometryError, ResourceError, UsageError
@@ -122,6 +126,43 @@ def test_levels_of_dicom_and_of_tiff_are_alike(tmp_path, data):
     for number in range(3):
         assert_array_equal(dicom.level(number).data, tiff.level(number).data)
     assert_array_equal(dicom.pixels[:, 120:140, 700:900], tiff.pixels[:, 120:140, 700:900])
+
+
+def test_a_jpeg_2000_slide_that_states_subsampled_colours_is_refused(tmp_path, data):
+    template = data / "dicom" / "files" / "highdicom_sm_image.dcm"
+    dicom = drawn_slides.write_dicom(tmp_path / "dicom", drawn_slides.levels_of(PIXELS, 1), template)
+    [path] = dicom.iterdir()
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+    dataset.PhotometricInterpretation = "YBR_FULL_422"
+    dataset.PixelData = encapsulate([b"\xff\x4f\xff\x51"] * int(dataset.NumberOfFrames))
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    with pytest.raises(FormatError, match="no JPEG 2000 stream holds"):
+        read(dicom)
+
+
+@pytest.mark.skipif(shutil.which("OrthancWSIDicomizer") is None, reason="the dicomizer of orthanc-wsi is not installed")
+def test_a_slide_of_orthancs_dicomizer_has_the_pixels_of_its_tiff(tmp_path):
+    levels = drawn_slides.levels_of(PIXELS[:640, :896], 3)
+    tiff = drawn_slides.write_tiff(tmp_path / "a.tif", levels, in_pages=True, compression="none")
+    library = next(Path(pytest.importorskip("openslide_bin").__file__).parent.glob("*.so*"))
+    (tmp_path / "dicom").mkdir()
+    asked = [
+        "--compression",
+        "none",
+        "--reencode",
+        "1",
+        "--max-size",
+        "0",
+        "--tile-width",
+        "128",
+        "--tile-height",
+        "128",
+    ]
+    command = ["OrthancWSIDicomizer", tiff, "--openslide", library, "--folder", tmp_path / "dicom", *asked]
+    subprocess.run(command, check=True, capture_output=True)
+    assert_array_equal(read(tmp_path / "dicom").pixels[:, :640, :896], read(tiff).data)
 
 
 def test_a_label_map_of_a_slide_is_a_pyramid_that_reads_back_with_its_names(tmp_path):

@@ -14,12 +14,14 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom import tags
 from isocenter.files.dicom.elements import DicomDataset
 from isocenter.files.dicom.header_reading import Header
+from isocenter.files.dicom.uids import JPEG_2000
 from isocenter.files.slides import tiled_levels
 from isocenter.files.slides.tiled_levels import TiledLevel
 from isocenter.values import Array, Image, Source
 
 # The third value of the image type of what is no level: PS3.3 C.8.12.4.1.1
 NO_LEVELS = ("LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER")
+SUBSAMPLED = "YBR_FULL_422"
 REMEDY = "Export the slide with one focal plane and one optical path"
 
 
@@ -57,6 +59,10 @@ def _level(head: Header) -> TiledLevel:
         raise FormatError("does not state the size of its pixel matrix", head.where, "Get the file again")
     if tags.whole_number(head.dataset, "SamplesPerPixel", head.where) != 3:
         raise FormatError("is no slide in colour", head.where, "Convert it to a TIFF of one channel a file")
+    if head.transfer_syntax in JPEG_2000 and tags.text(head.dataset, "PhotometricInterpretation") == SUBSAMPLED:
+        # PS3.5 8.2.4; the dicomizer of orthanc-wsi 1.1 says so of streams that are red, green and blue
+        problem = f"states {SUBSAMPLED}, which no JPEG 2000 stream holds: its colours cannot be known"
+        raise FormatError(problem, head.where, "Write the slide anew, uncompressed or as JPEG")
     stat = head.path.stat()
     key = (str(head.path.absolute()), stat.st_mtime_ns, stat.st_size)
     return TiledLevel(
