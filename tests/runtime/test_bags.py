@@ -20,6 +20,7 @@ from isocenter.prediction import case_prediction
 from isocenter.prediction.case_prediction import CaseRequest
 from isocenter.runs import _costs
 from isocenter.runtime import Model, ModelRequest, Preprocessing
+from isocenter.runtime.ensemble import VisitingNetwork
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.package import backend_trial, certification
 from isocenter.runtime.preprocessing import slide_tiles
@@ -147,6 +148,12 @@ def test_several_networks_answer_with_the_mean_of_their_own_answers(image):
     mean = bags.pool_bag(AveragedNetwork((network(0), network(1)), TASK.average), bag)
     assert_allclose(mean["class"], TASK.average(each)["class"], atol=1e-6)
     assert_allclose(mean[ATTENTION], np.mean([one[ATTENTION] for one in each], axis=0), atol=1e-6)
+
+
+def test_a_network_that_visits_a_device_has_the_same_answer_there(image):
+    bag, _ = preparing().open_image(image, "a")
+    visiting = VisitingNetwork(module(), "cpu", resting=network())
+    assert_allclose(bags.pool_bag(visiting, bag)["class"], bags.pool_bag(network(), bag)["class"], atol=1e-6)
 
 
 def test_members_that_cut_their_own_tiles_answer_with_their_mean(image):

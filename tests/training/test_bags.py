@@ -12,7 +12,7 @@ import torch
 import drawn_slides
 import isocenter
 from fingerprints import DRAWN, LAPTOP, cohort, facts
-from isocenter.errors import DatasetError, PlanError
+from isocenter.errors import DatasetError, PlanError, UsageError
 from isocenter.networks import factory
 from isocenter.planning import plan_changes, plan_checks, planner
 from isocenter.planning.plan_inputs import Wishes
@@ -176,6 +176,8 @@ def test_class_folders_of_slides_become_a_model_whose_attention_finds_the_marked
     assert "bare" not in trained
     assert "cut" not in trained
     assert "tiles" in run.report.read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="answers for bags of tiles"):
+        isocenter.compress(run.out, data=data, out=tmp_path / "smaller")
     model = isocenter.load(run.out)
     prediction = model.predict(data / "marked" / "s1.tif")
     assert prediction.tiles.attention.shape == (4,)

@@ -11,7 +11,8 @@ import logging
 import math
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,6 +40,7 @@ from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import task_settings
 from isocenter.transforms.intensity import Normalisation
+from isocenter.values import Array
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -371,10 +373,25 @@ class VisitingNetwork(TorchNetwork):
     resting: TorchNetwork = field(kw_only=True)
 
     def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        with self._on_device() as network:
+            return network(*batch)
+
+    def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
+        """Features of tiles, of a network of bags."""
+        with self._on_device() as network:
+            return network.encoded(tiles)
+
+    def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
+        """The answer of a bag."""
+        with self._on_device() as network:
+            return network.pooled(features, places)
+
+    @contextmanager
+    def _on_device(self) -> Iterator[TorchNetwork]:
         with _turn:
             try:
                 self.module.to(self.device)
-                return replace(self.resting, device=self.device)(*batch)
+                yield replace(self.resting, device=self.device)
             finally:
                 self.module.to("cpu")
 

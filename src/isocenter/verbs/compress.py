@@ -106,6 +106,9 @@ def compress(options: CompressOptions) -> CompressionResult:
     )
     if run is None and detect.is_foreign(source):
         raise UsageError("is a model of another program", str(source), "Make it a package first: isocenter adopt")
+    if loaded.preprocessing.tiles is not None:
+        problem = "answers for bags of tiles, whose two halves no method makes smaller"
+        raise UsageError(problem, str(source), "Package it as it is")
     plan, data = (
         None if run is None else package.finished_plan(run),
         dataset_reading.path_for_workers(options.data, None),
