@@ -27,6 +27,8 @@ from scipy import ndimage
 import isocenter
 
 SIZE, FRAMES, CLIPS, TEST = 64, 12, 30, 8
+# So that five clips validate, as a search needs.
+SEARCHED = 44
 
 
 def main() -> None:
@@ -51,15 +53,16 @@ def main() -> None:
     text = summary(pd.DataFrame(rows))
     if given.tune:
         found = measured_cell(given.out, "searched", lambda: searched(given))
-        text += f"\n\nA search of {given.tune:g} of {given.tune + given.minutes:g} minutes: {found['statement']}"
+        minutes, clips = f"{given.tune:g} of {given.tune + given.minutes:g} minutes", SEARCHED - TEST
+        text += f"\n\nA search of {minutes} on {clips} clips of motion: {found['statement']}"
         text += f" The training then has {found['around']} frames around, Dice {found['dice']:.3f}."
     print(text)
     if given.record:
         record("films", "Frames around each frame of a clip", text, {"rows": rows})
 
 
-def write_clips(data: Path, draw: Any) -> None:
-    for number in range(CLIPS):
+def write_clips(data: Path, draw: Any, clips: int = CLIPS) -> None:
+    for number in range(clips):
         part = "Ts" if number < TEST else "Tr"
         for folder, values in zip((f"images{part}", f"labels{part}"), draw(np.random.default_rng(number)), strict=True):
             (data / folder).mkdir(parents=True, exist_ok=True)
@@ -133,8 +136,10 @@ def jitter(areas: list[int]) -> float:
 
 def searched(given: argparse.Namespace) -> dict[str, Any]:
     """What a training with a search finds on clips whose object only its motion shows."""
-    how = {"minutes": given.tune + given.minutes, "tune": given.tune}
-    found = scores(given.out / "motion", given.out / "searched", **how)
+    how, data = {"minutes": given.tune + given.minutes, "tune": given.tune}, given.out / "searched_clips"
+    if not data.is_dir():
+        write_clips(data, moving, SEARCHED)
+    found = scores(data, given.out / "searched", **how)
     chosen = json.loads((given.out / "searched" / "search" / "result.json").read_text())
     around = isocenter.load(given.out / "searched").preprocessing.around
     return {**found, "around": around, "statement": str(chosen.get("statement", ""))}

@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 
 import cv2
+import nibabel
 import numpy as np
 import PIL.Image
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, GeometryError
 from isocenter.files.layouts import dataset_layouts
 from isocenter.files.layouts.layout import DatasetOptions
 
@@ -131,3 +132,13 @@ def test_the_frames_of_a_film_s_file_are_the_images_of_its_tracks(tmp_path):
     cases = list(dataset_layouts.read_dataset(made, DatasetOptions()))
     greys = [float(next(iter(case.images.values())).data.mean()) for case in cases]
     assert_allclose(greys, [20 * number for number in range(FRAMES)], atol=3)
+
+
+def test_a_mask_with_other_frames_than_its_film_is_refused_by_its_case(tmp_path):
+    for folder, frames in (("images", 5), ("labels", 4)):
+        (tmp_path / folder).mkdir()
+        clip = nibabel.Nifti1Image(np.ones((6, 7, 1, frames), np.uint8), np.eye(4))
+        clip.to_filename(tmp_path / folder / "p0.nii.gz")
+    cases = list(dataset_layouts.read_dataset(tmp_path, DatasetOptions()))
+    with pytest.raises(GeometryError, match="the mask has 4 frames, the image 5"):
+        _ = cases[0].references["mask"]

@@ -16,6 +16,7 @@ from isocenter.service.web import server
 from isocenter.service.web.web_node import WebNode
 from ports import free_port
 from service.followed import study
+from service.receiving import receiving
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -131,22 +132,26 @@ def test_lesions_that_the_model_does_not_mark_are_refused_at_start(tmp_path):
 
 
 @pytest.mark.whole
-def test_the_earlier_study_comes_from_orthanc_where_the_node_holds_none(orthanc, tmp_path):
+@pytest.mark.parametrize("way", ["QIDO-RS and WADO-RS", "C-FIND and C-MOVE"])
+def test_the_earlier_study_comes_from_orthanc_where_the_node_holds_none(way, orthanc, tmp_path):
     """The second study is sent first; another person with the same number, who is newer, is left where he is."""
+    web = {"dicomweb": f"{orthanc.url}/dicom-web"} if "RS" in way else {}
     path = threshold_model(tmp_path / "model", LEVEL)
     peer = {"name": "pacs", "ae_title": orthanc.ae_title, "host": "127.0.0.1", "port": orthanc.port, "priors": True}
     rule = {"name": "balls", "model": path.name, "prior": {"limit_s": 30}}
-    given = {"peers": [{**peer, "dicomweb": f"{orthanc.url}/dicom-web"}], "rules": [rule]}
+    given = {"peers": [{**peer, **web}], "rules": [rule]}
     earlier = study(tmp_path, "20240101", 6.0)
     for file in (*earlier, *study(tmp_path, "20240201", 6.0, IssuerOfPatientID="elsewhere")):
         orthanc.ask("/instances", file.read_bytes())
     node = SmallNode(tmp_path / "node", path, **given)
     node.receive(*study(tmp_path, "20240301", 5.0, shift=(1, 0)))
-    until = time.monotonic() + 60
-    while not any("prior" in row.inputs and row.state == "done" for row in node.rows(tables.jobs)):
-        assert time.monotonic() < until, [(row.state, row.reason) for row in node.rows(tables.jobs)]
-        node.work()
-        time.sleep(0.2)
+    with receiving(node.settings.folder) as arriving:
+        orthanc.knows("node", node.settings.dicom.ae_title, arriving.port)
+        until = time.monotonic() + 60
+        while not any("prior" in row.inputs and row.state == "done" for row in node.rows(tables.jobs)):
+            assert time.monotonic() < until, [(row.state, row.reason) for row in node.rows(tables.jobs)]
+            node.work()
+            time.sleep(0.2)
     [waited, compared] = jobs_of(node, "20240301")
     assert waited.outcome is None, "the new study is answered once, after the earlier one"
     assert {row.study_date for row in node.rows(tables.studies)} == {"20240101", "20240301"}

@@ -111,10 +111,7 @@ def _describe_frames(head: Dataset) -> None:
     """State the greys of all frames, as a clip's header has them, in the groups where highdicom looks for them."""
     shared = Dataset()
     for group, names in GREYS.items():
-        stated = Dataset()
-        for name in names:
-            if name in head:
-                setattr(stated, name, head[name].value)
+        stated = Dataset({head[name].tag: head[name] for name in names if name in head})
         if len(stated):
             setattr(shared, group, [stated])
     head.SharedFunctionalGroupsSequence = [shared]
