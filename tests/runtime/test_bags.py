@@ -29,6 +29,7 @@ from isocenter.runtime.torch_networks import Networks, TorchNetwork, WatchedNetw
 from isocenter.runtime.windows import bags
 from isocenter.runtime.windows.averaging import ATTENTION, POOLED, AveragedNetwork
 from isocenter.tasks import task_catalogue
+from isocenter.training.data import prepared_store
 from isocenter.transforms import COLOUR
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Array, Case, Image
@@ -128,6 +129,18 @@ def test_training_draws_each_tile_once_and_pads_what_lacks(image):
 
 def _drawn_places(stack, seed: int) -> list[list[int]]:
     return slide_tiles.draw_tiles(stack, stack.places, 2, np.random.default_rng(seed))[1].tolist()
+
+
+def test_all_tiles_are_kept_once_in_8_bits_however_many_training_draws(image, tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
+    case = Case("a", "a", {"image": image}, {"class": "marked"})
+    kept = [
+        prepared_store.prepare_all([case], preparing(count=count), TASK, threads=1, memory=0)[0] for count in (3, 5)
+    ]
+    assert kept[0].image.path == kept[1].image.path
+    assert kept[0].image.dtype == np.uint8
+    assert_array_equal(kept[0].places, np.array(TISSUE) // TILE)
+    assert_array_equal(kept[0].bag[(slice(None),) * 4], preparing().open_image(image, "a")[0][(slice(None),) * 4])
 
 
 def test_tiles_that_pass_a_few_at_a_time_have_the_answer_of_the_whole_bag(image, monkeypatch):

@@ -379,9 +379,10 @@ class Watching:
 def tissue_shown(image: Image, preprocessing: object) -> Callable[[NDArray[np.float32]], bool] | None:
     """Of a slide, whether a window as the network sees it is tissue for the most part, of which alone a gate judges.
 
-    None where every window counts, as where the intensities of the file cannot be told from what the network sees.
+    None where every window counts: of bags, whose tiles are all tissue, and where the intensities of the file cannot be
+    told from what the network sees.
     """
-    if not image.is_slide or not isinstance(preprocessing, Preprocessing):
+    if not image.is_slide or not isinstance(preprocessing, Preprocessing) or preprocessing.tiles is not None:
         return None
     if (scales := preprocessing.colour_scales) is None:
         return None

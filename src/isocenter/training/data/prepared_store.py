@@ -298,7 +298,7 @@ def _prepare(
         LAYOUT,
         hashing.content_hash(case),
         dict(reading),
-        preprocessing.settings,
+        _settings_of_arrays(preprocessing),
         *([] if task is None else [task.name, task_settings.target_settings(task), _target_digest(case, task)]),
         *_files_around(case, preprocessing.around),
         *([] if before.marked is None else [record_files.file_digest(before.marked)]),
@@ -307,6 +307,13 @@ def _prepare(
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     folder_of_case = folder / key[:2] / key
     return _open(record_files.sealed_entry(folder_of_case, partial(_fill, case, preprocessing, task, before)), case.id)
+
+
+def _settings_of_arrays(preprocessing: Preprocessing) -> Mapping[str, Any]:
+    """The settings by which arrays differ: those of bags hold all tiles, however many training draws."""
+    if (tiles := preprocessing.tiles) is None:
+        return preprocessing.settings
+    return {**preprocessing.settings, "tiles": [tiles.size, tiles.mm], "shape": None, "smallest": None}
 
 
 def _files_around(case: Case, around: int) -> Iterator[str]:
