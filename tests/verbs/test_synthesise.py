@@ -19,8 +19,11 @@ from isocenter.errors import IsocenterError, UsageError
 from isocenter.evaluation import image_copies
 from isocenter.files import file_formats, synthetic_marks
 from isocenter.planning import plan_file
+from isocenter.prediction import predictors
 from isocenter.reading import ReadingOptions, dataset_reading
 from isocenter.runtime import record_files
+from isocenter.runtime.image_drawing import ImageDrawer
+from isocenter.values import Geometry, Image
 
 SMALL: dict[str, Any] = {
     "training.steps": 30,
@@ -109,6 +112,13 @@ def test_a_copy_in_features_is_withheld_though_its_pixels_are_far(drawing, monke
     assert all(row["feature_distance"] >= found.thresholds["features"] for row in found.rows)
     monkeypatch.setattr(image_copies.KnownImages, "from_images", strict_in_features)
     assert isocenter.synthesise(drawing.out, **asked).withheld == {"dark": 2}
+
+
+def test_a_mask_of_other_proportions_than_the_images_is_refused_by_both_sizes(drawing):
+    drawer = ImageDrawer(predictors.load_model(drawing.out, "cpu"))
+    mask = Image(np.ones((1, 10, 90), np.uint8), Geometry.of_pixels((10, 90)))
+    with pytest.raises(UsageError, match="the mask has 10 x 90 voxels, and images are drawn with"):
+        drawer.mask_on_network_grid(mask, "mask.png")
 
 
 def test_a_full_disk_halfway_leaves_no_images(drawing, monkeypatch, tmp_path):
