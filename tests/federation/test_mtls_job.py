@@ -62,6 +62,15 @@ def test_processes_joined_by_mutual_tls_give_the_bits_of_one_process(data, undis
     assert [row["port"] is not None for row in started].count(True) == 1
     assert not [row for row in started if row["party"] != "command" and psutil.pid_exists(row["pid"])]
     assert not (tmp_path / "JOB.sites" / ".kits").exists()
+    assert_nothing_keeps_this_process_from_ending()
+
+
+def assert_nothing_keeps_this_process_from_ending() -> None:
+    """NVFlare's threads that hold a connection, for which Python would wait forever, have ended."""
+    until = time.monotonic() + 20
+    while left := [one.name for one in threading.enumerate() if one.name.startswith(("conn_mgr", "frame_mgr"))]:
+        assert time.monotonic() < until, left
+        time.sleep(0.2)
 
 
 def kill_once(party: str, folder: Path) -> threading.Thread:
@@ -91,6 +100,7 @@ def test_a_party_that_is_killed_is_started_again_and_the_result_is_the_same_to_t
     assert "Started again" in caplog.text
     kinds = (tmp_path / "JOB" / "federation" / "exchanges.jsonl").read_text()
     assert '"kind": "resume"' in kinds  # in a second job of NVFlare
+    assert_nothing_keeps_this_process_from_ending()
 
 
 def test_an_interrupt_ends_every_process_and_the_job_can_be_resumed(data, undisturbed, tmp_path):
@@ -140,3 +150,4 @@ def test_a_server_and_sites_that_join_it_with_kits_give_the_same_bits(data, undi
     assert weights(tmp_path / "JOB") == undisturbed
     assert (tmp_path / "a" / "split.csv").is_file() and not (tmp_path / "KITS" / "a" / "private").exists()
     assert not (tmp_path / "stranger").exists()
+    assert_nothing_keeps_this_process_from_ending()

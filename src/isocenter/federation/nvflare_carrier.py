@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,8 @@ def provision_kits(described: FederationFile, out: Path) -> None:
         shutil.copytree(Path(current, NAME), out / SERVER / OPERATOR)
 
 
-def open_session(server: Kit, seconds: float, look: Callable[[], None]) -> flare_api.Session:
+@contextmanager
+def open_session(server: Kit, seconds: float, look: Callable[[], None]) -> Iterator[flare_api.Session]:
     """The operator at the server, who submits jobs; ResourceError where it does not answer in so many s.
 
     look: called while nobody answers yet, and raises where nobody will
@@ -76,10 +77,15 @@ def open_session(server: Kit, seconds: float, look: Callable[[], None]) -> flare
         look()
         try:
             with redirect_stdout(None):  # it speaks to a person at a terminal
-                return flare_api.new_secure_session(NAME, folder, timeout=PATIENCE)
+                session = flare_api.new_secure_session(NAME, folder, timeout=PATIENCE)
+            break
         except (flare_api.NoConnection, flare_api.AuthenticationError, flare_api.InternalError) as error:
             if time.monotonic() > until:
                 raise ResourceError("the server does not answer", SERVER, "Look at its console.txt") from error
+    try:
+        yield session
+    finally:  # also where the server is gone: its threads would keep this process from ending
+        session.api.close()
 
 
 class SiteExecutor(Executor):

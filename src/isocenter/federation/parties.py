@@ -314,10 +314,9 @@ class CarriedJob:
             party.write()
             self.processes.start(party)
         opens = partial(federation.nvflare_carrier.open_session, self.server, START, self._look)
-        with errors.foreign_errors(_lost_error), tempfile.TemporaryDirectory() as folder:
-            self._wait_for_sites(session := opens())
+        with errors.foreign_errors(_lost_error), tempfile.TemporaryDirectory() as folder, opens() as session:
+            self._wait_for_sites(session)
             job = session.submit_job(str(write_job(Path(folder, "isocenter"), self.request, self.record)))
-            session.close()
         end: Answer | None = None
         try:
             while (end := read_end(self.server)) is None:
@@ -326,7 +325,8 @@ class CarriedJob:
         finally:
             with suppress(Exception):  # a server that is gone: NVFlare has a class of its own for each reason
                 if not self.local:  # these are ended with the server
-                    self._end_job(opens(), job, end)  # by another session: they expire while nobody asks
+                    with opens() as session:  # another one: they expire while nobody asks
+                        self._end_job(session, job, end)
         if end.error is not None:
             raise end.error
 
