@@ -72,6 +72,7 @@ def open_session(server: Kit, seconds: float, look: Callable[[], None]) -> Itera
 
     look: called while nobody answers yet, and raises where nobody will
     """
+    logging.getLogger("nvflare").setLevel(logging.CRITICAL)  # it logs each look at a server that is not there yet
     until, folder = time.monotonic() + seconds, str(server.folder / OPERATOR)
     while True:
         look()
