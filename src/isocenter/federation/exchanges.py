@@ -174,9 +174,11 @@ def error_message(error: IsocenterError) -> SiteMessage:
 
 def read_error(facts: Mapping[str, Any]) -> IsocenterError:
     """The error that was sent: a class of ours, whatever it names."""
-    kind = getattr(errors, str(facts.get("class")), None)
-    is_ours = isinstance(kind, type) and issubclass(kind, IsocenterError)
-    return (kind if is_ours else IntegrityError)(*(str(facts.get(name)) for name in WORDS))
+    kind: type[IsocenterError] = IntegrityError
+    named = getattr(errors, str(facts.get("class")), None)
+    if isinstance(named, type) and issubclass(named, IsocenterError):
+        kind = named
+    return kind(*(str(facts.get(name)) for name in WORDS))
 
 
 def read_answer(encoded: bytes, site: str, seconds: float) -> Answer:

@@ -156,8 +156,8 @@ def read_run(out: Path, began: float) -> Run:
     rows = case_tables.rows_from_json(record_files.read_json(file, case_tables.SUMMARY_SCHEMA)) if is_scored else []
     headline = tuple(model_verdict.headline_rows(rows, primary, task)) if rows else ()
     notes = (JobEnd(out, federated_run.read_job(out), {}, minutes).sentence,)
-    steps, shown = int(planned["training.steps"]), {"headline": headline, "metrics": task.metrics}
-    return Run(out, tuple(rows), primary, steps, minutes, notes, **shown)
+    steps = int(planned["training.steps"])
+    return Run(out, tuple(rows), primary, steps, minutes, notes, headline=headline, metrics=task.metrics)
 
 
 def _private(out: Path) -> Path:
