@@ -91,7 +91,7 @@ class VerdictShape(BaseModel):
     at: Time
 
 
-class ChangeShape(BaseModel):
+class StudyChangeShape(BaseModel):
     """What changed since an earlier study: that, and rows of `change.csv` with `low` and `high` of the percent.
 
     study: empty where the earlier one is no longer here
@@ -129,7 +129,7 @@ class JudgedShape(BaseModel):
     revision: int
     verdict: VerdictShape | None
     segmentation_of_another: bool
-    change: ChangeShape | None
+    change: StudyChangeShape | None
 
 
 class EarlierShape(BaseModel):
@@ -336,7 +336,7 @@ def _result_shape(node: WebNode, judged: JudgedResult, verdict: Row[*tuple[Any, 
     )
 
 
-def _change(node: WebNode, judged: JudgedResult) -> ChangeShape | None:
+def _change(node: WebNode, judged: JudgedResult) -> StudyChangeShape | None:
     """What changed since the study with which a result was compared; None of one without."""
     prior, path = (judged.columns.get("inputs") or {}).get("prior"), judged.folder / earlier_study.TABLE
     if prior is None or not path.is_file():
@@ -349,7 +349,7 @@ def _change(node: WebNode, judged: JudgedResult) -> ChangeShape | None:
         row["group"]: {end: row[end] for end in ("low", "high")} for row in judged.rows if row["concept"] == CHANGE
     }
     cells = csv_text.read_given_table(path).to_dict("records")
-    return ChangeShape(
+    return StudyChangeShape(
         study="" if study is None else study.uid,
         date="" if study is None else response_shapes.shown_date((study.attributes or {}).get("StudyDate")),
         rows=[{**{str(name): text for name, text in row.items()}, **limits.get(row["label"], {})} for row in cells],
