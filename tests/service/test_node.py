@@ -20,13 +20,18 @@ from dicomweb_client.api import DICOMwebClient
 from sqlalchemy import select
 
 import isocenter
+import packages
 from isocenter.errors import UsageError
 from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.series_writing import SeriesNames
 from isocenter.files.layouts import dataset_layouts, layout
+from isocenter.monitoring.acceptance_plan import ACCEPTANCE, CONDITIONAL, SCHEMA
+from isocenter.runtime import record_files
 from isocenter.service.records import record_database, tables
+from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.study_index import StudyIndex
 from isocenter.values import Geometry, Image
+from service import followed
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk
 from service.talking import Talk, object_sent
@@ -292,3 +297,62 @@ def test_without_the_extra_the_remedy_is_its_installation(tmp_path, model, monke
 def test_an_unknown_role_names_those_that_there_are(tmp_path, model):
     with pytest.raises(UsageError, match="receiver, keeper, worker, web"):
         isocenter.serve(model, folder=tmp_path / "node", role="router")
+
+
+@pytest.mark.whole
+def test_an_accepted_model_answers_its_scanners_is_halted_beyond_a_limit_and_goes_on_when_two_people_agree(tmp_path):
+    with packages.no_export():
+        package = packages.packed(packages.segmenting(), tmp_path / "model")
+    manifest, accepted = record_files.file_digest(package / "manifest.json"), tmp_path / "accepted"
+    accepted.mkdir()
+    record = {"verdict": CONDITIONAL, "model": manifest, "conditions": {"scanner": ["Alpha"]}}
+    record_files.write_json(accepted / ACCEPTANCE, SCHEMA, record)
+    record_files.seal_folder(accepted)
+    (tmp_path / "node.toml").write_text("""
+[models.kidneys]
+path = "model"
+require_acceptance = true
+acceptance = "accepted"
+stop = [{ seconds_p95 = 1e-6 }]
+[[rules]]
+name = "all"
+model = "kidneys"
+""")
+
+    def came(numbers: range, scanner: str) -> list[Path]:
+        stated = {"ManufacturerModelName": scanner, "SeriesDescription": "T1"}
+        return [
+            path
+            for n in numbers
+            for path in followed.study(
+                tmp_path / scanner / str(n), "20240101", 6.0, PatientID=f"{scanner}{n}", **stated
+            )
+        ]
+
+    def outcomes() -> Counter:
+        return Counter((row.state, row.outcome) for row in rows(node, tables.jobs))
+
+    with isocenter.serve(config=tmp_path / "node.toml", folder=tmp_path / "node", **QUICK) as node:
+        send(node, [*came(range(20), "Alpha"), *came(range(1), "Beta")])
+        ended = {("done", "answered"): 20, ("done", "abstained"): 1}
+        until(lambda: outcomes() == ended, "not every study has its outcome")
+        [other] = [row for row in rows(node, tables.jobs) if row.outcome == "abstained"]
+        assert other.reason == "the model was not accepted here for scanner Beta"
+        until(lambda: rows(node, tables.holds), "the model is not halted")
+        [hold] = rows(node, tables.holds)
+        assert hold.action == "halt"
+        send(node, came(range(20, 21), "Alpha"))
+        reasons = lambda: [row.reason or "" for row in rows(node, tables.jobs) if row.state == "waiting"]  # noqa: E731
+        until(lambda: any("stopped by" in one for one in reasons()), "the job does not say why it waits")
+        database = record_database.open_database(node.settings.database_url)
+        Accounts(database).first("a password of the first one")
+        for name in ("ada", "ben"):
+            Accounts(database).make(name, "radiologist", "my own long password")
+        database.close()
+        for name, status in (("ada", 200), ("ada", 409), ("ben", 200)):
+            with httpx.Client(base_url=node.http, timeout=60) as browser:
+                known = browser.post("/api/login", json={"account": name, "password": "my own long password"}).json()
+                browser.headers["X-CSRF-Token"] = known["csrf"]
+                undone = browser.post(f"/api/monitor/holds/{hold.n}/undo", json={"reason": "a slow disk, mended"})
+                assert undone.status_code == status, undone.text
+        until(lambda: outcomes()["done", "answered"] == 21, "the model does not go on")
