@@ -33,6 +33,7 @@ def correct_in_viewer(page: Page) -> None:
     within = "document.querySelector('iframe').contentDocument"
     button = "[...{0}.querySelectorAll('button')].find(one => one.textContent === '{1}')".format
     page.wait(f"{within}?.querySelector('.correcting button:not(:disabled)') != null", 60)
+    page.wait(f"/value -?[0-9]/.test({within}.querySelector('.readout').textContent)", 60)  # its slice has come
     page.value("document.querySelector('iframe').scrollIntoView({block: 'center'})")
     page.value(f"{button(within, 'Brush')}.click()")
     boxes = (
@@ -41,7 +42,8 @@ def correct_in_viewer(page: Page) -> None:
     (x, y), (left, top, width, height) = page.value(
         f"{boxes}.map((one, n) => n ? [one.x, one.y, one.width, one.height] : [one.x, one.y])"
     )
-    page.drag((x + left + width / 3, y + top + height / 3), (x + left + width / 2, y + top + height / 2))
+    ends = ((x + left + share * width, y + top + share * height) for share in (0.1, 0.9))
+    page.drag(*ends)  # past all that is drawn as the label already
     page.wait(f"{within}.querySelector('.status').textContent === '1 stroke, not saved'", 10)
     keep_picture(page, "correct")
     page.value(f"{button(within, 'Save')}.click()")
