@@ -99,8 +99,8 @@ def _follow_frames(
 ) -> Iterator[SpatialTransform]:
     """The transform to each frame, frame after frame; reference: on which all are laid, None: the first.
 
-    Laid on a mean of those before it, a frame takes over what these err by: .7 mm after five frames of a head whose
-    contrast changes, .4 mm on the first.
+    On a mean of those before it a frame would take over what these err by: up to .70 mm after five frames of a head
+    whose contrast changes, against .59 mm on the first.
     """
     first = series.frame(notes.index(""))
     grid, on = first.geometry, reference or first
