@@ -10,6 +10,9 @@ import time
 
 import numpy as np
 
+# mm of what the moving image does not reach.
+NOWHERE = -10000.0
+
 
 def ants(fixed, moving, written):
     import ants
@@ -17,7 +20,7 @@ def ants(fixed, moving, written):
     first, second = (ants.image_read(path) for path in (fixed, moving))
     made = ants.registration(first, second, type_of_transform="Rigid", aff_metric="mattes")
     return [
-        ants.apply_transforms(first, ants.image_read(path), made["fwdtransforms"], defaultvalue=np.nan).numpy()
+        ants.apply_transforms(first, ants.image_read(path), made["fwdtransforms"], defaultvalue=NOWHERE).numpy()
         for path in written
     ]
 
@@ -29,13 +32,11 @@ def elastix(fixed, moving, written):
     parameters = itk.ParameterObject.New()
     kind = itk.ParameterObject.GetDefaultParameterMap("rigid")
     kind["Metric"] = ["AdvancedMattesMutualInformation"]
-    kind["DefaultPixelValue"] = ["nan"]
     parameters.AddParameterMap(kind)
     _, transform = itk.elastix_registration_method(first, second, parameter_object=parameters, log_to_console=False)
     transform.SetParameter(0, "FinalBSplineInterpolationOrder", "1")
-    transform.SetParameter(0, "DefaultPixelValue", "-10000")
-    found = [itk.array_from_image(itk.transformix_filter(itk.imread(path, itk.F), transform)).T for path in written]
-    return [np.where(one <= -9000, np.nan, one) for one in found]
+    transform.SetParameter(0, "DefaultPixelValue", str(NOWHERE))
+    return [itk.array_from_image(itk.transformix_filter(itk.imread(path, itk.F), transform)).T for path in written]
 
 
 if __name__ == "__main__":
@@ -43,5 +44,6 @@ if __name__ == "__main__":
     written = [f"{out}.{axis}.nii.gz" for axis in range(3)]
     began = time.process_time()
     found = {"ants": ants, "elastix": elastix}[name](fixed, moving, written)
-    np.save(out, np.stack(found))
+    places = np.stack(found)
+    np.save(out, np.where(places < 0.9 * NOWHERE, np.nan, places))
     print(time.process_time() - began)
