@@ -71,7 +71,7 @@ def main() -> None:
         "share of real test images recognised": (seen.get("real"), "0.94"),
         **{f"of these {kind}": (seen.get(kind), "stated") for kind in ("drawn normal", "real normal")},
         "withheld as near copies": (drawn.get("withheld"), "at most 0.03"),
-        "withheld where features of the classifier count too": (near.get("withheld"), "at most 0.03"),
+        "withheld where features of the network that draws count too": (near.get("withheld"), "at most 0.03"),
         "membership inference within classes, AUROC": (near.get("membership"), "stated"),
         "steps, in minutes to the last": (minutes, "10 minutes in all"),
         "peak memory of the training, GiB": (drawn.get("peak GiB"), "stated"),
@@ -156,9 +156,9 @@ def recognised(given: Any, data: Path) -> dict[str, Any]:
 
 
 def near_copies(given: Any) -> dict[str, Any]:
-    """A quarter of the images drawn once more, compared in pixels and in the features of the plain classifier."""
-    count, features = max(2, given.count // 4), given.out / "classifier"
-    found = isocenter.synthesise(given.out / "drawing", count=count, features=features, seed=1, device="cpu")
+    """A quarter of the images drawn once more, compared in pixels and in features of the network that draws."""
+    count, run = max(2, given.count // 4), given.out / "drawing"
+    found = isocenter.synthesise(run, count=count, features=run, seed=1, device="cpu")
     withheld = sum(found.withheld.values())
     share = round(withheld / (withheld + len(found.rows)), 4)
     return {"withheld": share, "withheld by class": dict(found.withheld), "membership": str(found.membership)}
