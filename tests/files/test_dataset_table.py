@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import nibabel
 import numpy as np
 import pandas as pd
@@ -219,6 +220,16 @@ def cvat_film(root: Path, data: Path) -> None:
     (root / "annotations.xml").write_text(text)
 
 
+def film_with_masks(root: Path, data: Path) -> None:
+    writer = cv2.VideoWriter(str(root / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (30, 20))
+    for number in range(3):
+        writer.write(np.full((20, 30, 3), 80 * number, np.uint8))
+    writer.release()
+    (root / "a").mkdir()
+    for number in (0, 2):
+        PIL.Image.fromarray(np.eye(20, 30, dtype=np.uint8) * 255).save(root / "a" / f"{number}.png")
+
+
 def mot(root: Path, data: Path) -> None:
     for name in ("first", "second"):
         pictures_of(root / name / "img1")
@@ -286,6 +297,7 @@ MADE: dict[str, Maker] = {
     "cvat": cvat,
     "a film of CVAT": cvat_film,
     "mot": mot,
+    "film_masks": film_with_masks,
     "via": via,
     "coco": coco,
     "box_table": box_table,

@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from isocenter.errors import DatasetError, GeometryError
-from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts import dataset_layouts, dataset_table
 from isocenter.files.layouts.layout import DatasetOptions
 
 SIZE, FRAMES = (40, 30), 9
@@ -142,3 +142,79 @@ def test_a_mask_with_other_frames_than_its_film_is_refused_by_its_case(tmp_path)
     cases = list(dataset_layouts.read_dataset(tmp_path, DatasetOptions()))
     with pytest.raises(GeometryError, match="the mask has 4 frames, the image 5"):
         _ = cases[0].references["mask"]
+
+
+def film(path: Path, frames: int = FRAMES) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, SIZE)
+    for number in range(frames):
+        writer.write(np.full((*SIZE[::-1], 3), 20 * number, np.uint8))
+    writer.release()
+    return path
+
+
+def mask(path: Path, area: int, size: tuple[int, int] = SIZE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = np.zeros(size[::-1], np.uint8)
+    drawn.flat[:area] = 255
+    PIL.Image.fromarray(drawn).save(path)
+
+
+def areas_of(folder: Path, **options) -> list[int]:
+    cases = dataset_layouts.read_dataset(folder, DatasetOptions(**options))
+    return [int(np.count_nonzero(case.references["mask"].data)) for case in cases]
+
+
+@pytest.mark.parametrize(
+    "name", ["a/{:06}.png", "masks/a/frame_{}.png", "masks/a_{:04}.png", "a_mask/{}.png", "a_frame{}_mask.png"]
+)
+def test_masks_lie_on_the_frames_of_a_film_by_their_numbers_and_other_frames_have_nothing_on_them(tmp_path, name):
+    film(tmp_path / "a.avi")
+    for number in (0, 3, 4, 5, 8):
+        mask(tmp_path / name.format(number), number + 1)
+    assert areas_of(tmp_path) == [1, 0, 0, 4, 5, 6, 0, 0, 9]
+    cases = list(dataset_layouts.read_dataset(tmp_path))
+    assert {case.patient for case in cases} == {"a"}
+    assert len({case.key for case in cases}) == FRAMES, "frames of one file are not one case"
+    assert_allclose([float(next(iter(case.images.values())).data.mean()) for case in cases], 20 * np.arange(9), atol=3)
+    dataset_table.write_dataset_table(dataset_layouts.read_dataset(tmp_path), tmp_path)
+    assert areas_of(tmp_path / "dataset.csv") == [1, 0, 0, 4, 5, 6, 0, 0, 9]
+
+
+def test_masks_whose_last_number_is_that_of_all_frames_count_from_1(tmp_path):
+    for name in ("a", "b"):
+        film(tmp_path / f"{name}.avi")
+    mask(tmp_path / "a" / "9.png", 7)
+    mask(tmp_path / "b" / "1.png", 5)
+    assert areas_of(tmp_path) == [0] * 8 + [7] + [5] + [0] * 8
+
+
+def test_a_film_with_masks_of_frames_that_it_lacks_and_one_that_is_torn_are_left_out_and_named(tmp_path):
+    film(tmp_path / "a.avi")
+    mask(tmp_path / "a" / "0.png", 7)
+    film(tmp_path / "short.avi", frames=3)
+    mask(tmp_path / "short" / "7.png", 7)
+    (tmp_path / "torn.avi").write_bytes(b"RIFF0000AVI ")
+    mask(tmp_path / "torn" / "0.png", 7)
+    dataset = dataset_layouts.read_dataset(tmp_path)
+    assert {case.patient for case in dataset} == {"a"}
+    named = {problem.cases for problem in dataset.problems if problem.severity == "error"}
+    assert named == {("short.avi",), ("torn",)}
+    assert any("8 of 9 frames have no mask" in problem.what for problem in dataset.problems)
+
+
+def test_two_masks_of_one_frame_and_a_mask_of_another_size_are_refused(tmp_path):
+    film(tmp_path / "a.avi")
+    mask(tmp_path / "a" / "1.png", 7, size=(20, 20))
+    first, *_ = dataset_layouts.read_dataset(tmp_path)
+    assert not first.references["mask"].data.any()
+    mask(tmp_path / "a_01.png", 7)
+    with pytest.raises(DatasetError, match=r"are both masks of frame 1 of a\.avi"):
+        dataset_layouts.read_dataset(tmp_path)
+
+
+def test_a_film_beside_pictures_of_other_names_is_no_film_with_masks(tmp_path):
+    film(tmp_path / "scan.avi")
+    for number in range(3):
+        mask(tmp_path / f"other_{number}.png", 7)
+    assert "film" not in dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False)).layout

@@ -25,6 +25,7 @@ from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.files.layouts.cases.drawn_boxes import Annotation
 from isocenter.files.layouts.cases.drawn_outlines import DrawnReferences
 from isocenter.files.layouts.cases.object_classes import BY_MAP, BY_TABLE
+from isocenter.files.layouts.cases.opening import EMPTY
 from isocenter.files.layouts.cases.stated_texts import TEXT
 from isocenter.files.layouts.cases.table_reading import TARGET, DataTable
 from isocenter.files.layouts.dataset_table import NAMED, SINGLE
@@ -35,7 +36,7 @@ from isocenter.values import CaseRow, Cell, Label
 FIXED_AND_MOVING = {"fixed", "moving"}
 DRAWINGS = frozenset({"voc", "yolo", "labelme", "qupath", "cvat", "mot", "via", "coco", "box_table"})
 # What a cell can mean of a file, and the columns of such cells.
-PARTS = ("frame", "film", "row", "series", "drawn", "report", BY_TABLE, BY_MAP, *sorted(DRAWINGS))
+PARTS = ("frame", "film", "row", EMPTY, "series", "drawn", "report", BY_TABLE, BY_MAP, *sorted(DRAWINGS))
 PATHS = frozenset({"image", "mask", "instances", "boxes", TARGET})
 
 

@@ -160,6 +160,7 @@ LAYOUTS: dict[str, str] = {
     "qupath": "isocenter.files.layouts.qupath:LAYOUT",
     "cvat": "isocenter.files.layouts.cvat:LAYOUT",
     "mot": "isocenter.files.layouts.mot:LAYOUT",
+    "film_masks": "isocenter.files.layouts.film_masks:LAYOUT",
     "via": "isocenter.files.layouts.via:LAYOUT",
     "coco": "isocenter.files.layouts.coco:LAYOUT",
     "box_table": "isocenter.files.layouts.box_table:LAYOUT",

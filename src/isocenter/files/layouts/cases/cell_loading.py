@@ -71,6 +71,13 @@ def load_frame(path: Path, frame: int, frames: int, options: ReadOptions, modali
     return image.frame(frame)
 
 
+def empty_label_map(labels: tuple[Label, ...], image: Callable[[], Image]) -> Image:
+    """A label map of nothing but background, on the grid of an image."""
+    on = image()
+    pixels: Array = np.zeros((1, *on.geometry.shape), np.uint8)
+    return replace(on, pixels=pixels, channels=("label",), times=None, padding=None, labels=labels, facts={}, notes=())
+
+
 def load_numbered_frame(path: Path, options: ReadOptions, modality: str | None = None) -> Image:
     """A frame of a film whose frames are files of one folder, called by their numbers."""
     stem = FRAME_NUMBER.sub("", path.stem)

@@ -105,14 +105,11 @@ def read_films(
     part: the word for a cell of such a file, the layout's name; what: the format
     Raises DatasetError for two films of one name.
     """
-    names = [film.name for film in films]
-    if len(set(names)) < len(names):
-        raise DatasetError("two films have one name", str(folder.root), "Rename one")
+    owners, patients = owners_of_films(films, folder)
     annotations = [one for film in films for one in film.annotations.values()]
     has_outlines = any(box.outline is not None for one in annotations for box in one.boxes)
     made = DrawnReferences.for_options(annotations, "mask" if has_outlines else "boxes", folder, options)
-    modality, guess = modality_words.modality_word(options.modality), patient_names.patients_of(names)
-    owners = guess.names if guess.known else names
+    modality = modality_words.modality_word(options.modality)
     rows = [
         CaseRow(
             key,
@@ -132,9 +129,18 @@ def read_films(
         classes=made.classes,
         drawn=made.names,
         modality=modality,
-        patients="the names of films" if guess.known else "films, each of which counts as a patient",
+        patients=patients,
         problems=(
             *layout.left_out_problem(lost, "films have neither a file nor images", "Add them, or correct the names"),
             *made.notes(annotations),
         ),
     )
+
+
+def owners_of_films(films: Sequence[ListedFilm], folder: Folder) -> tuple[Sequence[str], str]:
+    """The patient of each film, and the rule in words; DatasetError for two films of one name."""
+    names = [film.name for film in films]
+    if len(set(names)) < len(names):
+        raise DatasetError("two films have one name", str(folder.root), "Rename one")
+    guess = patient_names.patients_of(names)
+    return (guess.names, "the names of films") if guess.known else (names, "films, each of which counts as a patient")

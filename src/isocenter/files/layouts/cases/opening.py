@@ -34,7 +34,9 @@ LABEL_MAPS = ("mask", "instances")
 ON_PIXELS = frozenset({*LABEL_MAPS, "boxes"})
 # Parts of a file that more than one case may be, so that the file alone does not say which.
 SHARED = frozenset({"coco", "cvat", "mot", "via", "box_table", TEXT})
-FOLDER, ROW, FIELD, STATED = "folder", "row", "field", "stated"
+FOLDER, ROW, FRAME, FIELD, STATED = "folder", "row", "frame", "field", "stated"
+# A label map of an image on which nothing is; the file is the image's own.
+EMPTY = "empty"
 
 Loader = Callable[[], Any]
 
@@ -102,7 +104,8 @@ def case_key(row: CaseRow, reading: Reading, options: DatasetOptions) -> str:
 
     That is its place in a file of many cases, values that it states, and what of its files is read otherwise.
     """
-    stated: list[Any] = [[name, cell.key] for name, cell in row.images.items() if cell.part == ROW]
+    own = {ROW} if len(row.images) > 1 else {ROW, FRAME}  # several frames of one file are the channels of one case
+    stated: list[Any] = [[name, cell.key] for name, cell in row.images.items() if cell.part in own]
     for kind, known in sorted(row.references.items()):
         if not isinstance(known, Cell):
             stated.append([kind, known])
@@ -160,6 +163,8 @@ def _reference(
         return _label_maps(kind, known, labels, options)
     assert image is not None  # noqa: S101 - what is drawn is drawn on an image
     match known.part:
+        case one if one == EMPTY:
+            return {kind: partial(cell_loading.empty_label_map, labels, image)}
         case "drawn":
             files = tuple(path for cell in row.images.values() for path in cell.paths)
             if kind == OBJECT_MAPS:
