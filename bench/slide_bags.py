@@ -67,21 +67,29 @@ def cpu_seconds(run: Any) -> float:
 
 @torch.inference_mode()
 def windows() -> dict[str, Any]:
-    """Processor seconds of pooling by windows and by full attention among so many tiles; six blocks each."""
+    """Processor seconds of pooling by windows among so many tiles; six blocks."""
     torch.set_num_threads(1)
     size = {"encoder": ["colour"], "width": WIDTH, "heads": HEADS, "stages": BLOCKS // 2}
     network: Any = factory.build("slide_windows", 3, 3, {"grade": Vector(2)}, size).eval()
     assert isinstance(network, SlideWindows)
-    full = nn.ModuleList(transformer_blocks.TransformerBlock(WIDTH, HEADS, 4, 0.0, 0.0) for _ in range(BLOCKS)).eval()
-    ours, theirs = {}, {}
+    times = {}
     for count in TOKENS:
-        features, places = torch.rand(1, count, 216), places_of_tissue(count)
-        ours[count] = cpu_seconds(lambda given=(features, places): network.pooled(*given))
+        given = torch.rand(1, count, 216), places_of_tissue(count)
+        times[count] = cpu_seconds(lambda given=given: network.pooled(*given))
+    return {"times": times, "exponent": exponent(times)}
+
+
+@torch.inference_mode()
+def full() -> dict[str, Any]:
+    """The same of full attention."""
+    torch.set_num_threads(1)
+    blocks = [transformer_blocks.TransformerBlock(WIDTH, HEADS, 4, 0.0, 0.0) for _ in range(BLOCKS)]
+    network, times = nn.ModuleList(blocks).eval(), {}
+    for count in TOKENS:
         if count <= MOST_FULL:
             tokens = torch.rand(1, count, WIDTH)
-            theirs[count] = cpu_seconds(lambda given=tokens: passed(full, given))
-        print(count, ours[count], theirs.get(count), flush=True)
-    return {"windows": ours, "full": theirs, "exponent": exponent(ours), "exponent_full": exponent(theirs)}
+            times[count] = cpu_seconds(lambda given=tokens: passed(network, given))
+    return {"times": times, "exponent": exponent(times)}
 
 
 def passed(blocks: nn.ModuleList, tokens: torch.Tensor) -> torch.Tensor:
@@ -221,6 +229,7 @@ def main() -> None:
         name: measured_cell(asked.out, name, measure)
         for name, measure in (
             ("windows", windows),
+            ("full", full),
             ("laid", lambda: lay(asked.out)),
             ("isocenter", lambda: ours(asked.out, asked.minutes)),
             ("monai", lambda: monai(asked.out, asked.minutes)),
@@ -233,7 +242,7 @@ def main() -> None:
 
 def table(cells: dict[str, Any], minutes: float) -> str:
     """The section of the page."""
-    parts = [windows_table(cells["windows"])] if "windows" in cells else []
+    parts = [windows_table(cells["windows"], cells["full"])] if {"windows", "full"} <= set(cells) else []
     if "monai" in cells:
         parts.append(slides_table(cells["isocenter"], cells["monai"], minutes))
     else:
@@ -241,9 +250,9 @@ def table(cells: dict[str, Any], minutes: float) -> str:
     return "\n\n".join(parts)
 
 
-def windows_table(timed: dict[str, Any]) -> str:
+def windows_table(timed: dict[str, Any], beside: dict[str, Any]) -> str:
     """Seconds of both kinds of attention."""
-    by_count = {name: {int(count): one for count, one in timed[name].items()} for name in ("windows", "full")}
+    times, others = ({int(count): one for count, one in cell["times"].items()} for cell in (timed, beside))
     return "\n".join(
         [
             "Processor seconds of pooling so many tiles, whose features are known (six blocks of 64 features, one "
@@ -252,13 +261,10 @@ def windows_table(timed: dict[str, Any]) -> str:
             "| tiles | windows of 8 x 8 (`slide_windows`) | full attention |",
             "|---|---|---|",
             *(
-                f"| {count:,} | {one:.2f} | "
-                + (f"{by_count['full'][count]:.2f}" if count in by_count["full"] else "not measured")
-                + " |"
-                for count, one in by_count["windows"].items()
+                f"| {count:,} | {one:.2f} | " + (f"{others[count]:.2f}" if count in others else "not measured") + " |"
+                for count, one in times.items()
             ),
-            f"| exponent (asked: at most {ASKED['exponent']}) | {timed['exponent']:.2f} | "
-            f"{timed['exponent_full']:.2f} |",
+            f"| exponent (asked: at most {ASKED['exponent']}) | {timed['exponent']:.2f} | {beside['exponent']:.2f} |",
         ]
     )
 

@@ -8,7 +8,7 @@ blocks on both sides, in which all of a window lies.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ PAPER = "arXiv:2103.14030"
 WINDOW = 8
 SHIFT = WINDOW // 2
 PLACES = WINDOW**2
+# Blocks whose scores are held at once.
+TOGETHER = 32
 # More windows along a side than any slide has: 2 million pixels are 8,192 tiles of 256.
 FAR = 2**20
 
@@ -48,9 +50,12 @@ class WindowAttention(nn.Module):
         )
         taken = tokens.gather(1, order[..., None].expand_as(tokens))
         queries, keys, values = pad(self.qkv(taken), (0, 0, 0, beyond)).chunk(3, dim=2)
-        asking, asked = self._heads(queries, near=False), self._heads(keys, near=True)
-        scores = asking @ asked.transpose(2, 3) / math.sqrt(asking.shape[3]) + self._mask(window, rows, columns)
-        attended = (scores.softmax(dim=3) @ self._heads(values, near=True)).transpose(1, 2)
+        blocks = [
+            self._heads(queries, near=False),
+            *(self._heads(one, near=True) for one in (keys, values)),
+            *(_blocks(one, near=near).flatten(0, 1) for near in (False, True) for one in (window, rows, columns)),
+        ]
+        attended = torch.cat([self._attend(*some) for some in _in_parts(blocks)]).transpose(1, 2)
         attended = attended.reshape(len(tokens), -1, tokens.shape[2])[:, : tokens.shape[1]]
         back = order.argsort(dim=1)
         found: Tensor = self.projection(attended.gather(1, back[..., None].expand_as(tokens)))
@@ -60,13 +65,24 @@ class WindowAttention(nn.Module):
         """(batch * blocks, heads, tiles of a block, width of a head); near: with those of the blocks on both sides."""
         return _blocks(numbers.unflatten(2, (self.heads, -1)), near=near).flatten(0, 1).transpose(1, 2)
 
-    def _mask(self, window: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """(batch * blocks, heads, tiles, keys): the bias of two places of a window, and what is no key of a tile."""
-        own, others = _blocks(window, near=False)[..., None], _blocks(window, near=True)[..., None, :]
-        apart = [_blocks(one, near=False)[..., None] - _blocks(one, near=True)[..., None, :] for one in (rows, columns)]
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, *places: Tensor) -> Tensor:
+        """(blocks, heads, tiles, width of a head); places: window, row and column of tiles, then those of keys.
+
+        Scores have the bias of two places of a window, and none of another window counts.
+        """
+        pairs = zip(places[:3], places[3:], strict=True)
+        window, *apart = (one[:, :, None] - other[:, None] for one, other in pairs)
         down, right = (one.clamp(1 - WINDOW, WINDOW - 1) + WINDOW - 1 for one in apart)
-        bias = self.bias[:, (2 * WINDOW - 1) * down + right].flatten(1, 2).transpose(0, 1)
-        return bag_pooling.hide_absent(bias, (own == others).flatten(0, 1)[:, None])
+        bias = self.bias[:, (2 * WINDOW - 1) * down + right].transpose(0, 1)
+        scores = queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[3]) + bias
+        return bag_pooling.hide_absent(scores, (window == 0)[:, None]).softmax(dim=3) @ values
+
+
+def _in_parts(blocks: Sequence[Tensor]) -> Iterable[tuple[Tensor, ...]]:
+    """So many blocks at once as a processor's caches hold; an export, whose graph has no loops, takes all."""
+    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+        return [tuple(blocks)]
+    return zip(*(one.split(TOGETHER) for one in blocks), strict=True)
 
 
 def _blocks(numbers: Tensor, *, near: bool) -> Tensor:
