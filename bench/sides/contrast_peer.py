@@ -45,5 +45,5 @@ if __name__ == "__main__":
     began = time.process_time()
     found = {"ants": ants, "elastix": elastix}[name](fixed, moving, written)
     places = np.stack(found)
-    np.save(out, np.where(places < 0.9 * NOWHERE, np.nan, places))
+    np.save(out, np.where(places < 0.1 * NOWHERE, np.nan, places))
     print(time.process_time() - began)
