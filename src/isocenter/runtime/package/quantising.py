@@ -142,7 +142,7 @@ def quantise_openvino(
     """Quantise an ONNX file with NNCF, and write OpenVINO's graph into a folder.
 
     windows: that give the ranges of activations
-    attends: whether it is a transformer
+    attends: whether it is a transformer: NNCF's settings for these are taken where they stay nearer to the network
     judge:   scores a network on training cases that gave no ranges; where more than `loss` is lost by it, layers that
              harm go back to float until that holds
     heads:   names of its outputs, for the judge
@@ -152,13 +152,19 @@ def quantise_openvino(
     names = [one.any_name for one in model.inputs]
     samples = [dict(zip(names, window, strict=True)) for window in windows]
 
-    def quantised_with(overflow: Any) -> Any:
+    def quantised_with(kind: Any, overflow: Any = None) -> Any:
         with _silence():
-            return nncf.quantize(model, nncf.Dataset(samples), **_settings(nncf, len(samples), attends, overflow))
+            return nncf.quantize(model, nncf.Dataset(samples), **_settings(nncf, len(samples), kind, overflow))
 
-    chosen, overflow, facts = quantised_with(None), None, dict[str, Any](bits_of_weights=8, kept_in_float=[])
+    kind, overflow, facts = None, None, dict[str, Any](bits_of_weights=8, kept_in_float=[])
+    chosen = quantised_with(kind)
+    if attends:
+        for_transformers = quantised_with(nncf.ModelType.TRANSFORMER)
+        apart = [_distance(core, one, model, windows) for one in (chosen, for_transformers)]
+        if apart[1] < apart[0]:
+            chosen, kind = for_transformers, nncf.ModelType.TRANSFORMER
     if not hardware.multiplies_bytes(hardware.processor_instructions()):
-        narrower = quantised_with(nncf.OverflowFix.ENABLE)
+        narrower = quantised_with(kind, nncf.OverflowFix.ENABLE)
         apart = [_distance(core, one, model, windows) for one in (chosen, narrower)]
         if apart[1] < apart[0]:
             chosen, overflow = narrower, nncf.OverflowFix.ENABLE
@@ -167,7 +173,7 @@ def quantise_openvino(
         exact, ours = (judge(_compile(core, one, heads)) for one in (model, chosen))
         facts["lost_on_training_cases"] = exact - ours
         if exact - ours > loss:
-            chosen = _with_accuracy_control(nncf, core, model, samples, judge, loss, heads, attends, overflow)
+            chosen = _with_accuracy_control(nncf, core, model, samples, judge, loss, heads, kind, overflow)
             facts["kept_in_float"] = _layers_in_float(model, chosen)
             facts["because"] = f"{exact - ours:.4f} was lost on training cases that gave no ranges"
     path = folder / Path(OPENVINO_INT8[0]).name
@@ -177,10 +183,9 @@ def quantise_openvino(
     return Quantised(OPENVINO_INT8, {"method": "NNCF", **facts, **_versions("nncf", "openvino")})
 
 
-def _settings(nncf: Any, count: int, attends: bool, overflow: Any) -> dict[str, Any]:
+def _settings(nncf: Any, count: int, kind: Any, overflow: Any) -> dict[str, Any]:
     """Arguments that plain quantisation and that with accuracy control share, but for the name of the last."""
     advanced = None if overflow is None else nncf.AdvancedQuantizationParameters(overflow_fix=overflow)
-    kind = nncf.ModelType.TRANSFORMER if attends else None
     return {"subset_size": count, "model_type": kind, "advanced_parameters": advanced}
 
 
@@ -192,7 +197,7 @@ def _with_accuracy_control(
     judge: Judge,
     loss: float,
     heads: Sequence[str],
-    attends: bool,
+    kind: Any,
     overflow: Any,
 ) -> Any:
     """The graph whose harmful layers are in float."""
@@ -201,7 +206,7 @@ def _with_accuracy_control(
         """What NNCF asks after each layer."""
         return judge(_Compiled(compiled, tuple(heads))), None
 
-    settings = _settings(nncf, len(samples), attends, overflow)
+    settings = _settings(nncf, len(samples), kind, overflow)
     settings["advanced_quantization_parameters"] = settings.pop("advanced_parameters")
     restoring = nncf.AdvancedAccuracyRestorerParameters(max_num_iterations=MOST_KEPT_LAYERS)
     with _silence():
