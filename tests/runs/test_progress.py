@@ -12,6 +12,7 @@ from rich.live import Live
 from isocenter.report.progress_tracking import Tracker
 from isocenter.runs import training_progress
 from isocenter.runs.training_progress import BLOCKS, TrainingWatch
+from isocenter.scoring.explaining import cohort_explanation
 from isocenter.training.training_state import Moment
 
 
@@ -89,3 +90,25 @@ def test_a_terminal_shows_a_table_with_the_course_of_loss_and_metric():
     shown = screen.getvalue()
     for word in ("40/40", "0.025", "0.7500", "0.001", "25 %", BLOCKS[0] + BLOCKS[-1]):
         assert word in shown
+
+
+def test_a_piece_that_takes_long_tells_how_much_of_it_is_done_and_when_all_will_be(caplog):
+    caplog.set_level(logging.INFO, logger="isocenter")
+    tracker = Tracker("explaining", None)
+    tracker.began -= 100.0
+    tracker.last_line -= 100.0
+    tell = tracker.within(1, 4)
+    tell(1, 2)
+    assert "explaining: 1 of 4 in 100 s, 50 % of the next" in caplog.text
+    tracker.first = (1.0, tracker.began)
+    tracker.last_line -= 100.0
+    tell(2, 2)
+    assert "s left, 100 % of the next" in caplog.text, "a piece ends when its caller says so"
+
+
+def test_each_case_is_given_a_way_to_tell_its_parts(caplog):
+    seen = []
+    results, failed = cohort_explanation.each_case(
+        ["a", "b"], lambda case, tell: seen.append((case, callable(tell))) or case, "explaining", in_parts=True
+    )
+    assert (results, failed, seen) == (["a", "b"], [], [("a", True), ("b", True)])

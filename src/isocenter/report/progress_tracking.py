@@ -37,18 +37,26 @@ class Tracker:
     last_line: float = field(default_factory=time.monotonic)
     row: int | None = None
     lines: int = 0
-    first: tuple[int, float] | None = None
+    first: tuple[float, float] | None = None
     watch: Callable[[int, int], None] | None = None
 
-    def __call__(self, done: int, total: int, words: str = "") -> None:
+    def within(self, number: int, count: int) -> Callable[[int, int], None]:
+        """How far piece `number` of `count` is, as a tracker takes it: long pieces say so before they end."""
+
+        def tell(done: int, total: int) -> None:
+            self(number + min(done / total, 0.999), count, f"{100 * done // total} % of the next")
+
+        return tell
+
+    def __call__(self, done: float, total: int, words: str = "") -> None:
         if self.watch is not None:
-            self.watch(done, total)
+            self.watch(int(done), total)
         now = time.monotonic()
         if self.first is None and done:
             self.first = (done, now)
         begun, since = self.first or (0, now)
         left = (now - since) / (done - begun) * (total - done) if done > begun else 0.0
-        work_state.report_progress(self.what, done, total, left if done > begun else None)
+        work_state.report_progress(self.what, int(done), total, left if done > begun else None)
         if self.bar is not None:
             if self.row is None:
                 self.row = int(self.bar.add_task(self.what, total=total, words=""))

@@ -241,7 +241,7 @@ def _explain(
     made, lost = list[CaseExplanation](), list[Problem]()
     stopped: KeyboardInterrupt | None = None
     try:
-        _, lost = cohort_explanation.each_case(cases, explainer, "explaining", made)
+        _, lost = cohort_explanation.each_case(cases, explainer, "explaining", made, in_parts=True)
     except KeyboardInterrupt as stop:
         if not made or explainer.folder is None:
             raise

@@ -126,20 +126,30 @@ class Explainer:
                 return methods
         return [one for one in self.methods if one.name in USUAL]
 
-    def __call__(self, case: Case) -> CaseExplanation:
-        """The case by each method."""
+    def __call__(self, case: Case, tell: Callable[[int, int], None] | None = None) -> CaseExplanation:
+        """The case by each method.
+
+        tell: is called with how many parts of the work are done, and of how many
+        """
         image = channel_stack.stack_images(case.images, case.id)
         model = predicted_memory.fit_batch_to_memory(self.model, image, case.id)
         rows, figures_drawn, files = list[Mapping[str, Any]](), list[Figure](), list[Path]()
         details, refused, maps, small = list[Figure](), dict[str, str](), list[Explanation](), dict[str, SmallMap]()
         letters, bars = _letters(image), self._covariates(model, case, image)
-        for method in self.methods:
+        for number, method in enumerate(self.methods):
+            of_method = None if tell is None else partial(_tell_of_method, tell, number, len(self.methods))
             try:
                 predicted_memory.refuse_explaining(
                     model, image, case.id, method=method.name, for_gradients=method.for_gradients
                 )
                 explanation = answer_maps.explain_case(
-                    model, case, method, target=self.target, seconds=self.seconds, torch_model=self.torch_model
+                    model,
+                    case,
+                    method,
+                    target=self.target,
+                    seconds=self.seconds,
+                    torch_model=self.torch_model,
+                    tell=of_method,
                 )
                 explanation = replace(explanation, covariates=bars)
             except (UnfitError, MemoryShortageError) as error:
@@ -261,12 +271,22 @@ class FurtherLook:
     files: Sequence[Path] = ()
 
 
+def _tell_of_method(tell: Callable[[int, int], None], number: int, count: int, done: int, total: int) -> None:
+    tell(number * total + done, count * total)
+
+
 def each_case(
-    cases: Sequence[Case], made_of: Callable[[Case], T], what: str, results: list[T] | None = None
+    cases: Sequence[Case],
+    made_of: Callable[..., T],
+    what: str,
+    results: list[T] | None = None,
+    *,
+    in_parts: bool = False,
 ) -> tuple[list[T], list[Problem]]:
     """The result of each case, and an error for each case that failed; the rest goes on.
 
     what: is done, for the bar of progress
+    in_parts: whether `made_of` also takes `tell`, a function of how many parts of a case are done and of how many
     results: takes what is made as it comes, for whoever keeps it after Ctrl-C
     Raises UsageError, because what was asked for then suits no case.
     """
@@ -275,7 +295,8 @@ def each_case(
         for number, case in enumerate(cases):
             tracker(number, len(cases))
             try:
-                results.append(made_of(case))
+                more = {"tell": tracker.within(number, len(cases))} if in_parts else {}
+                results.append(made_of(case, **more))
             except UsageError:
                 raise
             except IsocenterError as error:
