@@ -348,7 +348,7 @@ def draw_maps(path: Path) -> None:
 def draw_fusions(path: Path) -> None:
     """Checkerboards of drawn heads before and after: CT on T1, and PET on CT."""
     labels, grid = head(0)
-    figure, places = pyplot.subplots(2, 4, figsize=(7.2, 3.9))
+    figure, places = pyplot.subplots(2, 4, figsize=(7.2, 4.1))
     for row, (first, second) in zip(places, (("T1", "CT"), ("CT", "PET")), strict=True):
         move = planted(grid, 3, 0.6)
         moved = spatial_transforms.carry_labels(labels, grid, spatial_transforms.invert_transform(move), grid)
@@ -371,8 +371,8 @@ def _checkers(first: Image, second: Image) -> np.ndarray:
 
 def _keep(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=100)
+    figure.tight_layout(pad=0.3, h_pad=1.2)
+    figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.05)
 
 
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -24,6 +24,7 @@ mcp = pytest.importorskip("mcp.client.client")
 MCPError = pytest.importorskip("mcp.shared.exceptions").MCPError
 OWN = {"serve", "demo", "cache", "mcp", "studio", "restore", "feedback_import", "change_shadow", "change_split"}
 OWN |= {"change_promote", "change_rollback", "federate"}
+OWN |= {"federation_provision", "federation_serve", "federation_join"}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from fastapi.responses import Response
 
 from isocenter.doors.warm_process import WarmProcess
 from isocenter.errors import UsageError
+from isocenter.files.storage import structured_text
 from isocenter.service.reading.label_strokes import Stroke
 
 Strokes = Annotated[list[Stroke], Body(embed=True, min_length=1)]
@@ -28,7 +29,7 @@ def add_routes(app: FastAPI, folder: Path, place: Callable[[str], Path], warm: W
 
     def paths_of(key: str) -> dict[str, str]:
         try:
-            image, mask = json.loads(bytes.fromhex(key))
+            image, mask = structured_text.parse_json(bytes.fromhex(key).decode())
             return {"image": str(place(image)), "mask": str(place(mask))}
         except (ValueError, TypeError) as error:
             raise UsageError("names no image", key[:40], "Open it from the page of runs") from error
