@@ -22,6 +22,8 @@ from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Case, Dense, Geometry, Image, Label
 
+NO_BAGS = SimpleNamespace(tiles=None)
+
 ROUGH = Augmentation(rotation=40, scale=0.3, shift=0.2, elastic=0.02, flips=(0, 1), probability=1.0, noise=0.5)
 
 
@@ -84,11 +86,13 @@ def test_a_batch_for_a_second_stage_keeps_the_numbers_of_labels_whatever_befalls
     task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
     rough = replace(ROUGH, left_right=0)
     given = Loader(cases, (24, 20), 4, 0.0, seed=1).of_step(0)
-    seen = batch_loss.augment_batch(given, SimpleNamespace(task=task, augmentation=rough), "cpu")
+    seen = batch_loss.augment_batch(given, SimpleNamespace(task=task, preprocessing=NO_BAGS, augmentation=rough), "cpu")
     assert_array_equal(seen.images[:, 1].numpy(), seen.targets.numpy())
     assert (seen.targets != torch.from_numpy(given.targets)).any()
     assert not np.array_equal(seen.images[:, 0].numpy(), given.images[:, 0])
-    worse = batch_loss.augment_batch(given, SimpleNamespace(task=task, augmentation=Augmentation(marks=1.0)), "cpu")
+    worse = batch_loss.augment_batch(
+        given, SimpleNamespace(task=task, preprocessing=NO_BAGS, augmentation=Augmentation(marks=1.0)), "cpu"
+    )
     assert (worse.images[:, 1] != worse.targets).any()
 
 

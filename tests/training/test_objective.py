@@ -25,6 +25,8 @@ from isocenter.training.step.batch_loss import Criterion
 from isocenter.training.step.computation import Compute
 from isocenter.values.prediction import KNOWN, SeveralHeads
 
+NO_BAGS = SimpleNamespace(tiles=None)
+
 
 @pytest.fixture(scope="session")
 def classes(classified):
@@ -169,7 +171,9 @@ def test_what_a_network_adds_for_each_sample_comes_to_the_loss_as_its_mean(class
 
 def test_the_divergence_of_weights_from_their_prior_is_shared_by_the_training_cases(classes):
     task = task_catalogue.build_task({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})
-    chosen = SimpleNamespace(task=task, augmentation=Still(), network=SimpleNamespace(name="resnet"))
+    chosen = SimpleNamespace(
+        task=task, preprocessing=NO_BAGS, augmentation=Still(), network=SimpleNamespace(name="resnet")
+    )
     batch = Batch(np.ones((2, 1, 4, 4), np.float32), np.array([0, 1]), (), (1.0, 1.0))
 
     class Answering(torch.nn.Module):
@@ -201,7 +205,9 @@ def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_
         "regression.deviation": {"size": 1.0},
     }
     task = task_catalogue.build_task(settings)
-    chosen = SimpleNamespace(task=task, augmentation=Still(), network=SimpleNamespace(name="resnet"))
+    chosen = SimpleNamespace(
+        task=task, preprocessing=NO_BAGS, augmentation=Still(), network=SimpleNamespace(name="resnet")
+    )
     outputs = {name: torch.ones(2, head.count, requires_grad=True) for name, head in task.heads.items()}
     kind = target_kinds.target_kind(
         SeveralHeads({name: part.heads[next(iter(part.heads))] for name, part in task.parts.items()})
@@ -223,6 +229,7 @@ def test_an_adversary_sees_the_features_of_a_network_that_others_hold(structures
     cases = [PreparedCase(name, images[0, :1], mask, (), (1.0, 1.0, 1.0), group=name) for name in "ab"]
     chosen = SimpleNamespace(
         task=structures,
+        preprocessing=NO_BAGS,
         augmentation=Still(),
         network=SimpleNamespace(name="unet"),
         training=SimpleNamespace(fairness="adversarial"),
@@ -244,7 +251,9 @@ def test_distances_of_every_level_are_in_mm_of_its_own_grid(structures):
     outputs = {"mask": finest, "mask@1": flat}
     expected = 2 / 3 * label_losses.label_loss("ce+distance", finest, mask, spacing=(1.0, 1.0, 2.0))
     expected += 1 / 3 * label_losses.label_loss("ce+distance", flat, mask[..., 2::4], spacing=(1.0, 1.0, 8.0))
-    chosen = SimpleNamespace(task=far, augmentation=Still(), network=SimpleNamespace(name="unet"))
+    chosen = SimpleNamespace(
+        task=far, preprocessing=NO_BAGS, augmentation=Still(), network=SimpleNamespace(name="unet")
+    )
     batch = Batch(np.zeros((1, 1, 8, 8, 8), np.float32), mask.numpy(), (), (1.0, 1.0, 2.0))
     loss = lowered(lambda images: outputs, batch, chosen)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -74,7 +74,7 @@ class EnhanceOptions(ReadingOptions):
 
 @dataclass(frozen=True)
 class SynthesiseOptions:
-    """Draw images of a class, by a mask, or of neither, and tell copies."""
+    """Draw images of a class, by a mask, or of neither."""
 
     run: Annotated[str | Path, Flag("The folder of a run of --task synthesis.", "RUN")]
     _: KW_ONLY

@@ -220,7 +220,10 @@ class FederatedJobOptions:
 
 @dataclass(frozen=True)
 class FederateOptions(ReadingOptions, FederatedJobOptions):
-    """Train one model over sites that keep their images; their own folders lie in JOB.sites."""
+    """Train one model over sites that keep their images.
+
+    Their own folders lie in JOB.sites.
+    """
 
     sites: Annotated[
         Mapping[str, str | Path | Dataset | DataFrameLike] | Sequence[str] | None,
@@ -235,7 +238,10 @@ class FederateOptions(ReadingOptions, FederatedJobOptions):
 
 @dataclass(frozen=True)
 class ProvisionFederationOptions:
-    """Make the kits of a federation: certificates and settings of its server and of each site."""
+    """Make the kits of a federation.
+
+    Each holds the certificate and the settings of one party, the server or a site.
+    """
 
     federation: Annotated[str | Path, Flag("YAML file with parties, host and port.", "FEDERATION")]
     _: KW_ONLY

@@ -53,7 +53,7 @@ class ReadingOptions(FileChoices):
         Flag(
             "How the files are organised, where several layouts fit: nnunet, decathlon, bids, image_folders, "
             "image_pairs, image_targets, object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, "
-            "qupath, cvat, mot, via, coco, box_table, medmnist, manifest, dicom_folder or plain_images.",
+            "qupath, cvat, mot, film_masks, via, coco, box_table, medmnist, manifest, dicom_folder or plain_images.",
             "NAME",
         ),
     ] = None
