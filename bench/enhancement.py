@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--volumes", type=int, default=200)
     parser.add_argument("--calibrated", action="store_true", help="once more with patients who only calibrate")
     parser.add_argument("--segmentation", type=Path, help="a run on the same clean volumes, whose test cases are these")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="START", help="cells whose names begin so")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="START", help="cells, or how the names of several begin"
+    )
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,8 @@ def main() -> None:
             f"simulated, {CALIBRATING} patients calibrate": lambda: simulated(given, volumes, CALIBRATING),
             f"error bars, {CALIBRATING} patients calibrate": lambda: error_bars(given, volumes, "calibrated"),
         }
-    chosen = {name: measure for name, measure in cells.items() if name.startswith(tuple(given.only))}
+    begun = tuple(one for one in given.only if one not in cells)  # a whole name is that cell alone
+    chosen = {name: measure for name, measure in cells.items() if name in given.only or name.startswith(begun)}
     measured = {name: measured_cell(given.out, name, measure) for name, measure in chosen.items()}
     rows = {**known("enhancement").get("rows", {}), **measured}
     lines = [f"| {name} | {row_words(row)} |" for name, row in rows.items()]
