@@ -457,8 +457,9 @@ def verdicts(
         most = LOST.get(row["metric"], 0.005)
         worst = min([row["difference"], *(row["difference_by_label"].values() if row["metric"] == "dice" else ())])
         ece = row["ece_difference"] or 0.0
+        lost = "not shown, too few cases" if row["low"] is None else reached(-worst < most)
         yield (
-            f"- {row['backend']}: loss {-worst:.4f} (asked: below {most}) {reached(-worst < most)}; size {share:.2f} "
+            f"- {row['backend']}: loss {0.0 - worst:.4f} (asked: below {most}) {lost}; size {share:.2f} "
             f"(asked: at most {asked}) {reached(share <= asked)}; ECE {ece:+.4f} (asked: within {ECE}) "
             f"{reached(abs(ece) < ECE)}."
         )
