@@ -13,7 +13,7 @@ import pytest
 
 import isocenter
 from isocenter.errors import DatasetError, IntegrityError, IsocenterError, UsageError, WorkerLostError
-from isocenter.federation import exchanges, parties
+from isocenter.federation import exchanges, parties, party_kits
 from isocenter.federation.exchanges import ExchangeRecords, SiteMessage
 from isocenter.federation.federated_run import JobRecord
 from isocenter.runs.plan_request import PlanRequest
@@ -49,7 +49,7 @@ def made(tmp_path_factory) -> Path:
 def test_a_file_that_describes_no_federation_is_refused(text, tmp_path):
     (path := tmp_path / "FEDERATION.yaml").write_text(text)
     with pytest.raises(UsageError, match=r"describes no federation .*Give parties"):
-        parties.read_federation(path)
+        party_kits.read_federation(path)
 
 
 @needs_nvflare
@@ -58,11 +58,11 @@ def test_each_party_has_a_kit_that_names_our_two_classes_alone_and_lets_nobody_b
     for name in ("a", "b", "server"):
         local = made / "first" / name / "local"
         allowed = json.loads((local / "resources.json").read_text())
-        assert (allowed["class_allow_list"], allowed["class_list_enforcement_mode"]) == ([*parties.OURS], "enforce")
+        assert (allowed["class_allow_list"], allowed["class_list_enforcement_mode"]) == ([*party_kits.OURS], "enforce")
         rights = json.loads((local / "authorization.json").read_text())["permissions"]
         assert [of["byoc"] for of in rights.values()] == ["none"]
     assert "/nvflare/" not in (made / "first" / "server" / "local" / "resources.json").read_text()
-    assert not (made / "first" / "a" / parties.OPERATOR).exists()  # only the server submits jobs
+    assert not (made / "first" / "a" / party_kits.OPERATOR).exists()  # only the server submits jobs
 
 
 @needs_nvflare
@@ -76,7 +76,7 @@ def test_nvflare_itself_refuses_other_classes_and_jobs_with_code(made):
 
     workspace = Workspace(str(made / "first" / "a"), "a")
     authorizer = ComponentPathAuthorizer()
-    for ours in parties.OURS:
+    for ours in party_kits.OURS:
         authorizer.authorize_component_config({"path": ours}, workspace=workspace)
     with pytest.raises(UnsafeComponentError):
         authorizer.authorize_component_config(
@@ -93,8 +93,10 @@ def test_nvflare_itself_refuses_other_classes_and_jobs_with_code(made):
 def test_guards_are_written_anew_when_a_party_starts(made, tmp_path):
     shutil.copytree(made / "first" / "a", tmp_path / "a")
     (tmp_path / "a" / "local" / "resources.json").write_text('{"class_allow_list": ["*"]}')
-    parties.read_kit(tmp_path / "a").write()
-    assert json.loads((tmp_path / "a" / "local" / "resources.json").read_text())["class_allow_list"] == [*parties.OURS]
+    party_kits.read_kit(tmp_path / "a").write()
+    assert json.loads((tmp_path / "a" / "local" / "resources.json").read_text())["class_allow_list"] == [
+        *party_kits.OURS
+    ]
 
 
 @needs_nvflare
@@ -132,12 +134,12 @@ def test_an_exported_job_is_nvflares_layout_and_names_no_path_of_this_machine(ma
     assert json.loads(files["meta.json"].read_text())["deploy_map"] == {"app": ["@ALL"]}
     assert not [path for path in files.values() if str(tmp_path) in path.read_text()]
     executor = json.loads(files[f"{configured}_client.json"].read_text())["executors"][0]["executor"]
-    request = parties.read_request(executor["args"]["request"], {"reading": {"labels": "1=core"}})
+    request = party_kits.read_request(executor["args"]["request"], {"reading": {"labels": "1=core"}})
     assert (request.assignments, request.reading.labels) == ({"training.steps": 8}, "1=core")
 
 
 def test_a_missing_nvflare_is_one_line_that_names_the_extra(monkeypatch, tmp_path):
-    monkeypatch.setattr(parties, "find_spec", lambda name: None)
+    monkeypatch.setattr(party_kits, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"nvflare is not installed. pip install 'isocenter\[federated\]'"):
         isocenter.federate({"a": tmp_path}, out=tmp_path / "JOB", transport="mtls")
     assert not (tmp_path / "JOB.sites").exists()
@@ -145,7 +147,7 @@ def test_a_missing_nvflare_is_one_line_that_names_the_extra(monkeypatch, tmp_pat
 
 def test_errors_travel_as_classes_of_ours_and_say_nothing_of_cases_elsewhere():
     error = DatasetError("has no image of Jane Doe", "/data/doe", "Look at it")
-    sent = exchanges.error_message(parties.discreet_error(error, "a")).encoded
+    sent = exchanges.error_message(party_kits.discreet_error(error, "a")).encoded
     answer = exchanges.read_answer(sent, "a", 1.0)
     assert isinstance(answer.error, DatasetError) and answer.message is None
     assert "doe" not in str(answer.error).lower() and "site a: cannot go on with its data" in str(answer.error)
@@ -157,25 +159,25 @@ def test_errors_travel_as_classes_of_ours_and_say_nothing_of_cases_elsewhere():
 
 
 def test_a_person_is_shown_the_plan_and_may_refuse_it(tmp_path, monkeypatch):
-    kit, shown = parties.Kit(tmp_path, "a", ("a",), 1), []
+    kit, shown = party_kits.Kit(tmp_path, "a", ("a",), 1), []
 
     def person(*answers):
         """Somebody who answers while the site waits."""
         said = iter(answers)
         monkeypatch.setattr(
-            time, "sleep", lambda _: parties.ask_person(kit, lambda plan: shown.append(plan) or next(said))
+            time, "sleep", lambda _: party_kits.ask_person(kit, lambda plan: shown.append(plan) or next(said))
         )
 
     person(True)
-    parties.wait_for_agreement(kit, "the plan")
-    parties.wait_for_agreement(kit, "the plan")  # once more after a loss: nobody is asked again
+    party_kits.wait_for_agreement(kit, "the plan")
+    party_kits.wait_for_agreement(kit, "the plan")  # once more after a loss: nobody is asked again
     assert shown == ["the plan"]
     with pytest.raises(UsageError, match="refuses the plan"):  # agreed to another one
-        parties.wait_for_agreement(kit, "another plan")
-    (tmp_path / parties.ANSWER).unlink()
+        party_kits.wait_for_agreement(kit, "another plan")
+    (tmp_path / party_kits.ANSWER).unlink()
     person(False)
     with pytest.raises(UsageError, match="refuses the plan"):
-        parties.wait_for_agreement(kit, "another plan")
+        party_kits.wait_for_agreement(kit, "another plan")
 
 
 class Tasks:
@@ -222,23 +224,23 @@ def test_messages_are_tasks_and_a_site_that_is_late_or_gone_is_lost(monkeypatch)
 def test_a_site_sends_no_facts_of_smaller_groups_than_it_has_agreed_to(tmp_path):
     from isocenter.federation import nvflare_carrier
 
-    kit = parties.Kit(tmp_path, "a", ("a",), 1, {"min_count": 10})
+    kit = party_kits.Kit(tmp_path, "a", ("a",), 1, {"min_count": 10})
     asked = SiteMessage("stand-ins", {"min_count": 2, "kinds": ["class"]})
     with pytest.raises(UsageError, match=r"site a: sends no facts of groups of 2. Ask for federation.min_count=10"):
         nvflare_carrier.SiteExecutor("{}")._answer(kit, asked)
 
 
 def test_how_a_job_ended_is_read_as_it_was_written(tmp_path):
-    kit = parties.Kit(tmp_path, "server", ("a",), 1)
-    assert parties.read_end(kit) is None
-    parties.write_end(kit, WorkerLostError("is gone", "site a", "Look"))
-    error = parties.read_end(kit).error
+    kit = party_kits.Kit(tmp_path, "server", ("a",), 1)
+    assert party_kits.read_end(kit) is None
+    party_kits.write_end(kit, WorkerLostError("is gone", "site a", "Look"))
+    error = party_kits.read_end(kit).error
     assert (type(error), str(error)) == (WorkerLostError, "site a: is gone. Look.")
-    parties.write_end(kit)
-    assert parties.read_end(kit).error is None
+    party_kits.write_end(kit)
+    assert party_kits.read_end(kit).error is None
 
 
 def test_a_job_in_nvflares_layout_builds_nothing_but_our_classes(tmp_path):
-    parties.write_job(tmp_path / "job", PlanRequest(), JobRecord("mtls", 2, 1.0, True))
+    party_kits.write_job(tmp_path / "job", PlanRequest(), JobRecord("mtls", 2, 1.0, True))
     text = "".join(path.read_text() for path in (tmp_path / "job").rglob("*.json"))
-    assert text.count('"path"') == 2 and all(one in text for one in parties.OURS)
+    assert text.count('"path"') == 2 and all(one in text for one in party_kits.OURS)

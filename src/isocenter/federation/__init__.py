@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         methods,
         nvflare_carrier,
         parties,
+        party_kits,
         pooled_figures,
         site,
         stand_ins,

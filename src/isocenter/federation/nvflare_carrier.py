@@ -30,11 +30,11 @@ from nvflare.lighter.impl import cert, signature, static_file, workspace
 from nvflare.lighter.provisioner import Provisioner
 
 from isocenter.errors import IntegrityError, IsocenterError, ResourceError, UsageError, WorkerLostError
-from isocenter.federation import exchanges, parties
+from isocenter.federation import exchanges, party_kits
 from isocenter.federation.exchanges import SERVER, TO_SERVER, TO_SITE, Answer, ExchangeRecords, SiteMessage
 from isocenter.federation.federated_job import FederatedJob
 from isocenter.federation.federated_run import JobRecord
-from isocenter.federation.parties import OPERATOR, FederationFile, Kit
+from isocenter.federation.party_kits import OPERATOR, FederationFile, Kit
 from isocenter.federation.site import Site
 from isocenter.files.storage import structured_text
 
@@ -103,9 +103,9 @@ class SiteExecutor(Executor):
         try:
             answer = self._answer(kit, exchanges.decode_message(bytes(shareable[MESSAGE]), SERVER))
         except IsocenterError as error:
-            parties.write_end(kit, error)
+            party_kits.write_end(kit, error)
             answer = exchanges.error_message(
-                error if "is_alone" in kit.own else parties.discreet_error(error, kit.party)
+                error if "is_alone" in kit.own else party_kits.discreet_error(error, kit.party)
             )
         return Shareable({MESSAGE: answer.encoded})
 
@@ -115,10 +115,10 @@ class SiteExecutor(Executor):
             remedy = f"Ask for federation.min_count={own['min_count']}, or agree on less by --min-count there"
             raise UsageError(f"sends no facts of groups of {least}", f"site {kit.party}", remedy)
         if self._site is None:
-            request = parties.read_request(self._request, own)
+            request = party_kits.read_request(self._request, own)
             self._site = Site(kit.party, own["data"] or None, Path(own["private"]), request, self._began)
         if message.kind == "plan" and own.get("asks"):
-            parties.wait_for_agreement(kit, str(message.facts["plan"]))
+            party_kits.wait_for_agreement(kit, str(message.facts["plan"]))
         return self._site.answer(message)
 
 
@@ -144,15 +144,15 @@ class JobController(Controller):
         carrier = TaskCarrier(self, fl_ctx, abort_signal, kit.sites, record.round_timeout)
         job = FederatedJob(Path(kit.own["out"]), carrier, record, kit.own["began"])
         try:
-            job.run(parties.read_request(self._request, kit.own))
-            parties.write_end(kit)
+            job.run(party_kits.read_request(self._request, kit.own))
+            party_kits.write_end(kit)
         except IsocenterError as error:
-            parties.write_end(kit, error)
+            party_kits.write_end(kit, error)
 
 
 def own_kit(context: FLContext) -> Kit:
     """The kit that a process of NVFlare was started with."""
-    return parties.read_kit(Path(context.get_prop(FLContextKey.WORKSPACE_ROOT)))
+    return party_kits.read_kit(Path(context.get_prop(FLContextKey.WORKSPACE_ROOT)))
 
 
 @dataclass(frozen=True, eq=False)

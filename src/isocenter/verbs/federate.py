@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from isocenter import keywords, work_state
@@ -61,15 +62,34 @@ def federate(options: FederateOptions) -> Run:
     verb_results.refuse_taken(private := _private(out), options.overwrite, (PROCESSES,))
     request = job_request(options, options.reading)
     with file_lock.hold_lock(out):
-        try:
-            if options.overwrite:
-                shutil.rmtree(out, ignore_errors=True)
+        with in_place_of(out, private):
             _run_sites(out, sites, request, record, began)
-        except BaseException:
-            if not out.exists():  # nothing to go on from
-                shutil.rmtree(private, ignore_errors=True)
-            raise
         return read_run(out, began)
+
+
+@contextmanager
+def in_place_of(out: Path, private: Path | None = None) -> Iterator[None]:
+    """Older folders of a job are gone within; where the new one was never begun they come back, and it leaves nothing.
+
+    private: that of the sites on this machine
+    """
+    folders = [out, *([] if private is None else [private])]
+    older = {one: one.with_name(f".{one.name}.replaced") for one in folders if one.exists()}
+    for one, aside in older.items():
+        shutil.rmtree(aside, ignore_errors=True)
+        one.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if not out.exists():  # nothing to go on from
+            for one in folders:
+                shutil.rmtree(one, ignore_errors=True)
+            for one, aside in older.items():
+                aside.rename(one)
+        raise
+    finally:
+        for aside in older.values():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _run_sites(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from isocenter import federation, keywords, work_state
 from isocenter.errors import UsageError
-from isocenter.federation import parties
+from isocenter.federation import party_kits
 from isocenter.federation.exchanges import SERVER
-from isocenter.federation.parties import CarriedJob, Kit, PartyProcesses
+from isocenter.federation.parties import CarriedJob, PartyProcesses
+from isocenter.federation.party_kits import Kit
 from isocenter.files.storage import atomic, file_lock
 from isocenter.options.training import JoinFederationOptions, ProvisionFederationOptions, ServeFederationOptions
 from isocenter.reading import ReadingOptions, verb_results
@@ -24,10 +25,10 @@ def provision_federation(options: ProvisionFederationOptions) -> Path:
 
     Raises UsageError for a file that describes no federation.
     """
-    parties.refuse_missing_extra("federation provision")
+    party_kits.refuse_missing_extra("federation provision")
     verb_results.refuse_missing(Path(options.federation))
-    described, out = parties.read_federation(Path(options.federation)), Path(options.out)
-    verb_results.refuse_taken(out, options.overwrite, (f"{SERVER}/{parties.KIT}",))
+    described, out = party_kits.read_federation(Path(options.federation)), Path(options.out)
+    verb_results.refuse_taken(out, options.overwrite, (f"{SERVER}/{party_kits.KIT}",))
     with atomic.write_whole(out, overwrite=options.overwrite) as partial:
         federation.nvflare_carrier.provision_kits(described, partial)
     return out
@@ -46,7 +47,7 @@ def serve_federation(options: ServeFederationOptions) -> Run | Path:
     if options.export is not None:
         verb_results.refuse_taken(folder := Path(options.export), options.overwrite, ("meta.json",))
         with atomic.write_whole(folder, overwrite=options.overwrite) as partial:
-            parties.write_job(partial, request, record)
+            party_kits.write_job(partial, request, record)
         return folder
     if (options.out is None) == (options.resume is None):
         raise UsageError("give a folder for a job, or a job to resume", "federation serve", "Give --out JOB")
@@ -55,11 +56,11 @@ def serve_federation(options: ServeFederationOptions) -> Run | Path:
         record = federate.read_resumable(out, options, ServeFederationOptions(options.kit, resume=options.resume))
     else:
         verb_results.refuse_taken(out, options.overwrite, federate.MARKS)
+    kit = party_kits.read_kit(kit.folder, out=str(out.absolute()), began=began)
+    job = CarriedJob(kit, (), request, record, PartyProcesses(kit.folder))
     with file_lock.hold_lock(out):
-        if options.resume is None:
-            shutil.rmtree(out, ignore_errors=True)
-        kit = parties.read_kit(kit.folder, out=str(out.absolute()), began=began)
-        CarriedJob(kit, (), request, record, PartyProcesses(kit.folder)).run()
+        with nullcontext() if options.resume is not None else federate.in_place_of(out):
+            job.run()
         return federate.read_run(out, began)
 
 
@@ -77,27 +78,27 @@ def join_federation(options: JoinFederationOptions) -> Path:
     if kit.own.get("private") != str(private):  # an older one of the same kit is gone on with, or replaced
         verb_results.refuse_taken(private, overwrite=False)
     own = {"data": str(data), "private": str(private), "reading": options.reading.chosen_options}
-    kit = parties.read_kit(kit.folder, asks=not options.yes, min_count=options.min_count, **own)
+    kit = party_kits.read_kit(kit.folder, asks=not options.yes, min_count=options.min_count, **own)
     processes = PartyProcesses(kit.folder)
     with file_lock.hold_lock(kit.folder):
         try:
             kit.write()
             processes.start(kit)
             while processes.is_running(kit.party):
-                parties.ask_person(kit, options.ask or (lambda _: False))
+                party_kits.ask_person(kit, options.ask or (lambda _: False))
                 processes.look()
-                time.sleep(parties.LOOK)
+                time.sleep(party_kits.LOOK)
         finally:
             processes.end()
-    if (end := parties.read_end(kit)) is not None and end.error is not None:
+    if (end := party_kits.read_end(kit)) is not None and end.error is not None:
         raise end.error
     return private
 
 
 def _own_kit(folder: str | Path, *, is_server: bool) -> Kit:
     """The kit of this party; UsageError for that of another one."""
-    parties.refuse_missing_extra("federation")
-    kit = parties.read_kit(Path(folder))
+    party_kits.refuse_missing_extra("federation")
+    kit = party_kits.read_kit(Path(folder))
     if (kit.party == SERVER) != is_server:
         remedy = "Give the server's" if is_server else "Give that of your site"
         raise UsageError(f"is the kit of {kit.party}", str(folder), remedy)
