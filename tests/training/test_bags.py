@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +23,11 @@ from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.runtime.windows import bags
 from isocenter.tasks import task_catalogue
 from isocenter.training import member_weighting
+from isocenter.training._training_session import TrainingSession
 from isocenter.training.data.batch_loading import Batch
 from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.step import batch_loss
+from isocenter.training.step.computation import Compute
 from isocenter.transforms import COLOUR
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Decision, Fingerprint, Plan
@@ -142,6 +146,37 @@ def test_members_of_an_ensemble_are_weighed_by_their_answers_for_whole_bags():
     outputs = member_weighting.member_outputs(members, task, Inference((2, 16, 16)), cases, "abcd")
     expected = bags.pool_bag(members[1], cases[2].bag)["class"][0]
     np.testing.assert_allclose(outputs.of_members[1]["class"][2], expected, atol=1e-6)
+
+
+class CountingBag(torch.nn.Module):
+    """A network of bags that says nothing, and counts the tiles that it encodes."""
+
+    tiles = 0
+
+    def encoded(self, tiles):
+        self.tiles += len(tiles)
+        return torch.zeros(len(tiles), 1)
+
+    def pooled(self, features, places):
+        return {"class": torch.zeros(len(features), 2)}
+
+    def attention(self, features, places):
+        return torch.ones(features.shape[:2])
+
+
+@pytest.mark.parametrize(("windows", "tiles"), [(None, 9), (1, 2), (2, 3), (100, 9)])
+def test_a_look_at_a_bag_encodes_no_more_tiles_than_its_windows_hold(windows, tiles):
+    task = task_catalogue.build_task({"name": "classification", "classes": ["a", "b"]})
+    places = np.stack([np.arange(9)] * 2, axis=1)
+    images = np.zeros((3, 9, 16, 16), np.uint8)
+    scales = (Normalisation("range", 0, 255).scale(0.0),) * 3
+    case = PreparedCase("c", images, np.array(0), (), (1.0,) * 3, places=places, scales=scales)
+    settings = SimpleNamespace(task=task, inference=Inference((2, 16, 16)))
+    criterion, fabric = SimpleNamespace(needs=SimpleNamespace(labels=True)), SimpleNamespace(device="cpu")
+    session = SimpleNamespace(settings=settings, criterion=criterion, fabric=fabric, averaged=CountingBag())
+    session.looked_part = partial(TrainingSession.looked_part, session)
+    TrainingSession.validate(session, [case], Compute(), windows)
+    assert session.averaged.tiles == tiles
 
 
 def write_slides(folder: Path) -> Path:

@@ -234,7 +234,8 @@ class TrainingSession:
     ) -> dict[str, Tensor]:
         """{name: (cases, ...)} for the task's selection: whole cases on the network's grid, by the averaged weights.
 
-        windows: of each case at most, of which the part lies around a structure; None for all
+        windows: of each case at most, of which the part lies around a structure, and of a bag as many tiles, evenly
+                 spread; None for all
         In the precision of the training, without mirrored views. Of objectives that need no labels what they cost.
         """
         if not self.criterion.needs.labels:
@@ -252,8 +253,10 @@ class TrainingSession:
 
         for case in cases:
             if (bag := case.bag) is not None:
+                tiles = self.looked_part(case, windows)[0]
+                which = np.linspace(0, len(bag.places) - 1, tiles.stop - tiles.start).round().astype(int).tolist()
                 with compute.autocast(device):
-                    arrays = bags.pool_bag(TorchNetwork(averaged, str(device)), bag)
+                    arrays = bags.pool_bag(TorchNetwork(averaged, str(device)), bag, which)
                 outputs = {name: torch.from_numpy(arrays[name]) for name in task.heads}
                 collected.append(task.quality(outputs, batch_loss.change_each_array(case.target, _as_batch)))
                 continue
