@@ -218,3 +218,14 @@ def test_a_film_beside_pictures_of_other_names_is_no_film_with_masks(tmp_path):
     for number in range(3):
         mask(tmp_path / f"other_{number}.png", 7)
     assert "film" not in dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False)).layout
+
+
+def test_frames_that_were_taken_out_of_a_film_are_images_and_no_masks(tmp_path):
+    film(tmp_path / "a.avi")
+    (tmp_path / "a").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (3, *SIZE[::-1]), dtype=np.uint8)
+    for number, frame in enumerate(noise):
+        PIL.Image.fromarray(frame).save(tmp_path / "a" / f"{number}.png")
+    cases = list(dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False)))
+    read = [next(iter(case.images.values())).data[0] for case in cases]
+    assert [np.array_equal(one, frame) for one, frame in zip(read, noise, strict=True)] == [True] * 3

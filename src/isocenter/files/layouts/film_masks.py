@@ -10,13 +10,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.files import modality_words, video
 from isocenter.files.layouts import layout
-from isocenter.files.layouts.cases import class_labels, film_frames
+from isocenter.files.layouts.cases import cell_loading, class_labels, film_frames
 from isocenter.files.layouts.cases.dataset_folder import FILM_SUFFIXES, Folder, FolderMember
 from isocenter.files.layouts.cases.film_frames import ListedFilm
 from isocenter.files.layouts.cases.names import MASK_PREFIX, MASK_SUFFIX
@@ -26,6 +27,9 @@ from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Rea
 from isocenter.values import CaseRow, Cell, Problem
 
 NUMBER = re.compile(r"(?i)^(?P<film>.*?)[_.\- ]*(?:frames?|masks?)?[_.\- ]*(?P<number>\d+)$")
+
+# Files that are opened to know whether they are masks.
+MOST_OPENED = 5
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,12 @@ class MaskedFilm:
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """A film, and a mask of one of its frames."""
-    del options
-    films = _films(folder)
-    return any(_frame_of(member, films) is not None for member in folder.images) if films else False
+    """A film, and files of its frames that look like masks: frames that were taken out of it are images."""
+    if not (films := _films(folder)):
+        return False
+    named = (member.path for member in folder.images if _frame_of(member, films) is not None)
+    looked_at = list(islice(named, MOST_OPENED))
+    return 2 * sum(cell_loading.likeness_to_labels(path, options.read) > 0 for path in looked_at) > len(looked_at)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
