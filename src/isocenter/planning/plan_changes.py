@@ -62,8 +62,10 @@ CONTEXT = "network.context"
 MODALITY = "preprocessing.modality"
 # Of tiles that a model which stands still encodes once.
 UNVARIED = {
-    **{"augmentation.flips": [], "augmentation.quarter_turns": False},
-    **{"augmentation.stain": 0.0, "augmentation.accidents": 0.0},
+    "augmentation.flips": [],
+    "augmentation.quarter_turns": False,
+    "augmentation.stain": 0.0,
+    "augmentation.accidents": 0.0,
 }
 CONTEXT_NOTE = "in fold 0; each fold encodes covariates from its own training cases"
 

@@ -14,7 +14,7 @@ from isocenter.values import Array
 
 # (corners, 2) of (row, column) between pixels, the first not repeated: 0, 0 is the corner of the first pixel.
 Ring = NDArray[np.int64]
-# LabelCorners of a label that are taken: about 120 bytes each.
+# Corners of a label, of about 120 bytes each, above which it gets no outlines.
 MOST_CORNERS = 4_000_000
 
 
