@@ -125,7 +125,7 @@ def lazy_index(package: str) -> Callable[[str], Any]:
     A module of the package is imported when one of the module's own names is.
 
     The index lists its names once, as imports under `if TYPE_CHECKING`, which type checkers read and programs skip;
-    `__all__` follows from them: constants, classes, then modules.
+    `__all__` follows from them: constants, classes, then modules, and functions of the front door.
     So an index costs its reader nothing but the files that define what is asked for (PEP 562).
     """
     homes: dict[str, tuple[str, str]] = {}
@@ -135,7 +135,8 @@ def lazy_index(package: str) -> Callable[[str], Any]:
         if not homes:
             homes.update(_imports_for_types(str(sys.modules[package].__file__)))
         if name == "__all__":
-            return sorted(homes, key=lambda listed: (not listed.isupper(), not listed[:1].isupper(), listed))
+            listed_names = {*homes, *({"__version__"} & vars(sys.modules[package]).keys())}
+            return sorted(listed_names, key=lambda listed: (not listed.isupper(), not listed[:1].isupper(), listed))
         module, defined_as = homes.get(name, (package, name))
         if module == package:  # its import puts the module in this place
             whole = f"{package}.{defined_as}"
@@ -156,38 +157,3 @@ def _imports_for_types(index: str) -> dict[str, tuple[str, str]]:
     blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
     return {alias.asname or alias.name: (str(node.module), alias.name) for node in imports for alias in node.names}
-
-
-__all__ = [
-    "SimpleITK",
-    "codedict",
-    "csgraph",
-    "cv2",
-    "fft",
-    "flop_counter",
-    "lazy_index",
-    "lightning_fabric",
-    "mice",
-    "monai",
-    "ndimage",
-    "nibabel",
-    "onnx",
-    "onnxruntime",
-    "opacus_accountants",
-    "optimize",
-    "pandas",
-    "pydicom",
-    "pynetdicom",
-    "safetensors_torch",
-    "skimage",
-    "skimage_measure",
-    "sparse",
-    "spatial",
-    "special",
-    "stats",
-    "statsmodels_hazards",
-    "statsmodels_power",
-    "statsmodels_proportion",
-    "tensorboard",
-    "torch",
-]
