@@ -21,8 +21,8 @@ from swayed import marked
 from trainings import ROOT, add_options, keep, kept, trained
 
 import isocenter
-from isocenter.files.layouts import dataset_layouts
 from isocenter.files.storage import csv_text
+from isocenter.layouts import dataset_layouts
 from isocenter.lazy import ndimage
 from isocenter.planning import plan_file
 from isocenter.values import Case, Floats, Image, Row

@@ -24,8 +24,8 @@ from trainings import ROOT, add_options, keep, kept, trained
 
 import isocenter
 from isocenter.evaluation import intervals
-from isocenter.files.layouts import dataset_layouts
 from isocenter.files.storage import csv_text
+from isocenter.layouts import dataset_layouts
 from isocenter.planning import plan_file
 from isocenter.runtime import Model
 from isocenter.tasks.segmentation.question import Segmentation

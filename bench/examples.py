@@ -32,7 +32,7 @@ from trainings import ROOT, add_options, keep, kept, looked_at, summary, trained
 
 import isocenter
 from isocenter.evaluation import survival
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.planning import plan_file
 from isocenter.tasks import task_catalogue
 from isocenter.values import Image

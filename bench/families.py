@@ -197,7 +197,7 @@ def measure(run: Path, data: Path, threads: int) -> dict[str, Any]:
     import torch  # after the arguments: a list of families needs none
     from torch.utils.flop_counter import FlopCounterMode
 
-    from isocenter.files.layouts import dataset_layouts
+    from isocenter.layouts import dataset_layouts
 
     torch.set_num_threads(threads)
     model = isocenter.load(run, "cpu")

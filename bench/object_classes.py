@@ -30,7 +30,7 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 import isocenter
 from isocenter.evaluation import instances
 from isocenter.evaluation.instances import InstanceOverlap
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.values import BoundingBoxes, Case
 
 KINDS = ("plain", "grainy", "long")

@@ -41,7 +41,8 @@ CONTENTS = {
     "evaluation": "metrics and their intervals",
     "registration": "one image laid on another: similarity, linear and deformable transforms",
     "transforms": "geometry and intensity of arrays, augmentation",
-    "files": "formats of images, layouts of data sets",
+    "layouts": "from names in a folder to the cases of a data set",
+    "files": "formats of images",
     "values": "geometry, images, cases, decisions, estimates",
     "errors": "errors with a place and a remedy",
 }

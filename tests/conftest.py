@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 # Rooms whose tests take longest.
-LONGEST_FIRST = ("verbs", "service", "", "files", "runtime", "networks", "training", "report")
+LONGEST_FIRST = ("verbs", "service", "", "layouts", "files", "runtime", "networks", "training", "report")
 COLLECTION = "imports and collection"
 SPENT: Counter[str] = Counter()
 COUNTED = [0.0]

@@ -19,9 +19,9 @@ import pytest
 
 import isocenter
 from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.storage import cache, hashing
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from written_dicom import write_slice
 
 

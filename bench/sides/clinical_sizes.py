@@ -34,8 +34,8 @@ def _look(folder: Path, threads: int) -> dict[str, Any]:
 
 
 def _prepare(folder: Path, threads: int) -> dict[str, Any]:
-    from isocenter.files.layouts import dataset_layouts
-    from isocenter.files.layouts.layout import DatasetOptions
+    from isocenter.layouts import dataset_layouts
+    from isocenter.layouts.layout import DatasetOptions
     from isocenter.runtime import Preprocessing
     from isocenter.tasks.segmentation.question import Segmentation
     from isocenter.training.data import prepared_store

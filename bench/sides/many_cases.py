@@ -30,8 +30,8 @@ def main() -> None:
 def prepared(folder: Path, threads: int) -> int:
     """How many cases of the folder were prepared."""
     # Training brings torch with it, which no check needs: it would be most of what a check is said to hold.
-    from isocenter.files.layouts import dataset_layouts
-    from isocenter.files.layouts.layout import DatasetOptions
+    from isocenter.layouts import dataset_layouts
+    from isocenter.layouts.layout import DatasetOptions
     from isocenter.runtime import Preprocessing
     from isocenter.tasks.segmentation.question import Segmentation
     from isocenter.training.data import prepared_store

@@ -58,7 +58,7 @@ def run(what: str, n: int, folder: Path, threads: int) -> None:
 
 def _prepared(folder: Path, threads: int) -> float:
     """Every case prepared for training; when that began."""
-    from isocenter.files.layouts import dataset_layouts
+    from isocenter.layouts import dataset_layouts
     from isocenter.runtime import Preprocessing
     from isocenter.tasks import task_catalogue
     from isocenter.training.data import prepared_store

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from isocenter import errors
-from isocenter.files.layouts.cases import class_labels
-from isocenter.files.layouts.cases.dataset_folder import Folder
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.cases import class_labels
+from isocenter.layouts.cases.dataset_folder import Folder
+from isocenter.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.values import CaseRow, Cell
 
 MARK = "__"

@@ -11,7 +11,7 @@ import isocenter
 import trained
 from isocenter.cli import commands
 from isocenter.files import format_options
-from isocenter.files.layouts.layout import LAYOUTS
+from isocenter.layouts.layout import LAYOUTS
 from isocenter.options import command_index
 from isocenter.prediction.answers import FORMATS
 from isocenter.registration.engine import TransformKind

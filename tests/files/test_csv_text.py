@@ -14,8 +14,8 @@ from PIL import Image
 
 from isocenter.evaluation import case_tables
 from isocenter.files import label_table
-from isocenter.files.layouts import dataset_layouts
 from isocenter.files.storage import csv_text
+from isocenter.layouts import dataset_layouts
 from isocenter.values import Label
 
 SOURCE = Path(__file__).resolve().parents[2] / "src/isocenter"

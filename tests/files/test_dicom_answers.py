@@ -20,7 +20,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files import _polygon, file_formats
+from isocenter.files import file_formats, polygon
 from isocenter.files.dicom.reading import rtstruct_reading, seg_reading
 from isocenter.files.dicom.writing import mask_outlines, stamp
 from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
@@ -180,7 +180,7 @@ def test_regions_keep_names_colours_and_codes(data: Path, tmp_path: Path):
 def test_outlines_filled_are_the_mask(mask: Any):
     filled = np.zeros_like(mask)
     for corners in mask_outlines.trace_outlines(mask):
-        piece = _polygon.inside_polygon(corners[:, ::-1] - 0.5, mask.shape)
+        piece = polygon.inside_polygon(corners[:, ::-1] - 0.5, mask.shape)
         assert not (filled & piece).any()
         filled |= piece
     assert_array_equal(filled, mask)

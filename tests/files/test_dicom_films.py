@@ -16,8 +16,8 @@ import isocenter
 from isocenter.errors import GeometryError
 from isocenter.files.dicom.writing import seg
 from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.values import Finding, Label
 from service.thresholds import threshold_model
 

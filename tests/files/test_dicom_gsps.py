@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files import _polygon, file_formats
+from isocenter.files import file_formats, polygon
 from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
 from isocenter.values import Finding, Image, Label
 from written_dicom import write_slice
@@ -42,7 +42,7 @@ def test_lines_lie_on_the_edges_of_what_is_marked_with_names_and_values(tmp_path
     slices = [pydicom.dcmread(tmp_path / f"{n}.dcm").SOPInstanceUID for n in range(3)]
     texts = [("spot 0.008 ml", 1), ("nodule 93.4 %, uncalibrated", 1), ("nodule 93.4 %, uncalibrated", 2)]
     assert [(text, slices.index(uid)) for uid, text, _ in drawn] == texts
-    assert_array_equal(_polygon.inside_polygon(drawn[0][2] - 0.5, mask.shape[1::-1]), mask[:, :, 1].T)
+    assert_array_equal(polygon.inside_polygon(drawn[0][2] - 0.5, mask.shape[1::-1]), mask[:, :, 1].T)
     assert_array_equal(drawn[1][2], [(5, 1), (8, 1), (8, 3), (5, 3), (5, 1)])
 
 

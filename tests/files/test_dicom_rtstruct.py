@@ -16,7 +16,7 @@ from matplotlib.path import Path as Outline
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import _polygon, file_formats
+from isocenter.files import file_formats, polygon
 from isocenter.files.dicom.reading import rtstruct_reading
 from isocenter.values import Code, Geometry
 from isocenter.values.voxel_images import WITHOUT_VOXELS
@@ -299,7 +299,7 @@ def test_regions_side_by_side_share_no_voxel(tmp_path: Path):
 def test_any_polygon_winds_around_the_centres_that_matplotlib_finds_inside(points: list[tuple[float, float]]):
     x, y = np.round(np.array(points), 2).T + 0.005003  # off the centres, where rules differ
     columns, rows = np.meshgrid(np.arange(12), np.arange(10))
-    ours = _polygon.winding_numbers(np.c_[x, y], (10, 12))
+    ours = polygon.winding_numbers(np.c_[x, y], (10, 12))
     # matplotlib says what lies in a triangle; a polygon winds as all triangles from its first corner do together.
     turns = np.zeros((10, 12), int)
     for n in range(1, len(x) - 1):

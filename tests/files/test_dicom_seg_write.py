@@ -21,7 +21,7 @@ from isocenter.files import file_formats, result_images
 from isocenter.files.dicom.reading import seg_reading
 from isocenter.files.dicom.writing import seg, stamp
 from isocenter.files.dicom.writing.stamp import Stamp
-from isocenter.files.layouts.cases import dicom_masks
+from isocenter.layouts.cases import dicom_masks
 from isocenter.values import Code, Geometry, Image, Label, Source
 from matrices import thinned
 from written_dicom import sequence, write_enhanced, write_slice

@@ -16,8 +16,8 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, MammographyCADSR
 
 from isocenter.errors import DatasetError, FormatError, GeometryError
 from isocenter.files.dicom.reading import sr_reading
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.values import BoundingBoxes
 from written_dicom import sequence, write_slice
 from written_reports import CYST, headers, outline, planar, rectangle, report, volumetric

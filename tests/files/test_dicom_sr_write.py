@@ -24,8 +24,8 @@ from isocenter.files import result_images
 from isocenter.files.dicom.reading import sr_reading
 from isocenter.files.dicom.writing import sr, stamp
 from isocenter.files.dicom.writing.stamp import Stamp
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.values import BoundingBoxes, Code, Finding, Geometry, Image, Label
 from written_dicom import write_slice
 

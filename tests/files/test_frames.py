@@ -7,8 +7,8 @@ from numpy.testing import assert_array_equal
 
 import drawn_in_time
 from isocenter.errors import GeometryError
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 
 
 def test_each_frame_is_a_case_of_the_clip_s_patient(tmp_path):

@@ -23,9 +23,9 @@ from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from isocenter.errors import FormatError
 from isocenter.files import file_formats
 from isocenter.files.file_formats import FORMATS
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.storage import hashing
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.values import Case
 from written_dicom import sequence, write_slice
 

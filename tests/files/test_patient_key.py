@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.storage import hashing
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.scoring import data_record
 
 # Without labels a folder is read for its images alone.

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import drawn_in_time
 import isocenter
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.values import Geometry, Image
 
 

@@ -11,7 +11,7 @@ import isocenter
 import trained
 from fingerprints import LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.planning import plan_checks, planner
 from isocenter.planning.plan_inputs import Wishes
 from isocenter.planning.rules import anatomy_rules, augmentation_rules, covariate_rules, image_profiles

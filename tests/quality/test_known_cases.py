@@ -20,10 +20,10 @@ import pytest
 import isocenter
 from cohorts import picture
 from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, UsageError
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.storage import hashing, kept
 from isocenter.files.storage.kept import FILE, FOLDER, Caching, FileIdentity
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.quality import dataset_examination, known_cases
 from isocenter.quality.known_cases import Looked
 from isocenter.runtime import hardware

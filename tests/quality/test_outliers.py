@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 
 from fingerprints import facts
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.quality import _image_checks, dataset_examination
 from isocenter.quality.image_descriptors import ImageLook
 from isocenter.values import Case, Dataset, Geometry, Image

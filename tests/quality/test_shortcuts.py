@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.quality import dataset_examination, shortcut_tests
 from isocenter.values import Case, Dataset, Estimate, Geometry, Image
 from isocenter.values.dataset_fingerprint import Shortcut

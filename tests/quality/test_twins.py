@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.quality import image_descriptors, leakage
 from isocenter.quality.image_descriptors import ImageLook
 from isocenter.quality.leakage import Twin

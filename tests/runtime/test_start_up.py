@@ -83,7 +83,7 @@ def test_volumes_of_nifti_are_read_without_libraries_of_other_formats(path):
         (folder / name).mkdir(parents=True)
         (folder / name / path.name).write_bytes(path.read_bytes())
     code = (
-        f"from isocenter.files.layouts import dataset_layouts as read; import sys; "
+        f"from isocenter.layouts import dataset_layouts as read; import sys; "
         f"[case] = read.read_dataset({str(folder)!r}); "
         "case.images['image'].data, case.references['mask'].data; "
         f"print({LATE | {'tifffile', 'PIL', 'imagecodecs'}} & set(sys.modules))"

@@ -11,8 +11,8 @@ import pytest
 import dicom_objects
 import packages
 from isocenter.errors import UsageError
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.prediction import case_prediction, findings_file
 from isocenter.prediction.answers import WantedFiles
 from isocenter.prediction.case_prediction import CaseRequest

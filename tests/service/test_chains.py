@@ -14,8 +14,8 @@ from sqlalchemy import select, update
 import isocenter
 from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.service._keeper import Keeper
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.model_facts import ModelFacts

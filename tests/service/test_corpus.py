@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import isocenter
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom import object_identity
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.service.dicom import sending
 from isocenter.service.dicom.dicom_listening import DicomPeer
 from isocenter.service.records import tables

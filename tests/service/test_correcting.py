@@ -19,7 +19,7 @@ from isocenter.files.dicom import object_identity
 from isocenter.files.dicom.reading import seg_reading
 from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.service._courier import Couriers
 from isocenter.service.node_folder import MODELS
 from isocenter.service.objects import object_store

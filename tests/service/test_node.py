@@ -24,7 +24,7 @@ import packages
 from isocenter.errors import UsageError
 from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.files.layouts import dataset_layouts, layout
+from isocenter.layouts import dataset_layouts, layout
 from isocenter.monitoring.acceptance_plan import ACCEPTANCE, CONDITIONAL, SCHEMA
 from isocenter.runtime import record_files
 from isocenter.service.records import record_database, tables

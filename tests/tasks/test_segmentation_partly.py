@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import GeometryError, PlanError
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.runtime import Preprocessing
 from isocenter.tasks import task_catalogue, task_settings
 from isocenter.tasks.segmentation import mask_losses

@@ -21,9 +21,9 @@ import isocenter
 import trained
 from cohorts import picture
 from isocenter.errors import ResourceError
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.storage import cache
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.planning import _fit_to_memory, plan_checks
 from isocenter.runs import training_jobs
 from isocenter.runtime import cascade

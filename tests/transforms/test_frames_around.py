@@ -8,13 +8,13 @@ import nibabel
 import numpy as np
 import PIL.Image
 import pytest
+from files.test_layouts_films import mot
 from numpy.testing import assert_array_equal
 
 import isocenter
-from files.test_layouts_films import mot
 from isocenter.errors import PlanError
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.training.data import prepared_store
 from isocenter.transforms import clip_frames

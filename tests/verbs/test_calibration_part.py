@@ -13,7 +13,7 @@ import isocenter
 import trained
 from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation.case_tables import SUMMARY_SCHEMA
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.planning import plan_file
 from isocenter.runs import run_folder, training_jobs
 from isocenter.runs.plan_request import PlanRequest

@@ -15,8 +15,8 @@ import isocenter
 import trained
 from cohorts import paired, picture
 from isocenter.errors import DatasetError, UsageError
-from isocenter.files.layouts import dataset_layouts
 from isocenter.files.storage import hashing
+from isocenter.layouts import dataset_layouts
 
 
 @pytest.fixture(scope="module")

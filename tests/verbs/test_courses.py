@@ -13,7 +13,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.cases import table_join
+from isocenter.layouts.cases import table_join
 from isocenter.runtime.bundle import formats, inference
 from isocenter.values.covariate_values import Course
 

@@ -22,7 +22,7 @@ import pydicom
 import pytest
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.verbs import demo
 from isocenter.verbs.demo import VERSION
 

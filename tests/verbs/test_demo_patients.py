@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.transforms import phantoms
 from isocenter.values import Case, Dataset, Image
 from isocenter.verbs import demo

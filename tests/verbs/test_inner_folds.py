@@ -17,7 +17,7 @@ from isocenter.belief import operating_points
 from isocenter.belief.operating_points import OperatingPoint
 from isocenter.errors import PlanError
 from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.planning import plan_checks, plan_file
 from isocenter.planning.rules import split_rules
 from isocenter.runs import run_folder, training_jobs

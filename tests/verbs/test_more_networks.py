@@ -11,7 +11,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.planning import plan_file
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.tasks import task_settings

@@ -11,7 +11,7 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.files.layouts import dataset_layouts
+from isocenter.layouts import dataset_layouts
 from isocenter.planning import plan_changes, plan_prose
 from isocenter.tasks import task_settings
 from packages import bundle_checked_and_run, no_export

@@ -15,8 +15,8 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import survival
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.layouts import dataset_layouts
+from isocenter.layouts.layout import DatasetOptions
 from isocenter.planning import plan_file
 from isocenter.runs import covariate_baseline
 from isocenter.runs.run_folder import RunFolder

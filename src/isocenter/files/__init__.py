@@ -1,4 +1,4 @@
-"""Reading and writing: one file a format, one file a data set's layout; the only room that knows LPS.
+"""Reading and writing: one file a format; the only room that knows LPS.
 
 The geometry contract: what comes in lies where the file places it, in RAS+ mm, or is refused; what goes out lies on the
 source's own grid, or is refused.
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
         file_formats,
         format_options,
         label_table,
-        layouts,
         measurement_file,
         modality_words,
         nifti,
         numpy_file,
         patient_names,
         pictures,
+        polygon,
         result_images,
         series,
         slides,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         surface_mesh,
         synthetic_marks,
         transform_file,
+        video,
     )
 
 if not TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import IsocenterError, MemoryShortageError
-from isocenter.files.layouts.cases import unnamed_masks
 from isocenter.files.storage import kept
+from isocenter.layouts.cases import unnamed_masks
 from isocenter.quality import (
     _image_checks,
     _intensities,

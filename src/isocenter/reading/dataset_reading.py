@@ -15,9 +15,8 @@ import numpy as np
 from isocenter import errors, keywords
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files.format_options import CaseNames, ReadOptions
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.modality_words import UNKNOWN_MODALITY
+from isocenter.layouts import DatasetOptions, dataset_layouts
 from isocenter.quality import dataset_examination
 from isocenter.quality.dataset_examination import Examination, Progress
 from isocenter.quality.modality_checks import MIXED_SCALE

@@ -13,7 +13,7 @@ from isocenter import errors
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
-from isocenter.files.layouts.cases import table_join
+from isocenter.layouts.cases import table_join
 from isocenter.reading import alignment, dataset_reading, image_targets, imputation
 from isocenter.reading.image_targets import TARGET
 from isocenter.reading.reading_options import Covariates, Input, ReadingOptions

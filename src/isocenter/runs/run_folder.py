@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from isocenter import errors
 from isocenter.errors import IntegrityError, IsocenterError, ResourceError, UsageError
-from isocenter.files.layouts import dataset_table
-from isocenter.files.layouts.cases.dataset_folder import OWN_TABLE
 from isocenter.files.storage import atomic, csv_text, hashing
+from isocenter.layouts import OWN_TABLE, dataset_table
 from isocenter.lazy import pandas as pd
 from isocenter.networks import network_family
 from isocenter.planning import PlannedTraining, plan_changes, plan_checks, plan_file, plan_result

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from isocenter import errors
 from isocenter.errors import IsocenterError
-from isocenter.files.layouts.layout import PSEUDONYMS
 from isocenter.files.storage import cache, csv_text, hashing
+from isocenter.layouts import PSEUDONYMS
 from isocenter.quality import image_descriptors
 from isocenter.reading.image_pairs import FIXED, MOVING
 from isocenter.runtime import record_files

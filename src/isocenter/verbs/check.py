@@ -15,10 +15,9 @@ import numpy as np
 
 from isocenter import errors, keywords
 from isocenter.errors import DatasetError, IntegrityError, IsocenterError, UsageError
-from isocenter.files.layouts import dataset_table
-from isocenter.files.layouts.cases.dataset_folder import OWN_TABLE
 from isocenter.files.modality_words import UNKNOWN_MODALITY
 from isocenter.files.storage import hashing
+from isocenter.layouts import OWN_TABLE, dataset_table
 from isocenter.lazy import pandas as pd
 from isocenter.options.training import CheckOptions
 from isocenter.planning import training_memory

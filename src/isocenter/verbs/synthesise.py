@@ -15,7 +15,7 @@ from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import image_copies
 from isocenter.evaluation.image_copies import KnownImages
 from isocenter.files import file_formats
-from isocenter.files.layouts import dataset_table
+from isocenter.layouts import dataset_table
 from isocenter.options.images import SynthesiseOptions
 from isocenter.planning import plan_file
 from isocenter.prediction import predictors

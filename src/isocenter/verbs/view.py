@@ -9,9 +9,9 @@ from pathlib import Path
 from isocenter import keywords
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
-from isocenter.files.layouts import boxes_of_image
-from isocenter.files.layouts.cases import dicom_masks
 from isocenter.files.storage import atomic
+from isocenter.layouts import boxes_of_image
+from isocenter.layouts.cases import dicom_masks
 from isocenter.options.images import ViewOptions
 from isocenter.report import slice_viewer
 from isocenter.values import BoundingBoxes, Image

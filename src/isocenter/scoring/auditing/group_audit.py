@@ -21,7 +21,7 @@ from isocenter.evaluation.fairness import group_attributes, group_gaps
 from isocenter.evaluation.fairness.group_attributes import UNKNOWN
 from isocenter.evaluation.fairness.group_gaps import FEW, Gap, NeighbourDistances
 from isocenter.evaluation.significance import testing
-from isocenter.files.layouts.cases import table_join
+from isocenter.layouts.cases import table_join
 from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Paragraph, Section, wording
 from isocenter.report import Table as PageTable

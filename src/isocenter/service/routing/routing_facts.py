@@ -15,9 +15,8 @@ from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom import header_reading, library_warnings
 from isocenter.files.dicom.reading import series_survey
 from isocenter.files.dicom.reading.picture_scale import PROJECTIONS
-from isocenter.files.layouts import dataset_layouts
-from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.storage import hashing
+from isocenter.layouts import DatasetOptions, dataset_layouts
 from isocenter.lazy import pydicom
 from isocenter.values import Case, Image
 

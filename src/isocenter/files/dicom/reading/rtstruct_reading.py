@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from isocenter import errors
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import _polygon
-from isocenter.files._polygon import DECIMALS, Mask
+from isocenter.files import polygon
 from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.elements import DicomDataset
 from isocenter.files.dicom.reading import seg_reading
 from isocenter.files.dicom.slice_geometry import LPS_TO_RAS
 from isocenter.files.dicom.uids import STRUCTURE_SET
+from isocenter.files.polygon import DECIMALS, Mask
 from isocenter.lazy import ndimage
 from isocenter.values import Code, Floats, Geometry, Image, Label, Source
 from isocenter.values.voxel_images import WITHOUT_VOXELS
@@ -294,7 +294,7 @@ def _mask(region: _Region, on: Geometry, where: str) -> _Drawn:
     for contour in region.contours:
         index = np.round(on.to_index(contour), DECIMALS)
         number = _slice(index[:, 2], region.label.name, on, where)
-        contours[number].append(_polygon.inside_polygon(index[:, [0, 1]], (on.shape[1], on.shape[0])).T)
+        contours[number].append(polygon.inside_polygon(index[:, [0, 1]], (on.shape[1], on.shape[0])).T)
     if region.is_xor:
         return _Drawn({number: np.logical_xor.reduce(own) for number, own in contours.items()}, ())
     slices = {number: inside_contours(own) for number, own in contours.items()}

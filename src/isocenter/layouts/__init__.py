@@ -1,0 +1,15 @@
+"""From names in a folder to the cases of a data set: one file a layout, its line in `LAYOUTS` of `layout.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.layouts import boxes_of_image, cases, dataset_layouts, dataset_table, layout
+    from isocenter.layouts.cases.dataset_folder import OWN_TABLE
+    from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -1,0 +1,64 @@
+"""The boxes of one image, read from an XML file of Pascal VOC or a table with a row for each box."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.layouts import box_table, voc
+from isocenter.layouts.cases import drawn_boxes, table_reading
+from isocenter.layouts.cases.drawn_boxes import Annotation
+from isocenter.layouts.cases.table_reading import TABLE_SUFFIXES
+from isocenter.layouts.layout import DatasetOptions
+from isocenter.values import BoundingBoxes, Image
+
+XML = (".xml",)
+SUFFIXES = (*XML, *TABLE_SUFFIXES)
+
+
+def holds_boxes(path: Path) -> bool:
+    """Whether a file of this name may hold boxes, and no label map."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def read_boxes(path: Path, image: Image, file: Path) -> BoundingBoxes:
+    """The boxes of the image in this file, on its axes; a table that `predict` has written is one too.
+
+    Raises DatasetError for a table that does not name the image, and for what no layout of boxes takes.
+    """
+    annotation = voc.voc_annotation(path)[0] if path.suffix.lower() in XML else _in_table(path, file)
+    called = {one: one for one in drawn_boxes.drawn_names([annotation])}
+    return drawn_boxes.load_boxes(annotation, called, lambda: image)
+
+
+def _in_table(path: Path, file: Path) -> Annotation:
+    table = table_reading.read_table(path)
+    column = box_table.columns_of_boxes(table, DatasetOptions())
+    own: list[tuple[int, Mapping[str, Any]]] = []
+    others: set[str] = set()
+    for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
+        named = PurePosixPath(str(row[column["image"]]).replace("\\", "/"))
+        if _names(named, file, path.parent):
+            own.append((place, row))
+        elif named.name == file.name:
+            others.add(str(named))
+    if own:
+        return box_table.annotation_from_rows(path, column, own)
+    if others:  # another patient may have an image of this name
+        problem = (
+            f"has rows for {errors.list_phrase(sorted(others))}, and none for {file.name} in the folder where it lies"
+        )
+        raise DatasetError(problem, str(path), "Write the image's own path into the table, or its name alone")
+    raise DatasetError(f"has no row for {file.name}", str(path), "Give the table that names the image")
+
+
+def _names(named: PurePosixPath, file: Path, folder: Path) -> bool:
+    """Whether a table in a folder names the file: by its name alone, the end of its path, or from here on."""
+    whole = file.absolute()
+    parts = tuple(part for part in named.parts if part not in (".", ".."))
+    if whole.parts[-len(parts) :] == parts:
+        return True
+    return whole.resolve() in {(start / named).resolve() for start in (folder, Path())}

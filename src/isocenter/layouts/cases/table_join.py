@@ -1,0 +1,570 @@
+"""Tables joined to cases: covariates, patients and splits by case or by patient, and readings over time.
+
+A spreadsheet may have rewritten numbers in names: 0001 as 1 or 1.0, and S007 as 7. A table may name patients of DICOM
+by their numbers, and one PatientID of two issuers belongs to two people.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from isocenter import errors
+from isocenter.errors import DatasetError, FormatError
+from isocenter.files.dicom import header_reading, tags
+from isocenter.files.storage import hashing
+from isocenter.layouts.cases import dataset_folder, table_reading
+from isocenter.layouts.cases.dataset_folder import Folder
+from isocenter.layouts.cases.names import PART_WORDS, SPLIT_WORDS
+from isocenter.layouts.cases.table_reading import (
+    CASE_COLUMNS,
+    FOLD_COLUMNS,
+    PATIENT_COLUMNS,
+    SPLIT_COLUMNS,
+    DataTable,
+)
+from isocenter.layouts.cases.time_series import LongTable
+from isocenter.values import CaseRow, Problem, Split
+
+NNUNET_FOLDS = "splits_final.json"
+CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
+# Columns of what is one person's. A column of larger groups, on average, names something else, such as clinical trials.
+OF_ONE_PERSON = {
+    **dict.fromkeys(("lesion_id", "lesion"), "lesion"),
+    **dict.fromkeys(("study_id", "study_uid", "studyinstanceuid", "study_instance_uid"), "study"),
+    **dict.fromkeys(("exam_id", "examination_id", "accession", "accession_number"), "examination"),
+}
+# Names of each side in a problem, and a rule by which each case is its own patient.
+FIRST, EACH_ITS_OWN = 3, "'.+'"
+DECIMALS = re.compile(r"(\d+)\.0+")
+LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
+WORD_AND_NUMBER = re.compile(r"(?P<word>\D*)(?P<number>\d+)")
+NO_LETTER = re.compile(r"[\W_]+")
+# What two names have in common where they mean the same; None of a name that has nothing of the kind.
+Key = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Join:
+    """A table joined to the cases.
+
+    cases:    with covariates, and patients and splits where the table has them
+    how:      in words, for the layout
+    patients: the rule, in words; empty where the table names no patients
+    column:   that names the patients
+    renamed:  {case, or patient whose name it starts with: its name in the table}, where numbers are written otherwise
+    """
+
+    cases: list[CaseRow]
+    path: Path
+    how: str
+    patients: str = ""
+    column: str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+
+def join_table(
+    folder: Folder,
+    cases: Sequence[CaseRow],
+    ids: Sequence[str],
+    patient: str | None,
+    *,
+    read: Collection[Path] = (),
+    of_patients: bool = False,
+) -> tuple[Join | None, list[Problem]]:
+    """The cases with the columns of the first table that has a row for each, and notes on tables that have not.
+
+    Where it names no patients, also those of the first table that does.
+    patient: the column that names patients, where the caller chose it
+    read:    tables that the layout has read, which are left out
+    of_patients: only tables that name patients, or what is one person's, and hold no labels
+    """
+    names = (patient.strip().lower().replace(" ", "_"), *PATIENT_COLUMNS) if patient else PATIENT_COLUMNS
+    problems, joined, used = list[Problem](), None, None
+    for member in folder.tables:
+        if member.stem.lower() in CLASS_TABLES or member.path in read:
+            continue
+        try:
+            table = table_reading.read_table(member.path, codes=names)
+        except DatasetError as error:
+            problems.append(
+                Problem("note", f"{member.path.name} {error.problem}", why="it is not used", remedy=error.remedy)
+            )
+            continue
+        column = table.column(names)
+        of_people = column is not None or table.column(tuple(OF_ONE_PERSON)) is not None
+        if (of_patients and (table_reading.is_label_column(table) or not of_people)) or (
+            joined is not None and column is None
+        ):
+            continue
+        values, notes = table_reading.convert_values(
+            table, (column, table.column(CASE_COLUMNS), table.column(SPLIT_COLUMNS))
+        )
+        if own := _by_case(values, cases, ids, column) or _by_patient(values, cases, ids, column):
+            problems += [*_renamed_note(own.path, own.renamed), *notes]
+            joined = own if joined is None else replace(own, how=f"{joined.how} and {own.path.name}")
+            cases, used = joined.cases, used or table
+            if joined.column is not None:
+                break
+        elif twice := _stated_twice(table, ids):
+            what = f"{member.path.name} has several rows for {len(twice)} of {len(ids)} cases, which differ"
+            remedy = "Leave one row of each, or add a column of their times"
+            severe = table.column((*names, *SPLIT_COLUMNS)) is not None  # patients and parts are drawn without it
+            problems.append(Problem("warning" if severe else "note", what, twice, "it is not used", remedy))
+        else:
+            problems += _unmatched_problems(table, ids, column)
+    return joined, [*problems, *fold_notes(folder, used)]
+
+
+def _renamed_note(path: Path, renamed: Mapping[str, str]) -> Iterator[Problem]:
+    """The note that a table writes numbers otherwise than the cases' names, with the first three of both."""
+    pairs = [f"{stated} is {case}" for case, stated in renamed.items()]
+    if pairs:
+        what = f"{path.name} writes names otherwise than the files: {errors.list_phrase(pairs, FIRST)}"
+        why = "each of them fits exactly one, so that they are taken for the same"
+        yield Problem("note", what, why=why, remedy="Correct the table if they are not")
+
+
+def _unmatched_problems(table: DataTable, ids: Sequence[str], patient: str | None) -> Iterator[Problem]:
+    """The problem of a table that names none of the cases, or only some: an error where it says whose they are.
+
+    Cases of one patient would else lie in several parts of the data.
+    """
+    column = table.column(CASE_COLUMNS) or patient
+    if column is None:
+        return
+    rows = dict.fromkeys(_bare(row[column]) for row in table.rows if row[column] is not None)
+    missing = [name for name in ids if name not in rows and (column != patient or _owner(name, rows) is None)]
+    some = tuple(missing) if len(missing) < len(ids) else ()
+    what = f"column {column} of {table.path.name} names none of {errors.count_phrase(len(ids), 'case')}"
+    what = f"{table.path.name} has no row for {len(some)} of {errors.count_phrase(len(ids), 'case')}" if some else what
+    what += f": it names {errors.list_phrase(rows, FIRST)}, and the cases are {errors.list_phrase(missing, FIRST)}"
+    if not missing:
+        what = f"column {column} of {table.path.name} names some patients in several rows"
+    if patient is None:
+        severe = table.column((*OF_ONE_PERSON, *SPLIT_COLUMNS)) is not None
+        remedy = "Add the rows" if some else f"Write the cases' names into {column}"
+        yield Problem("warning" if severe else "note", what, some, "it is not used", remedy)
+        return
+    mend = f"Write the cases' names into {column}" if missing else "Leave one row of each"
+    remedy = (
+        f"{mend}; to go on without the table, state whose the cases are by --patient ({EACH_ITS_OWN}: each its own)"
+    )
+    yield Problem("error", what, (), "images of one of its patients could train and test", remedy)
+
+
+def fold_notes(folder: Folder, table: DataTable | None) -> list[Problem]:
+    """Notes on folds that somebody else drew, in a column of the table that is used or in the file of nnU-Net."""
+    column = table.column(FOLD_COLUMNS) if table else None
+    stated = [f"{table.path.name} has a column {column}"] if table and column else []
+    file = folder.root / NNUNET_FOLDS
+    stated += [f"{NNUNET_FOLDS} states the folds of nnU-Net"] if not folder.is_file and file.is_file() else []
+    why = "they are not used, because `--folds K` draws its own folds"
+    remedy = (
+        "To test on one of them, name its cases in a table with the columns case and split: test for these, train for "
+        "the others"
+    )
+    return [Problem("note", what, why=why, remedy=remedy) for what in stated]
+
+
+def split_column(table: DataTable, chosen: str | None = None) -> str | None:
+    """The column that names the part of each row: the chosen one, or one of a known name.
+
+    A column called subset or partition of whose words none names a part means something else.
+    Raises DatasetError for a word that names no part: its cases would train.
+    """
+    column = chosen or table.column(SPLIT_COLUMNS)
+    words = (
+        {str(table_reading.as_whole_number(row[column])) for row in table.rows if row[column] is not None}
+        if column
+        else set()
+    )
+    strangers = sorted(word for word in words if word.lower() not in SPLIT_WORDS)
+    is_sure = chosen is not None or column == table.column(SPLIT_COLUMNS[:1])
+    if not strangers or (len(strangers) == len(words) and not is_sure):
+        return None if strangers else column
+    remedy = "Write train, val, calibration or test, or leave the cell blank; rename a column of something else"
+    raise DatasetError(
+        f"column {column} says {errors.list_phrase(strangers)}, which names no part", str(table.path), remedy
+    )
+
+
+def split_of(word: Any) -> Split | None:
+    """The part that a cell of the column of `split_column` names; None where it is blank."""
+    return None if word is None else SPLIT_WORDS[str(word).lower()]
+
+
+def part_of_row(table: DataTable, row: Mapping[str, Any]) -> Split | None:
+    """The part that a row states in a column called split; None where it states none."""
+    column = table.column(SPLIT_COLUMNS[:1])
+    return SPLIT_WORDS.get(str(row[column]).lower()) if column else None
+
+
+def part_in_name(path: Path) -> Split | None:
+    """The part that one word of a file's name states, as in train.csv, labels_test.csv and trainLabels.csv."""
+    parts = parts_in_name(path)
+    return next(iter(parts)) if len(parts) == 1 else None
+
+
+def parts_in_name(path: Path) -> frozenset[Split]:
+    """The parts that the words of a file's name state, as in train_val_list.txt."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", path.name.split(".")[0])
+    return frozenset(PART_WORDS[word.lower()] for word in words if word.lower() in PART_WORDS)
+
+
+def column_of_strangers(table: DataTable, ids: Collection[str]) -> str | None:
+    """The column whose name says that it names cases, where it names none of these, nor begins one's name."""
+    column = table.column(CASE_COLUMNS)
+    known = {*ids, *(re.split(r"[\W_]", name)[0] for name in ids)}
+    return column if column and not {_bare(row[column]) for row in table.rows} & known else None
+
+
+def join_courses(
+    tables: Iterable[LongTable], cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()
+) -> tuple[list[Mapping[str, Any]], list[Path], list[Problem]]:
+    """The readings of each case, (id, patient), in long tables, the tables that have some, and notes on the others.
+
+    files: one of each case
+    """
+    joined: list[Mapping[str, Any]] = [{} for _ in cases]
+    used, problems = [], list[Problem]()
+    for long in tables:
+        own = _read_of(long, cases, files)
+        if not _has_readings(own):
+            alike = _owners_alike(long, cases)
+            own = _read_of(long, [(alike.get(case, case), alike.get(person, person)) for case, person in cases], files)
+            problems += _renamed_note(long.table.path, alike) if alike else [_unmatched_courses(long, cases)]
+        if _has_readings(own):
+            joined = [{**had, **one} for had, one in zip(joined, own, strict=True)]
+            used.append(long.table.path)
+            problems += long.problems
+    return joined, used, problems
+
+
+def _has_readings(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(value is not None for row in rows for value in row.values())
+
+
+def _owners_alike(long: LongTable, cases: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """{case or patient: its name in a long table}, where numbers are written otherwise."""
+    stated = long.courses().keys()
+    sides = zip(*cases, strict=True) if long.is_of_cases else ([person for _, person in cases],)
+    return next(filter(None, (match_same_names(stated, dict.fromkeys(names)) for names in sides)), {})
+
+
+def _unmatched_courses(long: LongTable, cases: Sequence[tuple[str, str]]) -> Problem:
+    """The note on a long table that names none of the cases; where patients are hidden, no name in it is repeated."""
+    what = f"column {long.owner} of {long.table.path.name} names none of "
+    what += f"{errors.count_phrase(len(cases), 'case')} or their patients"
+    if not any(hashing.is_pseudonym(person) for _, person in cases):
+        what += f": it names {errors.list_phrase(long.courses(), FIRST)}, "
+        what += f"and the cases are {errors.list_phrase((c for c, _ in cases), FIRST)}"
+    return Problem("note", what, why="its readings are not used", remedy=f"Write the cases' names into {long.owner}")
+
+
+def covariates_of_cases(
+    path: Path, cases: Sequence[tuple[str, str]], files: Sequence[Path] = (), numbers: Collection[str] = ()
+) -> tuple[list[Mapping[str, Any]], list[Problem]]:
+    """The columns of a table for each case, (id, patient), without those that name either: of its row or the patient's.
+
+    files:   one of each case, in whose headers issuers of PatientIDs are looked up where the table states such numbers
+    numbers: columns that have to be numbers
+    The second value is what was understood of columns, and what was not.
+    Raises DatasetError for a table that names neither, or has no row for one of them, and for a cell that is no number.
+    """
+    table = table_reading.read_table(path)
+    by_case, by_patient = table.column(CASE_COLUMNS), table.column(PATIENT_COLUMNS)
+    if by_case is None and by_patient is None:
+        problem = f"no column names cases or patients (columns: {', '.join(table.columns)})"
+        raise DatasetError(problem, str(path), "Call a column case, with the files' names, or patient")
+    if (long := LongTable.from_table(table)) is not None:
+        return _read_of(long, cases, files), list(long.problems)
+    own_numbers = {name for name in table.columns if name.casefold() in {one.casefold() for one in numbers}}
+    table, problems = table_reading.convert_values(table, (by_case, by_patient), own_numbers)
+    known = [name for name in table.columns if name not in (by_case, by_patient)]
+    numbered = NumberedPatients(files, str(path))
+    of_case = _row_of_each(table, by_case, known) if by_case else {}
+    of_cases: list[Mapping[str, Any] | None] = [None] * len(cases)
+    if by_case:
+        of_cases = _rows_of(of_case, cases, numbered)
+    if by_patient and None in of_cases:
+        of_patient = _row_of_each(table, by_patient, known, needed=not by_case)
+        own = _rows_of(of_patient, _of_patients(cases), numbered)
+        of_cases = [one or other for one, other in zip(of_cases, own, strict=True)]
+    if missing := [case for (case, _), row in zip(cases, of_cases, strict=True) if row is None]:
+        column = by_case or by_patient or ""
+        names = dict.fromkeys(str(row[column]) for row in table.rows)
+        raise _lacking(table, f"its column {column}", names, missing, cases)
+    return [{name: row[name] for name in known} for row in of_cases if row is not None], problems
+
+
+def _row_of_each(
+    table: DataTable, column: str, known: Sequence[str], *, needed: bool = True
+) -> dict[str, Mapping[str, Any]]:
+    """{what a column names: its row}.
+
+    Raises DatasetError where two rows of one name differ in what is known; where they are not needed, they are left
+    out. Their names are not repeated: they may be those of people.
+    """
+    first: dict[str, int] = {}
+    unsure, above = set(), 1 + table.has_header  # lines are counted from 1
+    for number, row in enumerate(table.rows):
+        if row[column] is None:
+            continue
+        before = first.setdefault(name := str(row[column]), number)
+        if all(table.rows[before][other] == row[other] for other in known):
+            continue
+        if needed:
+            lines = f"lines {before + above} and {number + above}"
+            problem = f"{lines} have the same {column}, and differ in what they state of it"
+            raise DatasetError(problem, str(table.path), "Leave one row of each, or add a column of their times")
+        unsure.add(name)
+    return {name: table.rows[number] for name, number in first.items() if name not in unsure}
+
+
+def _lacking(
+    table: DataTable, column: str, names: Collection[str], missing: Sequence[str], cases: Sequence[tuple[str, str]]
+) -> DatasetError:
+    """The error on cases without a row; where patients are hidden, it repeats no name in the table."""
+    problem = f"has no row for {errors.list_phrase(missing)}"
+    remedy = "Add a row, if need be with blanks: what is missing is filled in"
+    if twice := sorted(case for case, count in Counter(case for case, _ in cases).items() if count > 1):
+        problem += (
+            f"; several images are called {errors.list_phrase(twice)}, and a row of this name may be of any of them"
+        )
+        remedy = (
+            "Name their patients in the table, or give the folder that holds them all: their folders name them then"
+        )
+    if len(missing) < len(cases):
+        return DatasetError(problem, str(table.path), remedy)
+    if any(hashing.is_pseudonym(patient) for _, patient in cases):
+        problem += f"; {column} names other patients"
+        remedy = "Give PatientIDs as the files have them, or the names in cases.csv of an evaluation"
+    else:
+        problem += f"; {column} names {errors.list_phrase([_bare(name) for name in names])}"
+        remedy = "Give the names of the cases' files, without their endings, or of their patients"
+    return DatasetError(problem, str(table.path), remedy)
+
+
+def _read_of(long: LongTable, cases: Sequence[tuple[str, str]], files: Sequence[Path]) -> list[Mapping[str, Any]]:
+    """The readings by the row's case or else its patient; without rows every column is missing."""
+    nothing = table_reading.covariates_of_row(dict.fromkeys(long.table.columns), (long.owner, long.time))
+    whose = cases if long.is_of_cases else _of_patients(cases)
+    rows = _rows_of(long.courses(), whose, NumberedPatients(files, str(long.table.path)))
+    return [nothing if own is None else own for own in rows]
+
+
+def _of_patients(cases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The cases, (id, patient), without ids, of which a column of patients says nothing."""
+    return [("", patient) for _, patient in cases]
+
+
+def _rows_of(
+    rows: Mapping[str, Mapping[str, Any]], cases: Sequence[tuple[str, str]], numbered: NumberedPatients
+) -> list[Mapping[str, Any] | None]:
+    """The row of each case, (id, patient), by its name or else its patient's; None without any.
+
+    Patients of DICOM are pseudonyms, and a table may name them by these or by their PatientIDs. Of images of one name
+    in several folders, each is known by the whole path alone; several cases of one name have no row by it.
+    """
+    called = Counter(map(_bare, rows))
+    named = {_bare(name): row for name, row in rows.items() if called[_bare(name)] == 1}
+    named |= {_dash_path(name): row for name, row in rows.items() if called[_bare(name)] > 1}
+    count = Counter(case for case, _ in cases)
+    names = [[one for one in (case, patient) if count[case] == 1 or one != case] for case, patient in cases]
+    of_cases = [next((named[one] for one in own if one in named), None) for own in names]
+    nameless = {patient for row, (_, patient) in zip(of_cases, cases, strict=True) if row is None}
+    if not any(map(hashing.is_pseudonym, nameless)):
+        return of_cases
+    hidden = {patient: row for name, row in rows.items() for patient in numbered.patients(name, nameless)}
+    return [hidden.get(patient) if row is None else row for row, (_, patient) in zip(of_cases, cases, strict=True)]
+
+
+def _stated_twice(table: DataTable, ids: Sequence[str]) -> tuple[str, ...]:
+    """The cases of which two rows state something else; empty for a table that does not have all cases."""
+    column = table.column(CASE_COLUMNS)
+    if column is None:
+        return ()
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in table.rows:
+        rows.setdefault(_bare(row[column]), []).append({name: row[name] for name in row if name != column})
+    if not set(ids) <= rows.keys():
+        return ()
+    return tuple(name for name in ids if any(row != rows[name][0] for row in rows[name]))
+
+
+def _by_case(table: DataTable, files: Sequence[CaseRow], ids: Sequence[str], patient: str | None) -> Join | None:
+    column = table.column(CASE_COLUMNS)
+    if column is None or _stated_twice(table, ids):
+        return None
+    rows = {_bare(row[column]): row for row in table.rows if row[column] is not None}
+    renamed = {} if set(ids) <= rows.keys() else _named_alike(table, column, ids)
+    rows |= {name: rows[stated] for name, stated in renamed.items()}
+    if not set(ids) <= rows.keys():
+        return None
+    own = [rows[name] for name in ids]
+    people = [None if patient is None or row[patient] is None else str(row[patient]) for row in own]
+    cases = _with_rows(table, files, own, people, (column, patient))
+    words = f"column {patient} of {table.path.name}" if patient else ""
+    return Join(cases, table.path, f"covariates from {table.path.name}", words, patient, renamed)
+
+
+def _with_rows(
+    table: DataTable,
+    files: Sequence[CaseRow],
+    rows: Sequence[Mapping[str, Any]],
+    people: Sequence[str | None],
+    used: tuple[str | None, ...],
+) -> list[CaseRow]:
+    """The cases with what their rows state; used: columns that are no covariates."""
+    split = split_column(table)
+    return [
+        replace(
+            case,
+            covariates={**case.covariates, **table_reading.covariates_of_row(row, (*used, split))},
+            split=case.split or split_of(row[split] if split else None),
+            patient=owner or case.patient,
+        )
+        for case, row, owner in zip(files, rows, people, strict=True)
+    ]
+
+
+def _named_alike(table: DataTable, column: str, ids: Sequence[str]) -> dict[str, str]:
+    """{case: its name in the table}, where numbers are written otherwise; empty where rows of one name differ."""
+    stated = [_bare(row[column]) for row in table.rows if row[column] is not None]
+    return match_same_names(stated, ids) if len(set(stated)) == len(stated) else {}
+
+
+def _by_patient(table: DataTable, files: Sequence[CaseRow], ids: Sequence[str], column: str | None) -> Join | None:
+    """Each case's name starts with the name of a patient in the table."""
+    if column is None:
+        return None
+    rows = {str(row[column]): row for row in table.rows if row[column] is not None}
+    if len(rows) < len(table.rows):
+        return None
+    owners, renamed = [own for own in (_owner(name, rows) for name in ids) if own is not None], dict[str, str]()
+    if len(owners) < len(ids):
+        owners = match_same_beginnings(rows, [_beginnings(name) for name in ids])
+        renamed = match_same_names(rows, dict.fromkeys(owners))
+        rows |= {name: rows[stated] for name, stated in renamed.items()}
+    if not owners:
+        return None
+    cases = _with_rows(table, files, [rows[owner] for owner in owners], owners, (column,))
+    words = f"the name's beginning, which is in column {column} of {table.path.name}"
+    return Join(cases, table.path, f"covariates from {table.path.name}", words, column, renamed)
+
+
+def _owner(name: str, rows: Container[str]) -> str | None:
+    """The longest patient that the name starts with, up to a separator or the end."""
+    return next((beginning for beginning in _beginnings(name) if beginning in rows), None)
+
+
+def _beginnings(name: str) -> list[str]:
+    """The beginnings of a name, up to its end or a separator, the longest first."""
+    return [name[:n] for n in range(len(name), 0, -1) if n == len(name) or not name[n].isalnum()]
+
+
+def _bare(value: Any) -> str:
+    return dataset_folder.stem_of(str(value).replace("\\", "/").rsplit("/", 1)[-1])
+
+
+def _dash_path(value: Any) -> str:
+    """A path as ids of cases have it, where their files' names alone are not different."""
+    return dataset_folder.stem_of(str(value).replace("\\", "/").replace("/", "-"))
+
+
+def match_same_names(stated: Collection[str], wanted: Collection[str]) -> dict[str, str]:
+    """{name of a case: its name in a table}, one to one; empty where some case has none, or two names could be meant.
+
+    stated: the names in the table, of which some may be of no case here
+    """
+    return next(filter(None, (_one_to_one(stated, wanted, key) for key in _keys(stated, wanted))), {})
+
+
+def match_same_beginnings(stated: Collection[str], beginnings: Sequence[Sequence[str]]) -> list[str]:
+    """The beginning of each case's name that a table states as a patient; empty where some case has none.
+
+    beginnings: of each case's name, the longest first
+    """
+    for key in (_unpad_numbers, _number):
+        known = {key(name) for name in stated} - {None}
+        owners = [next((one for one in own if key(one) in known), "") for own in beginnings]
+        if "" not in owners and match_same_names(stated, dict.fromkeys(owners)):
+            return owners
+    return []
+
+
+def _unpad_numbers(name: str) -> str:
+    """The name without the zeros before its numbers, without the decimals of a whole number, and in lower case."""
+    whole = DECIMALS.fullmatch(name)
+    return LEADING_ZEROS.sub("", whole[1] if whole else name).casefold()
+
+
+def _keys(stated: Collection[str], wanted: Collection[str]) -> Sequence[Key]:
+    """The keys that may be tried: numbers without their word only where one word stands before all that have any."""
+    words = {_word(_unpad_numbers(name)) for name in (*stated, *wanted)} - {""}
+    is_of_all = len(words) == 1 and None not in words and len(set(stated)) == len(set(wanted))
+    return (_unpad_numbers, _number) if is_of_all else (_unpad_numbers,)
+
+
+def _one_to_one(stated: Collection[str], wanted: Collection[str], key: Key) -> dict[str, str]:
+    names, cases = _by_key(stated, key), _by_key(wanted, key)
+    is_whole = len(cases) == len(set(wanted)) and len(names) == len(set(stated))
+    return {case: names[own] for own, case in cases.items()} if is_whole and cases.keys() <= names.keys() else {}
+
+
+def _by_key(names: Collection[str], key: Key) -> Mapping[str, str]:
+    """{key: the name that has it}; fewer than the names where two have one, or one has none."""
+    return {own: name for name in names if (own := key(name)) is not None}
+
+
+def _word(name: str) -> str | None:
+    """The word before the number of a name; empty for a bare number, None for a name of another form."""
+    fit = WORD_AND_NUMBER.fullmatch(name)
+    return NO_LETTER.sub("", fit["word"]) if fit else None
+
+
+def _number(name: str) -> str | None:
+    """The number of a name that is a word and a number."""
+    fit = WORD_AND_NUMBER.fullmatch(_unpad_numbers(name))
+    return fit["number"] if fit else None
+
+
+class NumberedPatients:
+    """The pseudonyms of patients whose PatientIDs a table may state, without the issuer that files name too."""
+
+    def __init__(self, files: Iterable[Path], where: str) -> None:
+        """files: one of each case, in whose headers issuers are looked up, once; where: what a refusal names."""
+        self._files, self._where = files, where
+
+    def patients(self, number: str, known: Container[str]) -> Sequence[str]:
+        """The known pseudonyms that this number stands for: of no issuer, else of the only one of the files.
+
+        DatasetError where several issuers gave numbers, and this is one of them.
+        """
+        people = self.candidates(number, known)
+        if people and hashing.pseudonym_of_number(number) not in known and len(self._issuers) > 1:
+            problem = f"{len(self._issuers)} issuers gave the PatientIDs, and one number may be of several people"
+            remedy = "Name patients as in cases.csv of an evaluation, or images by their files or folders"
+            raise DatasetError(problem, self._where, remedy)
+        return people
+
+    def candidates(self, number: str, known: Container[str]) -> Sequence[str]:
+        """The known pseudonyms that this number may stand for: of no issuer, else of any of the files."""
+        if (own := hashing.pseudonym_of_number(number)) in known:
+            return (own,)
+        return [one for issuer in self._issuers if (one := hashing.pseudonym_of_number(number, issuer)) in known]
+
+    @cached_property
+    def _issuers(self) -> frozenset[str]:
+        issuers = set()
+        for path in self._files:
+            with suppress(FormatError):  # a case of another format has no issuer
+                issuers.add(tags.text(header_reading.read_header(path).dataset, "IssuerOfPatientID"))
+        return frozenset(issuers - {""})

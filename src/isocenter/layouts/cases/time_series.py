@@ -1,0 +1,85 @@
+"""Tables with several rows of one patient, each with its time, as monitors and charts write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import DatasetError
+from isocenter.layouts.cases import table_reading
+from isocenter.layouts.cases.table_reading import CASE_COLUMNS, PATIENT_COLUMNS, DataTable
+from isocenter.values import Problem, covariate_values
+
+# A table with such a column states outcomes or places, and no readings over time.
+OUTCOMES = ("event", "status", "censored", "death", "died", "label", "class", "xmin", "x_min", "x")
+
+
+@dataclass(frozen=True)
+class LongTable:
+    """A table of readings over time.
+
+    owner: the column that names cases or patients
+    time:  the column of times
+    problems: what was understood of the other columns, and what was not
+    """
+
+    table: DataTable
+    owner: str
+    time: str
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def is_of_cases(self) -> bool:
+        """Whether the owner may be a case; else it is a patient."""
+        return self.owner == self.table.column(CASE_COLUMNS)
+
+    @classmethod
+    def from_table(cls, table: DataTable) -> LongTable | None:
+        """The table as a long one; None where it has no times, or a row of each, or names files or outcomes."""
+        owner, time = (
+            table.column(CASE_COLUMNS) or table.column(PATIENT_COLUMNS),
+            covariate_values.time_column(table.columns),
+        )
+        if owner is None or time is None or table.column(OUTCOMES) is not None:
+            return None
+        named = [row[owner] for row in table.rows if row[owner] is not None]
+        if len(set(named)) == len(named) or _names_files(table, owner):
+            return None
+        table, problems = table_reading.convert_values(table, (owner, time))
+        return cls(table, owner, time, tuple(problems))
+
+    @classmethod
+    def from_file(cls, path: Path) -> LongTable | None:
+        """The table of a file, if it is long and not damaged."""
+        try:
+            # Most tables have no times, and are read by whoever has use for them: of these the first line is enough.
+            return (
+                cls.from_table(table_reading.read_table(path))
+                if covariate_values.time_column(table_reading.read_table(path, most=0).columns)
+                else None
+            )
+        except DatasetError:
+            return None
+
+    def courses(self) -> dict[str, Mapping[str, Any]]:
+        """{case or patient: {column: its readings}}. Raises DatasetError for a time that is none."""
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for row in self.table.rows:
+            if row[self.owner] is not None:
+                rows.setdefault(str(row[self.owner]), []).append(table_reading.covariates_of_row(row, (self.owner,)))
+        made: dict[str, Mapping[str, Any]] = {}
+        for name, own in rows.items():
+            try:
+                made[name] = covariate_values.courses_by_column(own, self.time)
+            except ValueError as error:
+                problem, remedy = f"{error}, in column {self.time}", "Write numbers, or dates as 2024-05-17T08:30"
+                raise DatasetError(problem, str(self.table.path), remedy) from error
+        return made
+
+
+def _names_files(table: DataTable, owner: str) -> bool:
+    """Whether another column than that of the owner names files."""
+    first = table.rows[0].items() if table.rows else ()
+    return any(name != owner and isinstance(cell, str) and table_reading.is_image_name(cell) for name, cell in first)

@@ -1,0 +1,258 @@
+"""COCO: JSON files that list images, categories, and the boxes or outlines on them.
+
+Lin et al., ECCV 2014, arXiv:1405.0312; https://cocodataset.org/#format-data
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.layouts import layout
+from isocenter.layouts.cases import drawn_outlines, table_join
+from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline, Ring
+from isocenter.layouts.cases.drawn_outlines import ListedImage
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.values import Problem, Split
+
+KEYS = ("images", "annotations", "categories")
+HEAD_BYTES = 1 << 16
+# The instances of COCO's own training part take 0.45 GiB.
+LARGEST_SET = 1 << 30
+# Of a packed number: no picture has as many pixels.
+LONGEST_RUN_BITS = 60
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A JSON file that lists images and annotations, with images in the folder."""
+    del options
+    return bool(folder.images) and any(_is_coco(member.path) for member in _files(folder))
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """A case for each image that is listed; an image without a box is known to hold nothing.
+
+    The files' names are those of parts of a split, where one of several is called train.
+    Lists of keypoints, panoptic segments or captions beside those of instances are named, and not read.
+    Raises DatasetError, by file, for a damaged one, and for an image that two of them list.
+    """
+    files = [member for member in _files(folder) if _is_coco(member.path)]
+    records = {member.path: _record(member.path) for member in files}
+    kinds = {path: _kind(record) for path, record in records.items()}
+    aside = [path.name for path, kind in kinds.items() if kind and "" in kinds.values()]
+    read_from = [member for member in files if member.path.name not in aside]
+    parts = _parts(read_from)
+    contents = [_entries(records[one.path], one.path, parts.get(one.path)) for one in read_from]
+    listed_images = [entry for entries, _ in contents for entry in entries]
+    lost = [fault for _, faults in contents for fault in faults]
+    reading = drawn_outlines.read_listed_images(
+        listed_images, folder, options, part="coco", what="COCO", usual="boxes", words=_words
+    )
+    others = (
+        f"{errors.list_phrase(aside)} {'lists' if len(aside) == 1 else 'list'} keypoints, panoptic segments or captions"
+    )
+    notes = [Problem("note", others, why="instances are read, and these are not")] if aside else []
+    without = (
+        f"{errors.count_phrase(len(lost), 'annotation has', 'annotations have')} no image ({errors.list_phrase(lost)})"
+    )
+    problems = (
+        *reading.problems,
+        *notes,
+        *layout.left_out_problem(lost, without, "Correct them, or add the images", "warning"),
+    )
+    return replace(reading, problems=problems)
+
+
+def coco_images(path: Path, split: Split | None = None) -> list[ListedImage]:
+    """The images that a file lists, with their boxes and outlines in pixels from the corner of the first one."""
+    return _entries(_record(path), path, split)[0]
+
+
+def _kind(record: Mapping[str, Any]) -> str:
+    """What a list states beside boxes and outlines, by its first annotation; empty of instances."""
+    first = next((one for one in record["annotations"] if isinstance(one, dict)), {})
+    return next((key for key in ("segments_info", "keypoints", "caption") if key in first), "")
+
+
+def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tuple[list[ListedImage], list[str]]:
+    """The images of a list, and its annotations of images that it does not list, in words."""
+    if _kind(record) == "segments_info":
+        problem = "holds panoptic segments, whose pixels lie in pictures beside it"
+        raise DatasetError(problem, str(path), "Give the list of instances, or the pictures as masks")
+    lost = list[str]()
+    try:
+        names = {_number(entry["id"]): str(entry["name"]) for entry in record["categories"]}
+        boxes: dict[str, list[DrawnBox]] = {_number(entry["id"]): [] for entry in record["images"]}
+        odd: dict[str, list[str]] = {image: [] for image in boxes}
+        for place, entry in enumerate(record["annotations"], start=1):
+            where = f"annotation {entry.get('id', place) if isinstance(entry, dict) else place}"
+            image = _image_of(entry)
+            if image not in boxes:
+                lost.append(f"{where} is of image {image or 'without a number'}, which is not listed")
+                continue
+            try:
+                boxes[image].append(_drawn_object(entry, names, where))
+            except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+                odd[image].append(f"{where}: {errors.describe_cause(error)}")
+        if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
+            raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
+        films = {_number(one["id"]): str(one.get("name") or one["id"]) for one in record.get("videos") or ()}
+        found = [
+            ListedImage(
+                str(entry["file_name"]),
+                Annotation(path, tuple(boxes[number]), _size(entry), odd=tuple(odd[number])),
+                split,
+                film=films.get(film := _number(entry["video_id"]), film) if "video_id" in entry else "",
+            )
+            for entry in record["images"]
+            for number in [_number(entry["id"])]
+        ]
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = f"is not a list of boxes or outlines in COCO's format ({errors.describe_cause(error)})"
+        raise DatasetError(problem, str(path), "Correct it") from error
+    if lost and len(lost) == len(record["annotations"]):
+        raise DatasetError(lost[0], str(path), "Correct it")
+    return found, lost
+
+
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    return {entry.name: entry.annotation for entry in coco_images(path)}
+
+
+def _number(stated: Any) -> str:
+    """The number of an image or category, which other programs write as text ("7") or with a point (7.0).
+
+    Text with other characters, or with zeros before the number, stands for itself.
+    """
+    if isinstance(stated, bool) or not isinstance(stated, int | float | str):
+        raise TypeError(f"{stated!r} numbers no image or category")
+    return str(int(stated)) if isinstance(stated, float) and stated.is_integer() else str(stated).strip()
+
+
+def _image_of(entry: Any) -> str:
+    """The number of an annotation's image; empty where it states none."""
+    try:
+        return _number(entry["image_id"])
+    except (KeyError, TypeError):
+        return ""
+
+
+def _drawn_object(entry: Mapping[str, Any], names: Mapping[str, str], where: str) -> DrawnBox:
+    """One annotation; its box is that of its polygons where it states none."""
+    category = _number(entry["category_id"])
+    if category not in names:
+        raise ValueError(f"its category {category} is not listed")
+    name, track = names[category], entry.get("track_id", entry.get("instance_id"))
+    track = None if track is None else int(track)
+    ignored, stated = bool(int(entry.get("iscrowd") or 0)), entry.get("segmentation") or ()
+    outline: Outline | None = None
+    if isinstance(stated, Mapping):
+        rows, columns = (int(number) for number in stated["size"])
+        runs = _runs(stated["counts"])
+        outline = Outline(runs=runs, size=(columns, rows)) if runs else None
+    elif rings := [_ring(numbers) for numbers in stated if numbers]:
+        outline = Outline(tuple(rings))
+        if "bbox" not in entry:
+            return replace(DrawnBox.around(name, rings, where), ignored=ignored, track=track)
+    if len(numbers := [float(number) for number in entry["bbox"]]) != 4 or not np.isfinite(numbers).all():
+        raise ValueError("its box is not four numbers")
+    x, y, width, height = numbers
+    return DrawnBox(name, (x, y), (x + width, y + height), where, ignored, outline, track)
+
+
+def _ring(numbers: Sequence[Any]) -> Ring:
+    """The corners of a polygon, stated as x, y, x, y, ..."""
+    coordinates = [float(number) for number in numbers]
+    if len(coordinates) % 2:
+        raise ValueError(f"its outline has {len(coordinates)} numbers, which are no pairs")
+    return tuple(zip(coordinates[::2], coordinates[1::2], strict=True))
+
+
+def _runs(counts: Sequence[int] | str) -> tuple[int, ...]:
+    """Lengths of runs, stated as numbers or packed into letters.
+
+    Packed are five bits a letter from code 48, the lowest first, with 32 where more of the number follow and a sign in
+    the last; from the fourth number on they are differences from the one before the last (`rleFrString` of
+    https://github.com/cocodataset/cocoapi, common/maskApi.c).
+    """
+    if not isinstance(counts, str):
+        return tuple(int(count) for count in counts)
+    runs: list[int] = []
+    number, shift = 0, 0
+    for letter in counts:
+        code = ord(letter) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"{letter!r} is no letter of packed runs")
+        number |= (code & 31) << shift
+        shift += 5
+        if shift > LONGEST_RUN_BITS:
+            raise ValueError("a run is longer than any picture")
+        if code & 32:
+            continue
+        number -= (code & 16 > 0) << shift
+        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+        number, shift = 0, 0
+    return tuple(runs)
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    columns, rows = int(image.get("width") or 0), int(image.get("height") or 0)
+    return (columns, rows) if columns and rows else None
+
+
+def _record(path: Path) -> Mapping[str, Any]:
+    record = drawn_outlines.json_record(path, LARGEST_SET)
+    if not (isinstance(record, dict) and all(isinstance(record.get(key), list) for key in KEYS)):
+        raise DatasetError(f"has no lists of {', '.join(KEYS)}", str(path), "Give annotations of instances")
+    return record
+
+
+def _files(folder: Folder) -> list[FolderMember]:
+    return [one for one in drawn_outlines.files_of_many(folder, ".json") if one.path.name != "dataset.json"]
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether it is COCO, by its beginning, which names at least one list, or by all of a small file."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    named = [key for key in KEYS if re.search(rb'"' + key.encode() + rb'"\s*:\s*\[', head)]
+    if len(head) < HEAD_BYTES:
+        return len(named) == len(KEYS)
+    return bool(named) and (b'"file_name"' in head or b'"bbox"' in head)
+
+
+def _parts(files: Sequence[FolderMember]) -> dict[Path, Split]:
+    """{file: part of the split} from its name or its folder; nothing where none of several trains."""
+    named = {
+        member.path: part
+        for member in files
+        for part in [member.split or table_join.part_in_name(member.path)]
+        if part is not None
+    }
+    return named if "train" in named.values() and len(set(named.values())) > 1 else {}
+
+
+def _words(path: Path) -> list[str]:
+    """The words of a name: of "instances_train2017.json" train2017, train, instances."""
+    parts = re.split(r"[^A-Za-z0-9]+", path.stem.lower())
+    both = [word for part in reversed(parts) for word in (part, part.rstrip("0123456789"))]
+    return [word for word in dict.fromkeys(both) if word]
+
+
+LAYOUT = Layout(
+    "coco",
+    "JSON files that list images and the boxes or outlines on them, as in COCO",
+    fits,
+    read,
+    over=BY_NAMES,
+    annotations=_annotations,
+)

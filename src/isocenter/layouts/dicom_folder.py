@@ -1,0 +1,73 @@
+"""Folders of DICOM; their cases are read in a file of their own, which needs the DICOM library."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from isocenter import errors
+from isocenter.files import patient_names
+from isocenter.layouts.cases import class_labels, dicom_cases, mask_pairs
+from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.mask_pairs import PairKey
+from isocenter.layouts.cases.table_reading import MOST_CLASSES
+from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.values import CaseRow, Problem
+
+# Patients that each folder has to hold for a class.
+FEWEST_PATIENTS = 2
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A file that is named like DICOM or starts like it."""
+    del options
+    return bool(folder.dicom)
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """The series, separated by their headers and never by folders or file names.
+
+    Where nothing is drawn on any, the folders around their patients are classes.
+    """
+    # Through the index, which imports pydicom only now: half a second, and every folder is asked whether it is DICOM.
+    reading = dicom_cases.read_dicom(folder, options)
+    is_drawn = any(row.references for row in reading.rows) or any(
+        mask_pairs.is_called_mask(one.path) for one in folder.images
+    )
+    if folder.is_file or not options.references or is_drawn:
+        return reading
+    placed = {member.path: member for member in folder.members}
+    members = [placed.get(row.paths[0]) for row in reading.rows]
+    known = [member for member in members if member is not None]
+    if len(known) < len(members) or not _are_classes(reading.rows, known):
+        return reading
+    classes, called = class_labels.name_classes({member.folders[0] for member in known}, folder, options)
+    names = [label.name for label in classes]
+    what, why = f"the folders {errors.list_phrase(names)} are read as classes", "nothing else says what is to be learnt"
+    remedy = "If they are no classes, give a table with labels; if they are, nothing needs to be done"
+    return replace(
+        reading,
+        rows=tuple(_with_class(row, member, called) for row, member in zip(reading.rows, known, strict=True)),
+        how=f"{reading.how}; a folder for each class: {', '.join(names)}",
+        classes={**reading.classes, "class": classes},
+        problems=(*reading.problems, Problem("warning", what, why=why, remedy=remedy)),
+    )
+
+
+def _are_classes(series: Sequence[CaseRow], members: Sequence[FolderMember]) -> bool:
+    """Whether the first folders hold several patients each, none of whom is in two, and are not called as people."""
+    names = mask_pairs.class_folder_names(PairKey(member.folders, member.stem) for member in members)
+    people: dict[str, set[str]] = defaultdict(set)
+    for case, member in zip(series, members, strict=True):
+        people[member.folders[0] if member.folders else ""].add(case.patient or case.name)
+    apart = sum(map(len, people.values())) == len(set().union(*people.values()))
+    several = all(len(own) >= FEWEST_PATIENTS for own in people.values())
+    return 0 < len(names) <= MOST_CLASSES and apart and several and not patient_names.are_named_people(names)
+
+
+def _with_class(row: CaseRow, member: FolderMember, called: Mapping[str, str]) -> CaseRow:
+    return replace(row, references={"class": called[member.folders[0]]}, split=row.split or member.split)
+
+
+LAYOUT = Layout("dicom_folder", "a folder of DICOM series", fits, read, over=frozenset({"plain_images"}))

@@ -1,0 +1,313 @@
+"""Folders `images/` and `labels/` or `masks/`, a file a case, with class folders in them where there are classes.
+
+Images may also lie beside the folder of masks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files import modality_words
+from isocenter.files.modality_words import UNKNOWN_MODALITY
+from isocenter.layouts import nnunet
+from isocenter.layouts.cases import class_labels, mask_pairs, table_join, table_reading, unnamed_masks
+from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.mask_pairs import CLOSE, RULES, Images, MaskFile, NamedCase, Pairing, PairKey
+from isocenter.layouts.cases.names import (
+    BY_HAND,
+    FIELD_OF_VIEW,
+    IMAGE_NAME,
+    IMAGES,
+    LABEL_NAME,
+    LABELS,
+    MANY_LABELS,
+    PARTS,
+    READER_FOLDER,
+)
+from isocenter.layouts.cases.unnamed_masks import LOOSE
+from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.values import Problem
+
+Keyed = list[tuple[PairKey, FolderMember]]
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """Images under a folder for images and masks under one for labels; or only labels without DICOM.
+
+    What nnU-Net's own folders hold does not count where its description fits them.
+    """
+    taken = {f"{kind}{part}" for kind in ("images", "labels") for part in ("Tr", "Ts")}
+    taken = taken if nnunet.fits(folder, options) else set()
+    roles = _Roles(folder, options)
+    places = {roles.role_of(member) for member in folder.images if not taken.intersection(member.folders)}
+    return places >= {"image", "label"} or (places == {"label"} and not folder.dicom)
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Pairs by equal name; several masks of one image are joined, unless their folders or names name their readers.
+
+    Masks in folders of structures (`masks/liver/x.png`) become one label map.
+
+    Labels without images are cases by themselves where images may be drawn from them. Raises DatasetError where they
+    may not, and where two folders of images hold one of the same name, so that a mask may be of either.
+    """
+    roles = _Roles(folder, options)
+    roles.check()
+    images, masks = (
+        [(roles.key(member), member) for member in folder.images if roles.role_of(member) == role]
+        for role in ("image", "label")
+    )
+    if not images and options.draws:
+        own_cases = [NamedCase(key, {}, (MaskFile(member),)) for key, member in masks]
+        return mask_pairs.reading_of_cases(own_cases, folder, options, how="label maps without images")
+    if not images:
+        problem = f"holds {errors.count_phrase(len(masks), 'label')} and no images"
+        raise DatasetError(problem, str(folder.root), "Put the images into images/ in the same folder")
+    masks = mask_pairs.respell_masks(masks, [key for key, _ in images])
+    by_key = _with_channels(images, [key for key, _ in masks], roles)
+    if not by_key:
+        _refuse_twice(images, folder)
+    cases, lost = mask_pairs.pair_masks(by_key or mask_pairs.one_image_each(images), masks)
+    cases = _by_folder_of_masks(cases, roles)
+    modality = modality_words.common_modality(class_labels.channels_in_dataset_json(folder))
+    problems = (*lost, *_outside(folder, roles))
+    how = "images and labels of the same name"
+    return mask_pairs.reading_of_cases(cases, folder, options, how=how, modality=modality, problems=problems)
+
+
+def within_images(members: tuple[FolderMember, ...]) -> tuple[FolderMember, ...]:
+    """The files without the one folder images/ (or img/, ...) above them, where each lies in a folder inside it."""
+    tops = {member.folders[0].lower() if len(member.folders) > 1 else "" for member in members}
+    if len(tops) != 1 or not tops <= IMAGES:
+        return members
+    return tuple(replace(member, folders=member.folders[1:]) for member in members)
+
+
+def _with_channels(images: Keyed, masks: Sequence[PairKey], roles: _Roles) -> Mapping[PairKey, Images]:
+    """The images by case where their names end in numbers of channels, or name contrasts, or lie in such folders.
+
+    Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000, and
+    PANCREAS_0001 of label0001). Empty where each image is a case.
+    """
+    known = dict(images)
+    numbered = {} if known.keys() & set(masks) else mask_pairs.group_by_channel(images)
+    if any(mask_pairs.owners_of_masks(masks, numbered)) or (
+        numbered and not any(mask_pairs.owners_of_masks(masks, known))
+    ):
+        return numbered
+    has_own_masks = any(mask_pairs.owner_of_mask(key, known) for key in masks)
+    return roles.by_contrast(images) if roles.contrasts or not has_own_masks else {}
+
+
+def _by_folder_of_masks(cases: list[NamedCase], roles: _Roles) -> list[NamedCase]:
+    """The cases, with structures by their folders of masks where one image has masks in several of these.
+
+    `lung masks/x.png` and `infection masks/x.png` show two structures of x, and are no two pieces of one.
+    """
+    folders = [{roles.folder(mask.member) for mask in case.masks} for case in cases]
+    if (
+        any(mask.reader or mask.structure for case in cases for mask in case.masks)
+        or max(map(len, folders), default=0) < 2
+    ):
+        return cases
+    names = {folder: mask_pairs.structure_in_name(folder) for folder in set[str]().union(*folders)}
+    names = names if len(set(names.values())) == len(names) else {folder: folder for folder in names}
+    return [
+        replace(case, masks=tuple(replace(mask, structure=names[roles.folder(mask.member)]) for mask in case.masks))
+        for case in cases
+    ]
+
+
+def _refuse_twice(images: Keyed, folder: Folder) -> None:
+    """Raise DatasetError for two images of one key in two folders."""
+    known: dict[tuple[PairKey, str], FolderMember] = {}
+    for key, member in images:
+        if (other := known.setdefault((key, member.path.name), member)) is not member:
+            places = errors.list_phrase(one.path.parent.relative_to(folder.root).as_posix() for one in (other, member))
+            problem = f"two images are called {member.path.name} ({places}), and masks may be of either"
+            raise DatasetError(problem, str(folder.root), "Rename them")
+
+
+def _named_roles(folder: Folder) -> tuple[dict[str, str], set[str], set[str]]:
+    """{folder: its role, image or label} of the first two on the way to files, folders that end as those of labels do,
+    and folders of the field of view.
+
+    By their whole names, else by what these end in where both do, else by a word for masks in them; but those around
+    all files. Folders of drawings by hand, `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then
+    holds none: so DRIVE and HRF are laid out.
+    """
+    names = {name for member in folder.images for name in member.folders[:2]}
+    inner = names.difference(set(names).intersection(*(member.folders[:2] for member in folder.images)))
+    images, labels = ({name for name in names if name.lower() in words} for words in (IMAGES, LABELS))
+    if images and (by_hand := {name for name in names if BY_HAND.search(name)}):
+        fields = {name for name in names if name.lower() in FIELD_OF_VIEW}
+        return dict.fromkeys(images, "image") | dict.fromkeys((labels - fields) | by_hand, "label"), set(), fields
+    ending = [{name for name in inner if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
+    if not (images or labels) and all(ending) and not ending[0] & ending[1]:
+        images, labels = ending
+    if not labels:
+        words = LABELS if images else MANY_LABELS
+        worded = {name for name in inner - images if not words.isdisjoint(re.findall(r"[a-z]+", name.lower()))}
+        below = {name for member in folder.images if images & {*member.folders} for name in member.folders[:2]}
+        labels = (worded or ending[1] - below) if images else worded if len(worded) == 1 else set()
+    return dict.fromkeys(images, "image") | dict.fromkeys(labels, "label"), ending[1], set()
+
+
+class _Roles:
+    """The folders of images and those of labels.
+
+    Where only labels are called so, the images are the files of the one folder beside theirs, or those that lie beside
+    it, if most labels have their names.
+    Several such folders hold the contrasts of each case if they are named so (`T1`, `FLAIR`). Where no name marks
+    labels, folders of label maps with the names of images do, unless a table states what is true of them.
+    """
+
+    def __init__(self, folder: Folder, options: DatasetOptions) -> None:
+        self._role, ending, self._fields = _named_roles(folder)
+        self._root, self._loose = str(folder.root), -1  # the level of folders beside which images lie
+        self._alike: list[str] = []
+        self.contrasts: tuple[str, ...] = ()
+        if "image" not in self._role.values() and (labels := {*self._role} or ending):
+            self._pair(folder, labels)
+        self._drawn = None if "label" in self._role.values() else unnamed_masks.drawn_folders(folder, options.read)
+        is_table = options.layout is None and any(
+            table_reading.states_references(table.path) for table in folder.tables
+        )
+        if self._drawn is not None and not is_table:
+            self._role = dict.fromkeys(self._drawn.images, "image") | dict.fromkeys(self._drawn.masks, "label")
+            self._loose = self._drawn.level if LOOSE in self._role else -1
+        parts = {name: part for name in self._role if (part := table_join.part_in_name(Path(name))) is not None}
+        self._parts = parts if "train" in parts.values() and len(set(parts.values())) > 1 else {}
+        self._kinds = {} if self._parts else _kinds_beside(self._role)
+
+    def check(self) -> None:
+        """Raise DatasetError where folders that no name marks may also be classes, or two of them images."""
+        if self._drawn is not None:
+            self._drawn.check(self._root)
+        if self._alike:
+            places = " or in ".join(map(unnamed_masks.folder_words, self._alike))
+            raise DatasetError(
+                f"the images may be in {places}, as the names of the masks are in each",
+                self._root,
+                "Move what are no images to another place, or name the folders images/ and masks/; those of contrasts "
+                "are known by names such as T1, FLAIR, CT or PET",
+            )
+
+    def _pair(self, folder: Folder, labels: Collection[str]) -> None:
+        """Give the folder beside those of labels, or the files there, the role of images if their names pair.
+
+        Or several beside them, of which each mask has its image in one alone.
+        """
+        level = next(n for member in folder.images for n, name in enumerate(member.folders[:2]) if name in labels)
+        keyed: dict[str, dict[PairKey, FolderMember]] = {}
+        for member in folder.images:
+            if (name := unnamed_masks.folder_at(member, level)) is not None:
+                keyed.setdefault(name, {})[_key(member, level)] = member
+        masks = [key for name in labels for key in keyed.pop(name, {})]
+        drawn = {name: _with_owner(masks, images, CLOSE) for name, images in keyed.items()}
+        if not any(drawn.values()):
+            drawn = {name: _with_owner(masks, images, RULES) for name, images in keyed.items()}
+        owning = sorted(name for name, own in drawn.items() if own)
+        several = set[int]().union(*drawn.values())
+        is_apart = len(owning) > 1 and sum(map(len, drawn.values())) == len(several) and 2 * len(several) > len(masks)
+        found = owning if is_apart else [name for name in owning if 2 * len(drawn[name]) > len(masks)]
+        if len(found) > 1 and not is_apart:
+            are_contrasts = all(modality_words.modality_word(name.lower()) != UNKNOWN_MODALITY for name in found)
+            self.contrasts, self._alike = (tuple(found), []) if are_contrasts else ((), found)
+        self._loose = level if LOOSE in found else -1
+        if LOOSE in found or len(found) > 1 or (found and not {*owning} - {*found, LOOSE}):
+            self._role |= dict.fromkeys(found, "image") | dict.fromkeys(labels, "label")
+
+    def level(self, member: FolderMember) -> int | None:
+        """The number of folders above the one that marks a file as image or label, or above an image next to it."""
+        loose = self._loose if len(member.folders) == self._loose else None
+        return next((n for n, name in enumerate(member.folders[:2]) if name in self._role), loose)
+
+    def folder(self, member: FolderMember) -> str:
+        """The folder that marks a file as image or label; `LOOSE` of an image beside it."""
+        return unnamed_masks.folder_at(member, self.level(member) or 0) or LOOSE
+
+    def role_of(self, member: FolderMember) -> str | None:
+        """Whether a file is an image or a label; None where no folder says it."""
+        return None if self.level(member) is None else self._role[self.folder(member)]
+
+    def by_contrast(self, images: Keyed) -> Mapping[PairKey, Images]:
+        """Images by case and contrast, which their folder or name states; empty where neither does."""
+        words = {} if self.contrasts else mask_pairs.split_by_words([member for _, member in images])
+        cases: dict[PairKey, dict[str, FolderMember]] = {}
+        for key, member in images:
+            if self.contrasts:
+                cases.setdefault(key, {})[self.folder(member)] = member
+            elif words:
+                cases.setdefault(key.with_stem(words[member][0]), {})[words[member][1]] = member
+        count = len({channel for own in cases.values() for channel in own})
+        is_whole = count > 1 and 2 * sum(len(own) == count for own in cases.values()) > len(cases)
+        return {key: {name: own[name] for name in sorted(own)} for key, own in cases.items()} if is_whole else {}
+
+    def shows_field(self, member: FolderMember) -> bool:
+        """Whether a file shows the field of view."""
+        return not self._fields.isdisjoint(member.folders[:2])
+
+    def key(self, member: FolderMember) -> PairKey:
+        """The folders without the one of images or labels, the name, the split; a folder that names a reader stays.
+
+        Folders such as train_images and test_images state the split where there are several parts. Of left_images
+        beside right_images the word that is also that of its masks stays.
+        """
+        level = self.level(member) or 0
+        key, kind = _key(member, level), self._kinds.get(self.folder(member))
+        folders = (*key.folders[:level], kind, *key.folders[level:]) if kind else key.folders
+        return key._replace(folders=folders, split=self._parts.get(self.folder(member), key.split))
+
+
+def _kinds_beside(roles: Mapping[str, str]) -> dict[str, str]:
+    """{folder: left of left_images and of left_masks}, where each folder of images has its own of masks; else empty."""
+    ends = {"image": IMAGE_NAME, "label": LABEL_NAME}
+    kinds = {name: ends[role].sub("", name).strip("_- ").lower() for name, role in roles.items()}
+    images, labels = (sorted(kinds[name] for name, role in roles.items() if role == one) for one in ends)
+    return kinds if len(set(images)) == len(images) > 1 and images == labels else {}
+
+
+def _with_owner(masks: Sequence[PairKey], images: Mapping[PairKey, FolderMember], rules: Sequence[Pairing]) -> set[int]:
+    """The masks, by number, that have an image by their names, also where images end in a channel's number."""
+    each = (
+        mask_pairs.owners_of_masks(masks, known, rules)
+        for known in (images, mask_pairs.group_by_channel(images.items()))
+    )
+    owners = next((found for found in each if any(found)), [])
+    return {number for number, owner in enumerate(owners) if owner is not None}
+
+
+def _key(member: FolderMember, level: int) -> PairKey:
+    name = unnamed_masks.folder_at(member, level) or LOOSE
+    is_reader = bool(BY_HAND.search(name) and READER_FOLDER.search(name))
+    folders = member.folders[: level + is_reader] + member.folders[level + 1 :]
+    return PairKey(folders, member.stem, PARTS.get(name.lower(), member.split))
+
+
+def _outside(folder: Folder, roles: _Roles) -> list[Problem]:
+    unread = [member for member in folder.images if roles.role_of(member) is None]
+    fields = [member for member in unread if roles.shows_field(member)]
+    problems = []
+    if fields:
+        what = f"{errors.count_phrase(len(fields), 'image')} of {fields[0].path.parent.name}/"
+        why = "beside masks drawn by hand, they show where the camera saw anything: they are not read"
+        problems.append(Problem("note", what, why=why))
+    if outside := len(unread) - len(fields):
+        what = f"{errors.count_phrase(outside, 'image lies', 'images lie')} outside the folders of images and masks"
+        problems.append(Problem("note", what, why="they are not read"))
+    return problems
+
+
+LAYOUT = Layout(
+    "image_folders",
+    "images/ and labels/ or masks/",
+    fits,
+    read,
+    over=frozenset({"suffix_masks", "case_folders", "plain_images"}),
+)

@@ -1,0 +1,178 @@
+"""Pairs of images: a table with the columns fixed and moving, or x_fixed_image beside x_moving_image in a folder.
+
+What is known of both goes with them: label maps, of which one value is one structure in both, and points in mm.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files import modality_words
+from isocenter.files.format_options import ReadOptions
+from isocenter.files.storage import csv_text
+from isocenter.layouts import layout, manifest_rows
+from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder, table_join, table_reading
+from isocenter.layouts.cases.dataset_folder import Folder
+from isocenter.layouts.cases.names import SIDE
+from isocenter.layouts.cases.table_reading import DataTable
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.values import CaseRow, Cell, Floats, Label, Problem, spatial_transform
+from isocenter.values.spatial_transform import Correspondence
+
+FIXED, MOVING = "fixed", "moving"
+SIDES = (FIXED, MOVING)
+# Columns of a table, of each side, by what they hold; "image" has the bare name of the side.
+COLUMNS = {side: {"image": side, "mask": f"{side}_mask", "points": f"{side}_points"} for side in SIDES}
+COORDINATES = ("x", "y", "z")
+KNOWN = ("id", "patient", "split", *(name for own in COLUMNS.values() for name in own.values()))
+
+# {side: {"image", "mask" or "points": its file}}
+Sides = Mapping[str, Mapping[str, Path]]
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A table with both columns, or at least one name that both sides have."""
+    del options
+    return _table_of(folder) is not None or any(_is_whole(one) for one in _pairs_by_name(folder).values())
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Each pair as a case of two images; pairs that name a missing file are left out."""
+    table, labels = _table_of(folder), class_labels.mask_labels(folder, options)
+    of_values = list[Problem]()
+    if table is not None:
+        table, of_values = table_reading.convert_values(table, KNOWN)
+    rows = _rows(table) if table is not None else _of_names(folder)
+    modality, made, missing = modality_words.modality_word(options.modality), list[CaseRow](), list[str]()
+    for name, sides, stated in rows:
+        known = {f"{side}_{what}": path for side in SIDES for what, path in sides[side].items() if what != "image"}
+        files = [*(sides[side]["image"] for side in SIDES), *known.values()]
+        if lost := [path.name for path in files if not path.exists()]:
+            missing.append(f"{name} ({', '.join(lost)})")
+            continue
+        places = {side: sides[side]["image"] for side in SIDES}
+        images = {side: Cell((path,), "folder" * path.is_dir(), modality=modality) for side, path in places.items()}
+        field = Cell(tuple(known.values()), "field", names=tuple(known))
+        made.append(CaseRow(name, images, {"field": field}, **stated))
+    how = f"table {table.path.name} with a row for each pair" if table is not None else "x_fixed_image, x_moving_image"
+    what = f"{errors.count_phrase(len(missing), 'pair names', 'pairs name')} files that are not there"
+    return Reading(
+        tuple(made),
+        how=how,
+        classes={"field": labels},
+        patients="" if table is None else f"column patient of {table.path.name}, else each image stands for itself",
+        channels=SIDES,
+        tables=() if table is None else (table.path,),
+        problems=(
+            *layout.left_out_problem(missing, what, "Correct the paths, which are relative to the table"),
+            *of_values,
+        ),
+    )
+
+
+def _table_of(folder: Folder) -> DataTable | None:
+    """The table with the columns of both images; None without one."""
+    members = folder.members[:1] if folder.is_file and folder.members[0].suffix in (".csv", ".tsv") else folder.tables
+    for member in members:
+        try:
+            columns = table_reading.read_table(member.path, most=1).columns
+        except DatasetError:  # a damaged table is reported where it would have been joined to the images
+            continue
+        if {*SIDES} <= {*columns}:
+            return table_reading.read_table(member.path)
+    return None
+
+
+def _rows(table: DataTable) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
+    for number, row in enumerate(table.rows, start=1):
+        sides = {
+            side: {what: table.path.parent / str(row[name]) for what, name in own.items() if row.get(name) is not None}
+            for side, own in COLUMNS.items()
+        }
+        if any("image" not in own for own in sides.values()):
+            remedy = "Name both images in each row"
+            raise DatasetError(f"row {number} lacks one of the images", str(table.path), remedy)
+        patient = row.get("patient")
+        stems = [dataset_folder.stem_of(sides[side]["image"].name) for side in SIDES]
+        stated = {
+            "split": table_join.split_of(row.get("split")),
+            "patient": spatial_transform.patients_of_pair(*stems) if patient is None else str(patient),
+            "covariates": table_reading.covariates_of_row(row, set(KNOWN)),
+        }
+        name = row.get("id")
+        yield manifest_rows.plain_name(name) if name is not None else f"{stems[1]}_on_{stems[0]}", sides, stated
+
+
+def _pairs_by_name(folder: Folder) -> dict[str, dict[str, dict[str, Path]]]:
+    """{name of a pair: its files} by the names of files."""
+    made: dict[str, dict[str, dict[str, Path]]] = defaultdict(lambda: {side: {} for side in SIDES})
+    for member in folder.members:
+        if fit := SIDE.match(member.stem):
+            what = {"label": "mask", "labels": "mask"}.get(fit["what"].lower(), fit["what"].lower())
+            made["/".join((*member.folders, fit["case"]))][fit["side"].lower()][what] = member.path
+    return made
+
+
+def _is_whole(sides: Sides) -> bool:
+    return all("image" in own for own in sides.values())
+
+
+def _of_names(folder: Folder) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
+    splits = {member.path: member.split for member in folder.members}
+    for name, sides in _pairs_by_name(folder).items():
+        if _is_whole(sides):
+            yield name, sides, {"split": splits[sides[FIXED]["image"]]}
+
+
+def load_correspondence(cell: Cell, labels: tuple[Label, ...], options: ReadOptions) -> Correspondence:
+    """What is known of both images of a pair: the label maps and points that a cell names."""
+    sides: dict[str, dict[str, Path]] = {side: {} for side in SIDES}
+    for name, path in zip(cell.names, cell.paths, strict=True):
+        side, _, what = name.partition("_")
+        sides[side][what] = path
+    masks = {
+        side: cell_loading.load_mask((own["mask"],), labels, options) for side, own in sides.items() if "mask" in own
+    }
+    points = _points(sides) if any("points" in own for own in sides.values()) else (None, None)
+    return Correspondence(masks.get(FIXED), masks.get(MOVING), *points)
+
+
+def _points(sides: Sides) -> tuple[Floats, Floats]:
+    """The points of both images in one order, by their names; DatasetError for one that only one image has."""
+    tables = {}
+    for side in SIDES:
+        own = sides[side]
+        if "points" not in own:
+            where = str(next(one["points"] for one in sides.values() if "points" in one))
+            raise DatasetError(f"the {side} image has no points", where, f"Give {side}_points too")
+        table = csv_text.read_given_table(own["points"])
+        axes = [name for name in COORDINATES if name in table.columns]
+        if "name" not in table.columns or len(axes) < 2:
+            raise DatasetError("has no columns name, x, y", str(own["points"]), "Give name, x, y, z in RAS+ mm")
+        try:
+            places = table[axes].astype(float).to_numpy()
+        except ValueError as error:
+            raise DatasetError(f"holds what is no number ({error})", str(own["points"]), "Give mm") from error
+        # A picture's world is (row, column), and x is the column.
+        tables[side] = dict(zip(table["name"], places if len(axes) > 2 else places[:, ::-1], strict=True))
+    fixed, moving = (tables[side] for side in SIDES)
+    if strange := sorted({*fixed} ^ {*moving}):
+        where = str(sides[MOVING]["points"])
+        raise DatasetError(f"the point {strange[0]} is known of one image only", where, "Name the same points in both")
+    return np.array([fixed[name] for name in fixed]), np.array([moving[name] for name in fixed])
+
+
+LAYOUT = Layout(
+    "image_pairs",
+    "pairs of images: a table with the columns fixed and moving, or x_fixed_image beside x_moving_image",
+    fits,
+    read,
+    over=BY_NAMES | {"dicom_folder", "manifest", "nnunet", "object_masks"},
+)

@@ -1,0 +1,86 @@
+"""Images with the image that each should become: `images/` beside `targets/`, or `x_target` beside `x`.
+
+A table with the columns image and target is one of cases (`manifest`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from isocenter import errors
+from isocenter.files import modality_words
+from isocenter.layouts import layout
+from isocenter.layouts.cases import mask_pairs
+from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.mask_pairs import NamedCase, PairKey
+from isocenter.layouts.cases.names import IMAGES, TARGET_SUFFIX, TARGETS
+from isocenter.layouts.cases.table_reading import TARGET
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.values import CaseRow, Cell
+
+Keyed = list[tuple[PairKey, FolderMember]]
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """At least one image and its target, by their names."""
+    images, targets = _sort_members(folder)
+    return bool(targets) and not {key for key, _ in targets}.isdisjoint(_cases(images, options))
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Each image as a case, with its target where there is one; targets without an image are left out."""
+    images, targets = _sort_members(folder)
+    cases = _cases(images, options)
+    modality = modality_words.modality_word(options.modality)
+    cells = {key: Cell((member.path,), modality=modality) for key, member in targets}
+    named = [NamedCase(key, own) for key, own in cases.items()]
+    rows = mask_pairs.rows_of_cases(named, options, modality=modality)
+    paired = tuple(
+        row if one.key not in cells else _with_target(row, cells[one.key]) for row, one in zip(rows, named, strict=True)
+    )
+    lost = [key.name for key, _ in targets if key not in cases]
+    what = f"{errors.count_phrase(len(lost), 'target has', 'targets have')} no image of its name"
+    return Reading(
+        paired,
+        how=f"images and targets of the same name, {errors.count_phrase(len(rows), 'case')}",
+        problems=layout.left_out_problem(lost, what, "Give the image, or remove the target", "warning"),
+    )
+
+
+def _with_target(row: CaseRow, cell: Cell) -> CaseRow:
+    return replace(row, references={**row.references, TARGET: cell})
+
+
+def _sort_members(folder: Folder) -> tuple[Keyed, Keyed]:
+    """(images, targets) by their names without the folder or the suffix that tells them apart."""
+    places = {member.folders[0].lower() for member in folder.images if member.folders}
+    in_folders = bool(places & TARGETS) and bool(places & IMAGES)
+    images, targets = Keyed(), Keyed()
+    for member in folder.images:
+        key = PairKey(member.folders, member.stem, member.split)
+        if in_folders:
+            top = member.folders[0].lower() if member.folders else ""
+            if top in IMAGES | TARGETS:
+                (targets if top in TARGETS else images).append((key.without_folder(0), member))
+        elif fit := TARGET_SUFFIX.search(member.stem):
+            targets.append((key.with_stem(member.stem[: fit.start()]), member))
+        else:
+            images.append((key, member))
+    return images, targets
+
+
+def _cases(images: Keyed, options: DatasetOptions) -> dict[PairKey, mask_pairs.Images]:
+    """The images by case: of one channel, or of as many as their numbers say."""
+    numbered = mask_pairs.group_by_channel(images)
+    if mask_pairs.are_channel_numbers(numbered, options.channels, options.absent):
+        return numbered
+    return mask_pairs.one_image_each(images)
+
+
+LAYOUT = Layout(
+    "image_targets",
+    "images with the images that they should become: images/ beside targets/, or x_target beside x",
+    fits,
+    read,
+    over=BY_NAMES | {"dicom_folder"},
+)

@@ -1,0 +1,517 @@
+"""Manifests: a table (CSV, TSV, Parquet, text) with one row a case that names its files and labels.
+
+A folder may hold a table for each part. A table may also have a row for each finding of an image, named
+ID_<image>_<finding>, as in RSNA's set of intracranial haemorrhage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from isocenter import errors, plugins
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files import file_formats, modality_words
+from isocenter.layouts import (
+    case_folders,
+    class_folders,
+    dicom_folder,
+    image_folders,
+    manifest_rows,
+    suffix_masks,
+)
+from isocenter.layouts.cases import cell_loading, class_labels, table_join, table_reading
+from isocenter.layouts.cases.class_labels import StatedClass
+from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.table_reading import (
+    CASE_COLUMNS,
+    IMAGE_COLUMNS,
+    MOST_CLASSES,
+    PATIENT_COLUMNS,
+    REFERENCE_COLUMNS,
+    SPLIT_COLUMNS,
+    TABLE_SUFFIXES,
+    TARGET,
+    DataTable,
+)
+from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.manifest_rows import Manifest
+from isocenter.layouts.named_cases import NamedCases
+from isocenter.values import CaseRow, Cell, Problem
+
+# Column names that are understood without --column, in any case, blanks as underscores.
+ROLES: dict[str, tuple[str, ...]] = {
+    "image": IMAGE_COLUMNS,
+    "mask": REFERENCE_COLUMNS["mask"],
+    TARGET: (),
+    "label": REFERENCE_COLUMNS["label"],
+    "patient": PATIENT_COLUMNS,
+    "split": SPLIT_COLUMNS,
+    "modality": ("modality",),
+    "id": ("case", "case_id", "id"),
+    "finding": (),
+    "findings": REFERENCE_COLUMNS["findings"],
+    "value": (),
+    "time": (),
+    "event": (),
+    "text": (),
+}
+# Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE, and of masks
+# under that of the reader who drew them, mask:anna=MASK_A.
+SEVERAL = ("image", "mask", "finding", "value")
+# Rows of one person, on average: a number of more is of something else.
+MOST_OF_ONE = 20
+REFERENCES = frozenset({"mask", TARGET, "label", "finding", "findings", "value", "time", "event", "text"})
+PIXEL = re.compile(r"(?i)pixel_?\d+")
+PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A table itself; or a folder with one table, named by --column or with images or nothing else in it.
+
+    Of several tables next to images, the one with labels, or those of the parts, where nothing else holds them.
+    """
+    if folder.is_file:
+        return _is_table(folder)
+    if not folder.tables and not (folder.images and options.references and folder.text_tables):
+        return False
+    if not (folder.images or folder.dicom):
+        return options.references or not folder.films or len(folder.tables) == 1  # films are predicted without tables
+    members = _labelled_tables(folder)
+    if not members:
+        return False
+    try:
+        table = _with_findings(table_reading.read_table(members[0].path), partial(_stems, folder))
+    except DatasetError:  # a damaged table is reported where it would have been joined to the images
+        return False
+    image = table.column(ROLES["image"]) or next(iter(table_reading.columns_of_files(table, folder.root)), None)
+    # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
+    has_labels, kinds = table_reading.is_label_column(table) or bool(table.findings), table_reading.stated_kinds(table)
+    others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
+    is_asked = has_labels and (not options.kinds or not options.kinds.isdisjoint(kinds))
+    is_sure = is_asked and sum(not _is_submission(one) for one in folder.tables) == 1
+    if not is_sure and any(layout.fits(folder, options) for layout in others):
+        return False
+    # Upper and lower case count when the files are read, where the error names those that differ only so.
+    known = {member.path.name.casefold() for member in folder.images}
+    names = [str(row[image]) for row in table.rows if row[image] is not None] if image else []
+    if sum(Path(name).name.casefold() in known for name in names) * 2 > len(names):
+        return True
+    if not has_labels or folder.description is not None:
+        return False
+    named, whole = NamedCases.of_table(table, folder, options), _joined_tables(members) if members[1:] else table
+    return named is not None and named.column(whole, image, ()) is not None
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Cases with the rest of the columns as covariates."""
+    given_tables = folder.members[:1] if folder.is_file and _is_table(folder) else folder.tables or folder.text_tables
+    if not given_tables:
+        raise UsageError("holds no table", str(folder.root), "Give a CSV, TSV or Parquet file with a row for each case")
+    members = folder.members[:1] if folder.is_file else _labelled_tables(folder, options.column.values())
+    if not members:
+        names = ", ".join(member.path.name for member in given_tables)
+        remedy = "Give one of the files; tables of parts are joined if their names say which, as train.csv and test.csv"
+        raise DatasetError(f"holds {len(given_tables)} tables ({names})", str(folder.root), remedy)
+    kinds = {*REFERENCES, *_added_kinds()}
+    table, notes = _table(members, options, kinds, folder)
+    return read_table(replace(table, root=options.root), folder, options, [member.path for member in members], notes)
+
+
+def read_frame(table: DataTable, folder: Folder, options: DatasetOptions) -> Reading:
+    """The cases of a table in memory.
+
+    folder: of no files
+    Raises DatasetError where no column names images, and where none of them is there.
+    """
+    prepared, notes = _with_classes(table, options, {*REFERENCES, *_added_kinds()}, set)
+    roles = _columns(prepared, options)
+    if not any(role.partition(":")[0] == "image" for role in roles) and "image" not in _with_files(prepared, roles):
+        remedy = 'Call it image_path, or name it: column={"image": "COLUMN"}'
+        raise DatasetError(f"has no column image (columns: {', '.join(table.columns)})", table.path.name, remedy)
+    reading = read_table(prepared, folder, options, [table.path], notes)
+    if table.rows and not reading.rows:
+        remedy = "Give root=FOLDER, from which relative paths start, or whole paths"
+        raise DatasetError(f"names no file that is there: its paths start from {table.start}", table.path.name, remedy)
+    return reading
+
+
+def read_table(
+    table: DataTable, folder: Folder, options: DatasetOptions, paths: Sequence[Path], notes: Sequence[Problem]
+) -> Reading:
+    """The cases of a table, with the rest of its columns as covariates.
+
+    paths: files of which the table was read; notes: on how its columns were understood
+    """
+    kinds = {*REFERENCES, *_added_kinds()}
+    manifest = _with_images(table, _with_people(table, _columns(table, options)), folder, options)
+    column = manifest.column
+    if options.references and not kinds & {role.partition(":")[0] for role in column}:
+        raise DatasetError(
+            f"no column has labels (columns: {', '.join(table.columns)})",
+            str(table.path),
+            table_reading.label_remedy(table, column.values()),
+        )
+    drawn = manifest_rows.columns_of_role(column, "mask")
+    labels = class_labels.mask_labels(folder, options) if drawn else ()
+    stated = _classes_stated(manifest)
+    unlabelled = class_labels.count_placeholders(stated, options) if options.references else {}
+    known = {one.name for one in stated} - {*unlabelled}
+    classes, called = class_labels.name_classes(known, folder, options, declare=not drawn)
+    seen = manifest.named.reading if manifest.named else None
+    hidden = manifest.hidden  # people of DICOM are not called by their names
+    rows, missing, taken = [], list[CaseRow](), list[CaseRow]()
+    values, of_values = table_reading.convert_values(table, set(column.values()))
+    for index, line in enumerate(values.rows):
+        for named_case in manifest.cases(line) or (None,):
+            row = _row(manifest, index, line, called, options, named_case)
+            if all(path.exists() for path in row.paths):
+                rows.append(row)
+                taken += [named_case] if named_case else []
+            else:
+                missing.append(replace(row, name=f"row_{index + 1}") if hidden else row)
+    rows, repeated = manifest_rows.drop_repeats(rows, manifest, stating=options.references)
+    words = {str(word) for line in table.rows if (word := options.modality or manifest.cell(line, "modality"))}
+    roles = ", ".join(f"{role}={name}" for role, name in column.items())
+    tables = errors.list_phrase(path.name for path in paths)
+    own = {"mask": labels, "class": classes, "findings": class_labels.numbered_names(manifest.findings)}
+    return Reading(
+        tuple(rows),
+        how=f"{'tables' if paths[1:] else 'table'} {tables} with {roles or 'no known column'}",
+        classes={**(seen.classes if seen else {}), **{kind: each for kind, each in own.items() if each}},
+        modality=modality_words.common_modality(sorted(words)) or (seen.modality if seen else None),
+        patients=hidden or (f"column {column['patient']} of {tables}" if "patient" in column else ""),
+        patient_column=column.get("patient"),
+        columns=_whole(column),
+        tables=tuple(paths),
+        readers=tuple(drawn) if len(drawn) > 1 else (),
+        channels=seen.channels if seen else tuple(manifest_rows.columns_of_role(column, "image")),
+        problems=(
+            *table_reading.header_notes(table),
+            *notes,
+            *of_values,
+            *manifest_rows.file_problems(manifest, folder, missing, seen, taken),
+            *table_join.fold_notes(folder, table),
+            *manifest_rows.unsure_notes(manifest),
+            *manifest_rows.listed_notes(manifest),
+            *class_labels.placeholder_notes(unlabelled, f"in column {column.get('label')}"),
+            *repeated,
+        ),
+    )
+
+
+def _is_table(folder: Folder) -> bool:
+    """Whether a file is a table."""
+    return bool(folder.text_tables) or (folder.members[0].suffix in TABLE_SUFFIXES and not folder.images)
+
+
+def _stems(folder: Folder) -> set[str]:
+    """The names of images, without suffix, beside the tables of a folder."""
+    place = Folder(folder.root.parent) if folder.is_file else folder
+    return {member.stem for member in (*place.images, *place.dicom)}
+
+
+def _table(
+    members: Sequence[FolderMember], options: DatasetOptions, kinds: Collection[str], folder: Folder
+) -> tuple[DataTable, tuple[Problem, ...]]:
+    """The table, with one column of classes where each has a column, or a column for each finding where each has a row,
+    and none is named by hand; and the note on it.
+    """
+    naming = (options.patient, *map(options.column.get, ("patient", "id")))
+    table = _joined_tables(members, codes=naming)
+    if not table.rows:
+        raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
+    return _with_classes(table, options, kinds, partial(_stems, folder))
+
+
+def _with_classes(
+    table: DataTable, options: DatasetOptions, kinds: Collection[str], images: Callable[[], Collection[str]]
+) -> tuple[DataTable, tuple[Problem, ...]]:
+    """As `_table` of one that is read; images: as `_with_findings` takes them."""
+    by_hand = any(role.partition(":")[0] in kinds for role in options.column)
+    if not by_hand and (made := _with_findings(table, images)).findings:
+        what = f"the rows are those of the findings {errors.list_phrase(made.findings)} of each image"
+        return made, (Problem("note", what, remedy="If they are not, name the column of the images with --column"),)
+    classes = () if by_hand else table_reading.columns_of_classes(table)
+    if not classes:
+        return table, ()
+    column_names = errors.list_phrase(classes)
+    what = f"the columns {column_names} are read as classes: each row has 1 in one of them, and 0 in the others"
+    remedy = "If they are no classes, name the columns of the labels with --column"
+    return table_reading.with_column_of_classes(table, classes), (Problem("note", what, remedy=remedy),)
+
+
+def _with_images(table: DataTable, column: Mapping[str, str], folder: Folder, options: DatasetOptions) -> Manifest:
+    """The table with the column that names images by their paths, else by what only one of them is called.
+
+    A path to DICOM without the patient's column is also looked up: headers know whose images they are.
+    """
+    given_image = any(role.startswith("image:") for role in column)
+    paths = column if given_image or "image" in column else _with_files(table, column)
+    manifest = Manifest(table, paths, _base(table, paths))
+    if given_image:
+        return manifest
+    files = [path for row in table.rows if (path := manifest.existing(row)) is not None] if "image" in paths else []
+    if files and ("patient" in paths or file_formats.format_of(files[0]) != "dicom"):
+        return manifest
+    words = {str(row[column["modality"]]) for row in table.rows} if "modality" in column else set()
+    seen = (
+        options
+        if options.modality or len(words) != 1
+        else replace(options, modality=modality_words.modality_word(words.pop()))
+    )
+    named = NamedCases.of_table(table, folder, seen)
+    holders = {name for role, name in column.items() if role not in ("image", "id", "patient")}  # of something else
+    image_column = named.column(table, paths.get("image"), holders) if named else None
+    if image_column is None or (files and image_column != paths["image"]):
+        return manifest
+    made = replace(manifest, column={**column, "image": image_column}, named=named)
+    return made if not files or _are_named(made, table) else manifest
+
+
+def _are_named(manifest: Manifest, table: DataTable) -> bool:
+    """Whether each row names the very files that its path leads to, which may lie outside the folder of the table."""
+    paths = [(path, manifest.cases(row)) for row in table.rows if (path := manifest.existing(row)) is not None]
+    return all(any(path in (one, *one.parents) for case in own for one in case.paths) for path, own in paths)
+
+
+def _with_people(table: DataTable, column: Mapping[str, str]) -> Mapping[str, str]:
+    """The roles, where a number that comes again names whose images the rows are, not one of them."""
+    if "patient" in column or "id" not in column:
+        return column
+    numbers = [row[column["id"]] for row in table.rows if row[column["id"]] is not None]
+    is_again = len(numbers) / MOST_OF_ONE <= len(set(numbers)) < len(numbers)
+    return {"patient" if is_again and role == "id" else role: name for role, name in column.items()}
+
+
+def _with_files(table: DataTable, column: Mapping[str, str]) -> dict[str, str]:
+    """The roles, and the one other column whose cells are files that exist as the images.
+
+    Raises DatasetError where there are several.
+    """
+    names = [name for name in table_reading.columns_of_files(table, table.start) if name not in column.values()]
+    if len(names) > 1:
+        raise DatasetError(
+            f"the columns {', '.join(names)} name files, and none is called image",
+            str(table.path),
+            f"Say what they are: --column image={names[0]},mask={names[1]} where one is a mask, or --column "
+            f"image:{names[0]}={names[0]},image:{names[1]}={names[1]} where both are images of a case",
+        )
+    return {**({"image": names[0]} if names else {}), **column}
+
+
+def _row(
+    manifest: Manifest,
+    index: int,
+    line: dict[str, Any],
+    called: Mapping[str, str],
+    options: DatasetOptions,
+    named_case: CaseRow | None,
+) -> CaseRow:
+    images = {} if named_case else manifest.images(line)
+    drawn = manifest_rows.columns_of_role(manifest.column, "mask")
+    masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(line, column)) is not None}
+    modality = modality_words.modality_word(options.modality or manifest.cell(line, "modality"))
+    by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
+    own = manifest.name_of(next(iter(images.values()))) if images else named_case.name if named_case else None
+    patient, stated = manifest.patient(line, named_case), manifest.cell(line, "id")
+    of_images = [*images.values(), *(named_case.paths if named_case else ())]
+    row = CaseRow(
+        manifest_rows.plain_name(stated) if stated else own or manifest_rows.plain_name(patient or f"row_{index + 1}"),
+        {
+            channel: Cell((path,), "folder" if path.is_dir() else "", modality=modality)
+            for channel, path in images.items()
+        },
+        {
+            **_references(manifest, line, called),
+            **manifest.texts(index, of_images),
+            **cell_loading.mask_cells(by_reader),
+            **_target(manifest, line, modality),
+        },
+        split=table_join.split_of(manifest.cell(line, "split")),
+        patient=patient,
+        covariates=table_reading.covariates_of_row(line, set(manifest.column.values())),
+    )
+    return row if named_case is None else _with(row, named_case)
+
+
+def _target(manifest: Manifest, line: Mapping[str, Any], modality: str | None) -> dict[str, Cell]:
+    """The image that a row's image should become, where it names one."""
+    path = manifest.path(line, manifest.column[TARGET]) if TARGET in manifest.column else None
+    return {} if path is None else {TARGET: Cell((path,), "folder" if path.is_dir() else "", modality=modality)}
+
+
+def _with(row: CaseRow, named_case: CaseRow) -> CaseRow:
+    """A line's row with the images that it names otherwise than by a path; of DICOM's people only pseudonyms."""
+    return replace(
+        row,
+        name=named_case.name.replace("/", "-") if named_case.patient else row.name,
+        images=named_case.images,
+        references={**named_case.references, **row.references},
+        split=row.split or named_case.split,
+        covariates={**named_case.covariates, **row.covariates},
+    )
+
+
+def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
+    label = manifest.cell(row, "label")
+    named = {} if label is None or str(label) not in called else {"class": called[str(label)]}
+    return {**named, **manifest.references(row)}
+
+
+def _classes_stated(manifest: Manifest) -> list[StatedClass]:
+    """The class of each row that states one, its part, and whether it states something else."""
+    masks = manifest_rows.columns_of_role(manifest.column, "mask").values()
+    stated = []
+    for row in manifest.table.rows:
+        if (label := manifest.cell(row, "label")) is not None:
+            is_further = any(row[name] is not None for name in masks) or bool(_references(manifest, row, {}))
+            stated.append(StatedClass(str(label), table_join.split_of(manifest.cell(row, "split")), is_further))
+    return stated
+
+
+def _added_kinds() -> tuple[str, ...]:
+    """Kinds of reference that other packages add: each is a role that one column can have."""
+    return tuple(kind for kind in plugins.entry_points_of("isocenter.references") if kind not in ROLES)
+
+
+def _columns(table: DataTable, options: DatasetOptions) -> dict[str, str]:
+    """{role: column}, as --column names them, else by known names.
+
+    Of roles that several columns can have, each is <role>:<name>.
+    """
+    taken = set(options.column.values())
+    known = {**{role: table.column(names) for role, names in ROLES.items()}, **dict.fromkeys(_added_kinds())}
+    if str(known["label"]).lower() == TARGET and known["label"] in table_reading.columns_of_files(table, table.start):
+        known |= {"label": None, TARGET: known["label"]}
+    columns = manifest_rows.columns_by_role(table, options, known, SEVERAL)
+    columns |= {f"finding:{name}": name for name in table.findings}
+    for kind in ("image", "mask"):
+        if any(role.startswith(f"{kind}:") for role in options.column):
+            columns.pop(kind, None)
+    _refuse_twice(table, {role: name for role, name in columns.items() if name not in taken})
+    return {role: columns[role] for role in (*ROLES, *columns) if role in columns}
+
+
+def _refuse_twice(table: DataTable, columns: Mapping[str, str]) -> None:
+    """Raise DatasetError for two columns of one name that differ, where nobody says which of them has the role."""
+    for role, name in columns.items():
+        second = f"{name}.1"  # so pandas calls it
+        if second in table.columns and any(row[name] != row[second] for row in table.rows):
+            remedy = f"Rename one, or name the one that is meant: --column {role}={name} or --column {role}={second}"
+            raise DatasetError(f"has two columns {name}, which differ", str(table.path), remedy)
+
+
+def _whole(column: Mapping[str, str]) -> dict[str, str]:
+    """{role: column} with <role>:<name> for roles of several columns, also of a single one but a single mask."""
+    kinds = [kind for kind in SEVERAL if kind != "mask" or "mask" not in column]
+    several = {
+        f"{kind}:{name}": own for kind in kinds for name, own in manifest_rows.columns_of_role(column, kind).items()
+    }
+    return {role: own for role, own in column.items() if role.partition(":")[0] not in kinds} | several
+
+
+def _base(table: DataTable, column: Mapping[str, str]) -> Path:
+    """The folder to which paths are relative: where they start, else its one sub-folder with the images."""
+    folder, images = table.start, list(manifest_rows.columns_of_role(column, "image").values())
+    cells = [str(row[images[0]]) for row in table.rows if images and row[images[0]] is not None]
+    names = [name for name in cells if table_reading.can_be_named(name)]
+    if not names or any((folder / name).exists() for name in names):
+        return folder
+    holders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any((p / name).exists() for name in names)]
+    return holders[0] if len(holders) == 1 else folder
+
+
+def _labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[FolderMember, ...]:
+    """The one table of a folder; of several the only one with labels next to images, or those of different parts.
+
+    Text files count where there is no other table. A sample of what to submit to a challenge has columns of labels, and
+    none in them.
+    columns: that a person named: the only table that has them all is meant, or those of parts that have
+    """
+    tables = folder.tables or folder.text_tables
+    if len(tables) == 1:
+        return tables
+    having = tuple(member for member in tables if columns and _has(member, columns))
+    if len(having) == 1:
+        return having
+    stating = [member for member in tables if not _is_submission(member)]
+    labelled = tuple(member for member in stating if table_reading.states_references(member.path)) or having
+    labelled = tuple(member for member in labelled if not _holds_pixels(member)) or labelled
+    parts = [table_join.part_in_name(member.path) for member in labelled]
+    is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
+    return labelled if is_parted or (len(labelled) == 1 and (folder.images or folder.dicom)) else ()
+
+
+def _is_submission(member: FolderMember) -> bool:
+    """Whether a table is a sample of what to submit to a challenge."""
+    return "submission" in member.stem.lower()
+
+
+def _holds_pixels(member: FolderMember) -> bool:
+    """Whether a table holds the pixels of images beside their labels, and so names none, as hmnist_28_28_L.csv."""
+    return any(PIXEL.fullmatch(name) for name in table_reading.read_table(member.path, most=0).columns)
+
+
+def _has(member: FolderMember, columns: Collection[str]) -> bool:
+    try:
+        return set(columns) <= set(table_reading.read_table(member.path, most=1).columns)
+    except DatasetError:  # reported where it is read
+        return False
+
+
+def _joined_tables(members: Sequence[FolderMember], *, codes: Collection[str | None] = ()) -> DataTable:
+    """A table; several are joined, each the part that its name states.
+
+    codes: further columns that name patients or cases
+    Raises DatasetError for one that is damaged, for unlike columns, and for parts that a column states too.
+    """
+    first, *others = tables = [table_reading.read_table(member.path, codes=codes) for member in members]
+    if not others:
+        return first
+    for other in others:
+        if unlike := set(first.columns) ^ set(other.columns):
+            raise DatasetError(
+                f"has other columns than {first.path.name} ({errors.list_phrase(sorted(unlike))})",
+                str(other.path),
+                "Give all tables of parts the same columns, or give one of the files",
+            )
+    if column := first.column(SPLIT_COLUMNS[:1]):
+        problem = f"column {column} and the name {first.path.name} both state a part"
+        raise DatasetError(problem, str(first.path), "Join the tables to one with this column, or remove the column")
+    rows = ({**row, PART: table_join.part_in_name(table.path)} for table in tables for row in table.rows)
+    places = (f"{place} of {table.path.name}" for table in tables for place in table.places)
+    return replace(first, columns=(*first.columns, PART), rows=tuple(rows), places=tuple(places))
+
+
+def _with_findings(table: DataTable, images: Callable[[], Collection[str]]) -> DataTable:
+    """The table with a row for each image, and a column for each finding; any other table as it is.
+
+    images: the function that knows the names of their files without suffix
+    Every image has each finding, as 0 or 1, and no image bears the name of a row.
+    """
+    column, label = table.column(CASE_COLUMNS), table.column(REFERENCE_COLUMNS["label"])
+    if column is None or label is None or len(table.columns) > 2:
+        return table
+    stated: dict[tuple[str, str], object] = {}
+    for row in table.rows:
+        image, _, finding = str(row[column]).rpartition("_")
+        if row[label] not in (0, 1) or stated.setdefault((image, finding), row[label]) != row[label]:
+            return table
+    named, findings = (tuple(dict.fromkeys(key[place] for key in stated)) for place in (0, 1))
+    if min(len(named), len(findings)) < 2 or len(findings) > MOST_CLASSES or len(stated) < len(named) * len(findings):
+        return table
+    known = images()
+    if 2 * sum(image in known for image in named) <= len(named) or any(str(row[column]) in known for row in table.rows):
+        return table
+    rows = tuple({column: image, **{finding: stated[image, finding] for finding in findings}} for image in named)
+    return replace(table, columns=(column, *findings), rows=rows, findings=findings, places=())
+
+
+LAYOUT = Layout(
+    "manifest", "a table with a row for each case", fits, read, over=frozenset({"plain_images", "dicom_folder"})
+)

@@ -1,0 +1,37 @@
+"""Images without labels, in a folder or as one file: for prediction."""
+
+from __future__ import annotations
+
+from isocenter import errors
+from isocenter.files import file_formats
+from isocenter.layouts.cases import mask_pairs
+from isocenter.layouts.cases.dataset_folder import Folder
+from isocenter.layouts.cases.mask_pairs import NamedCase, PairKey
+from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+
+# Formats that other layouts read; None is an unknown format.
+OTHER_LAYOUTS = (None, "dicom", "numpy", "series")
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A folder with images or films, or one file that some format knows."""
+    del options
+    if folder.is_file and not folder.images:
+        return file_formats.format_of(folder.root) not in OTHER_LAYOUTS
+    return bool(folder.images or folder.films)
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Each file is a case, or each group of files whose names end in _0000, _0001, ..."""
+    members = folder.images or folder.films or folder.members
+    keyed = [(PairKey(member.folders, member.stem, member.split), member) for member in members]
+    numbered = mask_pairs.group_by_channel(keyed)
+    numbered = numbered if mask_pairs.are_channel_numbers(numbered, options.channels, options.absent) else {}
+    rows = mask_pairs.rows_of_cases(
+        [NamedCase(*case) for case in (numbered or mask_pairs.one_image_each(keyed)).items()], options
+    )
+    channels = tuple(str(n) for n in range(options.channels or 0)) if numbered else ()
+    return Reading(rows, how=errors.count_phrase(len(rows), "image"), channels=channels)
+
+
+LAYOUT = Layout("plain_images", "images without labels", fits, read)

@@ -1,0 +1,178 @@
+"""VGG Image Annotator (VIA): a JSON file that lists images with the regions on them.
+
+Versions 1 and 2, https://www.robots.ox.ac.uk/~vgg/software/via/; coordinates are pixels from the corner of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.layouts import layout
+from isocenter.layouts.cases import drawn_boxes, drawn_outlines
+from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
+from isocenter.layouts.cases.drawn_outlines import ListedImage
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+
+MARKS = (b'"filename"', b'"regions"', b'"file_attributes"')
+LARGEST = 1 << 30
+PROJECT = "_via_img_metadata"
+WITHOUT_AREA = frozenset({"point", "polyline", "line"})
+# Of several attributes of a region, the one that names its class; and the class where regions have none.
+CLASS_NAMES, ONLY_CLASS = ("class", "label", "name", "type", "category", "object"), "object"
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A JSON file of regions with attributes of their shapes, and images in the folder."""
+    del options
+    return bool(folder.images) and bool(_files(folder))
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """A case for each image that is listed; where all regions are rectangles they are boxes, else outlines.
+
+    Raises DatasetError, by file, for a damaged one, for regions of which no attribute surely names the class, and for
+    an image that two files list.
+    """
+    entries = {member.path: _entries(member.path) for member in _files(folder)}
+    kinds = [_kind(region) for own in entries.values() for entry in own for region in _regions(entry)]
+    reading = drawn_outlines.read_listed_images(
+        [one for path, own in entries.items() for one in via_images(path, own)],
+        folder,
+        options,
+        part="via",
+        what="VIA",
+        usual="boxes" if set(kinds) - WITHOUT_AREA <= {"rect"} else "mask",
+    )
+    flat = sum(kind in WITHOUT_AREA for kind in kinds)
+    what = f"{errors.count_phrase(flat, 'region covers', 'regions cover')} nothing (points, lines)"
+    problems = layout.left_out_problem(
+        [path.name for path in entries] if flat else (), what, "Draw them as outlines", "warning"
+    )
+    return replace(reading, problems=(*problems, *reading.problems))
+
+
+def via_images(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[ListedImage]:
+    """The images of a file with their regions."""
+    own = list(entries)
+    naming = _class_attribute(path, [region for entry in own for region in _regions(entry)])
+    found = []
+    for entry in own:
+        name = str(entry["filename"])
+        try:
+            numbered = enumerate(_regions(entry), start=1)
+            drawn = [_drawn_object(region, naming, f"region {n} of {name}") for n, region in numbered]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            problem = f"{name} has regions that VIA does not write ({errors.describe_cause(error)})"
+            raise DatasetError(problem, str(path), "Open and save it with VIA") from error
+        found.append(ListedImage(name, Annotation(path, tuple(one for one in drawn if one is not None))))
+    return found
+
+
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    return {entry.name: entry.annotation for entry in via_images(path, _entries(path))}
+
+
+def _entries(path: Path) -> list[Mapping[str, Any]]:
+    """The images that a file lists, of a project or of its annotations alone."""
+    record = drawn_outlines.json_record(path, LARGEST)
+    images = record.get(PROJECT, record) if isinstance(record, Mapping) else None
+    entries = list(images.values()) if isinstance(images, Mapping) else []
+    known = (isinstance(entry, Mapping) and "filename" in entry and _are_regions(entry) for entry in entries)
+    if not entries or not all(known):
+        raise DatasetError("lists no images as VIA does", str(path), "Open and save it with VIA")
+    return entries
+
+
+def _regions(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The regions of an image: a list, or in version 1 numbered."""
+    regions = entry.get("regions") or []
+    return list(regions.values() if isinstance(regions, Mapping) else regions)
+
+
+def _are_regions(entry: Mapping[str, Any]) -> bool:
+    regions = entry.get("regions") or []
+    return isinstance(regions, Mapping | list) and all(
+        isinstance(region, Mapping) and isinstance(region.get("region_attributes") or {}, Mapping)
+        for region in _regions(entry)
+    )
+
+
+def _kind(region: Mapping[str, Any]) -> str:
+    shape = region.get("shape_attributes")
+    return str(shape.get("name")) if isinstance(shape, Mapping) else ""
+
+
+def _class_attribute(path: Path, regions: Iterable[Mapping[str, Any]]) -> str | None:
+    """The attribute of regions that names their class; None where they have no attributes."""
+    names = list(dict.fromkeys(name for region in regions for name in region.get("region_attributes") or {}))
+    known = [name for name in names if name.lower() in CLASS_NAMES]
+    if len(names) > 1 and len(known) != 1:
+        problem = (
+            f"regions have the attributes {errors.list_phrase(names)}, and it is not clear which names their class"
+        )
+        raise DatasetError(problem, str(path), "Call that attribute class, and save the file with VIA")
+    return next(iter(known if len(names) > 1 else names), None)
+
+
+def _drawn_object(region: Mapping[str, Any], naming: str | None, where: str) -> DrawnBox | None:
+    """The object that a region shows; None where it covers nothing."""
+    shape, kind = region["shape_attributes"], _kind(region)
+    if kind in WITHOUT_AREA:
+        return None
+    name = ONLY_CLASS if naming is None else _chosen_value((region.get("region_attributes") or {}).get(naming))
+    if not name:
+        raise ValueError(f"{where} has no {naming}")
+    return DrawnBox.around(name, [_ring(shape, kind)], where)
+
+
+def _chosen_value(value: Any) -> str:
+    """The value of an attribute; of a field of ticks the only one that is set."""
+    ticked = [str(key) for key, is_set in value.items() if is_set] if isinstance(value, Mapping) else [str(value or "")]
+    return ticked[0].strip() if len(ticked) == 1 else ""
+
+
+def _ring(shape: Mapping[str, Any], kind: str) -> Ring:
+    """The corners of a shape; ValueError for a kind that is not known."""
+    match kind:
+        case "rect":
+            x, y, width, height = (float(shape[key]) for key in ("x", "y", "width", "height"))
+            return ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
+        case "polygon":
+            corners = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
+            return tuple((float(x), float(y)) for x, y in corners)
+        case "circle":
+            return drawn_boxes.ellipse_corners(
+                (float(shape["cx"]), float(shape["cy"])), (float(shape["r"]), float(shape["r"]))
+            )
+        case "ellipse":
+            centre, radii = ((float(shape[key]) for key in keys) for keys in (("cx", "cy"), ("rx", "ry")))
+            return drawn_boxes.ellipse_corners(
+                (next(centre), next(centre)), (next(radii), next(radii)), float(shape.get("theta") or 0)
+            )
+        case other:
+            raise ValueError(f"a shape of the kind {other!r}")
+
+
+def _files(folder: Folder) -> list[FolderMember]:
+    return [
+        one
+        for one in drawn_outlines.files_of_many(folder, ".json")
+        if drawn_outlines.file_begins_with(one.path, *MARKS)
+    ]
+
+
+LAYOUT = Layout(
+    "via",
+    "a JSON file that lists images and the regions on them, as in VGG Image Annotator",
+    fits,
+    read,
+    over=BY_NAMES,
+    annotations=_annotations,
+)

@@ -1,0 +1,93 @@
+"""Segmentations of single phases of a cine: frames are told apart by the instances that they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from isocenter.errors import FormatError
+from isocenter.files import file_formats
+from isocenter.files.dicom.writing import seg, source_planes
+from isocenter.layouts import dataset_layouts
+from isocenter.values import Image, Label
+from written_dicom import write_slice
+
+PHASES, SLICES = 4, 2
+
+
+def cine(folder: Path) -> list[Image]:
+    """Each phase of a cine of single images, to be drawn on."""
+    (folder / "cine").mkdir()
+    for number in range(PHASES * SLICES):
+        write_slice(
+            folder / "cine" / f"{number}.dcm", np.full((8, 9), 100 * number, np.uint16),
+            position=(0, 0, 8.0 * (number // PHASES)), TriggerTime=40 * (number % PHASES), InstanceNumber=number + 1,
+            SliceThickness=8, sop_class="1.2.840.10008.5.1.4.1.1.4",
+        )  # fmt: skip
+    return list(source_planes.split_into_volumes(file_formats.read(folder / "cine")))
+
+
+def draw(phase: Image, columns: int, path: Path, algorithm: str = "a") -> None:
+    """Mark as many columns of a slice."""
+    mask = np.zeros(phase.geometry.shape, np.uint8)
+    mask[:columns, :, 1] = 1
+    seg.write_segmentation(mask, [Label(1, "wall")], phase, path, algorithm_name=algorithm)
+
+
+def columns_of(folder: Path, kind: str = "mask") -> dict[str, int]:
+    """{frame of the case: columns that its mask marks}"""
+    cases = [(case.id.rpartition("_")[2], case.references[kind]) for case in dataset_layouts.read_dataset(folder)]
+    return {name: int(mask.data[0, :, 0, 1].sum()) for name, mask in cases}
+
+
+@pytest.mark.parametrize("drawn", [(0, 1, 2, 3), (3, 1)], ids=["all phases", "some phases"])
+def test_segmentations_of_phases_are_one_mask_of_the_frames_that_are_drawn(drawn, tmp_path):
+    phases = cine(tmp_path)
+    for number in drawn:
+        draw(phases[number], number + 1, tmp_path / f"seg{9 - number}.dcm")
+    assert columns_of(tmp_path) == {f"frame{number:03}": number + 1 for number in sorted(drawn)}
+
+
+def test_one_segmentation_of_several_phases_is_parted_by_the_images_that_its_frames_name(tmp_path):
+    phases = cine(tmp_path)
+    for number in (1, 2):
+        draw(phases[number], number + 1, tmp_path / f"{number}.dcm")
+    first, second = (pydicom.dcmread(tmp_path / f"{number}.dcm") for number in (1, 2))
+    bits = [np.packbits(one.pixel_array.ravel(), bitorder="little").tobytes() for one in (first, second)]
+    first.PerFrameFunctionalGroupsSequence.extend(second.PerFrameFunctionalGroupsSequence)
+    first.NumberOfFrames, first.PixelData = 2, b"".join(bits)
+    first.save_as(tmp_path / "1.dcm")
+    (tmp_path / "2.dcm").unlink()
+    assert columns_of(tmp_path) == {"frame001": 2, "frame002": 3}
+
+
+def test_two_segmentations_of_one_phase_are_two_readers(tmp_path):
+    phases = cine(tmp_path)
+    for number in range(PHASES):
+        for reader in ("a", "b"):
+            draw(phases[number], number + 1 + (reader == "b"), tmp_path / f"{reader}{number}.dcm", reader)
+    kinds = sorted({kind for case in dataset_layouts.read_dataset(tmp_path) for kind in case.references})
+    assert len(kinds) == 2
+    both = [columns_of(tmp_path, kind) for kind in kinds]
+    assert [sorted(one.values()) for one in sorted(both, key=str)] == [[1, 2, 3, 4], [2, 3, 4, 5]]
+
+
+def test_a_segmentation_that_names_images_of_all_phases_is_refused(tmp_path):
+    draw(cine(tmp_path)[1], 3, tmp_path / "seg.dcm")
+    dataset = pydicom.dcmread(tmp_path / "seg.dcm")
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        del groups.DerivationImageSequence
+    instances = [pydicom.dcmread(path).SOPInstanceUID for path in (tmp_path / "cine").iterdir()]
+    named = dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    for uid in instances:
+        item = pydicom.Dataset()
+        item.update(named[0])
+        item.ReferencedSOPInstanceUID = uid
+        named.append(item)
+    dataset.save_as(tmp_path / "seg.dcm")
+    [case, *_] = dataset_layouts.read_dataset(tmp_path)
+    with pytest.raises(FormatError, match="names images of 4 frames of the series"):
+        case.references["mask"]
