@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -277,7 +277,7 @@ def spread_of_many_answers(patients: np.ndarray) -> float:
 
     Each is an answer of its own, so that what so many say outweighs what was expected before.
     """
-    return USUAL_SPREAD * max(1.0, len(patients) / max(1, len(np.unique(patients)))) ** 0.5
+    return cast(float, USUAL_SPREAD * max(1.0, len(patients) / max(1, len(np.unique(patients)))) ** 0.5)
 
 
 def log_odds(chances: Floats) -> Floats:

@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,9 +102,10 @@ class VoxelCalibration:
     def _largest(self, scores: Array) -> Array:
         if not self.exclusive:
             return certainties.labels_from_odds(scores, self.writes)
-        return np.array(self.writes, dtype=np.min_scalar_type(max(self.writes)))[
-            label_resampling.winning_classes(scores)
-        ]
+        return cast(
+            "Array",
+            np.array(self.writes, dtype=np.min_scalar_type(max(self.writes)))[label_resampling.winning_classes(scores)],
+        )
 
     def _calibrate(self, outputs: Array) -> Array:
         """(channels, ...) outputs whose softmax or sigmoid the probabilities are."""
@@ -347,7 +348,7 @@ class VoxelSample:
 
     def at(self, grid: Array) -> Array:
         """(n,) what a map (*spatial) holds there."""
-        return np.asarray(grid)[tuple(self.places.T)]
+        return cast("Array", np.asarray(grid)[tuple(self.places.T)])
 
 
 class VoxelSampler:

@@ -24,6 +24,7 @@ from isocenter.deidentification.keyed_names import KeyedNames
 from isocenter.errors import FormatError, IsocenterError, ResourceError, UsageError
 from isocenter.files import file_formats, patient_names
 from isocenter.files.dicom import header_reading, library_warnings
+from isocenter.files.dicom.elements import MAGIC_END
 from isocenter.files.storage import atomic, csv_text, folder_files
 from isocenter.runtime import record_files
 
@@ -292,9 +293,7 @@ def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM, by its first bytes, or by its name where these are damaged."""
     try:
         with path.open("rb") as file:
-            return header_reading.looks_like_dicom(file.read(header_reading.MAGIC_END)) or (
-                file_formats.format_of(path) == "dicom"
-            )
+            return header_reading.looks_like_dicom(file.read(MAGIC_END)) or (file_formats.format_of(path) == "dicom")
     except OSError as error:
         raise FormatError(f"cannot be read ({error.strerror})", str(path), "Check its rights") from error
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,7 +166,7 @@ def _infer(tile: NDArray[np.uint8]) -> Floats:
     image = np.pad(tile, padding, mode="edge").astype(np.float32) / 127.5 - 1
     session = _session()
     [answer] = session.run(None, {session.get_inputs()[0].name: image.transpose(2, 0, 1)[None]})
-    return answer[0, 0, :rows, :columns]
+    return cast("Floats", answer[0, 0, :rows, :columns])
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import mcp_types as types
@@ -50,7 +50,9 @@ def agent_server(desk: AgentDesk) -> Server[Any]:
         return types.ListPromptsResult(prompts=agent_resources.list_prompts())
 
     async def get_prompt(context: Any, parameters: types.GetPromptRequestParams) -> types.GetPromptResult:
-        return await _answer(agent_resources.prompt, parameters.name, parameters.arguments or {})
+        return cast(
+            "types.GetPromptResult", await _answer(agent_resources.prompt, parameters.name, parameters.arguments or {})
+        )
 
     return Server(
         "isocenter",

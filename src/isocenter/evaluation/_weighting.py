@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,7 +76,10 @@ def is_unweighted(values: Floats) -> bool:
 def ratio_or_nan(part: Any, total: Any) -> Floats:
     """part / whole; NaN where the whole is 0."""
     part, total = np.asarray(part, dtype=np.float64), np.asarray(total, dtype=np.float64)
-    return np.divide(part, total, out=np.full(np.broadcast_shapes(part.shape, total.shape), np.nan), where=total > 0)
+    return cast(
+        "Floats",
+        np.divide(part, total, out=np.full(np.broadcast_shapes(part.shape, total.shape), np.nan), where=total > 0),
+    )
 
 
 def spacing_steps(spacing: ArrayLike) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,7 +70,9 @@ def longest_diagonal(box: Sequence[slice], steps: Floats) -> float:
 
 def _diagonals(sizes: NDArray[np.integer], steps: Floats) -> Floats:
     """(n,) lengths of the longer diagonals of boxes of (n, 2) voxels."""
-    return np.maximum(*(np.linalg.norm((sizes * signs) @ steps.T, axis=1) for signs in ((1, 1), (1, -1))))
+    return cast(
+        "Floats", np.maximum(*(np.linalg.norm((sizes * signs) @ steps.T, axis=1) for signs in ((1, 1), (1, -1))))
+    )
 
 
 def _boxes(inside: NDArray[np.bool_], pieces: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

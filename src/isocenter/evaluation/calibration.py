@@ -198,7 +198,7 @@ class Gaps:
     least: Floats
 
     @classmethod
-    def from_probabilities(cls, chance: Floats, happened: Floats, patients: NDArray, kind: BinnedError) -> Gaps:
+    def from_probabilities(cls, chance: Floats, happened: Floats, patients: NDArray[Any], kind: BinnedError) -> Gaps:
         """Bins of (images,) probabilities, what happened, and whose images they are."""
         places = kind.shares(chance)
         places = places[:, places.sum(axis=0) > 0]

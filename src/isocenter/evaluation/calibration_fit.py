@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -356,7 +356,7 @@ def _logistic(
 
 def _plain(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
     """The targets stay: one more case of each side would weigh more than all voxels of a small structure."""
-    return _logistic(odds[:, None], positive, counts, spread, LEAST_FACTOR).tolist()
+    return cast("list[float]", _logistic(odds[:, None], positive, counts, spread, LEAST_FACTOR).tolist())
 
 
 def _platt(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
@@ -366,7 +366,7 @@ def _platt(odds: Floats, positive: Floats, counts: Floats, spread: float | None)
     yes = float(positive.sum())  # samples, whatever they weigh
     no = len(positive) - yes
     targets = np.where(positive > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
-    return _logistic(odds[:, None], targets, counts, None, LEAST_FACTOR).tolist()
+    return cast("list[float]", _logistic(odds[:, None], targets, counts, None, LEAST_FACTOR).tolist())
 
 
 def _by_size(regressors: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
@@ -379,7 +379,9 @@ def _by_size(regressors: Floats, positive: Floats, counts: Floats, spread: float
 
 def _beta(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
     features = np.stack([-np.logaddexp(0.0, -odds), np.logaddexp(0.0, odds)], axis=1)
-    return _logistic(features, positive, counts, spread, 0.0 if spread is None else LEAST_FACTOR).tolist()
+    return cast(
+        "list[float]", _logistic(features, positive, counts, spread, 0.0 if spread is None else LEAST_FACTOR).tolist()
+    )
 
 
 def _isotonic(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
@@ -557,7 +559,7 @@ def _log_sum(logs: Floats) -> Floats:
 
 def _log_of_rest(logs: Floats) -> Floats:
     """log(1 - p) of log p."""
-    return np.log(-np.expm1(np.minimum(logs, -np.exp(-SUREST))))
+    return cast("Floats", np.log(-np.expm1(np.minimum(logs, -np.exp(-SUREST)))))
 
 
 def _log_sigmoid(values: Floats) -> Floats:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NotRequired, TypeAlias, cast
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.values import Estimate, Floats, Row, covariate_values
 from isocenter.values.dataset_cases import SPLITS
+from isocenter.values.record_schema import FigureRow, OutcomeRow, RecordHead, RecordSchema, ShiftRecord, VerdictRecord
 
 Table: TypeAlias = "pd.DataFrame"
 
@@ -44,7 +45,26 @@ FEATURE = "feature_"
 # The row that speaks of all labels, or of a case as a whole.
 ALL = "all"
 
-SUMMARY_SCHEMA = "isocenter.summary"
+
+class SummaryRecord(RecordHead):
+    """The figures of an evaluation, and what a reader has to know of them.
+
+    primary, registered_margin: the metric that judges the model, and by how much it may be worse, as registered
+    recipe, seed: hash of the decisions that trained the model, and the seed of its training
+    """
+
+    rows: list[FigureRow]
+    shift: NotRequired[ShiftRecord]
+    primary: NotRequired[str]
+    verdict: NotRequired[VerdictRecord]
+    recipe: NotRequired[str]
+    seed: NotRequired[int]
+    registered_margin: NotRequired[float]
+    outcomes: NotRequired[list[OutcomeRow]]
+    unfinished_training: NotRequired[str]
+
+
+SUMMARY_SCHEMA = RecordSchema("isocenter.summary", SummaryRecord)
 SUMMARY_VERSION = 1
 
 
@@ -155,13 +175,13 @@ def classes_with_probability(table: Table) -> tuple[str, ...]:
     return tuple(name.removeprefix(PROBABILITY) for name in _probability_columns(table))
 
 
-def rows_to_json(rows: Iterable[Row]) -> dict[str, Any]:
-    """The record of a summary: {schema, version, rows}, NaN as null."""
-    lines = [{"metric": row.metric, "label": row.label, **_figures(row.estimate)} for row in rows]
-    return {"schema": SUMMARY_SCHEMA, "version": SUMMARY_VERSION, "rows": lines}
+def rows_to_json(rows: Iterable[Row]) -> SummaryRecord:
+    """The record of a summary, NaN as null."""
+    lines = [_figure_row(row.metric, row.label, row.estimate) for row in rows]
+    return SummaryRecord(schema=SUMMARY_SCHEMA, version=SUMMARY_VERSION, rows=lines)
 
 
-def rows_from_json(record: Mapping[str, Any]) -> list[Row]:
+def rows_from_json(record: SummaryRecord) -> list[Row]:
     """The rows of a record that `rows_to_json` made, null as NaN. Raises FormatError for any other."""
     if (record.get("schema"), record.get("version")) != (SUMMARY_SCHEMA, SUMMARY_VERSION):
         problem = f"schema {record.get('schema')}, version {record.get('version')}"
@@ -169,25 +189,36 @@ def rows_from_json(record: Mapping[str, Any]) -> list[Row]:
     return rows_from_records(record["rows"])
 
 
-def rows_from_records(lines: Iterable[Mapping[str, Any]]) -> list[Row]:
+def rows_from_records(lines: Iterable[FigureRow]) -> list[Row]:
     """The rows of lines as `rows_to_json` has them under "rows"."""
     return [_row(line) for line in lines]
 
 
-def _row(line: Mapping[str, Any]) -> Row:
+def _row(line: FigureRow) -> Row:
     figures = {key: value for key, value in line.items() if key not in ("metric", "label")}
-    value = float("nan") if figures["value"] is None else figures["value"]
-    figures |= {"value": value, "patients": figures.get("patients") or 0}
-    return Row(line["metric"], line["label"], Estimate(**figures))
+    value = float("nan") if line["value"] is None else line["value"]
+    figures |= {"value": value, "patients": line.get("patients") or 0}
+    return Row(line["metric"], line["label"], cast("Callable[..., Estimate]", Estimate)(**figures))
 
 
-def _figures(estimate: Estimate) -> dict[str, Any]:
-    """The fields of a record: JSON knows neither NaN nor infinity, and no draws."""
-    fields = asdict(replace(estimate, draws=None, recipe=None))
-    del fields["draws"], fields["recipe"]
-    numbers = {name: fields[name] for name in ("value", "low", "high")}
-    fields["patients"] = estimate.patients or None  # of whom nobody knows, none are counted
-    return fields | {name: None if n is None or not math.isfinite(n) else n for name, n in numbers.items()}
+def _figure_row(metric: str, label: str, estimate: Estimate) -> FigureRow:
+    """JSON knows neither NaN nor infinity, and a record holds no draws."""
+
+    def finite(number: float | None) -> float | None:
+        return None if number is None or not math.isfinite(number) else number
+
+    return FigureRow(
+        metric=metric,
+        label=label,
+        value=finite(estimate.value),
+        low=finite(estimate.low),
+        high=finite(estimate.high),
+        level=estimate.level,
+        n=estimate.n,
+        patients=estimate.patients or None,  # of whom nobody knows, none are counted
+        unit=estimate.unit,
+        method=estimate.method,
+    )
 
 
 def _probability_columns(table: Table) -> list[str]:
@@ -264,7 +295,7 @@ def _mean_over_labels(table: Table, metric: str, unit: str, seed: Seed) -> Estim
 
     def mean(weights: Floats) -> Floats:
         """The mean over the labels, for each weighting."""
-        return _weighting.ratio_or_nan(weights @ scores, weights @ defined).mean(axis=-1)
+        return cast("Floats", _weighting.ratio_or_nan(weights @ scores, weights @ defined).mean(axis=-1))
 
     exact = unit == "" and bool(np.isin(scores[defined], (0.0, 1.0)).all())
     owners = wide.index.get_level_values("patient").to_numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,7 +80,7 @@ def one_against_rest(
     """
     table, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(reference)
     classes = range(table.shape[1]) if table.shape[1] > 2 else (1,)
-    return np.mean([figure(table[:, label], truth == label, weights) for label in classes], axis=0)
+    return cast("Floats", np.mean([figure(table[:, label], truth == label, weights) for label in classes], axis=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,7 @@ class Confusion:
     @property
     def balanced_accuracy(self) -> Floats:
         """Mean of the recalls; NaN where a class has no image."""
-        return self.recalls.mean(axis=-1)
+        return cast("Floats", self.recalls.mean(axis=-1))
 
     @property
     def sensitivity(self) -> Floats:

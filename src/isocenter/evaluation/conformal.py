@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -218,7 +218,9 @@ def value_scores(predicted: ArrayLike, reference: ArrayLike, deviation: ArrayLik
     An interval is the prediction less and plus the threshold times the deviation. Lei et al., arXiv:1604.04173
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.abs(np.asarray(predicted, dtype=np.float64) - np.asarray(reference)) / np.asarray(deviation)
+        return cast(
+            "Floats", np.abs(np.asarray(predicted, dtype=np.float64) - np.asarray(reference)) / np.asarray(deviation)
+        )
 
 
 def quantile_scores(low: ArrayLike, high: ArrayLike, reference: ArrayLike) -> Floats:
@@ -227,7 +229,7 @@ def quantile_scores(low: ArrayLike, high: ArrayLike, reference: ArrayLike) -> Fl
     Conformalised quantile regression; Romano et al., arXiv:1905.03222
     """
     true = np.asarray(reference)
-    return np.maximum(np.asarray(low) - true, true - np.asarray(high))
+    return cast("Floats", np.maximum(np.asarray(low) - true, true - np.asarray(high)))
 
 
 def ordered_ends(low: float, high: float) -> tuple[float, float]:

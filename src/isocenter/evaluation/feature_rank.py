@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from isocenter.values import Floats
@@ -34,4 +36,4 @@ def effective_rank(features: Floats) -> float:
 
 def possible_rank(features: Floats) -> int:
     """The highest rank that so many features of so many images can have."""
-    return min(np.asarray(features).shape)
+    return cast(int, min(np.asarray(features).shape))

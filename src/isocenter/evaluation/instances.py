@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -134,7 +134,7 @@ def instance_overlap(predicted: ArrayLike, reference: ArrayLike) -> InstanceOver
     return InstanceOverlap(sizes, true_sizes, pairs.astype(np.int64), shared.astype(np.int64))
 
 
-def code_classes(numbers: NDArray, kinds: ArrayLike, classes: int) -> NDArray:
+def code_classes(numbers: NDArray[Any], kinds: ArrayLike, classes: int) -> NDArray[Any]:
     """Numbers 1, 2, ... of objects as numbers that state their classes too, of which one class changes nothing.
 
     numbers: (*spatial), 0 for background; kinds: (objects,) from 0 on
@@ -144,13 +144,13 @@ def code_classes(numbers: NDArray, kinds: ArrayLike, classes: int) -> NDArray:
     return np.asarray(np.append(0, objects)[numbers])
 
 
-def coded_classes(numbers: NDArray, classes: int) -> Integers:
+def coded_classes(numbers: NDArray[Any], classes: int) -> Integers:
     """(objects,) the class of each object of a map by `code_classes`, in the order of their numbers."""
     values = np.unique(numbers)
     return np.asarray((values[values > 0].astype(np.int64) - 1) % classes)
 
 
-def _renumber(numbers: NDArray) -> tuple[NDArray, Integers, Integers]:
+def _renumber(numbers: NDArray[Any]) -> tuple[NDArray[Any], Integers, Integers]:
     """The objects' numbers, (voxels,) each one's place among them counted from 1, and (objects,) voxels."""
     values, places, counts = np.unique(numbers.ravel(), return_inverse=True, return_counts=True)
     objects = values != 0

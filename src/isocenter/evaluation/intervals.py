@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -201,7 +201,10 @@ def _of_pairs(values: Floats, patients: NDArray[Any], how: Resampling, unit: str
         """The mean score, for each weighting of the people."""
         values_of_draws = weights(draws)
         total = values_of_draws.sum(axis=1)
-        return np.divide(values_of_draws @ values, total, out=np.full(len(values_of_draws), np.nan), where=total > 0)
+        return cast(
+            "Floats",
+            np.divide(values_of_draws @ values, total, out=np.full(len(values_of_draws), np.nan), where=total > 0),
+        )
 
     recipe = FigureRecipe(mean, people, np.zeros(len(people), dtype=np.intp))
     estimate = _estimate(recipe, n=len(values), unit=unit, how=how, exact=False, note=note)
@@ -349,11 +352,14 @@ def _over_models(recipe: FigureRecipe, models: Integers) -> tuple[FigureRecipe, 
         """The mean over the models that have the statistic, for each weighting."""
         values = np.array([statistic(weights * own) for own in defined])
         is_finite = np.isfinite(values)
-        return np.divide(
-            np.where(is_finite, values, 0.0).sum(axis=0),
-            is_finite.sum(axis=0),
-            out=np.full(len(weights), np.nan),
-            where=is_finite.any(axis=0),
+        return cast(
+            "Floats",
+            np.divide(
+                np.where(is_finite, values, 0.0).sum(axis=0),
+                is_finite.sum(axis=0),
+                out=np.full(len(weights), np.nan),
+                where=is_finite.any(axis=0),
+            ),
         )
 
     lost = f", undefined in {len(members) - len(defined)} of {len(members)}" if len(defined) < len(members) else ""

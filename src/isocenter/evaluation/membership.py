@@ -6,7 +6,7 @@ Carlini et al., S&P 2022, arXiv:2112.03570.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -51,4 +51,4 @@ def true_positives_at(
     yes = np.cumsum(np.where(np.asarray(positive)[order], weights[:, order], 0.0), axis=-1)
     no = np.cumsum(np.where(np.asarray(positive)[order], 0.0, weights[:, order]), axis=-1)
     allowed = no[:, ends] <= false_alarms * no[:, -1:] + 1e-9
-    return np.where(allowed, yes[:, ends], 0.0).max(axis=-1) / yes[:, -1]
+    return cast("Floats", np.where(allowed, yes[:, ends], 0.0).max(axis=-1) / yes[:, -1])

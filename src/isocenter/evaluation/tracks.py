@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -94,7 +95,7 @@ def _match_scores(expected: Floats, corners: Floats) -> Floats:
     )
     apart = np.linalg.norm(ours[0][:, None] - theirs[0][None], axis=-1)
     diagonal = (np.linalg.norm(ours[1], axis=1)[:, None] + np.linalg.norm(theirs[1], axis=1)[None]) / 2
-    return (box_matching.box_iou(expected, corners) + np.maximum(0, 1 - apart / diagonal)) / 2
+    return cast("Floats", (box_matching.box_iou(expected, corners) + np.maximum(0, 1 - apart / diagonal)) / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +185,7 @@ def track_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
             yield Row(metric.name, str(label), intervals.bootstrap(values, patients, seed=seed, unit=metric.unit))
 
 
-def _frames(cells: Sequence[list]) -> list[TrackedFrame] | None:
+def _frames(cells: Sequence[list[Any]]) -> list[TrackedFrame] | None:
     """The frames of a clip with tracks of their predictions; None where the numbers of the reference are no tracks."""
     width = max((len(box) for predicted, reference, *_ in cells for box in (*predicted, *reference)), default=4)
     boxes = [[np.reshape(side, (-1, width)).astype(float) for side in cell[:2]] for cell in cells]

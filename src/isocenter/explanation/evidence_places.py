@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def _of_mask(mask: Image, image: Image, target: str, task: Task | None, where: s
     own = None if task is None else target_values(target, task, mask.labels or placed_labels(task))
     silent = [label.value for label in mask.labels if label.is_ignored or label.is_background]
     marked = [np.isin(values, own) if own else (values > 0) & ~np.isin(values, silent) for values in frames]
-    return np.any(marked, axis=0)
+    return cast("NDArray[np.bool_]", np.any(marked, axis=0))
 
 
 def _of_boxes(

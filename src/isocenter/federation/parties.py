@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
@@ -106,7 +106,7 @@ class PartyProcesses:
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process runs still."""
     with suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return cast(bool, process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 

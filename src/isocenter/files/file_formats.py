@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import EntryPoint
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 from isocenter import errors, keywords, plugins
@@ -97,7 +97,7 @@ def _entries(points: tuple[EntryPoint, ...]) -> Mapping[str, FormatEntry]:
 def load_format(name: str) -> Format:
     """The format of this name; its file is imported now."""
     module, _, attribute = format_entries()[name].target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return cast("Format", getattr(importlib.import_module(module), attribute))
 
 
 def suffix_of(path: Path) -> str:

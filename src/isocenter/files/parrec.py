@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from nibabel.parrec import PARRECError, PARRECHeader
@@ -67,7 +68,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
 def _header(par: Path) -> PARRECHeader:
     try:
         with par.open("rt", encoding="latin-1") as file:  # a protocol's name may hold any byte
-            return PARRECHeader.from_fileobj(file, permit_truncated=False, strict_sort=True)
+            return cast("PARRECHeader", PARRECHeader.from_fileobj(file, permit_truncated=False, strict_sort=True))
     except (PARRECError, ValueError, KeyError, IndexError) as error:
         raise FormatError(f"the header is incomplete ({error})", str(par), "Export the whole scan again") from error
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -151,7 +152,7 @@ def stl_bytes(surface: SurfaceMesh, comment: str) -> bytes:
     triangles["normal"] = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
     triangles["corners"] = corners
     header = comment.encode("ascii")[:STL_HEADER].ljust(STL_HEADER)
-    return header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes()
+    return cast(bytes, header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes())
 
 
 def obj_text(surfaces: Sequence[tuple[Label, SurfaceMesh]]) -> str:

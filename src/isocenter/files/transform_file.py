@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -37,7 +37,10 @@ def read_transform(path: str | Path) -> SpatialTransform:
     path = Path(path)
     if not path.is_file():
         raise UsageError("there is no such file", str(path), "Check the path")
-    return _by_suffix(path, {ITK: _read_itk, NIFTI: _read_nifti, DICOM: registration_object.read_registration})(path)
+    return cast(
+        "SpatialTransform",
+        _by_suffix(path, {ITK: _read_itk, NIFTI: _read_nifti, DICOM: registration_object.read_registration})(path),
+    )
 
 
 def transforms_to_images(path: str | Path, fixed: Image, moving: Image) -> tuple[SpatialTransform, ...] | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import psutil
 
@@ -166,6 +167,6 @@ class Workspace:
 def _start_of(process: int) -> float:
     """s between the start of the machine and that of a process."""
     try:
-        return psutil.Process(process).create_time() - psutil.boot_time()
+        return cast(float, psutil.Process(process).create_time() - psutil.boot_time())
     except psutil.Error:  # it has ended already
         return 0.0

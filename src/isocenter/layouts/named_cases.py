@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from isocenter.errors import DatasetError
 from isocenter.files.storage import hashing
@@ -88,7 +88,7 @@ class NamedCases:
         if named is None or before != options:
             named = cls(place, options)
             place.known[cls] = (options, named)
-        return named
+        return cast("NamedCases | None", named)
 
     def find(self, cell: object, ends: PathEnds = EVERY_END, split: Split | None = None) -> Sequence[CaseRow]:
         """The cases that a cell names: one, by a path that may begin elsewhere; the series of a patient or a study of

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -133,7 +135,7 @@ def _boundary(variance: Floats, alpha: float) -> Floats:
         middle = (low + high) / 2
         is_below = log_mixture(middle, variance) < np.log(1 / alpha)
         low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-    return high
+    return cast("Floats", high)
 
 
 def _rho() -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ class AxialBlock(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the block's maps, reduced by its stride."""
         images = self.pool(images)
-        return (self.shortcut(images) + self.body(images)).relu()
+        return cast("Tensor", (self.shortcut(images) + self.body(images)).relu())
 
 
 class AxialBranch(nn.Module):

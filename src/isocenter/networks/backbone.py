@@ -6,7 +6,7 @@ Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861. Building a backbone 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import timm
 from timm.models import Beit, Eva, SwinTransformer, VisionTransformer, VisionTransformerRelPos
@@ -108,8 +108,8 @@ class Backbone(PooledHead):
         """The maps that the backbone pools; they pass `coarsest` with their channels first."""
         maps: Tensor = self.body.forward_features(images)
         if getattr(self.body, "output_fmt", "") == CHANNELS_LAST:
-            return self.coarsest(maps.movedim(-1, 1)).movedim(1, -1)
-        return self.coarsest(maps)
+            return cast("Tensor", self.coarsest(maps.movedim(-1, 1)).movedim(1, -1))
+        return cast("Tensor", self.coarsest(maps))
 
 
 def build(channels: int, spatial_dims: int, vectors: Mapping[str, int], **size: Any) -> Backbone:

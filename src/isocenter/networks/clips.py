@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +121,7 @@ class TemporalConvolution(nn.Module):
         beyond = torch.zeros_like(series[:, :1]).expand(-1, reach, *[-1] * (series.ndim - 2))
         long = torch.cat([beyond, series, beyond], dim=1)
         near = torch.cat([long.narrow(1, start, count) for start in range(self.span)], dim=2)
-        return images + self.convolution(frames.select_computed(near.flatten(0, 1)))
+        return cast("Tensor", images + self.convolution(frames.select_computed(near.flatten(0, 1))))
 
 
 class Convolutions(nn.Module):
@@ -400,7 +400,7 @@ def _of_frame(patch: Sequence[int], strides: Sequence[Sequence[int]], device: st
 
 def _features(size: Mapping[str, Any]) -> int:
     """Feature maps of a ResNet's last stage."""
-    return int(size["width"]) * 2 ** (len(size["blocks"]) - 1)
+    return cast(int, int(size["width"]) * 2 ** (len(size["blocks"]) - 1))
 
 
 CLIP_RESNET = context_fusion.pooled_family(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +57,10 @@ class CoAtConvolution(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the block's maps, reduced by its stride."""
-        return self.shortcut(self.pool(images)) + transformer_blocks.drop_path(
-            self.body(images), self.left_out, self.training
+        return cast(
+            "Tensor",
+            self.shortcut(self.pool(images))
+            + transformer_blocks.drop_path(self.body(images), self.left_out, self.training),
         )
 
 
@@ -114,7 +117,7 @@ class GridAttention(nn.Module):
             places = torch.arange(1, 1 + tokens.shape[1], device=tokens.device)[None]
             self.kept.append(AttendedGroups(grid, places, weights.mean(dim=1, keepdim=True)))
         taken = scaled_dot_product_attention(queries, keys, values, attn_mask=self.bias(grid))
-        return self.projection(taken.transpose(1, 2).flatten(2))
+        return cast("Tensor", self.projection(taken.transpose(1, 2).flatten(2)))
 
 
 class CoAtNet(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class OverlappingPool(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps of half the size, rounded up."""
         kernel = [min(3, int(n)) for n in maps.shape[2:]]
-        return MAX_POOL[maps.ndim - 2](kernel, 2, ceil_mode=True)(maps)
+        return cast("Tensor", MAX_POOL[maps.ndim - 2](kernel, 2, ceil_mode=True)(maps))
 
 
 def pool_cells(maps: Tensor, cells: int) -> Tensor:
@@ -101,7 +101,7 @@ def offsets_to_pairs(table: Tensor, axis: int, count: int) -> Tensor:
     read = stretch_table(table, axis, count)
     places = torch.arange(count, device=table.device)
     offsets = places[:, None] - places[None, :] + count - 1
-    return read.index_select(axis, offsets.flatten()).unflatten(axis, (count, count))
+    return cast("Tensor", read.index_select(axis, offsets.flatten()).unflatten(axis, (count, count)))
 
 
 def stretch_table(table: Tensor, axis: int, count: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class Film(nn.Module):
         """Return maps of the same shape."""
         scale, shift = self.affine(self.activation(self.hidden(covariates))).chunk(2, dim=1)
         places = (*scale.shape, *[1] * (maps.ndim - 2))
-        return maps * (1 + scale.reshape(places)) + shift.reshape(places)
+        return cast("Tensor", maps * (1 + scale.reshape(places)) + shift.reshape(places))
 
 
 class CovariateAttention(nn.Module):
@@ -72,12 +72,12 @@ class CovariateAttention(nn.Module):
         query, key, value = map(split_by_head, (self.query(self.norm(places)), self.key(tokens), self.value(tokens)))
         shares = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(TOKEN / HEADS), dim=3)
         change = self.taken((shares @ value).transpose(1, 2).flatten(2))
-        return maps + change.transpose(1, 2).reshape(maps.shape)
+        return cast("Tensor", maps + change.transpose(1, 2).reshape(maps.shape))
 
 
 def split_by_head(tokens: Tensor) -> Tensor:
     """(batch, tokens, width) to (batch, heads, tokens, width of a head)"""
-    return tokens.unflatten(2, (HEADS, TOKEN // HEADS)).transpose(1, 2)
+    return cast("Tensor", tokens.unflatten(2, (HEADS, TOKEN // HEADS)).transpose(1, 2))
 
 
 class CovariateReduction(nn.Module):

@@ -7,7 +7,7 @@ scale and, optionally, stochastic depth.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class Reduction(nn.Module):
         lacking = [-int(n) % self.stride for n in images.shape[:1:-1]]  # the last axis first, as torch pads
         if any(lacking):
             images = nn.functional.pad(images, [side for n in lacking for side in (0, n)])
-        return self.convolution(images)
+        return cast("Tensor", self.convolution(images))
 
 
 class ConvNeXtBlock(nn.Module):
@@ -117,7 +117,7 @@ class ConvNeXt(PooledHead):
 
     def pool(self, maps: Tensor) -> Tensor:
         """(batch, maps) of (batch, maps, *spatial): their normalised mean."""
-        return self.norm(super().pool(maps))
+        return cast("Tensor", self.norm(super().pool(maps)))
 
 
 def _initialise(part: nn.Module) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +44,10 @@ class DenseLayer(nn.Module):
             )
         else:
             narrow = self._narrow(*maps)
-        return self.second(self.second_norm(narrow).relu())
+        return cast("Tensor", self.second(self.second_norm(narrow).relu()))
 
     def _narrow(self, *maps: Tensor) -> Tensor:
-        return self.first(self.first_norm(torch.cat(maps, dim=1)).relu())
+        return cast("Tensor", self.first(self.first_norm(torch.cat(maps, dim=1)).relu()))
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), self._statistics_held()

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ def add_block_dropout(module: nn.Module, family: Family, share: float) -> nn.Mod
 
 
 def _leave_out(block: nn.Module, _: tuple[Any, ...], output: Tensor) -> Tensor:
-    return block.get_submodule("drops_behind")(output)
+    return cast("Tensor", block.get_submodule("drops_behind")(output))
 
 
 def dropout_layers(module: nn.Module) -> list[_DropoutNd]:

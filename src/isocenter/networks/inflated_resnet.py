@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +113,7 @@ class InflatedBlock(nn.Module):
         """Return the block's maps, reduced by its stride."""
         maps = self.relu(self.bn1(self.conv1(self.ends1(images))))
         maps = self.bn2(self.conv2(self.ends2(maps)))
-        return self.relu(maps + (images if self.downsample is None else self.downsample(images)))
+        return cast("Tensor", self.relu(maps + (images if self.downsample is None else self.downsample(images))))
 
 
 class NarrowBlock(nn.Module):
@@ -140,7 +140,7 @@ class NarrowBlock(nn.Module):
         maps = self.relu(self.bn1(self.conv1(images)))
         maps = self.relu(self.bn2(self.conv2(self.ends2(maps))))
         maps = self.bn3(self.conv3(maps))
-        return self.relu(maps + (images if self.downsample is None else self.downsample(images)))
+        return cast("Tensor", self.relu(maps + (images if self.downsample is None else self.downsample(images))))
 
 
 def project_shortcut(look: PartKernels, inside: int, outside: int, stride: Sequence[int]) -> nn.Module | None:

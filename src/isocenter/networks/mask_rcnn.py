@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -474,7 +474,7 @@ def roi_features(levels: Sequence[Tensor], boxes: Tensor, size: int, samples: in
     placed = placed + torch.stack([from_left, torch.zeros_like(from_left)] * 2, dim=-1)
     number = torch.arange(batch, device=boxes.device, dtype=boxes.dtype)[:, None, None].expand(batch, count, 1)
     rois = torch.cat([number, placed], dim=2).reshape(batch * count, 5)
-    return roi_align(tile_levels(levels).float(), rois.float(), size, 1.0, samples)
+    return cast("Tensor", roi_align(tile_levels(levels).float(), rois.float(), size, 1.0, samples))
 
 
 def clip_to_picture(boxes: Tensor, size: Sequence[int]) -> Tensor:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isocenter.lazy import torch
 
@@ -92,7 +92,7 @@ def _last(output: Any) -> Tensor:
     """A tensor; of several the last."""
     if isinstance(output, Mapping):
         output = list(output.values())
-    return output[-1] if isinstance(output, (list, tuple)) else output
+    return cast("Tensor", output[-1] if isinstance(output, (list, tuple)) else output)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +139,7 @@ class PlannedBlock(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the block's maps, reduced by its stride."""
-        return self.nonlin2(self.conv2(self.conv1(images)) + self.skip(images))
+        return cast("Tensor", self.nonlin2(self.conv2(self.conv1(images)) + self.skip(images)))
 
 
 class Stage(nn.Module):

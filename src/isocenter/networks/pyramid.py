@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class PyramidBlock(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return maps of the same shape."""
-        return self.activation(self.norm(self.second(self.first(images))) + images)
+        return cast("Tensor", self.activation(self.norm(self.second(self.first(images))) + images))
 
 
 class PyramidFeatures(nn.Module):
@@ -294,7 +294,7 @@ def lay_out_anchors(anchors: Tensor, coarse: Sequence[int]) -> Tensor:
 def flatten_to_rows(raw: Tensor, boxes: int) -> Tensor:
     """(batch, boxes * channels, *coarse) to (batch, cells * boxes, channels), the layout of torchvision and MONAI."""
     apart = raw.unflatten(1, (boxes, -1))
-    return apart.movedim((1, 2), (-2, -1)).flatten(1, -2)
+    return cast("Tensor", apart.movedim((1, 2), (-2, -1)).flatten(1, -2))
 
 
 def reverse_axes(pairs: Tensor, dim: int) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isocenter.lazy import torch
 
@@ -82,7 +82,7 @@ def _quick(theirs: Any) -> Any:
             context.save_for_backward(images, weight)
             context.options = options
             stride, padding, dilation = options
-            return torch.ops.aten.mkldnn_convolution(images, weight, bias, padding, stride, dilation, 1)
+            return cast("Tensor", torch.ops.aten.mkldnn_convolution(images, weight, bias, padding, stride, dilation, 1))
 
         @staticmethod
         @torch.autograd.function.once_differentiable
@@ -100,8 +100,10 @@ def _quick(theirs: Any) -> Any:
     def forward(self: Any, images: Tensor) -> Tensor:
         """Return the convolution."""
         if not bypasses_onednn(self, images):
-            return theirs.forward(self, images)
-        return Convolution.apply(images, self.weight, self.bias, (self.stride, self.padding, self.dilation))
+            return cast("Tensor", theirs.forward(self, images))
+        return cast(
+            "Tensor", Convolution.apply(images, self.weight, self.bias, (self.stride, self.padding, self.dilation))
+        )
 
     return type(theirs.__name__, (theirs,), {"forward": forward})
 
@@ -189,7 +191,7 @@ def _ours() -> Mapping[type, type]:
     def forward(self: Any, images: Tensor) -> Tensor:
         """Return the normalised images, in the same format."""
         if images.device.type == "cpu" and images.ndim == self.ndim and not torch.compiler.is_compiling():
-            return Normalisation.apply(order_channels_last(images), self.weight, self.bias, self.eps)
+            return cast("Tensor", Normalisation.apply(order_channels_last(images), self.weight, self.bias, self.eps))
         return torch.nn.functional.instance_norm(images, weight=self.weight, bias=self.bias, eps=self.eps)
 
     theirs = {torch.nn.InstanceNorm2d: 4, torch.nn.InstanceNorm3d: 5}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -117,7 +117,7 @@ class ResNetBlock(Residual):
 
     def inner(self, active: Tensor) -> Tensor:
         """The block's maps before gate and shortcut."""
-        return self.second(self.activation(self.second_norm(self.first(active))))
+        return cast("Tensor", self.second(self.activation(self.second_norm(self.first(active)))))
 
 
 class GroupedPaths(Residual):
@@ -135,7 +135,7 @@ class GroupedPaths(Residual):
     def inner(self, active: Tensor) -> Tensor:
         """The block's maps before gate and shortcut."""
         paths = self.second(self.activation(self.second_norm(self.first(active))))
-        return self.third(self.activation(self.third_norm(paths)))
+        return cast("Tensor", self.third(self.activation(self.third_norm(paths))))
 
 
 class ResNet(PooledHead):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class SliceResNet(nn.Module):
     def _features(self, images: Tensor) -> Tensor:
         """(batch, slices, features)"""
         maps = self.encoder(common_layers.slices_with_neighbours(images, self.axis, self.neighbours))[-1]
-        return maps.flatten(2).mean(dim=2).unflatten(0, (-1, images.shape[self.axis + 2]))
+        return cast("Tensor", maps.flatten(2).mean(dim=2).unflatten(0, (-1, images.shape[self.axis + 2])))
 
     def _weights(self, of_slices: Tensor) -> Tensor:
         if self.weigh is None:

@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from timm.layers import LayerNorm2d
@@ -55,7 +55,7 @@ class Positions(nn.Module):
         """(rows * columns, features) of the centres of a grid's cells."""
         matrix: Tensor = self.positional_encoding_gaussian_matrix  # type: ignore[assignment]
         y, x = ((torch.arange(n, device=matrix.device, dtype=matrix.dtype) + 0.5) / n for n in (rows, columns))
-        return self(torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)).flatten(0, 1)
+        return cast("Tensor", self(torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)).flatten(0, 1))
 
 
 class PlacedAttention(nn.Module):
@@ -72,7 +72,7 @@ class PlacedAttention(nn.Module):
         q, k, v = self.qkv(tokens).reshape(batch, math.prod(grid), 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # type: ignore[operator]
         bias = get_decomposed_rel_pos_bias(q.flatten(0, 1), self.rel_pos_h, self.rel_pos_w, grid, grid)  # type: ignore[arg-type]
         attended = scaled_dot_product_attention(q, k, v, attn_mask=bias.unflatten(0, (batch, self.heads)))
-        return self.proj(attended.transpose(1, 2).reshape(tokens.shape))  # type: ignore[operator]
+        return cast("Tensor", self.proj(attended.transpose(1, 2).reshape(tokens.shape)))  # type: ignore[operator]
 
 
 class PromptEncoder(nn.Module):
@@ -91,7 +91,7 @@ class PromptEncoder(nn.Module):
         kinds = points[:, 2].long()
         places = self.pe_layer((points[:, :2] + 0.5) / extent) * (kinds != NO_POINT)[:, None]
         added = torch.cat([self.not_a_point_embed.weight, *(one.weight for one in self.point_embeddings)])  # type: ignore[list-item]
-        return places + added[kinds - NO_POINT]
+        return cast("Tensor", places + added[kinds - NO_POINT])
 
 
 class Attention(nn.Module):
@@ -108,7 +108,7 @@ class Attention(nn.Module):
             layer(one).unflatten(-1, (DECODER_HEADS, -1)).transpose(1, 2)
             for layer, one in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
-        return self.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return cast("Tensor", self.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
 
 
 class TwoWayBlock(nn.Module):
@@ -165,7 +165,7 @@ class Perceptron(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., features) to (..., outputs)."""
         first, second, last = self.layers
-        return last(torch.relu(second(torch.relu(first(tokens)))))
+        return cast("Tensor", last(torch.relu(second(torch.relu(first(tokens))))))
 
 
 class MaskDecoder(nn.Module):
@@ -291,9 +291,9 @@ class Sam(nn.Module):
         points = self.prompt_encoder(prompt[prompt[:, 2] > NOTHING], padded)
         masks, overlaps = self.mask_decoder(image, places, points)
         if self.choose == "first":
-            return masks[:, :1]
+            return cast("Tensor", masks[:, :1])
         best = 1 + overlaps[:, 1:].argmax(dim=1)
-        return masks[torch.arange(len(masks), device=masks.device), best][:, None]
+        return cast("Tensor", masks[torch.arange(len(masks), device=masks.device), best][:, None])
 
 
 def enlarged_masks(masks: Tensor, padded: Sequence[int], spatial: Sequence[int], mode: str = LINEAR) -> Tensor:

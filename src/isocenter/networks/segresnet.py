@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -53,7 +53,7 @@ class SegResNetBlock(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return maps of the same shape."""
         inner = self.first(self.activation(self.first_norm(images)))
-        return self.second(self.activation(self.second_norm(inner))) + images
+        return cast("Tensor", self.second(self.activation(self.second_norm(inner))) + images)
 
 
 class SegResNet(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ def _blocks(numbers: Tensor, *, near: bool) -> Tensor:
     """
     blocks = numbers.unflatten(1, (-1, PLACES))
     if not near:
-        return blocks
+        return cast("Tensor", blocks)
     missing, count = torch.full_like(blocks[:, :1], -2), blocks.shape[1]
     enclosed = torch.cat([missing, blocks, missing], dim=1)
     return torch.cat([enclosed.narrow(1, start, count) for start in range(3)], dim=2)

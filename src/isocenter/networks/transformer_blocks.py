@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +36,9 @@ class SelfAttention(nn.Module):
         mask = None if present is None else present[:, None, None]
         if self.kept is not None and mask is None:
             self.kept.append(self.weights(tokens))
-            return self.projection((self.kept[-1] @ values).transpose(1, 2).flatten(2))
+            return cast("Tensor", self.projection((self.kept[-1] @ values).transpose(1, 2).flatten(2)))
         taken = scaled_dot_product_attention(queries, keys, values, mask, dropout_p=dropout)
-        return self.projection(taken.transpose(1, 2).flatten(2))
+        return cast("Tensor", self.projection(taken.transpose(1, 2).flatten(2)))
 
     def weights(self, tokens: Tensor) -> Tensor:
         """(batch, heads, tokens, tokens): how much each token, by row, takes from each; a row sums to 1."""
@@ -48,7 +48,10 @@ class SelfAttention(nn.Module):
     def _split_heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values: (batch, heads, tokens, width of a head) each."""
         batch, count, _ = tokens.shape
-        return self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        return cast(
+            "tuple[Tensor, ...]",
+            self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0),
+        )
 
 
 class TransformerBlock(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ class TransUNet(nn.Module):
             tokens = torch.cat([tokens, context.unsqueeze(2) * self.directions + self.of_entry], dim=1)
         for layer in self.layers:
             tokens = layer(tokens)
-        return self.norm(tokens[:, :count])
+        return cast("Tensor", self.norm(tokens[:, :count]))
 
 
 def _refuse(ndim: int, patch: Sequence[int], layers: int, hidden: int, heads: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,7 @@ class UNetBlock(nn.Module):
         inner = inner if self.shortcut is None else inner + self.shortcut(images)
         inner = self.activation(inner if shaped is None else shaped(inner))
         # After the activation: instance-normalised maps have the same mean in all images, which carries no information.
-        return inner if self.attention is None else self.attention(inner)
+        return cast("Tensor", inner if self.attention is None else self.attention(inner))
 
 
 class SingleConvolution(nn.Module):
@@ -129,7 +129,7 @@ class SingleConvolution(nn.Module):
     def forward(self, images: Tensor, shaped: Shaped | None = None) -> Tensor:
         """Return the stage's maps; shaped: is applied before the activation."""
         inner = self.first_norm(self.first(images))
-        return self.activation(inner if shaped is None else shaped(inner))
+        return cast("Tensor", self.activation(inner if shaped is None else shaped(inner)))
 
 
 class UNet(nn.Module):

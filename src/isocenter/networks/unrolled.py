@@ -6,6 +6,7 @@ Hammernik et al., Magn Reson Med 2018, arXiv:1704.00447; Aggarwal et al., IEEE T
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ def _sample(images: Tensor, mask: Tensor) -> Tensor:
     A shift of an image to its corner is a factor of each of its frequencies, and cancels.
     """
     corner = torch.fft.ifftshift(mask, dim=(-2, -1))
-    return torch.fft.ifft2(torch.fft.fft2(images) * corner)
+    return cast("Tensor", torch.fft.ifft2(torch.fft.fft2(images) * corner))
 
 
 def _two_convolutions(inside: int, outside: int) -> nn.Sequential:

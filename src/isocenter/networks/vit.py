@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class Patches(nn.Module):
         missing = [-int(n) % step for n, step in zip(images.shape[2:], self.token, strict=True)]
         if any(missing):
             images = pad(images, [side for n in reversed(missing) for side in (0, n)])
-        return self.projection(images).flatten(2).transpose(1, 2)
+        return cast("Tensor", self.projection(images).flatten(2).transpose(1, 2))
 
 
 class ViT(nn.Module):
@@ -186,7 +186,7 @@ class ViT(nn.Module):
         tokens = self._tokens(images, context)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens[:, 0])
+        return cast("Tensor", self.norm(tokens[:, 0]))
 
     def _grids(self, spatial: Sequence[int]) -> list[tuple[int, ...]]:
         return [patches.grid(spatial) for patches in self.patches]  # type: ignore[operator]
@@ -204,12 +204,14 @@ class ViT(nn.Module):
     def _of_channels(self, patches: nn.Module, images: Tensor, positions: Tensor) -> Tensor:
         """Tokens of one scale: a patch each, or a patch of each channel."""
         if self.of_channel is None:
-            return patches(images) + positions
+            return cast("Tensor", patches(images) + positions)
         count, spatial = int(images.shape[1]), images.shape[2:]
         if count > self.channels:
             raise ValueError(f"{count} channels, where {self.channels} are known")
         tokens = patches(images.reshape(-1, 1, *spatial)) + positions
-        return (tokens.reshape(-1, count, *tokens.shape[1:]) + self.of_channel[:count, None]).flatten(1, 2)
+        return cast(
+            "Tensor", (tokens.reshape(-1, count, *tokens.shape[1:]) + self.of_channel[:count, None]).flatten(1, 2)
+        )
 
     def _covariate_tokens(self, context: Tensor | None) -> list[Tensor]:
         """[(batch, entries, width)], or an empty list without covariates."""

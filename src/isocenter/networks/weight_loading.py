@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from safetensors import SafetensorError
@@ -356,7 +356,7 @@ def _grow_kernel(kernel: Tensor, length: int, layer: Any, axis: int, how: str) -
     """A kernel of this length whose output for a volume of equal slices is the flat kernel's for its slice."""
     repeated = kernel.unsqueeze(2 + axis).repeat_interleave(length, dim=2 + axis)
     if layer.transposed:  # each voxel meets only every stride-th element
-        return repeated * layer.stride[axis] / length
+        return cast("Tensor", repeated * layer.stride[axis] / length)
     if how == "mean":
         return repeated / length
     centre = torch.arange(length) == length // 2
@@ -391,7 +391,7 @@ def _fit_shape(value: Tensor, wanted_tensor: Tensor, channels: tuple[int, int] |
         return None
     adapt = importlib.import_module("timm.models").adapt_input_conv  # loads torch, and is seldom needed
     flat = value.reshape(*value.shape[:2], -1, 1)  # timm's function expects two axes
-    return adapt(ours, flat, base_chans=theirs).reshape(adapted)
+    return cast("Tensor | None", adapt(ours, flat, base_chans=theirs).reshape(adapted))
 
 
 def _counted_tensors(ours: Mapping[str, Tensor]) -> list[str]:

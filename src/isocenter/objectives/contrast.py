@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from annotated_types import Ge, Gt, Le
 
@@ -81,7 +81,7 @@ class Contrast(Objective):
             layers.register_buffer("waiting", torch.zeros(self.queue, NUMBERS))
             layers.register_buffer("owners", torch.full((self.queue,), -1))
             layers.register_buffer("place", torch.zeros((), dtype=torch.int64))
-        return layers
+        return cast("Module", layers)
 
     def losses(self, step: ObjectiveStep) -> Tensor:
         """Losses of both views of each image; with a queue of the first, whose other view the averaged weights see."""

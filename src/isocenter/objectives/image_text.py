@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
@@ -85,7 +85,7 @@ class ImageText(Objective):
         parts: Any = torch.nn.ModuleDict({} if self.columns_read else {TEXT: self._text_side()})
         parts.register_parameter("scale", torch.nn.Parameter(torch.tensor(starts[0])))
         parts.register_parameter("shift", torch.nn.Parameter(torch.tensor(starts[1])))
-        return parts
+        return cast("Module", parts)
 
     @property
     def columns_read(self) -> Mapping[str, Any] | None:

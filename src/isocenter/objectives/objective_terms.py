@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from annotated_types import Ge, Le, Lt
 
@@ -339,7 +339,7 @@ def project_features(layers: Any, seen: Embedded) -> Tensor:
     """(batch, outputs) of what a network gave for a batch."""
     outputs, features = seen
     hidden = outputs[EMBEDDING] if EMBEDDING in outputs else layers["first"](features)
-    return layers["last"](torch.relu(hidden.float()))
+    return cast("Tensor", layers["last"](torch.relu(hidden.float())))
 
 
 SUPERVISED = "supervised"

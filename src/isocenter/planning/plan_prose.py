@@ -214,16 +214,16 @@ def _(value: float) -> str:
     return f"{value:g}"
 
 
-@words_of_value.register
-def _(value: Mapping) -> str:
+@words_of_value.register(Mapping)
+def _(value: Mapping[str, Any]) -> str:
     named = value.get("name", value.get("method"))
     if len(value) > MOST_LISTED and all(isinstance(one, Mapping) for one in value.values()):
-        return f"{len(value)} from {next(iter(value))} to {next(reversed(value))}"
+        return f"{len(value)} from {next(iter(value))} to {[*value][-1]}"
     return str(named) if named else ", ".join(f"{_words(key)} {words_of_value(one)}" for key, one in value.items())
 
 
-@words_of_value.register
-def _(value: Sequence) -> str:
+@words_of_value.register(Sequence)
+def _(value: Sequence[Any]) -> str:
     if not value:
         return "none"
     return ", ".join(dict.fromkeys(words_of_value(one) for one in value)) if _is_named(value) else _list_values(value)

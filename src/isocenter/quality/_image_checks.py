@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -367,7 +367,7 @@ def _spacing(facts: CaseFacts, look: ImageLook) -> Sequence[float]:
 
 
 def _size(facts: CaseFacts, look: ImageLook) -> Sequence[float]:
-    return np.log(facts.shape).tolist()
+    return cast("Sequence[float]", np.log(facts.shape).tolist())
 
 
 def _times(values: Floats, usual: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,7 +223,7 @@ class _Keys:
 
     def keys(self, measured: Array) -> NDArray[np.uint32]:
         if self.is_whole:
-            return (measured - self.origin).astype(np.uint32)
+            return cast("NDArray[np.uint32]", (measured - self.origin).astype(np.uint32))
         wide = np.float32 if measured.dtype.kind == "f" and measured.dtype.itemsize <= 4 else np.float64
         # Plus 0, because -0 is the same number and has other bits.
         single = np.subtract(measured, self.origin, dtype=wide).astype(np.float32) + np.float32(0)

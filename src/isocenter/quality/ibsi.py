@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -54,7 +55,7 @@ def discretise(values: Floats, inside: Array, bins: int = BINS) -> Array:
     if high <= low:
         return np.ones(values.shape, dtype=np.intp)
     scaled = np.floor(bins * (np.nan_to_num(values, nan=low) - low) / (high - low)) + 1
-    return scaled.clip(1, bins).astype(np.intp)
+    return cast("Array", scaled.clip(1, bins).astype(np.intp))
 
 
 def region_morphology(inside: Array, spacing: Sequence[float]) -> dict[str, float]:
@@ -136,7 +137,7 @@ def _cooccurrence(levels: Array, inside: Array) -> Floats:
         counts += np.bincount(pairs, minlength=(most + 1) ** 2)
     matrix = counts.reshape(most + 1, most + 1)[1:, 1:]
     matrix = matrix + matrix.T
-    return matrix / max(matrix.sum(), 1.0)
+    return cast("Floats", matrix / max(matrix.sum(), 1.0))
 
 
 def _variances(places: Floats) -> Floats:

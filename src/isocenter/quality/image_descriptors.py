@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -216,4 +216,4 @@ def drawn_labels(mask: Image) -> Array:
     """(*spatial) label values of the structures only: 0 also where nobody looked, or a value names the background."""
     data = mask.data[0]
     others = [label.value for label in mask.labels if label.value and (label.is_ignored or label.is_background)]
-    return np.where(np.isin(data, others), data.dtype.type(0), data) if others else data
+    return cast("Array", np.where(np.isin(data, others), data.dtype.type(0), data) if others else data)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,10 @@ def _are_nearer(apart: Floats, intercept: float) -> NDArray[np.bool_]:
     is_finite = np.isfinite(apart)
     before, after = ((is_finite & (np.abs(one) < NEAR)).sum(axis=1) for one in (apart, apart + intercept))
     highest = apart[:, -1]
-    return (after > np.maximum(before, is_finite.sum(axis=1) / 2)) & (np.abs(highest + intercept) < np.abs(highest))
+    return cast(
+        "NDArray[np.bool_]",
+        (after > np.maximum(before, is_finite.sum(axis=1) / 2)) & (np.abs(highest + intercept) < np.abs(highest)),
+    )
 
 
 def _own_scale(levels: Levels) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -322,7 +322,7 @@ def _size(subjects: Subjects, framing: SeenPart | None) -> Floats:
     """Number of voxels; after all are brought to one shape, how far the small ones were stretched, and their aspect."""
     logs = _logs(subjects)
     if framing is None or framing.shape is None:
-        return logs.sum(axis=1, keepdims=True)
+        return cast("Floats", logs.sum(axis=1, keepdims=True))
     if logs.shape[1] != len(framing.shape):
         return logs[:, :0]
     stretched = np.maximum(np.log(framing.shape) - logs, 0.0)  # what was larger lost its size with its finest detail
@@ -338,7 +338,7 @@ def _aspect(subjects: Subjects, framing: SeenPart | None) -> Floats:
 def _spacing(subjects: Subjects) -> Floats:
     if not all(one.physical for one in subjects.facts):
         return np.empty((len(subjects.facts), 0))
-    return np.log(np.array([one.steps for one in subjects.facts]))
+    return cast("Floats", np.log(np.array([one.steps for one in subjects.facts])))
 
 
 def _strips(subjects: Subjects, framing: SeenPart | None) -> Iterator[tuple[str, Floats]]:
@@ -409,7 +409,7 @@ def _numbers(values: Sequence[Any]) -> Floats:
     if len(levels) < 2 or counts.max() < 2:
         return np.empty((len(words), 0))
     common = levels[np.argsort(-counts, kind="stable")][:MOST_LEVELS]
-    return (words[:, None] == common).astype(np.float64)
+    return cast("Floats", (words[:, None] == common).astype(np.float64))
 
 
 # From (cases, numbers), (shuffles, cases, columns) to be predicted and (cases,) fold: (shuffles, cases, columns), each
@@ -589,7 +589,7 @@ class OrderedOutcome:
         risk = (self.times[:, None] <= self.times).sum(axis=1)
         weights = np.where(self.happened, 1 / risk, 0.0)
         hazard = (weights * (self.times <= self.times[:, None])).sum(axis=1)
-        return (self.happened - hazard)[order, None]
+        return cast("Floats", (self.happened - hazard)[order, None])
 
     def score_order(self, scores: Floats, order: Array, weights: Floats | None = None) -> Floats:
         """Harrell's c."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,4 +59,4 @@ def _facets(corners: Floats) -> Floats:
     """(facets,) the share of each facet, (facets, n, n), in the surface."""
     first, *others = (corners[:, n] - corners[:, -1] for n in range(corners.shape[1] - 1))
     sizes: Floats = np.linalg.norm(np.cross(first, others[0]) if others else first, axis=1)
-    return sizes / sizes.sum()
+    return cast("Floats", sizes / sizes.sum())

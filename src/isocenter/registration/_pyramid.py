@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,12 +118,12 @@ class ImagePair:
     @property
     def fixed_centre(self) -> Floats:
         """Middle of the fixed grid."""
-        return self.fixed_grid.corners.mean(axis=0)
+        return cast("Floats", self.fixed_grid.corners.mean(axis=0))
 
     @property
     def moving_centre(self) -> Floats:
         """Middle of the moving grid."""
-        return self.moving_grid.corners.mean(axis=0)
+        return cast("Floats", self.moving_grid.corners.mean(axis=0))
 
     def level(self, spacing: float) -> PyramidLevel:
         """Both at about this spacing; axes that are coarser stay as they are."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -129,7 +129,7 @@ def exponentiate_velocity(velocity: Tensor, geometry: Geometry) -> Tensor:
         shift = shift + torch.nn.functional.grid_sample(
             shift, at, mode="bilinear", padding_mode="zeros", align_corners=True
         )
-    return shift
+    return cast("Tensor", shift)
 
 
 def _grid_units(geometry: Geometry) -> Tensor:

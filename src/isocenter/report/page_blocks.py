@@ -318,5 +318,5 @@ def _numeric(table: Table) -> list[bool]:
     return [bool(cells) and all(isinstance(c, int | float | None) for c in cells) for cells in columns]
 
 
-def _worst_first(problems: list) -> list:
+def _worst_first(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: SEVERITIES.index(problem.severity))

@@ -219,12 +219,12 @@ def _no_setting(_: None) -> str:
     return "none"
 
 
-@setting_text.register
-def _settings(value: Mapping) -> str:
+@setting_text.register(Mapping)
+def _settings(value: Mapping[str, object]) -> str:
     if not value:
         return "none"
     if len(value) > MOST_LISTED and all(isinstance(part, Mapping) for part in value.values()):
-        return f"{len(value)} entries, from {next(iter(value))} to {next(reversed(value))}"
+        return f"{len(value)} entries, from {next(iter(value))} to {[*value][-1]}"
     return ", ".join(f"{name}: {setting_text(part)}" for name, part in value.items())
 
 

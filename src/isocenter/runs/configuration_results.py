@@ -10,7 +10,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.evaluation import Metric, case_tables
@@ -28,9 +30,40 @@ from isocenter.runtime import record_files
 from isocenter.scoring import model_comparison
 from isocenter.tasks import Task
 from isocenter.values import Decision, Estimate
+from isocenter.values.record_schema import RecordSchema
 
 log = logging.getLogger("isocenter")
-RECORD, SCHEMA = "configurations.json", "isocenter.configurations"
+
+
+class ConfigurationFigure(TypedDict):
+    """A figure with its interval and the number of cases."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    method: str
+
+
+class ConfigurationRow(TypedDict):
+    """A configuration of nnU-Net: its figure, and how much less that is than the best."""
+
+    name: str
+    estimate: ConfigurationFigure
+    difference: str
+
+
+class ConfigurationsRecord(TypedDict):
+    """The configuration that the folds of a run chose, and the figures of all."""
+
+    chosen: str
+    because: str
+    rows: list[ConfigurationRow]
+    metric: NotRequired[str]
+    left_out: NotRequired[str]
+
+
+RECORD, SCHEMA = "configurations.json", RecordSchema("isocenter.configurations", ConfigurationsRecord)
 
 
 def choose_configuration(run: RunFolder) -> RunFolder:
@@ -43,7 +76,7 @@ def choose_configuration(run: RunFolder) -> RunFolder:
     if not (run.out / RECORD).is_file():
         loop = TrainingLoop(run, RunStages(run.clock), minutes=_minutes(run), is_dealt=True)
         loop.fit_all()
-        record = {"chosen": BOTH, "because": "it was chosen before", "rows": []}
+        record = ConfigurationsRecord(chosen=BOTH, because="it was chosen before", rows=[])
         record = record if run.plan[CONFIGURATIONS] == BOTH else _compare(loop)
         record_files.write_json(run.out / RECORD, SCHEMA, record)
         log.info("configuration: %s: %s", record["chosen"], record["because"])
@@ -98,7 +131,7 @@ def _minutes(run: RunFolder) -> Minutes | None:
     return replace(minutes, tested=[*minutes.tested, *compared], selecting=(2 + len(compared)) * minutes.selecting)
 
 
-def _compare(loop: TrainingLoop) -> dict[str, Any]:
+def _compare(loop: TrainingLoop) -> ConfigurationsRecord:
     """The simplest configuration that is not surely worse than the best, why, and the figures of all."""
     run = loop.run
     compared = _training_order.configuration_names(run.made)
@@ -129,14 +162,14 @@ def _compare(loop: TrainingLoop) -> dict[str, Any]:
     because = f"the simplest that is not surely worse than {best}, by {named} of the cases that folds test: {shown}"
     because += f"; surely worse: {errors.list_phrase(worse)}" if worse else ""
     rows = [
-        {
-            "name": name,
-            "estimate": {key: getattr(row.estimates[place], key) for key in ("value", "low", "high", "n", "method")},
-            "difference": model_comparison.signed_estimate(apart[name]) if name in apart else "",
-        }
-        for place, name in enumerate(names)
+        ConfigurationRow(
+            name=name,
+            estimate=ConfigurationFigure(value=one.value, low=one.low, high=one.high, n=one.n, method=one.method),
+            difference=model_comparison.signed_estimate(apart[name]) if name in apart else "",
+        )
+        for name, one in zip(names, row.estimates, strict=True)
     ]
-    return {"chosen": chosen, "because": because, "metric": primary, "rows": rows, "left_out": _left_out(run)}
+    return ConfigurationsRecord(chosen=chosen, because=because, metric=primary, rows=rows, left_out=_left_out(run))
 
 
 def _score(run: RunFolder, fits: Sequence[FittedTraining], name: str) -> tuple[CaseTable, Task]:

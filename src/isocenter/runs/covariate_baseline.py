@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from typing_extensions import TypedDict
 
 from isocenter.evaluation import Table, case_tables
 from isocenter.evaluation.case_tables import FOLD
@@ -21,10 +23,25 @@ from isocenter.scoring.model_verdict import Gain
 from isocenter.tasks import Task
 from isocenter.training import covariate_fitting
 from isocenter.training.covariate_fitting import CovariateModel
-from isocenter.values import Case, Row, Split
+from isocenter.values import Case, Estimate, Row, Split
+from isocenter.values.record_schema import FigureRow, RecordSchema
 
 RECORD = "covariates.json"
-SCHEMA = "isocenter.covariates"
+
+
+# What the model adds to each half.
+AddedRows = TypedDict("AddedRows", {"to the covariates": list[FigureRow], "to the images": list[FigureRow]})
+
+
+class CovariatesRecord(TypedDict):
+    """Figures of the covariates alone (`rows`), of the images alone, and what the model adds to each."""
+
+    rows: list[FigureRow]
+    images: list[FigureRow]
+    added: AddedRows
+
+
+SCHEMA = RecordSchema("isocenter.covariates", CovariatesRecord)
 # The two halves in the report, and what the model adds to each.
 COVARIATES_ONLY = "the covariates alone, without images"
 IMAGES = "the images alone, trained as long without the covariates"
@@ -137,10 +154,10 @@ def _differences(run: RunFolder, name: str, half: tuple[Table, Task], model: tup
     return model_comparison.compare_tables(tables, (half[1], model[1]), seed=seed, patients_known=patients_known)
 
 
-def _record(rows: Mapping[str, Sequence[ComparedFigure]]) -> dict[str, Any]:
+def _record(rows: Mapping[str, Sequence[ComparedFigure]]) -> CovariatesRecord:
     """`rows` of the covariates alone and `images` of the images, `added` of what the model adds to each."""
 
-    def listed(name: str, pick: Any) -> Any:
+    def listed(name: str, pick: Callable[[ComparedFigure], Sequence[Estimate]]) -> list[FigureRow]:
         return case_tables.rows_to_json([Row(one.metric, one.label, pick(one)[0]) for one in rows.get(name, ())])[
             "rows"
         ]

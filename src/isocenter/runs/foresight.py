@@ -10,6 +10,7 @@ from isocenter import errors
 from isocenter.planning import training_memory
 from isocenter.reading import ReadingOptions
 from isocenter.runs import training_jobs
+from isocenter.runs.run_end import FirstStep
 from isocenter.runs.training_jobs import TrainingJob
 from isocenter.runtime import hardware
 from isocenter.training.training_state import CommandClock
@@ -61,7 +62,7 @@ def too_long(what: str, seconds: float, minutes: float) -> str:
     return f"{what} will take about {seconds:.0f} s, more than half of {minutes:g} minutes. {HELPS}"
 
 
-def foresee(job: TrainingJob, case: Case, clock: CommandClock, minutes: float | None) -> dict[str, float]:
+def foresee(job: TrainingJob, case: Case, clock: CommandClock, minutes: float | None) -> FirstStep:
     """s after the start to a training's first step, and GiB of all processes, by a case that is prepared for it.
 
     case:    like most of them
@@ -86,4 +87,4 @@ def foresee(job: TrainingJob, case: Case, clock: CommandClock, minutes: float | 
     )
     if minutes is not None and before_probe > MOST_BEFORE * 60 * minutes:
         log.warning("%s", too_long("reading and preparing", before_probe, minutes))
-    return {"first_step_s": round(before_probe + probe, 1), "memory_gib": round(memory, 2)}
+    return FirstStep(first_step_s=round(before_probe + probe, 1), memory_gib=round(memory, 2))

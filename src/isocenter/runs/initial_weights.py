@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from isocenter.runtime import record_files
 from isocenter.runtime.foreign import nnunet_model
 from isocenter.runtime.package.package_contents import MEMBERS, WEIGHTS
 from isocenter.tasks import properties
-from isocenter.values import Case, Dataset, Decision, Plan, Problem
+from isocenter.values import Case, CaseFacts, Dataset, Decision, Plan, Problem
 
 # The parts of a run that must stay unseen.
 HELD_OUT = ("val", "calibration", "test")
@@ -195,10 +195,11 @@ def _refuse_unlike(path: Path, found: Examination, examination: Examination) -> 
     if not len(found.dataset):
         problems = "; ".join(problem.what for problem in found.problems[:1]) or "no case lacks a reference"
         raise DatasetError(f"holds no unlabelled image ({problems})", str(path), "Give images")
-    for what, fact_of in (
-        ("dimensions", lambda facts: len(facts.shape)),
-        ("channels", lambda facts: len(facts.channels)),
-    ):
+    facts_of: Mapping[str, Callable[[CaseFacts], int]] = {
+        "dimensions": lambda facts: len(facts.shape),
+        "channels": lambda facts: len(facts.channels),
+    }
+    for what, fact_of in facts_of.items():
         expected = {fact_of(facts) for facts in examination.fingerprint.cases}
         for facts in found.fingerprint.cases:
             if fact_of(facts) not in expected:

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from isocenter.runs import run_folder
 from isocenter.runs.run_end import TrainedRun
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runtime import record_files
+from isocenter.training.privacy_accounting import BudgetRow
+from isocenter.values.record_schema import RecordSchema
 
-PRIVACY, SCHEMA = "privacy.json", "isocenter.privacy"
+
+class NoiselessNumber(TypedDict):
+    """A number that no noise was added to."""
+
+    what: str
+    cases: str
+    how: str
+
+
+class PrivacyRecord(TypedDict):
+    """The budget of a training with noise: a row for all steps of one noise, and the numbers without any."""
+
+    rows: list[BudgetRow]
+    outside: list[NoiselessNumber]
+
+
+PRIVACY, SCHEMA = "privacy.json", RecordSchema("isocenter.privacy", PrivacyRecord)
 # Numbers of a run that no noise was added to, whose cases they come from, and how. What is there depends on the plan.
 TRAINED, VALIDATED = "training cases", "validation cases"
 ALWAYS = (
@@ -28,10 +47,10 @@ FROM_VALIDATION = (
 WITHOUT_VALIDATION = (("thresholds", TRAINED, "every case trained: what predictions decide comes from training cases"),)
 
 
-def outside_rows(*, validated: bool) -> list[dict[str, str]]:
+def outside_rows(*, validated: bool) -> list[NoiselessNumber]:
     """Each number that no noise was added to: what, from whom, how."""
     rows = (*ALWAYS, *(FROM_VALIDATION if validated else WITHOUT_VALIDATION))
-    return [dict(zip(("what", "cases", "how"), row, strict=True)) for row in rows]
+    return [NoiselessNumber(what=what, cases=cases, how=how) for what, cases, how in rows]
 
 
 def privacy_texts(folder: Path) -> dict[str, str]:
@@ -40,11 +59,10 @@ def privacy_texts(folder: Path) -> dict[str, str]:
     return {PRIVACY: file.read_text(encoding="utf-8")} if file.is_file() else {}
 
 
-def write_privacy(folder: Path, rows: Sequence[Mapping[str, Any]], *, validated: bool) -> None:
+def write_privacy(folder: Path, rows: Sequence[BudgetRow], *, validated: bool) -> None:
     """Write `privacy.json`; rows: those of each site's budget, as `PrivacyBudget.rows` states them."""
-    record_files.write_json(
-        folder / PRIVACY, SCHEMA, {"rows": list(rows), "outside": outside_rows(validated=validated)}
-    )
+    record = PrivacyRecord(rows=list(rows), outside=outside_rows(validated=validated))
+    record_files.write_json(folder / PRIVACY, SCHEMA, record)
 
 
 def write_privacy_of_run(run: RunFolder, done: TrainedRun) -> None:

@@ -8,7 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, cast
+
+from pydantic import JsonValue
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.errors import IntegrityError, IsocenterError
@@ -31,6 +34,7 @@ from isocenter.runs.run_folder import NOTES, RunFolder
 from isocenter.runs.run_report import RunReport
 from isocenter.runs.tuning import OutOfFold
 from isocenter.runtime import hardware, record_files
+from isocenter.runtime.hardware import MachineRecord
 from isocenter.runtime.model_files import REPORT
 from isocenter.scoring import case_scoring, data_record, image_subsets
 from isocenter.scoring.answered_cases import ScoringFold
@@ -42,6 +46,7 @@ from isocenter.tasks import task_settings
 from isocenter.training.training_state import CommandClock, TrainingOutcome
 from isocenter.training.weight_transfer import PROTOTYPES
 from isocenter.values import Case, Decision, Plan, Problem
+from isocenter.values.record_schema import RecordSchema, VerdictRecord
 
 # The loss of a fold is a running mean over this share of its steps.
 SMOOTH_SHARE = 20
@@ -199,6 +204,27 @@ def run_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan, stopped: S
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
 
 
+class ExcludedCase(TypedDict):
+    """A case that no training saw, and the reason."""
+
+    case: str
+    why: str
+
+
+class NotesRecord(TypedDict):
+    """What was noticed about a finished run, with the verdict on its figures."""
+
+    notes: list[str]
+    of_figures: list[str]
+    minutes: float | None
+    verdict: VerdictRecord
+    excluded_cases: NotRequired[int]
+    excluded: NotRequired[list[ExcludedCase]]
+
+
+NOTES_SCHEMA = RecordSchema("isocenter.run", NotesRecord)
+
+
 def write_notes(
     folder: Path,
     notes: Sequence[str],
@@ -215,12 +241,12 @@ def write_notes(
     """
     of_figures = [] if scored is None else scored.notes
     verdict_record = verdict.as_record()
-    record: dict[str, Any] = {"notes": notes, "of_figures": of_figures, "minutes": minutes, "verdict": verdict_record}
+    record = NotesRecord(notes=[*notes], of_figures=[*of_figures], minutes=minutes, verdict=verdict_record)
     if problems is not None:
         reasons = {case: one.what for one in problems if one.severity == "error" for case in one.cases}
-        rows = [{"case": case, "why": why} for case, why in sorted(reasons.items())]
-        record |= {"excluded_cases": len(rows), "excluded": rows}
-    record_files.write_json(folder / NOTES, "isocenter.run", record)
+        record["excluded_cases"] = len(reasons)
+        record["excluded"] = [ExcludedCase(case=case, why=why) for case, why in sorted(reasons.items())]
+    record_files.write_json(folder / NOTES, NOTES_SCHEMA, record)
 
 
 def unseen_cases_notes(run: RunFolder, done: TrainedRun) -> list[str]:
@@ -239,29 +265,69 @@ def unseen_cases_notes(run: RunFolder, done: TrainedRun) -> list[str]:
     return short
 
 
+class MemoryRecord(TypedDict):
+    """GiB: the most that a run took, on the device too, and what its plan predicted."""
+
+    peak_memory_gib: float
+    peak_device_memory_gib: NotRequired[float]
+    predicted_memory_gib: NotRequired[JsonValue]
+
+
+class SpeedRecord(TypedDict):
+    """How the steps of a training were computed; seconds and operations where they were measured."""
+
+    compute: str
+    share_waiting: float
+    step_seconds: NotRequired[float]
+    step_operations: NotRequired[float]
+    peak_operations_a_second: NotRequired[float | None]
+    peak_by: NotRequired[str]
+    share_of_peak: NotRequired[float | None]
+
+
+class FirstStep(TypedDict):
+    """Until the first step."""
+
+    first_step_s: float
+    memory_gib: float
+
+
+class EnvironmentRecord(MachineRecord):
+    """The machine of a run, the memory and the seconds that it took."""
+
+    peak_memory_gib: NotRequired[float]
+    peak_device_memory_gib: NotRequired[float]
+    predicted_memory_gib: NotRequired[JsonValue]
+    training: NotRequired[list[SpeedRecord]]
+    seconds: NotRequired[dict[str, float]]
+    expected: NotRequired[FirstStep]
+    came: NotRequired[FirstStep]
+
+
+ENVIRONMENT_SCHEMA = RecordSchema("isocenter.environment", EnvironmentRecord)
+
+
 def write_environment(
-    run: RunFolder, plan: Plan, done: TrainedRun | None = None, expected: Mapping[str, float] | None = None
-) -> dict[str, Any]:
+    run: RunFolder, plan: Plan, done: TrainedRun | None = None, expected: FirstStep | None = None
+) -> EnvironmentRecord:
     """`environment.json` with the memory that the run has taken so far, and how long it was trained and how fast.
 
     expected: until the first step, as `foresee` states it; it stays, and what came beside it
     """
     outcomes, seconds = ((), {}) if done is None else (done.outcomes, done.seconds)
-    record = {
-        **hardware.machine_environment(),
-        **memory_record(plan),
-        "training": [speed_record(one) for one in outcomes],
-    }
+    known = {**hardware.machine_environment(), **memory_record(plan)}
+    record = cast("EnvironmentRecord", {**known, "training": [speed_record(one) for one in outcomes]})
     record["seconds"] = {name: round(one, 1) for name, one in seconds.items()}
     file = run.out / ENVIRONMENT
-    earlier = record_files.read_json(file, "isocenter.environment") if file.is_file() else {}
-    if expected := expected or earlier.get("expected"):
-        record["expected"] = dict(expected)
+    if expected is None and file.is_file():
+        expected = record_files.read_json(file, ENVIRONMENT_SCHEMA).get("expected")
+    if expected:
+        record["expected"] = expected
     if done is not None and expected:
         first = min(float(pd.read_csv(run.folder(fold) / "log.csv")["seconds"].iloc[0]) for fold in run.folds)
         memory = hardware.peak_memory() / 2**30 * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        record["came"] = {"first_step_s": round(first, 1), "memory_gib": round(memory, 2)}
-    record_files.write_json(file, "isocenter.environment", record)
+        record["came"] = FirstStep(first_step_s=round(first, 1), memory_gib=round(memory, 2))
+    record_files.write_json(file, ENVIRONMENT_SCHEMA, record)
     return record
 
 
@@ -352,9 +418,9 @@ def write_run_report(
     atomic.write_text(run.out / REPORT, page.html, overwrite=True)
 
 
-def speed_record(outcome: TrainingOutcome) -> dict[str, Any]:
+def speed_record(outcome: TrainingOutcome) -> SpeedRecord:
     """Record of how steps were computed and how long they took; their share of the machine's peak where measured."""
-    record: dict[str, Any] = {"compute": outcome.compute, "share_waiting": outcome.waiting}
+    record = SpeedRecord(compute=outcome.compute, share_waiting=outcome.waiting)
     if (work := outcome.work) is not None:
         record |= {"step_seconds": work.step, "step_operations": work.operations}
         record |= {"peak_operations_a_second": work.peak, "peak_by": work.what, "share_of_peak": work.reached_share}
@@ -392,17 +458,18 @@ def peak_device_memory(device: str) -> float | None:
     return float(torch.cuda.max_memory_allocated(device)) / 2**30 if device.startswith("cuda") else None
 
 
-def memory_record(plan: Plan) -> dict[str, Any]:
+def memory_record(plan: Plan) -> MemoryRecord:
     """GiB measured, and predicted where the plan does; for `environment.json`."""
     on_device = peak_device_memory(str(plan["training.device"]))
-    return {
-        "peak_memory_gib": round(hardware.peak_memory() / 2**30, 3),
-        **({} if on_device is None else {"peak_device_memory_gib": round(on_device, 3)}),
-        **({"predicted_memory_gib": plan[PREDICTED]} if PREDICTED in plan else {}),
-    }
+    record = MemoryRecord(peak_memory_gib=round(hardware.peak_memory() / 2**30, 3))
+    if on_device is not None:
+        record["peak_device_memory_gib"] = round(on_device, 3)
+    if PREDICTED in plan:
+        record["predicted_memory_gib"] = plan[PREDICTED]
+    return record
 
 
-def memory_words(record: dict[str, Any]) -> str:
+def memory_words(record: MemoryRecord | EnvironmentRecord) -> str:
     """The peak memory in words, for the report's facts."""
     measured = f"{record['peak_memory_gib']:.2f} GiB"
     if "peak_device_memory_gib" in record:

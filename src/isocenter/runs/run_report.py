@@ -21,6 +21,7 @@ from isocenter.report import Block, Details, Figure, Paragraph, ReportPage, Sect
 from isocenter.report.figures import charts, discrimination_figures
 from isocenter.report.page_blocks import ByLabel, Decisions, Estimates, Facts, Gallery, Link, Problems
 from isocenter.runs.search_trials import SearchResult
+from isocenter.runtime.hardware import MachineRecord
 from isocenter.scoring import case_scoring, evaluation_notes, model_verdict
 from isocenter.scoring.case_scoring import CASES, SUMMARY, WRONG, ScoredCases
 from isocenter.scoring.model_verdict import Verdict
@@ -114,7 +115,7 @@ class RunReport:
     log: pd.DataFrame | None = None
     logs: Sequence[str] = ()
     problems: Sequence[Problem] = ()
-    environment: Mapping[str, Any] | None = None
+    environment: MachineRecord | None = None
     by: str = ""
     searches: Sequence[Section] = ()
     members: Sequence[Section] = ()
@@ -186,9 +187,10 @@ class RunReport:
     @property
     def _origin(self) -> dict[str, Any]:
         """All that says where the model comes from, and the versions that made it."""
-        environment = self.environment or {}
-        plain = {key: value for key, value in environment.items() if not isinstance(value, Mapping)}
-        return {**self.facts, **plain, **environment.get("versions", {})}
+        if self.environment is None:
+            return {**self.facts}
+        plain = {key: value for key, value in self.environment.items() if not isinstance(value, Mapping)}
+        return {**self.facts, **plain, **self.environment["versions"]}
 
 
 def decided_section(plan: Plan) -> Section:
@@ -452,12 +454,10 @@ def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Seq
 
 
 def _trials(result: SearchResult, metric: str, where: str) -> Gallery:
-    with_value = [row for row in result.rows if row["value"] is not None]
+    values = {row["trial"]: value for row in result.rows if (value := row["value"]) is not None}
     axes = ("trial", f"{metric} of the validation cases")
     title = f"Trials{f' of {where}' if where else ''}"
-    return Gallery(
-        [charts.scatter([row["trial"] for row in with_value], [row["value"] for row in with_value], title, axes=axes)]
-    )
+    return Gallery([charts.scatter([*values], [*values.values()], title, axes=axes)])
 
 
 def _importances(result: SearchResult) -> Iterator[Block]:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.planning import PlannedTraining
@@ -24,8 +26,30 @@ from isocenter.training import checkpoint_files
 from isocenter.training.checkpoint_files import SURE
 from isocenter.training.search_study import COMPLETE, PRUNED, StudyTrial
 from isocenter.values import Decision, Plan
+from isocenter.values.record_schema import RecordSchema, StatedDecision
 
-RESULT, TABLE, SCHEMA = "result.json", "trials.csv", "isocenter.search"
+
+class TrialRow(TypedDict):
+    """A trial of a search: what it tried, and its value of the metric that selects."""
+
+    trial: int
+    state: str
+    value: float | None
+    steps: int
+    seconds: float
+    tried: str
+    changed: str
+    why: str
+
+
+# What a search over plans has found; its statement stands under "said".
+SearchRecord = TypedDict(  # noqa: UP013 - its key is no name of ours
+    "SearchRecord",
+    {"said": str, "changed": dict[str, StatedDecision], "rows": list[TrialRow], "importances": dict[str, float]},
+)
+
+
+RESULT, TABLE, SCHEMA = "result.json", "trials.csv", RecordSchema("isocenter.search", SearchRecord)
 # Keys of result.json and of the facts of a trial, on disk.
 STATEMENT = TRIED = "said"
 TPE = "Bergstra et al., NeurIPS 2011"
@@ -44,7 +68,7 @@ class SearchResult:
 
     changed: Mapping[str, Decision]
     statement: str
-    rows: Sequence[Mapping[str, Any]] = field(default=())
+    rows: Sequence[TrialRow] = field(default=())
     importances: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -55,9 +79,16 @@ class SearchResult:
 
     def write(self, folder: Path) -> None:
         """`result.json` in the folder of a search."""
-        changed = {name: asdict(decision) for name, decision in self.changed.items()}
-        record = {STATEMENT: self.statement, "changed": changed, "rows": list(self.rows)}
-        record["importances"] = dict(self.importances)
+        changed = {
+            name: StatedDecision(value=decision.value, because=decision.because, source=decision.source)
+            for name, decision in self.changed.items()
+        }
+        record: SearchRecord = {
+            "said": self.statement,
+            "changed": changed,
+            "rows": list(self.rows),
+            "importances": dict(self.importances),
+        }
         record_files.write_json(folder / RESULT, SCHEMA, record)
 
 
@@ -68,7 +99,7 @@ def read_search_result(folder: Path) -> SearchResult | None:
         return None
     record = record_files.read_json(path, SCHEMA)
     changed = {name: Decision(**decision) for name, decision in record["changed"].items()}
-    return SearchResult(changed, record[STATEMENT], record["rows"], record["importances"])
+    return SearchResult(changed, record["said"], record["rows"], record["importances"])
 
 
 def read_trials_table(folder: Path) -> Path:
@@ -203,7 +234,7 @@ def selection_metric(main: RunTraining, numbers: Mapping[str, Any]) -> float:
     return float(main.settings.task.selection(numbers)) if numbers else math.nan
 
 
-def _row(trial: StudyTrial) -> dict[str, Any]:
+def _row(trial: StudyTrial) -> TrialRow:
     """A trial as a row of the table."""
     return {
         "trial": trial.number,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.evaluation.fairness import group_attributes
@@ -43,10 +44,28 @@ from isocenter.training.processes import Ranks
 from isocenter.training.session_length import Decided, Recount, SeveralNetworks
 from isocenter.training.training_state import CommandClock, Moment, TrainingOutcome
 from isocenter.values import BY_HAND, Case, Plan, Problem, Split
+from isocenter.values.record_schema import RecordSchema
 
 log = logging.getLogger("isocenter")
 # Structures that are drawn and have no voxel on the grid of the network, of a training that has any.
-RESAMPLED, SCHEMA = "resampled.json", "isocenter.resampled"
+
+
+class ResampledRow(TypedDict):
+    """A warning about labels that a coarser grid lost."""
+
+    what: str
+    cases: list[str]
+    why: str
+    remedy: str
+
+
+class ResampledRecord(TypedDict):
+    """Warnings of the preparation of a training's cases."""
+
+    rows: list[ResampledRow]
+
+
+RESAMPLED, SCHEMA = "resampled.json", RecordSchema("isocenter.resampled", ResampledRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -407,8 +426,8 @@ def warn_lost_structures(cases: Sequence[PreparedCase], task: Task) -> list[Prob
 def write_resampled(problems: Sequence[Problem], folder: Path) -> None:
     """Keep the warnings with a training, for the report; nothing is written without any."""
     if problems:
-        rows = [{"what": one.what, "cases": one.cases, "why": one.why, "remedy": one.remedy} for one in problems]
-        record_files.write_json(folder / RESAMPLED, SCHEMA, {"rows": rows})
+        rows = [ResampledRow(what=one.what, cases=[*one.cases], why=one.why, remedy=one.remedy) for one in problems]
+        record_files.write_json(folder / RESAMPLED, SCHEMA, ResampledRecord(rows=rows))
 
 
 def read_resampled(folders: Sequence[Path]) -> Iterator[Problem]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.files.storage import atomic
@@ -47,13 +48,32 @@ from isocenter.tasks import Task, fitting
 from isocenter.training.session_length import SeveralNetworks
 from isocenter.training.training_state import TrainingOutcome
 from isocenter.values import Case, Decision, Plan
+from isocenter.values.record_schema import RecordSchema
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 
 log = logging.getLogger("isocenter")
-TRAININGS, SCHEMA = "trainings.json", "isocenter.trainings"
+
+
+class TrainingRow(TypedDict):
+    """A training of a run; seconds and steps of one that is finished."""
+
+    name: str
+    role: str
+    state: str
+    seconds: NotRequired[float]
+    steps: NotRequired[int]
+
+
+class TrainingsRecord(TypedDict):
+    """The trainings of a run, in their order."""
+
+    rows: list[TrainingRow]
+
+
+TRAININGS, SCHEMA = "trainings.json", RecordSchema("isocenter.trainings", TrainingsRecord)
 # Best, median and worst cases, whose pictures are drawn.
 GROUPS_SHOWN = 3
 
@@ -350,13 +370,15 @@ class TrainingLoop:
 
     def _note(self, running: RunTraining | None = None) -> None:
         """Keep in `trainings.json` what each training came to, and which one runs."""
-        rows = list[dict[str, Any]]()
+        rows = list[TrainingRow]()
         for outcome in self.finished:
-            row = {"name": outcome.training.name, "role": outcome.training.role.name, "state": "finished"}
-            steps = {} if outcome.outcome is None else {"steps": outcome.outcome.steps}
-            rows.append({**row, "seconds": round(outcome.seconds, 1), **steps})
-        rows += [] if running is None else [{"name": running.name, "role": running.role.name, "state": "running"}]
-        record_files.write_json(self.run.out / TRAININGS, SCHEMA, {"rows": rows})
+            training, seconds = outcome.training, round(outcome.seconds, 1)
+            rows.append(TrainingRow(name=training.name, role=training.role.name, state="finished", seconds=seconds))
+            if outcome.outcome is not None:
+                rows[-1]["steps"] = outcome.outcome.steps
+        if running is not None:
+            rows.append(TrainingRow(name=running.name, role=running.role.name, state="running"))
+        record_files.write_json(self.run.out / TRAININGS, SCHEMA, TrainingsRecord(rows=rows))
 
 
 def _write_stage_plan(plan: Plan, folder: Path) -> None:

@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from typing_extensions import TypedDict
 
 from isocenter.errors import ResourceError, UsageError
 from isocenter.lazy import torch
@@ -196,15 +197,25 @@ def peak_memory() -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def machine_environment() -> Mapping[str, Any]:
+class MachineRecord(TypedDict):
+    """Machine and versions of packages."""
+
+    python: str
+    system: str
+    cores: int | None
+    memory_gib: float
+    versions: dict[str, str]
+
+
+def machine_environment() -> MachineRecord:
     """Machine and versions, for the record of a run."""
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "versions": package_versions(RECORDED),
-    }
+    return MachineRecord(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        cores=os.cpu_count(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        versions=package_versions(RECORDED),
+    )
 
 
 def package_versions(packages: Sequence[str]) -> dict[str, str]:

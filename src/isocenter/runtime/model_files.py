@@ -22,7 +22,7 @@ from isocenter.runtime.package import backend_certificate, backends, package_con
 from isocenter.runtime.package.backend_certificate import CERTIFICATE, PLAIN, Computing
 from isocenter.runtime.package.backends import torch_eager
 from isocenter.runtime.package.package_contents import FIRST, MEMBERS, PACKAGED, RECORD, SCHEMA, WEIGHTS
-from isocenter.runtime.record_files import MANIFEST
+from isocenter.runtime.record_files import MANIFEST, MANIFEST_SCHEMA
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.runtime.windows.slide import Network
@@ -393,7 +393,7 @@ def _single_stage(
 
 def _digest(path: Path, weights: Sequence[str]) -> str:
     """The digest of the weights, as the manifest says that they are and `verify_seal` has seen that they are."""
-    digests = record_files.read_json(path / MANIFEST, "isocenter.manifest")["sha256"]
+    digests = record_files.read_json(path / MANIFEST, MANIFEST_SCHEMA)["sha256"]
     return digests[weights[0]] if len(weights) == 1 else record_files.join_digests([digests[name] for name in weights])
 
 

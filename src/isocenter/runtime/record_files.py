@@ -17,32 +17,48 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from safetensors import SafetensorError
+from typing_extensions import TypedDict
 
 from isocenter import work_state
 from isocenter.errors import IntegrityError, IsocenterError, UsageError
 from isocenter.files.storage import atomic, cache, packed_files, structured_text
 from isocenter.lazy import safetensors_torch
+from isocenter.values.record_schema import R, RecordSchema
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-MANIFEST = "manifest.json"
+class ManifestRecord(TypedDict):
+    """SHA-256 of each file of a folder, by its path in it."""
+
+    sha256: dict[str, str]
+
+
+MANIFEST, MANIFEST_SCHEMA = "manifest.json", RecordSchema("isocenter.manifest", ManifestRecord)
 # Files of Python, macOS and Windows that nobody added on purpose.
 LEFT = re.compile(r"__pycache__|(^|/)(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini)$")
 VERSION = 1
 
 
-def write_json(path: Path, schema: str, record: Mapping[str, Any], *, indent: int | None = 1) -> None:
+@overload
+def write_json(path: Path, schema: RecordSchema[R], record: R, *, indent: int | None = 1) -> None: ...
+@overload
+def write_json(path: Path, schema: str, record: Mapping[str, Any], *, indent: int | None = 1) -> None: ...
+def write_json(path: Path, schema: str, record: object, *, indent: int | None = 1) -> None:
     """A record with its schema and version; not a number becomes null. indent: None for one line."""
     text = json.dumps({"schema": schema, "version": VERSION, **as_json(record)}, indent=indent)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, schema: str) -> dict[str, Any]:
+@overload
+def read_json(path: Path, schema: RecordSchema[R]) -> R: ...
+@overload
+def read_json(path: Path, schema: str) -> Any: ...
+def read_json(path: Path, schema: str) -> object:
     """The record of this schema; IntegrityError for a damaged one, another one or one of another version."""
     try:
         record = structured_text.load_json(path)
@@ -60,7 +76,7 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     if record["version"] != VERSION:
         problem = f"was written by another version (record {record['version']}, known {VERSION})"
         raise IntegrityError(problem, str(path), "Use the version of isocenter that wrote it")
-    return record
+    return cast("dict[str, Any]", record)
 
 
 def seal_folder(folder: Path, *, apart: Collection[str] = ()) -> None:
@@ -71,7 +87,7 @@ def seal_folder(folder: Path, *, apart: Collection[str] = ()) -> None:
     left = {MANIFEST, *apart}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left)
     digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
-    write_json(folder / MANIFEST, "isocenter.manifest", {"sha256": digests})
+    write_json(folder / MANIFEST, MANIFEST_SCHEMA, ManifestRecord(sha256=digests))
 
 
 def amend_record(folder: Path, name: str, schema: str, record: Mapping[str, Any]) -> None:
@@ -79,16 +95,15 @@ def amend_record(folder: Path, name: str, schema: str, record: Mapping[str, Any]
 
     Files that were changed or added are not vouched for: they stay what they were.
     """
-    listed = read_json(folder / MANIFEST, "isocenter.manifest")["sha256"]
+    listed = read_json(folder / MANIFEST, MANIFEST_SCHEMA)["sha256"]
     with (
         work_state.finish_despite_interrupt(),
         atomic.write_whole(folder / name, overwrite=True) as file,
         atomic.write_whole(folder / MANIFEST, overwrite=True) as manifest,
     ):
         write_json(file, schema, record)
-        write_json(
-            manifest, "isocenter.manifest", {"sha256": dict(sorted({**listed, name: file_digest(file)}.items()))}
-        )
+        digests = dict(sorted({**listed, name: file_digest(file)}.items()))
+        write_json(manifest, MANIFEST_SCHEMA, ManifestRecord(sha256=digests))
 
 
 def verify_seal(folder: Path, needed: Collection[str] = ()) -> None:
@@ -96,7 +111,7 @@ def verify_seal(folder: Path, needed: Collection[str] = ()) -> None:
 
     needed: files that the manifest must list, because they are going to be read
     """
-    listed = read_json(folder / MANIFEST, "isocenter.manifest").get("sha256")
+    listed = read_json(folder / MANIFEST, MANIFEST_SCHEMA).get("sha256")
     if not isinstance(listed, dict) or not set(needed) <= set(listed):
         raise IntegrityError(
             f"does not list {', '.join(needed) or 'any file'}", str(folder / MANIFEST), "Get the folder again, whole"
@@ -117,7 +132,7 @@ def verify_seal(folder: Path, needed: Collection[str] = ()) -> None:
 
 def added_files(folder: Path) -> list[str]:
     """Names of files in a sealed folder that its manifest does not list; not those that systems leave in any folder."""
-    listed = set(read_json(folder / MANIFEST, "isocenter.manifest")["sha256"])
+    listed = set(read_json(folder / MANIFEST, MANIFEST_SCHEMA)["sha256"])
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     names = (path.relative_to(folder) for path in files)
     return sorted(name.as_posix() for name in names if name.as_posix() not in listed and not LEFT.search(str(name)))

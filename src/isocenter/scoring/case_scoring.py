@@ -10,12 +10,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, ResourceError, WorkerLostError
 from isocenter.evaluation import Metrics, Table, case_tables
@@ -35,15 +36,32 @@ from isocenter.scoring.auditing.audit_options import AuditOptions
 from isocenter.tasks import Task, multitask, properties, task_settings
 from isocenter.values import Array, BoundingBoxes, Case, Dataset, Estimate, Image, Prediction, Problem, Row, Split
 from isocenter.values.covariate_values import Course
+from isocenter.values.record_schema import FigureRow, RecordSchema, ShiftRecord, VerdictRecord
 
 # Folders of a run with the files below.
 EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
 CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "isocenter.task"
 # In a summary: the metric that judges the model, and by how much it may be worse than another, fixed before training.
-PRIMARY, REGISTERED_MARGIN = "primary", "registered_margin"
+PRIMARY: Final = "primary"
+REGISTERED_MARGIN: Final = "registered_margin"
 # By which trainings of one plan are known.
-RECIPE, SEED = "recipe", "seed"
-IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"
+RECIPE: Final = "recipe"
+SEED: Final = "seed"
+
+
+class SubsetRow(FigureRow):
+    """A figure of a subset of the images that a model may get."""
+
+    images: list[str]
+
+
+class SubsetsRecord(TypedDict):
+    """The figures of a model for each subset of its images."""
+
+    rows: list[SubsetRow]
+
+
+IMAGES, IMAGES_SCHEMA = "images.json", RecordSchema("isocenter.images", SubsetsRecord)
 # Pictures of the best, a median and the worst cases; of wrong calls, the worst first, and the word for them.
 SHOWN, SHOWN_WRONG = 2, 12
 WRONG = "wrong call"
@@ -135,18 +153,17 @@ class ScoredCases:
         for part, (task, rows) in self.parts.items():
             for name, table in task.further_tables(rows).items():
                 csv_text.write_table(table, folder / (f"{part}_{name}.csv" if part else f"{name}.csv"))
-        record = {
-            **case_tables.rows_to_json(self.rows),
-            **({} if self.shift is None else {"shift": self.shift.as_record()}),
-        }
+        record = case_tables.rows_to_json(self.rows)
+        if self.shift is not None:
+            record["shift"] = self.shift.as_record()
         (folder / SUMMARY).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         if self.subsets:
-            records = [
+            records: list[SubsetRow] = [
                 {"images": [*own], **row}
                 for own, rows in self.subsets
                 for row in case_tables.rows_to_json(rows)["rows"]
             ]
-            record_files.write_json(folder / IMAGES, IMAGES_SCHEMA, {"rows": records})
+            record_files.write_json(folder / IMAGES, IMAGES_SCHEMA, SubsetsRecord(rows=records))
         for audit in self.audits:
             audit.write(folder)
         if self.shown:
@@ -161,7 +178,7 @@ def write_task(task: Task, folder: Path) -> None:
 
 
 def write_verdict(
-    folder: Path, verdict: Mapping[str, Any], primary: str, margin: float | None = None, **facts: Any
+    folder: Path, verdict: VerdictRecord, primary: str, margin: float | None = None, **facts: Any
 ) -> None:
     """Add a verdict to the `summary.json` of a folder, where there is one.
 
@@ -489,9 +506,17 @@ class Shift:
         words = "The scored cases differ from those that calibrated the model: no guarantee holds for them"
         return f"{words}, neither of sets, intervals or risks nor of the gate ({how})."
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> ShiftRecord:
         """The record for `summary.json`."""
-        return {**asdict(self), "found": self.is_found, "note": self.note}
+        return ShiftRecord(
+            p=self.p,
+            scored=self.scored,
+            calibrated=self.calibrated,
+            level=self.level,
+            unit=self.unit,
+            found=self.is_found,
+            note=self.note,
+        )
 
 
 def detect_shift(
@@ -523,7 +548,7 @@ class AuditOutcome:
     """
 
     tables: Mapping[str, Table] = field(default_factory=dict)
-    records: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    records: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     sections: Sequence[Section] = ()
     notes: Sequence[str] = ()
     figures: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
@@ -533,7 +558,7 @@ class AuditOutcome:
         for name, table in self.tables.items():
             csv_text.write_table(table, folder / name)
         for name, (schema, content) in self.records.items():
-            record_files.write_json(folder / name, schema, dict(content))
+            record_files.write_json(folder / name, schema, content)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.errors import IsocenterError
@@ -23,10 +26,32 @@ from isocenter.runtime import record_files
 from isocenter.runtime.package import package_contents
 from isocenter.transforms import channel_stack
 from isocenter.values import Case, Dataset, Split
+from isocenter.values.record_schema import RecordSchema
 
 log = logging.getLogger("isocenter")
 DATA_RECORD = "data.json"
-SCHEMA = "isocenter.data"
+
+
+class DataRow(TypedDict):
+    """The hashes of a case: of its contents, of its image and of its voxels, where these are known."""
+
+    case: str
+    content: str
+    image: str
+    moving: NotRequired[str]
+    voxels: str | None
+
+
+class DataRecordFile(TypedDict):
+    """The cases that a model has learnt from, by their hashes."""
+
+    patient_key: NotRequired[str]
+    inherited: list[str]
+    unknown_weights: list[str]
+    rows: list[DataRow]
+
+
+SCHEMA = RecordSchema("isocenter.data", DataRecordFile)
 # One JSON object a line, only ever added to: a line is written at once, so that two commands lose none.
 LEDGER = "openings.jsonl"
 
@@ -112,16 +137,24 @@ def write_data_record(
     inherited, unknown: as in `DataRecord`
     """
     hashes = image_hashes(dataset)
-    key = {"patient_key": hashing.patient_key_id()} if PSEUDONYMS in dataset.patients else {}
     rows = [
-        {"case": case.id, "content": hashing.content_hash(case), "image": image, **more, "voxels": voxels.get(case.id)}
+        _hashed_row(case, image, moving, voxels.get(case.id))
         for case in dataset
         if case.files
         for image, *others in [hashes[case.id]]
-        for more in [{"moving": one} for one in others] or [{}]
+        for moving in (*others, None)[: max(1, len(others))]
     ]
-    before = {"inherited": sorted(inherited), "unknown_weights": sorted(unknown)}
-    record_files.write_json(folder / DATA_RECORD, SCHEMA, {**key, **before, "rows": rows})
+    record = DataRecordFile(inherited=sorted(inherited), unknown_weights=sorted(unknown), rows=rows)
+    if PSEUDONYMS in dataset.patients:
+        record = {"patient_key": hashing.patient_key_id(), **record}
+    record_files.write_json(folder / DATA_RECORD, SCHEMA, record)
+
+
+def _hashed_row(case: Case, image: str, moving: str | None, voxels: str | None) -> DataRow:
+    content = hashing.content_hash(case)
+    if moving is None:
+        return DataRow(case=case.id, content=content, image=image, voxels=voxels)
+    return DataRow(case=case.id, content=content, image=image, moving=moving, voxels=voxels)
 
 
 def copy_data_record(source: Path, folder: Path, records: Iterable[DataRecord]) -> None:
@@ -129,15 +162,15 @@ def copy_data_record(source: Path, folder: Path, records: Iterable[DataRecord]) 
     record = record_files.read_json(source / DATA_RECORD, SCHEMA)
     inherited = frozenset[str]().union(*(one.inherited for one in records))
     unknown = sorted({name for one in records for name in one.unknown})
-    record_files.write_json(
-        folder / DATA_RECORD, SCHEMA, {**record, "inherited": sorted(inherited), "unknown_weights": unknown}
-    )
+    merged: DataRecordFile = {**record, "inherited": sorted(inherited), "unknown_weights": unknown}
+    record_files.write_json(folder / DATA_RECORD, SCHEMA, merged)
 
 
 def read_data_record(folder: Path) -> DataRecord:
     """The record in a run's folder; IntegrityError for one that is missing or damaged."""
     record = record_files.read_json(folder / DATA_RECORD, SCHEMA)
-    contents, voxels = ({row["case"]: row[key] for row in record["rows"] if row[key]} for key in ("content", "voxels"))
+    contents = {row["case"]: row["content"] for row in record["rows"] if row["content"]}
+    voxels = {row["case"]: row["voxels"] for row in record["rows"] if row["voxels"]}
     images = {row["case"]: (row["image"], *filter(None, [row.get("moving")])) for row in record["rows"]}
     return DataRecord(contents, images, voxels, frozenset(record["inherited"]), tuple(record["unknown_weights"]))
 

@@ -9,12 +9,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NotRequired, cast
+
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.evaluation import ALL, Metrics, case_tables
 from isocenter.evaluation import Table as CaseTable
+from isocenter.evaluation.case_tables import SummaryRecord
 from isocenter.evaluation.significance import margins, paired_tests
 from isocenter.evaluation.significance.paired_tests import ComparedFigure
 from isocenter.evaluation.significance.testing import DifferenceTest
@@ -28,6 +31,7 @@ from isocenter.scoring import case_scoring
 from isocenter.scoring.case_scoring import CASES, EVALUATION, RECIPE, SEED, TASK, TASK_SCHEMA
 from isocenter.tasks import Task, task_catalogue, task_settings
 from isocenter.values import Estimate, Row
+from isocenter.values.record_schema import FigureRow, RecordSchema
 
 # A difference whose interval holds 0 is none that these cases show.
 EQUAL = "no difference shown"
@@ -35,6 +39,90 @@ EQUAL = "no difference shown"
 MRMC, READERS = "mrmc", "readers"
 # How estimates and tests of too few patients are marked in their method.
 UNRELIABLE = "unreliable"
+
+
+class MarginRecord(TypedDict):
+    """By how much a model may be worse, and whether that was registered before training."""
+
+    margin: float
+    registered: bool
+    because: str
+
+
+class ModelTestRecord(TypedDict):
+    """The test of a difference between two models."""
+
+    metric: str
+    label: str
+    first: str
+    second: str
+    test: str
+    method: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    statistic: float | None
+    p: float | None
+    p_adjusted: float | None
+    margin: float | None
+    verdict: str
+
+
+class RankRecord(TypedDict):
+    """The rank of a model with its interval, and the share of bootstrap samples in which it is the best."""
+
+    model: str
+    rank: float
+    low: float
+    high: float
+    best: float
+
+
+class ReadingRecord(TypedDict):
+    """The effect of a manner of reading: the ratio of seconds, second to first, and shares of wrong readings."""
+
+    first: str
+    second: str
+    label: str
+    readers: int
+    cases: int
+    ratio: float | None
+    low: float | None
+    high: float | None
+    method: str
+    errors_first: NotRequired[float]
+    errors_second: NotRequired[float]
+    errors_difference: NotRequired[float]
+    errors_low: NotRequired[float | None]
+    errors_high: NotRequired[float | None]
+
+
+class TestsRecord(TypedDict):
+    """The tests of a comparison."""
+
+    tests: list[ModelTestRecord]
+    correction: str
+    margins: dict[str, MarginRecord]
+    ranks: list[RankRecord]
+    readers: list[ReadingRecord]
+
+
+class ComparisonRecord(TestsRecord):
+    """The figures of several models of the same cases, by model, and their differences from the first.
+
+    undefined: rows of each metric that are undefined for one model, and so left out for all
+    """
+
+    models: list[str]
+    cases: int
+    primary: str
+    figures: dict[str, list[FigureRow]]
+    differences: dict[str, list[FigureRow]]
+    undefined: dict[str, int]
+    about: list[str]
+
+
+COMPARISON_SCHEMA = RecordSchema("isocenter.comparison", ComparisonRecord)
 
 
 @dataclass(frozen=True)
@@ -58,9 +146,9 @@ class Margin:
             return cls(stated_margin, False, f"exploratory: {registered:g} was registered before training")
         return cls(stated_margin, True, "registered before training")
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> MarginRecord:
         """The record for `comparison.json`."""
-        return {"margin": self.value, "registered": self.is_registered, "because": self.because}
+        return MarginRecord(margin=self.value, registered=self.is_registered, because=self.because)
 
 
 @dataclass(frozen=True)
@@ -119,17 +207,30 @@ class ModelTest:
         """Whether the test rests on too few patients."""
         return UNRELIABLE in self.test.method
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> ModelTestRecord:
         """The record for `comparison.json`; what is not known is null."""
-        numbers = {"difference": self.test.difference, "low": self.test.low, "high": self.test.high}
-        numbers |= {"statistic": self.test.statistic, "p": self.test.p, "p_adjusted": self.p_adjusted}
-        finite = {name: None if n is None or not math.isfinite(n) else float(n) for name, n in numbers.items()}
-        named = {"metric": self.metric, "label": self.label, "first": self.first, "second": self.second}
-        judged = {"margin": self.margin, "verdict": self.verdict}
+
+        def finite(number: float | None) -> float | None:
+            return None if number is None or not math.isfinite(number) else float(number)
+
         reason = self.reason_against_margin
         of_margin = f"the margin was not tested: {reason}" if reason else self.margin_words
-        method = "; ".join(words for words in (self.test.method, of_margin) if words)
-        return {**named, "test": self.name, "method": method, **finite, **judged}
+        return ModelTestRecord(
+            metric=self.metric,
+            label=self.label,
+            first=self.first,
+            second=self.second,
+            test=self.name,
+            method="; ".join(words for words in (self.test.method, of_margin) if words),
+            difference=finite(self.test.difference),
+            low=finite(self.test.low),
+            high=finite(self.test.high),
+            statistic=finite(self.test.statistic),
+            p=finite(self.test.p),
+            p_adjusted=finite(self.p_adjusted),
+            margin=self.margin,
+            verdict=self.verdict,
+        )
 
 
 @dataclass(frozen=True)
@@ -161,18 +262,27 @@ class ReadingEffect:
     errors: tuple[float, ...] = ()
     apart: DifferenceTest | None = None
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> ReadingRecord:
         """The record for `comparison.json`; ratios of seconds, second to first."""
         ends = [self.change.difference, self.change.low, self.change.high]
         ratio, low, high = (None if one is None else math.exp(one) for one in ends)
-        manners = {"first": self.first, "second": self.second, "label": self.label}
-        counts = dict(zip(("readers", "cases"), self.shape, strict=True))
-        record = {**manners, **counts, "ratio": ratio, "low": low, "high": high, "method": self.change.method}
-        if self.apart is None:
-            return record
-        shares = {"errors_first": self.errors[0], "errors_second": self.errors[1]}
-        shares |= {"errors_difference": self.apart.difference}
-        return {**record, **shares, "errors_low": self.apart.low, "errors_high": self.apart.high}
+        readers, cases = self.shape
+        record = ReadingRecord(
+            first=self.first,
+            second=self.second,
+            label=self.label,
+            readers=readers,
+            cases=cases,
+            ratio=ratio,
+            low=low,
+            high=high,
+            method=self.change.method,
+        )
+        if self.apart is not None:
+            record |= {"errors_first": self.errors[0], "errors_second": self.errors[1]}
+            record |= {"errors_difference": self.apart.difference}
+            record |= {"errors_low": self.apart.low, "errors_high": self.apart.high}
+        return record
 
     def __str__(self) -> str:
         """ "readers with good against readers: reading times 0.80 times as long (95 % interval 0.70 to 0.91)"."""
@@ -196,15 +306,15 @@ class ComparisonTests:
     correction: str = "holm"
     readers: tuple[ReadingEffect, ...] = ()
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> TestsRecord:
         """The record for `comparison.json`."""
-        return {
-            "tests": [row.as_record() for row in self.rows],
-            "correction": self.correction,
-            "margins": {name: margin.as_record() for name, margin in self.margins.items()},
-            "ranks": [vars(one) for one in self.ranks],
-            "readers": [one.as_record() for one in self.readers],
-        }
+        return TestsRecord(
+            tests=[row.as_record() for row in self.rows],
+            correction=self.correction,
+            margins={name: margin.as_record() for name, margin in self.margins.items()},
+            ranks=[cast("RankRecord", vars(one)) for one in self.ranks],
+            readers=[one.as_record() for one in self.readers],
+        )
 
 
 @dataclass(frozen=True)
@@ -250,7 +360,7 @@ class Comparison(InNotebook):
             for name, one, apart in zip(self.names, row.estimates, (None, *row.differences), strict=True)
         )
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> ComparisonRecord:
         """The record for `--json` and for `comparison.json`."""
         named = {
             name: case_tables.rows_to_json(Row(row.metric, row.label, row.estimates[n]) for row in self.rows)["rows"]
@@ -347,7 +457,7 @@ def compare_tables(
     return Comparison(names, tuple(rows), judging, cases, left_out, patients_known, out, tasks[0].metrics)
 
 
-def kinship_sentences(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def kinship_sentences(summaries: Mapping[str, SummaryRecord]) -> Iterator[str]:
     """A sentence on each group of models that are trainings of one plan, by the summaries of their evaluations."""
     alike: dict[str, list[str]] = {}
     for name, summary in summaries.items():

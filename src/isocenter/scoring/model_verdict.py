@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from isocenter.scoring.case_scoring import ScoredCases
 from isocenter.scoring.model_comparison import UNRELIABLE, Comparison
 from isocenter.tasks import Task, properties, task_settings
 from isocenter.values import Estimate, Row, plan_decisions
+from isocenter.values.record_schema import GainRecord, VerdictRecord
 
 Outcome = Literal["better", "no difference shown", "worse"]
 # Predictions whose spread is so small a share of that of the references hardly differ from one another.
@@ -106,21 +107,21 @@ class Verdict:
         return tuple(gain for gain in self.gains if gain.metric == firsts[_part(gain.label)].metric
                      and gain.than == firsts[_part(gain.label)].than)  # fmt: skip
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> VerdictRecord:
         """The record for `run.json`, `summary.json` and `--json`."""
         gains = [
-            {
-                "metric": gain.metric.name,
-                "label": gain.label,
-                "than": gain.than,
-                "outcome": gain.outcome,
-                "difference": gain.difference.value if np.isfinite(gain.difference.value) else None,
-                "low": gain.difference.low,
-                "high": gain.difference.high,
-            }
+            GainRecord(
+                metric=gain.metric.name,
+                label=gain.label,
+                than=gain.than,
+                outcome=gain.outcome,
+                difference=gain.difference.value if np.isfinite(gain.difference.value) else None,
+                low=gain.difference.low,
+                high=gain.difference.high,
+            )
             for gain in self.gains
         ]
-        return {"answer": self.answer, "gains": gains, "training": list(self.training), "against": list(self.against)}
+        return VerdictRecord(answer=self.answer, gains=gains, training=list(self.training), against=list(self.against))
 
     def __str__(self) -> str:
         return "\n".join(filter(None, [self.answer, " ".join(self.training)]))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -354,7 +354,7 @@ def cases_between_alarms(settings: MonitorSection, baseline: Row[Any], models: i
     """Cases between false alarms of one of so many models, by how often cases came during its baseline."""
     days = max((baseline.last_at - baseline.first_at) / DAY_S, 1.0)
     yearly = baseline.cases / days * YEAR_DAYS
-    return max(2.0, models * yearly / settings.false_alarms_per_year)
+    return cast(float, max(2.0, models * yearly / settings.false_alarms_per_year))
 
 
 def tracing_attributes(columns: Sequence[str], table: pd.DataFrame, baseline: pd.DataFrame | None = None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def _share(inputs: Inputs) -> float:
 
 def _positives(inputs: Inputs, n: Floats) -> Floats:
     """Cases that a proportion such as sensitivity is counted over."""
-    return np.floor(n * _share(inputs) + ROUNDING)
+    return cast("Floats", np.floor(n * _share(inputs) + ROUNDING))
 
 
 def _proportion_powers(inputs: Inputs, n: Floats) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -114,7 +115,7 @@ class _Paths:
 
 
 def _density(step: Floats, variance: float) -> Floats:
-    return np.exp(-(step**2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+    return cast("Floats", np.exp(-(step**2) / (2 * variance)) / math.sqrt(2 * math.pi * variance))
 
 
 def _grid(fraction: float, bound: float, drift: float) -> tuple[Floats, Floats]:

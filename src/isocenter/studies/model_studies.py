@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -230,7 +231,7 @@ def _number(inputs: Inputs) -> float:
     r2, parameters, share = inputs["r2"], inputs["parameters"], inputs["prevalence"]
     shrinkages = inputs["shrinkage"], r2 / (r2 + OPTIMISM * _largest(inputs))
     of_shrinkage = (parameters / ((one - 1) * math.log(1 - r2 / one)) for one in shrinkages)
-    return max(*of_shrinkage, (Z / PRECISION) ** 2 * share * (1 - share))
+    return cast(float, max(*of_shrinkage, (Z / PRECISION) ** 2 * share * (1 - share)))
 
 
 def _refuse(inputs: Inputs) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -169,7 +169,7 @@ class _Trial:
     def variance_inflation(self) -> float:
         """Inflation by clusters of unequal sizes. Eldridge et al., Int J Epidemiol 2006, doi:10.1093/ije/dyl129"""
         size = self.unit * (1 - self.inputs["dropout"])
-        return max(1.0, 1 + ((1 + self.inputs["cv"] ** 2) * size - 1) * self.inputs["icc"])
+        return cast(float, max(1.0, 1 + ((1 + self.inputs["cv"] ** 2) * size - 1) * self.inputs["icc"]))
 
     @property
     def given_units(self) -> int | None:
@@ -223,7 +223,7 @@ class _Trial:
         """Units that give so many analysed participants in all."""
         if self.cluster is not None:
             number *= self.variance_inflation
-        return math.ceil(number / (1 - self.inputs["dropout"]) / (self.groups * self.unit) - 1e-9)
+        return cast(int, math.ceil(number / (1 - self.inputs["dropout"]) / (self.groups * self.unit) - 1e-9))
 
     def power(self, units: float) -> float:
         """Power with so many units in a group."""

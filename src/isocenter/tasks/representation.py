@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -241,7 +241,7 @@ class Representation(RepresentationScoring):
         """The length of the outputs."""
         if target is not None:
             raise UsageError(f"there is no {target!r} to explain", self.name, "Leave the target out")
-        return next(iter(outputs.values())).flatten(1).norm(dim=1)
+        return cast("Tensor", next(iter(outputs.values())).flatten(1).norm(dim=1))
 
 
 def is_volume(case: CaseFacts) -> bool:

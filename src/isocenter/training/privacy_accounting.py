@@ -10,7 +10,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import cast
+
+from typing_extensions import TypedDict
 
 from isocenter.errors import IntegrityError, IsocenterError, UsageError
 from isocenter.lazy import opacus_accountants
@@ -22,9 +24,43 @@ from isocenter.training.length.schedule import TrainingPace
 # Orders at which Renyi divergences are summed: any give an upper bound. Closely for small orders, which large budgets
 # need, and up to large ones, for few steps with much noise.
 ORDERS = (*(1 + n / 5 for n in range(1, 20)), *range(5, 32), *range(32, 64, 4), 64, 80, 128, 256, 512, 1024)
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"rdp": {"alphas": ORDERS}, "prv": {}}
+OPTIONS: Mapping[str, Mapping[str, Sequence[float]]] = {"rdp": {"alphas": ORDERS}, "prv": {}}
 # Noise is solved for to this share of itself, upwards; beyond these limits there is none to be found.
 TOLERANCE, LEAST_NOISE, MOST_NOISE = 1e-3, 0.05, 1e4
+
+
+class BudgetRow(TypedDict):
+    """All steps of one noise; epsilon, of all rows together, is null where somebody knows the seed."""
+
+    site: str
+    unit: str
+    units: int
+    clip: float
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+    delta: float
+    epsilon: float | None
+    accountant: str
+    noise: str
+
+
+class NoisyStepsState(TypedDict):
+    """As `NoisySteps`."""
+
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+
+
+class BudgetState(TypedDict):
+    """What a privacy budget has spent, in the state of a training."""
+
+    delta: float
+    accountant: str
+    steps: list[NoisyStepsState]
+    planned: int
+    rows: list[BudgetRow]
 
 
 @dataclass(frozen=True)
@@ -130,11 +166,15 @@ class PrivacyBudget:
         return noise
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> BudgetState:
         """The record from which `restore` goes on, with what it states of the steps until then."""
-        return {**asdict(self.spending), "rows": self.rows()}
+        spent = self.spending
+        steps = [cast("NoisyStepsState", asdict(one)) for one in spent.steps]
+        return BudgetState(
+            delta=spent.delta, accountant=spent.accountant, steps=steps, planned=spent.planned, rows=self.rows()
+        )
 
-    def restore(self, state: Mapping[str, Any], where: str) -> None:
+    def restore(self, state: BudgetState, where: str) -> None:
         """Go on from what an earlier session has spent. Raises IntegrityError for what is no such record."""
         try:
             steps = tuple(NoisySteps(**one) for one in state["steps"])
@@ -142,24 +182,26 @@ class PrivacyBudget:
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError("it does not say what of the privacy budget is spent", where, "Train again") from error
 
-    def rows(self, site: str = "") -> list[dict[str, Any]]:
+    def rows(self, site: str = "") -> list[BudgetRow]:
         """What `privacy.json` states: a row for all steps of one noise, each with the epsilon of all rows together.
 
         A seed that somebody knows takes the noise away, so that nothing is claimed: epsilon is None.
         """
         claimed = self.spending.epsilon if self.chance.seed is None else None
         return [
-            {
-                "site": site,
-                "unit": self.settings.unit,
-                "units": self.units,
-                "clip": self.settings.clip,
-                **asdict(one),
-                "delta": self.spending.delta,
-                "epsilon": claimed,
-                "accountant": self.settings.accountant,
-                "noise": self.chance.source,
-            }
+            BudgetRow(
+                site=site,
+                unit=self.settings.unit,
+                units=self.units,
+                clip=self.settings.clip,
+                noise_multiplier=one.noise_multiplier,
+                sampling_rate=one.sampling_rate,
+                steps=one.steps,
+                delta=self.spending.delta,
+                epsilon=claimed,
+                accountant=self.settings.accountant,
+                noise=self.chance.source,
+            )
             for one in self.spending.steps
         ]
 

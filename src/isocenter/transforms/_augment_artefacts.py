@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -36,11 +36,12 @@ def dose_noise(
     white = random_draws.white_noise(images, generators)
     spectrum = torch.fft.rfft2(white, dim=(2, 3)) * _power(images)
     grains = torch.fft.irfft2(spectrum, s=tuple(images.shape[2:4]), dim=(2, 3))
-    return (
+    return cast(
+        "Tensor",
         images
         + random_draws.spread_per_sample(random_draws.uniform_numbers(generators, least * strength, strength), images)
         * _thickness(images).sqrt()
-        * grains
+        * grains,
     )
 
 
@@ -76,7 +77,7 @@ def _power(images: Tensor) -> Tensor:
     frequency = (across**2 + along**2).sqrt()
     power = frequency * torch.exp(-((frequency / KERNEL) ** 2))
     root = (power / power.mean()).sqrt()[:, : columns // 2 + 1]
-    return root.reshape(*root.shape, *[1] * (images.ndim - 4))
+    return cast("Tensor", root.reshape(*root.shape, *[1] * (images.ndim - 4)))
 
 
 def _thickness(images: Tensor) -> Tensor:
@@ -87,7 +88,10 @@ def _thickness(images: Tensor) -> Tensor:
     coarse = resampling.resample(resampling.resample(flat, [min(COARSE, size) for size in spatial]), spatial).reshape(
         images.shape
     )
-    return coarse.clamp(min=0) / coarse.mean(dim=_augment_intensity.spatial_axes(images), keepdim=True).clamp(min=1e-6)
+    return cast(
+        "Tensor",
+        coarse.clamp(min=0) / coarse.mean(dim=_augment_intensity.spatial_axes(images), keepdim=True).clamp(min=1e-6),
+    )
 
 
 def _streaks(image: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -227,7 +231,7 @@ def _move_during_scan(
     for n in range(count):
         mine = (whose == n).reshape([-1 if other == axis else 1 for other in range(signal.ndim)])
         spectrum = torch.where(mine, spectra[n], spectrum)
-    return torch.fft.ifft(spectrum, dim=axis).abs()
+    return cast("Tensor", torch.fft.ifft(spectrum, dim=axis).abs())
 
 
 def _stripes(image: Tensor, rng: np.random.Generator) -> Tensor:

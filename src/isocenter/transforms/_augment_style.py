@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def _along_curve(image: Tensor, strength: float, rng: np.random.Generator) -> Te
     place = (image - low) / width
     first, second = (1 - strength) * np.array([1 / 3, 2 / 3]) + strength * rng.random(2)
     curve = 3 * first * place * (1 - place) ** 2 + 3 * second * place**2 * (1 - place) + place**3
-    return (1 - curve if rng.random() < strength / 2 else curve) * width + low
+    return cast("Tensor", (1 - curve if rng.random() < strength / 2 else curve) * width + low)
 
 
 def _with_amplitude(image: Tensor, other: Tensor, share: float) -> Tensor:
@@ -73,7 +73,7 @@ def _with_amplitude(image: Tensor, other: Tensor, share: float) -> Tensor:
         near = torch.fft.fftfreq(size, device=image.device).abs() <= max(share, 1 / size)
         low = low & near.reshape(-1, *[1] * (image.ndim - 2 - axis))
     amplitude = torch.where(low, foreign.abs(), own.abs())
-    return torch.fft.ifftn(torch.polar(amplitude, own.angle()), dim=axes).real.to(image.dtype)
+    return cast("Tensor", torch.fft.ifftn(torch.polar(amplitude, own.angle()), dim=axes).real.to(image.dtype))
 
 
 def speckle(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def sampling_grid(maps: Floats, shifts: Floats, sizes: Floats, images: Tensor) -
     if ndim == 1:  # torch knows pictures and volumes
         places = torch.as_tensor((2 * np.arange(images.shape[-1]) + 1) / images.shape[-1] - 1)
         factor, shift = torch.as_tensor(theta).movedim(2, 0)
-        return (factor * places + shift)[..., None].to(images.device, torch.float32)
+        return cast("Tensor", (factor * places + shift)[..., None].to(images.device, torch.float32))
     return torch.nn.functional.affine_grid(
         torch.as_tensor(theta, dtype=torch.float32, device=images.device),
         [len(maps), 1, *images.shape[-ndim:]],
@@ -87,13 +87,13 @@ def bend_grid(grid: Tensor, points: Floats) -> Tensor:
     *spatial, ndim = grid.shape[1:]
     coarse = torch.as_tensor(2 * points[:, ::-1].copy(), dtype=grid.dtype, device=grid.device)
     fine = resampling.resample(coarse.reshape(-1, *[POINTS] * ndim), spatial, "cubic")
-    return grid + fine.reshape(len(points), ndim, *spatial).movedim(1, -1)
+    return cast("Tensor", grid + fine.reshape(len(points), ndim, *spatial).movedim(1, -1))
 
 
 def weaken_folds(points: Floats) -> Floats:
     """(ndim, POINTS...) displacements of one sample's control points, all weakened where the image would fold."""
     steepest = max(abs(np.diff(points, axis=axis)).max() for axis in range(1, points.ndim)) * POINTS
-    return points * min(1.0, STEEPEST / max(steepest, 1e-9))
+    return cast("Floats", points * min(1.0, STEEPEST / max(steepest, 1e-9)))
 
 
 def sample_intensities(images: Tensor, grid: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ def shear_matrix(strength: float, still: NDArray[np.bool_], rng: np.random.Gener
 
 def thick_axes(steps: Floats) -> NDArray[np.bool_]:
     """(ndim,) the axes along which nothing is read in between; never in a picture, where nothing lies in between."""
-    return (steps > THICK * steps.min()) & (len(steps) > 2)
+    return cast("NDArray[np.bool_]", (steps > THICK * steps.min()) & (len(steps) > 2))
 
 
 def out_of_plane_turns(still: NDArray[np.bool_]) -> NDArray[np.bool_]:

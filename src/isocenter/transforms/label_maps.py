@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,7 +216,7 @@ def _means(frame: Image, regions: np.ndarray, count: int) -> np.ndarray:
     inside = frame.is_measured(frame.data[0]) & (regions >= 0)
     total = np.bincount(regions[inside], frame.data[0][inside].astype(np.float64), count)
     voxels = np.bincount(regions[inside], minlength=count)
-    return np.divide(total, voxels, out=np.full(count, np.nan), where=voxels > 0)
+    return cast("np.ndarray", np.divide(total, voxels, out=np.full(count, np.nan), where=voxels > 0))
 
 
 def _axis(image: Image) -> Geometry:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,7 +159,7 @@ def _by_votes(labels: NDArray[Any], count: int) -> Decide:
         votes = np.bincount(ballot.ravel(), weight.ravel(), len(index) * length)
         # Of equal shares the highest label's: what is half a structure stays one, as nnU-Net has it.
         winner = length - 1 - votes.reshape(-1, length)[:, ::-1].argmax(axis=1)
-        return winner if values is None else values[winner]
+        return cast("NDArray[Any]", winner if values is None else values[winner])
 
     return decide
 
@@ -172,7 +172,7 @@ def _by_scores(scores: NDArray[np.float32], kind: np.dtype[Any]) -> Decide:
     def decide(index: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[Any]:
         """The classes with the highest sums of scores."""
         sums = np.matmul(weight.astype(kind)[:, None], rows[index])
-        return sums[:, 0].astype(scores.dtype, copy=False).argmax(axis=1)
+        return cast("NDArray[Any]", sums[:, 0].astype(scores.dtype, copy=False).argmax(axis=1))
 
     return decide
 

@@ -6,6 +6,8 @@ nothing about patients.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,7 +97,7 @@ def _waves(points: Points, draw: np.random.Generator, *, length: float, count: i
     directions = draw.normal(size=(count, 3))
     directions *= 2 * np.pi / length / np.linalg.norm(directions, axis=1, keepdims=True)
     phases = draw.uniform(0, 2 * np.pi, count)
-    return np.sqrt(2 / count) * np.cos(points @ directions.T + phases).sum(axis=-1)
+    return cast("Points", np.sqrt(2 / count) * np.cos(points @ directions.T + phases).sum(axis=-1))
 
 
 def _signal(radius: Points, side: Points, tissue: Points) -> Points:
@@ -105,7 +107,7 @@ def _signal(radius: Points, side: Points, tissue: Points) -> Points:
     # Partial volume: the surface is half a millimetre or so of both.
     share = 1 / (1 + np.exp((radius - 1) * 14))
     fluid = np.exp(-(((radius - 1.35) / 0.12) ** 2)) * (tissue < -0.4)
-    return (around * (1 - share) + inside * share) * (1 - 0.8 * fluid)
+    return cast("Points", (around * (1 - share) + inside * share) * (1 - 0.8 * fluid))
 
 
 def _scan(signal: Points, points: Points, draw: np.random.Generator) -> NDArray[np.uint16]:
@@ -116,4 +118,4 @@ def _scan(signal: Points, points: Points, draw: np.random.Generator) -> NDArray[
     uneven = np.exp(0.15 * _waves(points, draw, length=120.0, count=3))
     real, imaginary = draw.normal(0, 28, (2, *signal.shape))
     measured = np.hypot(signal * uneven + real, imaginary) * draw.uniform(0.5, 2.0)
-    return np.clip(np.rint(measured), 0, 4095).astype(np.uint16)  # 12 bits
+    return cast("NDArray[np.uint16]", np.clip(np.rint(measured), 0, 4095).astype(np.uint16))  # 12 bits

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,7 @@ def _centre(weight: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArr
     size = np.abs(weight)
     lean = size * (distance - (size * distance).sum(axis=1, keepdims=True) / size.sum(axis=1, keepdims=True))
     reach = np.maximum((lean * distance).sum(axis=1, keepdims=True), 1e-12)  # 0 where one sample alone is used
-    return weight - (weight * distance).sum(axis=1, keepdims=True) * lean / reach
+    return cast("NDArray[np.float64]", weight - (weight * distance).sum(axis=1, keepdims=True) * lean / reach)
 
 
 def _triangle(distance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,7 +48,7 @@ def displacements_at(field: Displacement, points: Floats) -> Floats:
     ends = np.reshape(field.geometry.shape, (-1, 1)) - 0.5
     inside = np.logical_and.reduce((index >= -0.5) & (index <= ends), axis=0)
     moved = np.stack([_linear(one, index) for one in field.vectors], axis=-1) * inside[:, None]
-    return moved.reshape(np.shape(points))
+    return cast("Floats", moved.reshape(np.shape(points)))
 
 
 def compose_transforms(first: SpatialTransform, second: SpatialTransform) -> SpatialTransform:
@@ -117,7 +117,9 @@ def _solve(field: Displacement, slopes: Floats, targets: Floats, guess: Floats) 
 def _slopes(vectors: Floats, grid: Geometry) -> Floats:
     """(n, n, *spatial) mm a mm: the derivative of each component along each axis of the world."""
     by_index = np.stack([_gradient(one) for one in vectors])  # (component, index axis, ...)
-    return np.einsum("ci...,iw->cw...", by_index, np.linalg.inv(grid.affine[:-1, :-1]).astype(np.float32))
+    return cast(
+        "Floats", np.einsum("ci...,iw->cw...", by_index, np.linalg.inv(grid.affine[:-1, :-1]).astype(np.float32))
+    )
 
 
 def _gradient(values: Array) -> Floats:

@@ -6,6 +6,7 @@ Macenko et al., ISBI 2009, doi:10.1109/ISBI.2009.5193250. NumPy only, so that a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class StainMatrix:
         amounts = np.linalg.lstsq(self.dyes, density.T, rcond=None)[0]
         amounts *= (REFERENCE_MOST / self.most)[:, None]
         made = np.minimum(WHITE * np.exp(-REFERENCE @ amounts), 255)
-        return made.reshape(colours.shape).astype(np.uint8)
+        return cast("Array", made.reshape(colours.shape).astype(np.uint8))
 
 
 def optical_density(colours: Array) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         plan_decisions,
         prediction,
         prompts,
+        record_schema,
         reference_kind,
         setting_fields,
         slabs,

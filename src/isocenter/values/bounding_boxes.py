@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,9 +123,9 @@ def in_letters(coordinates: Floats) -> Floats:
     return coordinates[np.argsort(LETTERS[len(coordinates)])]
 
 
-def _lock_copy(values: Sequence[float] | NDArray, kind: type) -> NDArray:
+def _lock_copy(values: Sequence[float] | NDArray[Any], kind: type) -> NDArray[Any]:
     """Our own copy, locked against changes."""
-    array: NDArray = np.array(values, dtype=kind)
+    array: NDArray[Any] = np.array(values, dtype=kind)
     array.setflags(write=False)
     return array
 

@@ -24,7 +24,7 @@ from isocenter.values import Floats, table_cells
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-    from isocenter.report.figures.drawing import Ink
+    from isocenter.report.display import Ink
 
 RECORD, PAGE = "before_after.json", "report.html"
 # Months differ by a tenth in length; a point that is left out doubles a gap.

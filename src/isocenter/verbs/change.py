@@ -34,6 +34,7 @@ from isocenter.report.page_blocks import Link
 from isocenter.runtime import model_files, record_files
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.package_contents import PACKAGED
+from isocenter.runtime.record_files import MANIFEST_SCHEMA
 from isocenter.scoring import case_selection
 from isocenter.scoring.case_scoring import CASES, ScoredCases
 from isocenter.scoring.data_record import DataRecord
@@ -298,7 +299,7 @@ def _parts(old: CheckedPackage, new: CheckedPackage) -> list[str]:
 
 def _with_arrays(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with the SHA-256 of its arrays, by part: those of weights, of the gate and of others."""
-    listed = record_files.read_json(folder / MANIFEST, "isocenter.manifest")["sha256"]
+    listed = record_files.read_json(folder / MANIFEST, MANIFEST_SCHEMA)["sha256"]
     arrays = dict[str, list[str]]()
     for name, sha256 in sorted(listed.items()):
         path = Path(name)

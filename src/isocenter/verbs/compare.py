@@ -17,7 +17,7 @@ from isocenter.report.page_blocks import Link
 from isocenter.runtime import record_files
 from isocenter.scoring import evaluation_notes, model_comparison
 from isocenter.scoring.case_scoring import CASES, PRIMARY, REGISTERED_MARGIN, SUMMARY
-from isocenter.scoring.model_comparison import MRMC, OF_MARGINS, Comparison, ModelTest, Standing
+from isocenter.scoring.model_comparison import COMPARISON_SCHEMA, MRMC, OF_MARGINS, Comparison, ModelTest, Standing
 from isocenter.values import Estimate
 from isocenter.verbs import comparison_tests
 from isocenter.verbs.comparison_tests import ComparisonOptions
@@ -74,7 +74,7 @@ def compare(options: CompareOptions) -> Comparison:
     )
     if comparison.out is not None:
         with verb_results.result_folder(comparison.out, options.overwrite, MARKS) as folder:
-            record_files.write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
+            record_files.write_json(folder / MARKS[0], COMPARISON_SCHEMA, comparison.as_record())
             (folder / MARKS[1]).write_text(_report(comparison, others, undrawn), encoding="utf-8")
     return comparison
 

@@ -21,7 +21,7 @@ from isocenter.planning.rules import split_rules
 from isocenter.reading import ReadingOptions, dataset_reading, verb_results
 from isocenter.report import Block, InNotebook, Paragraph, Section, Table, wording
 from isocenter.runs import gate, run_end
-from isocenter.runs.run_end import ENVIRONMENT
+from isocenter.runs.run_end import ENVIRONMENT, ENVIRONMENT_SCHEMA, NOTES_SCHEMA
 from isocenter.runs.run_folder import NOTES
 from isocenter.runs.run_report import RunReport
 from isocenter.runs.tuning import UnseenPredictions
@@ -194,7 +194,7 @@ def _test(
     verdict = model_verdict.verdict_on_scores(scored, seed=seed, patients_known=known, notes=notes)
     run_end.write_notes(folder, notes, scored, verdict)
     case_scoring.write_verdict(folder / EVALUATION, verdict.as_record(), primary, plan_file.registered_margin(plan))
-    record_files.write_json(folder / ENVIRONMENT, "isocenter.environment", hardware.machine_environment())
+    record_files.write_json(folder / ENVIRONMENT, ENVIRONMENT_SCHEMA, hardware.machine_environment())
     page = RunReport(
         f"Ensemble of {errors.count_phrase(len(members), 'run')} on {dataset.name}",
         f"{split_rules.part_count_words(parts)}; {SPLIT_BECAUSE}.",
@@ -245,7 +245,7 @@ def _notes(members: Sequence[EnsembleMember], scored: ScoredCases | None, patien
         if ensemble_member.is_foreign:
             notes.append(f"{ensemble_member.name}: {UNKNOWN_TRAINING}")
             continue
-        theirs = record_files.read_json(ensemble_member.run / NOTES, "isocenter.run")
+        theirs = record_files.read_json(ensemble_member.run / NOTES, NOTES_SCHEMA)
         known_already = {*notes, *theirs["of_figures"]}  # the ensemble has figures of its own
         notes += [one for one in theirs["notes"] if one not in known_already and not one.startswith("Patients unknown")]
     if scored is None and not any(note.startswith("Every case was trained on") for note in notes):

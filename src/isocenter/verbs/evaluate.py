@@ -31,6 +31,7 @@ from isocenter.reading import ReadingOptions, alignment, dataset_reading, verb_r
 from isocenter.reading.dataset_reading import Data
 from isocenter.report import InNotebook, wording
 from isocenter.runs import run_end, run_report, validation_course
+from isocenter.runs.run_end import NOTES_SCHEMA
 from isocenter.runs.run_folder import NOTES
 from isocenter.runs.run_report import RunReport
 from isocenter.runs.tuning import OutOfFold
@@ -465,7 +466,7 @@ def _standing_notes(model: Model, run: Path | None) -> Iterator[str]:
     """Notes of the run, or of the package, that hold on other cases too: shortcuts in its data, and an unkept rule."""
     notes: Sequence[Any] = model.record.get("limits", ())
     if run is not None and (run / NOTES).is_file():
-        notes = record_files.read_json(run / NOTES, "isocenter.run")["notes"]
+        notes = record_files.read_json(run / NOTES, NOTES_SCHEMA)["notes"]
     return (note for note in notes if str(note).startswith((SHORTCUT, UNKEPT)))
 
 

@@ -23,6 +23,7 @@ from isocenter.planning import plan_file
 from isocenter.reading import verb_results
 from isocenter.reading.images_of_maps import NO_IMAGE
 from isocenter.runs import privacy_record, run_folder
+from isocenter.runs.run_end import NOTES_SCHEMA
 from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.run_folder import NOTES
 from isocenter.runtime import Model, hardware, label_measurements, model_files, record_files, result_codes
@@ -293,7 +294,7 @@ def _hashes(run: Path, parts: Collection[str]) -> list[str]:
 
 def _limits(run: Path, estimated: bool) -> list[str]:
     """The limits that a reader must know before any figure. Cases are counted here, and never named."""
-    record = record_files.read_json(run / NOTES, "isocenter.run")
+    record = record_files.read_json(run / NOTES, NOTES_SCHEMA)
     verdict = record["verdict"]
     notes = list(dict.fromkeys((*verdict["training"], *verdict["against"], *record["notes"])))
     nothing = "Nothing is estimated." if NO_IMAGE in notes else "Every case was trained on: nothing is estimated."

@@ -20,6 +20,7 @@ from isocenter.files.storage import atomic, csv_text, structured_text
 from isocenter.lazy import pandas as pd
 from isocenter.report import page_blocks
 from isocenter.runtime import record_files
+from isocenter.runtime.record_files import MANIFEST_SCHEMA
 from isocenter.studies import concealment, randomisation, trial_protocol
 from isocenter.studies.randomisation import Allocation
 from isocenter.studies.trial_protocol import ARM, PARTICIPANT, Study
@@ -89,7 +90,7 @@ class StudyFolder:
     @property
     def sealed_hashes(self) -> dict[str, str]:
         """{file: SHA-256} of the locked plan."""
-        return dict(record_files.read_json(self.folder / MANIFEST, "isocenter.manifest")["sha256"])
+        return dict(record_files.read_json(self.folder / MANIFEST, MANIFEST_SCHEMA)["sha256"])
 
     @property
     def amendments(self) -> dict[str, Any]:

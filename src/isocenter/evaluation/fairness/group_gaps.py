@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -252,7 +252,7 @@ def _range(figures: Floats) -> Floats:
     """(draws,) the largest less the smallest, of the statistic in which that is most; undefined groups are left out."""
     is_finite = np.isfinite(figures)
     most, least = np.where(is_finite, figures, -np.inf).max(axis=2), np.where(is_finite, figures, np.inf).min(axis=2)
-    return np.where(is_finite.sum(axis=2) > 1, most - least, -np.inf).max(axis=1)
+    return cast("Floats", np.where(is_finite.sum(axis=2) > 1, most - least, -np.inf).max(axis=1))
 
 
 def _owners(groups: Sequence[str]) -> tuple[list[str], Integers]:

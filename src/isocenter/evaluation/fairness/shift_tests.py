@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -312,7 +312,7 @@ def _judge(distances: Floats) -> TwoSampleTest:
 
 def _apart(rows: Floats) -> Floats:
     squares = np.sum(rows**2, axis=1)
-    return np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0.0))
+    return cast("Floats", np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0.0)))
 
 
 def _energy(apart: Floats, is_first: Floats) -> Floats:
@@ -344,7 +344,9 @@ def _whiten(rows: Floats) -> Floats:
     """(cases, axes)"""
     axes, lengths, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
     is_kept = lengths > ROUNDING * max(float(lengths[0]), np.finfo(float).tiny)
-    return axes[:, : min(MOST_AXES, len(rows) // CASES_AN_AXIS, int(is_kept.sum()))] * np.sqrt(len(rows))
+    return cast(
+        "Floats", axes[:, : min(MOST_AXES, len(rows) // CASES_AN_AXIS, int(is_kept.sum()))] * np.sqrt(len(rows))
+    )
 
 
 def _some(rows: Floats, random: np.random.Generator) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -107,7 +107,7 @@ def _two_way(table: Floats) -> tuple[float, float, float, float, float]:
 def _absolute(between: V, of_raters: V, rest: V, subjects: int, raters: int) -> Floats:
     """The ICC of mean squares; it may pass -1 where raters contradict each other, which no correlation does."""
     total = between + (raters - 1) * rest + raters * (of_raters - rest) / subjects
-    return np.maximum(-1.0, (between - rest) / total)
+    return cast("Floats", np.maximum(-1.0, (between - rest) / total))
 
 
 def mean_over_raters(values: ArrayLike, owners: ArrayLike | None = None, *, most: float = math.inf) -> DifferenceTest:

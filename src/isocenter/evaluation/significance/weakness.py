@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -186,7 +186,7 @@ def _chances(wrong: Floats, owner: Array, members: Array, seed: int) -> list[flo
         rows = min(AT_ONCE, most - done)
         reached += (_rises(shares, random.permuted(np.tile(errors, (rows, 1)), axis=1)) >= rise[:, None]).sum(axis=1)
         done += rows
-    return ((reached + 1) / (done + 1)).tolist()
+    return cast("list[float]", ((reached + 1) / (done + 1)).tolist())
 
 
 def _rises(shares: Floats, errors: Floats) -> Floats:
@@ -209,4 +209,4 @@ def _rises(shares: Floats, errors: Floats) -> Floats:
         axis=1, keepdims=True
     )
     skewness = third / error**3
-    return t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6
+    return cast("Floats", t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6)

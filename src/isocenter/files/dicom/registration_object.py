@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -321,7 +321,7 @@ def _read_matrix(item: Any, where: str) -> Floats:
     matrix = tags.numbers(item, "FrameOfReferenceTransformationMatrix", where, count=16)
     if matrix is None:
         raise FormatError("a matrix is missing", where, "Export the registration again")
-    return SIDES @ np.reshape(matrix, (4, 4)) @ SIDES
+    return cast("Floats", SIDES @ np.reshape(matrix, (4, 4)) @ SIDES)
 
 
 def _deformable_parts(item: Any, where: str) -> list[TransformPart]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Placement:
 
     def voxels(self, rows: Integers, columns: Integers) -> Integers:
         """(n, axes) the voxel of each pixel."""
-        return self.origin + rows[:, None] * self.row_step + columns[:, None] * self.column_step
+        return cast("Integers", self.origin + rows[:, None] * self.row_step + columns[:, None] * self.column_step)
 
     def index(self, rows: Integers, columns: Integers, where: str) -> tuple[Integers, ...]:
         """The voxels of these pixels, for indexing. Raises GeometryError where one lies outside the grid."""

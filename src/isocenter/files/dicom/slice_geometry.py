@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import mul
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -164,7 +165,7 @@ def stack_planes(planes: Sequence[Plane], names: Sequence[str], where: str, *, f
 
 def position_roundings(planes: Sequence[Plane]) -> Floats:
     """(3,) LPS mm by which the positions may be rounded: half of the last digit that any of them has."""
-    return np.array([plane.digits for plane in planes]).min(axis=0) / 2
+    return cast("Floats", np.array([plane.digits for plane in planes]).min(axis=0) / 2)
 
 
 def are_evenly_spaced(places: Floats, indices: Floats, rounding: Floats) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from isocenter.errors import DatasetError
 from isocenter.lazy import pandas
@@ -113,7 +113,7 @@ def read_text_table(
             raise DatasetError(problem, str(path), "Name each column in the first line")
     table = table.map(unmark_cell)
     table.columns = table.columns.map(unmark_cell)
-    return table.reset_index(drop=True)
+    return cast("pandas.DataFrame", table.reset_index(drop=True))
 
 
 def _uneven(path: Path, separator: str, reason: str) -> DatasetError:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import psutil
 
@@ -65,7 +66,7 @@ class Holder:
 
 
 def _start_time(process: psutil.Process) -> float:
-    return process.create_time() - psutil.boot_time()
+    return cast(float, process.create_time() - psutil.boot_time())
 
 
 @contextmanager

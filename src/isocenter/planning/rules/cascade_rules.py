@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -131,7 +132,7 @@ def _room(plan: Plan, machine: Machine) -> float:
     patch = plan.decision("training.patch")
     if patch.because == BY_HAND:
         return 1.0
-    return min(1.0, math.prod(patch.value) / _usual(patch.value, machine))
+    return cast(float, min(1.0, math.prod(patch.value) / _usual(patch.value, machine)))
 
 
 def _usual(patch: Sequence[int], machine: Machine) -> int:

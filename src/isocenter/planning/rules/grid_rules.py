@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -424,7 +424,7 @@ def _scale(
 def _holding_size(sizes: Floats) -> Floats:
     """mm per axis that hold every image, and where they differ somewhat more."""
     largest = sizes.max(axis=0)
-    return np.where(largest > (1 + ROUNDING) * sizes.min(axis=0), MARGIN * largest, largest)
+    return cast("Floats", np.where(largest > (1 + ROUNDING) * sizes.min(axis=0), MARGIN * largest, largest))
 
 
 def _large_image_note(sizes: Floats, unit: str) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 
@@ -177,7 +178,7 @@ def _step(fingerprint: Fingerprint, frames: int) -> float:
     if least <= 0:
         return 1.0
     digits = 1 - math.floor(math.log10(least))
-    return round(math.ceil(least * 10**digits - ROUNDING) / 10**digits, max(digits, 0))
+    return cast(float, round(math.ceil(least * 10**digits - ROUNDING) / 10**digits, max(digits, 0)))
 
 
 def _axes(fingerprint: Fingerprint, grid: Grid) -> Decision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -166,12 +166,12 @@ def _far_apart(inside: Array) -> bool:
     largest_boxes = [boxes[place] for place in largest]
     gap = max(max(a.start, b.start) - min(a.stop, b.stop) for a, b in zip(*largest_boxes, strict=True))
     longest = max(part.stop - part.start for box in largest_boxes for part in box)
-    return gap > longest
+    return cast(bool, gap > longest)
 
 
 def _in_pieces(cases: Sequence[Any]) -> bool:
     """Whether most of the maps hold several pieces."""
-    return sum(max(case.components.values(), default=0) > 1 for case in cases) > len(cases) / 2
+    return cast(bool, sum(max(case.components.values(), default=0) > 1 for case in cases) > len(cases) / 2)
 
 
 def _numbers(reference: CaseReference) -> Array | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import cast
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -311,7 +312,7 @@ def _dot(axes: Axes, row: int, estimate: Estimate, ink: Ink) -> None:
 
 def _finite(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=float).ravel()
-    return array[np.isfinite(array)]
+    return cast("Floats", array[np.isfinite(array)])
 
 
 def _spread_words(values: Floats) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -106,7 +106,7 @@ def _shares(data: Array, top: float) -> Array:
 
 def _evidence(data: Array) -> Array:
     evidence = np.nan_to_num(np.asarray(data, dtype=np.result_type(data, np.float32)))  # a copy
-    return np.clip(evidence, 0, None, out=evidence)
+    return cast("Array", np.clip(evidence, 0, None, out=evidence))
 
 
 def _strongest(data: Array) -> float:

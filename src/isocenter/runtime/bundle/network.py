@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -258,7 +259,7 @@ class VariationalLayer(nn.Module):
     def divergence(self) -> Tensor:
         """Kullback-Leibler divergence of the weights' distributions from their prior, in nats."""
         each = (2 * self.log_ratio).exp() + (self.weight / self.prior).square() - 1 - 2 * self.log_ratio
-        return each.sum() / 2
+        return cast("Tensor", each.sum() / 2)
 
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

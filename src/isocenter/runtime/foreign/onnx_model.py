@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,10 +208,11 @@ def _keeps_unit(normalisation: Normalisation, bounds: np.iinfo[Any]) -> bool:
         return False
     ends = np.array([normalisation.low, normalisation.high], np.float32)
     low, high = normalisation.scale(normalisation.low).apply_in_place(ends, np.ones_like(ends, dtype=bool)).tolist()
-    return (
+    return cast(
+        bool,
         high - low >= normalisation.high - normalisation.low - 0.5
         and low >= bounds.min - 0.5
-        and high <= bounds.max + 0.5
+        and high <= bounds.max + 0.5,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,7 +262,9 @@ def _shares(size: int) -> NDArray[np.float32]:
     """(blocks, size) what each voxel of an axis has of each block: equally long ones, whose bounds may cut a voxel."""
     length, starts = size / BLOCKS, np.arange(BLOCKS)[:, None] * (size / BLOCKS)
     ends = np.minimum(np.arange(size) + 1, starts + length)
-    return (np.maximum(ends - np.maximum(np.arange(size), starts), 0) / length).astype(np.float32)
+    return cast(
+        "NDArray[np.float32]", (np.maximum(ends - np.maximum(np.arange(size), starts), 0) / length).astype(np.float32)
+    )
 
 
 # Voxels of a window and of an image that are noted, evenly spread.

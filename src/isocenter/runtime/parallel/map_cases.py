@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from isocenter import errors, work_state
 from isocenter.errors import MEMORY_ERRORS, IsocenterError, MemoryShortageError, WorkerLostError
@@ -74,7 +74,7 @@ class CaseWorker:
             case "raised":
                 raise value
             case _:
-                return value
+                return cast("R", value)
 
     def end(self) -> None:
         """Kill it: between calls it has nothing to lose."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,7 +166,7 @@ def saturation(colours: Array) -> NDArray[np.float32]:
     most = np.maximum(np.maximum(red, green), blue)
     share = (most - np.minimum(np.minimum(red, green), blue)) / np.maximum(most, 1)
     share[(green > red + GREENER) | ((red > RED) & (red == most) & (share > DEEP))] = 0
-    return share
+    return cast("NDArray[np.float32]", share)
 
 
 def _dye(part: Array, side: int) -> Floats:

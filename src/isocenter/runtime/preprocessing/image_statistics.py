@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,9 @@ def _percentiles(total: int, ranked: Callable[[Sequence[int]], Sequence[float]])
 
 def _ranked_in_table(values: NDArray[np.float32], counts: NDArray[np.int64], ranks: Sequence[int]) -> Sequence[float]:
     """The measurements of these ranks, of values of which it is known how often each is there."""
-    return values[np.searchsorted(np.cumsum(counts), ranks, side="right")].astype(float).tolist()
+    return cast(
+        "Sequence[float]", values[np.searchsorted(np.cumsum(counts), ranks, side="right")].astype(float).tolist()
+    )
 
 
 def _rank_values(channel: _Channel, counts: NDArray[np.int64], ranks: Sequence[int]) -> list[float]:
@@ -222,7 +224,7 @@ def held_bytes(trace: GridTrace, part: Region, patch: Sequence[int], channels: i
     plane = math.prod(one.stop - one.start for axis, one in enumerate(trace.needed_region(part)) if axis != walked)
     step = trace.steps_back(walked)
     rows = 0 if step is None else 2 * step.index.shape[1]
-    return 4 * plane * (patch[walked] * (channels + 1) + rows * channels)
+    return cast(int, 4 * plane * (patch[walked] * (channels + 1) + rows * channels))
 
 
 def _pieces(region: Region, counts: Sequence[int]) -> list[Region]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, islice, product
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ def window_starts(size: int, patch: int, overlap: float, merge: Merge = "gaussia
         return [*range(0, size - patch, step), size - patch]
     count = int(np.ceil((size - patch) / (patch * (1 - overlap)))) + 1
     # With a small patch and much overlap two may round to the same place: once is enough.
-    return np.unique(np.linspace(0, size - patch, count).round().astype(int)).tolist()
+    return cast("list[int]", np.unique(np.linspace(0, size - patch, count).round().astype(int)).tolist())
 
 
 @lru_cache(maxsize=8)

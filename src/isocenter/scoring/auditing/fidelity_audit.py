@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from isocenter.evaluation.significance import paired_tests
 from isocenter.evaluation.significance.paired_tests import ComparedFigure
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import predictors
-from isocenter.quality.references.targets import SCALE
 from isocenter.report import Paragraph, Section, progress_tracking, wording
 from isocenter.report import Table as PageTable
 from isocenter.runtime import Model
@@ -29,7 +28,7 @@ from isocenter.tasks import Task, properties
 from isocenter.transforms import random_draws, resampling
 from isocenter.transforms.corruptions import REMAKE
 from isocenter.values import Array, Case, Floats, Image, Prediction, Row
-from isocenter.values.voxel_images import UNKNOWN_TARGET
+from isocenter.values.voxel_images import SCALE, UNKNOWN_TARGET
 
 SPHERES, SEEN, TITLE = "recovery.csv", "downstream.csv", "What was lost"
 COLUMNS = ("case", "patient", "diameter", "contrast", "inserted", "found")
@@ -129,7 +128,7 @@ def _seen_coarsely(added: Floats, scale: Sequence[int]) -> Floats:
     """What an image of voxels that are so many times as long shows of it, read on the fine grid again."""
     split = added.reshape([part for size, by in zip(added.shape, scale, strict=True) for part in (size // by, by)])
     coarse = split.mean(axis=tuple(range(1, split.ndim, 2)))
-    return np.asarray(resampling.resample(coarse[None].astype(np.float32), added.shape, "cubic"))[0]
+    return cast("Floats", np.asarray(resampling.resample(coarse[None].astype(np.float32), added.shape, "cubic"))[0])
 
 
 def _first_channel(task: Task, prediction: Prediction) -> Array | None:

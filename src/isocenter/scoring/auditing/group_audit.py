@@ -10,9 +10,11 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from pydantic import JsonValue
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.evaluation import ALL, Metrics, Table, case_tables, intervals
@@ -30,8 +32,41 @@ from isocenter.scoring import case_scoring
 from isocenter.scoring.case_scoring import AuditInput, AuditOutcome
 from isocenter.tasks import Task
 from isocenter.values import Case, Dataset, Estimate, Floats, Row, covariate_values
+from isocenter.values.record_schema import RecordSchema
 
-GROUPS, FAIRNESS, SCHEMA = "groups.csv", "fairness.json", "isocenter.fairness"
+
+class GapRow(TypedDict):
+    """How far the groups of an attribute are apart in a figure; `expected` where no group differs."""
+
+    attribute: str
+    metric: str
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_adjusted: float | None
+    worst: str
+    expected: float | None
+
+
+class FairnessRecord(TypedDict):
+    """Groups of patients beside one another.
+
+    groups:      the attributes that were asked for; exploratory: those that nobody registered before training
+    individual:  of each attribute, how alike cases are answered that look alike to the network
+    swapped:     how far answers move where the attribute of a case is changed
+    """
+
+    groups: str
+    exploratory: list[str]
+    level: float
+    gaps: list[GapRow]
+    individual: list[dict[str, JsonValue]]
+    swapped: list[dict[str, JsonValue]]
+
+
+GROUPS, FAIRNESS, SCHEMA = "groups.csv", "fairness.json", RecordSchema("isocenter.fairness", FairnessRecord)
 OF_GROUPS = (GROUPS, FAIRNESS)
 TITLE = "Groups of people"
 COLUMNS = ("attribute", "group", "metric", "label", "value", "low", "high", "n", "patients", "judged")
@@ -135,12 +170,17 @@ def audit_groups(audit: AuditInput) -> AuditOutcome | None:
     done = replace(compared, gaps=group_gaps.adjusted_gaps(compared.gaps, testing.holm))
     alike = [one for name, own in assigned.items() if (one := _alike(audit, name, own, who)) is not None]
     late = unregistered_groups(asked or ",".join(assigned), audit.registered)
-    plain = {"groups": asked or ",".join(assigned), "exploratory": late, "level": LEVEL}
     moved = swap_covariates(
         audit, {name: dict(zip(who.index, own.tolist(), strict=True)) for name, own in assigned.items()}
     )
-    plain |= {"gaps": [*map(_record, done.gaps)], "individual": [*map(_record, alike)]}
-    plain["swapped"] = [*map(_record, moved)]
+    plain = FairnessRecord(
+        groups=asked or ",".join(assigned),
+        exploratory=late,
+        level=LEVEL,
+        gaps=[cast("GapRow", _record(gap)) for gap in done.gaps],
+        individual=[*map(_record, alike)],
+        swapped=[*map(_record, moved)],
+    )
     notes = [_words(gap, scored.metrics) for gap in _gaps_to_show(done.gaps)]
     return AuditOutcome(
         {GROUPS: _csv(done)},
@@ -296,7 +336,7 @@ def _estimate_cells(estimate: Estimate) -> tuple[Any, ...]:
     return estimate.value, estimate.low, estimate.high, estimate.n, estimate.patients
 
 
-def _record(gap: Gap | NeighbourDistances | SwappedAnswers) -> dict[str, Any]:
+def _record(gap: Gap | NeighbourDistances | SwappedAnswers) -> dict[str, JsonValue]:
     """JSON knows no NaN."""
     plain = asdict(gap).items()
     return {name: None if isinstance(one, float) and not np.isfinite(one) else one for name, one in plain}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sqlalchemy import Connection, Row, and_, select
@@ -313,7 +313,7 @@ def _of_one_rule(table: pd.DataFrame, rule: str | None, where: str) -> pd.DataFr
         named = f" of {rule!r}" if rule is not None else ""
         remedy = f"Name one of {', '.join(rules)}" if rules else "Send studies"
         raise UsageError(f"it has no result{named}", where, remedy)
-    return rows[rows["version"] == rows["version"].iloc[-1]]
+    return cast("pd.DataFrame", rows[rows["version"] == rows["version"].iloc[-1]])
 
 
 def _verdicts(connection: Connection) -> dict[str, str]:

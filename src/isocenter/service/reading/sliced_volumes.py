@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -402,7 +402,7 @@ def _affine(volume: SlicedVolume) -> list[list[float]] | None:
     if not geometry.physical or image_kind(volume.image) == "clip":
         return None
     if geometry.is_volume:
-        return geometry.affine.tolist()
+        return cast("list[list[float]] | None", geometry.affine.tolist())
     matrix = np.eye(4)
     matrix[:2, :2], matrix[:2, 3] = geometry.affine[:2, :2], geometry.affine[:2, 2]
     return matrix.tolist()

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, update
 
@@ -87,7 +87,7 @@ def _is_same_cause(row: Row[Any], alert: Alert) -> bool:
     """One kind is one cause, and so is a watch whose outcomes tell another kind by and by."""
     if PERFORMANCE in (row.kind, alert.kind):
         return (row.kind, row.watch) == (alert.kind, alert.watch)
-    return row.kind == alert.kind or row.watch == alert.watch
+    return cast(bool, row.kind == alert.kind or row.watch == alert.watch)
 
 
 def _seconds(at: str) -> float:

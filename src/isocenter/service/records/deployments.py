@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
 
@@ -280,7 +280,7 @@ def facts_by_version(
 def is_of_arm(patient: str, arm: Row[Any]) -> bool:
     """Whether a patient is answered by the new package: always alike, by a keyed hash."""
     digest = hmac.digest(arm.key.encode(), patient.encode(), "sha256")[:8]
-    return int.from_bytes(digest) / SHARES < arm.share
+    return cast(bool, int.from_bytes(digest) / SHARES < arm.share)
 
 
 def package_finder(database: Database, folder: Path) -> Callable[[str, str | None], Path | None]:

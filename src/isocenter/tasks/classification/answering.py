@@ -6,7 +6,7 @@ A copy of this file travels with a packaged model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -160,7 +160,7 @@ class ClassAnswering(Task):
     def _logs(self, outputs: Floats) -> Floats:
         """(..., outputs) to (..., classes) log probabilities, brought back to the shares of the training cases."""
         shift = [(self.prior_shift or {}).get(name, 0.0) for name in self.classes]
-        return ordinal.log_probabilities(self.order, outputs) + np.array(shift)
+        return cast("Floats", ordinal.log_probabilities(self.order, outputs) + np.array(shift))
 
     def _calibrate(self, logs: Floats) -> Floats:
         """(..., classes) log probabilities as unseen cases have found them to be right."""

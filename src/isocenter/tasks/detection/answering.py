@@ -322,7 +322,7 @@ def most_boxes(geometry: Geometry) -> int:
 
 
 def suppress_overlapping(
-    corners: Floats, kinds: NDArray, scores: Floats, overlap: float, most: int = MOST_BOXES
+    corners: Floats, kinds: NDArray[Any], scores: Floats, overlap: float, most: int = MOST_BOXES
 ) -> NDArray[np.intp]:
     """The numbers of the boxes that overlap no stronger box of their class so much, from the strongest down."""
     order = np.argsort(-scores, kind="stable")[: max(most, MOST_PEAKS)]

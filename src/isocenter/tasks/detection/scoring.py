@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -378,7 +378,7 @@ def _call(counts: Sequence[Floats], metric: str) -> Statistic:
             "ppv": (right, right + wrong),
             "f1": (2 * right, right + wrong + total),
         }[metric]
-        return np.divide(part, of_all, out=np.full(np.shape(part), np.nan), where=of_all > 0)
+        return cast("Floats", np.divide(part, of_all, out=np.full(np.shape(part), np.nan), where=of_all > 0))
 
     return figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -250,7 +250,7 @@ def _means(
             values = [
                 _figure(metric, answers[name], weights[..., where[name]], prevalence.get(name)) for name in defined
             ]
-            return np.mean(values, axis=0)
+            return cast("Floats", np.mean(values, axis=0))
 
         patients, compares = cases["patient"].to_numpy(str), metric in RANKED
         estimate = intervals.bootstrap_statistic(

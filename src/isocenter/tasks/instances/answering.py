@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -477,7 +477,7 @@ def _grow(numbers: Numbers, waiting: Places, is_open: NDArray[np.bool_], offsets
         numbers[reached] = best[best > 0]
         around = (reached[:, None] + offsets).reshape(-1)
         around = np.unique(around[is_open[around] & (numbers[around] == 0)])
-    return waiting[numbers[waiting] == 0]
+    return cast("Places", waiting[numbers[waiting] == 0])
 
 
 def _neighbours(shape: tuple[int, ...]) -> Places:

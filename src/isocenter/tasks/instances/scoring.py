@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -254,7 +254,7 @@ def _accuracy_row(table: Table, seed: Seed) -> Row:
     def statistic(weights: Floats) -> Floats:
         """The share, for each weighting of the cases."""
         total = weights @ matched
-        return np.divide(weights @ right, total, out=np.full(np.shape(total), np.nan), where=total > 0)
+        return cast("Floats", np.divide(weights @ right, total, out=np.full(np.shape(total), np.nan), where=total > 0))
 
     estimate = intervals.bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False)
     note = f"of {errors.count_phrase(int(matched.sum()), 'matched object')}, above an IoU of 0.5"
@@ -285,7 +285,7 @@ def _pool(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:
     def statistic(weights: Floats) -> Floats:
         """TP / (TP + FP + FN) of all objects, for each weighting of the cases."""
         right, total = weights @ matched, weights @ counts
-        return np.divide(right, total - right, out=np.full(np.shape(right), np.nan), where=total > 0)
+        return cast("Floats", np.divide(right, total - right, out=np.full(np.shape(right), np.nan), where=total > 0))
 
     return statistic
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
 import numpy as np
 
@@ -313,4 +313,4 @@ class Registration(FieldScoring):
         """(batch,) the length of the displacements."""
         if target is not None:
             raise UsageError(f"there is no {target!r} to explain", self.name, "Leave the target out")
-        return outputs[HEAD].flatten(1).norm(dim=1)
+        return cast("Tensor", outputs[HEAD].flatten(1).norm(dim=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -248,7 +248,7 @@ def _mean_of_targets(
             figure(one.predicted / scale, one.reference / scale, weights[:, own])
             for one, scale, own in zip(measured, scales, places, strict=True)
         ]
-        return np.mean(figures_of_targets, axis=0)
+        return cast("Floats", np.mean(figures_of_targets, axis=0))
 
     labels = {one.target: np.isin(ids, one.cases) for one in measured}
     estimate = intervals.bootstrap_statistic(

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property, partial
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,7 +210,7 @@ class Truth:
             table = np.array(
                 [numbers_of.get(value, 0) for value in slabs.table_values(values.dtype).tolist()], np.uint8
             )
-            return table[values.astype(np.intp) - slabs.table_values(values.dtype)[0]]
+            return cast("Array", table[values.astype(np.intp) - slabs.table_values(values.dtype)[0]])
         numbers = np.zeros(values.shape, dtype=np.uint8)
         for value in numbers_of.keys() & present.keys():
             numbers[values == value] = numbers_of[int(value)]

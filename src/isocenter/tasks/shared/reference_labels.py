@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def label_values(data: Array, where: str) -> Array:
         if not np.array_equal(rounded, values):
             raise DatasetError("a mask with values that are not whole numbers", where, "Give a label map")
         values = rounded.astype(np.int64)
-    return values.astype(np.uint8) if values.dtype.kind == "b" else values
+    return cast("Array", values.astype(np.uint8) if values.dtype.kind == "b" else values)
 
 
 def structure_voxels(structures: Mapping[str, tuple[int, ...]], values: Array) -> dict[str, Array]:

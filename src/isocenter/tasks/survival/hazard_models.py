@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,7 +60,7 @@ def proportional_hazard(outputs: Numbers, when: Numbers, known: HazardConstants)
     """
     passed = np.searchsorted(np.asarray(known.times), when, side="right")
     baseline = np.array([0.0, *known.hazard])[passed] if known.times else np.ones_like(when)
-    return np.maximum(baseline, NO_EVENT) * np.exp(np.clip(known.slope * outputs[0], -MOST, MOST))
+    return cast("Numbers", np.maximum(baseline, NO_EVENT) * np.exp(np.clip(known.slope * outputs[0], -MOST, MOST)))
 
 
 def interval_hazard(outputs: Numbers, when: Numbers, known: HazardConstants) -> Numbers:
@@ -79,7 +79,7 @@ def weibull_hazard(outputs: Numbers, when: Numbers, known: HazardConstants) -> N
     """
     shape = np.exp(np.clip(outputs[1], -MOST, MOST))
     powers = shape * (np.log(np.maximum(when, LEAST)) - np.log(known.scale) - outputs[0])
-    return known.hazard_factor * np.exp(np.clip(powers, -MOST, MOST))
+    return cast("Numbers", known.hazard_factor * np.exp(np.clip(powers, -MOST, MOST)))
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,10 @@ class PreparedCase:
         """Bytes that its arrays take in memory."""
         arrays: list[Any] = [*self.positions, *(array for _, array in self.kind.to_arrays(self.target).values())]
         arrays += [one for one in (self.marked, self.taught) if one is not None]
-        return int(np.prod(self.image.shape)) * (4 if self.places is None else 1) + sum(
-            int(np.prod(array.shape)) * array.dtype.itemsize for array in arrays
+        return cast(
+            int,
+            int(np.prod(self.image.shape)) * (4 if self.places is None else 1)
+            + sum(int(np.prod(array.shape)) * array.dtype.itemsize for array in arrays),
         )
 
     @property

@@ -211,7 +211,7 @@ class VectorTargets(OneArray):
 
     def prepare(self, target: Target, preprocessing: Preprocessing, trace: GridTrace) -> Array:
         """The target on the network's grid."""
-        return target.data
+        return cast("Array", target.data)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """Positions on which patches are centred."""
@@ -411,7 +411,7 @@ class BoxTargets(OneArray):
         low, high = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
         centres = _centres(data)
         inside = np.asarray(data)[((centres >= low) & (centres < high)).all(axis=1)]
-        return inside - np.array([0, *low, *low], dtype=inside.dtype)
+        return cast("Array", inside - np.array([0, *low, *low], dtype=inside.dtype))
 
     def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
         """An empty target in the shape of a batch."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isocenter.lazy import torch
 from isocenter.networks import quick_convolutions
@@ -109,7 +109,7 @@ def _without_skipped(theirs: Any) -> Any:
     def forward(self: Any, images: Tensor) -> Tensor:
         """The convolution; on a processor of the pixels that it looks at alone."""
         if images.device.type != "cpu":
-            return theirs.forward(self, images)
+            return cast("Tensor", theirs.forward(self, images))
         form = torch.channels_last if len(self.stride) == 2 else torch.channels_last_3d
         steps: Any = [slice(None, None, step) for step in self.stride]
         taken = images[(slice(None), slice(None), *steps)]
@@ -132,7 +132,7 @@ def _with_zeros_written_out(theirs: Any) -> Any:
         """The convolution; on a processor an image that is too thin is padded first."""
         spatial = images.shape[2:]
         if images.device.type != "cpu" or self.padding_mode != "zeros" or batch or not self.too_thin(spatial):
-            return theirs.forward(self, images, *batch)
+            return cast("Tensor", theirs.forward(self, images, *batch))
         outside = [n for before, after in reversed(self._outside()) for n in (before, after)]
         if not self.transposed:
             padded = torch.nn.functional.pad(images, outside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def estimate_sensitivities(kspace: Array, mask: Array | None, where: str) -> Arr
     windows = [_window(size, width) for size, width in zip(shape, lines, strict=True)]
     smooth = inverse_transform(torch.as_tensor(kspace * windows[0][:, None] * windows[1])).numpy()
     power = np.sqrt((np.abs(smooth) ** 2).sum(axis=0))
-    return smooth / np.maximum(power, np.sqrt(AIR) * power.max())
+    return cast("Array", smooth / np.maximum(power, np.sqrt(AIR) * power.max()))
 
 
 def _centre_lines(mask: Array, axis: int) -> int:
@@ -87,12 +87,16 @@ def _window(size: int, width: int) -> Array:
 
 def fourier_transform(images: Tensor) -> Tensor:
     """K-space of (..., rows, columns), its centre in the middle; unitary."""
-    return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(images, dim=PLANE), norm="ortho"), dim=PLANE)
+    return cast(
+        "Tensor", torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(images, dim=PLANE), norm="ortho"), dim=PLANE)
+    )
 
 
 def inverse_transform(kspace: Tensor) -> Tensor:
     """Images of (..., rows, columns) of k-space."""
-    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, dim=PLANE), norm="ortho"), dim=PLANE)
+    return cast(
+        "Tensor", torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, dim=PLANE), norm="ortho"), dim=PLANE)
+    )
 
 
 def _like(array: Array, values: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -68,7 +68,7 @@ class RaySums(LinearOperator):
     @property
     def _cells(self) -> int:
         """Bins with those beyond both ends, into which fall pixels that the detector does not see."""
-        return self.acquisition.bins + 2 * self._margin
+        return cast(int, self.acquisition.bins + 2 * self._margin)
 
     def _view_slices(self) -> Iterator[slice]:
         step = max(1, AT_ONCE // math.prod(self.domain))
@@ -88,7 +88,7 @@ class RaySums(LinearOperator):
         origin = ((scan.bins - 1) / 2 + self._margin) * parts + 0.5
         place = (x * by_x)[:, :, None] + (y * by_y + origin)[:, None]
         starts = torch.arange(len(across), device=device)[:, None] * self._cells * parts
-        return place.clamp_(0, self._cells * parts - 1).long().flatten(1) + starts
+        return cast("Tensor", place.clamp_(0, self._cells * parts - 1).long().flatten(1) + starts)
 
     def _sum_rays(self, images: Tensor) -> Tensor:
         pixels, sums = images.flatten(1), []

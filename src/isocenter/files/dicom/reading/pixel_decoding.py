@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,7 +233,7 @@ def keep_stored_bits(samples: Stored, layout: PixelLayout, *, shift: int | None 
         return (word << (8 * size - bits - shift)).view(f"i{size}") >> (8 * size - bits)
     if bits == 8 * size:
         return word
-    return (word >> shift) & np.array((1 << bits) - 1, word.dtype)
+    return cast("Stored", (word >> shift) & np.array((1 << bits) - 1, word.dtype))
 
 
 def _video(dataset: DicomDataset, layout: PixelLayout, numbers: Sequence[int], where: str) -> Iterator[Stored]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,16 +144,19 @@ def _decode(head: Header, number: int, *, indices: bool = False) -> Stored:
     try:
         with library_warnings.collect_warnings():
             if layout.syntax in (*VIDEO, BIG_ENDIAN):  # whose words lie as the pixels' own representation says
-                return pixel_decoding.decode_frames(
-                    header_reading.read_object(head.path), head.where, [number], indices=indices
-                )[0]
+                return cast(
+                    "Stored",
+                    pixel_decoding.decode_frames(
+                        header_reading.read_object(head.path), head.where, [number], indices=indices
+                    )[0],
+                )
             frame = stored_frame(head, number)
             single = copy.copy(head.library)
             for keyword in OF_ALL_FRAMES:
                 single.pop(keyword, None)
             single.NumberOfFrames = 1
             single[layout.keyword].value = pydicom.encaps.encapsulate([frame]) if head.is_compressed else frame
-            return pixel_decoding.decode_frames(single, head.where, indices=indices)[0]
+            return cast("Stored", pixel_decoding.decode_frames(single, head.where, indices=indices)[0])
     except tags.pydicom_errors() + CODEC_ERRORS as error:
         raise FormatError(f"frame {number + 1} cannot be decoded ({error})", head.where, GET_AGAIN) from error
 

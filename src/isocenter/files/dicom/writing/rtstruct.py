@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -137,10 +138,11 @@ def _in_patient(corners: Corners, plane: Plane) -> Array:
     """(points, 3) LPS mm of (points, 2) edges (row, column) of pixels, which lie half a pixel off the centres."""
     down, across = (corners - 0.5).T[..., None]
     between_rows, between_columns = plane.spacing
-    return (
+    return cast(
+        "Array",
         np.asarray(plane.position)
         + across * between_columns * plane.along_row
-        + down * between_rows * plane.along_column
+        + down * between_rows * plane.along_column,
     )
 
 

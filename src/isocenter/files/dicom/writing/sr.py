@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import highdicom
 import numpy as np
@@ -636,7 +636,7 @@ def _round(value: float) -> float:
 
 def _unit(unit: str) -> Concept:
     if unit == "1":
-        return codes.UCUM.NoUnits
+        return cast("Concept", codes.UCUM.NoUnits)
     if unit in UCUM:
         return sr.CodedConcept(UCUM[unit], "UCUM", unit)
     return own_concept(unit or UNKNOWN_UNIT)

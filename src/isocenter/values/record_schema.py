@@ -1,0 +1,105 @@
+"""The declaration of a record: the name that its file states, and the type with the keys that it holds.
+
+`docs/records.md` and the JSON Schema in the wheel are made from these declarations: `python docs/write_records.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, Self, TypeVar
+
+from pydantic import JsonValue
+from typing_extensions import TypedDict
+
+R = TypeVar("R")
+
+
+class RecordSchema(str, Generic[R]):
+    """The name of a kind of record, as its file states it; `declaration` is the type of what the record holds."""
+
+    __slots__ = ("declaration",)
+    declaration: type[R]
+
+    def __new__(cls, name: str, declaration: type[R]) -> Self:
+        """name: as `isocenter.run`; declaration: a TypedDict, or another type that pydantic can describe."""
+        schema = super().__new__(cls, name)
+        schema.declaration = declaration
+        return schema
+
+
+class RecordHead(TypedDict):
+    """What each record begins with."""
+
+    schema: str
+    version: int
+
+
+class StatedDecision(TypedDict):
+    """A value with its reason and the source of the rule."""
+
+    value: JsonValue
+    because: str
+    source: str
+
+
+class FigureRow(TypedDict):
+    """A figure with its interval; null where it is not defined."""
+
+    metric: str
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+    level: float
+    n: int
+    patients: int | None
+    unit: str
+    method: str
+
+
+class FailedCase(TypedDict):
+    """A case without a result: why, and what to do."""
+
+    case: str
+    problem: str
+    remedy: str
+
+
+class OutcomeRow(TypedDict):
+    """How a case ended: answered, abstained, refused or failed."""
+
+    case: str
+    outcome: str
+    reason: str
+
+
+class GainRecord(TypedDict):
+    """A figure beside what it has to exceed."""
+
+    metric: str
+    label: str
+    than: str
+    outcome: str
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+class VerdictRecord(TypedDict):
+    """What the figures of a model support; `answer` is yes, no or not known."""
+
+    answer: str
+    gains: list[GainRecord]
+    training: list[str]
+    against: list[str]
+
+
+class ShiftRecord(TypedDict):
+    """Whether the scored cases differ from those that calibrated the model: `found` where p is below the level."""
+
+    p: float
+    scored: int
+    calibrated: int
+    level: float
+    unit: str
+    found: bool
+    note: str
