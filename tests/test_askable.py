@@ -38,7 +38,7 @@ LIST = Path(__file__).parent / "data" / "askable.json"
 
 
 def askable() -> dict[str, Any]:
-    """{what: its names, in order; of verbs, kinds of problem and objectives with their settings, of families with their answers}."""
+    """{what: its names in order}; verbs, kinds and objectives with their settings, families with their answers."""
     lists = resources.files("isocenter.documents") / "lists"
     return {
         "Python": sorted(isocenter.__all__),
