@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -29,6 +30,8 @@ PAGES = [
     if path.name not in ("corpus.md", "CHANGELOG.md")
 ]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Of which typer has no public name.
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
 # What verbs pass on to the readers of data, and what `read` and `convert` pass on to the reader of a file.
 DATA_FLAGS = {
     "layout",
@@ -43,9 +46,40 @@ DATA_FLAGS = {
     "fill_contours",
     "align",
 }
-VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-# Of a verb whose page has another name.
-PAGE_OF = {"mcp": "agents", "federation": "federate"}
+COMMAND = typer.main.get_command(app)
+VERBS = COMMAND.commands  # type: ignore[attr-defined]
+# The page of a verb, where it has not the verb's name.
+PAGE_OF = {
+    "mcp": "agents",
+    "federation": "federate",
+    **dict.fromkeys(("convert", "view", "embed", "networks", "cache", "demo"), "commands"),
+    **dict.fromkeys(("audit", "backup", "restore", "inventory"), "keep"),
+}
+# A call of ours in a block: variables or a launcher may stand before it.
+CALL = re.compile(r"(?:\$ )?(?:\w+=(?:'[^']*'|\"[^\"]*\"|\S*) )*(?:\.venv/bin/|torchrun .* -m )?isocenter (.*)")
+# Commands of other programs in a block, and what a test would lack to run them.
+OTHER_PROGRAMS = {
+    "pip": "a network",
+    ".venv/bin/pip": "a network",
+    "npm": "a network",
+    "tar": "what npm has fetched",
+    "python3": "an environment of its own",
+    "make": "hours, or an environment of its own",
+    "chromium": "a browser",
+    "curl": "a node that runs",
+    "storescu": "a node that runs",
+    "ls": "a node that runs",
+    "createdb": "PostgreSQL",
+    "dask": "a cluster",
+    "export": "a shell",
+    "pytest": "the whole suite",
+    "python": "a package, or minutes for a bench",
+    ".venv/bin/python": "minutes for a bench",
+}
+
+
+# Bytes of pages that no script writes, figures of benches apart.
+MOST_BY_HAND = 500_000
 
 
 def blocks(*languages: str) -> Iterator[tuple[str, str]]:
@@ -58,14 +92,21 @@ def blocks(*languages: str) -> Iterator[tuple[str, str]]:
 
 def commands() -> list[tuple[str, str]]:
     """(page, line) of every call of isocenter, in blocks and in running text."""
-    found = []
-    for page, text in blocks("console", "sh", "bash"):
-        lines = [line.removeprefix("$ ").removeprefix(".venv/bin/") for line in text.splitlines()]
-        found += [(page, line) for line in lines if line.startswith("isocenter ")]
+    found = [(page, f"isocenter {called[1]}") for page, line in typed_lines() if (called := CALL.match(line))]
     for page in PAGES:
         spans = re.findall(r"`(isocenter [^`\n]+)`", page.read_text(encoding="utf-8"))
         found += [(page.relative_to(ROOT).as_posix(), span) for span in spans]
     return sorted(set(found))
+
+
+def typed_lines() -> list[tuple[str, str]]:
+    """(page, line) of what a reader types in a block: after `$` in a console, every line of a script."""
+    found = []
+    for page, text in blocks("console", "sh", "bash"):
+        lines = text.replace("\\\n", " ").splitlines()
+        is_console = any(line.startswith("$ ") for line in lines)
+        found += [(page, line.removeprefix("$ ")) for line in lines if line.startswith("$ ") or not is_console]
+    return found
 
 
 def snippets() -> list[tuple[str, ast.Module]]:
@@ -96,6 +137,39 @@ def test_there_is_something_to_check() -> None:
 
 def test_every_command_names_a_verb_and_flags_that_exist() -> None:
     assert [(page, line) for page, line in commands() if not can_be_given(line)] == []
+
+
+def test_every_command_of_a_block_is_understood_by_the_parser_of_its_verb() -> None:
+    calls = [(page, called[1]) for page, line in typed_lines() if (called := CALL.match(line))]
+    assert len(calls) > 100
+    assert [(page, line, problem) for page, line in calls if (problem := parsing_problem(line))] == []
+
+
+def parsing_problem(line: str) -> str:
+    """What the command's own parser says against a call: an unknown verb or flag, a wrong value, what is missing."""
+    command, name, words = COMMAND, "isocenter", shlex.split(line, comments=True)
+    context = None
+    try:
+        while True:
+            context = command.make_context(name, list(words), parent=context)
+            words = [*getattr(context, "_protected_args", ()), *context.args]
+            if not words or not hasattr(command, "resolve_command"):
+                return ""
+            name, command, words = command.resolve_command(context, words)  # type: ignore[assignment]
+    except typer.Exit:  # --help
+        return ""
+    except UsageError as error:
+        return error.format_message()
+
+
+def test_every_other_command_of_a_block_is_marked_with_what_a_test_lacks() -> None:
+    others = [(page, line) for page, line in typed_lines() if not CALL.match(line) and line.strip()]
+    assert [(page, line) for page, line in others if line.split()[0] not in OTHER_PROGRAMS] == []
+    scripts = {script for _, line in others for script in re.findall(r"\b(?:bench|docs)/\w+\.py", line)}
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    asked = {extra for _, line in others for extra in re.findall(r"isocenter\[(\w+)\]", line)}
+    assert asked <= stated.keys()
 
 
 def can_be_given(line: str) -> bool:
@@ -198,10 +272,16 @@ def test_every_verb_has_a_page_that_shows_it() -> None:
         assert "isocenter." in text or verb == "demo"
 
 
-def test_the_page_of_flags_is_that_of_the_options_of_each_command(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "script",
+    ["write_flags", "write_settings", pytest.param("write_networks", marks=pytest.mark.whole)],  # imports every library
+)
+def test_a_page_that_a_script_writes_is_what_the_script_writes(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    flags = importlib.import_module("write_flags")
-    assert flags.PAGE.read_text(encoding="utf-8") == flags.page(), "run: python docs/write_flags.py"
+    made = importlib.import_module(script)
+    text = made.PAGE.read_text(encoding="utf-8")
+    assert f"`python docs/{script}.py` writes this page" in text.split("\n\n")[1]
+    assert text == made.page(), f"run: python docs/{script}.py"
 
 
 def test_every_name_of_the_python_pages_exists() -> None:
@@ -231,10 +311,27 @@ def test_members_on_the_python_pages_exist() -> None:
     assert [name for name in names if not is_there(name)] == []
 
 
-def test_the_picture_of_the_rooms_is_that_of_the_import_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("script", ["draw_rooms", "draw_way"])
+def test_a_drawn_picture_is_what_its_script_draws(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    rooms = importlib.import_module("draw_rooms")
-    assert rooms.PICTURE.read_text(encoding="utf-8") == rooms.drawing()
+    made = importlib.import_module(script)
+    assert made.PICTURE.read_text(encoding="utf-8") == made.drawing()
+
+
+def test_the_three_ways_of_reading_have_at_most_eight_pages_each() -> None:
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    [table] = [part for part in text.split("\n\n") if part.startswith("| a researcher with a folder |")]
+    head, _, *rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    ways = {name: [row[n] for row in rows if row[n]] for n, name in enumerate(head)}
+    assert len(ways) == 3
+    assert all(0 < len(pages) <= 8 and all("](" in page for page in pages) for pages in ways.values())
+
+
+def test_what_is_written_by_hand_can_be_read() -> None:
+    made = {"flags", "settings", "networks", "corpus", "conformance", "monai-zoo", "records"}
+    made |= {f"{kind}-matrix" for kind in ("answers", "explanations", "networks")}
+    pages = [page for page in (ROOT / "docs").rglob("*.md") if page.stem not in made and "benchmarks" not in str(page)]
+    assert sum(page.stat().st_size for page in pages) < MOST_BY_HAND
 
 
 def test_pictures_are_small() -> None:
