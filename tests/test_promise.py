@@ -98,8 +98,8 @@ def test_its_data_are_checked(promised, tmp_path):
 def test_it_is_planned_with_its_own_reasons_and_a_mistake_in_them_is_refused(promised, tmp_path):
     made = isocenter.plan(promised.data, out=tmp_path / "plan.yaml", **CHOSEN)
     plan = made.plan
-    assert "The direction is the value angle: " in made.prose
-    assert "Its zero is the first axis, because angles count from the first axis." in made.prose
+    assert "task.angle = angle: " in made.explained
+    assert "task.offset = 0: angles count from the first axis" in made.explained
     assert (plan["task.name"], plan["task.angle"], plan["augmentation.rotation"]) == ("azimuth", "angle", 0.0)
     assert plan["inference.flips"] == []
     assert plan.decision("evaluation.primary").because == "it is in degrees"

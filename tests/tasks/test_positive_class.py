@@ -253,7 +253,7 @@ def test_the_covid_of_a_folder_of_covid_and_normal_is_positive_and_a_flag_decide
     made = isocenter.plan(tmp_path / "set", modality="DX", device="cpu", threads=1)
     assert made.plan["task.positive"] == "covid" and made.plan["task.classes"] == ["covid", "normal"]
     assert "normal is a word of absence" in made.plan.decision("task.positive").because
-    assert "those of covid" in made.prose
+    assert "task.positive = covid: " in made.explained
 
 
 def test_a_positive_class_that_is_stated_twice_is_refused(tmp_path):

@@ -34,7 +34,6 @@ from isocenter.values import (
     Merge,
     Prediction,
     Row,
-    Sentence,
     Slabs,
     Target,
     Vector,
@@ -56,13 +55,8 @@ class Azimuth(Task):
     offset: what is added to every answer
     """
 
-    angle: str = setting_fields.setting(words=Sentence("The direction is the value {value}"), target=True)
-    offset: float = setting_fields.setting(
-        0.0,
-        Sentence("Its zero is {value} degrees from the first axis", "Its zero is the first axis", always=True),
-        registered="zero of the circle",
-        target=True,
-    )
+    angle: str = setting_fields.setting(target=True)
+    offset: float = setting_fields.setting(0.0, always=True, registered="zero of the circle", target=True)
 
     name: ClassVar[str] = "azimuth"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})

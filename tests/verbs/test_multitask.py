@@ -12,7 +12,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.layouts import dataset_layouts
-from isocenter.planning import plan_changes, plan_prose
+from isocenter.planning import plan_changes
 from isocenter.tasks import task_settings
 from packages import bundle_checked_and_run, no_export
 
@@ -45,7 +45,6 @@ def test_the_plan_says_what_each_part_decides_and_what_all_decide_together(answe
     assert plan["augmentation.scale"] == 0  # a size is asked for
     assert plan["training.patch"] == plan["preprocessing.shape"] == [24, 24]  # whole images
     assert plan["training.selection"] == "mean_of_parts"
-    assert "The checkpoint is selected by mean over the tasks, because" in plan_prose.write_prose(plan)
     assert plan["evaluation.primary"] == "dice"
     assert "auroc of classification" in plan.decision("evaluation.primary").because
 

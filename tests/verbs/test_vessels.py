@@ -52,7 +52,7 @@ def test_the_plan_follows_centrelines_and_says_why(pictures):
     plan = isocenter.plan(pictures, **READING)
     assert plan.plan["task.loss"] == "dice+ce+cldice"
     assert plan.plan["task.centrelines"] == ["vessel"]
-    assert "times as long" in plan.prose
+    assert "times as long" in plan.explained
 
 
 @pytest.mark.whole

@@ -21,7 +21,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import calibration_fit
 from isocenter.evaluation.calibration_fit import METHODS, SIZE, USUAL_SPREAD, Calibrator, UnseenOutputs
 from isocenter.evaluation.conformal import EVERYONE, SET_METHODS, Conformal
-from isocenter.values import Decision, Floats, Prediction, Sentence, covariate_values, setting_fields
+from isocenter.values import Decision, Floats, Prediction, covariate_values, setting_fields
 
 AUTO = "auto"
 # The names of its settings in the plan's section "task".
@@ -99,64 +99,30 @@ class Certainty:
     """
 
     calibration_method: str = setting_fields.setting(
-        AUTO,
-        Sentence(
-            "Probabilities are calibrated by the method {value}",
-            open="The method of calibration is chosen after training",
-        ),
-        choices=(AUTO, *METHODS),
-        noun="calibration",
-        follows=_without_calibration,
+        AUTO, choices=(AUTO, *METHODS), noun="calibration", follows=_without_calibration
     )
     calibration: Calibrator | None = setting_fields.setting(
         None,
-        Sentence("The calibration is {value}", "No calibration is fitted yet", always=True),
+        always=True,
         read=partial(_found_setting, "calibration", Calibrator.from_record),
         plain=attrgetter("settings"),
         tuned=True,
     )
-    coverage: float = setting_fields.setting(
-        0.9,
-        Sentence("Prediction sets and intervals should contain the truth in {percent} of new patients"),
-        read=partial(_share, "coverage", "0.9"),
-    )
-    conformal_method: str = setting_fields.setting(
-        AUTO,
-        Sentence(
-            "Sets of classes use the score {value}",
-            open="The score of sets of classes follows from the kind of classes",
-        ),
-        choices=(AUTO, *SET_METHODS),
-        noun="method",
-    )
-    conformal_by: str = setting_fields.setting(
-        AUTO,
-        Sentence(
-            "Their coverage holds by the rule {value}",
-            open="Whether it holds in each class is decided after training",
-        ),
-        read=_group_names,
-    )
+    coverage: float = setting_fields.setting(0.9, read=partial(_share, "coverage", "0.9"))
+    conformal_method: str = setting_fields.setting(AUTO, choices=(AUTO, *SET_METHODS), noun="method")
+    conformal_by: str = setting_fields.setting(AUTO, read=_group_names)
     conformal: Conformal | None = setting_fields.setting(
         None,
-        Sentence("Thresholds of sets or intervals are found", "No sets or intervals are found yet", always=True),
+        always=True,
         read=partial(_found_setting, "conformal", Conformal.from_record),
         plain=attrgetter("settings"),
         tuned=True,
     )
-    risk: float | None = setting_fields.setting(
-        None,
-        Sentence("A covering mask may miss {percent} of its structure", "No covering masks are made"),
-        read=partial(_share_or_none, "risk", "0.1"),
-    )
-    risk_delta: float | None = setting_fields.setting(
-        None,
-        Sentence("It may miss more in {percent} of calibration sets"),
-        read=partial(_share_or_none, "risk_delta", "0.1"),
-    )
+    risk: float | None = setting_fields.setting(None, read=partial(_share_or_none, "risk", "0.1"))
+    risk_delta: float | None = setting_fields.setting(None, read=partial(_share_or_none, "risk_delta", "0.1"))
     covering: Conformal | None = setting_fields.setting(
         None,
-        Sentence("Thresholds of covering masks are found", "No covering masks are found yet", always=True),
+        always=True,
         read=partial(_found_setting, "covering", Conformal.from_record),
         plain=attrgetter("settings"),
         tuned=True,

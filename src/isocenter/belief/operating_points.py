@@ -16,7 +16,7 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import classification, conformal
 from isocenter.evaluation.fairness import group_attributes
 from isocenter.evaluation.fairness.group_attributes import UNKNOWN
-from isocenter.values import BY_HAND, Decision, Floats, Prediction, Sentence, setting_fields
+from isocenter.values import BY_HAND, Decision, Floats, Prediction, setting_fields
 from isocenter.values.setting_fields import NOT_KEPT
 
 # Not 1, which no number of cases promises, nor 0.
@@ -32,9 +32,6 @@ DIGITS = 9
 DECIMALS = 6
 # Above every probability, so that nobody is called.
 NOBODY = 1.0001
-# Of settings that hold a number for each class or finding.
-THRESHOLDS = Sentence("The thresholds of probability are {each}", "No threshold is set yet", always=True)
-PREVALENCE = Sentence("Predictive values are stated at a prevalence of {each}", "No other prevalence is stated")
 WILKS = "doi:10.1214/aoms/1177731788"
 YOUDEN = "doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3"
 
@@ -60,19 +57,10 @@ class OperatingPoint:
     """
 
     words: str = setting_fields.setting(
-        "youden",
-        Sentence("The threshold is chosen by the rule {value}", "No operating point is set"),
-        name="operating_point",
-        registered="operating point",
-        unkept=_unkept_rule,
+        "youden", name="operating_point", registered="operating point", unkept=_unkept_rule
     )
     confidence: float | None = setting_fields.setting(
-        None,
-        Sentence(
-            "A named sensitivity or specificity holds in {percent} of trainings", "It holds on average over trainings"
-        ),
-        name="operating_confidence",
-        registered="confidence of the operating point",
+        None, name="operating_confidence", registered="confidence of the operating point"
     )
 
     def __post_init__(self) -> None:
@@ -286,25 +274,12 @@ class GroupThresholds:
     """
 
     groups: str | None = setting_fields.setting(
-        None,
-        Sentence("Groups with thresholds of their own are {value}", "All people have one threshold"),
-        name="group_thresholds",
-        read=_groups,
-        registered="groups with thresholds of their own",
+        None, name="group_thresholds", read=_groups, registered="groups with thresholds of their own"
     )
     criterion: str = setting_fields.setting(
-        OPPORTUNITY,
-        Sentence("Thresholds of groups keep to {value}"),
-        name="group_criterion",
-        choices=tuple(CRITERIA),
-        noun="criterion",
+        OPPORTUNITY, name="group_criterion", choices=tuple(CRITERIA), noun="criterion"
     )
-    levels: Mapping[str, Mapping[str, float]] | None = setting_fields.setting(
-        None,
-        Sentence("The thresholds by group are {each}", "No group has a threshold of its own yet"),
-        name=BY_GROUP,
-        tuned=True,
-    )
+    levels: Mapping[str, Mapping[str, float]] | None = setting_fields.setting(None, name=BY_GROUP, tuned=True)
 
     def check(self, names: Sequence[str]) -> None:
         """PlanError for a threshold that cannot be, or of a class or finding that there is not."""

@@ -189,7 +189,7 @@ def find_command(name: str) -> Command:
 
 
 PLAN_FORMS = {
-    "prose": Flag("Print the reasons as prose.", name="--explain"),
+    "explained": Flag("Print each decision with its reason and source.", name="--explain"),
     "all_decisions": Flag("Print also the decisions that have their defaults."),
 }
 ROUTE_FORMS = {"explained": Flag("Show every condition of every rule for every series.", name="--explain")}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.lazy import pandas as pd
-from isocenter.planning import plan_changes, plan_checks, plan_prose, training_memory
+from isocenter.planning import plan_changes, plan_checks, plan_text, training_memory
 from isocenter.planning.plan_sections import PlanSettings
 from isocenter.planning.rules.split_rules import Parts
 from isocenter.planning.search_domains import Room
@@ -115,12 +115,12 @@ class PlannedTraining(InNotebook):
         )
 
     def __repr__(self) -> str:
-        return self._show(plan_prose.plan_overview(self.plan))
+        return self._show(plan_text.plan_overview(self.plan))
 
     @property
     def all_decisions(self) -> str:
         """The plan as text with every decision, those that have their defaults too."""
-        return self._show(plan_prose.plan_overview(self.plan, whole=True))
+        return self._show(plan_text.plan_overview(self.plan, whole=True))
 
     def _show(self, text: str) -> str:
         lines = [
@@ -151,9 +151,9 @@ class PlannedTraining(InNotebook):
         return dataset_examination.retest_shortcuts(self.examination, aspect=aspect, border=border, shape=shape)
 
     @property
-    def prose(self) -> str:
-        """The reasons as prose, a paragraph for each section."""
-        return plan_prose.write_prose(self.plan)
+    def explained(self) -> str:
+        """Every decision with its reason and source, a line each."""
+        return plan_text.decision_lines(self.plan)
 
     @property
     def table(self) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""A plan's sections as typed values: each field with its limits, and the sentence that states it in a plan's prose."""
+"""A plan's sections as typed values: each field with its limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isocenter.networks import factory
 from isocenter.objectives.objective_terms import SUPERVISED
 from isocenter.runtime import Context
 from isocenter.transforms.synthesis import PaintingRanges
-from isocenter.values import Sentence
+from isocenter.values import Setting
 
 if TYPE_CHECKING:
     from isocenter.objectives.objective_terms import Objective
@@ -67,66 +67,34 @@ class TrainingSettings:
     memory:        GiB that training is predicted to take at its peak, of the device that computes
     """
 
-    minutes: Annotated[Positive | None, Sentence("Training has {value} minutes", "No time is set")]
-    steps: Annotated[
-        Count | None, Sentence("There are {value} steps", "The number of steps is still open", always=True)
-    ]
-    batch: Annotated[Count, Sentence("The batch size is {value}")]
-    patch: Annotated[tuple[Count, ...], Sentence("The patch is {size} voxels")]
-    learning_rate: Annotated[Positive, Sentence("The highest learning rate is {value}")]
-    weight_decay: Annotated[NotNegative, Sentence("Weight decay is {value}", "There is no weight decay")]
-    warmup: Annotated[Share, Sentence("The learning rate rises over {percent} of the steps", "There is no warm-up")]
-    ema: Annotated[
-        BelowOne, Sentence("Weights are averaged over about {percent} of the steps", "Weights are not averaged")
-    ]
-    clip: Annotated[float, Gt(0), Sentence("Gradients are clipped at a norm of {value}")]
-    precision: Annotated[Literal["bf16", "float32"], Sentence("Arithmetic is in {value}")]
-    validations: Annotated[Count, Sentence("The model is validated {value} times")]
-    foreground: Annotated[
-        Share, Sentence("{percent} of the patches are centred on a structure", "Patches are drawn anywhere")
-    ]
-    selection: Annotated[str, Sentence("The checkpoint is selected by {value}")]
-    seed: Annotated[Seed, Sentence("The seed is {value}", "The seed is 0", zero_counts=True)]
-    deterministic: Annotated[
-        bool, Sentence("TrainingSettings is deterministic", "TrainingSettings is not bit for bit repeatable")
-    ]
-    device: Annotated[str, StringConstraints(pattern=r"^(cpu|mps|cuda:\d+)$"), Sentence("The device is {value}")]
-    threads: Annotated[Count, Sentence("The number of threads is {value}")]
-    optimiser: Annotated[Literal["adamw", "sgd"], Sentence("The optimiser is {value}")] = "adamw"
-    schedule: Annotated[Literal["cosine", "poly"], Sentence("The learning rate falls by the schedule {value}")] = (
-        "cosine"
-    )
-    early_stop: Annotated[
-        Count | None,
-        Sentence("Training ends after {value} validations without improvement", "TrainingSettings never ends early"),
-    ] = None
-    epochs: Annotated[
-        Positive | None,
-        Sentence(
-            "Training ends after {value} epochs, even if minutes are left",
-            "There are as many epochs as the minutes allow",
-        ),
-    ] = None
-    networks: Annotated[
-        Count | None, Sentence("The number of networks is {value}", "There are as many networks as the minutes allow")
-    ] = 1
-    sampling: Annotated[
-        Literal["natural", "balanced", "oversampled", "undersampled", "square_root", "by_loss"],
-        Sentence("The sampling of cases is {value}"),
-    ] = "natural"
-    memory: Annotated[
-        NotNegative, Sentence("The predicted peak of memory is {value} GiB", "The peak of memory is not predicted")
-    ] = 0.0
-    compute: Annotated[
-        Ways | None, Sentence("Steps are computed {value}", "How steps are computed is still open", always=True)
-    ] = None
-    modality_dropout: Annotated[
-        BelowOne, Sentence("Each image of a case is left out in {percent} of the draws", "No image is left out")
-    ] = 0.0
-    fairness: Annotated[Treatment, Sentence("Differences between groups of people are reduced by {value}")] = "none"
-    protected: Annotated[str | None, Sentence("These groups are {value}", "No groups of people are named for it")] = (
-        None
-    )
+    minutes: Positive | None
+    steps: Annotated[Count | None, Setting(always=True)]
+    batch: Count
+    patch: tuple[Count, ...]
+    learning_rate: Positive
+    weight_decay: NotNegative
+    warmup: Share
+    ema: BelowOne
+    clip: Annotated[float, Gt(0)]
+    precision: Literal["bf16", "float32"]
+    validations: Count
+    foreground: Share
+    selection: str
+    seed: Annotated[Seed, Setting(zero_counts=True)]
+    deterministic: bool
+    device: Annotated[str, StringConstraints(pattern="^(cpu|mps|cuda:\\d+)$")]
+    threads: Count
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "poly"] = "cosine"
+    early_stop: Count | None = None
+    epochs: Positive | None = None
+    networks: Count | None = 1
+    sampling: Literal["natural", "balanced", "oversampled", "undersampled", "square_root", "by_loss"] = "natural"
+    memory: NotNegative = 0.0
+    compute: Annotated[Ways | None, Setting(always=True)] = None
+    modality_dropout: BelowOne = 0.0
+    fairness: Treatment = "none"
+    protected: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,37 +116,15 @@ class NetworkSettings:
     sparsity:   what the weights of that layer cost beside the loss
     """
 
-    name: Annotated[str, Sentence("The network is {value}")]
-    size: Annotated[dict[str, Any], Sentence("Its size is {value}")]
-    pretrained: Annotated[str | None, Sentence("It starts from the weights {value}", "It starts from new weights")] = (
-        None
-    )
-    dropout: Annotated[
-        BelowOne,
-        Sentence("Dropout leaves out {percent} in training", "There is no dropout but what its size states"),
-    ] = 0.0
-    context: Annotated[
-        dict[str, Any] | list[str] | str | None, Sentence("With each image it gets {value}", "It gets images only")
-    ] = None
-    context_fusion: Annotated[
-        Literal["concatenate", "film", "attention", "tokens"] | None,
-        Sentence("They enter by {value}", "No covariates enter"),
-    ] = None
-    narrow: Annotated[
-        Count | None, Sentence("They are first reduced to {value} features", "They enter as they are")
-    ] = None
-    sparsity: Annotated[
-        NotNegative,
-        Sentence(
-            "The loss adds {value} times the length of their weights", "The loss ignores the length of their weights"
-        ),
-    ] = 0.0
-    inflation: Annotated[
-        Literal["mean", "centre"],
-        Sentence(
-            "Weights for images with one axis less are inflated by the {value}", only_with=("network.pretrained",)
-        ),
-    ] = "mean"
+    name: str
+    size: dict[str, Any]
+    pretrained: str | None = None
+    dropout: BelowOne = 0.0
+    context: dict[str, Any] | list[str] | str | None = None
+    context_fusion: Literal["concatenate", "film", "attention", "tokens"] | None = None
+    narrow: Count | None = None
+    sparsity: NotNegative = 0.0
+    inflation: Annotated[Literal["mean", "centre"], Setting(only_with=("network.pretrained",))] = "mean"
 
 
 @dataclass(frozen=True)
@@ -194,31 +140,13 @@ class SplitSettings:
     calibration: cases that train nothing and choose nothing, from which guarantees come
     """
 
-    method: Annotated[Literal["own", "drawn", "folds"], Sentence("The split is {value}")]
-    folds: Annotated[int, Ge(0), Sentence("There are {value} folds", "There are no folds")] = 0
-    folds_by: Annotated[
-        str | None,
-        Sentence("Each fold leaves out whole values of {value}", "Folds deal patients", only_with=("split.folds",)),
-    ] = None
-    seed: Annotated[
-        Seed | None,
-        Sentence("The parts are drawn by seed {value}", "The parts have no seed of their own", zero_counts=True),
-    ] = None
-    inner_folds: Annotated[
-        int, Ge(0), Sentence("There are {value} inner folds", "There are no inner folds", always=True)
-    ] = 0
-    inner_share: Annotated[
-        Fraction, Sentence("Inner folds get {percent} of the minutes", only_with=("split.inner_folds",))
-    ] = 0.5
-    calibration: Annotated[
-        int,
-        Ge(0),
-        Sentence(
-            "{value} cases only calibrate, so that guarantees come from them",
-            "No cases are kept only for calibration",
-            always=True,
-        ),
-    ] = 0
+    method: Literal["own", "drawn", "folds"]
+    folds: Annotated[int, Ge(0)] = 0
+    folds_by: Annotated[str | None, Setting(only_with=("split.folds",))] = None
+    seed: Annotated[Seed | None, Setting(zero_counts=True)] = None
+    inner_folds: Annotated[int, Ge(0), Setting(always=True)] = 0
+    inner_share: Annotated[Fraction, Setting(only_with=("split.inner_folds",))] = 0.5
+    calibration: Annotated[int, Ge(0), Setting(always=True)] = 0
 
 
 @dataclass(frozen=True)
@@ -232,18 +160,10 @@ class SearchSettings:
              by the folds; one of these names is what an earlier comparison has chosen. None where nothing is compared
     """
 
-    minutes: Annotated[
-        Positive | None,
-        Sentence("Other decisions are tried for {value} minutes", "No minutes are set aside for a search"),
-    ] = None
-    trials: Annotated[
-        Annotated[int, Ge(2)] | None, Sentence("There are {value} trials", "The number of trials is open")
-    ] = None
-    steps: Annotated[Count | None, Sentence("Each trial has {value} steps", "The length of a trial is open")] = None
-    configurations: Annotated[
-        Literal["auto", "2d", "3d", "cascade", "ensemble"] | None,
-        Sentence("The configuration is {value}", "No configurations are compared"),
-    ] = None
+    minutes: Positive | None = None
+    trials: Annotated[int, Ge(2)] | None = None
+    steps: Count | None = None
+    configurations: Literal["auto", "2d", "3d", "cascade", "ensemble"] | None = None
 
     @property
     def is_on(self) -> bool:
@@ -263,26 +183,11 @@ class EvaluationSettings:
                 metric's unit; None: nothing of the kind is claimed
     """
 
-    primary: Annotated[str, Sentence("The primary metric is {value}")]
-    registered: Annotated[
-        str | None,
-        Sentence("The evaluation is registered under the hash {value}", "The evaluation is not registered yet"),
-    ] = None
-    image_only: Annotated[
-        bool,
-        Sentence(
-            "The same network is also trained without the covariates, for as long",
-            "No second network is trained without covariates",
-        ),
-    ] = False
-    groups: Annotated[str | None, Sentence("Groups are compared by {value}", "No groups are compared")] = None
-    margin: Annotated[
-        Positive | None,
-        Sentence(
-            "A model that is worse than another by less than {value} in the primary metric counts as not inferior",
-            "No margin of non-inferiority is stated",
-        ),
-    ] = None
+    primary: str
+    registered: str | None = None
+    image_only: bool = False
+    groups: str | None = None
+    margin: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -295,19 +200,10 @@ class GuardSettings:
     delta: how likely more of them may be wrong
     """
 
-    gate: Annotated[
-        bool, Sentence("Images unlike those of training are refused", "No image is refused", always=True)
-    ] = True
-    level: Annotated[
-        Fraction, Sentence("{percent} of good images may be refused wrongly", only_with=("guard.gate",))
-    ] = 0.01
-    error: Annotated[
-        Fraction | None,
-        Sentence("At most {percent} of the answers may be wrong", "The model answers however unsure it is"),
-    ] = None
-    delta: Annotated[
-        Fraction, Sentence("This limit may be missed with a probability of {value}", only_with=("guard.error",))
-    ] = 0.1
+    gate: Annotated[bool, Setting(always=True)] = True
+    level: Annotated[Fraction, Setting(only_with=("guard.gate",))] = 0.01
+    error: Fraction | None = None
+    delta: Annotated[Fraction, Setting(only_with=("guard.error",))] = 0.1
 
 
 @dataclass(frozen=True)
@@ -324,24 +220,12 @@ class TransferSettings:
     minimum:     share of the encoder's tensors that the source must have
     """
 
-    mode: Annotated[
-        Literal["full", "head_first", "linear_probe", "lora", "prototypes"],
-        Sentence("Training from other weights is {value}"),
-    ] = "full"
-    frozen: Annotated[
-        Share,
-        Sentence(
-            "{percent} of the encoder's levels, from the image on, stand still", "No level of the encoder stands still"
-        ),
-    ] = 0.0
-    layer_decay: Annotated[
-        float, Gt(0), Le(1), Sentence("Each level of the encoder learns at {value} times the rate of the next")
-    ] = 1.0
-    head_share: Annotated[
-        Share, Sentence("Only the head learns in the first {percent} of the steps (with head_first)")
-    ] = 0.25
-    rank: Annotated[Count, Sentence("Differences from the source's weights have rank {value} (with lora)")] = 8
-    minimum: Annotated[Share, Sentence("The source must have {percent} of the encoder's tensors")] = 0.5
+    mode: Literal["full", "head_first", "linear_probe", "lora", "prototypes"] = "full"
+    frozen: Share = 0.0
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    head_share: Share = 0.25
+    rank: Count = 8
+    minimum: Share = 0.5
 
 
 @dataclass(frozen=True)
@@ -355,21 +239,11 @@ class PrivacySettings:
     accountant: how the sum of all steps is reckoned
     """
 
-    epsilon: Annotated[
-        Positive | None, Sentence("The privacy budget is epsilon {value}", "Training has no privacy budget")
-    ] = None
-    delta: Annotated[
-        Fraction | None, Sentence("It may be missed with a probability of {value}", only_with=("privacy.epsilon",))
-    ] = None
-    clip: Annotated[
-        Positive, Sentence("The gradient of each sample is cut to {value}", only_with=("privacy.epsilon",))
-    ] = 1.0
-    unit: Annotated[
-        Literal["patient", "case"], Sentence("It protects each {value}", only_with=("privacy.epsilon",))
-    ] = "patient"
-    accountant: Annotated[
-        Literal["rdp", "prv"], Sentence("Steps are reckoned up by {value}", only_with=("privacy.epsilon",))
-    ] = "rdp"
+    epsilon: Positive | None = None
+    delta: Annotated[Fraction | None, Setting(only_with=("privacy.epsilon",))] = None
+    clip: Annotated[Positive, Setting(only_with=("privacy.epsilon",))] = 1.0
+    unit: Annotated[Literal["patient", "case"], Setting(only_with=("privacy.epsilon",))] = "patient"
+    accountant: Annotated[Literal["rdp", "prv"], Setting(only_with=("privacy.epsilon",))] = "rdp"
 
 
 @dataclass(frozen=True)
@@ -384,19 +258,12 @@ class ObjectiveSettings:
     unlabelled_batch: unlabelled images a step; None for as many as labelled ones
     """
 
-    terms: Annotated[tuple[str, ...], MinLen(1), Sentence("Training lowers the sum of {value}")] = (SUPERVISED,)
-    unlabelled: Annotated[
-        tuple[str, ...], Sentence("Unlabelled images are those in {value}", "No unlabelled images are used")
-    ] = ()
-    target: Annotated[
-        tuple[str, ...], Sentence("Unlabelled images of the target are those in {value}", "No target was given")
-    ] = ()
-    domain: Annotated[str | None, Sentence("Column {value} states the place of each case")] = None
-    unlabelled_hash: Annotated[str | None, Sentence("Their contents have the hash {value}")] = None
-    unlabelled_batch: Annotated[
-        Count | None,
-        Sentence("A step takes {value} unlabelled images", only_with=("objectives.unlabelled", "objectives.target")),
-    ] = None
+    terms: Annotated[tuple[str, ...], MinLen(1)] = (SUPERVISED,)
+    unlabelled: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    domain: str | None = None
+    unlabelled_hash: str | None = None
+    unlabelled_batch: Annotated[Count | None, Setting(only_with=("objectives.unlabelled", "objectives.target"))] = None
 
     @property
     def image_paths(self) -> tuple[str, ...]:
@@ -420,24 +287,16 @@ class FederationSettings:
     select:         whether the last round is the model, or the one that the sites' validation cases prefer
     """
 
-    rounds: Annotated[Count, Sentence("Weights become common ones in {value} rounds")] = 20
-    method: Annotated[str, Sentence("Common weights are made by {value}")] = "fedavg"
-    optimiser: Annotated[
-        Literal["keep", "reset"], Sentence("With each round a site's optimiser does this: {value}")
-    ] = "keep"
-    server_rate: Annotated[Positive, Sentence("The server's own rate is {value} (with fedopt)")] = 0.01
-    server: Annotated[Literal["adam", "yogi"], Sentence("The server's own optimiser is {value} (with fedopt)")] = "adam"
-    trim: Annotated[
-        float, Ge(0), Lt(0.5), Sentence("{percent} of the sites are left out at either end (with trimmed_mean)")
-    ] = 0.2
-    private_layers: Annotated[
-        tuple[str, ...], Sentence("Weights that stay at each site are {value}", "All weights become common ones")
-    ] = ()
-    min_count: Annotated[Count, Sentence("No fact leaves a site that is of fewer than {value} cases")] = 10
-    norm_bound: Annotated[
-        Positive, Sentence("An update is refused that is longer than {value} times the middle one")
-    ] = 100.0
-    select: Annotated[Literal["last", "validation"], Sentence("The round that is kept is chosen by: {value}")] = "last"
+    rounds: Count = 20
+    method: str = "fedavg"
+    optimiser: Literal["keep", "reset"] = "keep"
+    server_rate: Positive = 0.01
+    server: Literal["adam", "yogi"] = "adam"
+    trim: Annotated[float, Ge(0), Lt(0.5)] = 0.2
+    private_layers: tuple[str, ...] = ()
+    min_count: Count = 10
+    norm_bound: Positive = 100.0
+    select: Literal["last", "validation"] = "last"
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from isocenter.evaluation import Table as CaseTable
 from isocenter.evaluation.fairness.group_attributes import NONE
 from isocenter.evaluation.metric import BEFORE, BY_EPISTEMIC, OF_ANSWERED
 from isocenter.lazy import pandas as pd
-from isocenter.planning import plan_file, plan_prose
+from isocenter.planning import plan_file, plan_text
 from isocenter.report import Block, Details, Figure, Paragraph, ReportPage, Section, Table, page_blocks, wording
 from isocenter.report.figures import charts, discrimination_figures
-from isocenter.report.page_blocks import ByLabel, Decisions, Estimates, Facts, Gallery, Link, Problems
+from isocenter.report.page_blocks import ByLabel, Decisions, Estimates, Gallery, Link, Problems
 from isocenter.runs.search_trials import SearchResult
 from isocenter.runtime.hardware import MachineRecord
 from isocenter.scoring import case_scoring, evaluation_notes, model_verdict
@@ -195,10 +195,8 @@ class RunReport:
 
 def decided_section(plan: Plan) -> Section:
     """Section of what a person set, then of what minutes and data decided, at most ten."""
-    return Section(
-        "Decided for the training data",
-        [Facts(plan_prose.section_paragraphs(plan, list(_chosen_decisions(plan))[:MOST_LINES]))],
-    )
+    names = list(_chosen_decisions(plan))[:MOST_LINES]
+    return Section("Decided for the training data", [Decisions((name, plan.decision(name)) for name in names)])
 
 
 def plan_section(plan: Plan) -> Section:
@@ -227,8 +225,8 @@ def _chosen_decisions(plan: Plan) -> Iterator[str]:
 
 def _telling_decisions(plan: Plan) -> dict[str, Decision]:
     """The decisions that say more than none, off or no."""
-    sentences = plan_prose.sentences_of(plan)
-    return {name: decision for name, decision in plan if not plan_prose.is_silent(decision, sentences.get(name))}
+    silent = plan_text.silent_decisions(plan)
+    return {name: decision for name, decision in plan if name not in silent}
 
 
 def _headline(scored: ScoredCases, primary: str) -> list[Row]:

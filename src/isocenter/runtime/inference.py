@@ -16,7 +16,7 @@ from annotated_types import Ge, Le, Lt
 from isocenter.errors import UsageError
 from isocenter.runtime.preprocessing import protocol
 from isocenter.runtime.preprocessing.coarse_mask import Outside
-from isocenter.values import Prompts, Region, Sentence
+from isocenter.values import Prompts, Region, Setting
 
 # Methods by which a model states its uncertainty.
 AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
@@ -43,42 +43,17 @@ class Inference:
     turn, gamma: how far these are turned (degrees), and how far their exponent of greys reaches from 1
     """
 
-    patch: Annotated[tuple[int, ...], Sentence("The window is {size} voxels")]
-    overlap: Annotated[float, Ge(0), Lt(1), Sentence("Windows overlap by {percent}", "Windows do not overlap")] = 0.5
-    batch: Annotated[int, Sentence("The number of windows in a batch is {value}")] = 1
-    flips: Annotated[
-        tuple[Axis, ...],
-        Sentence("Predictions are averaged with those mirrored along axes {value}", "Nothing is mirrored"),
-    ] = ()
-    left_right: Annotated[
-        Axis | None,
-        Sentence(
-            "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
-        ),
-    ] = None
-    uncertainty: Annotated[
-        Method,
-        Sentence(
-            "Uncertainty is estimated by the method {value}", open="The method of uncertainty is chosen for each model"
-        ),
-    ] = "auto"
-    draws: Annotated[
-        int,
-        Ge(2),
-        Le(1000),
-        Sentence(
-            "Weights of the last layer, or dropout, are drawn {value} times", only_with=("inference.uncertainty",)
-        ),
-    ] = 16
-    skip: Annotated[
-        Outside | None,
-        Sentence(
-            "Windows that show nothing but {value} are background, without a look", "The network sees all windows"
-        ),
-    ] = None
-    views: Annotated[int, Ge(0), Le(16), Sentence("The number of turned and scaled views of a window is {value}")] = 0
-    turn: Annotated[float, Ge(0), Sentence("They turn by up to {value} degrees", only_with=("inference.views",))] = 0.0
-    gamma: Annotated[float, Ge(0), Sentence("Their exponents reach 1 + {value}", only_with=("inference.views",))] = 0.0
+    patch: tuple[int, ...]
+    overlap: Annotated[float, Ge(0), Lt(1)] = 0.5
+    batch: int = 1
+    flips: tuple[Axis, ...] = ()
+    left_right: Annotated[Axis | None, Setting(zero_counts=True)] = None
+    uncertainty: Method = "auto"
+    draws: Annotated[int, Ge(2), Le(1000), Setting(only_with=("inference.uncertainty",))] = 16
+    skip: Outside | None = None
+    views: Annotated[int, Ge(0), Le(16)] = 0
+    turn: Annotated[float, Ge(0), Setting(only_with=("inference.views",))] = 0.0
+    gamma: Annotated[float, Ge(0), Setting(only_with=("inference.views",))] = 0.0
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Inference:

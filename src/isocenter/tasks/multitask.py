@@ -41,7 +41,6 @@ from isocenter.values import (
     Merge,
     Prediction,
     Row,
-    Sentence,
     Slabs,
     Split,
     Target,
@@ -330,12 +329,8 @@ class LossWeighting:
     loss_weights: {part: by what its loss is multiplied}
     """
 
-    weighting: Literal["uncertainty", "fixed"] = setting_fields.setting(
-        "uncertainty", Sentence("The losses of the parts are weighed by {value} weights")
-    )
-    loss_weights: Mapping[str, float] | None = setting_fields.setting(
-        None, Sentence("The loss of each part counts by {each}"), read=_weights_from
-    )
+    weighting: Literal["uncertainty", "fixed"] = setting_fields.setting("uncertainty")
+    loss_weights: Mapping[str, float] | None = setting_fields.setting(None, read=_weights_from)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ from isocenter.values import (
     Merge,
     Prediction,
     Row,
-    Sentence,
     Slabs,
     Target,
     Vector,
@@ -159,10 +158,8 @@ class Representation(RepresentationScoring):
     channels: of a voxel
     """
 
-    head: Literal["image", "embedding"] = setting_fields.setting(
-        words=Sentence("While it learns, the network gives the {value}")
-    )
-    channels: int = setting_fields.setting(1, Sentence("A voxel has channels: {value}"))
+    head: Literal["image", "embedding"] = setting_fields.setting()
+    channels: int = setting_fields.setting(1)
 
     name: ClassVar[str] = "representation"
     needs: ClassVar[frozenset[str]] = frozenset()

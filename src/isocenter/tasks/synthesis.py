@@ -15,7 +15,7 @@ from isocenter.tasks import properties
 from isocenter.tasks.representation import IMAGE, Representation
 from isocenter.tasks.shared import left_right, reference_labels
 from isocenter.transforms.augment import INTENSITY, SPATIAL
-from isocenter.values import Case, Dataset, Decision, DrawnImage, Fingerprint, Head, Sentence, Target, Vector
+from isocenter.values import Case, Dataset, Decision, DrawnImage, Fingerprint, Head, Target, Vector
 from isocenter.values import setting_fields as fields
 
 log = logging.getLogger("isocenter")
@@ -34,10 +34,8 @@ class Synthesis(Representation):
     structures: {name: value} of the masks by which images are drawn; None where none do
     """
 
-    classes: tuple[str, ...] = fields.setting((), Sentence("Classes to draw are {value}"), target=True)
-    structures: Mapping[str, int] | None = fields.setting(
-        None, Sentence("Masks to draw by have {each}", "No mask is drawn by"), target=True
-    )
+    classes: tuple[str, ...] = fields.setting((), target=True)
+    structures: Mapping[str, int] | None = fields.setting(None, target=True)
     name: ClassVar[str] = "synthesis"
     needs: ClassVar[frozenset[str]] = frozenset({CLASS, MASK})
     alternatives: ClassVar[tuple[frozenset[str], ...]] = (frozenset({CLASS}), frozenset({MASK}), frozenset())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isocenter import errors
 from isocenter.errors import PlanError
-from isocenter.values import Decision, Sentence, setting_fields
+from isocenter.values import Decision, setting_fields
 from isocenter.values.setting_fields import NOT_KEPT
 
 if TYPE_CHECKING:
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
 # A class, or a value that stands for several.
 Kind: TypeAlias = "type[Task] | Task"
-# The sentences of plans about settings that several kinds have.
-CLASSES, LOSS = Sentence("The classes are {value}"), Sentence("The loss is {value}")
-COUNTS = Sentence("The training cases are {each}")
-WEIGHTS = Sentence("In the loss the classes weigh {each}", "In the loss all classes weigh alike", always=True)
 # Between the name of a part and that of its setting.
 DOT = "."
 
@@ -86,11 +82,6 @@ def registered_settings(kind: Kind) -> dict[str, str]:
 def search_values(kind: Kind) -> dict[str, tuple[Any, ...]]:
     """{setting: values} that a search may try in place of the planned one."""
     return {name: one.search for name, one in declared_settings(kind).items() if one.search}
-
-
-def setting_sentences(kind: Kind) -> dict[str, Sentence]:
-    """{setting: what the prose of a plan says of it}"""
-    return {name: one.words for name, one in declared_settings(kind).items() if one.words is not None}
 
 
 def following_decisions(kind: Kind, settings: Mapping[str, Any]) -> dict[str, Decision]:

@@ -37,7 +37,7 @@ from isocenter.transforms.augment_following import F, LabelMap, Warp
 from isocenter.transforms.augment_spatial import POINTS
 from isocenter.transforms.intensity import ChannelScale
 from isocenter.transforms.random_draws import BatchDraws
-from isocenter.values import Sentence
+from isocenter.values import Setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,87 +138,46 @@ class Augmentation:
     quarter_turns: pictures without an up, turned by any number of quarter turns in the plane of the first two axes
     """
 
-    rotation: Annotated[Strength, Sentence("Images are turned by up to {value} degrees", "Images are not turned")] = (
-        15.0
-    )
-    scale: Annotated[float, Ge(0), Lt(1), Sentence("They are scaled by up to {percent}", "They are not scaled")] = 0.15
-    shift: Annotated[Share, Sentence("They are shifted by up to {percent} of the patch", "They are not shifted")] = 0.0
-    shear: Annotated[float, Ge(0), Lt(1), Sentence("Images are sheared by up to {percent} of their length")] = 0.0
-    elastic: Annotated[Share, Sentence("Images are bent by {percent} of the patch (standard deviation)")] = 0.0
-    flips: Annotated[
-        tuple[Axis, ...], Sentence("They are mirrored along axes {value}", "They are not mirrored", always=True)
-    ] = ()
-    probability: Annotated[Share, Sentence("Each of the following changes is applied to {percent} of the samples")] = (
-        0.3
-    )
-    contrast: Annotated[Strength, Sentence("Contrast changes by up to {percent}")] = 0.25
-    brightness: Annotated[Strength, Sentence("Brightness moves by up to {value} standard deviations of the image")] = (
-        0.15
-    )
-    gamma: Annotated[Strength, Sentence("The exponent of the grey scale reaches 1 + {value} and its inverse")] = 0.4
-    noise: Annotated[
-        Strength, Sentence("Noise has a standard deviation of up to {value}, in deviations of the image")
-    ] = 0.1
-    blur: Annotated[Strength, Sentence("Images are blurred by a Gaussian of up to {value} voxels")] = 0.0
-    low_resolution: Annotated[Strength, Sentence("Voxels become up to {percent} longer")] = 0.0
-    sharpen: Annotated[Strength, Sentence("Fine detail is added again up to {value} times")] = 0.0
-    equalise: Annotated[
-        Share, Sentence("Up to {percent} of the image are those of equally frequent greys, of limited contrast")
-    ] = 0.0
-    bias_field: Annotated[
-        Strength, Sentence("Sensitivity varies over the image by up to {value} (deviation of its logarithm)")
-    ] = 0.0
-    motion: Annotated[
-        Strength, Sentence("Motion turns by up to {value} degrees and shifts by up to {value} voxels")
-    ] = 0.0
-    ghosting: Annotated[Share, Sentence("Ghosts weaken every n-th line of k-space by up to {percent}")] = 0.0
-    spikes: Annotated[Strength, Sentence("Stripes of spikes are up to {value} deviations of the image high")] = 0.0
-    dose_noise: Annotated[
-        Strength, Sentence("Low-dose noise has a standard deviation of up to {value}, in those of the image")
-    ] = 0.0
-    metal: Annotated[Strength, Sentence("Streaks of metal are up to {value} deviations of the image high")] = 0.0
-    cutout: Annotated[Share, Sentence("Boxes of up to {percent} of the image's side are covered")] = 0.0
-    cutout_count: Annotated[
-        int, Ge(1), Sentence("The number of covered boxes is {value}", only_with=("augmentation.cutout",))
-    ] = 1
-    style: Annotated[
-        Share, Sentence("Curves of intensity bend by up to {percent}, some inverted, or amplitudes are another image's")
-    ] = 0.0
-    speckle: Annotated[Strength, Sentence("Speckle multiplies the signal by 1 +- {value} (standard deviation)")] = 0.0
-    colour: Annotated[Share, Sentence("Saturation changes by up to {percent}, and hue by this share of 60 degrees")] = (
-        0.0
-    )
-    stain: Annotated[Share, Sentence("Dyes of tissue change by up to {percent}, and by {value} in optical density")] = (
-        0.0
-    )
-    paste: Annotated[Share, Sentence("{percent} of the samples get a structure of another image, with its mask")] = 0.0
-    synthesis: Annotated[
-        Share, Sentence("{percent} of the samples are drawn from their label maps, of any contrast")
-    ] = 0.0
-    mixup: Annotated[Strength, Sentence("Images are mixed (MixUp, alpha {value})")] = 0.0
-    cutmix: Annotated[Strength, Sentence("Boxes are exchanged between images (CutMix, alpha {value})")] = 0.0
-    left_right: Annotated[
-        Axis | None,
-        Sentence(
-            "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
-        ),
-    ] = None
-    quarter_turns: Annotated[bool, Sentence("Images are rotated by quarter turns")] = False
+    rotation: Strength = 15.0
+    scale: Annotated[float, Ge(0), Lt(1)] = 0.15
+    shift: Share = 0.0
+    shear: Annotated[float, Ge(0), Lt(1)] = 0.0
+    elastic: Share = 0.0
+    flips: Annotated[tuple[Axis, ...], Setting(always=True)] = ()
+    probability: Share = 0.3
+    contrast: Strength = 0.25
+    brightness: Strength = 0.15
+    gamma: Strength = 0.4
+    noise: Strength = 0.1
+    blur: Strength = 0.0
+    low_resolution: Strength = 0.0
+    sharpen: Strength = 0.0
+    equalise: Share = 0.0
+    bias_field: Strength = 0.0
+    motion: Strength = 0.0
+    ghosting: Share = 0.0
+    spikes: Strength = 0.0
+    dose_noise: Strength = 0.0
+    metal: Strength = 0.0
+    cutout: Share = 0.0
+    cutout_count: Annotated[int, Ge(1), Setting(only_with=("augmentation.cutout",))] = 1
+    style: Share = 0.0
+    speckle: Strength = 0.0
+    colour: Share = 0.0
+    stain: Share = 0.0
+    paste: Share = 0.0
+    synthesis: Share = 0.0
+    mixup: Strength = 0.0
+    cutmix: Strength = 0.0
+    left_right: Annotated[Axis | None, Setting(zero_counts=True)] = None
+    quarter_turns: bool = False
     accidents: Annotated[
         Share,
-        Sentence(
-            "Each artefact that is on (motion, ghosts, spikes, metal) changes {percent} of the samples",
-            "Motion, ghosts, spikes and metal change no sample",
-            only_with=("augmentation.motion", "augmentation.ghosting", "augmentation.spikes", "augmentation.metal"),
+        Setting(
+            only_with=("augmentation.motion", "augmentation.ghosting", "augmentation.spikes", "augmentation.metal")
         ),
     ] = 0.1
-    marks: Annotated[
-        Share,
-        Sentence(
-            "Each label that the first network marked is shown too large or too small in {percent} of the samples",
-            "No first network marks labels",
-        ),
-    ] = 0.0
+    marks: Share = 0.0
 
     def __call__(
         self,

@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from isocenter.lazy import torch
 from isocenter.transforms import _augment_artefacts, _augment_intensity, random_draws, resampling
-from isocenter.values import Array, Floats, Sentence
+from isocenter.values import Array, Floats, Setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,21 +50,16 @@ class PaintingRanges:
     noise:       largest standard deviation of white noise after all this
     """
 
-    background: Annotated[int, Ge(1), Sentence("The background is drawn in {value} parts")] = 6
-    intensities: Annotated[
-        bool,
-        Sentence("They follow places and intensities of images", "They follow places alone", always=True),
-    ] = True
-    darkest: Annotated[Share, Sentence("Means of labels begin at {value}", "Means of labels begin at 0")] = 0.0
-    brightest: Annotated[Share, Sentence("Means of labels end at {value}")] = 1.0
-    deviation: Annotated[
-        Share, Sentence("Within a label the standard deviation is up to {value}", "Labels are even")
-    ] = 35 / 255
-    blur: Annotated[Strength, Sentence("Borders are blurred by up to {value} voxels", "Borders are sharp")] = 1.0
-    bias_field: Annotated[Strength, Sentence("Sensitivity varies by up to {value}", "Sensitivity is even")] = 0.6
-    gamma: Annotated[Strength, Sentence("The exponent reaches 1 + {value} and its inverse", "There is no gamma")] = 0.4
-    thickness: Annotated[float, Gt(0), Lt(math.inf), Sentence("Voxels are up to {value} mm long")] = 9.0
-    noise: Annotated[Share, Sentence("Noise has a standard deviation of up to {value}", "No noise is added")] = 0.05
+    background: Annotated[int, Ge(1)] = 6
+    intensities: Annotated[bool, Setting(always=True)] = True
+    darkest: Share = 0.0
+    brightest: Share = 1.0
+    deviation: Share = 35 / 255
+    blur: Strength = 1.0
+    bias_field: Strength = 0.6
+    gamma: Strength = 0.4
+    thickness: Annotated[float, Gt(0), Lt(math.inf)] = 9.0
+    noise: Share = 0.05
 
 
 @dataclass(frozen=True, eq=False)

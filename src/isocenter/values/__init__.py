@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from isocenter.values.estimate import Estimate, Row
     from isocenter.values.finding import Finding, Measurements
     from isocenter.values.grid_geometry import MM, Floats, Geometry
-    from isocenter.values.plan_decisions import BY_HAND, Decision, Plan, Sentence
+    from isocenter.values.plan_decisions import BY_HAND, Decision, Plan
     from isocenter.values.prediction import (
         Confidence,
         Dense,
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         ReferenceKind,
         ReferenceWords,
     )
+    from isocenter.values.setting_fields import Setting
     from isocenter.values.spatial_transform import Affine, Displacement, SpatialTransform
     from isocenter.values.voxel_images import Array, Code, Deferred, Image, Label, SlideLevel, Source
 

@@ -28,29 +28,6 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """The sentence about a decision in a plan's prose, to which its reason is added.
-
-    text:        with {value}, {each}, {percent}, {size} or {unit} where the value stands: as it is, each entry of a
-                 mapping, a share, a size per axis, the unit of spacings
-    without:     the sentence where the value is none, zero or no; empty: the decision is only named as off
-    zero_counts: 0 is a value like any other
-    always:      its reason is worth reading also where the value is none, zero or no; others are then only named as
-                 off, unless a person turned them off
-    open:        the sentence where the value is "auto": what is chosen later; empty: like any other value
-    only_with:   the decisions of which one has to be on for this one to have an effect; where none is, this one is only
-                 named, unless a person set it
-    """
-
-    text: str
-    without: str = ""
-    zero_counts: bool = False
-    always: bool = False
-    open: str = ""
-    only_with: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Plan:
     """Sections of decisions, and the data that they were made for.
 

@@ -1,4 +1,4 @@
-"""Settings that are declared once: fields of a dataclass with their type, default, words and rules.
+"""Settings that are declared once: fields of a dataclass with their type, default and rules.
 
 A kind of problem is such a dataclass; its settings are a plan's section "task", and part of a model's record. A group
 of settings that several kinds share is a dataclass too, held as one field: its settings lie flat beside the others.
@@ -16,7 +16,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from isocenter.errors import PlanError
-from isocenter.values.plan_decisions import Decision, Sentence
+from isocenter.values.plan_decisions import Decision
 
 # Keys of a field's metadata: its setting, its group of settings, and whether figures of two models need it alike.
 SETTING, GROUP, COMPARED = "setting", "group", "compared"
@@ -28,7 +28,6 @@ NOT_KEPT = " could not be kept"
 class Setting:
     """The declaration of a setting, beside its type and default.
 
-    words:      the sentence about it in the prose of a plan; without one "<Setting> is <value>"
     name:       in a plan, where it is not the field's
     read:       plain value to the field's; by default the type of the field says how
     plain:      the field's value, if it is not None, to a plain one; by default tuples become lists, mappings dicts
@@ -41,11 +40,13 @@ class Setting:
     follows:    values of a plan's section to the decisions that follow where a person chose some of them
     unkept:     decisions of a plan's section to sentences on what a person chose and cases could not keep, with
                 `NOT_KEPT`
+    zero_counts: 0 is a value like any other in a plan's table, not off
+    always:     its reason is worth reading also where the value is none, zero or no
+    only_with:  the decisions, "section.name", of which one has to be on for this one to have an effect
     type:       of its field
     default:    where it is not given
     """
 
-    words: Sentence | None = None
     name: str = ""
     read: Callable[[Any], Any] | None = None
     plain: Callable[[Any], Any] | None = None
@@ -57,6 +58,9 @@ class Setting:
     search: tuple[Any, ...] = ()
     follows: Callable[[Mapping[str, Any]], dict[str, Decision]] | None = None
     unkept: Callable[[Mapping[str, Decision]], Sequence[str]] | None = None
+    zero_counts: bool = False
+    always: bool = False
+    only_with: tuple[str, ...] = ()
     type: Any = None
     default: Any = field(default_factory=lambda: MISSING)
 
@@ -87,13 +91,13 @@ class SettingsGroup:
     settings: Mapping[str, Setting]
 
 
-def setting(default: Any = MISSING, words: Sentence | None = None, *, compared: bool = False, **declared: Any) -> Any:
+def setting(default: Any = MISSING, *, compared: bool = False, **declared: Any) -> Any:
     """A field that is a setting; without a default it has to be given.
 
     compared: figures of two models are the same figures only where it is alike
     declared: of `Setting`
     """
-    declared_setting = Setting(words, **declared)
+    declared_setting = Setting(**declared)
     return field(default=default, metadata={SETTING: declared_setting, COMPARED: compared})
 
 

@@ -22,7 +22,7 @@ from isocenter.runtime.preprocessing.slide_tiles import Bag, Tiles
 from isocenter.transforms import COLOUR, channel_stack, clip_frames, label_resampling, orient, resampling, stains
 from isocenter.transforms.intensity import ChannelScale, Normalisation
 from isocenter.transforms.resampling import Order, Taps
-from isocenter.values import MM, Array, Geometry, Image, Region, Sentence, Slabs, slabs
+from isocenter.values import MM, Array, Geometry, Image, Region, Setting, Slabs, slabs
 from isocenter.values.voxel_images import Reader
 
 # Volumes that would take more than this as float32 are prepared part by part.
@@ -60,60 +60,28 @@ class Preprocessing:
     tiles:    of which a slide becomes a bag, as the plan's section of that name states; None where images stay whole
     """
 
-    ndim: Annotated[int, Sentence("The network works in {value} dimensions")]
-    channels: Annotated[
-        tuple[str, ...], Sentence("Its channels are {value} (numbered where the files do not name them)")
-    ]
-    normalisation: Annotated[tuple[Normalisation, ...], Sentence("Intensities are normalised by {value}")]
-    spacing: Annotated[
-        tuple[float, ...] | None,
-        Sentence("Images are resampled to {size} {unit}", "Images are not brought to a common spacing", always=True),
-    ] = None
-    shape: Annotated[
-        tuple[int, ...] | None, Sentence("Images are brought to {size} voxels", "Images are not brought to one shape")
-    ] = None
-    crop: Annotated[
-        Literal["none", "content"],
-        Sentence("Images are cropped to their {value}", "Images are not cropped", always=True),
-    ] = "none"
-    order: Annotated[Order, Sentence("Interpolation is {value}")] = "linear"
-    smallest: Annotated[tuple[int, ...], Sentence("Smaller images are padded to {size} voxels")] = ()
-    modality: Annotated[str, Sentence("The modality is {value}")] = "unknown"
-    aspect: Annotated[
-        Literal["stretch", "crop", "pad"],
-        Sentence("Images of other proportions are brought to one shape by {value}", only_with=("preprocessing.shape",)),
-    ] = "stretch"
-    border: Annotated[float, Sentence("{percent} of each side is cut away", "No border is cut away", always=True)] = 0.0
-    reduction: Annotated[float, Sentence("They are reduced by a factor of {value}")] = 1.0
-    unit: Annotated[str, Sentence("Their spacing is in {value}")] = MM
-    frames: Annotated[int | None, Sentence("The network sees {value} frames of each clip", "They are still images")] = (
-        None
-    )
-    interval: Annotated[
-        float | None,
-        Sentence("It sees one every {value} (in preprocessing.time_unit)", "Frames are at no fixed interval"),
-    ] = None
-    time_unit: Annotated[Literal["s", "frame"] | None, Sentence("Time is counted in {value}", "There is no time")] = (
-        None
-    )
-    cascade: Annotated[
-        float | None,
-        Sentence(
-            "A first network sees all of each image, on a grid that is coarser by a factor of {value}",
-            "There is no first network",
-        ),
-    ] = None
-    absent: Annotated[tuple[str, ...], Sentence("A case may lack {value}", "No case may lack one of them")] = ()
-    prompts: Annotated[int, Sentence("{value} channels show what a person points at", "Nobody points at anything")] = 0
-    tissue: Annotated[
-        Literal["otsu", "none"], Sentence("On slides tissue is told from glass by {value}", always=True)
-    ] = "otsu"
-    stain: Annotated[
-        Literal["none", "macenko"], Sentence("Stains are normalised by {value}", "Stains are not normalised")
-    ] = "none"
-    around: Annotated[
-        int, Sentence("The network also sees {value} frames before and after each frame", "It sees frames one by one")
-    ] = 0
+    ndim: int
+    channels: tuple[str, ...]
+    normalisation: tuple[Normalisation, ...]
+    spacing: Annotated[tuple[float, ...] | None, Setting(always=True)] = None
+    shape: tuple[int, ...] | None = None
+    crop: Annotated[Literal["none", "content"], Setting(always=True)] = "none"
+    order: Order = "linear"
+    smallest: tuple[int, ...] = ()
+    modality: str = "unknown"
+    aspect: Annotated[Literal["stretch", "crop", "pad"], Setting(only_with=("preprocessing.shape",))] = "stretch"
+    border: Annotated[float, Setting(always=True)] = 0.0
+    reduction: float = 1.0
+    unit: str = MM
+    frames: int | None = None
+    interval: float | None = None
+    time_unit: Literal["s", "frame"] | None = None
+    cascade: float | None = None
+    absent: tuple[str, ...] = ()
+    prompts: int = 0
+    tissue: Annotated[Literal["otsu", "none"], Setting(always=True)] = "otsu"
+    stain: Literal["none", "macenko"] = "none"
+    around: int = 0
     tiles: Tiles | None = None
     slicewise: ClassVar[bool] = False
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, PlanError
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.transforms import COLOUR, resampling
-from isocenter.values import Array, Floats, Image, Sentence
+from isocenter.values import Array, Floats, Image
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.protocol import RegionSource
@@ -45,9 +45,9 @@ class Tiles:
     count: tiles of a bag that training draws each time
     """
 
-    size: Annotated[int, Sentence("A tile of a slide has {value} pixels a side")] = 256
-    mm: Annotated[float, Sentence("Its pixels are {value} mm long")] = 0.0005
-    count: Annotated[int, Sentence("Training draws {value} tiles of a slide each time")] = 64
+    size: int = 256
+    mm: float = 0.0005
+    count: int = 64
 
     def __post_init__(self) -> None:
         if self.size < SMALLEST:

@@ -12,7 +12,7 @@ import numpy as np
 from isocenter import errors
 from isocenter.belief import Certainty, certainties, operating_points, prediction_sets
 from isocenter.belief.certainties import CERTAINTY, SETS
-from isocenter.belief.operating_points import NOBODY, PREVALENCE, THRESHOLDS, GroupThresholds, OperatingPoint
+from isocenter.belief.operating_points import NOBODY, GroupThresholds, OperatingPoint
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
@@ -22,7 +22,6 @@ from isocenter.tasks.classification.ordinal import BETWEEN, NONE, ORDERS
 from isocenter.tasks.classification.scoring import METRICS, ClassScoring
 from isocenter.tasks.shared import grid_and_length, left_right, saliency
 from isocenter.tasks.task import Outputs, Uncertain
-from isocenter.tasks.task_settings import CLASSES, COUNTS, LOSS, WEIGHTS
 from isocenter.values import (
     Case,
     Dataset,
@@ -32,7 +31,6 @@ from isocenter.values import (
     Head,
     Label,
     Merge,
-    Sentence,
     Target,
     Vector,
     grading,
@@ -139,43 +137,24 @@ class Classification(ClassScoring):
     probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
     """
 
-    classes: tuple[str, ...] = setting_fields.setting(words=CLASSES, compared=True, target=True)
+    classes: tuple[str, ...] = setting_fields.setting(compared=True, target=True)
     # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
-    loss_name: str = setting_fields.setting("ce", LOSS, name="loss", search=("ce", "class_balanced", "logit_adjusted"))
-    smoothing: float = setting_fields.setting(
-        0.0, Sentence("{percent} of each target is spread over all classes", "No target is smoothed")
-    )
+    loss_name: str = setting_fields.setting("ce", name="loss", search=("ce", "class_balanced", "logit_adjusted"))
+    smoothing: float = setting_fields.setting(0.0)
     positive: tuple[str, ...] = setting_fields.setting(
-        (),
-        Sentence(
-            "Sensitivity, predictive values and thresholds are those of {value}",
-            "Sensitivity, predictive values and thresholds are those of each class against the rest",
-            always=True,
-        ),
-        read=positive_names,
-        plain=plain_names,
-        registered="positive class",
-        compared=True,
+        (), always=True, read=positive_names, plain=plain_names, registered="positive class", compared=True
     )
     point: OperatingPoint = setting_fields.settings_group(OperatingPoint)
-    counts: Mapping[str, int] | None = setting_fields.setting(None, COUNTS)
-    weights: Mapping[str, float] | None = setting_fields.setting(None, WEIGHTS)
-    prior_shift: Mapping[str, float] | None = setting_fields.setting(
-        None, Sentence("Log odds are corrected by {each}", "Probabilities need no correction of the prior")
-    )
-    thresholds: Mapping[str, float] | None = setting_fields.setting(None, THRESHOLDS, tuned=True)
+    counts: Mapping[str, int] | None = setting_fields.setting(None)
+    weights: Mapping[str, float] | None = setting_fields.setting(None, always=True)
+    prior_shift: Mapping[str, float] | None = setting_fields.setting(None)
+    thresholds: Mapping[str, float] | None = setting_fields.setting(None, always=True, tuned=True)
     prevalence: Mapping[str, float] | None = setting_fields.setting(
-        None, PREVALENCE, read=stated_prevalences, registered="prevalence", compared=True
+        None, read=stated_prevalences, registered="prevalence", compared=True
     )
-    order: str = setting_fields.setting(
-        NONE, Sentence("Grades are taught and measured in their order by {value}", "The classes have no order")
-    )
-    is_ranked: bool = setting_fields.setting(
-        True, Sentence("The order of the classes is known", only_with=("task.order",)), name="ranked"
-    )
-    costs: tuple[tuple[float, ...], ...] | None = setting_fields.setting(
-        None, Sentence("Mistakes cost {value}", "No costs of mistakes are stated"), registered="costs of mistakes"
-    )
+    order: str = setting_fields.setting(NONE)
+    is_ranked: bool = setting_fields.setting(True, only_with=("task.order",), name="ranked")
+    costs: tuple[tuple[float, ...], ...] | None = setting_fields.setting(None, registered="costs of mistakes")
     grouped: GroupThresholds = setting_fields.settings_group(GroupThresholds)
     certainty: Certainty = setting_fields.settings_group(Certainty, *CERTAINTY, *SETS)
     priced: tuple[tuple[float, ...], ...] | None = field(default=None, compare=False, metadata={COMPARED: True})

@@ -27,7 +27,6 @@ from isocenter.tasks.detection.answering import HEAD, PRIOR, RANKED
 from isocenter.tasks.detection.scoring import METRICS, SELECTED, BoxScoring
 from isocenter.tasks.shared import grid_and_length, left_right, saliency
 from isocenter.tasks.task import Outputs, Uncertain
-from isocenter.tasks.task_settings import CLASSES
 from isocenter.values import (
     BoundingBoxes,
     Case,
@@ -38,7 +37,6 @@ from isocenter.values import (
     Head,
     Label,
     Merge,
-    Sentence,
     Target,
     setting_fields,
 )
@@ -75,34 +73,19 @@ class Detection(BoxScoring):
     positive_percent: {positive: classes, among: classes} of which the percent of positive cells is stated
     """
 
-    classes: tuple[str, ...] = setting_fields.setting(words=CLASSES, target=True)
-    axes: int = setting_fields.setting(words=Sentence("Boxes have {value} axes"), target=True)
-    typical: float = setting_fields.setting(words=Sentence("An output of 1 is a length of {value} voxels"))
-    suppression: float = setting_fields.setting(
-        SUPPRESSION[2], Sentence("Of two boxes of a class that overlap by {percent} or more the weaker is dropped")
-    )
-    threshold: float | None = setting_fields.setting(
-        None,
-        Sentence("Boxes are called from a score of {value} on", "No threshold of the score is set yet"),
-        tuned=True,
-    )
+    classes: tuple[str, ...] = setting_fields.setting(target=True)
+    axes: int = setting_fields.setting(target=True)
+    typical: float = setting_fields.setting()
+    suppression: float = setting_fields.setting(SUPPRESSION[2])
+    threshold: float | None = setting_fields.setting(None, tuned=True)
     certainty: Certainty = setting_fields.settings_group(
         Certainty,
         *CERTAINTY,
         *COVERING,
         calibration_method={"choices": METHODS_OF_MANY},
-        risk={"words": Sentence("Covering boxes may miss {percent} of those of a case", "No covering boxes are made")},
-        risk_delta={"words": Sentence("They may miss more in {percent} of calibration sets")},
-        covering={
-            "words": Sentence("Scores of covering boxes are found", "No covering boxes are found yet", always=True)
-        },
     )
-    in_voxels: bool = setting_fields.setting(False, Sentence("Sizes of boxes count voxels", "Sizes of boxes are in mm"))
-    positive_percent: PositiveScore | None = setting_fields.setting(
-        None,
-        Sentence("The percent of positive cells is stated: {value}", "No percent of positive cells is stated"),
-        read=positive_percent.read_score,
-    )
+    in_voxels: bool = setting_fields.setting(False)
+    positive_percent: PositiveScore | None = setting_fields.setting(None, read=positive_percent.read_score)
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
     merge: ClassVar[Merge] = "gaussian"

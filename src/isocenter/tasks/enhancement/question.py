@@ -17,7 +17,6 @@ from isocenter.tasks.enhancement import answering, losses
 from isocenter.tasks.enhancement.answering import HEAD, TARGET
 from isocenter.tasks.enhancement.scoring import METRICS, PSNR, SNR, ImageScoring
 from isocenter.tasks.task import Outputs
-from isocenter.tasks.task_settings import LOSS
 from isocenter.transforms.augment import INTENSITY, SPATIAL
 from isocenter.values import (
     Case,
@@ -27,7 +26,6 @@ from isocenter.values import (
     Fingerprint,
     Head,
     Label,
-    Sentence,
     Target,
     setting_fields,
 )
@@ -108,41 +106,18 @@ class Enhancement(ImageScoring):
     error_factor: by which stated deviations are multiplied; None until cases that did not train have decided
     """
 
-    channels: tuple[str, ...] = setting_fields.setting(
-        words=Sentence("The result has the channels {value}"), target=True
-    )
-    mean: Mapping[str, float] = setting_fields.setting(words=Sentence("The mean of targets is {each}"), target=True)
-    deviation: Mapping[str, float] = setting_fields.setting(
-        words=Sentence("The standard deviation of targets is {each}"), target=True
-    )
-    unit: Literal["input", "target"] = setting_fields.setting(
-        "input", Sentence("Results have the unit of the {value}"), target=True
-    )
-    loss_name: Literal["l1", "mse", "ssim"] = setting_fields.setting(
-        "mse", LOSS, name="loss", search=("l1", "mse", "ssim")
-    )
-    supervision: Literal["pairs", "simulated", "blind_spot"] = setting_fields.setting(
-        "pairs", Sentence("It is taught by {value} images")
-    )
-    damage: Mapping[str, Any] | None = setting_fields.setting(
-        None, Sentence("Images are damaged by {each}", "No image is damaged"), read=_plain, plain=_plain
-    )
-    draws: int | None = setting_fields.setting(
-        None,
-        Sentence("Damaged images of each clean one: {value}", "Their number follows from memory, four at the most"),
-    )
-    scale: tuple[int, ...] | None = setting_fields.setting(
-        None, Sentence("Results are finer than images by {value} along each axis", "Results have the grid of images")
-    )
-    error_bars: bool = setting_fields.setting(
-        True,
-        Sentence("The network states an error bar for each voxel", "There are no error bars"),
-        follows=open_factor,
-    )
-    coverage: float = setting_fields.setting(0.9, Sentence("Error bars should hold {percent} of a patient's voxels"))
-    error_factor: float | None = setting_fields.setting(
-        None, Sentence("Stated deviations are multiplied by {value}", "Their factor is not found yet"), tuned=True
-    )
+    channels: tuple[str, ...] = setting_fields.setting(target=True)
+    mean: Mapping[str, float] = setting_fields.setting(target=True)
+    deviation: Mapping[str, float] = setting_fields.setting(target=True)
+    unit: Literal["input", "target"] = setting_fields.setting("input", target=True)
+    loss_name: Literal["l1", "mse", "ssim"] = setting_fields.setting("mse", name="loss", search=("l1", "mse", "ssim"))
+    supervision: Literal["pairs", "simulated", "blind_spot"] = setting_fields.setting("pairs")
+    damage: Mapping[str, Any] | None = setting_fields.setting(None, read=_plain, plain=_plain)
+    draws: int | None = setting_fields.setting(None)
+    scale: tuple[int, ...] | None = setting_fields.setting(None)
+    error_bars: bool = setting_fields.setting(True, follows=open_factor)
+    coverage: float = setting_fields.setting(0.9)
+    error_factor: float | None = setting_fields.setting(None, tuned=True)
     name: ClassVar[str] = "enhancement"
     needs: ClassVar[frozenset[str]] = frozenset({TARGET})
     selects_by: ClassVar[str] = SNR

@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.belief import Certainty, certainties, operating_points, prediction_sets
 from isocenter.belief.certainties import CERTAINTY, INTERVALS
-from isocenter.belief.operating_points import NOBODY, PREVALENCE, THRESHOLDS, GroupThresholds, OperatingPoint
+from isocenter.belief.operating_points import NOBODY, GroupThresholds, OperatingPoint
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics, classification
 from isocenter.evaluation.conformal import FEWEST_OF_GROUP
@@ -20,7 +20,6 @@ from isocenter.tasks.findings.losses import BALANCED, LOSSES
 from isocenter.tasks.findings.scoring import METRICS, FindingScoring
 from isocenter.tasks.shared import grid_and_length, left_right, saliency
 from isocenter.tasks.task import Outputs, Uncertain
-from isocenter.tasks.task_settings import COUNTS, LOSS
 from isocenter.values import (
     Case,
     Dataset,
@@ -29,7 +28,6 @@ from isocenter.values import (
     Head,
     Label,
     Merge,
-    Sentence,
     Target,
     Vector,
     setting_fields,
@@ -61,28 +59,15 @@ class Findings(FindingScoring):
     certainty:  how far its probabilities can be believed, and what makes them so
     """
 
-    findings: tuple[str, ...] = setting_fields.setting(words=Sentence("The findings are {value}"), target=True)
-    counts: Mapping[str, Mapping[str, int]] | None = setting_fields.setting(None, COUNTS)
+    findings: tuple[str, ...] = setting_fields.setting(target=True)
+    counts: Mapping[str, Mapping[str, int]] | None = setting_fields.setting(None)
     # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
-    loss_name: str = setting_fields.setting(
-        "bce", LOSS, name="loss", choices=tuple(LOSSES), search=("bce", "class_balanced")
-    )
+    loss_name: str = setting_fields.setting("bce", name="loss", choices=tuple(LOSSES), search=("bce", "class_balanced"))
     point: OperatingPoint = setting_fields.settings_group(OperatingPoint)
-    thresholds: Mapping[str, float] | None = setting_fields.setting(None, THRESHOLDS, tuned=True)
-    prevalence: Mapping[str, float] | None = setting_fields.setting(
-        None, PREVALENCE, registered="prevalence", compared=True
-    )
+    thresholds: Mapping[str, float] | None = setting_fields.setting(None, always=True, tuned=True)
+    prevalence: Mapping[str, float] | None = setting_fields.setting(None, registered="prevalence", compared=True)
     grouped: GroupThresholds = setting_fields.settings_group(GroupThresholds)
-    certainty: Certainty = setting_fields.settings_group(
-        Certainty,
-        *CERTAINTY,
-        *INTERVALS,
-        coverage={
-            "words": Sentence(
-                "Sets should contain the truth in {percent} of those with each finding, and of those without"
-            )
-        },
-    )
+    certainty: Certainty = setting_fields.settings_group(Certainty, *CERTAINTY, *INTERVALS)
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
     merge: ClassVar[Merge] = "mean"

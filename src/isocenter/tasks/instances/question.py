@@ -41,7 +41,6 @@ from isocenter.values import (
     Label,
     Merge,
     Prediction,
-    Sentence,
     Target,
     setting_fields,
 )
@@ -65,8 +64,6 @@ TRIED: Mapping[str, tuple[float, ...]] = {
     "inside": (0.3, 0.4, INSIDE, 0.6, 0.7),
     "prominence": (0.1, PROMINENCE, 0.3, 0.4),
 }
-OBJECT_CLASSES = Sentence("The objects are {value}", "The objects are of one kind")
-CALLED_FROM = Sentence("Objects are called from the scores {value} on", "Objects of any score are called")
 
 
 @dataclass(frozen=True)
@@ -84,44 +81,21 @@ class InstanceSegmentation(ObjectScoring):
     thresholds: {class: the score from which on its objects are called}; None until validation cases have decided
     """
 
-    steps: tuple[float, ...] = setting_fields.setting(
-        words=Sentence("The sides of a voxel are {size}, the shortest being 1")
-    )
-    reach: float = setting_fields.setting(words=Sentence("Heights rise up to {value} sides of a voxel from the border"))
-    smallest: float = setting_fields.setting(
-        0.0, Sentence("Objects of less than {value} are dropped", "No object is too small")
-    )
-    inside: float | None = setting_fields.setting(
-        None,
-        Sentence(
-            "A voxel belongs to an object from a probability of {value} on", "No probability of inside is set yet"
-        ),
-        tuned=True,
-    )
-    prominence: float | None = setting_fields.setting(
-        None,
-        Sentence("Peaks that rise by {value} are separate objects", "No prominence of peaks is set yet"),
-        tuned=True,
-    )
+    steps: tuple[float, ...] = setting_fields.setting()
+    reach: float = setting_fields.setting()
+    smallest: float = setting_fields.setting(0.0)
+    inside: float | None = setting_fields.setting(None, tuned=True)
+    prominence: float | None = setting_fields.setting(None, tuned=True)
     certainty: Certainty = setting_fields.settings_group(
         Certainty,
         *CERTAINTY,
         *COVERING,
         "conformal",
         calibration_method={"choices": METHODS_OF_MANY},
-        risk={
-            "words": Sentence("Covering objects may miss {percent} of those of a case", "No covering objects are made")
-        },
-        risk_delta={"words": Sentence("They may miss more in {percent} of calibration sets")},
-        covering={
-            "words": Sentence("Scores of covering objects are found", "No covering objects are found yet", always=True)
-        },
     )
-    in_voxels: bool = setting_fields.setting(
-        False, Sentence("Sizes of objects count voxels", "Sizes of objects are in mm² or mm³")
-    )
-    classes: tuple[str, ...] = setting_fields.setting((), OBJECT_CLASSES, target=True)
-    thresholds: Mapping[str, float] | None = setting_fields.setting(None, CALLED_FROM, tuned=True)
+    in_voxels: bool = setting_fields.setting(False)
+    classes: tuple[str, ...] = setting_fields.setting((), target=True)
+    thresholds: Mapping[str, float] | None = setting_fields.setting(None, tuned=True)
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     merge: ClassVar[Merge] = "gaussian"

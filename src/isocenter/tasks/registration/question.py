@@ -33,7 +33,6 @@ from isocenter.values import (
     Image,
     Label,
     Merge,
-    Sentence,
     SpatialTransform,
     Target,
     setting_fields,
@@ -68,37 +67,18 @@ class Registration(FieldScoring):
     """
 
     classes: tuple[Label, ...] = setting_fields.setting(
-        (),
-        Sentence("The structures {value} show whether images lie on one another", "No structures are drawn"),
-        name="labels",
-        read=reference_labels.labels_from,
-        plain=reference_labels.plain_labels,
-        target=True,
+        (), name="labels", read=reference_labels.labels_from, plain=reference_labels.plain_labels, target=True
     )
-    axes: int = setting_fields.setting(3, Sentence("Images have {value} axes"), target=True)
+    axes: int = setting_fields.setting(3, target=True)
     similarity: Literal["lncc", "mse", "mind"] = setting_fields.setting(
-        "lncc", Sentence("Images are compared by {value}"), choices=tuple(SIMILARITIES), noun="similarity"
+        "lncc", choices=tuple(SIMILARITIES), noun="similarity"
     )
-    images_weight: float = setting_fields.setting(
-        1.0, Sentence("The weight of the images' unlikeness is {value}", "Images are not compared in training")
-    )
-    smoothness: float = setting_fields.setting(
-        0.5, Sentence("The weight of the diffusion energy is {value}"), search=(0.25, 0.5, 1.0)
-    )
-    labels_weight: float = setting_fields.setting(
-        1.0, Sentence("The weight of moved labels is {value}", "Labels do not teach"), search=(0.5, 1.0, 2.0)
-    )
-    pairs: int | None = setting_fields.setting(
-        None, Sentence("Pairs are drawn for each volume: {value}", "Pairs are listed, or as many as fit into memory")
-    )
-    refine: int = setting_fields.setting(
-        REFINED, Sentence("Steps of optimisation after the network: {value}", "Nothing is optimised after the network")
-    )
-    tolerance: float = setting_fields.setting(
-        2.0,
-        Sentence("The tolerance of NSD in mm (in voxels where the spacing is unknown) is {value}"),
-        registered="tolerance",
-    )
+    images_weight: float = setting_fields.setting(1.0)
+    smoothness: float = setting_fields.setting(0.5, search=(0.25, 0.5, 1.0))
+    labels_weight: float = setting_fields.setting(1.0, search=(0.5, 1.0, 2.0))
+    pairs: int | None = setting_fields.setting(None)
+    refine: int = setting_fields.setting(REFINED)
+    tolerance: float = setting_fields.setting(2.0, registered="tolerance")
     name: ClassVar[str] = "registration"
     needs: ClassVar[frozenset[str]] = frozenset({"field"})
     answers_pairs: ClassVar[bool] = True

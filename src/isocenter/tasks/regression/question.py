@@ -23,7 +23,6 @@ from isocenter.tasks.regression.scoring import METRICS, ValueScoring
 from isocenter.tasks.shared import left_right, saliency
 from isocenter.tasks.shared.measurements import MeasuredQuantity
 from isocenter.tasks.task import Origin, Outputs, Uncertain
-from isocenter.tasks.task_settings import LOSS
 from isocenter.values import (
     Case,
     Dataset,
@@ -33,7 +32,6 @@ from isocenter.values import (
     Label,
     Merge,
     Prediction,
-    Sentence,
     Target,
     Vector,
     setting_fields,
@@ -86,25 +84,15 @@ class Regression(ValueScoring):
     certainty:    the intervals that are to hold, and what makes them so
     """
 
-    targets: tuple[str, ...] = setting_fields.setting(words=Sentence("The model measures {value}"), target=True)
-    units: Mapping[str, str] = setting_fields.setting(
-        words=Sentence("The units are {each}", "No unit is known"), read=_units
-    )
-    mean: Mapping[str, float] = setting_fields.setting(words=Sentence("The mean is {each}"), target=True)
-    deviation: Mapping[str, float] = setting_fields.setting(
-        words=Sentence("The standard deviation is {each}"), target=True, compared=True
-    )
-    noise: Literal["none", "gaussian", "quantiles"] = setting_fields.setting(
-        "none",
-        Sentence("The network predicts its own error bar, by {value} noise", "The network predicts no error bar"),
-        follows=open_factors,
-    )
+    targets: tuple[str, ...] = setting_fields.setting(target=True)
+    units: Mapping[str, str] = setting_fields.setting(read=_units)
+    mean: Mapping[str, float] = setting_fields.setting(target=True)
+    deviation: Mapping[str, float] = setting_fields.setting(target=True, compared=True)
+    noise: Literal["none", "gaussian", "quantiles"] = setting_fields.setting("none", follows=open_factors)
     loss_name: Literal["huber", "mse", "mae"] = setting_fields.setting(
-        "huber", LOSS, name="loss", search=("huber", "mse", "mae")
+        "huber", name="loss", search=("huber", "mse", "mae")
     )
-    error_factor: Mapping[str, float] | None = setting_fields.setting(
-        None, Sentence("Error bars are multiplied by {each}", "No factor of error bars is set yet"), tuned=True
-    )
+    error_factor: Mapping[str, float] | None = setting_fields.setting(None, tuned=True)
     certainty: Certainty = setting_fields.settings_group(Certainty, *INTERVALS)
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})

@@ -31,7 +31,6 @@ from isocenter.tasks.shared import (
 )
 from isocenter.tasks.shared.grid_and_length import COARSEST
 from isocenter.tasks.task import DrawnFromLabels, Origin, Outputs, Uncertain
-from isocenter.tasks.task_settings import LOSS, WEIGHTS
 from isocenter.transforms import orient
 from isocenter.values import (
     Case,
@@ -42,7 +41,6 @@ from isocenter.values import (
     Head,
     Label,
     Prediction,
-    Sentence,
     Target,
     grid_geometry,
     setting_fields,
@@ -113,91 +111,33 @@ class Segmentation(MaskScoring):
     """
 
     classes: tuple[Label, ...] = setting_fields.setting(
-        words=Sentence("The structures are {value}"),
-        name="labels",
-        read=reference_labels.labels_from,
-        plain=reference_labels.plain_labels,
-        target=True,
+        name="labels", read=reference_labels.labels_from, plain=reference_labels.plain_labels, target=True
     )
     loss_name: str = setting_fields.setting(
         "dice+ce",
-        LOSS,
         name="loss",
         search=("dice+ce", "dice+focal", "dice+topk", "tversky+ce"),
         follows=partial_labels.suited_loss,
     )
-    tolerance: Mapping[str, float] | float = setting_fields.setting(
-        2.0,
-        Sentence("The tolerance of NSD in mm (in voxels where the spacing is unknown) is {each}"),
-        registered="tolerance",
-    )
-    weights: Mapping[str, float] | None = setting_fields.setting(None, WEIGHTS)
+    tolerance: Mapping[str, float] | float = setting_fields.setting(2.0, registered="tolerance")
+    weights: Mapping[str, float] | None = setting_fields.setting(None, always=True)
     postprocessing: Mapping[str, Tidying] | None = setting_fields.setting(
-        None,
-        Sentence("Afterwards the masks are cleaned by {value}", "No post-processing is set", always=True),
-        read=mask_postprocessing.parse_rules,
-        tuned=True,
+        None, always=True, read=mask_postprocessing.parse_rules, tuned=True
     )
-    centrelines: tuple[str, ...] = setting_fields.setting(
-        (), Sentence("Centrelines are followed of {value}", "No structure has a centreline")
-    )
-    regions: Mapping[str, tuple[int, ...]] | None = setting_fields.setting(
-        None,
-        Sentence("Structures that overlap are made of the values {each}", "No two structures overlap"),
-        target=True,
-    )
-    ignore: int | None = setting_fields.setting(
-        None,
-        Sentence("The value {value} of the masks is ignored", "No value of the masks is ignored", zero_counts=True),
-        target=True,
-    )
-    background: int = setting_fields.setting(
-        0,
-        Sentence("The value {value} of the masks is the background", "The background of the masks is 0"),
-        target=True,
-    )
-    sparse: Literal["voxels", "slices"] | None = setting_fields.setting(
-        None, Sentence("Masks are known in single {value} only", "Masks are known as a whole"), target=True
-    )
-    partial: tuple[tuple[str, ...], ...] | None = setting_fields.setting(
-        None,
-        Sentence("Some cases know some structures only", "Every case knows every structure"),
-        read=parse_combinations,
-        target=True,
-    )
-    readers: str = setting_fields.setting(
-        "first",
-        Sentence("Where several readers drew a case, the network learns by the rule {value}"),
-        choices=CONSENSUS_NAMES,
-        noun="rule of readers",
-        target=True,
-    )
-    observers: tuple[str, ...] = setting_fields.setting(
-        (), Sentence("The readers are {value}", "No readers are named"), target=True
-    )
-    several: Mapping[str, float] | None = setting_fields.setting(
-        None, Sentence("The share of training references in which a structure has several pieces is: {each}")
-    )
-    measures: tuple[str, ...] = setting_fields.setting(
-        (), Sentence("Results state the ratios {value}", "No ratio of measurements is stated"), read=parse_ratio_names
-    )
+    centrelines: tuple[str, ...] = setting_fields.setting(())
+    regions: Mapping[str, tuple[int, ...]] | None = setting_fields.setting(None, target=True)
+    ignore: int | None = setting_fields.setting(None, zero_counts=True, target=True)
+    background: int = setting_fields.setting(0, target=True)
+    sparse: Literal["voxels", "slices"] | None = setting_fields.setting(None, target=True)
+    partial: tuple[tuple[str, ...], ...] | None = setting_fields.setting(None, read=parse_combinations, target=True)
+    readers: str = setting_fields.setting("first", choices=CONSENSUS_NAMES, noun="rule of readers", target=True)
+    observers: tuple[str, ...] = setting_fields.setting((), target=True)
+    several: Mapping[str, float] | None = setting_fields.setting(None)
+    measures: tuple[str, ...] = setting_fields.setting((), read=parse_ratio_names)
     certainty: Certainty = setting_fields.settings_group(Certainty, *OF_VOXELS)
-    expected_dice: Mapping[str, float] | None = setting_fields.setting(
-        None,
-        Sentence("The Dice that probabilities expect is taken to the power of {each}", "No expected Dice is stated"),
-        tuned=True,
-    )
-    calibrated_map: bool | None = setting_fields.setting(
-        None,
-        Sentence(
-            "Each voxel gets the label of the largest calibrated probability",
-            "Each voxel gets the label of the largest output of the network",
-        ),
-        tuned=True,
-    )
-    decoding: Decoding | None = setting_fields.setting(
-        None, Sentence("Label maps are decoded by {value}", "Each voxel gets its most probable label"), tuned=True
-    )
+    expected_dice: Mapping[str, float] | None = setting_fields.setting(None, tuned=True)
+    calibrated_map: bool | None = setting_fields.setting(None, tuned=True)
+    decoding: Decoding | None = setting_fields.setting(None, tuned=True)
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     selects_by: ClassVar[str] = "dice"

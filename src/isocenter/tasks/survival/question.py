@@ -34,7 +34,6 @@ from isocenter.values import (
     Label,
     Merge,
     Prediction,
-    Sentence,
     Split,
     Target,
     Vector,
@@ -93,49 +92,21 @@ class Survival(SurvivalScoring):
     weighed:     the censoring by which its tables weigh errors, where another model's has taken its place
     """
 
-    model: str = setting_fields.setting(words=Sentence("The model is {value}"), choices=tuple(MODELS))
-    horizons: tuple[float, ...] = setting_fields.setting(
-        words=Sentence("Probabilities are predicted by the times {value}"), registered="horizons", compared=True
-    )
-    scale: float = setting_fields.setting(words=Sentence("A time of {value} counts as 1"))
-    edges: tuple[float, ...] = setting_fields.setting(words=Sentence("Intervals of time end at {value}"))
-    followed: float = setting_fields.setting(words=Sentence("Nobody was followed for longer than {value}"))
-    censoring: Mapping[str, Sequence[float]] = setting_fields.setting(
-        words=Sentence("Censored cases are accounted for by weights ({value})"),
-        read=hazard_models.plain_curve,
-        compared=True,
-    )
-    unit: str = setting_fields.setting(
-        "", Sentence("Times are counted in {value}", "The unit of times is not known"), read=_unit
-    )
+    model: str = setting_fields.setting(choices=tuple(MODELS))
+    horizons: tuple[float, ...] = setting_fields.setting(registered="horizons", compared=True)
+    scale: float = setting_fields.setting()
+    edges: tuple[float, ...] = setting_fields.setting()
+    followed: float = setting_fields.setting()
+    censoring: Mapping[str, Sequence[float]] = setting_fields.setting(read=hazard_models.plain_curve, compared=True)
+    unit: str = setting_fields.setting("", read=_unit)
     baseline: Mapping[str, Sequence[float]] | None = setting_fields.setting(
-        None,
-        Sentence("The baseline hazard is {value}", "No baseline hazard is known yet"),
-        read=hazard_models.plain_curve,
-        tuned=True,
+        None, read=hazard_models.plain_curve, tuned=True
     )
-    median_risk: float | None = setting_fields.setting(
-        None, Sentence("Risks are parted at {value}", "No risk is set yet at which cases are parted"), tuned=True
-    )
-    event_free: Mapping[str, Sequence[float]] | None = setting_fields.setting(
-        None, Sentence("Of the training cases so many were free of the event ({value})"), read=hazard_models.plain_curve
-    )
-    slope: float | None = setting_fields.setting(
-        None,
-        Sentence("Log hazard ratios are multiplied by {value}", "No slope of log hazard ratios is known yet"),
-        tuned=True,
-    )
-    bound: str = setting_fields.setting(
-        "observed",
-        Sentence("Lower bounds are those of the {value} time"),
-        choices=tuple(BOUNDS),
-        noun="bound of the time",
-    )
-    hazard_factor: float | None = setting_fields.setting(
-        None,
-        Sentence("Cumulative hazards are multiplied by {value}", "Cumulative hazards are those of training"),
-        tuned=True,
-    )
+    median_risk: float | None = setting_fields.setting(None, tuned=True)
+    event_free: Mapping[str, Sequence[float]] | None = setting_fields.setting(None, read=hazard_models.plain_curve)
+    slope: float | None = setting_fields.setting(None, tuned=True)
+    bound: str = setting_fields.setting("observed", choices=tuple(BOUNDS), noun="bound of the time")
+    hazard_factor: float | None = setting_fields.setting(None, tuned=True)
     weighed: Mapping[str, Sequence[float]] | None = field(default=None, compare=False)
     certainty: Certainty = setting_fields.settings_group(Certainty, *INTERVALS)
     name: ClassVar[str] = "survival"
