@@ -5,14 +5,14 @@
 PneumoniaMNIST with 50 normal training images beside a thousand of pneumonia. The classifier was trained on all real
 training images. Its share is the mean over both classes, of as many drawn as real test images. Usefulness: the same
 classifier of the few normal images, once as they are, once with these as often as the others, once with drawn normal
-images beside them, all tested on the same real cases; differences resample these. Cells that have ended are lines of
-DIR/cells.jsonl, and are not repeated.
+images beside them, each with three seeds, all tested on the same real cases; differences are means over the seeds and
+resample the cases. Cells that have ended are lines of DIR/cells.jsonl, and are not repeated; those of an earlier record
+stay. `--only` names cells: "again useful" trains the network that draws anew, where its earlier run is gone.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 from environment import ROOT
-from recorded import measured_cell, record
+from recorded import known, measured_cell, record
 
 import isocenter
 from isocenter.evaluation import classification
@@ -35,6 +35,7 @@ NAMES = ("normal", "pneumonia")
 RARE, COMMON, SELECTING, TESTED = 50, 1000, 60, 200
 NOT_MEASURED = "not measured"
 WAYS = ("real", "oversampled", "with drawn images")
+AGAIN, SEEDS = "again useful", (0, 1, 2)
 
 
 def main() -> None:
@@ -45,7 +46,8 @@ def main() -> None:
     parser.add_argument("--trained", type=float, default=1.5, help="minutes of each training of usefulness")
     parser.add_argument("--count", type=int, default=TESTED, help="drawn images of each class")
     parser.add_argument("--small", action="store_true", help="try it with few images and steps")
-    parser.add_argument("--ended", action="store_true", help="state only what was measured before")
+    parser.add_argument("--again", type=float, default=7.0, help="minutes of the network that draws for usefulness")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="START", help="cells whose names begin so")
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -55,16 +57,35 @@ def main() -> None:
         "drawn by class": lambda: drawn_figures(given, data),
         "recognised": lambda: recognised(given, data),
         "copies in features": lambda: near_copies(given),
-        **{name: partial(trained_classifier, given, data, name) for name in WAYS},
+        AGAIN: lambda: drawn_again(given, data),
+        **{
+            f"useful: {name}, seed {seed}": partial(trained_classifier, given, data, name, seed)
+            for seed in SEEDS
+            for name in WAYS
+        },
     }
-    done = given.out / "cells.jsonl"
-    ended = [json.loads(line)["name"] for line in done.read_text().splitlines()] if done.is_file() else []
-    rows = {
+    measured = {
         name: measured_cell(given.out, name, measure)
         for name, measure in cells.items()
-        if not given.ended or name in ended
+        if name.startswith(tuple(given.only))
     }
-    drawn, seen, near = (rows.get(name, {}) for name in list(cells)[:3])
+    rows = {**known("synthesis").get("cells", {}), **measured}
+    if all(is_trained(given, name) for name in WAYS):
+        rows |= {f"gain: {name}": gain(given, name) for name in WAYS[1:]}
+    text = asked_table(rows)
+    print(text)
+    if given.record:
+        record(
+            "synthesis",
+            "Drawn radiographs of a rare class",
+            f"{words(given, rows)}\n\n{text}",
+            {"cells": rows, "minutes": given.minutes},
+        )
+
+
+def asked_table(rows: dict[str, Any]) -> str:
+    """What was asked beside what was measured."""
+    drawn, seen, near = (rows.get(name, {}) for name in ("drawn by class", "recognised", "copies in features"))
     minutes = f"{drawn['steps']} in {drawn['minutes']}" if drawn else NOT_MEASURED
     asked = {
         "share of drawn images recognised": (seen.get("drawn"), "0.88 (plain flow: 0.87)"),
@@ -77,29 +98,39 @@ def main() -> None:
         "peak memory of the training, GiB": (drawn.get("peak GiB"), "stated"),
     }
     for name in WAYS:
-        asked[f"AUROC of few normal images, {name}"] = (rows.get(name, {}).get("auroc"), "stated")
+        found = [rows[cell]["auroc"] for seed in SEEDS if (cell := f"useful: {name}, seed {seed}") in rows]
+        each = f"{np.mean(found):.3f} ({', '.join(f'{one:.3f}' for one in found)})" if found else None
+        asked[f"AUROC of few normal images, {name}: mean (each seed)"] = (each, "stated")
     for name in WAYS[1:]:
-        gained = gain(given, name) if {name, WAYS[0]} <= rows.keys() else None
-        asked[f"{name} less {WAYS[0]}"] = (gained, "stated")
+        asked[f"{name} less {WAYS[0]}"] = (rows.get(f"gain: {name}", {}).get("words"), "stated")
     lines = ["| what | measured | asked |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {NOT_MEASURED if value is None else value} | {wanted} |" for name, (value, wanted) in asked.items()
-    ]
-    text = "\n".join(lines)
-    print(text)
-    words = (
+    return "\n".join(
+        lines
+        + [
+            f"| {name} | {NOT_MEASURED if value is None else value} | {wanted} |"
+            for name, (value, wanted) in asked.items()
+        ]
+    )
+
+
+def words(given: Any, rows: dict[str, Any]) -> str:
+    """How it was measured."""
+    made = (
         f"PneumoniaMNIST, {RARE} normal images and {COMMON} with pneumonia, of which a tenth is kept for calibration. "
         f"The network that draws had {given.minutes:g} minutes of one core, the plain classifier of all real training "
         f"images {given.classifier:g}. Shares are means over both classes. A classifier that misses real test images "
         "is a weak judge of drawn ones: read both shares together. Other work ran on the same cores."
     )
-    if given.record:
-        record(
-            "synthesis",
-            "Drawn radiographs of a rare class",
-            f"{words}\n\n{text}",
-            {"cells": rows, "minutes": given.minutes},
-        )
+    if AGAIN not in rows:
+        return made
+    again = rows[AGAIN]
+    return (
+        f"{made}\n\nUsefulness: the run that drew the images above was gone, so that its network was trained anew, "
+        f"{again['steps']} steps in {again['minutes']} minutes, and drew {again['drawn']} normal images "
+        f"({again['withheld']} more were withheld). Each classifier had {given.trained:g} minutes of one core with "
+        f"reading and evaluation. Differences are means over {len(SEEDS)} seeds with 95 % intervals of resampled real "
+        "test cases (paired), not of trainings."
+    )
 
 
 def write_pictures(folder: Path) -> None:
@@ -117,26 +148,45 @@ def write_pictures(folder: Path) -> None:
 
 def drawn_figures(given: Any, data: Path) -> dict[str, Any]:
     """Train the network that draws, and draw; memory is that of the largest process so far."""
-    run = given.out / "drawing"
-    is_begun = (run / "plan.yaml").is_file()
-    if not (run / "report.html").is_file():
-        steps = ["--set", "training.steps=2"] if given.small else ["--minutes", str(given.minutes)]
-        new = [str(data), "--task", "synthesis", "--out", str(run), *steps, "--device", "cpu", "--threads", "1"]
-        words = ["--resume", str(run)] if is_begun else new
-        subprocess.run([sys.executable, "-m", "isocenter", "train", *words], check=True)
+    is_begun = (given.out / "drawing" / "plan.yaml").is_file()
+    run = trained_drawing(given, data, given.minutes)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     count = 2 if given.small else given.count
     found = isocenter.synthesise(run, count=count, out=given.out / "drawn", device="cpu", overwrite=True)
     withheld = sum(found.withheld.values())
-    last = (run / "log.csv").read_text().splitlines()[-1].split(",")
     return {
         "withheld": round(withheld / (withheld + len(found.rows)), 4),
         "withheld by class": dict(found.withheld),
         "membership": str(found.membership),
-        "steps": int(last[0]),
-        "minutes": round(float(last[1]) / 60, 1),
+        **steps_of(run),
         "peak GiB": NOT_MEASURED if is_begun else round(peak, 2),
     }
+
+
+def trained_drawing(given: Any, data: Path, minutes: float) -> Path:
+    """The run that draws; it goes on where it was stopped."""
+    run = given.out / "drawing"
+    if not (run / "report.html").is_file():
+        steps = ["--set", "training.steps=2"] if given.small else ["--minutes", str(minutes)]
+        new = [str(data), "--task", "synthesis", "--out", str(run), *steps, "--device", "cpu", "--threads", "1"]
+        asked = ["--resume", str(run)] if (run / "plan.yaml").is_file() else new
+        subprocess.run([sys.executable, "-m", "isocenter", "train", *asked], check=True)
+    return run
+
+
+def steps_of(run: Path) -> dict[str, Any]:
+    """Steps of a training, and the minute of the last."""
+    last = (run / "log.csv").read_text().splitlines()[-1].split(",")
+    return {"steps": int(last[0]), "minutes": round(float(last[1]) / 60, 1)}
+
+
+def drawn_again(given: Any, data: Path) -> dict[str, Any]:
+    """Train the network that draws once more where its run is gone, and draw normal images beside the real ones."""
+    run = trained_drawing(given, data, given.again)
+    asked = {"label": NAMES[0], "count": 2 if given.small else RARE * 4, "data": data, "seed": 2}
+    found = isocenter.synthesise(run, out=given.out / "rare", device="cpu", overwrite=True, **asked)
+    drawn = {"drawn": len(found.rows), "withheld": sum(found.withheld.values()), "membership": str(found.membership)}
+    return {**steps_of(run), **drawn}
 
 
 def recognised(given: Any, data: Path) -> dict[str, Any]:
@@ -164,23 +214,29 @@ def near_copies(given: Any) -> dict[str, Any]:
     return {"withheld": share, "withheld by class": dict(found.withheld), "membership": str(found.membership)}
 
 
-def trained_classifier(given: Any, data: Path, name: str) -> dict[str, Any]:
+def trained_classifier(given: Any, data: Path, name: str, seed: int) -> dict[str, Any]:
     """AUROC of the real test images by a classifier of the few normal images, helped in one way or in none."""
     length: dict[str, Any] = {"training.steps": 2} if given.small else {}
     if name == "oversampled":
         length["training.sampling"] = "balanced"
-    source = data
-    if name == "with drawn images":
-        source = given.out / "rare" / "dataset.csv"
-        asked = {"label": NAMES[0], "count": 2 if given.small else RARE * 4, "data": data, "seed": 2}
-        isocenter.synthesise(given.out / "drawing", out=source.parent, device="cpu", overwrite=True, **asked)
-    run, minutes = given.out / name.replace(" ", "-"), {} if given.small else {"minutes": given.trained}
-    isocenter.train(source, out=run, assignments=length, device="cpu", threads=1, overwrite=True, seed=0, **minutes)
+    source = given.out / "rare" / "dataset.csv" if name == "with drawn images" else data
+    run, minutes = run_of(given, name, seed), {} if given.small else {"minutes": given.trained}
+    isocenter.train(source, out=run, assignments=length, device="cpu", threads=1, overwrite=True, seed=seed, **minutes)
     table = tested(run)
     calls = table["predicted"] == table["reference"]
     recalls = {one: round(float(calls[table["reference"] == one].mean()), 3) for one in NAMES}
     value = classification.auroc(table[f"probability_{NAMES[1]}"], table["reference"] == NAMES[1])
-    return {"auroc": round(float(value), 4), **recalls, "cases": len(table)}
+    return {"auroc": round(float(value), 4), **recalls, "cases": len(table), "steps": steps_of(run)["steps"]}
+
+
+def run_of(given: Any, name: str, seed: int) -> Path:
+    """The folder of a classifier."""
+    return given.out / f"{name.replace(' ', '-')}-{seed}"
+
+
+def is_trained(given: Any, name: str) -> bool:
+    """Whether a way was measured with every seed."""
+    return all((run_of(given, name, seed) / "report.html").is_file() for seed in SEEDS)
 
 
 def tested(run: Path) -> pd.DataFrame:
@@ -189,18 +245,22 @@ def tested(run: Path) -> pd.DataFrame:
     return table[table["split"] == "test"].sort_values("case").reset_index(drop=True)
 
 
-def gain(given: Any, name: str) -> str:
-    """The AUROC of a way less that of the real images alone, with an interval over the same test cases."""
-    with_help, alone = tested(given.out / name.replace(" ", "-")), tested(given.out / "real")
-    if list(with_help["case"]) != list(alone["case"]):
-        raise ValueError("the trainings were tested on other cases")
-    truth = (alone["reference"] == NAMES[1]).to_numpy()
-    scores = [one[f"probability_{NAMES[1]}"].to_numpy() for one in (with_help, alone)]
-    weights = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=2000)
-    drawn = np.subtract(*(classification.auroc(one, truth, weights.astype(float)) for one in scores))
-    value = np.subtract(*(float(classification.auroc(one, truth)) for one in scores))
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
+def gain(given: Any, name: str) -> dict[str, Any]:
+    """The AUROC of a way less that of the real images alone, the mean over seeds, by the same resampled test cases."""
+    values, drawn = list[float](), list[np.ndarray]()
+    for seed in SEEDS:
+        with_help, alone = tested(run_of(given, name, seed)), tested(run_of(given, WAYS[0], seed))
+        if list(with_help["case"]) != list(alone["case"]):
+            raise ValueError("the trainings were tested on other cases")
+        truth = (alone["reference"] == NAMES[1]).to_numpy()
+        scores = [one[f"probability_{NAMES[1]}"].to_numpy() for one in (with_help, alone)]
+        weights = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=2000)
+        drawn.append(np.subtract(*(classification.auroc(one, truth, weights.astype(float)) for one in scores)))
+        values.append(float(np.subtract(*(float(classification.auroc(one, truth)) for one in scores))))
+    value = float(np.mean(values))
+    low, high = (float(one) for one in np.nanquantile(np.mean(drawn, axis=0), [0.025, 0.975]))
+    verdict = "helped" if low > 0 else "harmed" if high < 0 else "no help shown"
+    return {"value": value, "low": low, "high": high, "words": f"{value:+.4f} ({low:+.4f} to {high:+.4f}): {verdict}"}
 
 
 def known_label(run: Path, name: str) -> str:
