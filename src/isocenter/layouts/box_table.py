@@ -16,44 +16,16 @@ from isocenter.errors import DatasetError, UsageError
 from isocenter.files import modality_words
 from isocenter.layouts import layout, manifest_rows
 from isocenter.layouts.cases import class_labels, drawn_boxes, table_join, table_reading
+from isocenter.layouts.cases.column_names import BOX_ROLES, READERS
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
-from isocenter.layouts.cases.table_reading import (
-    LOOKED_AT,
-    PATIENT_COLUMNS,
-    REFERENCE_COLUMNS,
-    SPLIT_COLUMNS,
-    TABLE_SUFFIXES,
-    DataTable,
-)
+from isocenter.layouts.cases.table_reading import LOOKED_AT, TABLE_SUFFIXES, DataTable
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Layout, Reading
 from isocenter.layouts.named_cases import NamedCases
 from isocenter.values import CaseRow, Cell, Problem, bounding_boxes
 
-# Column names that are understood without --column, in any case, blanks as underscores.
-ROLES: dict[str, tuple[str, ...]] = {
-    "image": (
-        *("image", "filename", "file_name", "file", "path", "image_path", "image_file", "img", "img_path"),
-        *("image_id", "image_name", "image_index"),
-    ),
-    "label": REFERENCE_COLUMNS["label"],
-    "patient": PATIENT_COLUMNS,
-    "split": SPLIT_COLUMNS,
-    "x0": ("x0", "xmin", "x_min", "left", "xtl"),
-    "y0": ("y0", "ymin", "y_min", "top", "ytl"),
-    "z0": ("z0", "zmin", "z_min"),
-    "x1": ("x1", "xmax", "x_max", "right", "xbr"),
-    "y1": ("y1", "ymax", "y_max", "bottom", "ybr"),
-    "z1": ("z1", "zmax", "z_max"),
-    "width": ("width", "w", "bbox_width", "bbox_w"),
-    "height": ("height", "h", "bbox_height", "bbox_h"),
-    "depth": ("depth", "bbox_depth", "bbox_d"),
-    **{f"centre_{letter}": (f"coord{letter}", f"coord_{letter}") for letter in "xyz"},
-    "diameter": ("diameter_mm",),
-}
 # LUNA16 states nodules as balls, in mm along DICOM's axes, without naming a class.
 BALL, NODULE = ("centre_x", "centre_y", "centre_z", "diameter"), "nodule"
-READERS = ("rad_id", "reader", "reader_id", "rater", "rater_id", "radiologist", "annotator", "annotator_id", "observer")
 # What may be a corner or the centre.
 OPEN = (("x", "y"), ("bbox_x", "bbox_y"))
 SIZES = {"x1": "width", "y1": "height", "z1": "depth"}
@@ -248,7 +220,8 @@ def columns_of_boxes(table: DataTable, options: DatasetOptions, folder: Folder |
     Raises UsageError for a role or column that is none, DatasetError where a part of the boxes is not stated, or only
     by x and y, which may be a corner or the centre.
     """
-    columns = manifest_rows.columns_by_role(table, options, {**dict.fromkeys(ROLES), **_known_columns(table, folder)})
+    known = {**dict.fromkeys(BOX_ROLES), **_known_columns(table, folder)}
+    columns = manifest_rows.columns_by_role(table, options, known)
     lacking = _lacking(columns)
     if lacking and "x0" not in columns and (corner := _open_corner(table)):
         x, y = corner
@@ -273,7 +246,7 @@ def _lacking(columns: Collection[str]) -> list[str]:
 
 def _known_columns(table: DataTable, folder: Folder | None) -> dict[str, str]:
     """{role: column} by known names; where corners are counted from 1, x1 is the lower edge."""
-    known = {role: table.column(names) for role, names in ROLES.items()}
+    known = {role: table.column(names) for role, names in BOX_ROLES.items()}
     if known["x0"] is None and known["y0"] is None:
         for letter in "xyz":
             if (upper := table.column((f"{letter}2",))) is not None:
@@ -292,7 +265,7 @@ def _column_of_images(table: DataTable, folder: Folder) -> str | None:
 
 def _open_corner(table: DataTable) -> tuple[str, str] | None:
     """The columns of a corner or centre, where the table states sizes too."""
-    if table.column(ROLES["width"]) is None or table.column(ROLES["height"]) is None:
+    if table.column(BOX_ROLES["width"]) is None or table.column(BOX_ROLES["height"]) is None:
         return None
     found = ((table.column((x,)), table.column((y,))) for x, y in OPEN)
     return next(((x, y) for x, y in found if x is not None and y is not None), None)

@@ -21,13 +21,14 @@ from isocenter.layouts.cases import (
     table_join,
     table_reading,
 )
+from isocenter.layouts.cases.column_names import TARGET
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.drawn_outlines import DrawnReferences
 from isocenter.layouts.cases.object_classes import BY_MAP, BY_TABLE
 from isocenter.layouts.cases.opening import EMPTY
 from isocenter.layouts.cases.stated_texts import TEXT
-from isocenter.layouts.cases.table_reading import TARGET, DataTable
+from isocenter.layouts.cases.table_reading import DataTable
 from isocenter.layouts.dataset_table import NAMED, SINGLE
 from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.layouts.manifest_rows import Manifest

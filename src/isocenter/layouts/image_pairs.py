@@ -19,6 +19,7 @@ from isocenter.files.format_options import ReadOptions
 from isocenter.files.storage import csv_text
 from isocenter.layouts import layout, manifest_rows
 from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder, table_join, table_reading
+from isocenter.layouts.cases.column_names import FIXED, MOVING, PAIR_COLUMNS, SIDE_COLUMNS, SIDES
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.names import SIDE
 from isocenter.layouts.cases.table_reading import DataTable
@@ -26,13 +27,7 @@ from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.values import CaseRow, Cell, Floats, Label, Problem, spatial_transform
 from isocenter.values.spatial_transform import Correspondence
 
-FIXED, MOVING = "fixed", "moving"
-SIDES = (FIXED, MOVING)
-# Columns of a table, of each side, by what they hold; "image" has the bare name of the side.
-COLUMNS = {side: {"image": side, "mask": f"{side}_mask", "points": f"{side}_points"} for side in SIDES}
 COORDINATES = ("x", "y", "z")
-KNOWN = ("id", "patient", "split", *(name for own in COLUMNS.values() for name in own.values()))
-
 # {side: {"image", "mask" or "points": its file}}
 Sides = Mapping[str, Mapping[str, Path]]
 
@@ -48,7 +43,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     table, labels = _table_of(folder), class_labels.mask_labels(folder, options)
     of_values = list[Problem]()
     if table is not None:
-        table, of_values = table_reading.convert_values(table, KNOWN)
+        table, of_values = table_reading.convert_values(table, PAIR_COLUMNS)
     rows = _rows(table) if table is not None else _of_names(folder)
     modality, made, missing = modality_words.modality_word(options.modality), list[CaseRow](), list[str]()
     for name, sides, stated in rows:
@@ -94,7 +89,7 @@ def _rows(table: DataTable) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
     for number, row in enumerate(table.rows, start=1):
         sides = {
             side: {what: table.path.parent / str(row[name]) for what, name in own.items() if row.get(name) is not None}
-            for side, own in COLUMNS.items()
+            for side, own in SIDE_COLUMNS.items()
         }
         if any("image" not in own for own in sides.values()):
             remedy = "Name both images in each row"
@@ -104,7 +99,7 @@ def _rows(table: DataTable) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
         stated = {
             "split": table_join.split_of(row.get("split")),
             "patient": spatial_transform.patients_of_pair(*stems) if patient is None else str(patient),
-            "covariates": table_reading.covariates_of_row(row, set(KNOWN)),
+            "covariates": table_reading.covariates_of_row(row, set(PAIR_COLUMNS)),
         }
         name = row.get("id")
         yield manifest_rows.plain_name(name) if name is not None else f"{stems[1]}_on_{stems[0]}", sides, stated

@@ -11,10 +11,10 @@ from isocenter import errors
 from isocenter.files import modality_words
 from isocenter.layouts import layout
 from isocenter.layouts.cases import mask_pairs
+from isocenter.layouts.cases.column_names import TARGET
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import NamedCase, PairKey
 from isocenter.layouts.cases.names import IMAGES, TARGET_SUFFIX, TARGETS
-from isocenter.layouts.cases.table_reading import TARGET
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.values import CaseRow, Cell
 

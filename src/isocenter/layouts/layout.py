@@ -26,7 +26,7 @@ class DatasetOptions:
                 overlap, "1+2=whole,2=core"
     patient:    a column, or a regular expression whose first group is the patient in a case's name
     class_rule: a regular expression whose first group (else the whole match) is the class in a case's name
-    column:     {role: column of the table}, roles as in `layouts.manifest.ROLES`
+    column:     {role: column of the table}, roles as in `cases.column_names.ROLES`
     modality:   of all images, where the files state none
     read:       how single files are read
     references: False where only images are wanted (prediction): images without labels are then cases too

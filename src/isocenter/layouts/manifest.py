@@ -26,46 +26,24 @@ from isocenter.layouts import (
 )
 from isocenter.layouts.cases import cell_loading, class_labels, table_join, table_reading
 from isocenter.layouts.cases.class_labels import StatedClass
-from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
-from isocenter.layouts.cases.table_reading import (
+from isocenter.layouts.cases.column_names import (
     CASE_COLUMNS,
-    IMAGE_COLUMNS,
-    MOST_CLASSES,
-    PATIENT_COLUMNS,
     REFERENCE_COLUMNS,
+    REFERENCES,
+    ROLES,
+    SEVERAL,
     SPLIT_COLUMNS,
-    TABLE_SUFFIXES,
     TARGET,
-    DataTable,
 )
+from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.table_reading import MOST_CLASSES, TABLE_SUFFIXES, DataTable
 from isocenter.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.layouts.manifest_rows import Manifest
 from isocenter.layouts.named_cases import NamedCases
 from isocenter.values import CaseRow, Cell, Problem
 
-# Column names that are understood without --column, in any case, blanks as underscores.
-ROLES: dict[str, tuple[str, ...]] = {
-    "image": IMAGE_COLUMNS,
-    "mask": REFERENCE_COLUMNS["mask"],
-    TARGET: (),
-    "label": REFERENCE_COLUMNS["label"],
-    "patient": PATIENT_COLUMNS,
-    "split": SPLIT_COLUMNS,
-    "modality": ("modality",),
-    "id": ("case", "case_id", "id"),
-    "finding": (),
-    "findings": REFERENCE_COLUMNS["findings"],
-    "value": (),
-    "time": (),
-    "event": (),
-    "text": (),
-}
-# Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE, and of masks
-# under that of the reader who drew them, mask:anna=MASK_A.
-SEVERAL = ("image", "mask", "finding", "value")
 # Rows of one person, on average: a number of more is of something else.
 MOST_OF_ONE = 20
-REFERENCES = frozenset({"mask", TARGET, "label", "finding", "findings", "value", "time", "event", "text"})
 PIXEL = re.compile(r"(?i)pixel_?\d+")
 PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
 

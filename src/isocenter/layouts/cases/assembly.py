@@ -26,9 +26,10 @@ from isocenter.layouts.cases import (
     table_reading,
     unnamed_masks,
 )
+from isocenter.layouts.cases.column_names import OF_ONE_PERSON
 from isocenter.layouts.cases.dataset_folder import PACKED, Folder, FolderMember
 from isocenter.layouts.cases.known_structures import BETWEEN, COLUMN
-from isocenter.layouts.cases.table_join import OF_ONE_PERSON, Join
+from isocenter.layouts.cases.table_join import Join
 from isocenter.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES
 from isocenter.layouts.cases.time_series import LongTable
 from isocenter.layouts.layout import DatasetOptions, Reading

@@ -13,8 +13,8 @@ from typing import Any
 from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.layouts.cases import table_reading
+from isocenter.layouts.cases.column_names import CASE_COLUMNS
 from isocenter.layouts.cases.dataset_folder import KNOWN_TABLE, Folder
-from isocenter.layouts.cases.table_reading import CASE_COLUMNS
 from isocenter.values import CaseRow, Dataset
 
 MASK, COLUMN, BETWEEN = "mask", "known", ";"

@@ -21,10 +21,10 @@ from isocenter.layouts.cases import (
     object_classes,
     turning,
 )
+from isocenter.layouts.cases.column_names import TARGET
 from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.object_classes import BY_TABLE, OBJECT_MAPS
 from isocenter.layouts.cases.stated_texts import TEXT
-from isocenter.layouts.cases.table_reading import TARGET
 from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.values import CaseRow, Cell, Image, Label, voxel_images
 

@@ -7,7 +7,7 @@ by their numbers, and one PatientID of two issuers belongs to two people.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,26 +20,21 @@ from isocenter.errors import DatasetError, FormatError
 from isocenter.files.dicom import header_reading, tags
 from isocenter.files.storage import hashing
 from isocenter.layouts.cases import dataset_folder, table_reading
-from isocenter.layouts.cases.dataset_folder import Folder
-from isocenter.layouts.cases.names import PART_WORDS, SPLIT_WORDS
-from isocenter.layouts.cases.table_reading import (
+from isocenter.layouts.cases.column_names import (
     CASE_COLUMNS,
     FOLD_COLUMNS,
+    OF_ONE_PERSON,
     PATIENT_COLUMNS,
     SPLIT_COLUMNS,
-    DataTable,
 )
+from isocenter.layouts.cases.dataset_folder import Folder
+from isocenter.layouts.cases.names import PART_WORDS, SPLIT_WORDS
+from isocenter.layouts.cases.table_reading import DataTable
 from isocenter.layouts.cases.time_series import LongTable
 from isocenter.values import CaseRow, Problem, Split
 
 NNUNET_FOLDS = "splits_final.json"
 CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
-# Columns of what is one person's. A column of larger groups, on average, names something else, such as clinical trials.
-OF_ONE_PERSON = {
-    **dict.fromkeys(("lesion_id", "lesion"), "lesion"),
-    **dict.fromkeys(("study_id", "study_uid", "studyinstanceuid", "study_instance_uid"), "study"),
-    **dict.fromkeys(("exam_id", "examination_id", "accession", "accession_number"), "examination"),
-}
 # Names of each side in a problem, and a rule by which each case is its own patient.
 FIRST, EACH_ITS_OWN = 3, "'.+'"
 DECIMALS = re.compile(r"(\d+)\.0+")
@@ -93,32 +88,23 @@ def join_table(
         try:
             table = table_reading.read_table(member.path, codes=names)
         except DatasetError as error:
-            problems.append(
-                Problem("note", f"{member.path.name} {error.problem}", why="it is not used", remedy=error.remedy)
-            )
+            what = f"{member.path.name} {error.problem}"
+            problems.append(Problem("note", what, why="it is not used", remedy=error.remedy))
             continue
         column = table.column(names)
-        of_people = column is not None or table.column(tuple(OF_ONE_PERSON)) is not None
-        if (of_patients and (table_reading.is_label_column(table) or not of_people)) or (
-            joined is not None and column is None
-        ):
+        is_of_people = not of_patients or table.column((*names, *OF_ONE_PERSON)) is not None
+        if not is_of_people or (joined and column is None) or (of_patients and table_reading.is_label_column(table)):
             continue
-        values, notes = table_reading.convert_values(
-            table, (column, table.column(CASE_COLUMNS), table.column(SPLIT_COLUMNS))
-        )
-        if own := _by_case(values, cases, ids, column) or _by_patient(values, cases, ids, column):
-            problems += [*_renamed_note(own.path, own.renamed), *notes]
-            joined = own if joined is None else replace(own, how=f"{joined.how} and {own.path.name}")
-            cases, used = joined.cases, used or table
-            if joined.column is not None:
-                break
-        elif twice := _stated_twice(table, ids):
-            what = f"{member.path.name} has several rows for {len(twice)} of {len(ids)} cases, which differ"
-            remedy = "Leave one row of each, or add a column of their times"
-            severe = table.column((*names, *SPLIT_COLUMNS)) is not None  # patients and parts are drawn without it
-            problems.append(Problem("warning" if severe else "note", what, twice, "it is not used", remedy))
-        else:
-            problems += _unmatched_problems(table, ids, column)
+        used_columns = (column, table.column(CASE_COLUMNS), table.column(SPLIT_COLUMNS))
+        values, notes = table_reading.convert_values(table, used_columns)
+        if (own := _join(values, cases, ids, column)) is None:
+            problems += _unjoined_problems(table, ids, column)
+            continue
+        problems += [*_renamed_note(own.path, own.renamed), *notes]
+        joined = own if joined is None else replace(own, how=f"{joined.how} and {own.path.name}")
+        cases, used = joined.cases, used or table
+        if joined.column is not None:
+            break
     return joined, [*problems, *fold_notes(folder, used)]
 
 
@@ -131,32 +117,39 @@ def _renamed_note(path: Path, renamed: Mapping[str, str]) -> Iterator[Problem]:
         yield Problem("note", what, why=why, remedy="Correct the table if they are not")
 
 
-def _unmatched_problems(table: DataTable, ids: Sequence[str], patient: str | None) -> Iterator[Problem]:
-    """The problem of a table that names none of the cases, or only some: an error where it says whose they are.
+def _unjoined_problems(table: DataTable, ids: Sequence[str], patient: str | None) -> Iterator[Problem]:
+    """The problem of a table with unlike rows of a case, or that names none of the cases, or only some.
 
-    Cases of one patient would else lie in several parts of the data.
+    It is an error where the table says whose they are: cases of one patient would else lie in several parts.
     """
-    column = table.column(CASE_COLUMNS) or patient
+    column, count = table.column(CASE_COLUMNS) or patient, errors.count_phrase(len(ids), "case")
+    if twice := _stated_twice(table, ids):
+        what = f"{table.path.name} has several rows for {len(twice)} of {len(ids)} cases, which differ"
+        is_severe = (patient or table.column(SPLIT_COLUMNS)) is not None  # patients and parts are drawn without it
+        remedy = "Leave one row of each, or add a column of their times"
+        yield Problem("warning" if is_severe else "note", what, twice, "it is not used", remedy)
+        return
     if column is None:
         return
-    rows = dict.fromkeys(_bare(row[column]) for row in table.rows if row[column] is not None)
+    rows = dict.fromkeys(map(_bare, table.cells(column)))
     missing = [name for name in ids if name not in rows and (column != patient or _owner(name, rows) is None)]
     some = tuple(missing) if len(missing) < len(ids) else ()
-    what = f"column {column} of {table.path.name} names none of {errors.count_phrase(len(ids), 'case')}"
-    what = f"{table.path.name} has no row for {len(some)} of {errors.count_phrase(len(ids), 'case')}" if some else what
-    what += f": it names {errors.list_phrase(rows, FIRST)}, and the cases are {errors.list_phrase(missing, FIRST)}"
+    name = table.path.name
+    what = f"{name} has no row for {len(some)}" if some else f"column {column} of {name} names none"
+    what += f" of {count}: it names {errors.list_phrase(rows, FIRST)}, and the cases are "
+    what += errors.list_phrase(missing, FIRST)
+    mend = f"Write the cases' names into {column}"
+    if patient is None:
+        is_severe = table.column((*OF_ONE_PERSON, *SPLIT_COLUMNS)) is not None
+        remedy = "Add the rows" if some else mend
+        yield Problem("warning" if is_severe else "note", what, some, "it is not used", remedy)
+        return
     if not missing:
         what = f"column {column} of {table.path.name} names some patients in several rows"
-    if patient is None:
-        severe = table.column((*OF_ONE_PERSON, *SPLIT_COLUMNS)) is not None
-        remedy = "Add the rows" if some else f"Write the cases' names into {column}"
-        yield Problem("warning" if severe else "note", what, some, "it is not used", remedy)
-        return
-    mend = f"Write the cases' names into {column}" if missing else "Leave one row of each"
-    remedy = (
-        f"{mend}; to go on without the table, state whose the cases are by --patient ({EACH_ITS_OWN}: each its own)"
-    )
-    yield Problem("error", what, (), "images of one of its patients could train and test", remedy)
+        mend = "Leave one row of each"
+    whose = f"state whose the cases are by --patient ({EACH_ITS_OWN}: each its own)"
+    why = "images of one of its patients could train and test"
+    yield Problem("error", what, (), why, f"{mend}; to go on without the table, {whose}")
 
 
 def fold_notes(folder: Folder, table: DataTable | None) -> list[Problem]:
@@ -166,10 +159,8 @@ def fold_notes(folder: Folder, table: DataTable | None) -> list[Problem]:
     file = folder.root / NNUNET_FOLDS
     stated += [f"{NNUNET_FOLDS} states the folds of nnU-Net"] if not folder.is_file and file.is_file() else []
     why = "they are not used, because `--folds K` draws its own folds"
-    remedy = (
-        "To test on one of them, name its cases in a table with the columns case and split: test for these, train for "
-        "the others"
-    )
+    remedy = "To test on one of them, name its cases in a table with the columns case and split: test for these, "
+    remedy += "train for the others"
     return [Problem("note", what, why=why, remedy=remedy) for what in stated]
 
 
@@ -180,19 +171,14 @@ def split_column(table: DataTable, chosen: str | None = None) -> str | None:
     Raises DatasetError for a word that names no part: its cases would train.
     """
     column = chosen or table.column(SPLIT_COLUMNS)
-    words = (
-        {str(table_reading.as_whole_number(row[column])) for row in table.rows if row[column] is not None}
-        if column
-        else set()
-    )
+    words = {str(table_reading.as_whole_number(cell)) for cell in table.cells(column)}
     strangers = sorted(word for word in words if word.lower() not in SPLIT_WORDS)
     is_sure = chosen is not None or column == table.column(SPLIT_COLUMNS[:1])
     if not strangers or (len(strangers) == len(words) and not is_sure):
         return None if strangers else column
+    problem = f"column {column} says {errors.list_phrase(strangers)}, which names no part"
     remedy = "Write train, val, calibration or test, or leave the cell blank; rename a column of something else"
-    raise DatasetError(
-        f"column {column} says {errors.list_phrase(strangers)}, which names no part", str(table.path), remedy
-    )
+    raise table.refusal(problem, remedy)
 
 
 def split_of(word: Any) -> Split | None:
@@ -222,7 +208,7 @@ def column_of_strangers(table: DataTable, ids: Collection[str]) -> str | None:
     """The column whose name says that it names cases, where it names none of these, nor begins one's name."""
     column = table.column(CASE_COLUMNS)
     known = {*ids, *(re.split(r"[\W_]", name)[0] for name in ids)}
-    return column if column and not {_bare(row[column]) for row in table.rows} & known else None
+    return column if column and known.isdisjoint(map(_bare, table.cells(column))) else None
 
 
 def join_courses(
@@ -280,28 +266,24 @@ def covariates_of_cases(
     """
     table = table_reading.read_table(path)
     by_case, by_patient = table.column(CASE_COLUMNS), table.column(PATIENT_COLUMNS)
-    if by_case is None and by_patient is None:
+    if (column := by_case or by_patient) is None:
         problem = f"no column names cases or patients (columns: {', '.join(table.columns)})"
-        raise DatasetError(problem, str(path), "Call a column case, with the files' names, or patient")
+        raise table.refusal(problem, "Call a column case, with the files' names, or patient")
     if (long := LongTable.from_table(table)) is not None:
         return _read_of(long, cases, files), list(long.problems)
     own_numbers = {name for name in table.columns if name.casefold() in {one.casefold() for one in numbers}}
     table, problems = table_reading.convert_values(table, (by_case, by_patient), own_numbers)
     known = [name for name in table.columns if name not in (by_case, by_patient)]
-    numbered = NumberedPatients(files, str(path))
-    of_case = _row_of_each(table, by_case, known) if by_case else {}
-    of_cases: list[Mapping[str, Any] | None] = [None] * len(cases)
+    numbered, rows = NumberedPatients(files, str(path)), list[Mapping[str, Any] | None]([None] * len(cases))
     if by_case:
-        of_cases = _rows_of(of_case, cases, numbered)
-    if by_patient and None in of_cases:
+        rows = _rows_of(_row_of_each(table, by_case, known), cases, numbered)
+    if by_patient and None in rows:
         of_patient = _row_of_each(table, by_patient, known, needed=not by_case)
         own = _rows_of(of_patient, _of_patients(cases), numbered)
-        of_cases = [one or other for one, other in zip(of_cases, own, strict=True)]
-    if missing := [case for (case, _), row in zip(cases, of_cases, strict=True) if row is None]:
-        column = by_case or by_patient or ""
-        names = dict.fromkeys(str(row[column]) for row in table.rows)
-        raise _lacking(table, f"its column {column}", names, missing, cases)
-    return [{name: row[name] for name in known} for row in of_cases if row is not None], problems
+        rows = [one or other for one, other in zip(rows, own, strict=True)]
+    if missing := [case for (case, _), row in zip(cases, rows, strict=True) if row is None]:
+        raise _lacking_rows(table, column, missing, cases)
+    return [{name: row[name] for name in known} for row in rows if row is not None], problems
 
 
 def _row_of_each(
@@ -312,8 +294,7 @@ def _row_of_each(
     Raises DatasetError where two rows of one name differ in what is known; where they are not needed, they are left
     out. Their names are not repeated: they may be those of people.
     """
-    first: dict[str, int] = {}
-    unsure, above = set(), 1 + table.has_header  # lines are counted from 1
+    first, unsure, above = dict[str, int](), set(), 1 + table.has_header  # lines are counted from 1
     for number, row in enumerate(table.rows):
         if row[column] is None:
             continue
@@ -323,33 +304,30 @@ def _row_of_each(
         if needed:
             lines = f"lines {before + above} and {number + above}"
             problem = f"{lines} have the same {column}, and differ in what they state of it"
-            raise DatasetError(problem, str(table.path), "Leave one row of each, or add a column of their times")
+            raise table.refusal(problem, "Leave one row of each, or add a column of their times")
         unsure.add(name)
     return {name: table.rows[number] for name, number in first.items() if name not in unsure}
 
 
-def _lacking(
-    table: DataTable, column: str, names: Collection[str], missing: Sequence[str], cases: Sequence[tuple[str, str]]
+def _lacking_rows(
+    table: DataTable, column: str, missing: Sequence[str], cases: Sequence[tuple[str, str]]
 ) -> DatasetError:
     """The error on cases without a row; where patients are hidden, it repeats no name in the table."""
     problem = f"has no row for {errors.list_phrase(missing)}"
     remedy = "Add a row, if need be with blanks: what is missing is filled in"
     if twice := sorted(case for case, count in Counter(case for case, _ in cases).items() if count > 1):
-        problem += (
-            f"; several images are called {errors.list_phrase(twice)}, and a row of this name may be of any of them"
-        )
-        remedy = (
-            "Name their patients in the table, or give the folder that holds them all: their folders name them then"
-        )
-    if len(missing) < len(cases):
-        return DatasetError(problem, str(table.path), remedy)
-    if any(hashing.is_pseudonym(patient) for _, patient in cases):
-        problem += f"; {column} names other patients"
+        problem += f"; several images are called {errors.list_phrase(twice)}, "
+        problem += "and a row of this name may be of any of them"
+        remedy = "Name their patients in the table, or give the folder that holds them all: "
+        remedy += "their folders name them then"
+    if len(missing) == len(cases) and any(hashing.is_pseudonym(patient) for _, patient in cases):
+        problem += f"; its column {column} names other patients"
         remedy = "Give PatientIDs as the files have them, or the names in cases.csv of an evaluation"
-    else:
-        problem += f"; {column} names {errors.list_phrase([_bare(name) for name in names])}"
+    elif len(missing) == len(cases):
+        names = dict.fromkeys(str(row[column]) for row in table.rows)
+        problem += f"; its column {column} names {errors.list_phrase([_bare(name) for name in names])}"
         remedy = "Give the names of the cases' files, without their endings, or of their patients"
-    return DatasetError(problem, str(table.path), remedy)
+    return table.refusal(problem, remedy)
 
 
 def _read_of(long: LongTable, cases: Sequence[tuple[str, str]], files: Sequence[Path]) -> list[Mapping[str, Any]]:
@@ -388,76 +366,64 @@ def _rows_of(
 
 def _stated_twice(table: DataTable, ids: Sequence[str]) -> tuple[str, ...]:
     """The cases of which two rows state something else; empty for a table that does not have all cases."""
-    column = table.column(CASE_COLUMNS)
-    if column is None:
-        return ()
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in table.rows:
-        rows.setdefault(_bare(row[column]), []).append({name: row[name] for name in row if name != column})
-    if not set(ids) <= rows.keys():
-        return ()
-    return tuple(name for name in ids if any(row != rows[name][0] for row in rows[name]))
+    column, rows = table.column(CASE_COLUMNS), defaultdict[str, list[dict[str, Any]]](list)
+    for row in table.rows if column else ():
+        rows[_bare(row[column])].append({name: cell for name, cell in row.items() if name != column})
+    is_whole = set(ids) <= rows.keys()
+    return tuple(name for name in ids if any(row != rows[name][0] for row in rows[name])) if is_whole else ()
 
 
-def _by_case(table: DataTable, files: Sequence[CaseRow], ids: Sequence[str], patient: str | None) -> Join | None:
-    column = table.column(CASE_COLUMNS)
-    if column is None or _stated_twice(table, ids):
+def _join(table: DataTable, files: Sequence[CaseRow], ids: Sequence[str], patient: str | None) -> Join | None:
+    """The table joined by the names of the cases, else by those of patients with which these begin."""
+    rows, renamed = _rows_by_case(table, ids)
+    owners: Sequence[str | None] = [row[patient] if patient else None for row in rows]
+    used, words = (table.column(CASE_COLUMNS), patient), f"column {patient} of {table.path.name}" if patient else ""
+    if not rows and patient is not None:
+        used, words = (patient, None), f"the name's beginning, which is in {words}"
+        rows, owners, renamed = _rows_by_patient(table, ids, patient)
+    if not rows:
         return None
-    rows = {_bare(row[column]): row for row in table.rows if row[column] is not None}
-    renamed = {} if set(ids) <= rows.keys() else _named_alike(table, column, ids)
-    rows |= {name: rows[stated] for name, stated in renamed.items()}
-    if not set(ids) <= rows.keys():
-        return None
-    own = [rows[name] for name in ids]
-    people = [None if patient is None or row[patient] is None else str(row[patient]) for row in own]
-    cases = _with_rows(table, files, own, people, (column, patient))
-    words = f"column {patient} of {table.path.name}" if patient else ""
-    return Join(cases, table.path, f"covariates from {table.path.name}", words, patient, renamed)
-
-
-def _with_rows(
-    table: DataTable,
-    files: Sequence[CaseRow],
-    rows: Sequence[Mapping[str, Any]],
-    people: Sequence[str | None],
-    used: tuple[str | None, ...],
-) -> list[CaseRow]:
-    """The cases with what their rows state; used: columns that are no covariates."""
     split = split_column(table)
-    return [
+    cases = [
         replace(
             case,
             covariates={**case.covariates, **table_reading.covariates_of_row(row, (*used, split))},
             split=case.split or split_of(row[split] if split else None),
-            patient=owner or case.patient,
+            patient=case.patient if owner is None else str(owner),
         )
-        for case, row, owner in zip(files, rows, people, strict=True)
+        for case, row, owner in zip(files, rows, owners, strict=True)
     ]
+    return Join(cases, table.path, f"covariates from {table.path.name}", words, patient, renamed)
 
 
-def _named_alike(table: DataTable, column: str, ids: Sequence[str]) -> dict[str, str]:
-    """{case: its name in the table}, where numbers are written otherwise; empty where rows of one name differ."""
-    stated = [_bare(row[column]) for row in table.rows if row[column] is not None]
-    return match_same_names(stated, ids) if len(set(stated)) == len(stated) else {}
+def _rows_by_case(table: DataTable, ids: Sequence[str]) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
+    """(row of each case, {case: its name in the table} where numbers are written otherwise); none where one has none.
+
+    Names that are written otherwise count where no two rows are of one name.
+    """
+    column, renamed = table.column(CASE_COLUMNS), dict[str, str]()
+    if column is None or _stated_twice(table, ids):
+        return [], {}
+    rows = {_bare(row[column]): row for row in table.rows if row[column] is not None}
+    if not set(ids) <= rows.keys() and len(rows) == len(table.cells(column)):
+        renamed = match_same_names(rows, ids)
+    rows |= {name: rows[stated] for name, stated in renamed.items()}
+    return ([rows[name] for name in ids], renamed) if set(ids) <= rows.keys() else ([], {})
 
 
-def _by_patient(table: DataTable, files: Sequence[CaseRow], ids: Sequence[str], column: str | None) -> Join | None:
-    """Each case's name starts with the name of a patient in the table."""
-    if column is None:
-        return None
-    rows = {str(row[column]): row for row in table.rows if row[column] is not None}
+def _rows_by_patient(
+    table: DataTable, ids: Sequence[str], column: str
+) -> tuple[list[Mapping[str, Any]], list[str], dict[str, str]]:
+    """As `_rows_by_case` by the patient with whose name that of a case begins, with these; none of several rows."""
+    rows, renamed = {str(row[column]): row for row in table.rows if row[column] is not None}, dict[str, str]()
+    owners = [own for own in (_owner(name, rows) for name in ids) if own is not None]
     if len(rows) < len(table.rows):
-        return None
-    owners, renamed = [own for own in (_owner(name, rows) for name in ids) if own is not None], dict[str, str]()
+        return [], [], {}
     if len(owners) < len(ids):
         owners = match_same_beginnings(rows, [_beginnings(name) for name in ids])
         renamed = match_same_names(rows, dict.fromkeys(owners))
         rows |= {name: rows[stated] for name, stated in renamed.items()}
-    if not owners:
-        return None
-    cases = _with_rows(table, files, [rows[owner] for owner in owners], owners, (column,))
-    words = f"the name's beginning, which is in column {column} of {table.path.name}"
-    return Join(cases, table.path, f"covariates from {table.path.name}", words, column, renamed)
+    return [rows[owner] for owner in owners], owners, renamed
 
 
 def _owner(name: str, rows: Container[str]) -> str | None:

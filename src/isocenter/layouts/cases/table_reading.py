@@ -14,27 +14,19 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files import file_formats
 from isocenter.files.storage import csv_text, hashing
+from isocenter.layouts.cases.column_names import (
+    CASE_COLUMNS,
+    FOLD_COLUMNS,
+    PATIENT_COLUMNS,
+    REFERENCE_COLUMNS,
+    SELDOM_LEARNT,
+    SPLIT_COLUMNS,
+)
 from isocenter.lazy import pandas
 from isocenter.values import Problem, table_cells
 from isocenter.values.covariate_values import BLANKS
 from isocenter.values.table_cells import TextColumn
 
-PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
-CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
-SPLIT_COLUMNS: tuple[str, ...] = ("split", "subset", "partition")
-# Columns of somebody's cross-validation, which say nothing of a case.
-FOLD_COLUMNS = ("fold", "folds", "kfold", "fold_id", "cv_fold")
-IMAGE_COLUMNS = (
-    "image", "filename", "file_name", "file", "path", "image_path", "image_file", "image_file_path", "img", "img_path",
-)  # fmt: skip
-# Columns that hold what is true of an image.
-REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
-    "mask": ("mask", "mask_path", "mask_file", "segmentation", "label_path", "segmentation_path"),
-    "label": ("label", "class", "target", "diagnosis", "category", "dx", "class_name", "label_name", "pathology"),
-    "findings": ("finding_labels",),
-}
-# The role of a column of images that those of the column image should become.
-TARGET = "target"
 PARQUET, SEPARATORS = (".parquet",), {".tsv": "\t"}
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 # Text files may hold anything: what parts the columns of one that is a table, and letters that are looked at to know.
@@ -46,11 +38,6 @@ SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods"})
 LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
 # A column of more different values is none of classes.
 MOST_CLASSES = 20
-# Columns of few values that say how an image was taken, or of whom, and seldom what is to be learnt.
-SELDOM_LEARNT = frozenset({
-    "laterality", "side", "eye", "view", "view_position", "sex", "gender", "male", "female", "age", "site", "site_id",
-    "machine_id", "device", "scanner", "manufacturer", "height", "width",
-})  # fmt: skip
 # So many columns, one of which is 1 in each row and the others 0, are the classes of a table.
 FEWEST_OF_COLUMNS, COLUMN_OF_CLASSES = 3, "class"
 # A whole number; pandas writes decimals where another cell of its column is blank.
@@ -95,6 +82,14 @@ class DataTable:
         """The first column with one of these names, in any case and with blanks or hyphens for underscores."""
         plain = {_plain(column): column for column in reversed(self.columns)}
         return next((plain[name] for name in names if name in plain), None)
+
+    def cells(self, column: str | None) -> list[Any]:
+        """The cells of a column that are filled; none without a column."""
+        return [row[column] for row in self.rows if row[column] is not None] if column else []
+
+    def refusal(self, problem: str, remedy: str) -> DatasetError:
+        """The error on the table, for whoever raises it."""
+        return DatasetError(problem, str(self.path), remedy)
 
 
 def read_table(path: Path, most: int | None = None, *, codes: Collection[str | None] = ()) -> DataTable:
@@ -147,10 +142,9 @@ def table_of_columns(
     """The table of these columns, without the rows of nothing that spreadsheets write where cells were once filled."""
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     filled = [number for number, row in enumerate(rows) if any(cell is not None for cell in row.values())]
-    unit, first = (
-        ("row", 1) if path.suffix.lower() in PARQUET else ("line", 1 + has_header + csv_text.lines_before_header(path))
-    )
-    places = tuple(f"{unit} {first + number}" for number in filled)
+    is_parquet = path.suffix.lower() in PARQUET
+    first = 1 if is_parquet else 1 + has_header + csv_text.lines_before_header(path)
+    places = tuple(f"{'row' if is_parquet else 'line'} {first + number}" for number in filled)
     own = tuple(rows[number] for number in filled)
     return DataTable(path, tuple(columns), own, has_header, separator=separator, places=places)
 
@@ -197,14 +191,14 @@ def columns_of_classes(table: DataTable) -> tuple[str, ...]:
 
     All columns count that do not name a case, its patient or its part: with any other the table is about more.
     """
+    if _has_reference(table):
+        return ()
     known = {table.column((name,)) for name in (*CASE_COLUMNS, *PATIENT_COLUMNS, *FOLD_COLUMNS, *SPLIT_COLUMNS)}
     unnamed = [name for name in table.columns if name not in known and not UNNAMED.fullmatch(name)]
-    others = [name for name in unnamed if not _names_cases([row[name] for row in table.rows])]
-    is_one_each = all(
-        all(row[name] in (0, 1) for name in others) and sum(row[name] for name in others) == 1 for row in table.rows
-    )
-    is_known = len(others) >= FEWEST_OF_COLUMNS and bool(table.rows) and is_one_each and not _has_reference(table)
-    return tuple(others) if is_known else ()
+    others = tuple(name for name in unnamed if not _names_cases([row[name] for row in table.rows]))
+    marks = [[row[name] for name in others] for row in table.rows]
+    is_one_each = all(all(mark in (0, 1) for mark in own) and sum(own) == 1 for own in marks)
+    return others if len(others) >= FEWEST_OF_COLUMNS and marks and is_one_each else ()
 
 
 def _names_cases(cells: Sequence[Any]) -> bool:
@@ -213,23 +207,21 @@ def _names_cases(cells: Sequence[Any]) -> bool:
 
 def with_column_of_classes(table: DataTable, classes: Sequence[str]) -> DataTable:
     """The table with one column in place of those for each class."""
+    others = [name for name in table.columns if name not in classes]
+    stated = (next(name for name in classes if row[name] == 1) for row in table.rows)
     rows = tuple(
-        {name: value for name, value in row.items() if name not in classes}
-        | {COLUMN_OF_CLASSES: next(name for name in classes if row[name] == 1)}
-        for row in table.rows
+        {**{name: row[name] for name in others}, COLUMN_OF_CLASSES: own}
+        for row, own in zip(table.rows, stated, strict=True)
     )
-    columns = (*(name for name in table.columns if name not in classes), COLUMN_OF_CLASSES)
-    return replace(table, columns=columns, rows=rows)
+    return replace(table, columns=(*others, COLUMN_OF_CLASSES), rows=rows)
 
 
 def header_notes(table: DataTable) -> Iterator[Problem]:
     """The note on a table without a header: what its columns are called."""
     if not table.has_header:
-        what = (
-            f"the first line of {table.path.name} is a case: its columns are called {errors.list_phrase(table.columns)}"
-        )
-        remedy = "Write a header to name them otherwise"
-        yield Problem("note", what, remedy=remedy)
+        what = f"the first line of {table.path.name} is a case: its columns are called "
+        what += errors.list_phrase(table.columns)
+        yield Problem("note", what, remedy="Write a header to name them otherwise")
 
 
 def covariates_of_row(row: Mapping[str, Any], used: Collection[str | None]) -> dict[str, Any]:
@@ -251,30 +243,26 @@ def convert_values(
     names = list(covariates_of_row(dict.fromkeys(table.columns), used))
     values, sentences, problems = dict[str, list[Any]](), list[str](), list[Problem]()
     for name in names:
-        bare = name.removeprefix("covariate:")
-        cells = [row[name] for row in table.rows]
-        texts = ["" if cell is None else str(cell) for cell in cells]
-        has_text = any(isinstance(cell, str) for cell in cells)
-        if not (has_text or any(map(table_cells.may_be_code, texts))) or (
-            name not in numbers and any(map(_is_code, texts))
-        ):
+        is_number, cells = name in numbers, [row[name] for row in table.rows]
+        texts, has_text = ["" if cell is None else str(cell) for cell in cells], any(isinstance(c, str) for c in cells)
+        is_plain = not has_text and not any(map(table_cells.may_be_code, texts))
+        if is_plain or (not is_number and any(map(_is_code, texts))):
             continue
         # Numbers that were read have points, whatever parts the columns.
-        separator = table.separator if has_text else ""
+        separator, bare = table.separator if has_text else "", name.removeprefix("covariate:")
         column = TextColumn(bare, texts, str(table.path), separator, places=table.places)
         try:
-            if name not in numbers and not table_cells.is_numeric(column):
+            if not is_number and not table_cells.is_numeric(column):
                 spelling = table_cells.one_spelling(column)
                 values[name] = [spelling.get(text, cell) for text, cell in zip(texts, cells, strict=True)]
                 continue
             found = table_cells.numbers_in(column).refuse_odd()
         except DatasetError as error:
-            if name in numbers:
+            if is_number:
                 raise
+            what = f"{table.path.name}: {error.problem}"
             why = "its numbers are read as words, and training by it is refused"
-            problems.append(
-                Problem("warning", f"{table.path.name}: {error.problem}", (), why, error.remedy, column=bare)
-            )
+            problems.append(Problem("warning", what, (), why, error.remedy, column=bare))
             continue
         sentences += [found.sentence] if found.is_notable else []
         values[name] = [_number_of(cell, value) for cell, value in zip(cells, found.values, strict=True)]
@@ -308,13 +296,9 @@ def columns_of_files(table: DataTable, folder: Path) -> tuple[str, ...]:
     places = [folder, *sorted(place for place in folder.iterdir() if place.is_dir())]
 
     def names_files(column: str) -> bool:
-        cells = [row[column] for row in table.rows if row[column] is not None][:LOOKED_AT]
-        known = [cell for cell in cells if isinstance(cell, str) and can_be_named(cell) and is_image_name(cell)]
-        return (
-            bool(known)
-            and len(known) == len(cells)
-            and any(all((place / cell).is_file() for cell in known) for place in places)
-        )
+        cells = table.cells(column)[:LOOKED_AT]
+        are_names = all(isinstance(cell, str) and can_be_named(cell) and is_image_name(cell) for cell in cells)
+        return bool(cells) and are_names and any(all((place / cell).is_file() for cell in cells) for place in places)
 
     return tuple(column for column in table.columns if names_files(column))
 
@@ -326,9 +310,8 @@ def label_remedy(table: DataTable, used: Collection[str] = ()) -> str:
     """
     counts = {name: len({row[name] for row in table.rows} - {None}) for name in table.columns if name not in used}
     if runs := [name for name in counts if any(RUNS.fullmatch(str(row[name])) for row in table.rows)]:
-        return (
-            f"Column {runs[0]} holds runs of pixels, which are not read: write masks, as images/x.png and masks/x.png"
-        )
+        masks = "write masks, as images/x.png and masks/x.png"
+        return f"Column {runs[0]} holds runs of pixels, which are not read: {masks}"
     few = [name for name, count in counts.items() if 1 < count <= min(MOST_CLASSES, len(table.rows) - 1)]
     likeliest = min(few, key=lambda name: (name.lower() in SELDOM_LEARNT, counts[name]), default="COLUMN")
     classes = f"--column label={likeliest}"
@@ -350,10 +333,8 @@ def _is_measured(table: DataTable, name: str) -> bool:
 
 def is_image_name(text: str) -> bool:
     """Whether a name ends as those of images do, and not as those of tables."""
-    suffix = file_formats.suffix_of(Path(text))
-    return suffix not in TABLE_SUFFIXES and any(
-        suffix in entry.suffixes for entry in file_formats.format_entries().values()
-    )
+    suffix, known = file_formats.suffix_of(Path(text)), file_formats.format_entries().values()
+    return suffix not in TABLE_SUFFIXES and any(suffix in entry.suffixes for entry in known)
 
 
 def cell_number(value: Any) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,9 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.layouts.cases import table_reading
-from isocenter.layouts.cases.table_reading import CASE_COLUMNS, PATIENT_COLUMNS, DataTable
+from isocenter.layouts.cases.column_names import CASE_COLUMNS, OUTCOMES, PATIENT_COLUMNS
+from isocenter.layouts.cases.table_reading import DataTable
 from isocenter.values import Problem, covariate_values
-
-# A table with such a column states outcomes or places, and no readings over time.
-OUTCOMES = ("event", "status", "censored", "death", "died", "label", "class", "xmin", "x_min", "x")
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,10 @@ class LongTable:
     @classmethod
     def from_table(cls, table: DataTable) -> LongTable | None:
         """The table as a long one; None where it has no times, or a row of each, or names files or outcomes."""
-        owner, time = (
-            table.column(CASE_COLUMNS) or table.column(PATIENT_COLUMNS),
-            covariate_values.time_column(table.columns),
-        )
+        owner = table.column(CASE_COLUMNS) or table.column(PATIENT_COLUMNS)
+        time, named = covariate_values.time_column(table.columns), table.cells(owner)
         if owner is None or time is None or table.column(OUTCOMES) is not None:
             return None
-        named = [row[owner] for row in table.rows if row[owner] is not None]
         if len(set(named)) == len(named) or _names_files(table, owner):
             return None
         table, problems = table_reading.convert_values(table, (owner, time))
@@ -55,28 +51,22 @@ class LongTable:
         """The table of a file, if it is long and not damaged."""
         try:
             # Most tables have no times, and are read by whoever has use for them: of these the first line is enough.
-            return (
-                cls.from_table(table_reading.read_table(path))
-                if covariate_values.time_column(table_reading.read_table(path, most=0).columns)
-                else None
-            )
+            has_times = covariate_values.time_column(table_reading.read_table(path, most=0).columns)
+            return cls.from_table(table_reading.read_table(path)) if has_times else None
         except DatasetError:
             return None
 
     def courses(self) -> dict[str, Mapping[str, Any]]:
         """{case or patient: {column: its readings}}. Raises DatasetError for a time that is none."""
-        rows: dict[str, list[dict[str, Any]]] = {}
+        rows = defaultdict[str, list[dict[str, Any]]](list)
         for row in self.table.rows:
             if row[self.owner] is not None:
-                rows.setdefault(str(row[self.owner]), []).append(table_reading.covariates_of_row(row, (self.owner,)))
-        made: dict[str, Mapping[str, Any]] = {}
-        for name, own in rows.items():
-            try:
-                made[name] = covariate_values.courses_by_column(own, self.time)
-            except ValueError as error:
-                problem, remedy = f"{error}, in column {self.time}", "Write numbers, or dates as 2024-05-17T08:30"
-                raise DatasetError(problem, str(self.table.path), remedy) from error
-        return made
+                rows[str(row[self.owner])].append(table_reading.covariates_of_row(row, (self.owner,)))
+        try:
+            return {name: covariate_values.courses_by_column(own, self.time) for name, own in rows.items()}
+        except ValueError as error:
+            problem, remedy = f"{error}, in column {self.time}", "Write numbers, or dates as 2024-05-17T08:30"
+            raise self.table.refusal(problem, remedy) from error
 
 
 def _names_files(table: DataTable, owner: str) -> bool:
