@@ -24,7 +24,7 @@ from recorded import code
 HERE = Path(__file__).resolve().parent
 FINISHED = PLACE / "finished.json"
 # The longest come last, so that a machine which is taken away has done most parts.
-LAST = ("training_steps", "scaling", "time_to_dice", "nnunet_sets")
+LAST = ("training_steps", "time_to_dice")
 
 
 def main() -> None:

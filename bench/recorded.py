@@ -1,4 +1,4 @@
-"""Figures for the pages of benchmarks: one section and one JSON file a part."""
+"""Figures for the findings: one section and one JSON file a part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from environment import ROOT
 from machine import described
 
-PAGES, RESULTS = ROOT / "docs" / "benchmarks", ROOT / "bench" / "results"
+PAGES, RESULTS = ROOT / "bench" / "findings", ROOT / "bench" / "results"
 
 
 def record(

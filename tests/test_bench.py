@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import re
@@ -10,7 +9,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
@@ -18,15 +16,6 @@ import trained
 from isocenter.tasks import index, properties, task_catalogue
 
 BENCH = Path(__file__).parent.parent / "bench"
-# 75 of 100 steps are enough, 74 are not.
-FAMILIES_OF_SEEDS = [
-    ("unet", 0, 100),
-    ("unet", 1, 75),
-    ("vit", 0, 200),
-    ("vit", 1, 100),
-    ("unet", 2, 74),
-    ("vit", 2, 9),
-]
 HOLDS = "held = bytearray(120 << 20)"
 
 
@@ -103,37 +92,6 @@ def test_workers_that_outlive_their_program_are_ended(bench):
     [row] = bench.interleaved([bench.Program("leaves a worker", leaves)], 1, 1).to_dict("records")
     with suppress(psutil.NoSuchProcess):
         psutil.Process(row["said"]["worker"]).wait(60)
-
-
-def test_a_simulated_scanner_inverts_or_darkens_within_the_range_and_each_route_has_its_source(bench):
-    shift = importlib.import_module("shift")
-    values = np.linspace(0, 10, 101)
-    inverted, darkened = (shift.SCANNERS[name](values, 0.0, 10.0) for name in (shift.INVERTED, shift.GAMMA))
-    np.testing.assert_allclose(inverted, values[::-1])
-    np.testing.assert_allclose(darkened[50], 10 * 0.5**3, rtol=0.01)
-    cells = list(shift.cells())
-    assert len(cells) == len(set(cells))
-    assert {cell.data for cell in cells if cell.route == shift.SOURCE} == set(shift.SHIFTS)
-
-
-def test_few_labels_end_one_draw_of_each_data_set_before_the_next(bench):
-    cells = list(importlib.import_module("few_labels").cells(3))
-    for data in ("hippocampus", "pneumonia"):
-        draws = [cell.draw for cell in cells if cell.data == data and cell.labels]
-        assert draws == sorted(draws)
-    assert len({cell.name for cell in cells}) == len(cells)
-
-
-def test_routes_with_few_labels_are_compared_case_by_case_in_the_draws_that_both_have(bench):
-    few = importlib.import_module("few_labels")
-    dice = {"scratch": [{"a": 0.6, "b": 0.8}, {"a": 0.7, "b": 0.7}, {"a": 0.0, "b": 0.0}], "full": []}
-    dice["full"] = [{"a": 0.9, "b": 0.9}, {"a": 0.8, "b": 0.8}]
-    made = {
-        route: [few.Measured(few.Cell("hippocampus", 5, draw, route), scores) for draw, scores in enumerate(each)]
-        for route, each in dice.items()
-    }
-    sound = {one.cell: one for each in made.values() for one in each}
-    assert few._apart(made["full"], sound, "scratch", {}).startswith("+0.150 (")
 
 
 def test_a_ratio_is_taken_round_by_round(bench):
@@ -262,57 +220,6 @@ def test_a_published_row_is_reached_by_the_mean_of_three_seeds_and_never_by_fewe
     assert medmnist._reached(0.752, 0.750, seeds=1) == "not said: 1 of 3 seeds"
     assert medmnist._reached(0.750, 0.750, seeds=3) == "yes"
     assert medmnist._reached(0.744, 0.750, seeds=3) == "no: 0.006 short"
-
-
-def test_trainings_of_too_few_steps_are_counted_beside_those_of_equal_minutes(bench):
-    families = importlib.import_module("families")
-    shown = [families.Shown(name, "pneumonia", seed, steps=steps) for name, seed, steps in FAMILIES_OF_SEEDS]
-    assert "3 of 6 trainings made fewer than 75 %" in families._slowed(shown)
-    assert families._slowed(shown[:2]) == ""
-
-
-def test_no_case_of_a_sets_test_part_has_a_say_in_how_epochs_are_spent(bench, tmp_path):
-    epochs, parts = importlib.import_module("epochs"), {"train": 1000, "val": 100, "test": 30}
-    rows = dict(zip(parts, np.split(np.arange(1130, dtype=np.uint16), np.cumsum([*parts.values()])[:-1]), strict=True))
-    arrays = {f"{part}_images": np.tile(own[:, None, None], (1, 2, 2)) for part, own in rows.items()}
-    labels = {f"{part}_labels": own[:, None] for part, own in rows.items()}
-    np.savez(tmp_path / "pneumoniamnist.npz", **arrays, **labels)
-    made = [
-        np.load(epochs._data("pneumonia-300", 7, argparse.Namespace(data=tmp_path, out=tmp_path / n))) for n in "ab"
-    ]
-    train, tested = (made[0][f"{part}_images"][:, 0, 0] for part in ("train", "test"))
-    assert (len(train), len(tested)) == (300, 600)
-    assert set(train).isdisjoint(tested)
-    assert {*train, *tested} <= set(rows["train"])
-    np.testing.assert_array_equal(made[0]["test_labels"][:, 0], tested)  # each image keeps its own label
-    np.testing.assert_array_equal(train, made[1]["train_images"][:, 0, 0])
-
-
-def test_findings_of_a_grade_are_scored_one_by_one(bench):
-    epochs = importlib.import_module("epochs")
-    there = np.array([[0, 0], [1, 0], [1, 1], [1, 1]], dtype=float)
-    shown = epochs.Scored(np.array([[0.2, 0.8], [0.9, 0.1], [0.8, 0.4], [0.6, 0.6]]), there, several=True).figures
-    # The first finding is ranked without a mistake, the second in two of its four pairs.
-    assert shown["auroc"] == pytest.approx((1 + 2 / 4) / 2)
-    assert shown["accuracy"] == pytest.approx(6 / 8)
-
-
-def test_more_minutes_are_worse_where_the_same_seeds_lose_more_than_their_spread(bench):
-    curves = importlib.import_module("curves")
-    found = {(5, 0): 0.88, (5, 1): 0.89, (20, 0): 0.86, (20, 1): 0.87, (60, 0): 0.855}
-    points = [curves.Point("gliomas", minutes, seed, "dice", value) for (minutes, seed), value in found.items()]
-    # One seed after an hour is compared with itself: .860 to .855 is no more than the spread after 20 minutes.
-    assert curves.falls(points) == ["20 below 5 by 0.020", "60 below 5 by 0.025"]
-    assert "| 0.885 (0.007), 2 | 0.865 (0.007), 2 | 0.855, 1 |" in curves.words_of(points)
-
-
-def test_settings_of_small_pictures_are_compared_within_a_draw(bench):
-    pictures = importlib.import_module("small_pictures")
-    found = {("Isocenter", 0): 0.6, ("Isocenter", 1): 0.7, ("training.epochs=40", 0): 0.55, ("ResNet-18", 2): 0.5}
-    shown = [pictures.Shown("retina", seed, name, "", {"auroc": v, "accuracy": v}) for (name, seed), v in found.items()]
-    text = pictures.words_of(shown)
-    assert "| retina | Isocenter less training.epochs=40 | 1 | +0.050 | +0.050 | |" in text
-    assert "Isocenter less ResNet-18" not in text  # no draw has both
 
 
 def test_the_same_bits_are_compared_for_every_kind_and_an_unknown_commit_is_refused(monkeypatch):

@@ -164,7 +164,7 @@ def test_a_target_alone_lets_the_plan_choose_and_a_choice_by_hand_wins(pictures)
     given = {"objectives.target": [str(pictures.target)]}
     made = isocenter.plan(pictures.table, device="cpu", threads=1, assignments=given).plan
     assert (made["augmentation.style"], made["objectives.terms"]) == (1.0, ["supervised", "mean_teacher"])
-    assert made.decision("augmentation.style").source == "docs/benchmarks/shift.md"
+    assert made.decision("augmentation.style").source == "bench/findings/shift.md"
     chosen = isocenter.plan(pictures.table, device="cpu", threads=1, assignments={**given, **TERMS}).plan
     assert (chosen["augmentation.style"], chosen["objectives.terms"]) == (0.0, TERMS["objectives.terms"])
     values = {**given, "objectives.terms": ["supervised"]}

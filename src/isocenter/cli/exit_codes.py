@@ -52,7 +52,7 @@ class _Lines(logging.Formatter):
 def main() -> None:
     """Run, and turn every failure into one line and an exit code."""
     # Threads that wait by sleeping: a fifth faster where another program takes a core, a tenth slower on a machine of
-    # one's own (bench/waiting_threads.py).
+    # one's own (bench/findings/speed.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())

@@ -20,7 +20,7 @@ SIMPLEST = ("temperature", "vector", "platt", "beta", "isotonic")
 # Of fewer patients, or fewer with a label or without, only a temperature is fitted: boxes of one image are no cases.
 FEWEST, FEWEST_OF_A_LABEL = 30, 10
 # `UnseenOutputs.spread` of cases with one answer each. Without it a temperature of 20 to 100 simulated cases, most of
-# which are told apart, raises the log loss up to threefold (bench/few_to_calibrate.py).
+# which are told apart, raises the log loss up to threefold (bench/findings/belief.md).
 USUAL_SPREAD = 0.5
 # Steps follow single cases; scikit-learn's manual asks for so many of them, here patients.
 FEWEST_OF_STEPS = 1000

@@ -1,7 +1,6 @@
 """The catalogue of families: kinds of output and size of each, measured on networks that are built, and their ranks.
 
-The ranks are those of `bench/families.py`, a reason in a plan; that bench writes `measured.json`, with the numbers of
-its tables in docs/benchmarks.md.
+The ranks, a reason in a plan, are those of `bench/findings/networks.md`; `measured.json` has the numbers of its tables.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 On a processor torch 2.13 computes a convolution of one volume by an unfolding of its own unless channels times the
 first two axes exceed 20480 (ATen's `ConvParams::use_mkldnn`); at the deeper levels of a network oneDNN takes a fifth of
-that time (bench/single_volumes.py). So these are handed to it, and their gradients with tensors in its own format.
+that time (bench/findings/speed.md). So these are handed to it, and their gradients with tensors in its own format.
 
 In the channels-last format convolutions are faster, but torch's instance normalisation would convert every feature map
 back to the contiguous format; ours keeps the format, by batch normalisation of one sample at a time. Weights, their

@@ -49,7 +49,7 @@ class MeanTeacher(Objective):
         because = "a teacher that has learnt little yet is no guide: the weight rises as in the authors' code"
         return {
             "ramp": Decision(RAMP, because, PAPER),
-            "paste": Decision(0.0, f"{few}docs/benchmarks/few-labels.md", COPY_PASTE),
+            "paste": Decision(0.0, f"{few}bench/findings/few-labels.md", COPY_PASTE),
         }
 
     def refusal(self, task: Task) -> str:

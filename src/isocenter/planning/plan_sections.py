@@ -32,7 +32,7 @@ NotNegative = Annotated[float, Ge(0), Lt(math.inf)]
 # What every generator of random numbers takes.
 Seed = Annotated[int, Ge(0), Lt(2**63)]
 # The fewest samples of a batch over which a network normalises. The volume of a hippocampus read off its mask, 120
-# steps: of 4 volumes R2 .05, of 8 .66 (bench/batch_statistics.py, seed 1).
+# steps: of 4 volumes R2 .05, of 8 .66 (bench/findings/training.md, seed 1).
 LEAST_BATCH = 8
 # Treatments of groups by how often their cases are drawn.
 DRAWN_BY_GROUPS = ("resample", "balanced_batches")

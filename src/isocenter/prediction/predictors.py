@@ -35,7 +35,7 @@ from isocenter.values import Case, Deferred, Image
 
 SHARE = "Give one that every worker sees under the same path"
 
-# By bench/nnunet_prediction.py; docs/benchmarks/nnunet.md has the command.
+# By bench/nnunet_prediction.py; bench/findings/nnunet.md has the command.
 AS_MEASURED = "3.2 times with 10 volumes of a hippocampus model, on one core of an AMD EPYC that computes in bfloat16"
 
 # Told (done, all) and, if there is more to say, a few words.

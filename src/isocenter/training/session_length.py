@@ -33,7 +33,7 @@ MANY_WINDOWS, PROBE_WINDOWS, WANTED_LOOKS = 50, 2, 4
 # A training by the clock looks at it at least so often, evenly over its progress.
 LOOKS_AT_THE_CLOCK = 10
 # Steps that each of several networks for every voxel has at least: of so many, the mean of two reached the Dice of one
-# twice as long (docs/benchmarks/training.md).
+# twice as long (bench/findings/training.md).
 ENOUGH_STEPS = 2000
 
 

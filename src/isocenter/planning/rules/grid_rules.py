@@ -39,7 +39,7 @@ ODD = 1.5
 # So few thick slices leave a convolution across them little to see.
 FEW_SLICES = 16
 MOST_STAGES, FEWEST_VOXELS = 6, 4
-# How much longer, and larger, a window of prediction may be than a patch of training (`bench/windows.py`).
+# How much longer, and larger, a window of prediction may be than a patch of training (`bench/windows.py` at b35ea394).
 LONGER_WINDOW, LARGER_WINDOW = 1.5, 2.25
 ILSE = "arXiv:1802.04712"
 # Settings of a network that works on images of one shape only.
@@ -49,7 +49,7 @@ REDUCTION = "preprocessing.reduction"
 # a GPU it was not measured.
 PIXELS_A_SECOND = {"cpu": 2.5e5, "gpu": 2e7}
 # With fewer looks at each picture a coarser grid learns more. Vessels of a retina with 9 looks: Dice .685, on a grid
-# half as fine .763; with 22 looks .798 and .801 (`python bench/choices.py reductions`, one seed).
+# half as fine .763; with 22 looks .798 and .801 (`bench/findings/training.md`, one seed).
 ENOUGH_LOOKS = 20
 
 

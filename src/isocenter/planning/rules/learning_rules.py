@@ -34,10 +34,10 @@ WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "trai
 # But not fewer of them than normalisation over a batch needs.
 STEP_VOXELS = 2**19
 # Single objects of the median training picture from which on a patch of it is a batch in itself, which on a processor
-# leaves time for four times as many steps (docs/benchmarks/kinds.md, nuclei one by one).
+# leaves time for four times as many steps (bench/findings/kinds.md, nuclei one by one).
 MANY_OBJECTS = 10
 # Whole volumes with an output for each voxel that a processor takes in a step: each teaches as much as several patches.
-# Two pairs of 149,760 voxels took .7 s a step on one core (docs/benchmarks/registration.md); VoxelMorph takes one.
+# Two pairs of 149,760 voxels took .7 s a step on one core (bench/findings/registration.md); VoxelMorph takes one.
 DENSE_VOLUMES = 2
 # Slides a step, each a bag of tiles.
 BAGS = 4
@@ -254,8 +254,8 @@ def endless_search_error() -> PlanError:
 SECTION = "transfer"
 # How the reason of a decision begins that was taken from a source; it stays where others would follow the data anew.
 TAKEN = "as in the source of the weights, "
-# By bench/few_labels.py: what a training gains that starts from other weights.
-MEASURED = "docs/benchmarks/few-labels.md"
+# By bench/findings/few-labels.md: what a training gains that starts from other weights.
+MEASURED = "bench/findings/few-labels.md"
 DECISIONS = {
     "mode": Decision(
         "full",

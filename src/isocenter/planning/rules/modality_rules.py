@@ -16,7 +16,7 @@ DROPOUT, MMFORMER = 0.5, "arXiv:2206.02425"
 HEMIS = "arXiv:1607.05194"
 # From this share of cases that lack an image on it is said why no network is built around them.
 FEW = 0.05
-# bench/fusion.py, docs/benchmarks/covariates.md.
+# bench/findings/covariates.md.
 EARLY = (
     "images are channels of one network, zeros where one is absent, which in as many minutes outlined structures "
     "better with every subset of two images than a network with an encoder for each (--set network.name=fusion)"

@@ -17,10 +17,10 @@ from isocenter.tasks import Task, properties
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
 
 SECTION = "objectives"
-# By bench/few_labels.py: what other objectives gain.
-MEASURED = "docs/benchmarks/few-labels.md"
-# By bench/shift.py: what images of another scanner bring.
-SHIFTED = "docs/benchmarks/shift.md"
+# By bench/findings/few-labels.md: what other objectives gain.
+MEASURED = "bench/findings/few-labels.md"
+# By bench/findings/shift.md: what images of another scanner bring.
+SHIFTED = "bench/findings/shift.md"
 TEACHER = "mean_teacher"
 MEASURED_TEACHER = (
     "style with a mean teacher closed .59, .62 and .91 of the gaps to three simulated scanners; style alone more of an "

@@ -460,7 +460,7 @@ INNER_FOLDS = 3
 # Below, each of the networks has too few steps to be like the main one.
 LEAST_MINUTES = 10.0
 FEWEST_PATIENTS = 20
-MEASURED = "bench/inner_folds.py"
+MEASURED = "bench/findings/training.md"
 RULE, THRESHOLDS = "task.operating_point", "task.thresholds"
 RISK = "task.risk"
 # Thresholds of intervals, and of groups of people: nobody trains three networks more only for these.

@@ -14,7 +14,7 @@ from isocenter.scoring.explaining.kept_tests import Records
 
 MOST_CASES = 20
 # Of findings, after Holm. Two methods of four agree on a place in none of 10 networks that see no mark, and in 40 of 40
-# that see one; a single method may favour a place by how it draws (bench/explanations.py).
+# that see one; a single method may favour a place by how it draws (bench/findings/explanations.md).
 LEVEL, AGREEING = 0.05, 2
 NOTHING = "No map favours borders, corners, burned-in letters or places of one answer more than chance would."
 PLACES = {"border": "borders in maps", "corner": "corners in maps", "text": "burned-in letters in maps"}

@@ -54,8 +54,8 @@ SUPPRESSION = {2: 0.5, 3: 0.2}
 # by reasoning and never varied; what it leads to is in docs/benchmarks.md.
 FINE_ENOUGH = 16
 # Voxels across from which a pyramid finds more in volumes than maps of centres do: of simulated nodules, half of them
-# less than 7.9 across, in 15 minutes on one core CPM .959 beside .769 (bench/nodules.py). Of smaller ones nothing is
-# known.
+# less than 7.9 across, in 15 minutes on one core CPM .959 beside .769 (bench/findings/kinds.md). Of smaller ones
+# nothing is known.
 PYRAMID_IN_VOLUMES = 6.0
 
 

@@ -340,7 +340,7 @@ def unit_of_size(axes: int, physical: bool) -> str:
 # Heights are walked down in so many steps: a prominence is known that finely.
 STEPS = 20
 # Standard deviation, in the shortest side of a voxel, by which heights are smoothed: the ripples of a network, and of
-# the lattice of voxels, are as fine (docs/benchmarks/kinds.md, nuclei one by one).
+# the lattice of voxels, are as fine (bench/findings/kinds.md, nuclei one by one).
 RIPPLE = 1.0
 # Probabilities of inside at which objects are looked for that are not called: each takes a watershed of its own.
 LOWER = (0.5, 0.25, 0.1, 0.03)

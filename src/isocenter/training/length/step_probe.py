@@ -391,10 +391,10 @@ def wait_for_device(device: Any) -> None:
 
 # With time to look at fewer voxels than these, half the planned width learns more: the width that makes most of so much
 # computing grows with it. Five sets, two seeds each: with 4 to 13 million voxels +.017 to +.11, with about 40
-# million -.047 to +.034 (docs/benchmarks/training.md).
+# million -.047 to +.034 (bench/findings/training.md).
 FEW_VOXELS = 20e6
 # Features of the first level, below which a network learns less in however many steps. Hippocampus, 2 minutes on one
-# core, 143 steps of 16 features, 288 of 8 and 221 of 4: Dice .81, .82 and .51 (docs/benchmarks/training.md).
+# core, 143 steps of 16 features, 288 of 8 and 221 of 4: Dice .81, .82 and .51 (bench/findings/training.md).
 LEAST_WIDTH = 8
 # With this the reason of a narrower network ends; where other minutes are given, the planned one is taken again.
 NARROWER = "so few that a network of half the width learns more"

@@ -176,7 +176,7 @@ def _difference() -> Any:
 # they are measured with the averaged weights themselves: Wu and Johnson, "Rethinking 'Batch' in BatchNorm",
 # arXiv:2105.07576.
 
-# Cases are seen by so many, in whole batches: most of what four times as many bring (bench/batch_statistics.py).
+# Cases are seen by so many, in whole batches: most of what four times as many bring (bench/findings/training.md).
 CASES = 64
 
 
