@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+
+def targets_of(own: Mapping[str, str], group: str) -> dict[str, str]:
+    """{name: "module:value"} of an index of ours and of what others add under an entry point."""
+    return {**own, **{name: point.value for name, point in entry_points_of(group).items()}}
+
+
+def load_target(target: str) -> Any:
+    """The value that "module:value" names; its module is imported now."""
+    module, _, value = target.partition(":")
+    return getattr(importlib.import_module(module), value)
 
 
 def entry_points_of(group: str) -> Mapping[str, EntryPoint]:

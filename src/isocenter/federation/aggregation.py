@@ -5,7 +5,6 @@ Sums are in float64 and in the order of the sites' names, so that the order of a
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -59,13 +58,10 @@ class Aggregation(Protocol):
 
 def make_aggregation(chosen: FederationSettings) -> Aggregation:
     """The plan's method, ours or one of the entry point `isocenter.aggregations`; PlanError where there is none."""
-    targets = AGGREGATIONS | {
-        name: one.value for name, one in plugins.entry_points_of("isocenter.aggregations").items()
-    }
+    targets = plugins.targets_of(AGGREGATIONS, "isocenter.aggregations")
     if chosen.method not in targets:
         raise PlanError(f"there is no method {chosen.method!r}", METHOD, f"Choose from {', '.join(sorted(targets))}")
-    module, _, attribute = targets[chosen.method].partition(":")
-    method: Aggregation = getattr(importlib.import_module(module), attribute)(chosen)
+    method: Aggregation = plugins.load_target(targets[chosen.method])(chosen)
     return method
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -96,8 +95,7 @@ def _entries(points: tuple[EntryPoint, ...]) -> Mapping[str, FormatEntry]:
 
 def load_format(name: str) -> Format:
     """The format of this name; its file is imported now."""
-    module, _, attribute = format_entries()[name].target.partition(":")
-    return cast("Format", getattr(importlib.import_module(module), attribute))
+    return cast("Format", plugins.load_target(format_entries()[name].target))
 
 
 def suffix_of(path: Path) -> str:

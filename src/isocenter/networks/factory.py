@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -214,8 +213,7 @@ def _refuse_heads(name: str, family: Family, heads: Mapping[str, Head]) -> None:
 
 
 def _import_family(name: str, target: str) -> Family:
-    module, _, attribute = target.partition(":")
-    value = getattr(importlib.import_module(module), attribute)
+    value = plugins.load_target(target)
     if not isinstance(value, Family):
         problem, remedy = f"{target} is not an isocenter.networks.Family", "Update the package that adds it"
         raise PlanError(f"{name} cannot be used: {problem}", "network.name", remedy)
@@ -224,4 +222,4 @@ def _import_family(name: str, target: str) -> Family:
 
 def _targets() -> Mapping[str, str]:
     """{name: module:value} of each family."""
-    return NETWORKS | {name: point.value for name, point in plugins.entry_points_of("isocenter.networks").items()}
+    return plugins.targets_of(NETWORKS, "isocenter.networks")

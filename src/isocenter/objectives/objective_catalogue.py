@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from functools import reduce
 
@@ -33,16 +32,15 @@ TERMS = "objectives.terms"
 
 def objective_names() -> tuple[str, ...]:
     """Our objectives, and those that other packages add under the entry point `isocenter.objectives`."""
-    return tuple(sorted({*OBJECTIVES, *plugins.entry_points_of("isocenter.objectives")}))
+    return tuple(sorted(plugins.targets_of(OBJECTIVES, "isocenter.objectives")))
 
 
 def objective_kind(name: str) -> type[Objective]:
     """The class of an objective; PlanError where there is none of this name."""
-    targets = OBJECTIVES | {key: point.value for key, point in plugins.entry_points_of("isocenter.objectives").items()}
+    targets = plugins.targets_of(OBJECTIVES, "isocenter.objectives")
     if name not in targets:
         raise PlanError(f"there is no objective {name!r}", TERMS, f"Choose from {', '.join(objective_names())}")
-    module, _, attribute = targets[name].partition(":")
-    objective = getattr(importlib.import_module(module), attribute)
+    objective = plugins.load_target(targets[name])
     if not (isinstance(objective, type) and issubclass(objective, Objective)):
         problem = f"{name} cannot be used: {targets[name]} is no class derived from isocenter.objectives.Objective"
         raise PlanError(problem, TERMS, "Update the package that adds it")

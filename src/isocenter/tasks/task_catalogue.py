@@ -5,7 +5,6 @@ A name may join several kinds, as in segmentation+classification: one network is
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -31,7 +30,7 @@ IMPORTED = {
 
 def task_names() -> tuple[str, ...]:
     """Our kinds, and those that other packages add under the entry point `isocenter.tasks`."""
-    return tuple(sorted({*TASKS, *plugins.entry_points_of("isocenter.tasks")}))
+    return tuple(sorted(plugins.targets_of(TASKS, "isocenter.tasks")))
 
 
 def task_class(name: str) -> type[Task]:
@@ -39,10 +38,10 @@ def task_class(name: str) -> type[Task]:
     if SIGN in name:
         joined: type[Task] = _join_kinds(name)
         return joined
-    targets = IMPORTED | TASKS | {key: point.value for key, point in plugins.entry_points_of("isocenter.tasks").items()}
+    targets = plugins.targets_of(IMPORTED | TASKS, "isocenter.tasks")
     if name not in targets:
         raise PlanError(f"there is no task {name!r}", "task.name", f"Choose one of {', '.join(task_names())}")
-    loaded: type[Task] = _load_target(targets[name])
+    loaded: type[Task] = plugins.load_target(targets[name])
     return loaded
 
 
@@ -51,12 +50,7 @@ def _join_kinds(name: str) -> Any:
     if unfit := [one.name for one in kinds if one.by_name or one.answers_pairs]:
         problem = f"{unfit[0]} is learnt by itself alone, and joins no other kind"
         raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")
-    return _load_target(JOINED).of_kinds(kinds)
-
-
-def _load_target(target: str) -> Any:
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return plugins.load_target(JOINED).of_kinds(kinds)
 
 
 def kind_for_dataset(dataset: Dataset, name: str | None = None) -> type[Task]:
@@ -128,7 +122,8 @@ def build_task(settings: Mapping[str, Any]) -> Task:
     """The task of a plan's section "task", or of a model's record."""
     name, settings_of_task = str(settings["name"]), {key: value for key, value in settings.items() if key != "name"}
     if SIGN in name:
-        return task_settings.task_from_settings(_load_target(MULTITASK), settings_of_task, _join_kinds(name).kinds)
+        kind, parts = plugins.load_target(MULTITASK), _join_kinds(name).kinds
+        return task_settings.task_from_settings(kind, settings_of_task, parts)
     return task_settings.task_from_settings(task_class(name), settings_of_task)
 
 

@@ -5,11 +5,12 @@ A new one is its `WeightLayout` in a file of this folder and its line in `LAYOUT
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from isocenter import plugins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,8 +80,7 @@ LAYOUTS: dict[str, str] = {
 @cache
 def weight_layouts() -> tuple[WeightLayout, ...]:
     """Every layout."""
-    places = (place.partition(":") for place in LAYOUTS.values())
-    return tuple(getattr(importlib.import_module(module), name) for module, _, name in places)
+    return tuple(plugins.load_target(target) for target in LAYOUTS.values())
 
 
 def recognise_layout(content: Content) -> WeightLayout | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -27,9 +26,7 @@ REFERENCES = {
 
 def reference_kinds() -> tuple[ReferenceKind, ...]:
     """Our kinds, then those that other packages add under the entry point `isocenter.references`."""
-    targets = REFERENCES | {
-        name: point.value for name, point in plugins.entry_points_of("isocenter.references").items()
-    }
+    targets = plugins.targets_of(REFERENCES, "isocenter.references")
     return tuple(_import_kind(target) for target in targets.values())
 
 
@@ -50,9 +47,5 @@ def count_references(fingerprint: Fingerprint) -> dict[str, Mapping[str, Any]]:
 
 @cache  # a check asks for every kind several times a case
 def _import_kind(target: str) -> ReferenceKind:
-    module, _, attribute = target.partition(":")
-    kind: ReferenceKind = getattr(importlib.import_module(module), attribute)
+    kind: ReferenceKind = plugins.load_target(target)
     return kind
-
-
-__all__ = ["REFERENCES", "count_references", "kinds_by_names", "reference_kinds"]

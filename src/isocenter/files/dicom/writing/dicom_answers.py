@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from isocenter import plugins
 from isocenter.files.dicom.uids import (
     DERIVED_SERIES,
     ENCAPSULATED_PDF,
@@ -98,8 +98,7 @@ class DicomAnswer:
         path: of the case's files, without what ends their names
         Raises FormatError or GeometryError for a source that cannot bear one.
         """
-        module, _, function = self.target.partition(":")
-        written: Iterator[Path] = getattr(importlib.import_module(module), function)(result, path)
+        written: Iterator[Path] = plugins.load_target(self.target)(result, path)
         return written
 
 

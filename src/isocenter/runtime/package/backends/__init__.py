@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,7 +57,7 @@ class Backend(Protocol):
 
 def backend_names() -> tuple[str, ...]:
     """Ours, and those that other packages add under the entry point `isocenter.backends`."""
-    return tuple(sorted({*BACKENDS, *plugins.entry_points_of("isocenter.backends")}))
+    return tuple(sorted(plugins.targets_of(BACKENDS, "isocenter.backends")))
 
 
 def quick_backends() -> list[str]:
@@ -77,19 +76,6 @@ def refuse_unknown_backends(chosen: Iterable[str], where: str = "--backend") -> 
 
 def find_backend(name: str) -> Backend:
     """The backend of this name; UsageError where there is none. Only its own file is imported."""
-    targets = BACKENDS | {key: point.value for key, point in plugins.entry_points_of("isocenter.backends").items()}
     refuse_unknown_backends([name])
-    module, _, attribute = targets[name].partition(":")
-    chosen: Backend = getattr(importlib.import_module(module), attribute)
+    chosen: Backend = plugins.load_target(plugins.targets_of(BACKENDS, "isocenter.backends")[name])
     return chosen
-
-
-__all__ = [
-    "BACKENDS",
-    "SLOW_TO_START",
-    "Backend",
-    "backend_names",
-    "find_backend",
-    "quick_backends",
-    "refuse_unknown_backends",
-]
