@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 from isocenter.objectives import objective_catalogue
 from isocenter.planning.typed_sections import TYPED
@@ -57,17 +57,9 @@ def section(heading: str, kind: Any) -> Iterator[str]:
 
 
 def rows(kind: Any) -> Iterator[Row]:
-    """A row for each setting of a class: declared ones by their declaration, else its fields."""
-    known, types = meanings(kind), get_type_hints(kind)
-    for one in fields(kind):
-        if group := one.metadata.get(setting_fields.GROUP):
-            yield from (row for row in rows(group.kind) if row[0].strip("`") in group.settings)
-        elif held := one.metadata.get(setting_fields.SETTING):
-            yield row(
-                held.name or one.name, one.default, known.get(one.name, ""), choices(types[one.name]) or held.choices
-            )
-        elif not setting_fields.settings_in(kind):
-            yield row(one.name, one.default, known.get(one.name, ""), choices(types[one.name]))
+    """A row for each setting of a class and of its groups."""
+    for name, one in setting_fields.settings_in(kind).items():
+        yield row(name, one.default, meanings(one.owner).get(one.attribute, ""), choices(one.type) or one.choices)
 
 
 def row(name: str, default: Any, meaning: str, allowed: Any) -> Row:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -34,10 +34,10 @@ from isocenter.values import (
     Merge,
     Prediction,
     Row,
+    Setting,
     Slabs,
     Target,
     Vector,
-    setting_fields,
 )
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class Azimuth(Task):
     offset: what is added to every answer
     """
 
-    angle: str = setting_fields.setting(target=True)
-    offset: float = setting_fields.setting(0.0, always=True, registered="zero of the circle", target=True)
+    angle: Annotated[str, Setting(target=True)]
+    offset: Annotated[float, Setting(always=True, registered="zero of the circle", target=True)] = 0.0
 
     name: ClassVar[str] = "azimuth"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})

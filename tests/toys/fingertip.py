@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from torch import nn
@@ -49,9 +49,9 @@ from isocenter.values import (
     ReferenceKind,
     ReferenceWords,
     Row,
+    Setting,
     Slabs,
     Target,
-    setting_fields,
 )
 from isocenter.values.reference_kind import ReferenceStrata
 
@@ -194,7 +194,7 @@ class Pointing(Task):
     radius: pixels around it that are taught
     """
 
-    radius: float = setting_fields.setting(RADIUS, registered="radius", target=True)
+    radius: Annotated[float, Setting(registered="radius", target=True)] = RADIUS
 
     name: ClassVar[str] = "indicating"
     needs: ClassVar[frozenset[str]] = frozenset({KIND})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter, itemgetter
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import calibration_fit
 from isocenter.evaluation.calibration_fit import METHODS, SIZE, USUAL_SPREAD, Calibrator, UnseenOutputs
 from isocenter.evaluation.conformal import EVERYONE, SET_METHODS, Conformal
-from isocenter.values import Decision, Floats, Prediction, covariate_values, setting_fields
+from isocenter.values import Decision, Floats, Prediction, Setting, covariate_values
 
 AUTO = "auto"
 # The names of its settings in the plan's section "task".
@@ -82,6 +82,12 @@ def _group_names(value: Any) -> str:
     return str(value)
 
 
+def _found_by_unseen(name: str, kind: type[Calibrator] | type[Conformal]) -> Setting:
+    """What is None until cases that did not train have found it."""
+    read = partial(_found_setting, name, kind.from_record)
+    return Setting(always=True, read=read, plain=attrgetter("settings"), tuned=True)
+
+
 @dataclass(frozen=True)
 class Certainty:
     """Calibration, sets and thresholds that hold for the probabilities of a task.
@@ -98,35 +104,17 @@ class Certainty:
     covering:           thresholds of these masks, of 1 less the probability of a voxel; None until they are found
     """
 
-    calibration_method: str = setting_fields.setting(
-        AUTO, choices=(AUTO, *METHODS), noun="calibration", follows=_without_calibration
-    )
-    calibration: Calibrator | None = setting_fields.setting(
-        None,
-        always=True,
-        read=partial(_found_setting, "calibration", Calibrator.from_record),
-        plain=attrgetter("settings"),
-        tuned=True,
-    )
-    coverage: float = setting_fields.setting(0.9, read=partial(_share, "coverage", "0.9"))
-    conformal_method: str = setting_fields.setting(AUTO, choices=(AUTO, *SET_METHODS), noun="method")
-    conformal_by: str = setting_fields.setting(AUTO, read=_group_names)
-    conformal: Conformal | None = setting_fields.setting(
-        None,
-        always=True,
-        read=partial(_found_setting, "conformal", Conformal.from_record),
-        plain=attrgetter("settings"),
-        tuned=True,
-    )
-    risk: float | None = setting_fields.setting(None, read=partial(_share_or_none, "risk", "0.1"))
-    risk_delta: float | None = setting_fields.setting(None, read=partial(_share_or_none, "risk_delta", "0.1"))
-    covering: Conformal | None = setting_fields.setting(
-        None,
-        always=True,
-        read=partial(_found_setting, "covering", Conformal.from_record),
-        plain=attrgetter("settings"),
-        tuned=True,
-    )
+    calibration_method: Annotated[
+        str, Setting(choices=(AUTO, *METHODS), noun="calibration", follows=_without_calibration)
+    ] = AUTO
+    calibration: Annotated[Calibrator | None, _found_by_unseen("calibration", Calibrator)] = None
+    coverage: Annotated[float, Setting(read=partial(_share, "coverage", "0.9"))] = 0.9
+    conformal_method: Annotated[str, Setting(choices=(AUTO, *SET_METHODS), noun="method")] = AUTO
+    conformal_by: Annotated[str, Setting(read=_group_names)] = AUTO
+    conformal: Annotated[Conformal | None, _found_by_unseen("conformal", Conformal)] = None
+    risk: Annotated[float | None, Setting(read=partial(_share_or_none, "risk", "0.1"))] = None
+    risk_delta: Annotated[float | None, Setting(read=partial(_share_or_none, "risk_delta", "0.1"))] = None
+    covering: Annotated[Conformal | None, _found_by_unseen("covering", Conformal)] = None
 
     @property
     def covers_from(self) -> dict[str, float] | None:

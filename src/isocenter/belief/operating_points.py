@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +16,7 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import classification, conformal
 from isocenter.evaluation.fairness import group_attributes
 from isocenter.evaluation.fairness.group_attributes import UNKNOWN
-from isocenter.values import BY_HAND, Decision, Floats, Prediction, setting_fields
+from isocenter.values import BY_HAND, Decision, Floats, Prediction, Setting
 from isocenter.values.setting_fields import NOT_KEPT
 
 # Not 1, which no number of cases promises, nor 0.
@@ -56,12 +56,10 @@ class OperatingPoint:
     confidence: the share of trainings in which it is kept; None: it is on average over trainings
     """
 
-    words: str = setting_fields.setting(
-        "youden", name="operating_point", registered="operating point", unkept=_unkept_rule
-    )
-    confidence: float | None = setting_fields.setting(
-        None, name="operating_confidence", registered="confidence of the operating point"
-    )
+    words: Annotated[str, Setting(name="operating_point", registered="operating point", unkept=_unkept_rule)] = "youden"
+    confidence: Annotated[
+        float | None, Setting(name="operating_confidence", registered="confidence of the operating point")
+    ] = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.words, str) or not RULE.fullmatch(self.words):
@@ -273,13 +271,11 @@ class GroupThresholds:
     levels:    {group: {class or finding: that probability}}; None until unseen cases have decided
     """
 
-    groups: str | None = setting_fields.setting(
-        None, name="group_thresholds", read=_groups, registered="groups with thresholds of their own"
-    )
-    criterion: str = setting_fields.setting(
-        OPPORTUNITY, name="group_criterion", choices=tuple(CRITERIA), noun="criterion"
-    )
-    levels: Mapping[str, Mapping[str, float]] | None = setting_fields.setting(None, name=BY_GROUP, tuned=True)
+    groups: Annotated[
+        str | None, Setting(name="group_thresholds", read=_groups, registered="groups with thresholds of their own")
+    ] = None
+    criterion: Annotated[str, Setting(name="group_criterion", choices=tuple(CRITERIA), noun="criterion")] = OPPORTUNITY
+    levels: Annotated[Mapping[str, Mapping[str, float]] | None, Setting(name=BY_GROUP, tuned=True)] = None
 
     def check(self, names: Sequence[str]) -> None:
         """PlanError for a threshold that cannot be, or of a class or finding that there is not."""

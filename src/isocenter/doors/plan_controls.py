@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 from isocenter.planning import PlannedTraining, typed_sections
-from isocenter.planning.typed_sections import TYPED
-from isocenter.tasks import task_catalogue
-from isocenter.values import setting_fields
-
-# Units of decisions that have one; a share and a count have none.
-UNITS = {"training.minutes": "min", "preprocessing.spacing": "mm", "training.memory": "GiB", "task.tolerance": "voxels"}
+from isocenter.values import Setting, setting_fields
 
 
 def decision_records(planned: PlannedTraining) -> list[dict[str, Any]]:
@@ -26,7 +20,7 @@ def decision_records(planned: PlannedTraining) -> list[dict[str, Any]]:
             "because": decision.because,
             "source": decision.source,
             "usual": typed_sections.is_default(plan, name),
-            "unit": UNITS.get(name, ""),
+            "unit": _setting(str(plan["task.name"]), name).unit,
             "control": control(str(plan["task.name"]), name, decision.value),
         }
         for name, decision in plan
@@ -35,9 +29,12 @@ def decision_records(planned: PlannedTraining) -> list[dict[str, Any]]:
 
 def control(task: str, name: str, value: Any) -> dict[str, Any]:
     """The control of a decision: its kind (switch, number, choice, text, value), choices and limits."""
-    kind, choices = _type_of(task, name)
-    members = list(_members(kind))
-    named = [*choices, *(one for member in members if get_origin(member) is Literal for one in get_args(member))]
+    setting = _setting(task, name)
+    members = list(_members(setting.hint))
+    named = [
+        *setting.choices,
+        *(one for member in members if get_origin(member) is Literal for one in get_args(member)),
+    ]
     limits = {
         key: getattr(one, attribute)
         for one in members
@@ -53,15 +50,9 @@ def control(task: str, name: str, value: Any) -> dict[str, Any]:
     return {"kind": "text" if isinstance(value, str) else "value"}
 
 
-def _type_of(task: str, name: str) -> tuple[Any, tuple[str, ...]]:
+def _setting(task: str, name: str) -> Setting:
     section, _, key = name.partition(".")
-    if section == "task":
-        setting = setting_fields.settings_in(task_catalogue.task_class(task)).get(key)
-        return (None, ()) if setting is None else (setting.type, tuple(setting.choices))
-    kind = TYPED.get(section)
-    if not is_dataclass(kind) or key not in {one.name for one in fields(kind)}:
-        return None, ()
-    return get_type_hints(kind, include_extras=True).get(key), ()
+    return typed_sections.section_settings(section, task).get(key, Setting())
 
 
 def _members(kind: Any) -> Iterator[Any]:

@@ -67,7 +67,7 @@ class TrainingSettings:
     memory:        GiB that training is predicted to take at its peak, of the device that computes
     """
 
-    minutes: Positive | None
+    minutes: Annotated[Positive | None, Setting(unit="min")]
     steps: Annotated[Count | None, Setting(always=True)]
     batch: Count
     patch: tuple[Count, ...]
@@ -90,7 +90,7 @@ class TrainingSettings:
     epochs: Positive | None = None
     networks: Count | None = 1
     sampling: Literal["natural", "balanced", "oversampled", "undersampled", "square_root", "by_loss"] = "natural"
-    memory: NotNegative = 0.0
+    memory: Annotated[NotNegative, Setting(unit="GiB")] = 0.0
     compute: Annotated[Ways | None, Setting(always=True)] = None
     modality_dropout: BelowOne = 0.0
     fairness: Treatment = "none"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, singledispatch
+from functools import singledispatch
 from textwrap import shorten, wrap
-from typing import Any, get_type_hints
+from typing import Any
 
 from isocenter.planning import typed_sections
-from isocenter.planning.typed_sections import TYPED
 from isocenter.tasks import task_catalogue, task_settings
 from isocenter.values import BY_HAND, Decision, Plan, Setting
 
@@ -54,19 +53,11 @@ def _settings(plan: Plan) -> Mapping[str, Setting]:
     """{"section.name": setting} of every decision."""
     task = task_catalogue.task_class(plan["task.name"]) if "task.name" in plan else None
     of_task = {} if task is None else task_settings.declared_settings(task)
-    declared = {**_of_sections(), **{f"task.{name}": one for name, one in of_task.items()}}
-    return {name: declared.get(name, Setting()) for name in plan.names}
-
-
-@cache
-def _of_sections() -> Mapping[str, Setting]:
-    hints = {section: get_type_hints(one, include_extras=True) for section, one in TYPED.items()}
+    known = {section: typed_sections.section_settings(section) for section in plan.sections} | {"task": of_task}
     return {
-        f"{section}.{name}": note
-        for section, own in hints.items()
-        for name, hint in own.items()
-        for note in getattr(hint, "__metadata__", ())
-        if isinstance(note, Setting)
+        f"{section}.{name}": known[section].get(name, Setting())
+        for section, decisions in plan.sections.items()
+        for name in decisions
     }
 
 

@@ -2,7 +2,7 @@
 
 A knob is one thing that a search turns: a decision, or several that only make sense together, such as the strengths of
 all augmentation. What a person has set by hand is no knob. A kind of problem adds the values of its own
-settings (`setting_fields.setting(search=...)`).
+settings (`Setting(search=...)`).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,10 +27,10 @@ from isocenter.planning.plan_sections import (
 from isocenter.runtime import Preprocessing
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.preprocessing.slide_tiles import Tiles
-from isocenter.tasks import task_catalogue
+from isocenter.tasks import task_catalogue, task_settings
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.synthesis import PaintingRanges
-from isocenter.values import BY_HAND, Decision, Plan, setting_fields
+from isocenter.values import BY_HAND, Decision, Plan, Setting, setting_fields
 
 # In this order they are checked: what others follow from comes first, so that the mistake itself is named.
 TYPED: Mapping[str, Any] = {
@@ -91,13 +91,19 @@ def check_value(name: str, value: Any) -> None:
     if section in FREE:
         return  # the task says what it has, once it is known
     nothing = Decision(None, because="not decided yet")
-    kinds = dict(TYPED) | (
-        {section: objective_catalogue.objective_kind(section)}
-        if section in objective_catalogue.objective_names()
-        else {}
-    )
-    Plan({one: {field.name: nothing for field in fields(kind)} for one, kind in kinds.items()}).decision(name)
-    _validate(get_type_hints(kinds[section], include_extras=True)[key], value, (section, key))
+    sections = {one: section_settings(one) for one in (*TYPED, section)}
+    Plan({one: dict.fromkeys(known, nothing) for one, known in sections.items() if known}).decision(name)
+    _validate(sections[section][key].hint, value, (section, key))
+
+
+def section_settings(section: str, task: str = "") -> Mapping[str, Setting]:
+    """{name: setting} of a section, of "task" those of this kind itself; empty where there is no such section."""
+    if section in FREE:
+        return task_settings.own_settings(task_catalogue.task_class(task)) if task else {}
+    if section in TYPED:
+        return setting_fields.settings_in(TYPED[section])
+    is_objective = section in objective_catalogue.objective_names()
+    return setting_fields.settings_in(objective_catalogue.objective_kind(section)) if is_objective else {}
 
 
 # What checks values of a kind is made once: that takes longer than the check.
@@ -127,16 +133,5 @@ def is_default(plan: Plan, name: str) -> bool:
 @cache
 def _defaults(task: str, section: str) -> Mapping[str, Any]:
     """{name: default} of a section's settings."""
-    if section == "task":
-        declared = (
-            {name: one.default for name, one in setting_fields.settings_in(task_catalogue.task_class(task)).items()}
-            if task
-            else {}
-        )
-    else:
-        of_objective = (
-            objective_catalogue.objective_kind(section) if section in objective_catalogue.objective_names() else None
-        )
-        kinds = [one for one in (TYPED.get(section), of_objective) if one is not None]
-        declared = {field.name: field.default for one in kinds for field in fields(one)}
-    return {name: setting_fields.plain_value(value) for name, value in declared.items() if value is not MISSING}
+    settings = section_settings(section, task).items()
+    return {name: setting_fields.plain_value(one.default) for name, one in settings if one.default is not MISSING}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -41,10 +41,10 @@ from isocenter.values import (
     Merge,
     Prediction,
     Row,
+    Setting,
     Slabs,
     Split,
     Target,
-    setting_fields,
 )
 from isocenter.values.prediction import KNOWN, SeveralHeads
 
@@ -329,15 +329,15 @@ class LossWeighting:
     loss_weights: {part: by what its loss is multiplied}
     """
 
-    weighting: Literal["uncertainty", "fixed"] = setting_fields.setting("uncertainty")
-    loss_weights: Mapping[str, float] | None = setting_fields.setting(None, read=_weights_from)
+    weighting: Literal["uncertainty", "fixed"] = "uncertainty"
+    loss_weights: Annotated[Mapping[str, float] | None, Setting(read=_weights_from)] = None
 
 
 @dataclass(frozen=True)
 class Joined(LossWeighting):
     """Kinds of problem that share a network, in the order of their names."""
 
-    kinds: tuple[type[Task], ...]
+    kinds: Annotated[tuple[type[Task], ...], Setting(is_kept=False)]
     by_name: ClassVar[bool] = False
 
     @classmethod
@@ -391,7 +391,7 @@ class Multitask(LossWeighting, PartScoring):
     parts: {kind: task}
     """
 
-    parts: Mapping[str, Task] = field()
+    parts: Annotated[Mapping[str, Task], Setting(is_kept=False)] = field()
     selects_by: ClassVar[str] = SELECTED
 
     @classmethod

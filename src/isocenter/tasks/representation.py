@@ -39,7 +39,6 @@ from isocenter.values import (
     Slabs,
     Target,
     Vector,
-    setting_fields,
 )
 
 if TYPE_CHECKING:
@@ -158,8 +157,8 @@ class Representation(RepresentationScoring):
     channels: of a voxel
     """
 
-    head: Literal["image", "embedding"] = setting_fields.setting()
-    channels: int = setting_fields.setting(1)
+    head: Literal["image", "embedding"]
+    channels: int = 1
 
     name: ClassVar[str] = "representation"
     needs: ClassVar[frozenset[str]] = frozenset()

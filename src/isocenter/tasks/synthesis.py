@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from isocenter.tasks import properties
 from isocenter.tasks.representation import IMAGE, Representation
 from isocenter.tasks.shared import left_right, reference_labels
 from isocenter.transforms.augment import INTENSITY, SPATIAL
-from isocenter.values import Case, Dataset, Decision, DrawnImage, Fingerprint, Head, Target, Vector
-from isocenter.values import setting_fields as fields
+from isocenter.values import Case, Dataset, Decision, DrawnImage, Fingerprint, Head, Setting, Target, Vector
 
 log = logging.getLogger("isocenter")
 
@@ -34,8 +33,8 @@ class Synthesis(Representation):
     structures: {name: value} of the masks by which images are drawn; None where none do
     """
 
-    classes: tuple[str, ...] = fields.setting((), target=True)
-    structures: Mapping[str, int] | None = fields.setting(None, target=True)
+    classes: Annotated[tuple[str, ...], Setting(target=True)] = ()
+    structures: Annotated[Mapping[str, int] | None, Setting(target=True)] = None
     name: ClassVar[str] = "synthesis"
     needs: ClassVar[frozenset[str]] = frozenset({CLASS, MASK})
     alternatives: ClassVar[tuple[frozenset[str], ...]] = (frozenset({CLASS}), frozenset({MASK}), frozenset())

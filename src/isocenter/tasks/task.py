@@ -81,7 +81,7 @@ class BlindGuess:
 class Task(ABC):
     """A kind of problem with its settings: a frozen dataclass, whose settings are declared as fields.
 
-    `setting_fields.setting` declares one, with its type, default and words; `task_from_settings` makes a task of
+    Each has a type, a default and what its `Setting` says; `task_from_settings` makes a task of
     the plan's section "task". A kind answers what is abstract here, and where it differs from most kinds, the rest.
 
     needs:            the kinds of reference that teach it; of none, objectives that need no reference do

@@ -30,7 +30,7 @@ def task_from_settings(kind: type[Task], settings: Mapping[str, Any], kinds: Seq
     Raises PlanError for a setting that there is not, and for an impossible value.
     """
     of_whole, of_parts = _split_by_part(settings, [part.name for part in kinds])
-    names = list(setting_fields.settings_in(kind))
+    names = list(own_settings(kind))
     if unknown := sorted(set(of_whole) - set(names)):
         remedy = f"Choose one of {', '.join(names)}"
         if of_parts:
@@ -57,7 +57,7 @@ def settings_of(task: Task) -> dict[str, Any]:
 def target_settings(task: Task) -> dict[str, Any]:
     """The settings on which the targets of cases depend: prepared targets are kept by them."""
     plain = setting_fields.plain_settings(task)
-    chosen = {name: plain[name] for name, one in setting_fields.settings_in(type(task)).items() if one.target}
+    chosen = {name: plain[name] for name, one in own_settings(task).items() if one.target}
     return chosen | {name: target_settings(part) for name, part in task.parts.items()}
 
 
@@ -73,7 +73,7 @@ def found_after_training(kind: Kind) -> tuple[str, ...]:
 
 def registered_settings(kind: Kind) -> dict[str, str]:
     """{setting: in words} of what is fixed before training with the primary metric: another value could flatter."""
-    words_of = {name: one.registered for name, one in _own_settings(kind).items() if one.registered}
+    words_of = {name: one.registered for name, one in own_settings(kind).items() if one.registered}
     for part, inner in _kinds(kind).items():
         words_of |= {f"{part}{DOT}{name}": f"{words} of {part}" for name, words in registered_settings(inner).items()}
     return words_of
@@ -87,7 +87,7 @@ def search_values(kind: Kind) -> dict[str, tuple[Any, ...]]:
 def following_decisions(kind: Kind, settings: Mapping[str, Any]) -> dict[str, Decision]:
     """The decisions that follow from settings that a person chose, by "task.<setting>"."""
     decisions = dict[str, Decision]()
-    for setting in _own_settings(kind).values():
+    for setting in own_settings(kind).values():
         decisions |= {} if setting.follows is None else setting.follows(settings)
     for part, inner in _kinds(kind).items():
         of_part_settings = _split_by_part(settings, [part])[1][part]
@@ -100,7 +100,7 @@ def following_decisions(kind: Kind, settings: Mapping[str, Any]) -> dict[str, De
 
 def unkept_rules(kind: Kind, decisions: Mapping[str, Decision]) -> list[str]:
     """Sentences on what a person chose in a plan's section "task", and cases were too few to keep."""
-    sentences = [sentence for one in _own_settings(kind).values() if one.unkept for sentence in one.unkept(decisions)]
+    sentences = [sentence for one in own_settings(kind).values() if one.unkept for sentence in one.unkept(decisions)]
     for part, inner in _kinds(kind).items():
         of_part_decisions = _split_by_part(decisions, [part])[1][part]
         sentences += [
@@ -119,12 +119,13 @@ def declared_settings(kind: Kind) -> dict[str, Setting]:
     """{name: setting} of a kind of problem, and of the kinds that it is made of."""
     parts = {part: declared_settings(inner) for part, inner in _kinds(kind).items()}
     return {
-        **_own_settings(kind),
+        **own_settings(kind),
         **{f"{part}{DOT}{name}": one for part, each in parts.items() for name, one in each.items()},
     }
 
 
-def _own_settings(kind: Kind) -> Mapping[str, Setting]:
+def own_settings(kind: Kind) -> Mapping[str, Setting]:
+    """{name: setting} of a kind of problem itself."""
     return setting_fields.settings_in(kind if isinstance(kind, type) else type(kind))
 
 

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         ReferenceKind,
         ReferenceWords,
     )
-    from isocenter.values.setting_fields import Setting
+    from isocenter.values.setting_fields import Setting, SettingsGroup
     from isocenter.values.spatial_transform import Affine, Displacement, SpatialTransform
     from isocenter.values.voxel_images import Array, Code, Deferred, Image, Label, SlideLevel, Source
 

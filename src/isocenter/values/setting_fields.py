@@ -1,32 +1,35 @@
-"""Settings that are declared once: fields of a dataclass with their type, default and rules.
+"""Settings that are declared once: fields of a frozen dataclass, with their type, limits, default and a `Setting`.
 
-A kind of problem is such a dataclass; its settings are a plan's section "task", and part of a model's record. A group
-of settings that several kinds share is a dataclass too, held as one field: its settings lie flat beside the others.
+    tests: Annotated[int, Ge(0), Setting("Number of cases for tests.", "N")] = 20
+
+What a decision of a plan, a setting of a kind of problem and a flag of a verb are follows from such a field: values are
+read, checked, kept, asked for and explained by it. A field of which nothing more is to be said is its type and default
+alone. A group of settings that several kinds share is a dataclass too, held as one field (`SettingsGroup`): its
+settings lie flat beside the others.
 
 A copy of this file travels with a packaged model.
 """
 
 from __future__ import annotations
 
+import builtins
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from isocenter.errors import PlanError
 from isocenter.values.plan_decisions import Decision
 
-# Keys of a field's metadata: its setting, its group of settings, and whether figures of two models need it alike.
-SETTING, GROUP, COMPARED = "setting", "group", "compared"
 # What a sentence states of a rule that cases were too few to keep.
 NOT_KEPT = " could not be kept"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The declaration of a setting, beside its type and default.
+    """What is said of a field beside its type, limits and default.
 
     name:       in a plan, where it is not the field's
     read:       plain value to the field's; by default the type of the field says how
@@ -36,15 +39,18 @@ class Setting:
     tuned:      unseen cases find it after training; it is None until then
     registered: in words, where it is fixed before training with the primary metric: another value later could flatter
     target:     the target of a case depends on it
+    compared:   figures of two models are the same figures only where it is alike
     search:     the values that a search may try in place of the planned one
     follows:    values of a plan's section to the decisions that follow where a person chose some of them
     unkept:     decisions of a plan's section to sentences on what a person chose and cases could not keep, with
                 `NOT_KEPT`
+    unit:       of a number, beside its control
     zero_counts: 0 is a value like any other in a plan's table, not off
     always:     its reason is worth reading also where the value is none, zero or no
     only_with:  the decisions, "section.name", of which one has to be on for this one to have an effect
-    type:       of its field
-    default:    where it is not given
+    is_kept:    whether it is a setting; other fields of a kind of problem follow from settings
+    owner, attribute, hint, default: class and name of its field, type with all that is noted beside it, and default,
+                once they are known
     """
 
     name: str = ""
@@ -55,14 +61,24 @@ class Setting:
     tuned: bool = False
     registered: str = ""
     target: bool = False
+    compared: bool = False
     search: tuple[Any, ...] = ()
     follows: Callable[[Mapping[str, Any]], dict[str, Decision]] | None = None
     unkept: Callable[[Mapping[str, Decision]], Sequence[str]] | None = None
+    unit: str = ""
     zero_counts: bool = False
     always: bool = False
     only_with: tuple[str, ...] = ()
-    type: Any = None
+    is_kept: bool = True
+    owner: Any = None
+    attribute: str = ""
+    hint: Any = None
     default: Any = field(default_factory=lambda: MISSING)
+
+    @property
+    def type(self) -> Any:
+        """The type of its field alone."""
+        return get_args(self.hint)[0] if get_origin(self.hint) is Annotated else self.hint
 
     def value_of(self, value: Any) -> Any:
         """The field's value of a plain one; PlanError for what is none of the choices."""
@@ -81,41 +97,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class SettingsGroup:
-    """The settings of another dataclass that a field holds.
+    """The settings of another dataclass that a field holds, by default all of them.
 
-    kind:     the dataclass
-    settings: {name: setting}, those that its holder has; the others keep their defaults
+    names:   in a plan, of those that its holder has; the others keep their defaults
+    changed: {name: what of its `Setting` its holder declares otherwise}
+    kind, settings: the other dataclass, and its settings by name, once they are known
     """
 
-    kind: type
-    settings: Mapping[str, Setting]
-
-
-def setting(default: Any = MISSING, *, compared: bool = False, **declared: Any) -> Any:
-    """A field that is a setting; without a default it has to be given.
-
-    compared: figures of two models are the same figures only where it is alike
-    declared: of `Setting`
-    """
-    declared_setting = Setting(**declared)
-    return field(default=default, metadata={SETTING: declared_setting, COMPARED: compared})
-
-
-def settings_group(kind: type, *names: str, **changed: Mapping[str, Any]) -> Any:
-    """A field that holds settings of another dataclass, by default all of them.
-
-    changed: {setting: what of its `Setting` its holder declares otherwise}
-    """
-    settings = settings_in(kind)
-    chosen = {name: replace(settings[name], **changed.get(name, {})) for name in names or settings}
-    return field(default_factory=kind, metadata={GROUP: SettingsGroup(kind, chosen)})
-
-
-def redeclare(kind: type, name: str, **changed: Any) -> Any:
-    """The setting of a base class with this field, of which a derived class declares something otherwise."""
-    [declared_field] = [one for one in fields(kind) if one.name == name]
-    metadata = {**declared_field.metadata, SETTING: replace(declared_field.metadata[SETTING], **changed)}
-    return field(default=declared_field.default, metadata=metadata)
+    names: Sequence[str] = ()
+    changed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    kind: Any = None
+    settings: Mapping[str, Setting] = field(default_factory=dict)
 
 
 @cache
@@ -123,7 +115,7 @@ def settings_in(kind: type) -> Mapping[str, Setting]:
     """{name in a plan: setting} of a dataclass and of its groups."""
     settings = dict[str, Setting]()
     for _, held in _settings_of(kind):
-        settings |= held.settings if isinstance(held, SettingsGroup) else {held.name: held}
+        settings |= {held.name: held} if isinstance(held, Setting) else held.settings
     return settings
 
 
@@ -155,7 +147,7 @@ def plain_settings(value: Any) -> dict[str, Any]:
 
 def compared_fields(kind: type) -> list[str]:
     """The fields without which figures of two models are not the same figures."""
-    return [one.name for one in fields(kind) if one.metadata.get(COMPARED)]
+    return [name for name, held in _declared(kind) if isinstance(held, Setting) and held.compared]
 
 
 def plain_value(value: Any) -> Any:
@@ -167,46 +159,49 @@ def plain_value(value: Any) -> Any:
     return [plain_value(one) for one in value] if isinstance(value, tuple | list) else value
 
 
+def _settings_of(kind: type) -> list[tuple[str, Setting | SettingsGroup]]:
+    """(field, what it holds) of the fields that are settings."""
+    return [(name, held) for name, held in _declared(kind) if isinstance(held, SettingsGroup) or held.is_kept]
+
+
 @cache
-def _settings_of(kind: type) -> tuple[tuple[str, Setting | SettingsGroup], ...]:
-    """(field, what it holds) of the fields that are declared as settings."""
-    return tuple(_iterate_settings(kind))
+def _declared(kind: type) -> tuple[tuple[str, Setting | SettingsGroup], ...]:
+    hints = {name: hint for base in reversed(kind.__mro__) for name, hint in _hints(base).items()}
+    return tuple((one.name, _resolve(kind, one, hints[one.name])) for one in fields(kind) if one.init)
 
 
-def _iterate_settings(kind: type) -> Iterator[tuple[str, Setting | SettingsGroup]]:
-    types = _types_of(kind)
-    for declared in fields(kind):
-        if GROUP in declared.metadata:
-            yield declared.name, declared.metadata[GROUP]
-        elif SETTING in declared.metadata:
-            stated_setting: Setting = declared.metadata[SETTING]
-            yield (
-                declared.name,
-                replace(
-                    stated_setting,
-                    name=stated_setting.name or declared.name,
-                    type=types[declared.name],
-                    default=declared.default,
-                ),
-            )
+def _resolve(owner: type, declared: Any, hint: Any) -> Setting | SettingsGroup:
+    kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    note = next((one for one in notes if isinstance(one, Setting | SettingsGroup)), Setting())
+    if isinstance(note, SettingsGroup):
+        settings = settings_in(kind)
+        chosen = {name: replace(settings[name], **note.changed.get(name, {})) for name in note.names or settings}
+        return replace(note, kind=kind, settings=chosen)
+    name = note.name or declared.name
+    return replace(note, name=name, owner=owner, attribute=declared.name, hint=hint, default=declared.default)
 
 
-def _types_of(kind: object) -> dict[str, Any]:
-    """{field: its type} of the classes with settings: others may name what is imported for checkers of types alone."""
-    of_class: Any = kind if isinstance(kind, type) else type(kind)
-    declared = {one.name for one in fields(of_class) if SETTING in one.metadata}
-    bases = [base for base in reversed(of_class.__mro__) if declared & inspect.get_annotations(base).keys()]
-    return {name: one for base in bases for name, one in inspect.get_annotations(base, eval_str=True).items()}
+def _hints(base: type) -> dict[str, Any]:
+    """The types of the fields that a class itself declares."""
+    names = _Names(vars(inspect.getmodule(base) or builtins))
+    return inspect.get_annotations(base, globals={}, locals=names, eval_str=True)
+
+
+class _Names(dict[str, Any]):
+    """The names in a module; one that only type checkers import, because it needs torch, stands for any object."""
+
+    def __missing__(self, name: str) -> Any:
+        if hasattr(builtins, name):
+            raise KeyError(name)
+        return object
 
 
 def _group_of(held: SettingsGroup, stated_values: Mapping[str, Any]) -> Any:
     """The group of the settings that its holder has; PlanError for one that cannot be."""
-    names = {one.name: name for name, one in _settings_of(held.kind) if isinstance(one, Setting)}
-    settings = held.settings.items()
     return held.kind(
         **{
-            names[name]: one.value_of(stated_values[name]) if name in stated_values else one.default
-            for name, one in settings
+            one.attribute: one.value_of(stated_values[name]) if name in stated_values else one.default
+            for name, one in held.settings.items()
         }
     )
 

@@ -63,7 +63,7 @@ class Preprocessing:
     ndim: int
     channels: tuple[str, ...]
     normalisation: tuple[Normalisation, ...]
-    spacing: Annotated[tuple[float, ...] | None, Setting(always=True)] = None
+    spacing: Annotated[tuple[float, ...] | None, Setting(unit="mm", always=True)] = None
     shape: tuple[int, ...] | None = None
     crop: Annotated[Literal["none", "content"], Setting(always=True)] = "none"
     order: Order = "linear"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -31,12 +31,12 @@ from isocenter.values import (
     Head,
     Label,
     Merge,
+    Setting,
+    SettingsGroup,
     Target,
     Vector,
     grading,
-    setting_fields,
 )
-from isocenter.values.setting_fields import COMPARED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,27 +137,30 @@ class Classification(ClassScoring):
     probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
     """
 
-    classes: tuple[str, ...] = setting_fields.setting(compared=True, target=True)
+    classes: Annotated[tuple[str, ...], Setting(compared=True, target=True)]
     # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
-    loss_name: str = setting_fields.setting("ce", name="loss", search=("ce", "class_balanced", "logit_adjusted"))
-    smoothing: float = setting_fields.setting(0.0)
-    positive: tuple[str, ...] = setting_fields.setting(
-        (), always=True, read=positive_names, plain=plain_names, registered="positive class", compared=True
+    loss_name: Annotated[str, Setting(name="loss", search=("ce", "class_balanced", "logit_adjusted"))] = "ce"
+    smoothing: float = 0.0
+    positive: Annotated[
+        tuple[str, ...],
+        Setting(always=True, read=positive_names, plain=plain_names, registered="positive class", compared=True),
+    ] = ()
+    point: Annotated[OperatingPoint, SettingsGroup()] = field(default_factory=OperatingPoint)
+    counts: Mapping[str, int] | None = None
+    weights: Annotated[Mapping[str, float] | None, Setting(always=True)] = None
+    prior_shift: Mapping[str, float] | None = None
+    thresholds: Annotated[Mapping[str, float] | None, Setting(always=True, tuned=True)] = None
+    prevalence: Annotated[
+        Mapping[str, float] | None, Setting(read=stated_prevalences, registered="prevalence", compared=True)
+    ] = None
+    order: str = NONE
+    is_ranked: Annotated[bool, Setting(only_with=("task.order",), name="ranked")] = True
+    costs: Annotated[tuple[tuple[float, ...], ...] | None, Setting(registered="costs of mistakes")] = None
+    grouped: Annotated[GroupThresholds, SettingsGroup()] = field(default_factory=GroupThresholds)
+    certainty: Annotated[Certainty, SettingsGroup((*CERTAINTY, *SETS))] = field(default_factory=Certainty)
+    priced: Annotated[tuple[tuple[float, ...], ...] | None, Setting(is_kept=False, compared=True)] = field(
+        default=None, compare=False
     )
-    point: OperatingPoint = setting_fields.settings_group(OperatingPoint)
-    counts: Mapping[str, int] | None = setting_fields.setting(None)
-    weights: Mapping[str, float] | None = setting_fields.setting(None, always=True)
-    prior_shift: Mapping[str, float] | None = setting_fields.setting(None)
-    thresholds: Mapping[str, float] | None = setting_fields.setting(None, always=True, tuned=True)
-    prevalence: Mapping[str, float] | None = setting_fields.setting(
-        None, read=stated_prevalences, registered="prevalence", compared=True
-    )
-    order: str = setting_fields.setting(NONE)
-    is_ranked: bool = setting_fields.setting(True, only_with=("task.order",), name="ranked")
-    costs: tuple[tuple[float, ...], ...] | None = setting_fields.setting(None, registered="costs of mistakes")
-    grouped: GroupThresholds = setting_fields.settings_group(GroupThresholds)
-    certainty: Certainty = setting_fields.settings_group(Certainty, *CERTAINTY, *SETS)
-    priced: tuple[tuple[float, ...], ...] | None = field(default=None, compare=False, metadata={COMPARED: True})
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
     merge: ClassVar[Merge] = "mean"

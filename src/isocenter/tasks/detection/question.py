@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 
@@ -37,8 +37,9 @@ from isocenter.values import (
     Head,
     Label,
     Merge,
+    Setting,
+    SettingsGroup,
     Target,
-    setting_fields,
 )
 from isocenter.values.prediction import Boxes
 
@@ -73,19 +74,16 @@ class Detection(BoxScoring):
     positive_percent: {positive: classes, among: classes} of which the percent of positive cells is stated
     """
 
-    classes: tuple[str, ...] = setting_fields.setting(target=True)
-    axes: int = setting_fields.setting(target=True)
-    typical: float = setting_fields.setting()
-    suppression: float = setting_fields.setting(SUPPRESSION[2])
-    threshold: float | None = setting_fields.setting(None, tuned=True)
-    certainty: Certainty = setting_fields.settings_group(
-        Certainty,
-        *CERTAINTY,
-        *COVERING,
-        calibration_method={"choices": METHODS_OF_MANY},
-    )
-    in_voxels: bool = setting_fields.setting(False)
-    positive_percent: PositiveScore | None = setting_fields.setting(None, read=positive_percent.read_score)
+    classes: Annotated[tuple[str, ...], Setting(target=True)]
+    axes: Annotated[int, Setting(target=True)]
+    typical: float
+    suppression: float = SUPPRESSION[2]
+    threshold: Annotated[float | None, Setting(tuned=True)] = None
+    certainty: Annotated[
+        Certainty, SettingsGroup((*CERTAINTY, *COVERING), {"calibration_method": {"choices": METHODS_OF_MANY}})
+    ] = field(default_factory=Certainty)
+    in_voxels: bool = False
+    positive_percent: Annotated[PositiveScore | None, Setting(read=positive_percent.read_score)] = None
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
     merge: ClassVar[Merge] = "gaussian"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -18,17 +18,7 @@ from isocenter.tasks.enhancement.answering import HEAD, TARGET
 from isocenter.tasks.enhancement.scoring import METRICS, PSNR, SNR, ImageScoring
 from isocenter.tasks.task import Outputs
 from isocenter.transforms.augment import INTENSITY, SPATIAL
-from isocenter.values import (
-    Case,
-    Dataset,
-    Decision,
-    DenseImage,
-    Fingerprint,
-    Head,
-    Label,
-    Target,
-    setting_fields,
-)
+from isocenter.values import Case, Dataset, Decision, DenseImage, Fingerprint, Head, Label, Setting, Target
 from isocenter.values.voxel_images import UNKNOWN_TARGET
 
 if TYPE_CHECKING:
@@ -106,18 +96,18 @@ class Enhancement(ImageScoring):
     error_factor: by which stated deviations are multiplied; None until cases that did not train have decided
     """
 
-    channels: tuple[str, ...] = setting_fields.setting(target=True)
-    mean: Mapping[str, float] = setting_fields.setting(target=True)
-    deviation: Mapping[str, float] = setting_fields.setting(target=True)
-    unit: Literal["input", "target"] = setting_fields.setting("input", target=True)
-    loss_name: Literal["l1", "mse", "ssim"] = setting_fields.setting("mse", name="loss", search=("l1", "mse", "ssim"))
-    supervision: Literal["pairs", "simulated", "blind_spot"] = setting_fields.setting("pairs")
-    damage: Mapping[str, Any] | None = setting_fields.setting(None, read=_plain, plain=_plain)
-    draws: int | None = setting_fields.setting(None)
-    scale: tuple[int, ...] | None = setting_fields.setting(None)
-    error_bars: bool = setting_fields.setting(True, follows=open_factor)
-    coverage: float = setting_fields.setting(0.9)
-    error_factor: float | None = setting_fields.setting(None, tuned=True)
+    channels: Annotated[tuple[str, ...], Setting(target=True)]
+    mean: Annotated[Mapping[str, float], Setting(target=True)]
+    deviation: Annotated[Mapping[str, float], Setting(target=True)]
+    unit: Annotated[Literal["input", "target"], Setting(target=True)] = "input"
+    loss_name: Annotated[Literal["l1", "mse", "ssim"], Setting(name="loss", search=("l1", "mse", "ssim"))] = "mse"
+    supervision: Literal["pairs", "simulated", "blind_spot"] = "pairs"
+    damage: Annotated[Mapping[str, Any] | None, Setting(read=_plain, plain=_plain)] = None
+    draws: int | None = None
+    scale: tuple[int, ...] | None = None
+    error_bars: Annotated[bool, Setting(follows=open_factor)] = True
+    coverage: float = 0.9
+    error_factor: Annotated[float | None, Setting(tuned=True)] = None
     name: ClassVar[str] = "enhancement"
     needs: ClassVar[frozenset[str]] = frozenset({TARGET})
     selects_by: ClassVar[str] = SNR

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from isocenter.files.storage import structured_text
 from isocenter.tasks.enhancement.question import EXACT, Enhancement
 from isocenter.transforms.operators import simulated_scans
-from isocenter.values import Dataset, Decision, Fingerprint, setting_fields
+from isocenter.values import Dataset, Decision, Fingerprint
 
 UNROLLED, MODL = "unrolled", "arXiv:1712.02862"
 # Numbers that are already on one scale are held within so far of 0, where none of them comes.
@@ -26,13 +26,13 @@ class Reconstruction(Enhancement):
     noise:        standard deviation of each measured component, in parts of the 99th percentile of the image
     """
 
-    operator: Literal["cartesian", "parallel"] = setting_fields.setting("cartesian")
-    acceleration: float = setting_fields.setting(4.0)
-    centre: float = setting_fields.setting(0.08)
-    mask: Literal["random", "equispaced"] = setting_fields.setting("random")
-    coils: int = setting_fields.setting(1)
-    views: int = setting_fields.setting(60)
-    noise: float = setting_fields.setting(0.01)
+    operator: Literal["cartesian", "parallel"] = "cartesian"
+    acceleration: float = 4.0
+    centre: float = 0.08
+    mask: Literal["random", "equispaced"] = "random"
+    coils: int = 1
+    views: int = 60
+    noise: float = 0.01
     name: ClassVar[str] = "reconstruction"
     by_name: ClassVar[bool] = True
     answers_measurements: ClassVar[bool] = True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 
@@ -28,9 +28,10 @@ from isocenter.values import (
     Head,
     Label,
     Merge,
+    Setting,
+    SettingsGroup,
     Target,
     Vector,
-    setting_fields,
 )
 
 if TYPE_CHECKING:
@@ -59,15 +60,15 @@ class Findings(FindingScoring):
     certainty:  how far its probabilities can be believed, and what makes them so
     """
 
-    findings: tuple[str, ...] = setting_fields.setting(target=True)
-    counts: Mapping[str, Mapping[str, int]] | None = setting_fields.setting(None)
+    findings: Annotated[tuple[str, ...], Setting(target=True)]
+    counts: Mapping[str, Mapping[str, int]] | None = None
     # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
-    loss_name: str = setting_fields.setting("bce", name="loss", choices=tuple(LOSSES), search=("bce", "class_balanced"))
-    point: OperatingPoint = setting_fields.settings_group(OperatingPoint)
-    thresholds: Mapping[str, float] | None = setting_fields.setting(None, always=True, tuned=True)
-    prevalence: Mapping[str, float] | None = setting_fields.setting(None, registered="prevalence", compared=True)
-    grouped: GroupThresholds = setting_fields.settings_group(GroupThresholds)
-    certainty: Certainty = setting_fields.settings_group(Certainty, *CERTAINTY, *INTERVALS)
+    loss_name: Annotated[str, Setting(name="loss", choices=tuple(LOSSES), search=("bce", "class_balanced"))] = "bce"
+    point: Annotated[OperatingPoint, SettingsGroup()] = field(default_factory=OperatingPoint)
+    thresholds: Annotated[Mapping[str, float] | None, Setting(always=True, tuned=True)] = None
+    prevalence: Annotated[Mapping[str, float] | None, Setting(registered="prevalence", compared=True)] = None
+    grouped: Annotated[GroupThresholds, SettingsGroup()] = field(default_factory=GroupThresholds)
+    certainty: Annotated[Certainty, SettingsGroup((*CERTAINTY, *INTERVALS))] = field(default_factory=Certainty)
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
     merge: ClassVar[Merge] = "mean"

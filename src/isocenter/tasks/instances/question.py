@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -41,8 +41,9 @@ from isocenter.values import (
     Label,
     Merge,
     Prediction,
+    Setting,
+    SettingsGroup,
     Target,
-    setting_fields,
 )
 from isocenter.values.prediction import Instances
 
@@ -81,21 +82,18 @@ class InstanceSegmentation(ObjectScoring):
     thresholds: {class: the score from which on its objects are called}; None until validation cases have decided
     """
 
-    steps: tuple[float, ...] = setting_fields.setting()
-    reach: float = setting_fields.setting()
-    smallest: float = setting_fields.setting(0.0)
-    inside: float | None = setting_fields.setting(None, tuned=True)
-    prominence: float | None = setting_fields.setting(None, tuned=True)
-    certainty: Certainty = setting_fields.settings_group(
+    steps: tuple[float, ...]
+    reach: float
+    smallest: float = 0.0
+    inside: Annotated[float | None, Setting(tuned=True)] = None
+    prominence: Annotated[float | None, Setting(tuned=True)] = None
+    certainty: Annotated[
         Certainty,
-        *CERTAINTY,
-        *COVERING,
-        "conformal",
-        calibration_method={"choices": METHODS_OF_MANY},
-    )
-    in_voxels: bool = setting_fields.setting(False)
-    classes: tuple[str, ...] = setting_fields.setting((), target=True)
-    thresholds: Mapping[str, float] | None = setting_fields.setting(None, tuned=True)
+        SettingsGroup((*CERTAINTY, *COVERING, "conformal"), {"calibration_method": {"choices": METHODS_OF_MANY}}),
+    ] = field(default_factory=Certainty)
+    in_voxels: bool = False
+    classes: Annotated[tuple[str, ...], Setting(target=True)] = ()
+    thresholds: Annotated[Mapping[str, float] | None, Setting(tuned=True)] = None
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     merge: ClassVar[Merge] = "gaussian"

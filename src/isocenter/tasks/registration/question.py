@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from isocenter.tasks import properties
 from isocenter.tasks.registration.answering import HEAD
 from isocenter.tasks.registration.scoring import METRICS, SIMILARITY, TRE, FieldScoring
 from isocenter.tasks.shared import grid_and_length, reference_labels
+from isocenter.tasks.shared.reference_labels import LABELS
 from isocenter.tasks.task import IMAGES, DrawnFromLabels, Outputs
 from isocenter.transforms import spatial_transforms
 from isocenter.values import (
@@ -33,9 +34,9 @@ from isocenter.values import (
     Image,
     Label,
     Merge,
+    Setting,
     SpatialTransform,
     Target,
-    setting_fields,
 )
 from isocenter.values.spatial_transform import Correspondence
 
@@ -66,19 +67,17 @@ class Registration(FieldScoring):
     tolerance:     mm within which a surface counts as found (voxels where no size is known)
     """
 
-    classes: tuple[Label, ...] = setting_fields.setting(
-        (), name="labels", read=reference_labels.labels_from, plain=reference_labels.plain_labels, target=True
+    classes: Annotated[tuple[Label, ...], LABELS] = ()
+    axes: Annotated[int, Setting(target=True)] = 3
+    similarity: Annotated[Literal["lncc", "mse", "mind"], Setting(choices=tuple(SIMILARITIES), noun="similarity")] = (
+        "lncc"
     )
-    axes: int = setting_fields.setting(3, target=True)
-    similarity: Literal["lncc", "mse", "mind"] = setting_fields.setting(
-        "lncc", choices=tuple(SIMILARITIES), noun="similarity"
-    )
-    images_weight: float = setting_fields.setting(1.0)
-    smoothness: float = setting_fields.setting(0.5, search=(0.25, 0.5, 1.0))
-    labels_weight: float = setting_fields.setting(1.0, search=(0.5, 1.0, 2.0))
-    pairs: int | None = setting_fields.setting(None)
-    refine: int = setting_fields.setting(REFINED)
-    tolerance: float = setting_fields.setting(2.0, registered="tolerance")
+    images_weight: float = 1.0
+    smoothness: Annotated[float, Setting(search=(0.25, 0.5, 1.0))] = 0.5
+    labels_weight: Annotated[float, Setting(search=(0.5, 1.0, 2.0))] = 1.0
+    pairs: int | None = None
+    refine: int = REFINED
+    tolerance: Annotated[float, Setting(unit="voxels", registered="tolerance")] = 2.0
     name: ClassVar[str] = "registration"
     needs: ClassVar[frozenset[str]] = frozenset({"field"})
     answers_pairs: ClassVar[bool] = True

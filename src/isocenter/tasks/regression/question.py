@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -32,9 +32,10 @@ from isocenter.values import (
     Label,
     Merge,
     Prediction,
+    Setting,
+    SettingsGroup,
     Target,
     Vector,
-    setting_fields,
 )
 
 if TYPE_CHECKING:
@@ -84,16 +85,14 @@ class Regression(ValueScoring):
     certainty:    the intervals that are to hold, and what makes them so
     """
 
-    targets: tuple[str, ...] = setting_fields.setting(target=True)
-    units: Mapping[str, str] = setting_fields.setting(read=_units)
-    mean: Mapping[str, float] = setting_fields.setting(target=True)
-    deviation: Mapping[str, float] = setting_fields.setting(target=True, compared=True)
-    noise: Literal["none", "gaussian", "quantiles"] = setting_fields.setting("none", follows=open_factors)
-    loss_name: Literal["huber", "mse", "mae"] = setting_fields.setting(
-        "huber", name="loss", search=("huber", "mse", "mae")
-    )
-    error_factor: Mapping[str, float] | None = setting_fields.setting(None, tuned=True)
-    certainty: Certainty = setting_fields.settings_group(Certainty, *INTERVALS)
+    targets: Annotated[tuple[str, ...], Setting(target=True)]
+    units: Annotated[Mapping[str, str], Setting(read=_units)]
+    mean: Annotated[Mapping[str, float], Setting(target=True)]
+    deviation: Annotated[Mapping[str, float], Setting(target=True, compared=True)]
+    noise: Annotated[Literal["none", "gaussian", "quantiles"], Setting(follows=open_factors)] = "none"
+    loss_name: Annotated[Literal["huber", "mse", "mae"], Setting(name="loss", search=("huber", "mse", "mae"))] = "huber"
+    error_factor: Annotated[Mapping[str, float] | None, Setting(tuned=True)] = None
+    certainty: Annotated[Certainty, SettingsGroup(INTERVALS)] = field(default_factory=Certainty)
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
     merge: ClassVar[Merge] = "mean"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import Metrics
 from isocenter.lazy import ndimage
 from isocenter.tasks.prompted.scoring import METRICS, PromptedScoring
+from isocenter.tasks.segmentation import mask_postprocessing
 from isocenter.tasks.segmentation.mask_postprocessing import Tidying
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.shared import averages
@@ -34,8 +35,9 @@ from isocenter.values import (
     Label,
     Merge,
     Prediction,
+    Setting,
+    SettingsGroup,
     Slabs,
-    setting_fields,
 )
 
 # While the largest piece is looked for: two label maps, what belongs to the group, the numbers of pieces, what is kept.
@@ -61,17 +63,21 @@ class ImportedSegmentation(Segmentation):
                scored; it takes all outputs, which the label map alone does without. `untuned` sets it
     """
 
-    writes: tuple[int, ...] = setting_fields.setting((0, 1))
-    exclusive: bool = setting_fields.setting(True)
-    averaged: Literal["logits", "probabilities"] = setting_fields.setting("logits", noun="average of")
-    weighed: Merge = setting_fields.setting("gaussian", noun="weighting of windows")
-    largest: tuple[tuple[int, ...], ...] = setting_fields.setting(())
-    sampled: bool = setting_fields.setting(False, read=_is_sampled, tuned=True)
+    writes: tuple[int, ...] = (0, 1)
+    exclusive: bool = True
+    averaged: Annotated[Literal["logits", "probabilities"], Setting(noun="average of")] = "logits"
+    weighed: Annotated[Merge, Setting(noun="weighting of windows")] = "gaussian"
+    largest: tuple[tuple[int, ...], ...] = ()
+    sampled: Annotated[bool, Setting(read=_is_sampled, tuned=True)] = False
     # Which pieces stay its maker has decided; what its probabilities are worth a site's own cases say.
-    postprocessing: Mapping[str, Tidying] | None = setting_fields.redeclare(Segmentation, "postprocessing", tuned=False)
-    calibrated_map: bool | None = setting_fields.redeclare(Segmentation, "calibrated_map", tuned=False)
-    decoding: Decoding | None = setting_fields.redeclare(Segmentation, "decoding", tuned=False)
-    certainty: Certainty = setting_fields.settings_group(Certainty, *OF_VOXELS, risk={"default": USUAL_RISK})
+    postprocessing: Annotated[
+        Mapping[str, Tidying] | None, Setting(always=True, read=mask_postprocessing.parse_rules)
+    ] = None
+    calibrated_map: bool | None = None
+    decoding: Decoding | None = None
+    certainty: Annotated[Certainty, SettingsGroup(OF_VOXELS, {"risk": {"default": USUAL_RISK}})] = field(
+        default_factory=Certainty
+    )
 
     name: ClassVar[str] = "imported_segmentation"
 

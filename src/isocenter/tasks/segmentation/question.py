@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from isocenter.tasks.shared import (
     structure_findings,
 )
 from isocenter.tasks.shared.grid_and_length import COARSEST
+from isocenter.tasks.shared.reference_labels import LABELS
 from isocenter.tasks.task import DrawnFromLabels, Origin, Outputs, Uncertain
 from isocenter.transforms import orient
 from isocenter.values import (
@@ -41,9 +42,10 @@ from isocenter.values import (
     Head,
     Label,
     Prediction,
+    Setting,
+    SettingsGroup,
     Target,
     grid_geometry,
-    setting_fields,
     voxel_images,
 )
 
@@ -110,34 +112,32 @@ class Segmentation(MaskScoring):
     readers:        how masks of several people become one, a name in `readers.CONSENSUS`; observers: their names
     """
 
-    classes: tuple[Label, ...] = setting_fields.setting(
-        name="labels", read=reference_labels.labels_from, plain=reference_labels.plain_labels, target=True
-    )
-    loss_name: str = setting_fields.setting(
-        "dice+ce",
-        name="loss",
-        search=("dice+ce", "dice+focal", "dice+topk", "tversky+ce"),
-        follows=partial_labels.suited_loss,
-    )
-    tolerance: Mapping[str, float] | float = setting_fields.setting(2.0, registered="tolerance")
-    weights: Mapping[str, float] | None = setting_fields.setting(None, always=True)
-    postprocessing: Mapping[str, Tidying] | None = setting_fields.setting(
-        None, always=True, read=mask_postprocessing.parse_rules, tuned=True
-    )
-    centrelines: tuple[str, ...] = setting_fields.setting(())
-    regions: Mapping[str, tuple[int, ...]] | None = setting_fields.setting(None, target=True)
-    ignore: int | None = setting_fields.setting(None, zero_counts=True, target=True)
-    background: int = setting_fields.setting(0, target=True)
-    sparse: Literal["voxels", "slices"] | None = setting_fields.setting(None, target=True)
-    partial: tuple[tuple[str, ...], ...] | None = setting_fields.setting(None, read=parse_combinations, target=True)
-    readers: str = setting_fields.setting("first", choices=CONSENSUS_NAMES, noun="rule of readers", target=True)
-    observers: tuple[str, ...] = setting_fields.setting((), target=True)
-    several: Mapping[str, float] | None = setting_fields.setting(None)
-    measures: tuple[str, ...] = setting_fields.setting((), read=parse_ratio_names)
-    certainty: Certainty = setting_fields.settings_group(Certainty, *OF_VOXELS)
-    expected_dice: Mapping[str, float] | None = setting_fields.setting(None, tuned=True)
-    calibrated_map: bool | None = setting_fields.setting(None, tuned=True)
-    decoding: Decoding | None = setting_fields.setting(None, tuned=True)
+    classes: Annotated[tuple[Label, ...], LABELS]
+    loss_name: Annotated[
+        str,
+        Setting(
+            name="loss", search=("dice+ce", "dice+focal", "dice+topk", "tversky+ce"), follows=partial_labels.suited_loss
+        ),
+    ] = "dice+ce"
+    tolerance: Annotated[Mapping[str, float] | float, Setting(unit="voxels", registered="tolerance")] = 2.0
+    weights: Annotated[Mapping[str, float] | None, Setting(always=True)] = None
+    postprocessing: Annotated[
+        Mapping[str, Tidying] | None, Setting(always=True, read=mask_postprocessing.parse_rules, tuned=True)
+    ] = None
+    centrelines: tuple[str, ...] = ()
+    regions: Annotated[Mapping[str, tuple[int, ...]] | None, Setting(target=True)] = None
+    ignore: Annotated[int | None, Setting(zero_counts=True, target=True)] = None
+    background: Annotated[int, Setting(target=True)] = 0
+    sparse: Annotated[Literal["voxels", "slices"] | None, Setting(target=True)] = None
+    partial: Annotated[tuple[tuple[str, ...], ...] | None, Setting(read=parse_combinations, target=True)] = None
+    readers: Annotated[str, Setting(choices=CONSENSUS_NAMES, noun="rule of readers", target=True)] = "first"
+    observers: Annotated[tuple[str, ...], Setting(target=True)] = ()
+    several: Mapping[str, float] | None = None
+    measures: Annotated[tuple[str, ...], Setting(read=parse_ratio_names)] = ()
+    certainty: Annotated[Certainty, SettingsGroup(OF_VOXELS)] = field(default_factory=Certainty)
+    expected_dice: Annotated[Mapping[str, float] | None, Setting(tuned=True)] = None
+    calibrated_map: Annotated[bool | None, Setting(tuned=True)] = None
+    decoding: Annotated[Decoding | None, Setting(tuned=True)] = None
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     selects_by: ClassVar[str] = "dice"

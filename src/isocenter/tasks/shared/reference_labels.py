@@ -11,7 +11,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, GeometryError
 from isocenter.evaluation import mask_overlap
-from isocenter.values import Array, Code, Image, Label, Prediction
+from isocenter.values import Array, Code, Image, Label, Prediction, Setting
 
 
 def label_values(data: Array, where: str) -> Array:
@@ -125,3 +125,7 @@ def _label_from(entry: Mapping[str, Any]) -> Label:
     colour = tuple(int(part) for part in entry["colour"]) if entry.get("colour") else None
     code = Code(**entry["code"]) if entry.get("code") else None
     return Label(int(entry["value"]), str(entry["name"]), colour, code)  # type: ignore[arg-type]
+
+
+# The structures of a kind of problem, as its setting `task.labels`.
+LABELS = Setting(name="labels", read=labels_from, plain=plain_labels, target=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,6 +34,8 @@ from isocenter.values import (
     Label,
     Merge,
     Prediction,
+    Setting,
+    SettingsGroup,
     Split,
     Target,
     Vector,
@@ -92,23 +94,25 @@ class Survival(SurvivalScoring):
     weighed:     the censoring by which its tables weigh errors, where another model's has taken its place
     """
 
-    model: str = setting_fields.setting(choices=tuple(MODELS))
-    horizons: tuple[float, ...] = setting_fields.setting(registered="horizons", compared=True)
-    scale: float = setting_fields.setting()
-    edges: tuple[float, ...] = setting_fields.setting()
-    followed: float = setting_fields.setting()
-    censoring: Mapping[str, Sequence[float]] = setting_fields.setting(read=hazard_models.plain_curve, compared=True)
-    unit: str = setting_fields.setting("", read=_unit)
-    baseline: Mapping[str, Sequence[float]] | None = setting_fields.setting(
-        None, read=hazard_models.plain_curve, tuned=True
+    model: Annotated[str, Setting(choices=tuple(MODELS))]
+    horizons: Annotated[tuple[float, ...], Setting(registered="horizons", compared=True)]
+    scale: float
+    edges: tuple[float, ...]
+    followed: float
+    censoring: Annotated[Mapping[str, Sequence[float]], Setting(read=hazard_models.plain_curve, compared=True)]
+    unit: Annotated[str, Setting(read=_unit)] = ""
+    baseline: Annotated[Mapping[str, Sequence[float]] | None, Setting(read=hazard_models.plain_curve, tuned=True)] = (
+        None
     )
-    median_risk: float | None = setting_fields.setting(None, tuned=True)
-    event_free: Mapping[str, Sequence[float]] | None = setting_fields.setting(None, read=hazard_models.plain_curve)
-    slope: float | None = setting_fields.setting(None, tuned=True)
-    bound: str = setting_fields.setting("observed", choices=tuple(BOUNDS), noun="bound of the time")
-    hazard_factor: float | None = setting_fields.setting(None, tuned=True)
-    weighed: Mapping[str, Sequence[float]] | None = field(default=None, compare=False)
-    certainty: Certainty = setting_fields.settings_group(Certainty, *INTERVALS)
+    median_risk: Annotated[float | None, Setting(tuned=True)] = None
+    event_free: Annotated[Mapping[str, Sequence[float]] | None, Setting(read=hazard_models.plain_curve)] = None
+    slope: Annotated[float | None, Setting(tuned=True)] = None
+    bound: Annotated[str, Setting(choices=tuple(BOUNDS), noun="bound of the time")] = "observed"
+    hazard_factor: Annotated[float | None, Setting(tuned=True)] = None
+    weighed: Annotated[Mapping[str, Sequence[float]] | None, Setting(is_kept=False)] = field(
+        default=None, compare=False
+    )
+    certainty: Annotated[Certainty, SettingsGroup(INTERVALS)] = field(default_factory=Certainty)
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
     merge: ClassVar[Merge] = "mean"
