@@ -29,7 +29,7 @@ def read_boxes(path: Path, image: Image, file: Path) -> BoundingBoxes:
 
     Raises DatasetError for a table that does not name the image, and for what no layout of boxes takes.
     """
-    annotation = voc.voc_annotation(path)[0] if path.suffix.lower() in XML else _in_table(path, file)
+    annotation = voc.voc_sidecar(path).annotation if path.suffix.lower() in XML else _in_table(path, file)
     called = {one: one for one in drawn_boxes.drawn_names([annotation])}
     return drawn_boxes.load_boxes(annotation, called, lambda: image)
 

@@ -16,13 +16,14 @@ import numpy as np
 from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.layouts import layout
-from isocenter.layouts.cases import drawn_outlines, table_join
+from isocenter.layouts.cases import drawn_files, table_join
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline, Ring
-from isocenter.layouts.cases.drawn_outlines import ListedImage
+from isocenter.layouts.cases.drawn_files import UNREADABLE, DrawingFormat, ListedImage
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.values import Problem, Split
 
+FORMAT = DrawingFormat("coco", "COCO", "boxes")
 KEYS = ("images", "annotations", "categories")
 HEAD_BYTES = 1 << 16
 # The instances of COCO's own training part take 0.45 GiB.
@@ -52,28 +53,15 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     parts = _parts(read_from)
     contents = [_entries(records[one.path], one.path, parts.get(one.path)) for one in read_from]
     listed_images = [entry for entries, _ in contents for entry in entries]
-    lost = [fault for _, faults in contents for fault in faults]
-    reading = drawn_outlines.read_listed_images(
-        listed_images, folder, options, part="coco", what="COCO", usual="boxes", words=_words
-    )
-    others = (
-        f"{errors.list_phrase(aside)} {'lists' if len(aside) == 1 else 'list'} keypoints, panoptic segments or captions"
-    )
-    notes = [Problem("note", others, why="instances are read, and these are not")] if aside else []
-    without = (
-        f"{errors.count_phrase(len(lost), 'annotation has', 'annotations have')} no image ({errors.list_phrase(lost)})"
-    )
-    problems = (
-        *reading.problems,
-        *notes,
-        *layout.left_out_problem(lost, without, "Correct them, or add the images", "warning"),
-    )
-    return replace(reading, problems=problems)
-
-
-def coco_images(path: Path, split: Split | None = None) -> list[ListedImage]:
-    """The images that a file lists, with their boxes and outlines in pixels from the corner of the first one."""
-    return _entries(_record(path), path, split)[0]
+    reading = drawn_files.read_listed_images(listed_images, folder, options, FORMAT, words=_words)
+    problems, lost = [*reading.problems], [fault for _, faults in contents for fault in faults]
+    if aside:
+        others = f"{errors.list_phrase(aside)} {'lists' if len(aside) == 1 else 'list'}"
+        what, why = f"{others} keypoints, panoptic segments or captions", "instances are read, and these are not"
+        problems.append(Problem("note", what, why=why))
+    without = errors.count_phrase(len(lost), "annotation has", "annotations have")
+    what, remedy = f"{without} no image ({errors.list_phrase(lost)})", "Correct them, or add the images"
+    return replace(reading, problems=(*problems, *layout.left_out_problem(lost, what, remedy, "warning")))
 
 
 def _kind(record: Mapping[str, Any]) -> str:
@@ -87,8 +75,8 @@ def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tupl
     if _kind(record) == "segments_info":
         problem = "holds panoptic segments, whose pixels lie in pictures beside it"
         raise DatasetError(problem, str(path), "Give the list of instances, or the pictures as masks")
-    lost = list[str]()
-    try:
+    lost, problem = list[str](), "is not a list of boxes or outlines in COCO's format ({})"
+    with drawn_files.refuse_unreadable(path, problem, "Correct it"):
         names = {_number(entry["id"]): str(entry["name"]) for entry in record["categories"]}
         boxes: dict[str, list[DrawnBox]] = {_number(entry["id"]): [] for entry in record["images"]}
         odd: dict[str, list[str]] = {image: [] for image in boxes}
@@ -100,32 +88,20 @@ def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tupl
                 continue
             try:
                 boxes[image].append(_drawn_object(entry, names, where))
-            except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            except UNREADABLE as error:
                 odd[image].append(f"{where}: {errors.describe_cause(error)}")
         if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
             raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
         films = {_number(one["id"]): str(one.get("name") or one["id"]) for one in record.get("videos") or ()}
-        found = [
-            ListedImage(
-                str(entry["file_name"]),
-                Annotation(path, tuple(boxes[number]), _size(entry), odd=tuple(odd[number])),
-                split,
-                film=films.get(film := _number(entry["video_id"]), film) if "video_id" in entry else "",
-            )
-            for entry in record["images"]
-            for number in [_number(entry["id"])]
-        ]
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"is not a list of boxes or outlines in COCO's format ({errors.describe_cause(error)})"
-        raise DatasetError(problem, str(path), "Correct it") from error
+        found = list[ListedImage]()
+        for entry in record["images"]:
+            number, size = _number(entry["id"]), drawn_files.stated_size(entry.get("width"), entry.get("height"))
+            drawn = Annotation(path, tuple(boxes[number]), size, odd=tuple(odd[number]))
+            film = films.get(of_film := _number(entry["video_id"]), of_film) if "video_id" in entry else ""
+            found.append(ListedImage(str(entry["file_name"]), drawn, split, film=film))
     if lost and len(lost) == len(record["annotations"]):
         raise DatasetError(lost[0], str(path), "Correct it")
     return found, lost
-
-
-def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
-    del settings
-    return {entry.name: entry.annotation for entry in coco_images(path)}
 
 
 def _number(stated: Any) -> str:
@@ -204,20 +180,15 @@ def _runs(counts: Sequence[int] | str) -> tuple[int, ...]:
     return tuple(runs)
 
 
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    columns, rows = int(image.get("width") or 0), int(image.get("height") or 0)
-    return (columns, rows) if columns and rows else None
-
-
 def _record(path: Path) -> Mapping[str, Any]:
-    record = drawn_outlines.json_record(path, LARGEST_SET)
+    record = drawn_files.json_record(path, LARGEST_SET)
     if not (isinstance(record, dict) and all(isinstance(record.get(key), list) for key in KEYS)):
         raise DatasetError(f"has no lists of {', '.join(KEYS)}", str(path), "Give annotations of instances")
     return record
 
 
 def _files(folder: Folder) -> list[FolderMember]:
-    return [one for one in drawn_outlines.files_of_many(folder, ".json") if one.path.name != "dataset.json"]
+    return [one for one in drawn_files.files_of_many(folder, ".json") if one.path.name != "dataset.json"]
 
 
 def _is_coco(path: Path) -> bool:
@@ -254,5 +225,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=BY_NAMES,
-    annotations=_annotations,
+    annotations=lambda path, settings: {one.name: one.annotation for one in _entries(_record(path), path, None)[0]},
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import cycle
@@ -21,10 +21,10 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files.storage import packed_files
 from isocenter.layouts import layout, voc
-from isocenter.layouts.cases import drawn_boxes, drawn_outlines, film_frames
+from isocenter.layouts.cases import drawn_boxes, drawn_files, film_frames
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from isocenter.layouts.cases.drawn_outlines import ListedImage
+from isocenter.layouts.cases.drawn_files import DrawingFormat, ListedImage
 from isocenter.layouts.cases.film_frames import ListedFilm
 from isocenter.layouts.cases.names import SPLIT_WORDS
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
@@ -32,7 +32,9 @@ from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 # The number of a frame, at the end of its image's name.
 LAST_NUMBER = re.compile(r"\d+$")
 # Tags of whole images, and shapes that cover nothing.
-WITHOUT_AREA = frozenset({"tag", "points", "polyline", "cuboid", "skeleton"})
+FLAT = frozenset({"tag", "points", "polyline", "cuboid", "skeleton"})
+OUTLINES = frozenset({"polygon", "mask", "ellipse"})
+FORMAT = DrawingFormat("cvat", "CVAT", flat=FLAT)
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -51,26 +53,15 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     tracked = [path for path, root in roots.items() if root.find("track") is not None]
     if tracked:
         films = [_film(path, roots[path], folder) for path in tracked]
-        return film_frames.read_films(films, folder, options, part="cvat", what="CVAT for video")
+        return film_frames.read_films(films, folder, options, replace(FORMAT, what="CVAT for video"))
     listed = [entry for path, root in roots.items() for entry in cvat_images(path, root)]
-    outlined = any(
-        root.find(f".//{kind}") is not None for root in roots.values() for kind in ("polygon", "mask", "ellipse")
-    )
-    reading = drawn_outlines.read_listed_images(
-        listed,
-        folder,
-        options,
-        part="cvat",
-        what="CVAT",
-        usual="mask" if outlined else "boxes",
-    )
-    flat = sum(len(root.findall(f".//image/{kind}")) for root in roots.values() for kind in WITHOUT_AREA)
-    what = (
-        f"{errors.count_phrase(flat, 'tag or shape covers', 'tags or shapes cover')} nothing (points, lines, cuboids)"
-    )
-    files_of = tuple(path.name for path in roots) if flat else ()
-    problems = layout.left_out_problem(files_of, what, "Draw outlines, or export tags as a table of labels", "warning")
-    return replace(reading, problems=(*problems, *reading.problems))
+    kinds = Counter(shape.tag for root in roots.values() for image in root.iter("image") for shape in image)
+    flat = sum(kinds[kind] for kind in FLAT)
+    covered = errors.count_phrase(flat, "tag or shape covers", "tags or shapes cover")
+    what, remedy = f"{covered} nothing (points, lines, cuboids)", "Draw outlines, or export tags as a table of labels"
+    problems = layout.left_out_problem([path.name for path in roots] if flat else (), what, remedy, "warning")
+    form = FORMAT if OUTLINES & kinds.keys() else replace(FORMAT, usual="boxes")
+    return drawn_files.read_listed_images(listed, folder, options, form, problems=problems)
 
 
 def cvat_images(path: Path, root: Element) -> list[ListedImage]:
@@ -79,11 +70,9 @@ def cvat_images(path: Path, root: Element) -> list[ListedImage]:
     for image in root.iter("image"):
         name = image.get("name") or ""
         subset, task = image.get("subset") or "", image.get("task_id")
-        try:
+        problem, remedy = f"the size of image {name} cannot be read: {{}}", "Export it anew as CVAT for images 1.1"
+        with drawn_files.refuse_unreadable(path, problem, remedy):
             size = (int(image.attrib["width"]), int(image.attrib["height"]))
-        except (KeyError, ValueError) as error:
-            problem = f"the size of image {name} cannot be read: {errors.describe_cause(error)}"
-            raise DatasetError(problem, str(path), "Export it anew as CVAT for images 1.1") from error
         drawn, odd = _drawn_objects(image, size, path)
         annotation = Annotation(path, tuple(drawn), size, odd=tuple(odd))
         source = f"task {task} of {path.name}" if task else path.name
@@ -114,9 +103,9 @@ def _film(path: Path, root: Element, folder: Folder) -> ListedFilm:
 def _drawn_track(track: Element, count: int, size: tuple[int, int], path: Path) -> Iterator[tuple[int, DrawnBox]]:
     """(frame, the object) of a track; masks are those of their own frames. DatasetError for an odd shape."""
     where, rings = f"track {track.get('id')}", dict[int, Ring | None]()
-    try:
+    with drawn_files.refuse_unreadable(path, f"{where} cannot be read: {{}}", "Correct it, or export it anew"):
         number, name = int(track.attrib["id"]), track.attrib["label"]
-        for shape in (one for one in track if one.tag not in WITHOUT_AREA):
+        for shape in (one for one in track if one.tag not in FLAT):
             frame, is_outside = int(shape.attrib["frame"]), shape.get("outside") == "1"
             if shape.tag == "mask" and not is_outside:
                 pixels = DrawnBox.of_pixels(name, *_pixels(shape.attrib, path), size, where)
@@ -125,9 +114,6 @@ def _drawn_track(track: Element, count: int, size: tuple[int, int], path: Path) 
                 continue
             rings[frame] = None if is_outside else _ring(shape)
             is_boxed = shape.tag == "box" and not float(shape.get("rotation", 0))
-    except (ArithmeticError, KeyError, ValueError) as error:
-        problem = f"{where} cannot be read: {errors.describe_cause(error)}"
-        raise DatasetError(problem, str(path), "Correct it, or export it anew") from error
     for frame, ring in film_frames.rings_between(rings, count - 1):
         box = replace(DrawnBox.around(name, [ring], f"{where}, frame {frame}"), track=number)
         yield frame, replace(box, outline=None) if is_boxed else box
@@ -146,7 +132,7 @@ def _drawn_objects(image: Element, size: tuple[int, int], path: Path) -> tuple[l
     drawn, odd = list[DrawnBox](), list[str]()
     outlines: list[tuple[str, str | None, Ring, str]] = []
     for number, shape in enumerate(image, start=1):
-        if shape.tag in WITHOUT_AREA:
+        if shape.tag in FLAT:
             continue
         place, group = f"{shape.tag} {number}", shape.get("group_id")
         try:
@@ -194,9 +180,8 @@ def _pixels(mask: Mapping[str, str], path: Path) -> tuple[np.ndarray, tuple[int,
 def _files(folder: Folder) -> list[FolderMember]:
     return [
         one
-        for one in drawn_outlines.files_of_many(folder, ".xml")
-        if drawn_outlines.file_begins_with(one.path, b"<annotations", b"<image ")
-        or drawn_outlines.file_begins_with(one.path, b"<annotations", b"<track ")
+        for one in drawn_files.files_of_many(folder, ".xml")
+        if any(drawn_files.file_begins_with(one.path, b"<annotations", mark) for mark in (b"<image ", b"<track "))
     ]
 
 

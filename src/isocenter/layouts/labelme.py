@@ -11,17 +11,17 @@ import io
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isocenter import errors
 from isocenter.errors import DatasetError
-from isocenter.layouts import layout
-from isocenter.layouts.cases import drawn_boxes, drawn_outlines
-from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases import drawn_boxes, drawn_files
+from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
+from isocenter.layouts.cases.drawn_files import DrawingFormat, Sidecar
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.lazy import pil_image
 
@@ -30,13 +30,15 @@ SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
 MOST_OPENED = 8
 # A file may hold its image a second time.
 LARGEST = 256 << 20
-WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
+FLAT = frozenset({"point", "points", "line", "linestrip"})
+FORMAT = DrawingFormat("labelme", "LabelMe", flat=FLAT)
+NO_OUTLINES, REMEDY = "is not a file of outlines of LabelMe", "Open and save it with LabelMe"
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A JSON file with the name of an image that lists shapes."""
     del options
-    opened = (member.path for member in _files(folder)[:MOST_OPENED])
+    opened = (member.path for member in drawn_files.files_beside_images(folder, ".json")[:MOST_OPENED])
     return any(SHAPES.search(path.read_bytes()) for path in opened if path.stat().st_size <= LARGEST)
 
 
@@ -46,73 +48,49 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Outlines are label maps, and where all are rectangles boxes; points and lines cover nothing, and are left out.
     Raises DatasetError, by file, for a damaged one and for two of one image.
     """
-    records = {member: record for member in _files(folder) if (record := _record(member.path)) is not None}
-    read = {member: labelme_annotation(member.path, record) for member, record in records.items()}
-    stated = {member: (drawn, str(records[member].get("imagePath") or "")) for member, (drawn, _) in read.items()}
-    owners, lost = drawn_outlines.owners_by_stem(folder, stated)
-    pointed = [member.name for member, (_, without_area) in read.items() if without_area]
-    what = f"{errors.count_phrase(len(pointed), 'file has', 'files have')} points or lines, which cover nothing"
-    problems = (*lost, *layout.left_out_problem(pointed, what, "Draw them as outlines", "warning"))
-    kinds = {_kind(shape) for record in records.values() for shape in record["shapes"]}
-    usual = "boxes" if kinds <= {"rectangle"} else "mask"
-    return drawn_outlines.read_sidecars(
-        owners, folder, options, part="labelme", what="LabelMe", usual=usual, problems=problems
-    )
+    records = {one: _record(one.path) for one in drawn_files.files_beside_images(folder, ".json")}
+    files = {one: labelme_sidecar(one.path, record) for one, record in records.items() if record is not None}
+    are_boxes = all(sidecar.kinds <= {"rectangle"} for sidecar in files.values())
+    form = replace(FORMAT, usual="boxes") if are_boxes else FORMAT
+    return drawn_files.read_sidecars(files, folder, options, form)
 
 
-def labelme_annotation(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bool]:
-    """The outlines of a file, and whether there were shapes without an area.
+def labelme_sidecar(path: Path, record: Mapping[str, Any]) -> Sidecar:
+    """The outlines of a file. Shapes of one label and one group are one object.
 
-    Shapes of one label and one group are one object. Raises DatasetError, by file and shape, for what is no outline.
+    Raises DatasetError, by file and shape, for what is no outline.
     """
     outlines: list[tuple[str, Any, Ring, str]] = []
     masks: list[DrawnBox] = []
-    without_area = False
-    try:
-        size = _size(record)
+    with drawn_files.refuse_unreadable(path, f"{NO_OUTLINES} ({{}})", REMEDY):
+        size = drawn_files.stated_size(record.get("imageWidth"), record.get("imageHeight"))
         for number, shape in enumerate(record["shapes"], start=1):
-            name, group = str(shape["label"]), shape.get("group_id")
-            if _kind(shape) in WITHOUT_AREA:
-                without_area = True
-            elif _kind(shape) == "mask":
-                masks.append(_stored_mask(shape, name, f"shape {number}", size))
-            else:
-                outlines.append((name, group, _ring(shape, f"shape {number}"), f"shape {number}"))
-        outlined = DrawnBox.in_groups(outlines)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"is not a file of outlines of LabelMe ({errors.describe_cause(error)})"
-        raise DatasetError(problem, str(path), "Open and save it with LabelMe") from error
-    return Annotation(path, (*outlined, *masks), size), without_area
+            name, group, where = str(shape["label"]), shape.get("group_id"), f"shape {number}"
+            if _kind(shape) == "mask":
+                masks.append(_stored_mask(shape, name, where, size))
+            elif _kind(shape) not in FLAT:
+                outlines.append((name, group, _ring(shape, where), where))
+        drawn = (*DrawnBox.in_groups(outlines), *masks)
+    kinds = frozenset(map(_kind, record["shapes"]))
+    return Sidecar(Annotation(path, drawn, size), str(record.get("imagePath") or ""), kinds)
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     del settings
-    record = _record(path)
-    if record is None:
-        raise DatasetError("is not a file of outlines of LabelMe", str(path), "Open and save it with LabelMe")
-    return {"": labelme_annotation(path, record)[0]}
-
-
-def _files(folder: Folder) -> list[FolderMember]:
-    """JSON files that bear the name of an image."""
-    stems = {member.stem.casefold() for member in folder.images}
-    return [one for one in folder.members if one.suffix == ".json" and one.stem.casefold() in stems]
+    if (record := _record(path)) is None:
+        raise DatasetError(NO_OUTLINES, str(path), REMEDY)
+    return {"": labelme_sidecar(path, record).annotation}
 
 
 def _record(path: Path) -> Mapping[str, Any] | None:
     """The content of the file; None where it is about something else."""
-    record = drawn_outlines.json_record(path, LARGEST)
+    record = drawn_files.json_record(path, LARGEST)
     is_drawn = isinstance(record, Mapping) and isinstance(record.get("shapes"), list)
     return record if is_drawn else None
 
 
 def _kind(shape: Any) -> str:
     return str(shape.get("shape_type") or "polygon") if isinstance(shape, Mapping) else ""
-
-
-def _size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    columns, rows = int(record.get("imageWidth") or 0), int(record.get("imageHeight") or 0)
-    return (columns, rows) if columns and rows else None
 
 
 def _ring(shape: Mapping[str, Any], where: str) -> Ring:

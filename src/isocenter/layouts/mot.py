@@ -9,17 +9,17 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 
-from isocenter import errors
 from isocenter.errors import DatasetError
-from isocenter.layouts.cases import film_frames
+from isocenter.layouts.cases import drawn_files, film_frames
 from isocenter.layouts.cases.dataset_folder import Folder
-from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
+from isocenter.layouts.cases.drawn_boxes import DrawnBox
+from isocenter.layouts.cases.drawn_files import DrawingFormat
 from isocenter.layouts.cases.film_frames import ListedFilm
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 
+FORMAT = DrawingFormat("mot", "MOTChallenge")
 TRUTH, IMAGES, NAMES = Path("gt") / "gt.txt", "img1", "labels.txt"
 FEWEST_COLUMNS = 7
 # What `class` is without a file of names and without the column.
@@ -35,7 +35,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A case for each frame. Raises DatasetError, by file and line, for one that cannot be read."""
     films = [_film(path, folder) for path in _truths(folder)]
-    return film_frames.read_films(films, folder, options, part="mot", what="MOTChallenge")
+    return film_frames.read_films(films, folder, options, FORMAT)
 
 
 def _truths(folder: Folder) -> list[Path]:
@@ -64,15 +64,12 @@ def _frames(path: Path) -> dict[int, tuple[DrawnBox, ...]]:
         for line, cells in enumerate(csv.reader(file), start=1):
             if not cells:
                 continue
-            try:
+            with drawn_files.refuse_unreadable(path, f"line {line} cannot be read: {{}}", "Correct it"):
                 if len(cells) < FEWEST_COLUMNS:
                     raise ValueError(f"has {len(cells)} of {FEWEST_COLUMNS} columns")
                 frame, track = (int(float(cell)) for cell in cells[:2])
                 left, top, width, height, flag = (float(cell) for cell in cells[2:7])
                 number = int(float(cells[7])) if len(cells) > FEWEST_COLUMNS else -1
-            except ValueError as error:
-                problem = f"line {line} cannot be read: {errors.describe_cause(error)}"
-                raise DatasetError(problem, str(path), "Correct it") from error
             if frame < 1:
                 raise DatasetError(f"line {line} is of frame {frame}", str(path), "Count frames from 1")
             if not flag:
@@ -86,16 +83,11 @@ def _frames(path: Path) -> dict[int, tuple[DrawnBox, ...]]:
     return {frame: tuple(boxes) for frame, boxes in frames.items()}
 
 
-def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
-    del settings
-    return _film(path).annotations
-
-
 LAYOUT = Layout(
     "mot",
     "folders of films with img1 and gt/gt.txt, as of MOTChallenge",
     fits,
     read,
     over=BY_NAMES,
-    annotations=_annotations,
+    annotations=lambda path, settings: _film(path).annotations,
 )

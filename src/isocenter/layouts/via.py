@@ -13,16 +13,18 @@ from typing import Any
 from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.layouts import layout
-from isocenter.layouts.cases import drawn_boxes, drawn_outlines
+from isocenter.layouts.cases import drawn_boxes, drawn_files
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from isocenter.layouts.cases.drawn_outlines import ListedImage
+from isocenter.layouts.cases.drawn_files import DrawingFormat, ListedImage
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 
 MARKS = (b'"filename"', b'"regions"', b'"file_attributes"')
 LARGEST = 1 << 30
 PROJECT = "_via_img_metadata"
-WITHOUT_AREA = frozenset({"point", "polyline", "line"})
+FLAT = frozenset({"point", "polyline", "line"})
+FORMAT = DrawingFormat("via", "VIA", flat=FLAT)
+SAVE = "Open and save it with VIA"
 # Of several attributes of a region, the one that names its class; and the class where regions have none.
 CLASS_NAMES, ONLY_CLASS = ("class", "label", "name", "type", "category", "object"), "object"
 
@@ -41,20 +43,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     entries = {member.path: _entries(member.path) for member in _files(folder)}
     kinds = [_kind(region) for own in entries.values() for entry in own for region in _regions(entry)]
-    reading = drawn_outlines.read_listed_images(
-        [one for path, own in entries.items() for one in via_images(path, own)],
-        folder,
-        options,
-        part="via",
-        what="VIA",
-        usual="boxes" if set(kinds) - WITHOUT_AREA <= {"rect"} else "mask",
-    )
-    flat = sum(kind in WITHOUT_AREA for kind in kinds)
+    flat = sum(kind in FLAT for kind in kinds)
     what = f"{errors.count_phrase(flat, 'region covers', 'regions cover')} nothing (points, lines)"
-    problems = layout.left_out_problem(
-        [path.name for path in entries] if flat else (), what, "Draw them as outlines", "warning"
-    )
-    return replace(reading, problems=(*problems, *reading.problems))
+    files = [path.name for path in entries] if flat else ()
+    problems = layout.left_out_problem(files, what, "Draw them as outlines", "warning")
+    listed = [one for path, own in entries.items() for one in via_images(path, own)]
+    form = replace(FORMAT, usual="boxes") if set(kinds) - FLAT <= {"rect"} else FORMAT
+    return drawn_files.read_listed_images(listed, folder, options, form, problems=problems)
 
 
 def via_images(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[ListedImage]:
@@ -64,29 +59,21 @@ def via_images(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[ListedI
     found = []
     for entry in own:
         name = str(entry["filename"])
-        try:
+        with drawn_files.refuse_unreadable(path, f"{name} has regions that VIA does not write ({{}})", SAVE):
             numbered = enumerate(_regions(entry), start=1)
             drawn = [_drawn_object(region, naming, f"region {n} of {name}") for n, region in numbered]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problem = f"{name} has regions that VIA does not write ({errors.describe_cause(error)})"
-            raise DatasetError(problem, str(path), "Open and save it with VIA") from error
         found.append(ListedImage(name, Annotation(path, tuple(one for one in drawn if one is not None))))
     return found
 
 
-def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
-    del settings
-    return {entry.name: entry.annotation for entry in via_images(path, _entries(path))}
-
-
 def _entries(path: Path) -> list[Mapping[str, Any]]:
     """The images that a file lists, of a project or of its annotations alone."""
-    record = drawn_outlines.json_record(path, LARGEST)
+    record = drawn_files.json_record(path, LARGEST)
     images = record.get(PROJECT, record) if isinstance(record, Mapping) else None
     entries = list(images.values()) if isinstance(images, Mapping) else []
     known = (isinstance(entry, Mapping) and "filename" in entry and _are_regions(entry) for entry in entries)
     if not entries or not all(known):
-        raise DatasetError("lists no images as VIA does", str(path), "Open and save it with VIA")
+        raise DatasetError("lists no images as VIA does", str(path), SAVE)
     return entries
 
 
@@ -124,7 +111,7 @@ def _class_attribute(path: Path, regions: Iterable[Mapping[str, Any]]) -> str | 
 def _drawn_object(region: Mapping[str, Any], naming: str | None, where: str) -> DrawnBox | None:
     """The object that a region shows; None where it covers nothing."""
     shape, kind = region["shape_attributes"], _kind(region)
-    if kind in WITHOUT_AREA:
+    if kind in FLAT:
         return None
     name = ONLY_CLASS if naming is None else _chosen_value((region.get("region_attributes") or {}).get(naming))
     if not name:
@@ -161,11 +148,7 @@ def _ring(shape: Mapping[str, Any], kind: str) -> Ring:
 
 
 def _files(folder: Folder) -> list[FolderMember]:
-    return [
-        one
-        for one in drawn_outlines.files_of_many(folder, ".json")
-        if drawn_outlines.file_begins_with(one.path, *MARKS)
-    ]
+    return [one for one in drawn_files.files_of_many(folder, ".json") if drawn_files.file_begins_with(one.path, *MARKS)]
 
 
 LAYOUT = Layout(
@@ -174,5 +157,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=BY_NAMES,
-    annotations=_annotations,
+    annotations=lambda path, settings: {one.name: one.annotation for one in via_images(path, _entries(path))},
 )

@@ -6,21 +6,23 @@ Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from isocenter.errors import DatasetError
-from isocenter.layouts.cases import dataset_folder, drawn_outlines, table_reading
+from isocenter.layouts.cases import dataset_folder, drawn_files, table_reading
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
+from isocenter.layouts.cases.drawn_files import DrawingFormat, Sidecar
 from isocenter.layouts.cases.names import SPLIT_WORDS
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.values import Split
 from isocenter.values.dataset_cases import SPLITS
 
+FORMAT = DrawingFormat("voc", "Pascal VOC", "boxes")
 ROOT, TEST = "annotation", "test"
 LISTS = ("ImageSets", "Main")
 XML_LIMIT = 16 << 20  # one image has some hundred boxes, of half a KiB each
@@ -29,13 +31,9 @@ XML_LIMIT = 16 << 20  # one image has some hundred boxes, of half a KiB each
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """An XML file with the name of an image that starts as an annotation does."""
     del options
-    images = {member.stem.casefold() for member in folder.images}
-    named = next((one for one in _files(folder) if one.stem.casefold() in images), None)
-    return (
-        named is not None
-        and named.path.stat().st_size <= XML_LIMIT
-        and drawn_outlines.file_begins_with(named.path, b"<annotation")
-    )
+    named = () if folder.is_file else drawn_files.files_beside_images(folder, ".xml")[:1]
+    small = [one.path for one in named if one.path.stat().st_size <= XML_LIMIT]
+    return any(drawn_files.file_begins_with(path, b"<annotation") for path in small)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -44,17 +42,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Raises DatasetError, by file, for damaged XML, for one that brings declarations of its own, and for an image in
     two parts of the split.
     """
-    owners, problems = drawn_outlines.owners_by_stem(
-        folder, {member: voc_annotation(member.path) for member in _files(folder)}
-    )
-    parts = _listed_parts(folder)
-    reading = drawn_outlines.read_sidecars(
-        owners, folder, options, part="voc", what="Pascal VOC", usual="boxes", parts=parts, problems=problems
-    )
+    files, parts = {member: voc_sidecar(member.path) for member in _files(folder)}, _listed_parts(folder)
+    reading = drawn_files.read_sidecars(files, folder, options, FORMAT, parts)
     return replace(reading, how=f"{reading.how}, split as in ImageSets/Main") if parts else reading
 
 
-def voc_annotation(path: Path) -> tuple[Annotation, str]:
+def voc_sidecar(path: Path) -> Sidecar:
     """The boxes of a file, and the name of its image as stated.
 
     Corners are whole pixels counted from 1, both of them inside the box (VOC2012 development kit, section 4): the
@@ -75,12 +68,10 @@ def voc_annotation(path: Path) -> tuple[Annotation, str]:
             low = (low[0] - 1, low[1] - 1)
         ignored = (item.findtext("difficult") or "0").strip() == "1"
         boxes.append(DrawnBox(name, low, high, f"object {number}", ignored))
-    return Annotation(path, tuple(boxes), _size(path, root)), (root.findtext("filename") or "").strip()
-
-
-def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
-    del settings
-    return {"": voc_annotation(path)[0]}
+    stated = root.find("size")
+    sides = () if stated is None else (_number(path, "size", stated, key) for key in ("width", "height"))
+    annotation = Annotation(path, tuple(boxes), drawn_files.stated_size(*sides) if stated is not None else None)
+    return Sidecar(annotation, (root.findtext("filename") or "").strip())
 
 
 def parse_xml(path: Path) -> Element:
@@ -139,15 +130,6 @@ def _listed_name(line: str, stems: Collection[str]) -> str:
     return next(named, before[-1] if before else "")
 
 
-def _size(path: Path, root: Element) -> tuple[int, int] | None:
-    """(columns, rows); None where nothing, or nought, is stated."""
-    size = root.find("size")
-    if size is None:
-        return None
-    columns, rows = (int(_number(path, "size", size, key)) for key in ("width", "height"))
-    return (columns, rows) if columns and rows else None
-
-
 def _number(path: Path, where: str, parent: Element, key: str) -> float:
     text = parent.findtext(key)
     try:
@@ -166,5 +148,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=BY_NAMES,
-    annotations=_annotations,
+    annotations=lambda path, settings: {"": voc_sidecar(path).annotation},
 )

@@ -19,15 +19,16 @@ from ruamel.yaml.error import YAMLError
 
 from isocenter import errors
 from isocenter.errors import DatasetError
-from isocenter.layouts.cases import drawn_outlines, mask_pairs
+from isocenter.layouts.cases import drawn_files, mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
+from isocenter.layouts.cases.drawn_files import DrawingFormat
 from isocenter.layouts.cases.mask_pairs import PairKey
 from isocenter.layouts.cases.names import IMAGES, LABELS
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Layout, Reading
 from isocenter.values import Problem
 
-SUFFIX = ".txt"
+FORMAT, SUFFIX = DrawingFormat("yolo", "YOLO"), ".txt"
 LINE = re.compile(r"\d+(?:\s+-?[\d.]+(?:e-?\d+)?){4,}\s*$", re.IGNORECASE)
 NUMBERS = 5  # of a line: the class and four of the box
 FEWEST_OF_OUTLINE = 7  # the class and three corners
@@ -67,20 +68,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     of_labels = (key for key, member in texts.items() if any(name.lower() in LABELS for name in member.folders))
     lost = mask_pairs.missing_image_problem([key.name for key in of_labels if key not in images])
     boxes = [box for own in owners.values() for box in own.boxes]
-    usual = "mask" if all(box.outline is not None for box in boxes) else "boxes"
+    form = FORMAT if all(box.outline is not None for box in boxes) else replace(FORMAT, usual="boxes")
     names = _stated_names(folder, options, {box.name for box in boxes})
     cases = {image.path: key.name for key, image in images.items()}
-    reading = drawn_outlines.read_sidecars(
-        owners,
-        folder,
-        options,
-        part="yolo",
-        what="YOLO",
-        usual=usual,
-        names=names,
-        cases=cases,
-        problems=(*lost, *_point_notes(lines, points)),
-    )
+    named = {one.path: (cases.get(one.path, one.name), one.split) for one in folder.images}
+    problems = (*lost, *_point_notes(lines, points))
+    reading = drawn_files.read_owned_images(owners, named, folder, options, form, names=names, problems=problems)
     settings = {"points": f"{points.count}x{points.values}"} if points else {}
     return replace(reading, drawn=replace(reading.drawn or DrawnNameMeanings(), settings=settings))
 

@@ -1,15 +1,9 @@
-"""Outlines as files state them, drawn into label maps and maps of objects on the grid of their image.
-
-A file may list many images with what is drawn on each: the images that it names become cases.
-"""
+"""Outlines as files state them, drawn into label maps and maps of objects on the grid of their image."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,15 +11,12 @@ from numpy.typing import NDArray
 
 from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
-from isocenter.files import modality_words, polygon
-from isocenter.files.storage import structured_text
-from isocenter.layouts import layout
-from isocenter.layouts.cases import class_labels, dataset_folder, drawn_boxes, mask_pairs, object_classes
-from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files import polygon
+from isocenter.layouts.cases import class_labels, drawn_boxes, object_classes
+from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline
-from isocenter.layouts.cases.names import NEIGHBOURS
-from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
-from isocenter.values import CaseRow, Cell, Image, Label, Problem, Split
+from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings
+from isocenter.values import Cell, Image, Label, Problem
 from isocenter.values.voxel_images import WITHOUT_VOXELS
 
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
@@ -33,10 +24,6 @@ BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
 IGNORED, NOTHING = frozenset({"__ignore__", "ignore"}), frozenset({"_background_", "background"})
 
 Pixels = NDArray[np.bool_]
-# Of many files, such as the sidecars of BIDS, only so many are opened to know them.
-MOST_OPENED = 32
-HEAD_BYTES = 1 << 20
-MOST_NAMED = 12  # images in one message
 
 
 @dataclass(frozen=True)
@@ -259,220 +246,3 @@ def _lost(
 def _rows_and_columns(image: Image) -> tuple[int, int]:
     shape = image.geometry.shape
     return (shape[0], shape[1]) if image.geometry.is_picture else (shape[1], shape[0])
-
-
-def read_sidecars(
-    owners: Mapping[Path, Annotation],
-    folder: Folder,
-    options: DatasetOptions,
-    *,
-    part: str,
-    what: str,
-    usual: str,
-    names: Mapping[str, str] | None = None,
-    parts: Mapping[str, Split] = MappingProxyType({}),
-    cases: Mapping[Path, str] = MappingProxyType({}),
-    problems: Sequence[Problem] = (),
-) -> Reading:
-    """A case for each image in the folders of those that a file is about; the others of these are not labelled.
-
-    owners: {image: what is drawn on it}
-    part:   the word for a cell of such a file, the layout's name
-    what:   the format
-    usual:  the kind of reference where none is asked for
-    names:  {name in a file: name of its class}, where the data set states them
-    parts:  {name of an image without suffix: its part}, where the data set lists them
-    cases:  {image: name of its case}, where that is not the path of the image
-    """
-    annotations, modality = list(owners.values()), modality_words.modality_word(options.modality)
-    made = DrawnReferences.for_options(annotations, usual, folder, options, names)
-    places = {path.parent for path in owners}
-    rows = []
-    for image in folder.images:
-        if not places or image.path.parent in places:
-            own = owners.get(image.path)
-            references = {} if own is None else made.cells(part, own)
-            split = parts.get(image.stem, image.split)
-            name = cases.get(image.path, image.name)
-            rows.append(CaseRow(name, {"image": Cell((image.path,), modality=modality)}, references, split))
-    return Reading(
-        tuple(rows),
-        how=f"{what}: {made.count_in_words(annotations)} on {errors.count_phrase(len(owners), 'image')}",
-        classes=made.classes,
-        drawn=made.names,
-        modality=modality,
-        problems=(*problems, *made.notes(annotations)),
-    )
-
-
-def owners_by_stem(
-    folder: Folder, files: Mapping[FolderMember, tuple[Annotation, str]]
-) -> tuple[dict[Path, Annotation], tuple[Problem, ...]]:
-    """{image: what is drawn on it} of files that bear the name of their image, and the problem of those without one.
-
-    files: {file: what is drawn, and the name of the image that the file states, whose suffix chooses between two}
-    An image is looked for in the folder of its file, then in the neighbouring ones, at last anywhere.
-    Raises DatasetError for two files of one image.
-    """
-    images, called = drawn_boxes.images_by_file_name(folder), defaultdict[str, set[str]](set)
-    for one in folder.images:
-        called[one.stem.casefold()].add(one.path.name)
-    owners, lost, places = dict[Path, Annotation](), list[str](), {member.path.parent for member in files}
-    for member, (annotation, stated) in files.items():
-        place, suffix = member.path.parent, Path(stated).suffix
-        near = [place, *(place.parent / name for name in NEIGHBOURS)]
-        ranked = sorted(
-            (dataset_folder.stem_of(name) != member.stem, not name.endswith(suffix), name)
-            for name in called[member.stem.casefold()]
-        )
-        found = (
-            drawn_boxes.image_named(images, name, near, member.path, split=member.split, others=places - {place})
-            for *_, name in ranked
-        )
-        image = next((one for one in found if one is not None), None)
-        if image is None:
-            lost.append(member.name)
-        elif image.path in owners:
-            problem = f"{owners[image.path].path.name} is of the same image"
-            raise DatasetError(problem, str(member.path), "Keep one")
-        else:
-            owners[image.path] = annotation
-    return owners, mask_pairs.missing_image_problem(lost)
-
-
-@dataclass(frozen=True)
-class ListedImage:
-    """One image as a file lists it.
-
-    name:   of its file, which may begin with folders
-    within: the name of the folder of its images, where the file names one
-    source: what lists it, in words
-    film:   of which it is a frame; empty of a picture
-    """
-
-    name: str
-    annotation: Annotation
-    split: Split | None = None
-    within: str = ""
-    source: str = ""
-    film: str = ""
-
-    @property
-    def key(self) -> str:
-        """The image's name in its file, with the folder that tells it from others of its name."""
-        return f"{self.within}/{self.name}" if self.within else self.name
-
-
-def file_begins_with(path: Path, *patterns: bytes) -> bool:
-    """Whether each of these stands at the beginning of a file."""
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    return all(pattern in head for pattern in patterns)
-
-
-def json_record(path: Path, largest: int) -> Any:
-    """The content of a JSON file. Raises DatasetError where it is damaged."""
-    try:
-        return structured_text.load_json(path, largest=largest)
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
-
-
-def files_of_many(folder: Folder, suffix: str) -> list[FolderMember]:
-    """The first files of a suffix that bear the name of no image, so that they are no sidecar of one."""
-    stems = {member.stem for member in folder.images}
-    return [one for one in folder.members if one.suffix == suffix and one.stem not in stems][:MOST_OPENED]
-
-
-def read_listed_images(
-    entries: Sequence[ListedImage],
-    folder: Folder,
-    options: DatasetOptions,
-    *,
-    part: str,
-    what: str,
-    usual: str,
-    words: Callable[[Path], Sequence[str]] = lambda path: (),
-) -> Reading:
-    """A case for each image that is listed; an image without a box is known to hold nothing.
-
-    part:  the word for a cell of such a file, the layout's name
-    what:  the format
-    usual: the kind of reference where none is asked for
-    words: of folders that may hold the images of a file, the best first
-    Raises DatasetError where no image is listed, and for one that is listed twice.
-    """
-    if not entries:
-        raise DatasetError(f"no file of {what} lists an image", str(folder.root), "Name another --layout")
-    annotations = [entry.annotation for entry in entries]
-    _refuse_unreadable(annotations)
-    made = DrawnReferences.for_options(annotations, usual, folder, options)
-    images, modality = drawn_boxes.images_by_file_name(folder), modality_words.modality_word(options.modality)
-    own = {annotation.path.parent for annotation in annotations}
-    rows: dict[Path, CaseRow] = {}
-    missing, owners, odd = list[str](), defaultdict[Path, list[ListedImage]](list), dict[str, tuple[str, ...]]()
-    for entry in entries:
-        path = entry.annotation.path
-        near = [path.parent, folder.root, path.parent / "images", folder.root / "images"]
-        near += [base / word for base in (near[0], near[1], near[3]) for word in words(path)]
-        near = [*(place / entry.within for place in near if entry.within), *near]
-        image = drawn_boxes.image_named(
-            images, entry.name, near, path, split=entry.split, others=own - {path.parent}, within=entry.within
-        )
-        if image is None:
-            missing.append(entry.name)
-            continue
-        owners[image.path].append(entry)
-        odd |= {image.name: entry.annotation.odd} if entry.annotation.odd else {}
-        rows[image.path] = CaseRow(
-            image.name,
-            {"image": Cell((image.path,), "film" if entry.film else "", modality=modality)},
-            made.cells(part, entry.annotation, entry.key),
-            split=entry.split or image.split,
-            patient=entry.film or None,
-        )
-    _refuse_twice([entries_of for entries_of in owners.values() if len(entries_of) > 1])
-    files = ", ".join(dict.fromkeys(annotation.path.name for annotation in annotations))
-    absent = f"{errors.count_phrase(len(missing), 'listed image is', 'listed images are')} not there"
-    image_count = errors.count_phrase(len(rows), "image")
-    return Reading(
-        tuple(rows.values()),
-        how=f"{what}: {made.count_in_words(annotations)} on {image_count}, listed in {files}",
-        classes=made.classes,
-        drawn=made.names,
-        modality=modality,
-        patients="films, each of which counts as a patient",
-        problems=(
-            *layout.left_out_problem(missing, absent, "Correct the names, or get the files"),
-            *_left_out_of(odd, files),
-            *made.notes(annotations),
-        ),
-    )
-
-
-def _refuse_unreadable(annotations: Sequence[Annotation]) -> None:
-    """Raise DatasetError where no annotation can be read: not one is odd, but the file is of another kind."""
-    faults = [(one, fault) for one in annotations for fault in one.odd]
-    if faults and not any(one.boxes for one in annotations):
-        raise DatasetError(f"no annotation can be read: {faults[0][1]}", str(faults[0][0].path), "Export it anew")
-
-
-def _refuse_twice(twice: Sequence[Sequence[ListedImage]]) -> None:
-    """Raise DatasetError for images that several lists, or tasks of one, describe."""
-    if twice:
-        each = [entry for entries in twice for entry in entries]
-        by = errors.list_phrase(dict.fromkeys(entry.source or entry.annotation.path.name for entry in each))
-        names = errors.list_phrase([entries[0].name for entries in twice], MOST_NAMED)
-        problem = (
-            f"{errors.count_phrase(len(twice), 'image is', 'images are')} listed more than once ({names}), by {by}"
-        )
-        remedy = "Keep one list of each image and move the others away; give images of one name a folder each"
-        raise DatasetError(problem, str(each[-1].annotation.path), remedy)
-
-
-def _left_out_of(odd: Mapping[str, Sequence[str]], files: str) -> tuple[Problem, ...]:
-    """The warning on annotations that cannot be read, by the cases of their images."""
-    each = [fault for faults in odd.values() for fault in faults]
-    what = f"{errors.count_phrase(len(each), 'annotation')} of {files} cannot be read ({errors.list_phrase(each)})"
-    remedy = "Correct them: what they show is background, and nothing to be found"
-    return layout.left_out_problem(odd, what, remedy, "warning")

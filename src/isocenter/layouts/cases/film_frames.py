@@ -10,11 +10,12 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files import modality_words, patient_names
 from isocenter.layouts import layout
+from isocenter.layouts.cases import drawn_files
 from isocenter.layouts.cases.dataset_folder import FILM_SUFFIXES, Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from isocenter.layouts.cases.drawn_outlines import DrawnReferences
+from isocenter.layouts.cases.drawn_files import AnnotatedImage, DrawingFormat
 from isocenter.layouts.layout import DatasetOptions, Reading
-from isocenter.values import CaseRow, Cell, Split
+from isocenter.values import Cell, Split
 
 FRAME = "_frame{:06}"
 
@@ -97,44 +98,22 @@ def film_of(name: str, folder: Folder) -> FolderMember | None:
     return next(iter(called), films[0] if len(films) == 1 else None)
 
 
-def read_films(
-    films: Sequence[ListedFilm], folder: Folder, options: DatasetOptions, *, part: str, what: str
-) -> Reading:
+def read_films(films: Sequence[ListedFilm], folder: Folder, options: DatasetOptions, form: DrawingFormat) -> Reading:
     """A case for each frame of each film; a film is a patient of its own where its name states none.
 
-    part: the word for a cell of such a file, the layout's name; what: the format
     Raises DatasetError for two films of one name.
     """
     owners, patients = owners_of_films(films, folder)
-    annotations = [one for film in films for one in film.annotations.values()]
-    has_outlines = any(box.outline is not None for one in annotations for box in one.boxes)
-    made = DrawnReferences.for_options(annotations, "mask" if has_outlines else "boxes", folder, options)
     modality = modality_words.modality_word(options.modality)
-    rows = [
-        CaseRow(
-            key,
-            {"image": film.cell(number, modality)},
-            made.cells(part, film.annotation(number), key),
-            split=film.split,
-            patient=owner,
-        )
+    drawn = [
+        AnnotatedImage(key, film.cell(number, modality), film.annotation(number), key, film.split, owner)
         for film, owner in zip(films, owners, strict=True)
         for number, key in film.keys.items()
     ]
     lost = [film.name for film in films if not film.keys]
-    return Reading(
-        tuple(rows),
-        how=f"{what}: {made.count_in_words(annotations)} on {errors.count_phrase(len(rows), 'frame')} of "
-        f"{errors.count_phrase(len(films), 'film')}",
-        classes=made.classes,
-        drawn=made.names,
-        modality=modality,
-        patients=patients,
-        problems=(
-            *layout.left_out_problem(lost, "films have neither a file nor images", "Add them, or correct the names"),
-            *made.notes(annotations),
-        ),
-    )
+    seen = f"{errors.count_phrase(len(drawn), 'frame')} of {errors.count_phrase(len(films), 'film')}"
+    problems = layout.left_out_problem(lost, "films have neither a file nor images", "Add them, or correct the names")
+    return drawn_files.read_drawn_images(drawn, folder, options, form, seen=seen, patients=patients, problems=problems)
 
 
 def owners_of_films(films: Sequence[ListedFilm], folder: Folder) -> tuple[Sequence[str], str]:

@@ -1,0 +1,354 @@
+"""Files of drawings as cases: what a program for drawing states of images, in a file beside each or in a list of many.
+
+A format is a parser, from a file to what is drawn on its images; finding the images and making rows of them is here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files import modality_words
+from isocenter.files.storage import structured_text
+from isocenter.layouts import layout
+from isocenter.layouts.cases import dataset_folder, drawn_boxes, mask_pairs
+from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.drawn_boxes import Annotation
+from isocenter.layouts.cases.drawn_outlines import DrawnReferences
+from isocenter.layouts.cases.names import NEIGHBOURS
+from isocenter.layouts.layout import DatasetOptions, Reading
+from isocenter.values import CaseRow, Cell, Problem, Split
+
+# Of many files, such as the sidecars of BIDS, only so many are opened to know them.
+MOST_OPENED = 32
+HEAD_BYTES = 1 << 20
+MOST_NAMED = 12  # images in one message
+# What a parser stumbles over: a key that lacks, a text in place of a number.
+UNREADABLE = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class DrawingFormat:
+    """The files of one program for drawing.
+
+    part:  the name of their layout, which is the word for a cell of one
+    what:  the format in words
+    usual: the kind of reference that outlines are where none is asked for
+    flat:  kinds of shapes that cover nothing
+    """
+
+    part: str
+    what: str
+    usual: str = "mask"
+    flat: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """One image, which is a case, and what is drawn on it: None where nobody looked.
+
+    key: the image's name in a file of many
+    """
+
+    name: str
+    image: Cell
+    annotation: Annotation | None
+    key: str = ""
+    split: Split | None = None
+    patient: str | None = None
+
+
+def read_drawn_images(
+    drawn: Sequence[AnnotatedImage],
+    folder: Folder,
+    options: DatasetOptions,
+    form: DrawingFormat,
+    *,
+    seen: str,
+    annotations: Sequence[Annotation] = (),
+    names: Mapping[str, str] | None = None,
+    patients: str = "",
+    problems: Sequence[Problem] = (),
+) -> Reading:
+    """A case for each image.
+
+    seen:        on what something is drawn, in words
+    annotations: of images that are not here, whose classes count too
+    names:       {name in a file: name of its class}, where the data set states them
+    Raises UsageError where --labels names what nobody drew.
+    """
+    every = [*annotations, *(one.annotation for one in drawn if one.annotation is not None)]
+    made = DrawnReferences.for_options(every, form.usual, folder, options, names)
+    rows = tuple(
+        CaseRow(
+            one.name,
+            {"image": one.image},
+            {} if one.annotation is None else made.cells(form.part, one.annotation, one.key),
+            split=one.split,
+            patient=one.patient,
+        )
+        for one in drawn
+    )
+    return Reading(
+        rows,
+        how=f"{form.what}: {made.count_in_words(every)} on {seen}",
+        classes=made.classes,
+        drawn=made.names,
+        modality=modality_words.modality_word(options.modality),
+        patients=patients,
+        problems=(*problems, *made.notes(every)),
+    )
+
+
+@contextmanager
+def refuse_unreadable(path: Path, problem: str, remedy: str) -> Iterator[None]:
+    """Raise DatasetError for what a parser cannot read, with its cause; the problem has {} where that stands."""
+    try:
+        yield
+    except UNREADABLE as error:
+        before, _, after = problem.rpartition("{}")
+        raise DatasetError(f"{before}{errors.describe_cause(error)}{after}", str(path), remedy) from error
+
+
+def stated_size(columns: Any, rows: Any) -> tuple[int, int] | None:
+    """(columns, rows) of an image as a file states them; None where it states nothing, or nought."""
+    size = int(columns or 0), int(rows or 0)
+    return size if all(size) else None
+
+
+def file_begins_with(path: Path, *patterns: bytes) -> bool:
+    """Whether each of these stands at the beginning of a file."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return all(pattern in head for pattern in patterns)
+
+
+def json_record(path: Path, largest: int) -> Any:
+    """The content of a JSON file. Raises DatasetError where it is damaged."""
+    try:
+        return structured_text.load_json(path, largest=largest)
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
+
+
+def files_beside_images(folder: Folder, suffix: str) -> list[FolderMember]:
+    """The files of a suffix that bear the name of an image."""
+    stems = {member.stem.casefold() for member in folder.images}
+    return [one for one in folder.members if one.suffix == suffix and one.stem.casefold() in stems]
+
+
+def files_of_many(folder: Folder, suffix: str) -> list[FolderMember]:
+    """The first files of a suffix that bear the name of no image, so that they are no sidecar of one."""
+    stems = {member.stem for member in folder.images}
+    return [one for one in folder.members if one.suffix == suffix and one.stem not in stems][:MOST_OPENED]
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What the file of one image states.
+
+    image: the name of the image as stated, whose suffix chooses between two of one name
+    kinds: of the shapes in it
+    """
+
+    annotation: Annotation
+    image: str = ""
+    kinds: frozenset[str] = frozenset()
+
+
+def read_sidecars(
+    files: Mapping[FolderMember, Sidecar],
+    folder: Folder,
+    options: DatasetOptions,
+    form: DrawingFormat,
+    parts: Mapping[str, Split] = MappingProxyType({}),
+) -> Reading:
+    """A case for each image in the folders of those that a file is about; the others of these are not labelled.
+
+    parts: {name of an image without suffix: its part}, where the data set lists them
+    Raises DatasetError for two files of one image.
+    """
+    owners, lost = _owners_by_stem(folder, files)
+    pointed = [member.name for member, one in files.items() if one.kinds & form.flat]
+    what = f"{errors.count_phrase(len(pointed), 'file has', 'files have')} points or lines, which cover nothing"
+    problems = (*lost, *layout.left_out_problem(pointed, what, "Draw them as outlines", "warning"))
+    named = {member.path: (member.name, parts.get(member.stem, member.split)) for member in folder.images}
+    return read_owned_images(owners, named, folder, options, form, problems=problems)
+
+
+def read_owned_images(
+    owners: Mapping[Path, Annotation],
+    images: Mapping[Path, tuple[str, Split | None]],
+    folder: Folder,
+    options: DatasetOptions,
+    form: DrawingFormat,
+    *,
+    names: Mapping[str, str] | None = None,
+    problems: Sequence[Problem] = (),
+) -> Reading:
+    """A case for each image in the folders of those with drawings; images: {image: name and part of its case}."""
+    places, modality = {path.parent for path in owners}, modality_words.modality_word(options.modality)
+    drawn = [
+        AnnotatedImage(name, Cell((path,), modality=modality), owners.get(path), split=split)
+        for path, (name, split) in images.items()
+        if not places or path.parent in places
+    ]
+    seen = errors.count_phrase(len(owners), "image")
+    return read_drawn_images(drawn, folder, options, form, seen=seen, names=names, problems=problems)
+
+
+def _owners_by_stem(
+    folder: Folder, files: Mapping[FolderMember, Sidecar]
+) -> tuple[dict[Path, Annotation], tuple[Problem, ...]]:
+    """{image: what is drawn on it} of files that bear the name of their image, and the problem of those without one.
+
+    An image is looked for in the folder of its file, then in the neighbouring ones, at last anywhere.
+    """
+    images, called = drawn_boxes.images_by_file_name(folder), defaultdict[str, set[str]](set)
+    for one in folder.images:
+        called[one.stem.casefold()].add(one.path.name)
+    owners, lost, places = dict[Path, Annotation](), list[str](), {member.path.parent for member in files}
+    for member, sidecar in files.items():
+        place, suffix = member.path.parent, Path(sidecar.image).suffix
+        near = [place, *(place.parent / name for name in NEIGHBOURS)]
+        ranked = sorted(
+            (dataset_folder.stem_of(name) != member.stem, not name.endswith(suffix), name)
+            for name in called[member.stem.casefold()]
+        )
+        found = (
+            drawn_boxes.image_named(images, name, near, member.path, split=member.split, others=places - {place})
+            for *_, name in ranked
+        )
+        image = next((one for one in found if one is not None), None)
+        if image is None:
+            lost.append(member.name)
+        elif image.path in owners:
+            problem = f"{owners[image.path].path.name} is of the same image"
+            raise DatasetError(problem, str(member.path), "Keep one")
+        else:
+            owners[image.path] = sidecar.annotation
+    return owners, mask_pairs.missing_image_problem(lost)
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """One image as a file lists it.
+
+    name:   of its file, which may begin with folders
+    within: the name of the folder of its images, where the file names one
+    source: what lists it, in words
+    film:   of which it is a frame; empty of a picture
+    """
+
+    name: str
+    annotation: Annotation
+    split: Split | None = None
+    within: str = ""
+    source: str = ""
+    film: str = ""
+
+    @property
+    def key(self) -> str:
+        """The image's name in its file, with the folder that tells it from others of its name."""
+        return f"{self.within}/{self.name}" if self.within else self.name
+
+
+def read_listed_images(
+    entries: Sequence[ListedImage],
+    folder: Folder,
+    options: DatasetOptions,
+    form: DrawingFormat,
+    *,
+    words: Callable[[Path], Sequence[str]] = lambda path: (),
+    problems: Sequence[Problem] = (),
+) -> Reading:
+    """A case for each image that is listed; an image without a box is known to hold nothing.
+
+    words: of folders that may hold the images of a file, the best first
+    Raises DatasetError where no image is listed, and for one that is listed twice.
+    """
+    if not entries:
+        raise DatasetError(f"no file of {form.what} lists an image", str(folder.root), "Name another --layout")
+    _refuse_all_unreadable([entry.annotation for entry in entries])
+    found = _listed_members(entries, folder, words)
+    missing = [entry for entry, image in found if image is None]
+    modality, owners = modality_words.modality_word(options.modality), dict[Path, list[ListedImage]]()
+    drawn, odd = list[AnnotatedImage](), dict[str, tuple[str, ...]]()
+    for entry, image in found:
+        if image is None:
+            continue
+        owners.setdefault(image.path, []).append(entry)
+        odd |= {image.name: entry.annotation.odd} if entry.annotation.odd else {}
+        cell, split = Cell((image.path,), "film" if entry.film else "", modality=modality), entry.split or image.split
+        drawn.append(AnnotatedImage(image.name, cell, entry.annotation, entry.key, split, entry.film or None))
+    _refuse_twice([own for own in owners.values() if len(own) > 1])
+    files = ", ".join(dict.fromkeys(entry.annotation.path.name for entry in entries))
+    absent = f"{errors.count_phrase(len(missing), 'listed image is', 'listed images are')} not there"
+    names = [entry.name for entry in missing]
+    return read_drawn_images(
+        drawn,
+        folder,
+        options,
+        form,
+        seen=f"{errors.count_phrase(len(drawn), 'image')}, listed in {files}",
+        annotations=[entry.annotation for entry in missing],
+        patients="films, each of which counts as a patient",
+        problems=(
+            *problems,
+            *layout.left_out_problem(names, absent, "Correct the names, or get the files"),
+            *_left_out_of(odd, files),
+        ),
+    )
+
+
+def _listed_members(
+    entries: Sequence[ListedImage], folder: Folder, words: Callable[[Path], Sequence[str]]
+) -> list[tuple[ListedImage, FolderMember | None]]:
+    """Each entry with its image; None where it is not there."""
+    images, own = drawn_boxes.images_by_file_name(folder), {entry.annotation.path.parent for entry in entries}
+    found = []
+    for entry in entries:
+        path = entry.annotation.path
+        near = [path.parent, folder.root, path.parent / "images", folder.root / "images"]
+        near += [base / word for base in (near[0], near[1], near[3]) for word in words(path)]
+        near = [*(place / entry.within for place in near if entry.within), *near]
+        others = own - {path.parent}
+        image = drawn_boxes.image_named(
+            images, entry.name, near, path, split=entry.split, others=others, within=entry.within
+        )
+        found.append((entry, image))
+    return found
+
+
+def _refuse_all_unreadable(annotations: Sequence[Annotation]) -> None:
+    """Raise DatasetError where no annotation can be read: not one is odd, but the file is of another kind."""
+    faults = [(one, fault) for one in annotations for fault in one.odd]
+    if faults and not any(one.boxes for one in annotations):
+        raise DatasetError(f"no annotation can be read: {faults[0][1]}", str(faults[0][0].path), "Export it anew")
+
+
+def _refuse_twice(twice: Sequence[Sequence[ListedImage]]) -> None:
+    """Raise DatasetError for images that several lists, or tasks of one, describe."""
+    if twice:
+        each = [entry for entries in twice for entry in entries]
+        by = errors.list_phrase(dict.fromkeys(entry.source or entry.annotation.path.name for entry in each))
+        names = errors.list_phrase([entries[0].name for entries in twice], MOST_NAMED)
+        images = errors.count_phrase(len(twice), "image is", "images are")
+        problem = f"{images} listed more than once ({names}), by {by}"
+        remedy = "Keep one list of each image and move the others away; give images of one name a folder each"
+        raise DatasetError(problem, str(each[-1].annotation.path), remedy)
+
+
+def _left_out_of(odd: Mapping[str, Sequence[str]], files: str) -> tuple[Problem, ...]:
+    """The warning on annotations that cannot be read, by the cases of their images."""
+    each = [fault for faults in odd.values() for fault in faults]
+    what = f"{errors.count_phrase(len(each), 'annotation')} of {files} cannot be read ({errors.list_phrase(each)})"
+    remedy = "Correct them: what they show is background, and nothing to be found"
+    return layout.left_out_problem(odd, what, remedy, "warning")
