@@ -1,13 +1,15 @@
 """Any contrast: registration across contrasts, frames that change, and networks that learn from label maps alone.
 
     python bench/contrast.py --out DIR --record
-    python bench/contrast.py --out DIR --parts learnt --steps 2000
+    python bench/contrast.py --out DIR --parts rigid warp --only Isocenter
 
 rigid:   T1-like heads on T2-, CT- and PET-like ones, drawn from label maps at 2 mm, moved by up to 30 mm and 20 degrees
+warp:    the same heads through smooth fields of up to 8 mm, registered with a field
 apart:   images that cannot be registered: of another organ, of noise, with a tenth of overlap
 shared:  the pairs of the shared data: none may end below its start without being refused
 frames:  six frames whose contrast changes, one of them empty, still and moved
 learnt:  hippocampus, trained on label maps alone and on images; on real images, inverted ones, and dark blurred ones
+pairs:   registration trained on drawn pairs and on images, and optimised; on real and inverted moving images
 
 Cells that have ended are lines of DIR/cells.jsonl, and are not repeated. elastix and ANTs, with mutual information, run
 in environments of their own. Volumes of the hippocampus stand for patients; two may be of one person.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -27,6 +30,8 @@ from typing import Any
 import matplotlib as mpl
 import nibabel
 import numpy as np
+import pandas as pd
+import torch
 from environment import ROOT, PeerError, peer
 from matplotlib import pyplot
 from recorded import measured_cell, record, row_words
@@ -34,27 +39,42 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 import isocenter
+import registration
 from isocenter.errors import IsocenterError
 from isocenter.evaluation import mask_overlap
+from isocenter.reading import image_pairs
+from isocenter.runtime import Model, ModelRequest
 from isocenter.transforms import spatial_transforms, synthesis
 from isocenter.transforms.synthesis import PaintingRanges
-from isocenter.values import Affine, Geometry, Image, SpatialTransform
+from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
 
 mpl.use("agg")
 DATA = ROOT.parent / "shared" / "data"
 HEADS, PROSTATE = DATA / "registration" / "brain_labelmaps_synthseg", DATA / "registration" / "prostate_mr_us"
+HIPPOCAMPUS, PAIRS = DATA / "hippocampus", DATA / "registration" / "hippocampus_pairs.csv"
 SIDE = ROOT / "bench" / "sides" / "contrast_peer.py"
 # Means of white matter, grey matter and fluid; of other tissue a number of its own in each contrast.
 CONTRASTS = {"T1": (0.9, 0.6, 0.15), "T2": (0.35, 0.55, 0.95), "CT": (0.5, 0.56, 0.42), "PET": (0.4, 1.0, 0.05)}
 WHITE, FLUID = (2, 41, 7, 46, 16, 28, 60), (4, 43, 5, 44, 14, 15, 24)
+CONTRASTS_OF_OTHERS = ("T2", "CT", "PET")
 OUTSIDE = 500
 NOISE, STEP = 0.02, 2.0
 SHIFT, TURN = 30.0, 20.0
+# mm of the longest way of a warp, and its smoothness.
+LONGEST, SMOOTH = 8.0, 14.0
+# Heads with a warp, heads that ANTs sees, pairs that nobody can register, and hippocampus pairs for registration.
+WARPS, OF_ANTS, OF_APART, OF_PAIRS = 4, 4, 40, 12
 # Pairs that nobody can lay on one another, one kind after the other.
 APART = ("another organ", "noise", "a tenth of overlap", "another organ of another kind")
+# Slices of heads that are laid on r16, and one of a CT.
+PICTURES = ("r64", "r27", "r30", "CT head")
 # Volumes that test the trained networks; as many of theirs select.
 TESTED, TRAINED = 40, 150
+# What networks learn from, and how many minutes of one thread each has; a network that registers has MINUTES.
+SOURCES = (("label maps", 10.0), ("images", 10.0), ("label maps", 20.0))
+MINUTES = 10.0
 
+Change = Callable[[np.ndarray], np.ndarray]
 Cells = dict[str, Callable[[], dict[str, Any]]]
 
 
@@ -62,13 +82,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--steps", type=int, default=300, help="of each training, two patches a step")
-    parser.add_argument("--pairs", type=int, default=6, help="of drawn heads")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="cells whose name has this regular expression")
+    parser.add_argument("--pairs", type=int, default=20, help="of drawn heads")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--ended", action="store_true", help="state the cells that have ended, and measure no other")
     parser.add_argument("--pictures", type=Path, help="draw the pictures of docs/how-to/contrast.md into this folder")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
     if given.pictures:
         draw_maps(given.pictures / "drawn_from_labels.png")
         draw_fusions(given.pictures / "across_contrasts.png")
@@ -76,16 +97,46 @@ def main() -> None:
     cells: Cells = {}
     for part in given.parts:
         cells |= {f"{part}, {name}": measure for name, measure in PARTS[part](given).items()}
+    cells = {name: measure for name, measure in cells.items() if re.search(given.only, name)}
     if given.ended:
         lines_kept = (given.out / "cells.jsonl").read_text().splitlines()
         ended = {json.loads(line)["name"] for line in lines_kept}
         cells = {name: measure for name, measure in cells.items() if name in ended}
     rows = {name: measured_cell(given.out, name, measure) for name, measure in cells.items()}
-    lines = [f"| {name} | {row_words(row)} |" for name, row in rows.items()]
-    text = "\n".join(["| what | figure |", "|---|---|", *lines])
+    text = summary(rows)
     print(text)
     if given.record:
-        record("contrast", "Any contrast", text, {"rows": rows, "steps": given.steps, "pairs": given.pairs})
+        record("contrast", "Any contrast", text, {"rows": rows, "pairs": given.pairs})
+
+
+def summary(rows: dict[str, dict[str, Any]]) -> str:
+    """A line a kind of cell: its figures where it is one, what many of one kind have together where they are more."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for name, row in rows.items():
+        kinds.setdefault(re.sub(r",? (pair \d+|case\d+)", "", name), []).append(row)
+    lines = [f"| {kind} | {len(own)} | {row_words(together(own))} |" for kind, own in kinds.items()]
+    return "\n".join(["| what | cases | figure |", "|---|---|---|", *lines])
+
+
+def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each figure median, least and most; of each answer of yes or no how many are yes."""
+    table = pd.DataFrame(rows).drop(columns=["seconds", "day"], errors="ignore")
+    if "Dice at first" in table:
+        table["change of Dice"] = table["Dice"] - table["Dice at first"]
+    if len(table) == 1:
+        return {str(name): value for name, value in table.iloc[0].items()}
+    words: dict[str, Any] = {}
+    for name, values in table.items():
+        known = values.dropna()
+        if known.map(lambda one: isinstance(one, bool)).all():
+            words[str(name)] = f"{int(known.sum())} of {len(known)}"
+        elif pd.api.types.is_numeric_dtype(values):
+            words[str(name)] = f"{known.median():.3g} ({known.min():.3g} to {known.max():.3g})"
+        else:
+            words[str(name)] = f"in {len(known)}"
+    if "error mm" in table:
+        words["within 1 mm"] = f"{int((table['error mm'] <= 1).sum())} of {len(table)}"
+    return words
 
 
 def head(number: int) -> tuple[np.ndarray, Geometry]:
@@ -123,19 +174,42 @@ def planted(grid: Geometry, seed: int, share: float = 1.0) -> SpatialTransform:
 
 
 def rigid(given: argparse.Namespace) -> Cells:
-    cells: Cells = {}
-    for number in range(given.pairs):
-        other = ("T2", "CT", "PET")[number % 3]
-        for program in ("Isocenter", "elastix", "ants"):
-            cells[f"T1 on {other}, pair {number}, {program}"] = lambda number=number, other=other, program=program: (
-                rigid_pair(given.out, number, other, program)
-            )
-    return cells
+    return {
+        f"T1 on {other}, pair {number}, {program}": lambda number=number, other=other, program=program: head_pair(
+            given.out, number, other, program, "rigid"
+        )
+        for number in range(given.pairs)
+        for other in [CONTRASTS_OF_OTHERS[number % 3]]
+        for program in ("Isocenter", "elastix", *(["ants"] if number < OF_ANTS else []))
+    }
 
 
-def rigid_pair(out: Path, number: int, other: str, program: str) -> dict[str, Any]:
+def warp(given: argparse.Namespace) -> Cells:
+    return {
+        f"T1 on {other}, pair {number}, {program}": lambda number=number, other=other, program=program: head_pair(
+            given.out, number, other, program, "deformable"
+        )
+        for number in range(WARPS)
+        for other in [CONTRASTS_OF_OTHERS[number % 2]]
+        for program in ("Isocenter", *(["elastix"] if number < 2 else []))
+    }
+
+
+def bent(grid: Geometry, seed: int) -> SpatialTransform:
+    """A smooth field of at most 8 mm, which ends at the edges of a grid."""
+    rng = np.random.default_rng(seed)
+    field = np.stack([ndimage.gaussian_filter(rng.normal(size=grid.shape), SMOOTH / STEP) for _ in range(3)])
+    for axis, size in enumerate(grid.shape):
+        fade = np.minimum(np.minimum(np.arange(size), np.arange(size)[::-1]) * STEP / SMOOTH, 1)
+        field *= fade.reshape([-1 if one == axis else 1 for one in range(3)])
+    field *= LONGEST / np.linalg.norm(field, axis=0).max()
+    return SpatialTransform((Displacement(field.astype(np.float32), grid),), grid, grid)
+
+
+def head_pair(out: Path, number: int, other: str, program: str, kind: str) -> dict[str, Any]:
+    """A T1-like head laid on itself as another contrast shows it elsewhere: mm over the head, before and after."""
     labels, grid = head(number % 2)
-    move = planted(grid, number)
+    move = planted(grid, number) if kind == "rigid" else bent(grid, number)
     fixed = Image(painted(labels, "T1", number)[None], grid, "MR")
     modality = {"T2": "MR", "CT": "unknown", "PET": "PT"}[other]
     moved = spatial_transforms.carry_labels(labels, grid, spatial_transforms.invert_transform(move), grid)
@@ -144,37 +218,49 @@ def rigid_pair(out: Path, number: int, other: str, program: str) -> dict[str, An
     points = grid.to_world(inside)
     truth = spatial_transforms.carry_points(move, points)
     start = float(np.linalg.norm(truth - points, axis=1).mean())
-    began = time.process_time()
+    more: dict[str, Any] = {}
     if program == "Isocenter":
-        found = isocenter.register(fixed, moving, transform="rigid")
-        ends, applied = spatial_transforms.carry_points(found.transform, points), found.registration.applied
-        cpu = time.process_time() - began
-        error = float(np.linalg.norm(ends - truth, axis=1).mean())
-        return {"start mm": start, "error mm": error, "CPU s": cpu, "applied": applied}
-    try:
-        python = peer(program)
-    except PeerError as problem:
-        return {"not measured": str(problem)[:80]}
-    folder = out / f"pair{number}"
+        began = time.process_time()
+        found = isocenter.register(fixed, moving, transform=kind)
+        more = {"CPU s": time.process_time() - began, "applied": found.registration.applied}
+        ends = spatial_transforms.carry_points(found.transform, points)
+    else:
+        try:
+            places, more["CPU s"] = by_peer(program, kind, fixed, moving, out / f"{kind}{number}")
+        except PeerError as problem:
+            return {"not measured": str(problem)[:80]}
+        ends = places[:, *inside.T].T
+    reached = np.isfinite(ends).all(axis=1)
+    error = float(np.linalg.norm(ends[reached] - truth[reached], axis=1).mean())
+    share = {"after / before": error / start} if kind == "deformable" else {}
+    return {"start mm": start, "error mm": error, **share, **more}
+
+
+def by_peer(program: str, kind: str, fixed: Image, moving: Image, folder: Path) -> tuple[np.ndarray, float]:
+    """Where a peer lays each voxel of the fixed image, (3, *spatial) mm in the moving one, and its processor seconds.
+
+    Raises PeerError where it cannot be made ready, or fails.
+    """
+    python = peer(program)
     folder.mkdir(exist_ok=True)
+    grid = fixed.geometry
     for name, image in (("fixed", fixed), ("moving", moving)):
         nibabel.save(nibabel.Nifti1Image(image.data[0], grid.affine), folder / f"{name}.nii.gz")
     index = np.moveaxis(np.indices(grid.shape), 0, -1)
     for axis, values in enumerate(np.moveaxis(grid.to_world(index), -1, 0)):
         coordinates = nibabel.Nifti1Image(values.astype(np.float32), grid.affine)
         nibabel.save(coordinates, folder / f"places.npy.{axis}.nii.gz")
-    command = [str(python), str(SIDE), program, *(str(folder / f"{one}.nii.gz") for one in ("fixed", "moving"))]
-    done = subprocess.run([*command, str(folder / "places.npy")], capture_output=True, text=True, check=False)
+    files = [str(folder / one) for one in ("fixed.nii.gz", "moving.nii.gz", "places.npy")]
+    done = subprocess.run([str(python), str(SIDE), program, kind, *files], capture_output=True, text=True, check=False)
     if done.returncode:
-        return {"failed": done.stderr.strip().splitlines()[-1][:80]}
-    places = np.load(folder / "places.npy")[:, *inside.T].T
-    reached = np.isfinite(places).all(axis=1)
-    error = float(np.linalg.norm(places[reached] - truth[reached], axis=1).mean())
-    return {"start mm": start, "error mm": error, "CPU s": float(done.stdout.split()[-1])}
+        raise PeerError(done.stderr.strip().splitlines()[-1])
+    return np.load(folder / "places.npy"), float(done.stdout.split()[-1])
 
 
 def apart(given: argparse.Namespace) -> Cells:
-    return {f"pair {number}, {APART[number % 4]}": lambda number=number: left_alone(number) for number in range(20)}
+    return {
+        f"pair {number}, {APART[number % 4]}": lambda number=number: left_alone(number) for number in range(OF_APART)
+    }
 
 
 def left_alone(number: int) -> dict[str, Any]:
@@ -190,7 +276,7 @@ def left_alone(number: int) -> dict[str, Any]:
 
 def apart_pair(number: int) -> tuple[Image, Image]:
     rng = np.random.default_rng(number)
-    paths = sorted((DATA / "hippocampus" / "images").glob("*.nii.gz"))
+    paths = sorted((HIPPOCAMPUS / "images").glob("*.nii.gz"))
     hippocampus = isocenter.read(paths[number])
     kind = APART[number % 4]
     if kind == "noise":
@@ -216,7 +302,34 @@ def apart_pair(number: int) -> tuple[Image, Image]:
 
 def shared(given: argparse.Namespace) -> Cells:
     names = sorted(path.name.partition("_")[0] for path in PROSTATE.glob("*_fixed_image.nii.gz"))
-    return {f"prostate {name}": lambda name=name: prostate_pair(name) for name in names}
+    prostates = {f"prostate {name}": lambda name=name: prostate_pair(name) for name in names}
+    listed = pd.read_csv(PAIRS)
+    hippocampi = {
+        f"hippocampus, pair {number}": lambda pair=pair: by_optimisation(pair, "auto", CHANGES["real"])
+        for number, pair in enumerate(listed.itertuples())
+    }
+    pictures = {f"picture {name}": lambda name=name: picture_pair(name) for name in PICTURES}
+    return prostates | pictures | hippocampi
+
+
+def picture_pair(name: str) -> dict[str, Any]:
+    """Mean Dice of tissues, or of the head, as the pictures lie at first and after."""
+    if name == "CT head":
+        folder, sides = DATA / "registration" / "ct2d_head_elastix", ("fixed", "moving")
+        files = [[folder / f"CT_2D_head_{side}{kind}.mha" for side in sides] for kind in ("", "_mask")]
+    else:
+        folder, sides = DATA / "registration" / "brain2d_ants", ("r16", name)
+        files = [[folder / f"{side}{ending}" for side in sides] for ending in (".jpg", "_tissue3.png")]
+    (fixed, moving), (true, drawn) = ([isocenter.read(path) for path in pair] for pair in files)
+    began = time.process_time()
+    found = isocenter.register(fixed, moving).registration
+    row: dict[str, Any] = {"CPU s": time.process_time() - began, "applied": str(found.applied)}
+    for when, one in (("Dice at first", found.first_guess), ("Dice", found.transform)):
+        moved = spatial_transforms.carry_labels(drawn.data[0], moving.geometry, one, fixed.geometry)
+        values = [value for value in np.unique(true.data) if value]
+        overlaps = [mask_overlap.overlap_of_masks(moved == value, true.data[0] == value).dice for value in values]
+        row[when] = float(np.mean(overlaps))
+    return row
 
 
 def prostate_pair(name: str) -> dict[str, Any]:
@@ -284,36 +397,36 @@ def frame_series(kind: str, moves: bool) -> dict[str, Any]:
 
 
 def learnt(given: argparse.Namespace) -> Cells:
-    cells: Cells = {}
-    for source in ("label maps", "images"):
-        cells[f"{source}"] = lambda source=source: trained(given, source)
-    return cells
+    return {
+        f"{source}, {minutes:g} minutes": lambda source=source, minutes=minutes: trained(given, source, minutes)
+        for source, minutes in SOURCES
+    }
 
 
-def trained(given: argparse.Namespace, source: str) -> dict[str, Any]:
+def trained(given: argparse.Namespace, source: str, minutes: float) -> dict[str, Any]:
     """Dice and share refused of volumes that trained nothing, as they are, inverted, and dark and blurred."""
-    place = given.out / source.replace(" ", "-")
-    shutil.rmtree(place, ignore_errors=True)
-    paths = sorted((DATA / "hippocampus" / "images").glob("*.nii.gz"))
-    for path in paths[:TRAINED]:
-        for folder in ("labels", "images") if source == "images" else ("labels",):
-            (place / "data" / folder).mkdir(parents=True, exist_ok=True)
-            shutil.copy2(DATA / "hippocampus" / folder / path.name, place / "data" / folder)
-    run = isocenter.train(
-        place / "data",
-        out=place / "run",
-        labels="1=anterior,2=posterior",
-        device="cpu",
-        assignments={"training.steps": given.steps, "training.batch": 2, "training.validations": 3},
-    )
-    model, figures = isocenter.load(run.out), dict[str, Any]()
+    place = given.out / f"{source.replace(' ', '-')}-{minutes:g}"
+    paths = sorted((HIPPOCAMPUS / "images").glob("*.nii.gz"))
+    if not (place / "run" / "report.html").is_file():
+        shutil.rmtree(place, ignore_errors=True)
+        for path in paths[:TRAINED]:
+            for folder in ("labels", "images") if source == "images" else ("labels",):
+                (place / "data" / folder).mkdir(parents=True, exist_ok=True)
+                shutil.copy2(HIPPOCAMPUS / folder / path.name, place / "data" / folder)
+        isocenter.train(
+            place / "data",
+            out=place / "run",
+            labels="1=anterior,2=posterior",
+            device="cpu",
+            minutes=minutes,
+            threads=1,
+        )
+    model, figures = isocenter.load(place / "run"), dict[str, Any]()
     for name, change in CHANGES.items():
         scores, refused = list[float](), 0
         for path in paths[TRAINED : TRAINED + TESTED]:
             image = isocenter.read(path)
-            truth = np.asarray(
-                nibabel.as_closest_canonical(nibabel.load(DATA / "hippocampus" / "labels" / path.name)).dataobj
-            )
+            truth = np.asarray(nibabel.as_closest_canonical(nibabel.load(HIPPOCAMPUS / "labels" / path.name)).dataobj)
             given_image = nibabel.as_closest_canonical(nibabel.load(path))
             shown = Image(
                 change(given_image.get_fdata(dtype=np.float32))[None],
@@ -325,7 +438,93 @@ def trained(given: argparse.Namespace, source: str) -> dict[str, Any]:
             marked = np.asarray(prediction.data)
             scores += [mask_overlap.overlap_of_masks(marked == one, truth == one).dice for one in (1, 2)]
         figures |= {f"Dice {name}": float(np.mean(scores)), f"refused {name}": refused / TESTED}
-    return {**figures, "steps": run.steps}
+    return {**figures, "minutes": minutes}
+
+
+def pairs(given: argparse.Namespace) -> Cells:
+    listed = pd.read_csv(PAIRS).head(OF_PAIRS)
+    trained_on = {"drawn pairs": {"augmentation.synthesis": 1}, "images": dict[str, Any]()}
+    return {
+        f"trained on {source}": lambda source=source, by_hand=by_hand: by_network(given, listed, source, by_hand)
+        for source, by_hand in trained_on.items()
+    } | {
+        f"{similarity} optimised, {name}, pair {number}": lambda similarity=similarity, name=name, pair=pair: (
+            by_optimisation(pair, similarity, CHANGES[name])
+        )
+        for number, pair in enumerate(listed.itertuples())
+        for name in ("real", "inverted")
+        for similarity in ("mi", "mind")
+    }
+
+
+def by_network(
+    given: argparse.Namespace, listed: pd.DataFrame, source: str, by_hand: dict[str, Any]
+) -> dict[str, float]:
+    """Mean Dice of both labels by a network that never saw these volumes, without and with refinement."""
+    model = registering_network(given.out / f"registration-{source.replace(' ', '-')}", by_hand)
+    figures = {
+        f"Dice {name}{', refined' * refined}": float(
+            np.mean([answered_dice(model, pair, CHANGES[name], refined) for pair in listed.itertuples()])
+        )
+        for refined in (False, True)
+        for name in ("real", "inverted")
+    }
+    return {**figures, "pairs": len(listed), "minutes": MINUTES}
+
+
+def registering_network(home: Path, by_hand: dict[str, Any]) -> Model:
+    """A network that learnt to register from the volumes that are in no pair, with these decisions by hand."""
+    if not (home / "run" / "report.html").is_file():
+        shutil.rmtree(home, ignore_errors=True)
+        in_pairs = pd.read_csv(PAIRS)
+        for path in sorted((HIPPOCAMPUS / "images").glob("*.nii.gz")):
+            if path.name not in {*in_pairs.fixed, *in_pairs.moving}:
+                for folder in ("images", "labels"):
+                    (home / "data" / folder).mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(HIPPOCAMPUS / folder / path.name, home / "data" / folder)
+        isocenter.train(
+            home / "data",
+            task="registration",
+            out=home / "run",
+            device="cpu",
+            minutes=MINUTES,
+            threads=1,
+            assignments=by_hand,
+        )
+    return isocenter.load(home / "run")
+
+
+def opened_pair(pair: Any, change: Change) -> tuple[Image, Image]:
+    """The images of a row of the list, the moving one changed."""
+    fixed, moving = (isocenter.read(HIPPOCAMPUS / "images" / one) for one in (pair.fixed, pair.moving))
+    return fixed, moving.with_pixels(change(moving.data))
+
+
+def moved_dice(pair: Any, transform: SpatialTransform, fixed: Image, moving: Image) -> float:
+    """Mean Dice of both labels of the moving image on the fixed one."""
+    drawn = isocenter.read(HIPPOCAMPUS / "labels" / pair.moving).data[0]
+    moved = spatial_transforms.carry_labels(drawn, moving.geometry, transform, fixed.geometry)
+    return float(np.mean(list(registration.scored(HIPPOCAMPUS, pair.fixed, moved).values())))
+
+
+def answered_dice(model: Model, pair: Any, change: Change, refined: bool) -> float:
+    fixed, moving = opened_pair(pair, change)
+    case = image_pairs.pair_of_images(fixed, moving, pair.fixed, one_world=False)
+    transform = model.predict(case, ModelRequest(refined=refined)).transform
+    assert transform is not None
+    return moved_dice(pair, transform, fixed, moving)
+
+
+def by_optimisation(pair: Any, similarity: str, change: Change) -> dict[str, Any]:
+    fixed, moving = opened_pair(pair, change)
+    began = time.process_time()
+    found = isocenter.register(fixed, moving, similarity=similarity)
+    return {
+        "CPU s": time.process_time() - began,
+        "applied": str(found.registration.applied),
+        "Dice at first": moved_dice(pair, found.registration.first_guess, fixed, moving),
+        "Dice": moved_dice(pair, found.transform, fixed, moving),
+    }
 
 
 def _dark(values: np.ndarray) -> np.ndarray:
@@ -335,7 +534,7 @@ def _dark(values: np.ndarray) -> np.ndarray:
 
 def draw_maps(path: Path) -> None:
     """A label map of the hippocampus, and images that were drawn from it."""
-    labels = np.asarray(nibabel.load(sorted((DATA / "hippocampus" / "labels").glob("*.nii.gz"))[0]).dataobj).astype(int)
+    labels = np.asarray(nibabel.load(sorted((HIPPOCAMPUS / "labels").glob("*.nii.gz"))[0]).dataobj).astype(int)
     ranges = PaintingRanges(intensities=False, thickness=4.0)
     drawn = [synthesis.draw_case(labels[None], (1, 1, 1), ranges, case="picture", draw=draw)[0] for draw in range(11)]
     figure, places = pyplot.subplots(2, 6, figsize=(7.2, 3.0))
@@ -375,17 +574,19 @@ def _keep(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.05)
 
 
-CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+CHANGES: dict[str, Change] = {
     "real": lambda values: values,
     "inverted": lambda values: (values.max() - values).astype(np.float32),
     "gamma 3, blurred": _dark,
 }
 PARTS: dict[str, Callable[[argparse.Namespace], Cells]] = {
     "rigid": rigid,
+    "warp": warp,
     "apart": apart,
     "shared": shared,
     "frames": frames,
     "learnt": learnt,
+    "pairs": pairs,
 }
 
 if __name__ == "__main__":

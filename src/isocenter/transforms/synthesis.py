@@ -155,7 +155,10 @@ def _part_background(
 
 def _nearest_centres(points: Tensor, centres: Tensor) -> Tensor:
     """(points,) the number of the nearest of (dimensions, centres) to each of (dimensions, points)."""
-    return torch.stack([(points - one[:, None]).square().sum(dim=0) for one in centres.T]).argmin(dim=0)
+    distances = torch.stack([(points - one[:, None]).square().sum(dim=0) for one in centres.T])
+    # The same numbers as of argmin, which takes four times as long across a short axis.
+    nearest: Tensor = distances.min(dim=0).indices
+    return nearest
 
 
 def _smooth_numbers(labels: Tensor, rng: np.random.Generator) -> Tensor:
