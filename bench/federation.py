@@ -56,6 +56,8 @@ SCANNERS = {
 }
 FEDAVG = "fedavg"
 NORMALISATION = {"federation.private_layers": ["*norm*"]}
+# Sites that know one of the two structures: its number, and its name.
+KNOWN = {"b": (1, "anterior"), "d": (2, "posterior"), "e": (1, "anterior")}
 PICTURES = ROOT.parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
 # Of each site: training pictures, and the share of them that show pneumonia. The first of DRAWS resamples is as it is.
 SHARES = {"a": (1600, 0.90), "b": (1000, 0.85), "c": (800, 0.70), "d": (500, 0.50), "e": (400, 0.30)}
@@ -99,9 +101,9 @@ def over_scanners(given: Any) -> Routes:
     def apart(name: str, data: Path) -> dict[str, Any]:
         return scored(isocenter.train(data, out=given.out / name, **usual).out, test, given, name)
 
-    def together(name: str, assignments: Mapping[str, Any]) -> dict[str, Any]:
-        job = isocenter.federate(sites, out=given.out / name, rounds=ROUNDS, assignments=dict(assignments), **usual).out
-        return scored(job, test, given, name)
+    def together(name: str, assignments: Mapping[str, Any], of: Mapping[str, Path] = sites) -> dict[str, Any]:
+        job = isocenter.federate(of, out=given.out / name, rounds=ROUNDS, assignments=dict(assignments), **usual).out
+        return {**scored(job, test, given, name), **round_seconds(job)}
 
     proximal = {"objectives.terms": ["supervised", "l2_sp"], "l2_sp.towards": "round"}
     return {
@@ -111,6 +113,7 @@ def over_scanners(given: Any) -> Routes:
         "site e alone (5)": lambda: apart("smallest", sites["e"]),
         "own normalisation": partial(together, "normalisation", NORMALISATION),
         "FedProx": partial(together, "proximal", proximal),
+        "three sites know one structure": lambda: together("known", {}, half_known(sites, given.out / "data")),
     }
 
 
@@ -340,6 +343,35 @@ def pooled_folder(sites: Mapping[str, Path], folder: Path) -> Path:
             (target := folder / "pooled" / path.relative_to(site)).parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     return folder / "pooled"
+
+
+def half_known(sites: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """The sites, of which some have drawn one of the two structures alone; made once."""
+    found = dict(sites)
+    for site, (number, name) in KNOWN.items():
+        place = found[site] = folder / "known" / site
+        rows = ["case,known"]
+        for path in sites[site].rglob("*.nii.gz"):
+            (target := place / path.relative_to(sites[site])).parent.mkdir(parents=True, exist_ok=True)
+            if path.parent.name == "images":
+                target.write_bytes(path.read_bytes())
+                rows.append(f"{path.name.partition('.')[0]},{name}")
+                continue
+            mask = nibabel.load(path)
+            drawn = np.where(np.asarray(mask.dataobj) == number, number, 0).astype(np.uint8)
+            nibabel.Nifti1Image(drawn, mask.affine).to_filename(target)
+        (place / "known.csv").write_text("\n".join(rows) + "\n")
+    return found
+
+
+def round_seconds(job: Path) -> dict[str, float]:
+    """Seconds that all sites together took for their rounds, and of these for the steps, by the median of a step."""
+    steps = 0.0
+    for log in Path(f"{job}.sites").glob("*/log.csv"):
+        seconds = pd.read_csv(log).sort_values("step")["seconds"]
+        steps += float(seconds.diff().median() * len(seconds))
+    rounds = float(pd.read_csv(job / "federation" / "rounds.csv")["seconds"].sum())
+    return {"seconds of rounds": round(rounds, 1), "seconds of steps": round(steps, 1)}
 
 
 def scored(run: Path, test: Path, given: Any, name: str) -> dict[str, Any]:

@@ -43,6 +43,13 @@ def test_names_that_nobody_declares_are_joined_and_sites_without_a_common_one_ar
         agreement.agree(found)
 
 
+def test_a_structure_is_known_at_one_site_at_least():
+    sites = {"a": replace(ONE, unknown=("core",)), "b": replace(ONE, unknown=("shell",))}
+    assert agreement.agree(sites).unknown == ()
+    with pytest.raises(DatasetError, match="no site knows core"):
+        agreement.agree({**sites, "b": sites["a"]})
+
+
 def test_an_introduction_travels_and_anything_else_is_refused():
     assert agreement.read_introduction(ONE.record, "a") == ONE
     with pytest.raises(IntegrityError, match="axes"):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 
 import isocenter
@@ -20,7 +21,8 @@ from isocenter.federation.federated_run import JobRecord
 from isocenter.federation.pooled_figures import SiteScores
 from isocenter.federation.site import Site
 from isocenter.planning.plan_sections import FederationSettings
-from isocenter.runs import run_folder
+from isocenter.reading import ReadingOptions
+from isocenter.runs import plan_request, run_folder
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.training.length.schedule import TrainingPace
 from isocenter.values import Estimate, Row
@@ -166,6 +168,24 @@ def test_a_site_of_three_cases_trains_and_sends_no_stand_in(tmp_path):
     asked = SiteMessage("stand-ins", {"min_count": 10, "kinds": ["class"]})
     assert tiny.answer(asked).facts == {"stand_ins": []}
     assert list(tiny._parts.values()).count("train") >= 1
+
+
+def test_a_site_that_knows_one_of_two_structures_says_so_where_alone_it_is_refused(tmp_path):
+    rows = ["case,known"]
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for number in range(3):
+        mask = np.zeros((12, 12), np.uint8)
+        mask[2:6, 2:6] = 1
+        PIL.Image.fromarray(200 * mask + number).save(tmp_path / "images" / f"p{number}.png")
+        PIL.Image.fromarray(mask).save(tmp_path / "labels" / f"p{number}.png")
+        rows.append(f"p{number},shell")
+    (tmp_path / "known.csv").write_text("\n".join(rows))
+    request = PlanRequest(device="cpu", threads=1, reading=ReadingOptions(labels="1=shell,2=core"))
+    with pytest.raises(DatasetError, match="no case knows core"):
+        plan_request.examine_data(tmp_path, request)
+    site = Site("a", tmp_path, tmp_path / "own", request, 0.0)
+    assert site.answer(SiteMessage("introduce")).facts["unknown"] == ("core",)
 
 
 def test_sites_that_do_not_agree_leave_no_folder(tmp_path):

@@ -33,6 +33,7 @@ class Introduction:
     classes:  {kind of reference: (value, name) of each label} that the data set declares, in their order
     found:    {kind of reference: names} of classes without an order, which are known by their names alone
     columns:  {role: column} of a table, such as "value:volume"
+    unknown:  structures that none of its cases knows
     """
 
     version: str
@@ -47,6 +48,7 @@ class Introduction:
     found: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
 
     @property
     def record(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def introduce(examination: Examination, task: str) -> Introduction:
         found,
         dict(dataset.regions),
         {role: column for role, column in dataset.columns.items() if role.startswith("value:")},
+        tuple(name for name, count in dataset.knowing.items() if not count),
     )
 
 
@@ -106,6 +109,12 @@ def agree(sites: Mapping[str, Introduction]) -> Introduction:
             if ours != theirs:
                 problem = f"has {name} {_words(theirs)}, where {first} has {_words(ours)}"
                 raise DatasetError(problem, site, remedy)
+    if nowhere := set.intersection(*(set(one.unknown) for one in sites.values())):
+        problem, remedy = (
+            f"no site knows {errors.list_phrase(sorted(nowhere))}",
+            "Leave it out with --labels at all sites",
+        )
+        raise DatasetError(problem, "federate", remedy)
     joined = {
         kind: _joined_names(kind, sites) for kind in sorted({name for one in sites.values() for name in one.found})
     }
@@ -115,6 +124,7 @@ def agree(sites: Mapping[str, Introduction]) -> Introduction:
         classes={**sites[first].classes, **joined},
         patients_known=all(one.patients_known for one in sites.values()),
         modality=modalities.pop() if len(modalities) == 1 else "unknown",
+        unknown=(),
     )
 
 

@@ -92,7 +92,7 @@ class Site:
     def introduce(self, message: SiteMessage) -> SiteMessage:
         """What its data are, without a count."""
         assert self.data is not None  # noqa: S101 - only a job that goes on has none
-        self._examination, *_ = plan_request.examine_data(self.data, self.request)
+        self._examination, *_ = plan_request.examine_data(self.data, replace(self.request, elsewhere=True))
         kind = task_catalogue.kind_for_dataset(self._examination.dataset, self.request.task)
         return SiteMessage("introduce", agreement.introduce(self._examination, kind.name).record)
 
@@ -131,7 +131,7 @@ class Site:
         """Go on from what its folder holds; IntegrityError where its data have changed."""
         if not (self.folder / "plan.yaml").is_file():
             raise UsageError("holds nothing of this job", str(self.folder), "Begin the job anew with another --out")
-        self.run = run_folder.resume_run(self.folder, self.began)
+        self.run = run_folder.resume_run(self.folder, self.began, elsewhere=True)
         return SiteMessage("resume", self._counts)
 
     @property

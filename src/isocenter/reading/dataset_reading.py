@@ -308,10 +308,18 @@ def open_and_examine(
     return ExaminedDataset(again, examine_cases(again, threads), because)
 
 
-def refuse_unfit(examination: Examination, task: str | None = None) -> None:
-    """DatasetError where training of a named task on these data should not go on."""
+def refuse_unfit(examination: Examination, task: str | None = None, *, elsewhere: bool = False) -> None:
+    """DatasetError where training of a named task on these data should not go on.
+
+    elsewhere: whether other sites may know structures that no case here knows
+    """
     takes = task_catalogue.takes_numbered_objects(task)
-    fatal = [one for one in examination.fatal if not (takes and one.what.endswith(masks.NUMBER_OBJECTS))]
+    fatal = [
+        one
+        for one in examination.fatal
+        if not (takes and one.what.endswith(masks.NUMBER_OBJECTS))
+        and not (elsewhere and one.what.startswith(masks.UNKNOWN_HERE))
+    ]
     if fatal:
         raise DatasetError(
             "; ".join(f"{one.what}: {errors.list_phrase(one.cases)}" if one.cases else one.what for one in fatal),

@@ -77,6 +77,7 @@ class PlanRequest:
     further:     paths of data sets that are learnt from with the first
     leave_out:   a run whose validation, calibration and test patients are left out
     watch:       called while cases are read, with how many are and with all
+    elsewhere:   whether other sites may know structures that no case here knows
     """
 
     minutes: float | None = None
@@ -94,6 +95,7 @@ class PlanRequest:
     further: tuple[str, ...] = ()
     leave_out: str | None = None
     watch: Callable[[int, int], None] | None = None
+    elsewhere: bool = False
 
     def number(self, name: str, otherwise: int | None) -> int:
         """A number set by hand that decides before there is a plan; the plan refuses another kind of value."""
@@ -366,7 +368,7 @@ def examine_data(data: Data, request: PlanRequest) -> tuple[Examination, str, De
         machine.threads,
         watch=request.watch,
     )
-    dataset_reading.refuse_unfit(examination, request.task)
+    dataset_reading.refuse_unfit(examination, request.task, elsewhere=request.elsewhere)
     kind = task_catalogue.kind_for_dataset(examination.dataset, request.task)
     usable = dataset_reading.keep_referenced(examination.dataset, kind)
     examination = examination.of_task(usable, kind.needs)

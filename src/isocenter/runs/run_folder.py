@@ -265,10 +265,11 @@ def _for_other_minutes(edited: Plan, planned: Plan) -> Plan:
     return edited
 
 
-def resume_run(out: Path, began: float) -> RunFolder:
+def resume_run(out: Path, began: float, *, elsewhere: bool = False) -> RunFolder:
     """A run as it was left: its plan with the steps already decided, its split, its data if they are unchanged.
 
     began: time.monotonic() of the command
+    elsewhere: whether other sites may know structures that no case here knows
     """
     if not (out / "plan.yaml").is_file():
         raise UsageError("holds no run", str(out), "Give the folder of a run that was started")
@@ -291,7 +292,7 @@ def resume_run(out: Path, began: float) -> RunFolder:
         int(plan["training.threads"]),
     )
     examination = dataset_reading.examine_cases(named, threads, kinds=task_catalogue.needed_references(name))
-    dataset_reading.refuse_unfit(examination, name)
+    dataset_reading.refuse_unfit(examination, name, elsewhere=elsewhere)
     task = plan_checks.checked_settings(plan).task
     usable = dataset_reading.keep_referenced(examination.dataset, task)
     examination = examination.of_task(usable, task.needs)

@@ -38,6 +38,7 @@ from isocenter.values.voxel_images import WITHOUT_VOXELS
 
 # The end of what is said of masks that a kind of problem with masks of structures cannot learn from.
 NUMBER_OBJECTS = "seem to number instances and not to name structures"
+UNKNOWN_HERE = "no case knows"
 KIND = "mask"
 # A label map with more values than this, undeclared, numbers instances.
 MOST_LABELS = 32
@@ -282,7 +283,7 @@ def _unknown_structures(cohort: Cohort) -> Iterator[Problem]:
     if nowhere := [name for name, count in cohort.dataset.knowing.items() if not count]:
         yield Problem(
             "error",
-            f"no case knows {errors.list_phrase(nowhere)}",
+            f"{UNKNOWN_HERE} {errors.list_phrase(nowhere)}",
             (),
             "it cannot be learnt",
             "Leave it out with --labels, or give cases in which it was drawn",
