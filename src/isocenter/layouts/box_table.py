@@ -14,8 +14,8 @@ from typing import Any
 from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import modality_words
-from isocenter.layouts import layout, manifest_rows
-from isocenter.layouts.cases import class_labels, drawn_boxes, table_join, table_reading
+from isocenter.layouts import layout
+from isocenter.layouts.cases import class_labels, drawn_boxes, table_join, table_reading, table_roles
 from isocenter.layouts.cases.column_names import BOX_ROLES, READERS
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
@@ -221,7 +221,7 @@ def columns_of_boxes(table: DataTable, options: DatasetOptions, folder: Folder |
     by x and y, which may be a corner or the centre.
     """
     known = {**dict.fromkeys(BOX_ROLES), **_known_columns(table, folder)}
-    columns = manifest_rows.columns_by_role(table, options, known)
+    columns = table_roles.columns_by_role(table, options, known)
     lacking = _lacking(columns)
     if lacking and "x0" not in columns and (corner := _open_corner(table)):
         x, y = corner

@@ -12,7 +12,7 @@ from isocenter import errors, plugins
 from isocenter.errors import DatasetError
 from isocenter.files import modality_words
 from isocenter.files.dicom.reading import series_survey
-from isocenter.layouts import dataset_table, layout, manifest_rows
+from isocenter.layouts import dataset_table, layout
 from isocenter.layouts.cases import (
     class_labels,
     mask_pairs,
@@ -20,6 +20,8 @@ from isocenter.layouts.cases import (
     stated_texts,
     table_join,
     table_reading,
+    table_roles,
+    text_names,
 )
 from isocenter.layouts.cases.column_names import TARGET
 from isocenter.layouts.cases.dataset_folder import Folder
@@ -29,9 +31,9 @@ from isocenter.layouts.cases.object_classes import BY_MAP, BY_TABLE
 from isocenter.layouts.cases.opening import EMPTY
 from isocenter.layouts.cases.stated_texts import TEXT
 from isocenter.layouts.cases.table_reading import DataTable
+from isocenter.layouts.cases.table_roles import RoleTable
 from isocenter.layouts.dataset_table import NAMED, SINGLE
 from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
-from isocenter.layouts.manifest_rows import Manifest
 from isocenter.values import CaseRow, Cell, Label
 
 FIXED_AND_MOVING = {"fixed", "moving"}
@@ -56,12 +58,12 @@ def read_rows(table: DataTable, folder: Folder, declared: Mapping[str, Any], opt
     roles = _roles(table)
     others = (name for name in table.columns if not dataset_table.is_covariate(name))
     table, of_values = table_reading.convert_values(table, (*others, *roles, *declared.get("text", ())))
-    manifest = Manifest(table, roles, table.start)
+    states = RoleTable(table, roles)
     cells = _Cells(table, declared)
-    every = [_row(line, n, manifest, cells, declared, options) for n, line in enumerate(table.rows, start=1)]
+    every = [_row(line, n, states, cells, declared, options) for n, line in enumerate(table.rows, start=1)]
     missing = [row.name for row in every if not all(path.exists() for path in row.paths)]
     there = [row for row in every if row.name not in missing]
-    rows, repeated = manifest_rows.drop_repeats(there, manifest, stating=options.references)
+    rows, repeated = table_roles.drop_repeats(there, table, stating=options.references)
     is_ours = options.labels == declared.get("reading", {}).get("labels")
     classes = dataset_table.stated_classes(declared, table.path) if is_ours else {}
     rows, classes = _with_classes(rows, classes, folder, options, table.path)
@@ -73,7 +75,6 @@ def read_rows(table: DataTable, folder: Folder, declared: Mapping[str, Any], opt
         drawn = replace(drawn or DrawnNameMeanings(), called=called) if called else drawn
     regions = {name: tuple(values) for name, values in declared.get("regions", {}).items()} if is_ours else {}
     channels = [name.partition(":")[2] or name for name in table.columns if name.partition(":")[0] == "image"]
-    absent = f"{errors.count_phrase(len(missing), 'row names', 'rows name')} files that are not there"
     return Reading(
         tuple(rows),
         how=f"table {table.path.name}, {errors.count_phrase(len(rows), 'row')}",
@@ -91,7 +92,7 @@ def read_rows(table: DataTable, folder: Folder, declared: Mapping[str, Any], opt
         courses=tuple(table.path.parent / one for one in declared.get("courses", ())),
         is_own=True,
         problems=(
-            *layout.left_out_problem(missing, absent, "Correct the paths, or get the files"),
+            *table_roles.absent_problem(missing),
             *partly,
             *repeated,
             *of_values,
@@ -112,7 +113,7 @@ def spells_rows(table: DataTable) -> bool:
 
 
 def _roles(table: DataTable) -> dict[str, str]:
-    """{role: column} of what `Manifest` reads."""
+    """{role: column} of what `RoleTable` reads."""
     kinds = {"time", "event", *plugins.entry_points_of("isocenter.references")}
     return {name: name for name in table.columns if name in kinds or name.partition(":")[0] in ("finding", "value")}
 
@@ -120,7 +121,7 @@ def _roles(table: DataTable) -> dict[str, str]:
 def _row(
     line: Mapping[str, Any],
     number: int,
-    manifest: Manifest,
+    states: RoleTable,
     cells: _Cells,
     declared: Mapping[str, Any],
     options: DatasetOptions,
@@ -129,17 +130,17 @@ def _row(
     modalities = declared.get("modalities", {})
     words = {name: line.get(f"modality:{name}") or line.get("modality") or modalities.get(name) for name in images}
     named = next(iter(images.values())).paths[0].name if images else f"row_{number}"
-    others = (name for name in line if name.partition(":")[0] not in (*SINGLE, *NAMED) and name not in manifest.column)
+    others = (name for name in line if name.partition(":")[0] not in (*SINGLE, *NAMED) and name not in states.column)
     covariates = {name: line[name] for name in others}
     covariates |= {name.partition(":")[2]: one for name, one in line.items() if name.startswith("covariate:")}
-    split = table_join.split_column(manifest.table, "split") if "split" in manifest.table.columns else None
+    split = table_join.split_column(states.table, "split") if "split" in states.table.columns else None
     return CaseRow(
-        manifest_rows.plain_name(line.get("case") or named),
+        text_names.dashed_name(line.get("case") or named),
         {
             name: replace(cell, modality=modality_words.modality_word(options.modality or words[name]))
             for name, cell in images.items()
         },
-        dict(_references(line, number, manifest, cells, set(images))),
+        dict(_references(line, number, states, cells, set(images))),
         split=table_join.split_of(line[split]) if split else None,
         patient=None if line.get("patient") is None else str(line["patient"]),
         group=line.get("group"),
@@ -148,12 +149,12 @@ def _row(
 
 
 def _references(
-    line: Mapping[str, Any], number: int, manifest: Manifest, cells: _Cells, channels: set[str]
+    line: Mapping[str, Any], number: int, states: RoleTable, cells: _Cells, channels: set[str]
 ) -> Iterator[tuple[str, Any]]:
     """(kind, cell or value) of all that a row states."""
     yield from ((TARGET, cell) for name, cell in cells.cells_of_kind(TARGET, line) if not name)
     for base in ("mask", "instances", "boxes"):
-        has_plain = base in manifest.table.columns
+        has_plain = base in states.table.columns
         for rank, (reader, cell) in enumerate(cells.cells_of_kind(base, line)):
             is_first = rank == 0 and not has_plain
             of_reader = replace(cell, reader=reader) if reader and cell.part == "" else cell
@@ -161,8 +162,8 @@ def _references(
     if (label := line.get("label")) is not None:
         yield "class", str(label)
     if line.get(TEXT) is not None:
-        yield TEXT, cells.texts(manifest, number, line)
-    yield from manifest.references(line).items()
+        yield TEXT, cells.texts(states, number, line)
+    yield from states.references(line).items()
     if channels == FIXED_AND_MOVING:
         known_of = dict(cells.cells_of_kind("field", line))
         yield "field", Cell(tuple(cell.paths[0] for cell in known_of.values()), "field", names=tuple(known_of))
@@ -204,12 +205,12 @@ class _Cells:
                     f"{text!r} has the part {part}, which is none", f"Choose among {errors.list_phrase(PARTS)}"
                 )
 
-    def texts(self, manifest: Manifest, number: int, line: Mapping[str, Any]) -> Cell:
+    def texts(self, states: RoleTable, number: int, line: Mapping[str, Any]) -> Cell:
         """The cell of texts: of another table, as this program spells it, or what stands here itself."""
         text, images = str(line[TEXT]), [cell.paths[0] for _, cell in self.cells_of_kind("image", line)]
         pieces, part, key = dataset_table.parsed_cell(text)
         if part != TEXT or len(pieces) > 1:
-            return stated_texts.text_cell(manifest.table.path, f"{number}/{TEXT}", [text], images)
+            return stated_texts.text_cell(states.table.path, f"{number}/{TEXT}", [text], images)
         path = self._place(pieces[0][1])
         if path not in self._tables:
             self._tables[path] = table_reading.read_table(path)

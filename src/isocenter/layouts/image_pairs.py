@@ -17,8 +17,8 @@ from isocenter.errors import DatasetError
 from isocenter.files import modality_words
 from isocenter.files.format_options import ReadOptions
 from isocenter.files.storage import csv_text
-from isocenter.layouts import layout, manifest_rows
-from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder, table_join, table_reading
+from isocenter.layouts import layout
+from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder, table_join, table_reading, text_names
 from isocenter.layouts.cases.column_names import FIXED, MOVING, PAIR_COLUMNS, SIDE_COLUMNS, SIDES
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.names import SIDE
@@ -102,7 +102,7 @@ def _rows(table: DataTable) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
             "covariates": table_reading.covariates_of_row(row, set(PAIR_COLUMNS)),
         }
         name = row.get("id")
-        yield manifest_rows.plain_name(name) if name is not None else f"{stems[1]}_on_{stems[0]}", sides, stated
+        yield text_names.dashed_name(name) if name is not None else f"{stems[1]}_on_{stems[0]}", sides, stated
 
 
 def _pairs_by_name(folder: Folder) -> dict[str, dict[str, dict[str, Path]]]:

@@ -7,17 +7,18 @@ that names a file of a series is of that slice.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import cast
 
 from isocenter.errors import DatasetError
 from isocenter.files.storage import hashing
 from isocenter.layouts import case_folders, dicom_folder, plain_images
-from isocenter.layouts.cases import dataset_folder, dicom_cases, mask_pairs, table_join, table_reading
+from isocenter.layouts.cases import dataset_folder, dicom_cases, mask_pairs, table_join, table_reading, text_names
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.table_join import NumberedPatients
 from isocenter.layouts.cases.table_reading import DataTable
@@ -47,7 +48,7 @@ class PathEnds:
 
     def from_path(self, text: str) -> list[str]:
         """The path and its ends that count, the longest first."""
-        whole, *ends = _endings(text) or [text]
+        whole, *ends = text_names.path_endings(text) or [text]
         return [whole, *(end for end in ends[: self.dropped.get(_root(text))] if end not in self.shared)]
 
 
@@ -59,24 +60,15 @@ class NamedCases:
 
     def __init__(self, folder: Folder, options: DatasetOptions) -> None:
         self.reading = _layout(folder, options).read(folder, options)
-        known: dict[str, list[CaseRow]] = defaultdict(list)
-        of_part: dict[tuple[str, Split | None], list[CaseRow]] = defaultdict(list)
-        people: dict[str, list[CaseRow]] = defaultdict(list)
-        called: dict[str, list[CaseRow]] = defaultdict(list)
-        for case in self.reading.rows:
-            for name in {ending for path in _names(case) for ending in _endings(table_reading.compose_letters(path))}:
-                known[name].append(case)
-                of_part[name, case.split].append(case)
-            if case.patient:
-                people[case.patient].append(case)
-            for alias in case.aliases:
-                called[alias].append(case)
-        self._known = {name: cases[0] for name, cases in known.items() if len(cases) == 1}
-        self._of_part = {key: cases[0] for key, cases in of_part.items() if len(cases) == 1 and key[1] is not None}
-        self._people, self._called = people, called
+        rows = self.reading.rows
+        ends = [set(chain(*map(text_names.path_endings, _names(case)))) for case in rows]
+        named = [(end, case) for case, own in zip(rows, ends, strict=True) for end in own]
+        self._known = text_names.sole_bearers(named)
+        self._of_part = text_names.sole_bearers(((end, case.split), case) for end, case in named if case.split)
+        self._people = text_names.group_by_name((case.patient, case) for case in rows if case.patient)
+        self._called = text_names.group_by_name((alias, case) for case in rows for alias in case.aliases)
         self._where = str(folder.root)
-        firsts = [case.paths[0] for cases in people.values() for case in cases if case.paths]
-        self._numbered = NumberedPatients(firsts, self._where)
+        self._numbered = NumberedPatients([one.paths[0] for one in rows if one.patient and one.paths], self._where)
 
     @classmethod
     def of_table(cls, table: DataTable, folder: Folder, options: DatasetOptions) -> NamedCases | None:
@@ -98,52 +90,39 @@ class NamedCases:
         split: of the row: of images of one name in several parts that of its own is meant
         Raises DatasetError where the cell names the images of one person, and those of another in another sense.
         """
-        text = _text(cell)
+        text = text_names.plain_text(cell)
         names = [name for end in ends.from_path(text) for name in (end, dataset_folder.stem_of(end))]
         case = next((self._known[name] for name in names if name in self._known), None)
-        case = case or next((own for name in names if (own := self._of_part.get((name, split)))), None)
+        case = case or next((self._of_part[name, split] for name in names if (name, split) in self._of_part), None)
         of_study = self._called.get(text, [])
         self._check_sense(text, case, {one.patient for one in of_study})
         if case is not None or of_study:
             return of_study if case is None else (case,)
         if patients := self._numbered.patients(text, self._people) if self._people else ():
             return [one for patient in patients for one in self._people[patient]]
-        if (of_series := self._in_series(text)) is not None:
-            return of_series
-        others = (
-            *self._begun.get(dataset_folder.stem_of(text), ()),
-            *(self._slices[name] for name in names if name in self._slices),
-        )
-        return others[:1]
-
-    def _in_series(self, text: str) -> Sequence[CaseRow] | None:
-        """The one image of the series by whose UID a folder of a path is called; None where no folder is."""
-        folders = [part for part in reversed(PurePosixPath(text).parts[:-1]) if part in self._by_uid]
-        own = self._by_uid[folders[0]] if folders else None
-        return own if own is None or len(own) == 1 else ()
+        # By the innermost folder that is called by a UID: the one image of its series, or none.
+        if own := next(
+            (self._by_uid[part] for part in reversed(PurePosixPath(text).parts[:-1]) if part in self._by_uid), []
+        ):
+            return own if len(own) == 1 else ()
+        begun = self._begun.get(dataset_folder.stem_of(text))
+        other = begun or next((self._slices[name] for name in names if name in self._slices), None)
+        return () if other is None else (other,)
 
     @cached_property
     def _by_uid(self) -> Mapping[str, Sequence[CaseRow]]:
-        known: dict[str, list[CaseRow]] = defaultdict(list)
-        for case in self.reading.rows:
-            folders = {part for path in case.paths for part in path.parent.parts}
-            for uid in filter(UID.fullmatch, {*case.aliases, *folders}):
-                known[uid].append(case)
-        return known
+        folders = [(case, (part for path in case.paths for part in path.parent.parts)) for case in self.reading.rows]
+        return text_names.group_by_name(
+            (uid, case) for case, own in folders for uid in filter(UID.fullmatch, {*case.aliases, *own})
+        )
 
     @cached_property
-    def _begun(self) -> Mapping[str, Sequence[CaseRow]]:
+    def _begun(self) -> Mapping[str, CaseRow]:
         """The one image whose file's name begins so, and goes on after a mark: 20586908 of 20586908_6c61_MG_R_CC."""
-        known: dict[str, list[CaseRow]] = defaultdict(list)
-        for case in self.reading.rows:
-            stem = (
-                table_reading.compose_letters(dataset_folder.stem_of(case.paths[0].name))
-                if len(case.paths) == 1
-                else ""
-            )
-            for end in (n for n in range(FEWEST_LETTERS, len(stem)) if not stem[n].isalnum()):
-                known[stem[:end]].append(case)
-        return {name: cases for name, cases in known.items() if len(cases) == 1}
+        single = [(dataset_folder.stem_of(one.paths[0].name), one) for one in self.reading.rows if len(one.paths) == 1]
+        stems = [(table_reading.compose_letters(stem), case) for stem, case in single]
+        marks = ((stem, n, case) for stem, case in stems for n in range(FEWEST_LETTERS, len(stem)))
+        return text_names.sole_bearers((stem[:n], case) for stem, n, case in marks if not stem[n].isalnum())
 
     def _check_sense(self, text: str, case: CaseRow | None, of_study: Collection[str | None]) -> None:
         """Raise DatasetError where what a cell names as a file, a study and a patient is not of one person."""
@@ -152,40 +131,40 @@ class NamedCases:
         remedy = "Name images by their files or folders, from the data set's folder on, or by StudyInstanceUID"
         if len(of_study) > 1:
             problem = "a number in the table is the AccessionNumber, or UID, of studies of several patients"
-            raise DatasetError(problem, self._where, remedy)
-        if people and not people.issuperset(of_study):
+        elif people and not people.issuperset(of_study):
             problem = "a number in the table is the PatientID of one person, and the AccessionNumber of another's study"
-            raise DatasetError(problem, self._where, remedy)
-        if case is not None and any(own and case.patient not in own for own in (people, of_study)):
+        elif case is not None and any(own and case.patient not in own for own in (people, of_study)):
             problem = "a word in the table is the name of one person's file or folder, and the number of another"
-            raise DatasetError(problem, self._where, remedy)
+        else:
+            return
+        raise DatasetError(problem, self._where, remedy)
 
     def ends_of(self, cells: Iterable[object]) -> PathEnds:
         """The part of the paths in a column that counts."""
-        paths = {text: _endings(text) for text in {_text(cell) for cell in cells if cell is not None}}
+        texts = {text_names.plain_text(cell) for cell in cells if cell is not None}
+        paths = {text: text_names.path_endings(text) for text in texts}
         counts = Counter(end for every in paths.values() for end in every)
         ends = PathEnds(frozenset(end for end, count in counts.items() if count > 1))
         dropped: dict[str, int] = {}
         for text, every in paths.items():
             known = (end for end in ends.from_path(text) if self._is_known(end)) if len(every) > 1 else iter(())
             if (end := next(known, None)) is not None:
-                count = len(every) - len(_endings(end))
+                count = len(every) - len(text_names.path_endings(end))
                 dropped[_root(text)] = min(count, dropped.get(_root(text), count))
         return replace(ends, dropped=dropped)
 
     def _is_known(self, end: str) -> bool:
-        names = (end, dataset_folder.stem_of(end))
-        return any(name in self._known for name in names) or any(name in self._slices for name in names)
+        names = {end, dataset_folder.stem_of(end)}
+        return not (names.isdisjoint(self._known) and names.isdisjoint(self._slices))
 
     @cached_property
     def _slices(self) -> Mapping[str, CaseRow]:
         """Slices of series by what only one of them is called: its UID, its file, and the ends of its path."""
-        known: dict[str, list[CaseRow]] = defaultdict(list)
+        named = list[tuple[str, CaseRow]]()
         for one in (one for case in self.reading.rows for one in _slices_of(case)):
-            paths = [name for name in _names(one) if "/" in name]
-            for name in {*one.aliases, *(end for path in paths for end in _endings(path)[-SLICE_PARTS:])}:
-                known[name].append(one)
-        return {name: slices[0] for name, slices in known.items() if len(slices) == 1}
+            ends = (text_names.path_endings(name)[-SLICE_PARTS:] for name in _names(one) if "/" in name)
+            named += [(name, one) for name in {*one.aliases, *chain(*ends)}]
+        return text_names.sole_bearers(named)
 
     def column(self, table: DataTable, first: str | None, without: Collection[str]) -> str | None:
         """The column that names cases; None where none does.
@@ -194,25 +173,22 @@ class NamedCases:
         without: columns that hold something else
         Any other has another case in each row.
         """
-        if first and len(self._named_cases(table, first)) * 2 > len(_looked_at(table, first)):
+        if first and (cases := self._named_cases(table, first)) and 2 * cases.count(None) < len(cases):
             return first
         others = [name for name in table.columns if name not in without and name != first]
-        return next((name for name in others if self._names_all(table, name)), None)
+        named = ((name, self._named_cases(table, name)) for name in others)
+        return next((name for name, own in named if own and None not in own and len({*own}) == len(own)), None)
 
-    def _names_all(self, table: DataTable, column: str) -> bool:
-        rows = _looked_at(table, column)
-        return bool(rows) and len(set(self._named_cases(table, column))) == len(rows)
-
-    def _named_cases(self, table: DataTable, column: str) -> list[str]:
-        """The first case of each cell that names some; a cell that names several in two senses counts as one."""
-        names = (self._name(row[column], table_join.part_of_row(table, row)) for row in _looked_at(table, column))
-        return [name for name in names if name is not None]
+    def _named_cases(self, table: DataTable, column: str) -> list[str | None]:
+        """The first case of each of the first cells; one that names several in two senses counts as one."""
+        looked_at = [row for row in table.rows if row[column] is not None][:LOOKED_AT]
+        return [self._name(row[column], table_join.part_of_row(table, row)) for row in looked_at]
 
     def _name(self, cell: object, split: Split | None) -> str | None:
         try:
             cases = self.find(cell, split=split)
         except DatasetError:  # whoever reads the row is told
-            return _text(cell)
+            return text_names.plain_text(cell)
         return f"{cases[0].split or ''}/{cases[0].name}" if cases else None
 
     def person(self, case: CaseRow, number: str) -> str:
@@ -225,14 +201,6 @@ def _slices_of(row: CaseRow) -> Sequence[CaseRow]:
     """Each file of a series of DICOM as a case; none of any other case."""
     cells = list(row.images.values())
     return dicom_cases.cases_of_slices(row) if [cell.part for cell in cells] == ["series"] else ()
-
-
-def _looked_at(table: DataTable, column: str) -> Sequence[Mapping[str, Any]]:
-    return [row for row in table.rows if row[column] is not None][:LOOKED_AT]
-
-
-def _text(cell: object) -> str:
-    return str(cell).strip().replace("\\", "/")
 
 
 def _root(text: str) -> str:
@@ -249,14 +217,8 @@ def _layout(folder: Folder, options: DatasetOptions) -> Layout:
 
 def _names(case: CaseRow) -> set[str]:
     """The names of a case: its own, that of its only file with and without suffix, that of the folder of several."""
-    places = {path.parent.as_posix() for path in case.paths} if len(case.paths) > 1 else set()
-    single = (
-        {case.paths[0].as_posix(), dataset_folder.stem_of(case.paths[0].as_posix())} if len(case.paths) == 1 else set()
-    )
-    return {case.name, *single, *(places if len(places) == 1 else ())}
-
-
-def _endings(path: str) -> list[str]:
-    """The path and what is left of it folder by folder, the longest first."""
-    parts = [part for part in Path(path).parts if part not in ("/", ".")]
-    return ["/".join(parts[start:]) for start in range(len(parts))]
+    if len(case.paths) == 1:
+        path = case.paths[0].as_posix()
+        return {case.name, path, dataset_folder.stem_of(path)}
+    places = {path.parent.as_posix() for path in case.paths}
+    return {case.name, *(places if len(places) == 1 else ())}

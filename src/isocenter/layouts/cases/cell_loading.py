@@ -137,6 +137,11 @@ def frame_cells(path: Path, names: Sequence[str], modality: str | None) -> dict[
     }
 
 
+def image_cell(path: Path, modality: str | None) -> Cell:
+    """The cell of an image in a file, or in a folder of the files of a series."""
+    return Cell((path,), "folder" if path.is_dir() else "", modality=modality)
+
+
 def mask_cells(drawn: Mapping[str, Sequence[Path]]) -> dict[str, Cell]:
     """{kind, of all readers but the first mask:reader: the cell} of {reader: label maps}."""
     cells = {reader: Cell(tuple(paths), reader=reader) for reader, paths in drawn.items()}

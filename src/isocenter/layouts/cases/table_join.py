@@ -19,7 +19,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError, FormatError
 from isocenter.files.dicom import header_reading, tags
 from isocenter.files.storage import hashing
-from isocenter.layouts.cases import dataset_folder, table_reading
+from isocenter.layouts.cases import dataset_folder, table_reading, text_names
 from isocenter.layouts.cases.column_names import (
     CASE_COLUMNS,
     FOLD_COLUMNS,
@@ -131,7 +131,7 @@ def _unjoined_problems(table: DataTable, ids: Sequence[str], patient: str | None
         return
     if column is None:
         return
-    rows = dict.fromkeys(map(_bare, table.cells(column)))
+    rows = dict.fromkeys(map(text_names.bare_name, table.cells(column)))
     missing = [name for name in ids if name not in rows and (column != patient or _owner(name, rows) is None)]
     some = tuple(missing) if len(missing) < len(ids) else ()
     name = table.path.name
@@ -208,7 +208,7 @@ def column_of_strangers(table: DataTable, ids: Collection[str]) -> str | None:
     """The column whose name says that it names cases, where it names none of these, nor begins one's name."""
     column = table.column(CASE_COLUMNS)
     known = {*ids, *(re.split(r"[\W_]", name)[0] for name in ids)}
-    return column if column and known.isdisjoint(map(_bare, table.cells(column))) else None
+    return column if column and known.isdisjoint(map(text_names.bare_name, table.cells(column))) else None
 
 
 def join_courses(
@@ -325,7 +325,7 @@ def _lacking_rows(
         remedy = "Give PatientIDs as the files have them, or the names in cases.csv of an evaluation"
     elif len(missing) == len(cases):
         names = dict.fromkeys(str(row[column]) for row in table.rows)
-        problem += f"; its column {column} names {errors.list_phrase([_bare(name) for name in names])}"
+        problem += f"; its column {column} names {errors.list_phrase([text_names.bare_name(name) for name in names])}"
         remedy = "Give the names of the cases' files, without their endings, or of their patients"
     return table.refusal(problem, remedy)
 
@@ -351,9 +351,13 @@ def _rows_of(
     Patients of DICOM are pseudonyms, and a table may name them by these or by their PatientIDs. Of images of one name
     in several folders, each is known by the whole path alone; several cases of one name have no row by it.
     """
-    called = Counter(map(_bare, rows))
-    named = {_bare(name): row for name, row in rows.items() if called[_bare(name)] == 1}
-    named |= {_dash_path(name): row for name, row in rows.items() if called[_bare(name)] > 1}
+    called = Counter(map(text_names.bare_name, rows))
+    named = {text_names.bare_name(name): row for name, row in rows.items() if called[text_names.bare_name(name)] == 1}
+    named |= {
+        dataset_folder.stem_of(text_names.dashed_name(name)): row
+        for name, row in rows.items()
+        if called[text_names.bare_name(name)] > 1
+    }
     count = Counter(case for case, _ in cases)
     names = [[one for one in (case, patient) if count[case] == 1 or one != case] for case, patient in cases]
     of_cases = [next((named[one] for one in own if one in named), None) for own in names]
@@ -368,7 +372,7 @@ def _stated_twice(table: DataTable, ids: Sequence[str]) -> tuple[str, ...]:
     """The cases of which two rows state something else; empty for a table that does not have all cases."""
     column, rows = table.column(CASE_COLUMNS), defaultdict[str, list[dict[str, Any]]](list)
     for row in table.rows if column else ():
-        rows[_bare(row[column])].append({name: cell for name, cell in row.items() if name != column})
+        rows[text_names.bare_name(row[column])].append({name: cell for name, cell in row.items() if name != column})
     is_whole = set(ids) <= rows.keys()
     return tuple(name for name in ids if any(row != rows[name][0] for row in rows[name])) if is_whole else ()
 
@@ -404,7 +408,7 @@ def _rows_by_case(table: DataTable, ids: Sequence[str]) -> tuple[list[Mapping[st
     column, renamed = table.column(CASE_COLUMNS), dict[str, str]()
     if column is None or _stated_twice(table, ids):
         return [], {}
-    rows = {_bare(row[column]): row for row in table.rows if row[column] is not None}
+    rows = {text_names.bare_name(row[column]): row for row in table.rows if row[column] is not None}
     if not set(ids) <= rows.keys() and len(rows) == len(table.cells(column)):
         renamed = match_same_names(rows, ids)
     rows |= {name: rows[stated] for name, stated in renamed.items()}
@@ -434,15 +438,6 @@ def _owner(name: str, rows: Container[str]) -> str | None:
 def _beginnings(name: str) -> list[str]:
     """The beginnings of a name, up to its end or a separator, the longest first."""
     return [name[:n] for n in range(len(name), 0, -1) if n == len(name) or not name[n].isalnum()]
-
-
-def _bare(value: Any) -> str:
-    return dataset_folder.stem_of(str(value).replace("\\", "/").rsplit("/", 1)[-1])
-
-
-def _dash_path(value: Any) -> str:
-    """A path as ids of cases have it, where their files' names alone are not different."""
-    return dataset_folder.stem_of(str(value).replace("\\", "/").replace("/", "-"))
 
 
 def match_same_names(stated: Collection[str], wanted: Collection[str]) -> dict[str, str]:
