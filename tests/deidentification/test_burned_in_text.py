@@ -14,8 +14,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 
 import isocenter
-from isocenter.deidentification import burned_in_text, keyed_names, text_detection
-from isocenter.deidentification.text_detection import TextPlace
+from isocenter.deidentification import burned_in_text, keyed_names
+from isocenter.deidentification.burned_in_text import TextPlace
 from written_dicom import write_slice
 
 WORDS = "QUITTENBAUM 1937"
@@ -166,8 +166,8 @@ def test_outside_the_regions_of_an_ultrasound_image_all_is_black_where_there_is_
 
 
 def test_what_is_unsure_waits_for_a_person_and_is_written_when_accepted(tmp_path, monkeypatch):
-    place = TextPlace((10, 40, 20, 120), text_detection.UNSURE)
-    monkeypatch.setattr(text_detection, "find_text", lambda view: [place])
+    place = TextPlace((10, 40, 20, 120), burned_in_text.UNSURE)
+    monkeypatch.setattr(burned_in_text, "find_text", lambda view: [place])
     path = write_picture(tmp_path / "a.dcm", smooth())
     dataset, row = cleaned(path, tmp_path)
     assert (dataset, row.output, "1 place" in row.review) == (None, None, True)
@@ -183,13 +183,13 @@ def test_nothing_is_downloaded_and_a_missing_detector_is_named(tmp_path, monkeyp
         pytest.fail("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    text_detection._session.cache_clear()
-    assert text_detection.find_text(stamp(smooth(), 255))
-    text_detection._session.cache_clear()
-    monkeypatch.setattr(text_detection, "find_spec", lambda name: None)
+    burned_in_text._session.cache_clear()
+    assert burned_in_text.find_text(stamp(smooth(), 255))
+    burned_in_text._session.cache_clear()
+    monkeypatch.setattr(burned_in_text, "find_spec", lambda name: None)
     with pytest.raises(isocenter.IsocenterError, match=r"pip install 'isocenter\[deidentify\]'"):
         cleaned(write_picture(tmp_path / "a.dcm", smooth()), tmp_path)
-    text_detection._session.cache_clear()
+    burned_in_text._session.cache_clear()
 
 
 def test_an_overlay_with_text_goes_and_one_without_stays(tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 from PIL.PngImagePlugin import PngInfo
 
 import isocenter
-from isocenter.deidentification import image_files, keyed_names
+from isocenter.deidentification import handed_folder, keyed_names
 from isocenter.errors import FormatError
 
 WHO = b"Quittenbaum"
@@ -83,9 +83,9 @@ def coded(**options: object) -> bytes:
 def test_a_jpeg_keeps_its_coded_image_to_the_byte(progressive):
     bare = coded(progressive=progressive)
     noted = coded(progressive=progressive, comment=WHO, exif=b"Exif\0\0" + WHO)
-    assert image_files.strip_jpeg(noted + b"behind it: Quittenbaum", "a.jpg") == bare
+    assert handed_folder.strip_jpeg(noted + b"behind it: Quittenbaum", "a.jpg") == bare
     with pytest.raises(FormatError, match="cut short"):
-        image_files.strip_jpeg(noted[:-20], "a.jpg")
+        handed_folder.strip_jpeg(noted[:-20], "a.jpg")
 
 
 def test_files_are_called_by_patient_and_number(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts
 from isocenter.errors import DatasetError, IntegrityError, PlanError
-from isocenter.federation import agreement, federation_plan, stand_ins
+from isocenter.federation import agreement, federated_job, stand_ins
 from isocenter.planning import planner
 from isocenter.planning.plan_inputs import Wishes
 from isocenter.quality.dataset_examination import Examination
@@ -81,9 +81,9 @@ def test_sites_without_enough_like_cases_are_nothing_to_plan_by():
     introduced = agreement.introduce(
         Examination(cohort(few := cases(4), ("a", "b")), Fingerprint(tuple(few)), ()), "segmentation"
     )
-    settings = federation_plan.federation_settings({}, 5)
+    settings = federated_job.federation_settings({}, 5)
     with pytest.raises(DatasetError, match="no site has 10 like training cases"):
-        federation_plan.plan_for_sites(
+        federated_job.plan_for_sites(
             stand_ins.examination_of({"a": []}, introduced), introduced, PlanRequest(), settings
         )
 
@@ -91,4 +91,4 @@ def test_sites_without_enough_like_cases_are_nothing_to_plan_by():
 @pytest.mark.parametrize("name", ["split.folds", "guard.gate", "federation.method_", "federation.min_count"])
 def test_what_needs_cases_of_several_sites_or_cannot_be_is_refused(name):
     with pytest.raises(PlanError, match=name.partition(".")[2]):
-        federation_plan.federation_settings({name: 0}, 5)
+        federated_job.federation_settings({name: 0}, 5)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import PlanError
-from isocenter.planning.rules import covariate_rules, text_rules
+from isocenter.planning.rules import covariate_rules
 from isocenter.runtime import Context, covariate_encoding
 from isocenter.runtime.covariate_encoding import PLACES
 from planning.test_context import COUNT, ages, decided
@@ -68,7 +68,7 @@ def test_a_text_that_states_the_label_or_shares_no_word_is_refused():
     with pytest.raises(PlanError, match="history: a proxy of the label: its words predict it"):
         stated = ["known pneumonia" if n % 2 else "healthy volunteer" for n in range(COUNT)]
         decided("history", history=[f"{one} {day}" for one, day in zip(stated, drawn_words(), strict=True)])
-    of_four = text_rules.encode_free_text("h", histories(), [{}] * COUNT, [f"p{n % 4}" for n in range(COUNT)])
+    of_four = covariate_rules.encode_free_text("h", histories(), [{}] * COUNT, [f"p{n % 4}" for n in range(COUNT)])
     assert of_four == "texts without a word that 5 training patients share"
 
 
@@ -89,7 +89,7 @@ def test_the_leading_directions_are_those_of_a_whole_decomposition(seed, rows, c
     size = min(rows, columns)
     left, right = (np.linalg.qr(drawn.normal(size=(n, size)))[0] for n in (rows, columns))
     matrix = left * np.geomspace(1, 1e-2, size) @ right.T
-    found = text_rules.leading_directions(matrix, 3)
+    found = covariate_rules.leading_directions(matrix, 3)
     _, values, expected = np.linalg.svd(matrix)
     assert np.linalg.norm(matrix @ found, axis=0) == pytest.approx(values[: found.shape[1]], rel=1e-3)
     assert np.abs(np.diag(found.T @ expected[: found.shape[1]].T)) == pytest.approx(1, abs=0.05)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isocenter.prediction import _clip_tracks
+from isocenter.prediction import _computed_case
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import BoundingBoxes, Geometry, Label, Prediction
@@ -22,7 +22,7 @@ def test_boxes_of_a_clip_have_a_track_each_with_its_mean_score():
         corners = np.array([[x, x, x + 6, x + 6] for x in places], float)
         return Prediction(GRID, boxes=BoundingBoxes(corners, ("cell",) * len(places), scores), threshold=0.3)
 
-    made = _clip_tracks.tracks_of(Detection(("cell",), 2, 6.0), clip(frame(2, 20, 10), frame(21, 3), frame(4)))
+    made = _computed_case.tracks_of(Detection(("cell",), 2, 6.0), clip(frame(2, 20, 10), frame(21, 3), frame(4)))
     assert made.of_frames == [[1, 2], [2, 1], [1]]
     assert made.rows == [
         {"track": 1, "label": "cell", "first_frame": 0, "last_frame": 2, "frames": 3, "score": 0.766667},
@@ -37,7 +37,7 @@ def test_objects_of_a_clip_are_followed_whatever_numbers_they_have():
             data[at : at + 6, at : at + 6] = int(number[1:])
         return Prediction(GRID, data=data, labels=tuple(Label(n, f"object {n}") for n in range(1, len(places) + 1)))
 
-    made = _clip_tracks.tracks_of(InstanceSegmentation((1.0, 1.0), 1.0), clip(frame(n1=2, n2=20), frame(n1=19, n2=3)))
+    made = _computed_case.tracks_of(InstanceSegmentation((1.0, 1.0), 1.0), clip(frame(n1=2, n2=20), frame(n1=19, n2=3)))
     assert made.of_frames == [[1, 2], [2, 1]]
 
 
@@ -48,7 +48,7 @@ def test_an_object_is_followed_as_one_of_its_class():
             data[at : at + 6, at : at + 6] = number
         return Prediction(GRID, data=data, labels=tuple(Label.of_object(n, kind) for n, kind in enumerate(places, 1)))
 
-    made = _clip_tracks.tracks_of(
+    made = _computed_case.tracks_of(
         InstanceSegmentation((1.0, 1.0), 1.0), clip(frame(disc=2, square=20), frame(square=3, disc=19))
     )
     assert made.of_frames == [[1, 2], [3, 4]]  # a square in the place of a disc is another object
@@ -56,4 +56,4 @@ def test_an_object_is_followed_as_one_of_its_class():
 
 
 def test_a_still_image_has_no_tracks():
-    assert _clip_tracks.tracks_of(Detection(("cell",), 2, 6.0), Prediction(GRID)) is None
+    assert _computed_case.tracks_of(Detection(("cell",), 2, 6.0), Prediction(GRID)) is None

@@ -10,7 +10,7 @@ from scipy import ndimage
 import drawn_slides
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
-from isocenter.quality import slide_checks
+from isocenter.quality import dataset_examination
 from isocenter.values import Case
 
 SIZE = 1536
@@ -27,7 +27,7 @@ def tissue(data):
 def problems_of(pixels, folder, **written):
     path = drawn_slides.write_tiff(folder / "a.tif", drawn_slides.levels_of(pixels, 3), **written)
     image = file_formats.read_image(path, ReadOptions())
-    return [one.what for one in slide_checks.slide_problems(Case("a", "a", {"image": image}), image)]
+    return [one.what for one in dataset_examination.slide_problems(Case("a", "a", {"image": image}), image)]
 
 
 def test_a_slide_in_focus_with_tissue_and_the_size_of_its_pixels_has_no_problem(tissue, tmp_path):
@@ -53,5 +53,5 @@ def test_a_slide_without_the_size_of_its_pixels_is_named(tissue, tmp_path):
 def test_a_slide_is_looked_at_on_a_coarse_level(tissue, tmp_path):
     path = drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(np.tile(tissue, (2, 2, 1)), 4))
     image = file_formats.read_image(path, ReadOptions())
-    assert slide_checks.looked_at(image).shape == (3, SIZE, SIZE)
-    assert slide_checks.looked_at(image.level(2)).shape == (3, SIZE // 2, SIZE // 2)
+    assert dataset_examination.looked_at(image).shape == (3, SIZE, SIZE)
+    assert dataset_examination.looked_at(image.level(2)).shape == (3, SIZE // 2, SIZE // 2)

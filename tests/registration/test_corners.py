@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.registration import _corners
+from isocenter.registration import _pyramid
 
 SHAPE = (40, 44, 24)
 
@@ -13,7 +13,7 @@ SHAPE = (40, 44, 24)
 def filled(inside: np.ndarray, level: float = 0.0, *, is_ct: bool = False) -> np.ndarray:
     """Which voxels count as filled, of noise with a constant outside."""
     values = np.where(inside, np.random.default_rng(0).normal(100, 5, inside.shape), level).astype(np.float32)
-    return _corners.filled_corners(values, np.ones(inside.shape, bool), is_ct=is_ct)
+    return _pyramid.filled_corners(values, np.ones(inside.shape, bool), is_ct=is_ct)
 
 
 def box(degrees: float, sides: tuple[float, ...], shape: tuple[int, ...] = SHAPE) -> np.ndarray:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from fingerprints import facts
-from isocenter.runs import _costs, _run_minutes, gate, run_end
+from isocenter.runs import _run_minutes, gate, run_end
 from isocenter.runs import _run_minutes as budget
 from isocenter.runs._run_minutes import Cuts, Minutes, RunStages
 from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining, SecondsPerCase
@@ -63,8 +63,8 @@ def test_one_slow_call_of_quick_work_does_not_decide_what_it_is_thought_to_take(
         now[0] += left.pop(0)
         return len(left)
 
-    monkeypatch.setattr(_costs.time, "monotonic", lambda: now[0])
-    made, seconds = _costs.timed(work)
+    monkeypatch.setattr(_run_minutes.time, "monotonic", lambda: now[0])
+    made, seconds = _run_minutes.timed(work)
     assert (made, left) == (len(durations) - 1, [])
     assert seconds == pytest.approx(counted)
 

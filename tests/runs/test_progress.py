@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.live import Live
 
 from isocenter.report.progress_tracking import Tracker
-from isocenter.runs import training_progress
-from isocenter.runs.training_progress import BLOCKS, TrainingWatch
+from isocenter.runs import training_jobs
+from isocenter.runs.training_jobs import BLOCKS, TrainingWatch
 from isocenter.scoring.explaining import cohort_explanation
 from isocenter.training.training_state import Moment
 
@@ -21,15 +21,15 @@ def moment(step: int, validation: float | None = None, seconds: float | None = N
 
 
 def test_a_falling_curve_falls_through_all_blocks():
-    assert training_progress.sparkline(range(8, 0, -1), 24) == BLOCKS[::-1]
-    assert training_progress.sparkline([1, 1, 3, 3], 2) == BLOCKS[0] + BLOCKS[-1]
-    assert training_progress.sparkline([2.0], 24) == BLOCKS[0]
-    assert training_progress.sparkline([], 24) == ""
+    assert training_jobs.sparkline(range(8, 0, -1), 24) == BLOCKS[::-1]
+    assert training_jobs.sparkline([1, 1, 3, 3], 2) == BLOCKS[0] + BLOCKS[-1]
+    assert training_jobs.sparkline([2.0], 24) == BLOCKS[0]
+    assert training_jobs.sparkline([], 24) == ""
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=60), st.integers(1, 30))
 def test_a_curve_is_never_wider_than_its_place(values, width):
-    drawn = training_progress.sparkline(values, width)
+    drawn = training_jobs.sparkline(values, width)
     assert len(drawn) <= width
     assert set(drawn) <= set(BLOCKS)
 
@@ -37,7 +37,7 @@ def test_a_curve_is_never_wider_than_its_place(values, width):
 def test_where_nobody_watches_the_last_line_says_how_training_went(caplog):
     with (
         caplog.at_level(logging.INFO, logger="isocenter"),
-        training_progress.show_training("training", lambda figure: "dice") as watch,
+        training_jobs.show_training("training", lambda figure: "dice") as watch,
     ):
         for step in range(1, 41):
             watch(moment(step, 0.5 + step / 100 if step % 20 == 0 else None))

@@ -17,7 +17,7 @@ from isocenter.errors import IsocenterError
 from isocenter.files.storage import atomic
 from isocenter.networks import network_family
 from isocenter.planning import plan_changes, plan_checks, plan_file
-from isocenter.runs import _costs, run_folder
+from isocenter.runs import _run_minutes, run_folder
 from isocenter.runs import _run_minutes as minutes_of_runs
 from isocenter.runs._run_minutes import Minutes
 from isocenter.runs._run_trainings import RunTraining
@@ -217,8 +217,8 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
 
     monkeypatch.setattr(session_length, "choose_length", simulated)
     monkeypatch.setattr(minutes_of_runs, "REPORT_SECONDS", 0.0)
-    asked, measured = [], _costs.measured_costs
-    monkeypatch.setattr(_costs, "measured_costs", lambda model, case: (asked.append(model), measured(model, case))[1])
+    asked, measured = [], _run_minutes.measured_costs
+    monkeypatch.setattr(_run_minutes, "measured_costs", lambda *given: (asked.append(given[0]), measured(*given))[1])
     alone = {"training.steps": None, "training.networks": 1}
     with trained.watching(slowly):
         run = trained.classifying(classified.data, tmp_path / "run", minutes=0.2, assignments=alone)

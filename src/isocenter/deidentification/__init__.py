@@ -19,10 +19,7 @@ if TYPE_CHECKING:
         dicom_objects,
         handed_folder,
         identifiers,
-        image_files,
         keyed_names,
-        review_page,
-        text_detection,
     )
 
 if not TYPE_CHECKING:

@@ -13,8 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from isocenter import errors
-from isocenter.deidentification import image_files, review_page
+from isocenter.deidentification import burned_in_text
 from isocenter.deidentification.attribute_cleaning import CleaningRules
 from isocenter.deidentification.burned_in_text import HiddenPlaces
 from isocenter.deidentification.common_words import CommonWords
@@ -25,13 +27,27 @@ from isocenter.errors import FormatError, IsocenterError, ResourceError, UsageEr
 from isocenter.files import file_formats, patient_names
 from isocenter.files.dicom import header_reading, library_warnings
 from isocenter.files.dicom.elements import MAGIC_END
+from isocenter.files.format_options import ReadOptions
 from isocenter.files.storage import atomic, csv_text, folder_files
+from isocenter.report import Figure, ReportPage, Section, page_blocks
 from isocenter.runtime import record_files
+from isocenter.values import Image
 
 SCHEMA = "isocenter.deidentified"
 REPORT, TABLE, REVIEW = "report.json", "table.csv", "review.html"
 COLUMNS = ("kind", "original", "issuer", "new", "days")
 OTHER_FOLDER = "Choose another --out"
+LEAD = (
+    "These files are not handed on yet. In a yellow frame is what may be text; it becomes black, as what is black "
+    "already. Where more than this says who somebody is, leave the file out. Else give the command again, with "
+    "--accept-review."
+)
+# {format: suffix that it is written with}; of pictures PNG and JPEG alone.
+SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "metaimage": ".mha", "tiff": ".tiff", "picture": ".png"}
+PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
+SCAN, END, COMMENT = 0xDA, 0xD9, 0xFE
+NOTES = (*range(0xE1, 0xEE), 0xEF, COMMENT)  # APP1 to APP13, APP15 and COM: all but JFIF and Adobe's word on colour
+MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # within coded data: not stuffed, and no restart
 
 
 @dataclass(frozen=True)
@@ -187,7 +203,7 @@ class FolderHanding:
     def _examine(self, source: str, path: Path) -> None:
         if is_dicom(path):
             self.objects[source] = self.survey.examine(path)
-        elif image_files.is_rewritable(path):
+        elif is_rewritable(path):
             self.images.append(source)
         else:
             self.others.append(source)
@@ -212,13 +228,13 @@ class FolderHanding:
         name, number = self.names_of_images[source]
         output = Path(name, f"{name}_{number}")
         looks = "clean-pixels" in self.plan.profile
-        written = image_files.write_anew(path, self.plan.out / output, looks=looks, accept=self.plan.accept_review)
+        written = write_anew(path, self.plan.out / output, looks=looks, accept=self.plan.accept_review)
         stated = (output.parent / written.name).as_posix() if written.name else None
         self.parts |= dict.fromkeys((Path(one).resolve() for one in written.parts), stated)
         return self._row(source, stated, written.hidden, {})
 
     def _row(self, source: str, output: str | None, hidden: HiddenPlaces, actions: Mapping[str, int]) -> HandedFile:
-        review = review_page.describe(hidden) if hidden.unsure else None
+        review = describe(hidden) if hidden.unsure else None
         if review and output is None:
             self.pictures[source] = hidden.picture
         return HandedFile(source, output, actions, text=len(hidden.places) if output else 0, review=review)
@@ -256,7 +272,7 @@ class FolderHanding:
         if self.plan.with_table:
             self._write_table()
         if self.pictures:
-            atomic.write_text(self.plan.private / REVIEW, review_page.render(self.pictures), overwrite=True)
+            atomic.write_text(self.plan.private / REVIEW, render(self.pictures), overwrite=True)
 
     def _write_table(self) -> None:
         rows = {tuple(row[name] for name in COLUMNS): None for row in self.plan.rows_before()}
@@ -303,3 +319,93 @@ def _unforeseen(error: Exception, source: str) -> IsocenterError:
     if isinstance(error, OSError):
         raise atomic.unwritable_error(error, Path(source)) from error
     return FormatError(f"cannot be parsed ({type(error).__name__})", source, "Get the file again from its source")
+
+
+# The page of what may be text: a picture of each file, for a person's eyes alone.
+
+
+def describe(hidden: HiddenPlaces) -> str:
+    """Why a person has to look."""
+    return f"{errors.count_phrase(len(hidden.unsure), 'place')} may be text"
+
+
+def render(pictures: Mapping[str, bytes]) -> str:
+    """The page. pictures: {file: PNG}"""
+    shown = [Figure(source, png, f"{source} with what may be text", wide=True) for source, png in pictures.items()]
+    page = ReportPage("To be looked at", sections=[Section("Files", shown)], lead=LEAD)
+    return page_blocks.render_page(page)
+
+
+# Images of other formats: read and written anew, so that voxels and geometry pass and nothing else.
+#
+# A JPEG keeps its coded image to the byte and loses what stands beside it, ISO/IEC 10918-1 B.1.1.
+
+
+@dataclass(frozen=True)
+class RewrittenImage:
+    """The name of what was written, empty where a person has to look first; the files that were read for it."""
+
+    name: str
+    parts: Sequence[str]
+    hidden: HiddenPlaces
+
+
+def is_rewritable(path: Path) -> bool:
+    """Whether a file is of a format that is handed on."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    name = file_formats.format_of(path)
+    return name in SUFFIXES and (name != "picture" or start.startswith(PICTURES))
+
+
+def write_anew(path: Path, stem: Path, *, looks: bool, accept: bool) -> RewrittenImage:
+    """Write an image under another name, with the suffix of its format. looks: black text of a picture
+
+    Raises FormatError for what cannot be read or written.
+    """
+    image = file_formats.read_image(path, ReadOptions())
+    hidden = _find(image) if looks and len(image.geometry.shape) == 2 and image.frames is None else HiddenPlaces()
+    parts = () if image.source is None else image.source.paths
+    if hidden.unsure and not accept:
+        return RewrittenImage("", parts, hidden)
+    content = path.read_bytes()
+    if content.startswith(PICTURES[1]) and not hidden.places:
+        target = stem.with_name(f"{stem.name}.jpg")
+        with atomic.write_whole(target, overwrite=True) as partial:
+            partial.write_bytes(strip_jpeg(content, str(path)))
+        return RewrittenImage(target.name, parts, hidden)
+    target = stem.with_name(stem.name + SUFFIXES[str(file_formats.format_of(path))])
+    bare = replace(image, source=None, notes=(), labels=())
+    if hidden.places:
+        data = np.array(image.data)
+        data[:, hidden.mask((data.shape[1], data.shape[2]))] = data.min()
+        bare = replace(bare, pixels=data)
+    file_formats.write(bare, target, overwrite=True)
+    return RewrittenImage(target.name, parts, hidden)
+
+
+def _find(image: Image) -> HiddenPlaces:
+    data = np.asarray(image.data)
+    return burned_in_text.find_in_picture(np.moveaxis(data[:3], 0, -1) if len(data) >= 3 else data[0])
+
+
+def strip_jpeg(content: bytes, where: str) -> bytes:
+    """A JPEG without what stands beside its image, and without what follows it. Raises FormatError for a cut one."""
+    kept, at = [content[:2]], 2
+    while at + 4 <= len(content) and content[at] == 0xFF:
+        code, end = content[at + 1], at + 2
+        if code == END:
+            return b"".join([*kept, content[at:end]])
+        if code == 0xFF:  # fill
+            at += 1
+            continue
+        end += int.from_bytes(content[end : end + 2], "big")
+        if code == SCAN:
+            marker = MARKER.search(content, end)
+            end = len(content) if marker is None else marker.start()
+        if code not in NOTES:
+            kept.append(content[at:end])
+        at = end
+        if content[at : at + 2] == b"\xff\xd9":
+            return b"".join([*kept, content[at : at + 2]])
+    raise FormatError("is cut short, or is no whole JPEG", where, "Get the file again")

@@ -9,11 +9,9 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.doors import (
         agent_answers,
-        agent_resources,
         agent_server,
         agent_tools,
         keyword_schema,
-        label_editing,
         loopback,
         plan_controls,
         studio_server,

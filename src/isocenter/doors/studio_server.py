@@ -6,15 +6,17 @@ import base64
 import csv
 import hmac
 import io
+import json
 import mimetypes
+import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Body, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
@@ -22,16 +24,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from isocenter.doors import keyword_schema, label_editing, run_list
+from isocenter.doors import keyword_schema
 from isocenter.doors.job_desk import JobDesk
 from isocenter.doors.warm_process import WarmProcess
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.files.storage import csv_text
+from isocenter.files.storage import csv_text, structured_text
 from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.jobs import job_record
 from isocenter.options import command_index
 from isocenter.options.command_index import COMMANDS
 from isocenter.report import slice_viewer
+from isocenter.service.reading.label_strokes import Stroke
 
 DOCUMENT = "studio.html"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -43,6 +46,10 @@ POLICY = (
 REPORT_POLICY = "sandbox allow-scripts allow-popups"
 MOST_UPLOAD, MOST_CASES, MOST_FOLDERS = 4 << 30, 20_000, 500
 Values = Annotated[Mapping[str, Any], Body()]
+# Files by which the folder of a run is known, and those of what it came to.
+MARKS = ("plan.yaml", "split.csv")
+SUMMARY, REPORT = "evaluation/summary.json", "report.html"
+Strokes = Annotated[list[Stroke], Body(embed=True, min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def studio_app(studio: Studio) -> ASGIApp:
     _add_pages(app)
     _add_jobs(app, studio)
     _add_data(app, studio)
-    label_editing.add_routes(app, studio.desk.workspace.folder, studio.place, studio.warm)
+    add_routes(app, studio.desk.workspace.folder, studio.place, studio.warm)
     _add_files(app, studio)
     return TokenGate(app, studio.token)
 
@@ -185,7 +192,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/runs")
     def runs() -> Any:
-        return run_list.list_runs(desk.workspace.folder)
+        return list_runs(desk.workspace.folder)
 
 
 def _add_data(app: FastAPI, studio: Studio) -> None:
@@ -269,3 +276,97 @@ def _add_files(app: FastAPI, studio: Studio) -> None:
             return PlainTextResponse("There is no such file.", 404)
         kind = mimetypes.guess_type(place.name)[0] or "application/octet-stream"
         return FileResponse(place, media_type=kind, headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+# The runs below a workspace, each with its verdict and its primary metric.
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A run in a list: its folder, what its figures support, and the primary metric; empty where it is unfinished."""
+
+    name: str
+    verdict: str = ""
+    metric: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    report: str = ""
+    finished: float = 0.0
+
+
+def list_runs(workspace: Path) -> list[dict[str, Any]]:
+    """The runs of a workspace as records, the newest first."""
+    folders = [one for one in workspace.iterdir() if one.is_dir() and all((one / mark).is_file() for mark in MARKS)]
+    runs = [_listed_run(one, _time_of(one / SUMMARY), (one / REPORT).is_file()) for one in folders]
+    return [asdict(one) for one in sorted(runs, key=lambda one: (one.finished, one.name), reverse=True)]
+
+
+def _time_of(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+@lru_cache(maxsize=1000)
+def _listed_run(folder: Path, finished: float, has_report: bool) -> ListedRun:
+    report = f"{folder.name}/{REPORT}" if has_report else ""
+    try:
+        summary: Mapping[str, Any] = structured_text.load_json(folder / SUMMARY)
+        rows, primary = list(summary["rows"]), summary.get("primary")
+        row = next((one for one in rows if one["metric"] == primary), rows[0])
+        answer = str(summary.get("verdict", {}).get("answer", ""))
+        estimate = {name: row.get(name) for name in ("value", "low", "high")}
+        return ListedRun(folder.name, answer, str(row["metric"]), report=report, finished=finished, **estimate)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):  # unfinished, or of another version
+        return ListedRun(folder.name, report=report, finished=finished)
+
+
+# Label maps as a person looks at them and corrects them by the page of a node; a correction is a new file.
+
+
+def add_routes(app: FastAPI, folder: Path, place: Callable[[str], Path], warm: WarmProcess) -> None:
+    """What the page of a node asks of a study, here with one image and one label map, both named by the key.
+
+    folder: in which corrections are written; place: of a path that may be read
+    """
+
+    def paths_of(key: str) -> dict[str, str]:
+        try:
+            image, mask = structured_text.parse_json(bytes.fromhex(key).decode())
+            return {"image": str(place(image)), "mask": str(place(mask))}
+        except (ValueError, TypeError) as error:
+            raise UsageError("names no image", key[:40], "Open it from the page of runs") from error
+
+    @app.get("/api/studies/{key}/reading")
+    def reading(key: str) -> Any:
+        paths = paths_of(key)
+        shown = os.path.relpath(paths["mask"], folder)
+        job: dict[str, Any] = {"job": key, "model": shown, "state": "done", "outcome": "answered", "series": [key]}
+        job |= {"labels": warm.ask("labels", **paths), "maps": ["mask"], "boxes": [], "findings": [], "revision": 0}
+        name = Path(paths["image"]).name
+        lists: dict[str, list[Any]] = {one: [] for one in ("earlier", "blind", "reasons", "withheld")}
+        series = {"series": key, "modality": "", "description": name, "kind": "volume", "instances": 1}
+        return {"study": key, "patient": name, "text": "", "series": [series], "jobs": [job], **lists}
+
+    @app.get("/api/series/{key}/{what}")
+    def facts(key: str, what: Literal["grid", "range"], channel: int = 0) -> Any:
+        return warm.ask(what, image=paths_of(key)["image"], channel=channel)
+
+    @app.get("/api/series/{key}/slices/{plane}/{number}")
+    @app.get("/api/jobs/{key}/maps/{name}/slices/{plane}/{number}")
+    def cut(key: str, plane: str, number: int, name: str = "", frame: int = 0, channel: int = 0) -> Response:
+        paths = paths_of(key) | ({} if name else {"mask": ""})
+        answer = warm.ask("slice", **paths, plane=plane, number=number, frame=frame, channel=channel)
+        pixels = base64.b64decode(answer["pixels"])
+        return Response(pixels, media_type="application/octet-stream", headers=answer["headers"])
+
+    @app.put("/api/jobs/{key}/correction")
+    def correct(key: str, strokes: Strokes) -> Any:
+        """Write what is drawn as a label map of its own, beside those before it."""
+        paths = paths_of(key)
+        number = next(n for n in range(1, 100_000) if not (folder / f"corrected-{n}").exists())
+        out = f"corrected-{number}/{Path(paths['mask']).name}"
+        warm.ask("draw", **paths, strokes=[asdict(one) for one in strokes], out=str(folder / out))
+        return {"revision": number, "path": out, "study": json.dumps([paths["image"], out]).encode().hex()}

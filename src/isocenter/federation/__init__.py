@@ -13,7 +13,6 @@ if TYPE_CHECKING:
         exchanges,
         federated_job,
         federated_run,
-        federation_plan,
         methods,
         nvflare_carrier,
         parties,

@@ -9,7 +9,7 @@ import shutil
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from isocenter import errors
-from isocenter.errors import IntegrityError, IsocenterError, PlanError
+from isocenter.errors import DatasetError, IntegrityError, IsocenterError, PlanError
 from isocenter.evaluation import case_tables
-from isocenter.federation import aggregation, agreement, exchanges, federated_run, federation_plan, stand_ins
+from isocenter.federation import aggregation, agreement, exchanges, federated_run, stand_ins
 from isocenter.federation.aggregation import CommonState
 from isocenter.federation.agreement import Introduction
 from isocenter.federation.exchanges import (
@@ -37,11 +37,15 @@ from isocenter.federation.pooled_figures import SiteScores
 from isocenter.federation.site import AVERAGED
 from isocenter.files.storage import atomic
 from isocenter.lazy import pandas as pd
-from isocenter.planning import PlanSettings, plan_checks, plan_file
+from isocenter.planning import PlanSettings, plan_changes, plan_checks, plan_file, training_memory, typed_sections
+from isocenter.planning.plan_sections import FederationSettings
+from isocenter.quality.dataset_examination import Examination
+from isocenter.runs import plan_request
 from isocenter.runs.plan_request import PlanRequest
+from isocenter.runtime import hardware
 from isocenter.tasks import task_catalogue
 from isocenter.training.length.schedule import FEWEST_STEPS, TrainingPace
-from isocenter.values import Decision, Plan
+from isocenter.values import BY_HAND, Decision, Plan
 
 log = logging.getLogger("isocenter")
 # Below `federation/`: what the server goes on from, and updates until all of a round have come.
@@ -50,6 +54,20 @@ COMMON, INCOMING = "common.safetensors", "incoming"
 OUTSIDE = 0.2
 # After the first round steps are planned anew where they would miss the end by more.
 SLACK = 0.05
+SECTION = "federation"
+# What a job over sites does without, and why. A person who sets one of them is refused.
+WITHOUT: Mapping[str, tuple[Any, str]] = {
+    "training.validations": (1, "rounds are looked at by the server: a site looks at its validation cases at the end"),
+    "training.early_stop": (None, "all sites take as many steps"),
+    "training.networks": (1, "one network travels"),
+    "split.inner_folds": (0, "networks of inner folds would need cases of all sites"),
+    "split.calibration": (0, "guarantees need cases of all sites"),
+    "guard.gate": (False, "the gate needs what the network sees in cases of all sites"),
+    "evaluation.image_only": (False, "one network travels"),
+    "privacy.epsilon": (None, "a budget counts the patients of one training, and none over sites is built yet"),
+}
+# Flags of a plan that would need further trainings.
+REFUSED = ("split.folds", "split.folds_by", "search.minutes", "search.trials", "search.configurations")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +163,11 @@ class FederatedJob:
 
     def _plan(self, request: PlanRequest, agreed: Introduction) -> Plan:
         """The plan for stand-ins of all sites' training cases."""
-        asked = federation_plan.federation_settings(request.assignments, self.record.rounds)
+        asked = federation_settings(request.assignments, self.record.rounds)
         kinds = sorted(task_catalogue.needed_references(agreed.task))
         answers = self._ask_all("stand-ins", {"min_count": asked["federation.min_count"].value, "kinds": kinds})
         groups = {site: stand_ins.read_stand_ins(one.facts["stand_ins"], site) for site, one in answers.items()}
-        plan = federation_plan.plan_for_sites(stand_ins.examination_of(groups, agreed), agreed, request, asked)
+        plan = plan_for_sites(stand_ins.examination_of(groups, agreed), agreed, request, asked)
         aggregation.make_aggregation(plan_checks.checked_settings(plan).federation)  # refused before a step
         return plan
 
@@ -375,3 +393,44 @@ def middle_norm(norms: Iterable[float]) -> float:
     """The middle of some lengths, of two the shorter; 0 of none."""
     rising = sorted(norms)
     return rising[(len(rising) - 1) // 2] if rising else 0.0
+
+
+# The plan of sites that train together: the ordinary one for stand-ins, without what needs cases of several sites.
+
+
+def federation_settings(assignments: Mapping[str, Any], rounds: int) -> dict[str, Decision]:
+    """The plan's section `federation`, with what was set by hand; PlanError for what cannot be."""
+    for name in assignments:
+        if name in WITHOUT or name in REFUSED:
+            because = WITHOUT[name][1] if name in WITHOUT else "one network travels"
+            raise PlanError(f"cannot be set where sites train together: {because}", name, "Leave it out")
+    asked = {name: value for name, value in assignments.items() if name.startswith(f"{SECTION}.")}
+    for name, value in asked.items():
+        typed_sections.check_value(name, value)
+    usual = {f"{SECTION}.{one.name}": one.default for one in fields(FederationSettings)}
+    because = "the usual one, until sites have shown that another is better"
+    decided = {name: Decision(value, because) for name, value in usual.items()}
+    by_hand = {name: Decision(value, BY_HAND) for name, value in asked.items()}
+    return decided | {f"{SECTION}.rounds": Decision(rounds, "asked for by --rounds")} | by_hand
+
+
+def plan_for_sites(
+    examination: Examination, agreed: Introduction, request: PlanRequest, settings: Mapping[str, Decision]
+) -> Plan:
+    """The plan for all sites; examination: of stand-ins. DatasetError where no site has enough cases to send any."""
+    if not len(examination.dataset):
+        least = settings["federation.min_count"].value
+        problem = f"no site has {least} like training cases, so there is nothing to plan by"
+        raise DatasetError(problem, "the sites", "Lower federation.min_count, as far as the sites agree")
+    others = {name: value for name, value in request.assignments.items() if not name.startswith(f"{SECTION}.")}
+    wished = replace(request, task=agreed.task, assignments=others, everything=True, folds=0).effective_request
+    device = hardware.announced_device(request.device or "auto")
+    machine = training_memory.this_machine(device.value, request.threads, None)
+    plan = plan_request.plan_examined(wished, examination, "", device, machine).plan
+    if plan["preprocessing.cascade"] is not None:
+        because = "the first network of a cascade would be a training over all sites of its own"
+        plan = plan_changes.without_cascade(plan, because)
+    without = {name: Decision(value, because) for name, (value, because) in WITHOUT.items() if name in plan}
+    method = Decision("drawn", "each site draws its own parts, by patients")
+    plan = plan.with_decisions({**without, "split.method": method, **settings})
+    return replace(plan, data="", data_hash="", options={})

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import shutil
 import signal
+import sys
+import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from isocenter import work_state
 from isocenter.errors import IsocenterError, UsageError
+from isocenter.files.storage import cache
 from isocenter.files.storage.file_lock import Holder
-from isocenter.jobs import confinement, job_record
+from isocenter.jobs import job_record
 from isocenter.jobs.job_record import ERRORS, PROGRESS, WORDS, JobState
 from isocenter.jobs.workspace import JOB, Workspace
 from isocenter.runtime import record_files
@@ -33,6 +39,10 @@ BY_SIGNAL = (129, 130, 143)
 
 # The folder of the job that this process is; None for a command that a person started.
 _own: ContextVar[Path | None] = ContextVar("own", default=None)
+# What programs need of the system; no data of patients lie there.
+SYSTEM = ("/proc", "/sys", "/dev", "/usr", "/lib", "/lib64", "/bin", "/opt")
+SETTINGS = ("localtime", "mime.types", "ssl", "fonts", "os-release", "resolv.conf", "hosts", "nsswitch.conf")
+OPENING = frozenset({"open", "os.listdir", "os.scandir", "sqlite3.connect"})
 
 
 @contextmanager
@@ -66,7 +76,7 @@ def run_as_job(codes: list[int]) -> Iterator[None]:
     work_state.progress.propagate = False
     room = Path(tempfile.mkdtemp(prefix="isocenter-"))  # in the system's own: names of sockets in it must be short
     if job.roots:
-        confinement.confine_to([*job.roots, str(workspace.folder)], room)
+        confine_to([*job.roots, str(workspace.folder)], room)
     alarm = None if job.limit_s is None else threading.Timer(job.limit_s, os.kill, (own.process, signal.SIGINT))
     if alarm is not None:
         alarm.daemon = True
@@ -119,3 +129,34 @@ class ProgressFile(logging.Handler):
         line = json.dumps(record_files.as_json({"at": round(at - self.began, 2), **progress}))
         with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+# A command confined to some folders: what a table, a plan or a link leads it to open elsewhere is refused.
+
+
+def confine_to(roots: Sequence[str], room: Path) -> None:
+    """From now on this process opens and lists only what lies below the roots, and what Python and the system need.
+
+    room: where temporary files go
+    It cannot be undone. Code of others that opens files without Python is not seen.
+    """
+    tempfile.tempdir = os.environ["TMPDIR"] = str(room)
+    allowed = tuple(dict.fromkeys(os.path.realpath(str(one)) for one in (*roots, room, *_needed())))
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in OPENING or not arguments or not isinstance(arguments[0], str | bytes):
+            return
+        real = os.path.realpath(os.fsdecode(arguments[0]))
+        if not any(real == one or real.startswith(f"{one}{os.sep}") for one in allowed):
+            reason = "lies outside the folders that are allowed (--root)"
+            raise PermissionError(errno.EACCES, reason, os.fsdecode(arguments[0]))
+
+    sys.addaudithook(refuse)
+
+
+def _needed() -> Iterator[str]:
+    yield from SYSTEM
+    yield from (f"/etc/{name}" for name in SETTINGS)
+    yield from (sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *filter(None, sys.path))
+    yield from (str(Path(__file__).parents[2]), str(cache.cache_folder()))
+    yield from (platformdirs.user_cache_dir(), platformdirs.user_config_dir())

@@ -8,17 +8,21 @@ from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
+
+from isocenter.evaluation import tracks
 from isocenter.evaluation.case_tables import PROBABILITY
-from isocenter.prediction import _clip_tracks, result_files, slide_results, withholding
-from isocenter.prediction._clip_tracks import Tracks
+from isocenter.prediction import result_files, slide_results, withholding
 from isocenter.runtime import Model, label_measurements, prediction_layers, result_codes
-from isocenter.tasks import properties
+from isocenter.tasks import Task, properties
 from isocenter.tasks.shared.structure_findings import Ratio
-from isocenter.values import Case, Finding, Image, Measurements, Prediction, Problem
+from isocenter.transforms import label_maps
+from isocenter.values import Case, Finding, Floats, Image, Measurements, Prediction, Problem
 
 # The ends of columns of what boxes and objects state.
 SCORES = ("score", "scores")
 Rows = list[dict[str, Any]]
+OBJECT = "object"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,7 @@ class ComputedCase:
     @cached_property
     def tracks(self) -> Tracks | None:
         """The objects of a clip followed from frame to frame."""
-        return _clip_tracks.tracks_of(self.model.task, self.prediction)
+        return tracks_of(self.model.task, self.prediction)
 
 
 def name_columns(case: Case, image: Image) -> dict[str, Any]:
@@ -133,12 +137,12 @@ def _rows_with_tracks(
     """The outputs and the measurements of a frame; boxes, or else measured objects, with their tracks."""
     frame = computed.prediction.frames[number]
     outputs, figures = _output_rows(computed, frame), _measure(computed, frame, still)
-    tracks = [] if computed.tracks is None else computed.tracks.of_frames
-    if not tracks:
+    numbers = [] if computed.tracks is None else computed.tracks.of_frames
+    if not numbers:
         return outputs, figures
     if computed.prediction.frames[0].boxes is not None:
-        return _add_tracks(outputs, tracks[number]), figures
-    return outputs, _add_tracks(figures, tracks[number])
+        return _add_tracks(outputs, numbers[number]), figures
+    return outputs, _add_tracks(figures, numbers[number])
 
 
 def _output_rows(computed: ComputedCase, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
@@ -164,6 +168,58 @@ def _measure(computed: ComputedCase, prediction: Prediction, image: Image) -> Ro
     ]
 
 
-def _add_tracks(rows: Sequence[Mapping[str, Any]], tracks: Sequence[int]) -> Rows:
+def _add_tracks(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> Rows:
     """Rows of objects with the track of each; without any object a blank."""
-    return [{**row, "track": track} for row, track in zip_longest(rows, tracks)]
+    return [{**row, "track": track} for row, track in zip_longest(rows, numbers)]
+
+
+# The objects of a clip, followed from frame to frame: a track each.
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """The tracks of a clip.
+
+    of_frames: the track of each called box, or each object by its number, frame by frame
+    rows:      of `tracks.csv`: track, label, first_frame, last_frame, frames, score (mean)
+    """
+
+    of_frames: Sequence[Sequence[int]]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def tracks_of(task: Task, prediction: Prediction) -> Tracks | None:
+    """The tracks of a clip that a detection or an instance segmentation has seen frame by frame; None of any other."""
+    frames = prediction.frames
+    tells_objects = any(head.tells_objects for head in task.heads.values())
+    if not frames or prediction.parts or not (tells_objects or frames[0].boxes is not None):
+        return None
+    objects = [_called_boxes(frame) for frame in frames]
+    numbers = tracks.follow_boxes([(corners, names) for corners, names, _ in objects])
+    sightings: dict[int, list[tuple[int, str, float]]] = {}
+    for frame, (frame_numbers, (_, names, scores)) in enumerate(zip(numbers, objects, strict=True)):
+        for track, name, score in zip(frame_numbers, names, scores, strict=True):
+            sightings.setdefault(track, []).append((frame, name, score))
+    rows = [
+        {
+            "track": track,
+            "label": each[0][1],
+            "first_frame": each[0][0],
+            "last_frame": each[-1][0],
+            "frames": len(each),
+            "score": round(float(np.mean([score for *_, score in each])), 6),
+        }
+        for track, each in sorted(sightings.items())
+    ]
+    return Tracks(numbers, rows)
+
+
+def _called_boxes(frame: Prediction) -> tuple[Floats, Sequence[str], Sequence[float]]:
+    """(corners, classes, scores) of what is called in a frame, in the order of its rows."""
+    if (called := frame.called_boxes) is not None:
+        return called.corners, called.names, np.ravel(called.scores if called.scores is not None else []).tolist()
+    numbers, corners = label_maps.boxes_of_numbers(np.asarray(frame.data))
+    names = {label.value: label.name for label in frame.labels}
+    scores = [frame.confidence.scores.get(names.get(number, ""), float("nan")) for number in numbers]
+    kinds = {label.value: label.kind or OBJECT for label in frame.labels}
+    return corners, [kinds.get(number, OBJECT) for number in numbers], scores

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         modality_checks,
         references,
         shortcut_tests,
-        slide_checks,
     )
 
 if not TYPE_CHECKING:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from isocenter import errors
 from isocenter.errors import IsocenterError, MemoryShortageError
+from isocenter.files.slides.tiled_levels import MODALITY
 from isocenter.files.storage import kept
 from isocenter.layouts.cases import unnamed_masks
 from isocenter.quality import (
@@ -24,7 +26,6 @@ from isocenter.quality import (
     modality_checks,
     references,
     shortcut_tests,
-    slide_checks,
 )
 from isocenter.quality._image_checks import READ_SO
 from isocenter.quality._intensities import Intensities
@@ -37,8 +38,9 @@ from isocenter.runtime import hardware
 from isocenter.runtime.parallel import map_cases
 from isocenter.runtime.predicted_memory import USABLE
 from isocenter.runtime.preprocessing import coarse_mask
+from isocenter.runtime.preprocessing.coarse_mask import CoarseMask
 from isocenter.transforms import channel_stack
-from isocenter.values import Array, Case, CaseFacts, CaseReference, Cohort, Dataset, Fingerprint, Image, Problem
+from isocenter.values import Array, Case, CaseFacts, CaseReference, Cohort, Dataset, Fingerprint, Floats, Image, Problem
 from isocenter.values.dataset_fingerprint import Shortcut
 from isocenter.values.reference_kind import ReferenceMeasures
 
@@ -58,6 +60,18 @@ MANY, SHOWN = 4, 3
 NUMBERS = re.compile(r"\d+(\.\d+)?")
 # A number beside names in quotes: what is wrong with label 'L1' is not wrong with label 'L2'.
 UNQUOTED = re.compile(r"('[^']*')|\d+(?:\.\d+)?")
+# Pixels along the longer side of the level at which a slide is looked at as a picture, at the least.
+LOOKED_AT = 1024
+# Squares of tissue of the finest level that are looked at, pixels along a side of one.
+SQUARES, SIDE = 64, 128
+# Pixels of one slide may be so many times as long as of the middle one.
+UNLIKE_PIXELS = 1.5
+# Second differences of a square over those of its half: .25 of what is smooth, 1 of noise. Of 54 tiles of tissue (Data
+# Science Bowl 2018) it is .33 to .78; blurred by a Gaussian of 1 pixel .28 to .38, of 2 pixels .27 to .30.
+LEAST_DETAIL = 0.31
+# Share of a square that has to be tissue, and greys of which less is rounding.
+DYED = 0.75
+LEAST_ROUGHNESS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +229,7 @@ def _measure(case: Case) -> Measured:
 def _measured_as_given(case: Case) -> Measured:
     try:
         given_image = channel_stack.stack_images(case.images, case.id)
-        image = slide_checks.looked_at(given_image)
+        image = looked_at(given_image)
         _refuse_larger_than_memory(image, case)
         image = image.with_pixels(image.data)  # read once: every measure looks at the voxels
         valid = _valid(image)
@@ -247,7 +261,7 @@ def _measured_as_given(case: Case) -> Measured:
             *_image_checks.image_problems(case, image, channels, masks),
             *(problem for checks, own in checked for problem in checks.odd(own, measures[own.name])),
             *_image_checks.check_letters(case, look_of_case),
-            *slide_checks.slide_problems(case, given_image),
+            *slide_problems(case, given_image),
         ]
         facts = _facts_of(case, image, channels, measures)
         if given_image.is_slide:  # its grid is that of its finest level
@@ -369,7 +383,7 @@ def _compare(
             for problem in kind.checks.cohort(Cohort(usable, fingerprint))
         ),
         *_image_checks.mixed_images(usable, fingerprint),
-        *slide_checks.unlike_pixels(fingerprint),
+        *unlike_pixels(fingerprint),
         *modality_checks.mixed_scales(usable, fingerprint),
         *_image_checks.unknown_sides_among(Cohort(usable, fingerprint), kinds),
         *leakage.leakage_problems(dataset, fingerprint, pairs),
@@ -441,3 +455,89 @@ def _first_of(faults: Sequence[str]) -> str:
         common = ""
     more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
     return common + "; ".join([*(fault[len(common) :] for fault in faults[:SHOWN]), *more])
+
+
+# Checks of slides: tissue, sharpness, and the coarse picture at which all other checks look.
+
+
+def looked_at(image: Image) -> Image:
+    """A slide as the picture of its coarsest level that is no smaller than `LOOKED_AT`; other images as they are."""
+    if not image.is_slide:
+        return image
+    return image.level(image.level_within(max(image.geometry.shape) / LOOKED_AT))
+
+
+def slide_problems(case: Case, image: Image) -> Iterator[Problem]:
+    """A slide without tissue, one that is out of focus, and one that does not state the size of its pixels."""
+    if not image.is_slide or (mask := coarse_mask.tissue_of(image)) is None:
+        return
+    if not mask.inside.any():
+        yield Problem(
+            "warning",
+            "no tissue is found on the slide",
+            (case.id,),
+            "a model would see glass",
+            "Look at it; --set preprocessing.tissue=none takes all of it",
+        )
+        return
+    detail = finest_detail(image, mask)
+    if detail is not None and detail < LEAST_DETAIL:
+        yield Problem(
+            "warning",
+            f"the slide looks out of focus: the detail of its pixels is {detail:.2f} of that of pixels twice as long",
+            (case.id,),
+            "cells cannot be told",
+            "Scan it again",
+        )
+    if image.spacing is None:
+        yield Problem(
+            "note",
+            "the slide does not state the size of its pixels",
+            (case.id,),
+            "lengths and areas stay unknown",
+            "Give it with --mm-per-pixel",
+        )
+
+
+def unlike_pixels(fingerprint: Fingerprint) -> Iterator[Problem]:
+    """Slides whose pixels are far longer or shorter than those of the middle one."""
+    sides = {case.id: max(case.steps) for case in fingerprint.cases if case.modality == MODALITY and case.physical}
+    if not sides:
+        return
+    middle = float(np.median(list(sides.values())))
+    unlike = [name for name, side in sides.items() if max(side / middle, middle / side) > UNLIKE_PIXELS]
+    if unlike:
+        listed = sorted({f"{sides[name]:.3g}" for name in unlike})
+        yield Problem(
+            "warning",
+            f"pixels of {errors.list_phrase(listed)} mm where the middle slide has {middle:.3g} mm",
+            tuple(unlike),
+            "cells are of another size there",
+            "Train with --set preprocessing.spacing, which brings all to one size, or correct the file",
+        )
+
+
+def finest_detail(image: Image, mask: CoarseMask) -> float | None:
+    """The detail of pixels over that of pixels twice as long, the median of squares of tissue; None without one."""
+    places = np.argwhere(mask.inside)
+    step = max(1, len(places) // SQUARES)
+    shares = []
+    for place in places[step // 2 :: step]:
+        corner = [int(index * n) for index, n in zip(place, mask.block, strict=True)]
+        region = tuple(
+            slice(start, min(start + SIDE, size)) for start, size in zip(corner, image.geometry.shape, strict=True)
+        )
+        colours = np.asarray(image.pixels[(slice(None), *region)])
+        if colours.shape[1:] == (SIDE, SIDE) and (coarse_mask.saturation(colours) > coarse_mask.PALEST).mean() > DYED:
+            square = channel_stack.luma(colours)[0]
+            halves: Floats = square.reshape(SIDE // 2, 2, SIDE // 2, 2).mean(axis=(1, 3))
+            shares.append(_roughness(square) / max(_roughness(halves), LEAST_ROUGHNESS))
+    return float(np.median(shares)) if shares else None
+
+
+def _roughness(square: Array) -> float:
+    """The root mean square of the second differences, of greys from 0 to 255."""
+    middle, *around = (
+        square[1:-1, 1:-1], square[:-2, 1:-1], square[2:, 1:-1], square[1:-1, :-2], square[1:-1, 2:],
+    )  # fmt: skip
+    return float(np.sqrt(np.mean((4 * middle - sum(around)) ** 2)))

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         measured_images,
         prompt_reading,
         reading_options,
-        slide_regions,
         verb_results,
     )
     from isocenter.reading.reading_options import ReadingOptions

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         teacher_models,
         training_jobs,
         training_loop,
-        training_progress,
         tuning,
         validation_course,
     )

@@ -17,6 +17,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.errors import FormatError, GeometryError, IsocenterError
+from isocenter.files import spectra
 from isocenter.files.dicom import header_reading, library_warnings, object_identity, tags
 from isocenter.files.dicom.elements import DicomDataset
 from isocenter.files.dicom.header_reading import Header
@@ -31,7 +32,6 @@ from isocenter.files.dicom.reading import (
     seg_reading,
     series_survey,
     slice_volumes,
-    spectroscopy,
     value_maps,
     voxel_loading,
 )
@@ -39,7 +39,6 @@ from isocenter.files.dicom.reading.file_frames import CROSS_SECTIONS
 from isocenter.files.dicom.reading.pixel_layout import PixelLayout
 from isocenter.files.dicom.reading.series_survey import SEGMENTATIONS
 from isocenter.files.dicom.reading.slice_volumes import SliceVolume
-from isocenter.files.dicom.reading.spectroscopy import MR_SPECTROSCOPY
 from isocenter.files.dicom.reading.value_maps import ValueMap, ValueMeaning
 from isocenter.files.dicom.reading.voxel_loading import FramePlace, PlainFile, VoxelPlan
 from isocenter.files.dicom.slice_geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
@@ -47,6 +46,7 @@ from isocenter.files.dicom.tags import LONGEST_TEXT
 from isocenter.files.dicom.uids import JPEG_2000
 from isocenter.files.format_options import Format, ReadOptions
 from isocenter.files.slides import dicom_slide
+from isocenter.files.spectra import SpectralAxis
 from isocenter.files.storage import packed_files
 from isocenter.values import Geometry, Image, LazyMapping, Source
 from isocenter.values.voxel_images import OF_CHANNELS
@@ -57,6 +57,7 @@ UNIT_ATTRIBUTES = "Units (0054,1001) or RescaleType (0028,1054)"
 # A name's suffix, and its image.
 Named = tuple[str, Image]
 T = TypeVar("T")
+MR_SPECTROSCOPY = "1.2.840.10008.5.1.4.1.1.4.2"
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -135,10 +136,7 @@ def _images(heads: Sequence[Header], where: str, options: ReadOptions) -> list[N
         ]
     if heads[0].sop_class == MR_SPECTROSCOPY:
         several = len(heads) > 1
-        return [
-            (f"_{n + 1}" if several else "", spectroscopy.read_spectroscopy(head, options))
-            for n, head in enumerate(heads)
-        ]
+        return [(f"_{n + 1}" if several else "", read_spectroscopy(head, options)) for n, head in enumerate(heads)]
     if heads[0].sop_class == WHOLE_SLIDE:
         return [("", dicom_slide.read_slide(heads, where))]
     frames = []
@@ -460,3 +458,49 @@ def _cut_texts(dataset: DicomDataset) -> Iterator[str]:
 
 
 FORMAT = Format("dicom", read)
+
+
+# DICOM's MR Spectroscopy Storage: one voxel as a series in ppm. PS3.3 C.8.14
+
+
+def read_spectroscopy(head: Header, options: ReadOptions) -> Image:
+    """The spectrum of an object with one voxel, the lowest ppm first.
+
+    Points in frequency stand from the highest to the lowest, those in time turn counterclockwise above the transmitter
+    (C.8.14.4.1). Raises FormatError for two spectral axes, data of another length, and without frequency;
+    GeometryError for several voxels.
+    """
+    where, stated = head.where, header_reading.read_object(head.path)
+    sizes = [int(stated.get(name) or 1) for name in ("Columns", "Rows", "NumberOfFrames")]
+    spectra.refuse_voxels(sizes, where)
+    if int(stated.get("DataPointRows") or 1) != 1:
+        raise FormatError("has two spectral axes", where, "Export a spectrum of one axis")
+    points = int(stated.get("DataPointColumns") or 0)
+    kind, domain = (str(stated.get(name) or "") for name in ("DataRepresentation", "SignalDomainColumns"))
+    values = np.frombuffer(stated.get("SpectroscopyData") or b"", "<f4").astype(np.float64)
+    is_complex = kind == "COMPLEX"
+    if not points or len(values) != points * (1 + is_complex):
+        problem = f"holds {len(values)} numbers where {points} points of {kind or 'no stated kind'} belong"
+        raise FormatError(problem, where, "Get the file again")
+    signal = (values[0::2] + 1j * values[1::2] if is_complex else values)[None]
+    if domain == "FREQUENCY":
+        spectrum: Any = signal[:, ::-1]
+    elif domain == "TIME" and is_complex:
+        spectrum = spectra.transform_signal(signal.astype(np.complex128))
+    else:
+        problem = f"points in {domain or 'no stated domain'} as {kind or 'no stated kind'}"
+        raise FormatError(problem, where, "Export complex points in time, or a spectrum")
+    axis = SpectralAxis(
+        _number(stated, "SpectralWidth"),
+        _number(stated, "TransmitterFrequency"),
+        _number(stated, "ChemicalShiftReference"),
+        tags.text(head.dataset, "ResonantNucleus"),
+    )
+    return spectra.spectrum_image(spectrum, axis, Source("dicom", (where,)), where, part=options.part)
+
+
+def _number(stated: Any, keyword: str) -> float:
+    """The first value of an attribute; not a number where it is not stated."""
+    value = stated.get(keyword)
+    first = value[0] if isinstance(value, list) or hasattr(value, "append") else value
+    return float("nan") if first in (None, "") else float(first)
