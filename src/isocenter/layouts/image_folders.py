@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from isocenter import errors
@@ -29,9 +29,9 @@ from isocenter.layouts.cases.names import (
     PARTS,
     READER_FOLDER,
 )
-from isocenter.layouts.cases.unnamed_masks import LOOSE
+from isocenter.layouts.cases.unnamed_masks import LOOSE, DrawnFolders
 from isocenter.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.values import Problem
+from isocenter.values import Problem, Split
 
 Keyed = list[tuple[PairKey, FolderMember]]
 
@@ -43,7 +43,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """
     taken = {f"{kind}{part}" for kind in ("images", "labels") for part in ("Tr", "Ts")}
     taken = taken if nnunet.fits(folder, options) else set()
-    roles = _Roles(folder, options)
+    roles = find_roles(folder, options)
     places = {roles.role_of(member) for member in folder.images if not taken.intersection(member.folders)}
     return places >= {"image", "label"} or (places == {"label"} and not folder.dicom)
 
@@ -56,8 +56,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Labels without images are cases by themselves where images may be drawn from them. Raises DatasetError where they
     may not, and where two folders of images hold one of the same name, so that a mask may be of either.
     """
-    roles = _Roles(folder, options)
-    roles.check()
+    roles = find_roles(folder, options)
+    roles.check(str(folder.root))
     images, masks = (
         [(roles.key(member), member) for member in folder.images if roles.role_of(member) == role]
         for role in ("image", "label")
@@ -88,7 +88,7 @@ def within_images(members: tuple[FolderMember, ...]) -> tuple[FolderMember, ...]
     return tuple(replace(member, folders=member.folders[1:]) for member in members)
 
 
-def _with_channels(images: Keyed, masks: Sequence[PairKey], roles: _Roles) -> Mapping[PairKey, Images]:
+def _with_channels(images: Keyed, masks: Sequence[PairKey], roles: FolderRoles) -> Mapping[PairKey, Images]:
     """The images by case where their names end in numbers of channels, or name contrasts, or lie in such folders.
 
     Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000, and
@@ -104,7 +104,7 @@ def _with_channels(images: Keyed, masks: Sequence[PairKey], roles: _Roles) -> Ma
     return roles.by_contrast(images) if roles.contrasts or not has_own_masks else {}
 
 
-def _by_folder_of_masks(cases: list[NamedCase], roles: _Roles) -> list[NamedCase]:
+def _by_folder_of_masks(cases: list[NamedCase], roles: FolderRoles) -> list[NamedCase]:
     """The cases, with structures by their folders of masks where one image has masks in several of these.
 
     `lung masks/x.png` and `infection masks/x.png` show two structures of x, and are no two pieces of one.
@@ -133,100 +133,46 @@ def _refuse_twice(images: Keyed, folder: Folder) -> None:
             raise DatasetError(problem, str(folder.root), "Rename them")
 
 
-def _named_roles(folder: Folder) -> tuple[dict[str, str], set[str], set[str]]:
-    """{folder: its role, image or label} of the first two on the way to files, folders that end as those of labels do,
-    and folders of the field of view.
+@dataclass(frozen=True)
+class FolderRoles:
+    """The folders of images and those of labels, of the first two on the way to a file.
 
-    By their whole names, else by what these end in where both do, else by a word for masks in them; but those around
-    all files. Folders of drawings by hand, `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then
-    holds none: so DRIVE and HRF are laid out.
-    """
-    names = {name for member in folder.images for name in member.folders[:2]}
-    inner = names.difference(set(names).intersection(*(member.folders[:2] for member in folder.images)))
-    images, labels = ({name for name in names if name.lower() in words} for words in (IMAGES, LABELS))
-    if images and (by_hand := {name for name in names if BY_HAND.search(name)}):
-        fields = {name for name in names if name.lower() in FIELD_OF_VIEW}
-        return dict.fromkeys(images, "image") | dict.fromkeys((labels - fields) | by_hand, "label"), set(), fields
-    ending = [{name for name in inner if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
-    if not (images or labels) and all(ending) and not ending[0] & ending[1]:
-        images, labels = ending
-    if not labels:
-        words = LABELS if images else MANY_LABELS
-        worded = {name for name in inner - images if not words.isdisjoint(re.findall(r"[a-z]+", name.lower()))}
-        below = {name for member in folder.images if images & {*member.folders} for name in member.folders[:2]}
-        labels = (worded or ending[1] - below) if images else worded if len(worded) == 1 else set()
-    return dict.fromkeys(images, "image") | dict.fromkeys(labels, "label"), ending[1], set()
-
-
-class _Roles:
-    """The folders of images and those of labels.
-
-    Where only labels are called so, the images are the files of the one folder beside theirs, or those that lie beside
-    it, if most labels have their names.
-    Several such folders hold the contrasts of each case if they are named so (`T1`, `FLAIR`). Where no name marks
-    labels, folders of label maps with the names of images do, unless a table states what is true of them.
+    of:        {folder: image or label}; `LOOSE` of images beside these folders
+    loose:     the number of folders above such images; -1 where there are none
+    endings:   folders that end as those of labels do
+    fields:    folders that show the field of view
+    contrasts: the folders that hold the contrasts of each case
+    alike:     folders of which each may hold the images
+    drawn:     folders that look like masks, where no name marks labels
+    parts:     {folder: its part of the set}, where there are several
+    kinds:     {folder: left of left_images}, where each folder of images has its own of masks
     """
 
-    def __init__(self, folder: Folder, options: DatasetOptions) -> None:
-        self._role, ending, self._fields = _named_roles(folder)
-        self._root, self._loose = str(folder.root), -1  # the level of folders beside which images lie
-        self._alike: list[str] = []
-        self.contrasts: tuple[str, ...] = ()
-        if "image" not in self._role.values() and (labels := {*self._role} or ending):
-            self._pair(folder, labels)
-        self._drawn = None if "label" in self._role.values() else unnamed_masks.drawn_folders(folder, options.read)
-        is_table = options.layout is None and any(
-            table_reading.states_references(table.path) for table in folder.tables
-        )
-        if self._drawn is not None and not is_table:
-            self._role = dict.fromkeys(self._drawn.images, "image") | dict.fromkeys(self._drawn.masks, "label")
-            self._loose = self._drawn.level if LOOSE in self._role else -1
-        parts = {name: part for name in self._role if (part := table_join.part_in_name(Path(name))) is not None}
-        self._parts = parts if "train" in parts.values() and len(set(parts.values())) > 1 else {}
-        self._kinds = {} if self._parts else _kinds_beside(self._role)
+    of: Mapping[str, str]
+    loose: int = -1
+    endings: frozenset[str] = frozenset()
+    fields: frozenset[str] = frozenset()
+    contrasts: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
+    drawn: DrawnFolders | None = None
+    parts: Mapping[str, Split] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
-    def check(self) -> None:
+    def check(self, root: str) -> None:
         """Raise DatasetError where folders that no name marks may also be classes, or two of them images."""
-        if self._drawn is not None:
-            self._drawn.check(self._root)
-        if self._alike:
-            places = " or in ".join(map(unnamed_masks.folder_words, self._alike))
-            raise DatasetError(
-                f"the images may be in {places}, as the names of the masks are in each",
-                self._root,
-                "Move what are no images to another place, or name the folders images/ and masks/; those of contrasts "
-                "are known by names such as T1, FLAIR, CT or PET",
-            )
-
-    def _pair(self, folder: Folder, labels: Collection[str]) -> None:
-        """Give the folder beside those of labels, or the files there, the role of images if their names pair.
-
-        Or several beside them, of which each mask has its image in one alone.
-        """
-        level = next(n for member in folder.images for n, name in enumerate(member.folders[:2]) if name in labels)
-        keyed: dict[str, dict[PairKey, FolderMember]] = {}
-        for member in folder.images:
-            if (name := unnamed_masks.folder_at(member, level)) is not None:
-                keyed.setdefault(name, {})[_key(member, level)] = member
-        masks = [key for name in labels for key in keyed.pop(name, {})]
-        drawn = {name: _with_owner(masks, images, CLOSE) for name, images in keyed.items()}
-        if not any(drawn.values()):
-            drawn = {name: _with_owner(masks, images, RULES) for name, images in keyed.items()}
-        owning = sorted(name for name, own in drawn.items() if own)
-        several = set[int]().union(*drawn.values())
-        is_apart = len(owning) > 1 and sum(map(len, drawn.values())) == len(several) and 2 * len(several) > len(masks)
-        found = owning if is_apart else [name for name in owning if 2 * len(drawn[name]) > len(masks)]
-        if len(found) > 1 and not is_apart:
-            are_contrasts = all(modality_words.modality_word(name.lower()) != UNKNOWN_MODALITY for name in found)
-            self.contrasts, self._alike = (tuple(found), []) if are_contrasts else ((), found)
-        self._loose = level if LOOSE in found else -1
-        if LOOSE in found or len(found) > 1 or (found and not {*owning} - {*found, LOOSE}):
-            self._role |= dict.fromkeys(found, "image") | dict.fromkeys(labels, "label")
+        if self.drawn is not None:
+            self.drawn.check(root)
+        if self.alike:
+            places = " or in ".join(map(unnamed_masks.folder_words, self.alike))
+            problem = f"the images may be in {places}, as the names of the masks are in each"
+            contrasts = "those of contrasts are known by names such as T1, FLAIR, CT or PET"
+            remedy = f"Move what are no images to another place, or name the folders images/ and masks/; {contrasts}"
+            raise DatasetError(problem, root, remedy)
 
     def level(self, member: FolderMember) -> int | None:
         """The number of folders above the one that marks a file as image or label, or above an image next to it."""
-        loose = self._loose if len(member.folders) == self._loose else None
-        return next((n for n, name in enumerate(member.folders[:2]) if name in self._role), loose)
+        loose = self.loose if len(member.folders) == self.loose else None
+        return next((n for n, name in enumerate(member.folders[:2]) if name in self.of), loose)
 
     def folder(self, member: FolderMember) -> str:
         """The folder that marks a file as image or label; `LOOSE` of an image beside it."""
@@ -234,7 +180,18 @@ class _Roles:
 
     def role_of(self, member: FolderMember) -> str | None:
         """Whether a file is an image or a label; None where no folder says it."""
-        return None if self.level(member) is None else self._role[self.folder(member)]
+        return None if self.level(member) is None else self.of[self.folder(member)]
+
+    def key(self, member: FolderMember) -> PairKey:
+        """The folders without the one of images or labels, the name, the split; a folder that names a reader stays.
+
+        Folders such as train_images and test_images state the split where there are several parts. Of left_images
+        beside right_images the word that is also that of its masks stays.
+        """
+        level = self.level(member) or 0
+        key, kind = _key(member, level), self.kinds.get(self.folder(member))
+        folders = (*key.folders[:level], kind, *key.folders[level:]) if kind else key.folders
+        return key._replace(folders=folders, split=self.parts.get(self.folder(member), key.split))
 
     def by_contrast(self, images: Keyed) -> Mapping[PairKey, Images]:
         """Images by case and contrast, which their folder or name states; empty where neither does."""
@@ -249,20 +206,78 @@ class _Roles:
         is_whole = count > 1 and 2 * sum(len(own) == count for own in cases.values()) > len(cases)
         return {key: {name: own[name] for name in sorted(own)} for key, own in cases.items()} if is_whole else {}
 
-    def shows_field(self, member: FolderMember) -> bool:
-        """Whether a file shows the field of view."""
-        return not self._fields.isdisjoint(member.folders[:2])
 
-    def key(self, member: FolderMember) -> PairKey:
-        """The folders without the one of images or labels, the name, the split; a folder that names a reader stays.
+def find_roles(folder: Folder, options: DatasetOptions) -> FolderRoles:
+    """The folders by their names, else by those of their files, else by what the files look like.
 
-        Folders such as train_images and test_images state the split where there are several parts. Of left_images
-        beside right_images the word that is also that of its masks stays.
-        """
-        level = self.level(member) or 0
-        key, kind = _key(member, level), self._kinds.get(self.folder(member))
-        folders = (*key.folders[:level], kind, *key.folders[level:]) if kind else key.folders
-        return key._replace(folders=folders, split=self._parts.get(self.folder(member), key.split))
+    Where no name marks labels, folders of label maps with the names of images do, unless a table states what is true
+    of them.
+    """
+    roles = _named_roles(folder)
+    if "image" not in roles.of.values() and (labels := {*roles.of} or {*roles.endings}):
+        roles = _with_images(roles, folder, labels)
+    is_stated = options.layout is None and any(table_reading.states_references(one.path) for one in folder.tables)
+    drawn = None if "label" in roles.of.values() else unnamed_masks.drawn_folders(folder, options.read)
+    if drawn is not None and not is_stated:
+        of = dict.fromkeys(drawn.images, "image") | dict.fromkeys(drawn.masks, "label")
+        roles = replace(roles, of=of, loose=drawn.level if LOOSE in of else -1)
+    parts = {name: part for name in roles.of if (part := table_join.part_in_name(Path(name))) is not None}
+    is_parted = "train" in parts.values() and len(set(parts.values())) > 1
+    kinds = {} if is_parted else _kinds_beside(roles.of)
+    return replace(roles, drawn=drawn, parts=parts if is_parted else {}, kinds=kinds)
+
+
+def _named_roles(folder: Folder) -> FolderRoles:
+    """The roles of folders by their whole names, but of those around all files.
+
+    Else by what their names end in where both do, else by a word for masks in them. Folders of drawings by hand,
+    `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then holds none: so DRIVE and HRF are laid out.
+    """
+    names = {name for member in folder.images for name in member.folders[:2]}
+    inner = names.difference(set(names).intersection(*(member.folders[:2] for member in folder.images)))
+    images, labels = ({name for name in names if name.lower() in words} for words in (IMAGES, LABELS))
+    if images and (by_hand := {name for name in names if BY_HAND.search(name)}):
+        fields = {name for name in names if name.lower() in FIELD_OF_VIEW}
+        of = dict.fromkeys(images, "image") | dict.fromkeys((labels - fields) | by_hand, "label")
+        return FolderRoles(of, fields=frozenset(fields))
+    endings = [{name for name in inner if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
+    if not (images or labels) and all(endings) and not endings[0] & endings[1]:
+        images, labels = endings
+    if not labels:
+        words = LABELS if images else MANY_LABELS
+        worded = {name for name in inner - images if not words.isdisjoint(re.findall(r"[a-z]+", name.lower()))}
+        below = {name for member in folder.images if images & {*member.folders} for name in member.folders[:2]}
+        labels = (worded or endings[1] - below) if images else worded if len(worded) == 1 else set()
+    of = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
+    return FolderRoles(of, endings=frozenset(endings[1]))
+
+
+def _with_images(roles: FolderRoles, folder: Folder, labels: Collection[str]) -> FolderRoles:
+    """The roles with the folder beside those of labels, or the files there, as images if their names pair.
+
+    Or several beside them, of which each mask has its image in one alone. Several that each hold most of them are the
+    contrasts of each case if they are named so (`T1`, `FLAIR`).
+    """
+    level = next(n for member in folder.images for n, name in enumerate(member.folders[:2]) if name in labels)
+    keyed: dict[str, dict[PairKey, FolderMember]] = {}
+    for member in folder.images:
+        if (name := unnamed_masks.folder_at(member, level)) is not None:
+            keyed.setdefault(name, {})[_key(member, level)] = member
+    masks = [key for name in labels for key in keyed.pop(name, {})]
+    drawn = {name: _with_owner(masks, images, CLOSE) for name, images in keyed.items()}
+    if not any(drawn.values()):
+        drawn = {name: _with_owner(masks, images, RULES) for name, images in keyed.items()}
+    owning = sorted(name for name, own in drawn.items() if own)
+    several = set[int]().union(*drawn.values())
+    is_apart = len(owning) > 1 and sum(map(len, drawn.values())) == len(several) and 2 * len(several) > len(masks)
+    found = tuple(owning if is_apart else [name for name in owning if 2 * len(drawn[name]) > len(masks)])
+    if len(found) > 1 and not is_apart:
+        are_contrasts = all(modality_words.modality_word(name.lower()) != UNKNOWN_MODALITY for name in found)
+        roles = replace(roles, contrasts=found) if are_contrasts else replace(roles, alike=found)
+    if LOOSE in found or len(found) > 1 or (found and not {*owning} - {*found, LOOSE}):
+        of = {**roles.of, **dict.fromkeys(found, "image"), **dict.fromkeys(labels, "label")}
+        return replace(roles, of=of, loose=level if LOOSE in found else -1)
+    return roles
 
 
 def _kinds_beside(roles: Mapping[str, str]) -> dict[str, str]:
@@ -290,9 +305,9 @@ def _key(member: FolderMember, level: int) -> PairKey:
     return PairKey(folders, member.stem, PARTS.get(name.lower(), member.split))
 
 
-def _outside(folder: Folder, roles: _Roles) -> list[Problem]:
+def _outside(folder: Folder, roles: FolderRoles) -> list[Problem]:
     unread = [member for member in folder.images if roles.role_of(member) is None]
-    fields = [member for member in unread if roles.shows_field(member)]
+    fields = [member for member in unread if not roles.fields.isdisjoint(member.folders[:2])]
     problems = []
     if fields:
         what = f"{errors.count_phrase(len(fields), 'image')} of {fields[0].path.parent.name}/"

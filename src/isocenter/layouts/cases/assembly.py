@@ -1,11 +1,8 @@
-"""Assembly of a data set from a layout's cases: ids, patients, covariates, classes and problems.
-
-Parts may be listed in text files, an image or a patient in each line: train.txt and val.txt, or train_val_list.txt.
-"""
+"""Assembly of a data set from a layout's cases: ids, patients, covariates, classes and problems."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
@@ -21,6 +18,7 @@ from isocenter.layouts.cases import (
     class_labels,
     dataset_folder,
     known_structures,
+    listed_parts,
     opening,
     table_join,
     table_reading,
@@ -33,17 +31,13 @@ from isocenter.layouts.cases.table_join import Join
 from isocenter.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES
 from isocenter.layouts.cases.time_series import LongTable
 from isocenter.layouts.layout import DatasetOptions, Reading
-from isocenter.values import Case, CaseRow, Dataset, LazyMapping, Problem, Split
+from isocenter.values import Case, CaseRow, Dataset, LazyMapping, Problem
 from isocenter.values.dataset_cases import DatasetTable
 
 # Before the name of a case whose patient nobody knows, though those of others are.
 NOBODY = "unknown-"
 # Larger groups, on average, are no one person's.
 MOST_TOGETHER = 20
-SUFFIXES = frozenset({".txt", ".list", ".lst"})
-# What holds the validation cases too, of which another list may say which they are.
-BOTH: frozenset[Split] = frozenset({"train", "val"})
-FEWEST = 2  # parts that are listed: one alone would leave nothing to test or to train
 
 
 def assemble_dataset(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
@@ -51,68 +45,74 @@ def assemble_dataset(folder: Folder, reading: Reading, options: DatasetOptions) 
 
     Raises DatasetError where no case is left, or none is labelled though labels are wanted.
     """
-    found = reading.rows
-    rows, problems = _whole(found)
-    stated = _own_kinds(rows) if options.references else ""
-    classes = {kind: labels for kind, labels in reading.classes.items() if labels}
-    if options.references and rows and (rule := options.class_rule) is not None:
-        rows, classes["class"] = class_labels.with_classes_by_rule(rows, rule, folder, options)
-        stated = "; ".join(filter(None, (stated, f"classes by --class-rule {rule}")))
-    rows, more = _keep_labelled(rows, folder, options)
+    found, stated = reading.rows, list[str]()
+    rows, empty_files = _without_empty_files(found)
+    if options.references:
+        stated.append(_own_kinds(rows))
+        if rows and (rule := options.class_rule) is not None:
+            rows, classes = class_labels.with_classes_by_rule(rows, rule, folder, options)
+            reading = replace(reading, classes={**reading.classes, "class": classes})
+            stated.append(f"classes by --class-rule {rule}")
+    rows, without_label = _keep_labelled(rows, folder, options)
     if not rows:
-        raise _no_case(folder, [*reading.problems, *problems])
+        raise _no_case(folder, [*reading.problems, *empty_files])
     ids = case_ids(rows)
-    # A manifest's own columns are preferred to any other table.
-    join, odd = None, list[Problem]()
-    if not (reading.patients or reading.is_own):
-        is_table = bool(reading.columns)
-        join, odd = table_join.join_table(folder, rows, ids, options.patient, read=reading.tables, of_patients=is_table)
-        odd = [one for one in odd if one.severity != "note"] if is_table else odd
-    odd += _unread(folder, reading, join)
+    join, join_notes = _join_patients(folder, rows, ids, reading, options)
     rows = join.cases if join else rows
-    rows, parted, unused = _with_listed_parts(rows, folder) if options.references else (rows, "", [])
+    rows, parted, list_notes = listed_parts.assign_parts(rows, folder) if options.references else (rows, "", [])
     patients = _patients(rows, ids, reading, options, join)
     if patients.known or not options.references:  # else what is said of patients parts the data
         milder: Literal["warning", "note"] = "warning" if options.references else "note"
-        odd = [replace(one, severity=milder) if one.severity == "error" else one for one in odd]
-    firsts = [row.paths[0] for row in rows if row.paths]
+        join_notes = [replace(one, severity=milder) if one.severity == "error" else one for one in join_notes]
     tables = filter(None, map(LongTable.from_file, reading.courses)) if reading.is_own else folder.long_tables.values()
-    read, used, unread = table_join.join_courses(tables, list(zip(ids, patients.names, strict=True)), firsts)
-    courses = f"courses from {errors.list_phrase(path.name for path in used)}" if used else ""
-    cases = tuple(
-        _case(row, name, owner, course, reading, options)
-        for row, name, owner, course in zip(rows, ids, patients.names, read, strict=True)
-    )
+    firsts, owners = [row.paths[0] for row in rows if row.paths], list(zip(ids, patients.names, strict=True))
+    courses, used, course_notes = table_join.join_courses(tables, owners, firsts)
+    stated += [join.how if join else "", parted]
+    stated.append(f"courses from {errors.list_phrase(path.name for path in used)}" if used else "")
+    problems = [*reading.problems, *empty_files, *without_label, *_absent(rows, reading.channels)]
+    problems += [*join_notes, *course_notes, *list_notes, *_unopened_notes(folder, options)]
     name = reading.name or (dataset_folder.stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name)
     regions = reading.regions or (class_labels.mask_regions(folder, options) if reading.classes.get("mask") else {})
-    reading = replace(reading, rows=tuple(rows), classes=classes, regions=regions)
-    declared = dataset_table.declarations_of_reading(reading, options, name, patients.words, used)
+    classes_of = {kind: labels for kind, labels in reading.classes.items() if labels}
+    reading = replace(reading, rows=tuple(rows), classes=classes_of, regions=regions)
+    cases = tuple(
+        _case(row, *owner, course, reading, options) for row, owner, course in zip(rows, owners, courses, strict=True)
+    )
     dataset = Dataset(
         cases=cases,
         splits={case.id: one.split for case, one in zip(cases, rows, strict=True) if one.split is not None},
         name=name,
         root=folder.root,
-        classes=classes,
+        classes=classes_of,
         columns=dict(reading.columns),
         regions=regions,
         readers=reading.readers,
         modality=modality_words.modality_word(options.modality or reading.modality),
         patients=patients.words,
         patients_known=patients.known,
-        layout="; ".join(part for part in (reading.how, stated, join.how if join else "", parted, courses) if part),
-        problems=(
-            *reading.problems,
-            *problems,
-            *more,
-            *_absent(rows, reading.channels),
-            *odd,
-            *unread,
-            *unused,
-            *_unopened_notes(folder, options),
-        ),
+        layout="; ".join(filter(None, (reading.how, *stated))),
+        problems=tuple(problems),
     )
     dataset = known_structures.with_known_structures(dataset, folder, found) if options.references else dataset
+    declared = dataset_table.declarations_of_reading(reading, options, name, patients.words, used)
     return replace(dataset, table=DatasetTable(tuple(_table_rows(dataset, rows, found)), declared))
+
+
+def _join_patients(
+    folder: Folder, rows: Sequence[CaseRow], ids: Sequence[str], reading: Reading, options: DatasetOptions
+) -> tuple[Join | None, list[Problem]]:
+    """The rows as a table of patients completes them, and notes on what was not joined.
+
+    A manifest's own columns are preferred to any other table.
+    """
+    join, notes = None, list[Problem]()
+    if not (reading.patients or reading.is_own):
+        is_table = bool(reading.columns)
+        join, notes = table_join.join_table(
+            folder, rows, ids, options.patient, read=reading.tables, of_patients=is_table
+        )
+        notes = [one for one in notes if not is_table or one.severity != "note"]
+    return join, [*notes, *_unread_tables(folder, reading, join)]
 
 
 def _table_rows(dataset: Dataset, rows: Sequence[CaseRow], found: Sequence[CaseRow]) -> Iterator[CaseRow]:
@@ -147,7 +147,7 @@ def _unopened_notes(folder: Folder, options: DatasetOptions) -> Iterator[Problem
         )
 
 
-def _unread(folder: Folder, reading: Reading, join: Join | None) -> list[Problem]:
+def _unread_tables(folder: Folder, reading: Reading, join: Join | None) -> list[Problem]:
     """The note on tables that lie next to the one that was read; none where the layout is no table."""
     if folder.is_file or not reading.columns:
         return []
@@ -197,7 +197,7 @@ def _case(
     )
 
 
-def _whole(cases: Sequence[CaseRow]) -> tuple[list[CaseRow], list[Problem]]:
+def _without_empty_files(cases: Sequence[CaseRow]) -> tuple[list[CaseRow], list[Problem]]:
     """The cases without those that have an empty file, known from its size without opening it."""
     empty: dict[str, list[Path]] = {}
     sizes: dict[Path, int] = {}
@@ -359,88 +359,3 @@ def _absent(rows: Sequence[CaseRow], declared: Sequence[str]) -> list[Problem]:
         for name, without in lacking.items()
         if without
     ]
-
-
-# The lists of one folder, each with the parts that it may name.
-Lists = Sequence[tuple[frozenset[Split], Path]]
-
-
-def _with_listed_parts(cases: Sequence[CaseRow], folder: Folder) -> tuple[list[CaseRow], str, list[Problem]]:
-    """The cases with the parts that lists name, these in words, and the note on lists that leave cases out.
-
-    Such are not used, nor are lists of several folders that name other parts: nobody could say which was meant.
-    Raises DatasetError where two lists name the same case.
-    """
-    found = [] if folder.is_file or any(case.split for case in cases) else list(_lists(folder))
-    keys = _keys(cases, folder.root) if found else {}
-    stated = [(parts, lists) for lists in found if len(set((parts := _parts(lists, keys)).values())) >= FEWEST]
-    whole = [(parts, lists) for parts, lists in stated if len(parts) == len(cases)]
-    if not whole or any(parts != whole[0][0] for parts, _ in whole):
-        return list(cases), "", [_unused_lists(parts, lists, len(cases)) for parts, lists in stated]
-    parts, lists = whole[0]
-    parted = [replace(case, split=parts[number]) for number, case in enumerate(cases)]
-    return parted, f"parts as in {errors.list_phrase(path.name for _, path in lists)}", []
-
-
-def _unused_lists(parts: Mapping[int, Split], lists: Lists, count: int) -> Problem:
-    names, absent = errors.list_phrase(path.name for _, path in lists), count - len(parts)
-    why = (
-        f"{errors.count_phrase(absent, 'case is', 'cases are')} in none of them"
-        if absent
-        else "other lists name other parts"
-    )
-    remedy = "To use them, list every case once, or give a table with the columns case and split"
-    return Problem("note", f"the parts of {names} are not used", why=why, remedy=remedy)
-
-
-def _lists(folder: Folder) -> Iterator[Lists]:
-    """The lists of each folder that has at most one for each part, and one of two parts together."""
-    of_folder = defaultdict[Path, list[tuple[frozenset[Split], Path]]](list)
-    for member in folder.members:
-        if member.suffix in SUFFIXES and (named := table_join.parts_in_name(member.path)):
-            of_folder[member.path.parent].append((BOTH if "trainval" in member.stem.lower() else named, member.path))
-    for own in of_folder.values():
-        kinds = {named for named, _ in own}
-        if len(own) == len(kinds) >= FEWEST and all(len(named) == 1 or named == BOTH for named in kinds):
-            yield sorted(own, key=lambda one: len(one[0]))  # that of both last
-
-
-def _parts(lists: Lists, keys: Mapping[str, set[int]]) -> dict[int, Split]:
-    """{number of a case: its part} of those that are listed; in a list of both parts it trains, unless another says."""
-    parts, before = dict[int, Split](), dict[int, Path]()
-    for named, path in lists:
-        for number, line in _cases_named(path, keys):
-            if parts.setdefault(number, min(named)) not in named:
-                problem = f"lists {line}, which {before[number].name} lists too"
-                raise DatasetError(problem, str(path), "Leave it in one of them")
-            before.setdefault(number, path)
-    return parts
-
-
-def _cases_named(path: Path, keys: Mapping[str, set[int]]) -> Iterator[tuple[int, str]]:
-    """(number of a case, what names it) for the lines of a list; a line may say more than a name."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        texts = (line.strip(), *line.replace(",", " ").split())
-        name = next((text for text in texts if text in keys), None)
-        yield from ((number, name) for number in sorted(keys[name])) if name is not None else ()
-
-
-def _keys(cases: Sequence[CaseRow], root: Path) -> dict[str, set[int]]:
-    """{what may stand in a list: the cases that are meant}: names, files, folders."""
-    keys: dict[str, set[int]] = defaultdict(set)
-    for number, case in enumerate(cases):
-        for path in case.paths:
-            relative = PurePosixPath(path.relative_to(root).as_posix()) if path.is_relative_to(root) else None
-            for text in (path.name, dataset_folder.stem_of(path.name), *(_inner_paths(relative) if relative else ())):
-                keys[text].add(number)
-        for text in (case.name, PurePosixPath(case.name).name):
-            keys[text].add(number)
-    return keys
-
-
-def _inner_paths(relative: PurePosixPath) -> Iterator[str]:
-    """A path as each of its folders sees it, with and without suffix, and the names of these folders."""
-    for start in range(len(relative.parts)):
-        inner = PurePosixPath(*relative.parts[start:])
-        yield from (str(inner), str(inner.with_name(dataset_folder.stem_of(inner.name))))
-    yield from relative.parts[:-1]
