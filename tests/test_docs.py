@@ -1,34 +1,23 @@
-"""Code of the documentation runs as it stands, where its page says so."""
+"""Code of the documentation runs as it stands."""
 
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
 
-ROOT = Path(__file__).parents[1]
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def run(page: str) -> dict[str, Any]:
-    """The names that are left after all code of a page has run from top to bottom."""
-    names: dict[str, Any] = {"__name__": "page"}
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    for block in PYTHON.finditer(text):
-        above = "\n" * (text[: block.start()].count("\n") + 1)
-        exec(compile(above + block[1], page, "exec", dont_inherit=True), names)  # noqa: S102 - an error names the line of the page
-    return names
+PAGES = Path(__file__).parents[1] / "docs"
 
 
 def test_the_textbook_pipeline_and_ours_run_side_by_side(classified, tmp_path, monkeypatch, capsys):
     shutil.copytree(classified.data, tmp_path / "pictures")
     (tmp_path / "run").symlink_to(classified.out)
     monkeypatch.chdir(tmp_path)
-    names = run("textbook.md")
+    names = runpy.run_path(str(PAGES / "textbook.py"))
     assert names["batch"].images.shape == names["images"].shape
     assert names["task"].classes == names["textbook"].classes
     assert len(names["table"]["case"].unique()) == len(names["cases"])
@@ -40,3 +29,10 @@ def test_the_textbook_pipeline_and_ours_run_side_by_side(classified, tmp_path, m
     said = capsys.readouterr().out
     assert "auroc all" in said
     assert "nan" not in said
+
+
+def test_the_page_of_the_textbook_shows_all_of_its_code_in_order():
+    page, code = ((PAGES / f"textbook.{suffix}").read_text(encoding="utf-8") for suffix in ("md", "py"))
+    shown = re.findall(r'--8<-- "docs/textbook.py:([\w-]+)"', page)
+    assert shown == re.findall(r"--8<-- \[start:([\w-]+)\]", code) == re.findall(r"--8<-- \[end:([\w-]+)\]", code)
+    assert len(shown) > 15

@@ -79,7 +79,7 @@ OTHER_PROGRAMS = {
 
 
 # Bytes of pages that no script writes.
-MOST_BY_HAND = 355_000
+MOST_BY_HAND = 330_000
 
 
 def blocks(*languages: str) -> Iterator[tuple[str, str]]:
@@ -278,6 +278,7 @@ def test_every_verb_has_a_page_that_shows_it() -> None:
         "write_figures",
         "write_flags",
         "write_settings",
+        "write_threats",
         pytest.param("write_networks", marks=pytest.mark.whole),
     ],  # imports every library
 )
@@ -333,7 +334,7 @@ def test_the_three_ways_of_reading_have_at_most_eight_pages_each() -> None:
 
 
 def test_what_is_written_by_hand_can_be_read() -> None:
-    made = {"benchmarks", "flags", "settings", "networks", "corpus", "conformance", "monai-zoo", "records"}
+    made = {"benchmarks", "flags", "settings", "networks", "threats", "corpus", "conformance", "monai-zoo", "records"}
     made |= {f"{kind}-matrix" for kind in ("answers", "explanations", "networks")}
     pages = [page for page in (ROOT / "docs").rglob("*.md") if page.stem not in made]
     assert sum(page.stat().st_size for page in pages) < MOST_BY_HAND
