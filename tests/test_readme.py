@@ -79,7 +79,7 @@ OTHER_PROGRAMS = {
 
 
 # Bytes of pages that no script writes.
-MOST_BY_HAND = 330_000
+MOST_BY_HAND = 320_000
 
 
 def blocks(*languages: str) -> Iterator[tuple[str, str]]:
@@ -275,6 +275,7 @@ def test_every_verb_has_a_page_that_shows_it() -> None:
 @pytest.mark.parametrize(
     "script",
     [
+        "write_choices",
         "write_figures",
         "write_flags",
         "write_settings",
@@ -334,7 +335,18 @@ def test_the_three_ways_of_reading_have_at_most_eight_pages_each() -> None:
 
 
 def test_what_is_written_by_hand_can_be_read() -> None:
-    made = {"benchmarks", "flags", "settings", "networks", "threats", "corpus", "conformance", "monai-zoo", "records"}
+    made = {
+        "benchmarks",
+        "choices",
+        "flags",
+        "settings",
+        "networks",
+        "threats",
+        "corpus",
+        "conformance",
+        "monai-zoo",
+        "records",
+    }
     made |= {f"{kind}-matrix" for kind in ("answers", "explanations", "networks")}
     pages = [page for page in (ROOT / "docs").rglob("*.md") if page.stem not in made]
     assert sum(page.stat().st_size for page in pages) < MOST_BY_HAND
