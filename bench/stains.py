@@ -101,7 +101,7 @@ def measure(given: Any, sets: Mapping[str, Path], name: str, assignments: dict[s
     run = given.out / name.partition("=")[0]
     usual: dict[str, Any] = {"device": "cpu", "threads": 1, "overwrite": True, "labels": "1=nucleus"}
     if not (run / "report.html").is_file():
-        length = {"training.steps": given.steps, **assignments}
+        length = {"training.steps": given.steps, "training.compute": "channels-last", **assignments}
         asked = {"everything": True, "assignments": length, "task": "segmentation", "seed": 0}
         isocenter.train(sets["train"], out=run, **asked, **usual)
     row: dict[str, Any] = {"minutes": round(float(pd.read_csv(run / "log.csv")["seconds"].max()) / 60, 1)}

@@ -197,3 +197,33 @@ def test_the_summed_probability_of_a_structure_becomes_its_volume_however_small_
 
     assert abs(error(Calibrator())) > 0.05
     assert error(calibration_fit.fit_calibrator(method, own)) == pytest.approx(0, abs=0.002)
+
+
+@pytest.mark.parametrize("scale", ["classes", "labels"])
+@pytest.mark.parametrize("spread", [None, USUAL_SPREAD])
+def test_a_temperature_by_sums_of_sites_is_that_of_all_their_patients(scale, spread):
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 3, 90)
+    logs = rng.normal(0, 2, (90, 3)) + 3 * (truth[:, None] == np.arange(3))
+    answers = truth
+    if scale == "labels":
+        answers = (rng.random((90, 3)) < 0.5).astype(float)
+        logs = rng.normal(0, 2, (90, 3)) + 2 * answers
+        answers[rng.random((90, 3)) < 0.1] = np.nan
+    patients = np.array([f"p{n // 2}" for n in range(90)])  # two samples of each
+    every = UnseenOutputs(logs, answers, patients, ("a", "b", "c"), scale, spread=spread)
+    sites = [every.only(part) for part in (np.arange(50), np.arange(50, 80), np.arange(80, 90))]
+
+    def slopes(log):
+        return tuple(
+            sum(pair) for pair in zip(*(calibration_fit.factor_slopes(one, log) for one in sites), strict=True)
+        )
+
+    [pooled] = calibration_fit.fit_calibrator("temperature", every).parameters["all"]
+    assert calibration_fit.common_factor(slopes, spread) == pytest.approx(pooled, abs=1e-6)
+    before, after = (calibration_fit.factor_slopes(every, log)[0] for log in (0.3 - 1e-5, 0.3 + 1e-5))
+    losses = [
+        every.losses(Calibrator("temperature", {"all": [float(np.exp(log))]})) @ every.counts for log in (0.299, 0.301)
+    ]
+    first, second = calibration_fit.factor_slopes(every, 0.3)
+    assert_allclose([first, second], [(losses[1] - losses[0]) / 0.002, (after - before) / 2e-5], rtol=1e-4)

@@ -139,6 +139,18 @@ def test_the_pooled_dice_is_that_of_all_test_cases(job):
     assert set(sites["site"]) == {"a", "b", "mean of sites", "a new site"}
 
 
+def test_a_temperature_is_that_of_all_sites_patients_and_in_every_model(tmp_path):
+    sites = {name: trained.pictures(tmp_path / name, 20, first=40 * n) for n, name in enumerate("ab")}
+    chosen = {"training.steps": 4, "training.batch": 2, "network.size": trained.SMALL_RESNET, "federation.min_count": 2}
+    isocenter.federate(sites, out=tmp_path / "JOB", assignments=chosen, rounds=2, device="cpu", threads=1)
+    folders = [tmp_path / "JOB", *((tmp_path / "JOB.sites" / name) for name in "ab")]
+    found = [isocenter.load(folder).task.certainty.calibration for folder in folders]
+    assert found[0] == found[1] == found[2]
+    splits = pd.concat([pd.read_csv(folder / "split.csv") for folder in folders[1:]])
+    assert (found[0].method, found[0].cases) == ("temperature", (splits["split"] == "val").sum())
+    assert "calibration, prediction sets" not in (tmp_path / "JOB" / "report.html").read_text()
+
+
 def test_each_site_sends_at_least_two_messages_a_round_and_the_ledger_shows_a_change(job, tmp_path):
     text = (job / "federation" / "exchanges.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]

@@ -130,6 +130,11 @@ class Certainty:
         return self.calibration or Calibrator()
 
     @property
+    def takes_temperature(self) -> bool:
+        """Whether no calibration is found yet, and a temperature may be one."""
+        return self.calibration is None and self.calibration_method in (AUTO, "temperature")
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether probabilities are changed by a calibration that unseen cases have found."""
         return self.calibrator.method != "none"

@@ -93,13 +93,22 @@ class ClassBelief(Belief):
             notes = (*notes, f"{name} is unknown, or none of the calibrating cases had it: the widest set is stated")
         return replace(prediction, confidence=replace(prediction.confidence, set=sets), notes=notes)
 
+    @property
+    def takes_temperature(self) -> bool:
+        """Where classes have no order."""
+        return self.certainty.takes_temperature and not self.ordered
+
+    def outputs(self, rows: UnseenCases) -> UnseenOutputs:
+        """Log probabilities of the classes."""
+        scale: Scale = "grades" if self.ordered else "classes"
+        logs = np.log(rows.outputs.clip(LEAST_CHANCE))
+        return UnseenOutputs(logs, rows.truth, rows.patients, self.names, scale, spread=USUAL_SPREAD)
+
     def calibrate(self, rows: UnseenCases) -> dict[str, Decision]:
         """A calibration, and then thresholds by the rule of the operating point."""
         if self.certainty.calibration is not None and not self.calls.is_open:
             return {}
-        scale: Scale = "grades" if self.ordered else "classes"
-        logs = np.log(rows.outputs.clip(LEAST_CHANCE))
-        unseen = UnseenOutputs(logs, rows.truth, rows.patients, self.names, scale, spread=USUAL_SPREAD)
+        unseen = self.outputs(rows)
         certainty, decisions = certainties.add_calibration(self.certainty, unseen)
         likely = np.exp(unseen.apply_calibrator(certainty.calibrator))
         places = {name: self.names.index(name) for name in self.positives}

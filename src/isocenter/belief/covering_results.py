@@ -15,6 +15,7 @@ import numpy as np
 from isocenter.belief.certainties import USUAL_RISK, Certainty
 from isocenter.belief.prediction_sets import APPROXIMATE, CRC, EXACT, LTT
 from isocenter.evaluation import Seed, Table, conformal, intervals
+from isocenter.evaluation.calibration_fit import UnseenOutputs
 from isocenter.evaluation.conformal import Conformal
 from isocenter.files.storage import spool
 from isocenter.files.storage.spool import Spool
@@ -189,6 +190,14 @@ class Belief(Protocol):
     def by_covariates(self) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
         """A result and covariates to the result with the patient's own sets and thresholds; None without such."""
         return None
+
+    @property
+    def takes_temperature(self) -> bool:
+        """Whether a temperature may be fitted to cases of several sites, which `outputs` states."""
+        return False
+
+    def outputs(self, rows: UnseenCases) -> UnseenOutputs:
+        """These cases as a calibration is fitted to them, of answers that take a temperature."""
 
     def calibrate(self, rows: UnseenCases) -> dict[str, Decision]:
         """The calibration and the thresholds of calls that these cases find, of those that are open."""

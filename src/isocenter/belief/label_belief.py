@@ -71,14 +71,23 @@ class LabelBelief(Belief):
         """The thresholds of the patient's group; None where no group has its own."""
         return self.calls.grouped.state_thresholds if self.calls.grouped.levels else None
 
+    @property
+    def takes_temperature(self) -> bool:
+        """Where none is found yet."""
+        return self.certainty.takes_temperature
+
+    def outputs(self, rows: UnseenCases) -> UnseenOutputs:
+        """Logarithms of the odds of the labels."""
+        odds = certainties.log_odds(rows.outputs)
+        return UnseenOutputs(odds, rows.truth, rows.patients, self.names, "labels", spread=USUAL_SPREAD)
+
     def calibrate(self, rows: UnseenCases) -> dict[str, Decision]:
         """A calibration, and then thresholds by the rule of the operating point."""
         if self.certainty.calibration is not None and not self.calls.is_open:
             return {}
-        odds = certainties.log_odds(rows.outputs)
-        unseen = UnseenOutputs(odds, rows.truth, rows.patients, self.names, "labels", spread=USUAL_SPREAD)
+        unseen = self.outputs(rows)
         certainty, decisions = certainties.add_calibration(self.certainty, unseen)
-        chances = certainties.chances_from_odds(certainty.calibrator.odds(odds, self.names))
+        chances = certainties.chances_from_odds(certainty.calibrator.odds(unseen.logs, self.names))
         columns = {name: (chances[:, place], rows.truth[:, place]) for place, name in enumerate(self.names)}
         return {**decisions, **self.calls.find_thresholds(columns, rows)}
 

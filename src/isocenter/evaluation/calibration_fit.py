@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,6 +36,8 @@ RIDGE = 1e-6
 # Of the loss at the start, what a last step has to gain, and the slope at which a fit ends: for the same structures.
 LEAST_GAIN, LEAST_SLOPE = 1e-14, 1e-9
 DIGITS = 7
+# Of a temperature over sites: steps at the most, and between the logarithms of the last two of them.
+MOST_STEPS, NEAR = 40, 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,6 +267,52 @@ def _factor(unseen: UnseenOutputs) -> float:
 
     bounds = (np.log(LEAST_FACTOR), np.log(MOST_FACTOR))
     return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7}).x))
+
+
+def factor_slopes(unseen: UnseenOutputs, log: float) -> tuple[float, float]:
+    """First and second derivative of the patients' loss by the logarithm of the factor of a temperature, at this one.
+
+    Of classes without an order, and of labels. Those of several sites add up to those of all their patients; what
+    `spread` expects of the factor is left to `common_factor`.
+    """
+    factor = float(np.exp(log))
+    if unseen.is_exclusive:
+        logs = normalise_logs(unseen.logs)
+        chance, rows = np.exp(normalise_logs(factor * logs)), np.arange(len(logs))
+        mean = (chance * logs).sum(axis=1)
+        first, second = mean - logs[rows, unseen.truth], (chance * np.square(logs - mean[:, None])).sum(axis=1)
+    else:
+        is_known, odds = np.isfinite(unseen.positive), unseen.odds
+        chance = np.exp(_log_sigmoid(factor * odds))
+        share = is_known / is_known.sum(axis=1, keepdims=True).clip(min=1)
+        first = (share * np.where(is_known, (chance - unseen.positive) * odds, 0)).sum(axis=1)
+        second = (share * chance * (1 - chance) * np.square(odds)).sum(axis=1)
+    first = factor * first
+    return float(first @ unseen.counts), float((first + factor**2 * second) @ unseen.counts)
+
+
+def common_factor(slopes: Callable[[float], tuple[float, float]], spread: float | None = USUAL_SPREAD) -> float:
+    """The factor of a temperature where the loss is lowest, by its derivatives (`factor_slopes`) at a few logarithms.
+
+    Newton's steps, and halves of what is left where one would leave it: the loss has one minimum.
+    """
+    low, high, log = math.log(LEAST_FACTOR), math.log(MOST_FACTOR), 0.0
+    for _ in range(MOST_STEPS):
+        first, second = slopes(log)
+        if spread is not None:
+            first, second = first + log / spread**2, second + 1 / spread**2
+        low, high = (low, log) if first > 0 else (log, high)
+        after = log - first / second if second > 0 else math.nan
+        after = after if low <= after <= high else (low + high) / 2
+        if abs(after - log) < NEAR:
+            return math.exp(after)
+        log = after
+    return math.exp(log)
+
+
+def temperature_of(factor: float, cases: int) -> Calibrator:
+    """The calibrator that a common factor is."""
+    return Calibrator("temperature", {"all": [float(f"{factor:.{DIGITS}g}")]}, cases)
 
 
 def _vector(unseen: UnseenOutputs) -> list[list[float]]:

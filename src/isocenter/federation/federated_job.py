@@ -19,7 +19,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.errors import DatasetError, IntegrityError, IsocenterError, PlanError
-from isocenter.evaluation import case_tables
+from isocenter.evaluation import calibration_fit, case_tables
 from isocenter.federation import aggregation, agreement, exchanges, federated_run, stand_ins
 from isocenter.federation.aggregation import CommonState
 from isocenter.federation.agreement import Introduction
@@ -32,7 +32,7 @@ from isocenter.federation.exchanges import (
     ExchangeRecords,
     SiteMessage,
 )
-from isocenter.federation.federated_run import JobEnd, JobRecord
+from isocenter.federation.federated_run import CALIBRATION, JobEnd, JobRecord
 from isocenter.federation.pooled_figures import SiteScores
 from isocenter.federation.site import AVERAGED
 from isocenter.files.storage import atomic
@@ -137,6 +137,7 @@ class FederatedJob:
             self.open(request)
         try:
             state = self.train()
+            self._calibrate(state)
             JobEnd(self.out, self.record, self.finish(state), self.spent / 60).write(state.averages)
         except OSError as error:  # of the system: all that is read raises errors of ours
             raise atomic.unwritable_error(error, Path(error.filename or self.out)) from error
@@ -315,10 +316,46 @@ class FederatedJob:
         for site, error in sorted(problems.items()):
             log.warning("without site %s: %s", site, error.problem)
 
+    def _calibrate(self, state: RoundState) -> None:
+        """A temperature by sums over the sites' validation patients, where there are any, is a decision of the plan."""
+        answers, weights = self.settings.task.answers, iter([state.averages])
+        if answers is None or not answers.takes_temperature:
+            return
+
+        def ask(log: float | None, arrays: Arrays) -> dict[str, list[float]]:
+            """What the sites say at this logarithm; those without enough patients say nothing."""
+            message = SiteMessage("temperature", {"log": log}, arrays)
+            found = [one.facts for _, one in sorted(self.carrier.ask(message, state.number, self.records))]
+            return {
+                name: [float(one[name]) for one in found if one.get(name)] for name in ("patients", "first", "second")
+            }
+
+        def slopes(log: float) -> tuple[float, float]:
+            """The sums over all sites."""
+            found = ask(log, next(weights, {}))
+            first, second = sum(found["first"]), sum(found["second"])
+            if not math.isfinite(first + second):
+                raise IntegrityError("sent no number", "the temperature over sites", "Look at the sites' logs")
+            return first, second
+
+        counts = ask(None, {})["patients"]
+        if not (patients := int(sum(counts))):
+            return
+        factor, plan = calibration_fit.common_factor(slopes), plan_file.read_plan(self.out / "plan.yaml")
+        sites = errors.count_phrase(len(counts), "site")
+        because = (
+            f"the temperature of {patients} unseen patients of {sites}, by sums of the derivatives of their losses"
+        )
+        calibrator = calibration_fit.temperature_of(factor, patients)
+        federated_run.write_plan(self.out, plan.with_decision(CALIBRATION, Decision(calibrator.settings, because)))
+        self.__dict__.pop("settings", None)
+
     def finish(self, state: RoundState) -> dict[str, SiteScores]:
         """Every site gets the model, and scores it on its own test cases."""
         shutil.rmtree(self.folder / INCOMING, ignore_errors=True)
-        answers = dict(self.carrier.ask(SiteMessage("finish", {}, state.averages), state.number, self.records))
+        calibration = federated_run.found_calibration(plan_file.read_plan(self.out / "plan.yaml"))
+        message = SiteMessage("finish", {"calibration": calibration}, state.averages)
+        answers = dict(self.carrier.ask(message, state.number, self.records))
         good = {site: one.message for site, one in sorted(answers.items()) if one.message is not None}
         self._refuse_too_few(len(good), {site: one.error for site, one in answers.items() if one.error})
         return {

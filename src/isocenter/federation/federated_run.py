@@ -34,7 +34,8 @@ from isocenter.values import Plan
 JOB, SCHEMA = "federation.json", "isocenter.federation"
 # What a site's folder holds, beside the job's: `JOB.sites/<site>`.
 SITES_FOLDER = ".sites"
-LEFT_OUT = "Left out: calibration, prediction sets, decision thresholds and the gate, which need cases of all sites."
+LEFT_OUT = "Left out: {}prediction sets, decision thresholds and the gate, which need cases of all sites."
+CALIBRATION = "task.calibration"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,12 @@ def write_model(out: Path, settings: PlanSettings, averages: Arrays, facts: Mapp
     checkpoint_files.write_checkpoint(checkpoint_files.last_checkpoint(out), model, tensors)
 
 
+def found_calibration(plan: Plan) -> Mapping[str, Any] | None:
+    """The settings of the calibration that the sites have found; None where there is none."""
+    found: Mapping[str, Any] | None = plan[CALIBRATION] if CALIBRATION in plan else None  # noqa: SIM401 - not a mapping
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class JobEnd:
     """The end of a job: its figures, by site and of all, its notes and its report.
@@ -126,7 +133,7 @@ class JobEnd:
                 record_files.write_json(partial / SUMMARY, case_tables.SUMMARY_SCHEMA, case_tables.rows_to_json(rows))
             case_scoring.write_verdict(self.out / EVALUATION, Verdict().as_record(), primary)
         words = [one.words(metrics) for one in figures if one.metric == primary][:1]
-        notes = [self.sentence, *words, LEFT_OUT]
+        notes = [self.sentence, *words, LEFT_OUT.format("" if found_calibration(plan) else "calibration, ")]
         if patterns := settings.federation.private_layers:
             stayed = f"{errors.list_phrase(patterns)} stayed at each site, so that here they are untrained"
             notes.append(f"{stayed}: predict with a site's own folder.")

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isocenter import errors
 from isocenter.errors import DatasetError, IntegrityError, IsocenterError, PlanError, UsageError
-from isocenter.evaluation import case_tables
+from isocenter.evaluation import calibration_fit, case_tables
+from isocenter.evaluation.calibration_fit import UnseenOutputs
 from isocenter.evaluation.intervals import Resampling
 from isocenter.federation import agreement, pooled_figures, stand_ins
 from isocenter.federation.exchanges import Arrays, SiteMessage
@@ -78,6 +79,7 @@ class Site:
             "start": self.start,
             "round": self.train,
             "validate": self.validate,
+            "temperature": self.slopes,
             "finish": self.finish,
         }
         if message.kind not in stages:
@@ -236,11 +238,43 @@ class Site:
         )
         return SiteMessage("validate", {"score": score, "cases": len(val)})
 
-    def finish(self, message: SiteMessage) -> SiteMessage:
-        """Keep the model, with what is the site's own, and send its figures on the site's test cases."""
+    def slopes(self, message: SiteMessage) -> SiteMessage:
+        """Sums of the derivatives of its validation patients' losses by the logarithm of a temperature's factor.
+
+        Of fewer patients than `federation.min_count` it sends none. The first message asks how many there are, and the
+        second has the weights.
+        """
+        patients = len({case.patient for case in self._run.cases("val")})
+        if patients < self._job.settings.federation.min_count:
+            return SiteMessage("temperature", {"patients": 0})
+        if message.arrays:
+            self.__dict__.pop("_outputs", None)
+            self._keep_model(message.arrays)
+        found = {"patients": patients}
+        if (log := message.facts["log"]) is None:
+            return SiteMessage("temperature", found)
+        first, second = calibration_fit.factor_slopes(self._outputs, float(log))
+        return SiteMessage("temperature", {**found, "first": first, "second": second})
+
+    @cached_property
+    def _outputs(self) -> UnseenOutputs:
+        """What the common model says of the validation cases."""
+        task, cases = self._job.settings.task, self._run.cases("val")
+        assert task.answers is not None  # noqa: S101 - the server asks for what can be calibrated
+        model = model_files.load(self.folder, str(self._run.plan["training.device"]))
+        return task.answers.outputs(task.rows([model.predict(case) for case in cases], cases))
+
+    def _keep_model(self, averages: Arrays, calibration: Mapping[str, Any] | None = None) -> None:
+        """The common model is the site's, with the calibration that was found over sites."""
         last, best = checkpoint_files.last_checkpoint(self.folder), checkpoint_files.best_checkpoint(self.folder)
         model = record_files.read_json(last / RECORD, MODEL_SCHEMA)
-        checkpoint_files.write_checkpoint(best, model, self._completed(message.arrays))
+        found = {} if calibration is None else {"calibration": calibration}
+        model = {**model, "task": {**model["task"], **found}}
+        checkpoint_files.write_checkpoint(best, model, self._completed(averages))
+
+    def finish(self, message: SiteMessage) -> SiteMessage:
+        """Keep the model, with what is the site's own, and send its figures on the site's test cases."""
+        self._keep_model(message.arrays, message.facts.get("calibration"))
         run = self._run
         if not (cases := run.cases("test")):
             return SiteMessage("finish", {"rows": []})
