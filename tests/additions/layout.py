@@ -35,4 +35,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     return Reading(rows, how, classes={"class": labels}, patients="the name before two underscores")
 
 
-LAYOUT = Layout("marked_names", "the class behind two underscores", fits, read, over=frozenset({"plain_images"}))
+LAYOUT = Layout(
+    "marked_names",
+    "the class behind two underscores",
+    fits,
+    read,
+    over=frozenset({"plain_images"}),
+    example={f"p{patient}__{name}.png": patient for patient in range(2) for name in ("benign", "malignant")},
+)

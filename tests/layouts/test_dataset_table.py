@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -10,24 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import nibabel
 import numpy as np
 import pandas as pd
-import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohorts import classed, paired, picture, table, volume
+from cohorts import classed, paired, picture, volume
 from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts, dataset_table
+from isocenter.layouts import dataset_layouts, dataset_table, layout
+from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.layout import LAYOUTS, DatasetOptions
 from isocenter.values import BoundingBoxes, Cell, Dataset, Geometry, Image
 from isocenter.values.spatial_transform import Correspondence
+from layout_examples import write_example
 
-SQUARE = [[2, 2], [8, 2], [8, 8], [2, 8]]
 IMAGES_ALONE = DatasetOptions(references=False)
 Maker = Callable[[Path, Path], Any]
 
@@ -82,182 +80,15 @@ def facts(dataset: Dataset, most: int = 100) -> dict[str, Any]:
     }
 
 
-def reader_masks(root: Path, data: Path) -> None:
-    for n in range(2):
-        picture(root / f"x{n}.png", n)
-        for reader in ("1stHO", "2ndHO")[: 2 - n]:
-            picture(root / f"x{n}_{reader}.png", 255)
-
-
-def structures(root: Path, data: Path) -> None:
-    for n in range(3):
-        volume(root / f"p{n}" / "ct.nii.gz", np.full((4, 5, 6), 100 + n, np.int16))
-        for k, name in enumerate(("liver", "spleen")):
-            drawn = np.zeros((4, 5, 6), np.uint8)
-            drawn[k] = 1
-            volume(root / f"p{n}" / "segmentations" / f"{name}.nii.gz", drawn)
-
-
-def objects(root: Path, data: Path) -> None:
-    for n in range(2):
-        picture(root / f"c{n}" / "images" / f"c{n}.png", n, (8, 8))
-        for k in range(2):
-            drawn = np.zeros((8, 8), np.uint8)
-            drawn[4 * k : 4 * k + 3] = 255
-            saved(root / f"c{n}" / "masks" / f"m{k}.png", drawn)
-
-
-def saved(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(pixels).save(path)
-
-
-def nnunet(root: Path, data: Path) -> None:
-    for n in range(2):
-        for channel in range(2):
-            volume(root / "imagesTr" / f"c{n}_{channel:04d}.nii.gz", np.full((4, 5, 6), n + channel, np.int16))
-        volume(root / "labelsTr" / f"c{n}.nii.gz", np.full((4, 5, 6), n, np.uint8))
-    described = {"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "cyst": 1}}
-    (root / "dataset.json").write_text(json.dumps({**described, "numTraining": 2, "file_ending": ".nii.gz"}))
-
-
-def decathlon(root: Path, data: Path) -> None:
-    for n in range(2):
-        volume(root / "imagesTr" / f"c{n}.nii.gz", np.arange(48).reshape(4, 3, 2, 2).astype(np.int16) + n)
-        volume(root / "labelsTr" / f"c{n}.nii.gz", np.full((4, 3, 2), n, np.uint8))
-    pairs = [{"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(2)]
-    described = {"modality": {"0": "FLAIR", "1": "T1w"}, "labels": {"0": "background", "1": "tumour"}}
-    (root / "dataset.json").write_text(json.dumps({**described, "training": pairs}))
-
-
-def bids(root: Path, data: Path) -> None:
-    for n in range(2):
-        volume(root / f"sub-0{n}" / "anat" / f"sub-0{n}_T1w.nii.gz", np.full((4, 5, 6), n, np.int16))
-        volume(root / f"sub-0{n}" / "anat" / f"sub-0{n}_dseg.nii.gz", np.full((4, 5, 6), n, np.uint8))
-    (root / "participants.tsv").write_text("participant_id\tage\tcode\nsub-00\t50\t007\nsub-01\t61.5\t012\n")
-
-
-def medmnist(root: Path, data: Path) -> None:
-    arrays = {
-        f"{part}_images": np.arange(4 * 28 * 28).reshape(4, 28, 28).astype(np.uint8) for part in ("train", "test")
-    }
-    arrays |= {f"{part}_labels": np.array([[0], [1], [0], [1]]) for part in ("train", "test")}
-    np.savez(root / "breastmnist.npz", **arrays)
-
-
-def manifest(root: Path, data: Path) -> None:
-    for n in range(4):
-        picture(root / "pictures" / f"x{n}.png", n)
-    stated = [
-        f"P{n // 2},{n % 2},{1 - n % 2},{n * 1.5},{n + 1},{n % 2},{('train', 'test')[n // 2]},{n}" for n in range(4)
-    ]
-    rows = [f"pictures/x{n}.png,{rest}" for n, rest in enumerate(stated)]
-    table(root / "list.csv", "image,patient,oedema,effusion,volume,time,event,split,known words", rows)
-
-
-def images_with_targets(root: Path, data: Path) -> None:
-    for n in range(2):
-        picture(root / f"x{n}.png", n)
-        picture(root / f"x{n}_target.png", n + 1)
-
-
-def pairs_of_images(root: Path, data: Path) -> None:
-    for n in range(2):
-        for side in ("fixed", "moving"):
-            volume(root / f"{side}{n}.nii.gz", np.full((4, 5, 6), n, np.int16))
-            volume(root / f"{side}{n}_map.nii.gz", np.full((4, 5, 6), n, np.uint8))
-    rows = [f"fixed{n}.nii.gz,moving{n}.nii.gz,fixed{n}_map.nii.gz,moving{n}_map.nii.gz" for n in range(2)]
-    table(root / "pairs.csv", "fixed,moving,fixed_mask,moving_mask", rows)
-
-
-def pictures_of(root: Path, count: int = 2) -> list[str]:
-    return [picture(root / "images" / f"a{n}.png", n, (20, 30)).name for n in range(count)]
-
-
-def voc(root: Path, data: Path) -> None:
-    box = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
-    for name in pictures_of(root):
-        text = f"<annotation><filename>{name}</filename><object><name>cell</name>{box}</object></annotation>"
-        (root / "images" / name).with_suffix(".xml").write_text(text)
-
-
-def yolo(root: Path, data: Path) -> None:
-    (root / "labels").mkdir(parents=True)
-    for n, name in enumerate(pictures_of(root, 3)):
-        lines = "0 0.25 0.3 0.3 0.1 0.2 0.3 0.3 0.35\n" * (n > 0)
-        (root / "labels" / name).with_suffix(".txt").write_text(lines)
-    (root / "data.yaml").write_text("names: [red, white]\nkpt_shape: [2, 2]\n")
-
-
-def labelme(root: Path, data: Path) -> None:
-    for name in pictures_of(root):
-        shapes = [{"label": "cyst", "points": SQUARE, "shape_type": "polygon"}]
-        record = {"shapes": shapes, "imagePath": name, "imageWidth": 30, "imageHeight": 20}
-        (root / "images" / name).with_suffix(".json").write_text(json.dumps(record))
-
-
-def qupath(root: Path, data: Path) -> None:
-    for name in pictures_of(root):
-        shape = {"type": "Polygon", "coordinates": [[*SQUARE, SQUARE[0]]]}
-        feature = {"type": "Feature", "geometry": shape, "properties": {"classification": {"name": "cyst"}}}
-        record = {"type": "FeatureCollection", "features": [feature]}
-        (root / "images" / name).with_suffix(".geojson").write_text(json.dumps(record))
-
-
-def cvat(root: Path, data: Path) -> None:
-    shape = '<polygon label="cyst" points="2,2;8,2;8,8"/>'
-    images = [f'<image name="{name}" width="30" height="20">{shape}</image>' for name in pictures_of(root)]
-    (root / "annotations.xml").write_text(f"<annotations><version>1.1</version>{''.join(images)}</annotations>")
-
-
 def cvat_film(root: Path, data: Path) -> None:
-    pictures_of(root)
+    for n in range(2):
+        picture(root / "images" / f"a{n}.png", n, (20, 30))
     corners = 'xtl="2" ytl="3" xbr="9" ybr="8"'
     boxes = "".join(f'<box frame="{n}" outside="{n // 2}" {corners}/>' for n in (0, 2))
     size = "<original_size><width>30</width><height>20</height></original_size>"
     meta = f"<meta><task><size>3</size>{size}<source>film.mp4</source></task></meta>"
     text = f'<annotations>{meta}<track id="4" label="cyst">{boxes}</track></annotations>'
     (root / "annotations.xml").write_text(text)
-
-
-def film_with_masks(root: Path, data: Path) -> None:
-    writer = cv2.VideoWriter(str(root / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (30, 20))
-    for number in range(3):
-        writer.write(np.full((20, 30, 3), 80 * number, np.uint8))
-    writer.release()
-    (root / "a").mkdir()
-    for number in (0, 2):
-        PIL.Image.fromarray(np.eye(20, 30, dtype=np.uint8) * 255).save(root / "a" / f"{number}.png")
-
-
-def mot(root: Path, data: Path) -> None:
-    for name in ("first", "second"):
-        pictures_of(root / name / "img1")
-        (root / name / "gt").mkdir()
-        (root / name / "gt" / "gt.txt").write_text("1,7,3,4,8,6,1,1,1\n2,7,4,4,8,6,1,1,1\n")
-
-
-def via(root: Path, data: Path) -> None:
-    shape = {"name": "rect", "x": 2, "y": 3, "width": 4, "height": 5}
-    regions = [{"shape_attributes": shape, "region_attributes": {"class": "cyst"}}]
-    entries = {
-        name: {"filename": name, "size": 1, "regions": regions, "file_attributes": {}} for name in pictures_of(root)
-    }
-    (root / "project.json").write_text(json.dumps(entries))
-
-
-def coco(root: Path, data: Path) -> None:
-    names = pictures_of(root)
-    images = [{"id": n, "file_name": name, "width": 30, "height": 20} for n, name in enumerate(names)]
-    drawn = {"category_id": 1, "bbox": [2, 2, 6, 6], "segmentation": [[2, 2, 8, 2, 8, 8]], "iscrowd": 0}
-    listed = [{"id": n, "image_id": n, **drawn} for n in range(len(names) - 1)]
-    record = {"images": images, "annotations": listed, "categories": [{"id": 1, "name": "cell"}]}
-    (root / "instances.json").write_text(json.dumps(record))
-
-
-def box_table(root: Path, data: Path) -> None:
-    rows = [f"{name},cell,2,3,9,8" for name in pictures_of(root)]
-    table(root / "boxes.csv", "image,label,xmin,ymin,xmax,ymax", [*rows, "a0.png,blob,1,1,4,4"])
 
 
 def dicom(root: Path, data: Path) -> None:
@@ -271,49 +102,26 @@ def odd_names(root: Path, data: Path) -> None:
         picture(root / "masks" / f"{name}.png", 255)
 
 
-def parts(root: Path, data: Path) -> None:
-    for part in ("train", "test"):
-        classed(root / part)
-
-
 MADE: dict[str, Maker] = {
-    "image_folders": lambda root, data: paired(root),
+    **{name: lambda root, data, name=name: write_example(root, name) for name in LAYOUTS},
     "odd names of files": odd_names,
-    "suffix_masks": reader_masks,
-    "case_folders": structures,
-    "object_masks": objects,
-    "class_folders": parts,
-    "nnunet": nnunet,
-    "decathlon": decathlon,
-    "bids": bids,
-    "medmnist": medmnist,
-    "manifest": manifest,
-    "image_pairs": pairs_of_images,
-    "image_targets": images_with_targets,
-    "voc": voc,
-    "yolo": yolo,
-    "labelme": labelme,
-    "qupath": qupath,
-    "cvat": cvat,
     "a film of CVAT": cvat_film,
-    "mot": mot,
-    "film_masks": film_with_masks,
-    "via": via,
-    "coco": coco,
-    "box_table": box_table,
-    "dicom_folder": dicom,
-    "plain_images": lambda root, data: paired(root),
+    "a segmentation in DICOM": dicom,
 }
 OPTIONS = {
     "manifest": DatasetOptions(
         column={"finding:oedema": "oedema", "finding:effusion": "effusion", "value:volume": "volume"}
     ),
     "plain_images": replace(IMAGES_ALONE, layout="plain_images"),
+    "dicom_folder": IMAGES_ALONE,
 }
 
 
-def test_each_layout_has_a_folder_here():
-    assert set(LAYOUTS) <= set(MADE)
+def test_each_layout_has_an_example_that_it_recognises(tmp_path):
+    for name in LAYOUTS:
+        folder, chosen = Folder(write_example(tmp_path / name, name)), layout.load_layout(name)
+        assert chosen.example, name
+        assert chosen.fits(folder, DatasetOptions()), name
 
 
 @pytest.mark.parametrize("layout", MADE)
@@ -566,8 +374,8 @@ def test_a_refused_folder_names_the_table_by_which_it_can_be_said(tmp_path):
 
 
 def test_a_folder_of_two_readings_is_refused_with_the_rows_of_both(tmp_path):
-    voc(tmp_path, tmp_path)
-    labelme(tmp_path, tmp_path)
+    write_example(tmp_path, "voc")
+    write_example(tmp_path, "labelme")
     with pytest.raises(
         DatasetError, match=r"case,image,boxes / images/a0,.*#voc.*case,image,mask / images/a0,.*#labelme"
     ):
@@ -575,7 +383,7 @@ def test_a_folder_of_two_readings_is_refused_with_the_rows_of_both(tmp_path):
 
 
 def test_cells_of_four_axes_name_their_frame(tmp_path):
-    decathlon(tmp_path, tmp_path)
+    write_example(tmp_path, "decathlon")
     assert nibabel.load(tmp_path / "imagesTr" / "c0.nii.gz").ndim == 4
     again(dataset_layouts.read_dataset(tmp_path), tmp_path / "out")
     assert "c0.nii.gz#frame=1/2" in (tmp_path / "out" / "dataset.csv").read_text()

@@ -247,4 +247,6 @@ LAYOUT = Layout(
     fits,
     read,
     over=BY_NAMES | {"manifest"},
+    example={f"sub-0{n}/anat/sub-0{n}_{suffix}.nii.gz": n for n in range(2) for suffix in ("T1w", "dseg")}
+    | {"participants.tsv": "participant_id\tage\tcode\nsub-00\t50\t007\nsub-01\t61.5\t012\n"},
 )

@@ -324,4 +324,6 @@ LAYOUT = Layout(
     read,
     over=BY_NAMES | {"manifest", "dicom_folder"},
     annotations=_annotations,
+    example={f"images/a{n}.png": n for n in range(2)}
+    | {"boxes.csv": "image,label,xmin,ymin,xmax,ymax\na0.png,cell,2,3,9,8\na1.png,cell,2,3,9,8\na0.png,blob,1,1,4,4\n"},
 )

@@ -358,4 +358,7 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"class_folders", "plain_images"}),
+    example={f"p{n}/ct.nii.gz": 100 + n for n in range(3)}
+    | {f"p{n}/segmentations/liver.nii.gz": (1, 0) for n in range(3)}
+    | {f"p{n}/segmentations/spleen.nii.gz": (0, 1) for n in range(3)},
 )

@@ -243,4 +243,16 @@ def _members_in_classes(members: tuple[FolderMember, ...]) -> list[FolderMember]
     return [m for m in inside if not (has_image_folder and BY_HAND.search(m.folders[0]))]
 
 
-LAYOUT = Layout("class_folders", "a folder for each class", fits, read, over=frozenset({"plain_images"}))
+LAYOUT = Layout(
+    "class_folders",
+    "a folder for each class",
+    fits,
+    read,
+    over=frozenset({"plain_images"}),
+    example={
+        f"{part}/{name}/{name}{n}.png": n
+        for part in ("train", "test")
+        for name in ("benign", "malignant")
+        for n in range(2)
+    },
+)

@@ -226,4 +226,11 @@ LAYOUT = Layout(
     read,
     over=BY_NAMES,
     annotations=lambda path, settings: {one.name: one.annotation for one in _entries(_record(path), path, None)[0]},
+    example={f"images/a{n}.png": n for n in range(2)}
+    | {
+        "instances.json": '{"categories": [{"id": 1, "name": "cell"}],\n'
+        '"images": [{"id": 0, "file_name": "a0.png"}, {"id": 1, "file_name": "a1.png"}],\n'
+        '"annotations": [{"id": 0, "image_id": 0, "category_id": 1, "iscrowd": 0, "bbox": [2, 2, 6, 6],\n'
+        '"segmentation": [[2, 2, 8, 2, 8, 8]]}]}'
+    },
 )

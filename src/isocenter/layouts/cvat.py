@@ -192,4 +192,10 @@ LAYOUT = Layout(
     read,
     over=BY_NAMES,
     annotations=_annotations,
+    example={f"images/a{n}.png": n for n in range(2)}
+    | {
+        "annotations.xml": "<annotations>\n"
+        '<image name="a0.png" width="30" height="20"><polygon label="cyst" points="2,2;8,2;8,8"/></image>\n'
+        '<image name="a1.png" width="30" height="20"/>\n</annotations>\n'
+    },
 )

@@ -115,4 +115,11 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"image_folders", "suffix_masks", "case_folders", "plain_images"}),
+    example={f"imagesTr/c{n}.nii.gz": ((0, 1), (2, n)) for n in range(2)}
+    | {f"labelsTr/c{n}.nii.gz": n for n in range(2)}
+    | {
+        "dataset.json": '{"modality": {"0": "FLAIR", "1": "T1w"}, "labels": {"0": "background", "1": "tumour"},\n'
+        '"training": [{"image": "imagesTr/c0.nii.gz", "label": "labelsTr/c0.nii.gz"},\n'
+        '{"image": "imagesTr/c1.nii.gz", "label": "labelsTr/c1.nii.gz"}]}'
+    },
 )

@@ -70,4 +70,11 @@ def _with_class(row: CaseRow, member: FolderMember, called: Mapping[str, str]) -
     return replace(row, references={"class": called[member.folders[0]]}, split=row.split or member.split)
 
 
-LAYOUT = Layout("dicom_folder", "a folder of DICOM series", fits, read, over=frozenset({"plain_images"}))
+LAYOUT = Layout(
+    "dicom_folder",
+    "a folder of DICOM series",
+    fits,
+    read,
+    over=frozenset({"plain_images"}),
+    example={f"series/{n}.dcm": n for n in range(3)},
+)

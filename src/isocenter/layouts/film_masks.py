@@ -161,4 +161,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=BY_NAMES,
+    example={"a.avi": (0, 80, 160), "a/0.png": (0, 255), "a/2.png": (0, 255)},
 )

@@ -325,4 +325,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"suffix_masks", "case_folders", "plain_images"}),
+    example={f"{kind}/x{n}.png": n for kind in ("images", "masks") for n in range(2)},
 )

@@ -170,4 +170,10 @@ LAYOUT = Layout(
     fits,
     read,
     over=BY_NAMES | {"dicom_folder", "manifest", "nnunet", "object_masks"},
+    example={f"{side}{n}{what}.nii.gz": n for side in ("fixed", "moving") for n in range(2) for what in ("", "_map")}
+    | {
+        "pairs.csv": "fixed,moving,fixed_mask,moving_mask\n"
+        "fixed0.nii.gz,moving0.nii.gz,fixed0_map.nii.gz,moving0_map.nii.gz\n"
+        "fixed1.nii.gz,moving1.nii.gz,fixed1_map.nii.gz,moving1_map.nii.gz\n"
+    },
 )

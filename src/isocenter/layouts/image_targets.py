@@ -83,4 +83,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=BY_NAMES | {"dicom_folder"},
+    example={"x0.png": 0, "x0_target.png": 1, "x1.png": 1, "x1_target.png": 2},
 )

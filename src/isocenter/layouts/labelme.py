@@ -128,4 +128,10 @@ LAYOUT = Layout(
     read,
     over=BY_NAMES,
     annotations=_annotations,
+    example={f"images/a{n}.png": n for n in range(2)}
+    | {
+        f"images/a{n}.json": '{"shapes": [{"label": "cyst", "points": [[2, 2], [8, 2], [8, 8], [2, 8]],\n'
+        '"shape_type": "polygon"}], "imageWidth": 30, "imageHeight": 20}'
+        for n in range(2)
+    },
 )

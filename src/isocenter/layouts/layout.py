@@ -122,6 +122,11 @@ def left_out_problem(
     return (Problem(severity, what, named, "they are left out", remedy),) if named else ()
 
 
+# {name of a file: what it holds}: text, or the value of an image; of several values each has a band of the image, or a
+# frame of the film, and in each frame of a volume there may be bands.
+Example = Mapping[str, str | int | tuple[int | tuple[int, ...], ...]]
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way in which a data set can lie in a folder or file.
@@ -131,6 +136,7 @@ class Layout:
     read:  the cases
     over:  layouts that would also fit but know less, so that this one is chosen
     annotations: of a file of drawings and the roles of its columns, {name of an image in it: what is drawn on it}
+    example: a small folder, which tests write and read, and `docs/write_layouts.py` shows
     """
 
     name: str
@@ -139,6 +145,7 @@ class Layout:
     read: Callable[[Folder, DatasetOptions], Reading]
     over: frozenset[str] = frozenset()
     annotations: Callable[[Path, Mapping[str, str]], Mapping[str, Any]] | None = None
+    example: Example = field(default_factory=dict)
 
 
 # Layouts that know files by their names alone, which a description or drawings of the images go before.

@@ -614,5 +614,15 @@ def _with_findings(table: DataTable, images: Callable[[], Collection[str]]) -> D
 
 
 LAYOUT = Layout(
-    "manifest", "a table with a row for each case", fits, read, over=frozenset({"plain_images", "dicom_folder"})
+    "manifest",
+    "a table with a row for each case",
+    fits,
+    read,
+    over=frozenset({"plain_images", "dicom_folder"}),
+    example={f"pictures/x{n}.png": n for n in range(4)}
+    | {
+        "list.csv": "image,patient,oedema,effusion,volume,time,event,split,known words\n"
+        "pictures/x0.png,P0,0,1,0.0,1,0,train,0\npictures/x1.png,P0,1,0,1.5,2,1,train,1\n"
+        "pictures/x2.png,P1,0,1,3.0,3,0,test,2\npictures/x3.png,P1,1,0,4.5,4,1,test,3\n"
+    },
 )

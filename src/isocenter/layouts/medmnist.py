@@ -157,4 +157,10 @@ def _is_medmnist(path: Path) -> bool:
     return _names(path) >= {"train_images", "train_labels"}
 
 
-LAYOUT = Layout("medmnist", "a MedMNIST archive", fits, read)
+LAYOUT = Layout(
+    "medmnist",
+    "a MedMNIST archive",
+    fits,
+    read,
+    example={"breastmnist.npz": (0, 1)},
+)

@@ -90,4 +90,6 @@ LAYOUT = Layout(
     read,
     over=BY_NAMES,
     annotations=lambda path, settings: _film(path).annotations,
+    example={f"{film}/img1/{n}.png": n for film in ("first", "second") for n in (1, 2)}
+    | {f"{film}/gt/gt.txt": "1,7,3,4,8,6,1,1,1\n2,7,4,4,8,6,1,1,1\n" for film in ("first", "second")},
 )

@@ -93,4 +93,7 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"suffix_masks", "case_folders", "plain_images"}),
+    example={f"imagesTr/c{n}_{channel:04}.nii.gz": n + channel for n in range(2) for channel in range(2)}
+    | {f"labelsTr/c{n}.nii.gz": n for n in range(2)}
+    | {"dataset.json": '{"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "cyst": 1}}'},
 )

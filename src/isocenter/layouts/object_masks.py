@@ -77,4 +77,6 @@ LAYOUT = Layout(
     fits,
     read,
     over=BY_NAMES,
+    example={f"c{n}/images/c{n}.png": n for n in range(2)}
+    | {f"c{n}/masks/m{k}.png": (255 * (k == 0), 255 * (k == 1)) for n in range(2) for k in range(2)},
 )

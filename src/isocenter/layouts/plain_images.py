@@ -34,4 +34,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     return Reading(rows, how=errors.count_phrase(len(rows), "image"), channels=channels)
 
 
-LAYOUT = Layout("plain_images", "images without labels", fits, read)
+LAYOUT = Layout(
+    "plain_images",
+    "images without labels",
+    fits,
+    read,
+    example={f"x{n}.png": n for n in range(2)},
+)

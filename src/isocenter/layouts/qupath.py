@@ -86,4 +86,10 @@ LAYOUT = Layout(
     read,
     over=BY_NAMES,
     annotations=lambda path, settings: {"": _sidecar(path).annotation},
+    example={f"images/a{n}.png": n for n in range(2)}
+    | {
+        f"images/a{n}.geojson": '{"type": "Feature", "properties": {"classification": {"name": "cyst"}},\n'
+        '"geometry": {"type": "Polygon", "coordinates": [[[2, 2], [8, 2], [8, 8], [2, 8], [2, 2]]]}}'
+        for n in range(2)
+    },
 )

@@ -54,4 +54,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"class_folders", "plain_images"}),
+    example={"x0.png": 0, "x0_1stHO.png": 1, "x0_2ndHO.png": (0, 1), "x1.png": 0, "x1_1stHO.png": 1},
 )

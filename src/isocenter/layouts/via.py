@@ -158,4 +158,10 @@ LAYOUT = Layout(
     read,
     over=BY_NAMES,
     annotations=lambda path, settings: {one.name: one.annotation for one in via_images(path, _entries(path))},
+    example={f"images/a{n}.png": n for n in range(2)}
+    | {
+        "project.json": '{"a0": {"filename": "a0.png", "file_attributes": {}, "regions": [{"region_attributes":\n'
+        '{"class": "cyst"}, "shape_attributes": {"name": "rect", "x": 2, "y": 3, "width": 4, "height": 5}}]},\n'
+        '"a1": {"filename": "a1.png", "file_attributes": {}, "regions": []}}'
+    },
 )

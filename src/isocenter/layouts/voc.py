@@ -149,4 +149,10 @@ LAYOUT = Layout(
     read,
     over=BY_NAMES,
     annotations=lambda path, settings: {"": voc_sidecar(path).annotation},
+    example={f"images/a{n}.png": n for n in range(2)}
+    | {
+        f"images/a{n}.xml": "<annotation><object><name>cell</name><bndbox><xmin>3</xmin><ymin>4</ymin>"
+        "<xmax>9</xmax><ymax>8</ymax></bndbox></object></annotation>"
+        for n in range(2)
+    },
 )

@@ -295,4 +295,7 @@ LAYOUT = Layout(
     read,
     over=BY_NAMES,
     annotations=_annotations,
+    example={f"images/a{n}.png": n for n in range(3)}
+    | {f"labels/a{n}.txt": "0 0.25 0.3 0.3 0.1 0.2 0.3 0.3 0.35\n" * (n > 0) for n in range(3)}
+    | {"data.yaml": "names: [red, white]\nkpt_shape: [2, 2]\n"},
 )
