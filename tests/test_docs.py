@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from isocenter.monitoring import acceptance_plan, change_plan
+from isocenter.studies import trial_protocol
+
 PAGES = Path(__file__).parents[1] / "docs"
 
 
@@ -36,3 +39,13 @@ def test_the_page_of_the_textbook_shows_all_of_its_code_in_order():
     shown = re.findall(r'--8<-- "docs/textbook.py:([\w-]+)"', page)
     assert shown == re.findall(r"--8<-- \[start:([\w-]+)\]", code) == re.findall(r"--8<-- \[end:([\w-]+)\]", code)
     assert len(shown) > 15
+
+
+def test_the_plans_that_pages_show_are_plans(tmp_path):
+    for name in ("acceptance", "change-plan"):
+        text = (PAGES / "how-to" / f"{name}.toml").read_text(encoding="utf-8")
+        (tmp_path / f"{name}.toml").write_text(re.sub("<SHA-256 .*>", "0" * 64, text), encoding="utf-8")
+    assert acceptance_plan.read_acceptance_plan(tmp_path / "acceptance.toml").cases["station"] == 20
+    assert change_plan.read_change_plan(tmp_path / "change-plan.toml", ["auroc"]).evaluations == 5
+    study = trial_protocol.read_study((PAGES / "how-to" / "study.toml").read_text(encoding="utf-8"), "study.toml")
+    assert study.title == "A model as second reader of chest radiographs"

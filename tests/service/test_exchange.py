@@ -142,9 +142,10 @@ def test_the_sections_are_keywords_of_serve(section, wrong):
         isocenter.serve("model", **{section: wrong})
 
 
-def test_the_page_on_the_exchange_states_every_key_of_its_sections():
-    page = (Path(__file__).parents[2] / "docs" / "how-to" / "exchange.md").read_text(encoding="utf-8")
-    stated = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
+def test_the_file_that_the_page_on_the_exchange_shows_has_every_key_of_its_sections():
+    pages = Path(__file__).parents[2] / "docs" / "how-to"
+    assert '--8<-- "docs/how-to/node.toml:exchange"' in (pages / "exchange.md").read_text(encoding="utf-8")
+    stated = tomllib.loads((pages / "node.toml").read_text(encoding="utf-8"))
     own = NodeSettings.model_validate(stated)
     assert own.report_to == ["fhir", "ris.example:2575"]
     assert (stated["fhir"].keys(), stated["hl7"].keys()) == (
