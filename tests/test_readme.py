@@ -279,6 +279,7 @@ def test_every_verb_has_a_page_that_shows_it() -> None:
         "write_figures",
         "write_flags",
         "write_layouts",
+        "write_records",
         "write_settings",
         "write_threats",
         pytest.param("write_networks", marks=pytest.mark.whole),

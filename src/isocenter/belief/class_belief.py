@@ -6,7 +6,7 @@ A copy of what decodes travels with a packaged model, and needs NumPy only there
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
@@ -23,6 +23,7 @@ from isocenter.evaluation import conformal
 from isocenter.evaluation.calibration_fit import USUAL_SPREAD, Scale, UnseenOutputs
 from isocenter.evaluation.conformal import EVERYONE, NEVER_EMPTY
 from isocenter.values import Decision, Floats, Prediction, covariate_values
+from isocenter.values.covariate_values import CovariateValues
 
 
 def class_set(
@@ -77,11 +78,11 @@ class ClassBelief(Belief):
     calls: Calls
 
     @property
-    def by_covariates(self) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
+    def by_covariates(self) -> Callable[[Prediction, CovariateValues], Prediction] | None:
         """The set and the thresholds of the patient's group; None where neither goes by groups."""
         return self._by_covariates if self.certainty.covariate or self.calls.grouped.levels else None
 
-    def _by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
+    def _by_covariates(self, prediction: Prediction, covariates: CovariateValues) -> Prediction:
         if self.calls.grouped.levels:
             prediction = self.calls.grouped.state_thresholds(prediction, covariates)
         if self.certainty.covariate is None:

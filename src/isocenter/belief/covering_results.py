@@ -20,6 +20,7 @@ from isocenter.evaluation.conformal import Conformal
 from isocenter.files.storage import spool
 from isocenter.files.storage.spool import Spool
 from isocenter.values import Array, Decision, Floats, Geometry, Map, Prediction, Region, Row
+from isocenter.values.covariate_values import CovariateValues
 
 # Probabilities from which on a voxel may be in a covering mask: never fewer voxels than what is likely, at last all.
 COVERS_FROM = np.append(1 / (1 + np.exp(np.arange(0.0, 14.0, 0.125))), 0.0)
@@ -167,7 +168,7 @@ class UnseenCases:
     outputs: Any
     truth: Any
     patients: np.ndarray
-    covariates: Sequence[Mapping[str, Any]] = ()
+    covariates: Sequence[CovariateValues] = ()
     folds: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
     def __len__(self) -> int:
@@ -187,7 +188,7 @@ class Belief(Protocol):
         return None
 
     @property
-    def by_covariates(self) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
+    def by_covariates(self) -> Callable[[Prediction, CovariateValues], Prediction] | None:
         """A result and covariates to the result with the patient's own sets and thresholds; None without such."""
         return None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from isocenter.belief.operating_points import Calls
 from isocenter.evaluation import conformal
 from isocenter.evaluation.calibration_fit import USUAL_SPREAD, UnseenOutputs
 from isocenter.values import Decision, Floats, Prediction
+from isocenter.values.covariate_values import CovariateValues
 
 
 def groups_of_finding(finding: str) -> tuple[str, str]:
@@ -67,7 +67,7 @@ class LabelBelief(Belief):
     calls: Calls
 
     @property
-    def by_covariates(self) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
+    def by_covariates(self) -> Callable[[Prediction, CovariateValues], Prediction] | None:
         """The thresholds of the patient's group; None where no group has its own."""
         return self.calls.grouped.state_thresholds if self.calls.grouped.levels else None
 

@@ -17,6 +17,7 @@ from isocenter.evaluation import classification, conformal
 from isocenter.evaluation.fairness import group_attributes
 from isocenter.evaluation.fairness.group_attributes import UNKNOWN
 from isocenter.values import BY_HAND, Decision, Floats, Prediction, Setting
+from isocenter.values.covariate_values import CovariateValues
 from isocenter.values.setting_fields import NOT_KEPT
 
 # Not 1, which no number of cases promises, nor 0.
@@ -287,7 +288,7 @@ class GroupThresholds:
         """Whether unseen cases are to find thresholds."""
         return self.groups is not None and self.levels is None
 
-    def group_in(self, covariates: Mapping[str, Any]) -> str:
+    def group_in(self, covariates: CovariateValues) -> str:
         """The group of a patient with these covariates; "unknown" where they do not say."""
         try:
             groups = group_attributes.group_by_attributes(
@@ -297,7 +298,7 @@ class GroupThresholds:
             raise PlanError(error.problem, "task.group_thresholds", "Correct the covariate of the case") from error
         return next((str(own[0]).casefold() for own in groups.values()), UNKNOWN)
 
-    def state_thresholds(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
+    def state_thresholds(self, prediction: Prediction, covariates: CovariateValues) -> Prediction:
         """The prediction with its patient's own thresholds; a note where the group is unknown or has none."""
         levels = (self.levels or {}).get(self.group_in(covariates))
         if levels is None:

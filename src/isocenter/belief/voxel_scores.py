@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from isocenter.evaluation.intervals import IntervalScale
 from isocenter.evaluation.metric import BEFORE
 from isocenter.files.storage import structured_text
 from isocenter.values import Array, Estimate, Floats, Prediction, Row
+from isocenter.values.table_cells import PlainCell
 from isocenter.values.voxel_images import DrawnMap
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
@@ -51,7 +51,7 @@ def voxel_columns(
     structures: Mapping[str, tuple[int, ...]],
     probable: VoxelCalibration,
     covers_from: Mapping[str, float] | None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, PlainCell]]:
     """{structure: columns} of a case: the Dice expected, the error of its summed probability, and the gaps of `ECE`.
 
     reference: what was drawn; of a structure that is unknown there is nothing
@@ -59,7 +59,7 @@ def voxel_columns(
     A gap is that of a bin, the mean of probability less truth over the voxels within `NEAR` of an edge of the
     reference; of the predictions before calibration too. Without a sample of voxels there is the expected Dice alone.
     """
-    rows: dict[str, dict[str, Any]] = {name: {} for name in structures}
+    rows: dict[str, dict[str, PlainCell]] = {name: {} for name in structures}
     for name in prediction.confidence.expected.keys() & rows:
         rows[name][EXPECTED] = prediction.confidence.expected[name]
     for side, ends in (

@@ -46,7 +46,7 @@ def job_answer(workspace: Workspace, job: CommandJob, names: Patients) -> types.
     folder = workspace.job_folder(job.id)
     progress, _ = job_record.read_progress(folder)
     state = {"job": job.id, "state": job.state, "command": job.shell, "out": job.out}
-    record: dict[str, Any] = dict(state)
+    record: dict[str, object] = dict(state)
     if not job.is_over:
         record |= {"progress": progress[-1]} if progress else {}
         return answer(f"{job.id} is {job.state}: {job.shell}", record)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import mcp_types as types
@@ -115,7 +115,8 @@ class AgentDesk(JobDesk):
             records, place = job_record.read_progress(folder, place)
             if records:
                 last = records[-1]
-                await progress(float(last.get("done") or 0), last.get("of"), self.patients.hide(str(last.get("what"))))
+                done, of = cast("float", last.get("done") or 0), cast("float | None", last.get("of"))
+                await progress(float(done), of, self.patients.hide(str(last.get("what"))))
             if (now := await anyio.to_thread.run_sync(job_record.read_job, folder)) != job:
                 job = now
                 await anyio.to_thread.run_sync(self.workspace.start_next)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from isocenter.doors import keyword_schema
 from isocenter.errors import UsageError
 from isocenter.options.command_index import Command
@@ -55,7 +57,7 @@ class AllowedPaths:
         if not self.holds(path):
             raise UsageError("lies outside the folders that are allowed", where, "Give a path below --root")
 
-    def refuse_arguments(self, command: Command, values: Mapping[str, Any]) -> None:
+    def refuse_arguments(self, command: Command, values: Mapping[str, JsonValue]) -> None:
         """UsageError where an option names a file outside, or a file or folder that leads or points outside."""
         for name, value in values.items():
             keyword = command.keywords[name]

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from pydantic import JsonValue
+
 from isocenter.planning import PlannedTraining, typed_sections
 from isocenter.values import Setting, setting_fields
 
 
-def decision_records(planned: PlannedTraining) -> list[dict[str, Any]]:
+def decision_records(planned: PlannedTraining) -> list[dict[str, JsonValue]]:
     """Every decision in the order of the plan; `usual` where it has its default."""
     plan = planned.plan
     return [
@@ -27,7 +29,7 @@ def decision_records(planned: PlannedTraining) -> list[dict[str, Any]]:
     ]
 
 
-def control(task: str, name: str, value: Any) -> dict[str, Any]:
+def control(task: str, name: str, value: Any) -> dict[str, JsonValue]:
     """The control of a decision: its kind (switch, number, choice, text, value), choices and limits."""
     setting = _setting(task, name)
     members = list(_members(setting.hint))

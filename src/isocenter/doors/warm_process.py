@@ -16,6 +16,8 @@ from pathlib import Path
 from select import select
 from typing import Any
 
+from pydantic import JsonValue
+
 from isocenter.errors import IsocenterError, ResourceError, UsageError
 from isocenter.files.storage import structured_text
 
@@ -63,7 +65,7 @@ class WarmProcess:
             self._process.wait()
 
 
-Answers = Mapping[str, Callable[[Mapping[str, Any]], Any]]
+Answers = Mapping[str, Callable[[Mapping[str, JsonValue]], Any]]
 
 
 def answer_lines(known: Answers) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NotRequired, TypeAlias, cast
+from typing import NotRequired, TypeAlias, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.values import Estimate, Floats, Row, covariate_values
 from isocenter.values.dataset_cases import SPLITS
 from isocenter.values.record_schema import FigureRow, OutcomeRow, RecordHead, RecordSchema, ShiftRecord, VerdictRecord
+from isocenter.values.table_cells import TableRow
 
 Table: TypeAlias = "pd.DataFrame"
 
@@ -68,7 +69,7 @@ SUMMARY_SCHEMA = RecordSchema("isocenter.summary", SummaryRecord)
 SUMMARY_VERSION = 1
 
 
-def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+def case_table(rows: Iterable[TableRow]) -> Table:
     """One row a case and label: case, patient, split, label, metrics, reference, predicted, probability_<class>.
 
     After them, where there are any, the thresholds by which it was called, and covariate_<name>, but of no free text.

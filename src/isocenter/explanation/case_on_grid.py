@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -365,7 +365,7 @@ class CaseOnGrid:
         preprocessing = self.model.preprocessing
         if preprocessing.frames is None:
             return None
-        unit = preprocessing.settings.get("time_unit")
+        unit = cast("str | None", preprocessing.settings.get("time_unit"))
         return clip_frames.frames_in_slots(self.image, preprocessing.frames, preprocessing.interval, unit, self.where)
 
     def covariates(self) -> dict[str, float]:

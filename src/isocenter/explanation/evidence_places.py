@@ -18,6 +18,7 @@ from isocenter.lazy import torch
 from isocenter.tasks import Task, properties
 from isocenter.tasks.shared import reference_labels
 from isocenter.values import BoundingBoxes, Case, Floats, Image, Label
+from isocenter.values.explanation_records import PlaceRow
 
 Singles = NDArray[np.float32]
 # Kinds of reference that say where something is.
@@ -130,7 +131,7 @@ def outer_fifth(spatial: tuple[int, ...]) -> NDArray[np.bool_]:
     return outer
 
 
-def map_measures(data: Singles, ndim: int | None = None) -> dict[str, Any]:
+def map_measures(data: Singles, ndim: int | None = None) -> dict[str, float | None]:
     """`border_share`: the share of the evidence in the image's outer fifth; of a clip in all its frames."""
     evidence = normalise_evidence(data)
     spatial = data.shape if ndim is None else data.shape[-ndim:]
@@ -170,7 +171,7 @@ class SmallMap:
         return cls(case, target, cells / total if total > 0 else cells, None if letters is None else _in_cells(letters))
 
 
-def place_findings(maps: Sequence[SmallMap], *, seed: int) -> list[dict[str, Any]]:
+def place_findings(maps: Sequence[SmallMap], *, seed: int) -> list[PlaceRow]:
     """Rows of kind, target, share (of the evidence), area, p (adjusted after Holm), cases, the smallest p first.
 
     Places are looked for in the maps of each answer that has enough of them: a mark may stand for one answer alone.
@@ -185,27 +186,29 @@ def place_findings(maps: Sequence[SmallMap], *, seed: int) -> list[dict[str, Any
         target: [one for one in mapped if one.target == target] for target in sorted({one.target for one in mapped})
     }
     answers = {target: own for target, own in by_target.items() if len(own) >= FEWEST} or {EVERY: mapped}
-    rows = [{**row, "target": target} for target, own in answers.items() for row in _by_place(own, random)]
+    rows = [row for target, own in answers.items() for row in _by_place(target, own, random)]
     rows += _by_answer(mapped, random)
-    adjusted = testing.holm([row["p"] for row in rows])
-    rows = [{**row, "p": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+    for row, p in zip(rows, testing.holm([row["p"] for row in rows]), strict=True):
+        row["p"] = float(p)
     return sorted(rows, key=lambda row: (row["p"], -row["share"]))
 
 
-def _by_place(maps: Sequence[SmallMap], random: np.random.Generator) -> Iterator[dict[str, Any]]:
+def _by_place(target: str, maps: Sequence[SmallMap], random: np.random.Generator) -> Iterator[PlaceRow]:
     shape = maps[0].cells.shape
     alike = [one for one in maps if one.cells.shape == shape]
     places = {"border": outer_fifth(shape).astype(float)}
     if len(shape) > 1:
         places["corner"] = _corners(shape).astype(float)
     for kind, inside in places.items():
-        yield _test_place(kind, [(one.cells, inside) for one in alike], random)
+        yield _test_place(kind, target, [(one.cells, inside) for one in alike], random)
     with_letters = [(one.cells, one.letters) for one in alike if one.letters is not None]
     if len(with_letters) >= FEWEST:
-        yield _test_place("text", with_letters, random)
+        yield _test_place("text", target, with_letters, random)
 
 
-def _test_place(kind: str, pairs: Sequence[tuple[Floats, Floats]], random: np.random.Generator) -> dict[str, Any]:
+def _test_place(
+    kind: str, target: str, pairs: Sequence[tuple[Floats, Floats]], random: np.random.Generator
+) -> PlaceRow:
     """One row: the evidence in a place, against that of the same maps moved round."""
     axes = tuple(range(1, pairs[0][0].ndim + 1))
     cells, places = (np.stack(one) for one in zip(*pairs, strict=True))
@@ -216,10 +219,10 @@ def _test_place(kind: str, pairs: Sequence[tuple[Floats, Floats]], random: np.ra
     sample = random.integers(shares.shape[1], size=(DRAWS, len(pairs)))
     chance = shares[np.arange(len(pairs)), sample].mean(axis=1)
     p = (1 + np.count_nonzero(chance >= mean - 1e-12)) / (1 + DRAWS)
-    return {"kind": kind, "share": mean, "area": float(places.mean()), "p": p, "cases": len(pairs)}
+    return PlaceRow(kind=kind, share=mean, area=float(places.mean()), p=p, cases=len(pairs), target=target)
 
 
-def _by_answer(maps: Sequence[SmallMap], random: np.random.Generator) -> Iterator[dict[str, Any]]:
+def _by_answer(maps: Sequence[SmallMap], random: np.random.Generator) -> Iterator[PlaceRow]:
     """Cells that the maps of each answer hold most beyond those of others, against answers dealt out anew."""
     shape = maps[0].cells.shape
     alike = [one for one in maps if one.cells.shape == shape]
@@ -240,10 +243,8 @@ def _by_answer(maps: Sequence[SmallMap], random: np.random.Generator) -> Iterato
         excess, share = beyond(of_target)
         chance = np.array([beyond(random.permutation(of_target))[0] for _ in range(DRAWS)])
         p = (1 + np.count_nonzero(chance >= excess - 1e-12)) / (1 + DRAWS)
-        yield {
-            "kind": f"cluster of {target}", "share": share, "area": count / cells.shape[1], "p": p,
-            "cases": int(of_target.sum()), "target": target,
-        }  # fmt: skip
+        area, cases = count / cells.shape[1], int(of_target.sum())
+        yield PlaceRow(kind=f"cluster of {target}", share=share, area=area, p=p, cases=cases, target=target)
 
 
 def _corners(shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from isocenter.explanation.explanation_methods import Method
 from isocenter.lazy import ndimage, stats
 from isocenter.runtime import torch_networks
 from isocenter.values import Estimate
+from isocenter.values.explanation_records import MethodRecord, TestedFigure
 
 # Groups of layers that are drawn anew, one after the other from the last: Adebayo et al., arXiv:1810.03292.
 STAGES = 4
@@ -214,10 +215,10 @@ class MethodVerdict:
     measures: Mapping[str, Estimate]
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> MethodRecord:
         """The verdict as `explanations.json` holds it."""
         numbers = {name: plain_estimate(one) for name, one in self.measures.items()}
-        return {"passed": self.passed, "because": self.because, **numbers}
+        return cast("MethodRecord", {"passed": self.passed, "because": self.because, **numbers})
 
 
 def method_verdict(tested: Sequence[Mapping[str, float]], patients: Sequence[str], *, seed: int) -> MethodVerdict:
@@ -254,7 +255,8 @@ def _faults(measures: Mapping[str, Estimate]) -> Iterator[str]:
         yield f"noise of 1 % changes the map (rank correlation {stability:.2f})"
 
 
-def plain_estimate(estimate: Estimate) -> dict[str, Any]:
+def plain_estimate(estimate: Estimate) -> TestedFigure:
     """The estimate as a JSON record."""
-    content = asdict(replace(estimate, draws=None, recipe=None))
-    return {name: content[name] for name in ("value", "low", "high", "n", "method")}
+    return TestedFigure(
+        value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n, method=estimate.method
+    )

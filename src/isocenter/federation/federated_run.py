@@ -23,6 +23,7 @@ from isocenter.report.page_blocks import Estimates
 from isocenter.runs import run_end, run_report
 from isocenter.runtime import hardware, record_files, torch_networks
 from isocenter.runtime.model_files import REPORT
+from isocenter.runtime.model_schema import ModelOrigin
 from isocenter.runtime.package import package_contents
 from isocenter.scoring import case_scoring, model_verdict
 from isocenter.scoring.auditing.site_audit import SITES
@@ -86,7 +87,7 @@ def read_job(out: Path) -> JobRecord:
     return JobRecord(**{name: one for name, one in record.items() if name not in ("schema", "version")})
 
 
-def write_model(out: Path, settings: PlanSettings, averages: Arrays, facts: Mapping[str, Any]) -> None:
+def write_model(out: Path, settings: PlanSettings, averages: Arrays, facts: ModelOrigin) -> None:
     """The model as the last checkpoint of a run; facts: go into its record."""
     model = package_contents.model_settings(
         settings.task, settings.preprocessing, settings.inference, settings.architecture, facts
@@ -125,7 +126,11 @@ class JobEnd:
         sites = pooled_figures.sites_table(figures, least)
         csv_text.write_table(sites, self.out / FEDERATION / SITES)
         exchanged = {**asdict(self.record), "exchanged": self.exchanged.to_dict("records")}
-        facts = {"primary": primary, "environment": hardware.machine_environment(), "federation": exchanged}
+        facts: ModelOrigin = {
+            "primary": primary,
+            "environment": hardware.machine_environment(),
+            "federation": exchanged,
+        }
         write_model(self.out, settings, averages, {"patients_known": False, "fingerprint": {}, **facts})
         if rows:
             with atomic.write_whole(self.out / EVALUATION, overwrite=True) as partial:

@@ -32,12 +32,13 @@ from isocenter.runs.plan_request import PlanRequest
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runs.training_jobs import TrainingJob
 from isocenter.runtime import model_files, record_files
+from isocenter.runtime.model_schema import MODEL_SCHEMA
 from isocenter.runtime.package.package_contents import WEIGHTS
 from isocenter.scoring import case_scoring
 from isocenter.scoring.case_scoring import EVALUATION
 from isocenter.tasks import task_catalogue
 from isocenter.training import checkpoint_files, recipe
-from isocenter.training.checkpoint_files import MODEL_SCHEMA, MODULE, RECORD
+from isocenter.training.checkpoint_files import MODULE, RECORD
 from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.session_length import ClockedLength, FixedLength
 from isocenter.training.training_state import CommandClock, Moment

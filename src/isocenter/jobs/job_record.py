@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from isocenter.errors import IntegrityError
 from isocenter.files.storage import atomic, structured_text
@@ -106,7 +106,7 @@ def write_job(folder: Path, job: CommandJob) -> None:
         record_files.write_json(partial, SCHEMA, asdict(job))
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
+def read_result(folder: Path) -> dict[str, JsonValue] | None:
     """The record that the command printed; None where there is no whole one."""
     try:
         result = structured_text.load_json(folder / RESULT)
@@ -131,7 +131,7 @@ def last_line(path: Path) -> str:
     return next((line.strip() for line in reversed(read_text(path).splitlines()) if line.strip()), "")
 
 
-def read_progress(folder: Path, start: int = 0) -> tuple[list[Mapping[str, Any]], int]:
+def read_progress(folder: Path, start: int = 0) -> tuple[list[Mapping[str, JsonValue]], int]:
     """The records of progress from a byte on, and the byte after the last whole one."""
     try:
         with (folder / PROGRESS).open("rb") as file:
@@ -143,7 +143,7 @@ def read_progress(folder: Path, start: int = 0) -> tuple[list[Mapping[str, Any]]
     return [record for line in lines if (record := _progress(line))], start + len(whole) + len(newline)
 
 
-def _progress(line: bytes) -> dict[str, Any] | None:
+def _progress(line: bytes) -> dict[str, JsonValue] | None:
     try:
         record = structured_text.parse_json(line.decode(errors="replace"))
     except ValueError:  # a disk that was full cut it short

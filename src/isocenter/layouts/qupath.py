@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from isocenter.layouts.cases import drawn_files
 from isocenter.layouts.cases.dataset_folder import Folder
@@ -56,8 +56,10 @@ def _sidecar(path: Path) -> Sidecar:
 def _features(record: Any) -> Iterable[Mapping[str, Any]]:
     """The features of a collection, of a list or of a file that is one feature."""
     if isinstance(record, Mapping):
-        return record["features"] if record.get("type") == "FeatureCollection" else [record]
-    return record
+        return cast(
+            "Iterable[Mapping[str, Any]]", record["features"] if record.get("type") == "FeatureCollection" else [record]
+        )
+    return cast("Iterable[Mapping[str, Any]]", record)
 
 
 def _name(properties: Mapping[str, Any]) -> str:

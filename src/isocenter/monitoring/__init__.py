@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         drift_detection,
         e_detectors,
         labelling,
+        monitoring_record,
         performance_figures,
         site_tests,
     )

@@ -13,6 +13,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from isocenter import errors
 from isocenter.errors import IntegrityError, PlanError, UsageError
 from isocenter.evaluation.fairness import group_attributes
@@ -20,10 +22,78 @@ from isocenter.files.storage import hashing
 from isocenter.monitoring import change_plan
 from isocenter.monitoring.change_plan import ALL, AT_LEAST, Acceptance
 from isocenter.runtime import record_files
+from isocenter.values.covariate_values import CovariateValues
+from isocenter.values.record_schema import RecordHead, RecordSchema
 
 PAGE = "docs/how-to/accept.md"
-LOCK, LOCK_SCHEMA = ".lock", "isocenter.acceptance_lock"
-ACCEPTANCE, SCHEMA = "acceptance.json", "isocenter.acceptance"
+
+
+class LockRecord(TypedDict):
+    """What was fixed before anybody looked: SHA-256 of the plan, of the model's manifest, and the hash of the set."""
+
+    plan: str
+    model: str
+    data: str
+    cases: int
+    at: str
+
+
+class LockOfRecord(TypedDict):
+    """The lock by which an acceptance was made: its own SHA-256, when, the hash of the set and its cases."""
+
+    sha256: str
+    at: str
+    data: str
+    cases: int
+
+
+class AgreedRow(TypedDict):
+    """Who agreed to a plan, and on which day."""
+
+    name: str
+    on: str
+
+
+class AcceptanceRowRecord(TypedDict):
+    """A figure of a model at a site; `wanted` and `holds` where a rule asks for it."""
+
+    metric: str
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    patients: int
+    attribute: str
+    group: str
+    wanted: str
+    found: str
+    holds: bool | None
+
+
+class AcceptanceFacts(TypedDict, total=False):
+    """The package, the plan and the lock of an acceptance; `lock` is the lock's file where a plan was only locked."""
+
+    model: str
+    package: str
+    agreed: list[AgreedRow]
+    plan: str
+    lock: str | LockOfRecord
+    cases: int
+    looked_at: str
+
+
+class AcceptanceRecord(RecordHead, AcceptanceFacts):
+    """Whether a model may answer at a site; conditions: the groups that it may answer, by attribute."""
+
+    verdict: str
+    conditions: dict[str, list[str]]
+    rows: list[AcceptanceRowRecord]
+    notes: list[str]
+
+
+LOCK, LOCK_SCHEMA = ".lock", RecordSchema("isocenter.acceptance_lock", LockRecord)
+ACCEPTANCE, SCHEMA = "acceptance.json", RecordSchema("isocenter.acceptance", AcceptanceRecord)
 ACCEPTED, CONDITIONAL, NOT_ACCEPTED = "accepted", "accepted with conditions", "not accepted"
 TOP: Mapping[str, type] = {"version": int, "model": str, "agreed": list, "acceptance": list}
 ALPHA = 0.05
@@ -120,12 +190,12 @@ def write_lock(plan: AcceptancePlan, path: Path, data: str, cases: int, at: str)
     lock = lock_of(path)
     if lock.exists():
         raise UsageError("is locked already", str(path), f"Remove {lock.name} only where nobody has looked yet")
-    record = {"plan": plan.sha256, "model": plan.model, "data": data, "cases": cases, "at": at}
+    record = LockRecord(plan=plan.sha256, model=plan.model, data=data, cases=cases, at=at)
     record_files.write_json(lock, LOCK_SCHEMA, record)
     return lock
 
 
-def read_lock(plan: AcceptancePlan, path: Path, data: str) -> dict[str, Any]:
+def read_lock(plan: AcceptancePlan, path: Path, data: str) -> tuple[LockRecord, str]:
     """The lock, with its own SHA-256. Raises UsageError without one, IntegrityError for a plan or set that changed."""
     lock = lock_of(path)
     if not lock.is_file():
@@ -136,7 +206,7 @@ def read_lock(plan: AcceptancePlan, path: Path, data: str) -> dict[str, Any]:
     if record.get("data") != data:
         problem = "is not the set that was locked"
         raise IntegrityError(problem, str(lock), "Give the locked set, with the same options of reading")
-    return {**record, "sha256": hashing.file_hash(lock)}
+    return record, hashing.file_hash(lock)
 
 
 @dataclass(frozen=True)
@@ -181,7 +251,7 @@ def verdict_of_rows(rows: Iterable[AcceptanceRow]) -> tuple[str, dict[str, list[
     return (CONDITIONAL if conditions else ACCEPTED), conditions
 
 
-def read_acceptance(folder: Path, manifest: str) -> dict[str, Any]:
+def read_acceptance(folder: Path, manifest: str) -> AcceptanceRecord:
     """The record of an acceptance of a package, whose folder is what was written.
 
     manifest: SHA-256 of the package's manifest
@@ -199,7 +269,7 @@ def read_acceptance(folder: Path, manifest: str) -> dict[str, Any]:
     return record
 
 
-def group_not_accepted(record: Mapping[str, Any], covariates: Mapping[str, Any]) -> str:
+def group_not_accepted(record: AcceptanceRecord, covariates: CovariateValues) -> str:
     """The group of a case for which the model was not accepted, in words; empty where it may be answered.
 
     covariates: {name: value} of the case; a case whose group nobody knows is in none that was accepted

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.evaluation.intervals import FEW_PATIENTS
@@ -19,12 +20,74 @@ from isocenter.evaluation.significance.testing import DifferenceTest
 from isocenter.lazy import stats
 from isocenter.monitoring.case_stream import CONCEPT
 from isocenter.monitoring.change_plan import AT_LEAST, NON_INFERIOR, Acceptance, ChangePlan, LockedPlan
+from isocenter.monitoring.monitoring_record import MonitoringRecord
 from isocenter.values import Estimate
+from isocenter.values.record_schema import RecordHead, RecordSchema
 
 UNJUDGED = "cannot be judged"
 ALLOWED, REFUSED, OUTSIDE = "allowed", "refused", "outside"
 # The file with a check of a change, and its schema.
-CHANGE_RECORD, CHANGE_SCHEMA = "change.json", "isocenter.change"
+
+
+class HashedFile(TypedDict):
+    """A file with its SHA-256: of a package that of its manifest."""
+
+    path: str
+    sha256: str
+
+
+class LockedSet(TypedDict):
+    """The locked set of a check."""
+
+    path: str
+    hash: str
+    cases: int
+
+
+class ChangeRowRecord(TypedDict):
+    """A rule, what it asks for, what was found, whether it holds; `part` of the model in a row on what changed."""
+
+    rule: str
+    wanted: str
+    found: str
+    holds: bool
+    evidence: str
+    part: str
+
+
+class RegulatoryRow(TypedDict):
+    """A question of a regulator, and what the records answer: yes, no or missing."""
+
+    number: str
+    question: str
+    answer: str
+    evidence: str
+
+
+class ChangeFacts(TypedDict, total=False):
+    """The plan, the packages and the locked set of a check, and which of how many looks at it this was."""
+
+    plan: HashedFile
+    approved: HashedFile
+    current: HashedFile
+    new: HashedFile
+    data: LockedSet
+    look: int
+    looks: int
+    alpha_of_look: float
+
+
+class ChangeCheckRecord(RecordHead, ChangeFacts):
+    """Whether another package may take the place of one: allowed, refused or outside of the plan."""
+
+    verdict: str
+    because: str
+    rows: list[ChangeRowRecord]
+    questions: list[RegulatoryRow]
+    notes: list[str]
+
+
+CHANGE_RECORD, CHANGE_SCHEMA = "change.json", RecordSchema("isocenter.change", ChangeCheckRecord)
 # What of a model's record says where it comes from, and what it was measured to be: this may always differ.
 FREE = frozenset({"schema", "version", "record", "environment", "evaluation", "onnx"})
 # Entries that are whole parts, by the name of the part. What is fitted to the weights goes with them.
@@ -268,7 +331,7 @@ def regulatory_answers(parts: Sequence[str]) -> list[RegulatoryAnswer]:
     return [RegulatoryAnswer(*row) for row in rows]
 
 
-def fired_triggers(plan: ChangePlan, monitored: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def fired_triggers(plan: ChangePlan, monitored: MonitoringRecord) -> Iterator[tuple[str, str]]:
     """(trigger, evidence) of each trigger of the plan that a `monitor.json` bears out."""
     alerts = monitored["alerts"]
     for trigger, kind in (("bound", "performance"), ("concept", CONCEPT)):

@@ -9,7 +9,7 @@ the 6 x 6 cells of the fully connected layers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -17,6 +17,9 @@ from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, OverlappingPool
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "doi:10.1145/3065386"
 KERNELS = (5, 3, 3, 3)  # of the second to the fifth convolution
@@ -48,7 +51,7 @@ class AlexNet(PooledHead):
         normalise: bool = True,
         dropout: float = 0.5,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         if len(widths) != len(KERNELS) + 1 or cells < 1:

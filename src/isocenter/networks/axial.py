@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from isocenter.networks import common_layers
 from isocenter.networks.common_layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR
 from isocenter.networks.network_family import OWN, Family, Sized, Strides
 from isocenter.networks.transformer_blocks import AttendedGroups
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import SizeValue
 
 PAPER = "arXiv:2102.10662"
 # Initial gates of the positions of queries, keys and values, and of the values: the authors' code.
@@ -282,7 +285,12 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     convolved, most = 1, MOST_PAIRS["cpu" if slow else "gpu"]
     while convolved < len(stages) - 1 and _pairs(patch, stages[: convolved + 1]) > most:
         convolved += 1
-    size = {"strides": stages, "patch": list(patch), "width": 16 if slow else 32, "convolved": convolved}
+    size: dict[str, SizeValue] = {
+        "strides": stages,
+        "patch": list(patch),
+        "width": 16 if slow else 32,
+        "convolved": convolved,
+    }
     first = f", the first {convolved} of them convolutional" if convolved > 1 else ""
     return size, f"patch {tuple(patch)}: {len(stages)} stages{first}; width for the {device}", PAPER
 

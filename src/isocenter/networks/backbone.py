@@ -6,7 +6,7 @@ Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861. Building a backbone 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import timm
 from timm.models import Beit, Eva, SwinTransformer, VisionTransformer, VisionTransformerRelPos
@@ -16,6 +16,9 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from isocenter.networks import context_fusion, transformer_blocks
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import PublishedWeights, Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "doi:10.5281/zenodo.4414861"
 # Voxels an axis. Backbones halve the resolution five times: of smaller images too little is left to be pooled.
@@ -50,7 +53,7 @@ class Backbone(PooledHead):
         dropout: float = 0.1,
         settings: Mapping[str, Any] | None = None,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         if enlarge < 1:

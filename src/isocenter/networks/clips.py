@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
 from isocenter.networks.resnet import ResNet
 from isocenter.networks.transformer_blocks import DEVIATION, EPSILON, TransformerBlock
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings, NetworkSize
 
 # Of the sinusoidal positions: the longest wave is 2 pi times this many frames (arXiv:1706.03762).
 LONGEST = 10_000.0
@@ -284,7 +287,7 @@ class Clip(PooledHead):
         where: bool = True,
         dropout: float = 0.1,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
         **size: Any,
     ) -> None:
         super().__init__()
@@ -393,7 +396,7 @@ def size_for_transformer(patch: Sequence[int], strides: Strides, device: str) ->
     return {**size, **more}, f"{because}; {layers} layers over tokens of {hidden} features", CLIP_TRANSFORMER.paper
 
 
-def _of_frame(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
+def _of_frame(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[NetworkSize, str]:
     size, because, _ = resnet.size_for(patch, strides, device)
     return {**size, "frames": 1}, because
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from isocenter.networks import common_layers, transformer_blocks
 from isocenter.networks.common_layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, Excitation
 from isocenter.networks.network_family import OWN, Family, Sized, Strides
 from isocenter.networks.transformer_blocks import AttendedGroups
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import SizeValue
 
 PAPER = "arXiv:2106.04803"
 WIDER = 4  # expansion of a block, of either kind (appendix A.1)
@@ -210,7 +213,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     while convolved < len(blocks) - 1 and _tokens(patch, stem_stride * 2 ** (convolved + 1)) > most:
         convolved += 1
     width = (16 if volume else 32) if slow else (48 if volume else 96)
-    size = {
+    size: dict[str, SizeValue] = {
         "blocks": blocks,
         "convolved": convolved,
         "width": width,

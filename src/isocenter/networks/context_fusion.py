@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from isocenter.networks.network_family import Family, SizeFor
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
 
 # "tokens" is for families that turn covariates into tokens themselves.
 METHODS = ("concatenate", "film", "attention", "tokens")
@@ -207,12 +210,13 @@ class ContextFusion(nn.Module):
         return {**{name: layer(joined) for name, layer in layers.items()}, **self.penalties(joined)}
 
 
-def pyramid_fusion(levels: int, maps: int, context: int, fusion: Mapping[str, Any] | None) -> ContextFusion:
+def pyramid_fusion(levels: int, maps: int, context: int, fusion: FusionSettings | None) -> ContextFusion:
     """Covariates in a network of boxes or objects: they scale and shift the maps of each level of its pyramid.
 
     context: number of covariates; fusion: settings of `ContextFusion`
     """
-    return ContextFusion(context, dict.fromkeys(range(levels), maps), **{"method": "film", **(fusion or {})})
+    settings: FusionSettings = {"method": "film", **(fusion or {})}
+    return ContextFusion(context, dict.fromkeys(range(levels), maps), **settings)
 
 
 # The end of networks for whole-image outputs: pooled features, covariates and a linear layer for each head.
@@ -227,7 +231,7 @@ class PooledHead(nn.Module):
     body: nn.Module
 
     def end(
-        self, features: int, vectors: Mapping[str, int], dropout: float, context: int, fusion: Mapping[str, Any] | None
+        self, features: int, vectors: Mapping[str, int], dropout: float, context: int, fusion: FusionSettings | None
     ) -> None:
         """Make the last layers, for so many features.
 
@@ -262,5 +266,5 @@ class PooledHead(nn.Module):
 def pooled_family(build: Callable[..., nn.Module], size_for: SizeFor, paper: str, **more: Any) -> Family:
     """A family of networks that end in a `PooledHead`; more: further fields of the family."""
     methods = ("concatenate", "film", "attention")
-    settings: dict[str, Any] = {"features": "body", **more}
-    return Family(build, size_for, paper, answers=frozenset({"vector"}), takes_context=methods, **settings)
+    more = {"features": "body", **more}
+    return Family(build, size_for, paper, answers=frozenset({"vector"}), takes_context=methods, **more)

@@ -7,7 +7,7 @@ scale and, optionally, stochastic depth.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import CONVOLUTION
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "arXiv:2201.03545"
 WIDER = 4  # times the maps between the two 1 x 1 convolutions of a block
@@ -95,7 +98,7 @@ class ConvNeXt(PooledHead):
         dropout: float = 0.0,
         left_out: float = 0.0,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= left_out < 1:

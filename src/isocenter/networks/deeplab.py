@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,8 @@ def _refuse(rates: Sequence[int | Sequence[int]], axes: int) -> None:
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The published encoder, and rates of dilation at which kernels stay within the maps."""
     size, because, _ = inflated_resnet.size_for(patch, strides, device)
-    strides_kept = [math.prod(along) for along in zip(*size["strides"][:-DILATED], strict=True)]
+    stages = cast("Strides", size["strides"])
+    strides_kept = [math.prod(along) for along in zip(*stages[:-DILATED], strict=True)]
     coarse = [-(-n // factor) for n, factor in zip(patch, strides_kept, strict=True)]
     rates = [[_rate(share, n) for n in coarse] for share in RATES]
     inside = SLOW_INSIDE if device == "cpu" else INSIDE

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from isocenter.networks import context_fusion
 from isocenter.networks.common_layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings, SizeValue
 
 PAPER = "arXiv:1608.06993"
 BOTTLENECK = 4  # width of the 1 x 1 convolution, in multiples of the growth (DenseNet-B)
@@ -87,7 +90,7 @@ class DenseNet(PooledHead):
         dropout: float = 0.1,
         efficient: bool = False,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[spatial_dims], BATCH_NORM[spatial_dims]
@@ -127,7 +130,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
         blocks, growth = ([4, 6, 8, 6], 16) if slow else ([6, 12, 24, 16], 32)
     # On a processor a step on a volume takes seven times as long without the stride.
     stride = 1 if small and not (slow and len(patch) == 3) else 2
-    size = {
+    size: dict[str, SizeValue] = {
         "blocks": blocks,
         "growth": growth,
         "width": 2 * growth,

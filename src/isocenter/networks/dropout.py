@@ -7,10 +7,10 @@ alike: Tompson et al., CVPR 2015, arXiv:1411.4280.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from isocenter.errors import PlanError
 from isocenter.networks.network_family import Family
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import NetworkSize
 
 # The first number of the seed of each mask, of which the others are those of the draw and of the layer.
 SEED = 0
@@ -35,7 +38,7 @@ class ChannelDropout(_DropoutNd):
         return maps * nn.functional.dropout(channels, self.p)
 
 
-def settings_with_dropout(name: str, family: Family, size: Mapping[str, Any], share: float) -> Mapping[str, Any]:
+def settings_with_dropout(name: str, family: Family, size: NetworkSize, share: float) -> NetworkSize:
     """The settings of a family whose own dropout has this share; of one with dropout behind its blocks as they are.
 
     Raises PlanError for a family that has neither.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -17,6 +17,9 @@ from isocenter.networks import common_layers, context_fusion, mobilenet
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.mobilenet import InvertedResidual
 from isocenter.networks.network_family import Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "arXiv:1905.11946"
 # Table 1, EfficientNet-B0; of each stage the expansion of its blocks, its kernel, feature maps, blocks and stride.
@@ -59,7 +62,7 @@ class EfficientNet(PooledHead):
         dropout: float = 0.2,
         left_out: float = 0.0,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= left_out < 1:

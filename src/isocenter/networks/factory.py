@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from isocenter import plugins
 from isocenter.errors import PlanError
 from isocenter.networks import NETWORKS, member_catalogue, weight_loading
 from isocenter.networks.member_catalogue import HEADS, REFERENCE, FamilyMember
-from isocenter.networks.network_family import Family
+from isocenter.networks.network_family import Family, FusionSettings, NetworkSize, Sized
 from isocenter.networks.weight_loading import LoadedWeights
 from isocenter.values import Head
 
@@ -57,9 +57,9 @@ def build(
     channels: int,
     spatial_dims: int,
     heads: Mapping[str, Head],
-    size: Mapping[str, Any],
+    size: NetworkSize,
     context: int = 0,
-    fusion: Mapping[str, Any] | None = None,
+    fusion: FusionSettings | None = None,
 ) -> Module:
     """Return a network whose `forward(images, context=None)` gives `{head: tensor}`.
 
@@ -105,10 +105,10 @@ def head_arguments(name: str, heads: Mapping[str, Head]) -> dict[str, dict[str, 
 def family_settings(
     name: str,
     heads: Mapping[str, Head],
-    size: Mapping[str, Any],
+    size: NetworkSize,
     context: int,
-    fusion: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    fusion: FusionSettings | None = None,
+) -> dict[str, object]:
     """A family's settings with its preset, and those that the task adds: `unit` of boxes, `context` and `fusion`."""
     family = family_of(name)
     covariates = {"context": context, **({"fusion": dict(fusion)} if fusion and family.fusion_methods else {})}
@@ -134,7 +134,7 @@ def size_for(
     strides: Sequence[Sequence[int]],
     device: str,
     heads: Mapping[str, Head] | None = None,
-) -> tuple[Mapping[str, Any], str, str]:
+) -> Sized:
     """The family's settings for images of this patch, the reason and its source.
 
     strides: factors by which each of several stages may reduce each axis, whose product divides `patch`
@@ -158,7 +158,7 @@ def size_for(
 def load_pretrained(
     module: Module,
     name: str,
-    size: Mapping[str, Any],
+    size: NetworkSize,
     source: str | Path,
     inflation: str = "mean",
     groups: Mapping[str, str] | None = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,10 @@ from torchvision.ops import MultiScaleRoIAlign
 from isocenter.networks import context_fusion, pyramid, resnet_pyramid
 from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
 from isocenter.networks.pyramid import ADDED, LEAST
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings, NetworkSize
+    from isocenter.values import Dense
 
 PAPER = "arXiv:1506.01497"
 # Shapes of the first stage's anchors: section 3.3, one size a level as in arXiv:1612.03144.
@@ -67,7 +71,7 @@ class FasterRcnn(nn.Module):
         deep: int = 256,
         samples: int = 128,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         self.name, self.classes, self.unit, self.samples = name, classes, unit, samples
@@ -102,7 +106,7 @@ class FasterRcnn(nn.Module):
                 return {**losses, **self.telling.penalties(images)}
             return {self.name: self._draw_boxes(images, features)}
 
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Dense]) -> Tensor:
         """torchvision's losses of both stages, averaged over images; `boxes` went into `forward`."""
         return outputs[f"{self.name}/losses"].mean(dim=0).sum()
 
@@ -210,7 +214,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return {**size, "share": SHARE, **second}, f"{because}; anchors from half the median side of a box on", PAPER
 
 
-def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
+def published(channels: int, size: NetworkSize) -> dict[str, Tensor]:
     """torchvision's weights from COCO, downloaded, of a network whose finest level is the first stage."""
     return resnet_pyramid.fetch_weights(FasterRCNN_ResNet50_FPN_Weights.COCO_V1, size, 1)
 

@@ -7,7 +7,7 @@ map of the levels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,10 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from isocenter.networks import context_fusion, pyramid, resnet_pyramid
 from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
 from isocenter.networks.pyramid import LEAST, LevelPredictions
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings, NetworkSize
+    from isocenter.values import Dense
 
 PAPER = "arXiv:1904.01355"
 
@@ -45,7 +49,7 @@ class Fcos(nn.Module):
         layers: Sequence[int] = (1, 2, 3),
         coarser: int = 0,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         self.name, self.classes, self.unit = name, classes, unit
@@ -68,7 +72,7 @@ class Fcos(nn.Module):
         predicted = [self._level(maps, cell, step) for maps, cell, step in zip(raw, cells, self.steps, strict=True)]
         return {self.name: pyramid.merge_levels(predicted, images.shape[2:], self.unit)}
 
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Dense]) -> Tensor:
         """torchvision's loss of classes, boxes and centre-ness.
 
         outputs: of `forward` in training
@@ -118,7 +122,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return *resnet_pyramid.size_for(patch, strides, device), PAPER
 
 
-def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
+def published(channels: int, size: NetworkSize) -> dict[str, Tensor]:
     """torchvision's weights from COCO, downloaded, of a network whose finest level is the second stage."""
     return resnet_pyramid.fetch_weights(FCOS_ResNet50_FPN_Weights.COCO_V1, size, 2)
 

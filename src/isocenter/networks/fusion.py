@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from isocenter.networks import common_layers, unet
 from isocenter.networks.context_fusion import ContextFusion
 from isocenter.networks.network_family import Family, Sized, Strides
 from isocenter.networks.unet import UNet
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "arXiv:1607.05194"
 METHODS = ("intermediate", "attention", "late")
@@ -55,7 +58,7 @@ class Fusion(nn.Module):
         layers: int = 1,
         heads: int = 4,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
         **size: Any,
     ) -> None:
         super().__init__()
@@ -65,7 +68,7 @@ class Fusion(nn.Module):
             raise ValueError(f"there is no method {method!r}, only {', '.join(METHODS)}")
         if remaining < 0 or 0 < context < count:
             raise ValueError(f"{channels} channels and a context of {context} are not those of {count} images")
-        joining = {"method": "film" if dense else "concatenate", **(fusion or {})}
+        joining: FusionSettings = {"method": "film" if dense else "concatenate", **(fusion or {})}
         if covariates and dense and joining["method"] == "concatenate":
             raise ValueError("concatenated covariates reach heads for the whole image only: choose film")
         self.method, self.frames, self.count = method, frames, count
@@ -140,7 +143,7 @@ class FusionDecoder(nn.Module):
         vectors: Mapping[str, int],
         upwards: bool,
         context: int,
-        fusion: Mapping[str, Any],
+        fusion: FusionSettings,
     ) -> None:
         super().__init__()
         self.up, self.decoder = (options.up, options.decoder) if upwards else (nn.ModuleList(), nn.ModuleList())

@@ -7,7 +7,7 @@ Szegedy, arXiv:1502.03167) and without the two auxiliary classifiers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import MAX_POOL, OverlappingPool
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings, SizeValue
 
 PAPER = "arXiv:1409.4842"
 WIDTH = 64  # feature maps of the paper's stem; STAGES has those of its blocks for it
@@ -85,7 +88,7 @@ class GoogLeNet(PooledHead):
         stem_stride: int = 8,
         dropout: float = 0.4,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         if stem_stride not in (1, 2, 4, 8) or any(n > len(table) for n, table in zip(blocks, STAGES, strict=True)):
@@ -118,7 +121,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
         stride = 2 if slow and volume else 1
     else:
         stride = 4 if volume else 8
-    size = {
+    size: dict[str, SizeValue] = {
         "blocks": [2, 2, 2] if slow else [2, 5, 2],
         "width": WIDTH // ((4 if slow else 1) * (2 if volume else 1)),
         "stem_stride": stride,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from isocenter.networks import common_layers
 from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, MAX_POOL
 from isocenter.networks.network_family import OWN, Family, PublishedWeights, Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import NetworkSize, SizeValue
 
 PAPER = "arXiv:1705.07750"
 # Blocks of each stage, and whether they are bottlenecks (table 1 of the paper).
@@ -248,7 +251,7 @@ class InflatedResNet(nn.Module):
         return {name: layer(features) for name, layer in self.vectors.items()}
 
 
-def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
+def published(channels: int, size: NetworkSize) -> dict[str, Tensor]:
     """torchvision's weights from ImageNet, downloaded, under our names."""
     del channels
     model = size.get("model", "resnet18")
@@ -280,7 +283,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """A network with published weights; for volumes two-dimensional parts while voxels are long in depth."""
     del strides
     model, steps = "resnet18" if device == "cpu" else "resnet50", strides_for(patch, early=len(patch) == 3)
-    size: dict[str, Any] = {"model": model, "strides": steps}
+    size: dict[str, SizeValue] = {"model": model, "strides": steps}
     because = f"{model} for the {device}, as weights are published for it; images of {tuple(patch)}"
     if len(patch) < 3:
         return size, because, PAPER

@@ -8,7 +8,7 @@ any size are averaged in its 5 x 5 cells.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import AVERAGE_POOL, CONVOLUTION
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "doi:10.1109/5.726791"
 FIELD = 32  # voxels an axis of the paper's input, around a digit of 28 x 28
@@ -50,7 +53,7 @@ class LeNet(PooledHead):
         hidden: Sequence[int] = (120, 84),
         dropout: float = 0.0,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         convolution, pooling = CONVOLUTION[spatial_dims], AVERAGE_POOL[spatial_dims]

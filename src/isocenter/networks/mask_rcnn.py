@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,10 @@ from torchvision.ops import roi_align
 from isocenter.networks import context_fusion, resnet_pyramid
 from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
 from isocenter.networks.resnet_pyramid import PUBLISHED_AT
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings, NetworkSize, SizeValue
+    from isocenter.values import Dense
 
 PAPER = "arXiv:1703.06870"
 # Ratios of each anchor's height to its width.
@@ -136,7 +140,7 @@ class MaskRCNN(nn.Module):
         overlap: float = 0.5,
         surest: float = 0.3,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         if len(dense) != 1 or min(dense.values()) < 2:
@@ -164,7 +168,7 @@ class MaskRCNN(nn.Module):
         losses = {f"{self.name}/losses": self._losses(proposed, targets).expand(len(images), -1)}
         return {**losses, **self.telling.penalties(images)}
 
-    def loss(self, outputs: Mapping[str, Tensor], targets: Tensor, heads: Mapping[str, Any]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], targets: Tensor, heads: Mapping[str, Dense]) -> Tensor:
         """The sum of the paper's losses; `targets`, (batch, rows, columns) numbers of objects, went into `forward`."""
         return outputs[f"{self.name}/losses"].mean(dim=0).sum()
 
@@ -393,7 +397,7 @@ def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: An
     return MaskRCNN(channels, dense, **size)
 
 
-def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
+def published(channels: int, size: NetworkSize) -> dict[str, Tensor]:
     """torchvision's weights, downloaded: from COCO for `body: resnet50`, else from ImageNet for the body only."""
     body = size.get("body", "resnet18")
     if body == "resnet50":
@@ -402,7 +406,7 @@ def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     return {f"backbone.body.{name}": value for name, value in weights.get_state_dict().items()}
 
 
-def settings_for_unit(unit: float) -> tuple[Mapping[str, Any], str]:
+def settings_for_unit(unit: float) -> tuple[NetworkSize, str]:
     """Settings by the objects' depth, in voxels: images of small ones are enlarged, and the smallest anchors fit."""
     enlarge = max(1, min(LARGEST, round(ENOUGH / (2 * unit))))
     anchor = round(unit * enlarge, 1)
@@ -414,7 +418,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """A small residual network for a processor; on a GPU torchvision's own size, which its weights fit."""
     del strides
     if device == "cpu":
-        size: dict[str, Any] = {"body": "resnet18", "inside": 64, "hidden": 256, "outline": [64, 64]}
+        size: dict[str, SizeValue] = {"body": "resnet18", "inside": 64, "hidden": 256, "outline": [64, 64]}
     else:
         size = {"body": "resnet50", "inside": 256, "hidden": 1024, "outline": [256] * 4}
     return size, f"patch {tuple(patch)}: {size['body']} with a pyramid of {size['inside']} maps for the {device}", PAPER

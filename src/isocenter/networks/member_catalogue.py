@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import PlanError
 from isocenter.lazy import flop_counter, torch
+from isocenter.networks.network_family import NetworkSize
 from isocenter.values import Dense, Head, Vector
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
 
-Build = Callable[[str, int, int, Mapping[str, Head], Mapping[str, Any]], "Module"]
+Build = Callable[[str, int, int, Mapping[str, Head], NetworkSize], "Module"]
 # Size of the reference image, with one channel and two outputs, on a processor.
 REFERENCE = {1: (1024,), 2: (256, 256), 3: (64, 64, 64)}
 LISTED = Path(__file__).with_name("members.json")
@@ -60,7 +62,7 @@ class FamilyMember:
 
 
 def plan_member(
-    name: str, axes: int, size: Mapping[str, Any], build: Build, paper: str, answers: Sequence[str] = tuple(HEADS)
+    name: str, axes: int, size: NetworkSize, build: Build, paper: str, answers: Sequence[str] = tuple(HEADS)
 ) -> FamilyMember | None:
     """The family in so many axes, built on torch's meta device; None where it has no network for them.
 
@@ -94,7 +96,7 @@ def plan_strides(patch: Sequence[int]) -> list[list[int]]:
     return [[1] * len(patch), *([2] * len(patch) for _ in range(min(stages, 5)))]
 
 
-def _forward(network: Module, patch: Sequence[int]) -> tuple[Mapping[str, Any], int]:
+def _forward(network: Module, patch: Sequence[int]) -> tuple[Mapping[str, Tensor], int]:
     """The outputs for one image, and the number of multiply-adds."""
     operations: list[int] = []
     with torch.device("meta"), torch.no_grad(), _counting(operations), _shapes_only():

@@ -7,7 +7,7 @@ teach in Campanella et al., Nature Medicine 2019, doi:10.1038/s41591-019-0508-1,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from isocenter.networks import bag_pooling, tile_encoders
 from isocenter.networks.bag_pooling import AttentionPooling, TileBag, WeighedBag
 from isocenter.networks.network_family import FROZEN, Family, Sized, Strides
 from isocenter.networks.tile_encoders import TileEncoder
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import SizeValue
 
 PAPER, HIGHEST = "arXiv:1802.04712", "doi:10.1038/s41591-019-0508-1"
 # Tiles whose scores answer, and their features before they are weighed.
@@ -93,7 +96,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Colours and a small network that learns, as wide as the device takes."""
     del strides
     kind = "cpu" if device == "cpu" else "gpu"
-    size = {"encoder": [tile_encoders.COLOUR, tile_encoders.TRAINED], "maps": MAPS[kind]}
+    size: dict[str, SizeValue] = {"encoder": [tile_encoders.COLOUR, tile_encoders.TRAINED], "maps": MAPS[kind]}
     because = f"of tiles in {tuple(patch)}, shares of colours, and what a network finds that learns"
     return size, f"{because}; {MAPS[kind]} maps for the {kind}", PAPER
 

@@ -7,7 +7,7 @@ separately (depthwise), and narrow again without an activation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -15,6 +15,9 @@ from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, Excitation
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "arXiv:1801.04381"
 # Table 2; of each stage the expansion of its blocks, its feature maps, blocks and stride.
@@ -97,7 +100,7 @@ class MobileNet(PooledHead):
         stem_stride: int = 2,
         dropout: float = 0.2,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         inside = scale_maps(STEM, width)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import einops  # noqa: F401 - MONAI asks for it only once a transformer is made
 import torch
@@ -26,6 +26,9 @@ from torch.overrides import TorchFunctionMode
 from isocenter.networks import common_layers, transformer_blocks
 from isocenter.networks.common_layers import LINEAR
 from isocenter.networks.network_family import Family, Sized, SizeFor, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import SizeValue
 
 # Of UNet++ as in MONAI's class.
 LEAKY, INSTANCE = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}), ("instance", {"affine": True})
@@ -491,7 +494,7 @@ def size_by_stages(
 ) -> Sized:
     """Five stages as in the papers, or as many as the patch has; on a processor a part of the width."""
     stages = common_layers.first_stages(strides, 5)
-    size = {"strides": stages, "width": width // narrower if device == "cpu" else width}
+    size: dict[str, SizeValue] = {"strides": stages, "width": width // narrower if device == "cpu" else width}
     return size, f"patch {tuple(patch)}: {len(stages)} stages; width for the {device}", paper
 
 
@@ -504,7 +507,7 @@ def mednext_size(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The paper's smallest network, halved as often as the patch allows; a quarter of its width on a processor."""
     del strides  # all axes are halved equally
     slow, often = device == "cpu", halvings_for(patch, HALVINGS)
-    size = {
+    size: dict[str, SizeValue] = {
         "halvings": often,
         "width": MEDNEXT_WIDTH // NARROWER if slow else MEDNEXT_WIDTH,
         "deep_supervision": 0 if slow else often - 1,
@@ -516,7 +519,7 @@ def mednext_size(patch: Sequence[int], strides: Strides, device: str) -> Sized:
 def unetr_size(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The paper's widths on a GPU, narrow ones on a processor; positions for this patch."""
     del strides  # its patches have the same length along each axis
-    size = {"patch": [int(n) for n in patch], **(NARROW_VIT if device == "cpu" else VIT_B)}
+    size: dict[str, SizeValue] = {"patch": [int(n) for n in patch], **(NARROW_VIT if device == "cpu" else VIT_B)}
     because = f"patch {tuple(patch)} in cubes of {CUBE} voxels an axis; width for the {device}"
     return size, because, "arXiv:2103.10504"
 
@@ -526,7 +529,7 @@ def swin_size(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     del strides  # all axes are halved equally
     padded_size = tuple(-(-n // SWIN_CELL) * SWIN_CELL for n in patch)
     padded = "" if padded_size == tuple(patch) else f", padded to {padded_size}"
-    size: dict[str, Any] = {"width": SWIN_WIDTH}
+    size: dict[str, SizeValue] = {"width": SWIN_WIDTH}
     if device == "cpu":
         size = {"width": NARROWEST, "heads": list(FEW_HEADS)}
         size |= {"window": SMALL_WINDOW} if len(patch) == 3 else {}

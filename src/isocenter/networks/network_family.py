@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 # One entry a stage and axis: by which factor the stage reduces the axis.
 Strides = Sequence[Sequence[int]]
+# The settings of a family by their names in its `build`: numbers, words, and lists and groups of these.
+SizeValue = bool | int | float | str | None | Sequence["SizeValue"] | Mapping[str, "SizeValue"]
+NetworkSize = Mapping[str, SizeValue]
 # The family's settings, the reason for them and its source.
-Sized = tuple[Mapping[str, Any], str, str]
+Sized = tuple[NetworkSize, str, str]
 SizeFor = Callable[[Sequence[int], Strides, str], Sized]
 # Settings that say how wide a network is.
 WIDTHS = ("width", "widest")
@@ -21,6 +24,15 @@ WIDTHS = ("width", "widest")
 FROZEN = "frozen"
 # In place of a method of context fusion, for a family with a single method of its own.
 OWN = "own"
+
+
+class FusionSettings(TypedDict, total=False):
+    """How covariates enter: settings of `ContextFusion`."""
+
+    method: str
+    narrow: int
+    sparsity: float
+    courses: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class PublishedWeights:
     address: of the server, which is checked first; empty for the hub of Hugging Face
     """
 
-    fetch: Callable[[int, Mapping[str, Any]], Mapping[str, Tensor]]
+    fetch: Callable[[int, NetworkSize], Mapping[str, Tensor]]
     address: str = ""
 
 
@@ -89,7 +101,7 @@ class Family:
     build: Callable[..., Module]
     size_for: SizeFor | None = None
     paper: str = ""
-    preset: Mapping[str, Any] = field(default_factory=dict)
+    preset: NetworkSize = field(default_factory=dict)
     preset_reason: str = ""
     answers: frozenset[str] = frozenset({"dense", "vector"})
     axes: tuple[int, ...] = (1, 2, 3)
@@ -101,7 +113,7 @@ class Family:
     draws: bool = False
     has_loss: bool = False
     rate: Mapping[str, tuple[float, str]] = field(default_factory=dict)
-    size_of: Callable[[float], tuple[Mapping[str, Any], str]] | None = None
+    size_of: Callable[[float], tuple[NetworkSize, str]] | None = None
     published: PublishedWeights | None = None
     translated: Callable[[str], str] = str
     search_order: int = 0
@@ -114,10 +126,10 @@ class Family:
     pools: bool = False
     without_onnx: str = ""
 
-    def variant(self, paper: str, preset: Mapping[str, Any], reason: str = "", **changes: Any) -> Family:
+    def variant(self, paper: str, preset: NetworkSize, reason: str = "", **changes: Any) -> Family:
         """Another family that shares this one's `build`; a search leaves it out unless the changes say otherwise."""
-        settings: dict[str, Any] = {"search_order": 0, **changes}
-        return replace(self, paper=paper, preset=preset, preset_reason=reason, **settings)
+        changes = {"search_order": 0, **changes}
+        return replace(self, paper=paper, preset=preset, preset_reason=reason, **changes)
 
     @property
     def fusion_methods(self) -> tuple[str, ...]:
@@ -125,6 +137,6 @@ class Family:
         return tuple(method for method in self.takes_context if method != OWN)
 
 
-def widen_settings(size: Mapping[str, Any], factor: float) -> dict[str, Any]:
+def widen_settings(size: NetworkSize, factor: float) -> dict[str, SizeValue]:
     """The settings of a network so many times as wide."""
-    return {**size, **{name: round(factor * size[name]) for name in WIDTHS if isinstance(size.get(name), int)}}
+    return {**size, **{name: round(factor * width) for name in WIDTHS if isinstance(width := size.get(name), int)}}

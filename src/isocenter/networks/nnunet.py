@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from isocenter.networks import common_layers
 from isocenter.networks.common_layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, DROPOUT, INSTANCE_NORM, TRANSPOSED
 from isocenter.networks.network_family import Family, Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import SizeValue
 
 PAPER = "doi:10.1038/s41592-020-01008-z"
 NORMALISATION = {"instance": INSTANCE_NORM, "batch": BATCH_NORM}
@@ -40,7 +43,7 @@ class Layers:
         axes: int,
         bias: bool = True,
         norm: str | None = "instance",
-        norm_options: Mapping[str, Any] | None = None,
+        norm_options: Mapping[str, float | bool] | None = None,
         activation: str = "leaky_relu",
         slope: float = 0.01,
         norm_last: bool = False,
@@ -324,7 +327,8 @@ def size_for_plain(patch: Sequence[int], strides: Strides, device: str) -> Sized
         "convolutions": [2] * len(strides),
         "decoder_convolutions": [2] * (len(strides) - 1),
     }
-    features = f"{size['features'][0]} to {size['features'][-1]} features"
+    widths = cast("Sequence[int]", size["features"])
+    features = f"{widths[0]} to {widths[-1]} features"
     return size, f"patch {tuple(patch)}: two convolutions a stage, {features}", PAPER
 
 
@@ -336,7 +340,7 @@ def size_for_residual(patch: Sequence[int], strides: Strides, device: str) -> Si
     return size, because, RESIDUAL_ENCODER_UNET.paper
 
 
-def planned_stages(strides: Strides) -> dict[str, Any]:
+def planned_stages(strides: Strides) -> dict[str, SizeValue]:
     """Features, kernels and strides of the encoder, and how many coarser outputs learn too."""
     axes = len(strides[0])
     reduced = [

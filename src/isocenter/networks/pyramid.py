@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from torch.nn.functional import interpolate, pad
 from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, LINEAR
 from isocenter.networks.network_family import Family, Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "arXiv:1612.03144"
 # What decoding adds to the logits of classes: an untrained network then calls one voxel in ten.
@@ -112,7 +115,7 @@ class Pyramid(nn.Module):
         dense: Mapping[str, int],
         head: int = 1,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
         **size: Any,
     ) -> None:
         super().__init__()

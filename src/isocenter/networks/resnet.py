@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -18,6 +18,9 @@ from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import CONVOLUTION, NORMALISATION
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings, SizeValue
 
 PAPER = "arXiv:1603.05027"
 
@@ -166,7 +169,7 @@ class ResNet(PooledHead):
         stem_stride: int = 1,
         dropout: float = 0.1,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
         attention: str | None = None,
         groups: int = 1,
         factorised: str | None = None,
@@ -240,7 +243,7 @@ def late_for(strides: Sequence[Sequence[int]], most: int) -> list[int]:
 def size_for_costly(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The settings of a ResNet; on a processor the stem halves volumes: these blocks take long at full resolution."""
     size, because, source = size_for(patch, strides, device)
-    if device != "cpu" or len(patch) < 3 or size["stem_stride"] > 1:
+    if device != "cpu" or len(patch) < 3 or cast("int", size["stem_stride"]) > 1:
         return size, because, source
     return (
         {**size, "stem_stride": 2},
@@ -256,7 +259,7 @@ def size_for_resnext(patch: Sequence[int], strides: Strides, device: str) -> Siz
     stages = 3 if small else 4
     groups = 8 if slow else 16 if volume else 32
     stride = (2 if slow and volume else 1) if small else 4  # 4 in the paper: convolution and pooling
-    size = {
+    size: dict[str, SizeValue] = {
         "width": 4 * groups if slow and volume else 8 * groups,
         "blocks": ([2, 2, 2, 2] if slow else [3, 4, 6, 3])[:stages],
         "stem_stride": stride,
@@ -272,8 +275,11 @@ def size_for_pseudo3d(patch: Sequence[int], strides: Strides, device: str) -> Si
     size, because, source = size_for_costly(patch, strides, device)
     reduced = [math.prod(stages) for stages in zip(*strides, strict=True)]
     axis = max(n for n, by in enumerate(reduced) if by == min(reduced))
-    more = {"factorised": "axes", "axis": axis}
-    return {**size, **more}, f"{because}; axis {axis} is convolved along after the others", source
+    return (
+        {**size, "factorised": "axes", "axis": axis},
+        f"{because}; axis {axis} is convolved along after the others",
+        source,
+    )
 
 
 RESNET = context_fusion.pooled_family(ResNet, size_for, PAPER, search_order=4, blocks=("ResNetBlock", "GroupedPaths"))

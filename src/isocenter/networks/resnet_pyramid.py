@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import NetworkSize
+
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2")
 STAGES = 4  # of a residual network; the first has a quarter of the image's resolution
@@ -71,7 +75,7 @@ def level_steps(layers: Sequence[int], more: int) -> list[list[int]]:
     return [[2 ** (n + 1)] * 2 for n in range(layers[0], layers[-1] + 1 + more)]
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[NetworkSize, str]:
     """A network for the device, with levels as coarse as the patch allows; and the reason."""
     slow = device == "cpu"
     last = max(1, min(len(strides) - 2, STAGES - 1 if slow else STAGES))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from isocenter.networks import common_layers, inflated_resnet
 from isocenter.networks.bag_pooling import AttentionPooling
 from isocenter.networks.inflated_resnet import InflatedEncoder
 from isocenter.networks.network_family import OWN, Family, Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import SizeValue
 
 PAPER = "arXiv:1802.04712"
 POOLING = ("attention", "mean")
@@ -94,7 +97,12 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     axis = min(range(3), key=lambda n: (factors[n], patch[n], -n))
     plane = [size for n, size in enumerate(patch) if n != axis]
     model = "resnet18" if device == "cpu" else "resnet50"
-    size = {"axis": axis, "neighbours": 1, "model": model, "strides": inflated_resnet.strides_for(plane, early=True)}
+    size: dict[str, SizeValue] = {
+        "axis": axis,
+        "neighbours": 1,
+        "model": model,
+        "strides": inflated_resnet.strides_for(plane, early=True),
+    }
     cut = f"volumes of {tuple(patch)} cut along axis {axis}, that of the longest or fewest voxels"
     return size, f"{cut}, one neighbour on each side; {model} for the {device}, as weights are published for it", PAPER
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,10 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from isocenter.networks import context_fusion, pyramid, resnet_pyramid, retinanet_volumes
 from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
 from isocenter.networks.pyramid import LevelPredictions
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings, NetworkSize
+    from isocenter.values import Dense
 
 PAPER = "arXiv:1708.02002"
 # Names of the parts of MONAI's network in files of weights.
@@ -84,7 +88,7 @@ class RetinaNet(nn.Module):
         unit: float,
         inside: int,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         self.name, self.classes, self.unit = name, classes, unit
@@ -107,7 +111,7 @@ class RetinaNet(nn.Module):
         levels = [self._level(n, logits, deltas, anchors[n]) for n, (logits, deltas) in enumerate(raw)]
         return {self.name: pyramid.merge_levels(levels, size, self.unit)}
 
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Dense]) -> Tensor:
         """The library's loss of classes and boxes.
 
         outputs: of `forward` in training
@@ -271,7 +275,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"{because}; {anchors}", PAPER
 
 
-def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
+def published(channels: int, size: NetworkSize) -> dict[str, Tensor]:
     """torchvision's weights from COCO, downloaded, of a network whose finest level is the second stage."""
     return resnet_pyramid.fetch_weights(RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1, size, 2)
 

@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from timm.layers import LayerNorm2d
@@ -20,6 +20,9 @@ from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 
 from isocenter.networks import common_layers
 from isocenter.networks.network_family import Family, Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import NetworkSize, SizeValue
 
 PAPER = "arXiv:2304.02643"
 COLOURS = 3
@@ -307,8 +310,11 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     factors = [math.prod(stride[axis] for stride in strides) for axis in range(len(patch))]
     axis = min(range(len(patch)), key=lambda n: (factors[n], patch[n], -n))  # of alike ones the last: axial slices
     plane = [size for n, size in enumerate(patch) if len(patch) < 3 or n != axis]
-    size = {"image": [-(-n // 16) * 16 for n in plane], **({"axis": axis} if len(patch) > 2 else {})}
-    small = {"width": 384, "depth": 6, "heads": 6, "global_blocks": [2, 5], "feed_forward": 1024}
+    size: dict[str, SizeValue] = {
+        "image": [-(-n // 16) * 16 for n in plane],
+        **({"axis": axis} if len(patch) > 2 else {}),
+    }
+    small: NetworkSize = {"width": 384, "depth": 6, "heads": 6, "global_blocks": [2, 5], "feed_forward": 1024}
     which, own = ("half the width and depth of ViT-B", small) if device == "cpu" else ("ViT-B", {})
     return {**size, **own}, f"images of {tuple(plane)} in tokens of 16 x 16; {which} on {device}", PAPER
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -17,6 +17,9 @@ from isocenter.networks import common_layers
 from isocenter.networks.common_layers import CONVOLUTION, DROPOUT, LINEAR
 from isocenter.networks.context_fusion import ContextFusion
 from isocenter.networks.network_family import Family, Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "arXiv:1810.11654"
 GROUPS = 8  # of the normalisation, as in the paper
@@ -85,7 +88,7 @@ class SegResNet(nn.Module):
         dropout: float = 0.2,
         deep_supervision: int = 0,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         stages = len(strides)
@@ -120,7 +123,7 @@ class SegResNet(nn.Module):
         self.dense = nn.ModuleDict({name: convolution(width, n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
         self.coarse = common_layers.coarse_heads(spatial_dims, widths, dense, deep_supervision)
-        options = {"method": "film", **(fusion or {})}
+        options: FusionSettings = {"method": "film", **(fusion or {})}
         every = dict(enumerate([*widths, *widths[-2::-1]]))  # the stages of the encoder, then those of the decoder
         places = every if options["method"] == "film" else {stages - 1: widths[-1]}
         self.telling = ContextFusion(context, places, **options)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from isocenter.networks.inflated_resnet import InflatedEncoder
 from isocenter.networks.network_family import FROZEN
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import NetworkSize
 
 COLOUR, TRAINED = "colour", "trained"
 ENCODERS = (COLOUR, TRAINED, FROZEN)
@@ -65,7 +68,7 @@ class StillModel(nn.Module):
         body: Any = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0, **(settings or {}))
         self.body = body.requires_grad_(False)
         self.features = int(getattr(body, "head_hidden_size", None) or body.num_features)
-        known: Mapping[str, Any] = body.pretrained_cfg
+        known: Mapping[str, Sequence[float] | None] = body.pretrained_cfg
         mean, deviation = (known.get(name) or () for name in ("mean", "std"))
         fits = len(mean) == len(deviation) == channels
         scale = torch.tensor([mean, deviation] if fits else [[0.0] * channels, [1.0] * channels])
@@ -120,7 +123,7 @@ class TileEncoder(nn.Module):
         scales: Sequence[Sequence[float]] | None = None,
         maps: int = 16,
         model: str = "resnet18",
-        settings: Mapping[str, Any] | None = None,
+        settings: NetworkSize | None = None,
     ) -> None:
         super().__init__()
         if not encoder or len(set(encoder)) < len(encoder) or not set(encoder) <= set(ENCODERS):

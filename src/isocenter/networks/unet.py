@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,11 @@ from isocenter.networks.common_layers import CONVOLUTION, DROPOUT, INSTANCE_NORM
 from isocenter.networks.context_fusion import ContextFusion
 from isocenter.networks.network_family import Family, Sized, Strides
 
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
+
 PAPER = "arXiv:1505.04597"
-ACTIVATION: dict[str, Any] = {
+ACTIVATION: Mapping[str, Callable[[], nn.Module]] = {
     "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
     "relu": lambda: nn.ReLU(inplace=True),
     "silu": lambda: nn.SiLU(inplace=True),
@@ -175,7 +178,7 @@ class UNet(nn.Module):
         activation: str = "leaky_relu",
         deep_supervision: int = 0,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
         separable: bool = False,
         groups: int = 1,
         attention: str | None = None,
@@ -196,8 +199,7 @@ class UNet(nn.Module):
             _number_per_stage(decoder_blocks, stages - 1, "decoder_blocks"),
         )
 
-        options: dict[str, Any] = {"residual": residual, "dropout": dropout, "activation": activation, "how": how}
-        block = partial(UNetBlock, spatial_dims, **options)
+        block = partial(UNetBlock, spatial_dims, residual=residual, dropout=dropout, activation=activation, how=how)
         inputs = [channels, *widths[:-1]]
         # The first convolution is plain: an image has few channels, and a depthwise one has a single filter for each.
         self.encoder = nn.ModuleList(
@@ -217,7 +219,7 @@ class UNet(nn.Module):
         self.dense = nn.ModuleDict({name: convolution(widths[self.last], n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
         self.coarse = common_layers.coarse_heads(spatial_dims, widths, dense, deep_supervision)
-        options = {"method": "film", **(fusion or {})}
+        options: FusionSettings = {"method": "film", **(fusion or {})}
         self.telling = ContextFusion(context, _places(widths, options["method"]), **options)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:

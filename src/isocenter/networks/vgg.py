@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -17,6 +17,9 @@ from isocenter.networks import context_fusion
 from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, MAX_POOL
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings, SizeValue
 
 PAPER = "arXiv:1409.1556"
 WIDEST = 8  # times the width of the first stage
@@ -42,7 +45,7 @@ class Vgg(PooledHead):
         width: int = 64,
         dropout: float = 0.5,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -68,7 +71,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     width = 32 if volume else 64
     if slow:
         width //= 2 if max(patch) <= 64 else 4
-    size = {"convolutions": list(full[:stages]), "width": width, "dropout": 0.1 if slow else 0.5}
+    size: dict[str, SizeValue] = {"convolutions": list(full[:stages]), "width": width, "dropout": 0.1 if slow else 0.5}
     because = f"images of {tuple(patch)}: {stages} stages of VGG-{11 if full == VGG_11 else 16}; width for the {device}"
     return size, because, PAPER
 

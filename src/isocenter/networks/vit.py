@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from isocenter.networks.common_layers import CONVOLUTION, LINEAR
 from isocenter.networks.context_fusion import ContextFusion
 from isocenter.networks.network_family import Family, Sized, Strides
 from isocenter.networks.transformer_blocks import EPSILON, TransformerBlock
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings, SizeValue
 
 PAPER = "arXiv:2010.11929"
 # Patches an axis whose positions are learnt, where the settings have no `image`.
@@ -107,7 +110,7 @@ class ViT(nn.Module):
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
         sides = [token] * spatial_dims if isinstance(token, int) else list(token)
@@ -123,7 +126,8 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(torch.empty(1, 1 + sum(map(math.prod, self.grids)), width))
         self.of_scale = nn.Parameter(torch.empty(len(scales), width)) if len(scales) > 1 else None
         self.of_channel = nn.Parameter(torch.empty(channels, width)) if channelwise else None
-        telling = ContextFusion(context, {}, **{"method": "tokens", **(fusion or {})})
+        joining: FusionSettings = {"method": "tokens", **(fusion or {})}
+        telling = ContextFusion(context, {}, **joining)
         entries = telling.features
         self.directions = nn.Parameter(torch.empty(entries, width)) if entries else None
         self.of_entry = nn.Parameter(torch.empty(entries, width)) if entries else None
@@ -286,7 +290,13 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     slow = device == "cpu"
     token = _token(patch, strides, MOST_TOKENS["cpu" if slow else "gpu"])
     layers, width = (6, 192) if slow else (12, 384)
-    size = {"token": token, "image": list(patch), "layers": layers, "width": width, "heads": width // 64}
+    size: dict[str, SizeValue] = {
+        "token": token,
+        "image": list(patch),
+        "layers": layers,
+        "width": width,
+        "heads": width // 64,
+    }
     count = _count(patch, token)
     voxels = " x ".join(map(str, token))
     return size, f"images of {tuple(patch)}: {count} tokens of {voxels}; {layers} layers of {width} on {device}", PAPER

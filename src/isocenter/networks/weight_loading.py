@@ -24,13 +24,14 @@ from isocenter.errors import TORCH_FILE_ERRORS, IntegrityError, PlanError, Resou
 from isocenter.files.storage import packed_files
 from isocenter.lazy import safetensors_torch, torch
 from isocenter.networks.layouts import weight_layout
-from isocenter.networks.layouts.weight_layout import WeightLayout
+from isocenter.networks.layouts.weight_layout import Content, WeightLayout
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+    from torch.nn.modules.conv import _ConvNd
 
-    from isocenter.networks.network_family import Family
+    from isocenter.networks.network_family import Family, NetworkSize
 
 
 WHERE = "network.pretrained"
@@ -94,7 +95,7 @@ class LoadedWeights:
 def take_over_weights(
     module: Module,
     family: Family,
-    size: Mapping[str, Any],
+    size: NetworkSize,
     source: str | Path,
     inflation: str,
     groups: Mapping[str, str] | None = None,
@@ -124,7 +125,7 @@ def take_over_weights(
         from_where = f"{path.name} with SHA-256 {_digest(path)[:16]}"
     named = _name_tensors(tensors, ours, family)
     _refuse_axes(named, layers, str(source))
-    grown, how = inflate_kernels(named, ours, layers, inflation, size.get("axis"))
+    grown, how = inflate_kernels(named, ours, layers, inflation, cast("int | None", size.get("axis")))
     channels = _channels(grown, layers)
     fitting = {
         name: value
@@ -177,7 +178,7 @@ def _how(named: Tensor, grown: Tensor, fitted: Tensor, original: Tensor | None) 
     return COPIED if is_same else INTERPOLATED
 
 
-def _refuse_axes(named: Mapping[str, Tensor], layers: Mapping[str, Any], source: str) -> None:
+def _refuse_axes(named: Mapping[str, Tensor], layers: Mapping[str, _ConvNd], source: str) -> None:
     """PlanError for weights of more axes than the network has, or of two less."""
     axes_of = [(named[name].ndim, layer.weight.ndim) for name, layer in layers.items() if name in named]
     wrong = [(theirs - 2, ours - 2) for theirs, ours in axes_of if theirs > 2 and theirs - ours not in (0, -1)]
@@ -204,7 +205,7 @@ def _refuse_little(rows: Sequence[TensorOrigin], tensors: Mapping[str, Tensor], 
 
 
 def _recognise(
-    content: Mapping[str, Any], path: Path, module: Module
+    content: Content, path: Path, module: Module
 ) -> tuple[Mapping[str, Tensor], WeightLayout | None, Mapping[str, Tensor]]:
     """(tensors by the names of the file, its layout, tensors by names of the network)."""
     for candidate in weight_candidates(content):
@@ -215,7 +216,7 @@ def _recognise(
     return tensors, None, tensors
 
 
-def weight_candidates(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def weight_candidates(content: Content) -> Iterator[Content]:
     """The content, what lies within it, and both without the prefix of a wrapper for several devices."""
     inner = [content[name] for name in NESTED if isinstance(content.get(name), Mapping)]
     for level in (content, *inner):
@@ -224,13 +225,13 @@ def weight_candidates(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]
             yield {str(name).removeprefix(PARALLEL): value for name, value in level.items()}
 
 
-def known_layout(path: Path) -> tuple[WeightLayout, Mapping[str, Any]] | None:
+def known_layout(path: Path) -> tuple[WeightLayout, Content] | None:
     """The layout of a file of weights, and its content; None for plain weights."""
     layouts = ((weight_layout.recognise_layout(one), one) for one in weight_candidates(read_weights_file(path)))
     return next(((layout, content) for layout, content in layouts if layout is not None), None)
 
 
-def read_weights_file(path: Path) -> Mapping[str, Any]:
+def read_weights_file(path: Path) -> Content:
     """Content of a safetensors file, or of torch's own where it needs no code; else IntegrityError."""
     try:
         with path.open("rb") as file:
@@ -260,11 +261,11 @@ def _unwrap_content(content: Any, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors(content: Content) -> dict[str, Tensor]:
     return {str(name): value for name, value in content.items() if torch.is_tensor(value)}
 
 
-def _fetch_published(layers: Mapping[str, Any], family: Family, size: Mapping[str, Any]) -> Mapping[str, Tensor]:
+def _fetch_published(layers: Mapping[str, _ConvNd], family: Family, size: NetworkSize) -> Mapping[str, Tensor]:
     if family.published is None:
         raise PlanError("this family has no published weights", WHERE, "Give a file: --pretrained FILE")
     silence = ""
@@ -321,7 +322,7 @@ def _name_tensors(tensors: Mapping[str, Tensor], ours: Mapping[str, Tensor], fam
     return max(readings, key=lambda reading: sum(name in ours for name in reading))
 
 
-def named_convolutions(module: Module) -> dict[str, Any]:
+def named_convolutions(module: Module) -> dict[str, _ConvNd]:
     """{name of its weight: layer} of convolutions, in the network's order: the first one gets the images."""
     plain = torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d
     kinds = *plain, torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d
@@ -329,7 +330,7 @@ def named_convolutions(module: Module) -> dict[str, Any]:
 
 
 def inflate_kernels(
-    named: Mapping[str, Tensor], ours: Mapping[str, Tensor], layers: Mapping[str, Any], how: str, asked: int | None
+    named: Mapping[str, Tensor], ours: Mapping[str, Tensor], layers: Mapping[str, _ConvNd], how: str, asked: int | None
 ) -> tuple[Mapping[str, Tensor], list[str]]:
     """The tensors with two-dimensional kernels inflated to three, or one to two, and a description in words.
 
@@ -363,14 +364,14 @@ def _grow_kernel(kernel: Tensor, length: int, layer: Any, axis: int, how: str) -
     return repeated * centre.reshape(-1, *[1] * (kernel.ndim - 2 - axis))
 
 
-def _first(layers: Mapping[str, Any]) -> Any:
+def _first(layers: Mapping[str, _ConvNd]) -> _ConvNd:
     """The convolution of the images."""
     if not layers:
         raise ValueError("without a convolution the network has no first one")
     return next(iter(layers.values()))
 
 
-def _channels(named: Mapping[str, Tensor], layers: Mapping[str, Any]) -> tuple[int, int]:
+def _channels(named: Mapping[str, Tensor], layers: Mapping[str, _ConvNd]) -> tuple[int, int]:
     """Channels of the images that the weights were trained on, and of ours; equal where the weights do not show it."""
     for name, layer in layers.items():
         theirs = named.get(name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,10 @@ from isocenter.networks import common_layers, context_fusion, pyramid
 from isocenter.networks.common_layers import CONVOLUTION, LINEAR
 from isocenter.networks.network_family import Family, Sized, Strides
 from isocenter.networks.pyramid import ADDED, PyramidFeatures
+
+if TYPE_CHECKING:
+    from isocenter.networks.network_family import FusionSettings
+    from isocenter.values import Dense
 
 # YOLOX, section 2.1 and its code: radius about a box's centre, in voxels of a level, of its candidates; how many of
 # their overlaps are summed to the number of assigned predictions; weights of the overlap in the cost and in the loss.
@@ -87,7 +91,7 @@ class Yolox(nn.Module):
         head: int = 2,
         levels: int = 3,
         context: int = 0,
-        fusion: Mapping[str, Any] | None = None,
+        fusion: FusionSettings | None = None,
         **size: Any,
     ) -> None:
         super().__init__()
@@ -126,7 +130,7 @@ class Yolox(nn.Module):
         on_grid = (self._on_grid(maps, images.shape[2:]) for maps in raw)
         return {self.name: pyramid.most_confident_map(on_grid, self.classes)}
 
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Dense]) -> Tensor:
         """The loss of overlap, class and object, for each assigned prediction.
 
         outputs: of `forward` in training

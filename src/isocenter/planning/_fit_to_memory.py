@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -20,9 +19,11 @@ from isocenter.planning.rules.learning_rules import VERY_LONG
 from isocenter.planning.rules.modality_rules import APART, EARLY, MMFORMER
 from isocenter.planning.rules.preprocessing_rules import CLIPS
 from isocenter.planning.training_memory import Machine, MemoryPeak
+from isocenter.runtime.model_schema import NetworkArguments
 from isocenter.runtime.package import package_contents
 from isocenter.tasks import Task
 from isocenter.values import Decision, Fingerprint
+from isocenter.values.plain_values import PlainValue
 
 # By how much a patch shrinks at a time while it does not fit into memory, and how often it may.
 SMALLER, MOST_SHRINKING = 0.7, 10
@@ -60,7 +61,7 @@ class FittedPlan:
     usual: int
     peak: MemoryPeak
     fusion: Mapping[str, Decision]
-    context: Mapping[str, Any] | None = None
+    context: Mapping[str, PlainValue] | None = None
 
 
 def fit_grid(inputs: PlanInputs) -> FittedPlan:
@@ -103,7 +104,7 @@ def _on_grid(inputs: PlanInputs, grid: Grid, batch: int, usual: int) -> FittedPl
     network = inputs.family or _family(inputs, grid)
     size = _of_clips(_size(network.value, grid, machine, count, inputs.minutes, task), inputs.frames.value)
     size = _of_modalities(size, inputs.channels // (inputs.frames.value or 1), task)
-    architecture = {
+    architecture: NetworkArguments = {
         "name": network.value,
         "channels": inputs.channels,
         "spatial_dims": len(grid.patch),
@@ -111,9 +112,8 @@ def _on_grid(inputs: PlanInputs, grid: Grid, batch: int, usual: int) -> FittedPl
     }
     context = _context(inputs, architecture)
     fusion = covariate_rules.fusion_decisions(task, network.value, context, count)
-    architecture |= plan_sections.fusion_arguments(
-        {"context": context, **{key: one.value for key, one in fusion.items()}}
-    )
+    covariates = {"context": context, **{key: one.value for key, one in fusion.items()}}
+    architecture = {**architecture, **plan_sections.fusion_arguments(covariates)}
     cases = prepared_bytes(grid, inputs.channels, task)
     needed = training_memory.predict_peak(
         task, architecture, grid.patch, batch, machine, half=machine.bf16, cases=cases, count=count
@@ -132,7 +132,7 @@ def _with_more_samples(inputs: PlanInputs, fits: FittedPlan) -> FittedPlan:
     return fits
 
 
-def _context(inputs: PlanInputs, architecture: Mapping[str, Any]) -> dict[str, Any]:
+def _context(inputs: PlanInputs, architecture: NetworkArguments) -> dict[str, PlainValue]:
     """The covariates, and which images a case has, if the family takes it.
 
     A family of several images looks for them there; another one gets them as far as it takes a context.

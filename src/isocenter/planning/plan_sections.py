@@ -13,6 +13,7 @@ from pydantic import StringConstraints
 from isocenter.networks import factory
 from isocenter.objectives.objective_terms import SUPERVISED
 from isocenter.runtime import Context
+from isocenter.runtime.model_schema import FusionArguments, NetworkArguments
 from isocenter.transforms.synthesis import PaintingRanges
 from isocenter.values import Setting
 
@@ -324,28 +325,34 @@ class PlanSettings:
     federation: FederationSettings = FederationSettings()
 
     @property
-    def architecture(self) -> dict[str, Any]:
+    def architecture(self) -> NetworkArguments:
         """The arguments of `networks.build` but the heads, for which the task asks; plain, as a model records them."""
         scales = {}
         if factory.family_of(self.network.name).pools:  # whose shares of colours are those before normalisation
             scales = {"scales": [[one.mean, one.deviation] for one in self.preprocessing.normalisation]}
-        return {
+        arguments: NetworkArguments = {
             "name": self.network.name,
             "channels": self.preprocessing.inputs,
             "spatial_dims": self.preprocessing.ndim,
             "size": {**scales, **self.network.size},
-            **({"dropout": self.network.dropout} if self.network.dropout else {}),
-            **fusion_arguments(vars(self.network)),
-            **({"marked": len(self.task.labels)} if self.preprocessing.cascade is not None else {}),
         }
+        if self.network.dropout:
+            arguments["dropout"] = self.network.dropout
+        arguments = {**arguments, **fusion_arguments(vars(self.network))}
+        if self.preprocessing.cascade is not None:
+            arguments["marked"] = len(self.task.labels)
+        return arguments
 
 
-def fusion_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+def fusion_arguments(network: Mapping[str, Any]) -> FusionArguments:
     """The arguments of `networks.build` that concern covariates, from a plan's section "network"."""
     if not network.get("context"):
-        return {}
+        return FusionArguments()
     method, sparsity = network.get("context_fusion"), network.get("sparsity", 0.0)
     fusion = {"method": method, "narrow": network.get("narrow") or 0, "sparsity": sparsity}
     if (courses := Context.from_settings(network["context"]).courses)[0]:
         fusion["courses"] = list(courses)
-    return {"context": network["context"], **({"fusion": fusion} if method else {})}
+    arguments = FusionArguments(context=network["context"])
+    if method:
+        arguments["fusion"] = fusion
+    return arguments

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import PlanError, ResourceError
 from isocenter.lazy import torch
 from isocenter.runtime import Context, hardware, torch_networks
+from isocenter.runtime.model_schema import NetworkArguments
 from isocenter.tasks import Task
+from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +81,7 @@ class MemoryPeak:
 
 def predict_peak(
     task: Task,
-    architecture: Mapping[str, Any],
+    architecture: NetworkArguments,
     patch: tuple[int, ...],
     batch: int,
     machine: Machine,
@@ -113,7 +115,7 @@ def cached_memory(free: float) -> float:
     return min(CACHED_SHARE * free, MOST_CACHED)
 
 
-def takes_context(task: Task, architecture: Mapping[str, Any], context: Mapping[str, Any]) -> bool:
+def takes_context(task: Task, architecture: NetworkArguments, context: Mapping[str, PlainValue]) -> bool:
     """Whether the family takes these covariates."""
     with torch.device("meta"):
         try:
@@ -133,7 +135,7 @@ def refuse_too_large(needed: MemoryPeak, machine: Machine, name: str = "plan") -
         )
 
 
-def _count_bytes(task: Task, architecture: Mapping[str, Any], patch: tuple[int, ...]) -> tuple[float, float]:
+def _count_bytes(task: Task, architecture: NetworkArguments, patch: tuple[int, ...]) -> tuple[float, float]:
     """Bytes that autograd keeps for one sample, and bytes of the weights."""
     with torch.device("meta"):
         network = torch_networks.build_module(task, architecture).train()

@@ -102,8 +102,10 @@ def section_settings(section: str, task: str = "") -> Mapping[str, Setting]:
         return task_settings.own_settings(task_catalogue.task_class(task)) if task else {}
     if section in TYPED:
         return setting_fields.settings_in(TYPED[section])
-    is_objective = section in objective_catalogue.objective_names()
-    return setting_fields.settings_in(objective_catalogue.objective_kind(section)) if is_objective else {}
+    if section not in objective_catalogue.objective_names():
+        return {}
+    kind: type = objective_catalogue.objective_kind(section)
+    return setting_fields.settings_in(kind)
 
 
 # What checks values of a kind is made once: that takes longer than the check.

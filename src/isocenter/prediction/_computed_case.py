@@ -18,10 +18,11 @@ from isocenter.tasks import Task, properties
 from isocenter.tasks.shared.structure_findings import Ratio
 from isocenter.transforms import label_maps
 from isocenter.values import Case, Finding, Floats, Image, Measurements, Prediction, Problem
+from isocenter.values.table_cells import PlainCell, TableRow
 
 # The ends of columns of what boxes and objects state.
 SCORES = ("score", "scores")
-Rows = list[dict[str, Any]]
+Rows = list[dict[str, PlainCell]]
 OBJECT = "object"
 
 
@@ -55,7 +56,7 @@ class ComputedCase:
         return tracks_of(self.model.task, self.prediction)
 
 
-def name_columns(case: Case, image: Image) -> dict[str, Any]:
+def name_columns(case: Case, image: Image) -> dict[str, PlainCell]:
     """The columns that name a case."""
     return {"case": case.id, "image": image.source.paths[0] if image.source and image.source.paths else ""}
 
@@ -105,7 +106,7 @@ def result_rows(computed: ComputedCase) -> tuple[Rows, Rows]:
     return [{**named, **row} for row in _output_rows(computed, prediction)], measured
 
 
-def _slide_row(computed: ComputedCase, prediction: Prediction, measured: Rows) -> dict[str, Any]:
+def _slide_row(computed: ComputedCase, prediction: Prediction, measured: Rows) -> dict[str, PlainCell]:
     """The task's columns where they are of the whole image, and those of a slide; cells have a table of their own."""
     [row, *further] = _output_rows(computed, prediction)
     is_whole = not further and prediction.boxes is None and prediction.objects is None
@@ -114,7 +115,7 @@ def _slide_row(computed: ComputedCase, prediction: Prediction, measured: Rows) -
     return {**(row if is_whole else {}), **columns}
 
 
-def _rows_of_frames(computed: ComputedCase, named: Mapping[str, Any]) -> tuple[Rows, Rows]:
+def _rows_of_frames(computed: ComputedCase, named: TableRow) -> tuple[Rows, Rows]:
     """Rows of each frame; of the measurements also what changed over all of them."""
     rows, measured, image = Rows(), list[Rows](), computed.image
     for number, (frame, still) in enumerate(zip(computed.prediction.frames, image.still_frames(), strict=True)):
@@ -133,7 +134,7 @@ def _rows_of_frames(computed: ComputedCase, named: Mapping[str, Any]) -> tuple[R
 
 def _rows_with_tracks(
     computed: ComputedCase, number: int, still: Image
-) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+) -> tuple[Sequence[TableRow], Sequence[TableRow]]:
     """The outputs and the measurements of a frame; boxes, or else measured objects, with their tracks."""
     frame = computed.prediction.frames[number]
     outputs, figures = _output_rows(computed, frame), _measure(computed, frame, still)
@@ -145,7 +146,7 @@ def _rows_with_tracks(
     return outputs, _add_tracks(figures, numbers[number])
 
 
-def _output_rows(computed: ComputedCase, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
+def _output_rows(computed: ComputedCase, prediction: Prediction) -> Sequence[TableRow]:
     """The task's columns, a row or more; calls are always those of calibrated probabilities."""
     columns = computed.model.task.outputs
     rows = properties.output_rows(columns(prediction))
@@ -168,7 +169,7 @@ def _measure(computed: ComputedCase, prediction: Prediction, image: Image) -> Ro
     ]
 
 
-def _add_tracks(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> Rows:
+def _add_tracks(rows: Sequence[TableRow], numbers: Sequence[int]) -> Rows:
     """Rows of objects with the track of each; without any object a blank."""
     return [{**row, "track": track} for row, track in zip_longest(rows, numbers)]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from isocenter.runtime import Model, ModelRequest, label_measurements, predicted
 from isocenter.runtime.guard import image_observation
 from isocenter.runtime.guard.image_observation import Watching
 from isocenter.runtime.inference import AS_PLANNED
+from isocenter.runtime.model_schema import FingerprintRecord
 from isocenter.runtime.windows.pipeline import BLANK, Receiver
 from isocenter.tasks import Task, properties, task_catalogue
 from isocenter.tasks.shared.averages import OUTPUT
@@ -44,7 +45,9 @@ from isocenter.values import (
     voxel_images,
 )
 from isocenter.values.advice_lines import ADVICE, AdviceLine, AdvisedAnswer
+from isocenter.values.covariate_values import CovariateValues
 from isocenter.values.spatial_transform import Correspondence
+from isocenter.values.table_cells import TableRow
 
 Windows = Callable[[int, int], None]
 # Takes (model, case, its image, request, prediction), and gives the prediction with one map more, or one note.
@@ -109,8 +112,8 @@ class PredictionOutcome:
     change: since the earlier study, where there is one
     """
 
-    rows: Sequence[Mapping[str, Any]]
-    measured: Sequence[Mapping[str, Any]]
+    rows: Sequence[TableRow]
+    measured: Sequence[TableRow]
     prediction: Prediction | None
     files: Sequence[Path] = ()
     lacking: Sequence[Problem] = ()
@@ -120,7 +123,7 @@ class PredictionOutcome:
     abstained: str | None = None
     features: Array | None = None
     distances: Mapping[str, float] = field(default_factory=dict)
-    tracks: Sequence[Mapping[str, Any]] = ()
+    tracks: Sequence[TableRow] = ()
     change: StudyChange | None = None
 
 
@@ -155,12 +158,13 @@ def _times_as_large(model: Model, image: Image) -> float:
         return 0.0
     geometry, times = image.geometry.canonical, []
     for record in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
-        fingerprint = record.get("fingerprint") or {}
-        if not fingerprint.get("shape") or len(fingerprint["shape"]["max"]) != geometry.ndim:
+        fingerprint = record.get("fingerprint") or FingerprintRecord()
+        shape, spacing = fingerprint.get("shape"), fingerprint.get("spacing")
+        if not shape or len(shape["max"]) != geometry.ndim:
             return 0.0
-        voxels = np.divide(geometry.shape, fingerprint["shape"]["max"])
-        in_mm = fingerprint.get("physical") and geometry.physical
-        times.append(np.prod(voxels * (np.divide(geometry.steps, fingerprint["spacing"]["median"]) if in_mm else 1)))
+        voxels = np.divide(geometry.shape, shape["max"])
+        in_mm = fingerprint.get("physical") and geometry.physical and spacing
+        times.append(np.prod(voxels * (np.divide(geometry.steps, spacing["median"]) if in_mm and spacing else 1)))
     return float(min(times))
 
 
@@ -241,7 +245,7 @@ def compute_case(
 
 
 def _judged_when_seen(
-    model: Model, watching: Watching, image: Image, covariates: Mapping[str, Any] | None, prediction: Prediction
+    model: Model, watching: Watching, image: Image, covariates: CovariateValues | None, prediction: Prediction
 ) -> Prediction:
     """The prediction of a large volume, judged once the network has seen all of it."""
     if model.guard is not None:
@@ -297,7 +301,7 @@ class _OpenFiles:
 class _Results(NamedTuple):
     """Results of a case: rows of `predictions.csv` and `measurements.csv`, findings, files, and what they lack."""
 
-    rows: Sequence[Mapping[str, Any]] = ()
+    rows: Sequence[TableRow] = ()
     measured: Measurements = ()
     findings: Sequence[Finding] = ()
     files: Sequence[Path] = ()

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from isocenter import errors
 from isocenter.errors import IsocenterError
-from isocenter.evaluation.metric import REPEATABILITY
 from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.reading import series_survey
 from isocenter.files.dicom.writing.dicom_answers import EarlierObjects
@@ -186,7 +185,7 @@ def _compare(
     transforms = registration.transform, registration.inverse
     cut = set(_cut_structures(transforms, (before, now), (earlier.label_maps, new_maps)))
     sizes = [_sizes(model, rows) for rows in (earlier.findings, findings)]
-    limits = model.record.get(REPEATABILITY.name) or {}
+    limits = model.record.get("repeatability") or {}
     rows, changes = list[list[Any]](), list[Finding]()
     for group, last in sizes[1].items():
         first = sizes[0].get(group)

@@ -15,9 +15,9 @@ from isocenter.values import ANSWERED, Finding
 from isocenter.values.advice_lines import ADVICE
 from isocenter.values.case_outcome import ABSTAINED
 from isocenter.values.finding import MOST_FRAMES, FindingsRecord
+from isocenter.values.finding_records import FINDINGS_SCHEMA
 
 FINDINGS = "findings.json"
-SCHEMA = "isocenter.findings"
 NOTHING_FOUND = "the model has found nothing"
 
 
@@ -98,4 +98,4 @@ def _lacking(done: PredictionOutcome) -> Iterator[str]:
 
 def write_findings(findings: FindingsRecord, folder: Path) -> None:
     """Write `findings.json`, in one line: a cohort has hundreds of thousands of findings."""
-    record_files.write_json(folder / FINDINGS, SCHEMA, findings.record, indent=None)
+    record_files.write_json(folder / FINDINGS, FINDINGS_SCHEMA, findings.record, indent=None)

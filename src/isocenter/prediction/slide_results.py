@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,9 @@ from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.tasks import Task
 from isocenter.transforms import label_outlines
 from isocenter.values import Finding, Floats, Geometry, Image, Label, Prediction, voxel_images
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.prediction import AttendedTiles
+from isocenter.values.table_cells import PlainCell
 
 log = logging.getLogger("isocenter")
 
@@ -82,13 +83,13 @@ def cells_of(prediction: Prediction, task: Task) -> Cells | None:
 
 def slide_columns(
     prediction: Prediction, task: Task, image: Image, findings: Sequence[Finding], tiles: int
-) -> dict[str, Any]:
+) -> dict[str, PlainCell]:
     """`tiles`, and of each label its area (mm²), its cells and their number on a mm² of tissue; then the score.
 
     tiles: windows that the network saw
     Areas need the size of a pixel. Without any cell of a class its number is 0.
     """
-    columns: dict[str, Any] = {"tiles": tiles}
+    columns: dict[str, PlainCell] = {"tiles": tiles}
     side = None if image.spacing is None else math.prod(image.spacing)
     cells = cells_of(prediction, task)
     if cells is None:
@@ -162,7 +163,7 @@ def attended_figures(prediction: Prediction, image: Image, name: str) -> list[Fi
     return [sheets.contact_sheet(shown, f"{name}: tiles", caption=caption, columns=ATTENDED // 2)]
 
 
-def _write_drawn(features: Iterable[Mapping[str, Any]], path: Path) -> list[Path]:
+def _write_drawn(features: Iterable[Mapping[str, PlainValue]], path: Path) -> list[Path]:
     """A collection of features, written one by one."""
     with path.open("x", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
@@ -208,7 +209,7 @@ def shown_coarsely(prediction: Prediction, image: Image) -> tuple[Prediction, Im
     return replace(prediction, geometry=picture.geometry, data=data, boxes=boxes), picture.with_pixels(picture.data)
 
 
-def _cell_features(cells: Cells) -> Iterator[Mapping[str, Any]]:
+def _cell_features(cells: Cells) -> Iterator[Mapping[str, PlainValue]]:
     colours = _colours(cells.names)
     for box, label, score in zip(cells.corners.tolist(), cells.names, cells.scores.tolist(), strict=True):
         top, left, bottom, right = (round(edge, 2) for edge in box)
@@ -217,7 +218,7 @@ def _cell_features(cells: Cells) -> Iterator[Mapping[str, Any]]:
         yield _feature([ring], "detection", label, colours[label], measured)
 
 
-def _region_features(prediction: Prediction) -> Iterator[Mapping[str, Any]]:
+def _region_features(prediction: Prediction) -> Iterator[Mapping[str, PlainValue]]:
     """Each piece of each label along the edges of its pixels, with its holes; the map is read once, strip by strip."""
     names, data = {one.value: one.name for one in prediction.labels}, prediction.data
     if data is None:
@@ -243,7 +244,7 @@ def _feature(
     label: str,
     colour: tuple[int, int, int],
     measured: Mapping[str, float],
-) -> Mapping[str, Any]:
+) -> Mapping[str, PlainValue]:
     """A polygon in (x, y) of the finest level, holes behind its outline, as QuPath writes an object of a class."""
     return {
         "type": "Feature",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from isocenter.runtime import Model
 from isocenter.values import Case, Confidence, Image, Prediction, Problem
+from isocenter.values.table_cells import PlainCell
 
 # Columns of a case's uncertainty, as `Confidence` has them.
 UNCERTAINTIES = ("total", "aleatoric", "epistemic")
@@ -56,14 +56,14 @@ def refused_by_header(model: Model, case: Case, image: Image) -> Prediction | No
     )
 
 
-def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, Any]:
+def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, PlainCell]:
     """`gate_p` and `abstained` of a row, of a model with a gate, and what is known of its uncertainty.
 
     A model without a fitted gate says so in each row, in `gate`, and abstains from an image of one value.
     between: the name of a part and that of its column, of a task that is made of tasks
     """
     whole_confidence = prediction.confidence
-    gate: dict[str, Any] = {} if whole_confidence.gate_p is None else {"gate_p": whole_confidence.gate_p}
+    gate: dict[str, PlainCell] = {} if whole_confidence.gate_p is None else {"gate_p": whole_confidence.gate_p}
     if whole_confidence.gate:
         gate["gate"] = whole_confidence.gate
     if "gate_p" in gate or prediction.abstained is not None:

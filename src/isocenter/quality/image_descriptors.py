@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from isocenter.quality._intensities import Intensities
 from isocenter.transforms import COLOUR, channel_stack, label_maps, orient, resampling
 from isocenter.transforms.channel_stack import GREY
 from isocenter.values import Array, CaseFacts, CaseReference, Deferred, Floats, Image, slabs
+from isocenter.values.table_cells import PlainCell
 
 # Voxels a side of the small image, by number of axes: 2 and 8 kB a case, as half precision shows a twin too.
 SMALL_SIDE = {1: 64, 2: 32, 3: 16}
@@ -177,10 +178,14 @@ def _parts(small: Floats) -> Floats:
 SAMPLE = 65536
 
 
-def image_facts(image: Image) -> Mapping[str, Any]:
+# What an image is: its modality, its size and its scanner, by name.
+ImageFacts = Mapping[str, PlainCell]
+
+
+def image_facts(image: Image) -> ImageFacts:
     """Modality, size, voxel size, field of view, and where its voxels are in memory their mean and deviation."""
     grid, sizes = image.geometry, sorted(image.geometry.shape)
-    facts: dict[str, Any] = {"modality": image.modality, "longest side": sizes[-1], "shortest side": sizes[0]}
+    facts: dict[str, PlainCell] = {"modality": image.modality, "longest side": sizes[-1], "shortest side": sizes[0]}
     if grid.spacing is not None:
         facts |= {"smallest spacing": min(grid.spacing), "largest spacing": max(grid.spacing)}
         facts["field of view"] = max(np.multiply(grid.shape, grid.spacing).tolist())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ from isocenter.values import (
     voxel_images,
 )
 from isocenter.values.dataset_cases import DataFrameLike
+from isocenter.values.plain_values import PlainValue
 
 log = logging.getLogger("isocenter")
 T = TypeVar("T")
@@ -93,7 +94,7 @@ def open_dataset(
     channels: int | None = None,
     absent: bool = False,
     needs: Collection[str] = (),
-    settings: Mapping[str, Any] = MappingProxyType({}),
+    settings: Mapping[str, PlainValue] = MappingProxyType({}),
     draws: bool = False,
     bare: bool = False,
 ) -> Dataset:
@@ -143,7 +144,7 @@ def open_dataset(
         dataset = with_boxes(dataset, each or "object")
     dataset = images_of_maps.with_drawn_images(dataset) if draws else dataset
     if FIELD in needs or FIELD in dataset.kinds:
-        return image_pairs.with_pairs(dataset, settings.get("pairs"), draws=references)
+        return image_pairs.with_pairs(dataset, cast("int | None", settings.get("pairs")), draws=references)
     how = reading.align
     if how is not None:
         dataset = replace(dataset, cases=tuple(alignment.aligned_case(case, how) for case in dataset))
@@ -197,7 +198,7 @@ def _in_order(dataset: Dataset, order: str | None) -> Dataset:
     return replace(dataset, classes={**dataset.classes, CLASS: ordered})
 
 
-def task_settings_of(plan: Plan) -> dict[str, Any]:
+def task_settings_of(plan: Plan) -> dict[str, PlainValue]:
     """The plain settings of a plan's task, by which cases are made of those that are read."""
     return {name.removeprefix("task."): plan[name] for name in plan.names if name.startswith("task.")}
 
@@ -207,7 +208,7 @@ def open_for_task(
     places: Sequence[Data],
     reading: ReadingOptions,
     needs: Collection[str] | None = None,
-    settings: Mapping[str, Any] = MappingProxyType({}),
+    settings: Mapping[str, PlainValue] = MappingProxyType({}),
 ) -> Dataset:
     """The cases of data sets as a named task learns from them, of several together: without references it reads none.
 

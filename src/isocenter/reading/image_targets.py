@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from isocenter.quality.references import targets
 from isocenter.transforms import corruptions, resampling
 from isocenter.transforms.corruptions import REMAKE, Damage
 from isocenter.values import Array, Case, Dataset, Deferred, Geometry, Image, LazyMapping
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.voxel_images import SCALE, UNKNOWN_TARGET
 
 TARGET = targets.KIND
@@ -29,7 +30,7 @@ BLIND = "blind_spot"
 REMEDY = 'Give [least, most], as in --set "task.damage={rician: [0.02, 0.1]}"'
 
 
-def with_targets(dataset: Dataset, settings: Mapping[str, Any], *, references: bool = True) -> Dataset:
+def with_targets(dataset: Dataset, settings: Mapping[str, PlainValue], *, references: bool = True) -> Dataset:
     """The data set with each image on the grid of its target; of clean images damaged ones are made.
 
     settings:   of the task: `damage`, {corruption: [least, most]}, of which images without targets get so many `draws`
@@ -49,7 +50,7 @@ def with_targets(dataset: Dataset, settings: Mapping[str, Any], *, references: b
                 f"--set task.supervision={BLIND}; or have clean images damaged. {REMEDY}"
             )
             raise DatasetError("has images and no targets", str(dataset.root or dataset.name), remedy)
-        return _with_damage(dataset, damage, settings.get("draws"))
+        return _with_damage(dataset, damage, cast("int | None", settings.get("draws")))
     return replace(dataset, cases=tuple(_on_grid_of_target(case) for case in dataset))
 
 
@@ -142,9 +143,9 @@ def _like_target(case: Case, name: str) -> Image:
     return image if scale is None or max(scale) == 1 else finer_image(image, scale, target.geometry)
 
 
-def with_finer_images(cases: Sequence[Case], settings: Mapping[str, Any]) -> list[Case]:
+def with_finer_images(cases: Sequence[Case], settings: Mapping[str, PlainValue]) -> list[Case]:
     """The cases with their images on the grid that a model answers on, by `scale` of its task."""
-    if not (scale := settings.get("scale")):
+    if not (scale := cast("Sequence[int] | None", settings.get("scale"))):
         return list(cases)
     return [
         replace(case, images=LazyMapping({name: partial(_finer, case, name, tuple(scale)) for name in case.images}))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from isocenter.transforms import corruptions
 from isocenter.transforms.operators import reconstruction_methods, simulated_scans
 from isocenter.transforms.operators.simulated_scans import ScanSettings, SimulatedScan
 from isocenter.values import Acquisition, Array, Case, Dataset, Geometry, Image, LazyMapping
+from isocenter.values.plain_values import PlainValue
 
 # Measurements of each picture, and slices of each volume, where nobody says.
 DRAWS, SLICES = 4, 8
@@ -31,7 +32,7 @@ TARGET, SCAN = "target", "scan"
 MEASUREMENTS = "measurements"
 
 
-def with_measurements(dataset: Dataset, settings: Mapping[str, Any]) -> Dataset:
+def with_measurements(dataset: Dataset, settings: Mapping[str, PlainValue]) -> Dataset:
     """The data set with so many `draws` of each image, each a simulated measurement and the image, its target.
 
     Of a volume they are slices along its last axis. Where the set has a folder of measurements none is simulated: each
@@ -45,7 +46,7 @@ def with_measurements(dataset: Dataset, settings: Mapping[str, Any]) -> Dataset:
     for case in dataset:
         image = next(iter(case.images.values()))
         volume = image.geometry.ndim == 3
-        count = settings.get("draws") or (SLICES if volume else DRAWS)
+        count = cast("int | None", settings.get("draws")) or (SLICES if volume else DRAWS)
         places = np.linspace(0.5 - INNER / 2, 0.5 + INNER / 2, count) * (image.shape[-1] - 1)
         names[case.id] = [f"{case.id}_{number}" for number in range(1, count + 1)]
         for name, place in zip(names[case.id], places.round().astype(int).tolist(), strict=True):

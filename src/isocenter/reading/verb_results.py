@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files.storage import atomic, file_lock
 from isocenter.lazy import pandas as pd
 from isocenter.values import ANSWERED, Problem
 from isocenter.values.case_outcome import ABSTAINED, CaseOutcome
+from isocenter.values.record_schema import FailedCase
 
 
 def refuse_missing(path: Path) -> None:
@@ -66,9 +66,9 @@ def case_outcomes(table: pd.DataFrame, problems: Iterable[Problem]) -> list[Case
     return outcomes
 
 
-def failed_rows(failures: Sequence[Problem]) -> list[dict[str, Any]]:
+def failed_rows(failures: Sequence[Problem]) -> list[FailedCase]:
     """`failed` of a verb's `--json`: case, problem and remedy of each."""
-    return [{"case": next(iter(one.cases), None), "problem": one.what, "remedy": one.remedy} for one in failures]
+    return [FailedCase(case=next(iter(one.cases), None), problem=one.what, remedy=one.remedy) for one in failures]
 
 
 def no_result_error(verb: str, done: str, problems: Iterable[Problem]) -> DatasetError:

@@ -18,6 +18,7 @@ from isocenter.evaluation import Metrics
 from isocenter.report import wording
 from isocenter.report.display import DARK, LIGHT
 from isocenter.values import Decision, Estimate, Problem, Row
+from isocenter.values.plain_values import PlainValue
 
 CHART_SIZE = re.compile(r'<svg width="(\d+)" height="(\d+)"')
 
@@ -183,7 +184,7 @@ class Gallery:
 class Facts:
     """Names with their values."""
 
-    facts: Mapping[str, Any]
+    facts: Mapping[str, PlainValue]
     template: ClassVar[str] = "facts"
 
 
@@ -270,7 +271,7 @@ class ReportPage:
     title: str
     headline: Sequence[Row] = ()
     sections: Sequence[Section] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, PlainValue] = field(default_factory=dict)
     notes: Sequence[str] = ()
     lead: str = ""
     metrics: Metrics = field(default_factory=Metrics)

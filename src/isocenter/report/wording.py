@@ -13,6 +13,7 @@ import numpy as np
 from isocenter.evaluation import Metric, Metrics
 from isocenter.lazy import pandas as pd
 from isocenter.values import Estimate, Row
+from isocenter.values.plain_values import PlainValue
 
 # Metrics that are never below 0, and what selects where the validation cases lack a class or an event.
 NEVER_NEGATIVE, INSTEAD = frozenset({"auroc", "harrell_c"}), "minus the log loss"
@@ -220,7 +221,7 @@ def _no_setting(_: None) -> str:
 
 
 @setting_text.register(Mapping)
-def _settings(value: Mapping[str, object]) -> str:
+def _settings(value: Mapping[str, PlainValue]) -> str:
     if not value:
         return "none"
     if len(value) > MOST_LISTED and all(isinstance(part, Mapping) for part in value.values()):

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from isocenter.planning import PlanSettings, plan_checks
+from isocenter.runtime.model_schema import ModelOrigin
 from isocenter.training.search_study import StudyTrial
 from isocenter.training.training_state import TrainingOutcome
 from isocenter.values import Decision, Plan, Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Folders of a run: the control without covariates, inner folds, networks of other seeds, configurations that are
 # compared, the search before a training.
@@ -81,7 +85,7 @@ class RunTraining:
     share: float
     what: str = "training"
     fold: int | None = None
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: ModelOrigin = field(default_factory=ModelOrigin)
     joins: str | None = None
 
     @cached_property  # to check them is to build the network, though without memory
@@ -135,7 +139,7 @@ class TrialResult:
     """
 
     tried: StudyTrial | None
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)
     asked: tuple[int, Plan] | None = None
 
 

@@ -30,6 +30,7 @@ from isocenter.runs._run_trainings import (
 from isocenter.runs.search_trials import OF_TRIALS, SearchProgress
 from isocenter.runtime import Context
 from isocenter.runtime.model_files import BEFORE
+from isocenter.runtime.model_schema import ModelOrigin
 from isocenter.transforms import random_draws
 from isocenter.values import Decision, Plan, Split
 
@@ -103,7 +104,7 @@ def training_of(planned: PlannedTraining, done: Done, fold: int | None) -> RunTr
     if fold is None:
         return RunTraining(name, MAIN, plan, cases, share)
     total = len(planned.folds)
-    what, record = f"training fold {fold} ({fold + 1} of {total})", {"fold": fold, "folds": total}
+    what, record = f"training fold {fold} ({fold + 1} of {total})", ModelOrigin(fold=fold, folds=total)
     return RunTraining(name, FOLD, plan, cases, share, what, fold, record)
 
 

@@ -26,6 +26,7 @@ from isocenter.quality.dataset_examination import Examination
 from isocenter.reading import ReadingOptions, dataset_reading
 from isocenter.runtime import record_files
 from isocenter.runtime.foreign import nnunet_model
+from isocenter.runtime.model_schema import MODEL_SCHEMA
 from isocenter.runtime.package.package_contents import MEMBERS, WEIGHTS
 from isocenter.tasks import properties
 from isocenter.values import Case, CaseFacts, Dataset, Decision, Plan, Problem
@@ -223,7 +224,7 @@ def _same_patients(looked: Sequence[Examination], planned: PlannedTraining) -> d
     }
 
 
-RECORD, SCHEMA = "model.json", "isocenter.model"
+RECORD = "model.json"
 # Endings of files of weights; the content decides how they are read.
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
@@ -321,7 +322,7 @@ def _of_model(folder: Path, start: Path) -> WeightSource:
 
 
 def _announce(weights: Path, record: Path, start: Path, *, several: bool) -> WeightSource:
-    content = record_files.read_json(record, SCHEMA)  # of a newer version weights may mean something else
+    content = record_files.read_json(record, MODEL_SCHEMA)  # of a newer version weights may mean something else
     if several:
         log.info("%s is a model of several networks: training begins from the weights of the first", start)
     network, prepared = content["network"], content["preprocessing"]

@@ -46,7 +46,9 @@ from isocenter.tasks import task_settings
 from isocenter.training.training_state import CommandClock, TrainingOutcome
 from isocenter.training.weight_transfer import PROTOTYPES
 from isocenter.values import Case, Decision, Plan, Problem
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.record_schema import RecordSchema, VerdictRecord
+from isocenter.values.table_cells import PlainCell
 
 # The loss of a fold is a running mean over this share of its steps.
 SMOOTH_SHARE = 20
@@ -69,7 +71,7 @@ class TrainedRun:
     plan: Plan
     scored: ScoredCases | None
     outcomes: Sequence[TrainingOutcome]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, PlainValue] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     cuts: Sequence[str] = ()
 
@@ -154,12 +156,12 @@ def score_control(run: RunFolder, model: OutOfFold, cases: Sequence[Case]) -> No
         ScoredCases(table, summary, task=model.task).write(partial_folder)
 
 
-def predict_rows(model: OutOfFold, cases: Sequence[Case], what: str) -> list[dict[str, Any]]:
+def predict_rows(model: OutOfFold, cases: Sequence[Case], what: str) -> list[dict[str, PlainCell]]:
     """The rows of all cases that can be predicted, by models that are compared with others.
 
     what: they are, in words
     """
-    rows = list[dict[str, Any]]()
+    rows = list[dict[str, PlainCell]]()
     with progress_tracking.track_progress(f"predicting and scoring {what}") as tracker:
         for done, case in enumerate(cases, start=1):
             with suppress(IsocenterError):  # it is named where the model is scored, and left out of both

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from isocenter.tasks import Task, properties, task_catalogue, task_settings
 from isocenter.training.length.step_probe import NARROWER
 from isocenter.training.search_study import COMPLETE, FEWEST_TO_RANK
 from isocenter.values import ANSWERED, BY_HAND, Decision, Plan, Problem, Row
+from isocenter.values.plain_values import PlainValue
 
 REGISTERED = "evaluation.registered"
 # Decisions that are stated before the whole plan.
@@ -108,7 +109,7 @@ class RunReport:
     primary: str
     scored: ScoredCases | None
     notes: Sequence[str]
-    facts: Mapping[str, Any]
+    facts: Mapping[str, PlainValue]
     views: str
     plan: Plan | None = None
     promised: Plan | None = None
@@ -185,12 +186,12 @@ class RunReport:
             yield from (replace(section, files=files) for section in audit.sections)
 
     @property
-    def _origin(self) -> dict[str, Any]:
+    def _origin(self) -> dict[str, PlainValue]:
         """All that says where the model comes from, and the versions that made it."""
         if self.environment is None:
             return {**self.facts}
         plain = {key: value for key, value in self.environment.items() if not isinstance(value, Mapping)}
-        return {**self.facts, **plain, **self.environment["versions"]}
+        return {**self.facts, **cast("dict[str, PlainValue]", plain), **self.environment["versions"]}
 
 
 def decided_section(plan: Plan) -> Section:

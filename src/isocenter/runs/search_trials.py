@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from typing_extensions import TypedDict
 
@@ -27,6 +27,9 @@ from isocenter.training.checkpoint_files import SURE
 from isocenter.training.search_study import COMPLETE, PRUNED, StudyTrial
 from isocenter.values import Decision, Plan
 from isocenter.values.record_schema import RecordSchema, StatedDecision
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TrialRow(TypedDict):
@@ -217,19 +220,19 @@ class SearchProgress:
         ours, planned = (self.trials[tried.number].trial_result.numbers for tried in (self._best, self._planned_trial))
         return self._share_better(self.main.cases["val"], ours, planned, len(self.trials) - 1)
 
-    def _numbers_again(self, number: int) -> Mapping[str, Any]:
+    def _numbers_again(self, number: int) -> Mapping[str, Tensor]:
         parts = [ended.trial_result.numbers for ended in self.again[number]]
         return checkpoint_files.concatenate_cases(parts) if all(parts) else {}
 
     def _share_better(
-        self, cases: Sequence[str], ours: Mapping[str, Any], planned: Mapping[str, Any], tried: int
+        self, cases: Sequence[str], ours: Mapping[str, Tensor], planned: Mapping[str, Tensor], tried: int
     ) -> float:
         owners = {case.id: case.patient for case in self.planned.examination.dataset}
         patients, seed = [owners[case] for case in cases], int(self.main.plan["training.seed"])
         return checkpoint_files.share_better(self.main.settings.task, ours, planned, patients, seed=seed, tried=tried)
 
 
-def selection_metric(main: RunTraining, numbers: Mapping[str, Any]) -> float:
+def selection_metric(main: RunTraining, numbers: Mapping[str, Tensor]) -> float:
     """The metric of these numbers; NaN where there are none, because no validation had a metric that is a number."""
     return float(main.settings.task.selection(numbers)) if numbers else math.nan
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from rich.console import Console
@@ -41,6 +41,7 @@ from isocenter.runs._training_order import MOST_UNSEEN
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runtime import Context, Model, cascade, ensemble, hardware, model_assembly, model_files, record_files
 from isocenter.runtime.model_files import BEFORE
+from isocenter.runtime.model_schema import FingerprintRecord, LargestImage, ModelOrigin
 from isocenter.runtime.package.package_contents import WEIGHTS
 from isocenter.tasks import Task, fitting, properties
 from isocenter.tasks.task import Origin
@@ -101,7 +102,7 @@ class TrainingJob:
     plan: Plan
     train: Sequence[Case]
     val: Sequence[Case]
-    record: Mapping[str, Any]
+    record: ModelOrigin
     what: str = "training"
     start: Path | None = None
     marked: Mapping[str, Path] | None = None
@@ -118,10 +119,10 @@ class TrainingJob:
         return plan_checks.checked_settings(self.plan)
 
     @property
-    def whole_record(self) -> dict[str, Any]:
+    def whole_record(self) -> ModelOrigin:
         """Record of its model, with the metric that judges it and the machine that trains it."""
-        facts = {"primary": self.plan["evaluation.primary"], "environment": hardware.machine_environment()}
-        return {**self.record, **facts}
+        primary, machine = self.plan["evaluation.primary"], hardware.machine_environment()
+        return {**self.record, "primary": primary, "environment": machine}
 
     @property
     def fewest(self) -> int | None:
@@ -196,13 +197,16 @@ def only_job(run: RunFolder) -> TrainingJob:
 def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
     """A training with its cases, and with what its model records of them."""
     fingerprint = run.examination.fingerprint.only({case.id for case in run.cases("train", training.fold)})
-    record: dict[str, Any] = {
+    record: ModelOrigin = {
         "data_hash": run.plan.data_hash,
         "patients_known": run.dataset.patients_known,
-        "fingerprint": {**fingerprint.summary, "references": references.count_references(fingerprint)},
+        "fingerprint": {
+            **cast("FingerprintRecord", fingerprint.summary),
+            "references": references.count_references(fingerprint),
+        },
     }
     if run.plan.options.get(ALLOW_LARGE):  # its own cases are predicted, whatever their part
-        record["fingerprint"]["largest"] = run.examination.fingerprint.largest
+        record["fingerprint"]["largest"] = cast("LargestImage", run.examination.fingerprint.largest)
     if training.role.leaves == "unseen":
         _write_inner_split(run, training)
     parts = {name: run.cases_of(ids) for name, ids in training.cases.items()}

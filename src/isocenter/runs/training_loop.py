@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired
+from typing import TYPE_CHECKING, NotRequired, cast
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -265,7 +265,7 @@ class TrainingLoop:
         outcome = training_jobs.fit_job(job, clock, decided, recount, several=self._several(training))
         self.finished.append(self._finish(training, outcome))
         self._note()
-        if training.role.shares_plan and training.record["fold"] == training.record["folds"] - 1:
+        if training.role.shares_plan and training.record["fold"] == cast("int", training.record["folds"]) - 1:
             self._reason_stages(out.parent)
 
     def _finish(self, training: RunTraining, outcome: TrainingOutcome) -> FinishedTraining:

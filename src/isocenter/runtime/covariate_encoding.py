@@ -14,13 +14,14 @@ import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import PlanError
 from isocenter.values import covariate_values, table_cells
+from isocenter.values.covariate_values import CovariateValues
 
 # The entry of a category for missing and rare levels.
 UNKNOWN = "unknown"
@@ -32,6 +33,52 @@ DEVIATIONS, TIMES_APART = 6.0, 3.0
 PLACES = 4096
 # Notes on single columns; of more columns the note has only their number.
 MOST_NOTES = 12
+
+
+class NumberSettings(TypedDict):
+    """As `Number`."""
+
+    median: float
+    mean: float
+    deviation: float
+    missing: float
+
+
+class CategorySettings(TypedDict):
+    """As `Category`."""
+
+    levels: Mapping[str, float]
+    missing: float
+
+
+class PresenceSettings(TypedDict):
+    """As `Presence`."""
+
+    there: float
+
+
+class MonitoredSettings(TypedDict):
+    """As `MonitoredCovariate`."""
+
+    start: float
+    stop: float
+    stretches: int
+    mean: float
+    deviation: float
+    missing: float
+    unit: NotRequired[str]
+
+
+class FreeTextSettings(TypedDict):
+    """As `FreeText`."""
+
+    weights: str
+    means: list[float]
+    deviations: list[float]
+    missing: float
+
+
+ColumnSettings = NumberSettings | CategorySettings | PresenceSettings | MonitoredSettings | FreeTextSettings
 
 
 @dataclass(frozen=True)
@@ -52,9 +99,10 @@ class Number:
     of_patient: ClassVar[bool] = True
 
     @classmethod
-    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> Number:
+    def from_settings(cls, name: str, settings: NumberSettings) -> Number:
         """Make one of settings; raises KeyError, TypeError or ValueError for others."""
-        return cls(name, *(float(settings[key]) for key in ("median", "mean", "deviation", "missing")))
+        median, mean = float(settings["median"]), float(settings["mean"])
+        return cls(name, median, mean, float(settings["deviation"]), float(settings["missing"]))
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -62,7 +110,7 @@ class Number:
         return (self.name, *((f"{self.name} missing",) if self.missing > 0 else ()))
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> NumberSettings:
         """Plain values for a plan and a model's record."""
         return {"median": self.median, "mean": self.mean, "deviation": self.deviation, "missing": self.missing}
 
@@ -112,7 +160,7 @@ class Category:
     of_patient: ClassVar[bool] = True
 
     @classmethod
-    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> Category:
+    def from_settings(cls, name: str, settings: CategorySettings) -> Category:
         """Make one of settings; raises KeyError, TypeError, ValueError or AttributeError for others."""
         levels = {str(level): float(share) for level, share in settings["levels"].items()}
         return cls(name, levels, float(settings["missing"]))
@@ -123,7 +171,7 @@ class Category:
         return (*(f"{self.name} {level}" for level in self._shares),)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> CategorySettings:
         """Plain values for a plan and a model's record."""
         return {"levels": dict(self.levels), "missing": self.missing}
 
@@ -168,7 +216,7 @@ class Presence:
     of_patient: ClassVar[bool] = False
 
     @classmethod
-    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> Presence:
+    def from_settings(cls, name: str, settings: PresenceSettings) -> Presence:
         """Make one of settings; raises KeyError, TypeError or ValueError for others."""
         return cls(name, float(settings["there"]))
 
@@ -188,7 +236,7 @@ class Presence:
         return (self.name,)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> PresenceSettings:
         """Plain values for a plan and a model's record."""
         return {"there": self.there}
 
@@ -225,13 +273,11 @@ class MonitoredCovariate:
     of_patient: ClassVar[bool] = True
 
     @classmethod
-    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> MonitoredCovariate:
+    def from_settings(cls, name: str, settings: MonitoredSettings) -> MonitoredCovariate:
         """Make one of settings; raises KeyError, TypeError or ValueError for others."""
-        start, stop, mean, deviation, missing = (
-            float(settings[key]) for key in ("start", "stop", "mean", "deviation", "missing")
-        )
-        unit = str(settings.get("unit", ""))
-        return cls(name, start, stop, int(settings["stretches"]), mean, deviation, missing, unit)
+        start, stop, stretches = float(settings["start"]), float(settings["stop"]), int(settings["stretches"])
+        mean, deviation, missing = float(settings["mean"]), float(settings["deviation"]), float(settings["missing"])
+        return cls(name, start, stop, stretches, mean, deviation, missing, str(settings.get("unit", "")))
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -244,11 +290,19 @@ class MonitoredCovariate:
         )
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> MonitoredSettings:
         """Plain values for a plan and a model's record."""
-        times = {"start": self.start, "stop": self.stop, "stretches": self.stretches}
-        times |= {"mean": self.mean, "deviation": self.deviation, "missing": self.missing}
-        return {**times, **({"unit": self.unit} if self.unit else {})}
+        settings: MonitoredSettings = {
+            "start": self.start,
+            "stop": self.stop,
+            "stretches": self.stretches,
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "missing": self.missing,
+        }
+        if self.unit:
+            settings["unit"] = self.unit
+        return settings
 
     @property
     def is_sound(self) -> bool:
@@ -306,9 +360,9 @@ class FreeText:
     of_patient: ClassVar[bool] = True
 
     @classmethod
-    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> FreeText:
+    def from_settings(cls, name: str, settings: FreeTextSettings) -> FreeText:
         """Make one of settings; raises KeyError, TypeError or ValueError for others."""
-        means, deviations = (tuple(float(one) for one in settings[key]) for key in ("means", "deviations"))
+        means, deviations = tuple(map(float, settings["means"])), tuple(map(float, settings["deviations"]))
         packed, missing = str(settings["weights"]), float(settings["missing"])
         unpack_weights(packed, len(means))
         return cls(name, packed, means, deviations, missing)
@@ -320,10 +374,14 @@ class FreeText:
         return (*numbers, *((f"{self.name} missing",) if self.missing > 0 else ()))
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> FreeTextSettings:
         """Plain values for a plan and a model's record."""
-        numbers = {"means": list(self.means), "deviations": list(self.deviations), "missing": self.missing}
-        return {"weights": self.packed, **numbers}
+        return {
+            "weights": self.packed,
+            "means": list(self.means),
+            "deviations": list(self.deviations),
+            "missing": self.missing,
+        }
 
     @property
     def is_sound(self) -> bool:
@@ -409,7 +467,7 @@ class Context:
         return context
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, ColumnSettings]:
         """Plain values for a plan and a model's record."""
         return {column.name: column.settings for column in self.columns}
 
@@ -453,7 +511,7 @@ class Context:
         return len(self.entries)
 
     def vector(
-        self, covariates: Mapping[str, Any], channels: Collection[str] | None = None
+        self, covariates: CovariateValues, channels: Collection[str] | None = None
     ) -> tuple[NDArray[np.float32], list[str]]:
         """(entries,) of a patient, and notes on missing values; a column that the covariates lack is missing.
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,9 @@ from isocenter.runtime.hardware import CUDA
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_assembly import Model
 from isocenter.runtime.model_parts import PART_FILES, WITHOUT_PARTS, ModelParts
+from isocenter.runtime.model_schema import MEMBERS_SCHEMA, MembersRecord, ModelOrigin
 from isocenter.runtime.package.package_contents import MEMBERS, MOST_MEMBERS, RECORD, WEIGHTS
+from isocenter.runtime.part_settings import PartsRecord
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.result_codes import CODES
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from isocenter.tasks import Task
 
 
-LIST, SCHEMA = "ensemble.json", "isocenter.ensemble"
+LIST = "ensemble.json"
 GUARD = "guard"
 # The entry of a record by which another program's model is known.
 ORIGIN = "origin"
@@ -123,24 +125,20 @@ def share_context(members: Sequence[Model]) -> Sequence[Model]:
     return moved
 
 
-def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[str, Any]:
+def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> ModelOrigin:
     """The record of a model of several: what holds for all of them, and the record of each."""
-    records = [dict(one.record) for one in members]
-    common = {key: value for key, value in records[0].items() if all(one.get(key) == value for one in records)}
+    records = [one.record for one in members]
+    common = {key: value for key, value in records[0].items() if all(dict(one).get(key) == value for one in records)}
     digests = [str(one.get("weights_sha256", "")) for one in records]
-    counted = {} if shares is None else {"shares": list(shares)}
+    common |= {} if shares is None else {"shares": list(shares)}
     # Members may know the codes of different names; of one name the first member's hold.
     codes = {name: coded for one in reversed(records) for name, coded in (one.get(CODES) or {}).items()}
     common |= {CODES: codes} if codes else {}
-    return {
-        **common,
-        **counted,
-        "weights_sha256": record_files.join_digests([*digests, *map(str, shares or ())]),
-        "members": records,
-    }
+    digest = record_files.join_digests([*digests, *map(str, shares or ())])
+    return cast("ModelOrigin", {**common, "weights_sha256": digest, "members": records})
 
 
-def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], folder: Path) -> None:
+def write_members(checkpoints: Sequence[Path], model: Model, notes: MembersRecord, folder: Path) -> None:
     """The members' checkpoints, and how they are one, into `members/` of an existing folder.
 
     checkpoints: of each network; of a model of another program its own file or folder
@@ -152,7 +150,7 @@ def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str,
         _write_members(checkpoints, model, notes, staging)
 
 
-def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], target: Path) -> None:
+def _write_members(checkpoints: Sequence[Path], model: Model, notes: MembersRecord, target: Path) -> None:
     foreign = dict[str, str]()
     for number, checkpoint in enumerate(checkpoints):
         (target / str(number)).mkdir()
@@ -162,7 +160,7 @@ def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str
         for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, *PART_FILES.values())):
             shutil.copyfile(checkpoint / name, target / str(number) / name)
         record_files.seal_folder(target / str(number))
-    record = {
+    record: MembersRecord = {
         "task": {"name": model.task.name, **task_settings.settings_of(model.task)},
         "inference": model.inference.settings,
         "members": len(checkpoints),
@@ -174,8 +172,8 @@ def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str
     if model.members or len(model.networks.members) == len(checkpoints):
         gate = ModelParts(guard=model.guard)
         gate.write(target)
-        record |= gate.settings
-    record_files.write_json(target / LIST, SCHEMA, record)
+        record |= {"guard": gate.settings["guard"]} if model.guard is not None else {}
+    record_files.write_json(target / LIST, MEMBERS_SCHEMA, record)
     record_files.seal_folder(target)
 
 
@@ -189,15 +187,17 @@ def _numbers_apart(model: Model, foreign: Mapping[str, str]) -> list[list[int]]:
     return groups
 
 
-def with_own_guard(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
+def with_own_guard(model: Model, record: MembersRecord, folder: Path) -> Model:
     """The model with the gate that was fitted for all of its members, where its `ensemble.json` names one."""
-    return model.with_guard(model_record.read_parts({GUARD: record.get(GUARD)}, folder / MEMBERS).guard)
+    return model.with_guard(
+        model_record.read_parts(cast("PartsRecord", {GUARD: record.get(GUARD)}), folder / MEMBERS).guard
+    )
 
 
-def read_member_list(folder: Path) -> dict[str, Any]:
+def read_member_list(folder: Path) -> MembersRecord:
     """`members/ensemble.json` of an ensemble; IntegrityError where a file of `members/` is not what was written."""
     members_folder = folder / MEMBERS
-    record = record_files.read_json(members_folder / LIST, SCHEMA)
+    record = record_files.read_json(members_folder / LIST, MEMBERS_SCHEMA)
     count, shares, apart = record.get("members"), record.get("shares"), record.get("apart")
     if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
         raise IntegrityError(f"has {count} members", str(members_folder / LIST), "Get the ensemble again")

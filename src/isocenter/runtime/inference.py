@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 
@@ -17,6 +17,9 @@ from isocenter.errors import UsageError
 from isocenter.runtime.preprocessing import protocol
 from isocenter.runtime.preprocessing.coarse_mask import Outside
 from isocenter.values import Prompts, Region, Setting
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 # Methods by which a model states its uncertainty.
 AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
@@ -61,7 +64,7 @@ class Inference:
         return cls(**protocol.as_tuples(settings))
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, PlainValue]:
         """Plain values for YAML and JSON."""
         return protocol.as_lists(asdict(self))
 

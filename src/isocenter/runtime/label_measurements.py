@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from isocenter.tasks.shared import structure_findings
 from isocenter.tasks.shared.structure_findings import Ratio
 from isocenter.transforms import channel_stack
 from isocenter.values import Array, Deferred, Floats, Geometry, Image, Label, Region, voxel_images
+from isocenter.values.table_cells import PlainCell
 
 BLOCK_VOXELS = 2**20
 SUV = "SUVbw"
@@ -31,7 +32,7 @@ MOST_PLACES = 2**22
 
 def measure_labels(
     label_map: Array | Deferred, labels: Sequence[Label], image: Image, line_structures: Collection[str] = ()
-) -> list[dict[str, Any]]:
+) -> list[dict[str, PlainCell]]:
     """One row a label: voxels, volume (ml; 2D: area in mm², 1D: length), axes, shape; of channels mean, SD and maximum.
 
     label_map: (*spatial) on the image's own grid
@@ -70,7 +71,7 @@ def measure_labels(
         shapes.add_picture(np.asarray(label_map))
     rows = []
     for label in labels:
-        row: dict[str, Any] = {"label": label.name, "voxels": int(moments.voxels[label.value])}
+        row: dict[str, PlainCell] = {"label": label.name, "voxels": int(moments.voxels[label.value])}
         if size is not None:
             row[size[0]] = round(float(moments.voxels[label.value]) * size[1], 6)
         row |= {} if axes is None else axes.measure(label)
@@ -84,7 +85,7 @@ def measure_labels(
     return rows
 
 
-def _unit_columns(names: Sequence[str], units: Sequence[str | None]) -> dict[str, str]:
+def _unit_columns(names: Sequence[str], units: Sequence[str | None]) -> dict[str, PlainCell]:
     """The unit of the intensities, for each channel where channels differ; nothing where none is known."""
     if len(set(units)) == 1:
         return {"unit": units[0]} if units[0] else {}
@@ -291,7 +292,8 @@ class _Uptake(_Places):
         return biomarkers.suv_peak(values[0], mask, spacing) if image.is_measured(values).all() else float("nan")
 
 
-RATIOS, LINES = "measures", "centrelines"
+RATIOS: Final = "measures"
+LINES = "centrelines"
 
 
 def line_structures(task: Task) -> dict[str, tuple[str, ...]]:

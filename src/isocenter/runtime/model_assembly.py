@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from isocenter.runtime.guard.gate_state import NONE, OFF, UNKNOWN_TRAINING, Gate
 from isocenter.runtime.guard.image_observation import Observation, Watching
 from isocenter.runtime.inference import AS_PLANNED, ModelRequest
 from isocenter.runtime.model_parts import WITHOUT_PARTS, ModelParts
+from isocenter.runtime.model_schema import ModelOrigin, ModelRecord
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.prediction_layers import FrameStream, Passage
 from isocenter.runtime.prompting import EncodedImage
@@ -33,9 +34,10 @@ from isocenter.runtime.windows.pipeline import OpenedImage, Receiver, WindowSett
 from isocenter.tasks import Task
 from isocenter.transforms import channel_stack
 from isocenter.values import Array, Case, Decision, Image, Prediction, Prompts
+from isocenter.values.covariate_values import CovariateValues
 
 # Under this name a record states how far the training of a run came that was stopped.
-UNFINISHED = "unfinished_training"
+UNFINISHED: Final = "unfinished_training"
 
 if TYPE_CHECKING:
     from isocenter.runtime.guard.image_gate import Guard
@@ -65,7 +67,7 @@ class Model:
     preprocessing: PreprocessingKind
     inference: Inference
     networks: Networks
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: ModelOrigin = field(default_factory=ModelOrigin)
     first: Model | None = None
     members: tuple[Model, ...] = ()
     shares: tuple[float, ...] | None = None
@@ -80,7 +82,7 @@ class Model:
         *,
         progress: Progress | None = None,
         receiver: Receiver | None = None,
-        covariates: Mapping[str, Any] | None = None,
+        covariates: CovariateValues | None = None,
     ) -> Prediction:
         """Return the result on the subject's own grid; a path is read first.
 
@@ -249,7 +251,7 @@ class Model:
         return self
 
     def after_first(
-        self, image: Image, request: ModelRequest, covariates: Mapping[str, Any] | None
+        self, image: Image, request: ModelRequest, covariates: CovariateValues | None
     ) -> tuple[Image, ImageSteps]:
         """The image and its preprocessing, in a cascade with what the first stage marks in it."""
         if self.first is None:
@@ -259,7 +261,7 @@ class Model:
         return cascade.with_stage_labels(image, self.preprocessing, stage, self.first.task.labels)
 
     def context_vector(
-        self, image: Image, covariates: Mapping[str, Any] | None, where: str = "covariates"
+        self, image: Image, covariates: CovariateValues | None, where: str = "covariates"
     ) -> tuple[NDArray[np.float32] | None, list[str]]:
         """The network's context for a patient, (entries,), and notes on missing values; None for one without context.
 
@@ -316,13 +318,13 @@ class Model:
         return f"Model({self.task.name} of {labels}; {network}; channels {channels})"
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> ModelRecord:
         """The content of `model.json`: all but the weights."""
         architecture = self.networks.architecture
         settings = package_contents.model_settings(
             self.task, self.preprocessing, self.inference, architecture, self.record
         )
-        return settings | self.parts.settings
+        return {**settings, **self.parts.settings}
 
 
 def with_first_stage(second: Model, first: Model) -> Model:
@@ -330,7 +332,10 @@ def with_first_stage(second: Model, first: Model) -> Model:
     digests = [model.record.get("weights_sha256") for model in (first, second)]
     if not all(digests):
         return replace(second, first=first)
-    record = {**second.record, "weights_sha256": record_files.join_digests([str(digest) for digest in digests])}
+    record: ModelOrigin = {
+        **second.record,
+        "weights_sha256": record_files.join_digests([str(digest) for digest in digests]),
+    }
     return replace(second, first=first, record=record)
 
 

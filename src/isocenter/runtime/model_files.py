@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from isocenter import errors
 from isocenter.errors import IntegrityError, UsageError
@@ -18,15 +18,19 @@ from isocenter.runtime.hardware import AUTO
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_assembly import UNFINISHED, Model
 from isocenter.runtime.model_record import BUILDING_ERRORS
+from isocenter.runtime.model_schema import MODEL_SCHEMA, MembersRecord, ModelOrigin, ModelRecord
 from isocenter.runtime.package import backend_certificate, backends, package_contents
 from isocenter.runtime.package.backend_certificate import CERTIFICATE, PLAIN, Computing
 from isocenter.runtime.package.backends import torch_eager
-from isocenter.runtime.package.package_contents import FIRST, MEMBERS, PACKAGED, RECORD, SCHEMA, WEIGHTS
+from isocenter.runtime.package.package_contents import FIRST, MEMBERS, PACKAGED, RECORD, WEIGHTS
 from isocenter.runtime.record_files import MANIFEST, MANIFEST_SCHEMA
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import task_catalogue, task_settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPLIT = "split.csv"
 # Of a finished run.
@@ -37,9 +41,9 @@ BEFORE = "low_resolution"
 log = logging.getLogger("isocenter")
 
 
-def save_model(model: Model, weights: Mapping[str, Any], folder: Path) -> None:
+def save_model(model: Model, weights: Mapping[str, Tensor], folder: Path) -> None:
     """Record and weights into an existing folder; the caller seals it."""
-    record_files.write_json(folder / RECORD, SCHEMA, model.settings)
+    record_files.write_json(folder / RECORD, MODEL_SCHEMA, model.settings)
     model.parts.write(folder)
     record_files.write_tensors(folder / WEIGHTS, weights)
 
@@ -189,14 +193,14 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
     if len(folders) == 1:  # the others had no weight; what was found for the ensemble is not the member's own
         single = _read_folder(folders[0], hardware.choose_device(device).value)
         return ensemble.with_own_guard(replace(single, task=task, inference=inference), record, path)
-    members = [_build(record_files.read_json(one / RECORD, SCHEMA), one / WEIGHTS, "cpu", one) for one in folders]
+    members = [_build(record_files.read_json(one / RECORD, MODEL_SCHEMA), one / WEIGHTS, "cpu", one) for one in folders]
     shares = package_contents.recorded_shares(record) if fold is None else None
     model = ensemble.averaged_model(members, task, inference, shares, str(path))
     model = model if fold is not None else ensemble.with_own_guard(model, record, path)
     return ensemble.place_on_device(model, [one / WEIGHTS for one in folders], hardware.choose_device(device).value)
 
 
-def _apart(path: Path, numbers: Sequence[int], record: Mapping[str, Any], device: str) -> Model:
+def _apart(path: Path, numbers: Sequence[int], record: MembersRecord, device: str) -> Model:
     """A member whose outputs are averaged with those of others on the image's grid."""
     folders, foreign = [path / MEMBERS / str(number) for number in numbers], record.get("foreign") or {}
     if inner := foreign.get(str(numbers[0])):
@@ -217,7 +221,7 @@ def _read_folder(folder: Path, device: str) -> Model:
 
 def _read_single(folder: Path, device: str) -> Model:
     """The model in this very folder, of a cascade its second stage without the first."""
-    record = record_files.read_json(folder / RECORD, SCHEMA)
+    record = record_files.read_json(folder / RECORD, MODEL_SCHEMA)
     record_files.verify_seal(folder, needed=(RECORD, WEIGHTS, *model_record.part_files(record)))
     return _build(record, folder / WEIGHTS, device, folder)
 
@@ -231,7 +235,7 @@ def _before(folder: Path) -> Path:
     return run / BEFORE
 
 
-def _build(record: Mapping[str, Any], weights: Path, device: str, folder: Path) -> Model:
+def _build(record: ModelRecord, weights: Path, device: str, folder: Path) -> Model:
     """The model of a checkpoint's record and weights."""
     with model_record.refuse_malformed(record, folder):
         task = task_catalogue.build_task(record["task"])
@@ -239,7 +243,7 @@ def _build(record: Mapping[str, Any], weights: Path, device: str, folder: Path) 
         inference = Inference.from_settings(record["inference"])
         [module] = package_contents.read_modules(record, task, [weights])
         run = TorchNetwork(module.to(device), device)
-        origin = {**record["record"], "weights_sha256": record_files.file_digest(weights)}
+        origin: ModelOrigin = {**record["record"], "weights_sha256": record_files.file_digest(weights)}
     model = Model(task, preprocessing, inference, Networks(run, record["network"]), origin)
     return model_record.with_recorded_parts(model, record, folder)
 
@@ -297,7 +301,7 @@ def read_package(path: Path, device: str, fold: int | None, backend: str, thread
 
 
 def read_package_on(
-    path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None, left_out: Sequence[str] = ()
+    path: Path, record: ModelRecord, computing: Computing, threads: int | None, left_out: Sequence[str] = ()
 ) -> Model:
     """The model of a package on a backend, be it certified or not.
 
@@ -320,7 +324,7 @@ def read_package_on(
     return model_record.with_recorded_parts(model, record, path / PACKAGED)
 
 
-def _joined_package(path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None) -> Model:
+def _joined_package(path: Path, record: ModelRecord, computing: Computing, threads: int | None) -> Model:
     """The model of a package whose members have grids of their own, and are packages: all on the same backend."""
     members = list[Model]()
     for number in range(record["members"]):
@@ -329,13 +333,11 @@ def _joined_package(path: Path, record: Mapping[str, Any], computing: Computing,
     with model_record.refuse_malformed(record, path):
         task, shares = task_catalogue.build_task(record["task"]), package_contents.recorded_shares(record)
         joined = ensemble.joined_model(members, task, shares)
-    origin = {**record["record"], "weights_sha256": joined.record["weights_sha256"]}
+    origin: ModelOrigin = {**record["record"], "weights_sha256": joined.record["weights_sha256"]}
     return model_record.with_recorded_parts(replace(joined, record=origin), record, path / PACKAGED)
 
 
-def _one_fold(
-    path: Path, record: Mapping[str, Any], fold: int, device: str, backend: str, threads: int | None
-) -> Model:
+def _one_fold(path: Path, record: ModelRecord, fold: int, device: str, backend: str, threads: int | None) -> Model:
     """One network of several. An ONNX file holds their mean, so that torch alone has them apart."""
     count = record["members"]
     if count == 1 or fold not in range(count):
@@ -360,7 +362,7 @@ def _one_fold(
 
 
 def _of_members(
-    path: Path, record: Mapping[str, Any], numbers: Sequence[int], computing: Computing, threads: int | None
+    path: Path, record: ModelRecord, numbers: Sequence[int], computing: Computing, threads: int | None
 ) -> Model:
     """Some of several networks as a model, by torch; of a cascade those of one stage."""
     names, record = (
@@ -374,7 +376,7 @@ def _of_members(
 
 
 def _single_stage(
-    path: Path, record: Mapping[str, Any], network: Network, computing: Computing, weights: Sequence[str]
+    path: Path, record: ModelRecord, network: Network, computing: Computing, weights: Sequence[str]
 ) -> Model:
     """The model of this very package, of a cascade its second stage without the first."""
     with model_record.refuse_malformed(record, path):
@@ -383,10 +385,11 @@ def _single_stage(
             model_record.preprocessing_of(record["preprocessing"]),
             Inference.from_settings(record["inference"]),
         )
-        origin = {**record["record"], "weights_sha256": _digest(path, weights)}
+        origin: ModelOrigin = {**record["record"], "weights_sha256": _digest(path, weights)}
     architectures = tuple(record.get("architectures") or ())
     is_exported = not isinstance(network, TorchNetwork | AveragedNetwork)
-    in_graph = (record["onnx"].get("uncertainty") or {}).get("method", "") if is_exported else ""
+    computed = record["onnx"].get("uncertainty") if is_exported else None
+    in_graph = computed["method"] if computed else ""
     networks = Networks(network, record["network"], architectures, computing.decision, in_graph)
     return Model(task, preprocessing, inference, networks, origin)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from isocenter.values import Floats
 
 if TYPE_CHECKING:
     from isocenter.runtime.guard.image_gate import Guard
+    from isocenter.runtime.part_settings import DirectionsSettings, PartsRecord
     from isocenter.runtime.uncertainty.uncertainty_methods import Laplace
 
 
@@ -46,9 +47,9 @@ class ModelParts:
     directions: ImageDirections | None = None
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> PartsRecord:
         """Plain values for a model's record, of the parts that there are."""
-        return {name: part.settings for name, part in vars(self).items() if part is not None}
+        return cast("PartsRecord", {name: part.settings for name, part in vars(self).items() if part is not None})
 
     def write(self, folder: Path) -> None:
         """The arrays of the parts that there are, into an existing folder."""
@@ -106,7 +107,7 @@ class ImageDirections:
         )
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> DirectionsSettings:
         """Plain values for `model.json`; `sha256` is that of the file with its arrays."""
         return {"patients": self.patients, "sha256": hashlib.sha256(self.content).hexdigest()}
 
@@ -116,7 +117,7 @@ class ImageDirections:
         return save({"axes": np.ascontiguousarray(self.axes), "spread": np.ascontiguousarray(self.spread)})
 
     @classmethod
-    def from_record(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> ImageDirections:
+    def from_record(cls, settings: DirectionsSettings, arrays: Mapping[str, Floats]) -> ImageDirections:
         """Read what `settings` and `content` gave; KeyError, TypeError or ValueError where they are not whole."""
         return cls(np.asarray(arrays["axes"], dtype=np.float32), arrays["spread"], int(settings["patients"]))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
@@ -21,6 +21,8 @@ from isocenter.runtime import record_files
 from isocenter.runtime.guard.image_gate import Guard
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_parts import PART_FILES, ImageDirections, ModelParts
+from isocenter.runtime.model_schema import Fields, ModelOrigin, ModelRecord
+from isocenter.runtime.part_settings import PartSettings, PartsRecord
 from isocenter.runtime.preprocessing import nnunet_preprocessing, square_preprocessing
 from isocenter.runtime.preprocessing.nnunet_preprocessing import NNUNetPreprocessing
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
@@ -36,7 +38,7 @@ class PartKind(NamedTuple):
     """A part of a model: what it is, and what makes it of its settings and arrays."""
 
     what: str
-    of: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+    of: Callable[..., Guard | Laplace | ImageDirections]
 
 
 # {name of a part in a model's record: its kind}
@@ -47,27 +49,28 @@ KINDS: Mapping[str, PartKind] = {
 }
 
 
-def part_files(record: Mapping[str, Any]) -> list[str]:
+def part_files(record: PartsRecord) -> list[str]:
     """The files of the parts that a model's record names."""
     return [file for name, file in PART_FILES.items() if record.get(name)]
 
 
-def read_parts(record: Mapping[str, Any], folder: Path) -> ModelParts:
+def read_parts(record: PartsRecord, folder: Path) -> ModelParts:
     """The parts that a model's record names.
 
     Raises IntegrityError for a file that is missing, or is not the one that the record names.
     """
-    files = {name: file for name, file in PART_FILES.items() if record.get(name)}
-    return ModelParts(**{name: _read_part(record[name], folder / file, KINDS[name]) for name, file in files.items()})
+    stated = cast("Mapping[str, PartSettings]", record)
+    files = {name: file for name, file in PART_FILES.items() if stated.get(name)}
+    return ModelParts(**{name: _read_part(stated[name], folder / file, KINDS[name]) for name, file in files.items()})
 
 
-def with_recorded_parts(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
+def with_recorded_parts(model: Model, record: PartsRecord, folder: Path) -> Model:
     """The model with the parts that its record names."""
     parts = read_parts(record, folder)
     return replace(model, parts=parts).with_guard(parts.guard)
 
 
-def _read_part(settings: Mapping[str, Any], path: Path, kind: PartKind) -> Any:
+def _read_part(settings: PartSettings, path: Path, kind: PartKind) -> Any:
     remedy = "Get the model again from its maker"
     if not path.is_file():
         raise IntegrityError("is missing", str(path), remedy)
@@ -93,7 +96,7 @@ BUILDING_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, T
 
 
 @contextmanager
-def refuse_malformed(record: Mapping[str, Any], where: Path) -> Iterator[None]:
+def refuse_malformed(record: ModelRecord, where: Path) -> Iterator[None]:
     """A model is built within from this record, whose types are looked at first.
 
     where: the model's folder, which errors name
@@ -111,7 +114,7 @@ def refuse_malformed(record: Mapping[str, Any], where: Path) -> Iterator[None]:
         raise IntegrityError(f"weights and record do not fit ({error})", str(where), "Get the model again") from error
 
 
-def _refuse_other_types(record: Mapping[str, Any], where: Path) -> None:
+def _refuse_other_types(record: ModelRecord, where: Path) -> None:
     for section in SECTIONS:
         if not isinstance(record.get(section), Mapping):
             raise _malformed_record(where, f"{section!r} holds no names with values")
@@ -123,7 +126,8 @@ def _refuse_other_types(record: Mapping[str, Any], where: Path) -> None:
         "limits": (list[str], origin.get("limits", [])),
     }
     # Of the images that trained, for each axis; a model of another program has none.
-    members = origin.get("members") if isinstance(origin.get("members"), list) else []
+    stated = origin.get("members")
+    members: list[ModelOrigin] = stated if isinstance(stated, list) else []
     for place_of, record_of_place in (("", origin), *((f"members.{n}.", one) for n, one in enumerate(members))):
         images = (record_of_place.get("fingerprint") or {}) if isinstance(record_of_place, Mapping) else record_of_place
         held[f"{place_of}fingerprint"] = (dict[str, Any], images)
@@ -145,7 +149,7 @@ def _malformed_record(where: Path, problem: str) -> IntegrityError:
     )
 
 
-def preprocessing_of(settings: Mapping[str, Any]) -> PreprocessingKind:
+def preprocessing_of(settings: Fields) -> PreprocessingKind:
     """Read a model's record; PlanError for a kind that is not known here."""
     kind = str(settings.get("kind"))
     if kind not in PREPROCESSING_KINDS:

@@ -29,6 +29,7 @@ from isocenter.runtime.windows.pipeline import BLANK, OpenedImage, Receiver, Win
 from isocenter.runtime.windows.slide import Network, Progress
 from isocenter.tasks import properties
 from isocenter.values import Array, Deferred, Geometry, Image, Prediction, Region
+from isocenter.values.covariate_values import CovariateValues
 
 if TYPE_CHECKING:
     from isocenter.runtime.guard.image_gate import Guard
@@ -50,7 +51,7 @@ class Passage:
     image: Image
     where: str
     request: ModelRequest
-    covariates: Mapping[str, Any] | None
+    covariates: CovariateValues | None
     network: Network
     preprocessing: ImageSteps
     progress: Progress | None = None

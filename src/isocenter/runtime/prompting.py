@@ -18,6 +18,7 @@ from isocenter.runtime.cascade import LabelledInput, LabelSource
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.transforms import prompt_channels
 from isocenter.values import Array, Image, Prompts, Region
+from isocenter.values.covariate_values import CovariateValues
 from isocenter.values.prompts import PlacedPrompts
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class EncodedImage:
 
     model: Model
     image: Image
-    covariates: Mapping[str, object] | None = None
+    covariates: CovariateValues | None = None
 
     def predict(self, prompts: Prompts | Sequence[Prompts], request: ModelRequest | None = None) -> Prediction:
         """The result for these prompts, as `Model.predict` gives it."""

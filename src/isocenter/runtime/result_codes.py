@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from isocenter.files.dicom import dictionary_codes
 from isocenter.runtime.model_assembly import Model
@@ -14,7 +15,7 @@ from isocenter.tasks import Task, properties
 from isocenter.values import Finding, Label
 from isocenter.values.finding import CodedName
 
-CODES = "codes"
+CODES: Final = "codes"
 DATA, DICTIONARY = "the data", "DICOM's dictionary"
 
 

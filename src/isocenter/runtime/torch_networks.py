@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from isocenter.errors import MEMORY_ERRORS, MemoryShortageError, PlanError, Usag
 from isocenter.lazy import torch
 from isocenter.networks import dropout, factory, network_parts, quick_convolutions
 from isocenter.networks.factory import BAYESIAN
+from isocenter.networks.network_family import FusionSettings
 from isocenter.runtime import bundle, hardware
 from isocenter.runtime.covariate_encoding import Context
+from isocenter.runtime.model_schema import NetworkArguments
 from isocenter.runtime.windows import averaging
 from isocenter.runtime.windows.averaging import ATTENTION, POOLED, AveragedNetwork
 from isocenter.runtime.windows.slide import Network
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 
 # Of a network whose numbers for the whole image become an answer, how many there are.
-EMBEDDED = "embedded"
+EMBEDDED: Final = "embedded"
 # Adds outputs to those of a network, from what its module saw and its last layers took.
 Further = Callable[["NetworkFeatures"], Mapping[str, "Tensor"]]
 # Adds outputs to those of a module for a batch, of which it may make further passes.
@@ -167,8 +169,8 @@ class Networks:
     """
 
     run: Network
-    architecture: Mapping[str, Any]
-    unlike: tuple[Mapping[str, Any], ...] = ()
+    architecture: NetworkArguments
+    unlike: tuple[NetworkArguments, ...] = ()
     computing: Decision | None = None
     in_graph: str = ""
 
@@ -183,7 +185,7 @@ class Networks:
         return averaging.member_networks(self.run)
 
     @property
-    def architectures(self) -> tuple[Mapping[str, Any], ...]:
+    def architectures(self) -> tuple[NetworkArguments, ...]:
         """The arguments of `factory.build` for each of the members."""
         return self.unlike or (self.architecture,) * len(self.members)
 
@@ -242,7 +244,7 @@ def _encode_once(network: Network, family: str) -> Network:
     return EncodingNetwork(network.module, network.device) if is_encoder else network  # type: ignore[attr-defined]
 
 
-def _watch(network: Network, settings: Mapping[str, Any]) -> WatchedNetwork | None:
+def _watch(network: Network, settings: NetworkArguments) -> WatchedNetwork | None:
     """A network of a family that gives its features; None where it gives none, as one of another program."""
     # What computes without torch imports it for no family either.
     if not isinstance(network, TorchNetwork) or type(network) not in (TorchNetwork, WatchedNetwork):
@@ -407,7 +409,7 @@ def unwrap_smaller_batches(network: Network) -> Network:
     return network
 
 
-def build_module(task: Task, network: Mapping[str, Any]) -> Module:
+def build_module(task: Task, network: NetworkArguments) -> Module:
     """The torch module that these settings name, with fresh weights.
 
     The entry "marked" is the number of labels of a first stage: their numbers are the last channel of the input, and
@@ -422,7 +424,7 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
         network["channels"],
     )
     inputs = channels - 1 + marked if marked else channels
-    fusion = network.get("fusion")
+    fusion = cast("FusionSettings | None", network.get("fusion"))
     name, share, family = network["name"], network.get("dropout", 0.0), factory.family_of(network["name"])
     if not isinstance(network["size"].get(BAYESIAN, False), bool):
         raise PlanError(f"{BAYESIAN} {network['size'][BAYESIAN]!r}", "network.size", "Give true or false")
@@ -444,7 +446,7 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     return bundle.network.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
 
 
-def family_heads(heads: Mapping[str, Head], network: Mapping[str, Any]) -> Mapping[str, Head]:
+def family_heads(heads: Mapping[str, Head], network: NetworkArguments) -> Mapping[str, Head]:
     """The heads of the family's own network, which gives so many numbers where a layer makes the answer of them."""
     return {name: Vector(network[EMBEDDED]) for name in heads} if network.get(EMBEDDED) else heads
 
@@ -505,7 +507,7 @@ class Differentiable:
         device = torch_networks[0].device
         return cls(tuple(frozen_twin(one.module).to(device) for one in torch_networks), names, shares, device)
 
-    def run_of(self, index: int) -> Callable[[Tensor, Tensor | None], Mapping[str, Any]]:
+    def run_of(self, index: int) -> Callable[[Tensor, Tensor | None], Mapping[str, Tensor]]:
         """One member: (batch, channels, *window) images and (batch, entries) covariates to {head: tensor}."""
         module = self.modules[index]
         return lambda images, context: module(*(one for one in (images, context) if one is not None))

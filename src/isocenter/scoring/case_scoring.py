@@ -27,6 +27,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.prediction import predictors, slide_results, withholding
 from isocenter.prediction.predictors import ClusterPredictor
 from isocenter.quality import covariate_checks, image_descriptors, references
+from isocenter.quality.image_descriptors import ImageFacts
 from isocenter.report import Figure, Section, progress_tracking, slice_viewer
 from isocenter.runtime import Model, record_files
 from isocenter.runtime.guard.image_gate import Guard
@@ -37,6 +38,7 @@ from isocenter.tasks import Task, multitask, properties, task_settings
 from isocenter.values import Array, BoundingBoxes, Case, Dataset, Estimate, Image, Prediction, Problem, Row, Split
 from isocenter.values.covariate_values import Course
 from isocenter.values.record_schema import FigureRow, RecordSchema, ShiftRecord, VerdictRecord
+from isocenter.values.table_cells import PlainCell
 
 # Folders of a run with the files below.
 EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
@@ -118,7 +120,7 @@ class ScoredCases:
     subsets: Sequence[tuple[tuple[str, ...], Sequence[Row]]] = ()
     shift: Shift | None = None
     features: Mapping[str, tuple[str, Array]] = field(default_factory=dict)
-    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: Mapping[str, ImageFacts] = field(default_factory=dict)
     audits: Sequence[AuditOutcome] = ()
     stopped: KeyboardInterrupt | None = None
 
@@ -204,11 +206,11 @@ class MeasuredCase(NamedTuple):
     facts:    of its first image
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, PlainCell]]
     problems: Sequence[Problem]
     prediction: Prediction | None
     features: Array | None = None
-    facts: Mapping[str, Any] = {}
+    facts: Mapping[str, PlainCell] = {}
 
 
 # (number of the case, what it came to or why it failed), as they are done.
@@ -252,7 +254,7 @@ class _Collected:
     predictions: dict[str, Prediction] = field(default_factory=dict)
     voxels: int = 0
     features: dict[str, tuple[str, Array]] = field(default_factory=dict)
-    facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: dict[str, ImageFacts] = field(default_factory=dict)
 
     def take(self, number: int, case: Case, outcome: MeasuredCase | IsocenterError) -> None:
         """Take the outcome of a case, or the error that ended it."""
@@ -339,7 +341,7 @@ def score_cases(
 
 def case_table_rows(
     prediction: Prediction, case: Case, task: Task, split: Split, fold: ScoringFold | None
-) -> list[dict[str, Any]]:
+) -> list[dict[str, PlainCell]]:
     """The rows of a case in a table of cases, scored by its fold's own task where several folds score."""
     table = (task if fold is None else fold.task).score([prediction], [case])
     of_fold = {} if fold is None else {FOLD: str(fold.number)}
@@ -350,7 +352,7 @@ def case_table_rows(
     return [{**{str(name): value for name, value in row.items()}, **who} for row in rows]
 
 
-def covariate_cells(case: Case) -> dict[str, Any]:
+def covariate_cells(case: Case) -> dict[str, PlainCell]:
     """{covariate_<name>: value} of a row, a course in words; without what names a person."""
     return {
         f"{COVARIATE}{name}": str(value) if isinstance(value, Course) else value

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Row, select
 
@@ -28,14 +28,15 @@ from isocenter.service.model_facts import DICOM_PRIORITIES, ModelFacts
 from isocenter.service.objects import journal, object_store
 from isocenter.service.objects.journal import Happened, JournalLine, Received
 from isocenter.service.records import audit_records, deployments, tables, workitem_records
-from isocenter.service.records.job_queue import GONE, OPEN, SETTLED, Jobs, WantedJob
+from isocenter.service.records.job_queue import GONE, OPEN, SETTLED, Jobs, StatedInputs, WantedJob
 from isocenter.service.records.record_database import Database, RecordError
 from isocenter.service.records.study_index import Arrival, StudyIndex
 from isocenter.service.records.workitem_records import CANCELED, COMPLETED, Workitems
 from isocenter.service.routing import prior_studies, routing_facts, routing_rules
-from isocenter.service.routing.routing_facts import SeriesFacts
+from isocenter.service.routing.routing_facts import HeaderAttributes, SeriesFacts
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import FAILED
+from isocenter.values.plain_values import PlainValue
 
 log = logging.getLogger("isocenter")
 
@@ -184,7 +185,7 @@ class Keeper:
 
     def complete(self, study: str, revision: int) -> bool:
         """Read the headers of a study that has come to rest, and mark it as complete."""
-        facts, columns = list[SeriesFacts](), dict[str, dict[str, Any]]()
+        facts, columns = list[SeriesFacts](), dict[str, dict[str, PlainValue]]()
         for row in self.index.series_of(study):  # of a study whose objects came again those that did
             objects = self.index.objects_of(study, row.series)
             try:
@@ -203,7 +204,7 @@ class Keeper:
             facts = [replace(one, problem=problem) for one in facts]
             columns = {one.series: {**columns[one.series], "problem": problem} for one in facts}
         # The first may be damaged.
-        attributes: Mapping[str, Any] = next((one.attributes for one in facts if one.attributes), {})
+        attributes: HeaderAttributes = next((one.attributes for one in facts if one.attributes), {})
         patient = routing_facts.patient_pseudonym(attributes, self.index.uid_of(study))
         try:
             return self.index.complete(study, revision, attributes, columns, patient, people)
@@ -235,10 +236,8 @@ class Keeper:
                 model = models[rule.model]
                 prior = prior_studies.choose_prior(connection, rule, study, inputs, (rule.model, model.hash))
                 others = {"inside": inside, "prior": prior}
-                inputs_stated: dict[str, Any] = {
-                    "series": dict(inputs),
-                    **{name: answer for name, answer in others.items() if answer is not None},
-                }
+                others = {name: answer for name, answer in others.items() if answer is not None}
+                inputs_stated = cast("StatedInputs", {"series": dict(inputs), **others})
                 digest = routing_rules.inputs_hash(inputs_stated, contents)
                 jobs_wanted.append(WantedJob(rule.name, model.hash, digest, {**inputs_stated, "hash": digest}))
                 columns = {

@@ -34,6 +34,7 @@ from isocenter.service.records.job_queue import GOING, OPEN
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.service.records.workitem_records import FINAL
 from isocenter.service.work.worker import RESULTS
+from isocenter.values.plain_values import PlainValue
 
 log = logging.getLogger("isocenter")
 
@@ -177,7 +178,7 @@ class Retention:
             forget(connection, study.study)
             gone = {"state": "gone", f"{part}_gone_at": DatabaseClock()}
             connection.execute(update(tables.studies).where(_study == study.study).values(gone))
-            detail = {"because": because, "bytes": freed, "files": len(paths)}
+            detail: dict[str, PlainValue] = {"because": because, "bytes": freed, "files": len(paths)}
             audit_records.record_event(connection, f"{part} deleted", study.study, study=study.study, detail=detail)
         self._log_holds_identity |= part == "results"
         log.info("retention: %s of study %s were deleted: %s", part, study.study, because)
@@ -207,7 +208,7 @@ def forget_results(connection: Connection, study: str) -> None:
     connection.execute(answers.values(bytes=0))
     connection.execute(delete(tables.workitems).where(tables.workitems.c.study == study))
     connection.execute(update(tables.series).where(tables.series.c.study == study).values(attributes=null()))
-    nobody = {"attributes": null(), "people": [], **searching.searched_columns({})}
+    nobody: dict[str, object] = {"attributes": null(), "people": [], **searching.searched_columns({})}
     connection.execute(update(tables.studies).where(tables.studies.c.study == study).values(nobody))
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from isocenter.errors import IntegrityError, IsocenterError, UsageError
 from isocenter.monitoring import acceptance_plan
+from isocenter.monitoring.acceptance_plan import AcceptanceRecord
 from isocenter.runtime import record_files
 from isocenter.service.configuration import ModelSection, NodeSettings
 from isocenter.service.exchange.fhir_covariates import CovariateValue
 from isocenter.service.records.job_queue import Job
+from isocenter.values.plain_values import PlainValue
 
 MANIFEST = "manifest.json"
 # Columns of a site's cases that the header of an image states, by the DICOM keyword.
@@ -34,9 +36,11 @@ class Acceptances:
 
     settings: NodeSettings
     packages: Callable[[str, str | None], Path | None]
-    known: dict[tuple[str, str | None], tuple[Mapping[str, Any], str]] = field(default_factory=dict)
+    known: dict[tuple[str, str | None], tuple[AcceptanceRecord | None, str]] = field(default_factory=dict)
 
-    def reason_against(self, job: Job, header: Mapping[str, Any], covariates: Mapping[str, CovariateValue]) -> str:
+    def reason_against(
+        self, job: Job, header: Mapping[str, PlainValue], covariates: Mapping[str, CovariateValue]
+    ) -> str:
         """Why a job is not answered: its package was not accepted, or not for its group; empty where it may be.
 
         header: attributes of its images by their keywords; covariates: that the settings have of its patient
@@ -48,21 +52,21 @@ class Acceptances:
         if key not in self.known:
             self.known[key] = self._read(section, self.packages(*key))
         record, why = self.known[key]
-        if why:
+        if record is None:
             return f"the package was not accepted here: {why}" if section.require_acceptance else ""
-        stated = {name: header[keyword] for name, keyword in KEYWORDS.items() if header.get(keyword)}
+        stated: dict[str, Any] = {name: header[keyword] for name, keyword in KEYWORDS.items() if header.get(keyword)}
         stated |= {name: one.value for name, one in covariates.items()}
         group = acceptance_plan.group_not_accepted(record, stated)
         return f"the model was not accepted here for {group}" if group else ""
 
-    def _read(self, section: ModelSection, package: Path | None) -> tuple[Mapping[str, Any], str]:
+    def _read(self, section: ModelSection, package: Path | None) -> tuple[AcceptanceRecord | None, str]:
         try:
             return accepted_record(section, package), ""
         except IsocenterError as error:
-            return {}, error.problem
+            return None, error.problem
 
 
-def accepted_record(section: ModelSection, package: Path | None = None) -> Mapping[str, Any]:
+def accepted_record(section: ModelSection, package: Path | None = None) -> AcceptanceRecord:
     """The record of the acceptance of a package, by default that of the settings.
 
     Raises UsageError for a model that is no package, or was not accepted, IntegrityError for a record that was changed.

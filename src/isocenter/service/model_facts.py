@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any
 
 from isocenter.errors import UsageError
 from isocenter.service.configuration import PRIORITIES, Priority, UrgencyRule
+from isocenter.values.finding_records import FindingRow
 
 # Of a model of one image, the role that its series plays.
 IMAGE = "image"
@@ -79,7 +79,7 @@ class Urgency:
         return PRIORITIES.index(self.priority)
 
 
-def most_urgent(findings: Sequence[Mapping[str, Any]], rules: Sequence[UrgencyRule]) -> Urgency | None:
+def most_urgent(findings: Sequence[FindingRow], rules: Sequence[UrgencyRule]) -> Urgency | None:
     """The most urgent priority that a rule gives a finding, the first of equals; None where no rule holds.
 
     findings: rows of `findings.json`
@@ -88,7 +88,7 @@ def most_urgent(findings: Sequence[Mapping[str, Any]], rules: Sequence[UrgencyRu
     return min(urgencies, key=lambda one: one.rank, default=None)
 
 
-def _urgency(row: Mapping[str, Any], rule: UrgencyRule) -> Urgency | None:
+def _urgency(row: FindingRow, rule: UrgencyRule) -> Urgency | None:
     key = "value" if rule.probability is None else "probability"
     number, limit = row.get(key), getattr(rule, key)
     if row["concept"] != rule.finding or not isinstance(number, int | float) or isinstance(number, bool):

@@ -29,10 +29,16 @@ from isocenter.service import _node_threads, deploying
 from isocenter.service.configuration import MonitorSection, NodeSettings, SafetyRule
 from isocenter.service.monitoring import change_comparison, monitored_cases, safety, stop_rules
 from isocenter.service.node_folder import MONITOR
+from isocenter.service.node_monitor_record import (
+    NODE_MONITOR_SCHEMA,
+    NodeMonitorRecord,
+    WatchedVersionRecord,
+)
 from isocenter.service.reading import blind_reading
 from isocenter.service.records import alert_records, tables
 from isocenter.service.records.alert_records import CLEARED, PERFORMANCE
 from isocenter.service.records.record_database import Database
+from isocenter.values.table_cells import TableRow
 
 log = logging.getLogger("isocenter")
 
@@ -80,7 +86,7 @@ class VersionMonitoring:
     changes: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> WatchedVersionRecord:
         """Its part of the node's `monitor.json`."""
         own = {name: getattr(self, name) for name in ("model", "version", "baseline", "cases", "run_length", "problem")}
         drift, performance = (
@@ -89,7 +95,8 @@ class VersionMonitoring:
         )
         site = {"site_verdict": site_tests.site_verdict(self.site), "site": _plain(site_tests.site_table(self.site))}
         bounds = {"bounds": [vars(one) for one in self.bounds], "changes": dict(self.changes)}
-        return {**own, "drift": drift, "performance": performance, **site, **bounds}
+        record = {**own, "drift": drift, "performance": performance, **site, **bounds}
+        return cast("WatchedVersionRecord", record)
 
 
 @dataclass(frozen=True, eq=False)
@@ -396,17 +403,13 @@ def _restart_time(connection: Connection, version: str, since: float) -> float:
 
 def _write(path: Path, at: float, rows_of_versions: Iterable[VersionMonitoring]) -> None:
     """Write for the web process, which may be on another machine."""
-    record = {
-        "schema": "isocenter.node_monitor",
-        "version": 1,
-        "at": at,
-        "rows": [one.record for one in rows_of_versions],
-    }
+    rows = [one.record for one in rows_of_versions]
+    record = NodeMonitorRecord(schema=NODE_MONITOR_SCHEMA, version=1, at=at, rows=rows)
     with atomic.write_whole(path, overwrite=True) as partial:
         partial.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
 
 
-def _plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _plain(rows: pd.DataFrame) -> list[TableRow]:
     """Rows as JSON: what is no number is not known."""
     return [
         {

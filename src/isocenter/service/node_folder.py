@@ -10,13 +10,14 @@ import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.files.storage import structured_text
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.model_facts import ModelFacts
+from isocenter.service.node_monitor_record import NodeMonitorRecord
 
 # Signs of life, what the node was started with, what routing asks of its models, what the last round of monitoring has
 # said, what happened.
@@ -86,10 +87,11 @@ def stored_models(folder: Path) -> dict[str, ModelFacts]:
     return {one.name: one for one in facts}
 
 
-def last_monitoring_round(folder: Path) -> dict[str, Any]:
+def last_monitoring_round(folder: Path) -> NodeMonitorRecord:
     """Result of the last round of monitoring; no rows before the first one."""
     path = folder / MONITOR
-    return structured_text.load_json(path) if path.is_file() else {"at": None, "rows": []}
+    last = structured_text.load_json(path) if path.is_file() else {"at": None, "rows": []}
+    return cast("NodeMonitorRecord", last)
 
 
 class JsonLines(logging.Handler):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from isocenter.tasks import properties, task_settings
 from isocenter.tasks.shared import saliency
 from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.shared.grid_and_length import COARSEST
-from isocenter.tasks.task import BlindGuess, Outputs, Task
+from isocenter.tasks.task import BlindGuess, Columns, Outputs, Task
 from isocenter.tasks.task_settings import DOT
 from isocenter.values import (
     Array,
@@ -47,6 +47,7 @@ from isocenter.values import (
     Target,
 )
 from isocenter.values.prediction import KNOWN, SeveralHeads
+from isocenter.values.table_cells import PlainCell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
 # The answers of several tasks: each part answers by itself, and the results stand side by side.
 #
 # A copy of this part travels with a packaged model.
+
+
+T = TypeVar("T")
 
 
 class PartAnswering(Task):
@@ -120,7 +124,7 @@ class PartAnswering(Task):
         slabs_of_part = ((region, self._own_outputs(name, arrays)) for region, arrays in slabs)
         return self.parts[name].decode(slabs_of_part, geometry)
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+    def outputs(self, prediction: Prediction) -> Columns:
         """The columns of all parts side by side; of several rows each repeats the other parts' columns."""
         rows_of_parts = {
             name: properties.output_rows(part.outputs(prediction.parts[name])) for name, part in self.parts.items()
@@ -128,7 +132,7 @@ class PartAnswering(Task):
         columns = [
             column for rows in rows_of_parts.values() for column in dict.fromkeys(key for row in rows for key in row)
         ]
-        rows: list[dict[str, Any]] = [{}]
+        rows: list[dict[str, PlainCell]] = [{}]
         for name, rows_of_part in rows_of_parts.items():
             renamed = [{_column(key, name, columns): value for key, value in row.items()} for row in rows_of_part]
             rows = [{**before, **row} for before in rows for row in renamed]
@@ -169,11 +173,11 @@ class PartAnswering(Task):
     def _first(self) -> Task:
         return next(iter(self.parts.values()))
 
-    def _own_outputs(self, name: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _own_outputs(self, name: str, outputs: Mapping[str, T]) -> dict[str, T]:
         return properties.own_outputs(name, self.parts[name], outputs)
 
     def _map_parts(
-        self, arrays: Mapping[str, Any], result_of: Callable[[str, Task], Mapping[str, Array]]
+        self, arrays: Mapping[str, Array], result_of: Callable[[str, Task], Mapping[str, Array]]
     ) -> dict[str, Array]:
         """The result of `result_of` for each part that these are outputs of, under the heads' whole names."""
         return {

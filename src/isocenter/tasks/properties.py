@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import Queue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from isocenter.tasks.shared.averages import ENDS
 from isocenter.tasks.shared.left_right import STATE_SIDES
 from isocenter.transforms import orient
 from isocenter.values import Array, Case, Geometry, Head, Image, Map, Prediction, Slabs
+from isocenter.values.covariate_values import CovariateValues
+from isocenter.values.table_cells import TableRow
 
 if TYPE_CHECKING:
     from isocenter.tasks.task import Columns, Task
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 # Cases that a loss compares with others, as those with an event: a batch that the clock makes smaller has so many on
 # average. One batch in fifty then has none (Poisson).
 FEWEST_COMPARED = 4
+
+
+T = TypeVar("T")
 
 
 def sureness(task: Task, prediction: Prediction) -> float:
@@ -79,7 +84,7 @@ def added_results(task: Task) -> AddedResults | None:
     return AddedResults(masks, result if results else None)
 
 
-def covariate_adjustment(task: Task) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
+def covariate_adjustment(task: Task) -> Callable[[Prediction, CovariateValues], Prediction] | None:
     """A result and covariates to the result with the patient's own sets and thresholds; None where no part has them."""
     by_part = {
         name: own for name, part in leaf_tasks(task).items() if part.answers and (own := part.answers.by_covariates)
@@ -87,7 +92,7 @@ def covariate_adjustment(task: Task) -> Callable[[Prediction, Mapping[str, Any]]
     if not by_part or "" in by_part:
         return by_part.get("")
 
-    def result(prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
+    def result(prediction: Prediction, covariates: CovariateValues) -> Prediction:
         """Each part's own result, by what is known of the patient."""
         return with_part_results(
             prediction, {name: made(prediction.parts[name], covariates) for name, made in by_part.items()}
@@ -157,7 +162,7 @@ def may_miss(task: Task) -> bool:
     return any(name.rpartition(".")[2] == "risk" for name in task_settings.declared_settings(task))
 
 
-def own_outputs(part: str, task: Task, outputs: Mapping[str, Any]) -> dict[str, Any]:
+def own_outputs(part: str, task: Task, outputs: Mapping[str, T]) -> dict[str, T]:
     """{head: output} of a part, with what is said of its uncertainty; of a slab without its heads nothing."""
     names = {f"{full_head_name(part, key)}{end}": f"{key}{end}" for key in task.heads for end in ("", *ENDS)}
     return {key: outputs[whole] for whole, key in names.items() if whole in outputs}
@@ -174,7 +179,7 @@ def lacks_background(task: Task) -> bool:
     return any(head.is_dense and name not in task.background_outputs for name, head in task.heads.items())
 
 
-def output_rows(outputs: Columns) -> Sequence[Mapping[str, Any]]:
+def output_rows(outputs: Columns) -> Sequence[TableRow]:
     """The columns of `Task.outputs` as rows."""
     return [outputs] if isinstance(outputs, Mapping) else outputs
 

@@ -40,6 +40,7 @@ from isocenter.values import (
     Target,
     Vector,
 )
+from isocenter.values.table_cells import TableRow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,7 @@ class RepresentationAnswering(Task):
         """The result with the pooled features as its values, as `embed` calls them."""
         return prediction if features is None else replace(prediction, values=dict(named_features(features)))
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+    def outputs(self, prediction: Prediction) -> TableRow:
         """A column a feature."""
         return dict(prediction.values or {})
 

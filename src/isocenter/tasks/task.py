@@ -37,6 +37,7 @@ from isocenter.values import (
     Split,
     Target,
 )
+from isocenter.values.table_cells import TableRow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +48,7 @@ IMAGES = "images:"
 # Whose cases decide after training: none of them trained, they trained, or they are of another site.
 Origin = Literal["unseen", "training", "site"]
 # The columns of `predictions.csv`, or several rows of them.
-Columns = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Columns = TableRow | Sequence[TableRow]
 # What probabilities state: "classes" of which one is right, "labels" each of which is there or not, "objects" in whose
 # voxels the first outputs are that, "boxes" in whose centres they are, or "values"; nothing of a task whose parts do.
 Uncertain = Literal["", "classes", "labels", "objects", "boxes", "values"]

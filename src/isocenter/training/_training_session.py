@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from isocenter.planning import PlanSettings
 from isocenter.planning.plan_sections import TrainingSettings
 from isocenter.planning.rules import privacy_rules
 from isocenter.runtime import Context, covariate_encoding, torch_networks
+from isocenter.runtime.model_schema import ModelOrigin, ModelRecord
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.runtime.windows import bags, slide
@@ -82,7 +83,7 @@ class TrainingSession:
     fabric: Any
     module: Any
     averaged: Any
-    record: Mapping[str, Any]
+    record: ModelOrigin
     criterion: Criterion
     optimiser: Any
     loader: Loader
@@ -98,7 +99,7 @@ class TrainingSession:
         train_cases: Sequence[PreparedCase],
         val_cases: Sequence[PreparedCase],
         out: Path,
-        record: Mapping[str, Any],
+        record: ModelOrigin,
         start: Path | None,
         unlabelled: Sequence[PreparedCase] = (),
     ) -> TrainingSession:
@@ -301,7 +302,7 @@ class TrainingSession:
         loader = make_loader(settings, cases, SINGLE_PROCESS)
         averaged.eval()
         device, cases_seen = torch.device(self.fabric.device), list[int]()
-        measured = list[dict[str, Any]]()
+        measured: list[dict[str, Tensor]] = []
         with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
             torch.manual_seed(chosen.seed)
             # Every case in whole rounds, and enough of them for a rank.
@@ -333,12 +334,13 @@ class TrainingSession:
             objectives=self.criterion.state,
         )
 
-    def model_record(self, **facts: Any) -> dict[str, Any]:
+    def model_record(self, **facts: Any) -> ModelRecord:
         """The content of the model's `model.json`, with these facts and what the terms of the loss have come to."""
         parts = self.criterion.parts
         terms = parts[JUDGE].items() if JUDGE in parts else ()
         learnt = {name: value.detach().cpu().tolist() for name, value in terms}
-        record, chosen = {**self.record, **facts, **({"terms": learnt} if learnt else {})}, self.settings
+        record = cast("ModelOrigin", {**self.record, **facts, **({"terms": learnt} if learnt else {})})
+        chosen = self.settings
         return package_contents.model_settings(
             chosen.task, chosen.preprocessing, chosen.inference, chosen.architecture, record
         )
@@ -359,10 +361,10 @@ def changed_weights(fresh: Mapping[str, Tensor], module: Module) -> dict[str, Te
     return {name: one.detach().clone() for name, one in weights if not torch.equal(one.cpu(), fresh[name].cpu())}
 
 
-def objectives_used(settings: PlanSettings) -> dict[str, Any]:
+def objectives_used(settings: PlanSettings) -> ModelOrigin:
     """Record of a model's objectives; none where the task's loss is the only one, as it is."""
     used = {name: asdict(objective) for name, objective in settings.terms.items()}
-    return {} if used == {SUPERVISED: asdict(Objective())} else {"objectives": used}
+    return ModelOrigin() if used == {SUPERVISED: asdict(Objective())} else {"objectives": used}
 
 
 def make_budget(settings: PlanSettings, cases: Sequence[PreparedCase], ranks: Ranks) -> PrivacyBudget | None:

@@ -62,5 +62,5 @@ def _kinds_of(module: Module, layers: tuple[type, ...]) -> list[type]:
     return list({type(part) for part in module.modules() if isinstance(part, layers)})
 
 
-def _sum_outputs(outputs: Mapping[str, Any]) -> Any:
+def _sum_outputs(outputs: Mapping[str, Tensor]) -> Any:
     return sum(one.sum() for one in outputs.values())

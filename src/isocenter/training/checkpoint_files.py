@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from isocenter.planning import PlanSettings
 from isocenter.report import wording
 from isocenter.runtime import record_files
 from isocenter.runtime.model_parts import WITHOUT_PARTS, ModelParts
+from isocenter.runtime.model_schema import MODEL_SCHEMA, ModelRecord
 from isocenter.runtime.package.package_contents import WEIGHTS
 from isocenter.tasks import task_settings
 from isocenter.training.step.batch_loss import START, Criterion
@@ -40,9 +41,9 @@ OBJECTIVES = "objectives.safetensors"
 # What the metric of a validation was made of, by case.
 VALIDATION = "validation.safetensors"
 # As `isocenter.load` reads them.
-RECORD, MODEL_SCHEMA = "model.json", "isocenter.model"
+RECORD = "model.json"
 # In a model's record: its weights are no longer those that training left.
-REFITTED = "refitted"
+REFITTED: Final = "refitted"
 
 
 def last_checkpoint(out: Path) -> Path:
@@ -57,7 +58,7 @@ def best_checkpoint(out: Path) -> Path:
 
 def write_checkpoint(
     folder: Path,
-    model: Mapping[str, Any],
+    model: ModelRecord,
     averaged: Mapping[str, Tensor],
     *,
     module: Module | None = None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from isocenter.errors import IsocenterError
 from isocenter.evaluation import feature_rank
 from isocenter.planning import PlanSettings
 from isocenter.runtime import hardware
+from isocenter.runtime.model_schema import ModelOrigin
 from isocenter.training import _constrained_layer, _logs, _prototype_layer, checkpoint_files
 from isocenter.training._training_session import TrainingSession
 from isocenter.training.checkpoint_files import Validation
@@ -43,7 +44,7 @@ def train_network(
     out: Path,
     *,
     length: Length,
-    record: Mapping[str, Any],
+    record: ModelOrigin,
     start: Path | None = None,
     unlabelled: Sequence[PreparedCase] = (),
     watch: Callable[[Moment], None] = lambda moment: None,

@@ -17,6 +17,7 @@ from isocenter.networks.weight_loading import FRESH, LoadedWeights, TensorOrigin
 from isocenter.planning import PlanSettings
 from isocenter.planning.plan_sections import TransferSettings
 from isocenter.runtime import Context, record_files, torch_networks
+from isocenter.runtime.model_schema import ModelOrigin
 from isocenter.training.step import optimisers
 from isocenter.training.step.optimisers import AT_ONCE, WeightPace
 
@@ -163,12 +164,12 @@ def program_record(layout: WeightLayout) -> dict[str, str]:
     return {"name": layout.name, "licence": layout.licence_of_weights, "citation": layout.citation}
 
 
-def source_record(out: Path) -> dict[str, Any]:
+def source_record(out: Path) -> ModelOrigin:
     """The same, for the record of a model that starts so, as a training has written it; empty without a source."""
     if not (out / TRANSFER).is_file():
-        return {}
+        return ModelOrigin()
     source = record_files.read_json(out / TRANSFER, TRANSFER_SCHEMA).get("source")
-    return {"weights_source": source} if source else {}
+    return {"weights_source": source} if source else ModelOrigin()
 
 
 def read_origins(out: Path) -> tuple[TensorOrigin, ...]:

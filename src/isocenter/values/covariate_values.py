@@ -57,6 +57,11 @@ class Course:
         return f"{len(self.values)} readings from {self.times[0]:g} to {self.times[-1]:g} {self.unit}".rstrip()
 
 
+# A covariate as it was read; None where it is missing.
+CovariateReading = bool | int | float | str | Course | None
+CovariateValues = Mapping[str, CovariateReading]
+
+
 def is_missing(value: Any) -> bool:
     """None, an empty word or no number."""
     return value is None or str(value).strip().lower() in NOTHING

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 from isocenter.errors import IsocenterError
 from isocenter.values import case_outcome, voxel_images
 from isocenter.values.case_outcome import REFUSED, OutcomeName
+from isocenter.values.covariate_values import CovariateValues
 from isocenter.values.voxel_images import Image, Label
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ class Case:
     patient: str
     images: Mapping[str, Image]
     references: Mapping[str, Any] = field(default_factory=dict)
-    covariates: Mapping[str, Any] = field(default_factory=dict)
+    covariates: CovariateValues = field(default_factory=dict)
     group: str | None = None
     files: tuple[Path, ...] = ()
     key: str = ""
@@ -288,7 +289,7 @@ class CaseRow:
     split: Split | None = None
     patient: str | None = None
     group: str | None = None
-    covariates: Mapping[str, Any] = field(default_factory=dict)
+    covariates: CovariateValues = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 
     @property

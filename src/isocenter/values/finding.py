@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isocenter.values.case_outcome import OutcomeName
+from isocenter.values.table_cells import PlainCell
 from isocenter.values.voxel_images import Code
+
+if TYPE_CHECKING:
+    from isocenter.values.finding_records import CodedNameRecord, FindingRow, FindingsFile
 
 # Frames with findings of a clip that a record and its reports state: more are too many for people to read.
 MOST_FRAMES = 200
 # The finding of what changed in a structure since an earlier study, in percent.
 CHANGE = "change"
 # Rows of `measurements.csv`, one a structure or object.
-Measurements = Sequence[Mapping[str, Any]]
+Measurements = Sequence[Mapping[str, PlainCell]]
 
 
 @dataclass(frozen=True)
@@ -79,16 +83,21 @@ class FindingsRecord:
     is_empty: bool = False
 
     @property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[FindingRow]:
         """The rows as plain values, each with what names its image where there are several."""
         places: Sequence[Mapping[str, str]] = self.images or [{}] * len(self.rows)
-        return [{**asdict(row), **place} for row, place in zip(self.rows, places, strict=True)]
+        return [cast("FindingRow", {**asdict(row), **place}) for row, place in zip(self.rows, places, strict=True)]
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> FindingsFile:
         """The content of `findings.json`."""
-        stated = {"outcome": self.outcome, "is_empty": self.is_empty, "reason": self.reason}
-        return {**stated, "model": dict(self.model), "rows": self.records}
+        return {
+            "outcome": self.outcome,
+            "is_empty": self.is_empty,
+            "reason": self.reason,
+            "model": dict(self.model),
+            "rows": self.records,
+        }
 
 
 @dataclass(frozen=True)
@@ -105,12 +114,12 @@ class CodedName:
     unit: str = ""
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> CodedNameRecord:
         """Plain values for a model's record."""
-        return asdict(self)
+        return cast("CodedNameRecord", asdict(self))
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> CodedName:
+    def from_record(cls, record: CodedNameRecord) -> CodedName:
         """Make a code from the plain values of a model's record."""
         codes = tuple(Code(one["scheme"], one["value"], one["meaning"]) for one in record["codes"])
         return cls(codes, str(record["source"]), str(record["unit"]))

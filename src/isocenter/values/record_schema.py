@@ -10,6 +10,8 @@ from typing import Generic, Self, TypeVar
 from pydantic import JsonValue
 from typing_extensions import TypedDict
 
+from isocenter.values.plan_decisions import Decision
+
 R = TypeVar("R")
 
 
@@ -41,6 +43,11 @@ class StatedDecision(TypedDict):
     source: str
 
 
+def decision_record(decision: Decision) -> StatedDecision:
+    """A decision as records state it."""
+    return StatedDecision(value=decision.value, because=decision.because, source=decision.source)
+
+
 class FigureRow(TypedDict):
     """A figure with its interval; null where it is not defined."""
 
@@ -56,10 +63,25 @@ class FigureRow(TypedDict):
     method: str
 
 
+class FullFigure(TypedDict):
+    """A figure as `Estimate` has it, without its draws, which are null."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    level: float
+    n: int
+    patients: int
+    unit: str
+    method: str
+    draws: None
+    recipe: None
+
+
 class FailedCase(TypedDict):
     """A case without a result: why, and what to do."""
 
-    case: str
+    case: str | None
     problem: str
     remedy: str
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isocenter.values import slabs
 from isocenter.values.bounding_boxes import BoundingBoxes
 from isocenter.values.dataset_cases import Case, Dataset, Problem
 from isocenter.values.dataset_fingerprint import Fingerprint
 from isocenter.values.voxel_images import Array, Image
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,7 @@ def _nothing(*_: Any) -> Iterator[Any]:
     return iter(())
 
 
-def _empty(_: Any) -> Mapping[str, Any]:
+def _empty(_: object) -> dict[str, Any]:
     return {}
 
 
@@ -118,7 +121,7 @@ class ReferenceFacts:
     amounts: Callable[[Any], Mapping[str, int]] = _empty
     recorded: Callable[[Any], Any] = _plain
     of_cell: Callable[[Any], Any] = _itself
-    counted: Callable[[Fingerprint], Mapping[str, Any]] = _empty
+    counted: Callable[[Fingerprint], Mapping[str, PlainValue]] = _empty
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,9 @@ MOST_NAMED, AS_MISSING = 3, "taken as missing"
 ISO = re.compile(r"\d{4}-?\d\d-?\d\d(?!\d)")
 DAY_AND_MONTH = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:[ T,]+(\d{1,2}):(\d\d)(?::(\d\d))?)?")
 SPACES = re.compile(r"[\s\u00a0\u2007\u2009\u202f]+")
+# A cell of a table that we write, and a row of it; a missing cell is None.
+PlainCell = bool | int | float | str | None
+TableRow = Mapping[str, PlainCell]
 
 
 @dataclass(frozen=True)

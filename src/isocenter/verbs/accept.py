@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from isocenter import errors, keywords
 from isocenter.errors import UsageError
@@ -23,8 +23,13 @@ from isocenter.monitoring.acceptance_plan import (
     CONDITIONAL,
     NOT_ACCEPTED,
     SCHEMA,
+    AcceptanceFacts,
     AcceptancePlan,
+    AcceptanceRecord,
     AcceptanceRow,
+    AcceptanceRowRecord,
+    AgreedRow,
+    LockOfRecord,
 )
 from isocenter.monitoring.change_plan import ALL, Acceptance
 from isocenter.options.records import AcceptOptions
@@ -58,7 +63,7 @@ class AcceptanceResult(InNotebook):
     verdict: str
     rows: Sequence[AcceptanceRow] = ()
     conditions: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: AcceptanceFacts = field(default_factory=AcceptanceFacts)
     notes: Sequence[str] = ()
     out: Path | None = None
 
@@ -77,15 +82,21 @@ class AcceptanceResult(InNotebook):
         """The rows."""
         return pd.DataFrame([asdict(row) for row in self.rows], columns=list(AcceptanceRow.__dataclass_fields__))
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> AcceptanceRecord:
         """The record for `--json` and acceptance.json."""
-        found = {"verdict": self.verdict, "conditions": {name: list(own) for name, own in self.conditions.items()}}
-        rows = {"rows": [asdict(row) for row in self.rows], "notes": list(self.notes)}
-        return {"schema": SCHEMA, "version": 1, **found, **self.facts, **rows}
+        return {
+            "schema": SCHEMA,
+            "version": 1,
+            "verdict": self.verdict,
+            "conditions": {name: list(own) for name, own in self.conditions.items()},
+            **self.facts,
+            "rows": [cast("AcceptanceRowRecord", asdict(row)) for row in self.rows],
+            "notes": list(self.notes),
+        }
 
     def __repr__(self) -> str:
         if not self.verdict:
-            cases = errors.count_phrase(int(self.facts["cases"]), "case")
+            cases = errors.count_phrase(self.facts["cases"], "case")
             return f"locked with {cases}: {self.facts['lock']}"
         lines = [self.verdict, *(f"answered of {name}: {', '.join(own)}" for name, own in self.conditions.items())]
         lines += [f"does not hold: {row.wanted}{_of_group(row)}: {row.found}" for row in self.broken]
@@ -122,8 +133,8 @@ def accept(options: AcceptOptions) -> AcceptanceResult:
         if options.lock:
             acceptance_plan.refuse_few_cases(agreed, covariates, len(dataset))
             lock = acceptance_plan.write_lock(agreed, path, hashed, len(dataset), now)
-            return AcceptanceResult("", facts={"lock": str(lock), "cases": len(dataset)}, notes=notes)
-        lock_record = acceptance_plan.read_lock(agreed, path, hashed)
+            return AcceptanceResult("", facts=AcceptanceFacts(lock=str(lock), cases=len(dataset)), notes=notes)
+        lock_record, lock_hash = acceptance_plan.read_lock(agreed, path, hashed)
         checks = [] if options.config is None else _technical_rows(Path(options.config), package.sha256, dataset)
         change_plan.count_look(Path(options.data), agreed, hashed, {"at": now, "model": package.sha256})
         result = evaluate.evaluate(
@@ -131,14 +142,14 @@ def accept(options: AcceptOptions) -> AcceptanceResult:
         )
     rows = [*_case_rows(result), *checks, *_rule_rows(agreed, result, dataset, options.seed), *_figure_rows(result)]
     verdict, conditions = acceptance_plan.verdict_of_rows(rows)
-    facts = {
-        "model": package.sha256,
-        "package": Path(options.model).name,
-        "agreed": [{"name": name, "on": on} for name, on in agreed.agreed],
-        "plan": agreed.sha256,
-        "lock": {name: lock_record[name] for name in ("sha256", "at", "data", "cases")},
-        "looked_at": now,
-    }
+    facts = AcceptanceFacts(
+        model=package.sha256,
+        package=Path(options.model).name,
+        agreed=[AgreedRow(name=name, on=on) for name, on in agreed.agreed],
+        plan=agreed.sha256,
+        lock=LockOfRecord(sha256=lock_hash, at=lock_record["at"], data=lock_record["data"], cases=lock_record["cases"]),
+        looked_at=now,
+    )
     notes += [SIZE] if any(SIZE in row.found for row in rows) else []
     made = AcceptanceResult(verdict, rows, conditions, facts, [*notes, *result.notes], target)
     return made if target is None else _written(made, result, target, options.overwrite)
@@ -238,8 +249,7 @@ def _of_group(row: AcceptanceRow) -> str:
 def _written(made: AcceptanceResult, result: EvaluationResult, target: Path, overwrite: bool) -> AcceptanceResult:
     with verb_results.result_folder(target, overwrite, (ACCEPTANCE, REPORT)) as folder:
         result.scored.write(folder)
-        record = made.as_record()
-        record_files.write_json(folder / ACCEPTANCE, record.pop("schema"), record)
+        record_files.write_json(folder / ACCEPTANCE, SCHEMA, made.as_record())
         (folder / REPORT).write_text(page_blocks.render_page(acceptance_page(made)), encoding="utf-8")
         record_files.seal_folder(folder)
     return made
@@ -264,7 +274,8 @@ def acceptance_page(made: AcceptanceResult) -> ReportPage:
         Section("All figures", [PageTable(["metric", "label", "value", "low", "high", "n"], figures)], files),
     ]
     people = {f"agreed on {one['on']}": one["name"] for one in made.facts["agreed"]}
-    facts = {"package": made.facts["model"], "plan": made.facts["plan"], "locked": made.facts["lock"]["at"], **people}
+    locked = cast("LockOfRecord", made.facts["lock"])["at"]
+    facts = {"package": made.facts["model"], "plan": made.facts["plan"], "locked": locked, **people}
     verdict = f"{made.verdict}: see which groups are answered" if made.verdict == CONDITIONAL else made.verdict
     return ReportPage("Acceptance of a model", sections=sections, facts=facts, notes=made.notes, verdict=verdict)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isocenter import keywords
 from isocenter.errors import FormatError, IntegrityError, UsageError
@@ -14,6 +14,7 @@ from isocenter.files.storage import atomic, structured_text
 from isocenter.options.node import ExportAuditOptions, VerifyAuditOptions
 from isocenter.service.exchange import atna
 from isocenter.service.records import audit_records, record_database
+from isocenter.service.records.audit_records import AuditEvent
 from isocenter.verbs import serve
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _open_database(folder: Path) -> Iterator[Database]:
         database.close()
 
 
-def _lines(path: Path) -> Iterator[tuple[dict[str, Any], str] | None]:
+def _lines(path: Path) -> Iterator[tuple[AuditEvent, str] | None]:
     """The events of a file; None for a line that is none, to the byte."""
     try:
         with path.open("rb") as file:
@@ -111,12 +112,13 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], str] | None]:
         raise UsageError(f"cannot be read: {error.strerror}", str(path), remedy) from error
 
 
-def _event(line: bytes) -> tuple[dict[str, Any], str] | None:
+def _event(line: bytes) -> tuple[AuditEvent, str] | None:
     try:
         text = line.decode()
         event = structured_text.parse_json(text)
     except (ValueError, FormatError):
         return None
     # The same values may be written in several ways, of which the node writes one.
-    is_ours = isinstance(event, dict) and f"{audit_records.canonical_text(event)}\n" == text
-    return (event, text[:-1]) if is_ours else None
+    if not isinstance(event, dict) or f"{audit_records.canonical_text(cast('AuditEvent', event))}\n" != text:
+        return None
+    return cast("AuditEvent", event), text[:-1]

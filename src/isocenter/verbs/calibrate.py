@@ -20,7 +20,7 @@ from isocenter.runs.run_folder import MOST, ValidationImages
 from isocenter.runs.tuning import UnseenPredictions
 from isocenter.runtime import Model, ModelRequest, model_assembly, model_files, record_files
 from isocenter.runtime.foreign import detect
-from isocenter.runtime.foreign.detect import CALIBRATED
+from isocenter.runtime.foreign.detect import CALIBRATED, CalibratedFacts
 from isocenter.runtime.package import backends, certification, package_contents, package_writing
 from isocenter.runtime.package.backend_certificate import Certificate
 from isocenter.runtime.package.package_contents import PACKAGED
@@ -29,7 +29,7 @@ from isocenter.scoring import case_selection, data_record, evaluation_notes, mod
 from isocenter.scoring.explaining import kept_tests
 from isocenter.tasks import Task, fitting, properties, task_catalogue, task_settings
 from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import Case, Dataset, Decision, plan_decisions
+from isocenter.values import Case, Dataset, Decision, plan_decisions, record_schema
 from isocenter.verbs import package
 from isocenter.verbs.package import MARKS
 
@@ -264,9 +264,9 @@ def _left_out(cases: int) -> str:
     return f"{errors.count_phrase(cases, 'case')} of the set's own test part left out: {NO_TEST}"
 
 
-def _facts(evidence: PackageEvidence) -> dict[str, Any]:
+def _facts(evidence: PackageEvidence) -> CalibratedFacts:
     """Facts that a folder with a model of another program keeps of the cases that calibrated it."""
-    decisions = {name: asdict(one) for name, one in evidence.decisions.items()}
+    decisions = {name: record_schema.decision_record(one) for name, one in evidence.decisions.items()}
     return {"trained": list(evidence.trained), "limits": list(evidence.limits), "decisions": decisions}
 
 

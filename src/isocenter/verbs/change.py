@@ -9,7 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+
+from typing_extensions import TypedDict
 
 from isocenter import errors, keywords
 from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
@@ -24,14 +26,22 @@ from isocenter.monitoring.change_rules import (
     CHANGE_RECORD,
     CHANGE_SCHEMA,
     OUTSIDE,
+    ChangeCheckRecord,
+    ChangeFacts,
     ChangeRow,
+    ChangeRowRecord,
+    HashedFile,
+    LockedSet,
     RegulatoryAnswer,
+    RegulatoryRow,
 )
+from isocenter.monitoring.monitoring_record import MONITORED, MONITORED_SCHEMA
 from isocenter.options.records import CheckChangeOptions, ProposeChangeOptions
 from isocenter.reading import dataset_reading, verb_results
 from isocenter.report import InNotebook, Paragraph, ReportPage, Section, Table, page_blocks
 from isocenter.report.page_blocks import Link
 from isocenter.runtime import model_files, record_files
+from isocenter.runtime.model_schema import ModelRecord
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.package_contents import PACKAGED
 from isocenter.runtime.record_files import MANIFEST_SCHEMA
@@ -41,11 +51,29 @@ from isocenter.scoring.data_record import DataRecord
 from isocenter.scoring.model_comparison import Comparison, ModelTest
 from isocenter.tasks import Task
 from isocenter.values import Dataset
+from isocenter.values.record_schema import RecordHead, RecordSchema
 from isocenter.verbs import comparison_tests, evaluate
 
 REPORT = "report.html"
-PROPOSAL, PROPOSAL_SCHEMA = "proposal.json", "isocenter.proposal"
-MONITORED, MONITORED_SCHEMA = "monitor.json", "isocenter.monitor"
+
+
+class FiredTrigger(TypedDict):
+    """A trigger of a change plan that a monitoring has met."""
+
+    trigger: str
+    evidence: str
+
+
+class ProposalRecord(RecordHead):
+    """A proposal to train anew: the triggers, the modification of the plan and the command; plan: its SHA-256."""
+
+    triggers: list[FiredTrigger]
+    modification: str
+    command: str
+    plan: str
+
+
+PROPOSAL, PROPOSAL_SCHEMA = "proposal.json", RecordSchema("isocenter.proposal", ProposalRecord)
 CHECK_AGAIN = "Check this change: isocenter change check"
 # Rules that the reason for a verdict names in full.
 LISTED = 3
@@ -61,7 +89,7 @@ class CheckedPackage(NamedTuple):
 
     given: Path
     folder: Path
-    record: Mapping[str, Any]
+    record: ModelRecord
     sha256: str
 
 
@@ -78,7 +106,7 @@ class ChangeCheck(InNotebook):
     verdict: str
     rows: Sequence[ChangeRow]
     questions: Sequence[RegulatoryAnswer]
-    facts: Mapping[str, Any]
+    facts: ChangeFacts
     notes: Sequence[str] = field(default=())
     out: Path | None = None
 
@@ -110,7 +138,7 @@ class ChangeCheck(InNotebook):
         """The rows."""
         return pd.DataFrame([vars(row) for row in self.rows], columns=list(ChangeRow.__dataclass_fields__))
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> ChangeCheckRecord:
         """The record for `--json` and change.json."""
         return {
             "schema": CHANGE_SCHEMA,
@@ -118,8 +146,8 @@ class ChangeCheck(InNotebook):
             "verdict": self.verdict,
             "because": self.because,
             **self.facts,
-            "rows": [vars(row) for row in self.rows],
-            "questions": [vars(one) for one in self.questions],
+            "rows": [cast("ChangeRowRecord", vars(row)) for row in self.rows],
+            "questions": [cast("RegulatoryRow", vars(one)) for one in self.questions],
             "notes": list(self.notes),
         }
 
@@ -145,11 +173,16 @@ class ChangeProposal:
     plan: str
     out: Path | None = None
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> ProposalRecord:
         """The record for `--json` and proposal.json."""
-        rows = [{"trigger": name, "evidence": evidence} for name, evidence in self.triggers]
-        made = {"triggers": rows, "modification": self.modification, "command": self.command, "plan": self.plan}
-        return {"schema": PROPOSAL_SCHEMA, "version": 1, **made}
+        return ProposalRecord(
+            schema=PROPOSAL_SCHEMA,
+            version=1,
+            triggers=[FiredTrigger(trigger=name, evidence=evidence) for name, evidence in self.triggers],
+            modification=self.modification,
+            command=self.command,
+            plan=self.plan,
+        )
 
     def __repr__(self) -> str:
         if not self.triggers:
@@ -213,7 +246,7 @@ def check_change(options: CheckChangeOptions) -> ChangeCheck:
     rows += _acceptance(agreed, scored, before, seed=options.seed, patients_known=dataset.patients_known)
     facts = {
         **_facts(agreed, before, changed),
-        "data": {"path": str(options.data), "hash": hashed, "cases": len(dataset)},
+        "data": LockedSet(path=str(options.data), hash=hashed, cases=len(dataset)),
         "look": number,
         "looks": agreed.evaluations,
         "alpha_of_look": agreed.alpha_of_look,
@@ -248,8 +281,7 @@ def propose_change(options: ProposeChangeOptions) -> ChangeProposal:
     if made.out is not None and triggers:
         verb_results.refuse_taken(made.out, options.overwrite, (PROPOSAL,))
         with verb_results.result_folder(made.out, options.overwrite, (PROPOSAL,)) as folder:
-            record = made.as_record()
-            record_files.write_json(folder / PROPOSAL, record.pop("schema"), record)
+            record_files.write_json(folder / PROPOSAL, PROPOSAL_SCHEMA, made.as_record())
     return made
 
 
@@ -393,10 +425,10 @@ def _row(
     )
 
 
-def _facts(plan: ChangePlan, before: Mapping[str, CheckedPackage], new: CheckedPackage) -> dict[str, Any]:
+def _facts(plan: ChangePlan, before: Mapping[str, CheckedPackage], new: CheckedPackage) -> ChangeFacts:
     packages = {**before, NEW: new}
-    named = {name: {"path": str(one.given), "sha256": one.sha256} for name, one in packages.items()}
-    return {"plan": {"path": plan.where, "sha256": plan.sha256}, **named}
+    named = {name: HashedFile(path=str(one.given), sha256=one.sha256) for name, one in packages.items()}
+    return cast("ChangeFacts", {"plan": HashedFile(path=plan.where, sha256=plan.sha256), **named})
 
 
 def _write_check(check: ChangeCheck, scored: Mapping[str, ScoredCases], overwrite: bool) -> ChangeCheck:
@@ -407,7 +439,7 @@ def _write_check(check: ChangeCheck, scored: Mapping[str, ScoredCases], overwrit
             (folder / name).mkdir()
             one.write(folder / name)
         record = check.as_record()
-        record_files.write_json(folder / CHANGE_RECORD, record.pop("schema"), record)
+        record_files.write_json(folder / CHANGE_RECORD, CHANGE_SCHEMA, record)
         shutil.copyfile(record["plan"]["path"], folder / CHANGE_PLAN)
         (folder / REPORT).write_text(page_blocks.render_page(change_check_page(check, list(scored))), encoding="utf-8")
         if "data" in record:
@@ -449,9 +481,10 @@ def confirm_check(check: Path, current: Path, new: Path) -> str:
     return sha256
 
 
-def _refuse_other_packages(record: Mapping[str, Any], packages: Sequence[CheckedPackage], path: Path) -> None:
+def _refuse_other_packages(record: ChangeCheckRecord, packages: Sequence[CheckedPackage], path: Path) -> None:
     for name, package in zip((CURRENT, NEW), packages, strict=True):
-        found = (record.get(name) or {}).get("sha256")
+        stated = cast("Mapping[str, HashedFile]", record).get(name)
+        found = stated and stated.get("sha256")
         if found != package.sha256:
             problem = (
                 f"is a check of another package: the {name} one had the manifest {found}, and has {package.sha256}"

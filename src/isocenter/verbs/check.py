@@ -9,9 +9,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Required, cast
 
 import numpy as np
+from pydantic import JsonValue
+from typing_extensions import TypedDict
 
 from isocenter import errors, keywords
 from isocenter.errors import DatasetError, IntegrityError, IsocenterError, UsageError
@@ -51,8 +53,78 @@ from isocenter.values import (
 )
 from isocenter.values.dataset_cases import SPLITS
 from isocenter.values.dataset_fingerprint import Shortcut
+from isocenter.values.record_schema import FullFigure, RecordSchema
 
-MARKS, SCHEMA = ("check.json",), "isocenter.check"
+
+class ProblemRow(TypedDict):
+    """A finding about the data, the cases that it is of, and what to do."""
+
+    severity: str
+    what: str
+    cases: list[str]
+    why: str
+    remedy: str
+
+
+class TwinsRow(TypedDict):
+    """Two cases whose images are alike, or exactly the same."""
+
+    cases: list[str]
+    likeness: float
+    exact: bool
+
+
+class ShortcutRow(TypedDict):
+    """What tells the answer without looking at the image: its AUROC, and whether it can be taken away."""
+
+    name: str
+    auc: FullFigure
+    p: float
+    removable: bool
+    standing: bool
+    setting: str
+    what: str
+    figure: str
+    where: str
+    kind: str
+
+
+class CheckedCase(TypedDict):
+    """One case's part of the fingerprint; intensities and quality of each channel."""
+
+    shape: list[int]
+    spacing: list[float] | None
+    modality: str
+    channels: list[str]
+    content: float
+    intensity: list[dict[str, float | None]]
+    foreground: list[dict[str, float | None]]
+    references: dict[str, JsonValue]
+    thickness: dict[str, float]
+    elongation: dict[str, float]
+    components: dict[str, int]
+    quality: list[dict[str, float | None]]
+
+
+class CheckRecord(TypedDict, total=False):
+    """What a look at a data set has found, and whether training may go on.
+
+    source, files: where the data lie from the results, and the SHA-256 of the files that were written
+    """
+
+    schema: str
+    version: int
+    facts: dict[str, JsonValue]
+    passed: Required[bool]
+    rows: list[ProblemRow]
+    twins: list[TwinsRow]
+    shortcuts: list[ShortcutRow]
+    cases: dict[str, CheckedCase]
+    source: str
+    files: dict[str, str]
+
+
+MARKS, SCHEMA = ("check.json",), RecordSchema("isocenter.check", CheckRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +133,7 @@ class Check(InNotebook):
 
     dataset: Dataset
     examination: Examination
-    facts: Mapping[str, Any]
+    facts: Mapping[str, JsonValue]
     out: Path | None = field(default=None)
     audits: Sequence[AuditOutcome] = ()
 
@@ -76,15 +148,15 @@ class Check(InNotebook):
         findings = sorted(self.problems, key=lambda problem: SEVERITIES.index(problem.severity))
         return pd.DataFrame([asdict(one) for one in findings], columns=["severity", "what", "cases", "why", "remedy"])
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> CheckRecord:
         """The content of `check.json`."""
         rows = [
-            {"severity": p.severity, "what": p.what, "cases": list(p.cases), "why": p.why, "remedy": p.remedy}
+            ProblemRow(severity=p.severity, what=p.what, cases=list(p.cases), why=p.why, remedy=p.remedy)
             for p in self.problems
         ]
         examination = self.examination
         return {
-            "schema": "isocenter.check",
+            "schema": SCHEMA,
             "version": 1,
             "facts": dict(self.facts),
             "passed": self.passed,
@@ -93,7 +165,7 @@ class Check(InNotebook):
                 {"cases": [twin.first, twin.second], "likeness": round(twin.likeness, 4), "exact": twin.exact}
                 for twin in examination.pairs
             ],
-            "shortcuts": [asdict(shortcut) for shortcut in examination.shortcuts],
+            "shortcuts": [cast("ShortcutRow", asdict(shortcut)) for shortcut in examination.shortcuts],
             "cases": {case.id: case_record(case, examination.looks[case.id]) for case in examination.fingerprint.cases},
         }
 
@@ -190,12 +262,12 @@ def _replaces(options: CheckOptions) -> bool:
     return True
 
 
-def _record_of(options: CheckOptions) -> Mapping[str, Any]:
-    """What an older folder records; nothing where it is of no check."""
+def _record_of(options: CheckOptions) -> CheckRecord | None:
+    """What an older folder records; None where it is of no check."""
     try:
         return record_files.read_json(Path(options.out or ".") / MARKS[0], SCHEMA)
     except (IntegrityError, OSError):  # a file in place of the folder, or of one above it
-        return {}
+        return None
 
 
 def _source(options: CheckOptions) -> str | None:
@@ -204,19 +276,23 @@ def _source(options: CheckOptions) -> str | None:
     return None if path is None else os.path.relpath(path.resolve(), Path(options.out or ".").resolve())
 
 
-def _write_record(partial: Path, options: CheckOptions, record: Mapping[str, Any]) -> None:
+def _write_record(partial: Path, options: CheckOptions, record: CheckRecord) -> None:
     files = {
         file.relative_to(partial).as_posix(): record_files.file_digest(file)
         for file in partial.rglob("*")
         if file.is_file()
     }
-    record_files.write_json(partial / MARKS[0], SCHEMA, {**record, "source": _source(options) or "", "files": files})
+    written: CheckRecord = {**record, "source": _source(options) or "", "files": files}
+    record_files.write_json(partial / MARKS[0], SCHEMA, written)
 
 
 @contextmanager
 def _results(options: CheckOptions) -> Iterator[Path]:
     """A folder to write into, which takes the place of an older check's files; what else lies there is kept."""
-    out, own = Path(options.out or "."), {MARKS[0], *_record_of(options).get("files", ())}
+    out, own = (
+        Path(options.out or "."),
+        {MARKS[0], *(_record_of(options) or CheckRecord(passed=False)).get("files", ())},
+    )
     with verb_results.result_folder(out, _replaces(options), MARKS) as partial:
         yield partial
         for file in [one for one in out.rglob("*") if one.is_file()] if out.is_dir() else []:
@@ -283,9 +359,9 @@ def _open_data(data: Data, reading: ReadingOptions, needs: Collection[str], *, w
         return replace(dataset, problems=(lack, *dataset.problems))
 
 
-def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
+def _facts(dataset: Dataset, examination: Examination) -> dict[str, JsonValue]:
     usable, fingerprint = examination.dataset, examination.fingerprint
-    facts: dict[str, Any] = {
+    facts: dict[str, JsonValue] = {
         "data": dataset.name or str(dataset.root),
         "read as": dataset.layout,
         "cases": f"{len(usable)} of {len(dataset)} can be used",
@@ -306,10 +382,11 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
             facts["spacing"] = (
                 f"not known for every case: lengths are in {grid_geometry.pixels_or_voxels(fingerprint.axes)}"
             )
-        facts["modality"] = ", ".join(sorted({case.modality for case in fingerprint.cases}))
-        unknown = facts["modality"] == dataset.modality == UNKNOWN_MODALITY
+        modality = ", ".join(sorted({case.modality for case in fingerprint.cases}))
+        unknown = modality == dataset.modality == UNKNOWN_MODALITY
         if unknown and (guess := modality_checks.guess_modality(usable, fingerprint)):
-            facts["modality"] += f"; guessed: {guess.modality}, because {guess.because}"
+            modality += f"; guessed: {guess.modality}, because {guess.because}"
+        facts["modality"] = modality
         channels = {case.channels for case in fingerprint.cases}  # a file that names none numbers them from 0
         named = ("one, without a name" if one == GREY else ", ".join(one) for one in channels)
         facts["channels"] = "; ".join(sorted(named))
@@ -325,7 +402,9 @@ SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
 BINS = 32
 
 
-def dataset_check_page(examination: Examination, facts: Mapping[str, Any], more: Sequence[Section] = ()) -> ReportPage:
+def dataset_check_page(
+    examination: Examination, facts: Mapping[str, JsonValue], more: Sequence[Section] = ()
+) -> ReportPage:
     """All that was found as one page, the worst first; more: sections on groups of people"""
     problems = sorted(examination.problems, key=lambda problem: SEVERITIES.index(problem.severity))
     unknown = "" if examination.dataset.patients_known else (
@@ -358,7 +437,7 @@ def _verdict(examination: Examination) -> str:
     return f"{usable} to learn from, with {spoken} to look at first."
 
 
-def case_record(facts: CaseFacts, look: ImageLook) -> dict[str, Any]:
+def case_record(facts: CaseFacts, look: ImageLook) -> CheckedCase:
     """One case's part of the fingerprint, as `check.json` keeps it."""
     recorded = {
         kind.name: kind.facts.recorded(facts.references[kind.name])

@@ -28,6 +28,7 @@ from isocenter.runs.tuning import UnseenPredictions
 from isocenter.runtime import Model, hardware, model_assembly, predicted_memory, record_files
 from isocenter.runtime import ensemble as runtime_ensemble
 from isocenter.runtime.model_files import REPORT
+from isocenter.runtime.model_schema import MembersRecord
 from isocenter.runtime.package.package_contents import WEIGHTS
 from isocenter.scoring import case_scoring, data_record, model_comparison, model_verdict
 from isocenter.scoring.auditing import all_audits
@@ -143,7 +144,7 @@ def ensemble(options: EnsembleOptions) -> Ensemble:
     decisions |= judged
     plan = ensemble_members.ensemble_plan(members, final, parts, decisions, dataset.root)
     with verb_results.result_folder(out, options.overwrite, MARKS) as folder:
-        record = {"weights": joined.by_name(weighed.shares), "because": weighed.because}
+        record: MembersRecord = {"weights": joined.by_name(weighed.shares), "because": weighed.because}
         runtime_ensemble.write_members(kept, final, record, folder)
         (folder / "plan.yaml").write_text(
             plan_file.plan_text(plan_result.with_relative_data(plan, out)), encoding="utf-8"

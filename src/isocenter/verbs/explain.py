@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from isocenter import errors, keywords, work_state
 from isocenter.errors import DatasetError, UsageError
@@ -22,11 +22,12 @@ from isocenter.prediction import predictors, result_files
 from isocenter.reading import ReadingOptions, dataset_reading, input_cases, verb_results
 from isocenter.report import InNotebook
 from isocenter.runtime import Model, ModelRequest, record_files
-from isocenter.runtime.package.package_contents import EXPLANATIONS_SCHEMA
 from isocenter.scoring.explaining import cohort_explanation, concept_section, counterfactual_section, explanation_report
 from isocenter.scoring.explaining.cohort_explanation import COLUMNS, CaseExplanation, Explainer, FurtherLook
 from isocenter.scoring.explaining.concept_section import AnsweredCohort
 from isocenter.values import Case, Dataset, Problem
+from isocenter.values.explanation_records import EXPLANATIONS_SCHEMA, ExplanationsRecord, MethodRecord, PlaceFinding
+from isocenter.values.plain_values import PlainValue
 
 log = logging.getLogger("isocenter")
 MARKS = ("explanations.csv", "explanations.json")
@@ -49,12 +50,12 @@ class ExplanationResult(InNotebook):
 
     table: pd.DataFrame
     maps: Mapping[tuple[str, str], Explanation]
-    methods: Mapping[str, Mapping[str, Any]]
+    methods: Mapping[str, MethodRecord]
     refused: Mapping[str, str]
     problems: Sequence[Problem] = ()
     files: Sequence[Path] = ()
     out: Path | None = None
-    findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    findings: Sequence[PlaceFinding] = field(default_factory=list)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     covariates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     stopped: KeyboardInterrupt | None = None
@@ -65,7 +66,7 @@ class ExplanationResult(InNotebook):
         """An error for each case that could not be explained completely."""
         return verb_results.failures_among(self.problems)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> ExplanationsRecord:
         """The record for `--json` and `explanations.json`."""
         record = {
             "schema": EXPLANATIONS_SCHEMA,
@@ -79,7 +80,7 @@ class ExplanationResult(InNotebook):
             "unfinished_training": self.unfinished_training,
             "rows": self.table.to_dict("records"),
         }
-        return dict(record_files.as_json(record))
+        return cast("ExplanationsRecord", record_files.as_json(record))
 
     def __repr__(self) -> str:
         used = list(dict.fromkeys(self.table["method"])) if len(self.table) else []
@@ -203,7 +204,7 @@ def _write_records(
     result: ExplanationResult,
     made: Sequence[CaseExplanation],
     looks: Sequence[FurtherLook],
-    facts: Mapping[str, Any],
+    facts: Mapping[str, PlainValue],
     folder: Path,
 ) -> None:
     """All but the maps: the table, the record, what further looks found, and the page; facts: for its foot."""
@@ -211,7 +212,7 @@ def _write_records(
         looked.audited.write(folder)
     csv_text.write_table(result.table, folder / MARKS[0])
     # A folder may be moved: its record names what lies in it.
-    record = {**result.as_record(), "files": [path.name for path in result.files]}
+    record: ExplanationsRecord = {**result.as_record(), "files": [path.name for path in result.files]}
     record_files.write_json(folder / MARKS[1], EXPLANATIONS_SCHEMA, record)
     sections = [section for one in looks for section in one.audited.sections]
     page = explanation_report.explanation_page(made, result.methods, result.refused, result.findings, facts, sections)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -19,6 +19,14 @@ from isocenter.monitoring.alerting import Alert, AuditBound, BoundState
 from isocenter.monitoring.case_stream import CaseStream
 from isocenter.monitoring.drift_detection import Drift, Miscalibration
 from isocenter.monitoring.e_detectors import FEWEST
+from isocenter.monitoring.monitoring_record import (
+    MONITORED_SCHEMA,
+    AlertRow,
+    BoundRow,
+    MonitoringRecord,
+    SiteTestRow,
+    StreamFacts,
+)
 from isocenter.monitoring.performance_figures import RATES, Performance
 from isocenter.monitoring.site_tests import SiteTest
 from isocenter.options.node import MonitorOptions
@@ -30,6 +38,7 @@ from isocenter.runtime import record_files
 from isocenter.service import monitoring_rounds, node_folder
 from isocenter.service.records import record_database
 from isocenter.values import Estimate
+from isocenter.values.plain_values import PlainValue
 from isocenter.verbs import serve
 
 DRIFT, PERFORMANCE, SITE, ALERTS, RECORD, REPORT = (
@@ -58,7 +67,7 @@ class MonitoringResult(InNotebook):
     figures: Sequence[Performance]
     alerts: Sequence[Alert]
     notes: Sequence[str]
-    facts: dict[str, Any]
+    facts: StreamFacts
     site: Sequence[SiteTest] = ()
     out: Path | None = None
     bounds: Sequence[BoundState] = ()
@@ -86,18 +95,18 @@ class MonitoringResult(InNotebook):
         """The alerts."""
         return alerting.alert_table(self.alerts)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> MonitoringRecord:
         """The record that `monitor.json` holds."""
         return {
-            "schema": "isocenter.monitor",
+            "schema": MONITORED_SCHEMA,
             "version": 1,
             **self.facts,
             "verdict": self.verdict,
             "site_verdict": self.site_verdict,
-            "site": [_json_row(vars(one)) for one in self.site],
+            "site": [_site_row(one) for one in self.site],
             "notes": list(self.notes),
-            "bounds": [vars(one) for one in self.bounds],
-            "alerts": [vars(one) for one in self.alerts],
+            "bounds": [cast("BoundRow", vars(one)) for one in self.bounds],
+            "alerts": [cast("AlertRow", vars(one)) for one in self.alerts],
             "out": None if self.out is None else str(self.out),
         }
 
@@ -177,7 +186,7 @@ def monitor(options: MonitorOptions) -> MonitoringResult:
     earlier = [row for one in versions if one.course is not None for row in _earlier(one.course)]
     if node is None:
         rung = alerting.find_alerts(found, figures_made, bounds)
-    facts = {
+    facts: StreamFacts = {
         "cases": sum(len(one.watched) for one in versions),
         "from": min(one.watched.at[0] for one in versions).isoformat(timespec="seconds"),
         "to": max(one.watched.at[-1] for one in versions).isoformat(timespec="seconds"),
@@ -196,8 +205,7 @@ def monitor(options: MonitorOptions) -> MonitoringResult:
             csv_text.write_table(performance_figures.performance_table(figures_made), folder / PERFORMANCE)
             csv_text.write_table(site_tests.site_table(site), folder / SITE)
             csv_text.write_table(alerting.alert_table(rung), folder / ALERTS)
-            record = monitored.as_record()
-            record_files.write_json(folder / RECORD, record.pop("schema"), record)
+            record_files.write_json(folder / RECORD, MONITORED_SCHEMA, monitored.as_record())
             (folder / REPORT).write_text(page_blocks.render_page(_page(monitored)), encoding="utf-8")
     return monitored
 
@@ -320,9 +328,10 @@ def _name_test(version: _Watched, row: SiteTest) -> SiteTest:
     return replace(row, against=f"{row.against} ({version.model})") if version.model else row
 
 
-def _json_row(row: dict[str, Any]) -> dict[str, Any]:
+def _site_row(test: SiteTest) -> SiteTestRow:
     """A row as JSON: what is no number is not known."""
-    return {name: None if isinstance(cell, float) and np.isnan(cell) else cell for name, cell in row.items()}
+    known = {name: None if isinstance(one, float) and np.isnan(one) else one for name, one in vars(test).items()}
+    return cast("SiteTestRow", known)
 
 
 def _labels(stream: CaseStream) -> int:
@@ -338,7 +347,7 @@ def _page(monitored: MonitoringResult) -> ReportPage:
     return ReportPage(
         "Monitoring",
         sections=[one for one in sections if one.blocks],
-        facts=monitored.facts,
+        facts=cast("Mapping[str, PlainValue]", monitored.facts),
         notes=monitored.notes,
         verdict=monitored.verdict,
     )

@@ -28,6 +28,7 @@ from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.run_folder import NOTES
 from isocenter.runtime import Model, hardware, label_measurements, model_files, record_files, result_codes
 from isocenter.runtime.model_files import REPORT
+from isocenter.runtime.model_schema import OnnxRecord
 from isocenter.runtime.package import backends, certification, monai_metadata, package_writing, triton
 from isocenter.runtime.package.backend_certificate import Certificate
 from isocenter.runtime.package.monai_metadata import NO_POINTING
@@ -71,7 +72,7 @@ class PackagingResult:
     """
 
     out: Path
-    onnx: Mapping[str, Any]
+    onnx: OnnxRecord
     networks: int
     estimated: bool
     certificate: Certificate | None = None

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from isocenter import work_state
 from isocenter.documents import document_pages, guidelines
@@ -24,6 +26,8 @@ from isocenter.runtime.record_files import MANIFEST_SCHEMA
 from isocenter.studies import concealment, randomisation, trial_protocol
 from isocenter.studies.randomisation import Allocation
 from isocenter.studies.trial_protocol import ARM, PARTICIPANT, Study
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.record_schema import RecordSchema
 
 PLAN, RECORD, REGISTRY, AMENDMENTS, MANIFEST = (
     "study.toml",
@@ -38,6 +42,28 @@ DOCUMENTS = {"protocol.html": "spirit-ai", "sap.html": "sap"}
 # They grow after the plan is locked: the first two are tied to each other by the key.
 GROWING = (LIST, LOG, LOOKS)
 IDENTITY = re.compile(r"\w[\w.:-]{0,63}")
+
+
+class AmendmentRow(TypedDict):
+    """An amendment of a locked plan: when, why, which sections, and the SHA-256 of the plan before and after."""
+
+    on: str
+    reason: str
+    changed: list[str]
+    before: str
+    after: str
+
+
+class AmendmentsRecord(TypedDict):
+    """When the plan of a study was locked, and its amendments; plan: as it is now."""
+
+    locked: str
+    plan_sha256: str
+    amendments: list[AmendmentRow]
+    plan: NotRequired[Mapping[str, PlainValue]]
+
+
+AMENDMENTS_SCHEMA = RecordSchema("isocenter.study_amendments", AmendmentsRecord)
 
 
 def write_plan(folder: Path, text: str, where: str) -> Study:
@@ -93,9 +119,9 @@ class StudyFolder:
         return dict(record_files.read_json(self.folder / MANIFEST, MANIFEST_SCHEMA)["sha256"])
 
     @property
-    def amendments(self) -> dict[str, Any]:
+    def amendments(self) -> AmendmentsRecord:
         """The record of when the plan was locked, and of its amendments."""
-        return record_files.read_json(self.folder / AMENDMENTS, "isocenter.study_amendments")
+        return record_files.read_json(self.folder / AMENDMENTS, AMENDMENTS_SCHEMA)
 
     def refuse_changes(self) -> None:
         """IntegrityError where a file of the locked plan is not what was locked."""
@@ -105,12 +131,12 @@ class StudyFolder:
             remedy = "Restore it; to amend the plan edit study.toml alone and run `isocenter study lock --reason TEXT`"
             raise error.stating(problem=f"{error.problem}, and the plan is locked", remedy=remedy) from error
 
-    def lock(self, reason: str) -> dict[str, Any]:
+    def lock(self, reason: str) -> AmendmentsRecord:
         """Seal the plan, or an amendment of it; the record of both. Raises UsageError where nothing is to be sealed."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if not self.is_locked:
             write_plan(self.folder, (self.folder / PLAN).read_text(encoding="utf-8"), str(self.folder / PLAN))
-            record: dict[str, Any] = {
+            record: AmendmentsRecord = {
                 "locked": now,
                 "plan_sha256": record_files.file_digest(self.folder / PLAN),
                 "amendments": [],
@@ -127,18 +153,18 @@ class StudyFolder:
                 raise IntegrityError(
                     "was edited", str(self.folder / AMENDMENTS), "Restore it: it states what was locked"
                 )
-            record = {name: value for name, value in self.amendments.items() if name not in ("schema", "version")}
+            earlier = self.amendments
+            record = {"locked": earlier["locked"], "plan_sha256": earlier["plan_sha256"], "amendments": []}
             changed = self._changed_sections()
             if self.is_randomised and {"design", "arms", "strata", "clusters"} & set(changed):
                 problem = "arms, strata or clusters changed after they were randomised"
                 raise UsageError(problem, str(self.folder / PLAN), "Restore them, or plan another study")
-            entry = {"on": now, "reason": reason, "changed": changed, "before": before, "after": after}
-            record["amendments"] = [*record["amendments"], entry]
+            entry = AmendmentRow(on=now, reason=reason, changed=changed, before=before, after=after)
+            record["amendments"] = [*earlier["amendments"], entry]
             write_plan(self.folder, (self.folder / PLAN).read_text(encoding="utf-8"), str(self.folder / PLAN))
         with work_state.finish_despite_interrupt():
-            record_files.write_json(
-                self.folder / AMENDMENTS, "isocenter.study_amendments", {**record, "plan": self.study.model_dump()}
-            )
+            amended: AmendmentsRecord = {**record, "plan": self.study.model_dump()}
+            record_files.write_json(self.folder / AMENDMENTS, AMENDMENTS_SCHEMA, amended)
             record_files.seal_folder(self.folder, apart=GROWING)
         return record
 

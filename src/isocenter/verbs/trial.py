@@ -33,7 +33,7 @@ from isocenter.studies.trial_analysis import TrialAnalysis
 from isocenter.studies.trial_protocol import Endpoint, Study
 from isocenter.values.table_cells import AS_MISSING
 from isocenter.verbs import study_folder
-from isocenter.verbs.study_folder import PLAN, RECORD, REGISTRY, StudyFolder
+from isocenter.verbs.study_folder import PLAN, RECORD, REGISTRY, AmendmentRow, StudyFolder
 
 RESULTS, FLOW, PAGE = "results.json", "flow.json", "report.html"
 TURN_S = 15.0  # for which a site waits while others write the same study, each for a moment
@@ -63,7 +63,7 @@ class SealedPlan:
     """A plan that was locked, or amended."""
 
     plan_sha256: str
-    amendments: list[dict[str, Any]]
+    amendments: list[AmendmentRow]
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""

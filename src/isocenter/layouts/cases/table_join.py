@@ -371,8 +371,9 @@ def _rows_of(
 def _stated_twice(table: DataTable, ids: Sequence[str]) -> tuple[str, ...]:
     """The cases of which two rows state something else; empty for a table that does not have all cases."""
     column, rows = table.column(CASE_COLUMNS), defaultdict[str, list[dict[str, Any]]](list)
-    for row in table.rows if column else ():
-        rows[text_names.bare_name(row[column])].append({name: cell for name, cell in row.items() if name != column})
+    for row in table.rows if column is not None else ():
+        name_of_case = text_names.bare_name(row[str(column)])
+        rows[name_of_case].append({name: cell for name, cell in row.items() if name != column})
     is_whole = set(ids) <= rows.keys()
     return tuple(name for name in ids if any(row != rows[name][0] for row in rows[name])) if is_whole else ()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.networks.layouts import weight_layout
 from isocenter.networks.layouts.weight_layout import Content, WeightLayout
+from isocenter.networks.network_family import SizeValue
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ WRAPPED = ("module.", "_orig_mod.")
 STEM = "encoder.stem.convs.0.conv.weight"
 
 
-def without_repeats(weights: Mapping[str, Any]) -> dict[str, Tensor]:
+def without_repeats(weights: Content) -> dict[str, Tensor]:
     """Each parameter of a network of nnU-Net once, under the name of the layer that it belongs to."""
     named: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -35,7 +36,7 @@ def without_repeats(weights: Mapping[str, Any]) -> dict[str, Tensor]:
     return named
 
 
-def planned_size(weights: Mapping[str, Any]) -> dict[str, Any] | None:
+def planned_size(weights: Content) -> dict[str, SizeValue] | None:
     """The settings of our family for weights by our names; None where there is no decoder, which shows the strides.
 
     What is used without a weight is nnU-Net's usual: leaky activations, after normalisation.
@@ -143,7 +144,7 @@ def nnssl_weights(content: Content) -> dict[str, Tensor]:
     return {**decoder, **encoder}
 
 
-def nnssl_size(content: Content) -> dict[str, Any] | None:
+def nnssl_size(content: Content) -> dict[str, SizeValue] | None:
     """The settings of the network; without a decoder those of ResEncL, whose stages each halve all axes."""
     weights = nnssl_weights(content)
     if (settings := planned_size(weights)) is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from isocenter.networks.layouts import weight_layout
 from isocenter.networks.layouts.weight_layout import Content, WeightLayout
+from isocenter.networks.network_family import SizeValue
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,12 +25,12 @@ MODELS: Mapping[tuple[bool, tuple[int, ...]], str] = {
 }
 
 
-def is_resnet(weights: Mapping[str, Any]) -> bool:
+def is_resnet(weights: Content) -> bool:
     """Whether weights by torchvision's names are those of a ResNet."""
     return {"conv1.weight", "layer1.0.conv1.weight"} <= set(weights)
 
 
-def resnet_size(weights: Mapping[str, Any]) -> dict[str, Any]:
+def resnet_size(weights: Content) -> dict[str, SizeValue]:
     """The settings of `timm` for weights by torchvision's names."""
     bottleneck = "layer1.0.conv3.weight" in weights
     blocks = tuple(weight_layout.count_parts(weights, f"layer{stage}.") for stage in range(1, STAGES + 1))

@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from isocenter.networks.layouts import resnets, weight_layout
 from isocenter.networks.layouts.weight_layout import Content, WeightLayout
+from isocenter.networks.network_family import SizeValue
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ KERNEL, POSITIONS = "patch_embed.proj.weight", "pos_embed"
 HEAD, HEADS = 64, {1280: 16, 1536: 24}
 
 
-def vit_size(weights: Mapping[str, Any], model: str, before: int = 1) -> dict[str, Any]:
+def vit_size(weights: Content, model: str, before: int = 1) -> dict[str, SizeValue]:
     """The settings of `timm` for weights by timm's names.
 
     model:  timm's name of a network of this kind, whose other settings hold
@@ -32,7 +33,7 @@ def vit_size(weights: Mapping[str, Any], model: str, before: int = 1) -> dict[st
     kernel, width = weights[KERNEL], int(weights[KERNEL].shape[0])
     side = math.isqrt(int(weights[POSITIONS].shape[1]) - before) if POSITIONS in weights else 0
     patch = int(kernel.shape[-1])
-    settings: dict[str, Any] = {
+    settings: dict[str, SizeValue] = {
         "patch_size": patch,
         "embed_dim": width,
         "depth": weight_layout.count_parts(weights, "blocks."),
@@ -47,7 +48,7 @@ def vit_size(weights: Mapping[str, Any], model: str, before: int = 1) -> dict[st
     return {"model": model, "settings": settings}
 
 
-def convert_to_timm(weights: Mapping[str, Any], network: Module) -> Mapping[str, Tensor]:
+def convert_to_timm(weights: Content, network: Module) -> Mapping[str, Tensor]:
     """The weights by timm's names, by timm's own function where the network is one of timm's transformers."""
     theirs = importlib.import_module("timm.models.vision_transformer")  # loads torch, and is seldom needed
     bodies = [one for one in network.modules() if isinstance(one, theirs.VisionTransformer)]
@@ -64,13 +65,14 @@ def convert_dinov2(content: Content, network: Module) -> Mapping[str, Tensor]:
     return convert_to_timm(content, network)
 
 
-def dinov2_size(content: Content) -> dict[str, Any]:
+def dinov2_size(content: Content) -> dict[str, SizeValue]:
     """The settings of timm's transformer."""
     registers = content["register_tokens"].shape[1] if "register_tokens" in content else 0
     which = "giant" if GIANT in content else "small"
     model = f"vit_{which}_patch14_{'reg4_' if registers else ''}dinov2"
     settings = vit_size(content, model)
-    return {**settings, "settings": {**settings["settings"], **({"reg_tokens": registers} if registers else {})}}
+    own = cast("Mapping[str, SizeValue]", settings["settings"])
+    return {**settings, "settings": {**own, **({"reg_tokens": registers} if registers else {})}}
 
 
 DINOV2 = WeightLayout(
@@ -88,7 +90,7 @@ DINOV2 = WeightLayout(
 )
 
 
-def mae_encoder(content: Content) -> dict[str, Any]:
+def mae_encoder(content: Content) -> dict[str, Tensor]:
     """The tensors of the encoder alone."""
     return {name: value for name, value in content.items() if not name.startswith("decoder_") and name != "mask_token"}
 
@@ -120,7 +122,7 @@ def convert_openclip(content: Content, network: Module) -> Mapping[str, Tensor]:
     return convert_to_timm(weight_layout.without_prefix(content, OPENCLIP_PREFIX), network)
 
 
-def openclip_size(content: Content) -> dict[str, Any] | None:
+def openclip_size(content: Content) -> dict[str, SizeValue] | None:
     """The settings of a transformer or a ResNet; other networks of timm do not show their name."""
     weights = weight_layout.without_prefix(content, OPENCLIP_PREFIX)
     if KERNEL in weights and "blocks.0.norm1.weight" in weights:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from isocenter import plugins
+from isocenter.networks.network_family import NetworkSize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,19 +45,19 @@ class WeightLayout:
     renamed: Callable[[Content, Module], Mapping[str, Tensor]]
     family: str
     axes: int
-    size: Callable[[Content], Mapping[str, Any] | None]
+    size: Callable[[Content], NetworkSize | None]
     licence: str
     licence_of_weights: str
     citation: str
     proof: str
 
 
-def without_prefix(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def without_prefix(weights: Content, prefix: str) -> dict[str, Tensor]:
     """Tensors under the prefix, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
-def count_parts(weights: Mapping[str, Any], prefix: str) -> int:
+def count_parts(weights: Content, prefix: str) -> int:
     """The number of parts "<prefix>0.", "<prefix>1." and so on."""
     numbers = {name.removeprefix(prefix).partition(".")[0] for name in weights if name.startswith(prefix)}
     return len([number for number in numbers if number.isdecimal()])

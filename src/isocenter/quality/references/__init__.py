@@ -8,6 +8,7 @@ from typing import Any
 
 from isocenter import plugins
 from isocenter.values import Fingerprint, ReferenceKind
+from isocenter.values.plain_values import PlainValue
 
 # In the order in which `check` speaks of them. Where two measure the same of a case, the later one is kept.
 REFERENCES = {
@@ -38,7 +39,7 @@ def kinds_by_names(names: Iterable[str]) -> list[ReferenceKind]:
     return kinds + [ReferenceKind(name) for name in names_wanted if name in others]
 
 
-def count_references(fingerprint: Fingerprint) -> dict[str, Mapping[str, Any]]:
+def count_references(fingerprint: Fingerprint) -> dict[str, Mapping[str, PlainValue]]:
     """{kind: what a model's record keeps of its references}, of the kinds that these cases have; it names no case."""
     names = dict.fromkeys(name for case in fingerprint.cases for name in case.references)
     counted = {kind.name: kind.facts.counted(fingerprint) for kind in kinds_by_names(names)}

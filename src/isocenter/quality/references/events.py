@@ -21,6 +21,7 @@ from isocenter.values import (
     ReferenceKind,
     ReferenceWords,
 )
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.reference_kind import ReferenceStrata
 
 KIND = "event"
@@ -40,7 +41,7 @@ def _answers(summary: Any) -> Mapping[str, tuple[float, bool]]:
     return {"": (float(time), bool(happened))}
 
 
-def _record(summary: Any) -> Mapping[str, Any]:
+def _record(summary: Any) -> Mapping[str, PlainValue]:
     time, happened = summary
     return {"time": float(time), "happened": bool(happened)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from isocenter.values import (
     ReferenceWords,
     covariate_values,
 )
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.reference_kind import CaseReference, ReferenceMeasures
 
 KIND = "text"
@@ -34,7 +34,7 @@ def _measure(reference: CaseReference) -> ReferenceMeasures:
     return ReferenceMeasures({"texts": len(texts), "words": sum(len(WORDS.findall(one)) for one in texts)})
 
 
-def _count(fingerprint: Fingerprint) -> Mapping[str, Any]:
+def _count(fingerprint: Fingerprint) -> Mapping[str, PlainValue]:
     own = list(fingerprint.summaries(KIND).values())
     return {"cases": len(own), "texts": sum(one["texts"] for one in own)} if own else {}
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.errors import IntegrityError, UsageError
@@ -23,9 +24,12 @@ from isocenter.runtime.foreign.monai_bundle import METADATA
 from isocenter.runtime.foreign.nnunet_model import DATASET, PLANS
 from isocenter.runtime.model_assembly import Model
 from isocenter.runtime.model_record import BUILDING_ERRORS
+from isocenter.runtime.model_schema import Fields, ModelOrigin
 from isocenter.runtime.package.package_contents import PACKAGED
+from isocenter.runtime.part_settings import PartsRecord
 from isocenter.runtime.record_files import MANIFEST
 from isocenter.tasks import task_catalogue, task_settings
+from isocenter.values.record_schema import RecordSchema, StatedDecision
 
 
 def is_foreign(path: Path) -> bool:
@@ -146,7 +150,22 @@ def why_unpackable(model: Model) -> str | None:
     return why_unkept(model) or others
 
 
-RECORD, SCHEMA = "calibrated.json", "isocenter.calibrated"
+class CalibratedFacts(TypedDict):
+    """Of a calibration: hashes of its cases, what it cannot promise, and what it decided."""
+
+    trained: list[str]
+    limits: list[str]
+    decisions: dict[str, StatedDecision]
+
+
+class CalibratedRecord(PartsRecord, CalibratedFacts):
+    """A model of another program with what cases decided of it; model: its file or folder beside this record."""
+
+    model: str
+    task: Fields
+
+
+RECORD, SCHEMA = "calibrated.json", RecordSchema("isocenter.calibrated", CalibratedRecord)
 # What tells such a folder from any other.
 CALIBRATED = (RECORD, MANIFEST)
 # Of a bundle, which is a folder.
@@ -158,7 +177,7 @@ def is_calibrated(path: Path) -> bool:
     return all((path / name).is_file() for name in CALIBRATED)
 
 
-def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folder: Path) -> None:
+def write_calibrated(model: Model, source: Path, facts: CalibratedFacts, folder: Path) -> None:
     """The model of a source, which is copied, with what its task was found to be, into an existing, empty folder.
 
     facts: goes into its record: hashes of cases, limits, decisions
@@ -167,7 +186,8 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
     settings = {*task_settings.found_after_training(model.task), *task_settings.registered_settings(model.task)}
     found = {setting: value for setting, value in task_settings.settings_of(model.task).items() if setting in settings}
     model.parts.write(folder)
-    record_files.write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **model.parts.settings, **facts})
+    record: CalibratedRecord = {"model": inner, "task": found, **model.parts.settings, **facts}
+    record_files.write_json(folder / RECORD, SCHEMA, record)
     record_files.seal_folder(folder)
 
 
@@ -208,11 +228,9 @@ def with_kept_calibration(model: Model, path: Path) -> Model:
         )
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"does not fit its model ({error})", str(path / RECORD), "Calibrate it again") from error
-    unchanged = {name: record[name] for name in ("trained", "limits")}
-    return model_record.with_recorded_parts(
-        replace(model, task=task, record={**model.record, **unchanged}), record, path
-    )
+    origin: ModelOrigin = {**model.record, "trained": record["trained"], "limits": record["limits"]}
+    return model_record.with_recorded_parts(replace(model, task=task, record=origin), record, path)
 
 
-def _record(path: Path) -> Mapping[str, Any]:
+def _record(path: Path) -> CalibratedRecord:
     return record_files.read_json(path / RECORD, SCHEMA)

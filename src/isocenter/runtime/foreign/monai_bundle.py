@@ -20,6 +20,7 @@ from isocenter.runtime.foreign.monai_expressions import Lambda
 from isocenter.runtime.foreign.monai_transforms import MonaiTransforms, Returned
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_schema import ModelOrigin, NetworkArguments
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.tasks import Task, task_catalogue
 
@@ -101,13 +102,13 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
         plane=views.plane,
         order=tuple(meaning.values or ()),
     )
-    architecture = {
+    architecture: NetworkArguments = {
         "name": monai_config.class_name(network),
         "channels": len(channels),
         "spatial_dims": len(views.patch),
         "size": {},
     }
-    record = {
+    record: ModelOrigin = {
         "origin": "MONAI bundle",
         "name": str(metadata.get("name", "")),
         "version": str(metadata.get("version", "")),

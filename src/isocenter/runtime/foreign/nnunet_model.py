@@ -23,6 +23,7 @@ from isocenter.runtime import record_files, torch_networks
 from isocenter.runtime.foreign import torch_files
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_schema import ModelOrigin, NetworkArguments
 from isocenter.runtime.preprocessing.nnunet_preprocessing import NNUNetPreprocessing, NNUNetResampling, Scheme
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
@@ -141,11 +142,11 @@ def _configuration(checkpoint: Mapping[str, Any], file: Path) -> str:
         raise FormatError("does not say its configuration", str(file), "Give a checkpoint of nnU-Net v2") from error
 
 
-def _module(checkpoint: Mapping[str, Any], task: Task, network: dict[str, Any], file: Path) -> Module:
+def _module(checkpoint: Mapping[str, Any], task: Task, network: NetworkArguments, file: Path) -> Module:
     """The network with the checkpoint's weights, ready to predict."""
     weights = nnunet_weights.without_repeats(checkpoint.get("network_weights", {}))
     if any(name.endswith(".running_mean") for name in weights):
-        network["size"]["norm"] = "batch"  # a trainer of nnU-Net's changes it, and not the plans
+        network["size"] = {**network["size"], "norm": "batch"}  # a trainer of nnU-Net's changes it, and not the plans
     module = torch_networks.build_module(task, network)
     try:
         module.load_state_dict(weights)
@@ -164,7 +165,7 @@ def _flips(checkpoint: Mapping[str, Any], plans: Plans) -> tuple[int, ...]:
     return tuple(int(axis) + int(plans.slicewise) for axis in axes)
 
 
-def _record(plans: Plans, checkpoint: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any]:
+def _record(plans: Plans, checkpoint: Mapping[str, Any], files: Sequence[Path]) -> ModelOrigin:
     digests = [record_files.file_digest(file) for file in files]
     return {
         "origin": "nnU-Net v2",
@@ -345,7 +346,7 @@ class Plans:
             return NNUNetResampling(1, 0, apart, threshold, by_share=True)
         return NNUNetResampling(int(arguments.get("order", 3)), int(arguments.get("order_z", 0)), apart, threshold)
 
-    def network(self) -> dict[str, Any]:
+    def network(self) -> NetworkArguments:
         """The arguments of `factory.build` but the heads."""
         name, size = _architecture(self.configuration_settings, self.folder)
         channels = len(self.channels) + (len(self._foreground) if self.previous else 0)

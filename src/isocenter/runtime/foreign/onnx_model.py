@@ -15,7 +15,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -33,13 +33,14 @@ from isocenter.runtime.foreign.output_activation import ACTIVATIONS, LOG_SOFTMAX
 from isocenter.runtime.hardware import AUTO, CPU, CUDA
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_schema import ModelOrigin, NetworkArguments
 from isocenter.runtime.package.backends import onnx as backends_onnx
 from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.torch_networks import Networks
 from isocenter.tasks import Task, task_catalogue
 from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Decision
+from isocenter.values import Decision, record_schema
 
 NEEDED = ("labels", "channels", "patch", "normalisation")
 OF_IMAGES = ("spacing", "crop", "order", "modality")
@@ -186,9 +187,18 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
     )
     log.info("%s: the activation of its outputs is %s: %s", path, found.value, found.because)
     network = replace(network, to_logits=TO_LOGITS[found.value])
-    size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
+    size: NetworkArguments = {
+        "name": "onnx",
+        "channels": len(preprocessing.channels),
+        "spatial_dims": preprocessing.ndim,
+        "size": {},
+    }
     computing = Decision(f"{chosen.value} with onnx", chosen.because)
-    origin = {"origin": "ONNX", "weights_sha256": record_files.file_digest(path), "activation": asdict(found)}
+    origin: ModelOrigin = {
+        "origin": "ONNX",
+        "weights_sha256": record_files.file_digest(path),
+        "activation": record_schema.decision_record(found),
+    }
     return Model(task, preprocessing, inference, Networks(network, size, computing=computing), origin)
 
 

@@ -16,6 +16,7 @@ from isocenter.networks.layouts import sam_weights
 from isocenter.runtime import record_files, torch_networks
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_schema import ModelOrigin, NetworkArguments
 from isocenter.runtime.preprocessing.square_preprocessing import SquarePreprocessing
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.tasks import Task, task_catalogue
@@ -69,7 +70,12 @@ def load_sam(path: Path, usage: str, device: str, *, adapter: Path | None = None
         content = sam_weights.with_adapter(content, _content(adapter), side, str(adapter))
         size = sam_weights.sam_size(content)
     task = _task(chosen, size["tokens"])
-    network = {"name": "sam", "channels": len(COLOUR), "spatial_dims": 2, "size": {**size, **chosen.network}}
+    network: NetworkArguments = {
+        "name": "sam",
+        "channels": len(COLOUR),
+        "spatial_dims": 2,
+        "size": {**size, **chosen.network},
+    }
     module = torch_networks.build_module(task, network)
     try:
         module.load_state_dict(sam_weights.convert_sam(content))
@@ -78,7 +84,7 @@ def load_sam(path: Path, usage: str, device: str, *, adapter: Path | None = None
         raise IntegrityError(problem, str(path), "Get the file again") from error
     digests = [record_files.file_digest(one) for one in (path, adapter) if one is not None]
     digest = digests[0] if len(digests) == 1 else record_files.join_digests(digests)
-    record = {"origin": f"{chosen.program}: {path.name}", "weights_sha256": digest}
+    record: ModelOrigin = {"origin": f"{chosen.program}: {path.name}", "weights_sha256": digest}
     networks = Networks(TorchNetwork(module.to(device).eval(), device), network)
     return Model(task, SquarePreprocessing(side, **chosen.steps), Inference((side, side), 0.0), networks, record)
 

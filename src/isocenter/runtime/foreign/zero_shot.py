@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files.storage import structured_text
@@ -21,6 +21,7 @@ from isocenter.objectives.objective_terms import EMBEDDING, NUMBERS
 from isocenter.runtime import record_files, torch_networks
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_schema import ModelOrigin, NetworkArguments
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.torch_networks import EMBEDDED, Networks, TorchNetwork
 from isocenter.tasks import Task, task_catalogue
@@ -68,7 +69,7 @@ def zero_shot_of_run(run: Path, model: Model, classes: Classes) -> Model:
         remedy = "Give one of pretrain --objective image_text"
         raise UsageError("is no run that texts have taught", str(run), remedy)
     kept = weight_layout.without_prefix(record_files.read_tensors(tensors), PARTS)
-    parts: Any = image_text.ImageText(encoder=settings["encoder"]).parts(torch.nn.Module(), 0)
+    parts: Any = image_text.ImageText(encoder=cast("str | None", settings["encoder"])).parts(torch.nn.Module(), 0)
     parts.load_state_dict(kept)
     parts.eval()
     with torch.no_grad():
@@ -78,8 +79,8 @@ def zero_shot_of_run(run: Path, model: Model, classes: Classes) -> Model:
     task = _task(classes)
     [head] = task.heads
     state = {f"network.{name.replace(f'.{EMBEDDING}.', f'.{head}.')}": one for name, one in member.state_dict().items()}
-    architecture = {**model.networks.architecture, EMBEDDED: NUMBERS}
-    origin = {"origin": f"zero-shot of {run.name}", "data_hash": model.record.get("data_hash")}
+    architecture: NetworkArguments = {**model.networks.architecture, EMBEDDED: NUMBERS}
+    origin: ModelOrigin = {"origin": f"zero-shot of {run.name}", "data_hash": model.record.get("data_hash")}
     return _model(task, model.preprocessing, model.inference, architecture, state, _last_layer(vectors, scale), origin)
 
 
@@ -111,7 +112,7 @@ def load_zero_shot(path: Path, program: str, folder: Path, classes: Classes) -> 
         scale = float(content[SCALE].exp())
     task, projection = _task(classes), content[layout.projection]
     [head] = task.heads
-    architecture = {
+    architecture: NetworkArguments = {
         "name": layout.image.family,
         "channels": len(COLOUR),
         "spatial_dims": layout.image.axes,
@@ -133,7 +134,7 @@ def load_zero_shot(path: Path, program: str, folder: Path, classes: Classes) -> 
             "shape": [SIDE, SIDE],
         }
     )
-    inference, origin = Inference((SIDE, SIDE), 0.0), {"origin": f"{program}: {path.name}"}
+    inference, origin = Inference((SIDE, SIDE), 0.0), ModelOrigin(origin=f"{program}: {path.name}")
     return _model(task, preprocessing, inference, architecture, {**state, **last}, _last_layer(vectors, scale), origin)
 
 
@@ -154,10 +155,10 @@ def _model(
     task: Task,
     preprocessing: Any,
     inference: Inference,
-    architecture: Mapping[str, Any],
+    architecture: NetworkArguments,
     state: Mapping[str, Tensor],
     last: Mapping[str, Tensor],
-    origin: Mapping[str, Any],
+    origin: ModelOrigin,
 ) -> Model:
     module = torch_networks.build_module(task, architecture)
     try:

@@ -9,10 +9,10 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ from isocenter.runtime.guard.image_observation import (
 )
 from isocenter.runtime.windows.pipeline import BLANK
 from isocenter.values import Image, Prediction
+from isocenter.values.covariate_values import CovariateValues
+
+if TYPE_CHECKING:
+    from isocenter.runtime.part_settings import AnsweringSettings, GateSettings
 
 # {score: what it says}, in the order in which they are computed.
 HEADER, COLOUR, INTENSITIES = "header", "colour", "intensities"
@@ -199,7 +203,7 @@ class Guard:
         prediction: Prediction,
         watching: Watching,
         image: Image,
-        covariates: Mapping[str, Any] | None,
+        covariates: CovariateValues | None,
         sure: float = 1.0,
     ) -> Prediction:
         """The prediction of a large volume that was judged by its header, once the network has seen all of it."""
@@ -264,7 +268,7 @@ class Guard:
         few = [f"{UNSEEN} it by one word, because the patients are too few: {word}"] * bool(word)
         return joint, reason, [*few, *self._unseen(distances)]
 
-    def refused_by_header(self, image: Image, covariates: Mapping[str, Any] | None = None) -> tuple[float, str] | None:
+    def refused_by_header(self, image: Image, covariates: CovariateValues | None = None) -> tuple[float, str] | None:
         """The p-value and the reason where its header is enough to refuse an image, whatever the network sees in it.
 
         The p-value is joined with all scores as `verdict` joins it: what the others state can only lower it.
@@ -355,7 +359,7 @@ class Guard:
         return [f"{UNSEEN} its {' and '.join(lacking)}"] if lacking else []
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> GateSettings:
         """Plain values for `model.json`; `sha256` is that of the file with its arrays."""
         return {
             "level": self.level,
@@ -384,7 +388,7 @@ class Guard:
         return save({name: np.ascontiguousarray(one) for name, one in arrays.items()})  # it writes memory as it lies
 
     @classmethod
-    def from_record(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Guard:
+    def from_record(cls, settings: GateSettings, arrays: Mapping[str, Floats]) -> Guard:
         """Read what `settings` and `content` gave; KeyError, TypeError or ValueError where they are not whole."""
         held_out, by_others = (
             {
@@ -490,12 +494,13 @@ class Answering:
         return f"; if more are like them, about {float(f'{self.enough:.2g}'):,.0f} cases would show it"
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> AnsweringSettings:
         """Plain values; a sureness that nothing reaches is None."""
-        return {**asdict(self), "least": None if math.isinf(self.least) else self.least}
+        least = None if math.isinf(self.least) else self.least
+        return {"error": self.error, "delta": self.delta, "least": least, "cases": self.cases, "enough": self.enough}
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Answering:
+    def from_settings(cls, settings: AnsweringSettings) -> Answering:
         """Read what `settings` gave."""
         least = settings["least"]
         numbers = float(settings["error"]), float(settings["delta"]), math.inf if least is None else float(least)

@@ -19,6 +19,7 @@ from isocenter.runtime.windows.averaging import POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.transforms import COLOUR, channel_stack
 from isocenter.values import Array, Geometry, Image
+from isocenter.values.covariate_values import CovariateValues
 
 UNKNOWN = "unknown"
 RADIOGRAPH = "radiograph"
@@ -67,7 +68,7 @@ class HeaderFacts(NamedTuple):
     numbers: Mapping[str, float]
 
 
-def header_facts(image: Image, covariates: Mapping[str, Any] | None = None) -> HeaderFacts:
+def header_facts(image: Image, covariates: CovariateValues | None = None) -> HeaderFacts:
     """The header of an image; covariates: of its case, of which the part of the body is asked for.
 
     That of a slide says nothing of what its windows show: neither its size, nor how much of it is glass.
@@ -366,7 +367,7 @@ class Watching:
         return self._ends is not None and bool((self._ends[0] == self._ends[1]).all())
 
     def observation(
-        self, image: Image, covariates: Mapping[str, Any] | None = None, *, is_whole: bool = True
+        self, image: Image, covariates: CovariateValues | None = None, *, is_whole: bool = True
     ) -> Observation:
         """The observation of an image, with its header; of a part of an image its header alone."""
         if not (self.samples and is_whole):

@@ -14,6 +14,7 @@ from isocenter import errors
 from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.runtime import hardware, record_files
 from isocenter.runtime.hardware import AUTO, CPU, WINDOWS
+from isocenter.runtime.model_schema import ModelRecord
 from isocenter.runtime.package import backends
 from isocenter.runtime.package.package_contents import PACKAGED
 from isocenter.values import Decision
@@ -233,7 +234,7 @@ class Computing:
 
 
 def choose_backend(
-    name: str, device: str, record: Mapping[str, Any], certificate: Certificate | None, where: str
+    name: str, device: str, record: ModelRecord, certificate: Certificate | None, where: str
 ) -> Computing:
     """The backend of this name, or with "auto" the fastest that the certificate vouches for on the device.
 

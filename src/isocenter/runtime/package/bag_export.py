@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn.functional import pad
 
 from isocenter.networks.bag_pooling import TileBag
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_schema import OnnxRecord
 from isocenter.runtime.package import onnx_export, package_contents
 from isocenter.runtime.package.onnx_export import FurtherOutputs, GraphInputs, WithFurther
 from isocenter.runtime.package.package_contents import FEATURES, ONNX, ONNX_TILES, PLACES, TILES_OF_BLOCK
@@ -65,7 +65,7 @@ class PoolingHalf(nn.Module):
         return (*outputs, torch.stack(attended).sum(dim=0))
 
 
-def write_halves(model: Model, modules: Sequence[nn.Module], folder: Path) -> Mapping[str, Any]:
+def write_halves(model: Model, modules: Sequence[nn.Module], folder: Path) -> OnnxRecord:
     """Write both graphs into a package's folder; the record of the half that pools, or why one is lacking.
 
     modules: the networks of the model

@@ -10,13 +10,15 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import packages_distributions, version
-from typing import Any
+from typing import Any, cast
 
 from isocenter.networks import factory
 from isocenter.networks.factory import BAYESIAN
+from isocenter.networks.network_family import FusionSettings
 from isocenter.runtime import ensemble, torch_networks
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_schema import NetworkArguments
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.package_contents import FIRST
 from isocenter.tasks import Task, properties, task_catalogue
@@ -95,7 +97,7 @@ def inference_json(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
     """
     here = "$@bundle_root + "
     table = {"covariates": "@covariates", "formats": "@formats"} if model.networks.context.names else {}
-    absent = [escape_text(name) for name in model.preprocessing.settings.get("absent", ())]
+    absent = [escape_text(name) for name in cast("Sequence[str]", model.preprocessing.settings.get("absent", ()))]
     before: dict[str, Any] = {}
     if model.first is not None:
         before["network_before"] = _network_def(model.first)
@@ -143,7 +145,7 @@ def _network_def(model: Model) -> dict[str, Any]:
     }
 
 
-def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> dict[str, Any]:
+def _one_network(model: Model, network: NetworkArguments, own_scales: bool) -> dict[str, Any]:
     """One of the networks of a model, as these settings have it."""
     path, function = factory.builder_source(network["name"])
     marked, channels = network.get("marked", 0), network["channels"]
@@ -154,7 +156,9 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
         "channels": channels - 1 + marked if marked else channels,
         "spatial_dims": network["spatial_dims"],
         **factory.head_arguments(network["name"], heads),
-        **factory.family_settings(network["name"], heads, network["size"], context, network.get("fusion")),
+        **factory.family_settings(
+            network["name"], heads, network["size"], context, cast("FusionSettings | None", network.get("fusion"))
+        ),
     }
     if network["size"].get(BAYESIAN):
         definition = {"_target_": "scripts.network.with_variational_layers", "network": definition}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from isocenter.lazy import onnxruntime
 from isocenter.networks import factory, network_parts
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_schema import OnnxRecord
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.backends import onnx
 from isocenter.runtime.package.package_contents import CONTEXT
@@ -61,7 +62,7 @@ def write_onnx(
     inside: int = LARGEST_INSIDE,
     names: Sequence[str] = ("pred",),
     refused: str = "",
-) -> Mapping[str, Any]:
+) -> OnnxRecord:
     """The module's network for any number of images (channels, *patch), compared with torch on random images.
 
     names:   of its outputs
@@ -100,7 +101,7 @@ class GraphInputs:
 
 def write_graph(
     module: Module, inputs: GraphInputs, path: Path, names: Sequence[str], *, inside: int = LARGEST_INSIDE
-) -> Mapping[str, Any]:
+) -> OnnxRecord:
     """The module for such inputs; the rest as of `write_onnx`."""
     module = rename_keyword_heads(module.eval().cpu())
     weights = path.with_name(f"{path.name}.data")
@@ -115,8 +116,10 @@ def write_graph(
     if not apart <= TOLERANCE:
         _remove(path, weights)
         return {"exported": False, "because": f"onnxruntime and torch differ by {apart:.2g} of the largest output"}
-    record = {"exported": True, "largest_difference": apart, "of": "the largest output, on random images"}
-    return {**record, **({"beside": [f"{path.parent.name}/{weights.name}"]} if weights.is_file() else {})}
+    record: OnnxRecord = {"exported": True, "largest_difference": apart, "of": "the largest output, on random images"}
+    if weights.is_file():
+        record["beside"] = [f"{path.parent.name}/{weights.name}"]
+    return record
 
 
 def rename_keyword_heads(module: Module) -> Module:
@@ -239,11 +242,16 @@ class FurtherOutputs:
         return (*states, *names_of_each, *(["features"] if self.pooled else []))
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> OnnxRecord:
         """The entries of a package's record."""
-        uncertainty = {"uncertainty": {"method": self.method, "heads": list(self.heads)}} if self.heads else {}
-        of_each = {"each": list(self.each)} if self.each else {}
-        return {**uncertainty, **of_each, **({"features": True} if self.pooled else {})}
+        record = OnnxRecord()
+        if self.heads:
+            record["uncertainty"] = {"method": self.method, "heads": list(self.heads)}
+        if self.each:
+            record["each"] = list(self.each)
+        if self.pooled:
+            record["features"] = True
+        return record
 
 
 class WithFurther(nn.Module):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import bundle, record_files, torch_networks
+from isocenter.runtime.model_schema import MODEL_SCHEMA, MembersRecord, ModelOrigin, ModelRecord, NetworkArguments
 from isocenter.tasks import task_settings
 
 if TYPE_CHECKING:
@@ -21,18 +22,17 @@ if TYPE_CHECKING:
 
 RECORD = "model.json"
 WEIGHTS = "weights.safetensors"
-SCHEMA = "isocenter.model"
 # The part of a package that is ours.
 PACKAGED = "isocenter"
 # In a run's folder, and in a package beside its record: what tests found of explanations.
-EXPLANATIONS, EXPLANATIONS_SCHEMA = "explanations.json", "isocenter.explanations"
+EXPLANATIONS = "explanations.json"
 ONNX = "models/model.onnx"
 # Of a network of bags, of whose two halves `ONNX` is the one that pools: the half that sees tiles.
 ONNX_TILES = "models/model.tiles.onnx"
 # Of a package with quantised networks, which its record lists under this name by backend.
 ONNX_INT8, ONNX_INT4 = "models/model.int8.onnx", "models/model.int4.onnx"
 OPENVINO_INT8 = ("isocenter/openvino_int8.xml", "isocenter/openvino_int8.bin")
-MADE = "quantised"
+MADE: Final = "quantised"
 # Of a package of a cascade: where the package of its first stage lies.
 FIRST = "first"
 # Of an ensemble, and of a package whose members have grids of their own: where these lie.
@@ -50,9 +50,9 @@ def model_settings(
     task: Task,
     preprocessing: PreprocessingKind,
     inference: Inference,
-    architecture: Mapping[str, Any],
-    record: Mapping[str, Any],
-) -> dict[str, Any]:
+    architecture: NetworkArguments,
+    record: ModelOrigin,
+) -> ModelRecord:
     """The content of `model.json`: all but the weights, and what is found after training.
 
     architecture: the arguments of `factory.build` without the heads
@@ -62,14 +62,14 @@ def model_settings(
         "task": {"name": task.name, **task_settings.settings_of(task)},
         "preprocessing": preprocessing.settings,
         "inference": inference.settings,
-        "network": dict(architecture),
-        "record": dict(record),
+        "network": architecture,
+        "record": {**record},
     }
 
 
-def package_record(folder: Path) -> dict[str, Any]:
+def package_record(folder: Path) -> ModelRecord:
     """`isocenter/model.json` of a package; IntegrityError where it is not one of ours."""
-    record = record_files.read_json(folder / PACKAGED / RECORD, SCHEMA)
+    record = record_files.read_json(folder / PACKAGED / RECORD, MODEL_SCHEMA)
     count = record.get("members")
     if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
         raise IntegrityError(f"has {count} networks", str(folder / PACKAGED / RECORD), "Get the package again")
@@ -81,12 +81,12 @@ def member_weight_files(count: int) -> tuple[str, ...]:
     return (WEIGHTS,) if count == 1 else tuple(f"weights_{number}.safetensors" for number in range(count))
 
 
-def weights_files(record: Mapping[str, Any]) -> tuple[str, ...]:
+def weights_files(record: ModelRecord) -> tuple[str, ...]:
     """The same, as the manifest names them."""
     return tuple(f"{PACKAGED}/{name}" for name in member_weight_files(record["members"]))
 
 
-def quantised_files(record: Mapping[str, Any], backend: str, files: tuple[str, ...]) -> tuple[str, ...]:
+def quantised_files(record: ModelRecord, backend: str, files: tuple[str, ...]) -> tuple[str, ...]:
     """The files of a quantised network; UsageError for a package without it."""
     if backend not in (record.get(MADE) or {}):
         raise UsageError(
@@ -115,24 +115,24 @@ def tensors_by_head(outputs: Any) -> tuple[Any, ...]:
     return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
 
 
-def recorded_shares(record: Mapping[str, Any]) -> tuple[float, ...] | None:
+def recorded_shares(record: ModelRecord | MembersRecord) -> tuple[float, ...] | None:
     """The shares of the networks of a record; None where all count alike."""
     shares = record.get("shares")
     return None if shares is None else tuple(float(one) for one in shares)
 
 
-def recorded_networks(record: Mapping[str, Any], count: int = 1) -> list[Mapping[str, Any]]:
+def recorded_networks(record: ModelRecord, count: int = 1) -> list[NetworkArguments]:
     """The arguments of `factory.build` for each of the networks of a record."""
     return list(record.get("architectures") or [record["network"]] * count)
 
 
-def record_of_members(record: Mapping[str, Any], numbers: Sequence[int]) -> dict[str, Any]:
+def record_of_members(record: ModelRecord, numbers: Sequence[int]) -> ModelRecord:
     """The record of a model that is one of several networks alone, or some of them that have the same covariates."""
     networks_of_member = recorded_networks(record, int(record["members"]))
     # Their covariates are the only ones now.
-    chosen = [
-        {**networks_of_member[number], **({"first_entry": 0} if "first_entry" in networks_of_member[number] else {})}
-        for number in numbers
+    chosen: list[NetworkArguments] = [
+        {**one, "first_entry": 0} if "first_entry" in one else one
+        for one in (networks_of_member[number] for number in numbers)
     ]
     alike = all(one == chosen[0] for one in chosen)
     return {**record, "network": chosen[0], "architectures": None if alike else chosen, "shares": None}
@@ -143,7 +143,7 @@ def kind_of_mean(task: Task, head: str) -> Literal["outputs", "probabilities"]:
     return "probabilities" if head in task.probability_heads else "outputs"
 
 
-def read_modules(record: Mapping[str, Any], task: Task, weights: Sequence[Path]) -> list[Module]:
+def read_modules(record: ModelRecord, task: Task, weights: Sequence[Path]) -> list[Module]:
     """A torch module for each file of weights, on the CPU and ready to predict.
 
     Raises IntegrityError for a file that holds other weights, and what torch raises where names or shapes differ.

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isocenter.errors import PlanError
 from isocenter.evaluation import case_tables
@@ -19,24 +19,24 @@ from isocenter.networks import factory
 from isocenter.runtime import ensemble, hardware, record_files
 from isocenter.runtime.foreign import detect
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_schema import MODEL_SCHEMA, LabelRecord, ModelRecord, OnnxRecord, PackedNetworks
 from isocenter.runtime.package import bag_export, monai_metadata, onnx_export, package_contents, readme, script_sources
 from isocenter.runtime.package.monai_metadata import NO_BUNDLE, READERS
 from isocenter.runtime.package.onnx_export import FurtherOutputs, WithFurther
 from isocenter.runtime.package.package_contents import (
     EXPLANATIONS,
-    EXPLANATIONS_SCHEMA,
     FIRST,
     MEMBERS,
     ONNX,
     PACKAGED,
     RECORD,
-    SCHEMA,
 )
 from isocenter.runtime.package.script_sources import TOP, Sources
 from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.tasks import properties
-from isocenter.values import Decision, Label, Row
+from isocenter.values import Decision, Label, Row, record_schema
+from isocenter.values.explanation_records import EXPLANATIONS_SCHEMA, ExplanationsRecord
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -92,11 +92,11 @@ class PackageEvidence:
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     trained: Sequence[str] = ()
     tested: Sequence[str] = ()
-    explanations: Mapping[str, Any] = field(default_factory=dict)
+    explanations: ExplanationsRecord = field(default_factory=ExplanationsRecord)
     audits: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_package(model: Model, evidence: PackageEvidence, title: str, folder: Path) -> Mapping[str, Any]:
+def write_package(model: Model, evidence: PackageEvidence, title: str, folder: Path) -> OnnxRecord:
     """The package into an existing, empty folder; what became of its ONNX file.
 
     Raises PlanError for a model whose parts cannot travel.
@@ -108,11 +108,11 @@ def write_package(model: Model, evidence: PackageEvidence, title: str, folder: P
         (folder / name).mkdir()
     texts = {"version": "1.0.0", "name": title, "task": model.task.name, "description": _description(model)}
     networks, needs = _write_members(model, texts, folder) if model.members else _write_networks(model, texts, folder)
-    record = {
+    record: ModelRecord = {
         **model.settings,
         "record": {
             **model.record,
-            REPEATABILITY.name: {
+            "repeatability": {
                 one.label: one.estimate.value for one in evidence.rows if one.metric == REPEATABILITY.name
             },
             "trained": list(evidence.trained),
@@ -122,13 +122,13 @@ def write_package(model: Model, evidence: PackageEvidence, title: str, folder: P
         **networks,
         "labels": [_plain_label(label) for label in model.task.labels],
         "evaluation": case_tables.rows_to_json(evidence.rows)["rows"],
-        "decisions": {name: asdict(decision) for name, decision in evidence.decisions.items()},
+        "decisions": {name: record_schema.decision_record(one) for name, one in evidence.decisions.items()},
         "environment": hardware.machine_environment(),
     }
-    record_files.write_json(folder / PACKAGED / RECORD, SCHEMA, record)
+    record_files.write_json(folder / PACKAGED / RECORD, MODEL_SCHEMA, record)
     model.parts.write(folder / PACKAGED)
     if evidence.explanations:
-        record_files.write_json(folder / PACKAGED / EXPLANATIONS, EXPLANATIONS_SCHEMA, dict(evidence.explanations))
+        record_files.write_json(folder / PACKAGED / EXPLANATIONS, EXPLANATIONS_SCHEMA, evidence.explanations)
     for name, content in evidence.audits.items():
         (folder / PACKAGED / name).write_text(content, encoding="utf-8")
     page = readme.readme_text(model, title, evidence.rows, evidence.limits, needs, texts["description"])
@@ -136,11 +136,10 @@ def write_package(model: Model, evidence: PackageEvidence, title: str, folder: P
     text = files(TOP).joinpath(LICENSE).read_text(encoding="utf-8")
     (folder / LICENSE).write_text(text, encoding="utf-8")
     record_files.seal_folder(folder)
-    onnx: Mapping[str, Any] = networks["onnx"]
-    return onnx
+    return networks["onnx"]
 
 
-def _write_networks(model: Model, texts: Mapping[str, str], folder: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
+def _write_networks(model: Model, texts: Mapping[str, str], folder: Path) -> tuple[PackedNetworks, Mapping[str, str]]:
     """Write the networks as a bundle of MONAI; the entries of the record, and {package: version} that it needs."""
     modules, sources = _modules(model), _sources(model)
     for name in ("models", "scripts"):
@@ -151,19 +150,19 @@ def _write_networks(model: Model, texts: Mapping[str, str], folder: Path) -> tup
     _write_config(folder / "configs" / "metadata.json", monai_metadata.metadata_json(model, sources.needs, texts))
     config = monai_metadata.inference_json(model, sources.places)
     _write_config(folder / "configs" / "inference.json", config | _refuse_run(monai_metadata.why_unbundled(model)))
-    networks = {
+    networks: PackedNetworks = {
         "onnx": _write_weights(model, modules, folder),
         "members": len(modules),
-        "architectures": [dict(one) for one in model.networks.unlike] or None,
+        "architectures": [*model.networks.unlike] or None,
         "shares": model.networks.shares,
         "own_scales": ensemble.have_own_scales(model),
     }
     return networks, monai_metadata.required_packages(sources.needs)
 
 
-def _write_members(model: Model, texts: Mapping[str, str], folder: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
+def _write_members(model: Model, texts: Mapping[str, str], folder: Path) -> tuple[PackedNetworks, Mapping[str, str]]:
     """The same of members with grids of their own: each a package; MONAI's configuration says that it has no mean."""
-    exported = list[Mapping[str, Any]]()
+    exported = list[OnnxRecord]()
     for number, one in enumerate(model.members):
         if problem := detect.why_unpackable(one):
             raise PlanError(f"a member {problem}", "package", "Predict with the ensemble's own folder")
@@ -172,16 +171,16 @@ def _write_members(model: Model, texts: Mapping[str, str], folder: Path) -> tupl
         exported.append(write_package(one, evidence, f"{texts['name']}, member {number}", place))
     for name, config in {"metadata": texts, "inference": _refuse_run(NO_BUNDLE)}.items():
         _write_config(folder / "configs" / f"{name}.json", config)
-    onnx = dict(next((one for one in exported if not one["exported"]), exported[0]))
+    onnx = next((one for one in exported if not one["exported"]), exported[0])
     return {"onnx": onnx, "members": len(exported), "apart": True, "shares": model.shares}, {}
 
 
-def _refuse_run(because: str) -> dict[str, Any]:
+def _refuse_run(because: str) -> dict[str, list[str]]:
     """The entries of a configuration that MONAI does not run; none without a reason."""
     return {"imports": ["$import sys"], "run": [f"$sys.exit({because!r})"]} if because else {}
 
 
-def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
+def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> OnnxRecord:
     """Write the weights for MONAI, for ONNX and for Isocenter; return what became of the ONNX file."""
     network = _as_one(model, modules)
     torch.save(network.state_dict(), folder / "models" / "model.pt")
@@ -199,7 +198,7 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     return _export(model, network, folder / ONNX)
 
 
-def write_network(model: Model, path: Path) -> Mapping[str, Any]:
+def write_network(model: Model, path: Path) -> OnnxRecord:
     """Write the network of a model, or the mean of several, as an ONNX file with its heads alone; its record.
 
     Raises PlanError for a model whose network cannot travel.
@@ -214,7 +213,7 @@ def _as_one(model: Model, modules: Sequence[Module]) -> Module:
     return network
 
 
-def _export(model: Model, network: Module, path: Path, further: Sequence[str] = ()) -> Mapping[str, Any]:
+def _export(model: Model, network: Module, path: Path, further: Sequence[str] = ()) -> OnnxRecord:
     """The record of a model's network as an ONNX file. further: its outputs after the heads"""
     refused = next(
         filter(None, (factory.family_of(one["name"]).without_onnx for one in model.networks.architectures)), ""
@@ -323,8 +322,8 @@ def _check_mean(model: Model, modules: Sequence[Module], network: Module) -> Non
             raise PlanError(problem, "package", "Choose one fold")
 
 
-def _plain_label(label: Label) -> dict[str, Any]:
-    return {key: value for key, value in asdict(label).items() if value is not None}
+def _plain_label(label: Label) -> LabelRecord:
+    return cast("LabelRecord", {key: value for key, value in asdict(label).items() if value is not None})
 
 
 def _write_config(path: Path, config: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from isocenter.errors import IsocenterError, ResourceError
 from isocenter.lazy import onnx
@@ -91,6 +92,24 @@ def record_windows(model: Model, cases: Sequence[Case], *, seed: int) -> list[Wi
     return kept
 
 
+class QuantisationFacts(TypedDict, total=False):
+    """What was done for a network in fewer bits, or under `refused` why nothing could be.
+
+    kept_in_float: its layers that stay as they are; lost_on_training_cases: of the primary metric
+    """
+
+    refused: str
+    files: list[str]
+    method: str
+    bits_of_weights: int
+    bits_of_convolutions: int | None
+    kept_in_float: list[str]
+    matrix_products: int
+    because: str
+    lost_on_training_cases: float
+    versions: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Quantised:
     """A quantised network: the files that were written, and what a record keeps of how.
@@ -99,7 +118,7 @@ class Quantised:
     """
 
     files: tuple[str, ...]
-    facts: Mapping[str, Any]
+    facts: QuantisationFacts
 
 
 @contextmanager
@@ -156,7 +175,7 @@ def quantise_openvino(
         with _silence():
             return nncf.quantize(model, nncf.Dataset(samples), **_settings(nncf, len(samples), kind, overflow))
 
-    kind, overflow, facts = None, None, dict[str, Any](bits_of_weights=8, kept_in_float=[])
+    kind, overflow, facts = None, None, QuantisationFacts(bits_of_weights=8, kept_in_float=[])
     chosen = quantised_with(kind)
     if attends:
         for_transformers = quantised_with(nncf.ModelType.TRANSFORMER)
@@ -263,14 +282,14 @@ def _layers_in_float(model: Any, quantised: Any) -> list[str]:
     )
 
 
-def _versions(*packages: str) -> dict[str, Any]:
+def _versions(*packages: str) -> QuantisationFacts:
     return {"versions": hardware.package_versions(packages)}
 
 
 def quantise_onnx(source: Path, windows: Sequence[Window], folder: Path) -> Quantised:
     """Quantise an ONNX file with ONNX Runtime: QDQ, static, weights by channel; 7 bits without 8-bit dot products."""
     bits = _quantise_static(source, windows, folder / Path(ONNX_INT8).name)
-    facts = {"method": "ONNX Runtime, static QDQ", "bits_of_weights": bits, "kept_in_float": []}
+    facts: QuantisationFacts = {"method": "ONNX Runtime, static QDQ", "bits_of_weights": bits, "kept_in_float": []}
     return Quantised((ONNX_INT8,), {**facts, **_versions("onnxruntime")})
 
 
@@ -295,7 +314,11 @@ def quantise_onnx_weights(source: Path, windows: Sequence[Window], folder: Path)
         )
         quantiser.process()
         quantiser.model.save_model_to_file(str(path))
-    facts = {"method": "ONNX Runtime, weights in groups of 32", "bits_of_weights": 4, "bits_of_convolutions": bits}
+    facts: QuantisationFacts = {
+        "method": "ONNX Runtime, weights in groups of 32",
+        "bits_of_weights": 4,
+        "bits_of_convolutions": bits,
+    }
     return Quantised((ONNX_INT4,), {**facts, "matrix_products": len(products), **_versions("onnxruntime")})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from isocenter import errors
 from isocenter.report import wording
@@ -188,7 +189,7 @@ def _covariates(model: Model) -> str:
 
 def _absent(model: Model) -> str:
     """Parts that a case may lack, and how the network is shown of it."""
-    names = " and ".join(f"`{name}`" for name in model.preprocessing.settings["absent"])
+    names = " and ".join(f"`{name}`" for name in cast("Sequence[str]", model.preprocessing.settings["absent"]))
     shown = [f"{IMAGE}{channel}" for channel in model.networks.context.channels]
     entries = (
         f", and 0 in its entry of `context` ({', '.join(shown)}), which is 1 for one that is there" if shown else ""
@@ -221,7 +222,7 @@ def _grid(preprocessing: PreprocessingKind) -> str:
         return f"{_by(preprocessing.shape)} {unit}"
     spacing = preprocessing.spacing
     words = f"{unit} as they are" if spacing is None else f"{_by(spacing)} {preprocessing.unit}"
-    times = float(preprocessing.settings.get("reduction", 1.0))
+    times = cast("float", preprocessing.settings.get("reduction", 1.0))
     return words + (f", {times:g} times as long" if times > 1 else "")
 
 
@@ -242,5 +243,7 @@ def _table(facts: Mapping[str, str]) -> str:
 
 
 def _versions(model: Model) -> Mapping[str, str]:
-    environment = model.record.get("environment") or {}
-    return {"Python": str(environment["python"]), **environment["versions"]} if "versions" in environment else {}
+    environment = model.record.get("environment")
+    if not environment or "versions" not in environment:
+        return {}
+    return {"Python": environment["python"], **environment["versions"]}

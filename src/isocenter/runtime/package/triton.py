@@ -7,7 +7,7 @@ configuration https://github.com/triton-inference-server/common/blob/main/protob
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import onnxruntime
 from isocenter.runtime import record_files
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_schema import OnnxRecord
 from isocenter.runtime.package import package_writing
 from isocenter.tasks import task_catalogue, task_settings
 
@@ -35,7 +36,7 @@ class _Port:
     dims: tuple[int, ...]
 
 
-def write_triton(model: Model, name: str, folder: Path) -> Mapping[str, Any]:
+def write_triton(model: Model, name: str, folder: Path) -> OnnxRecord:
     """Write a repository into an existing, empty folder; return the record of the ONNX file.
 
     name: of the model in it; of a cascade the first stage is a second model, of an ensemble whose members have grids
@@ -58,7 +59,7 @@ def _stages(model: Model, name: str) -> dict[str, Model]:
     return {name: model} if model.first is None else {f"{name}{FIRST_STAGE}": model.first, name: model}
 
 
-def _write_stage(model: Model, name: str, folder: Path) -> Mapping[str, Any]:
+def _write_stage(model: Model, name: str, folder: Path) -> OnnxRecord:
     path = folder / name / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
     record = package_writing.write_network(model, path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, Volum
 from isocenter.transforms import channel_stack, orient, resampling
 from isocenter.transforms.resampling import Taps
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 KIND = "nnunet"
 # The spacing that nnU-Net gives the axis that a picture lacks.
@@ -211,7 +214,7 @@ class NNUNetPreprocessing:
         return tuple(2 - axis for axis in self.transpose)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, PlainValue]:
         """Plain values for JSON."""
         return {"kind": KIND, **protocol.as_lists(asdict(self))}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from isocenter.transforms.intensity import ChannelScale, Normalisation
 from isocenter.transforms.resampling import Order, Taps
 from isocenter.values import MM, Array, Geometry, Image, Region, Setting, Slabs, slabs
 from isocenter.values.voxel_images import Reader
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 # Volumes that would take more than this as float32 are prepared part by part.
 STREAMED_BYTES = 2**28
@@ -149,7 +152,7 @@ class Preprocessing:
         return tuple(range(self.ndim))
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, PlainValue]:
         """Plain values for YAML and JSON."""
         return protocol.as_lists(asdict(self))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from isocenter.transforms import orient, resampling
 from isocenter.transforms.intensity import ChannelScale
 from isocenter.transforms.resampling import Taps
 from isocenter.values import Array, Floats, Geometry, Image, Region, Slabs
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 
 @dataclass(frozen=True)
@@ -351,7 +354,7 @@ class PreprocessingKind(ImageSteps, Protocol):
         """The parts of an image of this geometry that are held while it is predicted."""
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, PlainValue]:
         """Plain values for a model's record."""
 
     def __call__(self, image: Image, where: str) -> tuple[Any, Any]:

@@ -23,6 +23,7 @@ from isocenter.values import Array, Floats, Image
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.protocol import RegionSource
     from isocenter.transforms.intensity import ChannelScale
+    from isocenter.values.plain_values import PlainValue
 
 # Share of a tile that has to be dyed: of less, glass with a few cells at its edge would be most of many bags.
 TISSUE = 0.1
@@ -62,7 +63,7 @@ class Tiles:
         return self.count, self.size, self.size
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, PlainValue]:
         """Plain values for YAML and JSON."""
         return asdict(self)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, Volum
 from isocenter.transforms import COLOUR, channel_stack, resampling
 from isocenter.transforms.resampling import Taps
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 KIND = "square"
 # Mean and deviation of each colour, of values from 0 to 255: those of SAM.
@@ -66,7 +69,7 @@ class SquarePreprocessing:
         return self.side, self.side
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, PlainValue]:
         """Plain values for JSON."""
         return {"kind": KIND, **asdict(self)}
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from safetensors.numpy import save
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from isocenter.networks.network_parts import NetworkFeatures
     from isocenter.runtime.bundle.network import VariationalLayer
     from isocenter.runtime.inference import Inference
+    from isocenter.runtime.part_settings import PartSettings
     from isocenter.runtime.windows.pipeline import WindowSettings
     from isocenter.tasks import Task
 
@@ -205,7 +206,7 @@ class Laplace:
         return [dict(zip(outputs, each, strict=True)) for each in zip(*outputs.values(), strict=True)]
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> PartSettings:
         """Plain values for `model.json`: the SHA-256 of the file with its arrays."""
         return {"sha256": hashlib.sha256(self.content).hexdigest()}
 
@@ -216,7 +217,7 @@ class Laplace:
         return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
     @classmethod
-    def from_record(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Laplace:
+    def from_record(cls, settings: PartSettings, arrays: Mapping[str, Floats]) -> Laplace:
         """Read what `settings` and `content` gave; KeyError where they are not whole."""
         heads = dict.fromkeys(name.rpartition(".")[0] for name in arrays)
         names = Posterior.__dataclass_fields__

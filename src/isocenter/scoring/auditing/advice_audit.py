@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.evaluation import ALL, intervals
@@ -19,6 +19,7 @@ from isocenter.scoring.case_scoring import AuditInput, AuditOutcome, ScoredCases
 from isocenter.tasks import Task
 from isocenter.values import BoundingBoxes, Case, Finding, Image, Row, advice_lines, slabs
 from isocenter.values.advice_lines import ADVICE, AdviceLine, AdvisedAnswer
+from isocenter.values.table_cells import PlainCell
 
 TABLE, NONE = "advice.csv", "none"
 RIGHT, LITTLE, MUCH = "right", "too little", "too much"
@@ -44,7 +45,7 @@ def with_advice(audit: AuditInput) -> ScoredCases:
     if audit.options.advice is None:
         return audit.scored
     lines = lines_for(audit.options.advice, audit.predictor.model_of(audit.cases[0].id), audit.cases)
-    rows, problems = list[dict[str, Any]](), list[str]()
+    rows, problems = list[dict[str, PlainCell]](), list[str]()
     with progress_tracking.track_progress("applying lines of advice") as tracker:
         for done, case in enumerate(audit.cases, start=1):
             try:
@@ -71,7 +72,7 @@ def with_advice(audit: AuditInput) -> ScoredCases:
     return replace(audit.scored, rows=[*audit.scored.rows, *summary], audits=[*audit.scored.audits, outcome])
 
 
-def _advice_row(model: Model, case: Case, lines: Sequence[AdviceLine]) -> dict[str, Any]:
+def _advice_row(model: Model, case: Case, lines: Sequence[AdviceLine]) -> dict[str, PlainCell]:
     """What is said of a case and of its reference. Where no line covers an answer it is too little, whatever is right.
 
     Raises DatasetError for a reference that no line covers.
@@ -88,7 +89,13 @@ def _advice_row(model: Model, case: Case, lines: Sequence[AdviceLine]) -> dict[s
         right = line.say
     places = [order.index(one) if one in order else len(order) for one in (advised, str(right))]
     verdict = RIGHT if places[0] == places[1] else LITTLE if places[0] > places[1] else MUCH
-    return {"case": case.id, "patient": case.patient, ADVICE: advised, "reference": right, "verdict": verdict}
+    return {
+        "case": case.id,
+        "patient": case.patient,
+        ADVICE: advised,
+        "reference": cast("str", right),
+        "verdict": verdict,
+    }
 
 
 def reference_findings(task: Task, case: Case) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import Any
 
 from isocenter import errors
 from isocenter.errors import DatasetError
@@ -22,6 +21,7 @@ from isocenter.scoring.case_scoring import AuditInput, AuditOutcome
 from isocenter.tasks import Task
 from isocenter.values import Row
 from isocenter.values.advice_lines import ADVICE
+from isocenter.values.table_cells import PlainCell
 
 DECISION, TITLE = "decision.csv", "What calls are worth"
 CONFUSION = "confusion.csv"
@@ -83,7 +83,7 @@ def calls_by_label(task: Task, table: Table) -> dict[str, Table]:
     return calls
 
 
-def _cross_tabulate(audit: AuditInput, part: str, task: Task, table: Table) -> Iterator[dict[str, Any]]:
+def _cross_tabulate(audit: AuditInput, part: str, task: Task, table: Table) -> Iterator[dict[str, PlainCell]]:
     labels = calls_by_label(task, table)
     before = f"{part}: " if part else ""
     overall = table[table["label"] == ALL]
@@ -97,7 +97,9 @@ def _cross_tabulate(audit: AuditInput, part: str, task: Task, table: Table) -> I
         yield from _cells(calls, reference, called, f"{before}{label}", found[1] if found else "as the model calls")
 
 
-def _cells(rows: Table, reference: pd.Series, called: pd.Series, label: str, point: str) -> Iterator[dict[str, Any]]:
+def _cells(
+    rows: Table, reference: pd.Series, called: pd.Series, label: str, point: str
+) -> Iterator[dict[str, PlainCell]]:
     for truth in dict.fromkeys(reference):
         for call in dict.fromkeys([*reference, *called]):
             here = ((reference == truth) & (called == call)).to_numpy()

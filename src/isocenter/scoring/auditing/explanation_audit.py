@@ -12,10 +12,11 @@ from isocenter.errors import IsocenterError
 from isocenter.explanation import explanation_methods, faithfulness
 from isocenter.lazy import pandas as pd
 from isocenter.report import Paragraph, Section
-from isocenter.runtime.package.package_contents import EXPLANATIONS, EXPLANATIONS_SCHEMA
+from isocenter.runtime.package.package_contents import EXPLANATIONS
 from isocenter.scoring.case_scoring import WRONG, AuditInput, AuditOutcome
 from isocenter.scoring.explaining import cohort_explanation, explanation_report
 from isocenter.values import Case
+from isocenter.values.explanation_records import EXPLANATIONS_SCHEMA, ExplanationsRecord
 
 TABLE, TITLE = "explanations.csv", "What answers rest on"
 # Of the cases that the report shows; the worst of classes are wrong calls.
@@ -45,7 +46,7 @@ def audit_explanations(audit: AuditInput) -> AuditOutcome | None:
     failed = [] if any(one.get("passed") for one in records.values()) else [verdict]
     return AuditOutcome(
         {TABLE: pd.DataFrame(rows, columns=list(cohort_explanation.COLUMNS))},
-        {EXPLANATIONS: (EXPLANATIONS_SCHEMA, {"methods": records, "refused": refused, "findings": []})},
+        {EXPLANATIONS: (EXPLANATIONS_SCHEMA, ExplanationsRecord(methods=records, refused=refused, findings=[]))},
         [Section(TITLE, [Paragraph(verdict), *explanation_report.method_blocks(records, refused)])],
         [*notes, *failed],
         {

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from isocenter.tasks import Task, properties
 from isocenter.transforms import random_draws, resampling
 from isocenter.transforms.corruptions import REMAKE
 from isocenter.values import Array, Case, Floats, Image, Prediction, Row
+from isocenter.values.table_cells import PlainCell
 from isocenter.values.voxel_images import SCALE, UNKNOWN_TARGET
 
 SPHERES, SEEN, TITLE = "recovery.csv", "downstream.csv", "What was lost"
@@ -53,7 +54,7 @@ def image_reference(task: Task, case: Case) -> Image | None:
 
 def with_recovery(audit: AuditInput) -> ScoredCases:
     """The figures, with the recovery of spheres of a case of each patient; as they are where results are no images."""
-    rows, problems = list[dict[str, Any]](), list[str]()
+    rows, problems = list[dict[str, PlainCell]](), list[str]()
     scored = {str(case) for case in audit.scored.table["case"]}
     first = {case.patient: case for case in reversed(audit.cases) if case.id in scored}
     cases = [case for case in reversed(first.values()) if image_reference(audit.predictor.task, case) is not None]
@@ -79,7 +80,7 @@ def with_recovery(audit: AuditInput) -> ScoredCases:
     return replace(audit.scored, rows=[*audit.scored.rows, *summary], audits=[*audit.scored.audits, outcome])
 
 
-def _sphere_rows(audit: AuditInput, case: Case) -> Iterator[dict[str, Any]]:
+def _sphere_rows(audit: AuditInput, case: Case) -> Iterator[dict[str, PlainCell]]:
     """A row a sphere: what was put in, and what is found of it."""
     task = audit.predictor.task
     reference = image_reference(task, case)
@@ -140,7 +141,7 @@ def _first_channel(task: Task, prediction: Prediction) -> Array | None:
     return data[0] if data.ndim > prediction.geometry.ndim else data
 
 
-def _case_rows(spheres: Table) -> Iterator[dict[str, Any]]:
+def _case_rows(spheres: Table) -> Iterator[dict[str, PlainCell]]:
     """A row a case: the recovery of all its spheres, and of those of each size."""
     for (case, patient), own in spheres.groupby(["case", "patient"], sort=False):
         sizes = {f"{RECOVERY}_{size:g}": part for size, part in own.groupby("diameter")}
@@ -148,7 +149,7 @@ def _case_rows(spheres: Table) -> Iterator[dict[str, Any]]:
             name: inserted_spheres.recovery_slope(part["inserted"], part["found"])
             for name, part in {RECOVERY: own, **sizes}.items()
         }
-        yield {"case": case, "patient": patient, "label": ALL, **slopes}
+        yield {"case": str(case), "patient": str(patient), "label": ALL, **slopes}
 
 
 def _section(spheres: Table) -> Section:
@@ -191,7 +192,7 @@ def with_downstream(audit: AuditInput) -> ScoredCases:
     if audit.options.downstream is None:
         return audit.scored
     model = load_downstream(audit.options.downstream, audit.predictor.task, audit.cases)
-    rows, problems = {side: list[dict[str, Any]]() for side in SIDES}, list[str]()
+    rows, problems = {side: list[dict[str, PlainCell]]() for side in SIDES}, list[str]()
     cases = [one for one in audit.cases if properties.can_learn_from(model.task, set(one.references))]
     with progress_tracking.track_progress("scoring what a further model sees") as tracker:
         for done, case in enumerate(cases, start=1):
@@ -230,7 +231,7 @@ def _sides(audit: AuditInput, case: Case) -> Mapping[str, Image]:
     return {"_input": next(iter(case.images.values())), "": reference.with_pixels(data), "_reference": reference}
 
 
-def _score(model: Model, case: Case, image: Image) -> list[dict[str, Any]]:
+def _score(model: Model, case: Case, image: Image) -> list[dict[str, PlainCell]]:
     """The rows of a case with this image alone."""
     shown = replace(case, images={"image": image})
     return case_scoring.case_table_rows(model.predict(shown), shown, model.task, "test", None)

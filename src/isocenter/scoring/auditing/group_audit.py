@@ -32,6 +32,7 @@ from isocenter.scoring import case_scoring
 from isocenter.scoring.case_scoring import AuditInput, AuditOutcome
 from isocenter.tasks import Task
 from isocenter.values import Case, Dataset, Estimate, Floats, Row, covariate_values
+from isocenter.values.covariate_values import CovariateValues
 from isocenter.values.record_schema import RecordSchema
 
 
@@ -133,7 +134,7 @@ def with_table_covariates(
     return replace(dataset, cases=cases, problems=(*dataset.problems, *problems))
 
 
-def _complete(covariates: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def _complete(covariates: CovariateValues, more: Mapping[str, Any]) -> dict[str, Any]:
     """Covariates and more of them: names as the first spell them, whose missing values the second fill in."""
     spelled = {name.casefold(): name for name in covariates}
     # DICOM has every patient's sex and age, which are empty where somebody has hidden them.

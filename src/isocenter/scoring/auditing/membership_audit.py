@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from isocenter.report import progress_tracking
 from isocenter.scoring import case_scoring
 from isocenter.scoring.case_scoring import AuditInput, FoldPredictor, ScoredCases
 from isocenter.values import Case, Row, Split
+from isocenter.values.table_cells import PlainCell
 
 # Patients of each side that are looked at.
 MOST = 500
@@ -38,7 +38,7 @@ def membership_of_cases(
     is drawn. A case that cannot be predicted is left out.
     Raises UsageError without a case on each side.
     """
-    rows, is_member, patients = list[dict[str, Any]](), dict[str, bool](), dict[str, str]()
+    rows, is_member, patients = list[dict[str, PlainCell]](), dict[str, bool](), dict[str, str]()
     sides = [(case, own) for own, side in ((True, trained), (False, others)) for case in attacked_cases(side, seed)]
     with progress_tracking.track_progress("attacking by losses") as tracker:
         for done, (case, own) in enumerate(sides, start=1):

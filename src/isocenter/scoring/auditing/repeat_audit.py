@@ -20,6 +20,7 @@ from isocenter.report import Paragraph, Section
 from isocenter.report import Table as PageTable
 from isocenter.scoring.case_scoring import AuditInput, AuditOutcome, ScoredCases
 from isocenter.values import Case, Image, Row
+from isocenter.values.table_cells import PlainCell
 
 TABLE, COLUMN = "repeatability.csv", "repeat"
 # The column of volumes in ml that are measured in a prediction.
@@ -36,7 +37,7 @@ ONE_DAY = "images of a patient by one protocol on one day."
 
 def with_repeatability(audit: AuditInput) -> ScoredCases:
     """The figures with the repeatability of each structure's volume; as they are where nobody was imaged twice."""
-    volumes, how = list[dict[str, Any]](), STATED
+    volumes, how = list[dict[str, PlainCell]](), STATED
     tables = {part: table for part, (_, table) in audit.scored.parts.items() if VOLUME in table}
     if tables and audit.patients_known:
         pairs, how = repeated_pairs(audit.cases)
@@ -93,7 +94,7 @@ def _day_and_protocol(case: Case) -> tuple[Any, ...] | None:
     return None
 
 
-def _volumes(table: pd.DataFrame, pairs: Sequence[tuple[Case, Case]], part: str) -> Iterator[dict[str, Any]]:
+def _volumes(table: pd.DataFrame, pairs: Sequence[tuple[Case, Case]], part: str) -> Iterator[dict[str, PlainCell]]:
     """Rows of `repeatability.csv`: each structure of each pair that was measured twice."""
     measured = table.dropna(subset=[VOLUME]).drop_duplicates(["case", "label"]).set_index(["case", "label"])[VOLUME]
     for label in dict.fromkeys(table["label"]):

@@ -18,6 +18,7 @@ from isocenter.report import Paragraph, Section
 from isocenter.report import Table as PageTable
 from isocenter.scoring.case_scoring import AuditOutcome
 from isocenter.values import Case, Dataset, covariate_values, table_cells
+from isocenter.values.table_cells import PlainCell, TableRow
 
 REPRESENTATION, TITLE = "representation.csv", "Representation of groups"
 COLUMNS = ("attribute", "group", "patients", "share", "population", "missing")
@@ -40,7 +41,7 @@ def audit_representation(dataset: Dataset, asked: str | None, population: str | 
     shares = {} if population is None else _shares(Path(population), asked or ",".join(groups))
     labels = _labels(cases)
     names = list(dict.fromkeys(label for own in labels.values() for label in own))
-    rows = list[dict[str, Any]]()
+    rows = list[dict[str, PlainCell]]()
     for attribute, group_names in groups.items():
         count = len({case.patient for case, group in zip(cases, group_names, strict=True) if group != UNKNOWN})
         registered = [group for place, group in shares if place == attribute]
@@ -92,7 +93,7 @@ def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:
     }
 
 
-def _section(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Section:
+def _section(rows: Sequence[TableRow], columns: Sequence[str]) -> Section:
     absent = [f"{row['attribute']} {row['group']}" for row in rows if not row["patients"] and row["population"]]
     words = f"The data have nobody of {', '.join(absent)}." if absent else "Patients by group, and their labels."
     cells = [[row.get(name) for name in columns] for row in rows]

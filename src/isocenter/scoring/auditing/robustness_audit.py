@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from isocenter.tasks import Task, properties
 from isocenter.transforms import corruptions
 from isocenter.transforms.corruptions import CORRUPTIONS
 from isocenter.values import Case, Estimate, Image, Row
+from isocenter.values.table_cells import PlainCell
 
 ROBUSTNESS, TITLE = "robustness.csv", "When images get worse"
 NONE, WITHOUT = "none", "without "
@@ -65,7 +65,7 @@ class RobustnessCondition:
 class _Tried:
     """The outcome of cases under one condition, and the number that could not be predicted."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, PlainCell]] = field(default_factory=list)
     gated: list[bool | None] = field(default_factory=list)
     failed: int = 0
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.errors import IsocenterError, MemoryShortageError, UsageError
@@ -33,6 +34,8 @@ from isocenter.scoring.explaining import kept_tests
 from isocenter.scoring.explaining.kept_tests import MethodTests, Records
 from isocenter.transforms import channel_stack
 from isocenter.values import Case, Image, Map, Problem
+from isocenter.values.explanation_records import MethodRecord, PlaceFinding
+from isocenter.values.table_cells import PlainCell
 
 # Of `explanations.csv`.
 COLUMNS = (
@@ -55,6 +58,23 @@ log = logging.getLogger("isocenter")
 AT_MOST = 600.0
 
 
+class ExplanationRow(TypedDict, total=False):
+    """A row of `explanations.csv`; area: the share of the image that experts marked."""
+
+    case: str
+    target: str
+    method: str
+    passed: bool | None
+    deletion: float | None
+    insertion: float | None
+    stability: float | None
+    pointing: float | None
+    energy: float | None
+    area: float
+    border_share: float | None
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class CaseExplanation:
     """The explanation of one case: rows, figures and problems.
@@ -68,7 +88,7 @@ class CaseExplanation:
     """
 
     case: str
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[ExplanationRow]
     figures: Sequence[Figure]
     files: Sequence[Path]
     details: Sequence[Figure] = ()
@@ -133,7 +153,7 @@ class Explainer:
         """
         image = channel_stack.stack_images(case.images, case.id)
         model = predicted_memory.fit_batch_to_memory(self.model, image, case.id)
-        rows, figures_drawn, files = list[Mapping[str, Any]](), list[Figure](), list[Path]()
+        rows, figures_drawn, files = list[ExplanationRow](), list[Figure](), list[Path]()
         details, refused, maps, small = list[Figure](), dict[str, str](), list[Explanation](), dict[str, SmallMap]()
         letters, bars = _letters(image), self._covariates(model, case, image)
         for number, method in enumerate(self.methods):
@@ -185,13 +205,13 @@ class Explainer:
 
     def _row(
         self, case: Case, image: Image, explanation: Explanation, inside: NDArray[np.bool_] | None
-    ) -> dict[str, Any]:
+    ) -> ExplanationRow:
         """The row of `explanations.csv`, with the share of the image that experts marked (`area`)."""
         record, measures = (
             self.tested.records.get(explanation.method, {}),
             self.tested.cases.get((case.id, explanation.method), {}),
         )
-        row = {
+        row: dict[str, PlainCell] = {
             "case": case.id,
             "target": explanation.target,
             "method": explanation.method,
@@ -200,7 +220,7 @@ class Explainer:
         row |= {name: measures.get(name) for name in ("deletion", "insertion", "stability")}
         row |= evidence_places.map_measures(explanation.data, image.geometry.ndim)
         row |= {} if inside is None else evidence_places.compare_with_region(explanation.data, inside)
-        return dict.fromkeys(COLUMNS) | row | {"seconds": round(explanation.seconds, 3)}
+        return cast("ExplanationRow", dict.fromkeys(COLUMNS) | row | {"seconds": round(explanation.seconds, 3)})
 
 
 def _letters(image: Image) -> NDArray[np.bool_] | None:
@@ -344,23 +364,23 @@ def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, c
 
 
 def with_reference_findings(
-    records: Records, rows: Sequence[Mapping[str, Any]], patients: Mapping[str, str], *, seed: int
-) -> dict[str, Mapping[str, Any]]:
+    records: Records, rows: Sequence[ExplanationRow], patients: Mapping[str, str], *, seed: int
+) -> dict[str, MethodRecord]:
     """The records with pointing, energy and area over the cases that have references."""
-    completed: dict[str, Mapping[str, Any]] = {name: dict(record) for name, record in records.items()}
+    completed = dict(records)
     for name in dict.fromkeys(row["method"] for row in rows):
         pointed = [row for row in rows if row["method"] == name and row["pointing"] is not None]
-        untested = {"passed": None, "because": "not tested"}
+        untested = MethodRecord(passed=None, because="not tested")
         for measure in ("pointing", "energy", "area") if pointed else ():
             people = [patients[row["case"]] for row in pointed]
             estimate = faithfulness.plain_estimate(
-                intervals.bootstrap([row[measure] for row in pointed], people, seed=seed)
+                intervals.bootstrap([cast("float", row[measure]) for row in pointed], people, seed=seed)
             )
-            completed[name] = {**completed.get(name, untested), measure: estimate}
+            completed[name] = cast("MethodRecord", {**completed.get(name, untested), measure: estimate})
     return completed
 
 
-def cohort_findings(explained_cases: Sequence[CaseExplanation], *, seed: int) -> list[dict[str, Any]]:
+def cohort_findings(explained_cases: Sequence[CaseExplanation], *, seed: int) -> list[PlaceFinding]:
     """The findings of each method over all cases: where its maps hold evidence."""
     names = dict.fromkeys(name for one in explained_cases for name in one.small)
     findings = {

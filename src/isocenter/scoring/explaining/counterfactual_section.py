@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from isocenter.scoring.explaining.cohort_explanation import DISAGREEMENT, Furthe
 from isocenter.scoring.explaining.concept_section import AnsweredCohort
 from isocenter.transforms import channel_stack
 from isocenter.values import Case, Image, Map
+from isocenter.values.table_cells import TableRow
 
 COUNTERFACTUALS, TITLE, NAME, DIFFERENCE = (
     "counterfactuals.csv",
@@ -45,7 +45,7 @@ MOST_STRIPS = 12
 class _Flips:
     """The changes that flip the call of one case; no strips where it has that call already."""
 
-    rows: Sequence[Mapping[str, Any]] = ()
+    rows: Sequence[TableRow] = ()
     strips: Sequence[Figure] = ()
     files: Sequence[Path] = ()
 
@@ -105,13 +105,13 @@ def with_gradients(model: Model, torch_model: Differentiable | None, asked: str)
     return torch_model
 
 
-def _row(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> dict[str, Any]:
+def _row(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> TableRow:
     figures_of = (flipped.before, flipped.after, flipped.share_changed, flipped.gate_p)
     cells = (case.id, space, flip.before, flip.after, *figures_of)
     return {**dict(zip(COLUMNS, cells, strict=True)), "flipped": flipped.flipped, "passes_gate": flipped.passes}
 
 
-def _of_covariates(cohort: AnsweredCohort, case: Case, flip: Flip, before: float) -> Iterator[dict[str, Any]]:
+def _of_covariates(cohort: AnsweredCohort, case: Case, flip: Flip, before: float) -> Iterator[TableRow]:
     """A row for each covariate of which a single change flips the call."""
     for change, answer in counterfactuals.flipping_covariates(cohort.model, case, flip):
         p = answer.confidence.gate_p
@@ -157,7 +157,7 @@ def _write_flips(case: Case, flipped: Counterfactual, strip: Figure, space: str,
     yield picture
 
 
-def _section(rows: Sequence[Mapping[str, Any]], strips: Sequence[Figure], same: int) -> Section:
+def _section(rows: Sequence[TableRow], strips: Sequence[Figure], same: int) -> Section:
     images = [row for row in rows if row["space"] == IN_IMAGE]
     flipped = [row for row in images if row["flipped"]]
     passing = sum(bool(row["passes_gate"]) for row in flipped)

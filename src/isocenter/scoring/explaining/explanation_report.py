@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 from isocenter import errors
 from isocenter.explanation.faithfulness import FEWEST
@@ -11,6 +11,8 @@ from isocenter.report import Block, Details, Paragraph, ReportPage, Section, Tab
 from isocenter.report.page_blocks import Gallery, Link
 from isocenter.scoring.explaining.cohort_explanation import CaseExplanation
 from isocenter.scoring.explaining.kept_tests import Records
+from isocenter.values.explanation_records import PlaceFinding, TestedFigure
+from isocenter.values.plain_values import PlainValue
 
 MOST_CASES = 20
 # Of findings, after Holm. Two methods of four agree on a place in none of 10 networks that see no mark, and in 40 of 40
@@ -36,8 +38,8 @@ def explanation_page(
     explained_cases: Sequence[CaseExplanation],
     records: Records,
     refused: Mapping[str, str],
-    findings: Sequence[Mapping[str, Any]],
-    facts: Mapping[str, Any],
+    findings: Sequence[PlaceFinding],
+    facts: Mapping[str, PlainValue],
     more: Sequence[Section] = (),
 ) -> str:
     """HTML of the cases; records: {method: what its tests found}; more: sections about all of them"""
@@ -87,7 +89,10 @@ def method_blocks(records: Records, refused: Mapping[str, str]) -> list[Block]:
         rows = [[name, VERDICTS[one.get("passed")], one.get("because", "")] for name, one in records.items()]
         blocks.append(Table(["Method", "Tests", "Because"], rows))
         shown = [name for name in MEASURED if any(name in one for one in records.values())]
-        figures = [[name, *(_cell(one.get(measure)) for measure in shown)] for name, one in records.items()]
+        figures = [
+            [name, *(_cell(cast("TestedFigure | None", one.get(measure))) for measure in shown)]
+            for name, one in records.items()
+        ]
         blocks.append(
             Details("Figures of the tests", [Table(["Method", *(MEASURED[name] for name in shown)], figures)])
         )
@@ -97,13 +102,13 @@ def method_blocks(records: Records, refused: Mapping[str, str]) -> list[Block]:
     return blocks or [Paragraph("No method was tested.")]
 
 
-def findings_blocks(findings: Sequence[Mapping[str, Any]]) -> list[Block]:
+def findings_blocks(findings: Sequence[PlaceFinding]) -> list[Block]:
     """The table of where the cohort's evidence lies, against the share of the image; folded if nothing stands out."""
     sentence, table = findings_sentence(findings), findings_table(findings)
     return [Paragraph(sentence), table] if sentence else [Paragraph(NOTHING), Details("What was looked for", [table])]
 
 
-def findings_sentence(findings: Sequence[Mapping[str, Any]]) -> str:
+def findings_sentence(findings: Sequence[PlaceFinding]) -> str:
     """Sentences on places with more evidence than by chance: where methods agree, then where one stands alone."""
     methods = list(dict.fromkeys(str(one["method"]) for one in findings))
     methods_at: dict[str, list[str]] = {}
@@ -121,13 +126,13 @@ def findings_sentence(findings: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(sentences)
 
 
-def place_words(finding: Mapping[str, Any]) -> str:
+def place_words(finding: PlaceFinding) -> str:
     """The place of a finding, and the answer whose maps lie there, for people."""
     kind, target = str(finding["kind"]), str(finding["target"])
     return f"{PLACES[kind]} of {target}" if kind in PLACES else f"places that maps of {target} share"
 
 
-def findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
+def findings_table(findings: Sequence[PlaceFinding]) -> Table:
     """A row a kind of place and method."""
     rows = [
         [
@@ -144,7 +149,7 @@ def findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
     return Table(columns, rows)
 
 
-def _cell(measured: Mapping[str, Any] | None) -> str:
+def _cell(measured: TestedFigure | None) -> str:
     if not measured or measured.get("value") is None:
         return ""
     ends = [measured.get("low"), measured.get("high")]

@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,24 +26,25 @@ from isocenter.prediction.result_files import EXPLANATION
 from isocenter.report.progress_tracking import Tracker
 from isocenter.runtime import Model, ModelRequest, model_files, predicted_memory, record_files
 from isocenter.runtime.foreign import detect
-from isocenter.runtime.package.package_contents import EXPLANATIONS, EXPLANATIONS_SCHEMA, PACKAGED
+from isocenter.runtime.package.package_contents import EXPLANATIONS, PACKAGED
 from isocenter.runtime.torch_networks import Differentiable
 from isocenter.transforms import channel_stack
 from isocenter.values import Case, Image, Map, Prediction
+from isocenter.values.explanation_records import EXPLANATIONS_SCHEMA, ExplanationsRecord, MethodRecord
 
 log = logging.getLogger("isocenter")
-Records = Mapping[str, Mapping[str, Any]]
+Records = Mapping[str, MethodRecord]
 SHA_256 = re.compile(r"[0-9a-f]{64}")
 
 
-def kept_records(path: Path | None, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+def kept_records(path: Path | None, model: Model) -> tuple[dict[str, MethodRecord], dict[str, str]]:
     """{method: what its tests found} and {method: why it could not explain} of this model.
 
     Both are empty where it was not tested, or only by tests that have changed since, or another model was.
     """
     if path is None or not path.exists():
         return {}, {}
-    records, refused = dict[str, Mapping[str, Any]](), dict[str, str]()
+    records, refused = dict[str, MethodRecord](), dict[str, str]()
     if not (path.is_file() and detect.is_foreign(path)):  # beside a single file of another program nothing is kept
         with record_files.unpack(path) as folder:
             records, refused = _records_in(_place(folder), model)
@@ -68,7 +68,7 @@ def keep_records(path: Path | None, model: Model, records: Records, refused: Map
         return
     judged = {name: one for name, one in records.items() if one.get("passed") is not None}
     weights = model.record.get("weights_sha256")
-    content = {"weights_sha256": weights, "tests": TESTS_VERSION, "methods": judged, "refused": dict(refused)}
+    content = ExplanationsRecord(weights_sha256=weights, tests=TESTS_VERSION, methods=judged, refused=dict(refused))
     folder = _place(path) if _is_writable(path) else _cache_entry(model)
     try:
         if folder is not None and folder.parent == path / PACKAGED:
@@ -84,13 +84,13 @@ def keep_records(path: Path | None, model: Model, records: Records, refused: Map
         log.warning("what the tests of methods found is not kept: %s", error)
 
 
-def kept_content(folder: Path) -> dict[str, Any]:
+def kept_content(folder: Path) -> ExplanationsRecord:
     """The tests that a run's folder keeps, for its package."""
     records = _place(folder)
-    return record_files.read_json(records, EXPLANATIONS_SCHEMA) if records.is_file() else {}
+    return record_files.read_json(records, EXPLANATIONS_SCHEMA) if records.is_file() else ExplanationsRecord()
 
 
-def _records_in(folder: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+def _records_in(folder: Path, model: Model) -> tuple[dict[str, MethodRecord], dict[str, str]]:
     """The records in a file that are of this model and of the tests of today.
 
     Nothing of another model or of former tests, of a damaged file and of one that is not there.
@@ -129,7 +129,7 @@ class MethodTests:
     refused: {method: why it cannot explain this model}
     """
 
-    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    records: Records = field(default_factory=dict)
     cases: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -271,10 +271,10 @@ def _passed_methods(records: Records) -> list[Method]:
     return [METHODS[name] for name in sorted(names, key=lambda name: -_gain(records[name]))]
 
 
-def _gain(record: Mapping[str, Any]) -> float:
+def _gain(record: MethodRecord) -> float:
     """The mean of what a method's maps gain over random ones in deletion and insertion."""
-    values = [(record.get(name) or {}).get("value") for name in GAINS]
-    return float(np.mean([value for value in values if value is not None] or [0.0]))
+    gains = [record.get("deletion_over_random"), record.get("insertion_over_random")]
+    return float(np.mean([value for one in gains if one and (value := one.get("value")) is not None] or [0.0]))
 
 
 def _without(records: Records) -> str:

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from isocenter.service.records.audit_records import CONFIGURATION, FAILURE, REFUSED
+from isocenter.service.records.audit_records import CONFIGURATION, FAILURE, REFUSED, AuditEvent
+from isocenter.values.plain_values import PlainValue
 
 DCM, RFC3881, OURS = "DCM", "RFC-3881", "99ISOCENTER"
 # Nominal success, minor and serious failure
@@ -66,7 +67,7 @@ PATIENT_NUMBER, STUDY_UID, SOP_CLASS_UID, URI = (
 )
 
 
-def atna_message(event: Mapping[str, Any]) -> str:
+def atna_message(event: AuditEvent) -> str:
     """An event as one line of XML."""
     message = Element("AuditMessage")
     _identification(message, event)
@@ -78,7 +79,7 @@ def atna_message(event: Mapping[str, Any]) -> str:
     return tostring(message, encoding="unicode").replace("\n", "&#10;")
 
 
-def _identification(message: Element, event: Mapping[str, Any]) -> None:
+def _identification(message: Element, event: AuditEvent) -> None:
     action = event["action"]
     of_orders = ORDER if action.startswith("workitem") else PROCEDURE
     code, kind, done = EVENTS.get(action, of_orders)
@@ -94,7 +95,7 @@ def _identification(message: Element, event: Mapping[str, Any]) -> None:
         SubElement(element, "EventOutcomeDescription").text = str(reason)
 
 
-def _participants(message: Element, event: Mapping[str, Any]) -> None:
+def _participants(message: Element, event: AuditEvent) -> None:
     """Who asked for it, and of what leaves the node or comes to it the other side."""
     attributes = {"UserID": event["actor"] or "nobody", "UserIsRequestor": "true"}
     if event["address"]:
@@ -107,7 +108,7 @@ def _participants(message: Element, event: Mapping[str, Any]) -> None:
         SubElement(other, "RoleIDCode", _code("110152", DCM, MEANINGS["110152"]))
 
 
-def _things(event: Mapping[str, Any]) -> Iterator[Element]:
+def _things(event: AuditEvent) -> Iterator[Element]:
     """Objects of the event: the patient under the pseudonym, and the object with what else is known."""
     if event["patient"]:
         yield _thing(PATIENT, PATIENT_NUMBER, event["patient"], event["patient"], {})
@@ -121,7 +122,11 @@ def _things(event: Mapping[str, Any]) -> Iterator[Element]:
 
 
 def _thing(
-    kind: tuple[str, str], code: tuple[str, str, str], identifier: str, name: str | None, detail: Mapping[str, Any]
+    kind: tuple[str, str],
+    code: tuple[str, str, str],
+    identifier: str,
+    name: str | None,
+    detail: Mapping[str, PlainValue],
 ) -> Element:
     """An object that took part. name: None for a query, which stands in its place."""
     of_type = {"ParticipantObjectTypeCode": kind[0], "ParticipantObjectTypeCodeRole": kind[1]}

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError, UsageError
@@ -20,7 +20,9 @@ from isocenter.runtime import Context
 from isocenter.runtime.covariate_encoding import Category, FreeText, MonitoredCovariate, Number
 from isocenter.service.configuration import CovariateSource, FhirSection
 from isocenter.service.exchange.fhir_server import FhirServer
+from isocenter.service.records.job_queue import CovariateEntry
 from isocenter.values import covariate_values
+from isocenter.values.plain_values import PlainValue
 
 # Observations that somebody stands for; others are preliminary, withdrawn or wrong.
 STATUSES = ("final", "amended", "corrected")
@@ -52,11 +54,11 @@ class CovariateValue:
     is_text: bool = False
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> CovariateEntry:
         """Entry that the record of a job keeps of it."""
         shown = replace(self, value="a text") if self.is_text and self.value is not None else self
         fields = {name: one for name, one in asdict(shown).items() if name != "is_text"}
-        return {name: value for name, value in fields.items() if value != "" or name == "value"}
+        return cast("CovariateEntry", {name: one for name, one in fields.items() if one != "" or name == "value"})
 
 
 def refuse_covariate_sources(model: str, sources: Mapping[str, CovariateSource], context: Context) -> None:
@@ -108,7 +110,7 @@ def _malformed_error(error: Exception) -> IsocenterError:
 def fetch_covariates(
     sources: Mapping[str, CovariateSource],
     context: Context,
-    patient: Mapping[str, Any],
+    patient: Mapping[str, PlainValue],
     fhir: FhirSection | None,
     *,
     idle_s: float,
@@ -125,7 +127,7 @@ def fetch_covariates(
         return found
     study = study_time(patient)
     server = FhirServer(fhir.base, idle_s)
-    patient_id = _patient(server, patient.get("PatientID") or "", fhir.patient_system)
+    patient_id = _patient(server, cast("str", patient.get("PatientID") or ""), fhir.patient_system)
     courses = dict[str, list[_Observed]]()
     for name, source in sources.items():
         column = _column(context, name)
@@ -157,7 +159,9 @@ def fetch_covariates(
     return found
 
 
-def _header_value(name: str, source: CovariateSource, context: Context, patient: Mapping[str, Any]) -> CovariateValue:
+def _header_value(
+    name: str, source: CovariateSource, context: Context, patient: Mapping[str, PlainValue]
+) -> CovariateValue:
     value = patient.get(source.keyword)
     value = " ".join(map(str, value)) if isinstance(value, list) else value
     return CovariateValue(value, f"{DICOM} {source.keyword}", is_text=isinstance(_column(context, name), FreeText))
@@ -174,7 +178,7 @@ def _course(
     return CovariateValue(pairs or None, source.source, _ucum_unit(unit), rising[-1].at.isoformat() if rising else "")
 
 
-def study_time(patient: Mapping[str, Any]) -> datetime:
+def study_time(patient: Mapping[str, PlainValue]) -> datetime:
     """When a study began, at the earliest that its header allows; in the time zone that it states, else in ours.
 
     Raises DatasetError where it states no date.

@@ -20,6 +20,7 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom.writing.sr import UCUM
 from isocenter.service.exchange import findings_report
 from isocenter.service.exchange.findings_report import NAMESPACE, FindingsReport, SegmentReference
+from isocenter.values.finding_records import FindingRow
 
 Version = Literal["R5", "R4B"]
 Resource = dict[str, Any]
@@ -220,7 +221,7 @@ class _Bundle:
         code = ("121191", "Referenced Segment")
         return self._selection(f"segment {number}", code, seriesUid=segment.series, instance=[segment_reference])
 
-    def _add_observation(self, number: int, row: Mapping[str, Any], sources: Sequence[str]) -> str:
+    def _add_observation(self, number: int, row: FindingRow, sources: Sequence[str]) -> str:
         report, key = self.report, self.report.key(f"finding {number}")
         segment = report.segments.get(row["concept"]) if self.is_r5 and row.get("label") is not None else None
         focus = [*sources, *([] if segment is None else [self._add_segment(number, segment)])]
@@ -305,7 +306,7 @@ def _coding(system: str, code: tuple[str, str]) -> Resource:
     return {"system": system, "code": code[0], "display": code[1]}
 
 
-def codeable_concept(row: Mapping[str, Any]) -> Resource:
+def codeable_concept(row: FindingRow) -> Resource:
     """The concept of a row with all of its codes."""
     codings = []
     for code in row.get("codes") or ():
@@ -321,7 +322,7 @@ def _quantity(value: float, unit: str) -> Resource:
     return {"value": value, **words, **({"system": UNITS, "code": code} if code else {})}
 
 
-def _coded_value(row: Mapping[str, Any], *, has_components: bool) -> Resource:
+def _coded_value(row: FindingRow, *, has_components: bool) -> Resource:
     """The concept of a row and its value; of a called class its group, and the class as its value."""
     value, code = row.get("value"), codeable_concept(row)
     if row.get("called"):
@@ -344,7 +345,7 @@ def _absent(number: float) -> str:
     return "not-a-number" if math.isnan(number) else "positive-infinity" if number > 0 else "negative-infinity"
 
 
-def _components(row: Mapping[str, Any]) -> Iterator[Resource]:
+def _components(row: FindingRow) -> Iterator[Resource]:
     """Probability, ends of the interval, set of answers, and where the finding lies."""
     unit = row.get("unit") or ""
     if (p := findings_report.finite_or_none(row.get("probability"))) is not None:

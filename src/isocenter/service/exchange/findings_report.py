@@ -23,6 +23,8 @@ from isocenter.service.records import tables
 from isocenter.service.records.job_queue import FINDINGS
 from isocenter.service.records.record_database import Database
 from isocenter.values import ANSWERED
+from isocenter.values.finding_records import FindingRow, FindingsFile
+from isocenter.values.plain_values import PlainValue
 
 # How the table of answers calls a record of findings.
 ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
@@ -59,12 +61,12 @@ class FindingsReport:
     """
 
     job: str
-    record: Mapping[str, Any]
+    record: FindingsFile
     model_hash: str
     study: str
     stamp: float
     series: tuple[str, ...] = ()
-    patient: Mapping[str, Any] = field(default_factory=dict)
+    patient: Mapping[str, PlainValue] = field(default_factory=dict)
     patient_system: str = ""
     node: str = ""
     text: str = ""
@@ -75,10 +77,9 @@ class FindingsReport:
     taken_back: str = ""
 
     @property
-    def rows(self) -> Sequence[Mapping[str, Any]]:
+    def rows(self) -> Sequence[FindingRow]:
         """The findings."""
-        rows: Sequence[Mapping[str, Any]] = self.record["rows"]
-        return rows
+        return self.record["rows"]
 
     @property
     def issue_time(self) -> datetime:
@@ -97,9 +98,9 @@ class FindingsReport:
     @property
     def has_answer(self) -> bool:
         """Whether the model has answered, and if only that there is nothing."""
-        return bool(self.record["outcome"] == ANSWERED)
+        return self.record["outcome"] == ANSWERED
 
-    def structure_of(self, row: Mapping[str, Any]) -> tuple[int | None, str] | None:
+    def structure_of(self, row: FindingRow) -> tuple[int | None, str] | None:
         """The structure that a finding measures: the place of its own finding, from 0, and its name; else None.
 
         The place is None where only measurements of the structure are stated.
@@ -175,10 +176,10 @@ def report_of_job(settings: NodeSettings, database: Database, job: str) -> Findi
     )
 
 
-def _record(path: Path) -> Mapping[str, Any]:
+def _record(path: Path) -> FindingsFile:
     """The record of findings of a job."""
     with errors.foreign_errors(partial(_unreadable, path)):
-        record: Mapping[str, Any] = structured_text.parse_json(path.read_text(encoding="utf-8"))
+        record: FindingsFile = structured_text.parse_json(path.read_text(encoding="utf-8"))
         return record
 
 

@@ -9,9 +9,8 @@ import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import Any
 
 import hl7
 
@@ -20,6 +19,7 @@ from isocenter.files.dicom.writing.sr import UCUM
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange import findings_report
 from isocenter.service.exchange.findings_report import FindingsReport
+from isocenter.values.finding_records import CodeRecord, FindingRow
 
 VERSION, ENCODING = "2.5.1", "UNICODE UTF-8"
 # A control id has 20 letters (MSH-10), of which 80 bits of a job's key are enough to be its own.
@@ -110,13 +110,13 @@ def _observations(report: FindingsReport) -> Iterator[Sequence[str]]:
                 yield from _notes(_remarks(row))
 
 
-def _place(report: FindingsReport, index: int, measured: Counter[int]) -> tuple[str, Mapping[str, Any]]:
+def _place(report: FindingsReport, index: int, measured: Counter[int]) -> tuple[str, FindingRow]:
     """(sub-id, row) of a finding; of a measurement both name its structure. measured: how many each structure has."""
     row = report.rows[index]
     if (structure := report.structure_of(row)) is None:
         return str(index + 1), row
     (parent, name), codes = structure, row.get("codes") or ()
-    words = {"value": "", "meaning": f"{row['concept']} of {name}", "scheme": "L"}
+    words: CodeRecord = {"value": "", "meaning": f"{row['concept']} of {name}", "scheme": "L"}
     row = {**row, "codes": [*codes[:1], words, *codes[1:]]}
     if parent is None:
         return str(index + 1), row
@@ -124,7 +124,7 @@ def _place(report: FindingsReport, index: int, measured: Counter[int]) -> tuple[
     return f"{parent + 1}.{measured[parent]}", row  # 2.1 is the first measurement of the structure in 2
 
 
-def _values(row: Mapping[str, Any], index: str) -> Iterator[tuple[str, tuple[str, str, str, str, str]]]:
+def _values(row: FindingRow, index: str) -> Iterator[tuple[str, tuple[str, str, str, str, str]]]:
     """(sub-id, (type, concept, value, unit, probability)) of a finding, and of the ends of its interval."""
     value, concept, unit = row.get("value"), _concept(row), _unit(row.get("unit") or "")
     p = findings_report.finite_or_none(row.get("probability"))
@@ -147,15 +147,15 @@ def _values(row: Mapping[str, Any], index: str) -> Iterator[tuple[str, tuple[str
             yield f"{index}.{name}", ("NM", _code(code), _decimal(end), unit, "")
 
 
-def _remarks(row: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(row: FindingRow) -> Iterator[str]:
     """Remarks without a field: further codes, whether a probability is calibrated, the set of answers, the place."""
     if further := (row.get("codes") or ())[2:]:
         codes = [f"{one['value']} {one['meaning']} ({one['scheme']})" for one in further]
         yield f"Further codes: {'; '.join(codes)}"
     if findings_report.finite_or_none(row.get("probability")) is not None and not row.get("calibrated"):
         yield "The probability is not calibrated"
-    if row.get("possible"):
-        yield f"Not ruled out at the stated coverage: {', '.join(row['possible'])}"
+    if possible := row.get("possible"):
+        yield f"Not ruled out at the stated coverage: {', '.join(possible)}"
     if isinstance(row.get("value"), list | tuple):
         yield f"Corners in {row.get('unit') or 'voxels'}: {row['value']}"
     if row.get("frame") is not None:
@@ -169,7 +169,7 @@ def _notes(words: Iterator[str] | Sequence[str]) -> Iterator[Sequence[str]]:
         yield ("NTE", str(number), "L", escape_field(word))
 
 
-def _concept(row: Mapping[str, Any]) -> str:
+def _concept(row: FindingRow) -> str:
     """The first two codes of a concept, as many as a coded element has; without any its words."""
     codes = [(one["value"], one["meaning"], one["scheme"]) for one in (row.get("codes") or ())[:2]]
     return "^".join(map(_code, codes)) if codes else _text(row["concept"])

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, update
@@ -260,7 +260,7 @@ def measure_differences(
         )
     old, new = monitored_cases.columns_of_answer(rows), monitored_cases.columns_of_answer(list(outcome.findings))
     for name in dict.fromkeys([*old, *new]):
-        first, second = float(old.get(name, 0)), float(new.get(name, 0))
+        first, second = (float(cast("float", one.get(name, 0))) for one in (old, new))
         if name.startswith(CALLED):
             values[name] = float(first != second)
         elif name.startswith(PROBABILITY):

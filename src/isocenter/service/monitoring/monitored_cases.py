@@ -23,6 +23,8 @@ from isocenter.service.records import audit_records, tables
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.record_database import DatabaseClock
 from isocenter.values import ANSWERED, Floats
+from isocenter.values.finding_records import FindingRow
+from isocenter.values.table_cells import PlainCell
 
 if TYPE_CHECKING:
     from isocenter.runtime.guard.image_gate import Guard
@@ -70,7 +72,7 @@ def monitored_jobs(
         query.select_from(joined).where(*chosen).order_by(tables.jobs.c.done_at, tables.jobs.c.job)
     ).all()
     keys = select(tables.jobs.c.job).select_from(_MEASURED).where(*chosen)
-    found = defaultdict[str, list[Mapping[str, Any]]](list)
+    found = defaultdict[str, list[FindingRow]](list)
     for finding in connection.execute(
         select(tables.findings.c.job, tables.findings.c.row).where(tables.findings.c.job.in_(keys))
     ):
@@ -159,7 +161,7 @@ def _along(gate: Guard | None, features: Mapping[str, Floats]) -> dict[str, dict
     return {job: dict(zip(names, row, strict=True)) for job, row in zip(features, along.tolist(), strict=True)}
 
 
-def _of_job(row: Row[Any]) -> dict[str, Any]:
+def _of_job(row: Row[Any]) -> dict[str, PlainCell]:
     """Records of a job, its image, its patient and its covariates."""
     stated = {f"covariate_{name}": one["value"] for name, one in (row.covariates or {}).items()}
     return {
@@ -178,7 +180,7 @@ def _of_job(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _of_scanner(row: Row[Any] | None) -> dict[str, Any]:
+def _of_scanner(row: Row[Any] | None) -> dict[str, PlainCell]:
     """Scanner of the first series of a job; a station has no name here."""
     if row is None:
         return {}
@@ -187,7 +189,7 @@ def _of_scanner(row: Row[Any] | None) -> dict[str, Any]:
     return {**made, "station": row.station and row.station[:STATION]}
 
 
-def columns_of_answer(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def columns_of_answer(rows: Sequence[FindingRow]) -> dict[str, PlainCell]:
     """Columns as in `predictions.csv`; of what several images, frames or boxes state that which is most likely."""
     made = dict[str, Any]()
     for row in rows:
@@ -204,7 +206,7 @@ def columns_of_answer(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _of_labels(outcomes_of_job: Sequence[ReportedOutcome]) -> dict[str, Any]:
+def _of_labels(outcomes_of_job: Sequence[ReportedOutcome]) -> dict[str, PlainCell]:
     """`reference_<label>`, when the last of them became known, and the chance with which a blind read was drawn."""
     if not outcomes_of_job:
         return {}

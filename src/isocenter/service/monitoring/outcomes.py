@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, delete, insert, select
 from isocenter.service.model_facts import ModelFacts
 from isocenter.service.records import tables
 from isocenter.service.records.record_database import DatabaseClock
+from isocenter.values.finding_records import FindingRow
 
 # Sources that no imported table may name.
 BLIND, VERDICT = "blind", "verdict"
@@ -101,7 +102,7 @@ class OutcomeQuestions:
         return {label: value}
 
 
-def stated_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def stated_values(rows: Iterable[FindingRow]) -> dict[str, float]:
     """{label: value} that the findings of a result state, as outcomes have them."""
     by_label = dict[str, float]()
     for row in rows:
@@ -120,13 +121,13 @@ def stated_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return by_label
 
 
-def called_labels(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+def called_labels(rows: Iterable[FindingRow]) -> frozenset[str]:
     """The classes, findings, structures and boxes that a result calls."""
     asked = [one for one in rows if one.get("called") is not None or not _is_number(one)]
     return frozenset(label for label, value in stated_values(asked).items() if value > 0)
 
 
-def _is_number(row: Mapping[str, Any]) -> bool:
+def _is_number(row: FindingRow) -> bool:
     value = row.get("value")
     is_bare = row.get("label") is None and row.get("box") is None
     return is_bare and isinstance(value, int | float) and not isinstance(value, bool)

@@ -26,6 +26,7 @@ from isocenter.files.dicom import object_identity
 from isocenter.files.dicom.object_identity import ObjectIdentity
 from isocenter.files.storage import structured_text
 from isocenter.service.objects.journal import Journal, JournalLine, Received, Way
+from isocenter.values.plain_values import PlainValue
 
 Sync = Literal["object", "association", "commit"]
 
@@ -299,7 +300,7 @@ class AsideObject:
     path: Path
 
 
-def set_aside(folder: Path, path: Path, name: str, reason: Mapping[str, object]) -> Path:
+def set_aside(folder: Path, path: Path, name: str, reason: Mapping[str, PlainValue]) -> Path:
     """Link a file into a new folder `aside/<n>/`, with the reason beside it; the new path.
 
     The reason names no patient.

@@ -19,6 +19,7 @@ from isocenter.service.reading.judged_results import TAKEN_BACK
 from isocenter.service.records import audit_records, deployments, tables
 from isocenter.service.records.actor import MACHINE, READERS, Actor
 from isocenter.values import ANSWERED
+from isocenter.values.finding_records import FindingRow
 
 # What the audit states of a study that was opened with its answers hidden; else it was opened with them.
 BLIND_VIEW, VIEW, BLIND_EXPORT, EXPORT = "view blind", "view", "export blind", "export"
@@ -151,7 +152,7 @@ def _calls_by_job(connection: Connection, since: float, until: float) -> Mapping
     rules = {
         row.job: row.rule for row in connection.execute(select(tables.jobs.c.job, tables.jobs.c.rule).where(which))
     }
-    rows = defaultdict[str, list[dict[str, object]]](list)
+    rows = defaultdict[str, list[FindingRow]](list)
     joined = tables.findings.join(tables.jobs, tables.findings.c.job == tables.jobs.c.job)
     for row in connection.execute(
         select(tables.findings.c.job, tables.findings.c.row).select_from(joined).where(which)

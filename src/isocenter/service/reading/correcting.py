@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
@@ -35,6 +35,8 @@ from isocenter.service.work.job_answers import ObjectMarks
 from isocenter.tasks.shared import structure_findings
 from isocenter.values import ANSWERED, Array, Code, Finding, Image, Label
 from isocenter.values.finding import FindingsRecord
+from isocenter.values.finding_records import FindingRow
+from isocenter.values.plain_values import PlainValue
 
 NOTHING_LEFT = "the reader has found nothing"
 
@@ -87,24 +89,26 @@ def forget_strokes(connection: Connection, judged: str, account: str, strokes: S
     connection.execute(delete(tables.drafts).where(mine))
 
 
-def apply_box_strokes(rows: Sequence[Mapping[str, Any]], strokes: Sequence[Stroke]) -> list[dict[str, Any]]:
+def apply_box_strokes(rows: Sequence[FindingRow], strokes: Sequence[Stroke]) -> list[FindingRow]:
     """Rows of findings with boxes as strokes add, change and remove them, numbered anew."""
-    boxes: dict[Any, dict[str, Any]] = {row["box"]: dict(row) for row in rows if row.get("box") is not None}
+    boxes: dict[int | str, FindingRow] = {box: {**row} for row in rows if (box := row.get("box")) is not None}
     for stroke in strokes:
         if stroke.box is None:
             continue
         key, label = stroke.box.get("box"), stroke.box.get("label")
         if not label:
-            boxes.pop(key, None)
+            boxes.pop(key if key is not None else "", None)
             continue
-        finding = {"concept": str(label), "value": list(stroke.box["corners"]), "unit": "voxels"}
+        finding: FindingRow = {"concept": str(label), "value": list(stroke.box["corners"]), "unit": "voxels"}
         before = boxes.get(key) if key is not None else None
-        same = before is not None and before["concept"] == str(label)
-        codes = {"codes": before["codes"]} if before is not None and same and before.get("codes") else {}
+        if before is not None and before["concept"] == str(label) and before.get("codes"):
+            finding = {"codes": before["codes"], **finding}
         # A probability was that of the model's box.
-        boxes[stroke.stroke if key is None else key] = {**codes, **finding}
-    others = [dict(row) for row in rows if row.get("box") is None]
-    return [*others, *({**row, "box": number} for number, row in enumerate(boxes.values()))]
+        boxes[stroke.stroke if key is None else key] = finding
+    corrected: list[FindingRow] = [{**row} for row in rows if row.get("box") is None]
+    for number, row in enumerate(boxes.values()):
+        row["box"] = number
+    return [*corrected, *boxes.values()]
 
 
 def check_box(stroke: Stroke, shape: Sequence[int]) -> None:
@@ -191,7 +195,7 @@ class Corrections:
                 priority = {"urgency": urgency and urgency.rank, "because": urgency and urgency.because}
                 connection.execute(update(tables.jobs).where(tables.jobs.c.job == judged.key).values(priority))
                 forget_strokes(connection, judged.key, actor.account, strokes)
-                detail = {"revision": revision + 1, "correction": key, "strokes": len(strokes)}
+                detail: dict[str, PlainValue] = {"revision": revision + 1, "correction": key, "strokes": len(strokes)}
                 audit_records.record_event(
                     connection, "correction", judged.key, actor=actor, study=judged.study, detail=detail
                 )
@@ -252,9 +256,9 @@ class _Writing:
 
     def write(
         self, images: Sequence[SlicedVolume], strokes: Sequence[Stroke], read: Callable[[str, int], Image]
-    ) -> list[dict[str, Any]]:
+    ) -> list[FindingRow]:
         """Write what the strokes make of a result; the rows of its findings then."""
-        rows = [dict(row) for row in self.judged.standing]
+        rows: list[FindingRow] = [{**row} for row in self.judged.standing]
         for number in sorted({one.image for one in strokes}):
             mine = [one for one in strokes if one.image == number]
             image = replace(images[number].image, pixels=images[number].voxels)
@@ -275,10 +279,10 @@ class _Writing:
         self._write_findings(rows)
         return rows
 
-    def _write_findings(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _write_findings(self, rows: Sequence[FindingRow]) -> None:
         name, release = self.judged.model
         model = {"name": name, "version": release, "corrected_by": self.reader.name}
-        places = tuple({key: row[key] for key in ("case", "instance") if key in row} for row in rows)
+        places = tuple(map(_place_of, rows))
         is_result = self.has_result or any(map(_states_something, rows))
         reason, findings = "" if is_result else NOTHING_LEFT, tuple(finding_of(row) for row in rows)
         places = places if any(places) else ()
@@ -332,7 +336,7 @@ class _Writing:
 
     def _report(
         self,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Sequence[FindingRow],
         image: Image,
         name: str,
         segmentations: Mapping[Path, Sequence[Label]],
@@ -368,7 +372,7 @@ class _Writing:
     def _algorithm(self) -> str:
         return result_files.algorithm_name(*self.judged.model)
 
-    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[ResultFile]:
+    def answers(self, rows: Sequence[FindingRow]) -> list[ResultFile]:
         """The files, the DICOM objects under UIDs that follow from the correction. rows: its findings"""
         node, model_settings = self.settings.node, self.settings.models.get(str(self.judged.columns.get("model", "")))
         marks = ObjectMarks(
@@ -390,37 +394,41 @@ class _Writing:
         return stamp.Stamp(node.uid_root, f"{self.key} {path.name}", self.at, node.text, shared, self.revision)
 
 
-def finding_of(row: Mapping[str, Any]) -> Finding:
+def finding_of(row: FindingRow) -> Finding:
     """A finding from its row in `findings.json`."""
-    known_fields = {one.name: row[one.name] for one in fields(Finding) if one.name in row}
+    stated = cast("Mapping[str, Any]", row)
+    known_fields = {one.name: stated[one.name] for one in fields(Finding) if one.name in stated}
     known_fields["codes"] = tuple(Code(**code) for code in known_fields.get("codes") or ())
     if known_fields.get("possible") is not None:
         known_fields["possible"] = tuple(known_fields["possible"])
     return Finding(**known_fields)
 
 
-def _split_by_image(
-    rows: Sequence[Mapping[str, Any]], instance: str | None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _split_by_image(rows: Sequence[FindingRow], instance: str | None) -> tuple[list[FindingRow], list[FindingRow]]:
     """(findings of other images, those of this one); instance: of one of several, as its findings name it."""
-    own_rows = [dict(row) for row in rows if instance is None or row.get("instance") == instance]
-    return [dict(row) for row in rows if instance is not None and row.get("instance") != instance], own_rows
+    own_rows: list[FindingRow] = [{**row} for row in rows if instance is None or row.get("instance") == instance]
+    others: list[FindingRow] = [{**row} for row in rows if instance is not None and row.get("instance") != instance]
+    return others, own_rows
 
 
-def _states_something(row: Mapping[str, Any]) -> bool:
+def _place_of(row: FindingRow) -> dict[str, str]:
+    """What names the image of a finding, where there are several."""
+    stated = {"case": row.get("case"), "instance": row.get("instance")}
+    return {name: one for name, one in stated.items() if one is not None}
+
+
+def _states_something(row: FindingRow) -> bool:
     """Whether a finding is more than a structure without a voxel."""
     return row.get("label") is None or bool(row.get("value"))
 
 
-def _remeasure(
-    rows: Sequence[Mapping[str, Any]], mask: Array, labels: Sequence[Label], image: Image
-) -> list[dict[str, Any]]:
+def _remeasure(rows: Sequence[FindingRow], mask: Array, labels: Sequence[Label], image: Image) -> list[FindingRow]:
     """Findings with the size and the measurements of each structure as it is drawn now, in place of those before.
 
     They have no interval: a person's outline has none that we know. A structure that is erased is absent, and has no
     size. Of a clip no structure is measured.
     """
-    rows_kept = [dict(row) for row in rows if row.get("label") is None]
+    rows_kept: list[FindingRow] = [{**row} for row in rows if row.get("label") is None]
     if image.frames is not None:
         return rows_kept
     # As results state it: in ml or mm2, and in voxels where their size is not known.
@@ -429,7 +437,7 @@ def _remeasure(
         mask_overlap.volume_unit(image.geometry).replace("mm²", "mm2"),
     )
     codes = {row["concept"]: finding_of(row).codes for row in rows if row.get("label") is not None}
-    place_columns = {name: row[name] for row in rows[:1] for name in ("case", "instance") if name in row}
+    place_columns = _place_of(rows[0]) if rows else {}
     lines = {str(row["group"]) for row in rows if row.get("concept") == structure_findings.NARROWING}
     table = label_measurements.measure_labels(mask, labels, image, lines)
     for label in labels:
@@ -438,5 +446,5 @@ def _remeasure(
         size, unit_of_size = (volume, unit) if volume else (False, "")
         findings = [Finding(label.name, size, unit_of_size, codes=codes_of_label, group=label.name, label=label.value)]
         findings += [*structure_findings.measured_findings(label, table)] if volume else []
-        rows_kept += [{**asdict(one), **place_columns} for one in findings]
+        rows_kept += [cast("FindingRow", {**asdict(one), **place_columns}) for one in findings]
     return rows_kept

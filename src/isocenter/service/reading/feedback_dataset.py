@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sqlalchemy import Row, func, select
@@ -27,6 +27,8 @@ from isocenter.service.records.study_index import StudyIndex
 from isocenter.service.routing import routing_rules
 from isocenter.values import Image, Label, bounding_boxes
 from isocenter.values.advice_lines import ADVICE
+from isocenter.values.finding_records import FindingRow
+from isocenter.values.table_cells import PlainCell
 
 TABLE, VERDICTS, CLASSES = "dataset.csv", "verdicts.csv", "classes.csv"
 REJECTED = "rejected"
@@ -112,7 +114,7 @@ def write_data_set(opinions_given: Sequence[Opinion], database: Database, node: 
     Rejected results are rows of the table of verdicts alone: nobody said what is right in their place.
     Raises DatasetError where no result is left.
     """
-    left_out, rows, labels = dict[str, str](), list[dict[str, Any]](), dict[int, Label]()
+    left_out, rows, labels = dict[str, str](), list[dict[str, PlainCell]](), dict[int, Label]()
     for opinion in opinions_given:
         if opinion.verdict.verdict == REJECTED:
             left_out[opinion.name] = "rejected"
@@ -133,7 +135,7 @@ def write_data_set(opinions_given: Sequence[Opinion], database: Database, node: 
     return WrittenDataset(len(opinions_given) - len(left_out), left_out)
 
 
-def _verdict(one: Opinion, left_out: str) -> dict[str, Any]:
+def _verdict(one: Opinion, left_out: str) -> dict[str, PlainCell]:
     row = one.verdict
     case_columns = {"case": one.name, "patient": one.patient, "job": one.judged.key, "instance": row.instance or ""}
     opinion = {name: getattr(row, name) for name in ("account", "verdict", "reason", "text", "seconds")}
@@ -143,7 +145,7 @@ def _verdict(one: Opinion, left_out: str) -> dict[str, Any]:
     return {**case_columns, "at": at, **opinion, **model_columns}
 
 
-def _case(opinion: Opinion, series: SeriesImages, folder: Path, labels: dict[int, Label]) -> list[dict[str, Any]]:
+def _case(opinion: Opinion, series: SeriesImages, folder: Path, labels: dict[int, Label]) -> list[dict[str, PlainCell]]:
     """The rows of a result: one for each image, of boxes one for each box. labels: of masks, which it completes
 
     Raises IsocenterError for a result that no data set can hold.
@@ -154,7 +156,7 @@ def _case(opinion: Opinion, series: SeriesImages, folder: Path, labels: dict[int
         raise DatasetError(problem, opinion.name, "Have the images sent")
     _check_current(judged, series.database)
     images = series.images_of_row(series.rows(judged.series[0], judged.study)[0])
-    rows = list[dict[str, Any]]()
+    rows = list[dict[str, PlainCell]]()
     for number, volume in enumerate(images):
         name = opinion.name if len(images) == 1 else f"{opinion.name}_{number + 1}"
         image = replace(volume.image, pixels=volume.voxels)
@@ -184,7 +186,7 @@ def _check_current(judged: JudgedResult, database: Database) -> None:
         raise DatasetError("its images have changed since", judged.key, "Judge the result on the images as they are")
 
 
-def _mask(mask: Image, image: Image, folder: Path, name: str, labels: dict[int, Label]) -> dict[str, Any]:
+def _mask(mask: Image, image: Image, folder: Path, name: str, labels: dict[int, Label]) -> dict[str, PlainCell]:
     if mask.shape[0] > 1:
         raise DatasetError("its segments overlap", name, "Export it where it was made")
     for label in mask.labels:
@@ -199,14 +201,16 @@ def _mask(mask: Image, image: Image, folder: Path, name: str, labels: dict[int, 
     return {"mask": path}
 
 
-def _stated_answers(findings: Sequence[Mapping[str, Any]], axes: int) -> list[dict[str, Any]]:
+def _stated_answers(findings: Sequence[FindingRow], axes: int) -> list[dict[str, PlainCell]]:
     """Boxes, the class or the findings that a result states. Raises DatasetError for one that states none of these."""
     boxes = [row for row in findings if row.get("box") is not None]
     if boxes:
         return [
             {"label": row["concept"], **{column: corners[column] for column in bounding_boxes.table_columns(axes)}}
             for row in boxes
-            for corners in [dict(zip(bounding_boxes.corner_columns(axes), row["value"], strict=True))]
+            for corners in [
+                dict(zip(bounding_boxes.corner_columns(axes), cast("list[float]", row["value"]), strict=True))
+            ]
         ]
     called = [row["concept"] for row in findings if row.get("called") and row.get("group") != ADVICE]
     if len(called) == 1:

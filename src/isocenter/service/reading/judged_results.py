@@ -25,6 +25,8 @@ from isocenter.service.records.actor import Actor
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.service.work.job_answers import NAME
 from isocenter.values import ANSWERED, Image
+from isocenter.values.finding_records import FindingRow
+from isocenter.values.plain_values import PlainValue
 
 # The label map as it stands, and as it was made where somebody has corrected it.
 MASK, ORIGINAL = "mask", "original"
@@ -42,7 +44,7 @@ class Correction:
     revision: int
     folder: Path
     files: tuple[str, ...]
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[FindingRow, ...]
 
     def path(self, kind: str) -> Path | None:
         """Its first file whose name ends so, where there is one."""
@@ -70,7 +72,7 @@ class JudgedResult:
     study_uid: str
     series: tuple[str, ...]
     columns: Mapping[str, Any]
-    rows: tuple[Mapping[str, Any], ...] = ()
+    rows: tuple[FindingRow, ...] = ()
     files: tuple[str, ...] = ()
     corrections: tuple[Correction, ...] = ()
     model: tuple[str, str] = ("", "")
@@ -95,7 +97,7 @@ class JudgedResult:
         return self.corrections[-1].revision if self.corrections else 0
 
     @property
-    def standing(self) -> tuple[Mapping[str, Any], ...]:
+    def standing(self) -> tuple[FindingRow, ...]:
         """Its findings as they stand."""
         return self.corrections[-1].rows if self.corrections else self.rows
 
@@ -311,7 +313,11 @@ class Verdicts:
             "correction": newest,
             **vars(verdict),
         }
-        detail = {"verdict": verdict.verdict, "reason": verdict.reason, "revision": judged.revision}
+        detail: dict[str, PlainValue] = {
+            "verdict": verdict.verdict,
+            "reason": verdict.reason,
+            "revision": judged.revision,
+        }
         with self.database.write() as connection:
             connection.execute(insert(tables.feedback).values(at=DatabaseClock(), **row))
             if judged.seg is None:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from isocenter.errors import DatasetError
 from isocenter.values import Array, Label
 
 MOST_RUNS = 200_000  # of a stroke; a brush over a whole slice of 512 rows has 512
 ERASED = 0
+
+
+class DrawnBoxMark(TypedDict, total=False):
+    """A box as a person drew it; box: the number of the one that it changes, which goes where it has no label."""
+
+    box: int | None
+    label: str | None
+    corners: list[float]
+
+
+class StrokeMark(TypedDict, total=False):
+    """A draft in the records: the voxels of a stroke as runs of (start, length), or a box; of an image of several."""
+
+    label: int
+    runs: Sequence[Sequence[int]]
+    box: DrawnBoxMark
+    image: int
 
 
 @dataclass(frozen=True)
@@ -28,17 +45,17 @@ class Stroke:
     stroke: str
     label: int = ERASED
     runs: tuple[tuple[int, int], ...] = ()
-    box: Mapping[str, Any] | None = None
+    box: DrawnBoxMark | None = None
     image: int = 0
 
     @property
-    def mark(self) -> dict[str, Any]:
+    def mark(self) -> StrokeMark:
         """Entry in the records."""
-        mark = {"label": self.label, "runs": self.runs} if self.box is None else {"box": dict(self.box)}
-        return {**mark, **({"image": self.image} if self.image else {})}
+        mark: StrokeMark = {"label": self.label, "runs": self.runs} if self.box is None else {"box": self.box}
+        return {**mark, "image": self.image} if self.image else mark
 
     @classmethod
-    def from_record(cls, stroke: str, mark: Mapping[str, Any]) -> Stroke:
+    def from_record(cls, stroke: str, mark: StrokeMark) -> Stroke:
         """Read a draft from the records."""
         runs = tuple((int(start), int(length)) for start, length in mark.get("runs", ()))
         return cls(stroke, mark.get("label", ERASED), runs, mark.get("box"), mark.get("image", 0))

@@ -17,6 +17,7 @@ from isocenter.service.configuration import SEVERITIES
 from isocenter.service.records import audit_records, tables
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
     from isocenter.monitoring.alerting import Alert
@@ -110,18 +111,26 @@ class Incidents:
         with self.database.read() as connection:
             return connection.execute(query.order_by(tables.incidents.c.incident.desc()).limit(most)).all()
 
-    def add(self, columns: Mapping[str, Any], who: Actor) -> int:
+    def add(self, columns: Mapping[str, PlainValue], who: Actor) -> int:
         """Keep a new incident; its number."""
         with self.database.write() as connection:
             row = {**columns, "account": who.account, "at": DatabaseClock()}
             [number] = connection.execute(insert(tables.incidents).values(row)).inserted_primary_key or (0,)
-            detail = {"kind": columns["kind"], "stated": sorted(name for name, value in columns.items() if value)}
+            detail: dict[str, PlainValue] = {
+                "kind": columns["kind"],
+                "stated": sorted(name for name, value in columns.items() if value),
+            }
             audit_records.record_event(
-                connection, "incident", str(number), actor=who, study=columns.get("study"), detail=detail
+                connection,
+                "incident",
+                str(number),
+                actor=who,
+                study=cast("str | None", columns.get("study")),
+                detail=detail,
             )
         return int(number)
 
-    def change(self, number: int, columns: Mapping[str, Any], who: Actor) -> bool:
+    def change(self, number: int, columns: Mapping[str, PlainValue], who: Actor) -> bool:
         """State more of an incident, or something else; False where there is no such incident.
 
         The audit names what was changed, and not its words, which may name a person.

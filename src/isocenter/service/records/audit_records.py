@@ -10,20 +10,43 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.service.objects.journal import Happened
 from isocenter.service.records import tables
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.values.plain_values import PlainValue
 
 # What became of it; refused: for want of a right.
 SUCCESS, FAILURE, REFUSED = "success", "failure", "refused"
 LONGEST = 1000  # letters of a text that may come from outside
 CONFIGURATION = "configuration"
+
+
+class AuditEvent(TypedDict):
+    """An event of the audit: who did what with which object of which patient; at: seconds since 1970.
+
+    sequence, previous, hash: of one that is sealed: its place, and the hashes of the one before and of itself
+    """
+
+    sequence: int
+    at: float
+    node: str
+    actor: str
+    role: str
+    address: str
+    action: str
+    object: str
+    patient: str
+    outcome: str
+    detail: Mapping[str, PlainValue]
+    previous: str
+    hash: str
 
 
 def record_event(
@@ -35,7 +58,7 @@ def record_event(
     patient: str | None = None,
     outcome: str = SUCCESS,
     study: str | None = None,
-    detail: Mapping[str, Any] | None = None,
+    detail: Mapping[str, PlainValue] | None = None,
 ) -> None:
     """Write an event, without identity, in the transaction of what it reports.
 
@@ -93,7 +116,7 @@ def record_lines(database: Database, lines: Sequence[Happened]) -> None:
             connection.execute(insert(tables.audit), list(rows.values()))
 
 
-def record_settings(database: Database, settings: Mapping[str, Any]) -> list[str]:
+def record_settings(database: Database, settings: Mapping[str, PlainValue]) -> list[str]:
     """An event for each section of the settings that is another than the last time; their names.
 
     settings: {section: values as JSON}; none of them is a secret, as these come from the environment
@@ -148,7 +171,7 @@ class AuditHead:
     hash: str = FIRST
 
 
-def canonical_text(event: Mapping[str, Any]) -> str:
+def canonical_text(event: AuditEvent) -> str:
     """An event as JSON that is the same wherever it is written; its hash is made of this text, without the hash."""
     return ENCODER.encode(event)
 
@@ -200,16 +223,16 @@ def seal_events(database: Database, node: str) -> int:
             return done
 
 
-def _seal_rows(rows: Sequence[Row[Any]], last: AuditHead, node: str) -> Iterator[dict[str, Any]]:
+def _seal_rows(rows: Sequence[Row[Any]], last: AuditHead, node: str) -> Iterator[dict[str, int | str]]:
     """Columns that sealing writes into rows."""
     for row in rows:
-        links = {"sequence": last.sequence + 1, "node": node, "previous": last.hash}
-        event = {**{name: row._mapping[name] for name in COLUMNS}, **links}
+        links: dict[str, int | str] = {"sequence": last.sequence + 1, "node": node, "previous": last.hash}
+        event = cast("AuditEvent", {**{name: row._mapping[name] for name in COLUMNS}, **links})
         last = AuditHead(last.sequence + 1, event_hash(canonical_text(event)))
         yield {"this": row.event, "new_hash": last.hash, **{f"new_{name}": value for name, value in links.items()}}
 
 
-def sealed_events(database: Database) -> Iterator[dict[str, Any]]:
+def sealed_events(database: Database) -> Iterator[AuditEvent]:
     """The sealed events of a node in their order."""
     ordered = select(*(tables.audit.c[name] for name in COLUMNS)).order_by(tables.audit.c.sequence).limit(AT_ONCE)
     last = -1
@@ -217,7 +240,7 @@ def sealed_events(database: Database) -> Iterator[dict[str, Any]]:
         # A portion at a time: a log of years neither fills the memory nor holds a transaction open.
         with database.read() as connection:
             rows = connection.execute(ordered.where(tables.audit.c.sequence > last)).all()
-        yield from (dict(zip(COLUMNS, row, strict=True)) for row in rows)
+        yield from (cast("AuditEvent", dict(zip(COLUMNS, row, strict=True))) for row in rows)
         if len(rows) < AT_ONCE:
             return
         last = rows[-1].sequence
@@ -245,7 +268,7 @@ class AuditVerdict:
     problem: str = ""
 
 
-def verify_events(events: Iterable[tuple[Mapping[str, Any], str] | None], expected: str | None = None) -> AuditVerdict:
+def verify_events(events: Iterable[tuple[AuditEvent, str] | None], expected: str | None = None) -> AuditVerdict:
     """Check that events follow one another from the first, each as it was when it was sealed.
 
     events:   each with its text as `canonical_text` gives it; None stands for what is no event
@@ -266,7 +289,7 @@ def verify_events(events: Iterable[tuple[Mapping[str, Any], str] | None], expect
     return AuditVerdict(last.sequence, last)
 
 
-def _problem(event: Mapping[str, Any], text: str, last: AuditHead) -> str:
+def _problem(event: AuditEvent, text: str, last: AuditHead) -> str:
     """Why an event cannot be the one behind the last."""
     if event.keys() != NAMES:
         return "has other columns than the events of a node"

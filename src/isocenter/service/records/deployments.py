@@ -21,6 +21,7 @@ from isocenter.service.records import audit_records, job_queue, tables
 from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.job_queue import OPEN
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.values.plain_values import PlainValue
 
 Mode = Literal["shadow", "live", "arm"]
 SHADOW, LIVE, ARM = "shadow", "live", "arm"
@@ -67,7 +68,7 @@ def ask_for_change(
     share: float | None = None,
     until: float | None = None,
     check_hash: str | None = None,
-    detail: Mapping[str, Any] | None = None,
+    detail: Mapping[str, PlainValue] | None = None,
 ) -> int:
     """Note a package that is to answer; its number. In shadow it begins at once, else once it is approved.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
+from typing_extensions import TypedDict
 
 from isocenter.service.model_facts import Urgency
 from isocenter.service.records import alert_records, audit_records, tables
@@ -16,6 +17,37 @@ from isocenter.service.records.alert_records import NOTICE, Notice
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import ABSTAINED, FAILED, REFUSED, OutcomeName
+from isocenter.values.finding_records import FindingRow
+
+
+class InsideBox(TypedDict):
+    """Where alone a job predicts: around a value of the answer of an earlier job."""
+
+    job: str
+    label: str
+    value: int
+    margin_mm: float
+
+
+class StatedInputs(TypedDict, total=False):
+    """The inputs of a job: {role: key of a series}, and other answers that it rests on.
+
+    hash: of the bytes of its series, and of these answers; prior: the earlier study that it is compared with
+    """
+
+    series: dict[str, str]
+    inside: InsideBox
+    prior: dict[str, str]
+    hash: str
+
+
+class CovariateEntry(TypedDict, total=False):
+    """A covariate of a job, and where its value comes from."""
+
+    value: bool | int | float | str | None
+    source: str
+    unit: str
+    at: str
 
 
 @dataclass(frozen=True)
@@ -28,7 +60,7 @@ class WantedJob:
     rule: str
     model_hash: str
     inputs_hash: str
-    inputs: Mapping[str, Any]
+    inputs: StatedInputs
 
 
 def superseded_because(job: WantedJob, jobs_wanted: Sequence[WantedJob]) -> str | None:
@@ -85,7 +117,7 @@ class Job:
     rule: str
     model: str
     model_hash: str
-    inputs: Mapping[str, Any]
+    inputs: StatedInputs
     fence: int
     attempts: int
     stamp: float
@@ -136,13 +168,13 @@ class JobOutcome:
     outcome: OutcomeName
     reason: str = ""
     answers: Sequence[ResultFile] = ()
-    findings: Sequence[Mapping[str, Any]] = ()
+    findings: Sequence[FindingRow] = ()
     send: Sequence[str] = ()
     report_to: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     gate_p: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    covariates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    covariates: Mapping[str, CovariateEntry] = field(default_factory=dict)
     urgency: Urgency | None = None
     notice: Notice | None = None
     measured: JobMeasures | None = JobMeasures()

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, or_, select, true
 
 from isocenter.service.objects import dicom_json
 from isocenter.service.records import tables
+from isocenter.values.plain_values import PlainValue
 
 # By keyword; of a name its three groups, without capitals, because they do not count.
 TEXTS = {
@@ -26,7 +27,7 @@ MADE = {"SEG": ("seg", "labelmap"), "SR": ("sr",), "RTSTRUCT": ("rtstruct",), "P
 MADE |= {"M3D": ("stl",), "OT": ("sc", "dicom"), "DOC": ("pdf",), "REG": ("dicom",)}
 
 
-def searched_columns(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def searched_columns(attributes: Mapping[str, PlainValue]) -> dict[str, PlainValue]:
     """The columns by which a study is searched. is_searchable: whether they hold all that its attributes state there
 
     Several values, half a day, and texts that no index takes, are looked at one study after the other.

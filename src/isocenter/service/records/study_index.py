@@ -13,6 +13,7 @@ from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.job_queue import GONE, OPEN, WantedJob
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.values.case_outcome import REFUSED
+from isocenter.values.plain_values import PlainValue
 
 
 @dataclass(frozen=True)
@@ -188,8 +189,8 @@ class StudyIndex:
         self,
         study: str,
         revision: int,
-        attributes: Mapping[str, Any],
-        facts: Mapping[str, Mapping[str, Any]],
+        attributes: Mapping[str, PlainValue],
+        facts: Mapping[str, Mapping[str, PlainValue]],
         patient: str | None = None,
         people: Sequence[str] = (),
     ) -> bool:

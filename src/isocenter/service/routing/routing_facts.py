@@ -19,6 +19,7 @@ from isocenter.files.storage import hashing
 from isocenter.layouts import DatasetOptions, dataset_layouts
 from isocenter.lazy import pydicom
 from isocenter.values import Case, Image
+from isocenter.values.plain_values import PlainValue
 
 # Values of these kinds are no text, or too long for one.
 LEFT_OUT = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT"})
@@ -27,6 +28,11 @@ LONGEST_CODE = 16  # of a code string, PS3.5 6.2
 SERIES = "series"
 IDENTIFIERS = ("PatientID", "IssuerOfPatientID", "PatientName")
 LARGEST_NUMBER = 2**31 - 1  # of a column, and of an integer string, PS3.5 6.2
+
+
+# Attributes of a DICOM file by their keywords, as JSON and tables hold them; several values are a list.
+HeaderValue = int | float | str
+HeaderAttributes = Mapping[str, HeaderValue | Sequence[HeaderValue]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class SeriesFacts:
     frames: int | None = None
     problem: str | None = None
     is_localizer: bool = False
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: HeaderAttributes = field(default_factory=dict)
 
     @classmethod
     def of_row(cls, row: Any) -> SeriesFacts:
@@ -77,7 +83,7 @@ class SeriesFacts:
         return self.attributes.get(key)
 
     @property
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, PlainValue]:
         """The columns that the records keep of it; the station's name only as a hash."""
         header = self.attributes
         station = header.get("StationName")
@@ -127,14 +133,14 @@ def read_series_facts(series: str, uid: str, folder: Path) -> SeriesFacts:
     return replace(series_facts, **{**dict.fromkeys(grids[0]), **alike})
 
 
-def patient_pseudonym(attributes: Mapping[str, Any], study_uid: str) -> str:
+def patient_pseudonym(attributes: HeaderAttributes, study_uid: str) -> str:
     """The pseudonym of whoever a study shows, as data sets have it; where nobody is named, the study stands for one."""
     identifiers = (str(attributes.get(keyword) or "").strip() for keyword in ("PatientID", "PatientName"))
     number = next((one for one in identifiers if not hashing.is_nobody(one)), study_uid)
     return hashing.pseudonym_of_number(number, str(attributes.get("IssuerOfPatientID") or ""))
 
 
-def mixed_people(headers: Iterable[Mapping[str, Any]]) -> list[str]:
+def mixed_people(headers: Iterable[HeaderAttributes]) -> list[str]:
     """The patients whom a study's headers name, by PatientID and issuer, else by name; empty where they are one.
 
     A header without a PatientID, or without an issuer, is of any of them: scanners and workstations leave it out.
@@ -190,7 +196,7 @@ def _grid(image: Image, frames: int | None) -> dict[str, Any]:
     }
 
 
-def header_attributes(path: Path) -> dict[str, Any]:
+def header_attributes(path: Path) -> dict[str, HeaderValue | list[HeaderValue]]:
     """Attributes of a DICOM file by their keywords, as JSON and tables can hold them; neither pixels nor sequences.
 
     A number is a number, any other value a text; several values are a list.
@@ -207,7 +213,7 @@ def header_attributes(path: Path) -> dict[str, Any]:
     return attributes
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> HeaderValue:
     """A number or a text; of a decimal string its number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return int(value)

@@ -25,6 +25,7 @@ from isocenter.service import model_facts
 from isocenter.service.configuration import ModelSection, NodeSettings, RoutingRule, Wish
 from isocenter.service.model_facts import IMAGE, ModelFacts
 from isocenter.service.records import tables
+from isocenter.service.records.job_queue import InsideBox, StatedInputs
 from isocenter.service.records.record_database import Database
 from isocenter.service.routing.routing_facts import GEOMETRY, SeriesFacts
 from isocenter.values import ANSWERED, advice_lines
@@ -190,7 +191,7 @@ def series_hash(digests: Sequence[str]) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def inputs_hash(inputs: Mapping[str, Any], contents: Mapping[str, str]) -> str:
+def inputs_hash(inputs: StatedInputs, contents: Mapping[str, str]) -> str:
     """A SHA-256 of a job's inputs: of the bytes of its series, role by role, and of other answers that it rests on.
 
     inputs: as those of `Job`: "inside" is where alone is predicted, as `box_inside` gives it, "prior" the earlier study
@@ -444,7 +445,7 @@ def _current(rows: Iterable[Row[Any]], models: Mapping[str, str], contents: Mapp
 
 def box_inside(
     rule: RoutingRule, series: Sequence[str], results: Results, labels: Mapping[str, Mapping[str, int]]
-) -> dict[str, Any] | None:
+) -> InsideBox | None:
     """The box in which alone a job predicts: around which value of which job's answer; None for the whole image.
 
     series: keys of its series; labels: {rule: {label: value} of its answers}

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
@@ -19,6 +19,7 @@ from isocenter.monitoring import alerting
 from isocenter.monitoring.alerting import BoundState
 from isocenter.service import node_folder
 from isocenter.service.monitoring import change_comparison, monitored_cases, safety
+from isocenter.service.node_monitor_record import WatchedVersionRecord
 from isocenter.service.records import alert_records, deployments, tables
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.alert_records import ACKNOWLEDGED, CLOSED, NOTICE, Incidents, Notices
@@ -93,7 +94,8 @@ def get_monitor(node: Node) -> MonitorShape:
         model_versions = select(tables.jobs.c.model_hash, tables.jobs.c.model_version).distinct()
         stated = {row.model_hash: row.model_version for row in connection.execute(model_versions)}
         for model, version in monitored_cases.answering_versions(connection):
-            row, frozen = seen.get(version, {}), monitored_cases.baseline_of(connection, version)
+            row = seen.get(version, cast("WatchedVersionRecord", {}))
+            frozen = monitored_cases.baseline_of(connection, version)
             cases = min(monitored_cases.count_cases(connection, version), wanted) if frozen is None else frozen.cases
             state = "frozen" if frozen is not None else "proposed" if cases >= wanted else "collecting"
             own = [one for one in open_now if one.model_hash == version]
@@ -105,7 +107,7 @@ def get_monitor(node: Node) -> MonitorShape:
                 frozen_at=frozen and frozen.frozen_at,
                 frozen_by=frozen and frozen.frozen_by,
             )
-            watched = row if frozen is not None else {}
+            watched = row if frozen is not None else cast("WatchedVersionRecord", {})
             bounds = watched.get("bounds", [])
             words = [named or "no alert", *alerting.reported_bounds_words([BoundState(**one) for one in bounds])]
             models.append(
@@ -118,11 +120,11 @@ def get_monitor(node: Node) -> MonitorShape:
                     cases=watched.get("cases", 0),
                     run_length=watched.get("run_length", 0.0),
                     problem=watched.get("problem", ""),
-                    drift=watched.get("drift", []),
-                    performance=watched.get("performance", []),
+                    drift=[{**row} for row in watched.get("drift", [])],
+                    performance=[{**row} for row in watched.get("performance", [])],
                     site_verdict=watched.get("site_verdict", ""),
-                    site=watched.get("site", []),
-                    bounds=bounds,
+                    site=[{**row} for row in watched.get("site", [])],
+                    bounds=[{**row} for row in bounds],
                     changes=watched.get("changes", {}),
                 )
             )
@@ -131,7 +133,7 @@ def get_monitor(node: Node) -> MonitorShape:
         ).all()
     return MonitorShape(
         verdict=errors.count_phrase(len(open_now), "alert stands", "alerts stand") if open_now else "no alert stands",
-        at=look["at"],
+        at=cast("datetime | None", look["at"]),
         models=models,
         holds=[HoldShape.model_validate(row._mapping) for row in held],
     )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Response
@@ -334,7 +334,7 @@ def _monitoring(node: WebNode) -> Iterator[GaugeMetricFamily]:
         for drift in row["drift"]:
             if drift["log_evidence"] is not None:
                 evidence.add_metric([row["model"], drift["watch"], drift["scope"]], drift["log_evidence"])
-                limit.add_metric([row["model"], drift["watch"], drift["scope"]], drift["limit"])
+                limit.add_metric([row["model"], drift["watch"], drift["scope"]], cast("float", drift["limit"]))
     yield from (evidence, limit)
     words = "Performance in the last window: audited, reported or estimated"
     figures = GaugeMetricFamily("isocenter_performance", words, labels=["model", "metric", "label", "source"])
@@ -342,7 +342,7 @@ def _monitoring(node: WebNode) -> Iterator[GaugeMetricFamily]:
         rows_known = [one for one in row["performance"] if not one["scope"] and one["value"] is not None]
         last = {(one["metric"], one["label"], one["source"]): one["value"] for one in rows_known}
         for labels, value in last.items():
-            figures.add_metric([row["model"], *labels], value)
+            figures.add_metric([row["model"], *labels], cast("float", value))
     yield figures
 
 

@@ -6,9 +6,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import requests
 from authlib.integrations.base_client import OAuthError
@@ -17,6 +17,7 @@ from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
 from joserfc.errors import BadSignatureError, ExpiredTokenError, InvalidKeyIdError, InvalidTokenError, JoseError
 from joserfc.jwk import KeySet
+from pydantic import JsonValue
 
 from isocenter.errors import IsocenterError
 from isocenter.service.configuration import OidcSection
@@ -57,8 +58,8 @@ class Provider:
     """The provider of the settings; what it states of itself, and its keys, are asked for when they are needed."""
 
     settings: OidcSection
-    _stated: dict[str, Any] = field(default_factory=dict)
-    _keys: dict[str, Any] = field(default_factory=dict)
+    _stated: dict[str, JsonValue] = field(default_factory=dict)
+    _keys: dict[str, JsonValue] = field(default_factory=dict)
     _asked: float = 0.0
 
     def address(self, back: str, state: str, nonce: str, verifier: str) -> str:
@@ -93,7 +94,10 @@ class Provider:
         return self._person(claims)
 
     def _session(self, back: str) -> OAuth2Session:
-        taken = self._configuration().get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        taken = cast(
+            "Sequence[str]",
+            self._configuration().get("token_endpoint_auth_methods_supported", ["client_secret_basic"]),
+        )
         secret = os.environ.get(SECRET)
         # Without a secret PKCE alone shows that the code is ours.
         means = "none" if not secret else next((one for one in MEANS if one in taken), MEANS[0])
@@ -107,7 +111,7 @@ class Provider:
             default_timeout=ANSWER_S,
         )
 
-    def _configuration(self) -> dict[str, Any]:
+    def _configuration(self) -> dict[str, JsonValue]:
         """Statements of the provider on itself, OpenID Connect Discovery 1.0 4."""
         if not self._stated or time.monotonic() - self._asked > FRESH_S:
             issuer = self.settings.issuer
@@ -119,7 +123,7 @@ class Provider:
             self._stated, self._keys, self._asked = configuration, {}, time.monotonic()
         return self._stated
 
-    def _claims(self, token: Mapping[str, Any], nonce: str) -> dict[str, Any]:
+    def _claims(self, token: Mapping[str, JsonValue], nonce: str) -> dict[str, JsonValue]:
         """Claims of a token on a person, once it is certain that it was made for this login."""
         text, settings = str(token.get("id_token", "")), self.settings
         try:
@@ -143,7 +147,7 @@ class Provider:
             raise _refusal("its token is not for this node, or not signed by its keys") from error
         return dict(claims)
 
-    def _of_clocks(self, claims: Mapping[str, Any]) -> str:
+    def _of_clocks(self, claims: Mapping[str, JsonValue]) -> str:
         """Why a token is not of now."""
         issued_at = claims.get("iat")
         if not isinstance(issued_at, int | float):
@@ -154,10 +158,10 @@ class Provider:
 
     def _key_set(self, *, anew: bool = False) -> KeySet:
         if anew or not self._keys:
-            self._keys = _read_json(self._configuration()["jwks_uri"])
+            self._keys = _read_json(str(self._configuration()["jwks_uri"]))
         return KeySet.import_key_set(self._keys)  # type: ignore[arg-type]
 
-    def _person(self, claims: Mapping[str, Any]) -> VouchedPerson:
+    def _person(self, claims: Mapping[str, JsonValue]) -> VouchedPerson:
         has = _claim_values(claims, self.settings.claim)
         role = next((role for role in RANKS if self.settings.roles.get(role) in has), None)  # type: ignore[call-overload]
         if role is None:
@@ -170,7 +174,7 @@ class Provider:
         return VouchedPerson(f"{self.settings.issuer} {claims['sub']}", account, role)
 
 
-def _claim_values(claims: Mapping[str, Any], name: str) -> list[str]:
+def _claim_values(claims: Mapping[str, JsonValue], name: str) -> list[str]:
     """The values of a claim, which may lie below others."""
     found: Any = claims
     for part in [name] if name in claims else name.split("."):
@@ -178,7 +182,7 @@ def _claim_values(claims: Mapping[str, Any], name: str) -> list[str]:
     return [str(one) for one in found] if isinstance(found, list) else [found] if isinstance(found, str) else []
 
 
-def _read_json(address: str) -> dict[str, Any]:
+def _read_json(address: str) -> dict[str, JsonValue]:
     """JSON at an address of the provider."""
     try:
         answer = requests.get(address, timeout=ANSWER_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
@@ -29,7 +29,7 @@ from isocenter.service.reading import (
 from isocenter.service.reading.blind_reading import VIEW
 from isocenter.service.reading.correcting import Corrections, Drafts, MovedOnError, NothingDrawnError
 from isocenter.service.reading.judged_results import MASK, JudgedResult, PersonVerdict, Said, Verdicts
-from isocenter.service.reading.label_strokes import MOST_RUNS, Stroke
+from isocenter.service.reading.label_strokes import MOST_RUNS, DrawnBoxMark, Stroke
 from isocenter.service.reading.sliced_volumes import SlicedVolume
 from isocenter.service.reading.volume_slices import SeriesImages
 from isocenter.service.records import study_index, tables
@@ -480,7 +480,7 @@ def get_draft(node: Node, who: Who, job: JobName) -> DraftShape:
 def add_stroke(node: Node, who: Who, job: JobName, stroke: StrokeShape) -> SeenShape:
     """Keep a stroke on a result's own grid."""
     judged = _open_result(node, who, job)
-    box = None if stroke.box is None else stroke.box.model_dump()
+    box = None if stroke.box is None else cast("DrawnBoxMark", stroke.box.model_dump())
     drawn_stroke = Stroke(stroke.stroke, stroke.label, tuple(stroke.runs), box, stroke.image)
     images = images_of_result(node, judged)
     if drawn_stroke.image >= len(images):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field
 
 from isocenter.service.configuration import Priority
+from isocenter.values.finding_records import FindingRow
 
 RowType = TypeVar("RowType")
 INFERENCE = "/v2"  # below it lie the paths of the Open Inference Protocol
@@ -504,7 +504,7 @@ def attribute_text(attribute: Any) -> str:
     return " ".join(str(value) for value in values if value is not None).strip()
 
 
-def shown_finding(row: Mapping[str, Any]) -> str:
+def shown_finding(row: FindingRow) -> str:
     """A finding in a few words: its name with its number or probability; empty for one that is absent."""
     value, probability = row.get("value"), row.get("probability")
     if value is False or row.get("called") is False:

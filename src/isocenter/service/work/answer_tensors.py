@@ -19,6 +19,7 @@ from isocenter.prediction.findings_file import ExaminedImage
 from isocenter.runtime import Model
 from isocenter.tasks import Task, properties
 from isocenter.values import Array, Prediction, Region, voxel_images
+from isocenter.values.covariate_values import CovariateValues
 
 LABELS, PROBABILITIES, VALUES, BOXES, FINDINGS = "labels", "probabilities", "values", "boxes", "findings"
 # The types of outputs.
@@ -48,7 +49,7 @@ class InferenceQuestion:
     affine: Sequence[Sequence[float]] | None
     wanted: Mapping[str, bool] | None = None
     as_bytes: bool = False
-    covariates: Mapping[str, Any] = field(default_factory=dict)
+    covariates: CovariateValues = field(default_factory=dict)
     id: str = ""
 
 

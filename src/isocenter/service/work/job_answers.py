@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -207,7 +207,7 @@ def _stated_outcome(
 
     lacking: what failed beside the answer
     """
-    likely = [one.done.rows[0].get("gate_p") for one in examined if one.done.rows]
+    likely = [cast("float | None", one.done.rows[0].get("gate_p")) for one in examined if one.done.rows]
     features = [one.done.features for one in examined if one.done.features is not None]
     is_abstained, watched = all(one.done.abstained is not None for one in examined), JobMeasures()
     with try_apart("what monitoring compares", lacking):

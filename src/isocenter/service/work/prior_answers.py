@@ -31,6 +31,7 @@ from isocenter.service.records.study_index import StudyIndex
 from isocenter.service.routing import prior_studies, routing_facts
 from isocenter.tasks import properties
 from isocenter.values import Finding
+from isocenter.values.finding_records import FindingRow
 
 RESULTS, NAME = "results", "answer"
 KEYWORDS = {
@@ -55,7 +56,7 @@ class EarlierAnswer:
 
     paths: Sequence[Path]
     folder: Path
-    findings: Sequence[Mapping[str, Any]] = ()
+    findings: Sequence[FindingRow] = ()
     lesions: Sequence[str] = ()
 
     @classmethod
@@ -97,7 +98,7 @@ class EarlierAnswer:
             )
 
 
-def _sized_finding(row: Mapping[str, Any]) -> Finding:
+def _sized_finding(row: FindingRow) -> Finding:
     """A finding of a record, as far as its size is asked for."""
     return Finding(str(row["concept"]), row.get("value"), row.get("unit") or "", group=row.get("group") or "")
 

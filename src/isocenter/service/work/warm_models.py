@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import psutil
 
@@ -43,8 +43,8 @@ def facts_of_model(name: str, model: Model) -> ModelFacts:
         problem = "the model answers what a person points at, and nobody does at a node"
         raise UsageError(problem, f"model {name!r}", "Name another one, and use this one by `isocenter predict`")
     task = {"name": model.task.name, **task_settings.settings_of(model.task)}
-    settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
-    parts = [own for name in ("codes", "measures") if (own := model.record.get(name))]
+    settings: list[object] = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
+    parts: list[object] = [own for own in (model.record.get("codes"), model.record.get("measures")) if own]
     parts += [model.parts.settings] if model.parts.settings else []
     text = json.dumps([*settings, model.inference.settings, *parts], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
@@ -67,7 +67,7 @@ def facts_of_model(name: str, model: Model) -> ModelFacts:
         model.gate.is_fitted,
         [*_label_faults(model, mapped.labels if labels else ()), *_stray_codes(model)],
         result_files.model_identity(model)["version"],
-        tuple(model.preprocessing.settings.get("absent") or ()),
+        tuple(cast("Sequence[str]", model.preprocessing.settings.get("absent") or ())),
         words.grades,
         words.units,
     )

@@ -30,7 +30,7 @@ from isocenter.service.exchange.fhir_covariates import CovariateValue
 from isocenter.service.monitoring import change_comparison, safety
 from isocenter.service.monitoring.safety import ABSTAIN, HALT, STOP
 from isocenter.service.records import deployments, tables
-from isocenter.service.records.job_queue import Job, JobOutcome, Jobs
+from isocenter.service.records.job_queue import InsideBox, Job, JobOutcome, Jobs
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import StudyIndex
 from isocenter.service.routing import prior_studies, routing_rules
@@ -40,6 +40,7 @@ from isocenter.service.work.prior_answers import EarlierAnswer, PriorSource
 from isocenter.service.work.warm_models import WarmModels
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import ABSTAINED, REFUSED
+from isocenter.values.plain_values import PlainValue
 
 log = logging.getLogger("isocenter")
 
@@ -283,7 +284,7 @@ class JobWorker:
             model_settings.covariates, model.networks.context, patient, fhir, idle_s=self.settings.dicom.idle_s
         )
 
-    def _header(self, job: Job) -> Mapping[str, Any]:
+    def _header(self, job: Job) -> Mapping[str, PlainValue]:
         """Attributes of the first series of a job that states any."""
         keys = job.inputs["series"].values()
         headers = (row.attributes for row in self.index.series_of(job.study) if row.series in keys)
@@ -310,7 +311,7 @@ class JobWorker:
             None if prior is None else EarlierAnswer.of_job(self.index, self.settings, prior["job"], lesions),
         )
 
-    def _within(self, job: Job, inside: Mapping[str, Any]) -> WithinAnswer:
+    def _within(self, job: Job, inside: InsideBox) -> WithinAnswer:
         """The answer that a job looks within, and where that lies."""
         with self.index.database.read() as connection:
             earlier = connection.execute(

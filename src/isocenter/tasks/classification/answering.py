@@ -6,7 +6,7 @@ A copy of this file travels with a packaged model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from isocenter.tasks.shared import averages
 from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
+from isocenter.values.table_cells import TableRow
 
 
 def class_index(case: Case, classes: Sequence[str]) -> int:
@@ -101,7 +102,7 @@ class ClassAnswering(Task):
         """The class that is called."""
         return self.classes[self.calling.of_prediction(prediction, self.classes, self.thresholds or {})]
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+    def outputs(self, prediction: Prediction) -> TableRow:
         """The class that is called, the probability of each, and the set of those that are not ruled out."""
         probabilities = certainties.stated_probabilities(prediction)
         chances = {f"probability_{name}": p for name, p in probabilities.items()}

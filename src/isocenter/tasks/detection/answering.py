@@ -37,6 +37,7 @@ from isocenter.values import (
     Slabs,
     bounding_boxes,
 )
+from isocenter.values.table_cells import PlainCell, TableRow
 
 OVERLAPS = {2: 0.5, 3: 0.1}
 HEAD = "boxes"
@@ -107,7 +108,7 @@ class BoxAnswering(Task):
         calibrated = box_belief.calibrated_boxes(boxes, self.certainty.calibrator, steps)
         return replace(predictions[0], boxes=calibrated, labels=self.labels, threshold=self._level)
 
-    def outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
+    def outputs(self, prediction: Prediction) -> Sequence[TableRow]:
         """A row for each box that is called: label, score, x0, y0[, z0], x1, y1[, z1]; one of blanks without any."""
         boxes = box_belief.boxes_of_prediction(prediction)
         names = bounding_boxes.corner_columns(boxes.axes)
@@ -412,16 +413,16 @@ def append_disagreement(arrays: Mapping[str, Array], head: str) -> Array:
     return np.concatenate([outputs, between / np.maximum(within + between, CERTAIN)])
 
 
-def box_rows(boxes: BoundingBoxes, columns: Mapping[str, int], least: float) -> list[dict[str, object]]:
+def box_rows(boxes: BoundingBoxes, columns: Mapping[str, int], least: float) -> list[dict[str, PlainCell]]:
     """label, score and the corners by name, for each box from a score on; one of blanks where there is none.
 
     Where views were compared also its uncertainty in nats: that of whether it is there, and the part that is theirs.
     """
     assert boxes.scores is not None  # noqa: S101 - they are predicted
-    blank: dict[str, object] = {"label": None, "score": None, **dict.fromkeys(columns)}
+    blank: dict[str, PlainCell] = {"label": None, "score": None, **dict.fromkeys(columns)}
     parts = box_uncertainty(boxes)
     blank |= dict.fromkeys(parts)
-    rows = [
+    rows: list[dict[str, PlainCell]] = [
         {
             "label": boxes.names[number],
             "score": round(float(boxes.scores[number]), 6),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from isocenter.tasks.detection import answering
 from isocenter.tasks.detection.answering import BoxAnswering, BoxDecoder
 from isocenter.tasks.shared import binary_scores
 from isocenter.values import MM, Array, BoundingBoxes, Case, Estimate, Floats, Geometry, Prediction, Row, grid_geometry
+from isocenter.values.table_cells import PlainCell
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
 MEASURED_AT = {"ap": tuple(round(0.5 + 0.05 * n, 2) for n in range(10)), "ap50": (0.5,), "ap10": (0.1,)}
@@ -148,7 +149,7 @@ def box_case_row(
     threshold: float,
     geometry: Geometry,
     axes: int,
-) -> dict[str, Any]:
+) -> dict[str, PlainCell]:
     """Counts of one case and class at the threshold and, as JSON, all that the summary needs.
 
     axes: of the network's grid, which leaves out that of a single slice

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from isocenter.values import (
     Slabs,
     voxel_images,
 )
+from isocenter.values.table_cells import TableRow
 from isocenter.values.voxel_images import UNKNOWN_TARGET
 
 HEAD, TARGET = "image", "target"
@@ -139,7 +140,7 @@ class ImageAnswering(Task):
         }
         return replace(prediction, maps=maps, values={CHANGE: change, **(prediction.values or {})})
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+    def outputs(self, prediction: Prediction) -> TableRow:
         """By how much the image has changed (root of the mean square), and its mean error bar, in its unit."""
         values = prediction.values or {}
         names = (CHANGE, ERROR) if self.error_bars else (CHANGE,)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from isocenter.tasks import properties
 from isocenter.tasks.enhancement import answering
 from isocenter.tasks.enhancement.answering import ERROR, TARGET, ImageAnswering
 from isocenter.values import Array, Case, Floats, Prediction, Row
+from isocenter.values.table_cells import PlainCell
 
 PSNR, SNR = "psnr", "snr"
 METRICS = Metrics(
@@ -34,7 +34,7 @@ class ImageScoring(ImageAnswering):
         """One row a case."""
         return pd.DataFrame([self._row(one, case) for one, case in zip(predictions, cases, strict=True)])
 
-    def _row(self, prediction: Prediction, case: Case) -> dict[str, Any]:
+    def _row(self, prediction: Prediction, case: Case) -> dict[str, PlainCell]:
         target = answering.known_target(case)
         image = answering.enhanced_image(prediction)
         source = properties.first_image(case).data[: len(target)] if self.unit == "input" else None

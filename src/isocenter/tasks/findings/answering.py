@@ -6,7 +6,6 @@ A copy of this file travels with a packaged model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from isocenter.tasks.shared import averages
 from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
+from isocenter.values.table_cells import TableRow
 
 # Where no rule has found another.
 DEFAULT_THRESHOLD = 0.5
@@ -77,7 +77,7 @@ class FindingAnswering(Task):
         confidence = Confidence(set=sets, uncalibrated=uncalibrated)
         return Prediction(geometry, probabilities=calibrated, confidence=confidence)
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+    def outputs(self, prediction: Prediction) -> TableRow:
         """The probability of each finding, and whether it is called."""
         probabilities, called = (
             certainties.stated_probabilities(prediction),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from isocenter.tasks.shared import binary_scores
 from isocenter.tasks.shared.binary_scores import BinaryCalls
 from isocenter.tasks.task import BlindGuess
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
+from isocenter.values.table_cells import PlainCell
 
 METRICS = Metrics((*LABEL_METRICS, *SET_METRICS, *CALIBRATION_METRICS), "finding", "brier").mark_audited(
     audited=("auroc", "calibration_slope", "coverage"), calibration="ece"
@@ -53,7 +54,7 @@ class FindingScoring(FindingAnswering):
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and finding of which it is known: reference, predicted, probability, brier."""
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, PlainCell]] = []
         for prediction, case in zip(predictions, cases, strict=True):
             probabilities, called = (
                 certainties.stated_probabilities(prediction),

@@ -25,11 +25,12 @@ from isocenter.lazy import ndimage
 from isocenter.report.display import PALETTE
 from isocenter.tasks.shared import averages, reference_labels
 from isocenter.tasks.shared.averages import Shares
-from isocenter.tasks.task import Task
+from isocenter.tasks.task import Columns, Task
 from isocenter.values import (
     Array,
     Case,
     Confidence,
+    Deferred,
     Finding,
     Floats,
     Geometry,
@@ -42,6 +43,7 @@ from isocenter.values import (
     voxel_images,
 )
 from isocenter.values.prediction import ObjectClasses
+from isocenter.values.table_cells import PlainCell
 
 # Until validation cases have decided.
 INSIDE, PROMINENCE = 0.5, 0.2
@@ -129,7 +131,7 @@ class ObjectAnswering(Task):
             untuned=maps if is_open else None,
         )
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+    def outputs(self, prediction: Prediction) -> Columns:
         """The number of objects, their mean size (mm² or mm³ where that of a voxel is known), and their scores.
 
         Of classes a row for each object: its number in the map, its class, its score, and the chance of each class.
@@ -218,7 +220,7 @@ class ObjectAnswering(Task):
         """The calibrated scores of these objects."""
         return object_belief.confidence_of_objects(names, objects, self.certainty.calibrator, self._kinds)
 
-    def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> CaseObjects:
+    def _objects(self, maps: Mapping[str, Array | Deferred], geometry: Geometry) -> CaseObjects:
         """The objects that these maps show, with the scores of the network, and the chances of their classes.
 
         A score is the probability of an object of its class: inside times class, each the mean over its voxels.
@@ -230,7 +232,7 @@ class ObjectAnswering(Task):
         chances = self._chances(numbers, maps)
         return CaseObjects(numbers, scores * chances.max(axis=1), sizes, chances)
 
-    def _chances(self, numbers: Numbers, maps: Mapping[str, Any]) -> Floats:
+    def _chances(self, numbers: Numbers, maps: Mapping[str, Array | Deferred]) -> Floats:
         """(objects, classes) chances of the classes of numbered objects, the mean over the voxels of each."""
         if not self.classes:
             return np.ones((int(numbers.max(initial=0)), 1))
@@ -286,7 +288,7 @@ def coded_objects(numbers: Array, reference: Image, classes: Sequence[str], case
     return instances.code_classes(dense, [classes.index(str(kinds[number])) for number in objects], len(classes))
 
 
-def _object_rows(prediction: Prediction, classes: ObjectClasses) -> list[dict[str, Any]]:
+def _object_rows(prediction: Prediction, classes: ObjectClasses) -> list[dict[str, PlainCell]]:
     """A row for each object of several classes; one of blanks where there is none."""
     chances = [f"{PROBABILITY}{name}" for name in classes.names]
     scores, sets = prediction.confidence.scores, prediction.confidence.set

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from isocenter.tasks.shared import measurements
 from isocenter.tasks.shared.measurements import MeasuredQuantity
 from isocenter.transforms import label_maps
 from isocenter.values import Array, Case, Confidence, Floats, Label, Prediction, Row
+from isocenter.values.table_cells import PlainCell
 
 # Metrics of each case, whose mean is stated; the primary one first.
 SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
@@ -92,7 +93,7 @@ class ObjectScoring(ObjectAnswering):
         pairs = zip(predictions, cases, strict=True)
         return pd.DataFrame([row for one, case in pairs for row in self._score(one, case)])
 
-    def _score(self, prediction: Prediction, case: Case) -> Iterator[dict[str, Any]]:
+    def _score(self, prediction: Prediction, case: Case) -> Iterator[dict[str, PlainCell]]:
         reference = self._reference(case, prediction)
         overlap = instances.instance_overlap(np.asarray(prediction.data), reference)
         named = {"case": case.id, "patient": case.patient}
@@ -184,7 +185,7 @@ class ObjectScoring(ObjectAnswering):
 
 def object_case_row(
     overlap: InstanceOverlap, confidence: Confidence, chosen: NDArray[np.bool_] | None = None
-) -> dict[str, Any]:
+) -> dict[str, PlainCell]:
     """The metrics of one case, NaN where neither side has an object, and the scores of its objects.
 
     chosen: whether each predicted object is one of the overlap's, where it holds one class

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from isocenter.values import (
     Slabs,
     SpatialTransform,
 )
+from isocenter.values.table_cells import TableRow
 
 HEAD = "field"
 # Of `Prediction.values`: similarity where the images lay at first, and through the transform.
@@ -71,7 +71,7 @@ class FieldAnswering(Task):
         field = fade_at_margin(voxels, geometry)
         return Prediction(geometry, transform=SpatialTransform((field,), geometry), labels=self.labels)
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+    def outputs(self, prediction: Prediction) -> TableRow:
         """Similarity before and after where it is known, voxels that fold, and how unevenly the image is stretched."""
         return {
             **(prediction.values or {}),

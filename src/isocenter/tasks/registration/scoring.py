@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from isocenter.tasks.registration.answering import AFTER, BEFORE, FieldAnswering
 from isocenter.transforms import spatial_transforms
 from isocenter.values import Array, Case, Image, Label, Prediction, Row, SpatialTransform
 from isocenter.values.spatial_transform import ONTO, UNMOVED, Correspondence
+from isocenter.values.table_cells import PlainCell
 
 SIMILARITY, TRE, INVERSE = "similarity", "tre", "inverse_error"
 STRUCTURE = "structure"
@@ -87,10 +87,10 @@ class FieldScoring(FieldAnswering):
         rows = [row for one, case in zip(predictions, cases, strict=True) for row in self._pair_rows(one, case)]
         return pd.DataFrame(rows)
 
-    def _pair_rows(self, prediction: Prediction, case: Case) -> Iterator[dict[str, Any]]:
+    def _pair_rows(self, prediction: Prediction, case: Case) -> Iterator[dict[str, PlainCell]]:
         transform, pair = prediction.transform, _pair_of(case)
         assert transform is not None  # noqa: S101 - as decoded
-        named = {"case": case.id, "patient": case.patient}
+        named: dict[str, PlainCell] = {"case": case.id, "patient": case.patient}
         onto = pair.onto or SpatialTransform((), prediction.geometry, transform.moving)
         yield {
             **named,

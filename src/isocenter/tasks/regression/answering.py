@@ -19,6 +19,7 @@ from isocenter.tasks.shared import averages
 from isocenter.tasks.shared.averages import BETWEEN, Shares
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
+from isocenter.values.table_cells import TableRow
 
 HEAD = "value"
 
@@ -107,7 +108,7 @@ class ValueAnswering(Task):
         errors = np.exp(0.5 * np.clip(outputs[count : count * (1 + bars)], LEAST_LOG, MOST_LOG))
         return outputs[:count], errors * np.tile(factors, bars).reshape(-1, *[1] * (outputs.ndim - 1))
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+    def outputs(self, prediction: Prediction) -> TableRow:
         """Each value in its unit, with noise its error bar (one standard deviation), and its interval."""
         values, errors = predicted_values(self.targets, prediction)
         return {

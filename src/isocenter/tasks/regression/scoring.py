@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from isocenter.tasks.shared import measurements
 from isocenter.tasks.shared.measurements import Compared, MeasuredQuantity
 from isocenter.tasks.task import BlindGuess
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
+from isocenter.values.table_cells import PlainCell
 
 TARGET = "target"
 # The size of the error of a case, in deviations of the training cases.
@@ -142,7 +143,7 @@ def by_target_label(values: Mapping[str, V]) -> dict[str, V]:
 
 def target_case_rows(
     prediction: Prediction, case: Case, references: Floats, deviation: Mapping[str, float]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, PlainCell]]:
     """A row for each target of a case; references: (targets,), NaN where it has none; deviation: {target: its own}"""
     values, errors = answering.predicted_values(tuple(deviation), prediction)
     for name, reference in zip(deviation, references.tolist(), strict=True):

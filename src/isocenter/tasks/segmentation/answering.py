@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from isocenter.values import (
     Slabs,
     voxel_images,
 )
+from isocenter.values.table_cells import TableRow
 
 # Difference between the outputs of what is surely there and of what is not.
 SURE = 30.0
@@ -184,7 +185,7 @@ class MaskAnswering(Task):
         """The tidied label map; None where all stays."""
         return mask_postprocessing.postprocess_map(data, self.classes, self.postprocessing or {}, geometry)
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+    def outputs(self, prediction: Prediction) -> TableRow:
         """The volume of each structure, in ml where voxels have a size, its interval, and the Dice that is expected."""
         return mask_columns(prediction, self.structures)
 

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -44,6 +43,7 @@ from isocenter.tasks.shared import measurements, reference_labels
 from isocenter.tasks.shared.measurements import MeasuredQuantity
 from isocenter.values import MM, Array, Case, Estimate, Geometry, Image, Label, LazyMapping, Prediction, Row, slabs
 from isocenter.values.grid_geometry import SERIES_UNITS
+from isocenter.values.table_cells import PlainCell
 
 STRUCTURE = "structure"
 MEASURED = ("volume_predicted", "volume_reference")
@@ -135,7 +135,7 @@ class MaskScoring(MaskAnswering):
         rows = [row for one, case in zip(predictions, cases, strict=True) for row in self._case_rows(one, case)]
         return pd.DataFrame(rows)
 
-    def _case_rows(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
+    def _case_rows(self, prediction: Prediction, case: Case) -> list[dict[str, PlainCell]]:
         reference = case.references["mask"]
         reference_labels.refuse_other_grid(prediction, reference, case.id)
         predicted, labels_drawn = np.asarray(prediction.data), self.truth.drawn_map(case)
@@ -221,7 +221,7 @@ def structure_case_rows(
     *,
     known: Array | None = None,
     surfaces: bool = True,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, PlainCell]]:
     """The scores of each structure of two label maps (*spatial) on one grid.
 
     structures:  {name: its values}
@@ -283,7 +283,7 @@ def structure_case_rows(
 
 def _overlaps(
     predicted: Array, truth: Array, structures: Mapping[str, tuple[int, ...]]
-) -> tuple[dict[str, Overlap], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Overlap], dict[str, dict[str, PlainCell]]]:
     """The Overlap of each structure, and the columns of those that fit another one's reference better.
 
     One pass over the voxels; of structures of several values each nobody looks at those of others.
@@ -295,7 +295,7 @@ def _overlaps(
     if any(len(own) > 1 for own in structures.values()):
         return counts, {}
     names = {own[0]: name for name, own in structures.items()}
-    others = {
+    others: dict[str, dict[str, PlainCell]] = {
         names[value]: {OTHER_LABEL: case_tables.figure_label(names[other], STRUCTURE), DICE_OF_OTHER: dice}
         for value, (other, dice) in mask_overlap.better_fitting_labels(matrix, values).items()
     }

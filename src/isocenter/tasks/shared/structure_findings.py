@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.values import Code, Finding, Label, Measurements
+from isocenter.values.table_cells import TableRow
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def measured_findings(label: Label, measured: Measurements) -> Iterator[Finding]
     channels = [column.removeprefix("mean_") for column in row if column.startswith("mean_")]
     for column, value in row.items():
         measure = MEASURES.get(column) or _of_intensity(column, row, channels)
-        if measure is not None and math.isfinite(value):
+        if measure is not None and math.isfinite(number := cast("float", value)):
             codes = () if measure.code is None else (measure.code,)
-            yield Finding(measure.concept, value, measure.unit, codes=codes, group=label.name, label=label.value)
+            yield Finding(measure.concept, number, measure.unit, codes=codes, group=label.name, label=label.value)
 
 
 def measurement_units() -> dict[str, str]:
@@ -65,7 +66,7 @@ def measurement_units() -> dict[str, str]:
     return {**{one.concept: one.unit for one in MEASURES.values()}, **dict.fromkeys(INTENSITIES.values(), "")}
 
 
-def _of_intensity(column: str, row: Mapping[str, Any], channels: list[str]) -> Measure | None:
+def _of_intensity(column: str, row: TableRow, channels: list[str]) -> Measure | None:
     """The measure of a column of intensities; the channel is named where there are several."""
     what, _, channel = column.partition("_")
     if what not in INTENSITIES or channel not in channels:

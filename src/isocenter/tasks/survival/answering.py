@@ -22,6 +22,7 @@ from isocenter.tasks.survival import hazard_models
 from isocenter.tasks.survival.hazard_models import LEAST, MODELS, RISK, HazardConstants, HazardModel
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
+from isocenter.values.table_cells import TableRow
 
 # Columns of survival by each horizon, and that which was predicted for a case's own time.
 SURVIVAL = "survival_"
@@ -123,7 +124,7 @@ class SurvivalAnswering(Task):
         risk = self._constants.slope * raw + self._risk(np.zeros(1)) if self._hazard_model.relative else raw
         return self.horizons[-1] * float(np.exp(-risk))
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+    def outputs(self, prediction: Prediction) -> TableRow:
         """Risk, survival by each horizon, the median, blank where it is not reached, and a lower bound of the time."""
         values = prediction_columns(prediction)
         columns = (*(survival_column(one) for one in self.horizons), MEDIAN)

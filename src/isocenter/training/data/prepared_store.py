@@ -37,6 +37,7 @@ from isocenter.training.data.target_kinds import KINDS, TargetKind
 from isocenter.transforms import channel_stack
 from isocenter.values import Array, Case, Region, Target, Vector
 from isocenter.values.dataset_cases import CaseTexts
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.voxel_images import FRAME_FILES
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def prepare_all(
     *,
     threads: int,
     memory: int,
-    reading: Mapping[str, Any] | None = None,
+    reading: Mapping[str, PlainValue] | None = None,
     context: Context | None = None,
     columns: Context | None = None,
     marked: Mapping[str, Path] | None = None,
@@ -292,7 +293,7 @@ def _prepare(
     case: Case,
     preprocessing: Preprocessing,
     task: Task | None,
-    reading: Mapping[str, Any],
+    reading: Mapping[str, PlainValue],
     folder: Path,
     before: EarlierAnswers,
 ) -> PreparedCase:
@@ -311,7 +312,7 @@ def _prepare(
     return _open(record_files.sealed_entry(folder_of_case, partial(_fill, case, preprocessing, task, before)), case.id)
 
 
-def _settings_of_arrays(preprocessing: Preprocessing) -> Mapping[str, Any]:
+def _settings_of_arrays(preprocessing: Preprocessing) -> Mapping[str, PlainValue]:
     """The settings by which arrays differ: those of bags hold all tiles, however many training draws."""
     if (tiles := preprocessing.tiles) is None:
         return preprocessing.settings
@@ -349,7 +350,7 @@ def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, before: E
     kind = KINDS[type(None)] if task is None else target_kinds.target_kind(target.head)
     data = kind.prepare(target, preprocessing, trace)
     _pack(image.stack if isinstance(image, Bag) else image, trace, folder / "image.b2nd")
-    packed: dict[str, Any] = {}
+    packed: dict[str, Array | OnDisk] = {}
     for name, (large, array) in kind.to_arrays(data).items():
         if large:
             _pack(array, trace, folder / f"{_fact_name(name)}.b2nd")
@@ -426,7 +427,7 @@ def _open(folder: Path, case: str) -> PreparedCase:
         PositionsOnDisk(folder / "facts.npz", facts[name].shape, facts[name].dtype, name) for name in placed
     )
     structures = tuple(_part(name, POSITIONS) for name in placed)
-    targets: dict[str, Any] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
+    targets: dict[str, Array | OnDisk] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
     targets |= {path.stem: _unpack(path) for path in folder.glob(f"{TARGET}*.b2nd")}
     arrays = {_part(name, TARGET): array for name, array in targets.items()}
     image: Any = _unpack(folder / "image.b2nd")

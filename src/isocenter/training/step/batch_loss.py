@@ -218,7 +218,7 @@ class Criterion:
             raise PlanError(problem, "augmentation.paste", "Give 0, or train without torchrun")
         features = feature_count(averaged, settings, cases[0]) if needs.features else 0
         terms = initial_terms(settings.task, device)
-        parts: dict[str, Any] = {JUDGE: torch.nn.ParameterDict(terms)} if terms else {}
+        parts: dict[str, torch.nn.Module] = {JUDGE: torch.nn.ParameterDict(terms)} if terms else {}
         places = 1 + max(case.place for case in (*cases, *unlabelled))
         with torch.device(device):
             parts_of = {name: one.parts(averaged, features) for name, one in objectives.items()}

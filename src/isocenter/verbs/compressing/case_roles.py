@@ -96,7 +96,9 @@ def _of_run(dataset: Dataset, run: Path) -> tuple[list[Case], list[Case], str]:
 
 def _of_package(model: Model, dataset: Dataset) -> tuple[list[Case], list[Case], str]:
     """The same of a package, whose record has hashes, and no names."""
-    trained, tested = (_seen(dataset, model.record.get(part) or ()) for part in ("trained", "tested"))
+    trained, tested = (
+        _seen(dataset, hashes or ()) for hashes in (model.record.get("trained"), model.record.get("tested"))
+    )
     new = [case for case in dataset if case.id not in trained | tested and dataset.splits.get(case.id) != "test"]
     return [case for case in dataset if case.id in trained], new, "case that the model has not seen"
 

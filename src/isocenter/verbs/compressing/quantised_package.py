@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 from isocenter import errors
 from isocenter.errors import IsocenterError, ResourceError
@@ -16,13 +16,16 @@ from isocenter.files.storage import atomic, structured_text
 from isocenter.networks import factory
 from isocenter.runtime import Model, model_assembly, model_files, record_files
 from isocenter.runtime.hardware import CPU
+from isocenter.runtime.model_schema import MODEL_SCHEMA
 from isocenter.runtime.package import backends, package_contents, quantising
 from isocenter.runtime.package.backend_certificate import CERTIFICATE, Computing
 from isocenter.runtime.package.backends import onnx
-from isocenter.runtime.package.package_contents import MADE, ONNX, PACKAGED, RECORD, SCHEMA
-from isocenter.runtime.package.quantising import Judge, Quantised, Window
+from isocenter.runtime.package.package_contents import MADE, ONNX, PACKAGED, RECORD
+from isocenter.runtime.package.quantising import Judge, QuantisationFacts, Quantised, Window
 from isocenter.scoring import data_record
 from isocenter.values import Case, Dataset
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.record_schema import RecordSchema
 from isocenter.verbs.compressing import variant_price
 from isocenter.verbs.compressing.case_roles import CaseRoles
 
@@ -30,7 +33,8 @@ log = logging.getLogger("isocenter")
 # In the folder of a variant: what was done, or the reason why nothing could be.
 FACTS = "facts.json"
 # Of a model's record: what was done to make it smaller, in order.
-COMPRESSION = "compression"
+COMPRESSION: Final = "compression"
+FACTS_SCHEMA = RecordSchema("isocenter.compression.facts", QuantisationFacts)
 
 
 def made_once(place: Path, fill: Callable[[Path], None]) -> Path:
@@ -69,11 +73,11 @@ class Quantisation:
         try:
             with errors.foreign_errors(partial(_library_error, backend)):
                 quantised = self._quantise(backend, folder)
-            content = {"files": list(quantised.files), **quantised.facts}
+            content: QuantisationFacts = {"files": list(quantised.files), **quantised.facts}
         except IsocenterError as error:
             log.warning("%s: %s", backend, error)
             content = {"refused": f"{error.problem}. {error.remedy}"}
-        record_files.write_json(folder / FACTS, f"isocenter.{COMPRESSION}.facts", content)
+        record_files.write_json(folder / FACTS, FACTS_SCHEMA, content)
 
     def _quantise(self, backend: str, folder: Path) -> Quantised:
         self._refuse_unquantisable()
@@ -124,10 +128,11 @@ QUANTISERS: Mapping[str, Callable[[Path, Sequence[Window], Path], Quantised]] = 
 }
 
 
-def facts_of(folder: Path) -> Mapping[str, Any]:
+def facts_of(folder: Path) -> QuantisationFacts:
     """What was done for a variant, or under "refused" why nothing could be."""
-    content: Mapping[str, Any] = structured_text.load_json(folder / FACTS)
-    return {key: value for key, value in content.items() if key not in ("schema", "version")}
+    content: QuantisationFacts = structured_text.load_json(folder / FACTS)
+    facts = {key: value for key, value in content.items() if key not in ("schema", "version")}
+    return cast("QuantisationFacts", facts)
 
 
 def assemble(base: Path, made: Mapping[str, Path], samples: Sequence[Case], seed: int, folder: Path) -> None:
@@ -137,17 +142,17 @@ def assemble(base: Path, made: Mapping[str, Path], samples: Sequence[Case], seed
     samples: cases that gave the ranges, of which only hashes are kept
     """
     shutil.copytree(base, folder, dirs_exist_ok=True)
-    record, entries = package_contents.package_record(folder), list[dict[str, Any]]()
+    record, entries = package_contents.package_record(folder), list[Mapping[str, PlainValue]]()
     known = {backend: facts for backend, place in made.items() if "refused" not in (facts := facts_of(place))}
     hashes = sorted(set[str]().union(*data_record.hashes_by_case(Dataset(tuple(samples))).values()))
     for backend, facts in known.items():
         for name in facts["files"]:
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(made[backend] / Path(name).name, folder / name)
-        entries.append({"backend": backend, **facts, "seed": seed, "samples": hashes})
+        entries.append(cast("Mapping[str, PlainValue]", {"backend": backend, **facts, "seed": seed, "samples": hashes}))
     before = [one for one in record["record"].get(COMPRESSION, []) if one.get("backend") not in known]
     record["record"][COMPRESSION] = [*before, *entries]
     record[MADE] = {**(record.get(MADE) or {}), **{name: list(facts["files"]) for name, facts in known.items()}}
-    record_files.write_json(folder / PACKAGED / RECORD, SCHEMA, record)
+    record_files.write_json(folder / PACKAGED / RECORD, MODEL_SCHEMA, record)
     (folder / PACKAGED / CERTIFICATE).unlink(missing_ok=True)  # it speaks of the package without them
     record_files.seal_folder(folder)

@@ -21,6 +21,7 @@ from isocenter.scoring import case_scoring
 from isocenter.scoring.model_comparison import Comparison
 from isocenter.tasks import Task
 from isocenter.values import Case, Estimate
+from isocenter.values.table_cells import PlainCell
 from isocenter.verbs import comparison_tests
 
 # Of this many times the accepted loss in one group a variant does not pass.
@@ -34,7 +35,7 @@ THIRDS = ("smallest third", "middle third", "largest third")
 
 def score_table(model: Model, cases: Sequence[Case]) -> tuple[Table, list[str]]:
     """(table of cases, what failed in words), each case scored as `evaluate` does; DatasetError where none was."""
-    rows, failed = list[dict[str, object]](), list[str]()
+    rows, failed = list[dict[str, PlainCell]](), list[str]()
     for _, outcome in case_scoring.measure_here(model, {}, cases):
         if isinstance(outcome, IsocenterError):
             failed.append(str(outcome))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from isocenter import plugins
 from isocenter.errors import UsageError
+from isocenter.runtime.model_schema import ModelRecord
 from isocenter.runtime.windows.slide import Network
 
 BACKENDS = {
@@ -41,7 +42,7 @@ class Backend(Protocol):
     def lacking(self, device: str) -> str | None:
         """Why it cannot compute on this device here, with the remedy; None where it can."""
 
-    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+    def files(self, record: ModelRecord) -> tuple[str, ...]:
         """The files of a package that it reads, which the manifest has to list.
 
         record: `isocenter/model.json`

@@ -17,6 +17,7 @@ from isocenter.files.storage import cache
 from isocenter.lazy import onnxruntime
 from isocenter.runtime import record_files
 from isocenter.runtime.hardware import CPU, CUDA
+from isocenter.runtime.model_schema import ModelRecord
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.package_contents import (
     CONTEXT,
@@ -173,7 +174,7 @@ def usable_cores() -> int:
     return len(granted(0)) if granted is not None else os.cpu_count() or 1
 
 
-def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
+def onnx_files(record: ModelRecord) -> tuple[str, ...]:
     """The ONNX file of a package and what lies beside it; UsageError where the network could not be written as one."""
     export = record["onnx"]
     if not export["exported"]:
@@ -182,14 +183,14 @@ def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     return (ONNX, *export.get("beside", ()))
 
 
-def refuse_halves(record: Mapping[str, Any]) -> None:
+def refuse_halves(record: ModelRecord) -> None:
     """UsageError for a network of bags, which is two graphs, where one has to be the whole network."""
     if record["onnx"].get("halves"):
         problem = "the package has a graph for tiles and one that pools them"
         raise UsageError(problem, f"{PACKAGED}/{RECORD}", "Choose --backend onnx or torch")
 
 
-def single_graph_files(record: Mapping[str, Any]) -> tuple[str, ...]:
+def single_graph_files(record: ModelRecord) -> tuple[str, ...]:
     """The same where one graph is the whole network; UsageError for a network of bags, which are two."""
     refuse_halves(record)
     return onnx_files(record)
@@ -231,7 +232,7 @@ class Onnx:
             return "this ONNX Runtime has no CUDA: pip install onnxruntime-gpu in place of onnxruntime"
         return f"ONNX Runtime does not compute on {device} here: use --device cpu"
 
-    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+    def files(self, record: ModelRecord) -> tuple[str, ...]:
         """The files of a package that it reads."""
         return onnx_files(record)
 
@@ -264,7 +265,7 @@ class TensorRt:
             return "this ONNX Runtime has no TensorRT: pip install onnxruntime-gpu tensorrt in place of onnxruntime"
         return None
 
-    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+    def files(self, record: ModelRecord) -> tuple[str, ...]:
         """The files of a package that it reads."""
         return onnx_files(record)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from isocenter.runtime.hardware import CPU
+from isocenter.runtime.model_schema import ModelRecord
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.backend_certificate import INT4 as FOUR_BITS
 from isocenter.runtime.package.backend_certificate import INT8 as EIGHT_BITS
@@ -22,7 +21,7 @@ class OnnxQuantised(Onnx):
         """Why it cannot compute on this device, with the remedy; None where it can."""
         return None if device == CPU else "quantised networks are used on the CPU alone: use --device cpu"
 
-    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+    def files(self, record: ModelRecord) -> tuple[str, ...]:
         """The files of a package that it reads."""
         return package_contents.quantised_files(record, self.name, (self.graph,))
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import IntegrityError
 from isocenter.runtime.hardware import CPU
+from isocenter.runtime.model_schema import ModelRecord
 from isocenter.runtime.package.backends import onnx
 from isocenter.runtime.package.package_contents import ONNX
 from isocenter.runtime.windows.slide import Network
@@ -67,7 +68,7 @@ class OpenVino:
             return f"this processor does not compute in {self.precision} itself: choose --backend openvino"
         return None
 
-    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+    def files(self, record: ModelRecord) -> tuple[str, ...]:
         """The files of a package that it reads."""
         return onnx.single_graph_files(record)
 

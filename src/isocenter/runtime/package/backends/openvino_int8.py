@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from isocenter.runtime.model_schema import ModelRecord
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.backend_certificate import INT8
 from isocenter.runtime.package.backends.openvino import OpenVino
@@ -20,7 +19,7 @@ class OpenVinoInt8(OpenVino):
     precision: str = INT8
     graph: str = OPENVINO_INT8[0]
 
-    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+    def files(self, record: ModelRecord) -> tuple[str, ...]:
         """The files of a package that it reads."""
         return package_contents.quantised_files(record, self.name, OPENVINO_INT8)
 

@@ -7,14 +7,14 @@ import os
 import platform
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from isocenter.lazy import torch
 from isocenter.runtime import hardware, record_files
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.hardware import CUDA, MPS, WINDOWS
+from isocenter.runtime.model_schema import ModelRecord
 from isocenter.runtime.package import onnx_export, package_contents
 from isocenter.runtime.package.backends import onnx
 from isocenter.runtime.windows.slide import Network
@@ -73,7 +74,7 @@ class TorchCompiled:
             return "there is no C++ compiler (g++): install one, or choose --backend onnx"
         return None
 
-    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+    def files(self, record: ModelRecord) -> tuple[str, ...]:
         """The files of a package that it reads."""
         onnx.refuse_halves(record)
         return package_contents.weights_files(record)
@@ -92,7 +93,7 @@ class TorchCompiled:
         return CompiledNetwork(loaded, tuple(task_catalogue.build_task(record["task"]).heads), device)
 
 
-def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
+def _key(record: ModelRecord, weights: list[Path], device: str) -> str:
     """The digest of what decides the code that is made: weights, network, windows, torch and the processor or GPU."""
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     decisive = [
@@ -105,7 +106,7 @@ def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
     return hashlib.sha256("\n".join(decisive).encode()).hexdigest()[:32]
 
 
-def _compile(folder: Path, record: Mapping[str, Any], device: str, entry: Path) -> None:
+def _compile(folder: Path, record: ModelRecord, device: str, entry: Path) -> None:
     """Compile the network of the package in `folder` into the folder `entry`."""
     task = task_catalogue.build_task(record["task"])
     modules = package_contents.read_modules(
@@ -114,7 +115,7 @@ def _compile(folder: Path, record: Mapping[str, Any], device: str, entry: Path) 
     network = onnx_export.rename_keyword_heads(
         package_contents.every_head_network(task, modules, package_contents.recorded_shares(record)).eval()
     ).to(device)
-    shape = (2, int(record["network"]["channels"]), *record["inference"]["patch"])
+    shape = (2, int(record["network"]["channels"]), *cast("Sequence[int]", record["inference"]["patch"]))
     context = Context.from_settings(record["network"].get("context"))
     shapes = (shape, (2, len(context))) if len(context) else (shape,)
     count = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from isocenter.lazy import torch
 from isocenter.networks import quick_convolutions
 from isocenter.runtime import hardware
 from isocenter.runtime.hardware import MPS
+from isocenter.runtime.model_schema import ModelRecord
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.backend_certificate import BFLOAT16, FLOAT32
 from isocenter.runtime.torch_networks import TorchNetwork
@@ -68,7 +69,7 @@ class TorchEager:
             return f"{device} does not compute in bfloat16 itself: choose --backend torch"
         return None
 
-    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+    def files(self, record: ModelRecord) -> tuple[str, ...]:
         """The files of a package that it reads."""
         return package_contents.weights_files(record)
 
@@ -79,7 +80,7 @@ class TorchEager:
 
 
 def build_average(
-    record: Mapping[str, Any],
+    record: ModelRecord,
     weights: Sequence[Path],
     device: str,
     threads: int | None,

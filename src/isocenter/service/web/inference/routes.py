@@ -42,6 +42,7 @@ from isocenter.service.work.answer_tensors import (
     InferenceQuestion,
     InferenceReply,
 )
+from isocenter.values.covariate_values import CovariateValues
 
 IMAGE, AFFINE = "image", "affine"
 # Bytes of JSON; a number takes some ten of them, and ten times that once it is read.
@@ -104,7 +105,7 @@ class InferenceRequest:
     places: Mapping[str, tuple[int, int]]
     wanted: Mapping[str, bool] | None
     as_bytes: bool
-    covariates: Mapping[str, Any]
+    covariates: CovariateValues
 
     @property
     def behind(self) -> int:
