@@ -285,7 +285,7 @@ def main() -> None:
             "DICOM by the dicomizer of Debian's orthanc-wsi 1.1 has the pixels of its TIFF where it is uncompressed "
             "(`tests/files/test_slides.py`). As JPEG 2000 its colours are stated wrongly, and such slides are refused.",
             "",
-            "Not measured: slides of scanners; a shifted stain with and without normalisation and augmentation.",
+            "Not measured: slides of scanners.",
         ]
     )
     record("slides", "A whole slide", table, {"cells": cells, "asked": ASKED})

@@ -124,7 +124,7 @@ def page(cells: Mapping[str, Mapping[str, Any]], steps: int) -> str:
             for place, laboratory in enumerate(LABORATORIES):
                 value, low, high = gain(row, cells["plain"], laboratory)
                 figures[place] += f"; less plain {value:+.3f} ({low:+.3f} to {high:+.3f})"
-                word = "helped" if low > 0 else "harmed" if high < 0 else "showed no effect"
+                word = "helped" if low > 0 else "harmed" if high < 0 else "showed no clear effect"
                 verdicts.append(f"`{name}` {word} on {laboratory}")
         lines.append(f"| {name} | {row['minutes']} | {' | '.join(figures)} |")
     intro = (

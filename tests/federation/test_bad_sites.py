@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pandas as pd
@@ -186,6 +187,16 @@ def test_a_site_that_knows_one_of_two_structures_says_so_where_alone_it_is_refus
         plan_request.examine_data(tmp_path, request)
     site = Site("a", tmp_path, tmp_path / "own", request, 0.0)
     assert site.answer(SiteMessage("introduce")).facts["unknown"] == ("core",)
+
+
+@pytest.mark.parametrize(("scores", "steps"), [(True, 1000), (False, 1187)])
+def test_minutes_are_kept_back_for_scoring_only_where_a_site_scores(scores, steps, tmp_path):
+    pace = SiteMessage("pace", {"steps": 1000, "compute": "eager", "scores": scores})
+    record = JobRecord("local", minutes=10, by_clock=True, rounds=1)
+    made = FederatedJob(tmp_path, LocalCarrier({"a": lambda message: pace}), record, time.monotonic())
+    made.folder.mkdir()
+    made.records.open(made.folder)
+    assert made._decide_steps()["training.steps"].value == pytest.approx(steps, abs=3)
 
 
 def test_sites_that_do_not_agree_leave_no_folder(tmp_path):

@@ -50,8 +50,8 @@ from isocenter.values import BY_HAND, Decision, Plan
 log = logging.getLogger("isocenter")
 # Below `federation/`: what the server goes on from, and updates until all of a round have come.
 COMMON, INCOMING = "common.safetensors", "incoming"
-# Of the minutes, what is left for preparing and scoring.
-OUTSIDE = 0.2
+# Of the minutes, what is left for scoring, and where no site has a case to score.
+OUTSIDE, UNSCORED = 0.2, 0.05
 # After the first round steps are planned anew where they would miss the end by more.
 SLACK = 0.05
 SECTION = "federation"
@@ -111,6 +111,7 @@ class FederatedJob:
     """One job. record: what is agreed and kept in `federation.json`.
 
     began: time.monotonic() of the command
+    outside: share of the minutes that is left for scoring
     """
 
     out: Path
@@ -118,6 +119,7 @@ class FederatedJob:
     record: JobRecord
     began: float
     records: ExchangeRecords = field(default_factory=ExchangeRecords)
+    outside: float = OUTSIDE
 
     @property
     def folder(self) -> Path:
@@ -212,13 +214,14 @@ class FederatedJob:
 
     @property
     def _seconds_left(self) -> float:
-        return (1 - OUTSIDE) * 60 * self.record.minutes - self.spent
+        return (1 - self.outside) * 60 * self.record.minutes - self.spent
 
     def _decide_steps(self) -> dict[str, Decision]:
         """Steps for the minutes, by the pace of each site; those that take turns share the time."""
         takes_turns = self.carrier.takes_turns
         share = max(1.0, self._seconds_left / (len(self.carrier.sites) if takes_turns else 1))
         answers = self._ask_all("pace", {"seconds": share})
+        self.outside = OUTSIDE if any(one.facts.get("scores", True) for one in answers.values()) else UNSCORED
         paces = [share / max(1, int(one.facts["steps"])) for one in answers.values()]
         step = sum(paces) if takes_turns else max(paces)
         fitting = math.floor(self._seconds_left / step)

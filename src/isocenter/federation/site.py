@@ -157,12 +157,13 @@ class Site:
         return self._job.prepare()
 
     def measure_pace(self, message: SiteMessage) -> SiteMessage:
-        """How many steps it would take in so many seconds, by a few of them, and how it would compute them."""
+        """How many steps it would take in so many seconds, by a few of them, and how; whether it has cases to score."""
         clock = CommandClock(self.began)
         prepared = self._prepared  # which takes no time of the steps
         length = ClockedLength(replace(clock, deadline=clock.seconds + float(message.facts["seconds"])))
         state = recipe.plan_length(self._job.settings, *prepared, self.folder, length)
-        return SiteMessage("pace", {"steps": state.pace.steps, "compute": state.compute})
+        scores = bool(self._run.cases("test") or self._run.cases("val"))
+        return SiteMessage("pace", {"steps": state.pace.steps, "compute": state.compute, "scores": scores})
 
     def start(self, message: SiteMessage) -> SiteMessage:
         """Take what was decided since, and send the weights of before the first step."""
