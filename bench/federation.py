@@ -82,7 +82,7 @@ def main() -> None:
         if name.startswith(tuple(given.only))
     }
     kept = known("federation").get("parts", {})
-    parts = {**kept, given.part: {**kept.get(given.part, {}), **measured}}
+    parts = {**kept, given.part: with_changes({**kept.get(given.part, {}), **measured}, given.out)}
     text = "\n\n".join(PAGES[part](parts[part]) for part in PARTS if part in parts)
     print(text)
     if given.record:
@@ -379,12 +379,21 @@ def scored(run: Path, test: Path, given: Any, name: str) -> dict[str, Any]:
     out = given.out / f"{name}.scored"
     isocenter.evaluate(run, test, labels=LABELS, out=out, overwrite=True, threads=1, device="cpu")
     dice = dice_by_case(out)
-    row: dict[str, Any] = {"dice": float(dice.mean()), "steps": steps_of(run), "minutes": given.minutes}
-    if name != FEDAVG and (given.out / f"{FEDAVG}.scored").is_dir():
-        change = (dice_by_case(given.out / f"{FEDAVG}.scored") - dice).dropna()
-        found = intervals.bootstrap(change.to_numpy(), change.index.to_numpy(str), seed=0, exact=False)
-        row["fedavg minus it"] = f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+    row = {"dice": float(dice.mean()), "steps": steps_of(run), "minutes": given.minutes, "folder": name}
     return {**row, **{f"dice_{site}": float(dice[dice.index.str.startswith(f"{site}_")].mean()) for site in SIZES}}
+
+
+def with_changes(rows: Mapping[str, dict[str, Any]], out: Path) -> dict[str, dict[str, Any]]:
+    """The rows of routes, with the difference from fedavg by case where both were scored here."""
+    found, common = dict(rows), out / f"{FEDAVG}.scored"
+    for name, row in rows.items():
+        scored_here = out / f"{row.get('folder')}.scored"
+        if row.get("folder") in (None, FEDAVG) or not (scored_here.is_dir() and common.is_dir()):
+            continue
+        change = (dice_by_case(common) - dice_by_case(scored_here)).dropna()
+        mean = intervals.bootstrap(change.to_numpy(), change.index.to_numpy(str), seed=0, exact=False)
+        found[name] = {**row, "fedavg minus it": f"{mean.value:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"}
+    return found
 
 
 def dice_by_case(out: Path) -> pd.Series:
