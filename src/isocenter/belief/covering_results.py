@@ -197,8 +197,9 @@ class Belief(Protocol):
         """Whether a temperature may be fitted to cases of several sites, which `outputs` states."""
         return False
 
-    def outputs(self, rows: UnseenCases) -> UnseenOutputs:
-        """These cases as a calibration is fitted to them, of answers that take a temperature."""
+    def outputs(self, rows: UnseenCases) -> UnseenOutputs | None:
+        """These cases as a calibration is fitted to them; None of answers that take no temperature."""
+        return None
 
     def calibrate(self, rows: UnseenCases) -> dict[str, Decision]:
         """The calibration and the thresholds of calls that these cases find, of those that are open."""

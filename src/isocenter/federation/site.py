@@ -255,23 +255,25 @@ class Site:
         found = {"patients": patients}
         if (log := message.facts["log"]) is None:
             return SiteMessage("temperature", found)
-        first, second = calibration_fit.factor_slopes(self._outputs, float(log))
+        if (outputs := self._outputs) is None:
+            return SiteMessage("temperature", {"patients": 0})
+        first, second = calibration_fit.factor_slopes(outputs, float(log))
         return SiteMessage("temperature", {**found, "first": first, "second": second})
 
     @cached_property
-    def _outputs(self) -> UnseenOutputs:
-        """What the common model says of the validation cases."""
+    def _outputs(self) -> UnseenOutputs | None:
+        """What the common model says of the validation cases; None of answers that take no temperature."""
         task, cases = self._job.settings.task, self._run.cases("val")
-        assert task.answers is not None  # noqa: S101 - the server asks for what can be calibrated
         model = model_files.load(self.folder, str(self._run.plan["training.device"]))
-        return task.answers.outputs(task.rows([model.predict(case) for case in cases], cases))
+        rows = task.rows([model.predict(case) for case in cases], cases)
+        return None if task.answers is None else task.answers.outputs(rows)
 
     def _keep_model(self, averages: Arrays, calibration: Mapping[str, Any] | None = None) -> None:
         """The common model is the site's, with the calibration that was found over sites."""
         last, best = checkpoint_files.last_checkpoint(self.folder), checkpoint_files.best_checkpoint(self.folder)
         model = record_files.read_json(last / RECORD, MODEL_SCHEMA)
         found = {} if calibration is None else {"calibration": calibration}
-        model = {**model, "task": {**model["task"], **found}}
+        model["task"] = {**model["task"], **found}
         checkpoint_files.write_checkpoint(best, model, self._completed(averages))
 
     def finish(self, message: SiteMessage) -> SiteMessage:
