@@ -99,7 +99,10 @@ def over_scanners(given: Any) -> Routes:
     usual["minutes"] = given.minutes
 
     def apart(name: str, data: Path) -> dict[str, Any]:
-        return scored(isocenter.train(data, out=given.out / name, **usual).out, test, given, name)
+        run = given.out / name
+        if not (run / "report.html").is_file():  # else it was trained, and not scored
+            isocenter.train(data, out=run, **usual)
+        return scored(run, test, given, name)
 
     def together(name: str, assignments: Mapping[str, Any], of: Mapping[str, Path] = sites) -> dict[str, Any]:
         job = isocenter.federate(of, out=given.out / name, rounds=ROUNDS, assignments=dict(assignments), **usual).out
