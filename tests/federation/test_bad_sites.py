@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -197,6 +198,24 @@ def test_minutes_are_kept_back_for_scoring_only_where_a_site_scores(scores, step
     made.folder.mkdir()
     made.records.open(made.folder)
     assert made._decide_steps()["training.steps"].value == pytest.approx(steps, abs=3)
+
+
+@pytest.mark.parametrize(("number", "seconds", "ahead"), [(1, 1.0, 240), (2, 1.0, 40), (2, 60.0, 8), (2, 6.0, 40)])
+def test_steps_follow_the_pace_of_all_rounds_and_later_ones_only_become_fewer(
+    number, seconds, ahead, tmp_path, monkeypatch
+):
+    record = JobRecord("local", minutes=5, by_clock=True, rounds=10)
+    made = FederatedJob(tmp_path, LocalCarrier({}), record, time.monotonic())
+    made.folder.mkdir()
+    rows = pd.DataFrame({"round": np.arange(number) + 1, "seconds": seconds})
+    rows.to_csv(made.folder / "rounds.csv", index=False)
+    written = []
+    plan = SimpleNamespace(with_decision=lambda name, decision: (name, decision.value))
+    monkeypatch.setattr(federated_job.plan_file, "read_plan", lambda path: plan)
+    monkeypatch.setattr(federated_job.federated_run, "write_plan", lambda out, one: written.append(one))
+    state = made._replan(RoundState(number, number, TrainingPace(40 + number), COMMON))
+    assert state.pace.steps - state.began == pytest.approx(ahead, abs=1)
+    assert bool(written) == (ahead != 40)
 
 
 def test_sites_that_do_not_agree_leave_no_folder(tmp_path):

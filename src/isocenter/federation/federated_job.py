@@ -52,7 +52,7 @@ log = logging.getLogger("isocenter")
 COMMON, INCOMING = "common.safetensors", "incoming"
 # Of the minutes, what is left for scoring, and where no site has a case to score.
 OUTSIDE, UNSCORED = 0.2, 0.05
-# After the first round steps are planned anew where they would miss the end by more.
+# After a round steps are planned anew where they would miss the end by more.
 SLACK = 0.05
 SECTION = "federation"
 # What a job over sites does without, and why. A person who sets one of them is refused.
@@ -192,7 +192,7 @@ class FederatedJob:
         for number in range(state.number + 1, self.record.rounds + 1):
             state = self._round(number, state)
             state.write(self.folder)
-            if number == 1 and self.record.by_clock:
+            if number < self.record.rounds and self.record.by_clock:
                 state = self._replan(state)
                 state.write(self.folder)
         return state
@@ -232,16 +232,17 @@ class FederatedJob:
         return {"training.steps": steps, "training.compute": compute}
 
     def _replan(self, state: RoundState) -> RoundState:
-        """Other steps, where the pace of the first round says that those planned would miss the end."""
-        rows = pd.read_csv(self.folder / ROUNDS)
-        seconds, ahead = rows["seconds"], state.pace.steps - state.began
-        took = float(seconds.sum() if self.carrier.takes_turns else seconds.max())
-        fitting = max(self.record.rounds - 1, math.floor(self._seconds_left * state.began / max(took, 1e-3)))
-        if abs(fitting - ahead) <= SLACK * ahead:
+        """Other steps, where the pace so far says that those planned would miss the end; fewer, after round 1."""
+        by_round = pd.read_csv(self.folder / ROUNDS).groupby("round")["seconds"]
+        ahead, rounds = state.pace.steps - state.began, self.record.rounds - state.number
+        took = float((by_round.sum() if self.carrier.takes_turns else by_round.max()).sum())
+        fitting = max(rounds, math.floor(self._seconds_left * state.began / max(took, 1e-3)))
+        # A job that goes on does not know how long it took before.
+        if abs(fitting - ahead) <= SLACK * ahead or (fitting > ahead and state.number > 1):
             return state
-        log.info("steps: %d more in place of %d, by the pace of the first round", fitting, ahead)
+        log.info("steps: %d more in place of %d, by the pace so far", fitting, ahead)
         plan = plan_file.read_plan(self.out / "plan.yaml")
-        steps = Decision(state.began + fitting, "so many fit by the pace of the first round")
+        steps = Decision(state.began + fitting, "so many fit by the pace so far")
         federated_run.write_plan(self.out, plan.with_decision("training.steps", steps))
         return replace(state, pace=state.pace.replan(state.began, fitting))
 
