@@ -390,6 +390,8 @@ def with_changes(rows: Mapping[str, dict[str, Any]], out: Path) -> dict[str, dic
     """The rows of routes, with the difference from fedavg by case where both were scored here."""
     found, common = dict(rows), out / f"{FEDAVG}.scored"
     for name, row in rows.items():
+        if "folder" not in row:  # of an earlier fedavg
+            found[name] = {key: one for key, one in row.items() if key != "fedavg minus it"}
         scored_here = out / f"{row.get('folder')}.scored"
         if row.get("folder") in (None, FEDAVG) or not (scored_here.is_dir() and common.is_dir()):
             continue
@@ -415,8 +417,10 @@ def scanner_page(rows: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(f"| {' | '.join([name, *own, *by_scanner])} |")
     intro = (
         "Hippocampus. Scanners are simulated: contrast, field, blur and noise of each site's images are changed by a "
-        "rule of their own. One training of each route, on one core; intervals are of test cases (paired), not of "
-        "trainings. Volumes may be of one person, since the names of the files do not tell."
+        "rule of their own. One training of each route, on one core that other work shared; the five sites of a job "
+        "take turns within its minutes. Intervals are of test cases (paired), not of trainings. Volumes may be of one "
+        "person, since the names of the files do not tell. Where three sites know one structure, b and e know the "
+        "anterior part, d the posterior one."
     )
     return "\n".join([intro, "", *lines])
 
