@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
+log = logging.getLogger("isocenter")
 work = logging.getLogger("isocenter.work")
 progress = logging.getLogger("isocenter.progress")
 BEGUN, ENDED = "begun", "ended"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import shutil
 import time
@@ -46,8 +45,8 @@ from isocenter.runtime import hardware
 from isocenter.tasks import task_catalogue
 from isocenter.training.length.schedule import FEWEST_STEPS, TrainingPace
 from isocenter.values import BY_HAND, Decision, Plan
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 # Below `federation/`: what the server goes on from, and updates until all of a round have come.
 COMMON, INCOMING = "common.safetensors", "incoming"
 # Of the minutes, what is left for scoring, and where no site has a case to score.

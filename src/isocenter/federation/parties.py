@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import socket
 import subprocess
@@ -25,8 +24,8 @@ from isocenter.federation.federated_run import JobRecord
 from isocenter.federation.party_kits import LOOK, FederationFile, Kit
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.runtime import record_files
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 # What processes of NVFlare say.
 CONSOLE = "console.txt"
 # In the folder of private ones: who computes, and kits of parties on one machine.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,8 +28,7 @@ from isocenter.runtime.guard.image_observation import MODALITY, REGION
 from isocenter.transforms import spatial_transforms
 from isocenter.values import Array, Case, Finding, Image, Label, Prediction, SpatialTransform
 from isocenter.values.finding import CHANGE
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 COLUMNS = ("label", "before", "now", "difference", "percent", "days", "percent_a_year")
 TABLE = "change.csv"

@@ -6,7 +6,6 @@ computed stays in the calling thread, where Ctrl-C arrives and where a device is
 
 from __future__ import annotations
 
-import logging
 import shutil
 import threading
 from collections import deque
@@ -32,6 +31,7 @@ from isocenter.runtime.parallel.dask_cluster import Cluster
 from isocenter.runtime.parallel.map_cases import Spread
 from isocenter.transforms import channel_stack
 from isocenter.values import Case, Deferred, Image
+from isocenter.work_state import log
 
 SHARE = "Give one that every worker sees under the same path"
 
@@ -41,7 +41,6 @@ AS_MEASURED = "3.2 times with 10 volumes of a hippocampus model, on one core of 
 # Told (done, all) and, if there is more to say, a few words.
 Progress = Callable[..., None]
 
-log = logging.getLogger("isocenter")
 _loading = threading.Lock()
 
 

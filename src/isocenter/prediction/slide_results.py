@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +23,7 @@ from isocenter.values import Finding, Floats, Geometry, Image, Label, Prediction
 from isocenter.values.plain_values import PlainValue
 from isocenter.values.prediction import AttendedTiles
 from isocenter.values.table_cells import PlainCell
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 CELLS, DRAWN = "cells", ".geojson"
 UM2 = 1e6  # in a mm²

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -58,8 +57,8 @@ from isocenter.values import (
 )
 from isocenter.values.dataset_cases import DataFrameLike
 from isocenter.values.plain_values import PlainValue
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 T = TypeVar("T")
 # The kind of reference whose names have an order.
 CLASS = "class"

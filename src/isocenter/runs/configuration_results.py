@@ -6,7 +6,6 @@ the simplest is taken that is not surely worse than the best, by the paired inte
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +30,7 @@ from isocenter.scoring import model_comparison
 from isocenter.tasks import Task
 from isocenter.values import Decision, Estimate
 from isocenter.values.record_schema import RecordSchema
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 
 class ConfigurationFigure(TypedDict):

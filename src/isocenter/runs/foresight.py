@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 
@@ -15,8 +14,8 @@ from isocenter.runs.training_jobs import TrainingJob
 from isocenter.runtime import hardware
 from isocenter.training.training_state import CommandClock
 from isocenter.values import Case
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 GIB = 2**30
 # Of the minutes, what a probe of the steps takes and what is measured before it, and the s that it takes at least.
 PROBE_SHARE, PROBE_SECONDS = 0.05, 3.0

@@ -6,7 +6,6 @@ Unlabelled images of a run are looked through once.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from isocenter.runtime.model_schema import MODEL_SCHEMA
 from isocenter.runtime.package.package_contents import MEMBERS, WEIGHTS
 from isocenter.tasks import properties
 from isocenter.values import Case, CaseFacts, Dataset, Decision, Plan, Problem
+from isocenter.work_state import log
 
 # The parts of a run that must stay unseen.
 HELD_OUT = ("val", "calibration", "test")
@@ -73,7 +73,6 @@ def _held_out(run: Path) -> Dataset:
     return dataset
 
 
-log = logging.getLogger("isocenter")
 UNLABELLED, HASH = "objectives.unlabelled", "objectives.unlabelled_hash"
 # Roles of columns of a table that are not references.
 ROLES = ("image", "patient", "case")

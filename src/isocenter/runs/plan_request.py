@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -52,8 +51,8 @@ from isocenter.runtime.proportion import MOST_TIMES, UNLIKE_SPACING, Looking
 from isocenter.tasks import task_catalogue
 from isocenter.values import BY_HAND, CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem
 from isocenter.values.dataset_fingerprint import Shortcut
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 # Of a training that nobody set a time for.
 USUAL_MINUTES = 60.0
 # How often a plan is made anew without cases out of all proportion, until the same ones stay out.

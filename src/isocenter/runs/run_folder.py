@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,8 +39,8 @@ from isocenter.training.length.step_probe import FEWER, NARROWER
 from isocenter.training.training_state import CommandClock
 from isocenter.transforms import channel_stack
 from isocenter.values import BY_HAND, Case, Dataset, Decision, Image, Plan, Split
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 # Notes for a reader before any figure; a package repeats them.
 NOTES = "run.json"
 # The weights to start from, until the run is finished: every fold and every further network begins from them.

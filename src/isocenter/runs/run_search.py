@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import shutil
 from collections.abc import Callable
@@ -38,8 +37,8 @@ from isocenter.training.search_study import (
 )
 from isocenter.training.training_state import CommandClock, Moment, TrainingOutcome
 from isocenter.values import Plan
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 STUDY = "study.db"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import sys
 import time
@@ -53,8 +52,8 @@ from isocenter.training.session_length import Decided, Recount, SeveralNetworks
 from isocenter.training.training_state import COLUMNS, CommandClock, Moment, TrainingOutcome
 from isocenter.values import BY_HAND, Case, Plan, Problem, Split
 from isocenter.values.record_schema import RecordSchema
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 # Between two pictures of the table (s), and how many characters wide its curves are.
 LIVE_SECONDS, CURVE = 0.25, 24
 BLOCKS = "▁▂▃▄▅▆▇█"

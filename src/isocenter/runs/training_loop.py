@@ -5,7 +5,6 @@ Decisions that fall while trainings run stand in the log, and in the plan of the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -49,12 +48,10 @@ from isocenter.training.session_length import SeveralNetworks
 from isocenter.training.training_state import TrainingOutcome
 from isocenter.values import Case, Decision, Plan
 from isocenter.values.record_schema import RecordSchema
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from torch.nn import Module
-
-
-log = logging.getLogger("isocenter")
 
 
 class TrainingRow(TypedDict):

@@ -7,7 +7,6 @@ window, mean and deviation of its own training cases; their mean sees an image t
 
 from __future__ import annotations
 
-import logging
 import math
 import shutil
 import threading
@@ -43,6 +42,7 @@ from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import task_settings
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Array
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -359,8 +359,6 @@ def _bounds(normalisation: Normalisation) -> tuple[float, float]:
 SHARE = 0.5
 # One network visits at a time: threads that share a model would send each other's home.
 _turn = threading.Lock()
-
-log = logging.getLogger("isocenter")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import platform
 import re
@@ -23,8 +22,8 @@ from typing_extensions import TypedDict
 from isocenter.errors import ResourceError, UsageError
 from isocenter.lazy import torch
 from isocenter.values import Decision
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 # Kinds of devices, and the choice among those that are here.
 AUTO, CPU, CUDA, MPS = "auto", "cpu", "cuda", "mps"
 GPU = re.compile(r"(cuda|mps)(?::(\d+))?", re.ASCII)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import task_catalogue, task_settings
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,8 +37,6 @@ SPLIT = "split.csv"
 REPORT = "report.html"
 # Of a run of a cascade: where its first stage lies, a run of folds.
 BEFORE = "low_resolution"
-
-log = logging.getLogger("isocenter")
 
 
 def save_model(model: Model, weights: Mapping[str, Tensor], folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import logging
 import re
 import shutil
 import stat
@@ -27,6 +26,7 @@ from isocenter.errors import IntegrityError, IsocenterError, UsageError
 from isocenter.files.storage import atomic, cache, packed_files, structured_text
 from isocenter.lazy import safetensors_torch
 from isocenter.values.record_schema import R, RecordSchema
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,9 +185,6 @@ def as_json(value: Any) -> Any:
 def join_digests(digests: Sequence[str]) -> str:
     """One digest of several."""
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-log = logging.getLogger("isocenter")
 
 
 def sealed_entry(entry: Path, fill: Callable[[Path], None]) -> Path:

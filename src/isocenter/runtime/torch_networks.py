@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +28,7 @@ from isocenter.runtime.windows import averaging
 from isocenter.runtime.windows.averaging import ATTENTION, POOLED, AveragedNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.values import Array, Head, Vector
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -330,9 +330,6 @@ def _copy(features: NetworkFeatures, device: str) -> NetworkFeatures:
     )
     pooled = copied(features.pooled)
     return network_parts.NetworkFeatures(outputs, pooled, pooled, inputs)
-
-
-log = logging.getLogger("isocenter")
 
 
 @dataclass(eq=False)

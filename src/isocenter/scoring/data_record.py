@@ -6,7 +6,6 @@ Cases seen by the models that a training starts from, or learns from, are no new
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +26,8 @@ from isocenter.runtime.package import package_contents
 from isocenter.transforms import channel_stack
 from isocenter.values import Case, Dataset, Split
 from isocenter.values.record_schema import RecordSchema
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 DATA_RECORD = "data.json"
 
 

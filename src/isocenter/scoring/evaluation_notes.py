@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,8 +14,8 @@ from isocenter.runtime import Model
 from isocenter.scoring.case_scoring import ScoredCases
 from isocenter.tasks import Task, multitask, properties, task_catalogue, task_settings
 from isocenter.values import Case, Image
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 FLAG = "--positive"
 
 

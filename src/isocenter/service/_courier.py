@@ -5,7 +5,6 @@ What was superseded is taken back where it was sent, by a rejection note, once i
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -39,8 +38,7 @@ from isocenter.service.records.delivery_outbox import TAKEN_BACK, Delivery, Outb
 from isocenter.service.records.job_queue import REJECTION, ResultFile
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.service.records.study_index import StudyIndex
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 # Between two looks at the outbox (s); answers in one association; how long a report may come on the same association.
 LOOK_S, AT_ONCE, REPORT_S = 0.1, 10, 2.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +20,7 @@ from isocenter.service._delivering import REDIRECTS, HttpSession
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.objects import multipart
 from isocenter.service.objects.object_store import ObjectStore
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 # A file counts when it has not changed for so long; between two looks at a folder or a feed; and after a failure (s).
 SETTLED_S, LOOK_S, AGAIN_S = 5.0, 1.0, 10.0

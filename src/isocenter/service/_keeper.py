@@ -5,7 +5,6 @@ It is the performer of workitems too: it claims them, and says in them what beca
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import defaultdict
@@ -37,8 +36,7 @@ from isocenter.service.routing.routing_facts import HeaderAttributes, SeriesFact
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import FAILED
 from isocenter.values.plain_values import PlainValue
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 # Between two rounds (s), and between two looks for writers that are gone; objects that become rows in one transaction.
 ROUND_S, SWEEP_S, AT_ONCE = 0.1, 10.0, 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import platform
 import socket
@@ -19,8 +18,7 @@ from isocenter.service.configuration import NodeSettings
 from isocenter.service.records import audit_records
 from isocenter.service.records.audit_records import AuditHead
 from isocenter.service.records.record_database import Database
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 # Between two times (s): an event is sealed within 2 s, also where a round of its thread takes some time.
 SEAL_S, HEAD_S, AGAIN_S = 0.5, 3600.0, 60.0

@@ -5,7 +5,6 @@ A study is marked as going, then its files go, then its rows, then it is gone: w
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +34,7 @@ from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.service.records.workitem_records import FINAL
 from isocenter.service.work.worker import RESULTS
 from isocenter.values.plain_values import PlainValue
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 Part = Literal["objects", "results"]
 DAY_S = 86400.0

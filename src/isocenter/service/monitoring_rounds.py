@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,8 +38,7 @@ from isocenter.service.records import alert_records, tables
 from isocenter.service.records.alert_records import CLEARED, PERFORMANCE
 from isocenter.service.records.record_database import Database
 from isocenter.values.table_cells import TableRow
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 # Between two rounds, and after one that has failed (s).
 ROUND_S, AGAIN_S = 60.0, 60.0

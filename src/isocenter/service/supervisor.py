@@ -31,8 +31,7 @@ from isocenter.service.dicom import dicom_listening
 from isocenter.service.node_folder import ALIVE, BACKUPS, MODELS, REFUSED, WRONG_USE, JsonLines
 from isocenter.service.records import accounts, migration, record_database
 from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 LOCK, LAST_BYTES = "lock", 4096
 OHIF = ("index.html", "app-config.js")  # of its build

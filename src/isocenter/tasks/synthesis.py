@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -16,8 +15,7 @@ from isocenter.tasks.representation import IMAGE, Representation
 from isocenter.tasks.shared import left_right, reference_labels
 from isocenter.transforms.augment import INTENSITY, SPATIAL
 from isocenter.values import Case, Dataset, Decision, DrawnImage, Fingerprint, Head, Setting, Target, Vector
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 FLOW, ROOTS = "arXiv:2209.03003", "arXiv:1805.00932"
 CLASS, MASK = "class", "mask"

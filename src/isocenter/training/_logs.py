@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,8 +16,8 @@ from isocenter.files.storage import atomic
 from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.lazy import tensorboard
 from isocenter.training.training_state import COLUMNS, Moment
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 TENSORBOARD = "tensorboard"
 # MLflow is often on another machine: a step in so many is enough there.
 MLFLOW_STEPS = 10

@@ -47,12 +47,12 @@ from isocenter.training.training_state import CommandClock, State
 from isocenter.training.weight_transfer import PROTOTYPES, MovingWeights
 from isocenter.transforms import channel_stack, random_draws
 from isocenter.values import Region
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-log = logging.getLogger("isocenter")
 # Sets the draws of unlabelled images apart from those of the training cases.
 UNLABELLED = 2**29
 # Training cases whose metric is logged beside that of the validation cases.

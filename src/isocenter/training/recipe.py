@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,12 +25,12 @@ from isocenter.training.step import optimisers
 from isocenter.training.step.batch_loss import FEATURES
 from isocenter.training.step.computation import Compute
 from isocenter.training.training_state import Moment, Scores, Spans, State, TrainingOutcome
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-log = logging.getLogger("isocenter")
 # Seconds between checkpoints from which a killed run goes on.
 CHECKPOINT_SECONDS = 60.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -36,8 +35,8 @@ from isocenter.verbs.compressing.compression_rows import FLOAT, CostTarget, Vari
 from isocenter.verbs.compressing.quantised_package import BACKENDS_OF, Quantisation
 from isocenter.verbs.compressing.student_runs import PRUNE, STUDENTS, Students
 from isocenter.verbs.compressing.variant_price import VariantPrice
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 MARKS = ("compression.json", "report.html")
 SCHEMA, REQUEST_SCHEMA = "isocenter.compression", "isocenter.compression.request"
 # While a compression is not finished: what was asked for, and the parts that are done.

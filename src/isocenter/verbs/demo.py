@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,8 +23,8 @@ from isocenter.values import Dataset
 from isocenter.verbs import predict, train
 from isocenter.verbs.predict import PredictionResult
 from isocenter.verbs.train import Run
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 LOCAL = Path("shared", "data", "hippocampus")
 # Folders above the working one that are looked into: the project may be left for one of its own folders, no more, so
 # that a folder of that name which somebody keeps far above is not taken.

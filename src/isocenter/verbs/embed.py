@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,8 +16,7 @@ from isocenter.reading import input_cases, verb_results
 from isocenter.report import InNotebook, progress_tracking
 from isocenter.runtime import Model, predicted_memory, record_files
 from isocenter.values import Case, Problem
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 TABLE, RECORD = "embeddings.parquet", "embeddings.json"
 

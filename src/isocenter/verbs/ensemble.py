@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +39,8 @@ from isocenter.training.member_weighting import MemberWeights
 from isocenter.values import Dataset, Plan, Row, Split
 from isocenter.verbs import ensemble_members
 from isocenter.verbs.ensemble_members import EQUAL, FITTED, SPLIT_BECAUSE, EnsembleMember, JoinedMembers
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.
 MARKS = ("members/ensemble.json", "plan.yaml", "split.csv")
 OURS = "ensemble"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -75,8 +74,7 @@ from isocenter.scoring.data_record import DATA_RECORD
 from isocenter.scoring.model_verdict import Verdict
 from isocenter.values import ANSWERED, Case, Dataset, Decision, Estimate, Plan, Problem, Row, case_outcome
 from isocenter.values.case_outcome import CaseOutcome
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 MARKS = ("cases.csv", "summary.json")
 OF_SITES = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -28,8 +27,8 @@ from isocenter.scoring.explaining.concept_section import AnsweredCohort
 from isocenter.values import Case, Dataset, Problem
 from isocenter.values.explanation_records import EXPLANATIONS_SCHEMA, ExplanationsRecord, MethodRecord, PlaceFinding
 from isocenter.values.plain_values import PlainValue
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 MARKS = ("explanations.csv", "explanations.json")
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from pathlib import Path
 
 from isocenter import keywords
 from isocenter.errors import UsageError
 from isocenter.jobs import Workspace
 from isocenter.options.doors import McpOptions
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 
 @keywords.takes(McpOptions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -36,8 +35,7 @@ from isocenter.tasks import Task, properties
 from isocenter.values import Case, Prediction, Problem, Prompts, case_outcome
 from isocenter.values.case_outcome import CaseOutcome
 from isocenter.values.finding import FindingsRecord
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 MARKS = ("predictions.csv", "summary.json")
 # Holds the room for the records until they are written; its bytes are those of their files, of a row, and of what a row

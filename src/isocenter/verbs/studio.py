@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import webbrowser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,8 +13,7 @@ from isocenter.errors import UsageError
 from isocenter.files.storage import file_lock
 from isocenter.jobs import Workspace
 from isocenter.options.doors import StudioOptions
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 
 @keywords.takes(StudioOptions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +27,7 @@ from isocenter.runs.run_folder import OwnCases
 from isocenter.runtime import Model, model_assembly, record_files
 from isocenter.runtime.image_drawing import ImageDrawer
 from isocenter.values import Array, Case, CaseRow, Cell, Dataset, Estimate, Floats, Image
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 SCHEMA, MARKS = "isocenter.synthesis", ("synthesis.json", "report.html")
 # Draws for each image that is wanted, as some are withheld; cases whose losses say whether the model knows who trained

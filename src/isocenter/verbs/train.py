@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -53,8 +52,8 @@ from isocenter.training import weight_transfer
 from isocenter.training.training_state import CommandClock
 from isocenter.values import Row
 from isocenter.verbs import plan
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 # Weights that the family of the network has published.
 PUBLISHED = "auto"
 # Flags that set a decision of the plan, as a person typed them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import tempfile
@@ -15,10 +14,10 @@ import platformdirs
 
 from isocenter.errors import UsageError
 from isocenter.files.storage import atomic
+from isocenter.work_state import log
 
 VARIABLE = "ISOCENTER_CACHE"
 REMEDY = f"The cache holds what can be made again: set {VARIABLE} to a folder that can be written to"
-log = logging.getLogger("isocenter")
 APPLICATION = "isocenter"
 
 

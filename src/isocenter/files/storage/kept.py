@@ -7,7 +7,6 @@ compressed text with a checksum, never a pickle.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import sqlite3
 import threading
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from isocenter.errors import UsageError
 from isocenter.files.storage import cache
+from isocenter.work_state import log
 
 R = TypeVar("R")
 FOLDER, FILE = "examined", "entries.sqlite"
@@ -36,7 +36,6 @@ FLUSH_S, WAIT_S, USED_S = 1.0, 5.0, 24 * 3600
 TICK_NS, COARSE_NS, COARSE_TICK_NS = 50_000_000, 10_000_000, 2_500_000_000
 TABLE = "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, content BLOB, bytes INTEGER, used REAL)"
 OLDEST = "DELETE FROM entries WHERE used <= (SELECT used FROM entries ORDER BY used LIMIT 1 OFFSET ?)"
-log = logging.getLogger("isocenter")
 
 
 class Caching(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import tempfile
@@ -17,13 +16,12 @@ import numpy as np
 from isocenter.errors import ResourceError
 from isocenter.files.storage import atomic
 from isocenter.values import Array, Deferred
+from isocenter.work_state import log
 
 # What takes no more is held in memory.
 SPOOLED_BYTES = 2**27
 # Voxels of a file that take as much are not held in memory, whatever is done with them.
 MAPPED_BYTES = 2**30
-
-log = logging.getLogger("isocenter")
 
 
 def room(shape: Sequence[int], dtype: np.dtype[Any], where: str) -> Array:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.tasks import Task, task_catalogue
 from isocenter.transforms import COLOUR
 from isocenter.values import voxel_images
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 # By how much of a window nnU-Net moves on.
 STEP = 0.5
-
-log = logging.getLogger("isocenter")
 
 
 def is_nnunet(folder: Path) -> bool:

@@ -11,7 +11,6 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -41,6 +40,7 @@ from isocenter.runtime.torch_networks import Networks
 from isocenter.tasks import Task, task_catalogue
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Decision, record_schema
+from isocenter.work_state import log
 
 NEEDED = ("labels", "channels", "patch", "normalisation")
 OF_IMAGES = ("spacing", "crop", "order", "modality")
@@ -49,8 +49,6 @@ OF_ARRAYS = ("axes", "orientation", "output")
 AXES, ORIENTATIONS = ("xyz", "zyx"), ("RAS", "LPS")
 METHODS = ("zscore", "window", "range")
 KNOWN = (*NEEDED, *OF_IMAGES, *OF_WINDOWS, *OF_ARRAYS, "outputs", "activation", "positive")
-
-log = logging.getLogger("isocenter")
 
 
 @dataclass(frozen=True, eq=False)

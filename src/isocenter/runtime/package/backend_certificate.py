@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from isocenter.runtime.model_schema import ModelRecord
 from isocenter.runtime.package import backends
 from isocenter.runtime.package.package_contents import PACKAGED
 from isocenter.values import Decision
+from isocenter.work_state import log
 
 CERTIFICATE = "certificate.json"
 FLOAT32, BFLOAT16, INT8, INT4 = "float32", "bfloat16", "int8", "int4"
@@ -215,8 +215,6 @@ TYPICAL_IMAGES = 10
 RECERTIFY = "isocenter compress PACKAGE --methods recertify --data DATA --out NEW certifies it here"
 # The kinds of GPU that torch knows.
 GPUS = ("cuda:0", "mps")
-
-log = logging.getLogger("isocenter")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import platform
 import shutil
@@ -41,6 +40,7 @@ from isocenter.runtime.package.backends import onnx as backends_onnx
 from isocenter.runtime.package.package_contents import MADE, ONNX
 from isocenter.transforms import COLOUR
 from isocenter.values import Array, Deferred, Geometry, Image, Label, SlideLevel
+from isocenter.work_state import log
 
 # s after which a backend is given up: compiling ahead of time takes one or two minutes, an engine of TensorRT ten.
 LONGEST = 1800.0
@@ -52,8 +52,6 @@ LATE = "late"
 TIMES = ("start", "seconds", "window")
 # Numbers compared at once.
 CHUNK = 2**22
-
-log = logging.getLogger("isocenter")
 
 
 def certify(

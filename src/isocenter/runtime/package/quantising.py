@@ -29,8 +29,8 @@ from isocenter.runtime.package.backends.openvino import OpenVinoNetwork
 from isocenter.runtime.package.package_contents import ONNX_INT4, ONNX_INT8, OPENVINO_INT8
 from isocenter.runtime.windows.slide import Network
 from isocenter.values import Array, Case
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 # (1, channels, *patch) and perhaps (1, entries) of a context.
 Window = tuple[NDArray[np.float32], ...]
 # The score of a network on cases that gave no ranges; higher is better.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import queue
@@ -20,6 +19,7 @@ from typing import Any, Protocol, TypeVar, cast
 from isocenter import errors, work_state
 from isocenter.errors import MEMORY_ERRORS, IsocenterError, MemoryShortageError, WorkerLostError
 from isocenter.values import Case
+from isocenter.work_state import log
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -179,9 +179,6 @@ def _call(worker: CaseWorker, function: Callable[[Case], R], case: Case) -> R:
         return worker.call(function, case, case.id)
     except UnknownError:
         return function(case)
-
-
-log = logging.getLogger("isocenter")
 
 
 class Spread(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from isocenter.tasks import properties
 from isocenter.tasks.shared.averages import BETWEEN, OUTPUT, WITHIN
 from isocenter.values import Array, Geometry, Image, Prediction, Region, Slabs
 from isocenter.values.voxel_images import STATED_SIDES
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.protocol import GridTrace, ImageSteps, RegionSource, VolumePart
@@ -41,8 +41,6 @@ BLANK = "it is one value everywhere once it is normalised"
 OVERLAPS = (0.5, 0.375, 0.25, 0.125, 0.0)
 # Of the seconds that an image may take, the share after which it is known how long all of its windows will take.
 TIMED_SHARE = 0.05
-
-log = logging.getLogger("isocenter")
 
 
 @dataclass(frozen=True)

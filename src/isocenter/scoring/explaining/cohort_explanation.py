@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,7 @@ from isocenter.transforms import channel_stack
 from isocenter.values import Case, Image, Map, Problem
 from isocenter.values.explanation_records import MethodRecord, PlaceFinding
 from isocenter.values.table_cells import PlainCell
+from isocenter.work_state import log
 
 # Of `explanations.csv`.
 COLUMNS = (
@@ -53,7 +53,6 @@ COLUMNS = (
 )
 DISAGREEMENT = "disagreement"
 T = TypeVar("T")
-log = logging.getLogger("isocenter")
 # Seconds of tests after which no further case begins, where nobody said how many: on volumes a case can take minutes.
 AT_MOST = 600.0
 

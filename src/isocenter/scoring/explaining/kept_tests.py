@@ -5,7 +5,6 @@ They lie in a run's folder, or in a package's `isocenter/`.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
@@ -31,8 +30,8 @@ from isocenter.runtime.torch_networks import Differentiable
 from isocenter.transforms import channel_stack
 from isocenter.values import Case, Image, Map, Prediction
 from isocenter.values.explanation_records import EXPLANATIONS_SCHEMA, ExplanationsRecord, MethodRecord
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 Records = Mapping[str, MethodRecord]
 SHA_256 = re.compile(r"[0-9a-f]{64}")
 

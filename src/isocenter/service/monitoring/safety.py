@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +22,7 @@ from isocenter.service.records.alert_records import NOTICE, Notice
 from isocenter.service.records.audit_records import FAILURE, SUCCESS
 from isocenter.service.records.job_queue import Job, JobOutcome, ResultFile
 from isocenter.service.records.record_database import DatabaseClock
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 WARN, ABSTAIN, ROLLBACK, STOP, HALT = "warn", "abstain", "rollback", "stop", "halt"
 # The most severe first: one of them decides what becomes of a job.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -11,8 +10,7 @@ from itertools import chain
 
 from isocenter.errors import FormatError
 from isocenter.service.objects.object_store import IncomingPart, ObjectStore
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 # Else a server decodes what is compressed, PS3.18 8.7.3.
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from alembic import command
@@ -14,8 +13,7 @@ from sqlalchemy import Connection, text
 from isocenter.errors import UsageError
 from isocenter.service.records import database_copies, record_database
 from isocenter.service.records.record_database import Database
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 # Of nodes that do so at once, one does: one of PostgreSQL's advisory locks that others hardly take.
 LOCK = 0x150CE97E

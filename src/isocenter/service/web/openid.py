@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
@@ -22,6 +21,7 @@ from pydantic import JsonValue
 from isocenter.errors import IsocenterError
 from isocenter.service.configuration import OidcSection
 from isocenter.service.records.accounts import NAME
+from isocenter.work_state import log
 
 SECRET = "ISOCENTER_OIDC_SECRET"  # noqa: S105 - the name of a variable
 ANSWER_S = 10.0  # for one answer of the provider
@@ -32,7 +32,6 @@ SIGNED = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"
 MEANS = ("client_secret_basic", "client_secret_post")  # by which the node shows its secret
 CLAIMS_OF_NAMES = ("preferred_username", "email", "sub")  # claims that name a person, the best first
 RANKS = ("administrator", "radiologist", "viewer")  # who is several things gets the first
-log = logging.getLogger("isocenter")
 
 
 class ProviderError(IsocenterError):

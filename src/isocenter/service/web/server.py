@@ -44,6 +44,7 @@ from isocenter.service.web.inference import routes
 from isocenter.service.web.node_routes import Refusals
 from isocenter.service.web.response_shapes import Problem
 from isocenter.service.web.web_node import WebError, WebNode
+from isocenter.work_state import log
 
 HEADERS_S = 10.0  # for the whole head of a request, from the connection or the answer before it
 IDLE_S = 30.0  # in which a client that does not read has to begin again
@@ -196,7 +197,6 @@ class ImpatientProtocol(H11Protocol):
 RETRY_AFTER_S = 30  # when the disk is full, or the database away
 SEE_OPENAPI = "See /openapi.json"
 DICOMWEB = (store.router, workitems.router, search.router, retrieve.router)
-log = logging.getLogger("isocenter")
 
 
 def web_app(web_node: WebNode) -> ASGIApp:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -49,8 +48,7 @@ from isocenter.values import Case, Geometry, Image, Prediction, case_outcome
 from isocenter.values.advice_lines import AdviceLine
 from isocenter.values.case_outcome import ABSTAINED, REFUSALS
 from isocenter.values.finding import FindingsRecord
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 NAME = "answer"
 MASK = f"{NAME}.nii.gz"

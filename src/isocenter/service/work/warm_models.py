@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,11 +26,10 @@ from isocenter.service.work import answer_tensors
 from isocenter.tasks import properties, task_settings
 from isocenter.values import Label
 from isocenter.values.finding import CodedName
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from isocenter.scoring.explaining.kept_tests import AnswerMaps
-
-log = logging.getLogger("isocenter")
 
 
 def facts_of_model(name: str, model: Model) -> ModelFacts:

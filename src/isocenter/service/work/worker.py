@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import threading
@@ -41,8 +40,7 @@ from isocenter.service.work.warm_models import WarmModels
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import ABSTAINED, REFUSED
 from isocenter.values.plain_values import PlainValue
-
-log = logging.getLogger("isocenter")
+from isocenter.work_state import log
 
 RESULTS = "results"
 # Between two looks at an empty queue (s); before a job that failed for want of something is tried again; and how long a

@@ -7,7 +7,6 @@ doi:10.1145/2382196.2382264).
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,11 +22,11 @@ from isocenter.training.step import batch_loss
 from isocenter.training.step.batch_loss import Criterion
 from isocenter.training.step.computation import Compute
 from isocenter.training.step.train_step import Learner, Learnt
+from isocenter.work_state import log
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-log = logging.getLogger("isocenter")
 # Numbers of the gradients of samples that are in memory at once: 256 MiB.
 MOST_NUMBERS = 2**26
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,8 +27,8 @@ from isocenter.values.plain_values import PlainValue
 from isocenter.values.record_schema import RecordSchema
 from isocenter.verbs.compressing import variant_price
 from isocenter.verbs.compressing.case_roles import CaseRoles
+from isocenter.work_state import log
 
-log = logging.getLogger("isocenter")
 # In the folder of a variant: what was done, or the reason why nothing could be.
 FACTS = "facts.json"
 # Of a model's record: what was done to make it smaller, in order.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import platform
 import shutil
@@ -19,9 +18,9 @@ from anyio import CapacityLimiter
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.work import inference_worker
 from isocenter.service.work.answer_tensors import InferenceQuestion, InferenceReply
+from isocenter.work_state import log
 
 FOLDER = "inference"
-log = logging.getLogger("isocenter")
 
 
 class ModelProcess:
