@@ -83,9 +83,4 @@ if TYPE_CHECKING:
     from isocenter.verbs.trial import study_randomise as study_randomise
     from isocenter.verbs.view import view as view
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *lazy_index(__name__)("__all__")})
+lazy_index(__name__)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -119,8 +118,8 @@ if not TYPE_CHECKING:
     torch = _LazyModule("torch")
 
 
-def lazy_index(package: str) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package's index: a name is imported when it is first asked for.
+def lazy_index(package: str) -> None:
+    """Give a package's index a `__getattr__` and a `__dir__`: a name is imported when it is first asked for.
 
     A module of the package is imported when one of the module's own names is.
 
@@ -129,13 +128,14 @@ def lazy_index(package: str) -> Callable[[str], Any]:
     So an index costs its reader nothing but the files that define what is asked for (PEP 562).
     """
     homes: dict[str, tuple[str, str]] = {}
+    index = vars(sys.modules[package])
 
     def resolve(name: str) -> Any:
         """The value of a name of the package; AttributeError for one that the index does not list."""
         if not homes:
-            homes.update(_imports_for_types(str(sys.modules[package].__file__)))
+            homes.update(_imports_for_types(str(index["__file__"])))
         if name == "__all__":
-            listed_names = {*homes, *({"__version__"} & vars(sys.modules[package]).keys())}
+            listed_names = {*homes, *({"__version__"} & index.keys())}
             return sorted(listed_names, key=lambda listed: (not listed.isupper(), not listed[:1].isupper(), listed))
         module, defined_as = homes.get(name, (package, name))
         if module == package:  # its import puts the module in this place
@@ -144,10 +144,10 @@ def lazy_index(package: str) -> Callable[[str], Any]:
                 raise AttributeError(f"module {package!r} has no attribute {name!r}")
             return sys.modules.get(whole) or _LazyModule(whole)
         value = getattr(importlib.import_module(module), defined_as)
-        setattr(sys.modules[package], name, value)  # the next look finds it without this function
+        index[name] = value  # the next look finds it without this function
         return value
 
-    return resolve
+    index.update(__getattr__=resolve, __dir__=lambda: sorted({*index, *resolve("__all__")}))
 
 
 def _imports_for_types(index: str) -> dict[str, tuple[str, str]]:

@@ -28,5 +28,4 @@ if TYPE_CHECKING:
     from isocenter.belief.certainties import Certainty
     from isocenter.belief.covering_results import UnseenCases
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

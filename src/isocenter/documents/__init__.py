@@ -18,5 +18,4 @@ if TYPE_CHECKING:
         word_file,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -21,5 +21,4 @@ if TYPE_CHECKING:
     from isocenter.doors.job_desk import JobDesk
     from isocenter.doors.warm_process import WarmProcess
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

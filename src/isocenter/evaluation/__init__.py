@@ -46,5 +46,4 @@ if TYPE_CHECKING:
     from isocenter.evaluation.significance.paired_tests import CaseValues
     from isocenter.evaluation.vessel_diameters import narrowing
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

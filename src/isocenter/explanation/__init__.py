@@ -17,5 +17,4 @@ if TYPE_CHECKING:
         faithfulness,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -34,5 +34,4 @@ if TYPE_CHECKING:
         video,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

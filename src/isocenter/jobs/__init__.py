@@ -11,5 +11,4 @@ if TYPE_CHECKING:
     from isocenter.jobs.job_record import CommandJob, JobState
     from isocenter.jobs.workspace import JobRequest, Workspace
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

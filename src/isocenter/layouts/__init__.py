@@ -11,5 +11,4 @@ if TYPE_CHECKING:
     from isocenter.layouts.cases.dataset_folder import OWN_TABLE
     from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -85,5 +85,4 @@ NETWORKS = {
     "yolox": "isocenter.networks.yolox:YOLOX",
 }
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

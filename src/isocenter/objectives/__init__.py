@@ -9,5 +9,4 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.objectives import dann, distillation, flow, image_text, objective_catalogue, objective_terms
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

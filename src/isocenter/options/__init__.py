@@ -12,5 +12,4 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.options import command_index, doors, images, models, node, records, shared_flags, training
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -24,5 +24,4 @@ if TYPE_CHECKING:
     from isocenter.planning.plan_result import PlannedTraining
     from isocenter.planning.plan_sections import PlanSettings
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -21,5 +21,4 @@ if TYPE_CHECKING:
         withholding,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -22,5 +22,4 @@ if TYPE_CHECKING:
         shortcut_tests,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -9,5 +9,4 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.registration import deformable, engine, learnt_registration, linear, motion, similarity_measures
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -11,5 +11,4 @@ if TYPE_CHECKING:
     from isocenter.report.page_blocks import Block, Details, Figure, Paragraph, ReportPage, Section, Table
     from isocenter.report.wording import InNotebook
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -28,5 +28,4 @@ if TYPE_CHECKING:
         validation_course,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

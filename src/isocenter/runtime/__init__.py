@@ -41,5 +41,4 @@ if TYPE_CHECKING:
     from isocenter.runtime.model_assembly import Model
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

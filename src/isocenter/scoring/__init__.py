@@ -20,5 +20,4 @@ if TYPE_CHECKING:
         model_verdict,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

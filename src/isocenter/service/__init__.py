@@ -27,5 +27,4 @@ if TYPE_CHECKING:
         work,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

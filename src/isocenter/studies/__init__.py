@@ -19,5 +19,4 @@ if TYPE_CHECKING:
         trial_protocol,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -10,5 +10,4 @@ if TYPE_CHECKING:
     from isocenter.tasks import fitting, index, multitask, properties, shared, task, task_catalogue, task_settings
     from isocenter.tasks.task import Task
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

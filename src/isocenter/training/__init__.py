@@ -24,5 +24,4 @@ if TYPE_CHECKING:
         weight_transfer,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

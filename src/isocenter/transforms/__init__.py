@@ -33,5 +33,4 @@ if TYPE_CHECKING:
     )
     from isocenter.transforms.channel_stack import COLOUR
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -69,5 +69,4 @@ if TYPE_CHECKING:
     from isocenter.values.spatial_transform import Affine, Displacement, SpatialTransform
     from isocenter.values.voxel_images import Array, Code, Deferred, Image, Label, SlideLevel, Source
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

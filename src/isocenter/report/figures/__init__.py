@@ -25,5 +25,4 @@ if TYPE_CHECKING:
         survival_figures,
     )
 
-if not TYPE_CHECKING:
-    __getattr__ = lazy_index(__name__)
+lazy_index(__name__)

@@ -2,4 +2,4 @@
 
 from isocenter.lazy import lazy_index
 
-__getattr__ = lazy_index(__name__)
+lazy_index(__name__)
