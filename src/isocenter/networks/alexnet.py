@@ -8,8 +8,7 @@ the 6 x 6 cells of the fully connected layers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -17,9 +16,6 @@ from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, OverlappingPool
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "doi:10.1145/3065386"
 KERNELS = (5, 3, 3, 3)  # of the second to the fifth convolution
@@ -39,21 +35,18 @@ class AlexNet(PooledHead):
     fusion:      settings of `ContextFusion`; without them covariates are concatenated to the features
     """
 
-    def __init__(
+    def make_layers(
         self,
         channels: int,
         spatial_dims: int,
-        vectors: Mapping[str, int],
         widths: Sequence[int] = (64, 192, 384, 256, 256),
         hidden: int = 4096,
         cells: int = 6,
         stem_stride: int = 4,
         normalise: bool = True,
         dropout: float = 0.5,
-        context: int = 0,
-        fusion: FusionSettings | None = None,
-    ) -> None:
-        super().__init__()
+    ) -> tuple[int, float]:
+        """Make the layers; the number of pooled features, and dropout before the heads."""
         if len(widths) != len(KERNELS) + 1 or cells < 1:
             raise ValueError(f"AlexNet has five convolutions and at least one cell, not widths {widths}, cells {cells}")
         layers: list[nn.Module] = []
@@ -74,7 +67,7 @@ class AlexNet(PooledHead):
             nn.Linear(hidden, hidden),
             nn.ReLU(inplace=True),
         )
-        self.end(hidden, vectors, 0.0, context, fusion)
+        return hidden, 0.0
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""

@@ -55,7 +55,7 @@ class Backbone(PooledHead):
         context: int = 0,
         fusion: FusionSettings | None = None,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         if enlarge < 1:
             raise ValueError(f"enlarge is a whole number from 1, not {enlarge}")
         if ":" in model or not timm.is_model(model):  # a scheme such as hf_hub: would be fetched

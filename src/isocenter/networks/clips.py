@@ -290,7 +290,7 @@ class Clip(PooledHead):
         fusion: FusionSettings | None = None,
         **size: Any,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         if frames < 1 or channels % frames:
             raise ValueError(f"{channels} channels are not those of {frames} frames")
         if within < 0 or (within and within % 2 != 1):

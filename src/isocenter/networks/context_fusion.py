@@ -225,10 +225,27 @@ def pyramid_fusion(levels: int, maps: int, context: int, fusion: FusionSettings 
 class PooledHead(nn.Module):
     """A network that ends in pooled features; its layers and its last ones are attributes of one module.
 
-    A family's class makes its own layers, then calls `end`. Where `body` is all of them, this `forward` does.
+    A family's class has `make_layers`, which takes its settings, or makes its layers and then calls `end`. Where `body`
+    is all of them, this `forward` does.
+    context, fusion: as for `end`; size: the settings
     """
 
     body: nn.Module
+    # (channels, spatial_dims, **size) to (number of pooled features, dropout before the heads)
+    make_layers: Callable[..., tuple[int, float]]
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        vectors: Mapping[str, int],
+        context: int = 0,
+        fusion: FusionSettings | None = None,
+        **size: Any,
+    ) -> None:
+        super().__init__()
+        features, dropout = self.make_layers(channels, spatial_dims, **size)
+        self.end(features, vectors, dropout, context, fusion)
 
     def end(
         self, features: int, vectors: Mapping[str, int], dropout: float, context: int, fusion: FusionSettings | None

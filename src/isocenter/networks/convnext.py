@@ -100,7 +100,7 @@ class ConvNeXt(PooledHead):
         context: int = 0,
         fusion: FusionSettings | None = None,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         if not 0 <= left_out < 1:
             raise ValueError(f"left_out {left_out}: give a share of the samples, from 0 to below 1")
         if kernel % 2 != 1:

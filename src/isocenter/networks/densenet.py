@@ -7,7 +7,7 @@ concatenated maps can be computed again in the backward pass (Pleiss et al., arX
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +21,7 @@ from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
 
 if TYPE_CHECKING:
-    from isocenter.networks.network_family import FusionSettings, SizeValue
+    from isocenter.networks.network_family import SizeValue
 
 PAPER = "arXiv:1608.06993"
 BOTTLENECK = 4  # width of the 1 x 1 convolution, in multiples of the growth (DenseNet-B)
@@ -78,21 +78,18 @@ class DenseNet(PooledHead):
     fusion:      settings of `ContextFusion`; without them covariates are concatenated to the pooled maps
     """
 
-    def __init__(
+    def make_layers(
         self,
         channels: int,
         spatial_dims: int,
-        vectors: Mapping[str, int],
         blocks: Sequence[int] = (6, 12, 24, 16),
         growth: int = 32,
         width: int = 64,
         stem_stride: int = 1,
         dropout: float = 0.1,
         efficient: bool = False,
-        context: int = 0,
-        fusion: FusionSettings | None = None,
-    ) -> None:
-        super().__init__()
+    ) -> tuple[int, float]:
+        """Make the layers; the number of pooled features, and dropout before the heads."""
         convolution, normalisation = CONVOLUTION[spatial_dims], BATCH_NORM[spatial_dims]
         kernel = 3 if stem_stride == 1 else 7
         self.stem = convolution(channels, width, kernel, stem_stride, kernel // 2, bias=False)
@@ -105,7 +102,7 @@ class DenseNet(PooledHead):
             narrow = [convolution(width, width // 2, 1, bias=False), AVERAGE_POOL[spatial_dims](2)]
             self.transitions.append(nn.Sequential(normalisation(width), nn.ReLU(), *([] if last else narrow)))
             width = width if last else width // 2
-        self.end(width, vectors, dropout, context, fusion)
+        return width, dropout
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""

@@ -8,8 +8,7 @@ momentum of 0.1 instead of 0.01, with which they lag behind in short trainings.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -17,9 +16,6 @@ from isocenter.networks import common_layers, context_fusion, mobilenet
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.mobilenet import InvertedResidual
 from isocenter.networks.network_family import Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "arXiv:1905.11946"
 # Table 1, EfficientNet-B0; of each stage the expansion of its blocks, its kernel, feature maps, blocks and stride.
@@ -49,11 +45,10 @@ class EfficientNet(PooledHead):
     fusion:      settings of `ContextFusion`; without them covariates are concatenated to the pooled maps
     """
 
-    def __init__(
+    def make_layers(
         self,
         channels: int,
         spatial_dims: int,
-        vectors: Mapping[str, int],
         stages: Sequence[Sequence[int]] = STAGES,
         width: float = 1.0,
         depth: float = 1.0,
@@ -61,10 +56,8 @@ class EfficientNet(PooledHead):
         stem_stride: int = 2,
         dropout: float = 0.2,
         left_out: float = 0.0,
-        context: int = 0,
-        fusion: FusionSettings | None = None,
-    ) -> None:
-        super().__init__()
+    ) -> tuple[int, float]:
+        """Make the layers; the number of pooled features, and dropout before the heads."""
         if not 0 <= left_out < 1:
             raise ValueError(f"left_out {left_out}: give a share of the samples, from 0 to below 1")
         inside = mobilenet.scale_maps(STEM, width)
@@ -88,7 +81,7 @@ class EfficientNet(PooledHead):
         self.body = nn.Sequential(
             *layers, common_layers.convolution_norm_activation(spatial_dims, inside, features, 1, activation=nn.SiLU)
         )
-        self.end(features, vectors, dropout, context, fusion)
+        return features, dropout
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:

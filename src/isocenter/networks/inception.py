@@ -6,7 +6,7 @@ Szegedy, arXiv:1502.03167) and without the two auxiliary classifiers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +18,7 @@ from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
 
 if TYPE_CHECKING:
-    from isocenter.networks.network_family import FusionSettings, SizeValue
+    from isocenter.networks.network_family import SizeValue
 
 PAPER = "arXiv:1409.4842"
 WIDTH = 64  # feature maps of the paper's stem; STAGES has those of its blocks for it
@@ -78,19 +78,16 @@ class GoogLeNet(PooledHead):
     fusion:      settings of `ContextFusion`; without them covariates are concatenated to the pooled maps
     """
 
-    def __init__(
+    def make_layers(
         self,
         channels: int,
         spatial_dims: int,
-        vectors: Mapping[str, int],
         blocks: Sequence[int] = (2, 5, 2),
         width: int = 64,
         stem_stride: int = 8,
         dropout: float = 0.4,
-        context: int = 0,
-        fusion: FusionSettings | None = None,
-    ) -> None:
-        super().__init__()
+    ) -> tuple[int, float]:
+        """Make the layers; the number of pooled features, and dropout before the heads."""
         if stem_stride not in (1, 2, 4, 8) or any(n > len(table) for n, table in zip(blocks, STAGES, strict=True)):
             raise ValueError(f"the stem reduces by 1, 2, 4 or 8, and stages have up to 2, 5 and 2 blocks, not {blocks}")
         layers: list[nn.Module] = [
@@ -110,7 +107,7 @@ class GoogLeNet(PooledHead):
                 layers.append(Inception(spatial_dims, inside, widths))
                 inside = widths[0] + widths[2] + widths[4] + widths[5]
         self.body = nn.Sequential(*layers)
-        self.end(inside, vectors, dropout, context, fusion)
+        return inside, dropout
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:

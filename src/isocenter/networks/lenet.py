@@ -7,8 +7,7 @@ any size are averaged in its 5 x 5 cells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,6 @@ from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import AVERAGE_POOL, CONVOLUTION
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "doi:10.1109/5.726791"
 FIELD = 32  # voxels an axis of the paper's input, around a digit of 28 x 28
@@ -44,18 +40,15 @@ class LeNet(PooledHead):
     fusion:  settings of `ContextFusion`; without them covariates are concatenated to the features
     """
 
-    def __init__(
+    def make_layers(
         self,
         channels: int,
         spatial_dims: int,
-        vectors: Mapping[str, int],
         maps: Sequence[int] = (6, 16),
         hidden: Sequence[int] = (120, 84),
         dropout: float = 0.0,
-        context: int = 0,
-        fusion: FusionSettings | None = None,
-    ) -> None:
-        super().__init__()
+    ) -> tuple[int, float]:
+        """Make the layers; the number of pooled features, and dropout before the heads."""
         convolution, pooling = CONVOLUTION[spatial_dims], AVERAGE_POOL[spatial_dims]
         first, second = maps
         wide, narrow = hidden
@@ -65,7 +58,7 @@ class LeNet(PooledHead):
         self.connected = nn.Sequential(
             nn.Linear(second * CELLS**spatial_dims, wide), Squash(), nn.Linear(wide, narrow), Squash()
         )
-        self.end(narrow, vectors, dropout, context, fusion)
+        return narrow, dropout
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""

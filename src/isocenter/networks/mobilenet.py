@@ -6,8 +6,7 @@ separately (depthwise), and narrow again without an activation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -15,9 +14,6 @@ from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, Excitation
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "arXiv:1801.04381"
 # Table 2; of each stage the expansion of its blocks, its feature maps, blocks and stride.
@@ -89,20 +85,17 @@ class MobileNet(PooledHead):
     fusion:      settings of `ContextFusion`; without them covariates are concatenated to the pooled maps
     """
 
-    def __init__(
+    def make_layers(
         self,
         channels: int,
         spatial_dims: int,
-        vectors: Mapping[str, int],
         stages: Sequence[Sequence[int]] = STAGES,
         width: float = 1.0,
         last: int = LAST,
         stem_stride: int = 2,
         dropout: float = 0.2,
-        context: int = 0,
-        fusion: FusionSettings | None = None,
-    ) -> None:
-        super().__init__()
+    ) -> tuple[int, float]:
+        """Make the layers; the number of pooled features, and dropout before the heads."""
         inside = scale_maps(STEM, width)
         layers: list[nn.Module] = [
             common_layers.convolution_norm_activation(
@@ -117,7 +110,7 @@ class MobileNet(PooledHead):
         self.body = nn.Sequential(
             *layers, common_layers.convolution_norm_activation(spatial_dims, inside, last, 1, activation=nn.ReLU6)
         )
-        self.end(last, vectors, dropout, context, fusion)
+        return last, dropout
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:

@@ -177,7 +177,7 @@ class ResNet(PooledHead):
         late: Sequence[int] | None = None,
         norm: str = "batch",
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         block, waits = ResNetBlock if groups == 1 else GroupedPaths, _waits(late, spatial_dims)
         kernel, step = _along(waits, 0, 3 if stem_stride == 1 else 7), _along(waits, 0, stem_stride)
         inside = width if groups == 1 else width // 4

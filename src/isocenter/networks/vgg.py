@@ -8,7 +8,7 @@ the size of its images.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -19,7 +19,7 @@ from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
 
 if TYPE_CHECKING:
-    from isocenter.networks.network_family import FusionSettings, SizeValue
+    from isocenter.networks.network_family import SizeValue
 
 PAPER = "arXiv:1409.1556"
 WIDEST = 8  # times the width of the first stage
@@ -36,18 +36,15 @@ class Vgg(PooledHead):
     fusion:       settings of `ContextFusion`; without them covariates are concatenated to the pooled maps
     """
 
-    def __init__(
+    def make_layers(
         self,
         channels: int,
         spatial_dims: int,
-        vectors: Mapping[str, int],
         convolutions: Sequence[int] = VGG_16,
         width: int = 64,
         dropout: float = 0.5,
-        context: int = 0,
-        fusion: FusionSettings | None = None,
-    ) -> None:
-        super().__init__()
+    ) -> tuple[int, float]:
+        """Make the layers; the number of pooled features, and dropout before the heads."""
         layers: list[nn.Module] = []
         inside = channels
         for stage, count in enumerate(convolutions):
@@ -59,7 +56,7 @@ class Vgg(PooledHead):
                 layers += [convolution, BATCH_NORM[spatial_dims](outside), nn.ReLU(inplace=True)]
                 inside = outside
         self.body = nn.Sequential(*layers)
-        self.end(inside, vectors, dropout, context, fusion)
+        return inside, dropout
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:

@@ -220,10 +220,6 @@ def _are_shares(shares: Any, count: int) -> bool:
     return numbers and len(shares) == count and math.isclose(sum(shares), 1.0, abs_tol=ROUNDING)
 
 
-if TYPE_CHECKING:
-    pass
-
-
 class Conversion(NamedTuple):
     """A change from one scale to another: values * scale + offset, held within low and high."""
 
