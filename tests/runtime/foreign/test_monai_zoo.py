@@ -20,7 +20,7 @@ from foreign_bundles import AFTER, BEFORE, NETWORK, bundle
 from isocenter.errors import IntegrityError, IsocenterError, UsageError
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
-ZOO, PAGE = DATA / "monai_zoo", Path(__file__).parents[3] / "docs" / "monai-zoo.md"
+ZOO, PAGE = DATA / "monai_zoo", Path(__file__).parents[3] / "bench" / "findings" / "monai-zoo.md"
 SOFTMAX, INVERTED, ARGMAX = AFTER[:3]
 RESIZED = {"_target_": "Resized", "keys": "image", "spatial_size": [16, 16, 8]}
 ONE_MAP = "$lambda x: torch.where(x[[2]] > 0, 4, torch.where(x[[0]] > 0, 1, torch.where(x[[1]] > 0, 2, 0)))"
