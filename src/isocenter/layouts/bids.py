@@ -6,7 +6,7 @@ https://bids-specification.readthedocs.io, version 1.9: a case is one session, i
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.files import modality_words
-from isocenter.layouts.cases import cell_loading, mask_pairs, table_reading
+from isocenter.layouts.cases import cell_loading, mask_pairs, table_reading, text_names
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, MaskFile, NamedCase, PairKey
 from isocenter.layouts.cases.names import IMAGES, LABELS
@@ -195,11 +195,8 @@ def _counts(sessions: Mapping[str, Collection[BidsScan]]) -> Counter[str]:
     return Counter(channel for own in sessions.values() for channel in {scan.channel for scan in own})
 
 
-def _by_session(scans: Iterable[BidsScan]) -> defaultdict[str, list[BidsScan]]:
-    sessions = defaultdict[str, list[BidsScan]](list)
-    for scan in scans:
-        sessions[scan.session].append(scan)
-    return sessions
+def _by_session(scans: Iterable[BidsScan]) -> Mapping[str, list[BidsScan]]:
+    return text_names.group_by_name((scan.session, scan) for scan in scans)
 
 
 def _check(folder: Folder, masks: Mapping[str, Sequence[BidsScan]], keys: Collection[str]) -> None:

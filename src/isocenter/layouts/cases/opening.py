@@ -19,6 +19,7 @@ from isocenter.layouts.cases import (
     drawn_boxes,
     drawn_outlines,
     object_classes,
+    text_names,
     turning,
 )
 from isocenter.layouts.cases.column_names import TARGET
@@ -203,9 +204,7 @@ def _label_maps(kind: str, cell: Cell, labels: tuple[Label, ...], options: Datas
 
 def _structures(cell: Cell, labels: tuple[Label, ...], options: DatasetOptions) -> Loader:
     """The function that reads masks of single structures as a label map of those that are declared."""
-    of_name: dict[str, list[Path]] = {}
-    for name, path in zip(cell.names, cell.paths, strict=True):
-        of_name.setdefault(name, []).append(path)
+    of_name = text_names.group_by_name(zip(cell.names, cell.paths, strict=True))
     each = tuple((label.value, tuple(of_name[label.name])) for label in labels if label.name in of_name)
     return partial(cell_loading.load_structures, each, labels, options.read)
 

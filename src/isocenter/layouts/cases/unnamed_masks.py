@@ -11,7 +11,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
-from isocenter.layouts.cases import cell_loading, mask_pairs
+from isocenter.layouts.cases import cell_loading, mask_pairs, text_names
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import PairKey
 from isocenter.layouts.cases.names import WORD_OF_CASE
@@ -133,9 +133,7 @@ def masks_among(members: Iterable[FolderMember], options: ReadOptions) -> list[F
     volumes, pictures = list[FolderMember](), list[FolderMember]()
     for member in members:
         (pictures if file_formats.format_of(member.path) in FLAT else volumes).append(member)
-    numbered: dict[str, list[FolderMember]] = {}
-    for member in volumes:
-        numbered.setdefault(re.sub(r"\d+", "", member.stem), []).append(member)
+    numbered = text_names.group_by_name((re.sub(r"\d+", "", member.stem), member) for member in volumes)
     return [kinds[name][0] for kinds in (numbered, _by_word(pictures)) for name in _kinds_like_maps(kinds, options)]
 
 
