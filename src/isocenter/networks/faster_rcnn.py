@@ -19,11 +19,11 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
 from isocenter.networks import context_fusion, pyramid, resnet_pyramid
-from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
+from isocenter.networks.network_family import Sized, Strides
 from isocenter.networks.pyramid import ADDED, LEAST
 
 if TYPE_CHECKING:
-    from isocenter.networks.network_family import FusionSettings, NetworkSize
+    from isocenter.networks.network_family import FusionSettings
     from isocenter.values import Dense
 
 PAPER = "arXiv:1506.01497"
@@ -119,11 +119,10 @@ class FasterRcnn(nn.Module):
         if targets is None:
             raise ValueError("training needs the true boxes")
         size, losses = (int(images.shape[2]), int(images.shape[3])), []
-        for number, boxes in enumerate(targets):
+        for number in range(len(targets)):
             levels = {name: maps[number : number + 1] for name, maps in features.items()}
-            edges, kinds = pyramid.unpadded_boxes(boxes.float())
             # torchvision's first class is the background.
-            truth = [{"boxes": pyramid.reverse_axes(edges, 1), "labels": kinds + 1}]
+            truth = resnet_pyramid.boxes_by_library(targets[number : number + 1].float(), first=1)
             proposals, first = self.detector.rpn(ImageList(images[number : number + 1], [size]), levels, truth)
             _, second = self.detector.roi_heads(levels, proposals, [size], truth)
             losses.append(torch.stack([*first.values(), *second.values()]))
@@ -214,25 +213,14 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return {**size, "share": SHARE, **second}, f"{because}; anchors from half the median side of a box on", PAPER
 
 
-def published(channels: int, size: NetworkSize) -> dict[str, Tensor]:
-    """torchvision's weights from COCO, downloaded, of a network whose finest level is the first stage."""
-    return resnet_pyramid.fetch_weights(FasterRCNN_ResNet50_FPN_Weights.COCO_V1, size, 1)
-
-
-FASTER_RCNN = Family(
-    build=build,
-    size_for=size_for,
-    paper=PAPER,
-    axes=(2,),
+FASTER_RCNN = resnet_pyramid.detector_family(
+    build,
+    size_for,
+    PAPER,
+    FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
+    1,
     otherwise="torchvision's Faster R-CNN is for pictures: choose retinanet for volumes",
-    answers=frozenset({"boxes"}),
-    takes_context=("film",),
-    in_voxels=True,
     sees_targets=True,
-    has_loss=True,
-    published=PublishedWeights(published, resnet_pyramid.PUBLISHED_AT),
-    translated=resnet_pyramid.detector_tensor_name,
     without_onnx="the number of its proposals differs between images, and a graph has fixed shapes",
     features="detector.backbone.body",
-    blocks=("BasicBlock",),
 )

@@ -7,7 +7,7 @@ downloads weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,8 +16,12 @@ from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from isocenter.networks import context_fusion, pyramid
+from isocenter.networks.network_family import Family, PublishedWeights, SizeFor
+from isocenter.networks.pyramid import LevelPredictions
+
 if TYPE_CHECKING:
-    from isocenter.networks.network_family import NetworkSize
+    from isocenter.networks.network_family import FusionSettings, NetworkSize
 
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2")
@@ -126,3 +130,93 @@ def level_anchors(generator: Any, sizes: Iterable[Sequence[int]], steps: Sequenc
     """
     generator.set_cell_anchors(torch.float32, like.device)
     return generator.grid_anchors([list(size) for size in sizes], steps)
+
+
+class LevelDetector(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, classes + 2 * axes, *spatial)}, by a library's detector.
+
+    In training each level has the output `head/level`, (batch, outputs, *coarse), for the library's loss. In prediction
+    the levels become one map, at each voxel that with the largest logit.
+
+    detector: of a library, with all weights
+    steps:    voxels from cell to cell of each level, per axis
+    unit:     voxels of a length or an offset of 1
+    inside:   feature maps of every level
+    context:  number of covariates, which scale and shift these maps; fusion: settings of `ContextFusion`
+    """
+
+    # Of images: the maps of each level, (batch, inside, *coarse), finest first.
+    levels_of: Callable[[Tensor], Sequence[Tensor]]
+    # Of the maps of a level: (batch, outputs, *coarse), as the library's loss takes them.
+    outputs_of: Callable[[Tensor], Tensor]
+    # Of a level's number, its outputs and (cells * anchors, 2 * axes) edges of its anchors: the boxes.
+    predict_level: Callable[[int, Tensor, Tensor], LevelPredictions]
+
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        unit: float,
+        detector: nn.Module,
+        steps: Sequence[Sequence[int]],
+        inside: int,
+        context: int = 0,
+        fusion: FusionSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.classes, self.unit, self.steps = name, classes, unit, steps
+        self.detector: Any = detector
+        self.coarsest = nn.Identity()  # where others see its features
+        self.telling = context_fusion.pyramid_fusion(len(steps), inside, context, fusion)
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the outputs by head; context: (batch, covariates)."""
+        *finer, coarsest = self.levels_of(images)
+        features = self.telling.modulate_levels((*finer, self.coarsest(coarsest)), self.telling(context))
+        outputs = [self.outputs_of(maps) for maps in features]
+        if self.training:
+            levels = {f"{self.name}/{number}": maps for number, maps in enumerate(outputs)}
+            return {**levels, **self.telling.penalties(images)}
+        anchors = self.anchors_of(outputs)
+        predicted = [self.predict_level(n, maps, anchors[n]) for n, maps in enumerate(outputs)]
+        return {self.name: pyramid.merge_levels(predicted, images.shape[2:], self.unit)}
+
+    def trained_levels(self, outputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """The outputs of each level, of `forward` in training."""
+        return [outputs[f"{self.name}/{level}"] for level in range(len(self.steps))]
+
+    def anchors_of(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """(cells * anchors, 2 * axes) edges of each level, in the library's order of axes."""
+        sizes = [maps.shape[2:] for maps in outputs]
+        anchors: list[Tensor] = level_anchors(self.detector.anchor_generator, sizes, self.steps, outputs[0])
+        return anchors
+
+
+def boxes_by_library(boxes: Tensor, *, backwards: bool = True, first: int = 0) -> list[dict[str, Tensor]]:
+    """The true boxes of each image as torchvision and MONAI take them.
+
+    boxes:     (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
+    backwards: whether the last axis comes first
+    first:     number of the first class
+    """
+    return [
+        {"boxes": pyramid.reverse_axes(edges, 1) if backwards else edges, "labels": kinds + first}
+        for edges, kinds in map(pyramid.unpadded_boxes, boxes)
+    ]
+
+
+def detector_family(
+    build: Callable[..., nn.Module], size_for: SizeFor, paper: str, weights: Any, first: int, **more: Any
+) -> Family:
+    """A family of torchvision's detectors for pictures.
+
+    weights: published ones, from COCO, as torchvision names them; first: the stage that is their finest level
+    more:    further fields of the family
+    """
+
+    def published(channels: int, size: NetworkSize) -> dict[str, Tensor]:
+        return fetch_weights(weights, size, first)
+
+    fields: dict[str, Any] = {"axes": (2,), "translated": detector_tensor_name, "blocks": ("BasicBlock",), **more}
+    fields |= {"answers": frozenset({"boxes"}), "takes_context": ("film",), "in_voxels": True, "has_loss": True}
+    return Family(build, size_for, paper, published=PublishedWeights(published, PUBLISHED_AT), **fields)

@@ -19,13 +19,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNet as OfPictures
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from isocenter.networks import context_fusion, pyramid, resnet_pyramid, retinanet_volumes
-from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
+from isocenter.networks import pyramid, resnet_pyramid, retinanet_volumes
+from isocenter.networks.network_family import Sized, Strides
 from isocenter.networks.pyramid import LevelPredictions
+from isocenter.networks.resnet_pyramid import LevelDetector
 
 if TYPE_CHECKING:
-    from isocenter.networks.network_family import FusionSettings, NetworkSize
-    from isocenter.values import Dense
+    from isocenter.networks.network_family import FusionSettings
 
 PAPER = "arXiv:1708.02002"
 # Names of the parts of MONAI's network in files of weights.
@@ -65,18 +65,11 @@ class Library(Protocol):
         """The library's losses, by name; outputs: (batch, all anchors, classes) and (batch, all anchors, 2 * axes)."""
 
 
-class RetinaNet(nn.Module):
-    """(batch, channels, *spatial) to {head: (batch, classes + 2 * axes, *spatial)}, with its own loss.
+class RetinaNet(LevelDetector):
+    """RetinaNet of torchvision or MONAI: logits of the classes of each anchor, then deltas of boxes.
 
-    In training each level has the output `head/level`, (batch, anchors * classes + anchors * 2 * axes, *coarse): logits
-    of classes, then deltas of boxes. In prediction they become one map, at each voxel the anchor with the largest
-    logit.
-
-    detector: of torchvision or MONAI, with all weights
-    library:  its interface
-    unit:     voxels of a length or an offset of 1
-    inside:   feature maps of every level
-    context:  number of covariates, which scale and shift these maps; fusion: settings of `ContextFusion`
+    library: the interface of the detector
+    The other settings are those of every `LevelDetector`.
     """
 
     def __init__(
@@ -90,64 +83,47 @@ class RetinaNet(nn.Module):
         context: int = 0,
         fusion: FusionSettings | None = None,
     ) -> None:
-        super().__init__()
-        self.name, self.classes, self.unit = name, classes, unit
-        self.detector: Any = detector
+        super().__init__(name, classes, unit, detector, library.steps, inside, context, fusion)
         self.library = library
-        self.coarsest = nn.Identity()  # where others see its features
-        self.telling = context_fusion.pyramid_fusion(len(library.steps), inside, context, fusion)
 
-    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the outputs by head; context: (batch, covariates)."""
-        kinds, places = self.library.heads(self.detector)
-        *finer, coarsest = self.library.features(self.detector, images)
-        features = self.telling.modulate_levels((*finer, self.coarsest(coarsest)), self.telling(context))
-        raw = [(kinds.cls_logits(kinds.conv(maps)), places.bbox_reg(places.conv(maps))) for maps in features]
-        if self.training:
-            joined = {f"{self.name}/{number}": torch.cat(level, dim=1) for number, level in enumerate(raw)}
-            return {**joined, **self.telling.penalties(images)}
-        size = images.shape[2:]
-        anchors = self._anchors([logits.shape[2:] for logits, _ in raw], images)
-        levels = [self._level(n, logits, deltas, anchors[n]) for n, (logits, deltas) in enumerate(raw)]
-        return {self.name: pyramid.merge_levels(levels, size, self.unit)}
-
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Dense]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """The library's loss of classes and boxes.
 
         outputs: of `forward` in training
         boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
         """
-        raw = [outputs[f"{self.name}/{level}"] for level in range(len(self.library.steps))]
-        per_cell, parts = self.library.each, [self.library.each * self.classes, -1]
-        split = [maps.split([parts[0], maps.shape[1] - parts[0]], dim=1) for maps in raw]
-        kinds, deltas = (
-            torch.cat([pyramid.flatten_to_rows(level[part], per_cell) for level in split], dim=1) for part in (0, 1)
+        raw, truth = (
+            self.trained_levels(outputs),
+            resnet_pyramid.boxes_by_library(boxes, backwards=self.library.backwards),
         )
-        anchors = self._anchors([maps.shape[2:] for maps in raw], raw[0])
-        losses = self.library.loss(self.detector, self._truth(boxes), (kinds, deltas), anchors)
+        split = [self._split(maps) for maps in raw]
+        kinds, deltas = (
+            torch.cat([pyramid.flatten_to_rows(level[part], self.library.each) for level in split], dim=1)
+            for part in (0, 1)
+        )
+        losses = self.library.loss(self.detector, truth, (kinds, deltas), self.anchors_of(raw))
         return torch.stack(list(losses.values())).sum()
 
-    def _truth(self, boxes: Tensor) -> list[dict[str, Tensor]]:
-        return [
-            {"boxes": pyramid.reverse_axes(edges, 1) if self.library.backwards else edges, "labels": kinds}
-            for edges, kinds in map(pyramid.unpadded_boxes, boxes)
-        ]
+    def levels_of(self, images: Tensor) -> Sequence[Tensor]:
+        """The maps of each level."""
+        return self.library.features(self.detector, images)
 
-    def _anchors(self, sizes: Sequence[Sequence[int]], like: Tensor) -> list[Tensor]:
-        """(cells * anchors, 2 * axes) edges of each level, in the library's order of axes."""
-        anchors: list[Tensor] = resnet_pyramid.level_anchors(
-            self.detector.anchor_generator, sizes, self.library.steps, like
-        )
-        return anchors
+    def outputs_of(self, maps: Tensor) -> Tensor:
+        """(batch, anchors * classes + anchors * 2 * axes, *coarse)."""
+        kinds, places = self.library.heads(self.detector)
+        return torch.cat([kinds.cls_logits(kinds.conv(maps)), places.bbox_reg(places.conv(maps))], dim=1)
 
-    def _level(self, number: int, logits: Tensor, deltas: Tensor, anchors: Tensor) -> LevelPredictions:
-        per_cell, coarse = self.library.each, logits.shape[2:]
-        boxes = pyramid.decode_deltas(
-            deltas.float().unflatten(1, (per_cell, -1)), pyramid.lay_out_anchors(anchors, coarse)
-        )
-        logits, boxes = pyramid.surest_boxes(logits.float().unflatten(1, (per_cell, -1)), boxes)
+    def _split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.library.each * self.classes
+        return outputs[:, :logits], outputs[:, logits:]
+
+    def predict_level(self, number: int, outputs: Tensor, anchors: Tensor) -> LevelPredictions:
+        """The boxes of the anchor with the largest logit of each cell."""
+        logits, deltas = (part.float().unflatten(1, (self.library.each, -1)) for part in self._split(outputs))
+        boxes = pyramid.decode_deltas(deltas, pyramid.lay_out_anchors(anchors, outputs.shape[2:]))
+        logits, boxes = pyramid.surest_boxes(logits, boxes)
         centres, lengths = (pyramid.reverse_axes(boxes, 1) if self.library.backwards else boxes).chunk(2, dim=1)
-        return LevelPredictions(logits, centres, lengths, self.library.steps[number], self.library.first[number])
+        return LevelPredictions(logits, centres, lengths, self.steps[number], self.library.first[number])
 
 
 class Torchvision:
@@ -275,27 +251,19 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"{because}; {anchors}", PAPER
 
 
-def published(channels: int, size: NetworkSize) -> dict[str, Tensor]:
-    """torchvision's weights from COCO, downloaded, of a network whose finest level is the second stage."""
-    return resnet_pyramid.fetch_weights(RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1, size, 2)
-
-
 def retinanet_tensor_name(name: str) -> str:
     """Our name of a tensor of torchvision's or MONAI's network."""
     return f"detector.network.{name}" if name.startswith(OF_MONAI) else resnet_pyramid.detector_tensor_name(name)
 
 
-RETINANET = Family(
-    build=build,
-    size_for=size_for,
-    paper=PAPER,
+RETINANET = resnet_pyramid.detector_family(
+    build,
+    size_for,
+    PAPER,
+    RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
+    2,
     axes=(2, 3),
     otherwise="Boxes lie in two or three dimensions",
-    answers=frozenset({"boxes"}),
-    takes_context=("film",),
-    in_voxels=True,
-    has_loss=True,
-    published=PublishedWeights(published, resnet_pyramid.PUBLISHED_AT),
     translated=retinanet_tensor_name,
     features="coarsest",
     blocks=("BasicBlock", "ResNetBlock"),
