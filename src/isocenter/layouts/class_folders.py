@@ -126,8 +126,7 @@ def _without_strangers(members: Sequence[FolderMember]) -> tuple[list[FolderMemb
     is_parted = any("train" in own for own in parts.values())
     strangers = {name for name, own in parts.items() if is_parted and not own & {"train", None}}
     out = [member.name for member in members if member.folders[0] in strangers]
-    what = f"{errors.count_phrase(len(out), 'image lies', 'images lie')} in "
-    what += f"{errors.list_phrase(sorted(strangers))}, which no training image does"
+    what = "image lies", "images lie", f"in {errors.list_phrase(sorted(strangers))}, which no training image does"
     remedy = "Rename the folders as those of the training part, or take them away"
     return [one for one in members if one.folders[0] not in strangers], layout.left_out_problem(out, what, remedy)
 

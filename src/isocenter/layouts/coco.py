@@ -59,9 +59,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         others = f"{errors.list_phrase(aside)} {'lists' if len(aside) == 1 else 'list'}"
         what, why = f"{others} keypoints, panoptic segments or captions", "instances are read, and these are not"
         problems.append(Problem("note", what, why=why))
-    without = errors.count_phrase(len(lost), "annotation has", "annotations have")
-    what, remedy = f"{without} no image ({errors.list_phrase(lost)})", "Correct them, or add the images"
-    return replace(reading, problems=(*problems, *layout.left_out_problem(lost, what, remedy, "warning")))
+    without, remedy = f"no image ({errors.list_phrase(lost)})", "Correct them, or add the images"
+    unlisted = layout.left_out_problem(lost, ("annotation has", "annotations have", without), remedy, "warning")
+    return replace(reading, problems=(*problems, *unlisted))
 
 
 def _kind(record: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files import modality_words
 from isocenter.files.storage import folder_files
@@ -73,7 +72,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         problems=(
             *layout.left_out_problem(
                 missing,
-                f"{errors.count_phrase(len(missing), 'listed case lacks', 'listed cases lack')} a file",
+                ("listed case lacks", "listed cases lack", "a file"),
                 "Get the files again",
             ),
             *(_unlisted_warning(folder, {path for row in rows for path in row.paths}) if options.references else ()),
@@ -87,8 +86,7 @@ def _unlisted_warning(folder: Folder, known: Collection[Path]) -> tuple[Problem,
     drawn = {member.stem for member in others if LABELS.intersection(map(str.lower, member.folders))}
     images = [member for member in others if IMAGES.intersection(map(str.lower, member.folders))]
     names = [member.name for member in images if member.stem in drawn]
-    unlisted_images = errors.count_phrase(len(names), "image with a label is", "images with labels are")
-    what = f"{unlisted_images} not listed in dataset.json"
+    what = "image with a label is", "images with labels are", "not listed in dataset.json"
     return layout.left_out_problem(names, what, "List them, under test if they are that part", "warning")
 
 

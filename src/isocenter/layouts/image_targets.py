@@ -39,7 +39,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         row if one.key not in cells else _with_target(row, cells[one.key]) for row, one in zip(rows, named, strict=True)
     )
     lost = [key.name for key, _ in targets if key not in cases]
-    what = f"{errors.count_phrase(len(lost), 'target has', 'targets have')} no image of its name"
+    what = "target has", "targets have", "no image of its name"
     return Reading(
         paired,
         how=f"images and targets of the same name, {errors.count_phrase(len(rows), 'case')}",

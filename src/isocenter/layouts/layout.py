@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from isocenter import errors
 from isocenter.files.format_options import CaseNames, ReadOptions
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.values import CaseRow, Label, Problem
@@ -115,11 +116,18 @@ class DrawnNameMeanings:
 
 
 def left_out_problem(
-    names: Iterable[str], what: str, remedy: str = "", severity: Literal["error", "warning"] = "error"
+    names: Iterable[str],
+    what: str | tuple[str, str, str],
+    remedy: str = "",
+    severity: Literal["error", "warning"] = "error",
 ) -> tuple[Problem, ...]:
-    """The problem that these cases or files are left out; none where there are none."""
+    """The problem that these cases or files are left out; none where there are none.
+
+    what: in words, or (subject and verb of one, of several, the rest), before which their number stands
+    """
     named = tuple(names)
-    return (Problem(severity, what, named, "they are left out", remedy),) if named else ()
+    words = what if isinstance(what, str) else f"{errors.count_phrase(len(named), *what[:2])} {what[2]}"
+    return (Problem(severity, words, named, "they are left out", remedy),) if named else ()
 
 
 # {name of a file: what it holds}: text, or the value of an image; of several values each has a band of the image, or a

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files import modality_words
 from isocenter.layouts import layout
@@ -44,8 +43,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         if is_test and options.references and not drawn:
             continue  # nnU-Net's imagesTs are there to be predicted
         beyond = [key.name for key, own in cases.items() if not own.keys() <= called.keys()]
-        what = f"{errors.count_phrase(len(beyond), 'case has', 'cases have')} more channels than dataset.json names"
-        what = f"{what} ({', '.join(names)})"
+        what = "case has", "cases have", f"more channels than dataset.json names ({', '.join(names)})"
         problems += layout.left_out_problem(beyond, what, "Name the channels in dataset.json, or remove the files")
         split: Split | None = "test" if is_test and drawn else None
         named = [

@@ -43,7 +43,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         replace(row, references={"instances": cell} if cell.paths else {})
         for row, cell in zip(mask_pairs.rows_of_cases(cases, options), cells, strict=True)
     )
-    what = f"{errors.count_phrase(len(several), 'case has', 'cases have')} several images"
+    what = "case has", "cases have", "several images"
     return Reading(
         rows,
         how=f"a folder per case with one mask per object, {errors.count_phrase(len(rows), 'case')}",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from isocenter.layouts.cases import drawn_files
 from isocenter.layouts.cases.dataset_folder import Folder
@@ -55,11 +55,10 @@ def _sidecar(path: Path) -> Sidecar:
 
 def _features(record: Any) -> Iterable[Mapping[str, Any]]:
     """The features of a collection, of a list or of a file that is one feature."""
+    features: Iterable[Mapping[str, Any]] = record
     if isinstance(record, Mapping):
-        return cast(
-            "Iterable[Mapping[str, Any]]", record["features"] if record.get("type") == "FeatureCollection" else [record]
-        )
-    return cast("Iterable[Mapping[str, Any]]", record)
+        features = record["features"] if record.get("type") == "FeatureCollection" else [record]
+    return features
 
 
 def _name(properties: Mapping[str, Any]) -> str:

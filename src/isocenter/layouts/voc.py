@@ -68,10 +68,10 @@ def voc_sidecar(path: Path) -> Sidecar:
             low = (low[0] - 1, low[1] - 1)
         ignored = (item.findtext("difficult") or "0").strip() == "1"
         boxes.append(DrawnBox(name, low, high, f"object {number}", ignored))
-    stated = root.find("size")
-    sides = () if stated is None else (_number(path, "size", stated, key) for key in ("width", "height"))
-    annotation = Annotation(path, tuple(boxes), drawn_files.stated_size(*sides) if stated is not None else None)
-    return Sidecar(annotation, (root.findtext("filename") or "").strip())
+    size = None
+    if (stated := root.find("size")) is not None:
+        size = drawn_files.stated_size(*(_number(path, "size", stated, key) for key in ("width", "height")))
+    return Sidecar(Annotation(path, tuple(boxes), size), (root.findtext("filename") or "").strip())
 
 
 def parse_xml(path: Path) -> Element:

@@ -171,15 +171,13 @@ def _localizers(everything: Sequence[SeriesFiles]) -> list[SeriesFiles]:
 def _planning_only(localizers: Sequence[SeriesFiles], options: DatasetOptions) -> tuple[Problem, ...]:
     """The warning that localizers are left out."""
     files = [f"{_case_name(one, options)}, {one.paths[0].name}" for one in localizers]
-    what = f"{errors.count_phrase(len(files), 'series only served', 'series only served')} to plan others (localizers)"
+    what = "series only served", "series only served", "to plan others (localizers)"
     return layout.left_out_problem(files, what, "To use them, put them into a folder of their own", "warning")
 
 
 def _copy_warning(copies: Sequence[Path]) -> tuple[Problem, ...]:
     """The warning that files hold the same object as others."""
-    what = (
-        f"{errors.count_phrase(len(copies), 'file is a copy', 'files are copies')} of another file of the same series"
-    )
+    what = "file is a copy", "files are copies", "of another file of the same series"
     return layout.left_out_problem([path.name for path in copies], what, severity="warning")
 
 
@@ -304,7 +302,7 @@ def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -
     ]
     kinds = ", ".join(sorted({name for _, name in others}))
     files = tuple(path.name for path, _ in others)
-    what = f"{errors.count_phrase(len(files), 'file holds', 'files hold')} no pixels ({kinds})"
+    what = "file holds", "files hold", f"no pixels ({kinds})"
     return layout.left_out_problem(files, what, severity="warning")
 
 
@@ -349,7 +347,7 @@ def _nobodys(images: Sequence[SeriesFiles], people: str) -> tuple[Problem, ...]:
 
 
 def _lonely(names: Sequence[str]) -> tuple[Problem, ...]:
-    what = f"{errors.count_phrase(len(names), 'label map lies', 'label maps lie')} beside no series or several"
+    what = "label map lies", "label maps lie", "beside no series or several"
     remedy = "Put each into the folder of its one series, which may lie below it, or give it the name of that folder"
     return layout.left_out_problem(names, what, remedy, "warning")
 

@@ -134,7 +134,21 @@ def survey_drawings(
     empty = [one.files.name for some in drawn.values() for one in some if one.structures == {}]
     of = {image: maps for image, some in drawn.items() if (maps := _maps(some, chosen))}
     unlike = (image for image, maps in of.items() if len({_names(own) & chosen for own in maps}) > 1)
-    return DrawnMasks(of, labels, frozenset(unlike), (*_lost(lost), *_empty(empty), *_older(older)))
+    return DrawnMasks(of, labels, frozenset(unlike), _left_out(lost, empty, older))
+
+
+def _left_out(lost: Sequence[str], empty: Sequence[str], older: Sequence[str]) -> tuple[Problem, ...]:
+    """The problems of segmentations without an image, without a structure, and of those drawn again later."""
+    without_image = "to no image series here, or to several images at once"
+    of_images = "segmentation refers", "segmentations refer", without_image
+    of_nothing = "segmentation holds", "segmentations hold", "neither a segment nor a closed contour"
+    of_before = "segmentation was", "segmentations were", "drawn again later by the same algorithm"
+    kept = "To use an older one, take the later one out of the folder"
+    return (
+        *layout.left_out_problem(lost, of_images, "Put the series they were drawn on into the folder", "warning"),
+        *layout.left_out_problem(empty, of_nothing, severity="warning"),
+        *layout.left_out_problem(older, of_before, kept, "warning"),
+    )
 
 
 def masks_on(maps: Sequence[DrawnMap]) -> dict[str, Cell]:
@@ -288,24 +302,6 @@ def _maps(drawn: Sequence[DrawnObject], chosen: Collection[str]) -> tuple[DrawnM
 
 def _names(drawn: Sequence[DrawnObject]) -> frozenset[str]:
     return frozenset().union(*(one.names for one in drawn))
-
-
-def _lost(names: Sequence[str]) -> tuple[Problem, ...]:
-    refer = errors.count_phrase(len(names), "segmentation refers", "segmentations refer")
-    what = f"{refer} to no image series here, or to several images at once"
-    return layout.left_out_problem(names, what, "Put the series they were drawn on into the folder", "warning")
-
-
-def _empty(names: Sequence[str]) -> tuple[Problem, ...]:
-    segmentations = errors.count_phrase(len(names), "segmentation holds", "segmentations hold")
-    what = f"{segmentations} neither a segment nor a closed contour"
-    return layout.left_out_problem(names, what, severity="warning")
-
-
-def _older(names: Sequence[str]) -> tuple[Problem, ...]:
-    segmentations = errors.count_phrase(len(names), "segmentation was", "segmentations were")
-    what = f"{segmentations} drawn again later by the same algorithm"
-    return layout.left_out_problem(names, what, "To use an older one, take the later one out of the folder", "warning")
 
 
 def unlike_map_warning(cases: Sequence[str]) -> tuple[Problem, ...]:

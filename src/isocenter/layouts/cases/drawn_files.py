@@ -177,7 +177,7 @@ def read_sidecars(
     """
     owners, lost = _owners_by_stem(folder, files)
     pointed = [member.name for member, one in files.items() if one.kinds & form.flat]
-    what = f"{errors.count_phrase(len(pointed), 'file has', 'files have')} points or lines, which cover nothing"
+    what = "file has", "files have", "points or lines, which cover nothing"
     problems = (*lost, *layout.left_out_problem(pointed, what, "Draw them as outlines", "warning"))
     named = {member.path: (member.name, parts.get(member.stem, member.split)) for member in folder.images}
     return read_owned_images(owners, named, folder, options, form, problems=problems)
@@ -290,7 +290,7 @@ def read_listed_images(
         drawn.append(AnnotatedImage(image.name, cell, entry.annotation, entry.key, split, entry.film or None))
     _refuse_twice([own for own in owners.values() if len(own) > 1])
     files = ", ".join(dict.fromkeys(entry.annotation.path.name for entry in entries))
-    absent = f"{errors.count_phrase(len(missing), 'listed image is', 'listed images are')} not there"
+    absent = "listed image is", "listed images are", "not there"
     names = [entry.name for entry in missing]
     return read_drawn_images(
         drawn,

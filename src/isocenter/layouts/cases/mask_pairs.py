@@ -465,16 +465,14 @@ def structure_labels(named: Iterable[str], folder: Folder, options: DatasetOptio
 
 def missing_structure_problem(cases: Sequence[str], structures: Collection[str]) -> tuple[Problem, ...]:
     """The problem that cases lack the mask of a structure; none where all have one of each."""
-    lacking_cases = errors.count_phrase(len(cases), "case lacks", "cases lack")
-    what = f"{lacking_cases} masks of some of {errors.list_phrase(structures)}"
-    return layout.left_out_problem(
-        cases, what, "Add them, empty ones where a structure is not there, or name those to read"
-    )
+    what = "case lacks", "cases lack", f"masks of some of {errors.list_phrase(structures)}"
+    remedy = "Add them, empty ones where a structure is not there, or name those to read"
+    return layout.left_out_problem(cases, what, remedy)
 
 
 def missing_image_problem(lost: Sequence[str]) -> tuple[Problem, ...]:
     """The problem that labels have no image; none where all have one."""
-    what = f"{errors.count_phrase(len(lost), 'label has', 'labels have')} no image"
+    what = "label has", "labels have", "no image"
     return layout.left_out_problem(lost, what, "Add the images, or rename", "warning")
 
 
