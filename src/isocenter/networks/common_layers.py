@@ -213,6 +213,14 @@ def check_stages(strides: Sequence[Sequence[int]], axes: int, levels: int) -> No
         raise ValueError(f"{len(strides)} stages have no {levels} coarser outputs (deep_supervision)")
 
 
+def numbers_per_stage(count: int | Sequence[int], stages: int, name: str) -> list[int]:
+    """One number for each stage; ValueError for another number of them."""
+    counts = [count] * stages if isinstance(count, int) else list(count)
+    if len(counts) != stages or min(counts, default=1) < 1:
+        raise ValueError(f"{name} is one number from 1 or one for each of {stages} stages, not {count}")
+    return counts
+
+
 def coarse_heads(axes: int, widths: Sequence[int], dense: Mapping[str, int], levels: int) -> nn.ModuleDict:
     """`head@1` (half the resolution), `head@2`, ... of each dense head: 1 x 1 convolutions of a stage's maps.
 

@@ -300,8 +300,8 @@ class MedNeXt(MonaiNetwork):
             raise ValueError(f"halvings is a whole number from 1 and kernel an odd one, not {halvings} and {kernel}")
         if not 0 <= deep_supervision <= halvings:
             raise ValueError(f"{halvings} halvings have no {deep_supervision} coarser outputs (deep_supervision)")
-        *down, deepest = numbers_per_stage(blocks, halvings + 1, "blocks")
-        *wider, widest = numbers_per_stage(expansion, halvings + 1, "expansion")
+        *down, deepest = common_layers.numbers_per_stage(blocks, halvings + 1, "blocks")
+        *wider, widest = common_layers.numbers_per_stage(expansion, halvings + 1, "expansion")
         network = nets.MedNeXt(
             axes,
             width,
@@ -409,12 +409,7 @@ class Unetr(MonaiNetwork):
 
     def spread_rollout(self, flow: Tensor, images: Tensor) -> Tensor:
         """(batch, 1, *spatial) of a rollout: each cube's share in the mean of the tokens, for vector heads."""
-        return transformer_blocks.spread_of_mean(
-            flow,
-            common_layers.cells_per_axis(images, self.multiple),
-            self.multiple,
-            common_layers.spatial_sizes(images),
-        )
+        return transformer_blocks.spread_of_mean(flow, images, self.multiple)
 
 
 class SwinUnetr(MonaiNetwork):
@@ -479,14 +474,6 @@ def check_axes(axes: int, name: str) -> None:
     """ValueError where MONAI's network has no version for so many axes."""
     if axes not in (2, 3):
         raise ValueError(f"{name} is for images of 2 or 3 axes, not {axes}: choose unet")
-
-
-def numbers_per_stage(count: int | Sequence[int], stages: int, name: str) -> list[int]:
-    """One number for each stage; ValueError for another number of them."""
-    counts = [count] * stages if isinstance(count, int) else list(count)
-    if len(counts) != stages or min(counts) < 1:
-        raise ValueError(f"{name} is one number from 1 or one for each of {stages} stages, not {count}")
-    return counts
 
 
 def size_by_stages(

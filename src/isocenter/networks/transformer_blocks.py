@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 
-from isocenter.networks import network_parts
+from isocenter.networks import common_layers, network_parts
 
 # Of the published networks: standard deviation of initial weights, and the epsilon of layer normalisation.
 DEVIATION, EPSILON = 0.02, 1e-6
@@ -85,12 +85,13 @@ def spread_evenly(shares: Tensor, patch: Sequence[int], spatial: Sequence[int]) 
     return shares
 
 
-def spread_of_mean(flow: Tensor, grid: Sequence[int], patch: Sequence[int], spatial: Sequence[int]) -> Tensor:
+def spread_of_mean(flow: Tensor, images: Tensor, patch: Sequence[int]) -> Tensor:
     """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens), where the mean of the patches' tokens answers.
 
-    grid: patches along each axis, whose tokens come first
+    The tokens of the images' patches come first: images are padded to whole patches.
     """
-    count = math.prod(grid)
+    grid = common_layers.cells_per_axis(images, patch)
+    count, spatial = math.prod(grid), common_layers.spatial_sizes(images)
     return spread_evenly(flow[:, :count, :count].mean(dim=1).reshape(-1, 1, *grid), patch, spatial)
 
 

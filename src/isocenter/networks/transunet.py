@@ -115,12 +115,7 @@ class TransUNet(nn.Module):
 
     def spread_rollout(self, flow: Tensor, images: Tensor) -> Tensor:
         """(batch, 1, *spatial) of a rollout: each cell's share in the mean of the tokens, for vector heads."""
-        return transformer_blocks.spread_of_mean(
-            flow,
-            common_layers.cells_per_axis(images, self.multiple),
-            self.multiple,
-            common_layers.spatial_sizes(images),
-        )
+        return transformer_blocks.spread_of_mean(flow, images, self.multiple)
 
     def _transform(self, deepest: Tensor, context: Tensor | None) -> Tensor:
         """(batch, cells, hidden): the coarsest maps, (batch, maps, *grid), after the transformer."""

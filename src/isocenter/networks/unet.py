@@ -195,8 +195,8 @@ class UNet(nn.Module):
         widths = [min(width * 2**stage, widest) for stage in range(stages)]
         shapes = kernels_for(strides) if kernels is None else check_kernels(kernels, stages, spatial_dims)
         down, up = (
-            _number_per_stage(blocks, stages, "blocks"),
-            _number_per_stage(decoder_blocks, stages - 1, "decoder_blocks"),
+            common_layers.numbers_per_stage(blocks, stages, "blocks"),
+            common_layers.numbers_per_stage(decoder_blocks, stages - 1, "decoder_blocks"),
         )
 
         block = partial(UNetBlock, spatial_dims, residual=residual, dropout=dropout, activation=activation, how=how)
@@ -292,13 +292,6 @@ def check_kernels(kernels: Sequence[Sequence[int]], stages: int, axes: int) -> S
     if len(kernels) != stages or any(len(kernel) != axes or any(k % 2 != 1 for k in kernel) for kernel in kernels):
         raise ValueError(f"kernels need {axes} odd numbers for each of {stages} stages, not {kernels}")
     return kernels
-
-
-def _number_per_stage(count: int | Sequence[int], stages: int, name: str) -> list[int]:
-    counts = [count] * stages if isinstance(count, int) else list(count)
-    if len(counts) != stages or min(counts, default=1) < 1:
-        raise ValueError(f"{name} is one number from 1 or one for each of {stages} stages, not {count}")
-    return counts
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:

@@ -73,7 +73,7 @@ class _Views(LazyMapping[Image]):
     """The images of an exam, each by itself as large as that one by whose name the size of all goes."""
 
     def __init__(self, case: Case, onto: str) -> None:
-        super().__init__({name: partial(_fit_apart, case, name, onto) for name in case.images})
+        super().__init__({name: partial(_in_world, case, name, onto, apart=True) for name in case.images})
         self._case, self._onto = case, onto
 
     def without_others(self, names: Collection[str]) -> _Views:
@@ -132,24 +132,16 @@ def _on_grid(case: Case, kind: str, how: str) -> Any:
     return value
 
 
-def _in_world(case: Case, name: str, onto: str) -> Image:
+def _in_world(case: Case, name: str, onto: str, *, apart: bool = False) -> Image:
+    """An image on the grid of one, by where both lie; apart: by its size alone."""
     first, image = _name_of_grid(case, onto), case.images[name]
     grid = case.images[first].geometry
-    if image.geometry.equals(grid):
+    if (apart and name == first) or image.geometry.equals(grid):
         return image
-    moved = spatial_transforms.align_to_grid(image, grid, f"{case.id}, {name}")
-    notes = (*moved.notes, f"resampled onto the grid of {first!r}")
-    return replace(moved, notes=notes, facts={**moved.facts, BROUGHT: True})
-
-
-def _fit_apart(case: Case, name: str, onto: str) -> Image:
-    first, image = _name_of_grid(case, onto), case.images[name]
-    grid = case.images[first].geometry
-    if name == first or image.geometry.equals(grid):
-        return image
-    fitted = spatial_transforms.fit_to_grid(image, grid, f"{case.id}, {name}")
-    notes = (*fitted.notes, f"brought to the size of {first!r}, its proportions kept")
-    return replace(fitted, notes=notes, facts={**fitted.facts, BROUGHT: True})
+    bring = spatial_transforms.fit_to_grid if apart else spatial_transforms.align_to_grid
+    moved = bring(image, grid, f"{case.id}, {name}")
+    how = "brought to the size of {!r}, its proportions kept" if apart else "resampled onto the grid of {!r}"
+    return replace(moved, notes=(*moved.notes, how.format(first)), facts={**moved.facts, BROUGHT: True})
 
 
 def _register(case: Case, name: str, onto: str) -> Image:

@@ -22,6 +22,7 @@ from isocenter.files.dicom.elements import MAGIC_END, PIXEL_ELEMENTS, PIXEL_REPR
 from isocenter.files.dicom.uids import CODED, DEFLATED, NATIVE, VIDEO
 from isocenter.files.storage import packed_files
 from isocenter.lazy import pydicom
+from isocenter.values import Image
 
 DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage, PS3.4 B.5
 ALWAYS_STATED = ("SOPClassUID", "Rows")  # by any object, and by any image
@@ -323,3 +324,8 @@ def _pixel_element(file: BinaryIO, dataset: DicomDataset) -> tuple[int | None, i
     if tag not in PIXEL_ELEMENTS or length == 0:
         return None, None, None
     return start + (12 if explicit else 8), None if length == UNDEFINED else length, tag
+
+
+def instance_of(image: Image) -> str:
+    """The SOP Instance UID of the first object of an image; empty for one without files."""
+    return tags.text(read_header(Path(image.source.paths[0])).dataset, "SOPInstanceUID") if image.source else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from isocenter.files.dicom import header_reading, tags
+from isocenter.files.dicom import header_reading
 from isocenter.files.dicom.reading import dicom_reading
 from isocenter.service.objects import object_store
 from isocenter.service.reading.sliced_volumes import SlicedVolume, VolumeCache
@@ -61,13 +61,4 @@ class SeriesImages:
 
 def named_image(volumes: Sequence[SlicedVolume], number: int) -> str | None:
     """The SOP Instance UID of one of several images; None of the only one, which needs no name."""
-    return None if len(volumes) == 1 else instance_of(volumes[number].image)
-
-
-def instance_of(image: Image) -> str:
-    """The SOP Instance UID of the first object of an image."""
-    return (
-        tags.text(header_reading.read_header(Path(image.source.paths[0])).dataset, "SOPInstanceUID")
-        if image.source
-        else ""
-    )
+    return None if len(volumes) == 1 else header_reading.instance_of(volumes[number].image)

@@ -15,6 +15,11 @@ from isocenter.service.records.job_queue import FINDINGS, ResultFile
 from isocenter.service.records.record_database import Database, DatabaseClock
 
 FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0
+# Deliveries beside the answers that they carry.
+WITH_ANSWERS = tables.deliveries.join(
+    tables.answers,
+    and_(tables.deliveries.c.job == tables.answers.c.job, tables.deliveries.c.name == tables.answers.c.name),
+)
 ASKED_S = 3600.0  # the longest pause that a peer may ask for
 # Around the name of a peer: of one that gets DICOM objects, and of one that gets reports.
 TAKEN_BACK = "isocenter.report_taken_back"  # the schema of the latter
@@ -78,10 +83,6 @@ class Outbox:
             tables.deliveries.c.next_at <= DatabaseClock(),
             or_(tables.deliveries.c.lease_until.is_(None), tables.deliveries.c.lease_until < DatabaseClock()),
         )
-        joined = tables.deliveries.join(
-            tables.answers,
-            and_(tables.deliveries.c.job == tables.answers.c.job, tables.deliveries.c.name == tables.answers.c.name),
-        )
         due = (
             select(
                 tables.deliveries,
@@ -89,7 +90,7 @@ class Outbox:
                 tables.answers.c.sop_instance_uid,
                 tables.answers.c.sha256,
             )
-            .select_from(joined)
+            .select_from(WITH_ANSWERS)
             .where(ready)
             .order_by(tables.deliveries.c.delivery)
             .limit(most)
@@ -205,11 +206,7 @@ class Outbox:
         Only once the successors have gone out: no job of the study is to be computed, and nothing of it waits for the
         peer. Until then the peer keeps the older result, so that it is not without any.
         """
-        joined = tables.deliveries.join(
-            tables.answers,
-            and_(tables.deliveries.c.job == tables.answers.c.job, tables.deliveries.c.name == tables.answers.c.name),
-        )
-        joined = joined.join(tables.jobs, tables.deliveries.c.job == tables.jobs.c.job).join(
+        joined = WITH_ANSWERS.join(tables.jobs, tables.deliveries.c.job == tables.jobs.c.job).join(
             tables.studies, tables.jobs.c.study == tables.studies.c.study
         )
         columns = (
@@ -284,13 +281,9 @@ def _nothing_to_come() -> tuple[ColumnElement[bool], ...]:
 
 def _sent_to(connection: Connection, peer: str, sop_instance_uids: Collection[str]) -> Sequence[int]:
     """Deliveries to a peer of objects that it has under these UIDs."""
-    joined = tables.deliveries.join(
-        tables.answers,
-        and_(tables.deliveries.c.job == tables.answers.c.job, tables.deliveries.c.name == tables.answers.c.name),
-    )
     under = or_(
         and_(tables.deliveries.c.sent_as.is_(None), tables.answers.c.sop_instance_uid.in_(sop_instance_uids)),
         tables.deliveries.c.sent_as.in_(sop_instance_uids),
     )
-    found = select(tables.deliveries.c.delivery).select_from(joined).where(tables.deliveries.c.peer == peer, under)
-    return connection.execute(found).scalars().all()
+    found = select(tables.deliveries.c.delivery).select_from(WITH_ANSWERS)
+    return connection.execute(found.where(tables.deliveries.c.peer == peer, under)).scalars().all()

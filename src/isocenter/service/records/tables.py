@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.schema import SchemaItem
 
 metadata = MetaData()
 KEY, UID, WORD = String(32), String(64), String(16)
@@ -30,6 +31,11 @@ SOUGHT = Text().with_variant(Text(collation="C"), "postgresql")
 # SQLite counts rows up by itself only in an INTEGER.
 Number = BigInteger().with_variant(Integer, "sqlite")
 
+
+def _table(name: str, *parts: SchemaItem) -> Table:
+    return Table(name, metadata, *parts)
+
+
 # state: receiving | complete | done | aside, where somebody has to look at it; outcome and reason: once it is settled
 #        going | gone, of which retention deletes, or has deleted, the objects
 # revision: raised by every object that comes after it was complete
@@ -37,9 +43,8 @@ Number = BigInteger().with_variant(Integer, "sqlite")
 # asides: the paths of all such objects that were ever noted; patient: pseudonym, once the study is complete
 # is_searchable: whether the columns after it hold what its attributes state, as `searching.py` writes them
 # objects_gone_at, results_gone_at: when retention has deleted its objects; its results and identity
-studies = Table(
+studies = _table(
     "studies",
-    metadata,
     Column("study", KEY, primary_key=True),
     Column("uid", UID, nullable=False),
     Column("state", WORD, nullable=False),
@@ -78,9 +83,8 @@ _unrouted = studies.c.routed < studies.c.revision
 Index("studies_to_route", studies.c.complete_at, sqlite_where=_unrouted, postgresql_where=_unrouted)
 
 # Filled from the headers when the study is complete: what rules and monitoring ask for.
-series = Table(
+series = _table(
     "series",
-    metadata,
     Column("study", KEY, primary_key=True),
     Column("series", KEY, primary_key=True),
     Column("uid", UID, nullable=False),
@@ -107,9 +111,8 @@ series = Table(
 Index("series_by_key", series.c.series)
 Index("series_by_modality", series.c.modality, series.c.study)
 
-instances = Table(
+instances = _table(
     "instances",
-    metadata,
     Column("study", KEY, primary_key=True),
     Column("series", KEY, primary_key=True),
     Column("instance", KEY, primary_key=True),
@@ -128,9 +131,8 @@ Index("instances_by_uid", instances.c.uid)
 Index("instances_by_key", instances.c.instance)
 
 # Objects that a rejection note names, whether they have come or not; note: the UID of the note.
-rejections = Table(
+rejections = _table(
     "rejections",
-    metadata,
     Column("study", KEY, primary_key=True),
     Column("note", UID, primary_key=True),
     Column("uid", UID, primary_key=True),
@@ -146,9 +148,8 @@ rejections = Table(
 # model_version: as results state it; gate: of a model whose gate is not fitted, why
 # outcome: answered | abstained | refused | failed; is_empty: whether the answer is that there is nothing
 # priority: place in the queue, by its rule or order; urgency, because: what its findings make of the study, and why
-jobs = Table(
+jobs = _table(
     "jobs",
-    metadata,
     Column("job", KEY, primary_key=True),
     Column("study", KEY, nullable=False),
     Column("revision", Integer, nullable=False),
@@ -187,9 +188,8 @@ Index("jobs_by_study", jobs.c.study)
 Index("jobs_by_time", jobs.c.created_at, jobs.c.job)
 Index("jobs_by_model", jobs.c.model_hash, jobs.c.done_at)
 
-findings = Table(
+findings = _table(
     "findings",
-    metadata,
     Column("job", KEY, primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("concept", Text, nullable=False),
@@ -200,9 +200,8 @@ findings = Table(
 # What monitoring compares: of each job that reached its model, written when it ends.
 # measures: {name: number} of the image; distances: {score of the gate: distance}
 # features: float16, what the network saw in it, of a model with a gate
-measures = Table(
+measures = _table(
     "measures",
-    metadata,
     Column("job", KEY, primary_key=True),
     Column("measures", JSON, nullable=False),
     Column("distances", JSON, nullable=False),
@@ -212,9 +211,8 @@ measures = Table(
 
 # Cases that a person has frozen as those with which later ones of a model are compared; the last row of a model counts.
 # first_at, last_at: when the first and the last of them were done
-baselines = Table(
+baselines = _table(
     "baselines",
-    metadata,
     Column("n", Number, primary_key=True, autoincrement=True),
     Column("model", String(64), nullable=False),
     Column("model_hash", String(64), nullable=False),
@@ -229,9 +227,8 @@ Index("baselines_by_model", baselines.c.model_hash, baselines.c.n)
 # One row a cause. severity: warning | urgent; kind: input | output | concept | operation | performance
 # state: open | acknowledged | closed, by a person | cleared, after quiet windows; actor, reason: of the last change
 # quiet, looked_at: how many windows after it were quiet in a row, and up to which time windows were looked at
-alerts = Table(
+alerts = _table(
     "alerts",
-    metadata,
     Column("n", Number, primary_key=True, autoincrement=True),
     Column("model", String(64), nullable=False),
     Column("model_hash", String(64), nullable=False),
@@ -253,9 +250,8 @@ alerts = Table(
 Index("alerts_by_state", alerts.c.state, alerts.c.model_hash)
 
 # What alerts have done to models, until a person undoes it. action: warn | abstain | rollback | stop
-holds = Table(
+holds = _table(
     "holds",
-    metadata,
     Column("n", Number, primary_key=True, autoincrement=True),
     Column("model", String(64), nullable=False),
     Column("action", WORD, nullable=False),
@@ -269,9 +265,8 @@ holds = Table(
 Index("holds_by_model", holds.c.model, holds.c.undone_at)
 
 # job: that made it, or the correction that did
-answers = Table(
+answers = _table(
     "answers",
-    metadata,
     Column("job", KEY, primary_key=True),
     Column("name", String(128), primary_key=True),
     Column("kind", WORD, nullable=False),
@@ -284,9 +279,8 @@ Index("answers_by_uid", answers.c.sop_instance_uid)
 
 # state: waiting | sent | committed | aside
 # sent_as: the SOP Instance UID under which the peer has an object, where that is not the answer's own
-deliveries = Table(
+deliveries = _table(
     "deliveries",
-    metadata,
     Column("delivery", Number, primary_key=True, autoincrement=True),
     Column("job", KEY, nullable=False),
     Column("name", String(128), nullable=False),
@@ -307,9 +301,8 @@ Index("deliveries_by_state", deliveries.c.state, deliveries.c.next_at)
 Index("deliveries_by_uid", deliveries.c.sent_as)
 
 # Sent to recipients as deliveries of the answer `notice.json` of its job.
-notices = Table(
+notices = _table(
     "notices",
-    metadata,
     Column("notice", KEY, primary_key=True),
     Column("job", KEY, nullable=False),
     Column("finding", Text, nullable=False),
@@ -323,9 +316,8 @@ notices = Table(
 # What a person has drawn on a result and not saved yet, in the order of the strokes.
 # judged: key of the job, or of the instance of a segmentation that another product sent
 # mark: {"label", "runs"} of voxels, or {"box"}
-drafts = Table(
+drafts = _table(
     "drafts",
-    metadata,
     Column("draft", Number, primary_key=True, autoincrement=True),
     Column("judged", KEY, nullable=False),
     Column("account", Text, nullable=False),
@@ -337,9 +329,8 @@ drafts = Table(
 
 # Results as people corrected them, each after the one of the revision before; its files lie in `results/<correction>`.
 # findings: its rows, as `findings.json` has them
-corrections = Table(
+corrections = _table(
     "corrections",
-    metadata,
     Column("correction", KEY, primary_key=True),
     Column("judged", KEY, nullable=False),
     Column("study", KEY, nullable=False),
@@ -354,9 +345,8 @@ Index("corrections_by_study", corrections.c.study)
 
 # What people said of results. verdict: accepted | corrected | rejected; instance: SOP Instance UID of another product's
 # before, after: rows of findings as they were made, and as they stand
-feedback = Table(
+feedback = _table(
     "feedback",
-    metadata,
     Column("feedback", Number, primary_key=True, autoincrement=True),
     Column("judged", KEY, nullable=False),
     Column("instance", UID),
@@ -377,9 +367,8 @@ Index("feedback_by_study", feedback.c.study)
 
 # Results that were drawn to be read with the answer hidden. inclusion: the chance with which; week: ISO, as 2026-W48
 # state: waiting | read | ended, where nobody has read it in time
-blind = Table(
+blind = _table(
     "blind",
-    metadata,
     Column("job", KEY, primary_key=True),
     Column("inclusion", Float, nullable=False),
     Column("drawn_at", Float, nullable=False),
@@ -393,9 +382,8 @@ Index("blind_by_week", blind.c.week)
 # What is true of a study, beside what the job's answer states of the label. value: 1 present, 0 absent, or a number
 # at: when it became known; source: `blind`, `verdict`, or where an imported table has it from
 # account: who has stated it; inclusion: of a blind read, the chance with which it was drawn; null: reported
-outcomes = Table(
+outcomes = _table(
     "outcomes",
-    metadata,
     Column("job", KEY, primary_key=True),
     Column("label", Text, primary_key=True),
     Column("source", String(64), primary_key=True),
@@ -408,9 +396,8 @@ outcomes = Table(
 
 # What went wrong with a result, or could have harmed. kind: of harm, one of `incidents.KINDS`; known_on: ISO day
 # checked: how the action was found to help; account, at: who changed it last, and when
-incidents = Table(
+incidents = _table(
     "incidents",
-    metadata,
     Column("incident", Number, primary_key=True, autoincrement=True),
     Column("study", KEY),
     Column("kind", WORD, nullable=False),
@@ -428,9 +415,8 @@ incidents = Table(
 # Orders of jobs: Unified Procedure Steps, PS3.4 CC; dataset: as DICOM JSON
 # state: SCHEDULED | IN PROGRESS | COMPLETED | CANCELED; is_ours: the node has claimed it
 # series: keys of those that it names, none for all; priority: place of its jobs in the queue
-workitems = Table(
+workitems = _table(
     "workitems",
-    metadata,
     Column("workitem", UID, primary_key=True),
     Column("state", WORD, nullable=False),
     Column("transaction_uid", UID),
@@ -451,9 +437,8 @@ Index("workitems_by_study", workitems.c.study)
 # outcome: success | failure | refused; patient: a pseudonym
 # sequence, node, previous, hash: written by the keeper when it seals a row
 # event: the order of writing, which has gaps; line: of the journal that a row came by, if so, which may be read twice
-audit = Table(
+audit = _table(
     "audit",
-    metadata,
     Column("event", Number, primary_key=True, autoincrement=True),
     Column("sequence", BigInteger),
     Column("at", Float, nullable=False),
@@ -479,9 +464,8 @@ Index("audit_by_actor", audit.c.actor, audit.c.sequence)
 
 # Persons. password: its hash by argon2, none for whom an OpenID provider vouches, who is its subject
 # ended_at: since when nobody logs in as this person; a name is never given to another one
-accounts = Table(
+accounts = _table(
     "accounts",
-    metadata,
     Column("account", String(64), primary_key=True),
     Column("role", WORD, nullable=False),
     Column("password", Text),
@@ -491,9 +475,8 @@ accounts = Table(
 )
 
 # session: SHA-256 of what the browser's cookie holds; used_at: raised every half a minute
-sessions = Table(
+sessions = _table(
     "sessions",
-    metadata,
     Column("session", String(64), primary_key=True),
     Column("account", String(64), nullable=False),
     Column("created_at", Float, nullable=False),
@@ -503,9 +486,8 @@ sessions = Table(
 Index("sessions_by_account", sessions.c.account)
 
 # Of machines. hash: SHA-256 of the token, which nobody has but its machine; account: who has made it
-tokens = Table(
+tokens = _table(
     "tokens",
-    metadata,
     Column("token", KEY, primary_key=True),
     Column("name", String(64), nullable=False, unique=True),
     Column("hash", String(64), nullable=False, unique=True),
@@ -516,9 +498,8 @@ tokens = Table(
 )
 
 # Passwords that were wrong. attempt: SHA-256 of account and address
-failures = Table(
+failures = _table(
     "failures",
-    metadata,
     Column("attempt", String(64), primary_key=True),
     Column("count", Integer, nullable=False),
     Column("at", Float, nullable=False),
@@ -528,9 +509,8 @@ failures = Table(
 # manifest: SHA-256 of its manifest.json; hash: of the model, as jobs have it; facts: for routing
 # share, key, until: of an arm: of patients, of the hash that chooses them, its end; check_hash: SHA-256 of change.json
 # began: none as long as it waits for approvals; is_taken_back: by a rollback, so that it answers nothing more
-deployments = Table(
+deployments = _table(
     "deployments",
-    metadata,
     Column("n", Number, primary_key=True, autoincrement=True),
     Column("model", String(64), nullable=False),
     Column("folder", Text, nullable=False),
@@ -551,9 +531,8 @@ deployments = Table(
 Index("deployments_by_model", deployments.c.model)
 
 # Persons who approved a deployment that waits for it.
-approvals = Table(
+approvals = _table(
     "approvals",
-    metadata,
     Column("n", Number, primary_key=True),
     Column("account", String(64), primary_key=True),
     Column("role", WORD, nullable=False),
@@ -563,9 +542,8 @@ approvals = Table(
 
 # Answers of a package in shadow to jobs that are done, as differences from what was sent; the answers are not kept.
 # differences: {"metric:label": number}; none as long as a worker has claimed it, or where the reason says why
-shadow_answers = Table(
+shadow_answers = _table(
     "shadow_answers",
-    metadata,
     Column("n", Number, primary_key=True),
     Column("job", KEY, primary_key=True),
     Column("claimed_at", Float, nullable=False),

@@ -87,26 +87,16 @@ def route_study(node: Node, who: Who, study: StudyName) -> Listing[RoutedShape]:
 @router.post("/{study}/complete", dependencies=[access.require_roles(WORKING)])
 def complete_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """Count a study as complete now, whatever time its last object came."""
-    _ask(
-        node,
-        study,
-        node.index.hurry(web_node.study_key(study), who=who),
-        "is complete already",
-        "To route it anew, use reroute",
-    )
+    done = node.index.hurry(web_node.study_key(study), who=who)
+    _ask(node, study, done, "is complete already", "To route it anew, use reroute")
     return get_study(node, who, study)
 
 
 @router.post("/{study}/reroute", dependencies=[access.require_roles(WORKING)])
 def reroute_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """Have the rules look at a complete study again."""
-    _ask(
-        node,
-        study,
-        node.index.reroute(web_node.study_key(study), who=who),
-        "is not complete yet",
-        "Wait, or use complete",
-    )
+    done = node.index.reroute(web_node.study_key(study), who=who)
+    _ask(node, study, done, "is not complete yet", "Wait, or use complete")
     return get_study(node, who, study)
 
 

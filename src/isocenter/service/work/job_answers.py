@@ -170,7 +170,9 @@ def answer_job(
                 done = write()
                 where = f"image {number} of {len(cases)}: " if len(cases) > 1 else ""
                 examined.append(
-                    ExaminedImage(done, where, {"case": case.id, "instance": _instance(image)} if where else {})
+                    ExaminedImage(
+                        done, where, {"case": case.id, "instance": header_reading.instance_of(image)} if where else {}
+                    )
                 )
     except (*REFUSALS, OutputError) as error:
         measured_here = JobMeasures(_means(measured))
@@ -310,15 +312,6 @@ def _patients(paths: Sequence[Path]) -> Iterator[str]:
     for path in paths:
         with suppress(FormatError):
             yield tags.text(header_reading.read_header(path).dataset, "PatientID")
-
-
-def _instance(image: Image) -> str:
-    """The SOP Instance UID of a picture."""
-    return (
-        tags.text(header_reading.read_header(Path(image.source.paths[0])).dataset, "SOPInstanceUID")
-        if image.source
-        else ""
-    )
 
 
 @contextmanager
