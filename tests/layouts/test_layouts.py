@@ -18,6 +18,7 @@ from isocenter.layouts import dataset_layouts
 from isocenter.layouts import layout as layouts_layout
 from isocenter.layouts.cases import class_labels
 from isocenter.layouts.layout import LAYOUTS, DatasetOptions
+from layout_examples import write_example
 
 
 def test_the_index_lists_every_layout_under_its_name():
@@ -357,3 +358,9 @@ def test_images_for_prediction_keep_the_names_of_their_folders(tmp_path):
     classed(tmp_path / "COVID-CT")
     ids = {case.id for case in dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))}
     assert ids == {case.id for case in dataset_layouts.read_dataset(tmp_path / "COVID-CT")}
+
+
+def test_images_with_targets_are_cases_also_for_a_model_that_may_lack_some_of_its_images(tmp_path):
+    options = DatasetOptions(channels=2, absent=True)
+    read = dataset_layouts.read_dataset(write_example(tmp_path, "image_targets"), options)
+    assert [(case.id, *case.references) for case in read] == [("x0", "target"), ("x1", "target")]

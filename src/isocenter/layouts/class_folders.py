@@ -76,7 +76,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
     names = {member.folders[0] for member in members} - {*unlabelled}
     classes, called = class_labels.name_classes(names, folder, options, declare=by_folder)
-    cases = [NamedCase(PairKey(member.folders, member.stem, member.split), {IMAGE: member}) for member in members]
+    cases = [NamedCase(PairKey.of_file(member), {IMAGE: member}) for member in members]
     names_of_one = errors.list_phrase(f"{name} as {one}" for name, one in sorted(one_name.items()))
     what, why = f"the folders {names_of_one} are one class", "parts of the set call it differently"
     renamed = [Problem("warning", what, why=why, remedy="Rename the folders if they are two")] if one_name else []

@@ -24,13 +24,13 @@ Keyed = list[tuple[PairKey, FolderMember]]
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """At least one image and its target, by their names."""
     images, targets = _sort_members(folder)
-    return bool(targets) and not {key for key, _ in targets}.isdisjoint(_cases(images, options))
+    return bool(targets) and not {key for key, _ in targets}.isdisjoint(mask_pairs.group_into_cases(images, options))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Each image as a case, with its target where there is one; targets without an image are left out."""
     images, targets = _sort_members(folder)
-    cases = _cases(images, options)
+    cases = mask_pairs.group_into_cases(images, options)
     modality = modality_words.modality_word(options.modality)
     cells = {key: Cell((member.path,), modality=modality) for key, member in targets}
     named = [NamedCase(key, own) for key, own in cases.items()]
@@ -57,7 +57,7 @@ def _sort_members(folder: Folder) -> tuple[Keyed, Keyed]:
     in_folders = bool(places & TARGETS) and bool(places & IMAGES)
     images, targets = Keyed(), Keyed()
     for member in folder.images:
-        key = PairKey(member.folders, member.stem, member.split)
+        key = PairKey.of_file(member)
         if in_folders:
             top = member.folders[0].lower() if member.folders else ""
             if top in IMAGES | TARGETS:
@@ -67,14 +67,6 @@ def _sort_members(folder: Folder) -> tuple[Keyed, Keyed]:
         else:
             images.append((key, member))
     return images, targets
-
-
-def _cases(images: Keyed, options: DatasetOptions) -> dict[PairKey, mask_pairs.Images]:
-    """The images by case: of one channel, or of as many as their numbers say."""
-    numbered = mask_pairs.group_by_channel(images)
-    if mask_pairs.are_channel_numbers(numbered, options.channels, options.absent):
-        return numbered
-    return mask_pairs.one_image_each(images)
 
 
 LAYOUT = Layout(

@@ -6,7 +6,7 @@ from isocenter import errors
 from isocenter.files import file_formats
 from isocenter.layouts.cases import mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder
-from isocenter.layouts.cases.mask_pairs import NamedCase, PairKey
+from isocenter.layouts.cases.mask_pairs import IMAGE, NamedCase, PairKey
 from isocenter.layouts.layout import DatasetOptions, Layout, Reading
 
 # Formats that other layouts read; None is an unknown format.
@@ -24,13 +24,10 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Each file is a case, or each group of files whose names end in _0000, _0001, ..."""
     members = folder.images or folder.films or folder.members
-    keyed = [(PairKey(member.folders, member.stem, member.split), member) for member in members]
-    numbered = mask_pairs.group_by_channel(keyed)
-    numbered = numbered if mask_pairs.are_channel_numbers(numbered, options.channels, options.absent) else {}
-    rows = mask_pairs.rows_of_cases(
-        [NamedCase(*case) for case in (numbered or mask_pairs.one_image_each(keyed)).items()], options
-    )
-    channels = tuple(str(n) for n in range(options.channels or 0)) if numbered else ()
+    cases = mask_pairs.group_into_cases([(PairKey.of_file(member), member) for member in members], options)
+    rows = mask_pairs.rows_of_cases([NamedCase(*case) for case in cases.items()], options)
+    is_numbered = any(IMAGE not in own for own in cases.values())
+    channels = tuple(str(n) for n in range(options.channels or 0)) if is_numbered else ()
     return Reading(rows, how=errors.count_phrase(len(rows), "image"), channels=channels)
 
 

@@ -38,7 +38,7 @@ def _sort_members(folder: Folder) -> tuple[dict[PairKey, Images], list[tuple[Pai
     for member in image_folders.within_images(folder.images):
         if member.folders and member.folders[0].lower() in IMAGES | LABELS:
             continue
-        key = PairKey(member.folders, member.stem, member.split)
+        key = PairKey.of_file(member)
         if MASK_OR_READER.match(member.stem) or NUMBERED_MASK.match(member.stem):
             masks.append((key, member))
         elif member.suffix == SLICER:

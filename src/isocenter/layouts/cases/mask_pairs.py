@@ -68,6 +68,11 @@ class PairKey(NamedTuple):
     stem: str
     split: Split | None = None
 
+    @classmethod
+    def of_file(cls, member: FolderMember) -> PairKey:
+        """The key of a file whose folders all count."""
+        return cls(member.folders, member.stem, member.split)
+
     @property
     def name(self) -> str:
         """Folders and stem, the case's name."""
@@ -306,6 +311,14 @@ def are_channel_numbers(cases: Mapping[PairKey, Images], channels: int | None = 
         below = channels > 1 and all(int(number) < channels for own in cases.values() for number in own)
         return (absent and below) or (widths == {channels} and from_zero)
     return len(widths) == 1 and from_zero and (len(cases) > 1 or widths == {1})
+
+
+def group_into_cases(members: Iterable[tuple[PairKey, FolderMember]], options: DatasetOptions) -> dict[PairKey, Images]:
+    """The images by case: of as many channels as the numbers at the ends of names say, else of one."""
+    keyed = list(members)
+    numbered = group_by_channel(keyed)
+    are_channels = bool(numbered) and are_channel_numbers(numbered, options.channels, options.absent)
+    return numbered if are_channels else one_image_each(keyed)
 
 
 def one_image_each(members: Iterable[tuple[PairKey, FolderMember]]) -> dict[PairKey, Images]:
