@@ -37,18 +37,7 @@ def plan(options: PlanOptions) -> PlannedTraining:
         verb_results.refuse_taken(Path(options.out), options.overwrite)
         if Path(options.out).suffix.lower() not in PLAN_SUFFIXES:
             raise UsageError("is not a file name for a plan", str(options.out), "Give one that ends in .yaml")
-    request = PlanRequest(
-        options.minutes,
-        options.device,
-        options.threads,
-        options.seed,
-        options.task,
-        options.everything,
-        options.folds,
-        decisions_by_hand(options),
-        options.reading,
-        options.device_memory,
-    )
+    request = replace(keywords.narrow_options(options, PlanRequest), assignments=decisions_by_hand(options))
     data = dataset_reading.path_for_workers(options.data, options.scheduler)
     with dask_cluster.spread_over(options.scheduler):
         request_plan = plan_request.plan_from_request(data, request)

@@ -146,17 +146,7 @@ def train(options: TrainOptions) -> Run:
         **({"objectives.domain": options.domain} if options.domain is not None else {}),
         **plan.decisions_by_hand(options),
     }
-    request = PlanRequest(
-        options.minutes,
-        options.device,
-        options.threads,
-        options.seed,
-        options.task,
-        options.everything,
-        options.folds,
-        assignments,
-        options.reading,
-    )
+    request = replace(keywords.narrow_options(options, PlanRequest), assignments=assignments)
     data = dataset_reading.path_for_workers(options.data, options.scheduler)
     resume = dataset_reading.path_for_workers(options.resume, options.scheduler)
     with dask_cluster.spread_over(options.scheduler):

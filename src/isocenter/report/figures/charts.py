@@ -100,9 +100,7 @@ def label_scores(rows: Sequence[Row], title: str, *, metrics: Metrics) -> Figure
             axes.axvline(0, color=ink.faint, linewidth=1, linestyle="dashed")
         unit = rows[0].estimate.unit
         axes.set_xlabel(f"{metrics.metric_named(rows[0].metric).words}{f' ({unit})' if unit else ''}")
-        drawing.plain_axes(axes, ink)
-        axes.grid(False, axis="y")
-        axes.tick_params(axis="y", length=0, labelcolor=ink.text)
+        drawing.plain_axes(axes, ink, rows=True)
 
     alt = "; ".join(
         f"{wording.row_name(row, metrics)} {wording.value_text(row.estimate)} ({wording.interval_text(row.estimate)})"
@@ -161,9 +159,7 @@ def _dots(values: Mapping[str, Floats], title: str, axis: str, caption: str) -> 
         axes.set_yticks(range(len(values)), drawing.shorten_all(list(values)), parse_math=False)
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.set_xlabel(axis)
-        drawing.plain_axes(axes, ink)
-        axes.grid(False, axis="y")
-        axes.tick_params(axis="y", length=0, labelcolor=ink.text)
+        drawing.plain_axes(axes, ink, rows=True)
         axes.margins(x=0.08)
 
     spreads = [f"{name}: {_spread_words(given)}" for name, given in values.items()]
@@ -443,9 +439,7 @@ def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis:
         axes.set_yticks(range(len(lines)), [name for name, _, _ in lines], parse_math=False)
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.set_xlabel(axis)
-        drawing.plain_axes(axes, ink)
-        axes.grid(False, axis="y")
-        axes.tick_params(axis="y", length=0, labelcolor=ink.text)
+        drawing.plain_axes(axes, ink, rows=True)
         for (_, estimate, _), tick in zip(lines, axes.get_yticklabels(), strict=True):
             tick.set_fontweight("bold" if estimate is None else "normal")
 

@@ -112,9 +112,7 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], title: str, *, captio
         axes.set_xlabel("cases")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.margins(x=0.12)
-        drawing.plain_axes(axes, ink)
-        axes.grid(False, axis="y")
-        axes.tick_params(axis="y", length=0, labelcolor=ink.text)
+        drawing.plain_axes(axes, ink, rows=True)
         if len(parts) > 1:
             drawing.draw_legend(axes, ink)
 

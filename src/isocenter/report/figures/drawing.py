@@ -67,8 +67,8 @@ def draw_chart(
     return Figure(title=title, png=picture, svg=drawn, caption=caption, alt=alt)
 
 
-def plain_axes(axes: Axes, ink: Ink) -> None:
-    """Axes with two thin lines and a faint grid: the data are what stands out."""
+def plain_axes(axes: Axes, ink: Ink, *, rows: bool = False) -> None:
+    """Axes with two thin lines and a faint grid: the data are what stands out. rows: each with its name, no grid."""
     axes.set_facecolor("none")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -81,6 +81,9 @@ def plain_axes(axes: Axes, ink: Ink) -> None:
         label.set_color(ink.text)
         label.set_fontsize(9)
         label.set_parse_math(False)  # names are shown as they are, never read as formulas
+    if rows:
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0, labelcolor=ink.text)
 
 
 def draw_legend(axes: Axes, ink: Ink, location: Literal["best", "lower right"] = "best") -> None:
