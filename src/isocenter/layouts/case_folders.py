@@ -98,7 +98,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     if options.references:
         _check_label_maps(cases.values(), drawn, options)
         _check_structures(cases.values(), options)
-    cases, odd = _with_only_mask(_with_map_of_several(cases, options))
+    cases, other_names = _with_only_mask(_with_map_of_several(cases, options))
     names = sorted({name for case in cases.values() for name in case.images})
     whole = [case.to_named_case(key, names) for key, case in cases.items() if case.images]
     bare = [key.name for key, case in cases.items() if not case.images]
@@ -108,10 +108,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         else ""
     )
     how = f"a folder per case with {errors.list_phrase(names)}{by_values}"
-    problems, modality = (
-        (*mask_pairs.missing_image_problem(bare), *_odd_name_warning(odd)),
-        modality_words.common_modality(names),
-    )
+    modality = modality_words.common_modality(names)
+    problems = (*mask_pairs.missing_image_problem(bare), *_other_name_warning(other_names))
     return mask_pairs.reading_of_cases(
         whole, folder, options, how=how, modality=modality, problems=problems, is_named=True
     )
@@ -300,24 +298,21 @@ def _with_only_mask(cases: dict[PairKey, CaseFolder]) -> tuple[dict[PairKey, Cas
     """
     plain = sum("" in case.masks for case in cases.values())
     times = Counter(name for case in cases.values() for name in case.masks)
-    odd = {
+    lone = {
         key: case.masks
         for key, case in cases.items()
         if len(case.masks) == 1 and "" not in case.masks and times[next(iter(case.masks))] == 1
     }
-    if len(odd) != len(times) - 1 or 2 * plain <= len(cases):
+    if len(lone) != len(times) - 1 or 2 * plain <= len(cases):
         return cases, []
-    named = {key: replace(cases[key], masks={"": next(iter(masks.values()))}) for key, masks in odd.items()}
-    return {**cases, **named}, [member.name for masks in odd.values() for own in masks.values() for member in own]
+    named = {key: replace(cases[key], masks={"": next(iter(masks.values()))}) for key, masks in lone.items()}
+    return {**cases, **named}, [member.name for masks in lone.values() for own in masks.values() for member in own]
 
 
-def _odd_name_warning(names: Sequence[str]) -> tuple[Problem, ...]:
+def _other_name_warning(names: Sequence[str]) -> tuple[Problem, ...]:
     """The warning on masks that are called otherwise than those of the other cases."""
-    what, why = (
-        f"{errors.list_phrase(names)} is taken for the mask of its case",
-        "it is called otherwise than those of the others",
-    )
-    remedy = "Take it away if it shows something else"
+    what = f"{errors.list_phrase(names)} is taken for the mask of its case"
+    why, remedy = "it is called otherwise than those of the others", "Take it away if it shows something else"
     return (Problem("warning", what, why=why, remedy=remedy),) if names else ()
 
 

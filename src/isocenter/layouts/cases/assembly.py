@@ -130,11 +130,6 @@ def _table_rows(dataset: Dataset, rows: Sequence[CaseRow], found: Sequence[CaseR
             yield replace(row, name=name if name not in taken else f"{name}_left_out")
 
 
-def _own_patients(cases: Sequence[CaseRow], ids: Sequence[str]) -> NamedPatients:
-    """Patients of rows without a column of them: each case stands for itself."""
-    return _kept_together(cases, ids) or NamedPatients(tuple(ids), UNKNOWN, known=False)
-
-
 def _unopened_notes(folder: Folder, options: DatasetOptions) -> Iterator[Problem]:
     """The note on packed files and spreadsheets, which may hold more images, labels or patients."""
     suffixes = (*PACKED, *SPREADSHEETS)
@@ -308,7 +303,7 @@ def _patients(
         return patient_names.patients_by_expression(options.patient, [case.name for case in cases])
     owners = [None if table_reading.names_nobody(case.patient) else case.patient for case in cases]
     if not any(owners) and reading.is_own:
-        return _own_patients(cases, ids)
+        return _kept_together(cases, ids) or NamedPatients(tuple(ids), UNKNOWN, known=False)
     if not any(owners):
         in_classes = not reading.columns and all("class" in case.references for case in cases)
         guess = patient_names.patients_of([case.name for case in cases], classes=int(in_classes))

@@ -153,7 +153,7 @@ class Annotation:
         Raises DatasetError, by file and box, for an image of another size than the file states, for shares that do
         not lie within the image, and for mm on one that does not say where it lies.
         """
-        size = _columns_and_rows(geometry)
+        size = columns_and_rows(geometry)
         if self.size is not None and self.size != size[:2]:
             stated, actual = (f"{columns} x {rows}" for columns, rows in (self.size, size[:2]))
             problem = f"is of an image of {stated} pixels (columns x rows), and the image has {actual}"
@@ -181,7 +181,7 @@ def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callabl
         if any(low == high for low, high in zip(box.low, box.high, strict=True)):
             notes.append(f"{box.where} ({box.name}) has no extent, and is left out")
             continue
-        edges, cut = edges_inside(box, _columns_and_rows(geometry), where)
+        edges, cut = edges_inside(box, columns_and_rows(geometry), where)
         same = (box.name, *edges.ravel().tolist())
         if same in seen:
             notes.append(f"{box.where} ({box.name}) occurs twice, and counts once")
@@ -325,7 +325,7 @@ def _around_ball(box: DrawnBox, geometry: Geometry, path: Path) -> DrawnBox:
     return replace(box, low=first, high=last)
 
 
-def _columns_and_rows(geometry: Geometry) -> tuple[int, ...]:
+def columns_and_rows(geometry: Geometry) -> tuple[int, ...]:
     """Voxels along x, y[, z]: a picture has its rows first."""
     return geometry.shape[::-1] if geometry.is_picture else geometry.shape
 

@@ -138,7 +138,7 @@ def pixels_of_objects(
     where = str(annotation.path)
     if image.geometry.ndim > 2 and image.geometry.shape[2:] != (1,):
         raise DatasetError("outlines are of pictures, and the image is a volume", where, "Save masks as volumes")
-    rows, columns = _rows_and_columns(image)
+    columns, rows = drawn_boxes.columns_and_rows(image.geometry)[:2]
     objects = []
     for drawn in annotation.placed_on(image.geometry).boxes:
         if names is not None and drawn.name not in names:
@@ -215,7 +215,9 @@ def _labels(
 
 def _paint(objects: Sequence[tuple[int, CoveredPixels]], image: Image, labels: tuple[Label, ...]) -> Image:
     """A map of these values on the grid of the image that they were drawn on, small objects over large ones."""
-    pixels = np.zeros(_rows_and_columns(image), np.min_scalar_type(max((value for value, _ in objects), default=1)))
+    columns, rows = drawn_boxes.columns_and_rows(image.geometry)[:2]
+    greatest = max((value for value, _ in objects), default=1)
+    pixels = np.zeros((rows, columns), np.min_scalar_type(greatest))
     shared = 0
     for value, one in sorted(objects, key=lambda pair: -pair[1].area):
         place = pixels[one.box]
@@ -241,8 +243,3 @@ def _lost(
     over, too_small = "other outlines lie over all of it", "its outlines hold the centre of none"
     named = [label for label in labels if label.value in lost and not label.is_ignored]
     return {label.name: over if label.value in hidden else too_small for label in named}
-
-
-def _rows_and_columns(image: Image) -> tuple[int, int]:
-    shape = image.geometry.shape
-    return (shape[0], shape[1]) if image.geometry.is_picture else (shape[1], shape[0])

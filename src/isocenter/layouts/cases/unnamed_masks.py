@@ -78,8 +78,7 @@ def _at(level: int, members: Iterable[FolderMember], options: ReadOptions) -> Dr
     keyed: dict[str, dict[PairKey, FolderMember]] = {}
     for member in members:
         if (name := folder_at(member, level)) is not None:
-            rest = member.folders[:level] + member.folders[level + 1 :]
-            keyed.setdefault(name, {})[PairKey(rest, member.stem, member.split)] = member
+            keyed.setdefault(name, {})[PairKey.of_file(member).without_folder(level)] = member
     if not 2 <= len(keyed) <= MOST_FOLDERS:
         return None
     folders = keyed.keys() - {LOOSE}
