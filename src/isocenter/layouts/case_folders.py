@@ -102,11 +102,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     names = sorted({name for case in cases.values() for name in case.images})
     whole = [case.to_named_case(key, names) for key, case in cases.items() if case.images]
     bare = [key.name for key, case in cases.items() if not case.images]
-    by_values = (
-        f"; {errors.list_phrase(drawn)} taken for {'a mask' if len(drawn) == 1 else 'masks'} by the values"
-        if drawn
-        else ""
-    )
+    masks = "a mask" if len(drawn) == 1 else "masks"
+    by_values = f"; {errors.list_phrase(drawn)} taken for {masks} by the values" if drawn else ""
     how = f"a folder per case with {errors.list_phrase(names)}{by_values}"
     modality = modality_words.common_modality(names)
     problems = (*mask_pairs.missing_image_problem(bare), *_other_name_warning(other_names))

@@ -60,11 +60,8 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     if not folder.members:
         raise DatasetError("the folder is empty", str(path), "Choose the folder that holds the images")
     if declared is not None:
-        return _read_cases(
-            folder,
-            dataset_rows.read_rows(dataset_table.table_as_written(path, declared), folder, declared, options),
-            options,
-        )
+        written = dataset_table.table_as_written(path, declared)
+        return _read_cases(folder, dataset_rows.read_rows(written, folder, declared, options), options)
     if options.root is not None and not folder.is_file:
         problem = "only the paths of a table or a DataFrame start from a folder"
         raise UsageError(problem, f"--root {options.root}", "Leave it out, or give the table as DATA")
@@ -166,17 +163,11 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
         )
         raise DatasetError(f"can be read in {len(meant)} ways ({readings})", str(folder.root), remedy)
     if not meant and (packed := [one.path.name for one in folder.members if one.path.name.lower().endswith(PACKED)]):
-        raise DatasetError(
-            f"holds no image, only packed files ({errors.list_phrase(packed)})",
-            str(folder.root),
-            "Unpack them, and name the folder",
-        )
+        problem = f"holds no image, only packed files ({errors.list_phrase(packed)})"
+        raise DatasetError(problem, str(folder.root), "Unpack them, and name the folder")
     if not meant and (sheets := [one.path.name for one in folder.members if one.suffix in SPREADSHEETS]):
-        raise DatasetError(
-            f"holds no image and no table that can be read, only {errors.list_phrase(sheets)}",
-            str(folder.root),
-            "Save the table as CSV in UTF-8 (in Excel: CSV UTF-8)",
-        )
+        problem = f"holds no image and no table that can be read, only {errors.list_phrase(sheets)}"
+        raise DatasetError(problem, str(folder.root), "Save the table as CSV in UTF-8 (in Excel: CSV UTF-8)")
     if not meant:
         raise DatasetError(
             _unknown(folder), str(folder.root), "Name the layout with --layout, or give a table of paths"

@@ -78,11 +78,9 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     structures = (
         mask_pairs.structure_labels((one for own in maps.values() for one in own), folder, options) if several else {}
     )
-    labels = (
-        drawn.labels
-        if drawn.of or not maps
-        else tuple(structures.values()) or class_labels.mask_labels(folder, options)
-    )
+    labels = drawn.labels
+    if maps and not drawn.of:
+        labels = tuple(structures.values()) or class_labels.mask_labels(folder, options)
     partly = [one.paths for one in images if one.paths in maps and not structures.keys() <= maps[one.paths].keys()]
     reports = _gather_reports(seen.series, images) if options.references else ReportedOutlines()
     segment_classes = {dicom_masks.class_of_segment(label.name) for label in drawn.labels} if are_objects else set()
@@ -135,11 +133,8 @@ def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | N
     """
     volumes = dicom_reading.read_series(paths, options)
     if len(volumes) != 1:
-        raise FormatError(
-            f"the series holds {len(volumes)} volumes on different grids: {', '.join(volumes)}",
-            str(paths[0].parent),
-            "Convert the one that is meant, and use that",
-        )
+        problem = f"the series holds {len(volumes)} volumes on different grids: {', '.join(volumes)}"
+        raise FormatError(problem, str(paths[0].parent), "Convert the one that is meant, and use that")
     image = next(iter(volumes.values()))
     return cell_loading.with_modality(image, modality)
 

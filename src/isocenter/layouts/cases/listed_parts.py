@@ -44,11 +44,8 @@ def assign_parts(cases: Sequence[CaseRow], folder: Folder) -> tuple[Sequence[Cas
 
 def _unused_lists(parts: Mapping[int, Split], lists: Lists, count: int) -> Problem:
     names, absent = errors.list_phrase(path.name for _, path in lists), count - len(parts)
-    why = (
-        f"{errors.count_phrase(absent, 'case is', 'cases are')} in none of them"
-        if absent
-        else "other lists name other parts"
-    )
+    cases = errors.count_phrase(absent, "case is", "cases are")
+    why = f"{cases} in none of them" if absent else "other lists name other parts"
     remedy = "To use them, list every case once, or give a table with the columns case and split"
     return Problem("note", f"the parts of {names} are not used", why=why, remedy=remedy)
 

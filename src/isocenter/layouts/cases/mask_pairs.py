@@ -448,11 +448,9 @@ def _mask_cells(case: NamedCase, structures: Mapping[str, Label]) -> Mapping[str
     for mask in case.masks:
         if (name := mask.structure if structures else mask.reader) in by_name:
             by_name[name].append(mask.member.path)
-    return (
-        {"mask": cell_loading.structure_cell(by_name)}
-        if structures and case.masks
-        else cell_loading.mask_cells(by_name if case.masks else {})
-    )
+    if structures and case.masks:
+        return {"mask": cell_loading.structure_cell(by_name)}
+    return cell_loading.mask_cells(by_name if case.masks else {})
 
 
 def structure_labels(named: Iterable[str], folder: Folder, options: DatasetOptions) -> dict[str, Label]:

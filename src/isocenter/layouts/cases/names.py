@@ -12,15 +12,10 @@ from isocenter.values import Split
 
 # Parts of a data set.
 SPLIT_WORDS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     "calibration": "calibration",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 # In names of folders also what is parted again by whoever trains.
 PART_WORDS: dict[str, Split] = {**SPLIT_WORDS, "trainval": "train"}

@@ -59,11 +59,8 @@ def case_loaders(row: CaseRow, reading: Reading, options: DatasetOptions) -> Cas
         references |= _reference(kind, known, row, first, reading, options)
     if reading.exif == "stored" and first is not None and not options.read.stored:
         references |= _turn_references(row, first, references, reading, options)
-    own = (
-        {kind: load for path in files_of_case(row) for kind, load in file_formats.references_in(path).items()}
-        if options.references
-        else {}
-    )
+    files = files_of_case(row) if options.references else ()
+    own = {kind: load for path in files for kind, load in file_formats.references_in(path).items()}
     maps = {kind: load for kind, load in references.items() if kind.partition(":")[0] in LABEL_MAPS}
     images = {name: _on_axes(load, first) for name, load in loaders.items()}
     if lacks_images(row, reading):
@@ -192,10 +189,9 @@ def _label_maps(kind: str, cell: Cell, labels: tuple[Label, ...], options: Datas
     """The kinds that are asked for of label maps, whose numbers name structures or count them."""
     base, colon, reader = kind.partition(":")
     is_whole = base != "mask" or cell_loading.are_mask_pieces(cell.paths)
+    whole = partial(cell_loading.load_mask, cell.paths, labels, options.read, cell.reader)
     readers: dict[str, Loader] = {
-        "mask": partial(cell_loading.load_mask, cell.paths, labels, options.read, cell.reader)
-        if is_whole
-        else partial(cell_loading.refuse_unlike_masks, cell.paths),
+        "mask": whole if is_whole else partial(cell_loading.refuse_unlike_masks, cell.paths),
         "instances": partial(cell_loading.load_instances, cell.paths, options.read),
     }
     wanted = [one for one in LABEL_MAPS if one in options.kinds] or [base]

@@ -73,11 +73,9 @@ def number_by_name(segments: Image, labels: tuple[Label, ...], path: Path, other
         value = _number(label, labels)
         mask = data[n] > 0 if several else data[0] == label.value
         if value and pixels[mask].any():
-            raise FormatError(
-                f"{label.name} overlaps another structure, so a voxel would have several labels",
-                str(path),
-                "Choose structures that do not overlap, as in --labels 1=NAME,2=NAME",
-            )
+            problem = f"{label.name} overlaps another structure, so a voxel would have several labels"
+            remedy = "Choose structures that do not overlap, as in --labels 1=NAME,2=NAME"
+            raise FormatError(problem, str(path), remedy)
         pixels[mask] = value or pixels[mask]
         coloured[value] = label
     known = labels if others is None else others.labels

@@ -46,12 +46,12 @@ class DrawnFolders:
             masks, images = (
                 errors.list_phrase([folder_words(name) for name in names]) for names in (self.masks, self.images)
             )
-            raise DatasetError(
-                f"the files in {masks} look like masks and have the names of those in {images}, but no name says so",
-                root,
-                "If they are masks, name the folders images/ and masks/ and take others away; if they are classes, "
-                "choose --layout class_folders",
+            problem = (
+                f"the files in {masks} look like masks and have the names of those in {images}, but no name says so"
             )
+            as_masks = "If they are masks, name the folders images/ and masks/ and take others away"
+            remedy = f"{as_masks}; if they are classes, choose --layout class_folders"
+            raise DatasetError(problem, root, remedy)
 
 
 def folder_words(name: str) -> str:
@@ -147,11 +147,8 @@ def drawn_kinds(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOption
 
     Only volumes are looked at.
     """
-    return (
-        []
-        if any(file_formats.format_of(named[0].path) in FLAT for named in kinds.values())
-        else _kinds_like_maps(kinds, options)
-    )
+    has_flat = any(file_formats.format_of(named[0].path) in FLAT for named in kinds.values())
+    return [] if has_flat else _kinds_like_maps(kinds, options)
 
 
 def label_maps_among(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) -> list[str]:
