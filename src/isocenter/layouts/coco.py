@@ -203,12 +203,8 @@ def _is_coco(path: Path) -> bool:
 
 def _parts(files: Sequence[FolderMember]) -> dict[Path, Split]:
     """{file: part of the split} from its name or its folder; nothing where none of several trains."""
-    named = {
-        member.path: part
-        for member in files
-        for part in [member.split or table_join.part_in_name(member.path)]
-        if part is not None
-    }
+    stated = {member.path: member.split or table_join.part_in_name(member.path) for member in files}
+    named = {path: part for path, part in stated.items() if part is not None}
     return named if "train" in named.values() and len(set(named.values())) > 1 else {}
 
 

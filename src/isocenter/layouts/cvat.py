@@ -22,7 +22,7 @@ from isocenter.errors import DatasetError
 from isocenter.files.storage import packed_files
 from isocenter.layouts import layout, voc
 from isocenter.layouts.cases import drawn_boxes, drawn_files, film_frames
-from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
 from isocenter.layouts.cases.drawn_files import DrawingFormat, ListedImage
 from isocenter.layouts.cases.film_frames import ListedFilm
@@ -34,13 +34,14 @@ LAST_NUMBER = re.compile(r"\d+$")
 # Tags of whole images, and shapes that cover nothing.
 FLAT = frozenset({"tag", "points", "polyline", "cuboid", "skeleton"})
 OUTLINES = frozenset({"polygon", "mask", "ellipse"})
+MARKS = ((b"<annotations", b"<image "), (b"<annotations", b"<track "))
 FORMAT = DrawingFormat("cvat", "CVAT", flat=FLAT)
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """An XML file of annotations with images or tracks, and images or a film in the folder."""
     del options
-    return bool(_files(folder))
+    return bool(drawn_files.files_of_many(folder, ".xml", *MARKS))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -49,7 +50,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Tracks are those of films, of which each frame is a case.
     Raises DatasetError, by file, for a damaged one, and for an image that two of them list.
     """
-    roots = {member.path: voc.parse_xml(member.path) for member in _files(folder)}
+    roots = {member.path: voc.parse_xml(member.path) for member in drawn_files.files_of_many(folder, ".xml", *MARKS)}
     tracked = [path for path, root in roots.items() if root.find("track") is not None]
     if tracked:
         films = [_film(path, roots[path], folder) for path in tracked]
@@ -175,14 +176,6 @@ def _pixels(mask: Mapping[str, str], path: Path) -> tuple[np.ndarray, tuple[int,
     packed_files.refuse_expansion(path.stat().st_size, width * height, str(path))
     inside = np.repeat([value for value, _ in zip(cycle((False, True)), runs, strict=False)], runs)
     return inside.reshape(height, width), (left, top)
-
-
-def _files(folder: Folder) -> list[FolderMember]:
-    return [
-        one
-        for one in drawn_files.files_of_many(folder, ".xml")
-        if any(drawn_files.file_begins_with(one.path, b"<annotations", mark) for mark in (b"<image ", b"<track "))
-    ]
 
 
 LAYOUT = Layout(

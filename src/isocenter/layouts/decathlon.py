@@ -64,19 +64,16 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         drawn = cell_loading.mask_cells({"": paths[1:]} if label is not None else {})
         part = split if parted or split == "test" else None
         rows.append(CaseRow(name, cell_loading.frame_cells(paths[0], names, options.modality), drawn, split=part))
+    lacking = "listed case lacks", "listed cases lack", "a file"
+    problems = [*layout.left_out_problem(missing, lacking, "Get the files again")]
+    if options.references:
+        problems += _unlisted_warning(folder, {path for row in rows for path in row.paths})
     return Reading(
         tuple(rows),
         how=f"Decathlon dataset.json, channels {', '.join(names)}",
         classes={"mask": labels},
         modality=modality_words.common_modality(names),
-        problems=(
-            *layout.left_out_problem(
-                missing,
-                ("listed case lacks", "listed cases lack", "a file"),
-                "Get the files again",
-            ),
-            *(_unlisted_warning(folder, {path for row in rows for path in row.paths}) if options.references else ()),
-        ),
+        problems=tuple(problems),
     )
 
 

@@ -14,7 +14,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.layouts import layout
 from isocenter.layouts.cases import drawn_boxes, drawn_files
-from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
 from isocenter.layouts.cases.drawn_files import DrawingFormat, ListedImage
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
@@ -32,7 +32,7 @@ CLASS_NAMES, ONLY_CLASS = ("class", "label", "name", "type", "category", "object
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A JSON file of regions with attributes of their shapes, and images in the folder."""
     del options
-    return bool(folder.images) and bool(_files(folder))
+    return bool(folder.images) and bool(drawn_files.files_of_many(folder, ".json", MARKS))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -41,7 +41,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Raises DatasetError, by file, for a damaged one, for regions of which no attribute surely names the class, and for
     an image that two files list.
     """
-    entries = {member.path: _entries(member.path) for member in _files(folder)}
+    entries = {member.path: _entries(member.path) for member in drawn_files.files_of_many(folder, ".json", MARKS)}
     kinds = [_kind(region) for own in entries.values() for entry in own for region in _regions(entry)]
     flat = sum(kind in FLAT for kind in kinds)
     what = f"{errors.count_phrase(flat, 'region covers', 'regions cover')} nothing (points, lines)"
@@ -145,10 +145,6 @@ def _ring(shape: Mapping[str, Any], kind: str) -> Ring:
             )
         case other:
             raise ValueError(f"a shape of the kind {other!r}")
-
-
-def _files(folder: Folder) -> list[FolderMember]:
-    return [one for one in drawn_files.files_of_many(folder, ".json") if drawn_files.file_begins_with(one.path, *MARKS)]
 
 
 LAYOUT = Layout(

@@ -121,13 +121,7 @@ class Folder:
 
     @cached_property
     def _image_files(self) -> tuple[FolderMember, ...]:
-        known = {
-            suffix
-            for name, entry in file_formats.format_entries().items()
-            if name not in NO_SINGLE_IMAGE
-            for suffix in entry.suffixes
-        }
-        holding = known - NO_IMAGE_SUFFIXES - TABLE_SUFFIXES
+        holding = _image_suffixes(NO_SINGLE_IMAGE) - TABLE_SUFFIXES
         return tuple(m for m in self.members if m.suffix in holding or m in self._series)
 
     @cached_property
@@ -139,9 +133,7 @@ class Folder:
     @cached_property
     def dicom(self) -> tuple[FolderMember, ...]:
         """Files with the suffix of DICOM, or with its first bytes and a suffix that is no other format's."""
-        known = {
-            suffix for entry in file_formats.format_entries().values() for suffix in entry.suffixes
-        } - NO_IMAGE_SUFFIXES
+        known = _image_suffixes()
         return tuple(
             m
             for m in self.members
@@ -197,6 +189,12 @@ class Folder:
         except (ValueError, OSError) as error:
             raise DatasetError(f"cannot be read ({error})", str(path), "Correct or remove it") from error
         return described if isinstance(described, dict) else None
+
+
+def _image_suffixes(without: Collection[str] = ()) -> set[str]:
+    """The suffixes of all formats but these that are no second half of a pair."""
+    entries = [entry for name, entry in file_formats.format_entries().items() if name not in without]
+    return {suffix for entry in entries for suffix in entry.suffixes} - NO_IMAGE_SUFFIXES
 
 
 def _is_own(path: Path) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 from isocenter import errors
 from isocenter.errors import DatasetError, FormatError, GeometryError
 from isocenter.files import modality_words, patient_names
-from isocenter.files.dicom import header_reading, tags
+from isocenter.files.dicom import header_reading
 from isocenter.files.dicom.reading import dicom_reading, series_survey, sr_reading
 from isocenter.files.dicom.reading.picture_scale import PROJECTIONS
 from isocenter.files.dicom.reading.series_survey import DRAWN, SeriesFiles
@@ -488,10 +488,7 @@ def _places(image: Image) -> dict[tuple[str, int], int]:
     if source is None or source.header is None:
         return {}
     slices = [(n, one) for n, one in enumerate(source.header["slices"]) if one is not None and one[2] is None]
-    uids = {
-        path: tags.text(header_reading.read_header(Path(path)).dataset, "SOPInstanceUID")
-        for path in {one[0] for _, one in slices}
-    }
+    uids = {path: dicom_masks.instance_of(Path(path)) for path in {one[0] for _, one in slices}}
     return {(uids[path], frame): n for n, (path, frame, _) in slices}
 
 
@@ -516,7 +513,7 @@ def _refers(report: MeasurementReport, image: SeriesFiles) -> bool:
 
 
 def _instances(series: SeriesFiles) -> set[str]:
-    return {tags.text(header_reading.read_header(path).dataset, "SOPInstanceUID") for path in series.paths}
+    return {*map(dicom_masks.instance_of, series.paths)}
 
 
 def _left_out(severity: Literal["error", "warning"], path: Path, what: str, remedy: str) -> Problem:

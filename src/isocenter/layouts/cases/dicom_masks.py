@@ -37,6 +37,11 @@ def is_drawing(path: Path) -> bool:
     return header_reading.looks_like_dicom(start) and header_reading.read_header(path).sop_class in DRAWN
 
 
+def instance_of(path: Path) -> str:
+    """The SOP Instance UID of a file."""
+    return tags.text(header_reading.read_header(path).dataset, "SOPInstanceUID")
+
+
 def read_drawing(
     path: Path,
     grid: Geometry,
@@ -53,8 +58,7 @@ def read_drawing(
     Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise_regions` raise.
     """
     if header_reading.read_header(path).sop_class == STRUCTURE_SET:
-        instances = [tags.text(header_reading.read_header(one).dataset, "SOPInstanceUID") for one in image]
-        return rtstruct_reading.rasterise_regions(path, grid, instances, fill_contours=fill_contours)
+        return rtstruct_reading.rasterise_regions(path, grid, [*map(instance_of, image)], fill_contours=fill_contours)
     return seg_reading.read_segmentation(path, grid, frames)
 
 
@@ -247,10 +251,7 @@ def _frames_of_images(source: Image) -> dict[tuple[str, int | None], set[int]]:
     places, uids = defaultdict[tuple[str, int | None], set[int]](set), dict[str, str]()
     for number, stack in enumerate(header.get("volumes") or [[one] for one in header["slices"]]):
         for path, frame, _ in filter(None, stack):
-            uid = uids.setdefault(path, "") or tags.text(
-                header_reading.read_header(Path(path)).dataset, "SOPInstanceUID"
-            )
-            uids[path] = uid
+            uid = uids[path] = uids.get(path) or instance_of(Path(path))
             places[uid, frame].add(number)
             places[uid, None].add(number)
     return places

@@ -144,10 +144,14 @@ def files_beside_images(folder: Folder, suffix: str) -> list[FolderMember]:
     return [one for one in folder.members if one.suffix == suffix and one.stem.casefold() in stems]
 
 
-def files_of_many(folder: Folder, suffix: str) -> list[FolderMember]:
-    """The first files of a suffix that bear the name of no image, so that they are no sidecar of one."""
+def files_of_many(folder: Folder, suffix: str, *marks: Sequence[bytes]) -> list[FolderMember]:
+    """The first files of a suffix that bear the name of no image, so that they are no sidecar of one.
+
+    marks: of which all of one stand at the beginning of each, where any are given
+    """
     stems = {member.stem for member in folder.images}
-    return [one for one in folder.members if one.suffix == suffix and one.stem not in stems][:MOST_OPENED]
+    files = [one for one in folder.members if one.suffix == suffix and one.stem not in stems][:MOST_OPENED]
+    return [one for one in files if not marks or any(file_begins_with(one.path, *own) for own in marks)]
 
 
 @dataclass(frozen=True)
