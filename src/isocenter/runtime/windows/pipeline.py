@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
+from isocenter.runtime.cascade import StackedSource
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.runtime.preprocessing.coarse_mask import MASKS, NO_TISSUE, CoarseMask, Outside
 from isocenter.runtime.preprocessing.slide_tiles import Bag
-from isocenter.runtime.windows import averaging, object_following, slide
+from isocenter.runtime.prompting import PromptSource
+from isocenter.runtime.windows import averaging, slide
 from isocenter.runtime.windows.averaging import FiniteNetwork
 from isocenter.runtime.windows.bags import BaggedSlide
 from isocenter.runtime.windows.fixed_views import FixedViews
 from isocenter.runtime.windows.slide import Network, Progress, Skipping
 from isocenter.tasks import properties
 from isocenter.tasks.shared.averages import BETWEEN, OUTPUT, WITHIN
-from isocenter.values import Array, Geometry, Image, Prediction, Region, Slabs
+from isocenter.values import Array, Geometry, Image, Merge, Prediction, Region, Slabs
 from isocenter.values.voxel_images import STATED_SIDES
 from isocenter.work_state import log
 
@@ -30,7 +35,9 @@ if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.protocol import GridTrace, ImageSteps, RegionSource, VolumePart
     from isocenter.runtime.prompting import ImagePrompts
     from isocenter.runtime.uncertainty.disagreement import Disagreement
+    from isocenter.runtime.windows.slide import Network
     from isocenter.tasks import Task
+
 
 # Takes a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities; under the head's name with an
 # end also the outputs that they were made of, and what several views say of uncertainty.
@@ -277,7 +284,7 @@ def open_image(
     mask = tissue if tissue is not None or windows.skip is None else MASKS[windows.skip](image)
     skipping = None if mask is None else _skipping(mask, task, trace)
     if prompts is not None and prompts.drawn:
-        data, shows = object_following.follow_objects(prompts, data, trace, network, windows, task.merge)
+        data, shows = follow_objects(prompts, data, trace, network, windows, task.merge)
         skipping = None if shows is None else Skipping(shows, partial(_background_outputs, task))
     views = averaging.mirror_views(
         FiniteNetwork(network if prompts is None else prompts.bind(network, trace), where),
@@ -444,3 +451,54 @@ def _sent(slabs: Slabs, task: Task, receiver: Receiver) -> Slabs:
         outputs = {f"{name}{OUTPUT}": made[name] for name in task.heads if name in made}
         receiver(region, {**task.probabilities(made), **further, **outputs})
         yield region, made
+
+
+# The windows of a large image that a network sees where somebody points: those with a prompt, then their neighbours.
+#
+# A neighbour is seen as long as the object reaches the edge towards it. It travels with a model.
+
+
+def follow_objects(
+    prompts: ImagePrompts, data: RegionSource, trace: GridTrace, network: Network, windows: WindowSettings, merge: Merge
+) -> tuple[RegionSource, Callable[[Region], bool] | None]:
+    """What the network sees, with what a first look marked as the earlier mask, and whether a window is to be seen.
+
+    data:    with channels of the prompts after those of the image
+    network: of the image with the channels of one label
+    An image that is seen whole stays as it is, and all of it is seen.
+    """
+    axes, overlap = zip(trace.padded_shape, windows.patch, strict=True), windows.overlap
+    grid = [[slice(k, k + n) for k in slide.window_starts(size, n, overlap, merge)] for size, n in axes]
+    if all(len(places) == 1 for places in grid):
+        return data, None
+    source = PromptSource(prompts.placed, trace)
+    image = data.image if isinstance(data, StackedSource) else np.asarray(data)[: -source.shape[0]]
+    for n, one in enumerate(prompts.placed):
+        if one is not None:
+            source.reached[n] = _follow_label(PromptSource((one,), trace), image, network, grid)
+    stacked = StackedSource(image, source)
+    return (stacked if isinstance(data, StackedSource) else stacked.whole), source.shows
+
+
+def _follow_label(
+    source: PromptSource, image: RegionSource, network: Network, grid: Sequence[Sequence[slice]]
+) -> NDArray[np.bool_]:
+    """(*padded) what a first look marks of one label, window after window."""
+    every = {
+        place: tuple(axis[n] for axis, n in zip(grid, place, strict=True)) for place in np.ndindex(*map(len, grid))
+    }
+    pointed = [place for place, region in every.items() if source.shows(region)]
+    found = source.reached[0] = source.earlier_mask(0, tuple(slice(0, size) for size in source.trace.padded_shape)) > 0
+    waiting, known = deque(pointed), set(pointed)
+    while waiting:
+        place = waiting.popleft()
+        region = every[place]
+        [answer] = network(StackedSource(image, source)[(slice(None), *region)][None]).values()
+        inside = np.asarray(answer)[0, 1] > np.asarray(answer)[0, 0]
+        found[region] = inside if place in pointed else inside | found[region]
+        for axis, step in product(range(inside.ndim), (-1, 1)):
+            neighbour = (*place[:axis], place[axis] + step, *place[axis + 1 :])
+            if neighbour in every and neighbour not in known and inside.take(-(step > 0), axis=axis).any():
+                known.add(neighbour)
+                waiting.append(neighbour)
+    return found
