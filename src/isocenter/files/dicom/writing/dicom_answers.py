@@ -133,6 +133,14 @@ def path_of_object(path: Path, ending: str, part: str = "", number: int = 1) -> 
     return path.with_name(f"{'_'.join(filter(None, names))}.dcm")
 
 
+def write_label_maps(result: Result, path: Path, ending: str, write: Callable[..., object]) -> Iterator[Path]:
+    """An object for each label map of a result, by a function of map, labels, source and path."""
+    for part, mask, labels in result.label_maps:
+        target = path_of_object(path, ending, part)
+        write(mask, labels, result.source, target, algorithm_name=result.algorithm)
+        yield target
+
+
 HERE = "isocenter.files.dicom.writing"
 MASKS = "a mask"
 ANSWERS: Mapping[str, DicomAnswer] = {

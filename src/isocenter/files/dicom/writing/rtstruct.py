@@ -29,10 +29,7 @@ LABEL_LETTERS = 16  # of the set's label, SH, PS3.5 6.2
 
 def structure_sets(result: Result, path: Path) -> Iterator[Path]:
     """A structure set for each label map of a result."""
-    for part, mask, labels in result.label_maps:
-        target = dicom_answers.path_of_object(path, "rtstruct", part)
-        write_structure_set(mask, labels, result.source, target, algorithm_name=result.algorithm)
-        yield target
+    return dicom_answers.write_label_maps(result, path, "rtstruct", write_structure_set)
 
 
 def write_structure_set(

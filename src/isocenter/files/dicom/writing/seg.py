@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,7 @@ Mask = NDArray[Any]
 
 def segmentations(result: Result, path: Path) -> Iterator[Path]:
     """A binary segmentation for each label map of a result."""
-    for part, mask, labels in result.label_maps:
-        target = dicom_answers.path_of_object(path, "", part)
-        write_segmentation(mask, labels, result.source, target, algorithm_name=result.algorithm)
-        yield target
+    return dicom_answers.write_label_maps(result, path, "", write_segmentation)
 
 
 def write_segmentation(
@@ -207,16 +205,6 @@ SERIES_NUMBER = 102
 
 def label_maps(result: Result, path: Path) -> Iterator[Path]:
     """An object for each label map of a result."""
-    for part, mask, labels in result.label_maps:
-        target = dicom_answers.path_of_object(path, "labelmap", part)
-        write_segmentation(
-            mask,
-            labels,
-            result.source,
-            target,
-            algorithm_name=result.algorithm,
-            description="Label map",
-            series_number=SERIES_NUMBER,
-            form=SegmentationTypeValues.LABELMAP,
-        )
-        yield target
+    form = SegmentationTypeValues.LABELMAP
+    write = partial(write_segmentation, description="Label map", series_number=SERIES_NUMBER, form=form)
+    return dicom_answers.write_label_maps(result, path, "labelmap", write)
