@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pytest
 
+import trained
 from isocenter.monitoring import acceptance_plan, change_plan
 from isocenter.studies import trial_protocol
 
@@ -49,3 +51,20 @@ def test_the_plans_that_pages_show_are_plans(tmp_path):
     assert change_plan.read_change_plan(tmp_path / "change-plan.toml", ["auroc"]).evaluations == 5
     study = trial_protocol.read_study((PAGES / "how-to" / "study.toml").read_text(encoding="utf-8"), "study.toml")
     assert study.title == "A model as second reader of chest radiographs"
+
+
+@pytest.mark.whole
+def test_the_commands_of_the_first_page_run_one_after_the_other(tmp_path, monkeypatch, cli):
+    """As they stand, but for the data, their labels and the minutes."""
+    trained.blobs(tmp_path / "hippocampus")
+    other = trained.blobs(tmp_path / "another-hospital", first=50)
+    shutil.copy(other / "images" / "case00.nii.gz", tmp_path / "new-scan.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    [block] = re.findall(r"```console\n(.*?)```", (PAGES / "index.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line.removeprefix("$ isocenter ") for line in block.splitlines()]
+    assert [line.split()[0] for line in lines] == ["check", "plan", "train", "evaluate", "predict", "view", "package"]
+    for line in lines:
+        words = line.replace("--minutes 10", "--minutes 0.5").replace("1=anterior,2=posterior", trained.LABELS).split()
+        assert cli(*words).code == 0, line
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "hippocampus-model" / "manifest.json").is_file()
