@@ -83,7 +83,7 @@ def agent_server(desk: AgentDesk) -> Server[Any]:
 
         return await desk.call(parameters.name, parameters.arguments or {}, progress)
 
-    async def list_resources(context: Any, parameters: Any) -> types.ListResourcesResult:
+    async def handle_resources(context: Any, parameters: Any) -> types.ListResourcesResult:
         return types.ListResourcesResult(resources=await _answer(list_resources, desk))
 
     async def list_templates(context: Any, parameters: Any) -> types.ListResourceTemplatesResult:
@@ -93,7 +93,7 @@ def agent_server(desk: AgentDesk) -> Server[Any]:
         content = await _answer(read_resource, desk, str(parameters.uri))
         return types.ReadResourceResult(contents=[content])
 
-    async def list_prompts(context: Any, parameters: Any) -> types.ListPromptsResult:
+    async def handle_prompts(context: Any, parameters: Any) -> types.ListPromptsResult:
         return types.ListPromptsResult(prompts=list_prompts())
 
     async def get_prompt(context: Any, parameters: types.GetPromptRequestParams) -> types.GetPromptResult:
@@ -105,10 +105,10 @@ def agent_server(desk: AgentDesk) -> Server[Any]:
         instructions=INSTRUCTIONS,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
-        on_list_resources=list_resources,
+        on_list_resources=handle_resources,
         on_list_resource_templates=list_templates,
         on_read_resource=read,
-        on_list_prompts=list_prompts,
+        on_list_prompts=handle_prompts,
         on_get_prompt=get_prompt,
     )
 
