@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from isocenter import errors
 from isocenter.layouts.cases import class_labels
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.layout import DatasetOptions, Layout, Reading
@@ -31,15 +30,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
         for member, (patient, name) in stated.items()
     )
-    how = f"{errors.count_phrase(len(rows), 'photograph')} with the class in its name"
+    how = f"{len(rows)} photographs with the class in their names"
     return Reading(rows, how, classes={"class": labels}, patients="the name before two underscores")
 
 
+EXAMPLE = {f"p{patient}__{name}.png": patient for patient in range(2) for name in ("benign", "malignant")}
 LAYOUT = Layout(
-    "marked_names",
-    "the class behind two underscores",
-    fits,
-    read,
-    over=frozenset({"plain_images"}),
-    example={f"p{patient}__{name}.png": patient for patient in range(2) for name in ("benign", "malignant")},
+    "marked_names", "the class behind two underscores", fits, read, over=frozenset({"plain_images"}), example=EXAMPLE
 )
