@@ -174,7 +174,7 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Options], R]], C
                 return function(made)
 
         returned = inspect.get_annotations(function).get("return", inspect.Signature.empty)
-        called.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
+        called.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]  # of any function
         called.__doc__ = f"{function.__doc__}\n\n{help_lines(known)}"
         return called
 
@@ -205,5 +205,5 @@ def as_tuple(values: object) -> tuple[Any, ...]:
 
 def narrow_options(options: object, kind: type[Options]) -> Options:
     """Options that another class of options has too, as its value."""
-    shared = {one.name: getattr(options, one.name) for one in fields(kind) if hasattr(options, one.name)}  # type: ignore[arg-type]
+    shared = {one.name: getattr(options, one.name) for one in fields(kind) if hasattr(options, one.name)}  # type: ignore[arg-type]  # a dataclass
     return kind(**shared)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from isocenter.evaluation.calibration_fit import USUAL_SPREAD, Scale, UnseenOutp
 from isocenter.evaluation.conformal import EVERYONE, NEVER_EMPTY
 from isocenter.values import Decision, Floats, Prediction, covariate_values
 from isocenter.values.covariate_values import CovariateValues
+
+if TYPE_CHECKING:
+    from isocenter.evaluation.conformal import Method
 
 
 def class_set(
@@ -44,7 +47,7 @@ def class_set(
     offered = np.array([probabilities]) if each is None else each
     steps = [guarantee.steps(name, len(offered)) for name in classes]
     crossed = all(steps)
-    scores = conformal.class_scores(offered if crossed else [probabilities], guarantee.method)  # type: ignore[arg-type]
+    scores = conformal.class_scores(offered if crossed else [probabilities], cast("Method", guarantee.method))
     limits = [guarantee.threshold(name) for name in classes]
     if certainty.covariate is not None:
         limit = certainty.limit_of(group)
@@ -129,7 +132,7 @@ class ClassBelief(Belief):
         guarantee, truth = self.certainty.conformal, rows.truth
         if guarantee is None or self.certainty.covariate is not None:
             return {}
-        scores = conformal.class_scores(rows.outputs, guarantee.method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
+        scores = conformal.class_scores(rows.outputs, cast("Method", guarantee.method))[np.arange(len(truth)), truth]
         groups = {} if guarantee.by == BY_CLASS else {EVERYONE: np.full(len(truth), True)}
         by_class = {name: truth == place for place, name in enumerate(self.names)}
         groups |= {name: own for name, own in by_class.items() if guarantee.by == BY_CLASS or not own.any()}
@@ -148,7 +151,7 @@ def find_class_sets(
     by, needed = certainty.conformal_by, conformal.fewest_for_group(certainty.coverage)
     if by == AUTO:
         by = BY_CLASS if min(counts) >= needed else EVERYONE
-    scores = conformal.class_scores(likely, method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
+    scores = conformal.class_scores(likely, cast("Method", method))[np.arange(len(truth)), truth]
     groups: list[str | None] = [names[place] for place in truth] if by == BY_CLASS else [EVERYONE] * len(truth)
     if by not in (BY_CLASS, EVERYONE):  # of cases without the covariate nothing is known
         groups = [

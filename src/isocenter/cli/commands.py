@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -147,7 +147,7 @@ def typed_function(command: Command) -> Callable[..., None]:
         place = next((n + 1 for n, one in enumerate(parameters) if one.name == "overwrite"), len(parameters))
         parameters.insert(place, _parameter("json", bool, typer.Option("--json", help=JSON), False))
     called.__name__, called.__doc__ = command.words.split()[-1], command.text
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # of any function
     called.__annotations__ = {one.name: one.annotation for one in parameters}
     return called
 
@@ -160,19 +160,19 @@ def _flag_parameter(command: Command, keyword: Keyword) -> inspect.Parameter:
     elif isinstance(default, tuple):
         default = None
     if keyword.command_line_name == flag.metavar:
-        return _parameter(keyword.name, kind, typer.Argument(**texts), default)  # type: ignore[arg-type]
+        return _parameter(keyword.name, kind, typer.Argument(**cast("Any", texts)), default)
     name = (
         f"{keyword.command_line_name}/--no{keyword.command_line_name[1:]}"
         if kind is bool and default is None
         else keyword.command_line_name
     )
-    option = typer.Option(name, min=flag.least, max=flag.most, **texts)  # type: ignore[arg-type]
+    option = typer.Option(name, min=flag.least, max=flag.most, **cast("Any", texts))
     return _parameter(keyword.name, kind, option, default)
 
 
 def _parameter(name: str, kind: Any, info: Any, default: Any) -> inspect.Parameter:
     optional = kind if default is not None else kind | None
-    annotation = Annotated[optional, info]  # type: ignore[valid-type]
+    annotation = Annotated[optional, info]  # type: ignore[valid-type]  # a type of the running program
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
@@ -181,8 +181,8 @@ def _kind(keyword: Keyword) -> Any:
     flag, members = keyword.flag, set(_members(keyword.kind))
     kind = str if flag.read else next((one for one in (Path, bool, int, float) if one in members), str)
     if flag.values > 1:
-        return tuple[(kind,) * flag.values]  # type: ignore[misc]
-    return list[kind] if flag.repeats else kind  # type: ignore[valid-type]
+        return tuple[(kind,) * flag.values]  # type: ignore[misc]  # a type of the running program
+    return list[kind] if flag.repeats else kind  # type: ignore[valid-type]  # a type of the running program
 
 
 def _members(kind: Any) -> Iterator[Any]:

@@ -22,7 +22,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any, cast
 
 import typer
 
@@ -243,8 +243,9 @@ class _Reports(logging.Handler):
     def send(self, line: str) -> None:
         """Hand the reporter a line."""
         with suppress(OSError):  # a witness that is gone costs nothing but its words
-            self.shell.stdin.write(errors.printable_text(" ".join(line.split())) + "\n")  # type: ignore[union-attr]
-            self.shell.stdin.flush()  # type: ignore[union-attr]
+            stdin = cast("IO[str]", self.shell.stdin)
+            stdin.write(errors.printable_text(" ".join(line.split())) + "\n")
+            stdin.flush()
 
     @property
     def last_words(self) -> str:

@@ -332,7 +332,8 @@ def _look_again(plane: Plane, place: TextPlace) -> TextPlace:
     boxes = np.array([place.box, *(np.add(one.box, (first, first, start, start)) for one in again)])
     box = (*boxes[:, 0:1].min(0), *boxes[:, 1:2].max(0), *boxes[:, 2:3].min(0), *boxes[:, 3:4].max(0))
     certainty = (place.certainty + max(one.certainty for one in again)) / 2
-    return TextPlace(tuple(map(int, box)), certainty)  # type: ignore[arg-type]
+    top, bottom, left, right = map(int, box)
+    return TextPlace((top, bottom, left, right), certainty)
 
 
 def _places(probability: Floats, scale: float, shape: tuple[int, int], highest: float) -> Iterator[TextPlace]:

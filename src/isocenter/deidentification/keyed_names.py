@@ -60,7 +60,8 @@ class KeyedNames:
         if match is None:
             return None
         try:
-            day = datetime(*map(int, match.groups())) - timedelta(self.days(patient))  # type: ignore[arg-type]
+            year, month, date = map(int, match.groups())
+            day = datetime(year, month, date) - timedelta(self.days(patient))
         except (ValueError, OverflowError):
             return None
         return f"{day:%Y%m%d}".zfill(8) + text[match.end() :]

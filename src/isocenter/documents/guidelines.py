@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from isocenter import errors
 from isocenter.documents import _lookups, tracing
@@ -262,7 +262,9 @@ def condition_holds(condition: str, subject: DocumentSubject) -> bool:
     match words[0]:
         case "task":
             found = _lookups.look_up("plan task.name | model task.name", subject, {})
-            return isinstance(found, Absent) or str(found[0].value) in words[1].split(",")  # type: ignore[index]
+            return isinstance(found, Absent) or str(cast("Sequence[RecordedValue]", found)[0].value) in words[1].split(
+                ","
+            )
         case "record":
             return subject.path_of(words[1]) is not None
         case "subject":

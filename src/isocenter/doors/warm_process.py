@@ -43,8 +43,14 @@ class WarmProcess:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 command = [sys.executable, "-P", "-m", self.module]
-                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-                self._process = subprocess.Popen(command, cwd=self.folder, start_new_session=True, **pipes)  # type: ignore[call-overload]  # noqa: S603
+                self._process = subprocess.Popen(  # noqa: S603
+                    command,
+                    cwd=self.folder,
+                    start_new_session=True,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
             process: Any = self._process
             try:
                 process.stdin.write(json.dumps({"what": what, "values": values}).encode() + b"\n")

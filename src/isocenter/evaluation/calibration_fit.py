@@ -364,7 +364,7 @@ def _lowest(
 
     bounds = [(least, MOST_FACTOR)] * factors + [(None, None)] * (len(start) - factors)
     options = {"maxiter": 1000, "ftol": LEAST_GAIN, "gtol": LEAST_SLOPE}
-    fitted = optimize.minimize(held, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
+    fitted = optimize.minimize(held, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)  # type: ignore[call-overload]  # SciPy's stubs know no such options
     return np.asarray(fitted.x)
 
 

@@ -62,7 +62,7 @@ class Resampling:
     @classmethod
     def from_seed(cls, seed: Seed) -> Resampling:
         """A plain number is a seed without models, whose draws nobody keeps."""
-        return seed if isinstance(seed, cls) else cls(int(seed))  # type: ignore[arg-type]
+        return seed if isinstance(seed, cls) else cls(int(cast("int", seed)))
 
     def drawing(self, draws: int | None) -> Resampling:
         """The same, so often; None: as often as it says itself."""

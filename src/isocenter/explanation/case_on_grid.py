@@ -69,7 +69,8 @@ class ExplainedScalar:
     def __call__(self, outputs: Mapping[str, Tensor]) -> Tensor:
         if self.places is None:
             return self.task.saliency({name: one.float() for name, one in outputs.items()}, self.target)
-        return sum(((outputs[name].float() * own).flatten(1).sum(dim=1) for name, own in self.places.items()), start=0)  # type: ignore[return-value]
+        sums = ((outputs[name].float() * own).flatten(1).sum(dim=1) for name, own in self.places.items())
+        return cast("Tensor", sum(sums))
 
 
 @dataclass(frozen=True, eq=False)

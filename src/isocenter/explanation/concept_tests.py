@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -217,7 +217,7 @@ class _Columns:
         return np.stack([line, *bent], axis=2).clip(-5, 5).reshape(len(table), -1)
 
 
-def _fit_basis(basis: Floats, response: Floats, people: NDArray[np.str_], seed: int):  # type: ignore[no-untyped-def]
+def _fit_basis(basis: Floats, response: Floats, people: NDArray[np.str_], seed: int) -> Any:
     folds = _folds(people, seed + 1)
     splits = [(np.flatnonzero(folds != n), np.flatnonzero(folds == n)) for n in range(FOLDS) if (folds == n).any()]
     return linear_model.LassoCV(cv=splits, alphas=STRENGTHS, max_iter=5000, tol=1e-3).fit(basis, response)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 import numpy as np
 
@@ -131,7 +131,7 @@ def create_file(path: Path, *, compressed: bool) -> Iterator[BinaryIO]:
             return
         # Level 4 is within a few percent of 6 in size at half the time; no name and no date in the stream.
         with gzip.GzipFile("", "wb", 4, file, mtime=0) as stream:
-            yield stream  # type: ignore[misc]
+            yield cast("BinaryIO", stream)
 
 
 # Each frame has a time in memory, whatever little its voxels take.

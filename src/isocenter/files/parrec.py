@@ -129,7 +129,7 @@ def _load(par: Path, rec: Path) -> Array:
     with rec.open("rb", buffering=0) as file:
         for n, index in enumerate(header.get_sorted_slice_indices()):
             file.seek(int(index) * stored.nbytes)
-            if file.readinto(stored) < stored.nbytes:  # type: ignore[arg-type]
+            if file.readinto(stored.data) < stored.nbytes:
                 raise FormatError("has changed since it was opened", str(rec), "Read it again")
             values[:, n] = stored * slopes[n] + intercepts[n]
     values = values.reshape(shape, order="F")

@@ -62,7 +62,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
                     "is not a table of numbers", str(path), "Write one row per sample and one column per channel"
                 )
             try:
-                numbers.extend(values)  # type: ignore[arg-type]
+                numbers.extend(values)  # type: ignore[arg-type]  # else the TypeError that is caught
             except TypeError as error:
                 problem, remedy = "holds text among its numbers", "Write only numbers under one row of names"
                 raise FormatError(problem, str(path), remedy) from error

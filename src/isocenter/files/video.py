@@ -286,7 +286,7 @@ def _frames(path: Path) -> Iterator[tuple[Array, float]]:
     """((rows, columns, 3), s for which it is shown) after one another."""
     try:
         with PIL.Image.open(path, "r", KINDS) as opened:
-            for number in range(opened.n_frames):  # type: ignore[attr-defined]
+            for number in range(opened.n_frames):  # type: ignore[attr-defined]  # of kinds with frames
                 opened.seek(number)
                 yield np.asarray(opened.convert("RGB")), float(opened.info.get("duration", 0)) / 1000
     except (OSError, EOFError, SyntaxError, ValueError) as error:

@@ -18,9 +18,10 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import platformdirs
+from pydantic import JsonValue
 
 from isocenter import work_state
 from isocenter.errors import IsocenterError, UsageError
@@ -120,8 +121,8 @@ class ProgressFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Add a line, where the last of the same work is not of just now."""
-        progress: dict[str, Any] = record.progress  # type: ignore[attr-defined]
-        what, at = progress["what"], time.monotonic()
+        progress = cast("dict[str, JsonValue]", vars(record)["progress"])
+        what, at = str(progress["what"]), time.monotonic()
         is_needed = progress["done"] == progress["of"] or progress.get("validation") is not None
         if not is_needed and at - self.written.get(what, -OFTEN_S) < OFTEN_S:
             return

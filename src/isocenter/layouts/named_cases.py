@@ -93,7 +93,8 @@ class NamedCases:
         text = text_names.plain_text(cell)
         names = [name for end in ends.from_path(text) for name in (end, dataset_folder.stem_of(end))]
         case = next((self._known[name] for name in names if name in self._known), None)
-        case = case or next((self._of_part[name, split] for name in names if (name, split) in self._of_part), None)
+        if split is not None:
+            case = case or next((self._of_part[name, split] for name in names if (name, split) in self._of_part), None)
         of_study = self._called.get(text, [])
         self._check_sense(text, case, {one.patient for one in of_study})
         if case is not None or of_study:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class TileBag(nn.Module):
     @property
     def features(self) -> int:
         """Features of a tile."""
-        return int(self.encoder.features)  # type: ignore[arg-type]
+        return cast("int", self.encoder.features)
 
     def forward(self, images: Tensor, places: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, numbers)}; without places the tiles lie in order in a square."""

@@ -307,7 +307,7 @@ class Clip(PooledHead):
         self.coarsest = nn.Identity()  # where others see its maps
         self.pooled = CentroidPool(spatial_dims, encoder.features) if where else MeanPool()
         self.over_time = over_time(encoder.features)
-        inside = int(self.over_time.features)  # type: ignore[arg-type]
+        inside = cast("int", self.over_time.features)
         self.end(inside, vectors, dropout, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:

@@ -109,7 +109,7 @@ class DenseNet(PooledHead):
         images = self.stem(images)
         for stage, transition in zip(self.stages, self.transitions, strict=True):
             maps = [images]
-            for layer in stage:  # type: ignore[attr-defined]
+            for layer in cast("nn.ModuleList", stage):
                 maps.append(layer(maps))
             images = transition(torch.cat(maps, dim=1))
         return self.answers(images, context)

@@ -98,8 +98,11 @@ class MonaiNetwork(nn.Module, ABC):
         return outputs
 
     @abstractmethod
-    def make_network(self, channels: int, axes: int, outputs: int, **size: Any) -> nn.Module:
-        """Return MONAI's network, and set where its parts are; ValueError for settings that make none."""
+    def make_network(self, *inputs: Any, **size: Any) -> nn.Module:
+        """Return MONAI's network, and set where its parts are; ValueError for settings that make none.
+
+        inputs: channels, axes and outputs
+        """
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """(batch, maps, *grid) of each grid, finest first."""
@@ -136,7 +139,7 @@ class AttentionUNet(MonaiNetwork):
     dropout: of single voxels, in each stage
     """
 
-    def make_network(  # type: ignore[override]
+    def make_network(
         self,
         channels: int,
         axes: int,
@@ -174,7 +177,7 @@ class UNetPlusPlus(MonaiNetwork):
     dropout: of single voxels, in each node
     """
 
-    def make_network(  # type: ignore[override]
+    def make_network(
         self,
         channels: int,
         axes: int,
@@ -225,7 +228,7 @@ class VNet(MonaiNetwork):
     channels of zeros are added until they do.
     """
 
-    def make_network(  # type: ignore[override]
+    def make_network(
         self,
         channels: int,
         axes: int,
@@ -282,7 +285,7 @@ class MedNeXt(MonaiNetwork):
     deep_supervision: how many coarser outputs there are in training, each at half the resolution of the one before
     """
 
-    def make_network(  # type: ignore[override]
+    def make_network(
         self,
         channels: int,
         axes: int,
@@ -355,7 +358,7 @@ class Unetr(MonaiNetwork):
 
     up = ("decoder5", "decoder4", "decoder3", "decoder2")
 
-    def make_network(  # type: ignore[override]
+    def make_network(
         self,
         channels: int,
         axes: int,
@@ -425,7 +428,7 @@ class SwinUnetr(MonaiNetwork):
 
     up = ("decoder5", "decoder4", "decoder3", "decoder2", "decoder1")
 
-    def make_network(  # type: ignore[override]
+    def make_network(
         self,
         channels: int,
         axes: int,

@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from timm.layers import LayerNorm2d
@@ -50,13 +50,13 @@ class Positions(nn.Module):
 
     def forward(self, places: Tensor) -> Tensor:
         """(..., 2) places (x, y) to (..., features)."""
-        matrix: Tensor = self.positional_encoding_gaussian_matrix  # type: ignore[assignment]
+        matrix = cast("Tensor", self.positional_encoding_gaussian_matrix)
         angles = 2 * math.pi * ((2 * places - 1) @ matrix)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def of_grid(self, rows: int, columns: int) -> Tensor:
         """(rows * columns, features) of the centres of a grid's cells."""
-        matrix: Tensor = self.positional_encoding_gaussian_matrix  # type: ignore[assignment]
+        matrix = cast("Tensor", self.positional_encoding_gaussian_matrix)
         y, x = ((torch.arange(n, device=matrix.device, dtype=matrix.dtype) + 0.5) / n for n in (rows, columns))
         return cast("Tensor", self(torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)).flatten(0, 1))
 
@@ -64,18 +64,20 @@ class Positions(nn.Module):
 class PlacedAttention(nn.Module):
     """timm's attention of a grid of tokens with its layers; with heads as an axis torch never holds all its weights."""
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: Any) -> None:
         super().__init__()
-        self.qkv, self.proj, self.heads = attention.qkv, attention.proj, int(attention.num_heads)  # type: ignore[arg-type]
+        self.qkv, self.proj, self.heads = attention.qkv, attention.proj, int(attention.num_heads)
         self.rel_pos_h, self.rel_pos_w = attention.rel_pos_h, attention.rel_pos_w
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, rows, columns, width), the same shape."""
-        batch, *grid, _ = tokens.shape
-        q, k, v = self.qkv(tokens).reshape(batch, math.prod(grid), 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # type: ignore[operator]
-        bias = get_decomposed_rel_pos_bias(q.flatten(0, 1), self.rel_pos_h, self.rel_pos_w, grid, grid)  # type: ignore[arg-type]
+        batch, rows, columns, _ = tokens.shape
+        q, k, v = self.qkv(tokens).reshape(batch, rows * columns, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        bias = get_decomposed_rel_pos_bias(
+            q.flatten(0, 1), self.rel_pos_h, self.rel_pos_w, (rows, columns), (rows, columns)
+        )
         attended = scaled_dot_product_attention(q, k, v, attn_mask=bias.unflatten(0, (batch, self.heads)))
-        return cast("Tensor", self.proj(attended.transpose(1, 2).reshape(tokens.shape)))  # type: ignore[operator]
+        return cast("Tensor", self.proj(attended.transpose(1, 2).reshape(tokens.shape)))
 
 
 class PromptEncoder(nn.Module):
@@ -93,7 +95,8 @@ class PromptEncoder(nn.Module):
         extent = points.new_tensor([spatial[1], spatial[0]])
         kinds = points[:, 2].long()
         places = self.pe_layer((points[:, :2] + 0.5) / extent) * (kinds != NO_POINT)[:, None]
-        added = torch.cat([self.not_a_point_embed.weight, *(one.weight for one in self.point_embeddings)])  # type: ignore[list-item]
+        embeddings = [self.not_a_point_embed, *self.point_embeddings]
+        added = torch.cat([cast("nn.Embedding", one).weight for one in embeddings])
         return cast("Tensor", places + added[kinds - NO_POINT])
 
 
@@ -241,21 +244,21 @@ class Sam(nn.Module):
         self.patch, self.choose, self.enlarge = patch, choose, {"linear": LINEAR, "nearest": "nearest"}[enlarge]
         self.axis, self.dense, self.grey = axis if spatial_dims > 2 else None, dict(dense), channels == 1
         self.image_encoder = VisionTransformerSAM(
-            img_size=image,  # type: ignore[arg-type]
+            img_size=cast("Any", image),
             patch_size=patch,
             in_chans=COLOURS if self.grey else channels,
             num_classes=0,
             embed_dim=width,
             depth=depth,
             num_heads=heads,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),  # type: ignore[arg-type]
+            norm_layer=cast("Any", partial(nn.LayerNorm, eps=1e-6)),
             use_rel_pos=True,
             window_size=window,
             global_attn_indexes=tuple(global_blocks),
             neck_chans=features,
         )
         for block in self.image_encoder.blocks:
-            block.attn = PlacedAttention(block.attn)  # type: ignore[arg-type]
+            block.attn = PlacedAttention(block.attn)
         self.prompt_encoder = PromptEncoder(features)
         self.mask_decoder = MaskDecoder(features, layers, feed_forward, max(tokens, sum(dense.values())))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import timm
 import torch
@@ -98,8 +98,8 @@ class StillModel(nn.Module):
         return torch.stack([self._known[key] for key in keys])
 
     def _compute(self, tiles: Tensor) -> Tensor:
-        features: Tensor = self.body((tiles - self.scale[0]) / self.scale[1])  # type: ignore[index]
-        return features
+        mean, deviation = cast("Tensor", self.scale)
+        return cast("Tensor", self.body((tiles - mean) / deviation))
 
 
 def _forget_tiles(module: Any, _: Any) -> None:
@@ -140,7 +140,8 @@ class TileEncoder(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Return the features; roots of shares, so that a rare colour counts."""
-        joined, plain = list[Tensor](), tiles * self.scales[1] + self.scales[0]  # type: ignore[index]
+        mean, deviation = cast("Tensor", self.scales)
+        joined, plain = list[Tensor](), tiles * deviation + mean
         if self.colour is not None:
             joined.append(self.colour(plain).sqrt())
         if self.trained is not None:

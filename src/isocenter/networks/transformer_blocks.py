@@ -178,8 +178,7 @@ class AttendedOutputs:
 
     def spread_rollout(self, flow: Tensor) -> Tensor:
         """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens)."""
-        maps: Tensor = self.module.spread_rollout(flow, self.images)  # type: ignore[operator]
-        return maps
+        return cast("Tensor", cast("Any", self.module).spread_rollout(flow, self.images))
 
 
 def without_rollout(module: nn.Module, at: str) -> str:
@@ -199,7 +198,7 @@ def compute_attention(module: nn.Module, images: Tensor, context: Tensor | None 
         for other in parts:
             if hasattr(other, "fused_attn"):  # timm's, which has no weights where it is computed in one piece
                 hooks.callback(setattr, other, "fused_attn", other.fused_attn)
-                other.fused_attn = False  # type: ignore[assignment]
+                vars(other)["fused_attn"] = False
             if hasattr(other, "shift_size") and "attn" in other._modules:
                 hooks.enter_context(network_parts.hook_part(other, partial(_note_windows, other, recorded)))
             in_one = hasattr(other, "fused_attn") or hasattr(other, "relative_position_bias_table")

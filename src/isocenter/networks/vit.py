@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -151,8 +151,8 @@ class ViT(nn.Module):
         Tokens are the class token, the covariates, and the patches: of each scale those of each channel.
         """
         tokens, weights = self._tokens(images, context), []
-        for block in self.blocks:
-            weights.append(block.attention.weights(block.attention_norm(tokens)))  # type: ignore[operator, union-attr]
+        for block in cast("Iterable[Any]", self.blocks):
+            weights.append(block.attention.weights(block.attention_norm(tokens)))
             tokens = block(tokens)
         return torch.stack(weights, dim=1)
 
@@ -174,7 +174,7 @@ class ViT(nn.Module):
         maps = [
             transformer_blocks.spread_evenly(
                 part.reshape(-1, projected, *grid).sum(dim=1, keepdim=True),
-                patches.token,  # type: ignore[arg-type]
+                cast("Sequence[int]", patches.token),
                 spatial,
             )
             for patches, part, grid in zip(self.patches, parts, grids, strict=True)
@@ -193,7 +193,7 @@ class ViT(nn.Module):
         return cast("Tensor", self.norm(tokens[:, 0]))
 
     def _grids(self, spatial: Sequence[int]) -> list[tuple[int, ...]]:
-        return [patches.grid(spatial) for patches in self.patches]  # type: ignore[operator]
+        return [cast("Patches", patches).grid(spatial) for patches in self.patches]
 
     def _tokens(self, images: Tensor, context: Tensor | None) -> Tensor:
         """(batch, tokens, width): the class token, the covariates, the patches of each scale."""

@@ -123,7 +123,7 @@ class CasesOptions(ReadingOptions):
 
     data: Annotated[str | Path | Dataset | DataFrameLike, Data]
     _: KW_ONLY
-    part: Split = "train"  # type: ignore[assignment] # of the data; that of complex voxels stands in dataset.toml
+    part: Split = "train"  # type: ignore[assignment]  # of the data; that of complex voxels stands in dataset.toml
     seed: Seed = 0
     threads: Threads = None
     assignments: Assignments = None

@@ -90,7 +90,7 @@ def voxel_digest(image: Image) -> str:
         for _, (part,) in slabs.memory_slabs(one, order=order):
             numbers = _common_numbers(part)
             total.update(numbers.dtype.char.encode())
-            total.update(numbers)  # type: ignore[arg-type]
+            total.update(numbers.data)
     return total.hexdigest()[:DIGEST]
 
 

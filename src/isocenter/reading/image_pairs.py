@@ -155,7 +155,7 @@ def _draw_pairs(dataset: Dataset, parts: Mapping[str, Split], pairs: int | None)
             order = random_draws.sample_generator(0, DRAW, 2 + number, position).permutation(others)[
                 : min(most, len(others))
             ]
-            drawn_pairs += [(_of_two(fixed, cases[n]), part) for n in order.tolist()]  # type: ignore[misc]
+            drawn_pairs += [(_of_two(fixed, cases[n]), part) for n in order.tolist()]  # type: ignore[misc]  # the part is one of the data set's
     return drawn_pairs
 
 

@@ -22,7 +22,7 @@ def prompts_of_flags(boxes: Sequence[str], points: Sequence[str], scribble: str 
         [_numbers(box, "--box", "x0,y0[,z0],x1,y1[,z1]") for box in boxes],
         [_numbers(point.replace(":", ","), "--point", "x,y[,z]:1") for point in points],
         None if scribble is None else file_formats.read(scribble),
-        unit=unit,  # type: ignore[arg-type] # it is looked at there
+        unit=unit,  # type: ignore[arg-type]  # it is looked at there
     )
 
 

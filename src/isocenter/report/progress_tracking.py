@@ -58,7 +58,7 @@ class Tracker:
         if self.bar is not None:
             if self.row is None:
                 self.row = int(self.bar.add_task(self.what, total=total, words=""))
-            self.bar.update(self.row, completed=done, total=total, words=words)  # type: ignore[arg-type]
+            self.bar.update(self.row, completed=done, total=total, words=words)  # type: ignore[arg-type]  # a field of the line, of any kind
             return
         spent = now - self.began
         is_over, is_foreseen = done == total, not self.lines and left > self.quiet_seconds

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.runtime.proportion import Looking
 from isocenter.runtime.torch_networks import KeptOutputs, Networks, TorchNetwork
 from isocenter.runtime.windows import slide
-from isocenter.runtime.windows.slide import Network, Skipping
+from isocenter.runtime.windows.slide import BagNetwork, Network, Skipping
 from isocenter.tasks import Task, fitting, task_settings
 from isocenter.tasks.fitting import PredictedCases
 from isocenter.training.length import step_probe
@@ -507,13 +507,11 @@ class WindowTimer:
     def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
         """Features of tiles, which are the windows of a bag."""
         self._mark = time.monotonic() if self._mark is None else self._mark
-        features: tuple[Array, ...] = self.network.encoded(tiles)  # type: ignore[attr-defined]
-        return features
+        return cast("BagNetwork", self.network).encoded(tiles)
 
     def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
         """The answer of a bag."""
-        outputs: Mapping[str, Array] = self.network.pooled(features, places)  # type: ignore[attr-defined]
-        return outputs
+        return cast("BagNetwork", self.network).pooled(features, places)
 
     def passed(self, done: int, _: int) -> None:
         """Take the time of windows that are done; of the parts of a result that come back in between nothing."""

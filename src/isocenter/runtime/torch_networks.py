@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from isocenter import errors
 from isocenter.errors import MEMORY_ERRORS, MemoryShortageError, PlanError, UsageError
 from isocenter.lazy import torch
 from isocenter.networks import dropout, factory, network_parts, quick_convolutions
+from isocenter.networks.bag_pooling import TileBag
 from isocenter.networks.factory import BAYESIAN
 from isocenter.networks.network_family import FusionSettings
 from isocenter.runtime import bundle, hardware
@@ -26,7 +27,7 @@ from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.model_schema import NetworkArguments
 from isocenter.runtime.windows import averaging
 from isocenter.runtime.windows.averaging import ATTENTION, POOLED, AveragedNetwork
-from isocenter.runtime.windows.slide import Network
+from isocenter.runtime.windows.slide import BagNetwork, Network
 from isocenter.values import Array, Head, Vector
 from isocenter.work_state import log
 
@@ -69,12 +70,11 @@ class TorchNetwork:
         """{head: (batch, numbers)} and the attention of each tile, of features (batch, tiles, features)."""
         bag = (*features, places)
         with torch.inference_mode():
-            attention = self.module.attention(*self._tensors(bag))  # type: ignore[operator]
+            attention = cast("TileBag", self.module).attention(*self._tensors(bag))
             return _arrays({**self._answers(bag, self.module.pooled), ATTENTION: attention})
 
     def _encode(self, tiles: NDArray[np.float32]) -> Tensor:
-        features: Tensor = self.module.encoded(*self._tensors([tiles]))  # type: ignore[operator]
-        return features
+        return cast("TileBag", self.module).encoded(*self._tensors([tiles]))
 
     def _answers(self, batch: Sequence[Array], run: Any) -> Mapping[str, Tensor]:
         """Outputs of the module, or of a part of it that answers."""
@@ -137,6 +137,16 @@ class WatchedNetwork(TorchNetwork):
         return network_parts.compute_features(run, *self._tensors(batch), at=self.at, last=last, within=self.module)
 
 
+class PromptedModule(Protocol):
+    """A module that encodes an image once, and then answers each prompt."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What is the same for each prompt."""
+
+    def answer(self, encoded: Tensor, context: Tensor) -> Mapping[str, Tensor]:
+        """{head: output} for a prompt."""
+
+
 @dataclass(frozen=True)
 class EncodingNetwork(TorchNetwork):
     """A torch module that takes prompts; what it has encoded of images is kept for their next prompt.
@@ -148,12 +158,12 @@ class EncodingNetwork(TorchNetwork):
 
     def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         images, *prompts = batch
-        key, module = _digest([images]), self.module
+        key, module = _digest([images]), cast("PromptedModule", self.module)
         with torch.inference_mode():
             if key not in self.kept:
-                self.kept[key] = module.encode(torch.from_numpy(images).to(self.device))  # type: ignore[operator]
+                self.kept[key] = module.encode(torch.from_numpy(images).to(self.device))
             asked = [torch.from_numpy(one).to(self.device) for one in prompts]
-            outputs = module.answer(self.kept[key], *asked)  # type: ignore[operator]
+            outputs = module.answer(self.kept[key], *asked)
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
 
@@ -240,8 +250,9 @@ class Networks:
 
 
 def _encode_once(network: Network, family: str) -> Network:
-    is_encoder = isinstance(network, TorchNetwork) and factory.family_of(family).prompts == "coordinates"
-    return EncodingNetwork(network.module, network.device) if is_encoder else network  # type: ignore[attr-defined]
+    if not isinstance(network, TorchNetwork) or factory.family_of(family).prompts != "coordinates":
+        return network
+    return EncodingNetwork(network.module, network.device)
 
 
 def _watch(network: Network, settings: NetworkArguments) -> WatchedNetwork | None:
@@ -351,14 +362,13 @@ class SmallerBatches:
 
         def encode(part: Array) -> Mapping[str, Array]:
             """The features of some tiles by the number of the network."""
-            return {str(n): one for n, one in enumerate(self.network.encoded(part))}  # type: ignore[attr-defined]
+            return {str(n): one for n, one in enumerate(cast("BagNetwork", self.network).encoded(part))}
 
         return tuple(self._in_parts(encode, tiles).values())
 
     def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
         """The answer of a bag, whose features are few."""
-        outputs: Mapping[str, Array] = self.network.pooled(features, places)  # type: ignore[attr-defined]
-        return outputs
+        return cast("BagNetwork", self.network).pooled(features, places)
 
     def _in_parts(self, network: Network, batch: Array, *context: Array) -> Mapping[str, Array]:
         parts: list[Mapping[str, Array]] = []
@@ -521,7 +531,7 @@ def frozen_twin(module: Module, *, shared: bool = True) -> Module:
         copied = copy.deepcopy(module, memo)
     for part in copied.modules():
         if getattr(part, "inplace", False):  # what a step in place overwrites has no gradient any more
-            part.inplace = False  # type: ignore[assignment]
+            vars(part)["inplace"] = False
     return copied.eval()
 
 

@@ -410,27 +410,27 @@ class Multitask(LossWeighting, PartScoring):
         return replace(self, parts=ordered)
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:  # type: ignore[override]  # of other tasks a constant
         """The names of the parts, joined with "+"."""
         return SIGN.join(sorted(self.parts))
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:  # type: ignore[override]  # of other tasks a constant
         """The kinds of reference that its parts need."""
         return frozenset().union(*(part.needs for part in self.parts.values()))
 
     @property
-    def tuned_on(self) -> tuple[Split, ...]:  # type: ignore[override]
+    def tuned_on(self) -> tuple[Split, ...]:  # type: ignore[override]  # of other tasks a constant
         """The parts of the cases that decide for the part that needs most of them."""
         return longest_tuning(self.parts.values())
 
     @property
-    def alternatives(self) -> tuple[frozenset[str], ...]:  # type: ignore[override]
+    def alternatives(self) -> tuple[frozenset[str], ...]:  # type: ignore[override]  # of other tasks a constant
         """References that each part needs: a case may lack those of a part."""
         return tuple(part.needs for part in self.parts.values())
 
     @property
-    def metrics(self) -> Metrics:  # type: ignore[override]
+    def metrics(self) -> Metrics:  # type: ignore[override]  # of other tasks a constant
         """The metrics of the parts."""
         return joined_metrics(self.parts.values())
 

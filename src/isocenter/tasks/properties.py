@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import Queue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -248,7 +248,7 @@ def _run_reader(reader: Callable[[Slabs], R], queue: Queue[object]) -> R:
     """The reader's result from the slabs of a queue, which is emptied even where the reader fails."""
     stream = iter(queue.get, None)
     try:
-        return reader(stream)  # type: ignore[arg-type]
+        return reader(cast("Slabs", stream))
     finally:
         for _ in stream:
             pass

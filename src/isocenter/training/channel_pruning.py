@@ -30,7 +30,7 @@ def prune_channels(module: Module, narrower: Module, inputs: Sequence[Tensor], r
     pruned, wanted = copy.deepcopy(module).eval(), narrower.state_dict()
     for part in pruned.modules():
         if hasattr(part, "inplace"):  # what is changed in place hides the layer before it from the graph
-            part.inplace = False  # type: ignore[assignment]  # of an activation it is a truth
+            vars(part)["inplace"] = False
     # Layers as wide in the narrower network give answers: their channels stay.
     answers = [
         part

@@ -197,7 +197,7 @@ def member_outputs(
         if (bag := case.bag) is not None:
             targets.append(case.target)
             for of_member, member in zip(outputs, members, strict=True):
-                answer = bags.pool_bag(member, bag)  # type: ignore[arg-type]
+                answer = bags.pool_bag(member, bag)  # type: ignore[arg-type]  # a network of bags
                 of_member.append({head: answer[head][0] for head in task.heads})
             continue
         image, target = case.cut_region(window_of_case(case, size))

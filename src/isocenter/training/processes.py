@@ -7,7 +7,7 @@ one that is no mean over samples, is that of the whole batch; gradients are adde
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
@@ -52,7 +52,7 @@ class Ranks:
             return value
         values = [value if self.leads else None]
         torch.distributed.broadcast_object_list(values, src=0, device=torch.device("cpu"))
-        return values[0]  # type: ignore[return-value]
+        return cast("T", values[0])
 
     def whole(self, part: Tensor) -> Tensor:
         """The parts of all processes in their order; gradients flow back into the own one."""

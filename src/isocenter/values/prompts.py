@@ -114,9 +114,9 @@ class Prompts:
 
     def _scribbled(self, geometry: Geometry, where: str) -> tuple[Floats, Array]:
         """The voxels of a scribble, and whether each is inside."""
-        is_image = isinstance(self.scribble, Image)
-        fits = not is_image or self.scribble.geometry.equals(geometry)  # type: ignore[union-attr]
-        mask = np.asarray(self.scribble.data[0] if is_image else self.scribble)  # type: ignore[union-attr]
+        scribble = self.scribble
+        fits = not isinstance(scribble, Image) or scribble.geometry.equals(geometry)
+        mask = np.asarray(scribble.data[0] if isinstance(scribble, Image) else scribble)
         if not fits or mask.shape != geometry.shape or not np.isin(mask, (0, INSIDE, OUTSIDE)).all() or not mask.any():
             problem = "the scribble is no mask of this image with 1 inside and 2 outside"
             raise GeometryError(problem, where, "Draw it on the image")

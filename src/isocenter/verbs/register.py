@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -254,9 +254,9 @@ def _settings(options: RegisterOptions) -> RegistrationSettings:
     if len(options.lesions) not in (0, 2) or (not options.lesions and (options.days is not None or options.earlier)):
         raise UsageError(f"{len(options.lesions)} masks of lesions", "--lesions", "Give that of each image")
     settings = RegistrationSettings(
-        options.transform,  # type: ignore[arg-type]
-        options.similarity,  # type: ignore[arg-type]
-        options.initial,  # type: ignore[arg-type]
+        cast("Any", options.transform),  # words, which the settings judge
+        cast("Any", options.similarity),
+        cast("Any", options.initial),
         options.seconds,
     )
     is_own = replace(settings, initial="auto") != RegistrationSettings() or options.fixed_mask is not None

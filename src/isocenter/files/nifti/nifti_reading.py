@@ -171,7 +171,7 @@ def _repair_header(header: Any) -> list[str]:
     """Have nibabel repair what is harmless (a wrong bitpix, a missing qfac), and note it."""
     messages: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]  # of this handler alone
     _silent.addHandler(handler)
     try:
         header.check_fix(logger=_silent, error_level=40)

@@ -205,8 +205,8 @@ class VoxelBlock:
 
     def _next(self, stream: BinaryIO, numbers: Array, before: int) -> Array:
         """The next stored numbers of a stream, in the array that is given; `before`: how many precede them"""
-        view, filled = memoryview(numbers.view(np.uint8)), 0  # type: ignore[arg-type]
-        while filled < len(view) and (got := stream.readinto(view[filled:])):  # type: ignore[attr-defined]
+        view, filled = numbers.view(np.uint8).data, 0
+        while filled < len(view) and (got := stream.readinto(view[filled:])):  # type: ignore[attr-defined]  # the type of binary files lacks it
             filled += got
         if filled < len(view):
             raise self._short(self.offset + before * self.dtype.itemsize + filled)

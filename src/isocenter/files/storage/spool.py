@@ -142,13 +142,13 @@ class Spool:
 
     def _rows(self, start: int, stop: int) -> Array:
         rows = np.empty((stop - start, *self._plane), self.dtype)
-        file, view = self._at(start), memoryview(rows.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        file, view = self._at(start), rows.reshape(-1).view(np.uint8).data
         while view and (got := file.readinto(view)):
             view = view[got:]
         return rows
 
     def _write(self, start: int, rows: Array) -> None:
-        view = memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        view = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
         try:
             file = self._at(start)
             while view:

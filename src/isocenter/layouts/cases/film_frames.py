@@ -83,7 +83,7 @@ def rings_between(keyframes: Mapping[int, Ring | None], last: int) -> Iterator[t
         for number in range(frame, after if ring is not None else frame):
             share = (number - frame) / (after - frame)
             moves = target is not None and ring is not None and len(target) == len(ring)
-            yield number, _between(ring, target, share) if moves else ring  # type: ignore[arg-type, misc]
+            yield number, _between(ring, target, share) if moves else ring  # type: ignore[arg-type, misc]  # `moves` says that there are two
 
 
 def _between(ring: Ring, target: Ring, share: float) -> Ring:

@@ -25,7 +25,7 @@ FEWEST = 2  # parts that are listed: one alone would leave nothing to test or to
 Lists = Sequence[tuple[frozenset[Split], Path]]
 
 
-def assign_parts(cases: Sequence[CaseRow], folder: Folder) -> tuple[Sequence[CaseRow], str, list[Problem]]:
+def assign_parts(cases: list[CaseRow], folder: Folder) -> tuple[list[CaseRow], str, list[Problem]]:
     """The cases with the parts that lists name, these in words, and the note on lists that leave cases out.
 
     Such are not used, nor are lists of several folders that name other parts: nobody could say which was meant.

@@ -278,7 +278,7 @@ def with_variational_layers(network: nn.Module) -> nn.Module:
         for head, layer in group.items():
             if not is_linear(layer):
                 raise ValueError(f"the last layer of {head} is not linear, so that its weights are no distributions")
-            group[head] = VariationalLayer(layer)  # type: ignore[arg-type]
+            group[head] = VariationalLayer(layer)  # type: ignore[arg-type]  # torch takes any module that is linear
     return network
 
 

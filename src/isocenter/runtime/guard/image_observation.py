@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.windows.averaging import POOLED
-from isocenter.runtime.windows.slide import Network
+from isocenter.runtime.windows.slide import BagNetwork, Network
 from isocenter.transforms import COLOUR, channel_stack
 from isocenter.values import Array, Geometry, Image
 from isocenter.values.covariate_values import CovariateValues
@@ -331,12 +331,11 @@ class Watching:
     def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
         """Features of tiles, of each network; each tile is a window that is seen."""
         self._note(tiles, {})
-        features: tuple[Array, ...] = self.network.encoded(tiles)  # type: ignore[attr-defined]
-        return features
+        return cast("BagNetwork", self.network).encoded(tiles)
 
     def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
         """The answer of a bag, whose features are noted as they are pooled."""
-        outputs = dict(self.network.pooled(features, places))  # type: ignore[attr-defined]
+        outputs = dict(cast("BagNetwork", self.network).pooled(features, places))
         self._note_features(outputs, range(len(places)))
         return outputs
 

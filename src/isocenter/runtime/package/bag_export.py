@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class TilesHalf(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Return the features."""
-        return torch.cat([bag.encoded(tiles) for bag in self.networks], dim=1)  # type: ignore[operator]
+        return torch.cat([cast("TileBag", bag).encoded(tiles) for bag in self.networks], dim=1)
 
 
 class OwnFeatures(nn.Module):

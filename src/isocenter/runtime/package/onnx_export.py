@@ -11,7 +11,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -130,7 +130,7 @@ def rename_keyword_heads(module: Module) -> Module:
             part._modules = {_spoken(name): one for name, one in part._modules.items()}
     for part in copied.modules():
         if isinstance(head := getattr(part, "head", None), str):
-            part.head = _spoken(head)  # type: ignore[assignment]
+            vars(part)["head"] = _spoken(head)
     return copied
 
 
@@ -225,7 +225,7 @@ class FurtherOutputs:
         gated = model.guard is not None and model.guard.features is not None
         further = cls(at, bool(at) and (gated or model.task.answers_features))
         if isinstance(run, WatchedNetwork) and run.further is not None:
-            heads = tuple(run.further.args[0].heads)  # type: ignore[attr-defined]
+            heads = tuple(cast("Any", run.further).args[0].heads)
             return replace(further, method=model.uncertainty.name, heads=heads, in_network=run.further)
         if (average := model.networks.average) is None:
             return further

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import IO, Any, Protocol, TypeVar, cast
 
 from isocenter import errors, work_state
 from isocenter.errors import MEMORY_ERRORS, IsocenterError, MemoryShortageError, WorkerLostError
@@ -65,7 +65,7 @@ class CaseWorker:
             raise UnknownError(str(error)) from error
         try:
             self._send(len(asked).to_bytes(8, "little") + asked)
-            kind, value = pickle.load(self.process.stdout)  # type: ignore[arg-type]  # noqa: S301 - by our own child
+            kind, value = pickle.load(cast("IO[bytes]", self.process.stdout))  # noqa: S301 - by our own child
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise WorkerLostError(*_death(self.process, where)) from error
         match kind:
@@ -82,7 +82,7 @@ class CaseWorker:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
+                cast("IO[bytes]", pipe).close()
 
     def _send(self, content: bytes) -> None:
         stdin: Any = self.process.stdin

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from isocenter.errors import GeometryError, OutputError, PlanError
 from isocenter.runtime.preprocessing.protocol import GridTrace
 from isocenter.runtime.windows import fixed_views
 from isocenter.runtime.windows.fixed_views import FixedView, FixedViews
-from isocenter.runtime.windows.slide import Network
+from isocenter.runtime.windows.slide import BagNetwork, Network
 from isocenter.tasks import properties
 from isocenter.tasks.shared import averages
 from isocenter.tasks.shared.averages import BETWEEN, EACH, WITHIN
@@ -103,12 +103,12 @@ class AveragedNetwork:
 
     def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
         """Features of tiles, of each network."""
-        return tuple(one for member in self.members for one in member.encoded(tiles))  # type: ignore[attr-defined]
+        return tuple(one for member in self.members for one in cast("BagNetwork", member).encoded(tiles))
 
     def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
         """The mean of what each network says of a bag by its own features, and of the attention of each tile."""
         pairs = zip(self.members, features, strict=True)
-        outputs = [member.pooled([own], places) for member, own in pairs]  # type: ignore[attr-defined]
+        outputs = [cast("BagNetwork", member).pooled([own], places) for member, own in pairs]
         attention = np.average([one[ATTENTION] for one in outputs], axis=0, weights=self.shares)
         return {**self._mean(outputs), ATTENTION: attention}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, islice, product
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,6 +204,18 @@ def _touching(size: int, patch: int, part: slice, overlap: float, merge: Merge) 
 # (batch, channels, *patch), and where it is told something (batch, entries), to {head: (batch, channels, *patch) or
 # (batch, size)}
 Network = Callable[..., Mapping[str, NDArray[np.float32]]]
+
+
+class BagNetwork(Protocol):
+    """A network of bags, whose tiles and whose features may be given apart."""
+
+    def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
+        """Features of tiles, (tiles, features), of each network."""
+
+    def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
+        """The answer of a bag, of features (tiles, features) of each network and their places."""
+
+
 # The row, column, ... at which a window begins, in the order of the walk.
 Corner = tuple[int, ...]
 

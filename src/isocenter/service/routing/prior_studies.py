@@ -77,7 +77,8 @@ def days_before(study_date: str | None, prior: PriorSection) -> tuple[str, str] 
         day = datetime.strptime(study_date or "", DAY)
     except ValueError:
         return None
-    return tuple((day - timedelta(days=days)).strftime(DAY) for days in (prior.within_days, prior.least_days))  # type: ignore[return-value]
+    first, last = ((day - timedelta(days=days)).strftime(DAY) for days in (prior.within_days, prior.least_days))
+    return first, last
 
 
 def later_studies(connection: Connection, study: str, prior: PriorSection) -> ColumnElement[bool] | None:

@@ -158,11 +158,12 @@ class Provider:
     def _key_set(self, *, anew: bool = False) -> KeySet:
         if anew or not self._keys:
             self._keys = _read_json(str(self._configuration()["jwks_uri"]))
-        return KeySet.import_key_set(self._keys)  # type: ignore[arg-type]
+        return KeySet.import_key_set(cast("Any", self._keys))
 
     def _person(self, claims: Mapping[str, JsonValue]) -> VouchedPerson:
         has = _claim_values(claims, self.settings.claim)
-        role = next((role for role in RANKS if self.settings.roles.get(role) in has), None)  # type: ignore[call-overload]
+        roles = cast("Mapping[str, str]", self.settings.roles)
+        role = next((role for role in RANKS if roles.get(role) in has), None)
         if role is None:
             problem = f"it gives you no role here: none of {self.settings.claim} is listed in [oidc] roles"
             raise ProviderError(403, problem, "Ask those who run the provider")

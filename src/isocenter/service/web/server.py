@@ -156,7 +156,7 @@ class ImpatientProtocol(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's takes this kind alone
         """Begin to wait for the first request."""
         super().connection_made(transport)
         self.app_state[CONNECTIONS] = self.connections  # each request's scope has it, for the guard to count

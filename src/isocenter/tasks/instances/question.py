@@ -114,7 +114,8 @@ class InstanceSegmentation(ObjectScoring):
         radius = float(np.median([_radius(size * math.prod(steps), len(steps)) for size in sizes]))
         reach = float(np.clip(radius, LEAST_REACH, MOST_REACH))
         physical = all(case.voxel_volume is not None for case in cases)
-        volumes = [size * (case.voxel_volume if physical else 1) for case in cases for size in voxels_per_object(case)]  # type: ignore[operator]
+        units = [case.voxel_volume or 1.0 if physical else 1.0 for case in cases]
+        volumes = [size * unit for case, unit in zip(cases, units, strict=True) for size in voxels_per_object(case)]
         return {
             "steps": Decision(list(steps), "sides of a voxel, the shortest being 1: the median of the training cases"),
             "reach": Decision(

@@ -124,7 +124,7 @@ def _plain(label: Label) -> dict[str, Any]:
 def _label_from(entry: Mapping[str, Any]) -> Label:
     colour = tuple(int(part) for part in entry["colour"]) if entry.get("colour") else None
     code = Code(**entry["code"]) if entry.get("code") else None
-    return Label(int(entry["value"]), str(entry["name"]), colour, code)  # type: ignore[arg-type]
+    return Label(int(entry["value"]), str(entry["name"]), cast("tuple[int, int, int] | None", colour), code)
 
 
 # The structures of a kind of problem, as its setting `task.labels`.

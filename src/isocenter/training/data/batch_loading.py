@@ -69,7 +69,7 @@ class Batch:
     targets: Any
     generators: tuple[np.random.Generator, ...]
     steps: tuple[float, ...]
-    kind: TargetKind = field(default=None)  # type: ignore[assignment]
+    kind: TargetKind = field(default=None)  # type: ignore[assignment]  # each has one, whatever stands before it
     context: NDArray[np.float32] | None = None
     cases: tuple[int, ...] = ()
     there: NDArray[np.float32] | None = None

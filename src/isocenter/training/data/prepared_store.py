@@ -141,7 +141,7 @@ class PreparedCase:
     target: Any
     positions: tuple[NDArray[np.signedinteger[Any]] | PositionsOnDisk, ...]
     steps: tuple[float, ...]
-    kind: TargetKind = field(default=None)  # type: ignore[assignment]
+    kind: TargetKind = field(default=None)  # type: ignore[assignment]  # each has one, whatever stands before it
     context: NDArray[np.float32] | None = None
     marked: Array | None = None
     taught: Array | None = None

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from isocenter.errors import PlanError, UsageError
 from isocenter.lazy import torch
@@ -15,6 +15,7 @@ from isocenter.planning import plan_file
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.runtime import Model, record_files, torch_networks
 from isocenter.runtime.model_files import REPORT
+from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.scoring.case_selection import SPLIT
 from isocenter.scoring.data_record import DATA_RECORD
 from isocenter.training import channel_pruning
@@ -86,7 +87,7 @@ class Students:
         networks = self.model.networks
         if len(networks.members) > 1 or self.model.first is not None:
             raise PlanError("several networks are not pruned", "--methods prune", "Give one fold's run")
-        module = networks.members[0].module  # type: ignore[attr-defined]
+        module = cast("TorchNetwork", networks.members[0]).module
         small = torch_networks.build_module(self.model.task, {**networks.architecture, "size": narrower})
         shape = (2, int(networks.architecture["channels"]), *self.model.inference.patch)
         inputs = [torch.zeros(shape), *([torch.zeros(2, len(networks.context))] if len(networks.context) else [])]

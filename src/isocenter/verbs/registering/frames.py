@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -90,7 +90,9 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
         problem = f"there is no frame {options.labels_frame} of {image.frames or 1}"
         raise UsageError(problem, "--labels-frame", "Give the number of the frame on which the labels were drawn")
     drawn = None if options.labels is None else input_cases.drawn_on_grid(options.labels, image, reading)
-    followed = motion.frame_transforms(image, RegistrationSettings(options.transform), options.to, where)  # type: ignore[arg-type]
+    followed = motion.frame_transforms(
+        image, RegistrationSettings(cast("Any", options.transform)), cast("Any", options.to), where
+    )
     made = followed.transforms
     frames = [
         spatial_transforms.carry_image(frame, one, image.geometry).data

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from operator import eq
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -102,7 +102,7 @@ class SliceVolume:
         if self.apart in NO_TIME:
             return None
         if self.apart == TRIGGER:
-            times = [float(frame.labels[TRIGGER]) / 1000 for frame in self.repeats]  # type: ignore[arg-type]
+            times = [float(cast("float", frame.labels[TRIGGER])) / 1000 for frame in self.repeats]
         else:
             slice_times = [[f.time for f in slices if f is not None] for slices in self.frames[0]]
             if any(time is None for slices in slice_times for time in slices):

@@ -282,7 +282,7 @@ def _put_rows(file: BinaryIO, plain: PlainFile, where: str, target: NDArray[Any]
     for start in range(0, len(target), step):
         rows = target[start : start + step]
         words = rows if straight else np.empty(rows.shape, plain.stored_dtype)
-        if file.readinto(words) != words.nbytes:  # type: ignore[attr-defined]
+        if file.readinto(words) != words.nbytes:  # type: ignore[attr-defined]  # the type of binary files lacks it
             raise FormatError("the pixel data are cut short", where, GET_AGAIN)
         if not straight and plain.layout.colour:
             rows[...] = words
