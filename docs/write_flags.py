@@ -11,9 +11,9 @@ from pathlib import Path
 
 from isocenter import keywords
 from isocenter.cli.commands import JSON
-from isocenter.keywords import Keyword
 from isocenter.options.command_index import COMMANDS, Command
 from isocenter.reading import ReadingOptions
+from isocenter.values import Setting
 
 # Flag, keyword, meaning, default.
 Row = tuple[str, str, str, str]
@@ -71,16 +71,15 @@ def table(found: Iterable[Row]) -> str:
     return "\n".join([*HEADING, *(f"| {' | '.join(one)} |" for one in found)]) + "\n"
 
 
-def row(command: Command, keyword: Keyword) -> Row:
+def row(command: Command, keyword: Setting) -> Row:
     """Flag, keyword where its name is another, meaning, default where the meaning does not state it."""
-    flag = keyword.flag
     name = keyword.command_line_name
-    typed = name if name == flag.metavar else f"{name} {flag.metavar}".rstrip()
-    own = "" if name == f"--{keyword.name.replace('_', '-')}" else f"`{keyword.name}`"
+    typed = name if name == keyword.metavar else f"{name} {keyword.metavar}".rstrip()
+    own = "" if name == f"--{keyword.attribute.replace('_', '-')}" else f"`{keyword.attribute}`"
     is_shown = keyword.default not in ("", None) and not isinstance(keyword.default, bool | tuple)
     has_default = is_shown and not keyword.is_required
     default = f"`{keyword.default}`" if has_default else ""
-    cells = (f"`{typed}`", own, command.fill(flag.help).replace("<", "&lt;"), default)
+    cells = (f"`{typed}`", own, command.fill(keyword.help).replace("<", "&lt;"), default)
     first, second, third, fourth = (one.replace("|", "\\|").replace("*", "\\*") for one in cells)
     return first, second, third, fourth
 

@@ -105,7 +105,7 @@ def test_no_path_of_any_option_of_any_tool_leads_out(desk):
         for name, keyword in command.keywords.items():
             if command.is_own or not keyword_schema.is_path(keyword) or name == "overwrite":
                 continue
-            needed = {one.name: "x" for one in command.keywords.values() if one.is_required and not one.flag.path}
+            needed = {one.attribute: "x" for one in command.keywords.values() if one.is_required and not one.path}
             path = OUTSIDE[refused % len(OUTSIDE)]
             value = [path] if "array" in json.dumps(keyword_schema.option_schema(command, keyword)) else path
             given = {one: (1 if one == "count" else word) for one, word in needed.items()} | {name: value}

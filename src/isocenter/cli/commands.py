@@ -6,10 +6,9 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -20,8 +19,8 @@ from isocenter.cli import terminal
 from isocenter.cli.terminal import app
 from isocenter.errors import UsageError
 from isocenter.jobs import job_process
-from isocenter.keywords import Keyword
 from isocenter.options.command_index import COMMANDS, GROUPS, Command
+from isocenter.values import Setting, setting_fields
 
 PASSWORD = "ISOCENTER_PASSWORD"  # noqa: S105 - the name of a variable
 
@@ -152,22 +151,19 @@ def typed_function(command: Command) -> Callable[..., None]:
     return called
 
 
-def _flag_parameter(command: Command, keyword: Keyword) -> inspect.Parameter:
-    flag, default = keyword.flag, keyword.default
-    kind, texts = _kind(keyword), {"help": command.fill(flag.help), "metavar": flag.metavar or None}
+def _flag_parameter(command: Command, keyword: Setting) -> inspect.Parameter:
+    kind, default, limits = _kind(keyword), keyword.default, keyword.limits
+    texts = {"help": command.fill(keyword.help), "metavar": keyword.metavar or None}
     if keyword.is_required:
-        default = None if flag.path else inspect.Parameter.empty
+        default = None if keyword.path else inspect.Parameter.empty
     elif isinstance(default, tuple):
         default = None
-    if keyword.command_line_name == flag.metavar:
-        return _parameter(keyword.name, kind, typer.Argument(**cast("Any", texts)), default)
-    name = (
-        f"{keyword.command_line_name}/--no{keyword.command_line_name[1:]}"
-        if kind is bool and default is None
-        else keyword.command_line_name
-    )
-    option = typer.Option(name, min=flag.least, max=flag.most, **cast("Any", texts))
-    return _parameter(keyword.name, kind, option, default)
+    if keyword.command_line_name == keyword.metavar:
+        return _parameter(keyword.attribute, kind, typer.Argument(**cast("Any", texts)), default)
+    name = keyword.command_line_name
+    name = f"{name}/--no{name[1:]}" if kind is bool and default is None else name
+    option = typer.Option(name, min=limits.get("least"), max=limits.get("most"), **cast("Any", texts))
+    return _parameter(keyword.attribute, kind, option, default)
 
 
 def _parameter(name: str, kind: Any, info: Any, default: Any) -> inspect.Parameter:
@@ -176,29 +172,18 @@ def _parameter(name: str, kind: Any, info: Any, default: Any) -> inspect.Paramet
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _kind(keyword: Keyword) -> Any:
+def _kind(keyword: Setting) -> Any:
     """The type that a word is read as: a path, a number or a text, and a list where a flag repeats."""
-    flag, members = keyword.flag, set(_members(keyword.kind))
-    kind = str if flag.read else next((one for one in (Path, bool, int, float) if one in members), str)
-    if flag.values > 1:
-        return tuple[(kind,) * flag.values]  # type: ignore[misc]  # a type of the running program
-    return list[kind] if flag.repeats else kind  # type: ignore[valid-type]  # a type of the running program
+    members = list(setting_fields.parts_of(keyword.type))
+    kind = str if keyword.read else next((one for one in (Path, bool, int, float) if one in members), str)
+    if keyword.values > 1:
+        return tuple[(kind,) * keyword.values]  # type: ignore[misc]  # a type of the running program
+    return list[kind] if keyword.repeats else kind  # type: ignore[valid-type]  # a type of the running program
 
 
-def _members(kind: Any) -> Iterator[Any]:
-    """The types that a type is made of."""
-    if get_origin(kind) is Literal:
-        yield str
-    elif isinstance(kind, UnionType) or get_origin(kind) is not None:
-        for one in get_args(kind):
-            yield from _members(one)
-    else:
-        yield kind
-
-
-def _value(keyword: Keyword, typed: Any) -> Any:
+def _value(keyword: Setting, typed: Any) -> Any:
     """The value in Python of what was typed."""
-    return typed if keyword.flag.read is None else keyword.flag.read(typed)
+    return typed if keyword.read is None else keyword.read(typed)
 
 
 class VerbCommand(TyperCommand):

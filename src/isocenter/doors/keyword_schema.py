@@ -7,19 +7,20 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from isocenter.keywords import Keyword
 from isocenter.options.command_index import Command
+from isocenter.values import Setting, setting_fields
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # An answer at a door never replaces what a person has.
 LEFT_OUT = frozenset({"overwrite"})
+LIMITS = {"least": "minimum", "most": "maximum"}
 NAMES: Mapping[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
 
 
 def command_schema(command: Command) -> dict[str, Any]:
     """The schema of a call: an object with a property for each option but `overwrite`."""
     known = {name: one for name, one in command.keywords.items() if name not in LEFT_OUT}
-    required = [name for name, one in known.items() if one.is_required and not one.flag.path]
+    required = [name for name, one in known.items() if one.is_required and not one.path]
     return {
         "$schema": DIALECT,
         "type": "object",
@@ -29,37 +30,26 @@ def command_schema(command: Command) -> dict[str, Any]:
     }
 
 
-def option_schema(command: Command, keyword: Keyword) -> dict[str, Any]:
+def option_schema(command: Command, keyword: Setting) -> dict[str, Any]:
     """The schema of one option: its types, limits, default and the sentence of its help."""
-    kinds = list(_kinds(keyword.kind))
-    if keyword.flag.read is not None or keyword.flag.repeats:  # as words of the command line too
+    kinds = list(_kinds(keyword.type))
+    if keyword.read is not None or keyword.repeats:  # as words of the command line too
         kinds.append({"type": "string"})
-        kinds += [{"type": "array", "items": {"type": "string"}}] if keyword.flag.repeats else []
-    limits = {"minimum": keyword.flag.least, "maximum": keyword.flag.most}
-    kinds = [
-        one | {name: limit for name, limit in limits.items() if limit is not None}
-        if one.get("type") in ("integer", "number")
-        else one
-        for one in kinds
-    ]
+        kinds += [{"type": "array", "items": {"type": "string"}}] if keyword.repeats else []
+    limits = {LIMITS[side]: limit for side, limit in keyword.limits.items()}
+    kinds = [one | limits if one.get("type") in ("integer", "number") else one for one in kinds]
     distinct = [one for place, one in enumerate(kinds) if one not in kinds[:place]]
     shape = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
     default = keyword.default
     if not keyword.is_required:
         plain = list(default) if isinstance(default, tuple) else str(default) if isinstance(default, Path) else default
         shape = shape | {"default": plain}
-    return shape | {"description": command.fill(keyword.flag.help)}
+    return shape | {"description": command.fill(keyword.help)}
 
 
-def is_path(keyword: Keyword) -> bool:
+def is_path(keyword: Setting) -> bool:
     """Whether the values of an option are files or folders."""
-    return Path in set(_members(keyword.kind))
-
-
-def _members(kind: Any) -> Iterator[Any]:
-    yield kind
-    for one in get_args(kind) if get_origin(kind) is not Literal else ():
-        yield from _members(one)
+    return Path in setting_fields.parts_of(keyword.type)
 
 
 def _kinds(kind: Any) -> Iterator[dict[str, Any]]:

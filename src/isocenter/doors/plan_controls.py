@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import JsonValue
 
@@ -32,34 +30,20 @@ def decision_records(planned: PlannedTraining) -> list[dict[str, JsonValue]]:
 def control(task: str, name: str, value: Any) -> dict[str, JsonValue]:
     """The control of a decision: its kind (switch, number, choice, text, value), choices and limits."""
     setting = _setting(task, name)
-    members = list(_members(setting.hint))
+    members = list(setting_fields.parts_of(setting.hint))
     named = [
         *setting.choices,
         *(one for member in members if get_origin(member) is Literal for one in get_args(member)),
     ]
-    limits = {
-        key: getattr(one, attribute)
-        for one in members
-        for key, attribute in (("least", "ge"), ("least", "gt"), ("most", "le"), ("most", "lt"))
-        if isinstance(getattr(one, attribute, None), int | float)
-    }
     if named and isinstance(value, str | None):
         return {"kind": "choice", "choices": named}
     if isinstance(value, bool):
         return {"kind": "switch"}
     if isinstance(value, int | float):
-        return {"kind": "number", "whole": isinstance(value, int) and float not in members, **limits}
+        return {"kind": "number", "whole": isinstance(value, int) and float not in members, **setting.limits}
     return {"kind": "text" if isinstance(value, str) else "value"}
 
 
 def _setting(task: str, name: str) -> Setting:
     section, _, key = name.partition(".")
     return typed_sections.section_settings(section, task).get(key, Setting())
-
-
-def _members(kind: Any) -> Iterator[Any]:
-    """A type and what it is made of, limits of an annotation among it."""
-    yield kind
-    is_compound = get_origin(kind) in (Union, UnionType) or hasattr(kind, "__metadata__")
-    for one in (*get_args(kind), *getattr(kind, "__metadata__", ())) if is_compound else ():
-        yield from _members(one)

@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 
 from isocenter.errors import FormatError, UsageError
-from isocenter.keywords import Flag
-from isocenter.values import Array, Image, grid_geometry
+from isocenter.values import Array, Image, Setting, grid_geometry
 
 Part = Literal["magnitude", "real", "imaginary", "phase"]
 Prefer = Literal["sform", "qform"]
@@ -30,26 +29,22 @@ class FileChoices:
     """
 
     part: Annotated[
-        Part | None, Flag("Part of complex voxels to read: magnitude, real, imaginary or phase.", "NAME")
+        Part | None, Setting("Part of complex voxels to read: magnitude, real, imaginary or phase.", "NAME")
     ] = None
     prefer: Annotated[
-        Prefer | None,
-        Flag("Transform of a NIfTI file to use where the two disagree: sform or qform.", "FORM"),
+        Prefer | None, Setting("Transform of a NIfTI file to use where the two disagree: sform or qform.", "FORM")
     ] = None
     orientation: Annotated[
         str | None,
-        Flag(
-            "Directions in which the axes of volumes grow whose files state none, such as RAS or LPS.",
-            "LETTERS",
-        ),
+        Setting("Directions in which the axes of volumes grow whose files state none, such as RAS or LPS.", "LETTERS"),
     ] = None
     mm_per_pixel: Annotated[
-        float | None, Flag("Size of a pixel (mm) of slides and pictures whose files state none.", "MM")
+        float | None, Setting("Size of a pixel (mm) of slides and pictures whose files state none.", "MM")
     ] = None
-    pages: Annotated[Pages | None, Flag("Pages of a TIFF as channels of one picture: bands.", "NAME")] = None
-    fill_missing: Annotated[bool, Flag("Accept a series with missing slices; they become padding.")] = False
+    pages: Annotated[Pages | None, Setting("Pages of a TIFF as channels of one picture: bands.", "NAME")] = None
+    fill_missing: Annotated[bool, Setting("Accept a series with missing slices; they become padding.")] = False
     fill_contours: Annotated[
-        bool, Flag("Interpolate contours of DICOM structure sets between the slices on which they are drawn.")
+        bool, Setting("Interpolate contours of DICOM structure sets between the slices on which they are drawn.")
     ] = False
 
     def __post_init__(self) -> None:

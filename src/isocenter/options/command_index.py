@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from isocenter import keywords
 from isocenter.errors import UsageError
-from isocenter.keywords import Flag, Keyword
 from isocenter.options import doors, images, models, node, records, training
 from isocenter.reading import reading_options
+from isocenter.values import Setting
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Command:
     verb: str = ""
     named_by: str = ""
     is_json: bool = True
-    forms: Mapping[str, Flag] = field(default_factory=dict)
+    forms: Mapping[str, Setting] = field(default_factory=dict)
     is_long: bool = False
     reads: bool = False
     seals: bool = False
@@ -52,10 +52,14 @@ class Command:
         return self.words.replace(" ", "_").replace("-", "_")
 
     @property
-    def keywords(self) -> Mapping[str, Keyword]:
+    def keywords(self) -> Mapping[str, Setting]:
         """The options that have a flag, by name, and the switches of the forms."""
-        options = {name: one for name, one in keywords.keywords_of(self.options).items() if one.flag.text}
-        return options | {name: Keyword(name, bool, False, flag, is_place=False) for name, flag in self.forms.items()}
+        options = {name: one for name, one in keywords.keywords_of(self.options).items() if one.text}
+        forms = {
+            name: replace(one, name=one.name or name, attribute=name, hint=bool, default=False)
+            for name, one in self.forms.items()
+        }
+        return options | forms
 
     @property
     def text(self) -> str:
@@ -68,7 +72,7 @@ class Command:
 
     def default_out(self, values: Mapping[str, Any]) -> Path | None:
         """The path of results where none is given; None where there is nothing to call it by, or nothing is written."""
-        pattern = self.keywords["out"].flag.path if "out" in self.keywords else ""
+        pattern = self.keywords["out"].path if "out" in self.keywords else ""
         source = values.get(self.named_by) or values.get(next(iter(self.keywords)))
         if not pattern or source is None:
             return None
@@ -86,7 +90,7 @@ class Command:
                 raise UsageError("is no option", f"{self.words}: {name}", f"Its options are {', '.join(known)}")
         given = {name: one for name, one in values.items() if one not in (None, [], (), {}, "")}
         for name, keyword in known.items():
-            if keyword.is_required and name not in given and not keyword.flag.path:
+            if keyword.is_required and name not in given and not keyword.path:
                 raise UsageError("is missing", f"{self.words}: {name}", f"Give {keyword.command_line_name}")
             if name in given:
                 keyword.refuse_beyond_limits(given[name])
@@ -95,7 +99,7 @@ class Command:
             texts = list(_texts(keyword, given[name])) if name in given else []
             if any("\0" in text for text in texts):
                 raise UsageError("holds a byte that no command line can", f"{self.words}: {name}", "Leave it out")
-            if keyword.command_line_name == keyword.flag.metavar:
+            if keyword.command_line_name == keyword.metavar:
                 places += texts
             elif name in given:
                 flags += _flags(keyword, given[name], texts)
@@ -115,34 +119,30 @@ class Command:
         """The same as a call in Python."""
         given = [(one, values[name]) for name, one in self.keywords.items() if values.get(name) not in (None, [], "")]
         texts = [
-            f"{'' if keyword.is_place else f'{keyword.name}='}{_python_value(keyword, value)!r}"
+            f"{'' if keyword.is_place else f'{keyword.attribute}='}{_python_value(keyword, value)!r}"
             for keyword, value in given
             if value is not False or keyword.default is None
         ]
         return f"isocenter.{self.verb or self.words}({', '.join(texts)})"
 
 
-def _python_value(keyword: Keyword, value: Any) -> Any:
+def _python_value(keyword: Setting, value: Any) -> Any:
     """The value that a call in Python takes for what a person typed."""
-    if (
-        keyword.flag.read is None
-        or isinstance(value, Mapping)
-        or (isinstance(value, list) and not keyword.flag.repeats)
-    ):
+    if keyword.read is None or isinstance(value, Mapping) or (isinstance(value, list) and not keyword.repeats):
         return value
-    return keyword.flag.read([value] if keyword.flag.repeats and isinstance(value, str) else value)
+    return keyword.read([value] if keyword.repeats and isinstance(value, str) else value)
 
 
-def _texts(keyword: Keyword, value: Any) -> Iterator[str]:
+def _texts(keyword: Setting, value: Any) -> Iterator[str]:
     """The words in which a value is typed; a switch has none."""
     match value:
         case bool():
             return
-        case Mapping() if keyword.flag.repeats:
+        case Mapping() if keyword.repeats:
             yield from (f"{name}={_text(one)}" for name, one in value.items())
         case Mapping():
             yield reading_options.labels_text(value) or ""
-        case list() | tuple() if keyword.flag.repeats or keyword.flag.values > 1:
+        case list() | tuple() if keyword.repeats or keyword.values > 1:
             yield from (_text(one) for one in value)
         case list() | tuple():
             yield ",".join(map(_text, value))
@@ -165,12 +165,12 @@ def _text(value: Any) -> str:
             return json.dumps(value)
 
 
-def _flags(keyword: Keyword, value: Any, texts: list[str]) -> list[str]:
+def _flags(keyword: Setting, value: Any, texts: list[str]) -> list[str]:
     name = keyword.command_line_name
     if isinstance(value, bool):
         is_tri_state = keyword.default is None
         return [name] if value else [f"--no{name[1:]}"] if is_tri_state else []
-    if keyword.flag.values > 1:
+    if keyword.values > 1:
         return [name, *texts]
     return [part for text in texts for part in ([f"{name}={text}"] if text.startswith("-") else [name, text])]
 
@@ -189,10 +189,10 @@ def find_command(name: str) -> Command:
 
 
 PLAN_FORMS = {
-    "explained": Flag("Print each decision with its reason and source.", name="--explain"),
-    "all_decisions": Flag("Print also the decisions that have their defaults."),
+    "explained": Setting("Print each decision with its reason and source.", name="--explain"),
+    "all_decisions": Setting("Print also the decisions that have their defaults."),
 }
-ROUTE_FORMS = {"explained": Flag("Show every condition of every rule for every series.", name="--explain")}
+ROUTE_FORMS = {"explained": Setting("Show every condition of every rule for every series.", name="--explain")}
 # In the order in which help lists them, groups last.
 COMMANDS = (
     Command("check", training.CheckOptions),

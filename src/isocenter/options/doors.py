@@ -7,22 +7,19 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from isocenter.keywords import Flag
+from annotated_types import Ge, Le
+
+from isocenter.values import Setting
 
 WorkspaceFolder = Annotated[
-    str | Path, Flag("Folder of jobs and results; made where it is new. By default ./workspace.", "WORKSPACE")
+    str | Path, Setting("Folder of jobs and results; made where it is new. By default ./workspace.", "WORKSPACE")
 ]
 Roots = Annotated[
     Sequence[str | Path],
-    Flag(
-        "Folder that may be read; repeatable. By default the working folder.",
-        "FOLDER",
-        "--root",
-        repeats=True,
-    ),
+    Setting("Folder that may be read; repeatable. By default the working folder.", "FOLDER", "--root", repeats=True),
 ]
-Port = Annotated[int, Flag("Port on this machine; 0: any that is free.", "PORT", least=0, most=65535)]
-Parallel = Annotated[int, Flag("Number of long commands that run at a time.", "N", least=1)]
+Port = Annotated[int, Ge(0), Le(65535), Setting("Port on this machine; 0: any that is free.", "PORT")]
+Parallel = Annotated[int, Ge(1), Setting("Number of long commands that run at a time.", "N")]
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,9 @@ class McpOptions:
     workspace: WorkspaceFolder = "workspace"
     _: KW_ONLY
     roots: Roots = ()
-    minutes_limit: Annotated[float, Flag("Longest training that an agent may start, in minutes.", "M", least=0)] = 60.0
+    minutes_limit: Annotated[float, Ge(0), Setting("Longest training that an agent may start, in minutes.", "M")] = 60.0
     parallel: Parallel = 1
-    http: Annotated[bool, Flag("Answer over HTTP on this machine, in place of standard input and output.")] = False
+    http: Annotated[bool, Setting("Answer over HTTP on this machine, in place of standard input and output.")] = False
     port: Port = 0
     say: Callable[[str], None] | None = None
 
@@ -54,5 +51,5 @@ class StudioOptions:
     roots: Roots = ()
     port: Port = 0
     parallel: Parallel = 1
-    no_browser: Annotated[bool, Flag("Print the address, and open no browser.")] = False
+    no_browser: Annotated[bool, Setting("Print the address, and open no browser.")] = False
     say: Callable[[str], None] | None = None

@@ -7,17 +7,19 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import Ge
+
 from isocenter.errors import UsageError
-from isocenter.keywords import Flag
 from isocenter.options.shared_flags import RESULTS, Models, Node, Out, Overwrite, Seed
+from isocenter.values import Setting
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Config = Annotated[str | Path | None, Flag("File with the node's settings: node.toml.", "FILE")]
-Folder = Annotated[str | Path | None, Flag("The node's folder; by default ./node.", "FOLDER")]
-Since = Annotated[str | None, Flag("First day, as 2026-03-01.", "DATE")]
-Rule = Annotated[str | None, Flag("Whose results: those of a rule, or of another product.", "NAME")]
+Config = Annotated[str | Path | None, Setting("File with the node's settings: node.toml.", "FILE")]
+Folder = Annotated[str | Path | None, Setting("The node's folder; by default ./node.", "FOLDER")]
+Since = Annotated[str | None, Setting("First day, as 2026-03-01.", "DATE")]
+Rule = Annotated[str | None, Setting("Whose results: those of a rule, or of another product.", "NAME")]
 
 
 def _bounds(texts: Sequence[str]) -> list[tuple[str, str, float]]:
@@ -46,11 +48,10 @@ class ServeOptions:
     _: KW_ONLY
     config: Config = None
     folder: Folder = None
-    role: Annotated[
-        str,
-        Flag("Part of the node to run: all, receiver, keeper, worker, web or monitor.", "ROLE"),
-    ] = "all"
-    check: Annotated[bool, Flag("Check settings, models and ports, and start nothing.")] = False
+    role: Annotated[str, Setting("Part of the node to run: all, receiver, keeper, worker, web or monitor.", "ROLE")] = (
+        "all"
+    )
+    check: Annotated[bool, Setting("Check settings, models and ports, and start nothing.")] = False
     node: Mapping[str, Any] | None = None
     dicom: Mapping[str, Any] | None = None
     http: Mapping[str, Any] | None = None
@@ -67,10 +68,9 @@ class ServeOptions:
 class RouteOptions:
     """Show which series of STUDY the rules take, and why."""
 
-    study: Annotated[str | Path, Flag("A folder of DICOM files, or a UID in the node.", "STUDY")]
+    study: Annotated[str | Path, Setting("A folder of DICOM files, or a UID in the node.", "STUDY")]
     models: Annotated[
-        str | Path | Sequence[str | Path],
-        Flag("Models, in addition to those of --config.", "MODEL", repeats=True),
+        str | Path | Sequence[str | Path], Setting("Models, in addition to those of --config.", "MODEL", repeats=True)
     ] = ()
     _: KW_ONLY
     config: Config = None
@@ -95,8 +95,7 @@ class ImportLabelsOptions:
 
     node: Node
     table: Annotated[
-        str | Path | DataFrame,
-        Flag("The labels: study, label or value, at, source; CSV or Parquet.", "TABLE"),
+        str | Path | DataFrame, Setting("The labels: study, label or value, at, source; CSV or Parquet.", "TABLE")
     ]
     _: KW_ONLY
     rule: Rule = None
@@ -107,14 +106,13 @@ class NextLabelsOptions:
     """Choose the cases of NODE to label next."""
 
     node: Node
-    count: Annotated[int, Flag("Number of cases to choose.", "COUNT", least=1)]
+    count: Annotated[int, Ge(1), Setting("Number of cases to choose.", "COUNT")]
     _: KW_ONLY
     out: Annotated[str | Path, RESULTS]
-    method: Annotated[str, Flag("How they are chosen: random, uncertainty or typical.", "NAME")] = "random"
-    locked: Annotated[
-        str | Path | None,
-        Flag("A locked test set, of whose patients no case is chosen.", "DATA"),
-    ] = None
+    method: Annotated[str, Setting("How they are chosen: random, uncertainty or typical.", "NAME")] = "random"
+    locked: Annotated[str | Path | None, Setting("A locked test set, of whose patients no case is chosen.", "DATA")] = (
+        None
+    )
     rule: Rule = None
     seed: Seed = 0
     overwrite: Overwrite = False
@@ -126,26 +124,22 @@ class MonitorOptions:
 
     table: Annotated[
         str | Path | DataFrame,
-        Flag("A node's folder; or cases that a model answered, CSV or Parquet.", "NODE|TABLE"),
+        Setting("A node's folder; or cases that a model answered, CSV or Parquet.", "NODE|TABLE"),
     ]
     _: KW_ONLY
     reference: Annotated[
         str | Path | DataFrame | None,
-        Flag("The baseline of a table; what a site is compared with when it goes live.", "TABLE"),
+        Setting("The baseline of a table; what a site is compared with when it goes live.", "TABLE"),
     ] = None
     since: Since = None
-    until: Annotated[str | None, Flag("First day that no longer counts.", "DATE")] = None
-    by: Annotated[
-        str | None,
-        Flag("Attributes to trace a change to: station,software,age:40:60.", "GROUPS"),
-    ] = None
+    until: Annotated[str | None, Setting("First day that no longer counts.", "DATE")] = None
+    by: Annotated[str | None, Setting("Attributes to trace a change to: station,software,age:40:60.", "GROUPS")] = None
     run_length: Annotated[
-        float | None,
-        Flag("Cases between false alarms of all watches; by default 10,000.", "N"),
+        float | None, Setting("Cases between false alarms of all watches; by default 10,000.", "N")
     ] = None
     bounds: Annotated[
         Sequence[tuple[str, str, float]],
-        Flag(
+        Setting(
             "Least audited value: sensitivity:nodule:0.8. Repeatable.",
             "M:LABEL:V",
             "--bound",
@@ -161,14 +155,10 @@ class MonitorOptions:
 class VerifyAuditOptions:
     """Check that no event was changed, removed, added or moved."""
 
-    place: Annotated[
-        str | Path,
-        Flag("A node's folder, or a file that `export` has written as jsonl.", "NODE|FILE"),
-    ]
+    place: Annotated[str | Path, Setting("A node's folder, or a file that `export` has written as jsonl.", "NODE|FILE")]
     _: KW_ONLY
     head: Annotated[
-        str | None,
-        Flag("A hash that the node stated before: shows whether the end was cut off.", "HASH"),
+        str | None, Setting("A hash that the node stated before: shows whether the end was cut off.", "HASH")
     ] = None
 
 
@@ -178,8 +168,8 @@ class ExportAuditOptions:
 
     node: Node
     _: KW_ONLY
-    out: Annotated[str | Path, Flag("File for the events, one a line.", "FILE")]
-    format: Annotated[str, Flag("jsonl, which `verify` checks, or atna: XML by DICOM PS3.15 A.5.", "NAME")] = "jsonl"
+    out: Annotated[str | Path, Setting("File for the events, one a line.", "FILE")]
+    format: Annotated[str, Setting("jsonl, which `verify` checks, or atna: XML by DICOM PS3.15 A.5.", "NAME")] = "jsonl"
     overwrite: Overwrite = False
 
 
@@ -189,8 +179,8 @@ class BackupOptions:
 
     node: Node
     _: KW_ONLY
-    out: Annotated[str | Path, Flag("File for the backup.", "FILE.tar")]
-    without_images: Annotated[bool, Flag("Leave out the images that were received.")] = False
+    out: Annotated[str | Path, Setting("File for the backup.", "FILE.tar")]
+    without_images: Annotated[bool, Setting("Leave out the images that were received.")] = False
     overwrite: Overwrite = False
 
 
@@ -200,7 +190,9 @@ class InventoryOptions:
 
     node: Node
     _: KW_ONLY
-    also: Annotated[str | Path | None, Flag("Table of other products, and of what no record states.", "TABLE")] = None
+    also: Annotated[str | Path | None, Setting("Table of other products, and of what no record states.", "TABLE")] = (
+        None
+    )
     out: Out = None
     overwrite: Overwrite = False
 
@@ -209,18 +201,17 @@ class InventoryOptions:
 class RestoreOptions:
     """Make a node of a backup, once all of it is verified."""
 
-    file: Annotated[str | Path, Flag("What `backup` has written.", "FILE.tar")]
+    file: Annotated[str | Path, Setting("What `backup` has written.", "FILE.tar")]
     _: KW_ONLY
-    folder: Annotated[str | Path, Flag("Folder for the node, new or empty.", "NODE")]
-    database: Annotated[
-        str | None,
-        Flag("An empty database of PostgreSQL: postgresql://USER@HOST/NAME.", "URL"),
-    ] = None
+    folder: Annotated[str | Path, Setting("Folder for the node, new or empty.", "NODE")]
+    database: Annotated[str | None, Setting("An empty database of PostgreSQL: postgresql://USER@HOST/NAME.", "URL")] = (
+        None
+    )
 
 
-Package = Annotated[str | Path, Flag("The package that is new.", "PACKAGE")]
-ModelName = Annotated[str | None, Flag("The model in the node's settings, where there are several.", "NAME")]
-Checked = Annotated[str | Path, Flag("change.json, or its folder, that allows just this change.", "FILE")]
+Package = Annotated[str | Path, Setting("The package that is new.", "PACKAGE")]
+ModelName = Annotated[str | None, Setting("The model in the node's settings, where there are several.", "NAME")]
+Checked = Annotated[str | Path, Setting("change.json, or its folder, that allows just this change.", "FILE")]
 
 
 @dataclass(frozen=True)
@@ -252,8 +243,8 @@ class SplitChangeOptions:
     package: Package
     _: KW_ONLY
     check: Checked
-    share: Annotated[float, Flag("Share of the patients that PACKAGE answers: 0.2.", "SHARE")]
-    until: Annotated[str, Flag("First day on which it answers nobody, as 2026-03-01.", "DATE")]
+    share: Annotated[float, Setting("Share of the patients that PACKAGE answers: 0.2.", "SHARE")]
+    until: Annotated[str, Setting("First day on which it answers nobody, as 2026-03-01.", "DATE")]
     model: ModelName = None
 
 
@@ -266,9 +257,13 @@ class RollBackChangeOptions:
 
     node: Node
     _: KW_ONLY
-    because: Annotated[str, Flag("The reason, for the audit.", "TEXT")]
-    account: Annotated[str | None, Flag("Account at the node of who asks. The password is asked for.", "NAME")] = None
-    change: Annotated[int | None, Flag("Number of the change to end, as in status; by default the last.", "N")] = None
+    because: Annotated[str, Setting("The reason, for the audit.", "TEXT")]
+    account: Annotated[str | None, Setting("Account at the node of who asks. The password is asked for.", "NAME")] = (
+        None
+    )
+    change: Annotated[int | None, Setting("Number of the change to end, as in status; by default the last.", "N")] = (
+        None
+    )
     model: ModelName = None
     password: str | None = None
 

@@ -7,15 +7,17 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from annotated_types import Ge
+
 from isocenter.documents.tracing import REQUIREMENTS
-from isocenter.keywords import Flag
 from isocenter.options.shared_flags import Device, Out, Overwrite, Seed, Threads
 from isocenter.reading import ReadingOptions, reading_options
+from isocenter.values import Setting
 
-ChangePlan = Annotated[str | Path, Flag("The agreed plan of changes: change-plan.toml.", "FILE")]
-ChangeOut = Annotated[str | Path | None, Flag("Folder for the results.", "FOLDER", path="change-<name>")]
-Study = Annotated[str | Path, Flag("The folder of a study.", "FOLDER")]
-StudyOut = Annotated[str | Path, Flag("Folder for what is written.", "FOLDER")]
+ChangePlan = Annotated[str | Path, Setting("The agreed plan of changes: change-plan.toml.", "FILE")]
+ChangeOut = Annotated[str | Path | None, Setting("Folder for the results.", "FOLDER", path="change-<name>")]
+Study = Annotated[str | Path, Setting("The folder of a study.", "FOLDER")]
+StudyOut = Annotated[str | Path, Setting("Folder for what is written.", "FOLDER")]
 
 
 def _parse_settings(texts: Sequence[str]) -> dict[str, str]:
@@ -30,16 +32,14 @@ def _parse_explored(texts: Sequence[str]) -> dict[str, str]:
 class DocumentOptions:
     """Fill guidelines, cards and files from the records of SUBJECT."""
 
-    subject: Annotated[str | Path, Flag("A run, a package, a node's folder or a study.", "SUBJECT")]
+    subject: Annotated[str | Path, Setting("A run, a package, a node's folder or a study.", "SUBJECT")]
     _: KW_ONLY
     names: Annotated[
-        str | Sequence[str],
-        Flag("Documents, as claim,model-card; all: each that suits.", "NAME,...", "--for"),
+        str | Sequence[str], Setting("Documents, as claim,model-card; all: each that suits.", "NAME,...", "--for")
     ] = "all"
-    facts: Annotated[str | Path | None, Flag("facts.toml: what a person states, with name and day.", "FILE")] = None
+    facts: Annotated[str | Path | None, Setting("facts.toml: what a person states, with name and day.", "FILE")] = None
     formats: Annotated[
-        str | Sequence[str],
-        Flag("html, docx, pdf and json, as html,docx.", "FORMAT,...", "--format"),
+        str | Sequence[str], Setting("html, docx, pdf and json, as html,docx.", "FORMAT,...", "--format")
     ] = "html"
     out: Out = None
     overwrite: Overwrite = False
@@ -49,9 +49,9 @@ class DocumentOptions:
 class VerifyDocumentsOptions:
     """List the rows of documents in FOLDER that no longer hold."""
 
-    folder: Annotated[str | Path, Flag("The documents that are checked.", "FOLDER")]
+    folder: Annotated[str | Path, Setting("The documents that are checked.", "FOLDER")]
     _: KW_ONLY
-    against: Annotated[str | Path, Flag("Subject whose records are read anew.", "SUBJECT")]
+    against: Annotated[str | Path, Setting("Subject whose records are read anew.", "SUBJECT")]
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,13 @@ class TraceRequirementsOptions:
     """Trace requirements, promises and hazards to code and tests."""
 
     requirements: Annotated[
-        str | Path,
-        Flag("The requirements, in a project with pyproject.toml.", "FILE", "--requirements"),
+        str | Path, Setting("The requirements, in a project with pyproject.toml.", "FILE", "--requirements")
     ] = REQUIREMENTS
     _: KW_ONLY
-    junit: Annotated[
-        str | Path | None,
-        Flag("Results of the tests, as pytest --junitxml writes them.", "FILE"),
-    ] = None
-    out: Annotated[str | Path | None, Flag("Folder for trace.json; nothing is written without it.", "FOLDER")] = None
+    junit: Annotated[str | Path | None, Setting("Results of the tests, as pytest --junitxml writes them.", "FILE")] = (
+        None
+    )
+    out: Annotated[str | Path | None, Setting("Folder for trace.json; nothing is written without it.", "FOLDER")] = None
     overwrite: Overwrite = False
 
 
@@ -75,15 +73,16 @@ class TraceRequirementsOptions:
 class CheckChangeOptions(ReadingOptions):
     """Check that NEW changed as planned, and is as good on the locked set."""
 
-    old: Annotated[str | Path, Flag("The package that is in use.", "OLD")]
-    new: Annotated[str | Path, Flag("The package that shall take its place.", "NEW")]
+    old: Annotated[str | Path, Setting("The package that is in use.", "OLD")]
+    new: Annotated[str | Path, Setting("The package that shall take its place.", "NEW")]
     _: KW_ONLY
     plan: ChangePlan
-    data: Annotated[str | Path, Flag("The locked set. A ledger next to it counts the looks.", "DATA")]
-    approved: Annotated[str | Path | None, Flag("The approved package, where OLD is a changed one.", "PACKAGE")] = None
+    data: Annotated[str | Path, Setting("The locked set. A ledger next to it counts the looks.", "DATA")]
+    approved: Annotated[str | Path | None, Setting("The approved package, where OLD is a changed one.", "PACKAGE")] = (
+        None
+    )
     run: Annotated[
-        str | Path | None,
-        Flag("The run of NEW, whose patients must not be in the locked set.", "RUN"),
+        str | Path | None, Setting("The run of NEW, whose patients must not be in the locked set.", "RUN")
     ] = None
     out: ChangeOut = None
     overwrite: Overwrite = False
@@ -96,14 +95,16 @@ class CheckChangeOptions(ReadingOptions):
 class AcceptOptions(ReadingOptions):
     """Test MODEL at a site by an agreed plan, once. First lock the plan with the cases (--lock)."""
 
-    model: Annotated[str | Path, Flag("The package that shall answer here.", "MODEL")]
-    data: Annotated[str | Path, Flag("Labelled cases of the site. A ledger next to them counts the look.", "SITE_DATA")]
+    model: Annotated[str | Path, Setting("The package that shall answer here.", "MODEL")]
+    data: Annotated[
+        str | Path, Setting("Labelled cases of the site. A ledger next to them counts the look.", "SITE_DATA")
+    ]
     _: KW_ONLY
-    plan: Annotated[str | Path, Flag("What was agreed: docs/how-to/accept.md shows one.", "ACCEPTANCE.toml")]
-    lock: Annotated[bool, Flag("Only lock the plan with the cases, in ACCEPTANCE.toml.lock.")] = False
+    plan: Annotated[str | Path, Setting("What was agreed: docs/how-to/accept.md shows one.", "ACCEPTANCE.toml")]
+    lock: Annotated[bool, Setting("Only lock the plan with the cases, in ACCEPTANCE.toml.lock.")] = False
     config: Annotated[
         str | Path | None,
-        Flag("Also check that a node answers each scanner in time and its peers get the results.", "FILE"),
+        Setting("Also check that a node answers each scanner in time and its peers get the results.", "FILE"),
     ] = None
     out: Out = None
     overwrite: Overwrite = False
@@ -116,10 +117,10 @@ class AcceptOptions(ReadingOptions):
 class ProposeChangeOptions:
     """Propose to train anew where a trigger of the plan has fired. Nothing is trained."""
 
-    package: Annotated[str | Path, Flag("The package that is in use.", "PACKAGE")]
+    package: Annotated[str | Path, Setting("The package that is in use.", "PACKAGE")]
     _: KW_ONLY
     plan: ChangePlan
-    monitored: Annotated[str | Path, Flag("Folder that `monitor` wrote.", "FOLDER")]
+    monitored: Annotated[str | Path, Setting("Folder that `monitor` wrote.", "FOLDER")]
     out: ChangeOut = None
     overwrite: Overwrite = False
 
@@ -130,7 +131,7 @@ class StudySizeOptions:
 
     design: Annotated[
         str,
-        Flag(
+        Setting(
             "proportion, proportions, paired-proportions, means, auroc, mrmc, survival, prediction-model, "
             "stepped-wedge or before-after.",
             "DESIGN",
@@ -139,9 +140,9 @@ class StudySizeOptions:
     _: KW_ONLY
     assignments: Annotated[
         Mapping[str, Any] | None,
-        Flag("Set an input of the design; repeatable.", "NAME=VALUE", "--set", repeats=True, read=_parse_settings),
+        Setting("Set an input of the design; repeatable.", "NAME=VALUE", "--set", repeats=True, read=_parse_settings),
     ] = None
-    simulate: Annotated[int, Flag("Check the power by so many simulated studies.", "N", least=0)] = 0
+    simulate: Annotated[int, Ge(0), Setting("Check the power by so many simulated studies.", "N")] = 0
     seed: Seed = 0
 
 
@@ -149,7 +150,7 @@ class StudySizeOptions:
 class StudyPlanOptions:
     """Write protocol, plan of analysis and fields of a registry from STUDY."""
 
-    plan: Annotated[str | Path, Flag("The plan of a trial: study.toml.", "STUDY")]
+    plan: Annotated[str | Path, Setting("The plan of a trial: study.toml.", "STUDY")]
     _: KW_ONLY
     out: StudyOut
     overwrite: Overwrite = False
@@ -161,7 +162,7 @@ class StudyLockOptions:
 
     folder: Study
     _: KW_ONLY
-    reason: Annotated[str, Flag("Why a locked plan is amended.", "TEXT")] = ""
+    reason: Annotated[str, Setting("Why a locked plan is amended.", "TEXT")] = ""
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class StudyRandomiseOptions:
 
     folder: Study
     _: KW_ONLY
-    method: Annotated[str, Flag("block: participants in blocks; cluster: whole clusters.", "NAME")]
+    method: Annotated[str, Setting("block: participants in blocks; cluster: whole clusters.", "NAME")]
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,10 @@ class StudyAssignOptions:
 
     folder: Study
     _: KW_ONLY
-    participant: Annotated[str, Flag("The participant, or the cluster.", "ID")]
+    participant: Annotated[str, Setting("The participant, or the cluster.", "ID")]
     assignments: Annotated[
         Mapping[str, str] | None,
-        Flag("Level of a stratum; repeatable.", "STRATUM=LEVEL", "--set", repeats=True, read=_parse_settings),
+        Setting("Level of a stratum; repeatable.", "STRATUM=LEVEL", "--set", repeats=True, read=_parse_settings),
     ] = None
 
 
@@ -192,11 +193,11 @@ class StudyAnalyseOptions:
 
     folder: Study
     _: KW_ONLY
-    data: Annotated[str | Path, Flag("A row a participant, with its arm and outcomes.", "TABLE")]
+    data: Annotated[str | Path, Setting("A row a participant, with its arm and outcomes.", "TABLE")]
     out: StudyOut
     explore: Annotated[
         Mapping[str, str] | None,
-        Flag(
+        Setting(
             "Compare a further column by mean or proportion; repeatable.",
             "COLUMN=METRIC",
             repeats=True,
@@ -210,11 +211,11 @@ class StudyAnalyseOptions:
 class StudyBeforeAfterOptions:
     """Say what changed at a moment, from a series of events in TABLE."""
 
-    data: Annotated[str | Path, Flag("A row a point in time, with its time and value.", "TABLE")]
+    data: Annotated[str | Path, Setting("A row a point in time, with its time and value.", "TABLE")]
     _: KW_ONLY
-    at: Annotated[str, Flag("First time after the change, as in the table.", "TIME")]
-    time: Annotated[str, Flag("Column of times: days, or whole numbers.", "COLUMN")] = "time"
-    value: Annotated[str, Flag("Column of values.", "COLUMN")] = "value"
-    season: Annotated[int, Flag("Points of a wave that returns, such as 12 months.", "N", least=0)] = 0
-    out: Annotated[str | Path | None, Flag("Folder for before_after.json and report.html.", "FOLDER")] = None
+    at: Annotated[str, Setting("First time after the change, as in the table.", "TIME")]
+    time: Annotated[str, Setting("Column of times: days, or whole numbers.", "COLUMN")] = "time"
+    value: Annotated[str, Setting("Column of values.", "COLUMN")] = "value"
+    season: Annotated[int, Ge(0), Setting("Points of a wave that returns, such as 12 months.", "N")] = 0
+    out: Annotated[str | Path | None, Setting("Folder for before_after.json and report.html.", "FOLDER")] = None
     overwrite: Overwrite = False

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from annotated_types import Ge, Le
+
 from isocenter.errors import UsageError
-from isocenter.keywords import Flag
 from isocenter.planning import plan_file
 from isocenter.reading import reading_options
 from isocenter.reading.reading_options import Covariates
 from isocenter.runtime.package.backends import BACKENDS
 from isocenter.tasks.index import TASKS
+from isocenter.values import Setting
 
 # The limit of a seed: what every generator of random numbers takes.
 LARGEST_SEED = 2**63 - 1
@@ -38,48 +40,45 @@ def _named_backends(text: str) -> tuple[str, ...] | None:
     return parse_names(text, "--backends")
 
 
-Data = Flag("A folder, a table, an archive or a DICOM series.", "DATA")
-Inputs = Flag("Image files, DICOM series, or folders of them.", "INPUT", repeats=True)
-Trained = Flag("A run's folder, a package, or a model of nnU-Net v2, MONAI or ONNX.", "MODEL")
-Node = Annotated[str | Path, Flag("The folder of a node.", "NODE")]
-Models = Flag("Runs, packages or foreign models.", "MODEL", repeats=True)
+Data = Setting("A folder, a table, an archive or a DICOM series.", "DATA")
+Inputs = Setting("Image files, DICOM series, or folders of them.", "INPUT", repeats=True)
+Trained = Setting("A run's folder, a package, or a model of nnU-Net v2, MONAI or ONNX.", "MODEL")
+Node = Annotated[str | Path, Setting("The folder of a node.", "NODE")]
+Models = Setting("Runs, packages or foreign models.", "MODEL", repeats=True)
 
-RESULTS = Flag("Folder for the results.", "FOLDER", path="<verb>-<name>")
-PACKAGE = Flag("Folder, or file that ends in .zip.", "PATH", path="<verb>-<name>")
+RESULTS = Setting("Folder for the results.", "FOLDER", path="<verb>-<name>")
+PACKAGE = Setting("Folder, or file that ends in .zip.", "PATH", path="<verb>-<name>")
 Out = Annotated[str | Path | None, RESULTS]
-Overwrite = Annotated[bool, Flag("Replace an older result.")]
+Overwrite = Annotated[bool, Setting("Replace an older result.")]
 
-Device = Annotated[str, Flag("Device to compute on: auto, cpu, cuda:0 or mps.", "NAME")]
-Threads = Annotated[int | None, Flag("Cores to use; all by default.", "N", least=1)]
-Seed = Annotated[int, Flag("Seed of every random draw.", "N", least=0, most=LARGEST_SEED)]
-Scheduler = Annotated[str | None, Flag("Dask scheduler whose workers process the cases: tcp://host:8786.", "ADDRESS")]
-Backend = Annotated[
-    str,
-    Flag(
-        f"Backend that runs a package: auto, {', '.join(sorted(BACKENDS))}.",
-        "NAME",
-    ),
+Device = Annotated[str, Setting("Device to compute on: auto, cpu, cuda:0 or mps.", "NAME")]
+Threads = Annotated[int | None, Ge(1), Setting("Cores to use; all by default.", "N")]
+Seed = Annotated[int, Ge(0), Le(LARGEST_SEED), Setting("Seed of every random draw.", "N")]
+Scheduler = Annotated[
+    str | None, Setting("Dask scheduler whose workers process the cases: tcp://host:8786.", "ADDRESS")
 ]
+Backend = Annotated[str, Setting(f"Backend that runs a package: auto, {', '.join(sorted(BACKENDS))}.", "NAME")]
 CERTIFIED = "Backends that the certificate tries: all, none, usual (those that predict may pick here), or names"
-Backends = Annotated[Sequence[str] | None, Flag(f"{CERTIFIED}; all by default.", "NAMES", read=_named_backends)]
-UsualBackends = Annotated[Sequence[str] | None, Flag(f"{CERTIFIED}; usual by default.", "NAMES", read=_named_backends)]
+Backends = Annotated[Sequence[str] | None, Setting(f"{CERTIFIED}; all by default.", "NAMES", read=_named_backends)]
+UsualBackends = Annotated[
+    Sequence[str] | None, Setting(f"{CERTIFIED}; usual by default.", "NAMES", read=_named_backends)
+]
 Uncertainty = Annotated[
     str | None,
-    Flag(
+    Setting(
         "Source of uncertainty: auto, none, members, laplace, variational, dropout, tta; as planned by default.",
         "METHOD",
     ),
 ]
 Activation = Annotated[
     str | None,
-    Flag(
-        "Activation that an ONNX file ends in: none (outputs are logits), softmax or sigmoid; found by default.",
-        "NAME",
+    Setting(
+        "Activation that an ONNX file ends in: none (outputs are logits), softmax or sigmoid; found by default.", "NAME"
     ),
 ]
 Positive = Annotated[
     str | None,
-    Flag(
+    Setting(
         "Class that sensitivity, predictive values and thresholds are of; by default the one that has no name of "
         "absence such as normal, else the rarer of two.",
         "NAME",
@@ -87,28 +86,28 @@ Positive = Annotated[
 ]
 FoldsBy = Annotated[
     str | None,
-    Flag("Column, such as the site, of which each fold leaves out whole values: one each up to ten.", "COLUMN"),
+    Setting("Column, such as the site, of which each fold leaves out whole values: one each up to ten.", "COLUMN"),
 ]
 Groups = Annotated[
     str | None,
-    Flag(
+    Setting(
         "Groups of people to compare, such as sex,age:40:60,site,sex*age; by default covariates of 2 to 8 levels.",
         "GROUPS",
     ),
 ]
 Kind = Annotated[
     str | None,
-    Flag(
+    Setting(
         f"Kind of problem, where several fit: {', '.join(TASKS)}; several at once as in segmentation+classification.",
         "NAME",
     ),
 ]
 CovariateTables = Annotated[
-    Covariates, Flag("Table with a row for each case, patient or time; repeatable.", "TABLE", repeats=True)
+    Covariates, Setting("Table with a row for each case, patient or time; repeatable.", "TABLE", repeats=True)
 ]
 Measure = Annotated[
     Sequence[str],
-    Flag(
+    Setting(
         "A ratio of measurements as a finding: 'cdr = cup.short_axis_mm / disc.short_axis_mm'. Repeatable.",
         "RATIO",
         repeats=True,
@@ -116,8 +115,8 @@ Measure = Annotated[
 ]
 Assignments = Annotated[
     Mapping[str, Any] | None,
-    Flag(
+    Setting(
         "Set a decision of the plan; repeatable.", "SECTION.NAME=VALUE", "--set", repeats=True, read=_parse_assignments
     ),
 ]
-Volume = Annotated[str | None, Flag("Volume to read, where the file holds several on different grids.", "NAME")]
+Volume = Annotated[str | None, Setting("Volume to read, where the file holds several on different grids.", "NAME")]

@@ -7,7 +7,8 @@ from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from isocenter.keywords import Flag
+from annotated_types import Ge, Le
+
 from isocenter.options.shared_flags import (
     LARGEST_SEED,
     RESULTS,
@@ -30,29 +31,28 @@ from isocenter.options.shared_flags import (
 )
 from isocenter.reading import ReadingOptions
 from isocenter.scoring.auditing.audit_options import AuditOptions
-from isocenter.values import Dataset, Split
+from isocenter.values import Dataset, Setting, Split
 from isocenter.values.dataset_cases import DataFrameLike
 
 if TYPE_CHECKING:
     from isocenter.runtime import Model
 
-Minutes = Annotated[float | None, Flag("Minutes from now to the finished model; 60 by default.", "M")]
+Minutes = Annotated[float | None, Setting("Minutes from now to the finished model; 60 by default.", "M")]
 # Where the plan decides what nobody gives.
-PlannedDevice = Annotated[str | None, Flag("Device to compute on: auto (the default), cpu, cuda:0 or mps.", "NAME")]
-PlannedSeed = Annotated[int | None, Flag("Seed of every random draw; 0 by default.", "N", least=0, most=LARGEST_SEED)]
-Everything = Annotated[bool, Flag("Train on every case; no performance is estimated.", name="--all")]
+PlannedDevice = Annotated[str | None, Setting("Device to compute on: auto (the default), cpu, cuda:0 or mps.", "NAME")]
+PlannedSeed = Annotated[int | None, Ge(0), Le(LARGEST_SEED), Setting("Seed of every random draw; 0 by default.", "N")]
+Everything = Annotated[bool, Setting("Train on every case; no performance is estimated.", name="--all")]
 Covariates = Annotated[
     str | Sequence[str] | None,
-    Flag("Columns that the network gets with the images: all, none, or age,sex,gene_*; none by default.", "COLUMNS"),
+    Setting("Columns that the network gets with the images: all, none, or age,sex,gene_*; none by default.", "COLUMNS"),
 ]
-AnyContrast = Annotated[bool, Flag("Learn from images drawn from the label maps, for images of any contrast.")]
-Resume = Annotated[str | Path | None, Flag("Finish the run in this folder.", "RUN")]
-Start = Annotated[str | Path | None, Flag("Start from the weights of this model.", "MODEL", "--from")]
+AnyContrast = Annotated[bool, Setting("Learn from images drawn from the label maps, for images of any contrast.")]
+Resume = Annotated[str | Path | None, Setting("Finish the run in this folder.", "RUN")]
+Start = Annotated[str | Path | None, Setting("Start from the weights of this model.", "MODEL", "--from")]
 Pretrained = Annotated[
-    str | Path | None,
-    Flag("File of weights, or auto for those that the network's authors published.", "FILE"),
+    str | Path | None, Setting("File of weights, or auto for those that the network's authors published.", "FILE")
 ]
-Deterministic = Annotated[bool, Flag("Make two runs bit-for-bit equal; needs --set training.steps=N.")]
+Deterministic = Annotated[bool, Setting("Make two runs bit-for-bit equal; needs --set training.steps=N.")]
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,13 @@ class CheckOptions(ReadingOptions):
     threads: Threads = None
     scheduler: Scheduler = None
     task: Kind = None
-    groups: Annotated[str | None, Flag("Groups of people to count: sex,age:40:60,site,sex*age.", "GROUPS")] = None
+    groups: Annotated[str | None, Setting("Groups of people to count: sex,age:40:60,site,sex*age.", "GROUPS")] = None
     population: Annotated[
-        str | Path | None,
-        Flag("Table of the population: shares of groups, or a row for each person.", "TABLE"),
+        str | Path | None, Setting("Table of the population: shares of groups, or a row for each person.", "TABLE")
     ] = None
-    shift: Annotated[str | None, Flag("Groups whose images are compared, such as site.", "GROUPS")] = None
+    shift: Annotated[str | None, Setting("Groups whose images are compared, such as site.", "GROUPS")] = None
     match: Annotated[
-        str | Sequence[str] | None,
-        Flag("Covariates by which --shift matches patients: age,sex.", "COLUMNS"),
+        str | Sequence[str] | None, Setting("Covariates by which --shift matches patients: age,sex.", "COLUMNS")
     ] = None
 
 
@@ -85,21 +83,20 @@ class PlanOptions(ReadingOptions):
     data: Annotated[str | Path | Dataset | DataFrameLike, Data]
     _: KW_ONLY
     minutes: Minutes = None
-    out: Annotated[str | Path | None, Flag("File for the plan.", "FILE", path="plan-<name>.yaml")] = None
+    out: Annotated[str | Path | None, Setting("File for the plan.", "FILE", path="plan-<name>.yaml")] = None
     overwrite: Overwrite = False
     device: Device = "auto"
     device_memory: Annotated[
         float | None,
-        Flag(
-            "GiB of memory of the GPU that --device names, as in cuda:0; the GPU need not be in this machine.",
-            "GIB",
+        Setting(
+            "GiB of memory of the GPU that --device names, as in cuda:0; the GPU need not be in this machine.", "GIB"
         ),
     ] = None
     threads: Threads = None
     scheduler: Scheduler = None
     seed: Seed = 0
     everything: Everything = False
-    folds: Annotated[int, Flag("Number of cross-validation folds; 0 for a single test part.", "K", least=0)] = 0
+    folds: Annotated[int, Ge(0), Setting("Number of cross-validation folds; 0 for a single test part.", "K")] = 0
     folds_by: FoldsBy = None
     assignments: Assignments = None
     covariates: Covariates = None
@@ -114,7 +111,7 @@ class CacheOptions:
     """List or empty the cache, which can be made again."""
 
     _: KW_ONLY
-    empty: Annotated[Sequence[str], Flag("Empty this part, or all; repeatable.", "PART", repeats=True)] = ()
+    empty: Annotated[Sequence[str], Setting("Empty this part, or all; repeatable.", "PART", repeats=True)] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ class CasesOptions(ReadingOptions):
     assignments: Assignments = None
     task: Kind = None
     covariates: Covariates = None
-    augment: Annotated[bool, Flag("Change each case by the plan's augmentation.")] = False
+    augment: Annotated[bool, Setting("Change each case by the plan's augmentation.")] = False
 
     def __post_init__(self) -> None:
         assert self.reading  # noqa: S101 - it refuses what cannot be read so
@@ -147,21 +144,23 @@ class TrainOptions(ReadingOptions):
     """Train a model on DATA: check, plan, train, evaluate, report."""
 
     data: Annotated[
-        str | Path | Dataset | DataFrameLike | None, Flag("Data as for `check`, or the .yaml file of a plan.", "DATA")
+        str | Path | Dataset | DataFrameLike | None,
+        Setting("Data as for `check`, or the .yaml file of a plan.", "DATA"),
     ] = None
     _: KW_ONLY
     minutes: Minutes = None
     out: Out = None
     overwrite: Overwrite = False
     resume: Resume = None
-    end_now: Annotated[bool, Flag("With --resume: train no further; the best weights so far become the model.")] = False
+    end_now: Annotated[bool, Setting("With --resume: train no further; the best weights so far become the model.")] = (
+        False
+    )
     start: Start = None
     pretrained: Pretrained = None
-    folds: Annotated[int | None, Flag("Number of cross-validation folds.", "K", least=2)] = None
+    folds: Annotated[int | None, Ge(2), Setting("Number of cross-validation folds.", "K")] = None
     folds_by: FoldsBy = None
     tune: Annotated[
-        float | None,
-        Flag("Minutes, out of --minutes, to search for better decisions of the plan.", "M"),
+        float | None, Setting("Minutes, out of --minutes, to search for better decisions of the plan.", "M")
     ] = None
     deterministic: Deterministic = False
     device: PlannedDevice = None
@@ -175,18 +174,18 @@ class TrainOptions(ReadingOptions):
     positive: Positive = None
     unlabelled: Annotated[
         Sequence[str | Path],
-        Flag("Data of which only the images are used, for objectives.terms; repeatable.", "PATH", repeats=True),
+        Setting("Data of which only the images are used, for objectives.terms; repeatable.", "PATH", repeats=True),
     ] = ()
     target: Annotated[
         Sequence[str | Path],
-        Flag(
+        Setting(
             "Images without labels of the place where the model shall work, such as another scanner; repeatable.",
             "PATH",
             repeats=True,
         ),
     ] = ()
     domain: Annotated[
-        str | None, Flag("Column with the place of each case, for objectives.terms such as dann.", "COLUMN")
+        str | None, Setting("Column with the place of each case, for objectives.terms such as dann.", "COLUMN")
     ] = None
     task: Kind = None
     any_contrast: AnyContrast = False
@@ -196,18 +195,18 @@ class TrainOptions(ReadingOptions):
 class FederatedJobOptions:
     """Options of a job over sites, wherever they are."""
 
-    rounds: Annotated[int, Flag("Number of times that the sites' weights become common ones.", "N", least=1)] = 20
+    rounds: Annotated[int, Ge(1), Setting("Number of times that the sites' weights become common ones.", "N")] = 20
     minutes: Minutes = None
-    out: Annotated[str | Path | None, Flag("Folder for the job.", "JOB")] = None
+    out: Annotated[str | Path | None, Setting("Folder for the job.", "JOB")] = None
     overwrite: Overwrite = False
-    resume: Annotated[str | Path | None, Flag("Finish the job in this folder.", "JOB")] = None
-    min_sites: Annotated[int | None, Flag("Fewest sites with which a round counts; all by default.", "N", least=1)] = (
+    resume: Annotated[str | Path | None, Setting("Finish the job in this folder.", "JOB")] = None
+    min_sites: Annotated[int | None, Ge(1), Setting("Fewest sites with which a round counts; all by default.", "N")] = (
         None
     )
     round_timeout: Annotated[
-        float | None, Flag("Seconds that a site has for an answer; by default as long as it takes.", "S", least=1)
+        float | None, Ge(1), Setting("Seconds that a site has for an answer; by default as long as it takes.", "S")
     ] = None
-    restarts: Annotated[int, Flag("How often a job goes on after the loss of a process.", "N", least=0)] = 3
+    restarts: Annotated[int, Ge(0), Setting("How often a job goes on after the loss of a process.", "N")] = 3
     deterministic: Deterministic = False
     device: PlannedDevice = None
     threads: Threads = None
@@ -227,12 +226,14 @@ class FederateOptions(ReadingOptions, FederatedJobOptions):
 
     sites: Annotated[
         Mapping[str, str | Path | Dataset | DataFrameLike] | Sequence[str] | None,
-        Flag("The sites' data, each as NAME=DATA.", "SITE", repeats=True, read=list),
+        Setting("The sites' data, each as NAME=DATA.", "SITE", repeats=True, read=list),
     ] = None
     _: KW_ONLY
     transport: Annotated[
         Literal["local", "mtls"],
-        Flag("Way of messages: local (sites take turns in one process), or mtls (a process each, by NVFlare).", "NAME"),
+        Setting(
+            "Way of messages: local (sites take turns in one process), or mtls (a process each, by NVFlare).", "NAME"
+        ),
     ] = "local"
 
 
@@ -243,9 +244,9 @@ class ProvisionFederationOptions:
     Each holds the certificate and the settings of one party, the server or a site.
     """
 
-    federation: Annotated[str | Path, Flag("YAML file with parties, host and port.", "FEDERATION")]
+    federation: Annotated[str | Path, Setting("YAML file with parties, host and port.", "FEDERATION")]
     _: KW_ONLY
-    out: Annotated[str | Path, Flag("Folder for the kits, one for each party.", "KITS")]
+    out: Annotated[str | Path, Setting("Folder for the kits, one for each party.", "KITS")]
     overwrite: Overwrite = False
 
 
@@ -253,10 +254,10 @@ class ProvisionFederationOptions:
 class ServeFederationOptions(FederatedJobOptions):
     """Run one job as the server of a federation, and end."""
 
-    kit: Annotated[str | Path, Flag("The server's kit.", "KIT")]
+    kit: Annotated[str | Path, Setting("The server's kit.", "KIT")]
     _: KW_ONLY
     export: Annotated[
-        str | Path | None, Flag("Write the job for a federation of NVFlare that runs already, and end.", "FOLDER")
+        str | Path | None, Setting("Write the job for a federation of NVFlare that runs already, and end.", "FOLDER")
     ] = None
 
 
@@ -267,14 +268,14 @@ class JoinFederationOptions(ReadingOptions):
     ask: gets the plan, and says whether a person agrees to it
     """
 
-    kit: Annotated[str | Path, Flag("The site's kit.", "KIT")]
+    kit: Annotated[str | Path, Setting("The site's kit.", "KIT")]
     _: KW_ONLY
-    data: Annotated[str | Path, Flag("The site's images: a folder or a table.", "DATA")]
+    data: Annotated[str | Path, Setting("The site's images: a folder or a table.", "DATA")]
     private: Annotated[
-        str | Path | None, Flag("Folder for what stays at the site; by default `private` in the kit.", "FOLDER")
+        str | Path | None, Setting("Folder for what stays at the site; by default `private` in the kit.", "FOLDER")
     ] = None
-    min_count: Annotated[int, Flag("Fewest cases behind a fact that leaves the site.", "N", least=1)] = 10
-    yes: Annotated[bool, Flag("Agree to any plan without being asked.")] = False
+    min_count: Annotated[int, Ge(1), Setting("Fewest cases behind a fact that leaves the site.", "N")] = 10
+    yes: Annotated[bool, Setting("Agree to any plan without being asked.")] = False
     ask: Callable[[str], bool] | None = None
 
 
@@ -284,12 +285,12 @@ class PretrainOptions(ReadingOptions):
 
     data: Annotated[
         str | Path | Dataset | Sequence[str | Path] | None,
-        Flag("Folders, tables or archives of images; references are not read.", "DATA", repeats=True),
+        Setting("Folders, tables or archives of images; references are not read.", "DATA", repeats=True),
     ] = None
     _: KW_ONLY
     objective: Annotated[
         str | None,
-        Flag(
+        Setting(
             "What teaches the network: masked (the default where it gives an output for every voxel), contrast "
             "(the default elsewhere), rotation, image_text, which reads reports (--column text=COLUMN), or "
             "prototypical or maml, the only ones that read classes.",
@@ -298,8 +299,7 @@ class PretrainOptions(ReadingOptions):
     ] = None
     minutes: Minutes = None
     leave_out: Annotated[
-        str | Path | None,
-        Flag("Leave out the validation, calibration and test patients of this run.", "RUN"),
+        str | Path | None, Setting("Leave out the validation, calibration and test patients of this run.", "RUN")
     ] = None
     out: Out = None
     overwrite: Overwrite = False
@@ -323,7 +323,7 @@ class EvaluateOptions(ReadingOptions, AuditOptions):
     _: KW_ONLY
     split: Annotated[
         Literal["train", "val", "calibration", "test", "all"] | None,
-        Flag(
+        Setting(
             "Cases to score: train, val, calibration, test or all. By default the test part; of other data without "
             "one all that did not train the model.",
             "PART",
@@ -341,7 +341,7 @@ class EvaluateOptions(ReadingOptions, AuditOptions):
     positive: Positive = None
     private: Annotated[
         str | Path | None,
-        Flag("A site's own folder of a training over sites, which says what trained there.", "FOLDER"),
+        Setting("A site's own folder of a training over sites, which says what trained there.", "FOLDER"),
     ] = None
 
     def __post_init__(self) -> None:
@@ -355,10 +355,8 @@ class CompareOptions:
 
     evaluations: Annotated[
         Sequence[str | Path],
-        Flag(
-            "Runs, or folders that `evaluate` wrote; the others are compared with the first.",
-            "MODEL",
-            repeats=True,
+        Setting(
+            "Runs, or folders that `evaluate` wrote; the others are compared with the first.", "MODEL", repeats=True
         ),
     ]
     _: KW_ONLY
@@ -367,29 +365,23 @@ class CompareOptions:
     seed: Seed = 0
     test: Annotated[
         str,
-        Flag(
-            "Test of differences: auto (by metric), delong, permutation, bootstrap, mcnemar or wilcoxon.",
-            "NAME",
-        ),
+        Setting("Test of differences: auto (by metric), delong, permutation, bootstrap, mcnemar or wilcoxon.", "NAME"),
     ] = "auto"
     margin: Annotated[
         float | None,
-        Flag(
-            "Margin of non-inferiority in the primary metric; by default the one that the plan registered.",
-            "M",
-        ),
+        Setting("Margin of non-inferiority in the primary metric; by default the one that the plan registered.", "M"),
     ] = None
-    correction: Annotated[str, Flag("Correction of p-values for multiple testing: holm, bh or none.", "NAME")] = "holm"
+    correction: Annotated[str, Setting("Correction of p-values for multiple testing: holm, bh or none.", "NAME")] = (
+        "holm"
+    )
     readers: Annotated[
         str | Path | None,
-        Flag(
-            "Scores of human readers: columns reader, case, score; also model (as an aid), seconds and call.",
-            "TABLE",
+        Setting(
+            "Scores of human readers: columns reader, case, score; also model (as an aid), seconds and call.", "TABLE"
         ),
     ] = None
     groups: Annotated[
-        str | None,
-        Flag("Groups within which models are compared: sex,age:40:60,sex*age.", "COLUMNS"),
+        str | None, Setting("Groups within which models are compared: sex,age:40:60,sex*age.", "COLUMNS")
     ] = None
 
 
@@ -397,15 +389,14 @@ class CompareOptions:
 class EnsembleOptions:
     """Combine runs into one model. Seeds and networks may differ; the report compares it with each run."""
 
-    runs: Annotated[Sequence[str | Path], Flag("Two or more finished runs on the same data.", "RUN", repeats=True)]
+    runs: Annotated[Sequence[str | Path], Setting("Two or more finished runs on the same data.", "RUN", repeats=True)]
     _: KW_ONLY
     out: Annotated[str | Path, RESULTS]
-    data: Annotated[str | Path | None, Flag("Folder where the runs' data are now, if they were moved.", "FOLDER")] = (
-        None
-    )
+    data: Annotated[
+        str | Path | None, Setting("Folder where the runs' data are now, if they were moved.", "FOLDER")
+    ] = None
     weights: Annotated[
-        str,
-        Flag("Weights of the runs: fitted to the validation cases where that is better, or equal.", "NAME"),
+        str, Setting("Weights of the runs: fitted to the validation cases where that is better, or equal.", "NAME")
     ] = "fitted"
     overwrite: Overwrite = False
     device: Device = "auto"
@@ -420,10 +411,10 @@ class DemoOptions:
     say: gets each line, first which data are used and why; by default it is logged
     """
 
-    data: Annotated[str | Path | None, Flag("Your own data, in place of a public set.", "DATA")] = None
+    data: Annotated[str | Path | None, Setting("Your own data, in place of a public set.", "DATA")] = None
     _: KW_ONLY
-    minutes: Annotated[float, Flag("Minutes from now to the finished model.", "M")] = 7.0
-    out: Annotated[str | Path, Flag("Folder for the run.", "FOLDER")] = "demo"
+    minutes: Annotated[float, Setting("Minutes from now to the finished model.", "M")] = 7.0
+    out: Annotated[str | Path, Setting("Folder for the run.", "FOLDER")] = "demo"
     overwrite: Overwrite = False
     assignments: Assignments = None
     say: Callable[[str], None] | None = None

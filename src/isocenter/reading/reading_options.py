@@ -13,9 +13,8 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.files.format_options import CaseNames, FileChoices
 from isocenter.files.storage import kept
 from isocenter.files.storage.kept import Caching
-from isocenter.keywords import Flag
 from isocenter.planning import plan_result
-from isocenter.values import Dataset, Image
+from isocenter.values import Dataset, Image, Setting
 
 # How images of a case are brought onto one grid; behind a colon the name of the image whose grid that is.
 Alignment = Literal["world", "register", "apart"]
@@ -50,7 +49,7 @@ class ReadingOptions(FileChoices):
 
     layout: Annotated[
         str | None,
-        Flag(
+        Setting(
             "How the files are organised, where several layouts fit: nnunet, decathlon, bids, image_folders, "
             "image_pairs, image_targets, object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, "
             "qupath, cvat, mot, film_masks, via, coco, box_table, medmnist, manifest, dicom_folder or plain_images.",
@@ -59,30 +58,29 @@ class ReadingOptions(FileChoices):
     ] = None
     labels: Annotated[
         Labels | None,
-        Flag(
-            "Names of the label values: 1=anterior,2=posterior; each=NAME where every value is one object.",
-            "NAMES",
+        Setting(
+            "Names of the label values: 1=anterior,2=posterior; each=NAME where every value is one object.", "NAMES"
         ),
     ] = None
     patient: Annotated[
-        str | None, Flag("Column that names the patient, or a regular expression on case names.", "RULE")
+        str | None, Setting("Column that names the patient, or a regular expression on case names.", "RULE")
     ] = None
-    class_rule: Annotated[str | None, Flag("Regular expression on case names whose group is the class.", "REGEX")] = (
-        None
-    )
+    class_rule: Annotated[
+        str | None, Setting("Regular expression on case names whose group is the class.", "REGEX")
+    ] = None
     column: Annotated[
         Columns | None,
-        Flag(
+        Setting(
             "Roles of a table's columns: image, mask, label, patient, split, modality, id, findings, finding:NAME, "
             "value:NAME, time, event, as in image=filename,label=diagnosis; repeatable.",
             "ROLE=COLUMN",
             repeats=True,
         ),
     ] = None
-    modality: Annotated[str | None, Flag("Modality of all images, where the files do not state it.", "NAME")] = None
+    modality: Annotated[str | None, Setting("Modality of all images, where the files do not state it.", "NAME")] = None
     align: Annotated[
         str | None,
-        Flag(
+        Setting(
             "Bring all images of a case onto the grid of the first: world (as the headers say), register (rigidly), or "
             "apart (each by itself, to its size: images that share no place); world:T1 onto that of T1.",
             "HOW[:IMAGE]",
@@ -90,40 +88,37 @@ class ReadingOptions(FileChoices):
     ] = None
     impute: Annotated[
         str | Path | None,
-        Flag(
+        Setting(
             "Enhancement model that makes an image which a case lacks, its target, of the case's other images.", "MODEL"
         ),
     ] = None
     case_names: Annotated[
         CaseNames | None,
-        Flag("Names of DICOM cases: number (of the series), or description, which is free text.", "NAME"),
+        Setting("Names of DICOM cases: number (of the series), or description, which is free text.", "NAME"),
     ] = None
     exif: Annotated[
         str | None,
-        Flag(
-            "Where references of photographs lie that EXIF turns: on stored pixels, or on upright ones.",
-            "PIXELS",
-        ),
+        Setting("Where references of photographs lie that EXIF turns: on stored pixels, or on upright ones.", "PIXELS"),
     ] = None
     root: Annotated[
         str | Path | None,
-        Flag(
+        Setting(
             "Folder from which relative paths of a table start; by default its own, of a DataFrame the working folder.",
             "FOLDER",
         ),
     ] = None
     order: Annotated[
         str | Sequence[str] | None,
-        Flag("Classes from the lowest grade to the highest: mild,moderate,severe.", "CLASSES"),
+        Setting("Classes from the lowest grade to the highest: mild,moderate,severe.", "CLASSES"),
     ] = None
     accept: Annotated[
         str | None,
-        Flag("Findings that forbid training, and that are accepted here: mixed-scale (of CT).", "FINDINGS"),
+        Setting("Findings that forbid training, and that are accepted here: mixed-scale (of CT).", "FINDINGS"),
     ] = None
-    allow_large: Annotated[bool, Flag("Keep cases that are out of all proportion to the others.")] = False
-    no_cache: Annotated[bool, Flag("Read every file anew, and keep nothing of what was found in it.")] = False
+    allow_large: Annotated[bool, Setting("Keep cases that are out of all proportion to the others.")] = False
+    no_cache: Annotated[bool, Setting("Read every file anew, and keep nothing of what was found in it.")] = False
     verify: Annotated[
-        bool, Flag("Hash every file anew, also where size and times say that it is as it was when it was read.")
+        bool, Setting("Hash every file anew, also where size and times say that it is as it was when it was read.")
     ] = False
 
     def __post_init__(self) -> None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import builtins
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from isocenter.errors import PlanError
+from isocenter.errors import PlanError, UsageError
 from isocenter.values.plan_decisions import Decision
 
 # What a sentence states of a rule that cases were too few to keep.
@@ -31,8 +31,13 @@ NOT_KEPT = " could not be kept"
 class Setting:
     """What is said of a field beside its type, limits and default.
 
-    name:       in a plan, where it is not the field's
-    read:       plain value to the field's; by default the type of the field says how
+    text:       one sentence of help; an option without one has no flag on the command line
+    metavar:    of its value on the command line; a switch has none
+    name:       in a plan or on the command line, where it is not the field's
+    path:       of a path that the command line chooses by itself, as "<verb>-<name>"
+    repeats:    the flag can be given several times, an argument several times in a row
+    values:     the number of words that follow the flag
+    read:       plain value, or what was typed, to the field's; by default the type of the field says how
     plain:      the field's value, if it is not None, to a plain one; by default tuples become lists, mappings dicts
     choices:    the values that there are; of a Literal they are in the type
     noun:       its name in the refusal of a value that is none of the choices
@@ -49,11 +54,16 @@ class Setting:
     always:     its reason is worth reading also where the value is none, zero or no
     only_with:  the decisions, "section.name", of which one has to be on for this one to have an effect
     is_kept:    whether it is a setting; other fields of a kind of problem follow from settings
-    owner, attribute, hint, default: class and name of its field, type with all that is noted beside it, and default,
-                once they are known
+    owner, attribute, hint, default, is_place: class and name of its field, type with all that is noted beside it,
+                default, and whether it is given by its place in a call, once they are known
     """
 
+    text: str = ""
+    metavar: str = ""
     name: str = ""
+    path: str = ""
+    repeats: bool = False
+    values: int = 1
     read: Callable[[Any], Any] | None = None
     plain: Callable[[Any], Any] | None = None
     choices: Sequence[str] = ()
@@ -74,11 +84,46 @@ class Setting:
     attribute: str = ""
     hint: Any = None
     default: Any = field(default_factory=lambda: MISSING)
+    is_place: bool = False
 
     @property
     def type(self) -> Any:
         """The type of its field alone."""
         return get_args(self.hint)[0] if get_origin(self.hint) is Annotated else self.hint
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The least and most of a number, where its type has them."""
+        return {
+            key: getattr(one, attribute)
+            for one in parts_of(self.hint)
+            for key, attribute in (("least", "ge"), ("least", "gt"), ("most", "le"), ("most", "lt"))
+            if isinstance(getattr(one, attribute, None), int | float)
+        }
+
+    @property
+    def help(self) -> str:
+        """The sentence, with the path that is chosen where none is given."""
+        return f"{self.text.removesuffix('.')}; by default ./{self.path}." if self.path else self.text
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a call without it is refused."""
+        return self.default is MISSING
+
+    @property
+    def command_line_name(self) -> str:
+        """Its name on the command line: DATA, or --leave-out."""
+        if self.name != self.attribute:
+            return self.name
+        return self.metavar if self.is_place else f"--{self.attribute.replace('_', '-')}"
+
+    def refuse_beyond_limits(self, value: Any) -> None:
+        """UsageError for a number below the lowest or above the highest."""
+        for side, limit in self.limits.items() if isinstance(value, int | float) else ():
+            if value < limit if side == "least" else value > limit:
+                problem = f"{value} is {'below' if side == 'least' else 'above'} {limit}"
+                raise UsageError(problem, self.command_line_name, f"Give at {side} {limit}")
 
     def value_of(self, value: Any) -> Any:
         """The field's value of a plain one; PlanError for what is none of the choices."""
@@ -159,6 +204,14 @@ def plain_value(value: Any) -> Any:
     return [plain_value(one) for one in value] if isinstance(value, tuple | list) else value
 
 
+def parts_of(hint: Any) -> Iterator[Any]:
+    """A type and what it is made of, with what is noted beside each; of words among which it chooses none."""
+    yield hint
+    inner = () if get_origin(hint) is Literal else get_args(hint)
+    for one in (*inner, *getattr(hint, "__metadata__", ())):
+        yield from parts_of(one)
+
+
 def _settings_of(kind: type) -> list[tuple[str, Setting | SettingsGroup]]:
     """(field, what it holds) of the fields that are settings."""
     return [(name, held) for name, held in _declared(kind) if isinstance(held, SettingsGroup) or held.is_kept]
@@ -178,7 +231,8 @@ def _resolve(owner: type, declared: Any, hint: Any) -> Setting | SettingsGroup:
         chosen = {name: replace(settings[name], **note.changed.get(name, {})) for name in note.names or settings}
         return replace(note, kind=kind, settings=chosen)
     name = note.name or declared.name
-    return replace(note, name=name, owner=owner, attribute=declared.name, hint=hint, default=declared.default)
+    known = {"attribute": declared.name, "default": declared.default, "is_place": not declared.kw_only}
+    return replace(note, name=name, owner=owner, hint=hint, **known)
 
 
 def _hints(base: type) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from isocenter.errors import UsageError
-from isocenter.keywords import Flag
 from isocenter.transforms import corruptions
+from isocenter.values import Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,42 +19,44 @@ class AuditOptions:
     """
 
     corruptions: Annotated[
-        str | None, Flag("Also score on degraded images: all, or some, such as noise,blur,motion.", "NAMES")
+        str | None, Setting("Also score on degraded images: all, or some, such as noise,blur,motion.", "NAMES")
     ] = None
-    severities: Annotated[str | None, Flag("Severities of the corruptions, 1-5 or 1,3; all by default.", "N")] = None
-    explain: Annotated[bool, Flag("Also explain the answers to the best and worst cases by maps.")] = False
-    screening: Annotated[bool, Flag("Also make the endpoints of screening, from a column outcome of the cases.")] = (
+    severities: Annotated[str | None, Setting("Severities of the corruptions, 1-5 or 1,3; all by default.", "N")] = None
+    explain: Annotated[bool, Setting("Also explain the answers to the best and worst cases by maps.")] = False
+    screening: Annotated[bool, Setting("Also make the endpoints of screening, from a column outcome of the cases.")] = (
         False
     )
     groups: Annotated[
         str | None,
-        Flag(
+        Setting(
             "Groups of people to compare, such as sex,age:40:60,site,sex*age; by default covariates of 2 to 8 levels.",
             "GROUPS",
         ),
     ] = None
     group_table: Annotated[
         str | Path | None,
-        Flag("Table of further columns for --groups, with a row for each case or patient.", "TABLE"),
+        Setting("Table of further columns for --groups, with a row for each case or patient.", "TABLE"),
     ] = None
     sites: Annotated[
         str | None,
-        Flag(
+        Setting(
             "Column that names the site of each case: figures of each site, and what a new one is to expect.", "COLUMN"
         ),
     ] = None
     downstream: Annotated[
         str | Path | None,
-        Flag("Also score this model on the inputs, the results and the references of an enhancement.", "MODEL"),
+        Setting("Also score this model on the inputs, the results and the references of an enhancement.", "MODEL"),
     ] = None
     membership: Annotated[
-        bool, Flag("Also attack the model: how well its errors tell patients who trained it from test patients.")
+        bool, Setting("Also attack the model: how well its errors tell patients who trained it from test patients.")
     ] = False
     advice: Annotated[
         str | Path | None,
-        Flag("Also score lines of advice, from the most to the least urgent: a TOML file with a list advice.", "FILE"),
+        Setting(
+            "Also score lines of advice, from the most to the least urgent: a TOML file with a list advice.", "FILE"
+        ),
     ] = None
-    shift: Annotated[bool, Flag("Compare the network's features between groups, also in matched patients.")] = False
+    shift: Annotated[bool, Setting("Compare the network's features between groups, also in matched patients.")] = False
 
     def __post_init__(self) -> None:
         if self.severities is not None and not self.corruptions:
