@@ -55,7 +55,7 @@ def test_few_files_reach_for_a_network() -> None:
         "service/supervisor.py", "service/web/server.py", "service/web/openid.py", "service/web/dicomweb/retrieve.py",
         "service/exchange/fhir_server.py", "service/exchange/hl7_reports.py", "service/_node_threads.py",
         "service/_delivering.py",
-        "service/_process.py", "doors/loopback.py",
+        "service/_intake.py", "doors/loopback.py",
         "federation/nvflare_carrier.py", "federation/parties.py", "service/work/prior_answers.py",
         *(f"service/dicom/{name}.py" for name in of_dicom),
     }  # fmt: skip

@@ -82,7 +82,7 @@ SHARED = {
     "resnet": {"context_fusion"},
     "mil": {"bag_pooling", "inflated_resnet", "tile_encoders"},
     "resnet_slices": {"bag_pooling", "inflated_resnet"},
-    "retinanet": {"pyramid", "resnet_pyramid"},
+    "retinanet": {"pyramid", "resnet_pyramid", "retinanet_volumes"},
     "slide_windows": {"bag_pooling", "inflated_resnet", "tile_encoders", "transformer_blocks"},
     "transunet": {"transformer_blocks", "unet", "vit"},
     "unet_slices": {"unet"},

@@ -10,7 +10,7 @@ import pytest
 from isocenter.errors import ResourceError
 from isocenter.service import _delivering
 from isocenter.service._courier import FINAL
-from isocenter.service._process import OrthancFront
+from isocenter.service._intake import OrthancFront
 from isocenter.service.configuration import NoticeRecipient
 from isocenter.service.dicom.sending import PeerError, SendOutcome
 from isocenter.service.exchange.fhir_server import BusyError

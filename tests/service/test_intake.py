@@ -11,8 +11,8 @@ import pydicom
 import pytest
 
 from isocenter.errors import ResourceError
-from isocenter.service import _process, configuration
-from isocenter.service._process import POSITION, OrthancFront, WatchedFolder
+from isocenter.service import _intake, configuration
+from isocenter.service._intake import POSITION, OrthancFront, WatchedFolder
 from isocenter.service.objects import journal
 from isocenter.service.objects.object_store import ObjectStore
 from service.objects_sent import drawn, encoded
@@ -42,7 +42,7 @@ def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, st
     os.utime(folder / mr[0].name, (2e9, 2e9))  # by a clock that is ahead
     assert watched.look() == 0
     assert watched.look() == 0  # five seconds have not passed
-    monkeypatch.setattr(_process, "SETTLED_S", 0.0)
+    monkeypatch.setattr(_intake, "SETTLED_S", 0.0)
     with (folder / mr[1].name).open("ab") as file:
         file.write(b"\0\0")
     (folder / mr[2].name).unlink()
@@ -59,7 +59,7 @@ def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, st
 
 
 def test_a_file_that_is_gone_before_it_is_read_keeps_no_other_from_being_taken(tmp_path, store, mr, monkeypatch):
-    monkeypatch.setattr(_process, "SETTLED_S", 0.0)
+    monkeypatch.setattr(_intake, "SETTLED_S", 0.0)
     folder = tmp_path / "incoming"
     folder.mkdir()
     for path in mr[:2]:
@@ -99,8 +99,8 @@ def stable(orthanc) -> set[str]:
 
 
 def test_a_node_takes_in_what_its_settings_name(tmp_path, mr, monkeypatch, orthanc):
-    monkeypatch.setattr(_process, "SETTLED_S", 0.0)
-    monkeypatch.setattr(_process, "LOOK_S", 0.02)
+    monkeypatch.setattr(_intake, "SETTLED_S", 0.0)
+    monkeypatch.setattr(_intake, "LOOK_S", 0.02)
     orthanc.ask("/instances", encoded(drawn()))
     (tmp_path / "incoming").mkdir()
     (tmp_path / "incoming" / "first.dcm").write_bytes(mr[0].read_bytes())
@@ -108,7 +108,7 @@ def test_a_node_takes_in_what_its_settings_name(tmp_path, mr, monkeypatch, ortha
         f'[node]\nmin_free_gb = 0\n[watch]\nfolder = "incoming"\n[front]\northanc = "{orthanc.url}"\n'
     )
     settings, stop = configuration.read_settings(tmp_path / "node.toml"), threading.Event()
-    threads = _process.start_intake(settings, stop)
+    threads = _intake.start_intake(settings, stop)
 
     def ways() -> set[str]:
         return {line.way for line in journal.read_journals(settings.folder / "inbox", {})[0]}
@@ -117,7 +117,7 @@ def test_a_node_takes_in_what_its_settings_name(tmp_path, mr, monkeypatch, ortha
     stop.set()
     for thread in threads:
         thread.join(60)
-    assert _process.start_intake(settings.model_copy(update={"watch": None, "front": None}), stop) == []
+    assert _intake.start_intake(settings.model_copy(update={"watch": None, "front": None}), stop) == []
 
 
 class Odd(BaseHTTPRequestHandler):
@@ -167,10 +167,10 @@ def test_a_way_in_outlives_whatever_it_meets(tmp_path, monkeypatch, caplog):
                 return count
 
     monkeypatch.setattr(OrthancFront, "look", look)
-    monkeypatch.setattr(_process, "LOOK_S", 0.0)
-    monkeypatch.setattr(_process, "AGAIN_S", 0.0)
+    monkeypatch.setattr(_intake, "LOOK_S", 0.0)
+    monkeypatch.setattr(_intake, "AGAIN_S", 0.0)
     settings = configuration.read_settings(None, [], tmp_path / "node", front={"orthanc": "http://127.0.0.1:9"})
-    [thread] = _process.start_intake(settings, stop)
+    [thread] = _intake.start_intake(settings, stop)
     assert stop.wait(60)
     thread.join(60)
     unexpected, expected = [record.getMessage() for record in caplog.records]

@@ -8,7 +8,6 @@ import nibabel
 import numpy as np
 import PIL.Image
 import pytest
-from files.test_layouts_films import mot
 from numpy.testing import assert_array_equal
 
 import isocenter
@@ -20,6 +19,7 @@ from isocenter.training.data import prepared_store
 from isocenter.transforms import clip_frames
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image
+from layouts.test_layouts_films import mot
 
 FRAMES = 6
 PLAIN = Preprocessing(2, ("0",), (Normalisation("window", low=-1e6, high=1e6, mean=0, deviation=1),), around=2)

@@ -24,7 +24,6 @@ from isocenter.networks.pyramid import ADDED, LEAST
 
 if TYPE_CHECKING:
     from isocenter.networks.network_family import FusionSettings
-    from isocenter.values import Dense
 
 PAPER = "arXiv:1506.01497"
 # Shapes of the first stage's anchors: section 3.3, one size a level as in arXiv:1612.03144.
@@ -106,7 +105,7 @@ class FasterRcnn(nn.Module):
                 return {**losses, **self.telling.penalties(images)}
             return {self.name: self._draw_boxes(images, features)}
 
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Dense]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """torchvision's losses of both stages, averaged over images; `boxes` went into `forward`."""
         return outputs[f"{self.name}/losses"].mean(dim=0).sum()
 

@@ -33,7 +33,6 @@ from isocenter.networks.resnet_pyramid import PUBLISHED_AT
 
 if TYPE_CHECKING:
     from isocenter.networks.network_family import FusionSettings, NetworkSize, SizeValue
-    from isocenter.values import Dense
 
 PAPER = "arXiv:1703.06870"
 # Ratios of each anchor's height to its width.
@@ -168,7 +167,7 @@ class MaskRCNN(nn.Module):
         losses = {f"{self.name}/losses": self._losses(proposed, targets).expand(len(images), -1)}
         return {**losses, **self.telling.penalties(images)}
 
-    def loss(self, outputs: Mapping[str, Tensor], targets: Tensor, heads: Mapping[str, Dense]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], targets: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """The sum of the paper's losses; `targets`, (batch, rows, columns) numbers of objects, went into `forward`."""
         return outputs[f"{self.name}/losses"].mean(dim=0).sum()
 

@@ -20,7 +20,6 @@ from isocenter.networks.pyramid import ADDED, PyramidFeatures
 
 if TYPE_CHECKING:
     from isocenter.networks.network_family import FusionSettings
-    from isocenter.values import Dense
 
 # YOLOX, section 2.1 and its code: radius about a box's centre, in voxels of a level, of its candidates; how many of
 # their overlaps are summed to the number of assigned predictions; weights of the overlap in the cost and in the loss.
@@ -130,7 +129,7 @@ class Yolox(nn.Module):
         on_grid = (self._on_grid(maps, images.shape[2:]) for maps in raw)
         return {self.name: pyramid.most_confident_map(on_grid, self.classes)}
 
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Dense]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """The loss of overlap, class and object, for each assigned prediction.
 
         outputs: of `forward` in training

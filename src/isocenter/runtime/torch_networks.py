@@ -19,7 +19,6 @@ from isocenter import errors
 from isocenter.errors import MEMORY_ERRORS, MemoryShortageError, PlanError, UsageError
 from isocenter.lazy import torch
 from isocenter.networks import dropout, factory, network_parts, quick_convolutions
-from isocenter.networks.bag_pooling import TileBag
 from isocenter.networks.factory import BAYESIAN
 from isocenter.networks.network_family import FusionSettings
 from isocenter.runtime import bundle, hardware
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
+    from isocenter.networks.bag_pooling import TileBag
     from isocenter.networks.network_parts import NetworkFeatures
     from isocenter.runtime.bundle.network import VariationalLayer
     from isocenter.tasks import Task

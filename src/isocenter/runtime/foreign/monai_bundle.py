@@ -8,13 +8,10 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-
-from isocenter import errors
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.lazy import monai, torch
 from isocenter.runtime import record_files
-from isocenter.runtime.foreign import monai_config, torch_files
+from isocenter.runtime.foreign import monai_config, monai_network, torch_files
 from isocenter.runtime.foreign.monai_config import ARGUMENT_ERRORS, CLASSIFIERS, KEY, REMEDY, Config
 from isocenter.runtime.foreign.monai_expressions import Lambda
 from isocenter.runtime.foreign.monai_transforms import MonaiTransforms, Returned
@@ -94,7 +91,7 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     )
     weights = _weights(config)
     [(head, outputs)] = task.heads.items()
-    made = OneHead(
+    made = monai_network.OneHead(
         _module(config, network, weights, trusted),
         outputs.count,
         str(folder / METADATA),
@@ -427,57 +424,3 @@ def _definition(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, .
     except (*ARGUMENT_ERRORS, StopIteration) as error:
         raise FormatError(f"does not name its channels ({monai_config.error_reason(error)})", where, again) from error
     return tuple(defined[key] for key in sorted(defined)), names, inputs[KEY].get("spatial_shape")
-
-
-# MONAI's networks in the form of ours: one named output.
-
-
-class OneHead(nn.Module):
-    """(batch, channels, *patch) to {head: (batch, outputs, *patch)}; of several resolutions the finest.
-
-    count: of the outputs that are described
-    where: the description
-    head:  its name; of any but "mask" the outputs are of the whole image, (batch, outputs)
-    plane: the axis along which a network of slices sees one at a time; None for one of as many axes as the patch
-    order: in which its outputs come; empty for their own
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        count: int,
-        where: str,
-        *,
-        head: str = "mask",
-        plane: int | None = None,
-        order: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.count = count
-        self.where = where
-        self.head = head
-        self.plane = plane
-        self.order = order
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(batch, channels, *patch) to {head: outputs}; FormatError for another number of them, or of another form."""
-        try:
-            outputs = self.network(images if self.plane is None else images.squeeze(self.plane + 2))
-        except RuntimeError as error:
-            if errors.is_out_of_memory(error):
-                raise
-            problem = f"its network takes no windows of {tuple(images.shape[2:])} ({str(error).partition(chr(10))[0]})"
-            raise FormatError(problem, self.where, "Write a roi_size that its strides divide") from error
-        only: Tensor = outputs[0] if isinstance(outputs, list | tuple) else outputs
-        if self.plane is not None:
-            only = only.unsqueeze(self.plane + 2)
-        if self.head != "mask" and only[0, 0].numel() == 1:
-            only = only.flatten(1)
-        if only.shape[1] != self.count:
-            problem = f"names {self.count} outputs, the network gives {only.shape[1]}"
-            raise FormatError(problem, self.where, "Name each channel of its output in channel_def")
-        if only.shape[2:] != (images.shape[2:] if self.head == "mask" else ()):
-            problem = f"its network takes no windows of {tuple(images.shape[2:])}: it gives {tuple(only.shape[2:])}"
-            raise FormatError(problem, self.where, "Write a roi_size that its strides divide")
-        return {self.head: only[:, list(self.order)] if self.order else only}
