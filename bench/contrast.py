@@ -71,7 +71,7 @@ PICTURES = ("r64", "r27", "r30", "CT head")
 # Volumes that test the trained networks; as many of theirs select.
 TESTED, TRAINED = 40, 150
 # What networks learn from, and how many minutes of one thread each has; a network that registers has MINUTES.
-SOURCES = (("label maps", 10.0), ("images", 10.0), ("label maps", 20.0))
+SOURCES = (("label maps", 10.0), ("images", 10.0), ("label maps", 12.0))
 MINUTES = 10.0
 
 Change = Callable[[np.ndarray], np.ndarray]
