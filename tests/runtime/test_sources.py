@@ -65,6 +65,7 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 # What files have in common, and travels with each; `context_fusion` with all that have a choice of its methods, and
 # `layers` with nearly all.
 SHARED = {
+    "axial": {"transformer_blocks"},
     "backbone": {"context_fusion", "transformer_blocks"},
     "clip_gru": {"context_fusion", "resnet", "transformer_blocks"},
     "clip_lstm": {"context_fusion", "resnet", "transformer_blocks"},
@@ -80,10 +81,10 @@ SHARED = {
     "mobilenet": {"context_fusion"},
     "multiscale_unet": {"unet"},
     "resnet": {"context_fusion"},
-    "mil": {"bag_pooling", "inflated_resnet", "tile_encoders"},
+    "mil": {"bag_pooling", "inflated_resnet", "network_family", "tile_encoders"},
     "resnet_slices": {"bag_pooling", "inflated_resnet"},
     "retinanet": {"pyramid", "resnet_pyramid", "retinanet_volumes"},
-    "slide_windows": {"bag_pooling", "inflated_resnet", "tile_encoders", "transformer_blocks"},
+    "slide_windows": {"bag_pooling", "inflated_resnet", "network_family", "tile_encoders", "transformer_blocks"},
     "transunet": {"transformer_blocks", "unet", "vit"},
     "unet_slices": {"unet"},
     "unetr": {"transformer_blocks"},

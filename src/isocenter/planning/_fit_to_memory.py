@@ -241,4 +241,4 @@ def prepared_bytes(grid: Grid, channels: int, task: Task) -> float:
 
 def memory_decision(needed: MemoryPeak, machine: Machine) -> Decision:
     """The predicted peak in GiB, with its parts."""
-    return Decision(round(needed.on_device(machine), 2), needed.because(machine), "docs/benchmarks.md")
+    return Decision(round(needed.on_device(machine), 2), needed.because(machine), "bench/findings/scale.md")

@@ -52,7 +52,7 @@ ZHOU = "arXiv:1904.07850"
 NNDETECTION = "arXiv:2106.00817"
 SUPPRESSION = {2: 0.5, 3: 0.2}
 # Voxels that the smallest kind of box is still across on the network's grid, four to each answer of a pyramid. Chosen
-# by reasoning and never varied; what it leads to is in docs/benchmarks.md.
+# by reasoning and never varied; what it leads to is in bench/findings/kinds.md.
 FINE_ENOUGH = 16
 # Voxels across from which a pyramid finds more in volumes than maps of centres do: of simulated nodules, half of them
 # less than 7.9 across, in 15 minutes on one core CPM .959 beside .769 (bench/findings/kinds.md). Of smaller ones
@@ -255,7 +255,7 @@ def decide_box_network(fingerprint: Fingerprint) -> dict[str, Decision]:
             f"half of the boxes of {smallest[0]} are {smallest[1]:.3g} voxels across or more: of simulated nodules of "
             "such a size it finds more than maps of centres do, in as many minutes"
         )
-        return {"network.name": Decision("pyramid", because, "docs/benchmarks.md")}
+        return {"network.name": Decision("pyramid", because, "bench/findings/kinds.md")}
     return {"network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597")}
 
 

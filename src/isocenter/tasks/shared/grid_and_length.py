@@ -18,7 +18,7 @@ MOST_EPOCHS = 20
 # Volumes with simulated times, 136 of them to train, 42 a step: after 64 steps the c of those that trained rises beyond
 # .8, and that of others no more; after 58 epochs it was as low as after 8 (bench/findings/kinds.md).
 LEAST_STEPS = 64
-MEASURED = "docs/benchmarks.md"
+MEASURED = "bench/findings/training.md"
 LAKSHMINARAYANAN = "arXiv:1612.01474"
 MEMORISED = (
     "each image gives one answer, and in more epochs the network memorises hard cases; on held-out cases of training "
