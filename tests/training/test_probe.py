@@ -13,7 +13,7 @@ from isocenter.training.length import step_probe
 from isocenter.training.length.schedule import FEWEST_STEPS
 from isocenter.training.length.step_probe import Probe
 from isocenter.training.processes import Ranks
-from isocenter.training.session_length import ClockedLength
+from isocenter.training.session_length import Length
 from isocenter.training.step.computation import Compute
 from isocenter.training.training_state import CommandClock
 
@@ -146,7 +146,7 @@ def test_a_gpu_chooses_its_kernels_before_its_look_at_validation_cases_is_timed(
     known = {"ranks": Ranks(), "averaged": module, "device_settings": SimpleNamespace(device=device), "shown_cases": ()}
     known["settings"] = SimpleNamespace(inference=SimpleNamespace(patch=(20, 20), overlap=0.5))
     cases = [SimpleNamespace(shape=(20, 30))] * 9
-    length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))
+    length = Length(CommandClock(0.0, now=lambda: now[0]))
     assert length._validation(SimpleNamespace(validate=validated, val_cases=cases, **known), PLAIN, 100.0) == (
         None,
         9.0,
@@ -170,7 +170,7 @@ def test_a_look_at_validation_cases_takes_as_much_longer_as_they_are_larger_than
         "shown_cases": (),
         "settings": SimpleNamespace(inference=SimpleNamespace(patch=(20, 20), overlap=0.5)),
     }
-    length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))
+    length = Length(CommandClock(0.0, now=lambda: now[0]))
     windows, seconds = length._validation(SimpleNamespace(validate=validated, **known), PLAIN, 100.0)
     assert (windows, seconds) == (None, pytest.approx(27.0))
 
@@ -187,7 +187,7 @@ def test_a_look_at_large_validation_cases_sees_so_many_windows_that_several_look
     known = {"ranks": Ranks(), "averaged": module, "device_settings": SimpleNamespace(device="cpu"), "shown_cases": ()}
     session = SimpleNamespace(validate=validated, val_cases=cases, settings=SimpleNamespace(inference=inference))
     session.__dict__.update(known)
-    length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))
+    length = Length(CommandClock(0.0, now=lambda: now[0]))
     every = 19 * 19
     assert length._validation(session, PLAIN, left) == (windows, 2 * (windows or every))
     assert now[0] == 2  # two windows are enough to know
@@ -200,12 +200,12 @@ def test_a_probe_leaves_no_trace_but_the_order_in_memory(chosen, module, left):
     found = Probe(module, lambda compute, step: module(images).square().sum().backward(), chosen).fastest(left)
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())
-    decision = found.decision(chosen)
+    decision = found.decision
     assert Compute.from_name(decision.value, chosen) == found.compute
     assert "eager 0." in decision.because
     assert "channels-last 0." in decision.because
     assert "too few to try torch.compile" in decision.because
-    assert (found.peak is not None) == (left >= step_probe.PEAK_FROM)
+    assert (found.work is not None) == (left >= step_probe.PEAK_FROM)
 
 
 def test_a_training_of_few_steps_is_not_probed_for_as_long_as_its_minutes_would_allow(chosen):

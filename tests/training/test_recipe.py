@@ -4,6 +4,7 @@ import math
 import re
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from isocenter.errors import IsocenterError
 from isocenter.files.storage import atomic
 from isocenter.networks import network_family
 from isocenter.planning import plan_changes, plan_checks, plan_file
-from isocenter.runs import _run_minutes, run_folder
+from isocenter.runs import _run_minutes, run_folder, training_jobs
 from isocenter.runs import _run_minutes as minutes_of_runs
 from isocenter.runs._run_minutes import Minutes
 from isocenter.runs._run_trainings import RunTraining
@@ -25,69 +26,47 @@ from isocenter.runs._training_order import MAIN
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.runtime import model_files, record_files
 from isocenter.tasks import task_catalogue
-from isocenter.training import checkpoint_files, session_length
+from isocenter.training import checkpoint_files
 from isocenter.training._training_session import TrainingSession
 from isocenter.training.checkpoint_files import Validation
 from isocenter.training.length import step_probe
 from isocenter.training.length.schedule import FEWEST_STEPS, Speed, TrainingPace
-from isocenter.training.session_length import ClockedLength, Length
-from isocenter.training.training_state import COLUMNS, CommandClock, State
+from isocenter.training.session_length import Length
+from isocenter.training.training_state import COLUMNS, State
 from isocenter.values import Decision
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A length that believes in so many steps of a ms without a probe.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Planned(Length):
+    """A length that believes in so many steps of a ms without a probe."""
 
-    then: adjusts it afterwards; None where nothing does
-    """
-
-    clock: CommandClock
     steps: int
-    then: Length | None = None
-    looks: int = 10
-    pause: int | None = None
 
-    def planned(self, session: TrainingSession) -> State:
+    def plan_steps(self, session: TrainingSession) -> State:
         return State(0, TrainingPace(self.steps), 4, speed=Speed(0.001, 0.0))
 
-    def resumed(self, state: State, chosen: object) -> None:
-        assert state.pace.steps == self.steps
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Unchanged(Planned):
+    """One that stays as it is."""
 
     def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
-        return (self, state) if self.then is None else self.then.adjust(session, state, step)
+        return self, state
 
 
-@dataclass(frozen=True)
-class Watched:
-    """A length as the plan asks for, and the samples of a step whenever it is looked at."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Watched(Length):
+    """A length that notes the samples of a step whenever it is looked at."""
 
-    length: Length
     batches: list[int]
 
-    @property
-    def clock(self) -> CommandClock:
-        return self.length.clock
-
-    @property
-    def looks(self) -> int:
-        return self.length.looks
-
-    @property
-    def pause(self) -> int | None:
-        return self.length.pause
-
-    def planned(self, session: TrainingSession) -> State:
+    def plan_steps(self, session: TrainingSession) -> State:
         self.batches.append(session.loader.batch)
-        return self.length.plan_steps(session)
-
-    def resumed(self, state: State, chosen: object) -> None:
-        self.length.note_resumption(state, chosen)
+        return super().plan_steps(session)
 
     def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
         self.batches.append(session.loader.batch)
-        length, state = self.length.adjust(session, state, step)
-        return replace(self, length=length), state
+        return super().adjust(session, state, step)
 
 
 def test_the_metric_of_a_validation_is_the_tasks_own_score(segmented):
@@ -211,11 +190,10 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
     def slowly(moment):
         now[0] += 0.1
 
-    def simulated(chosen, clock, **given):
-        clock = replace(clock, now=lambda: now[0])
-        return Planned(clock, 400, ClockedLength(clock, **given))
+    def simulated(clock, *given):
+        return Planned(replace(clock, now=lambda: now[0]), *given, steps=400)
 
-    monkeypatch.setattr(session_length, "choose_length", simulated)
+    monkeypatch.setattr(training_jobs, "Length", simulated)
     monkeypatch.setattr(minutes_of_runs, "REPORT_SECONDS", 0.0)
     asked, measured = [], _run_minutes.measured_costs
     monkeypatch.setattr(_run_minutes, "measured_costs", lambda *given: (asked.append(given[0]), measured(*given))[1])
@@ -244,7 +222,7 @@ def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified
         if moment.step == 15:
             raise RuntimeError("the machine went down")
 
-    monkeypatch.setattr(session_length, "choose_length", lambda chosen, clock, **given: Planned(clock, 40))
+    monkeypatch.setattr(training_jobs, "Length", partial(Unchanged, steps=40))
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         trained.classifying(
             classified.data, tmp_path / "run", minutes=2, assignments={"training.steps": None, "training.networks": 1}
@@ -269,12 +247,7 @@ def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_a
         if moment.step == 5:
             raise RuntimeError("the machine went down")
 
-    choose_length = session_length.choose_length
-    monkeypatch.setattr(
-        session_length,
-        "choose_length",
-        lambda *given, **named: Watched(choose_length(*given, **named), batches),
-    )
+    monkeypatch.setattr(training_jobs, "Length", partial(Watched, batches=batches))
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}  # less than a report takes
     small = {"network.size": trained.SMALL_UNET, "training.validations": 2}
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 import trained
 from isocenter.planning import plan_file
+from isocenter.runs import training_jobs
 from isocenter.training import session_length
 from isocenter.training.length.schedule import Speed, TrainingPace
 from isocenter.training.length.step_probe import Budget
-from isocenter.training.session_length import ClockedLength, SeveralNetworks
+from isocenter.training.session_length import Length, SeveralNetworks
 from isocenter.training.training_state import CommandClock, Share, State
 
 STEP = 0.5
@@ -60,14 +61,14 @@ def test_all_shares_and_what_predictions_take_fit_into_the_minutes(networks, beg
 def test_a_share_is_planned_anew_within_itself_and_not_over_all_minutes():
     """At 400 of 1000 s a step takes twice the time; the share of two networks ends at 485 s."""
     state = State(200, TrainingPace(1000), 1, speed=Speed(STEP, 0.0), share=Share(2, 0.0, 0.0))
-    length = ClockedLength(clock(400.0, 1000.0), several=SeveralNetworks(2, 0.0))
+    length = Length(clock(400.0, 1000.0), several=SeveralNetworks(2, 0.0))
     _, after = length.adjust(SimpleNamespace(most_steps=None), state, 2 * STEP)
     assert after.pace.steps == pytest.approx(200 + 85 / after.speed.step, abs=1)
     _, alone = length.adjust(SimpleNamespace(most_steps=None), replace(state, share=None), 2 * STEP)
     assert alone.pace.steps == pytest.approx(200 + 600 / alone.speed.step, abs=1)
 
 
-class Shared(ClockedLength):
+class Shared(Length):
     """Two steps without a probe, as if four networks had the rest of the minutes."""
 
     def plan_steps(self, session):
@@ -83,12 +84,11 @@ def test_networks_for_every_voxel_have_the_rest_of_the_minutes_and_their_mean_is
 ):
     asked = []
 
-    def length(chosen, clock, *, several=None, **named):
+    def length(clock, decided, recount, fewest, several):
         asked.append(several)
-        return Shared(clock) if several else fit_length(chosen, clock, **named)
+        return Shared(clock) if several else Length(clock, decided, recount, fewest)
 
-    fit_length = session_length.choose_length
-    monkeypatch.setattr(session_length, "choose_length", length)
+    monkeypatch.setattr(training_jobs, "Length", length)
     chosen = {"training.steps": None, "guard.gate": False}
     run = trained.segmenting(segmented.data, tmp_path / "run", minutes=30, assignments=chosen)
     plan = plan_file.read_plan(run.out / "plan.yaml")

@@ -40,7 +40,7 @@ from isocenter.tasks import task_catalogue
 from isocenter.training import checkpoint_files, recipe
 from isocenter.training.checkpoint_files import MODULE, RECORD
 from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.session_length import ClockedLength, FixedLength
+from isocenter.training.session_length import Length
 from isocenter.training.training_state import CommandClock, Moment
 from isocenter.values import Decision
 
@@ -160,7 +160,7 @@ class Site:
         """How many steps it would take in so many seconds, by a few of them, and how; whether it has cases to score."""
         clock = CommandClock(self.began)
         prepared = self._prepared  # which takes no time of the steps
-        length = ClockedLength(replace(clock, deadline=clock.seconds + float(message.facts["seconds"])))
+        length = Length(replace(clock, deadline=clock.seconds + float(message.facts["seconds"])))
         state = recipe.plan_length(self._job.settings, *prepared, self.folder, length)
         scores = bool(self._run.cases("test") or self._run.cases("val"))
         return SiteMessage("pace", {"steps": state.pace.steps, "compute": state.compute, "scores": scores})
@@ -218,7 +218,7 @@ class Site:
             self._job.settings,
             *self._prepared,
             self.folder,
-            length=FixedLength(CommandClock(self.began), pause=step),
+            length=Length(CommandClock(self.began), pause=step),
             record=self._job.whole_record,
             watch=moments.append,
         )

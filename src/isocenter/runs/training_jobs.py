@@ -44,11 +44,11 @@ from isocenter.runtime.model_schema import FingerprintRecord, LargestImage, Mode
 from isocenter.runtime.package.package_contents import WEIGHTS
 from isocenter.tasks import Task, fitting, properties
 from isocenter.tasks.task import Origin
-from isocenter.training import checkpoint_files, recipe, session_length
+from isocenter.training import checkpoint_files, recipe
 from isocenter.training.data import prepared_store
 from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.processes import Ranks
-from isocenter.training.session_length import Decided, Recount, SeveralNetworks
+from isocenter.training.session_length import Decided, Length, Recount, SeveralNetworks
 from isocenter.training.training_state import COLUMNS, CommandClock, Moment, TrainingOutcome
 from isocenter.values import BY_HAND, Case, Plan, Problem, Split
 from isocenter.values.record_schema import RecordSchema
@@ -349,9 +349,7 @@ def fit_job(
             train,
             val,
             job.out,
-            length=session_length.choose_length(
-                chosen.training, clock, decided=decided, recount=recount, fewest=job.fewest, several=several
-            ),
+            length=Length(clock, decided, recount, job.fewest, several),
             record=job.whole_record,
             start=job.start,
             unlabelled=job.prepared_unlabelled(),
@@ -378,7 +376,7 @@ def join_trainings(ranks: Ranks) -> Any:
             train,
             val,
             asked.job.out,
-            length=session_length.choose_length(asked.job.settings.training, asked.clock, fewest=asked.job.fewest),
+            length=Length(asked.clock, fewest=asked.job.fewest),
             record={},
             start=asked.job.start,
             unlabelled=asked.job.prepared_unlabelled(),

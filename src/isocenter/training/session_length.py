@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from isocenter.planning.plan_sections import TrainingSettings
 from isocenter.runtime.windows import slide
 from isocenter.training.length import schedule, step_probe
 from isocenter.training.length.schedule import TrainingPace
-from isocenter.training.length.step_probe import PROBE_CASES, VALIDATION_SHARE, Budget, Probe, ProbedSpeed
+from isocenter.training.length.step_probe import PROBE_CASES, VALIDATION_SHARE, Budget, Probe
 from isocenter.training.step.computation import Compute
-from isocenter.training.training_state import CommandClock, Share, State, Work
+from isocenter.training.training_state import CommandClock, Share, State
 from isocenter.values import Decision
 
 if TYPE_CHECKING:
@@ -37,57 +37,6 @@ LOOKS_AT_THE_CLOCK = 10
 ENOUGH_STEPS = 2000
 
 
-class Length(Protocol):
-    """The number of steps of a training, and the way they are computed."""
-
-    @property
-    def clock(self) -> CommandClock:
-        """The time of the training, and its deadline if it has one."""
-
-    @property
-    def looks(self) -> int:
-        """The number of times, evenly over the progress, that the length may be adjusted."""
-
-    @property
-    def pause(self) -> int | None:
-        """The step after which the training pauses, its whole state kept; None where it goes on to its end."""
-
-    def plan_steps(self, session: TrainingSession) -> State:
-        """The state before the first step: steps, validations, batch and how to compute."""
-
-    def note_resumption(self, state: State, chosen: TrainingSettings) -> None:
-        """Take note of the state from which a training goes on."""
-
-    def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
-        """The length from here on, and the state by it; step: s that each of the last steps took."""
-
-
-@dataclass(frozen=True, eq=False)
-class FixedLength:
-    """The steps that the plan names: no clock changes them."""
-
-    clock: CommandClock
-    decided: Decided = lambda decisions: None
-    looks: int = 0
-    pause: int | None = None
-
-    def plan_steps(self, session: TrainingSession) -> State:
-        """A length of a set number of steps, computed as the plan says."""
-        chosen = session.device_settings
-        assert chosen.steps is not None  # noqa: S101 - `choose_length` has seen to it
-        compute = Compute.from_name(chosen.compute or "", chosen).name(chosen)
-        because = "set beforehand" if chosen.compute else "the number of steps is set, so that no clock decides"
-        self.decided({"training.compute": Decision(compute, because)})
-        return State(0, TrainingPace(chosen.steps), chosen.validations, compute=compute)
-
-    def note_resumption(self, state: State, chosen: TrainingSettings) -> None:
-        """Nothing has changed since the plan."""
-
-    def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
-        """Both as they are."""
-        return self, state
-
-
 @dataclass(frozen=True, eq=False)
 class SeveralNetworks:
     """Networks of other seeds that may share the minutes of one, where these are enough for each.
@@ -101,13 +50,14 @@ class SeveralNetworks:
 
 
 @dataclass(frozen=True, eq=False)
-class ClockedLength:
-    """A length by the clock: the steps that fit before its deadline, by a probe and the speed on the way.
+class Length:
+    """The number of steps of a training: those that its plan names, or as many as fit before the clock's deadline.
 
     decided: takes what was decided, with the reason
     recount: is asked half-way for the deadline, because trained weights are scored faster than fresh ones
     fewest:  samples that a batch keeps where there is time for few steps; None: it stays as it is
     several: further networks that may share the time; None where the training has it all
+    pause:   the step after which the training pauses, its whole state kept; None where it goes on to its end
     """
 
     clock: CommandClock
@@ -115,16 +65,26 @@ class ClockedLength:
     recount: Recount | None = None
     fewest: int | None = None
     several: SeveralNetworks | None = None
-    looks: int = LOOKS_AT_THE_CLOCK
     pause: int | None = None
 
+    @property
+    def looks(self) -> int:
+        """The number of times, evenly over the progress, that the length may be adjusted."""
+        return 0 if self.clock.deadline is None else LOOKS_AT_THE_CLOCK
+
     def plan_steps(self, session: TrainingSession) -> State:
-        """Steps and validations for the time left, by the speed of a few of each."""
-        chosen, left = session.device_settings, session.ranks.agree(self.clock.time_left)
-        if chosen.steps is not None:  # killed between its plan and its first checkpoint
-            return FixedLength(self.clock, self.decided).plan_steps(session)
-        probe = Probe(session.module, session.try_step, chosen, self.clock.now)
-        fewer = None
+        """The state before the first step: steps, validations, batch and how to compute, by the speed of a few of each.
+
+        Steps that the plan names, or that were decided before a kill that came before the first checkpoint, stay.
+        """
+        chosen = session.device_settings
+        if chosen.steps is not None:
+            compute = Compute.from_name(chosen.compute or "", chosen).name(chosen)
+            because = "set beforehand" if chosen.compute else "the number of steps is set, so that no clock decides"
+            self.decided({"training.compute": Decision(compute, because)})
+            return State(0, TrainingPace(chosen.steps), chosen.validations, compute=compute)
+        left = session.ranks.agree(self.clock.time_left)
+        probe, fewer = Probe(session.module, session.try_step, chosen, self.clock.now), None
         if self.fewest is not None:
             fewer = session.ranks.agree(probe.fewer_samples(left, session.ranks.count, self.fewest))
         if fewer is not None:
@@ -137,19 +97,18 @@ class ClockedLength:
             return step_probe.fitting_budget(probed.times, validation, left, chosen.validations, session.most_steps)
 
         length, share = budget_in_shares(self.several, self.clock, fitted)
-        decision = probed.decision(chosen)
         state = State(
             0,
             TrainingPace(length.steps),
             length.validations,
             speed=length.speed,
-            compute=str(decision.value),
-            work=_work(probed),
+            compute=str(probed.decision.value),
+            work=probed.work,
             batch=None if fewer is None else int(fewer.value),
             share=share,
             windows=windows,
         )
-        self.decided({**_decisions(state, length.because), "training.compute": decision})
+        self.decided({**_decisions(state, length.because), "training.compute": probed.decision})
         return state
 
     def note_resumption(self, state: State, chosen: TrainingSettings) -> None:
@@ -158,19 +117,27 @@ class ClockedLength:
             self.decided(_decisions(state, "so many were planned at the last checkpoint"))
 
     def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
-        """Other steps where the speed has changed so much that those planned would miss the end."""
+        """The length from here on, and the state by it; step: s that each of the last steps took.
+
+        There are other steps where the speed has changed so much that those planned would miss the end.
+        """
         if state.speed is None or self.clock.deadline is None:
             return self, state
-        length, state = self, replace(state, speed=state.speed.after(step=step))
+        length, speed, deadline = self, state.speed.after(step=step), self.clock.deadline
         if self.recount is not None and state.pace.progress(state.step) >= RECOUNT_AT:
             session.averaged.eval()
-            length = replace(self, clock=replace(self.clock, deadline=self.recount(session.averaged)), recount=None)
-        return length, length._replan(state, session.most_steps)
-
-    def _deadline(self, share: Share | None) -> float | None:
-        """s by which this training must end."""
-        deadline = self.clock.deadline
-        return deadline if deadline is None or share is None else share.began + share.seconds_of(deadline - share.began)
+            deadline = self.recount(session.averaged)
+            length = replace(self, clock=replace(self.clock, deadline=deadline), recount=None)
+        if state.share is not None:
+            deadline = state.share.began + state.share.seconds_of(deadline - state.share.began)
+        left = deadline - self.clock.seconds
+        anew = schedule.replan_steps(
+            state.pace, state.step, state.validations, speed, left=left, deadline=deadline, most=session.most_steps
+        )
+        state = replace(state, speed=speed, pace=state.pace if anew is None else anew[0])
+        if anew is not None:
+            self.decided(_decisions(state, anew[1]))
+        return length, state
 
     def _validation(self, session: TrainingSession, compute: Compute, left: float) -> tuple[int | None, float]:
         """Windows of each case that a look sees, None for all, and s of a look; only the leading process looks.
@@ -181,12 +148,8 @@ class ClockedLength:
         if not cases:
             return None, 0.0
         inference, every = session.settings.inference, [*session.val_cases, *session.shown_cases]
-
-        def count(shape: Sequence[int]) -> int:
-            """Windows of a case, or of a part of it."""
-            return slide.window_count(shape, inference.patch, inference.overlap)
-
-        few = PROBE_WINDOWS if max(count(case.shape) for case in cases) > MANY_WINDOWS else None
+        counts = [slide.window_count(case.shape, inference.patch, inference.overlap) for case in every]
+        few = PROBE_WINDOWS if max(counts[: len(cases)]) > MANY_WINDOWS else None
         cases = cases if few is None else cases[:1]
         eager = replace(compute, compiled=False)
         eager.apply(session.averaged)
@@ -198,22 +161,9 @@ class ClockedLength:
         if few is None:
             voxels = [math.prod(case.shape) for case in every]
             return None, took / sum(voxels[: len(cases)]) * sum(voxels)
-        counts = [count(case.shape) for case in every]
         took /= min(few, counts[0])
         windows = max(1, int(VALIDATION_SHARE * left / (WANTED_LOOKS * took * len(every))))
         return (windows if windows < max(counts) else None), took * sum(min(windows, one) for one in counts)
-
-    def _replan(self, state: State, most: int | None) -> State:
-        deadline = self._deadline(state.share)
-        assert state.speed is not None and deadline is not None  # noqa: S101 - seen to by `adjust`
-        time_left: dict[str, float] = {"left": deadline - self.clock.seconds, "deadline": deadline}
-        anew = schedule.replan_steps(state.pace, state.step, state.validations, state.speed, most=most, **time_left)
-        if anew is None:
-            return state
-        pace, because = anew
-        state = replace(state, pace=pace)
-        self.decided(_decisions(state, because))
-        return state
 
 
 def budget_in_shares(
@@ -231,27 +181,6 @@ def budget_in_shares(
             because = f"{count} networks have time for {ENOUGH_STEPS} steps or more each, and share {left:.0f} s"
             return replace(length, because=f"{because}: {length.because}"), share
     return fitted(left), None
-
-
-def choose_length(
-    chosen: TrainingSettings,
-    clock: CommandClock,
-    *,
-    decided: Decided = lambda decisions: None,
-    recount: Recount | None = None,
-    fewest: int | None = None,
-    several: SeveralNetworks | None = None,
-) -> Length:
-    """The length that a plan asks for: fixed where it names the steps, unless they were decided by the clock before."""
-    if chosen.steps is not None and clock.deadline is None:
-        return FixedLength(clock, decided)
-    return ClockedLength(clock, decided, recount, fewest, several)
-
-
-def _work(probed: ProbedSpeed) -> Work | None:
-    if probed.operations is None or probed.peak is None:
-        return None
-    return Work(probed.operations, probed.peak.operations, probed.peak.what)
 
 
 def _decisions(state: State, because: str) -> dict[str, Decision]:

@@ -29,6 +29,7 @@ from isocenter.training.length import schedule
 from isocenter.training.length.schedule import FEWEST_STEPS, Speed
 from isocenter.training.step import optimisers
 from isocenter.training.step.computation import Compute
+from isocenter.training.training_state import Work
 from isocenter.values import Decision
 
 if TYPE_CHECKING:
@@ -84,17 +85,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class ProbedSpeed:
-    """The way to compute steps and its reason, s of each that was tried, operations of a step, the machine's best."""
+    """The way to compute steps, as a decision too, s of each that was tried, and its work where that was measured."""
 
     compute: Compute
-    because: str
+    decision: Decision
     times: list[float]
-    operations: float | None = None
-    peak: MeasuredPeak | None = None
-
-    def decision(self, chosen: TrainingSettings) -> Decision:
-        """The decision for the plan."""
-        return Decision(self.compute.name(chosen), self.because)
+    work: Work | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +164,12 @@ class Probe:
             best, compiled, note = self._compile(best, left)
             times |= compiled
             notes.append(note)
-        operations, peak = self._peak(best) if left >= PEAK_FROM else (None, None)
+        work = self._work(best) if left >= PEAK_FROM else None
         seconds = [f"{compute.name(chosen)} {np.median(taken):.3f} s" for compute, taken in times.items()]
         because = f"a step took {', '.join(seconds)}"
         if len(tried) == 1:
             because = f"{why_one_candidate(chosen)}: {seconds[0]} a step"
-        return ProbedSpeed(best, "; ".join([because, *notes]), times[best], operations, peak)
+        return ProbedSpeed(best, Decision(best.name(chosen), "; ".join([because, *notes])), times[best], work)
 
     def _compile(self, best: Compute, left: float) -> tuple[Compute, dict[Compute, list[float]], str]:
         """The best candidate or its compiled form, where there is time to find out; s of both, and a note."""
@@ -190,13 +186,14 @@ class Probe:
             return best, {}, f"torch.compile failed ({first})"
         return fastest_of(times), times, f"torch.compile took {took:.0f} s"
 
-    def _peak(self, best: Compute) -> tuple[float, MeasuredPeak | None]:
-        """Operations of a step, and the most that the machine does in a second."""
+    def _work(self, best: Compute) -> Work | None:
+        """Operations of a step, beside the most that the machine does in a second; None without convolutions."""
         eager = replace(best, compiled=False)
         eager.apply(self.module)
         self.module.zero_grad()
         operations, shapes = count_work(self.module, lambda: self.step(eager, 0))
-        return operations, measure_peak(self.module, shapes, half=best.half, device=self.chosen.device)
+        peak = measure_peak(self.module, shapes, half=best.half, device=self.chosen.device)
+        return None if peak is None else Work(operations, peak.operations, peak.what)
 
     @contextmanager
     def _restore(self) -> Iterator[None]:
