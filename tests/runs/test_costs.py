@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isocenter.runs import _run_minutes, foresight, training_jobs, training_loop
+from isocenter.runs import _case_costs, foresight, training_jobs, training_loop
+from isocenter.runs._case_costs import SecondsPerCase
 from isocenter.runs._run_minutes import UNCUT
-from isocenter.runs._run_trainings import SecondsPerCase
 from isocenter.runtime import Model, Preprocessing
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.torch_networks import Networks
@@ -57,7 +57,7 @@ def test_the_windows_and_voxels_of_a_part_are_scaled_to_those_of_the_whole(spaci
     predicted = model(network, spacing=(1.0, 1.0, 1.0))
     predicted.predict(whole)
     every, network.windows = network.windows, 0
-    part = _run_minutes.sample_of(predicted, whole)
+    part = _case_costs.sample_of(predicted, whole)
     predicted.predict(part.case)
     assert network.windows <= 2 < every
     assert part.windows == pytest.approx(every, rel=0.01)
@@ -67,8 +67,8 @@ def test_the_windows_and_voxels_of_a_part_are_scaled_to_those_of_the_whole(spaci
 
 def test_what_a_prediction_costs_is_known_without_predicting_the_whole_case(monkeypatch):
     whole, network = case(), Slow()
-    monkeypatch.setattr(_run_minutes.time, "monotonic", lambda: network.now)
-    measured = _run_minutes.measured_costs(model(network), whole)
+    monkeypatch.setattr(_case_costs.time, "monotonic", lambda: network.now)
+    measured = _case_costs.measured_costs(model(network), whole)
     seen, network.windows = network.windows, 0
     model(network).predict(whole)
     assert seen < network.windows / 4
@@ -88,13 +88,13 @@ def test_windows_in_the_air_beside_a_body_are_not_counted(turned):
     skipping = replace(skipping, inference=replace(skipping.inference, skip="air"))
     skipping.predict(whole)
     assert network.windows < 60
-    assert _run_minutes.windows_seen(skipping, whole, 0.5) == network.windows
-    assert _run_minutes.windows_seen(model(network), whole, 0.5) == 60
+    assert _case_costs.windows_seen(skipping, whole, 0.5) == network.windows
+    assert _case_costs.windows_seen(model(network), whole, 0.5) == 60
 
 
 def test_a_case_of_few_windows_is_measured_whole():
     small = case((24, 24, 16))
-    assert _run_minutes.sample_of(model(Slow()), small).case is small
+    assert _case_costs.sample_of(model(Slow()), small).case is small
 
 
 def test_windows_that_overlap_less_save_their_share_of_the_time():

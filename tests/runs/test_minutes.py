@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from fingerprints import facts
-from isocenter.runs import _run_minutes, gate, run_end
+from isocenter.runs import _case_costs, gate, run_end
 from isocenter.runs import _run_minutes as budget
+from isocenter.runs._case_costs import SecondsPerCase
 from isocenter.runs._run_minutes import Cuts, Minutes, RunStages
-from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining, SecondsPerCase
+from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining
 from isocenter.runs._training_order import CONTROL, FOLD, INNER_FOLD, MAIN
 from isocenter.scoring import case_scoring
 from isocenter.tasks import task_catalogue
@@ -63,8 +64,8 @@ def test_one_slow_call_of_quick_work_does_not_decide_what_it_is_thought_to_take(
         now[0] += left.pop(0)
         return len(left)
 
-    monkeypatch.setattr(_run_minutes.time, "monotonic", lambda: now[0])
-    made, seconds = _run_minutes.timed(work)
+    monkeypatch.setattr(_case_costs.time, "monotonic", lambda: now[0])
+    made, seconds = _case_costs.timed(work)
     assert (made, left) == (len(durations) - 1, [])
     assert seconds == pytest.approx(counted)
 
@@ -95,17 +96,22 @@ def test_mirrored_views_are_given_up_where_they_would_take_the_minutes_that_lear
     assert many.fewer_views(exact, COSTS) is None
 
 
-def test_scores_of_fresh_weights_do_not_take_the_time_of_learning():
+def test_scores_of_fresh_weights_do_not_take_the_time_of_learning(monkeypatch):
     after = Minutes(3.0, None, 2, [(6, 1)])
+    monkeypatch.setattr(_case_costs, "measured_costs", lambda model, case: model)
+
+    def first_end(costs: SecondsPerCase) -> float:
+        return after.end(after.fresh_costs(costs))
+
     ragged = SecondsPerCase(predict=1.0, score=60.0, tune=30.0)
     assert after.seconds(ragged) > 180
-    assert after.first_end(ragged) == 180 * (1 - budget.RESERVE) - 0.4 * 180
+    assert first_end(ragged) == pytest.approx(180 * (1 - budget.RESERVE) - 0.4 * 180)
     smooth = SecondsPerCase(predict=1.0, score=2.0, tune=1.0)
-    assert after.first_end(smooth) == after.end(smooth)
+    assert first_end(smooth) == after.end(smooth)
     slow = SecondsPerCase(predict=15.0, score=60.0, tune=30.0)  # that long it will take to predict, whatever is learnt
-    assert after.first_end(slow) == pytest.approx(180 * (1 - budget.RESERVE) * (1 - budget.AFTER_SHARE))
+    assert first_end(slow) == pytest.approx(180 * (1 - budget.RESERVE) * (1 - budget.AFTER_SHARE))
     slow = replace(slow, predict=10.0)
-    assert after.first_end(slow) == 180 * (1 - budget.RESERVE) - (budget.REPORT_SECONDS + 8 * 10.0)
+    assert first_end(slow) == 180 * (1 - budget.RESERVE) - (budget.REPORT_SECONDS + 8 * 10.0)
 
 
 WINDOWED = SecondsPerCase(10.0, 0.5, 1.0, windows=8.0, apart=0.25)
@@ -113,18 +119,19 @@ WINDOWED = SecondsPerCase(10.0, 0.5, 1.0, windows=8.0, apart=0.25)
 
 def test_where_minutes_end_windows_overlap_less_and_then_fewer_cases_are_looked_at():
     after = Minutes(10.0, None, 10, [(40, 1)])
-    assert after.cuts(WINDOWED, 40.0) == budget.UNCUT  # 542 s of 548
-    assert after.cuts(WINDOWED, 200.0) == Cuts(0.0)  # 242 s of 388
+    assert after.cuts(WINDOWED, 40.0) == after.cuts_of_gates  # 542 s of 548
+    assert after.cuts(WINDOWED, 200.0) == replace(after.cuts_of_gates, overlap=0.0)  # 242 s of 388
     few = after.cuts(WINDOWED, 400.0)
     left = 588 - 400 - budget.REPORT_SECONDS
     assert (few.overlap, few.tuned, few.scoring) == (0.0, int(budget.TUNED_SHARE * left / 9), 4.5)
-    assert (few.looking, few.end) == (pytest.approx(budget.LOOKED_SHARE * left), 588 - budget.REPORT_SECONDS)
+    assert few.looking == pytest.approx([budget.LOOKED_SHARE * left] * 2)
+    assert few.end == 588 - budget.REPORT_SECONDS
     assert few.allows(few.end - 5.0, 4.5)
     assert not few.allows(few.end - 4.0, 4.5)
     none = after.cuts(WINDOWED, 570.0)
-    assert (none.tuned, none.looking) == (0, 0.0)
+    assert (none.tuned, none.looking) == (0, (0.0, 0.0))
     assert none.of([Case("a", "a", {}, {})]) == []
-    assert after.cuts(replace(WINDOWED, predict=0.1), 580.0) == budget.UNCUT  # nobody waits long for that
+    assert after.cuts(replace(WINDOWED, predict=0.1), 580.0) == after.cuts_of_gates  # nobody waits long for that
 
 
 def test_training_has_its_part_of_the_minutes_and_all_of_them_where_not_even_one_case_can_be_scored():
@@ -144,7 +151,7 @@ def test_no_test_case_is_begun_that_would_end_too_late(monkeypatch):
         yield 0, cases[0]
 
     monkeypatch.setattr(case_scoring, "measure_here", measured)
-    cuts = Cuts(0.0, 1, 0.0, scoring=30.0, end=45.0)  # it was believed to be slow
+    cuts = Cuts(0.0, 1, (0.0, 0.0), scoring=30.0, end=45.0)  # it was believed to be slow
     done = list(run_end.scored_in_time(CommandClock(0.0, now=lambda: now[0]), cuts, None, {}, "abcdefg"))
     assert done == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
 
@@ -180,14 +187,10 @@ def test_fits_to_voxels_are_in_the_minutes_of_which_they_take_at_most_a_twentiet
 
 
 def test_a_gate_stops_looking_when_its_time_is_over():
-    looked, hour = [], {"most": 3600.0}
+    looked, hour = [], 3600.0
     model = SimpleNamespace(observe=lambda case, layers: (looked.append(case), None), preprocessing=None)
-    assert (
-        len(gate._training_observations(model, range(50), None, seconds=-1.0, **hour))
-        == budget.FEWEST_LOOKED
-        == len(looked)
-    )
-    assert len(gate._training_observations(model, range(50), None, seconds=3600.0, **hour)) == 50
+    assert len(gate._training_observations(model, range(50), None, -1.0, hour)) == budget.FEWEST_LOOKED == len(looked)
+    assert len(gate._training_observations(model, range(50), None, 3600.0, hour)) == 50
 
 
 def of(share: float, role: Role = FOLD) -> RunTraining:
@@ -238,7 +241,7 @@ def test_each_stage_has_the_time_between_its_end_and_that_of_the_one_before():
         now[0] = at
         stages.mark_end(name)
     assert stages.seconds == {"reading": 5.0, "training": 705.0, "testing": 30.0}
-    assert _run_minutes.stages_in_words(stages.seconds) == "reading 5 s, training 11.8 min, testing 30 s"
+    assert budget.stages_in_words(stages.seconds) == "reading 5 s, training 11.8 min, testing 30 s"
 
 
 def test_a_resumed_run_tells_the_time_of_earlier_sessions_from_its_own():

@@ -15,8 +15,9 @@ import isocenter
 import trained
 from isocenter.planning import PlannedTraining
 from isocenter.runs import _training_order
+from isocenter.runs._case_costs import SecondsPerCase
 from isocenter.runs._run_minutes import Minutes
-from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining, SecondsPerCase, TrialResult
+from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining, TrialResult
 from isocenter.runs._training_order import CONTROL, MAIN, NETWORKS, NNUNET, SEARCH_RESULT, STAGE, TRIAL
 from isocenter.training.search_study import COMPLETE, StudyTrial
 from isocenter.training.training_state import TrainingOutcome

@@ -18,7 +18,7 @@ from isocenter.files.format_options import ReadOptions
 from isocenter.networks import factory
 from isocenter.prediction import case_prediction
 from isocenter.prediction.case_prediction import CaseRequest
-from isocenter.runs import _run_minutes
+from isocenter.runs import _case_costs
 from isocenter.runtime import Model, ModelRequest, Preprocessing
 from isocenter.runtime.ensemble import VisitingNetwork
 from isocenter.runtime.inference import Inference
@@ -209,7 +209,7 @@ def test_backends_are_tried_on_slides_that_the_other_process_reads_tile_by_tile(
 
 
 def test_the_minutes_that_a_slide_takes_are_measured_by_its_tiles(image):
-    sample = _run_minutes.Sample(Case("a", "a", {"image": image}))
-    prediction, seconds, in_windows = _run_minutes.predicted(model(), sample)
+    sample = _case_costs.Sample(Case("a", "a", {"image": image}))
+    prediction, seconds, in_windows = _case_costs.predicted(model(), sample)
     assert len(prediction.tiles.attention) == len(TISSUE)
     assert 0 < in_windows <= seconds

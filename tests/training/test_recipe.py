@@ -18,7 +18,7 @@ from isocenter.errors import IsocenterError
 from isocenter.files.storage import atomic
 from isocenter.networks import network_family
 from isocenter.planning import plan_changes, plan_checks, plan_file
-from isocenter.runs import _run_minutes, run_folder, training_jobs
+from isocenter.runs import _case_costs, run_folder, training_jobs
 from isocenter.runs import _run_minutes as minutes_of_runs
 from isocenter.runs._run_minutes import Minutes
 from isocenter.runs._run_trainings import RunTraining
@@ -108,7 +108,7 @@ def test_earlier_weights_are_taken_where_validation_cases_show_surely_that_they_
 ):
     looks = []
 
-    def looked(session, cases, compute):
+    def looked(session, cases, compute, windows=None):
         """At step 3 some of eight cases are better than at step 6, the rest are alike."""
         looks.append(torch.full((8, 2), 0.5))
         if len(looks) == 1:
@@ -195,8 +195,8 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
 
     monkeypatch.setattr(training_jobs, "Length", simulated)
     monkeypatch.setattr(minutes_of_runs, "REPORT_SECONDS", 0.0)
-    asked, measured = [], _run_minutes.measured_costs
-    monkeypatch.setattr(_run_minutes, "measured_costs", lambda *given: (asked.append(given[0]), measured(*given))[1])
+    asked, measured = [], _case_costs.measured_costs
+    monkeypatch.setattr(_case_costs, "measured_costs", lambda *given: (asked.append(given[0]), measured(*given))[1])
     alone = {"training.steps": None, "training.networks": 1}
     with trained.watching(slowly):
         run = trained.classifying(classified.data, tmp_path / "run", minutes=0.2, assignments=alone)

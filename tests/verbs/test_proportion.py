@@ -17,8 +17,8 @@ from isocenter.errors import DatasetError
 from isocenter.prediction import case_prediction, predictors
 from isocenter.prediction.case_prediction import CaseRequest
 from isocenter.runs import gate
+from isocenter.runs._case_costs import SecondsPerCase
 from isocenter.runs._run_minutes import Minutes
-from isocenter.runs._run_trainings import SecondsPerCase
 from isocenter.runtime import ModelRequest
 from isocenter.service.work import job_answers
 from isocenter.service.work.job_answers import JobInputs, ObjectMarks

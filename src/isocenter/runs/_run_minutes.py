@@ -4,45 +4,30 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from isocenter.planning import PlanSettings
 from isocenter.planning.search_domains import Room
-from isocenter.runs import _run_trainings
-from isocenter.runs._run_trainings import SEARCH, FinishedTraining, RunTraining, SecondsPerCase
-from isocenter.runtime import Context, Model, proportion, torch_networks
-from isocenter.runtime.preprocessing import coarse_mask
-from isocenter.runtime.proportion import Looking
-from isocenter.runtime.torch_networks import KeptOutputs, Networks, TorchNetwork
-from isocenter.runtime.windows import slide
-from isocenter.runtime.windows.slide import BagNetwork, Network, Skipping
-from isocenter.tasks import Task, fitting, task_settings
-from isocenter.tasks.fitting import PredictedCases
+from isocenter.runs import _case_costs, _run_trainings
+from isocenter.runs._case_costs import SecondsPerCase
+from isocenter.runs._run_trainings import SEARCH, FinishedTraining, RunTraining
+from isocenter.runtime import Context, Model, torch_networks
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.tasks import Task, task_settings
 from isocenter.training.length import step_probe
 from isocenter.training.length.schedule import FEWEST_STEPS
 from isocenter.training.length.step_probe import NARROWER
 from isocenter.training.session_length import SeveralNetworks
 from isocenter.training.training_state import CommandClock
-from isocenter.transforms import channel_stack
 from isocenter.values import (
     BY_HAND,
-    Array,
     Case,
     CaseFacts,
     Decision,
     Fingerprint,
-    Geometry,
-    Image,
     Plan,
-    Prediction,
-    Region,
 )
 
 if TYPE_CHECKING:
@@ -64,10 +49,9 @@ AFTER_SHARE, FREE_SECONDS = 0.6, 60.0
 # Of the time that is then left, what cases that decide have, and training cases at which gates look.
 TUNED_SHARE, LOOKED_SHARE = 0.4, 0.15
 # Of the minutes, what gates may take for training cases, and how many of these they look at whatever that takes: where
-# a case takes 10 s, the 200 that make a whole gate would take half an hour.
-LOOKING_SHARE, FEWEST_LOOKED = 0.05, 30
-# Of the minutes, what they may take at most, however few of them have been looked at by then.
-LOOKING_MOST = 0.5
+# a case takes 10 s, the 200 that make a whole gate would take half an hour. And what they may take at most, however few
+# of them have been looked at by then: a case out of all proportion to the others is left out of a run.
+LOOKING_SHARE, FEWEST_LOOKED, LOOKING_MOST = 0.05, 30, 0.5
 # s to fit what voxels say of probabilities, of one model: measured 2.8 to 4.1 on one core, with 3 to 16 outputs of
 # 20 to 100 cases, of which so many voxels are taken whatever their number. And the share of the minutes kept at most.
 FITTING_SECONDS, FITTING_SHARE = 4.0, 0.05
@@ -91,14 +75,6 @@ STEPS_SHARE = 4
 # Stages of so many seconds are told in minutes.
 LONG_STAGE = 600.0
 EARLIER = "earlier sessions"
-# A case of so many windows is measured whole; of a larger one a part, of so many windows or of those of a batch.
-FEW_WINDOWS, WINDOWS = 8, 2
-# s of work after which it is not timed once more: what its first call allocates is little beside them.
-LONG_WORK = 3.0
-# Of quicker work the median of so many calls counts, or of those that fit into so many s: where a thousand cases
-# follow, a stall of 20 ms in the only call would take 20 s from the training.
-CALLS, CALLS_SECONDS = 5, 0.5
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -107,14 +83,15 @@ class Cuts:
 
     overlap: of windows in place of the planned one; None where that stays
     tuned:   cases of each part that decide at most; None for all
-    looking: s that a gate may look at training cases; None where the usual time is enough
+    looking: s after which a gate looks at no further training case, once it has seen the fewest, and whatever it has
+             seen
     scoring: s that the first test case is believed to take
     end:     s after the command's start by which all test cases must be scored; None where all of them are
     """
 
     overlap: float | None = None
     tuned: int | None = None
-    looking: float | None = None
+    looking: tuple[float, float] = (math.inf, math.inf)
     scoring: float = 0.0
     end: float | None = None
 
@@ -161,20 +138,40 @@ class Minutes:
     began: float = 0.0
     kept: float = math.inf
 
+    @property
+    def cuts_of_gates(self) -> Cuts:
+        """Nothing is done without, but for training cases at which gates would look for longer than their share."""
+        each = 60 * self.minutes / max(1, len(self.looking))
+        return Cuts(looking=(LOOKING_SHARE * each, LOOKING_MOST * each))
+
+    @property
+    def last(self) -> float:
+        """s after the command's start at which all is over."""
+        return 60 * self.minutes * (1 - RESERVE)
+
     def costs(self, model: Model) -> SecondsPerCase:
         """Costs of a case by a model, measured."""
-        return measured_costs(model, self.case).of_networks(self.networks)
+        return _case_costs.measured_costs(model, self.case).of_networks(self.networks)
 
-    def predicting(self, model: Model) -> tuple[float, float]:
-        """s of a prediction by a model, measured, and of these s in which windows pass the network."""
-        _, seconds, windows = predicted(model, sample_of(model, self.case))
-        return self.networks * seconds, self.networks * windows
+    def fresh_costs(self, model: Model) -> SecondsPerCase:
+        """The same by a model that has learnt nothing: it predicts as fast as any, but its scores say little.
+
+        Predictions are believed as measured, scores as far as a share of the minutes goes.
+        """
+        costs = self.costs(model)
+        predictions = self.predictions(costs)
+        scores, most = self.seconds(costs) - predictions, max(0.0, DOUBTED_SHARE * 60 * self.minutes - predictions)
+        believed = min(1.0, most / scores) if scores else 1.0
+        return replace(costs, score=believed * costs.score, tune=believed * costs.tune)
+
+    def predictions(self, costs: SecondsPerCase) -> float:
+        """s of all that follows training, but for scores."""
+        return self.seconds(replace(costs, score=0.0, tune=0.0))
 
     def seconds(self, costs: SecondsPerCase) -> float:
         """s of all that follows training: calibration, gate, scores, pictures, the report."""
         a_case, a_look = costs.predict, costs.predict - costs.refine
-        usual = looking_seconds(self.minutes, len(self.looking))
-        most = longest_looking(self.minutes, len(self.looking))
+        usual, most = self.cuts_of_gates.looking
         seconds = REPORT_SECONDS + self.fitting + self.selecting * (a_case + costs.tune) + self.looked_at * a_look
         seconds -= self.known * costs.network
         seconds += sum(min(count * a_look, max(FEWEST_LOOKED * a_look, usual), most) for count in self.looking)
@@ -185,41 +182,30 @@ class Minutes:
 
     def end(self, costs: SecondsPerCase, now: float = 0.0) -> float:
         """s after the command's start by which all training must end; now: s after it at which that is asked."""
-        return self._end(self.seconds(costs), costs, now)
-
-    def first_end(self, fresh: SecondsPerCase) -> float:
-        """The same before anything is learnt: fresh weights predict as fast as any, but their scores say little.
-
-        Predictions are believed as measured, scores up to a share.
-        """
-        predictions = self.seconds(replace(fresh, score=0.0, tune=0.0))
-        after = min(self.seconds(fresh), max(predictions, DOUBTED_SHARE * 60 * self.minutes))
-        return self._end(after, replace(fresh, score=0.0))
-
-    def _end(self, after: float, costs: SecondsPerCase, now: float = 0.0) -> float:
-        end = 60 * self.minutes * (1 - RESERVE)
-        most = max(FREE_SECONDS, AFTER_SHARE * (end - self.began))
+        after, most = self.seconds(costs), max(FREE_SECONDS, AFTER_SHARE * (self.last - self.began))
         one = costs.without_overlap
-        if after > most and one.predict + one.score > min(most, end - now) - REPORT_SECONDS:
-            return end - REPORT_SECONDS  # not even one case can be scored
-        return end - min(after, most)
+        if after > most and one.predict + one.score > min(most, self.last - now) - REPORT_SECONDS:
+            return self.last - REPORT_SECONDS  # not even one case can be scored
+        return self.last - min(after, most)
 
     def cuts(self, costs: SecondsPerCase, now: float) -> Cuts:
         """What is done without after training, so that it ends in time: overlap of windows first, and then cases.
 
         now: s since the command's start, when training has ended
         """
-        end = 60 * self.minutes * (1 - RESERVE)
-        if self.seconds(costs) <= max(end - now, FREE_SECONDS):
-            return Cuts()
+        uncut, left = self.cuts_of_gates, self.last - now
+        if self.seconds(costs) <= max(left, FREE_SECONDS):
+            return uncut
         overlap, thinned = 0.0 if costs.apart < 1 else None, costs.without_overlap
-        if self.seconds(thinned) <= end - now:
-            return Cuts(overlap)
-        left = max(0.0, end - now - REPORT_SECONDS - self.fitting)
+        if self.seconds(thinned) <= left:
+            return replace(uncut, overlap=overlap)
+        left = max(0.0, left - REPORT_SECONDS - self.fitting)
         # Cases that decide are also those at which the gate looks.
         tuned = int(TUNED_SHARE * left / (2 * thinned.predict + thinned.tune))
         looking = LOOKED_SHARE * left * (LOOKED_SHARE * left >= thinned.predict - thinned.refine)
-        return Cuts(overlap, tuned, looking, thinned.predict + thinned.score, end - REPORT_SECONDS)
+        looking /= max(1, len(self.looking))
+        scoring, end = thinned.predict + thinned.score, self.last - REPORT_SECONDS
+        return Cuts(overlap, tuned, (looking, looking), scoring, end)
 
     def networks_in_time(self, planned: Decision, costs: SecondsPerCase, now: float, seconds_of_one: float) -> Decision:
         """Number of networks for which there is time, the first included.
@@ -258,7 +244,7 @@ class Minutes:
         flips = plan.decision(VIEWS)
         if not flips.value or flips.because == BY_HAND or plan["training.deterministic"]:
             return None
-        following = self.seconds(replace(costs, score=0.0, tune=0.0)) - REPORT_SECONDS
+        following = self.predictions(costs) - REPORT_SECONDS
         if following <= FOLLOWING_SHARE * 60 * self.minutes:
             return None
         because = (
@@ -295,16 +281,14 @@ def cut_plan_to_minutes(
     """
 
     def with_fewer_views(plan: Plan) -> tuple[Plan, SecondsPerCase]:
-        costs = minutes.costs(fresh(plan))
+        costs = minutes.fresh_costs(fresh(plan))
         if (views := minutes.fewer_views(plan, costs)) is None:
             return plan, costs
-        plan = plan.with_decision(VIEWS, views)
-        (predict, windows), prepare = minutes.predicting(fresh(plan)), costs.predict - costs.network
-        return plan, replace(costs, predict=predict, network=max(0.0, predict - prepare), windows=windows)
+        return plan.with_decision(VIEWS, views), costs.of_windows(0.5 ** len(plan[VIEWS]))
 
     decided = dict[str, Decision]()
     plan, costs = with_fewer_views(training.plan)
-    left = (minutes.first_end(costs) - max(now, minutes.began)) * training.share
+    left = (minutes.end(costs) - max(now, minutes.began)) * training.share
     if (size := narrower_network(replace(training, plan=plan), left, is_given=is_given)) is not None:
         fitted = room.fit_plan(plan.with_decision(SIZE, size))
         decided = {SIZE: size, MEMORY: fitted.decision(MEMORY)}
@@ -376,19 +360,6 @@ def covariates_seconds(trainings: Sequence[RunTraining]) -> float:
         COVARIATES_SECONDS * len(Context.from_settings(one.settings.network.context)) * len(one.cases["train"])
         for one in trainings
     )
-
-
-def looking_seconds(minutes: float, trainings: int) -> float:
-    """s that the gate of each of so many trainings may take for training cases."""
-    return LOOKING_SHARE * 60 * minutes / max(1, trainings)
-
-
-def longest_looking(minutes: float, trainings: int) -> float:
-    """s after which the gate of each of so many trainings looks at no further training case, however few it has seen.
-
-    A single case is never longer than that by much: those out of all proportion are left out of a run.
-    """
-    return LOOKING_MOST * 60 * minutes / max(1, trainings)
 
 
 @dataclass(frozen=True)
@@ -469,170 +440,3 @@ def stages_in_words(seconds: Mapping[str, float]) -> str:
     """The stages of a run as one line of the report."""
     words = {name: f"{one / 60:.1f} min" if one >= LONG_STAGE else f"{one:.0f} s" for name, one in seconds.items()}
     return ", ".join(f"{name} {took}" for name, took in words.items())
-
-
-# What a case costs to predict and to score: measured on a few of its windows, and scaled to all of them.
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A case, or the middle of a large one, on which costs are measured.
-
-    windows: of the whole case; None where all of it is there
-    voxels:  how many times as many the whole case has
-    """
-
-    case: Case
-    windows: int | None = None
-    voxels: float = 1.0
-
-
-@dataclass(eq=False)
-class WindowTimer:
-    """A network that measures how long windows take from their way into it until they are merged.
-
-    seconds: of all windows of a prediction
-    done:    how many these were
-    """
-
-    network: Network
-    seconds: float = 0.0
-    done: int = 0
-    _mark: float | None = None
-
-    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
-        self._mark = time.monotonic() if self._mark is None else self._mark
-        return self.network(batch, *context)
-
-    def encoded(self, tiles: NDArray[np.float32]) -> tuple[Array, ...]:
-        """Features of tiles, which are the windows of a bag."""
-        self._mark = time.monotonic() if self._mark is None else self._mark
-        return cast("BagNetwork", self.network).encoded(tiles)
-
-    def pooled(self, features: Sequence[Array], places: NDArray[np.int64]) -> Mapping[str, Array]:
-        """The answer of a bag."""
-        return cast("BagNetwork", self.network).pooled(features, places)
-
-    def passed(self, done: int, _: int) -> None:
-        """Take the time of windows that are done; of the parts of a result that come back in between nothing."""
-        if self._mark is not None:
-            self.seconds += time.monotonic() - self._mark
-        self.done, self._mark = done, None
-
-
-def measured_costs(model: Model, case: Case) -> SecondsPerCase:
-    """Costs of a case as this machine does it now, mirrored views and all.
-
-    Fresh weights predict ragged surfaces, which take far longer to score (hippocampus: 0.33 s, 0.013 s once trained):
-    what is measured with them is not wholly believed, and measured anew half-way.
-    """
-    sample = sample_of(model, case)
-    apart = 1.0 if sample.windows is None else windows_seen(model, case, 0.0) / sample.windows
-    prediction, predict, windows = predicted(model, sample)
-    _, score = timed(lambda: model.task.score([prediction], [sample.case]))
-    _, tune = timed(lambda: fitting.with_fitted_calibration(model.task, PredictedCases([prediction], [sample.case])))
-    again = predict
-    if all(head.is_vector for head in model.task.heads.values()):  # others may not fit into the memory for them
-        _, again, _ = predicted(model.keeping(KeptOutputs()), sample)
-    refine = 0.0
-    if model.task.refines:
-        _, unrefined, _ = predicted(replace(model, request=replace(model.request, refined=False)), sample)
-        refine = max(0.0, predict - unrefined)
-    return SecondsPerCase(
-        predict,
-        score * sample.voxels,
-        tune * sample.voxels,
-        round(math.prod(prediction.geometry.shape) * sample.voxels),
-        max(0.0, predict - again),
-        refine,
-        windows,
-        apart,
-    )
-
-
-def predicted(model: Model, sample: Sample) -> tuple[Prediction, float, float]:
-    """The prediction of a sample; s that the whole case takes, and s of these in which windows pass the network."""
-    timers = list[WindowTimer]()
-    model = replace(model, request=replace(model.request, drawn=True))
-
-    def predict() -> Prediction:
-        timers.append(WindowTimer(model.networks.run))
-        return model.with_run(timers[-1]).predict(sample.case, progress=timers[-1].passed)
-
-    if sample.windows is not None:
-        predict()  # what the first windows allocate would be multiplied
-    prediction, seconds = timed(predict)
-    in_windows = min(timers[-1].seconds, seconds)
-    windows = in_windows if sample.windows is None else in_windows * sample.windows / max(1, timers[-1].done)
-    return prediction, windows + (seconds - in_windows) * sample.voxels, windows
-
-
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """Return what work makes, and the s that it takes once it runs steadily."""
-    marks = [time.monotonic()]
-    result = work()
-    marks.append(time.monotonic())
-    if marks[-1] - marks[0] < LONG_WORK:
-        marks = marks[1:]
-        while len(marks) <= CALLS and (len(marks) == 1 or marks[-1] - marks[0] < CALLS_SECONDS):
-            work()
-            marks.append(time.monotonic())
-    return result, statistics.median(end - start for start, end in pairwise(marks))
-
-
-def sample_of(model: Model, case: Case) -> Sample:
-    """The middle of a case of many windows, as large as a few of them or a batch, with what its masks have there.
-
-    The whole case where it has few windows, or is a clip or a pair, or where its images and masks have several grids.
-    """
-    looking, grid = Looking.from_model(model), next(iter(case.images.values())).geometry
-    spatial, axes = _spatial(model, grid), grid.to_canonical[0]
-    is_resized = model.preprocessing.shape is not None or len(axes) != len(spatial)
-    if is_resized or model.task.refines or model.task.takes_prompts or looking.windows(grid) <= FEW_WINDOWS:
-        return Sample(case)
-    part = slide.part_of_windows(spatial, looking.patch, looking.overlap, max(WINDOWS, model.inference.batch))
-    shares = dict(zip(axes, np.divide(part, spatial).tolist(), strict=True))
-    sizes = [min(size, math.ceil(size * shares[axis])) for axis, size in enumerate(grid.shape)]
-    starts = [(size - length) // 2 for size, length in zip(grid.shape, sizes, strict=True)]
-    region = tuple(slice(start, start + length) for start, length in zip(starts, sizes, strict=True))
-    images, references = ({name: one[name] for name in one} for one in (case.images, case.references))
-    drawn = [one for one in (*images.values(), *references.values()) if isinstance(one, Image)]
-    if any(one.frames is not None or not one.geometry.equals(grid) for one in drawn):
-        return Sample(case)
-    cut = replace(case, images=_cut(images, region), references=_cut(references, region))
-    windows = windows_seen(model, case, looking.overlap)
-    return Sample(cut, windows, math.prod(grid.shape) / math.prod(sizes))
-
-
-def windows_seen(model: Model, case: Case, overlap: float) -> int:
-    """How many windows with an overlap the network sees of a case, without those in the air beside a body."""
-    image = channel_stack.stack_images(case.images, case.id)
-    mask = None if model.inference.skip is None else coarse_mask.body_of(image)
-    (axes, flips), grid = image.geometry.to_canonical, image.geometry.shape
-    spatial = _spatial(model, image.geometry)
-
-    def sees(window: Region) -> bool:
-        """Whether a window of the network's grid holds something of the body."""
-        region = [slice(0, size) for size in grid]
-        for part, axis, is_turned, size in zip(window, axes, flips, spatial, strict=True):
-            low, high = (max(0, size - part.stop), size - part.start) if is_turned else (part.start, part.stop)
-            region[axis] = slice(low * grid[axis] // size, -(-min(high, size) * grid[axis] // size))
-        return mask is None or mask.touches(tuple(region))
-
-    skipping = None if mask is None else Skipping(sees, lambda name, channels: np.zeros(channels, np.float32))
-    return slide.window_count(spatial, model.inference.patch, overlap, merge=model.task.merge, skipping=skipping)
-
-
-def _spatial(model: Model, grid: Geometry) -> tuple[int, ...]:
-    return proportion.prepared_shape(
-        model.preprocessing, grid, model.inference.patch, model.preprocessing.held_parts(grid).shape
-    )
-
-
-def _cut(values: Mapping[str, Any], region: Region) -> dict[str, Any]:
-    """The same with what images have in a region."""
-    places, drawn = (slice(None), *region), {name for name, one in values.items() if isinstance(one, Image)}
-    return {
-        name: one.with_pixels(one.data[places].copy(order="K"), one.geometry.crop(region)) if name in drawn else one
-        for name, one in values.items()
-    }

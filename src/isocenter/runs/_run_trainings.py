@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from isocenter.planning import PlanSettings, plan_checks
+from isocenter.runs._case_costs import SecondsPerCase
 from isocenter.runtime.model_schema import ModelOrigin
 from isocenter.training.search_study import StudyTrial
 from isocenter.training.training_state import TrainingOutcome
@@ -96,37 +97,6 @@ class RunTraining:
     def below(self, folder: str) -> str:
         """The name of a training in a folder of this one's."""
         return f"{self.name}/{folder}" if self.name else folder
-
-
-@dataclass(frozen=True)
-class SecondsPerCase:
-    """s a case: to predict, to score, and to tune on.
-
-    voxels:  of the result
-    network: of `predict`, what is saved where the network's outputs are known
-    refine:  of `predict`, what improves a result after the network, which a gate does without
-    windows: of `predict`, the time in which windows pass the network
-    apart:   share of the windows that is left where they do not overlap
-    """
-
-    predict: float
-    score: float
-    tune: float
-    voxels: int = 1
-    network: float = 0.0
-    refine: float = 0.0
-    windows: float = 0.0
-    apart: float = 1.0
-
-    def of_networks(self, count: int) -> SecondsPerCase:
-        """The costs where so many networks predict each case."""
-        predict = count * (self.predict - self.refine) + self.refine
-        return replace(self, predict=predict, network=count * self.network, windows=count * self.windows)
-
-    @property
-    def without_overlap(self) -> SecondsPerCase:
-        """The costs with windows that do not overlap."""
-        return replace(self, predict=self.predict - (1 - self.apart) * self.windows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,6 @@ from isocenter import errors
 from isocenter.evaluation import conformal
 from isocenter.reading import images_of_maps
 from isocenter.report import progress_tracking
-from isocenter.runs import _run_minutes, run_folder
 from isocenter.runs._run_minutes import FEWEST_LOOKED
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runs.training_jobs import FittedTraining, TrainingJob
@@ -50,7 +49,7 @@ def add_gates(
     guard = fits[0].job.settings.guard
     if not (guard.gate or guard.error):
         return tuned
-    if fits[0].job.cuts.looking == 0:
+    if fits[0].job.cuts.looking[1] == 0:
         untimely = {GATE: Decision(False, NO_TIME)} if guard.gate else {}
         return replace(tuned, decisions={**tuned.decisions, **untimely})
     pairs = [_add_gate(run, unseen, one.job, model) for one, model in zip(fits, tuned.models, strict=True)]
@@ -109,17 +108,9 @@ def _add_gate(run: RunFolder, unseen: UnseenPredictions, job: TrainingJob, model
     """
     trained, held_out = split_for_gate(run, job)
     exact, gate_setting = bool(run.cases("calibration", job.fold)), job.settings.guard
-    layers, minutes = uncertainty_methods.last_layers_of(model.basis), job.settings.training.minutes
-    timed = minutes is not None and run_folder.minutes_decide(job.settings.training, job.out)
-    allowed = minutes if timed and minutes is not None else math.inf
-    usual, most = (
-        _run_minutes.looking_seconds(allowed, len(run.folds)),
-        _run_minutes.longest_looking(allowed, len(run.folds)),
-    )
-    if job.cuts.looking is not None:
-        usual = most = job.cuts.looking / len(run.folds)
+    layers = uncertainty_methods.last_layers_of(model.basis)
     shown = _shown_cases(job, trained, DRAWS_TRAINED)
-    observations = _training_observations(model, shown, layers, seconds=usual, most=most)
+    observations = _training_observations(model, shown, layers, *job.cuts.looking)
     trained = trained[: len(observations)]
     laplace = None if layers is None else layers.fit_posteriors(len(job.train))
     extended = replace(model, parts=replace(model.parts, laplace=laplace, directions=_directions(model, trained)))
@@ -219,7 +210,7 @@ Sure = list[tuple[str, float, float]]
 
 
 def _training_observations(
-    model: Model, cases: Sequence[Case], layers: LastLayers | None, *, seconds: float, most: float
+    model: Model, cases: Sequence[Case], layers: LastLayers | None, seconds: float, most: float
 ) -> list[Observation]:
     """Features that a model sees in its training cases.
 

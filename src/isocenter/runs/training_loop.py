@@ -32,8 +32,9 @@ from isocenter.runs import (
     training_jobs,
     tuning,
 )
+from isocenter.runs._case_costs import SecondsPerCase
 from isocenter.runs._run_minutes import UNCUT, Cuts, Minutes, RunStages
-from isocenter.runs._run_trainings import NETWORKS, SEARCH, FinishedTraining, Leaving, RunTraining, SecondsPerCase
+from isocenter.runs._run_trainings import NETWORKS, SEARCH, FinishedTraining, Leaving, RunTraining
 from isocenter.runs._training_order import MOST_UNSEEN
 from isocenter.runs.run_end import TrainedRun
 from isocenter.runs.run_folder import RunFolder
@@ -285,8 +286,8 @@ class TrainingLoop:
         name = training.name.split("/")[1] if _training_order.compares_configurations(planned) else ""
         if name not in self.fresh:
             plan = _training_order.configuration_plan(planned, name) if name else planned.plan_of(training.fold)
-            self.fresh[name] = self.minutes.costs(self._fresh(training.fold, plan))
-        return self.minutes.first_end(self.fresh[name])
+            self.fresh[name] = self.minutes.fresh_costs(self._fresh(training.fold, plan))
+        return self.minutes.end(self.fresh[name])
 
     def _recount_deadline(self, training: RunTraining, due: Callable[[float], float], half_trained: Module) -> float:
         """s after the command's start by which a training must end, if this is its network half-way."""
@@ -303,8 +304,10 @@ class TrainingLoop:
 
     def cuts(self, networks: int) -> Cuts:
         """What is done without now that all training has ended; networks: that predict each case."""
-        if self.minutes is None or (costs := self.half or self.fresh.get("")) is None:
+        if self.minutes is None:
             return UNCUT
+        if (costs := self.half or self.fresh.get("")) is None:
+            return self.minutes.cuts_of_gates
         extra = max(1, networks // self.minutes.networks)
         return self.minutes.cuts(costs.of_networks(extra), self.run.clock.seconds)
 

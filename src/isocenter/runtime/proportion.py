@@ -64,10 +64,14 @@ class Looking:
         """Return the windows of a model."""
         return cls(model.preprocessing, model.inference.patch, model.inference.overlap, model.task.merge)
 
+    def prepared_shape(self, geometry: Geometry) -> tuple[int, ...]:
+        """Voxels an axis of an image of this geometry as the network sees it."""
+        held = self.preprocessing.held_parts(geometry).shape
+        return prepared_shape(self.preprocessing, geometry, self.patch, held)
+
     def windows(self, geometry: Geometry, region: Region | None = None) -> int:
         """The number of windows that an image of this geometry takes; region: the only part that is predicted."""
-        shape = self.preprocessing.held_parts(geometry).shape
-        spatial = prepared_shape(self.preprocessing, geometry, self.patch, shape)
+        spatial = self.prepared_shape(geometry)
         if region is not None:
             spatial = shape_around(geometry, spatial, self.patch, region)
         return slide.window_count(spatial, self.patch, self.overlap, merge=self.merge)
