@@ -15,7 +15,7 @@ from isocenter.deidentification import dicom_objects
 from isocenter.deidentification.attribute_cleaning import IDENTIFYING, CleaningRules, ObjectCleaner
 from isocenter.deidentification.common_words import FEWEST_PATIENTS, CommonWords
 from isocenter.deidentification.confidentiality_profile import ConfidentialityProfile
-from isocenter.deidentification.dicom_objects import InputSurvey
+from isocenter.deidentification.dicom_objects import IdentifierSurvey
 from isocenter.deidentification.keyed_names import KeyedNames
 from planted_identities import IDENTITIES, Identity, code
 from written_dicom import write_slice
@@ -26,7 +26,7 @@ NAMES = KeyedNames(bytes(32))
 def clean_file(path: Path, *options: str, words: CommonWords | None = None) -> tuple[Dataset, ObjectCleaner, bytes]:
     """The object without identity, who cleaned it, and the bytes of its file."""
     rules = CleaningRules(ConfidentialityProfile(frozenset(options)), NAMES, words or CommonWords())
-    survey = InputSurvey(rules)
+    survey = IdentifierSurvey(rules)
     facts = survey.examine(path)
     cleaner = ObjectCleaner(rules, facts.patient, survey.identifiers[facts.patient])
     target = path.with_suffix(".clean")

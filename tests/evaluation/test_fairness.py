@@ -205,7 +205,7 @@ WHO = {"sex": ["F", "M", "f", None], "age": ["039Y", "40", "60", "59.9"], "Site"
 
 
 def test_groups_are_covariates_as_written_ranges_of_them_or_crossed():
-    made = group_attributes.group_by_attributes(WHO, "sex, age:40:60, site, sex*age")
+    made = group_attributes.groups_by_attribute(WHO, "sex, age:40:60, site, sex*age")
     assert_array_equal(made["sex"], ["F", "M", "F", "unknown"])
     assert_array_equal(made["age"], ["<40", "40-60", ">=60", "40-60"])
     assert_array_equal(made["site"], ["1", "1", "2", "2"])
@@ -227,8 +227,8 @@ def test_ranges_stand_as_they_rise():
 def test_without_being_asked_for_covariates_of_two_to_eight_levels_make_groups():
     many = {"sex": ["F", "M"] * 10, "constant": ["x"] * 20, "weight": list(range(20)), "grade": list(range(4)) * 5}
     assert group_attributes.default_groups(many) == "sex,grade"
-    assert list(group_attributes.group_by_attributes(many, None)) == ["sex", "grade"]
-    assert group_attributes.group_by_attributes(many, "none") == {}
+    assert list(group_attributes.groups_by_attribute(many, None)) == ["sex", "grade"]
+    assert group_attributes.groups_by_attribute(many, "none") == {}
     assert group_attributes.default_groups({}) is None
 
 
@@ -244,4 +244,4 @@ def test_without_being_asked_for_covariates_of_two_to_eight_levels_make_groups()
 )
 def test_what_makes_no_groups_is_refused(asked, match):
     with pytest.raises(UsageError, match=match):
-        group_attributes.group_by_attributes({**WHO, "ward": [f"w{n}" for n in range(1000)]}, asked)
+        group_attributes.groups_by_attribute({**WHO, "ward": [f"w{n}" for n in range(1000)]}, asked)

@@ -33,8 +33,8 @@ def test_names_are_those_of_set_structures_and_examined_parts():
     case = facts()
     data = cohort([case], name="torso")
     examined = replace(data, cases=tuple(replace(one, covariates={"body_part": "HEART"}) for one in data))
-    assert anatomy_rules.anatomical_names(data, [Label(1, "vessel")]) == ["torso", "vessel"]
-    assert anatomy_rules.anatomical_names(examined, [Label(1, "vessel")]) == ["torso", "vessel", "HEART"]
+    assert anatomy_rules.anatomy_hints(data, [Label(1, "vessel")]) == ["torso", "vessel"]
+    assert anatomy_rules.anatomy_hints(examined, [Label(1, "vessel")]) == ["torso", "vessel", "HEART"]
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ def test_a_single_slice_is_shown_only_from_where_it_is_more_than_a_line() -> Non
 
 
 def test_the_main_plane_is_the_acquired_one_and_the_axial_where_all_are_alike() -> None:
-    assert display.main_plane(Geometry((30, 40, 20), np.diag([1, 5.0, 1, 1]))).name == "coronal"
-    assert display.main_plane(Geometry((30, 40, 20), np.diag([1, 1.05, 1, 1]))).name == "axial"
-    assert display.main_plane(Geometry.of_pixels((5, 7))).name == "picture"
+    assert display.finest_plane(Geometry((30, 40, 20), np.diag([1, 5.0, 1, 1]))).name == "coronal"
+    assert display.finest_plane(Geometry((30, 40, 20), np.diag([1, 1.05, 1, 1]))).name == "axial"
+    assert display.finest_plane(Geometry.of_pixels((5, 7))).name == "picture"
 
 
 def test_a_picture_lies_as_it_is_stored_rows_down_and_columns_across() -> None:

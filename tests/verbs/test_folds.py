@@ -125,7 +125,7 @@ def test_the_report_says_that_each_case_was_scored_by_a_fold_that_had_not_seen_i
 def test_the_training_curve_shows_every_fold(crossed):
     _, run = crossed
     folders = [run / f"fold_{fold}" for fold in range(3)]
-    table = run_end.training_log(folders)
+    table = run_end.average_fold_logs(folders)
     assert table["step"].tolist() == [1, 2, 3, 4, 5, 6]
     logs = [pd.read_csv(folder / "log.csv") for folder in folders]
     assert table["loss"].to_numpy() == pytest.approx(np.mean([log["loss"] for log in logs], axis=0))

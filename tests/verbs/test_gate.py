@@ -290,12 +290,12 @@ def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothi
         return Case(f"{number}", f"{number}", images, {"findings": {finding: 1.0}})
 
     cases = [case(number, "lump" if number < 6 else "rare") for number in range(10)]
-    settled, decisions = gate.add_gate_by(
+    settled, decisions = gate.refit_gate(
         UnseenPredictions(), replace(model, parts=ModelParts(guard=guard)), cases, exact=True
     )
     assert settled.guard.answers.cases == 6
     assert "6 cases" in decisions["guard.error"].because
-    nobody, _ = gate.add_gate_by(
+    nobody, _ = gate.refit_gate(
         UnseenPredictions(), replace(model, parts=ModelParts(guard=guard)), cases[6:], exact=True
     )
     assert nobody.guard.answers.cases == 0 and nobody.guard.answers.refusal(1.0) is not None
@@ -383,10 +383,10 @@ def test_a_site_completes_the_gate_of_a_model_that_was_trained_on_all_cases(gate
     everything = model.with_guard(replace(model.guard, held_out={}))  # none was left to judge by
     assert everything.predict(odd).abstained is None
     site = list(dataset_reading.open_dataset(pictures(tmp_path / "site", count=12, first=200), ReadingOptions()))
-    few, decisions = gate.add_gate_by(UnseenPredictions(), everything, site[:3], exact=True)
+    few, decisions = gate.refit_gate(UnseenPredictions(), everything, site[:3], exact=True)
     assert "the gate has limits of the header alone" in decisions["guard.gate"].because
     assert few.predict(odd).abstained is None
-    settled, decisions = gate.add_gate_by(UnseenPredictions(), everything, site, exact=True)
+    settled, decisions = gate.refit_gate(UnseenPredictions(), everything, site, exact=True)
     assert "with 12 cases that chose nothing" in decisions["guard.gate"].because
     assert "the training cases (distance" in settled.predict(odd).abstained
     assert "the gate:" not in readme.readme_text(everything, "a model", [], [], {}, "It is one.")

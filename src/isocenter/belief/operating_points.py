@@ -291,7 +291,7 @@ class GroupThresholds:
     def group_in(self, covariates: CovariateValues) -> str:
         """The group of a patient with these covariates; "unknown" where they do not say."""
         try:
-            groups = group_attributes.group_by_attributes(
+            groups = group_attributes.groups_by_attribute(
                 {name: [one] for name, one in covariates.items()}, self.groups, strictly=False
             )
         except UsageError as error:

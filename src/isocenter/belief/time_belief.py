@@ -35,7 +35,7 @@ TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, eq=False)
-class LowerBound:
+class TimeLowerBound:
     """A lower bound of times, of the kind that a person chose.
 
     kind:     one of `BOUNDS`
@@ -89,7 +89,7 @@ class TimeBelief(Belief):
     """
 
     certainty: Certainty
-    bound: LowerBound
+    bound: TimeLowerBound
 
     def sets(self, rows: UnseenCases, *, exact: bool) -> dict[str, Decision]:
         """The threshold of a lower bound of the observed time, and so of the event's."""

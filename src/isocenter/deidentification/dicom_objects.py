@@ -60,7 +60,7 @@ class ObjectFacts:
 
 
 @dataclass(eq=False)
-class InputSurvey:
+class IdentifierSurvey:
     """What all files of an input say together: identifiers of each patient, words of descriptions."""
 
     rules: CleaningRules
@@ -110,7 +110,7 @@ class InputSurvey:
 
 def write_alone(path: Path, target: Path, profile: ConfidentialityProfile, names: KeyedNames) -> None:
     """Write one object without identity, with no other beside it. Raises FormatError for one that may not go."""
-    survey = InputSurvey(CleaningRules(profile, names, CommonWords()))
+    survey = IdentifierSurvey(CleaningRules(profile, names, CommonWords()))
     hidden, actions = survey.write(survey.examine(path), target, accept=False)
     if not actions:
         problem = f"{len(hidden.unsure)} places in it may be text, at which a person has to look"

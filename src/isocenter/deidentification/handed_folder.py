@@ -21,7 +21,7 @@ from isocenter.deidentification.attribute_cleaning import CleaningRules
 from isocenter.deidentification.burned_in_text import HiddenPlaces
 from isocenter.deidentification.common_words import CommonWords
 from isocenter.deidentification.confidentiality_profile import EDITION, ConfidentialityProfile
-from isocenter.deidentification.dicom_objects import InputSurvey, ObjectFacts
+from isocenter.deidentification.dicom_objects import IdentifierSurvey, ObjectFacts
 from isocenter.deidentification.keyed_names import KeyedNames
 from isocenter.errors import FormatError, IsocenterError, ResourceError, UsageError
 from isocenter.files import file_formats, patient_names
@@ -146,7 +146,7 @@ class FolderHanding:
     def __init__(self, plan: HandingPlan) -> None:
         self.plan = plan
         self.rules = CleaningRules(plan.profile, plan.names, CommonWords())
-        self.survey = InputSurvey(self.rules)
+        self.survey = IdentifierSurvey(self.rules)
         self.files = list(list_inputs(plan.inputs))
         self.rows: dict[str, HandedFile] = {}
         self.objects: dict[str, ObjectFacts] = {}

@@ -134,7 +134,7 @@ def _signals(described: bytes, count: int, path: Path) -> list[Signal]:
         if samples < 0 or (label != ANNOTATIONS and (most <= least or low == high)):
             raise FormatError(f"the range of signal {n + 1} is empty", str(path), "Export the recording again")
         gain = (high - low) / (most - least) if most > least else 1.0
-        block.refuse_scale(gain, low - gain * least, 1 << 15, str(path), f"the ranges of signal {n + 1}")
+        block.refuse_unusable_scale(gain, low - gain * least, 1 << 15, str(path), f"the ranges of signal {n + 1}")
         signals.append(Signal(label, unit, start, samples, gain, low - gain * least))
         start += samples
     return signals

@@ -71,7 +71,7 @@ def _refuse_range(minc: Any, path: Path) -> None:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         slope = (high - low) / (most - least)
         intercept = low - least * slope
-    block.refuse_scale(
+    block.refuse_unusable_scale(
         slope, intercept, max(abs(least), abs(most)), str(path), "image-min and image-max", takes_zero=True
     )
 

@@ -33,7 +33,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     geometry = _geometry(header, par)
     slopes, intercepts = header.get_data_scaling("dv")
     top = block.largest_stored(header.get_data_dtype())
-    block.refuse_scale(slopes, intercepts, top, str(par), "rescale slope and rescale intercept")
+    block.refuse_unusable_scale(slopes, intercepts, top, str(par), "rescale slope and rescale intercept")
     shape = tuple(int(n) for n in header.get_data_shape())
     pixels = (1, shape[3], *shape[:3]) if len(shape) > 3 else (1, *shape)
     labels = header.get_volume_labels()

@@ -68,13 +68,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     if not images:
         problem = f"holds {errors.count_phrase(len(masks), 'label')} and no images"
         raise DatasetError(problem, str(folder.root), "Put the images into images/ in the same folder")
-    masks = mask_pairs.respell_masks(masks, [key for key, _ in images])
+    masks = mask_pairs.match_letter_case(masks, [key for key, _ in images])
     by_key = _with_channels(images, [key for key, _ in masks], roles)
     if not by_key:
         _refuse_twice(images, folder)
     cases, lost = mask_pairs.pair_masks(by_key or mask_pairs.one_image_each(images), masks)
     cases = _by_folder_of_masks(cases, roles)
-    modality = modality_words.common_modality(class_labels.channels_in_dataset_json(folder))
+    modality = modality_words.common_modality(class_labels.channel_names_in_dataset_json(folder))
     problems = (*lost, *_outside(folder, roles))
     how = "images and labels of the same name"
     return mask_pairs.reading_of_cases(cases, folder, options, how=how, modality=modality, problems=problems)

@@ -25,7 +25,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     del options
     described = folder.description or {}
     numbers = [int(number) for own in _channels(folder, "imagesTr").values() for number in own]
-    channels = len(class_labels.channels_in_dataset_json(folder)) or len(
+    channels = len(class_labels.channel_names_in_dataset_json(folder)) or len(
         numbers
     )  # `read` says what is wrong with their names
     is_named = "channel_names" in described or "modality" in described
@@ -71,7 +71,7 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
 
     Raises DatasetError where they are no table of numbers and names, or two are equal.
     """
-    names, where = class_labels.channels_in_dataset_json(folder), str(folder.root / "dataset.json")
+    names, where = class_labels.channel_names_in_dataset_json(folder), str(folder.root / "dataset.json")
     if folder.description is None:
         raise DatasetError("there is no such file", where, 'Write it: {"channel_names": {"0": "T1"}, "labels": {...}}')
     if not names:

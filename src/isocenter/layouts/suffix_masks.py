@@ -45,7 +45,7 @@ def _sort_members(folder: Folder) -> tuple[dict[PairKey, Images], list[tuple[Pai
             masks.append((key.with_stem(f"{member.stem}_seg"), member))
         else:
             images.append((key.with_stem(IMAGE_SUFFIX.sub("", member.stem)), member))
-    return mask_pairs.one_image_each(images), mask_pairs.respell_masks(masks, [key for key, _ in images])
+    return mask_pairs.one_image_each(images), mask_pairs.match_letter_case(masks, [key for key, _ in images])
 
 
 LAYOUT = Layout(

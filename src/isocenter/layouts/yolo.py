@@ -229,7 +229,7 @@ def _point_notes(rows: Mapping[Path, Sequence[YoloRow]], points: Points | None) 
 
 def _texts(folder: Folder, images: Iterable[PairKey]) -> list[tuple[PairKey, FolderMember]]:
     """Text files under the keys of their images."""
-    return mask_pairs.respell_masks(
+    return mask_pairs.match_letter_case(
         [(_key(member), member) for member in folder.members if member.suffix == SUFFIX], images
     )
 

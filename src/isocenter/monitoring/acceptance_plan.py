@@ -178,7 +178,7 @@ def refuse_few_cases(plan: AcceptancePlan, covariates: Mapping[str, Sequence[Any
     for column, least in plan.cases.items():
         counts = {"the set": cases}
         if column != ALL:
-            [levels] = group_attributes.group_by_attributes(covariates, column, flag="[cases]").values()
+            [levels] = group_attributes.groups_by_attribute(covariates, column, flag="[cases]").values()
             counts = {f"{column} {level}": count for level, count in Counter(levels.tolist()).items()}
         if few := [f"{who} {errors.count_phrase(count, 'case')}" for who, count in counts.items() if count < least]:
             problem = f"{', '.join(few)}; {least} were agreed"
@@ -276,7 +276,7 @@ def group_not_accepted(record: AcceptanceRecord, covariates: CovariateValues) ->
     """
     for attribute, levels in record.get("conditions", {}).items():
         columns = {name: [value] for name, value in covariates.items()}
-        own = group_attributes.group_by_attributes(columns, attribute, strictly=False)
+        own = group_attributes.groups_by_attribute(columns, attribute, strictly=False)
         level = str(next(iter(own.values()))[0]) if own else group_attributes.UNKNOWN
         if level not in levels:
             return f"{attribute} {level}"

@@ -173,7 +173,7 @@ class CaseStream:
         return np.array([np.nan if cell == "" else float(cell == finding) for cell in cells])
 
     def groups(self, by: str | None) -> dict[str, np.ndarray]:
-        """{attribute: (cases,) the group of each}, as `group_by_attributes` makes them of the columns."""
+        """{attribute: (cases,) the group of each}, as `groups_by_attribute` makes them of the columns."""
         if not by:
             return {}
         named = {word.partition(":")[0].strip().casefold() for word in by.replace("*", ",").split(",")}
@@ -183,7 +183,7 @@ class CaseStream:
             name: [cell or None for cell in self.text(column).tolist()] if name.casefold() in named else []
             for name, column in columns.items()
         }
-        return group_attributes.group_by_attributes(cells, by, flag="--by")
+        return group_attributes.groups_by_attribute(cells, by, flag="--by")
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,7 +115,7 @@ def drift_rows(
 ) -> list[Drift]:
     """The rows of all watches; without a change an alarm of any within m cases has at most the chance m / run_length.
 
-    by:    attributes to whose levels a change is traced, as in `group_by_attributes`
+    by:    attributes to whose levels a change is traced, as in `groups_by_attribute`
     wrong: of the probabilities at the site, which the watch on outcomes corrects; it rings only beyond twice the error
            of that, too
     until: when the stream was read, so that silence since its last case counts; None: at its last case

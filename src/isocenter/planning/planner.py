@@ -126,7 +126,7 @@ def _augmentation(inputs: PlanInputs, fits: FittedPlan, prepared: Section, casca
     drawn = inputs.task.labels if "mask" in inputs.task.needs else ()
     placed = anatomy_rules.sided_by_place(inputs.fingerprint, drawn)
     shown = replace(
-        anatomy_rules.suggest_anatomy(anatomy_rules.anatomical_names(inputs.dataset, inputs.task.labels)), placed=placed
+        anatomy_rules.suggest_anatomy(anatomy_rules.anatomy_hints(inputs.dataset, inputs.task.labels)), placed=placed
     )
     covariate = covariate_rules.sided_covariate(inputs.context.value)
     decisions = augmentation_rules.augmentation_decisions(

@@ -178,7 +178,7 @@ def oblique_sentences(geometry: Geometry) -> list[str]:
     return sentences
 
 
-def main_plane(geometry: Geometry) -> ScreenPlane:
+def finest_plane(geometry: Geometry) -> ScreenPlane:
     """The plane with the finest pixels, most often the one that was acquired; the axial where all are alike."""
     every = screen_planes(geometry)
     thickness = [0.0 if plane.through is None else geometry.steps[plane.through] for plane in every]

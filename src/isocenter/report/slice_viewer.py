@@ -61,7 +61,7 @@ def viewer_html(image: Image, overlays: Sequence[Image], title: str, *, limit: i
         "file": {"axes": axes, "flips": flips, "shape": image.geometry.shape, "every": every},
         "planes": [
             vars(plane)
-            for plane in sorted(display.screen_planes(grid), key=lambda plane: plane != display.main_plane(grid))
+            for plane in sorted(display.screen_planes(grid), key=lambda plane: plane != display.finest_plane(grid))
         ],
         "frames": image.frames or 1,
         "times": None if image.times is None else [float(time) for time in image.times],

@@ -156,7 +156,7 @@ def _directions(model: Model, cases: Sequence[Case]) -> ImageDirections | None:
     return ImageDirections.fit_images(images, patients)
 
 
-def add_gate_by(
+def refit_gate(
     unseen: UnseenPredictions, model: Model, cases: Sequence[Case], *, exact: bool, chose: bool = False
 ) -> tuple[Model, dict[str, Decision]]:
     """A model whose gate judges by these cases, which did not train it, how far others may lie; without one as it is.

@@ -333,7 +333,7 @@ def write_environment(
     return record
 
 
-def training_log(folders: Sequence[Path]) -> pd.DataFrame:
+def average_fold_logs(folders: Sequence[Path]) -> pd.DataFrame:
     """`log.csv` of a training; of folds a row a step with their mean losses, and a loss and metrics for each."""
     logs = [pd.read_csv(folder / "log.csv") for folder in folders]
     if len(logs) == 1:

@@ -469,7 +469,7 @@ def with_groups(
         return list(prepared_cases)
     names = dict.fromkeys(name for case in cases for name in case.covariates)
     covariates = {name: [case.covariates.get(name) for case in cases] for name in names}
-    [groups] = group_attributes.group_by_attributes(covariates, protected).values()
+    [groups] = group_attributes.groups_by_attribute(covariates, protected).values()
     return [replace(one, group=str(group)) for one, group in zip(prepared_cases, groups, strict=True)]
 
 

@@ -87,7 +87,9 @@ def _facts(settings: NodeSettings, model: str, folder: Path) -> ModelFacts:
 
 def answering_package(connection: Connection, settings: NodeSettings, model: str) -> DeployedPackage:
     """The package that answers for a model now: the one that is live, else that of the settings. Raises as above."""
-    return deployments.live_package(connection, model) or store_package(settings, model, settings.models[model].path)
+    return deployments.deployed_package(connection, model) or store_package(
+        settings, model, settings.models[model].path
+    )
 
 
 # The folder, in which each version of a model has one of its own, and the record there.

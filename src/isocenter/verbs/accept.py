@@ -127,7 +127,7 @@ def accept(options: AcceptOptions) -> AcceptanceResult:
         dataset = dataset_reading.open_labelled(Path(options.data), options.reading, task)
         covariates = group_attributes.covariates_by_name(dataset, [case.id for case in dataset])
         if agreed.groups:  # refused before anything is scored
-            group_attributes.group_by_attributes(covariates, ",".join(agreed.groups))
+            group_attributes.groups_by_attribute(covariates, ",".join(agreed.groups))
         notes = change.refuse_trained(dataset, Path(options.data), [package], None)
         hashed, now = hashing.dataset_hash(dataset), datetime.now(UTC).isoformat(timespec="seconds")
         if options.lock:
@@ -203,7 +203,7 @@ def _rule_rows(
     for rule in agreed.acceptance:
         yield _judged(rule, own.get((rule.metric, rule.label)), agreed, task)
         for attribute in rule.groups:
-            [levels] = group_attributes.group_by_attributes(covariates, attribute).values()
+            [levels] = group_attributes.groups_by_attribute(covariates, attribute).values()
             for level in sorted(set(levels) - {UNKNOWN}, key=group_attributes.group_order):
                 cases = {case for case, group in zip(ids, levels, strict=True) if group == level}
                 estimate = _estimate_of(rule, table[table["case"].isin(cases)], task, dataset, seed)

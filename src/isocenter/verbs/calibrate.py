@@ -175,7 +175,7 @@ def _decide(
     task, decisions = fitting.fit_task(open_task, deciding, origin="site", otherwise=loaded.task, conformal=conformal)
     # networks differ by the new slope
     renewed = model_assembly.with_uncertainty(replace(loaded, task=task), loaded.uncertainty.name)
-    settled, judged = gate.add_gate_by(unseen, renewed, held or tuning, exact=exact)
+    settled, judged = gate.refit_gate(unseen, renewed, held or tuning, exact=exact)
     decided = {**decisions, **judged}
     if not decided:
         problem = "its outputs do not correspond to labels that could be calibrated"

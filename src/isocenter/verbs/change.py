@@ -224,7 +224,7 @@ def check_change(options: CheckChangeOptions) -> ChangeCheck:
         dataset = dataset_reading.open_labelled(Path(options.data), options.reading, task)
         covariates = group_attributes.covariates_by_name(dataset, [case.id for case in dataset])
         if agreed.groups:  # refused before anything is scored
-            group_attributes.group_by_attributes(covariates, ",".join(agreed.groups))
+            group_attributes.groups_by_attribute(covariates, ",".join(agreed.groups))
         notes = refuse_trained(dataset, Path(options.data), [*_apart(before).values(), changed], options.run)
         hashed, now = hashing.dataset_hash(dataset), datetime.now(UTC).isoformat(timespec="seconds")
         look = {"at": now, "old": current.sha256, "new": changed.sha256}

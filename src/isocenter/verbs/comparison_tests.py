@@ -181,7 +181,7 @@ def tables_by_group(tables: Mapping[str, Table], asked: str) -> Iterator[tuple[s
     """
     who = next(iter(tables.values())).drop_duplicates("case").set_index("case")
     covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in case_tables.covariate_columns(who)}
-    for attribute, levels in group_attributes.group_by_attributes(covariates, asked).items():
+    for attribute, levels in group_attributes.groups_by_attribute(covariates, asked).items():
         for group in sorted(set(levels) - {UNKNOWN}, key=group_attributes.group_order):
             cases = set(who.index[levels == group])
             yield f"{attribute} {group}", {name: table[table["case"].isin(cases)] for name, table in tables.items()}

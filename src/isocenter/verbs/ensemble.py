@@ -139,7 +139,7 @@ def ensemble(options: EnsembleOptions) -> Ensemble:
         runtime_ensemble.place_on_device(final, [path / WEIGHTS for path in kept], chosen)
     )
     held, others = joined.cases("calibration"), joined.cases("val")
-    final, judged = gate.add_gate_by(unseen, final, held or others, exact=bool(held), chose=not held)
+    final, judged = gate.refit_gate(unseen, final, held or others, exact=bool(held), chose=not held)
     decisions |= judged
     plan = ensemble_members.ensemble_plan(members, final, parts, decisions, dataset.root)
     with verb_results.result_folder(out, options.overwrite, MARKS) as folder:

@@ -297,7 +297,7 @@ def _subject(options: EvaluateOptions) -> _Subject:
     covariates = group_attributes.covariates_by_name(dataset, chosen.parts)
     dataset = group_audit.with_table_covariates(dataset, audits.group_table, chosen.parts, audits.groups)
     columns = group_attributes.covariates_by_name(dataset, chosen.parts)
-    group_attributes.group_by_attributes(columns, audits.groups)
+    group_attributes.groups_by_attribute(columns, audits.groups)
     if audits.screening:
         decision_audits.refuse_no_outcome(columns, dataset.name)
     cases, unlike = evaluation_notes.own_labels(model.task, [case for case in dataset if case.id in chosen.parts])
@@ -492,7 +492,7 @@ def _log_of(run: Path | None) -> pd.DataFrame | None:
     """The training log of the run, all folds together; None for a package, which keeps none."""
     folders = [] if run is None else [run, *(run / f"fold_{n}" for n in range(len(list(run.glob("fold_*")))))]
     logged = [folder for folder in folders if (folder / "log.csv").is_file()]
-    return run_end.training_log(logged) if logged else None
+    return run_end.average_fold_logs(logged) if logged else None
 
 
 def _predictor(

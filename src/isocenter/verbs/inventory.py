@@ -93,7 +93,7 @@ def inventory(options: InventoryOptions) -> Inventory:
 def _row(database: Database, folder: Path, settings: NodeSettings, name: str, section: ModelSection) -> dict[str, str]:
     """What the records of a node state of one model."""
     with database.read() as connection:
-        package, began = deployments.live_package(connection, name), deployments.last_change(connection, name)
+        package, began = deployments.deployed_package(connection, name), deployments.last_change(connection, name)
     facts = package.facts if package is not None else node_folder.stored_models(folder).get(name)
     place = section.path if package is None else package.folder
     return {

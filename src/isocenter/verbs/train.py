@@ -292,7 +292,7 @@ def _report(run: RunFolder, done: TrainedRun) -> Run:
     notes += [f"{f'{name}: ' * bool(name)}{result.statement}." for name, result in searches.items()]
     notes += configuration_results.configuration_notes(run)
     run.write_plan(done.plan)
-    log = run_end.training_log([run.folder(fold) for fold in run.folds])
+    log = run_end.average_fold_logs([run.folder(fold) for fold in run.folds])
     primary, scored = str(done.plan["evaluation.primary"]), done.scored
     limit = validation_course.epoch_limit_sentence(
         done.plan, len(run.cases("train", run.folds[0])), int(log["step"].max())

@@ -34,12 +34,12 @@ def covariates_by_name(dataset: Dataset, cases: Collection[str]) -> Covariates:
 
 
 def default_groups(covariates: Covariates) -> str | None:
-    """The names of the covariates with 2 to 8 levels, as `group_by_attributes` takes them; None where there is none."""
+    """The names of the covariates with 2 to 8 levels, as `groups_by_attribute` takes them; None where there is none."""
     fit = [name for name, values in covariates.items() if len(_levels(values)) in LEVELS]
     return ",".join(name for name in fit if not any(sign in name for sign in SIGNS)) or None
 
 
-def group_by_attributes(
+def groups_by_attribute(
     covariates: Covariates, asked: str | None, *, strictly: bool = True, flag: str = "--groups"
 ) -> dict[str, np.ndarray]:
     """{attribute: (cases,) the group of each}, "unknown" where its covariate is.

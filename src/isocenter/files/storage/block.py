@@ -74,7 +74,9 @@ class VoxelBlock:
                 str(self.path),
                 "Choose what to read with --part magnitude, real, imaginary or phase",
             )
-        refuse_scale(self.slope, self.intercept, largest_stored(self.dtype), str(self.path), "its scale factors")
+        refuse_unusable_scale(
+            self.slope, self.intercept, largest_stored(self.dtype), str(self.path), "its scale factors"
+        )
         self._refuse_if_short()
 
     @property
@@ -392,7 +394,7 @@ def is_number(dtype: np.dtype[Any]) -> bool:
 LARGEST_VALUE, SMALLEST_SLOPE = 1e30, 1e-30
 
 
-def refuse_scale(
+def refuse_unusable_scale(
     slope: ArrayLike, intercept: ArrayLike, top: float, where: str, fields: str, *, takes_zero: bool = False
 ) -> None:
     """Raise FormatError for factors with which values are not finite, do not fit float32, or are all the same.

@@ -126,7 +126,7 @@ def labels_in_dataset_json(described: Any, where: str) -> tuple[Label, ...]:
     return tuple(sorted(labels, key=lambda label: label.value))
 
 
-def channels_in_dataset_json(folder: Folder) -> tuple[str, ...]:
+def channel_names_in_dataset_json(folder: Folder) -> tuple[str, ...]:
     """The channels that dataset.json names, in order; empty where it names none."""
     described = folder.description or {}
     named = _table_in(described.get("channel_names", described.get("modality")))

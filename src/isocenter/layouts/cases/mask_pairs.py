@@ -253,7 +253,7 @@ RULES: tuple[Pairing, ...] = (
 )
 
 
-def respell_masks(masks: Sequence[tuple[PairKey, Mask]], images: Iterable[PairKey]) -> list[tuple[PairKey, Mask]]:
+def match_letter_case(masks: Sequence[tuple[PairKey, Mask]], images: Iterable[PairKey]) -> list[tuple[PairKey, Mask]]:
     """Masks whose names differ from an image's in upper and lower case only, under the name as the image spells it.
 
     Where two images differ in nothing else, or two masks would then be called the same, names stay as they are.
@@ -385,7 +385,7 @@ def reading_of_cases(
     rows = rows_of_cases(whole, options, structures=structures, called=called, modality=modality)
     if (
         channels == [IMAGE]
-        and len(contrasts := class_labels.channels_in_dataset_json(folder)) > 1
+        and len(contrasts := class_labels.channel_names_in_dataset_json(folder)) > 1
         and _has_frames(rows)
     ):
         parted = [cell_loading.frame_cells(row.images[IMAGE].paths[0], contrasts, options.modality) for row in rows]

@@ -104,7 +104,7 @@ def _kept_halves(cases: Iterable[Mapping[int, tuple[float, float]]], *, of_drawn
     return {value: (own[0], len(own)) for value, own in halves.items() if own[0] is not None and len({*own}) == 1}
 
 
-def anatomical_names(dataset: Dataset, labels: Iterable[Label]) -> list[str]:
+def anatomy_hints(dataset: Dataset, labels: Iterable[Label]) -> list[str]:
     """The names of a data set, its structures and classes, and the part of the body that its files name."""
     parts = {str(case.covariates["body_part"]) for case in dataset if case.covariates.get("body_part")}
     return [dataset.name, *(label.name for label in labels), *sorted(parts)]

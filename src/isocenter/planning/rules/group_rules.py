@@ -29,7 +29,7 @@ def refuse_groups(asked: Any, dataset: Dataset, cases: Collection[str], where: s
     if not isinstance(asked, str):
         raise PlanError(f"{asked!r} names no groups", where, "Give a text such as sex,age:40:60")
     try:
-        group_attributes.group_by_attributes(group_attributes.covariates_by_name(dataset, cases), asked)
+        group_attributes.groups_by_attribute(group_attributes.covariates_by_name(dataset, cases), asked)
     except UsageError as error:
         raise PlanError(error.problem, where, error.remedy) from error
 

@@ -25,7 +25,7 @@ def sites_of_cases(cases: Sequence[Case], column: str, flag: str = "--sites") ->
     """
     names = dict.fromkeys(name for case in cases for name in case.covariates)
     covariates = {name: [case.covariates.get(name) for case in cases] for name in names}
-    found = group_attributes.group_by_attributes(covariates, column, flag=flag)
+    found = group_attributes.groups_by_attribute(covariates, column, flag=flag)
     if len(found) != 1:
         raise UsageError(f"{column!r} is not one column", flag, f"Choose from {errors.list_phrase(list(names))}")
     return dict(zip((case.id for case in cases), next(iter(found.values())).tolist(), strict=True))

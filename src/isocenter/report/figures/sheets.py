@@ -120,13 +120,13 @@ def _put_small(
         return
     if isinstance(reference, BoundingBoxes):
         view, reference_boxes = display.view_of(image), box_figures.upright_boxes(image, reference)
-        plane = display.main_plane(view.grid)
+        plane = display.finest_plane(view.grid)
         at = box_figures.middle_slice(view, plane, [reference_boxes])
         slice_figures.put_greys(axes, view, plane, at)
         box_figures.put_boxes(axes, view, plane, at, reference_boxes, labels, REFERENCE_LINE, scores=False, width=THIN)
         return
     view = display.view_of(image, None if reference is None else reference.data)
-    plane = display.main_plane(view.grid)
+    plane = display.finest_plane(view.grid)
     at = (view if through is None else display.view_of(image, through.astype(np.uint8))).fullest_slice(plane)
     slice_figures.put_greys(axes, view, plane, at)
     if view.reference is not None:

@@ -264,7 +264,7 @@ def object_outlines(
     Raises GeometryError where a map does not have the image's shape.
     """
     view = display.view_of(image, reference, prediction)
-    plane = display.main_plane(view.grid)
+    plane = display.finest_plane(view.grid)
     at = view.fullest_slice(plane)
     both = zip(OWNERS, (view.reference, view.prediction), labels, strict=True)
     sides = [(name, one, own) for name, one, own in both if one is not None]

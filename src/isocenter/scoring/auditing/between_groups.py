@@ -36,7 +36,7 @@ HOW = (
 def image_shift(examination: Examination, asked: str, match: Sequence[str], *, seed: int = 0) -> AuditOutcome:
     """Whether the images of groups differ, by what `check` measured of each image.
 
-    asked: as `group_by_attributes` takes it; match: names of covariates by which patients are paired
+    asked: as `groups_by_attribute` takes it; match: names of covariates by which patients are paired
     Raises UsageError for a covariate that is not there.
     """
     looks = {one.id: one for one in examination.fingerprint.cases}
@@ -49,7 +49,7 @@ def image_shift(examination: Examination, asked: str, match: Sequence[str], *, s
     rows = image_descriptors.describe_cases(
         [looks[case.id] for case in cases], [examination.looks[case.id] for case in cases]
     )
-    groups = group_attributes.group_by_attributes(covariates, asked)
+    groups = group_attributes.groups_by_attribute(covariates, asked)
     return _audit_groups(
         rows, groups, [case.patient for case in cases], {name: covariates[name] for name in match}, seed
     )
@@ -70,7 +70,7 @@ def feature_shift(audit: AuditInput) -> AuditOutcome | None:
     who = audit.scored.table.drop_duplicates("case").set_index("case").loc[list(features)]
     covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in case_tables.covariate_columns(who)}
     asked = audit.options.groups or audit.planned
-    groups = group_attributes.group_by_attributes(covariates, asked, strictly=audit.options.groups is not None)
+    groups = group_attributes.groups_by_attribute(covariates, asked, strictly=audit.options.groups is not None)
     by = {name: values for name, values in covariates.items() if not covariate_checks.describes_imaging(name)}
     rows = np.stack([own for _, own in features.values()]).astype(np.float64)
     return _audit_groups(rows, groups, [patient for patient, _ in features.values()], by, audit.seed)

@@ -113,7 +113,7 @@ def with_table_covariates(
 ) -> Dataset:
     """The data set with further covariates of cases that are scored, by case or patient; known ones of its own stay.
 
-    asked: groups as `group_by_attributes` takes them: what has limits is a number
+    asked: groups as `groups_by_attribute` takes them: what has limits is a number
     Raises DatasetError for a table that names neither, or lacks one of them, and for a cell that is no number there.
     """
     if table is None:
@@ -148,7 +148,7 @@ def audit_groups(audit: AuditInput) -> AuditOutcome | None:
     task, table = scored.task, scored.table
     who = table.drop_duplicates("case").set_index("case")
     covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in case_tables.covariate_columns(table)}
-    assigned = group_attributes.group_by_attributes(covariates, asked, strictly=audit.options.groups is not None)
+    assigned = group_attributes.groups_by_attribute(covariates, asked, strictly=audit.options.groups is not None)
     if not assigned or task is None:
         return None
     compared = GroupFigures()

@@ -33,7 +33,7 @@ def audit_representation(dataset: Dataset, asked: str | None, population: str | 
     Raises UsageError for a covariate that is not there, DatasetError for a table that is none.
     """
     cases = list(dataset)
-    groups = group_attributes.group_by_attributes(
+    groups = group_attributes.groups_by_attribute(
         group_attributes.covariates_by_name(dataset, {case.id for case in cases}), asked
     )
     if not groups:
@@ -80,7 +80,7 @@ def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:
         if not np.isfinite(shares).all():
             raise DatasetError("a share is not a number", str(path), "Give shares from 0 to 1")
         return dict(zip(zip(table["attribute"], table["group"], strict=True), shares, strict=True))
-    people = group_attributes.group_by_attributes(
+    people = group_attributes.groups_by_attribute(
         {str(name): table[name].tolist() for name in table}, asked, strictly=False
     )
     if not people:

@@ -205,7 +205,7 @@ def live_folder(connection: Connection, model: str) -> Path | None:
     return None if row is None else Path(row.folder)
 
 
-def live_package(connection: Connection, model: str) -> DeployedPackage | None:
+def deployed_package(connection: Connection, model: str) -> DeployedPackage | None:
     """The package that is live for a model; None where it is that of the settings."""
     row = _live(connection, model)
     return None if row is None else DeployedPackage(model, Path(row.folder), row.manifest, ModelFacts(**row.facts))

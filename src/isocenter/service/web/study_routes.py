@@ -49,7 +49,7 @@ class StudyPage(PageRequest):
 @router.get("", dependencies=[access.require_roles(ROLES)])
 def list_studies(node: Node, who: Who, page: Annotated[StudyPage, Query()]) -> Listing[StudyShape]:
     """Studies, in the order in which their first objects came."""
-    hidden = worklist_routes.hidden_studies(node, who)
+    hidden = worklist_routes.studies_with_hidden_answers(node, who)
     with node.database.read() as connection:
         rows = web_node.page_rows(
             connection, tables.studies, (tables.studies.c.received_at, tables.studies.c.study), page
@@ -60,7 +60,7 @@ def list_studies(node: Node, who: Who, page: Annotated[StudyPage, Query()]) -> L
 @router.get("/{study}", dependencies=[access.require_roles(ROLES)])
 def get_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """One study, with its jobs and their answers."""
-    hidden = worklist_routes.hidden_studies(node, who, web_node.study_key(study))
+    hidden = worklist_routes.studies_with_hidden_answers(node, who, web_node.study_key(study))
     with node.database.read() as connection:
         return _shapes(connection, [_row(connection, study)], hidden)[0]
 
@@ -168,7 +168,7 @@ class JobPage(PageRequest):
 @jobs_router.get("", dependencies=[access.require_roles(ROLES)])
 def list_jobs(node: Node, who: Who, page: Annotated[JobPage, Query()]) -> Listing[JobShape]:
     """Jobs, oldest first."""
-    hidden = worklist_routes.hidden_studies(node, who)
+    hidden = worklist_routes.studies_with_hidden_answers(node, who)
     with node.database.read() as connection:
         rows = web_node.page_rows(connection, tables.jobs, (tables.jobs.c.created_at, tables.jobs.c.job), page)
         return Listing[JobShape](schema="isocenter.jobs", rows=job_shapes(connection, rows, hidden))
@@ -177,7 +177,7 @@ def list_jobs(node: Node, who: Who, page: Annotated[JobPage, Query()]) -> Listin
 @jobs_router.get("/{job}", dependencies=[access.require_roles(ROLES)])
 def get_job(node: Node, who: Who, job: JobName) -> JobShape:
     """One job."""
-    hidden = worklist_routes.hidden_studies(node, who)
+    hidden = worklist_routes.studies_with_hidden_answers(node, who)
     with node.database.read() as connection:
         rows = connection.execute(select(tables.jobs).where(tables.jobs.c.job == job)).all()
         if not rows:

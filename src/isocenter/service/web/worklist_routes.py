@@ -95,7 +95,7 @@ def reads_for(node: WebNode, who: Actor, study: str | None = None) -> list[Blind
         return blind_reading.blind_reads(connection, node_folder.stored_models(node.folder), who, study)
 
 
-def hidden_studies(node: WebNode, who: Actor, study: str | None = None) -> set[str]:
+def studies_with_hidden_answers(node: WebNode, who: Actor, study: str | None = None) -> set[str]:
     """Keys of the studies whose answers are hidden from a person. study: key of the only one that is asked about"""
     return {one.row.study for one in reads_for(node, who, study)}
 
@@ -122,7 +122,7 @@ def record_export(node: WebNode, who: Actor, study: str, thing: str | None = Non
 
     study: its key; thing: key of what is got, where that is not the first of many requests about the study
     """
-    action = BLIND_EXPORT if hidden_studies(node, who, study) else EXPORT
+    action = BLIND_EXPORT if studies_with_hidden_answers(node, who, study) else EXPORT
     if thing is None:
         node.record_opening(action, study, who)
     else:
@@ -141,7 +141,7 @@ def record_view(node: WebNode, who: Actor, study: str) -> list[BlindRead]:
 
 def refuse_hidden(node: WebNode, who: Actor, study: str) -> None:
     """Raise WebError where the answers of a study are hidden from a person. study: its key"""
-    if hidden_studies(node, who, study):
+    if studies_with_hidden_answers(node, who, study):
         raise hidden_error(study)
 
 

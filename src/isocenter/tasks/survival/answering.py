@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.belief import Certainty, UnseenCases, certainties
-from isocenter.belief.time_belief import TIME, LowerBound, TimeBelief
+from isocenter.belief.time_belief import TIME, TimeBelief, TimeLowerBound
 from isocenter.errors import DatasetError
 from isocenter.evaluation.survival import Steps
 from isocenter.tasks.shared import averages
@@ -185,8 +185,8 @@ class SurvivalAnswering(Task):
         return float(np.log(np.maximum(hazard[0], LEAST)))
 
     @property
-    def _bound(self) -> LowerBound:
-        return LowerBound(self.bound, self.horizons, self._follow_up_curve)
+    def _bound(self) -> TimeLowerBound:
+        return TimeLowerBound(self.bound, self.horizons, self._follow_up_curve)
 
     @property
     def _follow_up_curve(self) -> Steps:

@@ -159,7 +159,9 @@ def value_map(dataset: DicomDataset, frame: int = 0, meaning: ValueMeaning | Non
 def _check_bounded(values: ValueMap, where: str, *, takes_zero: bool = False) -> ValueMap:
     """The map, if all that can come out is a number of float32; no dose at all has a scaling of 0."""
     top = max(-values.low, values.high) if values.table is None else float(np.abs(values.table).max())
-    block.refuse_scale(values.slope, values.intercept, top, where, "its rescale factors", takes_zero=takes_zero)
+    block.refuse_unusable_scale(
+        values.slope, values.intercept, top, where, "its rescale factors", takes_zero=takes_zero
+    )
     return values
 
 

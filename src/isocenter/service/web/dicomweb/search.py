@@ -438,7 +438,7 @@ def stored_studies(
 
     uids: only these; which: only those that meet a condition; skip: so many are left out
     """
-    hidden = worklist_routes.hidden_studies(
+    hidden = worklist_routes.studies_with_hidden_answers(
         node, who, object_store.uid_key(uids[0]) if uids is not None and len(uids) == 1 else None
     )
     order = (tables.studies.c.received_at, tables.studies.c.study)

@@ -97,7 +97,7 @@ def search_workitems(
     for name, value in request.query_params.multi_items():
         if name not in OPTIONS:
             _ask(conditions, name, value)
-    hidden = worklist_routes.hidden_studies(node, who)  # a finding changes the priority of a workitem
+    hidden = worklist_routes.studies_with_hidden_answers(node, who)  # a finding changes the priority of a workitem
     with library_warnings.collect_warnings():
         rows = (
             row
