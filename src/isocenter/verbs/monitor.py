@@ -169,9 +169,9 @@ def monitor(options: MonitorOptions) -> MonitoringResult:
         raise UsageError("a node has bounds of its own", str(node), "Leave out --bound: its settings have them")
     days = (options.since, options.until)
     if node is None:
-        versions, notes, rung = _of_table(options.table, options.reference, days, options.by, options.run_length)
+        versions, notes, alerts = _of_table(options.table, options.reference, days, options.by, options.run_length)
     else:
-        versions, notes, rung = _of_node(node, options.reference, days, options.by, options.run_length)
+        versions, notes, alerts = _of_node(node, options.reference, days, options.by, options.run_length)
     bounds = [_bound(one, versions[0].cases.findings) for one in (AuditBound(*own) for own in options.bounds)]
     found, figures_made, states = list[Drift](), list[Performance](), list[BoundState]()
     for one in versions:
@@ -185,7 +185,7 @@ def monitor(options: MonitorOptions) -> MonitoringResult:
         ]
     earlier = [row for one in versions if one.course is not None for row in _earlier(one.course)]
     if node is None:
-        rung = alerting.find_alerts(found, figures_made, bounds)
+        alerts = alerting.find_alerts(found, figures_made, bounds)
     facts: StreamFacts = {
         "cases": sum(len(one.watched) for one in versions),
         "from": min(one.watched.at[0] for one in versions).isoformat(timespec="seconds"),
@@ -198,13 +198,13 @@ def monitor(options: MonitorOptions) -> MonitoringResult:
     }
     site = [_name_test(one, row) for one in versions for row in one.site]
     out = None if options.out is None else Path(options.out)
-    monitored = MonitoringResult(found, figures_made, rung, notes, facts, site, out, states, earlier)
+    monitored = MonitoringResult(found, figures_made, alerts, notes, facts, site, out, states, earlier)
     if out is not None:
         with verb_results.result_folder(out, options.overwrite, (RECORD, REPORT)) as folder:
             csv_text.write_table(drift_detection.drift_table(found), folder / DRIFT)
             csv_text.write_table(performance_figures.performance_table(figures_made), folder / PERFORMANCE)
             csv_text.write_table(site_tests.site_table(site), folder / SITE)
-            csv_text.write_table(alerting.alert_table(rung), folder / ALERTS)
+            csv_text.write_table(alerting.alert_table(alerts), folder / ALERTS)
             record_files.write_json(folder / RECORD, MONITORED_SCHEMA, monitored.as_record())
             (folder / REPORT).write_text(page_blocks.render_page(_page(monitored)), encoding="utf-8")
     return monitored
@@ -280,7 +280,7 @@ def _of_node(
         settings = node_folder.node_settings(folder)
         with database.read() as connection:
             versions = monitoring_rounds.watched_versions(connection, settings)
-            rung = monitoring_rounds.alerts_as_rows(connection)
+            alerts = monitoring_rounds.alerts_as_rows(connection)
     finally:
         database.close()
     for version in versions:
@@ -304,7 +304,7 @@ def _of_node(
         models.append(_Watched(cases, watched, version.baseline, length, levels, model, wrong, site, bounds))
     if not models:
         raise DatasetError("no model has answered a case yet", str(folder), "Send studies to the node")
-    return models, notes, rung
+    return models, notes, alerts
 
 
 def _drifts(version: _Watched) -> list[Drift]:
