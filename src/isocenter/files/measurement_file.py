@@ -75,7 +75,7 @@ def list_measurements(path: Path) -> list[Path]:
     return found
 
 
-def _stated_record(path: Path, arrays: Mapping[str, Any], acquisition: Path | None) -> Any:
+def _stated_record(path: Path, arrays: Mapping[str, numpy_file.StatedArray], acquisition: Path | None) -> Any:
     """The JSON that says how it was measured: of the file given, else of the array."""
     if acquisition is not None:
         try:

@@ -24,6 +24,7 @@ from isocenter.files.storage import folder_files, packed_files
 from isocenter.files.storage.block import VoxelBlock
 from isocenter.files.storage.packed_files import Compression
 from isocenter.values import Array, Code, Deferred, Geometry, Image, Label, Source
+from isocenter.values.voxel_images import FileFacts
 
 TYPES: dict[str, tuple[str, ...]] = {
     "i1": ("signed char", "int8", "int8_t"),
@@ -284,7 +285,7 @@ class NrrdLayout:
     spatial: tuple[int, ...]
     times: tuple[float, ...] | None = None
     colours: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: FileFacts = field(default_factory=dict)
 
 
 def _layout_of(header: NrrdHeader, path: Path) -> NrrdLayout:
@@ -454,9 +455,9 @@ def _times(header: NrrdHeader, axis: int, frames: int) -> tuple[float, ...] | No
     return _voxel_files.even_times(unit * float(spacings[axis]), frames, str(header.path))
 
 
-def _facts(header: NrrdHeader) -> dict[str, Any]:
+def _facts(header: NrrdHeader) -> FileFacts:
     """Diffusion weighting of each frame in s/mm², and the frame (in the header's own space) of vectors."""
-    facts: dict[str, Any] = {}
+    facts: FileFacts = {}
     if "measurement frame" in header.fields:
         frame = [v for v in header.vectors("measurement frame") if v is not None]
         facts = {"measurement_frame": tuple(tuple(v.tolist()) for v in frame), "space": header.get("space")}
@@ -467,7 +468,7 @@ def _facts(header: NrrdHeader) -> dict[str, Any]:
         lengths = [sum(float(n) ** 2 for n in header.pairs[key].split()) for key in gradients]
     except ValueError:
         return facts
-    return facts | {"b_values": tuple(nominal * length for length in lengths)} if lengths else facts
+    return {**facts, "b_values": tuple(nominal * length for length in lengths)} if lengths else facts
 
 
 def _as_read(shape: list[int]) -> tuple[int, ...]:

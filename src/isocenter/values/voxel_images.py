@@ -16,6 +16,8 @@ from isocenter.errors import GeometryError
 from isocenter.values.grid_geometry import Geometry
 
 Array = NDArray[Any]
+# What the file of an image states beside voxels and grid, and a later step needs.
+FileFacts = Mapping[str, Any]
 # The fact of an image that holds those in which its channels differ.
 OF_CHANNELS = "of_channels"
 # The fact of an image on the grid of another: NaN is where it does not reach, and no fault of its file.
@@ -241,7 +243,7 @@ class Image:
     padding: tuple[float, float] | None = None
     labels: tuple[Label, ...] = ()
     notes: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: FileFacts = field(default_factory=dict)
     source: Source | None = None
     levels: tuple[SlideLevel, ...] = ()
     neighbours: Callable[[int], Array] | None = None
@@ -278,7 +280,7 @@ class Image:
         """Number of frames, None without a frame axis."""
         return self.shape[1] if len(self.shape) == self.geometry.ndim + 2 else None
 
-    def facts_of(self, channel: int) -> Mapping[str, Any]:
+    def facts_of(self, channel: int) -> FileFacts:
         """The facts of one channel: those of the image, and its own."""
         of_channel = self.facts.get(OF_CHANNELS, {}).get(self.channels[channel], {})
         return {**{name: value for name, value in self.facts.items() if name != OF_CHANNELS}, **of_channel}
@@ -433,7 +435,7 @@ class Image:
             facts[OF_CHANNELS] = {new: of_channels.get(old, {}) for new, old in zip(names, self.channels, strict=True)}
         return replace(self, channels=names, facts=facts)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> object:
         return {**self.__dict__, "facts": dict(self.facts)}  # a mapping proxy cannot cross processes
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -488,7 +490,7 @@ def _every_nth(whole: Deferred, step: int, region: tuple[slice, ...]) -> Array:
     return np.concatenate(lines) if lines else np.empty((0, len(columns)), whole.dtype)
 
 
-def _lock(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+def _lock(facts: FileFacts) -> FileFacts:
     return MappingProxyType(dict(facts))
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import cache, cached_property, lru_cache
 from io import BytesIO
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from isocenter.files.dicom.uids import CODED, EXPLICIT, IMPLICIT
 from isocenter.lazy import pydicom
+
+# Attributes by keyword, with values as pydicom takes them.
+DicomAttributes = Mapping[str, Any]
 
 PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24
 PIXELS_GROUP = 0x7FE0  # where they lie; delimiters have a higher one

@@ -27,6 +27,7 @@ from isocenter.files.storage import folder_files, packed_files, structured_text
 from isocenter.files.storage.block import VoxelBlock
 from isocenter.lazy import nibabel
 from isocenter.values import Image, Source
+from isocenter.values.plain_values import PlainValue
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 # Header extensions are text of a few kB; more is a damaged offset.
@@ -448,7 +449,7 @@ def read_spectrum(path: Path, name: str, options: ReadOptions) -> Mapping[str, I
     return {name: spectra.spectrum_image(spectrum, axis, source, where, part=options.part, channels=channels)}
 
 
-def _extension(header: Any, where: str) -> Mapping[str, Any]:
+def _extension(header: Any, where: str) -> Mapping[str, PlainValue]:
     for extension in header.extensions:
         if extension.get_code() == EXTENSION:
             try:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -24,6 +23,7 @@ from isocenter.files.format_options import Format, ReadOptions
 from isocenter.files.synthetic_marks import SYNTHETIC
 from isocenter.files.video import KINDS, PIL_ERRORS
 from isocenter.values import Array, Geometry, Image, Label, Source
+from isocenter.values.voxel_images import FileFacts
 
 # Names of the channels, by their number.
 CHANNELS: dict[int, tuple[str, ...]] = {1: ("0",), 2: ("0", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
@@ -72,11 +72,11 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     if pixels.shape[-1] in (2, 4) and is_opaque(pixels[..., -1]):
         pixels, notes = pixels[..., :-1], [*notes, "an alpha channel that is opaque everywhere was left out"]
     if pixels.shape[-1] == 3 and np.array_equal(pixels[..., 0], pixels[..., 1]):
-        facts["equal_channels"] = bool(np.array_equal(pixels[..., 0], pixels[..., 2]))
+        facts = {**facts, "equal_channels": bool(np.array_equal(pixels[..., 0], pixels[..., 2]))}
     return {path.stem: label_table.with_own_table(image_from_pixels(pixels, path, "picture", notes, facts), path)}
 
 
-def image_from_pixels(pixels: Array, path: Path, kind: str, notes: list[str], facts: Mapping[str, Any]) -> Image:
+def image_from_pixels(pixels: Array, path: Path, kind: str, notes: list[str], facts: FileFacts) -> Image:
     """An Image from (rows, columns, channels) without physical size."""
     ordered = planes_first(np.moveaxis(pixels, -1, 0))
     return Image(
@@ -151,16 +151,16 @@ def _storable(image: Image, path: Path) -> Array:
     return (rows[..., 0] if rows.shape[-1] == 1 else rows).copy(order="C")
 
 
-def _decode(path: Path, options: ReadOptions) -> tuple[Array, list[str], dict[str, Any]]:
+def _decode(path: Path, options: ReadOptions) -> tuple[Array, list[str], FileFacts]:
     """(rows, columns, channels), upright unless they are wanted as stored, with notes and facts."""
     notes: list[str] = []
-    facts: dict[str, Any] = {}
+    facts: FileFacts = {}
     with _errors_named(path):
         if _is_webp(path):
             pixels, orientation = _read_webp(path)
         else:
             with _open_picture(path) as opened:
-                facts |= {"lossy": True} if opened.format in LOSSY else {}
+                facts = {"lossy": True} if opened.format in LOSSY else {}
                 orientation = _orientation(opened, path)
                 if _is_straight(opened):
                     pixels = _by_codec(opened, path)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -33,6 +32,8 @@ from isocenter.files.pictures.plain_picture import CHANNELS
 from isocenter.files.slides import slide_writing, tiled_tiff
 from isocenter.files.storage import folder_files, packed_files, spool
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.voxel_images import FileFacts
 
 MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "Å": 1e-7, "in": 25.4}
 OME_TYPES = frozenset({"int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"})
@@ -153,7 +154,7 @@ def write(image: Image, path: Path) -> None:
     _write_pages(path, pixels, colour, {"axes": axes} | _header(image, where, elsewhere))
 
 
-def _write_pages(path: Path, pixels: Array, colour: bool, metadata: dict[str, Any]) -> None:
+def _write_pages(path: Path, pixels: Array, colour: bool, metadata: dict[str, PlainValue]) -> None:
     tifffile.imwrite(
         path,
         np.ascontiguousarray(pixels),
@@ -165,8 +166,8 @@ def _write_pages(path: Path, pixels: Array, colour: bool, metadata: dict[str, An
     )
 
 
-def _header(image: Image, where: str, elsewhere: str) -> dict[str, Any]:
-    header: dict[str, Any] = {"Creator": OF_VOLUME} if image.geometry.ndim == 3 else {}
+def _header(image: Image, where: str, elsewhere: str) -> dict[str, PlainValue]:
+    header: dict[str, PlainValue] = {"Creator": OF_VOLUME} if image.geometry.ndim == 3 else {}
     if image.channels not in COLOURS:
         header["Channel"] = {"Name": list(image.channels)}
     for axis, size in zip("ZYX"[-image.geometry.ndim :], image.spacing or (), strict=False):
@@ -357,7 +358,7 @@ def _apply_palette(pixels: Array, page: tifffile.TiffPage) -> Array:
     return (colours if step is None else (colours // step).astype(np.uint8))[pixels]
 
 
-def _equal(pixels: Array) -> dict[str, Any]:
+def _equal(pixels: Array) -> FileFacts:
     equal = len(pixels) == 3 and all(np.array_equal(pixels[0], other) for other in pixels[1:])
     return {"equal_channels": True} if equal else {}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
@@ -20,9 +19,7 @@ CM = 10.0
 def write_levels(image: Image, path: Path) -> None:
     """Write all levels of a slide; mm a pixel in the resolution tags. A row of tiles is held at a time."""
     spacing = image.spacing
-    size: dict[str, Any] = (
-        {} if spacing is None else {"resolution": (CM / spacing[1], CM / spacing[0]), "resolutionunit": "CENTIMETER"}
-    )
+    resolution = None if spacing is None else (CM / spacing[1], CM / spacing[0])
     colours = "rgb" if image.channels == COLOUR else "minisblack"
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for number, level in enumerate(image.levels):
@@ -38,7 +35,8 @@ def write_levels(image: Image, path: Path) -> None:
                 metadata=None,
                 subifds=len(image.levels) - 1 if number == 0 else None,
                 subfiletype=int(number > 0),
-                **(size if number == 0 else {}),
+                resolution=resolution if number == 0 else None,
+                resolutionunit="CENTIMETER" if number == 0 and resolution else None,
             )
 
 

@@ -131,7 +131,7 @@ class VoxelBlock:
         # Copied where it is written to: the file stays as it is.
         return np.memmap(self.path, self.dtype, "c", self.start + self.offset, self.shape, order="F")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> object:
         return {name: value for name, value in self.__dict__.items() if name != "_on_disk"}
 
     def region(self, region: tuple[slice, ...]) -> Array:

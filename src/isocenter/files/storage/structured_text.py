@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from isocenter.values.plain_values import PlainValue
+
 # Levels of lists and names within one another, for JSON and YAML alike; records of ours have up to eight.
 DEEPEST = 20
 # The descriptions of the largest public data sets have some MiB.
@@ -36,7 +38,7 @@ def load_json(path: Path, *, largest: int = LARGEST_JSON) -> Any:
     return parse_json(path.read_text(encoding="utf-8"))
 
 
-def _parts(container: list[Any] | dict[str, Any]) -> list[Any]:
+def _parts(container: list[Any] | dict[Any, Any]) -> list[Any]:
     """The lists and objects in a list or object."""
     parts = container if isinstance(container, list) else container.values()
     return [part for part in parts if isinstance(part, list | dict)]
@@ -65,7 +67,7 @@ def line_of_key(text: str, keys: Sequence[str]) -> int:
     return best
 
 
-def toml_text(settings: Mapping[str, Any]) -> str:
+def toml_text(settings: Mapping[str, PlainValue]) -> str:
     """A mapping as TOML: plain values first, then its tables; what is None or empty is left out."""
     plain = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
     lines = [_line(key, value) for key, value in plain.items() if value not in (None, "", (), [])]

@@ -49,7 +49,7 @@ from isocenter.files.slides import dicom_slide
 from isocenter.files.spectra import SpectralAxis
 from isocenter.files.storage import packed_files
 from isocenter.values import Geometry, Image, LazyMapping, Source
-from isocenter.values.voxel_images import OF_CHANNELS
+from isocenter.values.voxel_images import OF_CHANNELS, FileFacts
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 CODESTREAM_HEAD = 1 << 12  # bytes before the first tile of JPEG 2000, which are some hundred
@@ -191,7 +191,7 @@ def _volume_image(heads: Sequence[Header], volume: SliceVolume, where: str, opti
         for stack in volume.frames[0]
     ]
     header = {"slices": stacks[0], "volumes": stacks}
-    facts = _volume_facts(volume) | _windows(volume, used, voxels.meaning, where)
+    facts = {**_volume_facts(volume), **_windows(volume, used, voxels.meaning, where)}
     return voxels.image(plan, geometry, times, notes, facts, channels, header)
 
 
@@ -203,23 +203,18 @@ def _part(volumes: list[SliceVolume], part: str | None) -> list[SliceVolume]:
     return [replace(v, frames=(v.frames[v.kinds.index(part)],), kinds=(part,), suffix="") for v in volumes_of_part]
 
 
-def _volume_facts(volume: SliceVolume) -> dict[str, Any]:
+def _volume_facts(volume: SliceVolume) -> FileFacts:
     """The values that distinguish repeats, in the order of the frames."""
-    facts: dict[str, Any] = {}
-    for label, name in ((B_VALUE, "b_values"), (ECHO, "echo_times")):
-        values = volume.values_by_repeat(label)
-        if len(set(values)) > 1:
-            facts[name] = values
+    by_repeat = {name: volume.values_by_repeat(label) for label, name in ((B_VALUE, "b_values"), (ECHO, "echo_times"))}
+    facts: FileFacts = {name: values for name, values in by_repeat.items() if len(set(values)) > 1}
     directions = volume.values_by_repeat(DIRECTION)
     if len(set(directions)) > 1:
         turned = (None if d is None else tuple((LPS_TO_RAS @ np.asarray(d, dtype=float)).tolist()) for d in directions)
-        facts["gradient_directions"] = tuple(turned)  # unit vectors in RAS+, None for b = 0
-    if volume.missing:
-        facts["missing_slices"] = volume.missing
-    return facts
+        facts = {**facts, "gradient_directions": tuple(turned)}  # unit vectors in RAS+, None for b = 0
+    return {**facts, "missing_slices": volume.missing} if volume.missing else facts
 
 
-def _windows(volume: SliceVolume, heads: Sequence[Header], meant: ValueMeaning, where: str) -> dict[str, Any]:
+def _windows(volume: SliceVolume, heads: Sequence[Header], meant: ValueMeaning, where: str) -> FileFacts:
     """The display window of each kind of image, as the first of its frames states it."""
     order = {head.path: place for place, head in enumerate(heads)}
     windows = {}
@@ -425,7 +420,7 @@ class _Voxels:
         geometry: Geometry,
         times: tuple[float, ...] | None,
         notes: tuple[str, ...],
-        facts: Mapping[str, Any],
+        facts: FileFacts,
         channels: tuple[str, ...],
         header: Mapping[str, Any],
     ) -> Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom import tags
 from isocenter.files.dicom.elements import DicomDataset
 from isocenter.values import Geometry
+from isocenter.values.voxel_images import FileFacts
 
 # X-ray shadows: what the detector measures is larger than what is in the patient, PS3.3 10.7.1.3.
 PROJECTIONS = ("CR", "DX", "MG", "XA", "RF", "RG", "IO", "PX")
@@ -27,7 +27,7 @@ class PixelScale:
     """
 
     spacing: tuple[float, float] | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: FileFacts = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def geometry(self, shape: tuple[int, int]) -> Geometry:
@@ -48,16 +48,16 @@ def pixel_scale(dataset: DicomDataset, where: str) -> PixelScale:
         return PixelScale(spacing)
     nominal = _spacing(dataset, "NominalScannedPixelSpacing", where)
     if nominal is not None:
-        return PixelScale(facts=facts | {"nominal_scanned_pixel_spacing": nominal})
+        return PixelScale(facts={**facts, "nominal_scanned_pixel_spacing": nominal})
     return _ultrasound(dataset, facts, where)
 
 
 def _projection(dataset: DicomDataset, spacing: tuple[float, float] | None, where: str) -> PixelScale:
     """Only a calibrated Pixel Spacing is in the patient: one stated to be, or one that differs from the detector's."""
     detector = _spacing(dataset, "ImagerPixelSpacing", where)
-    facts: dict[str, Any] = _aspect(dataset, where)
+    facts = _aspect(dataset, where)
     if detector is not None:
-        facts["imager_pixel_spacing"] = detector
+        facts = {**facts, "imager_pixel_spacing": detector}
     if spacing is None:
         note = ("the pixel spacing is known at the detector only, not in the patient",) if detector else ()
         return PixelScale(None, facts, note)
@@ -66,13 +66,13 @@ def _projection(dataset: DicomDataset, spacing: tuple[float, float] | None, wher
         return PixelScale(spacing, facts, (f"pixel spacing calibrated by {calibration.lower()}",))
     if detector is not None and not np.allclose(spacing, detector, rtol=1e-6):
         return PixelScale(spacing, facts, ("pixel spacing differs from the detector's, so it is taken as calibrated",))
-    facts["imager_pixel_spacing"] = spacing
+    facts = {**facts, "imager_pixel_spacing": spacing}
     return PixelScale(
         None, facts, ("PixelSpacing (0028,0030) is not calibrated: it is at the detector, not in the patient",)
     )
 
 
-def _ultrasound(dataset: DicomDataset, facts: dict[str, Any], where: str) -> PixelScale:
+def _ultrasound(dataset: DicomDataset, facts: FileFacts, where: str) -> PixelScale:
     """A calibrated region is the picture's scale only where it is the one region and covers everything."""
     regions = tags.items(dataset, "SequenceOfUltrasoundRegions")
     rows, columns = tags.lenient_number(dataset, "Rows") or 0, tags.lenient_number(dataset, "Columns") or 0
@@ -88,7 +88,7 @@ def _ultrasound(dataset: DicomDataset, facts: dict[str, Any], where: str) -> Pix
         return PixelScale(
             (abs(steps[0] or 0) * 10, abs(steps[1] or 0) * 10), facts, ("pixel size from the one region",)
         )
-    facts["ultrasound_regions"] = len(regions)
+    facts = {**facts, "ultrasound_regions": len(regions)}
     return PixelScale(
         None, facts, ("calibrated regions cover only parts of the picture, so pixels have no size in mm",)
     )
@@ -99,7 +99,7 @@ def _ends(rows: float, columns: float) -> list[list[float]]:
     return [[columns - 1, rows - 1], [columns, rows]]
 
 
-def _aspect(dataset: DicomDataset, where: str) -> dict[str, Any]:
+def _aspect(dataset: DicomDataset, where: str) -> FileFacts:
     ratio = tags.numbers(dataset, "PixelAspectRatio", where)
     return {"pixel_aspect_ratio": ratio} if ratio is not None and len(set(ratio)) > 1 else {}
 

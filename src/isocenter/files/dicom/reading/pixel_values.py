@@ -14,6 +14,7 @@ from isocenter.files.dicom.reading import display_windows, suv_scaling, value_ma
 from isocenter.files.dicom.reading.pixel_layout import MONOCHROME
 from isocenter.files.dicom.reading.suv_scaling import SUV_BW, SuvUnknownError
 from isocenter.files.dicom.reading.value_maps import ValueMeaning, Values
+from isocenter.values.voxel_images import FileFacts
 
 
 def meaning_of_series(datasets: Sequence[DicomDataset], *, real_world: bool = False, where: str = "") -> ValueMeaning:
@@ -104,7 +105,7 @@ def lowest_value(dataset: DicomDataset, frames: int = 1, meaning: ValueMeaning |
     return min(one.ends[0] for one in maps)
 
 
-def _facts(dataset: DicomDataset, meant: ValueMeaning, where: str) -> dict[str, Any]:
+def _facts(dataset: DicomDataset, meant: ValueMeaning, where: str) -> FileFacts:
     """Facts that later steps use: unit, presentation intent, window; only those that are stated."""
     facts = {
         "unit": meant.unit,

@@ -22,7 +22,7 @@ from isocenter.files.dicom.slice_geometry import Plane
 from isocenter.files.dicom.uids import LABEL_MAP, SEGMENTATION
 from isocenter.files.storage import packed_files
 from isocenter.values import Code, Geometry, Image, Label, Source
-from isocenter.values.voxel_images import WITHOUT_VOXELS
+from isocenter.values.voxel_images import WITHOUT_VOXELS, FileFacts
 
 SOP_CLASSES = (SEGMENTATION, LABEL_MAP)
 BACKGROUND = ("DCM", "125040")  # PS3.16 annex D
@@ -91,7 +91,7 @@ def read_segmentation(path: Path | str, on: Geometry | None = None, frames: Coll
         channels=tuple(label.name for label in labels) if overlapping else ("segments",),
         labels=labels,
         notes=(*_notes(dataset, overlapping, levels, renumbered=0 in described), *unseen),
-        facts=_facts(dataset) | {"overlapping": overlapping, WITHOUT_VOXELS: low},
+        facts={**_facts(dataset), "overlapping": overlapping, WITHOUT_VOXELS: low},
         source=Source("dicom", (where,)),
     )
 
@@ -451,7 +451,7 @@ def _notes(dataset: DicomDataset, overlapping: bool, levels: _Levels | None, *, 
     return tuple(notes)
 
 
-def _facts(dataset: DicomDataset) -> dict[str, Any]:
+def _facts(dataset: DicomDataset) -> FileFacts:
     """The images that it was drawn on, so that they can be found."""
     series = tags.items(dataset, "ReferencedSeriesSequence")
     instances = [i for s in series for i in tags.items(s, "ReferencedInstanceSequence")]

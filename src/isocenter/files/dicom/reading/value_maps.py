@@ -7,7 +7,6 @@ last, in `value_map` and nowhere else, so that higher is brighter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from isocenter.files.dicom import tags
 from isocenter.files.dicom.elements import DicomDataset
 from isocenter.files.dicom.reading import pixel_layout, suv_scaling
 from isocenter.files.storage import block
+from isocenter.values.voxel_images import FileFacts
 
 Values = NDArray[Any]
 # Kinds whose grey values carry no unit and are only ever looked at; there MONOCHROME1 is about display.
@@ -46,7 +46,7 @@ class ValueMeaning:
     suv: float | None = None
     real_world: bool = False
     notes: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: FileFacts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

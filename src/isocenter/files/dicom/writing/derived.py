@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom import header_reading, tags
+from isocenter.files.dicom.elements import DicomAttributes
 from isocenter.files.dicom.header_reading import Header
 from isocenter.files.dicom.reading.suv_scaling import SUV_BW
 from isocenter.files.dicom.writing import series_writing, source_planes
@@ -109,12 +110,13 @@ def write_derived_series(
     stamp_of_series = stamp or _stamp([tags.text(one.dataset, "SOPInstanceUID") for one in heads], integers)
     first = heads[0].library
     now = datetime.now()
-    attributes: dict[str, Any] = {
+    attributes: DicomAttributes = {
         keyword: first[keyword].value if keyword in first else None
         for keyword in REPEATED
         if keyword in first or keyword in UNKNOWN_ALLOWED
     }
-    attributes |= {
+    attributes = {
+        **attributes,
         "Laterality": tags.text(heads[0].dataset, "Laterality") or None,
         "PatientPosition": None,  # of the source, which lay otherwise; type 2C, PS3.3 C.7.3.1
         "SeriesInstanceUID": stamp_of_series.uid("SeriesInstanceUID"),
@@ -135,7 +137,7 @@ def write_derived_series(
             for name, value in attributes.items()
             if name not in ("WindowCenter", "WindowWidth", "PatientPosition")
         }
-        attributes |= _of_pet(heads[0], str(source.facts["unit"]))
+        attributes = {**attributes, **_of_pet(heads[0], str(source.facts["unit"]))}
     series_writing.write_slices(
         integers, attributes, lambda number: stamp_of_series.uid(f"SOPInstanceUID {number}"), folder, padding=padding
     )
@@ -151,7 +153,7 @@ def can_derive(source: Image) -> bool:
     return source.facts.get("unit") in UNITS and all(tags.text(head, keyword) for keyword in NEEDED)
 
 
-def _of_pet(head: Header, unit: str) -> dict[str, Any]:
+def _of_pet(head: Header, unit: str) -> DicomAttributes:
     """The attributes of tracer, counts and units."""
     library = head.library
     attributes = {name: library[name].value if name in library else None for name in REPEATED_OF_PET}

@@ -22,6 +22,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import _world
+from isocenter.files.dicom.elements import DicomAttributes
 from isocenter.files.storage import atomic
 from isocenter.values import Geometry, Image
 from isocenter.values.grid_geometry import DIRECTION_TOLERANCE
@@ -31,7 +32,7 @@ KINDS = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomog
 # PS3.3 C.8.9.4: values of PET are multiples of the slope, and images are numbered in their series.
 PET = "PT"
 # Attributes that PS3.3 C.8.2.1 (CT) and C.8.3.1 (MR) demand, empty where they are not known.
-DEMANDED: dict[str, dict[str, Any]] = {
+DEMANDED: Mapping[str, DicomAttributes] = {
     "CT": {"KVP": None, "AcquisitionNumber": None, "RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "HU"},
     "MR": {
         "ScanningSequence": "RM",
@@ -96,7 +97,7 @@ def write_series(image: Image, names: SeriesNames, folder: Path, *, overwrite: b
 
 def write_slices(
     image: Image,
-    tags: Mapping[str, Any],
+    tags: DicomAttributes,
     uid_of: Callable[[int], str],
     folder: Path,
     *,
@@ -119,14 +120,18 @@ def write_slices(
         rescale = {**rescale, "PixelPaddingValue": round((padding - intercept) / slope)}
     with atomic.write_whole(folder, overwrite=overwrite) as partial:
         partial.mkdir()
-        common = _of_grid(image) | dict(tags) | rescale
+        common = {**_of_grid(image), **tags, **rescale}
         for number, plane in enumerate(_planes(image.geometry), start=1):
             attributes = {"SOPInstanceUID": uid_of(number), "InstanceNumber": number, **plane}
             attributes |= (
                 {"ImageIndex": number, "NumberOfSlices": image.geometry.shape[2]} if image.modality == PET else {}
             )
             # (column, row, slice) here, rows of columns there
-            _write(partial / f"{number:04d}.dcm", np.ascontiguousarray(stored[:, :, number - 1].T), common | attributes)
+            _write(
+                partial / f"{number:04d}.dcm",
+                np.ascontiguousarray(stored[:, :, number - 1].T),
+                {**common, **attributes},
+            )
 
 
 def _check(image: Image, where: str) -> None:
@@ -140,7 +145,7 @@ def _check(image: Image, where: str) -> None:
         raise FormatError(f"{image!r} is not a CT, MR or PET volume of one channel", where, "Write .nii.gz instead")
 
 
-def _to_stored(data: NDArray[Any], where: str, *, from_zero: bool) -> tuple[NDArray[Any], dict[str, Any]]:
+def _to_stored(data: NDArray[Any], where: str, *, from_zero: bool) -> tuple[NDArray[Any], DicomAttributes]:
     """16 bit numbers, and the slope and intercept that make them the image's values again; from_zero: intercept 0."""
     if not np.isfinite(data).all():
         raise FormatError("has values that are not numbers", where, "Replace them, or write .nii.gz")
@@ -161,7 +166,7 @@ def _to_stored(data: NDArray[Any], where: str, *, from_zero: bool) -> tuple[NDAr
     return np.clip(levels, 0, LEVELS).astype("<u2"), {"RescaleIntercept": intercept, "RescaleSlope": slope}
 
 
-def _of_nobody(image: Image, names: SeriesNames) -> dict[str, Any]:
+def _of_nobody(image: Image, names: SeriesNames) -> DicomAttributes:
     """Patient, study and series of a drawn image."""
     return {
         "PatientID": names.patient,
@@ -177,7 +182,7 @@ def _of_nobody(image: Image, names: SeriesNames) -> dict[str, Any]:
     }
 
 
-def _of_grid(image: Image) -> dict[str, Any]:
+def _of_grid(image: Image) -> DicomAttributes:
     """The attributes of kind and grid, which all slices share."""
     affine = _world.swap_lps_ras(image.geometry.affine)
     column, row, _ = image.geometry.steps
@@ -196,7 +201,7 @@ def _of_grid(image: Image) -> dict[str, Any]:
     }
 
 
-def _planes(geometry: Geometry) -> Iterator[dict[str, Any]]:
+def _planes(geometry: Geometry) -> Iterator[DicomAttributes]:
     affine = _world.swap_lps_ras(geometry.affine)
     for number in range(geometry.shape[2]):
         yield {"ImagePositionPatient": decimal_strings(affine[:3, 3] + number * affine[:3, 2])}
@@ -207,7 +212,7 @@ def decimal_strings(values: Any) -> list[str]:
     return [format_number_as_ds(float(value)) for value in values]
 
 
-def _write(path: Path, pixels: NDArray[Any], tags: dict[str, Any]) -> None:
+def _write(path: Path, pixels: NDArray[Any], tags: DicomAttributes) -> None:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
