@@ -155,9 +155,7 @@ class TrainingLoop:
     minutes:  None where the plan fixes the steps, and until the first training
     is_dealt: whether what the minutes allow has been decided
     searches: {fold: its trials}
-    fresh:    {configuration, or "": what a case costs by a model that has learnt nothing}
-    half:     what a case costs by a model that has learnt half of it; None before
-    costs:    {checkpoint: what a case costs by its model}
+    costs:    {configuration, or "": what a case costs by its model, of fresh weights first, half-trained later}
     """
 
     run: RunFolder
@@ -166,9 +164,7 @@ class TrainingLoop:
     minutes: Minutes | None = None
     is_dealt: bool = False
     searches: dict[int | None, SearchTrials] = field(default_factory=dict)
-    fresh: dict[str, SecondsPerCase] = field(default_factory=dict)
-    half: SecondsPerCase | None = None
-    costs: dict[Path, SecondsPerCase] = field(default_factory=dict)
+    costs: dict[str, SecondsPerCase] = field(default_factory=dict)
 
     def fit_all(self) -> None:
         """Ask what comes next, and take that step, until nothing does."""
@@ -234,7 +230,7 @@ class TrainingLoop:
             return
         self.minutes = replace(self.minutes, began=expected["first_step_s"])
         fresh, has_start = partial(self._fresh, mains[0].fold), run.start is not None
-        decided, self.fresh[""] = _run_minutes.cut_plan_to_minutes(
+        decided, self.costs[""] = _run_minutes.cut_plan_to_minutes(
             self.minutes, mains[0], fresh, run.made.room, now=run.clock.seconds, is_given=has_start
         )
         if decided:
@@ -256,8 +252,9 @@ class TrainingLoop:
         recount = None
         if self.minutes is not None and not training.role.repeats:
             due = partial(_run_minutes.training_deadline, training, tuple(self.finished), float(clock.turn or 0.0))
-            earlier_deadline = state.get("deadline")
-            clock = replace(clock, deadline=due(self._end(training)) if earlier_deadline is None else earlier_deadline)
+            if (deadline := state.get("deadline")) is None:
+                deadline = due(self.minutes.end(self._costs(training)))
+            clock = replace(clock, deadline=deadline)
             recount = partial(self._recount_deadline, training, due) if training.role.recounts else None
         decided = self._take_decisions if training.role.decides else partial(log_decisions, training.what)
         outcome = training_jobs.fit_job(job, clock, decided, recount, several=self._several(training))
@@ -272,31 +269,37 @@ class TrainingLoop:
         # Where further networks share its minutes, the time of one of these begins with its first step.
         began = state["share"]["began"] if state["share"] else state["turn"]
         by_clock = state["deadline"] is not None
-        costs = self._costs(outcome) if by_clock and self._counts_networks(training) else None
+        costs = self._costs(training) if by_clock and self._counts_networks(training) else None
         return FinishedTraining(training, outcome, state["seconds"] - began, self.run.clock.seconds, by_clock, costs)
 
-    def _end(self, training: RunTraining) -> float:
-        """s after the command's start by which all training must end, as far as that is known before a training."""
+    def _configuration(self, training: RunTraining) -> str:
+        """The configuration that a training is compared by, or nothing."""
+        return training.name.split("/")[1] if _training_order.compares_configurations(self.run.made) else ""
+
+    def _costs(self, training: RunTraining) -> SecondsPerCase:
+        """Costs of a case by a network like that of a training, as far as they are known by now.
+
+        In a later session they are those of a network that has ended, else of one that has learnt nothing.
+        """
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
-        if training.role.stands_beside:
-            models = (one for one in self.finished if one.training.role.leaves == "model")
-            main = next(one for one in models if one.training.fold == training.fold)
-            return self.minutes.end(self._costs(main.model_outcome))
-        planned = self.run.made
-        name = training.name.split("/")[1] if _training_order.compares_configurations(planned) else ""
-        if name not in self.fresh:
-            plan = _training_order.configuration_plan(planned, name) if name else planned.plan_of(training.fold)
-            self.fresh[name] = self.minutes.fresh_costs(self._fresh(training.fold, plan))
-        return self.minutes.end(self.fresh[name])
+        planned, name = self.run.made, self._configuration(training)
+        if name not in self.costs:
+            ended = [one for one in self.finished if one.training.role.leaves == "model"]
+            if ended:
+                model = model_files.load(ended[-1].model_outcome.checkpoint, planned.settings.training.device)
+                self.costs[name] = self.minutes.costs(model)
+            else:
+                plan = _training_order.configuration_plan(planned, name) if name else planned.plan_of(training.fold)
+                self.costs[name] = self.minutes.fresh_costs(self._fresh(training.fold, plan))
+        return self.costs[name]
 
     def _recount_deadline(self, training: RunTraining, due: Callable[[float], float], half_trained: Module) -> float:
         """s after the command's start by which a training must end, if this is its network half-way."""
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
-        whole_costs = self._whole(
-            _run_minutes.model_with_weights(half_trained, training.settings), training.fold, training.plan
-        )
-        self.half = self.minutes.costs(whole_costs)
-        return due(self.minutes.end(self.half, self.run.clock.seconds))
+        second = _run_minutes.model_with_weights(half_trained, training.settings)
+        costs = self.minutes.costs(self._whole(second, training.fold, training.plan))
+        self.costs[self._configuration(training)] = costs
+        return due(self.minutes.end(costs, self.run.clock.seconds))
 
     def _fresh(self, fold: int | None, plan: Plan) -> Model:
         """The model of a plan, with weights that have learnt nothing."""
@@ -306,7 +309,7 @@ class TrainingLoop:
         """What is done without now that all training has ended; networks: that predict each case."""
         if self.minutes is None:
             return UNCUT
-        if (costs := self.half or self.fresh.get("")) is None:
+        if (costs := self.costs.get("")) is None:
             return self.minutes.cuts_of_gates
         extra = max(1, networks // self.minutes.networks)
         return self.minutes.cuts(costs.of_networks(extra), self.run.clock.seconds)
@@ -322,14 +325,6 @@ class TrainingLoop:
             ),
         )
 
-    def _costs(self, outcome: TrainingOutcome) -> SecondsPerCase:
-        """Costs of a case by the model of a training that has ended."""
-        assert self.minutes is not None  # noqa: S101 - asked where minutes decide
-        if outcome.checkpoint not in self.costs:
-            model = model_files.load(outcome.checkpoint, self.run.made.settings.training.device)
-            self.costs[outcome.checkpoint] = self.minutes.costs(model)
-        return self.costs[outcome.checkpoint]
-
     def _counts_networks(self, training: RunTraining) -> bool:
         """Whether the number of networks follows from the time that this training takes."""
         plan = self.run.plan
@@ -338,9 +333,9 @@ class TrainingLoop:
 
     def _several(self, training: RunTraining) -> SeveralNetworks | None:
         """The networks for every voxel that may share the time of the first; None where it has it all."""
-        if self.minutes is None or "" not in self.fresh or training.settings.training.epochs:
+        if self.minutes is None or "" not in self.costs or training.settings.training.epochs:
             return None
-        return self.minutes.several(self.fresh[""]) if self._counts_networks(training) else None
+        return self.minutes.several(self.costs[""]) if self._counts_networks(training) else None
 
     def _decide_networks(self) -> None:
         """Write down the number of networks as soon as it is known."""
