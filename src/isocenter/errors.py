@@ -164,11 +164,9 @@ def count_phrase(number: int, unit: str, many: str = "") -> str:
 
 def cases_of_patients(cases: int, patients: int | None, unit: str = "case") -> str:
     """ "12 cases of 7 patients"; "12 cases" where each stands for a patient, or nobody knows for whom."""
-    return (
-        count_phrase(cases, unit)
-        if patients is None or cases == patients
-        else f"{count_phrase(cases, unit)} of {count_phrase(patients, 'patient')}"
-    )
+    if patients is None or cases == patients:
+        return count_phrase(cases, unit)
+    return f"{count_phrase(cases, unit)} of {count_phrase(patients, 'patient')}"
 
 
 def nearest_remedy(name: str, known: Iterable[str]) -> str:

@@ -120,10 +120,8 @@ def calibrated_boxes(boxes: BoundingBoxes, calibrator: Calibrator, steps: Sequen
     if calibrator.method == "none" or not len(boxes):
         return replace(boxes, scores=scores, uncalibrated=None)
     names = tuple(dict.fromkeys(boxes.names))
-    kinds, odds = (
-        [names.index(name) for name in boxes.names],
-        np.repeat(certainties.log_odds(scores)[:, None], len(names), axis=1),
-    )
+    kinds = [names.index(name) for name in boxes.names]
+    odds = np.repeat(certainties.log_odds(scores)[:, None], len(names), axis=1)
     new_odds = calibrator.odds(odds, names, np.log(box_matching.box_sizes(boxes, steps)))[np.arange(len(boxes)), kinds]
     return replace(boxes, scores=np.exp(-np.logaddexp(0.0, -new_odds)), uncalibrated=scores)
 

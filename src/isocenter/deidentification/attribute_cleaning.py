@@ -179,11 +179,9 @@ class ObjectCleaner:
         if tag >> 24 == CURVES and action is Action.CLEAN:
             return action if vr in TEXTS else Action.KEEP
         if around.is_content and tag in STATEMENTS:
-            return (
-                action
-                if action in (Action.SHIFT, Action.CLEAN) or (action is Action.KEEP and vr in DATES)
-                else Action.EMPTY
-            )
+            if action in (Action.SHIFT, Action.CLEAN) or (action is Action.KEEP and vr in DATES):
+                return action
+            return Action.EMPTY
         if around.is_cleaned and action is Action.KEEP and vr in TEXTS - {"CS"}:
             return Action.CLEAN
         return action

@@ -222,10 +222,8 @@ def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = 
                    several draws
     Guo et al., ICML 2017, arXiv:1706.04599; it is never below 0 and so too high in small sets
     """
-    chance, outcome = (
-        _weighting.require_probabilities(probabilities, "probabilities"),
-        _weighting.require_truths(happened, "happened"),
-    )
+    chance = _weighting.require_probabilities(probabilities, "probabilities")
+    outcome = _weighting.require_truths(happened, "happened")
     if chance.ndim != 1 or outcome.shape[-1:] != chance.shape:
         problem = f"{chance.shape} probabilities for {outcome.shape} truths in `happened`"
         raise UsageError(problem, "ece", "Give one probability and one truth for each image")
@@ -314,11 +312,9 @@ def predictive_values(
     specificity (Bayes), whose patients are resampled within positives and negatives; where no call is wrong, the exact
     bound of sensitivity or specificity bounds them.
     """
-    calls, truth, owners = (
-        _weighting.require_truths(called, "called"),
-        _weighting.require_truths(positive, "positive"),
-        np.asarray(patients),
-    )
+    calls = _weighting.require_truths(called, "called")
+    truth = _weighting.require_truths(positive, "positive")
+    owners = np.asarray(patients)
     if not len(calls) == len(truth) == len(owners):
         problem = f"{len(calls)} calls, {len(truth)} truths in `positive` and {len(owners)} patients"
         raise UsageError(problem, "predictive values", "Give one of each for each image")

@@ -103,11 +103,9 @@ class Conformal:
             for group, people in self.n.items()
             if group not in self.thresholds
         ]
-        return (
-            f"{', '.join(thresholds)}, {fewest_for_group(self.level)} needed{' of each' * (len(thresholds) > 1)}"
-            if thresholds
-            else ""
-        )
+        if thresholds:
+            return f"{', '.join(thresholds)}, {fewest_for_group(self.level)} needed{' of each' * (len(thresholds) > 1)}"
+        return ""
 
     def steps(self, group: str, networks: int) -> Steps | None:
         """The folds' scores of a group, or of everyone; None unless there are so many folds."""
@@ -415,10 +413,8 @@ def cross_steps(scores: ArrayLike, folds: ArrayLike, networks: int, patients: Ar
     scores: (n,) of calibration cases by the network that has not seen them; NaN counts as worse than any
     folds:  (n,) the number of that network, from 0
     """
-    fold_scores, numbers = (
-        np.nan_to_num(np.asarray(scores, dtype=np.float64), nan=np.inf, posinf=np.inf),
-        np.asarray(folds),
-    )
+    fold_scores = np.nan_to_num(np.asarray(scores, dtype=np.float64), nan=np.inf, posinf=np.inf)
+    numbers = np.asarray(folds)
     shares, _ = patient_shares(len(fold_scores), patients)
     return tuple(_steps(fold_scores[numbers == one], shares[numbers == one]) for one in range(networks))
 

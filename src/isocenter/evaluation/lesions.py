@@ -219,10 +219,8 @@ def speck_notes(before: Lesions, after: Lesions, links: Sequence[LesionLink]) ->
 def _size_words(lesions: Sequence[Lesion], side: Lesions) -> str:
     """Voxels, ml, mm and place of the largest."""
     one = max(lesions, key=lambda lesion: lesion.ml)
-    which, voxels = (
-        "the largest: " if len(lesions) > 1 else "",
-        errors.count_phrase(int(side.voxels[one.number - 1]), "voxel"),
-    )
+    which = "the largest: " if len(lesions) > 1 else ""
+    voxels = errors.count_phrase(int(side.voxels[one.number - 1]), "voxel")
     place = ", ".join(f"{mm:.0f}" for mm in one.place)
     return f"{which}{voxels}, {one.ml:.3g} ml, {one.size.long:.3g} mm long, at {place} mm"
 

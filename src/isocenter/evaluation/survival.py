@@ -281,10 +281,8 @@ def d_calibration(
     Directions of which little is known do not count. NaN where that is all, as where nobody was followed for long.
     Haider et al., JMLR 2020, arXiv:1811.11347, whose p is that of counted events: with censoring it is far too large.
     """
-    chance, events = (
-        np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0),
-        _weighting.require_truths(happened, "happened"),
-    )
+    chance = np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0)
+    events = _weighting.require_truths(happened, "happened")
     shares, people = conformal.patient_shares(len(chance), patients)
     group_of = np.eye(groups)[np.minimum((chance * groups).astype(int), groups - 1)]
     below = np.clip(chance[:, None] - np.arange(groups) / groups, 0.0, 1 / groups)

@@ -336,10 +336,8 @@ class CaseOnGrid:
 
     def _slid(self, network: Any, *, restored: bool = False, tell: Callable[[int, int], None] | None = None) -> Any:
         """Windows through a network, as the pipeline of a prediction moves them."""
-        own, channels = (
-            self.model.inference,
-            sum(head.count for head in self.model.task.heads.values() if head.is_dense),
-        )
+        own = self.model.inference
+        channels = sum(head.count for head in self.model.task.heads.values() if head.is_dense)
         for part in self.preprocessing.parts(self.trace, self.model.request.region, own.patch, max(channels, 1)):
             slabs = slide.slide_windows(
                 network,

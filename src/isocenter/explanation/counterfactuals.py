@@ -292,10 +292,8 @@ def _on_image(preprocessing: Preprocessing, image: Image, change: NDArray[np.flo
 
 def _unit(normalisation: Normalisation, channel: Array, valid: NDArray[np.bool_]) -> float:
     """The size of one step of the network's input in the image's own unit, between what normalisation cuts off."""
-    normalised, intensities = (
-        normalisation.apply(channel, valid)[valid],
-        np.asarray(channel, dtype=np.float64)[valid],
-    )
+    normalised = normalisation.apply(channel, valid)[valid]
+    intensities = np.asarray(channel, dtype=np.float64)[valid]
     inside = (normalised > normalised.min()) & (normalised < normalised.max())
     inside = inside if inside.any() and np.ptp(normalised[inside]) > 0 else np.ones(len(normalised), dtype=bool)
     away = normalised[inside] - normalised[inside].mean()

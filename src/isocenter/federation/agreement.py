@@ -110,10 +110,8 @@ def agree(sites: Mapping[str, Introduction]) -> Introduction:
                 problem = f"has {name} {_words(theirs)}, where {first} has {_words(ours)}"
                 raise DatasetError(problem, site, remedy)
     if nowhere := set.intersection(*(set(one.unknown) for one in sites.values())):
-        problem, remedy = (
-            f"no site knows {errors.list_phrase(sorted(nowhere))}",
-            "Leave it out with --labels at all sites",
-        )
+        problem = f"no site knows {errors.list_phrase(sorted(nowhere))}"
+        remedy = "Leave it out with --labels at all sites"
         raise DatasetError(problem, "federate", remedy)
     joined = {
         kind: _joined_names(kind, sites) for kind in sorted({name for one in sites.values() for name in one.found})

@@ -233,11 +233,9 @@ class Site:
     def validate(self, message: SiteMessage) -> SiteMessage:
         """The selecting metric of its validation cases by common averaged weights."""
         train, val = self._prepared
-        score = (
-            recipe.score_averages(self._job.settings, train, val, self.folder, self._completed(message.arrays))
-            if val
-            else None
-        )
+        score = None
+        if val:
+            score = recipe.score_averages(self._job.settings, train, val, self.folder, self._completed(message.arrays))
         return SiteMessage("validate", {"score": score, "cases": len(val)})
 
     def slopes(self, message: SiteMessage) -> SiteMessage:

@@ -142,10 +142,8 @@ def _images(
         cases = [
             CaseRow(one.name, {"image": Cell((one.path,), modality=modality)}, split=one.split) for one in folder.images
         ]
-        images, near = (
-            drawn_boxes.images_by_file_name(folder, bare=True),
-            [table.path.parent, table.path.parent / "images"],
-        )
+        images = drawn_boxes.images_by_file_name(folder, bare=True)
+        near = [table.path.parent, table.path.parent / "images"]
         by_path = {case.paths[0]: case for case in cases}
         each = {name: drawn_boxes.image_named(images, name, near, table.path) for name in names}
         found = {name: [by_path[image.path]] if image else [] for name, image in each.items()}
@@ -196,10 +194,8 @@ def _edges(row: Mapping[str, Any], column: Mapping[str, str], letter: str) -> tu
 
 def _ball(row: Mapping[str, Any], column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
     """The edges along an axis of the box around a ball."""
-    centre, size = (
-        table_reading.cell_number(row[column[f"centre_{letter}"]]),
-        table_reading.cell_number(row[column["diameter"]]),
-    )
+    centre = table_reading.cell_number(row[column[f"centre_{letter}"]])
+    size = table_reading.cell_number(row[column["diameter"]])
     return (None, None) if centre is None or size is None else (centre - size / 2, centre + size / 2)
 
 

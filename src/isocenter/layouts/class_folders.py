@@ -203,11 +203,9 @@ def _doubtful_folder_warning(names: Sequence[str], options: DatasetOptions) -> t
     if is_asked or not (coded or contrasts):
         return ()
     kind = ("many" if len(names) > MOST_CLASSES else "numbers") + ", as of patients" if coded else "kinds of image"
-    remedy = (
-        "If they are no classes, give a table with the columns image, label and patient"
-        if coded
-        else "If they hold images of the same cases, give a table with a column of each: --column image:T1=COLUMN"
-    )
+    remedy = "If they hold images of the same cases, give a table with a column of each: --column image:T1=COLUMN"
+    if coded:
+        remedy = "If they are no classes, give a table with the columns image, label and patient"
     what = f"the folders {errors.list_phrase(names)} are read as classes, and their names are {kind}"
     why = "a network would learn to tell them apart"
     return (

@@ -103,10 +103,8 @@ def _array(path: Path, modified: int, name: str) -> Array:
 
 def _labels(path: Path, split: Split) -> Array:
     """(rows,) numbers of classes, or (rows, findings) 0 and 1 where a row can have several (ChestMNIST)."""
-    labels, images = (
-        numpy_file.load_array(path, f"{split}_labels"),
-        _array(path, path.stat().st_mtime_ns, f"{split}_images"),
-    )
+    labels = numpy_file.load_array(path, f"{split}_labels")
+    images = _array(path, path.stat().st_mtime_ns, f"{split}_images")
     if len(labels) != len(images) or labels.ndim not in (1, 2) or not is_integer_or_bool(labels.dtype):
         raise DatasetError(f"{len(images)} {split} images have {labels.size} labels", str(path), "Get the file again")
     return labels if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)

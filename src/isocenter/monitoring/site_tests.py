@@ -87,11 +87,9 @@ def tests_of_table(reference: CaseStream, site: CaseStream) -> list[SiteTest]:
 
 def adjust_site_tests(rows: Sequence[SiteTest]) -> list[SiteTest]:
     """The rows with each p adjusted for how many tests were made."""
-    return (
-        [replace(row, p=float(p)) for row, p in zip(rows, testing.holm([row.p for row in rows]), strict=True)]
-        if rows
-        else []
-    )
+    if rows:
+        return [replace(row, p=float(p)) for row, p in zip(rows, testing.holm([row.p for row in rows]), strict=True)]
+    return []
 
 
 def site_verdict(rows: Sequence[SiteTest]) -> str:

@@ -60,11 +60,9 @@ class InvertedResidual(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, outside, *spatial), reduced by the stride."""
         change: Tensor = self.body(images)
-        return (
-            images + common_layers.stochastic_depth(change, self.left_out, self.training)
-            if self.has_shortcut
-            else change
-        )
+        if self.has_shortcut:
+            return images + common_layers.stochastic_depth(change, self.left_out, self.training)
+        return change
 
 
 def scale_maps(maps: int, width: float) -> int:

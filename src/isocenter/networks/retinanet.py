@@ -92,10 +92,8 @@ class RetinaNet(LevelDetector):
         outputs: of `forward` in training
         boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
         """
-        raw, truth = (
-            self.trained_levels(outputs),
-            resnet_pyramid.boxes_by_library(boxes, backwards=self.library.backwards),
-        )
+        raw = self.trained_levels(outputs)
+        truth = resnet_pyramid.boxes_by_library(boxes, backwards=self.library.backwards)
         split = [self._split(maps) for maps in raw]
         kinds, deltas = (
             torch.cat([pyramid.flatten_to_rows(level[part], self.library.each) for level in split], dim=1)

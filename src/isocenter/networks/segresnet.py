@@ -115,10 +115,8 @@ class SegResNet(nn.Module):
             self.narrow.append(convolution(widths[stage], widths[stage - 1], 1, bias=False))
             blocks_of_stage = (SegResNetBlock(spatial_dims, widths[stage - 1]) for _ in range(decoder_blocks))
             self.decoder.append(nn.Sequential(*blocks_of_stage))
-        self.last_norm, self.pooled_norm = (
-            group_normalisation(width),
-            group_normalisation(widths[-1]) if vectors else None,
-        )
+        self.last_norm = group_normalisation(width)
+        self.pooled_norm = group_normalisation(widths[-1]) if vectors else None
         self.activation = nn.ReLU(inplace=True)
         self.dense = nn.ModuleDict({name: convolution(width, n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})

@@ -194,10 +194,8 @@ class UNet(nn.Module):
         self.last = int(halved and stages > 1)
         widths = [min(width * 2**stage, widest) for stage in range(stages)]
         shapes = kernels_for(strides) if kernels is None else check_kernels(kernels, stages, spatial_dims)
-        down, up = (
-            common_layers.numbers_per_stage(blocks, stages, "blocks"),
-            common_layers.numbers_per_stage(decoder_blocks, stages - 1, "decoder_blocks"),
-        )
+        down = common_layers.numbers_per_stage(blocks, stages, "blocks")
+        up = common_layers.numbers_per_stage(decoder_blocks, stages - 1, "decoder_blocks")
 
         block = partial(UNetBlock, spatial_dims, residual=residual, dropout=dropout, activation=activation, how=how)
         inputs = [channels, *widths[:-1]]

@@ -114,10 +114,8 @@ def take_over_weights(
     """
     layers, ours, layout = named_convolutions(module), module.state_dict(), None
     if str(source) == "auto":
-        tensors, from_where = (
-            _fetch_published(layers, family, size),
-            f"the published weights of {size.get('model', 'it')}",
-        )
+        tensors = _fetch_published(layers, family, size)
+        from_where = f"the published weights of {size.get('model', 'it')}"
         original: Mapping[str, Tensor] = tensors
     else:
         path = Path(source)

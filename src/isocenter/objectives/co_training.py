@@ -52,10 +52,8 @@ class CoTraining(Objective):
         """Loss that both learn of each other, and that the second learns of references."""
         mine, theirs = self.views or (None, None)
         labelled, unlabelled = step.labelled, step.unlabelled[0]
-        first, second = (
-            step.run(limit_channels(unlabelled, mine)),
-            step.through(step.parts, limit_channels(unlabelled, theirs)),
-        )
+        first = step.run(limit_channels(unlabelled, mine))
+        second = step.through(step.parts, limit_channels(unlabelled, theirs))
         taught = step.through(step.parts, limit_channels(labelled, theirs))
         loss = step.judge(taught, labelled.targets)
         if labelled.partner is not None:

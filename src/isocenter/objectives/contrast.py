@@ -89,10 +89,8 @@ class Contrast(Objective):
         views = [replace(seen, images=crop_images(seen.images, self.shown)) for seen in (step.labelled, step.second)]
         owners = torch.tensor(step.patients, device=views[0].images.device)
         if self.queue:
-            queries, keys = (
-                objective_terms.project_features(step.parts, step.embedding_network(views[0])),
-                momentum_keys(step, views[1]),
-            )
+            queries = objective_terms.project_features(step.parts, step.embedding_network(views[0]))
+            keys = momentum_keys(step, views[1])
             step.parts.latest = keys
             filled = step.parts.owners >= 0
             others = torch.cat([keys, step.parts.waiting[filled]])

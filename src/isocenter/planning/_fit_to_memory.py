@@ -205,11 +205,9 @@ def _of_modalities(size: Decision, count: int, task: Task) -> Decision:
     """The size with the number of images, and which of their answers are averaged, where the family asks for it."""
     if "modalities" not in size.value:
         return size
-    means = (
-        {"means": {head: package_contents.kind_of_mean(task, head) for head in task.heads}}
-        if "means" in size.value
-        else {}
-    )
+    means = {}
+    if "means" in size.value:
+        means = {"means": {head: package_contents.kind_of_mean(task, head) for head in task.heads}}
     return replace(size, value={**size.value, "modalities": count, **means})
 
 

@@ -239,10 +239,8 @@ def plan_for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covari
     The grid, the patch and the network are those of all folds, whose outputs are averaged voxel by voxel.
     What was set by hand stays.
     """
-    kind, task = (
-        task_catalogue.kind_for_dataset(dataset, plan["task.name"]),
-        task_catalogue.build_task(_values(plan, "task")),
-    )
+    kind = task_catalogue.kind_for_dataset(dataset, plan["task.name"])
+    task = task_catalogue.build_task(_values(plan, "task"))
     own_decisions = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
     own_decisions = {
         name: decision
@@ -276,11 +274,9 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     what must not be cut.
     """
     chosen = typed_sections.typed_plan(plan)
-    training, prepared, needs = (
-        chosen.training,
-        chosen.preprocessing,
-        objective_catalogue.joint_needs(chosen.terms.values()),
-    )
+    training = chosen.training
+    prepared = chosen.preprocessing
+    needs = objective_catalogue.joint_needs(chosen.terms.values())
     grid = grid_rules.planned_grid(chosen, fingerprint, machine.device)
     grid_rules.check_whole_structures(chosen, fingerprint, grid)
     preprocessing_rules.check_long_clips(chosen, fingerprint)

@@ -135,11 +135,9 @@ def _check_network(chosen: PlanSettings) -> None:
 
     Over the patch of training it is led as it trains, a batch at a time: what normalises over a batch needs two values.
     """
-    training, entries, inputs = (
-        chosen.training,
-        len(Context.from_settings(chosen.network.context)),
-        chosen.preprocessing.inputs,
-    )
+    training = chosen.training
+    entries = len(Context.from_settings(chosen.network.context))
+    inputs = chosen.preprocessing.inputs
     decisive = repr((chosen.architecture, chosen.task.heads, training.patch, training.batch, chosen.inference.patch))
     if decisive in KNOWN_TO_FIT:
         return

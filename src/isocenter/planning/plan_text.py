@@ -96,11 +96,9 @@ def _(value: Mapping[str, Any]) -> str:
     named = value.get("name", value.get("method"))
     if len(value) > MOST_LISTED and all(isinstance(one, Mapping) for one in value.values()):
         return f"{len(value)} from {next(iter(value))} to {[*value][-1]}"
-    return (
-        str(named)
-        if named
-        else ", ".join(f"{key.replace('_', ' ')} {words_of_value(one)}" for key, one in value.items())
-    )
+    if named:
+        return str(named)
+    return ", ".join(f"{key.replace('_', ' ')} {words_of_value(one)}" for key, one in value.items())
 
 
 @words_of_value.register(Sequence)
@@ -117,13 +115,9 @@ def _is_named(values: Sequence[Any]) -> bool:
 def _list_values(values: Sequence[Any]) -> str:
     if len(values) > MOST_LISTED:
         return f"{len(values)} from {words_of_value(values[0])} to {words_of_value(values[-1])}"
-    return (
-        f"({', '.join(words_of_value(one) for one in values)})"
-        if len(values) > 1
-        else words_of_value(values[0])
-        if values
-        else "none"
-    )
+    if len(values) > 1:
+        return f"({', '.join(words_of_value(one) for one in values)})"
+    return words_of_value(values[0]) if values else "none"
 
 
 def size_words(value: Any) -> str:

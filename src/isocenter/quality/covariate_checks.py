@@ -24,10 +24,8 @@ IDENTITY = frozenset({"mrn", "dob", "birth", "birthdate", "birthday", "surname",
                       "familienname", "adresse", "anschrift", "telefon", "naissance", "nom", "prenom", "nacimiento",
                       "apellido", "apellidos", "nombre", "direccion"})  # fmt: skip
 # A column with a word of each of these two, or of the second alone where it is a name, says who somebody is.
-PERSON, OF_PERSON = (
-    frozenset({"patient", "patienten", "patientin", "person"}),
-    frozenset({"name", "id", "number", "nummer", "nr"}),
-)
+PERSON = frozenset({"patient", "patienten", "patientin", "person"})
+OF_PERSON = frozenset({"name", "id", "number", "nummer", "nr"})
 # Columns that say how an image was made, not who the patient is.
 MADE = frozenset(
     {

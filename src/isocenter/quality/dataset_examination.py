@@ -371,10 +371,8 @@ def _compare(
         return Examination(replace(dataset.only(set()), problems=nothing), Fingerprint(()), nothing, nothing)
     usable = dataset.only({case.id for case in fingerprint.cases})
     pairs = leakage.find_twins(looks)
-    tried, few = (
-        shortcut_tests.find_shortcuts(usable, fingerprint, looks),
-        shortcut_tests.unanswerable_questions(usable, fingerprint),
-    )
+    tried = shortcut_tests.find_shortcuts(usable, fingerprint, looks)
+    few = shortcut_tests.unanswerable_questions(usable, fingerprint)
     of_all = [
         *_image_checks.no_usable_case(problems, fingerprint),
         *(

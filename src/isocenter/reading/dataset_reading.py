@@ -213,10 +213,8 @@ def open_for_task(
 
     needs: kinds of reference, as in `open_dataset`; None: those of the task; settings: as there
     """
-    kinds, references = (
-        task_catalogue.needed_references(task) if needs is None else needs,
-        task_catalogue.learns_from_references(task),
-    )
+    kinds = task_catalogue.needed_references(task) if needs is None else needs
+    references = task_catalogue.learns_from_references(task)
     bare = task_catalogue.can_learn_from_nothing(task)
     datasets = [
         open_dataset(place, reading, references=references, needs=kinds, settings=settings, draws=references, bare=bare)

@@ -150,10 +150,8 @@ class ReadingOptions(FileChoices):
     @classmethod
     def of_plan(cls, options: Mapping[str, Any]) -> ReadingOptions:
         """Return the reading options among those that a plan keeps; PlanError for an unknown one."""
-        names, others = (
-            field_names(),
-            (plan_result.EVERYTHING, plan_result.COVARIATES, plan_result.FURTHER, plan_result.LEAVE_OUT),
-        )
+        names = field_names()
+        others = (plan_result.EVERYTHING, plan_result.COVARIATES, plan_result.FURTHER, plan_result.LEAVE_OUT)
         if unknown := sorted({*options} - {*names, *others}):
             raise PlanError(f"{', '.join(unknown)}: no reading option", "options", f"Choose from {', '.join(names)}")
         return ReadingOptions(**{name: value for name, value in options.items() if name in names})

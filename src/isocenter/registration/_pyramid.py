@@ -91,10 +91,8 @@ def _binomial(side: PyramidSide) -> Tensor:
     values, weight = side.values * side.weight, side.weight
     for axis in range(2, values.ndim):
         matrix = _neighbours(values.shape[axis])
-        values, weight = (
-            similarity_measures.multiply_axis(values, axis, matrix),
-            similarity_measures.multiply_axis(weight, axis, matrix),
-        )
+        values = similarity_measures.multiply_axis(values, axis, matrix)
+        weight = similarity_measures.multiply_axis(weight, axis, matrix)
     return values / weight.clamp(min=1e-3)
 
 

@@ -222,10 +222,8 @@ def plan_examined(
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
     made_of, parted = split_cases(examination, request)
     parts = made_of[0]
-    training, asked = (
-        examination.fingerprint.only(plan_result.training_ids(parts)),
-        request.assignments.get("network.context"),
-    )
+    training = examination.fingerprint.only(plan_result.training_ids(parts))
+    asked = request.assignments.get("network.context")
     plan_made = planner.make_plan(
         usable,
         training,

@@ -371,12 +371,10 @@ def write_run_report(
     compared: sections about other models on the same cases
     verdict:  what the figures support
     """
-    plan, scored, outcomes, chosen = (
-        done.plan,
-        done.scored,
-        done.outcomes,
-        plan_checks.checked_settings(done.plan).preprocessing,
-    )
+    plan = done.plan
+    scored = done.scored
+    outcomes = done.outcomes
+    chosen = plan_checks.checked_settings(done.plan).preprocessing
     record = write_environment(run, plan, done)
     waiting = sum(one.waiting for one in outcomes) / len(outcomes)
     page = RunReport(

@@ -286,10 +286,8 @@ def resume_run(out: Path, began: float, *, elsewhere: bool = False) -> RunFolder
         reading,
         settings=dataset_reading.task_settings_of(plan),
     )
-    named, threads = (
-        data_record.name_as_in_run(dataset, data_record.read_data_record(out)),
-        int(plan["training.threads"]),
-    )
+    named = data_record.name_as_in_run(dataset, data_record.read_data_record(out))
+    threads = int(plan["training.threads"])
     examination = dataset_reading.examine_cases(named, threads, kinds=task_catalogue.needed_references(name))
     dataset_reading.refuse_unfit(examination, name, elsewhere=elsewhere)
     task = plan_checks.checked_settings(plan).task

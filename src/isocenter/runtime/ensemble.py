@@ -72,10 +72,8 @@ def averaged_model(
     preprocessing, networks = share_scale(members, where)
     run = AveragedNetwork(networks, task.average, shares, each=task.folds_by_head)
     architectures = tuple(one.networks.architecture for one in members)
-    first, architectures = (
-        architectures[0],
-        architectures if any(one != architectures[0] for one in architectures) else (),
-    )
+    first = architectures[0]
+    architectures = architectures if any(one != architectures[0] for one in architectures) else ()
     if "first_entry" in first:
         first = {**first, "context": [one.networks.architecture.get("context") for one in members]}
     # The gate of the first, whose features are looked at, stands for all; of doubt the most careful one decides.
@@ -328,11 +326,9 @@ def _convert(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
 
 def _kind(normalisation: Normalisation) -> tuple[object, ...]:
     """The settings that members must have in common: the method, and the range that becomes 0 to 1."""
-    return (
-        (normalisation.method, normalisation.low, normalisation.high)
-        if normalisation.method == "range"
-        else (normalisation.method,)
-    )
+    if normalisation.method == "range":
+        return (normalisation.method, normalisation.low, normalisation.high)
+    return (normalisation.method,)
 
 
 def _widest(channel: Sequence[Normalisation]) -> Normalisation:

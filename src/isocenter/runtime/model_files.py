@@ -363,10 +363,8 @@ def _of_members(
     path: Path, record: ModelRecord, numbers: Sequence[int], computing: Computing, threads: int | None
 ) -> Model:
     """Some of several networks as a model, by torch; of a cascade those of one stage."""
-    names, record = (
-        [package_contents.weights_files(record)[number] for number in numbers],
-        package_contents.record_of_members(record, numbers),
-    )
+    names = [package_contents.weights_files(record)[number] for number in numbers]
+    record = package_contents.record_of_members(record, numbers)
     record_files.verify_seal(path, needed=(f"{PACKAGED}/{RECORD}", *names))
     with model_record.refuse_malformed(record, path):
         network = torch_eager.build_average(record, [path / name for name in names], computing.device, threads)
@@ -379,10 +377,8 @@ def _single_stage(
     """The model of this very package, of a cascade its second stage without the first."""
     with model_record.refuse_malformed(record, path):
         task = task_catalogue.build_task(record["task"])
-        preprocessing, inference = (
-            model_record.preprocessing_of(record["preprocessing"]),
-            Inference.from_settings(record["inference"]),
-        )
+        preprocessing = model_record.preprocessing_of(record["preprocessing"])
+        inference = Inference.from_settings(record["inference"])
         origin: ModelOrigin = {**record["record"], "weights_sha256": _digest(path, weights)}
     architectures = tuple(record.get("architectures") or ())
     is_exported = not isinstance(network, TorchNetwork | AveragedNetwork)

@@ -265,11 +265,9 @@ def _watch(network: Network, settings: NetworkArguments) -> WatchedNetwork | Non
         at := factory.family_of(name).features
     ):  # of a bundle its maker's own
         return None
-    return (
-        replace(network, at=at)
-        if isinstance(network, WatchedNetwork)
-        else WatchedNetwork(network.module, network.device, at)
-    )
+    if isinstance(network, WatchedNetwork):
+        return replace(network, at=at)
+    return WatchedNetwork(network.module, network.device, at)
 
 
 # Bytes that outputs may take: of answers about whole images those of 100,000 windows, of 4 channels of 512² those of
@@ -425,11 +423,9 @@ def build_module(task: Task, network: NetworkArguments) -> Module:
     network gives in place of its answer, which a layer makes of them.
     Raises PlanError for settings that the family cannot have.
     """
-    context, marked, channels = (
-        len(Context.from_settings(network.get("context"))),
-        network.get("marked", 0),
-        network["channels"],
-    )
+    context = len(Context.from_settings(network.get("context")))
+    marked = network.get("marked", 0)
+    channels = network["channels"]
     inputs = channels - 1 + marked if marked else channels
     fusion = cast("FusionSettings | None", network.get("fusion"))
     name, share, family = network["name"], network.get("dropout", 0.0), factory.family_of(network["name"])

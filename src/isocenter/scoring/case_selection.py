@@ -146,11 +146,9 @@ def _people(dataset: Dataset, parts: Collection[str], trained: Collection[str]) 
 
 def same_name_note(dataset: Dataset, trained: Collection[str]) -> str:
     """The number of patients with the name of one who trained the model, as the start of a note; empty for none."""
-    people = (
-        {one for case in dataset for one in dataset_cases.people_of_patient(case.patient)}
-        if dataset.patients_known
-        else set()
-    )
+    people = set()
+    if dataset.patients_known:
+        people = {one for case in dataset for one in dataset_cases.people_of_patient(case.patient)}
     if not (count := len(people.intersection(trained))):
         return ""
     same = errors.count_phrase(count, "patient has the name", "patients have the names")

@@ -196,11 +196,9 @@ class ModelTest:
         """The interval by which the margin was tested, where it is not that of the difference; else empty."""
         ends = margins.margin_interval(self.test) if self.margin and not self.reason_against_margin else None
         how, unit = self.test.margin_method, f" {self.unit}" * bool(self.unit)
-        return (
-            f"the margin was tested by the interval {ends[0]:.4g} to {ends[1]:.4g}{unit} ({how})"
-            if ends and how
-            else ""
-        )
+        if ends and how:
+            return f"the margin was tested by the interval {ends[0]:.4g} to {ends[1]:.4g}{unit} ({how})"
+        return ""
 
     @property
     def is_unreliable(self) -> bool:

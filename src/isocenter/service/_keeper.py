@@ -301,10 +301,8 @@ class Performer:
         words = (words or (row.reason if not jobs else "") or ("done" if is_done else "no series is taken"))[:LONGEST]
         progress = _progress(100 if is_done else 0, words)
         if not is_done:
-            progress.ProcedureStepCancellationDateTime, progress.ReasonForCancellation = (
-                workitem_records.now_text(),
-                words,
-            )
+            progress.ProcedureStepCancellationDateTime = workitem_records.now_text()
+            progress.ReasonForCancellation = words
             is_fault = any(job.outcome == FAILED or job.state == "aside" for job in jobs)
             code = EQUIPMENT_FAILED if is_fault else UNSPECIFIED
             progress.ProcedureStepDiscontinuationReasonCodeSequence = [_code(*code, "DCM")]

@@ -118,8 +118,6 @@ def write_model_gate(folder: Path, version: str, gate: Guard | None) -> None:
 def read_model_gate(folder: Path, version: str) -> Guard | None:
     """The gate of a version of a model; None where it has none. Raises IntegrityError for a changed one."""
     gate_folder = folder / GATES / version
-    return (
-        model_record.read_parts(record_files.read_json(gate_folder / RECORD, SCHEMA), gate_folder).guard
-        if gate_folder.is_dir()
-        else None
-    )
+    if gate_folder.is_dir():
+        return model_record.read_parts(record_files.read_json(gate_folder / RECORD, SCHEMA), gate_folder).guard
+    return None

@@ -87,10 +87,8 @@ class VersionMonitoring:
     def record(self) -> WatchedVersionRecord:
         """Its part of the node's `monitor.json`."""
         own = {name: getattr(self, name) for name in ("model", "version", "baseline", "cases", "run_length", "problem")}
-        drift, performance = (
-            _plain(drift_detection.drift_table(self.drifts)),
-            _plain(performance_figures.performance_table(self.figures)),
-        )
+        drift = _plain(drift_detection.drift_table(self.drifts))
+        performance = _plain(performance_figures.performance_table(self.figures))
         site = {"site_verdict": site_tests.site_verdict(self.site), "site": _plain(site_tests.site_table(self.site))}
         bounds = {"bounds": [vars(one) for one in self.bounds], "changes": dict(self.changes)}
         record = {**own, "drift": drift, "performance": performance, **site, **bounds}
@@ -277,14 +275,10 @@ class Rounds:
             if len(table) < size:
                 continue
             zone, places = self.settings.site.zone, np.arange(len(table))
-            known, stream = (
-                monitored_cases.baseline_stream(connection, baseline, gate, zone),
-                monitored_cases.stream_of(table, zone),
-            )
-            wrong, by = (
-                drift_detection.measure_miscalibration(known),
-                tracing_attributes(self.settings.monitor.by, table, known.table),
-            )
+            known = monitored_cases.baseline_stream(connection, baseline, gate, zone)
+            stream = monitored_cases.stream_of(table, zone)
+            wrong = drift_detection.measure_miscalibration(known)
+            by = tracing_attributes(self.settings.monitor.by, table, known.table)
             for start in range(0, len(table) - size + 1, size):
                 # Each is watched anew, against the same baseline.
                 window = stream.only((places >= start) & (places < start + size))
@@ -314,10 +308,8 @@ def watched_versions(connection: Connection, settings: NodeSettings) -> list[Wat
     """Results of monitoring for each version that answers."""
     versions_watched, zone = list[WatchedVersion](), settings.site.zone
     for model, version in monitored_cases.answering_versions(connection):
-        row, gate = (
-            monitored_cases.baseline_of(connection, version),
-            deploying.read_model_gate(settings.folder, version),
-        )
+        row = monitored_cases.baseline_of(connection, version)
+        gate = deploying.read_model_gate(settings.folder, version)
         everything = monitored_cases.stream_of(
             monitored_cases.monitored_jobs(connection, version=version, gate=gate), zone
         )

@@ -98,11 +98,9 @@ def _error(inputs: Inputs, clusters: float) -> float:
     mean = (inputs["first"] + inputs["second"]) / 2
     within, between = mean * (1 - mean) / (inputs["size"] * (1 - inputs["dropout"])), inputs["tau"] ** 2
     number = clusters * sequences
-    u, w, v = (
-        plan.sum() * clusters,
-        ((plan.sum(axis=0) * clusters) ** 2).sum(),
-        (plan.sum(axis=1) ** 2).sum() * clusters,
-    )
+    u = plan.sum() * clusters
+    w = ((plan.sum(axis=0) * clusters) ** 2).sum()
+    v = (plan.sum(axis=1) ** 2).sum() * clusters
     below = (number * u - w) * within + (u**2 + number * periods * u - periods * w - number * v) * between
     return math.sqrt(number * within * (within + periods * between) / below)
 

@@ -91,10 +91,8 @@ def _prais_winsten(table: Floats, outcomes: Floats) -> tuple[Floats, Floats, Flo
     points, terms = table.shape
     correlation: Floats = np.zeros(len(outcomes))
     for _ in range(ROUNDS):
-        left, right = (
-            _whitened(np.broadcast_to(table, (len(outcomes), points, terms)), correlation),
-            _whitened(outcomes[..., None], correlation),
-        )
+        left = _whitened(np.broadcast_to(table, (len(outcomes), points, terms)), correlation)
+        right = _whitened(outcomes[..., None], correlation)
         inverse = np.linalg.inv(left.mT @ left)
         found = (inverse @ (left.mT @ right))[..., 0]
         rest = outcomes - found @ table.T

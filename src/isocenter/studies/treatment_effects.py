@@ -136,10 +136,8 @@ def participant_effect(outcome: Floats, is_new: np.ndarray, covariates: Floats) 
     if not any(np.ptp(arm) > NO_SPREAD for arm in arms):
         difference = float(arms[1][0] - arms[0][0])
         chance = stats.fisher_exact(np.diag([len(arms[0]), len(arms[1])])).pvalue
-        z, method = (
-            -float(special.ndtri(chance / 2)),
-            "Fisher's exact test of known outcomes; no interval: all outcomes of an arm are alike",
-        )
+        z = -float(special.ndtri(chance / 2))
+        method = "Fisher's exact test of known outcomes; no interval: all outcomes of an arm are alike"
         return Effect(difference, np.nan, np.inf, method, rank=float(np.copysign(z, difference)))
     variance = float((row**2 * scaled**2).sum())
     method = "least squares, HC3 errors, t"

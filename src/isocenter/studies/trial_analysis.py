@@ -151,10 +151,8 @@ class TrialAnalysis:
 
     def has_event(self, endpoint: Endpoint) -> Rows:
         """(participants,) whether the event of times happened; False where no time is known. Raises DatasetError."""
-        found, known = (
-            table_cells.truths_in(self._text(endpoint.event)),
-            np.isfinite(self.numbers(endpoint.name, of=endpoint)),
-        )
+        found = table_cells.truths_in(self._text(endpoint.event))
+        known = np.isfinite(self.numbers(endpoint.name, of=endpoint))
         kind = "1 for an event at that time, 0 for who is followed no longer"
         self._refuse(found, known & np.isnan(found.values), kind)
         return np.asarray(known & (found.values == 1))

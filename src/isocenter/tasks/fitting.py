@@ -114,11 +114,9 @@ def with_sets(task: Task, evidence: PredictedCases, *, exact: bool) -> tuple[Tas
 
     def found(part: Task, evidence_of_part: PredictedCases) -> dict[str, Decision]:
         """The thresholds of a part by its cases."""
-        return (
-            part.answers.sets(part.rows(evidence_of_part.predictions, evidence_of_part.cases), exact=exact)
-            if part.answers
-            else {}
-        )
+        if part.answers:
+            return part.answers.sets(part.rows(evidence_of_part.predictions, evidence_of_part.cases), exact=exact)
+        return {}
 
     return _fit_each_part(task, evidence, found)
 

@@ -401,10 +401,8 @@ def make_loader(
         units = privacy_accounting.units_of_cases([case.patient for case in cases], budget.settings.unit)
         private = PoissonSampling(units, budget.rate, budget.chance)
     if unlabelled:
-        batch, stream = (
-            settings.objectives.unlabelled_batch or chosen.batch,
-            random_draws.sample_generator(chosen.seed, 0, 0, UNLABELLED),
-        )
+        batch = settings.objectives.unlabelled_batch or chosen.batch
+        stream = random_draws.sample_generator(chosen.seed, 0, 0, UNLABELLED)
         seed = int(stream.integers(2**63))
         others = Loader(unlabelled, chosen.patch, batch, 0.0, seed, part=ranks.part(batch), **options)
     return Loader(

@@ -47,10 +47,8 @@ def refuse_no_source(settings: PlanSettings, start: Path | None) -> None:
 
 def parts_of_network(settings: PlanSettings) -> TensorGroups:
     """Encoder, decoder and head of the plan's network, found without memory or arithmetic."""
-    entries, at = (
-        len(Context.from_settings(settings.network.context)),
-        factory.family_of(settings.network.name).features,
-    )
+    entries = len(Context.from_settings(settings.network.context))
+    at = factory.family_of(settings.network.name).features
     with torch.device("meta"), torch.inference_mode():
         module = torch_networks.build_module(settings.task, settings.architecture)
         images = torch.empty(1, settings.preprocessing.inputs, *settings.training.patch)
@@ -146,10 +144,8 @@ def write_transfer(
 
     module: to which `moving` was applied
     """
-    moved, layout = (
-        {optimisers.base_weight_name(name) for name, one in module.named_parameters() if one.requires_grad},
-        loaded.layout,
-    )
+    moved = {optimisers.base_weight_name(name) for name, one in module.named_parameters() if one.requires_grad}
+    layout = loaded.layout
     moved |= {row.name for row in loaded.rows} - moving.still
     rows = [asdict(replace(row, trained=row.name in moved)) for row in loaded.rows]
     terms = {"source": program_record(layout)} if layout else {}

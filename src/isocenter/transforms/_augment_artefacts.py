@@ -51,10 +51,8 @@ def metal(images: Tensor, strength: float, generators: Sequence[np.random.Genera
     Streaks follow the rays through the metal, so they are the same in opposite directions and weaken with distance.
     De Man, IEEE Trans Nucl Sci 1999, doi:10.1109/23.775600
     """
-    low, high = (
-        images.amin(dim=_augment_intensity.spatial_axes(images), keepdim=True),
-        images.amax(dim=_augment_intensity.spatial_axes(images), keepdim=True),
-    )
+    low = images.amin(dim=_augment_intensity.spatial_axes(images), keepdim=True)
+    high = images.amax(dim=_augment_intensity.spatial_axes(images), keepdim=True)
     lines = [_streaks(image, rng) for image, rng in zip(images, generators, strict=True)]
     streaks = torch.stack([one for one, _ in lines]) * images.std(
         dim=_augment_intensity.spatial_axes(images), keepdim=True

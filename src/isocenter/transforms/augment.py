@@ -316,10 +316,8 @@ class Augmentation:
             # A plane that is no square fits onto itself only by half turns.
             square = images.shape[2] == images.shape[3] and math.isclose(sizes[0], sizes[1], rel_tol=0.01)
             turns = turns if square else turns // 2 * 2
-            images, target = (
-                augment_spatial.turn_samples(images, turns, ndim),
-                None if target is None else target.turn(turns),
-            )
+            images = augment_spatial.turn_samples(images, turns, ndim)
+            target = None if target is None else target.turn(turns)
         return images, target, crossed
 
     def _warp(self, images: Tensor, target: F | None, draws: BatchDraws, sizes: Floats) -> tuple[Tensor, F | None]:

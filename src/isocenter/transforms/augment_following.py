@@ -145,11 +145,9 @@ class NumberMap:
 
     def turn(self, turns: NDArray[np.intp]) -> Self:
         """After the images were turned."""
-        return (
-            replace(self, numbers=augment_spatial.turn_samples(self.numbers, turns, self.numbers.ndim - 2))
-            if self._is_dense
-            else self
-        )
+        if self._is_dense:
+            return replace(self, numbers=augment_spatial.turn_samples(self.numbers, turns, self.numbers.ndim - 2))
+        return self
 
     def warp(self, warp: Warp) -> Self:
         """After the images were warped."""

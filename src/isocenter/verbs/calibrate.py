@@ -280,11 +280,9 @@ def _evidence(source: Path, model: Model) -> PackageEvidence:
     if all((source / mark).is_file() for mark in RUN_MARKS):
         return package.run_evidence(source, model, package.finished_plan(source))
     with record_files.unpack(source) as folder:
-        record, kept, audits = (
-            package_contents.package_record(folder),
-            kept_tests.kept_content(folder),
-            package.audit_texts(folder / PACKAGED),
-        )
+        record = package_contents.package_record(folder)
+        kept = kept_tests.kept_content(folder)
+        audits = package.audit_texts(folder / PACKAGED)
     own = record["record"]
     decisions = {name: Decision(**one) for name, one in record["decisions"].items()}
     rows = case_tables.rows_from_records(record["evaluation"])

@@ -289,10 +289,8 @@ def _write_record(partial: Path, options: CheckOptions, record: CheckRecord) -> 
 @contextmanager
 def _results(options: CheckOptions) -> Iterator[Path]:
     """A folder to write into, which takes the place of an older check's files; what else lies there is kept."""
-    out, own = (
-        Path(options.out or "."),
-        {MARKS[0], *(_record_of(options) or CheckRecord(passed=False)).get("files", ())},
-    )
+    out = Path(options.out or ".")
+    own = {MARKS[0], *(_record_of(options) or CheckRecord(passed=False)).get("files", ())}
     with verb_results.result_folder(out, _replaces(options), MARKS) as partial:
         yield partial
         for file in [one for one in out.rglob("*") if one.is_file()] if out.is_dir() else []:

@@ -88,10 +88,8 @@ def significance_tests(
     which is exploratory.
     Raises UsageError where the test that was asked for fits no figure.
     """
-    same, tasks = (
-        dict(zip(tables, paired_tests.align_tables(tables)[0], strict=True)),
-        model_comparison.comparable_tasks(tasks),
-    )
+    same = dict(zip(tables, paired_tests.align_tables(tables)[0], strict=True))
+    tasks = model_comparison.comparable_tasks(tasks)
     values = _values(same, tasks)
     several = any(case_tables.count_folds(table) > 1 for table in same.values())
     rows = list(_rows(comparison, values, options.test, several, seed))
@@ -130,10 +128,8 @@ def tests_by_group(
     groups: attributes, as in `evaluate`
     Raises UsageError for a covariate that is not there, DatasetError for models that were scored on other cases.
     """
-    same, tasks = (
-        dict(zip(tables, paired_tests.align_tables(tables)[0], strict=True)),
-        model_comparison.comparable_tasks(tasks),
-    )
+    same = dict(zip(tables, paired_tests.align_tables(tables)[0], strict=True))
+    tasks = model_comparison.comparable_tasks(tasks)
     several = any(case_tables.count_folds(table) > 1 for table in same.values())
     parts = [("", same), *(tables_by_group(same, ",".join(groups)) if groups else ())]
     for group, group_tables in parts:
@@ -394,11 +390,9 @@ def _by_label(
         truth = areas[0]
         if truth is None or truth.positive is None or any(one is None for one in areas):
             labels = sorted({name for metric, name in values[0] if metric == "auroc"})
-            remedy = (
-                f"Name one of {errors.list_phrase(labels)} in the column label"
-                if labels
-                else "Compare models that state AUROCs"
-            )
+            remedy = "Compare models that state AUROCs"
+            if labels:
+                remedy = f"Name one of {errors.list_phrase(labels)} in the column label"
             raise DatasetError(f"there is no AUROC of {label}", str(path), remedy)
         readings = table[table["label"] == label] if "label" in table else table
         yield label, readings, truth, truth.positive

@@ -108,10 +108,8 @@ def compress(options: CompressOptions) -> CompressionResult:
     if loaded.preprocessing.tiles is not None:
         problem = "answers for bags of tiles, whose two halves no method makes smaller"
         raise UsageError(problem, str(source), "Package it as it is")
-    plan, data = (
-        None if run is None else package.finished_plan(run),
-        dataset_reading.path_for_workers(options.data, None),
-    )
+    plan = None if run is None else package.finished_plan(run)
+    data = dataset_reading.path_for_workers(options.data, None)
     reading = evaluate.reading_as_trained(run, plan, data).overridden(options.reading)
     dataset = evaluate.open_references(data, reading, loaded, run)
     roles = case_roles.assign_roles(

@@ -190,10 +190,8 @@ def _check_names(asked: str | Sequence[str], known: Sequence[str], where: str) -
 @keywords.takes(VerifyDocumentsOptions)
 def verify_documents(options: VerifyDocumentsOptions) -> DocumentsCheck:
     """Read every record that a folder of documents names anew, and list the rows and pages that no longer hold."""
-    subject, record = (
-        DocumentSubject.open(Path(options.against), agreeing=False, node_of=_node_of),
-        Path(options.folder) / RECORD,
-    )
+    subject = DocumentSubject.open(Path(options.against), agreeing=False, node_of=_node_of)
+    record = Path(options.folder) / RECORD
     written = record_files.read_json(record, SCHEMA)
     try:
         broken = checks.broken_rows(Path(options.folder), subject)
@@ -213,10 +211,8 @@ def _changed_pages(folder: Path, written: Mapping[str, Any], subject: DocumentSu
     changed = {name for name, sha256 in now.items() if sha256 != written["pages"][name]}
     # People fill in facts for the next documents; these state those of before.
     if subject is not None and FACTS not in changed:
-        stated, metrics = (
-            fact_file.read_facts(folder / FACTS, datetime.now(UTC).date()),
-            document_pages.metrics_of(subject),
-        )
+        stated = fact_file.read_facts(folder / FACTS, datetime.now(UTC).date())
+        metrics = document_pages.metrics_of(subject)
         for name in {f"{one['document']}.html" for one in written["scores"]} & kept.keys() - changed:
             filled = guidelines.fill_guideline(
                 guidelines.read_guideline(Path(name).stem).for_subject(subject), subject, stated, now[FACTS]

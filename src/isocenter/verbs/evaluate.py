@@ -272,11 +272,9 @@ class _Subject:
 
 def _subject(options: EvaluateOptions) -> _Subject:
     """The model and the cases that are asked for; whatever cannot be scored is refused before anything is predicted."""
-    data, run, audits = (
-        dataset_reading.path_for_workers(options.data, options.scheduler),
-        dataset_reading.path_of_data(options.model),
-        keywords.narrow_options(options, AuditOptions),
-    )
+    data = dataset_reading.path_for_workers(options.data, options.scheduler)
+    run = dataset_reading.path_of_data(options.model)
+    audits = keywords.narrow_options(options, AuditOptions)
     model = predictors.load_model(
         options.model, options.device, threads=options.threads, backend=options.backend, activation=options.activation
     )

@@ -131,10 +131,8 @@ def explain(options: ExplainOptions) -> ExplanationResult:
     _refuse_what_no_case_has(explainer, options.target, options.counterfactual, options.concepts)
     opened, problems = input_cases.open_inputs(inputs, reading, loaded)
     with_covariates, notes = input_cases.with_given_covariates(opened, options.covariates, loaded)
-    cases, problems = (
-        result_files.with_unique_names(with_covariates, counterfactual_section.map_kinds(opened)),
-        [*problems, *notes],
-    )
+    cases = result_files.with_unique_names(with_covariates, counterfactual_section.map_kinds(opened))
+    problems = [*problems, *notes]
     if options.concepts is not None:
         concept_section.refuse_clips(str(options.concepts), loaded, cases)
     explainer = replace(explainer, references=_references(options.references, reading, loaded, cases))

@@ -64,11 +64,8 @@ class NextLabels(InNotebook):
         first = ", ".join(self.table["case"][:SHOWN])
         more = ", ..." if len(self.table) > SHOWN else ""
         lines = [f"{self.out}: {errors.count_phrase(len(self.table), 'case')} to label next ({first}{more})"]
-        lines += (
-            [f"{errors.count_phrase(len(self.doubted), 'label')} may be wrong: see {RELABEL}"]
-            if len(self.doubted)
-            else []
-        )
+        if len(self.doubted):
+            lines += [f"{errors.count_phrase(len(self.doubted), 'label')} may be wrong: see {RELABEL}"]
         return "\n".join([*lines, *self.findings])
 
 

@@ -41,14 +41,12 @@ from isocenter.values import Estimate
 from isocenter.values.plain_values import PlainValue
 from isocenter.verbs import serve
 
-DRIFT, PERFORMANCE, SITE, ALERTS, RECORD, REPORT = (
-    "drift.csv",
-    "performance.csv",
-    "site.csv",
-    "alerts.csv",
-    "monitor.json",
-    "report.html",
-)
+DRIFT = "drift.csv"
+PERFORMANCE = "performance.csv"
+SITE = "site.csv"
+ALERTS = "alerts.csv"
+RECORD = "monitor.json"
+REPORT = "report.html"
 RUN_LENGTH, BASELINE = 10000.0, 300
 SITE_COLUMNS = ["compared with", "what", "test", "distance", "p (Holm)", "patients here", "patients there", "left out"]
 # States of alerts of a node that stand no more.

@@ -322,10 +322,8 @@ def _predict_cases(
     places = [_in_full(one) for one in inputs] if predictor.is_elsewhere else inputs
     opened, problems = input_cases.open_inputs(places, options.reading, model)
     with_covariates, notes = input_cases.with_given_covariates(opened, options.covariates, model)
-    cases, problems = (
-        result_files.with_unique_names(with_covariates, result_files.map_names(model.task)),
-        [*problems, *notes],
-    )
+    cases = result_files.with_unique_names(with_covariates, result_files.map_names(model.task))
+    problems = [*problems, *notes]
     if unknown := sorted(set(asked.prompts) - {case.id for case in cases}):
         problem = f"holds prompts of {errors.list_phrase(unknown)}, and no input is that case"
         raise DatasetError(problem, str(options.prompts), f"Cases are {errors.list_phrase([c.id for c in cases])}")

@@ -29,13 +29,11 @@ from isocenter.studies.trial_protocol import ARM, PARTICIPANT, Study
 from isocenter.values.plain_values import PlainValue
 from isocenter.values.record_schema import RecordSchema
 
-PLAN, RECORD, REGISTRY, AMENDMENTS, MANIFEST = (
-    "study.toml",
-    "study.json",
-    "registry.json",
-    "amendments.json",
-    "manifest.json",
-)
+PLAN = "study.toml"
+RECORD = "study.json"
+REGISTRY = "registry.json"
+AMENDMENTS = "amendments.json"
+MANIFEST = "manifest.json"
 LIST, LOG, LOOKS = "allocation.bin", "assignments.csv", "looks.jsonl"
 # Documents of a plan, and the lists by which they are filled.
 DOCUMENTS = {"protocol.html": "spirit-ai", "sap.html": "sap"}

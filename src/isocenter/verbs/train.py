@@ -191,15 +191,11 @@ def make_run(
         initial_weights.open_weight_source(None if start is None else Path(start)) as source,
     ):
         is_timed = request.assignments.get("training.steps") is None
-        watch = (
-            foresight.watched_reading(request.effective_request.minutes or USUAL_MINUTES, CommandClock(began))
-            if is_timed
-            else None
-        )
-        made, weights = (
-            _make_plan(data, replace(request, source=source, watch=watch)),
-            None if source is None else source.weights,
-        )
+        watch = None
+        if is_timed:
+            watch = foresight.watched_reading(request.effective_request.minutes or USUAL_MINUTES, CommandClock(began))
+        made = _make_plan(data, replace(request, source=source, watch=watch))
+        weights = None if source is None else source.weights
         for sentence in plan_request.positive_class_sentences(made.plan):  # before the minutes are spent
             log.info("%s", sentence)
         run_search.refuse_unsearchable(made.plan, made.fewest_that_select)

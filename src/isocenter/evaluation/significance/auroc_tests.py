@@ -139,13 +139,11 @@ def mrmc(
     if score.shape[1] == 1:
         return delong(score[0, 0], score[1, 0], positive, patients)
     variances = reader_variances(score, positive, patients)
-    number, difference, within, between, interaction = (
-        variances.readers,
-        variances.difference,
-        variances.own,
-        variances.between,
-        variances.interaction,
-    )
+    number = variances.readers
+    difference = variances.difference
+    within = variances.own
+    between = variances.between
+    interaction = variances.interaction
     name = "Obuchowski-Rockette, readers"
     if readers == "fixed":
         error = max(2 / number * (within + (number - 1) * max(between, 0.0)), 0.0) ** 0.5

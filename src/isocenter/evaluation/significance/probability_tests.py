@@ -139,10 +139,8 @@ def benefit_parts(probabilities: ArrayLike, positive: ArrayLike, thresholds: Arr
 
 
 def _pair(probabilities: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
-    chance, truth = (
-        _weighting.require_probabilities(probabilities, "probabilities"),
-        _weighting.require_truths(positive, "positive"),
-    )
+    chance = _weighting.require_probabilities(probabilities, "probabilities")
+    truth = _weighting.require_truths(positive, "positive")
     if not _weighting.have_same_cases(chance, truth):
         problem = f"{chance.shape} probabilities for {truth.shape} references"
         raise UsageError(problem, "probabilities", "Give one probability and one truth per case")

@@ -46,10 +46,8 @@ def write_registration(transform: SpatialTransform, fixed: Image, moving: Image,
             SERIES_NUMBER,
             "Registration",
         )
-        registration.FrameOfReferenceUID, registration.PositionReferenceIndicator = (
-            tags.text(head, "FrameOfReferenceUID"),
-            None,
-        )
+        registration.FrameOfReferenceUID = tags.text(head, "FrameOfReferenceUID")
+        registration.PositionReferenceIndicator = None
         now = datetime.now()
         registration.ContentDate, registration.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
         registration.ContentLabel, registration.ContentDescription = "REGISTRATION", "Moving image laid on fixed image"

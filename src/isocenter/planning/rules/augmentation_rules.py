@@ -151,11 +151,9 @@ def _upright(profile: Profile, is_picture: bool, sided: bool) -> str:
     if not is_picture:
         return "only 2D images are turned this way"
     if profile.upright:
-        return (
-            "the image has an upright orientation"
-            if profile != UNKNOWN
-            else "the image may have an upright orientation"
-        )
+        if profile != UNKNOWN:
+            return "the image has an upright orientation"
+        return "the image may have an upright orientation"
     if sided:
         return "a label names a side, and half a turn brings left to where right was"
     return "the image has no upright orientation"

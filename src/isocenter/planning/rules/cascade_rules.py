@@ -181,11 +181,9 @@ def check_configurations(settings: PlanSettings) -> None:
     if search.is_on:
         problem = "a search cannot be combined with a comparison of configurations"
         raise PlanError(problem, where, f"Leave out one {off}")
-    has_cascade, minutes, folds = (
-        settings.preprocessing.cascade is not None,
-        settings.training.minutes,
-        settings.split.folds,
-    )
+    has_cascade = settings.preprocessing.cascade is not None
+    minutes = settings.training.minutes
+    folds = settings.split.folds
     if has_cascade and search.configurations == "ensemble":
         problem = "the mean is that of slices and volumes without a first stage"
         raise PlanError(problem, where, "Give auto, or --set preprocessing.cascade=none")

@@ -69,11 +69,9 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any, *, 
     cases, references = _training(dataset, fingerprint)
     columns_there = list(dict.fromkeys(name for case in (dataset if of_fold else cases) for name in case.covariates))
     if asked is None:
-        offered = (
-            f"; there are {errors.list_phrase(columns_there)} (--set network.context=all)"
-            if columns_there
-            else ": the data have none"
-        )
+        offered = ": the data have none"
+        if columns_there:
+            offered = f"; there are {errors.list_phrase(columns_there)} (--set network.context=all)"
         return Decision(None, f"no covariates were asked for{offered}")
     if isinstance(asked, dict):
         Context.from_settings(asked)

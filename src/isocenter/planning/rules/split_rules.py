@@ -81,11 +81,8 @@ def split_dataset(
     elif "val" in published.values():
         notes.append("the set's own validation part")
         parts, joined = _with_twins_in_training(dataset, parts, twins)
-        notes += (
-            [f"{errors.count_phrase(joined, 'case')} of it for training: nearly the same image is there"]
-            if joined
-            else []
-        )
+        if joined:
+            notes += [f"{errors.count_phrase(joined, 'case')} of it for training: nearly the same image is there"]
         parts, left_out = _without_twins(parts, twins, ("test", "val"))
         notes += _left_out(left_out, "validation")
     else:

@@ -52,10 +52,8 @@ def heat_overlay(
              colours, so that their pictures can be compared
     inside:  (*spatial) what experts marked, which is outlined
     """
-    whole, top = (
-        _evidence(np.sum(np.stack(among), axis=0) if among else data),
-        max(_strongest(one) for one in among or [data]),
-    )
+    whole = _evidence(np.sum(np.stack(among), axis=0) if among else data)
+    top = max(_strongest(one) for one in among or [data])
     evidence, frame = _shares(data, top), 0
     if image.frames is not None:
         frame = int(whole.reshape(len(whole), -1).sum(axis=1).argmax())

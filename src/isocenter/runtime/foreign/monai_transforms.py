@@ -465,11 +465,9 @@ class MonaiTransforms:
         self, trace: GridTrace | Transformed, region: Region | None, patch: Sequence[int], channels: int
     ) -> Sequence[VolumePart]:
         """Columns of what is wanted; all at once where MONAI itself has to undo its transforms."""
-        return (
-            image_statistics.wanted_columns(trace, region, patch, channels)
-            if isinstance(trace, GridTrace)
-            else (VolumePart(),)
-        )
+        if isinstance(trace, GridTrace):
+            return image_statistics.wanted_columns(trace, region, patch, channels)
+        return (VolumePart(),)
 
     def restore(
         self, output_slabs: Slabs, trace: GridTrace | Transformed, part: Region | None = None

@@ -334,10 +334,8 @@ class Plans:
         arguments = self.configuration_settings[f"resampling_fn_{of}_kwargs"]
         functions = {"resample_data_or_seg_to_shape", "resample_torch_fornnunet"}
         _only(function, functions, "resampling", self.folder)
-        apart, threshold = (
-            arguments.get("force_separate_z"),
-            float(arguments.get("separate_z_anisotropy_threshold", 3.0)),
-        )
+        apart = arguments.get("force_separate_z")
+        threshold = float(arguments.get("separate_z_anisotropy_threshold", 3.0))
         if function == "resample_torch_fornnunet":
             _only(arguments.get("mode", "linear"), {"linear"}, "resampling", self.folder)
             _only(arguments.get("aniso_axis_mode", "nearest-exact"), {"nearest-exact"}, "resampling", self.folder)

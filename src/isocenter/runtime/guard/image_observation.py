@@ -25,11 +25,9 @@ UNKNOWN = "unknown"
 RADIOGRAPH = "radiograph"
 # DICOM's words for one kind of image, PS3.3 C.7.3.1.1.1.
 ALIKE = {"CR": RADIOGRAPH, "DX": RADIOGRAPH, "RG": RADIOGRAPH, "PX": RADIOGRAPH}
-AXES, SIDES, ORDINALS = (
-    ("left to right", "back to front", "feet to head"),
-    ("height", "width"),
-    ("first axis", "second axis", "third axis"),
-)
+AXES = ("left to right", "back to front", "feet to head")
+SIDES = ("height", "width")
+ORDINALS = ("first axis", "second axis", "third axis")
 RATIO = "ratio of sides"
 # The planes of slices by the world axis across them, and the cosine from which on one is none of these, as DICOM
 # toolkits take it (Clunie, PixelMed).

@@ -175,10 +175,8 @@ def _outputs(model: Model) -> str:
 
 def _covariates(model: Model) -> str:
     """Covariates that have to be given beside the images, and how."""
-    columns, entries = (
-        errors.list_phrase([f"`{name}`" for name in model.networks.context.names], MOST),
-        errors.list_phrase(model.networks.context.entries, MOST),
-    )
+    columns = errors.list_phrase([f"`{name}`" for name in model.networks.context.names], MOST)
+    entries = errors.list_phrase(model.networks.context.entries, MOST)
     return (
         f"With each image the model gets {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
         "each case, its name in the first column, and a column of each of these. A blank is filled in as in "

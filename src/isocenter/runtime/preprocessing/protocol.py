@@ -128,11 +128,9 @@ class GridTrace:
         """Taps from rows of the network's grid to rows of the region that was kept; None where they are the same."""
         if self.back is not None:
             return self.back[axis]
-        return (
-            None
-            if self.shape[axis] == self.kept_shape[axis]
-            else resampling.axis_taps(self.shape[axis], self.kept_shape[axis])
-        )
+        if self.shape[axis] == self.kept_shape[axis]:
+            return None
+        return resampling.axis_taps(self.shape[axis], self.kept_shape[axis])
 
     def needed_region(self, part: Region) -> Region:
         """The region of the padded grid of which a part of the region that was kept is made."""

@@ -66,11 +66,9 @@ def _explain_cases(
     tested = cohort_explanation.with_tests(
         tested, of_model, None if audit.folds else audit.path, faithfulness.TESTED, seed=audit.seed
     )
-    believed, results, notes = (
-        tested.believed_methods[:MOST_METHODS],
-        list[cohort_explanation.CaseExplanation](),
-        list[str](),
-    )
+    believed = tested.believed_methods[:MOST_METHODS]
+    results = list[cohort_explanation.CaseExplanation]()
+    notes = list[str]()
     for case in chosen:
         explainer = cohort_explanation.Explainer.from_methods(
             audit.predictor.model_of(case.id), believed, by_name=False, tested=tested.tested

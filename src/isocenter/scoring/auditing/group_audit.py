@@ -390,11 +390,9 @@ def _verdict(compared: GroupFigures) -> str:
     else:
         verdict = f"Groups of {attributes} are too small to test any gap: whether there are gaps is not known."
     few = list(dict.fromkeys(f"{a} {g}" for a, g, _, judged in compared.rows if judged == FEW))
-    return (
-        f"{verdict} Groups with too few people to judge, by one label or more: {errors.list_phrase(few)}."
-        if few
-        else verdict
-    )
+    if few:
+        return f"{verdict} Groups with too few people to judge, by one label or more: {errors.list_phrase(few)}."
+    return verdict
 
 
 def _section(

@@ -206,10 +206,8 @@ class Explainer:
         self, case: Case, image: Image, explanation: Explanation, inside: NDArray[np.bool_] | None
     ) -> ExplanationRow:
         """The row of `explanations.csv`, with the share of the image that experts marked (`area`)."""
-        record, measures = (
-            self.tested.records.get(explanation.method, {}),
-            self.tested.cases.get((case.id, explanation.method), {}),
-        )
+        record = self.tested.records.get(explanation.method, {})
+        measures = self.tested.cases.get((case.id, explanation.method), {})
         row: dict[str, PlainCell] = {
             "case": case.id,
             "target": explanation.target,
@@ -337,11 +335,9 @@ def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, c
         return replace(explainer, tested=MethodTests(records))
     # One that could not explain the model before is asked again, for another target; it says no at once.
     if new := [method for method in missing if method.name not in unfit]:
-        once = (
-            ", once for this model"
-            if kept_tests.is_kept(path, explainer.model) and explainer.torch_model is not None
-            else ""
-        )
+        once = ""
+        if kept_tests.is_kept(path, explainer.model) and explainer.torch_model is not None:
+            once = ", once for this model"
         many = f"{errors.count_phrase(len(new), 'method')} of explanation on {errors.count_phrase(len(chosen), 'case')}"
         log.info("testing %s%s: this may take minutes", many, once)
     with progress_tracking.track_progress("testing the maps") as tracker:

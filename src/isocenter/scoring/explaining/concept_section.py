@@ -307,11 +307,9 @@ def _section_of_measurements(surrogate: Surrogate, cases: int) -> Section:
 
 def _section_of_concepts(concepts: Sequence[Concept]) -> Section:
     named = [one.concept for one in concepts if one.is_found]
-    verdict = (
-        f"The answers go with {errors.list_phrase(named)}."
-        if named
-        else "The answers are not shown to go with any concept."
-    )
+    verdict = "The answers are not shown to go with any concept."
+    if named:
+        verdict = f"The answers go with {errors.list_phrase(named)}."
     rows = [
         [one.concept, *map(wording.number_text, (one.score, one.low, one.high, one.effect, one.p_adjusted))]
         for one in concepts

@@ -29,12 +29,10 @@ from isocenter.transforms import channel_stack
 from isocenter.values import Case, Image, Map
 from isocenter.values.table_cells import TableRow
 
-COUNTERFACTUALS, TITLE, NAME, DIFFERENCE = (
-    "counterfactuals.csv",
-    "What would flip the call",
-    "counterfactual",
-    "difference",
-)
+COUNTERFACTUALS = "counterfactuals.csv"
+TITLE = "What would flip the call"
+NAME = "counterfactual"
+DIFFERENCE = "difference"
 IN_IMAGE, ALONG, OF_COVARIATE = "image", "directions", "covariate"
 COLUMNS = ("case", "space", "from", "to", "probability_before", "probability_after", "share_changed", "gate_p")
 COLUMNS_AFTER = ("flipped", "passes_gate", "change")

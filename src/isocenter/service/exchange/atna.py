@@ -59,12 +59,10 @@ EVENTS = {
 ORDER, PROCEDURE = ("110109", None, "U"), ("110111", None, "U")
 # Of what events are about: type, role, and the code of its identifier (PS3.15 A.5.1.2)
 PATIENT, STUDY, QUERY, RESOURCE = ("1", "1"), ("2", "3"), ("2", "24"), ("2", "13")
-PATIENT_NUMBER, STUDY_UID, SOP_CLASS_UID, URI = (
-    ("2", RFC3881, "Patient Number"),
-    ("110180", DCM, "Study Instance UID"),
-    ("110181", DCM, "SOP Class UID"),
-    ("12", RFC3881, "URI"),
-)
+PATIENT_NUMBER = ("2", RFC3881, "Patient Number")
+STUDY_UID = ("110180", DCM, "Study Instance UID")
+SOP_CLASS_UID = ("110181", DCM, "SOP Class UID")
+URI = ("12", RFC3881, "URI")
 
 
 def atna_message(event: AuditEvent) -> str:

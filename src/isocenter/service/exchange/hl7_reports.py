@@ -91,10 +91,8 @@ def _head(report: FindingsReport) -> Iterator[Sequence[str]]:
 
 def _observations(report: FindingsReport) -> Iterator[Sequence[str]]:
     number = 0
-    at, doer = (
-        report.issue_time.strftime("%Y%m%d%H%M%S+0000"),
-        escape_field(str(report.record["model"].get("name", ""))),
-    )
+    at = report.issue_time.strftime("%Y%m%d%H%M%S+0000")
+    doer = escape_field(str(report.record["model"].get("name", "")))
     measured = Counter[int]()
     for index in range(len(report.rows)):
         place, row = _place(report, index, measured)

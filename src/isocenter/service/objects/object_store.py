@@ -271,11 +271,9 @@ def _written_to(path: Path) -> Iterator[None]:
 
 
 def _as_ours(error: OSError, path: Path) -> ResourceError:
-    return (
-        _out_of_space(path)
-        if error.errno in FULL
-        else ResourceError(f"the node cannot write ({error.strerror})", str(path), "Check its folder and its disk")
-    )
+    if error.errno in FULL:
+        return _out_of_space(path)
+    return ResourceError(f"the node cannot write ({error.strerror})", str(path), "Check its folder and its disk")
 
 
 def _out_of_space(path: Path) -> OutOfSpaceError:

@@ -432,10 +432,8 @@ def _remeasure(rows: Sequence[FindingRow], mask: Array, labels: Sequence[Label],
     if image.frames is not None:
         return rows_kept
     # As results state it: in ml or mm2, and in voxels where their size is not known.
-    step, unit = (
-        (image.geometry.voxel_size or (1.0, ""))[0],
-        mask_overlap.volume_unit(image.geometry).replace("mm²", "mm2"),
-    )
+    step = (image.geometry.voxel_size or (1.0, ""))[0]
+    unit = mask_overlap.volume_unit(image.geometry).replace("mm²", "mm2")
     codes = {row["concept"]: finding_of(row).codes for row in rows if row.get("label") is not None}
     place_columns = _place_of(rows[0]) if rows else {}
     lines = {str(row["group"]) for row in rows if row.get("concept") == structure_findings.NARROWING}

@@ -128,10 +128,8 @@ def _rows(table: pd.DataFrame, where: str) -> Iterator[_Row]:
     """The rows, each column read as a whole."""
     plain = table.reindex(columns=[*NEEDED, LABEL, VALUE], fill_value="")
     plain.attrs = table.attrs
-    values, times = (
-        csv_text.text_column(plain, VALUE, where),
-        table_cells.times_in(csv_text.text_column(plain, AT, where)),
-    )
+    values = csv_text.text_column(plain, VALUE, where)
+    times = table_cells.times_in(csv_text.text_column(plain, AT, where))
     seconds = np.where(np.isnat(times.at), np.nan, times.at.astype(np.int64) / 1e6)
     truths, numbers = table_cells.truths_in(values), table_cells.numbers_in(values, strictly=True)
     read = (truths.values.tolist(), numbers.values.tolist(), seconds.tolist())

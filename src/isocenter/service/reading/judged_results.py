@@ -235,10 +235,8 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
             ~rejected,
         )
     )
-    found, rows = (
-        list[JudgedResult](),
-        connection.execute(query.order_by(tables.instances.c.received_at, tables.instances.c.uid)).all(),
-    )
+    found = list[JudgedResult]()
+    rows = connection.execute(query.order_by(tables.instances.c.received_at, tables.instances.c.uid)).all()
     corrected, _ = _corrections(connection, folder, [row.instance for row in rows])
     for row in rows:
         path = folder / row.path

@@ -263,11 +263,9 @@ class Outbox:
 
 def _nothing_to_come() -> tuple[ColumnElement[bool], ...]:
     """Condition of a superseded job's delivery: its peer has no note, and has got all that it gets before that."""
-    others, theirs, notes = (
-        tables.jobs.alias("others"),
-        tables.deliveries.alias("theirs"),
-        tables.answers.alias("notes"),
-    )
+    others = tables.jobs.alias("others")
+    theirs = tables.deliveries.alias("theirs")
+    notes = tables.answers.alias("notes")
     names = [literal(first).concat(tables.deliveries.c.peer).concat(last) for first, last in (NOTE, REPORT_NOTE)]
     of_study = others.c.study == tables.jobs.c.study
     mine = and_(theirs.c.job == others.c.job, theirs.c.peer == tables.deliveries.c.peer)

@@ -241,10 +241,8 @@ class Workitems:
     def in_progress(self) -> Sequence[Row[Any]]:
         """Workitems that the node works on, with the state of their study."""
         joined = tables.workitems.outerjoin(tables.studies, tables.workitems.c.study == tables.studies.c.study)
-        state, is_routed = (
-            tables.studies.c.state.label("study_state"),
-            tables.studies.c.routed == tables.studies.c.revision,
-        )
+        state = tables.studies.c.state.label("study_state")
+        is_routed = tables.studies.c.routed == tables.studies.c.revision
         query = select(
             tables.workitems,
             state,

@@ -206,11 +206,9 @@ def _wishes(rule: RoutingRule, model: ModelFacts) -> dict[str, Mapping[str, Wish
     """{role: conditions}: of a model of several images one each, as the rule's `series` names them."""
     if rule.series:
         return {role: {**rule.when, **wishes} for role, wishes in rule.series.items()}
-    return (
-        {IMAGE: rule.when}
-        if len(model.roles) == 1
-        else {role: {**rule.when, "SeriesDescription": role} for role in model.roles}
-    )
+    if len(model.roles) == 1:
+        return {IMAGE: rule.when}
+    return {role: {**rule.when, "SeriesDescription": role} for role in model.roles}
 
 
 def _conditions(

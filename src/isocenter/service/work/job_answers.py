@@ -132,11 +132,9 @@ def answer_job(
     network are not finite the job has failed: another try would give the same. Any other error is raised.
     """
     seconds, began, lacking = {"read": 0.0, "predict": 0.0}, time.monotonic(), list[str]()
-    examined, covariates_used, measured = (
-        list[ExaminedImage](),
-        dict[str, CovariateValue](),
-        list[Mapping[str, float]](),
-    )
+    examined = list[ExaminedImage]()
+    covariates_used = dict[str, CovariateValue]()
+    measured = list[Mapping[str, float]]()
     try:
         with (
             _cases(job, inputs, PAIR if model.task.answers_pairs else align) as cases_read,

@@ -408,11 +408,9 @@ def complete_prevalences(
     if shares is None or len(classes) != 2 or len(shares) != 1:
         return shares
     by_name = {name or positive: share for name, share in shares.items()}
-    return (
-        {name: by_name.get(name, 1 - sum(by_name.values())) for name in classes}
-        if set(by_name) < set(classes)
-        else by_name
-    )
+    if set(by_name) < set(classes):
+        return {name: by_name.get(name, 1 - sum(by_name.values())) for name in classes}
+    return by_name
 
 
 def check_settings(

@@ -80,11 +80,9 @@ class BoxScoring(BoxAnswering):
         """One row a case and class; the boxes themselves stand in it as JSON."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            reference, predicted, geometry = (
-                self._reference(case),
-                box_belief.boxes_of_prediction(prediction),
-                prediction.geometry,
-            )
+            reference = self._reference(case)
+            predicted = box_belief.boxes_of_prediction(prediction)
+            geometry = prediction.geometry
             for name in self.classes:
                 row = box_case_row(
                     predicted.of_class(name), reference.of_class(name), self.overlap, self._level, geometry, self.axes
@@ -458,13 +456,11 @@ def box_overview(answers: ScoredBoxes, overlap: float, folds: int) -> list[Figur
     pooled = binary_scores.pooled_note(folds)
     curves_drawn = [replace(one, caption=f"{one.caption} {pooled}".strip()) for one in curves]
     scores, right = (np.concatenate([getattr(one, key) for one in matches.values()]) for key in ("scores", "right"))
-    return (
-        [
+    if len(scores):
+        return [
             *curves_drawn,
             discrimination_figures.reliability_diagram(
                 right, scores, "Can the scores of boxes be believed?", counted="boxes"
             ),
         ]
-        if len(scores)
-        else curves_drawn
-    )
+    return curves_drawn

@@ -79,10 +79,8 @@ class FindingAnswering(Task):
 
     def outputs(self, prediction: Prediction) -> TableRow:
         """The probability of each finding, and whether it is called."""
-        probabilities, called = (
-            certainties.stated_probabilities(prediction),
-            called_findings(prediction, self.thresholds or {}),
-        )
+        probabilities = certainties.stated_probabilities(prediction)
+        called = called_findings(prediction, self.thresholds or {})
         return {
             **{f"probability_{name}": probabilities[name] for name in self.findings},
             **{f"called_{name}": called[name] for name in self.findings},

@@ -94,11 +94,9 @@ class Findings(FindingScoring):
                 "Give cases with and without each finding",
             )
         shares = "; ".join(f"{name} {_counts_in_words(counts[name])}" for name in teachable)
-        lost = (
-            f"; left out, because nothing tells it apart in the training cases: {', '.join(left_out)}"
-            if left_out
-            else ""
-        )
+        lost = ""
+        if left_out:
+            lost = f"; left out, because nothing tells it apart in the training cases: {', '.join(left_out)}"
         rarest = min(teachable, key=lambda name: counts[name]["present"])
         others = ", ".join(name for name in LOSSES if name != "bce")
         return {

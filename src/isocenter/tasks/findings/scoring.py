@@ -56,10 +56,8 @@ class FindingScoring(FindingAnswering):
         """One row a case and finding of which it is known: reference, predicted, probability, brier."""
         rows: list[dict[str, PlainCell]] = []
         for prediction, case in zip(predictions, cases, strict=True):
-            probabilities, called = (
-                certainties.stated_probabilities(prediction),
-                answering.called_findings(prediction, self.thresholds or {}),
-            )
+            probabilities = certainties.stated_probabilities(prediction)
+            called = answering.called_findings(prediction, self.thresholds or {})
             levels = {**(self.thresholds or {}), **prediction.confidence.thresholds}
             for name, present in case.references["findings"].items():
                 if name in self.findings:

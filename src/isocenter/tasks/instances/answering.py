@@ -139,11 +139,9 @@ class ObjectAnswering(Task):
         if prediction.objects is not None:
             return _object_rows(prediction, prediction.objects)
         count, size, unit = size_of_objects(prediction)
-        scores = (
-            object_belief.scores_in_json(prediction.confidence.scores)
-            if len(prediction.confidence.scores) == count
-            else None
-        )
+        scores = None
+        if len(prediction.confidence.scores) == count:
+            scores = object_belief.scores_in_json(prediction.confidence.scores)
         return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size, SCORES: scores}
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
@@ -243,11 +241,9 @@ class ObjectAnswering(Task):
     def _predicted_objects(self, prediction: Prediction) -> CaseObjects:
         """The objects of a prediction: anew from its maps, else those that it was decoded to."""
         maps, geometry = prediction.untuned, prediction.geometry
-        return (
-            object_belief.objects_of_prediction(prediction, self._voxel(geometry))
-            if maps is None
-            else self._objects(maps, geometry)
-        )
+        if maps is None:
+            return object_belief.objects_of_prediction(prediction, self._voxel(geometry))
+        return self._objects(maps, geometry)
 
     def _candidates(self, prediction: Prediction) -> Candidates:
         """All objects that there may be, and their scores."""

@@ -51,11 +51,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-NAYLOR, CAICEDO, GRAHAM = (
-    "doi:10.1109/TMI.2018.2865709",
-    "doi:10.1038/s41592-019-0612-7",
-    "doi:10.1016/j.media.2019.101563",
-)
+NAYLOR = "doi:10.1109/TMI.2018.2865709"
+CAICEDO = "doi:10.1038/s41592-019-0612-7"
+GRAHAM = "doi:10.1016/j.media.2019.101563"
 # In voxels of the shortest side: less shows no hill, and farther from a border nothing changes for the eye.
 LEAST_REACH, MOST_REACH = 2.0, 12.0
 # Of the training objects so many per cent may be slips of the pen; half of what is left is no object.

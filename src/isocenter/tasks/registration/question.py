@@ -162,10 +162,8 @@ class Registration(FieldScoring):
         if not self.classes:
             return None
         count = len(self.classes) + 2
-        fixed, moving = (
-            tuple(code // count for code in range(count**2)),
-            tuple(code % count for code in range(count**2)),
-        )
+        fixed = tuple(code // count for code in range(count**2))
+        moving = tuple(code % count for code in range(count**2))
         taught = "two images of any contrast are unlike where they lie right too: moved labels and smoothness teach"
         alike = "neighbourhoods can be compared across contrasts"
         decisions = {

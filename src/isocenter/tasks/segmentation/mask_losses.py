@@ -61,11 +61,9 @@ def mask_loss(
         logits = merge_unknown_structures(logits, structures_known[target].movedim(-1, 1))
     if exclusive and not truth.is_divided:
         target = target if structures_known is None else torch.as_tensor(truth.codes.rows, device=target.device)[target]
-        return (
-            label_losses.label_loss(name, logits, target, weights_of_labels, lines, spacing)
-            if target.numel()
-            else logits.sum()
-        )
+        if target.numel():
+            return label_losses.label_loss(name, logits, target, weights_of_labels, lines, spacing)
+        return logits.sum()
     groups = [(0,), *truth.groups] if exclusive else truth.groups
     shares = group_shares(groups, logits.new_tensor(truth.codes.shares))
     return target_loss(

@@ -236,11 +236,9 @@ class Segmentation(MaskScoring):
     def target_sides(self) -> tuple[int, ...] | None:
         """Sides as in `channels_when_mirrored`; where cases know some structures only, also what their codes become."""
         counterparts = self.channels_when_mirrored
-        return (
-            self.truth.sides_changed(counterparts)
-            if self.partial and orient.names_sides(counterparts) and counterparts is not None
-            else counterparts
-        )
+        if self.partial and orient.names_sides(counterparts) and counterparts is not None:
+            return self.truth.sides_changed(counterparts)
+        return counterparts
 
     @property
     def outside(self) -> int | None:
@@ -530,10 +528,8 @@ def _check_known(task: Segmentation) -> None:
     if strange := sorted({name for own in task.partial or () for name in own} - set(task.names)):
         remedy = f"Name {', '.join(task.names)}, or declare labels and regions with --labels, as cases know them"
         raise PlanError(f"there is no structure {strange[0]!r} that a case could know", "task.partial", remedy)
-    values, known_sets = (
-        [label.value for label in task.classes],
-        partial_labels.known_combinations(task.partial, task.names),
-    )
+    values = [label.value for label in task.classes]
+    known_sets = partial_labels.known_combinations(task.partial, task.names)
     held = tuple(targets.labels_held(values, task.structures, own) for own in known_sets)
     # Refuses too many combinations, and too many ways in which readers are divided.
     _ = targets.codes_for_readers(len(values), len(task.observers) if task.is_divided else 1, held).unknown

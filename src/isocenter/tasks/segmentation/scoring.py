@@ -246,10 +246,8 @@ def structure_case_rows(
     for name, values in structures.items():
         counts, distances = overlap_counts[name], dict[str, float]()
         box = boxes[name]  # a pass over the whole map for each structure would take most of the time
-        marked, true = (
-            mask_overlap.mask_of_values(values, predicted[box]),
-            mask_overlap.mask_of_values(values, truth[box]),
-        )
+        marked = mask_overlap.mask_of_values(values, predicted[box])
+        true = mask_overlap.mask_of_values(values, truth[box])
         if surfaces:
             known_there = None if known is None else known[box]
             surface = distance.surface_distance(marked, true, steps, known=known_there, extent=truth.shape)

@@ -135,11 +135,9 @@ class Survival(SurvivalScoring):
             )
         share = f"{len(had)} of {errors.count_phrase(len(times), 'training case')} had the event"
         edges = interval_edges(had)
-        scale, last, followed = (
-            answering.round_significant(float(np.median(had)), 2),
-            float(times.max()),
-            survival.censoring_curve(times, happened),
-        )
+        scale = answering.round_significant(float(np.median(had)), 2)
+        last = float(times.max())
+        followed = survival.censoring_curve(times, happened)
         training_times = errors.count_phrase(len(times), "training time")
         return {
             "model": Decision(

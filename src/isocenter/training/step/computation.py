@@ -62,11 +62,9 @@ class Compute:
 
     def order_images(self, module: Any, images: Tensor) -> Tensor:
         """Images in the order in which the network's weights lie."""
-        return (
-            quick_convolutions.order_channels_last(images)
-            if self.channels_last and quick_convolutions.batch_memory_order(module) is not None
-            else images
-        )
+        if self.channels_last and quick_convolutions.batch_memory_order(module) is not None:
+            return quick_convolutions.order_channels_last(images)
+        return images
 
 
 # Convolutions whose gradients processors do not compute right, rewritten so that they do.

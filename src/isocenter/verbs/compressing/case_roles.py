@@ -60,11 +60,9 @@ def assign_roles(model: Model, dataset: Dataset, run: Path | None, *, samples: i
         trained, deciding, which = _of_package(model, dataset)
     else:
         trained, deciding, which = _by_column(dataset, where)
-    people = (
-        {one for case in trained for one in dataset_cases.people_of_patient(case.patient)}
-        if dataset.patients_known
-        else set()
-    )
+    people = set()
+    if dataset.patients_known:
+        people = {one for case in trained for one in dataset_cases.people_of_patient(case.patient)}
     deciding = [case for case in deciding if people.isdisjoint(dataset_cases.people_of_patient(case.patient))]
     if not deciding:
         problem = "no labelled case is left that did not train, select or test the model"

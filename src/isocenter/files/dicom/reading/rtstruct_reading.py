@@ -219,10 +219,8 @@ def _contours(
     else nobody knows whose the contours are. Several items of the one region of a number are its own.
     Raises FormatError for contours of no region, or of nobody knows which.
     """
-    described, contours_by_number = (
-        defaultdict[int | None, list[DicomDataset]](list),
-        defaultdict[int | None, list[DicomDataset]](list),
-    )
+    described = defaultdict[int | None, list[DicomDataset]](list)
+    contours_by_number = defaultdict[int | None, list[DicomDataset]](list)
     sequences = (
         ("StructureSetROISequence", "ROINumber", described),
         ("ROIContourSequence", "ReferencedROINumber", contours_by_number),

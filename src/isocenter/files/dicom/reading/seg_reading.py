@@ -175,10 +175,8 @@ def _dataset(path: Path, where: str) -> DicomDataset:
     if organised.startswith("TILED") or "TotalPixelMatrixRows" in head.dataset:
         raise FormatError("segments tiles of a slide", where, "Convert it to a label map of the whole slide")
     header_reading.check_pixels(head)
-    frames, described = (
-        header_reading.frame_count(head),
-        len(tags.items(head.dataset, "PerFrameFunctionalGroupsSequence")),
-    )
+    frames = header_reading.frame_count(head)
+    described = len(tags.items(head.dataset, "PerFrameFunctionalGroupsSequence"))
     if frames > max(described, 1):  # PS3.3 C.7.6.16: an item for each frame; one alone may be described for all
         raise FormatError(f"claims {frames} frames and describes {described}", where, "Get the file again")
     return header_reading.read_object(path)

@@ -127,10 +127,8 @@ def _decay_time(dataset: DicomDataset, drug: DicomDataset, half_life: float) -> 
     if start > taken:
         raise SuvUnknownError("the series is later than its acquisition, so the scan's start is not known")
     beginning = tags.text(drug, "RadiopharmaceuticalStartDateTime")
-    moment, injected = (
-        tags.time_in_seconds(beginning),
-        tags.time_in_seconds(tags.text(drug, "RadiopharmaceuticalStartTime")),
-    )
+    moment = tags.time_in_seconds(beginning)
+    injected = tags.time_in_seconds(tags.text(drug, "RadiopharmaceuticalStartTime"))
     if moment is not None and moment >= DAY:
         elapsed = start - moment + _clocks_apart(dataset, beginning, injected)
         if elapsed < 0:
@@ -171,11 +169,9 @@ def lean_body_share(image: Image) -> float:
     if image.source is None or not image.source.is_dicom:
         raise FormatError("only DICOM states sex, height and weight", "SUL", "Give the DICOM series")
     head, where = header_reading.read_header(Path(image.source.paths[0])).dataset, image.source.paths[0]
-    weight, height, sex = (
-        tags.lenient_number(head, "PatientWeight"),
-        tags.lenient_number(head, "PatientSize"),
-        tags.text(head, "PatientSex"),
-    )
+    weight = tags.lenient_number(head, "PatientWeight")
+    height = tags.lenient_number(head, "PatientSize")
+    sex = tags.text(head, "PatientSex")
     remedy = "Complete the header: SUL needs it"
     if weight is None or not WEIGHTS[0] <= weight <= WEIGHTS[1]:
         raise FormatError("PatientWeight (0010,1030) is no weight in kg", where, remedy)

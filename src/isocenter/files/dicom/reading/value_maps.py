@@ -221,10 +221,8 @@ def _line(dataset: DicomDataset, frame: int, where: str) -> tuple[float, float]:
         scaling = tags.single_number(dataset, "DoseGridScaling", where)
         return 1.0 if scaling is None else scaling, 0.0
     holding = attribute_holder(dataset, "RescaleSlope", frame, "PixelValueTransformationSequence")
-    slope, intercept = (
-        tags.single_number(holding, "RescaleSlope", where),
-        tags.single_number(holding, "RescaleIntercept", where),
-    )
+    slope = tags.single_number(holding, "RescaleSlope", where)
+    intercept = tags.single_number(holding, "RescaleIntercept", where)
     return 1.0 if slope is None else slope, intercept or 0.0
 
 
@@ -268,11 +266,9 @@ def _real_world(dataset: DicomDataset, frame: int, plain: ValueMap, where: str) 
 def _end(mapping: DicomDataset, name: str, where: str) -> float | None:
     """First or last value mapped, as integer or as double."""
     bound = tags.single_number(mapping, f"RealWorldValue{name}ValueMapped", where)
-    return (
-        bound
-        if bound is not None
-        else tags.single_number(mapping, f"DoubleFloatRealWorldValue{name}ValueMapped", where)
-    )
+    if bound is not None:
+        return bound
+    return tags.single_number(mapping, f"DoubleFloatRealWorldValue{name}ValueMapped", where)
 
 
 def real_world_mapping(dataset: DicomDataset, frame: int) -> DicomDataset | None:

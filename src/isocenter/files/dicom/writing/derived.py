@@ -184,11 +184,9 @@ def _stamp(sources: Sequence[str], image: Image) -> Stamp:
 
 def _item(code: Code) -> Dataset:
     derivation = Dataset()
-    derivation.CodeValue, derivation.CodingSchemeDesignator, derivation.CodeMeaning = (
-        code.value,
-        code.scheme,
-        code.meaning,
-    )
+    derivation.CodeValue = code.value
+    derivation.CodingSchemeDesignator = code.scheme
+    derivation.CodeMeaning = code.meaning
     return derivation
 
 

@@ -199,10 +199,8 @@ def single_graph_files(record: ModelRecord) -> tuple[str, ...]:
 def output_heads(folder: Path) -> tuple[str, ...]:
     """Names of the outputs of a package's ONNX file: by its task, of uncertainty, and features for its gate."""
     record = package_contents.package_record(folder)
-    heads, uncertain = (
-        tuple(task_catalogue.build_task(record["task"]).heads),
-        record["onnx"].get("uncertainty", {}).get("heads", ()),
-    )
+    heads = tuple(task_catalogue.build_task(record["task"]).heads)
+    uncertain = record["onnx"].get("uncertainty", {}).get("heads", ())
     further = [f"{head}{end}" for head in uncertain for end in (WITHIN, BETWEEN)]
     further += [f"{head}{EACH}" for head in record["onnx"].get("each", ())]
     further += [POOLED] * bool(record["onnx"].get("features")) + [ATTENTION] * bool(record["onnx"].get("halves"))

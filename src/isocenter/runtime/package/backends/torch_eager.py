@@ -94,11 +94,9 @@ def build_average(
         hardware.use_threads(threads)
     task = task_catalogue.build_task(record["task"])
     networks = tuple(computing(one.to(device), device) for one in package_contents.read_modules(record, task, weights))
-    return (
-        networks[0]
-        if len(networks) == 1
-        else AveragedNetwork(networks, task.average, package_contents.recorded_shares(record), each=task.folds_by_head)
-    )
+    if len(networks) == 1:
+        return networks[0]
+    return AveragedNetwork(networks, task.average, package_contents.recorded_shares(record), each=task.folds_by_head)
 
 
 BACKEND = TorchEager()

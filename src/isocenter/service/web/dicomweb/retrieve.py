@@ -177,11 +177,9 @@ def accepted_media(request: Request) -> Accepted:
     for item in parse_http_list(request.headers.get("accept") or "*/*"):
         header = Message()
         header["content-type"] = item
-        kind, part, syntax = (
-            item.partition(";")[0].strip().lower(),
-            header.get_param("type", ""),
-            header.get_param("transfer-syntax", ""),
-        )
+        kind = item.partition(";")[0].strip().lower()
+        part = header.get_param("type", "")
+        syntax = header.get_param("transfer-syntax", "")
         quality = str(header.get_param("q", "1"))
         weight = float(quality) if re.fullmatch(WEIGHT, quality) else 1.0
         weighed.append((weight, (kind, str(part).lower(), str(syntax))))
