@@ -19,7 +19,7 @@ from isocenter.cli import terminal
 from isocenter.cli.terminal import app
 from isocenter.errors import UsageError
 from isocenter.jobs import job_process
-from isocenter.options.command_index import COMMANDS, GROUPS, Command
+from isocenter.options.command_index import COMMANDS, GROUPS, Command, CommandValues
 from isocenter.values import Setting, setting_fields
 
 PASSWORD = "ISOCENTER_PASSWORD"  # noqa: S105 - the name of a variable
@@ -114,7 +114,7 @@ DIALOGUES: Mapping[str, Callable[..., Any]] = {
 JSON = "Print the result as one JSON document."
 
 
-def run_command(command: Command, typed: Mapping[str, Any], *, as_json: bool) -> None:
+def run_command(command: Command, typed: CommandValues, *, as_json: bool) -> None:
     """Call the verb with what was typed, and show what it returns."""
     known = command.keywords
     values = {name: _value(known[name], one) for name, one in typed.items() if one not in (None, [])}

@@ -14,6 +14,7 @@ import isocenter
 from isocenter import errors
 from isocenter.errors import IsocenterError
 from isocenter.options import command_index
+from isocenter.options.command_index import CommandValues
 from isocenter.runtime import record_files
 from isocenter.values import Problem
 
@@ -45,7 +46,7 @@ class PartlyFailedError(IsocenterError):
     """The work is done and shown, and a part of it failed, or what it found forbids to go on."""
 
 
-def fail_if(result: Any, values: Mapping[str, Any]) -> None:
+def fail_if(result: Any, values: CommandValues) -> None:
     """Exit with 1 where a part of the work failed, once the rest is done."""
     problems: Sequence[Problem] = result.failures
     if problems:
@@ -54,28 +55,28 @@ def fail_if(result: Any, values: Mapping[str, Any]) -> None:
         raise PartlyFailedError(problem, ", ".join(first.cases), first.remedy)
 
 
-def refuse_data(result: Any, values: Mapping[str, Any]) -> None:
+def refuse_data(result: Any, values: CommandValues) -> None:
     """Exit with 1 for data on which nothing can be trained."""
     if not result.passed:
         fatal = result.examination.fatal[0]
         raise PartlyFailedError(fatal.what, str(values["data"]), fatal.remedy)
 
 
-def refuse_change(result: Any, values: Mapping[str, Any]) -> None:
+def refuse_change(result: Any, values: CommandValues) -> None:
     """Exit with 1 for a change that the plan does not allow."""
     if not result.is_allowed:
         remedy = "Keep the old model, or agree on another plan"
         raise PartlyFailedError(f"the change is {result.verdict}", str(values["new"]), remedy)
 
 
-def refuse_acceptance(result: Any, values: Mapping[str, Any]) -> None:
+def refuse_acceptance(result: Any, values: CommandValues) -> None:
     """Exit with 1 for a model that was not accepted."""
     if not result.is_accepted:
         remedy = "Keep it from patients, or agree on another model"
         raise PartlyFailedError(f"the model is {result.verdict}", str(values["model"]), remedy)
 
 
-def refuse_untraced(result: Any, values: Mapping[str, Any]) -> None:
+def refuse_untraced(result: Any, values: CommandValues) -> None:
     """Exit with 1 for requirements that nothing shows."""
     if result.broken:
         first = result.broken[0]
@@ -84,13 +85,13 @@ def refuse_untraced(result: Any, values: Mapping[str, Any]) -> None:
         raise PartlyFailedError(problem, str(values["requirements"]), remedy)
 
 
-def refuse_unmet(result: Any, values: Mapping[str, Any]) -> None:
+def refuse_unmet(result: Any, values: CommandValues) -> None:
     """Exit with 1 for a target that nothing meets."""
     if result.unmet:
         raise PartlyFailedError(result.unmet, "--target", "Ask for less, or try other --methods")
 
 
-def refuse_outdated(result: Any, values: Mapping[str, Any]) -> None:
+def refuse_outdated(result: Any, values: CommandValues) -> None:
     """Exit with 1 for rows of documents whose records say something else."""
     if result.broken:
         problem = f"{len(result.broken)} no longer hold; the first: {result.broken[0]}"

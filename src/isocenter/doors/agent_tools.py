@@ -6,17 +6,18 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import anyio
 import mcp_types as types
+from pydantic.json_schema import JsonSchemaValue
 
 from isocenter.doors import agent_answers, job_desk, keyword_schema
 from isocenter.doors.agent_answers import Patients
 from isocenter.doors.job_desk import JobDesk
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.jobs import CommandJob, JobRequest, job_record
-from isocenter.options.command_index import COMMANDS, Command
+from isocenter.options.command_index import COMMANDS, Command, CommandValues
 
 # Clients give up after a minute.
 LONGEST_WAIT_S, LOOK_S = 50.0, 0.1
@@ -24,7 +25,7 @@ LONGEST_WAIT_S, LOOK_S = 50.0, 0.1
 ANSWER_S, GRACE_S = 45.0, 60.0
 MOST_ARGUMENTS = 1 << 20
 USUAL_MINUTES = 60.0
-JOB_SCHEMA: dict[str, Any] = {
+JOB_SCHEMA: JsonSchemaValue = {
     "$schema": keyword_schema.DIALECT,
     "type": "object",
     "properties": {"job": {"type": "string", "description": "The id that the tool answered with."}},
@@ -51,7 +52,7 @@ class AgentDesk(JobDesk):
 
     patients: Patients = field(default_factory=Patients)
 
-    def agent_request(self, command: Command, arguments: Mapping[str, Any]) -> JobRequest:
+    def agent_request(self, command: Command, arguments: CommandValues) -> JobRequest:
         """The job of a call. UsageError for what only a person may do; the patients of its tables are noted."""
         request, values = self.request(command, arguments), dict(arguments)
         if values.get("trust"):
@@ -74,7 +75,7 @@ class AgentDesk(JobDesk):
             _job_tool("job_stop", "Stop a job as Ctrl-C does. A training can be resumed.", JOB_SCHEMA, ending),
         ]
 
-    async def call(self, name: str, arguments: Mapping[str, Any], progress: Progress) -> types.CallToolResult:
+    async def call(self, name: str, arguments: CommandValues, progress: Progress) -> types.CallToolResult:
         """Answer a call. What is refused, or goes wrong, is an answer too."""
         try:
             whole = json.dumps(arguments, default=str)
@@ -96,7 +97,7 @@ class AgentDesk(JobDesk):
             return agent_answers.refusal(hidden)
         return agent_answers.job_answer(self.workspace, job, self.patients)
 
-    async def _answer_of_job(self, name: str, arguments: Mapping[str, Any], progress: Progress) -> types.CallToolResult:
+    async def _answer_of_job(self, name: str, arguments: CommandValues, progress: Progress) -> types.CallToolResult:
         job_desk.refuse_misfit(name, WAIT_SCHEMA if name == "job_wait" else JOB_SCHEMA, arguments)
         await anyio.to_thread.run_sync(self.workspace.start_next)
         job = await anyio.to_thread.run_sync(self.workspace.job, arguments["job"])
@@ -123,7 +124,7 @@ class AgentDesk(JobDesk):
         return job
 
 
-def _patient_columns(values: Mapping[str, Any]) -> list[str]:
+def _patient_columns(values: CommandValues) -> list[str]:
     """Columns that a call says to name patients: column={"patient": "mrn"}, or "patient=mrn"."""
     column = values.get("column") or {}
     if isinstance(column, Mapping):
@@ -150,5 +151,5 @@ def _tool(command: Command) -> types.Tool:
     )
 
 
-def _job_tool(name: str, text: str, schema: dict[str, Any], hints: types.ToolAnnotations) -> types.Tool:
+def _job_tool(name: str, text: str, schema: JsonSchemaValue, hints: types.ToolAnnotations) -> types.Tool:
     return types.Tool(name=name, description=text, input_schema=schema, annotations=hints)

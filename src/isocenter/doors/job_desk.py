@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from pydantic.json_schema import JsonSchemaValue
 
 from isocenter.doors import keyword_schema
 from isocenter.doors.allowed_paths import AllowedPaths
 from isocenter.errors import UsageError
 from isocenter.jobs import JobRequest, Workspace
-from isocenter.options.command_index import Command
+from isocenter.options.command_index import Command, CommandValues
 from isocenter.planning import plan_file
 
 USUAL_MINUTES = 60.0
@@ -33,7 +34,7 @@ class JobDesk:
     door: str
     minutes_limit: float | None = None
 
-    def request(self, command: Command, arguments: Mapping[str, Any]) -> JobRequest:
+    def request(self, command: Command, arguments: CommandValues) -> JobRequest:
         """The job of a call. UsageError for arguments that do not fit, and for a path outside."""
         refuse_misfit(command.name, keyword_schema.command_schema(command), arguments)
         values = {name: one for name, one in arguments.items() if one is not None}
@@ -60,7 +61,7 @@ class JobDesk:
             limit,
         )
 
-    def _minutes(self, values: Mapping[str, Any], most: float) -> float:
+    def _minutes(self, values: CommandValues, most: float) -> float:
         """Minutes of a training. UsageError for more than an agent may take, by a plan or a setting too."""
         settings = values.get("assignments") or {}
         if not isinstance(settings, Mapping):
@@ -94,7 +95,7 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def refuse_misfit(name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+def refuse_misfit(name: str, schema: JsonSchemaValue, arguments: CommandValues) -> None:
     """UsageError for arguments that a schema does not allow."""
     error = next(iter(Draft202012Validator(schema).iter_errors(arguments)), None)
     if error is not None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from pydantic.json_schema import JsonSchemaValue
+
 from isocenter.options.command_index import Command
 from isocenter.values import Setting, setting_fields
 
@@ -17,7 +19,7 @@ LIMITS = {"least": "minimum", "most": "maximum"}
 NAMES: Mapping[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
 
 
-def command_schema(command: Command) -> dict[str, Any]:
+def command_schema(command: Command) -> JsonSchemaValue:
     """The schema of a call: an object with a property for each option but `overwrite`."""
     known = {name: one for name, one in command.keywords.items() if name not in LEFT_OUT}
     required = [name for name, one in known.items() if one.is_required and not one.path]
@@ -30,7 +32,7 @@ def command_schema(command: Command) -> dict[str, Any]:
     }
 
 
-def option_schema(command: Command, keyword: Setting) -> dict[str, Any]:
+def option_schema(command: Command, keyword: Setting) -> JsonSchemaValue:
     """The schema of one option: its types, limits, default and the sentence of its help."""
     kinds = list(_kinds(keyword.type))
     if keyword.read is not None or keyword.repeats:  # as words of the command line too
@@ -52,7 +54,7 @@ def is_path(keyword: Setting) -> bool:
     return Path in setting_fields.parts_of(keyword.type)
 
 
-def _kinds(kind: Any) -> Iterator[dict[str, Any]]:
+def _kinds(kind: Any) -> Iterator[JsonSchemaValue]:
     """A schema for each form of a type that JSON can hold; objects of Python have none."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:

@@ -32,7 +32,7 @@ from isocenter.files.storage import csv_text, structured_text
 from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.jobs import job_record
 from isocenter.options import command_index
-from isocenter.options.command_index import COMMANDS
+from isocenter.options.command_index import COMMANDS, CommandValues
 from isocenter.report import slice_viewer
 from isocenter.service.reading.label_strokes import Stroke
 
@@ -45,7 +45,7 @@ POLICY = (
 )
 REPORT_POLICY = "sandbox allow-scripts allow-popups"
 MOST_UPLOAD, MOST_CASES, MOST_FOLDERS = 4 << 30, 20_000, 500
-Values = Annotated[Mapping[str, Any], Body()]
+Values = Annotated[CommandValues, Body()]
 # Files by which the folder of a run is known, and those of what it came to.
 MARKS = ("plan.yaml", "split.csv")
 SUMMARY, REPORT = "evaluation/summary.json", "report.html"
@@ -352,7 +352,8 @@ def add_routes(app: FastAPI, folder: Path, place: Callable[[str], Path], warm: W
 
     @app.get("/api/series/{key}/{what}")
     def facts(key: str, what: Literal["grid", "range"], channel: int = 0) -> Any:
-        return warm.ask(what, image=paths_of(key)["image"], channel=channel)
+        place = {} if what == "grid" else {"channel": channel}
+        return warm.ask(what, image=paths_of(key)["image"], **place)
 
     @app.get("/api/series/{key}/slices/{plane}/{number}")
     @app.get("/api/jobs/{key}/maps/{name}/slices/{plane}/{number}")

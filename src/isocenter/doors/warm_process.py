@@ -16,8 +16,6 @@ from pathlib import Path
 from select import select
 from typing import Any
 
-from pydantic import JsonValue
-
 from isocenter.errors import IsocenterError, ResourceError, UsageError
 from isocenter.files.storage import structured_text
 
@@ -71,7 +69,7 @@ class WarmProcess:
             self._process.wait()
 
 
-Answers = Mapping[str, Callable[[Mapping[str, JsonValue]], Any]]
+Answers = Mapping[str, Callable[..., Any]]
 
 
 def answer_lines(known: Answers) -> None:
@@ -81,7 +79,7 @@ def answer_lines(known: Answers) -> None:
     for line in sys.stdin.buffer:
         question = structured_text.parse_json(line.decode())
         try:
-            answer = {"answer": known[question["what"]](question["values"])}
+            answer = {"answer": known[question["what"]](**question["values"])}
         except IsocenterError as error:
             answer = {"error": (error.problem, error.where, error.remedy)}
         except Exception as error:  # a library's fault is an answer too

@@ -45,6 +45,7 @@ from isocenter.runtime import hardware
 from isocenter.tasks import task_catalogue
 from isocenter.training.length.schedule import FEWEST_STEPS, TrainingPace
 from isocenter.values import BY_HAND, Decision, Plan
+from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
 
 # Below `federation/`: what the server goes on from, and updates until all of a round have come.
@@ -438,7 +439,7 @@ def middle_norm(norms: Iterable[float]) -> float:
 # The plan of sites that train together: the ordinary one for stand-ins, without what needs cases of several sites.
 
 
-def federation_settings(assignments: Mapping[str, Any], rounds: int) -> dict[str, Decision]:
+def federation_settings(assignments: Mapping[str, PlainValue], rounds: int) -> dict[str, Decision]:
     """The plan's section `federation`, with what was set by hand; PlanError for what cannot be."""
     for name in assignments:
         if name in WITHOUT or name in REFUSED:

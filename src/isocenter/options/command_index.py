@@ -18,6 +18,9 @@ from isocenter.options import doors, images, models, node, records, training
 from isocenter.reading import reading_options
 from isocenter.values import Setting
 
+# Values of a command's options by name, each as Python, JSON or the command line has it.
+CommandValues = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Command:
@@ -70,7 +73,7 @@ class Command:
         """A text in which the command stands for its own name."""
         return text.replace("<verb>", self.words.split()[0])
 
-    def default_out(self, values: Mapping[str, Any]) -> Path | None:
+    def default_out(self, values: CommandValues) -> Path | None:
         """The path of results where none is given; None where there is nothing to call it by, or nothing is written."""
         pattern = self.keywords["out"].path if "out" in self.keywords else ""
         source = values.get(self.named_by) or values.get(next(iter(self.keywords)))
@@ -79,7 +82,7 @@ class Command:
         name = name_without_suffixes(Path(source[0] if isinstance(source, list) else source))
         return Path(self.fill(pattern).replace("<name>", name))
 
-    def arguments(self, values: Mapping[str, Any]) -> list[str]:
+    def arguments(self, values: CommandValues) -> list[str]:
         """What follows `isocenter` on the command line, for values as Python or JSON has them.
 
         Raises UsageError for an option that the command does not have, and for one that it lacks.
@@ -106,16 +109,16 @@ class Command:
         is_like_a_flag = any(word.startswith("-") for word in places)
         return [*self.words.split(), *flags, *(["--"] if is_like_a_flag else []), *places]
 
-    def json_arguments(self, values: Mapping[str, Any]) -> list[str]:
+    def json_arguments(self, values: CommandValues) -> list[str]:
         """The same, for a result as JSON where the command has one."""
         words, count = self.arguments(values), len(self.words.split())
         return [*words[:count], *(["--json"] if self.is_json else []), *words[count:]]
 
-    def shell_line(self, values: Mapping[str, Any]) -> str:
+    def shell_line(self, values: CommandValues) -> str:
         """The command as a person types it."""
         return f"isocenter {shlex.join(self.arguments(values))}"
 
-    def python_call(self, values: Mapping[str, Any]) -> str:
+    def python_call(self, values: CommandValues) -> str:
         """The same as a call in Python."""
         given = [(one, values[name]) for name, one in self.keywords.items() if values.get(name) not in (None, [], "")]
         texts = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
 from isocenter.errors import UsageError
 from isocenter.options.shared_flags import RESULTS, Models, Node, Out, Overwrite, Seed
 from isocenter.values import Setting
+from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -52,16 +53,16 @@ class ServeOptions:
         "all"
     )
     check: Annotated[bool, Setting("Check settings, models and ports, and start nothing.")] = False
-    node: Mapping[str, Any] | None = None
-    dicom: Mapping[str, Any] | None = None
-    http: Mapping[str, Any] | None = None
-    queue: Mapping[str, Any] | None = None
-    database: Mapping[str, Any] | None = None
-    study: Mapping[str, Any] | None = None
-    peers: Sequence[Mapping[str, Any]] | None = None
-    rules: Sequence[Mapping[str, Any]] | None = None
-    fhir: Mapping[str, Any] | None = None
-    hl7: Mapping[str, Any] | None = None
+    node: Mapping[str, PlainValue] | None = None
+    dicom: Mapping[str, PlainValue] | None = None
+    http: Mapping[str, PlainValue] | None = None
+    queue: Mapping[str, PlainValue] | None = None
+    database: Mapping[str, PlainValue] | None = None
+    study: Mapping[str, PlainValue] | None = None
+    peers: Sequence[Mapping[str, PlainValue]] | None = None
+    rules: Sequence[Mapping[str, PlainValue]] | None = None
+    fhir: Mapping[str, PlainValue] | None = None
+    hl7: Mapping[str, PlainValue] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge
 
@@ -13,6 +13,7 @@ from isocenter.documents.tracing import REQUIREMENTS
 from isocenter.options.shared_flags import Device, Out, Overwrite, Seed, Threads
 from isocenter.reading import ReadingOptions, reading_options
 from isocenter.values import Setting
+from isocenter.values.plain_values import PlainValue
 
 ChangePlan = Annotated[str | Path, Setting("The agreed plan of changes: change-plan.toml.", "FILE")]
 ChangeOut = Annotated[str | Path | None, Setting("Folder for the results.", "FOLDER", path="change-<name>")]
@@ -139,7 +140,7 @@ class StudySizeOptions:
     ]
     _: KW_ONLY
     assignments: Annotated[
-        Mapping[str, Any] | None,
+        Mapping[str, PlainValue] | None,
         Setting("Set an input of the design; repeatable.", "NAME=VALUE", "--set", repeats=True, read=_parse_settings),
     ] = None
     simulate: Annotated[int, Ge(0), Setting("Check the power by so many simulated studies.", "N")] = 0

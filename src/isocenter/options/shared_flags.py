@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Le
 
@@ -15,6 +15,7 @@ from isocenter.reading.reading_options import Covariates
 from isocenter.runtime.package.backends import BACKENDS
 from isocenter.tasks.index import TASKS
 from isocenter.values import Setting
+from isocenter.values.plain_values import PlainValue
 
 # The limit of a seed: what every generator of random numbers takes.
 LARGEST_SEED = 2**63 - 1
@@ -32,7 +33,7 @@ def parse_names(text: str, flag: str) -> tuple[str, ...] | None:
     return names
 
 
-def _parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
+def _parse_assignments(texts: Sequence[str]) -> dict[str, PlainValue]:
     return {name: plan_file.parse_value(value) for name, value in reading_options.parse_pairs(texts, "--set").items()}
 
 
@@ -114,7 +115,7 @@ Measure = Annotated[
     ),
 ]
 Assignments = Annotated[
-    Mapping[str, Any] | None,
+    Mapping[str, PlainValue] | None,
     Setting(
         "Set a decision of the plan; repeatable.", "SECTION.NAME=VALUE", "--set", repeats=True, read=_parse_assignments
     ),

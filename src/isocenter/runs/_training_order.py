@@ -269,11 +269,12 @@ def without_covariates(plan: Plan, *, by_clock: bool) -> Plan:
     by_clock: minutes decide, so that this training finds its own number of steps for them
     """
     of_images = Context.from_settings(plan["network.context"]).of_images
-    values: dict[str, object] = {"network.context": of_images.settings or None, "evaluation.image_only": False}
+    context, nothing, zero = (Decision(value, CONTROLLED) for value in (of_images.settings or None, None, 0.0))
+    decided = {"network.context": context, "evaluation.image_only": Decision(False, CONTROLLED)}
     if not len(of_images):
-        values |= {"network.context_fusion": None, "network.narrow": None, "network.sparsity": 0.0}
-    values |= {"training.steps": None, "training.compute": None} if by_clock else {}
-    return plan.with_decisions({name: Decision(value, CONTROLLED) for name, value in values.items() if name in plan})
+        decided |= {"network.context_fusion": nothing, "network.narrow": nothing, "network.sparsity": zero}
+    decided |= {"training.steps": nothing, "training.compute": nothing} if by_clock else {}
+    return plan.with_decisions({name: one for name, one in decided.items() if name in plan})
 
 
 def inner_trainings(planned: PlannedTraining, done: Done) -> Iterator[RunTraining]:

@@ -16,6 +16,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.files.storage import csv_text, hashing
 from isocenter.networks import factory, weight_loading
+from isocenter.networks.network_family import NetworkSize
 from isocenter.objectives.objective_terms import TARGET_PLACE, UNKNOWN_PLACE
 from isocenter.planning import PlannedTraining, plan_file, plan_result
 from isocenter.planning.plan_result import FURTHER
@@ -29,6 +30,7 @@ from isocenter.runtime.model_schema import MODEL_SCHEMA
 from isocenter.runtime.package.package_contents import MEMBERS, WEIGHTS
 from isocenter.tasks import properties
 from isocenter.values import Case, CaseFacts, Dataset, Decision, Plan, Problem
+from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
 
 # The parts of a run that must stay unseen.
@@ -181,10 +183,8 @@ def _open_images(path: Path, planned: PlannedTraining, reading: ReadingOptions) 
         dataset = opened.only(lacking)
     else:
         columns = {role: name for role, name in reading.columns.items() if role.partition(":")[0] in ROLES}
-        others: dict[str, Any] = {"labels": None, "class_rule": None, "order": None, "layout": None}
-        dataset = dataset_reading.open_dataset(
-            path, replace(reading, column=columns or None, **others), references=False
-        )
+        own = replace(reading, column=columns or None, labels=None, class_rule=None, order=None, layout=None)
+        dataset = dataset_reading.open_dataset(path, own, references=False)
     named = {case.id: f"{path}: {case.id}" for case in dataset}
     images = tuple(replace(case, references={}) for case in dataset)
     return replace(dataset, cases=images, splits={}, problems=()).rename_cases(named)
@@ -243,12 +243,12 @@ class WeightSource:
     weights: Path
     name: str
     family: str | None = None
-    size: Mapping[str, Any] = field(default_factory=dict)
+    size: NetworkSize = field(default_factory=dict)
     whole: bool = True
     axes: int | None = None
     prepared: Mapping[str, Any] = field(default_factory=dict)
 
-    def decisions_for(self, plan: Plan) -> dict[str, Any]:
+    def decisions_for(self, plan: Plan) -> dict[str, PlainValue]:
         """{"section.name": value} of the source that fit the task and the images of a plan."""
         axes = plan["preprocessing.ndim"]
         if self.family is None or axes not in (family := factory.family_of(self.family)).axes:

@@ -51,6 +51,7 @@ from isocenter.runtime.proportion import MOST_TIMES, UNLIKE_SPACING, Looking
 from isocenter.tasks import task_catalogue
 from isocenter.values import BY_HAND, CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem
 from isocenter.values.dataset_fingerprint import Shortcut
+from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
 
 # Of a training that nobody set a time for.
@@ -102,7 +103,7 @@ class PlanRequest:
         return value if isinstance(value, int) and value >= 0 else otherwise or 0
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, PlainValue]:
         """Settings of the task that were set by hand, by which cases are made; the plan refuses what cannot be."""
         names = [name for name in self.assignments if name.startswith("task.")]
         settings = {name.removeprefix("task."): self.assignments[name] for name in names}
@@ -116,10 +117,15 @@ class PlanRequest:
     @property
     def effective_request(self) -> PlanRequest:
         """The request with values set by hand in place of flags of the same names, so that all rules follow them."""
-        kinds: Mapping[str, Any] = {"minutes": int | float, "device": str, "threads": int}
-        assigned = {name: self.assignments.get(f"training.{name}") for name in kinds}
-        by_hand: dict[str, Any] = {name: one for name, one in assigned.items() if isinstance(one, kinds[name])}
-        return replace(self, **by_hand)
+        minutes, device, threads = (
+            self.assignments.get(f"training.{name}") for name in ("minutes", "device", "threads")
+        )
+        return replace(
+            self,
+            minutes=minutes if isinstance(minutes, int | float) else self.minutes,
+            device=device if isinstance(device, str) else self.device,
+            threads=threads if isinstance(threads, int) else self.threads,
+        )
 
     @property
     def terms(self) -> Sequence[str] | None:
@@ -143,7 +149,7 @@ class PlanRequest:
         return float(value) if isinstance(value, int | float) and 1 <= value < math.inf else None
 
 
-def positive_among(assignments: Mapping[str, Any], positive: str | None) -> dict[str, Any]:
+def positive_among(assignments: Mapping[str, PlainValue], positive: str | None) -> dict[str, PlainValue]:
     """Values set by hand with the positive class, where it is stated; UsageError where it is stated twice."""
     if positive is None:
         return dict(assignments)
@@ -375,7 +381,7 @@ def examine_data(data: Data, request: PlanRequest) -> tuple[Examination, str, De
 
 
 def _by_hand(
-    plan: Plan, assignments: Mapping[str, Any], dataset: Dataset, training: Fingerprint, machine: Machine
+    plan: Plan, assignments: Mapping[str, PlainValue], dataset: Dataset, training: Fingerprint, machine: Machine
 ) -> Plan:
     """The plan with what was set by hand, refused where it cannot be followed, and the memory that it then takes.
 

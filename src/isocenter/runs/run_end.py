@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, cast
+from typing import NotRequired, cast
 
 from pydantic import JsonValue
 from typing_extensions import TypedDict
@@ -113,11 +113,21 @@ def score_run_cases(
     cases = [case for case in cases if case.id not in changed]
     patients_known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
     outcomes = None if cuts.end is None else partial(scored_in_time, run.clock, cuts, model, folds)
-    known: dict[str, Any] = {"seed": seed, "patients_known": patients_known}
-    scored = case_scoring.score_cases(model, cases, {}, folds=folds, outcomes=outcomes, again=cuts.end is None, **known)
+    scored = case_scoring.score_cases(
+        model,
+        cases,
+        {},
+        folds=folds,
+        outcomes=outcomes,
+        again=cuts.end is None,
+        seed=seed,
+        patients_known=patients_known,
+    )
     preprocessing = plan_checks.checked_settings(run.plan).preprocessing
     if cuts.end is None:
-        scored = image_subsets.with_subsets(scored, model, preprocessing, cases, folds, **known)
+        scored = image_subsets.with_subsets(
+            scored, model, preprocessing, cases, folds, seed=seed, patients_known=patients_known
+        )
     if changed:
         what = f"changed or deleted since the run began, so not scored: {errors.list_phrase(sorted(changed))}"
         problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")

@@ -14,6 +14,7 @@ from isocenter.lazy import statsmodels_power
 from isocenter.values import Floats
 
 Kind = Literal["fraction", "share", "positive", "nonnegative", "number", "count", "yes or no", "word"]
+# The inputs of a design by name, each of the kind that its `DesignInput` states.
 Inputs = Mapping[str, Any]
 BOUNDS = {
     "fraction": "a number between 0 and 1, both left out",
@@ -95,7 +96,7 @@ CLUSTERED = {
 }
 
 
-def read_inputs(design: str, inputs: Mapping[str, DesignInput], settings: Mapping[str, Any]) -> dict[str, Any]:
+def read_inputs(design: str, inputs: Mapping[str, DesignInput], settings: Inputs) -> Inputs:
     """Every input of a design with its value: given, by default, or None.
 
     Raises UsageError for an unknown name, a value out of bounds, and one that is missing.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -70,7 +69,7 @@ class StudySize:
     """
 
     design: str
-    inputs: Mapping[str, Any]
+    inputs: Inputs
     n: int | None
     per_arm: int | None
     clusters: int | None
@@ -113,7 +112,7 @@ class StudySize:
         return "\n".join([*lines, f"inputs: {given}", self.formula, self.source])
 
 
-def size_study(design: str, given: Mapping[str, Any], *, simulate: int = 0, seed: int = 0) -> StudySize:
+def size_study(design: str, given: Inputs, *, simulate: int = 0, seed: int = 0) -> StudySize:
     """The size of a study; see `isocenter.study_size`."""
     if design not in DESIGNS:
         raise UsageError(f"there is no design {design!r}", "study size", f"Choose one of {', '.join(DESIGNS)}")

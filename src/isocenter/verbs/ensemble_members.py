@@ -38,6 +38,7 @@ from isocenter.training import member_weighting
 from isocenter.training.member_weighting import MemberWeights
 from isocenter.values import BY_HAND, Case, Dataset, Decision, Geometry, Plan, Prediction, Region, Split
 from isocenter.values.dataset_cases import SPLITS
+from isocenter.values.plain_values import PlainValue
 
 # {case id: part}
 Parts = Mapping[str, Split]
@@ -80,7 +81,7 @@ class EnsembleMember:
         return ensemble.averaged_model(self.models, self.task, inference, where=WHERE)
 
     @property
-    def by_hand(self) -> dict[str, Any]:
+    def by_hand(self) -> dict[str, PlainValue]:
         """{setting of the task: value} that somebody set by hand: no validation case decides these."""
         return {
             name.removeprefix("task."): one.value
@@ -265,7 +266,7 @@ def _classes(task: Task) -> Any:
     return [(one.value, one.name) for one in task.labels], {name: one.count for name, one in task.heads.items()}
 
 
-def shared_settings(model: Model) -> dict[str, Any]:
+def shared_settings(model: Model) -> dict[str, PlainValue]:
     """{"section.name": value} of what members must have in common to be averaged, and judged alike."""
     return {
         **{f"preprocessing.{key}": value for key, value in model.preprocessing.settings.items() if key in SEEN_ALIKE},
@@ -274,7 +275,7 @@ def shared_settings(model: Model) -> dict[str, Any]:
     }
 
 
-def windows_of(model: Model) -> dict[str, Any]:
+def windows_of(model: Model) -> dict[str, PlainValue]:
     """{"section.name": value} of what members must have in common besides to be averaged window by window.
 
     Intensities are not among it: members that differ in a window, a mean and a deviation are brought to one scale.
@@ -297,7 +298,7 @@ def see_alike(models: Sequence[Model]) -> bool:
     return all(windows_of(one) == windows_of(first) and one.task.heads == first.task.heads for one in models)
 
 
-def refuse_differing(names: tuple[str, str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+def refuse_differing(names: tuple[str, str], ours: Mapping[str, PlainValue], theirs: Mapping[str, PlainValue]) -> None:
     """UsageError where values differ, with both."""
     differing = [f"{key} is {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
     if differing:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from isocenter import keywords
 from isocenter.errors import UsageError
@@ -19,6 +18,7 @@ from isocenter.reading import dataset_reading, verb_results
 from isocenter.runs import plan_request
 from isocenter.runs.plan_request import PLAN_SUFFIXES, PlanRequest
 from isocenter.runtime.parallel import dask_cluster
+from isocenter.values.plain_values import PlainValue
 
 # The covariates that the network gets.
 CONTEXT = "network.context"
@@ -51,7 +51,7 @@ def plan(options: PlanOptions) -> PlannedTraining:
     return replace(request_plan, out=Path(options.out))
 
 
-def decisions_by_hand(options: PlanOptions | TrainOptions) -> dict[str, Any]:
+def decisions_by_hand(options: PlanOptions | TrainOptions) -> dict[str, PlainValue]:
     """{"section.name": value} of the decisions that a person took; UsageError for one that is stated twice."""
     values = plan_request.positive_among(options.assignments or {}, options.positive)
     values |= {} if options.groups is None else {"evaluation.groups": options.groups}
@@ -62,7 +62,7 @@ def decisions_by_hand(options: PlanOptions | TrainOptions) -> dict[str, Any]:
     return with_covariates(values, options.covariates)
 
 
-def with_covariates(values: dict[str, Any], covariates: str | Sequence[str] | None) -> dict[str, Any]:
+def with_covariates(values: dict[str, PlainValue], covariates: str | Sequence[str] | None) -> dict[str, PlainValue]:
     """Decisions with the covariates that a person named; UsageError where they are among the decisions already."""
     if covariates is None:
         return values

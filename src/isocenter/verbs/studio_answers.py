@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 import isocenter
 from isocenter.doors import plan_controls, warm_process
+from isocenter.doors.warm_process import Answers
 from isocenter.errors import UsageError
 from isocenter.files import file_formats, result_images
 from isocenter.files.format_options import ReadOptions
 from isocenter.lazy import pil_image
 from isocenter.report import display
 from isocenter.service.reading import label_strokes, sliced_volumes
-from isocenter.service.reading.label_strokes import Stroke
+from isocenter.service.reading.label_strokes import DrawnStroke, Stroke
 from isocenter.service.reading.sliced_volumes import SlicedVolume, VolumeCache
 from isocenter.values import Image, Label
 
@@ -26,13 +28,13 @@ SIDE = 96  # pixels of a thumbnail
 _volumes = VolumeCache(2e9)
 
 
-def _plan(values: Mapping[str, Any]) -> dict[str, Any]:
+def _plan(**values: Any) -> dict[str, list[dict[str, JsonValue]]]:
     return {"decisions": plan_controls.decision_records(isocenter.plan(**values))}
 
 
-def _thumbnail(values: Mapping[str, Any]) -> dict[str, str]:
+def _thumbnail(path: str) -> dict[str, str]:
     """The middle slice of an image as PNG, between its lowest and highest hundredth."""
-    image = file_formats.read_image(values["path"], ReadOptions())
+    image = file_formats.read_image(path, ReadOptions())
     pixels = np.asarray(image.data[0], dtype=np.float32)
     while pixels.ndim > 2:
         pixels = pixels[..., pixels.shape[-1] // 2]
@@ -56,11 +58,11 @@ def _read(image: str, mask: str) -> Image:
     return file_formats.read(mask).on_axes_of(_volume(image).image.geometry)
 
 
-def _labels(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _labels(image: str, mask: str) -> list[dict[str, str | int | tuple[int, ...]]]:
     """The labels of a map that lies on the grid of its image, and in which none overlap."""
-    volume, drawn = _volume(values["image"]), _volume(values["image"], values["mask"])
+    volume, drawn = _volume(image), _volume(image, mask)
     if drawn.shape != volume.shape or drawn.image.shape[0] > 1:
-        raise UsageError("is no label map on the grid of its image", values["mask"], "View it without the tools")
+        raise UsageError("is no label map on the grid of its image", mask, "View it without the tools")
     labels = _labels_of(drawn.image)
     colours = display.label_colours(labels)
     return [{"label": one.value, "name": one.name, "colour": colours[one.value]} for one in labels]
@@ -73,33 +75,40 @@ def _labels_of(mask: Image) -> list[Label]:
     return [one for value, one in sorted((unnamed | named).items()) if value]
 
 
-def _grid(values: Mapping[str, Any]) -> dict[str, Any]:
-    return sliced_volumes.grid_shape(_volume(values["image"]), 1).model_dump(by_alias=True)
+def _grid(image: str) -> dict[str, JsonValue]:
+    return sliced_volumes.grid_shape(_volume(image), 1).model_dump(by_alias=True)
 
 
-def _range(values: Mapping[str, Any]) -> dict[str, Any]:
-    return sliced_volumes.range_shape(_volume(values["image"]), values["channel"]).model_dump()
+def _range(image: str, channel: int) -> dict[str, JsonValue]:
+    return sliced_volumes.range_shape(_volume(image), channel).model_dump()
 
 
-def _slice(values: Mapping[str, Any]) -> dict[str, Any]:
-    place = {one: values[one] for one in ("number", "frame", "channel")}
-    cut = _volume(values["image"], values["mask"]).slice(values["plane"], **place)
+def _slice(image: str, mask: str, plane: str, number: int, frame: int, channel: int) -> dict[str, str | dict[str, str]]:
+    cut = _volume(image, mask).slice(plane, number=number, frame=frame, channel=channel)
     pixels = base64.b64encode(np.ascontiguousarray(cut.pixels).tobytes()).decode()
     return {"pixels": pixels, "headers": sliced_volumes.slice_headers(cut)}
 
 
-def _draw(values: Mapping[str, Any]) -> None:
+def _draw(image: str, mask: str, strokes: Sequence[DrawnStroke], out: str) -> None:
     """Write a label map with what a person has drawn on it."""
-    volume, mask = _volume(values["image"]), _volume(values["image"], values["mask"]).image
-    labels, strokes = _labels_of(mask), [Stroke.from_record(one["stroke"], one) for one in values["strokes"]]
-    for one in strokes:
+    volume, drawn = _volume(image), _volume(image, mask).image
+    labels, made = _labels_of(drawn), [Stroke.from_record(one["stroke"], one) for one in strokes]
+    for one in made:
         label_strokes.check_stroke(one, volume.shape, labels)
-    drawn, out = label_strokes.draw_strokes(mask.data[0], strokes), Path(values["out"])
-    out.parent.mkdir()
-    result_images.write_label_map(drawn, labels, volume.image, out, algorithm="corrected by hand")
+    corrected = label_strokes.draw_strokes(drawn.data[0], made)
+    Path(out).parent.mkdir()
+    result_images.write_label_map(corrected, labels, volume.image, Path(out), algorithm="corrected by hand")
 
 
-ANSWERS = {"plan": _plan, "thumbnail": _thumbnail, "grid": _grid, "range": _range, "labels": _labels, "slice": _slice}
+ANSWERS: Answers = {
+    "plan": _plan,
+    "thumbnail": _thumbnail,
+    "grid": _grid,
+    "range": _range,
+    "labels": _labels,
+    "slice": _slice,
+    "draw": _draw,
+}
 
 if __name__ == "__main__":
-    warm_process.answer_lines({**ANSWERS, "draw": _draw})
+    warm_process.answer_lines(ANSWERS)

@@ -37,7 +37,7 @@ def study_size(options: StudySizeOptions) -> StudySize:
         raise UsageError(f"simulate is {options.simulate}", "--simulate", "Give a number of studies, such as 1000")
     settings = dict(options.assignments or {})
     if options.design == "mrmc" and "pilot" in settings:
-        settings = model_studies.pilot_inputs(_pilot(Path(str(settings.pop("pilot"))))) | settings
+        settings = {**model_studies.pilot_inputs(_pilot(Path(str(settings.pop("pilot"))))), **settings}
     return sizing.size_study(options.design, settings, simulate=options.simulate, seed=options.seed)
 
 

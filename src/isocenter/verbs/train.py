@@ -51,6 +51,7 @@ from isocenter.scoring.model_verdict import Verdict
 from isocenter.training import weight_transfer
 from isocenter.training.training_state import CommandClock
 from isocenter.values import Row
+from isocenter.values.plain_values import PlainValue
 from isocenter.verbs import plan
 from isocenter.work_state import log
 
@@ -229,7 +230,7 @@ def absolute_path(path: str | Path) -> str:
     return PUBLISHED if str(path) == PUBLISHED else str(Path(path).resolve())
 
 
-def _refuse_with_resume(request: PlanRequest, others: Mapping[str, object]) -> None:
+def _refuse_with_resume(request: PlanRequest, others: Mapping[str, Path | PlainValue]) -> None:
     """A resumed run follows its own plan: what would change it is refused, by the name of its flag."""
     names = ("minutes", "device", "threads", "seed", "task", "folds")
     values = {**{name: getattr(request, name) for name in names}, "all": request.everything or None, **others}

@@ -32,6 +32,12 @@ class StrokeMark(TypedDict, total=False):
     image: int
 
 
+class DrawnStroke(StrokeMark):
+    """A draft with the name that the page gives it."""
+
+    stroke: str
+
+
 @dataclass(frozen=True)
 class Stroke:
     """A stroke, by the name that the page gives it: voxels of the source's array, or a box.

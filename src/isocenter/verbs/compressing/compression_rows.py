@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from isocenter.errors import UsageError
 from isocenter.report import wording
@@ -116,7 +115,7 @@ def variant_row(folder: Path, trial: BackendTrial, price: VariantPrice | None, v
     backend = backends.find_backend(trial.backend)
     record = package_contents.package_record(folder)
     files = [folder / name for name in backend.files(record)]
-    return VariantRow(
+    row = VariantRow(
         variant=variant or (trial.precision if trial.precision in QUANTISED else FLOAT),
         backend=trial.backend,
         instructions=list(trial.instructions),
@@ -128,23 +127,24 @@ def variant_row(folder: Path, trial: BackendTrial, price: VariantPrice | None, v
         peak_mib=trial.peak_memory,
         passed=trial.passed and (price is None or price.passed),
         because=trial.because if price is None or trial.accuracy is not None else f"{price.because}; {trial.because}",
-        **({} if price is None else priced_columns(price)),
     )
+    return row if price is None else with_price(row, price)
 
 
-def priced_columns(price: VariantPrice) -> dict[str, Any]:
-    """The columns of a row that a price fills."""
+def with_price(row: VariantRow, price: VariantPrice) -> VariantRow:
+    """The row with the columns that a price fills."""
     test, worst = price.test, price.worst
-    return {
-        "metric": price.metric,
-        "value": finite_or_none(price.value.value),
-        "difference": None if test is None else finite_or_none(test.difference),
-        "low": None if test is None else test.low,
-        "high": None if test is None else test.high,
-        "ece_difference": price.ece_difference,
-        "worst_group": "" if worst is None else worst.name,
-        "worst_group_difference": None if worst is None else finite_or_none(worst.test.difference),
-    }
+    return replace(
+        row,
+        metric=price.metric,
+        value=finite_or_none(price.value.value),
+        difference=None if test is None else finite_or_none(test.difference),
+        low=None if test is None else test.low,
+        high=None if test is None else test.high,
+        ece_difference=price.ece_difference,
+        worst_group="" if worst is None else worst.name,
+        worst_group_difference=None if worst is None else finite_or_none(worst.test.difference),
+    )
 
 
 def count_parameters(folder: Path) -> int:

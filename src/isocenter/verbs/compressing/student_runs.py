@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from isocenter.errors import PlanError, UsageError
 from isocenter.lazy import torch
 from isocenter.networks import network_family
+from isocenter.networks.network_family import NetworkSize
 from isocenter.planning import plan_file
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.runtime import Model, record_files, torch_networks
@@ -19,6 +20,7 @@ from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.scoring.case_selection import SPLIT
 from isocenter.scoring.data_record import DATA_RECORD
 from isocenter.training import channel_pruning
+from isocenter.values.plain_values import PlainValue
 from isocenter.verbs import train
 from isocenter.verbs.compressing import quantised_package
 
@@ -44,7 +46,7 @@ class Students:
     run: Path | None
     model: Model
     parts: Path
-    settings: Mapping[str, Any]
+    settings: Mapping[str, PlainValue]
     minutes: float | None
     threads: int | None
     seed: int
@@ -67,7 +69,7 @@ class Students:
         if narrower == plan["network.size"] and not is_other:
             family = plan["network.name"]
             raise PlanError(f"{family} has no width that could be smaller", f"--methods {method}", "Choose int8")
-        own: dict[str, Any] = {"network.size": {} if is_other else narrower}
+        own: dict[str, PlainValue] = {"network.size": {} if is_other else narrower}
         start = None
         if method == DISTIL:
             teaching = {"objectives.terms": ["supervised", "distillation"], "distillation.teacher": str(self.run)}
@@ -82,7 +84,7 @@ class Students:
         weights = None if start is None else start / WEIGHTS
         train.make_run(self.run / "plan.yaml", request, start=weights, out=out, overwrite=False, resume=None)
 
-    def _prune(self, run: Path, narrower: Mapping[str, Any], factor: float, folder: Path) -> None:
+    def _prune(self, run: Path, narrower: NetworkSize, factor: float, folder: Path) -> None:
         """Write the weights that remain, with the records by which it is known what they have seen."""
         networks = self.model.networks
         if len(networks.members) > 1 or self.model.first is not None:
