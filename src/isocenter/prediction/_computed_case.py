@@ -92,7 +92,7 @@ def unstated_ratios(computed: ComputedCase, findings: Sequence[Finding]) -> Iter
     for ratio in computed.ratios if findings else ():
         if ratio.name not in names:
             what = f"{computed.case.id}: no {ratio.name}: {ratio.above} or {ratio.below} is not known, or is 0"
-            yield Problem("warning", what, (computed.case.id,))
+            yield Problem.warning(what, (computed.case.id,))
 
 
 def result_rows(computed: ComputedCase) -> tuple[Rows, Rows]:

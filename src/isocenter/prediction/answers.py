@@ -124,4 +124,4 @@ def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
 
 
 def _lacking(kind: str, path: Path, problem: str, remedy: str) -> Problem:
-    return Problem("warning", f"no DICOM {ANSWERS[kind].name}: {problem}", (path.name,), remedy=remedy)
+    return Problem.warning(f"no DICOM {ANSWERS[kind].name}: {problem}", (path.name,), remedy=remedy)

@@ -389,7 +389,7 @@ def _advised(
 
 
 def _warning(computed: ComputedCase, words: str) -> Problem:
-    return Problem("warning", f"{computed.case.id}: {words}", (computed.case.id,))
+    return Problem.warning(f"{computed.case.id}: {words}", (computed.case.id,))
 
 
 def _outcome(computed: ComputedCase, results: _Results, *, keeps: bool) -> PredictionOutcome:

@@ -202,7 +202,7 @@ def write_result(
             target = stem.with_name(f"{stem.name}.{wanted.format}")
             files = surface_mesh.write_surfaces(np.asarray(mask), named, image.geometry, target)
             if not files:
-                lacking.append(Problem("note", f"no surface: {NOTHING_MARKED}", (target.name,)))
+                lacking.append(Problem.note(f"no surface: {NOTHING_MARKED}", (target.name,)))
             written += files
         else:
             written.append(_label_map(mask, named, image, stem, wanted, algorithm_of_model(model)))
@@ -215,7 +215,7 @@ def write_result(
         written += objects
         lacking += refused
     if image.is_slide and wanted.probabilities:
-        lacking.append(Problem("note", "no probabilities of pixels: those of a slide are not written", (name,)))
+        lacking.append(Problem.note("no probabilities of pixels: those of a slide are not written", (name,)))
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
     written += probabilities.write() if probabilities is not None else ()
     if wanted.overlay and has_place(prediction):
@@ -463,7 +463,7 @@ def write_moved_objects(
         return list(write_dicom_pair(transform, moved, fixed, unmoved, folder, name)), []
     except (FormatError, GeometryError) as error:
         what = f"no DICOM registration: {error.problem}"
-        return [], [Problem("warning", what, (name,), remedy=error.remedy)]
+        return [], [Problem.warning(what, (name,), remedy=error.remedy)]
 
 
 def write_dicom_pair(

@@ -82,8 +82,8 @@ def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, 
 
 def reader_warnings(prediction: Prediction, case: Case) -> list[Problem]:
     """Warnings that a reader of a result has to know."""
-    noted = [Problem("warning", f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
+    noted = [Problem.warning(f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
     if prediction.abstained is None:
         return noted
     remedy = "Look at the image; --abstain mark gives its results all the same"
-    return [Problem("warning", f"{case.id}: refused: {prediction.abstained}", (case.id,), remedy=remedy), *noted]
+    return [Problem.warning(f"{case.id}: refused: {prediction.abstained}", (case.id,), remedy=remedy), *noted]

@@ -43,16 +43,15 @@ def no_measurement(case: Case, image: Image, valid: Array) -> Iterator[Problem]:
     """Channels without any measurement."""
     for name, is_valid in zip(image.channels, valid, strict=True):
         if not is_valid.any():
-            yield Problem(
-                "error", f"channel {name!r} holds no measurement", (case.id,), "nothing to learn", "Leave it out"
+            yield Problem.error(
+                f"channel {name!r} holds no measurement", (case.id,), "nothing to learn", "Leave it out"
             )
 
 
 def grid_problems(case: Case, image: Image, masks: Sequence[CaseReference]) -> Iterator[Problem]:
     """Frames of an unknown meaning, and masks with other frames or on another grid than the image."""
     if image.frames is not None and image.times is None:
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"has {image.frames} frames on a fourth axis, and nothing says what they are",
             (case.id,),
             "frames in time are treated differently from channels",
@@ -62,8 +61,7 @@ def grid_problems(case: Case, image: Image, masks: Sequence[CaseReference]) -> I
     for reference in masks:
         kind, mask = reference.name, reference.value
         if mask.frames != image.frames:
-            yield Problem(
-                "error",
+            yield Problem.error(
                 f"{kind} has {mask.frames or 'no'} frames, the image {image.frames or 'none'}",
                 (case.id,),
                 "which frame a mask belongs to is not known",
@@ -71,8 +69,7 @@ def grid_problems(case: Case, image: Image, masks: Sequence[CaseReference]) -> I
             )
         if not mask.geometry.equals(image.geometry):
             turned = next((f" (it was {note})" for note in image.notes if "EXIF" in note), "")
-            yield Problem(
-                "error",
+            yield Problem.error(
                 f"{kind} and image{turned} lie on different grids: {mask.geometry.difference(image.geometry)}",
                 (case.id,),
                 "a label would be learnt in the wrong place",
@@ -90,16 +87,14 @@ def image_problems(
         yield from _channel(case.id, name, replace(channel, broken=0) if brought else channel)
     for reference in masks:
         if apart := image.geometry.deviation(reference.value.geometry):
-            yield Problem(
-                "note",
+            yield Problem.note(
                 f"{reference.name} lies a little off the image's grid ({apart}), and is used as it is on that grid",
                 (case.id,),
                 "programs round positions when they save them",
                 "Nothing, if one was drawn on the other",
             )
         if not reference.value.data.any():
-            yield Problem(
-                "note",
+            yield Problem.note(
                 f"{reference.name} is empty",
                 (case.id,),
                 "it teaches only background",
@@ -110,14 +105,13 @@ def image_problems(
 def reader_notes(case: Case, image: Image) -> Iterator[Problem]:
     """Notes on what the reader had to decide about the image, or found odd in its file."""
     for note in image.notes:
-        yield Problem("note", note.rstrip("."), (case.id,), READ_SO, "See that it is right")
+        yield Problem.note(note.rstrip("."), (case.id,), READ_SO, "See that it is right")
 
 
 def check_letters(case: Case, look: ImageLook) -> Iterator[Problem]:
     """Letters burned into the picture."""
     if any(measures["letters"] >= FEWEST_LETTERS for measures in look.quality):
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"letters seem to be burned into the picture (a line of {FEWEST_LETTERS} or more)",
             (case.id,),
             "they may name a person, or give the class away",
@@ -127,12 +121,11 @@ def check_letters(case: Case, look: ImageLook) -> Iterator[Problem]:
 
 def _channel(case: str, name: str, channel: Intensities) -> Iterator[Problem]:
     if channel.is_constant:
-        yield Problem(
-            "warning", f"channel {name!r} is constant", (case,), "it shows nothing", "Look at it, or leave it out"
+        yield Problem.warning(
+            f"channel {name!r} is constant", (case,), "it shows nothing", "Look at it, or leave it out"
         )
     if channel.broken:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"channel {name!r} has {channel.broken} voxels that are not finite",
             (case,),
             "they are left out of every statistic",
@@ -146,7 +139,7 @@ def without_images(dataset: Dataset) -> Iterator[Problem]:
         return
     columns = ", ".join([*dataset.columns.values(), *dataset.cases[0].covariates])
     what = f"no case has an image (columns: {columns})"
-    yield Problem("error", what, (), "there is nothing to look at", "Name theirs, as in --column image=COLUMN")
+    yield Problem.error(what, (), "there is nothing to look at", "Name theirs, as in --column image=COLUMN")
 
 
 def no_usable_case(problems: Sequence[Problem], fingerprint: Fingerprint) -> Iterator[Problem]:
@@ -154,11 +147,11 @@ def no_usable_case(problems: Sequence[Problem], fingerprint: Fingerprint) -> Ite
     of_the_set = any(problem.severity == "error" and not problem.cases for problem in problems)
     if fingerprint.cases or (problems and of_the_set):  # what is wrong with all of them is said already
         return
-    first = next((problem for problem in problems if problem.severity == "error"), Problem("error", "there is none"))
+    first = next((problem for problem in problems if problem.severity == "error"), Problem.error("there is none"))
     remedy = first.remedy or "See what was found for each case"
     where = f"{', '.join(first.cases[:1])}: " if first.cases else ""
     what = f"no case can be used; the first: {where}{first.what}"
-    yield Problem("error", what, (), "there is nothing to learn from", remedy)
+    yield Problem.error(what, (), "there is nothing to learn from", remedy)
 
 
 def mixed_images(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
@@ -166,8 +159,8 @@ def mixed_images(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem
     yield from _channels(dataset, fingerprint)
     axes = {len(case.shape) for case in fingerprint.cases}
     if len(axes) > 1:
-        yield Problem(
-            "error", "some images have two axes and some three", (), "one network takes one kind", "Split the data set"
+        yield Problem.error(
+            "some images have two axes and some three", (), "one network takes one kind", "Split the data set"
         )
 
 
@@ -184,7 +177,7 @@ def unknown_sides_among(cohort: Cohort, kinds: Collection[str]) -> Iterator[Prob
         what = left_right.unknown_sides(
             dict.fromkeys(named), f" of {len(unknown)} of {errors.count_phrase(len(cases), 'case')}"
         )
-        yield Problem("error", what, unknown, "sides would be learnt the wrong way round", STATE_SIDES)
+        yield Problem.error(what, unknown, "sides would be learnt the wrong way round", STATE_SIDES)
 
 
 def _names_of(cohort: Cohort, kind: ReferenceKind) -> list[str]:
@@ -213,8 +206,7 @@ def _channels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
         return
     usual = max(sorted(set(kinds)), key=kinds.count)
     others = "; ".join(", ".join(kind) for kind in sorted(set(kinds) - {usual}))
-    yield Problem(
-        "error",
+    yield Problem.error(
         f"some cases have other channels ({others}) than the rest ({', '.join(usual)})",
         tuple(case.id for case, kind in zip(fingerprint.cases, kinds, strict=True) if kind != usual),
         "one network takes one kind",
@@ -284,8 +276,7 @@ def _of_another_magnitude(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
         for channel in range(values.shape[1]):
             if (far := _is_parted(logs[:, channel])).any():
                 own, others = (_plain_span(values[chosen, channel]) for chosen in (far, ~far))
-                yield Problem(
-                    "warning",
+                yield Problem.warning(
                     f"intensities are of another magnitude: their {what} is {own}, that of all others {others}",
                     tuple(one.id for one, is_far in zip(facts, far, strict=True) if is_far),
                     "another unit, a scale that was lost, or a damaged file",

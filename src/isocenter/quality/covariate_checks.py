@@ -71,8 +71,7 @@ def covariate_problems(dataset: Dataset) -> Iterator[Problem]:
             gaps.append((len(values) - len(present), name))
     if gaps:
         most = errors.list_phrase(f"{name} {count}" for count, name in sorted(gaps, reverse=True))
-        yield Problem(
-            "note",
+        yield Problem.note(
             f"{len(gaps)} of {len(columns)} columns of covariates have gaps (cases without a value: {most})",
             (),
             "comparisons by them rest on fewer cases, and the gaps may not be random",
@@ -100,8 +99,7 @@ def column_words(column: str) -> frozenset[str]:
 def _impossible(name: str, strange: dict[str, Any], expected: str) -> Iterator[Problem]:
     if strange:
         examples = ", ".join(sorted({str(value) for value in strange.values()})[:5])
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"{name} holds what is not {expected}: {examples}",
             tuple(strange),
             "results by subgroup would be wrong",

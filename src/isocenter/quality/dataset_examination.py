@@ -49,8 +49,7 @@ Progress = Callable[[int, int], None]
 
 # Why a case whose files are at fault is left out.
 UNUSABLE = "cannot be used"
-EXCHANGED = Problem(
-    "error",
+EXCHANGED = Problem.error(
     "image and mask are exchanged",
     why=UNUSABLE,
     remedy="Exchange the names of their folders or files, or the columns of the table",
@@ -345,7 +344,7 @@ def _content_shape(image: Image, channels: Sequence[Intensities]) -> tuple[int, 
 def _unusable(case: Case, error: IsocenterError) -> Problem:
     # Without the case's name in it, what many cases have is said once.
     what = error.problem if error.where == case.id else f"{error.where}: {error.problem}"
-    return Problem("error", what, (case.id,), UNUSABLE, error.remedy)
+    return Problem.error(what, (case.id,), UNUSABLE, error.remedy)
 
 
 def _read_reference(case: Case, name: str, image: Image, valid: Array) -> CaseReference:
@@ -470,8 +469,7 @@ def slide_problems(case: Case, image: Image) -> Iterator[Problem]:
     if not image.is_slide or (mask := coarse_mask.tissue_of(image)) is None:
         return
     if not mask.inside.any():
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             "no tissue is found on the slide",
             (case.id,),
             "a model would see glass",
@@ -480,16 +478,14 @@ def slide_problems(case: Case, image: Image) -> Iterator[Problem]:
         return
     detail = finest_detail(image, mask)
     if detail is not None and detail < LEAST_DETAIL:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"the slide looks out of focus: the detail of its pixels is {detail:.2f} of that of pixels twice as long",
             (case.id,),
             "cells cannot be told",
             "Scan it again",
         )
     if image.spacing is None:
-        yield Problem(
-            "note",
+        yield Problem.note(
             "the slide does not state the size of its pixels",
             (case.id,),
             "lengths and areas stay unknown",
@@ -506,8 +502,7 @@ def unlike_pixels(fingerprint: Fingerprint) -> Iterator[Problem]:
     unlike = [name for name, side in sides.items() if max(side / middle, middle / side) > UNLIKE_PIXELS]
     if unlike:
         listed = sorted({f"{sides[name]:.3g}" for name in unlike})
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"pixels of {errors.list_phrase(listed)} mm where the middle slide has {middle:.3g} mm",
             tuple(unlike),
             "cells are of another size there",

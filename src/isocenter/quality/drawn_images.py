@@ -17,10 +17,10 @@ def drawn_image_problems(dataset: Dataset) -> Iterator[Problem]:
     """A note on images that are marked as drawn, and an error for those outside the training part."""
     drawn = synthetic_marks.marked_cases(dataset)
     if drawn:
-        yield Problem("note", f"{errors.count_phrase(len(drawn), 'drawn image')}, marked as such", drawn, WHY)
+        yield Problem.note(f"{errors.count_phrase(len(drawn), 'drawn image')}, marked as such", drawn, WHY)
     if held_out := tuple(case for case in drawn if dataset.splits.get(case, "train") != "train"):
         counted = errors.count_phrase(len(held_out), "drawn image is", "drawn images are")
-        yield Problem("error", f"{counted} outside the training part", held_out, WHY, REMEDY)
+        yield Problem.error(f"{counted} outside the training part", held_out, WHY, REMEDY)
 
 
 def training_drawn_images(dataset: Dataset) -> frozenset[str]:

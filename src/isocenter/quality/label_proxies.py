@@ -45,8 +45,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
                 [name] if not all(map(covariate_values.is_missing, values)) else []
             )  # a column of nothing is all gap
         elif (score := label_association(values, case_references, patients)) >= PROXY:
-            yield Problem(
-                "warning",
+            yield Problem.warning(
                 f"covariate {name} predicts the label by itself (score {score:.3f} of 1): it may be its proxy",
                 (),
                 "a model that gets it learns nothing from images, and fails where nobody knows the label yet",
@@ -55,8 +54,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
     gaps = _gaps(cases, columns)
     for name, has in gaps.items():
         if (score := label_association(list(has), case_references, patients, drawn=False)) >= PREDICTIVE_GAP:
-            yield Problem(
-                "warning",
+            yield Problem.warning(
                 f"whether a case has {name} predicts the label (score {score:.3f} of 1; {sum(has):.0f} of {len(has)} "
                 "have it)",
                 (),
@@ -65,8 +63,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
                 "Leave it out, or use only cases with the same examinations",
             )
     if constant and len(cases) > 1:
-        yield Problem(
-            "note",
+        yield Problem.note(
             f"{errors.list_phrase(constant)}: covariates that are the same in all cases",
             (),
             "they tell nothing about a patient",

@@ -27,8 +27,7 @@ def leakage_problems(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence
     yield from _split_patients(dataset)
     yield from _spelt_patients(dataset)
     if not dataset.patients_known and len(dataset) > 0:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"patients are not known ({dataset.patients})",
             (),
             "one person may be in training and in test: leakage cannot be excluded",
@@ -47,8 +46,7 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
     both = {patient for patient, own in sides.items() if len(own) > 1}
     if both and dataset.patients_known:
         shared_patients = errors.count_phrase(len(both), "patient is", "patients are")
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"{shared_patients} in more than one part of the set's own split",
             tuple(case.id for case in dataset if case.patient in both),
             "a model that only recognises a person would pass the test",
@@ -63,8 +61,7 @@ def _spelt_patients(dataset: Dataset) -> Iterator[Problem]:
         spelt.setdefault(case.patient.casefold(), set()).add(case.patient)
     doubtful = {name for own in spelt.values() if len(own) > 1 for name in own}
     if doubtful:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"{len(doubtful)} patients differ from another only in upper and lower case",
             tuple(case.id for case in dataset if case.patient in doubtful),
             "if they are one person, that person may be in training and in test",

@@ -259,8 +259,7 @@ def modality_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Pr
         return
     unknown = all(case.modality == UNKNOWN_MODALITY and len(case.shape) > 1 for case in fingerprint.cases)
     if unknown and guess_modality(dataset, fingerprint) is None:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"the kind of image is not known: {STATED}, and neither names nor values tell it",
             why="images are then not mirrored, and augmentation is not specific to a modality: where cases are few, "
             "a network learns less",
@@ -287,8 +286,7 @@ def unlike_contrasts(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Pro
         if len(values) != len(named) or not _nearly(brighter | darker) or np.count_nonzero(fewer) < FEWEST_UNLIKE:
             continue
         where = f" in channel {channel}" if len(above) > 1 else ""
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"what is labelled is clearly brighter than the image{where} in {np.count_nonzero(brighter)} cases and "
             f"darker in {np.count_nonzero(darker)}: contrasts are unlike",
             tuple(name for name, is_one in zip(named, fewer, strict=True) if is_one),

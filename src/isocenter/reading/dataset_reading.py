@@ -266,8 +266,7 @@ def keep_referenced(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
     if not lacking:
         return dataset
     kinds = ", ".join(sorted(kind.needs))
-    problem = Problem(
-        "warning",
+    problem = Problem.warning(
         f"{errors.count_phrase(len(lacking), 'case has', 'cases have')} no reference of the kind {kinds}",
         lacking,
         "they are left out",
@@ -316,8 +315,7 @@ def open_and_examine(
     because = masks.numbered_objects(Cohort(dataset, examination.fingerprint)) if task is None else ""
     if not because or OBJECT_MAPS not in (again := opened({OBJECT_MAPS})).kinds:
         return ExaminedDataset(dataset, examination)
-    note = Problem(
-        "note",
+    note = Problem.note(
         f"the label maps are read as numbers of single objects: {because}",
         (),
         "numbers that name structures would be the same in every image",
@@ -424,7 +422,7 @@ def with_regions(dataset: Dataset) -> Dataset:
     cases = tuple(one for case in dataset for one in (made[case.id] if case.id in slides else [case]))
     splits = {one.id: dataset.splits[case] for case, own in made.items() if case in dataset.splits for one in own}
     what = f"{errors.count_phrase(len(slides), 'slide is', 'slides are')} {errors.count_phrase(len(cases), 'region')}"
-    note = Problem("note", f"{what} around what is drawn, a picture each", (), "what is not drawn there is background")
+    note = Problem.note(f"{what} around what is drawn, a picture each", (), "what is not drawn there is background")
     return replace(
         dataset,
         cases=cases,

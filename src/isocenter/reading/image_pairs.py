@@ -141,7 +141,7 @@ def split_pairs(dataset: Dataset) -> Dataset:
     if not crossing:
         return pairs
     what = f"{errors.count_phrase(len(crossing), 'pair joins', 'pairs join')} images of two parts"
-    problem = Problem("warning", what, crossing, "they are left out", "State parts in a column split")
+    problem = Problem.warning(what, crossing, "they are left out", "State parts in a column split")
     return replace(pairs, problems=(*dataset.problems, problem))
 
 

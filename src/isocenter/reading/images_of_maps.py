@@ -29,8 +29,7 @@ def with_drawn_images(dataset: Dataset) -> Dataset:
     cases = tuple(_with_image(case) if MASK in case.references else case for case in dataset)
     maps = errors.count_phrase(len(cases), "label map")
     words = f"an image of any contrast is drawn from each of {maps}"
-    problem = Problem(
-        "warning",
+    problem = Problem.warning(
         f"{maps} and no images",
         why="images are drawn from them, which select and calibrate too: no real image is seen, and nothing is tested",
         remedy="Put the images into images/ in the same folder, where there are some",

@@ -73,5 +73,5 @@ def failed_rows(failures: Sequence[Problem]) -> list[FailedCase]:
 
 def no_result_error(verb: str, done: str, problems: Iterable[Problem]) -> DatasetError:
     """The error of a verb all of whose cases failed, with what was wrong with the first; done: as "predicted"."""
-    first = next(iter(failures_among(problems)), Problem("error", "there is no case", remedy="Give images"))
+    first = next(iter(failures_among(problems)), Problem.error("there is no case", remedy="Give images"))
     return DatasetError(f"no case could be {done}; the first: {first.what}", verb, first.remedy)

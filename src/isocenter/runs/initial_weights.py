@@ -53,7 +53,7 @@ def without_held_out(examination: Examination, run: Path, threads: int) -> Exami
         return examination
     what = f"{errors.count_phrase(len(left), 'case')} of patients that {run.name} holds out, or nearly the same images"
     because = "they are left out, so that figures of that run stay those of new patients"
-    problem = Problem("warning", what, left, because)
+    problem = Problem.warning(what, left, because)
     return examination.without([problem])
 
 

@@ -303,7 +303,7 @@ def bare_slide_errors(plan: Plan, every: Fingerprint) -> list[Problem]:
         return []
     bare = [one.id for one in every.cases if one.tissue == 0]
     remedy = "Look at it; --set preprocessing.tissue=none takes all of it"
-    return [Problem("error", f"{name}: {NO_TISSUE}", (name,), "a bag has none", remedy) for name in bare]
+    return [Problem.error(f"{name}: {NO_TISSUE}", (name,), "a bag has none", remedy) for name in bare]
 
 
 def _grid(facts: CaseFacts) -> Geometry:
@@ -319,7 +319,7 @@ def _too_large(facts: CaseFacts, windows: int, usual: Fingerprint) -> Problem:
         spacings = [" x ".join(f"{step:.4g}" for step in each) for each in (steps_of_case, steps)]
         what += f": spacing {spacings[0]} {facts.unit} where the others have {spacings[1]}, a wrong header is likely"
     remedy = "Correct its header, or keep it by --allow-large"
-    return Problem("error", f"{facts.id}: {what}", (facts.id,), TOO_LARGE, remedy)
+    return Problem.error(f"{facts.id}: {what}", (facts.id,), TOO_LARGE, remedy)
 
 
 def _refuse_impossible(request: PlanRequest) -> None:

@@ -130,7 +130,7 @@ def score_run_cases(
         )
     if changed:
         what = f"changed or deleted since the run began, so not scored: {errors.list_phrase(sorted(changed))}"
-        problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
+        problem = Problem.error(what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
         scored = replace(scored, problems=(*scored.problems, problem))
     planned = (run.plan[GROUPS] or NONE) if GROUPS in run.plan else None
     audit = AuditInput(

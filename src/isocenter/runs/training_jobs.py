@@ -425,8 +425,7 @@ def warn_lost_structures(cases: Sequence[PreparedCase], task: Task) -> list[Prob
             if name := _structure_name(key, task):
                 of_structure[name].append(case.id)
     return [
-        Problem(
-            "warning",
+        Problem.warning(
             f"{name} was drawn and has no voxel on the grid of the network",
             tuple(own),
             "it is smaller than the voxels of that grid, and the case teaches that it is not there",
@@ -448,7 +447,7 @@ def read_resampled(folders: Sequence[Path]) -> Iterator[Problem]:
     cases = defaultdict[Problem, dict[str, None]](dict)
     for path in (folder / RESAMPLED for folder in folders):
         for row in record_files.read_json(path, SCHEMA)["rows"] if path.is_file() else ():
-            cases[Problem("warning", row["what"], (), row["why"], row["remedy"])] |= dict.fromkeys(row["cases"])
+            cases[Problem.warning(row["what"], (), row["why"], row["remedy"])] |= dict.fromkeys(row["cases"])
     for problem, ids in cases.items():
         yield Problem(problem.severity, problem.what, tuple(ids), problem.why, problem.remedy)
 

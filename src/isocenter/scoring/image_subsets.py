@@ -76,7 +76,7 @@ def with_subsets(
                     rows[subset] += _score_subset(model, task, case, has, subset, rows_of_case)
                 except IsocenterError as error:
                     what = f"with {' + '.join(subset)} alone: {error.problem}"
-                    problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
+                    problems.append(Problem.error(what, (case.id,), remedy=error.remedy))
             tracker(done, len(cases))
     scored_subsets = [
         (

@@ -120,6 +120,21 @@ class Problem:
     column: str = ""
 
     @classmethod
+    def error(cls, what: str, cases: tuple[str, ...] = (), why: str = "", remedy: str = "") -> Problem:
+        """A problem that forbids going on with these cases."""
+        return cls("error", what, cases, why, remedy)
+
+    @classmethod
+    def warning(cls, what: str, cases: tuple[str, ...] = (), why: str = "", remedy: str = "") -> Problem:
+        """A problem that may bias a result."""
+        return cls("warning", what, cases, why, remedy)
+
+    @classmethod
+    def note(cls, what: str, cases: tuple[str, ...] = (), why: str = "", remedy: str = "") -> Problem:
+        """A problem that is good to know."""
+        return cls("note", what, cases, why, remedy)
+
+    @classmethod
     def of_case(cls, case: str, error: IsocenterError, where: str = "") -> Problem:
         """The problem of a case that has no result because of an error."""
         what = f"{where or error.where}: {error.problem}"

@@ -353,7 +353,7 @@ def _open_data(data: Data, reading: ReadingOptions, needs: Collection[str], *, w
         dataset = dataset_reading.open_dataset(data, reading, references=False)
         if dataset.kinds or not len(dataset):
             raise
-        lack = Problem("error", error.problem, (), "nothing can be learnt from them, only predicted", error.remedy)
+        lack = Problem.error(error.problem, (), "nothing can be learnt from them, only predicted", error.remedy)
         return replace(dataset, problems=(lack, *dataset.problems))
 
 

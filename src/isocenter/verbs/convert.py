@@ -122,7 +122,7 @@ def convert(options: ConvertOptions) -> ConversionResult:
         except IsocenterError as error:
             if len(names) == 1:
                 raise
-            problems.append(Problem("error", f"{name}: {error.problem}", (error.where,), remedy=error.remedy))
+            problems.append(Problem.error(f"{name}: {error.problem}", (error.where,), remedy=error.remedy))
             continue
         written.append(path)
         images.append(image)
@@ -148,7 +148,7 @@ def _correlations(
                 rows.append({"case": name, **label_maps.region_correlations(series, str(file))})
                 images.append(series)
             except IsocenterError as error:
-                problems.append(Problem("error", f"{name}: {error.problem}", (error.where,), remedy=error.remedy))
+                problems.append(Problem.error(f"{name}: {error.problem}", (error.where,), remedy=error.remedy))
     if not rows:
         raise UsageError(
             problems[0].what if problems else "holds no series", str(source), "Give 4D images on the grid of the atlas"

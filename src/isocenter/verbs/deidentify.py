@@ -35,8 +35,8 @@ class DeidentificationResult(InNotebook):
     @property
     def failures(self) -> tuple[Problem, ...]:
         """Files that were refused, and those that wait for a person."""
-        refused = [Problem("error", one.refused, (one.source,), remedy=one.remedy) for one in self.rows if one.refused]
-        waiting = [Problem("error", one.review, (one.source,), remedy=WAITS) for one in self._waiting if one.review]
+        refused = [Problem.error(one.refused, (one.source,), remedy=one.remedy) for one in self.rows if one.refused]
+        waiting = [Problem.error(one.review, (one.source,), remedy=WAITS) for one in self._waiting if one.review]
         return (*refused, *waiting)
 
     @property

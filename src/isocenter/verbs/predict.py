@@ -412,7 +412,7 @@ def _large(done: Sequence[PredictionOutcome]) -> Iterator[Problem]:
         images = errors.count_phrase(len(large), "image is", "images are")
         what = f"{images} up to {times:.0f} times as large as any that trained the model (up to {windows} windows)"
         remedy = "It has seen nothing of what lies around and may find structures there: give --region, or crop as then"
-        yield Problem("warning", what, tuple(large), remedy=remedy)
+        yield Problem.warning(what, tuple(large), remedy=remedy)
 
 
 def _in_full(image: Input) -> Input:

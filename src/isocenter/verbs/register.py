@@ -381,7 +381,7 @@ def _page(
 ) -> ReportPage:
     registration = outcome.registration
     rows = [(row.metric, row.label, row.value) for row in outcome.table.itertuples()]
-    problems = Problems([Problem("warning", note) for note in registration.notes], none="Nothing speaks against it.")
+    problems = Problems([Problem.warning(note) for note in registration.notes], none="Nothing speaks against it.")
     return ReportPage(
         title="Registration",
         lead=f"{Path(names['moving']).name} laid on {Path(names['fixed']).name}.",

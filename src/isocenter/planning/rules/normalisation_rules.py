@@ -169,8 +169,7 @@ def constant_problems(
     empty = _one_value(fingerprint, channels, scales)
     varied = [case.id for case in fingerprint.cases if any(own["min"] < own["max"] for own in case.intensity)]
     if lost := tuple(case for case in varied if case in empty):
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             "the image is one value everywhere once it is normalised: all of it lies on one side of the window",
             lost,
             "the network sees nothing of it",
@@ -233,8 +232,7 @@ def depth_problems(fingerprint: Fingerprint, channels: Sequence[str]) -> Iterato
     # What reaches 1 at the most is black by itself, or no integers.
     dark = tuple(case for case, most in brightest.items() if 1 < most <= DEPTHS[0])
     if deep and dark:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"{errors.count_phrase(len(dark), 'colour picture')} without a value above {DEPTHS[0]:g}, as of 8 bits a "
             f"colour, beside {len(deep)} of more bits",
             dark,

@@ -91,8 +91,7 @@ def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[
     if not fingerprint.cases:
         return
     if mixed := normalisation_rules.mixed_kinds(fingerprint):
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"the images are of several kinds: {mixed}",
             why="a number means something else in each of them, and a network of all has no common scale",
             remedy="Split the data set by kind, unless one model is to take all of them",

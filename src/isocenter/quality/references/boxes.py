@@ -37,15 +37,14 @@ def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[P
     """Box by box, what was left out or cut back; that there is none at all."""
     case = (reference.case,)
     for note in reference.value.notes:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"{KIND}: {note}",
             case,
             "the model learns the box as corrected",
             "Correct the annotation",
         )
     if not len(reference.value):
-        yield Problem("note", f"{KIND} is empty", case, "it teaches only background", "Check that this is meant")
+        yield Problem.note(f"{KIND} is empty", case, "it teaches only background", "Check that this is meant")
 
 
 def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
@@ -56,8 +55,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     names = {name for boxes in training for name in boxes.names}
     if training and not names:
         where = "of the training part " if len(training) < len(summaries) else ""
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"every list of boxes {where}is empty: all {len(training)}",
             (),
             "there is nothing to find",
@@ -67,8 +65,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     declared = [label.name for label in cohort.dataset.classes.get(KIND, ())]
     missing = [name for name in declared if training and name not in names]
     if missing:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"declared but nowhere drawn in the cases that train: {', '.join(missing)}",
             (),
             "it cannot be learnt",

@@ -66,8 +66,7 @@ def _taught(cohort: Cohort) -> Iterator[Problem]:
     declared = [label.name for label in dataset.classes.get(KIND, ())] or list(cohort.fingerprint.counts())
     untaught = [name for name in declared if counts and name not in counts]
     if untaught:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"no case that trains is of the class {errors.list_phrase(untaught)}",
             tuple(case for case, name in classes.items() if name in untaught),
             "it cannot be learnt, so that every case of it will be misclassified",
@@ -82,8 +81,7 @@ def _taught(cohort: Cohort) -> Iterator[Problem]:
     few = {name: count for name, count in people.items() if count < FEWEST_PATIENTS}
     if few:
         unit = "patient" if dataset.patients_known else "case"
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"few of a class: {', '.join(f'{name} has {errors.count_phrase(n, unit)}' for name, n in few.items())}",
             tuple(case for case, name in classes.items() if name in few),
             "it cannot be in training, selection and test at once",
@@ -98,8 +96,7 @@ def _spellings(cohort: Cohort) -> Iterator[Problem]:
         spellings.setdefault(name.casefold(), []).append(name)
     for names in spellings.values():
         if len(names) > 1:
-            yield Problem(
-                "warning",
+            yield Problem.warning(
                 f"the classes {errors.list_phrase(names)} differ only in upper and lower case",
                 tuple(case for case, name in cohort.summaries(KIND).items() if name in names),
                 "each is learnt as a class of its own, and as many mistakes are counted",
@@ -111,8 +108,7 @@ def _unknown(cohort: Cohort) -> Iterator[Problem]:
     """Classes whose name says that nobody knows the class."""
     for name in cohort.fingerprint.counts():
         if name.strip().lower() in UNLABELLED:
-            yield Problem(
-                "warning",
+            yield Problem.warning(
                 f"the class {name} seems to say that the class is not known",
                 tuple(case for case, own in cohort.summaries(KIND).items() if own == name),
                 "it is learnt and scored as a class of its own",
@@ -126,8 +122,7 @@ def _several(cohort: Cohort) -> Iterator[Problem]:
     parts = {name: [part.strip() for part in BETWEEN.split(name)] for name in names}
     joined = [name for name, own in parts.items() if len(own) > 1 and all(part in names for part in own)]
     if joined:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"the class {errors.list_phrase(joined)} is made of the names of other classes",
             tuple(case for case, own in cohort.summaries(KIND).items() if own in joined),
             "its cases would be taught as having none of these",
@@ -140,8 +135,7 @@ def _grades(cohort: Cohort) -> Iterator[Problem]:
     numbers = sorted(grading.grades_in_names(list(cohort.fingerprint.counts())) or ())
     missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if len(numbers) > 2 else []
     if missing:
-        yield Problem(
-            "note",
+        yield Problem.note(
             f"the classes are numbered {errors.list_phrase(numbers)}: no case has {errors.list_phrase(missing)}",
             (),
             "if they are grades, their distances are counted in places of this order, and a gap counts as one step",

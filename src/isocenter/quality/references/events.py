@@ -57,8 +57,7 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
     if math.isfinite(time) and time > 0:
         return
     what = "not a number" if not math.isfinite(time) else "0" if time == 0 else "negative"
-    yield Problem(
-        "error",
+    yield Problem.error(
         f"the time to the event or to the last contact is {what}",
         (reference.case,),
         "nobody was followed for such a time",
@@ -86,8 +85,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
             "Look at which value of the column means that it happened, or follow the cases for longer",
         )
     elif had < FEW_EVENTS:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"{had} of {errors.count_phrase(len(training), f'{which}case')} had the event",
             (),
             "so few events allow little training and testing, however many cases there are",
@@ -113,8 +111,7 @@ def _units(times: Mapping[str, float]) -> Iterator[Problem]:
             continue
         small, large = values[short], values[~short]
         smaller = short if short.sum() <= (~short).sum() else ~short
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"times seem to be in two units: {errors.count_phrase(int(short.sum()), 'time')} with a median of "
             f"{np.median(small):g}, {len(large)} with a median of {np.median(large):g}, {how}",
             tuple(names[smaller].tolist()),

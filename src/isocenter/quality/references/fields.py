@@ -40,8 +40,7 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
         return
     grid = reference.image.geometry
     if not fixed_labels.on_axes_of(grid).geometry.equals(grid):
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"the fixed labels lie on another grid than their image: {fixed_labels.geometry.difference(grid)}",
             (reference.case,),
             "nobody knows which voxel is meant",
@@ -51,8 +50,7 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
 
 def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
     if reference.value.has_labels and not measures.summary["both"]:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             "no structure is drawn in both images",
             (reference.case,),
             "the labels of the pair teach nothing",

@@ -42,8 +42,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     for name in [label.name for label in cohort.dataset.classes.get(KIND, ())] or list(findings):
         present, absent = findings.get(name, (0, 0))
         if not (present and absent):
-            yield Problem(
-                "warning",
+            yield Problem.warning(
                 f"finding {name}: {present} of the cases that train have it and {absent} do not",
                 (),
                 "it cannot be learnt, and the plan leaves it out",

@@ -64,8 +64,7 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
         return
     torn = torn_objects(numbers)
     if len(torn) >= FEWEST_TORN:
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"instances: the largest number is {WRAPPED}, and {len(torn)} numbers are in pieces far apart: the numbers "
             "seem to have wrapped in 8 bits",
             (reference.case,),
@@ -81,13 +80,12 @@ def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[P
         return
     case = (reference.case,)
     for note in reference.value.notes:
-        yield Problem("warning", f"instances: {note}", case, "the model learns these borders", "Correct the masks")
+        yield Problem.warning(f"instances: {note}", case, "the model learns these borders", "Correct the masks")
     torn = torn_objects(numbers)
     if torn:
         torn_numbers = errors.count_phrase(len(torn), "number is", "numbers are")
         which = f"{torn_numbers} in pieces far apart ({errors.list_phrase(torn)})"
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"instances: {which}",
             case,
             "they may be different objects, and would be scored as one",
@@ -95,8 +93,7 @@ def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[P
         )
     values, counts = np.unique(numbers, return_counts=True)
     if counts[values != 0].max(initial=0) > FULL * numbers.size:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             "instances: one object fills the whole image",
             case,
             "there is no border to learn",
@@ -111,16 +108,14 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
         return
     most = max(sum(number != 0 for number in case.references[KIND]) for case in training)
     if most == 0:
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"no map of objects of the cases that train has one: all {len(training)} are background",
             (),
             "there is nothing to find",
             "Look at how the maps were written, or give those that hold the objects",
         )
     elif most == 1 and len(training) > 1 and _in_pieces(training):
-        yield Problem(
-            "error",
+        yield Problem.error(
             "every map of objects holds one number, in several pieces: it names a structure and counts no objects",
             (),
             "all objects of an image would be one",
@@ -128,8 +123,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
         )
     seen = {kind for case in training for kind in case.kinds.values()}
     if missing := [one.name for one in cohort.dataset.classes.get(KIND, ()) if one.name not in seen and seen]:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"no object of the cases that train is of the class {errors.list_phrase(missing)}",
             (),
             "it cannot be learnt",

@@ -94,8 +94,7 @@ def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Ite
     yield from _read_so(reference)
     yield from _drawn_apart(reference, measures)
     if measures.specks:
-        yield Problem(
-            "note",
+        yield Problem.note(
             "mask holds specks: pieces of a few voxels apart from the rest of their structure",
             (reference.case,),
             "the network learns slips of the pen, and they dominate surface distances",
@@ -103,8 +102,7 @@ def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Ite
         )
     pixels = image_descriptors.drawn_labels(reference.value)
     if np.squeeze(pixels).ndim == FLAT and any(is_outline(pixels == value) for value in measures.components):
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             "mask seems to hold an outline, a thin closed line, and not the structure inside",
             (reference.case,),
             "the network learns the line, and volumes and overlaps are those of the line",
@@ -116,8 +114,7 @@ def _read_so(reference: CaseReference) -> Iterator[Problem]:
     """Drawn structures without a voxel, by name, and what else the reader notes about the mask alone."""
     case = (reference.case,)
     for name, why in reference.value.facts.get(WITHOUT_VOXELS, {}).items():
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"{name} was drawn and has no voxel: {why}",
             case,
             "the case teaches that it is not there",
@@ -125,7 +122,7 @@ def _read_so(reference: CaseReference) -> Iterator[Problem]:
         )
     for note in reference.value.notes:
         if note not in reference.image.notes:
-            yield Problem("note", f"{KIND}: {note.rstrip('.')}", case, READ_SO, "See that it is right")
+            yield Problem.note(f"{KIND}: {note.rstrip('.')}", case, READ_SO, "See that it is right")
 
 
 def _drawn_apart(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
@@ -136,8 +133,7 @@ def _drawn_apart(reference: CaseReference, measures: ReferenceMeasures) -> Itera
     for value, (axis, slices, empty) in measures.apart.items():
         name = labels[value].name if value in labels else f"the value {value}"
         along = "" if axis == reference.value.geometry.ndim - 1 else f" along axis {axis + 1}"
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"{name} is drawn on slices {errors.list_phrase(slices, MOST_LISTED)}{along} and not between them, on "
             f"{errors.list_phrase(empty, MOST_LISTED)}",
             (reference.case,),
@@ -198,8 +194,7 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
     masks = cohort.summaries(KIND)
     strange = {case: set(voxels) - declared for case, voxels in masks.items() if set(voxels) - declared}
     if len(declared) > 1 and strange:
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"masks hold values without a label: {errors.list_phrase(sorted(set().union(*strange.values())))}",
             tuple(strange),
             "their meaning is not known",
@@ -209,16 +204,14 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
     count = len(cohort.fingerprint.voxels())
     # A single one is the structure that the set is about.
     if len(declared) == 1 < len(values) and count <= MOST_LABELS:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"nobody named the mask values {errors.list_phrase(values)}",
             (),
             "results and reports call the structures by these numbers",
             "Name them with --labels VALUE=NAME,VALUE=NAME",
         )
     if len(declared) == 1 and count > MOST_LABELS:
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"masks hold {count} different values, so they {NUMBER_OBJECTS}",
             (),
             "a class would be learnt for every number",
@@ -233,8 +226,7 @@ def _background(cohort: Cohort) -> Iterator[Problem]:
     training = [set(case.references[KIND]) for case in cohort.training.cases if KIND in case.references]
     if training and all(values <= {0} for values in training):
         where = "of the training part " if len(training) < len(masks) else ""
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"every mask {where}is empty: all {len(training)} are background",
             (),
             "there is no structure to learn",
@@ -245,8 +237,7 @@ def _background(cohort: Cohort) -> Iterator[Problem]:
     declared = {value: name for value, name in declared.items() if not Label(value, name).is_ignored}
     missing = [name for value, name in declared.items() if training and not any(value in own for own in training)]
     if missing:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"declared but nowhere drawn in the cases that train: {errors.list_phrase(missing)}",
             (),
             "it cannot be learnt",
@@ -273,16 +264,14 @@ def _unknown_structures(cohort: Cohort) -> Iterator[Problem]:
             if name is not None and not case.knows(name):
                 held.setdefault(name, []).append(case.id)
     for name, cases in held.items():
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"masks hold voxels of {name}, which is said to be unknown there",
             tuple(cases),
             "nobody can say whether it was drawn",
             "Correct what these cases know, or remove the voxels",
         )
     if nowhere := [name for name, count in cohort.dataset.knowing.items() if not count]:
-        yield Problem(
-            "error",
+        yield Problem.error(
             f"{UNKNOWN_HERE} {errors.list_phrase(nowhere)}",
             (),
             "it cannot be learnt",

@@ -156,17 +156,17 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
     target, image = reference.value, reference.image
     case, remedy = (reference.case,), "Give the target of this image, resampled onto its field"
     if image.frames is not None or target.frames is not None:
-        yield Problem("error", "an image or its target has frames", case, "only still images are enhanced", remedy)
+        yield Problem.error("an image or its target has frames", case, "only still images are enhanced", remedy)
         return
     frames = {one.geometry.frame_of_reference for one in (image, target)} - {None}
     if len(frames) > 1:
         what = "the target lies in another frame of reference than its image"
-        yield Problem("error", what, case, "it may be of another patient", remedy)
+        yield Problem.error(what, case, "it may be of another patient", remedy)
     elif grid_scale(image.geometry, target.geometry) != (1,) * image.geometry.ndim:
         what = f"the target shows another field than its image: {_other_field(image, target)}"
-        yield Problem("error", what, case, "nobody knows which voxel becomes which", remedy)
+        yield Problem.error(what, case, "nobody knows which voxel becomes which", remedy)
     elif not target.valid.any():
-        yield Problem("error", "nothing is measured in the target", case, "it teaches nothing", remedy)
+        yield Problem.error("nothing is measured in the target", case, "it teaches nothing", remedy)
 
 
 def _other_field(image: Image, target: Image) -> str:
@@ -176,13 +176,12 @@ def _other_field(image: Image, target: Image) -> str:
 def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
     summary, case = measures.summary, (reference.case,)
     if summary["equal"]:
-        yield Problem(
-            "warning", "the target equals its image", case, "the network learns to change nothing", "Give its target"
+        yield Problem.warning(
+            "the target equals its image", case, "the network learns to change nothing", "Give its target"
         )
     if max(map(abs, summary["shift"])) > MOST_SHIFT:
         by = " x ".join(f"{one:g}" for one in summary["shift"])
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"the target is shifted against its image by {by} voxels",
             case,
             "what is taught is blurred by as much",
@@ -196,8 +195,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     same = sum(one["same_unit"] for one in own.values())
     strange = tuple(name for name, one in own.items() if one["other_unit"])
     if strange and 2 * same > len(own):
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"{errors.count_phrase(len(strange), 'target seems', 'targets seem')} to have another unit than the image",
             strange,
             "the network would learn to change the unit",

@@ -45,8 +45,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     having = [case for case in cohort.dataset if KIND in case.references]
     named = [case.id for case in having if _names_somebody(case, case.patient if known else "")]
     if named:
-        yield Problem(
-            "warning",
+        yield Problem.warning(
             f"{len(named)} of {len(cohort.summaries(KIND))} texts hold the name or number of their patient",
             tuple(named),
             "texts that teach a network should name nobody",

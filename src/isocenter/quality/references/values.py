@@ -77,8 +77,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
         if len(numbers) < FEWEST or np.ptp(numbers) == 0:
             continue
         if is_identifier(name, numbers):
-            yield Problem(
-                "warning",
+            yield Problem.warning(
                 f"{name} seems to be an identifier: {len(numbers)} whole numbers, no two of them alike",
                 (),
                 "no image can show it",
@@ -87,8 +86,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
             continue
         if (mixed := mixed_units(numbers)) is not None:
             factor, larger = mixed
-            yield Problem(
-                "warning",
+            yield Problem.warning(
                 f"{name} seems to be in two units: {errors.count_phrase(int(larger.sum()), 'value')} of {len(numbers)} "
                 f"are about {factor:g} times as large as the others ({FACTORS[factor]})",
                 _case_names(numbers_of, larger if larger.sum() <= len(numbers) / 2 else ~larger),
@@ -98,8 +96,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
             continue
         if (far := far_outside(numbers)).any():
             extreme = ", ".join(f"{value:g}" for value in sorted(numbers[far].tolist())[:3])
-            yield Problem(
-                "warning",
+            yield Problem.warning(
                 f"{name} has {errors.count_phrase(int(far.sum()), 'value')} far outside all others: {extreme} where "
                 f"the middle half lies between {np.quantile(numbers, 0.25):g} and {np.quantile(numbers, 0.75):g}",
                 _case_names(numbers_of, far),
