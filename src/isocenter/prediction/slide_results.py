@@ -95,7 +95,7 @@ def slide_columns(
     else:
         mask = coarse_mask.tissue_of(image)
         tissue = None if side is None or mask is None else mask.shown * math.prod(image.geometry.shape) * side
-        for name in dict.fromkeys([*(_class_names(task)), *cells.names]):
+        for name in dict.fromkeys([*(label.name for label in task.labels), *cells.names]):
             count = cells.names.count(name)
             columns[f"cells_{name}"] = count
             columns |= {f"per_mm2_{name}": round(count / tissue, 4)} if tissue else {}
@@ -103,10 +103,6 @@ def slide_columns(
         if finding.concept == POSITIVE_PERCENT:
             columns |= {"score": finding.value, "score_low": finding.low, "score_high": finding.high}
     return columns
-
-
-def _class_names(task: Task) -> tuple[str, ...]:
-    return tuple(label.name for label in task.labels)
 
 
 def _areas(prediction: Prediction, side: float) -> dict[str, float]:

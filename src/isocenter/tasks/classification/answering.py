@@ -148,11 +148,8 @@ class ClassAnswering(Task):
     def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """Probabilities of the classes before calibration, and the index of the class."""
         outputs = [[certainties.uncalibrated_probabilities(one)[name] for name in self.classes] for one in predictions]
-        truth, patients = ([self._index(case) for case in cases], [case.patient for case in cases])
+        truth, patients = ([class_index(case, self.classes) for case in cases], [case.patient for case in cases])
         return UnseenCases(np.array(outputs), np.array(truth), np.array(patients), [case.covariates for case in cases])
-
-    def _index(self, case: Case) -> int:
-        return class_index(case, self.classes)
 
     def _likely(self, outputs: Floats) -> Floats:
         """(..., outputs) to (..., classes) probabilities, calibrated once unseen cases have found how."""

@@ -484,12 +484,8 @@ def _absent(classes: Sequence[str]) -> list[str]:
     """The classes whose names say that something is absent; bare numbers of several classes only number them."""
     if len(classes) > 2 and grading.grades_in_names(classes) is not None:
         return []
-    plain = {name: _plain(name) for name in classes}
+    plain = {name: SIGNS.sub(" ", name).strip().casefold() for name in classes}
     words = (
         ABSENT | {word.replace(" ", "") for word in ABSENT} | {f"{sign}{one}" for sign in NOT for one in plain.values()}
     )
     return [name for name, own in plain.items() if own in words or own.startswith(WITHOUT)]
-
-
-def _plain(name: str) -> str:
-    return SIGNS.sub(" ", name).strip().casefold()

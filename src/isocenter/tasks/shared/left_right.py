@@ -51,7 +51,7 @@ def counterpart_places(names: Sequence[str]) -> tuple[int, ...] | None:
     None where a name has a side and nothing stands for its counterpart (none is named, or the two are no mirror
     images, as the heart's chambers): a mirrored image would then show what no patient has.
     """
-    split = [_words(name) for name in names]
+    split = [tuple(word.lower() for word in WORD.findall(name)) for name in names]
     places = {_in_any_order(words): index for index, words in enumerate(split)}
     order = []
     for index, words in enumerate(split):
@@ -88,10 +88,6 @@ def numbered_teeth(names: Iterable[str]) -> str:
     numbers = {end for name in structures if (end := re.findall(r"\d*$", name)[0])}
     teeth = (name for word in TEETH for name in structures if word in name.lower())
     return next(teeth, "") if len(numbers) >= FEWEST_NUMBERED else ""
-
-
-def _words(name: str) -> tuple[str, ...]:
-    return tuple(word.lower() for word in WORD.findall(name))
 
 
 def _in_any_order(words: tuple[str, ...]) -> tuple[str, ...]:
