@@ -94,7 +94,7 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
         database, began = record_database.open_database(node.settings.database_url), time.monotonic()
         with database.read() as connection:
             whole = set(
-                connection.execute(select(tables.studies.c.uid).where(tables.studies.c.instances == SLICES)).scalars()
+                connection.execute(select(tables.STUDIES.c.uid).where(tables.STUDIES.c.instances == SLICES)).scalars()
             )
         left = [number for number in range(count) if study_uid(number) not in whole]
         threads = [
@@ -109,7 +109,7 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
         while done < count and time.monotonic() - began < min(60 + count, longest_s):
             time.sleep(1)
             with database.read() as connection:
-                done = connection.execute(select(func.count()).where(tables.studies.c.state == "done")).scalar_one()
+                done = connection.execute(select(func.count()).where(tables.STUDIES.c.state == "done")).scalar_one()
             early = early or (memory_of_roles(node) if done >= count - len(left) * 0.9 else {})
             print(f"{done} of {count} after {time.monotonic() - began:.0f} s", end="\r", file=sys.stderr)
         late = memory_of_roles(node)
@@ -118,8 +118,8 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
             thread.join()
         seconds = time.monotonic() - began  # the node works on while the last portions come in
         with database.read() as connection:
-            results = Counter(connection.execute(select(tables.jobs.c.study)).scalars())
-            outcomes = Counter(connection.execute(select(tables.jobs.c.outcome)).scalars())
+            results = Counter(connection.execute(select(tables.JOBS.c.study)).scalars())
+            outcomes = Counter(connection.execute(select(tables.JOBS.c.outcome)).scalars())
         database.close()
     took = [*(one["seconds"] for one in earlier), seconds]
     parts.write_text(json.dumps([{"seconds": sum(took), "kills": dict(killed)}]))

@@ -106,15 +106,15 @@ def answered(folder: Path, model: Path, cases: list[Path], orthanc) -> list[dict
 
 
 def _sent(database) -> list[dict[str, float]]:
-    joined = tables.deliveries.join(tables.jobs, tables.jobs.c.job == tables.deliveries.c.job).join(
-        tables.studies, tables.studies.c.study == tables.jobs.c.study
+    joined = tables.DELIVERIES.join(tables.JOBS, tables.JOBS.c.job == tables.DELIVERIES.c.job).join(
+        tables.STUDIES, tables.STUDIES.c.study == tables.JOBS.c.study
     )
     wanted = select(
-        tables.studies.c.complete_at, tables.deliveries.c.sent_at, tables.jobs.c.seconds, tables.jobs.c.started_at
+        tables.STUDIES.c.complete_at, tables.DELIVERIES.c.sent_at, tables.JOBS.c.seconds, tables.JOBS.c.started_at
     )
     with database.read() as connection:
         rows = connection.execute(
-            wanted.select_from(joined).where(tables.deliveries.c.state == "sent").order_by(tables.deliveries.c.delivery)
+            wanted.select_from(joined).where(tables.DELIVERIES.c.state == "sent").order_by(tables.DELIVERIES.c.delivery)
         ).all()
     return [
         {

@@ -172,27 +172,27 @@ class Watched:
         values = {"kind": "other", "known_on": "2026-01-01", "account": "bench", "at": time.time()}
         values |= dict.fromkeys(("harm", "version", "cause", "action", "checked"), "")
         with self.database.write() as connection:
-            here = select(tables.studies.c.study).where(tables.studies.c.state.not_in(("going", "gone")))
+            here = select(tables.STUDIES.c.study).where(tables.STUDIES.c.state.not_in(("going", "gone")))
             for study in (wanted & set(connection.execute(here).scalars())) - self.harmed:
-                connection.execute(insert(tables.incidents).values(study=study, **values))
+                connection.execute(insert(tables.INCIDENTS).values(study=study, **values))
                 self.harmed.add(study)
 
     def excess(self, quota: float) -> float:
         """Bytes above the quota that may go."""
-        both = tables.instances.join(tables.studies, tables.instances.c.study == tables.studies.c.study)
-        may_go = tables.studies.c.state == "done", tables.studies.c.study.not_in(self.harmed)
+        both = tables.INSTANCES.join(tables.STUDIES, tables.INSTANCES.c.study == tables.STUDIES.c.study)
+        may_go = tables.STUDIES.c.state == "done", tables.STUDIES.c.study.not_in(self.harmed)
         with self.database.read() as connection:
-            query = select(func.coalesce(func.sum(tables.instances.c.bytes), 0)).select_from(both).where(*may_go)
+            query = select(func.coalesce(func.sum(tables.INSTANCES.c.bytes), 0)).select_from(both).where(*may_go)
             objects = float(connection.execute(query).scalar_one())
         return min(_bytes_on_disk(self.folder) - quota, objects)
 
     def harmed_whole(self) -> str:
         """How many studies stand in incidents, and how many of these have all their objects and results."""
         with self.database.read() as connection:
-            mine = tables.studies.c.study.in_(self.harmed)
-            states = Counter(connection.execute(select(tables.studies.c.state).where(mine)).scalars())
+            mine = tables.STUDIES.c.study.in_(self.harmed)
+            states = Counter(connection.execute(select(tables.STUDIES.c.state).where(mine)).scalars())
             objects = connection.execute(
-                select(tables.instances.c.path).where(tables.instances.c.study.in_(self.harmed))
+                select(tables.INSTANCES.c.path).where(tables.INSTANCES.c.study.in_(self.harmed))
             )
             paths = [self.folder / path for path in objects.scalars()]
         is_whole = all(path.is_file() for path in paths) and len(paths) == node_load.SLICES * len(self.harmed)
@@ -224,14 +224,14 @@ def _downgrade(database: Database) -> None:
 
 def _count(database: Database, *states: str) -> int:
     with database.read() as connection:
-        which = [tables.studies.c.state.in_(states)] if states else []
-        query = select(func.count()).select_from(tables.studies).where(*which)
+        which = [tables.STUDIES.c.state.in_(states)] if states else []
+        query = select(func.count()).select_from(tables.STUDIES).where(*which)
         return int(connection.execute(query).scalar_one())
 
 
 def _gone(database: Database, name: str) -> int:
     with database.read() as connection:
-        query = select(func.count()).select_from(tables.studies).where(tables.studies.c[name].is_not(None))
+        query = select(func.count()).select_from(tables.STUDIES).where(tables.STUDIES.c[name].is_not(None))
         return int(connection.execute(query).scalar_one())
 
 
@@ -255,9 +255,9 @@ def _bytes_on_disk(folder: Path) -> int:
 
 def _results(database: Database) -> dict[str, Any]:
     with database.read() as connection:
-        studies = connection.execute(select(tables.studies.c.study)).scalars().all()
-        jobs = connection.execute(select(tables.jobs.c.study, tables.jobs.c.outcome)).all()
-        predictions = select(func.count()).select_from(tables.audit).where(tables.audit.c.action == "prediction")
+        studies = connection.execute(select(tables.STUDIES.c.study)).scalars().all()
+        jobs = connection.execute(select(tables.JOBS.c.study, tables.JOBS.c.outcome)).all()
+        predictions = select(func.count()).select_from(tables.AUDIT).where(tables.AUDIT.c.action == "prediction")
         events = connection.execute(predictions).scalar_one()
     answered = Counter(row.study for row in jobs if row.outcome == "answered")
     doubled = sum(n > 1 for n in Counter(row.study for row in jobs).values())

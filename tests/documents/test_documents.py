@@ -588,16 +588,16 @@ def test_a_node_is_documented_without_any_identity(tmp_path):
     times = {"not_before": 0, "created_at": 86400, "started_at": 10, "done_at": 12}
     names = {"job": "j", "study": "s", "rule": "r", "model": "lung", "model_hash": "abc", "inputs_hash": "i"}
     with engine.begin() as database:
-        database.execute(tables.studies.insert().values(**study, attributes={"00100010": "Doe^Jane"}))
+        database.execute(tables.STUDIES.insert().values(**study, attributes={"00100010": "Doe^Jane"}))
         job = {**names, **times, "revision": 1, "inputs": [], "state": "done", "outcome": "answered", "priority": 0}
-        database.execute(tables.jobs.insert().values(**job))
+        database.execute(tables.JOBS.insert().values(**job))
     made = isocenter.document(node, names="pms", out=tmp_path / "out")
     [exposure] = [row["value"] for row in made.rows if row["pointer"] == "/exposure"]
     assert all(words in exposure for words in ("jobs: 1", "from: 1970-01-02", "median_seconds: 2"))
     assert isocenter.verify_documents(tmp_path / "out", against=node).broken == []
     assert "Doe" not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
     with engine.begin() as database:
-        database.execute(tables.jobs.update().values(outcome="failed"))
+        database.execute(tables.JOBS.update().values(outcome="failed"))
     assert isocenter.verify_documents(tmp_path / "out", against=node).broken != []
 
 

@@ -110,7 +110,7 @@ def test_a_job_of_a_node_states_why_it_has_no_answer(tmp_path, values, outcome, 
     series_writing.write_series(image, SeriesNames("patient", "study", "series"), tmp_path / "series")
     node.receive(*sorted((tmp_path / "series").iterdir()))
     node.work()
-    [job], [study] = node.rows(tables.jobs), node.rows(tables.studies)
+    [job], [study] = node.rows(tables.JOBS), node.rows(tables.STUDIES)
     node.store.close()
     node.database.close()
     assert (job.state, job.outcome, study.outcome) == ("done", outcome, outcome)

@@ -63,5 +63,5 @@ class SmallNode:
             return connection.execute(select(table)).all()
 
     def result(self, name: str = "answer.dcm") -> Path:
-        [job] = self.rows(tables.jobs)
+        [job] = self.rows(tables.JOBS)
         return self.settings.folder / "results" / job.job / name

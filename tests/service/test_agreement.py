@@ -119,7 +119,7 @@ def agreed(folder: Path, model: Path, source: list[Path]) -> str:
     node = SmallNode(folder, model)
     node.receive(*source)
     node.work()
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     report = findings_report.report_of_job(node.settings, node.database, job.job)
     node.store.close()
     node.database.close()

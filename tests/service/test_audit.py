@@ -60,7 +60,7 @@ def checked(database) -> AuditVerdict:
 
 def rows(database) -> list[Any]:
     with database.read() as connection:
-        return connection.execute(select(tables.audit).order_by(tables.audit.c.event)).all()
+        return connection.execute(select(tables.AUDIT).order_by(tables.AUDIT.c.event)).all()
 
 
 @pytest.fixture

@@ -186,18 +186,18 @@ def test_without_images_studies_are_gone_until_they_come_again(node, mr, tmp_pat
     restored = isocenter.restore(tmp_path / "node.tar", folder=tmp_path / "again")
     assert "no images" in restored.notes[0] and not list((tmp_path / "again").rglob("studies/*"))
     again = SmallNode(tmp_path / "again", *[one.path for one in node.settings.models.values()])
-    [study] = again.rows(tables.studies)
+    [study] = again.rows(tables.STUDIES)
     assert (study.state, study.outcome) == ("gone", "answered") and study.attributes
     again.receive(*mr)
     again.work()
-    [study], [job] = again.rows(tables.studies), again.rows(tables.jobs)
+    [study], [job] = again.rows(tables.STUDIES), again.rows(tables.JOBS)
     assert (study.state, study.revision, job.state) == ("done", 2, "done")
     again.store.close()
     again.database.close()
 
 
 def test_what_is_not_there_or_not_as_it_was_is_named(node, tmp_path):
-    [gone, changed, *_] = [row.path for row in node.rows(tables.instances)]
+    [gone, changed, *_] = [row.path for row in node.rows(tables.INSTANCES)]
     (node.settings.folder / gone).unlink()
     (node.settings.folder / changed).write_bytes(b"something else")
     backup = isocenter.backup(node.settings.folder, out=tmp_path / "node.tar")
@@ -252,7 +252,7 @@ def test_older_tables_are_copied_before_they_are_changed(tmp_path, kind, request
     database = migration.migrate_database(url, tmp_path / "backups")
     [copy] = (tmp_path / "backups").iterdir()
     with database.read() as connection:
-        [study] = connection.execute(select(tables.studies)).all()
+        [study] = connection.execute(select(tables.STUDIES)).all()
         assert (study.study, study.objects_gone_at, migration.stored_revision(connection)) == ("k", None, "2")
     if kind == "sqlite":
         old = record_database.open_to_read(copy)

@@ -35,7 +35,7 @@ def drawn_node(tmp_path, mr):
     node.work()
     with node.database.write() as connection:
         add_reader(connection)
-        [job] = connection.execute(tables.jobs.select()).all()
+        [job] = connection.execute(tables.JOBS.select()).all()
         assert blind_reading.draw_blind_reads(connection, node.settings, job.done_at) == 0  # its week has not ended
         assert blind_reading.draw_blind_reads(connection, node.settings, job.done_at + WEEK_S) == 1
         assert blind_reading.draw_blind_reads(connection, node.settings, job.done_at + WEEK_S) == 0
@@ -46,7 +46,7 @@ def drawn_node(tmp_path, mr):
 
 def test_a_drawn_result_is_hidden_from_its_readers_until_one_of_them_has_read_the_study(drawn_node):
     ada, ben, eve = page(drawn_node), page(drawn_node, "ben"), page(drawn_node, "eve", "viewer")
-    [study], job = drawn_node.rows(tables.studies), address(drawn_node)
+    [study], job = drawn_node.rows(tables.STUDIES), address(drawn_node)
     assert ben.get(f"/api/studies/{study.uid}").status_code == 200
     [read] = ada.get("/api/blind").json()["rows"]
     assert (read["labels"], read["exclusive"], read["study"]) == (["calm", "odd"], True, study.uid)
@@ -64,19 +64,21 @@ def test_a_drawn_result_is_hidden_from_its_readers_until_one_of_them_has_read_th
     assert ada.post(path, json={"odd": 0, "calm": 1}).status_code == 200
     assert ben.post(path, json={"odd": 0, "calm": 1}).status_code == 409
     assert len(ada.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1
-    kept = {row.label: (row.value, row.source, row.account, row.inclusion) for row in drawn_node.rows(tables.outcomes)}
+    kept = {
+        row.label: (row.value, row.source, row.account, row.inclusion) for row in drawn_node.rows(tables.OUTCOME_ROWS)
+    }
     assert kept == {"odd": (0.0, "blind", "ada", 1.0), "calm": (1.0, "blind", "ada", 1.0)}
-    actions = [row.action for row in drawn_node.rows(tables.audit)]
+    actions = [row.action for row in drawn_node.rows(tables.AUDIT)]
     assert {"blind draw", "view blind", "blind read", "view"} <= set(actions)
 
 
 def test_who_has_opened_the_answer_cannot_read_the_study_blind(drawn_node):
     with drawn_node.database.write() as connection:
-        connection.execute(update(tables.blind).values(state="ended"))
-    ada, [study] = page(drawn_node), drawn_node.rows(tables.studies)
+        connection.execute(update(tables.BLIND_READS).values(state="ended"))
+    ada, [study] = page(drawn_node), drawn_node.rows(tables.STUDIES)
     ada.get(f"/api/studies/{study.uid}/reading")
     with drawn_node.database.write() as connection:
-        connection.execute(update(tables.blind).values(state="waiting"))
+        connection.execute(update(tables.BLIND_READS).values(state="waiting"))
     assert ada.get("/api/blind").json()["rows"] == []
     assert len(ada.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1
     assert len(page(drawn_node, "ben").get("/api/blind").json()["rows"]) == 1
@@ -84,14 +86,14 @@ def test_who_has_opened_the_answer_cannot_read_the_study_blind(drawn_node):
 
 def test_no_other_route_tells_a_reader_what_a_drawn_study_hides(drawn_node):
     ada, eve = page(drawn_node), page(drawn_node, "eve", "viewer")
-    [study], [job] = drawn_node.rows(tables.studies), drawn_node.rows(tables.jobs)
-    [report] = [row for row in drawn_node.rows(tables.answers) if row.sop_instance_uid]
+    [study], [job] = drawn_node.rows(tables.STUDIES), drawn_node.rows(tables.JOBS)
+    [report] = [row for row in drawn_node.rows(tables.ANSWERS) if row.sop_instance_uid]
     path = f"/dicomweb/studies/{study.uid}"
     [of_report] = eve.get(f"{path}/series?Modality=SR").json()
     address_of_report = f"{path}/series/{of_report['0020000E']['Value'][0]}/instances/{report.sop_instance_uid}"
     objects = len(eve.get(f"{path}/metadata").json())
     with drawn_node.database.write() as connection:
-        connection.execute(update(tables.jobs).values(urgency=PRIORITIES.index("emergency"), because="odd"))
+        connection.execute(update(tables.JOBS).values(urgency=PRIORITIES.index("emergency"), because="odd"))
     Workitems(drawn_node.database, drawn_node.rules).create(order(study.uid, rule=drawn_node.rules[0].name), "1.2.777")
 
     def send_back():
@@ -135,18 +137,18 @@ def test_readers_are_asked_what_the_version_answers_that_made_the_result(drawn_n
     facts = asdict(replace(own, hash="newer", findings=["fracture"]))
     change = {"model": own.name, "folder": "", "manifest": "m", "hash": "newer", "mode": "live", "because": "better"}
     with drawn_node.database.write() as connection:
-        connection.execute(insert(tables.deployments).values(**change, facts=facts, asked_at=1.0, began=1.0))
+        connection.execute(insert(tables.DEPLOYMENTS).values(**change, facts=facts, asked_at=1.0, began=1.0))
     ada = page(drawn_node)
     assert ada.get("/api/blind").json()["rows"][0]["labels"] == ["calm", "odd"]
     with drawn_node.database.write() as connection:
-        connection.execute(update(tables.jobs).values(model_hash="newer"))
+        connection.execute(update(tables.JOBS).values(model_hash="newer"))
     assert ada.get("/api/blind").json()["rows"][0]["labels"] == ["fracture"]
 
 
 def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tmp_path):
     with drawn_node.database.write() as connection:
-        connection.execute(update(tables.blind).values(state="ended"))
-    ada, [job] = page(drawn_node), drawn_node.rows(tables.jobs)
+        connection.execute(update(tables.BLIND_READS).values(state="ended"))
+    ada, [job] = page(drawn_node), drawn_node.rows(tables.JOBS)
     chosen = isocenter.next_labels(drawn_node.settings.folder, 5, method="uncertainty", out=tmp_path / "next").table
     assert chosen["case"].tolist() == [f"case_{job.job[:16]}"]
     odd = 1 / (1 + np.exp(-1.0))
@@ -165,7 +167,7 @@ def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tm
         outcomes.write_outcomes(connection, job.job, {"calm": 1.0}, "blind", inclusion=0.2)
         assert [(one.label, one.inclusion) for one in outcomes.outcomes_by_job(connection)[job.job]] == [("calm", 0.2)]
     ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "rejected", "text": "no"})
-    assert "verdict" not in {row.source for row in drawn_node.rows(tables.outcomes)}
+    assert "verdict" not in {row.source for row in drawn_node.rows(tables.OUTCOME_ROWS)}
 
 
 def test_a_result_states_classes_findings_structures_and_boxes_but_no_measurement_of_them():
@@ -192,13 +194,13 @@ def test_half_of_the_draw_is_called_and_each_chance_is_that_of_its_kind(tmp_path
         for number in range(40):
             add_job(connection, job_of(number), now - WEEK_S, [{"concept": "nodule", "value": number < 10}])
         assert blind_reading.draw_blind_reads(connection, node.settings, now) == 6
-        rows = {int(row.job[:16], 16): row.inclusion for row in connection.execute(tables.blind.select())}
+        rows = {int(row.job[:16], 16): row.inclusion for row in connection.execute(tables.BLIND_READS.select())}
     assert sorted(rows.values()) == pytest.approx([3 / 30] * 3 + [3 / 10] * 3)
     assert all(inclusion == pytest.approx(0.3 if number < 10 else 0.1) for number, inclusion in rows.items())
 
 
 def add_reader(connection):
-    connection.execute(insert(tables.accounts).values(account="ada", role="radiologist", created_at=0))
+    connection.execute(insert(tables.ACCOUNTS).values(account="ada", role="radiologist", created_at=0))
 
 
 def job_of(number):
@@ -211,10 +213,10 @@ def add_job(connection, job, done_at, rows, *, patient=None, **columns):
     uid = f"1.{int(job[:16], 16)}"
     study = object_store.uid_key(uid)
     known = {"uid": uid, "state": "done", "received_at": done_at, "last_at": done_at}
-    connection.execute(insert(tables.studies).values(study=study, patient=patient, **known))
+    connection.execute(insert(tables.STUDIES).values(study=study, patient=patient, **known))
     of_job = dict.fromkeys(("rule", "model", "model_hash", "inputs_hash"), "m") | {"inputs": {}, "revision": 1}
     times = {"not_before": 0, "created_at": done_at, "done_at": done_at, "priority": 0}
     stated = {"job": job, "study": study, "state": "done", "outcome": "answered", **of_job, **times}
-    connection.execute(insert(tables.jobs).values({**stated, **columns}))
+    connection.execute(insert(tables.JOBS).values({**stated, **columns}))
     for number, row in enumerate(rows):
-        connection.execute(insert(tables.findings).values(job=job, number=number, concept=row["concept"], row=row))
+        connection.execute(insert(tables.FINDING_ROWS).values(job=job, number=number, concept=row["concept"], row=row))

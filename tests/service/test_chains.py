@@ -62,7 +62,7 @@ class Chain:
     def superseded(self) -> dict[str, str]:
         """{rule: reason} of jobs that no longer count."""
         with self.database.read() as connection:
-            there = select(tables.jobs.c.rule, tables.jobs.c.reason).where(tables.jobs.c.state == "superseded")
+            there = select(tables.JOBS.c.rule, tables.JOBS.c.reason).where(tables.JOBS.c.state == "superseded")
             return dict(connection.execute(there).tuples().all())
 
 
@@ -108,7 +108,7 @@ def test_the_answer_of_a_replaced_model_counts_no_more_once_the_study_is_reroute
 def test_no_job_looks_within_an_answer_on_images_that_have_changed(chain):
     chain.follow(FIRST, WITHIN)
     with chain.database.write() as connection:
-        connection.execute(update(tables.series).values(inputs_hash="1" * 64))
+        connection.execute(update(tables.SERIES_ROWS).values(inputs_hash="1" * 64))
     first, within = chain.follow(FIRST, WITHIN)
     assert within.inputs["inside"]["job"] == first.job
 
@@ -133,7 +133,7 @@ def test_a_rule_within_another_answer_marks_nothing_outside_its_box(tmp_path, mr
     node.receive(*mr)
     node.work()
     found = {}
-    for job in node.rows(tables.jobs):
+    for job in node.rows(tables.JOBS):
         answer = isocenter.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
         found[job.rule] = np.asarray(answer.data)[0] > 0
     node.store.close()
@@ -173,8 +173,8 @@ def test_a_rule_within_the_answer_on_another_series_looks_where_that_lies_in_the
         for path in _in_study(bright, name, tmp_path / name, {**uids, "FrameOfReferenceUID": frame}):
             node.receive(path)
     node.work()
-    by_series = {row.series: row.attributes["SeriesDescription"] for row in node.rows(tables.series)}
-    found = {by_series[row.inputs["series"]["image"]]: row for row in node.rows(tables.jobs)}
+    by_series = {row.series: row.attributes["SeriesDescription"] for row in node.rows(tables.SERIES_ROWS)}
+    found = {by_series[row.inputs["series"]["image"]]: row for row in node.rows(tables.JOBS)}
     assert (found["elsewhere"].outcome, "another frame of reference" in found["elsewhere"].reason) == ("refused", True)
     ball, fine = (
         isocenter.read(node.settings.folder / "results" / found[name].job / "answer.nii.gz")

@@ -114,7 +114,7 @@ def examined(node: SmallNode, folder, name: str) -> str:
     )
     node.receive(*sorted(folder.iterdir()))
     node.work()
-    row = node.rows(tables.jobs)[-1]
+    row = node.rows(tables.JOBS)[-1]
     assert row.outcome == "answered", row.reason
     return row.model_hash
 
@@ -147,7 +147,7 @@ def test_a_promoted_package_answers_without_a_restart_once_two_persons_approved_
     )
     assert time.monotonic() - began < 10 and "answers again" in back.done
     assert examined(node, tmp_path / "c", "third of all") == old
-    events = [(row.action, row.actor) for row in node.rows(tables.audit) if row.action.startswith("change")]
+    events = [(row.action, row.actor) for row in node.rows(tables.AUDIT) if row.action.startswith("change")]
     assert [name for name, _ in events] == [
         *("change asked for", "change approved", "change approved", "change ended", "change begun"),
         *("change ended", "change begun"),
@@ -164,7 +164,7 @@ def test_a_package_in_shadow_answers_what_is_done_and_only_the_differences_are_k
     assert node.worker._shadow_next(threading.Event()) is False
     results = node.settings.folder / "results"
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
-    assert [row.model_hash for row in node.rows(tables.jobs)] == [old]
+    assert [row.model_hash for row in node.rows(tables.JOBS)] == [old]
     found = isocenter.change_status(node.settings.folder)
     metrics = {row["metric"]: row for row in found.figures.to_dict("records")}
     assert metrics["outcome"]["value"] == 0 and metrics["outcome"]["cases"] == 1
@@ -187,7 +187,7 @@ def test_a_check_of_another_change_or_verdict_promotes_nothing(node, made, allow
     allowed.write_text(json.dumps({**json.loads(allowed.read_text()), **changed}))
     with pytest.raises((UsageError, IntegrityError), match=words):
         isocenter.promote_change(node.settings.folder, made["new"], check=allowed)
-    assert node.rows(tables.deployments) == []
+    assert node.rows(tables.DEPLOYMENTS) == []
 
 
 def test_a_check_by_another_plan_or_of_parts_that_its_plan_does_not_name_promotes_nothing(node, made, allowed):
@@ -222,10 +222,10 @@ def test_a_rollback_to_a_package_that_fails_its_manifest_is_refused_and_all_stay
         deployments.approve_change(connection, 2, READER)
     place = node.settings.folder / "packages" / record_files.file_digest(made["m"] / "manifest.json")
     (place / "isocenter" / "model.json").write_text("{}")
-    before = node.rows(tables.deployments)
+    before = node.rows(tables.DEPLOYMENTS)
     with pytest.raises(IntegrityError, match="not the file that was written"), node.database.write() as connection:
         deployments.roll_back(connection, "m", NODE, "an alert")
-    assert node.rows(tables.deployments) == before
+    assert node.rows(tables.DEPLOYMENTS) == before
     with pytest.raises(UsageError, match="account or password is wrong"):
         isocenter.roll_back_change(node.settings.folder, because="so", account="reader", password="wrong" * 4)
 
@@ -249,21 +249,21 @@ def split(records, tmp_path):
     old, new = package("old", "h1", tmp_path), package("new", "h2", tmp_path)
     with records.write() as connection:
         n = deployments.ask_for_change(connection, new, "arm", package_asked=old, because="split", share=0.2, until=4e9)
-        connection.execute(update(tables.deployments).where(tables.deployments.c.n == n).values(began=1.0))
+        connection.execute(update(tables.DEPLOYMENTS).where(tables.DEPLOYMENTS.c.n == n).values(began=1.0))
     return n
 
 
 def study(records, key: str, patient: str):
     with records.write() as connection:
         made = {"study": key, "uid": key, "state": "complete", "received_at": 1, "last_at": 1, "patient": patient}
-        connection.execute(insert(tables.studies).values(made))
-        return connection.execute(select(tables.studies).where(tables.studies.c.study == key)).one()
+        connection.execute(insert(tables.STUDIES).values(made))
+        return connection.execute(select(tables.STUDIES).where(tables.STUDIES.c.study == key)).one()
 
 
 def test_a_patient_always_has_one_arm_and_the_share_is_that_which_was_asked_for(records, split):
     facts = {"m": ModelFacts("m", "h1", "MR")}
     with records.read() as connection:
-        arm = connection.execute(select(tables.deployments).where(tables.deployments.c.n == split)).one()
+        arm = connection.execute(select(tables.DEPLOYMENTS).where(tables.DEPLOYMENTS.c.n == split)).one()
     chosen = [deployments.is_of_arm(f"p{n}", arm) for n in range(2000)]
     assert 330 < sum(chosen) < 470
     inside, outside = f"p{chosen.index(True)}", f"p{chosen.index(False)}"
@@ -273,25 +273,25 @@ def test_a_patient_always_has_one_arm_and_the_share_is_that_which_was_asked_for(
             assert deployments.models_of(connection, facts, row)["m"].hash == wanted
             assert deployments.models_of(connection, facts)["m"].hash == "h1"
     with records.write() as connection:
-        connection.execute(update(tables.deployments).where(tables.deployments.c.n == split).values(until=2.0))
+        connection.execute(update(tables.DEPLOYMENTS).where(tables.DEPLOYMENTS.c.n == split).values(until=2.0))
         assert deployments.models_of(connection, facts, study_of(connection, "s0"))["m"].hash == "h1"
         assert deployments.end_at_date(connection) == [split]
 
 
 def study_of(connection, key: str):
-    return connection.execute(select(tables.studies).where(tables.studies.c.study == key)).one()
+    return connection.execute(select(tables.STUDIES).where(tables.STUDIES.c.study == key)).one()
 
 
 def test_a_study_keeps_the_package_that_answered_it_unless_that_was_taken_back(records, split, tmp_path):
     row, facts = study(records, "s", "somebody"), {"m": ModelFacts("m", "h1", "MR")}
     answered(records, "j", "s", "h2")
     with records.write() as connection:
-        connection.execute(update(tables.deployments).where(tables.deployments.c.n == split).values(share=0.0))
+        connection.execute(update(tables.DEPLOYMENTS).where(tables.DEPLOYMENTS.c.n == split).values(share=0.0))
         assert deployments.models_of(connection, facts, row)["m"].hash == "h2"
-        connection.execute(update(tables.jobs).values(state="waiting"))
+        connection.execute(update(tables.JOBS).values(state="waiting"))
         assert "has ended" in deployments.end_change(connection, split, CHIEF, "it harms")
         assert deployments.models_of(connection, facts, row)["m"].hash == "h1"
-        assert connection.execute(select(tables.jobs.c.state)).scalars().all() == ["superseded"]
+        assert connection.execute(select(tables.JOBS.c.state)).scalars().all() == ["superseded"]
 
 
 def answered(records, job: str, study: str, digest: str, *, called: bool = True, truth: float | None = None) -> None:
@@ -306,13 +306,13 @@ def answered(records, job: str, study: str, digest: str, *, called: bool = True,
             "priority": 2,
             "inputs": {"series": {}},
         }
-        connection.execute(insert(tables.jobs).values(job=job, study=study, model_hash=digest, **columns, **done))
-        connection.execute(insert(tables.measures).values(job=job, measures={}, distances={}))
+        connection.execute(insert(tables.JOBS).values(job=job, study=study, model_hash=digest, **columns, **done))
+        connection.execute(insert(tables.MEASURES).values(job=job, measures={}, distances={}))
         row = {"concept": "nodule", "value": called, "probability": 0.9 if called else 0.1}
-        connection.execute(insert(tables.findings).values(job=job, number=0, concept="nodule", row=row))
+        connection.execute(insert(tables.FINDING_ROWS).values(job=job, number=0, concept="nodule", row=row))
         if truth is not None:
             stated = {"job": job, "label": "nodule", "source": "pathology", "value": truth, "at": 20.0, "account": "x"}
-            connection.execute(insert(tables.outcomes).values(stated))
+            connection.execute(insert(tables.OUTCOME_ROWS).values(stated))
 
 
 def test_a_split_ends_by_itself_where_its_new_arm_crosses_the_bound_of_harm(records, split):
@@ -323,7 +323,7 @@ def test_a_split_ends_by_itself_where_its_new_arm_crosses_the_bound_of_harm(reco
         if number == 5:
             assert change_comparison.end_harmful(records, bounds) == []
     with records.read() as connection:
-        arm = connection.execute(select(tables.deployments).where(tables.deployments.c.n == split)).one()
+        arm = connection.execute(select(tables.DEPLOYMENTS).where(tables.DEPLOYMENTS.c.n == split)).one()
         figures = {
             (one.metric, one.arm, one.source): one.estimate
             for one in change_comparison.figures_of_change(connection, arm)
@@ -341,7 +341,7 @@ def test_settings_may_name_what_was_live_and_another_file_of_codes_makes_another
     isocenter.shadow_change(node.settings.folder, made["new"])
     codes = tmp_path / "codes.csv"
     codes.write_text("name,scheme,value,meaning\nkidney left,99SITE,1,Left kidney\n")
-    before = [row.hash for row in node.rows(tables.deployments)]
+    before = [row.hash for row in node.rows(tables.DEPLOYMENTS)]
     for change, path in (({"codes": codes}, made["m"]), ({}, made["new"])):
         own = node.settings.models["m"].model_copy(update={"path": path, **change})
         settings = node.settings.model_copy(update={"models": {"m": own}})
@@ -350,7 +350,7 @@ def test_settings_may_name_what_was_live_and_another_file_of_codes_makes_another
                 deploying.refresh_packages(settings, node.database)
         else:
             deploying.refresh_packages(settings, node.database)
-    after = [row.hash for row in node.rows(tables.deployments)]
+    after = [row.hash for row in node.rows(tables.DEPLOYMENTS)]
     assert len({*before, *after}) == 4
 
 

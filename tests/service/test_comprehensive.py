@@ -99,7 +99,7 @@ def test_a_peer_that_refuses_the_class_gets_the_same_content_as_comprehensive_sr
     with Pacs(port, IN_PLACE, syntax=syntax) as pacs:
         assert couriers.deliver("pacs") == 1
     [taken], own = pacs.taken, pydicom.dcmread(node.result("answer_report.dcm"))
-    [answer], [sent] = [row for row in node.rows(tables.answers) if row.sop_instance_uid], node.rows(tables.deliveries)
+    [answer], [sent] = [row for row in node.rows(tables.ANSWERS) if row.sop_instance_uid], node.rows(tables.DELIVERIES)
     uid = str(taken.SOPInstanceUID)
     assert (own.SOPClassUID, own.SOPInstanceUID) == (IS_3D, answer.sop_instance_uid)
     assert taken.SOPClassUID == IN_PLACE and uid != answer.sop_instance_uid
@@ -110,16 +110,16 @@ def test_a_peer_that_refuses_the_class_gets_the_same_content_as_comprehensive_sr
         del one.SOPClassUID, one.SOPInstanceUID
     assert taken.to_json_dict() == own.to_json_dict()
     couriers.hear(CommitmentReport("2.25.1", "PACS", (answer.sop_instance_uid,), (), 0.0))
-    assert node.rows(tables.deliveries)[0].state == "sent"  # of that object the peer has nothing
+    assert node.rows(tables.DELIVERIES)[0].state == "sent"  # of that object the peer has nothing
     couriers.hear(CommitmentReport("2.25.1", "PACS", (uid,), (), 0.0))
-    assert node.rows(tables.deliveries)[0].state == "committed"
+    assert node.rows(tables.DELIVERIES)[0].state == "committed"
 
 
 def test_a_peer_that_takes_both_classes_gets_the_report_as_it_is(reporting):
     node, couriers, port = reporting("node")
     with Pacs(port, IN_PLACE, IS_3D) as pacs:
         assert couriers.deliver("pacs") == 1
-    [answer], [sent] = [row for row in node.rows(tables.answers) if row.sop_instance_uid], node.rows(tables.deliveries)
+    [answer], [sent] = [row for row in node.rows(tables.ANSWERS) if row.sop_instance_uid], node.rows(tables.DELIVERIES)
     assert pacs.asked == [(IS_3D, answer.sop_instance_uid)] and sent.sent_as is None
 
 
@@ -127,7 +127,7 @@ def test_a_peer_that_accepts_the_class_and_refuses_the_report_gets_the_other_cla
     node, couriers, port = reporting("node")
     with Pacs(port, IN_PLACE, IS_3D, refused=IS_3D) as pacs:
         assert couriers.deliver("pacs") == 1
-    [taken], [sent] = pacs.taken, node.rows(tables.deliveries)
+    [taken], [sent] = pacs.taken, node.rows(tables.DELIVERIES)
     assert (taken.SOPClassUID, sent.state, sent.sent_as) == (IN_PLACE, "sent", str(taken.SOPInstanceUID))
 
 
@@ -138,7 +138,7 @@ def test_a_peer_with_dicomweb_that_refuses_the_class_gets_the_other_class(report
         to_web(couriers, web.url)
         web.answers.append((status, json.dumps(failed_sop(0x0122)).encode()))
         assert couriers.deliver("pacs") == 1
-    [sent], [answer] = node.rows(tables.deliveries), [row for row in node.rows(tables.answers) if row.sop_instance_uid]
+    [sent], [answer] = node.rows(tables.DELIVERIES), [row for row in node.rows(tables.ANSWERS) if row.sop_instance_uid]
     assert (sent.state, sent.sent_as) == ("sent", report_changes.comprehensive_uid(answer.sop_instance_uid))
     assert [IN_PLACE.encode() + b"\0" in body for body in web.bodies] == [False, True]
 
@@ -152,7 +152,7 @@ def test_a_model_whose_reports_are_comprehensive_sr_writes_what_such_a_peer_gets
     assert made.SOPClassUID == made.file_meta.MediaStorageSOPClassUID == IN_PLACE
     with Pacs(port, IN_PLACE, IS_3D) as pacs:
         assert couriers.deliver("pacs") == 1
-    assert pacs.asked == [(IN_PLACE, str(made.SOPInstanceUID))] and forced.rows(tables.deliveries)[0].sent_as is None
+    assert pacs.asked == [(IN_PLACE, str(made.SOPInstanceUID))] and forced.rows(tables.DELIVERIES)[0].sent_as is None
 
 
 def test_a_report_with_places_in_three_dimensions_stays_what_it_is():
@@ -166,10 +166,10 @@ def test_a_report_with_places_in_three_dimensions_stays_what_it_is():
 
 def test_a_newer_report_names_the_one_that_it_replaces_in_either_class(reporting, mr, tmp_path):
     node, _, _ = reporting("node", mr[:-1])
-    [first] = [row.job for row in node.rows(tables.jobs)]
+    [first] = [row.job for row in node.rows(tables.JOBS)]
     node.receive(mr[-1])
     node.work()
-    [second] = [row.job for row in node.rows(tables.jobs) if row.job != first]
+    [second] = [row.job for row in node.rows(tables.JOBS) if row.job != first]
     older, newer = (node.settings.folder / "results" / job / "answer_report.dcm" for job in (first, second))
     old, new = pydicom.dcmread(older), pydicom.dcmread(newer)
     assert "PredecessorDocumentsSequence" not in old

@@ -45,9 +45,9 @@ def files_of(folder: Path) -> list[Path]:
 
 def check_answers(node: SmallNode, segmentations: dict[str, Path]) -> list[str]:
     """The outcomes of all jobs, each result on its source's voxels; segmentations: {UID: file}."""
-    uids = {row.uid: row for row in node.rows(tables.series)}
+    uids = {row.uid: row for row in node.rows(tables.SERIES_ROWS)}
     outcomes = {}
-    for job in node.rows(tables.jobs):
+    for job in node.rows(tables.JOBS):
         [own] = [row for row in uids.values() if row.series == job.inputs["series"]["image"]]
         outcomes[own.uid] = job.outcome
         if job.outcome != "answered":
@@ -59,7 +59,7 @@ def check_answers(node: SmallNode, segmentations: dict[str, Path]) -> list[str]:
         bright = np.asarray(image.data)[0] > LEVEL
         answer = isocenter.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
         np.testing.assert_array_equal(np.asarray(answer.data)[0], bright)
-        for row in node.rows(tables.answers):
+        for row in node.rows(tables.ANSWERS):
             if row.job == job.job and row.kind == "seg":
                 seg = isocenter.read(segmentations[row.sop_instance_uid])
                 places = seg.geometry.to_world(np.argwhere(np.asarray(seg.data)[0] > 0))
@@ -76,7 +76,7 @@ def written(node: SmallNode) -> dict[str, Path]:
     """{UID: file} of the DICOM objects that jobs made."""
     results = node.settings.folder / "results"
     return {
-        row.sop_instance_uid: results / row.job / row.name for row in node.rows(tables.answers) if row.sop_instance_uid
+        row.sop_instance_uid: results / row.job / row.name for row in node.rows(tables.ANSWERS) if row.sop_instance_uid
     }
 
 
@@ -142,6 +142,6 @@ def test_a_damaged_object_of_the_corpus_has_its_study_answered_or_refused_with_a
     except FormatError:
         return
     shared_node.work()
-    for row in shared_node.rows(tables.studies):
+    for row in shared_node.rows(tables.STUDIES):
         assert row.state in ("done", "aside") and (row.outcome == "answered" or row.reason), row
         assert row.uid not in caplog.text

@@ -71,7 +71,7 @@ def describe(node: SmallNode) -> None:
 
 
 def address(node: SmallNode) -> str:
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     return f"/api/jobs/{job.job}"
 
 
@@ -102,7 +102,7 @@ def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(r
     wanted = model.copy()
     wanted.reshape(-1)[start : start + 2] = True
     wanted.reshape(-1)[np.flatnonzero(model)[0]] = False
-    [made] = read_node.rows(tables.corrections)
+    [made] = read_node.rows(tables.CORRECTIONS)
     folder = read_node.settings.folder / "results" / made.correction
     np.testing.assert_array_equal(seg_reading.read_segmentation(folder / "answer.dcm", image.geometry).data[0], wanted)
     np.testing.assert_array_equal(file_formats.read(folder / "answer.nii.gz").data[0], wanted)
@@ -119,9 +119,9 @@ def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(r
     assert named == before.SOPInstanceUID
     # What the model made stays, and both go to the peer.
     np.testing.assert_array_equal(file_formats.read(read_node.result("answer.nii.gz")).data[0], model)
-    sent = {(row.name, row.peer) for row in read_node.rows(tables.deliveries)}
+    sent = {(row.name, row.peer) for row in read_node.rows(tables.DELIVERIES)}
     assert sent == {("answer.dcm", "PACS"), ("answer_report.dcm", "PACS")}
-    assert {row.job for row in read_node.rows(tables.deliveries)} == {made.correction}
+    assert {row.job for row in read_node.rows(tables.DELIVERIES)} == {made.correction}
 
     identity = object_identity.read_identity(mr[0])
     [result] = ada.get(f"/api/studies/{identity.study}/reading").json()["jobs"]
@@ -145,7 +145,7 @@ def test_an_answer_that_is_erased_is_not_detected_by_a_person(read_node, mr):
     answer = ada.put(f"{job}/correction", json={"revision": 0}).json()
     assert answer["answers"] == ["answer.labels.csv", "answer.nii.gz", "answer_report.dcm", "findings.json"]
     assert answer["lacking"] == []
-    [made] = read_node.rows(tables.corrections)
+    [made] = read_node.rows(tables.CORRECTIONS)
     folder = read_node.settings.folder / "results" / made.correction
     record = json.loads((folder / "findings.json").read_text())
     assert (record["outcome"], record["is_empty"], record["reason"]) == (
@@ -159,12 +159,12 @@ def test_an_answer_that_is_erased_is_not_detected_by_a_person(read_node, mr):
     assert (report.VerificationFlag, len(report.PredecessorDocumentsSequence)) == ("VERIFIED", 1)
     stated = report.to_json()
     assert "not detected: bright" in stated and "Not detected" in stated and '"ml"' not in stated
-    assert {row.name for row in read_node.rows(tables.deliveries)} == {"answer_report.dcm"}
+    assert {row.name for row in read_node.rows(tables.DELIVERIES)} == {"answer_report.dcm"}
     # What is drawn again afterwards is a result.
     assert ada.post(f"{job}/draft", json={"stroke": "again", "label": 1, "runs": [[0, 4]]}).status_code == 200
     answer = ada.put(f"{job}/correction", json={"revision": 1}).json()
     assert "answer.dcm" in answer["answers"]
-    made = max(read_node.rows(tables.corrections), key=lambda row: row.revision)
+    made = max(read_node.rows(tables.CORRECTIONS), key=lambda row: row.revision)
     record = json.loads((read_node.settings.folder / "results" / made.correction / "findings.json").read_text())
     assert not record["is_empty"] and record["rows"][0]["value"] > 0
 
@@ -226,7 +226,7 @@ def test_of_two_people_who_correct_at_once_the_second_is_told(read_node):
     assert len(ben.get(f"{job}/draft").json()["strokes"]) == 1  # nothing is lost
     assert ben.put(f"{job}/correction", json={"revision": 1}).json()["revision"] == 2
     first, second = (
-        read_node.settings.folder / "results" / row.correction for row in read_node.rows(tables.corrections)
+        read_node.settings.folder / "results" / row.correction for row in read_node.rows(tables.CORRECTIONS)
     )
     segs = [pydicom.dcmread(folder / "answer.dcm") for folder in (first, second)]
     assert [one.InstanceNumber for one in segs] == [1, 2]
@@ -268,21 +268,21 @@ def test_a_role_that_may_not_correct_is_refused(read_node):
             asked.post(f"{job}/feedback", json={"verdict": "accepted"}),
         ):
             assert answer.status_code == 403
-    assert read_node.rows(tables.feedback) == read_node.rows(tables.corrections) == []
+    assert read_node.rows(tables.FEEDBACK) == read_node.rows(tables.CORRECTIONS) == []
 
 
 def test_a_superseded_job_is_neither_corrected_nor_judged(read_node):
     ada, job = page(read_node), address(read_node)
     assert ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 1]]}).status_code == 200
     with read_node.database.write() as connection:
-        connection.execute(update(tables.jobs).values(state="superseded"))
+        connection.execute(update(tables.JOBS).values(state="superseded"))
     for answer in (
         ada.post(f"{job}/draft", json={"stroke": "t", "label": 1, "runs": [[0, 1]]}),
         ada.put(f"{job}/correction", json={"revision": 0}),
         ada.post(f"{job}/feedback", json={"verdict": "accepted"}),
     ):
         assert (answer.status_code, answer.json()["problem"]) == (409, "the job is superseded")
-    assert read_node.rows(tables.corrections) == []
+    assert read_node.rows(tables.CORRECTIONS) == []
 
 
 def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
@@ -295,7 +295,7 @@ def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
     assert ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 50]]}).status_code == 200
     assert ada.put(f"{job}/correction", json={"revision": 0}).status_code == 200
     assert ada.post(f"{job}/feedback", json={"verdict": "corrected"}).status_code == 200
-    rejected, corrected = read_node.rows(tables.feedback)
+    rejected, corrected = read_node.rows(tables.FEEDBACK)
     assert (rejected.account, rejected.reason, rejected.text, rejected.seconds) == (
         "ada",
         "wrong outline",
@@ -303,11 +303,11 @@ def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
         12.5,
     )
     assert rejected.before == rejected.after == corrected.before
-    assert (rejected.correction, corrected.correction) == (None, read_node.rows(tables.corrections)[0].correction)
+    assert (rejected.correction, corrected.correction) == (None, read_node.rows(tables.CORRECTIONS)[0].correction)
     assert corrected.after[0]["value"] > corrected.before[0]["value"]
     [result] = ada.get(f"/api/studies/{object_identity.read_identity(mr[0]).study}/reading").json()["jobs"]
     assert (result["verdict"]["verdict"], result["verdict"]["account"]) == ("corrected", "ada")
-    told = [row.action for row in read_node.rows(tables.audit) if row.actor == "ada"]
+    told = [row.action for row in read_node.rows(tables.AUDIT) if row.actor == "ada"]
     assert told == ["verdict", "correction", "verdict", "view"]
 
 
@@ -334,7 +334,7 @@ def test_a_segmentation_of_another_product_is_corrected_and_judged_without_a_mod
     answer = ada.put(f"{job}/correction", json={"revision": 0}).json()
     assert (answer["revision"], answer["lacking"]) == (1, [])
     assert ada.post(f"{job}/feedback", json={"verdict": "accepted"}).status_code == 200
-    [made], [said] = node.rows(tables.corrections), node.rows(tables.feedback)
+    [made], [said] = node.rows(tables.CORRECTIONS), node.rows(tables.FEEDBACK)
     wanted = on_image.data[0].copy()
     wanted.reshape(-1)[7:12] = label
     folder = node.settings.folder / "results" / made.correction
@@ -347,7 +347,7 @@ def test_a_segmentation_of_another_product_is_corrected_and_judged_without_a_mod
     assert report.StudyInstanceUID == study
     named = str(report)
     assert object_identity.read_identity(other).instance in named
-    assert {row.job for row in node.rows(tables.answers)} == {made.correction}
+    assert {row.job for row in node.rows(tables.ANSWERS)} == {made.correction}
     node.store.close()
     node.database.close()
 
@@ -371,7 +371,7 @@ def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr,
     wanted.reshape(-1)[:50] = True
     np.testing.assert_array_equal(case.references["mask"].data[0], wanted)
     np.testing.assert_array_equal(next(iter(case.images.values())).data, file_formats.read(mr[0].parent).data)
-    assert case.patient == read_node.rows(tables.studies)[0].patient
+    assert case.patient == read_node.rows(tables.STUDIES)[0].patient
     assert b"study" not in (tmp_path / "said" / "dataset.csv").read_bytes()
     with pytest.raises(UsageError, match="nobody has judged a result"):
         isocenter.feedback(read_node.settings.folder, out=tmp_path / "late", since="2999-01-01")
@@ -400,7 +400,7 @@ def test_of_several_views_only_the_one_that_was_drawn_on_is_corrected(tmp_path):
     for number in (0, 2):
         np.testing.assert_array_equal(again[number], masks[number])
     assert again[1].min() == 1
-    [correction] = node.rows(tables.corrections)
+    [correction] = node.rows(tables.CORRECTIONS)
     sizes = {row["instance"] for row in correction.findings}
     assert len(sizes) == 3  # those of the other views stay
     [seg] = (node.settings.folder / "results" / correction.correction).glob("answer_?.dcm")
@@ -420,8 +420,8 @@ def test_nothing_more_is_sent_of_a_correction_whose_images_are_rejected(read_nod
     (tmp_path / "note.dcm").write_bytes(encoded(note("1.7.1", last, "113001", last.SOPInstanceUID)))
     read_node.receive(tmp_path / "note.dcm")
     read_node.work()
-    assert {row.state for row in read_node.rows(tables.deliveries)} == {"aside"}
-    assert "rejected" in read_node.rows(tables.deliveries)[0].reason
+    assert {row.state for row in read_node.rows(tables.DELIVERIES)} == {"aside"}
+    assert "rejected" in read_node.rows(tables.DELIVERIES)[0].reason
 
 
 def test_an_accepted_class_is_the_label_of_its_case(tmp_path, mr):

@@ -65,13 +65,13 @@ def peer(port: int, answer) -> pynetdicom.transport.ThreadedAssociationServer:
 
 
 def state_of(node: SmallNode) -> tuple[str, str | None, str]:
-    [row], [job] = node.rows(tables.deliveries), node.rows(tables.jobs)
+    [row], [job] = node.rows(tables.DELIVERIES), node.rows(tables.JOBS)
     return row.state, row.reason, job.state
 
 
 def at_once(node: SmallNode) -> None:
     with node.database.write() as connection:
-        connection.execute(update(tables.deliveries).values(next_at=0.0))
+        connection.execute(update(tables.DELIVERIES).values(next_at=0.0))
 
 
 def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there(sending, port, monkeypatch):
@@ -96,7 +96,7 @@ def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there
     finally:
         server.shutdown()
     assert state_of(node) == ("sent", None, "done")
-    assert taken == [row.sop_instance_uid for row in node.rows(tables.answers) if row.sop_instance_uid]
+    assert taken == [row.sop_instance_uid for row in node.rows(tables.ANSWERS) if row.sop_instance_uid]
 
 
 def test_a_peer_that_goes_away_and_comes_back_is_logged_once_each(sending, port, caplog):
@@ -149,7 +149,7 @@ def test_an_answer_that_no_peer_has_taken_for_days_is_aside_and_stands_in_the_lo
     couriers.deliver("pacs")
     assert "for days" not in caplog.text
     with node.database.write() as connection:
-        connection.execute(update(tables.deliveries).values(created_at=0.0, next_at=0.0))
+        connection.execute(update(tables.DELIVERIES).values(created_at=0.0, next_at=0.0))
     couriers.deliver("pacs")
     assert (state_of(node)[0], state_of(node)[2]) == ("aside", "done")
     assert "peer pacs has not taken an answer" in caplog.text
@@ -194,7 +194,7 @@ def test_a_peer_with_dicomweb_gets_its_answers_by_stow(sending, orthanc):
     assert couriers.deliver("pacs") == 1
     assert state_of(node) == ("sent", None, "done")
     [there] = orthanc.ask("/instances?expand")
-    [uid] = [row.sop_instance_uid for row in node.rows(tables.answers) if row.sop_instance_uid]
+    [uid] = [row.sop_instance_uid for row in node.rows(tables.ANSWERS) if row.sop_instance_uid]
     assert there["MainDicomTags"]["SOPInstanceUID"] == uid
 
 
@@ -255,19 +255,19 @@ def to_web(couriers: Couriers, url: str) -> None:
 
 def test_a_damaged_answer_keeps_no_other_from_a_peer_with_dicomweb(sending):
     node, couriers = sending
-    [job], whole = node.rows(tables.jobs), node.result().read_bytes()
+    [job], whole = node.rows(tables.JOBS), node.result().read_bytes()
     damaged = {"a-empty.dcm": b"", "a-other.dcm": b"x" * 200, "a-short.dcm": whole[:500]}
     for name, left in damaged.items():
         (node.result().parent / name).write_bytes(left)
         with node.database.write() as connection:
             about = {"kind": "seg", "sop_class": "1.2.3", "sop_instance_uid": "1.2.3.4", "bytes": 1, "sha256": "0" * 64}
-            connection.execute(insert(tables.answers).values(job=job.job, name=name, **about))
+            connection.execute(insert(tables.ANSWERS).values(job=job.job, name=name, **about))
             columns = {"job": job.job, "name": name, "peer": "pacs", "state": "waiting"}
-            connection.execute(insert(tables.deliveries).values(**columns, next_at=0.0, created_at=0.0))
+            connection.execute(insert(tables.DELIVERIES).values(**columns, next_at=0.0, created_at=0.0))
     with WebPeer(200, STORED) as web:
         to_web(couriers, web.url)
         assert couriers.deliver("pacs") == 1
-    states = {row.name: (row.state, row.attempts) for row in node.rows(tables.deliveries)}
+    states = {row.name: (row.state, row.attempts) for row in node.rows(tables.DELIVERIES)}
     # Made in 1970, they have been tried for long enough.
     assert states == {"answer.dcm": ("sent", 1)} | dict.fromkeys(damaged, ("aside", 1))
 
@@ -278,7 +278,7 @@ def test_a_peer_with_dicomweb_is_signed_in_to_by_the_environment_alone(sending, 
         if set_to:
             monkeypatch.setenv("ISOCENTER_CREDENTIALS_PACS", set_to)
         with node.database.write() as connection:
-            connection.execute(update(tables.deliveries).values(state="waiting", next_at=0.0))
+            connection.execute(update(tables.DELIVERIES).values(state="waiting", next_at=0.0))
         with WebPeer(200, STORED) as web:
             to_web(couriers, web.url)
             assert couriers.deliver("pacs") == 1
@@ -305,8 +305,8 @@ def test_a_peer_with_dicomweb_that_refuses_is_told_from_one_that_does_not_answer
         (307, {}, "the peer refuses it for good: it redirects to another address: give that one as its dicomweb"),
     ):
         with node.database.write() as connection:
-            connection.execute(update(tables.deliveries).values(state="waiting", next_at=0.0))
-            connection.execute(update(tables.jobs).values(state="sending"))
+            connection.execute(update(tables.DELIVERIES).values(state="waiting", next_at=0.0))
+            connection.execute(update(tables.JOBS).values(state="sending"))
         with WebPeer(status, body) as web:
             to_web(couriers, web.url)
             assert couriers.deliver("pacs") == 0
@@ -319,7 +319,7 @@ def test_answers_are_tried_again_later_whatever_sending_them_meets(sending, monk
     monkeypatch.setattr(dicom_sending, "send_files", lambda *given, **named: {}["none"])
     with pytest.raises(IsocenterError, match="KeyError"):
         couriers.deliver("pacs")
-    assert [(row.state, row.attempts, row.lease_until) for row in node.rows(tables.deliveries)] == [
+    assert [(row.state, row.attempts, row.lease_until) for row in node.rows(tables.DELIVERIES)] == [
         ("waiting", 1, None)
     ]
 
@@ -332,7 +332,7 @@ def test_answers_to_a_peer_that_is_no_longer_listed_are_given_up_and_the_study_i
     assert state_of(node) == ("aside", "the peer is no longer listed", "done")
     assert "peer pacs is no longer listed: 1 answer for it is aside" in caplog.text
     node.keeper.round()
-    assert [(row.state, row.outcome) for row in node.rows(tables.studies)] == [("done", "answered")]
+    assert [(row.state, row.outcome) for row in node.rows(tables.STUDIES)] == [("done", "answered")]
 
 
 @pytest.mark.parametrize(
@@ -366,14 +366,14 @@ def test_a_study_at_rest_is_complete_once_its_sender_says_that_there_is_no_more(
         server.shutdown()
     # Who says no number is left in peace, and so is who may still be sending.
     assert asked == ["1.9"] * times
-    assert [uid for uid, at in ((row.uid, row.last_at) for row in node.rows(tables.studies)) if at == 0] == [
+    assert [uid for uid, at in ((row.uid, row.last_at) for row in node.rows(tables.STUDIES)) if at == 0] == [
         "1.9"
     ] * complete
 
 
 def test_a_report_of_commitment_is_believed_of_the_peer_that_was_asked(sending):
     node, couriers = sending
-    [uid] = [row.sop_instance_uid for row in node.rows(tables.answers) if row.sop_instance_uid]
+    [uid] = [row.sop_instance_uid for row in node.rows(tables.ANSWERS) if row.sop_instance_uid]
     couriers.hear(CommitmentReport("2.25.1", "ANOTHER", (uid,), (), 0.0))
     assert state_of(node)[0] == "waiting"
     couriers.hear(CommitmentReport("2.25.1", "PACS", (uid,), (), 0.0))
@@ -382,7 +382,7 @@ def test_a_report_of_commitment_is_believed_of_the_peer_that_was_asked(sending):
 
 def test_an_answer_that_a_peer_took_and_reports_not_to_keep_is_aside_and_sent_again_by_a_retry(sending, port, caplog):
     node, couriers = sending
-    [uid] = [row.sop_instance_uid for row in node.rows(tables.answers) if row.sop_instance_uid]
+    [uid] = [row.sop_instance_uid for row in node.rows(tables.ANSWERS) if row.sop_instance_uid]
     couriers.hear(CommitmentReport("2.25.1", "PACS", (), (uid,), 0.0))
     assert state_of(node)[0] == "waiting"  # it has not been sent: there is nothing that could be lost
     server = peer(port, lambda event: 0x0000)
@@ -392,7 +392,7 @@ def test_an_answer_that_a_peer_took_and_reports_not_to_keep_is_aside_and_sent_ag
         state, reason, _ = state_of(node)
         assert (state, reason) == ("aside", "the peer took it, and now reports that it does not keep it")
         assert "peer pacs reports that it does not keep 1 answer that it took, which is aside" in caplog.text
-        assert node.worker.jobs.retry(node.rows(tables.jobs)[0].job)
+        assert node.worker.jobs.retry(node.rows(tables.JOBS)[0].job)
         node.work()
         assert couriers.deliver("pacs") == 1
     finally:
@@ -482,10 +482,10 @@ def test_a_worker_waits_until_its_node_has_a_keeper(tmp_path, mr):
     working = threading.Thread(target=_process._worker, args=(node.settings, "worker-0", stop))
     working.start()
     try:
-        until(lambda: waits.count(_process.LOOK_S) > 1 or [row.state for row in node.rows(tables.jobs)] != ["waiting"])
-        assert [row.state for row in node.rows(tables.jobs)] == ["waiting"]
+        until(lambda: waits.count(_process.LOOK_S) > 1 or [row.state for row in node.rows(tables.JOBS)] != ["waiting"])
+        assert [row.state for row in node.rows(tables.JOBS)] == ["waiting"]
         (folder / "alive" / "keeper-0").touch()
-        until(lambda: [row.state for row in node.rows(tables.jobs)] == ["done"])
+        until(lambda: [row.state for row in node.rows(tables.JOBS)] == ["done"])
     finally:
         stop.set()
         working.join(60)

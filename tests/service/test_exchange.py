@@ -356,7 +356,7 @@ def test_the_priority_is_that_which_the_findings_give_before_that_of_the_rule(tm
         )
         node.receive(*mr)
         node.work()
-        made = findings_report.report_of_job(node.settings, node.database, node.rows(tables.jobs)[0].job)
+        made = findings_report.report_of_job(node.settings, node.database, node.rows(tables.JOBS)[0].job)
         node.store.close()
         node.database.close()
         [order] = [
@@ -450,7 +450,7 @@ def test_every_report_arrives_at_servers_that_fail_half_the_time_and_repeats_hav
         for _ in range(30):
             couriers.deliver("fhir")
             couriers.deliver(place)
-        rows, done = node.rows(tables.deliveries), node.rows(tables.jobs)
+        rows, done = node.rows(tables.DELIVERIES), node.rows(tables.JOBS)
         stored = fhir_reports.report_bundle(
             findings_report.report_of_job(node.settings, node.database, done[0].job), "R5"
         )

@@ -218,7 +218,7 @@ def test_a_job_keeps_the_values_and_the_sources_of_its_covariates(asking):
     node, peer = asking
     peer.searches["Observation"] = [measured("new", "2026-02-28T11:30:00Z", 1.5)]
     node.work()
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     assert job.outcome == "answered"
     assert job.covariates[CREATININE] == {
         "value": 1.5,
@@ -232,7 +232,7 @@ def test_a_job_keeps_the_values_and_the_sources_of_its_covariates(asking):
 def test_a_missing_value_is_taken_as_in_the_training_and_the_reason_says_so(asking):
     node, _ = asking
     node.work()
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     assert job.outcome == "answered"
     assert f"{CREATININE} is missing: taken as 1, the median of the training cases" in job.reason
     assert job.covariates[CREATININE] == {"value": None, "source": CODE}
@@ -248,21 +248,21 @@ def test_a_job_takes_a_history_from_the_header_without_a_server_and_its_record_d
     own = own.model_copy(update={"covariates": {"history": CovariateSource(source="dicom:AdditionalPatientHistory")}})
     node.worker.settings = node.worker.settings.model_copy(update={"models": {name: own}, "fhir": None})
     node.work()
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     assert job.outcome == "answered"
     assert job.covariates["history"] == {"value": "a text", "source": "DICOM AdditionalPatientHistory"}
-    assert "Zauberberg" not in str(node.rows(tables.jobs))
+    assert "Zauberberg" not in str(node.rows(tables.JOBS))
 
 
 def test_an_odd_answer_refuses_the_job_and_a_silent_server_makes_it_wait(asking):
     node, peer = asking
     peer.answers.append((503, {}, b""))
     node.work()
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     assert (job.state, job.attempts) == ("waiting", 0) and "503" in job.reason
     with node.database.write() as connection:
-        connection.execute(update(tables.jobs).values(not_before=0.0))
+        connection.execute(update(tables.JOBS).values(not_before=0.0))
     peer.answers.append((200, {}, b'{"resourceType": "Bundle", "entry": ["x"]}'))
     node.work()
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     assert job.outcome == "refused" and "a Bundle whose entry is no FHIR" in job.reason

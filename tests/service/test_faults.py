@@ -38,8 +38,8 @@ def test_a_database_that_is_killed_and_comes_back_has_lost_and_doubled_nothing(t
             time.sleep(1)
             server.start()
             send(node, study(tmp_path / "after", 3))
-            until(lambda: [row.state for row in rows(node, tables.studies)] == ["done"] * 3, "a study is not done")
-            assert [row.outcome for row in rows(node, tables.jobs)] == ["answered"] * 3
+            until(lambda: [row.state for row in rows(node, tables.STUDIES)] == ["done"] * 3, "a study is not done")
+            assert [row.outcome for row in rows(node, tables.JOBS)] == ["answered"] * 3
 
 
 def test_a_full_disk_is_said_to_the_sender_and_costs_nothing(tmp_path, model):  # noqa: F811
@@ -51,7 +51,7 @@ def test_a_full_disk_is_said_to_the_sender_and_costs_nothing(tmp_path, model):  
     try:
         with isocenter.serve(model, folder=disk / "node", **QUICK) as node:
             send(node, study(tmp_path / "one", 1))
-            until(lambda: [row.state for row in rows(node, tables.studies)] == ["done"], "the first study is not done")
+            until(lambda: [row.state for row in rows(node, tables.STUDIES)] == ["done"], "the first study is not done")
             filler = disk / "filler"
             with pytest.raises(OSError, match="No space"), filler.open("wb") as file:
                 while True:
@@ -60,8 +60,8 @@ def test_a_full_disk_is_said_to_the_sender_and_costs_nothing(tmp_path, model):  
             filler.unlink()
             send(node, study(tmp_path / "three", 3))
             send(node, study(tmp_path / "four", 2))
-            until(lambda: [row.state for row in rows(node, tables.studies)] == ["done"] * 3, "a study is not done")
-            assert [row.outcome for row in rows(node, tables.jobs)] == ["answered"] * 3
+            until(lambda: [row.state for row in rows(node, tables.STUDIES)] == ["done"] * 3, "a study is not done")
+            assert [row.outcome for row in rows(node, tables.JOBS)] == ["answered"] * 3
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
@@ -79,8 +79,8 @@ def test_a_second_node_on_one_database_is_refused_and_the_first_goes_on(
         with pytest.raises(UsageError, match="another node keeps this database"):
             isocenter.serve(model, folder=tmp_path / "second", **sections)
         send(node, study(tmp_path / "two", 2))
-        until(lambda: [row.state for row in rows(node, tables.studies)] == ["done"] * 2, "a study is not done")
-        assert [row.outcome for row in rows(node, tables.jobs)] == ["answered"] * 2
+        until(lambda: [row.state for row in rows(node, tables.STUDIES)] == ["done"] * 2, "a study is not done")
+        assert [row.outcome for row in rows(node, tables.JOBS)] == ["answered"] * 2
 
 
 @contextmanager
@@ -128,18 +128,18 @@ def test_workers_of_a_machine_whose_clock_is_an_hour_ahead_share_the_work_and_do
         kept = (tmp_path / "node" / "settings.json").read_text()
         with second_machine(tmp_path / "second", tmp_path / "node", model, postgresql):
             count = 0
-            while len({row.worker.rpartition("/")[2] for row in rows(node, tables.jobs) if row.worker}) < 2:
+            while len({row.worker.rpartition("/")[2] for row in rows(node, tables.JOBS) if row.worker}) < 2:
                 assert count < 40, "one of the machines does nothing"
                 count += 1
                 send(node, study(tmp_path / str(count), count))
             until(
-                lambda: [row.state for row in rows(node, tables.jobs)] == ["sending"] * count, "a study is not answered"
+                lambda: [row.state for row in rows(node, tables.JOBS)] == ["sending"] * count, "a study is not answered"
             )
         assert (tmp_path / "node" / "settings.json").read_text() == kept
-        assert [(row.outcome, row.attempts) for row in rows(node, tables.jobs)] == [("answered", 1)] * count
+        assert [(row.outcome, row.attempts) for row in rows(node, tables.JOBS)] == [("answered", 1)] * count
         # What is sent, and under which UID, does not depend on the machine.
-        assert len(rows(node, tables.deliveries)) == 2 * count  # the SEG and the report of each
-        assert {row.sop_instance_uid[:5] for row in rows(node, tables.answers) if row.sop_instance_uid} == {"2.25."}
+        assert len(rows(node, tables.DELIVERIES)) == 2 * count  # the SEG and the report of each
+        assert {row.sop_instance_uid[:5] for row in rows(node, tables.ANSWERS) if row.sop_instance_uid} == {"2.25."}
         assert httpx.get(f"{node.http}/health/ready").json()["ready"]
 
 
@@ -162,15 +162,15 @@ def test_a_job_that_kills_its_worker_again_and_again_goes_aside_with_its_reason_
         for attempt in (1, 2):
             claimed = [("running", attempt)]
             until(
-                lambda claimed=claimed: [(row.state, row.attempts) for row in rows(node, tables.jobs)] == claimed,
+                lambda claimed=claimed: [(row.state, row.attempts) for row in rows(node, tables.JOBS)] == claimed,
                 "nobody works on it",
             )
             killed(node, "worker")
-        until(lambda: [row.state for row in rows(node, tables.studies)] == ["aside"], "the study still waits")
-        [job] = rows(node, tables.jobs)
+        until(lambda: [row.state for row in rows(node, tables.STUDIES)] == ["aside"], "the study still waits")
+        [job] = rows(node, tables.JOBS)
         assert (job.state, job.reason) == ("aside", "the worker died 2 times while it worked on this")
         send(node, study(tmp_path / "harmless", 2))
         until(
-            lambda: sorted(row.state for row in rows(node, tables.jobs)) == ["aside", "done"],
+            lambda: sorted(row.state for row in rows(node, tables.JOBS)) == ["aside", "done"],
             "the next study is not done",
         )

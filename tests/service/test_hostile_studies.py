@@ -43,9 +43,9 @@ def test_rows_that_no_table_holds_cost_their_own_study_and_no_other(node, mr, tm
     monkeypatch.setattr(routing_facts, "read_series_facts", facts)
     node.receive(*sorted((tmp_path / "odd").iterdir()), *mr)
     node.work()
-    found = {row.outcome: row for row in node.rows(tables.studies)}
+    found = {row.outcome: row for row in node.rows(tables.STUDIES)}
     assert {outcome: row.state for outcome, row in found.items()} == {"answered": "done", "refused": "done"}
-    assert [row.problem for row in node.rows(tables.series) if row.problem] == [
+    assert [row.problem for row in node.rows(tables.SERIES_ROWS) if row.problem] == [
         "the database cannot hold what it is given: Python int too large to convert to SQLite INTEGER"
     ]
     assert "cannot hold what it is given" in caplog.text and "Doe" not in caplog.text
@@ -58,9 +58,9 @@ def test_a_series_with_images_of_two_patients_is_refused_for_that_reason(node, m
         header.save_as(path)
     node.receive(*mr)
     node.work()
-    [row] = node.rows(tables.studies)
+    [row] = node.rows(tables.STUDIES)
     assert (row.state, row.outcome) == ("done", "refused")
-    assert [one.problem for one in node.rows(tables.series)] == ["the series holds images of 2 patients"]
+    assert [one.problem for one in node.rows(tables.SERIES_ROWS)] == ["the series holds images of 2 patients"]
     assert "another-17" not in caplog.text
 
 
@@ -72,7 +72,7 @@ def test_a_study_whose_first_series_is_damaged_is_known_by_its_others(node, tmp_
     node.receive(tmp_path / "damaged.dcm", tmp_path / "whole.dcm")
     node.keeper.round()
     node.keeper.round()
-    [row] = node.rows(tables.studies)
+    [row] = node.rows(tables.STUDIES)
     assert (row.state, row.attributes["PatientID"]) == ("complete", "secret-17")
 
 
@@ -101,9 +101,9 @@ def test_a_header_that_inflates_beyond_measure_takes_no_memory_and_is_refused(no
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
-    [row] = node.rows(tables.series)
+    [row] = node.rows(tables.SERIES_ROWS)
     assert "inflates to more than" in row.problem
-    [row] = node.rows(tables.studies)
+    [row] = node.rows(tables.STUDIES)
     assert (row.state, row.outcome) == ("done", "refused")
 
 
@@ -127,7 +127,7 @@ def test_a_header_with_values_that_no_table_holds_keeps_no_study_from_its_answer
         dataset.save_as(odd / path.name)
     node.receive(*odd.iterdir(), *mr)
     node.work()
-    found, stated = node.rows(tables.studies), [row.attributes for row in node.rows(tables.series)]
+    found, stated = node.rows(tables.STUDIES), [row.attributes for row in node.rows(tables.SERIES_ROWS)]
     empty(node.database)
     assert [row.state for row in found] == ["done", "done"]
     assert json.dumps(stated, allow_nan=False)
@@ -160,9 +160,9 @@ def test_text_of_a_header_that_is_meant_to_harm_costs_its_own_study_at_most(node
             node.receive(*sorted((tmp_path / study).iterdir()))
     node.receive(*mr)
     node.work()
-    outcomes = sorted(row.outcome for row in node.rows(tables.studies))
+    outcomes = sorted(row.outcome for row in node.rows(tables.STUDIES))
     assert outcomes == ["answered", "answered", "answered", "refused"]
-    [problem] = [row.problem for row in node.rows(tables.series) if row.problem]
+    [problem] = [row.problem for row in node.rows(tables.SERIES_ROWS) if row.problem]
     assert "PixelSpacing (0028,0030): the value is not a number" in problem and "__import__" not in problem
     assert "\x1b" not in caplog.text and "Jane" not in caplog.text
     assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]

@@ -37,7 +37,7 @@ def test_an_incident_is_kept_with_each_change_in_the_audit(database):
     assert (row.harm, row.checked, row.account, row.study) == (STATED["harm"], SETTLED["checked"], "eve", None)
     with database.read() as connection:
         details = (
-            connection.execute(select(tables.audit.c.detail).where(tables.audit.c.action == "incident")).scalars().all()
+            connection.execute(select(tables.AUDIT.c.detail).where(tables.AUDIT.c.action == "incident")).scalars().all()
         )
     assert details == [
         {"kind": "decline", "stated": ["harm", "kind", "known_on", "version"]},
@@ -70,9 +70,9 @@ def filled(database) -> None:
     job |= {"not_before": 0, "created_at": 0, "started_at": 1, "done_at": 3, "revision": 1, "inputs": []}
     said = {"judged": "j" * 32, "study": "s" * 32, "account": "ada", "at": 0, "verdict": "rejected", "reason": "missed"}
     with database.write() as connection:
-        connection.execute(insert(tables.studies).values(**study, attributes={"00100010": "Doe^Jane"}))
-        connection.execute(insert(tables.jobs).values(**job, state="done", outcome="answered", priority=0))
-        connection.execute(insert(tables.feedback).values(**said, text="Doe missed", seconds=20.0, before=[], after=[]))
+        connection.execute(insert(tables.STUDIES).values(**study, attributes={"00100010": "Doe^Jane"}))
+        connection.execute(insert(tables.JOBS).values(**job, state="done", outcome="answered", priority=0))
+        connection.execute(insert(tables.FEEDBACK).values(**said, text="Doe missed", seconds=20.0, before=[], after=[]))
     Incidents(database).add({**STATED, "study": "s" * 32}, EVE)
 
 

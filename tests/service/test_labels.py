@@ -46,7 +46,7 @@ def labelled_node(folder, model="findings", cases=60):
             more = {"covariates": sex, "rule": model, "model": model, "model_hash": "h", "inputs": {"series": {}}}
             add_job(connection, job, float(number), found, patient=f"{number:016x}", **more)
             seen = random.normal(number % 3 * 8.0, 1, 4).astype(np.float16).tobytes()
-            connection.execute(insert(tables.measures).values(job=job, measures={}, distances={}, features=seen))
+            connection.execute(insert(tables.MEASURES).values(job=job, measures={}, distances={}, features=seen))
     database.close()
     return folder
 
@@ -89,14 +89,14 @@ def test_a_row_that_cannot_be_taken_stops_no_other_and_unknown_studies_are_named
     assert list(answer["refused"]) == ["4", "5", "6", "7", "9"]
     kept = {
         int(row.job[:16], 16): (row.label, row.value, row.source, row.inclusion)
-        for row in rows_of(node, tables.outcomes)
+        for row in rows_of(node, tables.OUTCOME_ROWS)
     }
     assert kept == {
         3: ("nodule", 1.0, "pathology", None),
         4: ("nodule", 0.0, "registry", None),
         9: ("nodule", 1.0, "p", None),
     }
-    assert [row.detail["unknown"] for row in rows_of(node, tables.audit)] == [1]
+    assert [row.detail["unknown"] for row in rows_of(node, tables.AUDIT)] == [1]
     database = record_database.node_database(node)
     with database.read() as connection:
         seen = monitored_cases.monitored_jobs(connection).set_index("case").loc[job_of(4)]
@@ -110,8 +110,8 @@ def test_a_row_that_cannot_be_taken_stops_no_other_and_unknown_studies_are_named
     # A row that says it again takes its place.
     again = pd.DataFrame([{"study": "1.3", "label": "nodule", "value": 0, "at": "2026-04-01", "source": "pathology"}])
     isocenter.import_labels(node, again)
-    assert sorted((row.label, row.value) for row in rows_of(node, tables.outcomes))[0] == ("nodule", 0.0)
-    assert len(rows_of(node, tables.outcomes)) == 3
+    assert sorted((row.label, row.value) for row in rows_of(node, tables.OUTCOME_ROWS))[0] == ("nodule", 0.0)
+    assert len(rows_of(node, tables.OUTCOME_ROWS)) == 3
 
 
 def test_labels_are_read_in_the_words_of_exports_and_none_lies_in_the_future(tmp_path):
@@ -119,7 +119,10 @@ def test_labels_are_read_in_the_words_of_exports_and_none_lies_in_the_future(tmp
     rows = ["1.3;nodule;Y;01.03.2026 10:00;p", "1.4;nodule;neg;25.03.2026;p", "1.5;nodule;n/a;25.03.2026;p"]
     (tmp_path / "labels.csv").write_text(LABELS.replace(",", ";") + "\n".join([*rows, "1.6;nodule;1;01.01.2046;p"]))
     taken = isocenter.import_labels(node, tmp_path / "labels.csv")
-    assert sorted((int(row.job[:16], 16), row.value) for row in rows_of(node, tables.outcomes)) == [(3, 1.0), (4, 0.0)]
+    assert sorted((int(row.job[:16], 16), row.value) for row in rows_of(node, tables.OUTCOME_ROWS)) == [
+        (3, 1.0),
+        (4, 0.0),
+    ]
     assert "no number, and not present or absent" in taken.refused[3]
     assert "'01.01.2046' lies in the future" in taken.refused[4]
     (tmp_path / "labels.csv").write_text(LABELS + "1.3,nodule,1,03.04.2026,p\n")
@@ -142,16 +145,16 @@ def test_a_table_without_a_column_is_refused_as_a_whole(tmp_path, lacking):
     row = {"study": "1.0", "label": "nodule", "value": "1", "at": "2026-03-01", "source": "p"}
     with pytest.raises(DatasetError, match=f"has no column {lacking.partition(',')[0]}"):
         isocenter.import_labels(node, pd.DataFrame([row]).drop(columns=lacking.split(",")))
-    assert rows_of(node, tables.outcomes) == []
+    assert rows_of(node, tables.OUTCOME_ROWS) == []
 
 
 def test_a_class_excludes_the_others_and_a_number_needs_no_label(tmp_path):
     row = {"study": "1.0", "at": "2026-03-01", "source": "p"}
     classes, size = (labelled_node(tmp_path / name, name, 1) for name in ("classes", "size"))
     assert isocenter.import_labels(classes, pd.DataFrame([{**row, "label": "odd"}])).rows == 1
-    assert {one.label: one.value for one in rows_of(classes, tables.outcomes)} == {"calm": 0.0, "odd": 1.0}
+    assert {one.label: one.value for one in rows_of(classes, tables.OUTCOME_ROWS)} == {"calm": 0.0, "odd": 1.0}
     assert isocenter.import_labels(size, pd.DataFrame([{**row, "value": "12.5"}])).rows == 1
-    assert {one.label: one.value for one in rows_of(size, tables.outcomes)} == {"volume": 12.5}
+    assert {one.label: one.value for one in rows_of(size, tables.OUTCOME_ROWS)} == {"volume": 12.5}
 
 
 def test_no_patient_of_a_locked_set_and_no_labelled_case_is_chosen(tmp_path, cli):
@@ -165,7 +168,7 @@ def test_no_patient_of_a_locked_set_and_no_labelled_case_is_chosen(tmp_path, cli
     with database.write() as connection:
         outcomes.write_outcomes(connection, job_of(4), {"nodule": 1.0}, "pathology")
         connection.execute(
-            insert(tables.blind).values(job=job_of(5), inclusion=0.5, drawn_at=0, week="w", state="waiting")
+            insert(tables.BLIND_READS).values(job=job_of(5), inclusion=0.5, drawn_at=0, week="w", state="waiting")
         )
     database.close()
     for place in (locked, tmp_path / "locked.looks.jsonl"):
@@ -213,7 +216,7 @@ def test_labels_that_may_be_wrong_are_listed_and_worse_ones_of_one_group_are_a_f
                 "account": "ada",
                 "verdict": verdict,
             }
-            connection.execute(insert(tables.feedback).values(at=0, reason="", text="", before=[], after=[], **stated))
+            connection.execute(insert(tables.FEEDBACK).values(at=0, reason="", text="", before=[], after=[], **stated))
     database.close()
     seen = isocenter.next_labels(node, 5, out=tmp_path / "out")
     doubted = pd.read_csv(tmp_path / "out" / "relabel.csv")

@@ -80,9 +80,9 @@ def test_a_model_beyond_its_limit_is_halted_until_two_people_agree(tmp_path):
     model = records.settings.models["nodule"].model_copy(update={"stop": [rule]})
     rounds = Rounds(records.settings.model_copy(update={"models": {"nodule": model}}), records.database)
     assert rounds.round() == 1
-    [hold], [alert] = records.rows(tables.holds), records.rows(tables.alerts)
+    [hold], [alert] = records.rows(tables.HOLDS), records.rows(tables.ALERTS)
     assert (hold.action, alert.watch, alert.severity) == ("halt", "limit: calls nodule", "urgent")
-    assert "was called in" in alert.because and len(records.rows(tables.deliveries)) == 1
+    assert "was called in" in alert.because and len(records.rows(tables.DELIVERIES)) == 1
 
     ada, ben = (Actor(name, "radiologist") for name in ("ada", "ben"))
     with records.database.write() as connection:
@@ -92,13 +92,13 @@ def test_a_model_beyond_its_limit_is_halted_until_two_people_agree(tmp_path):
         assert not safety.undo_model_hold(connection, hold.n, ada, "once more")
         assert safety.undo_model_hold(connection, hold.n, ben, "the day is over")
         assert safety.hold_of(connection, "nodule") is None
-    assert [row.action for row in records.rows(tables.audit)][-3:-1] == [
+    assert [row.action for row in records.rows(tables.AUDIT)][-3:-1] == [
         "safety halt agreed to undo",
         "safety halt undone",
     ]
     rounds.round()
-    assert [row.state for row in records.rows(tables.alerts)] == ["closed"]
-    assert len(records.rows(tables.holds)) == 1
+    assert [row.state for row in records.rows(tables.ALERTS)] == ["closed"]
+    assert len(records.rows(tables.HOLDS)) == 1
     records.database.close()
 
 

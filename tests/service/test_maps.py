@@ -29,7 +29,7 @@ def test_the_map_of_a_method_that_passed_stands_beside_the_answer_and_where_none
     node = SmallNode(tmp_path / "node", model, answers=("pm", "sc", "sr"), explain="auto")
     node.receive(*mr)
     node.work()
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     node.store.close()
     node.database.close()
     folder = node.settings.folder / "results" / job.job

@@ -60,26 +60,29 @@ class Records:
 
     def answered(self, number, *, noisy="", version="v1", seen=None, **measured):
         """So many jobs, one an hour; the noise of one station is raised. seen: mean of what the network sees."""
-        rows = {table: [] for table in (tables.studies, tables.series, tables.jobs, tables.measures, tables.findings)}
+        rows = {
+            table: []
+            for table in (tables.STUDIES, tables.SERIES_ROWS, tables.JOBS, tables.MEASURES, tables.FINDING_ROWS)
+        }
         for n in range(self.count, self.count + number):
             station = "ab"[n % 3 > 0]
             key, at = f"{n:032x}", BEGAN + n * HOUR
             noise = self.random.normal(10, 1) + 4 * (station == noisy)
             p = float(self.random.random())
-            rows[tables.studies].append(
+            rows[tables.STUDIES].append(
                 {"study": key, "uid": f"1.2.{n}", "state": "done", "received_at": at, "last_at": at, "patient": f"p{n}"}
             )
             own = {"station": station * 32, "software": "6" if station == noisy else "5"}
-            rows[tables.series].append({"study": key, "series": key, "uid": f"1.2.{n}.1", **own})
+            rows[tables.SERIES_ROWS].append({"study": key, "series": key, "uid": f"1.2.{n}.1", **own})
             stated = {"rule": "r", "model": "nodule", "model_hash": version, "inputs_hash": "i", "revision": 1}
             stated |= {"state": "done", "outcome": "answered", "priority": 2, "not_before": at, "created_at": at}
             stated |= {"done_at": at, "inputs": {"series": {"image": key}}, "seconds": {"read": 1.0}}
-            rows[tables.jobs].append({"job": key, "study": key, **stated})
-            rows[tables.measures].append(
+            rows[tables.JOBS].append({"job": key, "study": key, **stated})
+            rows[tables.MEASURES].append(
                 {"job": key, "measures": {"noise": noise, **measured}, "distances": {}, "features": self.features(seen)}
             )
             found = {"concept": "nodule", "probability": p, "value": p > 0.5}
-            rows[tables.findings].append({"job": key, "number": 0, "concept": "nodule", "row": found})
+            rows[tables.FINDING_ROWS].append({"job": key, "number": 0, "concept": "nodule", "row": found})
         with self.database.write() as connection:
             for table, own in rows.items():
                 connection.execute(insert(table), own)
@@ -122,7 +125,7 @@ def noisy(records):
 
 
 def test_noise_of_one_station_is_one_alert_with_its_place_which_holds_the_model_and_tells_people(noisy):
-    [alert] = noisy.rows(tables.alerts)
+    [alert] = noisy.rows(tables.ALERTS)
     assert (alert.watch, alert.kind, alert.scope, alert.severity) == (
         "measure_noise",
         "input",
@@ -131,15 +134,15 @@ def test_noise_of_one_station_is_one_alert_with_its_place_which_holds_the_model_
     )
     assert alert.state == "open" and "software 5 to 6" in alert.because
     assert abs(alert.since - (BEGAN + 120 * HOUR)) < 24 * HOUR
-    [hold] = noisy.rows(tables.holds)
+    [hold] = noisy.rows(tables.HOLDS)
     assert hold.action == "abstain" and hold.because.startswith(f"alert {alert.n} (urgent)")
-    [sent] = noisy.rows(tables.deliveries)
+    [sent] = noisy.rows(tables.DELIVERIES)
     notice = json.loads((noisy.settings.folder / "results" / sent.job / sent.name).read_text())
     assert (notice["priority"], notice["alert"]) == ("urgent", alert.n)
-    assert [row.action for row in noisy.rows(tables.audit)] == ["baseline frozen", "alert", "safety abstain"]
+    assert [row.action for row in noisy.rows(tables.AUDIT)] == ["baseline frozen", "alert", "safety abstain"]
     noisy.answered(5, noisy="b")
     assert noisy.rounds.round() == 1 and noisy.rounds.round() == 0
-    assert len(noisy.rows(tables.alerts)) == 1
+    assert len(noisy.rows(tables.ALERTS)) == 1
 
 
 def test_a_rollback_without_a_package_to_go_back_to_is_written_as_a_failure_and_jobs_name_it(tmp_path):
@@ -150,27 +153,27 @@ def test_a_rollback_without_a_package_to_go_back_to_is_written_as_a_failure_and_
     records.rounds.round()
     with records.database.read() as connection:
         hold = safety.hold_of(connection, "nodule")
-        tried = connection.execute(select(tables.audit).where(tables.audit.c.action == "safety rollback")).one()
+        tried = connection.execute(select(tables.AUDIT).where(tables.AUDIT.c.action == "safety rollback")).one()
     records.database.close()
     assert hold.action == "rollback"
     assert tried.outcome == "failure" and tried.detail["problem"]
 
 
 def test_what_a_person_undoes_is_not_done_again_for_the_same_alert(noisy):
-    [alert], [hold] = noisy.rows(tables.alerts), noisy.rows(tables.holds)
+    [alert], [hold] = noisy.rows(tables.ALERTS), noisy.rows(tables.HOLDS)
     with noisy.database.write() as connection:
         assert safety.undo_model_hold(connection, hold.n, ANYONE, "only this scanner")
         assert safety.hold_of(connection, "nodule") is None
         assert alert_records.settle_alert(connection, alert.n, CLOSED, "the scanner is known", ANYONE)
     noisy.rounds.round()
-    assert [row.state for row in noisy.rows(tables.alerts)] == ["closed"]
-    assert len(noisy.rows(tables.holds)) == 1
+    assert [row.state for row in noisy.rows(tables.ALERTS)] == ["closed"]
+    assert len(noisy.rows(tables.HOLDS)) == 1
 
 
 def test_an_alert_is_cleared_after_three_quiet_windows(noisy):
     noisy.answered(160)
     noisy.rounds.round()
-    [alert] = noisy.rows(tables.alerts)
+    [alert] = noisy.rows(tables.ALERTS)
     assert (alert.state, alert.quiet) == ("cleared", 3)
 
 
@@ -181,13 +184,13 @@ def test_without_a_baseline_nothing_is_watched_until_it_is_frozen(records):
         assert not monitored_cases.freeze_newest_cases(connection, "nodule", "v1", 60, ANYONE)
     records.answered(100, noisy="b")
     records.rounds.round()
-    assert not records.rows(tables.alerts)
+    assert not records.rows(tables.ALERTS)
 
 
 def test_watches_begin_again_with_a_new_version_and_alerts_of_the_old_one_end(noisy):
     noisy.answered(200, version="v2", noisy="b")
     noisy.rounds.round()
-    [alert] = noisy.rows(tables.alerts)
+    [alert] = noisy.rows(tables.ALERTS)
     assert (alert.state, alert.reason) == ("cleared", "another version of the model answers")
 
 
@@ -196,7 +199,7 @@ def test_a_measure_that_vanishes_rings(records):
     records.freeze()
     records.answered(60)
     records.rounds.round()
-    [alert] = records.rows(tables.alerts)
+    [alert] = records.rows(tables.ALERTS)
     assert (alert.watch, alert.because) == ("measure_sharpness", "values are missing")
 
 
@@ -206,14 +209,14 @@ def test_an_audited_figure_below_a_bound_is_urgent_and_stays_one_alert(tmp_path)
     records.freeze()
     records.answered(60)
     with records.database.write() as connection:  # all are ill, and half of them are called
-        for row in connection.execute(select(tables.jobs.c.job, tables.jobs.c.done_at)).all():
+        for row in connection.execute(select(tables.JOBS.c.job, tables.JOBS.c.done_at)).all():
             own = {"label": "nodule", "value": 1.0, "source": "blind", "account": "reader", "inclusion": 0.9}
-            connection.execute(insert(tables.outcomes).values(job=row.job, at=row.done_at, **own))
+            connection.execute(insert(tables.OUTCOME_ROWS).values(job=row.job, at=row.done_at, **own))
         assert monitored_cases.monitored_jobs(connection)["reference_nodule"].eq(1.0).all()
     records.rounds.round()
     records.answered(1)
     records.rounds.round()
-    rung = [row for row in records.rows(tables.alerts) if row.kind == "performance"]
+    rung = [row for row in records.rows(tables.ALERTS) if row.kind == "performance"]
     node = WebNode(records.settings, records.database, ObjectStore(records.settings.folder, "web"))
     [own] = TestClient(server.web_app(node), base_url="http://127.0.0.1").get("/api/monitor").json()["models"]
     assert [(one["bound"], one["state"]) for one in own["bounds"]] == [("sensitivity of nodule", "crossed")]
@@ -267,7 +270,7 @@ def test_a_site_unlike_what_calibrated_its_model_is_said_once_and_is_no_change(r
     records.freeze()
     records.answered(60, seen=0.8)
     records.rounds.round()
-    assert not records.rows(tables.alerts)
+    assert not records.rows(tables.ALERTS)
     node = WebNode(records.settings, records.database, ObjectStore(records.settings.folder, "web"))
     [own] = TestClient(server.web_app(node), base_url="http://127.0.0.1").get("/api/monitor").json()["models"]
     assert own["verdict"] == "no alert"
@@ -276,7 +279,7 @@ def test_a_site_unlike_what_calibrated_its_model_is_said_once_and_is_no_change(r
     assert isocenter.monitor(records.settings.folder).site_verdict == own["site_verdict"]
     records.answered(40, seen=-0.8)
     records.rounds.round()
-    [alert] = records.rows(tables.alerts)
+    [alert] = records.rows(tables.ALERTS)
     assert (alert.watch, alert.kind) == ("features", "input")
 
 
@@ -294,19 +297,19 @@ def test_a_held_model_answers_no_further_job_and_its_reason_names_the_alert(smal
     [model] = small_node.settings.models
     with small_node.database.write() as connection:
         own = {"model": model, "action": action, "alert": 7, "because": "alert 7 (urgent): measure_noise", "since": 0.0}
-        connection.execute(insert(tables.holds).values(own))
+        connection.execute(insert(tables.HOLDS).values(own))
     small_node.receive(*mr)
     small_node.work()
-    [job] = small_node.rows(tables.jobs)
+    [job] = small_node.rows(tables.JOBS)
     assert (job.state, job.outcome) == (state, outcome)
     assert "alert 7 (urgent): measure_noise" in job.reason
-    assert small_node.rows(tables.measures) == []
+    assert small_node.rows(tables.MEASURES) == []
     with small_node.database.write() as connection:
         assert safety.undo_model_hold(connection, 1, ANYONE, "it was the phantom")
-        connection.execute(update(tables.jobs).values(not_before=0.0))
+        connection.execute(update(tables.JOBS).values(not_before=0.0))
     if action == "stop":
         small_node.work()
-        assert [row.outcome for row in small_node.rows(tables.jobs)] == ["answered"]
+        assert [row.outcome for row in small_node.rows(tables.JOBS)] == ["answered"]
 
 
 def test_grades_are_watched_as_classes_are_and_measurements_of_structures_are_not():
@@ -320,7 +323,7 @@ def test_grades_are_watched_as_classes_are_and_measurements_of_structures_are_no
 def test_a_worker_notes_measures_of_the_image_and_distances_of_the_gate(tmp_path, gated, small_node, mr):
     small_node.receive(*mr)
     small_node.work()
-    [own] = small_node.rows(tables.measures)
+    [own] = small_node.rows(tables.MEASURES)
     assert {"mean", "sd", "p1", "p99", "noise", "sharpness"} <= own.measures.keys()
     with small_node.database.read() as connection:
         [row] = monitored_cases.monitored_jobs(connection).to_dict("records")
@@ -329,7 +332,7 @@ def test_a_worker_notes_measures_of_the_image_and_distances_of_the_gate(tmp_path
     (tmp_path / "one.dcm").write_bytes(encoded(drawn("1.2.3.4", side=24)))
     node.receive(tmp_path / "one.dcm")
     node.work()
-    [own], [job] = node.rows(tables.measures), node.rows(tables.jobs)
+    [own], [job] = node.rows(tables.MEASURES), node.rows(tables.JOBS)
     ROLES["try"](node.settings, "try", Event())
     with node.database.read() as connection:
         [row] = monitored_cases.monitored_jobs(

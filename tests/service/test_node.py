@@ -87,7 +87,7 @@ def until(condition, what: str) -> None:
 def hurry(node) -> None:
     """Wait for no further image of any study."""
     database = record_database.open_database(node.settings.database_url)
-    for row in rows(node, tables.studies):
+    for row in rows(node, tables.STUDIES):
         StudyIndex(database).hurry(row.study)
     database.close()
 
@@ -130,10 +130,10 @@ def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
         send(node, study(tmp_path / str(number), number))
         killed(node, role)
     count = len(ROLES)
-    until(lambda: [row.instances for row in rows(node, tables.studies)] == [6] * count, "an object is lost")
+    until(lambda: [row.instances for row in rows(node, tables.STUDIES)] == [6] * count, "an object is lost")
     hurry(node)
-    until(lambda: [row.state for row in rows(node, tables.studies)] == ["done"] * count, "a study is lost, or not done")
-    found = rows(node, tables.jobs)
+    until(lambda: [row.state for row in rows(node, tables.STUDIES)] == ["done"] * count, "a study is lost, or not done")
+    found = rows(node, tables.JOBS)
     assert sorted((row.state, row.outcome) for row in found) == [("done", "answered")] * count
     for row in found:
         answer = np.asarray(isocenter.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data)
@@ -142,9 +142,9 @@ def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
     assert "p0" not in log
     assert all(f"{role}-0 was ended by signal 9; it is restarted" in log for role in ROLES)
     until(lambda: isocenter.verify_audit(node.settings.folder).unsealed == 0, "an event is not sealed")
-    events = Counter(row.action for row in rows(node, tables.audit))
+    events = Counter(row.action for row in rows(node, tables.AUDIT))
     assert (events["study received"], events["prediction"]) == (count, count) and events["association"] >= count
-    assert all(row.patient for row in rows(node, tables.audit) if row.action == "prediction")
+    assert all(row.patient for row in rows(node, tables.AUDIT) if row.action == "prediction")
 
 
 def test_a_second_node_in_the_folder_of_one_that_runs_is_refused_and_leaves_its_settings(node, model):
@@ -163,10 +163,10 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
     # It asks Orthanc how many objects the study has, and does not wait for five minutes.
     orthanc.ask("/modalities/node/store", {"Resources": [known], "Synchronous": True})
     until(
-        lambda: [row.state for row in rows(node, tables.deliveries)] == 2 * ["committed"],
+        lambda: [row.state for row in rows(node, tables.DELIVERIES)] == 2 * ["committed"],
         "SEG and SR were not committed",
     )
-    until(lambda: {row.state for row in rows(node, tables.studies)} == {"done"}, "a study is not done")
+    until(lambda: {row.state for row in rows(node, tables.STUDIES)} == {"done"}, "a study is not done")
     listed = httpx.get(f"{node.http}/api/studies").json()["rows"]
     [said] = [one for one in listed if one["jobs"][0]["rule"] == "sent"]
     answer = said["jobs"][0]["answers"][0]
@@ -194,7 +194,7 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
 def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready_and_drains_at_sigterm(
     tmp_path, node, model
 ):
-    count = len(rows(node, tables.studies)) + 1
+    count = len(rows(node, tables.STUDIES)) + 1
     send(node, study(tmp_path / "late", len(ROLES)))  # which the node would wait five minutes for
     node.stop()
     folder = node.settings.folder
@@ -210,8 +210,8 @@ def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready
         line = running.stdout.readline().decode()
         assert line.startswith("ready: DICOM 127.0.0.1:"), line + running.stderr.read().decode()
         assert ", http://127.0.0.1:" in line
-        until(lambda: [row.state for row in rows(node, tables.studies)] == ["done"] * count, "a study is not answered")
-        assert {row.outcome for row in rows(node, tables.jobs)} == {"answered"}
+        until(lambda: [row.state for row in rows(node, tables.STUDIES)] == ["done"] * count, "a study is not answered")
+        assert {row.outcome for row in rows(node, tables.JOBS)} == {"answered"}
         began = time.monotonic()
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 0
@@ -330,19 +330,19 @@ model = "kidneys"
         ]
 
     def outcomes() -> Counter:
-        return Counter((row.state, row.outcome) for row in rows(node, tables.jobs))
+        return Counter((row.state, row.outcome) for row in rows(node, tables.JOBS))
 
     with isocenter.serve(config=tmp_path / "node.toml", folder=tmp_path / "node", **QUICK) as node:
         send(node, [*came(range(20), "Alpha"), *came(range(1), "Beta")])
         ended = {("done", "answered"): 20, ("done", "abstained"): 1}
         until(lambda: outcomes() == ended, "not every study has its outcome")
-        [other] = [row for row in rows(node, tables.jobs) if row.outcome == "abstained"]
+        [other] = [row for row in rows(node, tables.JOBS) if row.outcome == "abstained"]
         assert other.reason == "the model was not accepted here for scanner Beta"
-        until(lambda: rows(node, tables.holds), "the model is not halted")
-        [hold] = rows(node, tables.holds)
+        until(lambda: rows(node, tables.HOLDS), "the model is not halted")
+        [hold] = rows(node, tables.HOLDS)
         assert hold.action == "halt"
         send(node, came(range(20, 21), "Alpha"))
-        reasons = lambda: [row.reason or "" for row in rows(node, tables.jobs) if row.state == "waiting"]  # noqa: E731
+        reasons = lambda: [row.reason or "" for row in rows(node, tables.JOBS) if row.state == "waiting"]  # noqa: E731
         until(lambda: any("stopped by" in one for one in reasons()), "the job does not say why it waits")
         database = record_database.open_database(node.settings.database_url)
         Accounts(database).first("a password of the first one")

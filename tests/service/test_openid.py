@@ -37,8 +37,8 @@ def node(shared):
     """The node, without a person whom the provider vouches for."""
     web, _ = shared
     with web.database.write() as connection:
-        connection.execute(delete(tables.sessions))
-        connection.execute(delete(tables.accounts).where(tables.accounts.c.subject.is_not(None)))
+        connection.execute(delete(tables.SESSIONS))
+        connection.execute(delete(tables.ACCOUNTS).where(tables.ACCOUNTS.c.subject.is_not(None)))
     return web
 
 

@@ -158,7 +158,7 @@ def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_str
         page.wait("document.querySelector('.status').textContent === '1 stroke, draft kept on the node'", 2)
         page.browser._ask("Page.reload", page.tab)
         page.wait("document.body.innerText.includes('Your draft of 1 stroke is still here.')", 30)
-        [stroke] = room.node.rows(tables.drafts)
+        [stroke] = room.node.rows(tables.DRAFTS)
         assert stroke.account == ACCOUNT
         page.press("c")
         page.press("s")
@@ -170,14 +170,14 @@ def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_str
         page.wait(f"{row}?.lastElementChild.innerText === 'accepted'", 30)
         assert "corrected by a person" in page.value(f"{row}.innerText")
         assert page.complaints == []
-    [made] = room.node.rows(tables.corrections)
+    [made] = room.node.rows(tables.CORRECTIONS)
     series = file_formats.read(room.node.settings.folder.parent / "now")
     seg = seg_reading.read_segmentation(
         room.node.settings.folder / "results" / made.correction / "answer.dcm", series.geometry
     )
     bright = series.data[0] > LEVEL
     np.testing.assert_array_equal(seg.data[0] != 0, bright | wanted)
-    assert [row.verdict for row in room.node.rows(tables.feedback)] == ["corrected", "accepted"]
+    assert [row.verdict for row in room.node.rows(tables.FEEDBACK)] == ["corrected", "accepted"]
 
 
 # The patient's axes (left, back, feet as 0, 1, 2) along which columns, rows and slices of a series run.
@@ -232,16 +232,16 @@ def test_an_administrator_lifts_a_rejection_where_the_study_says_that_images_are
     room.node.receive(*(tmp_path / "rejected").iterdir())
     room.node.work()
     uid = object_identity.read_identity(next((tmp_path / "rejected").iterdir())).study
-    [row] = [one for one in room.node.rows(tables.studies) if one.uid == uid]
+    [row] = [one for one in room.node.rows(tables.STUDIES) if one.uid == uid]
     with room.node.database.write() as connection:
         stated = {"uid": "1.2", "note": "1.3", "reason": "113037 Rejected for Patient Safety", "since": 0.0}
-        connection.execute(insert(tables.rejections).values(study=row.study, is_sent_again=True, **stated))
+        connection.execute(insert(tables.REJECTIONS).values(study=row.study, is_sent_again=True, **stated))
     with room.open(f"/study/{uid}", DRAWN) as page:
         lift = "[...document.querySelectorAll('aside .notice button')].find(one => /Lift/.test(one.textContent))"
         assert "Rejected for Patient Safety) came again" in page.value("document.querySelector('aside').textContent")
         page.value(f"{lift}.click()")
         page.wait(f"!{lift}", 10)
-        assert (room.node.rows(tables.rejections), page.complaints) == ([], [])
+        assert (room.node.rows(tables.REJECTIONS), page.complaints) == ([], [])
 
 
 def test_an_earlier_study_scrolls_as_many_mm(room):
@@ -292,10 +292,10 @@ def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):
     )
     room.node.receive(*(tmp_path / "blind").iterdir())
     room.node.work()
-    job = room.node.rows(tables.jobs)[-1].job
+    job = room.node.rows(tables.JOBS)[-1].job
     with room.node.database.write() as connection:
         stated = {"inclusion": 0.5, "drawn_at": 0.0, "week": "2026-W48", "state": "waiting"}
-        connection.execute(insert(tables.blind).values(job=job, **stated))
+        connection.execute(insert(tables.BLIND_READS).values(job=job, **stated))
     with room.open("/blind", "!!document.querySelector('table a')") as page:
         page.value("document.querySelector('table a').click()")
         page.wait(f"{DRAWN} && !!document.querySelector('section[aria-label=\"Blind read\"] select')", 30)
@@ -304,7 +304,7 @@ def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):
         page.value("document.querySelector('section[aria-label=\"Blind read\"] button').click()")
         page.wait("document.querySelector('aside h2')?.textContent.includes('threshold')", 30)
         assert page.complaints == []
-    kept = [(row.label, row.value) for row in room.node.rows(tables.outcomes) if row.source == "blind"]
+    kept = [(row.label, row.value) for row in room.node.rows(tables.OUTCOME_ROWS) if row.source == "blind"]
     assert kept == [("bright", 0.0)]
 
 
@@ -365,7 +365,7 @@ def test_an_incident_is_stated_and_settled_on_its_page(room):
 
 
 def test_the_node_page_tells_of_each_peer_and_explains_states(room):
-    [answer] = room.node.rows(tables.answers)[:1]
+    [answer] = room.node.rows(tables.ANSWERS)[:1]
     late = {
         "job": answer.job,
         "name": answer.name,
@@ -375,7 +375,7 @@ def test_the_node_page_tells_of_each_peer_and_explains_states(room):
         "created_at": 0.0,
     }
     with room.node.database.write() as connection:
-        connection.execute(insert(tables.deliveries).values(reason="the peer refuses the association", **late))
+        connection.execute(insert(tables.DELIVERIES).values(reason="the peer refuses the association", **late))
     with room.open("/node", "document.body.innerText.includes('peer silent')", size=(1280, 1400)) as page:
         rows = "[...document.querySelectorAll('table[aria-label=Health] tr')]"
         cells = page.value(f"{rows}.map(row => [...row.children].map(one => one.textContent))")
@@ -438,7 +438,7 @@ def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
 def test_the_page_on_monitoring_says_how_many_cases_a_baseline_lacks(room):
     with room.open("/monitor", "document.body.innerText.includes('not watched:')") as page:
         text = page.value("document.body.innerText")
-        answered = len([job for job in room.node.rows(tables.jobs) if job.outcome is not None])
+        answered = len([job for job in room.node.rows(tables.JOBS) if job.outcome is not None])
         assert "no alert stands" in text and f"not watched: {answered} of 300 cases" in text, text
 
 
@@ -449,7 +449,7 @@ def month(number: int, metric: str, value: float, source: str) -> dict[str, obje
 
 def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_bounds_and_changes(room):
     [(name, version), *_] = {
-        (job.model, job.model_hash) for job in room.node.rows(tables.jobs) if job.outcome is not None
+        (job.model, job.model_hash) for job in room.node.rows(tables.JOBS) if job.outcome is not None
     }
     bound = {"bound": "sensitivity of nodule", "at_least": 0.8, "state": "held", "because": "0.9", "reported": "0.5"}
     figures = [month(n, "sensitivity", 0.9, source) for n in (3, 4, 5) for source in ("audited", "reported")]
@@ -462,7 +462,7 @@ def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_
     }
     own = {"model": name, "model_hash": version, "cases": 300, "first_at": 0.0, "last_at": 1.0, "frozen_at": 1.0}
     with room.node.database.write() as connection:
-        connection.execute(insert(tables.baselines).values(**own, frozen_by="somebody"))
+        connection.execute(insert(tables.BASELINES).values(**own, frozen_by="somebody"))
     seen = room.node.settings.folder / MONITOR
     seen.write_text(json.dumps({"schema": "isocenter.node_monitor", "version": 1, "at": 1.0, "rows": [row]}))
     try:
@@ -477,7 +477,7 @@ def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_
     finally:
         seen.unlink()
         with room.node.database.write() as connection:
-            connection.execute(delete(tables.baselines))
+            connection.execute(delete(tables.BASELINES))
     assert "no alert; reported, not audited: sensitivity of nodule 0.5, bound 0.8" in text and "held" in text, text
     [(title, dots, words)] = drawn  # a single window is no course
     assert (title, dots) == ("sensitivity of nodule over time", 6) and "software v6" in words
@@ -504,12 +504,12 @@ def test_axe_finds_nothing_serious(room):
 
 
 def test_a_study_without_an_answer_says_so_and_why_in_the_worklist_and_on_its_page(room):
-    [job] = [row for row in room.node.rows(tables.jobs) if row.study == object_store.uid_key(room.earlier)]
+    [job] = [row for row in room.node.rows(tables.JOBS) if row.study == object_store.uid_key(room.earlier)]
     row = f"document.querySelector('tr[data-study=\"{room.earlier}\"]')"
     for outcome in ("abstained", "refused", "failed"):
         values = {"outcome": outcome, "reason": "its spacing is unlike"}
         with room.node.database.write() as connection:
-            connection.execute(update(tables.jobs).where(tables.jobs.c.job == job.job).values(values))
+            connection.execute(update(tables.JOBS).where(tables.JOBS.c.job == job.job).values(values))
         with room.open("/", f"!!{row}") as page:
             pill = page.value(f"(e => [e.textContent, e.className])({row}.lastElementChild.firstElementChild)")
             assert pill == [outcome, f"pill {outcome}"]
@@ -519,16 +519,16 @@ def test_a_study_without_an_answer_says_so_and_why_in_the_worklist_and_on_its_pa
         said = page.value("document.querySelector('.result').innerText")
         assert "Failed: its spacing is unlike" in said
         assert "not checked" not in said
-    study = update(tables.studies).where(tables.studies.c.study == job.study)
+    study = update(tables.STUDIES).where(tables.STUDIES.c.study == job.study)
     with room.node.database.write() as connection:
-        connection.execute(update(tables.jobs).where(tables.jobs.c.job == job.job).values(state="cancelled"))
+        connection.execute(update(tables.JOBS).where(tables.JOBS.c.job == job.job).values(state="cancelled"))
         connection.execute(study.values(outcome="refused", reason="no rule takes it"))
     with room.open(f"/study/{room.earlier}", DRAWN) as page:
         said = page.value("document.body.innerText")
         assert "No model has looked at this study." in said and "refused: no rule takes it" in said
     values = {name: getattr(job, name) for name in ("state", "outcome", "reason")}
     with room.node.database.write() as connection:
-        connection.execute(update(tables.jobs).where(tables.jobs.c.job == job.job).values(values))
+        connection.execute(update(tables.JOBS).where(tables.JOBS.c.job == job.job).values(values))
         connection.execute(study.values(outcome=job.outcome, reason=job.reason))
     with room.open(f"/study/{room.earlier}", DRAWN) as page:
         said = page.value("document.querySelector('.result').innerText")

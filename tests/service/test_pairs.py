@@ -118,14 +118,14 @@ def test_a_pair_is_answered_by_a_registration_and_the_moved_series_and_a_peer_ge
     while Couriers(node.settings, node.database).deliver("pacs"):
         pass
     server.shutdown()
-    [row] = node.rows(tables.jobs)
-    states = {one.state for one in node.rows(tables.deliveries)}
+    [row] = node.rows(tables.JOBS)
+    states = {one.state for one in node.rows(tables.DELIVERIES)}
     folder = node.result("findings.json").parent
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert node.worker.jobs.retry(row.job)
     node.work()
     again = {path.name: path.read_bytes() for path in folder.iterdir()}
-    names = {one.name for one in node.rows(tables.answers)}
+    names = {one.name for one in node.rows(tables.ANSWERS)}
     node.store.close()
     node.database.close()
     assert (row.outcome, row.reason, states) == ("answered", None, {"sent"})

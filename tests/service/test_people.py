@@ -57,7 +57,7 @@ def test_a_session_is_a_cookie_that_no_script_and_no_other_address_gets(node):
     assert answer.json()["account"] == answer.json()["role"] == "viewer"
     secret = browser.cookies["isocenter"]
     with node.database.read() as connection:
-        kept = connection.execute(select(tables.sessions.c.session)).scalars().all()
+        kept = connection.execute(select(tables.SESSIONS.c.session)).scalars().all()
     assert secret not in kept and answer.json()["csrf"] not in kept
 
 
@@ -76,12 +76,12 @@ def test_a_session_ends_by_logging_out_and_after_half_an_hour_without_use(node, 
     assert httpx.get(f"{node.url}/api/me", cookies={"isocenter": secret}).status_code == 401
     now, viewer = node.database.now(), logged_in(node, "viewer")
     for headers, is_renewed in (({"X-Background": "1"}, False), ({}, True)):
-        changed(node, tables.sessions, used_at=now - 29 * 60)
+        changed(node, tables.SESSIONS, used_at=now - 29 * 60)
         assert viewer.get("/api/me", headers=headers).status_code == 200
         with node.database.read() as connection:
-            last = max(connection.execute(select(tables.sessions.c.used_at)).scalars())
+            last = max(connection.execute(select(tables.SESSIONS.c.used_at)).scalars())
         assert (last > now - 60) == is_renewed
-    changed(node, tables.sessions, used_at=now - 31 * 60)
+    changed(node, tables.SESSIONS, used_at=now - 31 * 60)
     assert viewer.get("/api/me").status_code == 401
 
 
@@ -154,15 +154,15 @@ def test_waiting_for_a_password_has_an_end_and_what_was_wrong_is_forgotten(datab
     people = Accounts(database)
     for count, wait in ((5, 1), (6, 2), (9, 16), (50, 60)):
         with database.write() as connection:
-            connection.execute(tables.failures.delete())
+            connection.execute(tables.FAILURES.delete())
             attempt = records._digest("a\0here")
             values = {"attempt": attempt, "count": count, "at": record_database.DatabaseClock()}
-            connection.execute(tables.failures.insert().values(values))
+            connection.execute(tables.FAILURES.insert().values(values))
         with pytest.raises(WaitError) as error:
             people.is_password("a", "b", "here")
         assert error.value.wait == pytest.approx(wait, abs=1)
     with database.write() as connection:
-        connection.execute(update(tables.failures).values(at=record_database.DatabaseClock() - 3601))
+        connection.execute(update(tables.FAILURES).values(at=record_database.DatabaseClock() - 3601))
     assert not people.is_password("a", "b", "here")
 
 
@@ -171,7 +171,7 @@ def test_a_machine_asks_by_a_token_that_is_stated_once_and_ends(node, person):
     secret = made.pop("secret")
     assert "secret" not in str(person.get("/api/tokens").json()).replace("'secret': None", "")
     with node.database.read() as connection:
-        assert secret not in str(connection.execute(select(tables.tokens)).all())
+        assert secret not in str(connection.execute(select(tables.TOKENS)).all())
 
     def asked(given: str) -> int:
         return httpx.get(f"{node.url}/api/me", headers={"Authorization": f"Bearer {given}"}).status_code
@@ -186,9 +186,9 @@ def test_a_machine_asks_by_a_token_that_is_stated_once_and_ends(node, person):
     again = person.post("/api/tokens", json={"name": "router", "last_day": "2100-01-01"})
     assert (again.status_code, again.json()["problem"]) == (409, "there is a token of this name")
     assert person.post("/api/tokens", json={"name": "old", "last_day": "2020-01-01"}).status_code == 422
-    changed(node, tables.tokens, ends_at=node.database.now() - 1)
+    changed(node, tables.TOKENS, ends_at=node.database.now() - 1)
     assert asked(secret) == 401
-    changed(node, tables.tokens, ends_at=node.database.now() + 60)
+    changed(node, tables.TOKENS, ends_at=node.database.now() + 60)
     assert asked(secret) == 200
     assert person.delete(f"/api/tokens/{made['token']}").status_code == 204
     assert asked(secret) == 401

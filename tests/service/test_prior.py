@@ -39,8 +39,8 @@ def node(tmp_path, request):
 
 def jobs_of(node: SmallNode, day: str) -> list:
     """The jobs on the study of a day, oldest first."""
-    [key] = [row.study for row in node.rows(tables.studies) if row.study_date == day]
-    return sorted((row for row in node.rows(tables.jobs) if row.study == key), key=lambda row: row.created_at)
+    [key] = [row.study for row in node.rows(tables.STUDIES) if row.study_date == day]
+    return sorted((row for row in node.rows(tables.JOBS) if row.study == key), key=lambda row: row.created_at)
 
 
 def items_named(item, code: str) -> list:
@@ -75,10 +75,10 @@ def test_a_study_that_came_after_its_follow_up_makes_that_answer_anew_once_as_a_
     )
     shown = client.get(f"/api/studies/{uid}/reading").json()["jobs"][0]["change"]
     assert (shown["study"], shown["date"], shown["rows"][0]["now"]) == (earlier_uid, "2024-01-01", now)
-    rows = [row.row for row in node.rows(tables.findings) if row.job == compared.job]
+    rows = [row.row for row in node.rows(tables.FINDING_ROWS) if row.job == compared.job]
     assert [row["unit"] for row in rows if row["concept"] == "change"] == ["%"]
     stated = findings_report.report_of_job(node.settings, node.database, compared.job)
-    [percent] = [row.row["value"] for row in node.rows(tables.findings) if row.concept == "change"]
+    [percent] = [row.row["value"] for row in node.rows(tables.FINDING_ROWS) if row.concept == "change"]
     observations = [
         entry["resource"]
         for entry in fhir_reports.report_bundle(stated, "R5")["entry"]
@@ -104,7 +104,7 @@ def test_an_answer_that_was_given_long_ago_is_not_made_anew(node, tmp_path):
     node.receive(*study(tmp_path, "20240301", 5.0))
     node.work()
     with node.database.write() as connection:
-        connection.execute(update(tables.jobs).values(done_at=tables.jobs.c.done_at - 25 * 3600))
+        connection.execute(update(tables.JOBS).values(done_at=tables.JOBS.c.done_at - 25 * 3600))
     node.receive(*study(tmp_path, "20240101", 6.0))
     node.work()
     assert [row.state for row in jobs_of(node, "20240301")] == ["done"]
@@ -148,13 +148,13 @@ def test_the_earlier_study_comes_from_orthanc_where_the_node_holds_none(way, ort
     with receiving(node.settings.folder) as arriving:
         orthanc.knows("node", node.settings.dicom.ae_title, arriving.port)
         until = time.monotonic() + 60
-        while not any("prior" in row.inputs and row.state == "done" for row in node.rows(tables.jobs)):
-            assert time.monotonic() < until, [(row.state, row.reason) for row in node.rows(tables.jobs)]
+        while not any("prior" in row.inputs and row.state == "done" for row in node.rows(tables.JOBS)):
+            assert time.monotonic() < until, [(row.state, row.reason) for row in node.rows(tables.JOBS)]
             node.work()
             time.sleep(0.2)
     [waited, compared] = jobs_of(node, "20240301")
     assert waited.outcome is None, "the new study is answered once, after the earlier one"
-    assert {row.study_date for row in node.rows(tables.studies)} == {"20240101", "20240301"}
+    assert {row.study_date for row in node.rows(tables.STUDIES)} == {"20240101", "20240301"}
     assert (node.settings.folder / "results" / compared.job / "change.csv").exists()
     node.store.close()
     node.database.close()

@@ -70,7 +70,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _aside(self) -> set[str]:
         with self.database.read() as connection:
-            return set(connection.execute(select(tables.jobs.c.job).where(tables.jobs.c.state == "aside")).scalars())
+            return set(connection.execute(select(tables.JOBS.c.job).where(tables.JOBS.c.state == "aside")).scalars())
 
     def _holds(self, job: Job) -> bool:
         return self.states[job.job] == "running" and self.holders[job.job][1] == job.fence
@@ -119,7 +119,7 @@ class QueueMachine(RuleBasedStateMachine):
         """All leases run out."""
         with self.database.write() as connection:
             connection.execute(
-                update(tables.jobs).where(tables.jobs.c.state == "running").values(lease_until=DatabaseClock() - 1)
+                update(tables.JOBS).where(tables.JOBS.c.state == "running").values(lease_until=DatabaseClock() - 1)
             )
         self.expired |= {key for key, state in self.states.items() if state == "running"}
 
@@ -142,8 +142,8 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def no_job_is_lost_or_answered_twice(self) -> None:
         with self.database.read() as connection:
-            found = dict(connection.execute(select(tables.jobs.c.job, tables.jobs.c.state)).tuples().all())
-            written = [row.job for row in connection.execute(select(tables.answers.c.job)).all()]
+            found = dict(connection.execute(select(tables.JOBS.c.job, tables.JOBS.c.state)).tuples().all())
+            written = [row.job for row in connection.execute(select(tables.ANSWERS.c.job)).all()]
         assert found == self.states
         assert len(written) == len(set(written))
         assert all(count <= 1 for count in self.results.values())

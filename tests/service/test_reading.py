@@ -130,7 +130,7 @@ def test_a_reading_states_the_series_the_result_and_its_map_on_the_voxels(small_
     assert (told["patient"], told["reasons"]) == ("p", small_node.settings.page.reasons)
     [one], [result] = told["series"], told["jobs"]
     assert (one["series"], one["kind"], one["modality"], one["ours"]) == (identity.series, "volume", "MR", False)
-    [job] = small_node.rows(tables.jobs)
+    [job] = small_node.rows(tables.JOBS)
     assert (result["job"], result["series"], result["outcome"]) == (job.job, [identity.series], "answered")
     assert (result["maps"], result["revision"], result["verdict"]) == (["mask"], 0, None)
     assert [(label["label"], label["name"]) for label in result["labels"]] == [(1, "bright")]

@@ -55,7 +55,7 @@ def rows(database, table):
 def expire(queue: Jobs) -> None:
     """As if the lease had run out."""
     with queue.database.write() as connection:
-        connection.execute(update(tables.jobs).values(lease_until=DatabaseClock() - 1))
+        connection.execute(update(tables.JOBS).values(lease_until=DatabaseClock() - 1))
 
 
 def test_the_migrations_make_the_tables_that_the_code_states(database):
@@ -123,8 +123,8 @@ def test_a_worker_whose_lease_ran_out_can_no_longer_write(queue, database):
     assert not queue.renew(slow)
     assert not queue.finish(slow, JobOutcome(ANSWERED, answers=[SEG]))
     assert queue.finish(quick, JobOutcome(ANSWERED, answers=[SEG], findings=[{"concept": "nodule"}]))
-    assert [row.outcome for row in rows(database, tables.jobs)] == ["answered"]
-    assert len(rows(database, tables.answers)) == len(rows(database, tables.findings)) == 1
+    assert [row.outcome for row in rows(database, tables.JOBS)] == ["answered"]
+    assert len(rows(database, tables.ANSWERS)) == len(rows(database, tables.FINDING_ROWS)) == 1
 
 
 def test_files_are_published_only_by_who_holds_the_claim(queue):
@@ -143,7 +143,7 @@ def test_a_job_that_kills_its_workers_goes_aside_with_its_reason(queue, database
         assert queue.claim("w") is not None
         assert queue.release("w") == 1
     assert queue.claim("w") is None
-    [row] = rows(database, tables.jobs)
+    [row] = rows(database, tables.JOBS)
     assert (row.state, row.attempts) == ("aside", 3)
     assert "died 3 times" in row.reason
     assert queue.retry(row.job)
@@ -163,7 +163,7 @@ def test_a_cancelled_job_takes_no_result(queue, database):
     job = queue.claim("w")
     assert queue.cancel(job.job)
     assert not queue.finish(job, JobOutcome(ANSWERED))
-    assert [row.state for row in rows(database, tables.jobs)] == ["cancelled"]
+    assert [row.state for row in rows(database, tables.JOBS)] == ["cancelled"]
 
 
 def test_only_what_was_cancelled_has_an_event(queue, database):
@@ -172,10 +172,10 @@ def test_only_what_was_cancelled_has_an_event(queue, database):
     queue.finish(done, JobOutcome(ANSWERED, is_empty=True))
     add(queue, "other")
     assert [queue.cancel(job) for job in (done.job, "f" * 32)] == [False, False]
-    assert [row.action for row in rows(database, tables.audit)] == ["prediction"]
+    assert [row.action for row in rows(database, tables.AUDIT)] == ["prediction"]
     waiting = queue.claim("w").job
     assert queue.cancel(waiting) and not queue.cancel(waiting)
-    assert [(row.action, row.object) for row in rows(database, tables.audit)][1:] == [("job cancelled", waiting)]
+    assert [(row.action, row.object) for row in rows(database, tables.AUDIT)][1:] == [("job cancelled", waiting)]
 
 
 def test_a_late_image_supersedes_the_jobs_whose_inputs_changed(queue, database):
@@ -183,13 +183,13 @@ def test_a_late_image_supersedes_the_jobs_whose_inputs_changed(queue, database):
     assert index.complete("a" * 32, 1, {}, {"b" * 32: {"modality": "MR"}})
     add(queue, "old")
     assert index.add([arrival(1), arrival(2)]) == 1
-    [study] = rows(database, tables.studies)
+    [study] = rows(database, tables.STUDIES)
     assert (study.revision, study.state, study.instances) == (2, "receiving", 2)
     assert index.complete("a" * 32, 2, {}, {})
     with database.write() as connection:
         queue.add(connection, study="a" * 32, inputs_hash="new", **{**RULE, "revision": 2, "priority": 2})
         index.note_routing(connection, "a" * 32, 2, [wanted("new")])
-    assert {row.inputs_hash: row.state for row in rows(database, tables.jobs)} == {
+    assert {row.inputs_hash: row.state for row in rows(database, tables.JOBS)} == {
         "old": "superseded",
         "new": "waiting",
     }
@@ -222,13 +222,13 @@ def settled(queue, jobs_of_study, reason=None):
     with queue.database.write() as connection:
         index.note_routing(connection, "a" * 32, 1, jobs_of_study, reason)
     index.settle()
-    [row] = rows(queue.database, tables.studies)
+    [row] = rows(queue.database, tables.STUDIES)
     return row.state, row.outcome, row.reason
 
 
 def told(queue):
     """(action, detail) of the last event."""
-    row = rows(queue.database, tables.audit)[-1]
+    row = rows(queue.database, tables.AUDIT)[-1]
     return row.action, row.detail
 
 
@@ -264,8 +264,8 @@ def test_a_study_whose_job_is_aside_is_aside_until_that_is_done_again(queue, dat
     assert queue.claim("w") is None
     state, outcome, reason = settled(queue, [wanted("i")])
     assert (state, outcome) == ("aside", None) and "died 3 times" in reason
-    assert queue.retry(rows(database, tables.jobs)[0].job)
-    assert [(row.state, row.reason) for row in rows(database, tables.studies)] == [("complete", None)]
+    assert queue.retry(rows(database, tables.JOBS)[0].job)
+    assert [(row.state, row.reason) for row in rows(database, tables.STUDIES)] == [("complete", None)]
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED))
     assert settled(queue, [wanted("i")]) == ("done", ANSWERED, None)
 
@@ -297,8 +297,8 @@ def test_a_study_that_gets_something_to_do_while_it_is_looked_at_has_no_event_an
 
     monkeypatch.setattr(index_of_records, "_study_outcome", looked)
     assert index.settle() == []
-    assert [row.state for row in rows(database, tables.studies)] == ["complete"]
-    assert [row.action for row in rows(database, tables.audit)] == ["study received", "object aside"]
+    assert [row.state for row in rows(database, tables.STUDIES)] == ["complete"]
+    assert [row.action for row in rows(database, tables.AUDIT)] == ["study received", "object aside"]
     monkeypatch.undo()
     with database.write() as connection:
         index.note_routing(connection, "a" * 32, 1, [])
@@ -312,7 +312,7 @@ def test_a_value_that_the_database_cannot_hold_is_said_to_be_that_and_none_of_th
     with pytest.raises(RecordError, match="cannot hold what it is given") as error:
         StudyIndex(database).complete("a" * 32, 1, {}, {"b" * 32: value})
     assert "Check that it is running" not in str(error.value)
-    assert [row.state for row in rows(database, tables.studies)] == ["receiving"]
+    assert [row.state for row in rows(database, tables.STUDIES)] == ["receiving"]
 
 
 def test_what_is_wrong_with_a_value_is_said_without_the_value(database):
@@ -336,10 +336,10 @@ def test_a_superseded_job_whose_inputs_are_wanted_again_is_done_anew(queue, data
     add(queue)
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs"]))
     assert settled(queue, [])[1] == REFUSED
-    assert [row.state for row in rows(database, tables.jobs)] == ["superseded"]
+    assert [row.state for row in rows(database, tables.JOBS)] == ["superseded"]
     assert add(queue) and not add(queue)
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs"]))
-    [row] = rows(database, tables.jobs)
+    [row] = rows(database, tables.JOBS)
     assert (row.state, row.outcome, row.attempts) == ("sending", ANSWERED, 1)
     assert [one.sop_instance_uid for one in Outbox(database).claim("pacs")] == ["2.25.7"]
 
@@ -358,7 +358,7 @@ def test_a_superseded_job_that_a_peer_was_told_to_reject_is_wanted_again_as_anot
     assert outbox.to_reject(["pacs"]) == []
     assert [one.name for one in outbox.claim("pacs")] == ["rejection_pacs.dcm"]
     assert add(queue) and not add(queue)
-    first, second = sorted(rows(database, tables.jobs), key=lambda row: row.version)
+    first, second = sorted(rows(database, tables.JOBS), key=lambda row: row.version)
     assert (first.state, second.state, second.version) == ("superseded", "waiting", 2)
     assert first.inputs_hash == second.inputs_hash
 
@@ -368,10 +368,10 @@ def test_a_job_done_again_whose_answers_have_all_arrived_is_done(queue, database
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs"]))
     outbox = Outbox(database)
     outbox.sent(outbox.claim("pacs")[0])
-    assert queue.retry(rows(database, tables.jobs)[0].job)
+    assert queue.retry(rows(database, tables.JOBS)[0].job)
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs"]))
     assert outbox.claim("pacs") == []
-    assert [row.state for row in rows(database, tables.jobs)] == ["done"]
+    assert [row.state for row in rows(database, tables.JOBS)] == ["done"]
 
 
 def test_an_answer_that_a_peer_would_not_take_is_sent_again_when_its_job_is_done_again(queue, database):
@@ -379,10 +379,10 @@ def test_an_answer_that_a_peer_would_not_take_is_sent_again_when_its_job_is_done
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs"]))
     outbox = Outbox(database)
     outbox.note_refusal(outbox.claim("pacs")[0], "it takes no SEG")
-    assert queue.retry(rows(database, tables.jobs)[0].job)
+    assert queue.retry(rows(database, tables.JOBS)[0].job)
     assert outbox.claim("pacs") == []  # before the job is done again
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs"]))
-    assert [row.state for row in rows(database, tables.jobs)] == ["sending"]
+    assert [row.state for row in rows(database, tables.JOBS)] == ["sending"]
     assert [(one.name, one.attempts) for one in outbox.claim("pacs")] == [("case.dcm", 1)]
 
 
@@ -394,18 +394,18 @@ def test_answers_wait_for_each_peer_until_it_has_them(queue, database, monkeypat
     [to_pacs] = outbox.claim("pacs")
     assert outbox.claim("pacs") == []
     outbox.sent(to_pacs)
-    assert [row.state for row in rows(database, tables.jobs)] == ["sending"]
+    assert [row.state for row in rows(database, tables.JOBS)] == ["sending"]
     [to_archive] = outbox.claim("archive")
     outbox.note_failure(to_archive, "it does not answer")
     assert outbox.claim("archive") == []  # for a while
     with database.write() as connection:
-        connection.execute(update(tables.deliveries).values(next_at=0.0))
+        connection.execute(update(tables.DELIVERIES).values(next_at=0.0))
     [again] = outbox.claim("archive")
     assert again.attempts == 2
     outbox.sent(again)
     outbox.note_commitment(["2.25.7"], "pacs")
-    assert [row.state for row in rows(database, tables.jobs)] == ["done"]
-    assert {row.peer: row.state for row in rows(database, tables.deliveries)} == {
+    assert [row.state for row in rows(database, tables.JOBS)] == ["done"]
+    assert {row.peer: row.state for row in rows(database, tables.DELIVERIES)} == {
         "pacs": "committed",
         "archive": "sent",
     }
@@ -418,11 +418,11 @@ def test_what_a_job_has_not_sent_when_it_is_ended_stays_here(queue, database, en
     outbox = Outbox(database)
     outbox.sent(outbox.claim("pacs")[0])
     if ended == "cancelled":
-        assert queue.cancel(rows(database, tables.jobs)[0].job)
+        assert queue.cancel(rows(database, tables.JOBS)[0].job)
     else:
         assert settled(queue, [])[0] == "done"
     assert outbox.claim("archive") == []
-    assert {(row.peer, row.state, row.reason) for row in rows(database, tables.deliveries)} == {
+    assert {(row.peer, row.state, row.reason) for row in rows(database, tables.DELIVERIES)} == {
         ("pacs", "sent", None),
         ("archive", "aside", f"its job is {ended}"),
     }
@@ -435,8 +435,8 @@ def test_a_peer_that_is_away_is_tried_after_growing_pauses_of_five_minutes_at_mo
     for _ in range(11):
         outbox.note_failure(outbox.claim("pacs")[0], "it does not answer")
         with database.write() as connection:
-            pauses.append(connection.execute(select(tables.deliveries.c.next_at - DatabaseClock())).scalar_one())
-            connection.execute(update(tables.deliveries).values(next_at=0.0))
+            pauses.append(connection.execute(select(tables.DELIVERIES.c.next_at - DatabaseClock())).scalar_one())
+            connection.execute(update(tables.DELIVERIES).values(next_at=0.0))
     assert pauses == pytest.approx([1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300], abs=0.5)
 
 
@@ -445,7 +445,7 @@ def test_a_peer_that_is_away_for_three_days_is_given_up(queue, database):
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs"]))
     outbox = Outbox(database)
     with database.write() as connection:
-        connection.execute(update(tables.deliveries).values(created_at=DatabaseClock() - 73 * 3600))
+        connection.execute(update(tables.DELIVERIES).values(created_at=DatabaseClock() - 73 * 3600))
     outbox.note_failure(outbox.claim("pacs")[0], "it does not answer")
-    assert [(row.state, row.reason) for row in rows(database, tables.deliveries)] == [("aside", "it does not answer")]
-    assert [row.state for row in rows(database, tables.jobs)] == ["done"]
+    assert [(row.state, row.reason) for row in rows(database, tables.DELIVERIES)] == [("aside", "it does not answer")]
+    assert [row.state for row in rows(database, tables.JOBS)] == ["done"]

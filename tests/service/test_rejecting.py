@@ -89,7 +89,7 @@ def test_what_was_superseded_is_rejected_after_the_newer_result_and_never_comes_
     third = deliver(node, "pacs", IS_3D)
     assert [[one.InstanceNumber for one in some] for some in (newer, third)] == [[2, 2], [3, 3]]
     assert {str(one.SOPInstanceUID) for one in third}.isdisjoint(first | second)
-    assert [row.state for row in sorted(node.rows(tables.jobs), key=lambda job: job.version)] == [
+    assert [row.state for row in sorted(node.rows(tables.JOBS), key=lambda job: job.version)] == [
         *["superseded"] * 2,
         "sending",
     ]
@@ -111,7 +111,7 @@ def test_orthanc_takes_a_note_and_gives_it_back(node, mr, orthanc, tmp_path):
     couriers = Couriers(node.settings, node.database)
     couriers.peers["pacs"] = couriers.peers["pacs"].model_copy(update={"dicomweb": f"{orthanc.url}/dicom-web"})
     assert couriers.deliver("pacs") == 1
-    [row] = [row for row in node.rows(tables.answers) if row.kind == "rejection"]
+    [row] = [row for row in node.rows(tables.ANSWERS) if row.kind == "rejection"]
     client = DICOMwebClient(f"{orthanc.url}/dicom-web")
     [found] = client.search_for_instances(search_filters={"SOPInstanceUID": row.sop_instance_uid})
     assert found["00080060"]["Value"] == ["KO"]
@@ -150,4 +150,4 @@ def test_results_whose_files_are_gone_are_said_to_be_left_to_a_person_once(node,
         path.unlink()
     assert [rejecter.round(), rejecter.round()] == [0, 0]
     assert caplog.text.count("no rejection note can be written") == 1
-    assert [row for row in node.rows(tables.answers) if row.kind == "rejection"] == []
+    assert [row for row in node.rows(tables.ANSWERS) if row.kind == "rejection"] == []

@@ -33,9 +33,9 @@ def keeping(node: SmallNode, **section: Any) -> Retention:
 
 def older(database, days: float, study: str | None = None) -> None:
     """As if the last objects had come so many days ago."""
-    which = [] if study is None else [tables.studies.c.study == study]
+    which = [] if study is None else [tables.STUDIES.c.study == study]
     with database.write() as connection:
-        connection.execute(update(tables.studies).where(*which).values(last_at=DatabaseClock() - days * DAY))
+        connection.execute(update(tables.STUDIES).where(*which).values(last_at=DatabaseClock() - days * DAY))
 
 
 def files(node: SmallNode, folder: str) -> list[Path]:
@@ -48,28 +48,28 @@ def done(small_node, mr) -> SmallNode:
     """A node that has answered a study."""
     small_node.receive(*mr)
     small_node.work()
-    [study] = small_node.rows(tables.studies)
+    [study] = small_node.rows(tables.STUDIES)
     assert study.state == "done" and study.attributes["PatientID"] and files(small_node, "results")
     return small_node
 
 
 def test_objects_go_first_then_results_and_identity_and_the_rest_stays(done, caplog):
-    stays = {table.name: done.rows(table) for table in (tables.findings, tables.measures, tables.jobs)}
+    stays = {table.name: done.rows(table) for table in (tables.FINDING_ROWS, tables.MEASURES, tables.JOBS)}
     retention = keeping(done, images_days=30, results_days=300)
     older(done.database, 29)
     assert retention.look() == 0
     older(done.database, 31)
     with caplog.at_level(logging.INFO):
         assert [retention.look(), retention.look()] == [1, 0]
-    [study] = done.rows(tables.studies)
+    [study] = done.rows(tables.STUDIES)
     assert (study.state, study.instances, study.outcome) == ("gone", 0, "answered") and study.attributes["PatientID"]
-    assert not files(done, "studies") and files(done, "results") and done.rows(tables.instances) == []
+    assert not files(done, "studies") and files(done, "results") and done.rows(tables.INSTANCES) == []
     older(done.database, 301)
     assert [retention.look(), retention.look()] == [1, 0]
-    [gone] = done.rows(tables.studies)
+    [gone] = done.rows(tables.STUDIES)
     assert gone.patient == study.patient and gone.results_gone_at is not None and not files(done, "results")
-    assert {table.name: done.rows(table) for table in (tables.findings, tables.measures, tables.jobs)} == stays
-    deletions = [row for row in done.rows(tables.audit) if row.action.endswith(" deleted")]
+    assert {table.name: done.rows(table) for table in (tables.FINDING_ROWS, tables.MEASURES, tables.JOBS)} == stays
+    deletions = [row for row in done.rows(tables.AUDIT) if row.action.endswith(" deleted")]
     assert [row.action for row in deletions] == ["objects deleted", "results deleted"]
     assert all(row.patient == study.patient and row.detail["bytes"] > 0 for row in deletions)
     assert deletions[0].detail["because"] == "older than 30 days"
@@ -91,18 +91,18 @@ def test_of_a_patient_nothing_is_left_in_the_database_to_its_bytes(small_node, t
 
 
 WAITS = {
-    "a draft": (tables.drafts, {"judged": "job", "account": "a", "stroke": "1", "mark": {}, "at": 0.0}),
+    "a draft": (tables.DRAFTS, {"judged": "job", "account": "a", "stroke": "1", "mark": {}, "at": 0.0}),
     "a blind read": (
-        tables.blind,
+        tables.BLIND_READS,
         {"job": "job", "inclusion": 1.0, "drawn_at": 0.0, "week": "w", "state": "waiting"},
     ),
     "an incident": (
-        tables.incidents,
+        tables.INCIDENTS,
         {"study": "study", "kind": "k", "known_on": "2026-01-01", "account": "a", "at": 0.0}
         | dict.fromkeys(("harm", "version", "cause", "action", "checked"), ""),
     ),
     "a correction": (
-        tables.corrections,
+        tables.CORRECTIONS,
         {
             "correction": "c",
             "judged": "job",
@@ -114,11 +114,11 @@ WAITS = {
         },
     ),
     "a delivery": (
-        tables.deliveries,
+        tables.DELIVERIES,
         {"job": "job", "name": "answer.dcm", "peer": "pacs", "state": "waiting", "next_at": 0.0, "created_at": 0.0},
     ),
     "an order": (
-        tables.workitems,
+        tables.WORKITEMS,
         {"workitem": "1.2", "state": "SCHEDULED", "study": "study", "series": [], "rule": "r", "priority": 1}
         | {"dataset": {}, "created_at": 0.0, "start_at": 0.0},
     ),
@@ -126,7 +126,7 @@ WAITS = {
 
 
 def test_a_study_that_somebody_waits_for_or_comes_back_to_stays(done):
-    [study], [job] = done.rows(tables.studies), done.rows(tables.jobs)
+    [study], [job] = done.rows(tables.STUDIES), done.rows(tables.JOBS)
     keys = {"job": job.job, "study": study.study}
     older(done.database, 9)
     went = dict[str, int]()
@@ -142,7 +142,7 @@ def test_a_study_that_somebody_waits_for_or_comes_back_to_stays(done):
 
 
 def test_studies_of_a_rule_that_is_kept_stay_and_those_of_no_such_rule_are_refused(done, tmp_path):
-    [job] = done.rows(tables.jobs)
+    [job] = done.rows(tables.JOBS)
     older(done.database, 9)
     assert keeping(done, images_days=1, keep=[job.rule]).look() == 0
     assert keeping(done, images_days=1, keep=["another"]).look() == 1
@@ -170,14 +170,14 @@ def test_what_a_kill_interrupts_is_finished_later_and_nothing_comes_back(done, m
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(object_store, "remove_files", killed)
         retention.look()
-    [study] = done.rows(tables.studies)
+    [study] = done.rows(tables.STUDIES)
     assert study.state == "going"
     keeper = Keeper(retention.settings, done.database, done.rules, done.models)
     assert keeper.find() == 0  # what is left has its rows
     assert keeper.retention.round() == 1 and keeper.find() == 0
     keeper.round()
-    [study] = done.rows(tables.studies)
-    assert study.state == "gone" and not files(done, "studies") and len(done.rows(tables.jobs)) == 1
+    [study] = done.rows(tables.STUDIES)
+    assert study.state == "gone" and not files(done, "studies") and len(done.rows(tables.JOBS)) == 1
 
 
 def test_a_study_that_the_disk_does_not_let_go_is_tried_again_and_stops_no_other(done, monkeypatch, caplog):
@@ -197,7 +197,7 @@ def test_objects_that_come_again_make_a_new_revision_whose_results_are_made_anew
     assert retention.look() == 2
     done.receive(*mr)
     done.work()
-    [study], [job] = done.rows(tables.studies), done.rows(tables.jobs)
+    [study], [job] = done.rows(tables.STUDIES), done.rows(tables.JOBS)
     assert (study.state, study.revision, study.instances) == ("done", 2, len(mr)) and study.attributes["PatientID"]
     assert (study.objects_gone_at, study.results_gone_at, job.state) == (None, None, "done")
     assert {path.name: path.read_bytes() for path in files(done, "results") if path.suffix == ".dcm"} == before
@@ -208,9 +208,9 @@ def test_a_part_of_a_study_that_comes_again_is_a_study_of_that_part(done, mr):
     assert keeping(done, images_days=1).look() == 1
     done.receive(*mr[:4])
     done.work()
-    [study] = done.rows(tables.studies)
+    [study] = done.rows(tables.STUDIES)
     assert (study.state, study.revision, study.instances) == ("done", 2, 4)
-    assert sorted(row.state for row in done.rows(tables.jobs)) == ["done", "superseded"]
+    assert sorted(row.state for row in done.rows(tables.JOBS)) == ["done", "superseded"]
 
 
 def index_of_studies(database, folder: Path, count: int) -> list[str]:
@@ -223,7 +223,7 @@ def index_of_studies(database, folder: Path, count: int) -> list[str]:
         index.add([Arrival(key, "s", key, f"1.{n}", f"2.{n}", f"3.{n}", "4", "5", path, 1000, "0" * 64, "p", "store")])
         older(database, count - n, key)
     with database.write() as connection:
-        connection.execute(update(tables.studies).values(state="done", routed=1))
+        connection.execute(update(tables.STUDIES).values(state="done", routed=1))
     return keys
 
 
@@ -232,13 +232,13 @@ def test_beyond_the_quota_the_oldest_go_until_it_holds(database, tmp_path, caplo
     with database.write() as connection:  # the oldest stands in an incident
         row = {"study": keys[0], "kind": "k", "known_on": "2026-01-01", "account": "a", "at": 0.0}
         texts = dict.fromkeys(("harm", "version", "cause", "action", "checked"), "")
-        connection.execute(insert(tables.incidents).values(row | texts))
+        connection.execute(insert(tables.INCIDENTS).values(row | texts))
     settings = configuration.read_settings(None, (), tmp_path, retention={"quota_gb": 3.5e-6})
     retention = Retention(settings, database)
     assert [retention.look(), retention.look()] == [3, 0]
     with database.read() as connection:
         stays = (
-            connection.execute(select(tables.studies.c.study).where(tables.studies.c.state == "done")).scalars().all()
+            connection.execute(select(tables.STUDIES.c.study).where(tables.STUDIES.c.state == "done")).scalars().all()
         )
         assert sorted(stays) == [keys[0], keys[4], keys[5]] and _retention.stored_bytes(connection) == 3000
     assert [one for one in caplog.records if one.levelno > logging.INFO] == []
@@ -246,10 +246,10 @@ def test_beyond_the_quota_the_oldest_go_until_it_holds(database, tmp_path, caplo
 
 def test_a_quota_below_what_may_not_go_is_said_once_and_deletes_nothing_more(done, caplog):
     settings = {"images_days": 1e6, "quota_gb": 1e-9, "keep_judged": True}
-    [job], [study] = done.rows(tables.jobs), done.rows(tables.studies)
+    [job], [study] = done.rows(tables.JOBS), done.rows(tables.STUDIES)
     with done.database.write() as connection:
         row = {"correction": "c", "judged": job.job, "study": study.study, "revision": 1, "account": "a", "at": 0.0}
-        connection.execute(insert(tables.corrections).values(row | {"findings": []}))
+        connection.execute(insert(tables.CORRECTIONS).values(row | {"findings": []}))
     retention, before = keeping(done, **settings), len(files(done, "."))
     assert [retention.look(), retention.look()] == [0, 0]
     assert caplog.text.count("above the quota of 1e-09 GB, and nothing more may go") == 1
@@ -262,7 +262,7 @@ def test_what_is_gone_is_answered_as_gone(tmp_path):
         node.complete("1.2", {"PatientID": "secret-17"}, inputs_hash="i")
         job = node.answer("1.2", {"answer.dcm": (b"x", "1.9"), "findings.json": (b"{}", None)}, [])
         with node.database.write() as connection:
-            connection.execute(update(tables.studies).values(state="done", routed=1))
+            connection.execute(update(tables.STUDIES).values(state="done", routed=1))
         older(node.database, 9)
         retention = configuration.RetentionSection(images_days=1, results_days=8)
         look = Retention(node.settings.model_copy(update={"retention": retention}), node.database).look

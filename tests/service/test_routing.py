@@ -407,7 +407,7 @@ def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, 
     node = SmallNode(tmp_path / "node", *models, rules=rules, study={"complete_after_s": 300})
     node.receive(*mr)
     node.work()
-    [row] = node.rows(tables.studies)
+    [row] = node.rows(tables.STUDIES)
     with pytest.raises(UsageError, match="not complete yet"):
         isocenter.route(row.uid, config=config)
     StudyIndex(node.database).hurry(row.study)
@@ -432,7 +432,7 @@ def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, 
     facts = asdict(replace(node.models["high.onnx"], name="high", hash="new", modality="CT"))
     database = record_database.open_database(node.settings.database_url)
     with database.write() as connection:
-        connection.execute(insert(tables.deployments).values(**own, facts=facts, asked_at=1.0, began=1.0))
+        connection.execute(insert(tables.DEPLOYMENTS).values(**own, facts=facts, asked_at=1.0, began=1.0))
     database.close()
     refused = json.loads(cli("route", row.uid, "--config", config, "--json").out)
     assert not refused["rows"][0]["taken"]

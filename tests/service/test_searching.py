@@ -49,7 +49,7 @@ def filled(database):
         for number, attributes in enumerate([*HELD, *ODD]):
             columns = {"study": f"{number:032d}", "uid": f"1.{number}", "state": "done", "received_at": number}
             values = {**columns, "last_at": 0, **searching.searched_columns(attributes)}
-            connection.execute(insert(tables.studies).values(values))
+            connection.execute(insert(tables.STUDIES).values(values))
     return database
 
 
@@ -58,7 +58,7 @@ def test_the_records_find_what_comparing_one_study_after_the_other_finds(filled)
         for wanted in conditions:
             condition = searching.study_condition(keyword, wanted, is_postgresql=filled.skips_locked)
             with filled.read() as connection:
-                query = select(tables.studies.c.received_at).where(tables.studies.c.is_searchable, condition)
+                query = select(tables.STUDIES.c.received_at).where(tables.STUDIES.c.is_searchable, condition)
                 found = sorted(connection.execute(query).scalars())
             tag = dicom_json.tag_digits(keyword)
             fitting = [
@@ -72,7 +72,7 @@ def test_the_records_find_what_comparing_one_study_after_the_other_finds(filled)
 def test_a_study_of_several_values_or_of_an_odd_text_is_looked_at_by_itself(filled):
     with filled.read() as connection:
         row = connection.execute(
-            select(tables.studies.c.received_at).where(tables.studies.c.is_searchable.is_(False))
+            select(tables.STUDIES.c.received_at).where(tables.STUDIES.c.is_searchable.is_(False))
         ).scalars()
         assert sorted(row) == [len(HELD) + n for n in range(len(ODD))]
 
@@ -94,11 +94,11 @@ def test_an_attribute_without_a_column_is_left_to_the_elements():
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_every_condition_is_asked_of_an_index(database, condition, index):
-    both = or_(tables.studies.c.is_searchable.is_(True) & condition, tables.studies.c.study.in_(["0"]))
+    both = or_(tables.STUDIES.c.is_searchable.is_(True) & condition, tables.STUDIES.c.study.in_(["0"]))
     query = (
-        select(tables.studies)
+        select(tables.STUDIES)
         .where(both)
-        .order_by(tables.studies.c.received_at.desc(), tables.studies.c.study.desc())
+        .order_by(tables.STUDIES.c.received_at.desc(), tables.STUDIES.c.study.desc())
         .limit(500)
     )
     shown = query.compile(database.engine, compile_kwargs={"literal_binds": True})

@@ -42,7 +42,7 @@ def test_a_study_of_two_patients_is_refused_by_name_and_no_report_goes_out(tmp_p
     )
     node.receive(*mr)
     node.work()
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     for number, path in enumerate(mr, start=1):
         other = pydicom.dcmread(path)
         other.PatientID, other.IssuerOfPatientID, other.SeriesInstanceUID = "SECOND-2", "H2", "1.0.1"
@@ -50,13 +50,13 @@ def test_a_study_of_two_patients_is_refused_by_name_and_no_report_goes_out(tmp_p
         other.save_as(path)
     node.receive(*mr)
     node.work()
-    [study], problems = node.rows(tables.studies), {row.problem for row in node.rows(tables.series)}
+    [study], problems = node.rows(tables.STUDIES), {row.problem for row in node.rows(tables.SERIES_ROWS)}
     assert (study.state, study.outcome) == ("aside", "refused")
     assert "its series are of 2 patients, whom `people` names" in study.reason
     assert study.people == ["SECOND-2 of H2", "p"]
     assert problems == {"the study holds series of 2 patients (SECOND-2 of H2, p)"}
-    assert [(row.state, row.job) for row in node.rows(tables.jobs)] == [("superseded", job.job)]
-    assert {row.state for row in node.rows(tables.deliveries)} == {"aside"}
+    assert [(row.state, row.job) for row in node.rows(tables.JOBS)] == [("superseded", job.job)]
+    assert {row.state for row in node.rows(tables.DELIVERIES)} == {"aside"}
     assert "SECOND-2" not in caplog.text + study.reason
     # Whatever the study holds by now, a report is of the patient of its own series.
     assert findings_report.report_of_job(node.settings, node.database, job.job).fact("PatientID") == "p"

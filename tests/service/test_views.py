@@ -44,12 +44,12 @@ def test_each_view_of_a_series_of_radiographs_has_its_own_result_as_by_the_comma
     )
     node.receive(*paths)
     node.work()
-    [row], made = node.rows(tables.jobs), node.rows(tables.answers)
+    [row], made = node.rows(tables.JOBS), node.rows(tables.ANSWERS)
     assert (row.state, row.outcome) == ("sending", "answered"), row.reason
     segmentations = sorted(one.name for one in made if one.kind == "seg")
     assert segmentations == [f"answer_{number}.dcm" for number in range(1, 5)]
     reports = [f"answer_{number}_report.dcm" for number in range(1, 5)]
-    assert sorted(one.name for one in node.rows(tables.deliveries)) == sorted([*segmentations, *reports])
+    assert sorted(one.name for one in node.rows(tables.DELIVERIES)) == sorted([*segmentations, *reports])
     isocenter.predict(model, tmp_path / "views", out=tmp_path / "out")
     theirs = sorted(path for path in (tmp_path / "out").rglob("*.dcm") if "_report" not in path.name)
     for number, (path, their) in enumerate(zip(segmentations, theirs, strict=True), start=1):
@@ -71,8 +71,8 @@ def test_nothing_is_given_out_of_a_part_of_a_series_of_radiographs(node, tmp_pat
     cut.save_as(paths[2])
     node.receive(*paths)
     node.work()
-    assert node.rows(tables.jobs) == [] and node.rows(tables.answers) == []
-    assert [row.outcome for row in node.rows(tables.studies)] == ["refused"]
+    assert node.rows(tables.JOBS) == [] and node.rows(tables.ANSWERS) == []
+    assert [row.outcome for row in node.rows(tables.STUDIES)] == ["refused"]
 
 
 def test_of_several_views_the_gate_withholds_only_those_that_it_does_not_know(tmp_path, gated):
@@ -84,10 +84,10 @@ def test_of_several_views_the_gate_withholds_only_those_that_it_does_not_know(tm
     node = SmallNode(tmp_path / "node", gated.out)
     node.receive(*sorted(tmp_path.glob("*.dcm")))
     node.work()
-    [row], table = node.rows(tables.jobs), pd.read_csv(node.result("predictions.csv"))
+    [row], table = node.rows(tables.JOBS), pd.read_csv(node.result("predictions.csv"))
     assert row.outcome == "answered" and row.reason.startswith("image 2 of 2: "), row.reason
     assert table["abstained"].isna().tolist() == [True, False]
-    assert {one.row["instance"] for one in node.rows(tables.findings)} == {"1.2.3.1"}
+    assert {one.row["instance"] for one in node.rows(tables.FINDING_ROWS)} == {"1.2.3.1"}
     node.store.close()
     node.database.close()
 
@@ -95,4 +95,4 @@ def test_of_several_views_the_gate_withholds_only_those_that_it_does_not_know(tm
 def test_images_of_one_series_that_are_no_radiographs_are_not_a_case_each(node, tmp_path):
     node.receive(*views(tmp_path / "views", modality="CT"))
     node.work()
-    assert node.rows(tables.jobs) == []
+    assert node.rows(tables.JOBS) == []

@@ -52,7 +52,7 @@ def test_a_study_in_which_nothing_is_seen_says_so_and_has_its_answer_none_the_le
     node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", 1e5))
     node.receive(*mr)
     node.work()
-    [row], [study] = node.rows(tables.jobs), node.rows(tables.studies)
+    [row], [study] = node.rows(tables.JOBS), node.rows(tables.STUDIES)
     node.store.close()
     node.database.close()
     assert (row.state, row.outcome, study.outcome) == ("done", "answered", "answered")
@@ -82,7 +82,7 @@ def test_a_model_with_a_gate_abstains_from_a_picture_that_is_unlike_all_that_tra
     (tmp_path / "odd.dcm").write_bytes(encoded(odd))
     node.receive(tmp_path / "odd.dcm")
     node.work()
-    [row], [study] = node.rows(tables.jobs), node.rows(tables.studies)
+    [row], [study] = node.rows(tables.JOBS), node.rows(tables.STUDIES)
     node.store.close()
     node.database.close()
     assert (row.state, row.outcome, study.outcome) == ("done", "abstained", "abstained")
@@ -124,7 +124,7 @@ def test_tracks_of_a_clip_are_a_table_beside_its_other_results(tmp_path):
 def test_the_same_job_made_again_gives_the_same_bytes(node, mr):
     node.receive(*mr)
     node.work()
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     folder = node.result().parent
     (folder.parent / f".{job.job}.0").mkdir()  # as a worker leaves it that is killed
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -135,13 +135,13 @@ def test_the_same_job_made_again_gives_the_same_bytes(node, mr):
     node.work()
     assert list(folder.parent.iterdir()) == [folder]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
-    [row] = node.rows(tables.jobs)
+    [row] = node.rows(tables.JOBS)
     assert (row.state, row.outcome, row.attempts) == ("done", "answered", 1)
-    seg = [row for row in node.rows(tables.answers) if row.kind == "seg"]
+    seg = [row for row in node.rows(tables.ANSWERS) if row.kind == "seg"]
     assert seg[0].sop_instance_uid.startswith("2.25.")
     said = json.loads(first["findings.json"])
     assert (said["schema"], said["version"]) == ("isocenter.findings", 1)
-    assert [one.row for one in node.rows(tables.findings)] == said["rows"]
+    assert [one.row for one in node.rows(tables.FINDING_ROWS)] == said["rows"]
 
 
 def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(node, mr):
@@ -149,9 +149,9 @@ def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(n
     node.work()
     node.receive(mr[-1])
     node.work()
-    states = sorted((row.revision, row.state, row.outcome) for row in node.rows(tables.jobs))
+    states = sorted((row.revision, row.state, row.outcome) for row in node.rows(tables.JOBS))
     assert states == [(1, "superseded", "answered"), (2, "done", "answered")]
-    assert [row.revision for row in node.rows(tables.studies)] == [2]
+    assert [row.revision for row in node.rows(tables.STUDIES)] == [2]
 
 
 def test_a_result_of_a_series_that_has_grown_meanwhile_is_not_given_out(node, mr, monkeypatch):
@@ -166,10 +166,10 @@ def test_a_result_of_a_series_that_has_grown_meanwhile_is_not_given_out(node, mr
     monkeypatch.setattr(job_answers, "answer_job", slow)
     node.receive(*mr[:-1])
     node.work()
-    states = sorted((row.revision, row.state, row.outcome) for row in node.rows(tables.jobs))
+    states = sorted((row.revision, row.state, row.outcome) for row in node.rows(tables.JOBS))
     assert states == [(1, "superseded", None), (2, "done", "answered")]
-    assert {row.job for row in node.rows(tables.answers)} == {
-        row.job for row in node.rows(tables.jobs) if row.revision == 2
+    assert {row.job for row in node.rows(tables.ANSWERS)} == {
+        row.job for row in node.rows(tables.JOBS) if row.revision == 2
     }
 
 
@@ -183,7 +183,7 @@ def test_a_mask_that_no_segmentation_can_hold_is_sent_as_a_report_alone_and_the_
     node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), peers=[pacs], rules=rules)
     node.receive(*mr)
     node.work()
-    [row], [sent] = node.rows(tables.jobs), node.rows(tables.deliveries)
+    [row], [sent] = node.rows(tables.JOBS), node.rows(tables.DELIVERIES)
     node.store.close()
     node.database.close()
     assert (row.state, row.outcome, sent.name) == ("sending", "answered", "answer_report.dcm")
@@ -213,7 +213,7 @@ def test_peers_are_told_of_outcomes_without_a_result_as_the_rule_says(tmp_path, 
         header.save_as(path)
     node.receive(*mr)
     node.work()
-    [row], sent, path = node.rows(tables.jobs), node.rows(tables.deliveries), node.result("answer_report.dcm")
+    [row], sent, path = node.rows(tables.JOBS), node.rows(tables.DELIVERIES), node.result("answer_report.dcm")
     reported = [one.job for one in sent if (one.name, one.peer) == ("findings.json", "ris:2575")]
     made = [findings_report.report_of_job(node.settings, node.database, job) for job in reported]
     judged = judged_results.find_judged(node.database, node.settings.folder, row.job)
@@ -241,7 +241,7 @@ def test_classes_are_sent_to_a_peer_as_a_report(tmp_path, mr):
     node = SmallNode(tmp_path / "node", class_model(tmp_path / "model"), peers=[pacs], rules=rules)
     node.receive(*mr)
     node.work()
-    [row], [sent] = node.rows(tables.jobs), node.rows(tables.deliveries)
+    [row], [sent] = node.rows(tables.JOBS), node.rows(tables.DELIVERIES)
     path = node.result("answer_report.dcm")
     node.store.close()
     node.database.close()
@@ -269,7 +269,7 @@ def test_a_study_that_no_rule_takes_has_an_outcome_and_a_reason_wherever_a_user_
     )
     assert study_routes.get_study(web, ANYONE, row.study) == row
     assert b'isocenter_study_outcomes{outcome="refused"} 1.0' in node_routes.get_metrics(web).body
-    last = node.rows(tables.audit)[-1]
+    last = node.rows(tables.AUDIT)[-1]
     assert last.action == "study done" and last.patient == series_survey.pseudonym_from_header(
         header_reading.read_header(mr[0]).dataset
     )
@@ -303,8 +303,8 @@ def test_a_study_sent_ten_times_has_one_answer(node, mr):
     for _ in range(10):
         node.receive(*mr)
         node.work()
-    assert len(node.rows(tables.jobs)) == 1
-    assert [row.revision for row in node.rows(tables.studies)] == [1]
+    assert len(node.rows(tables.JOBS)) == 1
+    assert [row.revision for row in node.rows(tables.STUDIES)] == [1]
 
 
 def test_files_that_no_row_knows_are_found_at_the_start(node, mr):
@@ -314,7 +314,7 @@ def test_files_that_no_row_knows_are_found_at_the_start(node, mr):
     assert node.keeper.absorb() == 0
     assert node.keeper.find() == len(mr)
     node.work()
-    assert [row.outcome for row in node.rows(tables.jobs)] == ["answered"]
+    assert [row.outcome for row in node.rows(tables.JOBS)] == ["answered"]
 
 
 @pytest.mark.whole
@@ -330,11 +330,11 @@ def test_a_flood_of_studies_is_kept_in_portions_and_none_is_complete_too_early(n
     counts, objects = [], []
     for _ in range(12):
         node.keeper.round()
-        counts.append(len(node.rows(tables.jobs)))
-        objects.append(sum(row.instances for row in node.rows(tables.studies)))
+        counts.append(len(node.rows(tables.JOBS)))
+        objects.append(sum(row.instances for row in node.rows(tables.STUDIES)))
     assert objects[:6] == [1, 2, 3, 4, 5, 6]
     assert counts[:7] == [0] * 6 + [1] and counts[-1] == 3
-    assert all(row.revision == 1 for row in node.rows(tables.studies))
+    assert all(row.revision == 1 for row in node.rows(tables.STUDIES))
 
 
 def test_a_model_that_was_changed_answers_no_old_job(node, mr, tmp_path):
@@ -342,7 +342,7 @@ def test_a_model_that_was_changed_answers_no_old_job(node, mr, tmp_path):
     node.keeper.round()
     threshold_model(tmp_path / "model", LEVEL + 1)
     node.work()
-    [row] = node.rows(tables.jobs)
+    [row] = node.rows(tables.JOBS)
     assert (row.state, row.outcome) == ("done", "refused")
     assert "another model" in row.reason
 
@@ -350,7 +350,7 @@ def test_a_model_that_was_changed_answers_no_old_job(node, mr, tmp_path):
 def test_a_job_that_takes_too_long_ends_its_process_whether_the_database_answers_or_not(node, mr, monkeypatch):
     for is_away in (True, False):
         _take_too_long(node, mr, monkeypatch, is_away=is_away)
-    [row] = node.rows(tables.jobs)
+    [row] = node.rows(tables.JOBS)
     assert (row.state, row.reason) == ("waiting", "took longer than 0.1 s")
 
 
@@ -363,7 +363,7 @@ def _take_too_long(node, mr, monkeypatch, *, is_away):
     node.receive(*mr)
     node.keeper.round()
     with node.database.write() as connection:
-        connection.execute(update(tables.jobs).values(state="waiting"))
+        connection.execute(update(tables.JOBS).values(state="waiting"))
     job = node.worker.jobs.claim("test/worker-0")
     slow = node.settings.model_copy(update={"queue": node.settings.queue.model_copy(update={"job_timeout_s": 0.1})})
     node.worker.settings = slow
@@ -383,7 +383,7 @@ def test_an_answer_stands_whatever_fails_of_what_is_done_beside_it(node, mr, mon
     monkeypatch.setattr(node.worker.models, "maps_of", lambda *_: faulty)
     node.receive(*mr)
     node.work()
-    [row] = node.rows(tables.jobs)
+    [row] = node.rows(tables.JOBS)
     assert (row.state, row.outcome) == ("done", "answered")
     for what in ("the measures of the image", "the priority or notice", "the map of what the answer rests on"):
         assert f"{what} failed: KeyError within the node" in row.reason
@@ -396,10 +396,10 @@ def test_a_job_whose_claim_is_lost_writes_nothing(node, mr):
     node.keeper.round()
     job = node.worker.jobs.claim("test/worker-0")
     with node.database.write() as connection:
-        connection.execute(update(tables.jobs).values(fence=tables.jobs.c.fence + 1))
+        connection.execute(update(tables.JOBS).values(fence=tables.JOBS.c.fence + 1))
     node.worker.finish_job(job)
     assert not (node.settings.folder / "results" / job.job).exists()
-    assert node.rows(tables.answers) == []
+    assert node.rows(tables.ANSWERS) == []
     assert list((node.settings.folder / "results").iterdir()) == []
 
 
@@ -413,7 +413,7 @@ def test_a_stamp_leaves_references_to_other_objects_alone(node, mr, tmp_path):
     assert before.StudyInstanceUID == after.StudyInstanceUID
     assert before.ReferencedSeriesSequence == after.ReferencedSeriesSequence
     assert after.SeriesDescription.endswith("For research use only")
-    assert StudyIndex(node.database).series_of(node.rows(tables.jobs)[0].study)[0].modality == "MR"
+    assert StudyIndex(node.database).series_of(node.rows(tables.JOBS)[0].study)[0].modality == "MR"
 
 
 def test_a_node_writes_what_the_command_writes(node, mr, tmp_path):
@@ -431,7 +431,7 @@ def test_a_node_writes_what_the_command_writes(node, mr, tmp_path):
             (segment, "SegmentAlgorithmName"),
             (segment.SegmentationAlgorithmIdentificationSequence[0], "AlgorithmName"),
         ):
-            assert holder[keyword].value.endswith(node.rows(tables.jobs)[0].model_version)
+            assert holder[keyword].value.endswith(node.rows(tables.JOBS)[0].model_version)
             holder[keyword].value = ""
     for keyword in ("SegmentSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         assert theirs[keyword] == ours[keyword]

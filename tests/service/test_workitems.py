@@ -129,13 +129,13 @@ def test_an_order_on_a_study_that_is_there_finds_its_job_and_names_the_outputs(t
     study, series = uids(mr)
     uid = created(node, order(study, series))
     work(node)
-    [job], [row] = node.rows(tables.jobs), node.rows(tables.workitems)
+    [job], [row] = node.rows(tables.JOBS), node.rows(tables.WORKITEMS)
     assert (row.state, job.attempts) == ("COMPLETED", 1)
     made = Workitems(node.database, node.rules).get(uid)
     assert "TransactionUID" not in made
     assert (made.ProcedureStepLabel, str(made.PatientName)) == ("Détection", "Doe^Jane")
     [done] = made.UnifiedProcedureStepPerformedProcedureSequence
-    sent = {one.sop_instance_uid for one in node.rows(tables.answers) if one.sop_instance_uid}
+    sent = {one.sop_instance_uid for one in node.rows(tables.ANSWERS) if one.sop_instance_uid}
     named = {
         item.ReferencedSOPInstanceUID for one in done.OutputInformationSequence for item in one.ReferencedSOPSequence
     }
@@ -149,27 +149,27 @@ def test_a_rule_for_orders_alone_makes_its_job_when_it_is_ordered_and_in_its_pla
     study, series = uids(mr)
     uid = created(node, order(study, series))
     node.keeper.round()
-    assert [row.state for row in node.rows(tables.workitems)] == ["SCHEDULED"]  # the study is still to come
+    assert [row.state for row in node.rows(tables.WORKITEMS)] == ["SCHEDULED"]  # the study is still to come
     node.receive(*mr)
     for _ in range(3):
         node.keeper.round()
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     assert (job.state, job.priority) == ("waiting", 1)  # HIGH is urgent
-    assert [row.state for row in node.rows(tables.workitems)] == ["IN PROGRESS"]
+    assert [row.state for row in node.rows(tables.WORKITEMS)] == ["IN PROGRESS"]
     work(node)
     assert Workitems(node.database, node.rules).get(uid).ProcedureStepState == "COMPLETED"
-    assert [row.state for row in node.rows(tables.studies)] == ["done"]
+    assert [row.state for row in node.rows(tables.STUDIES)] == ["done"]
 
 
 def test_a_study_that_nobody_orders_gets_no_job_of_a_rule_for_orders_alone(tmp_path, mr):
     node = small(tmp_path, only_ordered=True)
     node.receive(*mr)
     work(node)
-    assert node.rows(tables.jobs) == []
+    assert node.rows(tables.JOBS) == []
     created(node, order(uids(mr)[0], "1.2.3.999"))  # another series than that which the rule takes
     work(node)
-    [row] = node.rows(tables.workitems)
-    assert (row.state, node.rows(tables.jobs)) == ("CANCELED", [])
+    [row] = node.rows(tables.WORKITEMS)
+    assert (row.state, node.rows(tables.JOBS)) == ("CANCELED", [])
 
 
 def test_a_cancelled_order_ends_the_job_that_nothing_else_wants(tmp_path, mr):
@@ -184,13 +184,13 @@ def test_a_cancelled_order_ends_the_job_that_nothing_else_wants(tmp_path, mr):
     again = web.post(f"/dicomweb/workitems/{uid}/cancelrequest")
     assert again.status_code == 202
     assert "already in the state CANCELED" in again.headers["Warning"]
-    assert [row.state for row in node.rows(tables.jobs)] == ["cancelled"]
+    assert [row.state for row in node.rows(tables.JOBS)] == ["cancelled"]
     [made] = web.get(f"/dicomweb/workitems/{uid}").json()
     assert made["00741000"]["Value"] == ["CANCELED"]
     assert made["00741002"]["Value"][0]["00741238"]["Value"] == ["no longer needed"]
     created(node, order(uids(mr)[0]), "1.2.777.2")  # ordered anew, it is done
     work(node)
-    assert [row.state for row in node.rows(tables.jobs)] == ["done"]
+    assert [row.state for row in node.rows(tables.JOBS)] == ["done"]
 
 
 def test_over_dimse_a_workitem_is_created_found_claimed_changed_and_completed(tmp_path):
@@ -258,7 +258,7 @@ def test_an_order_that_nobody_could_do_is_refused_with_its_fault(tmp_path, chang
     with pytest.raises(Exception, match=words.strip("'")[:12]) as error:
         created(node, dataset)
     assert error.value.status == status
-    assert node.rows(tables.workitems) == []
+    assert node.rows(tables.WORKITEMS) == []
 
 
 def test_over_http_a_workitem_is_created_found_claimed_and_refused_to_others(tmp_path):
@@ -326,5 +326,5 @@ def test_a_peer_that_may_not_order_is_offered_no_workitems(tmp_path, monkeypatch
 def test_the_study_of_an_order_is_known_by_its_key(tmp_path):
     node = small(tmp_path)
     created(node, order("1.2.1", "1.2.1.5"))
-    [row] = node.rows(tables.workitems)
+    [row] = node.rows(tables.WORKITEMS)
     assert (row.study, row.series) == (object_store.uid_key("1.2.1"), [object_store.uid_key("1.2.1.5")])

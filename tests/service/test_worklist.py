@@ -102,7 +102,7 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
     queue = Jobs(node.database)
     findings = {1: [{"concept": "effusion", "value": 6.25, "unit": "ml"}], 2: []}
     for number, rows in findings.items():
-        [study] = [row.study for row in node.rows(tables.studies) if row.uid == f"1.2.{number}"]
+        [study] = [row.study for row in node.rows(tables.STUDIES) if row.uid == f"1.2.{number}"]
         with node.database.write() as connection:
             columns = {"rule": "r", "model": "m", "model_hash": "h", "revision": 1, "priority": 2}
             queue.add(connection, study=study, inputs_hash="i", inputs={"series": {}}, **columns)
@@ -127,7 +127,7 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
     assert [row["finding"] for row in listed["rows"]] == ["effusion: 6.25 ml", "", "nothing found"]
     assert "no rule" in listed["rows"][1]["reason"]
     with node.database.write() as connection:
-        connection.execute(update(tables.studies).values(received_at=0.0))
+        connection.execute(update(tables.STUDIES).values(received_at=0.0))
     assert client.get("/api/worklist").json()["rows"] == []
 
 
@@ -181,13 +181,13 @@ def bright_node(folder: Path, mr: list[Path], *listed: dict, **sections) -> tupl
 
 def at_once(node: SmallNode) -> None:
     with node.database.write() as connection:
-        connection.execute(update(tables.deliveries).values(next_at=0.0))
+        connection.execute(update(tables.DELIVERIES).values(next_at=0.0))
 
 
 def test_a_webhook_that_fails_gets_the_notice_again_under_the_same_id_and_the_job_does_not_wait(tmp_path, mr):
     port = free_port()
     node, couriers = bright_node(tmp_path, mr, {"by": "webhook", "to": f"http://127.0.0.1:{port}/x"})
-    [job], [recipient] = node.rows(tables.jobs), couriers.recipients
+    [job], [recipient] = node.rows(tables.JOBS), couriers.recipients
     assert (job.state, job.urgency) == ("done", 1)
     assert job.because.startswith("bright: ")
     assert couriers.deliver(recipient) == 0  # nobody listens
@@ -201,17 +201,17 @@ def test_a_webhook_that_fails_gets_the_notice_again_under_the_same_id_and_the_jo
     assert stated.keys() - {"schema", "version"} == named
     told = [stated[name] for name in ("outcome", "model", "model_version")]
     assert told == ["answered", job.model, job.model_version]
-    [study] = node.rows(tables.studies)
+    [study] = node.rows(tables.STUDIES)
     assert (stated["study"], stated["priority"]) == (study.uid, "urgent")
     assert stated["link"] == f"https://node.example/api/jobs/{job.job}"
-    assert [row.state for row in node.rows(tables.deliveries)] == ["sent"]
+    assert [row.state for row in node.rows(tables.DELIVERIES)] == ["sent"]
 
 
 def test_a_report_states_the_priority_that_its_findings_give(tmp_path, mr):
     node, _ = bright_node(tmp_path, mr)
     path = node.result("answer_report.dcm")
     judged(path)
-    [job], report = node.rows(tables.jobs), highdicom.sr.srread(path)
+    [job], report = node.rows(tables.JOBS), highdicom.sr.srread(path)
     [evaluations] = [one for one in report.ContentSequence if one.name.value == "C0034375"]
     coded, reason = evaluations.ContentSequence
     assert (coded.name.meaning, coded.value.value, coded.value.meaning) == ("Priority", "103391001", "Urgent")
@@ -223,7 +223,7 @@ def test_a_notice_goes_to_the_next_recipient_in_time_unless_it_is_acknowledged(t
     ports = free_port(), free_port()
     listed = [{"by": "webhook", "to": f"http://127.0.0.1:{port}/", "after_min": 5} for port in ports]
     node, couriers = bright_node(tmp_path, mr, *listed)
-    first, second = sorted(node.rows(tables.deliveries), key=lambda row: row.next_at)
+    first, second = sorted(node.rows(tables.DELIVERIES), key=lambda row: row.next_at)
     assert [first.peer, second.peer] == list(couriers.recipients)
     assert second.next_at - first.next_at == pytest.approx(300, abs=5)
     with hook(ports[0]) as one, hook(ports[1]) as other:
@@ -240,8 +240,8 @@ def test_a_notice_goes_to_the_next_recipient_in_time_unless_it_is_acknowledged(t
     assert client.get("/api/notices", params={"unacknowledged": True}).json()["rows"] == []
     assert node.worker.jobs.retry(answer["job"])  # done again, the notice is still acknowledged
     node.work()
-    assert [row.state for row in node.rows(tables.deliveries) if row.peer == second.peer] == ["aside"]
-    assert len(node.rows(tables.notices)) == 1
+    assert [row.state for row in node.rows(tables.DELIVERIES) if row.peer == second.peer] == ["aside"]
+    assert len(node.rows(tables.NOTICES)) == 1
 
 
 def test_a_webhook_that_redirects_to_this_machine_is_refused_and_the_next_recipient_gets_the_notice(tmp_path, mr):
@@ -254,7 +254,7 @@ def test_a_webhook_that_redirects_to_this_machine_is_refused_and_the_next_recipi
         assert other.got == []
         couriers.deliver(second)
     assert len(other.got) == 1
-    states = {row.peer: (row.state, row.reason) for row in node.rows(tables.deliveries)}
+    states = {row.peer: (row.state, row.reason) for row in node.rows(tables.DELIVERIES)}
     assert states[second] == ("sent", None)
     assert states[first][0] == "aside"
     assert "redirects" in states[first][1]
@@ -289,7 +289,7 @@ def test_an_email_bears_the_id_of_the_notice_and_names_nobody(tmp_path, mr):
         assert couriers.deliver(recipient) == 1
         server.shutdown()
     [mail] = Mailbox.got
-    [job] = node.rows(tables.jobs)
+    [job] = node.rows(tables.JOBS)
     assert f"Message-ID: <{alert_records.notice_key(job.job)}@hospital.example>" in mail
     assert "Subject: urgent: bright" in mail
     assert "hospital" not in recipient  # the records and the log hold no address

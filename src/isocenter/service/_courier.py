@@ -33,11 +33,12 @@ from isocenter.service.dicom.sending import PeerError, SendOutcome
 from isocenter.service.exchange.fhir_server import BusyError
 from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest, JournalLine, ReplyFile
-from isocenter.service.records import delivery_outbox, tables
+from isocenter.service.records import delivery_outbox
 from isocenter.service.records.delivery_outbox import TAKEN_BACK, Delivery, Outbox, SupersededJob
 from isocenter.service.records.job_queue import REJECTION, ResultFile
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.service.records.study_index import StudyIndex
+from isocenter.service.records.tables import INSTANCES, STUDIES
 from isocenter.work_state import log
 
 # Between two looks at the outbox (s); answers in one association; how long a report may come on the same association.
@@ -227,11 +228,9 @@ class Couriers:
         complete = 0
         with self.database.read() as connection:
             coming = connection.execute(
-                select(
-                    tables.studies.c.study, tables.studies.c.uid, tables.studies.c.instances, tables.instances.c.peer
-                )
-                .join(tables.instances, tables.instances.c.study == tables.studies.c.study)
-                .where(tables.studies.c.state == "receiving", tables.studies.c.last_at <= DatabaseClock() - REST_S)
+                select(STUDIES.c.study, STUDIES.c.uid, STUDIES.c.instances, INSTANCES.c.peer)
+                .join(INSTANCES, INSTANCES.c.study == STUDIES.c.study)
+                .where(STUDIES.c.state == "receiving", STUDIES.c.last_at <= DatabaseClock() - REST_S)
                 .distinct()
             ).all()
         for study, uid, here, title in coming:
@@ -268,7 +267,7 @@ class Couriers:
 
     def _paths(self, uids: Sequence[str]) -> Mapping[str, set[str]]:
         """{UID: paths} of objects that are here: in the records, and with their file; two studies may share a UID."""
-        query = select(tables.instances.c.uid, tables.instances.c.path).where(tables.instances.c.uid.in_(uids))
+        query = select(INSTANCES.c.uid, INSTANCES.c.path).where(INSTANCES.c.uid.in_(uids))
         with self.database.read() as connection:
             rows = connection.execute(query).all()
         paths = defaultdict[str, set[str]](set)

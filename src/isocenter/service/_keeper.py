@@ -26,10 +26,11 @@ from isocenter.service.configuration import PRIORITIES, NodeSettings, RoutingRul
 from isocenter.service.model_facts import DICOM_PRIORITIES, ModelFacts
 from isocenter.service.objects import journal, object_store
 from isocenter.service.objects.journal import Happened, JournalLine, Received
-from isocenter.service.records import audit_records, deployments, tables, workitem_records
+from isocenter.service.records import audit_records, deployments, workitem_records
 from isocenter.service.records.job_queue import GONE, OPEN, SETTLED, Jobs, StatedInputs, WantedJob
 from isocenter.service.records.record_database import Database, RecordError
 from isocenter.service.records.study_index import Arrival, StudyIndex
+from isocenter.service.records.tables import ANSWERS
 from isocenter.service.records.workitem_records import CANCELED, COMPLETED, Workitems
 from isocenter.service.routing import prior_studies, routing_facts, routing_rules
 from isocenter.service.routing.routing_facts import HeaderAttributes, SeriesFacts
@@ -286,9 +287,7 @@ class Performer:
             return False
         with self.workitems.database.read() as connection:
             jobs = workitem_records.ordered_jobs(connection, row)
-            files = connection.execute(
-                select(tables.answers).where(tables.answers.c.job.in_([one.job for one in jobs]))
-            ).all()
+            files = connection.execute(select(ANSWERS).where(ANSWERS.c.job.in_([one.job for one in jobs]))).all()
         dataset = pydicom.Dataset.from_json(row.dataset)
         ended = [job for job in jobs if job.state not in UNANSWERED]
         if len(ended) < len(jobs) or (not jobs and row.study_state not in (*SETTLED, *GONE)):

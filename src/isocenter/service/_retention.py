@@ -28,9 +28,23 @@ from sqlalchemy import (
 from isocenter.service import node_folder
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.objects import object_store
-from isocenter.service.records import audit_records, record_database, searching, study_index, tables
+from isocenter.service.records import audit_records, record_database, searching, study_index
 from isocenter.service.records.job_queue import GOING, OPEN
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import (
+    ANSWERS,
+    BLIND_READS,
+    CORRECTIONS,
+    DELIVERIES,
+    DRAFTS,
+    INCIDENTS,
+    INSTANCES,
+    JOBS,
+    SERIES_ROWS,
+    SHADOW_ANSWERS,
+    STUDIES,
+    WORKITEMS,
+)
 from isocenter.service.records.workitem_records import FINAL
 from isocenter.service.work.worker import RESULTS
 from isocenter.values.plain_values import PlainValue
@@ -42,10 +56,10 @@ DAY_S = 86400.0
 # next follows at once.
 LOOK_S, SHARE, AT_ONCE = 2.0, 0.25, 100
 
-_study = tables.studies.c.study
-_of_jobs = select(tables.jobs.c.job).where(tables.jobs.c.study == _study)
-_of_people = select(tables.corrections.c.correction).where(tables.corrections.c.study == _study)
-_arrived = select(tables.instances.c.instance).where(tables.instances.c.study == _study)
+_study = STUDIES.c.study
+_of_jobs = select(JOBS.c.job).where(JOBS.c.study == _study)
+_of_people = select(CORRECTIONS.c.correction).where(CORRECTIONS.c.study == _study)
+_arrived = select(INSTANCES.c.instance).where(INSTANCES.c.study == _study)
 
 
 def waiting_conditions(keep: Sequence[str], *, keep_judged: bool) -> ColumnElement[bool]:
@@ -53,35 +67,34 @@ def waiting_conditions(keep: Sequence[str], *, keep_judged: bool) -> ColumnEleme
 
     keep: rules whose studies stay; keep_judged: whether those stay that a person corrected
     """
-    mine = tables.jobs.c.study == _study
+    mine = JOBS.c.study == _study
     reasons = [
-        exists().where(mine, tables.jobs.c.state.in_(OPEN)),
+        exists().where(mine, JOBS.c.state.in_(OPEN)),
         exists().where(
-            tables.deliveries.c.state == "waiting",
-            or_(tables.deliveries.c.job.in_(_of_jobs), tables.deliveries.c.job.in_(_of_people)),
+            DELIVERIES.c.state == "waiting", or_(DELIVERIES.c.job.in_(_of_jobs), DELIVERIES.c.job.in_(_of_people))
         ),
-        exists().where(or_(tables.drafts.c.judged.in_(_of_jobs), tables.drafts.c.judged.in_(_arrived))),
-        exists().where(tables.blind.c.state == "waiting", tables.blind.c.job.in_(_of_jobs)),
-        exists().where(tables.incidents.c.study == _study),
-        exists().where(tables.workitems.c.study == _study, tables.workitems.c.state.not_in(FINAL)),
+        exists().where(or_(DRAFTS.c.judged.in_(_of_jobs), DRAFTS.c.judged.in_(_arrived))),
+        exists().where(BLIND_READS.c.state == "waiting", BLIND_READS.c.job.in_(_of_jobs)),
+        exists().where(INCIDENTS.c.study == _study),
+        exists().where(WORKITEMS.c.study == _study, WORKITEMS.c.state.not_in(FINAL)),
         exists().where(
-            tables.shadow_answers.c.done_at.is_(None),
-            tables.shadow_answers.c.claimed_at > DatabaseClock() - DAY_S,  # else its worker has died
-            tables.shadow_answers.c.job.in_(_of_jobs),
+            SHADOW_ANSWERS.c.done_at.is_(None),
+            SHADOW_ANSWERS.c.claimed_at > DatabaseClock() - DAY_S,  # else its worker has died
+            SHADOW_ANSWERS.c.job.in_(_of_jobs),
         ),
-        exists().where(mine, tables.jobs.c.rule.in_(keep)),
+        exists().where(mine, JOBS.c.rule.in_(keep)),
     ]
     if keep_judged:
-        reasons.append(exists().where(tables.corrections.c.study == _study))
+        reasons.append(exists().where(CORRECTIONS.c.study == _study))
     return or_(*reasons)
 
 
 def may_go(part: Part, wait: ColumnElement[bool]) -> ColumnElement[bool]:
     """Condition of a study that has a part which may go."""
     if part == "objects":
-        here = and_(tables.studies.c.state == "done", tables.studies.c.routed == tables.studies.c.revision)
+        here = and_(STUDIES.c.state == "done", STUDIES.c.routed == STUDIES.c.revision)
     else:
-        here = and_(tables.studies.c.state == "gone", tables.studies.c.results_gone_at.is_(None))
+        here = and_(STUDIES.c.state == "gone", STUDIES.c.results_gone_at.is_(None))
     return and_(here, ~wait)
 
 
@@ -112,12 +125,12 @@ class Retention:
         assert settings is not None  # noqa: S101 - as its caller has seen
         wait = waiting_conditions(settings.keep, keep_judged=settings.keep_judged)
         with self.database.read() as connection:
-            going = connection.execute(select(tables.studies).where(tables.studies.c.state == GOING)).all()
+            going = connection.execute(select(STUDIES).where(STUDIES.c.state == GOING)).all()
         count = sum(self._remove(row, "begun at an earlier look") is not None for row in going)
         days: dict[Part, float | None] = {"objects": settings.images_days, "results": settings.results_days}
         for part, most in days.items():
             if most is not None and count < AT_ONCE:
-                is_old = tables.studies.c.last_at < DatabaseClock() - most * DAY_S
+                is_old = STUDIES.c.last_at < DatabaseClock() - most * DAY_S
                 rows = self._oldest(and_(may_go(part, wait), is_old), AT_ONCE - count)
                 count += sum(self._let_go(row, part, wait, f"older than {most:g} days") is not None for row in rows)
         if settings.quota_gb is not None and count < AT_ONCE:
@@ -128,7 +141,7 @@ class Retention:
 
     def _oldest(self, which: ColumnElement[bool], most: int) -> Sequence[Row[Any]]:
         with self.database.read() as connection:
-            query = select(tables.studies).where(which).order_by(tables.studies.c.last_at, _study).limit(most)
+            query = select(STUDIES).where(which).order_by(STUDIES.c.last_at, _study).limit(most)
             return connection.execute(query).all()
 
     def _fit(self, quota_gb: float, wait: ColumnElement[bool], most: int) -> int:
@@ -136,8 +149,8 @@ class Retention:
         with self.database.read() as connection:
             over = stored_bytes(connection) - quota_gb * 1e9
         has_files: dict[Part, ColumnElement[bool]] = {
-            "objects": exists().where(tables.instances.c.study == _study),
-            "results": exists().where(tables.answers.c.bytes > 0, tables.answers.c.job.in_(_of_jobs)),
+            "objects": exists().where(INSTANCES.c.study == _study),
+            "results": exists().where(ANSWERS.c.bytes > 0, ANSWERS.c.job.in_(_of_jobs)),
         }
         count, is_over = 0, over > 0
         for part, has_some in has_files.items():
@@ -154,7 +167,7 @@ class Retention:
 
     def _let_go(self, study: Row[Any], part: Part, wait: ColumnElement[bool], because: str) -> int | None:
         """Bytes of a part of a study that went; None where it may not go any more, or could not."""
-        mine = update(tables.studies).where(_study == study.study, may_go(part, wait))
+        mine = update(STUDIES).where(_study == study.study, may_go(part, wait))
         with self.database.write() as connection:
             if connection.execute(mine.values(state=GOING)).rowcount == 0:
                 return None
@@ -175,7 +188,7 @@ class Retention:
             forget = study_index.forget_objects if part == "objects" else forget_results
             forget(connection, study.study)
             gone = {"state": "gone", f"{part}_gone_at": DatabaseClock()}
-            connection.execute(update(tables.studies).where(_study == study.study).values(gone))
+            connection.execute(update(STUDIES).where(_study == study.study).values(gone))
             detail: dict[str, PlainValue] = {"because": because, "bytes": freed, "files": len(paths)}
             audit_records.record_event(connection, f"{part} deleted", study.study, study=study.study, detail=detail)
         self._log_holds_identity |= part == "results"
@@ -185,13 +198,13 @@ class Retention:
 
 def stored_bytes(connection: Connection) -> int:
     """The bytes of all objects and results that a node holds, as its rows state them."""
-    sizes = (tables.instances.c.bytes, tables.answers.c.bytes)
+    sizes = (INSTANCES.c.bytes, ANSWERS.c.bytes)
     return sum(int(connection.execute(select(func.coalesce(func.sum(one), 0))).scalar_one()) for one in sizes)
 
 
 def object_paths(connection: Connection, study: Row[Any]) -> list[str]:
     """Paths of a study's objects from the node's folder, those that lie aside too."""
-    mine = select(tables.instances.c.path).where(tables.instances.c.study == study.study)
+    mine = select(INSTANCES.c.path).where(INSTANCES.c.study == study.study)
     return [*connection.execute(mine).scalars(), *study.asides]
 
 
@@ -202,15 +215,15 @@ def result_paths(connection: Connection, study: Row[Any]) -> list[str]:
 
 def forget_results(connection: Connection, study: str) -> None:
     """Delete the identity of a study, and the orders that state it; the rows of its results stay, with no bytes."""
-    answers = update(tables.answers).where(tables.answers.c.job.in_(_owners(study)))
+    answers = update(ANSWERS).where(ANSWERS.c.job.in_(_owners(study)))
     connection.execute(answers.values(bytes=0))
-    connection.execute(delete(tables.workitems).where(tables.workitems.c.study == study))
-    connection.execute(update(tables.series).where(tables.series.c.study == study).values(attributes=null()))
+    connection.execute(delete(WORKITEMS).where(WORKITEMS.c.study == study))
+    connection.execute(update(SERIES_ROWS).where(SERIES_ROWS.c.study == study).values(attributes=null()))
     nobody: dict[str, object] = {"attributes": null(), "people": [], **searching.searched_columns({})}
-    connection.execute(update(tables.studies).where(tables.studies.c.study == study).values(nobody))
+    connection.execute(update(STUDIES).where(STUDIES.c.study == study).values(nobody))
 
 
 def _owners(study: str) -> CompoundSelect[str]:
     """Keys of the jobs and corrections of a study."""
-    of_jobs = select(tables.jobs.c.job).where(tables.jobs.c.study == study)
-    return of_jobs.union(select(tables.corrections.c.correction).where(tables.corrections.c.study == study))
+    of_jobs = select(JOBS.c.job).where(JOBS.c.study == study)
+    return of_jobs.union(select(CORRECTIONS.c.correction).where(CORRECTIONS.c.study == study))

@@ -28,15 +28,12 @@ from isocenter.service import _node_threads, deploying
 from isocenter.service.configuration import MonitorSection, NodeSettings, SafetyRule
 from isocenter.service.monitoring import change_comparison, monitored_cases, safety, stop_rules
 from isocenter.service.node_folder import MONITOR
-from isocenter.service.node_monitor_record import (
-    NODE_MONITOR_SCHEMA,
-    NodeMonitorRecord,
-    WatchedVersionRecord,
-)
+from isocenter.service.node_monitor_record import NODE_MONITOR_SCHEMA, NodeMonitorRecord, WatchedVersionRecord
 from isocenter.service.reading import blind_reading
-from isocenter.service.records import alert_records, tables
+from isocenter.service.records import alert_records
 from isocenter.service.records.alert_records import CLEARED, PERFORMANCE
 from isocenter.service.records.record_database import Database
+from isocenter.service.records.tables import ALERTS, OUTCOME_ROWS
 from isocenter.values.table_cells import TableRow
 from isocenter.work_state import log
 
@@ -245,7 +242,7 @@ class Rounds:
     ) -> tuple[Sequence[Performance], Sequence[Performance]]:
         """Performance of all that was answered, and of what was answered since the last alert ended."""
         _, first, _ = monitored_cases.newest_cases_span(connection, version, MEASURED_CASES)
-        marks = connection.execute(select(func.count(), func.max(tables.outcomes.c.at))).one()
+        marks = connection.execute(select(func.count(), func.max(OUTCOME_ROWS.c.at))).one()
         rings = sum(1 for row in found if row.alarm_at and row.kind == "concept")
         mark = (*marks, ended, rings)
         at, before, made = self._measured.get(version, (0.0, None, ((), ())))
@@ -343,7 +340,7 @@ def alerts_as_rows(connection: Connection) -> list[Alert]:
             row.action,
             row.because,
         )
-        for row in connection.execute(select(tables.alerts).order_by(tables.alerts.c.n))
+        for row in connection.execute(select(ALERTS).order_by(ALERTS.c.n))
     ]
 
 
@@ -376,7 +373,7 @@ def _iso(seconds: float) -> str:
 
 def _mark(connection: Connection, version: str) -> tuple[Any, ...]:
     """Mark that changes where something is new of a version."""
-    labels = connection.execute(select(func.count(), func.max(tables.outcomes.c.at))).one()
+    labels = connection.execute(select(func.count(), func.max(OUTCOME_ROWS.c.at))).one()
     return (
         *monitored_cases.newest_cases_span(connection, version, 1),
         monitored_cases.count_cases(connection, version),

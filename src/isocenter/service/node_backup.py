@@ -25,19 +25,12 @@ from isocenter.service.configuration import NodeSettings
 from isocenter.service.deploying import GATES
 from isocenter.service.node_folder import MODELS, MONITOR, SETTINGS
 from isocenter.service.objects.object_store import ASIDE
-from isocenter.service.records import (
-    audit_records,
-    database_copies,
-    job_queue,
-    migration,
-    record_database,
-    study_index,
-    tables,
-)
+from isocenter.service.records import audit_records, database_copies, job_queue, migration, record_database, study_index
 from isocenter.service.records.database_copies import NAMES
 from isocenter.service.records.deployments import PACKAGES
 from isocenter.service.records.job_queue import GOING, OPEN
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import ANSWERS, INSTANCES, JOBS, STUDIES
 from isocenter.service.work.worker import RESULTS
 
 MANIFEST, SEAL, TOML = "manifest.json", "manifest.sha256", "node.toml"
@@ -184,12 +177,12 @@ def write_backup(folder: Path, out: Path, *, with_images: bool = True, overwrite
 def _named_files(connection: Connection, folder: Path, *, with_images: bool) -> Iterator[tuple[str, str]]:
     """(Path from the node's folder, SHA-256) of each file that the database names; "" where it states no sum."""
     if with_images:
-        both = tables.instances.join(tables.studies, tables.instances.c.study == tables.studies.c.study)
-        objects = select(tables.instances.c.path, tables.instances.c.sha256).select_from(both)
-        yield from connection.execute(objects.where(tables.studies.c.state != GOING)).tuples()
+        both = INSTANCES.join(STUDIES, INSTANCES.c.study == STUDIES.c.study)
+        objects = select(INSTANCES.c.path, INSTANCES.c.sha256).select_from(both)
+        yield from connection.execute(objects.where(STUDIES.c.state != GOING)).tuples()
         yield from ((path.relative_to(folder).as_posix(), "") for path in _files_in(folder / ASIDE))
-    answers = select(tables.answers.c.job, tables.answers.c.name, tables.answers.c.sha256)
-    for job, name, sha256 in connection.execute(answers.where(tables.answers.c.bytes > 0)):
+    answers = select(ANSWERS.c.job, ANSWERS.c.name, ANSWERS.c.sha256)
+    for job, name, sha256 in connection.execute(answers.where(ANSWERS.c.bytes > 0)):
         yield f"{RESULTS}/{job}/{name}", sha256
 
 
@@ -336,13 +329,13 @@ def _forget_images(database: Database) -> None:
     """Mark the images of all studies as gone, which a backup without them lacks; jobs on them are cancelled."""
     because = "the node was restored without images"
     with database.write() as connection:
-        here = select(tables.studies.c.study).where(tables.studies.c.objects_gone_at.is_(None))
+        here = select(STUDIES.c.study).where(STUDIES.c.objects_gone_at.is_(None))
         for study in connection.execute(here).scalars().all():
-            mine = select(tables.jobs.c.job).where(tables.jobs.c.study == study, tables.jobs.c.state.in_(OPEN))
-            for job in connection.execute(mine.where(tables.jobs.c.state != "sending")).scalars().all():
+            mine = select(JOBS.c.job).where(JOBS.c.study == study, JOBS.c.state.in_(OPEN))
+            for job in connection.execute(mine.where(JOBS.c.state != "sending")).scalars().all():
                 job_queue.close_job(connection, job, "cancelled", because)
             study_index.forget_objects(connection, study)
-            gone = {"state": "gone", "objects_gone_at": DatabaseClock(), "routed": tables.studies.c.revision}
-            connection.execute(update(tables.studies).where(tables.studies.c.study == study).values(gone))
+            gone = {"state": "gone", "objects_gone_at": DatabaseClock(), "routed": STUDIES.c.revision}
+            connection.execute(update(STUDIES).where(STUDIES.c.study == study).values(gone))
             detail = {"because": because}
             audit_records.record_event(connection, "objects deleted", study, study=study, detail=detail)

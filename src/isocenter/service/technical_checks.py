@@ -24,8 +24,9 @@ from isocenter.service.configuration import NodeSettings, PeerSection
 from isocenter.service.dicom import asking, dicom_listening
 from isocenter.service.objects import object_store
 from isocenter.service.objects.object_store import ObjectStore
-from isocenter.service.records import migration, tables
+from isocenter.service.records import migration
 from isocenter.service.records.record_database import Database
+from isocenter.service.records.tables import ANSWERS, DELIVERIES, JOBS, STUDIES
 from isocenter.service.routing import routing_rules
 from isocenter.service.work.warm_models import WarmModels
 from isocenter.service.work.worker import JobWorker
@@ -102,8 +103,8 @@ def _study_checks(
     couriers: Couriers, model: str, scanner: str, study: str, seconds: Mapping[str, float], most: float
 ) -> Iterator[AcceptanceRow]:
     settings, key = couriers.settings, object_store.uid_key(study)
-    mine = _rows(couriers.database, select(tables.jobs).where(tables.jobs.c.study == key, tables.jobs.c.model == model))
-    reasons = _rows(couriers.database, select(tables.studies.c.reason).where(tables.studies.c.study == key))
+    mine = _rows(couriers.database, select(JOBS).where(JOBS.c.study == key, JOBS.c.model == model))
+    reasons = _rows(couriers.database, select(STUDIES.c.reason).where(STUDIES.c.study == key))
     rules = ", ".join(sorted({job.rule for job in mine}))
     untaken = next((row.reason for row in reasons if row.reason), "no rule takes a series of it")
     yield _check_row(TAKEN, rules or model, scanner, bool(mine), f"taken by {rules}" if rules else untaken)
@@ -122,13 +123,10 @@ def _read_back(couriers: Couriers, peer: PeerSection, jobs: Sequence[str], study
     """Send what waits for a peer, then ask it for each object; (whether it has all, in words)."""
     while couriers.deliver(peer.name):
         pass
-    both = tables.deliveries.join(
-        tables.answers,
-        (tables.deliveries.c.job == tables.answers.c.job) & (tables.deliveries.c.name == tables.answers.c.name),
-    )
-    columns = tables.deliveries.c.state, tables.deliveries.c.reason, tables.deliveries.c.sent_as
-    query = select(*columns, tables.answers.c.sop_instance_uid).select_from(both)
-    chosen = query.where(tables.deliveries.c.peer == peer.name, tables.deliveries.c.job.in_(jobs))
+    both = DELIVERIES.join(ANSWERS, (DELIVERIES.c.job == ANSWERS.c.job) & (DELIVERIES.c.name == ANSWERS.c.name))
+    columns = DELIVERIES.c.state, DELIVERIES.c.reason, DELIVERIES.c.sent_as
+    query = select(*columns, ANSWERS.c.sop_instance_uid).select_from(both)
+    chosen = query.where(DELIVERIES.c.peer == peer.name, DELIVERIES.c.job.in_(jobs))
     rows = [row for row in _rows(couriers.database, chosen) if row.sop_instance_uid]
     reasons = [row.reason for row in rows if row.reason]
     try:

@@ -19,9 +19,9 @@ from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.storage import structured_text
 from isocenter.lazy import pydicom
 from isocenter.service.configuration import PRIORITIES, NodeSettings
-from isocenter.service.records import tables
 from isocenter.service.records.job_queue import FINDINGS
 from isocenter.service.records.record_database import Database
+from isocenter.service.records.tables import ANSWERS, JOBS, SERIES_ROWS, STUDIES
 from isocenter.values import ANSWERED
 from isocenter.values.finding_records import FindingRow, FindingsFile
 from isocenter.values.plain_values import PlainValue
@@ -137,15 +137,15 @@ def finite_or_none(value: Any) -> float | int | None:
 def report_of_job(settings: NodeSettings, database: Database, job: str) -> FindingsReport:
     """The report of a job that has a record of findings. Raises FormatError where it has none."""
     with database.read() as connection:
-        row = connection.execute(select(tables.jobs).where(tables.jobs.c.job == job)).first()
+        row = connection.execute(select(JOBS).where(JOBS.c.job == job)).first()
         if row is None:
             raise FormatError("there is no such job", job, "See /api/jobs")
-        study = connection.execute(select(tables.studies).where(tables.studies.c.study == row.study)).one()
-        files = connection.execute(select(tables.answers).where(tables.answers.c.job == job)).all()
+        study = connection.execute(select(STUDIES).where(STUDIES.c.study == row.study)).one()
+        files = connection.execute(select(ANSWERS).where(ANSWERS.c.job == job)).all()
         keys = row.inputs["series"].values()
-        mine = and_(tables.series.c.study == row.study, tables.series.c.series.in_(keys))
+        mine = and_(SERIES_ROWS.c.study == row.study, SERIES_ROWS.c.series.in_(keys))
         of_job = connection.execute(
-            select(tables.series.c.uid, tables.series.c.attributes).where(mine).order_by(tables.series.c.uid)
+            select(SERIES_ROWS.c.uid, SERIES_ROWS.c.attributes).where(mine).order_by(SERIES_ROWS.c.uid)
         ).all()
     folder, record = settings.folder / "results" / job, next((one for one in files if one.kind == FINDINGS), None)
     if record is None:

@@ -19,11 +19,12 @@ from isocenter.monitoring.performance_figures import AUDITED, RATES, REPORTED
 from isocenter.service.configuration import BoundSection
 from isocenter.service.monitoring import monitored_cases
 from isocenter.service.monitoring.monitored_cases import CALLED, INCLUSION, PROBABILITY, STANDING
-from isocenter.service.records import deployments, tables
+from isocenter.service.records import deployments
 from isocenter.service.records.actor import NODE
 from isocenter.service.records.deployments import ARM, SHADOW
 from isocenter.service.records.job_queue import Job, JobOutcome
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import APPROVALS, DEPLOYMENTS, FINDING_ROWS, JOBS, SHADOW_ANSWERS, STUDIES
 from isocenter.values import ANSWERED, Estimate
 
 NEW, OLD, DIFFERENCE = "new", "old", "difference"
@@ -65,8 +66,8 @@ def change_rows(connection: Connection, *where: ColumnElement[bool]) -> list[dic
     Of what ended more than 30 days ago the figures are left out: all its cases would be read for each look.
     """
     long_ago = float(connection.execute(DatabaseClock().select()).scalar_one()) - SHOWN_S
-    found = connection.execute(select(tables.deployments).where(*where).order_by(tables.deployments.c.n)).all()
-    given_approvals = connection.execute(select(tables.approvals).order_by(tables.approvals.c.at)).all()
+    found = connection.execute(select(DEPLOYMENTS).where(*where).order_by(DEPLOYMENTS.c.n)).all()
+    given_approvals = connection.execute(select(APPROVALS).order_by(APPROVALS.c.at)).all()
     columns = ("n", "model", "mode", "share", "until", "asked_at", "began", "ended", "because")
     return [
         {
@@ -91,9 +92,7 @@ def end_harmful(database: Database, bounds: Sequence[BoundSection]) -> list[str]
     """
     ended = list[str]()
     with database.read() as connection:
-        arms = connection.execute(
-            select(tables.deployments).where(tables.deployments.c.mode == ARM, deployments.is_in_force())
-        ).all()
+        arms = connection.execute(select(DEPLOYMENTS).where(DEPLOYMENTS.c.mode == ARM, deployments.is_in_force())).all()
         found = {arm.n: figures_of_change(connection, arm) for arm in arms if bounds}
     for n, figures in found.items():
         crossed = [
@@ -113,15 +112,13 @@ def end_harmful(database: Database, bounds: Sequence[BoundSection]) -> list[str]
 
 
 def _of_shadow(connection: Connection, change: Row[Any]) -> list[ChangeFigure]:
-    joined = tables.shadow_answers.join(tables.jobs, tables.jobs.c.job == tables.shadow_answers.c.job).join(
-        tables.studies, tables.studies.c.study == tables.jobs.c.study
+    joined = SHADOW_ANSWERS.join(JOBS, JOBS.c.job == SHADOW_ANSWERS.c.job).join(
+        STUDIES, STUDIES.c.study == JOBS.c.study
     )
-    query = select(tables.shadow_answers.c.differences, tables.studies.c.patient, tables.jobs.c.study).select_from(
-        joined
-    )
-    query = query.where(tables.shadow_answers.c.n == change.n, tables.shadow_answers.c.done_at.is_not(None))
+    query = select(SHADOW_ANSWERS.c.differences, STUDIES.c.patient, JOBS.c.study).select_from(joined)
+    query = query.where(SHADOW_ANSWERS.c.n == change.n, SHADOW_ANSWERS.c.done_at.is_not(None))
     values, counted = defaultdict[str, list[float]](list), set[tuple[str, str]]()
-    for row in connection.execute(query.order_by(tables.shadow_answers.c.done_at)):
+    for row in connection.execute(query.order_by(SHADOW_ANSWERS.c.done_at)):
         for metric, value in (row.differences or {}).items():
             key = (metric, row.patient or row.study)
             if key not in counted:
@@ -208,22 +205,20 @@ def claim_shadow_job(database: Database, without: Sequence[str], again_s: float)
 
     without: models that other workers answer; again_s: after which a claim is another worker's
     """
-    query = select(tables.deployments).where(
-        tables.deployments.c.mode == SHADOW, deployments.is_in_force(), tables.deployments.c.model.not_in(without)
+    query = select(DEPLOYMENTS).where(
+        DEPLOYMENTS.c.mode == SHADOW, deployments.is_in_force(), DEPLOYMENTS.c.model.not_in(without)
     )
     with database.read() as connection:  # a transaction that writes would keep others waiting, mostly for nothing
-        shadows = connection.execute(query.order_by(tables.deployments.c.n)).all()
+        shadows = connection.execute(query.order_by(DEPLOYMENTS.c.n)).all()
         if all(connection.execute(_next_job(one, again_s)).first() is None for one in shadows):
             return None
     with database.write() as connection:
         for shadow in shadows:
             row = connection.execute(_next_job(shadow, again_s)).first()
             if row is not None:
-                mine = and_(tables.shadow_answers.c.n == shadow.n, tables.shadow_answers.c.job == row.job)
-                connection.execute(delete(tables.shadow_answers).where(mine))
-                connection.execute(
-                    insert(tables.shadow_answers).values(n=shadow.n, job=row.job, claimed_at=DatabaseClock())
-                )
+                mine = and_(SHADOW_ANSWERS.c.n == shadow.n, SHADOW_ANSWERS.c.job == row.job)
+                connection.execute(delete(SHADOW_ANSWERS).where(mine))
+                connection.execute(insert(SHADOW_ANSWERS).values(n=shadow.n, job=row.job, claimed_at=DatabaseClock()))
                 return ShadowJob(shadow.n, Job.of_row(row, model_hash=shadow.hash), row.outcome, shadow.facts["labels"])
     return None
 
@@ -232,10 +227,10 @@ def note_differences(
     database: Database, shadowed: ShadowJob, values: Mapping[str, float] | None, reason: str = ""
 ) -> None:
     """Keep the differences of one answer, or the reason why there are none."""
-    mine = and_(tables.shadow_answers.c.n == shadowed.n, tables.shadow_answers.c.job == shadowed.job.job)
+    mine = and_(SHADOW_ANSWERS.c.n == shadowed.n, SHADOW_ANSWERS.c.job == shadowed.job.job)
     columns = {"done_at": DatabaseClock(), "differences": values, "reason": reason or None}
     with database.write() as connection:
-        connection.execute(update(tables.shadow_answers).where(mine).values(columns))
+        connection.execute(update(SHADOW_ANSWERS).where(mine).values(columns))
 
 
 def measure_differences(
@@ -254,9 +249,7 @@ def measure_differences(
         return values
     with database.read() as connection:
         rows = (
-            connection.execute(select(tables.findings.c.row).where(tables.findings.c.job == shadowed.job.job))
-            .scalars()
-            .all()
+            connection.execute(select(FINDING_ROWS.c.row).where(FINDING_ROWS.c.job == shadowed.job.job)).scalars().all()
         )
     old, new = monitored_cases.columns_of_answer(rows), monitored_cases.columns_of_answer(list(outcome.findings))
     for name in dict.fromkeys([*old, *new]):
@@ -284,14 +277,10 @@ def _overlaps(old: Path, new: Path, labels: Mapping[str, int]) -> dict[str, floa
 
 def _next_job(shadow: Row[Any], again_s: float) -> Any:
     """The oldest job that was done since the shadow began, by another package, and that it has not answered."""
-    mine = and_(tables.shadow_answers.c.job == tables.jobs.c.job, tables.shadow_answers.c.n == shadow.n)
-    is_left = and_(
-        tables.shadow_answers.c.done_at.is_(None), tables.shadow_answers.c.claimed_at < DatabaseClock() - again_s
-    )
-    since = and_(
-        tables.jobs.c.done_at >= shadow.began, tables.jobs.c.state.in_(STANDING), tables.jobs.c.outcome.is_not(None)
-    )
-    of_other = and_(tables.jobs.c.model == shadow.model, tables.jobs.c.model_hash != shadow.hash)
-    joined = tables.jobs.outerjoin(tables.shadow_answers, mine)
-    open_jobs = select(tables.jobs).select_from(joined).where(since, of_other)
-    return open_jobs.where(or_(tables.shadow_answers.c.job.is_(None), is_left)).order_by(tables.jobs.c.done_at).limit(1)
+    mine = and_(SHADOW_ANSWERS.c.job == JOBS.c.job, SHADOW_ANSWERS.c.n == shadow.n)
+    is_left = and_(SHADOW_ANSWERS.c.done_at.is_(None), SHADOW_ANSWERS.c.claimed_at < DatabaseClock() - again_s)
+    since = and_(JOBS.c.done_at >= shadow.began, JOBS.c.state.in_(STANDING), JOBS.c.outcome.is_not(None))
+    of_other = and_(JOBS.c.model == shadow.model, JOBS.c.model_hash != shadow.hash)
+    joined = JOBS.outerjoin(SHADOW_ANSWERS, mine)
+    open_jobs = select(JOBS).select_from(joined).where(since, of_other)
+    return open_jobs.where(or_(SHADOW_ANSWERS.c.job.is_(None), is_left)).order_by(JOBS.c.done_at).limit(1)

@@ -19,9 +19,10 @@ from isocenter.monitoring.case_stream import CaseStream
 from isocenter.monitoring.site_tests import SiteTest
 from isocenter.service.monitoring import outcomes
 from isocenter.service.monitoring.outcomes import ANSWERS, ReportedOutcome
-from isocenter.service.records import audit_records, tables
+from isocenter.service.records import audit_records
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.record_database import DatabaseClock
+from isocenter.service.records.tables import BASELINES, FINDING_ROWS, JOBS, MEASURES, SERIES_ROWS, STUDIES
 from isocenter.values import ANSWERED, Floats
 from isocenter.values.finding_records import FindingRow
 from isocenter.values.table_cells import PlainCell
@@ -36,7 +37,7 @@ STANDING = ("sending", "done")
 PROBABILITY, CALLED, REFERENCE, INCLUSION = "probability_", "called_", "reference", "inclusion"
 FEATURE = "feature_"
 # Jobs that have reached their model.
-_MEASURED = tables.jobs.join(tables.measures, tables.measures.c.job == tables.jobs.c.job)
+_MEASURED = JOBS.join(MEASURES, MEASURES.c.job == JOBS.c.job)
 # Within which two versions of a model count as answering side by side (s).
 WEEK_S = 7 * 86400.0
 # Letters of a station's hash, by which a person tells it from others.
@@ -66,23 +67,21 @@ def monitored_jobs(
     one belongs to the day of its job.
     """
     chosen = _conditions(since, until, version)
-    joined = _MEASURED.join(tables.studies, tables.studies.c.study == tables.jobs.c.study)
-    query = select(tables.jobs, tables.measures.c.measures, tables.measures.c.distances, tables.studies.c.patient)
-    rows = connection.execute(
-        query.select_from(joined).where(*chosen).order_by(tables.jobs.c.done_at, tables.jobs.c.job)
-    ).all()
-    keys = select(tables.jobs.c.job).select_from(_MEASURED).where(*chosen)
+    joined = _MEASURED.join(STUDIES, STUDIES.c.study == JOBS.c.study)
+    query = select(JOBS, MEASURES.c.measures, MEASURES.c.distances, STUDIES.c.patient)
+    rows = connection.execute(query.select_from(joined).where(*chosen).order_by(JOBS.c.done_at, JOBS.c.job)).all()
+    keys = select(JOBS.c.job).select_from(_MEASURED).where(*chosen)
     found = defaultdict[str, list[FindingRow]](list)
     for finding in connection.execute(
-        select(tables.findings.c.job, tables.findings.c.row).where(tables.findings.c.job.in_(keys))
+        select(FINDING_ROWS.c.job, FINDING_ROWS.c.row).where(FINDING_ROWS.c.job.in_(keys))
     ):
         found[finding.job].append(finding.row)
     labelled = outcomes.outcomes_by_job(connection)
     gated = {} if gate is None else _along(gate, job_features(connection, since, until, version))
-    of_studies = select(tables.jobs.c.study).select_from(_MEASURED).where(*chosen)
+    of_studies = select(JOBS.c.study).select_from(_MEASURED).where(*chosen)
     scanners = {
         (one.study, one.series): one
-        for one in connection.execute(select(tables.series).where(tables.series.c.study.in_(of_studies)))
+        for one in connection.execute(select(SERIES_ROWS).where(SERIES_ROWS.c.study.in_(of_studies)))
     }
     records = [
         {
@@ -100,20 +99,16 @@ def monitored_jobs(
 
 def answering_versions(connection: Connection) -> list[tuple[str, str]]:
     """(model, hash) of the versions that answer: those that did so last or within a week before, in that order."""
-    last = select(
-        tables.jobs.c.model, tables.jobs.c.model_hash, func.max(tables.jobs.c.done_at).label("at")
-    ).select_from(_MEASURED)
-    rows = connection.execute(
-        last.where(*_conditions()).group_by(tables.jobs.c.model, tables.jobs.c.model_hash).order_by("at")
-    ).all()
+    last = select(JOBS.c.model, JOBS.c.model_hash, func.max(JOBS.c.done_at).label("at")).select_from(_MEASURED)
+    rows = connection.execute(last.where(*_conditions()).group_by(JOBS.c.model, JOBS.c.model_hash).order_by("at")).all()
     latest = {row.model: row.at for row in rows}
     return [(row.model, row.model_hash) for row in rows if row.at > latest[row.model] - WEEK_S]
 
 
 def newest_cases_span(connection: Connection, version: str, most: int) -> tuple[int, float, float]:
     """Number of cases of a version, at most so many, and when the first and last of the newest were done."""
-    at = select(tables.jobs.c.done_at).select_from(_MEASURED).where(*_conditions(version=version))
-    times = list(connection.execute(at.order_by(tables.jobs.c.done_at.desc()).limit(most)).scalars())
+    at = select(JOBS.c.done_at).select_from(_MEASURED).where(*_conditions(version=version))
+    times = list(connection.execute(at.order_by(JOBS.c.done_at.desc()).limit(most)).scalars())
     return (len(times), float(times[-1]), float(times[0])) if times else (0, 0.0, 0.0)
 
 
@@ -125,17 +120,17 @@ def count_cases(connection: Connection, version: str, since: float | None = None
 
 def nth_time(connection: Connection, version: str, since: float, n: int) -> float:
     """When the n-th case of a version after a time was done, from 1."""
-    at = select(tables.jobs.c.done_at).select_from(_MEASURED).where(*_conditions(since, version=version))
-    return float(connection.execute(at.order_by(tables.jobs.c.done_at).offset(n - 1).limit(1)).scalar_one())
+    at = select(JOBS.c.done_at).select_from(_MEASURED).where(*_conditions(since, version=version))
+    return float(connection.execute(at.order_by(JOBS.c.done_at).offset(n - 1).limit(1)).scalar_one())
 
 
 def _conditions(
     since: float | None = None, until: float | None = None, version: str | None = None
 ) -> list[ColumnElement[bool]]:
-    chosen: list[ColumnElement[bool]] = [tables.jobs.c.outcome.is_not(None), tables.jobs.c.state.in_(STANDING)]
-    chosen += [] if since is None else [tables.jobs.c.done_at > since]
-    chosen += [] if until is None else [tables.jobs.c.done_at <= until]
-    return chosen + ([] if version is None else [tables.jobs.c.model_hash == version])
+    chosen: list[ColumnElement[bool]] = [JOBS.c.outcome.is_not(None), JOBS.c.state.in_(STANDING)]
+    chosen += [] if since is None else [JOBS.c.done_at > since]
+    chosen += [] if until is None else [JOBS.c.done_at <= until]
+    return chosen + ([] if version is None else [JOBS.c.model_hash == version])
 
 
 def job_features(
@@ -143,8 +138,8 @@ def job_features(
 ) -> dict[str, Floats]:
     """{job: (features,) what its network has seen}, where that is known; of jobs as in `monitored_jobs`."""
     chosen = _conditions(since, until, version)
-    query = select(tables.measures.c.job, tables.measures.c.features).select_from(_MEASURED)
-    rows = connection.execute(query.where(tables.measures.c.features.is_not(None), *chosen))
+    query = select(MEASURES.c.job, MEASURES.c.features).select_from(_MEASURED)
+    rows = connection.execute(query.where(MEASURES.c.features.is_not(None), *chosen))
     return {row.job: np.frombuffer(row.features, np.float16).astype(np.float64) for row in rows}
 
 
@@ -217,9 +212,7 @@ def _of_labels(outcomes_of_job: Sequence[ReportedOutcome]) -> dict[str, PlainCel
 
 def baseline_of(connection: Connection, version: str) -> Row[Any] | None:
     """The row of the baseline that counts for a model; None where none was frozen."""
-    query = (
-        select(tables.baselines).where(tables.baselines.c.model_hash == version).order_by(tables.baselines.c.n.desc())
-    )
+    query = select(BASELINES).where(BASELINES.c.model_hash == version).order_by(BASELINES.c.n.desc())
     return connection.execute(query.limit(1)).first()
 
 
@@ -229,8 +222,8 @@ def freeze_newest_cases(connection: Connection, model: str, version: str, fewest
     if count < fewest:
         return False
     columns = {"model": model, "model_hash": version, "cases": count, "first_at": first, "last_at": last}
-    statement = insert(tables.baselines).values(**columns, frozen_at=DatabaseClock(), frozen_by=who.account)
-    n = connection.execute(statement.returning(tables.baselines.c.n)).scalar_one()
+    statement = insert(BASELINES).values(**columns, frozen_at=DatabaseClock(), frozen_by=who.account)
+    n = connection.execute(statement.returning(BASELINES.c.n)).scalar_one()
     audit_records.record_event(
         connection, "baseline frozen", model, actor=who, detail={"n": n, "version": version, "cases": count}
     )

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, insert, select
 
 from isocenter.service.model_facts import ModelFacts
-from isocenter.service.records import tables
 from isocenter.service.records.record_database import DatabaseClock
+from isocenter.service.records.tables import OUTCOME_ROWS
 from isocenter.values.finding_records import FindingRow
 
 # Sources that no imported table may name.
@@ -44,7 +44,7 @@ def outcomes_by_job(connection: Connection) -> dict[str, list[ReportedOutcome]]:
     """
     by_job = dict[str, list[ReportedOutcome]]()
     for row in connection.execute(
-        select(tables.outcomes).order_by(tables.outcomes.c.job, tables.outcomes.c.at, tables.outcomes.c.source)
+        select(OUTCOME_ROWS).order_by(OUTCOME_ROWS.c.job, OUTCOME_ROWS.c.at, OUTCOME_ROWS.c.source)
     ):
         by_job.setdefault(row.job, []).append(ReportedOutcome(row.label, row.value, row.at, row.source, row.inclusion))
     return {job: _standing(given) for job, given in by_job.items()}
@@ -67,12 +67,12 @@ def write_outcomes(
     inclusion: float | None = None,
 ) -> None:
     """Write what a source says of a job's study, in place of what it said of these labels before."""
-    mine = and_(tables.outcomes.c.job == job, tables.outcomes.c.source == source)
-    connection.execute(delete(tables.outcomes).where(mine, tables.outcomes.c.label.in_(values)))
+    mine = and_(OUTCOME_ROWS.c.job == job, OUTCOME_ROWS.c.source == source)
+    connection.execute(delete(OUTCOME_ROWS).where(mine, OUTCOME_ROWS.c.label.in_(values)))
     columns = {"job": job, "source": source, "account": account, "inclusion": inclusion}
     when: Any = DatabaseClock() if at is None else at
     for label, value in values.items():
-        connection.execute(insert(tables.outcomes).values(label=label, value=value, at=when, **columns))
+        connection.execute(insert(OUTCOME_ROWS).values(label=label, value=value, at=when, **columns))
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from isocenter.runtime import record_files
 from isocenter.service import model_facts
 from isocenter.service.configuration import PRIORITIES, NodeSettings, NoticeRecipient, SafetyRule
 from isocenter.service.model_facts import Urgency
-from isocenter.service.records import alert_records, audit_records, deployments, tables
+from isocenter.service.records import alert_records, audit_records, deployments
 from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.alert_records import NOTICE, Notice
 from isocenter.service.records.audit_records import FAILURE, SUCCESS
 from isocenter.service.records.job_queue import Job, JobOutcome, ResultFile
 from isocenter.service.records.record_database import DatabaseClock
+from isocenter.service.records.tables import ANSWERS, DELIVERIES, HOLDS
 from isocenter.work_state import log
 
 WARN, ABSTAIN, ROLLBACK, STOP, HALT = "warn", "abstain", "rollback", "stop", "halt"
@@ -34,7 +35,7 @@ def apply_safety_rules(connection: Connection, listed: Sequence[SafetyRule], ale
 
     What a person has undone is not done again for the same alert.
     """
-    query = select(tables.holds.c.action).where(tables.holds.c.alert == alert.n, tables.holds.c.model == alert.model)
+    query = select(HOLDS.c.action).where(HOLDS.c.alert == alert.n, HOLDS.c.model == alert.model)
     before, done = set(connection.execute(query).scalars()), list[str]()
     for rule in listed:
         if rule.model != alert.model or rule.then in before or not rule.when.holds(alert.kind, alert.severity):
@@ -47,7 +48,7 @@ def apply_safety_rules(connection: Connection, listed: Sequence[SafetyRule], ale
             "because": because,
             "since": DatabaseClock(),
         }
-        connection.execute(insert(tables.holds).values(columns))
+        connection.execute(insert(HOLDS).values(columns))
         detail = {
             "because": because,
             **(_rolled_back(connection, alert.model, because) if rule.then == ROLLBACK else {}),
@@ -69,9 +70,7 @@ def _rolled_back(connection: Connection, model: str, because: str) -> dict[str, 
 
 def hold_of(connection: Connection, model: str) -> Row[Any] | None:
     """Hold on a model now, the most severe; None where there is none."""
-    found = connection.execute(
-        select(tables.holds).where(tables.holds.c.model == model, tables.holds.c.undone_at.is_(None))
-    ).all()
+    found = connection.execute(select(HOLDS).where(HOLDS.c.model == model, HOLDS.c.undone_at.is_(None))).all()
     return min(found, key=lambda row: (ACTIONS.index(row.action), row.n), default=None)
 
 
@@ -81,15 +80,15 @@ def undo_model_hold(connection: Connection, n: int, who: Actor, reason: str) -> 
     What halts a model ends once a second person with an account agrees; its alert is then closed, and later cases are
     looked at anew.
     """
-    standing = (tables.holds.c.n == n, tables.holds.c.undone_at.is_(None))
-    row = connection.execute(select(tables.holds).where(*standing).with_for_update()).first()
+    standing = (HOLDS.c.n == n, HOLDS.c.undone_at.is_(None))
+    row = connection.execute(select(HOLDS).where(*standing).with_for_update()).first()
     is_person = bool(who.account) and not who.account.startswith(MACHINE)
     if row is None or (row.action == HALT and (not is_person or row.undone_by == who.account)):
         return False
     detail, is_first = {"because": row.because, "reason": reason}, row.action == HALT and row.undone_by is None
     people = who.account if row.undone_by is None else f"{row.undone_by}, {who.account}"
     values = {"undone_by": people, **({} if is_first else {"undone_at": DatabaseClock()})}
-    connection.execute(update(tables.holds).where(*standing).values(values))
+    connection.execute(update(HOLDS).where(*standing).values(values))
     word = "agreed to undo" if is_first else "undone"
     audit_records.record_event(connection, f"safety {row.action} {word}", row.model, actor=who, detail=detail)
     if row.action == HALT and not is_first:
@@ -111,17 +110,17 @@ def notify_of_alert(connection: Connection, settings: NodeSettings, alert: Row[A
     notice |= {"finding": f"monitoring of {alert.model}: {alert.watch}{where}", "because": alert.because}
     record_files.write_json(path, "isocenter.notice", {**notice, "link": f"{settings.http.public_address}/monitor"})
     file = {"name": NOTICE, "kind": "notice", "bytes": path.stat().st_size, "sha256": hashing.file_hash(path)}
-    connection.execute(insert(tables.answers).values(job=key, **file))
+    connection.execute(insert(ANSWERS).values(job=key, **file))
     for peer, after in due.items():
         times = {"next_at": DatabaseClock() + after, "created_at": DatabaseClock()}
-        connection.execute(insert(tables.deliveries).values(job=key, name=NOTICE, peer=peer, state="waiting", **times))
+        connection.execute(insert(DELIVERIES).values(job=key, name=NOTICE, peer=peer, state="waiting", **times))
     return len(due)
 
 
 def end_notices(connection: Connection, n: int) -> None:
     """Somebody has taken an alert up: it goes to nobody else."""
     keys = [alert_notice_key(n, severity) for severity in ("warning", "urgent")]
-    left = update(tables.deliveries).where(tables.deliveries.c.job.in_(keys), tables.deliveries.c.state == "waiting")
+    left = update(DELIVERIES).where(DELIVERIES.c.job.in_(keys), DELIVERIES.c.state == "waiting")
     connection.execute(left.values(state="aside", reason="it was acknowledged"))
 
 

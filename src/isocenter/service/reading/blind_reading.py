@@ -16,8 +16,19 @@ from isocenter.service.model_facts import ModelFacts
 from isocenter.service.monitoring import outcomes
 from isocenter.service.monitoring.outcomes import BLIND, OutcomeQuestions
 from isocenter.service.reading.judged_results import TAKEN_BACK
-from isocenter.service.records import audit_records, deployments, tables
+from isocenter.service.records import audit_records, deployments
 from isocenter.service.records.actor import MACHINE, READERS, Actor
+from isocenter.service.records.tables import (
+    ACCOUNTS,
+    ANSWERS,
+    AUDIT,
+    BLIND_READS,
+    FINDING_ROWS,
+    INSTANCES,
+    JOBS,
+    SERIES_ROWS,
+    STUDIES,
+)
 from isocenter.values import ANSWERED
 from isocenter.values.finding_records import FindingRow
 
@@ -47,24 +58,17 @@ def blind_reads(
     """
     if who.role not in READERS or who.account.startswith(MACHINE):
         return []
-    about = (tables.audit.c.object == tables.jobs.c.study) | tables.audit.c.object.like(tables.jobs.c.job + "/%")
-    opened = and_(tables.audit.c.actor == who.account, tables.audit.c.action.in_((VIEW, EXPORT)), about)
-    has_seen = select(tables.audit.c.event).where(opened).exists()
-    both = tables.blind.join(tables.jobs, tables.blind.c.job == tables.jobs.c.job).join(
-        tables.studies, tables.jobs.c.study == tables.studies.c.study
-    )
+    about = (AUDIT.c.object == JOBS.c.study) | AUDIT.c.object.like(JOBS.c.job + "/%")
+    opened = and_(AUDIT.c.actor == who.account, AUDIT.c.action.in_((VIEW, EXPORT)), about)
+    has_seen = select(AUDIT.c.event).where(opened).exists()
+    both = BLIND_READS.join(JOBS, BLIND_READS.c.job == JOBS.c.job).join(STUDIES, JOBS.c.study == STUDIES.c.study)
     query = select(
-        tables.blind,
-        tables.jobs.c.model,
-        tables.jobs.c.model_hash,
-        tables.jobs.c.study,
-        tables.studies.c.uid,
-        tables.studies.c.attributes,
+        BLIND_READS, JOBS.c.model, JOBS.c.model_hash, JOBS.c.study, STUDIES.c.uid, STUDIES.c.attributes
     ).select_from(both)
-    query = query.where(tables.blind.c.state == "waiting", tables.jobs.c.state.not_in(TAKEN_BACK), ~has_seen)
+    query = query.where(BLIND_READS.c.state == "waiting", JOBS.c.state.not_in(TAKEN_BACK), ~has_seen)
     if study is not None:
-        query = query.where(tables.jobs.c.study == study)
-    rows = connection.execute(query.order_by(tables.blind.c.week, tables.blind.c.job)).all()
+        query = query.where(JOBS.c.study == study)
+    rows = connection.execute(query.order_by(BLIND_READS.c.week, BLIND_READS.c.job)).all()
     facts = deployments.facts_by_version(connection, models)
     asked = [(row, facts(row.model, row.model_hash)) for row in rows]
     # Of a model that the node no longer has nobody knows what to ask.
@@ -74,8 +78,8 @@ def blind_reads(
 
 def keep_read(connection: Connection, read: BlindRead, values: Mapping[str, float], who: Actor) -> bool:
     """Keep what a person says of a study; False where somebody was faster."""
-    mine = and_(tables.blind.c.job == read.job, tables.blind.c.state == "waiting")
-    if connection.execute(update(tables.blind).where(mine).values(state="read")).rowcount != 1:
+    mine = and_(BLIND_READS.c.job == read.job, BLIND_READS.c.state == "waiting")
+    if connection.execute(update(BLIND_READS).where(mine).values(state="read")).rowcount != 1:
         return False
     outcomes.write_outcomes(connection, read.job, values, BLIND, account=who.account, inclusion=read.row.inclusion)
     audit_records.record_event(
@@ -86,10 +90,10 @@ def keep_read(connection: Connection, read: BlindRead, values: Mapping[str, floa
 
 def own_series(connection: Connection, study: str) -> set[str]:
     """Keys of the series of which every object is an answer of this node that was sent back."""
-    answers_made = select(tables.answers.c.sop_instance_uid).where(tables.answers.c.sop_instance_uid.is_not(None))
-    mine = and_(tables.instances.c.study == study, tables.instances.c.uid.not_in(answers_made))
-    others = set(connection.execute(select(tables.instances.c.series).where(mine).distinct()).scalars())
-    every = connection.execute(select(tables.series.c.series).where(tables.series.c.study == study)).scalars()
+    answers_made = select(ANSWERS.c.sop_instance_uid).where(ANSWERS.c.sop_instance_uid.is_not(None))
+    mine = and_(INSTANCES.c.study == study, INSTANCES.c.uid.not_in(answers_made))
+    others = set(connection.execute(select(INSTANCES.c.series).where(mine).distinct()).scalars())
+    every = connection.execute(select(SERIES_ROWS.c.series).where(SERIES_ROWS.c.study == study)).scalars()
     return set(every) - others
 
 
@@ -124,7 +128,7 @@ def draw_blind_reads(connection: Connection, settings: NodeSettings, now: float)
     for kind, members in kinds.items():
         for job in source.sample(members, counts[kind]):
             columns = {"inclusion": counts[kind] / len(members), "drawn_at": now, "week": week, "state": "waiting"}
-            connection.execute(insert(tables.blind).values(job=job, **columns))
+            connection.execute(insert(BLIND_READS).values(job=job, **columns))
     detail = {"called": [counts[True], len(kinds[True])], "not_called": [counts[False], len(kinds[False])]}
     audit_records.record_event(connection, "blind draw", week, detail=detail)
     return sum(counts.values())
@@ -141,22 +145,18 @@ def _calls_by_job(connection: Connection, since: float, until: float) -> Mapping
 
     Where a rule calls something in every study, such as one of several classes, its commonest answer is no call.
     """
-    query = select(tables.blind.c.job)
+    query = select(BLIND_READS.c.job)
     which = and_(
-        tables.jobs.c.done_at >= since,
-        tables.jobs.c.done_at < until,
-        tables.jobs.c.state.in_(("sending", "done")),
-        tables.jobs.c.outcome == ANSWERED,
-        tables.jobs.c.job.not_in(query),
+        JOBS.c.done_at >= since,
+        JOBS.c.done_at < until,
+        JOBS.c.state.in_(("sending", "done")),
+        JOBS.c.outcome == ANSWERED,
+        JOBS.c.job.not_in(query),
     )
-    rules = {
-        row.job: row.rule for row in connection.execute(select(tables.jobs.c.job, tables.jobs.c.rule).where(which))
-    }
+    rules = {row.job: row.rule for row in connection.execute(select(JOBS.c.job, JOBS.c.rule).where(which))}
     rows = defaultdict[str, list[FindingRow]](list)
-    joined = tables.findings.join(tables.jobs, tables.findings.c.job == tables.jobs.c.job)
-    for row in connection.execute(
-        select(tables.findings.c.job, tables.findings.c.row).select_from(joined).where(which)
-    ):
+    joined = FINDING_ROWS.join(JOBS, FINDING_ROWS.c.job == JOBS.c.job)
+    for row in connection.execute(select(FINDING_ROWS.c.job, FINDING_ROWS.c.row).select_from(joined).where(which)):
         rows[row.job].append(row.row)
     labels = {job: outcomes.called_labels(rows[job]) for job in sorted(rules)}
     answers = defaultdict[str, Counter[frozenset[str]]](Counter)
@@ -170,23 +170,19 @@ def _calls_by_job(connection: Connection, since: float, until: float) -> Mapping
 
 
 def _are_drawn(connection: Connection, week: str) -> bool:
-    return (
-        connection.execute(select(tables.blind.c.job).where(tables.blind.c.week == week).limit(1)).first() is not None
-    )
+    return connection.execute(select(BLIND_READS.c.job).where(BLIND_READS.c.week == week).limit(1)).first() is not None
 
 
 def _has_readers(connection: Connection) -> bool:
-    readers = select(tables.accounts.c.account).where(
-        tables.accounts.c.role.in_(READERS), tables.accounts.c.ended_at.is_(None)
-    )
+    readers = select(ACCOUNTS.c.account).where(ACCOUNTS.c.role.in_(READERS), ACCOUNTS.c.ended_at.is_(None))
     return connection.execute(readers.limit(1)).first() is not None
 
 
 def _end_late(connection: Connection, now: float) -> None:
     """End reads for which nobody has found time, and those whose result was taken back."""
-    gone = select(tables.jobs.c.job).where(tables.jobs.c.state.in_(TAKEN_BACK))
-    late = (tables.blind.c.drawn_at < now - LONGEST_DAYS * DAY_S) | tables.blind.c.job.in_(gone)
-    waiting = select(tables.blind.c.job).where(tables.blind.c.state == "waiting", late)
+    gone = select(JOBS.c.job).where(JOBS.c.state.in_(TAKEN_BACK))
+    late = (BLIND_READS.c.drawn_at < now - LONGEST_DAYS * DAY_S) | BLIND_READS.c.job.in_(gone)
+    waiting = select(BLIND_READS.c.job).where(BLIND_READS.c.state == "waiting", late)
     for job in connection.execute(waiting).scalars().all():
-        connection.execute(update(tables.blind).where(tables.blind.c.job == job).values(state="ended"))
+        connection.execute(update(BLIND_READS).where(BLIND_READS.c.job == job).values(state="ended"))
         audit_records.record_event(connection, "blind read ended", job)

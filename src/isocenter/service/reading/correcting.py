@@ -26,10 +26,11 @@ from isocenter.service.reading import label_strokes, volume_slices
 from isocenter.service.reading.judged_results import MASK, JudgedResult
 from isocenter.service.reading.label_strokes import Stroke
 from isocenter.service.reading.sliced_volumes import SlicedVolume
-from isocenter.service.records import audit_records, tables
+from isocenter.service.records import audit_records
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.job_queue import ResultFile
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import ANSWERS, CORRECTIONS, DELIVERIES, DRAFTS, JOBS, STUDIES
 from isocenter.service.work import job_answers
 from isocenter.service.work.job_answers import ObjectMarks
 from isocenter.tasks.shared import structure_findings
@@ -54,39 +55,31 @@ class Drafts:
 
     def add(self, judged: str, account: str, stroke: Stroke) -> None:
         """Keep a stroke; one of the same name is there already, as where an answer was lost on its way."""
-        here = and_(
-            tables.drafts.c.judged == judged,
-            tables.drafts.c.account == account,
-            tables.drafts.c.stroke == stroke.stroke,
-        )
+        here = and_(DRAFTS.c.judged == judged, DRAFTS.c.account == account, DRAFTS.c.stroke == stroke.stroke)
         with self.database.write() as connection:
-            if connection.execute(select(tables.drafts.c.draft).where(here)).first() is None:
+            if connection.execute(select(DRAFTS.c.draft).where(here)).first() is None:
                 columns = {"judged": judged, "account": account, "stroke": stroke.stroke, "mark": stroke.mark}
-                connection.execute(insert(tables.drafts).values(at=DatabaseClock(), **columns))
+                connection.execute(insert(DRAFTS).values(at=DatabaseClock(), **columns))
 
     def undo(self, judged: str, account: str, stroke: str) -> bool:
         """Forget a stroke; False where there is none."""
-        here = and_(
-            tables.drafts.c.judged == judged, tables.drafts.c.account == account, tables.drafts.c.stroke == stroke
-        )
+        here = and_(DRAFTS.c.judged == judged, DRAFTS.c.account == account, DRAFTS.c.stroke == stroke)
         with self.database.write() as connection:
-            return connection.execute(delete(tables.drafts).where(here)).rowcount == 1
+            return connection.execute(delete(DRAFTS).where(here)).rowcount == 1
 
 
 def strokes_of(connection: Connection, judged: str, account: str) -> list[Stroke]:
     """The strokes of an account on a result, in their order."""
-    mine = and_(tables.drafts.c.judged == judged, tables.drafts.c.account == account)
-    rows = connection.execute(
-        select(tables.drafts.c.stroke, tables.drafts.c.mark).where(mine).order_by(tables.drafts.c.draft)
-    )
+    mine = and_(DRAFTS.c.judged == judged, DRAFTS.c.account == account)
+    rows = connection.execute(select(DRAFTS.c.stroke, DRAFTS.c.mark).where(mine).order_by(DRAFTS.c.draft))
     return [Stroke.from_record(row.stroke, row.mark) for row in rows]
 
 
 def forget_strokes(connection: Connection, judged: str, account: str, strokes: Sequence[Stroke]) -> None:
     """Forget strokes that a correction holds."""
     names = [one.stroke for one in strokes]
-    mine = and_(tables.drafts.c.judged == judged, tables.drafts.c.account == account, tables.drafts.c.stroke.in_(names))
-    connection.execute(delete(tables.drafts).where(mine))
+    mine = and_(DRAFTS.c.judged == judged, DRAFTS.c.account == account, DRAFTS.c.stroke.in_(names))
+    connection.execute(delete(DRAFTS).where(mine))
 
 
 def apply_box_strokes(rows: Sequence[FindingRow], strokes: Sequence[Stroke]) -> list[FindingRow]:
@@ -187,13 +180,11 @@ class Corrections:
             with self.database.write() as connection:
                 _check_revision(connection, judged, revision, locks=True)
                 columns = {"correction": key, "judged": judged.key, "study": judged.study, "revision": revision + 1}
-                connection.execute(
-                    insert(tables.corrections).values(account=actor.account, at=at, findings=rows, **columns)
-                )
+                connection.execute(insert(CORRECTIONS).values(account=actor.account, at=at, findings=rows, **columns))
                 self._send(connection, key, files)
                 urgency = model_facts.most_urgent(rows, self.settings.urgent)
                 priority = {"urgency": urgency and urgency.rank, "because": urgency and urgency.because}
-                connection.execute(update(tables.jobs).where(tables.jobs.c.job == judged.key).values(priority))
+                connection.execute(update(JOBS).where(JOBS.c.job == judged.key).values(priority))
                 forget_strokes(connection, judged.key, actor.account, strokes)
                 detail: dict[str, PlainValue] = {"revision": revision + 1, "correction": key, "strokes": len(strokes)}
                 audit_records.record_event(
@@ -206,12 +197,12 @@ class Corrections:
 
     def _send(self, connection: Connection, key: str, files: Sequence[ResultFile]) -> None:
         for file in files:
-            connection.execute(insert(tables.answers).values(job=key, **vars(file)))
+            connection.execute(insert(ANSWERS).values(job=key, **vars(file)))
             if file.sop_instance_uid is None:
                 continue
             for peer in sorted(set(self.send)):
                 begun = {"state": "waiting", "next_at": DatabaseClock(), "created_at": DatabaseClock()}
-                connection.execute(insert(tables.deliveries).values(job=key, name=file.name, peer=peer, **begun))
+                connection.execute(insert(DELIVERIES).values(job=key, name=file.name, peer=peer, **begun))
 
 
 def _now(connection: Connection) -> float:
@@ -224,13 +215,11 @@ def _check_revision(connection: Connection, judged: JudgedResult, revision: int,
     locks: keep others from correcting anything of the study until this transaction has ended
     """
     if locks:
-        connection.execute(
-            select(tables.studies.c.study).where(tables.studies.c.study == judged.study).with_for_update()
-        )
-    state = connection.execute(select(tables.jobs.c.state).where(tables.jobs.c.job == judged.key)).scalar()
+        connection.execute(select(STUDIES.c.study).where(STUDIES.c.study == judged.study).with_for_update())
+    state = connection.execute(select(JOBS.c.state).where(JOBS.c.job == judged.key)).scalar()
     if state in ("superseded", "cancelled"):
         raise NothingDrawnError(f"the job is {state}", judged.key, "Correct the result of the job in its place")
-    newest = select(func.max(tables.corrections.c.revision)).where(tables.corrections.c.judged == judged.key)
+    newest = select(func.max(CORRECTIONS.c.revision)).where(CORRECTIONS.c.judged == judged.key)
     stands = connection.execute(newest).scalar() or 0
     if stands != revision:
         problem = f"revision {stands} stands, and this correction began from {revision}"
@@ -321,13 +310,7 @@ class _Writing:
         path = self.room / f"{name}.dcm"
         try:
             seg.write_segmentation(
-                mask,
-                labels,
-                image,
-                path,
-                algorithm_name=self._algorithm,
-                description=DESCRIPTION,
-                reader=self.reader,
+                mask, labels, image, path, algorithm_name=self._algorithm, description=DESCRIPTION, reader=self.reader
             )
         except (FormatError, GeometryError) as error:
             self.lacking.append(f"no SEG: {error.problem}")

@@ -21,9 +21,9 @@ from isocenter.service.reading import judged_results, volume_slices
 from isocenter.service.reading.judged_results import MASK, JudgedResult
 from isocenter.service.reading.sliced_volumes import VolumeCache
 from isocenter.service.reading.volume_slices import SeriesImages
-from isocenter.service.records import tables
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import StudyIndex
+from isocenter.service.records.tables import FEEDBACK, STUDIES
 from isocenter.service.routing import routing_rules
 from isocenter.values import Image, Label, bounding_boxes
 from isocenter.values.advice_lines import ADVICE
@@ -68,17 +68,13 @@ class Opinion:
 
 def last_opinions(database: Database, folder: Path, since: float | None = None) -> list[Opinion]:
     """The last verdict on each result, in the order in which they were given. since: s since 1970"""
-    newest = select(func.max(tables.feedback.c.feedback)).group_by(tables.feedback.c.judged)
-    both = tables.feedback.join(tables.studies, tables.feedback.c.study == tables.studies.c.study)
-    query = (
-        select(tables.feedback, tables.studies.c.patient)
-        .select_from(both)
-        .where(tables.feedback.c.feedback.in_(newest))
-    )
+    newest = select(func.max(FEEDBACK.c.feedback)).group_by(FEEDBACK.c.judged)
+    both = FEEDBACK.join(STUDIES, FEEDBACK.c.study == STUDIES.c.study)
+    query = select(FEEDBACK, STUDIES.c.patient).select_from(both).where(FEEDBACK.c.feedback.in_(newest))
     if since is not None:
-        query = query.where(tables.feedback.c.at >= since)
+        query = query.where(FEEDBACK.c.at >= since)
     with database.read() as connection:
-        rows = connection.execute(query.order_by(tables.feedback.c.feedback)).all()
+        rows = connection.execute(query.order_by(FEEDBACK.c.feedback)).all()
     found = [(row, judged_results.find_judged(database, folder, row.judged)) for row in rows]
     return [Opinion(judged, row, row.patient or row.study) for row, judged in found if judged is not None]
 

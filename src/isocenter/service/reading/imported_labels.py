@@ -24,8 +24,9 @@ from isocenter.service.monitoring.monitored_cases import PROBABILITY
 from isocenter.service.monitoring.outcomes import BLIND, VERDICT, OutcomeQuestions
 from isocenter.service.objects import object_store
 from isocenter.service.reading.judged_results import TAKEN_BACK
-from isocenter.service.records import audit_records, deployments, tables
+from isocenter.service.records import audit_records, deployments
 from isocenter.service.records.record_database import Database
+from isocenter.service.records.tables import BLIND_READS, FEEDBACK, JOBS, STUDIES
 from isocenter.values import ANSWERED, Floats, table_cells
 
 STUDY, LABEL, VALUE, AT, SOURCE = "study", "label", "value", "at", "source"
@@ -68,11 +69,7 @@ class ImportedLabels(InNotebook):
 
 
 def import_outcomes(
-    database: Database,
-    models: Mapping[str, ModelFacts],
-    table: str | Path | pd.DataFrame,
-    *,
-    rule: str | None = None,
+    database: Database, models: Mapping[str, ModelFacts], table: str | Path | pd.DataFrame, *, rule: str | None = None
 ) -> ImportedLabels:
     """Keep the labels of a table as reported outcomes of the results of its studies.
 
@@ -146,22 +143,10 @@ def _import(
     done: ImportedLabels,
 ) -> None:
     keys = {key for _, row in rows for key in (row.study, object_store.uid_key(row.study))}
-    studies_known = set(
-        connection.execute(select(tables.studies.c.study).where(tables.studies.c.study.in_(keys))).scalars()
-    )
-    answered = and_(
-        tables.jobs.c.study.in_(studies_known),
-        tables.jobs.c.state.not_in(TAKEN_BACK),
-        tables.jobs.c.outcome == ANSWERED,
-    )
+    studies_known = set(connection.execute(select(STUDIES.c.study).where(STUDIES.c.study.in_(keys))).scalars())
+    answered = and_(JOBS.c.study.in_(studies_known), JOBS.c.state.not_in(TAKEN_BACK), JOBS.c.outcome == ANSWERED)
     results = defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
-    columns = (
-        tables.jobs.c.job,
-        tables.jobs.c.study,
-        tables.jobs.c.rule,
-        tables.jobs.c.model,
-        tables.jobs.c.model_hash,
-    )
+    columns = (JOBS.c.job, JOBS.c.study, JOBS.c.rule, JOBS.c.model, JOBS.c.model_hash)
     facts = deployments.facts_by_version(connection, models)
     for one in connection.execute(select(*columns).where(answered)):
         if rule in (None, one.rule):
@@ -274,12 +259,12 @@ def answered_cases(
         every = monitored_cases.monitored_jobs(connection)
         every = every[every["abstained"].isna() & every["model"].isin(models)]
         table = _of_one_rule(every, rule, str(folder)).reset_index(drop=True)
-        of_studies = connection.execute(select(tables.jobs.c.job, tables.jobs.c.study))
+        of_studies = connection.execute(select(JOBS.c.job, JOBS.c.study))
         table["study"] = table["case"].map({row.job: row.study for row in of_studies})
         outcomes_stated, verdicts = outcomes.outcomes_by_job(connection), _verdicts(connection)
         features = monitored_cases.job_features(connection, version=table["version"].iloc[-1])
         known = deployments.facts_by_version(connection, models)(*table[["model", "version"]].iloc[-1])
-        waiting = set(connection.execute(select(tables.blind.c.job).where(tables.blind.c.state == "waiting")).scalars())
+        waiting = set(connection.execute(select(BLIND_READS.c.job).where(BLIND_READS.c.state == "waiting")).scalars())
     if known is None:
         raise UsageError("the model of its newest result is gone", str(folder), "Name a rule of a model that it has")
     questions, jobs = OutcomeQuestions.for_model(known), table["case"].tolist()
@@ -316,9 +301,7 @@ def _of_one_rule(table: pd.DataFrame, rule: str | None, where: str) -> pd.DataFr
 
 def _verdicts(connection: Connection) -> dict[str, str]:
     """{job: the verdict that was given last}."""
-    rows = connection.execute(
-        select(tables.feedback.c.judged, tables.feedback.c.verdict).order_by(tables.feedback.c.feedback)
-    )
+    rows = connection.execute(select(FEEDBACK.c.judged, FEEDBACK.c.verdict).order_by(FEEDBACK.c.feedback))
     return {row.judged: row.verdict for row in rows}
 
 

@@ -20,9 +20,21 @@ from isocenter.files.storage import csv_text
 from isocenter.service.monitoring import outcomes
 from isocenter.service.monitoring.outcomes import VERDICT
 from isocenter.service.objects import object_store
-from isocenter.service.records import audit_records, tables
+from isocenter.service.records import audit_records
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import (
+    ANSWERS,
+    CORRECTIONS,
+    FEEDBACK,
+    FINDING_ROWS,
+    INSTANCES,
+    JOBS,
+    OUTCOME_ROWS,
+    REJECTIONS,
+    SERIES_ROWS,
+    STUDIES,
+)
 from isocenter.service.work.job_answers import NAME
 from isocenter.values import ANSWERED, Image
 from isocenter.values.finding_records import FindingRow
@@ -149,29 +161,29 @@ def _maps(folder: Path, files: Sequence[str], case: str) -> dict[str, Path]:
 def find_judged(database: Database, folder: Path, key: str) -> JudgedResult | None:
     """Subject that a key names: a job, or a segmentation that came in and is no answer of ours."""
     with database.read() as connection:
-        results = _of_jobs(connection, folder, tables.jobs.c.job == key)
-        return next(iter(results or _of_others(connection, folder, tables.instances.c.instance == key)), None)
+        results = _of_jobs(connection, folder, JOBS.c.job == key)
+        return next(iter(results or _of_others(connection, folder, INSTANCES.c.instance == key)), None)
 
 
 def judged_in_study(database: Database, folder: Path, study: str) -> list[JudgedResult]:
     """All results in a study that still hold: of jobs, then of other products. study: its key"""
     with database.read() as connection:
-        ours = _of_jobs(connection, folder, and_(tables.jobs.c.study == study, tables.jobs.c.state.not_in(TAKEN_BACK)))
-        return [*ours, *_of_others(connection, folder, tables.instances.c.study == study)]
+        ours = _of_jobs(connection, folder, and_(JOBS.c.study == study, JOBS.c.state.not_in(TAKEN_BACK)))
+        return [*ours, *_of_others(connection, folder, INSTANCES.c.study == study)]
 
 
 def _of_jobs(connection: Connection, folder: Path, which: ColumnElement[bool]) -> list[JudgedResult]:
-    both = tables.jobs.join(tables.studies, tables.jobs.c.study == tables.studies.c.study)
-    query = select(tables.jobs, tables.studies.c.uid.label("study_uid")).select_from(both).where(which)
-    rows = connection.execute(query.order_by(tables.jobs.c.created_at, tables.jobs.c.job)).all()
+    both = JOBS.join(STUDIES, JOBS.c.study == STUDIES.c.study)
+    query = select(JOBS, STUDIES.c.uid.label("study_uid")).select_from(both).where(which)
+    rows = connection.execute(query.order_by(JOBS.c.created_at, JOBS.c.job)).all()
     keys = [row.job for row in rows]
-    of_series = select(tables.series.c.study, tables.series.c.series, tables.series.c.uid).where(
-        tables.series.c.study.in_({r.study for r in rows})
+    of_series = select(SERIES_ROWS.c.study, SERIES_ROWS.c.series, SERIES_ROWS.c.uid).where(
+        SERIES_ROWS.c.study.in_({r.study for r in rows})
     )
     uids = {(row.study, row.series): row.uid for row in connection.execute(of_series)}
     findings_of, (corrected, files) = defaultdict[str, list[Any]](list), _corrections(connection, folder, keys)
     for row in connection.execute(
-        select(tables.findings).where(tables.findings.c.job.in_(keys)).order_by(tables.findings.c.number)
+        select(FINDING_ROWS).where(FINDING_ROWS.c.job.in_(keys)).order_by(FINDING_ROWS.c.number)
     ):
         findings_of[row.job].append(row.row)
     return [
@@ -195,17 +207,11 @@ def _corrections(
     connection: Connection, folder: Path, keys: Sequence[str]
 ) -> tuple[Mapping[str, Sequence[Correction]], Mapping[str, Sequence[str]]]:
     """({key: its corrections, oldest first}, {key: names of its files}) of what these keys name."""
-    mine = (
-        select(tables.corrections).where(tables.corrections.c.judged.in_(keys)).order_by(tables.corrections.c.revision)
-    )
+    mine = select(CORRECTIONS).where(CORRECTIONS.c.judged.in_(keys)).order_by(CORRECTIONS.c.revision)
     rows = connection.execute(mine).all()
     files = defaultdict[str, list[str]](list)
     owners = [*keys, *(row.correction for row in rows)]
-    query = (
-        select(tables.answers.c.job, tables.answers.c.name)
-        .where(tables.answers.c.job.in_(owners))
-        .order_by(tables.answers.c.name)
-    )
+    query = select(ANSWERS.c.job, ANSWERS.c.name).where(ANSWERS.c.job.in_(owners)).order_by(ANSWERS.c.name)
     for row in connection.execute(query):
         files[row.job].append(row.name)
     corrections_of = defaultdict[str, list[Correction]](list)
@@ -219,24 +225,17 @@ def _corrections(
 
 def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool]) -> list[JudgedResult]:
     """Segmentations that came in, but for those that are answers of ours and were sent back."""
-    ours = select(tables.answers.c.sop_instance_uid).where(tables.answers.c.sop_instance_uid.is_not(None))
-    note = and_(
-        tables.rejections.c.study == tables.instances.c.study, tables.rejections.c.uid == tables.instances.c.uid
-    )
-    rejected = select(tables.rejections.c.uid).where(note).exists()
-    both = tables.instances.join(tables.studies, tables.instances.c.study == tables.studies.c.study)
+    ours = select(ANSWERS.c.sop_instance_uid).where(ANSWERS.c.sop_instance_uid.is_not(None))
+    note = and_(REJECTIONS.c.study == INSTANCES.c.study, REJECTIONS.c.uid == INSTANCES.c.uid)
+    rejected = select(REJECTIONS.c.uid).where(note).exists()
+    both = INSTANCES.join(STUDIES, INSTANCES.c.study == STUDIES.c.study)
     query = (
-        select(tables.instances, tables.studies.c.uid.label("study_uid"))
+        select(INSTANCES, STUDIES.c.uid.label("study_uid"))
         .select_from(both)
-        .where(
-            which,
-            tables.instances.c.sop_class.in_((SEGMENTATION, LABEL_MAP)),
-            tables.instances.c.uid.not_in(ours),
-            ~rejected,
-        )
+        .where(which, INSTANCES.c.sop_class.in_((SEGMENTATION, LABEL_MAP)), INSTANCES.c.uid.not_in(ours), ~rejected)
     )
     found = list[JudgedResult]()
-    rows = connection.execute(query.order_by(tables.instances.c.received_at, tables.instances.c.uid)).all()
+    rows = connection.execute(query.order_by(INSTANCES.c.received_at, INSTANCES.c.uid)).all()
     corrected, _ = _corrections(connection, folder, [row.instance for row in rows])
     for row in rows:
         path = folder / row.path
@@ -267,16 +266,13 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
 def _drawn_on(connection: Connection, study: str, uids: frozenset[str]) -> tuple[str, ...]:
     """UIDs of the series that hold the images on which a segmentation was drawn; none where they are not here."""
     some = [object_store.uid_key(uid) for uid in sorted(uids)][:500]
-    both = tables.instances.join(
-        tables.series,
-        and_(tables.instances.c.study == tables.series.c.study, tables.instances.c.series == tables.series.c.series),
+    both = INSTANCES.join(
+        SERIES_ROWS, and_(INSTANCES.c.study == SERIES_ROWS.c.study, INSTANCES.c.series == SERIES_ROWS.c.series)
     )
     query = (
-        select(tables.series.c.uid)
-        .select_from(both)
-        .where(tables.instances.c.study == study, tables.instances.c.instance.in_(some))
+        select(SERIES_ROWS.c.uid).select_from(both).where(INSTANCES.c.study == study, INSTANCES.c.instance.in_(some))
     )
-    return tuple(connection.execute(query.distinct().order_by(tables.series.c.uid)).scalars())
+    return tuple(connection.execute(query.distinct().order_by(SERIES_ROWS.c.uid)).scalars())
 
 
 Said = Literal["accepted", "corrected", "rejected"]
@@ -317,7 +313,7 @@ class Verdicts:
             "revision": judged.revision,
         }
         with self.database.write() as connection:
-            connection.execute(insert(tables.feedback).values(at=DatabaseClock(), **row))
+            connection.execute(insert(FEEDBACK).values(at=DatabaseClock(), **row))
             if judged.seg is None:
                 _write_outcomes(connection, judged, verdict, actor)
             audit_records.record_event(
@@ -326,21 +322,15 @@ class Verdicts:
 
     def last(self, keys: Sequence[str]) -> Mapping[str, Row[*tuple[Any, ...]]]:
         """{key of a result: the verdict that was given last}."""
-        newest = (
-            select(func.max(tables.feedback.c.feedback))
-            .where(tables.feedback.c.judged.in_(keys))
-            .group_by(tables.feedback.c.judged)
-        )
+        newest = select(func.max(FEEDBACK.c.feedback)).where(FEEDBACK.c.judged.in_(keys)).group_by(FEEDBACK.c.judged)
         with self.database.read() as connection:
-            rows = connection.execute(select(tables.feedback).where(tables.feedback.c.feedback.in_(newest))).all()
+            rows = connection.execute(select(FEEDBACK).where(FEEDBACK.c.feedback.in_(newest))).all()
         return {row.judged: row for row in rows}
 
 
 def _write_outcomes(connection: Connection, judged: JudgedResult, verdict: PersonVerdict, actor: Actor) -> None:
     """Keep what a verdict says of the study, in place of the last one; who rejects does not say what is right."""
-    connection.execute(
-        delete(tables.outcomes).where(tables.outcomes.c.job == judged.key, tables.outcomes.c.source == VERDICT)
-    )
+    connection.execute(delete(OUTCOME_ROWS).where(OUTCOME_ROWS.c.job == judged.key, OUTCOME_ROWS.c.source == VERDICT))
     if verdict.verdict != "rejected":
         outcomes.write_outcomes(
             connection, judged.key, outcomes.stated_values(judged.standing), VERDICT, account=actor.account

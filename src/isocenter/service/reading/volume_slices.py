@@ -14,9 +14,9 @@ from isocenter.files.dicom import header_reading
 from isocenter.files.dicom.reading import dicom_reading
 from isocenter.service.objects import object_store
 from isocenter.service.reading.sliced_volumes import SlicedVolume, VolumeCache
-from isocenter.service.records import tables
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import StudyIndex
+from isocenter.service.records.tables import SERIES_ROWS, STUDIES
 from isocenter.values import Image
 
 
@@ -30,20 +30,20 @@ class SeriesImages:
 
     def rows(self, uid: str, study: str | None = None) -> Sequence[Row[*tuple[Any, ...]]]:
         """A row for each study that has a series of this UID, with the study's revision. study: key of the only one"""
-        both = tables.series.join(tables.studies, tables.series.c.study == tables.studies.c.study)
+        both = SERIES_ROWS.join(STUDIES, SERIES_ROWS.c.study == STUDIES.c.study)
         query = (
             select(
-                tables.series.c.study,
-                tables.series.c.series,
-                tables.series.c.uid,
-                tables.series.c.instances,
-                tables.studies.c.revision,
+                SERIES_ROWS.c.study,
+                SERIES_ROWS.c.series,
+                SERIES_ROWS.c.uid,
+                SERIES_ROWS.c.instances,
+                STUDIES.c.revision,
             )
             .select_from(both)
-            .where(tables.series.c.series == object_store.uid_key(uid))
+            .where(SERIES_ROWS.c.series == object_store.uid_key(uid))
         )
         with self.database.read() as connection:
-            return connection.execute(query if study is None else query.where(tables.series.c.study == study)).all()
+            return connection.execute(query if study is None else query.where(SERIES_ROWS.c.study == study)).all()
 
     def images_of_row(self, row: Row[*tuple[Any, ...]]) -> list[SlicedVolume]:
         """The images of a series: one volume, picture or clip, or of several views or grids each its own.

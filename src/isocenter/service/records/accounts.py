@@ -22,10 +22,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.service import configuration
 from isocenter.service.configuration import TOKEN, NodeSettings
-from isocenter.service.records import audit_records, record_database, tables
+from isocenter.service.records import audit_records, record_database
 from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.audit_records import FAILURE
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import ACCOUNTS, FAILURES, SESSIONS, TOKENS
 
 ADMIN_PASSWORD = "ISOCENTER_ADMIN_PASSWORD"  # noqa: S105 - the name of a variable
 FIRST, ADMINISTRATOR = "administrator", "administrator"  # the first account, and its role
@@ -80,7 +81,7 @@ class Accounts:
         """Whether there is an account: then everybody has to log in. None is ever deleted."""
         if not self._exist and time.monotonic() - self._asked >= ASKED_AGAIN_S:
             with self.database.read() as connection:
-                self._exist = connection.execute(select(tables.accounts.c.account).limit(1)).first() is not None
+                self._exist = connection.execute(select(ACCOUNTS.c.account).limit(1)).first() is not None
             self._asked = time.monotonic()
         return self._exist
 
@@ -88,16 +89,16 @@ class Accounts:
         """Make the account `administrator`, as long as there is none. Raises UsageError for a short password."""
         hashed = _hash_password(password, ADMIN_PASSWORD)
         with self.database.write() as connection:
-            if connection.execute(select(tables.accounts.c.account).limit(1)).first() is None:
+            if connection.execute(select(ACCOUNTS.c.account).limit(1)).first() is None:
                 columns = {"account": FIRST, "role": ADMINISTRATOR, "password": hashed, "created_at": DatabaseClock()}
-                connection.execute(insert(tables.accounts).values(columns))
+                connection.execute(insert(ACCOUNTS).values(columns))
                 audit_records.record_change(connection, f"account {FIRST}", None, {"role": ADMINISTRATOR})
         self._exist = True
 
     def rows(self) -> Sequence[Row[Any]]:
         """All accounts by name, those that have ended too."""
         with self.database.read() as connection:
-            return connection.execute(select(tables.accounts).order_by(tables.accounts.c.account)).all()
+            return connection.execute(select(ACCOUNTS).order_by(ACCOUNTS.c.account)).all()
 
     def make(self, account: str, role: str, password: str, *, who: Actor = NODE) -> None:
         """A further person. Raises AccountError for a name that is taken, UsageError for a short password."""
@@ -110,7 +111,7 @@ class Accounts:
             if _row(connection, account) is not None:
                 raise AccountError("there is an account of this name", account, "Choose another name")
             columns = {"account": account, "role": role, "password": hashed, "created_at": DatabaseClock()}
-            connection.execute(insert(tables.accounts).values(columns))
+            connection.execute(insert(ACCOUNTS).values(columns))
             audit_records.record_change(connection, f"account {account}", None, {"role": role}, who)
 
     def change(
@@ -130,7 +131,7 @@ class Accounts:
         changed |= {} if password is None else {"password": _hash_password(password, account)}
         with self.database.write() as connection:
             # Of two at once the second waits, and sees what the first has left.
-            administrators = select(tables.accounts.c.account).where(_is_open_administrator()).with_for_update()
+            administrators = select(ACCOUNTS.c.account).where(_is_open_administrator()).with_for_update()
             others = {row.account for row in connection.execute(administrators)} - {account}
             row = _row(connection, account)
             if row is None:
@@ -143,8 +144,8 @@ class Accounts:
             if is_lost and not others and row.ended_at is None:
                 raise AccountError("nobody else is administrator", account, "Make another one first")
             if changed:
-                connection.execute(update(tables.accounts).where(tables.accounts.c.account == account).values(changed))
-                connection.execute(delete(tables.sessions).where(tables.sessions.c.account == account))
+                connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.account == account).values(changed))
+                connection.execute(delete(SESSIONS).where(SESSIONS.c.account == account))
                 old, is_ended = row.ended_at is not None, changed.get("ended_at", row.ended_at) is not None
                 new = {"role": changed.get("role", row.role), "ended": is_ended}
                 new |= {} if password is None else {"password": "another"}
@@ -175,7 +176,7 @@ class Accounts:
             is_open = False
         if is_open:
             with self.database.write() as connection:
-                connection.execute(delete(tables.failures).where(tables.failures.c.attempt == attempt))
+                connection.execute(delete(FAILURES).where(FAILURES.c.attempt == attempt))
         else:
             self.record_failure(tried, "account or password is wrong")
         return is_open
@@ -194,12 +195,12 @@ class Accounts:
 
     def _count(self, connection: Connection, attempt: str) -> None:
         """One more attempt. Raises WaitError where it comes too soon."""
-        connection.execute(delete(tables.failures).where(tables.failures.c.at < DatabaseClock() - FORGOTTEN_S))
-        added = postgresql.insert(tables.failures) if self.database.skips_locked else sqlite.insert(tables.failures)
+        connection.execute(delete(FAILURES).where(FAILURES.c.at < DatabaseClock() - FORGOTTEN_S))
+        added = postgresql.insert(FAILURES) if self.database.skips_locked else sqlite.insert(FAILURES)
         connection.execute(added.values(attempt=attempt, count=0, at=0).on_conflict_do_nothing())
-        here = tables.failures.c.attempt == attempt
+        here = FAILURES.c.attempt == attempt
         query = (
-            select(tables.failures.c.count.label("wrong"), (DatabaseClock() - tables.failures.c.at).label("since"))
+            select(FAILURES.c.count.label("wrong"), (DatabaseClock() - FAILURES.c.at).label("since"))
             .where(here)
             .with_for_update()
         )
@@ -207,9 +208,7 @@ class Accounts:
         wait = min(LONGEST_WAIT_S, 2.0 ** (row.wrong - FREE_FAILURES)) if row.wrong >= FREE_FAILURES else 0.0
         if row.since < wait:
             raise WaitError(max(1.0, wait - row.since))
-        connection.execute(
-            update(tables.failures).where(here).values(count=tables.failures.c.count + 1, at=DatabaseClock())
-        )
+        connection.execute(update(FAILURES).where(here).values(count=FAILURES.c.count + 1, at=DatabaseClock()))
 
     def vouched_account(self, subject: str, account: str, role: str) -> str:
         """The account of whom an OpenID provider vouches for, with the role that it gives.
@@ -218,22 +217,20 @@ class Accounts:
         """
         _refuse_own_name(account)
         with self.database.write() as connection:
-            row = connection.execute(select(tables.accounts).where(tables.accounts.c.subject == subject)).first()
+            row = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.subject == subject)).first()
             if row is None:
                 if _row(connection, account) is not None:
                     remedy = "Have an administrator end that account, and the provider give another name"
                     raise AccountError("another account has this name", account, remedy)
                 columns = {"account": account, "role": role, "subject": subject, "created_at": DatabaseClock()}
-                connection.execute(insert(tables.accounts).values(columns))
+                connection.execute(insert(ACCOUNTS).values(columns))
                 audit_records.record_change(connection, f"account {account}", None, {"role": role, "openid": True})
                 self._exist = True
                 return account
             if row.ended_at is not None:
                 raise AccountError("this account has ended", row.account, "Ask an administrator")
             if row.role != role:
-                connection.execute(
-                    update(tables.accounts).where(tables.accounts.c.account == row.account).values(role=role)
-                )
+                connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.account == row.account).values(role=role))
                 audit_records.record_change(connection, f"account {row.account}", {"role": row.role}, {"role": role})
             return str(row.account)
 
@@ -244,45 +241,39 @@ class Accounts:
         """
         secret = secrets.token_urlsafe(32)
         with self.database.write() as connection:
-            gone = or_(
-                tables.sessions.c.session == _digest(instead_of), tables.sessions.c.used_at < DatabaseClock() - IDLE_S
-            )
-            connection.execute(delete(tables.sessions).where(gone))
+            gone = or_(SESSIONS.c.session == _digest(instead_of), SESSIONS.c.used_at < DatabaseClock() - IDLE_S)
+            connection.execute(delete(SESSIONS).where(gone))
             columns = {
                 "session": _digest(secret),
                 "account": account,
                 "created_at": DatabaseClock(),
                 "used_at": DatabaseClock(),
             }
-            connection.execute(insert(tables.sessions).values(columns))
-            role = str(
-                connection.execute(
-                    select(tables.accounts.c.role).where(tables.accounts.c.account == account)
-                ).scalar_one()
-            )
+            connection.execute(insert(SESSIONS).values(columns))
+            role = str(connection.execute(select(ACCOUNTS.c.role).where(ACCOUNTS.c.account == account)).scalar_one())
             audit_records.record_event(connection, "login", f"account {account}", actor=Actor(account, role, address))
         return secret
 
     def leave(self, secret: str, *, who: Actor = NODE) -> None:
         """End a session."""
         with self.database.write() as connection:
-            ended = delete(tables.sessions).where(tables.sessions.c.session == _digest(secret))
+            ended = delete(SESSIONS).where(SESSIONS.c.session == _digest(secret))
             if connection.execute(ended).rowcount:
                 audit_records.record_event(connection, "logout", f"account {who.account}", actor=who)
 
     def session(self, secret: str, *, is_used: bool = True) -> LoginSession | None:
         """Who is logged in with this secret; None where the session has ended. is_used: it goes on for half an hour"""
-        here = tables.sessions.c.session == _digest(secret)
-        joined = tables.sessions.join(tables.accounts, tables.sessions.c.account == tables.accounts.c.account)
-        idle = (DatabaseClock() - tables.sessions.c.used_at).label("idle")
-        query = select(tables.accounts.c.account, tables.accounts.c.role, idle).select_from(joined)
+        here = SESSIONS.c.session == _digest(secret)
+        joined = SESSIONS.join(ACCOUNTS, SESSIONS.c.account == ACCOUNTS.c.account)
+        idle = (DatabaseClock() - SESSIONS.c.used_at).label("idle")
+        query = select(ACCOUNTS.c.account, ACCOUNTS.c.role, idle).select_from(joined)
         with self.database.read() as connection:
-            row = connection.execute(query.where(here, tables.accounts.c.ended_at.is_(None))).first()
+            row = connection.execute(query.where(here, ACCOUNTS.c.ended_at.is_(None))).first()
         if row is None or row.idle > IDLE_S:
             return None
         if is_used and row.idle > NOTED_S:
             with self.database.write() as connection:
-                connection.execute(update(tables.sessions).where(here).values(used_at=DatabaseClock()))
+                connection.execute(update(SESSIONS).where(here).values(used_at=DatabaseClock()))
         return LoginSession(row.account, row.role, csrf_token(secret))
 
     def make_token(self, name: str, role: str, ends_at: float, who: Actor) -> tuple[str, str]:
@@ -293,29 +284,22 @@ class Accounts:
             remedy = f"Start the node with {ADMIN_PASSWORD}, and log in as {FIRST}"
             raise AccountError("the node has no account yet", name, remedy)
         with self.database.write() as connection:
-            if (
-                connection.execute(select(tables.tokens.c.token).where(tables.tokens.c.name == name)).first()
-                is not None
-            ):
+            if connection.execute(select(TOKENS.c.token).where(TOKENS.c.name == name)).first() is not None:
                 raise AccountError("there is a token of this name", name, "Choose another name, or delete that one")
             columns = {"token": key, "name": name, "hash": _digest(token), "role": role, "ends_at": ends_at}
-            connection.execute(insert(tables.tokens).values(**columns, account=who.account, created_at=DatabaseClock()))
+            connection.execute(insert(TOKENS).values(**columns, account=who.account, created_at=DatabaseClock()))
             audit_records.record_change(connection, f"token {name}", None, {"role": role, "ends_at": ends_at}, who)
         return key, token
 
     def tokens(self) -> Sequence[Row[Any]]:
         """All tokens by name, those that have ended too."""
         with self.database.read() as connection:
-            return connection.execute(select(tables.tokens).order_by(tables.tokens.c.name)).all()
+            return connection.execute(select(TOKENS).order_by(TOKENS.c.name)).all()
 
     def end_token(self, key: str, *, who: Actor = NODE) -> bool:
         """Delete a token; False where there is none."""
         with self.database.write() as connection:
-            gone = (
-                delete(tables.tokens)
-                .where(tables.tokens.c.token == key)
-                .returning(tables.tokens.c.name, tables.tokens.c.role)
-            )
+            gone = delete(TOKENS).where(TOKENS.c.token == key).returning(TOKENS.c.name, TOKENS.c.role)
             row = connection.execute(gone).first()
             if row is not None:
                 audit_records.record_change(connection, f"token {row.name}", {"role": row.role}, None, who)
@@ -323,8 +307,8 @@ class Accounts:
 
     def machine(self, token: str) -> Actor | None:
         """The machine that has this token; None where it has ended."""
-        query = select(tables.tokens.c.name, tables.tokens.c.role).where(
-            tables.tokens.c.hash == _digest(token), tables.tokens.c.ends_at > DatabaseClock()
+        query = select(TOKENS.c.name, TOKENS.c.role).where(
+            TOKENS.c.hash == _digest(token), TOKENS.c.ends_at > DatabaseClock()
         )
         with self.database.read() as connection:
             row = connection.execute(query).first()
@@ -353,20 +337,18 @@ def _has_account(url: str) -> bool:
     database = record_database.open_database(url)
     try:
         with database.read() as connection:
-            has_table = inspect(connection).has_table(tables.accounts.name)
-            return has_table and bool(
-                connection.execute(select(func.count()).select_from(tables.accounts)).scalar_one()
-            )
+            has_table = inspect(connection).has_table(ACCOUNTS.name)
+            return has_table and bool(connection.execute(select(func.count()).select_from(ACCOUNTS)).scalar_one())
     finally:
         database.close()
 
 
 def _is_open_administrator() -> Any:
-    return (tables.accounts.c.role == ADMINISTRATOR) & tables.accounts.c.ended_at.is_(None)
+    return (ACCOUNTS.c.role == ADMINISTRATOR) & ACCOUNTS.c.ended_at.is_(None)
 
 
 def _row(connection: Connection, account: str) -> Row[Any] | None:
-    return connection.execute(select(tables.accounts).where(tables.accounts.c.account == account)).first()
+    return connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.account == account)).first()
 
 
 def _refuse_own_name(account: str) -> None:

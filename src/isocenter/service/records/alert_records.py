@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, update
 
 from isocenter.service.configuration import SEVERITIES
-from isocenter.service.records import audit_records, tables
+from isocenter.service.records import audit_records
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import ALERTS, DELIVERIES, INCIDENTS, JOBS, NOTICES, STUDIES
 from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ PERFORMANCE = "performance"
 
 def standing_alerts(connection: Connection, version: str | None = None) -> Sequence[Row[Any]]:
     """Alerts whose cause still stands, of a version of a model or of all."""
-    query = select(tables.alerts).where(tables.alerts.c.state.in_(STANDING)).order_by(tables.alerts.c.n)
-    return connection.execute(query if version is None else query.where(tables.alerts.c.model_hash == version)).all()
+    query = select(ALERTS).where(ALERTS.c.state.in_(STANDING)).order_by(ALERTS.c.n)
+    return connection.execute(query if version is None else query.where(ALERTS.c.model_hash == version)).all()
 
 
 def last_end(connection: Connection, version: str) -> float:
     """When the last alert of a version was closed or cleared (s since 1970); 0 for none. Watches begin again there."""
-    ended = select(func.max(tables.alerts.c.ended_at)).where(tables.alerts.c.model_hash == version)
+    ended = select(func.max(ALERTS.c.ended_at)).where(ALERTS.c.model_hash == version)
     return float(connection.execute(ended).scalar() or 0.0)
 
 
@@ -49,18 +50,16 @@ def raise_alert(connection: Connection, model: str, version: str, alert: Alert) 
     if earlier is None:
         model_columns = {"model": model, "model_hash": version, "severity": alert.severity, "state": OPEN}
         times = {"at": _seconds(alert.at), "since": _seconds(alert.since), "looked_at": _seconds(alert.at)}
-        insertion = insert(tables.alerts).values(**model_columns, **times, **alert_columns).returning(tables.alerts.c.n)
+        insertion = insert(ALERTS).values(**model_columns, **times, **alert_columns).returning(ALERTS.c.n)
         n = connection.execute(insertion).scalar_one()
     else:
         n, is_worse = earlier.n, SEVERITIES.index(alert.severity) > SEVERITIES.index(earlier.severity)
         if alert.scope or not earlier.scope:  # a watch that has begun again may not know yet where it is
             severity = alert.severity if is_worse else earlier.severity
-            connection.execute(
-                update(tables.alerts).where(tables.alerts.c.n == n).values(severity=severity, **alert_columns)
-            )
+            connection.execute(update(ALERTS).where(ALERTS.c.n == n).values(severity=severity, **alert_columns))
         if not is_worse:
             return None
-    row = connection.execute(select(tables.alerts).where(tables.alerts.c.n == n)).one()
+    row = connection.execute(select(ALERTS).where(ALERTS.c.n == n)).one()
     detail = {name: getattr(row, name) for name in ("model", "severity", "kind", "watch", "scope", "because")}
     audit_records.record_event(connection, "alert", str(n), detail=detail)
     return row
@@ -70,7 +69,7 @@ def settle_alert(connection: Connection, n: int, state: str, reason: str, who: A
     """Have an alert that stands acknowledged, closed or cleared; False where none of this number stands."""
     values: dict[str, Any] = {"state": state, "actor": who.account, "reason": reason}
     values |= {} if state == ACKNOWLEDGED else {"ended_at": DatabaseClock()}
-    change = update(tables.alerts).where(tables.alerts.c.n == n, tables.alerts.c.state.in_(STANDING)).values(values)
+    change = update(ALERTS).where(ALERTS.c.n == n, ALERTS.c.state.in_(STANDING)).values(values)
     if connection.execute(change).rowcount != 1:
         return False
     audit_records.record_event(connection, f"alert {state}", str(n), actor=who, detail={"reason": reason})
@@ -79,9 +78,9 @@ def settle_alert(connection: Connection, n: int, state: str, reason: str, who: A
 
 def note_quiet_window(connection: Connection, n: int, *, is_quiet: bool, until: float) -> int:
     """Note a window after an alert; how many were quiet in a row. until: the time of its last case (s since 1970)."""
-    quiet = tables.alerts.c.quiet + 1 if is_quiet else 0
-    noted = update(tables.alerts).where(tables.alerts.c.n == n).values(quiet=quiet, looked_at=until)
-    return int(connection.execute(noted.returning(tables.alerts.c.quiet)).scalar_one())
+    quiet = ALERTS.c.quiet + 1 if is_quiet else 0
+    noted = update(ALERTS).where(ALERTS.c.n == n).values(quiet=quiet, looked_at=until)
+    return int(connection.execute(noted.returning(ALERTS.c.quiet)).scalar_one())
 
 
 def _is_same_cause(row: Row[Any], alert: Alert) -> bool:
@@ -105,17 +104,17 @@ class Incidents:
 
     def rows(self, most: int) -> Sequence[Row[*tuple[Any, ...]]]:
         """Incidents with the UID of their study, the newest first."""
-        joined = tables.incidents.outerjoin(tables.studies, tables.incidents.c.study == tables.studies.c.study)
-        columns = [column for column in tables.incidents.c if column.name != "study"]
-        query = select(*columns, tables.studies.c.uid.label("study")).select_from(joined)
+        joined = INCIDENTS.outerjoin(STUDIES, INCIDENTS.c.study == STUDIES.c.study)
+        columns = [column for column in INCIDENTS.c if column.name != "study"]
+        query = select(*columns, STUDIES.c.uid.label("study")).select_from(joined)
         with self.database.read() as connection:
-            return connection.execute(query.order_by(tables.incidents.c.incident.desc()).limit(most)).all()
+            return connection.execute(query.order_by(INCIDENTS.c.incident.desc()).limit(most)).all()
 
     def add(self, columns: Mapping[str, PlainValue], who: Actor) -> int:
         """Keep a new incident; its number."""
         with self.database.write() as connection:
             row = {**columns, "account": who.account, "at": DatabaseClock()}
-            [number] = connection.execute(insert(tables.incidents).values(row)).inserted_primary_key or (0,)
+            [number] = connection.execute(insert(INCIDENTS).values(row)).inserted_primary_key or (0,)
             detail: dict[str, PlainValue] = {
                 "kind": columns["kind"],
                 "stated": sorted(name for name, value in columns.items() if value),
@@ -135,15 +134,15 @@ class Incidents:
 
         The audit names what was changed, and not its words, which may name a person.
         """
-        here = tables.incidents.c.incident == number
+        here = INCIDENTS.c.incident == number
         with self.database.write() as connection:
-            row = connection.execute(select(tables.incidents).where(here)).first()
+            row = connection.execute(select(INCIDENTS).where(here)).first()
             if row is None:
                 return False
             changed = {name: value for name, value in columns.items() if value != row._mapping[name]}
             if changed:
                 values = {**changed, "account": who.account, "at": DatabaseClock()}
-                connection.execute(update(tables.incidents).where(here).values(values))
+                connection.execute(update(INCIDENTS).where(here).values(values))
                 detail = {"changed": sorted(changed)}
                 audit_records.record_event(
                     connection, "incident", str(number), actor=who, study=row.study, detail=detail
@@ -172,15 +171,13 @@ def notice_key(job: str) -> str:
 
 def record_notice(connection: Connection, job: str, notice: Notice) -> Mapping[str, float]:
     """Note a job's notice; its recipients, or none where somebody has acknowledged it before."""
-    here = tables.notices.c.notice == notice.notice
-    earlier = connection.execute(select(tables.notices.c.acknowledged_at).where(here)).first()
+    here = NOTICES.c.notice == notice.notice
+    earlier = connection.execute(select(NOTICES.c.acknowledged_at).where(here)).first()
     columns = {"finding": notice.finding, "priority": notice.priority}
     if earlier is None:
-        connection.execute(
-            insert(tables.notices).values(notice=notice.notice, job=job, created_at=DatabaseClock(), **columns)
-        )
+        connection.execute(insert(NOTICES).values(notice=notice.notice, job=job, created_at=DatabaseClock(), **columns))
     else:
-        connection.execute(update(tables.notices).where(here).values(columns))
+        connection.execute(update(NOTICES).where(here).values(columns))
     return notice.recipients if earlier is None or earlier.acknowledged_at is None else {}
 
 
@@ -192,32 +189,24 @@ class Notices:
 
     def newest(self, most: int, *where: ColumnElement[bool]) -> Sequence[Row[Any]]:
         """Notices with the UID of their study, the newest first."""
-        joined = tables.notices.join(tables.jobs, tables.notices.c.job == tables.jobs.c.job).join(
-            tables.studies, tables.jobs.c.study == tables.studies.c.study
-        )
-        query = select(tables.notices, tables.studies.c.uid.label("study")).select_from(joined)
+        joined = NOTICES.join(JOBS, NOTICES.c.job == JOBS.c.job).join(STUDIES, JOBS.c.study == STUDIES.c.study)
+        query = select(NOTICES, STUDIES.c.uid.label("study")).select_from(joined)
         with self.database.read() as connection:
             return connection.execute(
-                query.where(*where).order_by(tables.notices.c.created_at.desc(), tables.notices.c.notice).limit(most)
+                query.where(*where).order_by(NOTICES.c.created_at.desc(), NOTICES.c.notice).limit(most)
             ).all()
 
     def acknowledge(self, notice: str, *, who: Actor = NODE) -> bool:
         """Somebody has taken it up: it goes to nobody else; False where there is no such notice."""
-        here = tables.notices.c.notice == notice
+        here = NOTICES.c.notice == notice
         with self.database.write() as connection:
-            row = connection.execute(select(tables.notices).where(here)).first()
+            row = connection.execute(select(NOTICES).where(here)).first()
             if row is None:
                 return False
             if row.acknowledged_at is None:
-                connection.execute(update(tables.notices).where(here).values(acknowledged_at=DatabaseClock()))
-                study = connection.execute(select(tables.jobs.c.study).where(tables.jobs.c.job == row.job)).scalar()
+                connection.execute(update(NOTICES).where(here).values(acknowledged_at=DatabaseClock()))
+                study = connection.execute(select(JOBS.c.study).where(JOBS.c.job == row.job)).scalar()
                 audit_records.record_event(connection, "notice acknowledged", notice, actor=who, study=study)
-            left = and_(
-                tables.deliveries.c.job == row.job,
-                tables.deliveries.c.name == NOTICE,
-                tables.deliveries.c.state == "waiting",
-            )
-            connection.execute(
-                update(tables.deliveries).where(left).values(state="aside", reason="it was acknowledged")
-            )
+            left = and_(DELIVERIES.c.job == row.job, DELIVERIES.c.name == NOTICE, DELIVERIES.c.state == "waiting")
+            connection.execute(update(DELIVERIES).where(left).values(state="aside", reason="it was acknowledged"))
         return True

@@ -17,9 +17,9 @@ from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.service.objects.journal import Happened
-from isocenter.service.records import tables
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import AUDIT, STUDIES
 from isocenter.values.plain_values import PlainValue
 
 # What became of it; refused: for want of a right.
@@ -67,11 +67,7 @@ def record_event(
     study:   its key
     detail:  what else is known, as JSON
     """
-    of_study = (
-        None
-        if study is None
-        else select(tables.studies.c.patient).where(tables.studies.c.study == study).scalar_subquery()
-    )
+    of_study = None if study is None else select(STUDIES.c.patient).where(STUDIES.c.study == study).scalar_subquery()
     cleaned = {name: _clean(value) for name, value in (detail or {}).items()}
     row = {
         "at": DatabaseClock(),
@@ -84,7 +80,7 @@ def record_event(
         "outcome": outcome,
         "detail": cleaned if study is None else {"study": study, **cleaned},
     }
-    connection.execute(insert(tables.audit).values(row))
+    connection.execute(insert(AUDIT).values(row))
 
 
 def record_change(connection: Connection, thing: str, old: Any, new: Any, who: Actor = NODE) -> None:
@@ -96,7 +92,7 @@ def record_lines(database: Database, lines: Sequence[Happened]) -> None:
     """Write the events of receivers, which reach no database; a line that is read twice is one event."""
     with database.write() as connection:
         ids = [line.id for line in lines]
-        lines_known = set(connection.execute(select(tables.audit.c.line).where(tables.audit.c.line.in_(ids))).scalars())
+        lines_known = set(connection.execute(select(AUDIT.c.line).where(AUDIT.c.line.in_(ids))).scalars())
         rows = {
             line.id: {
                 "line": line.id,
@@ -113,7 +109,7 @@ def record_lines(database: Database, lines: Sequence[Happened]) -> None:
             if line.id not in lines_known
         }
         if rows:
-            connection.execute(insert(tables.audit), list(rows.values()))
+            connection.execute(insert(AUDIT), list(rows.values()))
 
 
 def record_settings(database: Database, settings: Mapping[str, PlainValue]) -> list[str]:
@@ -121,14 +117,10 @@ def record_settings(database: Database, settings: Mapping[str, PlainValue]) -> l
 
     settings: {section: values as JSON}; none of them is a secret, as these come from the environment
     """
-    written = and_(
-        tables.audit.c.action == CONFIGURATION, tables.audit.c.object.in_([f"[{name}]" for name in settings])
-    )
+    written = and_(AUDIT.c.action == CONFIGURATION, AUDIT.c.object.in_([f"[{name}]" for name in settings]))
     changed = list[str]()
     with database.write() as connection:
-        before = connection.execute(
-            select(tables.audit.c.object, tables.audit.c.detail).where(written).order_by(tables.audit.c.event)
-        )
+        before = connection.execute(select(AUDIT.c.object, AUDIT.c.detail).where(written).order_by(AUDIT.c.event))
         recorded = {row.object: row.detail["new"] for row in before}
         for name, value in settings.items():
             new, old = _clean(value), recorded.get(f"[{name}]")
@@ -193,8 +185,8 @@ def last_sealed_head(database: Database) -> AuditHead:
 
 def sealed_head(connection: Connection) -> AuditHead:
     """The last sealed event that a connection sees."""
-    newest = select(tables.audit.c.sequence, tables.audit.c.hash).where(tables.audit.c.sequence.is_not(None))
-    row = connection.execute(newest.order_by(tables.audit.c.sequence.desc()).limit(1)).first()
+    newest = select(AUDIT.c.sequence, AUDIT.c.hash).where(AUDIT.c.sequence.is_not(None))
+    row = connection.execute(newest.order_by(AUDIT.c.sequence.desc()).limit(1)).first()
     return AuditHead() if row is None else AuditHead(row.sequence, row.hash)
 
 
@@ -204,12 +196,12 @@ def seal_events(database: Database, node: str) -> int:
     node: its name, which becomes part of the events
     The keeper alone does so. Of two that seal at once, one fails: no number is given twice.
     """
-    unsealed = select(tables.audit).where(tables.audit.c.sequence.is_(None)).order_by(tables.audit.c.event)
+    unsealed = select(AUDIT).where(AUDIT.c.sequence.is_(None)).order_by(AUDIT.c.event)
     with database.read() as connection:  # a transaction that writes would keep others waiting, mostly for nothing
         if connection.execute(unsealed.limit(1)).first() is None:
             return 0
-    is_this = tables.audit.c.event == bindparam("this")
-    written = update(tables.audit).where(is_this, tables.audit.c.sequence.is_(None))
+    is_this = AUDIT.c.event == bindparam("this")
+    written = update(AUDIT).where(is_this, AUDIT.c.sequence.is_(None))
     written = written.values({name: bindparam(f"new_{name}") for name in ("sequence", "node", "previous", "hash")})
     done = 0
     while True:
@@ -234,12 +226,12 @@ def _seal_rows(rows: Sequence[Row[Any]], last: AuditHead, node: str) -> Iterator
 
 def sealed_events(database: Database) -> Iterator[AuditEvent]:
     """The sealed events of a node in their order."""
-    ordered = select(*(tables.audit.c[name] for name in COLUMNS)).order_by(tables.audit.c.sequence).limit(AT_ONCE)
+    ordered = select(*(AUDIT.c[name] for name in COLUMNS)).order_by(AUDIT.c.sequence).limit(AT_ONCE)
     last = -1
     while True:
         # A portion at a time: a log of years neither fills the memory nor holds a transaction open.
         with database.read() as connection:
-            rows = connection.execute(ordered.where(tables.audit.c.sequence > last)).all()
+            rows = connection.execute(ordered.where(AUDIT.c.sequence > last)).all()
         yield from (cast("AuditEvent", dict(zip(COLUMNS, row, strict=True))) for row in rows)
         if len(rows) < AT_ONCE:
             return
@@ -248,7 +240,7 @@ def sealed_events(database: Database) -> Iterator[AuditEvent]:
 
 def unsealed_count(database: Database) -> int:
     """The number of events that the keeper has not sealed yet."""
-    counted = select(func.count()).select_from(tables.audit).where(tables.audit.c.sequence.is_(None))
+    counted = select(func.count()).select_from(AUDIT).where(AUDIT.c.sequence.is_(None))
     with database.read() as connection:
         return int(connection.execute(counted).scalar_one())
 

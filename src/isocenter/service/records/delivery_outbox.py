@@ -9,17 +9,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, insert, literal, or_, select, update
 
-from isocenter.service.records import audit_records, tables
+from isocenter.service.records import audit_records
 from isocenter.service.records.alert_records import NOTICE
 from isocenter.service.records.job_queue import FINDINGS, ResultFile
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import ANSWERS, DELIVERIES, JOBS, STUDIES
 
 FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0
 # Deliveries beside the answers that they carry.
-WITH_ANSWERS = tables.deliveries.join(
-    tables.answers,
-    and_(tables.deliveries.c.job == tables.answers.c.job, tables.deliveries.c.name == tables.answers.c.name),
-)
+WITH_ANSWERS = DELIVERIES.join(ANSWERS, and_(DELIVERIES.c.job == ANSWERS.c.job, DELIVERIES.c.name == ANSWERS.c.name))
 ASKED_S = 3600.0  # the longest pause that a peer may ask for
 # Around the name of a peer: of one that gets DICOM objects, and of one that gets reports.
 TAKEN_BACK = "isocenter.report_taken_back"  # the schema of the latter
@@ -78,28 +76,23 @@ class Outbox:
     def claim(self, peer: str, most: int = 100) -> list[Delivery]:
         """Deliveries that wait for a peer, oldest first, now held by the caller."""
         ready = and_(
-            tables.deliveries.c.peer == peer,
-            tables.deliveries.c.state == "waiting",
-            tables.deliveries.c.next_at <= DatabaseClock(),
-            or_(tables.deliveries.c.lease_until.is_(None), tables.deliveries.c.lease_until < DatabaseClock()),
+            DELIVERIES.c.peer == peer,
+            DELIVERIES.c.state == "waiting",
+            DELIVERIES.c.next_at <= DatabaseClock(),
+            or_(DELIVERIES.c.lease_until.is_(None), DELIVERIES.c.lease_until < DatabaseClock()),
         )
         due = (
-            select(
-                tables.deliveries,
-                tables.answers.c.sop_class,
-                tables.answers.c.sop_instance_uid,
-                tables.answers.c.sha256,
-            )
+            select(DELIVERIES, ANSWERS.c.sop_class, ANSWERS.c.sop_instance_uid, ANSWERS.c.sha256)
             .select_from(WITH_ANSWERS)
             .where(ready)
-            .order_by(tables.deliveries.c.delivery)
+            .order_by(DELIVERIES.c.delivery)
             .limit(most)
         )
         with self.database.write() as connection:
-            rows = connection.execute(due.with_for_update(skip_locked=True, of=tables.deliveries)).all()
-            held = {"fence": tables.deliveries.c.fence + 1, "lease_until": DatabaseClock() + self.lease_s}
+            rows = connection.execute(due.with_for_update(skip_locked=True, of=DELIVERIES)).all()
+            held = {"fence": DELIVERIES.c.fence + 1, "lease_until": DatabaseClock() + self.lease_s}
             keys = [row.delivery for row in rows]
-            connection.execute(update(tables.deliveries).where(tables.deliveries.c.delivery.in_(keys)).values(held))
+            connection.execute(update(DELIVERIES).where(DELIVERIES.c.delivery.in_(keys)).values(held))
         return [
             Delivery(
                 row.delivery,
@@ -129,11 +122,8 @@ class Outbox:
         pause = min(LONGEST_S, FIRST_S * 2.0 ** min(delivery.attempts - 1, 16))
         pause = max(pause, min(after_s, ASKED_S))
         self._end(delivery, {"reason": reason, "next_at": DatabaseClock() + pause})
-        old = and_(
-            tables.deliveries.c.delivery == delivery.delivery,
-            tables.deliveries.c.created_at < DatabaseClock() - GIVEN_UP_S,
-        )
-        given_up = update(tables.deliveries).where(old, tables.deliveries.c.state == "waiting").values(state="aside")
+        old = and_(DELIVERIES.c.delivery == delivery.delivery, DELIVERIES.c.created_at < DatabaseClock() - GIVEN_UP_S)
+        given_up = update(DELIVERIES).where(old, DELIVERIES.c.state == "waiting").values(state="aside")
         with self.database.write() as connection:
             is_given_up = connection.execute(given_up).rowcount == 1
         self._close(delivery.job)
@@ -144,40 +134,34 @@ class Outbox:
         self._end(delivery, {"state": "aside", "reason": reason})
         if delivery.name == NOTICE:
             others = and_(
-                tables.deliveries.c.job == delivery.job,
-                tables.deliveries.c.name == NOTICE,
-                tables.deliveries.c.state == "waiting",
+                DELIVERIES.c.job == delivery.job, DELIVERIES.c.name == NOTICE, DELIVERIES.c.state == "waiting"
             )
-            following = (
-                select(tables.deliveries.c.delivery).where(others).order_by(tables.deliveries.c.next_at).limit(1)
-            )
-            hastened = update(tables.deliveries).where(tables.deliveries.c.delivery == following.scalar_subquery())
+            following = select(DELIVERIES.c.delivery).where(others).order_by(DELIVERIES.c.next_at).limit(1)
+            hastened = update(DELIVERIES).where(DELIVERIES.c.delivery == following.scalar_subquery())
             with self.database.write() as connection:
-                connection.execute(hastened.where(tables.deliveries.c.attempts == 0).values(next_at=DatabaseClock()))
+                connection.execute(hastened.where(DELIVERIES.c.attempts == 0).values(next_at=DatabaseClock()))
 
     def give_up_unlisted(self, listed: Collection[str]) -> Mapping[str, int]:
         """Set aside what waits for peers that are not listed; {peer: how many answers}."""
-        unlisted = and_(tables.deliveries.c.state == "waiting", tables.deliveries.c.peer.not_in(listed))
+        unlisted = and_(DELIVERIES.c.state == "waiting", DELIVERIES.c.peer.not_in(listed))
         with self.database.read() as connection:
-            rows = connection.execute(select(tables.deliveries.c.job, tables.deliveries.c.peer).where(unlisted)).all()
+            rows = connection.execute(select(DELIVERIES.c.job, DELIVERIES.c.peer).where(unlisted)).all()
         if not rows:
             return {}
         given_up = {"state": "aside", "reason": "the peer is no longer listed", "lease_until": None}
         with self.database.write() as connection:
-            connection.execute(update(tables.deliveries).where(unlisted).values(given_up))
+            connection.execute(update(DELIVERIES).where(unlisted).values(given_up))
         for job in {row.job for row in rows}:
             self._close(job)
         return Counter(row.peer for row in rows)
 
     def _end(self, delivery: Delivery, values: dict[str, Any]) -> None:
-        mine = and_(tables.deliveries.c.delivery == delivery.delivery, tables.deliveries.c.fence == delivery.fence)
+        mine = and_(DELIVERIES.c.delivery == delivery.delivery, DELIVERIES.c.fence == delivery.fence)
         with self.database.write() as connection:
             ended = {**values, "attempts": delivery.attempts, "lease_until": None}
-            is_ended = connection.execute(update(tables.deliveries).where(mine).values(ended)).rowcount == 1
+            is_ended = connection.execute(update(DELIVERIES).where(mine).values(ended)).rowcount == 1
             if is_ended and values.get("state") == "sent":
-                study = connection.execute(
-                    select(tables.jobs.c.study).where(tables.jobs.c.job == delivery.job)
-                ).scalar()
+                study = connection.execute(select(JOBS.c.study).where(JOBS.c.job == delivery.job)).scalar()
                 to = {"peer": delivery.peer}
                 audit_records.record_event(
                     connection, "export", f"{delivery.job}/{delivery.name}", study=study, detail=to
@@ -188,17 +172,15 @@ class Outbox:
         """The peer has taken over the keeping of these objects."""
         with self.database.write() as connection:
             theirs = _sent_to(connection, peer, sop_instance_uids)
-            connection.execute(
-                update(tables.deliveries).where(tables.deliveries.c.delivery.in_(theirs)).values(state="committed")
-            )
+            connection.execute(update(DELIVERIES).where(DELIVERIES.c.delivery.in_(theirs)).values(state="committed"))
 
     def note_disowning(self, sop_instance_uids: Collection[str], peer: str) -> int:
         """The peer does not answer for objects that it took: they are aside until a person retries; how many are."""
         values = {"state": "aside", "reason": "the peer took it, and now reports that it does not keep it"}
         with self.database.write() as connection:
             theirs = _sent_to(connection, peer, sop_instance_uids)
-            taken = and_(tables.deliveries.c.delivery.in_(theirs), tables.deliveries.c.state.in_(("sent", "committed")))
-            return connection.execute(update(tables.deliveries).where(taken).values(values)).rowcount
+            taken = and_(DELIVERIES.c.delivery.in_(theirs), DELIVERIES.c.state.in_(("sent", "committed")))
+            return connection.execute(update(DELIVERIES).where(taken).values(values)).rowcount
 
     def to_reject(self, peers: Collection[str]) -> list[SupersededJob]:
         """Superseded jobs of which peers have objects, and no note that rejects them.
@@ -206,30 +188,28 @@ class Outbox:
         Only once the successors have gone out: no job of the study is to be computed, and nothing of it waits for the
         peer. Until then the peer keeps the older result, so that it is not without any.
         """
-        joined = WITH_ANSWERS.join(tables.jobs, tables.deliveries.c.job == tables.jobs.c.job).join(
-            tables.studies, tables.jobs.c.study == tables.studies.c.study
-        )
+        joined = WITH_ANSWERS.join(JOBS, DELIVERIES.c.job == JOBS.c.job).join(STUDIES, JOBS.c.study == STUDIES.c.study)
         columns = (
-            tables.deliveries.c.job,
-            tables.deliveries.c.peer,
-            tables.deliveries.c.name,
-            tables.deliveries.c.sent_as,
-            tables.jobs.c.done_at,
-            tables.jobs.c.reason,
+            DELIVERIES.c.job,
+            DELIVERIES.c.peer,
+            DELIVERIES.c.name,
+            DELIVERIES.c.sent_as,
+            JOBS.c.done_at,
+            JOBS.c.reason,
         )
         due = and_(
-            tables.deliveries.c.peer.in_(peers),
+            DELIVERIES.c.peer.in_(peers),
             # Sent or committed; not as a list of these: SQLite would look through all deliveries that there ever were.
-            tables.deliveries.c.state.not_in(("waiting", "aside")),
-            or_(tables.answers.c.sop_instance_uid.is_not(None), tables.answers.c.kind == FINDINGS),
-            tables.jobs.c.state == "superseded",
-            tables.studies.c.state != "receiving",
-            tables.studies.c.routed == tables.studies.c.revision,
+            DELIVERIES.c.state.not_in(("waiting", "aside")),
+            or_(ANSWERS.c.sop_instance_uid.is_not(None), ANSWERS.c.kind == FINDINGS),
+            JOBS.c.state == "superseded",
+            STUDIES.c.state != "receiving",
+            STUDIES.c.routed == STUDIES.c.revision,
             *_nothing_to_come(),
         )
-        query = select(*columns, tables.answers.c.sop_instance_uid).select_from(joined).where(due)
+        query = select(*columns, ANSWERS.c.sop_instance_uid).select_from(joined).where(due)
         with self.database.read() as connection:
-            rows = connection.execute(query.order_by(tables.deliveries.c.delivery)).all()
+            rows = connection.execute(query.order_by(DELIVERIES.c.delivery)).all()
         found = dict[tuple[str, str], SupersededJob]()
         for row in rows:
             superseded = found.get((row.job, row.peer))
@@ -243,35 +223,35 @@ class Outbox:
     def add_note(self, superseded: SupersededJob, note: ResultFile) -> bool:
         """Have a note go to its peer; False where its job is wanted again meanwhile."""
         with self.database.write() as connection:
-            still = and_(tables.jobs.c.job == superseded.job, tables.jobs.c.state == "superseded")
-            if connection.execute(select(tables.jobs.c.job).where(still).with_for_update()).first() is None:
+            still = and_(JOBS.c.job == superseded.job, JOBS.c.state == "superseded")
+            if connection.execute(select(JOBS.c.job).where(still).with_for_update()).first() is None:
                 return False
-            connection.execute(insert(tables.answers).values(job=superseded.job, **vars(note)))
+            connection.execute(insert(ANSWERS).values(job=superseded.job, **vars(note)))
             begun = {"state": "waiting", "next_at": DatabaseClock(), "created_at": DatabaseClock()}
             due = {"job": superseded.job, "name": note.name, "peer": superseded.peer, **begun}
-            connection.execute(insert(tables.deliveries).values(due))
+            connection.execute(insert(DELIVERIES).values(due))
         return True
 
     def _close(self, job: str) -> None:
         """A job all of whose answers have arrived, or never will, is done."""
-        mine = and_(tables.deliveries.c.job == job, tables.deliveries.c.name != NOTICE)
-        waiting = select(tables.deliveries.c.delivery).where(mine, tables.deliveries.c.state == "waiting")
-        over = and_(tables.jobs.c.job == job, tables.jobs.c.state == "sending", ~waiting.exists())
+        mine = and_(DELIVERIES.c.job == job, DELIVERIES.c.name != NOTICE)
+        waiting = select(DELIVERIES.c.delivery).where(mine, DELIVERIES.c.state == "waiting")
+        over = and_(JOBS.c.job == job, JOBS.c.state == "sending", ~waiting.exists())
         with self.database.write() as connection:
-            connection.execute(update(tables.jobs).where(over).values(state="done"))
+            connection.execute(update(JOBS).where(over).values(state="done"))
 
 
 def _nothing_to_come() -> tuple[ColumnElement[bool], ...]:
     """Condition of a superseded job's delivery: its peer has no note, and has got all that it gets before that."""
-    others = tables.jobs.alias("others")
-    theirs = tables.deliveries.alias("theirs")
-    notes = tables.answers.alias("notes")
-    names = [literal(first).concat(tables.deliveries.c.peer).concat(last) for first, last in (NOTE, REPORT_NOTE)]
-    of_study = others.c.study == tables.jobs.c.study
-    mine = and_(theirs.c.job == others.c.job, theirs.c.peer == tables.deliveries.c.peer)
+    others = JOBS.alias("others")
+    theirs = DELIVERIES.alias("theirs")
+    notes = ANSWERS.alias("notes")
+    names = [literal(first).concat(DELIVERIES.c.peer).concat(last) for first, last in (NOTE, REPORT_NOTE)]
+    of_study = others.c.study == JOBS.c.study
+    mine = and_(theirs.c.job == others.c.job, theirs.c.peer == DELIVERIES.c.peer)
     waits = and_(theirs.c.state == "waiting", theirs.c.name != NOTICE)
     return (
-        ~exists().where(notes.c.job == tables.jobs.c.job, notes.c.name.in_(names)),
+        ~exists().where(notes.c.job == JOBS.c.job, notes.c.name.in_(names)),
         ~exists().where(of_study, others.c.state.in_(("waiting", "running"))),
         ~exists().where(of_study, mine, or_(waits, theirs.c.lease_until > DatabaseClock())),
     )
@@ -280,8 +260,8 @@ def _nothing_to_come() -> tuple[ColumnElement[bool], ...]:
 def _sent_to(connection: Connection, peer: str, sop_instance_uids: Collection[str]) -> Sequence[int]:
     """Deliveries to a peer of objects that it has under these UIDs."""
     under = or_(
-        and_(tables.deliveries.c.sent_as.is_(None), tables.answers.c.sop_instance_uid.in_(sop_instance_uids)),
-        tables.deliveries.c.sent_as.in_(sop_instance_uids),
+        and_(DELIVERIES.c.sent_as.is_(None), ANSWERS.c.sop_instance_uid.in_(sop_instance_uids)),
+        DELIVERIES.c.sent_as.in_(sop_instance_uids),
     )
-    found = select(tables.deliveries.c.delivery).select_from(WITH_ANSWERS)
-    return connection.execute(found.where(tables.deliveries.c.peer == peer, under)).scalars().all()
+    found = select(DELIVERIES.c.delivery).select_from(WITH_ANSWERS)
+    return connection.execute(found.where(DELIVERIES.c.peer == peer, under)).scalars().all()

@@ -17,10 +17,11 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select
 from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.runtime import record_files
 from isocenter.service.model_facts import ModelFacts
-from isocenter.service.records import audit_records, job_queue, tables
+from isocenter.service.records import audit_records, job_queue
 from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.job_queue import OPEN
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import APPROVALS, DEPLOYMENTS, JOBS, STUDIES
 from isocenter.values.plain_values import PlainValue
 
 Mode = Literal["shadow", "live", "arm"]
@@ -54,8 +55,8 @@ class DeployedPackage:
 
 def is_in_force() -> ColumnElement[bool]:
     """Whether a deployment has begun, and has not ended."""
-    goes_on = or_(tables.deployments.c.until.is_(None), tables.deployments.c.until > DatabaseClock())
-    return and_(tables.deployments.c.began.is_not(None), tables.deployments.c.ended.is_(None), goes_on)
+    goes_on = or_(DEPLOYMENTS.c.until.is_(None), DEPLOYMENTS.c.until > DatabaseClock())
+    return and_(DEPLOYMENTS.c.began.is_not(None), DEPLOYMENTS.c.ended.is_(None), goes_on)
 
 
 def ask_for_change(
@@ -84,13 +85,11 @@ def ask_for_change(
         # Jobs know a model by this hash: of two packages with one hash nobody could say which of them answered.
         problem = "is the package" if is_same else "has the weights, settings and gate of the package"
         raise ChangeError(f"{problem} that answers now", str(package.folder), "Give one whose answers differ")
-    others = select(tables.deployments.c.n).where(
-        tables.deployments.c.model == package_asked.model,
-        tables.deployments.c.mode == mode,
-        tables.deployments.c.ended.is_(None),
+    others = select(DEPLOYMENTS.c.n).where(
+        DEPLOYMENTS.c.model == package_asked.model, DEPLOYMENTS.c.mode == mode, DEPLOYMENTS.c.ended.is_(None)
     )
-    others = others.where(or_(tables.deployments.c.until.is_(None), tables.deployments.c.until > DatabaseClock()))
-    others = others.where(tables.deployments.c.began.is_(None)) if mode == LIVE else others
+    others = others.where(or_(DEPLOYMENTS.c.until.is_(None), DEPLOYMENTS.c.until > DatabaseClock()))
+    others = others.where(DEPLOYMENTS.c.began.is_(None)) if mode == LIVE else others
     if (other := connection.execute(others).scalar()) is not None:
         remedy = f"End it first: isocenter change rollback NODE --change {other}"
         raise ChangeError(
@@ -121,11 +120,11 @@ def approve_change(connection: Connection, n: int, who: Actor) -> bool:
         raise ChangeError("does not wait for approval", f"change {n}", "See /api/changes")
     if not who.account or who.account.startswith(MACHINE):
         raise ChangeError("is approved by persons with accounts alone", f"change {n}", "Log in as yourself")
-    approvals_given = connection.execute(select(tables.approvals).where(tables.approvals.c.n == n)).all()
+    approvals_given = connection.execute(select(APPROVALS).where(APPROVALS.c.n == n)).all()
     if who.account in {one.account for one in approvals_given}:
         raise ChangeError("was approved by this person already", f"change {n}", "Another person has to approve it")
     columns = {"n": n, "account": who.account, "role": who.role, "at": DatabaseClock()}
-    connection.execute(insert(tables.approvals).values(columns))
+    connection.execute(insert(APPROVALS).values(columns))
     audit_records.record_event(
         connection, "change approved", f"model {row.model}", actor=who, detail={"n": n, "package": row.manifest}
     )
@@ -134,10 +133,10 @@ def approve_change(connection: Connection, n: int, who: Actor) -> bool:
         return False
     _verify(row)
     if row.mode == LIVE:
-        for other in _rows(connection, tables.deployments.c.model == row.model, tables.deployments.c.ended.is_(None)):
+        for other in _rows(connection, DEPLOYMENTS.c.model == row.model, DEPLOYMENTS.c.ended.is_(None)):
             if other.n != n:
                 _end(connection, other, f"change {n} made another package answer", who)
-    connection.execute(update(tables.deployments).where(tables.deployments.c.n == n).values(began=DatabaseClock()))
+    connection.execute(update(DEPLOYMENTS).where(DEPLOYMENTS.c.n == n).values(began=DatabaseClock()))
     audit_records.record_event(
         connection, "change begun", f"model {row.model}", actor=who, detail={"n": n, "package": row.manifest}
     )
@@ -151,21 +150,21 @@ def roll_back(connection: Connection, model: str, actor: Actor, because: str) ->
     Raises ChangeError where there is nothing to take back, IntegrityError for a package before that is not what was
     written: then all stays as it is.
     """
-    of_model = tables.deployments.c.model == model
-    arms = _rows(connection, of_model, tables.deployments.c.mode == ARM, is_in_force())
+    of_model = DEPLOYMENTS.c.model == model
+    arms = _rows(connection, of_model, DEPLOYMENTS.c.mode == ARM, is_in_force())
     if arms:
         _end(connection, arms[-1], because, actor, is_taken_back=True)
         return f"{model}: the split of change {arms[-1].n} has ended"
     answering = _live(connection, model)
-    begun = tables.deployments.c.began.is_not(None) & tables.deployments.c.is_taken_back.is_(False)
-    earlier = _rows(connection, of_model, tables.deployments.c.mode == LIVE, begun)[:-1]
+    begun = DEPLOYMENTS.c.began.is_not(None) & DEPLOYMENTS.c.is_taken_back.is_(False)
+    earlier = _rows(connection, of_model, DEPLOYMENTS.c.mode == LIVE, begun)[:-1]
     if answering is None or not earlier:
         raise ChangeError("no package answered before", model, "End a shadow by its number: --change N")
     _verify(earlier[-1])
-    for other in _rows(connection, of_model, tables.deployments.c.ended.is_(None)):
+    for other in _rows(connection, of_model, DEPLOYMENTS.c.ended.is_(None)):
         _end(connection, other, because, actor, is_taken_back=other.n == answering.n)
     again = {"ended": None, "because": f"live again: {because}"}
-    connection.execute(update(tables.deployments).where(tables.deployments.c.n == earlier[-1].n).values(again))
+    connection.execute(update(DEPLOYMENTS).where(DEPLOYMENTS.c.n == earlier[-1].n).values(again))
     detail = {"n": earlier[-1].n, "package": earlier[-1].manifest, "because": because}
     audit_records.record_event(connection, "change begun", f"model {model}", actor=actor, detail=detail)
     return f"{model}: the package {earlier[-1].manifest[:12]} of change {earlier[-1].n} answers again"
@@ -177,9 +176,7 @@ def end_change(connection: Connection, n: int, who: Actor, because: str) -> str:
     if row.ended is not None:
         raise ChangeError("has ended", f"change {n}", "See /api/changes")
     if row.mode == LIVE and row.began is not None:
-        for arm in _rows(
-            connection, tables.deployments.c.model == row.model, tables.deployments.c.mode == ARM, is_in_force()
-        ):
+        for arm in _rows(connection, DEPLOYMENTS.c.model == row.model, DEPLOYMENTS.c.mode == ARM, is_in_force()):
             _end(connection, arm, because, who, is_taken_back=True)
         return roll_back(connection, row.model, who, because)
     _end(connection, row, because, who, is_taken_back=row.mode == ARM)
@@ -193,7 +190,7 @@ def deployment_state(row: Row[Any]) -> str:
 
 def end_at_date(connection: Connection) -> list[int]:
     """End shadows and arms whose date has come; their numbers. They have answered nothing since."""
-    over = _rows(connection, tables.deployments.c.ended.is_(None), tables.deployments.c.until <= DatabaseClock())
+    over = _rows(connection, DEPLOYMENTS.c.ended.is_(None), DEPLOYMENTS.c.until <= DatabaseClock())
     for row in over:
         _end(connection, row, "its date has come", NODE)
     return [row.n for row in over]
@@ -219,7 +216,7 @@ def last_change(connection: Connection, model: str) -> float | None:
 
 def open_packages(connection: Connection, model: str) -> dict[int, DeployedPackage]:
     """{number: package} of the changes of a model that have not ended."""
-    rows = _rows(connection, tables.deployments.c.model == model, tables.deployments.c.ended.is_(None))
+    rows = _rows(connection, DEPLOYMENTS.c.model == model, DEPLOYMENTS.c.ended.is_(None))
     return {row.n: DeployedPackage(model, Path(row.folder), row.manifest, ModelFacts(**row.facts)) for row in rows}
 
 
@@ -228,10 +225,10 @@ def was_live(connection: Connection, model: str, manifest: str) -> bool:
     return bool(
         _rows(
             connection,
-            tables.deployments.c.model == model,
-            tables.deployments.c.mode == LIVE,
-            tables.deployments.c.began.is_not(None),
-            tables.deployments.c.manifest == manifest,
+            DEPLOYMENTS.c.model == model,
+            DEPLOYMENTS.c.mode == LIVE,
+            DEPLOYMENTS.c.began.is_not(None),
+            DEPLOYMENTS.c.manifest == manifest,
         )
     )
 
@@ -239,7 +236,7 @@ def was_live(connection: Connection, model: str, manifest: str) -> bool:
 def note_facts(connection: Connection, n: int, facts: ModelFacts) -> None:
     """Keep what routing asks of a package under settings that have changed."""
     noted = {"facts": asdict(facts), "hash": facts.hash}
-    connection.execute(update(tables.deployments).where(tables.deployments.c.n == n).values(noted))
+    connection.execute(update(DEPLOYMENTS).where(DEPLOYMENTS.c.n == n).values(noted))
 
 
 def models_of(
@@ -249,16 +246,14 @@ def models_of(
 
     models: those of the settings
     """
-    rows = _rows(connection, tables.deployments.c.began.is_not(None), tables.deployments.c.is_taken_back.is_(False))
+    rows = _rows(connection, DEPLOYMENTS.c.began.is_not(None), DEPLOYMENTS.c.is_taken_back.is_(False))
     chosen = {row.model: row for row in rows if row.mode == LIVE and row.ended is None}
     if study is not None and rows:
         patient = study.patient or study.study
-        arms = _rows(connection, tables.deployments.c.mode == ARM, is_in_force())
+        arms = _rows(connection, DEPLOYMENTS.c.mode == ARM, is_in_force())
         chosen |= {row.model: row for row in arms if is_of_arm(patient, row)}
-        query = select(tables.jobs.c.model, tables.jobs.c.model_hash).where(tables.jobs.c.study == study.study)
-        query = query.where(tables.jobs.c.state.not_in(("superseded", "cancelled"))).order_by(
-            tables.jobs.c.created_at.desc()
-        )
+        query = select(JOBS.c.model, JOBS.c.model_hash).where(JOBS.c.study == study.study)
+        query = query.where(JOBS.c.state.not_in(("superseded", "cancelled"))).order_by(JOBS.c.created_at.desc())
         by_hash = {(row.model, row.hash): row for row in rows if row.mode != SHADOW}
         models_found = (by_hash.get((job.model, job.model_hash)) for job in connection.execute(query))
         chosen |= {row.model: row for row in models_found if row is not None}
@@ -273,7 +268,7 @@ def facts_by_version(
     models: those of the settings. What was in the settings before is taken for what is there now; None for a model that
     the node no longer has
     """
-    rows = _rows(connection, tables.deployments.c.began.is_not(None))
+    rows = _rows(connection, DEPLOYMENTS.c.began.is_not(None))
     known = {(row.model, row.hash): ModelFacts(**row.facts) for row in rows}
     return lambda model, version: known.get((model, version), models.get(model)) if model in models else None
 
@@ -297,9 +292,9 @@ def package_finder(database: Database, folder: Path) -> Callable[[str, str | Non
             else:
                 rows = _rows(
                     connection,
-                    tables.deployments.c.model == model,
-                    tables.deployments.c.began.is_not(None),
-                    tables.deployments.c.hash == version,
+                    DEPLOYMENTS.c.model == model,
+                    DEPLOYMENTS.c.began.is_not(None),
+                    DEPLOYMENTS.c.hash == version,
                 )
                 row = rows[-1] if rows else None
         return None if row is None else folder / PACKAGES / row.manifest
@@ -308,7 +303,7 @@ def package_finder(database: Database, folder: Path) -> Callable[[str, str | Non
 
 
 def _of_number(connection: Connection, n: int) -> Row[Any]:
-    row = connection.execute(select(tables.deployments).where(tables.deployments.c.n == n).with_for_update()).first()
+    row = connection.execute(select(DEPLOYMENTS).where(DEPLOYMENTS.c.n == n).with_for_update()).first()
     if row is None:
         raise UnknownChangeError(
             "there is no such change", f"change {n}", "See isocenter change status, or /api/changes"
@@ -317,12 +312,12 @@ def _of_number(connection: Connection, n: int) -> Row[Any]:
 
 
 def _rows(connection: Connection, *where: ColumnElement[bool]) -> Sequence[Row[Any]]:
-    return connection.execute(select(tables.deployments).where(*where).order_by(tables.deployments.c.n)).all()
+    return connection.execute(select(DEPLOYMENTS).where(*where).order_by(DEPLOYMENTS.c.n)).all()
 
 
 def _live(connection: Connection, model: str) -> Row[Any] | None:
-    begun = tables.deployments.c.began.is_not(None) & tables.deployments.c.ended.is_(None)
-    rows = _rows(connection, tables.deployments.c.model == model, tables.deployments.c.mode == LIVE, begun)
+    begun = DEPLOYMENTS.c.began.is_not(None) & DEPLOYMENTS.c.ended.is_(None)
+    rows = _rows(connection, DEPLOYMENTS.c.model == model, DEPLOYMENTS.c.mode == LIVE, begun)
     return rows[-1] if rows else None
 
 
@@ -334,30 +329,24 @@ def _insert(connection: Connection, package: DeployedPackage, mode: str, **colum
         "mode": mode,
     }
     made |= {"hash": package.facts.hash, "facts": asdict(package.facts), "asked_at": DatabaseClock(), **columns}
-    return int(
-        connection.execute(insert(tables.deployments).values(made).returning(tables.deployments.c.n)).scalar_one()
-    )
+    return int(connection.execute(insert(DEPLOYMENTS).values(made).returning(DEPLOYMENTS.c.n)).scalar_one())
 
 
 def _end(connection: Connection, row: Row[Any], because: str, who: Actor, *, is_taken_back: bool = False) -> None:
     """End a deployment. is_taken_back: its open jobs are then made anew, for the package that answers instead"""
     values = {"ended": DatabaseClock(), "because": because, "is_taken_back": is_taken_back}
-    connection.execute(update(tables.deployments).where(tables.deployments.c.n == row.n).values(values))
+    connection.execute(update(DEPLOYMENTS).where(DEPLOYMENTS.c.n == row.n).values(values))
     detail = {"n": row.n, "mode": row.mode, "package": row.manifest, "because": because}
     audit_records.record_event(connection, "change ended", f"model {row.model}", actor=who, detail=detail)
     if not is_taken_back:
         return
     # Where it was an arm or in shadow before, no study keeps it for that.
-    same = and_(
-        tables.deployments.c.model == row.model,
-        tables.deployments.c.manifest == row.manifest,
-        tables.deployments.c.mode != LIVE,
-    )
-    connection.execute(update(tables.deployments).where(same).values(is_taken_back=True))
-    mine = and_(tables.jobs.c.model == row.model, tables.jobs.c.model_hash == row.hash, tables.jobs.c.state.in_(OPEN))
-    for job in connection.execute(select(tables.jobs.c.job, tables.jobs.c.study).where(mine)).all():
+    same = and_(DEPLOYMENTS.c.model == row.model, DEPLOYMENTS.c.manifest == row.manifest, DEPLOYMENTS.c.mode != LIVE)
+    connection.execute(update(DEPLOYMENTS).where(same).values(is_taken_back=True))
+    mine = and_(JOBS.c.model == row.model, JOBS.c.model_hash == row.hash, JOBS.c.state.in_(OPEN))
+    for job in connection.execute(select(JOBS.c.job, JOBS.c.study).where(mine)).all():
         job_queue.close_job(connection, job.job, "superseded", f"its package was taken back: {because}", who)
-        connection.execute(update(tables.studies).where(tables.studies.c.study == job.study).values(routed=0))
+        connection.execute(update(STUDIES).where(STUDIES.c.study == job.study).values(routed=0))
 
 
 def _verify(row: Row[Any]) -> None:

@@ -11,10 +11,11 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, inser
 from typing_extensions import TypedDict
 
 from isocenter.service.model_facts import Urgency
-from isocenter.service.records import alert_records, audit_records, tables
+from isocenter.service.records import alert_records, audit_records
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.alert_records import NOTICE, Notice
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import ANSWERS, DELIVERIES, FINDING_ROWS, JOBS, MEASURES, STUDIES
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import ABSTAINED, FAILED, REFUSED, OutcomeName
 from isocenter.values.finding_records import FindingRow
@@ -218,23 +219,19 @@ class Jobs:
         told to reject these, it is another job, because what was rejected must not come back under the same UIDs.
         """
         clock, rule, model_hash = DatabaseClock(), columns["rule"], columns["model_hash"]
-        of_rule = (
-            select(tables.jobs)
-            .where(tables.jobs.c.study == study, tables.jobs.c.rule == rule)
-            .order_by(tables.jobs.c.version)
-        )
+        of_rule = select(JOBS).where(JOBS.c.study == study, JOBS.c.rule == rule).order_by(JOBS.c.version)
         of_rule_rows = connection.execute(of_rule).all()
         alike = [one for one in of_rule_rows if (one.model_hash, one.inputs_hash) == (model_hash, inputs_hash)]
         if alike and alike[-1].state != "superseded":
             return False
         if alike and not _is_rejected(connection, alike[-1].job):
             again = {**ANEW, "not_before": clock + after_s, **columns}
-            connection.execute(update(tables.jobs).where(tables.jobs.c.job == alike[-1].job).values(again))
+            connection.execute(update(JOBS).where(JOBS.c.job == alike[-1].job).values(again))
             return True
         version = 1 + sum(one.inputs["series"] == columns["inputs"]["series"] for one in of_rule_rows)
         stated = {"state": "waiting", "not_before": clock + after_s, "created_at": clock, "version": version}
         stated["job"] = job_key(study, rule, model_hash, inputs_hash, *([str(version)] if alike else []))
-        connection.execute(insert(tables.jobs).values(study=study, inputs_hash=inputs_hash, **{**stated, **columns}))
+        connection.execute(insert(JOBS).values(study=study, inputs_hash=inputs_hash, **{**stated, **columns}))
         return True
 
     def claim(self, worker: str, without: Sequence[str] = ()) -> Job | None:
@@ -243,17 +240,12 @@ class Jobs:
         without: models that it leaves to other workers
         """
         free = or_(
-            and_(tables.jobs.c.state == "waiting", tables.jobs.c.not_before <= DatabaseClock()),
-            and_(tables.jobs.c.state == "running", tables.jobs.c.lease_until < DatabaseClock()),
+            and_(JOBS.c.state == "waiting", JOBS.c.not_before <= DatabaseClock()),
+            and_(JOBS.c.state == "running", JOBS.c.lease_until < DatabaseClock()),
         )
-        conditions = and_(free, tables.jobs.c.model.not_in(without))
+        conditions = and_(free, JOBS.c.model.not_in(without))
         with self.database.write() as connection:
-            next_job = (
-                select(tables.jobs)
-                .where(conditions)
-                .order_by(tables.jobs.c.priority, tables.jobs.c.created_at, tables.jobs.c.job)
-                .limit(1)
-            )
+            next_job = select(JOBS).where(conditions).order_by(JOBS.c.priority, JOBS.c.created_at, JOBS.c.job).limit(1)
             while True:
                 row = connection.execute(next_job.with_for_update(skip_locked=True)).first()
                 if row is None:
@@ -263,13 +255,13 @@ class Jobs:
                 self._aside(connection, row)
             held = {
                 "state": "running",
-                "fence": tables.jobs.c.fence + 1,
-                "attempts": tables.jobs.c.attempts + 1,
+                "fence": JOBS.c.fence + 1,
+                "attempts": JOBS.c.attempts + 1,
                 "worker": worker,
                 "lease_until": DatabaseClock() + self.lease_s,
                 "started_at": DatabaseClock(),
             }
-            connection.execute(update(tables.jobs).where(tables.jobs.c.job == row.job).values(held))
+            connection.execute(update(JOBS).where(JOBS.c.job == row.job).values(held))
         return Job.of_row(row, fence=row.fence + 1, attempts=row.attempts + 1)
 
     def _aside(self, connection: Connection, row: Row[Any]) -> None:
@@ -282,19 +274,15 @@ class Jobs:
             "lease_until": None,
             "fence": row.fence + 1,
         }
-        connection.execute(update(tables.jobs).where(tables.jobs.c.job == row.job).values(values))
+        connection.execute(update(JOBS).where(JOBS.c.job == row.job).values(values))
         audit_records.record_event(connection, "job aside", row.job, study=row.study, detail={"reason": reason})
 
     def replaced_by(self, job: Job) -> Mapping[str, str]:
         """{name: latest earlier job} of reports of the same rule on the same series, which those of a job replace."""
-        joined = tables.jobs.join(tables.answers, tables.jobs.c.job == tables.answers.c.job)
-        earlier = and_(
-            tables.jobs.c.study == job.study, tables.jobs.c.rule == job.rule, tables.jobs.c.created_at < job.stamp
-        )
-        query = select(tables.jobs.c.job, tables.jobs.c.inputs, tables.answers.c.name).select_from(joined)
-        query = query.where(earlier, tables.answers.c.kind == "sr").order_by(
-            tables.jobs.c.created_at, tables.jobs.c.job
-        )
+        joined = JOBS.join(ANSWERS, JOBS.c.job == ANSWERS.c.job)
+        earlier = and_(JOBS.c.study == job.study, JOBS.c.rule == job.rule, JOBS.c.created_at < job.stamp)
+        query = select(JOBS.c.job, JOBS.c.inputs, ANSWERS.c.name).select_from(joined)
+        query = query.where(earlier, ANSWERS.c.kind == "sr").order_by(JOBS.c.created_at, JOBS.c.job)
         with self.database.read() as connection:
             rows = connection.execute(query).all()
         return {row.name: row.job for row in rows if row.inputs["series"] == job.inputs["series"]}
@@ -303,22 +291,22 @@ class Jobs:
         """Hold the claim for another lease; False where it is no longer held."""
         with self.database.write() as connection:
             values = {"lease_until": DatabaseClock() + self.lease_s}
-            return connection.execute(update(tables.jobs).where(*_is_held(job)).values(values)).rowcount == 1
+            return connection.execute(update(JOBS).where(*_is_held(job)).values(values)).rowcount == 1
 
     def give_back(self, job: Job, reason: str = "", *, counts: bool = True, after_s: float = 0) -> bool:
         """End the claim without a result: another claim follows, after a pause. counts: as one of the attempts."""
         with self.database.write() as connection:
             values: dict[str, Any] = {"state": "waiting", "lease_until": None, "not_before": DatabaseClock() + after_s}
-            values |= {} if counts else {"attempts": tables.jobs.c.attempts - 1}
+            values |= {} if counts else {"attempts": JOBS.c.attempts - 1}
             values |= {"reason": reason} if reason else {}
-            return connection.execute(update(tables.jobs).where(*_is_held(job)).values(values)).rowcount == 1
+            return connection.execute(update(JOBS).where(*_is_held(job)).values(values)).rowcount == 1
 
     def release(self, worker: str) -> int:
         """The number of jobs that a worker held that is known to be dead; they wait again."""
         with self.database.write() as connection:
-            mine = and_(tables.jobs.c.worker == worker, tables.jobs.c.state == "running")
+            mine = and_(JOBS.c.worker == worker, JOBS.c.state == "running")
             values = {"state": "waiting", "lease_until": None, "not_before": DatabaseClock()}
-            return connection.execute(update(tables.jobs).where(mine).values(values)).rowcount
+            return connection.execute(update(JOBS).where(mine).values(values)).rowcount
 
     def finish(
         self,
@@ -333,7 +321,7 @@ class Jobs:
         others: studies that the rules look at again too
         """
         with self.database.write() as connection:
-            if connection.execute(select(tables.jobs.c.job).where(*_is_held(job)).with_for_update()).first() is None:
+            if connection.execute(select(JOBS.c.job).where(*_is_held(job)).with_for_update()).first() is None:
                 return False
             if publish is not None:
                 publish()
@@ -364,14 +352,14 @@ class Jobs:
                 "lease_until": None,
                 "done_at": DatabaseClock(),
             }
-            connection.execute(update(tables.jobs).where(tables.jobs.c.job == job.job).values(values))
-            connection.execute(delete(tables.measures).where(tables.measures.c.job == job.job))
+            connection.execute(update(JOBS).where(JOBS.c.job == job.job).values(values))
+            connection.execute(delete(MEASURES).where(MEASURES.c.job == job.job))
             if outcome.measured is not None:
-                connection.execute(insert(tables.measures).values(job=job.job, **vars(outcome.measured)))
+                connection.execute(insert(MEASURES).values(job=job.job, **vars(outcome.measured)))
             # Rules that wait for this one are looked at again.
-            again, more = tables.studies.c.study == job.study, others(connection)
+            again, more = STUDIES.c.study == job.study, others(connection)
             again = again if more is None else or_(again, more)
-            connection.execute(update(tables.studies).where(again).values(routed=0))
+            connection.execute(update(STUDIES).where(again).values(routed=0))
             detail = {"rule": job.rule, "model": job.model, "outcome": outcome.outcome, "reason": outcome.reason}
             audit_records.record_event(connection, "prediction", job.job, study=job.study, detail=detail)
         return True
@@ -384,44 +372,34 @@ class Jobs:
         sent: {(name, peer): s from now on after which it is}
         What a peer has is not sent again, what was given up is.
         """
-        query = select(tables.deliveries.c.name).where(tables.deliveries.c.job == job.job)
-        connection.execute(delete(tables.findings).where(tables.findings.c.job == job.job))
-        connection.execute(
-            delete(tables.answers).where(tables.answers.c.job == job.job, tables.answers.c.name.not_in(query))
-        )
-        names_there = set(
-            connection.execute(select(tables.answers.c.name).where(tables.answers.c.job == job.job)).scalars()
-        )
+        query = select(DELIVERIES.c.name).where(DELIVERIES.c.job == job.job)
+        connection.execute(delete(FINDING_ROWS).where(FINDING_ROWS.c.job == job.job))
+        connection.execute(delete(ANSWERS).where(ANSWERS.c.job == job.job, ANSWERS.c.name.not_in(query)))
+        names_there = set(connection.execute(select(ANSWERS.c.name).where(ANSWERS.c.job == job.job)).scalars())
         for answer in outcome.answers:
             columns = {**vars(answer), "job": job.job}
             if answer.name in names_there:
                 connection.execute(
-                    update(tables.answers)
-                    .where(tables.answers.c.job == job.job, tables.answers.c.name == answer.name)
-                    .values(columns)
+                    update(ANSWERS).where(ANSWERS.c.job == job.job, ANSWERS.c.name == answer.name).values(columns)
                 )
             else:
-                connection.execute(insert(tables.answers).values(columns))
+                connection.execute(insert(ANSWERS).values(columns))
         for number, row in enumerate(outcome.findings):
             columns = {"job": job.job, "number": number, "concept": str(row["concept"]), "row": dict(row)}
-            connection.execute(insert(tables.findings).values(columns))
-        known = select(tables.deliveries.c.name, tables.deliveries.c.peer).where(tables.deliveries.c.job == job.job)
+            connection.execute(insert(FINDING_ROWS).values(columns))
+        known = select(DELIVERIES.c.name, DELIVERIES.c.peer).where(DELIVERIES.c.job == job.job)
         fresh = sent.keys() - {(row.name, row.peer) for row in connection.execute(known)}
         begun = {"state": "waiting", "next_at": DatabaseClock(), "created_at": DatabaseClock()}
         for name, peer in sorted(fresh):
             due = {**begun, "next_at": DatabaseClock() + sent[name, peer]}
-            connection.execute(insert(tables.deliveries).values({"job": job.job, "name": name, "peer": peer, **due}))
-        mine = tables.deliveries.c.job == job.job
+            connection.execute(insert(DELIVERIES).values({"job": job.job, "name": name, "peer": peer, **due}))
+        mine = DELIVERIES.c.job == job.job
         given_up = and_(
-            mine,
-            tables.deliveries.c.state == "aside",
-            tuple_(tables.deliveries.c.name, tables.deliveries.c.peer).in_(list(sent)),
+            mine, DELIVERIES.c.state == "aside", tuple_(DELIVERIES.c.name, DELIVERIES.c.peer).in_(list(sent))
         )
-        connection.execute(update(tables.deliveries).where(given_up).values({**begun, "attempts": 0, "reason": None}))
+        connection.execute(update(DELIVERIES).where(given_up).values({**begun, "attempts": 0, "reason": None}))
         # A notice waits for people, and its job does not.
-        still = select(tables.deliveries.c.job).where(
-            mine, tables.deliveries.c.state == "waiting", tables.deliveries.c.name != NOTICE
-        )
+        still = select(DELIVERIES.c.job).where(mine, DELIVERIES.c.state == "waiting", DELIVERIES.c.name != NOTICE)
         return connection.execute(still).first() is not None
 
     def cancel(self, job: str, *, because: str = "asked for", who: Actor = NODE) -> bool:
@@ -432,15 +410,13 @@ class Jobs:
     def retry(self, job: str, *, who: Actor = NODE) -> bool:
         """A job that ended, or went aside, waits again with all its attempts."""
         with self.database.write() as connection:
-            gone = select(tables.studies.c.study).where(tables.studies.c.state.in_(GONE))
-            ended = and_(tables.jobs.c.state.not_in((*OPEN, "superseded")), tables.jobs.c.study.not_in(gone))
+            gone = select(STUDIES.c.study).where(STUDIES.c.state.in_(GONE))
+            ended = and_(JOBS.c.state.not_in((*OPEN, "superseded")), JOBS.c.study.not_in(gone))
             values = {**ANEW, "not_before": DatabaseClock()}
-            again = (
-                update(tables.jobs).where(tables.jobs.c.job == job, ended).values(values).returning(tables.jobs.c.study)
-            )
+            again = update(JOBS).where(JOBS.c.job == job, ended).values(values).returning(JOBS.c.study)
             study = connection.execute(again).scalar()
             if study is not None:
-                unsettle_studies(connection, tables.studies.c.study == study)
+                unsettle_studies(connection, STUDIES.c.study == study)
                 audit_records.record_event(connection, "job retried", job, actor=who, study=study)
             return study is not None
 
@@ -450,27 +426,21 @@ def close_job(connection: Connection, job: str, state: str, reason: str, who: Ac
 
     Any job can be superseded, only an open one cancelled.
     """
-    fenced = case((tables.jobs.c.state == "running", tables.jobs.c.fence + 1), else_=tables.jobs.c.fence)
+    fenced = case((JOBS.c.state == "running", JOBS.c.fence + 1), else_=JOBS.c.fence)
     values = {"state": state, "reason": reason, "fence": fenced, "lease_until": None, "done_at": DatabaseClock()}
-    closable = (
-        [tables.jobs.c.job == job]
-        if state == "superseded"
-        else [tables.jobs.c.job == job, tables.jobs.c.state.in_(OPEN)]
-    )
-    study = connection.execute(
-        update(tables.jobs).where(*closable).values(values).returning(tables.jobs.c.study)
-    ).scalar()
+    closable = [JOBS.c.job == job] if state == "superseded" else [JOBS.c.job == job, JOBS.c.state.in_(OPEN)]
+    study = connection.execute(update(JOBS).where(*closable).values(values).returning(JOBS.c.study)).scalar()
     if study is None:
         return False
-    is_waiting = and_(tables.deliveries.c.job == job, tables.deliveries.c.state == "waiting")
-    connection.execute(update(tables.deliveries).where(is_waiting).values(state="aside", reason=f"its job is {state}"))
+    is_waiting = and_(DELIVERIES.c.job == job, DELIVERIES.c.state == "waiting")
+    connection.execute(update(DELIVERIES).where(is_waiting).values(state="aside", reason=f"its job is {state}"))
     audit_records.record_event(connection, f"job {state}", job, actor=who, study=study, detail={"reason": reason})
     return True
 
 
 def _is_rejected(connection: Connection, job: str) -> bool:
     """Whether a peer was told to reject the results of a job."""
-    notes = select(tables.answers.c.name).where(tables.answers.c.job == job, tables.answers.c.kind == REJECTION)
+    notes = select(ANSWERS.c.name).where(ANSWERS.c.job == job, ANSWERS.c.kind == REJECTION)
     return connection.execute(notes).first() is not None
 
 
@@ -481,11 +451,11 @@ def best_job(rows: Iterable[Row[*tuple[Any, ...]]]) -> Row[*tuple[Any, ...]] | N
 
 
 def _is_held(job: Job) -> tuple[Any, ...]:
-    return tables.jobs.c.job == job.job, tables.jobs.c.fence == job.fence, tables.jobs.c.state == "running"
+    return JOBS.c.job == job.job, JOBS.c.fence == job.fence, JOBS.c.state == "running"
 
 
 def unsettle_studies(connection: Connection, *which: ColumnElement[bool]) -> int:
     """Studies that were done or aside have something left to do; how many were."""
     open_again = {"state": "complete", "outcome": None, "reason": None}
-    settled = tables.studies.c.state.in_(SETTLED)
-    return connection.execute(update(tables.studies).where(settled, *which).values(open_again)).rowcount
+    settled = STUDIES.c.state.in_(SETTLED)
+    return connection.execute(update(STUDIES).where(settled, *which).values(open_again)).rowcount

@@ -10,16 +10,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select, true
 
 from isocenter.service.objects import dicom_json
-from isocenter.service.records import tables
+from isocenter.service.records.tables import ANSWERS, CORRECTIONS, JOBS, SERIES_ROWS, STUDIES
 from isocenter.values.plain_values import PlainValue
 
 # By keyword; of a name its three groups, without capitals, because they do not count.
 TEXTS = {
-    "PatientID": tables.studies.c.patient_id,
-    "AccessionNumber": tables.studies.c.accession_number,
-    "StudyDate": tables.studies.c.study_date,
+    "PatientID": STUDIES.c.patient_id,
+    "AccessionNumber": STUDIES.c.accession_number,
+    "StudyDate": STUDIES.c.study_date,
 }
-NAME = (tables.studies.c.name_alphabetic, tables.studies.c.name_ideographic, tables.studies.c.name_phonetic)
+NAME = (STUDIES.c.name_alphabetic, STUDIES.c.name_ideographic, STUDIES.c.name_phonetic)
 LONGEST = 255  # a text in an index; DICOM allows 64 letters, and three groups of a name
 VR = {"StudyDate": "DA"}
 # Modalities of the objects that jobs make, by their kinds; maps and moved images have that of a series that came.
@@ -35,7 +35,7 @@ def searched_columns(attributes: Mapping[str, PlainValue]) -> dict[str, PlainVal
     held = {column.name: attributes.get(keyword) for keyword, column in TEXTS.items()}
     groups = str(attributes.get("PatientName") or "").lower().split("=")
     held |= {column.name: group for column, group in zip_longest(NAME, groups[: len(NAME)])}
-    is_day = re.fullmatch(r"(\d{8})?", str(held[tables.studies.c.study_date.name] or ""), re.ASCII) is not None
+    is_day = re.fullmatch(r"(\d{8})?", str(held[STUDIES.c.study_date.name] or ""), re.ASCII) is not None
     is_name = not isinstance(attributes.get("PatientName"), list)
     is_whole = is_day and is_name and all(map(_is_plain, held.values()))
     return {"is_searchable": is_whole, **{name: value or None if is_whole else None for name, value in held.items()}}
@@ -88,23 +88,13 @@ def modality_condition(wanted: str, *, is_postgresql: bool) -> ColumnElement[boo
     """A condition that every study meets with a series of a modality, made by a job or not; others may meet it too."""
     if not wanted.strip("*"):
         return None
-    came = select(tables.series.c.study).where(_fits(tables.series.c.modality, wanted, is_postgresql=is_postgresql))
-    is_made = tables.studies.c.study.in_(came)
+    came = select(SERIES_ROWS.c.study).where(_fits(SERIES_ROWS.c.modality, wanted, is_postgresql=is_postgresql))
+    is_made = STUDIES.c.study.in_(came)
     kinds = sorted(
         {kind for name, own in MADE.items() if name == wanted or "*" in wanted or "?" in wanted for kind in own}
     )
     if not kinds:
         return is_made
-    of_jobs = (
-        select(tables.jobs.c.study)
-        .join(tables.answers, tables.answers.c.job == tables.jobs.c.job)
-        .where(tables.answers.c.kind.in_(kinds))
-    )
-    of_people = select(tables.corrections.c.study).join(
-        tables.answers, tables.answers.c.job == tables.corrections.c.correction
-    )
-    return or_(
-        is_made,
-        tables.studies.c.study.in_(of_jobs),
-        tables.studies.c.study.in_(of_people.where(tables.answers.c.kind.in_(kinds))),
-    )
+    of_jobs = select(JOBS.c.study).join(ANSWERS, ANSWERS.c.job == JOBS.c.job).where(ANSWERS.c.kind.in_(kinds))
+    of_people = select(CORRECTIONS.c.study).join(ANSWERS, ANSWERS.c.job == CORRECTIONS.c.correction)
+    return or_(is_made, STUDIES.c.study.in_(of_jobs), STUDIES.c.study.in_(of_people.where(ANSWERS.c.kind.in_(kinds))))

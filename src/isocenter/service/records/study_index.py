@@ -8,10 +8,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, insert, select, update
 
-from isocenter.service.records import audit_records, job_queue, searching, tables
+from isocenter.service.records import audit_records, job_queue, searching
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.job_queue import GONE, OPEN, WantedJob
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import CORRECTIONS, DELIVERIES, INSTANCES, JOBS, REJECTIONS, SERIES_ROWS, STUDIES
 from isocenter.values.case_outcome import REFUSED
 from isocenter.values.plain_values import PlainValue
 
@@ -66,9 +67,8 @@ class StudyIndex:
                 mine = [one for one in arrivals if one.study == study]
                 paths_known = set(
                     connection.execute(
-                        select(tables.instances.c.series, tables.instances.c.instance).where(
-                            tables.instances.c.study == study,
-                            tables.instances.c.instance.in_([one.instance for one in mine]),
+                        select(INSTANCES.c.series, INSTANCES.c.instance).where(
+                            INSTANCES.c.study == study, INSTANCES.c.instance.in_([one.instance for one in mine])
                         )
                     ).tuples()
                 )
@@ -82,32 +82,30 @@ class StudyIndex:
 
     def _grow(self, connection: Connection, new: Sequence[Arrival]) -> None:
         first, clock = new[0], DatabaseClock()
-        here = tables.studies.c.study == first.study
-        state = connection.execute(select(tables.studies.c.state).where(here)).scalar()
+        here = STUDIES.c.study == first.study
+        state = connection.execute(select(STUDIES.c.state).where(here)).scalar()
         if state is None:
             new_study = {"study": first.study, "uid": first.study_uid, "state": "receiving"}
-            connection.execute(insert(tables.studies).values({**new_study, "received_at": clock, "last_at": clock}))
+            connection.execute(insert(STUDIES).values({**new_study, "received_at": clock, "last_at": clock}))
         elif state == "receiving":
-            connection.execute(update(tables.studies).where(here).values(last_at=clock))
+            connection.execute(update(STUDIES).where(here).values(last_at=clock))
         elif state in GONE:
             _take_again(connection, first.study)
         else:
             _reopen(connection, first.study, "study grew")
-        connection.execute(update(tables.studies).where(here).values(instances=tables.studies.c.instances + len(new)))
+        connection.execute(update(STUDIES).where(here).values(instances=STUDIES.c.instances + len(new)))
         for pair in dict.fromkeys((arrival.series, arrival.series_uid) for arrival in new):
-            this = and_(tables.series.c.study == first.study, tables.series.c.series == pair[0])
+            this = and_(SERIES_ROWS.c.study == first.study, SERIES_ROWS.c.series == pair[0])
             count = sum(arrival.series == pair[0] for arrival in new)
-            if connection.execute(select(tables.series.c.series).where(this)).first() is None:
+            if connection.execute(select(SERIES_ROWS.c.series).where(this)).first() is None:
                 connection.execute(
-                    insert(tables.series).values(study=first.study, series=pair[0], uid=pair[1], instances=count)
+                    insert(SERIES_ROWS).values(study=first.study, series=pair[0], uid=pair[1], instances=count)
                 )
             else:
-                connection.execute(
-                    update(tables.series).where(this).values(instances=tables.series.c.instances + count)
-                )
+                connection.execute(update(SERIES_ROWS).where(this).values(instances=SERIES_ROWS.c.instances + count))
         left = ("study_uid", "series_uid", "at", "rejects", "reason")
         rows = [{name: value for name, value in vars(one).items() if name not in left} for one in new]
-        connection.execute(insert(tables.instances).values(received_at=clock), rows)
+        connection.execute(insert(INSTANCES).values(received_at=clock), rows)
         for note in new:
             if note.rejects:
                 _reject(connection, note)
@@ -121,11 +119,11 @@ class StudyIndex:
         """
         values = {"syntax": syntax, "bytes": bytes, "sha256": sha256}
         with self.database.write() as connection:
-            study = connection.execute(select(tables.instances.c.study).where(tables.instances.c.path == path)).scalar()
+            study = connection.execute(select(INSTANCES.c.study).where(INSTANCES.c.path == path)).scalar()
             if study is None:
                 return False
-            connection.execute(update(tables.instances).where(tables.instances.c.path == path).values(values))
-            connection.execute(update(tables.studies).where(tables.studies.c.study == study).values(contested=None))
+            connection.execute(update(INSTANCES).where(INSTANCES.c.path == path).values(values))
+            connection.execute(update(STUDIES).where(STUDIES.c.study == study).values(contested=None))
             _reopen(connection, study, "object replaced", who)
             exchange()
         return True
@@ -133,57 +131,44 @@ class StudyIndex:
     def uid_of(self, study: str) -> str:
         """The StudyInstanceUID of a study."""
         with self.database.read() as connection:
-            return str(
-                connection.execute(select(tables.studies.c.uid).where(tables.studies.c.study == study)).scalar_one()
-            )
+            return str(connection.execute(select(STUDIES.c.uid).where(STUDIES.c.study == study)).scalar_one())
 
     def known_paths(self, study: str) -> set[str]:
         """Paths of the objects of a study that have a row."""
         with self.database.read() as connection:
-            return set(
-                connection.execute(select(tables.instances.c.path).where(tables.instances.c.study == study)).scalars()
-            )
+            return set(connection.execute(select(INSTANCES.c.path).where(INSTANCES.c.study == study)).scalars())
 
     def has_row(self, study: str, path: str) -> bool:
         """Whether the object of a study at this path has a row."""
-        this = and_(tables.instances.c.study == study, tables.instances.c.path == path)
+        this = and_(INSTANCES.c.study == study, INSTANCES.c.path == path)
         with self.database.read() as connection:
-            return connection.execute(select(tables.instances.c.path).where(this).limit(1)).first() is not None
+            return connection.execute(select(INSTANCES.c.path).where(this).limit(1)).first() is not None
 
     def overdue(self, after_s: float, most: int) -> Sequence[Row[str, int]]:
         """Studies (study, revision) whose last object came so long ago, those that wait longest first."""
-        quiet = and_(tables.studies.c.state == "receiving", tables.studies.c.last_at <= DatabaseClock() - after_s)
-        longest = (
-            select(tables.studies.c.study, tables.studies.c.revision)
-            .where(quiet)
-            .order_by(tables.studies.c.last_at)
-            .limit(most)
-        )
+        quiet = and_(STUDIES.c.state == "receiving", STUDIES.c.last_at <= DatabaseClock() - after_s)
+        longest = select(STUDIES.c.study, STUDIES.c.revision).where(quiet).order_by(STUDIES.c.last_at).limit(most)
         with self.database.read() as connection:
             return connection.execute(longest).all()
 
     def row_of(self, study: str) -> Row[Any] | None:
         """The row of a study; None where the node has none."""
         with self.database.read() as connection:
-            return connection.execute(select(tables.studies).where(tables.studies.c.study == study)).first()
+            return connection.execute(select(STUDIES).where(STUDIES.c.study == study)).first()
 
     def series_of(self, study: str) -> Sequence[Row[Any]]:
         """The rows of a study's series that have objects, rejected ones too, by UID."""
-        inside = tables.instances.c.study == tables.series.c.study, tables.instances.c.series == tables.series.c.series
-        mine = and_(tables.series.c.study == study, exists().where(*inside))
+        inside = INSTANCES.c.study == SERIES_ROWS.c.study, INSTANCES.c.series == SERIES_ROWS.c.series
+        mine = and_(SERIES_ROWS.c.study == study, exists().where(*inside))
         with self.database.read() as connection:
-            return connection.execute(select(tables.series).where(mine).order_by(tables.series.c.uid)).all()
+            return connection.execute(select(SERIES_ROWS).where(mine).order_by(SERIES_ROWS.c.uid)).all()
 
     def objects_of(self, study: str, of_series: str) -> Sequence[Row[Any]]:
         """The rows of a series' objects that no note rejects, by UID."""
-        rejected = select(tables.rejections.c.uid).where(tables.rejections.c.study == study)
-        within = and_(
-            tables.instances.c.study == study,
-            tables.instances.c.series == of_series,
-            tables.instances.c.uid.not_in(rejected),
-        )
+        rejected = select(REJECTIONS.c.uid).where(REJECTIONS.c.study == study)
+        within = and_(INSTANCES.c.study == study, INSTANCES.c.series == of_series, INSTANCES.c.uid.not_in(rejected))
         with self.database.read() as connection:
-            return connection.execute(select(tables.instances).where(within).order_by(tables.instances.c.uid)).all()
+            return connection.execute(select(INSTANCES).where(within).order_by(INSTANCES.c.uid)).all()
 
     def complete(
         self,
@@ -198,47 +183,37 @@ class StudyIndex:
 
         patient: pseudonym; people: the patients whom its series name, where these are several
         """
-        this = and_(
-            tables.studies.c.study == study,
-            tables.studies.c.revision == revision,
-            tables.studies.c.state == "receiving",
-        )
+        this = and_(STUDIES.c.study == study, STUDIES.c.revision == revision, STUDIES.c.state == "receiving")
         values = {"state": "complete", "complete_at": DatabaseClock(), "attributes": dict(attributes), "routed": 0}
         values |= searching.searched_columns(attributes) | ({} if patient is None else {"patient": patient})
         values |= {"people": list(people)}
         with self.database.write() as connection:
-            if connection.execute(update(tables.studies).where(this).values(values)).rowcount == 0:
+            if connection.execute(update(STUDIES).where(this).values(values)).rowcount == 0:
                 return False
             for key, columns in facts.items():
-                here = and_(tables.series.c.study == study, tables.series.c.series == key)
-                connection.execute(update(tables.series).where(here).values(dict(columns)))
+                here = and_(SERIES_ROWS.c.study == study, SERIES_ROWS.c.series == key)
+                connection.execute(update(SERIES_ROWS).where(here).values(dict(columns)))
             audit_records.record_event(connection, "study received", study, study=study, detail={"revision": revision})
         return True
 
     def hurry(self, study: str, *, who: Actor = NODE) -> bool:
         """Count a study as complete at once; False where it is none that is being received."""
-        this = and_(tables.studies.c.study == study, tables.studies.c.state == "receiving")
+        this = and_(STUDIES.c.study == study, STUDIES.c.state == "receiving")
         with self.database.write() as connection:
-            if connection.execute(update(tables.studies).where(this).values(last_at=0.0)).rowcount == 0:
+            if connection.execute(update(STUDIES).where(this).values(last_at=0.0)).rowcount == 0:
                 return False
             audit_records.record_event(connection, "study hurried", study, actor=who, study=study)
         return True
 
     def reroute(self, study: str, *, who: Actor = NODE) -> bool:
         """Have a complete study looked at by the rules again; what lies aside or came again of it counts as seen."""
-        this = tables.studies.c.study == study
+        this = STUDIES.c.study == study
         with self.database.write() as connection:
             job_queue.unsettle_studies(connection, this)
             connection.execute(
-                update(tables.rejections)
-                .where(tables.rejections.c.study == study)
-                .values(is_sent_again=False, since=DatabaseClock())
+                update(REJECTIONS).where(REJECTIONS.c.study == study).values(is_sent_again=False, since=DatabaseClock())
             )
-            anew = (
-                update(tables.studies)
-                .where(this, tables.studies.c.state == "complete")
-                .values(routed=0, contested=None)
-            )
+            anew = update(STUDIES).where(this, STUDIES.c.state == "complete").values(routed=0, contested=None)
             if connection.execute(anew).rowcount == 0:
                 return False
             audit_records.record_event(connection, "study rerouted", study, actor=who, study=study)
@@ -246,9 +221,9 @@ class StudyIndex:
 
     def lift(self, study: str, *, who: Actor = NODE) -> bool:
         """Take images of a study for good that a note rejects and that came again; False where there are none."""
-        again = and_(tables.rejections.c.study == study, tables.rejections.c.is_sent_again.is_(True))
+        again = and_(REJECTIONS.c.study == study, REJECTIONS.c.is_sent_again.is_(True))
         with self.database.write() as connection:
-            if connection.execute(delete(tables.rejections).where(again)).rowcount == 0:
+            if connection.execute(delete(REJECTIONS).where(again)).rowcount == 0:
                 return False
             _reopen(connection, study, "rejection lifted", who)
         return True
@@ -256,12 +231,12 @@ class StudyIndex:
     def contest(self, study: str, path: str) -> bool:
         """Note that an object with the UID of one of a study lies aside; False where that, or no study, is known."""
         with self.database.write() as connection:
-            this = tables.studies.c.study == study
-            asides = connection.execute(select(tables.studies.c.asides).where(this)).scalar()
+            this = STUDIES.c.study == study
+            asides = connection.execute(select(STUDIES.c.asides).where(this)).scalar()
             if asides is None or path in asides:
                 return False
             noted = {"contested": path, "asides": [*asides, path], "routed": 0}
-            connection.execute(update(tables.studies).where(this).values(noted))
+            connection.execute(update(STUDIES).where(this).values(noted))
             job_queue.unsettle_studies(connection, this)
             audit_records.record_event(connection, "object aside", study, study=study, detail={"path": path})
         return True
@@ -269,12 +244,10 @@ class StudyIndex:
     def to_route(self, most: int) -> Sequence[Row[Any]]:
         """Complete studies that the rules have not seen as they are, those that are complete longest first."""
         # Not as a list of the other states: SQLite would look through all studies by their index.
-        at_work = tables.studies.c.state.not_in(("receiving", *GONE))
-        fresh = and_(at_work, tables.studies.c.routed < tables.studies.c.revision)
+        at_work = STUDIES.c.state.not_in(("receiving", *GONE))
+        fresh = and_(at_work, STUDIES.c.routed < STUDIES.c.revision)
         with self.database.read() as connection:
-            return connection.execute(
-                select(tables.studies).where(fresh).order_by(tables.studies.c.complete_at).limit(most)
-            ).all()
+            return connection.execute(select(STUDIES).where(fresh).order_by(STUDIES.c.complete_at).limit(most)).all()
 
     def note_routing(
         self,
@@ -289,35 +262,21 @@ class StudyIndex:
         jobs_wanted:  every job that belongs to the study as it is
         untaken: why there are none
         """
-        columns = (
-            tables.jobs.c.job,
-            tables.jobs.c.rule,
-            tables.jobs.c.model_hash,
-            tables.jobs.c.inputs_hash,
-            tables.jobs.c.inputs,
-        )
-        mine = and_(tables.jobs.c.study == study, tables.jobs.c.state.not_in(("superseded", "cancelled")))
+        columns = (JOBS.c.job, JOBS.c.rule, JOBS.c.model_hash, JOBS.c.inputs_hash, JOBS.c.inputs)
+        mine = and_(JOBS.c.study == study, JOBS.c.state.not_in(("superseded", "cancelled")))
         for row in connection.execute(select(*columns).where(mine)).all():
             job_made = WantedJob(row.rule, row.model_hash, row.inputs_hash, row.inputs)
             if (reason := job_queue.superseded_because(job_made, jobs_wanted)) is not None:
                 job_queue.close_job(connection, row.job, "superseded", reason)
         seen = {"routed": revision, "state": "complete", "outcome": None, "reason": untaken}
-        connection.execute(update(tables.studies).where(tables.studies.c.study == study).values(seen))
+        connection.execute(update(STUDIES).where(STUDIES.c.study == study).values(seen))
 
     def settle(self) -> list[StudyOutcome]:
         """Studies with no job left to do are done, or aside where somebody has to look; those that became so."""
-        busy = select(tables.jobs.c.job).where(
-            tables.jobs.c.study == tables.studies.c.study, tables.jobs.c.state.in_(OPEN)
-        )
-        over = and_(
-            tables.studies.c.state == "complete",
-            tables.studies.c.routed == tables.studies.c.revision,
-            ~busy.exists(),
-        )
+        busy = select(JOBS.c.job).where(JOBS.c.study == STUDIES.c.study, JOBS.c.state.in_(OPEN))
+        over = and_(STUDIES.c.state == "complete", STUDIES.c.routed == STUDIES.c.revision, ~busy.exists())
         with self.database.read() as connection:
-            settled = [
-                _study_outcome(connection, row) for row in connection.execute(select(tables.studies).where(over)).all()
-            ]
+            settled = [_study_outcome(connection, row) for row in connection.execute(select(STUDIES).where(over)).all()]
         if not settled:
             return []
         with self.database.write() as connection:
@@ -326,19 +285,14 @@ class StudyIndex:
 
 def withheld_because(connection: Connection, study: str) -> Sequence[str]:
     """Why notes reject images of a study that came again, and that no model gets; empty where none does."""
-    again = and_(tables.rejections.c.study == study, tables.rejections.c.is_sent_again.is_(True))
-    return connection.execute(select(tables.rejections.c.reason).where(again).distinct()).scalars().all()
+    again = and_(REJECTIONS.c.study == study, REJECTIONS.c.is_sent_again.is_(True))
+    return connection.execute(select(REJECTIONS.c.reason).where(again).distinct()).scalars().all()
 
 
 def _is_settled(connection: Connection, settled: StudyOutcome, over: ColumnElement[bool]) -> bool:
     """Note what a study came to; False where it has something left to do again since it was looked at."""
     values = {"state": settled.state, "outcome": settled.outcome, "reason": settled.reason}
-    if (
-        connection.execute(
-            update(tables.studies).where(tables.studies.c.study == settled.study, over).values(values)
-        ).rowcount
-        == 0
-    ):
+    if connection.execute(update(STUDIES).where(STUDIES.c.study == settled.study, over).values(values)).rowcount == 0:
         return False
     columns = {"outcome": settled.outcome, "reason": settled.reason}
     audit_records.record_event(connection, f"study {settled.state}", settled.study, study=settled.study, detail=columns)
@@ -347,11 +301,7 @@ def _is_settled(connection: Connection, settled: StudyOutcome, over: ColumnEleme
 
 def _study_outcome(connection: Connection, study: Row[Any]) -> StudyOutcome:
     """The outcome of a study: the best of what its jobs did, and whether somebody has to look at it."""
-    mine = (
-        select(tables.jobs)
-        .where(tables.jobs.c.study == study.study, tables.jobs.c.state != "superseded")
-        .order_by(tables.jobs.c.created_at)
-    )
+    mine = select(JOBS).where(JOBS.c.study == study.study, JOBS.c.state != "superseded").order_by(JOBS.c.created_at)
     of_study = connection.execute(mine).all()
     answered = [row for row in of_study if row.state != "cancelled"]
     best = job_queue.best_job(answered)
@@ -379,62 +329,58 @@ def _note_resent(connection: Connection, study: str, at: Mapping[str, float]) ->
 
     at: {UID: when}; a journal that is read again after a restart states what came before the note
     """
-    here = and_(tables.rejections.c.study == study, tables.rejections.c.uid.in_(at))
-    rows = connection.execute(select(tables.rejections.c.uid, tables.rejections.c.since).where(here)).all()
+    here = and_(REJECTIONS.c.study == study, REJECTIONS.c.uid.in_(at))
+    rows = connection.execute(select(REJECTIONS.c.uid, REJECTIONS.c.since).where(here)).all()
     again = [row.uid for row in rows if at[row.uid] > row.since]
     if again:
-        connection.execute(
-            update(tables.rejections).where(here, tables.rejections.c.uid.in_(again)).values(is_sent_again=True)
-        )
-        job_queue.unsettle_studies(connection, tables.studies.c.study == study)
+        connection.execute(update(REJECTIONS).where(here, REJECTIONS.c.uid.in_(again)).values(is_sent_again=True))
+        job_queue.unsettle_studies(connection, STUDIES.c.study == study)
         audit_records.record_event(connection, "rejected object came again", study, study=study)
 
 
 def _reject(connection: Connection, note: Arrival) -> None:
     """Take back the jobs that have seen an object which a note rejects, at once: nothing more of them is sent."""
     named = [{"study": note.study, "note": note.uid, "uid": uid, "reason": note.reason} for uid in sorted(note.rejects)]
-    connection.execute(insert(tables.rejections).values(since=DatabaseClock()), named)
-    uids = select(tables.rejections.c.uid).where(
-        tables.rejections.c.study == note.study, tables.rejections.c.note == note.uid
-    )
-    here = and_(tables.instances.c.study == note.study, tables.instances.c.uid.in_(uids))
-    of_these = set(connection.execute(select(tables.instances.c.series).where(here)).scalars())
-    mine = and_(tables.jobs.c.study == note.study, tables.jobs.c.state.not_in(("superseded", "cancelled")))
+    connection.execute(insert(REJECTIONS).values(since=DatabaseClock()), named)
+    uids = select(REJECTIONS.c.uid).where(REJECTIONS.c.study == note.study, REJECTIONS.c.note == note.uid)
+    here = and_(INSTANCES.c.study == note.study, INSTANCES.c.uid.in_(uids))
+    of_these = set(connection.execute(select(INSTANCES.c.series).where(here)).scalars())
+    mine = and_(JOBS.c.study == note.study, JOBS.c.state.not_in(("superseded", "cancelled")))
     because = f"images of it were rejected: {note.reason}"
-    judged = set(connection.execute(select(tables.instances.c.instance).where(here)).scalars())
-    for row in connection.execute(select(tables.jobs.c.job, tables.jobs.c.inputs).where(mine)).all():
+    judged = set(connection.execute(select(INSTANCES.c.instance).where(here)).scalars())
+    for row in connection.execute(select(JOBS.c.job, JOBS.c.inputs).where(mine)).all():
         if not of_these.isdisjoint(row.inputs["series"].values()):
             job_queue.close_job(connection, row.job, "superseded", because)
             judged.add(row.job)
     # What people made of these, or of a segmentation that is rejected itself, is not sent any more either.
-    owners = select(tables.corrections.c.correction).where(tables.corrections.c.judged.in_(judged))
-    is_waiting = and_(tables.deliveries.c.job.in_(owners), tables.deliveries.c.state == "waiting")
-    connection.execute(update(tables.deliveries).where(is_waiting).values(state="aside", reason=because))
+    owners = select(CORRECTIONS.c.correction).where(CORRECTIONS.c.judged.in_(judged))
+    is_waiting = and_(DELIVERIES.c.job.in_(owners), DELIVERIES.c.state == "waiting")
+    connection.execute(update(DELIVERIES).where(is_waiting).values(state="aside", reason=because))
 
 
 def forget_objects(connection: Connection, study: str) -> None:
     """Delete the rows of a study's objects; what its series were stays known."""
-    connection.execute(delete(tables.instances).where(tables.instances.c.study == study))
-    connection.execute(update(tables.series).where(tables.series.c.study == study).values(instances=0))
-    mine = update(tables.studies).where(tables.studies.c.study == study)
+    connection.execute(delete(INSTANCES).where(INSTANCES.c.study == study))
+    connection.execute(update(SERIES_ROWS).where(SERIES_ROWS.c.study == study).values(instances=0))
+    mine = update(STUDIES).where(STUDIES.c.study == study)
     connection.execute(mine.values(instances=0, asides=[], contested=None))
 
 
 def _take_again(connection: Connection, study: str) -> None:
     """Objects of a study come again that retention has deleted; results that went with them are made anew."""
     forget_objects(connection, study)
-    mine = tables.studies.c.study == study
-    if connection.execute(select(tables.studies.c.results_gone_at).where(mine)).scalar() is not None:
-        anew = update(tables.jobs).where(tables.jobs.c.study == study, tables.jobs.c.state == "done")
+    mine = STUDIES.c.study == study
+    if connection.execute(select(STUDIES.c.results_gone_at).where(mine)).scalar() is not None:
+        anew = update(JOBS).where(JOBS.c.study == study, JOBS.c.state == "done")
         reason = "its results were deleted, and the images came again"
         connection.execute(anew.values(state="superseded", reason=reason))
-    connection.execute(update(tables.studies).where(mine).values(objects_gone_at=None, results_gone_at=None))
+    connection.execute(update(STUDIES).where(mine).values(objects_gone_at=None, results_gone_at=None))
     _reopen(connection, study, "study came again")
 
 
 def _reopen(connection: Connection, study: str, action: str, who: Actor = NODE) -> None:
     """A study that was complete has changed."""
-    later = {"state": "receiving", "revision": tables.studies.c.revision + 1, "last_at": DatabaseClock(), "routed": 0}
+    later = {"state": "receiving", "revision": STUDIES.c.revision + 1, "last_at": DatabaseClock(), "routed": 0}
     later |= {"outcome": None, "reason": None}
-    connection.execute(update(tables.studies).where(tables.studies.c.study == study).values(later))
+    connection.execute(update(STUDIES).where(STUDIES.c.study == study).values(later))
     audit_records.record_event(connection, action, study, actor=who, study=study)

@@ -43,7 +43,7 @@ def _table(name: str, *parts: SchemaItem) -> Table:
 # asides: the paths of all such objects that were ever noted; patient: pseudonym, once the study is complete
 # is_searchable: whether the columns after it hold what its attributes state, as `searching.py` writes them
 # objects_gone_at, results_gone_at: when retention has deleted its objects; its results and identity
-studies = _table(
+STUDIES = _table(
     "studies",
     Column("study", KEY, primary_key=True),
     Column("uid", UID, nullable=False),
@@ -71,19 +71,19 @@ studies = _table(
     Column("objects_gone_at", Float),
     Column("results_gone_at", Float),
 )
-for _column in list(studies.c)[-8:-2]:
+for _column in list(STUDIES.c)[-8:-2]:
     Index(f"studies_by_{_column.name}", _column)
-_unsearchable = studies.c.is_searchable.is_(False)
-Index("studies_unsearchable", studies.c.study, sqlite_where=_unsearchable, postgresql_where=_unsearchable)
-Index("studies_by_time", studies.c.received_at, studies.c.study)
-Index("studies_by_patient", studies.c.patient)
-Index("studies_by_state", studies.c.state, studies.c.last_at)
+_unsearchable = STUDIES.c.is_searchable.is_(False)
+Index("studies_unsearchable", STUDIES.c.study, sqlite_where=_unsearchable, postgresql_where=_unsearchable)
+Index("studies_by_time", STUDIES.c.received_at, STUDIES.c.study)
+Index("studies_by_patient", STUDIES.c.patient)
+Index("studies_by_state", STUDIES.c.state, STUDIES.c.last_at)
 # The keeper asks for these several times a second, among all studies that there ever were.
-_unrouted = studies.c.routed < studies.c.revision
-Index("studies_to_route", studies.c.complete_at, sqlite_where=_unrouted, postgresql_where=_unrouted)
+_unrouted = STUDIES.c.routed < STUDIES.c.revision
+Index("studies_to_route", STUDIES.c.complete_at, sqlite_where=_unrouted, postgresql_where=_unrouted)
 
 # Filled from the headers when the study is complete: what rules and monitoring ask for.
-series = _table(
+SERIES_ROWS = _table(
     "series",
     Column("study", KEY, primary_key=True),
     Column("series", KEY, primary_key=True),
@@ -108,10 +108,10 @@ series = _table(
     Column("attributes", JSON),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
-Index("series_by_key", series.c.series)
-Index("series_by_modality", series.c.modality, series.c.study)
+Index("series_by_key", SERIES_ROWS.c.series)
+Index("series_by_modality", SERIES_ROWS.c.modality, SERIES_ROWS.c.study)
 
-instances = _table(
+INSTANCES = _table(
     "instances",
     Column("study", KEY, primary_key=True),
     Column("series", KEY, primary_key=True),
@@ -127,11 +127,11 @@ instances = _table(
     Column("received_at", Float, nullable=False),
     ForeignKeyConstraint(["study", "series"], ["series.study", "series.series"]),
 )
-Index("instances_by_uid", instances.c.uid)
-Index("instances_by_key", instances.c.instance)
+Index("instances_by_uid", INSTANCES.c.uid)
+Index("instances_by_key", INSTANCES.c.instance)
 
 # Objects that a rejection note names, whether they have come or not; note: the UID of the note.
-rejections = _table(
+REJECTIONS = _table(
     "rejections",
     Column("study", KEY, primary_key=True),
     Column("note", UID, primary_key=True),
@@ -148,7 +148,7 @@ rejections = _table(
 # model_version: as results state it; gate: of a model whose gate is not fitted, why
 # outcome: answered | abstained | refused | failed; is_empty: whether the answer is that there is nothing
 # priority: place in the queue, by its rule or order; urgency, because: what its findings make of the study, and why
-jobs = _table(
+JOBS = _table(
     "jobs",
     Column("job", KEY, primary_key=True),
     Column("study", KEY, nullable=False),
@@ -183,12 +183,12 @@ jobs = _table(
     UniqueConstraint("study", "rule", "model_hash", "inputs_hash", "version", name="one_result"),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
-Index("jobs_by_state", jobs.c.state, jobs.c.priority, jobs.c.created_at)
-Index("jobs_by_study", jobs.c.study)
-Index("jobs_by_time", jobs.c.created_at, jobs.c.job)
-Index("jobs_by_model", jobs.c.model_hash, jobs.c.done_at)
+Index("jobs_by_state", JOBS.c.state, JOBS.c.priority, JOBS.c.created_at)
+Index("jobs_by_study", JOBS.c.study)
+Index("jobs_by_time", JOBS.c.created_at, JOBS.c.job)
+Index("jobs_by_model", JOBS.c.model_hash, JOBS.c.done_at)
 
-findings = _table(
+FINDING_ROWS = _table(
     "findings",
     Column("job", KEY, primary_key=True),
     Column("number", Integer, primary_key=True),
@@ -200,7 +200,7 @@ findings = _table(
 # What monitoring compares: of each job that reached its model, written when it ends.
 # measures: {name: number} of the image; distances: {score of the gate: distance}
 # features: float16, what the network saw in it, of a model with a gate
-measures = _table(
+MEASURES = _table(
     "measures",
     Column("job", KEY, primary_key=True),
     Column("measures", JSON, nullable=False),
@@ -211,7 +211,7 @@ measures = _table(
 
 # Cases that a person has frozen as those with which later ones of a model are compared; the last row of a model counts.
 # first_at, last_at: when the first and the last of them were done
-baselines = _table(
+BASELINES = _table(
     "baselines",
     Column("n", Number, primary_key=True, autoincrement=True),
     Column("model", String(64), nullable=False),
@@ -222,12 +222,12 @@ baselines = _table(
     Column("frozen_at", Float, nullable=False),
     Column("frozen_by", Text, nullable=False),
 )
-Index("baselines_by_model", baselines.c.model_hash, baselines.c.n)
+Index("baselines_by_model", BASELINES.c.model_hash, BASELINES.c.n)
 
 # One row a cause. severity: warning | urgent; kind: input | output | concept | operation | performance
 # state: open | acknowledged | closed, by a person | cleared, after quiet windows; actor, reason: of the last change
 # quiet, looked_at: how many windows after it were quiet in a row, and up to which time windows were looked at
-alerts = _table(
+ALERTS = _table(
     "alerts",
     Column("n", Number, primary_key=True, autoincrement=True),
     Column("model", String(64), nullable=False),
@@ -247,10 +247,10 @@ alerts = _table(
     Column("quiet", Integer, nullable=False, default=0),
     Column("looked_at", Float, nullable=False),
 )
-Index("alerts_by_state", alerts.c.state, alerts.c.model_hash)
+Index("alerts_by_state", ALERTS.c.state, ALERTS.c.model_hash)
 
 # What alerts have done to models, until a person undoes it. action: warn | abstain | rollback | stop
-holds = _table(
+HOLDS = _table(
     "holds",
     Column("n", Number, primary_key=True, autoincrement=True),
     Column("model", String(64), nullable=False),
@@ -262,10 +262,10 @@ holds = _table(
     Column("undone_by", Text),
     UniqueConstraint("model", "action", "alert", name="one_hold"),
 )
-Index("holds_by_model", holds.c.model, holds.c.undone_at)
+Index("holds_by_model", HOLDS.c.model, HOLDS.c.undone_at)
 
 # job: that made it, or the correction that did
-answers = _table(
+ANSWERS = _table(
     "answers",
     Column("job", KEY, primary_key=True),
     Column("name", String(128), primary_key=True),
@@ -275,11 +275,11 @@ answers = _table(
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
 )
-Index("answers_by_uid", answers.c.sop_instance_uid)
+Index("answers_by_uid", ANSWERS.c.sop_instance_uid)
 
 # state: waiting | sent | committed | aside
 # sent_as: the SOP Instance UID under which the peer has an object, where that is not the answer's own
-deliveries = _table(
+DELIVERIES = _table(
     "deliveries",
     Column("delivery", Number, primary_key=True, autoincrement=True),
     Column("job", KEY, nullable=False),
@@ -297,11 +297,11 @@ deliveries = _table(
     UniqueConstraint("job", "name", "peer", name="one_delivery"),
     ForeignKeyConstraint(["job", "name"], ["answers.job", "answers.name"]),
 )
-Index("deliveries_by_state", deliveries.c.state, deliveries.c.next_at)
-Index("deliveries_by_uid", deliveries.c.sent_as)
+Index("deliveries_by_state", DELIVERIES.c.state, DELIVERIES.c.next_at)
+Index("deliveries_by_uid", DELIVERIES.c.sent_as)
 
 # Sent to recipients as deliveries of the answer `notice.json` of its job.
-notices = _table(
+NOTICES = _table(
     "notices",
     Column("notice", KEY, primary_key=True),
     Column("job", KEY, nullable=False),
@@ -316,7 +316,7 @@ notices = _table(
 # What a person has drawn on a result and not saved yet, in the order of the strokes.
 # judged: key of the job, or of the instance of a segmentation that another product sent
 # mark: {"label", "runs"} of voxels, or {"box"}
-drafts = _table(
+DRAFTS = _table(
     "drafts",
     Column("draft", Number, primary_key=True, autoincrement=True),
     Column("judged", KEY, nullable=False),
@@ -329,7 +329,7 @@ drafts = _table(
 
 # Results as people corrected them, each after the one of the revision before; its files lie in `results/<correction>`.
 # findings: its rows, as `findings.json` has them
-corrections = _table(
+CORRECTIONS = _table(
     "corrections",
     Column("correction", KEY, primary_key=True),
     Column("judged", KEY, nullable=False),
@@ -341,11 +341,11 @@ corrections = _table(
     UniqueConstraint("judged", "revision", name="one_revision"),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
-Index("corrections_by_study", corrections.c.study)
+Index("corrections_by_study", CORRECTIONS.c.study)
 
 # What people said of results. verdict: accepted | corrected | rejected; instance: SOP Instance UID of another product's
 # before, after: rows of findings as they were made, and as they stand
-feedback = _table(
+FEEDBACK = _table(
     "feedback",
     Column("feedback", Number, primary_key=True, autoincrement=True),
     Column("judged", KEY, nullable=False),
@@ -362,12 +362,12 @@ feedback = _table(
     Column("correction", KEY),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
-Index("feedback_by_judged", feedback.c.judged, feedback.c.feedback)
-Index("feedback_by_study", feedback.c.study)
+Index("feedback_by_judged", FEEDBACK.c.judged, FEEDBACK.c.feedback)
+Index("feedback_by_study", FEEDBACK.c.study)
 
 # Results that were drawn to be read with the answer hidden. inclusion: the chance with which; week: ISO, as 2026-W48
 # state: waiting | read | ended, where nobody has read it in time
-blind = _table(
+BLIND_READS = _table(
     "blind",
     Column("job", KEY, primary_key=True),
     Column("inclusion", Float, nullable=False),
@@ -376,13 +376,13 @@ blind = _table(
     Column("state", WORD, nullable=False),
     ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
-Index("blind_by_state", blind.c.state)
-Index("blind_by_week", blind.c.week)
+Index("blind_by_state", BLIND_READS.c.state)
+Index("blind_by_week", BLIND_READS.c.week)
 
 # What is true of a study, beside what the job's answer states of the label. value: 1 present, 0 absent, or a number
 # at: when it became known; source: `blind`, `verdict`, or where an imported table has it from
 # account: who has stated it; inclusion: of a blind read, the chance with which it was drawn; null: reported
-outcomes = _table(
+OUTCOME_ROWS = _table(
     "outcomes",
     Column("job", KEY, primary_key=True),
     Column("label", Text, primary_key=True),
@@ -396,7 +396,7 @@ outcomes = _table(
 
 # What went wrong with a result, or could have harmed. kind: of harm, one of `incidents.KINDS`; known_on: ISO day
 # checked: how the action was found to help; account, at: who changed it last, and when
-incidents = _table(
+INCIDENTS = _table(
     "incidents",
     Column("incident", Number, primary_key=True, autoincrement=True),
     Column("study", KEY),
@@ -415,7 +415,7 @@ incidents = _table(
 # Orders of jobs: Unified Procedure Steps, PS3.4 CC; dataset: as DICOM JSON
 # state: SCHEDULED | IN PROGRESS | COMPLETED | CANCELED; is_ours: the node has claimed it
 # series: keys of those that it names, none for all; priority: place of its jobs in the queue
-workitems = _table(
+WORKITEMS = _table(
     "workitems",
     Column("workitem", UID, primary_key=True),
     Column("state", WORD, nullable=False),
@@ -430,14 +430,14 @@ workitems = _table(
     Column("start_at", Float, nullable=False),
     Column("done_at", Float),
 )
-Index("workitems_by_state", workitems.c.state)
-Index("workitems_by_study", workitems.c.study)
+Index("workitems_by_state", WORKITEMS.c.state)
+Index("workitems_by_study", WORKITEMS.c.study)
 
 # What happened, by whom, to what: `audit.py` says how rows are written and sealed. object: a key, a path or a name
 # outcome: success | failure | refused; patient: a pseudonym
 # sequence, node, previous, hash: written by the keeper when it seals a row
 # event: the order of writing, which has gaps; line: of the journal that a row came by, if so, which may be read twice
-audit = _table(
+AUDIT = _table(
     "audit",
     Column("event", Number, primary_key=True, autoincrement=True),
     Column("sequence", BigInteger),
@@ -456,15 +456,15 @@ audit = _table(
     Column("line", KEY),
     UniqueConstraint("sequence", name="one_chain"),
 )
-_unsealed, _by_line = audit.c.sequence.is_(None), audit.c.line.is_not(None)
-Index("audit_to_seal", audit.c.event, sqlite_where=_unsealed, postgresql_where=_unsealed)
-Index("audit_by_line", audit.c.line, unique=True, sqlite_where=_by_line, postgresql_where=_by_line)
-Index("audit_by_action", audit.c.action, audit.c.sequence)
-Index("audit_by_actor", audit.c.actor, audit.c.sequence)
+_unsealed, _by_line = AUDIT.c.sequence.is_(None), AUDIT.c.line.is_not(None)
+Index("audit_to_seal", AUDIT.c.event, sqlite_where=_unsealed, postgresql_where=_unsealed)
+Index("audit_by_line", AUDIT.c.line, unique=True, sqlite_where=_by_line, postgresql_where=_by_line)
+Index("audit_by_action", AUDIT.c.action, AUDIT.c.sequence)
+Index("audit_by_actor", AUDIT.c.actor, AUDIT.c.sequence)
 
 # Persons. password: its hash by argon2, none for whom an OpenID provider vouches, who is its subject
 # ended_at: since when nobody logs in as this person; a name is never given to another one
-accounts = _table(
+ACCOUNTS = _table(
     "accounts",
     Column("account", String(64), primary_key=True),
     Column("role", WORD, nullable=False),
@@ -475,7 +475,7 @@ accounts = _table(
 )
 
 # session: SHA-256 of what the browser's cookie holds; used_at: raised every half a minute
-sessions = _table(
+SESSIONS = _table(
     "sessions",
     Column("session", String(64), primary_key=True),
     Column("account", String(64), nullable=False),
@@ -483,10 +483,10 @@ sessions = _table(
     Column("used_at", Float, nullable=False),
     ForeignKeyConstraint(["account"], ["accounts.account"]),
 )
-Index("sessions_by_account", sessions.c.account)
+Index("sessions_by_account", SESSIONS.c.account)
 
 # Of machines. hash: SHA-256 of the token, which nobody has but its machine; account: who has made it
-tokens = _table(
+TOKENS = _table(
     "tokens",
     Column("token", KEY, primary_key=True),
     Column("name", String(64), nullable=False, unique=True),
@@ -498,7 +498,7 @@ tokens = _table(
 )
 
 # Passwords that were wrong. attempt: SHA-256 of account and address
-failures = _table(
+FAILURES = _table(
     "failures",
     Column("attempt", String(64), primary_key=True),
     Column("count", Integer, nullable=False),
@@ -509,7 +509,7 @@ failures = _table(
 # manifest: SHA-256 of its manifest.json; hash: of the model, as jobs have it; facts: for routing
 # share, key, until: of an arm: of patients, of the hash that chooses them, its end; check_hash: SHA-256 of change.json
 # began: none as long as it waits for approvals; is_taken_back: by a rollback, so that it answers nothing more
-deployments = _table(
+DEPLOYMENTS = _table(
     "deployments",
     Column("n", Number, primary_key=True, autoincrement=True),
     Column("model", String(64), nullable=False),
@@ -528,10 +528,10 @@ deployments = _table(
     Column("because", Text, nullable=False),
     Column("check_hash", String(64)),
 )
-Index("deployments_by_model", deployments.c.model)
+Index("deployments_by_model", DEPLOYMENTS.c.model)
 
 # Persons who approved a deployment that waits for it.
-approvals = _table(
+APPROVALS = _table(
     "approvals",
     Column("n", Number, primary_key=True),
     Column("account", String(64), primary_key=True),
@@ -542,7 +542,7 @@ approvals = _table(
 
 # Answers of a package in shadow to jobs that are done, as differences from what was sent; the answers are not kept.
 # differences: {"metric:label": number}; none as long as a worker has claimed it, or where the reason says why
-shadow_answers = _table(
+SHADOW_ANSWERS = _table(
     "shadow_answers",
     Column("n", Number, primary_key=True),
     Column("job", KEY, primary_key=True),

@@ -15,10 +15,11 @@ from isocenter.lazy import pydicom
 from isocenter.service.configuration import PRIORITIES, RoutingRule
 from isocenter.service.dimse_statuses import DUPLICATE, UPS_PUSH, WorkitemError
 from isocenter.service.objects import object_store
-from isocenter.service.records import audit_records, job_queue, tables
+from isocenter.service.records import audit_records, job_queue
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.job_queue import GONE
 from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.records.tables import JOBS, STUDIES, WORKITEMS
 
 SCHEDULED, IN_PROGRESS, COMPLETED, CANCELED = STATES = ("SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED")
 FINAL = (COMPLETED, CANCELED)
@@ -70,11 +71,9 @@ class Workitems:
             raise WorkitemError(INVALID_VALUE, "has a UID that is none", uid, "Give digits and dots")
         row = {**self._order_columns(dataset, uid), "state": SCHEDULED, "dataset": _storable(dataset, uid)}
         with self.database.write() as connection:
-            if connection.execute(
-                select(tables.workitems.c.workitem).where(tables.workitems.c.workitem == uid)
-            ).first():
+            if connection.execute(select(WORKITEMS.c.workitem).where(WORKITEMS.c.workitem == uid)).first():
                 raise WorkitemError(DUPLICATE, "is there already", uid)
-            connection.execute(insert(tables.workitems).values(workitem=uid, created_at=DatabaseClock(), **row))
+            connection.execute(insert(WORKITEMS).values(workitem=uid, created_at=DatabaseClock(), **row))
             audit_records.record_event(
                 connection, "workitem created", uid, actor=who, study=row["study"], detail={"rule": row["rule"]}
             )
@@ -116,11 +115,9 @@ class Workitems:
 
     def all(self, *, who: Actor = NODE, hidden: Collection[str] = ()) -> Iterator[pydicom.Dataset]:
         """Every workitem, oldest first, but those of studies with hidden keys; `who` asks for some of them."""
-        shown_ones = select(tables.workitems).where(tables.workitems.c.study.not_in(hidden))
+        shown_ones = select(WORKITEMS).where(WORKITEMS.c.study.not_in(hidden))
         with self.database.write() as connection:
-            rows = connection.execute(
-                shown_ones.order_by(tables.workitems.c.created_at, tables.workitems.c.workitem)
-            ).all()
+            rows = connection.execute(shown_ones.order_by(WORKITEMS.c.created_at, WORKITEMS.c.workitem)).all()
             audit_records.record_event(connection, "query", "workitems", actor=who)
         return map(workitem_dataset, rows)
 
@@ -186,8 +183,8 @@ class Workitems:
     def _cancel_jobs(self, connection: Connection, row: Row[Any], who: Actor) -> None:
         """End the open jobs that nothing but this workitem wanted."""
         rule = next((one for one in self.rules if one.name == row.rule), None)
-        alike = and_(tables.workitems.c.study == row.study, tables.workitems.c.rule == row.rule)
-        still = select(tables.workitems.c.workitem).where(alike, tables.workitems.c.state.in_((SCHEDULED, IN_PROGRESS)))
+        alike = and_(WORKITEMS.c.study == row.study, WORKITEMS.c.rule == row.rule)
+        still = select(WORKITEMS.c.workitem).where(alike, WORKITEMS.c.state.in_((SCHEDULED, IN_PROGRESS)))
         if rule is None or not rule.only_ordered or connection.execute(still).first() is not None:
             return
         for job in ordered_jobs(connection, row):
@@ -195,26 +192,26 @@ class Workitems:
 
     def startable(self) -> Sequence[Row[Any]]:
         """Workitems that nobody has claimed, whose study is complete and whose time has come."""
-        joined = tables.workitems.join(tables.studies, tables.workitems.c.study == tables.studies.c.study)
+        joined = WORKITEMS.join(STUDIES, WORKITEMS.c.study == STUDIES.c.study)
         query = (
-            select(tables.workitems)
+            select(WORKITEMS)
             .select_from(joined)
             .where(
-                tables.workitems.c.state == SCHEDULED,
-                tables.workitems.c.start_at <= DatabaseClock(),
-                tables.studies.c.state.not_in(("receiving", *GONE)),  # which wait for their objects
+                WORKITEMS.c.state == SCHEDULED,
+                WORKITEMS.c.start_at <= DatabaseClock(),
+                STUDIES.c.state.not_in(("receiving", *GONE)),  # which wait for their objects
             )
         )
         with self.database.read() as connection:
-            rows = connection.execute(query.order_by(tables.workitems.c.created_at)).all()
+            rows = connection.execute(query.order_by(WORKITEMS.c.created_at)).all()
         return [row for row in rows if workitem_dataset(row).InputReadinessState == "READY"]
 
     def start(self, row: Row[Any]) -> bool:
         """Claim a workitem as the node, and have the rules look at its study; False where another was first."""
         with self.database.write() as connection:
-            free = and_(tables.workitems.c.workitem == row.workitem, tables.workitems.c.state == SCHEDULED)
+            free = and_(WORKITEMS.c.workitem == row.workitem, WORKITEMS.c.state == SCHEDULED)
             claimed = {"state": IN_PROGRESS, "is_ours": True, "transaction_uid": f"2.25.{uuid.uuid4().int}"}
-            if connection.execute(update(tables.workitems).where(free).values(claimed)).rowcount == 0:
+            if connection.execute(update(WORKITEMS).where(free).values(claimed)).rowcount == 0:
                 return False
             for job in ordered_jobs(connection, row):
                 if job.state in ("cancelled", "aside"):  # it is wanted again
@@ -225,42 +222,34 @@ class Workitems:
                         "outcome": None,
                         "not_before": DatabaseClock(),
                     }
-                    connection.execute(update(tables.jobs).where(tables.jobs.c.job == job.job).values(again))
+                    connection.execute(update(JOBS).where(JOBS.c.job == job.job).values(again))
                 elif job.state == "waiting" and row.priority < job.priority:
-                    connection.execute(
-                        update(tables.jobs).where(tables.jobs.c.job == job.job).values(priority=row.priority)
-                    )
-            here = tables.studies.c.study == row.study
+                    connection.execute(update(JOBS).where(JOBS.c.job == job.job).values(priority=row.priority))
+            here = STUDIES.c.study == row.study
             job_queue.unsettle_studies(connection, here)
-            connection.execute(
-                update(tables.studies).where(here, tables.studies.c.state == "complete").values(routed=0)
-            )
+            connection.execute(update(STUDIES).where(here, STUDIES.c.state == "complete").values(routed=0))
             _record(connection, "workitem in progress", row)
         return True
 
     def in_progress(self) -> Sequence[Row[Any]]:
         """Workitems that the node works on, with the state of their study."""
-        joined = tables.workitems.outerjoin(tables.studies, tables.workitems.c.study == tables.studies.c.study)
-        state = tables.studies.c.state.label("study_state")
-        is_routed = tables.studies.c.routed == tables.studies.c.revision
+        joined = WORKITEMS.outerjoin(STUDIES, WORKITEMS.c.study == STUDIES.c.study)
+        state = STUDIES.c.state.label("study_state")
+        is_routed = STUDIES.c.routed == STUDIES.c.revision
         query = select(
-            tables.workitems,
-            state,
-            tables.studies.c.uid.label("study_uid"),
-            tables.studies.c.reason,
-            is_routed.label("is_routed"),
+            WORKITEMS, state, STUDIES.c.uid.label("study_uid"), STUDIES.c.reason, is_routed.label("is_routed")
         ).select_from(joined)
-        ours = query.where(tables.workitems.c.state == IN_PROGRESS, tables.workitems.c.is_ours.is_(True))
+        ours = query.where(WORKITEMS.c.state == IN_PROGRESS, WORKITEMS.c.is_ours.is_(True))
         with self.database.read() as connection:
-            return connection.execute(ours.order_by(tables.workitems.c.created_at)).all()
+            return connection.execute(ours.order_by(WORKITEMS.c.created_at)).all()
 
     def perform(self, row: Row[Any], dataset: pydicom.Dataset, state: str = IN_PROGRESS) -> bool:
         """Write what the node has done of a workitem; False where it was cancelled meanwhile."""
-        mine = and_(tables.workitems.c.workitem == row.workitem, tables.workitems.c.state == IN_PROGRESS)
+        mine = and_(WORKITEMS.c.workitem == row.workitem, WORKITEMS.c.state == IN_PROGRESS)
         values: dict[str, Any] = {"state": state, "dataset": _storable(dataset, row.workitem)}
         values |= {"done_at": DatabaseClock()} if state in FINAL else {}
         with self.database.write() as connection:
-            if connection.execute(update(tables.workitems).where(mine).values(values)).rowcount == 0:
+            if connection.execute(update(WORKITEMS).where(mine).values(values)).rowcount == 0:
                 return False
             if state in FINAL:
                 _record(connection, f"workitem {state.lower()}", row)
@@ -283,23 +272,17 @@ class WorkitemOrder:
 def orders_of(database: Database, study: str) -> list[WorkitemOrder]:
     """The orders of a study that the node has claimed, and that are not cancelled."""
     mine = and_(
-        tables.workitems.c.study == study,
-        tables.workitems.c.state.in_((IN_PROGRESS, COMPLETED)),
-        tables.workitems.c.is_ours.is_(True),
+        WORKITEMS.c.study == study, WORKITEMS.c.state.in_((IN_PROGRESS, COMPLETED)), WORKITEMS.c.is_ours.is_(True)
     )
     with database.read() as connection:
-        rows = connection.execute(
-            select(tables.workitems.c.rule, tables.workitems.c.series, tables.workitems.c.priority).where(mine)
-        )
+        rows = connection.execute(select(WORKITEMS.c.rule, WORKITEMS.c.series, WORKITEMS.c.priority).where(mine))
         return [WorkitemOrder(row.rule, frozenset(row.series), row.priority) for row in rows]
 
 
 def ordered_jobs(connection: Connection, row: Row[Any]) -> list[Row[Any]]:
     """The jobs that do what a workitem orders: of its rule on its study, and on the series that it names."""
-    mine = and_(tables.jobs.c.study == row.study, tables.jobs.c.rule == row.rule, tables.jobs.c.state != "superseded")
-    every = connection.execute(
-        select(tables.jobs).where(mine).order_by(tables.jobs.c.created_at, tables.jobs.c.job)
-    ).all()
+    mine = and_(JOBS.c.study == row.study, JOBS.c.rule == row.rule, JOBS.c.state != "superseded")
+    every = connection.execute(select(JOBS).where(mine).order_by(JOBS.c.created_at, JOBS.c.job)).all()
     order = WorkitemOrder(row.rule, frozenset(row.series), row.priority)
     return [job for job in every if order.holds(job.rule, job.inputs["series"].values())]
 
@@ -310,9 +293,7 @@ def now_text() -> str:
 
 
 def _row(connection: Connection, uid: str) -> Row[Any]:
-    row = connection.execute(
-        select(tables.workitems).where(tables.workitems.c.workitem == uid).with_for_update()
-    ).first()
+    row = connection.execute(select(WORKITEMS).where(WORKITEMS.c.workitem == uid).with_for_update()).first()
     if row is None:
         raise WorkitemError(NO_SUCH_WORKITEM, "there is no such workitem", uid, "Search for it")
     return row
@@ -323,7 +304,7 @@ def _record(connection: Connection, action: str, row: Row[Any], who: Actor = NOD
 
 
 def _write(connection: Connection, uid: str, **values: Any) -> None:
-    connection.execute(update(tables.workitems).where(tables.workitems.c.workitem == uid).values(values))
+    connection.execute(update(WORKITEMS).where(WORKITEMS.c.workitem == uid).values(values))
 
 
 def _ended_error(row: Row[Any], state: str) -> WorkitemError:

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
 
 from isocenter.service.configuration import PriorSection, RoutingRule
-from isocenter.service.records import tables
 from isocenter.service.records.record_database import DatabaseClock
+from isocenter.service.records.tables import DEPLOYMENTS, JOBS, STUDIES
 from isocenter.values import ANSWERED
 
 DAY = "%Y%m%d"
@@ -30,13 +30,11 @@ def choose_prior(
     """
     if rule.prior is None:
         return None
-    own = and_(
-        tables.jobs.c.study == study.study, tables.jobs.c.rule == rule.name, tables.jobs.c.model_hash == model[1]
-    )
-    columns = tables.jobs.c.inputs, tables.jobs.c.done_at, DatabaseClock().label("now")
+    own = and_(JOBS.c.study == study.study, JOBS.c.rule == rule.name, JOBS.c.model_hash == model[1])
+    columns = JOBS.c.inputs, JOBS.c.done_at, DatabaseClock().label("now")
     made = [
         row
-        for row in connection.execute(select(*columns).where(own).order_by(tables.jobs.c.created_at)).all()
+        for row in connection.execute(select(*columns).where(own).order_by(JOBS.c.created_at)).all()
         if row.inputs["series"] == dict(series)
     ]
     for row in made:
@@ -47,27 +45,25 @@ def choose_prior(
     days = days_before(study.study_date, rule.prior)
     if days is None or not study.patient_id:
         return None
-    joined = tables.jobs.join(tables.studies, tables.jobs.c.study == tables.studies.c.study)
+    joined = JOBS.join(STUDIES, JOBS.c.study == STUDIES.c.study)
     answered = and_(
-        tables.studies.c.patient == study.patient,
-        tables.studies.c.patient_id == study.patient_id,
-        tables.studies.c.study_date.between(*days),
-        tables.jobs.c.rule == rule.name,
-        tables.jobs.c.outcome == ANSWERED,
-        tables.jobs.c.state.in_(("sending", "done")),
-        or_(tables.jobs.c.model_hash == model[1], tables.jobs.c.model_hash.in_(_replaced_hashes(model[0]))),
+        STUDIES.c.patient == study.patient,
+        STUDIES.c.patient_id == study.patient_id,
+        STUDIES.c.study_date.between(*days),
+        JOBS.c.rule == rule.name,
+        JOBS.c.outcome == ANSWERED,
+        JOBS.c.state.in_(("sending", "done")),
+        or_(JOBS.c.model_hash == model[1], JOBS.c.model_hash.in_(_replaced_hashes(model[0]))),
     )
-    newest = tables.studies.c.study_date.desc(), tables.jobs.c.created_at.desc()
-    job = connection.execute(select(tables.jobs.c.job).select_from(joined).where(answered).order_by(*newest)).scalar()
+    newest = STUDIES.c.study_date.desc(), JOBS.c.created_at.desc()
+    job = connection.execute(select(JOBS.c.job).select_from(joined).where(answered).order_by(*newest)).scalar()
     return None if job is None else {"job": job}
 
 
 def _replaced_hashes(model: str) -> Any:
     """The hashes of packages that a change plan has put in force for a model, one after the other."""
-    return select(tables.deployments.c.hash).where(
-        tables.deployments.c.model == model,
-        tables.deployments.c.began.is_not(None),
-        tables.deployments.c.is_taken_back.is_(False),
+    return select(DEPLOYMENTS.c.hash).where(
+        DEPLOYMENTS.c.model == model, DEPLOYMENTS.c.began.is_not(None), DEPLOYMENTS.c.is_taken_back.is_(False)
     )
 
 
@@ -83,14 +79,12 @@ def days_before(study_date: str | None, prior: PriorSection) -> tuple[str, str] 
 
 def later_studies(connection: Connection, study: str, prior: PriorSection) -> ColumnElement[bool] | None:
     """Studies of the same patient whose answers a new answer of this one may be compared with; None without any."""
-    row = connection.execute(select(tables.studies).where(tables.studies.c.study == study)).one()
+    row = connection.execute(select(STUDIES).where(STUDIES.c.study == study)).one()
     try:
         day = datetime.strptime(row.study_date or "", DAY)
     except ValueError:
         return None
     last = (day + timedelta(days=prior.within_days)).strftime(DAY)
     return and_(
-        tables.studies.c.patient == row.patient,
-        tables.studies.c.study != study,
-        tables.studies.c.study_date.between(row.study_date, last),
+        STUDIES.c.patient == row.patient, STUDIES.c.study != study, STUDIES.c.study_date.between(row.study_date, last)
     )

@@ -24,9 +24,9 @@ from isocenter.reading import alignment
 from isocenter.service import model_facts
 from isocenter.service.configuration import ModelSection, NodeSettings, RoutingRule, Wish
 from isocenter.service.model_facts import IMAGE, ModelFacts
-from isocenter.service.records import tables
 from isocenter.service.records.job_queue import InsideBox, StatedInputs
 from isocenter.service.records.record_database import Database
+from isocenter.service.records.tables import FINDING_ROWS, JOBS
 from isocenter.service.routing.routing_facts import GEOMETRY, SeriesFacts
 from isocenter.values import ANSWERED, advice_lines
 from isocenter.values.advice_lines import AdviceWords
@@ -406,14 +406,12 @@ def study_answers(
     contents: {series: hash} of the study as it is
     Jobs of models that were replaced, or on inputs that have changed, say nothing.
     """
-    ended = and_(tables.jobs.c.study == study, tables.jobs.c.state.in_(("sending", "done")))
+    ended = and_(JOBS.c.study == study, JOBS.c.state.in_(("sending", "done")))
     with database.read() as connection:
-        rows = connection.execute(
-            select(tables.jobs).where(ended).order_by(tables.jobs.c.created_at, tables.jobs.c.job)
-        ).all()
-        joined = tables.findings.join(tables.jobs, tables.findings.c.job == tables.jobs.c.job)
+        rows = connection.execute(select(JOBS).where(ended).order_by(JOBS.c.created_at, JOBS.c.job)).all()
+        joined = FINDING_ROWS.join(JOBS, FINDING_ROWS.c.job == JOBS.c.job)
         stated = connection.execute(
-            select(tables.jobs.c.job, tables.jobs.c.rule, tables.findings.c.row).select_from(joined).where(ended)
+            select(JOBS.c.job, JOBS.c.rule, FINDING_ROWS.c.row).select_from(joined).where(ended)
         ).all()
     finished = _current(rows, {rule.name: models[rule.model].hash for rule in rules}, contents)
     chances: dict[tuple[str, str], float] = {}

@@ -20,10 +20,11 @@ from isocenter.monitoring.alerting import BoundState
 from isocenter.service import node_folder
 from isocenter.service.monitoring import change_comparison, monitored_cases, safety
 from isocenter.service.node_monitor_record import WatchedVersionRecord
-from isocenter.service.records import alert_records, deployments, tables
+from isocenter.service.records import alert_records, deployments
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.alert_records import ACKNOWLEDGED, CLOSED, NOTICE, Incidents, Notices
 from isocenter.service.records.deployments import ChangeError, UnknownChangeError
+from isocenter.service.records.tables import ALERTS, CORRECTIONS, DELIVERIES, DEPLOYMENTS, HOLDS, JOBS, NOTICES, STUDIES
 from isocenter.service.web import access, web_node, worklist_routes
 from isocenter.service.web.access import ADMINISTRATORS, KEEPING, ROLES, WORKING, Who
 from isocenter.service.web.response_shapes import (
@@ -63,9 +64,9 @@ def list_alerts(
     node: Node, state: Literal["open", "acknowledged", "closed", "cleared"] | None = None, limit: Limit = 100
 ) -> Listing[AlertShape]:
     """Alerts, the newest first."""
-    query = select(tables.alerts).order_by(tables.alerts.c.n.desc()).limit(limit)
+    query = select(ALERTS).order_by(ALERTS.c.n.desc()).limit(limit)
     with node.database.read() as connection:
-        rows = connection.execute(query if state is None else query.where(tables.alerts.c.state == state)).all()
+        rows = connection.execute(query if state is None else query.where(ALERTS.c.state == state)).all()
     return Listing[AlertShape](
         schema="isocenter.alerts", rows=[AlertShape.model_validate(row._mapping) for row in rows]
     )
@@ -91,7 +92,7 @@ def get_monitor(node: Node) -> MonitorShape:
     models = list[WatchedShape]()
     with node.database.read() as connection:
         open_now = alert_records.standing_alerts(connection)
-        model_versions = select(tables.jobs.c.model_hash, tables.jobs.c.model_version).distinct()
+        model_versions = select(JOBS.c.model_hash, JOBS.c.model_version).distinct()
         stated = {row.model_hash: row.model_version for row in connection.execute(model_versions)}
         for model, version in monitored_cases.answering_versions(connection):
             row = seen.get(version, cast("WatchedVersionRecord", {}))
@@ -128,9 +129,7 @@ def get_monitor(node: Node) -> MonitorShape:
                     changes=watched.get("changes", {}),
                 )
             )
-        held = connection.execute(
-            select(tables.holds).where(tables.holds.c.undone_at.is_(None)).order_by(tables.holds.c.n)
-        ).all()
+        held = connection.execute(select(HOLDS).where(HOLDS.c.undone_at.is_(None)).order_by(HOLDS.c.n)).all()
     return MonitorShape(
         verdict=errors.count_phrase(len(open_now), "alert stands", "alerts stand") if open_now else "no alert stands",
         at=cast("datetime | None", look["at"]),
@@ -158,7 +157,7 @@ def undo_hold(node: Node, who: Who, n: N, reason: Reason) -> HoldShape:
     """Let a model go on as before an alert; a package that was rolled back stays so."""
     with node.database.write() as connection:
         is_undone = safety.undo_model_hold(connection, n, who, reason.reason)
-        row = connection.execute(select(tables.holds).where(tables.holds.c.n == n)).first()
+        row = connection.execute(select(HOLDS).where(HOLDS.c.n == n)).first()
     if row is None:
         raise WebError(404, "there is no such hold", str(n), "See /api/monitor")
     if not is_undone and row.undone_at is None:
@@ -173,7 +172,7 @@ def _settle(node: WebNode, who: Actor, n: int, state: str, reason: str) -> Alert
         is_settled = alert_records.settle_alert(connection, n, state, reason, who)
         if is_settled:
             safety.end_notices(connection, n)
-        row = connection.execute(select(tables.alerts).where(tables.alerts.c.n == n)).first()
+        row = connection.execute(select(ALERTS).where(ALERTS.c.n == n)).first()
     if row is None:
         raise WebError(404, "there is no such alert", str(n), "See /api/alerts")
     if not is_settled:
@@ -190,7 +189,7 @@ def list_notices(node: Node, who: Who, limit: Limit = 100, unacknowledged: bool 
 
     Of one that somebody has taken up the finding is hidden as long as its study waits to be read blind.
     """
-    conditions = [tables.notices.c.acknowledged_at.is_(None)] if unacknowledged else []
+    conditions = [NOTICES.c.acknowledged_at.is_(None)] if unacknowledged else []
     hidden = {one.row.uid for one in worklist_routes.reads_for(node, who)}
     rows = [
         row.model_copy(update={"finding": TO_BE_READ}) if row.study in hidden and row.acknowledged_at else row
@@ -204,17 +203,17 @@ def acknowledge_notice(node: Node, who: Who, n: Annotated[str, Path(pattern=KEY)
     """Take a notice up: it goes to no further recipient."""
     if not Notices(node.database).acknowledge(n, who=who):
         raise WebError(404, "there is no such notice", n, "See /api/notices")
-    return _notice_shapes(node, 1, tables.notices.c.notice == n)[0]
+    return _notice_shapes(node, 1, NOTICES.c.notice == n)[0]
 
 
 def _notice_shapes(node: WebNode, most: int, *where: ColumnElement[bool]) -> list[NoticeShape]:
     rows = Notices(node.database).newest(most, *where)
     sent = defaultdict[str, list[DeliveryShape]](list)
-    mine = and_(tables.deliveries.c.name == NOTICE, tables.deliveries.c.job.in_([row.job for row in rows]))
+    mine = and_(DELIVERIES.c.name == NOTICE, DELIVERIES.c.job.in_([row.job for row in rows]))
     with node.database.read() as connection:
-        for row in connection.execute(select(tables.deliveries).where(mine).order_by(tables.deliveries.c.next_at)):
+        for row in connection.execute(select(DELIVERIES).where(mine).order_by(DELIVERIES.c.next_at)):
             sent[row.job].append(DeliveryShape.model_validate(row._mapping))
-        of_these = select(tables.corrections.c.judged).where(tables.corrections.c.judged.in_([row.job for row in rows]))
+        of_these = select(CORRECTIONS.c.judged).where(CORRECTIONS.c.judged.in_([row.job for row in rows]))
         changed = set(connection.execute(of_these).scalars())
     return [
         NoticeShape.model_validate({**row._mapping, "deliveries": sent[row.job], "is_corrected": row.job in changed})
@@ -267,10 +266,7 @@ def add_incident(node: Node, who: Who, new: NewIncident) -> IncidentShape:
     if new.study is not None:
         columns["study"] = web_node.study_key(new.study)
         with node.database.read() as connection:
-            if (
-                connection.execute(select(tables.studies).where(tables.studies.c.study == columns["study"])).first()
-                is None
-            ):
+            if connection.execute(select(STUDIES).where(STUDIES.c.study == columns["study"])).first() is None:
                 raise WebError(404, "there is no such study", new.study, "See /api/studies, or leave it out")
     return _incident_shape(node, Incidents(node.database).add(columns, who))
 
@@ -326,7 +322,7 @@ def post_approval(node: Node, who: Who, n: Number) -> ChangeShape:
     """Approve a change that waits: with two persons, one of them a radiologist, it begins."""
     with _refusals(), node.database.write() as connection:
         deployments.approve_change(connection, n, who)
-        return _change_shapes(connection, tables.deployments.c.n == n)[0]
+        return _change_shapes(connection, DEPLOYMENTS.c.n == n)[0]
 
 
 @changes_router.post("/{n}/end", dependencies=[access.require_roles(CHANGING)])
@@ -334,7 +330,7 @@ def post_end(node: Node, who: Who, n: Number, ending: Ending) -> ChangeShape:
     """End a shadow, a split, or a change that waits; of a live package the one before answers again."""
     with _refusals(), node.database.write() as connection:
         deployments.end_change(connection, n, who, ending.reason)
-        return _change_shapes(connection, tables.deployments.c.n == n)[0]
+        return _change_shapes(connection, DEPLOYMENTS.c.n == n)[0]
 
 
 def _change_shapes(connection: Connection, *where: ColumnElement[bool]) -> list[ChangeShape]:

@@ -28,10 +28,11 @@ from isocenter.service.configuration import SEVERITIES
 from isocenter.service.dicom import dicom_listening, sending
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.node_folder import ALIVE, LOG
-from isocenter.service.records import alert_records, deployments, tables
+from isocenter.service.records import alert_records, deployments
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.audit_records import COLUMNS, REFUSED
 from isocenter.service.records.record_database import DatabaseClock
+from isocenter.service.records.tables import AUDIT, DELIVERIES, INSTANCES, JOBS, STUDIES
 from isocenter.service.routing import routing_rules
 from isocenter.service.routing.routing_facts import SeriesFacts
 from isocenter.service.web import access, response_shapes, web_node
@@ -65,7 +66,7 @@ TROUBLES = ("warning", "error", "critical")
 @router.get("/node", dependencies=[access.require_roles(ROLES)])
 def get_node(node: Node) -> NodeShape:
     """Get the name of the node, and how much lies in it."""
-    counts = {"studies": tables.studies.c.state, "jobs": tables.jobs.c.state, "deliveries": tables.deliveries.c.state}
+    counts = {"studies": STUDIES.c.state, "jobs": JOBS.c.state, "deliveries": DELIVERIES.c.state}
     dicom = node.settings.dicom
     return NodeShape(
         name=node.settings.node.name,
@@ -132,22 +133,14 @@ def echo_peer(node: Node, name: str) -> EchoShape:
 
 def _contacts(node: WebNode) -> list[ContactShape]:
     """The last contact with each peer, what waits for it, and the newest reason why something has not arrived."""
-    newest = select(tables.studies.c.study).order_by(tables.studies.c.received_at.desc()).limit(LATEST)
-    received = select(tables.instances.c.peer, func.max(tables.instances.c.received_at)).where(
-        tables.instances.c.study.in_(newest)
-    )
-    waits = func.sum(case((tables.deliveries.c.state == "waiting", 1), else_=0))
-    sent = select(tables.deliveries.c.peer, func.max(tables.deliveries.c.sent_at), waits).group_by(
-        tables.deliveries.c.peer
-    )
-    is_late = and_(tables.deliveries.c.reason.is_not(None), tables.deliveries.c.state.in_(("waiting", "aside")))
-    late = (
-        select(tables.deliveries.c.peer, tables.deliveries.c.reason)
-        .where(is_late)
-        .order_by(tables.deliveries.c.next_at)
-    )
+    newest = select(STUDIES.c.study).order_by(STUDIES.c.received_at.desc()).limit(LATEST)
+    received = select(INSTANCES.c.peer, func.max(INSTANCES.c.received_at)).where(INSTANCES.c.study.in_(newest))
+    waits = func.sum(case((DELIVERIES.c.state == "waiting", 1), else_=0))
+    sent = select(DELIVERIES.c.peer, func.max(DELIVERIES.c.sent_at), waits).group_by(DELIVERIES.c.peer)
+    is_late = and_(DELIVERIES.c.reason.is_not(None), DELIVERIES.c.state.in_(("waiting", "aside")))
+    late = select(DELIVERIES.c.peer, DELIVERIES.c.reason).where(is_late).order_by(DELIVERIES.c.next_at)
     with node.database.read() as connection:
-        came = dict(connection.execute(received.group_by(tables.instances.c.peer)).tuples().all())
+        came = dict(connection.execute(received.group_by(INSTANCES.c.peer)).tuples().all())
         went = {peer: (at, count) for peer, at, count in connection.execute(sent)}
         errors = dict(connection.execute(late).tuples().all())
     titles = {peer.name: peer.ae_title for peer in node.settings.peers} | dict.fromkeys(node.settings.report_to, "")
@@ -162,10 +155,8 @@ def _contacts(node: WebNode) -> list[ContactShape]:
 def _untaken(node: WebNode) -> Iterator[UntakenShape]:
     """Series of the newest studies that a rule did not take, and why."""
     with node.database.read() as connection:
-        complete = select(tables.studies).where(
-            tables.studies.c.complete_at.is_not(None), tables.studies.c.state != "receiving"
-        )
-        newest = connection.execute(complete.order_by(tables.studies.c.complete_at.desc()).limit(NEWEST)).all()
+        complete = select(STUDIES).where(STUDIES.c.complete_at.is_not(None), STUDIES.c.state != "receiving")
+        newest = connection.execute(complete.order_by(STUDIES.c.complete_at.desc()).limit(NEWEST)).all()
     if not newest:
         return
     rules = routing_rules.rules_of(node.settings, node.models)
@@ -297,13 +288,11 @@ class _Figures(Collector):
         """All figures."""
         node = self.node
         counts = {
-            "studies": (tables.studies.c.state,),
-            "jobs": (tables.jobs.c.state,),
-            "deliveries": (tables.deliveries.c.state, tables.deliveries.c.peer),
+            "studies": (STUDIES.c.state,),
+            "jobs": (JOBS.c.state,),
+            "deliveries": (DELIVERIES.c.state, DELIVERIES.c.peer),
         }
-        counts |= {
-            f"{name}_outcomes": (table.c.outcome,) for name, table in (("study", tables.studies), ("job", tables.jobs))
-        }
+        counts |= {f"{name}_outcomes": (table.c.outcome,) for name, table in (("study", STUDIES), ("job", JOBS))}
         for name, columns in counts.items():
             labels = [column.name for column in columns]
             text = f"{name.replace('_', ' ').capitalize()} in the records"
@@ -355,9 +344,9 @@ def _family(name: str, text: str, label: str, values: dict[str, float]) -> Gauge
 
 def _ages(node: WebNode) -> dict[str, float]:
     oldest = {
-        "receiving study": (tables.studies.c.received_at, tables.studies.c.state == "receiving"),
-        "waiting job": (tables.jobs.c.created_at, tables.jobs.c.state == "waiting"),
-        "waiting delivery": (tables.deliveries.c.created_at, tables.deliveries.c.state == "waiting"),
+        "receiving study": (STUDIES.c.received_at, STUDIES.c.state == "receiving"),
+        "waiting job": (JOBS.c.created_at, JOBS.c.state == "waiting"),
+        "waiting delivery": (DELIVERIES.c.created_at, DELIVERIES.c.state == "waiting"),
     }
     with node.database.read() as connection:
         ages = {
@@ -389,16 +378,14 @@ def list_audit(
     filters: dict[str, Any] = {"action": action, "account": account, "patient": patient, "study": key, "after": after}
     filters |= dict(zip(("since", "until"), times, strict=True))
     node.record("audit read", "/api/audit", who, detail={name: value for name, value in filters.items() if value})
-    of_these = [tables.audit.c.sequence.is_not(None) if after is None else tables.audit.c.sequence < after]
-    of_these += [] if action is None else [tables.audit.c.action == action]
-    of_these += [] if account is None else [tables.audit.c.actor == account]
-    of_these += [] if patient is None else [tables.audit.c.patient == patient]
-    of_these += (
-        [] if key is None else [or_(tables.audit.c.object == key, tables.audit.c.detail["study"].as_string() == key)]
-    )
-    of_these += [tables.audit.c.at >= times[0]] if times[0] else []
-    of_these += [tables.audit.c.at < times[1]] if times[1] else []
-    rows = select(*(tables.audit.c[name] for name in COLUMNS)).where(*of_these).order_by(tables.audit.c.sequence.desc())
+    of_these = [AUDIT.c.sequence.is_not(None) if after is None else AUDIT.c.sequence < after]
+    of_these += [] if action is None else [AUDIT.c.action == action]
+    of_these += [] if account is None else [AUDIT.c.actor == account]
+    of_these += [] if patient is None else [AUDIT.c.patient == patient]
+    of_these += [] if key is None else [or_(AUDIT.c.object == key, AUDIT.c.detail["study"].as_string() == key)]
+    of_these += [AUDIT.c.at >= times[0]] if times[0] else []
+    of_these += [AUDIT.c.at < times[1]] if times[1] else []
+    rows = select(*(AUDIT.c[name] for name in COLUMNS)).where(*of_these).order_by(AUDIT.c.sequence.desc())
     with node.database.read() as connection:
         events = [EventShape.model_validate(row._mapping) for row in connection.execute(rows.limit(limit))]
     return Listing[EventShape](schema="isocenter.audit", rows=events)

@@ -32,8 +32,9 @@ from isocenter.service.reading.judged_results import MASK, JudgedResult, PersonV
 from isocenter.service.reading.label_strokes import MOST_RUNS, DrawnBoxMark, Stroke
 from isocenter.service.reading.sliced_volumes import SlicedVolume
 from isocenter.service.reading.volume_slices import SeriesImages
-from isocenter.service.records import study_index, tables
+from isocenter.service.records import study_index
 from isocenter.service.records.actor import READERS, Actor
+from isocenter.service.records.tables import JOBS, STUDIES
 from isocenter.service.routing import routing_rules
 from isocenter.service.routing.routing_rules import NO_IMAGES
 from isocenter.service.web import access, response_shapes, series_routes, web_node, worklist_routes
@@ -172,7 +173,7 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
     """A study: its series, every result that holds, and the patient's earlier studies."""
     key = web_node.study_key(study)
     with node.database.read() as connection:
-        row = connection.execute(select(tables.studies).where(tables.studies.c.study == key)).first()
+        row = connection.execute(select(STUDIES).where(STUDIES.c.study == key)).first()
         if row is None:
             raise WebError(404, "there is no such study", study, "See /api/studies")
         ours = blind_reading.own_series(connection, key)
@@ -341,10 +342,10 @@ def _change(node: WebNode, judged: JudgedResult) -> StudyChangeShape | None:
     prior, path = (judged.columns.get("inputs") or {}).get("prior"), judged.folder / earlier_study.TABLE
     if prior is None or not path.is_file():
         return None
-    both = tables.jobs.join(tables.studies, tables.jobs.c.study == tables.studies.c.study)
-    stated = select(tables.studies.c.uid, tables.studies.c.attributes).select_from(both)
+    both = JOBS.join(STUDIES, JOBS.c.study == STUDIES.c.study)
+    stated = select(STUDIES.c.uid, STUDIES.c.attributes).select_from(both)
     with node.database.read() as connection:
-        study = connection.execute(stated.where(tables.jobs.c.job == prior["job"])).first()
+        study = connection.execute(stated.where(JOBS.c.job == prior["job"])).first()
     limits = {
         row["group"]: {end: row[end] for end in ("low", "high")} for row in judged.rows if row["concept"] == CHANGE
     }
@@ -365,10 +366,8 @@ def _earlier(connection: Connection, study: Row[Any]) -> list[EarlierShape]:
     """The patient's studies before this one, the newest first."""
     if study.patient is None:
         return []
-    others = and_(tables.studies.c.patient == study.patient, tables.studies.c.study != study.study)
-    rows = connection.execute(
-        select(tables.studies.c.uid, tables.studies.c.attributes, tables.studies.c.received_at).where(others)
-    ).all()
+    others = and_(STUDIES.c.patient == study.patient, STUDIES.c.study != study.study)
+    rows = connection.execute(select(STUDIES.c.uid, STUDIES.c.attributes, STUDIES.c.received_at).where(others)).all()
     before = [row for row in rows if _time(row) < _time(study)]
     before.sort(key=_time, reverse=True)
     return [

@@ -19,8 +19,8 @@ from isocenter.service.exchange.fhir_reports import Version
 from isocenter.service.exchange.fhir_server import JSON
 from isocenter.service.objects import object_store
 from isocenter.service.objects.object_store import AsideObject
-from isocenter.service.records import tables
 from isocenter.service.records.job_queue import GONE
+from isocenter.service.records.tables import ANSWERS, CORRECTIONS, DELIVERIES, INSTANCES, JOBS, SERIES_ROWS, STUDIES
 from isocenter.service.routing import routing_rules
 from isocenter.service.routing.routing_facts import SeriesFacts
 from isocenter.service.web import access, web_node, worklist_routes
@@ -51,9 +51,7 @@ def list_studies(node: Node, who: Who, page: Annotated[StudyPage, Query()]) -> L
     """Studies, in the order in which their first objects came."""
     hidden = worklist_routes.studies_with_hidden_answers(node, who)
     with node.database.read() as connection:
-        rows = web_node.page_rows(
-            connection, tables.studies, (tables.studies.c.received_at, tables.studies.c.study), page
-        )
+        rows = web_node.page_rows(connection, STUDIES, (STUDIES.c.received_at, STUDIES.c.study), page)
         return Listing[StudyShape](schema="isocenter.studies", rows=_shapes(connection, rows, hidden))
 
 
@@ -119,7 +117,7 @@ def _ask(node: WebNode, study: str, done: bool, problem: str, remedy: str) -> No
 
 
 def _row(connection: Connection, study: str) -> Row[Any]:
-    row = connection.execute(select(tables.studies).where(tables.studies.c.study == web_node.study_key(study))).first()
+    row = connection.execute(select(STUDIES).where(STUDIES.c.study == web_node.study_key(study))).first()
     if row is None:
         raise WebError(404, "there is no such study", study, "See /api/studies")
     return row
@@ -127,9 +125,7 @@ def _row(connection: Connection, study: str) -> Row[Any]:
 
 def _shapes(connection: Connection, rows: Sequence[Row[Any]], hidden: Collection[str]) -> list[StudyShape]:
     keys = [row.study for row in rows]
-    of_these = (
-        select(tables.jobs).where(tables.jobs.c.study.in_(keys)).order_by(tables.jobs.c.created_at, tables.jobs.c.job)
-    )
+    of_these = select(JOBS).where(JOBS.c.study.in_(keys)).order_by(JOBS.c.created_at, JOBS.c.job)
     jobs_of = defaultdict[str, list[JobShape]](list)
     uids = {row.study: row.uid for row in rows}
     for shape in job_shapes(connection, connection.execute(of_these).all(), hidden):
@@ -170,7 +166,7 @@ def list_jobs(node: Node, who: Who, page: Annotated[JobPage, Query()]) -> Listin
     """Jobs, oldest first."""
     hidden = worklist_routes.studies_with_hidden_answers(node, who)
     with node.database.read() as connection:
-        rows = web_node.page_rows(connection, tables.jobs, (tables.jobs.c.created_at, tables.jobs.c.job), page)
+        rows = web_node.page_rows(connection, JOBS, (JOBS.c.created_at, JOBS.c.job), page)
         return Listing[JobShape](schema="isocenter.jobs", rows=job_shapes(connection, rows, hidden))
 
 
@@ -179,7 +175,7 @@ def get_job(node: Node, who: Who, job: JobName) -> JobShape:
     """One job."""
     hidden = worklist_routes.studies_with_hidden_answers(node, who)
     with node.database.read() as connection:
-        rows = connection.execute(select(tables.jobs).where(tables.jobs.c.job == job)).all()
+        rows = connection.execute(select(JOBS).where(JOBS.c.job == job)).all()
         if not rows:
             raise _unknown(job)
         return job_shapes(connection, rows, hidden)[0]
@@ -194,11 +190,11 @@ def get_job(node: Node, who: Who, job: JobName) -> JobShape:
 def get_answer(node: Node, who: Who, job: JobName, name: AnswerName) -> FileResponse:
     """A file of a result, or of a correction by its key."""
     with node.database.read() as connection:
-        owned = tables.answers.outerjoin(tables.jobs, tables.jobs.c.job == tables.answers.c.job)
-        owned = owned.outerjoin(tables.corrections, tables.corrections.c.correction == tables.answers.c.job)
-        study = func.coalesce(tables.jobs.c.study, tables.corrections.c.study).label("study")
-        query = select(tables.answers, study).select_from(owned)
-        row = connection.execute(query.where(tables.answers.c.job == job, tables.answers.c.name == name)).first()
+        owned = ANSWERS.outerjoin(JOBS, JOBS.c.job == ANSWERS.c.job)
+        owned = owned.outerjoin(CORRECTIONS, CORRECTIONS.c.correction == ANSWERS.c.job)
+        study = func.coalesce(JOBS.c.study, CORRECTIONS.c.study).label("study")
+        query = select(ANSWERS, study).select_from(owned)
+        row = connection.execute(query.where(ANSWERS.c.job == job, ANSWERS.c.name == name)).first()
     # Both parts of the path come from the records: a name that no job has written finds nothing.
     path = None if row is None else node.folder / "results" / row.job / row.name
     if row is not None:
@@ -219,7 +215,7 @@ def get_answer(node: Node, who: Who, job: JobName, name: AnswerName) -> FileResp
 def get_fhir(node: Node, who: Who, job: JobName, version: Version = "R5") -> Response:
     """The findings of a job as a FHIR Bundle."""
     with node.database.read() as connection:
-        study = connection.execute(select(tables.jobs.c.study).where(tables.jobs.c.job == job)).scalar()
+        study = connection.execute(select(JOBS.c.study).where(JOBS.c.job == job)).scalar()
     if study is not None:
         web_node.refuse_gone(node, study, job, results=True)
         worklist_routes.refuse_hidden(node, who, study)
@@ -254,21 +250,17 @@ def job_shapes(connection: Connection, rows: Sequence[Row[Any]], hidden: Collect
     """Jobs with their answers, deliveries and UIDs. hidden: keys of studies of which nothing is told"""
     keys = [row.job for row in rows]
     sent = defaultdict[tuple[str, str], list[DeliveryShape]](list)
-    for row in connection.execute(
-        select(tables.deliveries).where(tables.deliveries.c.job.in_(keys)).order_by(tables.deliveries.c.peer)
-    ):
+    for row in connection.execute(select(DELIVERIES).where(DELIVERIES.c.job.in_(keys)).order_by(DELIVERIES.c.peer)):
         sent[row.job, row.name].append(DeliveryShape.model_validate(row._mapping))
     files = defaultdict[str, list[AnswerShape]](list)
-    for row in connection.execute(
-        select(tables.answers).where(tables.answers.c.job.in_(keys)).order_by(tables.answers.c.name)
-    ):
+    for row in connection.execute(select(ANSWERS).where(ANSWERS.c.job.in_(keys)).order_by(ANSWERS.c.name)):
         answer = AnswerShape(**_shape_columns(row, AnswerShape), deliveries=sent[row.job, row.name])
         files[row.job].append(answer)
     mine = {row.study for row in rows}
-    of_studies = select(tables.studies.c.study, tables.studies.c.uid).where(tables.studies.c.study.in_(mine))
+    of_studies = select(STUDIES.c.study, STUDIES.c.uid).where(STUDIES.c.study.in_(mine))
     uids = {row.study: row.uid for row in connection.execute(of_studies)}
-    of_series = select(tables.series.c.study, tables.series.c.series, tables.series.c.uid).where(
-        tables.series.c.study.in_(mine)
+    of_series = select(SERIES_ROWS.c.study, SERIES_ROWS.c.series, SERIES_ROWS.c.uid).where(
+        SERIES_ROWS.c.study.in_(mine)
     )
     series_uids = {(row.study, row.series): row.uid for row in connection.execute(of_series)}
     return [
@@ -296,9 +288,9 @@ def _unknown(job: str) -> WebError:
 
 def _refusal(node: WebNode, job: str, problem: str) -> WebError:
     with node.database.read() as connection:
-        both = tables.jobs.join(tables.studies, tables.jobs.c.study == tables.studies.c.study)
-        asked = select(tables.jobs.c.state, tables.studies.c.state.label("study_state")).select_from(both)
-        row = connection.execute(asked.where(tables.jobs.c.job == job)).first()
+        both = JOBS.join(STUDIES, JOBS.c.study == STUDIES.c.study)
+        asked = select(JOBS.c.state, STUDIES.c.state.label("study_state")).select_from(both)
+        row = connection.execute(asked.where(JOBS.c.job == job)).first()
     if row is not None and row.study_state in GONE:
         return WebError(409, "the images of its study were deleted by retention", job, "Have them sent again")
     return _unknown(job) if row is None else WebError(409, f"the job is {row.state}: it {problem}", job, "Leave it")
@@ -338,11 +330,9 @@ def release_aside(node: Node, who: Who, n: Annotated[int, Path(ge=1, le=2**31)])
 
 
 def _aside_shapes(node: WebNode, asides: Sequence[AsideObject]) -> list[AsideShape]:
-    joined = tables.instances.join(tables.studies, tables.instances.c.study == tables.studies.c.study)
-    of_these = tables.instances.c.path.in_([one.first for one in asides if one.first is not None])
-    query = select(
-        tables.instances.c.path, tables.instances.c.uid, tables.studies.c.uid.label("study_uid")
-    ).select_from(joined)
+    joined = INSTANCES.join(STUDIES, INSTANCES.c.study == STUDIES.c.study)
+    of_these = INSTANCES.c.path.in_([one.first for one in asides if one.first is not None])
+    query = select(INSTANCES.c.path, INSTANCES.c.uid, STUDIES.c.uid.label("study_uid")).select_from(joined)
     with node.database.read() as connection:
         firsts = {row.path: (row.study_uid, row.uid) for row in connection.execute(query.where(of_these))}
     shapes = []

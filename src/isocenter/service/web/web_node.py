@@ -27,12 +27,13 @@ from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import Received
 from isocenter.service.objects.object_store import ObjectStore
 from isocenter.service.reading.sliced_volumes import VolumeCache
-from isocenter.service.records import audit_records, deployments, tables
+from isocenter.service.records import audit_records, deployments
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.job_queue import GOING, Jobs
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import StudyIndex
+from isocenter.service.records.tables import STUDIES
 from isocenter.service.records.workitem_records import Workitems
 from isocenter.service.routing import routing_rules
 from isocenter.service.web.inference.computing import ModelProcess
@@ -312,7 +313,7 @@ def page_rows(
     if page.state is not None:
         conditions.append(table.c.state == page.state)
     if page.after is not None:
-        key = study_key(page.after) if table is tables.studies else page.after
+        key = study_key(page.after) if table is STUDIES else page.after
         last = connection.execute(select(*order).where(order[-1] == key)).first()
         if last is None:
             raise WebError(

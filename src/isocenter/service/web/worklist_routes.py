@@ -20,10 +20,19 @@ from isocenter.service.model_facts import ROUTINE
 from isocenter.service.monitoring.outcomes import OutcomeQuestions
 from isocenter.service.reading import blind_reading
 from isocenter.service.reading.blind_reading import BLIND_EXPORT, BLIND_VIEW, EXPORT, VIEW, BlindRead
-from isocenter.service.records import job_queue, tables
+from isocenter.service.records import job_queue
 from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.records.job_queue import OPEN, SETTLED
 from isocenter.service.records.record_database import DatabaseClock
+from isocenter.service.records.tables import (
+    BLIND_READS,
+    CORRECTIONS,
+    FEEDBACK,
+    FINDING_ROWS,
+    JOBS,
+    SERIES_ROWS,
+    STUDIES,
+)
 from isocenter.service.routing.routing_rules import NO_IMAGES
 from isocenter.service.web import access, response_shapes
 from isocenter.service.web.access import ROLES, Who
@@ -82,12 +91,10 @@ def read_blind(node: Node, who: Who, job: JobName, values: dict[str, Number]) ->
 def reads_for(node: WebNode, who: Actor, study: str | None = None) -> list[BlindRead]:
     """The blind reads that wait for a person. study: key of the only one that is asked about"""
     waiting = (
-        select(tables.blind.c.job)
-        .join(tables.jobs, tables.jobs.c.job == tables.blind.c.job)
-        .where(tables.blind.c.state == "waiting")
+        select(BLIND_READS.c.job).join(JOBS, JOBS.c.job == BLIND_READS.c.job).where(BLIND_READS.c.state == "waiting")
     )
     if study is not None:
-        waiting = waiting.where(tables.jobs.c.study == study)
+        waiting = waiting.where(JOBS.c.study == study)
     with node.database.read() as connection:
         # Every slice of a study asks: where nothing waits, no file is read.
         if connection.execute(waiting.limit(1)).first() is None:
@@ -180,9 +187,9 @@ EVENT_STREAM = "text/event-stream"
 # Between two looks at the list, and for a stop of the node (s); after which a client hears something, and asks anew.
 LOOK_S, STOP_S, COMMENT_S, LONGEST_S = 1.0, 0.25, 15.0, 600.0
 UNANSWERED = frozenset(OPEN) - {"sending"}  # what is being sent is answered
-COUNTED = and_(tables.jobs.c.study == tables.studies.c.study, tables.jobs.c.state.not_in(("superseded", "cancelled")))
+COUNTED = and_(JOBS.c.study == STUDIES.c.study, JOBS.c.state.not_in(("superseded", "cancelled")))
 # A job without an urgent finding is routine: a study is put back only where no model of it objects.
-RANK = func.coalesce(func.min(func.coalesce(tables.jobs.c.urgency, ROUTINE)), ROUTINE)
+RANK = func.coalesce(func.min(func.coalesce(JOBS.c.urgency, ROUTINE)), ROUTINE)
 
 
 @router.get("", dependencies=[access.require_roles(ROLES)])
@@ -223,14 +230,12 @@ async def _events(node: WebNode) -> AsyncIterator[str]:
 
 def worklist_rows(node: WebNode, limit: int, hours: float, hidden: Collection[str] = ()) -> list[WorklistShape]:
     """The worklist. hidden: keys of studies whose findings give no priority"""
-    place = case((tables.studies.c.study.in_(hidden), ROUTINE), else_=RANK)
-    columns = (*(tables.studies.c[name] for name in ("study", "uid", "state", "received_at", "outcome", "reason")),)
-    query = select(*columns, place.label("rank")).select_from(tables.studies.outerjoin(tables.jobs, COUNTED))
-    recent = query.where(tables.studies.c.received_at > DatabaseClock() - 3600 * hours).group_by(*columns)
+    place = case((STUDIES.c.study.in_(hidden), ROUTINE), else_=RANK)
+    columns = (*(STUDIES.c[name] for name in ("study", "uid", "state", "received_at", "outcome", "reason")),)
+    query = select(*columns, place.label("rank")).select_from(STUDIES.outerjoin(JOBS, COUNTED))
+    recent = query.where(STUDIES.c.received_at > DatabaseClock() - 3600 * hours).group_by(*columns)
     with node.database.read() as connection:
-        rows = connection.execute(
-            recent.order_by(place, tables.studies.c.received_at, tables.studies.c.study).limit(limit)
-        ).all()
+        rows = connection.execute(recent.order_by(place, STUDIES.c.received_at, STUDIES.c.study).limit(limit)).all()
         keys = [row.study for row in rows]
         reasons = _reasons(connection, {row.study: row for row in rows})
         outcomes = _outcomes(connection, rows)
@@ -261,13 +266,13 @@ def _study_facts(
     connection: Connection, keys: Sequence[str]
 ) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Sequence[str]]]:
     """({study: attributes}, {study: modalities of its images})."""
-    query = select(tables.studies.c.study, tables.studies.c.attributes).where(tables.studies.c.study.in_(keys))
+    query = select(STUDIES.c.study, STUDIES.c.attributes).where(STUDIES.c.study.in_(keys))
     attributes = {row.study: row.attributes or {} for row in connection.execute(query)}
-    modalities_query = select(tables.series.c.study, tables.series.c.modality).where(
-        tables.series.c.study.in_(keys), tables.series.c.modality.is_not(None)
+    modalities_query = select(SERIES_ROWS.c.study, SERIES_ROWS.c.modality).where(
+        SERIES_ROWS.c.study.in_(keys), SERIES_ROWS.c.modality.is_not(None)
     )
     modalities = defaultdict[str, list[str]](list)
-    for row in connection.execute(modalities_query.distinct().order_by(tables.series.c.modality)):
+    for row in connection.execute(modalities_query.distinct().order_by(SERIES_ROWS.c.modality)):
         if row.modality and row.modality not in NO_IMAGES:
             modalities[row.study].append(row.modality)
     return attributes, modalities
@@ -278,13 +283,9 @@ def _outcomes(
 ) -> dict[str, tuple[str | None, str | None]]:
     """{study: (outcome, reason)} of its jobs as they stand, else that with which it was settled."""
     jobs_of = defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
-    columns = (tables.jobs.c.study, tables.jobs.c.outcome, tables.jobs.c.is_empty, tables.jobs.c.reason)
-    query = (
-        select(*columns)
-        .select_from(tables.studies.join(tables.jobs, COUNTED))
-        .order_by(tables.jobs.c.created_at, tables.jobs.c.job)
-    )
-    here = query.where(tables.jobs.c.study.in_([row.study for row in rows]))
+    columns = (JOBS.c.study, JOBS.c.outcome, JOBS.c.is_empty, JOBS.c.reason)
+    query = select(*columns).select_from(STUDIES.join(JOBS, COUNTED)).order_by(JOBS.c.created_at, JOBS.c.job)
+    here = query.where(JOBS.c.study.in_([row.study for row in rows]))
     for job in connection.execute(here):
         jobs_of[job.study].append(job)
     settled = {row.study: job_queue.best_job(jobs_of[row.study]) or row for row in rows}
@@ -293,25 +294,12 @@ def _outcomes(
 
 def _leading_findings(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str | None, str, bool]]:
     """{study: (job, what it states first, whether that is corrected)} of each study's most urgent result, or oldest."""
-    order = (
-        func.coalesce(tables.jobs.c.urgency, ROUTINE),
-        tables.jobs.c.created_at,
-        tables.jobs.c.job,
-        tables.findings.c.number,
-    )
-    joined = tables.studies.join(tables.jobs, COUNTED).outerjoin(
-        tables.findings, tables.findings.c.job == tables.jobs.c.job
-    )
-    query = select(
-        tables.jobs.c.study, tables.jobs.c.job, tables.jobs.c.because, tables.jobs.c.is_empty, tables.findings.c.row
-    ).select_from(joined)
-    answered = and_(tables.jobs.c.study.in_(keys), tables.jobs.c.outcome == ANSWERED)
-    of_these = select(tables.corrections.c.judged, tables.corrections.c.findings).where(
-        tables.corrections.c.study.in_(keys)
-    )
-    corrected = {
-        row.judged: row.findings for row in connection.execute(of_these.order_by(tables.corrections.c.revision))
-    }
+    order = (func.coalesce(JOBS.c.urgency, ROUTINE), JOBS.c.created_at, JOBS.c.job, FINDING_ROWS.c.number)
+    joined = STUDIES.join(JOBS, COUNTED).outerjoin(FINDING_ROWS, FINDING_ROWS.c.job == JOBS.c.job)
+    query = select(JOBS.c.study, JOBS.c.job, JOBS.c.because, JOBS.c.is_empty, FINDING_ROWS.c.row).select_from(joined)
+    answered = and_(JOBS.c.study.in_(keys), JOBS.c.outcome == ANSWERED)
+    of_these = select(CORRECTIONS.c.judged, CORRECTIONS.c.findings).where(CORRECTIONS.c.study.in_(keys))
+    corrected = {row.judged: row.findings for row in connection.execute(of_these.order_by(CORRECTIONS.c.revision))}
     found = dict[str, tuple[str | None, str, bool]]()
     for row in connection.execute(query.where(answered).order_by(*order)):
         job, words, _ = found.get(row.study, (row.job, "", False))
@@ -326,26 +314,16 @@ def _leading_findings(connection: Connection, keys: Sequence[str]) -> dict[str, 
 
 def _verdicts(connection: Connection, keys: Sequence[str]) -> dict[str, str]:
     """{study: the verdict that was given last in it}."""
-    newest = (
-        select(func.max(tables.feedback.c.feedback))
-        .where(tables.feedback.c.study.in_(keys))
-        .group_by(tables.feedback.c.study)
-    )
-    query = select(tables.feedback.c.study, tables.feedback.c.verdict).where(tables.feedback.c.feedback.in_(newest))
+    newest = select(func.max(FEEDBACK.c.feedback)).where(FEEDBACK.c.study.in_(keys)).group_by(FEEDBACK.c.study)
+    query = select(FEEDBACK.c.study, FEEDBACK.c.verdict).where(FEEDBACK.c.feedback.in_(newest))
     return {row.study: row.verdict for row in connection.execute(query)}
 
 
 def _reasons(connection: Connection, rows: Mapping[str, Row[*tuple[Any, ...]]]) -> dict[str, str]:
     """{study: why it has the rank of its row}."""
-    columns = (
-        tables.jobs.c.study,
-        tables.jobs.c.state,
-        tables.jobs.c.outcome,
-        tables.jobs.c.urgency,
-        tables.jobs.c.because,
-    )
-    of_these = select(*columns).select_from(tables.studies.join(tables.jobs, COUNTED))
-    ordered = of_these.where(tables.jobs.c.study.in_(rows)).order_by(tables.jobs.c.created_at, tables.jobs.c.job)
+    columns = (JOBS.c.study, JOBS.c.state, JOBS.c.outcome, JOBS.c.urgency, JOBS.c.because)
+    of_these = select(*columns).select_from(STUDIES.join(JOBS, COUNTED))
+    ordered = of_these.where(JOBS.c.study.in_(rows)).order_by(JOBS.c.created_at, JOBS.c.job)
     reasons, jobs_of = dict[str, str](), defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
     for row in connection.execute(ordered):
         jobs_of[row.study].append(row)

@@ -26,8 +26,8 @@ from isocenter.service.dicom import asking, dicom_listening
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.objects import multipart
 from isocenter.service.objects.object_store import ObjectStore
-from isocenter.service.records import tables
 from isocenter.service.records.study_index import StudyIndex
+from isocenter.service.records.tables import FINDING_ROWS, JOBS
 from isocenter.service.routing import prior_studies, routing_facts
 from isocenter.tasks import properties
 from isocenter.values import Finding
@@ -63,9 +63,9 @@ class EarlierAnswer:
     def of_job(cls, index: StudyIndex, settings: NodeSettings, key: str, lesions: Sequence[str]) -> EarlierAnswer:
         """That of a job, on its only series."""
         with index.database.read() as connection:
-            job = connection.execute(select(tables.jobs).where(tables.jobs.c.job == key)).one()
-            mine = select(tables.findings.c.row).where(tables.findings.c.job == key)
-            rows = connection.execute(mine.order_by(tables.findings.c.number)).scalars().all()
+            job = connection.execute(select(JOBS).where(JOBS.c.job == key)).one()
+            mine = select(FINDING_ROWS.c.row).where(FINDING_ROWS.c.job == key)
+            rows = connection.execute(mine.order_by(FINDING_ROWS.c.number)).scalars().all()
         first = next(iter(job.inputs["series"].values()))
         paths = [settings.folder / one.path for one in index.objects_of(job.study, first)]
         return cls(paths, settings.folder / RESULTS / key, rows, lesions)

@@ -28,10 +28,11 @@ from isocenter.service.exchange import fhir_covariates
 from isocenter.service.exchange.fhir_covariates import CovariateValue
 from isocenter.service.monitoring import change_comparison, safety
 from isocenter.service.monitoring.safety import ABSTAIN, HALT, STOP
-from isocenter.service.records import deployments, tables
+from isocenter.service.records import deployments
 from isocenter.service.records.job_queue import InsideBox, Job, JobOutcome, Jobs
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import StudyIndex
+from isocenter.service.records.tables import JOBS, STUDIES
 from isocenter.service.routing import prior_studies, routing_rules
 from isocenter.service.work import job_answers
 from isocenter.service.work.job_answers import MASK, JobInputs, ObjectMarks, WithinAnswer
@@ -228,7 +229,7 @@ class JobWorker:
         if rule is None or rule.prior is None or "prior" in job.inputs:
             return 0.0, ""
         with self.index.database.read() as connection:
-            study = connection.execute(select(tables.studies).where(tables.studies.c.study == job.study)).one()
+            study = connection.execute(select(STUDIES).where(STUDIES.c.study == job.study)).one()
         return self.priors.wait_for(job.job, job.stamp, study, rule.prior)
 
     def _later_studies(self, connection: Connection, job: Job) -> ColumnElement[bool] | None:
@@ -312,9 +313,7 @@ class JobWorker:
     def _within(self, job: Job, inside: InsideBox) -> WithinAnswer:
         """The answer that a job looks within, and where that lies."""
         with self.index.database.read() as connection:
-            earlier = connection.execute(
-                select(tables.jobs.c.inputs).where(tables.jobs.c.job == inside["job"])
-            ).scalar_one()
+            earlier = connection.execute(select(JOBS.c.inputs).where(JOBS.c.job == inside["job"])).scalar_one()
         path = self.settings.folder / RESULTS / inside["job"] / "answer.nii.gz"
         within = WithinAnswer(path, inside["value"], inside["margin_mm"])
         keys = set(earlier["series"].values())

@@ -23,8 +23,9 @@ from isocenter.files.dicom import header_reading, object_identity
 from isocenter.service.objects import dicom_json, object_store
 from isocenter.service.objects.dicom_json import BULK, IN_JSON, MEDIA, DicomJson
 from isocenter.service.reading import blind_reading
-from isocenter.service.records import searching, tables
+from isocenter.service.records import searching
 from isocenter.service.records.actor import Actor
+from isocenter.service.records.tables import ANSWERS, CORRECTIONS, INSTANCES, JOBS, SERIES_ROWS, STUDIES
 from isocenter.service.web import access, web_node, worklist_routes
 from isocenter.service.web.access import ROLES, Who
 from isocenter.service.web.response_shapes import Problem
@@ -209,10 +210,10 @@ def _sought(node: WebNode, query: Query, level: frozenset[str]) -> SoughtStudies
     is_settled = MODALITIES.isdisjoint(wanted) and all(made.get(tag) is not None for tag in wanted)
     if not conditions:
         return SoughtStudies(uids, true(), is_settled)
-    others = stored_studies(node, query.who, uids, tables.studies.c.is_searchable.is_(False))
+    others = stored_studies(node, query.who, uids, STUDIES.c.is_searchable.is_(False))
     fitting = [one.row.study for one in others if query.fits(_own_elements(one), STUDY - COUNTED)]
-    known = and_(tables.studies.c.is_searchable.is_(True), *conditions)
-    return SoughtStudies(uids, or_(known, tables.studies.c.study.in_(fitting)) if fitting else known, is_settled)
+    known = and_(STUDIES.c.is_searchable.is_(True), *conditions)
+    return SoughtStudies(uids, or_(known, STUDIES.c.study.in_(fitting)) if fitting else known, is_settled)
 
 
 def _own_elements(study: StoredStudy) -> DicomJson:
@@ -360,45 +361,38 @@ class StoredStudy:
         """
         if self.is_blind:
             return []
-        query = select(tables.jobs.c.job).where(
-            tables.jobs.c.study == self.row.study, tables.jobs.c.state.in_(HAVE_ANSWERS)
-        )
-        gone = select(tables.jobs.c.job).where(
-            tables.jobs.c.study == self.row.study, tables.jobs.c.state.not_in(HAVE_ANSWERS)
-        )
-        mine = and_(tables.corrections.c.study == self.row.study, tables.corrections.c.judged.not_in(gone))
-        corrected = select(tables.corrections.c.correction).where(mine)
-        of_this = and_(tables.answers.c.job.in_(query.union(corrected)), tables.answers.c.sop_instance_uid.is_not(None))
+        query = select(JOBS.c.job).where(JOBS.c.study == self.row.study, JOBS.c.state.in_(HAVE_ANSWERS))
+        gone = select(JOBS.c.job).where(JOBS.c.study == self.row.study, JOBS.c.state.not_in(HAVE_ANSWERS))
+        mine = and_(CORRECTIONS.c.study == self.row.study, CORRECTIONS.c.judged.not_in(gone))
+        corrected = select(CORRECTIONS.c.correction).where(mine)
+        of_this = and_(ANSWERS.c.job.in_(query.union(corrected)), ANSWERS.c.sop_instance_uid.is_not(None))
         with self.node.database.read() as connection:
-            rows = connection.execute(select(tables.answers).where(of_this).order_by(tables.answers.c.sop_instance_uid))
+            rows = connection.execute(select(ANSWERS).where(of_this).order_by(ANSWERS.c.sop_instance_uid))
             paths = [self.node.folder / "results" / row.job / row.name for row in rows]
             found = [one for path in paths if (one := _object(path)) is not None]
             mine = and_(
-                tables.instances.c.study == self.row.study,
-                tables.instances.c.instance.in_([object_store.uid_key(one.instance) for one in found]),
+                INSTANCES.c.study == self.row.study,
+                INSTANCES.c.instance.in_([object_store.uid_key(one.instance) for one in found]),
             )
-            came = set(connection.execute(select(tables.instances.c.uid).where(mine)).scalars())
+            came = set(connection.execute(select(INSTANCES.c.uid).where(mine)).scalars())
         return [one for one in found if one.instance not in came]
 
     def objects(self, of_series: str | None = None, instance: str | None = None) -> Iterator[StoredObject]:
         """Its objects, or those of a series, or one; what came in goes before what was made."""
-        conditions = [tables.instances.c.study == self.row.study]
+        conditions = [INSTANCES.c.study == self.row.study]
         if of_series is not None:
-            conditions.append(tables.instances.c.series == object_store.uid_key(of_series))
+            conditions.append(INSTANCES.c.series == object_store.uid_key(of_series))
         if instance is not None:
-            conditions.append(tables.instances.c.instance == object_store.uid_key(instance))
+            conditions.append(INSTANCES.c.instance == object_store.uid_key(instance))
         if self.is_blind:
-            answers_made = select(tables.answers.c.sop_instance_uid).where(
-                tables.answers.c.sop_instance_uid.is_not(None)
-            )
-            conditions.append(tables.instances.c.uid.not_in(answers_made))
-        both = tables.instances.join(
-            tables.series,
-            (tables.instances.c.study == tables.series.c.study) & (tables.instances.c.series == tables.series.c.series),
+            answers_made = select(ANSWERS.c.sop_instance_uid).where(ANSWERS.c.sop_instance_uid.is_not(None))
+            conditions.append(INSTANCES.c.uid.not_in(answers_made))
+        both = INSTANCES.join(
+            SERIES_ROWS, (INSTANCES.c.study == SERIES_ROWS.c.study) & (INSTANCES.c.series == SERIES_ROWS.c.series)
         )
-        query = select(tables.instances, tables.series.c.uid.label("series_uid")).select_from(both).where(*conditions)
+        query = select(INSTANCES, SERIES_ROWS.c.uid.label("series_uid")).select_from(both).where(*conditions)
         with self.node.database.read() as connection:
-            rows = connection.execute(query.order_by(tables.series.c.uid, tables.instances.c.uid)).all()
+            rows = connection.execute(query.order_by(SERIES_ROWS.c.uid, INSTANCES.c.uid)).all()
         for row in rows:
             yield StoredObject(
                 self.uid, row.series_uid, row.uid, row.sop_class, row.syntax, self.node.folder / row.path
@@ -441,13 +435,11 @@ def stored_studies(
     hidden = worklist_routes.studies_with_hidden_answers(
         node, who, object_store.uid_key(uids[0]) if uids is not None and len(uids) == 1 else None
     )
-    order = (tables.studies.c.received_at, tables.studies.c.study)
+    order = (STUDIES.c.received_at, STUDIES.c.study)
     # Of what retention has deleted whole nothing is found.
-    conditions = [tables.studies.c.results_gone_at.is_(None), *([] if which is None else [which])]
-    conditions += [] if uids is None else [tables.studies.c.study.in_([object_store.uid_key(uid) for uid in uids])]
-    query = (
-        select(tables.studies).where(*conditions).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
-    )
+    conditions = [STUDIES.c.results_gone_at.is_(None), *([] if which is None else [which])]
+    conditions += [] if uids is None else [STUDIES.c.study.in_([object_store.uid_key(uid) for uid in uids])]
+    query = select(STUDIES).where(*conditions).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
     page = query.offset(skip)
     while True:
         with node.database.read() as connection:  # given back before anything is made of the rows
