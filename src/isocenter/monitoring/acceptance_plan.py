@@ -5,14 +5,14 @@ After the ACR-SIIM Practice Parameter for AI in radiology (2026): agreed beforeh
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
+from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from isocenter import errors
@@ -20,7 +20,7 @@ from isocenter.errors import IntegrityError, PlanError, UsageError
 from isocenter.evaluation.fairness import group_attributes
 from isocenter.files.storage import hashing
 from isocenter.monitoring import change_plan
-from isocenter.monitoring.change_plan import ALL, AT_LEAST, Acceptance
+from isocenter.monitoring.change_plan import ALL, AT_LEAST, STRICT, Acceptance, Sha256
 from isocenter.runtime import record_files
 from isocenter.values.covariate_values import CovariateValues
 from isocenter.values.record_schema import RecordHead, RecordSchema
@@ -95,8 +95,26 @@ class AcceptanceRecord(RecordHead, AcceptanceFacts):
 LOCK, LOCK_SCHEMA = ".lock", RecordSchema("isocenter.acceptance_lock", LockRecord)
 ACCEPTANCE, SCHEMA = "acceptance.json", RecordSchema("isocenter.acceptance", AcceptanceRecord)
 ACCEPTED, CONDITIONAL, NOT_ACCEPTED = "accepted", "accepted with conditions", "not accepted"
-TOP: Mapping[str, type] = {"version": int, "model": str, "agreed": list, "acceptance": list}
 ALPHA = 0.05
+
+
+@with_config(STRICT)
+class StatedAgreement(TypedDict):
+    """Who agreed, and on which day."""
+
+    name: str
+    on: NotRequired[date | str]
+
+
+@with_config(STRICT)
+class StatedAcceptancePlan(TypedDict):
+    """What was agreed, as its file states it; cases: at least, of all or of each group of a column."""
+
+    version: Literal[1]
+    model: Sha256
+    agreed: Annotated[list[StatedAgreement], Field(min_length=1)]
+    acceptance: Annotated[list[Acceptance], Field(min_length=1)]
+    cases: NotRequired[dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -129,43 +147,27 @@ class AcceptancePlan:
 
 def read_acceptance_plan(path: Path) -> AcceptancePlan:
     """The plan in a file. Raises PlanError for the first thing that could not be executed."""
-    stated, sha256 = change_plan.read_plan_file(path, PAGE)
-    where = str(path)
-    change_plan.refuse_unknown(stated, {*TOP, "cases"}, where)
-    for key, kind in TOP.items():
-        if not isinstance(stated.get(key), kind) or isinstance(stated.get(key), bool):
-            raise PlanError(f"{key} is missing or is no {kind.__name__}", where, f"Write it as {PAGE} shows")
-    if stated["version"] != 1:
-        raise PlanError(f"version {stated['version']} is not known", where, "Write version = 1")
-    if not re.fullmatch(r"[0-9a-f]{64}", stated["model"]):
-        raise PlanError("model is no SHA-256", where, "Give that of the package's manifest.json")
-    change_plan.refuse_no_rows(stated["acceptance"], "acceptance", where)
-    for row in stated["acceptance"]:
-        change_plan.refuse_acceptance(row, (), where)
-        if row["rule"] != AT_LEAST:
-            problem = f"the rule {row['rule']} of {row['metric']} compares with another model, and there is none"
+    stated, sha256 = change_plan.read_plan_file(path, StatedAcceptancePlan, PAGE)
+    where, cases = str(path), stated.get("cases", {})
+    for rule in stated["acceptance"]:
+        if rule.rule != AT_LEAST:
+            problem = f"the rule {rule.rule} of {rule.metric} compares with another model, and there is none"
             raise PlanError(problem, where, f"Write rule = {AT_LEAST!r} with a value")
-    cases = stated.get("cases", {})
-    numbers = cases.values() if isinstance(cases, Mapping) else [None]
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers):
+    if min(cases.values(), default=1) < 1:
         raise PlanError("[cases] has numbers of cases", where, "Write all = 100, and station = 20")
     agreed = tuple(_agreement(row, where) for row in stated["agreed"])
-    if not agreed:
-        raise PlanError("nobody agreed", where, 'Write agreed = [{ name = "...", on = "2026-11-30" }]')
-    return AcceptancePlan(
-        stated["model"], agreed, change_plan.acceptance_rules(stated["acceptance"]), cases, sha256, where
-    )
+    return AcceptancePlan(stated["model"], agreed, tuple(stated["acceptance"]), cases, sha256, where)
 
 
-def _agreement(row: Any, where: str) -> tuple[str, str]:
-    day = row.get("on") if isinstance(row, Mapping) else None
+def _agreement(row: StatedAgreement, where: str) -> tuple[str, str]:
+    name, day = row["name"].strip(), row.get("on")
     try:
         on = day if isinstance(day, date) else date.fromisoformat(str(day))
     except ValueError as error:
         raise PlanError(f"{day!r} is no day", where, 'Write on = "2026-11-30"') from error
-    if not isinstance(name := row.get("name"), str) or not name.strip() or set(row) - {"name", "on"}:
+    if not name:
         raise PlanError("who agreed has a name and a day", where, 'Write { name = "...", on = "2026-11-30" }')
-    return name.strip(), on.isoformat()
+    return name, on.isoformat()
 
 
 def lock_of(plan: Path) -> Path:

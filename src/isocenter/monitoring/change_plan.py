@@ -7,31 +7,45 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Literal, NotRequired, Protocol, TypeVar
+
+from annotated_types import Ge, Gt, Lt
+from pydantic import AfterValidator, ConfigDict, Field, StrictFloat, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.errors import IntegrityError, OutputError, PlanError, UsageError
 from isocenter.files.storage import cache, structured_text
 
+P = TypeVar("P")
 CHANGE_PLAN = "change-plan.toml"
 # Sections of `model.json` in which a planned change may lie, the arrays, and the first stage of a cascade.
 SECTIONS = ("weights", "task", "preprocessing", "inference", "network", "decisions", "guard", "first")
-NON_INFERIOR, SUPERIOR, AT_LEAST = "non-inferior", "superior", "at_least"
-RULES: Mapping[str, str] = {NON_INFERIOR: "margin", SUPERIOR: "", AT_LEAST: "value"}
+NON_INFERIOR, AT_LEAST = "non-inferior", "at_least"
 APPROVED, CURRENT = "approved", "current"
-MODELS = (APPROVED, CURRENT)
-TOP: Mapping[str, type] = {"version": int, "approved": str, "modification": list, "acceptance": list, "evidence": dict}
-ACCEPTANCE = {"metric", "label", "rule", "margin", "value", "against", "groups"}
-# What may start a training anew, and the data for it.
-TRIGGERS: Mapping[str, type] = {"bound": bool, "concept": bool, "labels": int}
-RETRAIN: Mapping[str, type] = {**TRIGGERS, "data": str, "modification": str}
-BOUND: Mapping[str, type] = {"metric": str, "label": str, "at_least": float}
+# What may start a training anew.
+TRIGGERS = ("bound", "concept", "labels")
 ALL = "all"
+PAGE = "docs/how-to/change.md"
+# What pydantic calls a key that is not known.
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+# A plan has only the keys that are known, each of its type.
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+def _check_digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError("no SHA-256; give that of the package's manifest.json")
+    return text
+
+
+Sha256 = Annotated[str, AfterValidator(_check_digest)]
 
 
 @dataclass(frozen=True)
@@ -43,13 +57,72 @@ class Acceptance:
     groups:  attributes in whose groups the rule has to hold too
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    metric: str
+    rule: Literal["non-inferior", "superior", "at_least"]
+    label: str = ALL
+    margin: StrictFloat = 0.0
+    value: StrictFloat = math.nan
+    against: tuple[Literal["approved", "current"], ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rule == NON_INFERIOR and not self.margin > 0:
+            raise ValueError(f"the rule {self.rule} of {self.metric} needs a margin above 0, such as margin = 0.02")
+        if self.rule == AT_LEAST and math.isnan(self.value):
+            raise ValueError(f"the rule {self.rule} of {self.metric} needs a value, such as value = 0.8")
+        if self.rule != AT_LEAST and not self.against:
+            raise ValueError(f"the rule {self.rule} of {self.metric} is against nothing: name approved or current")
+
+
+@with_config(STRICT)
+class Modification(TypedDict):
+    """A planned change: the parts of the model in which it may lie."""
+
+    name: Annotated[str, Field(min_length=1)]
+    may_change: Annotated[list[str], Field(min_length=1)]
+    because: NotRequired[str]
+
+
+@with_config(STRICT)
+class Evidence(TypedDict):
+    """Alpha of all looks at the locked set together, two-sided, and how many looks there may be."""
+
+    alpha: Annotated[float, Gt(0), Lt(1)]
+    evaluations: Annotated[int, Ge(1)]
+
+
+@with_config(STRICT)
+class Retraining(TypedDict, total=False):
+    """What starts a training anew, its data, and the modification that it is."""
+
+    bound: bool
+    concept: bool
+    labels: int
+    data: str
+    modification: str
+
+
+@with_config(STRICT)
+class RateBound(TypedDict, total=False):
+    """A rate below which a split ends."""
+
     metric: str
     label: str
-    rule: str
-    margin: float = 0.0
-    value: float = 0.0
-    against: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
+    at_least: float
+
+
+@with_config(STRICT)
+class StatedChangePlan(TypedDict):
+    """A plan of changes, as its file states it."""
+
+    version: Literal[1]
+    approved: Sha256
+    modification: Annotated[list[Modification], Field(min_length=1)]
+    acceptance: Annotated[list[Acceptance], Field(min_length=1)]
+    evidence: Evidence
+    retrain: NotRequired[Retraining]
+    bound: NotRequired[list[RateBound]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +144,7 @@ class ChangePlan:
     evaluations: int
     sha256: str
     where: str
-    retrain: Mapping[str, Any] = field(default_factory=dict)
+    retrain: Retraining = field(default_factory=Retraining)
 
     @property
     def alpha_of_look(self) -> float:
@@ -115,23 +188,35 @@ class LockedPlan(Protocol):
         """The level of one look, two-sided."""
 
 
-def read_plan_file(path: Path, page: str) -> tuple[dict[str, Any], str]:
-    """What a plan in TOML states, and its SHA-256. Raises PlanError for a file that cannot be read; page: shows one."""
+def read_plan_file(path: Path, kind: type[P], page: str) -> tuple[P, str]:
+    """What a plan in TOML states, and its SHA-256.
+
+    page: shows such a plan
+    Raises PlanError for a file that cannot be read, and for a key that is missing, unknown or of another type.
+    """
     try:
         content = path.read_bytes()
-        return tomllib.loads(content.decode()), hashlib.sha256(content).hexdigest()
+        stated = tomllib.loads(content.decode())
     except OSError as error:
         raise PlanError(f"cannot be read: {error.strerror}", str(path), f"Write it as {page} shows") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"is not TOML ({error})", str(path), f"Write it as {page} shows") from error
+    return _parse_plan(stated, kind, page, str(path), content.decode()), hashlib.sha256(content).hexdigest()
 
 
-def acceptance_rules(rows: Sequence[Mapping[str, Any]]) -> tuple[Acceptance, ...]:
-    """The rules that rows of [[acceptance]] state."""
-    listed = ("against", "groups")
-    return tuple(
-        Acceptance(**{"label": ALL, **row, **{name: tuple(row.get(name, ())) for name in listed}}) for row in rows
-    )
+def _parse_plan(stated: object, kind: type[P], page: str, where: str, text: str = "") -> P:
+    try:
+        return TypeAdapter(kind).validate_python(stated)
+    except ValidationError as error:
+        # An unknown key says more than what is missing, of which it may be another writing.
+        first = min(error.errors(), key=lambda one: one["type"] not in UNKNOWN)
+        place = [str(part) for part in first["loc"]]
+        value = "" if first["type"] == "missing" or isinstance(first["input"], dict | list) else f" {first['input']!r}"
+        words = f"{'.'.join(place)}{value}: {first['msg'].removeprefix('Value error, ')}"
+        if first["type"] in UNKNOWN:
+            words = f"{'.'.join(place)!r} is not known"
+        line = f", line {structured_text.line_of_key(text, place)}" if text else ""
+        raise PlanError(words, f"{where}{line}", f"Write it as {page} shows") from error
 
 
 def read_change_plan(path: Path, metrics: Collection[str] = ()) -> ChangePlan:
@@ -140,122 +225,43 @@ def read_change_plan(path: Path, metrics: Collection[str] = ()) -> ChangePlan:
     metrics: that the model's evaluation has; empty where it has none
     Raises PlanError for a file that cannot be read, and for the first thing that a check could not execute.
     """
-    stated, sha256 = read_plan_file(path, "docs/how-to/change.md")
-    refuse_change_plan(stated, metrics, str(path))
+    stated, sha256 = read_plan_file(path, StatedChangePlan, PAGE)
+    _refuse_contradictions(stated, metrics, str(path))
     return ChangePlan(
         stated["approved"],
         {row["name"]: tuple(row["may_change"]) for row in stated["modification"]},
-        acceptance_rules(stated["acceptance"]),
-        float(stated["evidence"]["alpha"]),
-        int(stated["evidence"]["evaluations"]),
+        tuple(stated["acceptance"]),
+        stated["evidence"]["alpha"],
+        stated["evidence"]["evaluations"],
         sha256,
         str(path),
         stated.get("retrain", {}),
     )
 
 
-def refuse_change_plan(plan: Mapping[str, Any], metrics: Collection[str], where: str) -> None:
+def refuse_change_plan(plan: object, metrics: Collection[str], where: str) -> None:
     """PlanError for the first thing that a check of a change could not execute.
 
     metrics: that the model's evaluation has; empty where it has none
     """
-    refuse_unknown(plan, {*TOP, "retrain", "bound"}, where)
-    for key, kind in TOP.items():
-        if not isinstance(plan.get(key), kind) or isinstance(plan.get(key), bool):
-            raise PlanError(
-                f"{key} is missing or is no {kind.__name__}", where, "Write it as docs/how-to/change.md shows"
-            )
-    if plan["version"] != 1:
-        raise PlanError(f"version {plan['version']} is not known", where, "Write version = 1")
-    if not re.fullmatch(r"[0-9a-f]{64}", plan["approved"]):
-        raise PlanError("approved is no SHA-256", where, "Give that of the approved package's manifest.json")
-    refuse_no_rows(plan["modification"], "modification", where)
-    refuse_no_rows(plan["acceptance"], "acceptance", where)
+    _refuse_contradictions(_parse_plan(plan, StatedChangePlan, PAGE, where), metrics, where)
+
+
+def _refuse_contradictions(plan: StatedChangePlan, metrics: Collection[str], where: str) -> None:
     for row in plan["modification"]:
-        _refuse_modification(row, where)
-    for row in plan["acceptance"]:
-        refuse_acceptance(row, metrics, where)
-    _refuse_evidence(plan["evidence"], where)
-    _refuse_retrain(plan.get("retrain", {}), [row["name"] for row in plan["modification"]], where)
-    for row in plan.get("bound", []):
-        _refuse_types(row, BOUND, "bound", where)
-
-
-def refuse_no_rows(rows: Sequence[Any], name: str, where: str) -> None:
-    """PlanError for a plan without any table of this name."""
-    if not rows or not all(isinstance(row, Mapping) for row in rows):
-        raise PlanError(f"has no [[{name}]]", where, f"State one [[{name}]] at least")
-
-
-def _refuse_modification(row: Mapping[str, Any], where: str) -> None:
-    refuse_unknown(row, {"name", "may_change", "because"}, where)
-    allowed = row.get("may_change")
-    if not row.get("name") or not isinstance(allowed, list) or not allowed:
-        raise PlanError("a modification needs name and may_change", where, f"Name parts of {', '.join(SECTIONS)}")
-    for part in allowed:
-        if str(part).split(".")[0] not in SECTIONS:
-            raise PlanError(f"{row['name']}: {part!r} is no part of a model", where, f"Use {', '.join(SECTIONS)}")
-
-
-def refuse_acceptance(row: Mapping[str, Any], metrics: Collection[str], where: str) -> None:
-    """PlanError for a rule of acceptance that could not be applied; metrics: as `refuse_change_plan` has them."""
-    refuse_unknown(row, ACCEPTANCE, where)
-    metric, rule = row.get("metric"), row.get("rule")
-    if not isinstance(metric, str) or not isinstance(row.get("label", ALL), str):
-        raise PlanError("an acceptance needs a metric and a label in words", where, 'Write metric = "auroc"')
-    if metrics and metric not in metrics:
-        raise PlanError(
-            f"acceptance by {metric!r}, which the evaluation lacks", where, f"Use {', '.join(sorted(metrics))}"
-        )
-    if rule not in RULES:
-        raise PlanError(f"{rule!r} is no rule", where, f"Use {', '.join(RULES)}")
-    needed = RULES[str(rule)]
-    number = row.get(needed) if needed else 0
-    if isinstance(number, bool) or not isinstance(number, int | float) or (needed == "margin" and number <= 0):
-        raise PlanError(
-            f"the rule {rule} of {metric} needs a {needed}", where, f"Write {needed} = 0.02 or another number"
-        )
-    against, groups = row.get("against", []), row.get("groups", [])
-    if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in (against, groups)):
-        raise PlanError(f"against and groups of {metric} are lists", where, 'Write against = ["approved", "current"]')
-    if rule != AT_LEAST and (not against or set(against) - set(MODELS)):
-        raise PlanError(f"the rule {rule} of {metric} is against nothing", where, f"Name {' and '.join(MODELS)}")
-
-
-def _refuse_evidence(evidence: Mapping[str, Any], where: str) -> None:
-    refuse_unknown(evidence, {"alpha", "evaluations"}, where)
-    alpha, looks = evidence.get("alpha"), evidence.get("evaluations")
-    if not isinstance(alpha, float) or not 0 < alpha < 1:
-        raise PlanError(f"alpha is {alpha!r}", where, "Write a number between 0 and 1")
-    if isinstance(looks, bool) or not isinstance(looks, int) or looks < 1:
-        raise PlanError(f"evaluations is {looks!r}", where, "Write how often the locked set may be looked at")
-
-
-def _refuse_retrain(retrain: Any, names: Sequence[str], where: str) -> None:
-    _refuse_types(retrain, RETRAIN, "retrain", where)
+        for part in row["may_change"]:
+            if part.split(".")[0] not in SECTIONS:
+                raise PlanError(f"{row['name']}: {part!r} is no part of a model", where, f"Use {', '.join(SECTIONS)}")
+    for rule in plan["acceptance"]:
+        if metrics and rule.metric not in metrics:
+            problem = f"acceptance by {rule.metric!r}, which the evaluation lacks"
+            raise PlanError(problem, where, f"Use {', '.join(sorted(metrics))}")
+    retrain, names = plan.get("retrain", Retraining()), [row["name"] for row in plan["modification"]]
     if retrain and not any(retrain.get(trigger) for trigger in TRIGGERS):
         raise PlanError("[retrain] names no trigger", where, f"Use {', '.join(TRIGGERS)}")
     if retrain.get("modification", names[0]) not in names:
         problem = f"[retrain] names the modification {retrain['modification']!r}, which the plan lacks"
         raise PlanError(problem, where, f"Use {', '.join(names)}")
-
-
-def _refuse_types(table: Any, kinds: Mapping[str, type], name: str, where: str) -> None:
-    if not isinstance(table, Mapping):
-        raise PlanError(f"{name} is no table", where, "Write it as docs/how-to/change.md shows")
-    refuse_unknown(table, kinds, where)
-    for key, value in table.items():
-        wanted = kinds[key]
-        is_number = wanted is float and isinstance(value, int | float)
-        is_other = not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)
-        if is_other and not (is_number and not isinstance(value, bool)):
-            raise PlanError(f"{name}.{key} is no {wanted.__name__}", where, "Write it as docs/how-to/change.md shows")
-
-
-def refuse_unknown(table: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    """PlanError for a key that is not known."""
-    if unknown := sorted(set(table) - set(known)):
-        raise PlanError(f"{unknown[0]!r} is not known", where, f"Use {', '.join(sorted(known))}")
 
 
 # Beside the data, whose own folder stays as it is.
@@ -273,7 +279,7 @@ def machine_ledger(data: str) -> Path:
     return cache.cache_folder() / "looks" / f"{data}{LEDGER}"
 
 
-def count_look(place: Path, plan: LockedPlan, data: str, look: Mapping[str, Any]) -> int:
+def count_look(place: Path, plan: LockedPlan, data: str, look: Mapping[str, str]) -> int:
     """Count a look before anything is scored, and say which it is, from 1.
 
     place: the locked set, whose ledger goes with it; another one knows it by its hash `data` on this machine
@@ -294,7 +300,7 @@ def count_look(place: Path, plan: LockedPlan, data: str, look: Mapping[str, Any]
     return number
 
 
-def _note(ledger: Path, entry: Mapping[str, Any]) -> None:
+def _note(ledger: Path, entry: Mapping[str, str]) -> None:
     try:
         ledger.parent.mkdir(parents=True, exist_ok=True)
         with ledger.open("a", encoding="utf-8") as file:
@@ -314,7 +320,7 @@ def is_noted(plan: str, data: str, check: str) -> bool:
     return {"plan": plan, "data": data, "check": check} in _entries(machine_ledger(data))
 
 
-def _refuse(looks: list[dict[str, Any]], plan: LockedPlan, data: str, place: Path) -> None:
+def _refuse(looks: list[dict[str, str]], plan: LockedPlan, data: str, place: Path) -> None:
     for look in looks:
         if look["plan"] != plan.sha256:
             problem = "was edited after the locked set was looked at"
@@ -332,11 +338,11 @@ def _spent(plan: LockedPlan, place: Path) -> UsageError:
     return UsageError(problem, str(place), "Lock a new set, with patients who tested no model")
 
 
-def _looks(ledger: Path) -> list[dict[str, Any]]:
+def _looks(ledger: Path) -> list[dict[str, str]]:
     return [one for one in _entries(ledger) if "check" not in one]
 
 
-def _entries(ledger: Path) -> list[dict[str, Any]]:
+def _entries(ledger: Path) -> list[dict[str, str]]:
     try:
         lines = ledger.read_text(encoding="utf-8").splitlines()
         looks = [structured_text.parse_json(line) for line in lines]
