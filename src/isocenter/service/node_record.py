@@ -16,17 +16,17 @@ from isocenter.errors import IntegrityError, ResourceError
 from isocenter.evaluation import intervals
 from isocenter.service.records import record_database
 from isocenter.service.records.tables import (
-    alerts,
-    audit,
-    deliveries,
-    deployments,
-    feedback,
-    incidents,
-    jobs,
-    notices,
-    outcomes,
-    series,
-    studies,
+    ALERTS,
+    AUDIT,
+    DELIVERIES,
+    DEPLOYMENTS,
+    FEEDBACK,
+    INCIDENTS,
+    JOBS,
+    NOTICES,
+    OUTCOME_ROWS,
+    SERIES_ROWS,
+    STUDIES,
 )
 from isocenter.values.record_schema import RecordSchema
 
@@ -231,12 +231,12 @@ def _counts(
 
 def _exposure(connection: Connection) -> Exposure:
     """Studies and jobs, how these ended, and how long they took."""
-    first, last = connection.execute(select(func.min(jobs.c.created_at), func.max(jobs.c.created_at))).one()
-    ends = _counts(connection, jobs.c.outcome, absent="open")
-    times = select(jobs.c.done_at - jobs.c.started_at).where(jobs.c.outcome == "answered")
+    first, last = connection.execute(select(func.min(JOBS.c.created_at), func.max(JOBS.c.created_at))).one()
+    ends = _counts(connection, JOBS.c.outcome, absent="open")
+    times = select(JOBS.c.done_at - JOBS.c.started_at).where(JOBS.c.outcome == "answered")
     seconds = [one for one in connection.execute(times).scalars() if one is not None]
     return {
-        "studies": connection.execute(select(func.count()).select_from(studies)).scalar_one(),
+        "studies": connection.execute(select(func.count()).select_from(STUDIES)).scalar_one(),
         "jobs": sum(ends.values()),
         "outcomes": ends,
         "failed": ends.get("failed", 0),
@@ -248,52 +248,56 @@ def _exposure(connection: Connection) -> Exposure:
 
 def _models(connection: Connection) -> ModelFigures:
     """Each version of each model with its jobs and days, and how often a model was followed by another version."""
-    version, first = (jobs.c.model, jobs.c.model_hash), func.min(jobs.c.created_at)
-    asked = select(*version, func.count(), first, func.max(jobs.c.created_at)).group_by(*version)
+    version, first = (JOBS.c.model, JOBS.c.model_hash), func.min(JOBS.c.created_at)
+    asked = select(*version, func.count(), first, func.max(JOBS.c.created_at)).group_by(*version)
     models: list[AnsweringModel] = [
         {"model": model, "sha256": sha256, "jobs": count, "from": _day(since), "to": _day(last)}
-        for model, sha256, count, since, last in connection.execute(asked.order_by(jobs.c.model, first))
+        for model, sha256, count, since, last in connection.execute(asked.order_by(JOBS.c.model, first))
     ]
     return {"models": models, "changes": len(models) - len({one["model"] for one in models})}
 
 
 def _images(connection: Connection) -> ImageCounts:
-    columns = {"modalities": series.c.modality, "manufacturers": series.c.manufacturer, "scanners": series.c.model}
+    columns = {
+        "modalities": SERIES_ROWS.c.modality,
+        "manufacturers": SERIES_ROWS.c.manufacturer,
+        "scanners": SERIES_ROWS.c.model,
+    }
     counts = {name: _counts(connection, column, absent="not stated") for name, column in columns.items()}
     return cast("ImageCounts", counts)
 
 
 def _sent(connection: Connection) -> SentFigures:
-    sent, acknowledged = connection.execute(select(func.count(), func.count(notices.c.acknowledged_at))).one()
-    states = _counts(connection, deliveries.c.state)
+    sent, acknowledged = connection.execute(select(func.count(), func.count(NOTICES.c.acknowledged_at))).one()
+    states = _counts(connection, DELIVERIES.c.state)
     return {"deliveries": states, "notices": {"sent": sent, "acknowledged": acknowledged}}
 
 
 def _audit(connection: Connection) -> AuditCounts:
     """Count each action in the audit, and the sealed rows; nothing is read of who acted."""
-    columns, counts = (audit.c.action, audit.c.outcome), dict[str, dict[str, int]]()
+    columns, counts = (AUDIT.c.action, AUDIT.c.outcome), dict[str, dict[str, int]]()
     for action, outcome, count in connection.execute(
         select(*columns, func.count()).group_by(*columns).order_by(*columns)
     ):
         counts.setdefault(action, {})[outcome] = count
-    rows, sealed = connection.execute(select(func.count(), func.count(audit.c.hash))).one()
+    rows, sealed = connection.execute(select(func.count(), func.count(AUDIT.c.hash))).one()
     return {"rows": rows, "sealed": sealed, "actions": counts}
 
 
 def _opinions(connection: Connection) -> OpinionFigures:
     """Last verdicts on each result, by model too, and the time that people looked at it; nothing before the first."""
-    every = feedback.alias()
-    is_last = feedback.c.feedback.in_(select(func.max(every.c.feedback)).group_by(every.c.judged))
-    verdicts = {"accepted": 0, "corrected": 0, "rejected": 0} | _counts(connection, feedback.c.verdict, is_last)
+    every = FEEDBACK.alias()
+    is_last = FEEDBACK.c.feedback.in_(select(func.max(every.c.feedback)).group_by(every.c.judged))
+    verdicts = {"accepted": 0, "corrected": 0, "rejected": 0} | _counts(connection, FEEDBACK.c.verdict, is_last)
     judged = sum(verdicts.values())
     if not judged:
         return {}
-    columns, by_model = (jobs.c.model, feedback.c.verdict), dict[str, dict[str, int]]()
-    asked = select(*columns, func.count()).where(feedback.c.judged == jobs.c.job, is_last)
+    columns, by_model = (JOBS.c.model, FEEDBACK.c.verdict), dict[str, dict[str, int]]()
+    asked = select(*columns, func.count()).where(FEEDBACK.c.judged == JOBS.c.job, is_last)
     for model, verdict, count in connection.execute(asked.group_by(*columns).order_by(*columns)):
         by_model.setdefault(model, {})[verdict] = count
-    reasons = _counts(connection, feedback.c.reason, is_last, feedback.c.verdict != "accepted")
-    times = connection.execute(select(feedback.c.seconds).where(feedback.c.seconds.is_not(None))).scalars().all()
+    reasons = _counts(connection, FEEDBACK.c.reason, is_last, FEEDBACK.c.verdict != "accepted")
+    times = connection.execute(select(FEEDBACK.c.seconds).where(FEEDBACK.c.seconds.is_not(None))).scalars().all()
     share = verdicts["accepted"] / judged
     agreement = {"judged": judged, **verdicts, "share": share, "by_model": by_model, "reasons": reasons}
     figures = OpinionFigures(agreement=cast("Agreement", agreement))
@@ -304,10 +308,10 @@ def _opinions(connection: Connection) -> OpinionFigures:
 
 def _monitoring(connection: Connection) -> MonitoringFigures:
     """Alerts of monitoring, outcomes by their source, and the packages that answered for models, each with its days."""
-    columns = [alerts.c[name] for name in ("at", "severity", "watch", "scope", "state", "because")]
-    rung = connection.execute(select(*columns).order_by(alerts.c.n)).mappings()
+    columns = [ALERTS.c[name] for name in ("at", "severity", "watch", "scope", "state", "because")]
+    rung = connection.execute(select(*columns).order_by(ALERTS.c.n)).mappings()
     rows = [cast("NodeAlert", {**row, "at": _day(row["at"])}) for row in rung]
-    one = deployments.c
+    one = DEPLOYMENTS.c
     deployed = connection.execute(
         select(one.model, one.mode, one.hash, one.began, one.ended, one.because).order_by(one.n)
     )
@@ -318,7 +322,7 @@ def _monitoring(connection: Connection) -> MonitoringFigures:
     is_open = [row["state"] in ("open", "acknowledged") for row in rows]
     return {
         "alerts": {"total": len(rows), "open": sum(is_open), "rows": rows},
-        "known_outcomes": _counts(connection, outcomes.c.source),
+        "known_outcomes": _counts(connection, OUTCOME_ROWS.c.source),
         "deployments": packages,
     }
 
@@ -337,7 +341,7 @@ def _rates(exposure: Exposure, opinions: OpinionFigures) -> dict[str, Rate]:
 def _incidents(connection: Connection) -> IncidentFigures:
     """Incidents, each with the days on which reports are due; open until cause, action and its check are stated."""
     names = ("incident", "known_on", "kind", "harm", "version", "cause", "action", "checked")
-    asked = select(*(incidents.c[name] for name in names)).order_by(incidents.c.incident)
+    asked = select(*(INCIDENTS.c[name] for name in names)).order_by(INCIDENTS.c.incident)
     rows = [cast("IncidentRow", dict(row)) for row in connection.execute(asked).mappings()]
     for row in rows:
         row["open"] = not (row["cause"] and row["action"] and row["checked"])
