@@ -114,6 +114,16 @@ def test_scores_of_fresh_weights_do_not_take_the_time_of_learning(monkeypatch):
     assert first_end(slow) == 180 * (1 - budget.RESERVE) - (budget.REPORT_SECONDS + 8 * 10.0)
 
 
+def test_scores_with_images_left_out_are_given_up_where_they_would_take_the_minutes_that_learning_needs():
+    after = Minutes(10.0, None, 2, [(6, 1)], subsets=[(6, 1)] * 3)
+    bare, slow = replace(after, subsets=()), replace(COSTS, predict=20.0)
+    assert after.seconds(COSTS) - bare.seconds(COSTS) == 3 * 6 * 2.5  # 45 s of 60
+    assert after.cuts(COSTS, 40.0).subsets
+    assert after.seconds(slow) == bare.seconds(slow)
+    assert not after.cuts(slow, 40.0).subsets
+    assert bare.cuts(slow, 40.0).subsets
+
+
 WINDOWED = SecondsPerCase(10.0, 0.5, 1.0, windows=8.0, apart=0.25)
 
 

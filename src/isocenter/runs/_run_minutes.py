@@ -52,6 +52,9 @@ TUNED_SHARE, LOOKED_SHARE = 0.4, 0.15
 # a case takes 10 s, the 200 that make a whole gate would take half an hour. And what they may take at most, however few
 # of them have been looked at by then: a case out of all proportion to the others is left out of a run.
 LOOKING_SHARE, FEWEST_LOOKED, LOOKING_MOST = 0.05, 30, 0.5
+# Of the minutes, what scores with images left out may take; where they would take more, cases are scored as they are
+# alone.
+SUBSETS_SHARE = 0.1
 # s to fit what voxels say of probabilities, of one model: measured 2.8 to 4.1 on one core, with 3 to 16 outputs of
 # 20 to 100 cases, of which so many voxels are taken whatever their number. And the share of the minutes kept at most.
 FITTING_SECONDS, FITTING_SHARE = 4.0, 0.05
@@ -87,6 +90,7 @@ class Cuts:
              seen
     scoring: s that the first test case is believed to take
     end:     s after the command's start by which all test cases must be scored; None where all of them are
+    subsets: whether they are scored with images left out too
     """
 
     overlap: float | None = None
@@ -94,6 +98,7 @@ class Cuts:
     looking: tuple[float, float] = (math.inf, math.inf)
     scoring: float = 0.0
     end: float | None = None
+    subsets: bool = True
 
     def of(self, cases: Sequence[Case]) -> Sequence[Case]:
         """The cases of a part that decide, from all over it."""
@@ -123,6 +128,7 @@ class Minutes:
     began:     s after the command's start at which the first step is expected
     drawn:     cases of which an evaluation draws pictures; it predicts them once more where all predictions together
                have more voxels than `kept`
+    subsets:   as `tested`, of evaluations with images left out
     """
 
     minutes: float
@@ -137,6 +143,7 @@ class Minutes:
     drawn: int = 0
     began: float = 0.0
     kept: float = math.inf
+    subsets: Sequence[tuple[int, int]] = ()
 
     @property
     def cuts_of_gates(self) -> Cuts:
@@ -178,7 +185,15 @@ class Minutes:
         for cases, models in self.tested:
             again = 0 if cases * costs.voxels <= self.kept else min(cases, self.drawn)
             seconds += (cases + again) * models * a_case + cases * costs.score
-        return seconds
+        return seconds + self.subset_seconds(costs) * self.scores_subsets(costs)
+
+    def subset_seconds(self, costs: SecondsPerCase) -> float:
+        """s of all scores with images left out."""
+        return sum(cases * (models * costs.predict + costs.score) for cases, models in self.subsets)
+
+    def scores_subsets(self, costs: SecondsPerCase) -> bool:
+        """Whether there is time for scores with images left out."""
+        return self.subset_seconds(costs) <= SUBSETS_SHARE * 60 * self.minutes
 
     def end(self, costs: SecondsPerCase, now: float = 0.0) -> float:
         """s after the command's start by which all training must end; now: s after it at which that is asked."""
@@ -193,7 +208,7 @@ class Minutes:
 
         now: s since the command's start, when training has ended
         """
-        uncut, left = self.cuts_of_gates, self.last - now
+        uncut, left = replace(self.cuts_of_gates, subsets=self.scores_subsets(costs)), self.last - now
         if self.seconds(costs) <= max(left, FREE_SECONDS):
             return uncut
         overlap, thinned = 0.0 if costs.apart < 1 else None, costs.without_overlap

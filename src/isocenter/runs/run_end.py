@@ -124,7 +124,7 @@ def score_run_cases(
         patients_known=patients_known,
     )
     preprocessing = plan_checks.checked_settings(run.plan).preprocessing
-    if cuts.end is None:
+    if cuts.end is None and cuts.subsets:
         scored = image_subsets.with_subsets(
             scored, model, preprocessing, cases, folds, seed=seed, patients_known=patients_known
         )

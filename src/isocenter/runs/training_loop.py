@@ -138,6 +138,8 @@ def cut_short(
     if cuts.overlap is not None and (cuts.end is None or done or job.tuning):
         planned = job.settings.inference.overlap
         notes.append(f"windows overlapped by {cuts.overlap:g} in place of {planned:g} after training")
+    if not cuts.subsets:
+        notes.append("cases were not scored with images left out")
     if (seen := fits[0].outcome.windows) is not None:
         around = f"{errors.count_phrase(seen, 'window')} of each case, around a structure"
         notes.append(f"validation looked at {around}: what is called elsewhere did not count there")
@@ -393,7 +395,8 @@ def minutes_of_run(run: RunFolder, mains: Sequence[RunTraining], trainings: int)
     if chosen.minutes is None or not run_folder.minutes_decide(chosen, run.place(first.name)):
         return None
     preprocessing, folds = first.settings.preprocessing, len(jobs)
-    often, tested = max(1, len(Subsets.from_preprocessing(preprocessing).wanted)), sum(len(job.test) for job in jobs)
+    tested = sum(len(job.test) for job in jobs)
+    of_model = [(tested, 1), (len(run.own_test), folds)]
     has_gate, unseen = first.settings.guard.gate, sum(len(job.unseen) for job in jobs)
     looking, others = zip(*(gate.split_for_gate(run, job) for job in jobs), strict=True)
     # Of the first fold the gate looks at the unseen cases too.
@@ -408,7 +411,7 @@ def minutes_of_run(run: RunFolder, mains: Sequence[RunTraining], trainings: int)
         trainings * (unseen + sum(len(job.tuning) + len(job.calibration) for job in jobs))
         + _by_inner_folds(jobs[0])
         + trainings * _by_mean(jobs),
-        [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), folds)] * often],
+        [*of_model, *[(tested, 1)] * (trainings - 1)],
         sum(map(len, looked)),
         [*map(len, looking)] if has_gate else (),
         _run_minutes.covariates_seconds(mains)
@@ -417,6 +420,7 @@ def minutes_of_run(run: RunFolder, mains: Sequence[RunTraining], trainings: int)
         0 if jobs[0].is_dense else predicting,  # how many outputs for every voxel fit into the memory is not known yet
         drawn=GROUPS_SHOWN * SHOWN,
         kept=MOST_KEPT,
+        subsets=of_model * max(0, len(Subsets.from_preprocessing(preprocessing).wanted) - 1),
     )
 
 

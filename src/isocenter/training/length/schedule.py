@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from isocenter.planning.plan_sections import TrainingSettings
 
@@ -71,12 +71,8 @@ class Speed:
 
     def after(self, step: float | None = None, validation: float | None = None) -> Speed:
         """The speed with what was measured since; one slow moment counts for half."""
-        measured = {"step": (self.step, step), "validation": (self.validation, validation)}
-        blended = {
-            name: before if now is None else MEMORY * before + (1 - MEMORY) * now
-            for name, (before, now) in measured.items()
-        }
-        return replace(self, **blended)
+        pairs = ((self.step, step), (self.validation, validation))
+        return Speed(*(before if now is None else MEMORY * before + (1 - MEMORY) * now for before, now in pairs))
 
 
 def fitting_steps(left: float, speed: Speed, validations: int) -> int:
