@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,8 @@ from torch.nn.functional import interpolate
 
 from isocenter.networks import common_layers
 from isocenter.networks.common_layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR
-from isocenter.networks.network_family import OWN, Family, Sized, Strides
+from isocenter.networks.network_family import OWN, Family, Sized, SizeValue, Strides
 from isocenter.networks.transformer_blocks import AttendedGroups
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import SizeValue
 
 PAPER = "arXiv:2102.10662"
 # Initial gates of the positions of queries, keys and values, and of the values: the authors' code.

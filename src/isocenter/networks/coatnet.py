@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from isocenter.networks import common_layers, transformer_blocks
 from isocenter.networks.common_layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, Excitation
-from isocenter.networks.network_family import OWN, Family, Sized, Strides
+from isocenter.networks.network_family import OWN, Family, Sized, SizeValue, Strides
 from isocenter.networks.transformer_blocks import AttendedGroups
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import SizeValue
 
 PAPER = "arXiv:2106.04803"
 WIDER = 4  # expansion of a block, of either kind (appendix A.1)

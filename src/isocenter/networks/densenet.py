@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from isocenter.networks import context_fusion
 from isocenter.networks.common_layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION
 from isocenter.networks.context_fusion import PooledHead
-from isocenter.networks.network_family import Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import SizeValue
+from isocenter.networks.network_family import Sized, SizeValue, Strides
 
 PAPER = "arXiv:1608.06993"
 BOTTLENECK = 4  # width of the 1 x 1 convolution, in multiples of the growth (DenseNet-B)

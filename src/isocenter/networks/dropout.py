@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,10 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from isocenter.errors import PlanError
-from isocenter.networks.network_family import Family
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import NetworkSize
+from isocenter.networks.network_family import Family, NetworkSize
 
 # The first number of the seed of each mask, of which the others are those of the draw and of the layer.
 SEED = 0

@@ -7,7 +7,6 @@ Szegedy, arXiv:1502.03167) and without the two auxiliary classifiers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +14,7 @@ from torch import Tensor, nn
 from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import MAX_POOL, OverlappingPool
 from isocenter.networks.context_fusion import PooledHead
-from isocenter.networks.network_family import Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import SizeValue
+from isocenter.networks.network_family import Sized, SizeValue, Strides
 
 PAPER = "arXiv:1409.4842"
 WIDTH = 64  # feature maps of the paper's stem; STAGES has those of its blocks for it

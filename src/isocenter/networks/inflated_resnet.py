@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from isocenter.networks import common_layers
 from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, MAX_POOL
-from isocenter.networks.network_family import OWN, Family, PublishedWeights, Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import NetworkSize, SizeValue
+from isocenter.networks.network_family import OWN, Family, NetworkSize, PublishedWeights, Sized, SizeValue, Strides
 
 PAPER = "arXiv:1705.07750"
 # Blocks of each stage, and whether they are bottlenecks (table 1 of the paper).

@@ -7,18 +7,15 @@ teach in Campanella et al., Nature Medicine 2019, doi:10.1038/s41591-019-0508-1,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isocenter.networks import bag_pooling, tile_encoders
 from isocenter.networks.bag_pooling import AttentionPooling, TileBag, WeighedBag
-from isocenter.networks.network_family import FROZEN, Family, Sized, Strides
+from isocenter.networks.network_family import FROZEN, Family, Sized, SizeValue, Strides
 from isocenter.networks.tile_encoders import TileEncoder
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import SizeValue
 
 PAPER, HIGHEST = "arXiv:1802.04712", "doi:10.1038/s41591-019-0508-1"
 # Tiles whose scores answer, and their features before they are weighed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import einops  # noqa: F401 - MONAI asks for it only once a transformer is made
 import torch
@@ -25,10 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from isocenter.networks import common_layers, transformer_blocks
 from isocenter.networks.common_layers import LINEAR
-from isocenter.networks.network_family import Family, Sized, SizeFor, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import SizeValue
+from isocenter.networks.network_family import Family, Sized, SizeFor, SizeValue, Strides
 
 # Of UNet++ as in MONAI's class.
 LEAKY, INSTANCE = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}), ("instance", {"affine": True})

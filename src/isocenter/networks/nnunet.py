@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from isocenter.networks import common_layers
 from isocenter.networks.common_layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, DROPOUT, INSTANCE_NORM, TRANSPOSED
-from isocenter.networks.network_family import Family, Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import SizeValue
+from isocenter.networks.network_family import Family, Sized, SizeValue, Strides
 
 PAPER = "doi:10.1038/s41592-020-01008-z"
 NORMALISATION = {"instance": INSTANCE_NORM, "batch": BATCH_NORM}

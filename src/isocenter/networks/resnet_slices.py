@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,7 @@ from torch import Tensor, nn
 from isocenter.networks import common_layers, inflated_resnet
 from isocenter.networks.bag_pooling import AttentionPooling
 from isocenter.networks.inflated_resnet import InflatedEncoder
-from isocenter.networks.network_family import OWN, Family, Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import SizeValue
+from isocenter.networks.network_family import OWN, Family, Sized, SizeValue, Strides
 
 PAPER = "arXiv:1802.04712"
 POOLING = ("attention", "mean")

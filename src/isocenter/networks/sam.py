@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from timm.layers import LayerNorm2d
@@ -19,10 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 
 from isocenter.networks import common_layers
-from isocenter.networks.network_family import Family, Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import NetworkSize, SizeValue
+from isocenter.networks.network_family import Family, NetworkSize, Sized, SizeValue, Strides
 
 PAPER = "arXiv:2304.02643"
 COLOURS = 3

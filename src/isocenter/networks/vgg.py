@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from isocenter.networks import context_fusion
 from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, MAX_POOL
 from isocenter.networks.context_fusion import PooledHead
-from isocenter.networks.network_family import Sized, Strides
-
-if TYPE_CHECKING:
-    from isocenter.networks.network_family import SizeValue
+from isocenter.networks.network_family import Sized, SizeValue, Strides
 
 PAPER = "arXiv:1409.1556"
 WIDEST = 8  # times the width of the first stage
