@@ -9,7 +9,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -234,12 +234,9 @@ def restore_node(file: Path, folder: Path, url: str | None = None) -> RestoredNo
             _write_settings(partial, folder, "sqlite" if kind == "sqlite" else place)
             if kind == "postgresql":
                 _fill_database(place, partial / NAMES[kind])
-    database = migration.migrate_database(place)
-    try:
+    with closing(migration.migrate_database(place)) as database:
         if not manifest.images:
             _forget_images(database)
-    finally:
-        database.close()
     is_same_key = hashing.has_patient_key() and hashing.patient_key_id() == manifest.patient_key
     head = manifest.head if manifest.head != audit_records.FIRST else None
     return RestoredNode(folder, len(manifest.files), head, is_same_key, manifest.images)
@@ -316,12 +313,9 @@ def _write_settings(partial: Path, folder: Path, url: str) -> None:
 
 
 def _fill_database(url: str, dump: Path) -> None:
-    database = record_database.open_database(url)
-    try:
+    with closing(record_database.open_database(url)) as database:
         database_copies.refuse_filled(database)
         database_copies.restore_dump(database, dump)
-    finally:
-        database.close()
     dump.unlink()
 
 

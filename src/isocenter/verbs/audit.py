@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from isocenter import keywords
 from isocenter.errors import FormatError, IntegrityError, UsageError
@@ -16,9 +16,6 @@ from isocenter.service.exchange import atna
 from isocenter.service.records import audit_records, record_database
 from isocenter.service.records.audit_records import AuditEvent
 from isocenter.verbs import serve
-
-if TYPE_CHECKING:
-    from isocenter.service.records.record_database import Database
 
 FORMATS = ("jsonl", "atna")
 
@@ -54,7 +51,7 @@ def verify_audit(options: VerifyAuditOptions) -> AuditCheck:
     serve.refuse_missing_extra("audit")
     path = Path(options.place)
     if path.is_dir():
-        with _open_database(path) as database:
+        with closing(record_database.node_database(path)) as database:
             unsealed = audit_records.unsealed_count(database)
             verdict = audit_records.verify_events(
                 ((one, audit_records.canonical_text(one)) for one in audit_records.sealed_events(database)),
@@ -81,7 +78,7 @@ def export_audit(options: ExportAuditOptions) -> int:
     line_of = audit_records.canonical_text if options.format == "jsonl" else atna.atna_message
     count = 0
     with (
-        _open_database(Path(options.node)) as database,
+        closing(record_database.node_database(Path(options.node))) as database,
         atomic.write_whole(Path(options.out), overwrite=options.overwrite) as partial,
         partial.open("w", encoding="utf-8", newline="\n") as file,
     ):
@@ -89,16 +86,6 @@ def export_audit(options: ExportAuditOptions) -> int:
             file.write(f"{line_of(event)}\n")
             count += 1
     return count
-
-
-@contextmanager
-def _open_database(folder: Path) -> Iterator[Database]:
-    """The database of a node, which may be running. Raises UsageError where there is none."""
-    database = record_database.node_database(folder)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def _lines(path: Path) -> Iterator[tuple[AuditEvent, str] | None]:

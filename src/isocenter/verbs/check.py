@@ -228,7 +228,7 @@ def check(options: CheckOptions) -> Check:
     lost = preprocessing_rules.normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost, *drawn))
     facts = _facts(dataset, examination)
-    audits = tuple(_audits(examination, options.groups, options.population, options.shift, options.match))
+    audits = tuple(_audits(examination, options))
     result = Check(dataset, examination, facts, Path(options.out) if options.out is not None else None, audits)
     if options.out is not None:
         with _results(options) as partial:
@@ -321,23 +321,16 @@ def _write_images(options: CheckOptions, out: Path) -> Path | None:
     return None
 
 
-def _audits(
-    examination: Examination,
-    groups: str | None,
-    population: str | Path | None,
-    shift: str | None,
-    match: str | Sequence[str] | None,
-) -> Iterator[AuditOutcome]:
+def _audits(examination: Examination, options: CheckOptions) -> Iterator[AuditOutcome]:
     """The audits of groups of people that were asked for."""
+    groups, population, shift, match = options.groups, options.population, options.shift, options.match
     if population is not None and groups is None:
         raise UsageError("says nothing without groups", "--population", "Add --groups sex,age:40:60")
     if match is not None and shift is None:
         raise UsageError("says nothing without groups whose images are compared", "--match", "Add --shift site")
-    if (
-        groups is not None
-        and (audit := representation_audit.audit_representation(examination.dataset, groups, population)) is not None
-    ):
-        yield audit
+    if groups is not None:
+        audit = representation_audit.audit_representation(examination.dataset, groups, population)
+        yield from [] if audit is None else [audit]
     if shift is not None:
         names = match.split(",") if isinstance(match, str) else match or ()
         yield between_groups.image_shift(examination, shift, [name.strip() for name in names if name.strip()])

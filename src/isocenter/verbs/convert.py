@@ -105,15 +105,7 @@ def convert(options: ConvertOptions) -> ConversionResult:
             if options.regions is not None:
                 drawn = file_formats.read(options.regions, orientation=options.orientation)
                 image = label_maps.region_series(image, drawn, str(options.source))
-            if options.through is not None and options.onto is not None:
-                image = _through(
-                    image,
-                    options.through,
-                    options.onto,
-                    reading,
-                    str(options.source),
-                    inverse=options.inverse,
-                )
+            image = _through(image, options, reading)
             file_formats.write(
                 _picture(image, str(options.source)) if options.drop_geometry else image,
                 path,
@@ -157,19 +149,14 @@ def _correlations(
     return ConversionResult((out,) * len(images), tuple(images), tuple(problems))
 
 
-def _through(
-    image: Image,
-    through: str | Path | SpatialTransform,
-    onto: str | Path | Image,
-    options: ReadOptions,
-    where: str,
-    *,
-    inverse: bool,
-) -> Image:
-    """The image on the grid of the fixed one, a label map by the largest share of each voxel."""
-    fixed = onto if isinstance(onto, Image) else next(iter(file_formats.read_volumes(onto, options).values()))
+def _through(image: Image, options: ConvertOptions, reading: ReadOptions) -> Image:
+    """The image on the grid of the fixed one, a label map by the largest share of each voxel; as it is without one."""
+    onto, where, inverse = options.onto, str(options.source), options.inverse
+    if options.through is None or onto is None:
+        return image
+    fixed = onto if isinstance(onto, Image) else next(iter(file_formats.read_volumes(onto, reading).values()))
     spatial_transforms.refuse_unlike_axes((image.geometry, fixed.geometry), where)
-    transform = _transform_between(through, fixed, image, inverse=inverse)
+    transform = _transform_between(options.through, fixed, image, inverse=inverse)
     if transform.ndim != image.geometry.ndim:
         problem = f"a transform of {transform.ndim} axes for an image of {image.geometry.ndim}"
         raise UsageError(problem, "--through", "Give the transform of this image")

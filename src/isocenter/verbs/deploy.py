@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,11 +203,8 @@ def _person(database: Database, account: str | None, password: str | None) -> Ac
 def _open_node(node: str | Path) -> Iterator[tuple[Database, NodeSettings]]:
     serve.refuse_missing_extra("change")
     folder = Path(node).absolute()  # workers run elsewhere
-    database = record_database.node_database(folder)
-    try:
+    with closing(record_database.node_database(folder)) as database:
         yield database, node_folder.node_settings(folder)
-    finally:
-        database.close()
 
 
 def _status(database: Database, done: str = "") -> NodeChanges:

@@ -128,7 +128,7 @@ def explain(options: ExplainOptions) -> ExplanationResult:
     explainer = Explainer.from_methods(
         loaded, methods, by_name=options.method not in (AUTO, ALL), target=options.target, seconds=options.seconds
     )
-    _refuse_what_no_case_has(explainer, options.target, options.counterfactual, options.concepts)
+    _refuse_what_no_case_has(explainer, options)
     opened, problems = input_cases.open_inputs(inputs, reading, loaded)
     with_covariates, notes = input_cases.with_given_covariates(opened, options.covariates, loaded)
     cases = result_files.with_unique_names(with_covariates, counterfactual_section.map_kinds(opened))
@@ -176,15 +176,13 @@ def explain(options: ExplainOptions) -> ExplanationResult:
     return result
 
 
-def _refuse_what_no_case_has(
-    explainer: Explainer, target: str, counterfactual: str | None, concepts: str | Path | None
-) -> None:
+def _refuse_what_no_case_has(explainer: Explainer, options: ExplainOptions) -> None:
     """Refuse, before any case is read, what suits no case."""
-    case_on_grid.refuse_unknown_target(explainer.model.task, target)
-    if counterfactual is not None:
-        counterfactual_section.with_gradients(explainer.model, explainer.torch_model, counterfactual)
-    if concepts is not None:
-        concept_section.refuse_concepts(str(concepts), explainer.model, explainer.torch_model)
+    case_on_grid.refuse_unknown_target(explainer.model.task, options.target)
+    if options.counterfactual is not None:
+        counterfactual_section.with_gradients(explainer.model, explainer.torch_model, options.counterfactual)
+    if options.concepts is not None:
+        concept_section.refuse_concepts(str(options.concepts), explainer.model, explainer.torch_model)
 
 
 def _with_looks(result: ExplanationResult, looks: Sequence[FurtherLook]) -> ExplanationResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -58,16 +59,13 @@ def feedback(options: FeedbackOptions) -> Feedback:
     node, target = Path(options.node), Path(options.out)
     verb_results.refuse_taken(target, options.overwrite, MARKS)
     at = None if options.since is None else _seconds(options.since)
-    database = record_database.node_database(node)
-    try:
+    with closing(record_database.node_database(node)) as database:
         judged = feedback_dataset.opinions_of_one_source(
             feedback_dataset.last_opinions(database, node, at), options.rule, str(node)
         )
         with verb_results.result_folder(target, options.overwrite, MARKS) as partial:
             written = feedback_dataset.write_data_set(judged, database, node, partial)
             table = pd.read_csv(partial / "verdicts.csv", keep_default_na=False)
-    finally:
-        database.close()
     return Feedback(table, written.cases, written.left_out, target)
 
 

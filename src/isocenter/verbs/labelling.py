@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,13 +80,10 @@ def import_labels(options: ImportLabelsOptions) -> imported_labels.ImportedLabel
     without these columns.
     """
     serve.refuse_missing_extra("import_labels")
-    database = record_database.node_database(Path(options.node))
-    try:
-        return imported_labels.import_outcomes(
-            database, node_folder.stored_models(Path(options.node)), options.table, rule=options.rule
-        )
-    finally:
-        database.close()
+    node = Path(options.node)
+    with closing(record_database.node_database(node)) as database:
+        models = node_folder.stored_models(node)
+        return imported_labels.import_outcomes(database, models, options.table, rule=options.rule)
 
 
 @keywords.takes(NextLabelsOptions)
@@ -97,16 +95,11 @@ def next_labels(options: NextLabelsOptions) -> NextLabels:
     DatasetError for a locked set that does not state its patients.
     """
     serve.refuse_missing_extra("next_labels")
-    target = Path(options.out)
+    node, target = Path(options.node), Path(options.out)
     verb_results.refuse_taken(target, options.overwrite, (NEXT, RELABEL))
     kept_away = frozenset() if options.locked is None else _patients(Path(options.locked))
-    database = record_database.node_database(Path(options.node))
-    try:
-        answered = imported_labels.answered_cases(
-            database, Path(options.node), node_folder.stored_models(Path(options.node)), options.rule
-        )
-    finally:
-        database.close()
+    with closing(record_database.node_database(node)) as database:
+        answered = imported_labels.answered_cases(database, node, node_folder.stored_models(node), options.rule)
     table, patients = answered.table, answered.table["patient"].tolist()
     chosen = labelling.next_cases(
         options.count,

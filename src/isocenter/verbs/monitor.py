@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -165,11 +166,7 @@ def monitor(options: MonitorOptions) -> MonitoringResult:
     node = Path(options.table) if isinstance(options.table, str | Path) and Path(options.table).is_dir() else None
     if node is not None and options.bounds:
         raise UsageError("a node has bounds of its own", str(node), "Leave out --bound: its settings have them")
-    days = (options.since, options.until)
-    if node is None:
-        versions, notes, alerts = _of_table(options.table, options.reference, days, options.by, options.run_length)
-    else:
-        versions, notes, alerts = _of_node(node, options.reference, days, options.by, options.run_length)
+    versions, notes, alerts = _of_table(options) if node is None else _of_node(node, options)
     bounds = [_bound(one, versions[0].cases.findings) for one in (AuditBound(*own) for own in options.bounds)]
     found, figures_made, states = list[Drift](), list[Performance](), list[BoundState]()
     for one in versions:
@@ -208,18 +205,12 @@ def monitor(options: MonitorOptions) -> MonitoringResult:
     return monitored
 
 
-def _of_table(
-    table: str | Path | pd.DataFrame,
-    reference: str | Path | pd.DataFrame | None,
-    days: tuple[str | None, str | None],
-    by: str | None,
-    run_length: float | None,
-) -> tuple[list[_Watched], list[str], list[Alert]]:
+def _of_table(options: MonitorOptions) -> tuple[list[_Watched], list[str], list[Alert]]:
     """(the cases of a table, notes, no alert yet)."""
-    stream, site = CaseStream.from_table(table), list[SiteTest]()
+    stream, site = CaseStream.from_table(options.table), list[SiteTest]()
     notes = list(stream.notes)
-    if reference is not None:
-        baseline = CaseStream.from_table(reference, needs_time=False)
+    if options.reference is not None:
+        baseline = CaseStream.from_table(options.reference, needs_time=False)
         notes += [f"baseline, {one}" for one in baseline.notes]
     else:
         first = np.arange(len(stream)) < min(BASELINE, len(stream) // 2)
@@ -230,7 +221,7 @@ def _of_table(
     if len(baseline) < FEWEST:
         problem = f"the baseline has {errors.count_phrase(len(baseline), 'case')}"
         raise DatasetError(problem, baseline.where, f"Give {FEWEST} at least, better 300")
-    everything, stream = stream, stream.between(*days)
+    everything, stream = stream, stream.between(options.since, options.until)
     course = stream
     if not stream.was_ordered:
         notes.append("the rows were not in the order of time; they were sorted by `at`")
@@ -242,11 +233,12 @@ def _of_table(
             f"{errors.count_phrase(len(versions), 'version')} of the model: only cases of {last}, the last, are watched"
         )
     notes += case_stream.watch_notes(baseline, stream)
-    if reference is not None:
+    if options.reference is not None:
         site = site_tests.adjust_site_tests(
             site_tests.tests_of_table(baseline, everything.only(np.arange(len(everything)) < BASELINE))
         )
-    watched = _Watched(stream, stream, baseline, run_length or RUN_LENGTH, by, site=site, course=course)
+    length = options.run_length or RUN_LENGTH
+    watched = _Watched(stream, stream, baseline, length, options.by, site=site, course=course)
     return [watched], notes, []
 
 
@@ -264,36 +256,30 @@ def _bound(bound: AuditBound, findings: Sequence[str]) -> AuditBound:
     return bound
 
 
-def _of_node(
-    folder: Path,
-    reference: str | Path | pd.DataFrame | None,
-    days: tuple[str | None, str | None],
-    by: str | None,
-    run_length: float | None,
-) -> tuple[list[_Watched], list[str], list[Alert]]:
+def _of_node(folder: Path, options: MonitorOptions) -> tuple[list[_Watched], list[str], list[Alert]]:
     """(the cases of each model of a node since its baseline, notes, its alerts as they stand)."""
     serve.refuse_missing_extra("monitor")
-    models, notes, database = list[_Watched](), list[str](), record_database.node_database(folder)
-    try:
+    models, notes, days = list[_Watched](), list[str](), (options.since, options.until)
+    with closing(record_database.node_database(folder)) as database, database.read() as connection:
         settings = node_folder.node_settings(folder)
-        with database.read() as connection:
-            versions = monitoring_rounds.watched_versions(connection, settings)
-            alerts = monitoring_rounds.alerts_as_rows(connection)
-    finally:
-        database.close()
+        versions = monitoring_rounds.watched_versions(connection, settings)
+        alerts = monitoring_rounds.alerts_as_rows(connection)
     for version in versions:
         if version.baseline is None:
             notes.append(f"{version.model} has no baseline yet: freeze one on the page /monitor of the node")
         else:
             notes += [f"{version.model}: {one}" for one in case_stream.watch_notes(version.baseline, version.watched)]
         baseline = None if version.baseline is None else version.baseline.table
-        levels = by or monitoring_rounds.tracing_attributes(settings.monitor.by, version.watched.table, baseline)
+        levels = options.by or monitoring_rounds.tracing_attributes(
+            settings.monitor.by, version.watched.table, baseline
+        )
         model = version.model if len(versions) > 1 else ""
-        length = run_length or version.run_length or RUN_LENGTH
+        length = options.run_length or version.run_length or RUN_LENGTH
         wrong = {} if version.baseline is None else drift_detection.measure_miscalibration(version.baseline)
         cases, of_table = drift_detection.recalibrate_stream(version.cases, wrong).between(*days), list[SiteTest]()
-        if version.baseline is not None and reference is not None:
-            of_table = site_tests.tests_of_table(CaseStream.from_table(reference, needs_time=False), version.baseline)
+        if version.baseline is not None and options.reference is not None:
+            reference = CaseStream.from_table(options.reference, needs_time=False)
+            of_table = site_tests.tests_of_table(reference, version.baseline)
         site = site_tests.adjust_site_tests([*version.site, *of_table])
         watched = version.watched.between(*days)
         bounds = [

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -334,13 +335,9 @@ def refuse_open_address(settings: NodeSettings) -> None:
 
 def _has_account(url: str) -> bool:
     """Whether there is an account in the database of a URL, which need not have tables yet."""
-    database = record_database.open_database(url)
-    try:
-        with database.read() as connection:
-            has_table = inspect(connection).has_table(ACCOUNTS.name)
-            return has_table and bool(connection.execute(select(func.count()).select_from(ACCOUNTS)).scalar_one())
-    finally:
-        database.close()
+    with closing(record_database.open_database(url)) as database, database.read() as connection:
+        has_table = inspect(connection).has_table(ACCOUNTS.name)
+        return has_table and bool(connection.execute(select(func.count()).select_from(ACCOUNTS)).scalar_one())
 
 
 def _is_open_administrator() -> Any:

@@ -28,12 +28,8 @@ def copy_database(database: Database, path: Path) -> Iterator[Connection]:
     """Write a copy to a path; the connection sees just what is in it. Raises ResourceError where that cannot be."""
     if not database.skips_locked:
         _copy_sqlite(Path(str(database.engine.url.database)), path)
-        copy = record_database.open_to_read(path)
-        try:
-            with copy.read() as connection:
-                yield connection
-        finally:
-            copy.close()
+        with closing(record_database.open_to_read(path)) as copy, copy.read() as connection:
+            yield connection
         return
     with database.errors(), database.engine.connect() as connection:
         connection.execution_options(isolation_level="REPEATABLE READ")
