@@ -16,7 +16,7 @@ from isocenter.belief.operating_points import NOBODY, GroupThresholds, Operating
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
-from isocenter.tasks.classification import losses, ordinal, scoring
+from isocenter.tasks.classification import answering, losses, ordinal, scoring
 from isocenter.tasks.classification.losses import LOSSES
 from isocenter.tasks.classification.ordinal import BETWEEN, NONE, ORDERS
 from isocenter.tasks.classification.scoring import METRICS, ClassScoring
@@ -271,7 +271,7 @@ class Classification(ClassScoring):
 
     def target(self, case: Case) -> Target:
         """Index of the case's class."""
-        return Target(self.heads["class"], np.asarray(self._index(case)))
+        return Target(self.heads["class"], np.asarray(answering.class_index(case, self.classes)))
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The named loss; of outputs between grades the loss of each question. target: (batch,) indices"""
