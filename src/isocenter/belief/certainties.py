@@ -22,6 +22,7 @@ from isocenter.evaluation import calibration_fit
 from isocenter.evaluation.calibration_fit import METHODS, SIZE, USUAL_SPREAD, Calibrator, UnseenOutputs
 from isocenter.evaluation.conformal import EVERYONE, SET_METHODS, Conformal
 from isocenter.values import Decision, Floats, Prediction, Setting, covariate_values
+from isocenter.values.setting_fields import StatedSettings
 
 AUTO = "auto"
 # The names of its settings in the plan's section "task".
@@ -47,14 +48,14 @@ BY_CLASS, BY_PRESENCE = "class", "presence"
 USUAL_RISK = 0.1
 
 
-def _without_calibration(settings: Mapping[str, Any]) -> dict[str, Decision]:
+def _without_calibration(settings: StatedSettings) -> dict[str, Decision]:
     """Look for no calibration where a person wants none."""
     if settings.get("calibration_method") != "none":
         return {}
     return {"task.calibration": Decision(Calibrator().settings, "no calibration, as task.calibration_method says")}
 
 
-def _found_setting(name: str, reads: Callable[[Mapping[str, Any]], Any], settings: Mapping[str, Any] | None) -> Any:
+def _found_setting(name: str, reads: Callable[[StatedSettings], Any], settings: StatedSettings | None) -> Any:
     """A setting that unseen cases have found, or None; PlanError where it is none."""
     try:
         return None if settings is None else reads(settings)
@@ -182,7 +183,7 @@ def uncalibrated_probabilities(prediction: Prediction) -> Mapping[str, float]:
     return prediction.confidence.uncalibrated or stated_probabilities(prediction)
 
 
-def sets_excluding_nothing(settings: Mapping[str, Any]) -> Iterator[str]:
+def sets_excluding_nothing(settings: StatedSettings) -> Iterator[str]:
     """Sentences on sets, intervals and covering results of a task with these settings that exclude nothing."""
     for setting_name, words in BOUNDLESS.items():
         if (found := settings.get(setting_name)) is None:

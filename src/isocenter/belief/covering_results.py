@@ -21,6 +21,7 @@ from isocenter.files.storage import spool
 from isocenter.files.storage.spool import Spool
 from isocenter.values import Array, Decision, Floats, Geometry, Map, Prediction, Region, Row
 from isocenter.values.covariate_values import CovariateValues
+from isocenter.values.setting_fields import StatedSettings
 
 # Probabilities from which on a voxel may be in a covering mask: never fewer voxels than what is likely, at last all.
 COVERS_FROM = np.append(1 / (1 + np.exp(np.arange(0.0, 14.0, 0.125))), 0.0)
@@ -94,7 +95,7 @@ def risk_decisions(
     }
 
 
-def fewest_for_risk(settings: Mapping[str, Any], registered: Collection[str]) -> int:
+def fewest_for_risk(settings: StatedSettings, registered: Collection[str]) -> int:
     """The patients who should find thresholds of a risk that a person registered; 0 without one, and where they are.
 
     settings:   of a task, or of a part of one

@@ -16,6 +16,7 @@ from isocenter.belief.certainties import Certainty
 from isocenter.belief.covering_results import Belief, UnseenCases
 from isocenter.evaluation import conformal
 from isocenter.values import Array, Decision, Floats
+from isocenter.values.prediction import Variances
 
 # How intervals are scored by what a network says of its error; the last is conformalised quantile regression.
 BY_QUANTILES = "cqr"
@@ -128,7 +129,7 @@ def value_quantiles(measured: Mapping[str, float], wide: Floats, deviation: Floa
         yield {name: value + far for (name, value), far in zip(measured.items(), away, strict=True)}
 
 
-def value_variances(deviation: Floats, bars: Floats | None, between: Array | None) -> dict[str, float]:
+def value_variances(deviation: Floats, bars: Floats | None, between: Array | None) -> Variances:
     """Epistemic variance of several views, with error bars the others too; of several targets standardised."""
     if between is None:
         return {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 from isocenter.evaluation import classification
 from isocenter.lazy import optimize
 from isocenter.values import Floats
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.setting_fields import StatedSettings
 
 # The simplest first. A vector is for classes that exclude each other, platt for every column of odds.
 SIMPLEST = ("temperature", "vector", "platt", "beta", "isotonic")
@@ -479,7 +481,7 @@ class Calibrator:
     cases: int = 0
 
     @classmethod
-    def from_record(cls, settings: Mapping[str, Any]) -> Calibrator:
+    def from_record(cls, settings: StatedSettings) -> Calibrator:
         """Make a calibrator from plain values; ValueError for an unknown method, or for numbers that no map has."""
         parameters = {str(name): [float(n) for n in given] for name, given in settings["parameters"].items()}
         calibrator = cls(str(settings["method"]), parameters, int(settings["cases"]))
@@ -497,7 +499,7 @@ class Calibrator:
         return calibrator
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, PlainValue]:
         """Plain values for YAML and JSON."""
         return {
             "method": self.method,

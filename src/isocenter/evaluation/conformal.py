@@ -17,6 +17,8 @@ from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.lazy import stats
 from isocenter.values import Floats
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.setting_fields import StatedSettings
 
 Method = Literal["lac", "aps", "raps", "contiguous"]
 Truths = NDArray[np.bool_]
@@ -64,7 +66,7 @@ class Conformal:
     crossed: Mapping[str, Steps] = field(default_factory=dict)
 
     @classmethod
-    def from_record(cls, settings: Mapping[str, Any]) -> Conformal:
+    def from_record(cls, settings: StatedSettings) -> Conformal:
         """Make a threshold from plain values."""
         limits = {str(key): _number(one) for key, one in settings["thresholds"].items()}
         counts = {str(key): int(one) for key, one in settings["n"].items()}
@@ -76,11 +78,11 @@ class Conformal:
         return cls(method, level, by, counts, limits, bool(settings["exact"]), crossed)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, PlainValue]:
         """Plain values from which `from_record` makes an equal one; an infinite threshold is None."""
         limits = {key: _plain(one) for key, one in self.thresholds.items()}
-        common = {"method": self.method, "level": self.level, "by": self.by, "n": dict(self.n)}
-        settings = {**common, "thresholds": limits, "exact": self.exact}
+        settings: dict[str, PlainValue] = {"method": self.method, "level": self.level, "by": self.by, "n": dict(self.n)}
+        settings |= {"thresholds": limits, "exact": self.exact}
         if self.crossed:
             settings["crossed"] = {
                 group: [[[_plain(score), share] for score, share in one] for one in steps]

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from isocenter.lazy import csgraph, ndimage, optimize, sparse, spatial
 from isocenter.transforms import label_maps, spatial_transforms
 from isocenter.transforms.label_maps import SPECK_VOXELS
 from isocenter.values import Floats, Geometry, Image, Label, SpatialTransform
+from isocenter.values.plain_values import PlainValue
 
 # Names of lymph nodes, whose short axis is measured; a nodule is none.
 NODE = re.compile(r"lymph|\bnodes?\b", re.IGNORECASE)
@@ -292,9 +293,9 @@ class Response:
     verdict: str
     because: str
     source: str
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, PlainValue] = field(default_factory=dict)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> Mapping[str, PlainValue]:
         """The record for response.json."""
         return {"response": self.verdict, "because": self.because, "source": self.source, **self.figures}
 
@@ -323,7 +324,7 @@ def recist(baseline: Lesions, after: Lesions, links: Sequence[LesionLink], earli
     others = {one.number for one in baseline.each if one.number not in {*targets, *specks} and not _is_normal(one)}
     left = _count_left(links, theirs, others, ours)
     fresh = [link.after[0] for link in links if link.state == "new" and not _is_normal(theirs[link.after[0]])]
-    figures: dict[str, Any] = {"targets": list(targets), "others": sorted(others), "new_lesions": len(fresh)}
+    figures: dict[str, PlainValue] = {"targets": list(targets), "others": sorted(others), "new_lesions": len(fresh)}
     if not baseline.each:
         target, because = "", "no lesion was drawn at baseline"
     elif not targets:
@@ -369,11 +370,11 @@ def _target(
     after: Mapping[int, Lesion],
     links: Sequence[LesionLink],
     earlier: Sequence[float],
-) -> tuple[str, str, dict[str, Any]]:
+) -> tuple[str, str, dict[str, float]]:
     """(response of the targets, the rule that decided, sums in mm)."""
     first = sum(before[number].extent for number in targets)
     nadir = min([first, *earlier])
-    sums: dict[str, Any] = {"sum_before_mm": round(first, 3), "nadir_mm": round(nadir, 3)}
+    sums = {"sum_before_mm": round(first, 3), "nadir_mm": round(nadir, 3)}
     linked = [link for link in links if set(link.before) & set(targets)]
     if any(link.state == "unseen" for link in linked):
         return "NE", "a target lies outside the follow-up image", sums

@@ -6,7 +6,8 @@ Carlini et al., S&P 2022, arXiv:2112.03570.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,10 +33,10 @@ def membership_rows(losses: ArrayLike, trained: ArrayLike, patients: ArrayLike, 
     def found(weights: Floats) -> Floats:
         return true_positives_at(small, is_member, weights)
 
-    drawn: dict[str, Any] = {"strata": is_member, "seed": seed}
+    bootstrap = partial(intervals.bootstrap_statistic, patients=patients, strata=is_member, seed=seed)
     return [
-        Row(MEMBERSHIP_AUC.name, "all", intervals.bootstrap_statistic(auc, patients, compares=True, **drawn)),
-        Row(MEMBERSHIP_TPR.name, "all", intervals.bootstrap_statistic(found, patients, exact=False, **drawn)),
+        Row(MEMBERSHIP_AUC.name, "all", bootstrap(auc, compares=True)),
+        Row(MEMBERSHIP_TPR.name, "all", bootstrap(found, exact=False)),
     ]
 
 

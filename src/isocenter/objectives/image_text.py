@@ -17,6 +17,7 @@ from isocenter.networks import text_networks
 from isocenter.objectives.objective_terms import EMBEDDING, NUMBERS, Needs, Objective, ObjectiveStep
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ class ImageText(Objective):
         }
 
     @classmethod
-    def check_data(cls, dataset: Dataset, fingerprint: Fingerprint, section: Mapping[str, Any]) -> None:
+    def check_data(cls, dataset: Dataset, fingerprint: Fingerprint, section: StatedSettings) -> None:
         """Raise PlanError for data without texts, where covariates were not asked for."""
         trained = {one.id for one in fingerprint.cases}
         known = sum(case.id in trained and TEXT in case.references for case in dataset)
@@ -88,7 +89,7 @@ class ImageText(Objective):
         return cast("Module", parts)
 
     @property
-    def columns_read(self) -> Mapping[str, Any] | None:
+    def columns_read(self) -> StatedSettings | None:
         """The covariates that are its other side."""
         return self.columns if self.other == COVARIATES else None
 

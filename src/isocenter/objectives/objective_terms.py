@@ -12,6 +12,7 @@ from annotated_types import Ge, Le, Lt
 from isocenter.lazy import torch
 from isocenter.tasks import Task, properties
 from isocenter.values import Dataset, Decision, Fingerprint, Head
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -230,7 +231,7 @@ class Objective:
         return {}
 
     @classmethod
-    def check_data(cls, dataset: Dataset, fingerprint: Fingerprint, section: Mapping[str, Any]) -> None:
+    def check_data(cls, dataset: Dataset, fingerprint: Fingerprint, section: StatedSettings) -> None:
         """Raise PlanError where these training cases lack what it needs; section: the values of its fields."""
 
     @property
@@ -250,7 +251,7 @@ class Objective:
         return None
 
     @property
-    def columns_read(self) -> Mapping[str, Any] | None:
+    def columns_read(self) -> StatedSettings | None:
         """The covariates of each case that it reads: as in a plan's `network.context`, but no network gets them."""
         return None
 

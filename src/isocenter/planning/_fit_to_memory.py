@@ -138,7 +138,7 @@ def _context(inputs: PlanInputs, architecture: NetworkArguments) -> dict[str, Pl
     A family of several images looks for them there; another one gets them as far as it takes a context.
     """
     covariates = dict(inputs.context.value or {})
-    both = covariates | inputs.holes.presence
+    both = {**covariates, **inputs.holes.presence}
     if not inputs.holes.presence:
         return covariates
     needed, lacking = "modalities" in architecture["size"], bool(inputs.holes.absent)

@@ -32,6 +32,7 @@ from isocenter.runtime import Context
 from isocenter.runtime.preprocessing.slide_tiles import Tiles
 from isocenter.tasks import Task, properties, task_catalogue, task_settings
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, plan_decisions
+from isocenter.values.plan_decisions import Assignments
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
 # pictures how wide what is drawn there is.
@@ -70,7 +71,7 @@ UNVARIED = {
 CONTEXT_NOTE = "in fold 0; each fold encodes covariates from its own training cases"
 
 
-def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
+def with_settings(plan: Plan, assignments: Assignments) -> Plan:
     """The plan with values set by hand, and what follows from them; PlanError for a name that it does not have."""
     _refuse_modality(plan, assignments)
     if TERMS in assignments:
@@ -97,7 +98,7 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     return _unless_by_hand(plan, _following(plan, assignments))
 
 
-def _following(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]:
+def _following(plan: Plan, assignments: Assignments) -> dict[str, Decision]:
     """The decisions that follow from values set by hand; plan: with these values."""
     follows = _of_shape(plan, assignments)
     if any(name.startswith("tiles.") for name in assignments):
@@ -179,7 +180,7 @@ def without_cascade(plan: Plan, because: str) -> Plan:
     return _unless_by_hand(plan, follows)
 
 
-def _refuse_modality(plan: Plan, assignments: Mapping[str, Any]) -> None:
+def _refuse_modality(plan: Plan, assignments: Assignments) -> None:
     """PlanError for another kind of image: normalisation and augmentation follow from it when the data are read."""
     if MODALITY not in assignments:
         return
@@ -191,7 +192,7 @@ def _refuse_modality(plan: Plan, assignments: Mapping[str, Any]) -> None:
         )
 
 
-def _of_shape(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]:
+def _of_shape(plan: Plan, assignments: Assignments) -> dict[str, Decision]:
     """The sizes that follow from a shape set by hand: of a network that sees each image whole, it still does."""
     shape = assignments.get("preprocessing.shape")
     if not isinstance(shape, list | tuple) or plan.decision("training.patch").because == BY_HAND:
@@ -202,7 +203,7 @@ def _of_shape(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]
     return dict.fromkeys(("training.patch", "inference.patch", "preprocessing.smallest"), patch)
 
 
-def _with_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
+def _with_frames(plan: Plan, assignments: Assignments) -> Plan:
     """Put the number of frames into the size of a network of clips, unless the size gives a number itself."""
     size, frames = plan["network.size"], _values(plan, "preprocessing").get("frames")
     if frames is None:

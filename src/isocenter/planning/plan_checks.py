@@ -5,7 +5,7 @@ What a rule demands of other decisions is checked beside that rule; here are nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from isocenter.planning.rules import (
 from isocenter.runtime import Context, hardware, torch_networks
 from isocenter.tasks import properties
 from isocenter.values import BY_HAND, Plan
+from isocenter.values.plan_decisions import Assignments
 
 # What follows from the data and the rest of the plan, and what a person changes instead.
 FOLLOWS = {
@@ -66,7 +67,7 @@ def checked_settings(plan: Plan) -> PlanSettings:
     return chosen
 
 
-def check_wishes(assignments: Mapping[str, Any], *, folds: int = 0, device: str = "auto") -> None:
+def check_wishes(assignments: Assignments, *, folds: int = 0, device: str = "auto") -> None:
     """Refuse wishes that cannot be followed, before the data are read; `checked_settings` checks all the rest.
 
     assignments: {"section.name": value} set by hand

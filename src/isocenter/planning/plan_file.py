@@ -22,6 +22,7 @@ from isocenter.planning import plan_changes, plan_checks, typed_sections
 from isocenter.planning.rules import objective_rules
 from isocenter.tasks import task_catalogue, task_settings
 from isocenter.values import BY_HAND, Decision, Plan
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.plan_decisions import PLAN_VERSION
 
 HEADER = (
@@ -38,7 +39,7 @@ OF_TRAINING = frozenset({"network", "training", "augmentation", "objectives", "s
 SEEDS = ("training.seed", "split.seed")
 BY_SPEED = ("training.steps", "training.validations", "training.compute", "training.memory", "training.threads")
 # What stands beside the sections, and of what kind it is.
-HEAD: Mapping[str, Any] = {"data": str, "data_hash": str, "options": dict, "as_planned": dict}
+HEAD: Mapping[str, type] = {"data": str, "data_hash": str, "options": dict, "as_planned": dict}
 
 
 def plan_text(plan: Plan) -> str:
@@ -49,7 +50,7 @@ def plan_text(plan: Plan) -> str:
         }
         for section, decisions in plan.sections.items()
     }
-    head = {
+    head: Mapping[str, PlainValue] = {
         "isocenter_plan": PLAN_VERSION,
         "data": plan.data,
         "data_hash": plan.data_hash,
@@ -57,7 +58,7 @@ def plan_text(plan: Plan) -> str:
     }
     digests = {name: _digest(decision.value) for name, decision in plan}
     bodies = [{name: section} for name, section in sections.items()]
-    parts: list[Mapping[str, Any]] = [head, *bodies, {"as_planned": digests}]
+    parts: list[Mapping[str, PlainValue]] = [head, *bodies, {"as_planned": digests}]
     return HEADER + "".join(_write_part(_Part(repr(part), part)) for part in parts)
 
 
@@ -66,7 +67,7 @@ class _Part:
     """A part of a plan's file, known by its text: a run writes its plan after every decision, and most parts stay."""
 
     text: str
-    content: Mapping[str, Any] = field(compare=False)
+    content: Mapping[str, PlainValue] = field(compare=False)
 
 
 @lru_cache(maxsize=64)
@@ -95,7 +96,7 @@ def registration_digest(plan: Plan) -> str:
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
-def recipe_digest(plan: Plan | None) -> Mapping[str, Any]:
+def recipe_digest(plan: Plan | None) -> Mapping[str, PlainValue]:
     """The seed, and as `recipe` the SHA-256 over what trainings of one plan share; empty where the data are unknown.
 
     Seeds are left out, and so is what follows from the speed of the machine or from the cases that a seed has drawn.
@@ -259,8 +260,8 @@ def _refuse_tricks(text: str, where: Callable[[int], str]) -> None:
             raise PlanError(what, where(event.start_mark.line + 1), "Write each value where it belongs")
 
 
-def _entry(decision: Decision, is_usual: bool) -> dict[str, Any]:
-    entry = {"value": decision.value, "because": decision.because}
+def _entry(decision: Decision, is_usual: bool) -> dict[str, PlainValue]:
+    entry: dict[str, PlainValue] = {"value": decision.value, "because": decision.because}
     entry |= {"source": decision.source} if decision.source else {}
     return entry | ({"default": True} if is_usual else {})
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from isocenter.lazy import pandas as pd
 from isocenter.planning import plan_changes, plan_checks, plan_text, training_memory
@@ -17,8 +16,9 @@ from isocenter.planning.search_domains import Room
 from isocenter.quality import dataset_examination, shortcut_tests
 from isocenter.quality.dataset_examination import Examination
 from isocenter.report import InNotebook
-from isocenter.values import Plan, Split, plan_decisions
+from isocenter.values import Plan, Split, plan_decisions, record_schema
 from isocenter.values.dataset_fingerprint import Shortcut
+from isocenter.values.record_schema import RecordHead, RecordSchema, StatedDecision
 
 # The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
 EVERYTHING, COVARIATES = "everything", "covariates"
@@ -28,6 +28,22 @@ FURTHER, LEAVE_OUT = "further", "leave_out"
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
 SCALE, STATISTICS = "preprocessing.normalisation", ("counts", "weights", "prior_shift", "several", "event_free")
 OWN = (*(f"task.{name}" for name in STATISTICS), "network.context", SCALE)
+
+
+class DecisionRow(StatedDecision):
+    """A decision of a plan, by its name "section.decision"."""
+
+    name: str
+
+
+class PlanRecord(RecordHead):
+    """The decisions of a plan; data_hash: of the contents that were planned for."""
+
+    data_hash: str
+    rows: list[DecisionRow]
+
+
+PLAN_SCHEMA = RecordSchema("isocenter.plan", PlanRecord)
 # Why a case that is out of all proportion is left out.
 TOO_LARGE = "it is left out: its prediction would take more time than all others"
 
@@ -160,12 +176,10 @@ class PlannedTraining(InNotebook):
         """The decisions, a row each: name, value, because, source."""
         return pd.DataFrame(self.as_record()["rows"])
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> PlanRecord:
         """The record for `--json`."""
-        decisions = [
-            {"name": name, "value": one.value, "because": one.because, "source": one.source} for name, one in self.plan
-        ]
-        return {"schema": "isocenter.plan", "version": 1, "data_hash": self.plan.data_hash, "rows": decisions}
+        decisions = [DecisionRow(name=name, **record_schema.decision_record(one)) for name, one in self.plan]
+        return PlanRecord(schema=PLAN_SCHEMA, version=1, data_hash=self.plan.data_hash, rows=decisions)
 
 
 def with_relative_data(plan: Plan, folder: Path) -> Plan:

@@ -16,6 +16,7 @@ from isocenter.runtime import Context
 from isocenter.runtime.model_schema import FusionArguments, NetworkArguments
 from isocenter.transforms.synthesis import PaintingRanges
 from isocenter.values import Setting
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.objectives.objective_terms import Objective
@@ -344,7 +345,7 @@ class PlanSettings:
         return arguments
 
 
-def fusion_arguments(network: Mapping[str, Any]) -> FusionArguments:
+def fusion_arguments(network: StatedSettings) -> FusionArguments:
     """The arguments of `networks.build` that concern covariates, from a plan's section "network"."""
     if not network.get("context"):
         return FusionArguments()

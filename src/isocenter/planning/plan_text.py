@@ -10,6 +10,7 @@ from typing import Any
 from isocenter.planning import typed_sections
 from isocenter.tasks import task_catalogue, task_settings
 from isocenter.values import BY_HAND, Decision, Plan, Setting
+from isocenter.values.setting_fields import StatedSettings
 
 # A text of more letters is for programs, as weights are.
 LONGEST_TEXT, LEGIBLE = 1000, 12
@@ -92,7 +93,7 @@ def _(value: float) -> str:
 
 
 @words_of_value.register(Mapping)
-def _(value: Mapping[str, Any]) -> str:
+def _(value: StatedSettings) -> str:
     named = value.get("name", value.get("method"))
     if len(value) > MOST_LISTED and all(isinstance(one, Mapping) for one in value.values()):
         return f"{len(value)} from {next(iter(value))} to {[*value][-1]}"

@@ -15,11 +15,15 @@ from typing import Any
 
 from isocenter.errors import PlanError, ResourceError
 from isocenter.networks import factory, network_family
+from isocenter.networks.network_family import NetworkSize
 from isocenter.planning import _fit_to_memory, plan_changes, plan_checks, typed_sections
 from isocenter.planning.rules import preprocessing_rules
 from isocenter.planning.training_memory import Machine
 from isocenter.tasks import task_catalogue, task_settings
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.plan_decisions import Assignments
+from isocenter.values.setting_fields import StatedSettings
 
 # The strengths that say how far images are varied; what befalls them rarely, and mirroring, is not of one kind.
 STRENGTHS = (
@@ -52,7 +56,7 @@ class Between:
     log: bool = True
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Between:
+    def from_record(cls, record: StatedSettings) -> Between:
         """Read an edit as a study keeps it."""
         return cls(**record)
 
@@ -73,7 +77,7 @@ class OneOf:
         return self.values[0]
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> OneOf:
+    def from_record(cls, record: StatedSettings) -> OneOf:
         """Read a range as a study keeps it."""
         return cls(tuple(record["values"]))
 
@@ -101,7 +105,7 @@ class Knob:
 
     name: str
     domain: Callable[[Plan], Domain | None]
-    assign: Callable[[Plan, Any], Mapping[str, Any]]
+    assign: Callable[[Plan, Any], Assignments]
     changes: tuple[str, ...]
 
 
@@ -117,9 +121,9 @@ class Room:
         plan_checks.checked_settings(plan)
         return plan_changes.with_memory(plan, self.fingerprint, self.machine)
 
-    def size(self, plan: Plan, name: str) -> Mapping[str, Any]:
+    def size(self, plan: Plan, name: str) -> NetworkSize:
         """The size of another family for the images of this plan."""
-        size: Mapping[str, Any] = _fit_to_memory.family_size(
+        size: NetworkSize = _fit_to_memory.family_size(
             typed_sections.typed_plan(plan), name, self.fingerprint, self.machine
         ).value
         return size
@@ -141,7 +145,7 @@ def search_space(plan: Plan, room: Room, *, of_fold: bool = False) -> dict[str, 
     return domains
 
 
-def planned_choices(space: Space) -> dict[str, Any]:
+def planned_choices(space: Space) -> Choices:
     """The plan as it stands."""
     return {name: domain.own for name, domain in space.items()}
 
@@ -159,18 +163,18 @@ def apply_choices(plan: Plan, choices: Choices, space: Space, room: Room) -> Pla
     return changed_plan if changed_plan is plan else room.fit_plan(changed_plan)
 
 
-def changed_values(plan: Plan, other: Plan) -> dict[str, Any]:
+def changed_values(plan: Plan, other: Plan) -> Assignments:
     """{"section.name": value} of what the other has in place of the plan's, but what only follows from the rest."""
     follows = ("training.memory", "preprocessing.smallest")
     return {name: one.value for name, one in other if one.value != plan[name] and name not in follows}
 
 
-def space_record(space: Space) -> dict[str, Any]:
+def space_record(space: Space) -> Mapping[str, Mapping[str, PlainValue]]:
     """Plain, as a study keeps it."""
     return {name: {"kind": type(domain).__name__, **asdict(domain)} for name, domain in space.items()}
 
 
-def space_from_record(record: Mapping[str, Any]) -> dict[str, Domain]:
+def space_from_record(record: Mapping[str, StatedSettings]) -> dict[str, Domain]:
     """The space from the record of `space_record`."""
     domains: dict[str, Domain] = {}
     for name, entry in record.items():
@@ -182,7 +186,7 @@ def space_from_record(record: Mapping[str, Any]) -> dict[str, Domain]:
 def search_knobs(plan: Plan, room: Room) -> Iterator[Knob]:
     """Everything that may be turned, in the order in which it is applied: first what others build on."""
 
-    def of_family(changed_plan: Plan, name: Any) -> Mapping[str, Any]:
+    def of_family(changed_plan: Plan, name: Any) -> Assignments:
         """The family with the size that suits the machine."""
         return {"network.name": name, "network.size": dict(room.size(changed_plan, name))}
 
@@ -225,7 +229,7 @@ def _unsign(changed_plan: Plan, plan: Plan) -> Plan:
     return plan if all(decision.value == plan[name] for name, decision in changed_plan) else changed_plan
 
 
-def _same(name: str) -> Callable[[Plan, Any], Mapping[str, Any]]:
+def _same(name: str) -> Callable[[Plan, Any], Assignments]:
     return lambda plan, value: {name: value}
 
 
@@ -254,7 +258,7 @@ def _optimisers(plan: Plan) -> Domain | None:
     return OneOf(("adamw", "sgd")) if plan["training.optimiser"] == "adamw" else None
 
 
-def _sgd(plan: Plan, name: Any) -> Mapping[str, Any]:
+def _sgd(plan: Plan, name: Any) -> Assignments:
     """SGD, at as many times its usual rate as the plan has AdamW's; what else goes with it follows."""
     return {"training.optimiser": name, "training.learning_rate": plan["training.learning_rate"] * SGD_TIMES}
 
@@ -272,7 +276,7 @@ def _widths(plan: Plan) -> Domain | None:
     return OneOf((1.0, 0.5, 1.5))
 
 
-def _wider(plan: Plan, factor: Any) -> Mapping[str, Any]:
+def _wider(plan: Plan, factor: Any) -> Assignments:
     size = plan["network.size"]
     widths = [key for key in network_family.WIDTHS if isinstance(size.get(key), int)]
     scaled = {key: max(4, round(size[key] * factor / 4) * 4) for key in widths}
@@ -298,7 +302,7 @@ def _foreground(plan: Plan) -> Domain | None:
     return Between(planned, min(planned, 0.1), max(planned, 0.8), log=False) if planned > 0 else None
 
 
-def _stronger(plan: Plan, factor: Any) -> Mapping[str, Any]:
+def _stronger(plan: Plan, factor: Any) -> Assignments:
     """All strengths that are on and that nobody set by hand, multiplied."""
     strengths = {}
     for key in STRENGTHS:

@@ -31,9 +31,10 @@ from isocenter.tasks import task_catalogue, task_settings
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.synthesis import PaintingRanges
 from isocenter.values import BY_HAND, Decision, Plan, Setting, setting_fields
+from isocenter.values.plain_values import PlainValue
 
 # In this order they are checked: what others follow from comes first, so that the mistake itself is named.
-TYPED: Mapping[str, Any] = {
+TYPED: Mapping[str, type[Any]] = {
     "split": SplitSettings,
     "training": TrainingSettings,
     "preprocessing": Preprocessing,
@@ -100,11 +101,11 @@ def section_settings(section: str, task: str = "") -> Mapping[str, Setting]:
     """{name: setting} of a section, of "task" those of this kind itself; empty where there is no such section."""
     if section in FREE:
         return task_settings.own_settings(task_catalogue.task_class(task)) if task else {}
-    if section in TYPED:
-        return setting_fields.settings_in(TYPED[section])
+    if (kind := TYPED.get(section)) is not None:
+        return setting_fields.settings_in(kind)
     if section not in objective_catalogue.objective_names():
         return {}
-    kind: type = objective_catalogue.objective_kind(section)
+    kind = objective_catalogue.objective_kind(section)
     return setting_fields.settings_in(kind)
 
 
@@ -133,7 +134,7 @@ def is_default(plan: Plan, name: str) -> bool:
 
 
 @cache
-def _defaults(task: str, section: str) -> Mapping[str, Any]:
+def _defaults(task: str, section: str) -> Mapping[str, PlainValue]:
     """{name: default} of a section's settings."""
     settings = section_settings(section, task).items()
     return {name: setting_fields.plain_value(one.default) for name, one in settings if one.default is not MISSING}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any
 
 import numpy as np
 
@@ -186,7 +185,7 @@ class Tracks:
     """
 
     of_frames: Sequence[Sequence[int]]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[TableRow]
 
 
 def tracks_of(task: Task, prediction: Prediction) -> Tracks | None:
@@ -201,7 +200,7 @@ def tracks_of(task: Task, prediction: Prediction) -> Tracks | None:
     for frame, (frame_numbers, (_, names, scores)) in enumerate(zip(numbers, objects, strict=True)):
         for track, name, score in zip(frame_numbers, names, scores, strict=True):
             sightings.setdefault(track, []).append((frame, name, score))
-    rows = [
+    rows: list[TableRow] = [
         {
             "track": track,
             "label": each[0][1],

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from isocenter.errors import UsageError
@@ -14,6 +11,7 @@ from isocenter.transforms.operators import iterative_solvers, reconstruction_met
 from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.transforms.operators.reconstruction_methods import ReconstructedImage
 from isocenter.values import Array, Case, Decision, Measurement
+from isocenter.values.setting_fields import StatedSettings
 
 ENHANCED, ERROR = "enhanced", "error"
 
@@ -42,7 +40,7 @@ def reconstruct_by_model(model: Model, measurement: Measurement, name: str) -> R
     return ReconstructedImage(np.stack(images), np.stack(plain), Decision(name, "given"), None, 0, noise, None, bars)
 
 
-def _refuse_other_operator(operator: LinearOperator, settings: Mapping[str, Any]) -> None:
+def _refuse_other_operator(operator: LinearOperator, settings: StatedSettings) -> None:
     """UsageError for another kind of scan, number of coils or of views, or a grid that the network cannot halve."""
     scan, learnt = operator.acquisition, settings["operator"]
     coils = simulated_scans.count_coils(scan)

@@ -268,7 +268,7 @@ def _measured_as_given(case: Case) -> Measured:
             mask = coarse_mask.tissue_of(given_image)
             facts = replace(facts, tissue=1.0 if mask is None else mask.shown)
             facts = replace(facts, shape=grid.shape, steps=grid.steps, content_shape=grid.shape)
-        return (replace(facts, **_air(image, masks)), look_of_case), problems
+        return (_with_air(facts, image, masks), look_of_case), problems
     except MemoryShortageError:  # it is tried again by itself
         raise
     except IsocenterError as error:
@@ -322,13 +322,13 @@ def _facts_of(
     )
 
 
-def _air(image: Image, masks: Sequence[CaseReference]) -> dict[str, Any]:
-    """The facts about air beside a body."""
+def _with_air(facts: CaseFacts, image: Image, masks: Sequence[CaseReference]) -> CaseFacts:
+    """The facts with those about air beside a body."""
     if (body := coarse_mask.body_of(image)) is None:
-        return {}
+        return facts
     drawn = [mask.value for mask in masks if mask.name.partition(":")[0] == "mask"]
     labels = map(image_descriptors.drawn_labels, drawn)
-    return {"air": body.air, "marks_air": any(body.leaves_out(one) for one in labels)}
+    return replace(facts, air=body.air, marks_air=any(body.leaves_out(one) for one in labels))
 
 
 def _content_shape(image: Image, channels: Sequence[Intensities]) -> tuple[int, ...]:

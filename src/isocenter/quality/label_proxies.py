@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from isocenter.lazy import stats
 from isocenter.quality import references
 from isocenter.values import Case, Dataset, Fingerprint, Floats, Problem, covariate_values
 from isocenter.values.covariate_values import Course
+from isocenter.values.dataset_cases import References
 
 # From this on a column is the label: few symptoms and no age come near it.
 PROXY = 0.98
@@ -87,7 +88,7 @@ def is_constant(values: list[Any]) -> bool:
 
 
 def label_association(
-    values: list[Any], case_references: list[Mapping[str, Any]], patients: list[str], *, drawn: bool = True
+    values: list[Any], case_references: list[References], patients: list[str], *, drawn: bool = True
 ) -> float:
     """The figure by which one covariate predicts the label by itself: 0.5 is chance, 1 perfect; the best of its kinds.
 
@@ -138,7 +139,7 @@ def _of_course(value: Any) -> tuple[float | None, ...]:
     return (float(np.mean(value.values)), value.values[-1], value.times[-1], float(len(value.times)))
 
 
-def _truths(case_references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
+def _truths(case_references: list[References]) -> Iterator[list[Any]]:
     """(cases,) answers, once for each kind of reference and name: text of classes, numbers of values and times.
 
     Of times also whether the event happened.
@@ -154,7 +155,7 @@ def _truths(case_references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
                 yield columns
 
 
-def _amounts(case_references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
+def _amounts(case_references: list[References]) -> Iterator[list[Any]]:
     """(cases,) of boxes, objects and masks whether there are any of a name, as text, and how many, as numbers."""
     for kind in references.reference_kinds():
         drawn = [kind.facts.amounts(one[kind.name]) if kind.name in one else None for one in case_references]

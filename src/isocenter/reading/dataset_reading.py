@@ -55,7 +55,7 @@ from isocenter.values import (
     Region,
     voxel_images,
 )
-from isocenter.values.dataset_cases import DataFrameLike
+from isocenter.values.dataset_cases import DataFrameLike, References
 from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
 
@@ -373,7 +373,7 @@ def with_boxes(dataset: Dataset, name: str) -> Dataset:
     return replace(dataset, cases=tuple(cases), classes=classes, derived={**dataset.derived, BOXES: rule})
 
 
-def _with_boxes(references: Mapping[str, Any], boxes: partial[BoundingBoxes]) -> LazyMapping[Any]:
+def _with_boxes(references: References, boxes: partial[BoundingBoxes]) -> LazyMapping[Any]:
     return LazyMapping({**{kind: partial(references.__getitem__, kind) for kind in references}, BOXES: boxes})
 
 
@@ -441,7 +441,7 @@ def _is_drawn_slide(case: Case) -> bool:
 class _DrawnSlide:
     """The references of a slide, each read once by each process."""
 
-    references: Mapping[str, Any]
+    references: References
 
     def value(self, kind: str) -> Any:
         """The reference of a kind, on the grid of the slide."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from isocenter.values import (
     dataset_cases,
     spatial_transform,
 )
+from isocenter.values.dataset_cases import References
 from isocenter.values.spatial_transform import ONTO, UNMOVED, Correspondence
 
 FIELD, MASK = "field", "mask"
@@ -200,7 +200,7 @@ def _both_masks(fixed: Case, moving: Case) -> Correspondence:
     return Correspondence(*(case.references.get(MASK) for case in (fixed, moving)))
 
 
-def _brought(case: Case, images: Mapping[str, Image], references: Mapping[str, Any]) -> Case:
+def _brought(case: Case, images: Mapping[str, Image], references: References) -> Case:
     """The case with its moving image on the fixed grid, and the transform in what is known of the pair."""
     same = len(dataset_cases.people_of_patient(case.patient)) == 1
     given = (images, case.id, same)
@@ -229,7 +229,7 @@ def _on_fixed_grid(moving: Image, onto: SpatialTransform, grid: Geometry) -> Arr
 
 
 def _known_correspondence(
-    references: Mapping[str, Any], images: Mapping[str, Image], where: str, same: bool
+    references: References, images: Mapping[str, Image], where: str, same: bool
 ) -> Correspondence:
     pair: Correspondence = references[FIELD] if FIELD in references else Correspondence()
     fixed, moving = (_one_channel(images[side], where).geometry for side in (FIXED, MOVING))

@@ -15,6 +15,8 @@ from isocenter.files.storage import kept
 from isocenter.files.storage.kept import Caching
 from isocenter.planning import plan_result
 from isocenter.values import Dataset, Image, Setting
+from isocenter.values.covariate_values import CovariateValues
+from isocenter.values.plan_decisions import Assignments
 
 # How images of a case are brought onto one grid; behind a colon the name of the image whose grid that is.
 Alignment = Literal["world", "register", "apart"]
@@ -29,7 +31,7 @@ ALLOW_LARGE = "allow_large"
 
 
 # A table of covariates, several of them, or the covariates of the one patient by name.
-Covariates = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
+Covariates = str | Path | Sequence[str | Path] | CovariateValues | None
 # What a model takes.
 Input = str | Path | Image | Dataset
 # Names of label values: "1=anterior,2=posterior", {1: "anterior"}, or {"anterior": 1} as in dataset.json.
@@ -148,7 +150,7 @@ class ReadingOptions(FileChoices):
                 kept.write_pending()
 
     @classmethod
-    def of_plan(cls, options: Mapping[str, Any]) -> ReadingOptions:
+    def of_plan(cls, options: Assignments) -> ReadingOptions:
         """Return the reading options among those that a plan keeps; PlanError for an unknown one."""
         names = field_names()
         others = (plan_result.EVERYTHING, plan_result.COVARIATES, plan_result.FURTHER, plan_result.LEAVE_OUT)
@@ -167,12 +169,12 @@ class ReadingOptions(FileChoices):
         return parse_columns(self.column)
 
     @property
-    def chosen_options(self) -> dict[str, Any]:
+    def chosen_options(self) -> Assignments:
         """{name: value} of the options that differ from the default, as a plan keeps them."""
         return {name: value for name in field_names() if (value := getattr(self, name))}
 
     @property
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> Assignments:
         """{name: value} of the chosen options that make other voxels of the same files, or other references."""
         return {name: value for name, value in self.chosen_options.items() if name in DECISIVE}
 

@@ -273,7 +273,7 @@ def plan_examined(
     alignment.refuse_dense(task, request.reading.align)
     plan_made = split_rules.with_inner_folds(plan_made, task, usable, parts)
     root = "" if usable.root is None else str(usable.root)
-    options = request.reading.chosen_options | ({EVERYTHING: True} if request.everything else {})
+    options = {**request.reading.chosen_options, **({EVERYTHING: True} if request.everything else {})}
     options |= {FURTHER: list(request.further)} if request.further else {}
     options |= {LEAVE_OUT: request.leave_out} if request.leave_out is not None else {}
     # Kept without folds too: whoever adds them to the plan needs it for the encoding of each.

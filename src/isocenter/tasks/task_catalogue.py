@@ -5,7 +5,7 @@ A name may join several kinds, as in segmentation+classification: one network is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from isocenter.tasks import properties, task_settings
 from isocenter.tasks.index import TASKS
 from isocenter.tasks.task import Task
 from isocenter.values import Dataset, Label
+from isocenter.values.setting_fields import StatedSettings
 
 # A name with the sign joins several kinds; `ALL` stands for every kind that the references fit.
 JOINED, MULTITASK = "isocenter.tasks.multitask:Joined", "isocenter.tasks.multitask:Multitask"
@@ -118,7 +119,7 @@ def takes_numbered_objects(name: str | None) -> bool:
     return name not in (None, ALL) and frozenset({"instances"}) in task_class(str(name)).alternatives
 
 
-def build_task(settings: Mapping[str, Any]) -> Task:
+def build_task(settings: StatedSettings) -> Task:
     """The task of a plan's section "task", or of a model's record."""
     name, settings_of_task = str(settings["name"]), {key: value for key, value in settings.items() if key != "name"}
     if SIGN in name:

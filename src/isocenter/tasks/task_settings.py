@@ -6,24 +6,26 @@ A kind that is made of kinds has theirs as "<kind>.<setting>".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from isocenter import errors
 from isocenter.errors import PlanError
 from isocenter.values import Decision, setting_fields
-from isocenter.values.setting_fields import NOT_KEPT
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.setting_fields import NOT_KEPT, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.tasks.task import Task
     from isocenter.values.setting_fields import Setting
 
+T = TypeVar("T")
 # A class, or a value that stands for several.
 Kind: TypeAlias = "type[Task] | Task"
 # Between the name of a part and that of its setting.
 DOT = "."
 
 
-def task_from_settings(kind: type[Task], settings: Mapping[str, Any], kinds: Sequence[type[Task]] = ()) -> Task:
+def task_from_settings(kind: type[Task], settings: StatedSettings, kinds: Sequence[type[Task]] = ()) -> Task:
     """The task with the values of a plan's section "task", or of a model's record.
 
     kinds: what it is made of
@@ -48,13 +50,13 @@ def task_from_settings(kind: type[Task], settings: Mapping[str, Any], kinds: Seq
         raise PlanError(problem, "task", "Plan again, or correct it") from error
 
 
-def settings_of(task: Task) -> dict[str, Any]:
+def settings_of(task: Task) -> StatedSettings:
     """Plain values, which fit into JSON and YAML, from which `task_from_settings` makes an equal task."""
     settings = setting_fields.plain_settings(task)
     return settings | {f"{part}{DOT}{name}": one for part, whole in _parts(task).items() for name, one in whole.items()}
 
 
-def target_settings(task: Task) -> dict[str, Any]:
+def target_settings(task: Task) -> dict[str, PlainValue]:
     """The settings on which the targets of cases depend: prepared targets are kept by them."""
     plain = setting_fields.plain_settings(task)
     chosen = {name: plain[name] for name, one in own_settings(task).items() if one.target}
@@ -84,7 +86,7 @@ def search_values(kind: Kind) -> dict[str, tuple[Any, ...]]:
     return {name: one.search for name, one in declared_settings(kind).items() if one.search}
 
 
-def following_decisions(kind: Kind, settings: Mapping[str, Any]) -> dict[str, Decision]:
+def following_decisions(kind: Kind, settings: StatedSettings) -> dict[str, Decision]:
     """The decisions that follow from settings that a person chose, by "task.<setting>"."""
     decisions = dict[str, Decision]()
     for setting in own_settings(kind).values():
@@ -135,11 +137,11 @@ def _kinds(kind: Kind) -> Mapping[str, Kind]:
     return {} if isinstance(kind, type) else parts
 
 
-def _parts(task: Task) -> dict[str, dict[str, Any]]:
+def _parts(task: Task) -> dict[str, StatedSettings]:
     return {name: settings_of(part) for name, part in task.parts.items()}
 
 
-def _part_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:
+def _part_from(kind: type[Task], settings: StatedSettings) -> Task:
     """The part; PlanError names its setting as the plan does."""
     try:
         return task_from_settings(kind, settings)
@@ -149,9 +151,9 @@ def _part_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:
         raise error.stating(where=f"task.{kind.name}{error.where.removeprefix('task')}") from error
 
 
-def _split_by_part(values: Mapping[str, Any], parts: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _split_by_part(values: Mapping[str, T], parts: Sequence[str]) -> tuple[dict[str, T], dict[str, dict[str, T]]]:
     """Part values: those of the whole, and {part: its own} under the names that the part has for them."""
-    of_whole, of_parts = dict[str, Any](), {part: dict[str, Any]() for part in parts}
+    of_whole, of_parts = dict[str, T](), {part: dict[str, T]() for part in parts}
     for name, value in values.items():
         part, _, inner = name.partition(DOT)
         if inner and part in of_parts:

@@ -12,7 +12,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, GeometryError
 from isocenter.values import Array, Deferred, Image, voxel_images
-from isocenter.values.voxel_images import OF_CHANNELS, Reader
+from isocenter.values.voxel_images import OF_CHANNELS, FileFacts, Reader
 
 # Images of one case that together take no more are joined in memory.
 JOINED_BYTES = 2**28
@@ -65,7 +65,7 @@ def _deviations(images: Mapping[str, Image]) -> list[str]:
     ]
 
 
-def _facts_of_all(names: Sequence[str], images: Sequence[Image]) -> Mapping[str, Any]:
+def _facts_of_all(names: Sequence[str], images: Sequence[Image]) -> FileFacts:
     """The facts that all channels share, and under each channel's name those in which they differ.
 
     A window or a unit of one image would be wrong for another.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.voxel_images import Array
 
 # More views than this, none above so many degrees: the angles of a scanner in radians.
@@ -93,12 +94,12 @@ class Acquisition:
         """Whether bins hold integrals along rays."""
         return self.kind == "parallel"
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> Mapping[str, PlainValue]:
         """The JSON from which it can be made again, without arrays."""
         spacing = [*self.spacing, *([self.slice_mm] if self.slice_mm else [])]
-        record: dict[str, Any] = {"kind": self.kind, "image": {"shape": list(self.shape), "spacing_mm": spacing}}
+        image = {"shape": list(self.shape), "spacing_mm": spacing}
         stated = [one for one in TAKEN[self.kind] if one not in ARRAYS and getattr(self, one)]
-        return record | {one: getattr(self, one) for one in stated}
+        return {"kind": self.kind, "image": image, **{one: getattr(self, one) for one in stated}}
 
     def _faults(self) -> Iterator[tuple[str, str]]:
         """What cannot be, with what to do."""

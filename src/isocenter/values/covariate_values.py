@@ -119,14 +119,14 @@ def time_column(columns: Sequence[str]) -> str | None:
     return next((one for one in columns if _unit(one) is not None), None)
 
 
-def courses_by_column(rows: Sequence[Mapping[str, Any]], time: str) -> dict[str, Any]:
+def courses_by_column(rows: Sequence[CovariateValues], time: str) -> dict[str, CovariateReading]:
     """{column: its readings} of the rows of one patient, each read at the time in its column `time`.
 
     A column of numbers is a Course; a column of words has its last one. Dates are counted from the first row's.
     Raises ValueError for a row whose time is none, or of another kind than the first's.
     """
     when, unit = _times([row[time] for row in rows], *(_unit(time) or ("", 1.0)))
-    values: dict[str, Any] = {}
+    values = dict[str, CovariateReading]()
     for name in dict.fromkeys(name for row in rows for name in row if name != time):
         read = [(at, row[name]) for at, row in zip(when, rows, strict=True) if not is_missing(row.get(name))]
         numbers = [number_in(one) for _, one in read]

@@ -14,9 +14,12 @@ from isocenter.errors import IsocenterError
 from isocenter.values import case_outcome, voxel_images
 from isocenter.values.case_outcome import REFUSED, OutcomeName
 from isocenter.values.covariate_values import CovariateValues
+from isocenter.values.setting_fields import StatedSettings
 from isocenter.values.voxel_images import Image, Label
 
 T = TypeVar("T")
+# What is true of a case, by the kind of reference.
+References = Mapping[str, Any]
 # Between the two patients of a pair of images.
 AND = " & "
 
@@ -75,7 +78,7 @@ class Case:
     id: str
     patient: str
     images: Mapping[str, Image]
-    references: Mapping[str, Any] = field(default_factory=dict)
+    references: References = field(default_factory=dict)
     covariates: CovariateValues = field(default_factory=dict)
     group: str | None = None
     files: tuple[Path, ...] = ()
@@ -300,7 +303,7 @@ class CaseRow:
 
     name: str
     images: Mapping[str, Cell]
-    references: Mapping[str, Any] = field(default_factory=dict)
+    references: References = field(default_factory=dict)
     split: Split | None = None
     patient: str | None = None
     group: str | None = None
@@ -322,4 +325,4 @@ class DatasetTable:
     """
 
     rows: tuple[CaseRow, ...] = ()
-    declared: Mapping[str, Any] = field(default_factory=dict)
+    declared: StatedSettings = field(default_factory=dict)

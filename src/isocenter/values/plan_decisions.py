@@ -27,6 +27,10 @@ class Decision:
     source: str = ""
 
 
+# Values of a plan's decisions or options by name, as a person or a search sets them.
+Assignments = Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Plan:
     """Sections of decisions, and the data that they were made for.
@@ -38,7 +42,7 @@ class Plan:
     sections: Mapping[str, Mapping[str, Decision]]
     data: str = ""
     data_hash: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Assignments = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.is_of_pictures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -306,6 +306,14 @@ class Map:
     names: tuple[str, ...] = ()
     words: str = ""
     is_image: bool = False
+
+
+class Variances(TypedDict, total=False):
+    """Uncertainty of an answer and its two parts, as `Confidence` has them."""
+
+    total: float
+    aleatoric: float
+    epistemic: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from isocenter import errors
 from isocenter.errors import GeometryError, UsageError
 from isocenter.values import bounding_boxes
 from isocenter.values.grid_geometry import Floats, Geometry
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.voxel_images import Array, Image
 
 # Values of a scribble.
@@ -64,7 +65,7 @@ class Prompts:
                 raise UsageError(f"{_words(point)} is no point", WHERE, "Give x,y[,z]:1 inside, :0 outside")
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Mapping[str, PlainValue]:
         """Plain values; of a scribble that there is one, or its file."""
         scribble, source = self.scribble, getattr(self.scribble, "source", None)
         stated = {} if scribble is None else {"scribble": source.paths[0] if source and source.paths else "drawn"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never, TypedDict
 
 from isocenter.values import slabs
 from isocenter.values.bounding_boxes import BoundingBoxes
@@ -71,6 +71,23 @@ class Cohort:
         return self.fingerprint.summaries(kind)
 
 
+class TargetMeasures(TypedDict):
+    """What is measured of a target image: by channel, and how it depends on its input; scale: how much finer it is."""
+
+    mean: list[float]
+    deviation: list[float]
+    low: list[float]
+    high: list[float]
+    channels: list[str]
+    modality: str
+    scale: list[int]
+    measured: float
+    same_unit: bool
+    other_unit: bool
+    shift: list[float]
+    equal: bool
+
+
 def summarise_reference(reference: CaseReference) -> ReferenceMeasures:
     """The value itself; of an image {value: voxels}."""
     value = reference.value
@@ -81,7 +98,7 @@ def _nothing(*_: Any) -> Iterator[Any]:
     return iter(())
 
 
-def _empty(_: object) -> dict[str, Any]:
+def _empty(_: object) -> dict[str, Never]:
     return {}
 
 

@@ -21,8 +21,11 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from isocenter.errors import PlanError, UsageError
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.plan_decisions import Decision
 
+# Settings by name, with values as a plan or a record states them.
+StatedSettings = Mapping[str, Any]
 # What a sentence states of a rule that cases were too few to keep.
 NOT_KEPT = " could not be kept"
 
@@ -73,7 +76,7 @@ class Setting:
     target: bool = False
     compared: bool = False
     search: tuple[Any, ...] = ()
-    follows: Callable[[Mapping[str, Any]], dict[str, Decision]] | None = None
+    follows: Callable[[StatedSettings], dict[str, Decision]] | None = None
     unkept: Callable[[Mapping[str, Decision]], Sequence[str]] | None = None
     unit: str = ""
     zero_counts: bool = False
@@ -150,7 +153,7 @@ class SettingsGroup:
     """
 
     names: Sequence[str] = ()
-    changed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    changed: Mapping[str, StatedSettings] = field(default_factory=dict)
     kind: Any = None
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
@@ -164,7 +167,7 @@ def settings_in(kind: type) -> Mapping[str, Setting]:
     return settings
 
 
-def parse_plain_settings(kind: type, stated_values: Mapping[str, Any]) -> dict[str, Any]:
+def parse_plain_settings(kind: type, stated_values: StatedSettings) -> dict[str, Any]:
     """{field: value} of the plain settings that are given; KeyError for one that is not, and has no default."""
     values = dict[str, Any]()
     for name, held in _settings_of(kind):
@@ -177,9 +180,9 @@ def parse_plain_settings(kind: type, stated_values: Mapping[str, Any]) -> dict[s
     return values
 
 
-def plain_settings(value: Any) -> dict[str, Any]:
+def plain_settings(value: Any) -> dict[str, PlainValue]:
     """{name in a plan: plain value} of a dataclass and of its groups."""
-    plain = dict[str, Any]()
+    plain = dict[str, PlainValue]()
     for name, held in _settings_of(value.__class__):
         content = getattr(value, name)
         if isinstance(held, SettingsGroup):
@@ -250,7 +253,7 @@ class _Names(dict[str, Any]):
         return object
 
 
-def _group_of(held: SettingsGroup, stated_values: Mapping[str, Any]) -> Any:
+def _group_of(held: SettingsGroup, stated_values: StatedSettings) -> Any:
     """The group of the settings that its holder has; PlanError for one that cannot be."""
     return held.kind(
         **{

@@ -26,6 +26,8 @@ from isocenter.tasks import Task
 from isocenter.tasks.shared import left_right
 from isocenter.values import Case, Dataset, Decision, Fingerprint, Floats, covariate_values, table_cells
 from isocenter.values.covariate_values import Course
+from isocenter.values.dataset_cases import References
+from isocenter.values.setting_fields import StatedSettings
 from isocenter.values.table_cells import TextColumn
 
 # As a person asks for every column that is fit.
@@ -313,7 +315,7 @@ def time_stretches(columns: Mapping[str, Sequence[Any]]) -> TimeStretches | str:
 
 
 def encode_monitored(
-    name: str, values: Sequence[Any], when: TimeStretches, references: list[Mapping[str, Any]], patients: list[str]
+    name: str, values: Sequence[Any], when: TimeStretches, references: list[References], patients: list[str]
 ) -> MonitoredCovariate | str:
     """The encoding of a monitored column as numbers, or the reason why it is left out."""
     courses = [covariate_values.course_in(one) for one in values]
@@ -348,7 +350,7 @@ REASONS = {
 }
 
 
-def fusion_decisions(task: Task, name: str, context: Mapping[str, Any] | None, cases: int) -> dict[str, Decision]:
+def fusion_decisions(task: Task, name: str, context: StatedSettings | None, cases: int) -> dict[str, Decision]:
     """The decisions `context_fusion`, `narrow` and `sparsity` of the section "network".
 
     name:  of the family; PlanError for one that there is not
@@ -401,7 +403,7 @@ def _narrowing(entries: int, cases: int) -> dict[str, Decision]:
 
 
 def encode_free_text(
-    name: str, values: Sequence[Any], references: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    name: str, values: Sequence[Any], references: Sequence[References], patients: Sequence[str]
 ) -> FreeText | str:
     """The encoding of a column of free text, or the reason why it is left out."""
     present = [n for n, one in enumerate(values) if not covariate_values.is_missing(one)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from isocenter.runtime.preprocessing.slide_tiles import Tiles
 from isocenter.tasks import Task
 from isocenter.tasks.shared.grid_and_length import COARSEST
 from isocenter.values import BY_HAND, Decision, Fingerprint, Floats, grid_geometry
+from isocenter.values.plain_values import PlainValue
 
 # Voxels of a patch that two cores, or a GPU, go through in well under a second a step.
 PATCH_VOXELS = {1: {"cpu": 2**13, "gpu": 2**15}, 2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}
@@ -317,7 +318,7 @@ def thick_axis(spacing: Sequence[float] | None) -> int | None:
     return axis if spacing[axis] > ANISOTROPIC * others else None
 
 
-def training_window(grid: Grid, size: Mapping[str, Any]) -> Decision:
+def training_window(grid: Grid, size: Mapping[str, PlainValue]) -> Decision:
     """The training patch; larger where one window then holds nearly every image, or where the network convolves.
 
     size: of the network

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from isocenter import errors
-from isocenter.runtime.covariate_encoding import Presence
+from isocenter.runtime.covariate_encoding import Presence, PresenceSettings
 from isocenter.transforms import COLOUR, channel_stack
 from isocenter.values import Dataset, Decision
+from isocenter.values.setting_fields import StatedSettings
 
 # Each image is left out half the time, so that nearly every subset of them is seen as often as any other.
 DROPOUT, MMFORMER = 0.5, "arXiv:2206.02425"
@@ -89,7 +89,7 @@ class MissingImages:
         return "; ".join(lacks) or "every case has all images"
 
     @property
-    def presence(self) -> dict[str, Any]:
+    def presence(self) -> Mapping[str, PresenceSettings]:
         """The columns of `network.context` that say which images a case has."""
         columns = [Presence.of_channel(name, round(self.trained.get(name, 1.0), 6)) for name in self.channels]
         return {one.name: one.settings for one in columns} if self.several else {}
@@ -142,9 +142,7 @@ def aspect_decision(decided: Decision, holes: MissingImages) -> Decision:
     return Decision("pad", "each view of an exam keeps its proportions, also where the view is missing that came first")
 
 
-def with_presence(
-    covariates: Decision, context: Mapping[str, Any] | None, holes: MissingImages, family: str
-) -> Decision:
+def with_presence(covariates: Decision, context: StatedSettings | None, holes: MissingImages, family: str) -> Decision:
     """The covariates of the network, with those that say which images a case has, if the family takes them."""
     names = " and ".join(holes.channels)
     if context != covariates.value:

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from isocenter.quality import modality_checks
 from isocenter.transforms import COLOUR, channel_stack
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import CaseFacts, Decision, Fingerprint, Problem
+from isocenter.values.plain_values import PlainValue
 
 RADIOPAEDIA = "radiopaedia.org: Windowing (CT)"
 # Air is -1000 HU and fat -100; what begins above has been brought to another scale.
@@ -214,7 +214,7 @@ def _decision(scales: Sequence[Normalisation], because: str, source: str = NNUNE
     return Decision([plain_entry(one) for one in scales], because, source)
 
 
-def plain_entry(entry: Normalisation) -> dict[str, Any]:
+def plain_entry(entry: Normalisation) -> dict[str, PlainValue]:
     """Without what is not set; rounded, because nobody reads or edits sixteen digits."""
     settings = {key: value for key, value in asdict(entry).items() if value is not None}
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in settings.items()}

@@ -26,7 +26,7 @@ from isocenter.values import (
     ReferenceKind,
     ReferenceWords,
 )
-from isocenter.values.reference_kind import ReferenceMeasures
+from isocenter.values.reference_kind import ReferenceMeasures, TargetMeasures
 from isocenter.values.voxel_images import SCALE, UNKNOWN_TARGET
 
 KIND = "target"
@@ -79,22 +79,22 @@ def _measure(reference: CaseReference) -> ReferenceMeasures:
     given = np.asarray(image.data[0], dtype=np.float64)
     slope, correlation = _dependence(first, np.where(reference.valid[0], given, 0))
     return ReferenceMeasures(
-        {
-            "mean": [float(one.mean()) for one in measured],
-            "deviation": [float(one.std()) for one in measured],
-            "low": [float(one.min()) for one in measured],
-            "high": [float(one.max()) for one in measured],
-            "channels": list(target.channels),
-            "modality": target.modality,
-            "scale": list(image.facts.get(SCALE, [1] * image.geometry.ndim)),
-            "measured": float(valid.mean()),
-            "same_unit": SAME_UNIT[0] <= slope <= SAME_UNIT[1] and correlation >= CORRELATED,
-            "other_unit": correlation >= CORRELATED and not OTHER_UNIT[0] <= slope <= OTHER_UNIT[1],
-            "shift": shift_between(given, first),
-            "equal": UNKNOWN_TARGET not in target.facts
+        TargetMeasures(
+            mean=[float(one.mean()) for one in measured],
+            deviation=[float(one.std()) for one in measured],
+            low=[float(one.min()) for one in measured],
+            high=[float(one.max()) for one in measured],
+            channels=list(target.channels),
+            modality=target.modality,
+            scale=list(image.facts.get(SCALE, [1] * image.geometry.ndim)),
+            measured=float(valid.mean()),
+            same_unit=SAME_UNIT[0] <= slope <= SAME_UNIT[1] and correlation >= CORRELATED,
+            other_unit=correlation >= CORRELATED and not OTHER_UNIT[0] <= slope <= OTHER_UNIT[1],
+            shift=shift_between(given, first),
+            equal=UNKNOWN_TARGET not in target.facts
             and data.shape == image.shape
             and bool(np.array_equal(data, image.data)),
-        }
+        )
     )
 
 

@@ -134,7 +134,7 @@ def with_table_covariates(
     return replace(dataset, cases=cases, problems=(*dataset.problems, *problems))
 
 
-def _complete(covariates: CovariateValues, more: Mapping[str, Any]) -> dict[str, Any]:
+def _complete(covariates: CovariateValues, more: CovariateValues) -> CovariateValues:
     """Covariates and more of them: names as the first spell them, whose missing values the second fill in."""
     spelled = {name.casefold(): name for name in covariates}
     # DICOM has every patient's sex and age, which are empty where somebody has hidden them.
@@ -502,7 +502,7 @@ def swap_covariates(audit: AuditInput, assigned: Mapping[str, Mapping[str, str]]
     """
     if not answer_columns(audit.scored.table):
         return []
-    asked: dict[str, tuple[list[Case], dict[str, Any]]] = {}
+    asked: dict[str, tuple[list[Case], CovariateValues]] = {}
     for attribute, groups in assigned.items():
         of_known_group = [case for case in audit.cases if groups.get(case.id, UNKNOWN) != UNKNOWN]
         values = _values(of_known_group, attribute, groups)
@@ -525,7 +525,7 @@ def _some(candidates: Sequence[Case], groups: int, attributes: int, audit: Audit
 
 
 def _swap(
-    audit: AuditInput, attribute: str, cases: Sequence[Case], values: Mapping[str, Any], groups: Mapping[str, str]
+    audit: AuditInput, attribute: str, cases: Sequence[Case], values: CovariateValues, groups: Mapping[str, str]
 ) -> SwappedAnswers:
     table = audit.scored.table
     is_called = CALLED in table and not pd.api.types.is_numeric_dtype(table[CALLED])
@@ -568,7 +568,7 @@ def answers_by_case(table: Table) -> Table:
     return table[["case", "label"]].join(scaled).pivot(index="case", columns="label", values=names)
 
 
-def _values(cases: list[Case], attribute: str, groups: Mapping[str, str]) -> dict[str, Any]:
+def _values(cases: list[Case], attribute: str, groups: Mapping[str, str]) -> CovariateValues:
     """{group: the covariate as its cases have it}, of numbers their median."""
     values = {}
     for name in dict.fromkeys(groups[case.id] for case in cases):

@@ -280,7 +280,7 @@ def _by_examples(cohort: AnsweredCohort, folder: Path, reading: ReadingOptions, 
     return FurtherLook(_audit_section(lines, _section_of_concepts(tested)), failed)
 
 
-def _audit_section(lines: Sequence[Mapping[str, object]], section: Section) -> AuditOutcome:
+def _audit_section(lines: Sequence[object], section: Section) -> AuditOutcome:
     table = pd.DataFrame(lines, columns=list(COLUMNS))
     return AuditOutcome({CONCEPTS: table}, sections=[replace(section, files=[Link(CONCEPTS, CONCEPTS)])])
 

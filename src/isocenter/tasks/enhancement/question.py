@@ -19,6 +19,8 @@ from isocenter.tasks.enhancement.scoring import METRICS, PSNR, SNR, ImageScoring
 from isocenter.tasks.task import Outputs
 from isocenter.transforms.augment import INTENSITY, SPATIAL
 from isocenter.values import Case, Dataset, Decision, DenseImage, Fingerprint, Head, Label, Setting, Target
+from isocenter.values.reference_kind import TargetMeasures
+from isocenter.values.setting_fields import StatedSettings
 from isocenter.values.voxel_images import UNKNOWN_TARGET
 
 if TYPE_CHECKING:
@@ -35,12 +37,12 @@ DIGITS = 6
 EXACT = ("flips", "quarter_turns")
 
 
-def open_factor(settings: Mapping[str, Any]) -> dict[str, Decision]:
+def open_factor(settings: StatedSettings) -> dict[str, Decision]:
     """The factor of error bars is decided where there are none."""
     return {} if settings["error_bars"] else {"task.error_factor": Decision(1.0, "there are no error bars")}
 
 
-def _plain(value: Mapping[str, Any] | None) -> dict[str, list[float]] | None:
+def _plain(value: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]] | None:
     """{corruption: [least, most]} as plans have it."""
     return None if value is None else {str(name): list(ends) for name, ends in value.items()}
 
@@ -64,7 +66,7 @@ def _supervision(dataset: Dataset) -> dict[str, Decision]:
     }
 
 
-def _scale(own: Sequence[Mapping[str, Any]], where: str) -> Decision:
+def _scale(own: Sequence[TargetMeasures], where: str) -> Decision:
     """The factor by which targets are finer; DatasetError where it differs."""
     scales = {tuple(one["scale"]) for one in own}
     if len(scales) > 1:
@@ -102,7 +104,7 @@ class Enhancement(ImageScoring):
     unit: Annotated[Literal["input", "target"], Setting(target=True)] = "input"
     loss_name: Annotated[Literal["l1", "mse", "ssim"], Setting(name="loss", search=("l1", "mse", "ssim"))] = "mse"
     supervision: Literal["pairs", "simulated", "blind_spot"] = "pairs"
-    damage: Annotated[Mapping[str, Any] | None, Setting(read=_plain, plain=_plain)] = None
+    damage: Annotated[Mapping[str, Sequence[float]] | None, Setting(read=_plain, plain=_plain)] = None
     draws: int | None = None
     scale: tuple[int, ...] | None = None
     error_bars: Annotated[bool, Setting(follows=open_factor)] = True
@@ -251,7 +253,7 @@ class Enhancement(ImageScoring):
         return outputs[HEAD][:, : len(self.channels)].flatten(1).sum(dim=1)
 
 
-def _pooled(own: Sequence[Mapping[str, Any]], channels: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
+def _pooled(own: Sequence[TargetMeasures], channels: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
     """{channel: mean} and {channel: standard deviation} of all targets, each of which counts alike."""
     means, deviations = (np.array([one[key] for one in own], dtype=np.float64) for key in ("mean", "deviation"))
     mean = means.mean(axis=0)
@@ -263,7 +265,7 @@ def _pooled(own: Sequence[Mapping[str, Any]], channels: Sequence[str]) -> tuple[
     return rounded[0], rounded[1]
 
 
-def _unit(own: Sequence[Mapping[str, Any]], channels: Sequence[str], inputs: int) -> Decision:
+def _unit(own: Sequence[TargetMeasures], channels: Sequence[str], inputs: int) -> Decision:
     """Whether targets have the unit of their images: most are as large as these, whatever noise these have."""
     same = sum(one["same_unit"] for one in own)
     because = f"{same} of {errors.count_phrase(len(own), 'training target')} rise and fall with their image by as much"

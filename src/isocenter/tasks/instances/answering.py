@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -251,7 +251,7 @@ class ObjectAnswering(Task):
         decoder = replace(self._decoder, **self._on(prediction.geometry))
         return decoder.candidates(*(np.asarray(maps[name], dtype=np.float32) for name in ("inside", "height")))
 
-    def _on(self, geometry: Geometry) -> dict[str, Any]:
+    def _on(self, geometry: Geometry) -> GridSettings:
         """Decoder on an image's own grid: the smallest object in its voxels, and its sides."""
         return {"smallest": self.smallest / self._voxel(geometry), "smooth": smoothing_widths_on(geometry)}
 
@@ -344,6 +344,13 @@ RIPPLE = 1.0
 LOWER = (0.5, 0.25, 0.1, 0.03)
 
 Places = NDArray[np.intp]
+
+
+class GridSettings(TypedDict):
+    """The fields of `ObjectDecoder` that the grid of an image decides."""
+
+    smallest: float
+    smooth: tuple[float, ...]
 
 
 @dataclass(frozen=True)

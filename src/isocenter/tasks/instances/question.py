@@ -25,7 +25,7 @@ from isocenter.evaluation.instances import InstanceOverlap
 from isocenter.lazy import torch
 from isocenter.tasks import properties
 from isocenter.tasks.instances import answering
-from isocenter.tasks.instances.answering import HEAD, INSIDE, OF_CLASS, PROMINENCE, ObjectDecoder
+from isocenter.tasks.instances.answering import HEAD, INSIDE, OF_CLASS, PROMINENCE, GridSettings, ObjectDecoder
 from isocenter.tasks.instances.scoring import METRICS, ObjectScoring
 from isocenter.tasks.shared import label_losses, left_right, reference_labels, saliency
 from isocenter.tasks.task import Origin, Outputs, Uncertain
@@ -46,6 +46,7 @@ from isocenter.values import (
     Target,
 )
 from isocenter.values.prediction import Instances
+from isocenter.values.voxel_images import Deferred
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -279,9 +280,9 @@ def voxel_sides(fingerprint: Fingerprint) -> tuple[float, ...]:
 def fit_thresholds(
     decoder: ObjectDecoder,
     names: Collection[str],
-    maps: Sequence[Mapping[str, Any]],
+    maps: Sequence[Mapping[str, Array | Deferred]],
     references: Sequence[Array],
-    grids: Sequence[Mapping[str, Any]],
+    grids: Sequence[GridSettings],
 ) -> dict[str, Decision]:
     """The probability of inside, then the prominence of a hill, that give the highest mean AP of these cases.
 

@@ -6,7 +6,7 @@ A copy of this file travels with a packaged model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -78,15 +78,13 @@ class ValueAnswering(Task):
             low, high = self._by_fold(arrays) or value_belief.widen_ends(
                 self.certainty, *value_belief.value_quantiles(measured, errors, self._deviation)
             )
-            of_views: dict[str, Any] = value_belief.value_variances(
-                self._deviation, None, arrays.get(f"{HEAD}{BETWEEN}")
-            )
+            of_views = value_belief.value_variances(self._deviation, None, arrays.get(f"{HEAD}{BETWEEN}"))
             return Prediction(geometry, values=measured, confidence=Confidence({}, low, high, **of_views))
         bars = None if errors is None else errors * self._deviation
         wide = np.ones(len(values)) if bars is None else bars
         low, high = self._by_fold(arrays) or value_belief.interval_ends(self.certainty, measured, wide.tolist())
         uncalibrated = {} if bars is None else dict(zip(self.targets, (bars / self._factors).tolist(), strict=True))
-        spread: dict[str, Any] = value_belief.value_variances(self._deviation, bars, arrays.get(f"{HEAD}{BETWEEN}"))
+        spread = value_belief.value_variances(self._deviation, bars, arrays.get(f"{HEAD}{BETWEEN}"))
         confidence = Confidence({}, low, high, bars, uncalibrated=uncalibrated, **spread)
         return Prediction(geometry, values=measured, confidence=confidence)
 

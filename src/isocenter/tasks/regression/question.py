@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from isocenter.values import (
     Target,
     Vector,
 )
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +64,7 @@ def _units(units: Mapping[str, str] | None) -> dict[str, str]:
     return {str(name): str(unit or "") for name, unit in (units or {}).items()}
 
 
-def open_factors(settings: Mapping[str, Any]) -> dict[str, Decision]:
+def open_factors(settings: StatedSettings) -> dict[str, Decision]:
     """The factors of error bars are open where a person asks for these."""
     if settings["noise"] != "gaussian":
         return {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from isocenter.belief.voxel_belief import FEWEST_PATIENTS, MARGIN
 from isocenter.evaluation import mask_overlap
 from isocenter.lazy import ndimage
 from isocenter.values import Array, Case, Decision, Deferred, Geometry, Label, Prediction
+from isocenter.values.setting_fields import StatedSettings
 from isocenter.values.voxel_images import DrawnMap
 
 # Where more of the references have several pieces, keeping the largest would lose a lesion.
@@ -24,12 +24,12 @@ NNUNET = "doi:10.1038/s41592-020-01008-z"
 NONE_OF_REGIONS = Decision({}, "off: regions overlap, and what is taken from one would open another")
 
 
-def parse_rules(rules: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Tidying] | None:
+def parse_rules(rules: Mapping[str, StatedSettings] | None) -> dict[str, Tidying] | None:
     """{label: rule} of a plan or a record, or None; ValueError for what is no rule."""
     return None if rules is None else {name: _rule_from(rule) for name, rule in rules.items()}
 
 
-def _rule_from(rule: Mapping[str, Any]) -> Tidying:
+def _rule_from(rule: StatedSettings) -> Tidying:
     tidying = Tidying(**rule)
     steps = (tidying.largest, tidying.holes, tidying.in_voxels)
     if not all(isinstance(one, bool) for one in steps) or not float(tidying.smallest) >= 0:

@@ -7,13 +7,13 @@ people drew.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.tasks.segmentation.mask_losses import NEIGHBOURS, OF_SHARES
 from isocenter.tasks.shared import left_right
 from isocenter.values import Dataset, Decision, Fingerprint, Label
+from isocenter.values.setting_fields import StatedSettings
 
 # The names of `readers.CONSENSUS`, which needs libraries that a packaged model does without.
 CONSENSUS_NAMES = ("first", "majority", "staple", "soft")
@@ -119,7 +119,7 @@ def known_combinations(partial: Sequence[Sequence[str]] | None, names: Sequence[
     return tuple(dict.fromkeys([*sets, *turned]))
 
 
-def suited_loss(settings: Mapping[str, Any]) -> dict[str, Decision]:
+def suited_loss(settings: StatedSettings) -> dict[str, Decision]:
     """A loss that can learn from readers' shares, or from masks known in parts, where the planned one cannot."""
     loss = settings["loss"]
     if settings["readers"] == "soft" and len(settings["observers"] or ()) > 1 and loss not in OF_SHARES:
@@ -134,7 +134,7 @@ def suited_loss(settings: Mapping[str, Any]) -> dict[str, Decision]:
     }
 
 
-def looks_at_unknown(settings: Mapping[str, Any]) -> bool:
+def looks_at_unknown(settings: StatedSettings) -> bool:
     """Whether a voxel may have a neighbour of which the loss knows nothing.
 
     Of a case that knows some structures only, regions are left out; of exclusive labels all that counts is known.

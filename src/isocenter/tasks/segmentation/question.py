@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
@@ -373,7 +373,7 @@ def check_settings(
     loss: str,
     tolerance: Mapping[str, float],
     weights: Mapping[str, float],
-    postprocessing: Mapping[str, Any],
+    postprocessing: Mapping[str, Tidying],
     centrelines: Sequence[str] = (),
 ) -> None:
     """PlanError names the setting that cannot be; the last four are by the name of a structure."""
@@ -488,7 +488,7 @@ def _tolerance(names: Sequence[str], thin: Mapping[str, str], fingerprint: Finge
     step = float(np.median(fingerprint.steps))
     physical = all(case.physical for case in fingerprint.cases)
     digits = max(3, 2 - math.floor(math.log10(step)))
-    value: dict[str, Any] = {name: round((1 if name in thin else 2) * step, digits) for name in names}
+    value: dict[str, float] = {name: round((1 if name in thin else 2) * step, digits) for name in names}
     because = (
         f"two {grid_geometry.pixels_or_voxels(fingerprint.axes)} of the median spacing {step:.3g} {fingerprint.unit}"
         if physical

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from isocenter.errors import DatasetError, GeometryError
 from isocenter.evaluation import mask_overlap
 from isocenter.values import Array, Code, Image, Label, Prediction, Setting
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.setting_fields import StatedSettings
 
 
 def label_values(data: Array, where: str) -> Array:
@@ -106,22 +108,22 @@ def refuse_other_grid(prediction: Prediction, reference: Image, where: str) -> N
         )
 
 
-def plain_labels(labels: Sequence[Label]) -> list[dict[str, Any]]:
+def plain_labels(labels: Sequence[Label]) -> list[dict[str, PlainValue]]:
     """Plain values, from which `labels_from` makes equal labels."""
     return [_plain(label) for label in labels]
 
 
-def labels_from(entries: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
+def labels_from(entries: Sequence[StatedSettings]) -> tuple[Label, ...]:
     """The labels of a plan's or a model's record."""
     return tuple(_label_from(entry) for entry in entries)
 
 
-def _plain(label: Label) -> dict[str, Any]:
+def _plain(label: Label) -> dict[str, PlainValue]:
     stated_fields = {key: value for key, value in asdict(label).items() if value is not None}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in stated_fields.items()}
 
 
-def _label_from(entry: Mapping[str, Any]) -> Label:
+def _label_from(entry: StatedSettings) -> Label:
     colour = tuple(int(part) for part in entry["colour"]) if entry.get("colour") else None
     code = Code(**entry["code"]) if entry.get("code") else None
     return Label(int(entry["value"]), str(entry["name"]), cast("tuple[int, int, int] | None", colour), code)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from isocenter.tasks.survival import hazard_models
 from isocenter.tasks.survival.hazard_models import LEAST, MODELS, RISK, HazardConstants, HazardModel
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
+from isocenter.values.prediction import Variances
 from isocenter.values.table_cells import TableRow
 
 # Columns of survival by each horizon, and that which was predicted for a case's own time.
@@ -111,7 +111,7 @@ class SurvivalAnswering(Task):
         by_fold = [self._raw_risk(one) for one in ([] if of_folds is None else of_folds)]
         low = self._bound.state_bound(self.certainty, self._usual_time(raw), by_fold)
         between = arrays.get(f"event{BETWEEN}")
-        spread: dict[str, Any] = {} if between is None else hazard_models.risk_variances(between)
+        spread = Variances() if between is None else hazard_models.risk_variances(between)
         return Prediction(geometry, values=values, confidence=Confidence(low=low, uncalibrated={"risk": raw}, **spread))
 
     def _raw_risk(self, outputs: Floats) -> float:

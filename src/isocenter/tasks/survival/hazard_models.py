@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.lazy import torch
 from isocenter.tasks.shared import saliency
+from isocenter.values.prediction import Variances
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,7 +124,7 @@ def median_event_time(model: str, outputs: Numbers, known: HazardConstants, last
     return late
 
 
-def risk_variances(between: ArrayLike) -> dict[str, float]:
+def risk_variances(between: ArrayLike) -> Variances:
     """Variances of several views: that of the risk over them is epistemic, and that of chance itself aleatoric.
 
     Whatever the model, the cumulative hazard at the time of the event has an exponential law: its logarithm, which is

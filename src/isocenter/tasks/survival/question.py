@@ -41,6 +41,7 @@ from isocenter.values import (
     Vector,
     setting_fields,
 )
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -431,7 +432,7 @@ def curve_to_plain(steps: Steps, name: str) -> dict[str, list[float]]:
     }
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
+def check_settings(settings: StatedSettings) -> None:
     """PlanError names the setting that cannot be."""
     last = settings["followed"]
     for name in ("scale", "followed"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from isocenter.errors import GeometryError
 from isocenter.lazy import torch
 from isocenter.values import Acquisition, Array
+from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ class LinearOperator(ABC):
         return self._apply(self.invert, measured, self.codomain, self.domain)
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Mapping[str, PlainValue]:
         """The acquisition, as JSON states it."""
         return self.acquisition.as_record()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from isocenter.transforms.operators.cartesian import Cartesian
 from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.transforms.operators.ray_sums import RaySums
 from isocenter.values import Acquisition
+from isocenter.values.setting_fields import StatedSettings
 
 OPERATORS: Mapping[str, Callable[[Acquisition], LinearOperator]] = {
     "parallel": RaySums,
@@ -16,7 +16,7 @@ OPERATORS: Mapping[str, Callable[[Acquisition], LinearOperator]] = {
 }
 
 
-def operator(acquisition: Acquisition | Mapping[str, Any]) -> LinearOperator:
+def operator(acquisition: Acquisition | StatedSettings) -> LinearOperator:
     """The operator of a scanner: `forward`, its exact transpose `adjoint`, and both, `normal`.
 
     acquisition: as a measurement file states it, {"kind": "parallel", "image": {...}, ...}; mask and sensitivities

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from isocenter.lazy import torch
 from isocenter.transforms.operators import cartesian, iterative_solvers, operator_kinds
 from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.values import Acquisition, Array, Decision, Measurement
+from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +81,7 @@ class ReconstructedImage:
     residual: float | None
     error: Array | None = None
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> Mapping[str, PlainValue]:
         """Method, weight, iterations, noise and residual."""
         weight = {} if self.weight is None else {"weight": self.weight.value, "weight_because": self.weight.because}
         steps = {"iterations": self.iterations} if self.iterations else {}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from isocenter.transforms.operators import iterative_solvers, operator_kinds
 from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.transforms.operators.ray_sums import RaySums
 from isocenter.values import Acquisition, Array, Floats, Geometry, Image
+from isocenter.values.setting_fields import StatedSettings
 
 # Network channels of every measurement: the plain inverse, to which the network adds what it says, and the adjoint.
 PLAIN, ADJOINT, ADJOINT_IMAGINARY, MASK = "plain inverse", "adjoint", "adjoint imaginary", "mask"
@@ -46,7 +45,7 @@ class ScanSettings:
     noise: float = 0.01
 
     @classmethod
-    def from_task(cls, settings: Mapping[str, Any]) -> ScanSettings:
+    def from_task(cls, settings: StatedSettings) -> ScanSettings:
         """Those of a task's settings that are stated."""
         return cls(**{name: settings[name] for name in cls.__dataclass_fields__ if settings.get(name) is not None})
 
