@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError
@@ -18,7 +17,8 @@ from isocenter.layouts.cases import cell_loading, mask_pairs, table_reading, tex
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, MaskFile, NamedCase, PairKey
 from isocenter.layouts.cases.names import IMAGES, LABELS
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.cases.table_reading import TableRow
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from isocenter.values import Geometry, Problem
 
 # Time series, field maps and the like are not images that a mask or a class belongs to.
@@ -227,7 +227,7 @@ def _scan(member: FolderMember) -> BidsScan | None:
     return None if is_other else BidsScan(member, entities, suffix)
 
 
-def _participants(folder: Folder) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+def _participants(folder: Folder) -> tuple[dict[str, TableRow], list[Problem]]:
     """{subject: covariates} from participants.tsv, what was understood of its columns, and what was not."""
     path = folder.root / "participants.tsv"
     table = table_reading.read_table(path) if path.is_file() else None
@@ -238,12 +238,7 @@ def _participants(folder: Folder) -> tuple[dict[str, dict[str, Any]], list[Probl
     return {str(row[column]): table_reading.covariates_of_row(row, (column,)) for row in table.rows}, problems
 
 
-LAYOUT = Layout(
-    "bids",
-    "BIDS (sub-*/anat/...)",
-    fits,
-    read,
-    over=BY_NAMES | {"manifest"},
-    example={f"sub-0{n}/anat/sub-0{n}_{suffix}.nii.gz": n for n in range(2) for suffix in ("T1w", "dseg")}
-    | {"participants.tsv": "participant_id\tage\tcode\nsub-00\t50\t007\nsub-01\t61.5\t012\n"},
-)
+EXAMPLE: Example = {f"sub-0{n}/anat/sub-0{n}_{suffix}.nii.gz": n for n in range(2) for suffix in ("T1w", "dseg")} | {
+    "participants.tsv": "participant_id\tage\tcode\nsub-00\t50\t007\nsub-01\t61.5\t012\n"
+}
+LAYOUT = Layout("bids", "BIDS (sub-*/anat/...)", fits, read, BY_NAMES | {"manifest"}, EXAMPLE)

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
@@ -19,8 +18,8 @@ from isocenter.layouts.cases import class_labels, drawn_boxes, table_join, table
 from isocenter.layouts.cases.column_names import BOX_ROLES, READERS
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
-from isocenter.layouts.cases.table_reading import LOOKED_AT, TABLE_SUFFIXES, DataTable
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Layout, Reading
+from isocenter.layouts.cases.table_reading import LOOKED_AT, TABLE_SUFFIXES, DataTable, TableRow
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Example, Layout, Reading
 from isocenter.layouts.named_cases import NamedCases
 from isocenter.values import CaseRow, Cell, Problem, bounding_boxes
 
@@ -29,7 +28,7 @@ BALL, NODULE = ("centre_x", "centre_y", "centre_z", "diameter"), "nodule"
 # What may be a corner or the centre.
 OPEN = (("x", "y"), ("bbox_x", "bbox_y"))
 SIZES = {"x1": "width", "y1": "height", "z1": "depth"}
-Rows = list[tuple[int, Mapping[str, Any]]]  # (row as a spreadsheet counts, its cells)
+Rows = list[tuple[int, TableRow]]  # (row as a spreadsheet counts, its cells)
 NEEDED = ("image", "label", *bounding_boxes.table_columns(2))
 
 
@@ -183,7 +182,7 @@ def annotation_from_rows(path: Path, column: Mapping[str, str], rows: Rows) -> A
     return Annotation(path, tuple(drawn), in_mm=is_ball)
 
 
-def _edges(row: Mapping[str, Any], column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
+def _edges(row: TableRow, column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
     """The lower and the upper edge along an axis: as stated, or by the size."""
     low, upper = table_reading.cell_number(row[column[f"{letter}0"]]), f"{letter}1"
     if upper in column:
@@ -192,7 +191,7 @@ def _edges(row: Mapping[str, Any], column: Mapping[str, str], letter: str) -> tu
     return low, None if low is None or size is None else low + size
 
 
-def _ball(row: Mapping[str, Any], column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
+def _ball(row: TableRow, column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
     """The edges along an axis of the box around a ball."""
     centre = table_reading.cell_number(row[column[f"centre_{letter}"]])
     size = table_reading.cell_number(row[column["diameter"]])
@@ -274,7 +273,7 @@ def _without_nothing(table: DataTable, column: Mapping[str, str]) -> DataTable:
     if label is None:
         return table
 
-    def is_empty(row: Mapping[str, Any]) -> bool:
+    def is_empty(row: TableRow) -> bool:
         return all(row[name] is None for name in edges)
 
     boxed = {row[label] for row in table.rows if not is_empty(row)}
@@ -313,13 +312,8 @@ def _states_boxes(member: FolderMember, folder: Folder) -> bool:
     return not _lacking(known) or ({"image", "label"} <= known.keys() and _open_corner(table) is not None)
 
 
-LAYOUT = Layout(
-    "box_table",
-    "a table with a row for each box",
-    fits,
-    read,
-    over=BY_NAMES | {"manifest", "dicom_folder"},
-    annotations=_annotations,
-    example={f"images/a{n}.png": n for n in range(2)}
-    | {"boxes.csv": "image,label,xmin,ymin,xmax,ymax\na0.png,cell,2,3,9,8\na1.png,cell,2,3,9,8\na0.png,blob,1,1,4,4\n"},
-)
+EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
+    "boxes.csv": "image,label,xmin,ymin,xmax,ymax\na0.png,cell,2,3,9,8\na1.png,cell,2,3,9,8\na0.png,blob,1,1,4,4\n"
+}
+WHAT = "a table with a row for each box"
+LAYOUT = Layout("box_table", WHAT, fits, read, BY_NAMES | {"manifest", "dicom_folder"}, EXAMPLE, _annotations)

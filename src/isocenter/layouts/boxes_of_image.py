@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.layouts import box_table, voc
+from isocenter.layouts.box_table import Rows
 from isocenter.layouts.cases import drawn_boxes, table_reading
 from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.table_reading import TABLE_SUFFIXES
@@ -37,7 +36,7 @@ def read_boxes(path: Path, image: Image, file: Path) -> BoundingBoxes:
 def _in_table(path: Path, file: Path) -> Annotation:
     table = table_reading.read_table(path)
     column = box_table.columns_of_boxes(table, DatasetOptions())
-    own: list[tuple[int, Mapping[str, Any]]] = []
+    own = Rows()
     others: set[str] = set()
     for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
         named = PurePosixPath(str(row[column["image"]]).replace("\\", "/"))

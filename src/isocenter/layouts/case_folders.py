@@ -21,7 +21,7 @@ from isocenter.layouts.cases import cell_loading, mask_pairs, text_names, unname
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, MaskFile, NamedCase, PairKey
 from isocenter.layouts.cases.names import FORMAT_ENDING, IMAGES, LABELS, MASK_NAME, WORDS
-from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
 from isocenter.values import Problem
 
 # More kinds of image than this in one folder are cases; more than so many where folders of several cases hold the same
@@ -337,13 +337,10 @@ def _own_name(stem: str, place: Sequence[str]) -> str:
     return stem
 
 
-LAYOUT = Layout(
-    "case_folders",
-    "a folder per case: images known by their names, masks beside them or in a folder",
-    fits,
-    read,
-    over=frozenset({"class_folders", "plain_images"}),
-    example={f"p{n}/ct.nii.gz": 100 + n for n in range(3)}
+EXAMPLE: Example = (
+    {f"p{n}/ct.nii.gz": 100 + n for n in range(3)}
     | {f"p{n}/segmentations/liver.nii.gz": (1, 0) for n in range(3)}
-    | {f"p{n}/segmentations/spleen.nii.gz": (0, 1) for n in range(3)},
+    | {f"p{n}/segmentations/spleen.nii.gz": (0, 1) for n in range(3)}
 )
+WHAT = "a folder per case: images known by their names, masks beside them or in a folder"
+LAYOUT = Layout("case_folders", WHAT, fits, read, frozenset({"class_folders", "plain_images"}), EXAMPLE)

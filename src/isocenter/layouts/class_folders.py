@@ -22,7 +22,7 @@ from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, NamedCase, PairKey
 from isocenter.layouts.cases.names import BY_HAND, IMAGES, LABEL_NAME, LABELS, SELDOM_CLASSES
 from isocenter.layouts.cases.table_reading import MOST_CLASSES, TABLE_SUFFIXES
-from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
 from isocenter.values import Problem
 
 # Names of the files of a case.
@@ -240,16 +240,10 @@ def _members_in_classes(members: tuple[FolderMember, ...]) -> list[FolderMember]
     return [m for m in inside if not (has_image_folder and BY_HAND.search(m.folders[0]))]
 
 
-LAYOUT = Layout(
-    "class_folders",
-    "a folder for each class",
-    fits,
-    read,
-    over=frozenset({"plain_images"}),
-    example={
-        f"{part}/{name}/{name}{n}.png": n
-        for part in ("train", "test")
-        for name in ("benign", "malignant")
-        for n in range(2)
-    },
-)
+EXAMPLE: Example = {
+    f"{part}/{name}/{name}{n}.png": n
+    for part in ("train", "test")
+    for name in ("benign", "malignant")
+    for n in range(2)
+}
+LAYOUT = Layout("class_folders", "a folder for each class", fits, read, frozenset({"plain_images"}), EXAMPLE)

@@ -17,10 +17,10 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.layouts import layout
 from isocenter.layouts.cases import drawn_files, table_join
-from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.dataset_folder import Folder, FolderMember, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline, Ring
 from isocenter.layouts.cases.drawn_files import UNREADABLE, DrawingFormat, ListedImage
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from isocenter.values import Problem, Split
 
 FORMAT = DrawingFormat("coco", "COCO", "boxes")
@@ -64,13 +64,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     return replace(reading, problems=(*problems, *unlisted))
 
 
-def _kind(record: Mapping[str, Any]) -> str:
+def _kind(record: Record) -> str:
     """What a list states beside boxes and outlines, by its first annotation; empty of instances."""
     first = next((one for one in record["annotations"] if isinstance(one, dict)), {})
     return next((key for key in ("segments_info", "keypoints", "caption") if key in first), "")
 
 
-def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tuple[list[ListedImage], list[str]]:
+def _entries(record: Record, path: Path, split: Split | None) -> tuple[list[ListedImage], list[str]]:
     """The images of a list, and its annotations of images that it does not list, in words."""
     if _kind(record) == "segments_info":
         problem = "holds panoptic segments, whose pixels lie in pictures beside it"
@@ -122,7 +122,7 @@ def _image_of(entry: Any) -> str:
         return ""
 
 
-def _drawn_object(entry: Mapping[str, Any], names: Mapping[str, str], where: str) -> DrawnBox:
+def _drawn_object(entry: Record, names: Mapping[str, str], where: str) -> DrawnBox:
     """One annotation; its box is that of its polygons where it states none."""
     category = _number(entry["category_id"])
     if category not in names:
@@ -180,7 +180,7 @@ def _runs(counts: Sequence[int] | str) -> tuple[int, ...]:
     return tuple(runs)
 
 
-def _record(path: Path) -> Mapping[str, Any]:
+def _record(path: Path) -> Record:
     record = drawn_files.json_record(path, LARGEST_SET)
     if not (isinstance(record, dict) and all(isinstance(record.get(key), list) for key in KEYS)):
         raise DatasetError(f"has no lists of {', '.join(KEYS)}", str(path), "Give annotations of instances")
@@ -215,18 +215,19 @@ def _words(path: Path) -> list[str]:
     return [word for word in dict.fromkeys(both) if word]
 
 
+EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
+    "instances.json": '{"categories": [{"id": 1, "name": "cell"}],\n'
+    '"images": [{"id": 0, "file_name": "a0.png"}, {"id": 1, "file_name": "a1.png"}],\n'
+    '"annotations": [{"id": 0, "image_id": 0, "category_id": 1, "iscrowd": 0, "bbox": [2, 2, 6, 6],\n'
+    '"segmentation": [[2, 2, 8, 2, 8, 8]]}]}'
+}
+WHAT = "JSON files that list images and the boxes or outlines on them, as in COCO"
 LAYOUT = Layout(
     "coco",
-    "JSON files that list images and the boxes or outlines on them, as in COCO",
+    WHAT,
     fits,
     read,
-    over=BY_NAMES,
-    annotations=lambda path, settings: {one.name: one.annotation for one in _entries(_record(path), path, None)[0]},
-    example={f"images/a{n}.png": n for n in range(2)}
-    | {
-        "instances.json": '{"categories": [{"id": 1, "name": "cell"}],\n'
-        '"images": [{"id": 0, "file_name": "a0.png"}, {"id": 1, "file_name": "a1.png"}],\n'
-        '"annotations": [{"id": 0, "image_id": 0, "category_id": 1, "iscrowd": 0, "bbox": [2, 2, 6, 6],\n'
-        '"segmentation": [[2, 2, 8, 2, 8, 8]]}]}'
-    },
+    BY_NAMES,
+    EXAMPLE,
+    lambda path, settings: {one.name: one.annotation for one in _entries(_record(path), path, None)[0]},
 )

@@ -27,7 +27,7 @@ from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
 from isocenter.layouts.cases.drawn_files import DrawingFormat, ListedImage
 from isocenter.layouts.cases.film_frames import ListedFilm
 from isocenter.layouts.cases.names import SPLIT_WORDS
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
 # The number of a frame, at the end of its image's name.
 LAST_NUMBER = re.compile(r"\d+$")
@@ -178,17 +178,10 @@ def _pixels(mask: Mapping[str, str], path: Path) -> tuple[np.ndarray, tuple[int,
     return inside.reshape(height, width), (left, top)
 
 
-LAYOUT = Layout(
-    "cvat",
-    "an XML file that lists images or tracks and what is drawn on them, as of CVAT",
-    fits,
-    read,
-    over=BY_NAMES,
-    annotations=_annotations,
-    example={f"images/a{n}.png": n for n in range(2)}
-    | {
-        "annotations.xml": "<annotations>\n"
-        '<image name="a0.png" width="30" height="20"><polygon label="cyst" points="2,2;8,2;8,8"/></image>\n'
-        '<image name="a1.png" width="30" height="20"/>\n</annotations>\n'
-    },
-)
+EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
+    "annotations.xml": "<annotations>\n"
+    '<image name="a0.png" width="30" height="20"><polygon label="cyst" points="2,2;8,2;8,8"/></image>\n'
+    '<image name="a1.png" width="30" height="20"/>\n</annotations>\n'
+}
+WHAT = "an XML file that lists images or tracks and what is drawn on them, as of CVAT"
+LAYOUT = Layout("cvat", WHAT, fits, read, BY_NAMES, EXAMPLE, _annotations)

@@ -24,16 +24,16 @@ from isocenter.layouts.cases import (
     text_names,
 )
 from isocenter.layouts.cases.column_names import TARGET
-from isocenter.layouts.cases.dataset_folder import Folder
+from isocenter.layouts.cases.dataset_folder import Folder, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.drawn_outlines import DrawnReferences
 from isocenter.layouts.cases.object_classes import BY_MAP, BY_TABLE
 from isocenter.layouts.cases.opening import EMPTY
 from isocenter.layouts.cases.stated_texts import TEXT
-from isocenter.layouts.cases.table_reading import DataTable
+from isocenter.layouts.cases.table_reading import DataTable, TableRow
 from isocenter.layouts.cases.table_roles import RoleTable
 from isocenter.layouts.dataset_table import NAMED, SINGLE
-from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
+from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading, References
 from isocenter.values import CaseRow, Cell, Label
 
 FIXED_AND_MOVING = {"fixed", "moving"}
@@ -43,7 +43,7 @@ PARTS = ("frame", "film", "row", EMPTY, "series", "drawn", "report", BY_TABLE, B
 PATHS = frozenset({"image", "mask", "instances", "boxes", TARGET})
 
 
-def read_rows(table: DataTable, folder: Folder, declared: Mapping[str, Any], options: DatasetOptions) -> Reading:
+def read_rows(table: DataTable, folder: Folder, declared: Record, options: DatasetOptions) -> Reading:
     """The rows of a table with the columns of `dataset.csv`.
 
     declared: what `dataset.toml` states
@@ -119,11 +119,11 @@ def _roles(table: DataTable) -> dict[str, str]:
 
 
 def _row(
-    line: Mapping[str, Any],
+    line: TableRow,
     number: int,
     states: RoleTable,
     cells: _Cells,
-    declared: Mapping[str, Any],
+    declared: Record,
     options: DatasetOptions,
 ) -> CaseRow:
     images = {name or "image": cell for name, cell in cells.cells_of_kind("image", line)}
@@ -149,7 +149,7 @@ def _row(
 
 
 def _references(
-    line: Mapping[str, Any], number: int, states: RoleTable, cells: _Cells, channels: set[str]
+    line: TableRow, number: int, states: RoleTable, cells: _Cells, channels: set[str]
 ) -> Iterator[tuple[str, Any]]:
     """(kind, cell or value) of all that a row states."""
     yield from ((TARGET, cell) for name, cell in cells.cells_of_kind(TARGET, line) if not name)
@@ -172,13 +172,13 @@ def _references(
 class _Cells:
     """The cells of one table; what several of them name is read once."""
 
-    def __init__(self, table: DataTable, declared: Mapping[str, Any]) -> None:
+    def __init__(self, table: DataTable, declared: Record) -> None:
         self._path, self._start, self._settings = table.path, table.start, declared.get("drawings", {})
         self._tables: dict[Path, DataTable] = {}
         self._surveys: dict[Path, Mapping[str, Cell]] = {}
         self._drawings: dict[tuple[str, Path], Mapping[str, Annotation]] = {}
 
-    def cells_of_kind(self, kind: str, line: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    def cells_of_kind(self, kind: str, line: TableRow) -> list[tuple[str, Cell]]:
         """(name, cell) of the columns of a kind that are filled; the name is empty where the column has none."""
         named = ((name.partition(":"), text) for name, text in line.items() if text is not None)
         return [(name, self._cell(str(text), kind)) for (own, _, name), text in named if own == kind]
@@ -205,7 +205,7 @@ class _Cells:
                     f"{text!r} has the part {part}, which is none", f"Choose among {errors.list_phrase(PARTS)}"
                 )
 
-    def texts(self, states: RoleTable, number: int, line: Mapping[str, Any]) -> Cell:
+    def texts(self, states: RoleTable, number: int, line: TableRow) -> Cell:
         """The cell of texts: of another table, as this program spells it, or what stands here itself."""
         text, images = str(line[TEXT]), [cell.paths[0] for _, cell in self.cells_of_kind("image", line)]
         pieces, part, key = dataset_table.parsed_cell(text)
@@ -297,7 +297,7 @@ def _with_structures(
 
 
 def _with_drawings(
-    rows: Sequence[CaseRow], classes: Classes, folder: Folder, declared: Mapping[str, Any], options: DatasetOptions
+    rows: Sequence[CaseRow], classes: Classes, folder: Folder, declared: Record, options: DatasetOptions
 ) -> tuple[list[CaseRow], Classes, DrawnNameMeanings | None]:
     """The rows whose files of drawings are read as the kinds that are asked for, with their classes and names."""
     drawn = {row.name: (kind, one) for row in rows for kind, one in row.references.items() if _is_drawing(one)}
@@ -327,6 +327,6 @@ def _is_drawing(known: Any) -> bool:
     return isinstance(known, Cell) and known.part in DRAWINGS
 
 
-def _others(row: CaseRow) -> dict[str, Any]:
+def _others(row: CaseRow) -> References:
     """The references of a row that are no drawings."""
     return {kind: known for kind, known in row.references.items() if not _is_drawing(known)}

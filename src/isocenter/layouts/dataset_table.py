@@ -24,7 +24,7 @@ from isocenter.files.format_options import ReadOptions
 from isocenter.files.storage import csv_text, structured_text
 from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.layouts.cases import table_reading
-from isocenter.layouts.cases.dataset_folder import OWN_TABLE
+from isocenter.layouts.cases.dataset_folder import OWN_TABLE, Record
 from isocenter.layouts.cases.table_reading import UNNAMED, DataTable
 from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.lazy import pandas
@@ -205,7 +205,7 @@ def _texts(rows: Sequence[CaseRow]) -> list[str]:
 
 def declarations_of_reading(
     reading: Reading, options: DatasetOptions, name: str, patients: str, courses: Sequence[Path]
-) -> dict[str, Any]:
+) -> Record:
     """What holds for all rows of a data set, as `dataset.toml` states it."""
     drawn = reading.drawn or DrawnNameMeanings()
     modalities: dict[str, Counter[str]] = {}
@@ -232,13 +232,13 @@ def declarations_of_reading(
     }
 
 
-def _record(label: Label) -> dict[str, Any]:
+def _record(label: Label) -> Record:
     colour = {} if label.colour is None else {"colour": list(label.colour)}
     code = {} if label.code is None else {"code": [label.code.scheme, label.code.value, label.code.meaning]}
     return {"value": label.value, "name": label.name, **colour, **code}
 
 
-def declarations_beside(path: Path) -> dict[str, Any] | None:
+def declarations_beside(path: Path) -> Record | None:
     """What `dataset.toml` beside a table states, where this program wrote both; None without it.
 
     Raises DatasetError for a file that is no TOML.
@@ -253,7 +253,7 @@ def declarations_beside(path: Path) -> dict[str, Any] | None:
     return stated if stated.get("schema") == SCHEMA else None
 
 
-def complete_options(options: DatasetOptions, declared: Mapping[str, Any]) -> DatasetOptions:
+def complete_options(options: DatasetOptions, declared: Record) -> DatasetOptions:
     """The options of reading, with those that a table states where the caller chooses none."""
     stated, usual = declared.get("reading", {}), ReadOptions()
     free = [name for name in READ if getattr(options.read, name) == getattr(usual, name)]
@@ -261,7 +261,7 @@ def complete_options(options: DatasetOptions, declared: Mapping[str, Any]) -> Da
     return replace(options, labels=options.labels or stated.get("labels"), read=replace(options.read, **own))
 
 
-def stated_classes(declared: Mapping[str, Any], where: Path) -> dict[str, tuple[Label, ...]]:
+def stated_classes(declared: Record, where: Path) -> dict[str, tuple[Label, ...]]:
     """{kind: labels} of `dataset.toml`. Raises DatasetError for what is no label."""
     try:
         return {kind: tuple(map(_label, labels)) for kind, labels in declared.get("classes", {}).items()}
@@ -270,7 +270,7 @@ def stated_classes(declared: Mapping[str, Any], where: Path) -> dict[str, tuple[
         raise DatasetError(f"holds what is no label ({error})", str(where.with_suffix(".toml")), remedy) from error
 
 
-def _label(record: Mapping[str, Any]) -> Label:
+def _label(record: Record) -> Label:
     colour, code = record.get("colour"), record.get("code")
     return Label(
         int(record["value"]),
@@ -280,7 +280,7 @@ def _label(record: Mapping[str, Any]) -> Label:
     )
 
 
-def table_as_written(path: Path, declared: Mapping[str, Any]) -> DataTable:
+def table_as_written(path: Path, declared: Record) -> DataTable:
     """The table with every cell as it is written, but numbers where all of a covariate's are.
 
     A spreadsheet may have saved it with semicolons or tabs, decimal commas, and rows and columns of nothing.

@@ -16,7 +16,7 @@ from isocenter.layouts import layout, nnunet
 from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.names import IMAGES, LABELS
-from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
 from isocenter.values import CaseRow, Problem, Split
 
 # Lists of pairs, and the part that they are where both are there.
@@ -104,17 +104,16 @@ def _inside(root: Path, text: str, where: str) -> Path:
     return path
 
 
-LAYOUT = Layout(
-    "decathlon",
-    "Medical Segmentation Decathlon (dataset.json with a training list)",
-    fits,
-    read,
-    over=frozenset({"image_folders", "suffix_masks", "case_folders", "plain_images"}),
-    example={f"imagesTr/c{n}.nii.gz": ((0, 1), (2, n)) for n in range(2)}
+EXAMPLE: Example = (
+    {f"imagesTr/c{n}.nii.gz": ((0, 1), (2, n)) for n in range(2)}
     | {f"labelsTr/c{n}.nii.gz": n for n in range(2)}
     | {
         "dataset.json": '{"modality": {"0": "FLAIR", "1": "T1w"}, "labels": {"0": "background", "1": "tumour"},\n'
         '"training": [{"image": "imagesTr/c0.nii.gz", "label": "labelsTr/c0.nii.gz"},\n'
         '{"image": "imagesTr/c1.nii.gz", "label": "labelsTr/c1.nii.gz"}]}'
-    },
+    }
+)
+WHAT = "Medical Segmentation Decathlon (dataset.json with a training list)"
+LAYOUT = Layout(
+    "decathlon", WHAT, fits, read, frozenset({"image_folders", "suffix_masks", "case_folders", "plain_images"}), EXAMPLE
 )

@@ -12,7 +12,7 @@ from isocenter.layouts.cases import class_labels, dicom_cases, mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import PairKey
 from isocenter.layouts.cases.table_reading import MOST_CLASSES
-from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
 from isocenter.values import CaseRow, Problem
 
 # Patients that each folder has to hold for a class.
@@ -70,11 +70,5 @@ def _with_class(row: CaseRow, member: FolderMember, called: Mapping[str, str]) -
     return replace(row, references={"class": called[member.folders[0]]}, split=row.split or member.split)
 
 
-LAYOUT = Layout(
-    "dicom_folder",
-    "a folder of DICOM series",
-    fits,
-    read,
-    over=frozenset({"plain_images"}),
-    example={f"series/{n}.dcm": n for n in range(3)},
-)
+EXAMPLE: Example = {f"series/{n}.dcm": n for n in range(3)}
+LAYOUT = Layout("dicom_folder", "a folder of DICOM series", fits, read, frozenset({"plain_images"}), EXAMPLE)

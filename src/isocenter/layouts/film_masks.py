@@ -23,7 +23,7 @@ from isocenter.layouts.cases.film_frames import ListedFilm
 from isocenter.layouts.cases.names import MASK_PREFIX, MASK_SUFFIX
 from isocenter.layouts.cases.object_classes import OBJECT_MAPS
 from isocenter.layouts.cases.opening import EMPTY
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from isocenter.values import CaseRow, Cell, Problem
 
 NUMBER = re.compile(r"(?i)^(?P<film>.*?)[_.\- ]*(?:frames?|masks?)?[_.\- ]*(?P<number>\d+)$")
@@ -155,11 +155,5 @@ def _masked_films(folder: Folder) -> tuple[list[MaskedFilm], list[Problem]]:
     return made, problems
 
 
-LAYOUT = Layout(
-    "film_masks",
-    "films (MP4, AVI) with masks of their frames by number",
-    fits,
-    read,
-    over=BY_NAMES,
-    example={"a.avi": (0, 80, 160), "a/0.png": (0, 255), "a/2.png": (0, 255)},
-)
+EXAMPLE: Example = {"a.avi": (0, 80, 160), "a/0.png": (0, 255), "a/2.png": (0, 255)}
+LAYOUT = Layout("film_masks", "films (MP4, AVI) with masks of their frames by number", fits, read, BY_NAMES, EXAMPLE)

@@ -30,7 +30,7 @@ from isocenter.layouts.cases.names import (
     READER_FOLDER,
 )
 from isocenter.layouts.cases.unnamed_masks import LOOSE, DrawnFolders
-from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
 from isocenter.values import Problem, Split
 
 Keyed = list[tuple[PairKey, FolderMember]]
@@ -319,11 +319,6 @@ def _outside(folder: Folder, roles: FolderRoles) -> list[Problem]:
     return problems
 
 
-LAYOUT = Layout(
-    "image_folders",
-    "images/ and labels/ or masks/",
-    fits,
-    read,
-    over=frozenset({"suffix_masks", "case_folders", "plain_images"}),
-    example={f"{kind}/x{n}.png": n for kind in ("images", "masks") for n in range(2)},
-)
+EXAMPLE: Example = {f"{kind}/x{n}.png": n for kind in ("images", "masks") for n in range(2)}
+WHAT = "images/ and labels/ or masks/"
+LAYOUT = Layout("image_folders", WHAT, fits, read, frozenset({"suffix_masks", "case_folders", "plain_images"}), EXAMPLE)

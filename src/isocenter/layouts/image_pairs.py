@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from isocenter.layouts.cases.column_names import FIXED, MOVING, PAIR_COLUMNS, SI
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.names import SIDE
 from isocenter.layouts.cases.table_reading import DataTable
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading, References
 from isocenter.values import CaseRow, Cell, Floats, Label, Problem, spatial_transform
 from isocenter.values.spatial_transform import Correspondence
 
@@ -85,7 +84,7 @@ def _table_of(folder: Folder) -> DataTable | None:
     return None
 
 
-def _rows(table: DataTable) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
+def _rows(table: DataTable) -> Iterator[tuple[str, Sides, References]]:
     for number, row in enumerate(table.rows, start=1):
         sides = {
             side: {what: table.path.parent / str(row[name]) for what, name in own.items() if row.get(name) is not None}
@@ -119,7 +118,7 @@ def _is_whole(sides: Sides) -> bool:
     return all("image" in own for own in sides.values())
 
 
-def _of_names(folder: Folder) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
+def _of_names(folder: Folder) -> Iterator[tuple[str, Sides, References]]:
     splits = {member.path: member.split for member in folder.members}
     for name, sides in _pairs_by_name(folder).items():
         if _is_whole(sides):
@@ -164,16 +163,14 @@ def _points(sides: Sides) -> tuple[Floats, Floats]:
     return np.array([fixed[name] for name in fixed]), np.array([moving[name] for name in fixed])
 
 
+EXAMPLE: Example = {
+    f"{side}{n}{what}.nii.gz": n for side in ("fixed", "moving") for n in range(2) for what in ("", "_map")
+} | {
+    "pairs.csv": "fixed,moving,fixed_mask,moving_mask\n"
+    "fixed0.nii.gz,moving0.nii.gz,fixed0_map.nii.gz,moving0_map.nii.gz\n"
+    "fixed1.nii.gz,moving1.nii.gz,fixed1_map.nii.gz,moving1_map.nii.gz\n"
+}
+WHAT = "pairs of images: a table with the columns fixed and moving, or x_fixed_image beside x_moving_image"
 LAYOUT = Layout(
-    "image_pairs",
-    "pairs of images: a table with the columns fixed and moving, or x_fixed_image beside x_moving_image",
-    fits,
-    read,
-    over=BY_NAMES | {"dicom_folder", "manifest", "nnunet", "object_masks"},
-    example={f"{side}{n}{what}.nii.gz": n for side in ("fixed", "moving") for n in range(2) for what in ("", "_map")}
-    | {
-        "pairs.csv": "fixed,moving,fixed_mask,moving_mask\n"
-        "fixed0.nii.gz,moving0.nii.gz,fixed0_map.nii.gz,moving0_map.nii.gz\n"
-        "fixed1.nii.gz,moving1.nii.gz,fixed1_map.nii.gz,moving1_map.nii.gz\n"
-    },
+    "image_pairs", WHAT, fits, read, BY_NAMES | {"dicom_folder", "manifest", "nnunet", "object_masks"}, EXAMPLE
 )

@@ -15,7 +15,7 @@ from isocenter.layouts.cases.column_names import TARGET
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import NamedCase, PairKey
 from isocenter.layouts.cases.names import IMAGES, TARGET_SUFFIX, TARGETS
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from isocenter.values import CaseRow, Cell
 
 Keyed = list[tuple[PairKey, FolderMember]]
@@ -69,11 +69,6 @@ def _sort_members(folder: Folder) -> tuple[Keyed, Keyed]:
     return images, targets
 
 
-LAYOUT = Layout(
-    "image_targets",
-    "images with the images that they should become: images/ beside targets/, or x_target beside x",
-    fits,
-    read,
-    over=BY_NAMES | {"dicom_folder"},
-    example={"x0.png": 0, "x0_target.png": 1, "x1.png": 1, "x1_target.png": 2},
-)
+EXAMPLE: Example = {"x0.png": 0, "x0_target.png": 1, "x1.png": 1, "x1_target.png": 2}
+WHAT = "images with the images that they should become: images/ beside targets/, or x_target beside x"
+LAYOUT = Layout("image_targets", WHAT, fits, read, BY_NAMES | {"dicom_folder"}, EXAMPLE)

@@ -19,10 +19,10 @@ import numpy as np
 
 from isocenter.errors import DatasetError
 from isocenter.layouts.cases import drawn_boxes, drawn_files
-from isocenter.layouts.cases.dataset_folder import Folder
+from isocenter.layouts.cases.dataset_folder import Folder, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
 from isocenter.layouts.cases.drawn_files import DrawingFormat, Sidecar
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from isocenter.lazy import pil_image
 
 SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
@@ -55,7 +55,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     return drawn_files.read_sidecars(files, folder, options, form)
 
 
-def labelme_sidecar(path: Path, record: Mapping[str, Any]) -> Sidecar:
+def labelme_sidecar(path: Path, record: Record) -> Sidecar:
     """The outlines of a file. Shapes of one label and one group are one object.
 
     Raises DatasetError, by file and shape, for what is no outline.
@@ -82,7 +82,7 @@ def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annota
     return {"": labelme_sidecar(path, record).annotation}
 
 
-def _record(path: Path) -> Mapping[str, Any] | None:
+def _record(path: Path) -> Record | None:
     """The content of the file; None where it is about something else."""
     record = drawn_files.json_record(path, LARGEST)
     is_drawn = isinstance(record, Mapping) and isinstance(record.get("shapes"), list)
@@ -93,7 +93,7 @@ def _kind(shape: Any) -> str:
     return str(shape.get("shape_type") or "polygon") if isinstance(shape, Mapping) else ""
 
 
-def _ring(shape: Mapping[str, Any], where: str) -> Ring:
+def _ring(shape: Record, where: str) -> Ring:
     """The corners of a shape; ValueError for a kind that is not known."""
     points = [(float(x), float(y)) for x, y in shape["points"]]
     match _kind(shape):
@@ -110,7 +110,7 @@ def _ring(shape: Mapping[str, Any], where: str) -> Ring:
             raise ValueError(f"{where} is of the kind {other!r}")
 
 
-def _stored_mask(shape: Mapping[str, Any], name: str, where: str, size: tuple[int, int] | None) -> DrawnBox:
+def _stored_mask(shape: Record, name: str, where: str, size: tuple[int, int] | None) -> DrawnBox:
     """An object whose pixels are stored: a PNG in base64 at the corner that is stated first."""
     (x, y), _ = ((int(a), int(b)) for a, b in shape["points"])
     try:
@@ -121,17 +121,11 @@ def _stored_mask(shape: Mapping[str, Any], name: str, where: str, size: tuple[in
     return DrawnBox.of_pixels(name, stored, (x, y), size, where)
 
 
+EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
+    f"images/a{n}.json": '{"shapes": [{"label": "cyst", "points": [[2, 2], [8, 2], [8, 8], [2, 8]],\n'
+    '"shape_type": "polygon"}], "imageWidth": 30, "imageHeight": 20}'
+    for n in range(2)
+}
 LAYOUT = Layout(
-    "labelme",
-    "a JSON file of outlines for each image, as in LabelMe",
-    fits,
-    read,
-    over=BY_NAMES,
-    annotations=_annotations,
-    example={f"images/a{n}.png": n for n in range(2)}
-    | {
-        f"images/a{n}.json": '{"shapes": [{"label": "cyst", "points": [[2, 2], [8, 2], [8, 8], [2, 8]],\n'
-        '"shape_type": "polygon"}], "imageWidth": 30, "imageHeight": 20}'
-        for n in range(2)
-    },
+    "labelme", "a JSON file of outlines for each image, as in LabelMe", fits, read, BY_NAMES, EXAMPLE, _annotations
 )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from isocenter import errors
+from isocenter import errors, plugins
 from isocenter.files.format_options import CaseNames, ReadOptions
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.values import CaseRow, Label, Problem
 
+# {kind: a cell, or the value itself}, as of `CaseRow`.
+References = dict[str, Any]
 # How patients of DICOM are known: a run's record of its data then says which key hid them.
 PSEUDONYMS = "the patient identifier in the files, hidden by this installation's key"
 DESCRIPTION: CaseNames = "description"
@@ -143,8 +144,8 @@ class Layout:
     fits:  whether the folder looks like it, from names only as far as possible
     read:  the cases
     over:  layouts that would also fit but know less, so that this one is chosen
-    annotations: of a file of drawings and the roles of its columns, {name of an image in it: what is drawn on it}
     example: a small folder, which tests write and read, and `docs/write_layouts.py` shows
+    annotations: of a file of drawings and the roles of its columns, {name of an image in it: what is drawn on it}
     """
 
     name: str
@@ -152,42 +153,24 @@ class Layout:
     fits: Callable[[Folder, DatasetOptions], bool]
     read: Callable[[Folder, DatasetOptions], Reading]
     over: frozenset[str] = frozenset()
-    annotations: Callable[[Path, Mapping[str, str]], Mapping[str, Any]] | None = None
     example: Example = field(default_factory=dict)
+    annotations: Callable[[Path, Mapping[str, str]], Mapping[str, Any]] | None = None
 
 
 # Layouts that know files by their names alone, which a description or drawings of the images go before.
 BY_NAMES = frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"})
-LAYOUTS: dict[str, str] = {
-    "image_pairs": "isocenter.layouts.image_pairs:LAYOUT",
-    "image_targets": "isocenter.layouts.image_targets:LAYOUT",
-    "nnunet": "isocenter.layouts.nnunet:LAYOUT",
-    "decathlon": "isocenter.layouts.decathlon:LAYOUT",
-    "bids": "isocenter.layouts.bids:LAYOUT",
-    "image_folders": "isocenter.layouts.image_folders:LAYOUT",
-    "object_masks": "isocenter.layouts.object_masks:LAYOUT",
-    "suffix_masks": "isocenter.layouts.suffix_masks:LAYOUT",
-    "case_folders": "isocenter.layouts.case_folders:LAYOUT",
-    "class_folders": "isocenter.layouts.class_folders:LAYOUT",
-    "voc": "isocenter.layouts.voc:LAYOUT",
-    "yolo": "isocenter.layouts.yolo:LAYOUT",
-    "labelme": "isocenter.layouts.labelme:LAYOUT",
-    "qupath": "isocenter.layouts.qupath:LAYOUT",
-    "cvat": "isocenter.layouts.cvat:LAYOUT",
-    "mot": "isocenter.layouts.mot:LAYOUT",
-    "film_masks": "isocenter.layouts.film_masks:LAYOUT",
-    "via": "isocenter.layouts.via:LAYOUT",
-    "coco": "isocenter.layouts.coco:LAYOUT",
-    "box_table": "isocenter.layouts.box_table:LAYOUT",
-    "medmnist": "isocenter.layouts.medmnist:LAYOUT",
-    "manifest": "isocenter.layouts.manifest:LAYOUT",
-    "dicom_folder": "isocenter.layouts.dicom_folder:LAYOUT",
-    "plain_images": "isocenter.layouts.plain_images:LAYOUT",
-}
+# In the order in which they are asked; that of `name` is `LAYOUT` in the file `name.py`.
+LAYOUTS = {
+    name: f"isocenter.layouts.{name}:LAYOUT"
+    for name in (
+        "image_pairs", "image_targets", "nnunet", "decathlon", "bids", "image_folders", "object_masks",
+        "suffix_masks", "case_folders", "class_folders", "voc", "yolo", "labelme", "qupath", "cvat", "mot",
+        "film_masks", "via", "coco", "box_table", "medmnist", "manifest", "dicom_folder", "plain_images",
+    )
+}  # fmt: skip
 
 
 def load_layout(name: str) -> Layout:
     """The layout of this name; its file is imported now."""
-    module, _, attribute = LAYOUTS[name].partition(":")
-    layout: Layout = getattr(importlib.import_module(module), attribute)
+    layout: Layout = plugins.load_target(LAYOUTS[name])
     return layout

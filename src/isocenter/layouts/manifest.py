@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 from isocenter import errors, plugins
 from isocenter.errors import DatasetError, UsageError
@@ -48,9 +47,9 @@ from isocenter.layouts.cases.column_names import (
     TARGET,
 )
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
-from isocenter.layouts.cases.table_reading import MOST_CLASSES, TABLE_SUFFIXES, DataTable
+from isocenter.layouts.cases.table_reading import MOST_CLASSES, TABLE_SUFFIXES, DataTable, TableRow
 from isocenter.layouts.cases.table_roles import COMMA, RoleTable
-from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions, Example, Layout, Reading, References
 from isocenter.layouts.named_cases import EVERY_END, NamedCases, PathEnds
 from isocenter.values import CaseRow, Problem
 
@@ -203,7 +202,7 @@ class Manifest(RoleTable):
     base: Path
     named: NamedCases | None = None
 
-    def cases(self, row: Mapping[str, Any]) -> Sequence[CaseRow]:
+    def cases(self, row: TableRow) -> Sequence[CaseRow]:
         """The images that a row names otherwise than by a path; none where it names paths, or what is not there."""
         split = table_join.split_of(self.cell(row, "split"))
         return self.named.find(row[self.column["image"]], self._ends, split) if self.named else ()
@@ -226,7 +225,7 @@ class Manifest(RoleTable):
         stated = f"column {self.column.get('patient')} of {self.table.path.name}, which goes before "
         return f"{stated if rule and self._states_people else ''}{rule}"
 
-    def patient(self, row: Mapping[str, Any], named_case: CaseRow | None) -> str | None:
+    def patient(self, row: TableRow, named_case: CaseRow | None) -> str | None:
         """Whose images a row names: as a column states, else the headers of DICOM, whose people have pseudonyms."""
         stated = self.cell(row, "patient")
         if not self.hidden:
@@ -244,13 +243,13 @@ class Manifest(RoleTable):
         cells = {self.cell(row, "patient") for row in self.table.rows} if is_own else set()
         return sum(not table_reading.names_nobody(cell) for cell in cells) > 1
 
-    def images(self, row: Mapping[str, Any]) -> dict[str, Path]:
+    def images(self, row: TableRow) -> dict[str, Path]:
         """{channel: file} that a row names by paths, whether it is there or not."""
         each = ((channel, self.path(row, column)) for channel, column in self.columns("image").items())
         return {channel: path for channel, path in each if path is not None}
 
     @cached_property
-    def existing(self) -> list[tuple[Path, Mapping[str, Any]]]:
+    def existing(self) -> list[tuple[Path, TableRow]]:
         """The file or folder that each row names as its image, with the row, where it is there."""
         each = [(self.path(row, self.column["image"]), row) for row in self.table.rows if "image" in self.column]
         return [(path, row) for path, row in each if path is not None and path.exists()]
@@ -265,7 +264,7 @@ class Manifest(RoleTable):
         """The name of a case by the path of its image: the folders say whose it is, where no column does."""
         return "/".join((*path.absolute().parent.relative_to(self._root).parts, dataset_folder.stem_of(path.name)))
 
-    def path(self, row: Mapping[str, Any], column: str | None) -> Path | None:
+    def path(self, row: TableRow, column: str | None) -> Path | None:
         """The file that a cell names: absolute, or relative to the table and inside its folder.
 
         Its name may be spelt otherwise: its letters composed or not, or the only one that differs in case alone.
@@ -388,7 +387,7 @@ def _with_files(table: DataTable, column: Mapping[str, str]) -> dict[str, str]:
 def _row(
     manifest: Manifest,
     index: int,
-    line: dict[str, Any],
+    line: TableRow,
     called: Mapping[str, str],
     options: DatasetOptions,
     named_case: CaseRow | None,
@@ -427,7 +426,7 @@ def _row(
     )
 
 
-def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
+def _references(manifest: Manifest, row: TableRow, called: Mapping[str, str]) -> References:
     label = manifest.cell(row, "label")
     named = {} if label is None or str(label) not in called else {"class": called[str(label)]}
     return {**named, **manifest.references(row)}
@@ -613,16 +612,11 @@ def _with_findings(table: DataTable, images: Callable[[], Collection[str]]) -> D
     return replace(table, columns=(column, *findings), rows=rows, findings=findings, places=())
 
 
+EXAMPLE: Example = {f"pictures/x{n}.png": n for n in range(4)} | {
+    "list.csv": "image,patient,oedema,effusion,volume,time,event,split,known words\n"
+    "pictures/x0.png,P0,0,1,0.0,1,0,train,0\npictures/x1.png,P0,1,0,1.5,2,1,train,1\n"
+    "pictures/x2.png,P1,0,1,3.0,3,0,test,2\npictures/x3.png,P1,1,0,4.5,4,1,test,3\n"
+}
 LAYOUT = Layout(
-    "manifest",
-    "a table with a row for each case",
-    fits,
-    read,
-    over=frozenset({"plain_images", "dicom_folder"}),
-    example={f"pictures/x{n}.png": n for n in range(4)}
-    | {
-        "list.csv": "image,patient,oedema,effusion,volume,time,event,split,known words\n"
-        "pictures/x0.png,P0,0,1,0.0,1,0,train,0\npictures/x1.png,P0,1,0,1.5,2,1,train,1\n"
-        "pictures/x2.png,P1,0,1,3.0,3,0,test,2\npictures/x3.png,P1,1,0,4.5,4,1,test,3\n"
-    },
+    "manifest", "a table with a row for each case", fits, read, frozenset({"plain_images", "dicom_folder"}), EXAMPLE
 )

@@ -15,7 +15,7 @@ from isocenter.files import modality_words, numpy_file
 from isocenter.files.storage import packed_files
 from isocenter.layouts.cases import class_labels
 from isocenter.layouts.cases.dataset_folder import Folder
-from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
 from isocenter.values import Array, CaseRow, Cell, Geometry, Image, Source, Split
 from isocenter.values.dataset_cases import SPLITS
 
@@ -155,10 +155,5 @@ def _is_medmnist(path: Path) -> bool:
     return _names(path) >= {"train_images", "train_labels"}
 
 
-LAYOUT = Layout(
-    "medmnist",
-    "a MedMNIST archive",
-    fits,
-    read,
-    example={"breastmnist.npz": (0, 1)},
-)
+EXAMPLE: Example = {"breastmnist.npz": (0, 1)}
+LAYOUT = Layout("medmnist", "a MedMNIST archive", fits, read, example=EXAMPLE)

@@ -17,7 +17,7 @@ from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import DrawnBox
 from isocenter.layouts.cases.drawn_files import DrawingFormat
 from isocenter.layouts.cases.film_frames import ListedFilm
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
 FORMAT = DrawingFormat("mot", "MOTChallenge")
 TRUTH, IMAGES, NAMES = Path("gt") / "gt.txt", "img1", "labels.txt"
@@ -83,13 +83,8 @@ def _frames(path: Path) -> dict[int, tuple[DrawnBox, ...]]:
     return {frame: tuple(boxes) for frame, boxes in frames.items()}
 
 
-LAYOUT = Layout(
-    "mot",
-    "folders of films with img1 and gt/gt.txt, as of MOTChallenge",
-    fits,
-    read,
-    over=BY_NAMES,
-    annotations=lambda path, settings: _film(path).annotations,
-    example={f"{film}/img1/{n}.png": n for film in ("first", "second") for n in (1, 2)}
-    | {f"{film}/gt/gt.txt": "1,7,3,4,8,6,1,1,1\n2,7,4,4,8,6,1,1,1\n" for film in ("first", "second")},
-)
+EXAMPLE: Example = {f"{film}/img1/{n}.png": n for film in ("first", "second") for n in (1, 2)} | {
+    f"{film}/gt/gt.txt": "1,7,3,4,8,6,1,1,1\n2,7,4,4,8,6,1,1,1\n" for film in ("first", "second")
+}
+WHAT = "folders of films with img1 and gt/gt.txt, as of MOTChallenge"
+LAYOUT = Layout("mot", WHAT, fits, read, BY_NAMES, EXAMPLE, lambda path, settings: _film(path).annotations)

@@ -13,7 +13,7 @@ from isocenter.layouts import layout
 from isocenter.layouts.cases import class_labels, mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.mask_pairs import Images, MaskFile, NamedCase, PairKey
-from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
 from isocenter.values import CaseRow, Problem, Split
 
 # Folders of images and of labels, and whether they are the test part.
@@ -85,13 +85,10 @@ def _channels(folder: Folder, part: str) -> Mapping[PairKey, Images]:
     return mask_pairs.group_by_channel((PairKey((), m.stem), m) for m in folder.images if m.folders == (part,))
 
 
-LAYOUT = Layout(
-    "nnunet",
-    "nnU-Net raw data (dataset.json, imagesTr/, labelsTr/)",
-    fits,
-    read,
-    over=frozenset({"suffix_masks", "case_folders", "plain_images"}),
-    example={f"imagesTr/c{n}_{channel:04}.nii.gz": n + channel for n in range(2) for channel in range(2)}
+EXAMPLE: Example = (
+    {f"imagesTr/c{n}_{channel:04}.nii.gz": n + channel for n in range(2) for channel in range(2)}
     | {f"labelsTr/c{n}.nii.gz": n for n in range(2)}
-    | {"dataset.json": '{"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "cyst": 1}}'},
+    | {"dataset.json": '{"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "cyst": 1}}'}
 )
+WHAT = "nnU-Net raw data (dataset.json, imagesTr/, labelsTr/)"
+LAYOUT = Layout("nnunet", WHAT, fits, read, frozenset({"suffix_masks", "case_folders", "plain_images"}), EXAMPLE)

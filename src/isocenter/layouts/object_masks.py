@@ -16,7 +16,7 @@ from isocenter.layouts.cases import class_labels, mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, NamedCase, PairKey
 from isocenter.layouts.cases.names import IMAGES, LABELS
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from isocenter.values import Cell
 
 
@@ -71,12 +71,8 @@ def _sort_members(folder: Folder) -> tuple[dict[PairKey, list[FolderMember]], di
     return images, masks
 
 
-LAYOUT = Layout(
-    "object_masks",
-    "a folder per case with images/ of one file and masks/ of one file per object",
-    fits,
-    read,
-    over=BY_NAMES,
-    example={f"c{n}/images/c{n}.png": n for n in range(2)}
-    | {f"c{n}/masks/m{k}.png": (255 * (k == 0), 255 * (k == 1)) for n in range(2) for k in range(2)},
-)
+EXAMPLE: Example = {f"c{n}/images/c{n}.png": n for n in range(2)} | {
+    f"c{n}/masks/m{k}.png": (255 * (k == 0), 255 * (k == 1)) for n in range(2) for k in range(2)
+}
+WHAT = "a folder per case with images/ of one file and masks/ of one file per object"
+LAYOUT = Layout("object_masks", WHAT, fits, read, BY_NAMES, EXAMPLE)

@@ -7,7 +7,7 @@ from isocenter.files import file_formats
 from isocenter.layouts.cases import mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.mask_pairs import IMAGE, NamedCase, PairKey
-from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
 
 # Formats that other layouts read; None is an unknown format.
 OTHER_LAYOUTS = (None, "dicom", "numpy", "series")
@@ -31,10 +31,5 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     return Reading(rows, how=errors.count_phrase(len(rows), "image"), channels=channels)
 
 
-LAYOUT = Layout(
-    "plain_images",
-    "images without labels",
-    fits,
-    read,
-    example={f"x{n}.png": n for n in range(2)},
-)
+EXAMPLE: Example = {f"x{n}.png": n for n in range(2)}
+LAYOUT = Layout("plain_images", "images without labels", fits, read, example=EXAMPLE)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.layouts.cases import drawn_files
-from isocenter.layouts.cases.dataset_folder import Folder
+from isocenter.layouts.cases.dataset_folder import Folder, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
 from isocenter.layouts.cases.drawn_files import DrawingFormat, Sidecar
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
 FLAT = frozenset({"Point", "MultiPoint", "LineString", "MultiLineString"})
 FORMAT = DrawingFormat("qupath", "QuPath", flat=FLAT)
@@ -53,22 +53,22 @@ def _sidecar(path: Path) -> Sidecar:
     return Sidecar(Annotation(path, tuple(boxes)), kinds=frozenset(kinds))
 
 
-def _features(record: Any) -> Iterable[Mapping[str, Any]]:
+def _features(record: Any) -> Iterable[Record]:
     """The features of a collection, of a list or of a file that is one feature."""
-    features: Iterable[Mapping[str, Any]] = record
+    features: Iterable[Record] = record
     if isinstance(record, Mapping):
         features = record["features"] if record.get("type") == "FeatureCollection" else [record]
     return features
 
 
-def _name(properties: Mapping[str, Any]) -> str:
+def _name(properties: Record) -> str:
     """The class of an object, else its own name."""
     classed = properties.get("classification")
     named = classed.get("name") if isinstance(classed, Mapping) else classed
     return str(named or properties.get("name") or UNNAMED)
 
 
-def _rings(shape: Mapping[str, Any], where: str) -> list[Ring]:
+def _rings(shape: Record, where: str) -> list[Ring]:
     """The outer rings of an outline; ValueError for a kind that is not known. Holes are filled."""
     polygons: Sequence[Any] = {
         "Polygon": [shape["coordinates"]],
@@ -80,17 +80,10 @@ def _rings(shape: Mapping[str, Any], where: str) -> list[Ring]:
     return [tuple((float(x), float(y)) for x, y, *_ in polygon[0][:-1]) for polygon in polygons]
 
 
-LAYOUT = Layout(
-    "qupath",
-    "a GeoJSON file of outlines beside each image, as QuPath exports them",
-    fits,
-    read,
-    over=BY_NAMES,
-    annotations=lambda path, settings: {"": _sidecar(path).annotation},
-    example={f"images/a{n}.png": n for n in range(2)}
-    | {
-        f"images/a{n}.geojson": '{"type": "Feature", "properties": {"classification": {"name": "cyst"}},\n'
-        '"geometry": {"type": "Polygon", "coordinates": [[[2, 2], [8, 2], [8, 8], [2, 8], [2, 2]]]}}'
-        for n in range(2)
-    },
-)
+EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
+    f"images/a{n}.geojson": '{"type": "Feature", "properties": {"classification": {"name": "cyst"}},\n'
+    '"geometry": {"type": "Polygon", "coordinates": [[[2, 2], [8, 2], [8, 8], [2, 8], [2, 2]]]}}'
+    for n in range(2)
+}
+WHAT = "a GeoJSON file of outlines beside each image, as QuPath exports them"
+LAYOUT = Layout("qupath", WHAT, fits, read, BY_NAMES, EXAMPLE, lambda path, settings: {"": _sidecar(path).annotation})

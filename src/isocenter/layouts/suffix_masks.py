@@ -13,7 +13,7 @@ from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import BY_WORDS, Images, PairKey
 from isocenter.layouts.cases.names import IMAGE_SUFFIX, IMAGES, LABELS, MASK_OR_READER, NUMBERED_MASK
 from isocenter.layouts.cases.segments import SLICER
-from isocenter.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -48,11 +48,6 @@ def _sort_members(folder: Folder) -> tuple[dict[PairKey, Images], list[tuple[Pai
     return mask_pairs.one_image_each(images), mask_pairs.match_letter_case(masks, [key for key, _ in images])
 
 
-LAYOUT = Layout(
-    "suffix_masks",
-    "each image with its mask in one folder, marked by a suffix",
-    fits,
-    read,
-    over=frozenset({"class_folders", "plain_images"}),
-    example={"x0.png": 0, "x0_1stHO.png": 1, "x0_2ndHO.png": (0, 1), "x1.png": 0, "x1_1stHO.png": 1},
-)
+EXAMPLE: Example = {"x0.png": 0, "x0_1stHO.png": 1, "x0_2ndHO.png": (0, 1), "x1.png": 0, "x1_1stHO.png": 1}
+WHAT = "each image with its mask in one folder, marked by a suffix"
+LAYOUT = Layout("suffix_masks", WHAT, fits, read, frozenset({"class_folders", "plain_images"}), EXAMPLE)

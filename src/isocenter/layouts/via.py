@@ -14,10 +14,10 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.layouts import layout
 from isocenter.layouts.cases import drawn_boxes, drawn_files
-from isocenter.layouts.cases.dataset_folder import Folder
+from isocenter.layouts.cases.dataset_folder import Folder, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
 from isocenter.layouts.cases.drawn_files import DrawingFormat, ListedImage
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
 MARKS = (b'"filename"', b'"regions"', b'"file_attributes"')
 LARGEST = 1 << 30
@@ -52,7 +52,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     return drawn_files.read_listed_images(listed, folder, options, form, problems=problems)
 
 
-def via_images(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[ListedImage]:
+def via_images(path: Path, entries: Iterable[Record]) -> list[ListedImage]:
     """The images of a file with their regions."""
     own = list(entries)
     naming = _class_attribute(path, [region for entry in own for region in _regions(entry)])
@@ -66,7 +66,7 @@ def via_images(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[ListedI
     return found
 
 
-def _entries(path: Path) -> list[Mapping[str, Any]]:
+def _entries(path: Path) -> list[Record]:
     """The images that a file lists, of a project or of its annotations alone."""
     record = drawn_files.json_record(path, LARGEST)
     images = record.get(PROJECT, record) if isinstance(record, Mapping) else None
@@ -77,13 +77,13 @@ def _entries(path: Path) -> list[Mapping[str, Any]]:
     return entries
 
 
-def _regions(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _regions(entry: Record) -> list[Record]:
     """The regions of an image: a list, or in version 1 numbered."""
     regions = entry.get("regions") or []
     return list(regions.values() if isinstance(regions, Mapping) else regions)
 
 
-def _are_regions(entry: Mapping[str, Any]) -> bool:
+def _are_regions(entry: Record) -> bool:
     regions = entry.get("regions") or []
     return isinstance(regions, Mapping | list) and all(
         isinstance(region, Mapping) and isinstance(region.get("region_attributes") or {}, Mapping)
@@ -91,12 +91,12 @@ def _are_regions(entry: Mapping[str, Any]) -> bool:
     )
 
 
-def _kind(region: Mapping[str, Any]) -> str:
+def _kind(region: Record) -> str:
     shape = region.get("shape_attributes")
     return str(shape.get("name")) if isinstance(shape, Mapping) else ""
 
 
-def _class_attribute(path: Path, regions: Iterable[Mapping[str, Any]]) -> str | None:
+def _class_attribute(path: Path, regions: Iterable[Record]) -> str | None:
     """The attribute of regions that names their class; None where they have no attributes."""
     names = list(dict.fromkeys(name for region in regions for name in region.get("region_attributes") or {}))
     known = [name for name in names if name.lower() in CLASS_NAMES]
@@ -108,7 +108,7 @@ def _class_attribute(path: Path, regions: Iterable[Mapping[str, Any]]) -> str | 
     return next(iter(known if len(names) > 1 else names), None)
 
 
-def _drawn_object(region: Mapping[str, Any], naming: str | None, where: str) -> DrawnBox | None:
+def _drawn_object(region: Record, naming: str | None, where: str) -> DrawnBox | None:
     """The object that a region shows; None where it covers nothing."""
     shape, kind = region["shape_attributes"], _kind(region)
     if kind in FLAT:
@@ -125,7 +125,7 @@ def _chosen_value(value: Any) -> str:
     return ticked[0].strip() if len(ticked) == 1 else ""
 
 
-def _ring(shape: Mapping[str, Any], kind: str) -> Ring:
+def _ring(shape: Record, kind: str) -> Ring:
     """The corners of a shape; ValueError for a kind that is not known."""
     match kind:
         case "rect":
@@ -147,17 +147,18 @@ def _ring(shape: Mapping[str, Any], kind: str) -> Ring:
             raise ValueError(f"a shape of the kind {other!r}")
 
 
+EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
+    "project.json": '{"a0": {"filename": "a0.png", "file_attributes": {}, "regions": [{"region_attributes":\n'
+    '{"class": "cyst"}, "shape_attributes": {"name": "rect", "x": 2, "y": 3, "width": 4, "height": 5}}]},\n'
+    '"a1": {"filename": "a1.png", "file_attributes": {}, "regions": []}}'
+}
+WHAT = "a JSON file that lists images and the regions on them, as in VGG Image Annotator"
 LAYOUT = Layout(
     "via",
-    "a JSON file that lists images and the regions on them, as in VGG Image Annotator",
+    WHAT,
     fits,
     read,
-    over=BY_NAMES,
-    annotations=lambda path, settings: {one.name: one.annotation for one in via_images(path, _entries(path))},
-    example={f"images/a{n}.png": n for n in range(2)}
-    | {
-        "project.json": '{"a0": {"filename": "a0.png", "file_attributes": {}, "regions": [{"region_attributes":\n'
-        '{"class": "cyst"}, "shape_attributes": {"name": "rect", "x": 2, "y": 3, "width": 4, "height": 5}}]},\n'
-        '"a1": {"filename": "a1.png", "file_attributes": {}, "regions": []}}'
-    },
+    BY_NAMES,
+    EXAMPLE,
+    lambda path, settings: {one.name: one.annotation for one in via_images(path, _entries(path))},
 )

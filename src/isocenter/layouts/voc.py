@@ -18,7 +18,7 @@ from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from isocenter.layouts.cases.drawn_files import DrawingFormat, Sidecar
 from isocenter.layouts.cases.names import SPLIT_WORDS
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from isocenter.values import Split
 from isocenter.values.dataset_cases import SPLITS
 
@@ -142,17 +142,10 @@ def _wrong(path: Path | None, problem: str, remedy: str) -> DatasetError:
     return DatasetError(problem, str(path), remedy)
 
 
-LAYOUT = Layout(
-    "voc",
-    "an XML file of boxes for each image, as in Pascal VOC",
-    fits,
-    read,
-    over=BY_NAMES,
-    annotations=lambda path, settings: {"": voc_sidecar(path).annotation},
-    example={f"images/a{n}.png": n for n in range(2)}
-    | {
-        f"images/a{n}.xml": "<annotation><object><name>cell</name><bndbox><xmin>3</xmin><ymin>4</ymin>"
-        "<xmax>9</xmax><ymax>8</ymax></bndbox></object></annotation>"
-        for n in range(2)
-    },
-)
+EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
+    f"images/a{n}.xml": "<annotation><object><name>cell</name><bndbox><xmin>3</xmin><ymin>4</ymin>"
+    "<xmax>9</xmax><ymax>8</ymax></bndbox></object></annotation>"
+    for n in range(2)
+}
+WHAT = "an XML file of boxes for each image, as in Pascal VOC"
+LAYOUT = Layout("voc", WHAT, fits, read, BY_NAMES, EXAMPLE, lambda path, settings: {"": voc_sidecar(path).annotation})

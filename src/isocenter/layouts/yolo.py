@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
@@ -20,12 +19,12 @@ from ruamel.yaml.error import YAMLError
 from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.layouts.cases import drawn_files, mask_pairs
-from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.layouts.cases.dataset_folder import Folder, FolderMember, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from isocenter.layouts.cases.drawn_files import DrawingFormat
 from isocenter.layouts.cases.mask_pairs import PairKey
 from isocenter.layouts.cases.names import IMAGES, LABELS
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Example, Layout, Reading
 from isocenter.values import Problem
 
 FORMAT, SUFFIX = DrawingFormat("yolo", "YOLO"), ".txt"
@@ -271,7 +270,7 @@ def _names(folder: Folder) -> dict[str, str]:
     return {}
 
 
-def _yaml_files(folder: Folder) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def _yaml_files(folder: Folder) -> Iterator[tuple[Path, Record]]:
     """The YAML files beside the data, and what they state."""
     for file in NAME_TABLES:
         path = folder.root / file
@@ -279,7 +278,7 @@ def _yaml_files(folder: Folder) -> Iterator[tuple[Path, Mapping[str, Any]]]:
             yield path, _load_yaml(path)
 
 
-def _load_yaml(path: Path) -> Mapping[str, Any]:
+def _load_yaml(path: Path) -> Record:
     """The mapping in a YAML file; DatasetError where it is damaged."""
     try:
         stated = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig", errors="replace"))
@@ -288,14 +287,11 @@ def _load_yaml(path: Path) -> Mapping[str, Any]:
     return stated if isinstance(stated, Mapping) else {}
 
 
-LAYOUT = Layout(
-    "yolo",
-    "a text file of boxes or outlines for each image, as in YOLO",
-    fits,
-    read,
-    over=BY_NAMES,
-    annotations=_annotations,
-    example={f"images/a{n}.png": n for n in range(3)}
+EXAMPLE: Example = (
+    {f"images/a{n}.png": n for n in range(3)}
     | {f"labels/a{n}.txt": "0 0.25 0.3 0.3 0.1 0.2 0.3 0.3 0.35\n" * (n > 0) for n in range(3)}
-    | {"data.yaml": "names: [red, white]\nkpt_shape: [2, 2]\n"},
+    | {"data.yaml": "names: [red, white]\nkpt_shape: [2, 2]\n"}
+)
+LAYOUT = Layout(
+    "yolo", "a text file of boxes or outlines for each image, as in YOLO", fits, read, BY_NAMES, EXAMPLE, _annotations
 )

@@ -13,7 +13,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.files import label_table, patient_names
 from isocenter.layouts.cases import segments
-from isocenter.layouts.cases.dataset_folder import Folder
+from isocenter.layouts.cases.dataset_folder import Folder, Record
 from isocenter.layouts.layout import DatasetOptions
 from isocenter.values import Case, CaseRow, Label, Problem, Split, grading, voxel_images
 from isocenter.values.covariate_values import UNLABELLED
@@ -274,7 +274,7 @@ def _numbers(value: Any, where: str) -> tuple[int, ...]:
     return tuple(int(one) for one in values)
 
 
-def _table_in(described: Any) -> Mapping[str, Any]:
+def _table_in(described: Any) -> Record:
     """A JSON object; empty where it is something else."""
     return described if isinstance(described, Mapping) else {}
 

@@ -29,6 +29,8 @@ from isocenter.layouts.cases.table_reading import TABLE_SUFFIXES, TEXT_SUFFIX
 from isocenter.layouts.cases.time_series import LongTable
 from isocenter.values import Split
 
+# An object of a file that other programs write, JSON, YAML or TOML: {key: value}, of which nothing is sure.
+Record = Mapping[str, Any]
 # One image a file, known by its name. Archives and films hold many things; DICOM has a layout of its own.
 NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
 NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the second half of a pair
@@ -176,7 +178,7 @@ class Folder:
         return here or (tuple(named) if len(named) == 1 and not self.is_file else ())
 
     @cached_property
-    def description(self) -> dict[str, Any] | None:
+    def description(self) -> Record | None:
         """The contents of `dataset.json` in the folder itself; None without one.
 
         Raises DatasetError where it is damaged.

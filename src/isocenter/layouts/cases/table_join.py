@@ -29,7 +29,7 @@ from isocenter.layouts.cases.column_names import (
 )
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.names import PART_WORDS, SPLIT_WORDS
-from isocenter.layouts.cases.table_reading import DataTable
+from isocenter.layouts.cases.table_reading import DataTable, TableRow
 from isocenter.layouts.cases.time_series import LongTable
 from isocenter.values import CaseRow, Problem, Split
 
@@ -186,7 +186,7 @@ def split_of(word: Any) -> Split | None:
     return None if word is None else SPLIT_WORDS[str(word).lower()]
 
 
-def part_of_row(table: DataTable, row: Mapping[str, Any]) -> Split | None:
+def part_of_row(table: DataTable, row: TableRow) -> Split | None:
     """The part that a row states in a column called split; None where it states none."""
     column = table.column(SPLIT_COLUMNS[:1])
     return SPLIT_WORDS.get(str(row[column]).lower()) if column else None
@@ -213,12 +213,12 @@ def column_of_strangers(table: DataTable, ids: Collection[str]) -> str | None:
 
 def join_courses(
     tables: Iterable[LongTable], cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()
-) -> tuple[list[Mapping[str, Any]], list[Path], list[Problem]]:
+) -> tuple[list[TableRow], list[Path], list[Problem]]:
     """The readings of each case, (id, patient), in long tables, the tables that have some, and notes on the others.
 
     files: one of each case
     """
-    joined: list[Mapping[str, Any]] = [{} for _ in cases]
+    joined: list[TableRow] = [{} for _ in cases]
     used, problems = [], list[Problem]()
     for long in tables:
         own = _read_of(long, cases, files)
@@ -233,7 +233,7 @@ def join_courses(
     return joined, used, problems
 
 
-def _has_readings(rows: Sequence[Mapping[str, Any]]) -> bool:
+def _has_readings(rows: Sequence[TableRow]) -> bool:
     return any(value is not None for row in rows for value in row.values())
 
 
@@ -256,7 +256,7 @@ def _unmatched_courses(long: LongTable, cases: Sequence[tuple[str, str]]) -> Pro
 
 def covariates_of_cases(
     path: Path, cases: Sequence[tuple[str, str]], files: Sequence[Path] = (), numbers: Collection[str] = ()
-) -> tuple[list[Mapping[str, Any]], list[Problem]]:
+) -> tuple[list[TableRow], list[Problem]]:
     """The columns of a table for each case, (id, patient), without those that name either: of its row or the patient's.
 
     files:   one of each case, in whose headers issuers of PatientIDs are looked up where the table states such numbers
@@ -274,7 +274,7 @@ def covariates_of_cases(
     own_numbers = {name for name in table.columns if name.casefold() in {one.casefold() for one in numbers}}
     table, problems = table_reading.convert_values(table, (by_case, by_patient), own_numbers)
     known = [name for name in table.columns if name not in (by_case, by_patient)]
-    numbered, rows = NumberedPatients(files, str(path)), list[Mapping[str, Any] | None]([None] * len(cases))
+    numbered, rows = NumberedPatients(files, str(path)), list[TableRow | None]([None] * len(cases))
     if by_case:
         rows = _rows_of(_row_of_each(table, by_case, known), cases, numbered)
     if by_patient and None in rows:
@@ -286,9 +286,7 @@ def covariates_of_cases(
     return [{name: row[name] for name in known} for row in rows if row is not None], problems
 
 
-def _row_of_each(
-    table: DataTable, column: str, known: Sequence[str], *, needed: bool = True
-) -> dict[str, Mapping[str, Any]]:
+def _row_of_each(table: DataTable, column: str, known: Sequence[str], *, needed: bool = True) -> dict[str, TableRow]:
     """{what a column names: its row}.
 
     Raises DatasetError where two rows of one name differ in what is known; where they are not needed, they are left
@@ -330,7 +328,7 @@ def _lacking_rows(
     return table.refusal(problem, remedy)
 
 
-def _read_of(long: LongTable, cases: Sequence[tuple[str, str]], files: Sequence[Path]) -> list[Mapping[str, Any]]:
+def _read_of(long: LongTable, cases: Sequence[tuple[str, str]], files: Sequence[Path]) -> list[TableRow]:
     """The readings by the row's case or else its patient; without rows every column is missing."""
     nothing = table_reading.covariates_of_row(dict.fromkeys(long.table.columns), (long.owner, long.time))
     whose = cases if long.is_of_cases else _of_patients(cases)
@@ -344,8 +342,8 @@ def _of_patients(cases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _rows_of(
-    rows: Mapping[str, Mapping[str, Any]], cases: Sequence[tuple[str, str]], numbered: NumberedPatients
-) -> list[Mapping[str, Any] | None]:
+    rows: Mapping[str, TableRow], cases: Sequence[tuple[str, str]], numbered: NumberedPatients
+) -> list[TableRow | None]:
     """The row of each case, (id, patient), by its name or else its patient's; None without any.
 
     Patients of DICOM are pseudonyms, and a table may name them by these or by their PatientIDs. Of images of one name
@@ -370,7 +368,7 @@ def _rows_of(
 
 def _stated_twice(table: DataTable, ids: Sequence[str]) -> tuple[str, ...]:
     """The cases of which two rows state something else; empty for a table that does not have all cases."""
-    column, rows = table.column(CASE_COLUMNS), defaultdict[str, list[dict[str, Any]]](list)
+    column, rows = table.column(CASE_COLUMNS), defaultdict[str, list[TableRow]](list)
     for row in table.rows if column is not None else ():
         name_of_case = text_names.bare_name(row[str(column)])
         rows[name_of_case].append({name: cell for name, cell in row.items() if name != column})
@@ -401,7 +399,7 @@ def _join(table: DataTable, files: Sequence[CaseRow], ids: Sequence[str], patien
     return Join(cases, table.path, f"covariates from {table.path.name}", words, patient, renamed)
 
 
-def _rows_by_case(table: DataTable, ids: Sequence[str]) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
+def _rows_by_case(table: DataTable, ids: Sequence[str]) -> tuple[list[TableRow], dict[str, str]]:
     """(row of each case, {case: its name in the table} where numbers are written otherwise); none where one has none.
 
     Names that are written otherwise count where no two rows are of one name.
@@ -418,7 +416,7 @@ def _rows_by_case(table: DataTable, ids: Sequence[str]) -> tuple[list[Mapping[st
 
 def _rows_by_patient(
     table: DataTable, ids: Sequence[str], column: str
-) -> tuple[list[Mapping[str, Any]], list[str], dict[str, str]]:
+) -> tuple[list[TableRow], list[str], dict[str, str]]:
     """As `_rows_by_case` by the patient with whose name that of a case begins, with these; none of several rows."""
     rows, renamed = {str(row[column]): row for row in table.rows if row[column] is not None}, dict[str, str]()
     owners = [own for own in (_owner(name, rows) for name in ids) if own is not None]

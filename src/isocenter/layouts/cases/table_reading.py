@@ -49,6 +49,8 @@ RUNS = re.compile(r"\d+ \d+(?: \d+ \d+)+")
 DIGITS = re.compile(r"\d+")
 # What keras-retinanet's tables hold, which have no header: a row with nothing but the image has no box.
 BOX_COLUMNS = ("image", "x0", "y0", "x1", "y1", "label")
+# {column: cell}: a number where a whole column is numbers, None where the cell is empty.
+TableRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,6 @@ class DataTable:
     """A table.
 
     columns:    their names, without blanks around them
-    rows:       {column: value}; numbers where a whole column is numbers, None where a cell is empty
     has_header: whether the file names the columns
     findings:   columns that say of each image whether it shows a finding
     separator:  what parts the columns
@@ -66,7 +67,7 @@ class DataTable:
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[TableRow, ...]
     has_header: bool = True
     findings: tuple[str, ...] = ()
     separator: str = ""
@@ -224,7 +225,7 @@ def header_notes(table: DataTable) -> Iterator[Problem]:
         yield Problem("note", what, remedy="Write a header to name them otherwise")
 
 
-def covariates_of_row(row: Mapping[str, Any], used: Collection[str | None]) -> dict[str, Any]:
+def covariates_of_row(row: TableRow, used: Collection[str | None]) -> TableRow:
     """The cells of a row that say more of a case: without those used otherwise, folds, and columns without a name."""
     taken = {*used, *FOLD_COLUMNS}
     known = ((name, value) for name, value in row.items() if not UNNAMED.fullmatch(name))
@@ -269,7 +270,7 @@ def convert_values(
     if sentences:
         remedy = "Correct the table where this is not meant"
         problems.append(Problem("note", f"{table.path.name}: {errors.list_phrase(sentences)}", remedy=remedy))
-    rows = (row | {name: own[number] for name, own in values.items()} for number, row in enumerate(table.rows))
+    rows = ({**row, **{name: own[number] for name, own in values.items()}} for number, row in enumerate(table.rows))
     return replace(table, rows=tuple(rows)), problems
 
 

@@ -18,8 +18,8 @@ from isocenter.errors import UsageError
 from isocenter.layouts import layout
 from isocenter.layouts.cases import stated_texts, table_join, table_reading
 from isocenter.layouts.cases.stated_texts import TEXT
-from isocenter.layouts.cases.table_reading import DataTable
-from isocenter.layouts.layout import DatasetOptions
+from isocenter.layouts.cases.table_reading import DataTable, TableRow
+from isocenter.layouts.layout import DatasetOptions, References
 from isocenter.values import CaseRow, Cell, Problem, ReferenceKind
 
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
@@ -52,14 +52,14 @@ class RoleTable:
             return several
         return {ONLY_NAMES.get(kind, self.column[kind]): self.column[kind]}
 
-    def cell(self, row: Mapping[str, Any], role: str) -> Any:
+    def cell(self, row: TableRow, role: str) -> Any:
         """The value of a role in a row; a whole number in a column of floats stays whole."""
         return table_reading.as_whole_number(row[self.column[role]]) if role in self.column else None
 
-    def references(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def references(self, row: TableRow) -> References:
         """{kind: what a row states} of values, findings, an event, and kinds of other packages."""
         values = {name: self._number(row, column) for name, column in self.columns("value").items()}
-        stated: dict[str, Any] = {
+        stated: References = {
             "value": {name: value for name, value in values.items() if value is not None} or None,
             "findings": self._present(row) or None,
             "event": self._event(row),
@@ -90,7 +90,7 @@ class RoleTable:
         listed = {name for row in self.table.rows for name in self.named_in(row) or ()}
         return tuple(dict.fromkeys([*self.columns("finding"), *sorted(listed)]))
 
-    def named_in(self, row: Mapping[str, Any]) -> list[str] | None:
+    def named_in(self, row: TableRow) -> list[str] | None:
         """The findings that a cell lists; None where it is blank."""
         text = row[self.column["findings"]] if "findings" in self.column else None
         if text is None:
@@ -122,14 +122,14 @@ class RoleTable:
             raise self.table.refusal(problem, "Write | or ; between the findings of a cell, and no comma within a name")
         return share >= PARTING
 
-    def _present(self, row: Mapping[str, Any]) -> dict[str, bool]:
+    def _present(self, row: TableRow) -> dict[str, bool]:
         """{finding: whether the row has it}, of those that it states."""
         each = {name: self._is_yes(row, column) for name, column in self.columns("finding").items()}
         stated = {name: is_present for name, is_present in each.items() if is_present is not None}
         names = self.named_in(row)
         return stated if names is None else {name: name in names for name in self.findings if name not in each} | stated
 
-    def _event(self, row: Mapping[str, Any]) -> tuple[float, bool] | None:
+    def _event(self, row: TableRow) -> tuple[float, bool] | None:
         """A time and whether the event happened then; None where either is blank."""
         if not {"time", "event"} <= set(self.column):
             return None
@@ -137,9 +137,7 @@ class RoleTable:
         time = self._number(row, self.column["time"])
         return None if time is None or happened is None else (time, happened)
 
-    def _is_yes(
-        self, row: Mapping[str, Any], column: str, yes: frozenset[str] = YES, no: frozenset[str] = NO
-    ) -> bool | None:
+    def _is_yes(self, row: TableRow, column: str, yes: frozenset[str] = YES, no: frozenset[str] = NO) -> bool | None:
         """Whether a cell is yes or no; None where it is blank."""
         word = _word(row[column])
         if word is None or (word in UNSURE and column in self.unsure):
@@ -149,7 +147,7 @@ class RoleTable:
             raise self.table.refusal(f"column {column} holds {row[column]!r}, neither yes nor no", remedy)
         return word in yes
 
-    def _number(self, row: Mapping[str, Any], column: str) -> float | None:
+    def _number(self, row: TableRow, column: str) -> float | None:
         """The number in a cell; None where it is blank."""
         value = table_reading.cell_number(row[column])
         if row[column] is not None and (value is None or not math.isfinite(value)):
@@ -157,7 +155,7 @@ class RoleTable:
             raise self.table.refusal(f"column {column} holds {row[column]!r}, which is not a number", remedy)
         return value
 
-    def _added(self, row: Mapping[str, Any], kind: str) -> Cell | None:
+    def _added(self, row: TableRow, kind: str) -> Cell | None:
         """The reference of a kind of another package that a cell states; None where it is blank."""
         if (cell := self.cell(row, kind)) is None:
             return None

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.layouts.cases import table_reading
 from isocenter.layouts.cases.column_names import CASE_COLUMNS, OUTCOMES, PATIENT_COLUMNS
-from isocenter.layouts.cases.table_reading import DataTable
+from isocenter.layouts.cases.table_reading import DataTable, TableRow
 from isocenter.values import Problem, covariate_values
 
 
@@ -56,9 +54,9 @@ class LongTable:
         except DatasetError:
             return None
 
-    def courses(self) -> dict[str, Mapping[str, Any]]:
+    def courses(self) -> dict[str, TableRow]:
         """{case or patient: {column: its readings}}. Raises DatasetError for a time that is none."""
-        rows = defaultdict[str, list[dict[str, Any]]](list)
+        rows = defaultdict[str, list[TableRow]](list)
         for row in self.table.rows:
             if row[self.owner] is not None:
                 rows[str(row[self.owner])].append(table_reading.covariates_of_row(row, (self.owner,)))
