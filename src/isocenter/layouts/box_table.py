@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from isocenter import errors
-from isocenter.errors import DatasetError, UsageError
+from isocenter.errors import UsageError
 from isocenter.files import modality_words
 from isocenter.layouts import layout
 from isocenter.layouts.cases import class_labels, drawn_boxes, table_join, table_reading, table_roles
@@ -19,6 +20,7 @@ from isocenter.layouts.cases.column_names import BOX_ROLES, READERS
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from isocenter.layouts.cases.table_reading import LOOKED_AT, TABLE_SUFFIXES, DataTable, TableRow
+from isocenter.layouts.cases.table_roles import RoleTable
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Example, Layout, Reading
 from isocenter.layouts.named_cases import NamedCases
 from isocenter.values import CaseRow, Cell, Problem, bounding_boxes
@@ -50,25 +52,23 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         problem = f"holds {errors.count_phrase(len(tables), 'table')} of boxes{names}, where one is expected"
         raise UsageError(problem, str(folder.root), "Join them into one, with a column split if they are parts")
     table = table_reading.read_table(tables[0])
-    column = columns_of_boxes(table, options, folder)
-    table = _without_nothing(table, column)
-    rows = _by_image(table, column)
-    own = {name: annotation_from_rows(table.path, column, of_image) for name, of_image in rows.items()}
+    boxes = BoxTable.with_roles(table, columns_of_boxes(table, options, folder))
+    column, own = boxes.column, boxes.annotations
     classes, called = class_labels.name_classes(drawn_boxes.drawn_names(list(own.values())), folder, options)
-    inside = Folder(table.path.parent) if folder.is_file else folder
-    images, missing, named = _images(table, rows, inside, options)
+    images, missing, named = _images(table, own, Folder(table.path.parent) if folder.is_file else folder, options)
     hidden = named.reading.patients if named else ""  # people of DICOM are not called by their names
-    made = [
-        row if name is None else _add_boxes(row, table, column, name, rows[name], own[name], named)
+    rows = [
+        row if name is None else boxes.add_to(row, name, named)
         for row, name in images
         if name is not None or not folder.is_file
     ]
-    count = sum(len(annotation.boxes) for annotation in own.values())
-    missing_images = errors.count_phrase(len(missing), "image that is", "images that are")
+    count = errors.count_phrase(sum(len(annotation.boxes) for annotation in own.values()), "box", "boxes")
+    seen = errors.count_phrase(sum(name is not None for _, name in images), "image")
+    absent = f"{errors.count_phrase(len(missing), 'image that is', 'images that are')} not there"
+    what, remedy = f"{table.path.name} names {absent}", "Correct the names, or get the files"
     return Reading(
-        tuple(made),
-        how=f"table {table.path.name}: {errors.count_phrase(count, 'box', 'boxes')} on "
-        + errors.count_phrase(sum(name is not None for _, name in images), "image"),
+        tuple(rows),
+        how=f"table {table.path.name}: {count} on {seen}",
         classes={"boxes": classes},
         drawn=DrawnNameMeanings(called, settings=column),
         modality=options.modality or (named.reading.modality if named else None),
@@ -77,51 +77,108 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         tables=(table.path,),
         problems=(
             *table_reading.header_notes(table),
-            *_of_several_readers(table, column, own),
-            *layout.left_out_problem(
-                missing,
-                f"{table.path.name} names {missing_images} not there",
-                "Correct the names, or get the files",
-            ),
+            *boxes.reader_warning(),
+            *layout.left_out_problem(missing, what, remedy),
         ),
     )
 
 
-def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
-    """settings: {role: column}"""
-    table = _without_nothing(table_reading.read_table(path), settings)
-    return {name: annotation_from_rows(path, settings, rows) for name, rows in _by_image(table, settings).items()}
+@dataclass(frozen=True)
+class BoxTable(RoleTable):
+    """A table of boxes, or of balls, whose columns have the roles of `BOX_ROLES`."""
 
+    @classmethod
+    def with_roles(cls, table: DataTable, column: Mapping[str, str]) -> BoxTable:
+        """Labels that never have a box are left out: they say that nothing is there, as "No finding" does."""
+        edges = [column[role] for role in (*bounding_boxes.table_columns(3), *SIZES.values()) if role in column]
+        label = column.get("label")
+        boxed = {row[label] for row in table.rows if any(row[name] is not None for name in edges)} if label else set()
+        rows = ({**row, label: None} if boxed and row[label] not in boxed else row for row in table.rows)
+        return cls(replace(table, rows=tuple(rows)), column)
 
-def _add_boxes(
-    image: CaseRow,
-    table: DataTable,
-    column: Mapping[str, str],
-    name: str,
-    rows: Rows,
-    own: Annotation,
-    named: NamedCases | None,
-) -> CaseRow:
-    """An image with its boxes, and what else its rows say."""
-    patient, split = (_common(table.path, column, role, name, rows) for role in ("patient", "split"))
-    is_stated = column.get("patient") != column["image"] and not table_reading.names_nobody(patient)
-    stated = patient if is_stated else None
-    return replace(
-        image,
-        references={**image.references, "boxes": Cell((table.path,), "box_table", name, known=own)},
-        split=table_join.split_of(split) or image.split,
-        patient=named.person(image, stated) if named and image.patient and stated else image.patient or patient,
-    )
+    @cached_property
+    def rows(self) -> Mapping[str, Rows]:
+        """{image as the table names it: its rows}."""
+        rows: dict[str, Rows] = {}
+        for place, row in enumerate(self.table.rows, start=2):  # as a spreadsheet counts: the first has the names
+            if row[self.column["image"]] is None:
+                raise self.table.refusal(f"row {place} names no image", "Write the image's name in it")
+            rows.setdefault(str(row[self.column["image"]]), []).append((place, row))
+        return rows
 
+    @cached_property
+    def annotations(self) -> Mapping[str, Annotation]:
+        """{image as the table names it: the boxes in its rows}."""
+        return {name: self.annotation(rows) for name, rows in self.rows.items()}
 
-def _by_image(table: DataTable, column: Mapping[str, str]) -> dict[str, Rows]:
-    """{image as the table names it: its rows}."""
-    rows: dict[str, Rows] = {}
-    for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
-        if row[column["image"]] is None:
-            raise DatasetError(f"row {place} names no image", str(table.path), "Write the image's name in it")
-        rows.setdefault(str(row[column["image"]]), []).append((place, row))
-    return rows
+    def annotation(self, rows: Rows) -> Annotation:
+        """The boxes, or balls, in the rows of one image; a row with nothing but the image is none."""
+        is_ball, drawn = "x0" not in self.column, list[DrawnBox]()
+        letters = "xyz" if is_ball or "z0" in self.column else "xy"
+        for place, row in rows:
+            edges = [(self._ball if is_ball else self._edges)(row, letter) for letter in letters]
+            centre = [self._stated(row, role) for role in BALL[:3]] if is_ball else []
+            label = self.cell(row, "label") if "label" in self.column else NODULE
+            is_bare = all(one is None for one in (centre or [edge for pair in edges for edge in pair]))
+            if (is_ball or label is None) and is_bare:
+                continue
+            low, high = zip(*edges, strict=True)
+            if label is None or None in (*low, *high):
+                missing = "whole ball" if is_ball else "label" if label is None else "corner"
+                remedy = "Write its centre and diameter in mm" if is_ball else "Write the whole box, or only the image"
+                raise self.table.refusal(f"row {place} has no {missing}", remedy)
+            drawn.append(DrawnBox(str(label), low, high, f"row {place}"))
+        return Annotation(self.table.path, tuple(drawn), in_mm=is_ball)
+
+    def _stated(self, row: TableRow, role: str) -> float | None:
+        return table_reading.cell_number(row[self.column[role]])
+
+    def _edges(self, row: TableRow, letter: str) -> tuple[float | None, float | None]:
+        """The lower and the upper edge along an axis: as stated, or by the size."""
+        low, upper = self._stated(row, f"{letter}0"), f"{letter}1"
+        if upper in self.column:
+            return low, self._stated(row, upper)
+        size = self._stated(row, SIZES[upper])
+        return low, None if low is None or size is None else low + size
+
+    def _ball(self, row: TableRow, letter: str) -> tuple[float | None, float | None]:
+        """The edges along an axis of the box around a ball."""
+        centre, size = self._stated(row, f"centre_{letter}"), self._stated(row, "diameter")
+        return (None, None) if centre is None or size is None else (centre - size / 2, centre + size / 2)
+
+    def add_to(self, image: CaseRow, name: str, named: NamedCases | None) -> CaseRow:
+        """An image with its boxes, and what else the rows of this name say."""
+        patient, split = (self._common(name, role) for role in ("patient", "split"))
+        is_stated = self.column.get("patient") != self.column["image"] and not table_reading.names_nobody(patient)
+        of_dicom = named.person(image, patient) if named and image.patient and patient and is_stated else image.patient
+        boxes = Cell((self.table.path,), "box_table", name, known=self.annotations[name])
+        return replace(
+            image,
+            references={**image.references, "boxes": boxes},
+            split=table_join.split_of(split) or image.split,
+            patient=of_dicom or patient,
+        )
+
+    def _common(self, name: str, role: str) -> str | None:
+        """The value of a role in the rows of one image. Raises DatasetError where they differ."""
+        cells = [row[self.column[role]] for _, row in self.rows[name]] if role in self.column else []
+        values = {str(cell) for cell in cells if cell is not None}
+        if len(values) > 1:
+            problem = f"{name} is of {role} {' and '.join(sorted(values))}"
+            raise self.table.refusal(problem, "Write the same value in all its rows")
+        return next(iter(values), None)
+
+    def reader_warning(self) -> tuple[Problem, ...]:
+        """The warning that several people drew boxes on one image, as in VinDr-CXR."""
+        if (reader := self.table.column(READERS)) is None:
+            return ()
+        seen = Counter(name for name, rows in self.rows.items() for _ in {str(row[reader]) for _, row in rows})
+        several = [name for name, count in seen.items() if count > 1 and self.annotations[name].boxes]
+        images = errors.count_phrase(len(several), "image has", "images have")
+        what, why = f"{images} boxes of several readers (column {reader})", "what several of them saw counts as several"
+        why += " objects, in training and in tests"
+        problem = Problem("warning", what, (), why, "Keep the boxes of one reader, or merge those of all")
+        return (problem,) if several else ()
 
 
 def _images(
@@ -141,71 +198,21 @@ def _images(
         cases = [
             CaseRow(one.name, {"image": Cell((one.path,), modality=modality)}, split=one.split) for one in folder.images
         ]
-        images = drawn_boxes.images_by_file_name(folder, bare=True)
-        near = [table.path.parent, table.path.parent / "images"]
+        images, near = (
+            drawn_boxes.images_by_file_name(folder, bare=True),
+            [table.path.parent, table.path.parent / "images"],
+        )
         by_path = {case.paths[0]: case for case in cases}
         each = {name: drawn_boxes.image_named(images, name, near, table.path) for name in names}
         found = {name: [by_path[image.path]] if image else [] for name, image in each.items()}
     called: dict[Path, str] = {}
     for name, own in found.items():
         if len(own) > 1:
-            problem = f"names {name}, and {len(own)} images are called so"
-            raise DatasetError(problem, str(table.path), "Write the name of the file")
+            raise table.refusal(f"names {name}, and {len(own)} images are called so", "Write the name of the file")
         if own and (before := called.setdefault(own[0].paths[0], name)) != name:
-            problem = f"calls one image {before} and {name}"
-            raise DatasetError(problem, str(table.path), "Write the same name in all its rows")
+            raise table.refusal(f"calls one image {before} and {name}", "Write the same name in all its rows")
     missing = [name for name, own in found.items() if not own]
     return [(case, called.get(case.paths[0])) for case in cases], missing, named
-
-
-def annotation_from_rows(path: Path, column: Mapping[str, str], rows: Rows) -> Annotation:
-    """The boxes, or balls, in the rows of one image; a row with nothing but the image is none."""
-    is_ball = "x0" not in column
-    letters = "xyz" if is_ball or "z0" in column else "xy"
-    drawn = []
-    for place, row in rows:
-        edges = [(_ball if is_ball else _edges)(row, column, letter) for letter in letters]
-        stated = (
-            [table_reading.cell_number(row[column[role]]) for role in BALL[:3]]
-            if is_ball
-            else [one for pair in edges for one in pair]
-        )
-        label = row[column["label"]] if "label" in column else NODULE
-        if (is_ball or label is None) and not any(one is not None for one in stated):
-            continue
-        low, high = zip(*edges, strict=True)
-        if label is None or None in (*low, *high):
-            missing = "whole ball" if is_ball else "label" if label is None else "corner"
-            remedy = "Write its centre and diameter in mm" if is_ball else "Write the whole box, or only the image"
-            raise DatasetError(f"row {place} has no {missing}", str(path), remedy)
-        drawn.append(DrawnBox(str(table_reading.as_whole_number(label)), low, high, f"row {place}"))
-    return Annotation(path, tuple(drawn), in_mm=is_ball)
-
-
-def _edges(row: TableRow, column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
-    """The lower and the upper edge along an axis: as stated, or by the size."""
-    low, upper = table_reading.cell_number(row[column[f"{letter}0"]]), f"{letter}1"
-    if upper in column:
-        return low, table_reading.cell_number(row[column[upper]])
-    size = table_reading.cell_number(row[column[SIZES[upper]]])
-    return low, None if low is None or size is None else low + size
-
-
-def _ball(row: TableRow, column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
-    """The edges along an axis of the box around a ball."""
-    centre = table_reading.cell_number(row[column[f"centre_{letter}"]])
-    size = table_reading.cell_number(row[column["diameter"]])
-    return (None, None) if centre is None or size is None else (centre - size / 2, centre + size / 2)
-
-
-def _common(path: Path, column: Mapping[str, str], role: str, name: str, rows: Rows) -> str | None:
-    """The value of a role in the rows of one image. Raises DatasetError where they differ."""
-    values = {str(row[column[role]]) for _, row in rows if row[column[role]] is not None} if role in column else set()
-    if len(values) > 1:
-        raise DatasetError(
-            f"{name} is of {role} {' and '.join(sorted(values))}", str(path), "Write the same value in all its rows"
-        )
-    return next(iter(values), None)
 
 
 def columns_of_boxes(table: DataTable, options: DatasetOptions, folder: Folder | None = None) -> dict[str, str]:
@@ -222,13 +229,12 @@ def columns_of_boxes(table: DataTable, options: DatasetOptions, folder: Folder |
         x, y = corner
         problem = f"states boxes by {x}, {y} and their size, and these may be a corner or the centre"
         remedy = f"If they are the corner nearest to (0, 0), give --layout box_table --column x0={x},y0={y}; if they "
-        remedy += "are the centre, write columns x0, y0, x1 and y1 of edges"
-        raise DatasetError(problem, str(table.path), remedy)
+        raise table.refusal(problem, f"{remedy}are the centre, write columns x0, y0, x1 and y1 of edges")
     if lacking:
         problem = f"has no column for {', '.join(lacking)} (columns: {', '.join(table.columns)})"
-        raise DatasetError(problem, str(table.path), f"Name it, as in --column {lacking[0]}=COLUMN")
+        raise table.refusal(problem, f"Name it, as in --column {lacking[0]}=COLUMN")
     if ("z0" in columns) != ("z1" in columns or ("x1" not in columns and "depth" in columns)):
-        raise DatasetError("has only one of z0 and z1", str(table.path), "Give both, or neither")
+        raise table.refusal("has only one of z0 and z1", "Give both, or neither")
     return columns
 
 
@@ -240,22 +246,20 @@ def _lacking(columns: Collection[str]) -> list[str]:
 
 
 def _known_columns(table: DataTable, folder: Folder | None) -> dict[str, str]:
-    """{role: column} by known names; where corners are counted from 1, x1 is the lower edge."""
+    """{role: column} by known names; where corners are counted from 1, x1 is the lower edge.
+
+    Else the image is the first column of which every cell is the name of an image in the folder.
+    """
     known = {role: table.column(names) for role, names in BOX_ROLES.items()}
     if known["x0"] is None and known["y0"] is None:
         for letter in "xyz":
             if (upper := table.column((f"{letter}2",))) is not None:
                 known |= {f"{letter}0": known[f"{letter}1"], f"{letter}1": upper}
-    if known["image"] is None and folder is not None:
-        known["image"] = _column_of_images(table, folder)
+    if known["image"] is None and folder is not None and table.rows:
+        names = {name for member in folder.images or folder.dicom for name in (member.path.name, member.stem)}
+        looked_at = table.rows[:LOOKED_AT]
+        known["image"] = next((one for one in table.columns if all(str(row[one]) in names for row in looked_at)), None)
     return {role: name for role, name in known.items() if name is not None}
-
-
-def _column_of_images(table: DataTable, folder: Folder) -> str | None:
-    """The first column of which every cell is the name of an image in the folder, with or without its suffix."""
-    names = {name for member in folder.images or folder.dicom for name in (member.path.name, member.stem)}
-    columns = (name for name in table.columns if all(str(row[name]) in names for row in table.rows[:LOOKED_AT]))
-    return next(columns, None) if names and table.rows else None
 
 
 def _open_corner(table: DataTable) -> tuple[str, str] | None:
@@ -266,37 +270,6 @@ def _open_corner(table: DataTable) -> tuple[str, str] | None:
     return next(((x, y) for x, y in found if x is not None and y is not None), None)
 
 
-def _without_nothing(table: DataTable, column: Mapping[str, str]) -> DataTable:
-    """The table without the labels that never have a box: they say that nothing is there, as "No finding" does."""
-    edges = [column[role] for role in (*bounding_boxes.table_columns(3), *SIZES.values()) if role in column]
-    label = column.get("label")
-    if label is None:
-        return table
-
-    def is_empty(row: TableRow) -> bool:
-        return all(row[name] is None for name in edges)
-
-    boxed = {row[label] for row in table.rows if not is_empty(row)}
-    rows = tuple(
-        {**row, label: None} if is_empty(row) and boxed and row[label] not in boxed else row for row in table.rows
-    )
-    return replace(table, rows=rows)
-
-
-def _of_several_readers(
-    table: DataTable, column: Mapping[str, str], own: Mapping[str, Annotation]
-) -> tuple[Problem, ...]:
-    """The warning that several people drew boxes on one image, as in VinDr-CXR."""
-    reader = table.column(READERS)
-    seen = {(str(row[column["image"]]), str(row[reader])) for row in table.rows} if reader else set()
-    several = [name for name, count in Counter(name for name, _ in seen).items() if count > 1 and own[name].boxes]
-    what = f"{errors.count_phrase(len(several), 'image has', 'images have')} boxes of several readers (column {reader})"
-    why = "what several of them saw counts as several objects, in training and in tests"
-    return (
-        (Problem("warning", what, (), why, "Keep the boxes of one reader, or merge those of all"),) if several else ()
-    )
-
-
 def _tables(folder: Folder) -> list[Path]:
     """Tables that state boxes, by the names of their columns."""
     members = [member for member in folder.members if member.suffix in TABLE_SUFFIXES]
@@ -304,12 +277,15 @@ def _tables(folder: Folder) -> list[Path]:
 
 
 def _states_boxes(member: FolderMember, folder: Folder) -> bool:
-    try:
-        table = table_reading.read_table(member.path, most=LOOKED_AT)
-    except DatasetError:  # reported by the layout that is about the images
+    if (table := table_reading.try_table(member.path, most=LOOKED_AT)) is None:
         return False
     known = _known_columns(table, None if folder.is_file else folder)
     return not _lacking(known) or ({"image", "label"} <= known.keys() and _open_corner(table) is not None)
+
+
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    """settings: {role: column}"""
+    return BoxTable.with_roles(table_reading.read_table(path), settings).annotations
 
 
 EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from isocenter import errors
-from isocenter.errors import DatasetError
 from isocenter.layouts import box_table, voc
-from isocenter.layouts.box_table import Rows
+from isocenter.layouts.box_table import BoxTable
 from isocenter.layouts.cases import drawn_boxes, table_reading
 from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.table_reading import TABLE_SUFFIXES
@@ -35,23 +34,15 @@ def read_boxes(path: Path, image: Image, file: Path) -> BoundingBoxes:
 
 def _in_table(path: Path, file: Path) -> Annotation:
     table = table_reading.read_table(path)
-    column = box_table.columns_of_boxes(table, DatasetOptions())
-    own = Rows()
-    others: set[str] = set()
-    for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
-        named = PurePosixPath(str(row[column["image"]]).replace("\\", "/"))
-        if _names(named, file, path.parent):
-            own.append((place, row))
-        elif named.name == file.name:
-            others.add(str(named))
-    if own:
-        return box_table.annotation_from_rows(path, column, own)
-    if others:  # another patient may have an image of this name
-        problem = (
-            f"has rows for {errors.list_phrase(sorted(others))}, and none for {file.name} in the folder where it lies"
-        )
-        raise DatasetError(problem, str(path), "Write the image's own path into the table, or its name alone")
-    raise DatasetError(f"has no row for {file.name}", str(path), "Give the table that names the image")
+    boxes = BoxTable(table, box_table.columns_of_boxes(table, DatasetOptions()))
+    named = {name: PurePosixPath(name.replace("\\", "/")) for name in boxes.rows}
+    if own := [row for name, rows in boxes.rows.items() if _names(named[name], file, path.parent) for row in rows]:
+        return boxes.annotation(sorted(own, key=lambda row: row[0]))
+    if others := sorted({str(one) for one in named.values() if one.name == file.name}):
+        # Another patient may have an image of this name.
+        problem = f"has rows for {errors.list_phrase(others)}, and none for {file.name} in the folder where it lies"
+        raise table.refusal(problem, "Write the image's own path into the table, or its name alone")
+    raise table.refusal(f"has no row for {file.name}", "Give the table that names the image")
 
 
 def _names(named: PurePosixPath, file: Path, folder: Path) -> bool:

@@ -98,11 +98,8 @@ def _table_by_hand(folder: Folder, options: DatasetOptions) -> DataTable | None:
     tables = [one for one in (folder.members if folder.is_file else folder.tables) if one.suffix in TABLE_SUFFIXES]
     if options.column or options.layout is not None or len(tables) != 1:
         return None
-    try:
-        table = table_reading.read_table(tables[0].path, codes=("group", "label"))
-    except DatasetError:  # whoever reads it says what is wrong
-        return None
-    return replace(table, root=options.root) if dataset_rows.spells_rows(table) else None
+    table = table_reading.try_table(tables[0].path, codes=("group", "label"))
+    return None if table is None or not dataset_rows.spells_rows(table) else replace(table, root=options.root)
 
 
 def _check_options(options: DatasetOptions) -> DatasetOptions:

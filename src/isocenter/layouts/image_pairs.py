@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files import modality_words
 from isocenter.files.format_options import ReadOptions
@@ -39,69 +38,59 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Each pair as a case of two images; pairs that name a missing file are left out."""
-    table, labels = _table_of(folder), class_labels.mask_labels(folder, options)
+    table, labels, modality = _table_of(folder), class_labels.mask_labels(folder, options), options.modality
     of_values = list[Problem]()
     if table is not None:
         table, of_values = table_reading.convert_values(table, PAIR_COLUMNS)
-    rows = _rows(table) if table is not None else _of_names(folder)
-    modality, made, missing = modality_words.modality_word(options.modality), list[CaseRow](), list[str]()
-    for name, sides, stated in rows:
-        known = {f"{side}_{what}": path for side in SIDES for what, path in sides[side].items() if what != "image"}
-        files = [*(sides[side]["image"] for side in SIDES), *known.values()]
-        if lost := [path.name for path in files if not path.exists()]:
-            missing.append(f"{name} ({', '.join(lost)})")
-            continue
-        places = {side: sides[side]["image"] for side in SIDES}
-        images = {side: Cell((path,), "folder" * path.is_dir(), modality=modality) for side, path in places.items()}
-        field = Cell(tuple(known.values()), "field", names=tuple(known))
-        made.append(CaseRow(name, images, {"field": field}, **stated))
+    rows = _rows(table, modality) if table is not None else _of_names(folder, modality)
+    each = [(row, [path.name for path in row.paths if not path.exists()]) for row in rows]
+    missing = [f"{row.name} ({', '.join(lost)})" for row, lost in each if lost]
     how = f"table {table.path.name} with a row for each pair" if table is not None else "x_fixed_image, x_moving_image"
-    what = f"{errors.count_phrase(len(missing), 'pair names', 'pairs name')} files that are not there"
+    what, remedy = ("pair names", "pairs name", "files that are not there"), "Correct the paths, which are relative to "
     return Reading(
-        tuple(made),
+        tuple(row for row, lost in each if not lost),
         how=how,
         classes={"field": labels},
         patients="" if table is None else f"column patient of {table.path.name}, else each image stands for itself",
         channels=SIDES,
         tables=() if table is None else (table.path,),
-        problems=(
-            *layout.left_out_problem(missing, what, "Correct the paths, which are relative to the table"),
-            *of_values,
-        ),
+        problems=(*layout.left_out_problem(missing, what, f"{remedy}the table"), *of_values),
     )
 
 
 def _table_of(folder: Folder) -> DataTable | None:
-    """The table with the columns of both images; None without one."""
+    """The table with the columns of both images; None without one, and where it is damaged."""
     members = folder.members[:1] if folder.is_file and folder.members[0].suffix in (".csv", ".tsv") else folder.tables
-    for member in members:
-        try:
-            columns = table_reading.read_table(member.path, most=1).columns
-        except DatasetError:  # a damaged table is reported where it would have been joined to the images
-            continue
-        if {*SIDES} <= {*columns}:
-            return table_reading.read_table(member.path)
-    return None
+    heads = {member.path: table_reading.try_table(member.path, most=1) for member in members}
+    own = (path for path, head in heads.items() if head is not None and {*SIDES} <= {*head.columns})
+    return next(map(table_reading.read_table, own), None)
 
 
-def _rows(table: DataTable) -> Iterator[tuple[str, Sides, References]]:
+def _rows(table: DataTable, modality: str | None) -> Iterator[CaseRow]:
     for number, row in enumerate(table.rows, start=1):
         sides = {
             side: {what: table.path.parent / str(row[name]) for what, name in own.items() if row.get(name) is not None}
             for side, own in SIDE_COLUMNS.items()
         }
-        if any("image" not in own for own in sides.values()):
-            remedy = "Name both images in each row"
-            raise DatasetError(f"row {number} lacks one of the images", str(table.path), remedy)
-        patient = row.get("patient")
-        stems = [dataset_folder.stem_of(sides[side]["image"].name) for side in SIDES]
-        stated = {
-            "split": table_join.split_of(row.get("split")),
-            "patient": spatial_transform.patients_of_pair(*stems) if patient is None else str(patient),
-            "covariates": table_reading.covariates_of_row(row, set(PAIR_COLUMNS)),
-        }
-        name = row.get("id")
-        yield text_names.dashed_name(name) if name is not None else f"{stems[1]}_on_{stems[0]}", sides, stated
+        if not _is_whole(sides):
+            raise table.refusal(f"row {number} lacks one of the images", "Name both images in each row")
+        patient, name = row.get("patient"), row.get("id")
+        fixed, moving = (dataset_folder.stem_of(sides[side]["image"].name) for side in SIDES)
+        yield CaseRow(
+            text_names.dashed_name(name) if name is not None else f"{moving}_on_{fixed}",
+            *_cells(sides, modality),
+            split=table_join.split_of(row.get("split")),
+            patient=spatial_transform.patients_of_pair(fixed, moving) if patient is None else str(patient),
+            covariates=table_reading.covariates_of_row(row, set(PAIR_COLUMNS)),
+        )
+
+
+def _cells(sides: Sides, modality: str | None) -> tuple[dict[str, Cell], References]:
+    """The images of a pair, and what is known of both."""
+    word = modality_words.modality_word(modality)
+    known = {f"{side}_{what}": path for side in SIDES for what, path in sides[side].items() if what != "image"}
+    images = {side: cell_loading.image_cell(sides[side]["image"], word) for side in SIDES}
+    return images, {"field": Cell(tuple(known.values()), "field", names=tuple(known))}
 
 
 def _pairs_by_name(folder: Folder) -> dict[str, dict[str, dict[str, Path]]]:
@@ -118,11 +107,11 @@ def _is_whole(sides: Sides) -> bool:
     return all("image" in own for own in sides.values())
 
 
-def _of_names(folder: Folder) -> Iterator[tuple[str, Sides, References]]:
+def _of_names(folder: Folder, modality: str | None) -> Iterator[CaseRow]:
     splits = {member.path: member.split for member in folder.members}
     for name, sides in _pairs_by_name(folder).items():
         if _is_whole(sides):
-            yield name, sides, {"split": splits[sides[FIXED]["image"]]}
+            yield CaseRow(name, *_cells(sides, modality), split=splits[sides[FIXED]["image"]])
 
 
 def load_correspondence(cell: Cell, labels: tuple[Label, ...], options: ReadOptions) -> Correspondence:

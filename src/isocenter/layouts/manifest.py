@@ -75,10 +75,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     members = _labelled_tables(folder)
     if not members:
         return False
-    try:
-        table = _with_findings(table_reading.read_table(members[0].path), partial(_stems, folder))
-    except DatasetError:  # a damaged table is reported where it would have been joined to the images
-        return False
+    if (read_from := table_reading.try_table(members[0].path)) is None:
+        return False  # it is reported where it would have been joined to the images
+    table = _with_findings(read_from, partial(_stems, folder))
     image = table.column(ROLES["image"]) or next(iter(table_reading.columns_of_files(table, folder.root)), None)
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
     has_labels, kinds = table_reading.is_label_column(table) or bool(table.findings), table_reading.stated_kinds(table)
@@ -539,7 +538,8 @@ def _labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Fol
     tables = folder.tables or folder.text_tables
     if len(tables) == 1:
         return tables
-    having = tuple(member for member in tables if columns and _has(member, columns))
+    heads = {one: head for one in tables if columns and (head := table_reading.try_table(one.path, most=1))}
+    having = tuple(member for member, head in heads.items() if {*columns} <= {*head.columns})
     if len(having) == 1:
         return having
     stating = [member for member in tables if not _is_submission(member)]
@@ -558,13 +558,6 @@ def _is_submission(member: FolderMember) -> bool:
 def _holds_pixels(member: FolderMember) -> bool:
     """Whether a table holds the pixels of images beside their labels, and so names none, as hmnist_28_28_L.csv."""
     return any(PIXEL.fullmatch(name) for name in table_reading.read_table(member.path, most=0).columns)
-
-
-def _has(member: FolderMember, columns: Collection[str]) -> bool:
-    try:
-        return set(columns) <= set(table_reading.read_table(member.path, most=1).columns)
-    except DatasetError:  # reported where it is read
-        return False
 
 
 def _joined_tables(members: Sequence[FolderMember], *, codes: Collection[str | None] = ()) -> DataTable:

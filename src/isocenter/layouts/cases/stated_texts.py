@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files import file_formats
@@ -29,7 +28,7 @@ def text_cell(table: Path, key: str, texts: Sequence[str], images: Sequence[Path
     return Cell((table,), TEXT, key, known=CaseTexts(own.texts, names))
 
 
-def join_texts(case: CaseRow, other: CaseRow) -> Mapping[str, Any]:
+def join_texts(case: CaseRow, other: CaseRow) -> References:
     """The references of a case with the texts that another row states of its image, as a further report."""
     own, more = case.references.get(TEXT), other.references.get(TEXT)
     if own is None or more is None or own == more:

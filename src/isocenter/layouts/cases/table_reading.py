@@ -118,6 +118,14 @@ def read_table(path: Path, most: int | None = None, *, codes: Collection[str | N
     return table_of_columns(path, typed_columns(cells, separator, codes), separator, has_header=has_header)
 
 
+def try_table(path: Path, most: int | None = None, *, codes: Collection[str | None] = ()) -> DataTable | None:
+    """As `read_table`, to know what a table is about; None of a damaged one, which whoever uses it reports."""
+    try:
+        return read_table(path, most, codes=codes)
+    except DatasetError:
+        return None
+
+
 def typed_columns(
     columns: Mapping[str, Sequence[Any]], separator: str = ",", codes: Collection[str | None] = ()
 ) -> dict[str, list[Any]]:
@@ -159,15 +167,9 @@ def is_text_table(path: Path) -> bool:
 
 
 def states_references(path: Path) -> bool:
-    """Whether a table has rows, and a column of a name that stands for labels, or one for each class.
-
-    A damaged one has none.
-    """
-    try:
-        table = read_table(path, most=LOOKED_AT)
-    except DatasetError:
-        return False
-    return bool(table.rows) and is_label_column(table)
+    """Whether a table has rows, and a column of a name that stands for labels, or one for each class."""
+    table = try_table(path, most=LOOKED_AT)
+    return table is not None and bool(table.rows) and is_label_column(table)
 
 
 def is_label_column(table: DataTable) -> bool:

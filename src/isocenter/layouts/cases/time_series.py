@@ -6,7 +6,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from isocenter.errors import DatasetError
 from isocenter.layouts.cases import table_reading
 from isocenter.layouts.cases.column_names import CASE_COLUMNS, OUTCOMES, PATIENT_COLUMNS
 from isocenter.layouts.cases.table_reading import DataTable, TableRow
@@ -47,12 +46,10 @@ class LongTable:
     @classmethod
     def from_file(cls, path: Path) -> LongTable | None:
         """The table of a file, if it is long and not damaged."""
-        try:
-            # Most tables have no times, and are read by whoever has use for them: of these the first line is enough.
-            has_times = covariate_values.time_column(table_reading.read_table(path, most=0).columns)
-            return cls.from_table(table_reading.read_table(path)) if has_times else None
-        except DatasetError:
-            return None
+        # Most tables have no times, and are read by whoever has use for them: of these the first line is enough.
+        head = table_reading.try_table(path, most=0)
+        has_times = head is not None and covariate_values.time_column(head.columns)
+        return cls.from_table(table) if has_times and (table := table_reading.try_table(path)) is not None else None
 
     def courses(self) -> dict[str, TableRow]:
         """{case or patient: {column: its readings}}. Raises DatasetError for a time that is none."""
