@@ -285,12 +285,12 @@ class Manifest(RoleTable):
         """The only file whose name differs in upper and lower case alone; None where there is none, or several."""
         if path.parent not in self._names:
             there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-            self._names[path.parent] = text_names.sole_bearers((one.name.casefold(), one) for one in there)
-        return self._names[path.parent].get(path.name.casefold())
+            self._names[path.parent] = text_names.sole_bearers((text_names.folded_path(one), one) for one in there)
+        return self._names[path.parent].get(text_names.folded_path(path))
 
     @cached_property
-    def _names(self) -> dict[Path, dict[str, Path]]:
-        """{folder: {name in small letters: file}}, filled as rows name files that are not there."""
+    def _names(self) -> dict[Path, dict[tuple[str, str], Path]]:
+        """{folder: {how a path is found: file}}, filled as rows name files that are not there."""
         return {}
 
 

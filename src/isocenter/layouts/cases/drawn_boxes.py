@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from isocenter import errors
 from isocenter.errors import DatasetError
-from isocenter.layouts.cases import mask_pairs, table_reading
+from isocenter.layouts.cases import mask_pairs, table_reading, text_names
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.values import BoundingBoxes, Floats, Geometry, Image, Split
 
@@ -28,6 +27,8 @@ ROUNDING = 1e-3
 # DICOM's axes run to the patient's left and back, ours to the right and front.
 FROM_DICOM = np.array([-1.0, -1.0, 1.0])
 
+# Images in all folders by name with suffix, in small letters.
+NamedImages = Mapping[str, Sequence[FolderMember]]
 # Its corners (x, y), of which the last is joined to the first.
 Ring = tuple[tuple[float, float], ...]
 CORNERS_OF_ELLIPSE = 64  # its area is then .2 % too small
@@ -204,26 +205,12 @@ def drawn_names(annotations: Sequence[Annotation]) -> set[str]:
     return {box.name for annotation in annotations for box in annotation.boxes}
 
 
-@dataclass(frozen=True)
-class NamedImages:
-    """Images in all folders, by name with suffix; and by name without regard to upper and lower case."""
-
-    exact: Mapping[str, Sequence[FolderMember]]
-    folded: Mapping[str, Sequence[FolderMember]]
-
-    def images_called(self, name: str) -> Sequence[FolderMember]:
-        """The images of this name; where there are none, those whose names differ in upper and lower case only."""
-        return self.exact.get(name) or self.folded.get(name.casefold(), ())
-
-
 def images_by_file_name(folder: Folder, *, bare: bool = False) -> NamedImages:
-    """The images of a folder by their names; bare: also by those without a suffix."""
-    exact, folded = defaultdict[str, list[FolderMember]](list), defaultdict[str, list[FolderMember]](list)
-    for member in folder.images:
-        for name in {table_reading.compose_letters(member.path.name), *([member.stem] if bare else [])}:
-            exact[name].append(member)
-            folded[name.casefold()].append(member)
-    return NamedImages(exact, folded)
+    """The images of a folder by their names in small letters; bare: also by those without a suffix."""
+    named = (
+        (one, {table_reading.compose_letters(one.path.name), *([one.stem] if bare else [])}) for one in folder.images
+    )
+    return text_names.group_by_name((name.casefold(), one) for one, names in named for name in names)
 
 
 def image_named(
@@ -247,9 +234,10 @@ def image_named(
     none lies near.
     """
     wanted = PurePosixPath(table_reading.compose_letters(name).replace("\\", "/"))
-    same = images.images_called(wanted.name)
+    alike = images.get(wanted.name.casefold(), ())
+    same = [one for one in alike if wanted.name in (table_reading.compose_letters(one.path.name), one.stem)] or alike
     for place in near:
-        here = [one for one in same if _fold_case(one.path) == _fold_case(place / wanted)]
+        here = [one for one in same if text_names.folded_path(one.path) == text_names.folded_path(place / wanted)]
         if len(here) == 1:
             return here[0]
     is_stated = len(wanted.parts) > 1 and not wanted.is_absolute()
@@ -264,11 +252,6 @@ def image_named(
         )
         raise DatasetError(problem, str(where), "Write the folder with the name, or rename")
     return known[0] if known else None
-
-
-def _fold_case(path: Path) -> tuple[str, str]:
-    """Folder and name, of which the name without regard to upper and lower case."""
-    return table_reading.compose_letters(str(path.parent)), table_reading.compose_letters(path.name).casefold()
 
 
 def edges_inside(box: DrawnBox, size: tuple[int, ...], where: str) -> tuple[Floats, bool]:

@@ -10,6 +10,7 @@ from isocenter.files import file_formats
 from isocenter.files.dicom import header_reading
 from isocenter.files.dicom.reading import series_survey
 from isocenter.layouts.cases.table_reading import DataTable
+from isocenter.layouts.layout import References
 from isocenter.values import CaseRow, Cell
 from isocenter.values.dataset_cases import CaseTexts
 

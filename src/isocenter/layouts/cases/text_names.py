@@ -28,6 +28,11 @@ def dashed_name(cell: object) -> str:
     return str(cell).replace("/", "-").replace("\\", "-")
 
 
+def folded_path(path: Path) -> tuple[str, str]:
+    """Folder and name by which a path is found: letters composed, the name without regard to upper and lower case."""
+    return table_reading.compose_letters(str(path.parent)), table_reading.compose_letters(path.name).casefold()
+
+
 def path_endings(path: str) -> list[str]:
     """The path and what is left of it folder by folder, the longest first, its letters composed."""
     parts = [part for part in Path(table_reading.compose_letters(path)).parts if part not in ("/", ".")]
