@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,13 @@ def read_rows(table: DataTable, folder: Folder, declared: Record, options: Datas
     """
     if not {"case", "image"} & {name.partition(":")[0] for name in table.columns}:
         problem = f"has no column image (columns: {', '.join(table.columns)})"
-        raise DatasetError(
-            problem, str(table.path), "Give the columns case, image and mask or label, as dataset.csv has"
-        )
-    roles = _roles(table)
+        raise table.refusal(problem, "Give the columns case, image and mask or label, as dataset.csv has")
+    kinds = {"time", "event", *plugins.entry_points_of("isocenter.references")}
+    roles = {name: name for name in table.columns if name in kinds or name.partition(":")[0] in ("finding", "value")}
     others = (name for name in table.columns if not dataset_table.is_covariate(name))
     table, of_values = table_reading.convert_values(table, (*others, *roles, *declared.get("text", ())))
-    states = RoleTable(table, roles)
-    cells = _Cells(table, declared)
-    every = [_row(line, n, states, cells, declared, options) for n, line in enumerate(table.rows, start=1)]
+    own_rows = OwnRows(table, roles, declared, options)
+    every = [own_rows.case_row(line, n) for n, line in enumerate(table.rows, start=1)]
     missing = [row.name for row in every if not all(path.exists() for path in row.paths)]
     there = [row for row in every if row.name not in missing]
     rows, repeated = table_roles.drop_repeats(there, table, stating=options.references)
@@ -91,12 +90,7 @@ def read_rows(table: DataTable, folder: Folder, declared: Record, options: Datas
         exif=declared.get("exif", ""),
         courses=tuple(table.path.parent / one for one in declared.get("courses", ())),
         is_own=True,
-        problems=(
-            *table_roles.absent_problem(missing),
-            *partly,
-            *repeated,
-            *of_values,
-        ),
+        problems=(*table_roles.absent_problem(missing), *partly, *repeated, *of_values),
     )
 
 
@@ -112,78 +106,69 @@ def spells_rows(table: DataTable) -> bool:
     return any(part in PARTS or len(pieces) > 1 for pieces, part, _ in map(dataset_table.parsed_cell, cells))
 
 
-def _roles(table: DataTable) -> dict[str, str]:
-    """{role: column} of what `RoleTable` reads."""
-    kinds = {"time", "event", *plugins.entry_points_of("isocenter.references")}
-    return {name: name for name in table.columns if name in kinds or name.partition(":")[0] in ("finding", "value")}
+@dataclass(frozen=True, eq=False)
+class OwnRows(RoleTable):
+    """The rows of one table with the columns of `dataset.csv`; what several of its cells name is read once.
 
+    declared: what `dataset.toml` states
+    """
 
-def _row(
-    line: TableRow,
-    number: int,
-    states: RoleTable,
-    cells: _Cells,
-    declared: Record,
-    options: DatasetOptions,
-) -> CaseRow:
-    images = {name or "image": cell for name, cell in cells.cells_of_kind("image", line)}
-    modalities = declared.get("modalities", {})
-    words = {name: line.get(f"modality:{name}") or line.get("modality") or modalities.get(name) for name in images}
-    named = next(iter(images.values())).paths[0].name if images else f"row_{number}"
-    others = (name for name in line if name.partition(":")[0] not in (*SINGLE, *NAMED) and name not in states.column)
-    covariates = {name: line[name] for name in others}
-    covariates |= {name.partition(":")[2]: one for name, one in line.items() if name.startswith("covariate:")}
-    split = table_join.split_column(states.table, "split") if "split" in states.table.columns else None
-    return CaseRow(
-        text_names.dashed_name(line.get("case") or named),
-        {
-            name: replace(cell, modality=modality_words.modality_word(options.modality or words[name]))
-            for name, cell in images.items()
-        },
-        dict(_references(line, number, states, cells, set(images))),
-        split=table_join.split_of(line[split]) if split else None,
-        patient=None if line.get("patient") is None else str(line["patient"]),
-        group=line.get("group"),
-        covariates=covariates,
-    )
+    declared: Record
+    options: DatasetOptions
+    _tables: dict[Path, DataTable] = field(default_factory=dict)
+    _surveys: dict[Path, Mapping[str, Cell]] = field(default_factory=dict)
+    _drawings: dict[tuple[str, Path], Mapping[str, Annotation]] = field(default_factory=dict)
 
+    @cached_property
+    def _split(self) -> str | None:
+        return table_join.split_column(self.table, "split") if "split" in self.table.columns else None
 
-def _references(
-    line: TableRow, number: int, states: RoleTable, cells: _Cells, channels: set[str]
-) -> Iterator[tuple[str, Any]]:
-    """(kind, cell or value) of all that a row states."""
-    yield from ((TARGET, cell) for name, cell in cells.cells_of_kind(TARGET, line) if not name)
-    for base in ("mask", "instances", "boxes"):
-        has_plain = base in states.table.columns
-        for rank, (reader, cell) in enumerate(cells.cells_of_kind(base, line)):
-            is_first = rank == 0 and not has_plain
-            of_reader = replace(cell, reader=reader) if reader and cell.part == "" else cell
-            yield base if is_first or not reader else f"{base}:{reader}", of_reader
-    if (label := line.get("label")) is not None:
-        yield "class", str(label)
-    if line.get(TEXT) is not None:
-        yield TEXT, cells.texts(states, number, line)
-    yield from states.references(line).items()
-    if channels == FIXED_AND_MOVING:
-        known_of = dict(cells.cells_of_kind("field", line))
-        yield "field", Cell(tuple(cell.paths[0] for cell in known_of.values()), "field", names=tuple(known_of))
+    def case_row(self, line: TableRow, number: int) -> CaseRow:
+        """The case of a row, whose number is counted from 1."""
+        images = {name or "image": cell for name, cell in self._cells_of_kind("image", line)}
+        stated, modalities = self.options.modality, self.declared.get("modalities", {})
+        words = {name: line.get(f"modality:{name}") or line.get("modality") or modalities.get(name) for name in images}
+        named = next(iter(images.values())).paths[0].name if images else f"row_{number}"
+        others = (name for name in line if name.partition(":")[0] not in (*SINGLE, *NAMED) and name not in self.column)
+        covariates = {name: line[name] for name in others}
+        covariates |= {name.partition(":")[2]: one for name, one in line.items() if name.startswith("covariate:")}
+        return CaseRow(
+            text_names.dashed_name(line.get("case") or named),
+            {
+                name: replace(cell, modality=modality_words.modality_word(stated or words[name]))
+                for name, cell in images.items()
+            },
+            dict(self._references_of(line, number, {*images})),
+            split=table_join.split_of(line[self._split]) if self._split else None,
+            patient=None if line.get("patient") is None else str(line["patient"]),
+            group=line.get("group"),
+            covariates=covariates,
+        )
 
+    def _references_of(self, line: TableRow, number: int, channels: set[str]) -> Iterator[tuple[str, Any]]:
+        """(kind, cell or value) of all that a row states."""
+        yield from ((TARGET, cell) for name, cell in self._cells_of_kind(TARGET, line) if not name)
+        for base in ("mask", "instances", "boxes"):
+            has_plain = base in self.table.columns
+            for rank, (reader, cell) in enumerate(self._cells_of_kind(base, line)):
+                is_first = rank == 0 and not has_plain
+                of_reader = replace(cell, reader=reader) if reader and cell.part == "" else cell
+                yield base if is_first or not reader else f"{base}:{reader}", of_reader
+        if (label := line.get("label")) is not None:
+            yield "class", str(label)
+        if line.get(TEXT) is not None:
+            yield TEXT, self._text_cell(line, number)
+        yield from self.references(line).items()
+        if channels == FIXED_AND_MOVING:
+            known_of = dict(self._cells_of_kind("field", line))
+            yield "field", Cell(tuple(cell.paths[0] for cell in known_of.values()), "field", names=tuple(known_of))
 
-class _Cells:
-    """The cells of one table; what several of them name is read once."""
-
-    def __init__(self, table: DataTable, declared: Record) -> None:
-        self._path, self._start, self._settings = table.path, table.start, declared.get("drawings", {})
-        self._tables: dict[Path, DataTable] = {}
-        self._surveys: dict[Path, Mapping[str, Cell]] = {}
-        self._drawings: dict[tuple[str, Path], Mapping[str, Annotation]] = {}
-
-    def cells_of_kind(self, kind: str, line: TableRow) -> list[tuple[str, Cell]]:
+    def _cells_of_kind(self, kind: str, line: TableRow) -> list[tuple[str, Cell]]:
         """(name, cell) of the columns of a kind that are filled; the name is empty where the column has none."""
         named = ((name.partition(":"), text) for name, text in line.items() if text is not None)
-        return [(name, self._cell(str(text), kind)) for (own, _, name), text in named if own == kind]
+        return [(name, self._cell_of(str(text), kind)) for (own, _, name), text in named if own == kind]
 
-    def _cell(self, text: str, kind: str) -> Cell:
+    def _cell_of(self, text: str, kind: str) -> Cell:
         whole = self._place(text)
         if whole.exists():  # whoever wrote it did not know of signs
             return Cell((whole,), "folder" if whole.is_dir() else "")
@@ -191,33 +176,30 @@ class _Cells:
         paths = tuple(self._place(path) for _, path in pieces)
         names = tuple(name for name, _ in pieces if name)
         if names and len(names) < len(paths):
-            raise self._wrong(f"{text!r} names only some of its masks", "Write liver=a.png|spleen=b.png")
-        match part:
-            case "series" if key:
-                return self._series(paths[0], key)
-            case one if one in DRAWINGS:
-                return self._drawing(paths[0], one, key)
-            case one if one in ("", *PARTS):
-                is_folder = part == "" and kind in ("image", TARGET) and paths[0].is_dir()
-                return Cell(paths, "folder" if is_folder else part, key, names)
-            case _:
-                raise self._wrong(
-                    f"{text!r} has the part {part}, which is none", f"Choose among {errors.list_phrase(PARTS)}"
-                )
+            raise self.table.refusal(f"{text!r} names only some of its masks", "Write liver=a.png|spleen=b.png")
+        if part == "series" and key:
+            return self._series(paths[0], key)
+        if part in DRAWINGS:
+            return self._drawing(paths[0], part, key)
+        if part not in ("", *PARTS):
+            choices = f"Choose among {errors.list_phrase(PARTS)}"
+            raise self.table.refusal(f"{text!r} has the part {part}, which is none", choices)
+        is_folder = part == "" and kind in ("image", TARGET) and paths[0].is_dir()
+        return Cell(paths, "folder" if is_folder else part, key, names)
 
-    def texts(self, states: RoleTable, number: int, line: TableRow) -> Cell:
+    def _text_cell(self, line: TableRow, number: int) -> Cell:
         """The cell of texts: of another table, as this program spells it, or what stands here itself."""
-        text, images = str(line[TEXT]), [cell.paths[0] for _, cell in self.cells_of_kind("image", line)]
+        text, images = str(line[TEXT]), [cell.paths[0] for _, cell in self._cells_of_kind("image", line)]
         pieces, part, key = dataset_table.parsed_cell(text)
         if part != TEXT or len(pieces) > 1:
-            return stated_texts.text_cell(states.table.path, f"{number}/{TEXT}", [text], images)
+            return stated_texts.text_cell(self.table.path, f"{number}/{TEXT}", [text], images)
         path = self._place(pieces[0][1])
         if path not in self._tables:
             self._tables[path] = table_reading.read_table(path)
         return stated_texts.find_texts(self._tables[path], key, images)
 
     def _place(self, text: str) -> Path:
-        return Path(os.path.normpath(self._start / text))
+        return Path(os.path.normpath(self.table.start / text))
 
     def _series(self, folder: Path, uid: str) -> Cell:
         """The cell of a series of DICOM in a folder."""
@@ -226,7 +208,7 @@ class _Cells:
             cells = {one.uid: Cell(one.paths, "series", one.uid, known=one) for one in series if one.is_image}
             self._surveys[folder] = cells
         if uid not in self._surveys[folder]:
-            raise self._wrong(f"names the series {uid}, which {folder} does not hold", "Correct the cell")
+            raise self.table.refusal(f"names the series {uid}, which {folder} does not hold", "Correct the cell")
         return self._surveys[folder][uid]
 
     def _drawing(self, path: Path, part: str, key: str) -> Cell:
@@ -234,14 +216,11 @@ class _Cells:
         if (part, path) not in self._drawings and path.is_file():
             read = layout.load_layout(part).annotations
             assert read is not None  # noqa: S101 - DRAWINGS have it
-            self._drawings[part, path] = read(path, self._settings)
+            self._drawings[part, path] = read(path, self.declared.get("drawings", {}))
         drawn = self._drawings.get((part, path), {})
         if path.is_file() and key not in drawn:
-            raise self._wrong(f"names {key} in {path.name}, which does not state it", "Correct the cell")
+            raise self.table.refusal(f"names {key} in {path.name}, which does not state it", "Correct the cell")
         return Cell((path,), part, key, known=drawn.get(key))
-
-    def _wrong(self, problem: str, remedy: str) -> DatasetError:
-        return DatasetError(problem, str(self._path), remedy)
 
 
 Classes = dict[str, tuple[Label, ...]]
@@ -262,15 +241,10 @@ def _with_classes(
         classes = {**classes, "findings": class_labels.numbered_names(findings)}
     if not stated or known:
         return list(rows), classes
-    labels, called = class_labels.name_classes(
-        stated, folder, options, declare=not any("mask" in row.references for row in rows)
-    )
-    renamed = [
-        replace(row, references={**row.references, "class": called[row.references["class"]]})
-        if "class" in row.references
-        else row
-        for row in rows
-    ]
+    is_drawn = any("mask" in row.references for row in rows)
+    labels, called = class_labels.name_classes(stated, folder, options, declare=not is_drawn)
+    own = ({"class": called[row.references["class"]]} if "class" in row.references else {} for row in rows)
+    renamed = [replace(row, references={**row.references, **one}) for row, one in zip(rows, own, strict=True)]
     return renamed, {**classes, "class": labels}
 
 
@@ -280,20 +254,15 @@ def _with_structures(
     """The rows of which masks name all structures that any does, the labels of masks, and the problem of the others."""
     masks = [(row, cell) for row in rows for kind, cell in row.references.items() if kind.startswith("mask")]
     named = [name for _, cell in masks for name in cell.names]
-    if not masks or classes.get("mask"):
-        labels = classes.get("mask", ())
-    else:
-        labels = tuple(mask_pairs.structure_labels(named, folder, options).values()) or class_labels.mask_labels(
-            folder, options
-        )
+    labels = classes.get("mask", ())
+    if masks and not labels:
+        by_name = mask_pairs.structure_labels(named, folder, options)
+        labels = tuple(by_name.values()) or class_labels.mask_labels(folder, options)
     wanted = {label.name for label in labels if label.name in named}
     partly = [row.name for row, cell in masks if cell.names and not wanted <= {*cell.names}]
     kept = [row for row in rows if row.name not in partly]
-    return (
-        kept,
-        {**classes, "mask": labels} if labels else classes,
-        mask_pairs.missing_structure_problem(partly, sorted(wanted)),
-    )
+    classes = {**classes, "mask": labels} if labels else classes
+    return kept, classes, mask_pairs.missing_structure_problem(partly, sorted(wanted))
 
 
 def _with_drawings(
@@ -312,12 +281,8 @@ def _with_drawings(
     is_stated = bool(classes) and {*made.kinds} <= kinds
     names = DrawnNameMeanings(called, labels) if is_stated else made.names
     names = replace(names, settings=declared.get("drawings", {}))
-    read = [
-        replace(row, references={**_others(row), **dict.fromkeys(made.kinds, drawn[row.name][1])})
-        if row.name in drawn
-        else row
-        for row in rows
-    ]
+    of_row = {name: dict.fromkeys(made.kinds, cell) for name, (_, cell) in drawn.items()}
+    read = [replace(row, references={**_others(row), **of_row.get(row.name, {})}) for row in rows]
     others = {kind: own for kind, own in classes.items() if kind not in kinds}
     return read, classes if is_stated else {**others, **made.classes}, names
 

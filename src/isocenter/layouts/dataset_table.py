@@ -107,14 +107,12 @@ def table_in_memory(frame: DataFrameLike, place: Path, codes: Collection[str | N
     can: the table is written beside the result.
     """
     if twice := sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}):
-        raise DatasetError(
-            f"has several columns {errors.list_phrase(twice)}", place.name, "Give each a name of its own"
-        )
+        problem = f"has several columns {errors.list_phrase(twice)}"
+        raise DatasetError(problem, place.name, "Give each a name of its own")
     for number, name in enumerate(frame.columns):
         if odd := [one for one in frame.iloc[:, number] if not _is_plain(one)]:
-            what = (
-                "arrays" if all(map(np.ndim, odd)) else errors.list_phrase(sorted({type(one).__name__ for one in odd}))
-            )
+            kinds = errors.list_phrase(sorted({type(one).__name__ for one in odd}))
+            what = "arrays" if all(map(np.ndim, odd)) else kinds
             problem = f"column {name} holds {what}, not paths, numbers or words"
             remedy = "Write each as a file, as numpy.save does in .npy, and give its path; or give a Dataset of cases"
             raise DatasetError(problem, place.name, remedy)
@@ -157,7 +155,7 @@ def _cells(
     """(column, cell) of all that a row states."""
     yield from (("case", row.name), ("patient", row.patient), ("split", row.split), ("group", row.group))
     for channel, cell in row.images.items():
-        yield _column_name("image", channel), spell_cell(cell, base, shared)
+        yield "image" if channel == "image" else f"image:{channel}", spell_cell(cell, base, shared)
         if cell.modality not in (None, modalities.get(channel)):
             yield f"modality:{channel}", cell.modality
     for kind, known in row.references.items():
@@ -170,10 +168,8 @@ def _cells(
 def _reference(kind: str, known: Any, base: Path) -> Iterator[tuple[str, object]]:
     match kind, known:
         case _, Cell(part="field"):
-            yield from (
-                (f"field:{name}", spell_cell(Cell((path,)), base))
-                for name, path in zip(known.names, known.paths, strict=True)
-            )
+            named = zip(known.names, known.paths, strict=True)
+            yield from ((f"field:{name}", spell_cell(Cell((path,)), base)) for name, path in named)
         case _, Cell(part="stated"):
             yield kind, known.key
         case _, Cell():
@@ -188,19 +184,12 @@ def _reference(kind: str, known: Any, base: Path) -> Iterator[tuple[str, object]
             yield from (("time", known[0]), ("event", int(known[1])))
 
 
-def _column_name(kind: str, name: str) -> str:
-    return kind if name == kind else f"{kind}:{name}"
-
-
 def _texts(rows: Sequence[CaseRow]) -> list[str]:
     """The covariates that are text though all of their cells look like numbers."""
     names = dict.fromkeys(name for row in rows for name in row.covariates)
     values = {name: [row.covariates.get(name) for row in rows] for name in names}
-    return [
-        name
-        for name, own in values.items()
-        if own != table_reading.typed_column([None if v is None else str(v) for v in own])
-    ]
+    texts = {name: [None if value is None else str(value) for value in own] for name, own in values.items()}
+    return [name for name, own in values.items() if own != table_reading.typed_column(texts[name])]
 
 
 def declarations_of_reading(
@@ -285,9 +274,8 @@ def table_as_written(path: Path, declared: Record) -> DataTable:
 
     A spreadsheet may have saved it with semicolons or tabs, decimal commas, and rows and columns of nothing.
     """
-    separator = next(
-        (mark for mark in ",;\t" if _names_cases(csv_text.read_text_table(path, separator=mark, most=0).columns)), ","
-    )
+    heads = ((mark, csv_text.read_text_table(path, separator=mark, most=0).columns) for mark in ",;\t")
+    separator = next((mark for mark, names in heads if _names_cases(names)), ",")
     frame = csv_text.read_text_table(path, separator=separator)
     columns: dict[str, list[Any]] = {}
     for name in frame.columns:
