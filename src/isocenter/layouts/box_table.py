@@ -198,10 +198,8 @@ def _images(
         cases = [
             CaseRow(one.name, {"image": Cell((one.path,), modality=modality)}, split=one.split) for one in folder.images
         ]
-        images, near = (
-            drawn_boxes.images_by_file_name(folder, bare=True),
-            [table.path.parent, table.path.parent / "images"],
-        )
+        images = drawn_boxes.images_by_file_name(folder, bare=True)
+        near = [table.path.parent, table.path.parent / "images"]
         by_path = {case.paths[0]: case for case in cases}
         each = {name: drawn_boxes.image_named(images, name, near, table.path) for name in names}
         found = {name: [by_path[image.path]] if image else [] for name, image in each.items()}
