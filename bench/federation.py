@@ -116,6 +116,7 @@ def over_scanners(given: Any) -> Routes:
         "site e alone (5)": lambda: apart("smallest", sites["e"]),
         "own normalisation": partial(together, "normalisation", NORMALISATION),
         "FedProx": partial(together, "proximal", proximal),
+        "fedopt": partial(together, "fedopt", {"federation.method": "fedopt"}),
         "three sites know one structure": lambda: together("known", {}, half_known(sites, given.out / "data")),
     }
 

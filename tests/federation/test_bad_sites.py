@@ -22,7 +22,7 @@ from isocenter.federation.federated_job import FederatedJob, RoundState
 from isocenter.federation.federated_run import JobRecord
 from isocenter.federation.pooled_figures import SiteScores
 from isocenter.federation.site import Site
-from isocenter.planning.plan_sections import FederationSettings
+from isocenter.planning.plan_sections import FederationSettings, PrivacySettings
 from isocenter.reading import ReadingOptions
 from isocenter.runs import plan_request, run_folder
 from isocenter.runs.plan_request import PlanRequest
@@ -81,7 +81,8 @@ def job(tmp_path, monkeypatch, sites, min_sites=None, **chosen):
     """A job of such sites in its first round, without a plan on disk."""
     record = JobRecord("local", 3, 1.0, False, min_sites)
     made = FederatedJob(tmp_path, LocalCarrier({name: Told(one).answer for name, one in sites.items()}), record, 0.0)
-    settings = type("Settings", (), {"federation": FederationSettings(**chosen)})
+    parts = {"federation": FederationSettings(**chosen), "privacy": PrivacySettings()}
+    settings = type("Settings", (), parts)
     monkeypatch.setattr(FederatedJob, "settings", settings)
     made.records.open(made.folder)
     return made

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.special import logsumexp
 from torch.nn.utils import clip_grad_norm_
 
 import trained
+from accountants import epsilon_by_hand
 from isocenter.errors import IsocenterError, PlanError
 from isocenter.objectives.objective_terms import Supervised
 from isocenter.planning import plan_changes, plan_checks, plan_file
@@ -32,22 +32,6 @@ from isocenter.training.step.computation import Compute
 from isocenter.training.step.private_step import SampleGradients
 from isocenter.training.training_state import State
 from isocenter.verbs import package
-
-
-def epsilon_by_hand(noise: float, rate: float, steps: int, delta: float) -> float:
-    """Renyi divergences of the subsampled Gaussian by quadrature, and from them epsilon.
-
-    Mironov, Talwar and Zhang, arXiv:1908.10530; the conversion is that of Canonne et al., arXiv:2004.00010.
-    """
-    x, width = np.linspace(-30 * noise, 70 * noise, 20_001, retstep=True)
-    density = -(x**2) / (2 * noise**2) - math.log(noise * math.sqrt(2 * math.pi))
-    ratio = np.logaddexp(math.log1p(-rate) if rate < 1 else -np.inf, math.log(rate) + (2 * x - 1) / (2 * noise**2))
-    bounds = []
-    for order in (*np.arange(1.1, 11, 0.1), *range(11, 64)):
-        moment = float(logsumexp(density + order * ratio) + math.log(width))
-        divergence = steps * moment / (order - 1)
-        bounds.append(divergence + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1))
-    return min(bounds)
 
 
 @pytest.mark.parametrize(("noise", "rate", "steps"), [(0.9, 0.054, 200), (2.0, 0.01, 1000), (1.1, 1.0, 3)])

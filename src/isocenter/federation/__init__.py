@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         party_kits,
         pooled_figures,
         site,
+        site_budgets,
         stand_ins,
     )
 

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +19,7 @@ import numpy as np
 from isocenter import errors
 from isocenter.errors import DatasetError, IntegrityError, IsocenterError, PlanError
 from isocenter.evaluation import calibration_fit, case_tables
-from isocenter.federation import aggregation, agreement, exchanges, federated_run, stand_ins
+from isocenter.federation import aggregation, agreement, exchanges, federated_run, site_budgets, stand_ins
 from isocenter.federation.aggregation import CommonState
 from isocenter.federation.agreement import Introduction
 from isocenter.federation.exchanges import (
@@ -38,12 +38,14 @@ from isocenter.files.storage import atomic
 from isocenter.lazy import pandas as pd
 from isocenter.planning import PlanSettings, plan_changes, plan_checks, plan_file, training_memory, typed_sections
 from isocenter.planning.plan_sections import FederationSettings
+from isocenter.planning.rules import privacy_rules
 from isocenter.quality.dataset_examination import Examination
 from isocenter.runs import plan_request
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.runtime import hardware
 from isocenter.tasks import task_catalogue
 from isocenter.training.length.schedule import FEWEST_STEPS, TrainingPace
+from isocenter.training.privacy_accounting import BudgetRow
 from isocenter.values import BY_HAND, Decision, Plan
 from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
@@ -64,7 +66,6 @@ WITHOUT: Mapping[str, tuple[Any, str]] = {
     "split.calibration": (0, "guarantees need cases of all sites"),
     "guard.gate": (False, "the gate needs what the network sees in cases of all sites"),
     "evaluation.image_only": (False, "one network travels"),
-    "privacy.epsilon": (None, "a budget counts the patients of one training, and none over sites is built yet"),
 }
 # Flags of a plan that would need further trainings.
 REFUSED = ("split.folds", "split.folds_by", "search.minutes", "search.trials", "search.configurations")
@@ -268,15 +269,18 @@ class FederatedJob:
         folder = self.folder / INCOMING
         folder.mkdir(exist_ok=True)
         answers, norms, problems = dict[str, Answer](), dict[str, float](), dict[str, IsocenterError]()
+        spent = dict[str, Sequence[BudgetRow]]()
         for site, one in asked:
             try:
                 if one.message is None:
                     raise one.error or IntegrityError("sent nothing", f"site {site}", "Look at its log")
+                spent[site] = site_budgets.read_rows(one.facts, site, self.settings)
                 norms[site] = update_norm(site, one.message, state.common)
                 (folder / site).write_bytes(one.message.encoded)
             except IsocenterError as error:
                 problems[site] = error
             answers[site] = replace(one, message=SiteMessage("round", one.facts))
+        site_budgets.note_rows(self.out, spent)  # also of updates that are left out: they were seen
         middle = middle_norm(norms.values())
         for site, norm in sorted(norms.items()):
             if norm > self.settings.federation.norm_bound * middle > 0:
@@ -464,6 +468,7 @@ def plan_for_sites(
         problem = f"no site has {least} like training cases, so there is nothing to plan by"
         raise DatasetError(problem, "the sites", "Lower federation.min_count, as far as the sites agree")
     others = {name: value for name, value in request.assignments.items() if not name.startswith(f"{SECTION}.")}
+    delta = others.pop(privacy_rules.DELTA, None) if others.get(privacy_rules.EPSILON) is not None else None
     wished = replace(request, task=agreed.task, assignments=others, everything=True, folds=0).effective_request
     device = hardware.announced_device(request.device or "auto")
     machine = training_memory.this_machine(device.value, request.threads, None)
@@ -472,6 +477,9 @@ def plan_for_sites(
         because = "the first network of a cascade would be a training over all sites of its own"
         plan = plan_changes.without_cascade(plan, because)
     without = {name: Decision(value, because) for name, (value, because) in WITHOUT.items() if name in plan}
+    if privacy_rules.EPSILON in plan and plan[privacy_rules.EPSILON] is not None:
+        because = f"each site's own: a tenth of one in its units, in {SECTION}.min_count of them at least"
+        without[privacy_rules.DELTA] = Decision(None, because) if delta is None else Decision(delta, BY_HAND)
     method = Decision("drawn", "each site draws its own parts, by patients")
     plan = plan.with_decisions({**without, "split.method": method, **settings})
     return replace(plan, data="", data_hash="", options={})

@@ -11,7 +11,7 @@ from typing import Any
 from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.evaluation import case_tables
-from isocenter.federation import pooled_figures
+from isocenter.federation import pooled_figures, site_budgets
 from isocenter.federation.exchanges import FEDERATION, TRAFFIC, Arrays
 from isocenter.federation.pooled_figures import SiteScores
 from isocenter.files.storage import atomic, csv_text
@@ -138,7 +138,12 @@ class JobEnd:
                 record_files.write_json(partial / SUMMARY, case_tables.SUMMARY_SCHEMA, case_tables.rows_to_json(rows))
             case_scoring.write_verdict(self.out / EVALUATION, Verdict().as_record(), primary)
         words = [one.words(metrics) for one in figures if one.metric == primary][:1]
-        notes = [self.sentence, *words, LEFT_OUT.format("" if found_calibration(plan) else "calibration, ")]
+        notes = [
+            self.sentence,
+            *site_budgets.budget_sentences(self.out),
+            *words,
+            LEFT_OUT.format("" if found_calibration(plan) else "calibration, "),
+        ]
         if patterns := settings.federation.private_layers:
             stayed = f"{errors.list_phrase(patterns)} stayed at each site, so that here they are untrained"
             notes.append(f"{stayed}: predict with a site's own folder.")

@@ -19,15 +19,16 @@ from isocenter.errors import DatasetError, IntegrityError, IsocenterError, PlanE
 from isocenter.evaluation import calibration_fit, case_tables
 from isocenter.evaluation.calibration_fit import UnseenOutputs
 from isocenter.evaluation.intervals import Resampling
-from isocenter.federation import agreement, pooled_figures, stand_ins
+from isocenter.federation import agreement, pooled_figures, site_budgets, stand_ins
 from isocenter.federation.exchanges import Arrays, SiteMessage
 from isocenter.files.storage import atomic, hashing
 from isocenter.lazy import torch
 from isocenter.planning import PlannedTraining, plan_file, plan_result
+from isocenter.planning.rules import privacy_rules
 from isocenter.planning.rules.split_rules import Parts
 from isocenter.quality.dataset_examination import Examination
 from isocenter.reading.dataset_reading import Data
-from isocenter.runs import plan_request, run_folder, training_jobs
+from isocenter.runs import plan_request, privacy_record, run_folder, training_jobs
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runs.training_jobs import TrainingJob
@@ -40,9 +41,10 @@ from isocenter.tasks import task_catalogue
 from isocenter.training import checkpoint_files, recipe
 from isocenter.training.checkpoint_files import MODULE, RECORD
 from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.privacy_accounting import PrivacyBudget
 from isocenter.training.session_length import Length
 from isocenter.training.training_state import CommandClock, Moment
-from isocenter.values import Decision
+from isocenter.values import Decision, Fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,19 +104,22 @@ class Site:
     def send_stand_ins(self, message: SiteMessage) -> SiteMessage:
         """Stand-ins of its training cases, each of so many cases as the server asks for."""
         least, kinds = int(message.facts["min_count"]), message.facts["kinds"]
-        training = self._examination.fingerprint.only(plan_result.training_ids(self._split_cases()))
+        self._split_cases()
         known = {case.id: case.known for case in self._examination.dataset}
-        found = stand_ins.stand_ins_of(training.cases, known, kinds, least)
+        found = stand_ins.stand_ins_of(self._training_facts.cases, known, kinds, least)
         return SiteMessage("stand-ins", {"stand_ins": [one.record for one in found]})
 
-    def _split_cases(self) -> Parts:
+    @property
+    def _training_facts(self) -> Fingerprint:
+        return self._examination.fingerprint.only(plan_result.training_ids(self._parts))
+
+    def _split_cases(self) -> None:
         """Its own parts, drawn by patients; where these are too few to part, all of them train."""
         request = replace(self.request, assignments={**self.request.assignments, "split.calibration": 0}, folds=0)
         try:
             [self._parts], self._split = plan_request.split_cases(self._examination, request)
         except DatasetError:
             [self._parts], self._split = plan_request.split_cases(self._examination, replace(request, everything=True))
-        return self._parts
 
     def take_plan(self, message: SiteMessage) -> SiteMessage:
         """Take the common plan, or refuse it; its own folder is written."""
@@ -126,6 +131,8 @@ class Site:
         options = self.request.reading.chosen_options
         own = replace(plan, data=root, data_hash=hashing.dataset_hash(dataset), options=options)
         own = own.with_decision("split.method", self._split["method"])
+        least = int(own["federation.min_count"])
+        own = privacy_rules.with_units(own, dataset, self._training_facts, least=least)
         made = PlannedTraining(own, self._examination, self._parts)
         self.run = run_folder.new_run(self.folder, made, CommandClock(self.began))
         return SiteMessage("plan", {"plan": hashlib.sha256(text.encode()).hexdigest(), **self._counts})
@@ -173,6 +180,9 @@ class Site:
         self.run.write_plan(self.run.plan)
         self.__dict__.pop("_job", None)
         self._train_until(0)
+        patients = [case.patient for case in self._prepared[0]]
+        if (budget := PrivacyBudget.for_training(self._job.settings, patients)) is not None:
+            budget.solve_noise(int(self._run.plan["training.steps"]))  # refused before any site has spent anything
         names = record_files.read_tensors(checkpoint_files.last_checkpoint(self.folder) / MODULE)
         for pattern in (patterns := self._job.settings.federation.private_layers):
             if not any(fnmatchcase(name, pattern) for name in names):
@@ -186,12 +196,15 @@ class Site:
         """Take the common weights, train up to a step, and send its own; what a kill left half done is gone on with."""
         facts, last = message.facts, checkpoint_files.last_checkpoint(self.folder)
         begins, until = int(facts["begins"]), int(facts["until"])
+        chosen = self._job.settings
         if not run_folder.checkpoint_state(self.folder):
+            if chosen.privacy.epsilon is not None:
+                problem, remedy = "has lost what it has spent of its privacy budget", "Go on without it: --min-sites"
+                raise IntegrityError(problem, str(self.folder), remedy)
             self._train_until(0)
         if (step := run_folder.checkpoint_state(self.folder)["step"]) > until:
             problem = f"has taken {step} steps, more than the {until} of this round"
             raise IntegrityError(problem, str(self.folder), "Give the site's own folder of this job")
-        chosen = self._job.settings
         if step <= begins:
             given = {name: torch.from_numpy(np.array(one)) for name, one in message.arrays.items()}
             is_drawn = any(one.follows_rounds for one in chosen.terms.values())
@@ -207,9 +220,10 @@ class Site:
         found = self._weights(MODULE)
         if facts["averages"]:
             found |= {f"{AVERAGED}{name}": one for name, one in self._weights(WEIGHTS).items()}
-        losses = [one.loss for one in moments]
-        answer = {"loss": float(np.mean(losses)) if losses else None, "weight": len(self._job.train)}
-        return SiteMessage("round", answer | {"steps": until - begins}, found)
+        losses, answer = [one.loss for one in moments], {"weight": len(self._job.train), "steps": until - begins}
+        if rows := privacy_record.rows_of_training(self.folder):  # no noise was added to the loss
+            return SiteMessage("round", answer | {"privacy": site_budgets.shown_rows(rows, chosen)}, found)
+        return SiteMessage("round", answer | {"loss": float(np.mean(losses)) if losses else None}, found)
 
     def _train_until(self, step: int) -> list[Moment]:
         """Train up to this step, where the whole state is kept."""
@@ -278,6 +292,7 @@ class Site:
         """Keep the model, with what is the site's own, and send its figures on the site's test cases."""
         self._keep_model(message.arrays, message.facts.get("calibration"))
         run = self._run
+        privacy_record.write_privacy_of_run(run)
         if not (cases := run.cases("test")):
             return SiteMessage("finish", {"rows": []})
         loaded = model_files.load(self.folder, str(run.plan["training.device"]))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
+from isocenter.files.storage import atomic
 from isocenter.runs import run_folder
-from isocenter.runs.run_end import TrainedRun
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runtime import record_files
-from isocenter.training.privacy_accounting import BudgetRow
+from isocenter.training.privacy_accounting import BudgetRow, BudgetState
 from isocenter.values.record_schema import RecordSchema
 
 
@@ -47,26 +47,31 @@ FROM_VALIDATION = (
 WITHOUT_VALIDATION = (("thresholds", TRAINED, "every case trained: what predictions decide comes from training cases"),)
 
 
-def outside_rows(*, validated: bool) -> list[NoiselessNumber]:
-    """Each number that no noise was added to: what, from whom, how."""
-    rows = (*ALWAYS, *(FROM_VALIDATION if validated else WITHOUT_VALIDATION))
-    return [NoiselessNumber(what=what, cases=cases, how=how) for what, cases, how in rows]
-
-
 def privacy_texts(folder: Path) -> dict[str, str]:
     """{file name: text} of what a run states of its privacy, for its package; empty without a budget."""
     file = folder / PRIVACY
     return {PRIVACY: file.read_text(encoding="utf-8")} if file.is_file() else {}
 
 
-def write_privacy(folder: Path, rows: Sequence[BudgetRow], *, validated: bool) -> None:
-    """Write `privacy.json`; rows: those of each site's budget, as `PrivacyBudget.rows` states them."""
-    record = PrivacyRecord(rows=list(rows), outside=outside_rows(validated=validated))
-    record_files.write_json(folder / PRIVACY, SCHEMA, record)
+def write_privacy(folder: Path, rows: Sequence[BudgetRow], outside: Sequence[tuple[str, str, str]]) -> None:
+    """Write `privacy.json`, whole.
+
+    rows:    those of each site's budget, as `PrivacyBudget.rows` states them
+    outside: each number that no noise was added to: what, from whom, how
+    """
+    numbers = [NoiselessNumber(what=what, cases=cases, how=how) for what, cases, how in outside]
+    with atomic.write_whole(folder / PRIVACY, overwrite=True) as partial:
+        record_files.write_json(partial, SCHEMA, PrivacyRecord(rows=list(rows), outside=numbers))
 
 
-def write_privacy_of_run(run: RunFolder, done: TrainedRun) -> None:
-    """Write it for a finished run with a privacy budget; nothing for others."""
-    spent = run_folder.checkpoint_state(run.folder(run.folds[0])).get("privacy")
-    if spent is not None and done.outcomes:
-        write_privacy(run.out, spent["rows"], validated=bool(run.cases("val", run.folds[0])))
+def rows_of_training(folder: Path) -> list[BudgetRow]:
+    """What the training in a folder has spent until its last checkpoint; nothing where it has no budget."""
+    spent: BudgetState | None = run_folder.checkpoint_state(folder).get("privacy")
+    return [] if spent is None else spent["rows"]
+
+
+def write_privacy_of_run(run: RunFolder) -> None:
+    """Write it for a run that has trained with a privacy budget; nothing for others."""
+    if rows := rows_of_training(run.folder(run.folds[0])):
+        is_validated = bool(run.cases("val", run.folds[0]))
+        write_privacy(run.out, rows, (*ALWAYS, *(FROM_VALIDATION if is_validated else WITHOUT_VALIDATION)))

@@ -32,7 +32,7 @@ from isocenter.training._logs import RANK
 from isocenter.training.data.batch_loading import Loader
 from isocenter.training.data.case_sampling import BY_LOSS, LastLosses
 from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.data.private_sampling import Chance, PoissonSampling
+from isocenter.training.data.private_sampling import PoissonSampling
 from isocenter.training.data.protected_groups import ProtectedGroups
 from isocenter.training.length import schedule
 from isocenter.training.privacy_accounting import PrivacyBudget
@@ -369,14 +369,10 @@ def objectives_used(settings: PlanSettings) -> ModelOrigin:
 
 def make_budget(settings: PlanSettings, cases: Sequence[PreparedCase], ranks: Ranks) -> PrivacyBudget | None:
     """The unspent privacy budget of a training; None where nobody asked for one."""
-    chosen = settings.training
-    if settings.privacy.epsilon is None:
-        return None
-    if ranks != SINGLE_PROCESS:
+    budget = PrivacyBudget.for_training(settings, [case.patient for case in cases])
+    if budget is not None and ranks != SINGLE_PROCESS:
         raise PlanError("a private training has one process", privacy_rules.EPSILON, "Train without torchrun")
-    units = privacy_accounting.units_of_cases([case.patient for case in cases], settings.privacy.unit)
-    chance = Chance(chosen.seed if chosen.deterministic else None)
-    return PrivacyBudget.for_units(settings.privacy, len(units), chosen.batch, chance)
+    return budget
 
 
 def make_loader(

@@ -14,9 +14,10 @@ from typing import cast
 
 from typing_extensions import TypedDict
 
+from isocenter import errors
 from isocenter.errors import IntegrityError, IsocenterError, UsageError
 from isocenter.lazy import opacus_accountants
-from isocenter.planning.plan_sections import PrivacySettings
+from isocenter.planning.plan_sections import PlanSettings, PrivacySettings
 from isocenter.planning.rules import privacy_rules
 from isocenter.training.data.private_sampling import Chance
 from isocenter.training.length.schedule import TrainingPace
@@ -30,14 +31,17 @@ TOLERANCE, LEAST_NOISE, MOST_NOISE = 1e-3, 0.05, 1e4
 
 
 class BudgetRow(TypedDict):
-    """All steps of one noise; epsilon, of all rows together, is null where somebody knows the seed."""
+    """All steps of one noise; epsilon, of all rows together, is null where somebody knows the seed.
+
+    What would tell how few units a site of several has is null.
+    """
 
     site: str
     unit: str
-    units: int
+    units: int | None
     clip: float
-    noise_multiplier: float
-    sampling_rate: float
+    noise_multiplier: float | None
+    sampling_rate: float | None
     steps: int
     delta: float
     epsilon: float | None
@@ -150,18 +154,35 @@ class PrivacyBudget:
         privacy_rules.refuse_delta(delta, units)
         return cls(settings, units, min(1.0, batch / units), chance, Spending(delta, settings.accountant))
 
+    @classmethod
+    def for_training(cls, settings: PlanSettings, patients: Sequence[str]) -> PrivacyBudget | None:
+        """The unspent budget of a training, None where nobody asked for one; patients: of each of its cases."""
+        if settings.privacy.epsilon is None:
+            return None
+        units, chosen = units_of_cases(patients, settings.privacy.unit), settings.training
+        chance = Chance(chosen.seed if chosen.deterministic else None)
+        return cls.for_units(settings.privacy, len(units), chosen.batch, chance)
+
     @property
     def batch(self) -> float:
         """The units of a step on average."""
         return self.rate * self.units
+
+    def solve_noise(self, steps: int) -> float:
+        """The noise multiplier with which so many further steps keep to the budget; IsocenterError where none does."""
+        assert self.settings.epsilon is not None  # noqa: S101 - without one there is no budget
+        try:
+            return self.spending.solve_noise(self.settings.epsilon, self.rate, steps)
+        except IsocenterError as error:
+            units = errors.count_phrase(self.units, self.settings.unit)
+            raise error.stating(problem=f"{error.problem}, of {units} that train") from error
 
     def take_step(self, step: int, pace: TrainingPace) -> float:
         """The noise multiplier of a step, which counts as taken; where other steps are planned, it is solved anew."""
         spent = self.spending
         noise = spent.steps[-1].noise_multiplier if spent.steps else 0.0
         if spent.planned != pace.steps:
-            assert self.settings.epsilon is not None  # noqa: S101 - without one there is no budget
-            noise = spent.solve_noise(self.settings.epsilon, self.rate, pace.steps - step)
+            noise = self.solve_noise(pace.steps - step)
         self.spending = replace(spent.after(noise, self.rate), planned=pace.steps)
         return noise
 

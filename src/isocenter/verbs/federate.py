@@ -144,6 +144,7 @@ def job_request(options: FederatedJobOptions, reading: ReadingOptions) -> PlanRe
     """What a person wishes of the plan of a job."""
     fixed = {"training.deterministic": True} if options.deterministic else {}
     assignments = {**fixed, **plan_request.positive_among(options.assignments or {}, options.positive)}
+    plan_checks.check_wishes(assignments, device="cpu")  # of devices each machine has its own
     names = ("minutes", "device", "threads", "seed", "task", "everything")
     return PlanRequest(**{name: getattr(options, name) for name in names}, assignments=assignments, reading=reading)
 

@@ -303,7 +303,7 @@ def _report(run: RunFolder, done: TrainedRun) -> Run:
         covariates=share.gains(primary),
         unseen=f"{NO_IMAGE} {model_verdict.NOTHING_ESTIMATED}" if run.dataset.drawn else "",
     )
-    privacy_record.write_privacy_of_run(run, done)
+    privacy_record.write_privacy_of_run(run)
     run_end.write_notes(run.out, notes, scored, verdict, minutes=minutes, problems=run.examination.problems)
     case_scoring.write_verdict(
         run.out / EVALUATION,

@@ -15,7 +15,7 @@ from isocenter.runtime import Context, torch_networks
 from isocenter.tasks import Task, properties, task_catalogue
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
 
-SECTION, EPSILON = "privacy", "privacy.epsilon"
+SECTION, EPSILON, DELTA = "privacy", "privacy.epsilon", "privacy.delta"
 # The error that noise brings grows with the number of weights: Bassily, Smith and Thakurta 2014.
 FEWER_WEIGHTS = "arXiv:1405.7085"
 DECISIONS = {
@@ -68,10 +68,11 @@ def following_decisions(plan: Plan) -> dict[str, Decision]:
     return follows
 
 
-def with_units(plan: Plan, dataset: Dataset, training: Fingerprint) -> Plan:
+def with_units(plan: Plan, dataset: Dataset, training: Fingerprint, *, least: int = 1) -> Plan:
     """The plan with whom it protects, and how likely it may fail; the same plan where no budget is asked for.
 
     training: of the training cases
+    least:    delta follows from no fewer units, whose number it would tell
     Raises PlanError for a delta above one in the number of units, for unknown patients, and for a loss that compares
     cases.
     """
@@ -90,9 +91,10 @@ def with_units(plan: Plan, dataset: Dataset, training: Fingerprint) -> Plan:
         )
     units = len({case.patient for case in cases}) if plan[f"{SECTION}.unit"] == "patient" else len(cases)
     if "delta" not in by_hand:
-        because = f"a tenth of one in {errors.count_phrase(units, plan[f'{SECTION}.unit'])}"
-        plan = plan.with_decision(f"{SECTION}.delta", Decision(DELTA_SHARE / units, because))
-    refuse_delta(plan[f"{SECTION}.delta"], units)
+        counted = max(least, units)
+        because = f"a tenth of one in {errors.count_phrase(counted, plan[f'{SECTION}.unit'])}"
+        plan = plan.with_decision(DELTA, Decision(DELTA_SHARE / counted, because))
+    refuse_delta(plan[DELTA], units)
     task: Task = task_catalogue.build_task({name: one.value for name, one in plan.sections["task"].items()})
     if any(part.compared_cases(cases) is not None for part in properties.leaf_tasks(task).values()):
         raise _refusal(f"the loss of {task.name} compares cases with each other", "task.name")
@@ -103,7 +105,7 @@ def refuse_delta(delta: float, units: int) -> None:
     """PlanError for a delta above one in the number of units: it would allow to publish one of them whole."""
     if delta > 1 / units:
         problem = f"{delta:g} is above one in {units}: whoever publishes one of them whole would keep such a promise"
-        raise PlanError(problem, f"{SECTION}.delta", f"Give at most {1 / units:.2g}")
+        raise PlanError(problem, DELTA, f"Give at most {1 / units:.2g}")
 
 
 def check_privacy(settings: PlanSettings) -> None:
