@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import isocenter
 from drawn_pairs import blobs, oblique, pair_of, smooth_field, turn_and_shift
 from isocenter.errors import GeometryError, UsageError
 from isocenter.registration import engine, similarity_measures
@@ -200,6 +201,21 @@ def test_noise_that_is_laid_on_noise_is_a_finding():
     made = engine.register_images(one, other, RIGID)
     assert made.applied is False and any("no better than shuffled ones" in note for note in made.notes)
     assert np.array_equal(made.transform.matrix, made.first_guess.matrix)
+
+
+@pytest.mark.parametrize(
+    ("moving", "applied"),
+    [
+        ("hippocampus/images/hippocampus_019.nii.gz", True),
+        ("registration/prostate_mr_us/case000006_moving_image.nii.gz", False),
+    ],
+)
+def test_within_one_contrast_another_person_is_laid_on_and_another_organ_is_left(data, moving, applied):
+    images = [isocenter.read(data / one) for one in ("hippocampus/images/hippocampus_008.nii.gz", moving)]
+    images = [Image(one.data[:1].astype(np.float32), Geometry(one.geometry.shape, np.eye(4)), "MR") for one in images]
+    made = engine.register_images(*images, RIGID)
+    assert (made.similarity, made.applied) == ("lncc", applied)
+    assert any("no more alike than shuffled ones" in note for note in made.notes) is not applied
 
 
 def test_a_rigid_motion_is_found_where_bright_is_dark_in_the_other_image(turned):

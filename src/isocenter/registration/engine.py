@@ -251,15 +251,17 @@ def _harm_of(
 ) -> str | None:
     """Why the motion is not applied; empty where the images lay right before, None where it is applied."""
     measure, unit = SIMILARITIES[name], "mm" if levels[0].fixed.grid.physical else "pixels"
-    start, end = (harm_checks.loss_at(levels[0], one, measure) for one in (untouched, fit.found))
-    reach = harm_checks.shuffled_reach(levels[0], untouched if start < NO_OVERLAP else fit.found, measure)
     kept = "nothing was moved"
     if (share := harm_checks.share_of_smaller(levels[-1], fit.found)) < harm_checks.LEAST_SHARE:
         return f"only {share:.0%} of the smaller image would lie in the other: {kept}"
-    if not end < reach.lowest:
+    lead, _ = harm_checks.lead_on_shuffled(levels[0], untouched, fit.found, measure)
+    if not lead > 0:
         return f"the images agree no better than shuffled ones would: {kept}"
     if fit.other is None:
-        return None
+        # Of ten pairs of two organs the measure that was optimised believed seven. By self-similarity they led by at
+        # most .4 times what shuffled images gain, and 47 good pairs by at least 2.7 times.
+        lead, gain = harm_checks.lead_on_shuffled(levels[1], untouched, fit.found, SIMILARITIES["mind"])
+        return None if lead > gain else f"in detail the images are no more alike than shuffled ones: {kept}"
     fine = [harm_checks.loss_at(levels[-1], one, measure) for one in (untouched, fit.found)]
     if fine[0] < NO_OVERLAP:  # of images that never met every place is a gain
         chance = harm_checks.shuffled_reach(levels[-1], untouched, measure)

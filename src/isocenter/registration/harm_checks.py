@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.lazy import torch
 from isocenter.registration import linear
-from isocenter.registration._pyramid import PyramidLevel
+from isocenter.registration._pyramid import NO_OVERLAP, PyramidLevel
 from isocenter.registration.linear import FirstGuess
 from isocenter.registration.similarity_measures import SIMILARITIES, Similarity
 from isocenter.values import Floats
@@ -62,6 +62,17 @@ def shuffled_reach(level: PyramidLevel, start: FirstGuess, measure: Similarity) 
         ends.append(linear.descend_from_guess(made, start, measure, rigid=True, steps=STEPS).loss)
         gains.append(loss_at(made, start, measure) - ends[-1])
     return ShuffledReach(min(ends), max(gains))
+
+
+def lead_on_shuffled(
+    level: PyramidLevel, start: FirstGuess, found: FirstGuess, measure: Similarity
+) -> tuple[float, float]:
+    """How much lower the loss of a motion is than shuffled images reach from the start, and by how much theirs fell.
+
+    They begin at what was found where the images do not meet at the start.
+    """
+    chance = shuffled_reach(level, start if loss_at(level, start, measure) < NO_OVERLAP else found, measure)
+    return chance.lowest - loss_at(level, found, measure), chance.gain
 
 
 def loss_at(level: PyramidLevel, guess: FirstGuess, measure: Similarity) -> float:
