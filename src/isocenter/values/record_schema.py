@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Generic, Self, TypeVar
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import PurePath
+from typing import Any, Generic, NotRequired, Self, TypeVar, cast, get_origin, get_type_hints
 
 from pydantic import JsonValue
 from typing_extensions import TypedDict
 
+from isocenter.values.plain_values import PlainValue
 from isocenter.values.plan_decisions import Decision
 
 R = TypeVar("R")
@@ -33,6 +37,43 @@ class RecordHead(TypedDict):
 
     schema: str
     version: int
+
+
+def record_from(schema: RecordSchema[R], result: object, /, **others: object) -> R:
+    """The record of a result: each key of the declaration from `others`, or else from the result's attribute.
+
+    A key that may be absent is left out where its value is None; a dataclass becomes the object of its fields, also
+    where it stands in the declaration.
+    """
+    record: dict[str, object] = {"schema": schema, "version": 1}
+    for key, kind in get_type_hints(schema.declaration, include_extras=True).items():
+        if key not in record:
+            value = others[key] if key in others else getattr(result, key)
+            record |= {} if value is None and get_origin(kind) is NotRequired else {key: plain(value)}
+    return cast("R", record)
+
+
+def plain(value: Any) -> Any:
+    """A value of a result as JSON has it; numbers stay what they are."""
+    match value:
+        case PurePath():
+            return str(value)
+        case Mapping():
+            return {key: plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [plain(one) for one in value]
+        case _ if hasattr(value, "as_record"):
+            return value.as_record()
+        case _ if is_dataclass(value):
+            return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+        case _:
+            return value
+
+
+class RowsRecord(RecordHead):
+    """Rows, each with the same keys."""
+
+    rows: list[Mapping[str, PlainValue]]
 
 
 class StatedDecision(TypedDict):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isocenter import errors, keywords
 from isocenter.errors import UsageError
@@ -20,7 +19,7 @@ from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.transforms import COLOUR, channel_stack
 from isocenter.values import Case, Decision, Image
 from isocenter.verbs import package
-from isocenter.verbs.package import MARKS, PackagingResult
+from isocenter.verbs.package import MARKS, PackagingRecord, PackagingResult
 
 # Each is predicted several times by every backend.
 MOST = 20
@@ -39,7 +38,7 @@ class AdoptionResult(PackagingResult):
     trusted: tuple[str, ...] = ()
     usual: bool = False
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> PackagingRecord:
         """The record for `--json`."""
         return {**super().as_record(), "origin": self.origin, "trusted": list(self.trusted)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from isocenter.report.figures import drawing
 from isocenter.runtime import record_files
 from isocenter.studies import before_after
 from isocenter.studies.before_after import SegmentedFit
-from isocenter.values import Floats, table_cells
+from isocenter.values import Floats, record_schema, table_cells
+from isocenter.values.record_schema import RecordHead, RecordSchema
+from isocenter.values.table_cells import TableRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -29,6 +31,20 @@ if TYPE_CHECKING:
 RECORD, PAGE = "before_after.json", "report.html"
 # Months differ by a tenth in length; a point that is left out doubles a gap.
 MOST_UNEVEN = 1.5
+
+
+class BeforeAfterRecord(RecordHead):
+    """An interrupted time series: so many points, the first after the change, and the change of level and slope."""
+
+    points: int
+    at: str
+    before: int
+    autocorrelation: float
+    rows: list[TableRow]
+    source: str
+
+
+SCHEMA = RecordSchema("isocenter.before_after", BeforeAfterRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,18 +62,11 @@ class BeforeAfterResult(InNotebook):
         """Rows of term, value, low, high and p."""
         return pd.DataFrame(self.fit.table)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> BeforeAfterRecord:
         """The record for `--json`, and before_after.json."""
-        return {
-            "schema": "isocenter.before_after",
-            "version": 1,
-            "points": len(self.values),
-            "at": self.times[self.after],
-            "before": self.after,
-            "autocorrelation": self.fit.correlation,
-            "rows": [dict(row) for row in self.fit.table],
-            "source": before_after.SOURCE,
-        }
+        facts = {"at": self.times[self.after], "before": self.after, "autocorrelation": self.fit.correlation}
+        own = {"points": len(self.values), "rows": self.fit.table, "source": before_after.SOURCE}
+        return record_schema.record_from(SCHEMA, self, **facts, **own)
 
     def __repr__(self) -> str:
         lines = [
@@ -92,8 +101,7 @@ def study_before_after(options: StudyBeforeAfterOptions) -> BeforeAfterResult:
     result = BeforeAfterResult(times, values, after, fit, out)
     if out is not None:
         with verb_results.result_folder(out, options.overwrite, (RECORD, PAGE)) as folder:
-            record = result.as_record()
-            record_files.write_json(folder / RECORD, record.pop("schema"), record)
+            record_files.write_json(folder / RECORD, SCHEMA, result.as_record())
             (folder / PAGE).write_text(page_blocks.render_page(_page(result, options.value)), encoding="utf-8")
     return result
 

@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from isocenter import keywords
 from isocenter.errors import UsageError
@@ -14,6 +15,8 @@ from isocenter.files.storage import cache
 from isocenter.lazy import pandas as pd
 from isocenter.options.training import CacheOptions
 from isocenter.report import InNotebook
+from isocenter.values import record_schema
+from isocenter.values.record_schema import RecordHead, RecordSchema
 
 # {part: what it holds}; what else lies in the folder, such as ledgers, cannot be made again and stays.
 PARTS: Mapping[str, str] = {
@@ -30,21 +33,40 @@ PARTS: Mapping[str, str] = {
 ALL = "all"
 
 
+class CachePart(TypedDict):
+    """A part of the cache: what it holds, in how many files of how many MiB."""
+
+    part: str
+    holds: str
+    files: int
+    mib: float
+
+
+class CacheRecord(RecordHead):
+    """The cache folder, and its parts that hold something."""
+
+    folder: str
+    rows: list[CachePart]
+
+
+CACHE_SCHEMA = RecordSchema("isocenter.cache", CacheRecord)
+
+
 @dataclass(frozen=True)
 class CacheContents(InNotebook):
     """The parts of the cache that hold something: part, what it holds, files and MiB."""
 
     folder: Path
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[CachePart, ...]
 
     @property
     def table(self) -> pd.DataFrame:
         """One row a part."""
         return pd.DataFrame(list(self.rows), columns=["part", "holds", "files", "mib"])
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> CacheRecord:
         """The record for `--json`."""
-        return {"schema": "isocenter.cache", "version": 1, "folder": str(self.folder), "rows": list(self.rows)}
+        return record_schema.record_from(CACHE_SCHEMA, self)
 
     def __str__(self) -> str:
         lines = [f"{one['part']:13}{one['mib']:9.1f} MiB  {one['holds']}" for one in self.rows]
@@ -66,6 +88,6 @@ def describe_cache(options: CacheOptions) -> CacheContents:
         shutil.rmtree(folder / part, ignore_errors=True)
     sizes = {part: [one.stat().st_size for one in (folder / part).rglob("*") if one.is_file()] for part in PARTS}
     rows = (
-        {"part": part, "holds": PARTS[part], "files": len(own), "mib": sum(own) / 2**20} for part, own in sizes.items()
+        CachePart(part=part, holds=PARTS[part], files=len(own), mib=sum(own) / 2**20) for part, own in sizes.items()
     )
     return CacheContents(folder, tuple(one for one in rows if one["files"]))

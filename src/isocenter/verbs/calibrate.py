@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from isocenter.scoring.explaining import kept_tests
 from isocenter.tasks import Task, fitting, properties, task_catalogue, task_settings
 from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import Case, Dataset, Decision, plan_decisions, record_schema
+from isocenter.values.record_schema import RecordHead, RecordSchema, StatedDecision
 from isocenter.verbs import package
 from isocenter.verbs.package import MARKS
 
@@ -40,6 +41,21 @@ NOT_SET = "the cases that calibrated the model could not set it"
 UNCHECKED = (
     "Which cases trained it is not known, so that none of those that calibrated it could be refused as one of them."
 )
+
+
+class CalibrationRecord(RecordHead):
+    """What cases have decided of a model; unkept: rules that no threshold keeps, left_out: cases that it has seen."""
+
+    out: str
+    cases: int
+    patients: int | None
+    left_out: int
+    decisions: dict[str, StatedDecision]
+    unkept: list[str]
+    trained_known: bool
+
+
+CALIBRATION_SCHEMA = RecordSchema("isocenter.calibrate", CalibrationRecord)
 
 
 @dataclass(frozen=True)
@@ -62,18 +78,9 @@ class CalibrationResult:
     unkept: tuple[str, ...] = ()
     trained_known: bool = True
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> CalibrationRecord:
         """Record for `--json`."""
-        made = {name: asdict(decision) for name, decision in self.decisions.items()}
-        record = {"schema": "isocenter.calibrate", "version": 1, "out": str(self.out), "cases": self.cases}
-        return {
-            **record,
-            "patients": self.patients,
-            "left_out": self.left_out,
-            "decisions": made,
-            "unkept": list(self.unkept),
-            "trained_known": self.trained_known,
-        }
+        return record_schema.record_from(CALIBRATION_SCHEMA, self)
 
     def __repr__(self) -> str:
         lines = [str(self.out), f"decided by {errors.cases_of_patients(self.cases, self.patients)}"]

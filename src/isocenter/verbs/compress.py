@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from isocenter import errors, keywords
 from isocenter.errors import IsocenterError, ResourceError, UsageError
@@ -24,9 +25,11 @@ from isocenter.runtime.foreign import detect
 from isocenter.runtime.package import backends, certification, package_contents, package_writing, quantising
 from isocenter.runtime.package.backend_certificate import PLAIN, QUANTISED, TYPICAL_IMAGES, BackendTrial, Certificate
 from isocenter.runtime.package.package_contents import MADE
+from isocenter.runtime.package.quantising import QuantisationFacts
 from isocenter.scoring.case_scoring import CASES
 from isocenter.transforms import channel_stack
-from isocenter.values import Dataset
+from isocenter.values import Dataset, record_schema
+from isocenter.values.record_schema import RecordSchema
 from isocenter.verbs import evaluate, package
 from isocenter.verbs.compressing import case_roles, compression_rows, quantised_package, variant_price
 from isocenter.verbs.compressing.case_roles import CaseRoles
@@ -38,7 +41,7 @@ from isocenter.verbs.compressing.variant_price import VariantPrice
 from isocenter.work_state import log
 
 MARKS = ("compression.json", "report.html")
-SCHEMA, REQUEST_SCHEMA = "isocenter.compression", "isocenter.compression.request"
+REQUEST_SCHEMA = "isocenter.compression.request"
 # While a compression is not finished: what was asked for, and the parts that are done.
 REQUEST, PARTS = "request.json", "parts"
 PACKAGE, CHANGED = "package", "changed.csv"
@@ -47,6 +50,17 @@ VARIANTS: Mapping[str, Collection[str]] = {**BACKENDS_OF, **STUDENTS}
 METHODS = (*VARIANTS, RECERTIFY)
 # So often all backends are timed, one after the other.
 ROUNDS = 3
+
+
+class CompressionRecord(TypedDict):
+    """A row a variant and backend, the cases that decided, and what a target came to."""
+
+    rows: list[VariantRow]
+    decided_by: str
+    target: str | None
+
+
+SCHEMA = RecordSchema("isocenter.compression", CompressionRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +79,10 @@ class CompressionResult:
         unmet = self.target is not None and self.target.best_row(self.rows) is None
         return self.target.sentence(self.rows) if self.target is not None and unmet else ""
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> CompressionRecord:
         """The record for `--json` and for `compression.json`."""
         target = None if self.target is None else self.target.sentence(self.rows)
-        return {"rows": [asdict(row) for row in self.rows], "decided_by": self.parts, "target": target}
+        return {"rows": record_schema.plain(self.rows), "decided_by": self.parts, "target": target}
 
     @property
     def table(self) -> pd.DataFrame:
@@ -248,7 +262,7 @@ class _Compression:
             made[name] = quantised_package.made_once(self.out / PARTS / name, partial(work.write, name))
         return made
 
-    def _facts(self, made: Mapping[str, Path]) -> dict[str, Mapping[str, Any]]:
+    def _facts(self, made: Mapping[str, Path]) -> dict[str, QuantisationFacts]:
         return {name: quantised_package.facts_of(place) for name, place in made.items()}
 
     def _model(self, folder: Path, backend: str) -> Model:

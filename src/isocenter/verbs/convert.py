@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from isocenter import keywords
 from isocenter.errors import IsocenterError, UsageError
@@ -17,10 +17,39 @@ from isocenter.lazy import pandas as pd
 from isocenter.options.images import ConvertOptions
 from isocenter.report import InNotebook
 from isocenter.transforms import adc, label_maps, spatial_transforms
-from isocenter.values import Affine, Geometry, Image, Problem, SpatialTransform
+from isocenter.values import Affine, Geometry, Image, Problem, SpatialTransform, record_schema
+from isocenter.values.record_schema import RecordHead, RecordSchema
 
 # Values of a map that nobody calls a label map, and that is taken for one where half of its voxels are alike.
 MOST_LABELS = 64
+
+
+class ConvertedRow(TypedDict):
+    """A volume that was written, and its grid."""
+
+    file: str
+    shape: list[int]
+    affine: list[list[float]]
+    spacing: list[float]
+    orientation: str
+    notes: list[str]
+
+
+class UnwrittenRow(TypedDict):
+    """A volume that was not written."""
+
+    volume: str
+    remedy: str
+
+
+class ConversionRecord(RecordHead):
+    """Volumes that were written, and those that were not."""
+
+    rows: list[ConvertedRow]
+    failed: list[UnwrittenRow]
+
+
+CONVERSION_SCHEMA = RecordSchema("isocenter.converted", ConversionRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +65,7 @@ class ConversionResult(InNotebook):
         """The images that were written, a row each: file, shape, affine, spacing, orientation, notes."""
         return pd.DataFrame(self.as_record()["rows"])
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> ConversionRecord:
         """The record for `--json`."""
         rows = [
             {
@@ -50,7 +79,7 @@ class ConversionResult(InNotebook):
             for path, image in zip(self.files, self.images, strict=True)
         ]
         failed = [{"volume": one.what, "remedy": one.remedy} for one in self.failures]
-        return {"schema": "isocenter.converted", "version": 1, "rows": rows, "failed": failed}
+        return record_schema.record_from(CONVERSION_SCHEMA, self, rows=rows, failed=failed)
 
     def __repr__(self) -> str:
         lines = []

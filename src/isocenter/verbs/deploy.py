@@ -25,6 +25,9 @@ from isocenter.service import deploying, node_folder
 from isocenter.service.monitoring import change_comparison
 from isocenter.service.records import actor, deployments, record_database
 from isocenter.service.records.accounts import Accounts
+from isocenter.values import record_schema
+from isocenter.values.record_schema import RecordHead, RecordSchema
+from isocenter.values.table_cells import TableRow
 from isocenter.verbs import change, serve
 
 if TYPE_CHECKING:
@@ -36,6 +39,17 @@ CHANGING = ("radiologist", "administrator")
 COLUMNS = ("n", "model", "mode", "state", "package", "share", "until", "began", "ended", "approved_by", "because")
 TIMES = ("until", "began", "ended")
 FIGURES = ("n", "metric", "arm", "source", "value", "low", "high", "cases")
+
+
+class NodeChangesRecord(RecordHead):
+    """The packages of a node, oldest first, and the figures by which they compare."""
+
+    done: str
+    rows: list[TableRow]
+    figures: list[TableRow]
+
+
+CHANGES_SCHEMA = RecordSchema("isocenter.node_changes", NodeChangesRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +65,10 @@ class NodeChanges(InNotebook):
     figures: pd.DataFrame
     done: str = ""
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> NodeChangesRecord:
         """The record for `--json`."""
-        rows = {"rows": self.table.to_dict("records"), "figures": self.figures.to_dict("records")}
-        return {"schema": "isocenter.node_changes", "version": 1, "done": self.done, **rows}
+        rows, figures = (one.to_dict("records") for one in (self.table, self.figures))
+        return record_schema.record_from(CHANGES_SCHEMA, self, rows=rows, figures=figures)
 
     def __repr__(self) -> str:
         lines = [self.done] if self.done else []

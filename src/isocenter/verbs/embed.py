@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from isocenter import errors, keywords
 from isocenter.errors import IsocenterError, UsageError
@@ -15,10 +16,33 @@ from isocenter.prediction import predictors
 from isocenter.reading import input_cases, verb_results
 from isocenter.report import InNotebook, progress_tracking
 from isocenter.runtime import Model, predicted_memory, record_files
-from isocenter.values import Case, Problem
+from isocenter.values import Case, Problem, record_schema
+from isocenter.values.record_schema import FailedCase, RecordHead, RecordSchema, StatedDecision
+from isocenter.values.table_cells import TableRow
 from isocenter.work_state import log
 
 TABLE, RECORD = "embeddings.parquet", "embeddings.json"
+
+
+class EmbeddedModel(TypedDict):
+    """The model that saw the images: the hash of its weights, and how they were computed."""
+
+    weights_sha256: str | None
+    computing: StatedDecision | None
+    unfinished_training: str
+
+
+class EmbeddingsRecord(RecordHead):
+    """How many cases have features, without the numbers: those are in the table."""
+
+    embedded: int
+    features: int
+    failed: list[FailedCase]
+    model: EmbeddedModel
+    out: str | None
+
+
+EMBEDDINGS_SCHEMA = RecordSchema("isocenter.embeddings", EmbeddingsRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +55,7 @@ class EmbeddingResult(InNotebook):
 
     table: pd.DataFrame
     problems: Sequence[Problem]
-    model: dict[str, Any]
+    model: EmbeddedModel
     out: Path | None = None
 
     @property
@@ -44,15 +68,10 @@ class EmbeddingResult(InNotebook):
         """The number of features of an image."""
         return sum(name[1:].isdecimal() for name in self.table.columns)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> EmbeddingsRecord:
         """The record for `--json`, without the numbers: those are in the table."""
-        facts = {
-            "embedded": len(self.table),
-            "features": self.features,
-            "failed": verb_results.failed_rows(self.failures),
-        }
-        out = None if self.out is None else str(self.out)
-        return {"schema": "isocenter.embeddings", "version": 1, **facts, "model": self.model, "out": out}
+        failed = verb_results.failed_rows(self.failures)
+        return record_schema.record_from(EMBEDDINGS_SCHEMA, self, embedded=len(self.table), failed=failed)
 
     def __repr__(self) -> str:
         lines = [*filter(None, [self.model.get("unfinished_training")])]
@@ -84,7 +103,7 @@ def embed(options: EmbedOptions) -> EmbeddingResult:
     loaded = replace(loaded, request=replace(loaded.request, allow_large=reading.allow_large))
     opened, problems = input_cases.open_inputs(inputs, reading, loaded)
     cases, notes = input_cases.with_given_covariates(opened, options.covariates, loaded)
-    problems, rows = [*problems, *notes], list[dict[str, Any]]()
+    problems, rows = [*problems, *notes], list[TableRow]()
     stopped: KeyboardInterrupt | None = None
     try:
         with progress_tracking.track_progress("embedding") as tracker:
@@ -103,22 +122,22 @@ def embed(options: EmbedOptions) -> EmbeddingResult:
     if not rows:
         raise verb_results.no_result_error("embed", "embedded", problems)
     weights = loaded.record.get("weights_sha256")
-    computing = None if loaded.networks.computing is None else asdict(loaded.networks.computing)
-    record = {"weights_sha256": weights, "computing": computing, "unfinished_training": loaded.unfinished_training}
-    result = EmbeddingResult(pd.DataFrame(rows), problems, record)
+    computing = None if loaded.networks.computing is None else record_schema.decision_record(loaded.networks.computing)
+    used = EmbeddedModel(weights_sha256=weights, computing=computing, unfinished_training=loaded.unfinished_training)
+    result = EmbeddingResult(pd.DataFrame(rows), problems, used)
     if options.out is None:
         return result
     result = replace(result, out=Path(options.out))
     with verb_results.result_folder(Path(options.out), options.overwrite, (TABLE, RECORD)) as folder:
         result.table.to_parquet(folder / TABLE, index=False)
-        record_files.write_json(folder / RECORD, "isocenter.embeddings", result.as_record())
+        record_files.write_json(folder / RECORD, EMBEDDINGS_SCHEMA, result.as_record())
     if stopped is not None:
         log.warning("%s embedded before the stop: %s", errors.count_phrase(len(rows), "case"), options.out)
         raise stopped
     return result
 
 
-def _row(model: Model, case: Case) -> dict[str, Any]:
+def _row(model: Model, case: Case) -> TableRow:
     """The row of a case; UsageError where the network gives no features."""
     place, numbers = str(case.files[0]) if case.files else "", model.pooled_features(case)
     return {"case": case.id, "patient": case.patient, "image": place, **{f"e{n}": x for n, x in enumerate(numbers)}}

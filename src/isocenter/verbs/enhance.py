@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from isocenter import errors, keywords
 from isocenter.errors import DatasetError, IsocenterError, UsageError
@@ -23,15 +24,40 @@ from isocenter.report.page_blocks import Problems
 from isocenter.runtime import Model, record_files
 from isocenter.transforms import image_filters
 from isocenter.transforms.image_filters import FILTERS
-from isocenter.values import Case, Image, Problem
+from isocenter.values import Case, Image, Problem, record_schema
+from isocenter.values.record_schema import FailedCase, RecordHead, RecordSchema
 
 MARKS = ("enhancement.json", "report.html")
 ENHANCED, ERROR = "enhanced", "error"
 # Cases of which the report has a picture.
 MOST_SHOWN = 12
 # The row of an image, the image, and the enhanced image.
-Enhanced = tuple[dict[str, Any], Image, Image]
 UNPROVEN = "Nothing here proves that an image is better: a structure can be removed as well as noise, or invented."
+
+
+class EnhancedRow(TypedDict):
+    """An enhanced image; settings: of each channel, by a filter."""
+
+    case: str
+    image: str
+    file: str
+    settings: NotRequired[list[dict[str, float]]]
+    change: NotRequired[float]
+
+
+Enhanced = tuple[EnhancedRow, Image, Image]
+
+
+class EnhancementRecord(RecordHead):
+    """The images that a method has changed, by how much (RMS), and the cases that failed."""
+
+    method: str
+    words: str
+    cases: list[EnhancedRow]
+    failed: list[FailedCase]
+
+
+ENHANCEMENT_SCHEMA = RecordSchema("isocenter.enhancement", EnhancementRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +72,7 @@ class EnhancementResult(InNotebook):
 
     method: str
     words: str
-    cases: Sequence[dict[str, Any]]
+    cases: Sequence[EnhancedRow]
     images: dict[str, Image]
     problems: Sequence[Problem]
     out: Path | None = None
@@ -61,16 +87,10 @@ class EnhancementResult(InNotebook):
         """An error for each case without a result."""
         return verb_results.failures_among(self.problems)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> EnhancementRecord:
         """The record for `--json`, and enhancement.json."""
-        return {
-            "schema": "isocenter.enhancement",
-            "version": 1,
-            "method": self.method,
-            "words": self.words,
-            "cases": list(self.cases),
-            "failed": verb_results.failed_rows(self.failures),
-        }
+        failed = verb_results.failed_rows(self.failures)
+        return record_schema.record_from(ENHANCEMENT_SCHEMA, self, failed=failed)
 
     def __repr__(self) -> str:
         lines = [f"{row['file']}: changed by {wording.number_text(row['change'])} (RMS)" for row in self.cases]
@@ -96,7 +116,7 @@ def enhance(options: EnhanceOptions) -> EnhancementResult:
     out = Path(options.out)
     with verb_results.result_folder(out, options.overwrite, MARKS) as folder:
         result, pictures = _enhance_cases(options, inputs, method, folder)
-        record_files.write_json(folder / MARKS[0], "isocenter.enhancement", result.as_record())
+        record_files.write_json(folder / MARKS[0], ENHANCEMENT_SCHEMA, result.as_record())
         (folder / MARKS[1]).write_text(page_blocks.render_page(_page(result, pictures)), encoding="utf-8")
     return replace(result, out=out)
 
@@ -128,7 +148,7 @@ def _enhance_cases(
     names = sorted({name for case in opened for name in case.images})
     ends = [ENHANCED, ERROR, *(f"{name}_{ENHANCED}" for name in names)]
     cases = result_files.with_unique_names(opened, ends)
-    rows, images, pictures = list[dict[str, Any]](), dict[str, Image](), list[Figure]()
+    rows, images, pictures = list[EnhancedRow](), dict[str, Image](), list[Figure]()
     with progress_tracking.track_progress("enhancing") as tracker:
         for done, (case, source) in enumerate(zip(cases, opened, strict=True), start=1):
             try:

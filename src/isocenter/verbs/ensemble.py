@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from isocenter import errors, keywords
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import Metrics, case_tables
+from isocenter.evaluation.case_tables import SummaryRecord
 from isocenter.evaluation.fairness.group_attributes import NONE
 from isocenter.files.storage import csv_text, hashing
 from isocenter.lazy import pandas as pd
@@ -32,7 +32,7 @@ from isocenter.runtime.package.package_contents import WEIGHTS
 from isocenter.scoring import case_scoring, data_record, model_comparison, model_verdict
 from isocenter.scoring.auditing import all_audits
 from isocenter.scoring.case_scoring import CASES, EVALUATION, AuditInput, ScoredCases
-from isocenter.scoring.model_comparison import Comparison
+from isocenter.scoring.model_comparison import Comparison, ComparisonRecord
 from isocenter.scoring.model_verdict import Verdict
 from isocenter.tasks import Task, properties
 from isocenter.training.member_weighting import MemberWeights
@@ -56,6 +56,17 @@ OF_FOLDS = "The folds of a run count alike: they have no validation case in comm
 OF_NETWORKS = "Several networks of one training count alike."
 UNKNOWN_TRAINING = "which cases trained it is not known; where it has seen test cases, the figures are too good."
 PARTS: Mapping[Split, str] = {"train": "training", "val": "validation", "calibration": "calibration", "test": "test"}
+
+
+class EnsembleRecord(SummaryRecord):
+    """The figures of an ensemble, the weights of its members and why, and how it compares with the best of them."""
+
+    out: str
+    report: str
+    weights: dict[str, float]
+    because: str
+    notes: list[str]
+    beside: ComparisonRecord | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +98,18 @@ class Ensemble(InNotebook):
         """Every figure, a row each: metric, label, value, low, high, n, patients, unit, method."""
         return pd.DataFrame(case_tables.rows_to_json(self.rows)["rows"])
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> EnsembleRecord:
         """The record for `--json`."""
-        facts = {"out": str(self.out), "report": str(self.report), "weights": dict(self.weights)}
-        comparison = None if self.comparison is None else self.comparison.as_record()
-        record = {**case_tables.rows_to_json(self.rows), **facts, "because": self.because, "notes": list(self.notes)}
-        record["verdict"] = self.verdict.as_record()
-        return {**record, "beside": comparison}
+        return {
+            **case_tables.rows_to_json(self.rows),
+            "out": str(self.out),
+            "report": str(self.report),
+            "weights": dict(self.weights),
+            "because": self.because,
+            "notes": list(self.notes),
+            "verdict": self.verdict.as_record(),
+            "beside": None if self.comparison is None else self.comparison.as_record(),
+        }
 
     def __repr__(self) -> str:
         headline = [wording.row_words(row, self.metrics) for row in self.headline]

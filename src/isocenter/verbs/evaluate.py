@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from isocenter import errors, keywords, work_state
 from isocenter.belief.operating_points import UNKEPT
 from isocenter.errors import UsageError
 from isocenter.evaluation import case_tables
+from isocenter.evaluation.case_tables import SUMMARY_SCHEMA, SummaryRecord
 from isocenter.evaluation.fairness import group_attributes
 from isocenter.evaluation.fairness.group_attributes import NONE
 from isocenter.evaluation.metric import MEMBERSHIP
-from isocenter.files.storage import hashing, structured_text
+from isocenter.files.storage import hashing
 from isocenter.lazy import pandas as pd
 from isocenter.options.training import EvaluateOptions
 from isocenter.planning import plan_file
@@ -72,8 +74,9 @@ from isocenter.scoring.case_scoring import EVALUATION, SUMMARY, TASK, AuditInput
 from isocenter.scoring.case_selection import CaseChoice
 from isocenter.scoring.data_record import DATA_RECORD
 from isocenter.scoring.model_verdict import Verdict
-from isocenter.values import ANSWERED, Case, Dataset, Decision, Estimate, Plan, Problem, Row, case_outcome
+from isocenter.values import ANSWERED, Case, Dataset, Decision, Plan, Problem, Row, case_outcome
 from isocenter.values.case_outcome import CaseOutcome
+from isocenter.values.record_schema import FailedCase, FigureRow, OutcomeRow
 from isocenter.work_state import log
 
 MARKS = ("cases.csv", "summary.json")
@@ -83,6 +86,17 @@ OF_SITES = (
 )
 # Warnings in the terminal.
 MOST_SHOWN = 5
+
+
+class EvaluationRecord(SummaryRecord):
+    """The figures of cases: which were scored, how often they have been, and those that failed."""
+
+    scored: str
+    openings: int
+    own_figure: str
+    notes: list[str]
+    failed: list[FailedCase]
+    out: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,20 +136,20 @@ class EvaluationResult(InNotebook):
         """The outcome of each case, with the reason where there is no answer: what the gate refuses is scored too."""
         return verb_results.case_outcomes(self.scored.table, self.scored.problems)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> EvaluationRecord:
         """The record for `--json`."""
-        facts = {
+        return {
+            **case_tables.rows_to_json(self.rows),
             "scored": self.which,
             "openings": self.scored.openings,
             "own_figure": self.own_figure,
             "notes": list(self.notes),
             "verdict": self.verdict.as_record(),
             "failed": verb_results.failed_rows(self.failures),
-            "outcomes": [asdict(one) for one in self.outcomes],
+            "outcomes": [cast("OutcomeRow", asdict(one)) for one in self.outcomes],
             "unfinished_training": self.unfinished_training,
             "out": str(self.out) if self.out else None,
         }
-        return {**case_tables.rows_to_json(self.rows), **facts}
 
     def __repr__(self) -> str:
         lines = [*filter(None, [self.unfinished_training]), f"scored {self.which}"]
@@ -376,23 +390,21 @@ def _evaluation(options: EvaluateOptions, subject: _Subject, scored: ScoredCases
 def _beside_own(subject: _Subject, scored: ScoredCases, primary: str) -> str:
     """The model's figure on its own test cases, and how far these cases are from it; empty without one."""
     rows = {(row.metric, row.label): row.estimate for row in scored.rows}
-    own = next((row for row in _own_figures(subject.run) if row["metric"] == primary), None)
-    if subject.chosen.is_own or own is None or own["value"] is None or (primary, own["label"]) not in rows:
+    figures = case_tables.rows_from_records(_own_figures(subject.run))
+    own = next((row for row in figures if row.metric == primary), None)
+    if subject.chosen.is_own or own is None or math.isnan(own.estimate.value) or (primary, own.label) not in rows:
         return ""
-    figures = {name: own[name] for name in ("value", "low", "high", "level", "n", "patients", "unit", "method")}
-    there, here = Estimate(**figures), rows[primary, own["label"]]
-    apart = wording.number_text(here.value - there.value, places=3, signed=True)
-    words = wording.row_words(Row(primary, own["label"], there), scored.metrics)
+    apart = wording.number_text(rows[primary, own.label].value - own.estimate.value, places=3, signed=True)
+    words = wording.row_words(own, scored.metrics)
     return f"on the model's own test cases: {words}; on these cases it is {apart} from that"
 
 
-def _own_figures(source: Path | None) -> Sequence[Mapping[str, Any]]:
+def _own_figures(source: Path | None) -> Sequence[FigureRow]:
     """The rows of a run's own evaluation, or those that its package keeps."""
     if source is None or detect.is_foreign(source):
         return ()
     if (summary := source / EVALUATION / SUMMARY).is_file():
-        rows: Sequence[Mapping[str, Any]] = structured_text.load_json(summary)["rows"]
-        return rows
+        return record_files.read_json(summary, SUMMARY_SCHEMA)["rows"]
     with record_files.unpack(source) as folder:
         return package_contents.package_record(folder)["evaluation"] if (folder / PACKAGED).is_dir() else ()
 

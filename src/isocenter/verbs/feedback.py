@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from isocenter import errors, keywords
 from isocenter.errors import UsageError
@@ -17,9 +16,23 @@ from isocenter.reading import verb_results
 from isocenter.report import InNotebook
 from isocenter.service.reading import feedback_dataset
 from isocenter.service.records import record_database
+from isocenter.values import record_schema
+from isocenter.values.record_schema import RecordHead, RecordSchema
 from isocenter.verbs import serve
 
 MARKS = ("dataset.csv", "verdicts.csv")
+
+
+class FeedbackRecord(RecordHead):
+    """Cases that were written, verdicts by kind, and studies that were left out, with the reason."""
+
+    cases: int
+    verdicts: dict[str, int]
+    left_out: dict[str, str]
+    out: str
+
+
+FEEDBACK_SCHEMA = RecordSchema("isocenter.feedback", FeedbackRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +48,10 @@ class Feedback(InNotebook):
     left_out: Mapping[str, str]
     out: Path
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> FeedbackRecord:
         """The record for `--json`."""
         counts = {str(name): int(n) for name, n in self.table["verdict"].value_counts().items()}
-        record = {"cases": self.cases, "verdicts": counts, "left_out": dict(self.left_out), "out": str(self.out)}
-        return {"schema": "isocenter.feedback", "version": 1, **record}
+        return record_schema.record_from(FEEDBACK_SCHEMA, self, verdicts=counts)
 
     def __repr__(self) -> str:
         verdicts = ", ".join(f"{n} {name}" for name, n in self.as_record()["verdicts"].items())

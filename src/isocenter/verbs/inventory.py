@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from isocenter import errors, keywords
 from isocenter.documents import fact_file
@@ -24,13 +24,16 @@ from isocenter.runtime.package import package_contents
 from isocenter.service import node_folder
 from isocenter.service.configuration import ModelSection, NodeSettings
 from isocenter.service.records import deployments, record_database
+from isocenter.values import record_schema
+from isocenter.values.record_schema import RecordSchema, RowsRecord
 from isocenter.verbs import serve
 from isocenter.verbs.change import MANIFEST
 
 if TYPE_CHECKING:
     from isocenter.service.records.record_database import Database
 
-TABLE, REPORT, RECORD, SCHEMA = "inventory.csv", "inventory.html", "inventory.json", "isocenter.inventory"
+TABLE, REPORT, RECORD = "inventory.csv", "inventory.html", "inventory.json"
+SCHEMA = RecordSchema("isocenter.inventory", RowsRecord)
 COLUMNS = (
     "model", "version", "intended_use", "origin", "acceptance", "last_change", "watches", "owner", "contract_end"
 )  # fmt: skip
@@ -52,9 +55,9 @@ class Inventory(InNotebook):
         """A row a model."""
         return pd.DataFrame([*self.rows], columns=list(COLUMNS))
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> RowsRecord:
         """The record for `--json`."""
-        return {"schema": SCHEMA, "version": 1, "rows": [*self.rows]}
+        return record_schema.record_from(SCHEMA, self)
 
     def __repr__(self) -> str:
         lines = [" · ".join(f"{name} {row[name]}" for name in COLUMNS if row[name]) for row in self.rows]
@@ -85,7 +88,7 @@ def inventory(options: InventoryOptions) -> Inventory:
     if out is not None:
         with verb_results.result_folder(out, options.overwrite, (TABLE, REPORT)) as partial:
             csv_text.write_table(made.table, partial / TABLE)
-            record_files.write_json(partial / RECORD, SCHEMA, {"rows": [*made.rows]})
+            record_files.write_json(partial / RECORD, SCHEMA, made.as_record())
             (partial / REPORT).write_text(page_blocks.render_page(_page(made)), encoding="utf-8")
     return made
 
@@ -120,7 +123,7 @@ def _intended_use(place: Path) -> str:
 
 def _origin(place: Path) -> str:
     try:
-        record: Mapping[str, Any] = package_contents.package_record(place).get("record", {})
+        record = package_contents.package_record(place).get("record", {})
     except (IsocenterError, OSError):
         return ""
     return str(record.get("origin") or f"trained on data {str(record.get('data_hash') or 'unknown')[:12]}")

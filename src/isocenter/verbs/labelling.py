@@ -24,6 +24,8 @@ from isocenter.report import InNotebook
 from isocenter.service import node_folder
 from isocenter.service.reading import feedback_dataset, imported_labels
 from isocenter.service.records import record_database
+from isocenter.values import record_schema
+from isocenter.values.record_schema import RecordHead, RecordSchema
 from isocenter.verbs import serve
 
 NEXT, RELABEL, GROUPS = "next.csv", "relabel.csv", "label_groups.csv"
@@ -32,6 +34,18 @@ DOUBTED_COLUMNS = ["case", "label", "reference", "probable", "probability_refere
 CORRECTED, DOUBTED = "corrected answers", "doubted labels"
 ABSENCE: Sequence[str] = ("absent", "present")
 SHOWN = 5
+
+
+class NextLabelsRecord(RecordHead):
+    """Cases to label next, the worthiest first, how many labels may be wrong, and groups in which more are."""
+
+    next: list[str]
+    doubted: int
+    findings: list[str]
+    out: str
+
+
+NEXT_SCHEMA = RecordSchema("isocenter.next_labels", NextLabelsRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +70,9 @@ class NextLabels(InNotebook):
             if one.is_found
         ]
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> NextLabelsRecord:
         """The record for `--json`."""
-        stated = {"next": self.table["case"].tolist(), "doubted": len(self.doubted), "findings": self.findings}
-        return {"schema": "isocenter.next_labels", "version": 1, **stated, "out": str(self.out)}
+        return record_schema.record_from(NEXT_SCHEMA, self, next=self.table["case"].tolist(), doubted=len(self.doubted))
 
     def __repr__(self) -> str:
         first = ", ".join(self.table["case"][:SHOWN])

@@ -9,6 +9,8 @@ from isocenter.lazy import pandas as pd
 from isocenter.networks import factory, member_catalogue
 from isocenter.networks.layouts import weight_layout
 from isocenter.report import InNotebook
+from isocenter.values import record_schema
+from isocenter.values.record_schema import RecordSchema, RowsRecord
 
 HEADINGS = ("name", "answers for", "axes", "image", "parameters", "multiply-adds", "paper")
 ANSWERS = {"boxes": "boxes", "dense": "every voxel", "objects": "objects", "vector": "the image"}
@@ -18,6 +20,10 @@ NOTE = "Numbers are of the network that a plan builds for one channel of such an
 def list_networks() -> tuple[str, ...]:
     """The names for `network.name` in a plan."""
     return factory.family_names()
+
+
+NETWORKS_SCHEMA = RecordSchema("isocenter.networks", RowsRecord)
+WEIGHTS_SCHEMA = RecordSchema("isocenter.weights", RowsRecord)
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,9 @@ class NetworkTable(InNotebook):
         """The same rows as a DataFrame."""
         return pd.DataFrame(self.rows)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> RowsRecord:
         """The record for `--json`."""
-        return {"schema": "isocenter.networks", "version": 1, "rows": self.rows}
+        return record_schema.record_from(NETWORKS_SCHEMA, self)
 
     def __str__(self) -> str:
         lines = [HEADINGS, *(_line(member) for member in self.members)]
@@ -64,9 +70,9 @@ class WeightTable(InNotebook):
         """The same rows as a DataFrame."""
         return pd.DataFrame(self.rows)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> RowsRecord:
         """The record for `--json`."""
-        return {"schema": "isocenter.weights", "version": 1, "rows": self.rows}
+        return record_schema.record_from(WEIGHTS_SCHEMA, self)
 
     def __str__(self) -> str:
         return "\n".join(line for layout in self.layouts for line in _lines(layout))

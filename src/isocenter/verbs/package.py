@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import NotRequired
 
 from isocenter import errors, keywords
 from isocenter.errors import UsageError
@@ -39,8 +39,10 @@ from isocenter.scoring import data_record
 from isocenter.scoring.auditing.group_audit import OF_GROUPS
 from isocenter.scoring.case_scoring import EVALUATION, RECIPE, SUMMARY
 from isocenter.scoring.explaining import kept_tests
-from isocenter.values import Decision, Plan, Row
+from isocenter.values import Decision, Plan, Row, record_schema
 from isocenter.values.finding import CodedName
+from isocenter.values.finding_records import CodedNameRecord
+from isocenter.values.record_schema import RecordHead, RecordSchema
 
 # What an image of these parts decided shows in every figure on it.
 TRAINS = ("train", "val", "calibration")
@@ -57,6 +59,28 @@ SERVE_COMMAND = "tritonserver --model-repository=."
 OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # What tells a package's folder from any other.
 MARKS = ("manifest.json", "configs/metadata.json", "isocenter/model.json")
+
+
+class PackagingRecord(RecordHead):
+    """What was packed, and which backends run it; run: the command that runs it without Isocenter.
+
+    origin, trusted: of a model of another program, and what its checkpoints may call
+    """
+
+    out: str
+    run: str
+    onnx: OnnxRecord
+    networks: int
+    format: str
+    gate: str
+    estimated: bool
+    certificate: Certificate | None
+    codes: dict[str, CodedNameRecord]
+    origin: NotRequired[str]
+    trusted: NotRequired[list[str]]
+
+
+PACKAGE_SCHEMA = RecordSchema("isocenter.package", PackagingRecord)
 
 
 @dataclass(frozen=True)
@@ -81,14 +105,12 @@ class PackagingResult:
     gate: str = ""
     unbundled: str = field(default="", kw_only=True)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> PackagingRecord:
         """The record for `--json`."""
-        facts = {"out": str(self.out), "run": self._command, "onnx": dict(self.onnx), "networks": self.networks}
-        facts |= {"format": self.format, "gate": self.gate}
-        certificate = None if self.certificate is None else asdict(self.certificate)
-        record = {"schema": "isocenter.package", "version": 1, **facts}
         codes = {name: coded.record for name, coded in self.codes.items()}
-        return {**record, "estimated": self.estimated, "certificate": certificate, "codes": codes}
+        return record_schema.record_from(
+            PACKAGE_SCHEMA, self, run=self._command, codes=codes, origin=None, trusted=None
+        )
 
     @property
     def _command(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import NotRequired
 
 from isocenter import errors, keywords, work_state
 from isocenter.errors import (
@@ -32,15 +32,37 @@ from isocenter.reading.reading_options import Input
 from isocenter.report import InNotebook, progress_tracking
 from isocenter.runtime import Model, ModelRequest, label_measurements, model_assembly, record_files
 from isocenter.tasks import Task, properties
-from isocenter.values import Case, Prediction, Problem, Prompts, case_outcome
+from isocenter.values import Case, Prediction, Problem, Prompts, case_outcome, record_schema
 from isocenter.values.case_outcome import CaseOutcome
 from isocenter.values.finding import FindingsRecord
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.record_schema import FailedCase, OutcomeRow, RecordHead, RecordSchema
+from isocenter.values.table_cells import TableRow
 from isocenter.work_state import log
 
 MARKS = ("predictions.csv", "summary.json")
 # Holds the room for the records until they are written; its bytes are those of their files, of a row, and of what a row
 # says of a label, whose measurements are findings too, each twice what was seen.
 RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 6400
+
+
+class PredictionsRecord(RecordHead):
+    """How many cases have a result, those that failed, and a row a case; change: since an earlier study.
+
+    model: of a folder of results: the model, and what was asked for
+    """
+
+    predicted: int
+    failed: list[FailedCase]
+    outcomes: list[OutcomeRow]
+    unfinished_training: str
+    files: list[str]
+    rows: list[TableRow]
+    change: NotRequired[Mapping[str, PlainValue]]
+    model: NotRequired[Mapping[str, PlainValue]]
+
+
+PREDICTIONS_SCHEMA = RecordSchema("isocenter.predictions", PredictionsRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,19 +109,11 @@ class PredictionResult(InNotebook):
         """Number of cases with a result; one may have several rows."""
         return int(self.table["case"].nunique())
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> PredictionsRecord:
         """Record for `--json`."""
-        return {
-            "schema": "isocenter.predictions",
-            "version": 1,
-            "predicted": self.cases,
-            "failed": verb_results.failed_rows(self.failures),
-            "outcomes": [asdict(one) for one in self.outcomes],
-            "unfinished_training": self.unfinished_training,
-            "files": [str(path) for path in self.files],
-            "rows": self.table.to_dict("records"),
-            **({} if self.change is None else {"change": self.change.as_record()}),
-        }
+        rows, failed = self.table.to_dict("records"), verb_results.failed_rows(self.failures)
+        own = {"predicted": self.cases, "failed": failed, "rows": rows, "model": None}
+        return record_schema.record_from(PREDICTIONS_SCHEMA, self, **own)
 
     def __repr__(self) -> str:
         lines = [*filter(None, [self.unfinished_training]), case_outcome.outcome_sentence(self.outcomes)]
@@ -300,9 +314,7 @@ def _write_records(
     if request.prompts or request.request.all_prompts:
         pointed = {case: request.prompts.get(case, request.request.all_prompts) for case in predicted.table["case"]}
         record["prompts"] = {case: [one.record for one in prompts] for case, prompts in pointed.items()}
-    record_files.write_json(
-        folder / "summary.json", "isocenter.predictions", {**predicted.as_record(), "model": record}
-    )
+    record_files.write_json(folder / "summary.json", PREDICTIONS_SCHEMA, {**predicted.as_record(), "model": record})
 
 
 def _predict_cases(

@@ -23,13 +23,25 @@ from isocenter.report.page_blocks import Problems
 from isocenter.runtime import Model, record_files
 from isocenter.transforms.operators import reconstruction_methods
 from isocenter.transforms.operators.reconstruction_methods import METHODS, ReconstructedImage
-from isocenter.values import Array, Geometry, Image, Measurement, Problem
+from isocenter.values import Array, Geometry, Image, Measurement, Problem, record_schema
+from isocenter.values.record_schema import FailedCase, RecordHead, RecordSchema
+from isocenter.values.table_cells import TableRow
 
 MARKS = ("reconstruction.json", "report.html")
-SCHEMA, ENDING, ERROR = "isocenter.reconstruction", "_reconstruction.nii.gz", "_error.nii.gz"
+ENDING, ERROR = "_reconstruction.nii.gz", "_error.nii.gz"
 # Cases of which the report has a picture: the first ones.
 MOST_SHOWN = 12
 UNPROVEN = "A small residual says that an image explains the measurement, not that it is the only one that does."
+
+
+class ReconstructionRecord(RecordHead):
+    """The measurements of which images were made, how, and those that failed."""
+
+    cases: list[TableRow]
+    failed: list[FailedCase]
+
+
+SCHEMA = RecordSchema("isocenter.reconstruction", ReconstructionRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +69,9 @@ class ReconstructionResult(InNotebook):
         """An error for each measurement without an image."""
         return verb_results.failures_among(self.problems)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> ReconstructionRecord:
         """The record for `--json`, and reconstruction.json."""
-        failed = verb_results.failed_rows(self.failures)
-        return {"schema": SCHEMA, "version": 1, "cases": list(self.cases), "failed": failed}
+        return record_schema.record_from(SCHEMA, self, failed=verb_results.failed_rows(self.failures))
 
     def __repr__(self) -> str:
         lines = [
@@ -118,7 +129,12 @@ def _reconstruct_files(
 ) -> tuple[ReconstructionResult, list[Figure]]:
     """Every measurement, its image written where there is a folder; pictures of the first ones."""
     acquisition = None if options.acquisition is None else Path(options.acquisition)
-    rows, images, problems, pictures = list[dict[str, Any]](), dict[str, Image](), list[Problem](), list[Figure]()
+    rows, images, problems, pictures = (
+        list[dict[str, Any]](),
+        dict[str, Image](),
+        list[Problem](),
+        list[Figure](),
+    )
     with progress_tracking.track_progress("reconstructing") as tracker:
         for done, file in enumerate(files, start=1):
             started = time.perf_counter()

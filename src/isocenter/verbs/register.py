@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, NotRequired, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,14 +42,31 @@ from isocenter.values import (
     Label,
     Problem,
     SpatialTransform,
+    record_schema,
     table_cells,
 )
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.record_schema import RecordHead, RecordSchema, StatedDecision
 from isocenter.values.spatial_transform import ONTO
+from isocenter.values.table_cells import TableRow
 
 MARKS = ("registration.json", "report.html")
 COORDINATES = ("x", "y", "z")
 # Label values whose scores are listed: more are no structures that somebody named.
 MOST_LABELS = 256
+
+
+class RegistrationRecord(RecordHead):
+    """How two images were laid on each other; applied: whether the transform is the one that was found."""
+
+    decisions: dict[str, StatedDecision]
+    applied: bool | str
+    rows: list[TableRow]
+    notes: list[str]
+    follow_up: NotRequired[Mapping[str, PlainValue]]
+
+
+REGISTRATION_SCHEMA = RecordSchema("isocenter.registration", RegistrationRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +100,11 @@ class RegistrationResult(InNotebook):
         """Transform from points of the moving image to points of the fixed one."""
         return self.registration.inverse
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> RegistrationRecord:
         """The record for `--json`, and registration.json."""
-        return {
-            "schema": "isocenter.registration",
-            "version": 1,
-            "decisions": {name: asdict(one) for name, one in self.registration.decisions.items()},
-            "applied": self.registration.applied,
-            "rows": self.table.to_dict("records"),
-            "notes": list(self.registration.notes),
-            **({} if self.follow_up is None else {"follow_up": self.follow_up.as_record()}),
-        }
+        found, rows = self.registration, self.table.to_dict("records")
+        own = {"decisions": found.decisions, "applied": found.applied, "notes": found.notes}
+        return record_schema.record_from(REGISTRATION_SCHEMA, self, rows=rows, **own)
 
     def __repr__(self) -> str:
         lines = [
@@ -369,7 +380,7 @@ def _write(result: RegistrationResult, field: Displacement | None, fixed: Image,
     if result.follow_up is not None:
         list(result.follow_up.write(folder))
     list(result_files.write_dicom_pair(result.transform, result.moved, fixed, moving, folder))
-    record_files.write_json(folder / MARKS[0], "isocenter.registration", result.as_record())
+    record_files.write_json(folder / MARKS[0], REGISTRATION_SCHEMA, result.as_record())
 
 
 def _is_nifti(image: Image) -> bool:

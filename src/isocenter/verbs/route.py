@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from isocenter import keywords
 from isocenter.errors import DatasetError, FormatError, UsageError
@@ -19,6 +19,8 @@ from isocenter.service.objects import object_store
 from isocenter.service.records import deployments, record_database, study_index
 from isocenter.service.routing import routing_facts, routing_rules
 from isocenter.service.work import warm_models
+from isocenter.values import record_schema
+from isocenter.values.record_schema import RecordSchema, RowsRecord
 from isocenter.verbs import serve
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from isocenter.service.model_facts import ModelFacts
     from isocenter.service.routing.routing_facts import SeriesFacts
     from isocenter.service.routing.routing_rules import RoutedSeries
+
+
+ROUTE_SCHEMA = RecordSchema("isocenter.route", RowsRecord)
+COLUMNS = ("uid", "rule", "role", "taken", "conditions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +56,10 @@ class Route(InNotebook):
             ]
         )
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> RowsRecord:
         """The record for `--json`."""
-        return {"schema": "isocenter.route", "version": 1, "rows": [_row(row) for row in self.rows]}
+        rows = [{("series" if name == "uid" else name): getattr(row, name) for name in COLUMNS} for row in self.rows]
+        return record_schema.record_from(ROUTE_SCHEMA, self, rows=rows)
 
     @property
     def explained(self) -> str:
@@ -131,12 +138,6 @@ def _series_in(folder: Path) -> list[SeriesFacts]:
                 (place / f"{number:06}.dcm").symlink_to(path.absolute())
             facts.append(routing_facts.read_series_facts(object_store.uid_key(uid), uid, place))
         return facts
-
-
-def _row(row: RoutedSeries) -> dict[str, Any]:
-    return {"series": row.uid, "rule": row.rule, "role": row.role, "taken": row.taken} | {
-        "conditions": [asdict(one) for one in row.conditions]
-    }
 
 
 def _first(row: RoutedSeries) -> str:

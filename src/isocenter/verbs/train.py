@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from isocenter import errors, keywords, work_state
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, PlanError, UsageError
 from isocenter.evaluation import Metrics, case_tables
+from isocenter.evaluation.case_tables import SummaryRecord
 from isocenter.files.storage import atomic, file_lock
 from isocenter.lazy import pandas as pd
 from isocenter.options.training import TrainOptions
@@ -74,6 +74,16 @@ FLAGS = {
 }
 
 
+class RunRecord(SummaryRecord):
+    """The figures of a run, where it lies, and how long it trained."""
+
+    out: str
+    report: str
+    steps: int
+    minutes: float
+    notes: list[str]
+
+
 @dataclass(frozen=True, eq=False)
 class Run(InNotebook):
     """A finished run; prints its headline and where everything lies."""
@@ -100,12 +110,14 @@ class Run(InNotebook):
         """Every figure, a row each: metric, label, value, low, high, n, patients, unit, method."""
         return pd.DataFrame(case_tables.rows_to_json(self.rows)["rows"])
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> RunRecord:
         """The record for `--json`."""
-        facts = {"out": str(self.out), "report": str(self.report), "steps": self.steps, "minutes": self.minutes}
         return {
             **case_tables.rows_to_json(self.rows),
-            **facts,
+            "out": str(self.out),
+            "report": str(self.report),
+            "steps": self.steps,
+            "minutes": self.minutes,
             "notes": list(self.notes),
             "verdict": self.verdict.as_record(),
         }

@@ -27,7 +27,8 @@ from isocenter.service.reading.judged_results import TAKEN_BACK
 from isocenter.service.records import audit_records, deployments
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.tables import BLIND_READS, FEEDBACK, JOBS, STUDIES
-from isocenter.values import ANSWERED, Floats, table_cells
+from isocenter.values import ANSWERED, Floats, record_schema, table_cells
+from isocenter.values.record_schema import RecordHead, RecordSchema
 
 STUDY, LABEL, VALUE, AT, SOURCE = "study", "label", "value", "at", "source"
 NEEDED = (STUDY, AT, SOURCE)
@@ -38,6 +39,18 @@ DAY_S = 86400.0  # by which the clock of a table without zone may be ahead
 
 class _RowError(Exception):
     """Why a row of a table is not taken."""
+
+
+class ImportedLabelsRecord(RecordHead):
+    """Rows of labels that were taken, of so many results; refused: {row: reason}."""
+
+    rows: int
+    results: int
+    unknown: list[str]
+    refused: dict[int, str]
+
+
+IMPORTED_SCHEMA = RecordSchema("isocenter.imported_labels", ImportedLabelsRecord)
 
 
 @dataclass
@@ -53,10 +66,9 @@ class ImportedLabels(InNotebook):
     unknown: list[str] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> ImportedLabelsRecord:
         """The record for `--json`."""
-        record = {"rows": self.rows, "results": len(self.results), "unknown": self.unknown, "refused": self.refused}
-        return {"schema": "isocenter.imported_labels", "version": 1, **record}
+        return record_schema.record_from(IMPORTED_SCHEMA, self, results=len(self.results))
 
     def __repr__(self) -> str:
         lines = [

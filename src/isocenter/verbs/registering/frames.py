@@ -22,13 +22,23 @@ from isocenter.registration.engine import RegistrationSettings
 from isocenter.registration.motion import FollowedFrames, FrameTarget
 from isocenter.report import InNotebook
 from isocenter.transforms import spatial_transforms
-from isocenter.values import Floats, Image, Label, SpatialTransform
+from isocenter.values import Floats, Image, Label, SpatialTransform, record_schema
+from isocenter.values.record_schema import RecordSchema, RowsRecord
 
 MARKS = ("motion.csv", "corrected.nii.gz")
 # Frames of one scene with noise of a few percent correlate by more: others hold a contrast agent, or something else.
 LIKE = 0.98
 # Where no size is known, pixels in place of mm.
 COLUMNS = ("frame", "time_s", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg", "displacement_mm", "note")
+
+
+class MotionRecord(RowsRecord):
+    """How far each frame had moved."""
+
+    notes: list[str]
+
+
+MOTION_SCHEMA = RecordSchema("isocenter.motion", MotionRecord)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +60,9 @@ class Motion(InNotebook):
     out: Path | None = None
     notes: tuple[str, ...] = ()
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> MotionRecord:
         """The record for `--json`."""
-        rows = self.table.to_dict("records")
-        return {"schema": "isocenter.motion", "version": 1, "rows": rows, "notes": list(self.notes)}
+        return record_schema.record_from(MOTION_SCHEMA, self, rows=self.table.to_dict("records"))
 
     def __repr__(self) -> str:
         unit = _unit(self.corrected)
