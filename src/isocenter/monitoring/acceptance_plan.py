@@ -54,23 +54,6 @@ class AgreedRow(TypedDict):
     on: str
 
 
-class AcceptanceRowRecord(TypedDict):
-    """A figure of a model at a site; `wanted` and `holds` where a rule asks for it."""
-
-    metric: str
-    label: str
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    patients: int
-    attribute: str
-    group: str
-    wanted: str
-    found: str
-    holds: bool | None
-
-
 class AcceptanceFacts(TypedDict, total=False):
     """The package, the plan and the lock of an acceptance; `lock` is the lock's file where a plan was only locked."""
 
@@ -88,7 +71,7 @@ class AcceptanceRecord(RecordHead, AcceptanceFacts):
 
     verdict: str
     conditions: dict[str, list[str]]
-    rows: list[AcceptanceRowRecord]
+    rows: list[AcceptanceRow]
     notes: list[str]
 
 

@@ -44,26 +44,6 @@ class LockedSet(TypedDict):
     cases: int
 
 
-class ChangeRowRecord(TypedDict):
-    """A rule, what it asks for, what was found, whether it holds; `part` of the model in a row on what changed."""
-
-    rule: str
-    wanted: str
-    found: str
-    holds: bool
-    evidence: str
-    part: str
-
-
-class RegulatoryRow(TypedDict):
-    """A question of a regulator, and what the records answer: yes, no or missing."""
-
-    number: str
-    question: str
-    answer: str
-    evidence: str
-
-
 class ChangeFacts(TypedDict, total=False):
     """The plan, the packages and the locked set of a check, and which of how many looks at it this was."""
 
@@ -82,8 +62,8 @@ class ChangeCheckRecord(RecordHead, ChangeFacts):
 
     verdict: str
     because: str
-    rows: list[ChangeRowRecord]
-    questions: list[RegulatoryRow]
+    rows: list[ChangeRow]
+    questions: list[RegulatoryAnswer]
     notes: list[str]
 
 

@@ -44,6 +44,7 @@ from isocenter.service.records.tables import (
     SHADOW_ANSWERS,
     STUDIES,
     WORKITEMS,
+    RowValues,
 )
 from isocenter.service.records.workitem_records import FINAL
 from isocenter.service.work.worker import RESULTS
@@ -219,7 +220,7 @@ def forget_results(connection: Connection, study: str) -> None:
     connection.execute(answers.values(bytes=0))
     connection.execute(delete(WORKITEMS).where(WORKITEMS.c.study == study))
     connection.execute(update(SERIES_ROWS).where(SERIES_ROWS.c.study == study).values(attributes=null()))
-    nobody: dict[str, object] = {"attributes": null(), "people": [], **searching.searched_columns({})}
+    nobody: RowValues = {"attributes": null(), "people": [], **searching.searched_columns({})}
     connection.execute(update(STUDIES).where(STUDIES.c.study == study).values(nobody))
 
 

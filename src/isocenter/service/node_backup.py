@@ -305,10 +305,10 @@ def _extract(tar: tarfile.TarFile, folder: Path) -> None:
 def _write_settings(partial: Path, folder: Path, url: str) -> None:
     """State in the settings where the node lies now."""
     settings = node_folder.stored_settings(partial / SETTINGS)
-    changes: dict[str, Any] = {"node": settings.node.model_copy(update={"folder": folder.absolute()})}
-    changes |= {"database": settings.database.model_copy(update={"url": url})}
-    file = folder / TOML if (partial / TOML).is_file() else None
-    settings = settings.model_copy(update={**changes, "file": file and file.absolute()})
+    node = settings.node.model_copy(update={"folder": folder.absolute()})
+    database = settings.database.model_copy(update={"url": url})
+    file = (folder / TOML).absolute() if (partial / TOML).is_file() else None
+    settings = settings.model_copy(update={"node": node, "database": database, "file": file})
     (partial / SETTINGS).write_text(settings.model_dump_json(indent=1), encoding="utf-8")
 
 

@@ -27,7 +27,6 @@ from isocenter.monitoring.acceptance_plan import (
     AcceptancePlan,
     AcceptanceRecord,
     AcceptanceRow,
-    AcceptanceRowRecord,
     AgreedRow,
     LockOfRecord,
 )
@@ -41,7 +40,7 @@ from isocenter.runtime import model_files, record_files
 from isocenter.scoring import case_scoring
 from isocenter.scoring.case_scoring import CASES
 from isocenter.tasks import Task
-from isocenter.values import ANSWERED, Dataset, Estimate
+from isocenter.values import ANSWERED, Dataset, Estimate, record_schema
 from isocenter.verbs import change, evaluate
 from isocenter.verbs.evaluate import EvaluationResult
 
@@ -90,7 +89,7 @@ class AcceptanceResult(InNotebook):
             "verdict": self.verdict,
             "conditions": {name: list(own) for name, own in self.conditions.items()},
             **self.facts,
-            "rows": [cast("AcceptanceRowRecord", asdict(row)) for row in self.rows],
+            "rows": record_schema.plain(self.rows),
             "notes": list(self.notes),
         }
 

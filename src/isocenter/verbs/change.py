@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from isocenter import errors, keywords
@@ -29,11 +30,9 @@ from isocenter.monitoring.change_rules import (
     ChangeCheckRecord,
     ChangeFacts,
     ChangeRow,
-    ChangeRowRecord,
     HashedFile,
     LockedSet,
     RegulatoryAnswer,
-    RegulatoryRow,
 )
 from isocenter.monitoring.monitoring_record import MONITORED, MONITORED_SCHEMA
 from isocenter.options.records import CheckChangeOptions, ProposeChangeOptions
@@ -50,7 +49,7 @@ from isocenter.scoring.case_scoring import CASES, ScoredCases
 from isocenter.scoring.data_record import DataRecord
 from isocenter.scoring.model_comparison import Comparison, ModelTest
 from isocenter.tasks import Task
-from isocenter.values import Dataset
+from isocenter.values import Dataset, record_schema
 from isocenter.values.record_schema import RecordHead, RecordSchema
 from isocenter.verbs import comparison_tests, evaluate
 
@@ -146,8 +145,8 @@ class ChangeCheck(InNotebook):
             "verdict": self.verdict,
             "because": self.because,
             **self.facts,
-            "rows": [cast("ChangeRowRecord", vars(row)) for row in self.rows],
-            "questions": [cast("RegulatoryRow", vars(one)) for one in self.questions],
+            "rows": record_schema.plain(self.rows),
+            "questions": record_schema.plain(self.questions),
             "notes": list(self.notes),
         }
 
@@ -462,14 +461,15 @@ def confirm_check(check: Path, current: Path, new: Path) -> str:
         with ExitStack() as stack:
             packages = [stack.enter_context(open_package(one)) for one in (current, new)]
             _refuse_other_packages(record, packages, path)
-            _refuse_broken([ChangeRow(**row) for row in record["rows"]], record["verdict"], path)
+            rows = TypeAdapter(list[ChangeRow]).validate_python(record["rows"])
+            _refuse_broken(rows, record["verdict"], path)
             agreed = change_plan.read_change_plan(path.with_name(CHANGE_PLAN))
             _refuse_broken(
                 list(change_rules.part_rows(_parts(*packages), agreed, str(current))), record["verdict"], path
             )
-        stated, sha256 = {row["rule"] for row in record["rows"]}, hashing.file_hash(path)
+        stated, sha256 = {row.rule for row in rows}, hashing.file_hash(path)
         looked_at = (agreed.sha256, record["data"]["hash"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise IntegrityError(f"is damaged ({error})", str(path), CHECK_AGAIN) from error
     for rule in agreed.acceptance:
         words = f"{rule.metric} of {rule.label}"

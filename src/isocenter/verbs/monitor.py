@@ -22,8 +22,6 @@ from isocenter.monitoring.drift_detection import Drift, Miscalibration
 from isocenter.monitoring.e_detectors import FEWEST
 from isocenter.monitoring.monitoring_record import (
     MONITORED_SCHEMA,
-    AlertRow,
-    BoundRow,
     MonitoringRecord,
     SiteTestRow,
     StreamFacts,
@@ -38,7 +36,7 @@ from isocenter.report.page_blocks import Link
 from isocenter.runtime import record_files
 from isocenter.service import monitoring_rounds, node_folder
 from isocenter.service.records import record_database
-from isocenter.values import Estimate
+from isocenter.values import Estimate, record_schema
 from isocenter.values.plain_values import PlainValue
 from isocenter.verbs import serve
 
@@ -104,8 +102,8 @@ class MonitoringResult(InNotebook):
             "site_verdict": self.site_verdict,
             "site": [_site_row(one) for one in self.site],
             "notes": list(self.notes),
-            "bounds": [cast("BoundRow", vars(one)) for one in self.bounds],
-            "alerts": [cast("AlertRow", vars(one)) for one in self.alerts],
+            "bounds": record_schema.plain(self.bounds),
+            "alerts": record_schema.plain(self.alerts),
             "out": None if self.out is None else str(self.out),
         }
 

@@ -29,6 +29,7 @@ from isocenter.service.dicom.messages import (
 )
 from isocenter.service.dimse_statuses import UPS_PUSH, WorkitemError
 from isocenter.service.objects import dicom_json
+from isocenter.service.objects.dicom_json import Conditions
 from isocenter.service.objects.journal import CommitmentRequest, ReplyFile
 from isocenter.service.objects.object_store import ObjectStore
 from isocenter.service.records.actor import Actor
@@ -155,9 +156,9 @@ def _only(dataset: pydicom.Dataset, asked: list[Any]) -> pydicom.Dataset:
     return kept
 
 
-def _conditions(identifier: pydicom.Dataset) -> dict[str, Any]:
+def _conditions(identifier: pydicom.Dataset) -> Conditions:
     """Conditions of a search, {tag: text}, or of a sequence {tag: {tag: text}}."""
-    conditions: dict[str, Any] = {}
+    conditions: Conditions = {}
     for element in identifier:
         name = f"{int(element.tag):08X}"
         if element.VR == "SQ":

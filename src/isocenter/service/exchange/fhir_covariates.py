@@ -19,7 +19,7 @@ from isocenter.lazy import pydicom
 from isocenter.runtime import Context
 from isocenter.runtime.covariate_encoding import Category, FreeText, MonitoredCovariate, Number
 from isocenter.service.configuration import CovariateSource, FhirSection
-from isocenter.service.exchange.fhir_server import FhirServer
+from isocenter.service.exchange.fhir_server import FhirServer, Resource
 from isocenter.service.records.job_queue import CovariateEntry
 from isocenter.values import covariate_values
 from isocenter.values.plain_values import PlainValue
@@ -200,7 +200,7 @@ class _Observed:
 
     name: str
     at: datetime
-    resource: Mapping[str, Any]
+    resource: Resource
 
 
 def _column(context: Context, name: str) -> Column | None:
@@ -251,7 +251,7 @@ def _find_observations(
     return observed
 
 
-def _refuse_unasked(server: FhirServer, resource: Mapping[str, Any], patient: str, code: str) -> None:
+def _refuse_unasked(server: FhirServer, resource: Resource, patient: str, code: str) -> None:
     """Refuse what nobody asked for: a FHIR server may leave out a parameter that it does not know, FHIR 3.2.1.1.2."""
     place = str((resource.get("subject") or {}).get("reference")).partition("/_history/")[0]
     if place.removeprefix(f"{server.base.rstrip('/')}/") != f"Patient/{patient}":
@@ -276,7 +276,7 @@ def _newest(observed: Sequence[_Observed]) -> list[_Observed]:
     return [one for one in observed if one.at == last]
 
 
-def _time(resource: Mapping[str, Any]) -> datetime | None:
+def _time(resource: Resource) -> datetime | None:
     """When an Observation was made: of a day or a month its end, for it may have been then; None where it is unsaid."""
     period = resource.get("effectivePeriod") or {}
     times = (resource.get("effectiveDateTime"), resource.get("effectiveInstant"), period.get("end"))
@@ -316,7 +316,7 @@ def _ucum_unit(unit: str | None) -> str:
     return LITRE.sub(r"\1L", UCUM.get(unit or UNITLESS, unit or UNITLESS))
 
 
-def _level(name: str, resource: Mapping[str, Any], column: Category) -> str:
+def _level(name: str, resource: Resource, column: Category) -> str:
     """The level of a category that an Observation names by code, display or text; else its first word for it."""
     words = list(dict.fromkeys(_words(resource)))
     levels = list(dict.fromkeys(one for one in map(covariate_values.level_in, words) if one in column.levels))
@@ -327,7 +327,7 @@ def _level(name: str, resource: Mapping[str, Any], column: Category) -> str:
     return levels[0] if levels else words[0]
 
 
-def _words(resource: Mapping[str, Any]) -> Iterator[str]:
+def _words(resource: Resource) -> Iterator[str]:
     concept = resource.get("valueCodeableConcept") or {}
     words = [concept.get("text")]
     words += [one.get(key) for one in concept.get("coding") or () for key in ("display", "code")]

@@ -19,11 +19,11 @@ from urllib.parse import quote, urlsplit
 from isocenter.errors import FormatError
 from isocenter.files.dicom.writing.sr import UCUM
 from isocenter.service.exchange import findings_report
+from isocenter.service.exchange.fhir_server import Resource
 from isocenter.service.exchange.findings_report import NAMESPACE, FindingsReport, SegmentReference
 from isocenter.values.finding_records import FindingRow
 
 Version = Literal["R5", "R4B"]
-Resource = dict[str, Any]
 
 DCM, SCT = "http://dicom.nema.org/resources/ontology/DCM", "http://snomed.info/sct"
 UNITS = "http://unitsofmeasure.org"

@@ -37,6 +37,10 @@ class BusyError(PeerError):
     after_s = 0.0
 
 
+# A resource of FHIR, of whatever kind.
+Resource = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class FhirServer:
     """A FHIR server by the address of its resources; the token comes from ISOCENTER_FHIR_TOKEN.
@@ -69,7 +73,7 @@ class FhirServer:
                 problem = f"takes an entry of a transaction with status {status[:3]}{_issues(response.get('outcome'))}"
                 raise self._wrong(problem) if status in map(str, map(int, OF_RESOURCE)) else self._error(problem)
 
-    def search(self, kind: str, wanted: Mapping[str, str | Sequence[str]]) -> Iterator[Mapping[str, Any]]:
+    def search(self, kind: str, wanted: Mapping[str, str | Sequence[str]]) -> Iterator[Resource]:
         """The resources of a kind that fit, page by page. Errors as `transact`."""
         url: str | None = f"{self.base.rstrip('/')}/{kind}"
         parameters: Mapping[str, str | Sequence[str]] | None = wanted
@@ -89,14 +93,14 @@ class FhirServer:
                 raise self._wrong("names another server for the next page of a search")
         raise self._wrong(f"has more than {MOST_PAGES} pages of a search")
 
-    def _parts(self, bundle: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    def _parts(self, bundle: Resource, name: str) -> list[Resource]:
         """A list of objects in a Bundle. Raises FormatError for anything else."""
         parts = bundle.get(name) or []
         if not isinstance(parts, list) or not all(isinstance(one, dict) for one in parts):
             raise self._wrong(f"answers with a Bundle whose {name} is no FHIR")
         return parts
 
-    def _resource(self, entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    def _resource(self, entry: Resource, name: str) -> Resource:
         """The object in an entry of a Bundle; an empty one without. Raises FormatError for anything else."""
         resource = entry.get(name) or {}
         if not isinstance(resource, dict):

@@ -186,7 +186,7 @@ def _of_scanner(row: Row[Any] | None) -> dict[str, PlainCell]:
 
 def columns_of_answer(rows: Sequence[FindingRow]) -> dict[str, PlainCell]:
     """Columns as in `predictions.csv`; of what several images, frames or boxes state that which is most likely."""
-    made = dict[str, Any]()
+    made: dict[str, Any] = {}
     for row in rows:
         name, group, value, p = row["concept"], row.get("group"), row.get("value"), row.get("probability")
         if group not in (*ANSWERS, name):  # a measurement of a structure, beside its size

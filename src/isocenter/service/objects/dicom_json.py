@@ -12,13 +12,19 @@ from datetime import datetime
 from math import isfinite, isnan
 from typing import Any
 
+from typing_extensions import TypeAliasType
+
 from isocenter.files.dicom import library_warnings
 from isocenter.files.dicom.header_reading import Header
 from isocenter.lazy import pydicom
+from isocenter.values.plain_values import PlainValue
 
+# Elements by the eight digits of their tags, {tag: {vr, Value}}.
 DicomJson = dict[str, Any]
+# What a search wants: {tag: text}, or of a sequence {tag: {tag: text}}.
+Conditions = TypeAliasType("Conditions", "dict[str, str | Conditions]")
 MEDIA = "application/dicom+json"
-IN_JSON: dict[str, Any] = {"content": {MEDIA: {}}}  # what OpenAPI states of an answer in it
+IN_JSON: dict[str, dict[str, DicomJson]] = {"content": {MEDIA: {}}}  # what OpenAPI states of an answer in it
 BULK = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
 PIXELS = ("7FE00008", "7FE00009", "7FE00010")
 CHARACTER_SET = "00080005"  # JSON is UTF-8, PS3.18 F.2
@@ -45,7 +51,7 @@ def json_element(keyword: str, values: Sequence[Any]) -> DicomJson:
     return {f"{tag:08X}": {"vr": vr, "Value": values_stated} if values_stated else {"vr": vr}}
 
 
-def json_elements(attributes: Mapping[str, Any]) -> DicomJson:
+def json_elements(attributes: Mapping[str, PlainValue]) -> DicomJson:
     """Elements from {keyword: value or values}, as the records keep them."""
     content: DicomJson = {}
     for keyword, value in attributes.items():
@@ -91,7 +97,7 @@ DATE_TIME = r"\d{4,14}(?:\.\d{1,6})?(?:[+-](?:0\d|1[0-4])[0-5]\d)?"
 NUMBERS = {"DS": float, "FD": float, "FL": float, "IS": int, "SL": int, "SS": int, "UL": int, "US": int}
 
 
-def element_matches(held: Mapping[str, Any] | None, condition: str) -> bool:
+def element_matches(held: DicomJson | None, condition: str) -> bool:
     """Whether an element is as a search wants it: equal, one of several UIDs, in a range of days or times, a pattern.
 
     A name matches in any of its component groups, or group by group where several are wanted. PS3.4 C.2.2.2
@@ -113,11 +119,11 @@ def element_matches(held: Mapping[str, Any] | None, condition: str) -> bool:
     return any(_fits(value, condition) for value in texts)
 
 
-def elements_match(elements: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
+def elements_match(elements: DicomJson, conditions: Conditions) -> bool:
     """Whether elements are as wanted, {tag: text}, or of a sequence {tag: {tag: text}}, which one item has to meet."""
     for tag, value in conditions.items():
         held = elements.get(tag)
-        if isinstance(value, Mapping):
+        if not isinstance(value, str):
             if value and not any(elements_match(item, value) for item in (held or {}).get("Value", [])):
                 return False
         elif not element_matches(held, value):
@@ -130,7 +136,7 @@ def _fits(value: str, condition: str, flags: int = 0) -> bool:
     return re.match(fnmatch.translate(condition.replace("[", "[[]")), value, flags) is not None
 
 
-def _is_name(name: Mapping[str, Any], condition: str) -> bool:
+def _is_name(name: Mapping[str, str], condition: str) -> bool:
     """Whether a name is as condition: capitals do not count, nor does an empty group of what is wanted."""
     held = [str(name.get(group, "")) for group in GROUPS]
     if "=" not in condition:

@@ -34,6 +34,7 @@ from isocenter.service.records.tables import (
     REJECTIONS,
     SERIES_ROWS,
     STUDIES,
+    RowValues,
 )
 from isocenter.service.work.job_answers import NAME
 from isocenter.values import ANSWERED, Image
@@ -83,7 +84,7 @@ class JudgedResult:
     study: str
     study_uid: str
     series: tuple[str, ...]
-    columns: Mapping[str, Any]
+    columns: RowValues
     rows: tuple[FindingRow, ...] = ()
     files: tuple[str, ...] = ()
     corrections: tuple[Correction, ...] = ()

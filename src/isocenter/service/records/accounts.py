@@ -27,7 +27,7 @@ from isocenter.service.records import audit_records, record_database
 from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.audit_records import FAILURE
 from isocenter.service.records.record_database import Database, DatabaseClock
-from isocenter.service.records.tables import ACCOUNTS, FAILURES, SESSIONS, TOKENS
+from isocenter.service.records.tables import ACCOUNTS, FAILURES, SESSIONS, TOKENS, RowValues
 
 ADMIN_PASSWORD = "ISOCENTER_ADMIN_PASSWORD"  # noqa: S105 - the name of a variable
 FIRST, ADMINISTRATOR = "administrator", "administrator"  # the first account, and its role
@@ -128,7 +128,7 @@ class Accounts:
 
         Raises AccountError where there is no such account, or where no administrator would be left.
         """
-        changed: dict[str, Any] = {} if role is None else {"role": role}
+        changed: RowValues = {} if role is None else {"role": role}
         changed |= {} if password is None else {"password": _hash_password(password, account)}
         with self.database.write() as connection:
             # Of two at once the second waits, and sees what the first has left.

@@ -17,7 +17,7 @@ from isocenter.service.configuration import SEVERITIES
 from isocenter.service.records import audit_records
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.record_database import Database, DatabaseClock
-from isocenter.service.records.tables import ALERTS, DELIVERIES, INCIDENTS, JOBS, NOTICES, STUDIES
+from isocenter.service.records.tables import ALERTS, DELIVERIES, INCIDENTS, JOBS, NOTICES, STUDIES, RowValues
 from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def raise_alert(connection: Connection, model: str, version: str, alert: Alert) 
 
 def settle_alert(connection: Connection, n: int, state: str, reason: str, who: Actor = NODE) -> bool:
     """Have an alert that stands acknowledged, closed or cleared; False where none of this number stands."""
-    values: dict[str, Any] = {"state": state, "actor": who.account, "reason": reason}
+    values: RowValues = {"state": state, "actor": who.account, "reason": reason}
     values |= {} if state == ACKNOWLEDGED else {"ended_at": DatabaseClock()}
     change = update(ALERTS).where(ALERTS.c.n == n, ALERTS.c.state.in_(STANDING)).values(values)
     if connection.execute(change).rowcount != 1:

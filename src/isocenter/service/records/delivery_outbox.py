@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, insert, literal, or_, select, update
 
@@ -13,7 +12,7 @@ from isocenter.service.records import audit_records
 from isocenter.service.records.alert_records import NOTICE
 from isocenter.service.records.job_queue import FINDINGS, ResultFile
 from isocenter.service.records.record_database import Database, DatabaseClock
-from isocenter.service.records.tables import ANSWERS, DELIVERIES, JOBS, STUDIES
+from isocenter.service.records.tables import ANSWERS, DELIVERIES, JOBS, STUDIES, RowValues
 
 FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0
 # Deliveries beside the answers that they carry.
@@ -155,7 +154,7 @@ class Outbox:
             self._close(job)
         return Counter(row.peer for row in rows)
 
-    def _end(self, delivery: Delivery, values: dict[str, Any]) -> None:
+    def _end(self, delivery: Delivery, values: RowValues) -> None:
         mine = and_(DELIVERIES.c.delivery == delivery.delivery, DELIVERIES.c.fence == delivery.fence)
         with self.database.write() as connection:
             ended = {**values, "attempts": delivery.attempts, "lease_until": None}

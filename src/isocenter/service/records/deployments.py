@@ -21,7 +21,7 @@ from isocenter.service.records import audit_records, job_queue
 from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.job_queue import OPEN
 from isocenter.service.records.record_database import Database, DatabaseClock
-from isocenter.service.records.tables import APPROVALS, DEPLOYMENTS, JOBS, STUDIES
+from isocenter.service.records.tables import APPROVALS, DEPLOYMENTS, JOBS, STUDIES, RowValues
 from isocenter.values.plain_values import PlainValue
 
 Mode = Literal["shadow", "live", "arm"]
@@ -95,7 +95,7 @@ def ask_for_change(
         raise ChangeError(
             f"change {other} of this model, {mode}, goes on or waits for approval", package_asked.model, remedy
         )
-    columns: dict[str, Any] = {"share": share, "until": until, "check_hash": check_hash, "because": because}
+    columns: RowValues = {"share": share, "until": until, "check_hash": check_hash, "because": because}
     columns |= {
         "key": secrets.token_hex(16) if mode == ARM else None,
         "began": DatabaseClock() if mode == SHADOW else None,
@@ -322,7 +322,7 @@ def _live(connection: Connection, model: str) -> Row[Any] | None:
 
 
 def _insert(connection: Connection, package: DeployedPackage, mode: str, **columns: Any) -> int:
-    made: dict[str, Any] = {
+    made: RowValues = {
         "model": package.model,
         "folder": str(package.folder),
         "manifest": package.manifest,

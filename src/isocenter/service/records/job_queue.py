@@ -15,7 +15,7 @@ from isocenter.service.records import alert_records, audit_records
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.alert_records import NOTICE, Notice
 from isocenter.service.records.record_database import Database, DatabaseClock
-from isocenter.service.records.tables import ANSWERS, DELIVERIES, FINDING_ROWS, JOBS, MEASURES, STUDIES
+from isocenter.service.records.tables import ANSWERS, DELIVERIES, FINDING_ROWS, JOBS, MEASURES, STUDIES, RowValues
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import ABSTAINED, FAILED, REFUSED, OutcomeName
 from isocenter.values.finding_records import FindingRow
@@ -296,7 +296,7 @@ class Jobs:
     def give_back(self, job: Job, reason: str = "", *, counts: bool = True, after_s: float = 0) -> bool:
         """End the claim without a result: another claim follows, after a pause. counts: as one of the attempts."""
         with self.database.write() as connection:
-            values: dict[str, Any] = {"state": "waiting", "lease_until": None, "not_before": DatabaseClock() + after_s}
+            values: RowValues = {"state": "waiting", "lease_until": None, "not_before": DatabaseClock() + after_s}
             values |= {} if counts else {"attempts": JOBS.c.attempts - 1}
             values |= {"reason": reason} if reason else {}
             return connection.execute(update(JOBS).where(*_is_held(job)).values(values)).rowcount == 1

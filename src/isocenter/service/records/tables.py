@@ -6,6 +6,8 @@ it is searched; no log reads them.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -30,6 +32,10 @@ KEY, UID, WORD = String(32), String(64), String(16)
 SOUGHT = Text().with_variant(Text(collation="C"), "postgresql")
 # SQLite counts rows up by itself only in an INTEGER.
 Number = BigInteger().with_variant(Integer, "sqlite")
+
+
+# Values of a row by its columns, as SQLAlchemy takes them: also what the database is to work out.
+RowValues = dict[str, Any]
 
 
 def _table(name: str, *parts: SchemaItem) -> Table:

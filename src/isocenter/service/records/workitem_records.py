@@ -19,7 +19,7 @@ from isocenter.service.records import audit_records, job_queue
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.job_queue import GONE
 from isocenter.service.records.record_database import Database, DatabaseClock
-from isocenter.service.records.tables import JOBS, STUDIES, WORKITEMS
+from isocenter.service.records.tables import JOBS, STUDIES, WORKITEMS, RowValues
 
 SCHEDULED, IN_PROGRESS, COMPLETED, CANCELED = STATES = ("SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED")
 FINAL = (COMPLETED, CANCELED)
@@ -79,7 +79,7 @@ class Workitems:
             )
         return uid
 
-    def _order_columns(self, dataset: pydicom.Dataset, uid: str) -> dict[str, Any]:
+    def _order_columns(self, dataset: pydicom.Dataset, uid: str) -> RowValues:
         """The columns of what it orders: a rule on a study, and on which series of it."""
         rule = str(dataset.ScheduledWorkitemCodeSequence[0].get("CodeMeaning") or "")
         if rule not in (names := [one.name for one in self.rules]):
@@ -246,7 +246,7 @@ class Workitems:
     def perform(self, row: Row[Any], dataset: pydicom.Dataset, state: str = IN_PROGRESS) -> bool:
         """Write what the node has done of a workitem; False where it was cancelled meanwhile."""
         mine = and_(WORKITEMS.c.workitem == row.workitem, WORKITEMS.c.state == IN_PROGRESS)
-        values: dict[str, Any] = {"state": state, "dataset": _storable(dataset, row.workitem)}
+        values: RowValues = {"state": state, "dataset": _storable(dataset, row.workitem)}
         values |= {"done_at": DatabaseClock()} if state in FINAL else {}
         with self.database.write() as connection:
             if connection.execute(update(WORKITEMS).where(mine).values(values)).rowcount == 0:
@@ -335,7 +335,7 @@ def _seconds(dataset: pydicom.Dataset, uid: str) -> float:
         raise WorkitemError(INVALID_VALUE, problem, uid, "Write YYYYMMDDHHMMSS") from error
 
 
-def _storable(dataset: pydicom.Dataset, uid: str) -> dict[str, Any]:
+def _storable(dataset: pydicom.Dataset, uid: str) -> RowValues:
     """The data set as the records keep it. Raises WorkitemError for values that DICOM JSON does not take."""
     dataset_kept = pydicom.Dataset(dataset)
     dataset_kept.SOPClassUID, dataset_kept.SOPInstanceUID = UPS_PUSH, uid

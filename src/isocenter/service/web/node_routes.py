@@ -375,8 +375,8 @@ def list_audit(
 ) -> Listing[EventShape]:
     """Sealed events, the newest first. after: the sequence behind which older ones follow; study: its key or UID."""
     key, times = study and web_node.study_key(study), [at and at.timestamp() for at in (since, until)]
-    filters: dict[str, Any] = {"action": action, "account": account, "patient": patient, "study": key, "after": after}
-    filters |= dict(zip(("since", "until"), times, strict=True))
+    names = ("action", "account", "patient", "study", "after", "since", "until")
+    filters = dict(zip(names, (action, account, patient, key, after, *times), strict=True))
     node.record("audit read", "/api/audit", who, detail={name: value for name, value in filters.items() if value})
     of_these = [AUDIT.c.sequence.is_not(None) if after is None else AUDIT.c.sequence < after]
     of_these += [] if action is None else [AUDIT.c.action == action]

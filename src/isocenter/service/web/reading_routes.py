@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 from sqlalchemy import Connection, Row, and_, select
 
 from isocenter.errors import DatasetError, IsocenterError
@@ -45,6 +45,7 @@ from isocenter.service.web.web_node import JobName, Node, StudyName, WebError, W
 from isocenter.service.web.worklist_routes import BlindShape
 from isocenter.values import Image
 from isocenter.values.finding import CHANGE
+from isocenter.values.finding_records import FindingRow
 
 router = APIRouter(prefix="/api", tags=["reading"])
 EARLIER = 20  # studies of the same patient, the newest
@@ -100,7 +101,7 @@ class StudyChangeShape(BaseModel):
 
     study: str
     date: str
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, JsonValue]]
 
 
 class JudgedShape(BaseModel):
@@ -126,7 +127,7 @@ class JudgedShape(BaseModel):
     maps: list[str]
     labels: list[LabelShape]
     boxes: list[BoxShape]
-    findings: list[dict[str, Any]]
+    findings: list[FindingRow]
     revision: int
     verdict: VerdictShape | None
     segmentation_of_another: bool
@@ -329,7 +330,7 @@ def _result_shape(node: WebNode, judged: JudgedResult, verdict: Row[*tuple[Any, 
         maps=maps,
         labels=labels,
         boxes=[_box(row) for row in judged.standing if row.get("box") is not None],
-        findings=[dict(row) for row in judged.standing],
+        findings=list(judged.standing),
         revision=judged.revision,
         verdict=None if verdict is None else VerdictShape.model_validate(verdict._mapping),
         segmentation_of_another=judged.seg is not None,

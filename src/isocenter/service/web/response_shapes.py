@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 
 from isocenter.service.configuration import Priority
 from isocenter.values.finding_records import FindingRow
@@ -18,6 +18,8 @@ def _time(seconds: Any) -> Any:
     return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, int | float) else seconds
 
 
+# What OpenAPI states of answers, by their status.
+Responses = dict[int | str, dict[str, Any]]
 Time = Annotated[datetime, BeforeValidator(_time)]
 
 
@@ -337,7 +339,7 @@ class EventShape(BaseModel):
     object: str
     patient: str | None
     outcome: str
-    detail: dict[str, Any]
+    detail: dict[str, JsonValue]
     previous: str
     hash: str
 
@@ -468,11 +470,11 @@ class WatchedShape(BaseModel):
     cases: int
     run_length: float
     problem: str
-    drift: list[dict[str, Any]]
-    performance: list[dict[str, Any]]
+    drift: list[dict[str, JsonValue]]
+    performance: list[dict[str, JsonValue]]
     site_verdict: str
-    site: list[dict[str, Any]]
-    bounds: list[dict[str, Any]]
+    site: list[dict[str, JsonValue]]
+    bounds: list[dict[str, JsonValue]]
     changes: dict[str, str]
 
 

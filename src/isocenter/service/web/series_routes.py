@@ -18,6 +18,7 @@ from isocenter.service.reading.volume_slices import SeriesImages
 from isocenter.service.records.actor import Actor
 from isocenter.service.web import access, web_node, worklist_routes
 from isocenter.service.web.access import ROLES, Who
+from isocenter.service.web.response_shapes import Responses
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(prefix="/api/series", tags=["reading"])
@@ -25,7 +26,7 @@ PlaneName = Literal["axial", "coronal", "sagittal", "picture"]
 Place = Annotated[int, Query(ge=0)]
 FORWARDED = ("forwarded", "x-forwarded-for", "via")  # by a proxy
 BYTES = "application/octet-stream"
-RAW: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}}}
+RAW: Responses = {200: {"content": {BYTES: {}}}}
 
 
 @router.get("/{series}/grid", dependencies=[access.require_roles(ROLES)])

@@ -42,7 +42,7 @@ from isocenter.service.web.access import EVENTS, HEALTH, ROLES, RequestIdentity
 from isocenter.service.web.dicomweb import retrieve, search, store, workitems
 from isocenter.service.web.inference import routes
 from isocenter.service.web.node_routes import Refusals
-from isocenter.service.web.response_shapes import Problem
+from isocenter.service.web.response_shapes import Problem, Responses
 from isocenter.service.web.web_node import WebError, WebNode
 from isocenter.work_state import log
 
@@ -246,9 +246,7 @@ def _guard(app: FastAPI, web_node: WebNode, routers: Sequence[APIRouter], *, for
 
 def _app(web_node: WebNode) -> FastAPI:
     """An application without routes, which says what went wrong."""
-    responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem} for status in (401, 403, 404, 409, 410, 422, 503)
-    }
+    responses: Responses = {status: {"model": Problem} for status in (401, 403, 404, 409, 410, 422, 503)}
     own_version = version("isocenter")
     # Its own route for what it states would not say who may ask for it.
     app = FastAPI(

@@ -20,7 +20,16 @@ from isocenter.service.exchange.fhir_server import JSON
 from isocenter.service.objects import object_store
 from isocenter.service.objects.object_store import AsideObject
 from isocenter.service.records.job_queue import GONE
-from isocenter.service.records.tables import ANSWERS, CORRECTIONS, DELIVERIES, INSTANCES, JOBS, SERIES_ROWS, STUDIES
+from isocenter.service.records.tables import (
+    ANSWERS,
+    CORRECTIONS,
+    DELIVERIES,
+    INSTANCES,
+    JOBS,
+    SERIES_ROWS,
+    STUDIES,
+    RowValues,
+)
 from isocenter.service.routing import routing_rules
 from isocenter.service.routing.routing_facts import SeriesFacts
 from isocenter.service.web import access, web_node, worklist_routes
@@ -152,7 +161,7 @@ TYPES = {
     ".gz": "application/gzip",
 }
 # Of a job whose study waits to be read blind by whoever asks.
-HIDDEN: dict[str, Any] = {"outcome": None, "reason": TO_BE_READ, "answers": []}
+HIDDEN: RowValues = {"outcome": None, "reason": TO_BE_READ, "answers": []}
 
 
 class JobPage(PageRequest):
@@ -277,7 +286,7 @@ def job_shapes(connection: Connection, rows: Sequence[Row[Any]], hidden: Collect
     ]
 
 
-def _shape_columns(row: Row[Any], shape: type[AnswerShape] | type[JobShape]) -> dict[str, Any]:
+def _shape_columns(row: Row[Any], shape: type[AnswerShape] | type[JobShape]) -> RowValues:
     """The columns that a shape has."""
     return {name: value for name, value in row._mapping.items() if name in shape.model_fields}
 

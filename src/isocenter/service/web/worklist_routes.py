@@ -32,6 +32,7 @@ from isocenter.service.records.tables import (
     JOBS,
     SERIES_ROWS,
     STUDIES,
+    RowValues,
 )
 from isocenter.service.routing.routing_rules import NO_IMAGES
 from isocenter.service.web import access, response_shapes
@@ -157,7 +158,7 @@ def hidden_error(where: str) -> WebError:
     return WebError(409, "the answer is hidden until you have read the study blind", where, "Read it at /blind")
 
 
-def _check(values: dict[str, Any], asked: OutcomeQuestions) -> None:
+def _check(values: Mapping[str, float], asked: OutcomeQuestions) -> None:
     """Raise WebError for values that do not answer what is asked."""
     if set(values) != set(asked.labels):
         raise WebError(422, "the values do not answer each label", "values", f"Give {', '.join(asked.labels)}")
@@ -264,7 +265,7 @@ def worklist_rows(node: WebNode, limit: int, hours: float, hidden: Collection[st
 
 def _study_facts(
     connection: Connection, keys: Sequence[str]
-) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Sequence[str]]]:
+) -> tuple[Mapping[str, RowValues], Mapping[str, Sequence[str]]]:
     """({study: attributes}, {study: modalities of its images})."""
     query = select(STUDIES.c.study, STUDIES.c.attributes).where(STUDIES.c.study.in_(keys))
     attributes = {row.study: row.attributes or {} for row in connection.execute(query)}

@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from isocenter.errors import IsocenterError, ResourceError, UsageError
 from isocenter.files.storage import atomic
@@ -115,8 +115,8 @@ def _write_response(tensors: Sequence[OutputTensor], question: InferenceQuestion
     described, behind = [], []
     for tensor in tensors:
         as_bytes = (question.wanted or {}).get(tensor.name, question.as_bytes)
-        parameters: dict[str, Any] = {"names": json.dumps(tensor.names)} if tensor.names else {}
-        own: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        parameters: dict[str, JsonValue] = {"names": json.dumps(tensor.names)} if tensor.names else {}
+        own: dict[str, JsonValue] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
         if as_bytes:
             size = tensor.data.nbytes if not isinstance(tensor.data, bytes) else 4 + len(tensor.data)
             described.append({**own, "parameters": {**parameters, "binary_data_size": size}})

@@ -25,6 +25,7 @@ from isocenter.service.configuration import NodeSettings, PeerSection, PriorSect
 from isocenter.service.dicom import asking, dicom_listening
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.objects import multipart
+from isocenter.service.objects.dicom_json import DicomJson
 from isocenter.service.objects.object_store import ObjectStore
 from isocenter.service.records.study_index import StudyIndex
 from isocenter.service.records.tables import FINDING_ROWS, JOBS
@@ -187,7 +188,7 @@ def _refuse_failed(answer: requests.Response, peer: PeerSection) -> None:
         raise PeerError(f"answers with status {answer.status_code}", peer.name, "See what its log says")
 
 
-def _texts(row: Mapping[str, Any]) -> dict[str, str]:
+def _texts(row: DicomJson) -> dict[str, str]:
     """{keyword: text} of a study in the JSON of DICOM. PS3.18 F.2"""
     return {name: str(next(iter(row.get(tag, {}).get("Value", [])), "")) for tag, name in KEYWORDS.items()}
 

@@ -13,7 +13,7 @@ from email.message import Message
 from itertools import chain
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.request import parse_http_list
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -35,7 +35,7 @@ from isocenter.service.web import access, web_node, worklist_routes
 from isocenter.service.web.access import ROLES, Who
 from isocenter.service.web.dicomweb import search
 from isocenter.service.web.dicomweb.search import StoredObject
-from isocenter.service.web.response_shapes import Problem
+from isocenter.service.web.response_shapes import Problem, Responses
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(
@@ -53,10 +53,8 @@ IN_SERIES, IN_INSTANCE = "/series/{series}", "/series/{series}/instances/{instan
 Frames = Annotated[str, PathParameter(pattern=r"^[0-9,]{1,4000}$")]
 Accepted = list[tuple[str, str, str]]
 PICTURES = ("image/jpeg", "image/png", "image/*", "*/*")
-# What `/openapi.json` says of an answer, by what it holds.
-Stated = dict[int | str, dict[str, Any]]
 OF_OBJECTS, OF_FRAMES, OF_PICTURES = (
-    Stated({200: {"content": {one: {} for one in media}}, **{status: {"model": Problem} for status in (400, 406)}})
+    Responses({200: {"content": {one: {} for one in media}}, **{status: {"model": Problem} for status in (400, 406)}})
     for media in (("multipart/related", OBJECT), ("multipart/related",), PICTURES[:2])
 )
 _JPEG = "1.2.840.10008.1.2.4"

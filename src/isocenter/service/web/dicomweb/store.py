@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -16,7 +16,7 @@ from isocenter.files.dicom import object_identity
 from isocenter.files.dicom.object_identity import ObjectIdentity
 from isocenter.service.dimse_statuses import DUPLICATE
 from isocenter.service.objects import dicom_json, multipart, object_store
-from isocenter.service.objects.dicom_json import IN_JSON, MEDIA
+from isocenter.service.objects.dicom_json import IN_JSON, MEDIA, DicomJson
 from isocenter.service.objects.journal import Received
 from isocenter.service.objects.multipart import MultipartReader
 from isocenter.service.objects.object_store import IncomingPart
@@ -120,7 +120,7 @@ class _Storing:
         if self.node.settings.dicom.sync != "commit":
             object_store.secure_files(self.node.folder, [one.path for one in self.kept])
 
-    def answer(self, base: str) -> dict[str, Any]:
+    def answer(self, base: str) -> DicomJson:
         """Answer on what was stored, and what was not and why, as DICOM JSON. base: of the URLs. PS3.18 10.5.3.2"""
         stored = [
             _reference(one)
@@ -130,7 +130,7 @@ class _Storing:
             for one in self.kept
         ]
         failed = [_reference(one) | dicom_json.json_element("FailureReason", [reason]) for one, reason in self.failed]
-        response, studies = dict[str, Any](), {one.study for one in self.kept}
+        response, studies = DicomJson(), {one.study for one in self.kept}
         if len(studies) == 1:
             response |= dicom_json.json_element("RetrieveURL", [f"{base}/studies/{one}" for one in studies])
         for name, items in (("ReferencedSOPSequence", stored), ("FailedSOPSequence", failed)):
@@ -179,7 +179,7 @@ class _Storing:
         self._stack.close()
 
 
-def _reference(stored: ObjectIdentity | Received | None) -> dict[str, Any]:
+def _reference(stored: ObjectIdentity | Received | None) -> DicomJson:
     if stored is None:
         return {}
     return dicom_json.json_element("ReferencedSOPClassUID", [stored.sop_class]) | dicom_json.json_element(

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import JsonValue
 
 from isocenter.files.dicom import library_warnings
 from isocenter.files.storage import structured_text
 from isocenter.lazy import pydicom
 from isocenter.service.dimse_statuses import DUPLICATE, WorkitemError
 from isocenter.service.objects import dicom_json
-from isocenter.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson
+from isocenter.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, Conditions, DicomJson
 from isocenter.service.records.workitem_records import ALREADY_CANCELED, ALREADY_COMPLETED, NO_SUCH_WORKITEM, Workitems
 from isocenter.service.web import access, web_node, worklist_routes
 from isocenter.service.web.access import ROLES, WORKING, Who
@@ -30,7 +31,7 @@ router = APIRouter(
     default_response_class=Response,
     responses={status: {"model": Problem} for status in (400, 408, 413, 415)},
 )
-BODY = {"requestBody": {"required": True, "content": {MEDIA: {"schema": {"type": "array"}}}}}
+BODY: dict[str, JsonValue] = {"requestBody": {"required": True, "content": {MEDIA: {"schema": {"type": "array"}}}}}
 LARGEST = 1 << 20  # bytes of a workitem
 JSON_TYPES = (MEDIA, "application/json")
 # Statuses of DIMSE below this one are about what was sent, and not about the state of a workitem. PS3.7 C
@@ -42,9 +43,14 @@ TRANSACTION = ("transactionuid", "transaction")
 REQUESTER = "requester"  # whom events would reach
 
 
-def _with_parameter(name: str) -> dict[str, Any]:
+def _with_parameter(name: str) -> dict[str, JsonValue]:
     """What OpenAPI states of a body and a UID that is a parameter."""
-    stated = {"name": name, "in": "query", "required": False, "schema": {"type": "string", "pattern": UID}}
+    stated: dict[str, JsonValue] = {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "schema": {"type": "string", "pattern": UID},
+    }
     return {**BODY, "parameters": [stated]}
 
 
@@ -93,7 +99,7 @@ def search_workitems(
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Response:
     """Workitems, oldest first, by any attribute; one within a sequence is written 00404018.00080104."""
-    conditions: dict[str, Any] = {}
+    conditions: Conditions = {}
     for name, value in request.query_params.multi_items():
         if name not in OPTIONS:
             _ask(conditions, name, value)
@@ -218,10 +224,10 @@ def _json(dataset: pydicom.Dataset) -> DicomJson:
     return {tag: one for tag, one in dataset.to_json_dict().items() if tag != CHARACTER_SET}
 
 
-def _ask(conditions: dict[str, Any], name: str, value: str) -> None:
+def _ask(conditions: Conditions, name: str, value: str) -> None:
     """Add an attribute of a query, {tag: text}, or {tag: {tag: text}} within a sequence."""
     *outer, last = [dicom_json.tag_digits(part) for part in name.split(".")]
-    level: Mapping[str, Any] = conditions
+    level: Conditions | str = conditions
     for tag in outer:
         level = level.setdefault(tag, {}) if tag is not None and isinstance(level, dict) else {}
     if last is None or None in outer or not isinstance(level, dict) or last in level:
