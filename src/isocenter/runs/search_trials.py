@@ -53,8 +53,8 @@ SearchRecord = TypedDict(  # noqa: UP013 - its key is no name of ours
 
 
 RESULT, TABLE, SCHEMA = "result.json", "trials.csv", RecordSchema("isocenter.search", SearchRecord)
-# Keys of result.json and of the facts of a trial, on disk.
-STATEMENT = TRIED = "said"
+# A key of result.json and of the facts of a trial, on disk.
+TRIED = "said"
 TPE = "Bergstra et al., NeurIPS 2011"
 OF_TRIALS = "as many as each trial has"
 

@@ -170,11 +170,6 @@ class Study(_Part):
             given |= {"looks": self.looks.number, "spending": self.looks.spending}
         return _size(str(given.pop("design", "")), tuple(given.items()))
 
-    @property
-    def fixed_parts(self) -> tuple[Any, ...]:
-        """Parts that no amendment changes once arms are allocated."""
-        return self.design, self.arms, self.strata, self.clusters
-
 
 @cache
 def _size(design: str, given: tuple[tuple[str, Any], ...]) -> StudySize:

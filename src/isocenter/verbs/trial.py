@@ -16,13 +16,7 @@ import numpy as np
 from isocenter import errors, keywords
 from isocenter.errors import UsageError
 from isocenter.files.storage import csv_text, file_lock
-from isocenter.options.records import (
-    StudyAnalyseOptions,
-    StudyAssignOptions,
-    StudyLockOptions,
-    StudyPlanOptions,
-    StudyRandomiseOptions,
-)
+from isocenter.options import records
 from isocenter.reading import verb_results
 from isocenter.report import Block, InNotebook, Paragraph, ReportPage, Section, Table, page_blocks, wording
 from isocenter.runtime import record_files
@@ -130,8 +124,8 @@ class AnalysisResult(InNotebook):
         return f"{verdict_words(self.results)}{''.join(taken)}\nwritten: {self.out}"
 
 
-@keywords.takes(StudyPlanOptions)
-def study_plan(options: StudyPlanOptions) -> PlannedStudy:
+@keywords.takes(records.StudyPlanOptions)
+def study_plan(options: records.StudyPlanOptions) -> PlannedStudy:
     """Write the documents of a trial from its study.toml.
 
     out: a folder for the plan, protocol.html (by SPIRIT-AI), sap.html, study.json and registry.json
@@ -154,8 +148,8 @@ def study_plan(options: StudyPlanOptions) -> PlannedStudy:
     )
 
 
-@keywords.takes(StudyLockOptions)
-def study_lock(options: StudyLockOptions) -> SealedPlan:
+@keywords.takes(records.StudyLockOptions)
+def study_lock(options: records.StudyLockOptions) -> SealedPlan:
     """Seal a plan by the hashes of its files; once it is sealed, an edit of study.toml is an amendment.
 
     Raises UsageError for an edit without a reason, and for one of arms or strata once they were randomised.
@@ -166,8 +160,8 @@ def study_lock(options: StudyLockOptions) -> SealedPlan:
     return SealedPlan(record_files.file_digest(Path(options.folder) / PLAN), record["amendments"])
 
 
-@keywords.takes(StudyRandomiseOptions)
-def study_randomise(options: StudyRandomiseOptions) -> RandomisationResult:
+@keywords.takes(records.StudyRandomiseOptions)
+def study_randomise(options: records.StudyRandomiseOptions) -> RandomisationResult:
     """Draw the list of a locked plan and encrypt it with the key in ISOCENTER_ALLOCATION_KEY.
 
     Raises UsageError for another method than the design's, a second list, and a key that is no key.
@@ -187,8 +181,8 @@ def study_randomise(options: StudyRandomiseOptions) -> RandomisationResult:
     return RandomisationResult(options.method, len(lists))
 
 
-@keywords.takes(StudyAssignOptions)
-def study_assign(options: StudyAssignOptions) -> AssignedArm:
+@keywords.takes(records.StudyAssignOptions)
+def study_assign(options: records.StudyAssignOptions) -> AssignedArm:
     """Give the next arm of the list to a participant or a cluster, once, and log it.
 
     assignments: the level of each stratum, such as {"site": "Bern"}
@@ -201,8 +195,8 @@ def study_assign(options: StudyAssignOptions) -> AssignedArm:
     return AssignedArm(options.participant, arm)
 
 
-@keywords.takes(StudyAnalyseOptions)
-def study_analyse(options: StudyAnalyseOptions) -> AnalysisResult:
+@keywords.takes(records.StudyAnalyseOptions)
+def study_analyse(options: records.StudyAnalyseOptions) -> AnalysisResult:
     """Analyse a trial as its locked plan says; whatever else is asked for is marked as exploratory.
 
     data:    a table of participants with the columns participant and arm, and those that the plan names

@@ -15,16 +15,7 @@ from isocenter.errors import DatasetError
 from isocenter.files import file_formats, series
 from isocenter.files.file_formats import FORMATS
 from isocenter.files.storage import folder_files, structured_text
-from isocenter.layouts.cases import table_reading
-from isocenter.layouts.cases.names import (
-    EVALUATION,
-    IMAGES,
-    KIND_OF_PART,
-    LABELS,
-    OF_A_PART,
-    OF_ONE_KIND,
-    PART_WORDS,
-)
+from isocenter.layouts.cases import names, table_reading
 from isocenter.layouts.cases.table_reading import TABLE_SUFFIXES, TEXT_SUFFIX
 from isocenter.layouts.cases.time_series import LongTable
 from isocenter.values import Split
@@ -114,7 +105,7 @@ class Folder:
     def class_maps(self) -> tuple[FolderMember, ...]:
         """Maps of the classes of single objects: images in a folder `classes/` beside one of labels."""
         files = self._image_files
-        labelled = {m.folders[:n] for m in files for n, name in enumerate(m.folders) if name.lower() in LABELS}
+        labelled = {m.folders[:n] for m in files for n, name in enumerate(m.folders) if name.lower() in names.LABELS}
         return tuple(
             m
             for m in files
@@ -220,7 +211,7 @@ def stem_of(name: str) -> str:
 
 def are_parts(folders: Iterable[str]) -> bool:
     """Whether folders are the parts of one set: training_set and b. Evaluation Set."""
-    parts = [_part(EVALUATION.sub("val", name)) for name in folders]
+    parts = [_part(names.EVALUATION.sub("val", name)) for name in folders]
     return len({part[1] for part in parts if part is not None}) == 1 and None not in parts
 
 
@@ -285,33 +276,33 @@ def _kinds_of_parts(stems: Mapping[str, set[str]]) -> dict[str, tuple[Split, str
         return {
             name: (part, kind)
             for name, (part, kind) in kinds.items()
-            if kind in LABELS or 2 * len(stems[name] & plain[part]) > len(stems[name])
+            if kind in names.LABELS or 2 * len(stems[name] & plain[part]) > len(stems[name])
         }
-    known = {name: own for name, own in kinds.items() if own[1] in IMAGES | LABELS}
-    each = [{part for part, kind in known.values() if kind in words} for words in (IMAGES, LABELS)]
+    known = {name: own for name, own in kinds.items() if own[1] in names.IMAGES | names.LABELS}
+    each = [{part for part, kind in known.values() if kind in words} for words in (names.IMAGES, names.LABELS)]
     return known if all(map(_is_split, each)) else {}
 
 
 def _kind_of_part(name: str) -> tuple[Split, str] | None:
     """The part and the kind of files of a folder: train and labels of train_labels, trainLabels or labels-train."""
-    fit = KIND_OF_PART.match(name)
+    fit = names.KIND_OF_PART.match(name)
     if fit is None:
         return None
     part, kind = (fit["part"], fit["kind"]) if fit["part"] else (fit["last"], fit["before"])
-    return PART_WORDS[part.lower()], re.sub(r"[\W_]+", "_", kind.lower())
+    return names.PART_WORDS[part.lower()], re.sub(r"[\W_]+", "_", kind.lower())
 
 
 def _part(name: str) -> tuple[Split, str] | None:
     """The part of a set that a folder's name states, and its other words; None where it states none."""
     words = [_without_ending(word) for word in re.findall(r"[a-z]+", name.lower())]
-    parts = [word for word in words if word in PART_WORDS]
-    rest = " ".join(word for word in words if word not in (*parts, *OF_A_PART) and len(word) > 1)
-    return None if len(parts) != 1 or OF_ONE_KIND.search(rest) else (PART_WORDS[parts[0]], rest)
+    parts = [word for word in words if word in names.PART_WORDS]
+    rest = " ".join(word for word in words if word not in (*parts, *names.OF_A_PART) and len(word) > 1)
+    return None if len(parts) != 1 or names.OF_ONE_KIND.search(rest) else (names.PART_WORDS[parts[0]], rest)
 
 
 def _without_ending(word: str) -> str:
-    bare = (word.removesuffix(ending) for ending in OF_A_PART)
-    return next((one for one in bare if one in PART_WORDS), word)
+    bare = (word.removesuffix(ending) for ending in names.OF_A_PART)
+    return next((one for one in bare if one in names.PART_WORDS), word)
 
 
 def _member(base: Path, path: PurePosixPath, parting: _Parting | None) -> FolderMember:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isocenter.networks.layouts import weight_layout
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
+# (content, network or None) to the tensors by torchvision's names.
+Renaming = Callable[[Content, "Module | None"], dict[str, "Tensor"]]
 STAGES = 4
 # {(bottleneck, blocks of each stage): timm's name}
 MODELS: Mapping[tuple[bool, tuple[int, ...]], str] = {
@@ -43,66 +45,55 @@ def resnet_size(weights: Content) -> dict[str, SizeValue]:
 PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
 
-def convert_radimagenet(content: Content, network: Module | None = None) -> dict[str, Tensor]:
+def convert_radimagenet(content: Content, network: Module | None) -> dict[str, Tensor]:
     """The tensors by torchvision's names."""
     parts = {name.partition("."): value for name, value in weight_layout.without_prefix(content, "backbone.").items()}
     return {f"{PARTS[part]}.{rest}": value for (part, _, rest), value in parts.items() if part in PARTS}
 
 
-RADIMAGENET = WeightLayout(
+def _under(prefix: str) -> Renaming:
+    """The tensors of an image encoder, which has torchvision's names under this prefix."""
+    return lambda content, network=None: weight_layout.without_prefix(content, prefix)
+
+
+def _layout(name: str, what: str, renamed: Renaming, licence: str, of_weights: str, citation: str) -> WeightLayout:
+    """The layout of a ResNet. renamed: gives the tensors by torchvision's names."""
+    return WeightLayout(
+        name,
+        what,
+        lambda content: is_resnet(renamed(content, None)),
+        renamed,
+        "timm",
+        2,
+        lambda content: resnet_size(renamed(content, None)),
+        licence,
+        of_weights,
+        citation,
+        "features equal those of torchvision's network under these names",
+    )
+
+
+RADIMAGENET = _layout(
     "radimagenet",
     "RadImageNet: ResNets of radiological images",
-    lambda content: is_resnet(convert_radimagenet(content)),
     convert_radimagenet,
-    "timm",
-    2,
-    lambda content: resnet_size(convert_radimagenet(content)),
     "MIT",
     "MIT",
     "Mei et al., Radiology: Artificial Intelligence 2022, doi:10.1148/ryai.210315",
-    "features equal those of torchvision's network under these names",
 )
-
-MEDCLIP_PREFIX = "vision_model.model."
-
-
-def convert_medclip(content: Content, network: Module | None = None) -> dict[str, Tensor]:
-    """The tensors of the image encoder by torchvision's names."""
-    return weight_layout.without_prefix(content, MEDCLIP_PREFIX)
-
-
-MEDCLIP = WeightLayout(
+MEDCLIP = _layout(
     "medclip",
     "MedCLIP: the ResNet of chest radiographs and reports",
-    lambda content: is_resnet(convert_medclip(content)),
-    convert_medclip,
-    "timm",
-    2,
-    lambda content: resnet_size(convert_medclip(content)),
+    _under("vision_model.model."),
     "not verified: see its repository",
     "not verified; trained on MIMIC-CXR and CheXpert, whose terms apply",
     "Wang et al., EMNLP 2022, arXiv:2210.10163",
-    "features equal those of torchvision's network under these names",
 )
-
-BIOVIL_PREFIX = "encoder.encoder."
-
-
-def convert_biovil(content: Content, network: Module | None = None) -> dict[str, Tensor]:
-    """The tensors of the image encoder by torchvision's names."""
-    return weight_layout.without_prefix(content, BIOVIL_PREFIX)
-
-
-BIOVIL = WeightLayout(
+BIOVIL = _layout(
     "biovil",
     "BioViL and BioViL-T: the ResNet of chest radiographs and reports",
-    lambda content: is_resnet(convert_biovil(content)),
-    convert_biovil,
-    "timm",
-    2,
-    lambda content: resnet_size(convert_biovil(content)),
+    _under("encoder.encoder."),
     "MIT",
     "MIT, for research; trained on MIMIC-CXR, whose terms apply",
     "Boecking et al., ECCV 2022, arXiv:2204.09817; Bannur et al., CVPR 2023, arXiv:2301.04558",
-    "features equal those of torchvision's network under these names",
 )

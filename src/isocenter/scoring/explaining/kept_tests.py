@@ -194,8 +194,6 @@ def assess_methods(
 
 
 NO_MAP = "no map explains the answer"
-# How much better a map is than random ones, as the tests of methods measure it.
-GAINS = ("deletion_over_random", "insertion_over_random")
 
 
 @dataclass(eq=False)

@@ -13,14 +13,7 @@ from pathlib import Path
 
 from isocenter.errors import UsageError
 from isocenter.service import configuration
-from isocenter.service.dicom.messages import (
-    CALLED_UNKNOWN,
-    CALLING_UNKNOWN,
-    CONGESTION,
-    CONTEXT_UNKNOWN,
-    AssociationRequest,
-    Connection,
-)
+from isocenter.service.dicom import messages
 from isocenter.service.objects.journal import Happened
 from isocenter.service.objects.object_store import ObjectStore, Sync
 
@@ -142,18 +135,20 @@ def resolve_addresses(host: str) -> set[str]:
 
 
 REASONS = {
-    CALLED_UNKNOWN: "the called title is not that of the node",
-    CALLING_UNKNOWN: "no peer of this title and address is listed",
-    CONTEXT_UNKNOWN: "the application context is not that of DICOM",
-    CONGESTION: "too many associations, or a full disk",
+    messages.CALLED_UNKNOWN: "the called title is not that of the node",
+    messages.CALLING_UNKNOWN: "no peer of this title and address is listed",
+    messages.CONTEXT_UNKNOWN: "the application context is not that of DICOM",
+    messages.CONGESTION: "too many associations, or a full disk",
 }
-FOR_WANT_OF_A_RIGHT = (CALLED_UNKNOWN, CALLING_UNKNOWN)
+FOR_WANT_OF_A_RIGHT = (messages.CALLED_UNKNOWN, messages.CALLING_UNKNOWN)
 
 
 class AssociationEvents:
     """Requests and refusals of an association. Its methods raise ResourceError where nothing can be written."""
 
-    def __init__(self, connection: Connection, request: AssociationRequest, store: ObjectStore) -> None:
+    def __init__(
+        self, connection: messages.Connection, request: messages.AssociationRequest, store: ObjectStore
+    ) -> None:
         self.connection, self.request, self.store = connection, request, store
         self._refused = set[str]()
 

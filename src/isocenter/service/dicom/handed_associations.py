@@ -17,16 +17,6 @@ from isocenter.files.dicom import library_warnings
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages, pynetdicom_events
 from isocenter.service.dicom.dicom_listening import AssociationEvents, ListenerSettings
-from isocenter.service.dicom.messages import (
-    ASSOCIATE_RQ,
-    COMMITMENT,
-    COMMITMENT_INSTANCE,
-    LARGEST_DATA,
-    VERIFICATION,
-    AssociationRequest,
-    Connection,
-    ProtocolError,
-)
 from isocenter.service.dimse_statuses import UPS_PUSH, WorkitemError
 from isocenter.service.objects import dicom_json
 from isocenter.service.objects.dicom_json import Conditions
@@ -214,7 +204,7 @@ class AwaitedCommitment:
         data = pynetdicom.dsutils.encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
         message = pynetdicom.dimse_primitives.N_EVENT_REPORT()
         message.MessageID, message.EventTypeID, message.EventInformation = number, kind, BytesIO(data or b"")
-        message.AffectedSOPClassUID, message.AffectedSOPInstanceUID = COMMITMENT, COMMITMENT_INSTANCE
+        message.AffectedSOPClassUID, message.AffectedSOPInstanceUID = messages.COMMITMENT, messages.COMMITMENT_INSTANCE
         self.is_sent = True
         self.association.dimse.send_msg(message, self.context.context_id)
 
@@ -227,8 +217,8 @@ class HandedAssociation:
     orders:  the workitems, opened once they are asked for; None where none can be ordered
     """
 
-    connection: Connection
-    request: AssociationRequest
+    connection: messages.Connection
+    request: messages.AssociationRequest
     permits: frozenset[str]
     store: ObjectStore
     listening: ListenerSettings
@@ -247,7 +237,7 @@ class HandedAssociation:
         ours.settimeout(self.listening.idle_s)
         with ours:
             self._start(theirs)
-            ours.sendall(messages.encode_pdu(ASSOCIATE_RQ, self.request.body))
+            ours.sendall(messages.encode_pdu(messages.ASSOCIATE_RQ, self.request.body))
             try:
                 self._carry(ours)
             finally:
@@ -270,7 +260,7 @@ class HandedAssociation:
                     return
                 waiting, self._spoke_at = waiting + size, time.monotonic()
                 if waiting > most:
-                    raise ProtocolError("a message larger than was agreed")
+                    raise messages.ProtocolError("a message larger than was agreed")
                 ours.sendall(buffer[:size])
 
     def end(self) -> None:
@@ -281,10 +271,10 @@ class HandedAssociation:
         ours = pynetdicom_events.application_entity(
             self.listening.ae_title, self.listening.idle_s, self.store.journal.folder
         )
-        ours.maximum_pdu_size = LARGEST_DATA
-        ours.add_supported_context(VERIFICATION)
+        ours.maximum_pdu_size = messages.LARGEST_DATA
+        ours.add_supported_context(messages.VERIFICATION)
         if {"commit", "report"} & self.permits:
-            ours.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
+            ours.add_supported_context(messages.COMMITMENT, scu_role=True, scp_role=True)
         events = pynetdicom.evt
         act, ordering = self._note_request, list[Any]()
         if "order" in self.permits and self.orders is not None:
@@ -314,7 +304,11 @@ class HandedAssociation:
 
     def _act(self, service: UpsService, event: Any) -> tuple[Any, Any]:
         """The answer to an N-ACTION, by its class."""
-        return self._note_request(event) if event.request.RequestedSOPClassUID == COMMITMENT else service.act(event)
+        return (
+            self._note_request(event)
+            if event.request.RequestedSOPClassUID == messages.COMMITMENT
+            else service.act(event)
+        )
 
     def _note_request(self, event: Any) -> tuple[int, None]:
         if "commit" not in self.permits:

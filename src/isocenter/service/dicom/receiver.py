@@ -18,17 +18,6 @@ from isocenter.errors import ResourceError, UsageError
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.dicom_listening import AssociationEvents, ListenerSettings
 from isocenter.service.dicom.handed_associations import HandedAssociation
-from isocenter.service.dicom.messages import (
-    ASSOCIATE_RQ,
-    CALLED_UNKNOWN,
-    CALLING_UNKNOWN,
-    CONGESTION,
-    CONTEXT_UNKNOWN,
-    VERIFICATION,
-    AssociationRequest,
-    Connection,
-    ProtocolError,
-)
 from isocenter.service.dicom.storage import Association
 from isocenter.service.objects.object_store import ObjectStore
 
@@ -102,10 +91,10 @@ class Receiver:
         with plain, suppress(OSError):  # a peer that is gone needs no answer
             plain.settimeout(min(REQUEST_S, self.listening.idle_s))
             secured = plain if context is None else _secure(plain, context)
-            connection = Connection(secured, self.listening.idle_s)
+            connection = messages.Connection(secured, self.listening.idle_s)
             try:
                 self._associate(connection, plain)
-            except (ProtocolError, TimeoutError, EOFError) as error:
+            except (messages.ProtocolError, TimeoutError, EOFError) as error:
                 LOG.warning("ended a connection from %s: %s", connection.address, str(error) or type(error).__name__)
                 connection.send(messages.abort_pdu())
             except ResourceError as error:
@@ -114,21 +103,21 @@ class Receiver:
             finally:
                 connection.close()
 
-    def _associate(self, connection: Connection, plain: socket.socket) -> None:
+    def _associate(self, connection: messages.Connection, plain: socket.socket) -> None:
         try:
             kind, body = connection.first()
         finally:
             with self._lock, suppress(ValueError):
                 self._silent.remove(plain)
-        if kind != ASSOCIATE_RQ:
-            raise ProtocolError("a first PDU that is not an association request")
+        if kind != messages.ASSOCIATE_RQ:
+            raise messages.ProtocolError("a first PDU that is not an association request")
         request = messages.parse_request(body)
         permits = self.listening.permits(request.calling, connection.address)
         served = self._served_by(connection, request, permits)
         because = self._refusal(request, permits)
         with self._lock:
             if because is None and len(self._served) >= self.listening.max_associations:
-                because = CONGESTION
+                because = messages.CONGESTION
             if because is None:
                 self._served.add(served)
         try:
@@ -148,22 +137,22 @@ class Receiver:
                 self._served.remove(served)
 
     def _served_by(
-        self, connection: Connection, request: AssociationRequest, permits: frozenset[str]
+        self, connection: messages.Connection, request: messages.AssociationRequest, permits: frozenset[str]
     ) -> Association | HandedAssociation:
-        classes = {proposal.sop_class for proposal in request.proposals} - {VERIFICATION}
+        classes = {proposal.sop_class for proposal in request.proposals} - {messages.VERIFICATION}
         if all(map(messages.is_storage, classes)) and ("store" in permits or not classes):
             return Association(connection, request, permits, self.store, self.listening)
         return HandedAssociation(connection, request, permits, self.store, self.listening, self.orders)
 
-    def _refusal(self, request: AssociationRequest, permits: frozenset[str]) -> tuple[int, int, int] | None:
+    def _refusal(self, request: messages.AssociationRequest, permits: frozenset[str]) -> tuple[int, int, int] | None:
         if not request.is_known:
-            return CONTEXT_UNKNOWN
+            return messages.CONTEXT_UNKNOWN
         if not self.listening.is_local and request.called != self.listening.ae_title:
-            return CALLED_UNKNOWN
+            return messages.CALLED_UNKNOWN
         if not permits:
-            return CALLING_UNKNOWN
+            return messages.CALLING_UNKNOWN
         stores = any(messages.is_storage(proposal.sop_class) for proposal in request.proposals)
-        return CONGESTION if stores and self.store.is_full else None
+        return messages.CONGESTION if stores and self.store.is_full else None
 
     def _drain(self) -> None:
         with self._lock:

@@ -25,19 +25,6 @@ from isocenter.files.dicom.writing import new_object, report_changes
 from isocenter.files.dicom.writing.report_changes import COMPREHENSIVE, COMPREHENSIVE_3D
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.dicom_listening import DicomPeer
-from isocenter.service.dicom.messages import (
-    ASSOCIATE_AC,
-    ASSOCIATE_RJ,
-    EXPLICIT,
-    IMPLICIT,
-    LARGEST_DATA,
-    P_DATA,
-    RELEASE_RQ,
-    VERIFICATION,
-    Connection,
-    PresentationContext,
-    ProtocolError,
-)
 from isocenter.service.dimse_statuses import DUPLICATE
 
 IDLE_S = 30.0
@@ -73,7 +60,7 @@ class SendOutcome:
 class OpenAssociation:
     """An association that a peer has accepted. contexts: {(class, syntax): number}; most: bytes of a PDU's data."""
 
-    connection: Connection
+    connection: messages.Connection
     contexts: Mapping[tuple[str, str], int]
     most: int
 
@@ -95,12 +82,12 @@ class OpenAssociation:
             self.connection.send(messages.data_pdu(piece, context, messages.LAST_DATA if left <= 0 else 0))
 
     def _answer(self) -> bytes:
-        buffer, command = memoryview(bytearray(LARGEST_DATA)), b""
+        buffer, command = memoryview(bytearray(messages.LARGEST_DATA)), b""
         while True:
-            kind, length = self.connection.head(buffer, LARGEST_DATA)
+            kind, length = self.connection.head(buffer, messages.LARGEST_DATA)
             self.connection.fill(buffer[:length])
-            if kind != P_DATA or length < messages.VALUE_HEAD:
-                raise ProtocolError("the association was ended")
+            if kind != messages.P_DATA or length < messages.VALUE_HEAD:
+                raise messages.ProtocolError("the association was ended")
             command += buffer[messages.VALUE_HEAD : length]
             if buffer[messages.VALUE_HEAD - 1] & messages.LAST_DATA:
                 return bytes(command)
@@ -108,8 +95,8 @@ class OpenAssociation:
 
 def send_echo(us: str, peer: DicomPeer, *, idle_s: float = IDLE_S) -> None:
     """Ask whether a peer is there. Raises PeerError."""
-    with _open_association(us, peer, [(VERIFICATION, IMPLICIT)], idle_s) as opened:
-        status, _ = opened.ask(messages.command_pdu(messages.C_ECHO, 1, VERIFICATION))
+    with _open_association(us, peer, [(messages.VERIFICATION, messages.IMPLICIT)], idle_s) as opened:
+        status, _ = opened.ask(messages.command_pdu(messages.C_ECHO, 1, messages.VERIFICATION))
     if status != messages.SUCCESS:
         raise PeerError(f"answers with status {status:04X}", peer.place, "See what its log says")
 
@@ -186,9 +173,9 @@ def _stored_as(pair: tuple[str, str], opened: OpenAssociation, path: Path, ident
 
 def _pairs(identity: ObjectIdentity) -> list[tuple[str, str]]:
     """(class, syntax) in which an object can be sent, the one that it has first."""
-    syntaxes = [identity.syntax, *([IMPLICIT] if identity.syntax == EXPLICIT else [])]
+    syntaxes = [identity.syntax, *([messages.IMPLICIT] if identity.syntax == messages.EXPLICIT else [])]
     classes = [identity.sop_class]
-    if identity.sop_class == COMPREHENSIVE_3D and identity.syntax in (EXPLICIT, IMPLICIT):
+    if identity.sop_class == COMPREHENSIVE_3D and identity.syntax in (messages.EXPLICIT, messages.IMPLICIT):
         classes.append(COMPREHENSIVE)
     return [(sop_class, syntax) for sop_class in classes for syntax in syntaxes]
 
@@ -199,7 +186,8 @@ def _open_association(
 ) -> Iterator[OpenAssociation]:
     """An association for classes, each with a syntax. Raises PeerError for whatever ends it."""
     proposals = [
-        PresentationContext(2 * place + 1, sop_class, (syntax,)) for place, (sop_class, syntax) in enumerate(pairs)
+        messages.PresentationContext(2 * place + 1, sop_class, (syntax,))
+        for place, (sop_class, syntax) in enumerate(pairs)
     ]
     remedy = "Check its address and both AE titles, and that each knows the other"
     try:
@@ -208,19 +196,19 @@ def _open_association(
             if peer.tls is not None:
                 secured = peer.tls.context.wrap_socket(transport, server_hostname=peer.host)
                 transport = open_now.enter_context(secured)
-            connection = Connection(transport, idle_s)
+            connection = messages.Connection(transport, idle_s)
             connection.send(messages.association_pdu(us, peer.ae_title, proposals))
             kind, body = connection.first()
-            if kind == ASSOCIATE_RJ:
+            if kind == messages.ASSOCIATE_RJ:
                 raise PeerError("rejects the association", peer.place, remedy)
-            if kind != ASSOCIATE_AC:
-                raise ProtocolError("the association was ended")
+            if kind != messages.ASSOCIATE_AC:
+                raise messages.ProtocolError("the association was ended")
             numbers, most = messages.parse_acceptance(body)
             contexts = {(one.sop_class, one.syntaxes[0]): one.number for one in proposals if one.number in numbers}
-            yield OpenAssociation(connection, contexts, min(most or LARGEST_DATA, LARGEST_DATA))
-            connection.send(messages.encode_pdu(RELEASE_RQ, bytes(4)))
+            yield OpenAssociation(connection, contexts, min(most or messages.LARGEST_DATA, messages.LARGEST_DATA))
+            connection.send(messages.encode_pdu(messages.RELEASE_RQ, bytes(4)))
             connection.first()
-    except (OSError, EOFError, ProtocolError, struct.error) as error:
+    except (OSError, EOFError, messages.ProtocolError, struct.error) as error:
         raise PeerError(f"cannot be reached ({str(error) or type(error).__name__})", peer.place, remedy) from error
 
 

@@ -14,16 +14,6 @@ from dataclasses import dataclass, field
 from isocenter.errors import FormatError, ResourceError
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.dicom_listening import AssociationEvents, ListenerSettings
-from isocenter.service.dicom.messages import (
-    ABORT,
-    LARGEST_DATA,
-    P_DATA,
-    RELEASE_RP,
-    RELEASE_RQ,
-    AssociationRequest,
-    Connection,
-    ProtocolError,
-)
 from isocenter.service.objects import object_store
 from isocenter.service.objects.object_store import IncomingPart, ObjectStore
 
@@ -53,8 +43,8 @@ class Association:
     permits: what the peer may ask for; is_idle: whether nothing of a message has come yet
     """
 
-    connection: Connection
-    request: AssociationRequest
+    connection: messages.Connection
+    request: messages.AssociationRequest
     permits: frozenset[str]
     store: ObjectStore
     listening: ListenerSettings
@@ -70,7 +60,7 @@ class Association:
 
     def serve(self) -> None:
         """Receive until the peer releases. Raises ProtocolError, EOFError, OSError; what has come whole stays."""
-        buffer = memoryview(bytearray(LARGEST_DATA))
+        buffer = memoryview(bytearray(messages.LARGEST_DATA))
         self.connection.send(messages.acceptance_pdu(self.request))
         try:
             while True:
@@ -78,19 +68,19 @@ class Association:
                 if self.is_ending and self.is_idle:
                     self.connection.send(messages.abort_pdu())
                     return
-                kind, length = self.connection.head(buffer, LARGEST_DATA)
+                kind, length = self.connection.head(buffer, messages.LARGEST_DATA)
                 self.is_idle = False
                 self.connection.fill(buffer[:length])
-                if kind == P_DATA:
+                if kind == messages.P_DATA:
                     self._take(buffer[:length])
-                elif kind == RELEASE_RQ:
+                elif kind == messages.RELEASE_RQ:
                     self._secure()
-                    self.connection.send(messages.encode_pdu(RELEASE_RP, bytes(4)))
+                    self.connection.send(messages.encode_pdu(messages.RELEASE_RP, bytes(4)))
                     return
-                elif kind == ABORT:
+                elif kind == messages.ABORT:
                     return
                 else:
-                    raise ProtocolError("a PDU that has no place in an association")
+                    raise messages.ProtocolError("a PDU that has no place in an association")
         finally:
             self._drop()
             self._secure()
@@ -105,12 +95,12 @@ class Association:
         at = 0
         while at < len(data):
             if len(data) - at < VALUE.size:
-                raise ProtocolError("a data value that is cut short")
+                raise messages.ProtocolError("a data value that is cut short")
             length, context, bits = VALUE.unpack_from(data, at)
             value = data[at + VALUE.size : at + 4 + length]
             at += 4 + length
             if length < 2 or at > len(data) or context not in self._contexts:
-                raise ProtocolError("a data value of a wrong length or context")
+                raise messages.ProtocolError("a data value of a wrong length or context")
             if bits & IS_COMMAND:
                 self._take_command(value, context, is_last=bool(bits & IS_LAST))
             else:
@@ -119,7 +109,7 @@ class Association:
     def _take_command(self, value: memoryview, context: int, *, is_last: bool) -> None:
         self._command += value
         if self._message is not None or len(self._command) > LARGEST_COMMAND:
-            raise ProtocolError("a command within another message, or a very long one")
+            raise messages.ProtocolError("a command within another message, or a very long one")
         if not is_last:
             return
         command = messages.parse_command(bytes(self._command))
@@ -132,7 +122,7 @@ class Association:
             self._message = message
         if kind == messages.C_STORE:
             if not has_data:
-                raise ProtocolError("an object without a data set")
+                raise messages.ProtocolError("an object without a data set")
             self._start_object(message)
         elif kind != messages.C_ECHO:
             message.status = messages.UNKNOWN_OPERATION
@@ -161,7 +151,7 @@ class Association:
     def _take_data(self, value: memoryview, context: int, *, is_last: bool) -> None:
         message = self._message
         if message is None or message.context != context:
-            raise ProtocolError("a data set without a command")
+            raise messages.ProtocolError("a data set without a command")
         if message.part is not None:
             try:
                 message.part.write(value)

@@ -8,18 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from isocenter import plugins
-from isocenter.files.dicom.uids import (
-    DERIVED_SERIES,
-    ENCAPSULATED_PDF,
-    ENCAPSULATED_STL,
-    LABEL_MAP,
-    PARAMETRIC_MAP,
-    PRESENTATION,
-    REPORT_CLASSES,
-    SECONDARY_CAPTURE,
-    SEGMENTATION,
-    STRUCTURE_SET,
-)
+from isocenter.files.dicom import uids
 from isocenter.values import Array, Finding, Image, Label, Map
 
 
@@ -144,18 +133,18 @@ def write_label_maps(result: Result, path: Path, ending: str, write: Callable[..
 HERE = "isocenter.files.dicom.writing"
 MASKS = "a mask"
 ANSWERS: Mapping[str, DicomAnswer] = {
-    "seg": DicomAnswer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
-    "labelmap": DicomAnswer("label map", f"{HERE}.seg:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
+    "seg": DicomAnswer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (uids.SEGMENTATION,)),
+    "labelmap": DicomAnswer("label map", f"{HERE}.seg:label_maps", _marks_structures, MASKS, (uids.LABEL_MAP,)),
     "rtstruct": DicomAnswer(
-        "structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)
+        "structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (uids.STRUCTURE_SET,)
     ),
-    "stl": DicomAnswer("surface", f"{HERE}.stl:surface_objects", _marks_structures, MASKS, (ENCAPSULATED_STL,)),
-    "pm": DicomAnswer("parametric map", f"{HERE}.pm:parametric_maps", _has_maps, "a map", (PARAMETRIC_MAP,)),
-    "series": DicomAnswer("series", f"{HERE}.derived:enhanced_series", _is_image, "an image", DERIVED_SERIES),
+    "stl": DicomAnswer("surface", f"{HERE}.stl:surface_objects", _marks_structures, MASKS, (uids.ENCAPSULATED_STL,)),
+    "pm": DicomAnswer("parametric map", f"{HERE}.pm:parametric_maps", _has_maps, "a map", (uids.PARAMETRIC_MAP,)),
+    "series": DicomAnswer("series", f"{HERE}.derived:enhanced_series", _is_image, "an image", uids.DERIVED_SERIES),
     "gsps": DicomAnswer(
-        "presentation state", f"{HERE}.gsps:presentations", _marks_something, "a mark", (PRESENTATION,)
+        "presentation state", f"{HERE}.gsps:presentations", _marks_something, "a mark", (uids.PRESENTATION,)
     ),
-    "sc": DicomAnswer("secondary capture", f"{HERE}.page:captures", _has_page, "a page", (SECONDARY_CAPTURE,)),
-    "pdf": DicomAnswer("PDF", f"{HERE}.page:documents", _has_page, "a page", (ENCAPSULATED_PDF,)),
-    "sr": DicomAnswer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
+    "sc": DicomAnswer("secondary capture", f"{HERE}.page:captures", _has_page, "a page", (uids.SECONDARY_CAPTURE,)),
+    "pdf": DicomAnswer("PDF", f"{HERE}.page:documents", _has_page, "a page", (uids.ENCAPSULATED_PDF,)),
+    "sr": DicomAnswer("report", f"{HERE}.sr:reports", _reports, "a finding", uids.REPORT_CLASSES),
 }

@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import (
-    CTImageStorage,
-    ExplicitVRLittleEndian,
-    MRImageStorage,
-    PositronEmissionTomographyImageStorage,
-    generate_uid,
-)
 from pydicom.valuerep import format_number_as_ds
 
 from isocenter.errors import FormatError, GeometryError
@@ -28,7 +22,7 @@ from isocenter.values import Geometry, Image
 from isocenter.values.grid_geometry import DIRECTION_TOLERANCE
 
 IMAGE_TYPES = {"CT": "AXIAL", "MR": "OTHER"}  # third value of Image Type, PS3.3 C.8.2.1.1.1 and C.8.3.1.1.1
-KINDS = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
+KINDS = {"CT": uid.CTImageStorage, "MR": uid.MRImageStorage, "PT": uid.PositronEmissionTomographyImageStorage}
 # PS3.3 C.8.9.4: values of PET are multiples of the slope, and images are numbered in their series.
 PET = "PT"
 # Attributes that PS3.3 C.8.2.1 (CT) and C.8.3.1 (MR) demand, empty where they are not known.
@@ -215,7 +209,7 @@ def decimal_strings(values: Any) -> list[str]:
 def _write(path: Path, pixels: NDArray[Any], tags: DicomAttributes) -> None:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     for keyword, value in tags.items():
         setattr(dataset, keyword, value)
     dataset.Rows, dataset.Columns = pixels.shape
@@ -228,4 +222,4 @@ def _write(path: Path, pixels: NDArray[Any], tags: DicomAttributes) -> None:
 
 
 def _uid(*names: str) -> str:
-    return generate_uid(entropy_srcs=["isocenter", *(f"/{name}" for name in names)])
+    return uid.generate_uid(entropy_srcs=["isocenter", *(f"/{name}" for name in names)])

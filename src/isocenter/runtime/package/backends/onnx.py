@@ -241,9 +241,22 @@ class Onnx:
         return open_onnx(folder / self.graph, output_heads(folder), [cpu] if device == CPU else on_gpu, threads)
 
 
+@dataclass(frozen=True)
+class OnnxQuantised(Onnx):
+    """8-bit or 4-bit numbers: a graph that `compress` made, for the CPU alone."""
+
+    def lacking(self, device: str) -> str | None:
+        """Why it cannot compute on this device, with the remedy; None where it can."""
+        return None if device == CPU else "quantised networks are used on the CPU alone: use --device cpu"
+
+    def files(self, record: ModelRecord) -> tuple[str, ...]:
+        """The files of a package that it reads."""
+        return package_contents.quantised_files(record, self.name, (self.graph,))
+
+
 BACKEND = Onnx()
-
-
+INT8 = OnnxQuantised("onnx-int8", precision="int8", graph=package_contents.ONNX_INT8)
+INT4 = OnnxQuantised("onnx-int4", precision="int4", graph=package_contents.ONNX_INT4)
 TENSORRT_PROVIDER = "TensorrtExecutionProvider"
 
 

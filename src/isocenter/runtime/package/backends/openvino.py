@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from isocenter.errors import IntegrityError
 from isocenter.runtime.hardware import CPU
 from isocenter.runtime.model_schema import ModelRecord
+from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.backends import onnx
-from isocenter.runtime.package.package_contents import ONNX
+from isocenter.runtime.package.package_contents import ONNX, OPENVINO_INT8
 from isocenter.runtime.windows.slide import Network
 
 # What OpenVINO calls a precision when it is asked for, and when a processor has it.
@@ -97,5 +98,15 @@ def _core() -> Any:
     return openvino.Core()
 
 
+@dataclass(frozen=True)
+class OpenVinoQuantised(OpenVino):
+    """With 8-bit numbers: the graph that `compress` quantised with NNCF. What stays in float is float32."""
+
+    def files(self, record: ModelRecord) -> tuple[str, ...]:
+        """The files of a package that it reads."""
+        return package_contents.quantised_files(record, self.name, OPENVINO_INT8)
+
+
 BACKEND = OpenVino()
 HALF = OpenVino("openvino-bf16", precision="bfloat16")
+INT8 = OpenVinoQuantised("openvino-int8", precision="int8", graph=OPENVINO_INT8[0])
