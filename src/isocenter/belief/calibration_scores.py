@@ -184,12 +184,9 @@ def probabilities_before(table: Table, before: Sequence[str], now: Sequence[str]
     if not set(before) <= set(table):
         return None
     before_calibration, after_calibration = (table[list(columns)].to_numpy(float) for columns in (before, now))
-    return (
-        None
-        if np.allclose(before_calibration, after_calibration, rtol=0, atol=1e-12)
-        or not np.isfinite(before_calibration).all()
-        else before_calibration
-    )
+    is_finite = np.isfinite(before_calibration).all()
+    is_same = np.allclose(before_calibration, after_calibration, rtol=0, atol=1e-12)
+    return before_calibration if is_finite and not is_same else None
 
 
 def chance_and_truth(probabilities: Floats, reference: np.ndarray) -> tuple[Floats, np.ndarray]:

@@ -46,11 +46,8 @@ class ErrorBarBelief(Belief):
             held = float(np.quantile(np.concatenate(list(rows.outputs)), self.coverage)) if len(rows) else 1.0
             return {"task.error_factor": Decision(round(held, 4), because + APPROXIMATE, CRC)}
         because = f"with it error bars hold {100 * self.coverage:g} % of the voxels of a new patient, by {people}"
-        return {
-            "task.error_factor": Decision(
-                round(float(FACTORS[place]), 4), because + (EXACT if exact else APPROXIMATE), CRC
-            )
-        }
+        because += EXACT if exact else APPROXIMATE
+        return {"task.error_factor": Decision(round(float(FACTORS[place]), 4), because, CRC)}
 
 
 def missed_shares(ratios: Sequence[Any]) -> Floats:

@@ -97,11 +97,10 @@ class VoxelBelief(Belief):
             off, is_known, complete = self._volumes_off(rows, self.probable, self.tidied)
             columns = zip(self.names, off.T, is_known.T, strict=True) if complete else ()
             scores = {name: (own[there], rows.patients[complete][there]) for name, own, there in columns}
-            decisions |= (
-                prediction_sets.find_conformal_thresholds(self.certainty, "doubt", "label", scores, exact=exact)
-                if scores
-                else {}
-            )
+            if scores:
+                decisions |= prediction_sets.find_conformal_thresholds(
+                    self.certainty, "doubt", "label", scores, exact=exact
+                )
         return decisions
 
     def sets_of_folds(self, rows: UnseenCases) -> dict[str, Decision]:
@@ -135,11 +134,9 @@ class VoxelBelief(Belief):
                 inside = inside if drawn_map.voxels is None else inside & drawn_map.voxels
                 if not drawn_map.knows(index) or not inside.any():
                     continue
-                missed_shares = (
-                    None
-                    if voxels is None or chances is None
-                    else share_below_limits(voxels, chances, index, COVERS_FROM)
-                )
+                missed_shares = None
+                if voxels is not None and chances is not None:
+                    missed_shares = share_below_limits(voxels, chances, index, COVERS_FROM)
                 shares[name].append(nothing if missed_shares is None else missed_shares)
                 patients[name].append(patient)
         limits = len(COVERS_FROM)
@@ -425,12 +422,8 @@ class UnseenVoxels:
 
     def expected_dice_powers(self, calibrator: Calibrator) -> Decision:
         """{structure: power that makes the Dice of calibrated probabilities the true one, on average of patients}."""
-        soft = np.array(
-            [
-                expected_soft_dice(one, one.probabilities(replace(self.probable, calibrator=calibrator)))
-                for one in self.cases
-            ]
-        )
+        probable = replace(self.probable, calibrator=calibrator)
+        soft = np.array([expected_soft_dice(one, one.probabilities(probable)) for one in self.cases])
         powers, words = dict[str, float](), []
         for name, expected, dice in zip(self.names, soft.T, self.dice.T, strict=True):
             is_finite, power = np.isfinite(expected) & np.isfinite(dice), 1.0
@@ -508,12 +501,9 @@ def _beyond(labels: Array, looked_at: Any, structures: Sequence[tuple[int, ...]]
 def dice_by_structure(mask: Array, drawn_map: DrawnMap, structures: Sequence[tuple[int, ...]]) -> list[float]:
     """(structures,) of a label map, within what is known; NaN of a structure that is not."""
     mask = mask if drawn_map.voxels is None else np.where(drawn_map.voxels, mask, 0)
-    dice = [
-        mask_overlap.overlap_of_masks(
-            mask_overlap.mask_of_values(one, mask), mask_overlap.mask_of_values(one, drawn_map.values)
-        ).dice
-        for one in structures
-    ]
+    maps = (mask, drawn_map.values)
+    pairs = ([mask_overlap.mask_of_values(one, values) for values in maps] for one in structures)
+    dice = [mask_overlap.overlap_of_masks(*pair).dice for pair in pairs]
     return [one if drawn_map.knows(place) else float("nan") for place, one in enumerate(dice)]
 
 

@@ -489,11 +489,8 @@ class Calibrator:
             raise ValueError(f"{calibrator.method!r} is not a calibration method")
         lengths = {"none": 0, "temperature": 1, "vector": 2, "platt": 2, "beta": 3, SIZE: 3}
         for name, numbers in parameters.items():
-            odd = (
-                len(numbers) % 2 or not numbers
-                if calibrator.method == "isotonic"
-                else len(numbers) != lengths[calibrator.method]
-            )
+            count, is_isotonic = len(numbers), calibrator.method == "isotonic"
+            odd = count % 2 or not count if is_isotonic else count != lengths[calibrator.method]
             if odd or not np.isfinite(numbers).all():
                 raise ValueError(f"{numbers} are not a {calibrator.method} calibration of {name}")
         return calibrator

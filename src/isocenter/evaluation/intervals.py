@@ -200,11 +200,7 @@ def _of_pairs(values: Floats, patients: NDArray[Any], how: Resampling, unit: str
     def mean(draws: Floats) -> Floats:
         """The mean score, for each weighting of the people."""
         values_of_draws = weights(draws)
-        total = values_of_draws.sum(axis=1)
-        return cast(
-            "Floats",
-            np.divide(values_of_draws @ values, total, out=np.full(len(values_of_draws), np.nan), where=total > 0),
-        )
+        return _weighting.ratio_or_nan(values_of_draws @ values, values_of_draws.sum(axis=1))
 
     recipe = FigureRecipe(mean, people, np.zeros(len(people), dtype=np.intp))
     estimate = _estimate(recipe, n=len(values), unit=unit, how=how, exact=False, note=note)
@@ -352,15 +348,7 @@ def _over_models(recipe: FigureRecipe, models: Integers) -> tuple[FigureRecipe, 
         """The mean over the models that have the statistic, for each weighting."""
         values = np.array([statistic(weights * own) for own in defined])
         is_finite = np.isfinite(values)
-        return cast(
-            "Floats",
-            np.divide(
-                np.where(is_finite, values, 0.0).sum(axis=0),
-                is_finite.sum(axis=0),
-                out=np.full(len(weights), np.nan),
-                where=is_finite.any(axis=0),
-            ),
-        )
+        return _weighting.ratio_or_nan(np.where(is_finite, values, 0.0).sum(axis=0), is_finite.sum(axis=0))
 
     lost = f", undefined in {len(members) - len(defined)} of {len(members)}" if len(defined) < len(members) else ""
     note = f"; mean over {len(defined)} folds{lost}: of one fold's model, not of their mean"

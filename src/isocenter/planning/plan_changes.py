@@ -37,14 +37,9 @@ from isocenter.values.plan_decisions import Assignments
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
 # pictures how wide what is drawn there is.
 SHARED = (
-    "preprocessing.spacing",
-    "preprocessing.shape",
-    "preprocessing.reduction",
-    "preprocessing.smallest",
-    "network.size",
-    "training.patch",
-    "inference.patch",
-)
+    "preprocessing.spacing", "preprocessing.shape", "preprocessing.reduction", "preprocessing.smallest",
+    "network.size", "training.patch", "inference.patch",
+)  # fmt: skip
 # How all folds are taught: they are one experiment, and their own cases decide no more than its numbers.
 TAUGHT_ALIKE = ("task.loss", "task.centrelines", "task.positive")
 SHARED_NOTE = (
@@ -141,9 +136,8 @@ def of_drawn_images(plan: Plan, drawn: str) -> Plan:
     """The plan for label maps alone, from which every image is drawn; drawn: how, in words."""
     plan = plan.with_decision(synthesis_rules.SHARE, synthesis_rules.drawn_share(drawn))
     plan = synthesis_rules.with_section(plan, intensities=False)
-    return plan.with_decisions(
-        synthesis_rules.following_decisions(plan, task_catalogue.build_task(_values(plan, "task")))
-    )
+    task = task_catalogue.build_task(_values(plan, "task"))
+    return plan.with_decisions(synthesis_rules.following_decisions(plan, task))
 
 
 def untrained_plan(plan: Plan) -> Plan:
@@ -155,11 +149,8 @@ def untrained_plan(plan: Plan) -> Plan:
     for name, decision in plan:
         if (because := reason_before_run(decision)) != decision.because:
             plan = plan.with_decision(name, replace(decision, because=because))
-    found = [
-        f"task.{setting}"
-        for setting in task_settings.found_after_training(task_catalogue.build_task(_values(plan, "task")))
-    ]
-    open_again = [name for name in found if name in plan and plan[name] is not None]
+    settings = task_settings.found_after_training(task_catalogue.build_task(_values(plan, "task")))
+    open_again = [name for one in settings if (name := f"task.{one}") in plan and plan[name] is not None]
     return _unless_by_hand(plan, dict.fromkeys(open_again, Decision(None, "it is found after training")))
 
 
@@ -187,9 +178,8 @@ def _refuse_modality(plan: Plan, assignments: Assignments) -> None:
     before, modality = plan.decision(MODALITY), assignments[MODALITY]
     if before.because == BY_HAND or before.value != modality:
         problem = f"by {modality} alone neither normalisation nor augmentation would be those of such images"
-        raise PlanError(
-            problem, MODALITY, f"Plan again with --modality {modality}, which is for images that state none"
-        )
+        remedy = f"Plan again with --modality {modality}, which is for images that state none"
+        raise PlanError(problem, MODALITY, remedy)
 
 
 def _of_shape(plan: Plan, assignments: Assignments) -> dict[str, Decision]:

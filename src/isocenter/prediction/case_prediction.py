@@ -219,11 +219,8 @@ def compute_case(
         if asked.explains is not None and (prediction.abstained is None or asked.abstain != "on"):
             prediction = asked.explains(model, case, image, request, prediction)
         prediction = added.complete(prediction, masks) if added else prediction
-        prediction = (
-            prediction.without_tuning_arrays
-            if asked.abstain != "off"
-            else withholding.answer_anyway(prediction.without_tuning_arrays)
-        )
+        prediction = prediction.without_tuning_arrays
+        prediction = withholding.answer_anyway(prediction) if asked.abstain == "off" else prediction
         judge: Judge | None = None
         if isinstance(prediction.data, Deferred) and asked.abstain != "off" and region is None:
             judge = partial(_judged_when_seen, model, watching, image, case.covariates)
@@ -325,11 +322,10 @@ def _write_case(
     except OSError as error:
         raise atomic.unwritable_error(error, Path(computed.case.id)) from error
     keeps = output.room is None
-    outcome = (
-        _refused_outcome(judged, results, asked.advice, keeps=keeps)
-        if judged.is_refused
-        else _outcome(judged, results, keeps=keeps)
-    )
+    if judged.is_refused:
+        outcome = _refused_outcome(judged, results, asked.advice, keeps=keeps)
+    else:
+        outcome = _outcome(judged, results, keeps=keeps)
     times = _times_as_large(judged.model, judged.image) if seen.all >= MANY_WINDOWS else 0.0
     return replace(outcome, large=(seen.all, times) if times >= MANY_TIMES else None)
 

@@ -98,9 +98,8 @@ class _Words:
 
     def __call__(self, done: int, of: int) -> None:
         self.windows, self.parts = done, self.parts + (done == self.windows)
-        back = (
-            f", {errors.count_phrase(self.parts, 'part')} of the result back on the image's grid" if self.parts else ""
-        )
+        parts = errors.count_phrase(self.parts, "part")
+        back = f", {parts} of the result back on the image's grid" if self.parts else ""
         self.say(f"{self.case}: window {done} of {of}{back}")
 
 

@@ -291,13 +291,9 @@ def _dicom_result(
 
 def _sought(task: Task, still: Prediction) -> tuple[list[str], float]:
     """(names of what was looked for in the image, the score from which on boxes are called)."""
-    by_part = {name: still.parts[name] if name else still for name in properties.leaf_tasks(task)}
-    names = [
-        label.name
-        for name, part in properties.leaf_tasks(task).items()
-        if has_place(by_part[name])
-        for label in part.labels
-    ]
+    leaves = properties.leaf_tasks(task)
+    by_part = {name: still.parts[name] if name else still for name in leaves}
+    names = [label.name for name, part in leaves.items() if has_place(by_part[name]) for label in part.labels]
     is_boxed = any(one.boxes is not None for one in by_part.values())
     return list(dict.fromkeys(names)), still.threshold if is_boxed else 0.0
 

@@ -180,11 +180,8 @@ def tissue_figures(image: Image, name: str) -> list[Figure]:
     caption = f"{mask.shown:.1%} is tissue. What lies outside of the outline, a margin around it, is not predicted"
     whole = picture.with_pixels(picture.data)
     label = Label(1, "tissue")
-    return [
-        slice_figures.contours(
-            whole, None, inside, [label], f"{name}: tissue", caption=caption, owners=("", "told by its dye")
-        )
-    ]
+    title, owners = f"{name}: tissue", ("", "told by its dye")
+    return [slice_figures.contours(whole, None, inside, [label], title, caption=caption, owners=owners)]
 
 
 def shown_coarsely(prediction: Prediction, image: Image) -> tuple[Prediction, Image]:

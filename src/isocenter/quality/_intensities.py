@@ -67,11 +67,8 @@ def measure_intensities(values: Array, valid: Array | np.bool_ = np.True_) -> In
     below = np.floor(places).astype(np.intp)
     above = np.minimum(below + 1, moments.count - 1)
     ranks = np.unique([*below, *above])
-    numbers, highest = (
-        tally.values_at_ranks(ranks)
-        if slabs.is_tabled(values.dtype)
-        else _values_at_ranks(values, valid, ranks, moments)
-    )
+    is_tabled = slabs.is_tabled(values.dtype)
+    numbers, highest = tally.values_at_ranks(ranks) if is_tabled else _values_at_ranks(values, valid, ranks, moments)
     first, second = (numbers[np.searchsorted(ranks, one)] for one in (below, above))
     # What is rounded lies beyond neither end.
     ends = float(moments.low), float(moments.high)

@@ -125,11 +125,8 @@ def label_association(
             area = _area(known_numbers, true) if classes else _concordance(known_numbers, np.array(true, dtype=float))
             scores.append(area)
         if classes:
-            scores.append(
-                _by_level(
-                    [covariate_values.level_in(one) for one in values_known], true, [patients[n] for n in both_known]
-                )
-            )
+            levels = [covariate_values.level_in(one) for one in values_known]
+            scores.append(_by_level(levels, true, [patients[n] for n in both_known]))
     return max(scores)
 
 

@@ -255,12 +255,8 @@ def wants_control(planned: PlannedTraining) -> bool:
     plan = planned.plan
     decision = "evaluation.image_only" in plan and plan["evaluation.image_only"]
     tested = any(part == "test" for part in planned.parts_of(planned.numbers[0]).values())
-    return bool(
-        decision
-        and Context.from_settings(plan["network.context"]).names
-        and tested
-        and plan["preprocessing.cascade"] is None
-    )
+    takes_covariates = Context.from_settings(plan["network.context"]).names
+    return bool(decision and takes_covariates and tested and plan["preprocessing.cascade"] is None)
 
 
 def without_covariates(plan: Plan, *, by_clock: bool) -> Plan:

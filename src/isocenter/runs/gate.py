@@ -149,11 +149,8 @@ def _directions(model: Model, cases: Sequence[Case]) -> ImageDirections | None:
         return None
     with_images = [case for case in cases if case.images]
     patients = [case.patient for case in with_images]
-    images = (
-        np.asarray(prepared.open_image(channel_stack.stack_images(case.images, case.id), case.id)[0])
-        for case in with_images
-    )
-    return ImageDirections.fit_images(images, patients)
+    stacks = ((channel_stack.stack_images(case.images, case.id), case.id) for case in with_images)
+    return ImageDirections.fit_images((np.asarray(prepared.open_image(*one)[0]) for one in stacks), patients)
 
 
 def refit_gate(

@@ -109,23 +109,17 @@ class PlanRequest:
         settings = {name.removeprefix("task."): self.assignments[name] for name in names}
         return {**settings, "pairs": self.number("task.pairs", None) or None}
 
-    def share(self, name: str) -> float | None:
-        """A share set by hand; None where nobody set it."""
+    def number_between(self, name: str, low: float, high: float) -> float | None:
+        """A number set by hand; None where nobody set it, or the plan refuses it."""
         value = self.assignments.get(name)
-        return float(value) if isinstance(value, int | float) and 0 <= value < 1 else None
+        return float(value) if isinstance(value, int | float) and low <= value < high else None
 
     @property
     def effective_request(self) -> PlanRequest:
         """The request with values set by hand in place of flags of the same names, so that all rules follow them."""
-        minutes, device, threads = (
-            self.assignments.get(f"training.{name}") for name in ("minutes", "device", "threads")
-        )
-        return replace(
-            self,
-            minutes=minutes if isinstance(minutes, int | float) else self.minutes,
-            device=device if isinstance(device, str) else self.device,
-            threads=threads if isinstance(threads, int) else self.threads,
-        )
+        kinds: dict[str, Any] = {"minutes": int | float, "device": str, "threads": int}
+        values = {name: self.assignments.get(f"training.{name}") for name in kinds}
+        return replace(self, **{name: one for name, one in values.items() if isinstance(one, kinds[name])})
 
     @property
     def terms(self) -> Sequence[str] | None:
@@ -137,16 +131,8 @@ class PlanRequest:
     def spacing(self) -> Sequence[float] | None:
         """The spacing of the grid in mm, set by hand; None where nobody set it, or the plan refuses it."""
         value = self.assignments.get("preprocessing.spacing")
-        is_spacing = isinstance(value, list | tuple) and all(
-            isinstance(n, int | float) and 0 < n < math.inf for n in value
-        )
-        return value if is_spacing else None
-
-    @property
-    def reduction(self) -> float | None:
-        """The factor by which the grid is coarser, set by hand; None where nobody set it, or the plan refuses it."""
-        value = self.assignments.get("preprocessing.reduction")
-        return float(value) if isinstance(value, int | float) and 1 <= value < math.inf else None
+        is_listed = isinstance(value, list | tuple)
+        return value if is_listed and all(isinstance(n, int | float) and 0 < n < math.inf for n in value) else None
 
 
 def positive_among(assignments: Mapping[str, PlainValue], positive: str | None) -> dict[str, PlainValue]:
@@ -227,8 +213,8 @@ def plan_examined(
     """The plan that was asked for, for cases that were looked through; the rest as `examine_data` gives it."""
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
     made_of, parted = split_cases(examination, request)
-    parts = made_of[0]
-    training = examination.fingerprint.only(plan_result.training_ids(parts))
+    parts, ids = made_of[0], plan_result.training_ids(made_of[0])
+    training = examination.fingerprint.only(ids)
     asked = request.assignments.get("network.context")
     plan_made = planner.make_plan(
         usable,
@@ -246,13 +232,13 @@ def plan_examined(
             terms=request.terms,
             target=() if request.terms else tuple(request.assignments.get("objectives.target") or ()),
             context=asked,
-            modality_dropout=request.share("training.modality_dropout"),
+            modality_dropout=request.number_between("training.modality_dropout", 0, 1),
             spacing=request.spacing,
-            reduction=request.reduction,
+            reduction=request.number_between("preprocessing.reduction", 1, math.inf),
             configurations=request.assignments.get("search.configurations"),
             apart=alignment.is_apart(request.reading.align),
         ),
-        _retest(examination, plan_result.training_ids(parts), seed),
+        _retest(examination, ids, seed),
     )
     plan_made = plan_made.with_decision("split.calibration", parted["calibration"])
     if numbered:
@@ -265,19 +251,17 @@ def plan_examined(
     plan_made = _by_hand(shared, request.assignments, usable, training, machine)
     by_threshold = [name for name, _ in plan_made if name.endswith("group_thresholds")]
     for name in (GROUPS, "training.protected", *by_threshold):
-        group_rules.refuse_groups(plan_made[name], usable, plan_result.training_ids(parts), name)
+        group_rules.refuse_groups(plan_made[name], usable, ids, name)
     if plan_made["objectives.domain"] is not None:
-        ids = plan_result.training_ids(parts)
         site_rules.refuse_sites([case for case in usable if case.id in ids], plan_made["objectives.domain"], "--domain")
     task = plan_checks.checked_settings(plan_made).task
     alignment.refuse_dense(task, request.reading.align)
     plan_made = split_rules.with_inner_folds(plan_made, task, usable, parts)
     root = "" if usable.root is None else str(usable.root)
-    options = {**request.reading.chosen_options, **({EVERYTHING: True} if request.everything else {})}
-    options |= {FURTHER: list(request.further)} if request.further else {}
-    options |= {LEAVE_OUT: request.leave_out} if request.leave_out is not None else {}
-    # Kept without folds too: whoever adds them to the plan needs it for the encoding of each.
-    options |= {COVARIATES: asked} if asked is not None else {}
+    # Covariates are kept without folds too: whoever adds them to the plan needs them for the encoding of each.
+    further: dict[str, Any] = {EVERYTHING: request.everything or None, FURTHER: list(request.further) or None}
+    further |= {LEAVE_OUT: request.leave_out, COVARIATES: asked}
+    options = {**request.reading.chosen_options, **{name: one for name, one in further.items() if one is not None}}
     plan_made = replace(plan_made, data=root, data_hash=hashing.dataset_hash(usable), options=options)
     return PlannedTraining(plan_made, examination, parts, folds=folds)
 
@@ -358,10 +342,8 @@ def examine_data(data: Data, request: PlanRequest) -> tuple[Examination, str, De
     if request.device_memory is None:
         device = hardware.announced_device(request.device or "auto", because=request.device_because)
     else:
-        device = Decision(
-            request.device,
-            f"asked for, with {request.device_memory:g} GiB of memory, which need not be on this machine",
-        )
+        because = f"asked for, with {request.device_memory:g} GiB of memory, which need not be on this machine"
+        device = Decision(request.device, because)
     machine = training_memory.this_machine(device.value, request.threads, request.device_memory)
     _, examination, numbered = dataset_reading.open_and_examine(
         lambda needs: dataset_reading.open_for_task(

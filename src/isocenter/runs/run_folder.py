@@ -120,11 +120,8 @@ class RunFolder:
 
     def write_plan(self, plan: Plan) -> None:
         """Write `plan.yaml`, an older one replaced."""
-        atomic.write_text(
-            self.out / "plan.yaml",
-            plan_file.plan_text(plan_result.with_relative_data(self.made.of_cases(plan), self.out)),
-            overwrite=True,
-        )
+        text = plan_file.plan_text(plan_result.with_relative_data(self.made.of_cases(plan), self.out))
+        atomic.write_text(self.out / "plan.yaml", text, overwrite=True)
 
 
 def new_run(
@@ -298,10 +295,8 @@ def resume_run(out: Path, began: float, *, elsewhere: bool = False) -> RunFolder
     parts, folds = _parts(out, int(plan["split.folds"]))
     planned = PlannedTraining(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
     if not plan.options.get(ALLOW_LARGE):
-        planned = replace(
-            planned,
-            examination=examination.without(plan_request.oversized_case_errors(planned, examination.fingerprint)),
-        )
+        large = plan_request.oversized_case_errors(planned, examination.fingerprint)
+        planned = replace(planned, examination=examination.without(large))
     if hashing.dataset_hash(planned.examination.dataset) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
     planned, unlabelled = initial_weights.with_unlabelled(teacher_models.with_teacher(planned))

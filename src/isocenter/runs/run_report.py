@@ -25,7 +25,7 @@ from isocenter.runtime.hardware import MachineRecord
 from isocenter.scoring import case_scoring, evaluation_notes, model_verdict
 from isocenter.scoring.case_scoring import CASES, SUMMARY, WRONG, ScoredCases
 from isocenter.scoring.model_verdict import Verdict
-from isocenter.tasks import Task, properties, task_catalogue, task_settings
+from isocenter.tasks import properties, task_catalogue, task_settings
 from isocenter.training.length.step_probe import NARROWER
 from isocenter.training.search_study import COMPLETE, FEWEST_TO_RANK
 from isocenter.values import ANSWERED, BY_HAND, Decision, Plan, Problem, Row
@@ -36,26 +36,11 @@ REGISTERED = "evaluation.registered"
 MOST_LINES = 10
 # Decisions that follow from the data, those that a reader asks for first.
 OF_THE_DATA = (
-    "task.classes",
-    "task.labels",
-    "task.findings",
-    "task.targets",
-    "task.partial",
-    "split.method",
-    "preprocessing.spacing",
-    "preprocessing.shape",
-    "preprocessing.normalisation",
-    "network.name",
-    "network.context",
-    "network.pretrained",
-    "training.patch",
-    "training.batch",
-    "training.steps",
-    "training.sampling",
-    "task.loss",
-    "augmentation.flips",
-    "inference.overlap",
-)
+    "task.classes", "task.labels", "task.findings", "task.targets", "task.partial", "split.method",
+    "preprocessing.spacing", "preprocessing.shape", "preprocessing.normalisation", "network.name", "network.context",
+    "network.pretrained", "training.patch", "training.batch", "training.steps", "training.sampling", "task.loss",
+    "augmentation.flips", "inference.overlap",
+)  # fmt: skip
 # Labels beside the row over all of them that stand in the headline.
 MOST_LABELS = 4
 # Metrics that stand side by side on a page.
@@ -127,30 +112,24 @@ class RunReport:
     def html(self) -> str:
         """The page."""
         headline = [] if self.scored is None else _headline(self.scored, self.primary)
-        notes, sections = list(_registration_changes(self._registry)), list(self._sections())
         metrics = Metrics() if self.scored is None else self.scored.metrics
-        if self.verdict is None:
-            return page_blocks.render_page(
-                ReportPage(self.title, headline, sections, self._origin, [*self.notes, *notes], self.lead, metrics)
-            )
-        remarks = {
-            OTHERS: self.verdict.others,
-            ENOUGH: self.verdict.training,
-            AGAINST: self.verdict.against,
-        }
-        answer = self.verdict.answer
-        return page_blocks.render_page(
-            ReportPage(self.title, headline, sections, self._origin, notes, self.lead, metrics, answer, remarks)
-        )
+        notes = [*(self.notes if self.verdict is None else ()), *_registration_changes(self._registry)]
+        page = ReportPage(self.title, headline, [*self._sections()], self._origin, notes, self.lead, metrics)
+        if (verdict := self.verdict) is not None:
+            remarks = {OTHERS: verdict.others, ENOUGH: verdict.training, AGAINST: verdict.against}
+            page = replace(page, verdict=verdict.answer, remarks=remarks)
+        return page_blocks.render_page(page)
 
     def _sections(self) -> Iterator[Section]:
         if self.scored is not None:
-            yield self._with_figures(_results(self.scored, self.primary, self._registry, self.by))
-            yield from map(self._with_figures, belief_section(self.scored, self.plan))
+            results = _results(self.scored, self.primary, self._registry, self.by)
+            for section in (results, *belief_section(self.scored, self.plan)):
+                yield self._with_files(section, SUMMARY, CASES)
             yield from self._audit_sections(self.scored)
         yield from self.members
         if self.scored is not None and self.scored.shown:
-            yield from map(self._with_cases, _cases(self.scored, self.primary, self.views))
+            for section in _cases(self.scored, self.primary, self.views):
+                yield self._with_files(section, CASES)
         if self.log is not None and len(self.log):
             yield Section("Training", [charts.training_curves(self.log)], [Link(name, name) for name in self.logs])
         yield from self.searches
@@ -172,18 +151,15 @@ class RunReport:
     def _registry(self) -> Plan | None:
         return self.plan or self.promised
 
-    def _with_figures(self, section: Section) -> Section:
+    def _with_files(self, section: Section, *names: str) -> Section:
         """Add the files of which its figures and charts are made."""
-        return replace(section, files=[Link(name, f"{self.views}{name}") for name in (SUMMARY, CASES)])
-
-    def _with_cases(self, section: Section) -> Section:
-        return replace(section, files=[Link(CASES, f"{self.views}{CASES}")])
+        return replace(section, files=[Link(name, f"{self.views}{name}") for name in names])
 
     def _audit_sections(self, scored: ScoredCases) -> Iterator[Section]:
         """Sections of further looks, each with the files that hold all of it."""
         for audit in scored.audits:
-            files = [Link(name, f"{self.views}{name}") for name in (*audit.tables, *audit.records)]
-            yield from (replace(section, files=files) for section in audit.sections)
+            for section in audit.sections:
+                yield self._with_files(section, *audit.tables, *audit.records)
 
     @property
     def _origin(self) -> dict[str, PlainValue]:
@@ -255,16 +231,13 @@ def _results(scored: ScoredCases, primary: str, plan: Plan | None, by: str) -> S
     blocks: list[Block] = [Paragraph(f"{_promise(scored.metrics.metric_named(primary).words, plan)} {by}".strip())]
     parts = properties.part_names(scored.task) if scored.task is not None else ()
     for part in parts or ("",):
-        rows_shown = rows_of_part(scored.rows, part)
-        metrics = Metrics() if (task := _task_of(scored, part)) is None else task.metrics
-        rows_shown = [
-            row
-            for row in rows_shown
-            if not metrics.metric_named(row.metric).is_of_belief and not row.metric.endswith(ANSWERED)
-        ]
+        task = None if scored.task is None else properties.find_part(scored.task, part)
+        metrics = Metrics() if task is None else task.metrics
+        rows_shown = [row for row in rows_of_part(scored.rows, part) if not row.metric.endswith(ANSWERED)]
+        rows_shown = [row for row in rows_shown if not metrics.metric_named(row.metric).is_of_belief]
         overall = [row for row in rows_shown if row.label == "all" and _is_number(row)]
         by_label, what = _by_label(rows_shown), metrics.label_word
-        blocks += [Paragraph(words) for words in _positive(scored, part)]
+        blocks += [Paragraph(words) for words in (() if task is None else evaluation_notes.positive_words(task))]
         if len({row.label for row in by_label}) == 1:
             overall, by_label = [*overall, *(replace(row, label="all") for row in by_label)], []
         if overall:
@@ -280,16 +253,6 @@ def _results(scored: ScoredCases, primary: str, plan: Plan | None, by: str) -> S
     if scored.overview:
         blocks.append(Gallery(list(scored.overview)))
     return Section("Results", blocks)
-
-
-def _positive(scored: ScoredCases, part: str) -> Iterator[str]:
-    """Sentence on which classes are positive."""
-    if (task := _task_of(scored, part)) is not None:
-        yield from evaluation_notes.positive_words(task)
-
-
-def _task_of(scored: ScoredCases, part: str) -> Task | None:
-    return None if scored.task is None else properties.find_part(scored.task, part)
 
 
 def _by_label(rows: Sequence[Row]) -> list[Row]:

@@ -180,11 +180,8 @@ class SearchTrials:
             plan = search_domains.apply_choices(plan, one_tried.choices, study.space, self.room)
         training = _training_order.trial_training(self.planned, self.main, one_tried.number, plan)
         folder_of_trial = self.out / SEARCH / Path(training.name).name
-        numbers = (
-            checkpoint_files.read_validation(folder_of_trial / "checkpoints" / "best")
-            if one_tried.state == COMPLETE
-            else {}
-        )
+        best = folder_of_trial / "checkpoints" / "best"
+        numbers = checkpoint_files.read_validation(best) if one_tried.state == COMPLETE else {}
         return FinishedTraining(training, None, trial=TrialResult(one_tried, numbers, asked))
 
     def _fit_asked(self, study: SearchStudy, job: TrainingJob) -> TrainingOutcome | None:

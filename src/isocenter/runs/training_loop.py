@@ -118,11 +118,10 @@ def train_by_plan(run: RunFolder) -> TrainedRun:
 
     plan, plans = run.plan.with_decisions(found.decisions), [one.job.plan for one in fits]
     outcomes = [one.outcome for one in fits]
-    plan = (
-        with_searches(with_reasons(plan, plans, outcomes), plans)
-        if run.made.folds
-        else with_stop_reason(plan, outcomes[0])
-    )
+    if run.made.folds:
+        plan = with_searches(with_reasons(plan, plans, outcomes), plans)
+    elif outcomes[0].stopped:
+        plan = _add_stop_reason(plan, outcomes[0].stopped)
     return TrainedRun(plan, scored, outcomes, facts, stages.seconds, cut_short(cuts, fits, scored, cases))
 
 
@@ -320,12 +319,8 @@ class TrainingLoop:
         """A model with a first stage that has learnt nothing: it takes as long as a trained one."""
         if plan["preprocessing.cascade"] is None:
             return second
-        return model_assembly.with_first_stage(
-            second,
-            _run_minutes.fresh_model(
-                plan_checks.checked_settings(_training_order.first_stage_plan(self.run.made, plan, fold))
-            ),
-        )
+        first = plan_checks.checked_settings(_training_order.first_stage_plan(self.run.made, plan, fold))
+        return model_assembly.with_first_stage(second, _run_minutes.fresh_model(first))
 
     def _counts_networks(self, training: RunTraining) -> bool:
         """Whether the number of networks follows from the time that this training takes."""
@@ -484,11 +479,6 @@ def log_decisions(what: str, decisions: Mapping[str, Decision]) -> None:
     for name, line in DECIDED.items():
         if (decision := decisions.get(name)) is not None:
             log.info(line.format(what=what, value=decision.value, because=decision.because))
-
-
-def with_stop_reason(plan: Plan, outcome: TrainingOutcome) -> Plan:
-    """The plan with why training ended early, if it did."""
-    return _add_stop_reason(plan, outcome.stopped) if outcome.stopped else plan
 
 
 def _add_stop_reason(plan: Plan, why: str) -> Plan:

@@ -45,11 +45,8 @@ def case_failures(task: Task, table: Table) -> dict[str, float]:
         metrics = properties.find_part(task, name).metrics
         wrong, metric = _wrong(table_of_part), metrics.of_case
         if wrong is None and metric in table_of_part and "event" not in table_of_part:
-            wrong = (
-                table_of_part[metric]
-                if metrics.metric_named(str(metric)).better == "less"
-                else 1 - table_of_part[metric]
-            ).dropna()
+            is_error, values = metrics.metric_named(str(metric)).better == "less", table_of_part[metric]
+            wrong = (values if is_error else 1 - values).dropna()
             wrong = wrong.rank(pct=True) if len(tables) > 1 else wrong
         wrong_by_part.append((wrong, table_of_part))
     return _by_case(wrong_by_part)

@@ -274,10 +274,8 @@ def share_better(
         draws_of_cases = torch.from_numpy(
             np.concatenate([cases_of[person] for person in rng.integers(len(people), size=len(people))])
         )
-        before, after = (
-            task.selection({name: values[draws_of_cases] for name, values in numbers.items()})
-            for numbers in (earlier, last)
-        )
+        drawn = ({name: values[draws_of_cases] for name, values in numbers.items()} for numbers in (earlier, last))
+        before, after = map(task.selection, drawn)
         better += before > after
     return better / draws
 

@@ -36,13 +36,8 @@ def dose_noise(
     white = random_draws.white_noise(images, generators)
     spectrum = torch.fft.rfft2(white, dim=(2, 3)) * _power(images)
     grains = torch.fft.irfft2(spectrum, s=tuple(images.shape[2:4]), dim=(2, 3))
-    return cast(
-        "Tensor",
-        images
-        + random_draws.spread_per_sample(random_draws.uniform_numbers(generators, least * strength, strength), images)
-        * _thickness(images).sqrt()
-        * grains,
-    )
+    deviation = random_draws.uniform_per_sample(images, generators, least * strength, strength)
+    return cast("Tensor", images + deviation * _thickness(images).sqrt() * grains)
 
 
 def metal(images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.3) -> Tensor:
@@ -51,18 +46,11 @@ def metal(images: Tensor, strength: float, generators: Sequence[np.random.Genera
     Streaks follow the rays through the metal, so they are the same in opposite directions and weaken with distance.
     De Man, IEEE Trans Nucl Sci 1999, doi:10.1109/23.775600
     """
-    low = images.amin(dim=_augment_intensity.spatial_axes(images), keepdim=True)
-    high = images.amax(dim=_augment_intensity.spatial_axes(images), keepdim=True)
-    lines = [_streaks(image, rng) for image, rng in zip(images, generators, strict=True)]
-    streaks = torch.stack([one for one, _ in lines]) * images.std(
-        dim=_augment_intensity.spatial_axes(images), keepdim=True
-    )
-    inside = torch.stack([ball for _, ball in lines])
-    dimmed = (
-        images
-        + random_draws.spread_per_sample(random_draws.uniform_numbers(generators, least * strength, strength), images)
-        * streaks
-    )
+    space = _augment_intensity.spatial_axes(images)
+    low, high = images.amin(dim=space, keepdim=True), images.amax(dim=space, keepdim=True)
+    lines, balls = zip(*(_streaks(image, rng) for image, rng in zip(images, generators, strict=True)), strict=True)
+    streaks, inside = torch.stack(lines) * images.std(dim=space, keepdim=True), torch.stack(balls)
+    dimmed = images + random_draws.uniform_per_sample(images, generators, least * strength, strength) * streaks
     # A window that ends where the image does cuts streaks off there too.
     return torch.where(inside, high, dimmed.clamp(low, high))
 
@@ -142,10 +130,7 @@ def bias_field(
         # Takes up the first axis of coefficients and puts the axis of voxels last: after all, they are in order.
         field = torch.tensordot(field, torch.as_tensor(basis, dtype=field.dtype, device=field.device), ([1], [1]))
     field = field[:, None] / field.flatten(1).std(dim=1).clamp(min=1e-6).reshape(-1, *[1] * (images.ndim - 1))
-    factor = torch.exp(
-        random_draws.spread_per_sample(random_draws.uniform_numbers(generators, least * strength, strength), images)
-        * field
-    )
+    factor = torch.exp(random_draws.uniform_per_sample(images, generators, least * strength, strength) * field)
     low = signal_floor(images)
     return (images - low) * (factor / factor.mean(dim=_augment_intensity.spatial_axes(images), keepdim=True)) + low
 

@@ -35,33 +35,27 @@ def spatial_axes(images: Tensor) -> tuple[int, ...]:
 def contrast(images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.0) -> Tensor:
     """Distances from the channel's mean times 1 +- strength."""
     mean = images.mean(dim=spatial_axes(images), keepdim=True)
-    return (images - mean) * random_draws.spread_per_sample(
-        1 + strength * random_draws.two_sided_numbers(generators, least), images
-    ) + mean
+    factors = 1 + strength * random_draws.two_sided_numbers(generators, least)
+    return (images - mean) * random_draws.spread_per_sample(factors, images) + mean
 
 
 def brightness(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
     """Up to `strength` standard deviations more or less."""
-    return images + random_draws.spread_per_sample(
-        random_draws.uniform_numbers(generators, -strength, strength), images
-    )
+    return images + random_draws.uniform_per_sample(images, generators, -strength, strength)
 
 
 def gamma(images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.0) -> Tensor:
     """An exponent in [1 / (1 + strength), 1 + strength] on each channel's own range, which stays what it is."""
     low, high = images.amin(dim=spatial_axes(images), keepdim=True), images.amax(dim=spatial_axes(images), keepdim=True)
     width = (high - low).clamp(min=1e-6)
-    exponent = random_draws.spread_per_sample(
-        (1 + strength) ** random_draws.two_sided_numbers(generators, least), images
-    )
+    exponents = (1 + strength) ** random_draws.two_sided_numbers(generators, least)
+    exponent = random_draws.spread_per_sample(exponents, images)
     return ((images - low) / width).clamp(0, 1) ** exponent * width + low
 
 
 def noise(images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.0) -> Tensor:
     """White Gaussian noise of a standard deviation of at most `strength`."""
-    deviation = random_draws.spread_per_sample(
-        random_draws.uniform_numbers(generators, least * strength, strength), images
-    )
+    deviation = random_draws.uniform_per_sample(images, generators, least * strength, strength)
     return images + deviation * random_draws.white_noise(images, generators)
 
 
@@ -119,7 +113,7 @@ def low_resolution(
 def sharpen(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
     """Up to `strength` times what a narrow Gaussian takes away, added: an unsharp mask."""
     fine = images - gaussian_smooth(images, np.full(len(images), FINE))
-    return images + random_draws.spread_per_sample(random_draws.uniform_numbers(generators, 0, strength), images) * fine
+    return images + random_draws.uniform_per_sample(images, generators, 0, strength) * fine
 
 
 def equalise(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
@@ -139,7 +133,7 @@ def equalise(images: Tensor, strength: float, generators: Sequence[np.random.Gen
     reached = torch.nn.functional.pad(shares.cumsum(dim=1), (1, 0))
     below, above = reached.gather(1, lower), reached.gather(1, lower + 1)
     equal = (below + (greys - lower) * (above - below)) / reached[:, -1:] * width + low
-    share = random_draws.spread_per_sample(random_draws.uniform_numbers(generators, 0, strength), images)
+    share = random_draws.uniform_per_sample(images, generators, 0, strength)
     return images + share * (equal.reshape(images.shape) - images)
 
 

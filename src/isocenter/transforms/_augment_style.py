@@ -82,7 +82,7 @@ def speckle(images: Tensor, strength: float, generators: Sequence[np.random.Gene
     white = random_draws.white_noise(images, generators)
     grains = _augment_intensity.gaussian_smooth(white, np.full(len(images), GRAIN))
     grains = grains / grains.std(dim=_augment_intensity.spatial_axes(images), keepdim=True).clamp(min=1e-6)
-    factor = 1 + random_draws.spread_per_sample(random_draws.uniform_numbers(generators, 0, strength), images) * grains
+    factor = 1 + random_draws.uniform_per_sample(images, generators, 0, strength) * grains
     return low + (images - low) * factor.clamp(min=0)
 
 
@@ -111,12 +111,9 @@ def stain(
     dyes = dyes / dyes.norm(dim=1, keepdim=True)
     amounts = density @ torch.linalg.inv(dyes)
     numbers = np.stack([rng.uniform(-strength, strength, size=(2, 3)) for rng in generators])
-    factor, offset = (
-        torch.as_tensor(numbers[:, n], dtype=images.dtype, device=images.device).reshape(
-            len(images), *[1] * (images.ndim - 2), 3
-        )
-        for n in range(2)
-    )
+    shape = (2, len(images), *[1] * (images.ndim - 2), 3)
+    pair = torch.as_tensor(numbers, dtype=images.dtype, device=images.device).movedim(1, 0)
+    factor, offset = pair.reshape(shape)
     changed = ((amounts * (1 + factor) + offset) @ dyes).neg().exp() * (WHITE + 1) - 1
     made = [_apply_steps(changed[..., n].clamp(0, WHITE), steps[n]) for n in range(3)]
     return torch.stack(made, dim=1).to(images.dtype)
@@ -140,10 +137,8 @@ def colour(images: Tensor, strength: float, generators: Sequence[np.random.Gener
     (samples, 3, *spatial) images: red, green, blue; what is grey stays as it is
     """
     mean = images.mean(dim=1, keepdim=True)
-    angle, factor = (
-        random_draws.spread_per_sample(random_draws.uniform_numbers(generators, -most, most), images)
-        for most in (strength * HUE, strength)
-    )
+    most = (strength * HUE, strength)
+    angle, factor = (random_draws.uniform_per_sample(images, generators, -one, one) for one in most)
     apart = images - mean
     # Rotation about (1, 1, 1) / sqrt(3) of what is perpendicular to it: Rodrigues' formula.
     across = (apart.roll(1, dims=1) - apart.roll(-1, dims=1)) / math.sqrt(3)

@@ -154,12 +154,8 @@ class NumberMap:
         if not self._is_dense:
             return self
         chosen = list(warp.chosen)
-        return replace(
-            self,
-            numbers=replace_samples(
-                self.numbers, chosen, augment_spatial.sample_intensities(self.numbers[chosen], warp.grid)
-            ),
-        )
+        read = augment_spatial.sample_intensities(self.numbers[chosen], warp.grid)
+        return replace(self, numbers=replace_samples(self.numbers, chosen, read))
 
 
 @dataclass(frozen=True, eq=False)

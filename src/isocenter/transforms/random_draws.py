@@ -86,6 +86,11 @@ def spread_per_sample(values: NDArray[np.float64], images: Tensor) -> Tensor:
     return tensor.reshape(-1, *[1] * (images.ndim - 1))
 
 
+def uniform_per_sample(images: Tensor, generators: Sequence[np.random.Generator], low: float, high: float) -> Tensor:
+    """A number from each generator, shaped and placed so that it meets its own of the images."""
+    return spread_per_sample(uniform_numbers(generators, low, high), images)
+
+
 def white_noise(images: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
     """Normal numbers in the images' shape, drawn on their device, each sample's by its own generator."""
     # Filled in the order of memory, which must not be that of an image that happens to lie otherwise.

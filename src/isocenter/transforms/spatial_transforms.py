@@ -215,15 +215,8 @@ def _places(transform: SpatialTransform, onto: Geometry, source: Geometry) -> It
     # From index to index at once: through points in mm, large volumes took most of their time.
     index_to_index = np.linalg.solve(source.affine, matrix @ onto.affine)
     for rows, axes in _slabs(onto):
-        yield (
-            rows,
-            np.stack(
-                [
-                    sum((step * axis for step, axis in zip(steps, axes, strict=True)), start)
-                    for *steps, start in index_to_index[:-1]
-                ]
-            ),
-        )
+        lines = [(zip(steps, axes, strict=True), start) for *steps, start in index_to_index[:-1]]
+        yield rows, np.stack([sum((step * axis for step, axis in pairs), start) for pairs, start in lines])
 
 
 def carry_image(
@@ -269,11 +262,9 @@ class _Sampler:
     def __init__(self, values: Array, is_valid: NDArray[np.bool_], order: Order) -> None:
         self.degree = {"linear": 1, "cubic": 3}[order]
         self.share = None if is_valid.all() else is_valid.astype(np.float32)
-        filled = (
-            values
-            if self.share is None
-            else np.where(is_valid, values, values[is_valid].mean() if is_valid.any() else 0)
-        )
+        filled = values
+        if self.share is not None:
+            filled = np.where(is_valid, values, values[is_valid].mean() if is_valid.any() else 0)
         filled = filled.astype(np.float32)
         self.held = filled if self.degree == 1 else ndimage.spline_filter(filled, 3, output=np.float32, mode="mirror")
         self.top = np.array(values.shape) - 1
@@ -361,11 +352,9 @@ def inverse_errors(forth: SpatialTransform, back: SpatialTransform, grid: Geomet
     for _, points in _points(grid):
         forth_points = carry_points(forth, points)
         error = np.linalg.norm(carry_points(back, forth_points) - points, axis=-1)
-        yield (
-            error
-            if forth.moving is None
-            else error[_is_covered(forth.moving, _index_first(forth.moving, forth_points))]
-        )
+        if forth.moving is not None:
+            error = error[_is_covered(forth.moving, _index_first(forth.moving, forth_points))]
+        yield error
 
 
 def _index_first(grid: Geometry, points: Floats) -> Floats:

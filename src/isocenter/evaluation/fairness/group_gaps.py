@@ -400,11 +400,10 @@ def _figures(statistics: Sequence[Statistic | Floats], weights: Floats, groups: 
     for number in range(count):
         inside = weights * (groups == number)
         for index, statistic in enumerate(statistics):
-            figures[:, index, number] = (
-                _weighting.ratio_or_nan(inside @ statistic[0], inside @ statistic[1])
-                if isinstance(statistic, np.ndarray)
-                else statistic(inside)
-            )
+            if isinstance(statistic, np.ndarray):
+                figures[:, index, number] = _weighting.ratio_or_nan(inside @ statistic[0], inside @ statistic[1])
+            else:
+                figures[:, index, number] = statistic(inside)
     return figures
 
 

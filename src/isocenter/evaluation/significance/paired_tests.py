@@ -61,11 +61,10 @@ def permutation_test(
     _weighting.refuse_no_draws(draws)
     ours, other = testing.paired_numbers(first, second)
     owner = testing.patient_numbers(patients, len(ours))
-    parts = (
-        (other - ours) / len(ours)
-        if positive is None
-        else _area_parts(ours, other, _weighting.require_truths(positive, "positive"))
-    )
+    if positive is None:
+        parts = (other - ours) / len(ours)
+    else:
+        parts = _area_parts(ours, other, _weighting.require_truths(positive, "positive"))
     sums = np.asarray(np.bincount(owner, parts), dtype=np.float64)
     difference, unequal = float(sums.sum()), sums[np.abs(sums) > NOTHING]
     what = "exchange of each patient's models"

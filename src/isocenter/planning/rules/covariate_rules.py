@@ -289,11 +289,8 @@ class TimeStretches:
 
 def is_monitored(values: Sequence[Any]) -> bool:
     """Whether it changed in anybody while it was read."""
-    return any(
-        covariate_values.course_in(one) is not None
-        and covariate_values.number_in(covariate_values.course_in(one)) is None
-        for one in values
-    )
+    courses = [course for course in map(covariate_values.course_in, values) if course is not None]
+    return any(covariate_values.number_in(course) is None for course in courses)
 
 
 def time_stretches(columns: Mapping[str, Sequence[Any]]) -> TimeStretches | str:

@@ -217,22 +217,9 @@ UNKNOWN = Profile(
     source=NNUNET,
 )
 PROFILES: Sequence[Profile] = (
-    XRAY,
-    CT,
-    MRI,
-    ULTRASOUND,
-    PHOTOACOUSTIC,
-    MAMMOGRAPHY,
-    FUNDUS,
-    OCT,
-    HISTOPATHOLOGY,
-    DERMATOLOGY,
-    ENDOSCOPY,
-    PET,
-    SCINTIGRAPHY,
-    MICROSCOPY,
-    UNKNOWN,
-)
+    XRAY, CT, MRI, ULTRASOUND, PHOTOACOUSTIC, MAMMOGRAPHY, FUNDUS, OCT, HISTOPATHOLOGY, DERMATOLOGY, ENDOSCOPY, PET,
+    SCINTIGRAPHY, MICROSCOPY, UNKNOWN,
+)  # fmt: skip
 
 
 def profile_for(modality: str, axes: int = 0) -> Profile:

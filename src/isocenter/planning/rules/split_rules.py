@@ -403,10 +403,8 @@ def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: i
     total = np.zeros(folds, dtype=int)
     for stratum, (_, owners) in enumerate(_strata(cases, people)):
         of_class = np.zeros(folds, dtype=int)
-        shuffled = [
-            owners[place] for place in random_draws.sample_generator(seed, FOLD_DRAW, stratum).permutation(len(owners))
-        ]
-        for owned in sorted(shuffled, key=len, reverse=True):
+        order = random_draws.sample_generator(seed, FOLD_DRAW, stratum).permutation(len(owners))
+        for owned in sorted((owners[place] for place in order), key=len, reverse=True):
             fold = int(np.lexsort((total, of_class))[0])
             of_class[fold] += len(owned)
             total[fold] += len(owned)
@@ -431,9 +429,8 @@ def strata_names(cases: Sequence[Case]) -> dict[str, list[str]]:
 
 def _strata_words(dataset: Dataset) -> str:
     """The strata of which every fold has its share, in words."""
-    strata = [
-        kind.strata for kind in references.reference_kinds() if kind.strata is not None and kind.name in dataset.kinds
-    ]
+    kinds = [kind for kind in references.reference_kinds() if kind.name in dataset.kinds]
+    strata = [kind.strata for kind in kinds if kind.strata is not None]
     return min(strata, key=lambda stratum: stratum.rank).words if strata else "each class"
 
 
@@ -471,19 +468,15 @@ def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> 
     """
     counts = {part: list(parts.values()).count(part) for part in ("train", "val")}
     people = len({case.patient for case in dataset if parts.get(case.id) == "train"})
-    few_people = errors.count_phrase(people, "patient" if dataset.patients_known else "case") * (
-        people < FEWEST_PATIENTS
-    )
+    unit = "patient" if dataset.patients_known else "case"
+    few_people = errors.count_phrase(people, unit) * (people < FEWEST_PATIENTS)
     promised = _promise_words(plan, dataset, parts)
     scarce = _scarce(plan, dataset, parts) or promised
     private = "privacy.epsilon" in plan and plan["privacy.epsilon"] is not None
     spent = "each further network would spend the privacy budget again" * private
     missing = spent or _dense(plan, task, promised) or _without(plan, task, counts, few_people, scarce)
-    few = (
-        scarce
-        if promised or counts["val"] >= FEWEST_OF_LARGE
-        else errors.count_phrase(counts["val"], "validation case")
-    )
+    is_scarce = promised or counts["val"] >= FEWEST_OF_LARGE
+    few = scarce if is_scarce else errors.count_phrase(counts["val"], "validation case")
     because = missing or (
         f"{few} are too few for what is decided after training: each of the "
         f"{counts['train']} training cases is predicted by the one of these networks that has not seen it"
@@ -501,9 +494,8 @@ def _scarce(plan: Plan, dataset: Dataset, parts: Parts) -> str:
     """
     by_hand = [name for name in plan.names if plan.decision(name).because == BY_HAND]
     registered = [name.removesuffix("point") for name in by_hand if plan_decisions.names_decision(name, RULE)]
-    if not registered or not any(
-        plan_decisions.names_decision(name, THRESHOLDS) and plan[name] is None for name in plan.names
-    ):
+    thresholds = [name for name in plan.names if plan_decisions.names_decision(name, THRESHOLDS)]
+    if not registered or not any(plan[name] is None for name in thresholds):
         return ""
     cases = [case for case in dataset if parts.get(case.id) in ("train", "val")]
     points = [OperatingPoint(plan[f"{name}point"], plan[f"{name}confidence"]) for name in registered]
@@ -531,9 +523,8 @@ def _promise_words(plan: Plan, dataset: Dataset, parts: Parts) -> str:
         needed = max(needed, covering_results.fewest_for_risk(settings, by_hand))
     if not needed or any(part == "calibration" for part in parts.values()):
         return ""
-    patients, val = (
-        len({case.patient for case in dataset if parts.get(case.id) in names}) for names in (("train", "val"), ("val",))
-    )
+    people = {(case.patient, parts.get(case.id)) for case in dataset}
+    patients, val = (len({who for who, part in people if part in names}) for names in (("train", "val"), ("val",)))
     few = errors.count_phrase(val, "validation patient" if dataset.patients_known else "validation case")
     return f"{few}, of {needed} for the registered risk," if val < needed <= patients else ""
 
@@ -563,9 +554,8 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], few_people: str,
     found = [setting for setting in task_settings.found_after_training(task) if not setting.endswith(NEED_NO_FOLDS)]
     if not any(_is_open(plan, setting) for setting in found):
         return "nothing is left to decide on validation cases"
-    if not fitting.needs_alignment(task) and all(
-        "train" in one.tuned_on for one in properties.leaf_tasks(task).values()
-    ):
+    is_tuned_on_train = all("train" in one.tuned_on for one in properties.leaf_tasks(task).values())
+    if is_tuned_on_train and not fitting.needs_alignment(task):
         return "its outputs need no baseline, and the validation cases give the risk at which cases are parted"
     if counts["val"] >= FEWEST_OF_LARGE and not scarce:
         return f"{counts['val']} validation cases are enough for what is decided after training"

@@ -37,11 +37,8 @@ def run_audits(audit: AuditInput, *asked: Look) -> ScoredCases:
     """
     audit = replace(audit, scored=repeat_audit.with_repeatability(audit))
     plain = decision_audits.without_outcomes(audit)
-    results = [
-        one
-        for one in (decision_audits.audit_screening(audit), *(look(plain) for look in (*LOOKS, *asked)))
-        if one is not None
-    ]
+    looks = (decision_audits.audit_screening(audit), *(look(plain) for look in (*LOOKS, *asked)))
+    results = [one for one in looks if one is not None]
     shown = [
         (word, case, [*drawn, *(figure for one in results for figure in one.figures.get(case, ()))], page)
         for word, case, drawn, page in audit.scored.shown

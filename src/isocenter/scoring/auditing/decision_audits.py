@@ -200,10 +200,7 @@ def _endpoints(who: Table, called: pd.Series, label: str, seed: int) -> list[Row
 
 
 def _endpoint_cells(row: Row) -> tuple[str, str]:
-    estimate = row.estimate
-    ends = (
-        "none"
-        if estimate.low is None or estimate.high is None
-        else f"{wording.number_text(estimate.low)} to {wording.number_text(estimate.high)}"
-    )
+    estimate, ends = row.estimate, "none"
+    if estimate.low is not None and estimate.high is not None:
+        ends = f"{wording.number_text(estimate.low)} to {wording.number_text(estimate.high)}"
     return f"{wording.number_text(estimate.value)} {estimate.unit}".strip(), ends

@@ -124,13 +124,8 @@ def with_table_covariates(
     words = [word.partition(":") for word in (asked or "").replace("*", ",").split(",")]
     numbers = [name.strip() for name, _, limits in words if limits]
     found, problems = table_join.covariates_of_cases(Path(table), whose, firsts, numbers)
-    rows = dict(zip(whose, found, strict=True))
-    cases = tuple(
-        replace(case, covariates=_complete(case.covariates, rows[key]))
-        if (key := (case.id, case.patient)) in rows
-        else case
-        for case in dataset
-    )
+    more = {case.id: _complete(case.covariates, row) for case, row in zip(covered, found, strict=True)}
+    cases = tuple(replace(case, covariates=more[case.id]) if case.id in more else case for case in dataset)
     return replace(dataset, cases=cases, problems=(*dataset.problems, *problems))
 
 

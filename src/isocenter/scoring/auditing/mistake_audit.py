@@ -44,15 +44,8 @@ FEW = (
     "probabilities say."
 )
 LOOK = [
-    "case",
-    "label",
-    "why",
-    "reference",
-    "probable",
-    "probability_reference",
-    "probability_probable",
-    "error",
-]
+    "case", "label", "why", "reference", "probable", "probability_reference", "probability_probable", "error",
+]  # fmt: skip
 
 
 def audit_mistakes(audit: AuditInput) -> AuditOutcome | None:
@@ -252,11 +245,8 @@ def _section(groups: Sequence[WeakGroup], looked: Table, rare: str) -> Section:
     suspected = looked[looked["why"] == PROBABLE]
     blocks: list[Block] = [Paragraph(f"{verdict} {HOW}")]
     if len(suspected):
-        blocks.append(
-            Paragraph(
-                f"{errors.count_phrase(len(suspected), 'label')} may be wrong and should be looked at again: {FEW}"
-            )
-        )
+        labels = errors.count_phrase(len(suspected), "label")
+        blocks.append(Paragraph(f"{labels} may be wrong and should be looked at again: {FEW}"))
     if rare:
         blocks.append(Paragraph(rare))
     cells = [

@@ -39,18 +39,9 @@ from isocenter.work_state import log
 
 # Of `explanations.csv`.
 COLUMNS = (
-    "case",
-    "target",
-    "method",
-    "passed",
-    "deletion",
-    "insertion",
-    "stability",
-    "pointing",
-    "energy",
-    "border_share",
+    "case", "target", "method", "passed", "deletion", "insertion", "stability", "pointing", "energy", "border_share",
     "seconds",
-)
+)  # fmt: skip
 DISAGREEMENT = "disagreement"
 T = TypeVar("T")
 # Seconds of tests after which no further case begins, where nobody said how many: on volumes a case can take minutes.
@@ -263,11 +254,8 @@ def _write_map(
     """The files of a map: itself, those of single images, the members' disagreement, and a picture of each."""
     maps = {explanation.method: Map(explanation.data)}
     maps |= {f"{explanation.method}_{one}": Map(data) for one, data in explanation.images.items()}
-    maps |= (
-        {}
-        if explanation.disagreement is None
-        else {f"{explanation.method}_{DISAGREEMENT}": Map(explanation.disagreement)}
-    )
+    if explanation.disagreement is not None:
+        maps[f"{explanation.method}_{DISAGREEMENT}"] = Map(explanation.disagreement)
     yield from result_files.write_maps(maps, image, folder, name)
     for end, figure in pictures.items():
         picture = folder / f"{name}_{end}.png"

@@ -38,24 +38,9 @@ WHERE_MEASURED, EXAMPLES = "--concepts measured", "Give a folder with one folder
 # Of a map's evidence, the strongest voxels that hold so much are the region that it looks at.
 HALF, SHOWN = 0.5, 8
 COLUMNS = (
-    "target",
-    "concept",
-    "source",
-    "cases",
-    "images",
-    "r2",
-    "r2_low",
-    "r2_high",
-    "share",
-    "direction",
-    "score",
-    "low",
-    "high",
-    "agreement",
-    "effect",
-    "p",
-    "p_adjusted",
-)
+    "target", "concept", "source", "cases", "images", "r2", "r2_low", "r2_high", "share", "direction", "score",
+    "low", "high", "agreement", "effect", "p", "p_adjusted",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -249,12 +249,8 @@ class Loader:
         if self.left_out > 0:
             owners = np.asarray(self.images)
             images = np.array([case.there[owners == n].any() for n in range(owners.max() + 1)])
-            present = (
-                case.there
-                & random_draws.keep_some(
-                    images, self.left_out, random_draws.child_generator(int(rng.integers(2**63)), LEFT_OUT)
-                )[owners]
-            )
+            draw = random_draws.child_generator(int(rng.integers(2**63)), LEFT_OUT)
+            present = case.there & random_draws.keep_some(images, self.left_out, draw)[owners]
         return np.asarray(present, dtype=np.float32)
 
     def _context(self, case: PreparedCase, present: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

@@ -148,11 +148,8 @@ class Sampling:
         """Within a class every case once before any comes again."""
         members = self._classes[chosen]
         lap, position = divmod(turn, len(members))
-        index = int(
-            members[
-                random_draws.sample_generator(self.seed, lap, chosen, MEMBER_DRAW).permutation(len(members))[position]
-            ]
-        )
+        order = random_draws.sample_generator(self.seed, lap, chosen, MEMBER_DRAW).permutation(len(members))
+        index = int(members[order[position]])
         return index, random_draws.sample_generator(self.seed, lap, index, BALANCED_DRAW)
 
     @cached_property

@@ -174,11 +174,8 @@ class PreparedCase:
         """Bytes that its arrays take in memory."""
         arrays: list[Any] = [*self.positions, *(array for _, array in self.kind.to_arrays(self.target).values())]
         arrays += [one for one in (self.marked, self.taught) if one is not None]
-        return cast(
-            int,
-            int(np.prod(self.image.shape)) * (4 if self.places is None else 1)
-            + sum(int(np.prod(array.shape)) * array.dtype.itemsize for array in arrays),
-        )
+        of_image = int(np.prod(self.image.shape)) * (4 if self.places is None else 1)
+        return of_image + sum(int(np.prod(array.shape)) * int(array.dtype.itemsize) for array in arrays)
 
     @property
     def in_memory(self) -> PreparedCase:

@@ -60,11 +60,9 @@ class ProtectedGroups:
             return None
         groups = np.unique([case.group for case in cases], return_inverse=True)[1].reshape(-1)
         single = all(not isinstance(case.target, Mapping) and np.shape(case.target) in ((), (1,)) for case in cases)
-        classes = (
-            case_sampling.classes_of_targets([case.target for case in cases])
-            if single
-            else np.zeros(len(cases), np.intp)
-        )
+        classes = np.zeros(len(cases), np.intp)
+        if single:
+            classes = case_sampling.classes_of_targets([case.target for case in cases])
         has_classes = classes.max() > 0
         names, cells = np.unique(np.stack([groups, classes]), axis=1, return_inverse=True)
         cells, counts = cells.reshape(-1), np.bincount(cells.reshape(-1))

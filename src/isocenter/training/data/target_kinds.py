@@ -133,9 +133,10 @@ def move_batch(
     """
     following: Following = kind.following(targets, tuple(images.shape[2:]), drawn)
     if taught is not None:
-        following = BothTargets(following, taught)
+        following = JointFollowing({"first": following, "second": taught})
     if marked:
-        following, images = BothTargets(following, LabelMap(images[:, -1].to(torch.uint8))), images[:, :-1]
+        marks, images = LabelMap(images[:, -1].to(torch.uint8)), images[:, :-1]
+        following = JointFollowing({"first": following, "second": marks})
     images, followed, _ = augmentation.augment_with_target(
         images,
         following,
@@ -148,39 +149,10 @@ def move_batch(
     )
     assert followed is not None  # noqa: S101 - it was given
     if marked:
-        assert isinstance(followed, BothTargets)  # noqa: S101 - they were given so
-        numbers = augmentation.mistaken(followed.second.targets, drawn.generators)
-        images, followed = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1), followed.first
+        assert isinstance(followed, JointFollowing)  # noqa: S101 - they were given so
+        numbers = augmentation.mistaken(followed.parts["second"].targets, drawn.generators)
+        images, followed = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1), followed.parts["first"]
     return images, followed.targets
-
-
-@dataclass(frozen=True, eq=False)
-class BothTargets:
-    """Two batches that follow the same images, each in its own way."""
-
-    first: Following
-    second: Following
-
-    @property
-    def targets(self) -> Any:
-        """Both batches as they are now."""
-        return self.first.targets, self.second.targets
-
-    def flip(self, mirrored: NDArray[np.bool_]) -> BothTargets:
-        """After the images were flipped."""
-        return BothTargets(self.first.flip(mirrored), self.second.flip(mirrored))
-
-    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> BothTargets:
-        """After left and right changed in the images."""
-        return BothTargets(self.first.sides_changed(crossed, mirrored), self.second.sides_changed(crossed, mirrored))
-
-    def turn(self, turns: NDArray[np.intp]) -> BothTargets:
-        """After the images were turned."""
-        return BothTargets(self.first.turn(turns), self.second.turn(turns))
-
-    def warp(self, warp: Warp) -> BothTargets:
-        """After the images were warped."""
-        return BothTargets(self.first.warp(warp), self.second.warp(warp))
 
 
 class OneArray:
@@ -196,6 +168,14 @@ class OneArray:
     def from_arrays(self, arrays: Mapping[str, Any]) -> Any:
         """The inverse of `to_arrays`."""
         return arrays[""]
+
+    def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
+        """Positions on which patches are centred: none, as every place teaches."""
+        return {}
+
+    def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
+        """Targets of one shape, as they are."""
+        return targets
 
     def lost(self, target: Target, data: Any) -> tuple[str, ...]:
         """The classes that are not there any more: none, as numbers and boxes are never too small for a grid."""
@@ -213,10 +193,6 @@ class VectorTargets(OneArray):
         """The target on the network's grid."""
         return cast("Array", target.data)
 
-    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
-        """Positions on which patches are centred."""
-        return {}
-
     def cut_region(self, data: Array, region: Region) -> Array:
         """The part of the target in a region."""
         return np.asarray(data)
@@ -224,10 +200,6 @@ class VectorTargets(OneArray):
     def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
         """An empty target in the shape of a batch."""
         return np.zeros_like(np.asarray(targets[0]))
-
-    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
-        """Targets of one shape."""
-        return targets
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
         """The targets as what moves with the images."""
@@ -301,10 +273,6 @@ class LabelTargets(OneArray):
         """An empty target in the shape of a batch."""
         return np.zeros(tuple(patch), dtype=targets[0].dtype)
 
-    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
-        """Targets of one shape."""
-        return targets
-
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
         """The targets as what moves with the images."""
         return LabelMap(targets, drawn.outside)
@@ -330,10 +298,6 @@ class ImageTargets(OneArray):
         head = cast(DenseImage, target.head)
         return np.asarray(head.turn_from_axes(preprocessing.numbers(target.data, trace), trace))
 
-    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
-        """Positions on which patches are centred: none, as every place teaches."""
-        return {}
-
     def cut_region(self, data: Array, region: Region) -> Array:
         """The part of the target in a region."""
         return np.asarray(data[(slice(None), *region)] if region else data)
@@ -341,10 +305,6 @@ class ImageTargets(OneArray):
     def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
         """An empty target in the shape of a batch: nothing is known."""
         return np.full((targets[0].shape[0], *patch), np.nan, dtype=np.float32)
-
-    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
-        """Targets of one shape."""
-        return targets
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
         """The targets as what moves with the images."""
@@ -584,19 +544,21 @@ class JointTargets:
 
 @dataclass(frozen=True, eq=False)
 class JointFollowing:
-    """The targets of several parts, each of which follows the images in its own way.
+    """Batches of targets, each of which follows the same images in its own way: of the parts of a task, or any other.
 
-    mirrored: {part: what its labels become when left and right change sides}
+    mirrored: {part: what its labels become when left and right change sides}; None: as in the images
+    known:    (batch, parts); None where they are the parts of no task
     """
 
     parts: Mapping[str, Following]
-    mirrored: Mapping[str, Sequence[int] | None]
-    known: Tensor
+    mirrored: Mapping[str, Sequence[int] | None] | None = None
+    known: Tensor | None = None
 
     @property
     def targets(self) -> Any:
-        """The batch as it is now."""
-        return {**{part: one.targets for part, one in self.parts.items()}, KNOWN: self.known}
+        """The batches as they are now: one after the other, of the parts of a task by their names."""
+        targets = {part: one.targets for part, one in self.parts.items()}
+        return tuple(targets.values()) if self.known is None else {**targets, KNOWN: self.known}
 
     def flip(self, mirrored: NDArray[np.bool_]) -> JointFollowing:
         """After the images were flipped."""
@@ -604,7 +566,8 @@ class JointFollowing:
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> JointFollowing:
         """After left and right changed in the images."""
-        return self._change_parts(lambda part, following: following.sides_changed(crossed, self.mirrored[part] or ()))
+        own = dict.fromkeys(self.parts, mirrored) if self.mirrored is None else self.mirrored
+        return self._change_parts(lambda part, following: following.sides_changed(crossed, own[part] or ()))
 
     def turn(self, turns: NDArray[np.intp]) -> JointFollowing:
         """After the images were turned."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from isocenter.tasks import Task
 
+T = TypeVar("T")
 # What a network in training adds to the loss of each sample, (batch,), by itself: a prior of its weights, for one.
 ADDED = "+"
 # The part with the numbers that the task's loss learns.
@@ -367,7 +368,7 @@ class Criterion:
             labelled,
             outputs,
             run=lambda given: self._outputs(student, given, compute),
-            teacher=lambda given: self._taught(given, compute),
+            teacher=lambda given: self._taught(self._outputs, given, compute),
             judge=self._judge(module, batch, seen),
             task=settings.task,
             unlabelled=views[: needs.views],
@@ -382,7 +383,7 @@ class Criterion:
             whole=ranks.whole,
             own=ranks.own_part,
             embed=embedded,
-            taught=lambda given: self._taught_features(given, compute),
+            taught=lambda given: self._taught(self._embed_batch, given, compute),
             another=lambda network, given: self._outputs(network, given, compute),
             by_weights=lambda weights, given: self._outputs(student, given, compute, weights),
         )
@@ -467,17 +468,11 @@ class Criterion:
         outputs = {name: self.ranks.whole(one.float()) for name, one in found.outputs.items() if name != ADDED}
         return outputs, self.ranks.whole(found.pooled.float())
 
-    def _taught_features(self, seen: SeenBatch, compute: Compute) -> Embedded:
-        """The outputs and the pooled features of the averaged weights, as they predict."""
+    def _taught(self, ask: Callable[[Any, SeenBatch, Compute], T], seen: SeenBatch, compute: Compute) -> T:
+        """What is asked of the averaged weights, as they predict."""
         self.teacher.eval()
         with torch.no_grad():
-            return self._embed_batch(self.teacher, seen, compute)
-
-    def _taught(self, seen: SeenBatch, compute: Compute) -> dict[str, Tensor]:
-        """The outputs of the averaged weights, as they predict."""
-        self.teacher.eval()
-        with torch.no_grad():
-            return self._outputs(self.teacher, seen, compute)
+            return ask(self.teacher, seen, compute)
 
 
 def _with_images(task: Task, outputs: Mapping[str, Tensor], seen: SeenBatch) -> dict[str, Tensor]:

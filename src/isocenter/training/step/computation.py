@@ -111,11 +111,8 @@ def _without_skipped(theirs: Any) -> Any:
         form = torch.channels_last if len(self.stride) == 2 else torch.channels_last_3d
         steps: Any = [slice(None, None, step) for step in self.stride]
         taken = images[(slice(None), slice(None), *steps)]
-        taken = (
-            quick_convolutions.order_channels_last(taken)
-            if images.is_contiguous(memory_format=form)
-            else taken.contiguous()
-        )
+        is_last = images.is_contiguous(memory_format=form)
+        taken = quick_convolutions.order_channels_last(taken) if is_last else taken.contiguous()
         compute = torch.nn.functional.conv2d if len(self.stride) == 2 else torch.nn.functional.conv3d
         return compute(taken, self.weight, self.bias, groups=self.groups)
 
