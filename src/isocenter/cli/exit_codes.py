@@ -22,9 +22,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import typer
+from pydantic import JsonValue
 
 from isocenter import errors, work_state
 from isocenter.cli import terminal
@@ -173,7 +174,7 @@ def _end(failure: IsocenterError | str, code: int) -> int:
     return code
 
 
-def _failure_record(failure: IsocenterError | str, code: int) -> dict[str, Any]:
+def _failure_record(failure: IsocenterError | str, code: int) -> dict[str, JsonValue]:
     """The error as a record, as docs/errors.md describes it; a line without parts is the problem as a whole."""
     parts = {"where": "isocenter", "problem": str(failure), "remedy": ""}
     if isinstance(failure, IsocenterError):

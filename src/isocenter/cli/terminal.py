@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,7 +98,7 @@ def refuse_outdated(result: Any, values: CommandValues) -> None:
         raise PartlyFailedError(problem, str(values["folder"]), "Write the documents anew, or restore the records")
 
 
-def show(result: object, record: Mapping[str, Any] | None) -> None:
+def show(result: object, record: object) -> None:
     """Print a result, or its record as JSON, in which what is no number is null."""
     if is_first_process():
         say(str(result) if record is None else json.dumps(record_files.as_json(record), default=str, allow_nan=False))

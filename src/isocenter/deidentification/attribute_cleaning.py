@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from isocenter.deidentification.common_words import CommonWords
 from isocenter.deidentification.confidentiality_profile import DATES, EDITION, Action, ConfidentialityProfile
@@ -38,7 +38,7 @@ UNLISTED_OVERLAY_TEXT = (0x0022, 0x1500)  # description and label
 # What each value representation holds in place of a value: fixed, and of its form.
 DUMMY = "REMOVED"
 MADE_UP = (TEXTS | BYTES | {"FL", "FD"}) - {"CS"}  # of a sequence of which a dummy is made
-DUMMIES: Mapping[str, Any] = {
+DUMMIES: Mapping[str, str | bytes | int] = {
     "AS": "000Y", "DA": "19000101", "DT": "19000101000000", "TM": "000000", "UR": "urn:removed", "IS": "0", "DS": "0",
     **dict.fromkeys(BYTES, bytes(2)), **dict.fromkeys(("FD", "FL", "SL", "SS", "UL", "US", "SV", "UV"), 0),
 }  # fmt: skip
@@ -310,10 +310,9 @@ class ObjectCleaner:
             self.counts[Action.MAP.value] += 1
 
     def _replace(self, item: pydicom.Dataset, tag: int, vr: str) -> None:
-        dummy = DUMMIES.get(vr, DUMMY)
-        if vr in ("FL", "FD"):
-            dummy = [dummy] * max(len(raw_bytes(item, tag) or b"") // (4 if vr == "FL" else 8), 1)
-        item[tag] = pydicom.DataElement(tag, vr, dummy)
+        dummy, size = DUMMIES.get(vr, DUMMY), {"FL": 4, "FD": 8}.get(vr, 0)
+        several = [dummy] * max(len(raw_bytes(item, tag) or b"") // size, 1) if size else dummy
+        item[tag] = pydicom.DataElement(tag, vr, several)
         self.counts[Action.REPLACE.value] += 1
 
     def _empty(self, item: pydicom.Dataset, tag: int, vr: str, kind: str) -> None:

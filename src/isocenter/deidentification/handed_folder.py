@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NotRequired
 
 import numpy as np
 
@@ -32,8 +32,9 @@ from isocenter.files.storage import atomic, csv_text, folder_files
 from isocenter.report import Figure, ReportPage, Section, page_blocks
 from isocenter.runtime import record_files
 from isocenter.values import Image
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.record_schema import RecordHead, RecordSchema
 
-SCHEMA = "isocenter.deidentified"
 REPORT, TABLE, REVIEW = "report.json", "table.csv", "review.html"
 COLUMNS = ("kind", "original", "issuer", "new", "days")
 OTHER_FOLDER = "Choose another --out"
@@ -69,9 +70,22 @@ class HandedFile:
     refused: str | None = None
     remedy: str = ""
 
-    def as_row(self) -> dict[str, Any]:
+    def as_row(self) -> dict[str, PlainValue]:
         """The row of the report."""
         return {name: value for name, value in vars(self).items() if name != "remedy"}
+
+
+class DeidentificationRecord(RecordHead):
+    """What became of each file; of the private report also its key, by its id, and the options of the profile."""
+
+    key: NotRequired[str]
+    edition: NotRequired[str]
+    options: NotRequired[list[str]]
+    complete: NotRequired[bool]
+    rows: list[dict[str, PlainValue]]
+
+
+SCHEMA = RecordSchema("isocenter.deidentified", DeidentificationRecord)
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,7 @@ class HandingPlan:
         if (self.private / TABLE).is_file() and self.names.id not in {row["new"] for row in self.rows_before()}:
             self._refuse_key(self.private / TABLE)
 
-    def _refuse_other_run(self, record: Mapping[str, Any]) -> None:
+    def _refuse_other_run(self, record: DeidentificationRecord) -> None:
         if record.get("key") != self.names.id:
             self._refuse_key(self.private / REPORT)
         if record.get("options") != sorted(self.profile.options):

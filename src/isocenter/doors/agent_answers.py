@@ -16,6 +16,7 @@ from isocenter.errors import IsocenterError
 from isocenter.files.storage import hashing
 from isocenter.jobs import CommandJob, Workspace, job_record
 from isocenter.jobs.job_record import WORDS
+from isocenter.values.plain_values import PlainValue
 
 # Of one answer, in bytes of UTF-8: half for the words, half for the record.
 MOST_BYTES = 8_000
@@ -46,7 +47,7 @@ def job_answer(workspace: Workspace, job: CommandJob, names: Patients) -> types.
     folder = workspace.job_folder(job.id)
     progress, _ = job_record.read_progress(folder)
     state = {"job": job.id, "state": job.state, "command": job.shell, "out": job.out}
-    record: dict[str, object] = dict(state)
+    record: dict[str, PlainValue] = dict(state)
     if not job.is_over:
         record |= {"progress": progress[-1]} if progress else {}
         return answer(f"{job.id} is {job.state}: {job.shell}", record)

@@ -10,7 +10,7 @@ import json
 import mimetypes
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -35,6 +35,7 @@ from isocenter.options import command_index
 from isocenter.options.command_index import COMMANDS, CommandValues
 from isocenter.report import slice_viewer
 from isocenter.service.reading.label_strokes import Stroke
+from isocenter.values.plain_values import PlainValue
 
 DOCUMENT = "studio.html"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -295,11 +296,11 @@ class ListedRun:
     finished: float = 0.0
 
 
-def list_runs(workspace: Path) -> list[dict[str, Any]]:
-    """The runs of a workspace as records, the newest first."""
+def list_runs(workspace: Path) -> list[ListedRun]:
+    """The runs of a workspace, the newest first."""
     folders = [one for one in workspace.iterdir() if one.is_dir() and all((one / mark).is_file() for mark in MARKS)]
     runs = [_listed_run(one, _time_of(one / SUMMARY), (one / REPORT).is_file()) for one in folders]
-    return [asdict(one) for one in sorted(runs, key=lambda one: (one.finished, one.name), reverse=True)]
+    return sorted(runs, key=lambda one: (one.finished, one.name), reverse=True)
 
 
 def _time_of(path: Path) -> float:
@@ -313,7 +314,7 @@ def _time_of(path: Path) -> float:
 def _listed_run(folder: Path, finished: float, has_report: bool) -> ListedRun:
     report = f"{folder.name}/{REPORT}" if has_report else ""
     try:
-        summary: Mapping[str, Any] = structured_text.load_json(folder / SUMMARY)
+        summary = structured_text.load_json(folder / SUMMARY)
         rows, primary = list(summary["rows"]), summary.get("primary")
         row = next((one for one in rows if one["metric"] == primary), rows[0])
         answer = str(summary.get("verdict", {}).get("answer", ""))
@@ -343,7 +344,13 @@ def add_routes(app: FastAPI, folder: Path, place: Callable[[str], Path], warm: W
     def reading(key: str) -> Any:
         paths = paths_of(key)
         shown = os.path.relpath(paths["mask"], folder)
-        job: dict[str, Any] = {"job": key, "model": shown, "state": "done", "outcome": "answered", "series": [key]}
+        job: dict[str, PlainValue] = {
+            "job": key,
+            "model": shown,
+            "state": "done",
+            "outcome": "answered",
+            "series": [key],
+        }
         job |= {"labels": warm.ask("labels", **paths), "maps": ["mask"], "boxes": [], "findings": [], "revision": 0}
         name = Path(paths["image"]).name
         lists: dict[str, list[Any]] = {one: [] for one in ("earlier", "blind", "reasons", "withheld")}

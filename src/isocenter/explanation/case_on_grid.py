@@ -14,11 +14,13 @@ from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
 from isocenter.networks import factory
+from isocenter.networks.network_family import NetworkSize
 from isocenter.runtime import Model, covariate_encoding, hardware, model_assembly, predicted_memory
 from isocenter.runtime.predicted_memory import KERNELS
 from isocenter.runtime.torch_networks import Differentiable
 from isocenter.runtime.windows import slide
 from isocenter.tasks import Task, properties
+from isocenter.tasks.task import Outputs
 from isocenter.transforms import COLOUR, clip_frames
 from isocenter.values import Array, Case, Image
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 
 # (batch, channels, *window) images and (batch, entries) covariates, or None, to {head: tensor}.
-Run = Callable[["Tensor", "Tensor | None"], Mapping[str, Any]]
+Run = Callable[["Tensor", "Tensor | None"], Outputs]
 # Perturbed images that a network sees at once at the most, and bytes that it takes meanwhile beside a single one.
 MOST_AT_ONCE, BYTES_AT_ONCE = 8, 2**30
 
@@ -98,7 +100,7 @@ class ExplainedWindow:
     joined: int = 1
     module: Module | None = None
     family: Family | None = None
-    size: Mapping[str, Any] | None = None
+    size: NetworkSize | None = None
 
     def score(self, images: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch,) of images, (batch, channels, *window); context: (batch, entries), the case's own if not said"""
@@ -269,7 +271,7 @@ class CaseOnGrid:
         return 3 if self.model.preprocessing.channels == COLOUR else 1
 
     @property
-    def _sizes(self) -> list[Mapping[str, Any]]:
+    def _sizes(self) -> list[NetworkSize]:
         return [network.get("size") or {} for network in self.model.networks.architectures]
 
     @property
@@ -408,7 +410,7 @@ class _Extents:
 def _numpy_run(network: Any) -> Run:
     """A network of NumPy arrays as one of tensors, without gradients."""
 
-    def run(images: Tensor, context: Tensor | None) -> Mapping[str, Any]:
+    def run(images: Tensor, context: Tensor | None) -> Outputs:
         inputs = [one.detach().cpu().numpy() for one in (images, context) if one is not None]
         return {name: torch.from_numpy(np.array(one)).to(images.device) for name, one in network(*inputs).items()}
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from isocenter import errors
 from isocenter.errors import DatasetError, IntegrityError
+from isocenter.federation.exchanges import Facts
 from isocenter.quality.dataset_examination import Examination
 
 # Facts in which all sites must agree, and what to do where one does not.
@@ -51,7 +52,7 @@ class Introduction:
     unknown: tuple[str, ...] = ()
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Facts:
         """What travels."""
         return asdict(self)
 
@@ -86,7 +87,7 @@ def introduce(examination: Examination, task: str) -> Introduction:
 _introduction = TypeAdapter(Introduction)
 
 
-def read_introduction(record: Mapping[str, Any], site: str) -> Introduction:
+def read_introduction(record: Facts, site: str) -> Introduction:
     """What a site has sent; IntegrityError for anything else."""
     try:
         return _introduction.validate_python(record)

@@ -26,6 +26,8 @@ from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.runtime import record_files
 
 Arrays = Mapping[str, np.ndarray]
+# What a message states beside arrays, by the stage of the federation that it is of.
+Facts = Mapping[str, Any]
 # In the header of a safetensors file: what is no array. Its length stands in the first bytes.
 METADATA, MESSAGE, LENGTH = "__metadata__", "message", 8
 # A header beyond this is none of ours.
@@ -37,7 +39,7 @@ class SiteMessage:
     """One message; kind: which stage of the federation it is of."""
 
     kind: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
 
     @property
@@ -105,7 +107,13 @@ class ExchangeRecords:
         """A message that has travelled, or of a simulation would have."""
         self._add(TRAFFIC, TRAFFIC_COLUMNS, (number, site, direction, kind, len(encoded), round(seconds, 3)))
         ends = (SERVER, site) if direction == TO_SITE else (site, SERVER)
-        what = {"round": number, "from": ends[0], "to": ends[1], "kind": kind, "bytes": len(encoded)}
+        what: dict[str, str | int] = {
+            "round": number,
+            "from": ends[0],
+            "to": ends[1],
+            "kind": kind,
+            "bytes": len(encoded),
+        }
         now, digest = datetime.now(UTC).isoformat(timespec="seconds"), hashlib.sha256(encoded).hexdigest()
         self._chain({"when": now, **what, "sha256": digest})
 
@@ -129,7 +137,7 @@ class ExchangeRecords:
         with (self.out / name).open("a", encoding="utf-8") as file:
             CsvWriter(file, columns if is_new else None).add(row)
 
-    def _chain(self, line: dict[str, Any]) -> None:
+    def _chain(self, line: dict[str, str | int]) -> None:
         if self.out is None:
             self._waiting.append(lambda: self._chain(line))
             return
@@ -162,7 +170,7 @@ class Answer:
     seconds: float = 0.0
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> Facts:
         """Those of its message; none without one."""
         return {} if self.message is None else self.message.facts
 
@@ -172,7 +180,7 @@ def error_message(error: IsocenterError) -> SiteMessage:
     return SiteMessage(ERROR, {"class": type(error).__name__, **{name: getattr(error, name) for name in WORDS}})
 
 
-def read_error(facts: Mapping[str, Any]) -> IsocenterError:
+def read_error(facts: Facts) -> IsocenterError:
     """The error that was sent: a class of ours, whatever it names."""
     kind: type[IsocenterError] = IntegrityError
     named = getattr(errors, str(facts.get("class")), None)

@@ -29,6 +29,7 @@ from isocenter.federation.exchanges import (
     Arrays,
     Carrier,
     ExchangeRecords,
+    Facts,
     SiteMessage,
 )
 from isocenter.federation.federated_run import CALIBRATION, JobEnd, JobRecord
@@ -48,6 +49,7 @@ from isocenter.training.length.schedule import FEWEST_STEPS, TrainingPace
 from isocenter.training.privacy_accounting import BudgetRow
 from isocenter.values import BY_HAND, Decision, Plan
 from isocenter.values.plain_values import PlainValue
+from isocenter.values.table_cells import TableRow
 from isocenter.work_state import log
 
 # Below `federation/`: what the server goes on from, and updates until all of a round have come.
@@ -156,7 +158,7 @@ class FederatedJob:
         for site, one in answers.items():
             if one.facts.get("plan") != digest:
                 raise IntegrityError("agreed to another plan", f"site {site}", "Begin the job anew")
-        now, parties = datetime.now(UTC).isoformat(timespec="seconds"), dict[str, dict[str, Any]]()
+        now, parties = datetime.now(UTC).isoformat(timespec="seconds"), dict[str, TableRow]()
         for site, one in answers.items():  # counts only where they are large enough to be known
             counts = {part: int(one.facts[part]) for part in ("train", "val", "test")}
             large = {part: count if count >= least else None for part, count in counts.items()}
@@ -370,7 +372,7 @@ class FederatedJob:
             site: SiteScores(case_tables.rows_from_records(one.facts["rows"]), one.arrays) for site, one in good.items()
         }
 
-    def _ask_all(self, kind: str, facts: Mapping[str, Any] | None = None) -> dict[str, SiteMessage]:
+    def _ask_all(self, kind: str, facts: Facts | None = None) -> dict[str, SiteMessage]:
         """The answers of all sites; the first error of one of them ends the job."""
         answers = dict(self.carrier.ask(SiteMessage(kind, facts or {}), 0, self.records))
         for _, one in sorted(answers.items()):

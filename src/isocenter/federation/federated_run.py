@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from isocenter import errors
 from isocenter.errors import UsageError
@@ -31,6 +30,8 @@ from isocenter.scoring.case_scoring import EVALUATION, SUMMARY
 from isocenter.scoring.model_verdict import Verdict
 from isocenter.training import checkpoint_files
 from isocenter.values import Plan
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.table_cells import TableRow
 
 JOB, SCHEMA = "federation.json", "isocenter.federation"
 # What a site's folder holds, beside the job's: `JOB.sites/<site>`.
@@ -57,7 +58,7 @@ class JobRecord:
     min_sites: int | None = None
     round_timeout: float | None = None
     restarts: int = 0
-    parties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    parties: Mapping[str, TableRow] = field(default_factory=dict)
     plan_sha256: str = ""
 
 
@@ -98,9 +99,9 @@ def write_model(out: Path, settings: PlanSettings, averages: Arrays, facts: Mode
     checkpoint_files.write_checkpoint(checkpoint_files.last_checkpoint(out), model, tensors)
 
 
-def found_calibration(plan: Plan) -> Mapping[str, Any] | None:
+def found_calibration(plan: Plan) -> Mapping[str, PlainValue] | None:
     """The settings of the calibration that the sites have found; None where there is none."""
-    found: Mapping[str, Any] | None = plan[CALIBRATION] if CALIBRATION in plan else None  # noqa: SIM401 - not a mapping
+    found: Mapping[str, PlainValue] | None = plan[CALIBRATION] if CALIBRATION in plan else None  # noqa: SIM401 - not a mapping
     return found
 
 

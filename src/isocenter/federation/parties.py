@@ -58,9 +58,10 @@ class PartyProcesses:
         if self.is_running(kit.party):
             return
         with (kit.folder / CONSOLE).open("ab") as console:
-            output: dict[str, Any] = {"stdout": console, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
             # In a session of its own: Ctrl-C comes to the command, which ends all of them.
-            process = psutil.Popen(kit.command, start_new_session=True, **output)
+            process = psutil.Popen(
+                kit.command, start_new_session=True, stdout=console, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
         self._started[kit.party], self._known[process.pid] = (kit.port, process), (kit.party, process)
         self.note()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,6 +45,7 @@ from isocenter.training.privacy_accounting import PrivacyBudget
 from isocenter.training.session_length import Length
 from isocenter.training.training_state import CommandClock, Moment
 from isocenter.values import Decision, Fingerprint
+from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -280,7 +281,7 @@ class Site:
         rows = task.rows([model.predict(case) for case in cases], cases)
         return None if task.answers is None else task.answers.outputs(rows)
 
-    def _keep_model(self, averages: Arrays, calibration: Mapping[str, Any] | None = None) -> None:
+    def _keep_model(self, averages: Arrays, calibration: Mapping[str, PlainValue] | None = None) -> None:
         """The common model is the site's, with the calibration that was found over sites."""
         last, best = checkpoint_files.last_checkpoint(self.folder), checkpoint_files.best_checkpoint(self.folder)
         model = record_files.read_json(last / RECORD, MODEL_SCHEMA)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from isocenter.errors import IntegrityError
+from isocenter.federation.exchanges import Facts
 from isocenter.planning import PlanSettings
 from isocenter.runs import privacy_record
 from isocenter.runs.privacy_record import PRIVACY, SCHEMA, TRAINED, VALIDATED
@@ -43,7 +44,7 @@ def shown_rows(rows: Sequence[BudgetRow], settings: PlanSettings) -> list[Budget
     return [cast("BudgetRow", other) if is_few else row for row, other, is_few in zip(rows, changed, few, strict=True)]
 
 
-def read_rows(facts: Mapping[str, Any], site: str, settings: PlanSettings) -> list[BudgetRow]:
+def read_rows(facts: Facts, site: str, settings: PlanSettings) -> list[BudgetRow]:
     """The rows that a site has sent; IntegrityError where it has a budget, and does not say what it has spent."""
     if settings.privacy.epsilon is None:
         return []

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from isocenter.errors import IntegrityError
 from isocenter.federation.agreement import Introduction
+from isocenter.federation.exchanges import Facts
 from isocenter.quality.dataset_examination import Examination
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Image, Label
 from isocenter.values.dataset_cases import LazyMapping
@@ -32,7 +33,7 @@ class StandIn:
     known: tuple[str, ...] | None = None
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Facts:
         """What travels: no name, no date."""
         facts = {one.name: _encode(getattr(self.facts, one.name)) for one in fields(CaseFacts) if one.name != "id"}
         return {"facts": facts, "size": self.size, "known": None if self.known is None else list(self.known)}
@@ -136,7 +137,7 @@ def _decode(value: Any) -> Any:
 _facts = TypeAdapter(CaseFacts)
 
 
-def read_stand_ins(records: Sequence[Mapping[str, Any]], site: str) -> list[StandIn]:
+def read_stand_ins(records: Sequence[Facts], site: str) -> list[StandIn]:
     """The stand-ins that a site has sent; IntegrityError for what are none."""
     try:
         found = list[StandIn]()

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from isocenter import errors
 from isocenter.errors import MEMORY_ERRORS, IsocenterError, PlanError, ResourceError, UsageError
@@ -37,6 +36,7 @@ from isocenter.training.search_study import (
 )
 from isocenter.training.training_state import CommandClock, Moment, TrainingOutcome
 from isocenter.values import Plan
+from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
 
 STUDY = "study.db"
@@ -189,7 +189,7 @@ class SearchTrials:
         asked, began, looks = study.next(), self.clock.seconds, list[float]()
         plan = search_domains.apply_choices(self.main.plan, asked.choices, study.space, self.room)
         outcome, state, value = None, IMPOSSIBLE, None
-        facts: dict[str, Any] = {
+        facts: dict[str, PlainValue] = {
             "changed": search_domains.changed_values(self.main.plan, plan),
             TRIED: search_domains.choice_words(asked.choices, study.space),
             "why": "",

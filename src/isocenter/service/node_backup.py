@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 from sqlalchemy import Connection, select, update
 
 from isocenter.errors import IntegrityError, UsageError
@@ -32,6 +32,7 @@ from isocenter.service.records.job_queue import GOING, OPEN
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.service.records.tables import ANSWERS, INSTANCES, JOBS, STUDIES
 from isocenter.service.work.worker import RESULTS
+from isocenter.values import record_schema
 
 MANIFEST, SEAL, TOML = "manifest.json", "manifest.sha256", "node.toml"
 LARGEST_MANIFEST = 1 << 30  # bytes, of some eight million files
@@ -55,9 +56,9 @@ class NodeBackup:
     changed: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
 
-    def as_record(self) -> dict[str, Any]:
-        """The record for `--json`."""
-        return {"schema": "isocenter.backup_made", "version": 1, **vars(self), "file": str(self.file)}
+    def as_record(self) -> dict[str, JsonValue]:
+        """The record for `--json`: its fields."""
+        return {"schema": "isocenter.backup_made", "version": 1, **record_schema.plain_fields(self)}
 
     def __repr__(self) -> str:
         lines = [f"{self.file}: {self.files} files, {self.bytes / 1e9:.3f} GB; the audit's last hash is {self.head}"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from isocenter.lazy import stats
 from isocenter.studies import _study_design
 from isocenter.studies._study_design import Design, DesignInput, Inputs
 from isocenter.values import Floats
+from isocenter.values.table_cells import TableRow
 
 SOURCE = "Lopez Bernal et al., Int J Epidemiol 2017, doi:10.1093/ije/dyw098"
 # Points on either side: with fewer a slope of its own rests on the noise of each.
@@ -33,7 +33,7 @@ TERMS = ("level before", "slope before", "change of level", "change of slope")
 class SegmentedFit:
     """A fit. table: rows of term, value, low, high, p; fitted, unchanged: (points,) with and without the change"""
 
-    table: tuple[dict[str, Any], ...]
+    table: tuple[TableRow, ...]
     correlation: float
     fitted: Floats
     unchanged: Floats

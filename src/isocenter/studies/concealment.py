@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -39,9 +38,7 @@ def encrypt_allocation(allocation: Allocation, key: AESGCM) -> bytes:
 def decrypt_allocation(content: bytes, key: AESGCM, where: str) -> Allocation:
     """The allocation; IntegrityError where the key is another one, or a byte was changed."""
     try:
-        record: dict[str, Any] = structured_text.parse_json(
-            key.decrypt(content[:NONCE_BYTES], content[NONCE_BYTES:], CONTEXT).decode()
-        )
+        record = structured_text.parse_json(key.decrypt(content[:NONCE_BYTES], content[NONCE_BYTES:], CONTEXT).decode())
     except (InvalidTag, ValueError) as error:
         problem = f"cannot be opened: {KEY} is not the key of this list, or the file was changed"
         raise IntegrityError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
+from pydantic import JsonValue
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import intervals
@@ -19,6 +20,7 @@ from isocenter.studies._trial_designs import STEPPED_WEDGE, SURVIVAL
 from isocenter.studies.before_after import BEFORE_AFTER
 from isocenter.studies.interim_looks import InterimLook
 from isocenter.studies.model_studies import AUROC, MRMC, PREDICTION_MODEL
+from isocenter.values import record_schema
 
 DESIGNS = {
     one.name: one
@@ -82,10 +84,10 @@ class StudySize:
     with_finding: int | None = None
     counted: str = "participants"
 
-    def as_record(self) -> dict[str, Any]:
-        """The record for `--json`."""
-        without = {"without_finding": self.without_finding}
-        return {"schema": "isocenter.study_size", "version": 1, **asdict(self), **without}
+    def as_record(self) -> dict[str, JsonValue]:
+        """The record for `--json`: its fields."""
+        own = record_schema.plain_fields(self)
+        return {"schema": "isocenter.study_size", "version": 1, **own, "without_finding": self.without_finding}
 
     @property
     def without_finding(self) -> int | None:

@@ -65,9 +65,14 @@ def plain(value: Any) -> Any:
         case _ if hasattr(value, "as_record"):
             return value.as_record()
         case _ if is_dataclass(value):
-            return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+            return plain_fields(value)
         case _:
             return value
+
+
+def plain_fields(result: Any) -> dict[str, JsonValue]:
+    """{name: value} of the fields of a result whose record holds just these."""
+    return {one.name: plain(getattr(result, one.name)) for one in fields(result)}
 
 
 class RowsRecord(RecordHead):

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isocenter import errors, keywords
 from isocenter.deidentification import handed_folder, keyed_names
 from isocenter.deidentification.confidentiality_profile import ConfidentialityProfile
-from isocenter.deidentification.handed_folder import REPORT, FolderHanding, HandedFile, HandingPlan
+from isocenter.deidentification.handed_folder import (
+    REPORT,
+    DeidentificationRecord,
+    FolderHanding,
+    HandedFile,
+    HandingPlan,
+)
 from isocenter.lazy import pandas as pd
 from isocenter.options.images import DeidentifyOptions
 from isocenter.report import InNotebook
@@ -43,10 +48,9 @@ class DeidentificationResult(InNotebook):
     def _waiting(self) -> list[HandedFile]:
         return [one for one in self.rows if one.output is None and one.review]
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> DeidentificationRecord:
         """The record for `--json`."""
-        rows = [row.as_row() for row in self.rows]
-        return {"schema": handed_folder.SCHEMA, "version": 1, "rows": rows}
+        return {"schema": handed_folder.SCHEMA, "version": 1, "rows": [row.as_row() for row in self.rows]}
 
     def __repr__(self) -> str:
         written = [one for one in self.rows if one.output is not None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isocenter import errors, keywords
 from isocenter.documents import checks, document_pages, fact_file, guidelines, tracing, word_file
@@ -25,6 +25,9 @@ from isocenter.report import InNotebook, page_blocks
 from isocenter.runtime import record_files
 from isocenter.service import node_record
 from isocenter.verbs import serve
+
+if TYPE_CHECKING:
+    from isocenter.service.node_record import NodeRecord
 
 ALL = "all"
 # States of which a summary says the number even where it is 0.
@@ -134,7 +137,7 @@ def document(options: DocumentOptions) -> DocumentsResult:
     return result
 
 
-def _node_of(folder: Path) -> Mapping[str, Any]:
+def _node_of(folder: Path) -> NodeRecord:
     """The figures of a node, whose database is a file of its folder or a server."""
     serve.refuse_missing_extra("document")
     return node_record.record_of_folder(folder)

@@ -39,6 +39,7 @@ from isocenter.training.member_weighting import MemberWeights
 from isocenter.values import BY_HAND, Case, Dataset, Decision, Geometry, Plan, Prediction, Region, Split
 from isocenter.values.dataset_cases import SPLITS
 from isocenter.values.plain_values import PlainValue
+from isocenter.values.table_cells import TableRow
 
 # {case id: part}
 Parts = Mapping[str, Split]
@@ -320,12 +321,15 @@ def decode_alike(first: Task, other: Task, ndim: int) -> bool:
     return all(np.allclose(ours[key], theirs[key], atol=1e-6) for key in ours) and _equal(*rows)
 
 
-def _equal(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> bool:
+def _equal(ours: Sequence[TableRow], theirs: Sequence[TableRow]) -> bool:
     """Whether rows say the same, but for rounding."""
     if [list(row) for row in ours] != [list(row) for row in theirs]:
         return False
     pairs = [(row[key], other[key]) for row, other in zip(ours, theirs, strict=True) for key in row]
-    return all(a == b or (isinstance(a, float) and bool(np.isclose(a, b, equal_nan=True))) for a, b in pairs)
+    return all(
+        a == b or (isinstance(a, float) and isinstance(b, int | float) and bool(np.isclose(a, b, equal_nan=True)))
+        for a, b in pairs
+    )
 
 
 def common_windows(inferences: Sequence[Inference]) -> Inference:

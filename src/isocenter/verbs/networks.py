@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from isocenter.lazy import pandas as pd
 from isocenter.networks import factory, member_catalogue
@@ -11,6 +10,7 @@ from isocenter.networks.layouts import weight_layout
 from isocenter.report import InNotebook
 from isocenter.values import record_schema
 from isocenter.values.record_schema import RecordSchema, RowsRecord
+from isocenter.values.table_cells import TableRow
 
 HEADINGS = ("name", "answers for", "axes", "image", "parameters", "multiply-adds", "paper")
 ANSWERS = {"boxes": "boxes", "dense": "every voxel", "objects": "objects", "vector": "the image"}
@@ -33,7 +33,7 @@ class NetworkTable(InNotebook):
     members: tuple[member_catalogue.FamilyMember, ...]
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[TableRow]:
         """One record a family and number of axes."""
         return [asdict(member) for member in self.members]
 
@@ -60,7 +60,7 @@ class WeightTable(InNotebook):
     layouts: tuple[weight_layout.WeightLayout, ...]
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[TableRow]:
         """One record a layout."""
         names = ("name", "what", "family", "axes", "licence", "licence_of_weights", "citation", "proof")
         return [{name: getattr(layout, name) for name in names} for layout in self.layouts]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from isocenter import keywords
 from isocenter.options.node import RestoreOptions
 from isocenter.service import node_backup
 from isocenter.service.node_backup import RestoredNode
+from isocenter.values import record_schema
 from isocenter.verbs import audit, serve
 from isocenter.verbs.audit import AuditCheck
 
@@ -29,10 +31,15 @@ class VerifiedNode:
         key += " patients. Copy patient.key, or set ISOCENTER_PATIENT_KEY"
         return [*([] if self.node.is_same_key else [key]), *([] if self.node.has_images else [images])]
 
-    def as_record(self) -> dict[str, Any]:
-        """The record for `--json`."""
-        node = {**vars(self.node), "folder": str(self.node.folder)}
-        return {"schema": "isocenter.restored", "version": 1, **node, "audit": self.audit.as_record()}
+    def as_record(self) -> dict[str, JsonValue]:
+        """The record for `--json`: the fields of the node, and how its audit stands."""
+        audit_record = record_schema.plain(self.audit)
+        return {
+            "schema": "isocenter.restored",
+            "version": 1,
+            **record_schema.plain_fields(self.node),
+            "audit": audit_record,
+        }
 
     def __repr__(self) -> str:
         return "\n".join([f"{self.node.folder}: {self.node.files} files", repr(self.audit), *self.notes])

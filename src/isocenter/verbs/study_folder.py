@@ -42,6 +42,15 @@ GROWING = (LIST, LOG, LOOKS)
 IDENTITY = re.compile(r"\w[\w.:-]{0,63}")
 
 
+class CountedLook(TypedDict):
+    """An analysis of a trial: which, of which data, at which share of the outcomes."""
+
+    look: int
+    data: str
+    fraction: float
+    on: NotRequired[str]
+
+
 class AmendmentRow(TypedDict):
     """An amendment of a locked plan: when, why, which sections, and the SHA-256 of the plan before and after."""
 
@@ -225,18 +234,18 @@ class StudyFolder:
             )
 
     @property
-    def looks(self) -> list[dict[str, Any]]:
+    def looks(self) -> list[CountedLook]:
         """The analyses so far. Raises IntegrityError for a damaged ledger."""
         path = self.folder / LOOKS
         if not path.is_file():
             return []
         try:
             lines = [structured_text.parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            return [{name: line[name] for name in ("look", "data", "fraction")} for line in lines]
+            return [CountedLook(look=one["look"], data=one["data"], fraction=one["fraction"]) for one in lines]
         except (ValueError, TypeError, KeyError) as error:
             raise IntegrityError("is damaged", str(path), "Restore it: it counts the looks") from error
 
-    def note_look(self, look: Mapping[str, Any]) -> None:
+    def note_look(self, look: CountedLook) -> None:
         """Count an analysis."""
         with (self.folder / LOOKS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(look) + "\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from isocenter import errors, keywords
 from isocenter.errors import UsageError
@@ -25,6 +26,7 @@ from isocenter.studies.interim_looks import InterimLook
 from isocenter.studies.randomisation import Allocation
 from isocenter.studies.trial_analysis import TrialAnalysis
 from isocenter.studies.trial_protocol import Endpoint, Study
+from isocenter.values import record_schema
 from isocenter.values.table_cells import AS_MISSING
 from isocenter.verbs import study_folder
 from isocenter.verbs.study_folder import PLAN, RECORD, REGISTRY, AmendmentRow, StudyFolder
@@ -42,9 +44,9 @@ class PlannedStudy:
     missing: list[str]
     out: Path
 
-    def as_record(self) -> dict[str, Any]:
-        """The record for `--json`."""
-        return {"title": self.title, "n": self.n, "missing": self.missing, "out": str(self.out)}
+    def as_record(self) -> dict[str, JsonValue]:
+        """The record for `--json`: its fields."""
+        return record_schema.plain_fields(self)
 
     def __repr__(self) -> str:
         size = "no size is planned" if self.n is None else errors.count_phrase(self.n, "participant")
@@ -59,9 +61,9 @@ class SealedPlan:
     plan_sha256: str
     amendments: list[AmendmentRow]
 
-    def as_record(self) -> dict[str, Any]:
-        """The record for `--json`."""
-        return {"plan_sha256": self.plan_sha256, "amendments": self.amendments}
+    def as_record(self) -> dict[str, JsonValue]:
+        """The record for `--json`: its fields."""
+        return record_schema.plain_fields(self)
 
     def __repr__(self) -> str:
         return f"locked with {errors.count_phrase(len(self.amendments), 'amendment')}: study.toml is {self.plan_sha256}"
@@ -74,9 +76,9 @@ class RandomisationResult:
     method: str
     lists: int
 
-    def as_record(self) -> dict[str, Any]:
-        """The record for `--json`."""
-        return {"method": self.method, "lists": self.lists}
+    def as_record(self) -> dict[str, JsonValue]:
+        """The record for `--json`: its fields."""
+        return record_schema.plain_fields(self)
 
     def __repr__(self) -> str:
         what = (
@@ -94,9 +96,9 @@ class AssignedArm:
     participant: str
     arm: str
 
-    def as_record(self) -> dict[str, Any]:
-        """The record for `--json`."""
-        return {"participant": self.participant, "arm": self.arm}
+    def as_record(self) -> dict[str, JsonValue]:
+        """The record for `--json`: its fields."""
+        return record_schema.plain_fields(self)
 
     def __repr__(self) -> str:
         return f"{self.participant}: {self.arm}"

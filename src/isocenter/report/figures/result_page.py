@@ -36,7 +36,7 @@ LETTERS_A_LINE = 92
 # Where the columns of the table begin, in inches, and how many letters fit into each.
 COLUMNS = (("Finding", 0.82, 34), ("Value", 3.45, 24), ("Interval", 5.15, 15), ("Probability", 6.3, 20))
 # Metadata of a PDF that would change from one making to the next.
-UNDATED: Mapping[str, Any] = {"CreationDate": None, "Creator": "Isocenter", "Producer": "Isocenter"}
+UNDATED: Mapping[str, str | None] = {"CreationDate": None, "Creator": "Isocenter", "Producer": "Isocenter"}
 
 
 @dataclass(frozen=True, eq=False)
