@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from isocenter import errors
 from isocenter.errors import DatasetError
@@ -139,7 +140,6 @@ class FolderRoles:
 
     of:        {folder: image or label}; `LOOSE` of images beside these folders
     loose:     the number of folders above such images; -1 where there are none
-    endings:   folders that end as those of labels do
     fields:    folders that show the field of view
     contrasts: the folders that hold the contrasts of each case
     alike:     folders of which each may hold the images
@@ -150,7 +150,6 @@ class FolderRoles:
 
     of: Mapping[str, str]
     loose: int = -1
-    endings: frozenset[str] = frozenset()
     fields: frozenset[str] = frozenset()
     contrasts: tuple[str, ...] = ()
     alike: tuple[str, ...] = ()
@@ -213,25 +212,28 @@ def find_roles(folder: Folder, options: DatasetOptions) -> FolderRoles:
     Where no name marks labels, folders of label maps with the names of images do, unless a table states what is true
     of them.
     """
-    roles = _named_roles(folder)
-    if "image" not in roles.of.values() and (labels := {*roles.of} or {*roles.endings}):
-        roles = _with_images(roles, folder, labels)
+    named, endings, fields = _named_roles(folder)
+    labels = set() if "image" in named.values() else {*named} or endings
+    beside = _find_images_beside(folder, labels) if labels else ImagesBeside({}, -1)
+    of, level = named | beside.of, beside.level
     is_stated = options.layout is None and any(table_reading.states_references(one.path) for one in folder.tables)
-    drawn = None if "label" in roles.of.values() else unnamed_masks.drawn_folders(folder, options.read)
+    drawn = None if "label" in of.values() else unnamed_masks.drawn_folders(folder, options.read)
     if drawn is not None and not is_stated:
         of = dict.fromkeys(drawn.images, "image") | dict.fromkeys(drawn.masks, "label")
-        roles = replace(roles, of=of, loose=drawn.level if LOOSE in of else -1)
-    parts = {name: part for name in roles.of if (part := table_join.part_in_name(Path(name))) is not None}
-    is_parted = "train" in parts.values() and len(set(parts.values())) > 1
-    kinds = {} if is_parted else _kinds_beside(roles.of)
-    return replace(roles, drawn=drawn, parts=parts if is_parted else {}, kinds=kinds)
+        level = drawn.level
+    loose = level if LOOSE in of else -1
+    parts = {name: part for name in of if (part := table_join.part_in_name(Path(name))) is not None}
+    if "train" in parts.values() and len(set(parts.values())) > 1:
+        return FolderRoles(of, loose, fields, beside.contrasts, beside.alike, drawn, parts)
+    return FolderRoles(of, loose, fields, beside.contrasts, beside.alike, drawn, kinds=_kinds_beside(of))
 
 
-def _named_roles(folder: Folder) -> FolderRoles:
+def _named_roles(folder: Folder) -> tuple[dict[str, str], set[str], frozenset[str]]:
     """The roles of folders by their whole names, but of those around all files.
 
     Else by what their names end in where both do, else by a word for masks in them. Folders of drawings by hand,
     `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then holds none: so DRIVE and HRF are laid out.
+    The others are folders that end as those of labels do, and those that show the field of view.
     """
     names = {name for member in folder.images for name in member.folders[:2]}
     inner = names.difference(set(names).intersection(*(member.folders[:2] for member in folder.images)))
@@ -239,7 +241,7 @@ def _named_roles(folder: Folder) -> FolderRoles:
     if images and (by_hand := {name for name in names if BY_HAND.search(name)}):
         fields = {name for name in names if name.lower() in FIELD_OF_VIEW}
         of = dict.fromkeys(images, "image") | dict.fromkeys((labels - fields) | by_hand, "label")
-        return FolderRoles(of, fields=frozenset(fields))
+        return of, set(), frozenset(fields)
     endings = [{name for name in inner if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
     if not (images or labels) and all(endings) and not endings[0] & endings[1]:
         images, labels = endings
@@ -248,12 +250,23 @@ def _named_roles(folder: Folder) -> FolderRoles:
         worded = {name for name in inner - images if not words.isdisjoint(re.findall(r"[a-z]+", name.lower()))}
         below = {name for member in folder.images if images & {*member.folders} for name in member.folders[:2]}
         labels = (worded or endings[1] - below) if images else worded if len(worded) == 1 else set()
-    of = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
-    return FolderRoles(of, endings=frozenset(endings[1]))
+    return dict.fromkeys(images, "image") | dict.fromkeys(labels, "label"), endings[1], frozenset()
 
 
-def _with_images(roles: FolderRoles, folder: Folder, labels: Collection[str]) -> FolderRoles:
-    """The roles with the folder beside those of labels, or the files there, as images if their names pair.
+class ImagesBeside(NamedTuple):
+    """The roles of folders beside those of labels, by the names of files: of none where it is not sure.
+
+    level: the number of folders above them; contrasts, alike: as of `FolderRoles`
+    """
+
+    of: dict[str, str]
+    level: int
+    contrasts: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
+
+
+def _find_images_beside(folder: Folder, labels: Collection[str]) -> ImagesBeside:
+    """The folder beside those of labels, or the files there, as images if their names pair.
 
     Or several beside them, of which each mask has its image in one alone. Several that each hold most of them are the
     contrasts of each case if they are named so (`T1`, `FLAIR`).
@@ -271,13 +284,11 @@ def _with_images(roles: FolderRoles, folder: Folder, labels: Collection[str]) ->
     several = set[int]().union(*drawn.values())
     is_apart = len(owning) > 1 and sum(map(len, drawn.values())) == len(several) and 2 * len(several) > len(masks)
     found = tuple(owning if is_apart else [name for name in owning if 2 * len(drawn[name]) > len(masks)])
-    if len(found) > 1 and not is_apart:
-        are_contrasts = all(modality_words.modality_word(name.lower()) != UNKNOWN_MODALITY for name in found)
-        roles = replace(roles, contrasts=found) if are_contrasts else replace(roles, alike=found)
-    if LOOSE in found or len(found) > 1 or (found and not {*owning} - {*found, LOOSE}):
-        of = {**roles.of, **dict.fromkeys(found, "image"), **dict.fromkeys(labels, "label")}
-        return replace(roles, of=of, loose=level if LOOSE in found else -1)
-    return roles
+    alike = found if len(found) > 1 and not is_apart else ()
+    are_contrasts = all(modality_words.modality_word(name.lower()) != UNKNOWN_MODALITY for name in alike)
+    is_sure = LOOSE in found or len(found) > 1 or (found and not {*owning} - {*found, LOOSE})
+    of = dict.fromkeys(found, "image") | dict.fromkeys(labels, "label") if is_sure else {}
+    return ImagesBeside(of, level, *((alike, ()) if are_contrasts else ((), alike)))
 
 
 def _kinds_beside(roles: Mapping[str, str]) -> dict[str, str]:

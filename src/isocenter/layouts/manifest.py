@@ -49,7 +49,7 @@ from isocenter.layouts.cases.column_names import (
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.table_reading import MOST_CLASSES, TABLE_SUFFIXES, DataTable, TableRow
 from isocenter.layouts.cases.table_roles import COMMA, RoleTable
-from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions, Example, Layout, Reading, References
+from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions, Example, Layout, Reading
 from isocenter.layouts.named_cases import EVERY_END, NamedCases, PathEnds
 from isocenter.values import CaseRow, Problem
 
@@ -153,7 +153,7 @@ def read_table(
     values, of_values = table_reading.convert_values(table, set(column.values()))
     for index, line in enumerate(values.rows):
         for named_case in manifest.cases(line) or (None,):
-            row = _row(manifest, index, line, called, options, named_case)
+            row = manifest.case_row(index, line, named_case, called)
             if all(path.exists() for path in row.paths):
                 rows.append(row)
                 taken += [named_case] if named_case else []
@@ -196,10 +196,12 @@ class Manifest(RoleTable):
 
     base:  the folder to which paths are relative
     named: images that cells name otherwise than by their paths; None where they are paths
+    modality: of all images, where the caller says it
     """
 
     base: Path
     named: NamedCases | None = None
+    modality: str | None = None
 
     def cases(self, row: TableRow) -> Sequence[CaseRow]:
         """The images that a row names otherwise than by a path; none where it names paths, or what is not there."""
@@ -241,6 +243,41 @@ class Manifest(RoleTable):
         is_own = "patient" in self.column and self.column["patient"] != self.column.get("image")
         cells = {self.cell(row, "patient") for row in self.table.rows} if is_own else set()
         return sum(not table_reading.names_nobody(cell) for cell in cells) > 1
+
+    def case_row(self, index: int, line: TableRow, named_case: CaseRow | None, called: Mapping[str, str]) -> CaseRow:
+        """The case of a line; of DICOM's people only pseudonyms; called: {label: the class that it names}"""
+        images, drawn = {} if named_case else self.images(line), self.columns("mask")
+        masks = {reader: path for reader, column in drawn.items() if (path := self.path(line, column)) is not None}
+        by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
+        modality = modality_words.modality_word(self.modality or self.cell(line, "modality"))
+        target, label = self.path(line, self.column.get(TARGET)), self.cell(line, "label")
+        own = self.name_of(next(iter(images.values()))) if images else named_case.name if named_case else None
+        patient, stated = self.patient(line, named_case), self.cell(line, "id")
+        name = text_names.dashed_name(stated or patient or f"row_{index + 1}") if stated or not own else own
+        row = CaseRow(
+            name,
+            {channel: cell_loading.image_cell(path, modality) for channel, path in images.items()},
+            {
+                **({} if label is None or str(label) not in called else {"class": called[str(label)]}),
+                **self.references(line),
+                **self.texts(index, [*images.values(), *(named_case.paths if named_case else ())]),
+                **cell_loading.mask_cells(by_reader),
+                **({TARGET: cell_loading.image_cell(target, modality)} if target else {}),
+            },
+            split=table_join.split_of(self.cell(line, "split")),
+            patient=patient,
+            covariates=table_reading.covariates_of_row(line, set(self.column.values())),
+        )
+        if named_case is None:
+            return row
+        return replace(
+            row,
+            name=named_case.name.replace("/", "-") if named_case.patient else name,
+            images=named_case.images,
+            references={**named_case.references, **row.references},
+            split=row.split or named_case.split,
+            covariates={**named_case.covariates, **row.covariates},
+        )
 
     def images(self, row: TableRow) -> dict[str, Path]:
         """{channel: file} that a row names by paths, whether it is there or not."""
@@ -338,7 +375,7 @@ def _with_images(table: DataTable, column: Mapping[str, str], folder: Folder, op
     """
     given_image = any(role.startswith("image:") for role in column)
     paths = column if given_image or "image" in column else _with_files(table, column)
-    manifest = Manifest(table, paths, _base(RoleTable(table, paths)))
+    manifest = Manifest(table, paths, _base(RoleTable(table, paths)), modality=options.modality)
     if given_image:
         return manifest
     existing = manifest.existing
@@ -381,54 +418,6 @@ def _with_files(table: DataTable, column: Mapping[str, str]) -> dict[str, str]:
         remedy += f"image:{first}={first},image:{second}={second} where both are images of a case"
         raise table.refusal(f"the columns {', '.join(names)} name files, and none is called image", remedy)
     return {**({"image": names[0]} if names else {}), **column}
-
-
-def _row(
-    manifest: Manifest,
-    index: int,
-    line: TableRow,
-    called: Mapping[str, str],
-    options: DatasetOptions,
-    named_case: CaseRow | None,
-) -> CaseRow:
-    """The case of a line; of DICOM's people only pseudonyms."""
-    images, drawn = {} if named_case else manifest.images(line), manifest.columns("mask")
-    masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(line, column)) is not None}
-    by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
-    modality = modality_words.modality_word(options.modality or manifest.cell(line, "modality"))
-    target = manifest.path(line, manifest.column.get(TARGET))
-    own = manifest.name_of(next(iter(images.values()))) if images else named_case.name if named_case else None
-    patient, stated = manifest.patient(line, named_case), manifest.cell(line, "id")
-    name = text_names.dashed_name(stated or patient or f"row_{index + 1}") if stated or not own else own
-    row = CaseRow(
-        name,
-        {channel: cell_loading.image_cell(path, modality) for channel, path in images.items()},
-        {
-            **_references(manifest, line, called),
-            **manifest.texts(index, [*images.values(), *(named_case.paths if named_case else ())]),
-            **cell_loading.mask_cells(by_reader),
-            **({TARGET: cell_loading.image_cell(target, modality)} if target else {}),
-        },
-        split=table_join.split_of(manifest.cell(line, "split")),
-        patient=patient,
-        covariates=table_reading.covariates_of_row(line, set(manifest.column.values())),
-    )
-    if named_case is None:
-        return row
-    return replace(
-        row,
-        name=named_case.name.replace("/", "-") if named_case.patient else name,
-        images=named_case.images,
-        references={**named_case.references, **row.references},
-        split=row.split or named_case.split,
-        covariates={**named_case.covariates, **row.covariates},
-    )
-
-
-def _references(manifest: Manifest, row: TableRow, called: Mapping[str, str]) -> References:
-    label = manifest.cell(row, "label")
-    named = {} if label is None or str(label) not in called else {"class": called[str(label)]}
-    return {**named, **manifest.references(row)}
 
 
 def _classes_stated(manifest: Manifest) -> list[StatedClass]:

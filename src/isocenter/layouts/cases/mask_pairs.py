@@ -163,12 +163,16 @@ def owner_of_mask(key: PairKey, images: Mapping[PairKey, object]) -> PairKey | N
     return next((one for one in (key, bare, *parted) if one in images), None)
 
 
-def _by_name(masks: Sequence[PairKey], images: Mapping[PairKey, object]) -> list[OwnedMask | None]:
-    """By the mask's own name, without a reader's name, and without the structure as its last word."""
-    return [next(_owners_by_name(key, images), None) for key in masks]
+def _first_of(
+    owners: Callable[[PairKey, Mapping[PairKey, object]], Iterator[OwnedMask]],
+    masks: Sequence[PairKey],
+    images: Mapping[PairKey, object],
+) -> list[OwnedMask | None]:
+    return [next(owners(key, images), None) for key in masks]
 
 
 def _owners_by_name(key: PairKey, images: Mapping[PairKey, object]) -> Iterator[OwnedMask]:
+    """By the mask's own name, without a reader's name, and without the structure as its last word."""
     for rest, reader in ((key, ""), *_read_by(key)):
         if (owner := owner_of_mask(rest, images)) is not None:
             yield OwnedMask(owner, reader)
@@ -190,12 +194,8 @@ def _read_by(key: PairKey) -> Iterator[tuple[PairKey, str]]:
         yield key.with_stem(key.stem[: fit.start()]), fit[1]
 
 
-def _by_folder_of_structure(masks: Sequence[PairKey], images: Mapping[PairKey, object]) -> list[OwnedMask | None]:
+def _owners_in_folders(key: PairKey, images: Mapping[PairKey, object]) -> Iterator[OwnedMask]:
     """By the name without one of its folders, which names the structure; the last word may repeat it."""
-    return [next(_in_folders(key, images), None) for key in masks]
-
-
-def _in_folders(key: PairKey, images: Mapping[PairKey, object]) -> Iterator[OwnedMask]:
     for place, name in enumerate(key.folders):
         bare = key.without_folder(place)
         for own in (bare, bare.with_stem(LAST_WORD.sub("", bare.stem))):
@@ -241,7 +241,7 @@ def _without_folders(suffix: re.Pattern[str], key: PairKey) -> PairKey:
 
 
 _BARE = partial(_without_words, MASK_SUFFIX)
-CLOSE: tuple[Pairing, ...] = (_by_name, _by_folder_of_structure)
+CLOSE: tuple[Pairing, ...] = (partial(_first_of, _owners_by_name), partial(_first_of, _owners_in_folders))
 BY_WORDS: tuple[Pairing, ...] = (*CLOSE, partial(_alike, partial(_without_words, IMAGE_SUFFIX), _BARE))
 RULES: tuple[Pairing, ...] = (
     *BY_WORDS,
@@ -383,11 +383,8 @@ def reading_of_cases(
     channels = sorted({channel for case in whole for channel in case.images})
     modality = options.modality or modality or modality_words.common_modality(channels)
     rows = rows_of_cases(whole, options, structures=structures, called=called, modality=modality)
-    if (
-        channels == [IMAGE]
-        and len(contrasts := class_labels.channel_names_in_dataset_json(folder)) > 1
-        and _has_frames(rows)
-    ):
+    contrasts = class_labels.channel_names_in_dataset_json(folder) if channels == [IMAGE] else ()
+    if len(contrasts) > 1 and _has_frames(rows):
         parted = [cell_loading.frame_cells(row.images[IMAGE].paths[0], contrasts, options.modality) for row in rows]
         rows = tuple(replace(row, images=own) for row, own in zip(rows, parted, strict=True))
         channels, modality = [*contrasts], options.modality or modality_words.common_modality(contrasts)
@@ -500,13 +497,10 @@ def class_folder_names(keys: Iterable[PairKey], *, drawn: bool = False) -> set[s
     holds_masks = len({bool(WORD_OF_MASKS.search(name)) for name in names}) > 1
     if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks or dataset_folder.are_parts(names):
         return set()
-    if drawn and (
-        patient_names.are_numbered_people(names) or 2 * sum(count == 1 for count in counts.values()) > len(names)
-    ):
+    if drawn and (patient_names.are_numbered_people(names) or all(map(RANGE.match, names))):
         return set()
-    if drawn and (
-        all(map(RANGE.match, names)) or patient_names.hold_examinations([(*key.folders, key.stem) for key in keys])
-    ):
+    is_single = 2 * sum(count == 1 for count in counts.values()) > len(names)
+    if drawn and (is_single or patient_names.hold_examinations([(*key.folders, key.stem) for key in keys])):
         return set()
     return set() if any(NO_CLASSES.search(name) or patient_names.names_a_person(name) for name in names) else names
 
