@@ -34,7 +34,6 @@ LONGEST_RUN_BITS = 60
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A JSON file that lists images and annotations, with images in the folder."""
-    del options
     return bool(folder.images) and any(_is_coco(member.path) for member in _files(folder))
 
 

@@ -40,7 +40,6 @@ FORMAT = DrawingFormat("cvat", "CVAT", flat=FLAT)
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """An XML file of annotations with images or tracks, and images or a film in the folder."""
-    del options
     return bool(drawn_files.files_of_many(folder, ".xml", *MARKS))
 
 
@@ -121,7 +120,6 @@ def _drawn_track(track: Element, count: int, size: tuple[int, int], path: Path) 
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
-    del settings
     root = voc.parse_xml(path)
     if root.find("track") is not None:
         return _film(path, root, Folder(path.parent)).annotations

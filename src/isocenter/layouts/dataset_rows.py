@@ -18,7 +18,6 @@ from isocenter.layouts.cases import (
     class_labels,
     mask_pairs,
     object_classes,
-    stated_texts,
     table_join,
     table_reading,
     table_roles,
@@ -30,9 +29,8 @@ from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.drawn_outlines import DrawnReferences
 from isocenter.layouts.cases.object_classes import BY_MAP, BY_TABLE
 from isocenter.layouts.cases.opening import EMPTY
-from isocenter.layouts.cases.stated_texts import TEXT
 from isocenter.layouts.cases.table_reading import DataTable, TableRow
-from isocenter.layouts.cases.table_roles import RoleTable
+from isocenter.layouts.cases.table_roles import TEXT, RoleTable
 from isocenter.layouts.dataset_table import NAMED, SINGLE
 from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading, References
 from isocenter.values import CaseRow, Cell, Label
@@ -192,11 +190,11 @@ class OwnRows(RoleTable):
         text, images = str(line[TEXT]), [cell.paths[0] for _, cell in self._cells_of_kind("image", line)]
         pieces, part, key = dataset_table.parsed_cell(text)
         if part != TEXT or len(pieces) > 1:
-            return stated_texts.text_cell(self.table.path, f"{number}/{TEXT}", [text], images)
+            return table_roles.text_cell(self.table.path, f"{number}/{TEXT}", [text], images)
         path = self._place(pieces[0][1])
         if path not in self._tables:
             self._tables[path] = table_reading.read_table(path)
-        return stated_texts.find_texts(self._tables[path], key, images)
+        return table_roles.find_texts(self._tables[path], key, images)
 
     def _place(self, text: str) -> Path:
         return Path(os.path.normpath(self.table.start / text))

@@ -21,7 +21,6 @@ FEWEST_PATIENTS = 2
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A file that is named like DICOM or starts like it."""
-    del options
     return bool(folder.dicom)
 
 

@@ -32,7 +32,6 @@ Sides = Mapping[str, Mapping[str, Path]]
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A table with both columns, or at least one name that both sides have."""
-    del options
     return _table_of(folder) is not None or any(_is_whole(one) for one in _pairs_by_name(folder).values())
 
 

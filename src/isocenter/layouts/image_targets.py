@@ -16,7 +16,7 @@ from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import NamedCase, PairKey
 from isocenter.layouts.cases.names import IMAGES, TARGET_SUFFIX, TARGETS
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
-from isocenter.values import CaseRow, Cell
+from isocenter.values import Cell
 
 Keyed = list[tuple[PairKey, FolderMember]]
 
@@ -36,7 +36,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     named = [NamedCase(key, own) for key, own in cases.items()]
     rows = mask_pairs.rows_of_cases(named, options, modality=modality)
     paired = tuple(
-        row if one.key not in cells else _with_target(row, cells[one.key]) for row, one in zip(rows, named, strict=True)
+        replace(row, references={**row.references, **({TARGET: cells[one.key]} if one.key in cells else {})})
+        for row, one in zip(rows, named, strict=True)
     )
     lost = [key.name for key, _ in targets if key not in cases]
     what = "target has", "targets have", "no image of its name"
@@ -45,10 +46,6 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         how=f"images and targets of the same name, {errors.count_phrase(len(rows), 'case')}",
         problems=layout.left_out_problem(lost, what, "Give the image, or remove the target", "warning"),
     )
-
-
-def _with_target(row: CaseRow, cell: Cell) -> CaseRow:
-    return replace(row, references={**row.references, TARGET: cell})
 
 
 def _sort_members(folder: Folder) -> tuple[Keyed, Keyed]:

@@ -37,7 +37,6 @@ NO_OUTLINES, REMEDY = "is not a file of outlines of LabelMe", "Open and save it 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A JSON file with the name of an image that lists shapes."""
-    del options
     opened = (member.path for member in drawn_files.files_beside_images(folder, ".json")[:MOST_OPENED])
     return any(SHAPES.search(path.read_bytes()) for path in opened if path.stat().st_size <= LARGEST)
 
@@ -76,7 +75,6 @@ def labelme_sidecar(path: Path, record: Record) -> Sidecar:
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
-    del settings
     if (record := _record(path)) is None:
         raise DatasetError(NO_OUTLINES, str(path), REMEDY)
     return {"": labelme_sidecar(path, record).annotation}

@@ -36,7 +36,6 @@ SETS = {
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """An archive (`read` refuses one that lacks something), or a folder with nothing but those of MedMNIST."""
-    del options
     return folder.members[0].suffix == ".npz" if folder.is_file else bool(_archives(folder))
 
 
@@ -62,9 +61,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         for labels in answers.values()
     ]
     classes, called = class_labels.name_classes({str(number) for own in numbers for number in own}, folder, options)
-    modality = (
-        modality_words.modality_word(options.modality) if options.modality else SETS.get(_set_name(path), "unknown")
-    )
+    shown = SETS.get(re.sub(r"_\d+$", "", path.stem.lower()), "unknown")  # larger versions end in a size: _224
+    modality = modality_words.modality_word(options.modality) if options.modality else shown
     rows = tuple(
         CaseRow(
             f"{split}_{row:05d}",
@@ -129,11 +127,6 @@ def _refuse_other_findings(answers: Mapping[Split, Array], path: Path) -> None:
     if any(not np.isin(labels, (0, 1)).all() for labels in answers.values()):
         problem = f"each image has {widths.pop()} labels at once, and some are neither 0 nor 1"
         raise DatasetError(problem, str(path), "Give 1 where a finding is present and 0 where it is absent")
-
-
-def _set_name(path: Path) -> str:
-    """Without the size in pixels that the larger versions have in their name ("retinamnist_224")."""
-    return re.sub(r"_\d+$", "", path.stem.lower())
 
 
 def _names(path: Path) -> frozenset[str]:

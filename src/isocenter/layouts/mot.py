@@ -28,7 +28,6 @@ OBJECT = "object"
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A film's folder with its truth and its images."""
-    del options
     return bool(_truths(folder))
 
 

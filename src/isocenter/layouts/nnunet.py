@@ -22,7 +22,6 @@ PARTS = (("imagesTr", "labelsTr", False), ("imagesTs", "labelsTs", True))
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """dataset.json names channels and the files in imagesTr/ end in their numbers, most of them at least."""
-    del options
     described = folder.description or {}
     numbers = [int(number) for own in _channels(folder, "imagesTr").values() for number in own]
     channels = len(class_labels.channel_names_in_dataset_json(folder)) or len(

@@ -22,7 +22,6 @@ from isocenter.values import Cell
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """Every case has one image, and one of them several masks of which none has the name of the image."""
-    del options
     images, masks = _sort_members(folder)
     if not images or any(len(members) > 1 for members in images.values()):
         return False

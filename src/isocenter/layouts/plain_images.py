@@ -15,7 +15,6 @@ OTHER_LAYOUTS = (None, "dicom", "numpy", "series")
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A folder with images or films, or one file that some format knows."""
-    del options
     if folder.is_file and not folder.images:
         return file_formats.format_of(folder.root) not in OTHER_LAYOUTS
     return bool(folder.images or folder.films)

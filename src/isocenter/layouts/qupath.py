@@ -26,7 +26,6 @@ UNNAMED = "object"
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A GeoJSON file with the name of an image that begins with a feature."""
-    del options
     named = drawn_files.files_beside_images(folder, SUFFIX)
     return any(drawn_files.file_begins_with(one.path, FEATURE) for one in named[:MOST_OPENED])
 

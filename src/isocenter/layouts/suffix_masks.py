@@ -18,7 +18,6 @@ from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """Whether at least one mask has its image in the same folder."""
-    del options
     images, masks = _sort_members(folder)
     return any(mask_pairs.owners_of_masks([key for key, _ in masks], images, BY_WORDS))
 

@@ -31,7 +31,6 @@ CLASS_NAMES, ONLY_CLASS = ("class", "label", "name", "type", "category", "object
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A JSON file of regions with attributes of their shapes, and images in the folder."""
-    del options
     return bool(folder.images) and bool(drawn_files.files_of_many(folder, ".json", MARKS))
 
 

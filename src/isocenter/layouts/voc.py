@@ -30,7 +30,6 @@ XML_LIMIT = 16 << 20  # one image has some hundred boxes, of half a KiB each
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """An XML file with the name of an image that starts as an annotation does."""
-    del options
     named = () if folder.is_file else drawn_files.files_beside_images(folder, ".xml")[:1]
     small = [one.path for one in named if one.path.stat().st_size <= XML_LIMIT]
     return any(drawn_files.file_begins_with(path, b"<annotation") for path in small)

@@ -41,7 +41,6 @@ LARGEST = 1 << 20  # one image has some hundred boxes of forty letters
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A text file with the name of an image whose first line is a class and a box."""
-    del options
     if folder.is_file:
         return False
     images = {_key(member) for member in folder.images}

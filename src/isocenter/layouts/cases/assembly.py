@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from isocenter import errors
@@ -22,6 +22,7 @@ from isocenter.layouts.cases import (
     opening,
     table_join,
     table_reading,
+    text_names,
     unnamed_masks,
 )
 from isocenter.layouts.cases.column_names import OF_ONE_PERSON
@@ -194,14 +195,9 @@ def _case(
 
 def _without_empty_files(cases: Sequence[CaseRow]) -> tuple[list[CaseRow], list[Problem]]:
     """The cases without those that have an empty file, known from its size without opening it."""
-    empty: dict[str, list[Path]] = {}
-    sizes: dict[Path, int] = {}
-    for case in cases:
-        for path in opening.files_of_case(case):
-            if path not in sizes:
-                sizes[path] = path.stat().st_size if path.is_file() else 1
-            if sizes[path] == 0:
-                empty.setdefault(case.name, []).append(path)
+    files = [(case.name, path) for case in cases for path in opening.files_of_case(case)]
+    sizes = {path: path.stat().st_size if path.is_file() else 1 for path in {path for _, path in files}}
+    empty = text_names.group_by_name((name, path) for name, path in files if sizes[path] == 0)
     problems = [
         Problem("error", f"{paths[0].name} is empty", (name,), "nothing can be read from it", "Get the file again")
         for name, paths in empty.items()

@@ -162,8 +162,9 @@ class Folder:
     @cached_property
     def _named_tables(self) -> tuple[FolderMember, ...]:
         named = [m for m in self.members if m.suffix in TABLE_SUFFIXES and m not in self._series]
-        named = [m for m in named if self.is_file or not _is_own(m.path)]
-        apart = {self.root / name for name in (KNOWN_TABLE, OBJECT_TABLE)}
+        # The table that this program has made of a data set says nothing more beside the images.
+        own = [m.path for m in named if m.path.name == OWN_TABLE and m.path.with_suffix(".toml").is_file()]
+        apart = {*own, *(self.root / name for name in (KNOWN_TABLE, OBJECT_TABLE))}
         named = [m for m in named if self.is_file or m.path not in apart]
         here = tuple(m for m in named if m.path.parent == self.root)
         return here or (tuple(named) if len(named) == 1 and not self.is_file else ())
@@ -188,11 +189,6 @@ def _image_suffixes(without: Collection[str] = ()) -> set[str]:
     """The suffixes of all formats but these that are no second half of a pair."""
     entries = [entry for name, entry in file_formats.format_entries().items() if name not in without]
     return {suffix for entry in entries for suffix in entry.suffixes} - NO_IMAGE_SUFFIXES
-
-
-def _is_own(path: Path) -> bool:
-    """Whether a table is the one that this program has made of a data set: beside the images it says nothing more."""
-    return path.name == OWN_TABLE and path.with_suffix(".toml").is_file()
 
 
 def _refuse_unwritable(paths: Iterable[Path], root: Path) -> None:

@@ -15,7 +15,7 @@ from isocenter.errors import DatasetError
 from isocenter.layouts.cases import table_reading
 from isocenter.layouts.cases.column_names import CASE_COLUMNS
 from isocenter.layouts.cases.dataset_folder import KNOWN_TABLE, Folder
-from isocenter.values import CaseRow, Dataset
+from isocenter.values import Case, CaseRow, Dataset
 
 MASK, COLUMN, BETWEEN = "mask", "known", ";"
 
@@ -38,12 +38,11 @@ def with_known_structures(dataset: Dataset, folder: Folder, files: Sequence[Case
         return dataset
     where = str(path) if has_table else str(dataset.root)
     _refuse_unknown(stated, dataset, where)
-    cases = [
-        replace(case, covariates=_without_column(case.covariates) if in_column else case.covariates)
-        for case in dataset.cases
-    ]
-    known = [replace(case, known=stated[case.id]) if case.id in stated else case for case in cases]
-    return replace(dataset, cases=tuple(known))
+    cases = list[Case]()
+    for case in dataset.cases:
+        covariates = {name: value for name, value in case.covariates.items() if name != COLUMN or not in_column}
+        cases.append(replace(case, covariates=covariates, known=stated.get(case.id, case.known)))
+    return replace(dataset, cases=tuple(cases))
 
 
 def _of_column(dataset: Dataset) -> dict[str, frozenset[str]]:
@@ -92,7 +91,3 @@ def _refuse_unknown(stated: Mapping[str, frozenset[str]], dataset: Dataset, wher
                 f"Choose among {errors.list_phrase(declared)}" if declared else "Name the values of masks with --labels"
             )
             raise DatasetError(problem, where, remedy)
-
-
-def _without_column(covariates: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in covariates.items() if name != COLUMN}

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from isocenter import errors
 from isocenter.errors import DatasetError
-from isocenter.layouts.cases import dataset_folder, table_join
+from isocenter.layouts.cases import dataset_folder, table_join, table_reading, text_names
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.values import CaseRow, Problem, Split
 
@@ -76,7 +76,7 @@ def _parts(lists: Lists, keys: Mapping[str, set[int]]) -> dict[int, Split]:
 
 def _cases_named(path: Path, keys: Mapping[str, set[int]]) -> Iterator[tuple[int, str]]:
     """(number of a case, what names it) for the lines of a list; a line may say more than a name."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in table_reading.compose_letters(path.read_text(encoding="utf-8", errors="replace")).splitlines():
         texts = (line.strip(), *line.replace(",", " ").split())
         name = next((text for text in texts if text in keys), None)
         yield from ((number, name) for number in sorted(keys[name])) if name is not None else ()
@@ -86,18 +86,10 @@ def _keys(cases: Sequence[CaseRow], root: Path) -> dict[str, set[int]]:
     """{what may stand in a list: the cases that are meant}: names, files, folders."""
     keys: dict[str, set[int]] = defaultdict(set)
     for number, case in enumerate(cases):
-        for path in case.paths:
-            relative = PurePosixPath(path.relative_to(root).as_posix()) if path.is_relative_to(root) else None
-            for text in (path.name, dataset_folder.stem_of(path.name), *(_inner_paths(relative) if relative else ())):
-                keys[text].add(number)
-        for text in (case.name, PurePosixPath(case.name).name):
+        places = [path.relative_to(root) if path.is_relative_to(root) else Path(path.name) for path in case.paths]
+        # A path as each of its folders sees it, with and without suffix, and the names of these folders.
+        endings = (end for place in places for end in text_names.path_endings(place.as_posix()))
+        texts = {one for end in endings for one in (end, dataset_folder.stem_of(end))}
+        for text in texts.union({case.name, PurePosixPath(case.name).name}, *(place.parts[:-1] for place in places)):
             keys[text].add(number)
     return keys
-
-
-def _inner_paths(relative: PurePosixPath) -> Iterator[str]:
-    """A path as each of its folders sees it, with and without suffix, and the names of these folders."""
-    for start in range(len(relative.parts)):
-        inner = PurePosixPath(*relative.parts[start:])
-        yield from (str(inner), str(inner.with_name(dataset_folder.stem_of(inner.name))))
-    yield from relative.parts[:-1]

@@ -22,7 +22,7 @@ from isocenter.layouts import layout
 from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder
 from isocenter.layouts.cases.dataset_folder import CLASS_FOLDER, OBJECT_TABLE, Folder, FolderMember
 from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
-from isocenter.values import Array, CaseRow, Cell, Image, Label, Problem
+from isocenter.values import CaseRow, Cell, Image, Label, Problem
 
 OBJECT_MAPS = "instances"
 # What cells of a map and of what states its classes are called.
@@ -205,7 +205,7 @@ def _kinds_of_table(image: Image, cell: Cell, called: Mapping[str, str]) -> dict
         if kinds.setdefault(number, kind) != kind:
             problem = f"object {number} of {cell.key} has two classes, {kinds[number]} and {kind}"
             raise DatasetError(problem, str(table), "Keep the row that is true")
-    numbers = _numbers_in(image.data)
+    numbers = {int(value) for value in np.unique(image.data)} - {0}
     if bare := sorted(numbers - kinds.keys()):
         problem = f"the objects {errors.list_phrase(bare)} of {path.name} have no class"
         raise DatasetError(problem, str(table), f"Add their rows, with {cell.key} as the case")
@@ -237,7 +237,3 @@ def _kinds_of_map(image: Image, cell: Cell, labels: Sequence[Label], options: Re
             problem = f"object {number} of {path.name} has two classes, {kinds[number]} and {named[value]}"
             raise DatasetError(problem, str(map_of_classes), "Give all of its voxels one class")
     return kinds
-
-
-def _numbers_in(data: Array) -> set[int]:
-    return {int(value) for value in np.unique(data)} - {0}

@@ -20,12 +20,11 @@ from isocenter.layouts.cases import (
     drawn_outlines,
     object_classes,
     text_names,
-    turning,
 )
 from isocenter.layouts.cases.column_names import TARGET
 from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.object_classes import BY_TABLE, OBJECT_MAPS
-from isocenter.layouts.cases.stated_texts import TEXT
+from isocenter.layouts.cases.table_roles import TEXT
 from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.values import CaseRow, Cell, Image, Label, voxel_images
 
@@ -216,7 +215,7 @@ def _turn_references(
     as_stored = replace(options, read=replace(options.read, stored=True))
     stored = case_loaders(row, replace(reading, exif=""), as_stored).references
     drawn = [kind for kind in references if kind.partition(":")[0] in ON_PIXELS]
-    return {kind: partial(turning.turn_reference, stored[kind], files_of_case(row), image) for kind in drawn}
+    return {kind: partial(cell_loading.turn_reference, stored[kind], files_of_case(row), image) for kind in drawn}
 
 
 def _on_axes(load: Callable[[], Image], first: Callable[[], Image] | None) -> Callable[[], Image]:

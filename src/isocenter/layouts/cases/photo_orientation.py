@@ -16,7 +16,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError, UsageError
-from isocenter.layouts.cases import opening, turning
+from isocenter.layouts.cases import cell_loading, opening
 from isocenter.layouts.cases.opening import ON_PIXELS
 from isocenter.layouts.layout import DatasetOptions, Reading
 from isocenter.values import Array, BoundingBoxes, CaseRow, Image, Problem
@@ -59,7 +59,7 @@ def on_upright_pixels(reading: Reading, options: DatasetOptions, where: Path) ->
     drawn = [n for n, row in enumerate(reading.rows) if row.images and any(map(_is_drawn, row.references))]
     chosen = _evenly(drawn, LOOKED_AT)
     files = {n: opening.files_of_case(reading.rows[n]) for n in chosen}
-    turns = {n: turn for n in chosen if (turn := turning.orientation_of_files(files[n])) != 1}
+    turns = {n: turn for n in chosen if (turn := cell_loading.orientation_of_files(files[n])) != 1}
     if asked == "upright" or not (turns or asked):
         return replace(reading, exif=asked or "")
     count = f"{len(turns)} of {errors.count_phrase(len(chosen), 'image')} {'is' if len(turns) == 1 else 'are'}"

@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from isocenter import errors, plugins
-from isocenter.errors import UsageError
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files import file_formats
+from isocenter.files.dicom import header_reading
+from isocenter.files.dicom.reading import series_survey
 from isocenter.layouts import layout
-from isocenter.layouts.cases import stated_texts, table_join, table_reading
-from isocenter.layouts.cases.stated_texts import TEXT
+from isocenter.layouts.cases import table_join, table_reading
 from isocenter.layouts.cases.table_reading import DataTable, TableRow
 from isocenter.layouts.layout import DatasetOptions, References
 from isocenter.values import CaseRow, Cell, Problem, ReferenceKind
+from isocenter.values.dataset_cases import CaseTexts
 
+# Texts of a case, such as radiology reports: cells of a table, which `dataset.csv` names and never repeats.
+TEXT = "text"
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
 # In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14). A comma
 # may belong to a name.
@@ -75,7 +80,7 @@ class RoleTable:
             raise self.table.refusal("texts lie in tables of parts", "Join the tables to one, with a column split")
         column = self.column[TEXT]
         text, key = self.table.rows[index][column], f"{index + 1}/{column}"
-        return {} if text is None else {TEXT: stated_texts.text_cell(self.table.path, key, [str(text)], images)}
+        return {} if text is None else {TEXT: text_cell(self.table.path, key, [str(text)], images)}
 
     @cached_property
     def unsure(self) -> dict[str, int]:
@@ -237,7 +242,7 @@ def drop_repeats(
             remedy = "Write one row for each image, several findings in one cell with | between them"
             raise table.refusal(problem, remedy)
         common = {name: one for name, one in before.covariates.items() if case.covariates.get(name) == one}
-        known = stated_texts.join_texts(before, case)
+        known = join_texts(before, case)
         kept[place] = replace(before, references=known, covariates=dict.fromkeys(before.covariates) | common)
         repeated.append(case.name)
     what = f"{errors.count_phrase(len(repeated), 'row names', 'rows name')} files that an earlier row names too"
@@ -248,3 +253,36 @@ def absent_problem(names: Sequence[str], remedy: str = "Correct the paths, or ge
     """The problem of rows whose files are not there; names: of their cases."""
     what = f"{errors.count_phrase(len(names), 'row names', 'rows name')} files that are not there"
     return layout.left_out_problem(names, what, remedy)
+
+
+def text_cell(table: Path, key: str, texts: Sequence[str], images: Sequence[Path]) -> Cell:
+    """The cell of a case's texts; images: whose headers, where they are DICOM, name the patient."""
+    own = CaseTexts(tuple(texts))
+    headers = (path for path in images[:1] if path.is_file() and file_formats.format_of(path) == "dicom")
+    names = any(
+        series_survey.names_the_patient(header_reading.read_header(path).dataset, sentence)
+        for path in headers
+        for sentence in own.sentences
+    )
+    return Cell((table,), TEXT, key, known=CaseTexts(own.texts, names))
+
+
+def join_texts(case: CaseRow, other: CaseRow) -> References:
+    """The references of a case with the texts that another row states of its image, as a further report."""
+    own, more = case.references.get(TEXT), other.references.get(TEXT)
+    if own is None or more is None or own == more:
+        return {**({TEXT: more} if more is not None else {}), **case.references}
+    (rows, _, column), (row, _, _) = own.key.partition("/"), more.key.partition("/")
+    known = CaseTexts((*own.known.texts, *more.known.texts), own.known.names_patient or more.known.names_patient)
+    return {**case.references, TEXT: Cell(own.paths, TEXT, f"{rows}+{row}/{column}", known=known)}
+
+
+def find_texts(table: DataTable, key: str, images: Sequence[Path]) -> Cell:
+    """The cell of the texts of `row+row/column`, counted from 1; DatasetError where the table has none there."""
+    rows, _, column = key.partition("/")
+    try:
+        cells = [table.rows[int(row) - 1][column] for row in rows.split("+")]
+    except (KeyError, ValueError, IndexError) as error:
+        remedy = "Restore the table as it was, or read the data set again"
+        raise DatasetError(f"has no text at {key}", str(table.path), remedy) from error
+    return text_cell(table.path, key, [str(one) for one in cells if one is not None], images)
