@@ -18,14 +18,7 @@ from isocenter import errors, plugins
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import file_formats, modality_words
 from isocenter.files.storage import folder_files
-from isocenter.layouts import (
-    case_folders,
-    class_folders,
-    dicom_folder,
-    image_folders,
-    layout,
-    suffix_masks,
-)
+from isocenter.layouts import case_folders, class_folders, dicom_folder, image_folders, layout, suffix_masks
 from isocenter.layouts.cases import (
     cell_loading,
     class_labels,
