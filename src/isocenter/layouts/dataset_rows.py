@@ -16,6 +16,7 @@ from isocenter.files.dicom.reading import series_survey
 from isocenter.layouts import dataset_table, layout
 from isocenter.layouts.cases import (
     class_labels,
+    drawn_outlines,
     mask_pairs,
     object_classes,
     table_join,
@@ -32,7 +33,7 @@ from isocenter.layouts.cases.opening import EMPTY
 from isocenter.layouts.cases.table_reading import DataTable, TableRow
 from isocenter.layouts.cases.table_roles import TEXT, RoleTable
 from isocenter.layouts.dataset_table import NAMED, SINGLE
-from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading, References
+from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.values import CaseRow, Cell, Label
 
 FIXED_AND_MOVING = {"fixed", "moving"}
@@ -267,29 +268,16 @@ def _with_drawings(
     rows: Sequence[CaseRow], classes: Classes, folder: Folder, declared: Record, options: DatasetOptions
 ) -> tuple[list[CaseRow], Classes, DrawnNameMeanings | None]:
     """The rows whose files of drawings are read as the kinds that are asked for, with their classes and names."""
-    drawn = {row.name: (kind, one) for row in rows for kind, one in row.references.items() if _is_drawing(one)}
+    drawn = [(kind, cell) for row in rows for kind, cell in drawn_outlines.drawings_of(row).items()]
     called = dict(declared.get("names", {}))
     if not drawn:
         return list(rows), classes, DrawnNameMeanings(called) if called else None
-    kinds = {kind for kind, _ in drawn.values()}
-    annotations = [cell.known for _, cell in drawn.values()]
-    made = DrawnReferences.for_options(annotations, min(kinds), folder, options, called or None)
+    kinds = {kind for kind, _ in drawn}
+    made = DrawnReferences.for_options([cell.known for _, cell in drawn], min(kinds), folder, options, called or None)
     by_value = {label.value: label for label in classes.get("mask", ())}
     labels = {name: by_value[value] for name, value in declared.get("values", {}).items() if value in by_value}
     is_stated = bool(classes) and {*made.kinds} <= kinds
     names = DrawnNameMeanings(called, labels) if is_stated else made.names
-    names = replace(names, settings=declared.get("drawings", {}))
-    of_row = {name: dict.fromkeys(made.kinds, cell) for name, (_, cell) in drawn.items()}
-    read = [replace(row, references={**_others(row), **of_row.get(row.name, {})}) for row in rows]
     others = {kind: own for kind, own in classes.items() if kind not in kinds}
-    return read, classes if is_stated else {**others, **made.classes}, names
-
-
-def _is_drawing(known: Any) -> bool:
-    """Whether a reference is a cell of a file of drawings."""
-    return isinstance(known, Cell) and known.part in DRAWINGS
-
-
-def _others(row: CaseRow) -> References:
-    """The references of a row that are no drawings."""
-    return {kind: known for kind, known in row.references.items() if not _is_drawing(known)}
+    names = replace(names, settings=declared.get("drawings", {}))
+    return list(made.with_kinds(rows)), classes if is_stated else {**others, **made.classes}, names

@@ -21,9 +21,9 @@ from isocenter.layouts import layout
 from isocenter.layouts.cases import dataset_folder, drawn_boxes, mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation
-from isocenter.layouts.cases.drawn_outlines import DrawnReferences
+from isocenter.layouts.cases.drawn_outlines import BOXES, DrawnReferences
 from isocenter.layouts.cases.names import NEIGHBOURS
-from isocenter.layouts.layout import DatasetOptions, Reading
+from isocenter.layouts.layout import DatasetOptions, Reading, References
 from isocenter.values import CaseRow, Cell, Problem, Split
 
 # Of many files, such as the sidecars of BIDS, only so many are opened to know them.
@@ -49,24 +49,16 @@ class DrawingFormat:
     usual: str = "mask"
     flat: frozenset[str] = frozenset()
 
+    def drawing(self, annotation: Annotation | None, key: str = "") -> References:
+        """What is drawn on an image, before it is known as which kinds it is read; none where nobody looked.
 
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """One image, which is a case, and what is drawn on it: None where nobody looked.
-
-    key: the image's name in a file of many
-    """
-
-    name: str
-    image: Cell
-    annotation: Annotation | None
-    key: str = ""
-    split: Split | None = None
-    patient: str | None = None
+        key: the image's name in a file of many
+        """
+        return {} if annotation is None else {BOXES: Cell((annotation.path,), self.part, key, known=annotation)}
 
 
 def read_drawn_images(
-    drawn: Sequence[AnnotatedImage],
+    rows: Sequence[CaseRow],
     folder: Folder,
     options: DatasetOptions,
     form: DrawingFormat,
@@ -77,27 +69,17 @@ def read_drawn_images(
     patients: str = "",
     problems: Sequence[Problem] = (),
 ) -> Reading:
-    """A case for each image.
+    """Cases whose drawings are read as the kinds that are asked for.
 
     seen:        on what something is drawn, in words
     annotations: of images that are not here, whose classes count too
     names:       {name in a file: name of its class}, where the data set states them
     Raises UsageError where --labels names what nobody drew.
     """
-    every = [*annotations, *(one.annotation for one in drawn if one.annotation is not None)]
+    every = [*annotations, *(cell.known for row in rows for cell in row.references.values())]
     made = DrawnReferences.for_options(every, form.usual, folder, options, names)
-    rows = tuple(
-        CaseRow(
-            one.name,
-            {"image": one.image},
-            {} if one.annotation is None else made.cells(form.part, one.annotation, one.key),
-            split=one.split,
-            patient=one.patient,
-        )
-        for one in drawn
-    )
     return Reading(
-        rows,
+        tuple(made.with_kinds(rows)),
         how=f"{form.what}: {made.count_in_words(every)} on {seen}",
         classes=made.classes,
         drawn=made.names,
@@ -200,7 +182,7 @@ def read_owned_images(
     """A case for each image in the folders of those with drawings; images: {image: name and part of its case}."""
     places, modality = {path.parent for path in owners}, modality_words.modality_word(options.modality)
     drawn = [
-        AnnotatedImage(name, Cell((path,), modality=modality), owners.get(path), split=split)
+        CaseRow(name, {"image": Cell((path,), modality=modality)}, form.drawing(owners.get(path)), split=split)
         for path, (name, split) in images.items()
         if not places or path.parent in places
     ]
@@ -284,14 +266,15 @@ def read_listed_images(
     found = _listed_members(entries, folder, words)
     missing = [entry for entry, image in found if image is None]
     modality, owners = modality_words.modality_word(options.modality), dict[Path, list[ListedImage]]()
-    drawn, odd = list[AnnotatedImage](), dict[str, tuple[str, ...]]()
+    drawn, odd = list[CaseRow](), dict[str, tuple[str, ...]]()
     for entry, image in found:
         if image is None:
             continue
         owners.setdefault(image.path, []).append(entry)
         odd |= {image.name: entry.annotation.odd} if entry.annotation.odd else {}
         cell, split = Cell((image.path,), "film" if entry.film else "", modality=modality), entry.split or image.split
-        drawn.append(AnnotatedImage(image.name, cell, entry.annotation, entry.key, split, entry.film or None))
+        drawing, patient = form.drawing(entry.annotation, entry.key), entry.film or None
+        drawn.append(CaseRow(image.name, {"image": cell}, drawing, split=split, patient=patient))
     _refuse_twice([own for own in owners.values() if len(own) > 1])
     files = ", ".join(dict.fromkeys(entry.annotation.path.name for entry in entries))
     absent = "listed image is", "listed images are", "not there"

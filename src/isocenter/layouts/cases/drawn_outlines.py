@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from isocenter.layouts.cases import class_labels, drawn_boxes, object_classes
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline
 from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings
-from isocenter.values import Cell, Image, Label, Problem
+from isocenter.values import CaseRow, Cell, Image, Label, Problem
 from isocenter.values.voxel_images import WITHOUT_VOXELS
 
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
@@ -66,9 +66,12 @@ class DrawnReferences:
             classes[MASK] = tuple(sorted(set(labels.values()), key=lambda label: label.value))
         return cls(kinds, DrawnNameMeanings(called, labels), classes)
 
-    def cells(self, part: str, annotation: Annotation, key: str = "") -> dict[str, Cell]:
-        """{kind: its cell} of one image; part: the layout's name; key: the image's in a file of many."""
-        return dict.fromkeys(self.kinds, Cell((annotation.path,), part, key, known=annotation))
+    def with_kinds(self, rows: Iterable[CaseRow]) -> Iterator[CaseRow]:
+        """The rows, whose drawings are references of these kinds."""
+        for row, drawn in ((row, drawings_of(row)) for row in rows):
+            others = {kind: one for kind, one in row.references.items() if kind not in drawn}
+            made = dict.fromkeys(self.kinds, next(iter(drawn.values()))) if drawn else {}
+            yield replace(row, references={**others, **made})
 
     def count_in_words(self, annotations: Iterable[Annotation]) -> str:
         """The number of boxes or outlines, in words."""
@@ -86,6 +89,12 @@ class DrawnReferences:
         can_be = f"they can be read as {' or '.join(read[kind] for kind in others)} too"
         remedy = f"Choose {' or '.join(f'--task {tasks[kind]}' for kind in others)} for that"
         return (Problem("note", what, (), can_be, remedy),) if others else ()
+
+
+def drawings_of(row: CaseRow) -> dict[str, Cell]:
+    """{kind: the cell of a file of drawings} of the references that are such."""
+    cells = {kind: one for kind, one in row.references.items() if isinstance(one, Cell)}
+    return {kind: cell for kind, cell in cells.items() if isinstance(cell.known, Annotation)}
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from isocenter.layouts import layout
 from isocenter.layouts.cases import drawn_files
 from isocenter.layouts.cases.dataset_folder import FILM_SUFFIXES, Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from isocenter.layouts.cases.drawn_files import AnnotatedImage, DrawingFormat
+from isocenter.layouts.cases.drawn_files import DrawingFormat
 from isocenter.layouts.layout import DatasetOptions, Reading
-from isocenter.values import Cell, Split
+from isocenter.values import CaseRow, Cell, Split
 
 FRAME = "_frame{:06}"
 
@@ -106,7 +106,13 @@ def read_films(films: Sequence[ListedFilm], folder: Folder, options: DatasetOpti
     owners, patients = owners_of_films(films, folder)
     modality = modality_words.modality_word(options.modality)
     drawn = [
-        AnnotatedImage(key, film.cell(number, modality), film.annotation(number), key, film.split, owner)
+        CaseRow(
+            key,
+            {"image": film.cell(number, modality)},
+            form.drawing(film.annotation(number), key),
+            split=film.split,
+            patient=owner,
+        )
         for film, owner in zip(films, owners, strict=True)
         for number, key in film.keys.items()
     ]
