@@ -93,7 +93,7 @@ class BoxTable(RoleTable):
         edges = [column[role] for role in (*bounding_boxes.table_columns(3), *SIZES.values()) if role in column]
         label = column.get("label")
         boxed = {row[label] for row in table.rows if any(row[name] is not None for name in edges)} if label else set()
-        rows = ({**row, label: None} if boxed and row[label] not in boxed else row for row in table.rows)
+        rows = ({**row, label: None} if label and boxed and row[label] not in boxed else row for row in table.rows)
         return cls(replace(table, rows=tuple(rows)), column)
 
     @cached_property
