@@ -53,7 +53,11 @@ def convert_radimagenet(content: Content, network: Module | None) -> dict[str, T
 
 def _under(prefix: str) -> Renaming:
     """The tensors of an image encoder, which has torchvision's names under this prefix."""
-    return lambda content, network=None: weight_layout.without_prefix(content, prefix)
+
+    def renamed(content: Content, network: Module | None) -> dict[str, Tensor]:
+        return weight_layout.without_prefix(content, prefix)
+
+    return renamed
 
 
 def _layout(name: str, what: str, renamed: Renaming, licence: str, of_weights: str, citation: str) -> WeightLayout:

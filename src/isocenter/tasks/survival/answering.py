@@ -186,7 +186,11 @@ class SurvivalAnswering(Task):
 
     @property
     def _bound(self) -> TimeLowerBound:
-        return TimeLowerBound(self.bound, self.horizons, curve_from_plain(self.censoring, "share"))
+        return TimeLowerBound(self.bound, self.horizons, self._follow_up_curve)
+
+    @property
+    def _follow_up_curve(self) -> Steps:
+        return curve_from_plain(self.censoring, "share")
 
 
 def survival_column(time: float) -> str:
