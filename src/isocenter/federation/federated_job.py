@@ -364,7 +364,8 @@ class FederatedJob:
         """Every site gets the model, and scores it on its own test cases."""
         shutil.rmtree(self.folder / INCOMING, ignore_errors=True)
         calibration = federated_run.found_calibration(plan_file.read_plan(self.out / "plan.yaml"))
-        message = SiteMessage("finish", {"calibration": calibration}, state.averages)
+        facts = {"calibration": calibration, "membership": self.record.membership}
+        message = SiteMessage("finish", facts, state.averages)
         answers = dict(self.carrier.ask(message, state.number, self.records))
         good = {site: one.message for site, one in sorted(answers.items()) if one.message is not None}
         self._refuse_too_few(len(good), {site: one.error for site, one in answers.items() if one.error})

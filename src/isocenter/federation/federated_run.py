@@ -48,6 +48,7 @@ class JobRecord:
     min_sites: fewest sites with which a round counts; None: all
     round_timeout: s that a site has for an answer; None: as long as it takes
     restarts:  how often a job goes on after a party was lost
+    membership: whether sites attack the model at the end
     parties:   {site: version, when it agreed, cases of each part, None where they are few}
     """
 
@@ -58,6 +59,7 @@ class JobRecord:
     min_sites: int | None = None
     round_timeout: float | None = None
     restarts: int = 0
+    membership: bool = False
     parties: Mapping[str, TableRow] = field(default_factory=dict)
     plan_sha256: str = ""
 
@@ -143,6 +145,7 @@ class JobEnd:
             self.sentence,
             *site_budgets.budget_sentences(self.out),
             *words,
+            *[sentence for one in figures for sentence in pooled_figures.membership_sentences(one, metrics)],
             LEFT_OUT.format("" if found_calibration(plan) else "calibration, "),
         ]
         if patterns := settings.federation.private_layers:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from isocenter import errors
 from isocenter.evaluation import Metrics, intervals, site_pooling
+from isocenter.evaluation.metric import MEMBERSHIP_AUC
 from isocenter.federation.exchanges import Arrays
 from isocenter.lazy import pandas as pd
 from isocenter.scoring.auditing.site_audit import COLUMNS, SiteFigure
@@ -81,6 +83,15 @@ def _joined(defined: Sequence[Estimate], sums: Sequence[np.ndarray]) -> Estimate
     cases, patients = (sum(getattr(one, name) for one in defined) for name in COUNTS)
     figure = Estimate(float(value), n=cases, patients=patients, unit=defined[0].unit)
     return intervals.interval_of_draws(figure, np.array(draws), len(sums))
+
+
+def membership_sentences(figure: SiteFigure, metrics: Metrics) -> list[str]:
+    """What the sites' attacks on the model have come to, and why a site has none; nothing for any other figure."""
+    if figure.metric != MEMBERSHIP_AUC.name:
+        return []
+    blank = {site: one.method for site, one in figure.at_site.items() if not math.isfinite(one.value)}
+    reasons = [f"{site} ({method.removeprefix('none: ')})" for site, method in blank.items()]
+    return [figure.words(metrics), *([f"Not attacked: {errors.list_phrase(reasons)}."] if reasons else [])]
 
 
 def sites_table(figures: Sequence[SiteFigure], least: int) -> pd.DataFrame:

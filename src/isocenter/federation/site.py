@@ -36,6 +36,7 @@ from isocenter.runtime import model_files, record_files
 from isocenter.runtime.model_schema import MODEL_SCHEMA
 from isocenter.runtime.package.package_contents import WEIGHTS
 from isocenter.scoring import case_scoring
+from isocenter.scoring.auditing import membership_audit
 from isocenter.scoring.case_scoring import EVALUATION
 from isocenter.tasks import task_catalogue
 from isocenter.training import checkpoint_files, recipe
@@ -44,7 +45,7 @@ from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.privacy_accounting import PrivacyBudget
 from isocenter.training.session_length import Length
 from isocenter.training.training_state import CommandClock, Moment
-from isocenter.values import Decision, Fingerprint
+from isocenter.values import Decision, Fingerprint, Row
 from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
@@ -294,17 +295,16 @@ class Site:
         self._keep_model(message.arrays, message.facts.get("calibration"))
         run = self._run
         privacy_record.write_privacy_of_run(run)
-        if not (cases := run.cases("test")):
-            return SiteMessage("finish", {"rows": []})
         loaded = model_files.load(self.folder, str(run.plan["training.device"]))
-        scored = case_scoring.score_cases(
-            loaded,
-            cases,
-            {},
-            seed=int(run.plan["training.seed"]),
-            patients_known=run.dataset.patients_known,
-            draws=False,
-        )
+        known = {"seed": int(run.plan["training.seed"]), "patients_known": run.dataset.patients_known}
+        cases, attacked = run.cases("test"), list[Row]()
+        if message.facts.get("membership"):
+            least = self._job.settings.federation.min_count
+            attacked = membership_audit.membership_or_reason(loaded, run.cases("train"), cases, least=least, **known)
+        if not cases:
+            return SiteMessage("finish", {"rows": case_tables.rows_to_json(attacked)["rows"]})
+        scored = case_scoring.score_cases(loaded, cases, {}, draws=False, **known)
+        scored = replace(scored, rows=[*scored.rows, *attacked])
         with atomic.write_whole(self.folder / EVALUATION, overwrite=True) as partial:
             partial.mkdir()
             scored.write(partial)
@@ -312,8 +312,8 @@ class Site:
         # The seed is known to nobody: draws that somebody can repeat can be solved for single cases.
         resampling = Resampling(int(run.plan["training.seed"]), keeps_recipe=True)
         recipes = {(row.metric, row.label): row for row in loaded.task.summary(scored.table, seed=resampling)}
-        known = [recipes.get((row.metric, row.label), row) for row in scored.rows]
-        draws = pooled_figures.draws_of_site(known, np.random.default_rng(secrets.randbits(128)))
+        drawn = [recipes.get((row.metric, row.label), row) for row in scored.rows]
+        draws = pooled_figures.draws_of_site(drawn, np.random.default_rng(secrets.randbits(128)))
         return SiteMessage("finish", {"rows": lines}, {str(number): one for number, one in draws.items()})
 
     def _completed(self, arrays: Arrays) -> dict[str, Tensor]:

@@ -75,7 +75,7 @@ def budget_sentences(out: Path) -> list[str]:
     units = " or ".join(dict.fromkeys(row["unit"] for row in rows))
     bound = (
         f"of each {units} they tell at most epsilon {max(claimed):.3g}, but for a chance of "
-        f"{max(row['delta'] for row in rows):.2g}"
+        f"{max(row['delta'] for row in rows):.3g}"
         if len(claimed) == len(rows)
         else "but the plan's seed drew it, so that nothing is claimed"
     )

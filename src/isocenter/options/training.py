@@ -207,6 +207,9 @@ class FederatedJobOptions:
         float | None, Ge(1), Setting("Seconds that a site has for an answer; by default as long as it takes.", "S")
     ] = None
     restarts: Annotated[int, Ge(0), Setting("How often a job goes on after the loss of a process.", "N")] = 3
+    membership: Annotated[
+        bool, Setting("Also attack the model at each site: how well its errors tell training from test patients.")
+    ] = False
     deterministic: Deterministic = False
     device: PlannedDevice = None
     threads: Threads = None

@@ -43,6 +43,7 @@ def federate(options: FederateOptions) -> Run:
     resume:  the folder of a job that was stopped, which goes on from its last whole round
     min_sites: fewest sites with which a round counts
     transport: "local": sites take turns in this process; "mtls": a process each, which NVFlare joins by mutual TLS
+    membership: at the end each site attacks the model, and sends what came of it
     round_timeout: s that a site has for an answer; restarts: after the loss of a process, so often
     deterministic: two jobs on one machine are alike to the bit; needs a number of steps
     Raises what `plan` and `train` raise, naming the site; UsageError for a wrong combination of arguments.
@@ -135,7 +136,8 @@ def new_record(options: FederatedJobOptions, transport: str, count: int) -> JobR
     """What is asked of a job over so many sites; UsageError for more than there are."""
     if (options.min_sites or 1) > count:
         raise UsageError(f"{options.min_sites} of {count} sites", "--min-sites", "Give less")
-    named = {name: getattr(options, name) for name in ("rounds", "min_sites", "round_timeout", "restarts")}
+    names = ("rounds", "min_sites", "round_timeout", "restarts", "membership")
+    named = {name: getattr(options, name) for name in names}
     by_clock = "training.steps" not in (options.assignments or {})
     return JobRecord(transport, minutes=options.minutes or USUAL_MINUTES, by_clock=by_clock, **named)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from isocenter import errors
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.evaluation import case_tables, membership
+from isocenter.evaluation import ALL, case_tables, membership
+from isocenter.evaluation.metric import MEMBERSHIP
 from isocenter.report import progress_tracking
 from isocenter.scoring import case_scoring
 from isocenter.scoring.case_scoring import AuditInput, FoldPredictor, ScoredCases
-from isocenter.values import Case, Row, Split
+from isocenter.values import Case, Estimate, Row, Split
 from isocenter.values.table_cells import PlainCell
 
 # Patients of each side that are looked at.
@@ -30,7 +33,7 @@ def attacked_cases(cases: Sequence[Case], seed: int) -> list[Case]:
 
 
 def membership_of_cases(
-    predictor: FoldPredictor, trained: Sequence[Case], others: Sequence[Case], *, seed: int
+    predictor: FoldPredictor, trained: Sequence[Case], others: Sequence[Case], *, seed: int, patients_known: bool
 ) -> list[Row]:
     """How well a model's figures on single cases tell those that trained it from others.
 
@@ -54,14 +57,29 @@ def membership_of_cases(
     # Ranking is stable: among equal cases those that come first would otherwise win.
     table = case_tables.case_table(rows).sample(frac=1.0, random_state=seed)
     order = [str(case) for case in predictor.task.rank(table)]
-    return membership.membership_rows(
+    found = membership.membership_rows(
         np.arange(len(order)), [is_member[case] for case in order], [patients[case] for case in order], seed=seed
     )
+    if patients_known:
+        return found
+    return [replace(row, estimate=case_scoring.named_by_case(row.estimate)) for row in found]
+
+
+def membership_or_reason(
+    predictor: FoldPredictor, trained: Sequence[Case], others: Sequence[Case], *, least: int, **known: Any
+) -> list[Row]:
+    """The same rows, or blank ones with the reason in `method` where either side has fewer patients than `least`."""
+    why = f"none: fewer than {least} training or test patients"
+    if min(len({case.patient for case in side}) for side in (trained, others)) >= least:
+        try:
+            return membership_of_cases(predictor, trained, others, **known)
+        except UsageError:
+            why = "none: no training case, or no test case, could be predicted"
+    return [Row(name, ALL, Estimate(math.nan, method=why)) for name in MEMBERSHIP]
 
 
 def with_membership(audit: AuditInput, trained: Sequence[Case]) -> ScoredCases:
     """The figures with those of the attack; trained: the cases that trained the model."""
-    rows = membership_of_cases(audit.predictor, trained, audit.cases, seed=audit.seed)
-    if not audit.patients_known:
-        rows = [replace(row, estimate=case_scoring.named_by_case(row.estimate)) for row in rows]
+    known = {"seed": audit.seed, "patients_known": audit.patients_known}
+    rows = membership_of_cases(audit.predictor, trained, audit.cases, **known)
     return replace(audit.scored, rows=[*audit.scored.rows, *rows])
