@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch import Tensor, nn
 
 from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import CONVOLUTION, NORMALISATION
 from isocenter.networks.context_fusion import PooledHead
-from isocenter.networks.network_family import Sized, Strides
+from isocenter.networks.network_family import NetworkSize, Sized, Strides
 
 if TYPE_CHECKING:
     from isocenter.networks.network_family import FusionSettings, SizeValue
@@ -218,7 +218,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     stem = "the stem keeps the resolution" if small else "the stem halves the resolution"
     # On a processor a volume takes as long as thirty pictures; at half the width, three times as many fit in the time.
     width = 16 if device == "cpu" and len(patch) == 3 else 32
-    size: dict[str, Any] = {"width": width, "blocks": blocks, "stem_stride": 1 if small else 2}
+    size: NetworkSize = {"width": width, "blocks": blocks, "stem_stride": 1 if small else 2}
     because = f"images of {tuple(patch)}: {len(blocks)} stages, {stem}; width for the {device}"
     late = late_for(strides, len(blocks) - 2 if small else len(blocks) - 1)
     if max(late) == 0:

@@ -17,7 +17,7 @@ from isocenter.networks.inflated_resnet import InflatedEncoder
 from isocenter.networks.network_family import FROZEN
 
 if TYPE_CHECKING:
-    from isocenter.networks.network_family import NetworkSize
+    pass
 
 COLOUR, TRAINED = "colour", "trained"
 ENCODERS = (COLOUR, TRAINED, FROZEN)
@@ -123,7 +123,7 @@ class TileEncoder(nn.Module):
         scales: Sequence[Sequence[float]] | None = None,
         maps: int = 16,
         model: str = "resnet18",
-        settings: NetworkSize | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not encoder or len(set(encoder)) < len(encoder) or not set(encoder) <= set(ENCODERS):

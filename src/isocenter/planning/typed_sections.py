@@ -34,7 +34,7 @@ from isocenter.values import BY_HAND, Decision, Plan, Setting, setting_fields
 from isocenter.values.plain_values import PlainValue
 
 # In this order they are checked: what others follow from comes first, so that the mistake itself is named.
-TYPED: Mapping[str, type[Any]] = {
+TYPED: Mapping[str, type] = {
     "split": SplitSettings,
     "training": TrainingSettings,
     "preprocessing": Preprocessing,

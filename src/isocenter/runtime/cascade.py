@@ -6,7 +6,7 @@ A copy of this file travels with a model: what the first stage's labels become n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -76,9 +76,7 @@ class LabelledInput:
         """The same as without labels."""
         return self.preprocessing.parts(trace, region, patch, channels)
 
-    def restore(
-        self, output_slabs: Slabs, trace: GridTrace, part: Region | None = None
-    ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
+    def restore(self, output_slabs: Slabs, trace: GridTrace, part: Region | None = None) -> Slabs:
         """The same as without labels."""
         return self.preprocessing.restore(output_slabs, trace, part)
 

@@ -7,9 +7,9 @@ asks of a prediction beside the image, as one value from the caller to the last 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le, Lt
 
@@ -17,6 +17,7 @@ from isocenter.errors import UsageError
 from isocenter.runtime.preprocessing import protocol
 from isocenter.runtime.preprocessing.coarse_mask import Outside
 from isocenter.values import Prompts, Region, Setting
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue
@@ -59,7 +60,7 @@ class Inference:
     gamma: Annotated[float, Ge(0), Setting(only_with=("inference.views",))] = 0.0
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Inference:
+    def from_settings(cls, settings: StatedSettings) -> Inference:
         """Read a model's record."""
         return cls(**protocol.as_tuples(settings))
 

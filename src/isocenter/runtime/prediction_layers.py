@@ -30,6 +30,7 @@ from isocenter.runtime.windows.slide import Network, Progress
 from isocenter.tasks import properties
 from isocenter.values import Array, Deferred, Geometry, Image, Prediction, Region
 from isocenter.values.covariate_values import CovariateValues
+from isocenter.values.table_cells import TableRow
 
 if TYPE_CHECKING:
     from isocenter.runtime.guard.image_gate import Guard
@@ -103,7 +104,7 @@ def predict_members(mean: MeanOfMembers, views: Sequence[Callable[..., OpenedIma
 
 
 def after_first_stage(
-    first: Callable[[Image, ModelRequest, Mapping[str, Any] | None], tuple[Image, ImageSteps]],
+    first: Callable[[Image, ModelRequest, CovariateValues | None], tuple[Image, ImageSteps]],
     below: Layer,
     passage: Passage,
 ) -> Prediction:
@@ -113,7 +114,7 @@ def after_first_stage(
 
 
 def with_context(
-    vector: Callable[[Image, Mapping[str, Any] | None, str], tuple[Any, Sequence[str]]],
+    vector: Callable[[Image, CovariateValues | None, str], tuple[Any, Sequence[str]]],
     task: Task,
     below: Layer,
     passage: Passage,
@@ -364,14 +365,14 @@ def _in_a_row(geometry: Geometry, frames: tuple[Prediction, ...]) -> Prediction:
     return Prediction(geometry, data=data, abstained=reason, labels=labels, frames=frames, parts=parts, maps=numbers)
 
 
-def size_changes(frames: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def size_changes(frames: Sequence[Sequence[Mapping[str, Any]]]) -> list[TableRow]:
     """One row per label: its largest and smallest size, and the difference in percent of the largest.
 
     frames: rows of `measurements` of each frame
     For volumes of a ventricle over a heartbeat that is the ejection fraction, (EDV - ESV) / EDV, for areas the
     fractional area change. Lang et al., J Am Soc Echocardiogr 2015, doi:10.1016/j.echo.2014.10.003
     """
-    rows = []
+    rows = list[TableRow]()
     for findings_of_frames in zip(*frames, strict=True):
         size = next(name for name in SIZES if name in findings_of_frames[0])
         largest, smallest = (bound(float(row[size]) for row in findings_of_frames) for bound in (max, min))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from isocenter.errors import DatasetError
+from isocenter.runtime.model_schema import FingerprintRecord, ModelOrigin
 from isocenter.runtime.windows import slide
 from isocenter.values import Geometry, Image, Merge, Region
 
@@ -43,7 +44,7 @@ class WindowedModel(Protocol):
         """The windows."""
 
     @property
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> ModelOrigin:
         """The record of the model's origin."""
 
 
@@ -157,7 +158,7 @@ def _largest(model: WindowedModel) -> list[Geometry]:
     """The grid of the largest image that trained the model, of a mean of several one each; empty where unknown."""
     shapes = []
     for record in model.record.get("members") or [model.record]:
-        images: Mapping[str, Any] = record.get("fingerprint") or {}
+        images = record.get("fingerprint") or FingerprintRecord()
         if not (largest := images.get("largest")) or len(largest["shape"]) < len(model.inference.patch):
             return []
         shape, steps = [int(size) for size in largest["shape"]], largest["steps"]
@@ -168,23 +169,22 @@ def _largest(model: WindowedModel) -> list[Geometry]:
 def _cause(model: WindowedModel, geometry: Geometry) -> str:
     """The likely cause of so many windows, in words: a spacing that training did not have, or many voxels."""
     records = model.record.get("members") or [model.record]
-    images: Mapping[str, Any] = records[0].get("fingerprint") or {}
+    images = records[0].get("fingerprint") or FingerprintRecord()
     steps, spacing = geometry.canonical.spacing, _usual_spacing(model, images)
     if steps is not None and spacing is not None and len(spacing) == len(steps):
         ratios = np.divide(steps, spacing)
         if max(ratios.max(), 1 / ratios.min()) >= UNLIKE_SPACING:
             whose = "where training had" if images else "where the model works at"
             return f"spacing {_in_words(steps)} mm {whose} {_in_words(spacing)}, so that the header may be wrong"
-    if not images.get("shape"):
-        return f"{_in_words(geometry.canonical.shape)} voxels"
-    return f"{_in_words(geometry.canonical.shape)} voxels where training had up to {_in_words(images['shape']['max'])}"
+    shape = images.get("shape")
+    most = f" where training had up to {_in_words(shape['max'])}" if shape else ""
+    return f"{_in_words(geometry.canonical.shape)} voxels{most}"
 
 
-def _usual_spacing(model: WindowedModel, images: Mapping[str, Any]) -> Sequence[float] | None:
+def _usual_spacing(model: WindowedModel, images: FingerprintRecord) -> Sequence[float] | None:
     """The middle spacing of the training images, else that of the model, along the axes of an upright image."""
-    if images.get("physical") and images.get("spacing"):
-        middle: Sequence[float] = images["spacing"]["median"]
-        return middle
+    if images.get("physical") and (stated := images.get("spacing")):
+        return stated["median"]
     spacing, order = model.preprocessing.spacing, model.preprocessing.order_of_axes
     if spacing is None or len(spacing) != len(order):
         return None

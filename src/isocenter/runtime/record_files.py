@@ -76,7 +76,7 @@ def read_json(path: Path, schema: str) -> object:
     if record["version"] != VERSION:
         problem = f"was written by another version (record {record['version']}, known {VERSION})"
         raise IntegrityError(problem, str(path), "Use the version of isocenter that wrote it")
-    return cast("dict[str, Any]", record)
+    return cast(object, record)
 
 
 def seal_folder(folder: Path, *, apart: Collection[str] = ()) -> None:
@@ -90,7 +90,7 @@ def seal_folder(folder: Path, *, apart: Collection[str] = ()) -> None:
     write_json(folder / MANIFEST, MANIFEST_SCHEMA, ManifestRecord(sha256=digests))
 
 
-def amend_record(folder: Path, name: str, schema: str, record: Mapping[str, Any]) -> None:
+def amend_record(folder: Path, name: str, schema: RecordSchema[R], record: R) -> None:
     """Write a record into a sealed folder, and its SHA-256 into the manifest: both, or neither where one cannot be.
 
     Files that were changed or added are not vouched for: they stay what they were.

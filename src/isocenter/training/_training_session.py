@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -385,12 +386,13 @@ def make_loader(
     """The batches of a training, of which this process makes its part."""
     chosen = settings.training
     protected = ProtectedGroups.for_cases(chosen.fairness, cases)
-    options: dict[str, Any] = {
-        "pinned": chosen.device.startswith("cuda"),
-        "images": channel_stack.images_of_channels(settings.preprocessing.channels),
-        "left_out": chosen.modality_dropout,
-        "flags": bool(Context.from_settings(settings.network.context).channels),
-    }
+    make_loader = partial(
+        Loader,
+        pinned=chosen.device.startswith("cuda"),
+        images=channel_stack.images_of_channels(settings.preprocessing.channels),
+        left_out=chosen.modality_dropout,
+        flags=bool(Context.from_settings(settings.network.context).channels),
+    )
     shown: Positives = next((one.shows for one in settings.terms.values() if one.needs.second), "view")
     others = private = None
     if budget is not None:
@@ -400,8 +402,8 @@ def make_loader(
         batch = settings.objectives.unlabelled_batch or chosen.batch
         stream = random_draws.sample_generator(chosen.seed, 0, 0, UNLABELLED)
         seed = int(stream.integers(2**63))
-        others = Loader(unlabelled, chosen.patch, batch, 0.0, seed, part=ranks.part(batch), **options)
-    return Loader(
+        others = make_loader(unlabelled, chosen.patch, batch, 0.0, seed, part=ranks.part(batch))
+    return make_loader(
         cases,
         chosen.patch,
         chosen.batch,
@@ -413,7 +415,6 @@ def make_loader(
         unlabelled=others,
         shows=shown,
         private=private,
-        **options,
     )
 
 
@@ -432,9 +433,10 @@ def make_fabric(chosen: TrainingSettings, ranks: Ranks) -> Any:
     if kind == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
         torch.backends.cudnn.benchmark = not chosen.deterministic
-    placed: dict[str, Any] = {"devices": [int(number)] if number else 1}
-    if ranks != SINGLE_PROCESS:
-        placed = {"strategy": "ddp", "devices": here, "num_nodes": ranks.count // here}
-    fabric = lightning_fabric.Fabric(accelerator={"cuda": "cuda", "mps": "mps"}.get(kind, "cpu"), **placed)
+    accelerated = partial(lightning_fabric.Fabric, accelerator={"cuda": "cuda", "mps": "mps"}.get(kind, "cpu"))
+    if ranks == SINGLE_PROCESS:
+        fabric = accelerated(devices=[int(number)] if number else 1)
+    else:
+        fabric = accelerated(strategy="ddp", devices=here, num_nodes=ranks.count // here)
     fabric.launch()
     return fabric

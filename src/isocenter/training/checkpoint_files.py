@@ -24,6 +24,7 @@ from isocenter.runtime.package.package_contents import WEIGHTS
 from isocenter.tasks import task_settings
 from isocenter.training.step.batch_loss import START, Criterion
 from isocenter.training.training_state import State, TrainingOutcome
+from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +64,7 @@ def write_checkpoint(
     *,
     module: Module | None = None,
     optimiser: Optimizer | None = None,
-    state: Mapping[str, Any] | None = None,
+    state: Mapping[str, PlainValue] | None = None,
     objectives: Mapping[str, Tensor] | None = None,
     validation: Mapping[str, Tensor] | None = None,
 ) -> None:
@@ -132,7 +133,7 @@ def rewrite_weights(folder: Path, averaged: Mapping[str, Tensor]) -> None:
 def rewrite_training(
     folder: Path,
     module: Mapping[str, Tensor],
-    state: Mapping[str, Any],
+    state: Mapping[str, PlainValue],
     start: Mapping[str, Tensor] | None = None,
     *,
     keeps_optimiser: bool = True,

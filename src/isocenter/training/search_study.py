@@ -16,7 +16,7 @@ from typing import Any
 
 from isocenter.errors import ResourceError
 from isocenter.planning import search_domains
-from isocenter.planning.search_domains import Between, Space
+from isocenter.planning.search_domains import Between, Choices, Space
 
 NAME = "search"
 # So many trials are drawn at random before the others follow from them, and are done whole before any is given up.
@@ -44,7 +44,7 @@ class StudyTrial:
     """
 
     number: int
-    choices: Mapping[str, Any]
+    choices: Choices
     state: str
     value: float | None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -148,7 +148,7 @@ class SearchStudy:
             for name, domain in self.space.items()
         }
 
-    def _choices(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def _choices(self, params: Choices) -> Choices:
         return {name: json.loads(value) if _is_listed(self.space[name]) else value for name, value in params.items()}
 
 
@@ -160,7 +160,7 @@ class SearchTrial:
     """
 
     given: Any
-    choices: Mapping[str, Any]
+    choices: Choices
 
     @property
     def number(self) -> int:
@@ -198,7 +198,7 @@ def _missing() -> ResourceError:
     )
 
 
-def _as_text(choices: Mapping[str, Any], space: Space) -> dict[str, Any]:
+def _as_text(choices: Choices, space: Space) -> Choices:
     """Choices as Optuna has them: of a list of values the text of one."""
     return {name: json.dumps(value) if _is_listed(space[name]) else value for name, value in choices.items()}
 

@@ -37,6 +37,9 @@ from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import properties, task_settings
 from isocenter.transforms import COLOUR, channel_stack
 from isocenter.values import Array, Image, Prediction, covariate_values, voxel_images
+from isocenter.values.covariate_values import CovariateValues
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing
@@ -60,10 +63,10 @@ class Inferer:
 
     task: Task
     preprocessing: Preprocessing
-    windows: Mapping[str, Any]
+    windows: StatedSettings
     network: Network
     context: Context = field(default_factory=lambda: Context(()))
-    covariates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    covariates: Mapping[str, CovariateValues] = field(default_factory=dict)
     before: Inferer | None = None
 
     def __call__(self, image: Image, where: str) -> Prediction:
@@ -147,7 +150,7 @@ def _shares(network: OneTensor) -> tuple[float, ...] | None:
     return None if network.shares is None else tuple(network.shares)
 
 
-def read_covariates(table: Path, formats: Mapping[str, Format]) -> dict[str, dict[str, Any]]:
+def read_covariates(table: Path, formats: Mapping[str, Format]) -> Mapping[str, CovariateValues]:
     """{case: {column: value}} of a table; readings over time are courses.
 
     Raises DatasetError where two rows of one case differ and no column says when they were read: which of them holds is
@@ -160,7 +163,7 @@ def read_covariates(table: Path, formats: Mapping[str, Format]) -> dict[str, dic
             {csv_text.unmark_cell(name): csv_text.unmark_cell(cell) for name, cell in row.items()}
             for row in csv.DictReader(file)
         ]
-    by_case: dict[str, list[Mapping[str, Any]]] = {}
+    by_case: dict[str, list[CovariateValues]] = {}
     for row in rows:
         named = Path(next(iter(row.values())).replace("\\", "/"))
         by_case.setdefault(named.name[: len(named.name) - len(_suffix(named, formats) or "")], []).append(row)
@@ -222,7 +225,7 @@ class Evaluator:
 
     def run(self) -> None:
         """Predict every case into the folder of results; raises DatasetError where cases failed."""
-        rows: list[dict[str, Any]] = []
+        rows: list[Mapping[str, PlainValue]] = []
         failed: list[IsocenterError] = []
         notes: dict[str, Sequence[str]] = {}
         with atomic.write_whole(Path(self.output_dir)) as folder:
@@ -290,7 +293,7 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
 
 
 def _write_tables(
-    rows: Sequence[Mapping[str, Any]], failed: Sequence[str], notes: Mapping[str, Sequence[str]], folder: Path
+    rows: Sequence[Mapping[str, PlainValue]], failed: Sequence[str], notes: Mapping[str, Sequence[str]], folder: Path
 ) -> None:
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         # A volume in ml and one in voxels, where a size is not known, have columns of their own.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.lazy import monai, torch
+from isocenter.networks.layouts.weight_layout import Content
 from isocenter.runtime import record_files
 from isocenter.runtime.foreign import monai_config, monai_network, torch_files
 from isocenter.runtime.foreign.monai_config import ARGUMENT_ERRORS, CLASSIFIERS, KEY, REMEDY, Config
@@ -20,9 +21,12 @@ from isocenter.runtime.model_assembly import Model
 from isocenter.runtime.model_schema import ModelOrigin, NetworkArguments
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.tasks import Task, task_catalogue
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
+    from isocenter.runtime.package.monai_metadata import Described
 
 
 METADATA = "configs/metadata.json"
@@ -32,11 +36,11 @@ OURS = "isocenter"
 # The key of the outputs, in the steps after the network.
 OUTPUTS = "pred"
 # Arguments of a SlidingWindowInferer, and those of them that can only be some values, as our own windows are.
-INFERER: Mapping[str, Any] = {
+INFERER: StatedSettings = {
     **{"roi_size": None, "overlap": 0.25, "sw_batch_size": 1, "mode": "constant", "padding_mode": "constant"},
     **{"cval": 0, "sigma_scale": 0.125, "with_coord": False, "spatial_dim": 0},
 }
-POSSIBLE: Mapping[str, Any] = {
+POSSIBLE: StatedSettings = {
     **{"mode": ("constant", "gaussian"), "padding_mode": ("constant", "replicate")},
     **{"sigma_scale": (0.125,), "with_coord": (False,)},
 }
@@ -145,7 +149,7 @@ def _module(config: Config, network: Any, file: Path, trusted: Sequence[str]) ->
     module = config.make(network)
     if not isinstance(module, torch.nn.Module):
         raise UsageError("its network_def is no network", config.where, REMEDY)
-    weights: Mapping[str, Any] = torch_files.read_torch_file(file, trusted)
+    weights: Content = torch_files.read_torch_file(file, trusted)
     weights = next((weights[name] for name in WITHIN if isinstance(weights.get(name), Mapping)), weights)
     try:
         module.load_state_dict(dict(weights))
@@ -155,7 +159,7 @@ def _module(config: Config, network: Any, file: Path, trusted: Sequence[str]) ->
     return module
 
 
-def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:
+def _compose(config: Config, steps: Sequence[Described]) -> Any:
     """The steps as one transform of the image alone."""
     transforms = []
     for step in steps:
@@ -165,7 +169,7 @@ def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:
     return monai.transforms.Compose(transforms)
 
 
-def _of_image(step: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def _of_image(step: Described, keys: Sequence[str]) -> Described:
     """A step for several keys as it is for the image: what it lists for each key is one of them."""
     index = list(keys).index(KEY)
     arguments = {
@@ -189,10 +193,10 @@ class _Views:
     merge: str = "constant"
     plane: int | None = None
     whole: bool = False
-    beyond: Mapping[str, Any] = field(default_factory=dict)
+    beyond: StatedSettings = field(default_factory=dict)
 
 
-def _views(config: Config, network: Any, before: Sequence[Mapping[str, Any]], size: Any) -> _Views:
+def _views(config: Config, network: Any, before: Sequence[Described], size: Any) -> _Views:
     """What its inferer shows the network; size: of an image, as the metadata state it."""
     inferer, where = config.resolve(_part(config, "inferer")), config.where
     kind, axes = monai_config.class_name(inferer), network.get("spatial_dims", 3) if isinstance(network, Mapping) else 3
@@ -266,7 +270,7 @@ class _Meaning:
     values: Mapping[int, int] | None = None
 
 
-def _meaning(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], where: str) -> _Meaning:
+def _meaning(post: Sequence[Described], names: Mapping[int, str], where: str) -> _Meaning:
     """The meaning that its steps after the network give to the outputs."""
     meaning = _Meaning(names)
     for step in post:
@@ -301,7 +305,7 @@ def _meaning(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], where:
     return meaning
 
 
-def _values(step: Mapping[str, Any], meaning: _Meaning, where: str) -> Mapping[int, int]:
+def _values(step: Described, meaning: _Meaning, where: str) -> Mapping[int, int]:
     """The label that a function of called outputs gives each of them: it is asked for every combination of them.
 
     Of regions the order is that in which each is written over those before it. Raises UsageError where no such labels
@@ -376,7 +380,7 @@ def _classification(meaning: _Meaning, where: str) -> Task:
     )
 
 
-def _of_outputs(step: Mapping[str, Any], setting: str, default: Any = None) -> Any:
+def _of_outputs(step: Described, setting: str, default: Any = None) -> Any:
     """A setting of a step after the network; of a list, for several keys, that of the outputs."""
     value, keys = step.get(setting, default), monai_config.step_keys(step)
     return value[keys.index(OUTPUTS)] if isinstance(value, list) and len(value) == len(keys) else value
@@ -391,7 +395,7 @@ def _refuse_threshold(threshold: Any, activation: str, where: str) -> None:
         raise UsageError(f"calls regions by a threshold of {form}; only of a sigmoid is supported", where, REMEDY)
 
 
-def _largest(step: Mapping[str, Any], names: Mapping[int, str], where: str) -> list[list[int]]:
+def _largest(step: Described, names: Mapping[int, str], where: str) -> list[list[int]]:
     """Groups of labels of which, together, the largest piece stays, pieces being connected also by a corner."""
     for key, allowed in {"num_components": (None, 1), "connectivity": (None,), "is_onehot": (None, False)}.items():
         if step.get(key) not in allowed:
@@ -402,7 +406,7 @@ def _largest(step: Mapping[str, Any], names: Mapping[int, str], where: str) -> l
     return [[label] for label in labels] if step.get("independent", True) else [labels]
 
 
-def _definition(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...], dict[int, str], Any]:
+def _definition(metadata: Described, folder: Path) -> tuple[tuple[str, ...], dict[int, str], Any]:
     """(names of the input's channels, {channel of the output: what it means}, size of an image, where it is stated)."""
     where, again = str(folder / METADATA), "Get the bundle again"
     form = metadata.get("network_data_format")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -23,8 +23,12 @@ from isocenter.errors import FormatError, IntegrityError, IsocenterError, UsageE
 from isocenter.files.storage import structured_text
 from isocenter.files.storage.structured_text import DEEPEST
 from isocenter.lazy import torch
+from isocenter.networks.layouts.weight_layout import Content
 from isocenter.runtime.foreign import monai_expressions, torch_files
 from isocenter.runtime.foreign.monai_expressions import REFERENCE, UnreadError
+
+if TYPE_CHECKING:
+    from isocenter.runtime.package.monai_metadata import Described
 
 _names = re.compile(r"\w+").findall
 # Networks whose outputs are of the whole image.
@@ -57,8 +61,10 @@ OLDER = {"Unet": "UNet", "BasicUnet": "BasicUNet", "DynUnet": "DynUNet", "Densen
 # Arguments of earlier versions, where a class no longer takes them: their names now, or None where nothing is lost.
 OLDER_ARGUMENTS = {"dimensions": "spatial_dims", "pos_embed": "proj_type", "img_size": None}
 # What a person and our own steps decide, whatever a bundle says; nothing is fetched from a network.
-DECIDED: Mapping[str, Any] = {"pretrained": False, "weights": None, "progress": False, "device": "cpu"}
-DECIDED = {**DECIDED, "track_meta": True, "data_type": "tensor"}
+DECIDED: Mapping[str, bool | str | None] = {
+    **{"pretrained": False, "weights": None, "progress": False, "device": "cpu"},
+    **{"track_meta": True, "data_type": "tensor"},
+}
 # Networks of torchvision that change their input where published weights were asked for.
 CHANGES_INPUT = ("inception_v3", "googlenet")
 # What MONAI's and torch's classes raise for arguments that they do not take, or for a package that is missing; and what
@@ -80,7 +86,7 @@ MOST_PARTS = 100_000
 class Config:
     """The content of a configuration, where the file lies, and the folder of its bundle."""
 
-    content: Mapping[str, Any]
+    content: Described
     where: str
     folder: Path
 
@@ -134,11 +140,11 @@ class Config:
             raise UsageError(f"has no {file.relative_to(self.folder)}", str(self.folder), "Get the bundle again, whole")
         return file
 
-    def load_content(self, path: Any, **_: Any) -> Mapping[str, Any]:
+    def load_content(self, path: Any, **_: Any) -> Content:
         """Tensors, arrays and plain values of a file of the bundle, as torch.load gives them."""
         return torch_files.read_torch_file(self.file(path), arrays=True)
 
-    def _arguments(self, kind: Any, described: Mapping[str, Any]) -> dict[str, Any]:
+    def _arguments(self, kind: Any, described: Described) -> dict[str, Any]:
         """Arguments by their names of today, some of which are decided here."""
         taken, arguments = inspect.signature(kind).parameters, dict[str, Any]()
         for key, one in described.items():
@@ -149,7 +155,7 @@ class Config:
             arguments.setdefault("transform_input", True)
         return arguments
 
-    def kind(self, described: Mapping[str, Any]) -> Any:
+    def kind(self, described: Described) -> Any:
         """The class that a description names; UsageError for any but those that are allowed."""
         target = str(described.get(TARGET, "")) if isinstance(described, Mapping) else ""
         if not target:
@@ -190,7 +196,7 @@ class _Unfolding:
             case _:
                 return value
 
-    def _of_description(self, value: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    def _of_description(self, value: Described, path: tuple[str, ...]) -> Described:
         """Of a step that is disabled its name alone, of one that is our own affair little more."""
         kept = {TARGET: value[TARGET]} if TARGET in value else {}
         disabled = self.resolve(value.get(DISABLED, False), path)
@@ -246,7 +252,7 @@ def class_name(described: Any) -> str:
     return OLDER.get(name, re.sub(r"(?<=[a-z])(D|Dict)$", "d", name))
 
 
-def step_keys(step: Mapping[str, Any]) -> list[str]:
+def step_keys(step: Described) -> list[str]:
     """The keys of the values that a step is for."""
     keys = step.get("keys", [])
     return [str(one) for one in keys] if isinstance(keys, Sequence) and not isinstance(keys, str) else [str(keys)]
@@ -267,7 +273,7 @@ def error_reason(error: BaseException) -> str:
     return text
 
 
-def enabled_steps(described: Any, where: str) -> list[Mapping[str, Any]]:
+def enabled_steps(described: Any, where: str) -> list[Described]:
     """The enabled steps of a Compose, but those that are our own affair."""
     if described is None:
         return []

@@ -32,10 +32,13 @@ from isocenter.transforms import COLOUR, label_resampling, orient
 from isocenter.transforms.label_resampling import StretchedOutputs
 from isocenter.transforms.resampling import Taps
 from isocenter.values import MM, Array, Floats, Geometry, Image, Region, Slabs
+from isocenter.values.setting_fields import StatedSettings
 from isocenter.values.voxel_images import Reader
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from isocenter.runtime.package.monai_metadata import Described
 
 
 # Voxels by which an axis may lean over the whole image: NIfTI keeps directions in float32.
@@ -61,7 +64,7 @@ class GridChange:
 
 
 def grid_changes(
-    operations: Sequence[Mapping[str, Any]],
+    operations: Sequence[Described],
     affine: Floats,
     shape: Sequence[int],
     pad: Sequence[tuple[int, int]],
@@ -119,7 +122,7 @@ def _square(affine: Any, ndim: int) -> Floats:
     return square
 
 
-def split_notes(operations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def split_notes(operations: Sequence[Described]) -> list[Described]:
     """Notes of which each is of one change: MONAI keeps a crop and the padding after it in one."""
     notes = []
     for operation in operations:
@@ -130,7 +133,7 @@ def split_notes(operations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
     return notes
 
 
-def _undone(path: _Path, operation: Mapping[str, Any]) -> GridChange | None:
+def _undone(path: _Path, operation: Described) -> GridChange | None:
     """Go one change back; None where that cannot be done axis by axis."""
     done, size = operation.get("extra_info", {}), [int(length) for length in operation["orig_size"]]
     match operation["class"]:
@@ -376,12 +379,12 @@ class MonaiTransforms:
     modality: str = "unknown"
     spacing: tuple[float, ...] | None = None
     shape: tuple[int, ...] | None = None
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"kind": KIND})
+    settings: StatedSettings = field(default_factory=lambda: {"kind": KIND})
     returned: Returned = "probabilities"
     nearest: bool = False
     dense: bool = True
     whole: bool = False
-    beyond: Mapping[str, Any] = field(default_factory=dict)
+    beyond: StatedSettings = field(default_factory=dict)
 
     unit = MM
     frames = None

@@ -17,6 +17,8 @@ from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.files.storage import structured_text
 from isocenter.networks import weight_loading
 from isocenter.networks.layouts import nnunet_weights
+from isocenter.networks.layouts.weight_layout import Content
+from isocenter.networks.network_family import SizeValue
 from isocenter.networks.weight_loading import NUMPY_SCALAR
 from isocenter.runtime import record_files, torch_networks
 from isocenter.runtime.foreign import torch_files
@@ -29,6 +31,8 @@ from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.tasks import Task, task_catalogue
 from isocenter.transforms import COLOUR
 from isocenter.values import voxel_images
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.setting_fields import StatedSettings
 from isocenter.work_state import log
 
 if TYPE_CHECKING:
@@ -76,7 +80,7 @@ def load_nnunet(
     return Model(task, plans.preprocessing(), inference, Networks(run, network), record, first_stage)
 
 
-def nnunet_start(folder: Path) -> tuple[Path, dict[str, Any]]:
+def nnunet_start(folder: Path) -> tuple[Path, Mapping[str, PlainValue]]:
     """The checkpoint of the first fold, for a training that starts from its weights, and what a plan takes from it.
 
     That is the grid, with axes in our order, and the intensities of CT, by the names of our preprocessing.
@@ -84,7 +88,7 @@ def nnunet_start(folder: Path) -> tuple[Path, dict[str, Any]]:
     """
     file = _checkpoint(_folds(folder, None)[0])
     preprocessing = Plans.from_folder(folder, _configuration(torch_files.read_torch_file(file), file)).preprocessing()
-    settings: dict[str, Any] = {"modality": preprocessing.modality, "unit": preprocessing.unit}
+    settings: dict[str, PlainValue] = {"modality": preprocessing.modality, "unit": preprocessing.unit}
     if len(preprocessing.spacing) == len(preprocessing.order_of_axes):
         settings["spacing"] = [
             preprocessing.spacing[preprocessing.order_of_axes.index(axis)] for axis in range(len(preprocessing.spacing))
@@ -133,14 +137,14 @@ def _checkpoint(folder: Path) -> Path:
     return file
 
 
-def _configuration(checkpoint: Mapping[str, Any], file: Path) -> str:
+def _configuration(checkpoint: Content, file: Path) -> str:
     try:
         return str(checkpoint["init_args"]["configuration"])
     except (KeyError, TypeError) as error:
         raise FormatError("does not say its configuration", str(file), "Give a checkpoint of nnU-Net v2") from error
 
 
-def _module(checkpoint: Mapping[str, Any], task: Task, network: NetworkArguments, file: Path) -> Module:
+def _module(checkpoint: Content, task: Task, network: NetworkArguments, file: Path) -> Module:
     """The network with the checkpoint's weights, ready to predict."""
     weights = nnunet_weights.without_repeats(checkpoint.get("network_weights", {}))
     if any(name.endswith(".running_mean") for name in weights):
@@ -157,13 +161,13 @@ def _module(checkpoint: Mapping[str, Any], task: Task, network: NetworkArguments
     return module.eval()
 
 
-def _flips(checkpoint: Mapping[str, Any], plans: Plans) -> tuple[int, ...]:
+def _flips(checkpoint: Content, plans: Plans) -> tuple[int, ...]:
     """Axes of our window along which nnU-Net mirrors; a slice has one axis more here."""
     axes = checkpoint.get("inference_allowed_mirroring_axes") or ()
     return tuple(int(axis) + int(plans.slicewise) for axis in axes)
 
 
-def _record(plans: Plans, checkpoint: Mapping[str, Any], files: Sequence[Path]) -> ModelOrigin:
+def _record(plans: Plans, checkpoint: Content, files: Sequence[Path]) -> ModelOrigin:
     digests = [record_files.file_digest(file) for file in files]
     return {
         "origin": "nnU-Net v2",
@@ -203,8 +207,8 @@ class Plans:
     """The two files of a result folder, and the configuration of which it holds the networks."""
 
     folder: Path
-    plans: Mapping[str, Any]
-    dataset: Mapping[str, Any]
+    plans: StatedSettings
+    dataset: StatedSettings
     configuration: str
 
     @classmethod
@@ -217,11 +221,11 @@ class Plans:
         return cls(folder, plans, dataset, configuration)
 
     @property
-    def configuration_settings(self) -> dict[str, Any]:
+    def configuration_settings(self) -> StatedSettings:
         """The configuration, with what it inherits."""
         return self._resolve(self.configuration, ())
 
-    def _resolve(self, name: str, path: tuple[str, ...]) -> dict[str, Any]:
+    def _resolve(self, name: str, path: tuple[str, ...]) -> StatedSettings:
         configurations = self.plans["configurations"]
         if name in path or name not in configurations:
             raise FormatError(f"inherits from {name!r}, not there", str(self.folder / PLANS), "Get the file again")
@@ -361,7 +365,7 @@ def _values(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:
+def _architecture(planned: StatedSettings, folder: Path) -> tuple[str, dict[str, SizeValue]]:
     """(family, its settings); plans from before 2024 say the same in other words."""
     if "architecture" not in planned:
         return _older_architecture(planned, folder)
@@ -395,7 +399,7 @@ def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[s
     return family, {**size, blocks: _value_per_axis(arguments[counted], arguments["n_stages"])}
 
 
-def _older_architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:
+def _older_architecture(planned: StatedSettings, folder: Path) -> tuple[str, dict[str, SizeValue]]:
     name = _only(planned.get("UNet_class_name"), set(NETWORKS), "network", folder)
     family, blocks, _ = NETWORKS[name]
     convolutions = planned["n_conv_per_stage_encoder"]
@@ -435,7 +439,7 @@ def _only(value: Any, allowed: set[str], what: str, folder: Path) -> str:
     return str(value)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> StatedSettings:
     try:
         content = structured_text.load_json(path)
     except (OSError, ValueError) as error:
@@ -488,7 +492,7 @@ def _bytes(text: str, codec: str) -> bytes:
     return text.encode(codec)
 
 
-def _group(function: Any, arguments: dict[str, Any]) -> tuple[int, ...]:
+def _group(function: Any, arguments: StatedSettings) -> tuple[int, ...]:
     if function != LARGEST or set(arguments) - {"labels_or_regions", "background_label"}:
         raise pickle.UnpicklingError(f"a step with {sorted(arguments)}")
     if int(arguments.get("background_label", 0)) != 0:

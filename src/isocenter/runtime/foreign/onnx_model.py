@@ -40,6 +40,7 @@ from isocenter.runtime.torch_networks import Networks
 from isocenter.tasks import Task, task_catalogue
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Decision, record_schema
+from isocenter.values.setting_fields import StatedSettings
 from isocenter.work_state import log
 
 NEEDED = ("labels", "channels", "patch", "normalisation")
@@ -251,7 +252,7 @@ def _with_output(network: DescribedNetwork, asked: object, window: tuple[int, ..
     return replace(network, network=replace(network.network, heads=tuple(fitting), taken=tuple(fitting)))
 
 
-def _axes(description: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _axes(description: StatedSettings, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(axes of space in the network's order, those that run against RAS+); a warning where a cube leaves it open."""
     patch, axes, orientation = description["patch"], description.get("axes"), description.get("orientation", "RAS")
     if axes is None and len(patch) == 3 and patch[0] == patch[2]:
@@ -268,7 +269,7 @@ def _axes(description: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], 
     return order, (0, 1) if orientation == "LPS" else ()
 
 
-def _in_our_order(description: Mapping[str, Any], order: tuple[int, ...]) -> dict[str, Any]:
+def _in_our_order(description: StatedSettings, order: tuple[int, ...]) -> StatedSettings:
     """The description with its numbers an axis in the order x, y, z."""
     changed = {
         key: [description[key][n] for n in np.argsort(order)]
@@ -288,7 +289,7 @@ def _device(name: str, where: str) -> Decision:
     return Decision(name, because="asked for")
 
 
-def _description(path: Path) -> dict[str, Any]:
+def _description(path: Path) -> StatedSettings:
     where = str(path)
     if not path.is_file():
         remedy = f"Write {path.name} with {', '.join(NEEDED)}: an ONNX file says nothing of its images"
@@ -311,7 +312,7 @@ def _description(path: Path) -> dict[str, Any]:
     return description
 
 
-def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
+def _refuse_normalisation(description: StatedSettings, where: str) -> None:
     """FormatError for what cannot be done to intensities."""
     entries, channels = description["normalisation"], description["channels"]
     if (
@@ -335,7 +336,7 @@ def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
             raise FormatError(f"{method} lacks its bounds", where, "Give a low and a higher high")
 
 
-def _task(description: Mapping[str, Any]) -> Task:
+def _task(description: StatedSettings) -> Task:
     if isinstance(description["labels"], list):
         question = {"classes": description["labels"], "positive": description.get("positive")}
         return task_catalogue.build_task({"name": "classification", **question, "smoothing": 0.0})
@@ -355,7 +356,7 @@ def _task(description: Mapping[str, Any]) -> Task:
     )
 
 
-def _preprocessing(description: Mapping[str, Any]) -> dict[str, Any]:
+def _preprocessing(description: StatedSettings) -> StatedSettings:
     patch = list(description["patch"])
     settings = {key: description[key] for key in OF_IMAGES if key in description}
     return {

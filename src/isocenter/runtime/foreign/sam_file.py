@@ -13,6 +13,8 @@ from typing import Any
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.networks import weight_loading
 from isocenter.networks.layouts import sam_weights
+from isocenter.networks.layouts.weight_layout import Content
+from isocenter.networks.network_family import NetworkSize
 from isocenter.runtime import record_files, torch_networks
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_assembly import Model
@@ -36,7 +38,7 @@ class Usage:
     program: str
     prompted: bool
     steps: Mapping[str, Any] = field(default_factory=dict)
-    network: Mapping[str, Any] = field(default_factory=dict)
+    network: NetworkSize = field(default_factory=dict)
 
 
 USAGES = {
@@ -89,7 +91,7 @@ def load_sam(path: Path, usage: str, device: str, *, adapter: Path | None = None
     return Model(task, SquarePreprocessing(side, **chosen.steps), Inference((side, side), 0.0), networks, record)
 
 
-def _content(path: Path) -> Mapping[str, Any]:
+def _content(path: Path) -> Content:
     """The tensors of a file by name, also where a training program keeps them within."""
     content = weight_loading.read_weights_file(path)
     candidates = weight_loading.weight_candidates(content)

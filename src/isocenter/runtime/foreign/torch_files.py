@@ -14,13 +14,14 @@ import numpy as np
 from isocenter.errors import TORCH_FILE_ERRORS, FormatError, IntegrityError, UsageError
 from isocenter.lazy import torch
 from isocenter.networks import weight_loading
+from isocenter.networks.layouts.weight_layout import Content
 from isocenter.networks.weight_loading import NUMPY_SCALAR
 
 # By which torch.save writes arrays of NumPy: they are made of bytes, and nothing is called.
 NUMPY_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 
 
-def read_torch_file(path: Path, trusted: Sequence[str] = (), *, arrays: bool = False) -> Mapping[str, Any]:
+def read_torch_file(path: Path, trusted: Sequence[str] = (), *, arrays: bool = False) -> Content:
     """The content of a file of torch.save, as far as it is tensors, plain values, NumPy's numbers and what is trusted.
 
     trusted: "module.name" of functions and classes that may take part; they are imported

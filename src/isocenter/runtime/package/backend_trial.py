@@ -12,10 +12,10 @@ import pickle
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypedDict
 
 import numpy as np
 import psutil
@@ -59,6 +59,31 @@ def keep_image(image: Image, path: Path) -> None:
     path.write_bytes(pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL))
 
 
+class TrialFigures(TypedDict, total=False):
+    """The figures of a trial, as `BackendTrial` has them."""
+
+    start: float
+    seconds: float
+    repeats: int
+    peak_memory: float
+    window: float | None
+
+
+class TrialOutcome(TrialFigures, total=False):
+    """The figures, or why there are none; late: because the time was up."""
+
+    because: str
+    late: bool
+
+
+class StatedPromises(TypedDict):
+    """The promises of an answer: whether it is given, its sets by name, and the ends of its intervals."""
+
+    given: bool
+    sets: list[list[Sequence[str]]]
+    ends: list[list[float | None]]
+
+
 def kept_image(path: Path) -> Image:
     """The inverse of `keep_image`, from a folder that only this user's processes write into."""
     return Image(**pickle.loads(path.read_bytes()))  # noqa: S301 - our own file of a moment ago
@@ -83,11 +108,11 @@ def run_trial(folder: Path) -> None:
     try:
         outcome = _try(folder, **asked)
     except (IsocenterError, ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as error:
-        outcome = {"because": str(error).strip().partition("\n")[0] or type(error).__name__}
+        outcome = TrialOutcome(because=str(error).strip().partition("\n")[0] or type(error).__name__)
     (Path(asked["out"]) / FOUND).write_text(json.dumps(outcome), encoding="utf-8")
 
 
-def _try(folder: Path, package: str, backend: str, device: str, threads: int | None, out: str) -> dict[str, Any]:
+def _try(folder: Path, package: str, backend: str, device: str, threads: int | None, out: str) -> TrialOutcome:
     model = model_files.load(package, device, backend=backend, threads=threads)
     start, times = 0.0, list[float]()
     for path in images_in(folder):
@@ -101,10 +126,10 @@ def _try(folder: Path, package: str, backend: str, device: str, threads: int | N
     paths, began = images_in(folder), time.perf_counter()
     while len(times) < REPEATS and (not times or time.perf_counter() - began < ENOUGH_SECONDS):
         times.append(_seconds(model, kept_image(paths[len(times) % len(paths)])))
-    figures = {"start": start, "seconds": statistics.median(times), "repeats": len(times)}
-    # Before windows are timed: a batch of another size is compiled anew.
-    figures["peak_memory"] = hardware.peak_memory() / 2**20
-    return figures | {"window": _window_seconds(model)}
+    seconds, peak = statistics.median(times), hardware.peak_memory() / 2**20
+    # After the peak is read: a batch of another size is compiled anew.
+    window = _window_seconds(model)
+    return TrialOutcome(start=start, seconds=seconds, repeats=len(times), peak_memory=peak, window=window)
 
 
 def _window_seconds(model: Model) -> float | None:
@@ -143,7 +168,7 @@ def _labels(prediction: Prediction, stored: KeptProbabilities) -> Array:
     return np.array([int(np.argmax(one)) for one in stored.vectors])
 
 
-def stated_promises(prediction: Prediction) -> dict[str, Any]:
+def stated_promises(prediction: Prediction) -> StatedPromises:
     """The promises of an answer: sets, ends of intervals, and whether the model gives it."""
     confidences = [one.confidence for one in (prediction, *prediction.parts.values())]
     # A lower bound of a time has no upper end.

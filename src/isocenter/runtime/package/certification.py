@@ -10,11 +10,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from isocenter.runtime.package.backend_certificate import (
     Certificate,
     Difference,
 )
-from isocenter.runtime.package.backend_trial import FOUND, REPEATS, TASK
+from isocenter.runtime.package.backend_trial import FOUND, REPEATS, TASK, StatedPromises, TrialFigures, TrialOutcome
 from isocenter.runtime.package.backends import onnx as backends_onnx
 from isocenter.runtime.package.package_contents import MADE, ONNX
 from isocenter.transforms import COLOUR
@@ -47,7 +47,7 @@ LONGEST = 1800.0
 # Images of noise, where there are no others.
 SEEDED = 2
 # In the record of a trial that was given up.
-LATE = "late"
+LATE: Final = "late"
 # Figures of a trial that differ from one time to the next.
 TIMES = ("start", "seconds", "window")
 # Numbers compared at once.
@@ -202,7 +202,7 @@ def _timed_again(
             if place in times:
                 out = room / f"round-{number}-{place}"
                 out.mkdir()
-                record = _in_a_process(room, package, first.backend, first.device, threads, out, LONGEST)
+                record: Any = _in_a_process(room, package, first.backend, first.device, threads, out, LONGEST)
                 if "because" not in record:
                     times[place].append(replace(first, **{name: record[name] for name in TIMES}))
                 shutil.rmtree(out)
@@ -215,7 +215,7 @@ def _timed_again(
 
 def _in_a_process(
     room: Path, package: Path, backend: str, device: str, threads: int | None, out: Path, longest: float
-) -> Mapping[str, Any]:
+) -> TrialOutcome:
     """The findings of a trial, or why it found nothing."""
     asked = {"package": str(package), "backend": backend, "device": device, "threads": threads, "out": str(out)}
     (room / TASK).write_text(json.dumps(asked), encoding="utf-8")
@@ -228,19 +228,18 @@ def _in_a_process(
     if not (out / FOUND).is_file():
         last = done.stderr.rstrip().rpartition("\n")[2]
         return {"because": f"its process ended with {done.returncode}: {last}"}
-    outcome: Mapping[str, Any] = structured_text.load_json(out / FOUND)
+    outcome: TrialOutcome = structured_text.load_json(out / FOUND)
     return outcome
 
 
-def _judge(
-    backend: backends.Backend, device: str, record: Mapping[str, Any], difference: Difference | None
-) -> BackendTrial:
+def _judge(backend: backends.Backend, device: str, record: TrialOutcome, difference: Difference | None) -> BackendTrial:
+    measured = TrialFigures()
     if difference is None:
-        because, passed, measured = record["because"], False, dict[str, Any]()
+        because, passed = record["because"], False
     else:
         beyond = difference.beyond(TOLERANCES[backend.precision])
         because = "; ".join(beyond) or f"within the tolerances of {backend.precision}"
-        passed, measured = not beyond, dict(record)
+        passed, measured = not beyond, record
     return BackendTrial(
         backend.name,
         device,
@@ -282,9 +281,7 @@ def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label
     return Difference(largest, mean, int(voxels), int(disagreeing), dice, len(images), otherwise)
 
 
-def states_otherwise(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], ends: float = TOLERANCES[FLOAT32].ends
-) -> bool:
+def states_otherwise(ours: StatedPromises, theirs: StatedPromises, ends: float = TOLERANCES[FLOAT32].ends) -> bool:
     """Whether sets or the verdict of the gate differ, or ends of an interval by more than this share of its width."""
     if any(ours[key] != theirs[key] for key in ("given", "sets")):
         return True

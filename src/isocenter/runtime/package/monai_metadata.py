@@ -50,7 +50,11 @@ def _distributions(searched: tuple[str, ...]) -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def metadata_json(model: Model, needs: Collection[str], texts: Mapping[str, str]) -> dict[str, Any]:
+# A description of an object for MONAI: its class under `_target_`, and its arguments; also a part of metadata.
+Described = Mapping[str, Any]
+
+
+def metadata_json(model: Model, needs: Collection[str], texts: Mapping[str, str]) -> Described:
     """metadata.json. Authors and copyright are what the environment says (ISOCENTER_AUTHORS, ISOCENTER_COPYRIGHT).
 
     said: "version", "task", "description" and what else is to stand there, in words
@@ -90,7 +94,7 @@ def why_unbundled(model: Model) -> str:
     return NO_BUNDLE if model.members else NO_SLIDES if model.preprocessing.tiles is not None else ""
 
 
-def inference_json(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
+def inference_json(model: Model, places: Mapping[str, str]) -> Described:
     """inference.json: run from the package's folder, it needs MONAI and the package's own scripts.
 
     places: {module as it is called here: dotted name under scripts}
@@ -98,10 +102,10 @@ def inference_json(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
     here = "$@bundle_root + "
     table = {"covariates": "@covariates", "formats": "@formats"} if model.networks.context.names else {}
     absent = [escape_text(name) for name in cast("Sequence[str]", model.preprocessing.settings.get("absent", ()))]
-    before: dict[str, Any] = {}
+    before: Described = {}
     if model.first is not None:
-        before["network_before"] = _network_def(model.first)
-        before["before"] = _inferer(model.first, places, f"{FIRST}/", {"network": "@network_before"})
+        first = _inferer(model.first, places, f"{FIRST}/", {"network": "@network_before"})
+        before = {"network_before": _network_def(model.first), "before": first}
     definition = {"network": "@network_def", **table, **({"before": "@before"} if before else {})}
     return {
         "imports": ["$import torch"],
@@ -132,7 +136,7 @@ def inference_json(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _network_def(model: Model) -> dict[str, Any]:
+def _network_def(model: Model) -> Described:
     """The networks of a model as one, each with its scale of intensities where it has one of its own."""
     own_scales = ensemble.have_own_scales(model)
     mean = package_contents.kind_of_mean(model.task, _head(model))
@@ -145,7 +149,7 @@ def _network_def(model: Model) -> dict[str, Any]:
     }
 
 
-def _one_network(model: Model, network: NetworkArguments, own_scales: bool) -> dict[str, Any]:
+def _one_network(model: Model, network: NetworkArguments, own_scales: bool) -> Described:
     """One of the networks of a model, as these settings have it."""
     path, function = factory.builder_source(network["name"])
     marked, channels = network.get("marked", 0), network["channels"]
@@ -179,7 +183,7 @@ def _one_network(model: Model, network: NetworkArguments, own_scales: bool) -> d
     return definition
 
 
-def _inferer(model: Model, places: Mapping[str, str], folder: str, definition: Mapping[str, Any]) -> dict[str, Any]:
+def _inferer(model: Model, places: Mapping[str, str], folder: str, definition: Described) -> Described:
     """Inferer that makes a model of the files in a folder of the package; definition: what else it takes."""
     (kind, *parts), preparation = task_classes(model.task), type(model.preprocessing)
     here = "$@bundle_root + "
@@ -214,7 +218,7 @@ def _head(model: Model) -> str:
     return next(iter(model.task.heads))
 
 
-def _input(model: Model) -> dict[str, Any]:
+def _input(model: Model) -> Described:
     preprocessing = model.preprocessing
     marks = ["numbers of the labels that the first stage marked"] * (preprocessing.cascade is not None)
     return {
@@ -237,7 +241,7 @@ def _inputs(channels: Sequence[str], frames: int) -> list[str]:
     return [f"{name}, frame {number}" for name in channels for number in range(frames)]
 
 
-def _output(model: Model) -> dict[str, Any]:
+def _output(model: Model) -> Described:
     """Description of the first head: an image of labels, the outputs of the classes, or numbers."""
     head = model.task.heads[_head(model)]
     names = [label.name for label in task_catalogue.channel_labels(model.task).get(_head(model), model.task.labels)]

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from isocenter.errors import PlanError
 from isocenter.evaluation import case_tables
@@ -21,7 +21,7 @@ from isocenter.runtime.foreign import detect
 from isocenter.runtime.model_assembly import Model
 from isocenter.runtime.model_schema import MODEL_SCHEMA, LabelRecord, ModelRecord, OnnxRecord, PackedNetworks
 from isocenter.runtime.package import bag_export, monai_metadata, onnx_export, package_contents, readme, script_sources
-from isocenter.runtime.package.monai_metadata import NO_BUNDLE, READERS
+from isocenter.runtime.package.monai_metadata import NO_BUNDLE, READERS, Described
 from isocenter.runtime.package.onnx_export import FurtherOutputs, WithFurther
 from isocenter.runtime.package.package_contents import (
     EXPLANATIONS,
@@ -149,7 +149,7 @@ def _write_networks(model: Model, texts: Mapping[str, str], folder: Path) -> tup
         (folder / "scripts" / path).write_text(text, encoding="utf-8")
     _write_config(folder / "configs" / "metadata.json", monai_metadata.metadata_json(model, sources.needs, texts))
     config = monai_metadata.inference_json(model, sources.places)
-    _write_config(folder / "configs" / "inference.json", config | _refuse_run(monai_metadata.why_unbundled(model)))
+    _write_config(folder / "configs" / "inference.json", {**config, **_refuse_run(monai_metadata.why_unbundled(model))})
     networks: PackedNetworks = {
         "onnx": _write_weights(model, modules, folder),
         "members": len(modules),
@@ -326,5 +326,5 @@ def _plain_label(label: Label) -> LabelRecord:
     return cast("LabelRecord", {key: value for key, value in asdict(label).items() if value is not None})
 
 
-def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+def _write_config(path: Path, config: Described) -> None:
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -212,7 +212,7 @@ def _with_accuracy_control(
     nncf: Any,
     core: Any,
     model: Any,
-    samples: Sequence[Mapping[str, Any]],
+    samples: Sequence[Mapping[str, NDArray[np.float32]]],
     judge: Judge,
     loss: float,
     heads: Sequence[str],
@@ -356,7 +356,7 @@ def _reader(source: Path, windows: Sequence[Window]) -> Any:
 
         left = iter([dict(zip(names, window, strict=True)) for window in windows])
 
-        def get_next(self) -> dict[str, Any] | None:
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             """The next window by the names of inputs; None after the last."""
             return next(self.left, None)
 

@@ -7,10 +7,9 @@ configuration https://github.com/triton-inference-server/common/blob/main/protob
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isocenter.errors import PlanError
 from isocenter.lazy import onnxruntime
@@ -19,6 +18,7 @@ from isocenter.runtime.model_assembly import Model
 from isocenter.runtime.model_schema import OnnxRecord
 from isocenter.runtime.package import package_writing
 from isocenter.tasks import task_catalogue, task_settings
+from isocenter.values.plain_values import PlainValue
 
 TRITON_RECORD, SCHEMA = "isocenter.json", "isocenter.triton"
 FIRST_STAGE = "_first"
@@ -105,7 +105,7 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _around(model: Model) -> dict[str, Any]:
+def _around(model: Model) -> Mapping[str, PlainValue]:
     """Steps before the network, and after it."""
     channels = {
         head: [label.name for label in labels] for head, labels in task_catalogue.channel_labels(model.task).items()

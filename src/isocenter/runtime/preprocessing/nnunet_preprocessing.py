@@ -23,6 +23,7 @@ from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, Volum
 from isocenter.transforms import channel_stack, orient, resampling
 from isocenter.transforms.resampling import Taps
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue
@@ -188,7 +189,7 @@ class NNUNetPreprocessing:
     cascade = None  # its labels of the stage before are no numbers, and nnU-Net has no sides to change in them
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> NNUNetPreprocessing:
+    def from_settings(cls, settings: StatedSettings) -> NNUNetPreprocessing:
         """Read a model's record; PlanError for impossible settings."""
         values = protocol.as_tuples({key: value for key, value in settings.items() if key != "kind"})
         try:

@@ -23,6 +23,7 @@ from isocenter.transforms import COLOUR, channel_stack, clip_frames, label_resam
 from isocenter.transforms.intensity import ChannelScale, Normalisation
 from isocenter.transforms.resampling import Order, Taps
 from isocenter.values import MM, Array, Geometry, Image, Region, Setting, Slabs, slabs
+from isocenter.values.setting_fields import StatedSettings
 from isocenter.values.voxel_images import Reader
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Preprocessing:
             raise PlanError(problem, "preprocessing.cascade", "Give a number above 1, or none")
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Preprocessing:
+    def from_settings(cls, settings: StatedSettings) -> Preprocessing:
         """Read the plan's section or a model's record."""
         values = protocol.as_tuples(settings)
         try:

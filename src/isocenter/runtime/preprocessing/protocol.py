@@ -15,6 +15,8 @@ from isocenter.transforms import orient, resampling
 from isocenter.transforms.intensity import ChannelScale
 from isocenter.transforms.resampling import Taps
 from isocenter.values import Array, Floats, Geometry, Image, Region, Slabs
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue
@@ -210,12 +212,12 @@ class GridTrace:
         return moved if self.squeezed is None else np.expand_dims(moved, self.squeezed + 1)
 
 
-def as_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+def as_tuples(settings: StatedSettings) -> dict[str, Any]:
     """Settings of a record with tuples in place of lists, as frozen values hold them."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
-def as_lists(settings: Mapping[str, Any]) -> dict[str, Any]:
+def as_lists(settings: StatedSettings) -> dict[str, PlainValue]:
     """Settings of a frozen value with lists in place of tuples, as records hold them."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 

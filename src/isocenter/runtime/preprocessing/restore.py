@@ -21,7 +21,7 @@ YIELDED_BYTES = 2**25
 
 def restore_regions(
     slabs: Slabs, trace: GridTrace, part: Region | None = None
-) -> Iterator[tuple[Region, Mapping[str, Any]]]:
+) -> Iterator[tuple[Region, Mapping[str, Array]]]:
     """Finished parts of the network's grid, in order of the trace's slice order, as parts of the source's own grid.
 
     part: of the region that was kept; the slabs then hold what it needs
@@ -147,7 +147,7 @@ class PassingRows:
 
     def _make(
         self, arrays: Mapping[str, Array], rows: slice, step: Taps | None, plane: list[Taps | None]
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         parts = {name: np.asarray(array[:, rows], dtype=np.float32) for name, array in arrays.items()}
         if step is None and all(one is None for one in plane):
             return parts

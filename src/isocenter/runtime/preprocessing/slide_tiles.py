@@ -7,7 +7,7 @@ and column on the grid of tiles, which begins at the first pixel of the slide.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.transforms import COLOUR, resampling
 from isocenter.values import Array, Floats, Image
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.protocol import RegionSource
@@ -195,6 +196,6 @@ def draw_tiles(
     return padded, np.pad(places[chosen], [(0, lacking), (0, 0)], constant_values=ABSENT)
 
 
-def from_settings(settings: Mapping[str, Any] | None) -> Tiles | None:
+def from_settings(settings: StatedSettings | None) -> Tiles | None:
     """Read a model's record; None of a model that sees no bags."""
     return None if settings is None else Tiles(**settings)

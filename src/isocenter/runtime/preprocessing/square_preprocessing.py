@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, Volum
 from isocenter.transforms import COLOUR, channel_stack, resampling
 from isocenter.transforms.resampling import Taps
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
+from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue
@@ -56,7 +57,7 @@ class SquarePreprocessing:
     around, moments, marks = 0, 1, 0
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> SquarePreprocessing:
+    def from_settings(cls, settings: StatedSettings) -> SquarePreprocessing:
         """Read a model's record; PlanError for impossible settings."""
         try:
             return cls(**{key: value for key, value in settings.items() if key != "kind"})

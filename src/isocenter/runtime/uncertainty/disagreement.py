@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from isocenter.lazy import torch
 from isocenter.tasks import Task, properties
 from isocenter.tasks.shared.averages import BETWEEN, WITHIN
 from isocenter.values import Array, Geometry, Map, Prediction, Region
+
+T = TypeVar("T")
 
 # p log p of less is 0, as it is in the limit; log odds beyond are certain in float32.
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), 60.0
@@ -62,15 +64,17 @@ class Disagreement:
         """The disagreement of the heads of several tasks."""
         parts_with_views = {name: part for name, part in parts.items() if part is not None}
 
-        def named(field_of: str) -> dict[str, Any]:
-            fields = {name: getattr(part, field_of) for name, part in parts_with_views.items()}
+        def named(field_of: Callable[[Disagreement], Mapping[str, T]]) -> dict[str, T]:
+            fields = {name: field_of(part) for name, part in parts_with_views.items()}
             return {
                 properties.full_head_name(name, head): value
                 for name, own in fields.items()
                 for head, value in own.items()
             }
 
-        return cls(named("kinds"), named("counts"), named("measured")) if parts_with_views else None
+        if not parts_with_views:
+            return None
+        return cls(named(lambda one: one.kinds), named(lambda one: one.counts), named(lambda one: one.measured))
 
     def __call__(self, views: Sequence[Mapping[str, Any]], shares: Sequence[float] | None = None) -> dict[str, Any]:
         """{name: array} of {head: (batch, channels, ...)} of each view; shares: how much each counts, together 1."""

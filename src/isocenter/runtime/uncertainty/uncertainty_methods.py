@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Protocol
@@ -38,7 +38,7 @@ class PosteriorDraws(Protocol):
     """Posteriors of last layers."""
 
     @property
-    def heads(self) -> Mapping[str, object]:
+    def heads(self) -> Collection[str]:
         """The heads whose last layers have one."""
 
     def views(self, features: NetworkFeatures, count: int) -> list[dict[str, Tensor]]:

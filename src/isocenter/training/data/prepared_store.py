@@ -434,9 +434,20 @@ def _open(folder: Path, case: str) -> PreparedCase:
     marked: Any = _unpack(folder / MARKED) if (folder / MARKED).is_file() else None
     steps = tuple(facts["steps"].tolist())
     taught: Any = _unpack(folder / TAUGHT_MAPS) if (folder / TAUGHT_MAPS).is_file() else facts.get(TAUGHT)
-    record: dict[str, Any] = {"marked": marked, "taught": taught, "there": facts.get("there"), "structures": structures}
-    record[LOST], record[PLACES] = tuple(facts[LOST].tolist()), facts.get(PLACES)
-    return PreparedCase(case, image, kind.from_arrays(arrays), positions, steps, kind, **record)
+    return PreparedCase(
+        case,
+        image,
+        kind.from_arrays(arrays),
+        positions,
+        steps,
+        kind,
+        marked=marked,
+        taught=taught,
+        there=facts.get("there"),
+        structures=structures,
+        lost=tuple(facts[LOST].tolist()),
+        places=facts.get(PLACES),
+    )
 
 
 def _fact_name(part: str, fact: str = TARGET) -> str:

@@ -408,7 +408,8 @@ class Criterion:
         """The outputs and pooled features for the labelled batch, and what the network itself adds to the loss."""
         task, ranks, needs = self.settings.task, self.ranks, self.needs
         family = factory.family_of(self.settings.network.name)
-        features, outputs = None, dict[str, Any]()
+        outputs: dict[str, Tensor] = {}
+        features = None
         with compute.autocast(self.device):
             images = compute.order_images(module, seen.images)
             if not needs.labels:  # each objective shows the network what it wants

@@ -48,7 +48,7 @@ INPUTS: Mapping[str, type[np.generic]] = {
     "tensor(int64)": np.int64,
 }
 # A provider's name, alone or with its options.
-Provider = str | tuple[str, dict[str, Any]]
+Provider = str | tuple[str, dict[str, str | int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,8 +290,9 @@ class TensorRt:
         engines = cache.cache_folder() / "tensorrt" / weights
         engines.mkdir(parents=True, exist_ok=True)
         number = gpu_number(device)
-        engine = {"device_id": number, "trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}
-        providers: list[Provider] = [(TENSORRT_PROVIDER, engine), ("CUDAExecutionProvider", {"device_id": number})]
+        kept = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}
+        tensorrt: Provider = (TENSORRT_PROVIDER, {"device_id": number, **kept})
+        providers: list[Provider] = [tensorrt, ("CUDAExecutionProvider", {"device_id": number})]
         return open_onnx(folder / ONNX, output_heads(folder), [*providers, "CPUExecutionProvider"], threads)
 
 

@@ -19,6 +19,7 @@ from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.backends import onnx
 from isocenter.runtime.package.package_contents import ONNX, OPENVINO_INT8
 from isocenter.runtime.windows.slide import Network
+from isocenter.values.plain_values import PlainValue
 
 # What OpenVINO calls a precision when it is asked for, and when a processor has it.
 PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "int8": ("f32", "INT8")}
@@ -35,7 +36,7 @@ class OpenVinoNetwork:
     core: Any
     model: Any
     heads: tuple[str, ...]
-    settings: Mapping[str, Any]
+    settings: Mapping[str, PlainValue]
     compiled: dict[int, Any] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
@@ -83,7 +84,7 @@ class OpenVino:
             raise IntegrityError(
                 f"cannot be opened by OpenVINO ({reason})", str(folder / self.graph), "Get the package again"
             ) from error
-        settings = {
+        settings: Mapping[str, PlainValue] = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision][0],
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads or onnx.usable_cores(),
