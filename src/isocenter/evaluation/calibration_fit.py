@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,8 +15,10 @@ from numpy.typing import ArrayLike
 from isocenter.evaluation import classification
 from isocenter.lazy import optimize
 from isocenter.values import Floats
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.setting_fields import StatedSettings
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 # The simplest first. A vector is for classes that exclude each other, platt for every column of odds.
 SIMPLEST = ("temperature", "vector", "platt", "beta", "isotonic")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,8 +17,10 @@ from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.lazy import stats
 from isocenter.values import Floats
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.setting_fields import StatedSettings
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 Method = Literal["lac", "aps", "raps", "contiguous"]
 Truths = NDArray[np.bool_]

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from isocenter.lazy import csgraph, ndimage, optimize, sparse, spatial
 from isocenter.transforms import label_maps, spatial_transforms
 from isocenter.transforms.label_maps import SPECK_VOXELS
 from isocenter.values import Floats, Geometry, Image, Label, SpatialTransform
-from isocenter.values.plain_values import PlainValue
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 # Names of lymph nodes, whose short axis is measured; a nodule is none.
 NODE = re.compile(r"lymph|\bnodes?\b", re.IGNORECASE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from isocenter.tasks.representation import IMAGE, Representation
 from isocenter.tasks.shared import left_right, reference_labels
 from isocenter.transforms.augment import INTENSITY, SPATIAL
 from isocenter.values import Case, Dataset, Decision, DrawnImage, Fingerprint, Head, Setting, Target, Vector
-from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 FLOW, ROOTS = "arXiv:2209.03003", "arXiv:1805.00932"
 CLASS, MASK = "class", "mask"
@@ -116,7 +118,7 @@ class Synthesis(Representation):
 
 def _scales(fingerprint: Fingerprint) -> list[dict[str, PlainValue]]:
     """A window a channel: from the lowest to the highest of the training cases, without half a percent of each end."""
-    scales = list[dict[str, PlainValue]]()
+    scales: list[dict[str, PlainValue]] = []
     for n in range(max(len(case.channels) for case in fingerprint.cases)):
         facts = [case.intensity[min(n, len(case.intensity) - 1)] for case in fingerprint.cases]
         low, high = min(one["low"] for one in facts), max(one["high"] for one in facts)

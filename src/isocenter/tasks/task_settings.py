@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from isocenter import errors
 from isocenter.errors import PlanError
 from isocenter.values import Decision, setting_fields
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.setting_fields import NOT_KEPT, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.tasks.task import Task
+    from isocenter.values.plain_values import PlainValue
     from isocenter.values.setting_fields import Setting
 
 T = TypeVar("T")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isocenter.errors import FormatError
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.voxel_images import Array
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 # More views than this, none above so many degrees: the angles of a scanner in radians.
 FEWEST_VIEWS, LARGEST_RADIANS = 8, 7.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from isocenter import errors
 from isocenter.errors import GeometryError, UsageError
 from isocenter.values import bounding_boxes
 from isocenter.values.grid_geometry import Floats, Geometry
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.voxel_images import Array, Image
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 # Values of a scribble.
 INSIDE, OUTSIDE = 1, 2

@@ -18,11 +18,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from isocenter.errors import PlanError, UsageError
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.plan_decisions import Decision
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 # Settings by name, with values as a plan or a record states them.
 StatedSettings = Mapping[str, Any]
@@ -182,7 +184,7 @@ def parse_plain_settings(kind: type, stated_values: StatedSettings) -> dict[str,
 
 def plain_settings(value: Any) -> dict[str, PlainValue]:
     """{name in a plan: plain value} of a dataclass and of its groups."""
-    plain = dict[str, PlainValue]()
+    plain: dict[str, PlainValue] = {}
     for name, held in _settings_of(value.__class__):
         content = getattr(value, name)
         if isinstance(held, SettingsGroup):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from copy import copy
 from math import prod
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
 
@@ -27,7 +27,9 @@ from isocenter.files.storage import folder_files, packed_files, structured_text
 from isocenter.files.storage.block import VoxelBlock
 from isocenter.lazy import nibabel
 from isocenter.values import Image, Source
-from isocenter.values.plain_values import PlainValue
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 # Header extensions are text of a few kB; more is a damaged offset.

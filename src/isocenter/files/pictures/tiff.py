@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
@@ -32,8 +33,10 @@ from isocenter.files.pictures.plain_picture import CHANNELS
 from isocenter.files.slides import slide_writing, tiled_tiff
 from isocenter.files.storage import folder_files, packed_files, spool
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.voxel_images import FileFacts
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "Å": 1e-7, "in": 25.4}
 OME_TYPES = frozenset({"int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"})

@@ -7,9 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from isocenter.values.plain_values import PlainValue
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
+
 
 # Levels of lists and names within one another, for JSON and YAML alike; records of ours have up to eight.
 DEEPEST = 20

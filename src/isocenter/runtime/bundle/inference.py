@@ -38,13 +38,13 @@ from isocenter.tasks import properties, task_settings
 from isocenter.transforms import COLOUR, channel_stack
 from isocenter.values import Array, Image, Prediction, covariate_values, voxel_images
 from isocenter.values.covariate_values import CovariateValues
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing
     from isocenter.runtime.preprocessing.protocol import ImageSteps
     from isocenter.tasks import Task
+    from isocenter.values.plain_values import PlainValue
 
 # The suffix of a file with a column for each channel.
 TABLE = ".csv"

@@ -15,7 +15,6 @@ from isocenter.transforms import orient, resampling
 from isocenter.transforms.intensity import ChannelScale
 from isocenter.transforms.resampling import Taps
 from isocenter.values import Array, Floats, Geometry, Image, Region, Slabs
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from isocenter.errors import DatasetError, GeometryError
 from isocenter.evaluation import mask_overlap
 from isocenter.values import Array, Code, Image, Label, Prediction, Setting
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.setting_fields import StatedSettings
+
+if TYPE_CHECKING:
+    from isocenter.values.plain_values import PlainValue
 
 
 def label_values(data: Array, where: str) -> Array:

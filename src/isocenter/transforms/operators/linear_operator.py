@@ -11,10 +11,11 @@ import numpy as np
 from isocenter.errors import GeometryError
 from isocenter.lazy import torch
 from isocenter.values import Acquisition, Array
-from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from isocenter.values.plain_values import PlainValue
 
 Values = TypeVar("Values", Array, "Tensor")
 

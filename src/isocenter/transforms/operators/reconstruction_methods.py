@@ -14,10 +14,11 @@ from isocenter.lazy import torch
 from isocenter.transforms.operators import cartesian, iterative_solvers, operator_kinds
 from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.values import Acquisition, Array, Decision, Measurement
-from isocenter.values.plain_values import PlainValue
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from isocenter.values.plain_values import PlainValue
 
 AUTO = "auto"
 RAYS, ALL_KINDS = ("parallel",), ("parallel", "cartesian")
