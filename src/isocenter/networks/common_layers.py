@@ -30,7 +30,7 @@ MAX_POOL: dict[int, Any] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-def convolution_norm_activation(
+def normed_convolution(
     ndim: int,
     inside: int,
     outside: int,

@@ -36,11 +36,11 @@ class AtrousPyramid(nn.Module):
 
     def __init__(self, axes: int, maps: int, inside: int, rates: Sequence[int | Sequence[int]], dropout: float) -> None:
         super().__init__()
-        branches = [common_layers.convolution_norm_activation(axes, maps, inside, 1)]
-        branches += [common_layers.convolution_norm_activation(axes, maps, inside, 3, dilation=rate) for rate in rates]
-        branches += [WholeMean(POOLING[axes](1), *common_layers.convolution_norm_activation(axes, maps, inside, 1))]
+        branches = [common_layers.normed_convolution(axes, maps, inside, 1)]
+        branches += [common_layers.normed_convolution(axes, maps, inside, 3, dilation=rate) for rate in rates]
+        branches += [WholeMean(POOLING[axes](1), *common_layers.normed_convolution(axes, maps, inside, 1))]
         self.convs = nn.ModuleList(branches)
-        self.project = common_layers.convolution_norm_activation(axes, inside * len(branches), inside, 1).append(
+        self.project = common_layers.normed_convolution(axes, inside * len(branches), inside, 1).append(
             nn.Dropout(dropout)
         )
 
@@ -97,11 +97,9 @@ class DeepLab(nn.Module):
         self.vectors = nn.ModuleDict({name: nn.Linear(self.encoder.features, n) for name, n in vectors.items()})
         if dense:
             self.pyramid = AtrousPyramid(spatial_dims, self.encoder.features, inside, rates, dropout)
-            self.outline = common_layers.convolution_norm_activation(spatial_dims, self.encoder.finest, OUTLINE, 1)
-            first = common_layers.convolution_norm_activation(spatial_dims, inside + OUTLINE, inside, 3)
-            self.decoder = nn.Sequential(
-                first, common_layers.convolution_norm_activation(spatial_dims, inside, inside, 3)
-            )
+            self.outline = common_layers.normed_convolution(spatial_dims, self.encoder.finest, OUTLINE, 1)
+            first = common_layers.normed_convolution(spatial_dims, inside + OUTLINE, inside, 3)
+            self.decoder = nn.Sequential(first, common_layers.normed_convolution(spatial_dims, inside, inside, 3))
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; `context` is not used."""

@@ -62,9 +62,7 @@ class EfficientNet(PooledHead):
             raise ValueError(f"left_out {left_out}: give a share of the samples, from 0 to below 1")
         inside = mobilenet.scale_maps(STEM, width)
         layers: list[nn.Module] = [
-            common_layers.convolution_norm_activation(
-                spatial_dims, channels, inside, 3, stem_stride, activation=nn.SiLU
-            )
+            common_layers.normed_convolution(spatial_dims, channels, inside, 3, stem_stride, activation=nn.SiLU)
         ]
         counts = [math.ceil(count * depth) for *_, count, _ in stages]
         for (expansion, kernel, maps, _, stride), count in zip(stages, counts, strict=True):
@@ -79,7 +77,7 @@ class EfficientNet(PooledHead):
                 inside = outside
         features = mobilenet.scale_maps(last, width)
         self.body = nn.Sequential(
-            *layers, common_layers.convolution_norm_activation(spatial_dims, inside, features, 1, activation=nn.SiLU)
+            *layers, common_layers.normed_convolution(spatial_dims, inside, features, 1, activation=nn.SiLU)
         )
         return features, dropout
 

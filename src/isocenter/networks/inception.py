@@ -43,18 +43,16 @@ class Inception(nn.Module):
         single, before_three, three, before_five, five, pooled = widths
         self.paths = nn.ModuleList(
             [
-                common_layers.convolution_norm_activation(ndim, inside, single, 1),
+                common_layers.normed_convolution(ndim, inside, single, 1),
                 nn.Sequential(
-                    common_layers.convolution_norm_activation(ndim, inside, before_three, 1),
-                    common_layers.convolution_norm_activation(ndim, before_three, three, 3),
+                    common_layers.normed_convolution(ndim, inside, before_three, 1),
+                    common_layers.normed_convolution(ndim, before_three, three, 3),
                 ),
                 nn.Sequential(
-                    common_layers.convolution_norm_activation(ndim, inside, before_five, 1),
-                    common_layers.convolution_norm_activation(ndim, before_five, five, 5),
+                    common_layers.normed_convolution(ndim, inside, before_five, 1),
+                    common_layers.normed_convolution(ndim, before_five, five, 5),
                 ),
-                nn.Sequential(
-                    MAX_POOL[ndim](3, 1, 1), common_layers.convolution_norm_activation(ndim, inside, pooled, 1)
-                ),
+                nn.Sequential(MAX_POOL[ndim](3, 1, 1), common_layers.normed_convolution(ndim, inside, pooled, 1)),
             ]
         )
 
@@ -87,12 +85,12 @@ class GoogLeNet(PooledHead):
         if stem_stride not in (1, 2, 4, 8) or any(n > len(table) for n, table in zip(blocks, STAGES, strict=True)):
             raise ValueError(f"the stem reduces by 1, 2, 4 or 8, and stages have up to 2, 5 and 2 blocks, not {blocks}")
         layers: list[nn.Module] = [
-            common_layers.convolution_norm_activation(
+            common_layers.normed_convolution(
                 spatial_dims, channels, width, 3 if stem_stride == 1 else 7, min(stem_stride, 2)
             ),
             *([OverlappingPool()] if stem_stride >= 4 else []),
-            common_layers.convolution_norm_activation(spatial_dims, width, width, 1),
-            common_layers.convolution_norm_activation(spatial_dims, width, 3 * width, 3),
+            common_layers.normed_convolution(spatial_dims, width, width, 1),
+            common_layers.normed_convolution(spatial_dims, width, 3 * width, 3),
             *([OverlappingPool()] if stem_stride == 8 else []),
         ]
         inside = 3 * width

@@ -44,11 +44,11 @@ class InvertedResidual(nn.Module):
         middle = expansion * inside
         self.body = nn.Sequential(
             *(
-                [common_layers.convolution_norm_activation(ndim, inside, middle, 1, activation=activation)]
+                [common_layers.normed_convolution(ndim, inside, middle, 1, activation=activation)]
                 if expansion > 1
                 else []
             ),
-            common_layers.convolution_norm_activation(
+            common_layers.normed_convolution(
                 ndim, middle, middle, kernel, stride, groups=middle, activation=activation
             ),
             *([Excitation(middle, squeezed, activation())] if squeezed else []),
@@ -96,9 +96,7 @@ class MobileNet(PooledHead):
         """Make the layers; the number of pooled features, and dropout before the heads."""
         inside = scale_maps(STEM, width)
         layers: list[nn.Module] = [
-            common_layers.convolution_norm_activation(
-                spatial_dims, channels, inside, 3, stem_stride, activation=nn.ReLU6
-            )
+            common_layers.normed_convolution(spatial_dims, channels, inside, 3, stem_stride, activation=nn.ReLU6)
         ]
         for expansion, maps, count, stride in stages:
             for n in range(count):
@@ -106,7 +104,7 @@ class MobileNet(PooledHead):
                 layers.append(InvertedResidual(spatial_dims, inside, outside, stride if n == 0 else 1, expansion))
                 inside = outside
         self.body = nn.Sequential(
-            *layers, common_layers.convolution_norm_activation(spatial_dims, inside, last, 1, activation=nn.ReLU6)
+            *layers, common_layers.normed_convolution(spatial_dims, inside, last, 1, activation=nn.ReLU6)
         )
         return last, dropout
 

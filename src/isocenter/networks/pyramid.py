@@ -32,7 +32,7 @@ class PyramidBlock(nn.Module):
 
     def __init__(self, ndim: int, width: int) -> None:
         super().__init__()
-        self.first = common_layers.convolution_norm_activation(ndim, width, width, 3)
+        self.first = common_layers.normed_convolution(ndim, width, width, 3)
         self.second = CONVOLUTION[ndim](width, width, 3, 1, 1, bias=False)
         self.norm = BATCH_NORM[ndim](width)
         self.activation = nn.ReLU(inplace=True)
@@ -81,9 +81,7 @@ class PyramidFeatures(nn.Module):
         for stage, (outside, stride) in enumerate(zip(widths, strides[1:], strict=True), start=1):
             deep = [PyramidBlock(ndim, outside) for _ in range(blocks if stage > 1 else 0)]
             before = channels if stage == 1 else widths[stage - 2]
-            self.stages.append(
-                nn.Sequential(common_layers.convolution_norm_activation(ndim, before, outside, 3, stride), *deep)
-            )
+            self.stages.append(nn.Sequential(common_layers.normed_convolution(ndim, before, outside, 3, stride), *deep))
         self.across = nn.ModuleList(CONVOLUTION[ndim](maps, inside, 1) for maps in widths[finest - 1 :])
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -122,13 +120,9 @@ class Pyramid(nn.Module):
         ndim, classes = spatial_dims, classes_by_head(dense, spatial_dims)
         self.body = PyramidFeatures(channels, ndim, **size)
         inside = self.body.inside
-        self.smooth = common_layers.convolution_norm_activation(ndim, inside, inside, 3)
-        self.kinds = nn.Sequential(
-            *(common_layers.convolution_norm_activation(ndim, inside, inside, 3) for _ in range(head))
-        )
-        self.places = nn.Sequential(
-            *(common_layers.convolution_norm_activation(ndim, inside, inside, 3) for _ in range(head))
-        )
+        self.smooth = common_layers.normed_convolution(ndim, inside, inside, 3)
+        self.kinds = nn.Sequential(*(common_layers.normed_convolution(ndim, inside, inside, 3) for _ in range(head)))
+        self.places = nn.Sequential(*(common_layers.normed_convolution(ndim, inside, inside, 3) for _ in range(head)))
         last = CONVOLUTION[ndim]
         self.centres = nn.ModuleDict({name: last(inside, count, 1) for name, count in classes.items()})
         self.lengths = nn.ModuleDict({name: last(inside, 2 * ndim, 1) for name in classes})

@@ -100,9 +100,7 @@ class Yolox(nn.Module):
         inside, steps, last = self.body.inside, self.body.steps, CONVOLUTION[ndim]
         branches = [
             nn.ModuleList(
-                nn.Sequential(
-                    *(common_layers.convolution_norm_activation(ndim, inside, inside, 3) for _ in range(head))
-                )
+                nn.Sequential(*(common_layers.normed_convolution(ndim, inside, inside, 3) for _ in range(head)))
                 for _ in steps
             )
             for _ in range(2)
