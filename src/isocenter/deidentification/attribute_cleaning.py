@@ -95,7 +95,7 @@ class ObjectCleaner:
         dataset.PatientIdentityRemoved = "YES"
         methods = (f"{MAKER} {metadata.version('isocenter')}", f"PS3.15 Table E.1-1, {EDITION}")
         dataset.DeidentificationMethod = [one[:LONGEST_METHOD] for one in methods]
-        dataset.DeidentificationMethodCodeSequence = [_code(*one) for one in self.rules.profile.codes]
+        dataset.DeidentificationMethodCodeSequence = [tags.code_item("DCM", *one) for one in self.rules.profile.codes]
         dataset.LongitudinalTemporalInformationModified = self.rules.profile.temporal_information
         self._write_meta(dataset)
 
@@ -405,12 +405,6 @@ def _is_known(tag: int) -> bool:
 def _is_time(text: str, vr: str) -> bool:
     """Whether a text is what its value representation of dates and times holds, or nothing. PS3.5 6.2"""
     return not text or (TIME if vr == "TM" else DATE_TIME).fullmatch(text.strip()) is not None
-
-
-def _code(value: str, meaning: str) -> pydicom.Dataset:
-    code = pydicom.Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
-    return code
 
 
 def _empty_container() -> pydicom.Dataset:

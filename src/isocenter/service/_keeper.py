@@ -17,7 +17,7 @@ from typing import Any, cast
 from sqlalchemy import Row, select
 
 from isocenter.errors import FormatError, ResourceError
-from isocenter.files.dicom import object_identity, rejection
+from isocenter.files.dicom import object_identity, rejection, tags
 from isocenter.files.dicom.rejection import KEY_OBJECTS
 from isocenter.files.storage import hashing
 from isocenter.lazy import pydicom
@@ -304,7 +304,7 @@ class Performer:
             progress.ReasonForCancellation = words
             is_fault = any(job.outcome == FAILED or job.state == "aside" for job in jobs)
             code = EQUIPMENT_FAILED if is_fault else UNSPECIFIED
-            progress.ProcedureStepDiscontinuationReasonCodeSequence = [_code(*code, "DCM")]
+            progress.ProcedureStepDiscontinuationReasonCodeSequence = [tags.code_item("DCM", *code)]
         dataset.ProcedureStepProgressInformationSequence = [progress]
         if jobs:
             outputs = list(self._outputs(row, files))
@@ -325,7 +325,7 @@ class Performer:
     ) -> pydicom.Dataset:
         """Who did what, when, and what came of it, PS3.3 C.30.3."""
         performed = pydicom.Dataset()
-        station = _code(self.settings.dicom.ae_title, self.settings.node.name, "99ISOCENTER")
+        station = tags.code_item("99ISOCENTER", self.settings.dicom.ae_title, self.settings.node.name)
         performed.PerformedStationNameCodeSequence = [station]
         began = min(job.started_at or job.created_at for job in jobs)
         performed.PerformedProcedureStepStartDateTime = _time(began)
@@ -364,12 +364,6 @@ def _progress(percent: int, words: str) -> pydicom.Dataset:
     progress = pydicom.Dataset()
     progress.ProcedureStepProgress, progress.ProcedureStepProgressDescription = percent, words
     return progress
-
-
-def _code(value: str, meaning: str, scheme: str) -> pydicom.Dataset:
-    code = pydicom.Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
-    return code
 
 
 def _time(seconds: float) -> str:

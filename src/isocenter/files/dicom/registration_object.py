@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from isocenter.errors import FormatError
@@ -22,6 +21,7 @@ from isocenter.values import Affine, Displacement, Floats, Geometry, Image, Spat
 from isocenter.values.spatial_transform import TransformPart
 
 SERIES_NUMBER = 106
+ALIGNMENT = ("DCM", "125024", "Image Content-based Alignment")
 # How far a matrix may be off a rotation for its type, PS3.3 C.20.2.1.2.
 ROUNDING = 1e-6
 
@@ -102,19 +102,12 @@ def _matrix_item(matrix: Floats) -> Dataset:
     return matrix_item
 
 
-def _registration_type() -> Dataset:
-    code = Dataset()
-    alignment = codes.DCM.ImageContentBasedAlignment
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = alignment[:3]
-    return code
-
-
 def _linear(heads: Sequence[Any], matrix: Floats) -> Dataset:
     """An item of the Registration Sequence."""
     registration_item, registration = Dataset(), Dataset()
     registration_item.FrameOfReferenceUID = tags.text(heads[0], "FrameOfReferenceUID")
     registration_item.ReferencedImageSequence = [source_planes.reference_object(one) for one in heads]
-    registration.RegistrationTypeCodeSequence = [_registration_type()]
+    registration.RegistrationTypeCodeSequence = [tags.code_item(*ALIGNMENT)]
     registration.MatrixSequence = [_matrix_item(matrix)]
     registration_item.MatrixRegistrationSequence = [registration]
     return registration_item
@@ -125,7 +118,7 @@ def _identity(heads: Sequence[Any]) -> Dataset:
     deformation = Dataset()
     deformation.SourceFrameOfReferenceUID = tags.text(heads[0], "FrameOfReferenceUID")
     deformation.ReferencedImageSequence = [source_planes.reference_object(one) for one in heads]
-    deformation.RegistrationTypeCodeSequence = [_registration_type()]
+    deformation.RegistrationTypeCodeSequence = [tags.code_item(*ALIGNMENT)]
     deformation.PreDeformationMatrixRegistrationSequence = [_matrix_item(np.eye(4))]
     deformation.PostDeformationMatrixRegistrationSequence = [_matrix_item(np.eye(4))]
     return deformation

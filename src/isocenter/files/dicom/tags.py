@@ -217,3 +217,10 @@ def file_meta(dataset: DicomDataset) -> DicomDataset:
     """The File Meta Information of an object, PS3.10 7.1; empty for one that was not read from a whole file."""
     meta: DicomDataset | None = getattr(dataset, "file_meta", None)
     return pydicom.Dataset() if meta is None else meta
+
+
+def code_item(scheme: str, value: str, meaning: str) -> pydicom.Dataset:
+    """An item of a sequence of codes, PS3.3 8.8."""
+    code = pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
+    return code

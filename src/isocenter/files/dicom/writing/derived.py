@@ -30,7 +30,7 @@ from isocenter.values.voxel_images import SCALE
 RESAMPLED = Code("DCM", "113085", "Spatial resampling")
 SMOOTHED = Code("DCM", "113087", "Smoothing")
 DEFORMED = Code("DCM", "125027", "Deformed for Registration")
-SOURCE = Code("DCM", "121322", "Source image for image processing operation")
+SOURCE = ("DCM", "121322", "Source image for image processing operation")
 SERIES_NUMBER = 107
 # Of the Patient, Patient Study, General Study and acquisition modules: what remains true of the computed image.
 REPEATED = (
@@ -127,7 +127,7 @@ def write_derived_series(
         "InstanceCreationDate": now.strftime("%Y%m%d"),
         "InstanceCreationTime": now.strftime("%H%M%S"),
         "DerivationDescription": description,
-        "DerivationCodeSequence": [_item(code)],
+        "DerivationCodeSequence": [tags.code_item(code.scheme, code.value, code.meaning)],
         "SourceImageSequence": [_source(one.dataset, is_kept=is_kept) for one in heads],
     }
     if source.modality == PET:
@@ -182,16 +182,8 @@ def _stamp(sources: Sequence[str], image: Image) -> Stamp:
     return Stamp("2.25", key, time.time())
 
 
-def _item(code: Code) -> Dataset:
-    derivation = Dataset()
-    derivation.CodeValue = code.value
-    derivation.CodingSchemeDesignator = code.scheme
-    derivation.CodeMeaning = code.meaning
-    return derivation
-
-
 def _source(head: Any, *, is_kept: bool) -> Dataset:
     reference = source_planes.reference_object(head)
     reference.SpatialLocationsPreserved = "YES" if is_kept else "NO"
-    reference.PurposeOfReferenceCodeSequence = [_item(SOURCE)]
+    reference.PurposeOfReferenceCodeSequence = [tags.code_item(*SOURCE)]
     return reference

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom import object_identity
+from isocenter.files.dicom import object_identity, tags
 from isocenter.files.dicom.writing import sr
 from isocenter.files.dicom.writing.sr import COMMENT, OWN_SCHEME
 from isocenter.files.dicom.writing.stamp import Stamp
@@ -53,18 +53,18 @@ def _content(item: Dataset) -> Iterator[Dataset]:
         yield from _content(content)
 
 
-PRIORITY = ("260870009", "SCT", "Priority")
-EVALUATIONS = ("C0034375", "UMLS", "Qualitative Evaluations")
+PRIORITY = ("SCT", "260870009", "Priority")
+EVALUATIONS = ("UMLS", "C0034375", "Qualitative Evaluations")
 # Of the priorities that have a concept in DICOM's own table (PS3.16 CID 3414); others get one of our scheme.
-CODES = {"emergency": ("25876001", "SCT", "Emergency"), "urgent": ("103391001", "SCT", "Urgent")}
+CODES = {"emergency": ("SCT", "25876001", "Emergency"), "urgent": ("SCT", "103391001", "Urgent")}
 
 
 def state_priority(report: Dataset, priority: str, because: str) -> None:
     """Have a report state a priority and why it holds, as a qualitative evaluation of the whole study."""
     concept = sr.own_concept(priority)
-    value = CODES.get(priority, (str(concept.value), OWN_SCHEME, priority))
-    coded, reason = _item("CODE", PRIORITY), _item("TEXT", (COMMENT.value, "DCM", COMMENT.meaning))
-    coded.ConceptCodeSequence, reason.TextValue = [_code(*value)], because
+    value = CODES.get(priority, (OWN_SCHEME, str(concept.value), priority))
+    coded, reason = _item("CODE", PRIORITY), _item("TEXT", ("DCM", COMMENT.value, COMMENT.meaning))
+    coded.ConceptCodeSequence, reason.TextValue = [tags.code_item(*value)], because
     evaluations = _item("CONTAINER", EVALUATIONS)
     evaluations.ContinuityOfContent, evaluations.ContentSequence = "SEPARATE", [coded, reason]
     report.ContentSequence.append(evaluations)
@@ -72,14 +72,12 @@ def state_priority(report: Dataset, priority: str, because: str) -> None:
 
 def _item(kind: str, name: tuple[str, str, str]) -> Dataset:
     content = Dataset()
-    content.RelationshipType, content.ValueType, content.ConceptNameCodeSequence = "CONTAINS", kind, [_code(*name)]
+    content.RelationshipType, content.ValueType, content.ConceptNameCodeSequence = (
+        "CONTAINS",
+        kind,
+        [tags.code_item(*name)],
+    )
     return content
-
-
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
-    return code
 
 
 def name_predecessor(report: Dataset, earlier: Path) -> None:

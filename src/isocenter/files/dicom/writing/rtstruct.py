@@ -148,8 +148,6 @@ def _observation(number: int, label: Label) -> Dataset:
     observation.ObservationNumber, observation.ReferencedROINumber = number, label.value
     observation.RTROIInterpretedType, observation.ROIInterpreter = "", None
     if label.code is not None:
-        code = Dataset()
-        code.CodeValue, code.CodingSchemeDesignator = label.code.value, label.code.scheme
-        code.CodeMeaning = label.code.meaning[:64]
+        code = tags.code_item(label.code.scheme, label.code.value, label.code.meaning[:64])
         observation.RTROIIdentificationCodeSequence = [code]
     return observation
