@@ -84,14 +84,8 @@ def add_fold_scores(conformal: Conformal, scores: Mapping[str, Scored], networks
         name: evaluation_conformal.cross_steps(own, folds, networks, people)
         for name, (own, folds, people) in scores.items()
     }
-    surely = min(
-        (
-            evaluation_conformal.cross_bound(one, conformal.level)
-            for one in crossed.values()
-            if evaluation_conformal.count_scored_patients(one)
-        ),
-        default=0.0,
-    )
+    scored = [one for one in crossed.values() if evaluation_conformal.count_scored_patients(one)]
+    surely = min((evaluation_conformal.cross_bound(one, conformal.level) for one in scored), default=0.0)
     whose = _whose([people for *_, people in scores.values()])
     because = f"{_lacking(conformal)}sets and intervals of the mean of {networks} folds "
     because += f"hold the truth in about {100 * conformal.level:g} % of "

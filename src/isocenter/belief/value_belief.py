@@ -70,11 +70,9 @@ def interval_ends(
     """{target: lower end} and {target: upper end}; nothing before thresholds are found."""
     if certainty.conformal is None:
         return {}, {}
-    wide = [certainty.conformal.threshold(name) * one for name, one in zip(values, deviations, strict=True)]
-    return tuple(
-        {name: value + side * half for (name, value), half in zip(values.items(), wide, strict=True)}
-        for side in (-1, 1)
-    )
+    limits = map(certainty.conformal.threshold, values)
+    wide = {name: limit * one for name, limit, one in zip(values, limits, deviations, strict=True)}
+    return tuple({name: value + side * wide[name] for name, value in values.items()} for side in (-1, 1))
 
 
 def interval_of_folds(

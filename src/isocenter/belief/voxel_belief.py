@@ -173,15 +173,12 @@ class VoxelBelief(Belief):
         off, is_known, complete = list[Floats](), list[list[bool]](), list[int]()
         for index, (prediction, truth) in enumerate(zip(rows.outputs, rows.truth, strict=True)):
             drawn_map = truth()
-            everywhere = drawn_map.voxels is None
-            stated_sizes = (
-                self.sizes(prediction, drawn_map, str(rows.patients[index]), probable, tidied) if everywhere else None
-            )
+            stated_sizes, patient = None, str(rows.patients[index])
+            if drawn_map.voxels is None:  # known everywhere
+                stated_sizes = self.sizes(prediction, drawn_map, patient, probable, tidied)
             if stated_sizes is not None:
-                sizes = [
-                    float(np.count_nonzero(mask_overlap.mask_of_values(values, drawn_map.values)))
-                    for values in self.structures
-                ]
+                masks = (mask_overlap.mask_of_values(values, drawn_map.values) for values in self.structures)
+                sizes = [float(np.count_nonzero(mask)) for mask in masks]
                 off.append(conformal.value_scores(stated_sizes[0], sizes, stated_sizes[1]))
                 is_known.append([drawn_map.knows(one) for one in range(len(sizes))])
                 complete.append(index)
@@ -263,11 +260,8 @@ class SampledVoxels:
         values, labels = sample.at(labels_drawn)[is_known], sample.at(np.asarray(prediction.data))[is_known]
         true, marked = (np.stack([np.isin(one, own) for own in structures], axis=1) for one in (values, labels))
         numbers = (true * np.arange(1, true.shape[1] + 1)).sum(axis=1) if exclusive else true
-        beyond = _beyond(
-            labels_drawn if mask_known is None else np.where(mask_known, labels_drawn, 0),
-            prediction.untuned.get(LOOKED_AT),
-            structures,
-        )
+        labels_known = labels_drawn if mask_known is None else np.where(mask_known, labels_drawn, 0)
+        beyond = _beyond(labels_known, prediction.untuned.get(LOOKED_AT), structures)
         fields = (sample.places[is_known], sample.outputs[is_known], numbers, marked, sample.weights[is_known], beyond)
         return cls(patient, *fields, np.array(structure_known))
 

@@ -441,7 +441,6 @@ def least_cost_class(probabilities: ArrayLike, costs: ArrayLike) -> np.ndarray:
 def _square(costs: ArrayLike, classes: int) -> Floats:
     weights = np.asarray(costs, dtype=np.float64)
     if weights.shape != (classes, classes):
-        raise UsageError(
-            f"costs of {weights.shape} for {classes} classes", "costs", "Give one row and column per class"
-        )
+        problem = f"costs of {weights.shape} for {classes} classes"
+        raise UsageError(problem, "costs", "Give one row and column per class")
     return weights

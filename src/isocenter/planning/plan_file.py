@@ -211,9 +211,8 @@ def _head(path: Path, lines: Lines, key: str, value: Any) -> Any:
     if isinstance(value, expected):
         return value
     what = "names with values" if expected is dict else "text"
-    raise PlanError(
-        f"{key} holds {value!r}, not {what}", f"{path}, line {lines.line_of(key)}", "Correct it, or plan again"
-    )
+    problem = f"{key} holds {value!r}, not {what}"
+    raise PlanError(problem, f"{path}, line {lines.line_of(key)}", "Correct it, or plan again")
 
 
 def _check_names(

@@ -193,9 +193,8 @@ def _earlier_sums(records: Sequence[str | Path], baseline: Lesions) -> list[floa
     for path in map(Path, records):
         held = record_files.read_json(path, "isocenter.response").get("recist", {})
         if held.get("targets") != targets or abs(held.get("sum_before_mm", math.nan) - first) > 1e-3:
-            raise DatasetError(
-                "is of another baseline, or of other lesions", str(path), "Give the same baseline to all"
-            )
+            problem = "is of another baseline, or of other lesions"
+            raise DatasetError(problem, str(path), "Give the same baseline to all")
         sums += [held["sum_after_mm"]] if "sum_after_mm" in held else []
     return sums
 

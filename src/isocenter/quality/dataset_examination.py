@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -369,20 +370,16 @@ def _compare(
         nothing = (replace(EXCHANGED, what=what, why="there is nothing to learn"),)
         return Examination(replace(dataset.only(set()), problems=nothing), Fingerprint(()), nothing, nothing)
     usable = dataset.only({case.id for case in fingerprint.cases})
-    pairs = leakage.find_twins(looks)
+    pairs, cohort = leakage.find_twins(looks), Cohort(usable, fingerprint)
     tried = shortcut_tests.find_shortcuts(usable, fingerprint, looks)
     few = shortcut_tests.unanswerable_questions(usable, fingerprint)
     of_all = [
         *_image_checks.no_usable_case(problems, fingerprint),
-        *(
-            problem
-            for kind in references.reference_kinds()
-            for problem in kind.checks.cohort(Cohort(usable, fingerprint))
-        ),
+        *chain.from_iterable(kind.checks.cohort(cohort) for kind in references.reference_kinds()),
         *_image_checks.mixed_images(usable, fingerprint),
         *unlike_pixels(fingerprint),
         *modality_checks.mixed_scales(usable, fingerprint),
-        *_image_checks.unknown_sides_among(Cohort(usable, fingerprint), kinds),
+        *_image_checks.unknown_sides_among(cohort, kinds),
         *leakage.leakage_problems(dataset, fingerprint, pairs),
         *covariate_checks.covariate_problems(dataset),
         *label_proxies.proxy_problems(usable, fingerprint),
@@ -391,17 +388,8 @@ def _compare(
     of_the_whole = [problem for problem in dataset.problems if not problem.cases]
     fatal = tuple(problem for problem in (*of_the_whole, *of_all) if problem.severity == "error")
     found = (*_join_problems(problems), *of_all, *_image_checks.find_outliers(fingerprint.cases, looks))
-    return Examination(
-        replace(usable, problems=found),
-        fingerprint,
-        found,
-        fatal,
-        leakage.joined_groups(pairs),
-        tried,
-        pairs,
-        looks,
-        few,
-    )
+    usable, groups = replace(usable, problems=found), leakage.joined_groups(pairs)
+    return Examination(usable, fingerprint, found, fatal, groups, tried, pairs, looks, few)
 
 
 def _join_problems(problems: Sequence[Problem]) -> list[Problem]:

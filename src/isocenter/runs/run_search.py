@@ -158,12 +158,8 @@ class SearchTrials:
             try:
                 return asked.number, search_domains.apply_choices(self.main.plan, asked.choices, study.space, self.room)
             except (PlanError, ResourceError) as error:
-                facts = {
-                    "changed": {},
-                    TRIED: search_domains.choice_words(asked.choices, study.space),
-                    "why": str(error),
-                }
-                study.finish(asked, IMPOSSIBLE, None, {**facts, "seconds": 0.0, "steps": 0})
+                facts = {"changed": {}, TRIED: search_domains.choice_words(asked.choices, study.space)}
+                study.finish(asked, IMPOSSIBLE, None, {**facts, "why": str(error), "seconds": 0.0, "steps": 0})
         return None
 
     def _since(self, study: SearchStudy, number: int, asked: tuple[int, Plan] | None) -> list[FinishedTraining]:
@@ -189,11 +185,8 @@ class SearchTrials:
         asked, began, looks = study.next(), self.clock.seconds, list[float]()
         plan = search_domains.apply_choices(self.main.plan, asked.choices, study.space, self.room)
         outcome, state, value = None, IMPOSSIBLE, None
-        facts: dict[str, PlainValue] = {
-            "changed": search_domains.changed_values(self.main.plan, plan),
-            TRIED: search_domains.choice_words(asked.choices, study.space),
-            "why": "",
-        }
+        facts: dict[str, PlainValue] = {"changed": search_domains.changed_values(self.main.plan, plan)}
+        facts |= {TRIED: search_domains.choice_words(asked.choices, study.space), "why": ""}
         self._prepare(job)
         try:
             outcome = training_jobs.fit_job(

@@ -155,6 +155,5 @@ def _refuse_other(teacher: Task, student: Task) -> None:
     theirs, ours = ((task.name, task.uncertainty, sorted(_names(task))) for task in (teacher, student))
     if theirs != ours:
         answered, learnt = (f"{name} of {errors.list_phrase(labels)}" for name, _, labels in (theirs, ours))
-        raise PlanError(
-            f"the teacher answers {answered}, and the network learns {learnt}", TEACHER, "Give another teacher"
-        )
+        problem = f"the teacher answers {answered}, and the network learns {learnt}"
+        raise PlanError(problem, TEACHER, "Give another teacher")

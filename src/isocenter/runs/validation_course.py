@@ -98,11 +98,8 @@ def _course(steps: np.ndarray, values: np.ndarray, last: int) -> ValidationCours
     best, first = float(values.max()), float(values[0])
     at = int(steps[int(values.argmax())])
     if best <= first:
-        end = "more steps gained nothing."
-        return ValidationCourse(
-            f"was highest, {best:.3f}, when it was first measured, at step {at}: {end}",
-            f"was highest when it was first measured: {end}",
-        )
+        when, end = "when it was first measured", "more steps gained nothing."
+        return ValidationCourse(f"was highest, {best:.3f}, {when}, at step {at}: {end}", f"was highest {when}: {end}")
     before = values[steps <= (1 - LAST) * last]
     earlier = float(before.max()) if len(before) else first
     if best - earlier > GAINED * (best - first):

@@ -316,27 +316,15 @@ def score_cases(
     table = case_tables.case_table(rows)
     ranked: Sequence[str] = model.task.rank(table) if draws else ()
     ranked = ranked if again else [case for case in ranked if case in collected.predictions]
-    shown = _case_views(
-        model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), collected.predictions
-    )
+    by_id, wrong = {case.id: case for case in cases}, wrong_calls(model.task, table)
+    shown = _case_views(model, by_id, ranked, wrong, collected.predictions)
     summary = summarise_table(model.task, table, seed=seed, patients_known=patients_known)
     overview = model.task.overview(table) if draws else ()
     tested = [cases[number] for number in numbers if parts.get(cases[number].id, "test") == "test"]
     shift = detect_shift(model.guard, collected.features, seed=seed, patients_known=patients_known)
     counted = data_record.count_opening(tested)
-    return ScoredCases(
-        table,
-        summary,
-        overview,
-        shown,
-        problems,
-        counted,
-        model.task,
-        shift=shift,
-        features=collected.features,
-        facts=collected.facts,
-        stopped=stopped,
-    )
+    scored = ScoredCases(table, summary, overview, shown, problems, counted, model.task, shift=shift)
+    return replace(scored, features=collected.features, facts=collected.facts, stopped=stopped)
 
 
 def case_table_rows(
@@ -345,10 +333,8 @@ def case_table_rows(
     """The rows of a case in a table of cases, scored by its fold's own task where several folds score."""
     table = (task if fold is None else fold.task).score([prediction], [case])
     of_fold = {} if fold is None else {FOLD: str(fold.number)}
-    rows = table.assign(split=split, **of_fold, **withholding.confidence_columns(prediction, between=".")).to_dict(
-        "records"
-    )
-    who = covariate_cells(case)
+    sure, who = withholding.confidence_columns(prediction, between="."), covariate_cells(case)
+    rows = table.assign(split=split, **of_fold, **sure).to_dict("records")
     return [{**{str(name): value for name, value in row.items()}, **who} for row in rows]
 
 
@@ -363,10 +349,8 @@ def covariate_cells(case: Case) -> dict[str, PlainCell]:
 
 def summarise_table(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:
     """The figures of cases that were scored, folds apart; called by what was resampled where patients are unknown."""
-    rows = [
-        *task.summary(table, seed=case_tables.resampling_of_table(table, seed)),
-        *answered_cases.answered_rows(task, table, seed=seed),
-    ]
+    rows = [*task.summary(table, seed=case_tables.resampling_of_table(table, seed))]
+    rows += answered_cases.answered_rows(task, table, seed=seed)
     return rows if patients_known else [replace(row, estimate=named_by_case(row.estimate)) for row in rows]
 
 
@@ -384,17 +368,12 @@ def _case_views(
     wrong: Collection[str],
     predictions: Mapping[str, Prediction],
 ) -> list[tuple[str, str, Sequence[Figure], str]]:
-    middle = len(ranked) // 2
-    chosen: dict[str, str] = {}
-    for word, ids in (
-        ("best", ranked[:SHOWN]),
-        ("worst", ranked[::-1][:SHOWN]),
-        ("median", ranked[middle : middle + SHOWN]),
-    ):
-        for case_id in ids:
-            chosen.setdefault(case_id, word)
-    for case_id in [case_id for case_id in ranked[::-1] if case_id in wrong][:SHOWN_WRONG]:
-        chosen[case_id] = WRONG
+    middle, last = len(ranked) // 2, ranked[::-1]
+    groups = {"best": ranked[:SHOWN], "worst": last[:SHOWN], "median": ranked[middle : middle + SHOWN]}
+    chosen = dict[str, str]()
+    for word, ids in groups.items():
+        chosen |= {case_id: word for case_id in ids if case_id not in chosen}
+    chosen |= dict.fromkeys([one for one in last if one in wrong][:SHOWN_WRONG], WRONG)
     order = ("best", "median", "worst", WRONG)
     shown: list[tuple[str, str, Sequence[Figure], str]] = []
     for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):

@@ -102,9 +102,8 @@ def read_checkpoint(
         )
         _unflatten(optimiser, record_files.read_tensors(folder / OPTIMISER))
     except (KeyError, RuntimeError) as error:
-        raise IntegrityError(
-            f"does not fit the plan's network ({error})", str(folder), "Resume with the plan of the run"
-        ) from error
+        problem = f"does not fit the plan's network ({error})"
+        raise IntegrityError(problem, str(folder), "Resume with the plan of the run") from error
     return state, criterion
 
 
@@ -241,12 +240,9 @@ def concatenate_cases(numbers: Sequence[Mapping[str, Tensor]]) -> dict[str, Tens
     """
     counts = [max(map(len, own.values()), default=0) for own in numbers]
     blank = {name: torch.zeros_like(value[:1]) for own in numbers for name, value in own.items()}
-    return {
-        name: torch.cat(
-            [own.get(name, zero.expand(n, *zero.shape[1:])) for own, n in zip(numbers, counts, strict=True)]
-        )
-        for name, zero in blank.items()
-    }
+    pairs = list(zip(numbers, counts, strict=True))
+    rows = {name: [own.get(name, zero.expand(n, *zero.shape[1:])) for own, n in pairs] for name, zero in blank.items()}
+    return {name: torch.cat(own) for name, own in rows.items()}
 
 
 def share_better(
@@ -372,14 +368,5 @@ def training_outcome(out: Path, settings: PlanSettings, state: State) -> Trainin
         metric = _selecting(settings, state.best)
         best = f"those with the best {metric} of the validation cases, {state.best:.4f}"
         checkpoint, because = best_checkpoint(out), state.preferred or best
-    return TrainingOutcome(
-        checkpoint,
-        because,
-        state.step,
-        state.stopped,
-        state.waiting,
-        state.work,
-        state.compute,
-        batch=state.batch,
-        windows=state.windows,
-    )
+    steps = (state.step, state.stopped, state.waiting, state.work, state.compute, state.batch, state.windows)
+    return TrainingOutcome(checkpoint, because, *steps)

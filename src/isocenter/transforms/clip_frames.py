@@ -63,9 +63,8 @@ def frames_in_slots(image: Image, count: int, interval: float | None, unit: str 
         raise GeometryError(lasting, where, "Give a longer clip, or plan with a shorter preprocessing.interval")
     if len(filled) < DENSE_ENOUGH * (filled[-1] + 1):
         problem = f"has {image.frames} frames, {lasting}"
-        raise GeometryError(
-            problem, where, "Give a clip with more of them, or plan with a longer preprocessing.interval"
-        )
+        remedy = "Give a clip with more of them, or plan with a longer preprocessing.interval"
+        raise GeometryError(problem, where, remedy)
     return slots
 
 

@@ -197,9 +197,8 @@ def corruption_key(name: str) -> str:
     """The key of a corruption, however its words are joined. Raises UsageError with the list for an unknown one."""
     key = name.strip().lower().replace(" ", "_").replace("-", "_")
     if key not in CORRUPTIONS:
-        raise UsageError(
-            f"there is no {name.strip()!r}", "--corruptions", f"Choose all, or of {', '.join(CORRUPTIONS)}"
-        )
+        remedy = f"Choose all, or of {', '.join(CORRUPTIONS)}"
+        raise UsageError(f"there is no {name.strip()!r}", "--corruptions", remedy)
     return key
 
 

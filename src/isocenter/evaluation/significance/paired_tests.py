@@ -104,9 +104,8 @@ def mcnemar_test(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None
     """
     ours, other = testing.paired_numbers(first, second)
     if not np.isin([ours, other], (0.0, 1.0)).all():
-        raise UsageError(
-            "a call that is neither right nor wrong", "McNemar", "Give 1 for a right call, 0 for a wrong one"
-        )
+        remedy = "Give 1 for a right call, 0 for a wrong one"
+        raise UsageError("a call that is neither right nor wrong", "McNemar", remedy)
     owner = testing.patient_numbers(patients, len(ours))
     sums, cases = np.bincount(owner, other - ours), len(ours)
     difference, nonzero = float(sums.sum() / cases), sums[sums != 0]
@@ -430,9 +429,8 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
     if unpaired := sorted({*ours} ^ {*theirs}):
         (case, label), whose = unpaired[0], first if unpaired[0] in ours else name
         rows = errors.count_phrase(len(unpaired), "row")
-        raise DatasetError(
-            f"{rows} in only one of the tables, the first case {case}, label {label} in {whose}", name, REMEDY
-        )
+        problem = f"{rows} in only one of the tables, the first case {case}, label {label} in {whose}"
+        raise DatasetError(problem, name, REMEDY)
     moved = table.set_index(["case", "label"]).loc[ours].reset_index()
     if (base["patient"].to_numpy() != moved["patient"].to_numpy()).any():
         raise DatasetError(f"the same cases belong to other patients than in {first}", name, REMEDY)

@@ -104,9 +104,8 @@ def flips_at_test(flips: Decision, tiles: object = None) -> Decision:
         return Decision([], "all tiles of a slide have one answer, and training has mirrored each by itself")
     if not flips.value:
         return Decision([], "training does not mirror either")
-    return Decision(
-        flips.value, "training mirrors along them, and the mean of several views has a smaller error", NNUNET
-    )
+    because = "training mirrors along them, and the mean of several views has a smaller error"
+    return Decision(flips.value, because, NNUNET)
 
 
 def _flips(

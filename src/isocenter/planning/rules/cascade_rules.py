@@ -175,9 +175,8 @@ def check_configurations(settings: PlanSettings) -> None:
     if not settings.split.folds:
         raise PlanError("configurations are compared on the held-out cases of folds", where, f"Add --folds 5, {off}")
     if settings.preprocessing.ndim != 3 or not any(head.is_dense for head in settings.task.heads.values()):
-        raise PlanError(
-            "slices and volumes can be compared only where every voxel of a volume gets a result", where, "Leave it out"
-        )
+        problem = "slices and volumes can be compared only where every voxel of a volume gets a result"
+        raise PlanError(problem, where, "Leave it out")
     if search.is_on:
         problem = "a search cannot be combined with a comparison of configurations"
         raise PlanError(problem, where, f"Leave out one {off}")

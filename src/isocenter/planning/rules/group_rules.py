@@ -75,6 +75,5 @@ def _check_constraint(settings: PlanSettings) -> None:
     layer = network_parts.last_layers(network, family.features).get(head[0]) if family.features else None
     has_own_loss = family.sees_targets or family.has_loss
     if has_own_loss or not isinstance(layer, torch.nn.Linear) or layer.bias is None:
-        raise PlanError(
-            f"the last layer of {settings.network.name} is not linear", where, f"{instead}, or another network"
-        )
+        problem = f"the last layer of {settings.network.name} is not linear"
+        raise PlanError(problem, where, f"{instead}, or another network")

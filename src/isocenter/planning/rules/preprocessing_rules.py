@@ -129,16 +129,12 @@ def decide_frames(fingerprint: Fingerprint, device: str) -> Decision:
     frames = min(most, int(np.median(clips)))
     if frames > 1 and min(clips) < 2:
         single = [case.id for case in fingerprint.cases if case.frames == 1]
-        problem = (
-            f"{errors.list_phrase(single)} of {len(clips)} clips have one frame, of which nothing changes with time"
-        )
+        which = f"{errors.list_phrase(single)} of {len(clips)} clips"
+        problem = f"{which} have one frame, of which nothing changes with time"
         raise DatasetError(problem, "preprocessing.frames", "Leave them out, or give stills alone")
     spread = f"{min(clips)} to {max(clips)} frames" if len(set(clips)) > 1 else f"{clips[0]} frames"
-    because = (
-        f"clips have {spread}; evenly spread over each, {most} at most for the {device}; "
-        "shorter clips repeat some frames"
-    )
-    return Decision(frames, because, CLIPS)
+    because = f"clips have {spread}; evenly spread over each, {most} at most for the {device}"
+    return Decision(frames, f"{because}; shorter clips repeat some frames", CLIPS)
 
 
 def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]:
@@ -155,10 +151,7 @@ def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]
         f"{frames} at even steps, and shorter clips have fewer"
     )
     timed = "all training clips say when" if unit == SECOND else "not all training clips say when"
-    return {
-        "interval": Decision(None, because),
-        "time_unit": Decision(unit, f"{timed} their frames were taken"),
-    }
+    return {"interval": Decision(None, because), "time_unit": Decision(unit, f"{timed} their frames were taken")}
 
 
 def clip_durations(fingerprint: Fingerprint, unit: str | None = None) -> tuple[list[float], str]:
@@ -238,9 +231,8 @@ def _check_patches(settings: PlanSettings) -> None:
             raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size per axis, from 1")
     smallest, patch = settings.preprocessing.smallest, settings.training.patch
     if smallest != patch:
-        raise PlanError(
-            f"{smallest} is not training.patch {patch}", "preprocessing.smallest", "Give both the same size"
-        )
+        problem = f"{smallest} is not training.patch {patch}"
+        raise PlanError(problem, "preprocessing.smallest", "Give both the same size")
 
 
 def _check_bags(settings: PlanSettings) -> None:
@@ -273,9 +265,8 @@ def _check_shape(settings: PlanSettings) -> None:
     if not 0 <= chosen.border < 0.5:
         raise PlanError(f"{chosen.border} of each side leaves nothing", "preprocessing.border", "Give 0 to below 0.5")
     if chosen.aspect != "stretch" and chosen.shape is None:
-        raise PlanError(
-            f"{chosen.aspect} needs a shape to come to", "preprocessing.aspect", "Give preprocessing.shape, or stretch"
-        )
+        problem = f"{chosen.aspect} needs a shape to come to"
+        raise PlanError(problem, "preprocessing.aspect", "Give preprocessing.shape, or stretch")
     if chosen.stain != "none" and tuple(chosen.channels) != COLOUR:
         problem = f"stains show in {', '.join(COLOUR)}, and the images have other channels"
         raise PlanError(problem, "preprocessing.stain", "Give none")
@@ -311,9 +302,8 @@ def _check_clips(settings: PlanSettings) -> None:
     if chosen.interval is None:
         return
     if not 0 < chosen.interval < math.inf:
-        raise PlanError(
-            f"frames every {chosen.interval}", where, "Give a number above 0, or none to spread them evenly"
-        )
+        remedy = "Give a number above 0, or none to spread them evenly"
+        raise PlanError(f"frames every {chosen.interval}", where, remedy)
     if chosen.frames is None:
         raise PlanError("still images have no frames", where, "Give none")
     if chosen.time_unit == "frame" and chosen.interval < 1:
@@ -369,10 +359,8 @@ def without_shortcuts(
     retest: None where nothing is to be told apart
     dense:  there is an output for every voxel, so that a structure that is cut away would be lost
     """
-    decisions = {
-        "border": Decision(0.0, "nothing at the border tells the classes apart"),
-        "aspect": _stretch(shape is not None),
-    }
+    border = Decision(0.0, "nothing at the border tells the classes apart")
+    decisions = {"border": border, "aspect": _stretch(shape is not None)}
     if retest is None:
         return decisions
     if not retest.shortcuts and retest.few:
@@ -391,9 +379,8 @@ def without_shortcuts(
     shortcuts = retest.after("stretch", 0.0, shape)
     if shape is not None:
         after = partial(retest.after, "crop", 0.0, shape)
-        decisions["aspect"] = _decide(
-            decisions["aspect"], "crop", "cropped to one proportion", shortcuts, after, retest
-        )
+        done = "cropped to one proportion"
+        decisions["aspect"] = _decide(decisions["aspect"], "crop", done, shortcuts, after, retest)
     after = partial(retest.after, decisions["aspect"].value, BORDER, shape)
     done = f"without {100 * BORDER:.0f} % on each side"
     decisions["border"] = _decide(decisions["border"], BORDER, done, shortcuts, after, retest)
@@ -438,11 +425,8 @@ def _try_cure(
     because = f"in the training cases {before.sentence}: {before.figure} {before.auc}, {done} {value:.3f}"
     if left is None or not left.standing or value - 0.5 <= LEFT * (before.auc.value - 0.5):
         return Decision(cure, because, GEIRHOS)
-    return Decision(
-        nothing,
-        f"{because}; cutting does not remove the shortcut, so nothing is cut away, and the report says so",
-        GEIRHOS,
-    )
+    because += "; cutting does not remove the shortcut, so nothing is cut away, and the report says so"
+    return Decision(nothing, because, GEIRHOS)
 
 
 def _stretch(shaped: bool) -> Decision:

@@ -86,9 +86,8 @@ def with_units(plan: Plan, dataset: Dataset, training: Fingerprint, *, least: in
         known = "known" if dataset.patients_known else "unknown"
         plan = plan.with_decision(f"{SECTION}.unit", Decision(unit, f"the patients are {known}: it protects {why}"))
     elif plan[f"{SECTION}.unit"] == "patient" and not dataset.patients_known:
-        raise PlanError(
-            "nobody knows the patients of these cases", f"{SECTION}.unit", "Give case, or --column patient="
-        )
+        problem = "nobody knows the patients of these cases"
+        raise PlanError(problem, f"{SECTION}.unit", "Give case, or --column patient=")
     units = len({case.patient for case in cases}) if plan[f"{SECTION}.unit"] == "patient" else len(cases)
     if "delta" not in by_hand:
         counted = max(least, units)
@@ -149,9 +148,8 @@ def _check_network(settings: PlanSettings) -> None:
         outputs = network(images, *([torch.empty(2, entries)] if entries else []))
     if any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in network.modules()):
         remedy = 'Give --set network.size={"norm": "group"}' if _chooses_norm(settings.network.name) else ""
-        raise _refusal(
-            f"{settings.network.name} normalises over the batch", "network.name", remedy or "Choose convnext or unet"
-        )
+        problem = f"{settings.network.name} normalises over the batch"
+        raise _refusal(problem, "network.name", remedy or "Choose convnext or unet")
     if "+" in outputs or torch_networks.variational_layers(network):
         raise _refusal(f"{settings.network.name} adds to the loss of a batch", "network.name")
 

@@ -39,8 +39,7 @@ def check_skip(settings: PlanSettings) -> None:
         return
     where, remedy = "inference.skip", "Give none"
     if settings.preprocessing.ndim != 3:
-        raise PlanError(
-            f"air is told from a body in volumes, and the network has {settings.preprocessing.ndim} axes", where, remedy
-        )
+        problem = f"air is told from a body in volumes, and the network has {settings.preprocessing.ndim} axes"
+        raise PlanError(problem, where, remedy)
     if not settings.task.background_outputs:
         raise PlanError(f"no outputs of a {settings.task.name} stand for background", where, remedy)

@@ -43,9 +43,8 @@ def image_shift(examination: Examination, asked: str, match: Sequence[str], *, s
     cases = [case for case in examination.dataset if case.id in looks and case.id in examination.looks]
     covariates = group_attributes.covariates_by_name(examination.dataset, {case.id for case in cases})
     if unknown := [name for name in match if name not in covariates]:
-        raise UsageError(
-            f"there is no covariate {unknown[0]!r}", "--match", f"Choose from {errors.list_phrase(list(covariates))}"
-        )
+        remedy = f"Choose from {errors.list_phrase(list(covariates))}"
+        raise UsageError(f"there is no covariate {unknown[0]!r}", "--match", remedy)
     rows = image_descriptors.describe_cases(
         [looks[case.id] for case in cases], [examination.looks[case.id] for case in cases]
     )

@@ -309,15 +309,8 @@ def _alike(audit: AuditInput, attribute: str, groups: np.ndarray, who: Table) ->
     patients = who["patient"].to_numpy(dtype=object)[here]
     is_known = np.isfinite(answers).any(axis=1)
     eyes = np.array([audit.network_of(str(who.index[n])) for n in here])
-    return group_gaps.neighbour_gap(
-        attribute,
-        rows[is_known],
-        answers[is_known],
-        groups[here][is_known],
-        patients[is_known],
-        seed=audit.seed,
-        eyes=eyes[is_known],
-    )
+    known = [one[is_known] for one in (rows, answers, groups[here], patients)]
+    return group_gaps.neighbour_gap(attribute, *known, seed=audit.seed, eyes=eyes[is_known])
 
 
 def _csv(compared: GroupFigures) -> Table:

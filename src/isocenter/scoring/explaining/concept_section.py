@@ -105,9 +105,8 @@ def refuse_concepts(asked: str, model: Model, torch_model: Differentiable | None
             raise UsageError("the model takes clips, and only still images are measured", WHERE_MEASURED, EXAMPLES)
         return
     if not Path(asked).is_dir():
-        raise UsageError(
-            "is not a folder", f"--concepts {asked}", "Give a folder with one folder per concept, or measured"
-        )
+        remedy = "Give a folder with one folder per concept, or measured"
+        raise UsageError("is not a folder", f"--concepts {asked}", remedy)
     if torch_model is None:
         raise UnfitError("--concepts", "its backend has no gradients", "Give a run or a package, with --backend torch")
 

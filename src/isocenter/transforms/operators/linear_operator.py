@@ -79,9 +79,8 @@ class LinearOperator(ABC):
         if self.is_complex and not values.is_complex():
             values = torch.complex(values, torch.zeros_like(values))
         if values.is_complex() and not self.is_complex:
-            raise GeometryError(
-                "has complex numbers, but rays have real ones", self.acquisition.where, "Give real ones"
-            )
+            problem = "has complex numbers, but rays have real ones"
+            raise GeometryError(problem, self.acquisition.where, "Give real ones")
         return change(values.reshape(-1, *given)).reshape(*batch, *result)
 
 
