@@ -131,8 +131,9 @@ class PlanRequest:
     def spacing(self) -> Sequence[float] | None:
         """The spacing of the grid in mm, set by hand; None where nobody set it, or the plan refuses it."""
         value = self.assignments.get("preprocessing.spacing")
-        is_listed = isinstance(value, list | tuple)
-        return value if is_listed and all(isinstance(n, int | float) and 0 < n < math.inf for n in value) else None
+        if isinstance(value, list | tuple) and all(isinstance(n, int | float) and 0 < n < math.inf for n in value):
+            return value
+        return None
 
 
 def positive_among(assignments: Mapping[str, PlainValue], positive: str | None) -> dict[str, PlainValue]:

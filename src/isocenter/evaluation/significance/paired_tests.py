@@ -62,7 +62,7 @@ def permutation_test(
     ours, other = testing.paired_numbers(first, second)
     owner = testing.patient_numbers(patients, len(ours))
     if positive is None:
-        parts = (other - ours) / len(ours)
+        parts: Floats = (other - ours) / len(ours)
     else:
         parts = _area_parts(ours, other, _weighting.require_truths(positive, "positive"))
     sums = np.asarray(np.bincount(owner, parts), dtype=np.float64)
