@@ -41,10 +41,9 @@ from isocenter.layouts.cases import (
     object_classes,
 )
 from isocenter.layouts.cases.dataset_folder import Folder
-from isocenter.layouts.cases.dicom_masks import DrawnMap
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from isocenter.layouts.cases.names import LABEL_NAME, MASK_NAME, MASK_SUFFIX
-from isocenter.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNameMeanings, Reading
+from isocenter.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNameMeanings, Reading, References
 from isocenter.values import BoundingBoxes, CaseRow, Cell, Floats, Image, Label, Problem
 
 Maps = Mapping[str, Sequence[Path]]  # of structures by their names, "" where none is stated
@@ -74,10 +73,8 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     drawn = dicom_masks.survey_drawings(seen.series, images, replace(options, labels=None) if are_objects else options)
     maps, lonely = _label_maps(folder, images)
     names = series_survey.unique_names([_case_name(series, options) + ending for series, ending in parts])
-    several = any(len(own) > 1 for own in maps.values())
-    structures = (
-        mask_pairs.structure_labels((one for own in maps.values() for one in own), folder, options) if several else {}
-    )
+    stated = [one for own in maps.values() for one in own] if any(len(own) > 1 for own in maps.values()) else []
+    structures = mask_pairs.structure_labels(stated, folder, options)
     labels = drawn.labels
     if maps and not drawn.of:
         labels = tuple(structures.values()) or class_labels.mask_labels(folder, options)
@@ -86,13 +83,15 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     segment_classes = {dicom_masks.class_of_segment(label.name) for label in drawn.labels} if are_objects else set()
     object_labels, called_objects = class_labels.name_classes(filter(None, segment_classes), folder, options)
     classes, called = class_labels.name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
-    rows = tuple(
-        _row(
-            name, one, drawn.of.get(one.paths, ()), maps.get(one.paths, {}), reports.of.get(n, ()), structures, options
-        )
-        for n, (name, one) in enumerate(zip(names, images, strict=True))
-    )
+    of_drawings = dicom_masks.objects_on if are_objects else dicom_masks.masks_on
+    modality, made = modality_words.modality_word(options.modality), list[CaseRow]()
+    for n, (name, one) in enumerate(zip(names, images, strict=True)):
+        own = drawn.of.get(one.paths, ())
+        references: References = {**(of_drawings(own) if own else _of_maps(maps.get(one.paths, {}), structures))}
+        made.append(_case_row(name, one, references | _of_reports(reports.of.get(n, ())), modality))
+    rows = tuple(made)
     rows, exam_problems = dicom_exams.join_exams(rows) if options.exams else (rows, ())
+    named = {name: one.paths for name, one in zip(names, images, strict=True)}
     studies, series = {one.study for one in images}, {one.uid for one in images}
     return Reading(
         rows,
@@ -112,13 +111,9 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
             *_copy_warning(seen.copies),
             *_planning_only(localizers, options),
             *drawn.problems,
-            *dicom_masks.unlike_map_warning(
-                [name for name, one in zip(names, images, strict=True) if one.paths in drawn.unlike]
-            ),
+            *dicom_masks.unlike_map_warning([name for name, paths in named.items() if paths in drawn.unlike]),
             *_lonely(lonely),
-            *mask_pairs.missing_structure_problem(
-                [n for n, one in zip(names, images, strict=True) if one.paths in partly], structures
-            ),
+            *mask_pairs.missing_structure_problem([n for n, paths in named.items() if paths in partly], structures),
             *reports.problems,
             *_without_image(seen.series, reports.read),
             *(_nobodys(images, people) if options.references else ()),
@@ -199,22 +194,7 @@ def _case_name(series: SeriesFiles, options: DatasetOptions) -> str:
     return f"{series.patient[:8]}_{called}"
 
 
-def _row(
-    name: str,
-    series: SeriesFiles,
-    drawn: Sequence[DrawnMap],
-    maps: Maps,
-    reports: Sequence[Outlines],
-    structures: Mapping[str, Label],
-    options: DatasetOptions,
-) -> CaseRow:
-    of_objects = object_classes.OBJECT_MAPS in options.kinds
-    of_drawings = dicom_masks.objects_on if of_objects else dicom_masks.masks_on
-    references = {**of_drawings(drawn)} if drawn else _of_maps(maps, structures)
-    if reports:
-        numbers = ";".join(",".join(map(str, own)) for _, own in reports)
-        references["boxes"] = Cell(tuple(path for path, _ in reports), "report", numbers)
-    modality = modality_words.modality_word(options.modality)
+def _case_row(name: str, series: SeriesFiles, references: References, modality: str | None) -> CaseRow:
     return CaseRow(
         name,
         {"image": Cell(series.paths, "series", series.uid, modality=modality, known=series)},
@@ -248,6 +228,12 @@ def _of_maps(maps: Maps, structures: Mapping[str, Label]) -> dict[str, Cell]:
     if structures:
         return {"mask": cell_loading.structure_cell(maps)} if structures.keys() <= maps.keys() else {}
     return cell_loading.mask_cells({"": [path for own in maps.values() for path in own]} if maps else {})
+
+
+def _of_reports(reports: Sequence[Outlines]) -> References:
+    """The boxes that outlines of reports are."""
+    numbers = ";".join(",".join(map(str, own)) for _, own in reports)
+    return {"boxes": Cell(tuple(path for path, _ in reports), "report", numbers)} if reports else {}
 
 
 def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[tuple[Path, ...], Maps], list[str]]:
