@@ -90,9 +90,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if any(folders and SUBJECT.fullmatch(folders[0]) for folders in below):
         return True
     is_drawn = any(member.stem.rpartition("_")[2].lower() in MASK_SUFFIXES for member in folder.images)
-    return (is_drawn or not options.references) and any(
-        len(f) > 1 and f[0].lower() not in NOT_SITES and SUBJECT.fullmatch(f[1]) for f in places
-    )
+    in_sites = any(len(f) > 1 and f[0].lower() not in NOT_SITES and SUBJECT.fullmatch(f[1]) for f in places)
+    return (is_drawn or not options.references) and in_sites
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -155,11 +154,9 @@ def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[BidsScan], tup
         is_meant = counts[0] == options.channels != counts[1]
     if not is_meant:
         return usual, ()
-    names = sorted({scan.channel for scan in images})
+    names, why = sorted({scan.channel for scan in images}), "the masks lie on the grid of others"
     remedy = "To use them, bring them onto that grid, and list them in dataset.csv"
-    note = Problem(
-        "warning", f"{errors.list_phrase(names)} left out", why="the masks lie on the grid of others", remedy=remedy
-    )
+    note = Problem("warning", f"{errors.list_phrase(names)} left out", (), why, remedy)
     return [*masks, *mapped], (note,) if names else ()
 
 
@@ -206,10 +203,8 @@ def _check(folder: Folder, masks: Mapping[str, Sequence[BidsScan]], keys: Collec
     """
     for session, own in masks.items():
         pipelines = sorted({scan.pipeline for scan in own})
-        of_images = {
-            "_".join(f"{key}-{scan.entities[key]}" for key in sorted(keys) if key in scan.entities) or "none"
-            for scan in own
-        }
+        entities = ([f"{key}-{scan.entities[key]}" for key in sorted(keys) if key in scan.entities] for scan in own)
+        of_images = {"_".join(stated) or "none" for stated in entities}
         if len(pipelines) > 1:
             problem = f"{session} has masks of {len(pipelines)} sources ({', '.join(pipelines)})"
             remedy = "Keep the masks of one source, and move the others out of the folder"

@@ -57,11 +57,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     classes, called = class_labels.name_classes(drawn_boxes.drawn_names(list(own.values())), folder, options)
     images, missing, named = _images(table, own, Folder(table.path.parent) if folder.is_file else folder, options)
     hidden = named.reading.patients if named else ""  # people of DICOM are not called by their names
-    rows = [
-        row if name is None else boxes.add_to(row, name, named)
-        for row, name in images
-        if name is not None or not folder.is_file
-    ]
+    kept = [(row, name) for row, name in images if name is not None or not folder.is_file]
+    rows = [row if name is None else boxes.add_to(row, name, named) for row, name in kept]
     count = errors.count_phrase(sum(len(annotation.boxes) for annotation in own.values()), "box", "boxes")
     seen = errors.count_phrase(sum(name is not None for _, name in images), "image")
     absent = f"{errors.count_phrase(len(missing), 'image that is', 'images that are')} not there"
@@ -195,9 +192,8 @@ def _images(
         found = {name: named.find(name, ends) for name in names}
     else:
         modality = modality_words.modality_word(options.modality)
-        cases = [
-            CaseRow(one.name, {"image": Cell((one.path,), modality=modality)}, split=one.split) for one in folder.images
-        ]
+        cells = [(one, Cell((one.path,), modality=modality)) for one in folder.images]
+        cases = [CaseRow(one.name, {"image": cell}, split=one.split) for one, cell in cells]
         images = drawn_boxes.images_by_file_name(folder, bare=True)
         near = [table.path.parent, table.path.parent / "images"]
         by_path = {case.paths[0]: case for case in cases}

@@ -133,11 +133,8 @@ def _without_own_folders(members: Sequence[FolderMember]) -> Sequence[FolderMemb
     So it is in challenges of SMIR and VSD, as BraTS 2015 and ISLES: VSD.Brain.XX.O.MR_Flair.54512 is MR_Flair.
     """
     words = [[word for word in member.stem.split(".") if not word.isdecimal()] for member in members]
-    is_own = all(
-        len(member.folders) > 1 and member.folders[-1] == member.stem and len(own) > 1
-        for member, own in zip(members, words, strict=True)
-    )
-    if not is_own:
+    are_own = all(len(member.folders) > 1 and member.folders[-1] == member.stem for member in members)
+    if not are_own or any(len(own) < 2 for own in words):
         return members
     return [replace(one, folders=one.folders[:-1], stem=own[-1]) for one, own in zip(members, words, strict=True)]
 
@@ -222,11 +219,8 @@ def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], optio
         remedy = "Move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
     kinds = text_names.group_by_name(pair for case in cases if first.masks for pair in case.images.items())
-    doubtful = {
-        name: own
-        for name, own in kinds.items()
-        if not all(map(mask_pairs.is_image_word, filter(None, WORDS.split(name))))
-    }
+    sure = {name for name in kinds if all(map(mask_pairs.is_image_word, filter(None, WORDS.split(name))))}
+    doubtful = {name: own for name, own in kinds.items() if name not in sure}
     found = unnamed_masks.label_maps_among(doubtful, options.read) if len(kinds) > 1 else []
     if 0 < len(found) < len(kinds):
         problem = f"{errors.list_phrase(found)} would be an image of each case, and looks like a label map"
@@ -295,11 +289,8 @@ def _with_only_mask(cases: dict[PairKey, CaseFolder]) -> tuple[dict[PairKey, Cas
     """
     plain = sum("" in case.masks for case in cases.values())
     times = Counter(name for case in cases.values() for name in case.masks)
-    lone = {
-        key: case.masks
-        for key, case in cases.items()
-        if len(case.masks) == 1 and "" not in case.masks and times[next(iter(case.masks))] == 1
-    }
+    single = {key: case.masks for key, case in cases.items() if len(case.masks) == 1}
+    lone = {key: own for key, own in single.items() for name in own if name and times[name] == 1}
     if len(lone) != len(times) - 1 or 2 * plain <= len(cases):
         return cases, []
     named = {key: replace(cases[key], masks={"": next(iter(masks.values()))}) for key, masks in lone.items()}

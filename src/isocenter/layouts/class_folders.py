@@ -71,9 +71,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     one_name = _called_otherwise(members)
     members = [replace(m, folders=(one_name.get(m.folders[0], m.folders[0]), *m.folders[1:])) for m in members]
     members, strange = _without_strangers(members) if options.references else (members, ())
-    unlabelled = class_labels.count_placeholders(
-        [StatedClass(member.folders[0], member.split) for member in members], options
-    )
+    stated = [StatedClass(member.folders[0], member.split) for member in members]
+    unlabelled = class_labels.count_placeholders(stated, options)
     names = {member.folders[0] for member in members} - {*unlabelled}
     classes, called = class_labels.name_classes(names, folder, options, declare=by_folder)
     cases = [NamedCase(PairKey.of_file(member), {IMAGE: member}) for member in members]
@@ -147,9 +146,8 @@ def _states_some(table: FolderMember, members: Sequence[FolderMember]) -> bool:
     if not table_reading.states_references(table.path):
         return False
     cells = (str(cell) for row in table_reading.read_table(table.path).rows for cell in row.values())
-    return not {member.stem for member in members}.isdisjoint(
-        dataset_folder.stem_of(PurePosixPath(cell).name) for cell in cells
-    )
+    named = {dataset_folder.stem_of(PurePosixPath(cell).name) for cell in cells}
+    return any(member.stem in named for member in members)
 
 
 def _tables_below(folder: Folder) -> list[FolderMember]:

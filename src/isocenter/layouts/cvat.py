@@ -155,9 +155,8 @@ def _ring(shape: Element) -> Ring:
             return tuple((float(x), float(y)) for x, y in pairs)
         case "box":
             x0, y0, x1, y1 = (float(numbers[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-            return drawn_boxes.turn_corners(
-                [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], ((x0 + x1) / 2, (y0 + y1) / 2), turn
-            )
+            corners, centre = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], ((x0 + x1) / 2, (y0 + y1) / 2)
+            return drawn_boxes.turn_corners(corners, centre, turn)
         case "ellipse":
             x, y, across, down = (float(numbers[key]) for key in ("cx", "cy", "rx", "ry"))
             return drawn_boxes.ellipse_corners((x, y), (across, down), turn)

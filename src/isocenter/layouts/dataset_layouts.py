@@ -155,9 +155,8 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
     meant = [one for one in fitting if not any(one.name in other.over for other in fitting)]
     if len(meant) > 1:
         readings = "; ".join(_as_rows(one, folder, options) for one in meant)
-        remedy = "Choose one with --layout NAME" + (
-            "" if options.kinds else ", or say what is to be learnt by --task NAME"
-        )
+        remedy = "Choose one with --layout NAME"
+        remedy += "" if options.kinds else ", or say what is to be learnt by --task NAME"
         raise DatasetError(f"can be read in {len(meant)} ways ({readings})", str(folder.root), remedy)
     if not meant and (packed := [one.path.name for one in folder.members if one.path.name.lower().endswith(PACKED)]):
         problem = f"holds no image, only packed files ({errors.list_phrase(packed)})"
@@ -166,9 +165,10 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
         problem = f"holds no image and no table that can be read, only {errors.list_phrase(sheets)}"
         raise DatasetError(problem, str(folder.root), "Save the table as CSV in UTF-8 (in Excel: CSV UTF-8)")
     if not meant:
-        raise DatasetError(
-            _unknown(folder), str(folder.root), "Name the layout with --layout, or give a table of paths"
-        )
+        suffixes = sorted({member.suffix or "no suffix" for member in folder.members})
+        files = f"{errors.count_phrase(len(folder.members), 'file')} of other kinds ({errors.list_phrase(suffixes)})"
+        problem = f"holds no image and no table of images, only {files}"
+        raise DatasetError(problem, str(folder.root), "Name the layout with --layout, or give a table of paths")
     return meant[0]
 
 
@@ -179,11 +179,3 @@ def _as_rows(candidate: Layout, folder: Folder, options: DatasetOptions) -> str:
     except IsocenterError as error:
         return f"{candidate.name}: {candidate.what}, which is refused ({error.problem})"
     return f"{candidate.name}: {candidate.what}, as in {' / '.join(lines)}"
-
-
-def _unknown(folder: Folder) -> str:
-    suffixes = sorted({member.suffix or "no suffix" for member in folder.members})
-    return (
-        f"holds no image and no table of images, only {errors.count_phrase(len(folder.members), 'file')} of other "
-        f"kinds ({errors.list_phrase(suffixes)})"
-    )

@@ -31,9 +31,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     # Through the index, which imports pydicom only now: half a second, and every folder is asked whether it is DICOM.
     reading = dicom_cases.read_dicom(folder, options)
-    is_drawn = any(row.references for row in reading.rows) or any(
-        mask_pairs.is_called_mask(one.path) for one in folder.images
-    )
+    is_drawn = any(row.references for row in reading.rows)
+    is_drawn |= any(mask_pairs.is_called_mask(one.path) for one in folder.images)
     if folder.is_file or not options.references or is_drawn:
         return reading
     placed = {member.path: member for member in folder.members}

@@ -301,10 +301,8 @@ def _kinds_beside(roles: Mapping[str, str]) -> dict[str, str]:
 
 def _with_owner(masks: Sequence[PairKey], images: Mapping[PairKey, FolderMember], rules: Sequence[Pairing]) -> set[int]:
     """The masks, by number, that have an image by their names, also where images end in a channel's number."""
-    each = (
-        mask_pairs.owners_of_masks(masks, known, rules)
-        for known in (images, mask_pairs.group_by_channel(images.items()))
-    )
+    every = (images, mask_pairs.group_by_channel(images.items()))
+    each = (mask_pairs.owners_of_masks(masks, known, rules) for known in every)
     owners = next((found for found in each if any(found)), [])
     return {number for number, owner in enumerate(owners) if owner is not None}
 

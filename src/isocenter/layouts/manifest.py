@@ -384,9 +384,8 @@ def _with_images(table: DataTable, column: Mapping[str, str], folder: Folder, op
         return manifest
     made = replace(manifest, column={**column, "image": image_column}, named=named)
     # Paths may lead out of the folder of the table: each row has to name the very files that are there.
-    are_named = all(
-        any(path in (one, *one.parents) for case in made.cases(row) for one in case.paths) for path, row in existing
-    )
+    places = ((path, [one for case in made.cases(row) for one in case.paths]) for path, row in existing)
+    are_named = all(any(path in (one, *one.parents) for one in own) for path, own in places)
     return made if are_named else manifest
 
 
@@ -481,10 +480,8 @@ def _image_problems(manifest: Manifest, folder: Folder, taken: Sequence[CaseRow]
     yield from layout.left_out_problem(rowless, what, "Add their rows, or remove the images", "warning")
     whole = {case.name for case in series}
     if slices := [case.name for case in taken if case.name not in whole]:
-        what = (
-            f"{errors.count_phrase(len(slices), 'row names', 'rows name')} a single slice of a series each, which is "
-        )
-        what += "then a case"
+        rows = errors.count_phrase(len(slices), "row names", "rows name")
+        what = f"{rows} a single slice of a series each, which is then a case"
         why = f"column {manifest.column.get('image')} of {name} names files of series"
         remedy = "For cases of whole series name the column that has them: --column image=COLUMN"
         yield Problem("note", what, (), why, remedy)

@@ -47,9 +47,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError(f"holds {len(archives)} data sets ({names})", str(folder.root), "Give one of the files")
     path = archives[0]
     if not _is_medmnist(path):
-        raise DatasetError(
-            "has no train_images and train_labels as MedMNIST has", str(path), "Save images one by one as .npy"
-        )
+        problem = "has no train_images and train_labels as MedMNIST has"
+        raise DatasetError(problem, str(path), "Save images one by one as .npy")
     parts = [split for split in SPLITS if f"{split}_images" in _names(path)]
     answers = {split: _labels(path, split) for split in parts}
     is_single = all(labels.ndim == 1 for labels in answers.values())

@@ -24,9 +24,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """dataset.json names channels and the files in imagesTr/ end in their numbers, most of them at least."""
     described = folder.description or {}
     numbers = [int(number) for own in _channels(folder, "imagesTr").values() for number in own]
-    channels = len(class_labels.channel_names_in_dataset_json(folder)) or len(
-        numbers
-    )  # `read` says what is wrong with their names
+    # `read` says what is wrong with their names.
+    channels = len(class_labels.channel_names_in_dataset_json(folder)) or len(numbers)
     is_named = "channel_names" in described or "modality" in described
     return is_named and 2 * sum(number < channels for number in numbers) > len(numbers)
 

@@ -38,10 +38,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     if any(cell.names and not all(cell.names) for cell in cells) or len({bool(c.names) for c in cells if c.paths}) > 1:
         problem = "some masks lie in folders of classes, and others in none"
         raise DatasetError(problem, str(folder.root), "Put each mask into the folder of its class, as masks/nucleus/")
-    rows = tuple(
-        replace(row, references={"instances": cell} if cell.paths else {})
-        for row, cell in zip(mask_pairs.rows_of_cases(cases, options), cells, strict=True)
-    )
+    each = zip(mask_pairs.rows_of_cases(cases, options), cells, strict=True)
+    rows = tuple(replace(row, references={"instances": cell} if cell.paths else {}) for row, cell in each)
     what = "case has", "cases have", "several images"
     return Reading(
         rows,

@@ -69,9 +69,8 @@ def _name(properties: Record) -> str:
 
 def _rings(shape: Record, where: str) -> list[Ring]:
     """The outer rings of an outline; ValueError for a kind that is not known. Holes are filled."""
-    polygons: Sequence[Any] = {"Polygon": [shape["coordinates"]], "MultiPolygon": shape["coordinates"]}.get(
-        shape["type"], []
-    )
+    kinds = {"Polygon": [shape["coordinates"]], "MultiPolygon": shape["coordinates"]}
+    polygons: Sequence[Any] = kinds.get(shape["type"], [])
     if not polygons:
         raise ValueError(f"{where} is of the kind {shape['type']!r}")
     # The last corner of a ring is its first one once more.

@@ -100,9 +100,8 @@ def _class_attribute(path: Path, regions: Iterable[Record]) -> str | None:
     names = list(dict.fromkeys(name for region in regions for name in region.get("region_attributes") or {}))
     known = [name for name in names if name.lower() in CLASS_NAMES]
     if len(names) > 1 and len(known) != 1:
-        problem = (
-            f"regions have the attributes {errors.list_phrase(names)}, and it is not clear which names their class"
-        )
+        attributes = errors.list_phrase(names)
+        problem = f"regions have the attributes {attributes}, and it is not clear which names their class"
         raise DatasetError(problem, str(path), "Call that attribute class, and save the file with VIA")
     return next(iter(known if len(names) > 1 else names), None)
 
@@ -134,14 +133,11 @@ def _ring(shape: Record, kind: str) -> Ring:
             corners = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
             return tuple((float(x), float(y)) for x, y in corners)
         case "circle":
-            return drawn_boxes.ellipse_corners(
-                (float(shape["cx"]), float(shape["cy"])), (float(shape["r"]), float(shape["r"]))
-            )
+            x, y, radius = (float(shape[key]) for key in ("cx", "cy", "r"))
+            return drawn_boxes.ellipse_corners((x, y), (radius, radius))
         case "ellipse":
-            centre, radii = ((float(shape[key]) for key in keys) for keys in (("cx", "cy"), ("rx", "ry")))
-            return drawn_boxes.ellipse_corners(
-                (next(centre), next(centre)), (next(radii), next(radii)), float(shape.get("theta") or 0)
-            )
+            x, y, across, down = (float(shape[key]) for key in ("cx", "cy", "rx", "ry"))
+            return drawn_boxes.ellipse_corners((x, y), (across, down), float(shape.get("theta") or 0))
         case other:
             raise ValueError(f"a shape of the kind {other!r}")
 

@@ -58,11 +58,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     lines = {texts[key].path: read_yolo_rows(texts[key].path) for key in images if key in texts}
     points = _points_of(folder, lines)
     _refuse_tracks(lines, points)
-    owners = {
-        image.path: yolo_annotation(path := texts[key].path, lines[path], points)
-        for key, image in images.items()
-        if key in texts
-    }
+    texts_of = {image.path: texts[key].path for key, image in images.items() if key in texts}
+    owners = {image: yolo_annotation(path, lines[path], points) for image, path in texts_of.items()}
     of_labels = (key for key, member in texts.items() if any(name.lower() in LABELS for name in member.folders))
     lost = mask_pairs.missing_image_problem([key.name for key in of_labels if key not in images])
     boxes = [box for own in owners.values() for box in own.boxes]
@@ -205,15 +202,13 @@ def _refuse_tracks(rows: Mapping[Path, Sequence[YoloRow]], points: Points | None
     longer = [(path, row) for path, own in rows.items() for row in own if 1 + len(row.numbers) not in known]
     last = {row.numbers[-1] for _, row in longer}
     # That of a single object is 1 throughout, and corners at the border are 1 too: these are seldom the last of all.
-    is_several = max(last, default=0) > 1 or (
-        len(longer) >= FEWEST_TRACKED and all(len(row.numbers) == NUMBERS + 1 for _, row in longer)
-    )
+    are_alike = len(longer) >= FEWEST_TRACKED and all(len(row.numbers) == NUMBERS + 1 for _, row in longer)
+    is_several = max(last, default=0) > 1 or are_alike
     if is_several and all(row.is_tracked for _, row in longer):
         path, row = longer[0]
         problem = f"{row.where} ends in the number of a track, {row.numbers[-1]:g}, as all of {len(longer)} lines do"
-        raise DatasetError(
-            f"{problem}: those are predictions of a tracker, and no references", str(path), "Give what people drew"
-        )
+        problem += ": those are predictions of a tracker, and no references"
+        raise DatasetError(problem, str(path), "Give what people drew")
 
 
 def _point_notes(rows: Mapping[Path, Sequence[YoloRow]], points: Points | None) -> Iterator[Problem]:
@@ -227,9 +222,8 @@ def _point_notes(rows: Mapping[Path, Sequence[YoloRow]], points: Points | None) 
 
 def _texts(folder: Folder, images: Iterable[PairKey]) -> list[tuple[PairKey, FolderMember]]:
     """Text files under the keys of their images."""
-    return mask_pairs.match_letter_case(
-        [(_key(member), member) for member in folder.members if member.suffix == SUFFIX], images
-    )
+    texts = [(_key(member), member) for member in folder.members if member.suffix == SUFFIX]
+    return mask_pairs.match_letter_case(texts, images)
 
 
 def _key(member: FolderMember) -> PairKey:
@@ -248,9 +242,8 @@ def _stated_names(folder: Folder, options: DatasetOptions, numbers: set[str]) ->
     names = {} if options.labels is not None else _names(folder)
     if names and (unknown := sorted(numbers - set(names), key=int)):
         problem = f"gives no name to class {errors.list_phrase(unknown)}"
-        raise DatasetError(
-            problem, str(folder.root), "Complete data.yaml or classes.txt, or give --labels 0=NAME,1=NAME"
-        )
+        remedy = "Complete data.yaml or classes.txt, or give --labels 0=NAME,1=NAME"
+        raise DatasetError(problem, str(folder.root), remedy)
     return {number: names[number] for number in sorted(numbers, key=int)} if names else {}
 
 

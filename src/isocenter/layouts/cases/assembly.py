@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import compress, count
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -76,9 +76,8 @@ def assemble_dataset(folder: Folder, reading: Reading, options: DatasetOptions) 
     regions = reading.regions or (class_labels.mask_regions(folder, options) if reading.classes.get("mask") else {})
     classes_of = {kind: labels for kind, labels in reading.classes.items() if labels}
     reading = replace(reading, rows=tuple(rows), classes=classes_of, regions=regions)
-    cases = tuple(
-        _case(row, *owner, course, reading, options) for row, owner, course in zip(rows, owners, courses, strict=True)
-    )
+    each = zip(rows, owners, courses, strict=True)
+    cases = tuple(_case(row, *owner, course, reading, options) for row, owner, course in each)
     dataset = Dataset(
         cases=cases,
         splits={case.id: one.split for case, one in zip(cases, rows, strict=True) if one.split is not None},
@@ -137,10 +136,9 @@ def _unopened_notes(folder: Folder, options: DatasetOptions) -> Iterator[Problem
     here = () if folder.is_file or not options.references else folder.members
     names = [one.path.relative_to(folder.root).as_posix() for one in here if one.path.name.lower().endswith(suffixes)]
     if names:
+        why = "neither packed files nor spreadsheets are read"
         remedy = "Unpack archives, and save tables as CSV in UTF-8, if the data set lacks what they hold"
-        yield Problem(
-            "note", f"{errors.list_phrase(names)}", why="neither packed files nor spreadsheets are read", remedy=remedy
-        )
+        yield Problem("note", errors.list_phrase(names), why=why, remedy=remedy)
 
 
 def _unread_tables(folder: Folder, reading: Reading, join: Join | None) -> list[Problem]:
@@ -149,10 +147,8 @@ def _unread_tables(folder: Folder, reading: Reading, join: Join | None) -> list[
         return []
     used = (*reading.tables, *([join.path] if join else []))
     others = [one.path.name for one in folder.tables or folder.text_tables if one.path not in used]
-    remedy = "Put what is missing into the table with the labels"
-    note = Problem(
-        "note", f"{errors.list_phrase(others)} next to {reading.tables[0].name}", why="not read", remedy=remedy
-    )
+    what, remedy = f"{errors.list_phrase(others)} next to", "Put what is missing into the table with the labels"
+    note = Problem("note", f"{what} {reading.tables[0].name}", why="not read", remedy=remedy)
     return [note] if others else []
 
 
@@ -198,19 +194,16 @@ def _without_empty_files(cases: Sequence[CaseRow]) -> tuple[list[CaseRow], list[
     files = [(case.name, path) for case in cases for path in opening.files_of_case(case)]
     sizes = {path: path.stat().st_size if path.is_file() else 1 for path in {path for _, path in files}}
     empty = text_names.group_by_name((name, path) for name, path in files if sizes[path] == 0)
-    problems = [
-        Problem("error", f"{paths[0].name} is empty", (name,), "nothing can be read from it", "Get the file again")
-        for name, paths in empty.items()
-    ]
+    why, remedy, firsts = "nothing can be read from it", "Get the file again", {n: own[0] for n, own in empty.items()}
+    problems = [Problem("error", f"{path.name} is empty", (name,), why, remedy) for name, path in firsts.items()]
     return [case for case in cases if case.name not in empty], problems
 
 
 def _own_kinds(rows: Sequence[CaseRow]) -> str:
     """The kinds of reference that images' own files hold, in words."""
-    kinds = errors.list_phrase(
-        dict.fromkeys(kind for row in rows for path in row.paths for kind in file_formats.references_in(path))
-    )
-    return f"{kinds} in the images' own files" if kinds else ""
+    kinds = (kind for row in rows for path in row.paths for kind in file_formats.references_in(path))
+    named = errors.list_phrase(dict.fromkeys(kinds))
+    return f"{named} in the images' own files" if named else ""
 
 
 def _keep_labelled(
@@ -219,15 +212,15 @@ def _keep_labelled(
     """The cases with a reference, where references are wanted."""
     if not options.references or not cases:
         return cases, ()
-    labelled = [row for row in cases if row.references or any(map(file_formats.references_in, row.paths))]
-    if not labelled and options.bare:
+    known = [bool(row.references) or any(map(file_formats.references_in, row.paths)) for row in cases]
+    if not any(known) and options.bare:
         return cases, ()
-    if not labelled:
+    if not any(known):
         raise _no_labels(cases, folder, options)
-    bare = [row.name for row in cases if not (row.references or any(map(file_formats.references_in, row.paths)))]
+    bare = [row.name for row, is_labelled in zip(cases, known, strict=True) if not is_labelled]
     what = f"{len(bare)} of {errors.count_phrase(len(cases), 'image')} without a label"
     problems = layout.left_out_problem(bare, what, "Add their labels, or remove the images", "warning")
-    return labelled, problems
+    return [*compress(cases, known)], problems
 
 
 def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions) -> DatasetError:
@@ -247,9 +240,8 @@ def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions
             "Call each mask as its image with _mask at the end, or put both into images/ and masks/ under equal names, "
             "or give a table with the columns image and mask"
         )
-        return DatasetError(
-            f"{problem}; by their values {errors.list_phrase(drawn)} may be masks", str(folder.root), remedy
-        )
+        problem += f"; by their values {errors.list_phrase(drawn)} may be masks"
+        return DatasetError(problem, str(folder.root), remedy)
     if maps := unnamed_masks.pictures_like_label_maps(folder, options.read):
         example = maps[0].path.relative_to(folder.root).as_posix()
         pictures = errors.count_phrase(len(maps), "picture looks", "pictures look")
@@ -309,9 +301,8 @@ def _patients(
     names = tuple(str(owner) if owner else f"{NOBODY}{name}" for owner, name in zip(owners, ids, strict=True))
     unknown = sum(1 for owner in owners if not owner)
     gap = f"; {unknown} cases without one stand for themselves" if unknown else ""
-    return NamedPatients(
-        names, f"{errors.count_phrase(len(set(names)), 'patient')}, identified by {words}{gap}", known=True
-    )
+    people = errors.count_phrase(len(set(names)), "patient")
+    return NamedPatients(names, f"{people}, identified by {words}{gap}", known=True)
 
 
 def _kept_together(cases: Sequence[CaseRow], ids: Sequence[str]) -> NamedPatients | None:

@@ -63,11 +63,8 @@ def load_frame(path: Path, frame: int, frames: int, options: ReadOptions, modali
     """One frame of a 4D file whose frames are declared to be channels."""
     image = load_image(path, options, modality)
     if image.frames != frames:
-        raise DatasetError(
-            f"holds {image.frames or 1} volumes where {frames} channels are declared",
-            str(path),
-            "Correct the modality entry of dataset.json",
-        )
+        problem = f"holds {image.frames or 1} volumes where {frames} channels are declared"
+        raise DatasetError(problem, str(path), "Correct the modality entry of dataset.json")
     return image.frame(frame)
 
 
@@ -131,10 +128,9 @@ def refuse_unlike_masks(paths: Sequence[Path]) -> Image:
 def frame_cells(path: Path, names: Sequence[str], modality: str | None) -> dict[str, Cell]:
     """{name: cell} of the images on the fourth axis of a file; of one name the file itself."""
     keys = [f"{frame}/{len(names)}" for frame in range(len(names))] if len(names) > 1 else [""]
-    return {
-        name: Cell((path,), "frame" if key else "", key, modality=modality_words.modality_word(modality or name))
-        for name, key in zip(names, keys, strict=True)
-    }
+    part, words = "frame" if names[1:] else "", [modality_words.modality_word(modality or name) for name in names]
+    each = zip(names, keys, words, strict=True)
+    return {name: Cell((path,), part, key, modality=word) for name, key, word in each}
 
 
 def image_cell(path: Path, modality: str | None) -> Cell:
@@ -181,10 +177,8 @@ def load_structures(
     for (_, path), size, lost in zip(numbered, sizes, taken, strict=True):
         if lost > MOST_SHARED * size:
             problem = f"{errors.count_phrase(lost, 'voxel')} of {size} lie in other structures too"
-            remedy = (
-                "Leave out one of them by --labels 1=NAME,2=NAME, or make one label map of parts that do not overlap"
-            )
-            raise FormatError(problem, str(path), remedy)
+            remedy = "Leave out one of them by --labels 1=NAME,2=NAME, or make one label map of parts that do not "
+            raise FormatError(problem, str(path), f"{remedy}overlap")
     return replace(first, pixels=pixels, labels=labels, notes=(*first.notes, *_overlapping("structures", sum(taken))))
 
 
@@ -234,10 +228,8 @@ def _join_masks(
 def _overlapping(what: str, both: int, hidden: int = 0) -> list[str]:
     """Notes on voxels that several masks claim, and on objects that others cover."""
     shared = f"masks of {what} overlap in {errors.count_phrase(both, 'voxel')}, which count for the first of them"
-    notes = [shared] if both else []
-    return notes + (
-        [f"{errors.count_phrase(hidden, 'object lies', 'objects lie')} wholly under others: left out"] if hidden else []
-    )
+    covered = f"{errors.count_phrase(hidden, 'object lies', 'objects lie')} wholly under others: left out"
+    return [*([shared] if both else []), *([covered] if hidden else [])]
 
 
 def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions, reader: str = "") -> Image:
@@ -299,11 +291,8 @@ def turn_reference(load: Callable[[], Any], files: Sequence[Path], image: Callab
 
 def orientation_of_files(files: Sequence[Path]) -> int:
     """The EXIF orientation of the first of a case's files that is turned; 1 where none is."""
-    opened = (
-        plain_picture.exif_orientation(path)
-        for path in files
-        if file_formats.suffix_of(path) in file_formats.format_entries()["picture"].suffixes
-    )
+    suffixes = file_formats.format_entries()["picture"].suffixes
+    opened = (plain_picture.exif_orientation(path) for path in files if file_formats.suffix_of(path) in suffixes)
     return next((turn for turn in opened if turn != 1), 1)
 
 
@@ -322,9 +311,8 @@ def as_label_values(pixels: Array, declared: frozenset[int], path: Path) -> Arra
     if np.issubdtype(pixels.dtype, np.floating):
         stored, pixels = pixels, np.rint(pixels)
         if not np.isfinite(stored).all() or np.abs(stored - pixels).max() > ROUNDING:
-            raise FormatError(
-                "holds values between whole numbers, so it is not a mask", str(path), "Save whole numbers"
-            )
+            problem = "holds values between whole numbers, so it is not a mask"
+            raise FormatError(problem, str(path), "Save whole numbers")
     elif not block.is_number(pixels.dtype):
         raise FormatError(f"holds {pixels.dtype} values, so it is not a mask", str(path), "Save whole numbers")
     low, high = int(pixels.min()), int(pixels.max())
@@ -337,9 +325,8 @@ def as_label_values(pixels: Array, declared: frozenset[int], path: Path) -> Arra
     if values <= {0, 255}:
         return (whole > 0).astype(np.uint8)
     if len(values - {0, 255}) >= SHADES and 2 * np.count_nonzero(whole == 255) > np.count_nonzero(whole):
-        problem = (
-            f"is a mask of 0 and 255 with {len(values - {0, 255})} grey values between them, as smoothing makes them"
-        )
+        shades = len(values - {0, 255})
+        problem = f"is a mask of 0 and 255 with {shades} grey values between them, as smoothing makes them"
         raise FormatError(problem, str(path), "Save 0 and 255 only, and resize masks by the nearest neighbour")
     if pixels.dtype == np.uint8 and 254 not in values:  # dense numbers are a count of things that ends at 255
         remedy = "Declare what the values mean with --labels 1=NAME,...,255=NAME, or 255=ignore"
@@ -348,11 +335,8 @@ def as_label_values(pixels: Array, declared: frozenset[int], path: Path) -> Arra
                 "255 lies around the structures: if it is the background, declare it and the structure that is 0 with "
                 "--labels 0=NAME,...,255=background; if nobody looked there, with 255=ignore"
             )
-        raise FormatError(
-            f"holds 255 and also {', '.join(str(v) for v in sorted(values - {0, 255})[:4])}: a label, or 'ignore'?",
-            str(path),
-            remedy,
-        )
+        others = ", ".join(str(v) for v in sorted(values - {0, 255})[:4])
+        raise FormatError(f"holds 255 and also {others}: a label, or 'ignore'?", str(path), remedy)
     return whole
 
 
@@ -432,9 +416,6 @@ def _black_and_white(colours: Array, path: Path) -> tuple[Array, list[str]]:
 def _only(path: Path, options: ReadOptions) -> Image:
     volumes: Mapping[str, Image] = file_formats.read_volumes(path, options)
     if len(volumes) != 1:
-        raise FormatError(
-            f"holds {len(volumes)} volumes on different grids where one is expected",
-            str(path),
-            "Save them as one file each",
-        )
+        problem = f"holds {len(volumes)} volumes on different grids where one is expected"
+        raise FormatError(problem, str(path), "Save them as one file each")
     return next(iter(volumes.values()))

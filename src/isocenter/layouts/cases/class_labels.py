@@ -119,9 +119,8 @@ def labels_in_dataset_json(described: Any, where: str) -> tuple[Label, ...]:
         number, name = (key, value) if str(key).isdecimal() and not _is_number(value) else (value, key)
         number = _list_in(number)[0] if len(_list_in(number)) == 1 else number
         if not _is_number(number):
-            raise DatasetError(
-                f"the label {name!r} is {number!r}, not one number", where, "Give --labels 1=NAME,2=NAME"
-            )
+            problem = f"the label {name!r} is {number!r}, not one number"
+            raise DatasetError(problem, where, "Give --labels 1=NAME,2=NAME")
         labels.append(Label(int(number), str(name)))
     return tuple(sorted(labels, key=lambda label: label.value))
 
@@ -208,20 +207,16 @@ def with_classes_by_rule(
 
     Raises UsageError where the expression is wrong, or does not fit every name.
     """
-    found = patient_names.match_by_expression(
-        rule, [case.name for case in cases], "--class-rule", "_(benign|malignant)"
-    )
+    every = [case.name for case in cases]
+    found = patient_names.match_by_expression(rule, every, "--class-rule", "_(benign|malignant)")
     if missed := [case.name for case, name in zip(cases, found, strict=True) if not name]:
         problem = f"finds no class in {len(missed)} of {len(cases)} case names, such as {missed[0]}"
         remedy = "Give an expression with a group around the class, such as _(benign|malignant), that fits each name"
         raise UsageError(problem, f"--class-rule {rule}", remedy)
     names = [name or "" for name in found]
     labels, called = name_classes(names, folder, options, declare=not any("mask" in case.references for case in cases))
-    classed = [
-        replace(case, references={**case.references, "class": called[name]})
-        for case, name in zip(cases, names, strict=True)
-    ]
-    return classed, labels
+    each = zip(cases, names, strict=True)
+    return [replace(row, references={**row.references, "class": called[name]}) for row, name in each], labels
 
 
 def numbered_names(names: Iterable[str]) -> tuple[Label, ...]:

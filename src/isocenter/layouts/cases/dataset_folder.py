@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -106,11 +107,8 @@ class Folder:
         """Maps of the classes of single objects: images in a folder `classes/` beside one of labels."""
         files = self._image_files
         labelled = {m.folders[:n] for m in files for n, name in enumerate(m.folders) if name.lower() in names.LABELS}
-        return tuple(
-            m
-            for m in files
-            if any(name.lower() == CLASS_FOLDER and m.folders[:n] in labelled for n, name in enumerate(m.folders))
-        )
+        above = ((m, m.folders[:n]) for m in files for n, name in enumerate(m.folders) if name.lower() == CLASS_FOLDER)
+        return tuple(dict.fromkeys(m for m, folders in above if folders in labelled))
 
     @cached_property
     def _image_files(self) -> tuple[FolderMember, ...]:
@@ -126,12 +124,9 @@ class Folder:
     @cached_property
     def dicom(self) -> tuple[FolderMember, ...]:
         """Files with the suffix of DICOM, or with its first bytes and a suffix that is no other format's."""
-        known = _image_suffixes()
-        return tuple(
-            m
-            for m in self.members
-            if m.suffix in DICOM_SUFFIXES or (m.suffix not in known and _begins_as_dicom(m.path))
-        )
+        known, every = _image_suffixes(), self.members
+        named = (m.suffix in DICOM_SUFFIXES or (m.suffix not in known and _begins_as_dicom(m.path)) for m in every)
+        return tuple(compress(every, named))
 
     @cached_property
     def films(self) -> tuple[FolderMember, ...]:

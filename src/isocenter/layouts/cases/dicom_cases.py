@@ -143,11 +143,8 @@ def person_in_files(path: Path) -> str | None:
 
 
 def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
-    path = folder.root
-    row = CaseRow(
-        folder.members[0].stem, {"image": Cell((path,), modality=modality_words.modality_word(options.modality))}
-    )
-    return Reading((row,), how="one DICOM file")
+    cell = Cell((folder.root,), modality=modality_words.modality_word(options.modality))
+    return Reading((CaseRow(folder.members[0].stem, {"image": cell}),), how="one DICOM file")
 
 
 def _localizers(everything: Sequence[SeriesFiles]) -> list[SeriesFiles]:
@@ -382,9 +379,8 @@ def _gather_reports(everything: Sequence[SeriesFiles], images: Sequence[SeriesFi
             of[n].append((path, tuple(numbers)))
         problems += [_left_out("warning", path, one, "Draw a closed outline around it") for one in report.passed]
         if lost:
-            what = (
-                f"{errors.count_phrase(lost, 'region')} of {len(owners)} on no image series here, or on one of several"
-            )
+            regions = errors.count_phrase(lost, "region")
+            what = f"{regions} of {len(owners)} on no image series here, or on one of several"
             problems.append(_left_out("warning", path, what, "Put the series that it was drawn on into the folder"))
     outlines = {n: tuple(some) for n, some in of.items()}
     return ReportedOutlines(outlines, frozenset(names), frozenset(known), tuple(problems))
@@ -402,10 +398,8 @@ def load_reported_boxes(cell: Cell, called: Mapping[str, str], image: Callable[[
         problem = "boxes on an image with frames: the report does not name the frame"
         raise DatasetError(problem, str(reports[0][0]), "Give each moment a series of its own")
     places = _places(on)
-    boxes = [
-        drawn_boxes.load_boxes(Annotation(path, tuple(_boxes_of_findings(path, own, on, places))), called, lambda: on)
-        for path, own in reports
-    ]
+    found = [Annotation(path, tuple(_boxes_of_findings(path, own, on, places))) for path, own in reports]
+    boxes = [drawn_boxes.load_boxes(one, called, lambda: on) for one in found]
     corners, names = list[Floats](), list[str]()
     for one in boxes:
         earlier = list(zip(corners, names, strict=True))  # of other reports: in one, each finding is of its own

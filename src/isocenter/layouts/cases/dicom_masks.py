@@ -122,13 +122,10 @@ def survey_drawings(
 ) -> DrawnMasks:
     """The segmentations and structure sets among the files of a folder, by the series that they were drawn on."""
     by_image, lost = _by_image(everything, images)
-    every = {
-        image: _with_frames(image, [_drawn_object(one, is_single=len(some) == 1) for one in some])
-        for image, some in by_image.items()
-    }
-    drawn = {
-        image: [one for one in some if not any(other.replaces(one) for other in some)] for image, some in every.items()
-    }
+    every, drawn = dict[tuple[Path, ...], list[DrawnObject]](), dict[tuple[Path, ...], list[DrawnObject]]()
+    for image, files in by_image.items():
+        every[image] = some = _with_frames(image, [_drawn_object(one, is_single=len(files) == 1) for one in files])
+        drawn[image] = [one for one in some if not any(other.replaces(one) for other in some)]
     older = [one.files.name for image, some in every.items() for one in some if one not in drawn[image]]
     if options.labels is not None:
         labels = tuple(label for label in class_labels.parse_labels(options.labels) if label.value)
@@ -275,10 +272,8 @@ def _with_frames(paths: tuple[Path, ...], some: list[DrawnObject]) -> list[Drawn
         return some
     with suppress(IsocenterError, ValueError):  # where the image or one of them is read says what is wrong
         [source] = dicom_reading.read_series(paths).values()
-        places = _frames_of_images(source)
-        return [
-            replace(one, frames=frozenset(_parts_by_frame(one.files.paths[0], places))) for one in some if places
-        ] or some
+        if places := _frames_of_images(source):
+            return [replace(one, frames=frozenset(_parts_by_frame(one.files.paths[0], places))) for one in some]
     return some
 
 
@@ -350,10 +345,9 @@ def _drawn_object(drawn: SeriesFiles, *, is_single: bool) -> DrawnObject:
 
 def _structures(drawn: SeriesFiles) -> dict[str, int] | None:
     """{name: number} of the structures in an object, as reading it names them; None where reading refuses it."""
+    read = rtstruct_reading.regions_of if drawn.sop_class == STRUCTURE_SET else seg_reading.stated_segments
     try:
-        labels = (rtstruct_reading.regions_of if drawn.sop_class == STRUCTURE_SET else seg_reading.stated_segments)(
-            drawn.paths[0]
-        )
+        labels = read(drawn.paths[0])
     except IsocenterError:
         return None
     return {label.name: label.value for label in labels}

@@ -99,9 +99,8 @@ class DrawnBox:
 def ellipse_corners(centre: tuple[float, float], radii: tuple[float, float], turn: float = 0.0) -> Ring:
     """Corners of an ellipse with radii along x and y, turned by so many radians from x towards y."""
     angles = np.linspace(0, 2 * np.pi, CORNERS_OF_ELLIPSE, endpoint=False)
-    return turn_corners(
-        [(centre[0] + radii[0] * np.cos(a), centre[1] + radii[1] * np.sin(a)) for a in angles], centre, turn
-    )
+    corners = [(centre[0] + radii[0] * np.cos(a), centre[1] + radii[1] * np.sin(a)) for a in angles]
+    return turn_corners(corners, centre, turn)
 
 
 def turn_corners(corners: Sequence[tuple[float, float]], centre: tuple[float, float], turn: float) -> Ring:
@@ -207,10 +206,9 @@ def drawn_names(annotations: Sequence[Annotation]) -> set[str]:
 
 def images_by_file_name(folder: Folder, *, bare: bool = False) -> NamedImages:
     """The images of a folder by their names in small letters; bare: also by those without a suffix."""
-    named = (
-        (one, {table_reading.compose_letters(one.path.name), *([one.stem] if bare else [])}) for one in folder.images
-    )
-    return text_names.group_by_name((name.casefold(), one) for one, names in named for name in names)
+    whole = ((table_reading.compose_letters(one.path.name), one) for one in folder.images)
+    named = ((name, one) for full, one in whole for name in {full, one.stem if bare else full})
+    return text_names.group_by_name((name.casefold(), one) for name, one in named)
 
 
 def image_named(
@@ -247,9 +245,8 @@ def image_named(
     known = [one for one in known if not mask_pairs.is_called_mask(one.path)] or known
     known = [one for one in known if within and within in one.path.parts] or known
     if len(known) > 1:
-        problem = (
-            f"names {name}, and several images are called so ({errors.list_phrase(member.path for member in known)})"
-        )
+        paths = errors.list_phrase(member.path for member in known)
+        problem = f"names {name}, and several images are called so ({paths})"
         raise DatasetError(problem, str(where), "Write the folder with the name, or rename")
     return known[0] if known else None
 

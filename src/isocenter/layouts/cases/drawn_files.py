@@ -181,11 +181,11 @@ def read_owned_images(
 ) -> Reading:
     """A case for each image in the folders of those with drawings; images: {image: name and part of its case}."""
     places, modality = {path.parent for path in owners}, modality_words.modality_word(options.modality)
-    drawn = [
-        CaseRow(name, {"image": Cell((path,), modality=modality)}, form.drawing(owners.get(path)), split=split)
-        for path, (name, split) in images.items()
-        if not places or path.parent in places
-    ]
+    drawn = list[CaseRow]()
+    for path, (name, split) in images.items():
+        if not places or path.parent in places:
+            image = {"image": Cell((path,), modality=modality)}
+            drawn.append(CaseRow(name, image, form.drawing(owners.get(path)), split=split))
     seen = errors.count_phrase(len(owners), "image")
     return read_drawn_images(drawn, folder, options, form, seen=seen, names=names, problems=problems)
 

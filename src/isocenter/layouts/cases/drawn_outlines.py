@@ -180,9 +180,8 @@ def cover_outline(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice
     high = np.clip(np.ceil(corners.max(axis=0)), low, (columns, rows)).astype(int)
     pixels = np.zeros((high - low)[::-1], bool)
     for ring in outline.rings:
-        pixels |= polygon.inside_polygon(
-            np.array(ring, dtype=np.float64) - low - 0.5, pixels.shape
-        )  # n to n + 1 is a pixel
+        # n to n + 1 is a pixel.
+        pixels |= polygon.inside_polygon(np.array(ring, dtype=np.float64) - low - 0.5, pixels.shape)
     return (slice(low[1], high[1]), slice(low[0], high[0])), pixels
 
 

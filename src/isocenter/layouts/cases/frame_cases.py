@@ -63,10 +63,13 @@ def _mostly_empty(clips: Sequence[Case]) -> Iterator[Problem]:
 
 def _is_framed(case: Case) -> bool:
     try:
-        known = any(file_formats.suffix_of(path) in FRAMED for path in case.files) or any(
-            map(_is_dicom, case.files[:1])
-        )
-        if not known or not _drawn_kind(case) or len(case.images) == 0 or _first(case).frames is None:
+        is_framed = any(file_formats.suffix_of(path) in FRAMED for path in case.files)
+        if (
+            not (is_framed or any(map(_is_dicom, case.files[:1])))
+            or not _drawn_kind(case)
+            or len(case.images) == 0
+            or _first(case).frames is None
+        ):
             return False
         return case.references[_drawn_kind(case)].frames is not None
     except IsocenterError:

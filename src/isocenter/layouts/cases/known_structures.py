@@ -87,7 +87,5 @@ def _refuse_unknown(stated: Mapping[str, frozenset[str]], dataset: Dataset, wher
         strange = sorted(name for name in names if (name not in declared if declared else not name.isdecimal()))
         if strange:
             problem = f"the case {case} knows {errors.list_phrase(strange)}, which is no structure of the data set"
-            remedy = (
-                f"Choose among {errors.list_phrase(declared)}" if declared else "Name the values of masks with --labels"
-            )
-            raise DatasetError(problem, where, remedy)
+            choices = f"Choose among {errors.list_phrase(declared)}"
+            raise DatasetError(problem, where, choices if declared else "Name the values of masks with --labels")

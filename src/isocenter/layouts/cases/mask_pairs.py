@@ -346,10 +346,8 @@ def split_by_words(members: Sequence[FolderMember]) -> dict[FolderMember, tuple[
 
 def is_called_mask(path: Path) -> bool:
     """Whether the name of a file, or of its folder, is that of masks."""
-    folder = path.parent.name
-    return bool(
-        LABEL_NAME.search(folder) or MASK_NAME.match(folder) or MASK_NAME.match(dataset_folder.stem_of(path.name))
-    )
+    folder, stem = path.parent.name, dataset_folder.stem_of(path.name)
+    return bool(LABEL_NAME.search(folder) or MASK_NAME.match(folder) or MASK_NAME.match(stem))
 
 
 def reading_of_cases(
@@ -420,10 +418,8 @@ def rows_of_cases(
     """A row for each case; called: {first folder: the class}, where folders are classes."""
     stated, rows = options.modality or modality, []
     for case in cases:
-        images = {
-            channel: Cell((member.path,), modality=modality_words.modality_word(stated or channel))
-            for channel, member in case.images.items()
-        }
+        words = {channel: modality_words.modality_word(stated or channel) for channel in case.images}
+        images = {one: Cell((member.path,), modality=words[one]) for one, member in case.images.items()}
         references: dict[str, Any] = {**_mask_cells(case, structures)}
         if called and case.key.folders[0] in called:
             references["class"] = called[case.key.folders[0]]

@@ -62,9 +62,8 @@ def read_with_classes(
     if not classes:
         return reading
     declared = {kind: labels for kind, labels in reading.classes.items() if kind != "mask"}
-    drawn = replace(
-        reading.drawn or DrawnNameMeanings(), called=called or (reading.drawn or DrawnNameMeanings()).called
-    )
+    drawn = reading.drawn or DrawnNameMeanings()
+    drawn = replace(drawn, called=called or drawn.called)
     return replace(reading, classes={**declared, OBJECT_MAPS: classes}, drawn=drawn)
 
 
@@ -228,9 +227,8 @@ def _kinds_of_map(image: Image, cell: Cell, labels: Sequence[Label], options: Re
     for number, value in pairs:
         if (number == 0) != (value == 0):
             problem = f"object {number} has voxels without a class" if number else f"class {value} lies outside objects"
-            raise DatasetError(
-                f"{problem} of {path.name}", str(map_of_classes), "Give every voxel of an object its class"
-            )
+            problem += f" of {path.name}"
+            raise DatasetError(problem, str(map_of_classes), "Give every voxel of an object its class")
         if value and value not in named:
             raise DatasetError(f"holds the class {value}, which has no name", str(map_of_classes), NAME_THEM)
         if number and kinds.setdefault(number, named[value]) != named[value]:

@@ -63,10 +63,8 @@ def case_loaders(row: CaseRow, reading: Reading, options: DatasetOptions) -> Cas
     maps = {kind: load for kind, load in references.items() if kind.partition(":")[0] in LABEL_MAPS}
     images = {name: _on_axes(load, first) for name, load in loaders.items()}
     if lacks_images(row, reading):
-        images = {
-            voxel_images.pad_numeric_name(name): partial(_name_channels, voxel_images.pad_numeric_name(name), load)
-            for name, load in images.items()
-        }
+        padded = {voxel_images.pad_numeric_name(name): load for name, load in images.items()}
+        images = {name: partial(_name_channels, name, load) for name, load in padded.items()}
     return CaseLoaders(images, {**own, **references, **{kind: _on_axes(load, first) for kind, load in maps.items()}})
 
 
@@ -151,9 +149,8 @@ def _reference(
     if kind == TARGET:
         return {TARGET: _on_axes(_image(known, options), image)}
     if known.part == FIELD:
-        return {
-            kind: partial(image_pairs.load_correspondence, known, tuple(reading.classes.get("field", ())), options.read)
-        }
+        own = tuple(reading.classes.get("field", ()))
+        return {kind: partial(image_pairs.load_correspondence, known, own, options.read)}
     if known.names:
         return {kind: _structures(known, labels, options)}
     if known.part == "":
@@ -168,11 +165,8 @@ def _reference(
                 load_objects = dicom_masks.load_drawn_objects
                 return {kind: partial(load_objects, known.paths, image, files, dict(names.called))}
             chosen = options.labels is not None
-            fills = options.read.fill_contours
-            load = partial(
-                dicom_masks.load_drawings, known.paths, image, files, labels, chosen=chosen, fill_contours=fills
-            )
-            return {kind: load}
+            load = partial(dicom_masks.load_drawings, known.paths, image, files, labels, chosen=chosen)
+            return {kind: partial(load, fill_contours=options.read.fill_contours)}
         case "report":
             return {kind: partial(dicom_cases.load_reported_boxes, known, dict(names.called), image)}
         case _:

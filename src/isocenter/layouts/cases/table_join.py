@@ -351,11 +351,8 @@ def _rows_of(
     """
     called = Counter(map(text_names.bare_name, rows))
     named = {text_names.bare_name(name): row for name, row in rows.items() if called[text_names.bare_name(name)] == 1}
-    named |= {
-        dataset_folder.stem_of(text_names.dashed_name(name)): row
-        for name, row in rows.items()
-        if called[text_names.bare_name(name)] > 1
-    }
+    again = ((name, row) for name, row in rows.items() if called[text_names.bare_name(name)] > 1)
+    named |= {dataset_folder.stem_of(text_names.dashed_name(name)): row for name, row in again}
     count = Counter(case for case, _ in cases)
     names = [[one for one in (case, patient) if count[case] == 1 or one != case] for case, patient in cases]
     of_cases = [next((named[one] for one in own if one in named), None) for own in names]

@@ -134,15 +134,12 @@ def typed_columns(
     codes: further columns that name patients or cases
     """
     naming = {*PATIENT_COLUMNS, *CASE_COLUMNS, *(_plain(code) for code in codes if code)}
-    texts = {
-        name: [compose_letters(cell.strip()) if isinstance(cell, str) else cell for cell in cells]
-        for name, cells in columns.items()
-    }
-    return {
-        name: typed_column(own, separator, is_code=_plain(name) in naming)
-        for name, own in texts.items()
-        if not (UNNAMED.fullmatch(name) and own and all(map(_is_missing, own)))
-    }
+    named = dict[str, list[Any]]()
+    for name, cells in columns.items():
+        own = [compose_letters(cell.strip()) if isinstance(cell, str) else cell for cell in cells]
+        if not (UNNAMED.fullmatch(name) and own and all(map(_is_missing, own))):
+            named[name] = typed_column(own, separator, is_code=_plain(name) in naming)
+    return named
 
 
 def table_of_columns(
@@ -212,10 +209,8 @@ def with_column_of_classes(table: DataTable, classes: Sequence[str]) -> DataTabl
     """The table with one column in place of those for each class."""
     others = [name for name in table.columns if name not in classes]
     stated = (next(name for name in classes if row[name] == 1) for row in table.rows)
-    rows = tuple(
-        {**{name: row[name] for name in others}, COLUMN_OF_CLASSES: own}
-        for row, own in zip(table.rows, stated, strict=True)
-    )
+    each = zip(table.rows, stated, strict=True)
+    rows = tuple({**{name: row[name] for name in others}, COLUMN_OF_CLASSES: own} for row, own in each)
     return replace(table, columns=(*others, COLUMN_OF_CLASSES), rows=rows)
 
 

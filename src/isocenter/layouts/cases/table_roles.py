@@ -121,9 +121,8 @@ class RoleTable:
         share = sum(part in known for part in parts) / len(parts) if parts else 0.0
         if BELONGING < share < PARTING:
             strange = errors.list_phrase(sorted({part for part in parts if part not in known}))
-            problem = (
-                f"commas in column {column} may separate findings or belong to names: {strange} stand in no other cell"
-            )
+            problem = f"commas in column {column} may separate findings or belong to names: {strange} "
+            problem += "stand in no other cell"
             raise self.table.refusal(problem, "Write | or ; between the findings of a cell, and no comma within a name")
         return share >= PARTING
 
@@ -258,12 +257,9 @@ def absent_problem(names: Sequence[str], remedy: str = "Correct the paths, or ge
 def text_cell(table: Path, key: str, texts: Sequence[str], images: Sequence[Path]) -> Cell:
     """The cell of a case's texts; images: whose headers, where they are DICOM, name the patient."""
     own = CaseTexts(tuple(texts))
-    headers = (path for path in images[:1] if path.is_file() and file_formats.format_of(path) == "dicom")
-    names = any(
-        series_survey.names_the_patient(header_reading.read_header(path).dataset, sentence)
-        for path in headers
-        for sentence in own.sentences
-    )
+    files = (path for path in images[:1] if path.is_file() and file_formats.format_of(path) == "dicom")
+    headers = (header_reading.read_header(path).dataset for path in files)
+    names = any(series_survey.names_the_patient(one, sentence) for one in headers for sentence in own.sentences)
     return Cell((table,), TEXT, key, known=CaseTexts(own.texts, names))
 
 

@@ -43,12 +43,9 @@ class DrawnFolders:
     def check(self, root: str) -> None:
         """Raise DatasetError where the folders may also be classes."""
         if not self.sure:
-            masks, images = (
-                errors.list_phrase([folder_words(name) for name in names]) for names in (self.masks, self.images)
-            )
-            problem = (
-                f"the files in {masks} look like masks and have the names of those in {images}, but no name says so"
-            )
+            masks, images = (errors.list_phrase(map(folder_words, names)) for names in (self.masks, self.images))
+            problem = f"the files in {masks} look like masks and have the names of those in {images}, but no name "
+            problem += "says so"
             as_masks = "If they are masks, name the folders images/ and masks/ and take others away"
             remedy = f"{as_masks}; if they are classes, choose --layout class_folders"
             raise DatasetError(problem, root, remedy)
@@ -119,9 +116,8 @@ def is_exchanged(case: Case) -> bool:
         or not {one.partition(":")[0] for one in case.references} & MAPS
     ):
         return False
-    return cell_loading.likeness_to_labels(image, ReadOptions()) == SURE and not any(
-        cell_loading.likeness_to_labels(path, ReadOptions()) for path in masks
-    )
+    looks = (cell_loading.likeness_to_labels(path, ReadOptions()) for path in (image, *masks))
+    return next(looks) == SURE and not any(looks)
 
 
 def masks_among(members: Iterable[FolderMember], options: ReadOptions) -> list[FolderMember]:
