@@ -72,12 +72,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if not is_alike or suffix_masks.fits(folder, options):
         return False
     is_drawn = any(case.masks for case in cases.values())
-    if (
-        len(names) == 1 < len(cases)
-        and not is_drawn
-        and options.references
-        and unnamed_masks.masks_among(members, options.read)
-    ):
+    is_bare = len(names) == 1 < len(cases) and not is_drawn and options.references
+    if is_bare and unnamed_masks.masks_among(members, options.read):
         return False  # label maps would be images too
     # The folder that was given is itself the case.
     is_one = len(cases) == 1 and not all(member.folders for member in members)
@@ -239,12 +235,8 @@ def _check_structures(cases: Collection[CaseFolder], options: DatasetOptions) ->
     first = next((case for case in cases if len(case.masks) > 1 and case.images), CaseFolder())
     names = sorted(first.masks)
     plain = {member.path.parent for member in first.masks.get("", ())}
-    inside = {
-        member.path.parent.name
-        for name in filter(None, names)
-        for member in first.masks[name]
-        if member.path.parent.parent in plain
-    }
+    places = [member.path.parent for name in filter(None, names) for member in first.masks[name]]
+    inside = {place.name for place in places if place.parent in plain}
     if inside:
         places, one = f"{errors.list_phrase(sorted(inside))}/", first.masks[""][0].path.name
         problem = f"holds a mask that names no structure, {one}, and others in {places}: only one can be meant"

@@ -46,9 +46,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     if len({_is_in_masks(member) for member in members}) > 1:
         return False  # masks would be images of a class
-    if image_folders.within_images(folder.images) != folder.images and any(
-        _states_some(one, members) for one in folder.tables
-    ):
+    is_within = image_folders.within_images(folder.images) != folder.images
+    if is_within and any(_states_some(one, members) for one in folder.tables):
         return False  # the folders below images/ part the files that the table names
     names = mask_pairs.class_folder_names(PairKey(member.folders, member.stem) for member in members)
     if any(_states_some(one, members) and not _has_cells(one, names) for one in _tables_below(folder)):

@@ -19,7 +19,7 @@ from isocenter.layouts import layout
 from isocenter.layouts.cases import drawn_files, table_join
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline, Ring
-from isocenter.layouts.cases.drawn_files import UNREADABLE, DrawingFormat, ListedImage
+from isocenter.layouts.cases.drawn_files import UNREADABLE, DrawingFormat, DrawnFolder, ListedImage
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from isocenter.values import Problem, Split
 
@@ -52,7 +52,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     parts = _parts(read_from)
     contents = [_entries(records[one.path], one.path, parts.get(one.path)) for one in read_from]
     listed_images = [entry for entries, _ in contents for entry in entries]
-    reading = drawn_files.read_listed_images(listed_images, folder, options, FORMAT, words=_words)
+    reading = DrawnFolder(folder, options, FORMAT).read_listed(listed_images, words=_words)
     problems, lost = [*reading.problems], [fault for _, faults in contents for fault in faults]
     if aside:
         others = f"{errors.list_phrase(aside)} {'lists' if len(aside) == 1 else 'list'}"

@@ -24,7 +24,7 @@ from isocenter.layouts import layout, voc
 from isocenter.layouts.cases import drawn_boxes, drawn_files, film_frames
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from isocenter.layouts.cases.drawn_files import DrawingFormat, ListedImage
+from isocenter.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, ListedImage
 from isocenter.layouts.cases.film_frames import ListedFilm
 from isocenter.layouts.cases.names import SPLIT_WORDS
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
@@ -61,7 +61,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     what, remedy = f"{covered} nothing (points, lines, cuboids)", "Draw outlines, or export tags as a table of labels"
     problems = layout.left_out_problem([path.name for path in roots] if flat else (), what, remedy, "warning")
     form = FORMAT if OUTLINES & kinds.keys() else replace(FORMAT, usual="boxes")
-    return drawn_files.read_listed_images(listed, folder, options, form, problems=problems)
+    return DrawnFolder(folder, options, form).read_listed(listed, problems)
 
 
 def cvat_images(path: Path, root: Element) -> list[ListedImage]:

@@ -125,18 +125,16 @@ class OwnRows(RoleTable):
     def case_row(self, line: TableRow, number: int) -> CaseRow:
         """The case of a row, whose number is counted from 1."""
         images = {name or "image": cell for name, cell in self._cells_of_kind("image", line)}
-        stated, modalities = self.options.modality, self.declared.get("modalities", {})
-        words = {name: line.get(f"modality:{name}") or line.get("modality") or modalities.get(name) for name in images}
+        usual = self.declared.get("modalities", {})
+        stated = {name: line.get(f"modality:{name}") or line.get("modality") or usual.get(name) for name in images}
+        words = {name: modality_words.modality_word(self.options.modality or one) for name, one in stated.items()}
         named = next(iter(images.values())).paths[0].name if images else f"row_{number}"
         others = (name for name in line if name.partition(":")[0] not in (*SINGLE, *NAMED) and name not in self.column)
         covariates = {name: line[name] for name in others}
         covariates |= {name.partition(":")[2]: one for name, one in line.items() if name.startswith("covariate:")}
         return CaseRow(
             text_names.dashed_name(line.get("case") or named),
-            {
-                name: replace(cell, modality=modality_words.modality_word(stated or words[name]))
-                for name, cell in images.items()
-            },
+            {name: replace(cell, modality=words[name]) for name, cell in images.items()},
             dict(self._references_of(line, number, {*images})),
             split=table_join.split_of(line[self._split]) if self._split else None,
             patient=None if line.get("patient") is None else str(line["patient"]),

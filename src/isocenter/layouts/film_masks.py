@@ -70,17 +70,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     owners, patients = film_frames.owners_of_films(listed, folder)
     kind = OBJECT_MAPS if OBJECT_MAPS in options.kinds and "mask" not in options.kinds else "mask"
     modality, labels = modality_words.modality_word(options.modality), class_labels.mask_labels(folder, options)
-    rows = [
-        CaseRow(
-            key,
-            {"image": film.cell(number, modality)},
-            {kind: _mask_cell(masked, number + first)},
-            split=film.split,
-            patient=owner,
-        )
-        for masked, film, owner in zip(kept, listed, owners, strict=True)
-        for number, key in film.keys.items()
-    ]
+    rows = list[CaseRow]()
+    for masked, film, owner in zip(kept, listed, owners, strict=True):
+        rows += film.rows(owner, modality, {n: {kind: _mask_cell(masked, n + first)} for n in film.keys})
     drawn = sum(len(film.masks) for film in kept)
     return Reading(
         tuple(rows),
@@ -104,12 +96,10 @@ def _mask_cell(masked: MaskedFilm, number: int) -> Cell:
 
 def _mostly_without(drawn: int, count: int) -> Iterator[Problem]:
     if 2 * drawn < count:
-        yield Problem(
-            "warning",
-            f"{count - drawn} of {count} frames have no mask, and count as frames on which nothing is",
-            why="a frame on which nobody drew would teach that nothing is there",
-            remedy="If only some frames were drawn, save these and their masks as images of their own",
-        )
+        what = f"{count - drawn} of {count} frames have no mask, and count as frames on which nothing is"
+        why = "a frame on which nobody drew would teach that nothing is there"
+        remedy = "If only some frames were drawn, save these and their masks as images of their own"
+        yield Problem("warning", what, (), why, remedy)
 
 
 def _films(folder: Folder) -> dict[str, FolderMember]:

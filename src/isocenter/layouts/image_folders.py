@@ -97,9 +97,8 @@ def _with_channels(images: Keyed, masks: Sequence[PairKey], roles: FolderRoles) 
     """
     known = dict(images)
     numbered = {} if known.keys() & set(masks) else mask_pairs.group_by_channel(images)
-    if any(mask_pairs.owners_of_masks(masks, numbered)) or (
-        numbered and not any(mask_pairs.owners_of_masks(masks, known))
-    ):
+    are_channels = any(mask_pairs.owners_of_masks(masks, numbered))
+    if are_channels or (numbered and not any(mask_pairs.owners_of_masks(masks, known))):
         return numbered
     has_own_masks = any(mask_pairs.owner_of_mask(key, known) for key in masks)
     return roles.by_contrast(images) if roles.contrasts or not has_own_masks else {}
@@ -111,10 +110,8 @@ def _by_folder_of_masks(cases: list[NamedCase], roles: FolderRoles) -> list[Name
     `lung masks/x.png` and `infection masks/x.png` show two structures of x, and are no two pieces of one.
     """
     folders = [{roles.folder(mask.member) for mask in case.masks} for case in cases]
-    if (
-        any(mask.reader or mask.structure for case in cases for mask in case.masks)
-        or max(map(len, folders), default=0) < 2
-    ):
+    are_named = any(mask.reader or mask.structure for case in cases for mask in case.masks)
+    if are_named or max(map(len, folders), default=0) < 2:
         return cases
     names = {folder: mask_pairs.structure_in_name(folder) for folder in set[str]().union(*folders)}
     names = names if len(set(names.values())) == len(names) else {folder: folder for folder in names}

@@ -21,7 +21,7 @@ from isocenter.errors import DatasetError
 from isocenter.layouts.cases import drawn_boxes, drawn_files
 from isocenter.layouts.cases.dataset_folder import Folder, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from isocenter.layouts.cases.drawn_files import DrawingFormat, Sidecar
+from isocenter.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, Sidecar
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from isocenter.lazy import pil_image
 
@@ -51,7 +51,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     files = {one: labelme_sidecar(one.path, record) for one, record in records.items() if record is not None}
     are_boxes = all(sidecar.kinds <= {"rectangle"} for sidecar in files.values())
     form = replace(FORMAT, usual="boxes") if are_boxes else FORMAT
-    return drawn_files.read_sidecars(files, folder, options, form)
+    return DrawnFolder(folder, options, form).read_sidecars(files)
 
 
 def labelme_sidecar(path: Path, record: Record) -> Sidecar:

@@ -62,17 +62,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     classes, called = class_labels.name_classes({str(number) for own in numbers for number in own}, folder, options)
     shown = SETS.get(re.sub(r"_\d+$", "", path.stem.lower()), "unknown")  # larger versions end in a size: _224
     modality = modality_words.modality_word(options.modality) if options.modality else shown
-    rows = tuple(
-        CaseRow(
-            f"{split}_{row:05d}",
-            {"image": Cell((path,), "row", f"{split}_images/{row}", modality=modality)},
-            {kind: _answer(label, called)},
-            split=split,
-        )
-        for split in parts
-        for row, label in enumerate(answers[split])
-    )
-    return Reading(rows, how=f"MedMNIST archive, {len(rows)} rows", classes={kind: classes})
+    rows = list[CaseRow]()
+    for split in parts:
+        for row, label in enumerate(answers[split]):
+            cell = Cell((path,), "row", f"{split}_images/{row}", modality=modality)
+            rows.append(CaseRow(f"{split}_{row:05d}", {"image": cell}, {kind: _answer(label, called)}, split=split))
+    return Reading(tuple(rows), how=f"MedMNIST archive, {len(rows)} rows", classes={kind: classes})
 
 
 def load_row(path: Path, name: str, row: int, modality: str, orientation: str | None = None) -> Image:

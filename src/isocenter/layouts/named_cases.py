@@ -102,9 +102,8 @@ class NamedCases:
         if patients := self._numbered.patients(text, self._people) if self._people else ():
             return [one for patient in patients for one in self._people[patient]]
         # By the innermost folder that is called by a UID: the one image of its series, or none.
-        if own := next(
-            (self._by_uid[part] for part in reversed(PurePosixPath(text).parts[:-1]) if part in self._by_uid), []
-        ):
+        folders = reversed(PurePosixPath(text).parts[:-1])
+        if own := next((self._by_uid[part] for part in folders if part in self._by_uid), []):
             return own if len(own) == 1 else ()
         begun = self._begun.get(dataset_folder.stem_of(text))
         other = begun or next((self._slices[name] for name in names if name in self._slices), None)

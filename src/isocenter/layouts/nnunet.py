@@ -44,15 +44,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         what = "case has", "cases have", f"more channels than dataset.json names ({', '.join(names)})"
         problems += layout.left_out_problem(beyond, what, "Name the channels in dataset.json, or remove the files")
         split: Split | None = "test" if is_test and drawn else None
-        named = [
-            NamedCase(
-                key._replace(split=split),
-                {called[number]: member for number, member in own.items()},
-                (drawn[key.stem],) if key.stem in drawn else (),
-            )
-            for key, own in cases.items()
-            if key.name not in beyond
-        ]
+        named = list[NamedCase]()
+        for key, own in ((key, own) for key, own in cases.items() if key.name not in beyond):
+            channels = {called[number]: member for number, member in own.items()}
+            masks_of = (drawn[key.stem],) if key.stem in drawn else ()
+            named.append(NamedCase(key._replace(split=split), channels, masks_of))
         rows += mask_pairs.rows_of_cases(named, options)
     return Reading(
         tuple(rows),

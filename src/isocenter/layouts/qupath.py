@@ -12,7 +12,7 @@ from typing import Any
 from isocenter.layouts.cases import drawn_files
 from isocenter.layouts.cases.dataset_folder import Folder, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from isocenter.layouts.cases.drawn_files import DrawingFormat, Sidecar
+from isocenter.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, Sidecar
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
 FLAT = frozenset({"Point", "MultiPoint", "LineString", "MultiLineString"})
@@ -36,7 +36,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     A file of no image is named by a problem. Raises DatasetError, by file, for a damaged one and for two of one image.
     """
     files = {member: _sidecar(member.path) for member in folder.members if member.suffix == SUFFIX}
-    return drawn_files.read_sidecars(files, folder, options, FORMAT)
+    return DrawnFolder(folder, options, FORMAT).read_sidecars(files)
 
 
 def _sidecar(path: Path) -> Sidecar:

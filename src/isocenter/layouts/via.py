@@ -16,7 +16,7 @@ from isocenter.layouts import layout
 from isocenter.layouts.cases import drawn_boxes, drawn_files
 from isocenter.layouts.cases.dataset_folder import Folder, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from isocenter.layouts.cases.drawn_files import DrawingFormat, ListedImage
+from isocenter.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, ListedImage
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
 MARKS = (b'"filename"', b'"regions"', b'"file_attributes"')
@@ -48,7 +48,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     problems = layout.left_out_problem(files, what, "Draw them as outlines", "warning")
     listed = [one for path, own in entries.items() for one in via_images(path, own)]
     form = replace(FORMAT, usual="boxes") if set(kinds) - FLAT <= {"rect"} else FORMAT
-    return drawn_files.read_listed_images(listed, folder, options, form, problems=problems)
+    return DrawnFolder(folder, options, form).read_listed(listed, problems)
 
 
 def via_images(path: Path, entries: Iterable[Record]) -> list[ListedImage]:

@@ -16,7 +16,7 @@ from isocenter.errors import DatasetError
 from isocenter.layouts.cases import dataset_folder, drawn_files, table_reading
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
-from isocenter.layouts.cases.drawn_files import DrawingFormat, Sidecar
+from isocenter.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, Sidecar
 from isocenter.layouts.cases.names import SPLIT_WORDS
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from isocenter.values import Split
@@ -42,7 +42,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     two parts of the split.
     """
     files, parts = {member: voc_sidecar(member.path) for member in _files(folder)}, _listed_parts(folder)
-    reading = drawn_files.read_sidecars(files, folder, options, FORMAT, parts)
+    reading = DrawnFolder(folder, options, FORMAT).read_sidecars(files, parts)
     return replace(reading, how=f"{reading.how}, split as in ImageSets/Main") if parts else reading
 
 

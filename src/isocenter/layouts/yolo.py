@@ -18,10 +18,10 @@ from ruamel.yaml.error import YAMLError
 
 from isocenter import errors
 from isocenter.errors import DatasetError
-from isocenter.layouts.cases import drawn_files, mask_pairs
+from isocenter.layouts.cases import mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember, Record
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
-from isocenter.layouts.cases.drawn_files import DrawingFormat
+from isocenter.layouts.cases.drawn_files import DrawingFormat, DrawnFolder
 from isocenter.layouts.cases.mask_pairs import PairKey
 from isocenter.layouts.cases.names import IMAGES, LABELS
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Example, Layout, Reading
@@ -68,7 +68,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     cases = {image.path: key.name for key, image in images.items()}
     named = {one.path: (cases.get(one.path, one.name), one.split) for one in folder.images}
     problems = (*lost, *_point_notes(lines, points))
-    reading = drawn_files.read_owned_images(owners, named, folder, options, form, names=names, problems=problems)
+    reading = DrawnFolder(folder, options, form).read_owned(owners, named, names, problems)
     settings = {"points": f"{points.count}x{points.values}"} if points else {}
     return replace(reading, drawn=replace(reading.drawn or DrawnNameMeanings(), settings=settings))
 

@@ -233,9 +233,8 @@ def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions
     if len(cases) > 1:
         remedy += "; where names hold the classes, give --class-rule, as in --class-rule '_(benign|malignant)'"
     problem = f"holds {errors.count_phrase(len(cases), 'image')} and no labels"
-    if drawn := [
-        one.path.relative_to(folder.root).as_posix() for one in unnamed_masks.masks_among(folder.images, options.read)
-    ]:
+    masks = unnamed_masks.masks_among(folder.images, options.read)
+    if drawn := [one.path.relative_to(folder.root).as_posix() for one in masks]:
         remedy = (
             "Call each mask as its image with _mask at the end, or put both into images/ and masks/ under equal names, "
             "or give a table with the columns image and mask"
@@ -252,9 +251,8 @@ def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions
         )
         return DatasetError(problem, str(folder.root), remedy)
     here = folder.tables or folder.text_tables
-    if here and (
-        len(here) == 1 or None not in (table_join.part_in_name(member.path) for member in here)
-    ):  # one, or of parts
+    are_parts = None not in (table_join.part_in_name(member.path) for member in here)
+    if len(here) == 1 or (here and are_parts):
         try:
             table = table_reading.read_table(here[0].path)
         except DatasetError as error:
@@ -330,14 +328,7 @@ def _absent(rows: Sequence[CaseRow], declared: Sequence[str]) -> list[Problem]:
     """The problems that name the cases which lack an image; declared: the images that a case may have."""
     seen = [row for row in rows if row.images]
     lacking = {name: tuple(row.name for row in seen if name not in row.images) for name in declared}
-    return [
-        Problem(
-            "warning",
-            f"channel {name}: {len(without)} of {errors.count_phrase(len(seen), 'case')} lack it",
-            without,
-            "a model learns from the other cases what it shows, and has to do without it in these",
-            "Add the files where there are some",
-        )
-        for name, without in lacking.items()
-        if without
-    ]
+    why = "a model learns from the other cases what it shows, and has to do without it in these"
+    remedy, cases = "Add the files where there are some", errors.count_phrase(len(seen), "case")
+    found = ((f"channel {name}: {len(without)} of {cases} lack it", without) for name, without in lacking.items())
+    return [Problem("warning", what, without, why, remedy) for what, without in found if without]

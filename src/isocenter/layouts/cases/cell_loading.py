@@ -78,14 +78,10 @@ def empty_label_map(labels: tuple[Label, ...], image: Callable[[], Image]) -> Im
 def load_numbered_frame(path: Path, options: ReadOptions, modality: str | None = None) -> Image:
     """A frame of a film whose frames are files of one folder, called by their numbers."""
     stem = FRAME_NUMBER.sub("", path.stem)
-    frames = sorted(
-        (int(number[0]), one)
-        for one in path.parent.iterdir()
-        if one.suffix == path.suffix
-        and (number := FRAME_NUMBER.search(one.stem))
-        and FRAME_NUMBER.sub("", one.stem) == stem
-    )
-    files = [one for _, one in frames]
+    alike = (one for one in path.parent.iterdir() if one.suffix == path.suffix)
+    named = (one for one in alike if FRAME_NUMBER.sub("", one.stem) == stem)
+    numbered = sorted((int(number[0]), one) for one in named if (number := FRAME_NUMBER.search(one.stem)))
+    files = [one for _, one in numbered]
     place = files.index(path)
 
     def frame_beside(step: int) -> Array:
@@ -117,12 +113,9 @@ def refuse_unlike_masks(paths: Sequence[Path]) -> Image:
     """Raise FormatError for masks of one image that are no pieces of one: united, they would be nobody's."""
     several = len({path.name for path in paths}) < len(paths)
     names = errors.list_phrase(f"{path.parent.name}/{path.name}" if several else path.name for path in paths)
-    raise FormatError(
-        f"one image has the masks {names}, which differ in more than a number: they may be of several structures, "
-        "readers or versions",
-        str(paths[0]),
-        "Keep the one that is meant; pieces of one are called x_mask_1, x_mask_2",
-    )
+    problem = f"one image has the masks {names}, which differ in more than a number: they may be of several structures"
+    remedy = "Keep the one that is meant; pieces of one are called x_mask_1, x_mask_2"
+    raise FormatError(f"{problem}, readers or versions", str(paths[0]), remedy)
 
 
 def frame_cells(path: Path, names: Sequence[str], modality: str | None) -> dict[str, Cell]:

@@ -192,12 +192,9 @@ def count_placeholders(stated: Sequence[StatedClass], options: DatasetOptions) -
 def placeholder_notes(found: Mapping[str, int], where: str) -> Iterator[Problem]:
     """The warning on words that were read as no class."""
     for name, count in found.items():
-        yield Problem(
-            "warning",
-            f"{name} is read as not labelled: {errors.count_phrase(count, 'image')} {where}",
-            why="such an image trains and tests nothing",
-            remedy="If it is a class, give it another name",
-        )
+        what = f"{name} is read as not labelled: {errors.count_phrase(count, 'image')} {where}"
+        why, remedy = "such an image trains and tests nothing", "If it is a class, give it another name"
+        yield Problem("warning", what, (), why, remedy)
 
 
 def with_classes_by_rule(

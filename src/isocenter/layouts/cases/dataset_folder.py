@@ -301,13 +301,8 @@ def _member(base: Path, path: PurePosixPath, parting: _Parting | None) -> Folder
     is_below = parting is not None and len(folders) > parting.level
     if parting is not None and is_below and (part := parting.part_of(folders[parting.level])) is not None:
         split, folders[parting.level : parting.level + 1] = part
-    return FolderMember(
-        base / path,
-        tuple(folders),
-        split,
-        table_reading.compose_letters(stem_of(path.name)),
-        file_formats.suffix_of(Path(path.name)),
-    )
+    stem, suffix = table_reading.compose_letters(stem_of(path.name)), file_formats.suffix_of(Path(path.name))
+    return FolderMember(base / path, tuple(folders), split, stem, suffix)
 
 
 def _begins_as_dicom(path: Path) -> bool:

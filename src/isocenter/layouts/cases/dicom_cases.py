@@ -272,12 +272,8 @@ def _damage_problem(error: FormatError) -> Problem:
 
 def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -> tuple[Problem, ...]:
     """The problem that files hold no pixels: presentation states, reports without regions, images cut short."""
-    others = [
-        (path, series.sop_class_name)
-        for series in everything
-        for path in series.paths
-        if not series.is_image and series.sop_class not in DRAWN and path not in known
-    ]
+    without = (series for series in everything if not series.is_image and series.sop_class not in DRAWN)
+    others = [(path, one.sop_class_name) for one in without for path in one.paths if path not in known]
     kinds = ", ".join(sorted({name for _, name in others}))
     files = tuple(path.name for path, _ in others)
     what = "file holds", "files hold", f"no pixels ({kinds})"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from isocenter import errors
@@ -18,7 +18,7 @@ from isocenter.errors import DatasetError
 from isocenter.files import modality_words
 from isocenter.files.storage import structured_text
 from isocenter.layouts import layout
-from isocenter.layouts.cases import dataset_folder, drawn_boxes, mask_pairs
+from isocenter.layouts.cases import dataset_folder, drawn_boxes, mask_pairs, text_names
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.drawn_outlines import BOXES, DrawnReferences
@@ -55,38 +55,6 @@ class DrawingFormat:
         key: the image's name in a file of many
         """
         return {} if annotation is None else {BOXES: Cell((annotation.path,), self.part, key, known=annotation)}
-
-
-def read_drawn_images(
-    rows: Sequence[CaseRow],
-    folder: Folder,
-    options: DatasetOptions,
-    form: DrawingFormat,
-    *,
-    seen: str,
-    annotations: Sequence[Annotation] = (),
-    names: Mapping[str, str] | None = None,
-    patients: str = "",
-    problems: Sequence[Problem] = (),
-) -> Reading:
-    """Cases whose drawings are read as the kinds that are asked for.
-
-    seen:        on what something is drawn, in words
-    annotations: of images that are not here, whose classes count too
-    names:       {name in a file: name of its class}, where the data set states them
-    Raises UsageError where --labels names what nobody drew.
-    """
-    every = [*annotations, *(cell.known for row in rows for cell in row.references.values())]
-    made = DrawnReferences.for_options(every, form.usual, folder, options, names)
-    return Reading(
-        tuple(made.with_kinds(rows)),
-        how=f"{form.what}: {made.count_in_words(every)} on {seen}",
-        classes=made.classes,
-        drawn=made.names,
-        modality=modality_words.modality_word(options.modality),
-        patients=patients,
-        problems=(*problems, *made.notes(every)),
-    )
 
 
 @contextmanager
@@ -149,47 +117,6 @@ class Sidecar:
     kinds: frozenset[str] = frozenset()
 
 
-def read_sidecars(
-    files: Mapping[FolderMember, Sidecar],
-    folder: Folder,
-    options: DatasetOptions,
-    form: DrawingFormat,
-    parts: Mapping[str, Split] = MappingProxyType({}),
-) -> Reading:
-    """A case for each image in the folders of those that a file is about; the others of these are not labelled.
-
-    parts: {name of an image without suffix: its part}, where the data set lists them
-    Raises DatasetError for two files of one image.
-    """
-    owners, lost = _owners_by_stem(folder, files)
-    pointed = [member.name for member, one in files.items() if one.kinds & form.flat]
-    what = "file has", "files have", "points or lines, which cover nothing"
-    problems = (*lost, *layout.left_out_problem(pointed, what, "Draw them as outlines", "warning"))
-    named = {member.path: (member.name, parts.get(member.stem, member.split)) for member in folder.images}
-    return read_owned_images(owners, named, folder, options, form, problems=problems)
-
-
-def read_owned_images(
-    owners: Mapping[Path, Annotation],
-    images: Mapping[Path, tuple[str, Split | None]],
-    folder: Folder,
-    options: DatasetOptions,
-    form: DrawingFormat,
-    *,
-    names: Mapping[str, str] | None = None,
-    problems: Sequence[Problem] = (),
-) -> Reading:
-    """A case for each image in the folders of those with drawings; images: {image: name and part of its case}."""
-    places, modality = {path.parent for path in owners}, modality_words.modality_word(options.modality)
-    drawn = list[CaseRow]()
-    for path, (name, split) in images.items():
-        if not places or path.parent in places:
-            image = {"image": Cell((path,), modality=modality)}
-            drawn.append(CaseRow(name, image, form.drawing(owners.get(path)), split=split))
-    seen = errors.count_phrase(len(owners), "image")
-    return read_drawn_images(drawn, folder, options, form, seen=seen, names=names, problems=problems)
-
-
 def _owners_by_stem(
     folder: Folder, files: Mapping[FolderMember, Sidecar]
 ) -> tuple[dict[Path, Annotation], tuple[Problem, ...]]:
@@ -204,14 +131,10 @@ def _owners_by_stem(
     for member, sidecar in files.items():
         place, suffix = member.path.parent, Path(sidecar.image).suffix
         near = [place, *(place.parent / name for name in NEIGHBOURS)]
-        ranked = sorted(
-            (dataset_folder.stem_of(name) != member.stem, not name.endswith(suffix), name)
-            for name in called[member.stem.casefold()]
-        )
-        found = (
-            drawn_boxes.image_named(images, name, near, member.path, split=member.split, others=places - {place})
-            for *_, name in ranked
-        )
+        names, others = called[member.stem.casefold()], places - {place}
+        ranked = sorted((dataset_folder.stem_of(one) != member.stem, not one.endswith(suffix), one) for one in names)
+        look = partial(drawn_boxes.image_named, near=near, where=member.path, split=member.split, others=others)
+        found = (look(images, name) for *_, name in ranked)
         image = next((one for one in found if one is not None), None)
         if image is None:
             lost.append(member.name)
@@ -246,53 +169,111 @@ class ListedImage:
         return f"{self.within}/{self.name}" if self.within else self.name
 
 
-def read_listed_images(
-    entries: Sequence[ListedImage],
-    folder: Folder,
-    options: DatasetOptions,
-    form: DrawingFormat,
-    *,
-    words: Callable[[Path], Sequence[str]] = lambda path: (),
-    problems: Sequence[Problem] = (),
-) -> Reading:
-    """A case for each image that is listed; an image without a box is known to hold nothing.
+@dataclass(frozen=True)
+class DrawnFolder:
+    """The images of a folder with what a program has drawn on them, as cases."""
 
-    words: of folders that may hold the images of a file, the best first
-    Raises DatasetError where no image is listed, and for one that is listed twice.
-    """
-    if not entries:
-        raise DatasetError(f"no file of {form.what} lists an image", str(folder.root), "Name another --layout")
-    _refuse_all_unreadable([entry.annotation for entry in entries])
-    found = _listed_members(entries, folder, words)
-    missing = [entry for entry, image in found if image is None]
-    modality, owners = modality_words.modality_word(options.modality), dict[Path, list[ListedImage]]()
-    drawn, odd = list[CaseRow](), dict[str, tuple[str, ...]]()
-    for entry, image in found:
-        if image is None:
-            continue
-        owners.setdefault(image.path, []).append(entry)
-        odd |= {image.name: entry.annotation.odd} if entry.annotation.odd else {}
-        cell, split = Cell((image.path,), "film" if entry.film else "", modality=modality), entry.split or image.split
-        drawing, patient = form.drawing(entry.annotation, entry.key), entry.film or None
-        drawn.append(CaseRow(image.name, {"image": cell}, drawing, split=split, patient=patient))
-    _refuse_twice([own for own in owners.values() if len(own) > 1])
-    files = ", ".join(dict.fromkeys(entry.annotation.path.name for entry in entries))
-    absent = "listed image is", "listed images are", "not there"
-    names = [entry.name for entry in missing]
-    return read_drawn_images(
-        drawn,
-        folder,
-        options,
-        form,
-        seen=f"{errors.count_phrase(len(drawn), 'image')}, listed in {files}",
-        annotations=[entry.annotation for entry in missing],
-        patients="films, each of which counts as a patient",
-        problems=(
-            *problems,
-            *layout.left_out_problem(names, absent, "Correct the names, or get the files"),
-            *_left_out_of(odd, files),
-        ),
-    )
+    folder: Folder
+    options: DatasetOptions
+    form: DrawingFormat
+
+    def read_rows(
+        self,
+        rows: Sequence[CaseRow],
+        *,
+        seen: str,
+        annotations: Sequence[Annotation] = (),
+        names: Mapping[str, str] | None = None,
+        patients: str = "",
+        problems: Sequence[Problem] = (),
+    ) -> Reading:
+        """Cases whose drawings are read as the kinds that are asked for.
+
+        seen:        on what something is drawn, in words
+        annotations: of images that are not here, whose classes count too
+        names:       {name in a file: name of its class}, where the data set states them
+        Raises UsageError where --labels names what nobody drew.
+        """
+        every = [*annotations, *(cell.known for row in rows for cell in row.references.values())]
+        made = DrawnReferences.for_options(every, self.form.usual, self.folder, self.options, names)
+        return Reading(
+            tuple(made.with_kinds(rows)),
+            how=f"{self.form.what}: {made.count_in_words(every)} on {seen}",
+            classes=made.classes,
+            drawn=made.names,
+            modality=modality_words.modality_word(self.options.modality),
+            patients=patients,
+            problems=(*problems, *made.notes(every)),
+        )
+
+    def read_sidecars(self, files: Mapping[FolderMember, Sidecar], parts: Mapping[str, Split] | None = None) -> Reading:
+        """A case for each image in the folders of those that a file is about; the others of these are not labelled.
+
+        parts: {name of an image without suffix: its part}, where the data set lists them
+        Raises DatasetError for two files of one image.
+        """
+        owners, lost = _owners_by_stem(self.folder, files)
+        pointed = [member.name for member, one in files.items() if one.kinds & self.form.flat]
+        what = "file has", "files have", "points or lines, which cover nothing"
+        problems = (*lost, *layout.left_out_problem(pointed, what, "Draw them as outlines", "warning"))
+        images, known = self.folder.images, parts or {}
+        named = {one.path: (one.name, known.get(one.stem, one.split)) for one in images}
+        return self.read_owned(owners, named, problems=problems)
+
+    def read_owned(
+        self,
+        owners: Mapping[Path, Annotation],
+        images: Mapping[Path, tuple[str, Split | None]],
+        names: Mapping[str, str] | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> Reading:
+        """A case for each image in the folders of those with drawings; images: {image: name and part of its case}."""
+        places, modality = {path.parent for path in owners}, modality_words.modality_word(self.options.modality)
+        drawn = list[CaseRow]()
+        for path, (name, split) in images.items():
+            if not places or path.parent in places:
+                image = {"image": Cell((path,), modality=modality)}
+                drawn.append(CaseRow(name, image, self.form.drawing(owners.get(path)), split=split))
+        seen = errors.count_phrase(len(owners), "image")
+        return self.read_rows(drawn, seen=seen, names=names, problems=problems)
+
+    def read_listed(
+        self,
+        entries: Sequence[ListedImage],
+        problems: Sequence[Problem] = (),
+        words: Callable[[Path], Sequence[str]] = lambda path: (),
+    ) -> Reading:
+        """A case for each image that is listed; an image without a box is known to hold nothing.
+
+        words: of folders that may hold the images of a file, the best first
+        Raises DatasetError where no image is listed, and for one that is listed twice.
+        """
+        if not entries:
+            problem = f"no file of {self.form.what} lists an image"
+            raise DatasetError(problem, str(self.folder.root), "Name another --layout")
+        _refuse_all_unreadable([entry.annotation for entry in entries])
+        found = _listed_members(entries, self.folder, words)
+        missing = [entry for entry, image in found if image is None]
+        there = [(entry, image) for entry, image in found if image is not None]
+        owners = text_names.group_by_name((image.path, entry) for entry, image in there)
+        odd = {image.name: entry.annotation.odd for entry, image in there if entry.annotation.odd}
+        modality, drawn = modality_words.modality_word(self.options.modality), list[CaseRow]()
+        for entry, image in there:
+            cell = Cell((image.path,), "film" if entry.film else "", modality=modality)
+            row = CaseRow(image.name, {"image": cell}, self.form.drawing(entry.annotation, entry.key))
+            drawn.append(replace(row, split=entry.split or image.split, patient=entry.film or None))
+        _refuse_twice([own for own in owners.values() if len(own) > 1])
+        files = ", ".join(dict.fromkeys(entry.annotation.path.name for entry in entries))
+        absent = "listed image is", "listed images are", "not there"
+        names, remedy = [entry.name for entry in missing], "Correct the names, or get the files"
+        lost = layout.left_out_problem(names, absent, remedy)
+        return self.read_rows(
+            drawn,
+            seen=f"{errors.count_phrase(len(drawn), 'image')}, listed in {files}",
+            annotations=[entry.annotation for entry in missing],
+            patients="films, each of which counts as a patient",
+            problems=(*problems, *lost, *_left_out_of(odd, files)),
+        )
 
 
 def _listed_members(
@@ -306,11 +287,8 @@ def _listed_members(
         near = [path.parent, folder.root, path.parent / "images", folder.root / "images"]
         near += [base / word for base in (near[0], near[1], near[3]) for word in words(path)]
         near = [*(place / entry.within for place in near if entry.within), *near]
-        others = own - {path.parent}
-        image = drawn_boxes.image_named(
-            images, entry.name, near, path, split=entry.split, others=others, within=entry.within
-        )
-        found.append((entry, image))
+        look = partial(drawn_boxes.image_named, split=entry.split, others=own - {path.parent}, within=entry.within)
+        found.append((entry, look(images, entry.name, near, path)))
     return found
 
 

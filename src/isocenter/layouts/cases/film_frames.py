@@ -10,11 +10,10 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files import modality_words, patient_names
 from isocenter.layouts import layout
-from isocenter.layouts.cases import drawn_files
 from isocenter.layouts.cases.dataset_folder import FILM_SUFFIXES, Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from isocenter.layouts.cases.drawn_files import DrawingFormat
-from isocenter.layouts.layout import DatasetOptions, Reading
+from isocenter.layouts.cases.drawn_files import DrawingFormat, DrawnFolder
+from isocenter.layouts.layout import DatasetOptions, Reading, References
 from isocenter.values import CaseRow, Cell, Split
 
 FRAME = "_frame{:06}"
@@ -63,6 +62,12 @@ class ListedFilm:
             return Cell((self.images[frame],), "film", modality=modality)
         return Cell((self.film,), "frame", f"{frame}/{self.count}", modality=modality)
 
+    def rows(self, owner: str, modality: str | None, references: Mapping[int, References]) -> Iterator[CaseRow]:
+        """A case for each frame, with what is known of it."""
+        for number, key in self.keys.items():
+            image = {"image": self.cell(number, modality)}
+            yield CaseRow(key, image, references[number], split=self.split, patient=owner)
+
 
 def _within(box: DrawnBox, size: tuple[int, int]) -> DrawnBox | None:
     """A box without what lies beyond the image, as where an object leaves a film; None where all of it does."""
@@ -105,21 +110,14 @@ def read_films(films: Sequence[ListedFilm], folder: Folder, options: DatasetOpti
     """
     owners, patients = owners_of_films(films, folder)
     modality = modality_words.modality_word(options.modality)
-    drawn = [
-        CaseRow(
-            key,
-            {"image": film.cell(number, modality)},
-            form.drawing(film.annotation(number), key),
-            split=film.split,
-            patient=owner,
-        )
-        for film, owner in zip(films, owners, strict=True)
-        for number, key in film.keys.items()
-    ]
+    drawn = list[CaseRow]()
+    for film, owner in zip(films, owners, strict=True):
+        own = {number: form.drawing(film.annotation(number), key) for number, key in film.keys.items()}
+        drawn += film.rows(owner, modality, own)
     lost = [film.name for film in films if not film.keys]
     seen = f"{errors.count_phrase(len(drawn), 'frame')} of {errors.count_phrase(len(films), 'film')}"
     problems = layout.left_out_problem(lost, "films have neither a file nor images", "Add them, or correct the names")
-    return drawn_files.read_drawn_images(drawn, folder, options, form, seen=seen, patients=patients, problems=problems)
+    return DrawnFolder(folder, options, form).read_rows(drawn, seen=seen, patients=patients, problems=problems)
 
 
 def owners_of_films(films: Sequence[ListedFilm], folder: Folder) -> tuple[Sequence[str], str]:

@@ -51,25 +51,17 @@ def _mostly_empty(clips: Sequence[Case]) -> Iterator[Problem]:
     drawn = [np.any(mask.data, axis=(0, *range(2, mask.data.ndim))) for mask in masks]
     empty, count = sum(int(np.count_nonzero(~frames)) for frames in drawn), sum(map(len, drawn))
     if 2 * empty > count > empty:
-        yield Problem(
-            "warning",
-            f"{empty} of {count} frames of {errors.count_phrase(len(clips), 'clip')} have an empty mask",
-            tuple(case.id for case in clips),
-            "a frame on which nobody drew would teach that nothing is there",
-            "If only some frames were drawn, as those of end-diastole and end-systole, save these and their masks as "
-            "images of their own",
-        )
+        what = f"{empty} of {count} frames of {errors.count_phrase(len(clips), 'clip')} have an empty mask"
+        why = "a frame on which nobody drew would teach that nothing is there"
+        remedy = "If only some frames were drawn, as those of end-diastole and end-systole, save these and their masks "
+        yield Problem("warning", what, tuple(case.id for case in clips), why, f"{remedy}as images of their own")
 
 
 def _is_framed(case: Case) -> bool:
     try:
-        is_framed = any(file_formats.suffix_of(path) in FRAMED for path in case.files)
-        if (
-            not (is_framed or any(map(_is_dicom, case.files[:1])))
-            or not _drawn_kind(case)
-            or len(case.images) == 0
-            or _first(case).frames is None
-        ):
+        known = any(file_formats.suffix_of(path) in FRAMED for path in case.files)
+        known = known or any(map(_is_dicom, case.files[:1]))
+        if not known or not _drawn_kind(case) or len(case.images) == 0 or _first(case).frames is None:
             return False
         return case.references[_drawn_kind(case)].frames is not None
     except IsocenterError:

@@ -79,12 +79,8 @@ def _at(level: int, members: Iterable[FolderMember], options: ReadOptions) -> Dr
     if not 2 <= len(keyed) <= MOST_FOLDERS:
         return None
     folders = keyed.keys() - {LOOSE}
-    pairs = [
-        (one, other)
-        for one in keyed
-        for other in folders
-        if one != other and folders_are_paired(keyed[one], keyed[other])
-    ]
+    each = ((one, other) for one in keyed for other in folders if one != other)
+    pairs = [(one, other) for one, other in each if folders_are_paired(keyed[one], keyed[other])]
     looks = {name: _likeness(list(keyed[name].values()), options) for name in {each for pair in pairs for each in pair}}
     masks = sorted({other for one, other in pairs if looks[one] < looks[other]})
     if not masks:
@@ -109,12 +105,8 @@ def _likeness(members: list[FolderMember], options: ReadOptions) -> int:
 def is_exchanged(case: Case) -> bool:
     """Whether the one image of a case looks like a label map, and each of its label maps like an image."""
     image, *masks = case.files or (None,)
-    if (
-        image is None
-        or not masks
-        or len(case.images) > 1
-        or not {one.partition(":")[0] for one in case.references} & MAPS
-    ):
+    kinds = {one.partition(":")[0] for one in case.references}
+    if image is None or not masks or len(case.images) > 1 or not kinds & MAPS:
         return False
     looks = (cell_loading.likeness_to_labels(path, ReadOptions()) for path in (image, *masks))
     return next(looks) == SURE and not any(looks)
