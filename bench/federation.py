@@ -9,21 +9,24 @@ hippocampus: sites have 60, 30, 15, 10 and 5 training cases; each has a scanner 
 another contrast, field, blur and noise. All routes are scored on the same 80 test cases, 16 of each scanner. The file
 names do not tell whose a volume is: two may be of one person, so the split cannot be shown to be clean by patients.
 pneumonia: PneumoniaMNIST parted among sites of unlike shares of classes, scored on its own test part; a poisoned site
-sends its change of the weights with the sign turned. rounds: memory of the process as thirty rounds of small pictures
-and networks end. carriers: three rounds of these in one process, and by NVFlare in one process a party; memory is the
-sum of the proportional shares (PSS) of all processes, looked at every second. All routes of a part are given the same
-minutes. Cells that have ended are lines of DIR/cells.jsonl, and are not repeated; those of an earlier record stay.
+sends its change of the weights with the sign turned; where each site attacks the model, each has a split of its own.
+rounds: memory of the process as thirty rounds of small pictures and networks end. carriers: three rounds of these in
+one process, by NVFlare in one process a party, and by NVFlare's own FedAvg in such processes; memory is the sum of the
+proportional shares (PSS) of all processes, looked at every second. All routes of a part are given the same minutes.
+Cells that have ended are lines of DIR/cells.jsonl, and are not repeated; those of an earlier record stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import logging
+import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,12 +39,17 @@ import pandas as pd
 import psutil
 from environment import ROOT
 from recorded import known, measured_cell, record, row_words
+from safetensors import numpy as safetensors
 from scipy import ndimage, stats
 
 import isocenter
 from isocenter.evaluation import intervals
+from isocenter.evaluation.metric import MEMBERSHIP
+from isocenter.federation import nvflare_carrier, parties, party_kits
 from isocenter.federation.aggregation import VARIANCE
 from isocenter.federation.exchanges import SiteMessage
+from isocenter.federation.parties import PartyProcesses
+from isocenter.federation.party_kits import FederationFile
 from isocenter.federation.site import AVERAGED, Site
 
 SOURCE = ROOT.parent / "shared" / "data" / "hippocampus"
@@ -62,6 +70,8 @@ PICTURES = ROOT.parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
 # Of each site: training pictures, and the share of them that show pneumonia. The first of DRAWS resamples is as it is.
 SHARES = {"a": (1600, 0.90), "b": (1000, 0.85), "c": (800, 0.70), "d": (500, 0.50), "e": (400, 0.30)}
 POISONED, DRAWS, PNEUMONIA = "c", 2000, 1
+THEIRS = ["workflows.fedavg.FedAvg", "np.np_model_persistor.NPModelPersistor", "np.np_trainer.NPTrainer"]
+THEIRS, WEIGHTS = [f"nvflare.app_common.{one}" for one in THEIRS], "checkpoints/last/weights.safetensors"
 ROUNDS, MEMORY_ROUNDS, CARRIED_ROUNDS, SMALL = 10, 30, 3, 40
 ASKED_LEVEL = 0.05
 
@@ -106,7 +116,7 @@ def over_scanners(given: Any) -> Routes:
 
     def together(name: str, assignments: Mapping[str, Any], of: Mapping[str, Path] = sites) -> dict[str, Any]:
         job = isocenter.federate(of, out=given.out / name, rounds=ROUNDS, assignments=dict(assignments), **usual).out
-        return {**scored(job, test, given, name), **round_seconds(job)}
+        return scored(job, test, given, name)
 
     proximal = {"objectives.terms": ["supervised", "l2_sp"], "l2_sp.towards": "round"}
     return {
@@ -135,11 +145,19 @@ def over_classes(given: Any) -> Routes:
             job = isocenter.federate(sites, out=given.out / name, rounds=ROUNDS, assignments=asked, **usual).out
         return classified(job, given.out, name)
 
+    def attacked(name: str, budget: Mapping[str, Any]) -> dict[str, Any]:
+        own = {**usual, "everything": False, "membership": True, "rounds": ROUNDS, "assignments": budget}
+        job = isocenter.federate(sites, out=given.out / name, **own)
+        attacks = {row.metric: str(row.estimate) for row in job.rows if row.metric in MEMBERSHIP}
+        return classified(job.out, given.out, name) | attacks
+
     return {
         FEDAVG: partial(together, FEDAVG, FEDAVG),
         "pooled": lambda: apart("pooled", given.out / "pictures" / "pooled.npz"),
         "median": partial(together, "median", "median"),
         "poisoned site c, median": partial(together, "median-poisoned", "median", TurnedSite),
+        "epsilon 8 at each site": lambda: attacked("private", {"privacy.epsilon": 8.0, "privacy.delta": 1e-4}),
+        "no budget": lambda: attacked("without", {}),
         "poisoned site c, fedavg": partial(together, "fedavg-poisoned", FEDAVG, TurnedSite),
     }
 
@@ -208,32 +226,70 @@ class MemoryWatch(threading.Thread):
                 self.most, self.processes = sum(levels), len(levels)
 
 
+@contextmanager
+def watched(figures: dict[str, Any]) -> Iterator[None]:
+    """Takes down seconds, memory, and what passed the loopback, with whatever else talks there."""
+    (watch := MemoryWatch()).start()
+    began, before = time.monotonic(), psutil.net_io_counters().bytes_sent
+    yield
+    watch.ended.set()
+    sent = (psutil.net_io_counters().bytes_sent - before) / 1e6
+    figures |= {"seconds of the job": time.monotonic() - began, "MB of the machine's network": sent}
+    figures |= {"MiB of all processes": watch.most, "processes": watch.processes}
+
+
 def over_carriers(given: Any) -> Routes:
     """Seconds, bytes and memory of three rounds of a small job."""
 
     def carry(transport: str) -> dict[str, Any]:
-        sites = parted_pictures(given.out / "small", SMALL)
+        sites, figures = parted_pictures(given.out / "small", SMALL), dict[str, Any]()
         asked = {"training.steps": 4 * CARRIED_ROUNDS, "training.batch": 8}
         usual = {"device": "cpu", "threads": 1, "everything": True, "overwrite": True, "assignments": asked}
-        (watch := MemoryWatch()).start()
-        began = time.monotonic()
         usual |= {"rounds": CARRIED_ROUNDS, "transport": transport, "deterministic": True}
-        job = isocenter.federate(sites, out=given.out / transport, **usual).out
-        seconds = time.monotonic() - began
-        watch.ended.set()
+        with watched(figures):
+            job = isocenter.federate(sites, out=given.out / transport, **usual).out
         traffic = pd.read_csv(job / "federation" / "traffic.csv")
-        rounds = traffic[(traffic["round"] > 0) & (traffic["kind"] == "round")]
-        weights = (job / "checkpoints" / "last" / "weights.safetensors").read_bytes()
-        return {
-            "seconds of the job": seconds,
-            "MB a round": rounds["bytes"].sum() / 1e6 / CARRIED_ROUNDS,
-            "seconds of a site's answer": pd.read_csv(job / "federation" / "rounds.csv")["seconds"].mean(),
-            "MiB of all processes": watch.most,
-            "processes": watch.processes,
-            "weights": hashlib.sha256(weights).hexdigest()[:12],
-        }
+        sent = traffic[(traffic["round"] > 0) & (traffic["kind"] == "round")]["bytes"].sum()
+        answers = pd.read_csv(job / "federation" / "rounds.csv")["seconds"].mean()
+        figures |= {"MB a round": sent / 1e6 / CARRIED_ROUNDS, "seconds of a site's answer": answers}
+        return figures | {"weights": hashlib.sha256((job / WEIGHTS).read_bytes()).hexdigest()[:12]}
 
-    return {"local, one process": partial(carry, "local"), "mtls, NVFlare": partial(carry, "mtls")}
+    def carry_theirs() -> dict[str, Any]:
+        """NVFlare's own FedAvg by such processes, on as many numbers as our network has; its trainer adds 1 to each."""
+        folder, figures, port = given.out.absolute() / "theirs", dict[str, Any](), parties.take_port("localhost", 0)
+        shutil.rmtree(folder, ignore_errors=True)
+        nvflare_carrier.provision_kits(FederationFile(tuple(SHARES), "localhost", port), folder)
+        job, processes = their_job(folder / "job", given.out / "local" / WEIGHTS), PartyProcesses(folder)
+        server, *sites = (party_kits.read_kit(folder / one) for one in ("server", *SHARES))
+        with watched(figures), mock.patch.object(party_kits, "OURS", THEIRS), ExitStack() as ends:
+            ends.callback(processes.end)
+            for kit in (server, *sites):
+                kit.write()
+                processes.start(kit)
+            with nvflare_carrier.open_session(server, 120.0, lambda: None) as session:
+                while len(session.get_system_info().client_info) < len(sites):
+                    time.sleep(0.5)
+                session.wait_for_job(session.submit_job(str(job)), timeout=300.0, poll_interval=0.5)
+        return figures
+
+    ways = {"local, one process": "local", "mtls, NVFlare": "mtls"}
+    return {**{name: partial(carry, one) for name, one in ways.items()}, "NVFlare's own FedAvg": carry_theirs}
+
+
+def their_job(folder: Path, weights: Path) -> Path:
+    """A job of NVFlare's own controller, persistor and trainer, in its layout, which begins with these numbers."""
+    (place := folder / "app" / "config").mkdir(parents=True)
+    numbers = np.concatenate([one.ravel() for one in safetensors.load_file(weights).values()], dtype=np.float32)
+    np.save(start := folder / "start.npy", numbers)
+    begins = {"id": "persistor", "path": THEIRS[1], "args": {"source_ckpt_file_full_name": str(start)}}
+    workflow = {"id": "w", "path": THEIRS[0], "args": {"num_clients": len(SHARES), "num_rounds": CARRIED_ROUNDS}}
+    server = {"format_version": 2, "workflows": [workflow], "components": [begins]}
+    client = {"format_version": 2, "executors": [{"tasks": ["*"], "executor": {"path": THEIRS[2]}}], "components": []}
+    meta = {"name": "theirs", "deploy_map": {"app": ["@ALL"]}, "min_clients": len(SHARES), "resource_spec": {}}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    (place / "config_fed_server.json").write_text(json.dumps(server))
+    (place / "config_fed_client.json").write_text(json.dumps(client))
+    return folder
 
 
 PARTS: Mapping[str, Callable[[Any], Routes]] = {
@@ -368,16 +424,6 @@ def half_known(sites: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     return found
 
 
-def round_seconds(job: Path) -> dict[str, float]:
-    """Seconds that all sites together took for their rounds, and of these for the steps, by the median of a step."""
-    steps = 0.0
-    for log in Path(f"{job}.sites").glob("*/log.csv"):
-        seconds = pd.read_csv(log).sort_values("step")["seconds"]
-        steps += float(seconds.diff().median() * len(seconds))
-    rounds = float(pd.read_csv(job / "federation" / "rounds.csv")["seconds"].sum())
-    return {"seconds of rounds": round(rounds, 1), "seconds of steps": round(steps, 1)}
-
-
 def scored(run: Path, test: Path, given: Any, name: str) -> dict[str, Any]:
     """Mean Dice of the test cases; the table of cases is kept in `<name>.scored`."""
     out = given.out / f"{name}.scored"
@@ -442,7 +488,7 @@ PAGES: Mapping[str, Callable[[Mapping[str, Mapping[str, Any]]], str]] = {
     "carriers": partial(
         plain_page,
         "Three rounds of five sites of 40 pictures, on one machine. A site's answer takes in its steps; seconds of the "
-        "job take in the start and end of all processes. NVFlare's own FedAvg on the same arrays: not measured.",
+        "job take in the start and end of all processes. NVFlare's own FedAvg carries as many numbers, without a step.",
     ),
 }
 

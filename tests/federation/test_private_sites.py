@@ -153,13 +153,13 @@ def test_what_a_site_has_spent_stays_where_it_is_gone_and_must_be_said(tmp_path)
     }
     chosen = type("Settings", (), {"privacy": PrivacySettings(8.0), "federation": FederationSettings()})
     for site in "ab":
-        site_budgets.note_rows(tmp_path, {site: site_budgets.read_rows({"privacy": [row]}, site, chosen)})
+        site_budgets.note_rows(tmp_path, {site: site_budgets.read_rows({"privacy": [row]}, site, chosen, tmp_path)})
     later = {**row, "steps": 4, "epsilon": 5.0}
-    site_budgets.note_rows(tmp_path, {"b": site_budgets.read_rows({"privacy": [later]}, "b", chosen)})
+    site_budgets.note_rows(tmp_path, {"b": site_budgets.read_rows({"privacy": [later]}, "b", chosen, tmp_path)})
     assert [(one["site"], one["steps"]) for one in record(tmp_path)["rows"]] == [("a", 2), ("b", 4)]
-    for facts in ({}, {"privacy": []}, {"privacy": [{"site": "b"}]}):
+    for facts in ({}, {"privacy": []}, {"privacy": [{"site": "b"}]}, {"privacy": [row]}):
         with pytest.raises(IntegrityError, match="site b: does not say what of its privacy budget"):
-            site_budgets.read_rows(facts, "b", chosen)
+            site_budgets.read_rows(facts, "b", chosen, tmp_path)
     seeded = {**later, "epsilon": None, "noise": "seed"}
     site_budgets.note_rows(tmp_path, {"b": [seeded | {"site": "b"}]})
     assert "nothing is claimed" in site_budgets.budget_sentences(tmp_path)[0]

@@ -276,7 +276,7 @@ class FederatedJob:
             try:
                 if one.message is None:
                     raise one.error or IntegrityError("sent nothing", f"site {site}", "Look at its log")
-                spent[site] = site_budgets.read_rows(one.facts, site, self.settings)
+                spent[site] = site_budgets.read_rows(one.facts, site, self.settings, self.out)
                 norms[site] = update_norm(site, one.message, state.common)
                 (folder / site).write_bytes(one.message.encoded)
             except IsocenterError as error:

@@ -37,24 +37,30 @@ def shown_rows(rows: Sequence[BudgetRow], settings: PlanSettings) -> list[Budget
     Of fewer units than `federation.min_count` their number is null, and what it follows from: the sampling rate, and
     the noise that was solved for it. Epsilon is then that of the plan, which is above what is spent.
     """
+    if all((row["units"] or 0) >= settings.federation.min_count for row in rows):
+        return [*rows]
     hidden = {"units": None, "sampling_rate": None, "noise_multiplier": None}
-    few = [row["units"] is None or row["units"] < settings.federation.min_count for row in rows]
     bounds = [None if row["epsilon"] is None else settings.privacy.epsilon for row in rows]
-    changed = [{**row, **hidden, "epsilon": bound} for row, bound in zip(rows, bounds, strict=True)]
-    return [cast("BudgetRow", other) if is_few else row for row, other, is_few in zip(rows, changed, few, strict=True)]
+    return [cast("BudgetRow", {**row, **hidden, "epsilon": one}) for row, one in zip(rows, bounds, strict=True)]
 
 
-def read_rows(facts: Facts, site: str, settings: PlanSettings) -> list[BudgetRow]:
-    """The rows that a site has sent; IntegrityError where it has a budget, and does not say what it has spent."""
+def read_rows(facts: Facts, site: str, settings: PlanSettings, out: Path) -> list[BudgetRow]:
+    """The rows that a site has sent to the job in `out`.
+
+    IntegrityError where it has a budget, and does not say what it has spent, or says less than before.
+    """
     if settings.privacy.epsilon is None:
         return []
     try:
-        if rows := _rows.validate_python(facts.get("privacy")):
-            return [cast("BudgetRow", {**row, "site": site}) for row in rows]
-        problem = "no step was noted"
+        rows = [cast("BudgetRow", {**row, "site": site}) for row in _rows.validate_python(facts.get("privacy"))]
+        steps, before = (sum(row["steps"] for row in own if row["site"] == site) for own in (rows, _known_rows(out)))
+        if steps >= max(1, before):
+            return rows
+        problem = f"{steps} steps, after {before} in an earlier answer"
     except ValidationError as error:
         problem = str(error.errors()[0]["msg"])
-    raise IntegrityError(f"does not say what of its privacy budget is spent ({problem})", f"site {site}", "Update it")
+    remedy = "Let it go on in its own folder of this job, by the version of the server"
+    raise IntegrityError(f"does not say what of its privacy budget is spent ({problem})", f"site {site}", remedy)
 
 
 def note_rows(out: Path, latest: Mapping[str, Sequence[BudgetRow]]) -> None:
