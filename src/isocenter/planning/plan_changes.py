@@ -33,6 +33,7 @@ from isocenter.runtime.preprocessing.slide_tiles import Tiles
 from isocenter.tasks import Task, properties, task_catalogue, task_settings
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, plan_decisions
 from isocenter.values.plan_decisions import Assignments
+from isocenter.values.setting_fields import StatedSettings
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
 # pictures how wide what is drawn there is.
@@ -316,7 +317,7 @@ def _labels(task: Task) -> list[tuple[Label, ...]]:
     return [part.labels for part in properties.leaf_tasks(task).values()]
 
 
-def _values(plan: Plan, section: str) -> dict[str, Any]:
+def _values(plan: Plan, section: str) -> StatedSettings:
     return {key: decision.value for key, decision in plan.sections[section].items()}
 
 

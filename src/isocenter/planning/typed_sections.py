@@ -105,7 +105,7 @@ def section_settings(section: str, task: str = "") -> Mapping[str, Setting]:
         return setting_fields.settings_in(kind)
     if section not in objective_catalogue.objective_names():
         return {}
-    kind = objective_catalogue.objective_kind(section)
+    kind: Any = objective_catalogue.objective_kind(section)
     return setting_fields.settings_in(kind)
 
 

@@ -24,7 +24,6 @@ from isocenter.runtime import Model, ModelRequest, label_measurements, predicted
 from isocenter.runtime.guard import image_observation
 from isocenter.runtime.guard.image_observation import Watching
 from isocenter.runtime.inference import AS_PLANNED
-from isocenter.runtime.model_schema import FingerprintRecord
 from isocenter.runtime.windows.pipeline import BLANK, Receiver
 from isocenter.tasks import Task, properties, task_catalogue
 from isocenter.tasks.shared.averages import OUTPUT
@@ -46,6 +45,7 @@ from isocenter.values import (
 )
 from isocenter.values.advice_lines import ADVICE, AdviceLine, AdvisedAnswer
 from isocenter.values.covariate_values import CovariateValues
+from isocenter.values.dataset_fingerprint import FingerprintRecord
 from isocenter.values.spatial_transform import Correspondence
 from isocenter.values.table_cells import TableRow
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from isocenter.registration.engine import ImageRegistration
 from isocenter.report import Block, Paragraph, Section, Table
 from isocenter.runtime import record_files
 from isocenter.values import Floats, Image
+from isocenter.values.plain_values import PlainValue
 
 COLUMNS = (
     "lesion", "state", "before_ml", "after_ml", "change_percent", "before_mm", "after_mm", "organ", "days", "ml_a_year",
@@ -50,7 +51,7 @@ class FollowUp:
     days: float | None
     notes: tuple[str, ...] = ()
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> Mapping[str, PlainValue]:
         """The record in response.json."""
         verdicts = {name: one.as_record() for name, one in self.responses.items()}
         return {"days": self.days, **verdicts, "notes": [CAVEAT, *self.notes]}

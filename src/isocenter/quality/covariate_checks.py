@@ -8,7 +8,7 @@ from typing import Any
 
 from isocenter import errors
 from isocenter.values import Dataset, Problem, covariate_values
-from isocenter.values.covariate_values import AGE, DAYS
+from isocenter.values.covariate_values import AGE, DAYS, CovariateValues
 
 OLDEST = 120
 # Ranges of ages, as tables have them whose people shall not be known by their age: 40-60, <40, >89, 90+.
@@ -96,7 +96,7 @@ def column_words(column: str) -> frozenset[str]:
     return frozenset(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", column))
 
 
-def _impossible(name: str, strange: dict[str, Any], expected: str) -> Iterator[Problem]:
+def _impossible(name: str, strange: CovariateValues, expected: str) -> Iterator[Problem]:
     if strange:
         examples = ", ".join(sorted({str(value) for value in strange.values()})[:5])
         yield Problem.warning(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -40,7 +40,7 @@ from isocenter.runs._training_order import MOST_UNSEEN
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runtime import Context, Model, cascade, ensemble, hardware, model_assembly, model_files, record_files
 from isocenter.runtime.model_files import BEFORE
-from isocenter.runtime.model_schema import FingerprintRecord, LargestImage, ModelOrigin
+from isocenter.runtime.model_schema import ModelOrigin
 from isocenter.runtime.package.package_contents import WEIGHTS
 from isocenter.tasks import Task, fitting, properties
 from isocenter.tasks.task import Origin
@@ -200,12 +200,12 @@ def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
         "data_hash": run.plan.data_hash,
         "patients_known": run.dataset.patients_known,
         "fingerprint": {
-            **cast("FingerprintRecord", fingerprint.summary),
+            **fingerprint.summary,
             "references": references.count_references(fingerprint),
         },
     }
     if run.plan.options.get(ALLOW_LARGE):  # its own cases are predicted, whatever their part
-        record["fingerprint"]["largest"] = cast("LargestImage", run.examination.fingerprint.largest)
+        record["fingerprint"]["largest"] = run.examination.fingerprint.largest
     if training.role.leaves == "unseen":
         _write_inner_split(run, training)
     parts = {name: run.cases_of(ids) for name, ids in training.cases.items()}

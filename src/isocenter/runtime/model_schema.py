@@ -9,42 +9,13 @@ from typing_extensions import TypedDict
 
 from isocenter.runtime.hardware import MachineRecord
 from isocenter.runtime.part_settings import GateSettings, PartsRecord
+from isocenter.values.dataset_fingerprint import FingerprintRecord
 from isocenter.values.finding_records import CodedNameRecord
 from isocenter.values.plain_values import PlainValue
 from isocenter.values.record_schema import FigureRow, RecordSchema, StatedDecision
 
 # Of a task, a preprocessing or windows: its fields by name, which their class reads.
 Fields = Mapping[str, PlainValue]
-
-
-class AxisRanges(TypedDict):
-    """The smallest, the median and the largest along each axis."""
-
-    min: list[float]
-    median: list[float]
-    max: list[float]
-
-
-class LargestImage(TypedDict):
-    """The shape of the largest training image, and the steps of its voxels."""
-
-    shape: list[float]
-    steps: list[float]
-
-
-class FingerprintRecord(TypedDict, total=False):
-    """Statistics of the training images; references: counts by kind. They name no case."""
-
-    cases: int
-    modalities: list[str]
-    channels: list[str]
-    physical: bool
-    shape: AxisRanges | None
-    spacing: AxisRanges | None
-    largest: LargestImage
-    intensity: list[dict[str, float]]
-    foreground: list[dict[str, float]]
-    references: Mapping[str, Mapping[str, PlainValue]]
 
 
 class WeightsSource(TypedDict):

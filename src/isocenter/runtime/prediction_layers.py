@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -365,7 +365,7 @@ def _in_a_row(geometry: Geometry, frames: tuple[Prediction, ...]) -> Prediction:
     return Prediction(geometry, data=data, abstained=reason, labels=labels, frames=frames, parts=parts, maps=numbers)
 
 
-def size_changes(frames: Sequence[Sequence[Mapping[str, Any]]]) -> list[TableRow]:
+def size_changes(frames: Sequence[Sequence[TableRow]]) -> list[TableRow]:
     """One row per label: its largest and smallest size, and the difference in percent of the largest.
 
     frames: rows of `measurements` of each frame
@@ -375,7 +375,7 @@ def size_changes(frames: Sequence[Sequence[Mapping[str, Any]]]) -> list[TableRow
     rows = list[TableRow]()
     for findings_of_frames in zip(*frames, strict=True):
         size = next(name for name in SIZES if name in findings_of_frames[0])
-        largest, smallest = (bound(float(row[size]) for row in findings_of_frames) for bound in (max, min))
+        largest, smallest = (bound(cast(float, row[size]) for row in findings_of_frames) for bound in (max, min))
         change = 100 * (largest - smallest) / largest if largest else float("nan")
         rows.append(
             {

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.runtime.model_schema import FingerprintRecord, ModelOrigin
+from isocenter.runtime.model_schema import ModelOrigin
 from isocenter.runtime.windows import slide
 from isocenter.values import Geometry, Image, Merge, Region
+from isocenter.values.dataset_fingerprint import FingerprintRecord
 
 if TYPE_CHECKING:
     from isocenter.runtime.inference import Inference

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from isocenter.errors import IntegrityError
 from isocenter.training.length.schedule import Speed, TrainingPace
@@ -228,13 +230,6 @@ class Share:
         return OWN_SHARE * (left - self.kept) / self.networks
 
 
-# What a state says in plain numbers and words.
-PLAIN = (
-    *("step", "validations", "without", "stopped", "began_from", "waiting", "compute", "preferred"),
-    *("batch", "windows"),
-)
-
-
 @dataclass(frozen=True)
 class State:
     """Numbers from which, with the tensors, a training goes on as if it had not been stopped.
@@ -258,7 +253,7 @@ class State:
     step: int
     pace: TrainingPace
     validations: int
-    best: float = -math.inf
+    best: Annotated[float, BeforeValidator(lambda stated: -math.inf if stated is None else stated)] = -math.inf
     without: int = 0
     speed: Speed | None = None
     stopped: str = ""
@@ -294,14 +289,11 @@ class State:
         return self if self.speed is None else replace(self, speed=self.speed.after(validation=looked))
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], where: str) -> State:
+    def from_record(cls, record: object, where: str) -> State:
         """The inverse of `record`. Raises IntegrityError for what is no state."""
         try:
-            plain = {name: record[name] for name in PLAIN}
-            best = -math.inf if record["best"] is None else float(record["best"])
-            speed = None if record["speed"] is None else Speed(**record["speed"])
-            work = None if record["work"] is None else Work(**record["work"])
-            share = None if record["share"] is None else Share(**record["share"])
-            return cls(**plain, best=best, speed=speed, pace=TrainingPace(**record["pace"]), work=work, share=share)
-        except (KeyError, TypeError) as error:
-            raise IntegrityError(f"is not a training state ({error})", where, "Train again") from error
+            return TypeAdapter(cls).validate_python(record)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(map(str, fault["loc"]))
+            raise IntegrityError(f"is not a training state ({place}: {fault['msg']})", where, "Train again") from error

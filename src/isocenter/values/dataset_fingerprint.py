@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from isocenter.values.estimate import Estimate
 from isocenter.values.grid_geometry import MM
+from isocenter.values.plain_values import PlainValue
 
 
 def sizes_in_words(shapes: Collection[Sequence[int]]) -> str:
@@ -79,6 +81,36 @@ class CaseFacts:
     def content(self) -> float:
         """Share of the grid inside the box around its content."""
         return math.prod(self.content_shape or self.shape) / math.prod(self.shape)
+
+
+class AxisRanges(TypedDict):
+    """The smallest, the median and the largest along each axis."""
+
+    min: list[float]
+    median: list[float]
+    max: list[float]
+
+
+class LargestImage(TypedDict):
+    """The shape of the largest training image, and the steps of its voxels."""
+
+    shape: list[float]
+    steps: list[float]
+
+
+class FingerprintRecord(TypedDict, total=False):
+    """Statistics of the training images; references: counts by kind. They name no case."""
+
+    cases: int
+    modalities: list[str]
+    channels: list[str]
+    physical: bool
+    shape: AxisRanges | None
+    spacing: AxisRanges | None
+    largest: LargestImage
+    intensity: list[dict[str, float]]
+    foreground: list[dict[str, float]]
+    references: Mapping[str, Mapping[str, PlainValue]]
 
 
 @dataclass(frozen=True)
@@ -169,7 +201,7 @@ class Fingerprint:
         )
 
     @property
-    def largest(self) -> dict[str, list[float]]:
+    def largest(self) -> LargestImage:
         """The grid of the largest image, by lengths where these are known of all: `shape` and `steps`."""
         physical = all(case.physical for case in self.cases)
         sizes = [math.prod(case.shape) * (math.prod(case.steps) if physical else 1) for case in self.cases]
@@ -177,7 +209,7 @@ class Fingerprint:
         return {"shape": [float(size) for size in case.shape], "steps": list(case.steps)}
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> FingerprintRecord:
         """Statistics of the images of all cases; they name no case, and may travel with a model."""
         if not self.cases:
             return {"cases": 0}
@@ -196,7 +228,7 @@ class Fingerprint:
         }
 
 
-def _axis_ranges(values: np.ndarray) -> dict[str, list[float]]:
+def _axis_ranges(values: np.ndarray) -> AxisRanges:
     """(cases, axes) to the smallest, the median and the largest of each axis."""
     low, middle, high = np.quantile(values, [0, 0.5, 1], axis=0).tolist()
     return {"min": low, "median": middle, "max": high}

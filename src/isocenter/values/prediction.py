@@ -40,7 +40,7 @@ class Output:
     of_input: tuple[int, ...] = ()
     drawn_classes: tuple[str, ...] = ()
     drawn_labels: tuple[str, ...] = ()
-    parts: Mapping[str, Any] = MappingProxyType({})
+    parts: Mapping[str, Vector | Dense | Boxes | Instances] = MappingProxyType({})
 
     @property
     def count(self) -> int:

@@ -415,8 +415,8 @@ def _write(evaluation: EvaluationResult, out: Path, subject: _Subject, *, overwr
         alignment.write_alignment(subject.cases, subject.reading.align, folder)
         margin = plan_file.registered_margin(subject.promised)
         facts = {name: evaluation.as_record()[name] for name in ("outcomes", "unfinished_training")}
-        facts |= plan_file.recipe_digest(subject.promised)
-        case_scoring.write_verdict(folder, evaluation.verdict.as_record(), evaluation.primary, margin, **facts)
+        digest, verdict = plan_file.recipe_digest(subject.promised), evaluation.verdict.as_record()
+        case_scoring.write_verdict(folder, verdict, evaluation.primary, margin, **facts, **digest)
         (folder / "report.html").write_text(_report(evaluation, subject), encoding="utf-8")
 
 

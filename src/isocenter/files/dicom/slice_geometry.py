@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import mul
 from pathlib import Path
-from typing import cast
+from typing import TypedDict, cast
 
 import numpy as np
 
@@ -35,6 +35,18 @@ B_VALUE, DIRECTION, ECHO = "b-value", "gradient direction", "echo time"
 
 Label = float | tuple[float, ...]
 Labels = Mapping[str, Label]
+
+
+# A frame's file, its number in it, and its tile; None where a slice is missing.
+FramePlace = tuple[str, int, int | None]
+
+
+class SliceHeader(TypedDict, total=False):
+    """The frames that an image was read from, those of each of several volumes, or which one of these it is."""
+
+    slices: Sequence[FramePlace | None]
+    volumes: Sequence[Sequence[FramePlace | None]]
+    volume: int
 
 
 @dataclass(frozen=True)

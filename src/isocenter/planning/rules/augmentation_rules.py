@@ -16,6 +16,7 @@ from isocenter.tasks import Task, properties
 from isocenter.transforms import COLOUR, orient
 from isocenter.transforms.augment import Augmentation
 from isocenter.values import Decision
+from isocenter.values.plain_values import PlainValue
 
 # Axes of a picture.
 PICTURE = 2
@@ -66,7 +67,7 @@ def augmentation_decisions(
     quarters = not profile.upright and is_picture and not sided
     sized = GridNeeds.from_task(task).scaled
     # Of few pixels a large turn reads much from outside the image.
-    chosen: dict[str, Any] = {
+    chosen: dict[str, PlainValue] = {
         "rotation": min(profile.rotation, 15.0) if tiny else profile.rotation,
         "scale": 0.0 if sized else 0.15,
         "shift": 0.05,

@@ -498,7 +498,7 @@ class MonaiTransforms:
             if HEAD not in arrays:
                 yield region, arrays
                 continue
-            back = arrays[HEAD]
+            back: Any = arrays[HEAD]
             if not isinstance(back, StretchedOutputs):
                 back = StretchedOutputs(back, (None,) * self.ndim, tuple(range(self.ndim)))
             yield region, {HEAD: replace(back, then=then)}

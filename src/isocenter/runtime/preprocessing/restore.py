@@ -147,7 +147,7 @@ class PassingRows:
 
     def _make(
         self, arrays: Mapping[str, Array], rows: slice, step: Taps | None, plane: list[Taps | None]
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, Array | StretchedOutputs]:
         parts = {name: np.asarray(array[:, rows], dtype=np.float32) for name, array in arrays.items()}
         if step is None and all(one is None for one in plane):
             return parts

@@ -252,9 +252,8 @@ def _mean_of_targets(
         return cast("Floats", np.mean(figures_of_targets, axis=0))
 
     labels = {one.target: np.isin(ids, one.cases) for one in measured}
-    estimate = intervals.bootstrap_statistic(
-        statistic, owners, unit=unit, seed=seed, labels=labels, **measurements.bootstrap_facts(figure)
-    )
+    bootstrap = measurements.bootstrap_of(figure)
+    estimate = bootstrap(statistic, owners, unit=unit, seed=seed, labels=labels)
     note = "; unweighted mean of the targets"
     note += ", each in standard deviations of its training cases" if unit else ""
     return replace(estimate, n=len(ids), method=estimate.method + note)

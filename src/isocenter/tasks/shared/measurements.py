@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -48,12 +48,13 @@ class MeasuredQuantity:
 def compared_estimate(measured: MeasuredQuantity, figure: Compared, unit: str, seed: Seed) -> Estimate:
     """A figure of predicted and reference values, with patients resampled."""
     statistic = partial(figure, measured.predicted, measured.reference)
-    return intervals.bootstrap_statistic(statistic, measured.patients, unit=unit, seed=seed, **bootstrap_facts(figure))
+    return bootstrap_of(figure)(statistic, measured.patients, unit=unit, seed=seed)
 
 
-def bootstrap_facts(figure: Compared) -> dict[str, Any]:
-    """Facts that `bootstrap_statistic` has to know of a figure."""
-    return {"exact": False, "compares": figure in SCALE_FREE, "scale": SCALES.get(figure)}
+def bootstrap_of(figure: Compared) -> Callable[..., Estimate]:
+    """`bootstrap_statistic` with what it has to know of a figure."""
+    compares, scale = figure in SCALE_FREE, SCALES.get(figure)
+    return partial(intervals.bootstrap_statistic, exact=False, compares=compares, scale=scale)
 
 
 def agreement_rows(measured: MeasuredQuantity, unit: str, *, seed: Seed) -> list[Row]:

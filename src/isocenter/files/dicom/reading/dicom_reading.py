@@ -41,7 +41,7 @@ from isocenter.files.dicom.reading.series_survey import SEGMENTATIONS
 from isocenter.files.dicom.reading.slice_volumes import SliceVolume
 from isocenter.files.dicom.reading.value_maps import ValueMap, ValueMeaning
 from isocenter.files.dicom.reading.voxel_loading import FramePlace, PlainFile, VoxelPlan
-from isocenter.files.dicom.slice_geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
+from isocenter.files.dicom.slice_geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame, SliceHeader
 from isocenter.files.dicom.tags import LONGEST_TEXT
 from isocenter.files.dicom.uids import JPEG_2000
 from isocenter.files.format_options import Format, ReadOptions
@@ -190,7 +190,7 @@ def _volume_image(heads: Sequence[Header], volume: SliceVolume, where: str, opti
         [None if frame is None else (str(frame.path), frame.number, frame.tile) for frame in stack]
         for stack in volume.frames[0]
     ]
-    header = {"slices": stacks[0], "volumes": stacks}
+    header: SliceHeader = {"slices": stacks[0], "volumes": stacks}
     facts = {**_volume_facts(volume), **_windows(volume, used, voxels.meaning, where)}
     return voxels.image(plan, geometry, times, notes, facts, channels, header)
 
@@ -262,7 +262,7 @@ def _picture(
     if repeated:
         notes = (*notes, "frames without a position: where they lie in the patient is not known")
     geometry = scale.geometry(frames[0].shape)
-    header = {"slices": [(str(frame.path), frame.number, None) for frame in frames]}
+    header: SliceHeader = {"slices": [(str(frame.path), frame.number, None) for frame in frames]}
     return voxels.image(plan, geometry, times, (*notes, *scale.notes), scale.facts, (), header)
 
 
@@ -422,7 +422,7 @@ class _Voxels:
         notes: tuple[str, ...],
         facts: FileFacts,
         channels: tuple[str, ...],
-        header: Mapping[str, Any],
+        header: SliceHeader,
     ) -> Image:
         """The image of a plan, with what the series states about it."""
         dataset = self.heads[0].dataset

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypedDict
 
 import highdicom
 import numpy as np
@@ -22,11 +22,11 @@ from isocenter.files.dicom import header_reading, seg_planes, tags
 from isocenter.files.dicom.character_sets import UTF_8
 from isocenter.files.dicom.elements import DicomDataset
 from isocenter.files.dicom.reading import file_frames
-from isocenter.files.dicom.slice_geometry import Frame
+from isocenter.files.dicom.slice_geometry import Frame, SliceHeader
 from isocenter.values import Array, Deferred, Floats, Geometry, Image
 
 # In the header of a source that is one volume of several: which.
-VOLUME = "volume"
+VOLUME: Final = "volume"
 
 AGE = re.compile(r"\d{3}[DWMY]")  # PS3.5 6.2, value representation AS
 # Codes that a result repeats from the study of its source, PS3.3 C.7.2.1 and C.7.2.2.
@@ -76,7 +76,7 @@ def source_slices(source: Image, where: str) -> list[SourceSlice]:
         for name in source.source.paths
         for frame in file_frames.list_frames(header_reading.read_header(Path(name)))
     ]
-    header: dict[str, Any] = source.source.header or {}
+    header: SliceHeader = source.source.header or SliceHeader()
     if VOLUME in header:  # another one has frames at the same places
         positions = {one[:2] for one in header["slices"] if one is not None}
         frames = [frame for frame in frames if (str(frame.path), frame.number) in positions]
@@ -88,7 +88,7 @@ def source_slices(source: Image, where: str) -> list[SourceSlice]:
     return [slices[number] for number in sorted(slices)]
 
 
-def _film_frames(frames: list[Frame], header: dict[str, Any]) -> list[SourceSlice]:
+def _film_frames(frames: list[Frame], header: SliceHeader) -> list[SourceSlice]:
     """The frames of a film in its order, each with its number in it."""
     by_place = {(str(frame.path), frame.number): frame for frame in frames}
     return [SourceSlice(n, by_place[one[:2]]) for n, one in enumerate(header["slices"]) if one is not None]
@@ -162,7 +162,15 @@ def box_in_slices(corners: Floats, geometry: Geometry) -> tuple[Floats, Floats, 
     return np.clip(low[:2], 0, size), np.clip(high[:2], 0, size), range(first, last)
 
 
-def placing_arguments(slices: list[SourceSlice], geometry: Geometry) -> dict[str, Any]:
+class PlacingArguments(TypedDict, total=False):
+    """The arguments of highdicom that say where a result lies; none where they are those of its source."""
+
+    plane_positions: Sequence[Any]
+    plane_orientation: Any
+    pixel_measures: Any
+
+
+def placing_arguments(slices: list[SourceSlice], geometry: Geometry) -> PlacingArguments:
     """The arguments of highdicom that place the slices as the source does; slices as far apart as in its grid.
 
     PS3.3 C.7.6.16.2.1
@@ -219,7 +227,7 @@ def source_headers(slices: list[SourceSlice]) -> list[Dataset]:
     return [complete_for_highdicom(head.library) for head in files.values()]
 
 
-def correct_frames(dataset: Dataset, slices: list[SourceSlice], places: dict[str, Any]) -> None:
+def correct_frames(dataset: Dataset, slices: list[SourceSlice], places: PlacingArguments) -> None:
     """Correct what highdicom states of a multi-frame result's places and sources.
 
     places: as `placing_arguments` gives them

@@ -290,7 +290,7 @@ class TensorRt:
         engines = cache.cache_folder() / "tensorrt" / weights
         engines.mkdir(parents=True, exist_ok=True)
         number = gpu_number(device)
-        kept = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}
+        kept: dict[str, str | int] = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}
         tensorrt: Provider = (TENSORRT_PROVIDER, {"device_id": number, **kept})
         providers: list[Provider] = [tensorrt, ("CUDAExecutionProvider", {"device_id": number})]
         return open_onnx(folder / ONNX, output_heads(folder), [*providers, "CPUExecutionProvider"], threads)
