@@ -19,6 +19,7 @@ from isocenter.errors import FormatError
 from isocenter.files import result_images
 from isocenter.files.dicom.reading import sr_reading
 from isocenter.files.dicom.writing import sr
+from isocenter.files.dicom.writing.dicom_answers import Result
 from isocenter.values import Code, Finding, Image, Label
 from written_dicom import write_slice
 
@@ -62,7 +63,7 @@ def test_a_structure_names_its_segment_and_states_its_size_interval_and_measurem
     image, path = made(tmp_path), tmp_path / "sr.dcm"
     findings = structures(image, tmp_path)
     seg = tmp_path / "seg.dcm"
-    sr.write_report(findings, image, path, algorithm_name="tests", segmentations={seg: LABELS})
+    sr.write_report(Result(image, "tests", findings=findings, segmentations={seg: LABELS}), path)
     judged(path)
     uid, stated = str(pydicom.dcmread(seg).SOPInstanceUID), sr_reading.read_report(path).stated
     size = "Volume" if image.geometry.is_volume else "Area"
@@ -86,7 +87,7 @@ def test_a_structure_names_its_segment_and_states_its_size_interval_and_measurem
 def test_one_finding_states_a_probability_where_it_is_calibrated_and_else_a_certainty(tmp_path):
     image, path = radiograph(tmp_path), tmp_path / "sr.dcm"
     findings = [Finding("effusion", True, probability=0.25, calibrated=True), Finding("mass", True, probability=0.5)]
-    sr.write_report(findings, image, path, algorithm_name="tests")
+    sr.write_report(Result(image, "tests", findings=findings), path)
     chances = [
         (one.answer, one.concept, one.value) for one in sr_reading.read_report(path).stated if one.unit == "Percent"
     ]
@@ -96,7 +97,7 @@ def test_one_finding_states_a_probability_where_it_is_calibrated_and_else_a_cert
 def test_numbers_that_are_not_finite_are_left_out_and_named(tmp_path):
     image, path = radiograph(tmp_path), tmp_path / "sr.dcm"
     odd = [Finding("age", math.nan, "years"), Finding("index", 2.0, low=1.0, high=math.inf)]
-    sr.write_report([*odd, Finding("depth", 3.0, "mm")], image, path, algorithm_name="tests")
+    sr.write_report(Result(image, "tests", findings=[*odd, Finding("depth", 3.0, "mm")]), path)
     judged(path)
     assert [(one.concept, one.value, one.low, one.high) for one in sr_reading.read_report(path).stated] == [
         ("index", 2, 1, None), ("depth", 3, None, None)
@@ -105,13 +106,13 @@ def test_numbers_that_are_not_finite_are_left_out_and_named(tmp_path):
     texts = [str(one.TextValue) for one in group[0].ContentSequence if one.ValueType == "TEXT"]
     assert "left out, because they are no finite numbers: age, index" in texts
     with pytest.raises(FormatError, match="nothing of the result"):
-        sr.write_report(odd[:1], image, tmp_path / "none.dcm", algorithm_name="tests")
+        sr.write_report(Result(image, "tests", findings=odd[:1]), tmp_path / "none.dcm")
 
 
 def test_findings_of_a_clip_name_their_frames_and_those_of_too_many_frames_are_refused(tmp_path):
     image, path = clip(tmp_path, 4), tmp_path / "sr.dcm"
     box = Finding("mass", [1.0, 2, 5, 6], "voxels", probability=0.5, box=0, frame=1)
-    sr.write_report([box, Finding("cavity", 7.0, "mm²", label=1, frame=3)], image, path, algorithm_name="tests")
+    sr.write_report(Result(image, "tests", findings=[box, Finding("cavity", 7.0, "mm²", label=1, frame=3)]), path)
     judged(path)
     [marked] = sr_reading.read_report(path).marked
     assert marked.image[1] == 2
@@ -119,7 +120,7 @@ def test_findings_of_a_clip_name_their_frames_and_those_of_too_many_frames_are_r
     assert group.source_images[0].referenced_frame_numbers == [4]
     many = [Finding("cavity", 7.0, "mm²", label=1, frame=n) for n in range(201)]
     with pytest.raises(FormatError, match="201 frames have findings"):
-        sr.write_report(many, image, tmp_path / "no.dcm", algorithm_name="tests")
+        sr.write_report(Result(image, "tests", findings=many), tmp_path / "no.dcm")
 
 
 def test_a_report_without_an_answer_names_the_model_and_says_why(tmp_path):

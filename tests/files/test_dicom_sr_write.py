@@ -23,6 +23,7 @@ from isocenter.errors import FormatError
 from isocenter.files import result_images
 from isocenter.files.dicom.reading import sr_reading
 from isocenter.files.dicom.writing import sr, stamp
+from isocenter.files.dicom.writing.dicom_answers import Result
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.layouts import dataset_layouts
 from isocenter.layouts.layout import DatasetOptions
@@ -70,7 +71,7 @@ def test_boxes_on_an_oblique_series_come_back(tmp_path_factory, drawn, score):
     corners = [[x[0], y[0], z, x[1], y[1], min(z + n, 6)] for x, y, z, n in drawn]
     corners = np.reshape(np.minimum(corners, [30, 20, 6] * 2) if corners else [], (-1, 6))
     boxes = BoundingBoxes(corners, ("nodule",) * len(corners), np.full(len(corners), score))
-    sr.write_report(found(boxes), image, root / "sr.dcm", algorithm_name="tests", is_empty=not corners.size)
+    sr.write_report(Result(image, "tests", findings=found(boxes), is_empty=not corners.size), root / "sr.dcm")
     [case] = dataset_layouts.read_dataset(root)
     assert case.references["boxes"].names == boxes.names
     assert_allclose(case.references["boxes"].corners, corners, atol=1e-3)
@@ -80,7 +81,7 @@ def test_boxes_on_an_oblique_series_come_back(tmp_path_factory, drawn, score):
 def test_boxes_on_a_radiograph_come_back_and_highdicom_reads_them(tmp_path):
     image = radiograph(tmp_path)
     boxes = BoundingBoxes(np.array([[5.5, 3, 7, 10], [0, 0, 40, 50]]), ("mass", "lung"), np.array([0.873, 1.0]))
-    sr.write_report(found(boxes), image, tmp_path / "sr.dcm", algorithm_name="tests")
+    sr.write_report(Result(image, "tests", findings=found(boxes)), tmp_path / "sr.dcm")
     read = dataset_layouts.read_dataset(tmp_path).cases[0].references["boxes"]
     assert read.names == boxes.names
     assert_allclose(read.corners, boxes.corners, atol=1e-5)
@@ -96,20 +97,20 @@ def test_boxes_on_a_radiograph_come_back_and_highdicom_reads_them(tmp_path):
 def test_a_box_between_slices_is_rounded_to_whole_ones_and_has_at_least_one(tmp_path):
     corners = np.array([[1, 1, 2.2, 5, 5, 2.4], [1, 1, 0.6, 5, 5, 3.4], [1, 1, 5.7, 5, 5, 6.0]])
     boxes = BoundingBoxes(corners, ("a", "b", "c"))
-    sr.write_report(found(boxes), series(tmp_path), tmp_path / "sr.dcm", algorithm_name="tests")
+    sr.write_report(Result(series(tmp_path), "tests", findings=found(boxes)), tmp_path / "sr.dcm")
     read = dataset_layouts.read_dataset(tmp_path).cases[0].references["boxes"].corners
     assert_allclose(read[:, [2, 5]], [[2, 3], [1, 3], [5, 6]])
 
 
 def test_no_box_is_a_report_that_says_so(tmp_path):
-    sr.write_report([], radiograph(tmp_path), tmp_path / "sr.dcm", algorithm_name="tests", is_empty=True)
+    sr.write_report(Result(radiograph(tmp_path), "tests", findings=[], is_empty=True), tmp_path / "sr.dcm")
     assert len(dataset_layouts.read_dataset(tmp_path).cases[0].references["boxes"]) == 0
 
 
 def test_a_report_without_a_box_states_what_was_looked_for_by_which_model_and_within_which_limits(tmp_path):
     source, path = radiograph(tmp_path), tmp_path / "sr.dcm"
     limits = ["least score: 40 %", "only a part of the image was looked at"]
-    sr.write_report([], source, path, algorithm_name="tests", classes=["mass", "結節"], is_empty=True, limits=limits)
+    sr.write_report(Result(source, "tests", findings=[], classes=["mass", "結節"], is_empty=True, limits=limits), path)
     [group] = highdicom.sr.srread(path).content.get_image_measurement_groups()
     assert group.finding_type.meaning == "Not detected"
     assert group.tracking_identifier == "not detected: mass, 結節"
@@ -122,7 +123,7 @@ def test_the_device_of_a_report_keeps_its_uid_as_long_as_the_model_is_the_same(t
     source, uids = radiograph(tmp_path), []
     boxes = BoundingBoxes(np.array([[5.0, 3, 7, 10]]), ("mass",))
     for n, model in enumerate(("first", "first", "second")):
-        sr.write_report(found(boxes), source, tmp_path / f"{n}.dcm", algorithm_name=model)
+        sr.write_report(Result(source, model, findings=found(boxes)), tmp_path / f"{n}.dcm")
         uids.append(_stated_uids(pydicom.dcmread(tmp_path / f"{n}.dcm")))
         uids.append(_stated_uids(stamp.apply_stamp(tmp_path / f"{n}.dcm", Stamp("1.2.3", str(n), 0.0))))
     devices = [one["Device Observer UID"] for one in uids]
@@ -144,7 +145,7 @@ def test_a_report_names_a_patient_of_japan_as_the_series_does(tmp_path, name):
     tags = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
     source = isocenter.read(write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", **tags))
     boxes = BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), (name,))
-    sr.write_report(found(boxes), source, tmp_path / "sr.dcm", algorithm_name="test")
+    sr.write_report(Result(source, "test", findings=found(boxes)), tmp_path / "sr.dcm")
     assert pydicom.dcmread(tmp_path / "sr.dcm").PatientName == tags["PatientName"]
     assert [one.name for one in sr_reading.read_report(tmp_path / "sr.dcm").marked] == [name]
 
@@ -157,7 +158,7 @@ def test_a_result_is_dated_in_the_zone_that_its_source_states(kind, zone, expect
     )
     path, before = tmp_path / "result.dcm", time.time()
     if kind == "report":
-        sr.write_report([NODULE], source, path, algorithm_name="test")
+        sr.write_report(Result(source, "test", findings=[NODULE]), path)
     else:
         result_images.write_label_map(
             np.ones((30, 20, 1), np.uint8), (Label(1, "nodule"),), source, path, algorithm="test"
@@ -197,7 +198,7 @@ def test_a_result_states_patient_and_study_letter_for_letter_and_no_warning_repe
         warnings.simplefilter("error")
         source, path = isocenter.read(tmp_path / "ct.dcm"), tmp_path / "result.dcm"
         if kind == "report":
-            sr.write_report([NODULE], source, path, algorithm_name="test")
+            sr.write_report(Result(source, "test", findings=[NODULE]), path)
         else:
             result_images.write_label_map(
                 np.ones((30, 20, 1), np.uint8), (Label(1, "nodule"),), source, path, algorithm="test"
@@ -211,12 +212,12 @@ def test_a_zone_that_cannot_be_is_not_repeated(zone, tmp_path):
     source = isocenter.read(
         write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", TimezoneOffsetFromUTC=zone)
     )
-    sr.write_report([NODULE], source, tmp_path / "sr.dcm", algorithm_name="test")
+    sr.write_report(Result(source, "test", findings=[NODULE]), tmp_path / "sr.dcm")
     assert "TimezoneOffsetFromUTC" not in stamp.apply_stamp(tmp_path / "sr.dcm", Stamp("2.25", "a", 0.0))
 
 
 def test_a_report_names_the_program_and_its_version(tmp_path):
-    sr.write_report([], radiograph(tmp_path), tmp_path / "sr.dcm", algorithm_name="tests", is_empty=True)
+    sr.write_report(Result(radiograph(tmp_path), "tests", findings=[], is_empty=True), tmp_path / "sr.dcm")
     made = pydicom.dcmread(tmp_path / "sr.dcm")
     assert (made.ManufacturerModelName, made.SoftwareVersions) == ("Isocenter", version("isocenter"))
 
@@ -224,7 +225,7 @@ def test_a_report_names_the_program_and_its_version(tmp_path):
 def test_what_is_no_dicom_has_no_report(tmp_path):
     image = Image(np.zeros((1, 8, 8), np.uint8), Geometry.of_pixels((8, 8)))
     with pytest.raises(FormatError, match="needs the DICOM image"):
-        sr.write_report([NODULE], image, tmp_path / "sr.dcm", algorithm_name="tests")
+        sr.write_report(Result(image, "tests", findings=[NODULE]), tmp_path / "sr.dcm")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,7 +239,7 @@ def test_answers_without_a_place_are_evaluations_and_numbers_with_their_units(tm
     age = Finding("bone age", value=10.25, unit="years", low=9.5, high=11.0)
     odd = [Finding("index", value=1 / 3, unit="Å"), Finding("score", value=-1.23456789012e-5)]
     limits = ["coverage of sets and intervals: 90 % of new patients"]
-    sr.write_report([*classes, effusion, age, *odd], image, path, algorithm_name="tests", limits=limits)
+    sr.write_report(Result(image, "tests", findings=[*classes, effusion, age, *odd], limits=limits), path)
     groups = highdicom.sr.srread(path).content.get_image_measurement_groups()
     assert [one.tracking_identifier for one in groups] == ["class", "effusion", "bone age", "index", "score"]
     evaluated = [[(one.name.meaning, one.value.meaning) for one in g.get_qualitative_evaluations()] for g in groups]
@@ -278,11 +279,11 @@ def test_answers_without_a_place_are_evaluations_and_numbers_with_their_units(tm
 def test_answers_beside_boxes_that_were_not_found_leave_the_image_known_to_hold_none(tmp_path):
     image, path = radiograph(tmp_path), tmp_path / "sr.dcm"
     answer = Finding("dense", value=True, probability=0.9)
-    sr.write_report([answer], image, path, algorithm_name="tests", is_empty=True, least_score=0.3)
+    sr.write_report(Result(image, "tests", findings=[answer], is_empty=True, least_score=0.3), path)
     assert sr_reading.read_report(path).is_whole
     [nothing, dense] = highdicom.sr.srread(path).content.get_image_measurement_groups()
     texts = [[str(i.TextValue) for i in g[0].ContentSequence if i.ValueType == "TEXT"] for g in (nothing, dense)]
     assert "least score: 30 %" in texts[0]
     assert "least score: 30 %" not in texts[1]
-    sr.write_report([answer], image, tmp_path / "only.dcm", algorithm_name="tests")
+    sr.write_report(Result(image, "tests", findings=[answer]), tmp_path / "only.dcm")
     assert not sr_reading.read_report(tmp_path / "only.dcm").is_whole

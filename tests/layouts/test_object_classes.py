@@ -14,6 +14,7 @@ import pytest
 import isocenter
 from isocenter.errors import DatasetError
 from isocenter.files.dicom.writing import seg, sr
+from isocenter.files.dicom.writing.dicom_answers import Result
 from isocenter.layouts import dataset_layouts, dataset_table
 from isocenter.layouts.cases import dicom_masks
 from isocenter.layouts.layout import DatasetOptions
@@ -232,7 +233,7 @@ def test_a_report_states_the_class_of_each_object_at_its_segment(tmp_path):
     source, path = source_of(root), tmp_path / "report.dcm"
     found = [Finding(one.name, 16.0, "mm³", 0.9, group=one.name, label=one.value, kind=one.kind) for one in OWN]
     coded = result_codes.coded_findings(found, {"long": CodedName((NUCLEUS,))})
-    sr.write_report(coded, source, path, algorithm_name="tests", segmentations={root / "objects.dcm": OWN})
+    sr.write_report(Result(source, "tests", findings=coded, segmentations={root / "objects.dcm": OWN}), path)
     text = str(pydicom.dcmread(path))
     assert text.count("Code Meaning                        LO: 'round'") == 2
     assert "'Nucleus'" in text

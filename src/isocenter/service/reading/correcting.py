@@ -18,6 +18,7 @@ from isocenter.evaluation import mask_overlap
 from isocenter.files import file_formats, result_images
 from isocenter.files.dicom.reading import seg_reading
 from isocenter.files.dicom.writing import new_object, seg, sr, stamp
+from isocenter.files.dicom.writing.dicom_answers import Result
 from isocenter.prediction import findings_file, result_files
 from isocenter.runtime import label_measurements
 from isocenter.service import model_facts
@@ -334,17 +335,15 @@ class _Writing:
         earlier = next((folder / path.name for folder, names in before if path.name in names), None)
         others = [one for one in (self.judged.seg,) if one is not None]
         try:
-            sr.write_report(
-                [finding_of(row) for row in rows],
+            report = Result(
                 image,
-                path,
-                algorithm_name=self._algorithm,
+                self._algorithm,
+                findings=[finding_of(row) for row in rows],
                 segmentations=segmentations,
                 classes=structures if is_empty else (),
                 is_empty=is_empty,
-                reader=self.reader if self.is_known else None,
-                others=others,
             )
+            sr.write_report(report, path, reader=self.reader if self.is_known else None, others=others)
         except (FormatError, GeometryError) as error:
             self.lacking.append(f"no report: {error.problem}")
             return

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeGuard, cast
 
 import highdicom
@@ -86,18 +85,7 @@ UCUM = {
 def reports(result: Result, path: Path) -> Iterator[Path]:
     """The report of a result."""
     target = dicom_answers.path_of_object(path, "report")
-    write_report(
-        result.findings,
-        result.source,
-        target,
-        algorithm_name=result.algorithm,
-        segmentations=result.segmentations,
-        classes=result.classes,
-        is_empty=result.is_empty,
-        least_score=result.least_score,
-        limits=result.limits,
-        earlier=result.earlier,
-    )
+    write_report(result, target)
     yield target
 
 
@@ -125,52 +113,35 @@ class _Images:
 
 
 def write_report(
-    findings: Sequence[Finding],
-    source: Image,
-    path: Path,
-    *,
-    algorithm_name: str,
-    segmentations: Mapping[Path, Sequence[Label]] = MappingProxyType({}),
-    classes: Sequence[str] = (),
-    is_empty: bool = False,
-    least_score: float = 0.0,
-    limits: Sequence[str] = (),
-    reader: ReadingPerson | None = None,
-    others: Sequence[Path] = (),
-    earlier: EarlierObjects | None = None,
-    overwrite: bool = False,
+    result: Result, path: Path, *, reader: ReadingPerson | None = None, others: Sequence[Path] = ()
 ) -> None:
-    """Write findings on the image's own grid as those of its patient and study.
+    """Write the findings of a result on the image's own grid as those of its patient and study.
 
-    findings: of a clip that was looked at frame by frame, each names its frame
-    segmentations: {SEG beside the report: labels of its label map}, whose segments structures refer to
-    classes: what was looked for in the image, boxes or structures; is_empty: whether none of it was found
-    least_score: the score from which on boxes are among the findings
-    limits:  sentences without which the report would be misread
-    reader:  who has verified it; others: objects that it goes back to, and does not name
-    earlier: the study since which what changed is stated; its images are a group of the library
+    reader: who has verified it; others: objects that it goes back to, and does not name
+    Structures refer to segments of the result's SEG. The images of the earlier study are a group of the library.
     Along the slices a box is rounded to whole ones, at least one. An empty report states "not detected". Numbers that
     are not finite are left out, and named.
     Raises FormatError for a source that is no DICOM, that cannot bear a report, or a clip with findings in more than
     `MOST_FRAMES` frames.
     """
     where = str(path)
+    findings, source, earlier = result.findings, result.source, result.earlier
     slices = _slices(source, findings, where)
     frames = {one.frame for one in findings}
     if len(frames) > MOST_FRAMES:
         problem = f"{len(frames)} frames have findings, and a report describes at most {MOST_FRAMES}"
         raise FormatError(problem, where, "Use findings.json and predictions.csv")
-    limits = [*limits, *_left_out(findings)]
+    limits, classes = [*result.limits, *_left_out(findings)], result.classes
     sought = [f"looked for: {', '.join(classes)}"] if classes else []
-    sought += [f"least score: {100 * least_score:.3g} %"] if least_score else []
+    sought += [f"least score: {100 * result.least_score:.3g} %"] if result.least_score else []
 
     def groups(images: _Images) -> Iterator[Group]:
         """The content of the report."""
         release = version("isocenter")
-        looked = sr.AlgorithmIdentification(algorithm_name, release, [*sought, *limits] or None)
-        plain = sr.AlgorithmIdentification(algorithm_name, release, list(limits) or None)
-        placed = _Groups(images, source, _segments(segmentations), looked, plain, earlier)
-        if is_empty:
+        looked = sr.AlgorithmIdentification(result.algorithm, release, [*sought, *limits] or None)
+        plain = sr.AlgorithmIdentification(result.algorithm, release, list(limits) or None)
+        placed = _Groups(images, source, _segments(result.segmentations), looked, plain, earlier)
+        if result.is_empty:
             yield _nothing(classes, looked)
         yield from placed.group_findings(findings)
 
@@ -181,18 +152,15 @@ def write_report(
         slices,
         path,
         names,
-        device=algorithm_name,
+        device=result.algorithm,
         description="Detection" if marks_only else "Findings",
-        segmentations=[*segmentations, *others],
+        segmentations=[*result.segmentations, *others],
         earlier=earlier,
         reader=reader,
-        overwrite=overwrite,
     )
 
 
-def write_no_answer(
-    reason: str, images: Sequence[Path], path: Path, *, algorithm_name: str, overwrite: bool = False
-) -> None:
+def write_no_answer(reason: str, images: Sequence[Path], path: Path, *, algorithm_name: str) -> None:
     """Write that a model gave no answer on some images, and why, as a report of their patient and study.
 
     Raises FormatError for images that cannot bear a report.
@@ -211,7 +179,7 @@ def write_no_answer(
         yield group
 
     slices = {n: (str(one), 0) for n, one in enumerate(images)}
-    _write(groups, slices, path, [reason], device=algorithm_name, description="No answer", overwrite=overwrite)
+    _write(groups, slices, path, [reason], device=algorithm_name, description="No answer")
 
 
 def _write(
@@ -225,7 +193,6 @@ def _write(
     segmentations: Sequence[Path] = (),
     earlier: EarlierObjects | None = None,
     reader: ReadingPerson | None = None,
-    overwrite: bool,
 ) -> None:
     """A report of groups on images. groups: makes them of `_Images`; names: that the report adds"""
     try:
@@ -265,7 +232,7 @@ def _write(
         # What highdicom raises at a deficient source.
         problem = f"no report can be written on this source ({error})"
         raise FormatError(problem, str(path), "Use predictions.csv, or repair the source's header") from error
-    with library_warnings.collect_warnings(), atomic.write_whole(Path(path), overwrite=overwrite) as partial:
+    with library_warnings.collect_warnings(), atomic.write_whole(Path(path)) as partial:
         report.save_as(partial)
 
 
