@@ -177,8 +177,7 @@ class VoxelBelief(Belief):
             if drawn_map.voxels is None:  # known everywhere
                 stated_sizes = self.sizes(prediction, drawn_map, patient, probable, tidied)
             if stated_sizes is not None:
-                masks = (mask_overlap.mask_of_values(values, drawn_map.values) for values in self.structures)
-                sizes = [float(np.count_nonzero(mask)) for mask in masks]
+                sizes = mask_overlap.structure_sizes(self.structures, drawn_map.values)
                 off.append(conformal.value_scores(stated_sizes[0], sizes, stated_sizes[1]))
                 is_known.append([drawn_map.knows(one) for one in range(len(sizes))])
                 complete.append(index)
@@ -204,9 +203,7 @@ class VoxelBelief(Belief):
         mask = np.asarray(prediction.data)
         changed = None if tidied is None else tidied(mask, prediction.geometry)
         mask = mask if changed is None else changed
-        marked = np.array(
-            [float(np.count_nonzero(mask_overlap.mask_of_values(values, mask))) for values in self.structures]
-        )
+        marked = mask_overlap.structure_sizes(self.structures, mask)
         if probable.maps or self.decoding == DICE:  # the map was made before it was known what makes it
             mapped = voxels.mapped_by(probable, self.structures)
             marked = (marked + voxels.weights @ (mapped.marked * 1.0 - voxels.marked)).clip(0.0)
@@ -431,17 +428,15 @@ class UnseenVoxels:
 
     def _volume_error(self, calibrator: Calibrator) -> float:
         """The relative error of summed probabilities: of each structure the mean, their sizes averaged."""
-        structure_errors = np.array(
-            [volume_errors(one, one.probabilities(replace(self.probable, calibrator=calibrator))) for one in self.cases]
-        )
+        probable = replace(self.probable, calibrator=calibrator)
+        structure_errors = np.array([volume_errors(one, one.probabilities(probable)) for one in self.cases])
         return float(np.mean([abs(self._mean(own, 0.0)) for own in structure_errors.T]))
 
     def _mean(self, values: Floats, instead: float) -> float:
         """Mean of (cases,) values, of which patients weigh alike and NaN is left out; `instead` of none."""
         is_finite = np.isfinite(values)
-        shares, people = conformal.patient_shares(
-            int(is_finite.sum()), [one.patient for one in compress(self.cases, is_finite)]
-        )
+        owners = [one.patient for one in compress(self.cases, is_finite)]
+        shares, people = conformal.patient_shares(len(owners), owners)
         return float(shares @ values[is_finite] / people) if people else instead
 
     @cached_property

@@ -77,12 +77,10 @@ def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: Array
     log_chances, truth, owners = np.asarray(logs, dtype=np.float64), np.asarray(reference), np.asarray(patients)
     people = len(np.unique(owners))
     if people < FEWEST_PATIENTS:
-        return Estimate(
-            float("nan"), n=len(log_chances), patients=people, method=f"none: {people} patients are too few"
-        )
-    unseen = UnseenOutputs(
-        log_chances, truth, np.arange(len(log_chances)).astype(str), tuple(map(str, range(log_chances.shape[1])))
-    )
+        method = f"none: {people} patients are too few"
+        return Estimate(float("nan"), n=len(log_chances), patients=people, method=method)
+    whose, names = np.arange(len(log_chances)).astype(str), tuple(map(str, range(log_chances.shape[1])))
+    unseen = UnseenOutputs(log_chances, truth, whose, names)
     factor = calibration_fit.fit_calibrator("temperature", unseen).parameters["all"][0]
     chances = special.softmax(log_chances * factor, axis=1)
     expected = (chances * log_chances).sum(axis=1)
@@ -136,9 +134,8 @@ def _regress(features: Floats, offset: Floats, truth: Floats, owners: np.ndarray
     # Where all chances are 0 or 1 to the last digit, no step leads anywhere.
     is_solved = 0 < variance < MOST_SLOPE**2 and np.abs(left).max() <= UNSOLVED * len(truth)
     if not is_solved:
-        return replace(
-            unknown, method="none: the probabilities separate the two outcomes completely, or are too sure to tell"
-        )
+        why = "the probabilities separate the two outcomes completely, or are too sure to tell"
+        return replace(unknown, method=f"none: {why}")
     spread = variance**0.5
     low, high = (float(coefficients[0] + side * DEVIATIONS * spread) for side in (-1, 1))
     method = "logistic regression, robust to patients with several images"

@@ -181,9 +181,8 @@ def choose_calibrator(
         tried = tried if _is_enough(unseen) else tried[:1]
     parts = deal_into_parts(unseen)
     if parts is None:
-        return CalibratorChoice(
-            replace(Calibrator(), cases=len(unseen.patients)), "one patient alone cannot be cross-fitted"
-        )
+        none = Calibrator(cases=len(unseen.patients))
+        return CalibratorChoice(none, "one patient alone cannot be cross-fitted")
     losses = {name: _cross_fitted(name, unseen, parts) for name in ("none", *tried)}
     best = min(tried, key=lambda name: losses[name].mean())
     candidates = [name for name in tried if _is_near(losses[name], losses[best])]
@@ -432,9 +431,8 @@ def _by_size(regressors: Floats, positive: Floats, counts: Floats, spread: float
 
 def _beta(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
     features = np.stack([-np.logaddexp(0.0, -odds), np.logaddexp(0.0, odds)], axis=1)
-    return cast(
-        "list[float]", _logistic(features, positive, counts, spread, 0.0 if spread is None else LEAST_FACTOR).tolist()
-    )
+    least = 0.0 if spread is None else LEAST_FACTOR
+    return cast("list[float]", _logistic(features, positive, counts, spread, least).tolist())
 
 
 def _isotonic(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
@@ -571,9 +569,8 @@ def logs_from_odds(odds: ArrayLike, scale: Scale) -> Floats:
         log_odds = np.minimum.accumulate(log_odds, axis=-1)
         above = np.concatenate([np.zeros_like(log_odds[..., :1]), _log_sigmoid(log_odds)], axis=-1)
         below = np.concatenate([_log_sigmoid(-log_odds), np.zeros_like(log_odds[..., :1])], axis=-1)
-        falls = np.concatenate(
-            [np.full_like(log_odds[..., :1], np.inf), log_odds, np.full_like(log_odds[..., :1], -np.inf)], -1
-        )
+        first, last = (np.full_like(log_odds[..., :1], end) for end in (np.inf, -np.inf))
+        falls = np.concatenate([first, log_odds, last], axis=-1)
         # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - exp(b - a)), which also holds far from 0
         with np.errstate(divide="ignore", invalid="ignore"):
             between = np.log(-np.expm1(np.diff(falls, axis=-1)))

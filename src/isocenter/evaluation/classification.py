@@ -101,10 +101,8 @@ class Confusion:
         truth, called = np.asarray(reference, dtype=np.intp), np.asarray(predicted, dtype=np.intp)
         if not np.isin((truth, called), range(classes)).all():
             raise UsageError(f"a class index outside 0..{classes - 1}", "Confusion", "Give indices into the classes")
-        images = np.arange(len(truth))
-        cells = sparse.csr_array(
-            (np.ones(len(truth)), (images, truth * classes + called)), shape=(len(truth), classes**2)
-        )
+        places = (np.arange(len(truth)), truth * classes + called)
+        cells = sparse.csr_array((np.ones(len(truth)), places), shape=(len(truth), classes**2))
         counts = np.asarray(_weighting.case_weights(weights, len(truth)) @ cells)
         return cls(counts.reshape(*counts.shape[:-1], classes, classes))
 
@@ -200,18 +198,15 @@ def brier(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None
     table, truth = _by_class(probabilities, reference)
     squares = (table - np.eye(table.shape[1])[truth]) ** 2
     # With two classes both columns say the same, and the usual figure is that of one.
-    return _weighting.weighted_mean(
-        squares.sum(axis=1) / (2 if table.shape[1] == 2 else 1), _weighting.case_weights(weights, len(table))
-    )
+    scores = squares.sum(axis=1) / (2 if table.shape[1] == 2 else 1)
+    return _weighting.weighted_mean(scores, _weighting.case_weights(weights, len(table)))
 
 
 def log_loss(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean negative logarithm (nats) of the probability given to what was true, which is clipped at 1.2e-7."""
     table, truth = _by_class(probabilities, reference)
-    chances = table[np.arange(len(truth)), truth]
-    return _weighting.weighted_mean(
-        -np.log(np.clip(chances, SMALLEST_PROBABILITY, 1.0)), _weighting.case_weights(weights, len(table))
-    )
+    losses = -np.log(np.clip(table[np.arange(len(truth)), truth], SMALLEST_PROBABILITY, 1.0))
+    return _weighting.weighted_mean(losses, _weighting.case_weights(weights, len(table)))
 
 
 def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = None, *, bins: int = BINS) -> Floats:

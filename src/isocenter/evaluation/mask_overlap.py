@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter.errors import GeometryError, UsageError
 from isocenter.evaluation.metric import Metric
 from isocenter.lazy import ndimage
-from isocenter.values import Array, Geometry, Region, grid_geometry
+from isocenter.values import Array, Floats, Geometry, Region, grid_geometry
 
 # Voxels that are compared together: each takes some 40 bytes on the way.
 AT_ONCE = 2**20
@@ -200,3 +200,8 @@ def _refuse_other_shape(predicted: Array, reference: Array) -> None:
 def mask_of_values(members: tuple[int, ...], values: Array) -> Array:
     """(*spatial) where a label map has one of these values."""
     return np.asarray(values == members[0] if len(members) == 1 else np.isin(values, members))
+
+
+def structure_sizes(structures: Sequence[Sequence[int]], values: Array) -> Floats:
+    """(structures,) voxels of a label map that have one of the values of each."""
+    return np.array([float(np.count_nonzero(mask_of_values(tuple(one), values))) for one in structures])

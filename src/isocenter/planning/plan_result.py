@@ -81,9 +81,8 @@ class PlannedTraining(InNotebook):
         """The plan and parts of one fold: every statistic in it is of that fold's training cases."""
         parts = self.folds[number]
         fingerprint, asked = self.examination.fingerprint.only(training_ids(parts)), self.plan.options.get(COVARIATES)
-        return replace(
-            self, plan=plan_changes.plan_for_fold(self.plan, self.examination.dataset, fingerprint, asked), parts=parts
-        )
+        plan = plan_changes.plan_for_fold(self.plan, self.examination.dataset, fingerprint, asked)
+        return replace(self, plan=plan, parts=parts)
 
     def plan_of(self, fold: int | None) -> Plan:
         """The plan that a fold follows: that of the run, with the statistics of its own training cases."""

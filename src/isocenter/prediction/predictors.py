@@ -119,10 +119,8 @@ class LocalPredictor:
         def compute(case: Case, image: Image) -> Callable[[], PredictionOutcome]:
             number = numbers[case.id]
             tracker(number - 1, len(cases))
-            say = partial(tracker, number - 1, len(cases))
-            return case_prediction.compute_case(
-                model, case, image, asked, _Words(f"case {number} of {len(cases)}", say)
-            )
+            words = _Words(f"case {number} of {len(cases)}", partial(tracker, number - 1, len(cases)))
+            return case_prediction.compute_case(model, case, image, asked, words)
 
         overlap_cases(cases, image_of_case, compute, take)
         tracker(len(cases), len(cases))

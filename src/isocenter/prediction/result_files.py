@@ -423,19 +423,16 @@ def write_moved_files(
     pair:  what is known of both images: labels of the moving one are carried along
     """
     grid, unmoved = image.geometry, _unmoved_image(image)
-    is_nifti = image.source is not None and image.source.format == "nifti"
-    moved = replace(
-        spatial_transforms.carry_image(unmoved, transform, grid), source=image.source if is_nifti else None, facts={}
-    )
+    source = image.source if image.source is not None and image.source.format == "nifti" else None
+    moved = replace(spatial_transforms.carry_image(unmoved, transform, grid), source=source, facts={})
     kinds = ("moved.nii.gz", "transform.h5", "field.nii.gz", "labels.nii.gz")
     moved_file, steps_file, field_file, labels_file = (folder / f"{name}_{kind}" for kind in kinds)
     file_formats.write(moved, moved_file)
     transform_file.write_transform(transform, steps_file)
     yield from (moved_file, steps_file)
     if grid.has_sides and not grid.is_sheared:
-        transform_file.write_transform(
-            SpatialTransform((spatial_transforms.to_single_field(transform, grid),)), field_file
-        )
+        field = spatial_transforms.to_single_field(transform, grid)
+        transform_file.write_transform(SpatialTransform((field,)), field_file)
         yield field_file
     if pair.moving_labels is not None:
         drawn = pair.moving_labels

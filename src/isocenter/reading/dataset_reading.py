@@ -197,9 +197,10 @@ def _in_order(dataset: Dataset, order: str | None) -> Dataset:
     return replace(dataset, classes={**dataset.classes, CLASS: ordered})
 
 
-def task_settings_of(plan: Plan) -> dict[str, PlainValue]:
-    """The plain settings of a plan's task, by which cases are made of those that are read."""
-    return {name.removeprefix("task."): plan[name] for name in plan.names if name.startswith("task.")}
+def open_for_plan(plan: Plan, places: Sequence[Data]) -> Dataset:
+    """The data of a plan, read as it says; settings of its task say which cases are made of those that are read."""
+    settings = {name.removeprefix("task."): plan[name] for name in plan.names if name.startswith("task.")}
+    return open_for_task(plan["task.name"], places, ReadingOptions.of_plan(plan.options), settings=settings)
 
 
 def open_for_task(

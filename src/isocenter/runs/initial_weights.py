@@ -64,13 +64,9 @@ def _held_out(run: Path) -> Dataset:
     plan, table = plan_file.read_plan(run / "plan.yaml"), csv_text.read_text_table(run / "split.csv")
     ids = set(table.loc[table["split"].isin(HELD_OUT), "case"])
     places = [run / plan.data, *plan.options.get(FURTHER, ())]
-    dataset = dataset_reading.open_for_task(
-        plan["task.name"], places, ReadingOptions.of_plan(plan.options), settings=dataset_reading.task_settings_of(plan)
-    ).only(ids)
-    if {case.id for case in dataset} != ids:
-        problem = (
-            f"{errors.count_phrase(len(ids - {case.id for case in dataset}), 'case')} that it holds out cannot be found"
-        )
+    dataset = dataset_reading.open_for_plan(plan, places).only(ids)
+    if lost := ids - {case.id for case in dataset}:
+        problem = f"{errors.count_phrase(len(lost), 'case')} that it holds out cannot be found"
         raise DatasetError(problem, str(run), "Restore its data as they were")
     return dataset
 

@@ -214,13 +214,10 @@ def planned_from(path: Path, request: PlanRequest) -> PlannedTraining:
         edited = _for_other_minutes(edited, plan_of_run.plan)
     if request.source is not None:
         edited = learning_rules.with_transfer(edited)
-    edited = split_rules.with_inner_folds(
-        edited, plan_checks.checked_settings(edited).task, plan_of_run.examination.dataset, plan_of_run.parts
-    )
-    edited = objective_rules.with_objective_settings(
-        edited, plan_of_run.examination.dataset, plan_of_run.room.fingerprint
-    )
-    edited = privacy_rules.with_units(edited, plan_of_run.examination.dataset, plan_of_run.room.fingerprint)
+    task, dataset = plan_checks.checked_settings(edited).task, plan_of_run.examination.dataset
+    edited = split_rules.with_inner_folds(edited, task, dataset, plan_of_run.parts)
+    edited = objective_rules.with_objective_settings(edited, dataset, plan_of_run.room.fingerprint)
+    edited = privacy_rules.with_units(edited, dataset, plan_of_run.room.fingerprint)
     edited = plan_of_run.with_memory_of(edited)  # refused before training, not in its middle
     now = plan_of_run.plan
     return replace(plan_of_run, plan=replace(edited, data=now.data, data_hash=now.data_hash, options=now.options))
@@ -276,13 +273,8 @@ def resume_run(out: Path, began: float, *, elsewhere: bool = False) -> RunFolder
         plan_file.read_plan(out / "plan.yaml")
     )  # written before the report, which ends a run
     _refuse_other_machine(out, plan)
-    name, reading = str(plan["task.name"]), ReadingOptions.of_plan(plan.options)
-    dataset = dataset_reading.open_for_task(
-        name,
-        [out / plan.data, *plan.options.get(FURTHER, ())],
-        reading,
-        settings=dataset_reading.task_settings_of(plan),
-    )
+    name = str(plan["task.name"])
+    dataset = dataset_reading.open_for_plan(plan, [out / plan.data, *plan.options.get(FURTHER, ())])
     named = data_record.name_as_in_run(dataset, data_record.read_data_record(out))
     threads = int(plan["training.threads"])
     examination = dataset_reading.examine_cases(named, threads, kinds=task_catalogue.needed_references(name))
@@ -388,13 +380,7 @@ class OwnCases(NamedTuple):
 
 def read_own_cases(run: Path, plan: Plan) -> OwnCases:
     """The data of a run, read once more; raises what reading raises."""
-    places = [run / plan.data, *plan.options.get(FURTHER, ())]
-    dataset = dataset_reading.open_for_task(
-        plan["task.name"],
-        places,
-        ReadingOptions.of_plan(plan.options),
-        settings=dataset_reading.task_settings_of(plan),
-    )
+    dataset = dataset_reading.open_for_plan(plan, [run / plan.data, *plan.options.get(FURTHER, ())])
     record = data_record.read_data_record(run)
     table = csv_text.read_text_table(run / "split.csv")
     return OwnCases(data_record.name_as_in_run(dataset, record), table, record)

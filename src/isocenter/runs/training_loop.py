@@ -103,9 +103,8 @@ def train_by_plan(run: RunFolder) -> TrainedRun:
         facts["networks"] = write_mean(run.out, fits, replace(found.models[0], task=found.task))
     predictions = found.out_of_fold(unseen, fits)
     cases = [case for case in run.dataset if case.id in predictions.owners]
-    scored = run_end.score_run_cases(
-        run, predictions, cases, OUT_OF_FOLD if run.own_test else EVALUATION, predictions.folds, cuts
-    )
+    folder = OUT_OF_FOLD if run.own_test else EVALUATION
+    scored = run_end.score_run_cases(run, predictions, cases, folder, predictions.folds, cuts)
     if (controls := loop.fits("control")) and cuts.end is None:
         run_end.score_control(run, tuning.tune_out_of_fold(controls, task), cases)
     if run.made.folds and scored is not None:
@@ -374,9 +373,8 @@ class TrainingLoop:
 
 
 def _write_stage_plan(plan: Plan, folder: Path) -> None:
-    atomic.write_text(
-        folder / "plan.yaml", plan_file.plan_text(plan_result.with_relative_data(plan, folder)), overwrite=True
-    )
+    text = plan_file.plan_text(plan_result.with_relative_data(plan, folder))
+    atomic.write_text(folder / "plan.yaml", text, overwrite=True)
 
 
 def minutes_of_run(run: RunFolder, mains: Sequence[RunTraining], trainings: int) -> Minutes | None:
@@ -484,9 +482,8 @@ def log_decisions(what: str, decisions: Mapping[str, Decision]) -> None:
 def _add_stop_reason(plan: Plan, why: str) -> Plan:
     """The plan with why trainings ended early, after the reason why they may."""
     early = plan.decision(EARLY_STOP)
-    return plan.with_decision(
-        EARLY_STOP, replace(early, because=f"{plan_changes.reason_before_run(early)}{ENDED_EARLY} {why}")
-    )
+    because = f"{plan_changes.reason_before_run(early)}{ENDED_EARLY} {why}"
+    return plan.with_decision(EARLY_STOP, replace(early, because=because))
 
 
 def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[TrainingOutcome]) -> Plan:
@@ -507,9 +504,8 @@ def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[TrainingO
         plan = plan.with_decision("training.batch", Decision(batch.value, because, batch.source))
     if any(own[SCALE] != plan[SCALE] for own in plans):
         scale = plan.decision(SCALE)
-        plan = plan.with_decision(
-            SCALE, replace(scale, because=f"{plan_changes.reason_before_run(scale)}{FOLD_SCALES}")
-        )
+        because = f"{plan_changes.reason_before_run(scale)}{FOLD_SCALES}"
+        plan = plan.with_decision(SCALE, replace(scale, because=because))
     stopped = [f"fold {fold}: {outcome.stopped}" for fold, outcome in enumerate(outcomes) if outcome.stopped]
     return _add_stop_reason(plan, "; ".join(stopped)) if stopped else plan
 

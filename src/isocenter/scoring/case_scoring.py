@@ -507,10 +507,8 @@ def detect_shift(
     if guard is None or not features:
         return None
     calibrated = guard.calibrated
-    features_known = list(features.values())
-    scored = np.stack(
-        [features_known[n][1] for n in shift_tests.one_case_each([patient for patient, _ in features_known])]
-    )
+    patients, seen = zip(*features.values(), strict=True)
+    scored = np.stack([seen[n] for n in shift_tests.one_case_each(patients)])
     if min(len(scored), len(calibrated)) < FEWEST_FOR_SHIFT:
         return None
     unit = "patients" if patients_known else "cases"

@@ -97,9 +97,8 @@ def read_checkpoint(
     try:
         module.load_state_dict(record_files.read_tensors(folder / MODULE))
         averaged.load_state_dict(record_files.read_tensors(folder / "weights.safetensors"))
-        criterion = criterion.restore(
-            record_files.read_tensors(folder_of_objectives) if folder_of_objectives.is_file() else {}
-        )
+        kept = record_files.read_tensors(folder_of_objectives) if folder_of_objectives.is_file() else {}
+        criterion = criterion.restore(kept)
         _unflatten(optimiser, record_files.read_tensors(folder / OPTIMISER))
     except (KeyError, RuntimeError) as error:
         problem = f"does not fit the plan's network ({error})"
@@ -268,9 +267,8 @@ def share_better(
     rng, cases_of = np.random.default_rng(seed), [np.flatnonzero(owner == person) for person in range(len(people))]
     better, draws = 0, bootstrap_draws(tried)
     for _ in range(draws):
-        draws_of_cases = torch.from_numpy(
-            np.concatenate([cases_of[person] for person in rng.integers(len(people), size=len(people))])
-        )
+        persons = rng.integers(len(people), size=len(people))
+        draws_of_cases = torch.from_numpy(np.concatenate([cases_of[person] for person in persons]))
         drawn = ({name: values[draws_of_cases] for name, values in numbers.items()} for numbers in (earlier, last))
         before, after = map(task.selection, drawn)
         better += before > after

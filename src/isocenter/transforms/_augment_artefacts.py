@@ -68,16 +68,11 @@ def _power(images: Tensor) -> Tensor:
 
 def _thickness(images: Tensor) -> Tensor:
     """(samples, channels, *spatial) smooth share of matter, of mean 1 over the image."""
-    low = images.amin(dim=_augment_intensity.spatial_axes(images), keepdim=True)
-    spatial = images.shape[2:]
-    flat = (images - low).reshape(-1, *spatial)
-    coarse = resampling.resample(resampling.resample(flat, [min(COARSE, size) for size in spatial]), spatial).reshape(
-        images.shape
-    )
-    return cast(
-        "Tensor",
-        coarse.clamp(min=0) / coarse.mean(dim=_augment_intensity.spatial_axes(images), keepdim=True).clamp(min=1e-6),
-    )
+    space, spatial = _augment_intensity.spatial_axes(images), images.shape[2:]
+    flat = (images - images.amin(dim=space, keepdim=True)).reshape(-1, *spatial)
+    small = resampling.resample(flat, [min(COARSE, size) for size in spatial])
+    coarse = resampling.resample(small, spatial).reshape(images.shape)
+    return cast("Tensor", coarse.clamp(min=0) / coarse.mean(dim=space, keepdim=True).clamp(min=1e-6))
 
 
 def _streaks(image: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

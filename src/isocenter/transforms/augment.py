@@ -232,9 +232,8 @@ class Augmentation:
                 befallen = list(self._befallen(name, draws))
                 if befallen:
                     chosen, generators_chosen = zip(*befallen, strict=True)
-                    changed = change(
-                        images[list(chosen)], getattr(self, name), generators_chosen, **options.get(name, {})
-                    )
+                    some, strength = images[list(chosen)], getattr(self, name)
+                    changed = change(some, strength, generators_chosen, **options.get(name, {}))
                     images = augment_following.replace_samples(images, chosen, changed)
         return images, target, crossed
 
@@ -382,9 +381,8 @@ class Augmentation:
         still = augment_spatial.thick_axes(steps)
         for n, rng in self._befallen("rotation", draws):
             angles = np.deg2rad(self.rotation) * rng.uniform(-1, 1, size=3)
-            maps[n] = augment_spatial.rotation_matrix(
-                np.where(augment_spatial.out_of_plane_turns(still), 0, angles), ndim
-            )
+            turned = np.where(augment_spatial.out_of_plane_turns(still), 0, angles)
+            maps[n] = augment_spatial.rotation_matrix(turned, ndim)
         for n, rng in self._befallen("scale", draws):
             maps[n] = maps[n] @ np.diag(np.where(still, 1, 1 + self.scale * rng.uniform(-1, 1)))
         for n, rng in self._befallen("shear", draws):

@@ -194,9 +194,8 @@ class _Calls:
         person = person.reshape(-1)
         first = np.unique(person, return_index=True)[1]
         names, owners = _owners(groups[first].tolist())
-        return cls(
-            names, owners, person, intervals.rarest_classes(truth, person), intervals.rarest_classes(called, person)
-        )
+        rarest = (intervals.rarest_classes(one, person) for one in (truth, called))
+        return cls(names, owners, person, *rarest)
 
     @property
     def alike(self) -> Integers:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import singledispatch
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -123,9 +124,9 @@ def _meant(asked: Sequence[str], columns: Sequence[str]) -> list[str]:
     """The names, and the columns that patterns such as gene_* stand for; PlanError for one that stands for none."""
     names: list[str] = []
     for name in asked:
-        fits = (
-            [one for one in columns if fnmatchcase(one, name)] if _is_pattern(name) and name not in columns else [name]
-        )
+        fits = [name]
+        if _is_pattern(name) and name not in columns:
+            fits = [one for one in columns if fnmatchcase(one, name)]
         if not fits:
             problem = f"no covariate is called {name!r}"
             raise PlanError(problem, "network.context", _choice(columns))
@@ -146,9 +147,8 @@ def _summarise(columns: Sequence[PatientColumn]) -> str:
     gaps = sum(one.missing > 0 for one in columns)
     parts = []
     if numbers:
-        parts += [
-            f"{errors.count_phrase(len(numbers), 'number')} from {numbers[0].name} to {numbers[-1].name}: standardised"
-        ]
+        counted = errors.count_phrase(len(numbers), "number")
+        parts += [f"{counted} from {numbers[0].name} to {numbers[-1].name}: standardised"]
     parts += [f"{categories} of categories"] if categories else []
     parts += [f"{len(read)} measured repeatedly"] if read else []
     parts += [f"{len(texts)} of free text"] if texts else []
@@ -295,12 +295,8 @@ def is_monitored(values: Sequence[Any]) -> bool:
 
 def time_stretches(columns: Mapping[str, Sequence[Any]]) -> TimeStretches | str:
     """The times of monitored columns, as the training cases have them; or the reason why there are none."""
-    courses = [
-        course
-        for values in columns.values()
-        for course in map(covariate_values.course_in, values)
-        if course is not None
-    ]
+    every = map(covariate_values.course_in, chain.from_iterable(columns.values()))
+    courses = [course for course in every if course is not None]
     if len(units := sorted({one.unit or "no unit" for one in courses})) > 1:
         return f"its times are in {errors.list_phrase(units)}"
     start = float(np.quantile([one.times[0] for one in courses], 1 - ENDED))
@@ -356,9 +352,7 @@ def fusion_decisions(task: Task, name: str, context: StatedSettings | None, case
     methods = factory.family_of(name).fusion_methods
     if not context or not methods:
         off = "there are no covariates" if not context else f"{name} leaves no choice"
-        return {
-            key: Decision(value, off) for key, value in (("context_fusion", None), ("narrow", None), ("sparsity", 0.0))
-        }
+        return {**dict.fromkeys(("context_fusion", "narrow"), Decision(None, off)), "sparsity": Decision(0.0, off)}
     entries = Context.from_settings(context)
     narrowing = _narrowing(len(entries) - 2 * math.prod(entries.courses), cases)
     return {"context_fusion": _method(task, methods), **narrowing}
@@ -373,9 +367,8 @@ def _method(task: Task, methods: tuple[str, ...]) -> Decision:
     others = [one for one in methods if one != method and not (dense and one == "concatenate")]
     if method == "film" and not dense:
         because = "normalisation would remove values that join the features, so covariates scale and shift the features"
-    return Decision(
-        method, because + (f" (or {', '.join(others)}: --set network.context_fusion)" if others else ""), source
-    )
+    because += f" (or {', '.join(others)}: --set network.context_fusion)" if others else ""
+    return Decision(method, because, source)
 
 
 def _narrowing(entries: int, cases: int) -> dict[str, Decision]:

@@ -45,13 +45,10 @@ def image_shift(examination: Examination, asked: str, match: Sequence[str], *, s
     if unknown := [name for name in match if name not in covariates]:
         remedy = f"Choose from {errors.list_phrase(list(covariates))}"
         raise UsageError(f"there is no covariate {unknown[0]!r}", "--match", remedy)
-    rows = image_descriptors.describe_cases(
-        [looks[case.id] for case in cases], [examination.looks[case.id] for case in cases]
-    )
-    groups = group_attributes.groups_by_attribute(covariates, asked)
-    return _audit_groups(
-        rows, groups, [case.patient for case in cases], {name: covariates[name] for name in match}, seed
-    )
+    facts, own_looks = [looks[case.id] for case in cases], [examination.looks[case.id] for case in cases]
+    rows = image_descriptors.describe_cases(facts, own_looks)
+    groups, by = group_attributes.groups_by_attribute(covariates, asked), {name: covariates[name] for name in match}
+    return _audit_groups(rows, groups, [case.patient for case in cases], by, seed)
 
 
 def feature_shift(audit: AuditInput) -> AuditOutcome | None:
@@ -85,9 +82,8 @@ def _audit_groups(
     shifted, balance, words = list[ShiftTest](), list[Balance](), list[str]()
     for attribute, groups_of_cases in groups.items():
         by = {name: values for name, values in covariates.items() if name not in attribute.split("*")}
-        tests, balanced = shift_tests.compare_groups(
-            attribute, GroupedPatients.from_cases(rows, groups_of_cases.tolist(), patients, by), seed=seed
-        )
+        grouped = GroupedPatients.from_cases(rows, groups_of_cases.tolist(), patients, by)
+        tests, balanced = shift_tests.compare_groups(attribute, grouped, seed=seed)
         shifted += tests
         balance += balanced
         words.append(shift_tests.shift_words(attribute, tests, list(by)))

@@ -150,9 +150,8 @@ def audit_groups(audit: AuditInput) -> AuditOutcome | None:
     for attribute, names in assigned.items():
         of_case = dict(zip(who.index, names.tolist(), strict=True))
         for part, (kind, rows) in scored.parts.items():
-            look = AttributeGroups(
-                attribute, part, kind, rows, rows["case"].map(of_case).to_numpy(dtype=object), audit.seed
-            )
+            groups = rows["case"].map(of_case).to_numpy(dtype=object)
+            look = AttributeGroups(attribute, part, kind, rows, groups, audit.seed)
             compared.rows.extend(look.rows())
             compared.gaps.extend(look.gaps())
         if "abstained" in who:
@@ -228,9 +227,8 @@ class AttributeGroups:
             for label, rows in self.table.assign(group=self.groups).groupby("label"):
                 thresholds = rows.loc[rows["group"] == name, column].dropna()
                 if rows[column].nunique() > 1 and len(thresholds):
-                    estimate = Estimate(
-                        float(thresholds.median()), n=len(thresholds), method="none: the median of the group's cases"
-                    )
+                    method = "none: the median of the group's cases"
+                    estimate = Estimate(float(thresholds.median()), n=len(thresholds), method=method)
                     yield Row(THRESHOLD, column.partition("_")[2] or str(label), estimate)
 
     def gaps(self) -> Iterator[Gap]:
@@ -251,9 +249,8 @@ class AttributeGroups:
         for name in self.names:
             rows = self.table[self.groups == name].reset_index(drop=True)
             draws = int(np.clip(MOST_WORK // len(rows), FEWEST_DRAWS, DRAWS))
-            summaries[name] = self.task.summary(
-                rows, seed=case_tables.resampling_of_table(rows, self.seed).drawing(draws)
-            )
+            how = case_tables.resampling_of_table(rows, self.seed).drawing(draws)
+            summaries[name] = self.task.summary(rows, seed=how)
         return summaries
 
     @cached_property
@@ -568,9 +565,8 @@ def _values(cases: list[Case], attribute: str, groups: Mapping[str, str]) -> Cov
 
 def _score_swapped(audit: AuditInput, case: Case, attribute: str, value: Any) -> Table:
     prediction = audit.predictor.predict(replace(case, covariates={**case.covariates, attribute: value}))
-    return pd.DataFrame(
-        case_scoring.case_table_rows(prediction, case, audit.predictor.task, "test", audit.folds.get(case.id))
-    )
+    task, fold = audit.predictor.task, audit.folds.get(case.id)
+    return pd.DataFrame(case_scoring.case_table_rows(prediction, case, task, "test", fold))
 
 
 def _answers(rows: Table) -> Floats:

@@ -57,9 +57,8 @@ def membership_of_cases(
     # Ranking is stable: among equal cases those that come first would otherwise win.
     table = case_tables.case_table(rows).sample(frac=1.0, random_state=seed)
     order = [str(case) for case in predictor.task.rank(table)]
-    found = membership.membership_rows(
-        np.arange(len(order)), [is_member[case] for case in order], [patients[case] for case in order], seed=seed
-    )
+    members, owners = [is_member[case] for case in order], [patients[case] for case in order]
+    found = membership.membership_rows(np.arange(len(order)), members, owners, seed=seed)
     if patients_known:
         return found
     return [replace(row, estimate=case_scoring.named_by_case(row.estimate)) for row in found]

@@ -33,9 +33,8 @@ def audit_representation(dataset: Dataset, asked: str | None, population: str | 
     Raises UsageError for a covariate that is not there, DatasetError for a table that is none.
     """
     cases = list(dataset)
-    groups = group_attributes.groups_by_attribute(
-        group_attributes.covariates_by_name(dataset, {case.id for case in cases}), asked
-    )
+    covariates = group_attributes.covariates_by_name(dataset, {case.id for case in cases})
+    groups = group_attributes.groups_by_attribute(covariates, asked)
     if not groups:
         return None
     shares = {} if population is None else _shares(Path(population), asked or ",".join(groups))
@@ -80,9 +79,8 @@ def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:
         if not np.isfinite(shares).all():
             raise DatasetError("a share is not a number", str(path), "Give shares from 0 to 1")
         return dict(zip(zip(table["attribute"], table["group"], strict=True), shares, strict=True))
-    people = group_attributes.groups_by_attribute(
-        {str(name): table[name].tolist() for name in table}, asked, strictly=False
-    )
+    columns = {str(name): table[name].tolist() for name in table}
+    people = group_attributes.groups_by_attribute(columns, asked, strictly=False)
     if not people:
         remedy = "Give the columns attribute, group and share, or one row per person with the covariates"
         raise DatasetError("names none of the groups", str(path), remedy)

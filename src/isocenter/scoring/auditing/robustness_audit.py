@@ -45,9 +45,8 @@ class RobustnessCondition:
         left_out = self.name.removeprefix(WITHOUT)
         if self.severity is None and left_out in case.covariates:
             return replace(case, covariates={**case.covariates, left_out: None})
-        return replace(
-            case, images={name: self._change_image(image, case, name, seed) for name, image in case.images.items()}
-        )
+        images = {name: self._change_image(image, case, name, seed) for name, image in case.images.items()}
+        return replace(case, images=images)
 
     def _change_image(self, image: Image, case: Case, name: str, seed: int) -> Image:
         if self.severity is not None:
@@ -136,9 +135,8 @@ def _try(audit: AuditInput, case: Case, tried: Mapping[RobustnessCondition, _Tri
     for condition, results in tried.items():
         try:
             prediction = audit.predictor.predict(condition(case, audit.seed))
-            results.rows += case_scoring.case_table_rows(
-                prediction, case, audit.predictor.task, rows["split"].iloc[0], audit.folds.get(case.id)
-            )
+            split, fold = rows["split"].iloc[0], audit.folds.get(case.id)
+            results.rows += case_scoring.case_table_rows(prediction, case, audit.predictor.task, split, fold)
         except IsocenterError:
             results.failed += 1
             continue

@@ -113,18 +113,17 @@ class Sampling:
     def _class_by_class(self, number: int) -> tuple[int, np.random.Generator]:
         """Every class once a round."""
         rounds, position = divmod(number, len(self._classes))
-        chosen = int(
-            random_draws.sample_generator(self.seed, rounds, 0, CLASS_DRAW).permutation(len(self._classes))[position]
-        )
-        return self._member(chosen, rounds)
+        return self._member(self._dealt(len(self._classes), position, rounds, 0, CLASS_DRAW), rounds)
+
+    def _dealt(self, count: int, position: int, *draw: int) -> int:
+        """What lies at a position of so many that a draw has mixed."""
+        return int(random_draws.sample_generator(self.seed, *draw).permutation(count)[position])
 
     def _epoch_by_epoch(self, number: int) -> tuple[int, np.random.Generator]:
         """A number of cases of each class an epoch, in an order of its own."""
         times = self._in_an_epoch
         epoch, position = divmod(number, int(times.sum()))
-        position = int(
-            random_draws.sample_generator(self.seed, epoch, 0, EPOCH_DRAW).permutation(int(times.sum()))[position]
-        )
+        position = self._dealt(int(times.sum()), position, epoch, 0, EPOCH_DRAW)
         chosen = int(np.searchsorted(np.cumsum(times), position, side="right"))
         of_class = position - int(times[:chosen].sum())
         return self._member(chosen, epoch * int(times[chosen]) + of_class)
@@ -148,8 +147,7 @@ class Sampling:
         """Within a class every case once before any comes again."""
         members = self._classes[chosen]
         lap, position = divmod(turn, len(members))
-        order = random_draws.sample_generator(self.seed, lap, chosen, MEMBER_DRAW).permutation(len(members))
-        index = int(members[order[position]])
+        index = int(members[self._dealt(len(members), position, lap, chosen, MEMBER_DRAW)])
         return index, random_draws.sample_generator(self.seed, lap, index, BALANCED_DRAW)
 
     @cached_property

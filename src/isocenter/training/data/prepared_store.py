@@ -420,17 +420,15 @@ def _open(folder: Path, case: str) -> PreparedCase:
     with np.load(folder / "facts.npz", allow_pickle=False) as file:
         facts = dict(file)
     placed = sorted((name for name in facts if name.startswith(POSITIONS)), key=lambda name: (len(name), name))
-    positions = tuple(
-        PositionsOnDisk(folder / "facts.npz", facts[name].shape, facts[name].dtype, name) for name in placed
-    )
+    path, held = folder / "facts.npz", [(facts[name], name) for name in placed]
+    positions = tuple(PositionsOnDisk(path, one.shape, one.dtype, name) for one, name in held)
     structures = tuple(_part(name, POSITIONS) for name in placed)
     targets: dict[str, Array | OnDisk] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
     targets |= {path.stem: _unpack(path) for path in folder.glob(f"{TARGET}*.b2nd")}
     arrays = {_part(name, TARGET): array for name, array in targets.items()}
     image: Any = _unpack(folder / "image.b2nd")
-    kind = target_kinds.kind_from_names(
-        {_part(name, KIND): str(value) for name, value in facts.items() if name.startswith(KIND)}
-    )
+    kinds = {_part(name, KIND): str(value) for name, value in facts.items() if name.startswith(KIND)}
+    kind = target_kinds.kind_from_names(kinds)
     marked: Any = _unpack(folder / MARKED) if (folder / MARKED).is_file() else None
     steps = tuple(facts["steps"].tolist())
     taught: Any = _unpack(folder / TAUGHT_MAPS) if (folder / TAUGHT_MAPS).is_file() else facts.get(TAUGHT)
