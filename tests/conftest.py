@@ -86,6 +86,7 @@ def pytest_collection() -> Iterator[None]:
         # What has lived long is looked through a tenth as often: it took a twentieth of the time of all tests.
         gc.set_threshold(2_000, 10, 100)
         _listen_to_torch_at_the_root()
+        logging.getLogger("nibabel.global").setLevel(logging.WARNING)  # a line a header, over what a failure says
         account("imports and collection")
 
 

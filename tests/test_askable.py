@@ -86,7 +86,8 @@ def now() -> Any:
 @pytest.mark.parametrize("what", json.loads(LIST.read_text(encoding="utf-8")) if LIST.exists() else ())
 def test_what_a_user_can_ask_for_is_what_the_list_has(what, now):
     """Nothing went; what was added on purpose is written into the list."""
-    assert now[what] == json.loads(LIST.read_text(encoding="utf-8"))[what]
+    listed = json.loads(LIST.read_text(encoding="utf-8"))[what]
+    assert now[what] == listed, f"what was added to {what} on purpose is listed by: python tests/test_askable.py"
 
 
 def test_the_list_leaves_nothing_out(now):

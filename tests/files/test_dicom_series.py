@@ -191,3 +191,10 @@ def test_who_was_scanned_and_by_what_are_covariates_and_no_identity_is_among_the
         "kv": 120.0,
         "kernel": "B30f",
     }
+
+
+def test_a_header_that_says_that_nobody_knows_states_nothing(tmp_path: Path) -> None:
+    unknown = {"Manufacturer": "UNKNOWN", "ManufacturerModelName": "n/a", "BodyPartExamined": "CHEST"}
+    write_slice(tmp_path / "a.dcm", np.ones((2, 2), np.uint16), **unknown)
+    (files,) = series_survey.list_series(tmp_path)
+    assert [files.covariates[name] for name in ("manufacturer", "model", "body_part")] == [None, None, "CHEST"]

@@ -25,8 +25,8 @@ def inside_polygon(corners: Floats, shape: Sequence[int]) -> Mask:
     corners: (points, 2) x and y in pixels; 0 is the centre of the first one
     A pixel belongs to it where the line winds around its centre, not where it does so an odd number of times. Only an
     edge that is passed in both directions leads to a hole, whichever direction the line takes around that.
-    Of centres on the line those on the side of smaller numbers belong to it, so that polygons that share an edge share
-    no pixel.
+    Of centres on the line those on the side of smaller numbers belong to it (corners at 3 and 13 hold pixels 3 to 12),
+    so that polygons that share an edge share no pixel.
     """
     inside, corners = np.zeros(tuple(shape), bool), np.round(np.clip(corners, -FARTHEST, FARTHEST), DECIMALS)
     low, high = (np.clip(np.ceil(end(axis=0)), 0, shape[::-1]).astype(int) for end in (corners.min, corners.max))

@@ -58,7 +58,7 @@ class FolderMember:
 
     @property
     def name(self) -> str:
-        """Folders and stem, the case's name."""
+        """Folders and stem, as problems name the case; its id has "-" for "/"."""
         return "/".join((*self.folders, self.stem))
 
 

@@ -26,7 +26,7 @@ from isocenter.files.dicom.object_identity import Originals
 from isocenter.files.dicom.tags import LONGEST_TEXT
 from isocenter.files.dicom.uids import STRUCTURE_SET
 from isocenter.files.storage import folder_files, hashing
-from isocenter.values import Floats, Image
+from isocenter.values import Floats, Image, covariate_values
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
 SEGMENTATIONS = tuple(f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in (4, 7, 5))
@@ -384,12 +384,18 @@ def _frame_of_reference(dataset: DicomDataset) -> str | None:
 def _covariates(dataset: DicomDataset) -> dict[str, float | str | None]:
     return {
         "age": _years(tags.text(dataset, "PatientAge")),
-        "sex": tags.text(dataset, "PatientSex") or None,
-        "manufacturer": tags.text(dataset, "Manufacturer") or None,
-        "model": tags.text(dataset, "ManufacturerModelName") or None,
-        "body_part": tags.text(dataset, "BodyPartExamined") or None,
+        "sex": _stated_text(dataset, "PatientSex"),
+        "manufacturer": _stated_text(dataset, "Manufacturer"),
+        "model": _stated_text(dataset, "ManufacturerModelName"),
+        "body_part": _stated_text(dataset, "BodyPartExamined"),
         **{name: value for name, value in _of_the_scanner(dataset).items() if value},
     }
+
+
+def _stated_text(dataset: DicomDataset, keyword: str) -> str | None:
+    """None where the value says that nobody knows it, as tables of covariates are read."""
+    text = tags.text(dataset, keyword)
+    return None if text.casefold() in covariate_values.NOTHING | covariate_values.UNLABELLED else text
 
 
 def _of_the_scanner(dataset: DicomDataset) -> dict[str, float | str | None]:
