@@ -6,7 +6,7 @@ All may lie in one folder `images/`.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -16,7 +16,7 @@ from isocenter.errors import DatasetError
 from isocenter.files import modality_words, patient_names
 from isocenter.files.modality_words import UNKNOWN_MODALITY
 from isocenter.layouts import image_folders, layout
-from isocenter.layouts.cases import class_labels, dataset_folder, mask_pairs, table_reading, unnamed_masks
+from isocenter.layouts.cases import class_labels, dataset_folder, mask_pairs, table_reading, text_names, unnamed_masks
 from isocenter.layouts.cases.class_labels import StatedClass
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, NamedCase, PairKey
@@ -102,14 +102,10 @@ def _called_otherwise(members: Sequence[FolderMember]) -> dict[str, str]:
     In one part adenocarcinoma, in another adenocarcinoma_left_T2; NORMAL and normal. The shorter name counts, if it
     begins one name alone of each other part, and no part has both.
     """
-    parts: dict[str, set[str]] = defaultdict(set)
-    for member in members:
-        parts[member.folders[0]].add(member.split or "")
-    begun = {
-        name: [other for other in parts if other != name and _begins(other, name) and not parts[other] & parts[name]]
-        for name in parts
-    }
-    short = {name: own[0] for name, own in begun.items() if len(own) == 1 and begun[own[0]] in ([], [name])}
+    parts = text_names.distinct_by_name((member.folders[0], member.split) for member in members)
+    apart = ((name, other) for name in parts for other in parts if other != name and not parts[other] & parts[name])
+    begun = text_names.group_by_name((name, other) for name, other in apart if _begins(other, name))
+    short = {name: own[0] for name, own in begun.items() if len(own) == 1 and begun.get(own[0], []) in ([], [name])}
     # Of two spellings of one name each begins the other: the first in order counts.
     short = {name: one for name, one in short.items() if short.get(one) != name or one > name}
     in_part = Counter((one, part) for name, one in short.items() for part in parts[name])
@@ -118,9 +114,7 @@ def _called_otherwise(members: Sequence[FolderMember]) -> dict[str, str]:
 
 def _without_strangers(members: Sequence[FolderMember]) -> tuple[list[FolderMember], tuple[Problem, ...]]:
     """The files without those in folders that the training part lacks, as test/test, and the problem that says so."""
-    parts: dict[str, set[str | None]] = defaultdict(set)
-    for member in members:
-        parts[member.folders[0]].add(member.split)
+    parts = text_names.distinct_by_name((member.folders[0], member.split) for member in members)
     is_parted = any("train" in own for own in parts.values())
     strangers = {name for name, own in parts.items() if is_parted and not own & {"train", None}}
     out = [member.name for member in members if member.folders[0] in strangers]
@@ -170,19 +164,16 @@ def _are_kinds(members: Sequence[FolderMember]) -> bool:
 
 def _with_folders_inside(members: Sequence[FolderMember]) -> tuple[Problem, ...]:
     """The warning on several folders of words in each class, of the same names or not: they may be the classes."""
-    inside: dict[str, set[str]] = defaultdict(set)
-    for member in members:
-        inside[member.folders[0]].add(member.folders[1] if len(member.folders) > 1 else "")
+    inside = text_names.distinct_by_name((one.folders[0], "".join(one.folders[1:2])) for one in members)
     common = sorted(set.intersection(*inside.values()) - {*IMAGES, ""}) if inside else []
     own = sorted(set.union(*inside.values())) if min(map(len, inside.values()), default=0) > 1 else []
     names, where = (common, "in each class") if len(common) > 1 else (own, "inside the classes")
     if not 1 < len(names) <= MOST_CLASSES or "" in names or any(map(str.isdigit, "".join(names))):
         return ()
     what = f"the folders {errors.list_phrase(names)} {where} are not read"
-    remedy = (
-        "If they are the classes, name one of the folders above them, or give a table with the columns image and label"
-    )
-    return (Problem("warning", what, why="the folders above them are the classes", remedy=remedy),)
+    why, remedy = "the folders above them are the classes", "If they are the classes, name one of the folders above "
+    remedy += "them, or give a table with the columns image and label"
+    return (Problem("warning", what, (), why, remedy),)
 
 
 def _doubtful_folder_warning(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ...]:
@@ -204,10 +195,8 @@ def _doubtful_folder_warning(names: Sequence[str], options: DatasetOptions) -> t
     if coded:
         remedy = "If they are no classes, give a table with the columns image, label and patient"
     what = f"the folders {errors.list_phrase(names)} are read as classes, and their names are {kind}"
-    why = "a network would learn to tell them apart"
-    return (
-        Problem("warning", what, why=why, remedy=f"{remedy}; if they are classes, --layout class_folders confirms it"),
-    )
+    why, remedy = "a network would learn to tell them apart", f"{remedy}; if they are classes, --layout class_folders"
+    return (Problem("warning", what, (), why, f"{remedy} confirms it"),)
 
 
 def _refuse_copies(folder: Folder, members: Sequence[FolderMember]) -> None:

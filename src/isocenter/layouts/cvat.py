@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -21,7 +21,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files.storage import packed_files
 from isocenter.layouts import layout, voc
-from isocenter.layouts.cases import drawn_boxes, drawn_files, film_frames
+from isocenter.layouts.cases import drawn_boxes, drawn_files, film_frames, text_names
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
 from isocenter.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, ListedImage
@@ -89,10 +89,8 @@ def _film(path: Path, root: Element, folder: Folder) -> ListedFilm:
         problem = "does not state the number of frames and their size (meta: size, original_size)"
         raise DatasetError(problem, str(path), "Export it anew as CVAT for video 1.1") from error
     source = root.findtext(".//meta//source", "") or path.stem
-    frames = defaultdict[int, list[DrawnBox]](list)
-    for track in root.iter("track"):
-        for frame, box in _drawn_track(track, count, (columns, rows), path):
-            frames[frame].append(box)
+    tracks = (_drawn_track(track, count, (columns, rows), path) for track in root.iter("track"))
+    frames = text_names.group_by_name(chain.from_iterable(tracks))
     found = film_frames.film_of(source, folder)
     images = {} if found else {int(n[0]): one.path for one in folder.images if (n := LAST_NUMBER.search(one.stem))}
     drawn = {frame: tuple(boxes) for frame, boxes in frames.items()}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from isocenter import errors
 from isocenter.files import patient_names
-from isocenter.layouts.cases import class_labels, dicom_cases, mask_pairs
+from isocenter.layouts.cases import class_labels, dicom_cases, mask_pairs, text_names
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import PairKey
 from isocenter.layouts.cases.table_reading import MOST_CLASSES
@@ -44,9 +43,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     names = [label.name for label in classes]
     what, why = f"the folders {errors.list_phrase(names)} are read as classes", "nothing else says what is to be learnt"
     remedy = "If they are no classes, give a table with labels; if they are, nothing needs to be done"
+    rows = [
+        replace(row, references={"class": called[member.folders[0]]}, split=row.split or member.split)
+        for row, member in zip(reading.rows, known, strict=True)
+    ]
     return replace(
         reading,
-        rows=tuple(_with_class(row, member, called) for row, member in zip(reading.rows, known, strict=True)),
+        rows=tuple(rows),
         how=f"{reading.how}; a folder for each class: {', '.join(names)}",
         classes={**reading.classes, "class": classes},
         problems=(*reading.problems, Problem("warning", what, why=why, remedy=remedy)),
@@ -56,16 +59,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 def _are_classes(series: Sequence[CaseRow], members: Sequence[FolderMember]) -> bool:
     """Whether the first folders hold several patients each, none of whom is in two, and are not called as people."""
     names = mask_pairs.class_folder_names(PairKey(member.folders, member.stem) for member in members)
-    people: dict[str, set[str]] = defaultdict(set)
-    for case, member in zip(series, members, strict=True):
-        people[member.folders[0] if member.folders else ""].add(case.patient or case.name)
+    placed = (("".join(one.folders[:1]), case.patient or case.name) for case, one in zip(series, members, strict=True))
+    people = text_names.distinct_by_name(placed)
     apart = sum(map(len, people.values())) == len(set().union(*people.values()))
     several = all(len(own) >= FEWEST_PATIENTS for own in people.values())
     return 0 < len(names) <= MOST_CLASSES and apart and several and not patient_names.are_named_people(names)
-
-
-def _with_class(row: CaseRow, member: FolderMember, called: Mapping[str, str]) -> CaseRow:
-    return replace(row, references={"class": called[member.folders[0]]}, split=row.split or member.split)
 
 
 EXAMPLE: Example = {f"series/{n}.dcm": n for n in range(3)}

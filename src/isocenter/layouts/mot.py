@@ -44,10 +44,8 @@ def _truths(folder: Folder) -> list[Path]:
 
 def _film(path: Path, folder: Folder | None = None) -> ListedFilm:
     root = path.parent.parent
-    images = {}
-    for image in sorted((root / IMAGES).iterdir()):
-        if digits := re.search(r"\d+(?=\.\w+$)", image.name):
-            images[int(digits[0]) - 1] = image
+    there = sorted((root / IMAGES).iterdir())
+    images = {int(number[0]) - 1: one for one in there if (number := re.search(r"\d+(?=\.\w+$)", one.name))}
     split = next((one.split for one in folder.images if one.path.parent == root / IMAGES), None) if folder else None
     frames = _frames(path)
     count = max([*images, *frames], default=-1) + 1

@@ -39,6 +39,7 @@ from isocenter.layouts.cases import (
     drawn_boxes,
     mask_pairs,
     object_classes,
+    text_names,
 )
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
@@ -177,9 +178,7 @@ def _split_images(series: SeriesFiles, rivals: Mapping[Path, Path]) -> list[tupl
         return [(series, "")]
     if "ImagePositionPatient" in header_reading.read_header(series.paths[0]).dataset:  # slices of a tomosynthesis
         return [(series, "")]
-    same: dict[Path, list[Path]] = defaultdict(list)
-    for path in series.paths:
-        same[rivals.get(path, path)].append(path)
+    same = text_names.group_by_name((rivals.get(path, path), path) for path in series.paths)
     return [(replace(series, paths=tuple(paths)), f"_{n}") for n, paths in enumerate(same.values(), start=1)]
 
 
@@ -239,16 +238,12 @@ def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[tup
     By the name of the folder, or of the one file, that holds a case alone, else by the folder in which both lie.
     """
     maps: dict[tuple[Path, ...], dict[str, list[Path]]] = {}
-    lonely, below = [], defaultdict[Path, set[tuple[Path, ...]]](set)
-    for series in images if folder.images else ():
-        for place in {path.parent for path in series.paths}:
-            for above in (place, *place.parents):
-                below[above].add(series.paths)
-    called = defaultdict[str, set[tuple[Path, ...]]](set)
-    for place, cases in below.items():
-        called[place.name] |= cases if len(cases) == 1 else set()
-    for series in images if folder.images else ():
-        called[dataset_folder.stem_of(series.paths[0].name)] |= {series.paths} if len(series.paths) == 1 else set()
+    places = [(path.parent, one.paths) for one in images if folder.images for path in one.paths]
+    above = ((one, paths) for place, paths in dict.fromkeys(places) for one in (place, *place.parents))
+    below, lonely = text_names.distinct_by_name(above), list[str]()
+    named = [(place.name, next(iter(cases))) for place, cases in below.items() if len(cases) == 1]
+    single = (one.paths for one in images if folder.images and len(one.paths) == 1)
+    called = text_names.distinct_by_name([*named, *((dataset_folder.stem_of(own[0].name), own) for own in single)])
     for member in folder.images:
         place, fit = member.path.parent, MASK_NAME.match(member.stem)
         is_inside = bool(LABEL_NAME.search(place.name) or MASK_NAME.match(place.name))
@@ -295,10 +290,9 @@ def _with_people_by_names(
     paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in firsts]
     names = [path if len(one.paths) == 1 else path.with_name("series") for one, path in zip(images, paths, strict=True)]
     named = patient_names.patients_of([path.with_suffix("").as_posix() for path in names])
-    people, places = defaultdict[str, set[str]](set), defaultdict[str, set[Path]](set)
-    for one, path, owner in zip(images, paths, named.names, strict=True):
-        people[one.study].add(owner)
-        places[owner] |= set() if owner in path.parent.as_posix() else {path.parent}
+    people = text_names.distinct_by_name((one.study, owner) for one, owner in zip(images, named.names, strict=True))
+    stated = [(owner, path.parent) for owner, path in zip(named.names, paths, strict=True)]
+    places = text_names.distinct_by_name((owner, place) for owner, place in stated if owner not in place.as_posix())
     is_divided = any(len(own) > 1 for own in people.values()) or any(len(own) > 1 for own in places.values())
     if not named.known or is_divided:
         return list(parts), ""

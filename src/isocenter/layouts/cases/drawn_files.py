@@ -5,7 +5,6 @@ A format is a parser, from a file to what is drawn on its images; finding the im
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -124,14 +123,13 @@ def _owners_by_stem(
 
     An image is looked for in the folder of its file, then in the neighbouring ones, at last anywhere.
     """
-    images, called = drawn_boxes.images_by_file_name(folder), defaultdict[str, set[str]](set)
-    for one in folder.images:
-        called[one.stem.casefold()].add(one.path.name)
+    images = drawn_boxes.images_by_file_name(folder)
+    called = text_names.distinct_by_name((one.stem.casefold(), one.path.name) for one in folder.images)
     owners, lost, places = dict[Path, Annotation](), list[str](), {member.path.parent for member in files}
     for member, sidecar in files.items():
         place, suffix = member.path.parent, Path(sidecar.image).suffix
         near = [place, *(place.parent / name for name in NEIGHBOURS)]
-        names, others = called[member.stem.casefold()], places - {place}
+        names, others = called.get(member.stem.casefold(), ()), places - {place}
         ranked = sorted((dataset_folder.stem_of(one) != member.stem, not one.endswith(suffix), one) for one in names)
         look = partial(drawn_boxes.image_named, near=near, where=member.path, split=member.split, others=others)
         found = (look(images, name) for *_, name in ranked)

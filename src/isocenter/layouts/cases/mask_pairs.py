@@ -30,7 +30,7 @@ from isocenter.files import file_formats, modality_words, patient_names
 from isocenter.files.format_options import ReadOptions
 from isocenter.files.modality_words import UNKNOWN_MODALITY
 from isocenter.layouts import layout
-from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder
+from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder, text_names
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.names import (
     CHANNEL,
@@ -259,9 +259,7 @@ def match_letter_case(masks: Sequence[tuple[PairKey, Mask]], images: Iterable[Pa
     Where two images differ in nothing else, or two masks would then be called the same, names stay as they are.
     """
     stems = {stem for key in images for stem in (key.stem, CHANNEL.sub("", key.stem))}
-    spelt: dict[str, set[str]] = defaultdict(set)
-    for stem in stems:
-        spelt[stem.casefold()].add(stem)
+    spelt = text_names.group_by_name((stem.casefold(), stem) for stem in stems)
     keys = [key.with_stem(_respelt(key.stem, stems, spelt)) for key, _ in masks]
     before, times = Counter(key for key, _ in masks), Counter(keys)
     return [(new if times[new] <= before[key] else key, member) for new, (key, member) in zip(keys, masks, strict=True)]

@@ -47,6 +47,11 @@ def group_by_name(named: Iterable[tuple[K, V]]) -> Mapping[K, list[V]]:
     return bearers
 
 
+def distinct_by_name(named: Iterable[tuple[K, V]]) -> dict[K, set[V]]:
+    """{name: all different things that bear it}."""
+    return {name: set(own) for name, own in group_by_name(named).items()}
+
+
 def sole_bearers(named: Iterable[tuple[K, V]]) -> dict[K, V]:
     """{name: what bears it} of the names that only one thing bears: of several nobody could say which is meant."""
     return {name: own[0] for name, own in group_by_name(named).items() if len(own) == 1}
