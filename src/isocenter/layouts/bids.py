@@ -18,7 +18,7 @@ from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, MaskFile, NamedCase, PairKey
 from isocenter.layouts.cases.names import IMAGES, LABELS
 from isocenter.layouts.cases.table_reading import TableRow
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Problems, Reading
 from isocenter.values import Geometry, Problem
 
 # Time series, field maps and the like are not images that a mask or a class belongs to.
@@ -135,7 +135,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     return replace(reading, rows=tuple(rows), patients="the BIDS subject (sub-...)")
 
 
-def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[BidsScan], tuple[Problem, ...]]:
+def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[BidsScan], Problems]:
     """The files without those in dwi/, or with them in place of the other images where masks lie on their grid alone.
 
     Maps and traces are meant, as in ISLES 2022; files with b-values are series. Without masks a model's number of

@@ -21,7 +21,7 @@ from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from isocenter.layouts.cases.table_reading import LOOKED_AT, TABLE_SUFFIXES, DataTable, TableRow
 from isocenter.layouts.cases.table_roles import RoleTable
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Example, Layout, Reading
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Example, Layout, Problems, Reading
 from isocenter.layouts.named_cases import NamedCases
 from isocenter.values import CaseRow, Cell, Problem, bounding_boxes
 
@@ -165,7 +165,7 @@ class BoxTable(RoleTable):
             raise self.table.refusal(problem, "Write the same value in all its rows")
         return next(iter(values), None)
 
-    def reader_warning(self) -> tuple[Problem, ...]:
+    def reader_warning(self) -> Problems:
         """The warning that several people drew boxes on one image, as in VinDr-CXR."""
         if (reader := self.table.column(READERS)) is None:
             return ()

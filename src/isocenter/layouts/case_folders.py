@@ -21,7 +21,7 @@ from isocenter.layouts.cases import cell_loading, mask_pairs, text_names, unname
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, MaskFile, NamedCase, PairKey
 from isocenter.layouts.cases.names import FORMAT_ENDING, IMAGES, LABELS, MASK_NAME, WORDS
-from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Problems, Reading
 from isocenter.values import Problem
 
 # More kinds of image than this in one folder are cases; more than so many where folders of several cases hold the same
@@ -289,7 +289,7 @@ def _with_only_mask(cases: dict[PairKey, CaseFolder]) -> tuple[dict[PairKey, Cas
     return {**cases, **named}, [member.name for masks in lone.values() for own in masks.values() for member in own]
 
 
-def _other_name_warning(names: Sequence[str]) -> tuple[Problem, ...]:
+def _other_name_warning(names: Sequence[str]) -> Problems:
     """The warning on masks that are called otherwise than those of the other cases."""
     what = f"{errors.list_phrase(names)} is taken for the mask of its case"
     why, remedy = "it is called otherwise than those of the others", "Take it away if it shows something else"

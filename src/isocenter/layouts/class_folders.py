@@ -22,7 +22,7 @@ from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, NamedCase, PairKey
 from isocenter.layouts.cases.names import BY_HAND, IMAGES, LABEL_NAME, LABELS, SELDOM_CLASSES
 from isocenter.layouts.cases.table_reading import MOST_CLASSES, TABLE_SUFFIXES
-from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Problems, Reading
 from isocenter.values import Problem
 
 # Names of the files of a case.
@@ -112,7 +112,7 @@ def _called_otherwise(members: Sequence[FolderMember]) -> dict[str, str]:
     return short if max(in_part.values(), default=0) <= 1 else {}
 
 
-def _without_strangers(members: Sequence[FolderMember]) -> tuple[list[FolderMember], tuple[Problem, ...]]:
+def _without_strangers(members: Sequence[FolderMember]) -> tuple[list[FolderMember], Problems]:
     """The files without those in folders that the training part lacks, as test/test, and the problem that says so."""
     parts = text_names.distinct_by_name((member.folders[0], member.split) for member in members)
     is_parted = any("train" in own for own in parts.values())
@@ -162,7 +162,7 @@ def _are_kinds(members: Sequence[FolderMember]) -> bool:
     return is_again and any(mask_pairs.is_image_word(name) and not name.isdecimal() for name in counts)
 
 
-def _with_folders_inside(members: Sequence[FolderMember]) -> tuple[Problem, ...]:
+def _with_folders_inside(members: Sequence[FolderMember]) -> Problems:
     """The warning on several folders of words in each class, of the same names or not: they may be the classes."""
     inside = text_names.distinct_by_name((one.folders[0], "".join(one.folders[1:2])) for one in members)
     common = sorted(set.intersection(*inside.values()) - {*IMAGES, ""}) if inside else []
@@ -176,7 +176,7 @@ def _with_folders_inside(members: Sequence[FolderMember]) -> tuple[Problem, ...]
     return (Problem("warning", what, (), why, remedy),)
 
 
-def _doubtful_folder_warning(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ...]:
+def _doubtful_folder_warning(names: Sequence[str], options: DatasetOptions) -> Problems:
     """The warning on folders that may be patients, or kinds of image of the same cases; none where they were asked for.
 
     Numbers with a leading zero are codes, as in tables; so are more numbers than there are classes.

@@ -33,8 +33,8 @@ from isocenter.layouts.cases.opening import EMPTY
 from isocenter.layouts.cases.table_reading import DataTable, TableRow
 from isocenter.layouts.cases.table_roles import TEXT, RoleTable
 from isocenter.layouts.dataset_table import NAMED, SINGLE
-from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
-from isocenter.values import CaseRow, Cell, Label
+from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Reading
+from isocenter.values import CaseRow, Cell
 
 FIXED_AND_MOVING = {"fixed", "moving"}
 DRAWINGS = frozenset({"voc", "yolo", "labelme", "qupath", "cvat", "mot", "via", "coco", "box_table"})
@@ -220,7 +220,7 @@ class OwnRows(RoleTable):
         return Cell((path,), part, key, known=drawn.get(key))
 
 
-Classes = dict[str, tuple[Label, ...]]
+Classes = dict[str, Labels]
 
 
 def _with_classes(

@@ -26,7 +26,7 @@ from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.layouts.cases import table_reading
 from isocenter.layouts.cases.dataset_folder import OWN_TABLE, Record
 from isocenter.layouts.cases.table_reading import UNNAMED, DataTable
-from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnNameMeanings, Reading
+from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnNameMeanings, Labels, Reading
 from isocenter.lazy import pandas
 from isocenter.values import CaseRow, Cell, Code, Dataset, Label
 from isocenter.values.dataset_cases import DataFrameLike, DatasetTable
@@ -250,7 +250,7 @@ def complete_options(options: DatasetOptions, declared: Record) -> DatasetOption
     return replace(options, labels=options.labels or stated.get("labels"), read=replace(options.read, **own))
 
 
-def stated_classes(declared: Record, where: Path) -> dict[str, tuple[Label, ...]]:
+def stated_classes(declared: Record, where: Path) -> dict[str, Labels]:
     """{kind: labels} of `dataset.toml`. Raises DatasetError for what is no label."""
     try:
         return {kind: tuple(map(_label, labels)) for kind, labels in declared.get("classes", {}).items()}

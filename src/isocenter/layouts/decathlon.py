@@ -16,8 +16,8 @@ from isocenter.layouts import layout, nnunet
 from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.names import IMAGES, LABELS
-from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
-from isocenter.values import CaseRow, Problem, Split
+from isocenter.layouts.layout import DatasetOptions, Example, Layout, Problems, Reading
+from isocenter.values import CaseRow, Split
 
 # Lists of pairs, and the part that they are where both are there.
 PARTS: dict[str, Split] = {"training": "train", "validation": "val"}
@@ -77,7 +77,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
-def _unlisted_warning(folder: Folder, known: Collection[Path]) -> tuple[Problem, ...]:
+def _unlisted_warning(folder: Folder, known: Collection[Path]) -> Problems:
     """The warning that images with labels of their names lie in the folder, and dataset.json does not list them."""
     others = [member for member in folder.images if member.path not in known]
     drawn = {member.stem for member in others if LABELS.intersection(map(str.lower, member.folders))}

@@ -21,8 +21,8 @@ from isocenter.layouts.cases.column_names import FIXED, MOVING, PAIR_COLUMNS, SI
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.names import SIDE
 from isocenter.layouts.cases.table_reading import DataTable
-from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading, References
-from isocenter.values import CaseRow, Cell, Floats, Label, Problem, spatial_transform
+from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Labels, Layout, Reading, References
+from isocenter.values import CaseRow, Cell, Floats, Problem, spatial_transform
 from isocenter.values.spatial_transform import Correspondence
 
 COORDINATES = ("x", "y", "z")
@@ -113,7 +113,7 @@ def _of_names(folder: Folder, modality: str | None) -> Iterator[CaseRow]:
             yield CaseRow(name, *_cells(sides, modality), split=splits[sides[FIXED]["image"]])
 
 
-def load_correspondence(cell: Cell, labels: tuple[Label, ...], options: ReadOptions) -> Correspondence:
+def load_correspondence(cell: Cell, labels: Labels, options: ReadOptions) -> Correspondence:
     """What is known of both images of a pair: the label maps and points that a cell names."""
     sides: dict[str, dict[str, Path]] = {side: {} for side in SIDES}
     for name, path in zip(cell.names, cell.paths, strict=True):

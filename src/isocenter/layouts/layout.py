@@ -14,6 +14,9 @@ from isocenter.values import CaseRow, Label, Problem
 
 # {kind: a cell, or the value itself}, as of `CaseRow`.
 References = dict[str, Any]
+Labels = tuple[Label, ...]
+Problems = tuple[Problem, ...]
+Severity = Literal["error", "warning"]
 # How patients of DICOM are known: a run's record of its data then says which key hid them.
 PSEUDONYMS = "the patient identifier in the files, hidden by this installation's key"
 DESCRIPTION: CaseNames = "description"
@@ -86,7 +89,7 @@ class Reading:
     rows: tuple[CaseRow, ...]
     how: str
     name: str = ""
-    classes: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
+    classes: Mapping[str, Labels] = field(default_factory=dict)
     drawn: DrawnNameMeanings | None = None
     modality: str | None = None
     patients: str = ""
@@ -96,7 +99,7 @@ class Reading:
     readers: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     tables: tuple[Path, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: Problems = ()
     courses: tuple[Path, ...] = ()
     exif: str = ""
     is_own: bool = False
@@ -117,11 +120,8 @@ class DrawnNameMeanings:
 
 
 def left_out_problem(
-    names: Iterable[str],
-    what: str | tuple[str, str, str],
-    remedy: str = "",
-    severity: Literal["error", "warning"] = "error",
-) -> tuple[Problem, ...]:
+    names: Iterable[str], what: str | tuple[str, str, str], remedy: str = "", severity: Severity = "error"
+) -> Problems:
     """The problem that these cases or files are left out; none where there are none.
 
     what: in words, or (subject and verb of one, of several, the rest), before which their number stands

@@ -42,7 +42,7 @@ from isocenter.layouts.cases.column_names import (
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.table_reading import MOST_CLASSES, TABLE_SUFFIXES, DataTable, TableRow
 from isocenter.layouts.cases.table_roles import COMMA, RoleTable
-from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions, Example, Layout, Reading
+from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions, Example, Layout, Problems, Reading
 from isocenter.layouts.named_cases import EVERY_END, NamedCases, PathEnds
 from isocenter.values import CaseRow, Problem
 
@@ -342,7 +342,7 @@ def _kinds() -> set[str]:
 
 def _with_classes(
     table: DataTable, options: DatasetOptions, images: Callable[[], Collection[str]]
-) -> tuple[DataTable, tuple[Problem, ...]]:
+) -> tuple[DataTable, Problems]:
     """The table, with one column of classes where each has a column, or a column for each finding where each has a row,
     and none is named by hand; and the note on it.
 

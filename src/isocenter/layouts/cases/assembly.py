@@ -31,7 +31,7 @@ from isocenter.layouts.cases.known_structures import BETWEEN, COLUMN
 from isocenter.layouts.cases.table_join import Join
 from isocenter.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES
 from isocenter.layouts.cases.time_series import LongTable
-from isocenter.layouts.layout import DatasetOptions, Reading
+from isocenter.layouts.layout import DatasetOptions, Problems, Reading
 from isocenter.values import Case, CaseRow, Dataset, LazyMapping, Problem
 from isocenter.values.dataset_cases import DatasetTable
 
@@ -206,9 +206,7 @@ def _own_kinds(rows: Sequence[CaseRow]) -> str:
     return f"{named} in the images' own files" if named else ""
 
 
-def _keep_labelled(
-    cases: list[CaseRow], folder: Folder, options: DatasetOptions
-) -> tuple[list[CaseRow], tuple[Problem, ...]]:
+def _keep_labelled(cases: list[CaseRow], folder: Folder, options: DatasetOptions) -> tuple[list[CaseRow], Problems]:
     """The cases with a reference, where references are wanted."""
     if not options.references or not cases:
         return cases, ()

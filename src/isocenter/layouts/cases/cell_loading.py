@@ -24,6 +24,7 @@ from isocenter.values import Array, BoundingBoxes, Cell, Floats, Geometry, Image
 from isocenter.values.voxel_images import FRAME_FILES
 
 UNKNOWN = "unknown"
+ImageLoader = Callable[[], Image]
 Colour = tuple[int, int, int]
 # Objects are counted: 255 is one of them and not another notation of 1.
 KEEP_255 = frozenset({255})
@@ -68,7 +69,7 @@ def load_frame(path: Path, frame: int, frames: int, options: ReadOptions, modali
     return image.frame(frame)
 
 
-def empty_label_map(labels: tuple[Label, ...], image: Callable[[], Image]) -> Image:
+def empty_label_map(labels: tuple[Label, ...], image: ImageLoader) -> Image:
     """A label map of nothing but background, on the grid of an image."""
     on = image()
     pixels: Array = np.zeros((1, *on.geometry.shape), np.uint8)
@@ -92,7 +93,7 @@ def load_numbered_frame(path: Path, options: ReadOptions, modality: str | None =
     return replace(image, neighbours=frame_beside, facts={**image.facts, FRAME_FILES: (place, files)})
 
 
-def on_axes_of_image(load: Callable[[], Image], first: Callable[[], Image]) -> Image:
+def on_axes_of_image(load: ImageLoader, first: ImageLoader) -> Image:
     """A label map or further image in the order of the axes of its case's first image, where it is on the same grid."""
     own = load()
     if not own.geometry.oriented:
@@ -267,7 +268,7 @@ def _with_background_0(pixels: Array, background: int) -> tuple[Array, str]:
     return exchanged.astype(whole.dtype), f"{background} is the background: 0 and {background} are exchanged"
 
 
-def turn_reference(load: Callable[[], Any], files: Sequence[Path], image: Callable[[], Image]) -> Any:
+def turn_reference(load: Callable[[], Any], files: Sequence[Path], image: ImageLoader) -> Any:
     """A reference on the stored pixels as it lies on the turned ones of its image."""
     value, orientation = load(), orientation_of_files(files)
     match value:

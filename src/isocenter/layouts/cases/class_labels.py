@@ -14,16 +14,18 @@ from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.files import label_table, patient_names
 from isocenter.layouts.cases import segments
 from isocenter.layouts.cases.dataset_folder import Folder, Record
-from isocenter.layouts.layout import DatasetOptions
+from isocenter.layouts.layout import DatasetOptions, Labels
 from isocenter.values import Case, CaseRow, Label, Problem, Split, grading, voxel_images
 from isocenter.values.covariate_values import UNLABELLED
 
 # The part of a set that is often given without its classes, and what is then written in their place.
 TEST: Split = "test"
 MINUS_ONE = "-1"
+# Classes in their order, and {name in the data: name of its class}.
+NamedClasses = tuple[Labels, dict[str, str]]
 
 
-def parse_labels(text: str) -> tuple[Label, ...]:
+def parse_labels(text: str) -> Labels:
     """ "1=anterior,2=posterior" as labels.
 
     Raises UsageError for anything else.
@@ -49,7 +51,7 @@ def declared_background(text: str | None) -> int:
     return next((label.value for label in labels if label.is_background), 0) if is_zero_drawn else 0
 
 
-def mask_labels(folder: Folder, options: DatasetOptions) -> tuple[Label, ...]:
+def mask_labels(folder: Folder, options: DatasetOptions) -> Labels:
     """The declared labels of masks but the background (0); empty where none are declared.
 
     Of regions each value is one: the part of the region that it marks.
@@ -106,7 +108,7 @@ def parse_regions(text: str) -> dict[str, tuple[int, ...]]:
     return {name: values for name, values in regions.items() if values != (0,) and not Label(0, name).is_ignored}
 
 
-def labels_in_dataset_json(described: Any, where: str) -> tuple[Label, ...]:
+def labels_in_dataset_json(described: Any, where: str) -> Labels:
     """The `labels` of dataset.json: {"0": "name"} in the Decathlon, {"name": 0} in nnU-Net v2.
 
     Raises DatasetError for what is neither.
@@ -136,7 +138,7 @@ def channel_names_in_dataset_json(folder: Folder) -> tuple[str, ...]:
 
 def name_classes(
     names: Iterable[str], folder: Folder, options: DatasetOptions, *, declare: bool = True
-) -> tuple[tuple[Label, ...], dict[str, str]]:
+) -> NamedClasses:
     """The classes in order, and {name in the data: name of its class}.
 
     --labels, or a table such as classes.csv, either puts the names in order (0=NORMAL,1=PNEUMONIA) or gives names to
@@ -144,7 +146,7 @@ def name_classes(
     grades of a known scale stand as they rise, and other names by the alphabet.
     """
     stated = sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
-    labels: tuple[Label, ...] = ()
+    labels: Labels = ()
     if declare:
         labels = parse_labels(options.labels) if options.labels is not None else _table_labels(folder)
     by_name, by_value = {label.name for label in labels}, {str(label.value): label.name for label in labels}
@@ -199,7 +201,7 @@ def placeholder_notes(found: Mapping[str, int], where: str) -> Iterator[Problem]
 
 def with_classes_by_rule(
     cases: Sequence[CaseRow], rule: str, folder: Folder, options: DatasetOptions
-) -> tuple[list[CaseRow], tuple[Label, ...]]:
+) -> tuple[list[CaseRow], Labels]:
     """The cases, each of the class that a regular expression finds in its name, and the classes in order.
 
     Raises UsageError where the expression is wrong, or does not fit every name.
@@ -216,7 +218,7 @@ def with_classes_by_rule(
     return [replace(row, references={**row.references, "class": called[name]}) for row, name in each], labels
 
 
-def numbered_names(names: Iterable[str]) -> tuple[Label, ...]:
+def numbered_names(names: Iterable[str]) -> Labels:
     """Names in their order, numbered from 0."""
     return tuple(Label(number, name) for number, name in enumerate(names))
 
@@ -227,7 +229,7 @@ def observed_values(case: Case) -> tuple[int, ...]:
     return tuple(int(value) for value in values if value)
 
 
-def _structures(labels: tuple[Label, ...], text: str) -> tuple[Label, ...]:
+def _structures(labels: Labels, text: str) -> Labels:
     """The structures among labels of masks; one of 0 gets the value that is declared as the background.
 
     Raises UsageError where 0 is a structure and nothing is declared to lie around it.
@@ -244,7 +246,7 @@ def _structures(labels: tuple[Label, ...], text: str) -> tuple[Label, ...]:
     return _foreground(labels)
 
 
-def _foreground(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+def _foreground(labels: Labels) -> Labels:
     """Without the background; a 0 that is to be ignored stays."""
     return tuple(label for label in labels if label.value or label.is_ignored)
 
@@ -280,7 +282,7 @@ def _description(folder: Folder) -> str:
     return str(folder.root / "dataset.json")
 
 
-def _table_labels(folder: Folder) -> tuple[Label, ...]:
+def _table_labels(folder: Folder) -> Labels:
     """The labels from a table of names in the folder. A labels.csv may also be a list of images."""
     place = folder.root if not folder.is_file else folder.root.parent
     tables = [name for name in label_table.FOLDER_TABLES if (place / name).is_file()]

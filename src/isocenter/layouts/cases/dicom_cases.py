@@ -44,7 +44,15 @@ from isocenter.layouts.cases import (
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from isocenter.layouts.cases.names import LABEL_NAME, MASK_NAME, MASK_SUFFIX
-from isocenter.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNameMeanings, Reading, References
+from isocenter.layouts.layout import (
+    DESCRIPTION,
+    PSEUDONYMS,
+    DatasetOptions,
+    DrawnNameMeanings,
+    Problems,
+    Reading,
+    References,
+)
 from isocenter.values import BoundingBoxes, CaseRow, Cell, Floats, Image, Label, Problem
 
 Maps = Mapping[str, Sequence[Path]]  # of structures by their names, "" where none is stated
@@ -156,14 +164,14 @@ def _localizers(everything: Sequence[SeriesFiles]) -> list[SeriesFiles]:
     return localizers if len(localizers) < len(images) else []
 
 
-def _planning_only(localizers: Sequence[SeriesFiles], options: DatasetOptions) -> tuple[Problem, ...]:
+def _planning_only(localizers: Sequence[SeriesFiles], options: DatasetOptions) -> Problems:
     """The warning that localizers are left out."""
     files = [f"{_case_name(one, options)}, {one.paths[0].name}" for one in localizers]
     what = "series only served", "series only served", "to plan others (localizers)"
     return layout.left_out_problem(files, what, "To use them, put them into a folder of their own", "warning")
 
 
-def _copy_warning(copies: Sequence[Path]) -> tuple[Problem, ...]:
+def _copy_warning(copies: Sequence[Path]) -> Problems:
     """The warning that files hold the same object as others."""
     what = "file is a copy", "files are copies", "of another file of the same series"
     return layout.left_out_problem([path.name for path in copies], what, severity="warning")
@@ -265,7 +273,7 @@ def _damage_problem(error: FormatError) -> Problem:
     return Problem("error", f"{Path(error.where).name}: {error.problem}", why="it is left out", remedy=error.remedy)
 
 
-def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -> tuple[Problem, ...]:
+def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -> Problems:
     """The problem that files hold no pixels: presentation states, reports without regions, images cut short."""
     without = (series for series in everything if not series.is_image and series.sop_class not in DRAWN)
     others = [(path, one.sop_class_name) for one in without for path in one.paths if path not in known]
@@ -300,7 +308,7 @@ def _with_people_by_names(
     return [(replace(one, patient=own), end) for (one, end), own in zip(parts, owners, strict=True)], named.words
 
 
-def _nobodys(images: Sequence[SeriesFiles], people: str) -> tuple[Problem, ...]:
+def _nobodys(images: Sequence[SeriesFiles], people: str) -> Problems:
     """The warning that nobody knows whose some studies are; a single one is nobody else's.
 
     people: the rule by which names of files say it, and it is a note; else empty
@@ -314,7 +322,7 @@ def _nobodys(images: Sequence[SeriesFiles], people: str) -> tuple[Problem, ...]:
     return (Problem("warning", what, (), why, remedy),) if len(studies) > 1 else ()
 
 
-def _lonely(names: Sequence[str]) -> tuple[Problem, ...]:
+def _lonely(names: Sequence[str]) -> Problems:
     what = "label map lies", "label maps lie", "beside no series or several"
     remedy = "Put each into the folder of its one series, which may lie below it, or give it the name of that folder"
     return layout.left_out_problem(names, what, remedy, "warning")
@@ -332,7 +340,7 @@ class ReportedOutlines:
     of: Mapping[int, tuple[Outlines, ...]] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
     read: frozenset[Path] = frozenset()
-    problems: tuple[Problem, ...] = ()
+    problems: Problems = ()
 
 
 def _gather_reports(everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]) -> ReportedOutlines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -23,9 +23,10 @@ from isocenter.files.dicom.reading.series_survey import DRAWN, SeriesFiles
 from isocenter.files.dicom.uids import STRUCTURE_SET
 from isocenter.layouts import layout
 from isocenter.layouts.cases import class_labels, object_classes, segments
+from isocenter.layouts.cases.cell_loading import ImageLoader
 from isocenter.layouts.cases.frame_cases import DRAWN_FRAMES
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import Cell, Geometry, Image, Label, Problem
+from isocenter.layouts.layout import DatasetOptions, Labels, Problems
+from isocenter.values import Cell, Geometry, Image, Problem
 
 
 def is_drawing(path: Path) -> bool:
@@ -112,9 +113,9 @@ class DrawnMasks:
     """
 
     of: Mapping[tuple[Path, ...], tuple[DrawnMap, ...]]
-    labels: tuple[Label, ...]
+    labels: Labels
     unlike: frozenset[tuple[Path, ...]]
-    problems: tuple[Problem, ...]
+    problems: Problems
 
 
 def survey_drawings(
@@ -138,7 +139,7 @@ def survey_drawings(
     return DrawnMasks(of, labels, frozenset(unlike), _left_out(lost, empty, older))
 
 
-def _left_out(lost: Sequence[str], empty: Sequence[str], older: Sequence[str]) -> tuple[Problem, ...]:
+def _left_out(lost: Sequence[str], empty: Sequence[str], older: Sequence[str]) -> Problems:
     """The problems of segmentations without an image, without a structure, and of those drawn again later."""
     without_image = "to no image series here, or to several images at once"
     of_images = "segmentation refers", "segmentations refer", without_image
@@ -161,9 +162,9 @@ def masks_on(maps: Sequence[DrawnMap]) -> dict[str, Cell]:
 
 def load_drawings(
     paths: tuple[Path, ...],
-    image: Callable[[], Image],
+    image: ImageLoader,
     files: tuple[Path, ...],
-    labels: tuple[Label, ...],
+    labels: Labels,
     *,
     chosen: bool,
     fill_contours: bool,
@@ -217,7 +218,7 @@ def objects_on(maps: Sequence[DrawnMap]) -> dict[str, Cell]:
 
 
 def load_drawn_objects(
-    paths: tuple[Path, ...], image: Callable[[], Image], files: tuple[Path, ...], called: Mapping[str, str]
+    paths: tuple[Path, ...], image: ImageLoader, files: tuple[Path, ...], called: Mapping[str, str]
 ) -> Image:
     """The segments of segmentations as numbered objects, with their classes; voxels of several are the first one's.
 
@@ -300,7 +301,7 @@ def _names(drawn: Sequence[DrawnObject]) -> frozenset[str]:
     return frozenset().union(*(one.names for one in drawn))
 
 
-def unlike_map_warning(cases: Sequence[str]) -> tuple[Problem, ...]:
+def unlike_map_warning(cases: Sequence[str]) -> Problems:
     """The warning that the label maps of these cases name different structures."""
     if not cases:
         return ()

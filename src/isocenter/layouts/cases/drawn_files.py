@@ -22,7 +22,7 @@ from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.drawn_outlines import BOXES, DrawnReferences
 from isocenter.layouts.cases.names import NEIGHBOURS
-from isocenter.layouts.layout import DatasetOptions, Reading, References
+from isocenter.layouts.layout import DatasetOptions, Problems, Reading, References
 from isocenter.values import CaseRow, Cell, Problem, Split
 
 # Of many files, such as the sidecars of BIDS, only so many are opened to know them.
@@ -116,9 +116,7 @@ class Sidecar:
     kinds: frozenset[str] = frozenset()
 
 
-def _owners_by_stem(
-    folder: Folder, files: Mapping[FolderMember, Sidecar]
-) -> tuple[dict[Path, Annotation], tuple[Problem, ...]]:
+def _owners_by_stem(folder: Folder, files: Mapping[FolderMember, Sidecar]) -> tuple[dict[Path, Annotation], Problems]:
     """{image: what is drawn on it} of files that bear the name of their image, and the problem of those without one.
 
     An image is looked for in the folder of its file, then in the neighbouring ones, at last anywhere.
@@ -309,7 +307,7 @@ def _refuse_twice(twice: Sequence[Sequence[ListedImage]]) -> None:
         raise DatasetError(problem, str(each[-1].annotation.path), remedy)
 
 
-def _left_out_of(odd: Mapping[str, Sequence[str]], files: str) -> tuple[Problem, ...]:
+def _left_out_of(odd: Mapping[str, Sequence[str]], files: str) -> Problems:
     """The warning on annotations that cannot be read, by the cases of their images."""
     each = [fault for faults in odd.values() for fault in faults]
     what = f"{errors.count_phrase(len(each), 'annotation')} of {files} cannot be read ({errors.list_phrase(each)})"

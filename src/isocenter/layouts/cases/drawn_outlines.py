@@ -13,9 +13,10 @@ from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import polygon
 from isocenter.layouts.cases import class_labels, drawn_boxes, object_classes
+from isocenter.layouts.cases.class_labels import NamedClasses
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline
-from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings
+from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Problems
 from isocenter.values import CaseRow, Cell, Image, Label, Problem
 from isocenter.values.voxel_images import WITHOUT_VOXELS
 
@@ -35,7 +36,7 @@ class DrawnReferences:
 
     kinds: tuple[str, ...]
     names: DrawnNameMeanings
-    classes: Mapping[str, tuple[Label, ...]]
+    classes: Mapping[str, Labels]
 
     @classmethod
     def for_options(
@@ -78,7 +79,7 @@ class DrawnReferences:
         what = ("box", "boxes") if self.kinds == (BOXES,) else ("outline", "outlines")
         return errors.count_phrase(sum(len(annotation.boxes) for annotation in annotations), *what)
 
-    def notes(self, annotations: Iterable[Annotation]) -> tuple[Problem, ...]:
+    def notes(self, annotations: Iterable[Annotation]) -> Problems:
         """Notes on what else could be read of them."""
         if not any(box.outline is not None for one in annotations for box in one.boxes):
             return ()
@@ -187,7 +188,7 @@ def cover_outline(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice
 
 def _box_classes(
     drawn: Collection[str], names: Mapping[str, str], folder: Folder, options: DatasetOptions
-) -> tuple[tuple[Label, ...], dict[str, str]]:
+) -> NamedClasses:
     """The classes of boxes, and {name in the file: name of its class}."""
     if not names:
         return class_labels.name_classes(drawn, folder, options)
@@ -221,7 +222,7 @@ def _labels(
     return {name: numbered.get(one, Label(len(kept) + 1, "ignore")) for name, one in called.items()}
 
 
-def _paint(objects: Sequence[tuple[int, CoveredPixels]], image: Image, labels: tuple[Label, ...]) -> Image:
+def _paint(objects: Sequence[tuple[int, CoveredPixels]], image: Image, labels: Labels) -> Image:
     """A map of these values on the grid of the image that they were drawn on, small objects over large ones."""
     columns, rows = drawn_boxes.columns_and_rows(image.geometry)[:2]
     greatest = max((value for value, _ in objects), default=1)
@@ -240,9 +241,7 @@ def _paint(objects: Sequence[tuple[int, CoveredPixels]], image: Image, labels: t
     return replace(own, facts={WITHOUT_VOXELS: _lost(objects, pixels, labels)}, notes=tuple(notes))
 
 
-def _lost(
-    objects: Sequence[tuple[int, CoveredPixels]], pixels: NDArray[Any], labels: tuple[Label, ...]
-) -> dict[str, str]:
+def _lost(objects: Sequence[tuple[int, CoveredPixels]], pixels: NDArray[Any], labels: Labels) -> dict[str, str]:
     """{structure that is drawn and has no pixel in a label map: why}."""
     # Where nothing is drawn nothing is looked at, as on a slide.
     shown = {value for _, one in objects for value in np.unique(pixels[one.box]).tolist()}

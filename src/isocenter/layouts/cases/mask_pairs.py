@@ -53,7 +53,7 @@ from isocenter.layouts.cases.names import (
     WORD_OF_CASE,
     WORD_OF_MASKS,
 )
-from isocenter.layouts.layout import DatasetOptions, Reading
+from isocenter.layouts.layout import DatasetOptions, Problems, Reading
 from isocenter.values import CaseRow, Cell, Label, Problem, Split
 
 Mask = TypeVar("Mask")  # the file of a mask, or what else is known of it
@@ -113,7 +113,7 @@ def pair_masks(
     images: Mapping[PairKey, Images],
     masks: Sequence[tuple[PairKey, FolderMember]],
     rules: Sequence[Pairing] | None = None,
-) -> tuple[list[NamedCase], tuple[Problem, ...]]:
+) -> tuple[list[NamedCase], Problems]:
     """The cases with their masks, and the problems of masks without an image.
 
     Images that differ in suffix alone, with one mask for both, are left out.
@@ -142,12 +142,13 @@ class OwnedMask(NamedTuple):
 
 
 # A rule: the image of each mask among these; None for a mask without one.
-Pairing = Callable[[Sequence[PairKey], Mapping[PairKey, object]], list[OwnedMask | None]]
+Keys = Sequence[PairKey]
+Known = Mapping[PairKey, object]
+Owners = list[OwnedMask | None]
+Pairing = Callable[[Keys, Known], Owners]
 
 
-def owners_of_masks(
-    masks: Sequence[PairKey], images: Mapping[PairKey, object], rules: Sequence[Pairing] | None = None
-) -> list[OwnedMask | None]:
+def owners_of_masks(masks: Keys, images: Known, rules: Sequence[Pairing] | None = None) -> Owners:
     """The image of each mask by the first of the rules that pairs any; None for one without."""
     for rule in RULES if rules is None else rules:
         owned = rule(masks, images)
@@ -156,22 +157,18 @@ def owners_of_masks(
     return [None] * len(masks)
 
 
-def owner_of_mask(key: PairKey, images: Mapping[PairKey, object]) -> PairKey | None:
+def owner_of_mask(key: PairKey, images: Known) -> PairKey | None:
     """The image of a mask: of its name, of that without a mask's suffix, or of that and the word of its part."""
     bare = key.with_stem(MASK_SUFFIX.sub("", key.stem))
     parted = (key.with_stem(f"{bare.stem}_{word}") for word, part in SPLIT_WORDS.items() if part == key.split)
     return next((one for one in (key, bare, *parted) if one in images), None)
 
 
-def _first_of(
-    owners: Callable[[PairKey, Mapping[PairKey, object]], Iterator[OwnedMask]],
-    masks: Sequence[PairKey],
-    images: Mapping[PairKey, object],
-) -> list[OwnedMask | None]:
+def _first_of(owners: Callable[[PairKey, Known], Iterator[OwnedMask]], masks: Keys, images: Known) -> Owners:
     return [next(owners(key, images), None) for key in masks]
 
 
-def _owners_by_name(key: PairKey, images: Mapping[PairKey, object]) -> Iterator[OwnedMask]:
+def _owners_by_name(key: PairKey, images: Known) -> Iterator[OwnedMask]:
     """By the mask's own name, without a reader's name, and without the structure as its last word."""
     for rest, reader in ((key, ""), *_read_by(key)):
         if (owner := owner_of_mask(rest, images)) is not None:
@@ -194,7 +191,7 @@ def _read_by(key: PairKey) -> Iterator[tuple[PairKey, str]]:
         yield key.with_stem(key.stem[: fit.start()]), fit[1]
 
 
-def _owners_in_folders(key: PairKey, images: Mapping[PairKey, object]) -> Iterator[OwnedMask]:
+def _owners_in_folders(key: PairKey, images: Known) -> Iterator[OwnedMask]:
     """By the name without one of its folders, which names the structure; the last word may repeat it."""
     for place, name in enumerate(key.folders):
         bare = key.without_folder(place)
@@ -210,17 +207,14 @@ def structure_in_name(folder: str) -> str:
 
 
 def _alike(
-    of_image: Callable[[PairKey], PairKey],
-    of_mask: Callable[[PairKey], PairKey],
-    masks: Sequence[PairKey],
-    images: Mapping[PairKey, object],
-) -> list[OwnedMask | None]:
+    of_image: Callable[[PairKey], PairKey], of_mask: Callable[[PairKey], PairKey], masks: Keys, images: Known
+) -> Owners:
     """By what two functions make of the names, of which each image has one of its own; none where two have the same."""
     known = {of_image(key): OwnedMask(key) for key in images}
     return [known.get(of_mask(key)) if len(known) == len(images) else None for key in masks]
 
 
-def _by_common_word(masks: Sequence[PairKey], images: Mapping[PairKey, object]) -> list[OwnedMask | None]:
+def _by_common_word(masks: Keys, images: Known) -> Owners:
     """By the name without its last word, where all masks have the same."""
     words = {fit[1] if (fit := LAST_WORD.search(key.stem)) else "" for key in masks}
     bare = [key.with_stem(LAST_WORD.sub("", key.stem)) for key in masks]
@@ -465,14 +459,14 @@ def structure_labels(named: Iterable[str], folder: Folder, options: DatasetOptio
     return asked
 
 
-def missing_structure_problem(cases: Sequence[str], structures: Collection[str]) -> tuple[Problem, ...]:
+def missing_structure_problem(cases: Sequence[str], structures: Collection[str]) -> Problems:
     """The problem that cases lack the mask of a structure; none where all have one of each."""
     what = "case lacks", "cases lack", f"masks of some of {errors.list_phrase(structures)}"
     remedy = "Add them, empty ones where a structure is not there, or name those to read"
     return layout.left_out_problem(cases, what, remedy)
 
 
-def missing_image_problem(lost: Sequence[str]) -> tuple[Problem, ...]:
+def missing_image_problem(lost: Sequence[str]) -> Problems:
     """The problem that labels have no image; none where all have one."""
     what = "label has", "labels have", "no image"
     return layout.left_out_problem(lost, what, "Add the images, or rename", "warning")

@@ -20,9 +20,10 @@ from isocenter.files.format_options import ReadOptions
 from isocenter.files.storage import csv_text
 from isocenter.layouts import layout
 from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder, text_names
+from isocenter.layouts.cases.class_labels import NamedClasses
 from isocenter.layouts.cases.dataset_folder import CLASS_FOLDER, OBJECT_TABLE, Folder, FolderMember
-from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
-from isocenter.values import CaseRow, Cell, Image, Label, Problem
+from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Problems, Reading
+from isocenter.values import CaseRow, Cell, Image, Label
 
 OBJECT_MAPS = "instances"
 # What cells of a map and of what states its classes are called.
@@ -52,7 +53,7 @@ def read_with_classes(
     if folder.class_maps and is_table:
         problem = f"has both {OBJECT_TABLE} and maps in {CLASS_FOLDER}/"
         raise DatasetError(problem, str(folder.root), "Keep what is meant")
-    rows, problems = reading.rows, tuple[Problem, ...]()
+    rows, problems = reading.rows, Problems()
     if is_table:
         rows, problems = _by_table(rows, table)
     elif folder.class_maps:
@@ -67,9 +68,7 @@ def read_with_classes(
     return replace(reading, classes={**declared, OBJECT_MAPS: classes}, drawn=drawn)
 
 
-def declared_classes(
-    rows: Sequence[CaseRow], folder: Folder, options: DatasetOptions
-) -> tuple[tuple[Label, ...], dict[str, str]]:
+def declared_classes(rows: Sequence[CaseRow], folder: Folder, options: DatasetOptions) -> NamedClasses:
     """The classes of the objects of these rows, and {name in the data: name of its class}; empty where none state any.
 
     Raises DatasetError where maps of classes hold numbers that nobody names.
@@ -90,9 +89,7 @@ def stated_rows(cell: Cell) -> list[tuple[str, str]]:
     return list(_rows_of(cell.paths[1]).get(cell.key, ())) if cell.part == BY_TABLE else []
 
 
-def load_classed_objects(
-    cell: Cell, labels: tuple[Label, ...], called: Mapping[str, str], options: ReadOptions
-) -> Image:
+def load_classed_objects(cell: Cell, labels: Labels, called: Mapping[str, str], options: ReadOptions) -> Image:
     """A map of numbered objects whose labels state the class of each.
 
     labels: of the classes; called: {name in the data: name of its class}
@@ -112,7 +109,7 @@ def with_kinds(image: Image, kinds: Mapping[int, str]) -> Image:
     return replace(image, labels=tuple(Label.of_object(number, kind) for number, kind in sorted(kinds.items())))
 
 
-def _by_table(rows: Sequence[CaseRow], table: Path) -> tuple[tuple[CaseRow, ...], tuple[Problem, ...]]:
+def _by_table(rows: Sequence[CaseRow], table: Path) -> tuple[tuple[CaseRow, ...], Problems]:
     """The rows with the cells of their objects' rows in the table; the problem of names that are no case's."""
     named, found = _rows_of(table), list[CaseRow]()
     for row in rows:
@@ -127,9 +124,7 @@ def _by_table(rows: Sequence[CaseRow], table: Path) -> tuple[tuple[CaseRow, ...]
     return tuple(found), layout.left_out_problem(strange, what, "Correct the names, or add the maps", "warning")
 
 
-def _by_maps(
-    rows: Sequence[CaseRow], maps: Collection[FolderMember]
-) -> tuple[tuple[CaseRow, ...], tuple[Problem, ...]]:
+def _by_maps(rows: Sequence[CaseRow], maps: Collection[FolderMember]) -> tuple[tuple[CaseRow, ...], Problems]:
     """The rows with the maps of classes of the same names; those without one are left out."""
     named = text_names.group_by_name((member.stem, member.path) for member in maps)
     found, lacking = list[CaseRow](), list[str]()

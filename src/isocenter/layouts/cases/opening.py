@@ -21,12 +21,13 @@ from isocenter.layouts.cases import (
     object_classes,
     text_names,
 )
+from isocenter.layouts.cases.cell_loading import ImageLoader
 from isocenter.layouts.cases.column_names import TARGET
 from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.object_classes import BY_TABLE, OBJECT_MAPS
 from isocenter.layouts.cases.table_roles import TEXT
-from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
-from isocenter.values import CaseRow, Cell, Image, Label, voxel_images
+from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Reading
+from isocenter.values import CaseRow, Cell, Image, voxel_images
 
 # Kinds of reference that are voxels on the image's grid, of which one file may be read as either.
 LABEL_MAPS = ("mask", "instances")
@@ -45,7 +46,7 @@ Loader = Callable[[], Any]
 class CaseLoaders:
     """The functions that read a case: {channel: image} and {kind: reference}."""
 
-    images: Mapping[str, Callable[[], Image]]
+    images: Mapping[str, ImageLoader]
     references: Mapping[str, Loader]
 
 
@@ -116,7 +117,7 @@ def case_key(row: CaseRow, reading: Reading, options: DatasetOptions) -> str:
     return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest() if stated else ""
 
 
-def _image(cell: Cell, options: DatasetOptions) -> Callable[[], Image]:
+def _image(cell: Cell, options: DatasetOptions) -> ImageLoader:
     """The function that reads one image."""
     path, modality = cell.paths[0], cell.modality
     match cell.part:
@@ -135,7 +136,7 @@ def _image(cell: Cell, options: DatasetOptions) -> Callable[[], Image]:
 
 
 def _reference(
-    kind: str, known: Any, row: CaseRow, image: Callable[[], Image] | None, reading: Reading, options: DatasetOptions
+    kind: str, known: Any, row: CaseRow, image: ImageLoader | None, reading: Reading, options: DatasetOptions
 ) -> dict[str, Loader]:
     """{kind: function that reads it} of one reference."""
     if not isinstance(known, Cell):
@@ -178,7 +179,7 @@ def _reference(
             return {kind: readers[kind]}
 
 
-def _label_maps(kind: str, cell: Cell, labels: tuple[Label, ...], options: DatasetOptions) -> dict[str, Loader]:
+def _label_maps(kind: str, cell: Cell, labels: Labels, options: DatasetOptions) -> dict[str, Loader]:
     """The kinds that are asked for of label maps, whose numbers name structures or count them."""
     base, colon, reader = kind.partition(":")
     is_whole = base != "mask" or cell_loading.are_mask_pieces(cell.paths)
@@ -191,7 +192,7 @@ def _label_maps(kind: str, cell: Cell, labels: tuple[Label, ...], options: Datas
     return {f"{one}{colon}{reader}": readers[one] for one in wanted}
 
 
-def _structures(cell: Cell, labels: tuple[Label, ...], options: DatasetOptions) -> Loader:
+def _structures(cell: Cell, labels: Labels, options: DatasetOptions) -> Loader:
     """The function that reads masks of single structures as a label map of those that are declared."""
     of_name = text_names.group_by_name(zip(cell.names, cell.paths, strict=True))
     each = tuple((label.value, tuple(of_name[label.name])) for label in labels if label.name in of_name)
@@ -199,11 +200,7 @@ def _structures(cell: Cell, labels: tuple[Label, ...], options: DatasetOptions) 
 
 
 def _turn_references(
-    row: CaseRow,
-    image: Callable[[], Image],
-    references: Mapping[str, Loader],
-    reading: Reading,
-    options: DatasetOptions,
+    row: CaseRow, image: ImageLoader, references: Mapping[str, Loader], reading: Reading, options: DatasetOptions
 ) -> dict[str, Loader]:
     """The references that were drawn on stored pixels, turned with their image."""
     as_stored = replace(options, read=replace(options.read, stored=True))
@@ -212,10 +209,10 @@ def _turn_references(
     return {kind: partial(cell_loading.turn_reference, stored[kind], files_of_case(row), image) for kind in drawn}
 
 
-def _on_axes(load: Callable[[], Image], first: Callable[[], Image] | None) -> Callable[[], Image]:
+def _on_axes(load: ImageLoader, first: ImageLoader | None) -> ImageLoader:
     """An image or label map with its axes in the order of those of the case's first image."""
     return partial(cell_loading.on_axes_of_image, load, first) if first is not None and load is not first else load
 
 
-def _name_channels(name: str, load: Callable[[], Image]) -> Image:
+def _name_channels(name: str, load: ImageLoader) -> Image:
     return load().with_image_name(name)

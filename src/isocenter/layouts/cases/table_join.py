@@ -43,6 +43,7 @@ WORD_AND_NUMBER = re.compile(r"(?P<word>\D*)(?P<number>\d+)")
 NO_LETTER = re.compile(r"[\W_]+")
 # What two names have in common where they mean the same; None of a name that has nothing of the kind.
 Key = Callable[[str], str | None]
+Owner = tuple[str, str]  # the id of a case, and its patient
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def column_of_strangers(table: DataTable, ids: Collection[str]) -> str | None:
 
 
 def join_courses(
-    tables: Iterable[LongTable], cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()
+    tables: Iterable[LongTable], cases: Sequence[Owner], files: Sequence[Path] = ()
 ) -> tuple[list[TableRow], list[Path], list[Problem]]:
     """The readings of each case, (id, patient), in long tables, the tables that have some, and notes on the others.
 
@@ -237,14 +238,14 @@ def _has_readings(rows: Sequence[TableRow]) -> bool:
     return any(value is not None for row in rows for value in row.values())
 
 
-def _owners_alike(long: LongTable, cases: Sequence[tuple[str, str]]) -> dict[str, str]:
+def _owners_alike(long: LongTable, cases: Sequence[Owner]) -> dict[str, str]:
     """{case or patient: its name in a long table}, where numbers are written otherwise."""
     stated = long.courses().keys()
     sides = zip(*cases, strict=True) if long.is_of_cases else ([person for _, person in cases],)
     return next(filter(None, (match_same_names(stated, dict.fromkeys(names)) for names in sides)), {})
 
 
-def _unmatched_courses(long: LongTable, cases: Sequence[tuple[str, str]]) -> Problem:
+def _unmatched_courses(long: LongTable, cases: Sequence[Owner]) -> Problem:
     """The note on a long table that names none of the cases; where patients are hidden, no name in it is repeated."""
     what = f"column {long.owner} of {long.table.path.name} names none of "
     what += f"{errors.count_phrase(len(cases), 'case')} or their patients"
@@ -255,7 +256,7 @@ def _unmatched_courses(long: LongTable, cases: Sequence[tuple[str, str]]) -> Pro
 
 
 def covariates_of_cases(
-    path: Path, cases: Sequence[tuple[str, str]], files: Sequence[Path] = (), numbers: Collection[str] = ()
+    path: Path, cases: Sequence[Owner], files: Sequence[Path] = (), numbers: Collection[str] = ()
 ) -> tuple[list[TableRow], list[Problem]]:
     """The columns of a table for each case, (id, patient), without those that name either: of its row or the patient's.
 
@@ -307,9 +308,7 @@ def _row_of_each(table: DataTable, column: str, known: Sequence[str], *, needed:
     return {name: table.rows[number] for name, number in first.items() if name not in unsure}
 
 
-def _lacking_rows(
-    table: DataTable, column: str, missing: Sequence[str], cases: Sequence[tuple[str, str]]
-) -> DatasetError:
+def _lacking_rows(table: DataTable, column: str, missing: Sequence[str], cases: Sequence[Owner]) -> DatasetError:
     """The error on cases without a row; where patients are hidden, it repeats no name in the table."""
     problem = f"has no row for {errors.list_phrase(missing)}"
     remedy = "Add a row, if need be with blanks: what is missing is filled in"
@@ -328,7 +327,7 @@ def _lacking_rows(
     return table.refusal(problem, remedy)
 
 
-def _read_of(long: LongTable, cases: Sequence[tuple[str, str]], files: Sequence[Path]) -> list[TableRow]:
+def _read_of(long: LongTable, cases: Sequence[Owner], files: Sequence[Path]) -> list[TableRow]:
     """The readings by the row's case or else its patient; without rows every column is missing."""
     nothing = table_reading.covariates_of_row(dict.fromkeys(long.table.columns), (long.owner, long.time))
     whose = cases if long.is_of_cases else _of_patients(cases)
@@ -336,14 +335,12 @@ def _read_of(long: LongTable, cases: Sequence[tuple[str, str]], files: Sequence[
     return [nothing if own is None else own for own in rows]
 
 
-def _of_patients(cases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _of_patients(cases: Sequence[Owner]) -> list[Owner]:
     """The cases, (id, patient), without ids, of which a column of patients says nothing."""
     return [("", patient) for _, patient in cases]
 
 
-def _rows_of(
-    rows: Mapping[str, TableRow], cases: Sequence[tuple[str, str]], numbered: NumberedPatients
-) -> list[TableRow | None]:
+def _rows_of(rows: Mapping[str, TableRow], cases: Sequence[Owner], numbered: NumberedPatients) -> list[TableRow | None]:
     """The row of each case, (id, patient), by its name or else its patient's; None without any.
 
     Patients of DICOM are pseudonyms, and a table may name them by these or by their PatientIDs. Of images of one name

@@ -21,8 +21,8 @@ from isocenter.files.dicom.reading import series_survey
 from isocenter.layouts import layout
 from isocenter.layouts.cases import table_join, table_reading
 from isocenter.layouts.cases.table_reading import DataTable, TableRow
-from isocenter.layouts.layout import DatasetOptions, References
-from isocenter.values import CaseRow, Cell, Problem, ReferenceKind
+from isocenter.layouts.layout import DatasetOptions, Problems, References
+from isocenter.values import CaseRow, Cell, ReferenceKind
 from isocenter.values.dataset_cases import CaseTexts
 
 # Texts of a case, such as radiology reports: cells of a table, which `dataset.csv` names and never repeats.
@@ -215,9 +215,7 @@ def columns_by_role(
     return columns
 
 
-def drop_repeats(
-    cases: Sequence[CaseRow], table: DataTable, *, stating: bool
-) -> tuple[list[CaseRow], tuple[Problem, ...]]:
+def drop_repeats(cases: Sequence[CaseRow], table: DataTable, *, stating: bool) -> tuple[list[CaseRow], Problems]:
     """The cases without those whose files another row names too, and the note on them.
 
     stating: whether what rows state is wanted
@@ -248,7 +246,7 @@ def drop_repeats(
     return kept, layout.left_out_problem(repeated, what, "Remove them", "warning") if stating else ()
 
 
-def absent_problem(names: Sequence[str], remedy: str = "Correct the paths, or get the files") -> tuple[Problem, ...]:
+def absent_problem(names: Sequence[str], remedy: str = "Correct the paths, or get the files") -> Problems:
     """The problem of rows whose files are not there; names: of their cases."""
     what = f"{errors.count_phrase(len(names), 'row names', 'rows name')} files that are not there"
     return layout.left_out_problem(names, what, remedy)
