@@ -198,8 +198,7 @@ def _check_versions(cases: Iterable[CaseFolder]) -> None:
             parents = sorted(by_name[again])
             folder_names = errors.list_phrase([parent.name for parent in parents])
             problem = f"holds {again} in each of {folder_names}: only one can be meant"
-            remedy = "Move the others out of the data set"
-            raise DatasetError(problem, str(parents[0].parent), remedy)
+            raise DatasetError(problem, str(parents[0].parent), "Move the others out of the data set")
 
 
 def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], options: DatasetOptions) -> None:

@@ -94,8 +94,7 @@ def _film(path: Path, root: Element, folder: Folder) -> ListedFilm:
     found = film_frames.film_of(source, folder)
     images = {} if found else {int(n[0]): one.path for one in folder.images if (n := LAST_NUMBER.search(one.stem))}
     drawn = {frame: tuple(boxes) for frame, boxes in frames.items()}
-    name = Path(source).stem
-    return ListedFilm(path, name, drawn, count, (columns, rows), found.path if found else None, images)
+    return ListedFilm(path, Path(source).stem, drawn, count, (columns, rows), found.path if found else None, images)
 
 
 def _drawn_track(track: Element, count: int, size: tuple[int, int], path: Path) -> Iterator[tuple[int, DrawnBox]]:
@@ -149,8 +148,7 @@ def _ring(shape: Element) -> Ring:
     numbers, turn = shape.attrib, math.radians(float(shape.get("rotation", 0)))
     match shape.tag:
         case "polygon":
-            pairs = (pair.split(",") for pair in numbers["points"].split(";"))
-            return tuple((float(x), float(y)) for x, y in pairs)
+            return tuple((float(x), float(y)) for x, y in (pair.split(",") for pair in numbers["points"].split(";")))
         case "box":
             x0, y0, x1, y1 = (float(numbers[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
             corners, centre = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], ((x0 + x1) / 2, (y0 + y1) / 2)

@@ -69,8 +69,7 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
         return _read_cases(Folder(table.path), dataset_rows.read_rows(table, Folder(table.path), {}, options), options)
     try:
         folder, chosen_layout = _unwrap(folder, options)
-        reading = object_classes.read_with_classes(chosen_layout.read, folder, options)
-        return _read_cases(folder, reading, options)
+        return _read_cases(folder, object_classes.read_with_classes(chosen_layout.read, folder, options), options)
     except DatasetError as error:
         # What is wrong with one file is mended there; what a folder means can be said by its rows.
         if not Path(error.where).is_dir():

@@ -50,8 +50,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     records = {one: _record(one.path) for one in drawn_files.files_beside_images(folder, ".json")}
     files = {one: labelme_sidecar(one.path, record) for one, record in records.items() if record is not None}
     are_boxes = all(sidecar.kinds <= {"rectangle"} for sidecar in files.values())
-    form = replace(FORMAT, usual="boxes") if are_boxes else FORMAT
-    return DrawnFolder(folder, options, form).read_sidecars(files)
+    return DrawnFolder(folder, options, replace(FORMAT, usual="boxes") if are_boxes else FORMAT).read_sidecars(files)
 
 
 def labelme_sidecar(path: Path, record: Record) -> Sidecar:
@@ -83,8 +82,7 @@ def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annota
 def _record(path: Path) -> Record | None:
     """The content of the file; None where it is about something else."""
     record = drawn_files.json_record(path, LARGEST)
-    is_drawn = isinstance(record, Mapping) and isinstance(record.get("shapes"), list)
-    return record if is_drawn else None
+    return record if (isinstance(record, Mapping) and isinstance(record.get("shapes"), list)) else None
 
 
 def _kind(shape: Any) -> str:

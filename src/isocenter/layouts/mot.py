@@ -33,8 +33,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A case for each frame. Raises DatasetError, by file and line, for one that cannot be read."""
-    films = [_film(path, folder) for path in _truths(folder)]
-    return film_frames.read_films(films, folder, options, FORMAT)
+    return film_frames.read_films([_film(path, folder) for path in _truths(folder)], folder, options, FORMAT)
 
 
 def _truths(folder: Folder) -> list[Path]:
@@ -48,8 +47,7 @@ def _film(path: Path, folder: Folder | None = None) -> ListedFilm:
     images = {int(number[0]) - 1: one for one in there if (number := re.search(r"\d+(?=\.\w+$)", one.name))}
     split = next((one.split for one in folder.images if one.path.parent == root / IMAGES), None) if folder else None
     frames = _frames(path)
-    count = max([*images, *frames], default=-1) + 1
-    return ListedFilm(path, root.name, frames, count, images=images, split=split)
+    return ListedFilm(path, root.name, frames, max([*images, *frames], default=-1) + 1, images=images, split=split)
 
 
 def _frames(path: Path) -> dict[int, tuple[DrawnBox, ...]]:

@@ -199,8 +199,7 @@ class NamedCases:
 
 def _slices_of(row: CaseRow) -> Sequence[CaseRow]:
     """Each file of a series of DICOM as a case; none of any other case."""
-    cells = list(row.images.values())
-    return dicom_cases.cases_of_slices(row) if [cell.part for cell in cells] == ["series"] else ()
+    return dicom_cases.cases_of_slices(row) if [cell.part for cell in list(row.images.values())] == ["series"] else ()
 
 
 def _root(text: str) -> str:

@@ -63,8 +63,7 @@ def _features(record: Any) -> Iterable[Record]:
 def _name(properties: Record) -> str:
     """The class of an object, else its own name."""
     classed = properties.get("classification")
-    named = classed.get("name") if isinstance(classed, Mapping) else classed
-    return str(named or properties.get("name") or UNNAMED)
+    return str((classed.get("name") if isinstance(classed, Mapping) else classed) or properties.get("name") or UNNAMED)
 
 
 def _rings(shape: Record, where: str) -> list[Ring]:

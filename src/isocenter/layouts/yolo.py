@@ -127,8 +127,7 @@ def _drawn_object(row: YoloRow, path: Path, points: Points | None) -> DrawnBox:
         x, y, width, height = row.numbers[: NUMBERS - 1]
         return DrawnBox(row.name, (x - width / 2, y - height / 2), (x + width / 2, y + height / 2), row.where)
     if points is None and count >= FEWEST_OF_OUTLINE and count % 2:
-        corners = tuple(zip(row.numbers[::2], row.numbers[1::2], strict=True))
-        return DrawnBox.around(row.name, [corners], row.where)
+        return DrawnBox.around(row.name, [tuple(zip(row.numbers[::2], row.numbers[1::2], strict=True))], row.where)
     others = f"with {points} {points.numbers}" if points else "an outline an odd number of them"
     problem = f"{row.where} has {count} numbers, a box {NUMBERS}, and {others}: a score or a track may be one too many"
     raise DatasetError(problem, str(path), "Give what people drew, exported without scores and tracks")

@@ -254,8 +254,7 @@ def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions
         try:
             table = table_reading.read_table(here[0].path)
         except DatasetError as error:
-            stated = f"{problem}; {here[0].path.name} {error.problem}"
-            return error.stating(problem=stated, where=str(folder.root))
+            return error.stating(problem=f"{problem}; {here[0].path.name} {error.problem}", where=str(folder.root))
         also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
         remedy = table_reading.label_remedy(table)
         called = {*case_ids(cases), *(dataset_folder.stem_of(path.name) for case in cases for path in case.paths)}

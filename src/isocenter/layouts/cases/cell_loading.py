@@ -48,8 +48,7 @@ def constant_value(value: Any) -> Any:
 
 def load_image(path: Path, options: ReadOptions, modality: str | None = None) -> Image:
     """The one volume of a file; its modality as declared, where the file states none."""
-    image = _only(path, options)
-    return with_modality(image, modality)
+    return with_modality(_only(path, options), modality)
 
 
 def with_modality(image: Image, modality: str | None) -> Image:

@@ -225,8 +225,7 @@ def numbered_names(names: Iterable[str]) -> Labels:
 
 def observed_values(case: Case) -> tuple[int, ...]:
     """The values above 0 in a case's mask, in order; reads it."""
-    values = np.unique(case.references["mask"].data)
-    return tuple(int(value) for value in values if value)
+    return tuple(int(value) for value in np.unique(case.references["mask"].data) if value)
 
 
 def _structures(labels: Labels, text: str) -> Labels:

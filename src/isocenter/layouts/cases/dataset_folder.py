@@ -91,8 +91,7 @@ class Folder:
     @property
     def inner(self) -> Path | None:
         """The one folder in it that holds all of its images and tables, as of an unpacked archive; None without one."""
-        tables = [m for m in self.members if m.suffix in TABLE_SUFFIXES]
-        held = (*self.images, *self.dicom, *tables)
+        held = (*self.images, *self.dicom, *[m for m in self.members if m.suffix in TABLE_SUFFIXES])
         tops = {m.path.relative_to(self.root).parts[0] for m in held} if not self.is_file else set()
         only = self.root / tops.pop() if len(tops) == 1 else self.root
         return only if only != self.root and only.is_dir() else None

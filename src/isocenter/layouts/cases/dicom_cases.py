@@ -139,8 +139,7 @@ def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | N
     if len(volumes) != 1:
         problem = f"the series holds {len(volumes)} volumes on different grids: {', '.join(volumes)}"
         raise FormatError(problem, str(paths[0].parent), "Convert the one that is meant, and use that")
-    image = next(iter(volumes.values()))
-    return cell_loading.with_modality(image, modality)
+    return cell_loading.with_modality(next(iter(volumes.values())), modality)
 
 
 def person_in_files(path: Path) -> str | None:
@@ -279,8 +278,7 @@ def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -
     others = [(path, one.sop_class_name) for one in without for path in one.paths if path not in known]
     kinds = ", ".join(sorted({name for _, name in others}))
     files = tuple(path.name for path, _ in others)
-    what = "file holds", "files hold", f"no pixels ({kinds})"
-    return layout.left_out_problem(files, what, severity="warning")
+    return layout.left_out_problem(files, ("file holds", "files hold", f"no pixels ({kinds})"), severity="warning")
 
 
 def _with_people_by_names(

@@ -78,8 +78,7 @@ class DrawnBox:
         """The objects of shapes (name, group, corners, where): those of one name and one group are one object."""
         groups: dict[Hashable, list[tuple[str, Ring, str]]] = {}
         for number, (name, group, ring, where) in enumerate(shapes):
-            key = (number,) if group is None else (name, group)
-            groups.setdefault(key, []).append((name, ring, where))
+            groups.setdefault((number,) if group is None else (name, group), []).append((name, ring, where))
         return [cls.around(own[0][0], [ring for _, ring, _ in own], own[0][2]) for own in groups.values()]
 
     @classmethod

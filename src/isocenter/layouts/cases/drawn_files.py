@@ -130,13 +130,11 @@ def _owners_by_stem(folder: Folder, files: Mapping[FolderMember, Sidecar]) -> tu
         names, others = called.get(member.stem.casefold(), ()), places - {place}
         ranked = sorted((dataset_folder.stem_of(one) != member.stem, not one.endswith(suffix), one) for one in names)
         look = partial(drawn_boxes.image_named, near=near, where=member.path, split=member.split, others=others)
-        found = (look(images, name) for *_, name in ranked)
-        image = next((one for one in found if one is not None), None)
+        image = next((one for one in (look(images, name) for *_, name in ranked) if one is not None), None)
         if image is None:
             lost.append(member.name)
         elif image.path in owners:
-            problem = f"{owners[image.path].path.name} is of the same image"
-            raise DatasetError(problem, str(member.path), "Keep one")
+            raise DatasetError(f"{owners[image.path].path.name} is of the same image", str(member.path), "Keep one")
         else:
             owners[image.path] = sidecar.annotation
     return owners, mask_pairs.missing_image_problem(lost)
@@ -230,8 +228,7 @@ class DrawnFolder:
             if not places or path.parent in places:
                 image = {"image": Cell((path,), modality=modality)}
                 drawn.append(CaseRow(name, image, self.form.drawing(owners.get(path)), split=split))
-        seen = errors.count_phrase(len(owners), "image")
-        return self.read_rows(drawn, seen=seen, names=names, problems=problems)
+        return self.read_rows(drawn, seen=errors.count_phrase(len(owners), "image"), names=names, problems=problems)
 
     def read_listed(
         self,

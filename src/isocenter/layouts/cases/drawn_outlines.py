@@ -225,8 +225,7 @@ def _labels(
 def _paint(objects: Sequence[tuple[int, CoveredPixels]], image: Image, labels: Labels) -> Image:
     """A map of these values on the grid of the image that they were drawn on, small objects over large ones."""
     columns, rows = drawn_boxes.columns_and_rows(image.geometry)[:2]
-    greatest = max((value for value, _ in objects), default=1)
-    pixels = np.zeros((rows, columns), np.min_scalar_type(greatest))
+    pixels = np.zeros((rows, columns), np.min_scalar_type(max((value for value, _ in objects), default=1)))
     shared = 0
     for value, one in sorted(objects, key=lambda pair: -pair[1].area):
         place = pixels[one.box]

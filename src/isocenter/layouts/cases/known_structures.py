@@ -36,8 +36,7 @@ def with_known_structures(dataset: Dataset, folder: Folder, files: Sequence[Case
     stated = _of_table(path, dataset, files) if has_table else in_column
     if not stated:
         return dataset
-    where = str(path) if has_table else str(dataset.root)
-    _refuse_unknown(stated, dataset, where)
+    _refuse_unknown(stated, dataset, str(path) if has_table else str(dataset.root))
     cases = list[Case]()
     for case in dataset.cases:
         covariates = {name: value for name, value in case.covariates.items() if name != COLUMN or not in_column}

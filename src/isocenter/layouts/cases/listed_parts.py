@@ -77,8 +77,7 @@ def _parts(lists: Lists, keys: Mapping[str, set[int]]) -> dict[int, Split]:
 def _cases_named(path: Path, keys: Mapping[str, set[int]]) -> Iterator[tuple[int, str]]:
     """(number of a case, what names it) for the lines of a list; a line may say more than a name."""
     for line in table_reading.compose_letters(path.read_text(encoding="utf-8", errors="replace")).splitlines():
-        texts = (line.strip(), *line.replace(",", " ").split())
-        name = next((text for text in texts if text in keys), None)
+        name = next((text for text in (line.strip(), *line.replace(",", " ").split()) if text in keys), None)
         yield from ((number, name) for number in sorted(keys[name])) if name is not None else ()
 
 

@@ -163,8 +163,7 @@ def _reference(
         case "drawn":
             files = tuple(path for cell in row.images.values() for path in cell.paths)
             if kind == OBJECT_MAPS:
-                load_objects = dicom_masks.load_drawn_objects
-                return {kind: partial(load_objects, known.paths, image, files, dict(names.called))}
+                return {kind: partial(dicom_masks.load_drawn_objects, known.paths, image, files, dict(names.called))}
             chosen = options.labels is not None
             load = partial(dicom_masks.load_drawings, known.paths, image, files, labels, chosen=chosen)
             return {kind: partial(load, fill_contours=options.read.fill_contours)}

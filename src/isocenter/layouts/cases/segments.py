@@ -122,5 +122,4 @@ def refuse_unnamed(segments: Image, labels: tuple[Label, ...], path: Path) -> No
 def _number(label: Label, labels: tuple[Label, ...]) -> int:
     """The value of a structure in the data set, by its name; 0 where the data set leaves it out."""
     exact = (one.value for one in labels if one.name == label.name)
-    alike = (one.value for one in labels if one.name.casefold() == label.name.casefold())
-    return next(iter((*exact, *alike)), 0)
+    return next(iter((*exact, *(one.value for one in labels if one.name.casefold() == label.name.casefold()))), 0)

@@ -279,8 +279,7 @@ def covariates_of_cases(
     if by_case:
         rows = _rows_of(_row_of_each(table, by_case, known), cases, numbered)
     if by_patient and None in rows:
-        of_patient = _row_of_each(table, by_patient, known, needed=not by_case)
-        own = _rows_of(of_patient, _of_patients(cases), numbered)
+        own = _rows_of(_row_of_each(table, by_patient, known, needed=not by_case), _of_patients(cases), numbered)
         rows = [one or other for one, other in zip(rows, own, strict=True)]
     if missing := [case for (case, _), row in zip(cases, rows, strict=True) if row is None]:
         raise _lacking_rows(table, column, missing, cases)

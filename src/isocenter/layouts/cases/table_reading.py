@@ -355,8 +355,7 @@ def _text_separator(path: Path) -> str | None:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         beginning = file.read(TEXT_BEGINNING)
     lines = beginning.splitlines()[: -1 if len(beginning) == TEXT_BEGINNING else None]
-    looked_at = [line.strip() for line in lines if line.strip()][:LOOKED_AT]
-    fitting = list(_fitting_separators(looked_at))
+    fitting = list(_fitting_separators([line.strip() for line in lines if line.strip()][:LOOKED_AT]))
     return next((one for one, image in fitting if _is_there(path, image)), fitting[0][0] if fitting else None)
 
 

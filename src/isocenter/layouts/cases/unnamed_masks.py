@@ -47,8 +47,7 @@ class DrawnFolders:
             problem = f"the files in {masks} look like masks and have the names of those in {images}, but no name "
             problem += "says so"
             as_masks = "If they are masks, name the folders images/ and masks/ and take others away"
-            remedy = f"{as_masks}; if they are classes, choose --layout class_folders"
-            raise DatasetError(problem, root, remedy)
+            raise DatasetError(problem, root, f"{as_masks}; if they are classes, choose --layout class_folders")
 
 
 def folder_words(name: str) -> str:
@@ -85,8 +84,7 @@ def _at(level: int, members: Iterable[FolderMember], options: ReadOptions) -> Dr
     masks = sorted({other for one, other in pairs if looks[one] < looks[other]})
     if not masks:
         return None
-    loose = {one for one, other in pairs if other in masks} & {LOOSE}
-    images = sorted((folders | loose) - set(masks))
+    images = sorted((folders | {one for one, other in pairs if other in masks} & {LOOSE}) - set(masks))
     return DrawnFolders(level, tuple(images), tuple(masks), len(masks) == len(images) == 1 and looks[masks[0]] == SURE)
 
 
