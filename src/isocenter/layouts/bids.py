@@ -218,7 +218,7 @@ def _scan(member: FolderMember) -> BidsScan | None:
     """The file by its entities; None where it names no subject, or is no image or mask."""
     *pairs, suffix = member.stem.split("_")
     entities = {key: value for key, dash, value in (pair.partition("-") for pair in pairs) if dash}
-    return None if ("sub" not in entities or OTHER_DATA & set(member.folders)) else BidsScan(member, entities, suffix)
+    return None if "sub" not in entities or OTHER_DATA & set(member.folders) else BidsScan(member, entities, suffix)
 
 
 def _participants(folder: Folder) -> tuple[dict[str, TableRow], list[Problem]]:

@@ -161,7 +161,7 @@ def _cells(
     for kind, known in row.references.items():
         yield from _reference(kind, known, base)
     for name, value in row.covariates.items():
-        yield name if (name.partition(":")[0] not in (*SINGLE, *NAMED)) else f"covariate:{name}", value
+        yield f"covariate:{name}" if name.partition(":")[0] in (*SINGLE, *NAMED) else name, value
 
 
 def _reference(kind: str, known: Any, base: Path) -> Iterator[tuple[str, object]]:

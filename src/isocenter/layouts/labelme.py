@@ -82,7 +82,7 @@ def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annota
 def _record(path: Path) -> Record | None:
     """The content of the file; None where it is about something else."""
     record = drawn_files.json_record(path, LARGEST)
-    return record if (isinstance(record, Mapping) and isinstance(record.get("shapes"), list)) else None
+    return record if isinstance(record, Mapping) and isinstance(record.get("shapes"), list) else None
 
 
 def _kind(shape: Any) -> str:

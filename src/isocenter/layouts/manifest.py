@@ -385,7 +385,7 @@ def _with_images(table: DataTable, column: Mapping[str, str], folder: Folder, op
     made = replace(manifest, column={**column, "image": image_column}, named=named)
     # Paths may lead out of the folder of the table: each row has to name the very files that are there.
     places = ((path, [one for case in made.cases(row) for one in case.paths]) for path, row in existing)
-    return made if (all(any(path in (one, *one.parents) for one in own) for path, own in places)) else manifest
+    return made if all(any(path in (one, *one.parents) for one in own) for path, own in places) else manifest
 
 
 def _with_people(table: DataTable, column: Mapping[str, str]) -> Mapping[str, str]:

@@ -199,7 +199,7 @@ class NamedCases:
 
 def _slices_of(row: CaseRow) -> Sequence[CaseRow]:
     """Each file of a series of DICOM as a case; none of any other case."""
-    return dicom_cases.cases_of_slices(row) if [cell.part for cell in list(row.images.values())] == ["series"] else ()
+    return dicom_cases.cases_of_slices(row) if [cell.part for cell in row.images.values()] == ["series"] else ()
 
 
 def _root(text: str) -> str:

@@ -423,7 +423,7 @@ def _structures_of(cases: Sequence[NamedCase], *, is_named: bool) -> set[str]:
     """The structures that names of masks say; none where it is the same of all, and says nothing of one map."""
     own = [{mask.structure for mask in case.masks} for case in cases]
     several = set[str]().union(*own)
-    return several if is_named or (len(several - {""}) > 1 or any(len(names) > 1 for names in own)) else set()
+    return several if is_named or len(several - {""}) > 1 or any(len(names) > 1 for names in own) else set()
 
 
 def _mask_cells(case: NamedCase, structures: Mapping[str, Label]) -> Mapping[str, Cell]:
