@@ -7,11 +7,11 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from isocenter.documents import _lookups, guidelines, subjects
 from isocenter.documents.fact_file import FACTS, Fact
-from isocenter.documents.guidelines import STATES
+from isocenter.documents.guidelines import SCHEMA, STATES, AnswerRow, DocumentsRecord
 from isocenter.documents.subjects import DocumentSubject, RecordedValue
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.monitoring import change_plan
@@ -165,7 +165,7 @@ CLAIMS = (
 )
 
 
-RECORD, SCHEMA = "documents.json", "isocenter.documents"
+RECORD = "documents.json"
 
 
 @dataclass(frozen=True)
@@ -202,20 +202,21 @@ def broken_rows(folder: Path, subject: DocumentSubject) -> list[BrokenRow]:
     return broken
 
 
-def _wrong_scores(written: Mapping[str, Any]) -> list[BrokenRow]:
+def _wrong_scores(written: DocumentsRecord) -> list[BrokenRow]:
     """Scores that do not follow from the rows."""
     states: dict[str, dict[tuple[str, str], set[str]]] = {}
     for row in written["rows"]:
         states.setdefault(row["document"], {}).setdefault((row["item"], row["part"]), set()).add(row["state"])
     broken = []
     for score in written["scores"]:
-        items = states.pop(score["document"], {})
+        name = str(score["document"])
+        items = states.pop(name, {})
         missing = sum("missing" in one for one in items.values())
         apart = sum("not applicable" in one for one in items.values())
         rest = len(items) - missing - apart
-        answered = sum(score[state] for state in ("measured", "evidence", "planned", "stated"))
+        answered = sum(cast("int", score[state]) for state in ("measured", "evidence", "planned", "stated"))
         if (score["missing"], score["not_applicable"], answered) != (missing, apart, rest):
-            broken.append(BrokenRow(score["document"], "its score does not follow from its rows"))
+            broken.append(BrokenRow(name, "its score does not follow from its rows"))
     return [*broken, *(BrokenRow(name, "has no score") for name in states)]
 
 
@@ -233,7 +234,7 @@ def _changed_records(records: Mapping[str, str], subject: DocumentSubject) -> di
     return problems
 
 
-def _check_recorded(row: Mapping[str, Any], subject: DocumentSubject) -> list[str]:
+def _check_recorded(row: AnswerRow, subject: DocumentSubject) -> list[str]:
     try:
         now = subject.at(row["record"], row["pointer"])
     except IntegrityError as error:
@@ -247,7 +248,7 @@ def _check_recorded(row: Mapping[str, Any], subject: DocumentSubject) -> list[st
     return []
 
 
-def _check_stated(row: Mapping[str, Any], folder: Path) -> list[str]:
+def _check_stated(row: AnswerRow, folder: Path) -> list[str]:
     file = folder / FACTS
     if not file.is_file() or record_files.file_digest(file) != row["sha256"]:
         return [f"{FACTS} is not the file that was documented"]

@@ -77,7 +77,7 @@ def metrics_of(subject: DocumentSubject) -> Metrics:
 
 def score_sentence(document: Document) -> str:
     """ "24 of 44 items are measured, 2 judgements with evidence, 3 stated, 16 missing; 1 does not apply." """
-    score, total = document.score, len(document.answered)
+    score, total = document.counts, len(document.answered)
     applying = total - score["not_applicable"]
     items = errors.count_phrase(applying, "item")
     text = (

@@ -6,11 +6,13 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
-from typing import Any, Literal, cast
+from typing import Any, Literal, Required, cast
+
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.documents import _lookups, tracing
@@ -19,35 +21,10 @@ from isocenter.documents.fact_file import FACTS, QUESTIONS, Fact
 from isocenter.documents.subjects import DocumentSubject, RecordedValue
 from isocenter.errors import UsageError
 from isocenter.report import wording
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.record_schema import RecordHead, RecordSchema
+from isocenter.values.table_cells import TableRow
 
-FIELDS = {
-    "number",
-    "part",
-    "section",
-    "subject",
-    "evidence",
-    "when",
-    "otherwise",
-    "weight",
-    "element",
-    "sentence",
-    "each",
-    "judgement",
-}
-HEAD = {
-    "title",
-    "edition",
-    "source",
-    "licence",
-    "compared",
-    "seen",
-    "items",
-    "subjects",
-    "kind",
-    "dates",
-    "judgement",
-    "superseded_by",
-}
 SUBJECTS = ("run", "package", "result")  # of a list that names none
 # How far a list was compared with the text that it names, and what its page says of it.
 Comparison = Literal["source", "second hand", "not compared", "our own"]
@@ -143,7 +120,7 @@ class Guideline:
         return replace(self, items=tuple(made))
 
 
-def _entries(source: str, subject: DocumentSubject) -> Sequence[Mapping[str, Any]]:
+def _entries(source: str, subject: DocumentSubject) -> Sequence[Mapping[str, PlainValue]]:
     if source == "hazards":
         return tracing.read_hazards()
     if source == "advice":
@@ -158,14 +135,14 @@ def _entries(source: str, subject: DocumentSubject) -> Sequence[Mapping[str, Any
     return [] if incidents is None else incidents.value
 
 
-def _written_out(items: Sequence[Item], entries: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
+def _written_out(items: Sequence[Item], entries: Sequence[Mapping[str, PlainValue]]) -> Iterator[Item]:
     """All items of an entry before those of the next."""
     for index, entry in enumerate(entries):
-        fields = {"place": index, **entry}
+        places = {"place": index, **entry}
         for item in items:
             texts = ("number", "subject", "when", "section")
-            filled = {name: getattr(item, name).format_map(fields) for name in texts}
-            yield replace(item, **filled, evidence=tuple(one.format_map(fields) for one in item.evidence), each="")
+            filled = {name: getattr(item, name).format_map(places) for name in texts}
+            yield replace(item, **filled, evidence=tuple(one.format_map(places) for one in item.evidence), each="")
 
 
 @cache
@@ -186,7 +163,9 @@ def read_guideline(name: str) -> Guideline:
 
 def parse_guideline(name: str, table: Mapping[str, Any]) -> Guideline:
     """A list from its table."""
-    unknown = (set(table) - HEAD) | {key for row in table["items"] for key in set(row) - FIELDS}
+    head = ({one.name for one in fields(Guideline)} - {"name"}) | {"kind", "judgement"}
+    known = {one.name for one in fields(Item)}
+    unknown = (set(table) - head) | {key for row in table["items"] for key in set(row) - known}
     if unknown:
         raise UsageError(f"unknown {', '.join(sorted(unknown))}", f"lists/{name}.toml", "Use the fields of Item")
     items = tuple(_item(name, row, table.get("judgement", "")) for row in table["items"])
@@ -283,6 +262,37 @@ STATES: tuple[State, ...] = ("measured", "evidence", "planned", "stated", "missi
 MOST_GAPS = 10
 
 
+class AnswerRow(TypedDict):
+    """A value of one item: where it lies in a record, and the reason that stands there."""
+
+    document: str
+    item: str
+    part: str
+    section: str
+    subject: str
+    state: State
+    value: PlainValue
+    record: str
+    pointer: str
+    sha256: str
+    because: str
+
+
+class DocumentsRecord(RecordHead, total=False):
+    """The answers of documents, and how many items of each are in each state.
+
+    records: {path: SHA-256} of what was read; pages: {name: SHA-256} of what was written
+    """
+
+    records: dict[str, str]
+    scores: Required[list[TableRow]]
+    rows: Required[list[AnswerRow]]
+    pages: dict[str, str]
+
+
+SCHEMA = RecordSchema("isocenter.documents", DocumentsRecord)
+
+
 @dataclass(frozen=True)
 class ItemAnswer:
     """One row of documents.json: a value of one item.
@@ -334,10 +344,14 @@ class Document:
     answered: tuple[AnsweredItem, ...]
 
     @property
-    def score(self) -> dict[str, Any]:
-        """{document, and each state}: numbers of items, parts counted one by one."""
-        counts = {state.replace(" ", "_"): sum(one.state == state for one in self.answered) for state in STATES}
-        return {"document": self.guideline.name, **counts}
+    def counts(self) -> dict[str, int]:
+        """{state: number of its items}, parts counted one by one."""
+        return {state.replace(" ", "_"): sum(one.state == state for one in self.answered) for state in STATES}
+
+    @property
+    def score(self) -> TableRow:
+        """The document and its counts."""
+        return {"document": self.guideline.name, **self.counts}
 
     @property
     def gaps(self) -> list[AnsweredItem]:
@@ -346,17 +360,10 @@ class Document:
         return sorted(missing, key=lambda one: -one.item.weight)
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[AnswerRow]:
         """The rows of documents.json; values are words and numbers."""
-        return [
-            {
-                key: plain_value(value) if key == "value" else value
-                for key, value in asdict(row).items()
-                if key not in ("needed", "lookup")
-            }
-            for one in self.answered
-            for row in one.answers
-        ]
+        rows = [{**vars(row), "value": plain_value(row.value)} for one in self.answered for row in one.answers]
+        return [cast("AnswerRow", {key: row[key] for key in AnswerRow.__annotations__}) for row in rows]
 
 
 def plain_value(value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 from isocenter.errors import IntegrityError, UsageError
+from isocenter.values.plain_values import PlainValue
 
 Kind = Literal["requirement", "promise", "hazard"]
 Result = Literal["passed", "failed", "skipped", "not run", "no such test"]
@@ -96,7 +97,7 @@ def _kinds() -> tuple[Kind, ...]:
 
 
 @cache
-def read_hazards() -> tuple[Mapping[str, Any], ...]:
+def read_hazards() -> tuple[Mapping[str, PlainValue], ...]:
     """The hazards of imaging AI that `risk-file` lists."""
     text = files("isocenter.documents").joinpath("hazards.toml").read_text(encoding="utf-8")
     unmeasured = {"probability": "command no figure of a record measures how often this happens", "when": ""}

@@ -146,7 +146,7 @@ def _by_image(deepest: Tensor, subject: ExplainedWindow, method: str) -> Tensor:
     ndim, count = len(subject.spatial), len(deepest) // len(subject.image)
     axes = deepest.ndim - 2
     if axes == ndim - 1 and count > 1:
-        axis = int((subject.size or {}).get("axis", 0))
+        axis = int(str((subject.size or {}).get("axis", 0)))
         deepest = deepest.unflatten(0, (-1, count)).movedim(1, axis + 2)
     elif axes == ndim and count > 1:
         deepest = deepest.unflatten(0, (-1, count)).flatten(1, 2)

@@ -214,7 +214,7 @@ def _parse_plan(stated: object, kind: type[P], page: str, where: str, text: str 
         value = "" if first["type"] == "missing" or isinstance(first["input"], dict | list) else f" {first['input']!r}"
         words = f"{'.'.join(place)}{value}: {first['msg'].removeprefix('Value error, ')}"
         if first["type"] in UNKNOWN:
-            words = f"{'.'.join(place)!r} is not known"
+            words = f"{place[-1]!r} is not known"
         line = f", line {structured_text.line_of_key(text, place)}" if text else ""
         raise PlanError(words, f"{where}{line}", f"Write it as {page} shows") from error
 

@@ -52,6 +52,7 @@ from isocenter.tasks import task_catalogue
 from isocenter.values import BY_HAND, CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem
 from isocenter.values.dataset_fingerprint import Shortcut
 from isocenter.values.plain_values import PlainValue
+from isocenter.values.plan_decisions import Assignments
 from isocenter.work_state import log
 
 # Of a training that nobody set a time for.
@@ -87,7 +88,7 @@ class PlanRequest:
     task: str | None = None
     everything: bool = False
     folds: int | None = None
-    assignments: Mapping[str, Any] = field(default_factory=dict)
+    assignments: Assignments = field(default_factory=dict)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     device_memory: float | None = None
     device_because: str = ""

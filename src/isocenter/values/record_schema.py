@@ -31,26 +31,25 @@ class RecordSchema(str, Generic[R]):
         schema.declaration = declaration
         return schema
 
+    def record_of(self, result: object, /, **others: object) -> R:
+        """The record of a result: each key of the declaration from `others`, or else from the result's attribute.
+
+        A key that may be absent is left out where its value is None; a dataclass becomes the object of its fields, also
+        where it stands in the declaration.
+        """
+        record: dict[str, object] = {"schema": self, "version": 1}
+        for key, kind in get_type_hints(self.declaration, include_extras=True).items():
+            if key not in record:
+                value = others[key] if key in others else getattr(result, key)
+                record |= {} if value is None and get_origin(kind) is NotRequired else {key: plain(value)}
+        return cast("R", record)
+
 
 class RecordHead(TypedDict):
     """What each record begins with."""
 
     schema: str
     version: int
-
-
-def record_from(schema: RecordSchema[R], result: object, /, **others: object) -> R:
-    """The record of a result: each key of the declaration from `others`, or else from the result's attribute.
-
-    A key that may be absent is left out where its value is None; a dataclass becomes the object of its fields, also
-    where it stands in the declaration.
-    """
-    record: dict[str, object] = {"schema": schema, "version": 1}
-    for key, kind in get_type_hints(schema.declaration, include_extras=True).items():
-        if key not in record:
-            value = others[key] if key in others else getattr(result, key)
-            record |= {} if value is None and get_origin(kind) is NotRequired else {key: plain(value)}
-    return cast("R", record)
 
 
 def plain(value: Any) -> Any:

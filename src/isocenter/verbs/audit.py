@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from pydantic import JsonValue
+
 from isocenter import keywords
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.files.storage import atomic, structured_text
@@ -16,21 +18,9 @@ from isocenter.service.exchange import atna
 from isocenter.service.records import audit_records, record_database
 from isocenter.service.records.audit_records import AuditEvent
 from isocenter.values import record_schema
-from isocenter.values.record_schema import RecordHead, RecordSchema
 from isocenter.verbs import serve
 
 FORMATS = ("jsonl", "atna")
-
-
-class AuditCheckRecord(RecordHead):
-    """How many events of the audit are as they were, of which so many are not sealed, and the hash of the last."""
-
-    events: int
-    head: str
-    unsealed: int
-
-
-AUDIT_SCHEMA = RecordSchema("isocenter.audit_check", AuditCheckRecord)
 
 
 @dataclass(frozen=True)
@@ -46,9 +36,9 @@ class AuditCheck:
     head: str
     unsealed: int = 0
 
-    def as_record(self) -> AuditCheckRecord:
-        """The record for `--json`."""
-        return record_schema.record_from(AUDIT_SCHEMA, self)
+    def as_record(self) -> dict[str, JsonValue]:
+        """The record for `--json`: its fields."""
+        return {"schema": "isocenter.audit_check", "version": 1, **record_schema.plain_fields(self)}
 
     def __repr__(self) -> str:
         rest = f"; {self.unsealed} more are not sealed yet" if self.unsealed else ""

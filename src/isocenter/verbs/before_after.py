@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from isocenter.report.figures import drawing
 from isocenter.runtime import record_files
 from isocenter.studies import before_after
 from isocenter.studies.before_after import SegmentedFit
-from isocenter.values import Floats, record_schema, table_cells
+from isocenter.values import Floats, table_cells
 from isocenter.values.record_schema import RecordHead, RecordSchema
 from isocenter.values.table_cells import TableRow
 
@@ -66,12 +66,12 @@ class BeforeAfterResult(InNotebook):
         """The record for `--json`, and before_after.json."""
         facts = {"at": self.times[self.after], "before": self.after, "autocorrelation": self.fit.correlation}
         own = {"points": len(self.values), "rows": self.fit.table, "source": before_after.SOURCE}
-        return record_schema.record_from(SCHEMA, self, **facts, **own)
+        return SCHEMA.record_of(self, **facts, **own)
 
     def __repr__(self) -> str:
         lines = [
             f"{row['term']}: {row['value']:.4g} (95 % interval {row['low']:.4g} to {row['high']:.4g}; "
-            f"p {wording.p_text(row['p'])})"
+            f"p {wording.p_text(cast('float', row['p']))})"
             for row in self.fit.table
         ]
         last = f"autocorrelation {self.fit.correlation:.2f}; {self.after} points before {self.times[self.after]}"
@@ -144,7 +144,12 @@ def _moments(column: table_cells.TextColumn, where: str) -> Floats:
 
 def _page(result: BeforeAfterResult, name: str) -> ReportPage:
     rows = [
-        [row["term"], f"{row['value']:.4g}", f"{row['low']:.4g} to {row['high']:.4g}", wording.p_text(row["p"])]
+        [
+            row["term"],
+            f"{row['value']:.4g}",
+            f"{row['low']:.4g} to {row['high']:.4g}",
+            wording.p_text(cast("float", row["p"])),
+        ]
         for row in result.fit.table
     ]
     level = result.fit.table[2]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from typing_extensions import TypedDict
 
 from isocenter import keywords
 from isocenter.errors import UsageError
@@ -15,8 +13,8 @@ from isocenter.files.storage import cache
 from isocenter.lazy import pandas as pd
 from isocenter.options.training import CacheOptions
 from isocenter.report import InNotebook
-from isocenter.values import record_schema
 from isocenter.values.record_schema import RecordHead, RecordSchema
+from isocenter.values.table_cells import TableRow
 
 # {part: what it holds}; what else lies in the folder, such as ledgers, cannot be made again and stays.
 PARTS: Mapping[str, str] = {
@@ -33,20 +31,11 @@ PARTS: Mapping[str, str] = {
 ALL = "all"
 
 
-class CachePart(TypedDict):
-    """A part of the cache: what it holds, in how many files of how many MiB."""
-
-    part: str
-    holds: str
-    files: int
-    mib: float
-
-
 class CacheRecord(RecordHead):
     """The cache folder, and its parts that hold something."""
 
     folder: str
-    rows: list[CachePart]
+    rows: list[TableRow]
 
 
 CACHE_SCHEMA = RecordSchema("isocenter.cache", CacheRecord)
@@ -57,7 +46,7 @@ class CacheContents(InNotebook):
     """The parts of the cache that hold something: part, what it holds, files and MiB."""
 
     folder: Path
-    rows: tuple[CachePart, ...]
+    rows: tuple[TableRow, ...]
 
     @property
     def table(self) -> pd.DataFrame:
@@ -66,7 +55,7 @@ class CacheContents(InNotebook):
 
     def as_record(self) -> CacheRecord:
         """The record for `--json`."""
-        return record_schema.record_from(CACHE_SCHEMA, self)
+        return CACHE_SCHEMA.record_of(self)
 
     def __str__(self) -> str:
         lines = [f"{one['part']:13}{one['mib']:9.1f} MiB  {one['holds']}" for one in self.rows]
@@ -87,7 +76,7 @@ def describe_cache(options: CacheOptions) -> CacheContents:
     for part in PARTS if ALL in options.empty else options.empty:
         shutil.rmtree(folder / part, ignore_errors=True)
     sizes = {part: [one.stat().st_size for one in (folder / part).rglob("*") if one.is_file()] for part in PARTS}
-    rows = (
-        CachePart(part=part, holds=PARTS[part], files=len(own), mib=sum(own) / 2**20) for part, own in sizes.items()
+    rows: Iterator[TableRow] = (
+        {"part": part, "holds": PARTS[part], "files": len(own), "mib": sum(own) / 2**20} for part, own in sizes.items()
     )
     return CacheContents(folder, tuple(one for one in rows if one["files"]))

@@ -80,7 +80,7 @@ class CalibrationResult:
 
     def as_record(self) -> CalibrationRecord:
         """Record for `--json`."""
-        return record_schema.record_from(CALIBRATION_SCHEMA, self)
+        return CALIBRATION_SCHEMA.record_of(self)
 
     def __repr__(self) -> str:
         lines = [str(self.out), f"decided by {errors.cases_of_patients(self.cases, self.patients)}"]

@@ -17,7 +17,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.options.images import ConvertOptions
 from isocenter.report import InNotebook
 from isocenter.transforms import adc, label_maps, spatial_transforms
-from isocenter.values import Affine, Geometry, Image, Problem, SpatialTransform, record_schema
+from isocenter.values import Affine, Geometry, Image, Problem, SpatialTransform
 from isocenter.values.record_schema import RecordHead, RecordSchema
 
 # Values of a map that nobody calls a label map, and that is taken for one where half of its voxels are alike.
@@ -35,18 +35,11 @@ class ConvertedRow(TypedDict):
     notes: list[str]
 
 
-class UnwrittenRow(TypedDict):
-    """A volume that was not written."""
-
-    volume: str
-    remedy: str
-
-
 class ConversionRecord(RecordHead):
-    """Volumes that were written, and those that were not."""
+    """Volumes that were written, and those that were not: volume and remedy of each."""
 
     rows: list[ConvertedRow]
-    failed: list[UnwrittenRow]
+    failed: list[dict[str, str]]
 
 
 CONVERSION_SCHEMA = RecordSchema("isocenter.converted", ConversionRecord)
@@ -79,7 +72,7 @@ class ConversionResult(InNotebook):
             for path, image in zip(self.files, self.images, strict=True)
         ]
         failed = [{"volume": one.what, "remedy": one.remedy} for one in self.failures]
-        return record_schema.record_from(CONVERSION_SCHEMA, self, rows=rows, failed=failed)
+        return CONVERSION_SCHEMA.record_of(self, rows=rows, failed=failed)
 
     def __repr__(self) -> str:
         lines = []

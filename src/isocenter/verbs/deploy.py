@@ -25,7 +25,6 @@ from isocenter.service import deploying, node_folder
 from isocenter.service.monitoring import change_comparison
 from isocenter.service.records import actor, deployments, record_database
 from isocenter.service.records.accounts import Accounts
-from isocenter.values import record_schema
 from isocenter.values.record_schema import RecordHead, RecordSchema
 from isocenter.values.table_cells import TableRow
 from isocenter.verbs import change, serve
@@ -68,7 +67,7 @@ class NodeChanges(InNotebook):
     def as_record(self) -> NodeChangesRecord:
         """The record for `--json`."""
         rows, figures = (one.to_dict("records") for one in (self.table, self.figures))
-        return record_schema.record_from(CHANGES_SCHEMA, self, rows=rows, figures=figures)
+        return CHANGES_SCHEMA.record_of(self, rows=rows, figures=figures)
 
     def __repr__(self) -> str:
         lines = [self.done] if self.done else []

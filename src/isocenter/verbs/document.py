@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
 
 from isocenter import errors, keywords
 from isocenter.documents import checks, document_pages, fact_file, guidelines, tracing, word_file
-from isocenter.documents.checks import RECORD, SCHEMA, BrokenRow
+from isocenter.documents.checks import RECORD, BrokenRow
 from isocenter.documents.document_pages import ROOTS
 from isocenter.documents.fact_file import FACTS
-from isocenter.documents.guidelines import STATES, Document
+from isocenter.documents.guidelines import SCHEMA, STATES, AnswerRow, Document, DocumentsRecord
 from isocenter.documents.subjects import DocumentSubject
 from isocenter.documents.tracing import TRACE, TRACE_SCHEMA, RequirementTrace
 from isocenter.errors import IntegrityError, UsageError
@@ -24,6 +26,8 @@ from isocenter.reading import verb_results
 from isocenter.report import InNotebook, page_blocks
 from isocenter.runtime import record_files
 from isocenter.service import node_record
+from isocenter.values import record_schema
+from isocenter.values.table_cells import TableRow
 from isocenter.verbs import serve
 
 if TYPE_CHECKING:
@@ -50,7 +54,7 @@ class DocumentsResult(InNotebook):
     pages: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[AnswerRow]:
         """Every row of every document."""
         return [row for one in self.documents for row in one.rows]
 
@@ -60,14 +64,14 @@ class DocumentsResult(InNotebook):
         return pd.DataFrame(self.rows)
 
     @property
-    def scores(self) -> list[dict[str, Any]]:
+    def scores(self) -> list[TableRow]:
         """The score of each document."""
         return [one.score for one in self.documents]
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> DocumentsRecord:
         """The record for `--json` and documents.json."""
-        record = {"records": dict(self.records), "scores": self.scores, "rows": self.rows, "pages": dict(self.pages)}
-        return {"schema": SCHEMA, "version": 1, **record_files.as_json(record)}
+        record: DocumentsRecord = record_files.as_json(SCHEMA.record_of(self))
+        return record
 
     def __repr__(self) -> str:
         lines = [
@@ -85,9 +89,9 @@ class DocumentsCheck:
     rows: int
     broken: Sequence[BrokenRow] = field(default_factory=list)
 
-    def as_record(self) -> dict[str, Any]:
-        """The record for `--json`."""
-        return {"rows": self.rows, "broken": [{"where": one.where, "problem": one.problem} for one in self.broken]}
+    def as_record(self) -> dict[str, JsonValue]:
+        """The record for `--json`: its fields."""
+        return record_schema.plain_fields(self)
 
     def __repr__(self) -> str:
         if not self.broken:
@@ -132,8 +136,7 @@ def document(options: DocumentOptions) -> DocumentsResult:
         written = _write_documents(filled, opened, wanted, partial)
         pages = {path.name: record_files.file_digest(path) for path in [*written, partial / FACTS]}
         result = DocumentsResult(filled, opened.records, [folder / path.name for path in written], folder, pages)
-        record = result.as_record()
-        record_files.write_json(partial / RECORD, record.pop("schema"), record)
+        record_files.write_json(partial / RECORD, SCHEMA, result.as_record())
     return result
 
 
@@ -204,7 +207,7 @@ def verify_documents(options: VerifyDocumentsOptions) -> DocumentsCheck:
         raise IntegrityError(f"is damaged ({error})", str(record), "Write the documents anew") from error
 
 
-def _changed_pages(folder: Path, written: Mapping[str, Any], subject: DocumentSubject | None) -> list[BrokenRow]:
+def _changed_pages(folder: Path, written: DocumentsRecord, subject: DocumentSubject | None) -> list[BrokenRow]:
     """Files of documents that are not what was written, or not what their rows make.
 
     subject: None where rows do not hold, so that no page can be made anew

@@ -71,7 +71,7 @@ class EmbeddingResult(InNotebook):
     def as_record(self) -> EmbeddingsRecord:
         """The record for `--json`, without the numbers: those are in the table."""
         failed = verb_results.failed_rows(self.failures)
-        return record_schema.record_from(EMBEDDINGS_SCHEMA, self, embedded=len(self.table), failed=failed)
+        return EMBEDDINGS_SCHEMA.record_of(self, embedded=len(self.table), failed=failed)
 
     def __repr__(self) -> str:
         lines = [*filter(None, [self.model.get("unfinished_training")])]

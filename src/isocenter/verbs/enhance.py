@@ -24,7 +24,7 @@ from isocenter.report.page_blocks import Problems
 from isocenter.runtime import Model, record_files
 from isocenter.transforms import image_filters
 from isocenter.transforms.image_filters import FILTERS
-from isocenter.values import Case, Image, Problem, record_schema
+from isocenter.values import Case, Image, Problem
 from isocenter.values.record_schema import FailedCase, RecordHead, RecordSchema
 
 MARKS = ("enhancement.json", "report.html")
@@ -90,7 +90,7 @@ class EnhancementResult(InNotebook):
     def as_record(self) -> EnhancementRecord:
         """The record for `--json`, and enhancement.json."""
         failed = verb_results.failed_rows(self.failures)
-        return record_schema.record_from(ENHANCEMENT_SCHEMA, self, failed=failed)
+        return ENHANCEMENT_SCHEMA.record_of(self, failed=failed)
 
     def __repr__(self) -> str:
         lines = [f"{row['file']}: changed by {wording.number_text(row['change'])} (RMS)" for row in self.cases]

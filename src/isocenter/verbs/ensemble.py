@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from isocenter import errors, keywords
 from isocenter.errors import DatasetError, UsageError
@@ -100,16 +101,10 @@ class Ensemble(InNotebook):
 
     def as_record(self) -> EnsembleRecord:
         """The record for `--json`."""
-        return {
-            **case_tables.rows_to_json(self.rows),
-            "out": str(self.out),
-            "report": str(self.report),
-            "weights": dict(self.weights),
-            "because": self.because,
-            "notes": list(self.notes),
-            "verdict": self.verdict.as_record(),
-            "beside": None if self.comparison is None else self.comparison.as_record(),
-        }
+        facts = {"out": str(self.out), "report": str(self.report), "weights": dict(self.weights)}
+        said = {"because": self.because, "notes": list(self.notes), "verdict": self.verdict.as_record()}
+        beside = None if self.comparison is None else self.comparison.as_record()
+        return cast("EnsembleRecord", {**case_tables.rows_to_json(self.rows), **facts, **said, "beside": beside})
 
     def __repr__(self) -> str:
         headline = [wording.row_words(row, self.metrics) for row in self.headline]

@@ -16,7 +16,6 @@ from isocenter.reading import verb_results
 from isocenter.report import InNotebook
 from isocenter.service.reading import feedback_dataset
 from isocenter.service.records import record_database
-from isocenter.values import record_schema
 from isocenter.values.record_schema import RecordHead, RecordSchema
 from isocenter.verbs import serve
 
@@ -51,7 +50,7 @@ class Feedback(InNotebook):
     def as_record(self) -> FeedbackRecord:
         """The record for `--json`."""
         counts = {str(name): int(n) for name, n in self.table["verdict"].value_counts().items()}
-        return record_schema.record_from(FEEDBACK_SCHEMA, self, verdicts=counts)
+        return FEEDBACK_SCHEMA.record_of(self, verdicts=counts)
 
     def __repr__(self) -> str:
         verdicts = ", ".join(f"{n} {name}" for name, n in self.as_record()["verdicts"].items())

@@ -24,7 +24,6 @@ from isocenter.runtime.package import package_contents
 from isocenter.service import node_folder
 from isocenter.service.configuration import ModelSection, NodeSettings
 from isocenter.service.records import deployments, record_database
-from isocenter.values import record_schema
 from isocenter.values.record_schema import RecordSchema, RowsRecord
 from isocenter.verbs import serve
 from isocenter.verbs.change import MANIFEST
@@ -57,7 +56,7 @@ class Inventory(InNotebook):
 
     def as_record(self) -> RowsRecord:
         """The record for `--json`."""
-        return record_schema.record_from(SCHEMA, self)
+        return SCHEMA.record_of(self)
 
     def __repr__(self) -> str:
         lines = [" · ".join(f"{name} {row[name]}" for name in COLUMNS if row[name]) for row in self.rows]

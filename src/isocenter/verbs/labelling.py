@@ -24,7 +24,6 @@ from isocenter.report import InNotebook
 from isocenter.service import node_folder
 from isocenter.service.reading import feedback_dataset, imported_labels
 from isocenter.service.records import record_database
-from isocenter.values import record_schema
 from isocenter.values.record_schema import RecordHead, RecordSchema
 from isocenter.verbs import serve
 
@@ -72,7 +71,7 @@ class NextLabels(InNotebook):
 
     def as_record(self) -> NextLabelsRecord:
         """The record for `--json`."""
-        return record_schema.record_from(NEXT_SCHEMA, self, next=self.table["case"].tolist(), doubted=len(self.doubted))
+        return NEXT_SCHEMA.record_of(self, next=self.table["case"].tolist(), doubted=len(self.doubted))
 
     def __repr__(self) -> str:
         first = ", ".join(self.table["case"][:SHOWN])

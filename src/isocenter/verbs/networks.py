@@ -8,7 +8,6 @@ from isocenter.lazy import pandas as pd
 from isocenter.networks import factory, member_catalogue
 from isocenter.networks.layouts import weight_layout
 from isocenter.report import InNotebook
-from isocenter.values import record_schema
 from isocenter.values.record_schema import RecordSchema, RowsRecord
 from isocenter.values.table_cells import TableRow
 
@@ -44,7 +43,7 @@ class NetworkTable(InNotebook):
 
     def as_record(self) -> RowsRecord:
         """The record for `--json`."""
-        return record_schema.record_from(NETWORKS_SCHEMA, self)
+        return NETWORKS_SCHEMA.record_of(self)
 
     def __str__(self) -> str:
         lines = [HEADINGS, *(_line(member) for member in self.members)]
@@ -72,7 +71,7 @@ class WeightTable(InNotebook):
 
     def as_record(self) -> RowsRecord:
         """The record for `--json`."""
-        return record_schema.record_from(WEIGHTS_SCHEMA, self)
+        return WEIGHTS_SCHEMA.record_of(self)
 
     def __str__(self) -> str:
         return "\n".join(line for layout in self.layouts for line in _lines(layout))

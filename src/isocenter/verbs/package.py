@@ -39,7 +39,7 @@ from isocenter.scoring import data_record
 from isocenter.scoring.auditing.group_audit import OF_GROUPS
 from isocenter.scoring.case_scoring import EVALUATION, RECIPE, SUMMARY
 from isocenter.scoring.explaining import kept_tests
-from isocenter.values import Decision, Plan, Row, record_schema
+from isocenter.values import Decision, Plan, Row
 from isocenter.values.finding import CodedName
 from isocenter.values.finding_records import CodedNameRecord
 from isocenter.values.record_schema import RecordHead, RecordSchema
@@ -108,9 +108,7 @@ class PackagingResult:
     def as_record(self) -> PackagingRecord:
         """The record for `--json`."""
         codes = {name: coded.record for name, coded in self.codes.items()}
-        return record_schema.record_from(
-            PACKAGE_SCHEMA, self, run=self._command, codes=codes, origin=None, trusted=None
-        )
+        return PACKAGE_SCHEMA.record_of(self, run=self._command, codes=codes, origin=None, trusted=None)
 
     @property
     def _command(self) -> str:

@@ -32,7 +32,7 @@ from isocenter.reading.reading_options import Input
 from isocenter.report import InNotebook, progress_tracking
 from isocenter.runtime import Model, ModelRequest, label_measurements, model_assembly, record_files
 from isocenter.tasks import Task, properties
-from isocenter.values import Case, Prediction, Problem, Prompts, case_outcome, record_schema
+from isocenter.values import Case, Prediction, Problem, Prompts, case_outcome
 from isocenter.values.case_outcome import CaseOutcome
 from isocenter.values.finding import FindingsRecord
 from isocenter.values.plain_values import PlainValue
@@ -113,7 +113,7 @@ class PredictionResult(InNotebook):
         """Record for `--json`."""
         rows, failed = self.table.to_dict("records"), verb_results.failed_rows(self.failures)
         own = {"predicted": self.cases, "failed": failed, "rows": rows, "model": None}
-        return record_schema.record_from(PREDICTIONS_SCHEMA, self, **own)
+        return PREDICTIONS_SCHEMA.record_of(self, **own)
 
     def __repr__(self) -> str:
         lines = [*filter(None, [self.unfinished_training]), case_outcome.outcome_sentence(self.outcomes)]

@@ -23,7 +23,7 @@ from isocenter.report.page_blocks import Problems
 from isocenter.runtime import Model, record_files
 from isocenter.transforms.operators import reconstruction_methods
 from isocenter.transforms.operators.reconstruction_methods import METHODS, ReconstructedImage
-from isocenter.values import Array, Geometry, Image, Measurement, Problem, record_schema
+from isocenter.values import Array, Geometry, Image, Measurement, Problem
 from isocenter.values.record_schema import FailedCase, RecordHead, RecordSchema
 from isocenter.values.table_cells import TableRow
 
@@ -71,7 +71,7 @@ class ReconstructionResult(InNotebook):
 
     def as_record(self) -> ReconstructionRecord:
         """The record for `--json`, and reconstruction.json."""
-        return record_schema.record_from(SCHEMA, self, failed=verb_results.failed_rows(self.failures))
+        return SCHEMA.record_of(self, failed=verb_results.failed_rows(self.failures))
 
     def __repr__(self) -> str:
         lines = [

@@ -42,7 +42,6 @@ from isocenter.values import (
     Label,
     Problem,
     SpatialTransform,
-    record_schema,
     table_cells,
 )
 from isocenter.values.plain_values import PlainValue
@@ -104,7 +103,7 @@ class RegistrationResult(InNotebook):
         """The record for `--json`, and registration.json."""
         found, rows = self.registration, self.table.to_dict("records")
         own = {"decisions": found.decisions, "applied": found.applied, "notes": found.notes}
-        return record_schema.record_from(REGISTRATION_SCHEMA, self, rows=rows, **own)
+        return REGISTRATION_SCHEMA.record_of(self, rows=rows, **own)
 
     def __repr__(self) -> str:
         lines = [

@@ -19,7 +19,6 @@ from isocenter.service.objects import object_store
 from isocenter.service.records import deployments, record_database, study_index
 from isocenter.service.routing import routing_facts, routing_rules
 from isocenter.service.work import warm_models
-from isocenter.values import record_schema
 from isocenter.values.record_schema import RecordSchema, RowsRecord
 from isocenter.verbs import serve
 
@@ -59,7 +58,7 @@ class Route(InNotebook):
     def as_record(self) -> RowsRecord:
         """The record for `--json`."""
         rows = [{("series" if name == "uid" else name): getattr(row, name) for name in COLUMNS} for row in self.rows]
-        return record_schema.record_from(ROUTE_SCHEMA, self, rows=rows)
+        return ROUTE_SCHEMA.record_of(self, rows=rows)
 
     @property
     def explained(self) -> str:

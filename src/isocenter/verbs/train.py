@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from isocenter import errors, keywords, work_state
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, PlanError, UsageError
@@ -112,15 +113,9 @@ class Run(InNotebook):
 
     def as_record(self) -> RunRecord:
         """The record for `--json`."""
-        return {
-            **case_tables.rows_to_json(self.rows),
-            "out": str(self.out),
-            "report": str(self.report),
-            "steps": self.steps,
-            "minutes": self.minutes,
-            "notes": list(self.notes),
-            "verdict": self.verdict.as_record(),
-        }
+        facts = {"out": str(self.out), "report": str(self.report), "steps": self.steps, "minutes": self.minutes}
+        said = {"notes": list(self.notes), "verdict": self.verdict.as_record()}
+        return cast("RunRecord", {**case_tables.rows_to_json(self.rows), **facts, **said})
 
     def __repr__(self) -> str:
         headline = [wording.row_words(row, self.metrics) for row in self.headline]

@@ -27,7 +27,7 @@ from isocenter.service.reading.judged_results import TAKEN_BACK
 from isocenter.service.records import audit_records, deployments
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.tables import BLIND_READS, FEEDBACK, JOBS, STUDIES
-from isocenter.values import ANSWERED, Floats, record_schema, table_cells
+from isocenter.values import ANSWERED, Floats, table_cells
 from isocenter.values.record_schema import RecordHead, RecordSchema
 
 STUDY, LABEL, VALUE, AT, SOURCE = "study", "label", "value", "at", "source"
@@ -68,7 +68,7 @@ class ImportedLabels(InNotebook):
 
     def as_record(self) -> ImportedLabelsRecord:
         """The record for `--json`."""
-        return record_schema.record_from(IMPORTED_SCHEMA, self, results=len(self.results))
+        return IMPORTED_SCHEMA.record_of(self, results=len(self.results))
 
     def __repr__(self) -> str:
         lines = [

@@ -259,23 +259,6 @@ def _bytes_of(loaded: Future[list[SlicedVolume]]) -> int:
     return sum(_bytes(volume.image) for volume in loaded.result() if volume._whole is not None)
 
 
-class SideShape(BaseModel):
-    """The axis of the source's array along which rows or columns of a plane follow each other; mm: of a step."""
-
-    axis: int
-    reversed: bool
-    mm: float | None
-
-
-class PlaneShape(BaseModel):
-    """A plane: the axis that is scrolled (none of a picture), how many slices it has, and its sides."""
-
-    axis: int | None
-    count: int
-    rows: SideShape
-    columns: SideShape
-
-
 class PresetShape(BaseModel):
     """A window that has a name; window: centre and width."""
 
@@ -311,7 +294,7 @@ class GridShape(BaseModel):
     window: tuple[float, float]
     presets: list[PresetShape]
     colour: bool
-    planes: dict[str, PlaneShape]
+    planes: dict[str, SlicePlane]
     frames: int
     times: list[float] | None
     channels: list[str]
@@ -335,7 +318,7 @@ def grid_shape(volume: SlicedVolume, images: int) -> GridShape:
         window=next(iter(windows.values()), (127.5, 255.0)),
         presets=[PresetShape(name=name, window=one) for name, one in windows.items()],
         colour=colour,
-        planes={name: _plane(view) for name, view in volume.views.items()},
+        planes=dict(volume.views),
         frames=image.frames or 1 if kind == "volume" else 1,
         times=None if image.times is None else list(image.times),
         channels=["colour"] if colour else list(image.channels),
@@ -388,12 +371,6 @@ def _windows(volume: SlicedVolume) -> tuple[dict[str, tuple[float, float]], list
             ]
     own = {name: ((low + high) / 2, high - low) for name, (low, high) in greys.items()}
     return {**own, **WINDOWS.get(image.modality, {})}, notes
-
-
-def _plane(view: Any) -> PlaneShape:
-    return PlaneShape(
-        axis=view.axis, count=view.count, rows=SideShape(**vars(view.rows)), columns=SideShape(**vars(view.columns))
-    )
 
 
 def _affine(volume: SlicedVolume) -> list[list[float]] | None:

@@ -41,6 +41,7 @@ from isocenter.service.web.response_shapes import (
 )
 from isocenter.service.web.web_node import KEY, MOST_ROWS, UID, Limit, Node, WebError, WebNode
 from isocenter.service.web.worklist_routes import TO_BE_READ
+from isocenter.values import record_schema
 
 router = APIRouter(prefix="/api", tags=["monitor"])
 PEOPLE = ("radiologist", "administrator")
@@ -121,11 +122,11 @@ def get_monitor(node: Node) -> MonitorShape:
                     cases=watched.get("cases", 0),
                     run_length=watched.get("run_length", 0.0),
                     problem=watched.get("problem", ""),
-                    drift=[{**row} for row in watched.get("drift", [])],
-                    performance=[{**row} for row in watched.get("performance", [])],
+                    drift=record_schema.plain(watched.get("drift", [])),
+                    performance=record_schema.plain(watched.get("performance", [])),
                     site_verdict=watched.get("site_verdict", ""),
-                    site=[{**row} for row in watched.get("site", [])],
-                    bounds=[{**row} for row in bounds],
+                    site=record_schema.plain(watched.get("site", [])),
+                    bounds=record_schema.plain(bounds),
                     changes=watched.get("changes", {}),
                 )
             )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 
 from isocenter.service.configuration import Priority
+from isocenter.service.routing.routing_rules import RuleCondition
 from isocenter.values.finding_records import FindingRow
 
 RowType = TypeVar("RowType")
@@ -168,15 +169,6 @@ class IncidentShape(BaseModel):
     at: Time
 
 
-class ConditionShape(BaseModel):
-    """A condition of a rule on a series."""
-
-    name: str
-    wanted: Any
-    found: Any
-    holds: bool
-
-
 class RoutedShape(BaseModel):
     """A rule on a series, which is taken or not, and why."""
 
@@ -184,7 +176,7 @@ class RoutedShape(BaseModel):
     rule: str
     role: str
     taken: bool
-    conditions: list[ConditionShape]
+    conditions: list[RuleCondition]
 
 
 class ModelShape(BaseModel):

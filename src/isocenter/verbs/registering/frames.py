@@ -22,7 +22,7 @@ from isocenter.registration.engine import RegistrationSettings
 from isocenter.registration.motion import FollowedFrames, FrameTarget
 from isocenter.report import InNotebook
 from isocenter.transforms import spatial_transforms
-from isocenter.values import Floats, Image, Label, SpatialTransform, record_schema
+from isocenter.values import Floats, Image, Label, SpatialTransform
 from isocenter.values.record_schema import RecordSchema, RowsRecord
 
 MARKS = ("motion.csv", "corrected.nii.gz")
@@ -62,7 +62,7 @@ class Motion(InNotebook):
 
     def as_record(self) -> MotionRecord:
         """The record for `--json`."""
-        return record_schema.record_from(MOTION_SCHEMA, self, rows=self.table.to_dict("records"))
+        return MOTION_SCHEMA.record_of(self, rows=self.table.to_dict("records"))
 
     def __repr__(self) -> str:
         unit = _unit(self.corrected)
