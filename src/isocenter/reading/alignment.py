@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -169,14 +169,23 @@ def _move(image: Image, matrix: list[list[float]], onto: Geometry) -> Array:
     return spatial_transforms.carry_image(image, transform, onto).data
 
 
-def _transform(fixed: Image, moving: Image, where: str) -> Mapping[str, Any]:
+class AlignmentEntry(TypedDict):
+    """The matrix of a rigid transform, and the similarity before and after it."""
+
+    matrix: list[list[float]]
+    similarity: str
+    before: float
+    after: float
+
+
+def _transform(fixed: Image, moving: Image, where: str) -> AlignmentEntry:
     """The rigid transform from one image to another, and the similarity before and after; kept in the cache.
 
     Raises GeometryError where it gains nothing: the images then lie as well as they can, or are of two people.
     """
     path = cache.cache_folder() / "alignment" / f"{_key(fixed, moving)}.json"
     try:
-        return dict(structured_text.load_json(path))
+        return cast("AlignmentEntry", dict(structured_text.load_json(path)))
     except (OSError, ValueError):  # there is none yet, or it is damaged
         pass
     # Unlike frames of reference are what is mended here.
@@ -194,7 +203,7 @@ def _transform(fixed: Image, moving: Image, where: str) -> Mapping[str, Any]:
             LOOK,
         )
     assert matrix is not None  # noqa: S101 - rigid
-    onto = {"matrix": matrix.tolist(), "similarity": made.similarity, "before": made.before, "after": made.after}
+    onto = AlignmentEntry(matrix=matrix.tolist(), similarity=made.similarity, before=made.before, after=made.after)
     path.parent.mkdir(parents=True, exist_ok=True)
     with cache.write_cache_entry(path) as partly:
         partly.write_text(json.dumps(record_files.as_json(onto)), encoding="utf-8")

@@ -130,7 +130,7 @@ def _refuse_other_types(record: ModelRecord, where: Path) -> None:
     members: list[ModelOrigin] = stated if isinstance(stated, list) else []
     for place_of, record_of_place in (("", origin), *((f"members.{n}.", one) for n, one in enumerate(members))):
         images = (record_of_place.get("fingerprint") or {}) if isinstance(record_of_place, Mapping) else record_of_place
-        held[f"{place_of}fingerprint"] = (dict[str, Any], images)
+        held[f"{place_of}fingerprint"] = (dict, images)
         if isinstance(images, Mapping):
             per_axis = dict[str, list[float]] | None
             held |= {f"{place_of}{name}": (per_axis, images.get(name)) for name in ("shape", "spacing", "largest")}

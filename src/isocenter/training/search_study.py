@@ -84,8 +84,7 @@ class SearchStudy:
     @property
     def facts(self) -> Mapping[str, Any]:
         """The facts that were kept with the trials."""
-        attributes: Mapping[str, Any] = self._study.user_attrs
-        return attributes
+        return dict(self._study.user_attrs)
 
     def keep(self, name: str, value: Any) -> None:
         """A fact of the whole study."""

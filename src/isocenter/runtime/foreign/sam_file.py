@@ -5,10 +5,10 @@ Kirillov et al., arXiv:2304.02643; Ma et al., arXiv:2304.12306; Zhang and Liu, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.networks import weight_loading
@@ -31,19 +31,24 @@ class Usage:
 
     program:  in records
     prompted: whether it marks what is pointed at; else labels, by the decoder of an adapter
-    steps:    settings of the preprocessing, beside the side
+    steps:    makes the preprocessing of the side
     network:  settings of the network that no shape shows
     """
 
     program: str
     prompted: bool
-    steps: Mapping[str, Any] = field(default_factory=dict)
+    steps: Callable[[int], SquarePreprocessing] = SquarePreprocessing
     network: NetworkSize = field(default_factory=dict)
 
 
 USAGES = {
-    "sam": Usage("SAM", True, {"fit": "pad"}, {"choose": "best"}),
-    "medsam": Usage("MedSAM", True, {"enlarged": "probabilities"}, {"choose": "first", "enlarge": "nearest"}),
+    "sam": Usage("SAM", True, partial(SquarePreprocessing, fit="pad"), {"choose": "best"}),
+    "medsam": Usage(
+        "MedSAM",
+        True,
+        partial(SquarePreprocessing, enlarged="probabilities"),
+        {"choose": "first", "enlarge": "nearest"},
+    ),
     "samed": Usage("SAMed", False),
 }
 
@@ -88,7 +93,7 @@ def load_sam(path: Path, usage: str, device: str, *, adapter: Path | None = None
     digest = digests[0] if len(digests) == 1 else record_files.join_digests(digests)
     record: ModelOrigin = {"origin": f"{chosen.program}: {path.name}", "weights_sha256": digest}
     networks = Networks(TorchNetwork(module.to(device).eval(), device), network)
-    return Model(task, SquarePreprocessing(side, **chosen.steps), Inference((side, side), 0.0), networks, record)
+    return Model(task, chosen.steps(side), Inference((side, side), 0.0), networks, record)
 
 
 def _content(path: Path) -> Content:

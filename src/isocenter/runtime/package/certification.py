@@ -206,11 +206,12 @@ def _timed_again(
                 if "because" not in record:
                     times[place].append(replace(first, **{name: record[name] for name in TIMES}))
                 shutil.rmtree(out)
-    medians: dict[int, dict[str, Any]] = {
-        place: {name: statistics.median(getattr(one, name) or 0.0 for one in own) or None for name in TIMES}
-        for place, own in times.items()
-    }
-    return [replace(one, **medians.get(place, {})) for place, one in enumerate(trials)]
+    return [_with_medians(one, times[place]) if place in times else one for place, one in enumerate(trials)]
+
+
+def _with_medians(trial: BackendTrial, rounds: Sequence[BackendTrial]) -> BackendTrial:
+    start, seconds, window = (statistics.median(getattr(one, name) or 0.0 for one in rounds) or None for name in TIMES)
+    return replace(trial, start=start, seconds=seconds, window=window)
 
 
 def _in_a_process(

@@ -173,7 +173,13 @@ def quantise_openvino(
 
     def quantised_with(kind: Any, overflow: Any = None) -> Any:
         with _silence():
-            return nncf.quantize(model, nncf.Dataset(samples), **_settings(nncf, len(samples), kind, overflow))
+            return nncf.quantize(
+                model,
+                nncf.Dataset(samples),
+                subset_size=len(samples),
+                model_type=kind,
+                advanced_parameters=_advanced(nncf, overflow),
+            )
 
     kind, overflow, facts = None, None, QuantisationFacts(bits_of_weights=8, kept_in_float=[])
     chosen = quantised_with(kind)
@@ -202,10 +208,8 @@ def quantise_openvino(
     return Quantised(OPENVINO_INT8, {"method": "NNCF", **facts, **_versions("nncf", "openvino")})
 
 
-def _settings(nncf: Any, count: int, kind: Any, overflow: Any) -> dict[str, Any]:
-    """Arguments that plain quantisation and that with accuracy control share, but for the name of the last."""
-    advanced = None if overflow is None else nncf.AdvancedQuantizationParameters(overflow_fix=overflow)
-    return {"subset_size": count, "model_type": kind, "advanced_parameters": advanced}
+def _advanced(nncf: Any, overflow: Any) -> Any:
+    return None if overflow is None else nncf.AdvancedQuantizationParameters(overflow_fix=overflow)
 
 
 def _with_accuracy_control(
@@ -225,8 +229,6 @@ def _with_accuracy_control(
         """What NNCF asks after each layer."""
         return judge(_Compiled(compiled, tuple(heads))), None
 
-    settings = _settings(nncf, len(samples), kind, overflow)
-    settings["advanced_quantization_parameters"] = settings.pop("advanced_parameters")
     restoring = nncf.AdvancedAccuracyRestorerParameters(max_num_iterations=MOST_KEPT_LAYERS)
     with _silence():
         return nncf.quantize_with_accuracy_control(
@@ -236,7 +238,9 @@ def _with_accuracy_control(
             score,
             max_drop=loss,
             advanced_accuracy_restorer_parameters=restoring,
-            **settings,
+            subset_size=len(samples),
+            model_type=kind,
+            advanced_quantization_parameters=_advanced(nncf, overflow),
         )
 
 

@@ -226,7 +226,9 @@ class Uncertainty:
         if self._kind not in ENTROPIES or not self._sums:
             return replace(prediction, maps=maps)
         count = math.prod(self._geometry.shape) if self._is_dense else self._parts
-        means: dict[str, Any] = {name: value / count for name, value in self._sums.items()}
-        if EPISTEMIC in means:
-            means["aleatoric"] = means[TOTAL] - means[EPISTEMIC]
-        return replace(prediction, maps=maps, confidence=replace(prediction.confidence, **means))
+        total = self._sums[TOTAL] / count
+        confidence = replace(prediction.confidence, total=total)
+        if EPISTEMIC in self._sums:
+            epistemic = self._sums[EPISTEMIC] / count
+            confidence = replace(confidence, epistemic=epistemic, aleatoric=total - epistemic)
+        return replace(prediction, maps=maps, confidence=confidence)
