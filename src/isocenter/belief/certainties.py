@@ -21,8 +21,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import calibration_fit
 from isocenter.evaluation.calibration_fit import METHODS, SIZE, USUAL_SPREAD, Calibrator, UnseenOutputs
 from isocenter.evaluation.conformal import EVERYONE, SET_METHODS, Conformal
-from isocenter.values import Decision, Floats, Prediction, Setting, covariate_values
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Decision, Floats, Prediction, Setting, StatedSettings, covariate_values
 
 AUTO = "auto"
 # The names of its settings in the plan's section "task".

@@ -19,9 +19,8 @@ from isocenter.evaluation.calibration_fit import UnseenOutputs
 from isocenter.evaluation.conformal import Conformal
 from isocenter.files.storage import spool
 from isocenter.files.storage.spool import Spool
-from isocenter.values import Array, Decision, Floats, Geometry, Map, Prediction, Region, Row
+from isocenter.values import Array, Decision, Floats, Geometry, Map, Prediction, Region, Row, StatedSettings
 from isocenter.values.covariate_values import CovariateValues
-from isocenter.values.setting_fields import StatedSettings
 
 # Probabilities from which on a voxel may be in a covering mask: never fewer voxels than what is likely, at last all.
 COVERS_FROM = np.append(1 / (1 + np.exp(np.arange(0.0, 14.0, 0.125))), 0.0)

@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.evaluation import classification
 from isocenter.lazy import optimize
-from isocenter.values import Floats
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Floats, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue

@@ -16,8 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.lazy import stats
-from isocenter.values import Floats
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Floats, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue

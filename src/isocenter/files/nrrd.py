@@ -23,8 +23,7 @@ from isocenter.files.format_options import Format, ReadOptions
 from isocenter.files.storage import folder_files, packed_files
 from isocenter.files.storage.block import VoxelBlock
 from isocenter.files.storage.packed_files import Compression
-from isocenter.values import Array, Code, Deferred, Geometry, Image, Label, Source
-from isocenter.values.voxel_images import FileFacts
+from isocenter.values import Array, Code, Deferred, FileFacts, Geometry, Image, Label, Source
 
 TYPES: dict[str, tuple[str, ...]] = {
     "i1": ("signed char", "int8", "int8_t"),

@@ -16,8 +16,7 @@ from isocenter.lazy import torch
 from isocenter.networks import text_networks
 from isocenter.objectives.objective_terms import EMBEDDING, NUMBERS, Needs, Objective, ObjectiveStep
 from isocenter.tasks import Task
-from isocenter.values import Dataset, Decision, Fingerprint
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Dataset, Decision, Fingerprint, StatedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

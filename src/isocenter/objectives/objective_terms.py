@@ -11,8 +11,7 @@ from annotated_types import Ge, Le, Lt
 
 from isocenter.lazy import torch
 from isocenter.tasks import Task, properties
-from isocenter.values import Dataset, Decision, Fingerprint, Head
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Dataset, Decision, Fingerprint, Head, StatedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -31,9 +31,8 @@ from isocenter.planning.training_memory import Machine
 from isocenter.runtime import Context
 from isocenter.runtime.preprocessing.slide_tiles import Tiles
 from isocenter.tasks import Task, properties, task_catalogue, task_settings
-from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, plan_decisions
+from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, StatedSettings, plan_decisions
 from isocenter.values.plan_decisions import Assignments
-from isocenter.values.setting_fields import StatedSettings
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
 # pictures how wide what is drawn there is.

@@ -28,8 +28,7 @@ from isocenter.planning.rules import (
 )
 from isocenter.runtime import Context, hardware, torch_networks
 from isocenter.tasks import properties
-from isocenter.values import BY_HAND, Plan
-from isocenter.values.plan_decisions import Assignments
+from isocenter.values import BY_HAND, Assignments, Plan
 
 # What follows from the data and the rest of the plan, and what a person changes instead.
 FOLLOWS = {

@@ -15,8 +15,7 @@ from isocenter.objectives.objective_terms import SUPERVISED
 from isocenter.runtime import Context
 from isocenter.runtime.model_schema import FusionArguments, NetworkArguments
 from isocenter.transforms.synthesis import PaintingRanges
-from isocenter.values import Setting
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Setting, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.objectives.objective_terms import Objective

@@ -9,8 +9,7 @@ from typing import Any
 
 from isocenter.planning import typed_sections
 from isocenter.tasks import task_catalogue, task_settings
-from isocenter.values import BY_HAND, Decision, Plan, Setting
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import BY_HAND, Decision, Plan, Setting, StatedSettings
 
 # A text of more letters is for programs, as weights are.
 LONGEST_TEXT, LEGIBLE = 1000, 12

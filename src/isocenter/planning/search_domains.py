@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from isocenter.errors import PlanError, ResourceError
 from isocenter.networks import factory, network_family
 from isocenter.networks.network_family import NetworkSize
@@ -20,10 +22,8 @@ from isocenter.planning import _fit_to_memory, plan_changes, plan_checks, typed_
 from isocenter.planning.rules import preprocessing_rules
 from isocenter.planning.training_memory import Machine
 from isocenter.tasks import task_catalogue, task_settings
-from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
+from isocenter.values import BY_HAND, Assignments, Decision, Fingerprint, Plan, StatedSettings
 from isocenter.values.plain_values import PlainValue
-from isocenter.values.plan_decisions import Assignments
-from isocenter.values.setting_fields import StatedSettings
 
 # The strengths that say how far images are varied; what befalls them rarely, and mirroring, is not of one kind.
 STRENGTHS = (
@@ -55,11 +55,6 @@ class Between:
     high: float
     log: bool = True
 
-    @classmethod
-    def from_record(cls, record: StatedSettings) -> Between:
-        """Read an edit as a study keeps it."""
-        return cls(**record)
-
     def limit(self, is_possible: Callable[[Any], bool]) -> Between:
         """Itself: single numbers are not tried beforehand."""
         return self
@@ -75,11 +70,6 @@ class OneOf:
     def own(self) -> Any:
         """Value in the plan."""
         return self.values[0]
-
-    @classmethod
-    def from_record(cls, record: StatedSettings) -> OneOf:
-        """Read a range as a study keeps it."""
-        return cls(tuple(record["values"]))
 
     def limit(self, is_possible: Callable[[Any], bool]) -> OneOf | None:
         """The possible values; None where there is no choice among them."""
@@ -176,11 +166,7 @@ def space_record(space: Space) -> Mapping[str, Mapping[str, PlainValue]]:
 
 def space_from_record(record: Mapping[str, StatedSettings]) -> dict[str, Domain]:
     """The space from the record of `space_record`."""
-    domains: dict[str, Domain] = {}
-    for name, entry in record.items():
-        values = {key: value for key, value in entry.items() if key != "kind"}
-        domains[name] = DOMAINS[entry["kind"]].from_record(values)
-    return domains
+    return {name: TypeAdapter(DOMAINS[entry["kind"]]).validate_python(entry) for name, entry in record.items()}
 
 
 def search_knobs(plan: Plan, room: Room) -> Iterator[Knob]:

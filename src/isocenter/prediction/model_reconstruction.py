@@ -10,8 +10,7 @@ from isocenter.tasks import task_settings
 from isocenter.transforms.operators import iterative_solvers, reconstruction_methods, simulated_scans
 from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.transforms.operators.reconstruction_methods import ReconstructedImage
-from isocenter.values import Array, Case, Decision, Measurement
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Array, Case, Decision, Measurement, StatedSettings
 
 ENHANCED, ERROR = "enhanced", "error"
 

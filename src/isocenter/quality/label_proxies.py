@@ -16,9 +16,8 @@ import numpy as np
 from isocenter import errors
 from isocenter.lazy import stats
 from isocenter.quality import references
-from isocenter.values import Case, Dataset, Fingerprint, Floats, Problem, covariate_values
+from isocenter.values import Case, Dataset, Fingerprint, Floats, Problem, References, covariate_values
 from isocenter.values.covariate_values import Course
-from isocenter.values.dataset_cases import References
 
 # From this on a column is the label: few symptoms and no age come near it.
 PROXY = 0.98

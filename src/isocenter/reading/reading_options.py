@@ -14,9 +14,8 @@ from isocenter.files.format_options import CaseNames, FileChoices
 from isocenter.files.storage import kept
 from isocenter.files.storage.kept import Caching
 from isocenter.planning import plan_result
-from isocenter.values import Dataset, Image, Setting
+from isocenter.values import Assignments, Dataset, Image, Setting
 from isocenter.values.covariate_values import CovariateValues
-from isocenter.values.plan_decisions import Assignments
 
 # How images of a case are brought onto one grid; behind a colon the name of the image whose grid that is.
 Alignment = Literal["world", "register", "apart"]

@@ -16,8 +16,7 @@ from annotated_types import Ge, Le, Lt
 from isocenter.errors import UsageError
 from isocenter.runtime.preprocessing import protocol
 from isocenter.runtime.preprocessing.coarse_mask import Outside
-from isocenter.values import Prompts, Region, Setting
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Prompts, Region, Setting, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue

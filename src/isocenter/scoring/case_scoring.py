@@ -10,10 +10,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -489,15 +489,7 @@ class Shift:
 
     def as_record(self) -> ShiftRecord:
         """The record for `summary.json`."""
-        return ShiftRecord(
-            p=self.p,
-            scored=self.scored,
-            calibrated=self.calibrated,
-            level=self.level,
-            unit=self.unit,
-            found=self.is_found,
-            note=self.note,
-        )
+        return cast("ShiftRecord", {**asdict(self), "found": self.is_found, "note": self.note})
 
 
 def detect_shift(

@@ -16,8 +16,7 @@ from isocenter.evaluation.calibration_fit import Calibrator
 from isocenter.tasks import properties, task_settings
 from isocenter.tasks.index import TASKS
 from isocenter.tasks.task import Task
-from isocenter.values import Dataset, Label
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Dataset, Label, StatedSettings
 
 # A name with the sign joins several kinds; `ALL` stands for every kind that the references fit.
 JOINED, MULTITASK = "isocenter.tasks.multitask:Joined", "isocenter.tasks.multitask:Multitask"

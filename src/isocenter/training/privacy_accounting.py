@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import cast
 
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from isocenter import errors
@@ -49,8 +50,9 @@ class BudgetRow(TypedDict):
     noise: str
 
 
-class NoisyStepsState(TypedDict):
-    """As `NoisySteps`."""
+@dataclass(frozen=True)
+class NoisySteps:
+    """A number of steps of the same noise, and of the same chance of each unit to be in a batch."""
 
     noise_multiplier: float
     sampling_rate: float
@@ -62,18 +64,9 @@ class BudgetState(TypedDict):
 
     delta: float
     accountant: str
-    steps: list[NoisyStepsState]
+    steps: list[NoisySteps]
     planned: int
     rows: list[BudgetRow]
-
-
-@dataclass(frozen=True)
-class NoisySteps:
-    """A number of steps of the same noise, and of the same chance of each unit to be in a batch."""
-
-    noise_multiplier: float
-    sampling_rate: float
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -189,18 +182,14 @@ class PrivacyBudget:
     @property
     def state(self) -> BudgetState:
         """The record from which `restore` goes on, with what it states of the steps until then."""
-        spent = self.spending
-        steps = [cast("NoisyStepsState", asdict(one)) for one in spent.steps]
-        return BudgetState(
-            delta=spent.delta, accountant=spent.accountant, steps=steps, planned=spent.planned, rows=self.rows()
-        )
+        return cast("BudgetState", {**asdict(self.spending), "rows": self.rows()})
 
-    def restore(self, state: BudgetState, where: str) -> None:
+    def restore(self, state: object, where: str) -> None:
         """Go on from what an earlier session has spent. Raises IntegrityError for what is no such record."""
         try:
-            steps = tuple(NoisySteps(**one) for one in state["steps"])
-            self.spending = replace(self.spending, steps=steps, planned=int(state["planned"]))
-        except (KeyError, TypeError, ValueError) as error:
+            spent = TypeAdapter(Spending).validate_python(state)
+            self.spending = replace(self.spending, steps=spent.steps, planned=spent.planned)
+        except ValidationError as error:
             raise IntegrityError("it does not say what of the privacy budget is spent", where, "Train again") from error
 
     def rows(self, site: str = "") -> list[BudgetRow]:

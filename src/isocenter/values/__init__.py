@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from isocenter.values.acquisition import Acquisition, Measurement
     from isocenter.values.bounding_boxes import BoundingBoxes
     from isocenter.values.case_outcome import ANSWERED
-    from isocenter.values.dataset_cases import Case, CaseRow, Cell, Dataset, LazyMapping, Problem, Split
+    from isocenter.values.dataset_cases import Case, CaseRow, Cell, Dataset, LazyMapping, Problem, References, Split
     from isocenter.values.dataset_fingerprint import CaseFacts, Fingerprint
     from isocenter.values.estimate import Estimate, Row
     from isocenter.values.finding import Finding, Measurements
     from isocenter.values.grid_geometry import MM, Floats, Geometry
-    from isocenter.values.plan_decisions import BY_HAND, Decision, Plan
+    from isocenter.values.plan_decisions import BY_HAND, Assignments, Decision, Plan
     from isocenter.values.prediction import (
         Confidence,
         Dense,
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
         ReferenceKind,
         ReferenceWords,
     )
-    from isocenter.values.setting_fields import Setting, SettingsGroup
+    from isocenter.values.setting_fields import Setting, SettingsGroup, StatedSettings
     from isocenter.values.spatial_transform import Affine, Displacement, SpatialTransform
-    from isocenter.values.voxel_images import Array, Code, Deferred, Image, Label, SlideLevel, Source
+    from isocenter.values.voxel_images import Array, Code, Deferred, FileFacts, Image, Label, SlideLevel, Source
 
 lazy_index(__name__)

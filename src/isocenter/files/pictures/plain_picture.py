@@ -22,8 +22,7 @@ from isocenter.files import _picture_streams, label_table, synthetic_marks, vide
 from isocenter.files.format_options import Format, ReadOptions
 from isocenter.files.synthetic_marks import SYNTHETIC
 from isocenter.files.video import KINDS, PIL_ERRORS
-from isocenter.values import Array, Geometry, Image, Label, Source
-from isocenter.values.voxel_images import FileFacts
+from isocenter.values import Array, FileFacts, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.
 CHANNELS: dict[int, tuple[str, ...]] = {1: ("0",), 2: ("0", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}

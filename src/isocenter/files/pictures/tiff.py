@@ -32,8 +32,7 @@ from isocenter.files.pictures import plain_picture
 from isocenter.files.pictures.plain_picture import CHANNELS
 from isocenter.files.slides import slide_writing, tiled_tiff
 from isocenter.files.storage import folder_files, packed_files, spool
-from isocenter.values import Array, Geometry, Image, LazyMapping, Source
-from isocenter.values.voxel_images import FileFacts
+from isocenter.values import Array, FileFacts, Geometry, Image, LazyMapping, Source
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue

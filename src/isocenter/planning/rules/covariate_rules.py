@@ -25,10 +25,9 @@ from isocenter.runtime import Context, covariate_encoding
 from isocenter.runtime.covariate_encoding import Category, FreeText, MonitoredCovariate, Number
 from isocenter.tasks import Task
 from isocenter.tasks.shared import left_right
-from isocenter.values import Case, Dataset, Decision, Fingerprint, Floats, covariate_values, table_cells
+from isocenter.values import Case, Dataset, Decision, Fingerprint, Floats, StatedSettings, covariate_values, table_cells
 from isocenter.values.covariate_values import Course
 from isocenter.values.dataset_cases import References
-from isocenter.values.setting_fields import StatedSettings
 from isocenter.values.table_cells import TextColumn
 
 # As a person asks for every column that is fit.

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from isocenter import errors
 from isocenter.runtime.covariate_encoding import Presence, PresenceSettings
 from isocenter.transforms import COLOUR, channel_stack
-from isocenter.values import Dataset, Decision
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Dataset, Decision, StatedSettings
 
 # Each image is left out half the time, so that nearly every subset of them is seen as often as any other.
 DROPOUT, MMFORMER = 0.5, "arXiv:2206.02425"

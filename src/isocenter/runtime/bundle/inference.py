@@ -36,9 +36,8 @@ from isocenter.runtime.windows.pipeline import WindowSettings
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import properties, task_settings
 from isocenter.transforms import COLOUR, channel_stack
-from isocenter.values import Array, Image, Prediction, covariate_values, voxel_images
+from isocenter.values import Array, Image, Prediction, StatedSettings, covariate_values, voxel_images
 from isocenter.values.covariate_values import CovariateValues
-from isocenter.values.setting_fields import StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing

@@ -31,8 +31,7 @@ from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, Regio
 from isocenter.transforms import COLOUR, label_resampling, orient
 from isocenter.transforms.label_resampling import StretchedOutputs
 from isocenter.transforms.resampling import Taps
-from isocenter.values import MM, Array, Floats, Geometry, Image, Region, Slabs
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import MM, Array, Floats, Geometry, Image, Region, Slabs, StatedSettings
 from isocenter.values.voxel_images import Reader
 
 if TYPE_CHECKING:

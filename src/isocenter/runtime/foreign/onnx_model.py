@@ -39,8 +39,7 @@ from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.torch_networks import Networks
 from isocenter.tasks import Task, task_catalogue
 from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Decision, record_schema
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Decision, StatedSettings, record_schema
 from isocenter.work_state import log
 
 NEEDED = ("labels", "channels", "patch", "normalisation")

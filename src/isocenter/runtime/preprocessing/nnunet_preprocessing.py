@@ -22,8 +22,7 @@ from isocenter.runtime.preprocessing import image_statistics, protocol, restore
 from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, VolumePart
 from isocenter.transforms import channel_stack, orient, resampling
 from isocenter.transforms.resampling import Taps
-from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import MM, Array, Geometry, Image, Region, Slabs, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue

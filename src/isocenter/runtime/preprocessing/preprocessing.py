@@ -22,8 +22,7 @@ from isocenter.runtime.preprocessing.slide_tiles import Bag, Tiles
 from isocenter.transforms import COLOUR, channel_stack, clip_frames, label_resampling, orient, resampling, stains
 from isocenter.transforms.intensity import ChannelScale, Normalisation
 from isocenter.transforms.resampling import Order, Taps
-from isocenter.values import MM, Array, Geometry, Image, Region, Setting, Slabs, slabs
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import MM, Array, Geometry, Image, Region, Setting, Slabs, StatedSettings, slabs
 from isocenter.values.voxel_images import Reader
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ import numpy as np
 from isocenter.transforms import orient, resampling
 from isocenter.transforms.intensity import ChannelScale
 from isocenter.transforms.resampling import Taps
-from isocenter.values import Array, Floats, Geometry, Image, Region, Slabs
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Array, Floats, Geometry, Image, Region, Slabs, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue

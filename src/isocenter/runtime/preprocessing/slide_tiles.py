@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, PlanError
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.transforms import COLOUR, resampling
-from isocenter.values import Array, Floats, Image
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Array, Floats, Image, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.protocol import RegionSource

@@ -18,8 +18,7 @@ from isocenter.runtime.preprocessing import nnunet_preprocessing, restore
 from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, VolumePart
 from isocenter.transforms import COLOUR, channel_stack, resampling
 from isocenter.transforms.resampling import Taps
-from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import MM, Array, Geometry, Image, Region, Slabs, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue

@@ -13,8 +13,7 @@ from isocenter.belief import voxel_belief
 from isocenter.belief.voxel_belief import FEWEST_PATIENTS, MARGIN
 from isocenter.evaluation import mask_overlap
 from isocenter.lazy import ndimage
-from isocenter.values import Array, Case, Decision, Deferred, Geometry, Label, Prediction
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Array, Case, Decision, Deferred, Geometry, Label, Prediction, StatedSettings
 from isocenter.values.voxel_images import DrawnMap
 
 # Where more of the references have several pieces, keeping the largest would lose a lesion.

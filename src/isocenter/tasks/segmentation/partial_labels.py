@@ -12,8 +12,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.tasks.segmentation.mask_losses import NEIGHBOURS, OF_SHARES
 from isocenter.tasks.shared import left_right
-from isocenter.values import Dataset, Decision, Fingerprint, Label
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Dataset, Decision, Fingerprint, Label, StatedSettings
 
 # The names of `readers.CONSENSUS`, which needs libraries that a packaged model does without.
 CONSENSUS_NAMES = ("first", "majority", "staple", "soft")

@@ -11,8 +11,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, GeometryError
 from isocenter.evaluation import mask_overlap
-from isocenter.values import Array, Code, Image, Label, Prediction, Setting
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Array, Code, Image, Label, Prediction, Setting, StatedSettings
 
 if TYPE_CHECKING:
     from isocenter.values.plain_values import PlainValue

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from isocenter.transforms.operators.cartesian import Cartesian
 from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.transforms.operators.ray_sums import RaySums
-from isocenter.values import Acquisition
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Acquisition, StatedSettings
 
 OPERATORS: Mapping[str, Callable[[Acquisition], LinearOperator]] = {
     "parallel": RaySums,

@@ -15,8 +15,7 @@ from isocenter.transforms.corruptions import REMAKE
 from isocenter.transforms.operators import iterative_solvers, operator_kinds
 from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.transforms.operators.ray_sums import RaySums
-from isocenter.values import Acquisition, Array, Floats, Geometry, Image
-from isocenter.values.setting_fields import StatedSettings
+from isocenter.values import Acquisition, Array, Floats, Geometry, Image, StatedSettings
 
 # Network channels of every measurement: the plain inverse, to which the network adds what it says, and the adjoint.
 PLAIN, ADJOINT, ADJOINT_IMAGINARY, MASK = "plain inverse", "adjoint", "adjoint imaginary", "mask"

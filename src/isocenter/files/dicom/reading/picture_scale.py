@@ -9,8 +9,7 @@ import numpy as np
 from isocenter.errors import FormatError
 from isocenter.files.dicom import tags
 from isocenter.files.dicom.elements import DicomDataset
-from isocenter.values import Geometry
-from isocenter.values.voxel_images import FileFacts
+from isocenter.values import FileFacts, Geometry
 
 # X-ray shadows: what the detector measures is larger than what is in the patient, PS3.3 10.7.1.3.
 PROJECTIONS = ("CR", "DX", "MG", "XA", "RF", "RG", "IO", "PX")
