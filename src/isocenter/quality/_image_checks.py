@@ -276,12 +276,9 @@ def _of_another_magnitude(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
         for channel in range(values.shape[1]):
             if (far := _is_parted(logs[:, channel])).any():
                 own, others = (_plain_span(values[chosen, channel]) for chosen in (far, ~far))
-                yield Problem.warning(
-                    f"intensities are of another magnitude: their {what} is {own}, that of all others {others}",
-                    tuple(one.id for one, is_far in zip(facts, far, strict=True) if is_far),
-                    "another unit, a scale that was lost, or a damaged file",
-                    LOOK,
-                )
+                apart = f"intensities are of another magnitude: their {what} is {own}, that of all others {others}"
+                cases = tuple(one.id for one, is_far in zip(facts, far, strict=True) if is_far)
+                yield Problem.warning(apart, cases, "another unit, a scale that was lost, or a damaged file", LOOK)
                 return
 
 

@@ -215,9 +215,7 @@ def joined_groups(pairs: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
     if not names:
         return ()
     index_of = {name: n for n, name in enumerate(names)}
-    rows, columns = (
-        [index_of[name] for name in side] for side in zip(*((t.first, t.second) for t in pairs), strict=True)
-    )
+    rows, columns = zip(*((index_of[t.first], index_of[t.second]) for t in pairs), strict=True)
     joined = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
     _, label = csgraph.connected_components(joined, directed=False)
     members: dict[int, list[str]] = {}

@@ -112,11 +112,9 @@ def find_shortcuts(
             tested.append(replace(thing, auc=auc, p=p))
         tested.extend(_marks(subjects, framing, seed))
     adjusted = testing.holm([one.p for one in tested]).tolist()
-    judged = [
-        replace(one, p=p, standing=p < LEVEL and one.auc.value >= PREDICTIVE)
-        for one, p in zip(tested, adjusted, strict=True)
-    ]
-    return tuple(sorted(judged, key=_order))
+    judged = (replace(one, p=p) for one, p in zip(tested, adjusted, strict=True))
+    standing = (replace(one, standing=one.p < LEVEL and one.auc.value >= PREDICTIVE) for one in judged)
+    return tuple(sorted(standing, key=_order))
 
 
 def shortcut_problems(shortcuts: Sequence[Shortcut]) -> Iterator[Problem]:
@@ -284,9 +282,8 @@ def _marks(subjects: Subjects, framing: SeenPart | None, seed: int) -> Iterator[
     pairs = zip(subjects.looks, subjects.facts, strict=True)
     marks = np.stack([_patches_seen(look.patches, facts.shape, framing) for look, facts in pairs])
     shapes = [one.shape for one in subjects.facts]
-    frames = {"": marks} | {
-        name: _small_marks.anchor_patches(marks, shapes, name) for name in CORNERS if len(set(shapes)) > 1
-    }
+    corners = CORNERS if len(set(shapes)) > 1 else ()
+    frames = {"": marks} | {name: _small_marks.anchor_patches(marks, shapes, name) for name in corners}
     outcome, best = subjects.outcome, None
     truth = outcome.truth(np.arange(len(outcome)))
     for corner, patches in frames.items():
@@ -295,14 +292,12 @@ def _marks(subjects: Subjects, framing: SeenPart | None, seed: int) -> Iterator[
             best = replace(mark, corner=corner), ranks
     if best is not None:
         mark, ranks = best
-        auc, p = measure_discrimination(
-            ranks, outcome, subjects.patient, seed=seed, predict=_small_marks.predicted_by_best
-        )
+        predict = _small_marks.predicted_by_best
+        auc, p = measure_discrimination(ranks, outcome, subjects.patient, seed=seed, predict=predict)
         setting = "border" if max(abs(share - 0.5) for share in mark.place) > 0.5 - MARGIN else ""
         # Each way of counting places has had its chance.
-        yield replace(
-            _untested_shortcut(MARK, setting, subjects.question, str(mark)), auc=auc, p=min(1.0, p * len(frames))
-        )
+        shortcut = _untested_shortcut(MARK, setting, subjects.question, str(mark))
+        yield replace(shortcut, auc=auc, p=min(1.0, p * len(frames)))
 
 
 def _patches_seen(patches: Array | None, shape: Sequence[int], framing: SeenPart | None) -> Array:

@@ -277,15 +277,9 @@ def _stretch(fingerprint: Fingerprint, needs: GridNeeds, longest: float, device:
     step = np.ones(len(size))
     if not needs.dense and all(case.physical for case in fingerprint.cases):
         step = np.median(np.array(shapes) * np.array(steps), axis=0) / size  # of a voxel of the usual image
-    return Grid(
-        Decision(None, "each image is brought to one shape as a whole"),
-        shape,
-        tuple(int(n) for n in shape.value),
-        _strides(size, step, True),
-        np.tile(size, (len(shapes), 1)),
-        whole=True,
-        dense=needs.dense,
-    )
+    spacing, extent = Decision(None, "each image is brought to one shape as a whole"), np.tile(size, (len(shapes), 1))
+    patch, strides = tuple(int(n) for n in shape.value), _strides(size, step, True)
+    return Grid(spacing, shape, patch, strides, extent, whole=True, dense=needs.dense)
 
 
 def usual_voxels(grid: Grid, device: str) -> int:
@@ -411,15 +405,10 @@ def _scale(
         "a common shape would hide sizes, and so would the mean over windows: images are padded to what holds each of "
         f"{len(shapes)} training cases whole"
     )
-    return Grid(
-        Decision(spacing.tolist(), because if asked is None else BY_HAND),
-        Decision(None, padded + (f", and {MARGIN - 1:.0%} more" if (size > sizes.max(axis=0)).any() else "")),
-        tuple(patch),
-        _strides(np.asarray(patch, dtype=float), np.ones(len(patch)) if dense else spacing, True),
-        shapes * steps / spacing,
-        whole=True,
-        dense=dense,
-    )
+    padded += f", and {MARGIN - 1:.0%} more" if (size > sizes.max(axis=0)).any() else ""
+    decided, shape = Decision(spacing.tolist(), because if asked is None else BY_HAND), Decision(None, padded)
+    strides = _strides(np.asarray(patch, dtype=float), np.ones(len(patch)) if dense else spacing, True)
+    return Grid(decided, shape, tuple(patch), strides, shapes * steps / spacing, whole=True, dense=dense)
 
 
 def _holding_size(sizes: Floats) -> Floats:

@@ -39,11 +39,8 @@ def _count(fingerprint: Fingerprint) -> Mapping[str, int]:
 
 
 def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
-    yield from _taught(cohort)
-    yield from _spellings(cohort)
-    yield from _unknown(cohort)
-    yield from _several(cohort)
-    yield from _grades(cohort)
+    for find in (_taught, _spellings, _unknown, _several, _grades):
+        yield from find(cohort)
 
 
 def _taught(cohort: Cohort) -> Iterator[Problem]:

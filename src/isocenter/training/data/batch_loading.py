@@ -36,15 +36,9 @@ SECOND = 2**17
 # Sets the draws of sentences apart.
 SPOKEN = 2**18
 
+Numbers = NDArray[np.float32]
 # Image, target, generator, covariates or places, which channels are there, and the answer of another model.
-_Sample = tuple[
-    NDArray[np.float32],
-    Array,
-    np.random.Generator,
-    Array | None,
-    NDArray[np.float32] | None,
-    NDArray[np.float32] | None,
-]
+_Sample = tuple[Numbers, Array, np.random.Generator, Array | None, Numbers | None, Numbers | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,21 +59,21 @@ class Batch:
     columns:    (batch, entries) covariates that an objective reads, of the whole batch; None where none does
     """
 
-    images: NDArray[np.float32]
+    images: Numbers
     targets: Any
     generators: tuple[np.random.Generator, ...]
     steps: tuple[float, ...]
     kind: TargetKind = field(default=None)  # type: ignore[assignment]  # each has one, whatever stands before it
-    context: NDArray[np.float32] | None = None
+    context: Numbers | None = None
     cases: tuple[int, ...] = ()
-    there: NDArray[np.float32] | None = None
+    there: Numbers | None = None
     marked: bool = False
     unlabelled: Batch | None = None
     second: Batch | None = None
-    taught: NDArray[np.float32] | None = None
+    taught: Numbers | None = None
     texts: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
-    columns: NDArray[np.float32] | None = None
+    columns: Numbers | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -175,24 +169,14 @@ class Loader:
     def _collate(self, samples: Sequence[_Sample], cases: tuple[int, ...], spacing: tuple[float, ...]) -> Batch:
         """Samples as a batch; cases: of the whole batch, of which the samples may be a part."""
         images, targets, generators, contexts, present, answers = zip(*samples, strict=True)
-        alike = self._kind.alike(targets, self._blank)
-        context = None if contexts[0] is None else self._stack(contexts)
-        stacked_presence = None if present[0] is None else self._stack(present)
-        marked = self.cases[0].marked is not None
-        taught = None if answers[0] is None else self._stack(answers)
-        read = [one for index in cases if (one := self.cases[index].columns) is not None]
-        return Batch(
-            self._stack(images),
-            self._stack(alike),
-            generators,
-            spacing,
-            self._kind,
-            context,
-            cases,
-            stacked_presence,
-            marked=marked,
-            taught=taught,
-            places=tuple(self.cases[index].place for index in cases),
+        targets, whole = self._kind.alike(targets, self._blank), [self.cases[index] for index in cases]
+        images, targets, contexts, present, answers = map(self._stack, (images, targets, contexts, present, answers))
+        read = [one.columns for one in whole if one.columns is not None]
+        batch = Batch(images, targets, generators, spacing, self._kind, contexts, cases, present, taught=answers)
+        return replace(
+            batch,
+            marked=self.cases[0].marked is not None,
+            places=tuple(one.place for one in whole),
             columns=np.stack(read) if read else None,
         )
 
@@ -212,7 +196,8 @@ class Loader:
         return " ".join(sentences[place] for place in drawn.permutation(len(sentences))[:count])
 
     def _stack(self, arrays: Sequence[Any]) -> Any:
-        return stack_arrays(arrays, _pin if self.pinned else np.stack)
+        """Arrays of samples, stacked; None where there are none."""
+        return None if arrays[0] is None else stack_arrays(arrays, _pin if self.pinned else np.stack)
 
     def _partner(self, number: int) -> tuple[int, np.random.Generator]:
         """The case of a sample's second view, and what it is drawn from: the same image, or any of the patient."""
@@ -241,7 +226,7 @@ class Loader:
         present = self._there(case, rng)
         return image, target, rng, self._context(case, present), present, case.teacher_answer(region)
 
-    def _there(self, case: PreparedCase, rng: np.random.Generator) -> NDArray[np.float32] | None:
+    def _there(self, case: PreparedCase, rng: np.random.Generator) -> Numbers | None:
         """(channels,) which are to be seen."""
         if case.there is None:
             return None
@@ -253,7 +238,7 @@ class Loader:
             present = case.there & random_draws.keep_some(images, self.left_out, draw)[owners]
         return np.asarray(present, dtype=np.float32)
 
-    def _context(self, case: PreparedCase, present: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    def _context(self, case: PreparedCase, present: Numbers | None) -> Numbers | None:
         if case.context is None or present is None or not self.flags:
             return case.context
         return np.concatenate([case.context[: -len(present)], present])
