@@ -36,9 +36,9 @@ SECOND = 2**17
 # Sets the draws of sentences apart.
 SPOKEN = 2**18
 
-Numbers = NDArray[np.float32]
+Floats32 = NDArray[np.float32]
 # Image, target, generator, covariates or places, which channels are there, and the answer of another model.
-_Sample = tuple[Numbers, Array, np.random.Generator, Array | None, Numbers | None, Numbers | None]
+_Sample = tuple[Floats32, Array, np.random.Generator, Array | None, Floats32 | None, Floats32 | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,21 +59,21 @@ class Batch:
     columns:    (batch, entries) covariates that an objective reads, of the whole batch; None where none does
     """
 
-    images: Numbers
+    images: Floats32
     targets: Any
     generators: tuple[np.random.Generator, ...]
     steps: tuple[float, ...]
     kind: TargetKind = field(default=None)  # type: ignore[assignment]  # each has one, whatever stands before it
-    context: Numbers | None = None
+    context: Floats32 | None = None
     cases: tuple[int, ...] = ()
-    there: Numbers | None = None
+    there: Floats32 | None = None
     marked: bool = False
     unlabelled: Batch | None = None
     second: Batch | None = None
-    taught: Numbers | None = None
+    taught: Floats32 | None = None
     texts: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
-    columns: Numbers | None = None
+    columns: Floats32 | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -226,7 +226,7 @@ class Loader:
         present = self._there(case, rng)
         return image, target, rng, self._context(case, present), present, case.teacher_answer(region)
 
-    def _there(self, case: PreparedCase, rng: np.random.Generator) -> Numbers | None:
+    def _there(self, case: PreparedCase, rng: np.random.Generator) -> Floats32 | None:
         """(channels,) which are to be seen."""
         if case.there is None:
             return None
@@ -238,7 +238,7 @@ class Loader:
             present = case.there & random_draws.keep_some(images, self.left_out, draw)[owners]
         return np.asarray(present, dtype=np.float32)
 
-    def _context(self, case: PreparedCase, present: Numbers | None) -> Numbers | None:
+    def _context(self, case: PreparedCase, present: Floats32 | None) -> Floats32 | None:
         if case.context is None or present is None or not self.flags:
             return case.context
         return np.concatenate([case.context[: -len(present)], present])
