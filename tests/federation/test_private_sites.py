@@ -27,7 +27,7 @@ from isocenter.training.length.schedule import TrainingPace
 from isocenter.values import BY_HAND, Decision
 
 CHOSEN = {
-    **{"privacy.epsilon": 8.0, "training.steps": 4, "training.batch": 8, "federation.min_count": 8},
+    **{"privacy.epsilon": 8.0, "training.steps": 4, "training.batch": 8, "federation.min_count": 6},
     **{"network.size": {**trained.SMALL_RESNET, "norm": "group"}},
 }
 
@@ -36,7 +36,7 @@ CHOSEN = {
 def job(tmp_path_factory) -> Path:
     """A job of a large and a small site with noise of the system; tests only read it."""
     root = tmp_path_factory.mktemp("private")
-    sites = {"a": trained.pictures(root / "a", 40), "b": trained.pictures(root / "b", 10, first=60)}
+    sites = {"a": trained.pictures(root / "a", 30), "b": trained.pictures(root / "b", 8, first=60)}
     given = {"rounds": 2, "device": "cpu", "threads": 1, "membership": True}
     isocenter.federate(sites, out=root / "JOB", assignments=CHOSEN, **given)
     return root / "JOB"
@@ -60,25 +60,25 @@ def test_the_job_states_every_site_and_nothing_that_tells_how_small_one_is(job):
     own = {name: record(job.with_name("JOB.sites") / name)["rows"][0] for name in "ab"}
     large, small = record(job)["rows"]
     assert large == {**own["a"], "site": "a"}
-    assert own["b"]["units"] < 8
+    assert own["b"]["units"] < 6
     assert {name for name, one in small.items() if one is None} == {"units", "sampling_rate", "noise_multiplier"}
     assert (small["site"], small["epsilon"], small["steps"]) == ("b", 8.0, 4)
-    assert small["delta"] == pytest.approx(0.1 / 8)
+    assert small["delta"] == pytest.approx(0.1 / 6)
     assert {"plan.yaml", "temperature", "shares of the sites"} <= {one["what"] for one in record(job)["outside"]}
 
 
 def test_no_loss_leaves_a_site_under_a_budget_and_the_report_says_what_is_bounded(job):
     assert pd.read_csv(job / "federation" / "rounds.csv")["loss"].isna().all()
-    assert "of each case they tell at most epsilon 8, but for a chance of 0.0125" in (job / "report.html").read_text()
+    assert "of each case they tell at most epsilon 8, but for a chance of 0.0167" in (job / "report.html").read_text()
 
 
 def test_a_site_attacks_the_model_with_its_own_patients_and_a_small_one_says_why_not(job):
     table = pd.read_csv(job / "federation" / "sites.csv").set_index(["metric", "site"])
     for metric in ("membership_auc", "membership_tpr"):
         assert 0 <= table.loc[(metric, "a"), "low"] <= table.loc[(metric, "a"), "value"] <= 1
-        assert table.loc[(metric, "a"), "n"] == 36
+        assert table.loc[(metric, "a"), "n"] == 26
         assert table.loc[(metric, "b"), ["value", "low", "high", "n"]].isna().all()
-    assert "Not attacked: b (fewer than 8 training or test patients)." in (job / "report.html").read_text()
+    assert "Not attacked: b (fewer than 6 training or test patients)." in (job / "report.html").read_text()
     rows = json.loads((job / "evaluation" / "summary.json").read_text())["rows"]
     assert {"membership_auc", "membership_tpr"} < {row["metric"] for row in rows}
 
@@ -132,7 +132,7 @@ def test_a_budget_that_a_site_cannot_keep_to_is_refused_by_its_name(job, tmp_pat
     data = trained.pictures(tmp_path / "data", 12)
     site = Site("b", data, tmp_path / "b", PlanRequest(), 0.0)
     site.answer(SiteMessage("introduce"))
-    site.answer(SiteMessage("stand-ins", {"min_count": 8, "kinds": ["class"]}))
+    site.answer(SiteMessage("stand-ins", {"min_count": 6, "kinds": ["class"]}))
     plan = plan_file.read_plan(job / "plan.yaml")
     wide = plan.with_decision("privacy.delta", Decision(0.5, BY_HAND))
     with pytest.raises(PlanError, match=r"site b: privacy.delta: 0.5 is above one in"):

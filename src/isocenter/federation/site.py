@@ -296,21 +296,23 @@ class Site:
         run = self._run
         privacy_record.write_privacy_of_run(run)
         loaded = model_files.load(self.folder, str(run.plan["training.device"]))
-        known = {"seed": int(run.plan["training.seed"]), "patients_known": run.dataset.patients_known}
+        seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
         cases, attacked = run.cases("test"), list[Row]()
         if message.facts.get("membership"):
             least = self._job.settings.federation.min_count
-            attacked = membership_audit.membership_or_reason(loaded, run.cases("train"), cases, least=least, **known)
+            attacked = membership_audit.membership_or_reason(
+                loaded, run.cases("train"), cases, least=least, seed=seed, patients_known=known
+            )
         if not cases:
             return SiteMessage("finish", {"rows": case_tables.rows_to_json(attacked)["rows"]})
-        scored = case_scoring.score_cases(loaded, cases, {}, draws=False, **known)
+        scored = case_scoring.score_cases(loaded, cases, {}, draws=False, seed=seed, patients_known=known)
         scored = replace(scored, rows=[*scored.rows, *attacked])
         with atomic.write_whole(self.folder / EVALUATION, overwrite=True) as partial:
             partial.mkdir()
             scored.write(partial)
         lines = case_tables.rows_to_json(scored.rows)["rows"]
         # The seed is known to nobody: draws that somebody can repeat can be solved for single cases.
-        resampling = Resampling(int(run.plan["training.seed"]), keeps_recipe=True)
+        resampling = Resampling(seed, keeps_recipe=True)
         recipes = {(row.metric, row.label): row for row in loaded.task.summary(scored.table, seed=resampling)}
         drawn = [recipes.get((row.metric, row.label), row) for row in scored.rows]
         draws = pooled_figures.draws_of_site(drawn, np.random.default_rng(secrets.randbits(128)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -85,18 +86,8 @@ class Spending:
     @property
     def epsilon(self) -> float:
         """How much all steps together tell of one unit; 0 before the first. UsageError without Opacus."""
-        taken = [(one.noise_multiplier, one.sampling_rate, one.steps) for one in self.steps if one.steps]
-        if not taken:
-            return 0.0
-        try:
-            reckoned = opacus_accountants.create_accountant(self.accountant)
-        except ModuleNotFoundError as error:
-            remedy = "pip install 'isocenter[privacy]'"
-            raise UsageError("Opacus is not installed", privacy_rules.EPSILON, remedy) from error
-        reckoned.history = taken
-        with warnings.catch_warnings():  # that other orders might give a closer bound
-            warnings.simplefilter("ignore", UserWarning)
-            return float(reckoned.get_epsilon(self.delta, **OPTIONS[self.accountant]))
+        taken = tuple((one.noise_multiplier, one.sampling_rate, one.steps) for one in self.steps if one.steps)
+        return _epsilon_of(taken, self.delta, self.accountant) if taken else 0.0
 
     def after(self, noise_multiplier: float, sampling_rate: float, steps: int = 1) -> Spending:
         """What is spent after further steps."""
@@ -124,6 +115,20 @@ class Spending:
             middle = (low * high) ** 0.5
             low, high = (low, middle) if keeps(middle) else (middle, high)
         return high
+
+
+@lru_cache(maxsize=256)  # what is refused beforehand is solved for once more at the first step
+def _epsilon_of(taken: tuple[tuple[float, float, int], ...], delta: float, accountant: str) -> float:
+    """The epsilon of all steps; taken: noise multiplier, sampling rate and number of those of each noise."""
+    try:
+        reckoned = opacus_accountants.create_accountant(accountant)
+    except ModuleNotFoundError as error:
+        remedy = "pip install 'isocenter[privacy]'"
+        raise UsageError("Opacus is not installed", privacy_rules.EPSILON, remedy) from error
+    reckoned.history = [*taken]
+    with warnings.catch_warnings():  # that other orders might give a closer bound
+        warnings.simplefilter("ignore", UserWarning)
+        return float(reckoned.get_epsilon(delta, **OPTIONS[accountant]))
 
 
 @dataclass(eq=False)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -65,13 +64,19 @@ def membership_of_cases(
 
 
 def membership_or_reason(
-    predictor: FoldPredictor, trained: Sequence[Case], others: Sequence[Case], *, least: int, **known: Any
+    predictor: FoldPredictor,
+    trained: Sequence[Case],
+    others: Sequence[Case],
+    *,
+    least: int,
+    seed: int,
+    patients_known: bool,
 ) -> list[Row]:
     """The same rows, or blank ones with the reason in `method` where either side has fewer patients than `least`."""
     why = f"none: fewer than {least} training or test patients"
     if min(len({case.patient for case in side}) for side in (trained, others)) >= least:
         try:
-            return membership_of_cases(predictor, trained, others, **known)
+            return membership_of_cases(predictor, trained, others, seed=seed, patients_known=patients_known)
         except UsageError:
             why = "none: no training case, or no test case, could be predicted"
     return [Row(name, ALL, Estimate(math.nan, method=why)) for name in MEMBERSHIP]
@@ -79,6 +84,7 @@ def membership_or_reason(
 
 def with_membership(audit: AuditInput, trained: Sequence[Case]) -> ScoredCases:
     """The figures with those of the attack; trained: the cases that trained the model."""
-    known = {"seed": audit.seed, "patients_known": audit.patients_known}
-    rows = membership_of_cases(audit.predictor, trained, audit.cases, **known)
+    rows = membership_of_cases(
+        audit.predictor, trained, audit.cases, seed=audit.seed, patients_known=audit.patients_known
+    )
     return replace(audit.scored, rows=[*audit.scored.rows, *rows])
