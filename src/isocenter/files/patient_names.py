@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,6 +10,7 @@ from pathlib import PurePosixPath
 from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.files.modality_words import WORDS
+from isocenter.values import grouping
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,7 @@ def hold_examinations(paths: Collection[Sequence[str]]) -> bool:
 
 def _begin_anew(owners: Sequence[str], folders: Sequence[str]) -> bool:
     """Whether most owners by a name are found in several folders, so that these are the people."""
-    places: dict[str, set[str]] = defaultdict(set)
-    for owner, folder in zip(owners, folders, strict=True):
-        places[owner].add(folder)
+    places = grouping.distinct_by_key(zip(owners, folders, strict=True))
     return 2 * sum(len(own) > 1 for own in places.values()) > len(places)
 
 

@@ -21,7 +21,7 @@ from isocenter.lazy import stats
 from isocenter.monitoring.case_stream import CONCEPT
 from isocenter.monitoring.change_plan import AT_LEAST, NON_INFERIOR, Acceptance, ChangePlan, LockedPlan
 from isocenter.monitoring.monitoring_record import MonitoringRecord
-from isocenter.values import Estimate
+from isocenter.values import Estimate, grouping
 from isocenter.values.record_schema import RecordHead, RecordSchema
 
 UNJUDGED = "cannot be judged"
@@ -108,9 +108,7 @@ class ChangeRow:
 
 def rows_by_kind(rows: Iterable[ChangeRow]) -> dict[str, list[ChangeRow]]:
     """The rows of each kind, the kind with the most rows first."""
-    kinds = dict[str, list[ChangeRow]]()
-    for row in rows:
-        kinds.setdefault(row.kind, []).append(row)
+    kinds = grouping.by_key((row.kind, row) for row in rows)
     return dict(sorted(kinds.items(), key=lambda one: -len(one[1])))
 
 

@@ -19,7 +19,7 @@ from isocenter import errors
 from isocenter.lazy import csgraph, fft, sparse
 from isocenter.quality import references
 from isocenter.quality.image_descriptors import ImageLook
-from isocenter.values import CaseFacts, Dataset, Fingerprint, Floats, Problem, ReferenceKind
+from isocenter.values import CaseFacts, Dataset, Fingerprint, Floats, Problem, ReferenceKind, grouping
 
 
 def leakage_problems(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin]) -> Iterator[Problem]:
@@ -40,9 +40,9 @@ def leakage_problems(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence
 
 def _split_patients(dataset: Dataset) -> Iterator[Problem]:
     """A patient on both sides of the set's own split; a case of which it says nothing trains."""
-    sides: dict[str, set[str]] = {}
-    for case in dataset if dataset.splits else ():
-        sides.setdefault(case.patient, set()).add(dataset.splits.get(case.id, "train"))
+    sides = grouping.distinct_by_key(
+        (case.patient, dataset.splits.get(case.id, "train")) for case in (dataset if dataset.splits else ())
+    )
     both = {patient for patient, own in sides.items() if len(own) > 1}
     if both and dataset.patients_known:
         shared_patients = errors.count_phrase(len(both), "patient is", "patients are")
@@ -56,9 +56,9 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
 
 def _spelt_patients(dataset: Dataset) -> Iterator[Problem]:
     """Patients whose names differ only in upper and lower case, who may be one."""
-    spelt: dict[str, set[str]] = {}
-    for case in dataset if dataset.patients_known else ():
-        spelt.setdefault(case.patient.casefold(), set()).add(case.patient)
+    spelt = grouping.distinct_by_key(
+        (case.patient.casefold(), case.patient) for case in (dataset if dataset.patients_known else ())
+    )
     doubtful = {name for own in spelt.values() if len(own) > 1 for name in own}
     if doubtful:
         yield Problem.warning(
@@ -218,9 +218,7 @@ def joined_groups(pairs: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
     rows, columns = zip(*((index_of[t.first], index_of[t.second]) for t in pairs), strict=True)
     joined = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
     _, label = csgraph.connected_components(joined, directed=False)
-    members: dict[int, list[str]] = {}
-    for name, group in zip(names, label.tolist(), strict=True):
-        members.setdefault(group, []).append(name)
+    members = grouping.by_key((group, name) for name, group in zip(names, label.tolist(), strict=True))
     return tuple(map(frozenset, members.values()))
 
 

@@ -11,7 +11,7 @@ from isocenter.files import file_formats
 from isocenter.files.storage import csv_text
 from isocenter.reading import verb_results
 from isocenter.runtime import record_files
-from isocenter.values import Prompts, bounding_boxes
+from isocenter.values import Prompts, bounding_boxes, grouping
 
 SCHEMA = "isocenter.prompts"
 
@@ -39,9 +39,7 @@ def read_prompt_file(path: Path) -> Mapping[str, Sequence[Prompts]]:
     A scribble is a path beside the file. Raises DatasetError for a file without prompts, UsageError for wrong ones.
     """
     verb_results.refuse_missing(path)
-    by_case: dict[str, list[Prompts]] = {}
-    for case, prompts in _rows_of_table(path) if path.suffix.lower() == ".csv" else _rows_of_json(path):
-        by_case.setdefault(case, []).append(prompts)
+    by_case = grouping.by_key(_rows_of_table(path) if path.suffix.lower() == ".csv" else _rows_of_json(path))
     if not by_case:
         raise DatasetError("holds no prompt", str(path), "Give a box or a point for each case")
     return by_case

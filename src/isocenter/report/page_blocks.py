@@ -17,7 +17,7 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import Metrics
 from isocenter.report import wording
 from isocenter.report.display import DARK, LIGHT
-from isocenter.values import Decision, Estimate, Problem, Row
+from isocenter.values import Decision, Estimate, Problem, Row, grouping
 from isocenter.values.plain_values import PlainValue
 
 CHART_SIZE = re.compile(r'<svg width="(\d+)" height="(\d+)"')
@@ -146,9 +146,7 @@ class ByLabel:
     @property
     def metrics(self) -> list[tuple[str, str]]:
         """(metric, unit) in the order of the rows; no unit where labels have several, which then stand in the cells."""
-        units: dict[str, set[str]] = {}
-        for row in self.rows:
-            units.setdefault(row.metric, set()).add(row.estimate.unit)
+        units = grouping.distinct_by_key((row.metric, row.estimate.unit) for row in self.rows)
         return [(metric, own.pop() if len(own) == 1 else "") for metric, own in units.items()]
 
     @property

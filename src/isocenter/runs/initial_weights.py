@@ -29,7 +29,7 @@ from isocenter.runtime.foreign import nnunet_model
 from isocenter.runtime.model_schema import MODEL_SCHEMA
 from isocenter.runtime.package.package_contents import MEMBERS, WEIGHTS
 from isocenter.tasks import properties
-from isocenter.values import Case, CaseFacts, Dataset, Decision, Plan, Problem
+from isocenter.values import Case, CaseFacts, Dataset, Decision, Plan, Problem, grouping
 from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
 
@@ -208,9 +208,7 @@ def _refuse_unlike(path: Path, found: Examination, examination: Examination) -> 
 def _same_patients(looked: Sequence[Examination], planned: PlannedTraining) -> dict[str, frozenset[str]]:
     """{id of an unlabelled case: cases of its patient}, where both data sets know their patients, or are one."""
     run_dataset = planned.examination.dataset
-    of_patient: dict[str, set[str]] = {}
-    for case in run_dataset:
-        of_patient.setdefault(case.patient, set()).add(case.id)
+    of_patient = grouping.distinct_by_key((case.patient, case.id) for case in run_dataset)
     pairs = ((case, one.dataset) for one in looked for case in one.dataset)
     return {
         case.id: frozenset(of_patient.get(case.patient, ()))

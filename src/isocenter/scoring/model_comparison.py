@@ -30,7 +30,7 @@ from isocenter.runtime import record_files
 from isocenter.scoring import case_scoring
 from isocenter.scoring.case_scoring import CASES, EVALUATION, RECIPE, SEED, TASK, TASK_SCHEMA
 from isocenter.tasks import Task, task_catalogue, task_settings
-from isocenter.values import Estimate, Row
+from isocenter.values import Estimate, Row, grouping
 from isocenter.values.record_schema import FigureRow, RecordSchema
 
 # A difference whose interval holds 0 is none that these cases show.
@@ -457,10 +457,7 @@ def compare_tables(
 
 def kinship_sentences(summaries: Mapping[str, SummaryRecord]) -> Iterator[str]:
     """A sentence on each group of models that are trainings of one plan, by the summaries of their evaluations."""
-    alike: dict[str, list[str]] = {}
-    for name, summary in summaries.items():
-        if made := summary.get(RECIPE):
-            alike.setdefault(made, []).append(name)
+    alike = grouping.by_key((made, name) for name, summary in summaries.items() if (made := summary.get(RECIPE)))
     for names in alike.values():
         if len(names) > 1:
             seeds = list(dict.fromkeys(summaries[name][SEED] for name in names))

@@ -9,7 +9,6 @@ import queue
 import threading
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +38,7 @@ from isocenter.service.records.job_queue import REJECTION, ResultFile
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.service.records.study_index import StudyIndex
 from isocenter.service.records.tables import INSTANCES, STUDIES
+from isocenter.values import grouping
 from isocenter.work_state import log
 
 # Between two looks at the outbox (s); answers in one association; how long a report may come on the same association.
@@ -270,11 +270,9 @@ class Couriers:
         query = select(INSTANCES.c.uid, INSTANCES.c.path).where(INSTANCES.c.uid.in_(uids))
         with self.database.read() as connection:
             rows = connection.execute(query).all()
-        paths = defaultdict[str, set[str]](set)
-        for row in rows:
-            if (self.settings.folder / row.path).exists():
-                paths[row.uid].add(row.path)
-        return paths
+        return grouping.distinct_by_key(
+            (row.uid, row.path) for row in rows if (self.settings.folder / row.path).exists()
+        )
 
 
 def _unforeseen(error: Exception) -> IsocenterError:

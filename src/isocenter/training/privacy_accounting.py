@@ -23,6 +23,7 @@ from isocenter.planning.plan_sections import PlanSettings, PrivacySettings
 from isocenter.planning.rules import privacy_rules
 from isocenter.training.data.private_sampling import Chance
 from isocenter.training.length.schedule import TrainingPace
+from isocenter.values import grouping
 
 # Orders at which Renyi divergences are summed: any give an upper bound. Closely for small orders, which large budgets
 # need, and up to large ones, for few steps with much noise.
@@ -225,7 +226,5 @@ def units_of_cases(patients: Sequence[str], unit: str) -> tuple[tuple[int, ...],
     """The numbers of the cases of each unit; patients: of each case."""
     if unit == "case":
         return tuple((number,) for number in range(len(patients)))
-    owned: dict[str, list[int]] = {}
-    for number, patient in enumerate(patients):
-        owned.setdefault(patient, []).append(number)
+    owned = grouping.by_key((patient, number) for number, patient in enumerate(patients))
     return tuple(map(tuple, owned.values()))

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.values import Array
+from isocenter.values import Array, grouping
 
 # (corners, 2) of (row, column) between pixels, the first not repeated: 0, 0 is the corner of the first pixel.
 Ring = NDArray[np.int64]
@@ -66,9 +66,7 @@ def _corners_of(marked: NDArray[np.bool_], start: int, left: int) -> NDArray[np.
 def trace_pieces(corners: LabelCorners) -> Iterator[list[Ring]]:
     """The rings of each piece: the outer one, then its holes."""
     rings, is_outer = _rings(corners)
-    pieces: dict[int, list[Ring]] = {}
-    for ring, owner in zip(rings, _owners(rings, is_outer), strict=True):
-        pieces.setdefault(owner, []).append(ring)
+    pieces = grouping.by_key((owner, ring) for ring, owner in zip(rings, _owners(rings, is_outer), strict=True))
     yield from pieces.values()
 
 

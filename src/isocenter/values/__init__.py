@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         finding_records,
         grading,
         grid_geometry,
+        grouping,
         plain_values,
         plan_decisions,
         prediction,

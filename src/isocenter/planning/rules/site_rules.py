@@ -11,7 +11,7 @@ from isocenter.evaluation.fairness import group_attributes
 from isocenter.evaluation.fairness.group_attributes import UNKNOWN
 from isocenter.planning.rules import split_rules
 from isocenter.planning.rules.split_rules import Twins
-from isocenter.values import Case, Dataset
+from isocenter.values import Case, Dataset, grouping
 
 # Of so many sites each is a fold by itself; of more a person says in how many folds they lie.
 MOST_FOLDS = 10
@@ -49,9 +49,7 @@ def cases_by_site(dataset: Dataset, column: str) -> dict[str, set[str]]:
     """{site: ids of its cases outside the set's own test part}; UsageError for what cannot make folds."""
     flag, cases = "--folds-by", [case for case in dataset if dataset.splits.get(case.id) != "test"]
     refuse_sites(cases, column, flag)
-    by_site: dict[str, set[str]] = {}
-    for case, site in sites_of_cases(cases, column, flag).items():
-        by_site.setdefault(site, set()).add(case)
+    by_site = grouping.distinct_by_key((site, case) for case, site in sites_of_cases(cases, column, flag).items())
     if blank := sorted(by_site.get(UNKNOWN, ())):
         problem = f"{column} is blank for {errors.count_phrase(len(blank), 'case')}: {errors.list_phrase(blank)}"
         raise UsageError(problem, flag, "Fill it in, or leave these cases out")

@@ -17,7 +17,7 @@ from isocenter.planning.plan_sections import SplitSettings
 from isocenter.quality import references
 from isocenter.tasks import Task, fitting, properties, task_settings
 from isocenter.transforms import random_draws
-from isocenter.values import BY_HAND, Case, Dataset, Decision, Plan, Split, dataset_cases, plan_decisions
+from isocenter.values import BY_HAND, Case, Dataset, Decision, Plan, Split, dataset_cases, grouping, plan_decisions
 
 TEST_SHARE = 0.2
 # Thresholds, and what is compared on validation cases, need many of them: from 20 with few positives no operating point
@@ -354,9 +354,7 @@ def _strata(cases: Sequence[Case], people: Mapping[str, str]) -> list[tuple[str,
 
     That each is dealt by what fewest have is the idea of Sechidis et al., doi:10.1007/978-3-642-23808-6_10
     """
-    owned: dict[str, list[Case]] = {}
-    for case in cases:
-        owned.setdefault(people[case.id], []).append(case)
+    owned = grouping.by_key((people[case.id], case) for case in cases)
     named = strata_names(cases)
     counts = Counter(name for names in named.values() for name in names)
     strata: dict[str, list[list[Case]]] = {}

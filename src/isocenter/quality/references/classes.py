@@ -19,6 +19,7 @@ from isocenter.values import (
     ReferenceKind,
     ReferenceWords,
     grading,
+    grouping,
 )
 from isocenter.values.covariate_values import UNLABELLED
 from isocenter.values.reference_kind import ReferenceStrata
@@ -88,9 +89,7 @@ def _taught(cohort: Cohort) -> Iterator[Problem]:
 
 def _spellings(cohort: Cohort) -> Iterator[Problem]:
     """Classes whose names differ only in upper and lower case: typed by hand, they are usually one."""
-    spellings: dict[str, list[str]] = {}
-    for name in cohort.fingerprint.counts():
-        spellings.setdefault(name.casefold(), []).append(name)
+    spellings = grouping.by_key((name.casefold(), name) for name in cohort.fingerprint.counts())
     for names in spellings.values():
         if len(names) > 1:
             yield Problem.warning(

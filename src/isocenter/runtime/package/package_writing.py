@@ -35,7 +35,7 @@ from isocenter.runtime.package.script_sources import TOP, Sources
 from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.tasks import properties
-from isocenter.values import Decision, Label, Row, record_schema
+from isocenter.values import Decision, Label, Row, grouping, record_schema
 from isocenter.values.explanation_records import EXPLANATIONS_SCHEMA, ExplanationsRecord
 
 if TYPE_CHECKING:
@@ -251,9 +251,7 @@ def _modules(model: Model) -> list[Module]:
 def _sources(model: Model) -> Sources:
     kinds, preparation = monai_metadata.task_classes(model.task), type(model.preprocessing)
     # Of a family's file what builds it; the `Family` itself stays here.
-    functions: dict[Path, list[str]] = {}
-    for path, function in sorted({factory.builder_source(one["name"]) for one in model.networks.architectures}):
-        functions.setdefault(path, []).append(function)
+    functions = grouping.by_key(sorted({factory.builder_source(one["name"]) for one in model.networks.architectures}))
     families = {f"isocenter.networks.{path.stem}": path.read_text(encoding="utf-8") for path in functions}
     return script_sources.collect_sources(
         {

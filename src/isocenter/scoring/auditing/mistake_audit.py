@@ -21,7 +21,7 @@ from isocenter.report import Table as PageTable
 from isocenter.scoring import answered_cases
 from isocenter.scoring.case_scoring import AuditInput, AuditOutcome
 from isocenter.tasks import Task, multitask
-from isocenter.values import Floats
+from isocenter.values import Floats, grouping
 
 WEAK_GROUPS, RELABEL, LABEL_GROUPS = "weak_groups.csv", "relabel.csv", "label_groups.csv"
 TITLE = "Where it fails"
@@ -116,10 +116,7 @@ def _clusters(audit: AuditInput, cases: Sequence[str]) -> dict[str, Sequence[Any
 
     Features of different networks have no axis in common: together they would fall into one cluster for each fold.
     """
-    of_network: dict[int, list[str]] = {}
-    for case in cases:
-        if case in audit.scored.features:
-            of_network.setdefault(audit.network_of(case), []).append(case)
+    of_network = grouping.by_key((audit.network_of(case), case) for case in cases if case in audit.scored.features)
     columns: dict[str, Sequence[Any]] = {}
     for network, cases_of_network in sorted(of_network.items()):
         rows = np.stack([audit.scored.features[case][1] for case in cases_of_network])

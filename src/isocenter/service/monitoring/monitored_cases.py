@@ -5,7 +5,6 @@ One row is one job; later cases of a model are compared with its baseline.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from isocenter.service.records import audit_records
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.record_database import DatabaseClock
 from isocenter.service.records.tables import BASELINES, FINDING_ROWS, JOBS, MEASURES, SERIES_ROWS, STUDIES
-from isocenter.values import ANSWERED, Floats
+from isocenter.values import ANSWERED, Floats, grouping
 from isocenter.values.finding_records import FindingRow
 from isocenter.values.table_cells import PlainCell
 
@@ -71,11 +70,8 @@ def monitored_jobs(
     query = select(JOBS, MEASURES.c.measures, MEASURES.c.distances, STUDIES.c.patient)
     rows = connection.execute(query.select_from(joined).where(*chosen).order_by(JOBS.c.done_at, JOBS.c.job)).all()
     keys = select(JOBS.c.job).select_from(_MEASURED).where(*chosen)
-    found = defaultdict[str, list[FindingRow]](list)
-    for finding in connection.execute(
-        select(FINDING_ROWS.c.job, FINDING_ROWS.c.row).where(FINDING_ROWS.c.job.in_(keys))
-    ):
-        found[finding.job].append(finding.row)
+    found_rows = select(FINDING_ROWS.c.job, FINDING_ROWS.c.row).where(FINDING_ROWS.c.job.in_(keys))
+    found = grouping.by_key(connection.execute(found_rows).tuples())
     labelled = outcomes.outcomes_by_job(connection)
     gated = {} if gate is None else _along(gate, job_features(connection, since, until, version))
     of_studies = select(JOBS.c.study).select_from(_MEASURED).where(*chosen)

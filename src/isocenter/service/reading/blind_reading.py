@@ -29,8 +29,7 @@ from isocenter.service.records.tables import (
     SERIES_ROWS,
     STUDIES,
 )
-from isocenter.values import ANSWERED
-from isocenter.values.finding_records import FindingRow
+from isocenter.values import ANSWERED, grouping
 
 # What the audit states of a study that was opened with its answers hidden; else it was opened with them.
 BLIND_VIEW, VIEW, BLIND_EXPORT, EXPORT = "view blind", "view", "export blind", "export"
@@ -154,10 +153,9 @@ def _calls_by_job(connection: Connection, since: float, until: float) -> Mapping
         JOBS.c.job.not_in(query),
     )
     rules = {row.job: row.rule for row in connection.execute(select(JOBS.c.job, JOBS.c.rule).where(which))}
-    rows = defaultdict[str, list[FindingRow]](list)
     joined = FINDING_ROWS.join(JOBS, FINDING_ROWS.c.job == JOBS.c.job)
-    for row in connection.execute(select(FINDING_ROWS.c.job, FINDING_ROWS.c.row).select_from(joined).where(which)):
-        rows[row.job].append(row.row)
+    asked = select(FINDING_ROWS.c.job, FINDING_ROWS.c.row).select_from(joined).where(which)
+    rows = grouping.by_key(connection.execute(asked).tuples())
     labels = {job: outcomes.called_labels(rows[job]) for job in sorted(rules)}
     answers = defaultdict[str, Counter[frozenset[str]]](Counter)
     for job, labels_called in labels.items():

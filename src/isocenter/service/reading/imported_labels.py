@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from time import time
 from typing import Any, cast
 
 import numpy as np
-from sqlalchemy import Connection, Row, and_, select
+from sqlalchemy import Connection, and_, select
 
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError, UsageError
@@ -27,7 +26,7 @@ from isocenter.service.reading.judged_results import TAKEN_BACK
 from isocenter.service.records import audit_records, deployments
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.tables import BLIND_READS, FEEDBACK, JOBS, STUDIES
-from isocenter.values import ANSWERED, Floats, table_cells
+from isocenter.values import ANSWERED, Floats, grouping, table_cells
 from isocenter.values.record_schema import RecordHead, RecordSchema
 
 STUDY, LABEL, VALUE, AT, SOURCE = "study", "label", "value", "at", "source"
@@ -157,12 +156,11 @@ def _import(
     keys = {key for _, row in rows for key in (row.study, object_store.uid_key(row.study))}
     studies_known = set(connection.execute(select(STUDIES.c.study).where(STUDIES.c.study.in_(keys))).scalars())
     answered = and_(JOBS.c.study.in_(studies_known), JOBS.c.state.not_in(TAKEN_BACK), JOBS.c.outcome == ANSWERED)
-    results = defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
     columns = (JOBS.c.job, JOBS.c.study, JOBS.c.rule, JOBS.c.model, JOBS.c.model_hash)
     facts = deployments.facts_by_version(connection, models)
-    for one in connection.execute(select(*columns).where(answered)):
-        if rule in (None, one.rule):
-            results[one.study].append(one)
+    results = grouping.by_key(
+        (one.study, one) for one in connection.execute(select(*columns).where(answered)) if rule in (None, one.rule)
+    )
     for number, row in rows:
         name = row.study
         study = next((key for key in (name, object_store.uid_key(name)) if key in studies_known), None)

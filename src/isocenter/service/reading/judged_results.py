@@ -37,7 +37,7 @@ from isocenter.service.records.tables import (
     RowValues,
 )
 from isocenter.service.work.job_answers import NAME
-from isocenter.values import ANSWERED, Image
+from isocenter.values import ANSWERED, Image, grouping
 from isocenter.values.finding_records import FindingRow
 from isocenter.values.plain_values import PlainValue
 
@@ -210,11 +210,9 @@ def _corrections(
     """({key: its corrections, oldest first}, {key: names of its files}) of what these keys name."""
     mine = select(CORRECTIONS).where(CORRECTIONS.c.judged.in_(keys)).order_by(CORRECTIONS.c.revision)
     rows = connection.execute(mine).all()
-    files = defaultdict[str, list[str]](list)
     owners = [*keys, *(row.correction for row in rows)]
     query = select(ANSWERS.c.job, ANSWERS.c.name).where(ANSWERS.c.job.in_(owners)).order_by(ANSWERS.c.name)
-    for row in connection.execute(query):
-        files[row.job].append(row.name)
+    files = grouping.by_key(connection.execute(query).tuples())
     corrections_of = defaultdict[str, list[Correction]](list)
     for row in rows:
         folder_of_correction, names = folder / "results" / row.correction, tuple(files[row.correction])

@@ -39,7 +39,7 @@ from isocenter.service.web import access, response_shapes
 from isocenter.service.web.access import ROLES, Who
 from isocenter.service.web.response_shapes import Listing, Problem, Time, WorklistShape
 from isocenter.service.web.web_node import MOST_ROWS, JobName, Limit, Node, WebError, WebNode
-from isocenter.values import ANSWERED
+from isocenter.values import ANSWERED, grouping
 
 TO_BE_READ = "to be read blind"
 blind_router = APIRouter(prefix="/api/blind", tags=["reading"], dependencies=[access.require_roles(READERS)])
@@ -272,10 +272,8 @@ def _study_facts(
     modalities_query = select(SERIES_ROWS.c.study, SERIES_ROWS.c.modality).where(
         SERIES_ROWS.c.study.in_(keys), SERIES_ROWS.c.modality.is_not(None)
     )
-    modalities = defaultdict[str, list[str]](list)
-    for row in connection.execute(modalities_query.distinct().order_by(SERIES_ROWS.c.modality)):
-        if row.modality and row.modality not in NO_IMAGES:
-            modalities[row.study].append(row.modality)
+    modalities_known = connection.execute(modalities_query.distinct().order_by(SERIES_ROWS.c.modality)).tuples()
+    modalities = grouping.by_key((study, own) for study, own in modalities_known if own and own not in NO_IMAGES)
     return attributes, modalities
 
 
@@ -283,12 +281,10 @@ def _outcomes(
     connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]
 ) -> dict[str, tuple[str | None, str | None]]:
     """{study: (outcome, reason)} of its jobs as they stand, else that with which it was settled."""
-    jobs_of = defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
     columns = (JOBS.c.study, JOBS.c.outcome, JOBS.c.is_empty, JOBS.c.reason)
     query = select(*columns).select_from(STUDIES.join(JOBS, COUNTED)).order_by(JOBS.c.created_at, JOBS.c.job)
     here = query.where(JOBS.c.study.in_([row.study for row in rows]))
-    for job in connection.execute(here):
-        jobs_of[job.study].append(job)
+    jobs_of = grouping.by_key((job.study, job) for job in connection.execute(here))
     settled = {row.study: job_queue.best_job(jobs_of[row.study]) or row for row in rows}
     return {study: (row.outcome, row.reason) for study, row in settled.items()}
 

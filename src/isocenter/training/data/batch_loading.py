@@ -25,7 +25,7 @@ from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.data.private_sampling import PoissonSampling
 from isocenter.training.data.target_kinds import TargetKind
 from isocenter.transforms import random_draws
-from isocenter.values import Array, Region
+from isocenter.values import Array, Region, grouping
 
 AHEAD = 3
 
@@ -211,10 +211,7 @@ class Loader:
     @cached_property
     def _of_patient(self) -> Mapping[str, Sequence[int]]:
         """{patient: numbers of the cases}"""
-        cases_of: dict[str, list[int]] = {}
-        for number, case in enumerate(self.cases):
-            cases_of.setdefault(case.patient, []).append(number)
-        return cases_of
+        return grouping.by_key((case.patient, number) for number, case in enumerate(self.cases))
 
     def _sample(self, index: int, rng: np.random.Generator, *, centred: bool) -> _Sample:
         case = self.cases[index]

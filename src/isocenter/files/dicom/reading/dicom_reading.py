@@ -48,7 +48,7 @@ from isocenter.files.format_options import Format, ReadOptions
 from isocenter.files.slides import dicom_slide
 from isocenter.files.spectra import SpectralAxis
 from isocenter.files.storage import packed_files
-from isocenter.values import Geometry, Image, LazyMapping, Source
+from isocenter.values import Geometry, Image, LazyMapping, Source, grouping
 from isocenter.values.voxel_images import OF_CHANNELS, FileFacts
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
@@ -399,9 +399,7 @@ class _Voxels:
             raise FormatError(
                 "has several kinds of coloured images at one position", self.where, "Put them into folders of their own"
             )
-        files: dict[str, list[FramePlace]] = {}
-        for frame, index in places:
-            files.setdefault(str(frame.path), []).append(index)
+        files = grouping.by_key((str(frame.path), index) for frame, index in places)
         return VoxelPlan(
             shape=(3, *shape[1:]) if self.colour else shape,
             dtype=self.dtype,

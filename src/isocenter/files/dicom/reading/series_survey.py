@@ -26,7 +26,7 @@ from isocenter.files.dicom.object_identity import Originals
 from isocenter.files.dicom.tags import LONGEST_TEXT
 from isocenter.files.dicom.uids import STRUCTURE_SET
 from isocenter.files.storage import folder_files, hashing
-from isocenter.values import Floats, Image, covariate_values
+from isocenter.values import Floats, Image, covariate_values, grouping
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
 SEGMENTATIONS = tuple(f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in (4, 7, 5))
@@ -175,10 +175,8 @@ def _lacking(dicomdir: Path) -> list[FormatError]:
 
 def group_by_series(heads: Iterable[Header]) -> list[list[Header]]:
     """Headers by series; a file without series UID is its own. In an order that does not depend on file names."""
-    groups: dict[Key, list[Header]] = {}
     people: dict[str, str] = {}
-    for head in heads:
-        groups.setdefault(_key(head, people), []).append(head)
+    groups = grouping.by_key((_key(head, people), head) for head in heads)
     for group in groups.values():
         group.sort(key=_order)
     return [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key][0]))]

@@ -6,7 +6,7 @@ that each position has alike, and by rank only where nothing that the files stat
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
@@ -33,7 +33,7 @@ from isocenter.files.dicom.slice_geometry import (
     Stack,
 )
 from isocenter.files.format_options import ReadOptions
-from isocenter.values import Floats
+from isocenter.values import Floats, grouping
 from isocenter.values.grid_geometry import DIRECTION_TOLERANCE
 
 NO_TIME = ("", ECHO, f"rank of the {ECHO}")  # labels that are none of time
@@ -197,9 +197,9 @@ def _kinds_along(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
         if len(numbers) == len(frames) and len(kinds) > 1:
             for words_of_frame, value in zip(words, numbers, strict=True):
                 words_of_frame.append(f"{word}_{next(kind for kind in kinds if alike(kind, value)):g}")
-    parts = defaultdict[str, list[Frame]](list)
-    for words_of_frame, frame in zip(words, frames, strict=True):
-        parts["_".join(words_of_frame)].append(frame)
+    parts = grouping.by_key(
+        ("_".join(words_of_frame), frame) for words_of_frame, frame in zip(words, frames, strict=True)
+    )
     return dict(parts)
 
 
@@ -374,9 +374,7 @@ def plane_of_frame(frame: Frame) -> Plane:
 
 def group_by_key(frames: Sequence[Frame], key: Key) -> dict[Any, list[Frame]]:
     """Frames in groups with the same key, both in the order in which they come."""
-    groups: dict[Hashable, list[Frame]] = defaultdict(list)
-    for frame in frames:
-        groups[key(frame)].append(frame)
+    groups = grouping.by_key((key(frame), frame) for frame in frames)
     return dict(groups)
 
 

@@ -30,6 +30,7 @@ from isocenter.service.web import access, web_node, worklist_routes
 from isocenter.service.web.access import ROLES, Who
 from isocenter.service.web.response_shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+from isocenter.values import grouping
 
 router = APIRouter(
     prefix="/dicomweb",
@@ -408,9 +409,7 @@ class StoredStudy:
 
     def series_elements(self) -> Iterator[tuple[str, DicomJson, int]]:
         """(SeriesInstanceUID, elements, number of objects) of each series, those of answers last."""
-        counts: dict[str, list[StoredObject]] = {}
-        for answer in self.answers:
-            counts.setdefault(answer.series, []).append(answer)
+        counts = grouping.by_key((answer.series, answer) for answer in self.answers)
         for row in self.series:
             attributes = dicom_json.json_elements(row.attributes) if row.attributes else self._first(row.uid)
             yield row.uid, attributes, row.instances + len(counts.pop(row.uid, []))
