@@ -10,15 +10,18 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from xml.etree import ElementTree
+
+from typing_extensions import TypedDict
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.values.plain_values import PlainValue
+from isocenter.values.record_schema import RecordSchema
 
 Kind = Literal["requirement", "promise", "hazard"]
 Result = Literal["passed", "failed", "skipped", "not run", "no such test"]
-TRACE, TRACE_SCHEMA = "trace.json", "isocenter.trace"
+TRACE = "trace.json"
 REQUIREMENTS = Path("docs/requirements.toml")
 PROJECT = "pyproject.toml"
 HEAD = {"promises", "hazards", "requirements"}
@@ -56,6 +59,20 @@ class TracedRow:
         return "\n".join([*lines, *(f"  does not hold: {problem}" for problem in self.problems)])
 
 
+class TraceRecord(TypedDict):
+    """What was traced, by id; results: how many tests ended how; broken: ids of rows that do not hold."""
+
+    requirements: dict[str, TracedRow]
+    promises: dict[str, TracedRow]
+    hazards: dict[str, TracedRow]
+    layers: list[str]
+    results: dict[Result, int] | None
+    broken: list[str]
+
+
+TRACE_SCHEMA = RecordSchema("isocenter.trace", TraceRecord)
+
+
 @dataclass(frozen=True)
 class RequirementTrace:
     """All that was traced, and what else a software file asks of a project.
@@ -77,14 +94,12 @@ class RequirementTrace:
         """The result of each test, once where several rows name it."""
         return list({test: result for row in self.rows for test, result in row.tests.items()}.values())
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> TraceRecord:
         """The record for `--json` and trace.json."""
-        return {
-            **{f"{kind}s": {row.id: asdict(row) for row in self.rows if row.kind == kind} for kind in _kinds()},
-            "layers": list(self.layers),
-            "results": dict(Counter(self._results)) if self.was_run else None,
-            "broken": [row.id for row in self.broken],
-        }
+        by_kind = {f"{kind}s": {row.id: asdict(row) for row in self.rows if row.kind == kind} for kind in _kinds()}
+        counts = dict(Counter(self._results)) if self.was_run else None
+        broken = [row.id for row in self.broken]
+        return cast("TraceRecord", {**by_kind, "layers": list(self.layers), "results": counts, "broken": broken})
 
     def __repr__(self) -> str:
         counts = Counter(row.kind for row in self.rows)

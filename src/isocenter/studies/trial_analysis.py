@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NotRequired, cast
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
@@ -24,7 +26,8 @@ from isocenter.studies.interim_looks import InterimLook
 from isocenter.studies.treatment_effects import Effect
 from isocenter.studies.trial_protocol import ARM, INTENTION, PARTICIPANT, TIME, Endpoint, Study
 from isocenter.values import Floats, table_cells
-from isocenter.values.table_cells import ColumnValues, TextColumn
+from isocenter.values.record_schema import RecordSchema
+from isocenter.values.table_cells import ColumnValues, TableRow, TextColumn
 
 PROTOCOL = "per protocol"
 NOT_STATED = "not stated"
@@ -35,8 +38,67 @@ EXTREME = 2.0
 FEWEST = 5
 # A covariate of more words than these has hardly any participants of each.
 MOST_LEVELS = 10
-Row = dict[str, Any]
 Rows = np.ndarray
+# What the arms began with: of each its mean, deviation and number, or count.
+BaselineRow = dict[str, str | dict[str, float]]
+
+
+class TrialRow(TypedDict):
+    """An effect on an endpoint in some participants; a number is NaN, in files null, where it is not defined.
+
+    n, known, values, sd: of each arm; role: primary, secondary, sensitivity, subgroup, interaction or exploratory
+    """
+
+    metric: str
+    label: str
+    first: str
+    second: str
+    test: str
+    method: str
+    difference: float
+    low: float
+    high: float
+    statistic: float
+    p: float
+    p_adjusted: float | None
+    margin: float | None
+    verdict: str | None
+    level: float
+    endpoint: str
+    role: str
+    population: str
+    missing: str
+    planned: bool
+    n: dict[str, int]
+    known: dict[str, int]
+    values: dict[str, float | None]
+    sd: dict[str, float]
+    hazard_ratio: NotRequired[dict[str, float]]
+    events: NotRequired[dict[str, int]]
+    logrank_p: NotRequired[float]
+    differs_most: NotRequired[str]
+
+
+class FlowArm(TypedDict):
+    """How many of an arm were assigned, took part, have an outcome and were analysed."""
+
+    arm: str
+    unit: str
+    assigned: int
+    participants: int
+    with_outcome: int
+    analysed: int
+    per_protocol: NotRequired[int]
+
+
+class FlowRecord(TypedDict):
+    """The flow of participants; losses: arm, reason and participants, or that no outcome is missing."""
+
+    arms: list[FlowArm]
+    losses: list[TableRow] | str
+
+
+FLOW_SCHEMA = RecordSchema("isocenter.study_flow", FlowRecord)
 
 
 def read_data(study: Study, table: pd.DataFrame, log: pd.DataFrame, where: str, *, is_last: bool) -> pd.DataFrame:
@@ -286,13 +348,13 @@ class TrialAnalysis:
             times[followed], happened[followed], self.is_new[followed], covariates[followed]
         )
 
-    def row(self, endpoint: Endpoint, rows: Rows, effect: Effect, **words: Any) -> Row:
+    def row(self, endpoint: Endpoint, rows: Rows, effect: Effect, **words: Any) -> TrialRow:
         """A row as of `comparison.json`, with the population and how missing outcomes were taken."""
         outcomes, test = self.numbers(endpoint.name, of=endpoint), effect.test(self.level(endpoint))
         observed = rows & np.isfinite(outcomes)
         control, new = self.study.names
         values = {name: outcomes[observed & (self.is_new == side)] for side, name in enumerate((control, new))}
-        return {
+        row = {
             "metric": endpoint.metric,
             "label": "all",
             "first": control,
@@ -316,16 +378,17 @@ class TrialAnalysis:
             "n": {name: int((rows & (self.is_new == side)).sum()) for side, name in enumerate((control, new))},
             "known": {name: len(own) for name, own in values.items()},
             "values": {name: float(own.mean()) if len(own) else None for name, own in values.items()},
-            "sd": {name: float(own.std(ddof=1)) if len(own) > 1 else None for name, own in values.items()},
+            "sd": {name: float(own.std(ddof=1)) if len(own) > 1 else math.nan for name, own in values.items()},
             **(self._of_times(endpoint, observed, test) if endpoint.metric == TIME else {}),
             **words,
         }
+        return cast("TrialRow", row)
 
-    def _of_times(self, endpoint: Endpoint, observed: Rows, test: DifferenceTest) -> Row:
+    def _of_times(self, endpoint: Endpoint, observed: Rows, test: DifferenceTest) -> dict[str, object]:
         """Further figures of times: the hazard ratio, events and median of each arm, the log-rank test."""
         times, happened = self.numbers(endpoint.name, of=endpoint), self.has_event(endpoint)
         sides = {name: observed & (self.is_new == side) for side, name in enumerate(self.study.names)}
-        ends = [None if end is None else float(np.exp(end)) for end in (test.difference, test.low, test.high)]
+        ends = [math.nan if end is None else float(np.exp(end)) for end in (test.difference, test.low, test.high)]
         return {
             "hazard_ratio": dict(zip(("value", "low", "high"), ends, strict=True)),
             "events": {name: int(happened[own].sum()) for name, own in sides.items()},
@@ -336,7 +399,7 @@ class TrialAnalysis:
             "missing": "left out" if np.isnan(times).any() else "none",
         }
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TrialRow]:
         """The primary endpoints first, each with its sensitivity analyses; then secondary ones, subgroups, explored."""
         everybody = np.ones(len(self.data), dtype=bool)
         rows = []
@@ -354,7 +417,7 @@ class TrialAnalysis:
             rows.append(self.row(endpoint, everybody, effect, role="exploratory", planned=False))
         return self._judge(rows)
 
-    def _sensitivity(self, endpoint: Endpoint, everybody: Rows) -> list[Row]:
+    def _sensitivity(self, endpoint: Endpoint, everybody: Rows) -> list[TrialRow]:
         """Complete cases, and missing outcomes as good for one arm and as bad for the other as can be.
 
         Nothing of times: who was not followed at all is in no analysis of them.
@@ -382,13 +445,13 @@ class TrialAnalysis:
             rows.append(self.row(endpoint, everybody, effect, role="sensitivity", missing=word))
         return rows
 
-    def _subgroups(self, endpoint: Endpoint, name: str) -> list[Row]:
+    def _subgroups(self, endpoint: Endpoint, name: str) -> list[TrialRow]:
         """The effect in each level, and the test that it is the same in all: Cochran's Q, by an F law of the fewest.
 
         Cochran, Biometrics 1954, doi:10.2307/3001666; where levels share clusters their effects go together, and the
         test is careful.
         """
-        effects, rows = dict[str, Effect](), list[Row]()
+        effects, rows = dict[str, Effect](), list[TrialRow]()
         for level in sorted(level for level in set(self.data[name]) if not table_cells.is_absent(level)):
             in_level = (self.data[name] == level).to_numpy()
             try:
@@ -407,13 +470,20 @@ class TrialAnalysis:
         least = min(one.degrees for one in effects.values())
         p = float(stats.f.sf(apart / free, free, least) if np.isfinite(least) else stats.chi2.sf(apart, free))
         most = list(effects)[int(np.argmax(np.abs(differences - differences.mean())))]
-        both: Row = {"difference": None, "low": None, "high": None, "statistic": apart / free, "p": p, "values": {}}
+        both: dict[str, object] = {
+            "difference": None,
+            "low": None,
+            "high": None,
+            "statistic": apart / free,
+            "p": p,
+            "values": {},
+        }
         both |= {"differs_most": f"{name}={most}", "method": f"interaction: Cochran's Q over {free + 1} levels, F"}
         whole = np.ones(len(self.data), dtype=bool)
         row = self.row(endpoint, whole, effects[most], role="interaction", label=name)
-        return [*rows, {**row, **both}]
+        return [*rows, cast("TrialRow", {**row, **both})]
 
-    def _judge(self, rows: list[Row]) -> list[Row]:
+    def _judge(self, rows: list[TrialRow]) -> list[TrialRow]:
         """Holm's adjustment within primary, secondary endpoints and interactions, and the verdicts of endpoints."""
         endpoints = {one.name: one for one in (*self.study.endpoints, *self.explored)}
         for role in ("primary", "secondary", "interaction"):
@@ -426,7 +496,7 @@ class TrialAnalysis:
                 row["margin"], row["verdict"] = endpoint.margin, _verdict(row, endpoint, self.alpha)
         return rows
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """Record of the data in `results.json`; a word stands where there is nothing, so that it is an answer."""
         rows, study = self.rows(), self.study
         look = {} if self.look is None else {"now": self.look.look, "fraction": self.look.fraction}
@@ -447,24 +517,25 @@ class TrialAnalysis:
             "columns": self.column_sentences(),
         }
 
-    def baseline(self) -> list[Row]:
+    def baseline(self) -> list[BaselineRow]:
         """Strata, subgroups and covariates of each arm: a share, or mean and standard deviation. No tests."""
         rows = []
         for name in dict.fromkeys((*self.study.strata, *self.study.subgroups, *self.study.analysis.covariates)):
             for level, values in self._columns([name]).items():
-                row: Row = {"characteristic": level}
+                row: BaselineRow = {"characteristic": level}
                 for side, arm in enumerate(self.study.names):
                     own = pd.Series(values[self.is_new == side])
-                    row[arm] = {"mean": own.mean(), "sd": own.std(), "n": int(own.notna().sum())}
-                    row[arm] |= {"count": int(own.sum())} if level != name else {}  # of those with one level
+                    # Of those with one level, how many they are.
+                    count = {"count": int(own.sum())} if level != name else {}
+                    row[arm] = {"mean": own.mean(), "sd": own.std(), "n": int(own.notna().sum()), **count}
                 rows.append(row)
-        sizes = {arm: {"n": int((self.is_new == side).sum())} for side, arm in enumerate(self.study.names)}
+        sizes: BaselineRow = {arm: {"n": int((self.is_new == side).sum())} for side, arm in enumerate(self.study.names)}
         return [{"characteristic": "participants", **sizes}, *rows]
 
-    def flow(self, log: pd.DataFrame) -> dict[str, Any]:
+    def flow(self, log: pd.DataFrame) -> FlowRecord:
         """Participants and clusters of each arm from allocation to analysis, and why outcomes are missing."""
         first = self.study.primary[0]
-        known, arms, losses = np.isfinite(self.numbers(first.name, of=first)), list[Row](), list[Row]()
+        known, arms, losses = np.isfinite(self.numbers(first.name, of=first)), list[FlowArm](), list[TableRow]()
         reasons = self.data[self.study.analysis.reason] if self.study.analysis.reason else None
         for side, name in enumerate(self.study.names):
             own = self.is_new == side
@@ -473,7 +544,7 @@ class TrialAnalysis:
             row |= {"with_outcome": int((own & known).sum()), "analysed": int(own.sum())}
             if self.is_followed is not None:
                 row["per_protocol"] = int((own & self.is_followed).sum())
-            arms.append(row)
+            arms.append(cast("FlowArm", row))
             lost = own & ~known
             words = pd.Series(NOT_STATED, index=self.data.index) if reasons is None else reasons.replace("", NOT_STATED)
             losses += [
@@ -483,18 +554,19 @@ class TrialAnalysis:
         return {"arms": arms, "losses": losses or "no outcome is missing"}
 
 
-def _verdict(row: Mapping[str, Any], endpoint: Endpoint, alpha: float) -> str:
+def _verdict(row: TrialRow, endpoint: Endpoint, alpha: float) -> str:
     """Verdict as in `comparison.json`: a difference by the adjusted p, what a margin shows by the interval."""
     sign = 1 if endpoint.is_more_better else -1
-    if row["p_adjusted"] < alpha and sign * row["statistic"] > 0:
+    is_shown = row["p_adjusted"] is not None and row["p_adjusted"] < alpha
+    if is_shown and sign * row["statistic"] > 0:
         return "superior"
     margin, (worst, best) = endpoint.margin_of_effect, sorted((sign * row["low"], sign * row["high"]))
     if margin is not None and worst > -margin:
         return "equivalent" if best < margin else "non-inferior"
-    return "inferior" if row["p_adjusted"] < alpha else "not shown"
+    return "inferior" if is_shown else "not shown"
 
 
-def flow_diagram(arms: Sequence[Mapping[str, Any]]) -> Figure:
+def flow_diagram(arms: Sequence[FlowArm]) -> Figure:
     """The diagram, from the rows of arms in `flow.json` alone."""
     parts = []
     for row in arms:

@@ -7,15 +7,18 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from typing_extensions import TypedDict
 
 from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.files.storage import structured_text
 from isocenter.studies import sizing
 from isocenter.studies.sizing import StudySize
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.record_schema import RecordSchema
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 Texts = Annotated[tuple[Text, ...], Strict(False)]
@@ -293,7 +296,7 @@ def refuse_level(study: Study, levels: Mapping[str, str]) -> None:
 INTENTION = "intention to treat"
 
 
-def plan_record(study: Study) -> dict[str, Any]:
+def plan_record(study: Study) -> dict[str, PlainValue]:
     """Record of a plan for its documents: the same words in the protocol and with the results."""
     adjusted = [*(study.strata if study.clusters is None else ()), *study.analysis.covariates]
     by = f", adjusted for {errors.list_phrase(adjusted)}" if adjusted else ""
@@ -346,7 +349,17 @@ def plan_record(study: Study) -> dict[str, Any]:
     }
 
 
-def registry_record(study: Study) -> dict[str, Any]:
+class RegistryRecord(TypedDict):
+    """The plan in the fields of ClinicalTrials.gov, and those that are missing."""
+
+    protocolSection: Mapping[str, PlainValue]
+    missing: list[str]
+
+
+REGISTRY_SCHEMA = RecordSchema("isocenter.study_registry", RegistryRecord)
+
+
+def registry_record(study: Study) -> RegistryRecord:
     """The plan in the fields of ClinicalTrials.gov, and which of those that it asks for are missing.
 
     https://clinicaltrials.gov/data-api/about-api/study-data-structure
@@ -395,7 +408,8 @@ def registry_record(study: Study) -> dict[str, Any]:
     keys = {f"registry.{name}": value for name, value in asked.model_dump().items()}
     keys |= {f"endpoints.{one.name}.time_frame": one.time_frame for one in study.endpoints}
     keys |= {"population.minimum_age": who.minimum_age, "ethics": study.ethics, "size": study.size}
-    return {"protocolSection": section, "missing": [name for name, value in keys.items() if not value]}
+    missing = [name for name, value in keys.items() if not value]
+    return cast("RegistryRecord", {"protocolSection": section, "missing": missing})
 
 
 def _outcome(endpoint: Endpoint) -> dict[str, str]:

@@ -78,7 +78,7 @@ def write_plan(folder: Path, text: str, where: str) -> Study:
     study = trial_protocol.read_study(text, where)
     (folder / PLAN).write_text(text, encoding="utf-8")
     record_files.write_json(folder / RECORD, "isocenter.study", trial_protocol.plan_record(study))
-    record_files.write_json(folder / REGISTRY, "isocenter.study_registry", trial_protocol.registry_record(study))
+    record_files.write_json(folder / REGISTRY, trial_protocol.REGISTRY_SCHEMA, trial_protocol.registry_record(study))
     subject = DocumentSubject.open(folder)
     for name, listed_in in DOCUMENTS.items():
         filled = guidelines.fill_guideline(guidelines.read_guideline(listed_in), subject, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NotRequired
 
 import numpy as np
 
@@ -27,9 +27,11 @@ from isocenter.runs.run_folder import OwnCases
 from isocenter.runtime import Model, model_assembly, record_files
 from isocenter.runtime.image_drawing import ImageDrawer
 from isocenter.values import Array, Case, CaseRow, Cell, Dataset, Estimate, Floats, Image
+from isocenter.values.record_schema import RecordHead, RecordSchema
+from isocenter.values.table_cells import PlainCell, TableRow
 from isocenter.work_state import log
 
-SCHEMA, MARKS = "isocenter.synthesis", ("synthesis.json", "report.html")
+MARKS = ("synthesis.json", "report.html")
 # Draws for each image that is wanted, as some are withheld; cases whose losses say whether the model knows who trained
 # it; drawn images of each class or mask in the report.
 MOST_DRAWS, MOST_MEMBERS, MOST_SHOWN = 2, 300, 6
@@ -76,6 +78,26 @@ class DrawnSubject:
         return {f"images/{name}": image, f"labels/{name}": label}
 
 
+class SynthesisRecord(RecordHead):
+    """Drawn images, and how near they are to those that trained the model."""
+
+    model: str
+    count: int
+    steps: int
+    guidance: float
+    seed: int
+    features: NotRequired[str]
+    thresholds: dict[str, float]
+    withheld: dict[str, int]
+    few: list[str]
+    membership: TableRow
+    usefulness: None
+    images: list[TableRow]
+
+
+SCHEMA = RecordSchema("isocenter.synthesis", SynthesisRecord)
+
+
 @dataclass(frozen=True, eq=False)
 class SynthesisResult(InNotebook):
     """The drawn images.
@@ -89,21 +111,20 @@ class SynthesisResult(InNotebook):
     few:        what is to be feared of classes with few training images
     """
 
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[TableRow]
     images: Mapping[str, Image]
     thresholds: Mapping[str, float]
     withheld: Mapping[str, int]
     membership: Estimate
-    settings: Mapping[str, Any]
+    settings: TableRow
     few: Sequence[str] = ()
     out: Path | None = None
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> SynthesisRecord:
         """The record for `--json`, and synthesis.json."""
         member = {name: getattr(self.membership, name) for name in ("value", "low", "high", "n", "method")}
-        facts = {name: getattr(self, name) for name in ("thresholds", "withheld", "few")}
-        found = {"membership": member, "usefulness": None, "images": list(self.rows)}
-        return {"schema": SCHEMA, "version": 1, **self.settings, **facts, **found}
+        own = {"features": None, "membership": member, "usefulness": None, "images": self.rows, **self.settings}
+        return SCHEMA.record_of(self, **own)
 
     @property
     def sentences(self) -> list[str]:
@@ -160,7 +181,7 @@ def _synthesise(
     seeing = None if options.features is None else predictors.load_model(options.features, options.device)
     known, membership = _look_at_known(drawer, trained, unseen, options.seed, seeing)
     mark = str(drawer.model.record.get("weights_sha256", "unknown"))
-    rows, images, pictures = list[dict[str, Any]](), dict[str, Image](), list[Figure]()
+    rows, images, pictures = list[TableRow](), dict[str, Image](), list[Figure]()
     withheld = {one.name: 0 for one in subjects}
     with progress_tracking.track_progress("drawing") as tracker:
         for place, subject in enumerate(subjects):
@@ -192,9 +213,9 @@ def _synthesise(
 
 def _nearest_cases(
     known: Mapping[str, KnownImages], drawn: Array, image: Image, trained: Sequence[Case], seeing: Model | None
-) -> dict[str, Any] | None:
+) -> dict[str, PlainCell] | None:
     """How near a drawn image is to training images, and to which; None for a copy."""
-    near = dict[str, Any]()
+    near = dict[str, PlainCell]()
     for name, space in known.items():
         numbers = (
             drawn if seeing is None or name == PIXELS else _seen_features(seeing, [Case("drawn", "", {name: image})])
@@ -285,7 +306,7 @@ def _sheet(subject: DrawnSubject, shown: Mapping[str, Image]) -> Figure:
 def _open_data(data: Path, own: OwnCases, task: str) -> Dataset:
     """The data that the drawn images join, with the part of each case; UsageError where nobody states the parts."""
     dataset = dataset_reading.open_for_task(task, [data], ReadingOptions())
-    parts: Mapping[str, Any] = dataset.splits
+    parts = dataset.splits
     if not parts and {case.id for case in dataset} >= set(own.split["case"]):
         parts = dict(zip(own.split["case"], own.split["split"], strict=True))
     if not parts or dataset.table is None:
@@ -300,7 +321,7 @@ def _write_table(dataset: Dataset, result: SynthesisResult, folder: Path, out: P
     parts, channel = dataset.splits, next(iter(dataset.table.rows[0].images))
     rows = [replace(row, split=parts[row.name]) for row in dataset.table.rows if row.name in parts]
     for row in result.rows:
-        path = out.absolute() / row["file"]
+        path = out.absolute() / str(row["file"])
         mask = Cell((path.parent.parent / "labels" / path.name,))
         of_class = {} if row["label"] == IMAGES else {"class": row["label"]}
         known = {"mask": mask} if (folder / "labels").is_dir() else of_class

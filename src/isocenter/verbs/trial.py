@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydantic import JsonValue
+from typing_extensions import TypedDict
 
 from isocenter import errors, keywords
 from isocenter.errors import UsageError
@@ -24,7 +25,7 @@ from isocenter.runtime import record_files
 from isocenter.studies import concealment, interim_looks, randomisation, trial_analysis, trial_protocol
 from isocenter.studies.interim_looks import InterimLook
 from isocenter.studies.randomisation import Allocation
-from isocenter.studies.trial_analysis import TrialAnalysis
+from isocenter.studies.trial_analysis import FLOW_SCHEMA, BaselineRow, FlowRecord, TrialAnalysis, TrialRow
 from isocenter.studies.trial_protocol import Endpoint, Study
 from isocenter.values import record_schema
 from isocenter.values.table_cells import AS_MISSING
@@ -104,20 +105,35 @@ class AssignedArm:
         return f"{self.participant}: {self.arm}"
 
 
+class TrialResults(TypedDict):
+    """What the page shows of `results.json`, which also repeats the plan."""
+
+    title: str
+    question: str
+    tests: list[TrialRow]
+    look: dict[str, float | bool]
+    baseline: list[BaselineRow]
+    columns: list[str]
+    locked: str
+    plan_sha256: str
+    data_sha256: str
+    analysed: str
+
+
 @dataclass(frozen=True)
 class AnalysisResult(InNotebook):
     """Contents of `results.json` and `flow.json`."""
 
-    results: Mapping[str, Any]
-    flow: Mapping[str, Any]
+    results: TrialResults
+    flow: FlowRecord
     out: Path
 
     @property
-    def tests(self) -> list[dict[str, Any]]:
+    def tests(self) -> list[TrialRow]:
         """Every test, a row each."""
         return list(self.results["tests"])
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> dict[str, JsonValue]:
         """The record for `--json`."""
         return dict(record_files.as_json({**self.results, "flow": self.flow}))
 
@@ -238,6 +254,7 @@ def study_analyse(options: records.StudyAnalyseOptions) -> AnalysisResult:
         if study.looks is not None and number <= looks:
             earlier = [float(one["fraction"]) for one in before if one["look"] < number]
             trial = _at_look(study, trial, [*earlier, fraction], table_file)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         record = {
             **trial_protocol.plan_record(study),
             **trial.record(),
@@ -245,17 +262,19 @@ def study_analyse(options: records.StudyAnalyseOptions) -> AnalysisResult:
             "locked": opened.amendments["locked"],
             "plan_sha256": opened.sealed_hashes[PLAN],
             "data_sha256": sha256,
-            "analysed": datetime.now(UTC).isoformat(timespec="seconds"),
+            "analysed": now,
         }
         flow = trial.flow(opened.assignments)
         with verb_results.result_folder(result, options.overwrite, (RESULTS, FLOW)) as partial:
             record_files.write_json(partial / RESULTS, "isocenter.study_results", record)
-            record_files.write_json(partial / FLOW, "isocenter.study_flow", flow)
+            record_files.write_json(partial / FLOW, FLOW_SCHEMA, flow)
             shutil.copyfile(opened.folder / RECORD, partial / RECORD)
-            (partial / PAGE).write_text(page_blocks.render_page(results_page(record, flow)), encoding="utf-8")
+            (partial / PAGE).write_text(
+                page_blocks.render_page(results_page(cast("TrialResults", record), flow)), encoding="utf-8"
+            )
             if not known:  # before anybody sees a figure
-                opened.note_look({"look": number, "data": sha256, "fraction": fraction, "on": record["analysed"]})
-    return AnalysisResult(record, flow, result)
+                opened.note_look({"look": number, "data": sha256, "fraction": fraction, "on": now})
+    return AnalysisResult(cast("TrialResults", record), flow, result)
 
 
 def _explored_endpoints(study: Study, columns: Mapping[str, str]) -> list[Endpoint]:
@@ -314,21 +333,22 @@ SECTIONS = {
 }
 
 
-def verdict_words(results: Mapping[str, Any]) -> str:
+def verdict_words(results: TrialResults) -> str:
     """The verdicts of the primary endpoints in words."""
     parts = []
     for row in results["tests"]:
         if row["role"] == "primary":
             arms = "; ".join(f"{arm} {_seen_words(row, arm)}" for arm in (row["first"], row["second"]))
             values = f"{arms}; {_difference(row)} ({_interval(row)}, p {wording.p_text(row['p'])})"
-            whether = f"{row['second']} {VERDICTS[row['verdict']]} {row['first']} in {row['endpoint']}{_margin(row)}"
+            verdict = VERDICTS[str(row["verdict"])]
+            whether = f"{row['second']} {verdict} {row['first']} in {row['endpoint']}{_margin(row)}"
             parts.append(f"{whether}: {values}.")
     if not results["look"]["planned"]:
         parts.append("The looks of the plan were spent before: all of this is exploratory.")
     return " ".join(parts)
 
 
-def results_page(results: Mapping[str, Any], flow: Mapping[str, Any]) -> ReportPage:
+def results_page(results: TrialResults, flow: FlowRecord) -> ReportPage:
     """The page."""
     arms = [row["arm"] for row in flow["arms"]]
     sections = [Section("Flow of participants", [trial_analysis.flow_diagram(flow["arms"]), *_losses(flow)])]
@@ -339,7 +359,10 @@ def results_page(results: Mapping[str, Any], flow: Mapping[str, Any]) -> ReportP
             filled = [n for n in range(len(columns)) if any(row[n] is not None for row in cells)]
             table = Table([columns[n] for n in filled], [[row[n] for n in filled] for row in cells])
             sections.append(Section(title, [table, Paragraph(_methods(rows))]))
-    baseline = [[row["characteristic"], *(_characteristic(row[arm]) for arm in arms)] for row in results["baseline"]]
+    baseline = [
+        [row["characteristic"], *(_characteristic(cast("dict[str, float]", row[arm])) for arm in arms)]
+        for row in results["baseline"]
+    ]
     sections.append(Section("What each arm began with", [Table(("", *arms), baseline, "Mean (SD), or number (share)")]))
     return ReportPage(
         results["title"],
@@ -351,25 +374,25 @@ def results_page(results: Mapping[str, Any], flow: Mapping[str, Any]) -> ReportP
     )
 
 
-def _losses(flow: Mapping[str, Any]) -> list[Block]:
+def _losses(flow: FlowRecord) -> list[Block]:
     if isinstance(flow["losses"], str):
         return [Paragraph("The primary outcome of nobody is missing.")]
     rows = [[row["arm"], row["reason"], row["participants"]] for row in flow["losses"]]
     return [Table(("arm", "why the primary outcome is missing", "participants"), rows)]
 
 
-def _section(row: Mapping[str, Any]) -> str:
+def _section(row: TrialRow) -> str:
     if not row["planned"]:
         return "exploratory"
     return "subgroups" if row["role"] in ("subgroup", "interaction") else str(row["role"])
 
 
-def _cells(row: Mapping[str, Any], arms: Sequence[str]) -> list[Any]:
+def _cells(row: TrialRow, arms: Sequence[str]) -> list[Any]:
     named = row["endpoint"] if row["label"] == "all" else f"{row['endpoint']}, {row['label']}"
     people = f"{row['population']} ({', '.join(f'{arm} {n}' for arm, n in row['n'].items())})"
-    p = [None if row[name] is None else wording.p_text(row[name]) for name in ("p", "p_adjusted")]
+    p = [None if one is None else wording.p_text(one) for one in (row["p"], row["p_adjusted"])]
     if row["role"] == "interaction":
-        is_shown = row["p_adjusted"] < 1 - row["level"]
+        is_shown = (row["p_adjusted"] or 0.0) < 1 - row["level"]
         most = f"{row['differs_most']} differs most" if is_shown else "no difference between levels is shown"
         return [f"{named}: interaction", people, row["missing"], None, None, most, *p, None]
     seen = [_seen_words(row, arm) for arm in arms]
@@ -377,34 +400,34 @@ def _cells(row: Mapping[str, Any], arms: Sequence[str]) -> list[Any]:
     return [named, people, row["missing"], *seen, apart, *p, row["verdict"]]
 
 
-def _seen_words(row: Mapping[str, Any], arm: str) -> str:
+def _seen_words(row: TrialRow, arm: str) -> str:
     """What was seen in an arm: n of N, a mean with its deviation, or a median time."""
     value, known = row["values"][arm], row["known"][arm]
     if row["metric"] == trial_protocol.TIME:
         median = "median not reached" if value is None else f"median {value:.4g}"
         return f"{row['events'][arm]} of {known} had the event, {median}"
-    if not known:
+    if value is None:
         return "no outcome"
     if row["metric"] == "proportion":
         return f"{round(value * known)} of {known} ({wording.share_text(value)})"
     return f"mean {wording.number_text(value)} (SD {wording.number_text(row['sd'][arm])}), n {known}"
 
 
-def _margin(row: Mapping[str, Any]) -> str:
+def _margin(row: TrialRow) -> str:
     """The margin of a verdict that speaks of one."""
     if row["margin"] is None or row["verdict"] in ("superior", "inferior"):
         return ""
     return f"{', nor to be non-inferior' if row['verdict'] == 'not shown' else ''} by the margin of {row['margin']:g}"
 
 
-def _difference(row: Mapping[str, Any]) -> str:
+def _difference(row: TrialRow) -> str:
     if "hazard_ratio" not in row:
         return f"difference {wording.number_text(row['difference'], signed=True)}"
     ratio = row["hazard_ratio"]["value"]
     return f"hazard ratio {wording.number_text(ratio)}" if np.isfinite(ratio) else str(row["method"])
 
 
-def _interval(row: Mapping[str, Any]) -> str:
+def _interval(row: TrialRow) -> str:
     if not np.isfinite(row["low"]):
         return "no interval"
     level = f"{100 * row['level']:.1f} % interval" if row["level"] < 0.9995 else "interval by the bound of the look"
@@ -412,11 +435,11 @@ def _interval(row: Mapping[str, Any]) -> str:
     return f"{level} {wording.number_text(ends['low'])} to {wording.number_text(ends['high'])}"
 
 
-def _methods(rows: Sequence[Mapping[str, Any]]) -> str:
+def _methods(rows: Sequence[TrialRow]) -> str:
     return "; ".join(dict.fromkeys(str(row["method"]) for row in rows))
 
 
-def _characteristic(cell: Mapping[str, Any]) -> str:
+def _characteristic(cell: Mapping[str, float]) -> str:
     if "mean" not in cell:
         return str(cell["n"])
     if "count" in cell and cell["n"]:
