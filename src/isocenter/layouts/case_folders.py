@@ -234,8 +234,8 @@ def _check_structures(cases: Collection[CaseFolder], options: DatasetOptions) ->
     first = next((case for case in cases if len(case.masks) > 1 and case.images), CaseFolder())
     names = sorted(first.masks)
     plain = {member.path.parent for member in first.masks.get("", ())}
-    places = [member.path.parent for name in filter(None, names) for member in first.masks[name]]
-    inside = {place.name for place in places if place.parent in plain}
+    parents = [member.path.parent for name in filter(None, names) for member in first.masks[name]]
+    inside = {parent.name for parent in parents if parent.parent in plain}
     if inside:
         places, one = f"{errors.list_phrase(sorted(inside))}/", first.masks[""][0].path.name
         problem = f"holds a mask that names no structure, {one}, and others in {places}: only one can be meant"

@@ -18,7 +18,6 @@ from isocenter.layouts.cases import (
     class_labels,
     dataset_folder,
     known_structures,
-    listed_parts,
     opening,
     table_join,
     table_reading,
@@ -29,8 +28,7 @@ from isocenter.layouts.cases.column_names import OF_ONE_PERSON
 from isocenter.layouts.cases.dataset_folder import PACKED, Folder, FolderMember
 from isocenter.layouts.cases.known_structures import BETWEEN, COLUMN
 from isocenter.layouts.cases.table_join import Join
-from isocenter.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES
-from isocenter.layouts.cases.time_series import LongTable
+from isocenter.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES, LongTable
 from isocenter.layouts.layout import DatasetOptions, Problems, Reading
 from isocenter.values import Case, CaseRow, Dataset, LazyMapping, Problem
 from isocenter.values.dataset_cases import DatasetTable
@@ -60,7 +58,7 @@ def assemble_dataset(folder: Folder, reading: Reading, options: DatasetOptions) 
     ids = case_ids(rows)
     join, join_notes = _join_patients(folder, rows, ids, reading, options)
     rows = join.cases if join else rows
-    rows, parted, list_notes = listed_parts.assign_parts(rows, folder) if options.references else (rows, "", [])
+    rows, parted, list_notes = table_join.assign_parts(rows, folder) if options.references else (rows, "", [])
     patients = _patients(rows, ids, reading, options, join)
     if patients.known or not options.references:  # else what is said of patients parts the data
         milder: Literal["warning", "note"] = "warning" if options.references else "note"

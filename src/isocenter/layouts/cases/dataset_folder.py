@@ -17,8 +17,7 @@ from isocenter.files import file_formats, series
 from isocenter.files.file_formats import FORMATS
 from isocenter.files.storage import folder_files, structured_text
 from isocenter.layouts.cases import names, table_reading
-from isocenter.layouts.cases.table_reading import TABLE_SUFFIXES, TEXT_SUFFIX
-from isocenter.layouts.cases.time_series import LongTable
+from isocenter.layouts.cases.table_reading import TABLE_SUFFIXES, TEXT_SUFFIX, LongTable
 from isocenter.values import Split
 
 # An object of a file that other programs write, JSON, YAML or TOML: {key: value}, of which nothing is sure.

@@ -1,7 +1,8 @@
 """Tables joined to cases: covariates, patients and splits by case or by patient, and readings over time.
 
 A spreadsheet may have rewritten numbers in names: 0001 as 1 or 1.0, and S007 as 7. A table may name patients of DICOM
-by their numbers, and one PatientID of two issuers belongs to two people.
+by their numbers, and one PatientID of two issuers belongs to two people. Text files list parts of a data set, an image
+or a patient in each line, as train.txt and val.txt, or train_val_list.txt.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from isocenter import errors
@@ -29,8 +30,7 @@ from isocenter.layouts.cases.column_names import (
 )
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.names import PART_WORDS, SPLIT_WORDS
-from isocenter.layouts.cases.table_reading import DataTable, TableRow
-from isocenter.layouts.cases.time_series import LongTable
+from isocenter.layouts.cases.table_reading import DataTable, LongTable, TableRow
 from isocenter.values import CaseRow, Problem, Split
 
 NNUNET_FOLDS = "splits_final.json"
@@ -41,6 +41,13 @@ DECIMALS = re.compile(r"(\d+)\.0+")
 LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
 WORD_AND_NUMBER = re.compile(r"(?P<word>\D*)(?P<number>\d+)")
 NO_LETTER = re.compile(r"[\W_]+")
+LIST_SUFFIXES = frozenset({".txt", ".list", ".lst"})
+# What holds the validation cases too, of which another list may say which they are.
+BOTH: frozenset[Split] = frozenset({"train", "val"})
+FEWEST = 2  # parts that are listed: one alone would leave nothing to test or to train
+
+# The lists of one folder, each with the parts that it may name.
+Lists = Sequence[tuple[frozenset[Split], Path]]
 # What two names have in common where they mean the same; None of a name that has nothing of the kind.
 Key = Callable[[str], str | None]
 Owner = tuple[str, str]  # the id of a case, and its patient
@@ -487,6 +494,75 @@ def _number(name: str) -> str | None:
     """The number of a name that is a word and a number."""
     fit = WORD_AND_NUMBER.fullmatch(_unpad_numbers(name))
     return fit["number"] if fit else None
+
+
+def assign_parts(cases: list[CaseRow], folder: Folder) -> tuple[list[CaseRow], str, list[Problem]]:
+    """The cases with the parts that lists name, these in words, and the note on lists that leave cases out.
+
+    Such are not used, nor are lists of several folders that name other parts: nobody could say which was meant.
+    Raises DatasetError where two lists name the same case.
+    """
+    found = [] if folder.is_file or any(case.split for case in cases) else list(_lists(folder))
+    keys = _list_keys(cases, folder.root) if found else {}
+    stated = [(parts, lists) for lists in found if len(set((parts := _parts(lists, keys)).values())) >= FEWEST]
+    whole = [(parts, lists) for parts, lists in stated if len(parts) == len(cases)]
+    if not whole or any(parts != whole[0][0] for parts, _ in whole):
+        return cases, "", [_unused_lists(parts, lists, len(cases)) for parts, lists in stated]
+    parts, lists = whole[0]
+    parted = [replace(case, split=parts[number]) for number, case in enumerate(cases)]
+    return parted, f"parts as in {errors.list_phrase(path.name for _, path in lists)}", []
+
+
+def _unused_lists(parts: Mapping[int, Split], lists: Lists, count: int) -> Problem:
+    names, absent = errors.list_phrase(path.name for _, path in lists), count - len(parts)
+    cases = errors.count_phrase(absent, "case is", "cases are")
+    why = f"{cases} in none of them" if absent else "other lists name other parts"
+    remedy = "To use them, list every case once, or give a table with the columns case and split"
+    return Problem("note", f"the parts of {names} are not used", why=why, remedy=remedy)
+
+
+def _lists(folder: Folder) -> Iterator[Lists]:
+    """The lists of each folder that has at most one for each part, and one of two parts together."""
+    of_folder = defaultdict[Path, list[tuple[frozenset[Split], Path]]](list)
+    for member in folder.members:
+        if member.suffix in LIST_SUFFIXES and (named := parts_in_name(member.path)):
+            of_folder[member.path.parent].append((BOTH if "trainval" in member.stem.lower() else named, member.path))
+    for own in of_folder.values():
+        kinds = {named for named, _ in own}
+        if len(own) == len(kinds) >= FEWEST and all(len(named) == 1 or named == BOTH for named in kinds):
+            yield sorted(own, key=lambda one: len(one[0]))  # that of both last
+
+
+def _parts(lists: Lists, keys: Mapping[str, set[int]]) -> dict[int, Split]:
+    """{number of a case: its part} of those that are listed; in a list of both parts it trains, unless another says."""
+    parts, before = dict[int, Split](), dict[int, Path]()
+    for named, path in lists:
+        for number, line in _cases_named(path, keys):
+            if parts.setdefault(number, min(named)) not in named:
+                problem = f"lists {line}, which {before[number].name} lists too"
+                raise DatasetError(problem, str(path), "Leave it in one of them")
+            before.setdefault(number, path)
+    return parts
+
+
+def _cases_named(path: Path, keys: Mapping[str, set[int]]) -> Iterator[tuple[int, str]]:
+    """(number of a case, what names it) for the lines of a list; a line may say more than a name."""
+    for line in table_reading.compose_letters(path.read_text(encoding="utf-8", errors="replace")).splitlines():
+        name = next((text for text in (line.strip(), *line.replace(",", " ").split()) if text in keys), None)
+        yield from ((number, name) for number in sorted(keys[name])) if name is not None else ()
+
+
+def _list_keys(cases: Sequence[CaseRow], root: Path) -> dict[str, set[int]]:
+    """{what may stand in a list: the cases that are meant}: names, files, folders."""
+    keys: dict[str, set[int]] = defaultdict(set)
+    for number, case in enumerate(cases):
+        places = [path.relative_to(root) if path.is_relative_to(root) else Path(path.name) for path in case.paths]
+        # A path as each of its folders sees it, with and without suffix, and the names of these folders.
+        endings = (end for place in places for end in text_names.path_endings(place.as_posix()))
+        texts = {one for end in endings for one in (end, dataset_folder.stem_of(end))}
+        for text in texts.union({case.name, PurePosixPath(case.name).name}, *(place.parts[:-1] for place in places)):
+            keys[text].add(number)
+    return keys
 
 
 class NumberedPatients:

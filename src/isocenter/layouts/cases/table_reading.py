@@ -1,10 +1,14 @@
-"""Tables in CSV, TSV, Parquet and text files, as rows of text and numbers."""
+"""Tables in CSV, TSV, Parquet and text files, as rows of text and numbers.
+
+Those with several rows of one patient, each with its time, are as monitors and charts write them.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +21,14 @@ from isocenter.files.storage import csv_text, hashing
 from isocenter.layouts.cases.column_names import (
     CASE_COLUMNS,
     FOLD_COLUMNS,
+    OUTCOMES,
     PATIENT_COLUMNS,
     REFERENCE_COLUMNS,
     SELDOM_LEARNT,
     SPLIT_COLUMNS,
 )
 from isocenter.lazy import pandas
-from isocenter.values import Problem, table_cells
+from isocenter.values import Problem, covariate_values, table_cells
 from isocenter.values.covariate_values import BLANKS
 from isocenter.values.table_cells import TextColumn
 
@@ -456,3 +461,61 @@ def _is_code(text: str) -> bool:
 
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip().lower() in BLANKS
+
+
+@dataclass(frozen=True)
+class LongTable:
+    """A table of readings over time.
+
+    owner: the column that names cases or patients
+    time:  the column of times
+    problems: what was understood of the other columns, and what was not
+    """
+
+    table: DataTable
+    owner: str
+    time: str
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def is_of_cases(self) -> bool:
+        """Whether the owner may be a case; else it is a patient."""
+        return self.owner == self.table.column(CASE_COLUMNS)
+
+    @classmethod
+    def from_table(cls, table: DataTable) -> LongTable | None:
+        """The table as a long one; None where it has no times, or a row of each, or names files or outcomes."""
+        owner = table.column(CASE_COLUMNS) or table.column(PATIENT_COLUMNS)
+        time, named = covariate_values.time_column(table.columns), table.cells(owner)
+        if owner is None or time is None or table.column(OUTCOMES) is not None:
+            return None
+        if len(set(named)) == len(named) or _names_files(table, owner):
+            return None
+        table, problems = convert_values(table, (owner, time))
+        return cls(table, owner, time, tuple(problems))
+
+    @classmethod
+    def from_file(cls, path: Path) -> LongTable | None:
+        """The table of a file, if it is long and not damaged."""
+        # Most tables have no times, and are read by whoever has use for them: of these the first line is enough.
+        head = try_table(path, most=0)
+        has_times = head is not None and covariate_values.time_column(head.columns)
+        return cls.from_table(table) if has_times and (table := try_table(path)) is not None else None
+
+    def courses(self) -> dict[str, TableRow]:
+        """{case or patient: {column: its readings}}. Raises DatasetError for a time that is none."""
+        rows = defaultdict[str, list[TableRow]](list)
+        for row in self.table.rows:
+            if row[self.owner] is not None:
+                rows[str(row[self.owner])].append(covariates_of_row(row, (self.owner,)))
+        try:
+            return {name: covariate_values.courses_by_column(own, self.time) for name, own in rows.items()}
+        except ValueError as error:
+            problem, remedy = f"{error}, in column {self.time}", "Write numbers, or dates as 2024-05-17T08:30"
+            raise self.table.refusal(problem, remedy) from error
+
+
+def _names_files(table: DataTable, owner: str) -> bool:
+    """Whether another column than that of the owner names files."""
+    first = table.rows[0].items() if table.rows else ()
+    return any(name != owner and isinstance(cell, str) and is_image_name(cell) for name, cell in first)
