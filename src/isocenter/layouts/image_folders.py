@@ -211,8 +211,8 @@ def find_roles(folder: Folder, options: DatasetOptions) -> FolderRoles:
     """
     named, endings, fields = _named_roles(folder)
     labels = set() if "image" in named.values() else {*named} or endings
-    beside = _find_images_beside(folder, labels) if labels else ImagesBeside({}, -1)
-    of, level = named | beside.of, beside.level
+    neighbours = _find_images_beside(folder, labels) if labels else ImagesBeside({}, -1)
+    of, level = named | neighbours.of, neighbours.level
     is_stated = options.layout is None and any(table_reading.states_references(one.path) for one in folder.tables)
     drawn = None if "label" in of.values() else unnamed_masks.drawn_folders(folder, options.read)
     if drawn is not None and not is_stated:
@@ -221,8 +221,8 @@ def find_roles(folder: Folder, options: DatasetOptions) -> FolderRoles:
     loose = level if LOOSE in of else -1
     parts = {name: part for name in of if (part := table_join.part_in_name(Path(name))) is not None}
     if "train" in parts.values() and len(set(parts.values())) > 1:
-        return FolderRoles(of, loose, fields, beside.contrasts, beside.alike, drawn, parts)
-    return FolderRoles(of, loose, fields, beside.contrasts, beside.alike, drawn, kinds=_kinds_beside(of))
+        return FolderRoles(of, loose, fields, neighbours.contrasts, neighbours.alike, drawn, parts)
+    return FolderRoles(of, loose, fields, neighbours.contrasts, neighbours.alike, drawn, kinds=_kinds_beside(of))
 
 
 def _named_roles(folder: Folder) -> tuple[dict[str, str], set[str], frozenset[str]]:
