@@ -31,8 +31,7 @@ from isocenter.files.format_options import ReadOptions
 from isocenter.files.storage import atomic, csv_text, folder_files
 from isocenter.report import Figure, ReportPage, Section, page_blocks
 from isocenter.runtime import record_files
-from isocenter.values import Image
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Image, PlainValue
 from isocenter.values.record_schema import RecordHead, RecordSchema
 
 REPORT, TABLE, REVIEW = "report.json", "table.csv", "review.html"

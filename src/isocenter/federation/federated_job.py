@@ -47,8 +47,7 @@ from isocenter.runtime import hardware
 from isocenter.tasks import task_catalogue
 from isocenter.training.length.schedule import FEWEST_STEPS, TrainingPace
 from isocenter.training.privacy_accounting import BudgetRow
-from isocenter.values import BY_HAND, Decision, Plan
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import BY_HAND, Decision, PlainValue, Plan
 from isocenter.values.table_cells import TableRow
 from isocenter.work_state import log
 

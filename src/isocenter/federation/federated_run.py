@@ -29,8 +29,7 @@ from isocenter.scoring.auditing.site_audit import SITES
 from isocenter.scoring.case_scoring import EVALUATION, SUMMARY
 from isocenter.scoring.model_verdict import Verdict
 from isocenter.training import checkpoint_files
-from isocenter.values import Plan
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import PlainValue, Plan
 from isocenter.values.table_cells import TableRow
 
 JOB, SCHEMA = "federation.json", "isocenter.federation"

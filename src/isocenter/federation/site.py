@@ -45,8 +45,7 @@ from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.privacy_accounting import PrivacyBudget
 from isocenter.training.session_length import Length
 from isocenter.training.training_state import CommandClock, Moment
-from isocenter.values import Decision, Fingerprint, Row
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Decision, Fingerprint, PlainValue, Row
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,7 @@ from annotated_types import Ge
 
 from isocenter.errors import UsageError
 from isocenter.options.shared_flags import RESULTS, Models, Node, Out, Overwrite, Seed
-from isocenter.values import Setting
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import PlainValue, Setting
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -12,8 +12,7 @@ from annotated_types import Ge
 from isocenter.documents.tracing import REQUIREMENTS
 from isocenter.options.shared_flags import Device, Out, Overwrite, Seed, Threads
 from isocenter.reading import ReadingOptions, reading_options
-from isocenter.values import Setting
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import PlainValue, Setting
 
 ChangePlan = Annotated[str | Path, Setting("The agreed plan of changes: change-plan.toml.", "FILE")]
 ChangeOut = Annotated[str | Path | None, Setting("Folder for the results.", "FOLDER", path="change-<name>")]

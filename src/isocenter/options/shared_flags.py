@@ -14,8 +14,7 @@ from isocenter.reading import reading_options
 from isocenter.reading.reading_options import Covariates
 from isocenter.runtime.package.backends import BACKENDS
 from isocenter.tasks.index import TASKS
-from isocenter.values import Setting
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import PlainValue, Setting
 
 # The limit of a seed: what every generator of random numbers takes.
 LARGEST_SEED = 2**63 - 1

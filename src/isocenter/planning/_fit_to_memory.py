@@ -22,8 +22,7 @@ from isocenter.planning.training_memory import Machine, MemoryPeak
 from isocenter.runtime.model_schema import NetworkArguments
 from isocenter.runtime.package import package_contents
 from isocenter.tasks import Task
-from isocenter.values import Decision, Fingerprint
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Decision, Fingerprint, PlainValue
 
 # By how much a patch shrinks at a time while it does not fit into memory, and how often it may.
 SMALLER, MOST_SHRINKING = 0.7, 10

@@ -21,8 +21,7 @@ from isocenter.files.storage.structured_text import DEEPEST
 from isocenter.planning import plan_changes, plan_checks, typed_sections
 from isocenter.planning.rules import objective_rules
 from isocenter.tasks import task_catalogue, task_settings
-from isocenter.values import BY_HAND, Decision, Plan
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import BY_HAND, Decision, PlainValue, Plan
 from isocenter.values.plan_decisions import PLAN_VERSION
 
 HEADER = (

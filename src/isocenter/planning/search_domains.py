@@ -22,8 +22,7 @@ from isocenter.planning import _fit_to_memory, plan_changes, plan_checks, typed_
 from isocenter.planning.rules import preprocessing_rules
 from isocenter.planning.training_memory import Machine
 from isocenter.tasks import task_catalogue, task_settings
-from isocenter.values import BY_HAND, Assignments, Decision, Fingerprint, Plan, StatedSettings
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import BY_HAND, Assignments, Decision, Fingerprint, PlainValue, Plan, StatedSettings
 
 # The strengths that say how far images are varied; what befalls them rarely, and mirroring, is not of one kind.
 STRENGTHS = (

@@ -30,8 +30,7 @@ from isocenter.runtime.preprocessing.slide_tiles import Tiles
 from isocenter.tasks import task_catalogue, task_settings
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.synthesis import PaintingRanges
-from isocenter.values import BY_HAND, Decision, Plan, Setting, setting_fields
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import BY_HAND, Decision, PlainValue, Plan, Setting, setting_fields
 
 # In this order they are checked: what others follow from comes first, so that the mistake itself is named.
 TYPED: Mapping[str, type] = {

@@ -22,8 +22,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.registration.engine import ImageRegistration
 from isocenter.report import Block, Paragraph, Section, Table
 from isocenter.runtime import record_files
-from isocenter.values import Floats, Image
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Floats, Image, PlainValue
 
 COLUMNS = (
     "lesion", "state", "before_ml", "after_ml", "change_percent", "before_mm", "after_mm", "organ", "days", "ml_a_year",

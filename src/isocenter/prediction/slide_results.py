@@ -19,8 +19,7 @@ from isocenter.report.figures import sheets, slice_figures
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.tasks import Task
 from isocenter.transforms import label_outlines
-from isocenter.values import Finding, Floats, Geometry, Image, Label, Prediction, voxel_images
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Finding, Floats, Geometry, Image, Label, PlainValue, Prediction, voxel_images
 from isocenter.values.prediction import AttendedTiles
 from isocenter.values.table_cells import PlainCell
 from isocenter.work_state import log

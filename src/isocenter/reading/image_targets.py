@@ -19,8 +19,7 @@ from isocenter.errors import DatasetError, GeometryError, UsageError
 from isocenter.quality.references import targets
 from isocenter.transforms import corruptions, resampling
 from isocenter.transforms.corruptions import REMAKE, Damage
-from isocenter.values import Array, Case, Dataset, Deferred, Geometry, Image, LazyMapping
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Array, Case, Dataset, Deferred, Geometry, Image, LazyMapping, PlainValue
 from isocenter.values.voxel_images import SCALE, UNKNOWN_TARGET
 
 TARGET = targets.KIND

@@ -18,8 +18,7 @@ from isocenter.files import measurement_file
 from isocenter.transforms import corruptions
 from isocenter.transforms.operators import reconstruction_methods, simulated_scans
 from isocenter.transforms.operators.simulated_scans import ScanSettings, SimulatedScan
-from isocenter.values import Acquisition, Array, Case, Dataset, Geometry, Image, LazyMapping
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Acquisition, Array, Case, Dataset, Geometry, Image, LazyMapping, PlainValue
 
 # Measurements of each picture, and slices of each volume, where nobody says.
 DRAWS, SLICES = 4, 8

@@ -17,8 +17,7 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import Metrics
 from isocenter.report import wording
 from isocenter.report.display import DARK, LIGHT
-from isocenter.values import Decision, Estimate, Problem, Row, grouping
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Decision, Estimate, PlainValue, Problem, Row, grouping
 
 CHART_SIZE = re.compile(r'<svg width="(\d+)" height="(\d+)"')
 

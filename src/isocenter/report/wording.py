@@ -12,8 +12,7 @@ import numpy as np
 
 from isocenter.evaluation import Metric, Metrics
 from isocenter.lazy import pandas as pd
-from isocenter.values import Estimate, Row
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Estimate, PlainValue, Row
 
 # Metrics that are never below 0, and what selects where the validation cases lack a class or an event.
 NEVER_NEGATIVE, INSTEAD = frozenset({"auroc", "harrell_c"}), "minus the log loss"

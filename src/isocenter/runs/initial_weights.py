@@ -29,8 +29,7 @@ from isocenter.runtime.foreign import nnunet_model
 from isocenter.runtime.model_schema import MODEL_SCHEMA
 from isocenter.runtime.package.package_contents import MEMBERS, WEIGHTS
 from isocenter.tasks import properties
-from isocenter.values import Case, CaseFacts, Dataset, Decision, Plan, Problem, grouping
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Case, CaseFacts, Dataset, Decision, PlainValue, Plan, Problem, grouping
 from isocenter.work_state import log
 
 # The parts of a run that must stay unseen.

@@ -49,9 +49,8 @@ from isocenter.runtime import hardware, proportion
 from isocenter.runtime.preprocessing.coarse_mask import NO_TISSUE
 from isocenter.runtime.proportion import MOST_TIMES, UNLIKE_SPACING, Looking
 from isocenter.tasks import task_catalogue
-from isocenter.values import BY_HAND, CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem
+from isocenter.values import BY_HAND, CaseFacts, Dataset, Decision, Fingerprint, Geometry, PlainValue, Plan, Problem
 from isocenter.values.dataset_fingerprint import Shortcut
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.plan_decisions import Assignments
 from isocenter.work_state import log
 

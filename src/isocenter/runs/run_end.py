@@ -45,8 +45,7 @@ from isocenter.scoring.model_verdict import Verdict
 from isocenter.tasks import task_settings
 from isocenter.training.training_state import CommandClock, TrainingOutcome
 from isocenter.training.weight_transfer import PROTOTYPES
-from isocenter.values import Case, Decision, Plan, Problem
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Case, Decision, PlainValue, Plan, Problem
 from isocenter.values.record_schema import RecordSchema, VerdictRecord
 from isocenter.values.table_cells import PlainCell
 

@@ -28,8 +28,7 @@ from isocenter.scoring.model_verdict import Verdict
 from isocenter.tasks import properties, task_catalogue, task_settings
 from isocenter.training.length.step_probe import NARROWER
 from isocenter.training.search_study import COMPLETE, FEWEST_TO_RANK
-from isocenter.values import ANSWERED, BY_HAND, Decision, Plan, Problem, Row
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import ANSWERED, BY_HAND, Decision, PlainValue, Plan, Problem, Row
 
 REGISTERED = "evaluation.registered"
 # Decisions that are stated before the whole plan.

@@ -35,8 +35,7 @@ from isocenter.training.search_study import (
     StudyTrial,
 )
 from isocenter.training.training_state import CommandClock, Moment, TrainingOutcome
-from isocenter.values import Plan
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import PlainValue, Plan
 from isocenter.work_state import log
 
 STUDY = "study.db"

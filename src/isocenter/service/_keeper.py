@@ -34,9 +34,8 @@ from isocenter.service.records.tables import ANSWERS
 from isocenter.service.records.workitem_records import CANCELED, COMPLETED, Workitems
 from isocenter.service.routing import prior_studies, routing_facts, routing_rules
 from isocenter.service.routing.routing_facts import HeaderAttributes, SeriesFacts
-from isocenter.values import ANSWERED
+from isocenter.values import ANSWERED, PlainValue
 from isocenter.values.case_outcome import FAILED
-from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
 
 # Between two rounds (s), and between two looks for writers that are gone; objects that become rows in one transaction.

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from isocenter.values.estimate import Estimate, Row
     from isocenter.values.finding import Finding, Measurements
     from isocenter.values.grid_geometry import MM, Floats, Geometry
+    from isocenter.values.plain_values import PlainValue
     from isocenter.values.plan_decisions import BY_HAND, Assignments, Decision, Plan
     from isocenter.values.prediction import (
         Confidence,

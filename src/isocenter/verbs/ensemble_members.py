@@ -36,9 +36,8 @@ from isocenter.tasks.fitting import PredictedCases
 from isocenter.tasks.task import Origin
 from isocenter.training import member_weighting
 from isocenter.training.member_weighting import MemberWeights
-from isocenter.values import BY_HAND, Case, Dataset, Decision, Geometry, Plan, Prediction, Region, Split
+from isocenter.values import BY_HAND, Case, Dataset, Decision, Geometry, PlainValue, Plan, Prediction, Region, Split
 from isocenter.values.dataset_cases import SPLITS
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.table_cells import TableRow
 
 # {case id: part}

@@ -24,9 +24,8 @@ from isocenter.runtime import Model, ModelRequest, record_files
 from isocenter.scoring.explaining import cohort_explanation, concept_section, counterfactual_section, explanation_report
 from isocenter.scoring.explaining.cohort_explanation import COLUMNS, CaseExplanation, Explainer, FurtherLook
 from isocenter.scoring.explaining.concept_section import AnsweredCohort
-from isocenter.values import Case, Dataset, Problem
+from isocenter.values import Case, Dataset, PlainValue, Problem
 from isocenter.values.explanation_records import EXPLANATIONS_SCHEMA, ExplanationsRecord, MethodRecord, PlaceFinding
-from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
 
 MARKS = ("explanations.csv", "explanations.json")

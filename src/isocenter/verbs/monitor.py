@@ -36,8 +36,7 @@ from isocenter.report.page_blocks import Link
 from isocenter.runtime import record_files
 from isocenter.service import monitoring_rounds, node_folder
 from isocenter.service.records import record_database
-from isocenter.values import Estimate, record_schema
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Estimate, PlainValue, record_schema
 from isocenter.verbs import serve
 
 DRIFT = "drift.csv"

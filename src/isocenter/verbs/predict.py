@@ -32,10 +32,9 @@ from isocenter.reading.reading_options import Input
 from isocenter.report import InNotebook, progress_tracking
 from isocenter.runtime import Model, ModelRequest, label_measurements, model_assembly, record_files
 from isocenter.tasks import Task, properties
-from isocenter.values import Case, Prediction, Problem, Prompts, case_outcome
+from isocenter.values import Case, PlainValue, Prediction, Problem, Prompts, case_outcome
 from isocenter.values.case_outcome import CaseOutcome
 from isocenter.values.finding import FindingsRecord
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.record_schema import FailedCase, OutcomeRow, RecordHead, RecordSchema
 from isocenter.values.table_cells import TableRow
 from isocenter.work_state import log

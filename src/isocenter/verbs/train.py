@@ -51,8 +51,7 @@ from isocenter.scoring.case_scoring import EVALUATION
 from isocenter.scoring.model_verdict import Verdict
 from isocenter.training import weight_transfer
 from isocenter.training.training_state import CommandClock
-from isocenter.values import Row
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import PlainValue, Row
 from isocenter.verbs import plan
 from isocenter.work_state import log
 

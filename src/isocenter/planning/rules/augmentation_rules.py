@@ -15,8 +15,7 @@ from isocenter.runtime.windows import fixed_views
 from isocenter.tasks import Task, properties
 from isocenter.transforms import COLOUR, orient
 from isocenter.transforms.augment import Augmentation
-from isocenter.values import Decision
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Decision, PlainValue
 
 # Axes of a picture.
 PICTURE = 2

@@ -18,8 +18,7 @@ from isocenter.planning.training_memory import Machine
 from isocenter.runtime.preprocessing.slide_tiles import Tiles
 from isocenter.tasks import Task
 from isocenter.tasks.shared.grid_and_length import COARSEST
-from isocenter.values import BY_HAND, Decision, Fingerprint, Floats, grid_geometry
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import BY_HAND, Decision, Fingerprint, Floats, PlainValue, grid_geometry
 
 # Voxels of a patch that two cores, or a GPU, go through in well under a second a step.
 PATCH_VOXELS = {1: {"cpu": 2**13, "gpu": 2**15}, 2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}

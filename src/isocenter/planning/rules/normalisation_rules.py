@@ -19,8 +19,7 @@ from isocenter.planning.rules.image_profiles import NNUNET, UNKNOWN, UPTAKE, WIN
 from isocenter.quality import modality_checks
 from isocenter.transforms import COLOUR, channel_stack
 from isocenter.transforms.intensity import Normalisation
-from isocenter.values import CaseFacts, Decision, Fingerprint, Problem
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import CaseFacts, Decision, Fingerprint, PlainValue, Problem
 
 RADIOPAEDIA = "radiopaedia.org: Windowing (CT)"
 # Air is -1000 HU and fat -100; what begins above has been brought to another scale.

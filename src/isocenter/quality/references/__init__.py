@@ -7,8 +7,7 @@ from functools import cache
 from typing import Any
 
 from isocenter import plugins
-from isocenter.values import Fingerprint, ReferenceKind
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Fingerprint, PlainValue, ReferenceKind
 
 # In the order in which `check` speaks of them. Where two measure the same of a case, the later one is kept.
 REFERENCES = {

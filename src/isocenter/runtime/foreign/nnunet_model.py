@@ -30,8 +30,7 @@ from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.tasks import Task, task_catalogue
 from isocenter.transforms import COLOUR
-from isocenter.values import StatedSettings, voxel_images
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import PlainValue, StatedSettings, voxel_images
 from isocenter.work_state import log
 
 if TYPE_CHECKING:

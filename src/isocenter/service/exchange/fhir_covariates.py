@@ -21,8 +21,7 @@ from isocenter.runtime.covariate_encoding import Category, FreeText, MonitoredCo
 from isocenter.service.configuration import CovariateSource, FhirSection
 from isocenter.service.exchange.fhir_server import FhirServer, Resource
 from isocenter.service.records.job_queue import CovariateEntry
-from isocenter.values import covariate_values
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import PlainValue, covariate_values
 
 # Observations that somebody stands for; others are preliminary, withdrawn or wrong.
 STATUSES = ("final", "amended", "corrected")

@@ -22,9 +22,8 @@ from isocenter.service.configuration import PRIORITIES, NodeSettings
 from isocenter.service.records.job_queue import FINDINGS
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.tables import ANSWERS, JOBS, SERIES_ROWS, STUDIES
-from isocenter.values import ANSWERED
+from isocenter.values import ANSWERED, PlainValue
 from isocenter.values.finding_records import FindingRow, FindingsFile
-from isocenter.values.plain_values import PlainValue
 
 # How the table of answers calls a record of findings.
 ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"

@@ -35,10 +35,9 @@ from isocenter.service.records.tables import ANSWERS, CORRECTIONS, DELIVERIES, D
 from isocenter.service.work import job_answers
 from isocenter.service.work.job_answers import ObjectMarks
 from isocenter.tasks.shared import structure_findings
-from isocenter.values import ANSWERED, Array, Code, Finding, Image, Label
+from isocenter.values import ANSWERED, Array, Code, Finding, Image, Label, PlainValue
 from isocenter.values.finding import FindingsRecord
 from isocenter.values.finding_records import FindingRow
-from isocenter.values.plain_values import PlainValue
 
 NOTHING_LEFT = "the reader has found nothing"
 

@@ -37,9 +37,8 @@ from isocenter.service.records.tables import (
     RowValues,
 )
 from isocenter.service.work.job_answers import NAME
-from isocenter.values import ANSWERED, Image, grouping
+from isocenter.values import ANSWERED, Image, PlainValue, grouping
 from isocenter.values.finding_records import FindingRow
-from isocenter.values.plain_values import PlainValue
 
 # The label map as it stands, and as it was made where somebody has corrected it.
 MASK, ORIGINAL = "mask", "original"

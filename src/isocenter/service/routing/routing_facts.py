@@ -18,8 +18,7 @@ from isocenter.files.dicom.reading.picture_scale import PROJECTIONS
 from isocenter.files.storage import hashing
 from isocenter.layouts import DatasetOptions, dataset_layouts
 from isocenter.lazy import pydicom
-from isocenter.values import Case, Image
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Case, Image, PlainValue
 
 # Values of these kinds are no text, or too long for one.
 LEFT_OUT = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT"})

@@ -38,9 +38,8 @@ from isocenter.service.work import job_answers
 from isocenter.service.work.job_answers import MASK, JobInputs, ObjectMarks, WithinAnswer
 from isocenter.service.work.prior_answers import EarlierAnswer, PriorSource
 from isocenter.service.work.warm_models import WarmModels
-from isocenter.values import ANSWERED
+from isocenter.values import ANSWERED, PlainValue
 from isocenter.values.case_outcome import ABSTAINED, REFUSED
-from isocenter.values.plain_values import PlainValue
 from isocenter.work_state import log
 
 RESULTS = "results"

@@ -35,9 +35,8 @@ from isocenter.tasks import properties, task_settings
 from isocenter.training.data import target_kinds
 from isocenter.training.data.target_kinds import KINDS, TargetKind
 from isocenter.transforms import channel_stack
-from isocenter.values import Array, Case, Region, Target, Vector
+from isocenter.values import Array, Case, PlainValue, Region, Target, Vector
 from isocenter.values.dataset_cases import CaseTexts
-from isocenter.values.plain_values import PlainValue
 from isocenter.values.voxel_images import FRAME_FILES
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ from isocenter.runtime.package.backends import onnx
 from isocenter.runtime.package.package_contents import MADE, ONNX, PACKAGED, RECORD
 from isocenter.runtime.package.quantising import Judge, QuantisationFacts, Quantised, Window
 from isocenter.scoring import data_record
-from isocenter.values import Case, Dataset
-from isocenter.values.plain_values import PlainValue
+from isocenter.values import Case, Dataset, PlainValue
 from isocenter.values.record_schema import RecordSchema
 from isocenter.verbs.compressing import variant_price
 from isocenter.verbs.compressing.case_roles import CaseRoles
