@@ -183,7 +183,7 @@ class SoftDice:
         """
         both, size, marked = self._sums
         if tidied is not None:
-            marked = mask_overlap.structure_sizes(self._structures, tidied)
+            marked = np.asarray(mask_overlap.structure_sizes(self._structures, tidied), dtype=np.float64)
         return np.stack([marked, size + self._sums[2] - 2 * both])
 
     def confidence(
