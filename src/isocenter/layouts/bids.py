@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.files import modality_words
-from isocenter.layouts.cases import cell_loading, mask_pairs, table_reading, text_names
+from isocenter.layouts.cases import cell_loading, mask_pairs, table_reading
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, MaskFile, NamedCase, PairKey
 from isocenter.layouts.cases.names import IMAGES, LABELS
 from isocenter.layouts.cases.table_reading import TableRow
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Problems, Reading
-from isocenter.values import Geometry, Problem
+from isocenter.values import Geometry, Problem, grouping
 
 # Time series, field maps and the like are not images that a mask or a class belongs to.
 OTHER_DATA = frozenset({"func", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
@@ -193,7 +193,7 @@ def _counts(sessions: Mapping[str, Collection[BidsScan]]) -> Counter[str]:
 
 
 def _by_session(scans: Iterable[BidsScan]) -> Mapping[str, list[BidsScan]]:
-    return text_names.group_by_name((scan.session, scan) for scan in scans)
+    return grouping.by_key((scan.session, scan) for scan in scans)
 
 
 def _check(folder: Folder, masks: Mapping[str, Sequence[BidsScan]], keys: Collection[str]) -> None:

@@ -17,12 +17,12 @@ from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.files import modality_words
 from isocenter.layouts import image_folders, suffix_masks
-from isocenter.layouts.cases import cell_loading, mask_pairs, text_names, unnamed_masks
+from isocenter.layouts.cases import cell_loading, mask_pairs, unnamed_masks
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, MaskFile, NamedCase, PairKey
 from isocenter.layouts.cases.names import FORMAT_ENDING, IMAGES, LABELS, MASK_NAME, WORDS
 from isocenter.layouts.layout import DatasetOptions, Example, Layout, Problems, Reading
-from isocenter.values import Problem
+from isocenter.values import Problem, grouping
 
 # More kinds of image than this in one folder are cases; more than so many where folders of several cases hold the same
 # and most of their names say images, as the 20 of UCSF-PDGM do.
@@ -112,7 +112,7 @@ def _cases(folder: Folder, options: DatasetOptions) -> tuple[dict[PairKey, CaseF
     """The cases, with masks by their names or else by their values, and the names of the latter; read once."""
     if CaseFolder not in folder.known:
         cases = _sort_cases(folder)
-        kinds = text_names.group_by_name(pair for case in cases.values() for pair in case.images.items())
+        kinds = grouping.by_key(pair for case in cases.values() for pair in case.images.items())
         is_named = len(cases) == 1 or any(case.masks for case in cases.values())
         drawn = [] if is_named else unnamed_masks.drawn_kinds(kinds, options.read)
         for case in cases.values():
@@ -193,7 +193,7 @@ def _common_folder(places: Collection[tuple[str, ...]]) -> tuple[str, ...]:
 def _check_versions(cases: Iterable[CaseFolder]) -> None:
     """Raise DatasetError where two folders in that of a case hold images of one name, as before and after a step."""
     for case in cases:
-        by_name = text_names.group_by_name((one.stem, one.path.parent) for one in case.images.values())
+        by_name = grouping.by_key((one.stem, one.path.parent) for one in case.images.values())
         if again := next((name for name, parents in by_name.items() if len(parents) > 1), None):
             parents = sorted(by_name[again])
             folder_names = errors.list_phrase([parent.name for parent in parents])
@@ -213,7 +213,7 @@ def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], optio
         problem = f"{map_names} are label maps by their values, each with several numbers: only one can be meant"
         remedy = "Move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
-    kinds = text_names.group_by_name(pair for case in cases if first.masks for pair in case.images.items())
+    kinds = grouping.by_key(pair for case in cases if first.masks for pair in case.images.items())
     sure = {name for name in kinds if all(map(mask_pairs.is_image_word, filter(None, WORDS.split(name))))}
     doubtful = {name: own for name, own in kinds.items() if name not in sure}
     found = unnamed_masks.label_maps_among(doubtful, options.read) if len(kinds) > 1 else []

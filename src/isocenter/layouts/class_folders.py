@@ -16,14 +16,14 @@ from isocenter.errors import DatasetError
 from isocenter.files import modality_words, patient_names
 from isocenter.files.modality_words import UNKNOWN_MODALITY
 from isocenter.layouts import image_folders, layout
-from isocenter.layouts.cases import class_labels, dataset_folder, mask_pairs, table_reading, text_names, unnamed_masks
+from isocenter.layouts.cases import class_labels, dataset_folder, mask_pairs, table_reading, unnamed_masks
 from isocenter.layouts.cases.class_labels import StatedClass
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import IMAGE, NamedCase, PairKey
 from isocenter.layouts.cases.names import BY_HAND, IMAGES, LABEL_NAME, LABELS, SELDOM_CLASSES
 from isocenter.layouts.cases.table_reading import MOST_CLASSES, TABLE_SUFFIXES
 from isocenter.layouts.layout import DatasetOptions, Example, Layout, Problems, Reading
-from isocenter.values import Problem
+from isocenter.values import Problem, grouping
 
 # Names of the files of a case.
 MOST_KINDS = 8
@@ -102,9 +102,9 @@ def _called_otherwise(members: Sequence[FolderMember]) -> dict[str, str]:
     In one part adenocarcinoma, in another adenocarcinoma_left_T2; NORMAL and normal. The shorter name counts, if it
     begins one name alone of each other part, and no part has both.
     """
-    parts = text_names.distinct_by_name((member.folders[0], member.split) for member in members)
+    parts = grouping.distinct_by_key((member.folders[0], member.split) for member in members)
     apart = ((name, other) for name in parts for other in parts if other != name and not parts[other] & parts[name])
-    begun = text_names.group_by_name((name, other) for name, other in apart if _begins(other, name))
+    begun = grouping.by_key((name, other) for name, other in apart if _begins(other, name))
     short = {name: own[0] for name, own in begun.items() if len(own) == 1 and begun.get(own[0], []) in ([], [name])}
     # Of two spellings of one name each begins the other: the first in order counts.
     short = {name: one for name, one in short.items() if short.get(one) != name or one > name}
@@ -114,7 +114,7 @@ def _called_otherwise(members: Sequence[FolderMember]) -> dict[str, str]:
 
 def _without_strangers(members: Sequence[FolderMember]) -> tuple[list[FolderMember], Problems]:
     """The files without those in folders that the training part lacks, as test/test, and the problem that says so."""
-    parts = text_names.distinct_by_name((member.folders[0], member.split) for member in members)
+    parts = grouping.distinct_by_key((member.folders[0], member.split) for member in members)
     is_parted = any("train" in own for own in parts.values())
     strangers = {name for name, own in parts.items() if is_parted and not own & {"train", None}}
     out = [member.name for member in members if member.folders[0] in strangers]
@@ -164,7 +164,7 @@ def _are_kinds(members: Sequence[FolderMember]) -> bool:
 
 def _with_folders_inside(members: Sequence[FolderMember]) -> Problems:
     """The warning on several folders of words in each class, of the same names or not: they may be the classes."""
-    inside = text_names.distinct_by_name((one.folders[0], "".join(one.folders[1:2])) for one in members)
+    inside = grouping.distinct_by_key((one.folders[0], "".join(one.folders[1:2])) for one in members)
     common = sorted(set.intersection(*inside.values()) - {*IMAGES, ""}) if inside else []
     own = sorted(set.union(*inside.values())) if min(map(len, inside.values()), default=0) > 1 else []
     names, where = (common, "in each class") if len(common) > 1 else (own, "inside the classes")

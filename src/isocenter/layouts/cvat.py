@@ -21,13 +21,14 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files.storage import packed_files
 from isocenter.layouts import layout, voc
-from isocenter.layouts.cases import drawn_boxes, drawn_files, film_frames, text_names
+from isocenter.layouts.cases import drawn_boxes, drawn_files, film_frames
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
 from isocenter.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, ListedImage
 from isocenter.layouts.cases.film_frames import ListedFilm
 from isocenter.layouts.cases.names import SPLIT_WORDS
 from isocenter.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
+from isocenter.values import grouping
 
 # The number of a frame, at the end of its image's name.
 LAST_NUMBER = re.compile(r"\d+$")
@@ -90,7 +91,7 @@ def _film(path: Path, root: Element, folder: Folder) -> ListedFilm:
         raise DatasetError(problem, str(path), "Export it anew as CVAT for video 1.1") from error
     source = root.findtext(".//meta//source", "") or path.stem
     tracks = (_drawn_track(track, count, (columns, rows), path) for track in root.iter("track"))
-    frames = text_names.group_by_name(chain.from_iterable(tracks))
+    frames = grouping.by_key(chain.from_iterable(tracks))
     found = film_frames.film_of(source, folder)
     images = {} if found else {int(n[0]): one.path for one in folder.images if (n := LAST_NUMBER.search(one.stem))}
     drawn = {frame: tuple(boxes) for frame, boxes in frames.items()}

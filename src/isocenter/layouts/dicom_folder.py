@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from isocenter import errors
 from isocenter.files import patient_names
-from isocenter.layouts.cases import class_labels, dicom_cases, mask_pairs, text_names
+from isocenter.layouts.cases import class_labels, dicom_cases, mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import PairKey
 from isocenter.layouts.cases.table_reading import MOST_CLASSES
 from isocenter.layouts.layout import DatasetOptions, Example, Layout, Reading
-from isocenter.values import CaseRow, Problem
+from isocenter.values import CaseRow, Problem, grouping
 
 # Patients that each folder has to hold for a class.
 FEWEST_PATIENTS = 2
@@ -60,7 +60,7 @@ def _are_classes(series: Sequence[CaseRow], members: Sequence[FolderMember]) -> 
     """Whether the first folders hold several patients each, none of whom is in two, and are not called as people."""
     names = mask_pairs.class_folder_names(PairKey(member.folders, member.stem) for member in members)
     placed = (("".join(one.folders[:1]), case.patient or case.name) for case, one in zip(series, members, strict=True))
-    people = text_names.distinct_by_name(placed)
+    people = grouping.distinct_by_key(placed)
     apart = sum(map(len, people.values())) == len(set().union(*people.values()))
     several = all(len(own) >= FEWEST_PATIENTS for own in people.values())
     return 0 < len(names) <= MOST_CLASSES and apart and several and not patient_names.are_named_people(names)

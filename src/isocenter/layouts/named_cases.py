@@ -23,7 +23,7 @@ from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.table_join import NumberedPatients
 from isocenter.layouts.cases.table_reading import DataTable
 from isocenter.layouts.layout import DatasetOptions, Layout
-from isocenter.values import CaseRow, Split
+from isocenter.values import CaseRow, Split, grouping
 
 # Cells of a column by which it is known whether it names images.
 LOOKED_AT = 20
@@ -65,8 +65,8 @@ class NamedCases:
         named = [(end, case) for case, own in zip(rows, ends, strict=True) for end in own]
         self._known = text_names.sole_bearers(named)
         self._of_part = text_names.sole_bearers(((end, case.split), case) for end, case in named if case.split)
-        self._people = text_names.group_by_name((case.patient, case) for case in rows if case.patient)
-        self._called = text_names.group_by_name((alias, case) for case in rows for alias in case.aliases)
+        self._people = grouping.by_key((case.patient, case) for case in rows if case.patient)
+        self._called = grouping.by_key((alias, case) for case in rows for alias in case.aliases)
         self._where = str(folder.root)
         self._numbered = NumberedPatients([one.paths[0] for one in rows if one.patient and one.paths], self._where)
 
@@ -112,7 +112,7 @@ class NamedCases:
     @cached_property
     def _by_uid(self) -> Mapping[str, Sequence[CaseRow]]:
         folders = [(case, (part for path in case.paths for part in path.parent.parts)) for case in self.reading.rows]
-        return text_names.group_by_name(
+        return grouping.by_key(
             (uid, case) for case, own in folders for uid in filter(UID.fullmatch, {*case.aliases, *own})
         )
 

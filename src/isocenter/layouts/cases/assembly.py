@@ -21,7 +21,6 @@ from isocenter.layouts.cases import (
     opening,
     table_join,
     table_reading,
-    text_names,
     unnamed_masks,
 )
 from isocenter.layouts.cases.column_names import OF_ONE_PERSON
@@ -30,7 +29,7 @@ from isocenter.layouts.cases.known_structures import BETWEEN, COLUMN
 from isocenter.layouts.cases.table_join import Join
 from isocenter.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES, LongTable
 from isocenter.layouts.layout import DatasetOptions, Problems, Reading
-from isocenter.values import Case, CaseRow, Dataset, LazyMapping, Problem
+from isocenter.values import Case, CaseRow, Dataset, LazyMapping, Problem, grouping
 from isocenter.values.dataset_cases import DatasetTable
 
 # Before the name of a case whose patient nobody knows, though those of others are.
@@ -191,7 +190,7 @@ def _without_empty_files(cases: Sequence[CaseRow]) -> tuple[list[CaseRow], list[
     """The cases without those that have an empty file, known from its size without opening it."""
     files = [(case.name, path) for case in cases for path in opening.files_of_case(case)]
     sizes = {path: path.stat().st_size if path.is_file() else 1 for path in {path for _, path in files}}
-    empty = text_names.group_by_name((name, path) for name, path in files if sizes[path] == 0)
+    empty = grouping.by_key((name, path) for name, path in files if sizes[path] == 0)
     why, remedy, firsts = "nothing can be read from it", "Get the file again", {n: own[0] for n, own in empty.items()}
     problems = [Problem("error", f"{path.name} is empty", (name,), why, remedy) for name, path in firsts.items()]
     return [case for case in cases if case.name not in empty], problems

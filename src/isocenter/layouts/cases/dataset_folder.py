@@ -18,7 +18,7 @@ from isocenter.files.file_formats import FORMATS
 from isocenter.files.storage import folder_files, structured_text
 from isocenter.layouts.cases import names, table_reading
 from isocenter.layouts.cases.table_reading import TABLE_SUFFIXES, TEXT_SUFFIX, LongTable
-from isocenter.values import Split
+from isocenter.values import Split, grouping
 
 # An object of a file that other programs write, JSON, YAML or TOML: {key: value}, of which nothing is sure.
 Record = Mapping[str, Any]
@@ -230,14 +230,9 @@ def _split_level(paths: list[PurePosixPath]) -> _Parting | None:
     "train" must be among several.
     """
     for level in range(max((len(path.parts) for path in paths), default=1) - 1):
-        stems: dict[str, set[str]] = defaultdict(set)
-        for path in paths:
-            if len(path.parts) > level + 1:
-                stems[path.parts[level]].add(stem_of(path.name))
-        splits: dict[str, set[Split]] = defaultdict(set)
-        for name in stems:
-            if (part := _part(name)) is not None:
-                splits[part[1]].add(part[0])
+        below = (path for path in paths if len(path.parts) > level + 1)
+        stems = grouping.distinct_by_key((path.parts[level], stem_of(path.name)) for path in below)
+        splits = grouping.distinct_by_key(part[::-1] for part in map(_part, stems) if part is not None)
         parted = sorted(rest for rest, own in splits.items() if _is_split(own))
         if parted and (parted[0] == "" or len(parted) == 1):
             return _Parting(level, parted[0], {} if parted[0] else _kinds_of_parts(stems))

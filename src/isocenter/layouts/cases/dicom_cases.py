@@ -39,7 +39,6 @@ from isocenter.layouts.cases import (
     drawn_boxes,
     mask_pairs,
     object_classes,
-    text_names,
 )
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.drawn_boxes import Annotation, DrawnBox
@@ -53,7 +52,7 @@ from isocenter.layouts.layout import (
     Reading,
     References,
 )
-from isocenter.values import BoundingBoxes, CaseRow, Cell, Floats, Image, Label, Problem
+from isocenter.values import BoundingBoxes, CaseRow, Cell, Floats, Image, Label, Problem, grouping
 
 Maps = Mapping[str, Sequence[Path]]  # of structures by their names, "" where none is stated
 # A code such as MR, PS3.3 C.7.3.1.1.1.
@@ -185,7 +184,7 @@ def _split_images(series: SeriesFiles, rivals: Mapping[Path, Path]) -> list[tupl
         return [(series, "")]
     if "ImagePositionPatient" in header_reading.read_header(series.paths[0]).dataset:  # slices of a tomosynthesis
         return [(series, "")]
-    same = text_names.group_by_name((rivals.get(path, path), path) for path in series.paths)
+    same = grouping.by_key((rivals.get(path, path), path) for path in series.paths)
     return [(replace(series, paths=tuple(paths)), f"_{n}") for n, paths in enumerate(same.values(), start=1)]
 
 
@@ -247,10 +246,10 @@ def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[tup
     maps: dict[tuple[Path, ...], dict[str, list[Path]]] = {}
     places = [(path.parent, one.paths) for one in images if folder.images for path in one.paths]
     above = ((one, paths) for place, paths in dict.fromkeys(places) for one in (place, *place.parents))
-    below, lonely = text_names.distinct_by_name(above), list[str]()
+    below, lonely = grouping.distinct_by_key(above), list[str]()
     named = [(place.name, next(iter(cases))) for place, cases in below.items() if len(cases) == 1]
     single = (one.paths for one in images if folder.images and len(one.paths) == 1)
-    called = text_names.distinct_by_name([*named, *((dataset_folder.stem_of(own[0].name), own) for own in single)])
+    called = grouping.distinct_by_key([*named, *((dataset_folder.stem_of(own[0].name), own) for own in single)])
     for member in folder.images:
         place, fit = member.path.parent, MASK_NAME.match(member.stem)
         is_inside = bool(LABEL_NAME.search(place.name) or MASK_NAME.match(place.name))
@@ -296,9 +295,9 @@ def _with_people_by_names(
     paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in firsts]
     names = [path if len(one.paths) == 1 else path.with_name("series") for one, path in zip(images, paths, strict=True)]
     named = patient_names.patients_of([path.with_suffix("").as_posix() for path in names])
-    people = text_names.distinct_by_name((one.study, owner) for one, owner in zip(images, named.names, strict=True))
+    people = grouping.distinct_by_key((one.study, owner) for one, owner in zip(images, named.names, strict=True))
     stated = [(owner, path.parent) for owner, path in zip(named.names, paths, strict=True)]
-    places = text_names.distinct_by_name((owner, place) for owner, place in stated if owner not in place.as_posix())
+    places = grouping.distinct_by_key((owner, place) for owner, place in stated if owner not in place.as_posix())
     is_divided = any(len(own) > 1 for own in people.values()) or any(len(own) > 1 for own in places.values())
     if not named.known or is_divided:
         return list(parts), ""
@@ -365,12 +364,9 @@ def _gather_reports(everything: Sequence[SeriesFiles], images: Sequence[SeriesFi
         names |= {one.name for one in report.marked}
         owners = [_owners(one, report, images) for one in report.marked]
         lost = sum(len(series) != 1 for series in owners)
-        drawn: dict[int, list[int]] = defaultdict(list)
-        if report.is_whole and not lost:
-            drawn |= {n: [] for n, image in enumerate(images) if _refers(report, image)}
-        for number, series in enumerate(owners):
-            if len(series) == 1:
-                drawn[series[0]].append(number)
+        about = [n for n, image in enumerate(images) if _refers(report, image)] if report.is_whole and not lost else []
+        placed = ((series[0], number) for number, series in enumerate(owners) if len(series) == 1)
+        drawn: dict[int, list[int]] = {**{n: [] for n in about}, **grouping.by_key(placed)}
         for n, numbers in drawn.items():
             of[n].append((path, tuple(numbers)))
         problems += [_left_out("warning", path, one, "Draw a closed outline around it") for one in report.passed]

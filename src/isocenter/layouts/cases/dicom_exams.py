@@ -11,8 +11,7 @@ from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.reading import series_survey
 from isocenter.files.dicom.reading.picture_scale import PROJECTIONS
 from isocenter.layouts import layout
-from isocenter.layouts.cases import text_names
-from isocenter.values import CaseRow, Problem
+from isocenter.values import CaseRow, Problem, grouping
 
 IMAGE = "image"
 # Image Laterality (0020,0062) of what has no pair, PS3.3 C.8.11.5.1.1.
@@ -40,7 +39,7 @@ def join_exams(rows: Sequence[CaseRow]) -> tuple[tuple[CaseRow, ...], tuple[Prob
     names = series_survey.unique_names([_exam_name(own) for own in exams.values()])
     joined, unknown, nameless, problems = list[CaseRow](), list[str](), list[str](), list[Problem]()
     for name, own in zip(names, exams.values(), strict=True):
-        views = {**text_names.group_by_name((view_of(row), row) for row in own)}
+        views = {**grouping.by_key((view_of(row), row) for row in own)}
         nameless += [row.name for row in views.pop("", ())]
         if not views:
             unknown.append(name)

@@ -16,7 +16,6 @@ import numpy as np
 from isocenter import errors
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom import header_reading, object_identity, tags
-from isocenter.files.dicom.header_reading import Header
 from isocenter.files.dicom.reading import dicom_reading, rtstruct_reading, seg_reading
 from isocenter.files.dicom.reading.seg_reading import SegmentationOrigin
 from isocenter.files.dicom.reading.series_survey import DRAWN, SeriesFiles
@@ -26,7 +25,7 @@ from isocenter.layouts.cases import class_labels, object_classes, segments
 from isocenter.layouts.cases.cell_loading import ImageLoader
 from isocenter.layouts.cases.frame_cases import DRAWN_FRAMES
 from isocenter.layouts.layout import DatasetOptions, Labels, Problems
-from isocenter.values import Cell, Geometry, Image, Problem
+from isocenter.values import Cell, Geometry, Image, Problem, grouping
 
 
 def is_drawing(path: Path) -> bool:
@@ -179,10 +178,8 @@ def load_drawings(
     """
     source, masks = image(), dict[int, Image]()
     grid = source.geometry
-    headers = defaultdict[str, list[Header]](list)
-    for path in paths:
-        header = header_reading.read_header(path)
-        headers[tags.text(header.dataset, "SOPInstanceUID")].append(header)
+    every = map(header_reading.read_header, paths)
+    headers = grouping.by_key((tags.text(one.dataset, "SOPInstanceUID"), one) for one in every)
     heads = [object_identity.drop_copies(own, str(own[0].path.parent))[0][0] for own in headers.values()]
     places = {} if any(head.sop_class == STRUCTURE_SET for head in heads) else _frames_of_images(source)
     for head in heads:

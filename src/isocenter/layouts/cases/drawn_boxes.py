@@ -17,7 +17,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.layouts.cases import mask_pairs, table_reading, text_names
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
-from isocenter.values import BoundingBoxes, Floats, Geometry, Image, Split
+from isocenter.values import BoundingBoxes, Floats, Geometry, Image, Split, grouping
 
 # Files count voxels from 0 or from 1, and round: a box may lie so far outside, and is cut back.
 SLACK = 1.0
@@ -207,7 +207,7 @@ def images_by_file_name(folder: Folder, *, bare: bool = False) -> NamedImages:
     """The images of a folder by their names in small letters; bare: also by those without a suffix."""
     whole = ((table_reading.compose_letters(one.path.name), one) for one in folder.images)
     named = ((name, one) for full, one in whole for name in {full, one.stem if bare else full})
-    return text_names.group_by_name((name.casefold(), one) for name, one in named)
+    return grouping.by_key((name.casefold(), one) for name, one in named)
 
 
 def image_named(

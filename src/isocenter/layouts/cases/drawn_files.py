@@ -17,13 +17,13 @@ from isocenter.errors import DatasetError
 from isocenter.files import modality_words
 from isocenter.files.storage import structured_text
 from isocenter.layouts import layout
-from isocenter.layouts.cases import dataset_folder, drawn_boxes, mask_pairs, text_names
+from isocenter.layouts.cases import dataset_folder, drawn_boxes, mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.drawn_outlines import BOXES, DrawnReferences
 from isocenter.layouts.cases.names import NEIGHBOURS
 from isocenter.layouts.layout import DatasetOptions, Problems, Reading, References
-from isocenter.values import CaseRow, Cell, Problem, Split
+from isocenter.values import CaseRow, Cell, Problem, Split, grouping
 
 # Of many files, such as the sidecars of BIDS, only so many are opened to know them.
 MOST_OPENED = 32
@@ -122,7 +122,7 @@ def _owners_by_stem(folder: Folder, files: Mapping[FolderMember, Sidecar]) -> tu
     An image is looked for in the folder of its file, then in the neighbouring ones, at last anywhere.
     """
     images = drawn_boxes.images_by_file_name(folder)
-    called = text_names.distinct_by_name((one.stem.casefold(), one.path.name) for one in folder.images)
+    called = grouping.distinct_by_key((one.stem.casefold(), one.path.name) for one in folder.images)
     owners, lost, places = dict[Path, Annotation](), list[str](), {member.path.parent for member in files}
     for member, sidecar in files.items():
         place, suffix = member.path.parent, Path(sidecar.image).suffix
@@ -248,7 +248,7 @@ class DrawnFolder:
         found = _listed_members(entries, self.folder, words)
         missing = [entry for entry, image in found if image is None]
         there = [(entry, image) for entry, image in found if image is not None]
-        owners = text_names.group_by_name((image.path, entry) for entry, image in there)
+        owners = grouping.by_key((image.path, entry) for entry, image in there)
         odd = {image.name: entry.annotation.odd for entry, image in there if entry.annotation.odd}
         modality, drawn = modality_words.modality_word(self.options.modality), list[CaseRow]()
         for entry, image in there:

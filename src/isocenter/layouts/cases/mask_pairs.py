@@ -30,7 +30,7 @@ from isocenter.files import file_formats, modality_words, patient_names
 from isocenter.files.format_options import ReadOptions
 from isocenter.files.modality_words import UNKNOWN_MODALITY
 from isocenter.layouts import layout
-from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder, text_names
+from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.names import (
     CHANNEL,
@@ -54,7 +54,7 @@ from isocenter.layouts.cases.names import (
     WORD_OF_MASKS,
 )
 from isocenter.layouts.layout import DatasetOptions, Problems, Reading
-from isocenter.values import CaseRow, Cell, Label, Problem, Split
+from isocenter.values import CaseRow, Cell, Label, Problem, Split, grouping
 
 Mask = TypeVar("Mask")  # the file of a mask, or what else is known of it
 # The name of a case's only image.
@@ -253,7 +253,7 @@ def match_letter_case(masks: Sequence[tuple[PairKey, Mask]], images: Iterable[Pa
     Where two images differ in nothing else, or two masks would then be called the same, names stay as they are.
     """
     stems = {stem for key in images for stem in (key.stem, CHANNEL.sub("", key.stem))}
-    spelt = text_names.group_by_name((stem.casefold(), stem) for stem in stems)
+    spelt = grouping.by_key((stem.casefold(), stem) for stem in stems)
     keys = [key.with_stem(_respelt(key.stem, stems, spelt)) for key, _ in masks]
     before, times = Counter(key for key, _ in masks), Counter(keys)
     return [(new if times[new] <= before[key] else key, member) for new, (key, member) in zip(keys, masks, strict=True)]
@@ -272,12 +272,9 @@ def _respelt(stem: str, stems: Collection[str], spelt: Mapping[str, Collection[s
 
 def _twins(images: Mapping[PairKey, Images]) -> dict[PairKey, set[PairKey]]:
     """{the key that they share: those that `one_image_each` made of it} of images whose names differ in suffix only."""
-    twins: dict[PairKey, set[PairKey]] = defaultdict(set)
-    for key, own in images.items():
-        member = next(iter(own.values()))
-        if key.stem == member.path.name:
-            twins[key.with_stem(member.stem)].add(key)
-    return twins
+    firsts = ((key, next(iter(own.values()))) for key, own in images.items())
+    named = ((key.with_stem(member.stem), key) for key, member in firsts if key.stem == member.path.name)
+    return grouping.distinct_by_key(named)
 
 
 def group_by_channel(members: Iterable[tuple[PairKey, FolderMember]]) -> dict[PairKey, Images]:

@@ -19,11 +19,11 @@ from isocenter.errors import DatasetError, GeometryError
 from isocenter.files.format_options import ReadOptions
 from isocenter.files.storage import csv_text
 from isocenter.layouts import layout
-from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder, text_names
+from isocenter.layouts.cases import cell_loading, class_labels, dataset_folder
 from isocenter.layouts.cases.class_labels import NamedClasses
 from isocenter.layouts.cases.dataset_folder import CLASS_FOLDER, OBJECT_TABLE, Folder, FolderMember
 from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Problems, Reading
-from isocenter.values import CaseRow, Cell, Image, Label
+from isocenter.values import CaseRow, Cell, Image, Label, grouping
 
 OBJECT_MAPS = "instances"
 # What cells of a map and of what states its classes are called.
@@ -126,7 +126,7 @@ def _by_table(rows: Sequence[CaseRow], table: Path) -> tuple[tuple[CaseRow, ...]
 
 def _by_maps(rows: Sequence[CaseRow], maps: Collection[FolderMember]) -> tuple[tuple[CaseRow, ...], Problems]:
     """The rows with the maps of classes of the same names; those without one are left out."""
-    named = text_names.group_by_name((member.stem, member.path) for member in maps)
+    named = grouping.by_key((member.stem, member.path) for member in maps)
     found, lacking = list[CaseRow](), list[str]()
     for row in rows:
         if (cell := _map_of(row)) is None:

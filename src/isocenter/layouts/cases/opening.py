@@ -19,7 +19,6 @@ from isocenter.layouts.cases import (
     drawn_boxes,
     drawn_outlines,
     object_classes,
-    text_names,
 )
 from isocenter.layouts.cases.cell_loading import ImageLoader
 from isocenter.layouts.cases.column_names import TARGET
@@ -27,7 +26,7 @@ from isocenter.layouts.cases.drawn_boxes import Annotation
 from isocenter.layouts.cases.object_classes import BY_TABLE, OBJECT_MAPS
 from isocenter.layouts.cases.table_roles import TEXT
 from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Reading
-from isocenter.values import CaseRow, Cell, Image, voxel_images
+from isocenter.values import CaseRow, Cell, Image, grouping, voxel_images
 
 # Kinds of reference that are voxels on the image's grid, of which one file may be read as either.
 LABEL_MAPS = ("mask", "instances")
@@ -193,7 +192,7 @@ def _label_maps(kind: str, cell: Cell, labels: Labels, options: DatasetOptions) 
 
 def _structures(cell: Cell, labels: Labels, options: DatasetOptions) -> Loader:
     """The function that reads masks of single structures as a label map of those that are declared."""
-    of_name = text_names.group_by_name(zip(cell.names, cell.paths, strict=True))
+    of_name = grouping.by_key(zip(cell.names, cell.paths, strict=True))
     each = tuple((label.value, tuple(of_name[label.name])) for label in labels if label.name in of_name)
     return partial(cell_loading.load_structures, each, labels, options.read)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
 from isocenter.layouts.cases.dataset_folder import Folder
-from isocenter.values import Image, Label
+from isocenter.values import Image, Label, grouping
 from isocenter.values.voxel_images import WITHOUT_VOXELS
 
 SLICER = ".seg.nrrd"  # of 3D Slicer, always a mask
@@ -27,12 +27,9 @@ def one_numbering(files: Iterable[Mapping[str, int]]) -> tuple[Label, ...]:
     """
     stated = list(files)
     apart = {name for own in stated for name, times in Counter(map(str.casefold, own)).items() if times > 1}
-    spelt, values = defaultdict[str, set[str]](set), defaultdict[str, set[int]](set)
-    for own in stated:
-        for name, value in own.items():
-            key = name if name.casefold() in apart else name.casefold()
-            spelt[key].add(name)
-            values[key].add(value)
+    folded = {name: name if name.casefold() in apart else name.casefold() for own in stated for name in own}
+    spelt = grouping.distinct_by_key((key, name) for name, key in folded.items())
+    values = grouping.distinct_by_key((folded[name], value) for own in stated for name, value in own.items())
     named = {min(spelt[key]): numbers for key, numbers in values.items()}
     every = [value for numbers in named.values() for value in numbers]
     if len(every) == len(named) == len(set(every)):

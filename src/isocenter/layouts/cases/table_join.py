@@ -8,7 +8,7 @@ or a patient in each line, as train.txt and val.txt, or train_val_list.txt.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -31,7 +31,7 @@ from isocenter.layouts.cases.column_names import (
 from isocenter.layouts.cases.dataset_folder import Folder
 from isocenter.layouts.cases.names import PART_WORDS, SPLIT_WORDS
 from isocenter.layouts.cases.table_reading import DataTable, LongTable, TableRow
-from isocenter.values import CaseRow, Problem, Split
+from isocenter.values import CaseRow, Problem, Split, grouping
 
 NNUNET_FOLDS = "splits_final.json"
 CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
@@ -368,10 +368,10 @@ def _rows_of(rows: Mapping[str, TableRow], cases: Sequence[Owner], numbered: Num
 
 def _stated_twice(table: DataTable, ids: Sequence[str]) -> tuple[str, ...]:
     """The cases of which two rows state something else; empty for a table that does not have all cases."""
-    column, rows = table.column(CASE_COLUMNS), defaultdict[str, list[TableRow]](list)
-    for row in table.rows if column is not None else ():
-        name_of_case = text_names.bare_name(row[str(column)])
-        rows[name_of_case].append({name: cell for name, cell in row.items() if name != column})
+    column = table.column(CASE_COLUMNS)
+    stated = [{name: cell for name, cell in row.items() if name != column} for row in table.rows]
+    names = [text_names.bare_name(row[column]) for row in table.rows] if column is not None else []
+    rows = grouping.by_key(zip(names, stated, strict=False))
     is_whole = set(ids) <= rows.keys()
     return tuple(name for name in ids if any(row != rows[name][0] for row in rows[name])) if is_whole else ()
 
@@ -523,11 +523,9 @@ def _unused_lists(parts: Mapping[int, Split], lists: Lists, count: int) -> Probl
 
 def _lists(folder: Folder) -> Iterator[Lists]:
     """The lists of each folder that has at most one for each part, and one of two parts together."""
-    of_folder = defaultdict[Path, list[tuple[frozenset[Split], Path]]](list)
-    for member in folder.members:
-        if member.suffix in LIST_SUFFIXES and (named := parts_in_name(member.path)):
-            of_folder[member.path.parent].append((BOTH if "trainval" in member.stem.lower() else named, member.path))
-    for own in of_folder.values():
+    listing = ((parts_in_name(one.path), one) for one in folder.members if one.suffix in LIST_SUFFIXES)
+    parted = ((BOTH if "trainval" in one.stem.lower() else parts, one.path) for parts, one in listing if parts)
+    for own in grouping.by_key((one[1].parent, one) for one in parted).values():
         kinds = {named for named, _ in own}
         if len(own) == len(kinds) >= FEWEST and all(len(named) == 1 or named == BOTH for named in kinds):
             yield sorted(own, key=lambda one: len(one[0]))  # that of both last
@@ -554,15 +552,15 @@ def _cases_named(path: Path, keys: Mapping[str, set[int]]) -> Iterator[tuple[int
 
 def _list_keys(cases: Sequence[CaseRow], root: Path) -> dict[str, set[int]]:
     """{what may stand in a list: the cases that are meant}: names, files, folders."""
-    keys: dict[str, set[int]] = defaultdict(set)
+    keys = list[tuple[str, int]]()
     for number, case in enumerate(cases):
         places = [path.relative_to(root) if path.is_relative_to(root) else Path(path.name) for path in case.paths]
         # A path as each of its folders sees it, with and without suffix, and the names of these folders.
         endings = (end for place in places for end in text_names.path_endings(place.as_posix()))
         texts = {one for end in endings for one in (end, dataset_folder.stem_of(end))}
-        for text in texts.union({case.name, PurePosixPath(case.name).name}, *(place.parts[:-1] for place in places)):
-            keys[text].add(number)
-    return keys
+        texts.update({case.name, PurePosixPath(case.name).name}, *(place.parts[:-1] for place in places))
+        keys += [(text, number) for text in texts]
+    return grouping.distinct_by_key(keys)
 
 
 class NumberedPatients:

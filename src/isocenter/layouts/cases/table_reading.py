@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from isocenter.layouts.cases.column_names import (
     SPLIT_COLUMNS,
 )
 from isocenter.lazy import pandas
-from isocenter.values import Problem, covariate_values, table_cells
+from isocenter.values import Problem, covariate_values, grouping, table_cells
 from isocenter.values.covariate_values import BLANKS
 from isocenter.values.table_cells import TextColumn
 
@@ -504,10 +503,8 @@ class LongTable:
 
     def courses(self) -> dict[str, TableRow]:
         """{case or patient: {column: its readings}}. Raises DatasetError for a time that is none."""
-        rows = defaultdict[str, list[TableRow]](list)
-        for row in self.table.rows:
-            if row[self.owner] is not None:
-                rows[str(row[self.owner])].append(covariates_of_row(row, (self.owner,)))
+        named = ((str(row[self.owner]), row) for row in self.table.rows if row[self.owner] is not None)
+        rows = grouping.by_key((name, covariates_of_row(row, (self.owner,))) for name, row in named)
         try:
             return {name: covariate_values.courses_by_column(own, self.time) for name, own in rows.items()}
         except ValueError as error:

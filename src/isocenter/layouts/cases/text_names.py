@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from isocenter.layouts.cases import dataset_folder, table_reading
+from isocenter.values import grouping
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -39,19 +39,6 @@ def path_endings(path: str) -> list[str]:
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
-def group_by_name(named: Iterable[tuple[K, V]]) -> Mapping[K, list[V]]:
-    """{name: all that bear it}, in order."""
-    bearers = defaultdict[K, list[V]](list)
-    for name, one in named:
-        bearers[name].append(one)
-    return bearers
-
-
-def distinct_by_name(named: Iterable[tuple[K, V]]) -> dict[K, set[V]]:
-    """{name: all different things that bear it}."""
-    return {name: set(own) for name, own in group_by_name(named).items()}
-
-
 def sole_bearers(named: Iterable[tuple[K, V]]) -> dict[K, V]:
     """{name: what bears it} of the names that only one thing bears: of several nobody could say which is meant."""
-    return {name: own[0] for name, own in group_by_name(named).items() if len(own) == 1}
+    return {name: own[0] for name, own in grouping.by_key(named).items() if len(own) == 1}

@@ -11,11 +11,11 @@ from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
-from isocenter.layouts.cases import cell_loading, mask_pairs, text_names
+from isocenter.layouts.cases import cell_loading, mask_pairs
 from isocenter.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.layouts.cases.mask_pairs import PairKey
 from isocenter.layouts.cases.names import WORD_OF_CASE
-from isocenter.values import Case
+from isocenter.values import Case, grouping
 
 # Files of a folder that are read to know what it holds, and folders beyond which they are classes.
 LOOKED_AT, MOST_FOLDERS = 5, 8
@@ -118,7 +118,7 @@ def masks_among(members: Iterable[FolderMember], options: ReadOptions) -> list[F
     volumes, pictures = list[FolderMember](), list[FolderMember]()
     for member in members:
         (pictures if file_formats.format_of(member.path) in FLAT else volumes).append(member)
-    numbered = text_names.group_by_name((re.sub(r"\d+", "", member.stem), member) for member in volumes)
+    numbered = grouping.by_key((re.sub(r"\d+", "", member.stem), member) for member in volumes)
     return [kinds[name][0] for kinds in (numbered, _by_word(pictures)) for name in _kinds_like_maps(kinds, options)]
 
 
@@ -159,9 +159,6 @@ def _looks(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) ->
 def _by_word(pictures: Sequence[FolderMember]) -> dict[str, list[FolderMember]]:
     """{word: files x_WORD next to an x}, and under "" those other files."""
     known = {(member.folders, member.stem) for member in pictures}
-    kinds: dict[str, list[FolderMember]] = {}
-    for member in pictures:
-        fit = WORD_OF_CASE[0].match(member.stem)
-        is_worded = fit is not None and (member.folders, fit["case"]) in known
-        kinds.setdefault(fit["word"] if fit is not None and is_worded else "", []).append(member)
-    return kinds
+    fits = [(member, WORD_OF_CASE[0].match(member.stem)) for member in pictures]
+    each = ((fit["word"] if fit and (one.folders, fit["case"]) in known else "", one) for one, fit in fits)
+    return grouping.by_key(each)
