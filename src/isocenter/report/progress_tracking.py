@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from isocenter import work_state
 from isocenter.work_state import log
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -45,6 +47,12 @@ class Tracker:
             self(number + min(done / total, 0.999), count, f"{100 * done // total} % of the next")
 
         return tell
+
+    def over(self, items: Sequence[T]) -> Iterator[T]:
+        """One after the other, each told of once the caller has done it."""
+        for done, item in enumerate(items, start=1):
+            yield item
+            self(done, len(items))
 
     def __call__(self, done: float, total: int, words: str = "") -> None:
         if self.watch is not None:

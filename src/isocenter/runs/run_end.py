@@ -172,12 +172,11 @@ def predict_rows(model: OutOfFold, cases: Sequence[Case], what: str) -> list[dic
     """
     rows = list[dict[str, PlainCell]]()
     with progress_tracking.track_progress(f"predicting and scoring {what}") as tracker:
-        for done, case in enumerate(cases, start=1):
+        for case in tracker.over(cases):
             with suppress(IsocenterError):  # it is named where the model is scored, and left out of both
                 rows += case_scoring.case_table_rows(
                     model.predict(case), case, model.task, "test", model.folds.get(case.id)
                 )
-            tracker(done, len(cases))
     return rows
 
 

@@ -60,7 +60,7 @@ def teacher_answers(cases: Sequence[Case], chosen: PlanSettings) -> dict[str, Pa
         atomic.sweep_leftovers(shelf)
     lesson, places = Lesson(objective, chosen.task, chosen.training.device), dict[str, Path]()
     with progress_tracking.track_progress("asking the teacher") as tracker:
-        for number, case in enumerate(cases, start=1):
+        for case in tracker.over(cases):
             shown = lesson.case_for_teacher(case)
             made_from = [
                 objective.digest,
@@ -71,7 +71,6 @@ def teacher_answers(cases: Sequence[Case], chosen: PlanSettings) -> dict[str, Pa
             key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
             entry = record_files.sealed_entry(folder / key[:2] / key, partial(lesson.write, shown))
             places[case.id] = entry / ANSWER
-            tracker(number, len(cases))
     return places
 
 

@@ -254,13 +254,12 @@ def low_resolution_marks(run: RunFolder, second: RunTraining) -> dict[str, Path]
     missing = [case for case in cases if not places[case.id].is_file()]
     models: dict[int | None, Model] = {}
     with progress_tracking.track_progress("marking cases at low resolution") as tracker:
-        for done, case in enumerate(missing, start=1):
+        for case in tracker.over(missing):
             number = parts.get(case.id)
             if number not in models:
                 models[number] = model_files.load(before, device, fold=number)
             labels = cascade.label_numbers(models[number].predict(case), models[number].task.labels)
             prepared_store.keep_label_numbers(np.asarray(labels), places[case.id])
-            tracker(done, len(missing))
     return places
 
 

@@ -47,18 +47,16 @@ class UnseenPredictions:
         """Cases as the model predicts them with this task."""
         asked, predictions = replace(self.by(model), task=task), list[Prediction]()
         with progress_tracking.track_progress("predicting cases for calibration and thresholds") as tracker:
-            for done, case in enumerate(cases, start=1):
+            for case in tracker.over(cases):
                 predictions.append(asked.predict(case))
-                tracker(done, len(cases))
         return predictions
 
     def observe(self, model: Model, cases: Sequence[Case]) -> Iterator[tuple[Observation, Prediction]]:
         """Features and answers of the model for each case."""
         asked = self.by(model)
         with progress_tracking.track_progress("looking at cases for the gate") as tracker:
-            for done, case in enumerate(cases, start=1):
+            for case in tracker.over(cases):
                 yield asked.observe(case)
-                tracker(done, len(cases))
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,7 +69,7 @@ def with_subsets(
     rows: dict[tuple[str, ...], list[Any]] = {one: [] for one in subsets.wanted}
     problems: list[Problem] = []
     with progress_tracking.track_progress("scoring with images left out") as tracker:
-        for done, case in enumerate(cases if rows else (), start=1):
+        for case in tracker.over(cases if rows else ()):
             has, task = subsets.of_case(case), folds[case.id].task if case.id in folds else model.task
             for subset in subsets.wanted:
                 try:
@@ -77,7 +77,6 @@ def with_subsets(
                 except IsocenterError as error:
                     what = f"with {' + '.join(subset)} alone: {error.problem}"
                     problems.append(Problem.error(what, (case.id,), remedy=error.remedy))
-            tracker(done, len(cases))
     scored_subsets = [
         (
             subset,

@@ -107,14 +107,13 @@ def embed(options: EmbedOptions) -> EmbeddingResult:
     stopped: KeyboardInterrupt | None = None
     try:
         with progress_tracking.track_progress("embedding") as tracker:
-            for done, case in enumerate(cases, start=1):
+            for case in tracker.over(cases):
                 try:
                     rows.append(_row(loaded, case))
                 except IsocenterError as error:
                     if isinstance(error, UsageError):  # of the model, so that no other case fares better
                         raise
                     problems.append(Problem.of_case(case.id, error))
-                tracker(done, len(cases))
     except KeyboardInterrupt as stop:
         if not rows or options.out is None:
             raise

@@ -150,7 +150,7 @@ def _enhance_cases(
     cases = result_files.with_unique_names(opened, ends)
     rows, images, pictures = list[EnhancedRow](), dict[str, Image](), list[Figure]()
     with progress_tracking.track_progress("enhancing") as tracker:
-        for done, (case, source) in enumerate(zip(cases, opened, strict=True), start=1):
+        for case, source in zip(tracker.over(cases), opened, strict=True):
             try:
                 for row, before, after in each(case):
                     if folder is None:
@@ -163,7 +163,6 @@ def _enhance_cases(
                         pictures.append(enhancement_figures.image_stages([("before", before), ("after", after)], title))
             except IsocenterError as error:
                 problems.append(Problem.of_case(source.id, error))
-            tracker(done, len(cases))
     if not rows:
         raise verb_results.no_result_error("enhance", "enhanced", problems)
     return EnhancementResult(str(options.method), words, rows, images, problems), pictures

@@ -522,7 +522,6 @@ def _cross_predicted(
     """Each case by the weights that were fitted without it and its patient."""
     predictions = []
     with progress_tracking.track_progress("predicting cases for the weights") as tracker:
-        for done, (case, weights) in enumerate(zip(cases, of_case, strict=True), start=1):
+        for case, weights in zip(tracker.over(cases), of_case, strict=True):
             predictions.append(unseen.by(joined.counting(weights)).predict(case))
-            tracker(done, len(cases))
     return predictions

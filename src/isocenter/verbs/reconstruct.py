@@ -136,7 +136,7 @@ def _reconstruct_files(
         list[Figure](),
     )
     with progress_tracking.track_progress("reconstructing") as tracker:
-        for done, file in enumerate(files, start=1):
+        for file in tracker.over(files):
             started = time.perf_counter()
             try:
                 measurement = measurement_file.read_measurement(file, acquisition)
@@ -161,7 +161,6 @@ def _reconstruct_files(
                 rows.append({**names, **found.as_record(), "seconds": round(time.perf_counter() - started, 3)})
             except IsocenterError as error:
                 problems.append(Problem.of_case(file.name.removesuffix(file.suffix), error))
-            tracker(done, len(files))
     if not rows:
         raise verb_results.no_result_error("reconstruct", "reconstructed", problems)
     return ReconstructionResult(rows, images, problems), pictures

@@ -47,12 +47,11 @@ def with_advice(audit: AuditInput) -> ScoredCases:
     lines = lines_for(audit.options.advice, audit.predictor.model_of(audit.cases[0].id), audit.cases)
     rows, problems = list[dict[str, PlainCell]](), list[str]()
     with progress_tracking.track_progress("applying lines of advice") as tracker:
-        for done, case in enumerate(audit.cases, start=1):
+        for case in tracker.over(audit.cases):
             try:
                 rows.append(_advice_row(audit.predictor.model_of(case.id), case, lines))
             except IsocenterError as error:
                 problems.append(f"{case.id}: no advice is scored: {error.problem}.")
-            tracker(done, len(audit.cases))
     if not rows:
         return replace(audit.scored, audits=[*audit.scored.audits, AuditOutcome(notes=problems)])
     table = pd.DataFrame(rows)

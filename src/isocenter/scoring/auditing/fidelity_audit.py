@@ -59,12 +59,11 @@ def with_recovery(audit: AuditInput) -> ScoredCases:
     first = {case.patient: case for case in reversed(audit.cases) if case.id in scored}
     cases = [case for case in reversed(first.values()) if image_reference(audit.predictor.task, case) is not None]
     with progress_tracking.track_progress("measuring what is kept") as tracker:
-        for done, case in enumerate(cases[:MOST], start=1):
+        for case in tracker.over(cases[:MOST]):
             try:
                 rows += _sphere_rows(audit, case)
             except IsocenterError as error:
                 problems.append(f"{case.id}: no spheres: {error.problem}.")
-            tracker(done, len(cases[:MOST]))
     if not rows:
         return replace(audit.scored, audits=[AuditOutcome(notes=problems)]) if problems else audit.scored
     spheres = pd.DataFrame(rows)
@@ -195,14 +194,13 @@ def with_downstream(audit: AuditInput) -> ScoredCases:
     rows, problems = {side: list[dict[str, PlainCell]]() for side in SIDES}, list[str]()
     cases = [one for one in audit.cases if properties.can_learn_from(model.task, set(one.references))]
     with progress_tracking.track_progress("scoring what a further model sees") as tracker:
-        for done, case in enumerate(cases, start=1):
+        for case in tracker.over(cases):
             try:
                 seen = {side: _score(model, case, image) for side, image in _sides(audit, case).items()}
                 for side, own in seen.items():
                     rows[side] += own
             except IsocenterError as error:
                 problems.append(f"{case.id}: not seen by the further model: {error.problem}.")
-            tracker(done, len(cases))
     tables = {side: case_tables.case_table(own) for side, own in rows.items() if own}
     if not tables:
         return replace(audit.scored, audits=[*audit.scored.audits, AuditOutcome(notes=problems)])

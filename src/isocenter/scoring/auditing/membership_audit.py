@@ -43,12 +43,11 @@ def membership_of_cases(
     rows, is_member, patients = list[dict[str, PlainCell]](), dict[str, bool](), dict[str, str]()
     sides = [(case, own) for own, side in ((True, trained), (False, others)) for case in attacked_cases(side, seed)]
     with progress_tracking.track_progress("attacking by losses") as tracker:
-        for done, (case, own) in enumerate(sides, start=1):
+        for case, own in tracker.over(sides):
             with suppress(IsocenterError):
                 part: Split = "train" if own else "test"
                 rows += case_scoring.case_table_rows(predictor.predict(case), case, predictor.task, part, None)
                 is_member[case.id], patients[case.id] = own, case.patient
-            tracker(done, len(sides))
     if len(set(is_member.values())) < 2:
         known = errors.count_phrase(sum(is_member.values()), "training case")
         problem = f"{known} and {errors.count_phrase(len(is_member) - sum(is_member.values()), 'other')} were predicted"

@@ -80,10 +80,9 @@ def audit_robustness(audit: AuditInput) -> AuditOutcome | None:
     conditions, notes = _conditions(audit, with_images)
     tried = {condition: _Tried() for condition in conditions}
     with progress_tracking.track_progress("scoring with worse images") as tracker:
-        for done, case in enumerate(with_images, start=1):
+        for case in tracker.over(with_images):
             in_memory = {name: image.with_pixels(image.data) for name, image in case.images.items()}
             _try(audit, replace(case, images=in_memory), tried)
-            tracker(done, len(with_images))
     lines = _all_lines(audit, tried)
     failed = [f"{one.name} {one.severity or ''}".strip() for one, own in tried.items() if own.failed]
     if failed:
