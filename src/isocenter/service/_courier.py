@@ -226,13 +226,12 @@ class Couriers:
     def count(self) -> int:
         """Ask the senders of studies that are still coming in how many objects there are; all here is complete."""
         complete = 0
-        with self.database.read() as connection:
-            coming = connection.execute(
-                select(STUDIES.c.study, STUDIES.c.uid, STUDIES.c.instances, INSTANCES.c.peer)
-                .join(INSTANCES, INSTANCES.c.study == STUDIES.c.study)
-                .where(STUDIES.c.state == "receiving", STUDIES.c.last_at <= DatabaseClock() - REST_S)
-                .distinct()
-            ).all()
+        coming = self.database.rows(
+            select(STUDIES.c.study, STUDIES.c.uid, STUDIES.c.instances, INSTANCES.c.peer)
+            .join(INSTANCES, INSTANCES.c.study == STUDIES.c.study)
+            .where(STUDIES.c.state == "receiving", STUDIES.c.last_at <= DatabaseClock() - REST_S)
+            .distinct()
+        )
         for study, uid, here, title in coming:
             peer = next((one for one in self.peers.values() if one.ae_title == title), None)
             if peer is None or time.monotonic() < self._silent.get(title, 0.0):
@@ -268,8 +267,7 @@ class Couriers:
     def _paths(self, uids: Sequence[str]) -> Mapping[str, set[str]]:
         """{UID: paths} of objects that are here: in the records, and with their file; two studies may share a UID."""
         query = select(INSTANCES.c.uid, INSTANCES.c.path).where(INSTANCES.c.uid.in_(uids))
-        with self.database.read() as connection:
-            rows = connection.execute(query).all()
+        rows = self.database.rows(query)
         return grouping.distinct_by_key(
             (row.uid, row.path) for row in rows if (self.settings.folder / row.path).exists()
         )

@@ -125,8 +125,7 @@ class Retention:
         settings = self.settings.retention
         assert settings is not None  # noqa: S101 - as its caller has seen
         wait = waiting_conditions(settings.keep, keep_judged=settings.keep_judged)
-        with self.database.read() as connection:
-            going = connection.execute(select(STUDIES).where(STUDIES.c.state == GOING)).all()
+        going = self.database.rows(select(STUDIES).where(STUDIES.c.state == GOING))
         count = sum(self._remove(row, "begun at an earlier look") is not None for row in going)
         days: dict[Part, float | None] = {"objects": settings.images_days, "results": settings.results_days}
         for part, most in days.items():

@@ -155,5 +155,4 @@ def _check_row(metric: str, label: str, scanner: str, holds: bool, found: str) -
 
 
 def _rows(database: Database, query: Any) -> Sequence[Any]:
-    with database.read() as connection:
-        return connection.execute(query).all()
+    return database.rows(query)

@@ -229,8 +229,7 @@ def note_differences(
     """Keep the differences of one answer, or the reason why there are none."""
     mine = and_(SHADOW_ANSWERS.c.n == shadowed.n, SHADOW_ANSWERS.c.job == shadowed.job.job)
     columns = {"done_at": DatabaseClock(), "differences": values, "reason": reason or None}
-    with database.write() as connection:
-        connection.execute(update(SHADOW_ANSWERS).where(mine).values(columns))
+    database.do(update(SHADOW_ANSWERS).where(mine).values(columns))
 
 
 def measure_differences(

@@ -73,8 +73,7 @@ def last_opinions(database: Database, folder: Path, since: float | None = None) 
     query = select(FEEDBACK, STUDIES.c.patient).select_from(both).where(FEEDBACK.c.feedback.in_(newest))
     if since is not None:
         query = query.where(FEEDBACK.c.at >= since)
-    with database.read() as connection:
-        rows = connection.execute(query.order_by(FEEDBACK.c.feedback)).all()
+    rows = database.rows(query.order_by(FEEDBACK.c.feedback))
     found = [(row, judged_results.find_judged(database, folder, row.judged)) for row in rows]
     return [Opinion(judged, row, row.patient or row.study) for row, judged in found if judged is not None]
 

@@ -321,8 +321,7 @@ class Verdicts:
     def last(self, keys: Sequence[str]) -> Mapping[str, Row[*tuple[Any, ...]]]:
         """{key of a result: the verdict that was given last}."""
         newest = select(func.max(FEEDBACK.c.feedback)).where(FEEDBACK.c.judged.in_(keys)).group_by(FEEDBACK.c.judged)
-        with self.database.read() as connection:
-            rows = connection.execute(select(FEEDBACK).where(FEEDBACK.c.feedback.in_(newest))).all()
+        rows = self.database.rows(select(FEEDBACK).where(FEEDBACK.c.feedback.in_(newest)))
         return {row.judged: row for row in rows}
 
 

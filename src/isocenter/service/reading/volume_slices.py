@@ -42,8 +42,7 @@ class SeriesImages:
             .select_from(both)
             .where(SERIES_ROWS.c.series == object_store.uid_key(uid))
         )
-        with self.database.read() as connection:
-            return connection.execute(query if study is None else query.where(SERIES_ROWS.c.study == study)).all()
+        return self.database.rows(query if study is None else query.where(SERIES_ROWS.c.study == study))
 
     def images_of_row(self, row: Row[*tuple[Any, ...]]) -> list[SlicedVolume]:
         """The images of a series: one volume, picture or clip, or of several views or grids each its own.

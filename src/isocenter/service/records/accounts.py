@@ -81,8 +81,7 @@ class Accounts:
     def exist(self) -> bool:
         """Whether there is an account: then everybody has to log in. None is ever deleted."""
         if not self._exist and time.monotonic() - self._asked >= ASKED_AGAIN_S:
-            with self.database.read() as connection:
-                self._exist = connection.execute(select(ACCOUNTS.c.account).limit(1)).first() is not None
+            self._exist = self.database.first(select(ACCOUNTS.c.account).limit(1)) is not None
             self._asked = time.monotonic()
         return self._exist
 
@@ -98,8 +97,7 @@ class Accounts:
 
     def rows(self) -> Sequence[Row[Any]]:
         """All accounts by name, those that have ended too."""
-        with self.database.read() as connection:
-            return connection.execute(select(ACCOUNTS).order_by(ACCOUNTS.c.account)).all()
+        return self.database.rows(select(ACCOUNTS).order_by(ACCOUNTS.c.account))
 
     def make(self, account: str, role: str, password: str, *, who: Actor = NODE) -> None:
         """A further person. Raises AccountError for a name that is taken, UsageError for a short password."""
@@ -176,8 +174,7 @@ class Accounts:
         except (VerificationError, InvalidHashError):
             is_open = False
         if is_open:
-            with self.database.write() as connection:
-                connection.execute(delete(FAILURES).where(FAILURES.c.attempt == attempt))
+            self.database.do(delete(FAILURES).where(FAILURES.c.attempt == attempt))
         else:
             self.record_failure(tried, "account or password is wrong")
         return is_open
@@ -268,13 +265,11 @@ class Accounts:
         joined = SESSIONS.join(ACCOUNTS, SESSIONS.c.account == ACCOUNTS.c.account)
         idle = (DatabaseClock() - SESSIONS.c.used_at).label("idle")
         query = select(ACCOUNTS.c.account, ACCOUNTS.c.role, idle).select_from(joined)
-        with self.database.read() as connection:
-            row = connection.execute(query.where(here, ACCOUNTS.c.ended_at.is_(None))).first()
+        row = self.database.first(query.where(here, ACCOUNTS.c.ended_at.is_(None)))
         if row is None or row.idle > IDLE_S:
             return None
         if is_used and row.idle > NOTED_S:
-            with self.database.write() as connection:
-                connection.execute(update(SESSIONS).where(here).values(used_at=DatabaseClock()))
+            self.database.do(update(SESSIONS).where(here).values(used_at=DatabaseClock()))
         return LoginSession(row.account, row.role, csrf_token(secret))
 
     def make_token(self, name: str, role: str, ends_at: float, who: Actor) -> tuple[str, str]:
@@ -294,8 +289,7 @@ class Accounts:
 
     def tokens(self) -> Sequence[Row[Any]]:
         """All tokens by name, those that have ended too."""
-        with self.database.read() as connection:
-            return connection.execute(select(TOKENS).order_by(TOKENS.c.name)).all()
+        return self.database.rows(select(TOKENS).order_by(TOKENS.c.name))
 
     def end_token(self, key: str, *, who: Actor = NODE) -> bool:
         """Delete a token; False where there is none."""
@@ -311,8 +305,7 @@ class Accounts:
         query = select(TOKENS.c.name, TOKENS.c.role).where(
             TOKENS.c.hash == _digest(token), TOKENS.c.ends_at > DatabaseClock()
         )
-        with self.database.read() as connection:
-            row = connection.execute(query).first()
+        row = self.database.first(query)
         return None if row is None else Actor(f"{MACHINE}{row.name}", row.role)
 
 

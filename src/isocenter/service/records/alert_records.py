@@ -107,8 +107,7 @@ class Incidents:
         joined = INCIDENTS.outerjoin(STUDIES, INCIDENTS.c.study == STUDIES.c.study)
         columns = [column for column in INCIDENTS.c if column.name != "study"]
         query = select(*columns, STUDIES.c.uid.label("study")).select_from(joined)
-        with self.database.read() as connection:
-            return connection.execute(query.order_by(INCIDENTS.c.incident.desc()).limit(most)).all()
+        return self.database.rows(query.order_by(INCIDENTS.c.incident.desc()).limit(most))
 
     def add(self, columns: Mapping[str, PlainValue], who: Actor) -> int:
         """Keep a new incident; its number."""
@@ -191,10 +190,9 @@ class Notices:
         """Notices with the UID of their study, the newest first."""
         joined = NOTICES.join(JOBS, NOTICES.c.job == JOBS.c.job).join(STUDIES, JOBS.c.study == STUDIES.c.study)
         query = select(NOTICES, STUDIES.c.uid.label("study")).select_from(joined)
-        with self.database.read() as connection:
-            return connection.execute(
-                query.where(*where).order_by(NOTICES.c.created_at.desc(), NOTICES.c.notice).limit(most)
-            ).all()
+        return self.database.rows(
+            query.where(*where).order_by(NOTICES.c.created_at.desc(), NOTICES.c.notice).limit(most)
+        )
 
     def acknowledge(self, notice: str, *, who: Actor = NODE) -> bool:
         """Somebody has taken it up: it goes to nobody else; False where there is no such notice."""

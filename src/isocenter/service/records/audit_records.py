@@ -230,8 +230,7 @@ def sealed_events(database: Database) -> Iterator[AuditEvent]:
     last = -1
     while True:
         # A portion at a time: a log of years neither fills the memory nor holds a transaction open.
-        with database.read() as connection:
-            rows = connection.execute(ordered.where(AUDIT.c.sequence > last)).all()
+        rows = database.rows(ordered.where(AUDIT.c.sequence > last))
         yield from (cast("AuditEvent", dict(zip(COLUMNS, row, strict=True))) for row in rows)
         if len(rows) < AT_ONCE:
             return

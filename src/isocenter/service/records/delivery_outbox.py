@@ -137,19 +137,16 @@ class Outbox:
             )
             following = select(DELIVERIES.c.delivery).where(others).order_by(DELIVERIES.c.next_at).limit(1)
             hastened = update(DELIVERIES).where(DELIVERIES.c.delivery == following.scalar_subquery())
-            with self.database.write() as connection:
-                connection.execute(hastened.where(DELIVERIES.c.attempts == 0).values(next_at=DatabaseClock()))
+            self.database.do(hastened.where(DELIVERIES.c.attempts == 0).values(next_at=DatabaseClock()))
 
     def give_up_unlisted(self, listed: Collection[str]) -> Mapping[str, int]:
         """Set aside what waits for peers that are not listed; {peer: how many answers}."""
         unlisted = and_(DELIVERIES.c.state == "waiting", DELIVERIES.c.peer.not_in(listed))
-        with self.database.read() as connection:
-            rows = connection.execute(select(DELIVERIES.c.job, DELIVERIES.c.peer).where(unlisted)).all()
+        rows = self.database.rows(select(DELIVERIES.c.job, DELIVERIES.c.peer).where(unlisted))
         if not rows:
             return {}
         given_up = {"state": "aside", "reason": "the peer is no longer listed", "lease_until": None}
-        with self.database.write() as connection:
-            connection.execute(update(DELIVERIES).where(unlisted).values(given_up))
+        self.database.do(update(DELIVERIES).where(unlisted).values(given_up))
         for job in {row.job for row in rows}:
             self._close(job)
         return Counter(row.peer for row in rows)
@@ -207,8 +204,7 @@ class Outbox:
             *_nothing_to_come(),
         )
         query = select(*columns, ANSWERS.c.sop_instance_uid).select_from(joined).where(due)
-        with self.database.read() as connection:
-            rows = connection.execute(query.order_by(DELIVERIES.c.delivery)).all()
+        rows = self.database.rows(query.order_by(DELIVERIES.c.delivery))
         found = dict[tuple[str, str], SupersededJob]()
         for row in rows:
             superseded = found.get((row.job, row.peer))
@@ -236,8 +232,7 @@ class Outbox:
         mine = and_(DELIVERIES.c.job == job, DELIVERIES.c.name != NOTICE)
         waiting = select(DELIVERIES.c.delivery).where(mine, DELIVERIES.c.state == "waiting")
         over = and_(JOBS.c.job == job, JOBS.c.state == "sending", ~waiting.exists())
-        with self.database.write() as connection:
-            connection.execute(update(JOBS).where(over).values(state="done"))
+        self.database.do(update(JOBS).where(over).values(state="done"))
 
 
 def _nothing_to_come() -> tuple[ColumnElement[bool], ...]:

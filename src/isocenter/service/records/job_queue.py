@@ -283,8 +283,7 @@ class Jobs:
         earlier = and_(JOBS.c.study == job.study, JOBS.c.rule == job.rule, JOBS.c.created_at < job.stamp)
         query = select(JOBS.c.job, JOBS.c.inputs, ANSWERS.c.name).select_from(joined)
         query = query.where(earlier, ANSWERS.c.kind == "sr").order_by(JOBS.c.created_at, JOBS.c.job)
-        with self.database.read() as connection:
-            rows = connection.execute(query).all()
+        rows = self.database.rows(query)
         return {row.name: row.job for row in rows if row.inputs["series"] == job.inputs["series"]}
 
     def renew(self, job: Job) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, Executable, Float, Row, create_engine, event, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
@@ -69,6 +69,21 @@ class Database:
     def read(self) -> AbstractContextManager[Connection]:
         """A transaction that only reads, and keeps no writer waiting; errors as `write`."""
         return self._transaction(self.reader)
+
+    def rows(self, query: Executable) -> Sequence[Row[*tuple[Any, ...]]]:
+        """All rows of a query, read in a transaction of its own."""
+        with self.read() as connection:
+            return connection.execute(query).all()
+
+    def first(self, query: Executable) -> Row[*tuple[Any, ...]] | None:
+        """Its first row; None where there is none."""
+        with self.read() as connection:
+            return connection.execute(query).first()
+
+    def do(self, statement: Executable) -> None:
+        """A statement in a transaction of its own."""
+        with self.write() as connection:
+            connection.execute(statement)
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Connection]:

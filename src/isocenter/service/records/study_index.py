@@ -141,34 +141,29 @@ class StudyIndex:
     def has_row(self, study: str, path: str) -> bool:
         """Whether the object of a study at this path has a row."""
         this = and_(INSTANCES.c.study == study, INSTANCES.c.path == path)
-        with self.database.read() as connection:
-            return connection.execute(select(INSTANCES.c.path).where(this).limit(1)).first() is not None
+        return self.database.first(select(INSTANCES.c.path).where(this).limit(1)) is not None
 
     def overdue(self, after_s: float, most: int) -> Sequence[Row[str, int]]:
         """Studies (study, revision) whose last object came so long ago, those that wait longest first."""
         quiet = and_(STUDIES.c.state == "receiving", STUDIES.c.last_at <= DatabaseClock() - after_s)
         longest = select(STUDIES.c.study, STUDIES.c.revision).where(quiet).order_by(STUDIES.c.last_at).limit(most)
-        with self.database.read() as connection:
-            return connection.execute(longest).all()
+        return self.database.rows(longest)
 
     def row_of(self, study: str) -> Row[Any] | None:
         """The row of a study; None where the node has none."""
-        with self.database.read() as connection:
-            return connection.execute(select(STUDIES).where(STUDIES.c.study == study)).first()
+        return self.database.first(select(STUDIES).where(STUDIES.c.study == study))
 
     def series_of(self, study: str) -> Sequence[Row[Any]]:
         """The rows of a study's series that have objects, rejected ones too, by UID."""
         inside = INSTANCES.c.study == SERIES_ROWS.c.study, INSTANCES.c.series == SERIES_ROWS.c.series
         mine = and_(SERIES_ROWS.c.study == study, exists().where(*inside))
-        with self.database.read() as connection:
-            return connection.execute(select(SERIES_ROWS).where(mine).order_by(SERIES_ROWS.c.uid)).all()
+        return self.database.rows(select(SERIES_ROWS).where(mine).order_by(SERIES_ROWS.c.uid))
 
     def objects_of(self, study: str, of_series: str) -> Sequence[Row[Any]]:
         """The rows of a series' objects that no note rejects, by UID."""
         rejected = select(REJECTIONS.c.uid).where(REJECTIONS.c.study == study)
         within = and_(INSTANCES.c.study == study, INSTANCES.c.series == of_series, INSTANCES.c.uid.not_in(rejected))
-        with self.database.read() as connection:
-            return connection.execute(select(INSTANCES).where(within).order_by(INSTANCES.c.uid)).all()
+        return self.database.rows(select(INSTANCES).where(within).order_by(INSTANCES.c.uid))
 
     def complete(
         self,
@@ -246,8 +241,7 @@ class StudyIndex:
         # Not as a list of the other states: SQLite would look through all studies by their index.
         at_work = STUDIES.c.state.not_in(("receiving", *GONE))
         fresh = and_(at_work, STUDIES.c.routed < STUDIES.c.revision)
-        with self.database.read() as connection:
-            return connection.execute(select(STUDIES).where(fresh).order_by(STUDIES.c.complete_at).limit(most)).all()
+        return self.database.rows(select(STUDIES).where(fresh).order_by(STUDIES.c.complete_at).limit(most))
 
     def note_routing(
         self,

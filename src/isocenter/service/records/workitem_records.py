@@ -202,8 +202,7 @@ class Workitems:
                 STUDIES.c.state.not_in(("receiving", *GONE)),  # which wait for their objects
             )
         )
-        with self.database.read() as connection:
-            rows = connection.execute(query.order_by(WORKITEMS.c.created_at)).all()
+        rows = self.database.rows(query.order_by(WORKITEMS.c.created_at))
         return [row for row in rows if workitem_dataset(row).InputReadinessState == "READY"]
 
     def start(self, row: Row[Any]) -> bool:
@@ -240,8 +239,7 @@ class Workitems:
             WORKITEMS, state, STUDIES.c.uid.label("study_uid"), STUDIES.c.reason, is_routed.label("is_routed")
         ).select_from(joined)
         ours = query.where(WORKITEMS.c.state == IN_PROGRESS, WORKITEMS.c.is_ours.is_(True))
-        with self.database.read() as connection:
-            return connection.execute(ours.order_by(WORKITEMS.c.created_at)).all()
+        return self.database.rows(ours.order_by(WORKITEMS.c.created_at))
 
     def perform(self, row: Row[Any], dataset: pydicom.Dataset, state: str = IN_PROGRESS) -> bool:
         """Write what the node has done of a workitem; False where it was cancelled meanwhile."""

@@ -66,8 +66,7 @@ def list_alerts(
 ) -> Listing[AlertShape]:
     """Alerts, the newest first."""
     query = select(ALERTS).order_by(ALERTS.c.n.desc()).limit(limit)
-    with node.database.read() as connection:
-        rows = connection.execute(query if state is None else query.where(ALERTS.c.state == state)).all()
+    rows = node.database.rows(query if state is None else query.where(ALERTS.c.state == state))
     return Listing[AlertShape](
         schema="isocenter.alerts", rows=[AlertShape.model_validate(row._mapping) for row in rows]
     )

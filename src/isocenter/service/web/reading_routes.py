@@ -345,8 +345,7 @@ def _change(node: WebNode, judged: JudgedResult) -> StudyChangeShape | None:
         return None
     both = JOBS.join(STUDIES, JOBS.c.study == STUDIES.c.study)
     stated = select(STUDIES.c.uid, STUDIES.c.attributes).select_from(both)
-    with node.database.read() as connection:
-        study = connection.execute(stated.where(JOBS.c.job == prior["job"])).first()
+    study = node.database.first(stated.where(JOBS.c.job == prior["job"]))
     limits = {
         row["group"]: {end: row[end] for end in ("low", "high")} for row in judged.rows if row["concept"] == CHANGE
     }

@@ -392,8 +392,7 @@ class StoredStudy:
             SERIES_ROWS, (INSTANCES.c.study == SERIES_ROWS.c.study) & (INSTANCES.c.series == SERIES_ROWS.c.series)
         )
         query = select(INSTANCES, SERIES_ROWS.c.uid.label("series_uid")).select_from(both).where(*conditions)
-        with self.node.database.read() as connection:
-            rows = connection.execute(query.order_by(SERIES_ROWS.c.uid, INSTANCES.c.uid)).all()
+        rows = self.node.database.rows(query.order_by(SERIES_ROWS.c.uid, INSTANCES.c.uid))
         for row in rows:
             yield StoredObject(
                 self.uid, row.series_uid, row.uid, row.sop_class, row.syntax, self.node.folder / row.path
