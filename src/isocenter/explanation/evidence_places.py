@@ -74,12 +74,7 @@ def compare_with_region(data: Singles, inside: NDArray[np.bool_]) -> dict[str, f
 
 
 def _of_mask(mask: Image, image: Image, target: str, task: Task | None, where: str) -> NDArray[np.bool_]:
-    if not mask.geometry.equals(image.geometry):
-        raise GeometryError(
-            f"its mask lies on another grid than the image: {mask.geometry.difference(image.geometry)}",
-            where,
-            DRAWN_HERE,
-        )
+    mask.geometry.refuse_other(image.geometry, "its mask lies on another grid than the image", where, DRAWN_HERE)
     each = [mask.data] if mask.frames is None else np.moveaxis(mask.data, 1, 0)
     frames = [np.asarray(reference_labels.label_values(one, where)) for one in each]
     # What came with the mask says what its values mean; a model's numbers are for masks that say nothing.

@@ -106,12 +106,9 @@ def _singles(overlay: Image) -> list[Image]:
 
 def _check(overlay: Image, image: Image) -> None:
     where = overlay.source.paths[0] if overlay.source and overlay.source.paths else overlay.channels[0]
-    if not overlay.geometry.equals(image.geometry):
-        raise GeometryError(
-            f"lies on another grid than the image: {overlay.geometry.difference(image.geometry)}",
-            where,
-            "Give overlays on the image's grid",
-        )
+    overlay.geometry.refuse_other(
+        image.geometry, "lies on another grid than the image", where, "Give overlays on the image's grid"
+    )
     if overlay.frames not in (None, image.frames):
         raise GeometryError(
             f"has {overlay.frames} frames, the image {image.frames or 'none'}", where, "Give as many, or none"

@@ -37,12 +37,12 @@ def stack_images(images: Mapping[str, Image], where: str) -> Image:
     if len(images) == 1:
         return first
     for name, image in images.items():
-        if not image.geometry.equals(first.geometry):
-            raise GeometryError(
-                f"{name!r} lies on another grid than the first image: {image.geometry.difference(first.geometry)}",
-                where,
-                "Bring them there with --align world or --align register, or, views that share no place, --align apart",
-            )
+        image.geometry.refuse_other(
+            first.geometry,
+            f"{name!r} lies on another grid than the first image",
+            where,
+            "Bring them there with --align world or --align register, or, views that share no place, --align apart",
+        )
         if image.frames != first.frames:
             problem = f"{name!r} has {image.frames or 'no'} frames, the first image {first.frames or 'none'}"
             raise GeometryError(problem, where, "Give images of the same moments")

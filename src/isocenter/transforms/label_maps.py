@@ -171,12 +171,7 @@ def region_series(image: Image, atlas: Image, where: str) -> Image:
     if len(image.channels) > 1:
         problem = f"has {len(image.channels)} channels ({errors.list_phrase(image.channels)}), and a series is of one"
         raise GeometryError(problem, where, "Convert the one that is meant to a file of its own")
-    if not atlas.geometry.equals(image.geometry):
-        raise GeometryError(
-            f"lies on another grid than the atlas: {image.geometry.difference(atlas.geometry)}",
-            where,
-            "Resample the atlas",
-        )
+    image.geometry.refuse_other(atlas.geometry, "lies on another grid than the atlas", where, "Resample the atlas")
     found, places = np.unique(atlas.data[0], return_inverse=True)
     if len(atlas.channels) > 1 or found.min() < 0 or (found % 1 != 0).any():
         remedy = "Give a label map: whole numbers, 0 for what is no region"

@@ -209,6 +209,11 @@ class Geometry:
         within = min(self.tolerance, other.tolerance) if tolerance is None else tolerance
         return self.apart(other) <= within
 
+    def refuse_other(self, other: Geometry, words: str, where: str, remedy: str) -> None:
+        """GeometryError for another grid. words: which of them lies where; how they differ follows"""
+        if not self.equals(other):
+            raise GeometryError(f"{words}: {self.difference(other)}", where, remedy)
+
     def apart(self, other: Geometry) -> float:
         """The largest distance between corners of two grids of one shape, in the unit of `steps`."""
         return float(np.linalg.norm(self.corners - other.corners, axis=1).max())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from isocenter.errors import DatasetError, GeometryError
+from isocenter.errors import DatasetError
 from isocenter.evaluation import mask_overlap
 from isocenter.values import Array, Code, Image, Label, Prediction, Setting, StatedSettings
 
@@ -91,22 +91,22 @@ def normalise_name(name: str) -> str:
 
 def refuse_other_image_grid(what: str, reference: Image, image: Image, where: str) -> None:
     """GeometryError where a reference (what: its name in words) lies on another grid than the image."""
-    if not reference.geometry.equals(image.geometry):
-        raise GeometryError(
-            f"{what} and image lie on different grids: {reference.geometry.difference(image.geometry)}",
-            where,
-            "Resample one onto the other, or leave the case out",
-        )
+    reference.geometry.refuse_other(
+        image.geometry,
+        f"{what} and image lie on different grids",
+        where,
+        "Resample one onto the other, or leave the case out",
+    )
 
 
 def refuse_other_grid(prediction: Prediction, reference: Image, where: str) -> None:
     """GeometryError where a prediction lies on another grid than the reference that it is compared with."""
-    if not prediction.geometry.equals(reference.geometry):
-        raise GeometryError(
-            f"prediction and reference lie on different grids: {prediction.geometry.difference(reference.geometry)}",
-            where,
-            "Predict on the image that was labelled",
-        )
+    prediction.geometry.refuse_other(
+        reference.geometry,
+        "prediction and reference lie on different grids",
+        where,
+        "Predict on the image that was labelled",
+    )
 
 
 def plain_labels(labels: Sequence[Label]) -> list[dict[str, PlainValue]]:
