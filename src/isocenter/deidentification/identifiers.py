@@ -31,19 +31,8 @@ SHORT_NUMBERS = frozenset((
     "StudyID", "RequestedProcedureID", "ScheduledProcedureStepID", "PerformedProcedureStepID",
     "ServiceEpisodeID", "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
 ))  # fmt: skip
-ADDRESSES = frozenset(
-    (
-        "PatientAddress",
-        "PersonAddress",
-        "ReferringPhysicianAddress",
-    )
-)
-OF_INSTITUTIONS = frozenset(
-    (
-        "InstitutionAddress",
-        "InstitutionName",
-    )
-)
+ADDRESSES = frozenset(("PatientAddress", "PersonAddress", "ReferringPhysicianAddress"))
+OF_INSTITUTIONS = frozenset(("InstitutionAddress", "InstitutionName"))
 BIRTH_DATES = frozenset({"PatientBirthDate", "PatientBirthDateInAlternativeCalendar"})
 # How people write a day.
 DAY_FORMS = (

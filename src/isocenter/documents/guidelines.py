@@ -20,6 +20,7 @@ from isocenter.documents._lookups import Absent
 from isocenter.documents.fact_file import FACTS, QUESTIONS, Fact
 from isocenter.documents.subjects import DocumentSubject, RecordedValue
 from isocenter.errors import UsageError
+from isocenter.files.storage.structured_text import TomlTable
 from isocenter.report import wording
 from isocenter.values.plain_values import PlainValue
 from isocenter.values.record_schema import RecordHead, RecordSchema
@@ -161,7 +162,7 @@ def read_guideline(name: str) -> Guideline:
     return parse_guideline(name, tomllib.loads(text))
 
 
-def parse_guideline(name: str, table: Mapping[str, Any]) -> Guideline:
+def parse_guideline(name: str, table: TomlTable) -> Guideline:
     """A list from its table."""
     head = ({one.name for one in fields(Guideline)} - {"name"}) | {"kind", "judgement"}
     known = {one.name for one in fields(Item)}
@@ -173,22 +174,11 @@ def parse_guideline(name: str, table: Mapping[str, Any]) -> Guideline:
         if count > 1:
             raise UsageError(f"{item_name} stands {count} times", f"lists/{name}.toml", "Give each item its own number")
     _refuse_comparison(name, table)
-    return Guideline(
-        name,
-        table["title"],
-        table["edition"],
-        table["source"],
-        table["licence"],
-        table["compared"],
-        items,
-        table.get("seen", ""),
-        tuple(table.get("subjects", SUBJECTS)),
-        table.get("dates"),
-        table.get("superseded_by", ""),
-    )
+    stated = {key: one for key, one in table.items() if key not in ("items", "subjects", "kind", "judgement")}
+    return Guideline(name=name, items=items, subjects=tuple(table.get("subjects", SUBJECTS)), **stated)
 
 
-def _refuse_comparison(name: str, table: Mapping[str, Any]) -> None:
+def _refuse_comparison(name: str, table: TomlTable) -> None:
     """UsageError for an unknown comparison, or for one with a text that has no day."""
     compared = table.get("compared", "")
     if compared not in COMPARISONS:
@@ -204,7 +194,7 @@ def _refuse_comparison(name: str, table: Mapping[str, Any]) -> None:
         )
 
 
-def _item(name: str, row: Mapping[str, Any], judgement: str) -> Item:
+def _item(name: str, row: TomlTable, judgement: str) -> Item:
     """An item of a row. judgement: the fact that judges all items of the list of which records are evidence"""
     evidence: Sequence[str] = row.get("evidence") or PLACEHOLDER.findall(row["sentence"])
     has_records = any(map(_lookups.reads_records, evidence))

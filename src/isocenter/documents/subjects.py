@@ -59,10 +59,7 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
         ("explanations.json", "*/explanations.json"),
         "isocenter explain RUN IMAGES --out RUN/explanations",
     ),
-    "comparison": (
-        ("comparison.json", "*/comparison.json"),
-        "isocenter compare RESULT RESULT --out RUN/comparison",
-    ),
+    "comparison": (("comparison.json", "*/comparison.json"), "isocenter compare RESULT RESULT --out RUN/comparison"),
     "certificate": (("isocenter/certificate.json", "*/isocenter/certificate.json"), "isocenter package RUN --certify"),
     "manifest": (("manifest.json", "checkpoints/best/manifest.json"), "isocenter package RUN"),
     "settings": (("settings.json",), "isocenter serve --config node.toml"),
@@ -139,11 +136,7 @@ class DocumentSubject:
 
     @classmethod
     def open(
-        cls,
-        folder: Path,
-        *,
-        agreeing: bool = True,
-        node_of: Callable[[Path], Mapping[str, Any]] | None = None,
+        cls, folder: Path, *, agreeing: bool = True, node_of: Callable[[Path], Mapping[str, Any]] | None = None
     ) -> DocumentSubject:
         """UsageError for a folder that is none of these, IntegrityError for a run that was not finished, and for an
         acceptance of which a file was changed.

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 from xml.etree import ElementTree
 
 from typing_extensions import TypedDict
 
 from isocenter.errors import IntegrityError, UsageError
+from isocenter.files.storage.structured_text import TomlTable
 from isocenter.values.plain_values import PlainValue
 from isocenter.values.record_schema import RecordSchema
 
@@ -150,7 +151,7 @@ def trace_project(requirements: Path, junit: Path | None = None) -> RequirementT
 
 
 def _requirements(
-    entries: Sequence[Mapping[str, Any]], root: Path, results: Mapping[str, Result] | None, where: Path
+    entries: Sequence[TomlTable], root: Path, results: Mapping[str, Result] | None, where: Path
 ) -> Iterator[TracedRow]:
     for entry in entries:
         _refuse_unknown(set(entry) - FIELDS, where)
@@ -173,7 +174,7 @@ def _promises(page: Path, root: Path, results: Mapping[str, Result] | None) -> I
 
 
 def _hazards(
-    entries: Sequence[Mapping[str, Any]], root: Path, results: Mapping[str, Result] | None, where: Path
+    entries: Sequence[TomlTable], root: Path, results: Mapping[str, Result] | None, where: Path
 ) -> Iterator[TracedRow]:
     for entry in entries:
         _refuse_unknown(set(entry) - HAZARD_FIELDS, where)
@@ -185,9 +186,7 @@ def _hazards(
         yield _with(row, blank)
 
 
-def _row(
-    kind: Kind, name: str, entry: Mapping[str, Any], root: Path, results: Mapping[str, Result] | None
-) -> TracedRow:
+def _row(kind: Kind, name: str, entry: TomlTable, root: Path, results: Mapping[str, Result] | None) -> TracedRow:
     tests: dict[str, Result] = {}
     for test in entry.get("tests", []):
         known = _is_there(test, root)
@@ -235,7 +234,7 @@ def _results(junit: Path) -> Mapping[str, Result]:
     return found
 
 
-def _table(file: Path) -> dict[str, Any]:
+def _table(file: Path) -> TomlTable:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, OSError) as error:

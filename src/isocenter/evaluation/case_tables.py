@@ -17,8 +17,9 @@ from isocenter.evaluation.metric import Metric
 from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.values import Estimate, Floats, Row, covariate_values
+from isocenter.values.case_outcome import CaseOutcome
 from isocenter.values.dataset_cases import SPLITS
-from isocenter.values.record_schema import FigureRow, OutcomeRow, RecordHead, RecordSchema, ShiftRecord, VerdictRecord
+from isocenter.values.record_schema import FigureRow, RecordHead, RecordSchema, ShiftRecord, VerdictRecord
 from isocenter.values.table_cells import TableRow
 
 Table: TypeAlias = "pd.DataFrame"
@@ -61,7 +62,7 @@ class SummaryRecord(RecordHead):
     recipe: NotRequired[str]
     seed: NotRequired[int]
     registered_margin: NotRequired[float]
-    outcomes: NotRequired[list[OutcomeRow]]
+    outcomes: NotRequired[list[CaseOutcome]]
     unfinished_training: NotRequired[str]
 
 

@@ -90,12 +90,7 @@ def explain_case(
 
 
 def _of_frames(
-    model: Model,
-    image: Image,
-    method: Method,
-    target: str,
-    seconds: float | None,
-    torch_model: Differentiable | None,
+    model: Model, image: Image, method: Method, target: str, seconds: float | None, torch_model: Differentiable | None
 ) -> tuple[NDArray[np.float32], str]:
     """(members, images, frames, *spatial) of a clip that a model of still images predicts frame by frame.
 

@@ -208,12 +208,7 @@ def expected_performance(
 
 
 def audited_performance(
-    calls: ArrayLike,
-    truths: ArrayLike,
-    inclusion: ArrayLike,
-    metric: str,
-    *,
-    probabilities: ArrayLike | None = None,
+    calls: ArrayLike, truths: ArrayLike, inclusion: ArrayLike, metric: str, *, probabilities: ArrayLike | None = None
 ) -> Estimate:
     """A rate of a model from studies that were drawn at random to be read blind, with a 95 % interval.
 

@@ -21,14 +21,7 @@ from isocenter.training.length.schedule import FEWEST_STEPS
 from isocenter.training.length.step_probe import NARROWER
 from isocenter.training.session_length import SeveralNetworks
 from isocenter.training.training_state import CommandClock
-from isocenter.values import (
-    BY_HAND,
-    Case,
-    CaseFacts,
-    Decision,
-    Fingerprint,
-    Plan,
-)
+from isocenter.values import BY_HAND, Case, CaseFacts, Decision, Fingerprint, Plan
 
 if TYPE_CHECKING:
     from torch.nn import Module

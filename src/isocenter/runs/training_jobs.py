@@ -199,10 +199,7 @@ def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
     record: ModelOrigin = {
         "data_hash": run.plan.data_hash,
         "patients_known": run.dataset.patients_known,
-        "fingerprint": {
-            **fingerprint.summary,
-            "references": references.count_references(fingerprint),
-        },
+        "fingerprint": {**fingerprint.summary, "references": references.count_references(fingerprint)},
     }
     if run.plan.options.get(ALLOW_LARGE):  # its own cases are predicted, whatever their part
         record["fingerprint"]["largest"] = run.examination.fingerprint.largest

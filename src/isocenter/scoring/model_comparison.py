@@ -30,7 +30,7 @@ from isocenter.runtime import record_files
 from isocenter.scoring import case_scoring
 from isocenter.scoring.case_scoring import CASES, EVALUATION, RECIPE, SEED, TASK, TASK_SCHEMA
 from isocenter.tasks import Task, task_catalogue, task_settings
-from isocenter.values import Estimate, Row, grouping
+from isocenter.values import Estimate, Row, grouping, record_schema
 from isocenter.values.record_schema import FigureRow, RecordSchema
 
 # A difference whose interval holds 0 is none that these cases show.
@@ -68,16 +68,6 @@ class ModelTestRecord(TypedDict):
     verdict: str
 
 
-class RankRecord(TypedDict):
-    """The rank of a model with its interval, and the share of bootstrap samples in which it is the best."""
-
-    model: str
-    rank: float
-    low: float
-    high: float
-    best: float
-
-
 class ReadingRecord(TypedDict):
     """The effect of a manner of reading: the ratio of seconds, second to first, and shares of wrong readings."""
 
@@ -103,7 +93,7 @@ class TestsRecord(TypedDict):
     tests: list[ModelTestRecord]
     correction: str
     margins: dict[str, MarginRecord]
-    ranks: list[RankRecord]
+    ranks: list[ModelRank]
     readers: list[ReadingRecord]
 
 
@@ -310,7 +300,7 @@ class ComparisonTests:
             tests=[row.as_record() for row in self.rows],
             correction=self.correction,
             margins={name: margin.as_record() for name, margin in self.margins.items()},
-            ranks=[cast("RankRecord", vars(one)) for one in self.ranks],
+            ranks=record_schema.plain(self.ranks),
             readers=[one.as_record() for one in self.readers],
         )
 

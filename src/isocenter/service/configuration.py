@@ -20,6 +20,7 @@ from isocenter.deidentification.confidentiality_profile import ConfidentialityPr
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files.dicom.writing import dicom_answers
 from isocenter.files.storage import structured_text
+from isocenter.files.storage.structured_text import TomlTable
 from isocenter.values.advice_lines import AdviceLine
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
@@ -753,7 +754,7 @@ def read_settings(
     changes: keys of sections that are set otherwise, such as dicom={"port": 0}; a list takes the place of the file's
     Relative paths in the file count from its folder. Raises UsageError with the line of the file.
     """
-    content: dict[str, Any] = {}
+    content: TomlTable = {}
     text = ""
     if path is not None:
         try:

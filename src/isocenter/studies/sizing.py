@@ -175,11 +175,7 @@ class _Trial:
     @property
     def given_units(self) -> int | None:
         """Units of a group, where a person gives n, per_arm or clusters. Raises UsageError where they do not fit."""
-        totals = {
-            "n": self.groups * self.unit,
-            "per_arm": self.unit,
-            "clusters": self.groups,
-        }
+        totals = {"n": self.groups * self.unit, "per_arm": self.unit, "clusters": self.groups}
         given = [name for name in totals if self.inputs.get(name) is not None]
         if not given:
             return None

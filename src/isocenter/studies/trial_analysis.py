@@ -43,7 +43,7 @@ Rows = np.ndarray
 BaselineRow = dict[str, str | dict[str, float]]
 
 
-class TrialRow(TypedDict):
+class EffectRow(TypedDict):
     """An effect on an endpoint in some participants; a number is NaN, in files null, where it is not defined.
 
     n, known, values, sd: of each arm; role: primary, secondary, sensitivity, subgroup, interaction or exploratory
@@ -348,7 +348,7 @@ class TrialAnalysis:
             times[followed], happened[followed], self.is_new[followed], covariates[followed]
         )
 
-    def row(self, endpoint: Endpoint, rows: Rows, effect: Effect, **words: Any) -> TrialRow:
+    def row(self, endpoint: Endpoint, rows: Rows, effect: Effect, **words: Any) -> EffectRow:
         """A row as of `comparison.json`, with the population and how missing outcomes were taken."""
         outcomes, test = self.numbers(endpoint.name, of=endpoint), effect.test(self.level(endpoint))
         observed = rows & np.isfinite(outcomes)
@@ -382,7 +382,7 @@ class TrialAnalysis:
             **(self._of_times(endpoint, observed, test) if endpoint.metric == TIME else {}),
             **words,
         }
-        return cast("TrialRow", row)
+        return cast("EffectRow", row)
 
     def _of_times(self, endpoint: Endpoint, observed: Rows, test: DifferenceTest) -> dict[str, object]:
         """Further figures of times: the hazard ratio, events and median of each arm, the log-rank test."""
@@ -399,7 +399,7 @@ class TrialAnalysis:
             "missing": "left out" if np.isnan(times).any() else "none",
         }
 
-    def rows(self) -> list[TrialRow]:
+    def rows(self) -> list[EffectRow]:
         """The primary endpoints first, each with its sensitivity analyses; then secondary ones, subgroups, explored."""
         everybody = np.ones(len(self.data), dtype=bool)
         rows = []
@@ -417,7 +417,7 @@ class TrialAnalysis:
             rows.append(self.row(endpoint, everybody, effect, role="exploratory", planned=False))
         return self._judge(rows)
 
-    def _sensitivity(self, endpoint: Endpoint, everybody: Rows) -> list[TrialRow]:
+    def _sensitivity(self, endpoint: Endpoint, everybody: Rows) -> list[EffectRow]:
         """Complete cases, and missing outcomes as good for one arm and as bad for the other as can be.
 
         Nothing of times: who was not followed at all is in no analysis of them.
@@ -445,13 +445,13 @@ class TrialAnalysis:
             rows.append(self.row(endpoint, everybody, effect, role="sensitivity", missing=word))
         return rows
 
-    def _subgroups(self, endpoint: Endpoint, name: str) -> list[TrialRow]:
+    def _subgroups(self, endpoint: Endpoint, name: str) -> list[EffectRow]:
         """The effect in each level, and the test that it is the same in all: Cochran's Q, by an F law of the fewest.
 
         Cochran, Biometrics 1954, doi:10.2307/3001666; where levels share clusters their effects go together, and the
         test is careful.
         """
-        effects, rows = dict[str, Effect](), list[TrialRow]()
+        effects, rows = dict[str, Effect](), list[EffectRow]()
         for level in sorted(level for level in set(self.data[name]) if not table_cells.is_absent(level)):
             in_level = (self.data[name] == level).to_numpy()
             try:
@@ -481,9 +481,9 @@ class TrialAnalysis:
         both |= {"differs_most": f"{name}={most}", "method": f"interaction: Cochran's Q over {free + 1} levels, F"}
         whole = np.ones(len(self.data), dtype=bool)
         row = self.row(endpoint, whole, effects[most], role="interaction", label=name)
-        return [*rows, cast("TrialRow", {**row, **both})]
+        return [*rows, cast("EffectRow", {**row, **both})]
 
-    def _judge(self, rows: list[TrialRow]) -> list[TrialRow]:
+    def _judge(self, rows: list[EffectRow]) -> list[EffectRow]:
         """Holm's adjustment within primary, secondary endpoints and interactions, and the verdicts of endpoints."""
         endpoints = {one.name: one for one in (*self.study.endpoints, *self.explored)}
         for role in ("primary", "secondary", "interaction"):
@@ -554,7 +554,7 @@ class TrialAnalysis:
         return {"arms": arms, "losses": losses or "no outcome is missing"}
 
 
-def _verdict(row: TrialRow, endpoint: Endpoint, alpha: float) -> str:
+def _verdict(row: EffectRow, endpoint: Endpoint, alpha: float) -> str:
     """Verdict as in `comparison.json`: a difference by the adjusted p, what a margin shows by the interval."""
     sign = 1 if endpoint.is_more_better else -1
     is_shown = row["p_adjusted"] is not None and row["p_adjusted"] < alpha

@@ -74,6 +74,14 @@ def plain_fields(result: Any) -> dict[str, JsonValue]:
     return {one.name: plain(getattr(result, one.name)) for one in fields(result)}
 
 
+class RecordOfFields:
+    """A result whose record for `--json` holds its fields."""
+
+    def as_record(self) -> dict[str, JsonValue]:
+        """The record for `--json`."""
+        return plain_fields(self)
+
+
 class RowsRecord(RecordHead):
     """Rows, each with the same keys."""
 
@@ -129,14 +137,6 @@ class FailedCase(TypedDict):
     case: str | None
     problem: str
     remedy: str
-
-
-class OutcomeRow(TypedDict):
-    """How a case ended: answered, abstained, refused or failed."""
-
-    case: str
-    outcome: str
-    reason: str
 
 
 class GainRecord(TypedDict):

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 EDGE, NO_BOX = 0, -1
 
 
-class PreparedCases(torch.utils.data.Dataset[Mapping[str, Any]]):
+# A case by names, or several: its identifiers, and tensors.
+PreparedItem = Mapping[str, Any]
+
+
+class PreparedCases(torch.utils.data.Dataset[PreparedItem]):
     """Prepared cases, whole, each as a mapping.
 
     case, patient, path: names, and the file of the first image
@@ -59,7 +63,7 @@ class PreparedCases(torch.utils.data.Dataset[Mapping[str, Any]]):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, number: int) -> Mapping[str, Any]:
+    def __getitem__(self, number: int) -> PreparedItem:
         if not -len(self) <= number < len(self):
             raise IndexError(f"item {number} of {len(self)}")
         number %= len(self)
@@ -73,13 +77,13 @@ class PreparedCases(torch.utils.data.Dataset[Mapping[str, Any]]):
             batch = Loader((case,), case.shape, 1, 0.0, self.settings.training.seed).of_step(step)
             seen = batch_loss.augment_batch(batch, self.settings, "cpu")
             first: Any = batch_loss.change_each_array(seen.targets, lambda one: one[0])
-            changed: Mapping[str, Any] = case.kind.to_arrays(first)
+            changed: PreparedItem = case.kind.to_arrays(first)
             image, targets = seen.images[0], {name: one.to(targets[name].dtype) for name, (_, one) in changed.items()}
         target = next(iter(targets.values())) if len(targets) == 1 else targets
         names = {"case": case.id, "patient": case.patient, "path": self.paths[number]}
         return {**names, "image": image, "target": target, "covariates": covariates}
 
-    def collate(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def collate(self, items: Sequence[PreparedItem]) -> PreparedItem:
         """A batch of items of any shapes, for the `collate_fn` of a `DataLoader`.
 
         Images and maps end in zeros up to the largest, rows of boxes in rows of -1; `shape`, (batch, axes), has the

@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import JsonValue
-
 from isocenter import errors, keywords
 from isocenter.documents import checks, document_pages, fact_file, guidelines, tracing, word_file
 from isocenter.documents.checks import RECORD, BrokenRow
@@ -26,7 +24,7 @@ from isocenter.reading import verb_results
 from isocenter.report import InNotebook, page_blocks
 from isocenter.runtime import record_files
 from isocenter.service import node_record
-from isocenter.values import record_schema
+from isocenter.values.record_schema import RecordOfFields
 from isocenter.values.table_cells import TableRow
 from isocenter.verbs import serve
 
@@ -83,15 +81,11 @@ class DocumentsResult(InNotebook):
 
 
 @dataclass(frozen=True)
-class DocumentsCheck:
+class DocumentsCheck(RecordOfFields):
     """Result of a verification. broken: rows and records that no longer hold."""
 
     rows: int
     broken: Sequence[BrokenRow] = field(default_factory=list)
-
-    def as_record(self) -> dict[str, JsonValue]:
-        """The record for `--json`: its fields."""
-        return record_schema.plain_fields(self)
 
     def __repr__(self) -> str:
         if not self.broken:

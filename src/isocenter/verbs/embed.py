@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-from typing_extensions import TypedDict
 
 from isocenter import errors, keywords
 from isocenter.errors import IsocenterError, UsageError
@@ -16,20 +14,13 @@ from isocenter.prediction import predictors
 from isocenter.reading import input_cases, verb_results
 from isocenter.report import InNotebook, progress_tracking
 from isocenter.runtime import Model, predicted_memory, record_files
-from isocenter.values import Case, Problem, record_schema
-from isocenter.values.record_schema import FailedCase, RecordHead, RecordSchema, StatedDecision
+from isocenter.values import Case, Problem
+from isocenter.values.plain_values import PlainValue
+from isocenter.values.record_schema import FailedCase, RecordHead, RecordSchema
 from isocenter.values.table_cells import TableRow
 from isocenter.work_state import log
 
 TABLE, RECORD = "embeddings.parquet", "embeddings.json"
-
-
-class EmbeddedModel(TypedDict):
-    """The model that saw the images: the hash of its weights, and how they were computed."""
-
-    weights_sha256: str | None
-    computing: StatedDecision | None
-    unfinished_training: str
 
 
 class EmbeddingsRecord(RecordHead):
@@ -38,7 +29,7 @@ class EmbeddingsRecord(RecordHead):
     embedded: int
     features: int
     failed: list[FailedCase]
-    model: EmbeddedModel
+    model: Mapping[str, PlainValue]
     out: str | None
 
 
@@ -55,7 +46,7 @@ class EmbeddingResult(InNotebook):
 
     table: pd.DataFrame
     problems: Sequence[Problem]
-    model: EmbeddedModel
+    model: Mapping[str, PlainValue]
     out: Path | None = None
 
     @property
@@ -74,7 +65,7 @@ class EmbeddingResult(InNotebook):
         return EMBEDDINGS_SCHEMA.record_of(self, embedded=len(self.table), failed=failed)
 
     def __repr__(self) -> str:
-        lines = [*filter(None, [self.model.get("unfinished_training")])]
+        lines = [*filter(None, [str(self.model.get("unfinished_training") or "")])]
         cases = errors.count_phrase(len(self.table), "case")
         lines += [f"{cases} with {self.features} features each, {len(self.failures)} failed"]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
@@ -121,8 +112,8 @@ def embed(options: EmbedOptions) -> EmbeddingResult:
     if not rows:
         raise verb_results.no_result_error("embed", "embedded", problems)
     weights = loaded.record.get("weights_sha256")
-    computing = None if loaded.networks.computing is None else record_schema.decision_record(loaded.networks.computing)
-    used = EmbeddedModel(weights_sha256=weights, computing=computing, unfinished_training=loaded.unfinished_training)
+    computing = None if loaded.networks.computing is None else asdict(loaded.networks.computing)
+    used = {"weights_sha256": weights, "computing": computing, "unfinished_training": loaded.unfinished_training}
     result = EmbeddingResult(pd.DataFrame(rows), problems, used)
     if options.out is None:
         return result

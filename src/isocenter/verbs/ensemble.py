@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from typing_extensions import TypedDict
+
 from isocenter import errors, keywords
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import Metrics, case_tables
@@ -59,7 +61,11 @@ UNKNOWN_TRAINING = "which cases trained it is not known; where it has seen test 
 PARTS: Mapping[Split, str] = {"train": "training", "val": "validation", "calibration": "calibration", "test": "test"}
 
 
-class EnsembleRecord(SummaryRecord):
+# How it compares with the best of its members.
+MemberComparison = TypedDict("MemberComparison", {"beside": ComparisonRecord | None})  # noqa: UP013 - as files name it
+
+
+class EnsembleRecord(SummaryRecord, MemberComparison):
     """The figures of an ensemble, the weights of its members and why, and how it compares with the best of them."""
 
     out: str
@@ -67,7 +73,6 @@ class EnsembleRecord(SummaryRecord):
     weights: dict[str, float]
     because: str
     notes: list[str]
-    beside: ComparisonRecord | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +107,9 @@ class Ensemble(InNotebook):
     def as_record(self) -> EnsembleRecord:
         """The record for `--json`."""
         facts = {"out": str(self.out), "report": str(self.report), "weights": dict(self.weights)}
-        said = {"because": self.because, "notes": list(self.notes), "verdict": self.verdict.as_record()}
-        beside = None if self.comparison is None else self.comparison.as_record()
-        return cast("EnsembleRecord", {**case_tables.rows_to_json(self.rows), **facts, **said, "beside": beside})
+        judged = {"because": self.because, "notes": list(self.notes), "verdict": self.verdict.as_record()}
+        comparison = None if self.comparison is None else self.comparison.as_record()
+        return cast("EnsembleRecord", {**case_tables.rows_to_json(self.rows), **facts, **judged, "beside": comparison})
 
     def __repr__(self) -> str:
         headline = [wording.row_words(row, self.metrics) for row in self.headline]

@@ -351,11 +351,7 @@ SPLIT_BECAUSE = (
 
 
 def ensemble_plan(
-    members: Sequence[EnsembleMember],
-    model: Model,
-    parts: Parts,
-    decisions: Mapping[str, Decision],
-    root: Path | None,
+    members: Sequence[EnsembleMember], model: Model, parts: Parts, decisions: Mapping[str, Decision], root: Path | None
 ) -> Plan:
     """The first member's plan, with where the others differ and what was decided of the ensemble."""
     first, *others = members

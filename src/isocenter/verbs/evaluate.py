@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from isocenter import errors, keywords, work_state
 from isocenter.belief.operating_points import UNKEPT
@@ -74,9 +74,9 @@ from isocenter.scoring.case_scoring import EVALUATION, SUMMARY, TASK, AuditInput
 from isocenter.scoring.case_selection import CaseChoice
 from isocenter.scoring.data_record import DATA_RECORD
 from isocenter.scoring.model_verdict import Verdict
-from isocenter.values import ANSWERED, Case, Dataset, Decision, Plan, Problem, Row, case_outcome
+from isocenter.values import ANSWERED, Case, Dataset, Decision, Plan, Problem, Row, case_outcome, record_schema
 from isocenter.values.case_outcome import CaseOutcome
-from isocenter.values.record_schema import FailedCase, FigureRow, OutcomeRow
+from isocenter.values.record_schema import FailedCase, FigureRow
 from isocenter.work_state import log
 
 MARKS = ("cases.csv", "summary.json")
@@ -146,7 +146,7 @@ class EvaluationResult(InNotebook):
             "notes": list(self.notes),
             "verdict": self.verdict.as_record(),
             "failed": verb_results.failed_rows(self.failures),
-            "outcomes": [cast("OutcomeRow", asdict(one)) for one in self.outcomes],
+            "outcomes": record_schema.plain(self.outcomes),
             "unfinished_training": self.unfinished_training,
             "out": str(self.out) if self.out else None,
         }
@@ -161,11 +161,7 @@ class EvaluationResult(InNotebook):
         lines += [self.own_figure] if self.own_figure else []
         if self.scored.openings > 1:
             lines.append(f"these test cases have been opened {self.scored.openings} times on this machine")
-        lines += [
-            str(self.verdict),
-            *self.verdict.against,
-            *_few(self.scored.problems),
-        ]
+        lines += [str(self.verdict), *self.verdict.against, *_few(self.scored.problems)]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 
 

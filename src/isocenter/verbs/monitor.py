@@ -20,12 +20,7 @@ from isocenter.monitoring.alerting import Alert, AuditBound, BoundState
 from isocenter.monitoring.case_stream import CaseStream
 from isocenter.monitoring.drift_detection import Drift, Miscalibration
 from isocenter.monitoring.e_detectors import FEWEST
-from isocenter.monitoring.monitoring_record import (
-    MONITORED_SCHEMA,
-    MonitoringRecord,
-    SiteTestRow,
-    StreamFacts,
-)
+from isocenter.monitoring.monitoring_record import MONITORED_SCHEMA, MonitoringRecord, SiteTestRow, StreamFacts
 from isocenter.monitoring.performance_figures import RATES, Performance
 from isocenter.monitoring.site_tests import SiteTest
 from isocenter.options.node import MonitorOptions

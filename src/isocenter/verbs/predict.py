@@ -35,7 +35,7 @@ from isocenter.tasks import Task, properties
 from isocenter.values import Case, PlainValue, Prediction, Problem, Prompts, case_outcome
 from isocenter.values.case_outcome import CaseOutcome
 from isocenter.values.finding import FindingsRecord
-from isocenter.values.record_schema import FailedCase, OutcomeRow, RecordHead, RecordSchema
+from isocenter.values.record_schema import FailedCase, RecordHead, RecordSchema
 from isocenter.values.table_cells import TableRow
 from isocenter.work_state import log
 
@@ -53,7 +53,7 @@ class PredictionsRecord(RecordHead):
 
     predicted: int
     failed: list[FailedCase]
-    outcomes: list[OutcomeRow]
+    outcomes: list[CaseOutcome]
     unfinished_training: str
     files: list[str]
     rows: list[TableRow]

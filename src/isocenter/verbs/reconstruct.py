@@ -129,12 +129,7 @@ def _reconstruct_files(
 ) -> tuple[ReconstructionResult, list[Figure]]:
     """Every measurement, its image written where there is a folder; pictures of the first ones."""
     acquisition = None if options.acquisition is None else Path(options.acquisition)
-    rows, images, problems, pictures = (
-        list[dict[str, Any]](),
-        dict[str, Image](),
-        list[Problem](),
-        list[Figure](),
-    )
+    rows, images, problems, pictures = (list[dict[str, Any]](), dict[str, Image](), list[Problem](), list[Figure]())
     with progress_tracking.track_progress("reconstructing") as tracker:
         for file in tracker.over(files):
             started = time.perf_counter()

@@ -190,11 +190,7 @@ class _Pair:
         ]
         mask, labels, fixed_labels = (
             None if source is None else input_cases.drawn_on_grid(source, image, reading)
-            for source, image in (
-                (options.fixed_mask, fixed),
-                (options.labels, moving),
-                (options.fixed_labels, fixed),
-            )
+            for source, image in ((options.fixed_mask, fixed), (options.labels, moving), (options.fixed_labels, fixed))
         )
         course = None
         if lesions:

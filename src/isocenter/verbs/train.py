@@ -113,8 +113,8 @@ class Run(InNotebook):
     def as_record(self) -> RunRecord:
         """The record for `--json`."""
         facts = {"out": str(self.out), "report": str(self.report), "steps": self.steps, "minutes": self.minutes}
-        said = {"notes": list(self.notes), "verdict": self.verdict.as_record()}
-        return cast("RunRecord", {**case_tables.rows_to_json(self.rows), **facts, **said})
+        judged = {"notes": list(self.notes), "verdict": self.verdict.as_record()}
+        return cast("RunRecord", {**case_tables.rows_to_json(self.rows), **facts, **judged})
 
     def __repr__(self) -> str:
         headline = [wording.row_words(row, self.metrics) for row in self.headline]

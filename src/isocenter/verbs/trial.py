@@ -25,9 +25,9 @@ from isocenter.runtime import record_files
 from isocenter.studies import concealment, interim_looks, randomisation, trial_analysis, trial_protocol
 from isocenter.studies.interim_looks import InterimLook
 from isocenter.studies.randomisation import Allocation
-from isocenter.studies.trial_analysis import FLOW_SCHEMA, BaselineRow, FlowRecord, TrialAnalysis, TrialRow
+from isocenter.studies.trial_analysis import FLOW_SCHEMA, BaselineRow, EffectRow, FlowRecord, TrialAnalysis
 from isocenter.studies.trial_protocol import Endpoint, Study
-from isocenter.values import record_schema
+from isocenter.values.record_schema import RecordOfFields
 from isocenter.values.table_cells import AS_MISSING
 from isocenter.verbs import study_folder
 from isocenter.verbs.study_folder import PLAN, RECORD, REGISTRY, AmendmentRow, StudyFolder
@@ -37,17 +37,13 @@ TURN_S = 15.0  # for which a site waits while others write the same study, each 
 
 
 @dataclass(frozen=True)
-class PlannedStudy:
+class PlannedStudy(RecordOfFields):
     """A plan that was written. missing: keys that a registry asks for and the plan does not have"""
 
     title: str
     n: int | None
     missing: list[str]
     out: Path
-
-    def as_record(self) -> dict[str, JsonValue]:
-        """The record for `--json`: its fields."""
-        return record_schema.plain_fields(self)
 
     def __repr__(self) -> str:
         size = "no size is planned" if self.n is None else errors.count_phrase(self.n, "participant")
@@ -56,30 +52,22 @@ class PlannedStudy:
 
 
 @dataclass(frozen=True)
-class SealedPlan:
+class SealedPlan(RecordOfFields):
     """A plan that was locked, or amended."""
 
     plan_sha256: str
     amendments: list[AmendmentRow]
-
-    def as_record(self) -> dict[str, JsonValue]:
-        """The record for `--json`: its fields."""
-        return record_schema.plain_fields(self)
 
     def __repr__(self) -> str:
         return f"locked with {errors.count_phrase(len(self.amendments), 'amendment')}: study.toml is {self.plan_sha256}"
 
 
 @dataclass(frozen=True)
-class RandomisationResult:
+class RandomisationResult(RecordOfFields):
     """A list that was drawn and encrypted. lists: one a stratum, or one a cluster"""
 
     method: str
     lists: int
-
-    def as_record(self) -> dict[str, JsonValue]:
-        """The record for `--json`: its fields."""
-        return record_schema.plain_fields(self)
 
     def __repr__(self) -> str:
         what = (
@@ -91,15 +79,11 @@ class RandomisationResult:
 
 
 @dataclass(frozen=True)
-class AssignedArm:
+class AssignedArm(RecordOfFields):
     """The arm of one participant or cluster."""
 
     participant: str
     arm: str
-
-    def as_record(self) -> dict[str, JsonValue]:
-        """The record for `--json`: its fields."""
-        return record_schema.plain_fields(self)
 
     def __repr__(self) -> str:
         return f"{self.participant}: {self.arm}"
@@ -110,7 +94,7 @@ class TrialResults(TypedDict):
 
     title: str
     question: str
-    tests: list[TrialRow]
+    tests: list[EffectRow]
     look: dict[str, float | bool]
     baseline: list[BaselineRow]
     columns: list[str]
@@ -129,7 +113,7 @@ class AnalysisResult(InNotebook):
     out: Path
 
     @property
-    def tests(self) -> list[TrialRow]:
+    def tests(self) -> list[EffectRow]:
         """Every test, a row each."""
         return list(self.results["tests"])
 
@@ -381,13 +365,13 @@ def _losses(flow: FlowRecord) -> list[Block]:
     return [Table(("arm", "why the primary outcome is missing", "participants"), rows)]
 
 
-def _section(row: TrialRow) -> str:
+def _section(row: EffectRow) -> str:
     if not row["planned"]:
         return "exploratory"
     return "subgroups" if row["role"] in ("subgroup", "interaction") else str(row["role"])
 
 
-def _cells(row: TrialRow, arms: Sequence[str]) -> list[Any]:
+def _cells(row: EffectRow, arms: Sequence[str]) -> list[Any]:
     named = row["endpoint"] if row["label"] == "all" else f"{row['endpoint']}, {row['label']}"
     people = f"{row['population']} ({', '.join(f'{arm} {n}' for arm, n in row['n'].items())})"
     p = [None if one is None else wording.p_text(one) for one in (row["p"], row["p_adjusted"])]
@@ -400,7 +384,7 @@ def _cells(row: TrialRow, arms: Sequence[str]) -> list[Any]:
     return [named, people, row["missing"], *seen, apart, *p, row["verdict"]]
 
 
-def _seen_words(row: TrialRow, arm: str) -> str:
+def _seen_words(row: EffectRow, arm: str) -> str:
     """What was seen in an arm: n of N, a mean with its deviation, or a median time."""
     value, known = row["values"][arm], row["known"][arm]
     if row["metric"] == trial_protocol.TIME:
@@ -413,21 +397,21 @@ def _seen_words(row: TrialRow, arm: str) -> str:
     return f"mean {wording.number_text(value)} (SD {wording.number_text(row['sd'][arm])}), n {known}"
 
 
-def _margin(row: TrialRow) -> str:
+def _margin(row: EffectRow) -> str:
     """The margin of a verdict that speaks of one."""
     if row["margin"] is None or row["verdict"] in ("superior", "inferior"):
         return ""
     return f"{', nor to be non-inferior' if row['verdict'] == 'not shown' else ''} by the margin of {row['margin']:g}"
 
 
-def _difference(row: TrialRow) -> str:
+def _difference(row: EffectRow) -> str:
     if "hazard_ratio" not in row:
         return f"difference {wording.number_text(row['difference'], signed=True)}"
     ratio = row["hazard_ratio"]["value"]
     return f"hazard ratio {wording.number_text(ratio)}" if np.isfinite(ratio) else str(row["method"])
 
 
-def _interval(row: TrialRow) -> str:
+def _interval(row: EffectRow) -> str:
     if not np.isfinite(row["low"]):
         return "no interval"
     level = f"{100 * row['level']:.1f} % interval" if row["level"] < 0.9995 else "interval by the bound of the look"
@@ -435,7 +419,7 @@ def _interval(row: TrialRow) -> str:
     return f"{level} {wording.number_text(ends['low'])} to {wording.number_text(ends['high'])}"
 
 
-def _methods(rows: Sequence[TrialRow]) -> str:
+def _methods(rows: Sequence[EffectRow]) -> str:
     return "; ".join(dict.fromkeys(str(row["method"]) for row in rows))
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DEEPEST = 20
 # The descriptions of the largest public data sets have some MiB.
 LARGEST_JSON = 64 << 20
+# A table of a TOML file, whose keys are those that its reader knows.
+TomlTable = dict[str, Any]
 
 
 def parse_json(text: str) -> Any:

@@ -164,13 +164,7 @@ def decision_curve_plot(
 
 
 def reliability_diagram(
-    truth: ArrayLike,
-    probability: ArrayLike,
-    title: str,
-    *,
-    caption: str = "",
-    bins: int = 10,
-    counted: str = "cases",
+    truth: ArrayLike, probability: ArrayLike, title: str, *, caption: str = "", bins: int = 10, counted: str = "cases"
 ) -> Figure:
     """Observed frequency for each tenth of predicted probability, with exact 95 % intervals and the counts.
 

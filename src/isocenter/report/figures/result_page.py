@@ -190,11 +190,7 @@ def _put_text(canvas: Canvas, left: float, top: float, text: str, colour: str, *
 
 
 def _put_table(
-    canvas: Canvas,
-    rows: Sequence[tuple[str, ...]],
-    top: float,
-    ink: Ink,
-    named: Mapping[str, tuple[int, int, int]],
+    canvas: Canvas, rows: Sequence[tuple[str, ...]], top: float, ink: Ink, named: Mapping[str, tuple[int, int, int]]
 ) -> float:
     """Draw the table of findings, each with the colour in which it is drawn, and give where it ends."""
     for title, left, _ in COLUMNS:

@@ -114,12 +114,7 @@ def put_greys(axes: Axes, view: UprightView, plane: ScreenPlane, at: int) -> Non
 
 
 def put_outlines(
-    axes: Axes,
-    label_map: Array,
-    steps: tuple[float, float],
-    labels: Sequence[Label],
-    style: Dashes,
-    width: float = 1.3,
+    axes: Axes, label_map: Array, steps: tuple[float, float], labels: Sequence[Label], style: Dashes, width: float = 1.3
 ) -> None:
     """Lines half-way between the last voxel inside and the first outside, which is where the voxels' edges lie."""
     limits = axes.axis()

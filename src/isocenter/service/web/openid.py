@@ -94,8 +94,7 @@ class Provider:
 
     def _session(self, back: str) -> OAuth2Session:
         taken = cast(
-            "Sequence[str]",
-            self._configuration().get("token_endpoint_auth_methods_supported", ["client_secret_basic"]),
+            "Sequence[str]", self._configuration().get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         )
         secret = os.environ.get(SECRET)
         # Without a secret PKCE alone shows that the code is ours.
