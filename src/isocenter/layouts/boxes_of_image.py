@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from isocenter import errors
@@ -34,7 +35,10 @@ def read_boxes(path: Path, image: Image, file: Path) -> BoundingBoxes:
 
 def _in_table(path: Path, file: Path) -> Annotation:
     table = table_reading.read_table(path)
-    boxes = BoxTable(table, box_table.columns_of_boxes(table, DatasetOptions()))
+    column = box_table.columns_of_boxes(table, DatasetOptions())
+    # A row without an image is of none, and so not of this one.
+    rows = tuple({**row, column["image"]: str(row[column["image"]])} for row in table.rows)
+    boxes = BoxTable(replace(table, rows=rows), column)
     named = {name: PurePosixPath(name.replace("\\", "/")) for name in boxes.rows}
     if own := [row for name, rows in boxes.rows.items() if _names(named[name], file, path.parent) for row in rows]:
         return boxes.annotation(sorted(own, key=lambda row: row[0]))
