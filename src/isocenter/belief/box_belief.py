@@ -23,10 +23,7 @@ from isocenter.values import BoundingBoxes, Decision, Floats, Geometry, Predicti
 CALLED_FROM = 0.3
 # Of fewer boxes of validation cases a threshold would be chance.
 FEWEST_BOXES = 10
-OF_BOXES = (
-    "boxes from these scores on miss at most {} % of those of a case",
-    "no score is known to do so for",
-)
+OF_BOXES = ("boxes from these scores on miss at most {} % of those of a case", "no score is known to do so for")
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 
 
@@ -213,11 +210,7 @@ def covering_box_columns(
 
 
 def box_calibration_rows(
-    label: str,
-    matched: Sequence[tuple[Matches, Sequence[BoundingBoxes]]],
-    patients: np.ndarray,
-    *,
-    seed: Seed,
+    label: str, matched: Sequence[tuple[Matches, Sequence[BoundingBoxes]]], patients: np.ndarray, *, seed: Seed
 ) -> Iterator[Row]:
     """Rows on how often boxes of a score are right, now and before calibration; none where there is no box.
 

@@ -64,10 +64,7 @@ MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 FEWEST_OBJECTS = 10
 # The overlap from which an object is found, as in the figures that are stated of objects.
 OVERLAP = 0.5
-OF_OBJECTS = (
-    "objects from these scores on miss at most {} % of those of a case",
-    "no score is known to do so for",
-)
+OF_OBJECTS = ("objects from these scores on miss at most {} % of those of a case", "no score is known to do so for")
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,11 +125,7 @@ def _plain(number: float) -> float | None:
 
 
 def class_scores(
-    probabilities: ArrayLike,
-    method: Method = "lac",
-    *,
-    draws: ArrayLike | None = None,
-    raps: tuple[float, int] = RAPS,
+    probabilities: ArrayLike, method: Method = "lac", *, draws: ArrayLike | None = None, raps: tuple[float, int] = RAPS
 ) -> Floats:
     """(cases, classes) how badly each class goes with each case's probabilities, (cases, classes); less is better.
 

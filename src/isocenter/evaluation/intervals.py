@@ -132,13 +132,7 @@ def bonferroni(estimate: Estimate, number: int) -> Estimate:
 
 
 def bootstrap(
-    scores: ArrayLike,
-    patients: ArrayLike,
-    *,
-    seed: Seed,
-    draws: int | None = None,
-    unit: str = "",
-    exact: bool = True,
+    scores: ArrayLike, patients: ArrayLike, *, seed: Seed, draws: int | None = None, unit: str = "", exact: bool = True
 ) -> Estimate:
     """Mean score with a 95 % percentile interval that resamples patients, not images, widened where they are few.
 

@@ -30,10 +30,7 @@ KEPT_NUMBERS = 0.8
 ALPHAS = np.arange(0.05, 0.99, 0.05)
 SWITCH_OVERLAP, ROUNDING = 0.5, float(np.finfo(float).eps)
 HOTA, SWITCHES = "hota", "identity_switches"
-TRACK_METRICS = (
-    Metric(HOTA, "Tracking (HOTA)"),
-    Metric(SWITCHES, "Identity switches a clip", "less", unit="switches"),
-)
+TRACK_METRICS = (Metric(HOTA, "Tracking (HOTA)"), Metric(SWITCHES, "Identity switches a clip", "less", unit="switches"))
 # A case that is a frame, as layouts name it.
 FRAME = re.compile(r"(.*)_frame(\d+)")
 

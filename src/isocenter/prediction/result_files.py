@@ -258,12 +258,7 @@ def _label_map(
 
 
 def _dicom_result(
-    prediction: Prediction,
-    image: Image,
-    model: Model,
-    *,
-    findings: Sequence[Finding],
-    is_part: bool,
+    prediction: Prediction, image: Image, model: Model, *, findings: Sequence[Finding], is_part: bool
 ) -> Result:
     """A result as writers of DICOM objects take it."""
     stills, codes = prediction.frames or (prediction,), result_codes.codes_of_model(model)

@@ -95,10 +95,7 @@ def image_problems(
             )
         if not reference.value.data.any():
             yield Problem.note(
-                f"{reference.name} is empty",
-                (case.id,),
-                "it teaches only background",
-                "Check that this is meant",
+                f"{reference.name} is empty", (case.id,), "it teaches only background", "Check that this is meant"
             )
 
 

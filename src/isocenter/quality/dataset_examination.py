@@ -129,11 +129,7 @@ class Examination:
 
 
 def examine(
-    dataset: Dataset,
-    *,
-    threads: int = 1,
-    progress: Progress | None = None,
-    kinds: Collection[str] = (),
+    dataset: Dataset, *, threads: int = 1, progress: Progress | None = None, kinds: Collection[str] = ()
 ) -> Examination:
     """Read every case once, several in parallel; a bad case is named and the others go on.
 

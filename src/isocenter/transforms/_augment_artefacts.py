@@ -131,10 +131,7 @@ def bias_field(
 
 
 def motion(
-    images: Tensor,
-    strength: float,
-    generators: Sequence[np.random.Generator],
-    steps: Sequence[float] | None = None,
+    images: Tensor, strength: float, generators: Sequence[np.random.Generator], steps: Sequence[float] | None = None
 ) -> Tensor:
     """Lines of k-space taken while the patient lies otherwise: turned by up to `strength` degrees, moved by voxels.
 

@@ -184,11 +184,7 @@ CORRUPTIONS: Mapping[str, Corruption] = {
         from_zero=True,
     ),
     "poisson": Corruption(
-        (1000, 300, 100, 30, 10),
-        "photons at the 99th percentile",
-        _count_photons,
-        limits=(1.0, np.inf),
-        from_zero=True,
+        (1000, 300, 100, 30, 10), "photons at the 99th percentile", _count_photons, limits=(1.0, np.inf), from_zero=True
     ),
 }
 

@@ -376,14 +376,7 @@ def _even(size: float, dense: bool) -> int:
 
 
 def _scale(
-    shapes: Floats,
-    steps: Floats,
-    longest: float,
-    unit: str,
-    device: str,
-    *,
-    dense: bool,
-    asked: Sequence[float] | None,
+    shapes: Floats, steps: Floats, longest: float, unit: str, device: str, *, dense: bool, asked: Sequence[float] | None
 ) -> Grid:
     """Whole images in mm: the spacing at which large ones have no more voxels a side than the device goes through.
 

@@ -185,13 +185,7 @@ def _refuse_drawn_tests(dataset: Dataset) -> None:
 
 
 def split_folds(
-    dataset: Dataset,
-    folds: int,
-    *,
-    seed: int,
-    twins: Twins = (),
-    volumes: bool = False,
-    undivided_groups: Twins = (),
+    dataset: Dataset, folds: int, *, seed: int, twins: Twins = (), volumes: bool = False, undivided_groups: Twins = ()
 ) -> tuple[Parts, ...]:
     """{case id: part} of each fold: every case is in the test part of exactly one.
 

@@ -38,10 +38,7 @@ def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[P
     case = (reference.case,)
     for note in reference.value.notes:
         yield Problem.warning(
-            f"{KIND}: {note}",
-            case,
-            "the model learns the box as corrected",
-            "Correct the annotation",
+            f"{KIND}: {note}", case, "the model learns the box as corrected", "Correct the annotation"
         )
     if not len(reference.value):
         yield Problem.note(f"{KIND} is empty", case, "it teaches only background", "Check that this is meant")

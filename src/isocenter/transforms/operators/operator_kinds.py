@@ -9,10 +9,7 @@ from isocenter.transforms.operators.linear_operator import LinearOperator
 from isocenter.transforms.operators.ray_sums import RaySums
 from isocenter.values import Acquisition, StatedSettings
 
-OPERATORS: Mapping[str, Callable[[Acquisition], LinearOperator]] = {
-    "parallel": RaySums,
-    "cartesian": Cartesian,
-}
+OPERATORS: Mapping[str, Callable[[Acquisition], LinearOperator]] = {"parallel": RaySums, "cartesian": Cartesian}
 
 
 def operator(acquisition: Acquisition | StatedSettings) -> LinearOperator:
