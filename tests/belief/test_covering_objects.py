@@ -94,8 +94,9 @@ def test_covering_objects_miss_the_share_that_was_allowed_in_new_cases_on_averag
 
     missed, people = [], [f"p{number}" for number in range(60)]
     for seed in range(30):
-        missing = {"object": object_belief.missed_objects(list(held(seed)), people)}
-        decisions = covering_results.covering_thresholds(Certainty(risk=0.2), missing, exact=True, words=("{}", ""))
+        best = [object_belief.best_object_scores(*own, truth) for own, truth in held(seed)]
+        missing = {"object": covering_results.missed_shares(best, people)}
+        decisions = covering_results.covering_thresholds(Certainty(risk=0.2), missing, exact=True, answers="objects")
         least = Certainty(covering=Conformal.from_record(decisions["task.covering"].value)).covers_from["object"]
         missed.append(
             np.mean(

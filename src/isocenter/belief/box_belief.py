@@ -12,7 +12,7 @@ import numpy as np
 from isocenter import errors
 from isocenter.belief import calibration_scores, certainties, covering_results, operating_points
 from isocenter.belief.certainties import Certainty
-from isocenter.belief.covering_results import COVERS_FROM, FALSE, MISSED, AddedResults, Belief, UnseenCases
+from isocenter.belief.covering_results import FALSE, MISSED, AddedResults, Belief, UnseenCases
 from isocenter.errors import DatasetError
 from isocenter.evaluation import Seed, box_matching
 from isocenter.evaluation.box_matching import Matches
@@ -23,7 +23,6 @@ from isocenter.values import BoundingBoxes, Decision, Floats, Geometry, Predicti
 CALLED_FROM = 0.3
 # Of fewer boxes of validation cases a threshold would be chance.
 FEWEST_BOXES = 10
-OF_BOXES = ("boxes from these scores on miss at most {} % of those of a case", "no score is known to do so for")
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 
 
@@ -80,8 +79,11 @@ class BoxBelief(Belief):
         if self.certainty.risk is None or self.certainty.covering is not None:
             return {}
         scores_now = _calibrate_rows(rows, self.certainty.calibrator)
-        missed = missed_boxes(scores_now, rows.truth, rows.patients.tolist(), self.classes, self.overlap)
-        return covering_results.covering_thresholds(self.certainty, missed, exact=exact, words=OF_BOXES)
+        pairs, missed = list(zip(scores_now, rows.truth, strict=True)), dict[str, tuple[Floats, np.ndarray]]()
+        for name in self.classes:
+            best = [best_box_scores(found.of_class(name), truth.of_class(name), self.overlap) for found, truth in pairs]
+            missed[name] = covering_results.missed_shares(best, rows.patients.tolist())
+        return covering_results.covering_thresholds(self.certainty, missed, exact=exact, answers="boxes")
 
 
 def _calibrate_rows(rows: UnseenCases, calibrator: Calibrator) -> list[BoundingBoxes]:
@@ -164,31 +166,6 @@ def calling_score(
     level, f1 = operating_points.best_f1_level(np.concatenate(scores), np.concatenate(right), total)
     because = f"the highest F1, {f1:.3f}, of {boxes} at IoU {overlap}"
     return Decision(level, because, MAIER_HEIN)
-
-
-def missed_boxes(
-    predicted: Sequence[BoundingBoxes],
-    references: Sequence[BoundingBoxes],
-    patients: Sequence[str],
-    classes: Sequence[str],
-    overlap: float,
-) -> dict[str, tuple[Floats, np.ndarray]]:
-    """{class: ((cases, limits) share of its boxes that only boxes below each of `COVERS_FROM` find, patients)}.
-
-    Of cases that have a box of the class; a box that nothing finds is missed at every limit.
-    """
-    missed = {}
-    for name in classes:
-        pairs = [
-            (a.of_class(name), b.of_class(name), who) for a, b, who in zip(predicted, references, patients, strict=True)
-        ]
-        with_boxes = [(found, truth, who) for found, truth, who in pairs if not truth.ignored.all()]
-        rows = [
-            (best_box_scores(found, truth, overlap)[:, None] < COVERS_FROM).mean(axis=0)
-            for found, truth, _ in with_boxes
-        ]
-        missed[name] = np.reshape(rows, (-1, len(COVERS_FROM))), np.array([who for *_, who in with_boxes])
-    return missed
 
 
 def best_box_scores(predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float) -> Floats:

@@ -28,6 +28,7 @@ OF_MASKS = (
     "masks from these probabilities on miss at most {} % of a structure",
     "nothing less than the whole image is known to do so for",
 )
+OF_ANSWERS = (" from these scores on miss at most {} % of those of a case", "no score is known to do so for")
 # Columns of cases, and their metrics: the share that is missed, and what finds nothing.
 MISSED, FALSE = "covering_missed", "covering_false"
 # The map of a prediction that holds covering masks or objects, and all maps that answers add.
@@ -107,16 +108,12 @@ def fewest_for_risk(settings: StatedSettings, registered: Collection[str]) -> in
 
 
 def covering_thresholds(
-    certainty: Certainty,
-    missed: Mapping[str, tuple[Floats, np.ndarray]],
-    *,
-    exact: bool,
-    words: tuple[str, str] = OF_MASKS,
+    certainty: Certainty, missed: Mapping[str, tuple[Floats, np.ndarray]], *, exact: bool, answers: str = ""
 ) -> dict[str, Decision]:
     """Find a threshold for each structure or class of which no more is missed than `risk` allows.
 
-    missed: {structure: ((cases, limits) share of it that is less probable than each of `COVERS_FROM`, patients)}
-    words:  what misses how much, and what is said where no threshold is known
+    missed:  {structure: ((cases, limits) share of it that is less probable than each of `COVERS_FROM`, patients)}
+    answers: what has scores, as boxes have; empty for masks
     """
     risk, delta = certainty.risk, certainty.risk_delta
     assert risk is not None  # noqa: S101 - nobody asks for masks without it
@@ -132,12 +129,24 @@ def covering_thresholds(
     method = "crc" if delta is None else "ltt"
     guarantee = Conformal(method, 1 - risk, "label", counts, limits, exact)
     how = "on average" if delta is None else f"with a confidence of {100 * (1 - delta):g} %"
-    because = f"{words[0].format(f'{100 * risk:g}')} {how} in new patients like "
+    misses, unknown = OF_ANSWERS if answers else OF_MASKS
+    because = f"{answers}{misses.format(f'{100 * risk:g}')} {how} in new patients like "
     because += f"those whose cases set them ({', '.join(f'{name} {count}' for name, count in counts.items())})"
     because += EXACT if exact else APPROXIMATE
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
-        because += f"; {words[1]} {', '.join(endless)}"
+        because += f"; {unknown} {', '.join(endless)}"
     return {"task.covering": Decision(guarantee.settings, because, CRC if delta is None else LTT)}
+
+
+def missed_shares(best: Sequence[Floats], patients: Sequence[str]) -> tuple[Floats, np.ndarray]:
+    """(cases, limits) share of what is there that only answers below each of `COVERS_FROM` find, and patients.
+
+    best: of each case, for all that is there, the highest score that finds it, -1 where none does
+    Of cases that have any; what nothing finds is missed at every limit.
+    """
+    rows = [(own[:, None] < COVERS_FROM).mean(axis=0) for own in best if len(own)]
+    people = [who for own, who in zip(best, patients, strict=True) if len(own)]
+    return np.reshape(rows, (-1, len(COVERS_FROM))), np.array(people)
 
 
 def covering_rows(table: Table, classes: Sequence[str], unit: str, *, seed: Seed) -> Iterator[Row]:

@@ -16,15 +16,7 @@ from numpy.typing import NDArray
 from isocenter import errors
 from isocenter.belief import calibration_scores, certainties, class_belief, covering_results, operating_points
 from isocenter.belief.certainties import Certainty
-from isocenter.belief.covering_results import (
-    COVERING_MAP,
-    COVERS_FROM,
-    FALSE,
-    MISSED,
-    AddedResults,
-    Belief,
-    UnseenCases,
-)
+from isocenter.belief.covering_results import COVERING_MAP, FALSE, MISSED, AddedResults, Belief, UnseenCases
 from isocenter.evaluation import Seed, Table, instances
 from isocenter.evaluation.calibration_fit import Calibrator, UnseenOutputs
 from isocenter.evaluation.case_tables import UNCALIBRATED
@@ -64,7 +56,6 @@ MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 FEWEST_OBJECTS = 10
 # The overlap from which an object is found, as in the figures that are stated of objects.
 OVERLAP = 0.5
-OF_OBJECTS = ("objects from these scores on miss at most {} % of those of a case", "no score is known to do so for")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,9 +158,9 @@ class ObjectBelief(Belief):
         with_candidates = [place for place, one in enumerate(rows.outputs) if one.candidates is not None]
         if not with_candidates or self.certainty.risk is None or self.certainty.covering is not None:
             return {}
-        pairs = [(rows.outputs[place].candidates(), rows.truth[place]) for place in with_candidates]
-        missed = missed_objects(pairs, rows.patients[with_candidates].tolist())
-        return covering_results.covering_thresholds(self.certainty, {OBJECT: missed}, exact=exact, words=OF_OBJECTS)
+        best = [best_object_scores(*rows.outputs[place].candidates(), rows.truth[place]) for place in with_candidates]
+        missed = covering_results.missed_shares(best, rows.patients[with_candidates].tolist())
+        return covering_results.covering_thresholds(self.certainty, {OBJECT: missed}, exact=exact, answers="objects")
 
 
 def renumber_objects(numbers: Numbers, smallest: float = 0.0) -> Numbers:
@@ -251,19 +242,6 @@ def are_right(overlap: InstanceOverlap) -> np.ndarray:
     right = np.zeros(len(overlap.predicted), dtype=bool)
     right[hit_pairs(overlap)[0]] = True
     return right
-
-
-def missed_objects(pairs: Sequence[tuple[Candidates, Array]], patients: Sequence[str]) -> tuple[Floats, np.ndarray]:
-    """(cases, limits) share of the objects that only candidates below each of `COVERS_FROM` find, and patients.
-
-    pairs: of each case all objects that there may be, and the numbers of the reference
-    Of cases that have an object; what nothing finds is missed at every limit.
-    """
-    with_objects = [place for place, (_, reference) in enumerate(pairs) if reference.any()]
-    chosen = (pairs[place] for place in with_objects)
-    best = [best_object_scores(numbers, scores, reference) for (numbers, scores), reference in chosen]
-    rows = [(own[:, None] < COVERS_FROM).mean(axis=0) for own in best]
-    return np.reshape(rows, (-1, len(COVERS_FROM))), np.array([patients[place] for place in with_objects])
 
 
 def best_object_scores(numbers: Numbers, scores: Floats, reference: Array) -> Floats:
