@@ -19,7 +19,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
 from isocenter.networks import context_fusion, pyramid, resnet_pyramid
-from isocenter.networks.network_family import LengthHead, Sized, Strides
+from isocenter.networks.network_family import Sized, Strides
 from isocenter.networks.pyramid import ADDED, LEAST
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class FasterRcnn(nn.Module):
                 return {**losses, **self.telling.penalties(images)}
             return {self.name: self._draw_boxes(images, features)}
 
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, LengthHead]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: object) -> Tensor:
         """torchvision's losses of both stages, averaged over images; `boxes` went into `forward`."""
         return outputs[f"{self.name}/losses"].mean(dim=0).sum()
 

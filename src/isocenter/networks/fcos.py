@@ -16,7 +16,7 @@ from torchvision.models.detection import fcos as torchvision_fcos
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from isocenter.networks import pyramid, resnet_pyramid
-from isocenter.networks.network_family import LengthHead, Sized, Strides
+from isocenter.networks.network_family import Sized, Strides
 from isocenter.networks.pyramid import LEAST, LevelPredictions
 from isocenter.networks.resnet_pyramid import LevelDetector
 
@@ -52,7 +52,7 @@ class Fcos(LevelDetector):
         detector = torchvision_fcos.FCOS(backbone, classes, anchor_generator=cells, head=head)
         super().__init__(name, classes, unit, detector, steps, inside, context, fusion)
 
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, LengthHead]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: object) -> Tensor:
         """torchvision's loss of classes, boxes and centre-ness.
 
         outputs: of `forward` in training

@@ -28,7 +28,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, con
 from torchvision.ops import roi_align
 
 from isocenter.networks import context_fusion, resnet_pyramid
-from isocenter.networks.network_family import Family, LengthHead, PublishedWeights, Sized, Strides
+from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
 from isocenter.networks.resnet_pyramid import PUBLISHED_AT
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class MaskRCNN(nn.Module):
         losses = {f"{self.name}/losses": self._losses(proposed, targets).expand(len(images), -1)}
         return {**losses, **self.telling.penalties(images)}
 
-    def loss(self, outputs: Mapping[str, Tensor], targets: Tensor, heads: Mapping[str, LengthHead]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], targets: Tensor, heads: object) -> Tensor:
         """The sum of the paper's losses; `targets`, (batch, rows, columns) numbers of objects, went into `forward`."""
         return outputs[f"{self.name}/losses"].mean(dim=0).sum()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,13 +24,6 @@ WIDTHS = ("width", "widest")
 FROZEN = "frozen"
 # In place of a method of context fusion, for a family with a single method of its own.
 OWN = "own"
-
-
-class LengthHead(Protocol):
-    """A head as a family's loss sees it; unit: the voxels of a length of 1."""
-
-    @property
-    def unit(self) -> float: ...
 
 
 class FusionSettings(TypedDict, total=False):

@@ -20,7 +20,7 @@ from torchvision.models.detection.retinanet import RetinaNet as OfPictures
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from isocenter.networks import pyramid, resnet_pyramid, retinanet_volumes
-from isocenter.networks.network_family import LengthHead, Sized, Strides
+from isocenter.networks.network_family import Sized, Strides
 from isocenter.networks.pyramid import LevelPredictions
 from isocenter.networks.resnet_pyramid import LevelDetector
 
@@ -86,7 +86,7 @@ class RetinaNet(LevelDetector):
         super().__init__(name, classes, unit, detector, library.steps, inside, context, fusion)
         self.library = library
 
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, LengthHead]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: object) -> Tensor:
         """The library's loss of classes and boxes.
 
         outputs: of `forward` in training

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, o
 
 from isocenter.networks import common_layers, context_fusion, pyramid
 from isocenter.networks.common_layers import CONVOLUTION, LINEAR
-from isocenter.networks.network_family import Family, LengthHead, Sized, Strides
+from isocenter.networks.network_family import Family, Sized, Strides
 from isocenter.networks.pyramid import ADDED, PyramidFeatures
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Yolox(nn.Module):
         on_grid = (self._on_grid(maps, images.shape[2:]) for maps in raw)
         return {self.name: pyramid.most_confident_map(on_grid, self.classes)}
 
-    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, LengthHead]) -> Tensor:
+    def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """The loss of overlap, class and object, for each assigned prediction.
 
         outputs: of `forward` in training

@@ -104,8 +104,8 @@ def section_settings(section: str, task: str = "") -> Mapping[str, Setting]:
         return setting_fields.settings_in(kind)
     if section not in objective_catalogue.objective_names():
         return {}
-    kind: Any = objective_catalogue.objective_kind(section)
-    return setting_fields.settings_in(kind)
+    objective: type = objective_catalogue.objective_kind(section)
+    return setting_fields.settings_in(objective)
 
 
 # What checks values of a kind is made once: that takes longer than the check.

@@ -150,7 +150,7 @@ def _register(case: Case, name: str, onto: str) -> Image:
     fixed = case.images[first]
     if image.geometry.equals(fixed.geometry):
         return image
-    made = {"image": first, **_transform(fixed, image, f"{case.id}, {name}")}
+    made = _transform(fixed, image, f"{case.id}, {name}")
     moved = partial(_move, image, made["matrix"], fixed.geometry)
     shape = (*image.shape[: -image.geometry.ndim], *fixed.geometry.shape)
     words = f"{made['similarity']} {made['before']:.3g} before, {made['after']:.3g} after"
@@ -160,7 +160,7 @@ def _register(case: Case, name: str, onto: str) -> Image:
         geometry=fixed.geometry,
         padding=None,
         notes=(*image.notes, f"registered rigidly onto {first!r} ({words})"),
-        facts={**image.facts, ONTO: made, BROUGHT: True},
+        facts={**image.facts, ONTO: {"image": first, **made}, BROUGHT: True},
     )
 
 
