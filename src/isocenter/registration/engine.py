@@ -21,6 +21,7 @@ from isocenter.registration.deformable import SMOOTHNESS, STEPS, FittedVelocity
 from isocenter.registration.linear import FINE_STEPS, FirstGuess, Initial
 from isocenter.registration.similarity_measures import (
     OF_MOTION,
+    OF_VOXELS,
     OFFSETS,
     REACH,
     SIMILARITIES,
@@ -37,6 +38,11 @@ TransformKind = Literal["rigid", "affine", "deformable"]
 LEVELS = 3
 # Voxels of the finest grid on which images are compared: beyond, a step takes seconds and a place gains nothing.
 MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**20
+# Of the grid of the last step of a rigid or affine motion, and those of them that are drawn. Twenty heads of 2 mm were
+# placed by .53 mm (median) on a grid of 4.3 mm, two of them by more than 1 mm.
+MOST_DRAWN, DRAWN = 2**22, 2**16
+# Of a level's spacing: a grid that is hardly finer tells nothing more.
+FINER = 0.8
 # Of the loss: a mirrored image that fits by so much better is a finding.
 MIRRORED = 0.85
 # Of the local correlation, 1 at its best: unlike images of one modality, and noise, come to less.
@@ -101,7 +107,7 @@ def register_images(
 ) -> ImageRegistration:
     """The transform that lays a moving image on a fixed one. mask: (*spatial) of the fixed one, where they are compared
 
-    Nothing is drawn at random: the same images give the same bits on one machine with one number of threads.
+    What is drawn is drawn alike: the same images give the same bits on one machine with one number of threads.
     Raises GeometryError for images that cannot lie on one another, UsageError for what holds nothing to compare.
     """
     settings = settings or RegistrationSettings()
@@ -129,6 +135,8 @@ def register_images(
     if refusal is not None:
         notes += [refusal] if refusal else []
         start = untouched
+    elif settings.transform != "deformable":
+        start = _settle(pair, levels[-1], start, similarity.value, settings)
     if pair.fixed_grid.has_sides and (turn := linear.rotation_degrees(start.matrix)) > linear.USUAL_TURN:
         notes.append(f"the moving image was turned by {turn:.0f} degrees: patients seldom lie so, look at the pictures")
     decisions = {
@@ -205,6 +213,25 @@ def _descend(
         seen, by = (level.smoothed_level, OF_MOTION[name]) if is_last else (level, measure)
         start = linear.descend_from_guess(seen, start, by, rigid=rigid, steps=FINE_STEPS)
     return start
+
+
+def _settle(
+    pair: ImagePair, level: PyramidLevel, start: FirstGuess, name: SimilarityName, settings: RegistrationSettings
+) -> FirstGuess:
+    """The motion after a last step on voxels drawn from a finer grid than the last level's, where there is one.
+
+    By information where the measure needs neighbours; it is taken where self-similarity asks for it as well, since a
+    bias of the field leads information astray by up to half a voxel.
+    """
+    (spacing,) = _pyramid.level_spacings(pair.fixed_grid, 1, MOST_DRAWN)
+    coarse = min(step for step, size in zip(level.fixed.grid.steps, level.fixed.grid.shape, strict=True) if size > 1)
+    if spacing > FINER * coarse:
+        return start
+    drawn = pair.level(spacing).smoothed_level.draw_voxels(DRAWN)
+    by = SIMILARITIES[name if name in OF_VOXELS else ACROSS]
+    end = linear.descend_from_guess(drawn, start, by, rigid=settings.transform == "rigid", steps=FINE_STEPS)
+    before, after = (harm_checks.loss_at(level, one, SIMILARITIES["mind"]) for one in (start, end))
+    return end if after < before else start
 
 
 def _fit_across(
