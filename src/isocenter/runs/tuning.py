@@ -45,11 +45,9 @@ class UnseenPredictions:
 
     def predict(self, model: Model, task: Task, cases: Sequence[Case]) -> list[Prediction]:
         """Cases as the model predicts them with this task."""
-        asked, predictions = replace(self.by(model), task=task), list[Prediction]()
+        asked = replace(self.by(model), task=task)
         with progress_tracking.track_progress("predicting cases for calibration and thresholds") as tracker:
-            for case in tracker.over(cases):
-                predictions.append(asked.predict(case))
-        return predictions
+            return [asked.predict(case) for case in tracker.over(cases)]
 
     def observe(self, model: Model, cases: Sequence[Case]) -> Iterator[tuple[Observation, Prediction]]:
         """Features and answers of the model for each case."""
@@ -184,9 +182,8 @@ def _own_evidence(
         network, cases = fit.model, fit.job.cuts.of(fit.job.test)
         predicted = unseen.predict(network, task, cases)
         if fitting.needs_alignment(task):
-            predicted = fitting.align(
-                task, predicted, unseen.predict(network, task, evidence.cases), evidence.predictions
-            )
+            theirs = unseen.predict(network, task, evidence.cases)
+            predicted = fitting.align(task, predicted, theirs, evidence.predictions)
         evidences.append(PredictedCases(predicted, cases))
     return PredictedCases.from_parts(evidences)
 

@@ -124,6 +124,10 @@ class ScoredCases:
     audits: Sequence[AuditOutcome] = ()
     stopped: KeyboardInterrupt | None = None
 
+    def with_audit(self, outcome: AuditOutcome, rows: Sequence[Row] = ()) -> ScoredCases:
+        """The same with what a further look found, and figures of its own."""
+        return replace(self, rows=[*self.rows, *rows], audits=[*self.audits, outcome])
+
     @property
     def metrics(self) -> Metrics:
         """The metrics of the task."""

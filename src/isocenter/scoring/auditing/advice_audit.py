@@ -53,7 +53,7 @@ def with_advice(audit: AuditInput) -> ScoredCases:
             except IsocenterError as error:
                 problems.append(f"{case.id}: no advice is scored: {error.problem}.")
     if not rows:
-        return replace(audit.scored, audits=[*audit.scored.audits, AuditOutcome(notes=problems)])
+        return audit.scored.with_audit(AuditOutcome(notes=problems))
     table = pd.DataFrame(rows)
     people = table["patient"].to_numpy()
     summary = [
@@ -68,7 +68,7 @@ def with_advice(audit: AuditInput) -> ScoredCases:
         ["advice", "share of cases"], [[one, row.estimate] for one, row in zip(VERDICTS, summary, strict=True)]
     )
     outcome = AuditOutcome({TABLE: table}, sections=[Section("Advice", [Paragraph(HOW), shares])], notes=problems)
-    return replace(audit.scored, rows=[*audit.scored.rows, *summary], audits=[*audit.scored.audits, outcome])
+    return audit.scored.with_audit(outcome, summary)
 
 
 def _advice_row(model: Model, case: Case, lines: Sequence[AdviceLine]) -> dict[str, PlainCell]:

@@ -65,7 +65,7 @@ def with_recovery(audit: AuditInput) -> ScoredCases:
             except IsocenterError as error:
                 problems.append(f"{case.id}: no spheres: {error.problem}.")
     if not rows:
-        return replace(audit.scored, audits=[AuditOutcome(notes=problems)]) if problems else audit.scored
+        return audit.scored.with_audit(AuditOutcome(notes=problems)) if problems else audit.scored
     spheres = pd.DataFrame(rows)
     figures = pd.DataFrame(list(_case_rows(spheres)))
     units = {one.name: one.unit for one in RECOVERY_METRICS if one.name in figures}
@@ -76,7 +76,7 @@ def with_recovery(audit: AuditInput) -> ScoredCases:
     if any(UNKNOWN_TARGET in case.references[kind].facts for case in cases[:1] for kind in audit.predictor.task.needs):
         notes.insert(0, UNPROVEN)
     outcome = AuditOutcome({SPHERES: spheres}, sections=[_section(spheres)], notes=notes)
-    return replace(audit.scored, rows=[*audit.scored.rows, *summary], audits=[*audit.scored.audits, outcome])
+    return audit.scored.with_audit(outcome, summary)
 
 
 def _sphere_rows(audit: AuditInput, case: Case) -> Iterator[dict[str, PlainCell]]:
@@ -203,7 +203,7 @@ def with_downstream(audit: AuditInput) -> ScoredCases:
                 problems.append(f"{case.id}: not seen by the further model: {error.problem}.")
     tables = {side: case_tables.case_table(own) for side, own in rows.items() if own}
     if not tables:
-        return replace(audit.scored, audits=[*audit.scored.audits, AuditOutcome(notes=problems)])
+        return audit.scored.with_audit(AuditOutcome(notes=problems))
     figures, _ = paired_tests.compare_figures(tables, [model.task.summary] * len(tables), seed=audit.seed)
     primary = str(model.record.get("primary", figures[0].metric))
     shown = [one for one in figures if (one.metric, one.label) == (primary, ALL)] or figures[:1]
@@ -215,7 +215,7 @@ def with_downstream(audit: AuditInput) -> ScoredCases:
     table = pd.concat([own.assign(image=SIDES[side]) for side, own in tables.items()])
     sections = [_downstream_section(model, one) for one in shown]
     outcome = AuditOutcome({SEEN: table}, sections=sections, notes=problems)
-    return replace(audit.scored, rows=[*audit.scored.rows, *summary], audits=[*audit.scored.audits, outcome])
+    return audit.scored.with_audit(outcome, summary)
 
 
 def _sides(audit: AuditInput, case: Case) -> Mapping[str, Image]:

@@ -60,7 +60,7 @@ def with_repeatability(audit: AuditInput) -> ScoredCases:
     shown = PageTable(["structure", "repeatability coefficient"], [[row.label, row.estimate] for row in rows])
     section = Section("Repeated measurements", [Paragraph(f"{HOW}{how}"), *([shown] if rows else [])])
     outcome = AuditOutcome({TABLE: table}, sections=[section], notes=notes)
-    return replace(audit.scored, rows=[*audit.scored.rows, *rows], audits=[*audit.scored.audits, outcome])
+    return audit.scored.with_audit(outcome, rows)
 
 
 def repeated_pairs(cases: Sequence[Case]) -> tuple[list[tuple[Case, Case]], str]:
