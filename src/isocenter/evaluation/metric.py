@@ -39,7 +39,8 @@ class Metric:
     aim:            this value, where it is the same for all models
     worst:          the worst value that a case can have; None of distances, volumes and errors in a unit
     least, most:    the ends of its scale; 0 and 1 where a worst value is stated
-    unit:           of its values; empty for a ratio, and where it is the unit of what was measured
+    unit:           of its values; empty for a ratio, and where it is the unit of what was measured; a ratio whose cases
+                    are all 0 or 1 gets the exact interval of a share (`intervals.bootstrap`)
     is_audited:     whether gaps among groups of people are tested
     is_of_belief:   whether it says how far results can be believed, and so stands apart in reports
     is_calibration: whether it is the one figure of belief that stands beside other metrics
