@@ -257,15 +257,8 @@ def initial_transform(fixed: Geometry, moving: Geometry, where: str, *, one_worl
         raise GeometryError(problem, where, "Give two images with a size in mm, or two without")
     shared = fixed.frame_of_reference is not None and fixed.frame_of_reference == moving.frame_of_reference
     apart = None not in (fixed.frame_of_reference, moving.frame_of_reference) and not shared
-    if (shared or (one_world and not apart and fixed.physical)) and _overlap(fixed, moving):
+    if (shared or (one_world and not apart and fixed.physical)) and fixed.meets(moving):
         return SpatialTransform((), fixed, moving)
     matrix = np.eye(fixed.ndim + 1)
     matrix[:-1, -1] = moving.corners.mean(axis=0) - fixed.corners.mean(axis=0)
     return SpatialTransform((Affine(matrix),), fixed, moving)
-
-
-def _overlap(ours: Geometry, theirs: Geometry) -> bool:
-    """Whether the boxes around both grids meet."""
-    begins = np.maximum(ours.corners.min(axis=0), theirs.corners.min(axis=0))
-    ends = np.minimum(ours.corners.max(axis=0), theirs.corners.max(axis=0))
-    return bool((begins <= ends).all())

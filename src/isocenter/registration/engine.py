@@ -384,24 +384,17 @@ def _initials(
         return [settings.initial], Decision(settings.initial, "chosen by hand")
     is_world = ours.physical and ours.oriented and theirs.oriented
     shared = ours.frame_of_reference is not None and ours.frame_of_reference == theirs.frame_of_reference
-    if shared and not _overlap(ours, theirs):
+    if shared and not ours.meets(theirs):
         raise GeometryError(
             "the images do not overlap in the frame of reference that they share",
             where,
             "Give images of one part of the body, or --initial centres if the header is wrong",
         )
-    if is_world and _overlap(ours, theirs):
+    if is_world and ours.meets(theirs):
         return ["world", "centres", "moments"], Decision(
             "auto", "the best of the world's axes, centres and centres of mass"
         )
     return ["centres", "moments"], Decision("auto", "the best of centres and centres of mass: they share no world")
-
-
-def _overlap(ours: Geometry, theirs: Geometry) -> bool:
-    """Whether the boxes around both grids meet."""
-    starts_at = np.maximum(ours.corners.min(axis=0), theirs.corners.min(axis=0))
-    ends_at = np.minimum(ours.corners.max(axis=0), theirs.corners.max(axis=0))
-    return bool((starts_at <= ends_at).all())
 
 
 def _deform(

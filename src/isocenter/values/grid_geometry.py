@@ -214,6 +214,12 @@ class Geometry:
         if not self.equals(other):
             raise GeometryError(f"{words}: {self.difference(other)}", where, remedy)
 
+    def meets(self, other: Geometry) -> bool:
+        """Whether the boxes around both grids meet."""
+        begins = np.maximum(self.corners.min(axis=0), other.corners.min(axis=0))
+        ends = np.minimum(self.corners.max(axis=0), other.corners.max(axis=0))
+        return bool((begins <= ends).all())
+
     def apart(self, other: Geometry) -> float:
         """The largest distance between corners of two grids of one shape, in the unit of `steps`."""
         return float(np.linalg.norm(self.corners - other.corners, axis=1).max())
