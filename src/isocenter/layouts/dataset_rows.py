@@ -37,9 +37,8 @@ from isocenter.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, 
 from isocenter.values import CaseRow, Cell
 
 FIXED_AND_MOVING = {"fixed", "moving"}
-DRAWINGS = frozenset({"voc", "yolo", "labelme", "qupath", "cvat", "mot", "via", "coco", "box_table"})
-# What a cell can mean of a file, and the columns of such cells.
-PARTS = ("frame", "film", "row", EMPTY, "series", "drawn", "report", BY_TABLE, BY_MAP, *sorted(DRAWINGS))
+# What a cell can mean of a file, besides the layouts of drawings, and the columns of such cells.
+PARTS = ("frame", "film", "row", EMPTY, "series", "drawn", "report", BY_TABLE, BY_MAP)
 PATHS = frozenset({"image", "mask", "instances", "boxes", TARGET})
 
 
@@ -176,10 +175,11 @@ class OwnRows(RoleTable):
             raise self.table.refusal(f"{text!r} names only some of its masks", "Write liver=a.png|spleen=b.png")
         if part == "series" and key:
             return self._series(paths[0], key)
-        if part in DRAWINGS:
+        if layout.is_of_drawings(part):
             return self._drawing(paths[0], part, key)
         if part not in ("", *PARTS):
-            choices = f"Choose among {errors.list_phrase(PARTS)}"
+            drawings = filter(layout.is_of_drawings, sorted(layout.LAYOUTS))
+            choices = f"Choose among {errors.list_phrase((*PARTS, *drawings))}"
             raise self.table.refusal(f"{text!r} has the part {part}, which is none", choices)
         is_folder = part == "" and kind in ("image", TARGET) and paths[0].is_dir()
         return Cell(paths, "folder" if is_folder else part, key, names)
@@ -212,7 +212,7 @@ class OwnRows(RoleTable):
         """The cell of what a file of drawings states for one image."""
         if (part, path) not in self._drawings and path.is_file():
             read = layout.load_layout(part).annotations
-            assert read is not None  # noqa: S101 - DRAWINGS have it
+            assert read is not None  # noqa: S101 - layouts of drawings have it
             self._drawings[part, path] = read(path, self.declared.get("drawings", {}))
         drawn = self._drawings.get((part, path), {})
         if path.is_file() and key not in drawn:

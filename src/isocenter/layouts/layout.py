@@ -170,6 +170,11 @@ LAYOUTS = {
 }  # fmt: skip
 
 
+def is_of_drawings(name: str) -> bool:
+    """Whether this is the name of a layout that reads files of drawings."""
+    return name in LAYOUTS and load_layout(name).annotations is not None
+
+
 def load_layout(name: str) -> Layout:
     """The layout of this name; its file is imported now."""
     layout: Layout = plugins.load_target(LAYOUTS[name])

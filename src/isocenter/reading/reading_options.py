@@ -13,6 +13,7 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.files.format_options import CaseNames, FileChoices
 from isocenter.files.storage import kept
 from isocenter.files.storage.kept import Caching
+from isocenter.layouts.layout import LAYOUTS
 from isocenter.planning import plan_result
 from isocenter.values import Assignments, Dataset, Image, Setting
 from isocenter.values.covariate_values import CovariateValues
@@ -51,9 +52,7 @@ class ReadingOptions(FileChoices):
     layout: Annotated[
         str | None,
         Setting(
-            "How the files are organised, where several layouts fit: nnunet, decathlon, bids, image_folders, "
-            "image_pairs, image_targets, object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, "
-            "qupath, cvat, mot, film_masks, via, coco, box_table, medmnist, manifest, dicom_folder or plain_images.",
+            f"How the files are organised, where several layouts fit: {', '.join(LAYOUTS)}.",
             "NAME",
         ),
     ] = None

@@ -223,7 +223,7 @@ def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions
     firsts = {case.name.partition("/")[0] for case in cases if "/" in case.name}
     single = f" (one folder, {min(firsts)}, cannot define two classes)" if len(firsts) == 1 else ""
     unread = any(member.suffix in (".xml", ".json") for member in folder.members)
-    also = "; its XML or JSON files are not of Pascal VOC, COCO, LabelMe, CVAT or VIA" if unread else ""
+    also = "; its XML or JSON files are of none of the layouts that `isocenter check --help` lists" if unread else ""
     remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
     if len(cases) > 1:
         remedy += "; where names hold the classes, give --class-rule, as in --class-rule '_(benign|malignant)'"
