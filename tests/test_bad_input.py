@@ -99,7 +99,8 @@ def test_a_truncated_gzip_is_a_finding_and_the_run_says_so(cli, here, tmp_path):
     cut = data / "images" / "case03.nii.gz"
     cut.write_bytes(cut.read_bytes()[:-700])
     run = trained.segmenting(data, here / "run")
-    assert "1 case could not be used, left out: see Data." in run.notes
+    cases = len(list((data / "images").iterdir()))
+    assert f"1 of {cases} cases left out: case03 (`isocenter check DATA` says why)." in run.notes
     assert "case03.nii.gz" in run.report.read_text(encoding="utf-8")
     assert "case03" not in (here / "run" / "split.csv").read_text()
 

@@ -7,8 +7,10 @@ from ruamel.yaml import YAML
 
 import isocenter
 import trained
-from isocenter.planning import plan_changes, plan_file, plan_text, typed_sections
-from isocenter.values import Decision
+from isocenter.planning import PlannedTraining, plan_changes, plan_file, plan_text, typed_sections
+from isocenter.planning.plan_result import TOO_LARGE
+from isocenter.quality.dataset_examination import Examination
+from isocenter.values import Case, Dataset, Decision, Fingerprint, Plan, Problem
 
 
 def test_a_plan_prints_as_a_table_with_its_predicted_memory(tmp_path):
@@ -95,3 +97,21 @@ def news(name: str, decision: Decision) -> set[str]:
         for text in (decision.because, str(decision.value), name)
     )
     return reason - value - own - EMPTY
+
+
+def test_a_plan_says_which_cases_are_left_out_and_where_to_read_why():
+    dataset = Dataset(tuple(Case(f"c{n}", f"p{n}", {}, {}) for n in range(9)), patients_known=True)
+    faults = (
+        Problem.error("mask and image lie on different grids", ("c12", "c10")),
+        Problem.error("holds values between whole numbers", ("c11",)),
+        Problem.error("c13: it would take 900 windows", ("c13",), TOO_LARGE, "Correct its header"),
+        Problem.warning("mask is empty", ("c1",)),
+    )
+    without = [Examination(dataset, Fingerprint(()), found) for found in (faults, faults[3:])]
+    assert [PlannedTraining(Plan({}), one, {}).left_out for one in without] == [
+        [
+            "3 of 13 cases left out: c10, c11, c12 (`isocenter check DATA` says why).",
+            "left out: c13: it would take 900 windows. Correct its header.",
+        ],
+        [],
+    ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from isocenter import errors
 from isocenter.lazy import pandas as pd
 from isocenter.planning import plan_changes, plan_checks, plan_text, training_memory
 from isocenter.planning.plan_sections import PlanSettings
@@ -46,6 +47,8 @@ class PlanRecord(RecordHead):
 PLAN_SCHEMA = RecordSchema("isocenter.plan", PlanRecord)
 # Why a case that is out of all proportion is left out.
 TOO_LARGE = "it is left out: its prediction would take more time than all others"
+# Why a slide without a tile of tissue is left out.
+NO_TILES = "a bag has none"
 
 
 def count_in_cases(plan: Plan) -> Plan:
@@ -147,9 +150,14 @@ class PlannedTraining(InNotebook):
 
     @property
     def left_out(self) -> list[str]:
-        """The cases that are in no part because they are out of all proportion, in sentences."""
-        large = (one for one in self.examination.problems if one.why == TOO_LARGE)
-        return [f"left out: {one.what}. {one.remedy}" for one in large]
+        """The cases that are in no part because they cannot be used, in sentences; why the plan itself excludes one."""
+        faults = [one for one in self.examination.problems if one.severity == "error"]
+        by_plan = [one for one in faults if one.why in (TOO_LARGE, NO_TILES)]
+        lost = {case for one in faults for case in one.cases} - {case.id for case in self.examination.dataset}
+        names = sorted(lost - {case for one in by_plan for case in one.cases})
+        of_all = errors.count_phrase(len(self.examination.dataset) + len(lost), "case")
+        listed = f"{len(names)} of {of_all} left out: {errors.list_phrase(names)} (`isocenter check DATA` says why)."
+        return [*([listed] if names else []), *(f"left out: {one.what}. {one.remedy}." for one in by_plan)]
 
     def with_memory_of(self, edited: Plan) -> Plan:
         """An edited plan for these cases with its peak of memory predicted anew; ResourceError if it does not fit."""

@@ -25,7 +25,7 @@ from isocenter.planning import (
 )
 from isocenter.planning.plan_file import GROUPS
 from isocenter.planning.plan_inputs import Wishes
-from isocenter.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, TOO_LARGE
+from isocenter.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, NO_TILES, TOO_LARGE
 from isocenter.planning.rules import (
     group_rules,
     learning_rules,
@@ -288,7 +288,7 @@ def bare_slide_errors(plan: Plan, every: Fingerprint) -> list[Problem]:
         return []
     bare = [one.id for one in every.cases if one.tissue == 0]
     remedy = "Look at it; --set preprocessing.tissue=none takes all of it"
-    return [Problem.error(f"{name}: {NO_TISSUE}", (name,), "a bag has none", remedy) for name in bare]
+    return [Problem.error(f"{name}: {NO_TISSUE}", (name,), NO_TILES, remedy) for name in bare]
 
 
 def _grid(facts: CaseFacts) -> Geometry:

@@ -201,9 +201,7 @@ def run_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan, stopped: S
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:
         notes.append(f"{errors.count_phrase(leaking, 'case')} left out of training: nearly the same image is held out.")
-    left_out = {case for one in run.examination.problems if one.severity == "error" for case in one.cases}
-    if left_out:
-        notes.append(f"{errors.count_phrase(len(left_out), 'case')} could not be used, left out: see Data.")
+    notes += run.made.left_out
     if run.dataset.drawn:
         notes.append(NO_IMAGE)
     elif scored is None and not run.tested_cases:

@@ -203,7 +203,8 @@ def make_run(
             watch = foresight.watched_reading(request.effective_request.minutes or USUAL_MINUTES, CommandClock(began))
         made = _make_plan(data, replace(request, source=source, watch=watch))
         weights = None if source is None else source.weights
-        for sentence in plan_request.positive_class_sentences(made.plan):  # before the minutes are spent
+        # Before the minutes are spent.
+        for sentence in (*made.left_out, *plan_request.positive_class_sentences(made.plan)):
             log.info("%s", sentence)
         run_search.refuse_unsearchable(made.plan, made.fewest_that_select)
         chosen = plan_checks.checked_settings(made.plan)
