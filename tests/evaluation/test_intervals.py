@@ -376,6 +376,13 @@ def test_within_two_folds_the_interval_is_as_wide_as_the_mean_of_two_independent
     assert both.high - both.low == pytest.approx(np.sqrt(variance), rel=0.1)
 
 
+def test_a_figure_that_no_fold_has_is_undefined_and_says_so():
+    scores, truth, patients, folds = two_folds(20, shift=0.0)
+    auroc = partial(classification.auroc, scores, np.ones_like(truth))
+    none = intervals.bootstrap_statistic(auroc, patients, seed=Resampling(seed=0, models=folds), compares=True)
+    assert np.isnan(none.value) and "mean over 0 folds, undefined in 2 of 2" in none.method
+
+
 def pairs(cases: int, true: float, seed: int = 0) -> np.ndarray:
     """(2, cases) normal values of such a correlation."""
     return (np.random.default_rng(seed).normal(size=(cases, 2)) @ np.linalg.cholesky([[1, true], [true, 1]]).T).T

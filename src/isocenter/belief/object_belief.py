@@ -158,7 +158,8 @@ class ObjectBelief(Belief):
         with_candidates = [place for place, one in enumerate(rows.outputs) if one.candidates is not None]
         if not with_candidates or self.certainty.risk is None or self.certainty.covering is not None:
             return {}
-        best = [best_object_scores(*rows.outputs[place].candidates(), rows.truth[place]) for place in with_candidates]
+        pairs = [(*rows.outputs[place].candidates(), rows.truth[place]) for place in with_candidates]
+        best = [best_object_scores(numbers, scores, reference) for numbers, scores, reference in pairs]
         missed = covering_results.missed_shares(best, rows.patients[with_candidates].tolist())
         return covering_results.covering_thresholds(self.certainty, {OBJECT: missed}, exact=exact, answers="objects")
 

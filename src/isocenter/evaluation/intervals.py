@@ -340,7 +340,7 @@ def _over_models(recipe: FigureRecipe, models: Integers) -> tuple[FigureRecipe, 
 
     def mean(weights: Floats) -> Floats:
         """The mean over the models that have the statistic, for each weighting."""
-        values = np.array([statistic(weights * own) for own in defined])
+        values = np.reshape([statistic(weights * own) for own in defined], (-1, len(weights)))
         is_finite = np.isfinite(values)
         return _weighting.ratio_or_nan(np.where(is_finite, values, 0.0).sum(axis=0), is_finite.sum(axis=0))
 
