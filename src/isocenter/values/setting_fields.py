@@ -171,7 +171,7 @@ def settings_in(kind: type) -> Mapping[str, Setting]:
 
 def parse_plain_settings(kind: type, stated_values: StatedSettings) -> dict[str, Any]:
     """{field: value} of the plain settings that are given; KeyError for one that is not, and has no default."""
-    values = dict[str, Any]()
+    values = {}
     for name, held in _settings_of(kind):
         if isinstance(held, SettingsGroup):
             values[name] = _group_of(held, stated_values)
