@@ -402,7 +402,7 @@ def learnt(given: argparse.Namespace) -> Cells:
 
 def trained(given: argparse.Namespace, source: str, minutes: float) -> dict[str, Any]:
     """Dice and share refused of volumes that trained nothing, as they are, inverted, and dark and blurred."""
-    place = given.out / f"{source.replace(' ', '-')}-{minutes:g}"
+    place, figures = given.out / f"{source.replace(' ', '-')}-{minutes:g}", dict[str, Any](minutes=minutes)
     paths = sorted((HIPPOCAMPUS / "images").glob("*.nii.gz"))
     if not (place / "run" / "report.html").is_file():
         shutil.rmtree(place, ignore_errors=True)
@@ -410,15 +410,9 @@ def trained(given: argparse.Namespace, source: str, minutes: float) -> dict[str,
             for folder in ("labels", "images") if source == "images" else ("labels",):
                 (place / "data" / folder).mkdir(parents=True, exist_ok=True)
                 shutil.copy2(HIPPOCAMPUS / folder / path.name, place / "data" / folder)
-        isocenter.train(
-            place / "data",
-            out=place / "run",
-            labels="1=anterior,2=posterior",
-            device="cpu",
-            minutes=minutes,
-            threads=1,
-        )
-    model, figures = isocenter.load(place / "run"), dict[str, Any]()
+        words = {"labels": "1=anterior,2=posterior", "device": "cpu", "minutes": minutes, "threads": 1}
+        figures["steps"] = isocenter.train(place / "data", out=place / "run", **words).steps
+    model = isocenter.load(place / "run")
     for name, change in CHANGES.items():
         scores, refused = list[float](), 0
         for path in paths[TRAINED : TRAINED + TESTED]:
@@ -435,7 +429,7 @@ def trained(given: argparse.Namespace, source: str, minutes: float) -> dict[str,
             marked = np.asarray(prediction.data)
             scores += [mask_overlap.overlap_of_masks(marked == one, truth == one).dice for one in (1, 2)]
         figures |= {f"Dice {name}": float(np.mean(scores)), f"refused {name}": refused / TESTED}
-    return {**figures, "minutes": minutes}
+    return figures
 
 
 def pairs(given: argparse.Namespace) -> Cells:

@@ -30,8 +30,8 @@ where no other stands; where no day stands, the findings have it. A commit stand
 PneumoniaMNIST in the number of epochs (which rests on training parts by now), hippocampus in mirroring, perhaps in the
 learning rate of volumes, and in the statistics of a batch; AdrenalMNIST3D in smaller batches of volumes; ventricles,
 breast ultrasound and vessels (CHASE-DB1) in coarser grids; vessels and gliomas in the size of windows of prediction;
-blood smears (BCCD) in boxes that are learnt by their overlap; heads, slabs and unlike organs in when a motion is applied.
-Not measured anew on fresh splits yet.
+blood smears (BCCD) in boxes that are learnt by their overlap; heads, slabs and unlike organs in when a motion is
+applied. Not measured anew on fresh splits yet.
 
 | asked | reached | day, machine | command | findings |
 |---|---|---|---|---|
