@@ -355,6 +355,15 @@ def test_labels_that_a_scale_factor_has_rounded_are_whole_again():
     assert cell_loading.as_label_values(rounded, frozenset(), Path("x")).tolist() == [0, 1, 2, 1, 3]
 
 
+def test_values_between_whole_numbers_are_named_and_their_voxels_counted():
+    pixels = np.array([0, 1.4, 1.4, 2.4, 3.4, 4.4, np.nan])
+    with pytest.raises(
+        FormatError, match=r"\(1.4, 2.4, 3.4 and 2 more, in 6 voxels\).*round them if an offset"
+    ) as found:
+        cell_loading.as_label_values(pixels, frozenset(), Path("mask"))
+    assert "nearest neighbour" in found.value.remedy
+
+
 def test_255_is_a_label_where_it_is_declared():
     pixels = np.array([[0, 128, 255]], np.uint8)
     assert_array_equal(cell_loading.as_label_values(pixels, frozenset({128, 255}), Path("mask")), pixels)

@@ -84,7 +84,15 @@ def test_a_mask_on_another_grid_leaves_its_case_out():
     moved = Geometry(GRID.shape, GRID.affine + np.diag([0.0, 0.0, 0.5], k=1))
     found = dataset_examination.examine(cohort(case(0), case(1, reference=mask(grid=moved))))
     assert [one.id for one in found.dataset] == ["c0"]
-    assert "different grids" in found.problems[0].what
+    assert found.problems[0].what == "mask and image lie on different grids: the first is shifted by 0.5 mm to S"
+    assert "copy that of the image" in found.problems[0].remedy
+
+
+def test_a_mask_that_lacks_slices_is_told_how_many_and_what_to_do():
+    short = dataset_examination.examine(cohort(case(0), case(1, reference=mask(grid=Geometry((4, 5, 3), GRID.affine)))))
+    assert [one.id for one in short.dataset] == ["c0"]
+    assert short.problems[0].what.endswith("the first lacks 3 slices along the third axis")
+    assert "as background" in short.problems[0].remedy
 
 
 def test_a_mask_a_hair_off_its_image_is_on_its_grid():

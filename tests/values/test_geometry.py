@@ -260,7 +260,8 @@ def test_how_two_grids_differ_is_said_in_words() -> None:
     grid = Geometry((4, 5, 6), np.diag([1.0, 1.0, 2.0, 1.0]))
     moved = replace(grid, affine=grid.affine + np.array([[0.0, 0, 0, 10], [0] * 4, [0] * 4, [0] * 4]))
     assert grid.difference(grid) == ""
-    assert grid.difference(moved) == "corners up to 10 mm apart"
+    assert grid.difference(moved) == "the first is shifted by 10 mm to L"
+    assert moved.difference(grid) == "the first is shifted by 10 mm to R"
     assert grid.difference(grid.crop((slice(2), slice(5), slice(6)))) == "4 x 5 x 6 and 2 x 5 x 6 voxels"
     assert grid.difference(grid.resample((1, 1, 1))) == (
         "4 x 5 x 6 and 4 x 5 x 12 voxels, voxels of 1 x 1 x 2 mm and 1 x 1 x 1 mm"
@@ -269,6 +270,26 @@ def test_how_two_grids_differ_is_said_in_words() -> None:
     assert grid.difference(grid.permute((0, 1, 2), (True, False, False))) == "axes to RAS and LAS"
     here, there = replace(grid, frame_of_reference="1.2"), replace(grid, frame_of_reference="1.3")
     assert here.difference(there) == "different frames of reference"
+
+
+def test_a_shift_is_said_along_axes_of_the_header_where_sides_are_unknown() -> None:
+    grid = Geometry((4, 5, 6), np.diag([1.0, 1.0, 2.0, 1.0]), oriented=False)
+    affine = np.array(grid.affine)
+    affine[:3, 3] = 7.5, 0, -2
+    moved = replace(grid, affine=affine)
+    assert moved.difference(grid) == "the first is shifted by +7.5 mm along x and -2 mm along z"
+    assert "copy that of the image" in moved.remedy_on(grid)
+
+
+def test_slices_that_lack_are_counted_and_the_axis_is_named_where_all_else_is_equal() -> None:
+    grid = Geometry((4, 5, 6), np.diag([1.0, 1.0, 2.0, 1.0]))
+    short, smaller = grid.crop((slice(4), slice(5), slice(3))), grid.crop((slice(3), slice(5), slice(3)))
+    assert short.difference(grid) == "4 x 5 x 3 and 4 x 5 x 6 voxels, the first lacks 3 slices along the third axis"
+    assert "as background" in short.remedy_on(grid)
+    late = grid.crop((slice(4), slice(5), slice(3, 6)))  # it lacks those before its own: another origin
+    for other, on in ((smaller, grid), (late, grid), (grid, short)):
+        assert "lacks" not in other.difference(on)
+        assert other.remedy_on(on).startswith("Resample")
 
 
 def test_how_far_a_grid_lies_off_is_said_where_it_is_more_than_the_rounding_of_headers() -> None:

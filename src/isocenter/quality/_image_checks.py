@@ -73,7 +73,7 @@ def grid_problems(case: Case, image: Image, masks: Sequence[CaseReference]) -> I
                 f"{kind} and image{turned} lie on different grids: {mask.geometry.difference(image.geometry)}",
                 (case.id,),
                 "a label would be learnt in the wrong place",
-                "Resample one onto the other, or leave the case out"
+                mask.geometry.remedy_on(image.geometry)
                 + ("; masks on the pixels as they are stored need --exif stored" if turned else ""),
             )
 

@@ -19,7 +19,8 @@ from isocenter.report import display, page_blocks
 from isocenter.report.display import PALETTE
 from isocenter.report.figures import slice_figures
 from isocenter.report.page_blocks import Gallery, ReportPage, Section
-from isocenter.values import Array, BoundingBoxes, Geometry, Image, Label
+from isocenter.values import Array, BoundingBoxes, Geometry, Image, Label, voxel_images
+from isocenter.values.voxel_images import WHOLE_NUMBERS
 
 # All frames and channels together. 20 million voxels of CT are about 25 MB of page, which a browser opens in three
 # seconds; larger images are thinned, and the page says so.
@@ -106,15 +107,16 @@ def _singles(overlay: Image) -> list[Image]:
 
 def _check(overlay: Image, image: Image) -> None:
     where = overlay.source.paths[0] if overlay.source and overlay.source.paths else overlay.channels[0]
+    grid = image.geometry
     overlay.geometry.refuse_other(
-        image.geometry, "lies on another grid than the image", where, "Give overlays on the image's grid"
+        grid, "mask and image lie on different grids", where, overlay.geometry.remedy_on(grid)
     )
     if overlay.frames not in (None, image.frames):
         raise GeometryError(
             f"has {overlay.frames} frames, the image {image.frames or 'none'}", where, "Give as many, or none"
         )
-    if np.issubdtype(overlay.dtype, np.floating) and not np.array_equal(overlay.data, np.rint(overlay.data)):
-        raise FormatError("has values that are not whole numbers", where, "Give a label map as overlay")
+    if problem := voxel_images.words_for_fractions(overlay.data):
+        raise FormatError(problem, where, WHOLE_NUMBERS)
 
 
 def _laid_out(image: Image, every: Sequence[int]) -> Array:

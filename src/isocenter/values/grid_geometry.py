@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from isocenter import errors
 from isocenter.errors import GeometryError
 
 Floats = NDArray[np.floating]
@@ -25,6 +26,7 @@ MM3_PER_ML = 1000.0
 MM = "mm"
 # The two directions of each axis of RAS+, the one in which it falls first.
 DIRECTIONS = ("LR", "PA", "IS")
+ORDINALS = ("first", "second", "third")
 # What the axis of a series may be counted in: time, spectra.
 SERIES_UNITS = (MM, "s", "ppm", "cm-1", "nm", "Hz")
 
@@ -236,6 +238,9 @@ class Geometry:
         parts = []
         if self.shape != other.shape:
             parts.append(" and ".join(" x ".join(map(str, one.shape)) for one in (self, other)) + " voxels")
+            if (axis := self._short_axis(other)) is not None:
+                lacking = errors.count_phrase(other.shape[axis] - self.shape[axis], "slice")
+                parts.append(f"the first lacks {lacking} along the {ORDINALS[axis]} axis")
         for what, mine, theirs in (
             ("the size of a voxel", self.physical, other.physical),
             ("the sides of the patient", self.oriented, other.oriented),
@@ -250,8 +255,41 @@ class Geometry:
         if not parts and not self.equals(other):
             apart, within = self.apart(other), min(self.tolerance, other.tolerance)
             frames = "different frames of reference"
-            parts.append(frames if apart <= within else f"corners up to {apart:.4g} {self.unit} apart")
+            words = self._shift_words(other) or f"corners up to {apart:.4g} {self.unit} apart"
+            parts.append(frames if apart <= within else words)
         return ", ".join(parts)
+
+    def remedy_on(self, image: Geometry) -> str:
+        """What to do about a label map on this grid that has to lie on another, an image's, by how they differ."""
+        if self.shape == image.shape and self._shift_words(image):
+            return (
+                "If the structures fit the image voxel by voxel, the mask's header may be wrong: copy that of the "
+                "image; resample the mask only if its position is true"
+            )
+        if self._short_axis(image) is not None:
+            return "Add the slices that lack as background, where they belong, or save the mask anew with all of them"
+        return "Resample one onto the other, or leave the case out"
+
+    def _shift_words(self, other: Geometry) -> str:
+        """Words for how far this grid lies from another, where nothing but their origins differ; else empty."""
+        shift, affine = self.affine[:-1, -1] - other.affine[:-1, -1], np.array(self.affine)
+        affine[:-1, -1] -= shift
+        if not replace(self, affine=affine).equals(other):
+            return ""
+        moves = [(axis, move) for axis, move in enumerate(shift.tolist()) if abs(move) > HEADER_ROUNDING]
+        if self.has_sides:
+            words = [f"{abs(move):.4g} {self.unit} to {DIRECTIONS[axis][move > 0]}" for axis, move in moves]
+        else:
+            unit = self.unit if self.physical else pixels_or_voxels(self.ndim)
+            words = [f"{move:+.4g} {unit} along {'xyz'[axis]}" for axis, move in moves]
+        return f"the first is shifted by {' and '.join(words)}" if words else ""
+
+    def _short_axis(self, other: Geometry) -> int | None:
+        """The only axis along which this volume has fewer slices than another, where all else is equal; else None."""
+        if not self.is_volume or not other.is_volume or not self.equals(replace(other, shape=self.shape)):
+            return None
+        short = [axis for axis, sizes in enumerate(zip(self.shape, other.shape, strict=True)) if sizes[0] != sizes[1]]
+        return short[0] if len(short) == 1 and self.shape[short[0]] < other.shape[short[0]] else None
 
     # Each of the following makes a new grid over the same world; `transforms` moves the voxels along.
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter import errors
 from isocenter.errors import GeometryError
 from isocenter.values.grid_geometry import Geometry
 
@@ -32,6 +33,11 @@ SCALE = "scale"
 FRAME_FILES = "frame_files"
 # The fact of an image that stands for its target, which nobody knows.
 UNKNOWN_TARGET = "the target is not known"
+# What to do about a label map whose values are no whole numbers.
+WHOLE_NUMBERS = (
+    "Save whole numbers: round them if an offset was added to labels, resample anew by the nearest neighbour if they "
+    "were interpolated"
+)
 # A level of a slide may be a hundredth coarser than what was asked for: the sizes of levels are rounded.
 LEVEL_TOLERANCE = 1.01
 # A function that gives `array[region]` of an array that is not in memory.
@@ -492,6 +498,21 @@ def _every_nth(whole: Deferred, step: int, region: tuple[slice, ...]) -> Array:
 
 def _lock(facts: FileFacts) -> FileFacts:
     return MappingProxyType(dict(facts))
+
+
+def words_for_fractions(values: Array, rounding: float = 0.0) -> str:
+    """Why values are no labels: a few of those between whole numbers, and how many voxels; empty where all are whole.
+
+    rounding: a value so near to a whole number counts as one
+    """
+    if not np.issubdtype(values.dtype, np.floating):
+        return ""
+    fractions = values[~(np.abs(values - np.rint(values)) <= rounding)]  # NaN is none either
+    if not fractions.size:
+        return ""
+    named = errors.list_phrase((f"{value:.4g}" for value in np.unique(fractions).tolist()), 3)
+    voxels = errors.count_phrase(fractions.size, "voxel")
+    return f"holds values between whole numbers ({named}, in {voxels}), so it is not a mask"
 
 
 def labels_of_regions(regions: Mapping[str, Sequence[int]]) -> tuple[Label, ...]:

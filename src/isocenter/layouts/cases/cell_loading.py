@@ -20,8 +20,8 @@ from isocenter.files.pictures import plain_picture, tiff
 from isocenter.files.storage import block, spool
 from isocenter.layouts.cases import segments
 from isocenter.layouts.cases.segments import SLICER
-from isocenter.values import Array, BoundingBoxes, Cell, Floats, Geometry, Image, Label
-from isocenter.values.voxel_images import FRAME_FILES
+from isocenter.values import Array, BoundingBoxes, Cell, Floats, Geometry, Image, Label, voxel_images
+from isocenter.values.voxel_images import FRAME_FILES, WHOLE_NUMBERS
 
 UNKNOWN = "unknown"
 ImageLoader = Callable[[], Image]
@@ -304,8 +304,7 @@ def as_label_values(pixels: Array, declared: frozenset[int], path: Path) -> Arra
     if np.issubdtype(pixels.dtype, np.floating):
         stored, pixels = pixels, np.rint(pixels)
         if not np.isfinite(stored).all() or np.abs(stored - pixels).max() > ROUNDING:
-            problem = "holds values between whole numbers, so it is not a mask"
-            raise FormatError(problem, str(path), "Save whole numbers")
+            raise FormatError(voxel_images.words_for_fractions(stored, ROUNDING), str(path), WHOLE_NUMBERS)
     elif not block.is_number(pixels.dtype):
         raise FormatError(f"holds {pixels.dtype} values, so it is not a mask", str(path), "Save whole numbers")
     low, high = int(pixels.min()), int(pixels.max())

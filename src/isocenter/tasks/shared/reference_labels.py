@@ -95,7 +95,7 @@ def refuse_other_image_grid(what: str, reference: Image, image: Image, where: st
         image.geometry,
         f"{what} and image lie on different grids",
         where,
-        "Resample one onto the other, or leave the case out",
+        reference.geometry.remedy_on(image.geometry),
     )
 
 
