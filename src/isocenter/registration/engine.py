@@ -21,7 +21,6 @@ from isocenter.registration.deformable import SMOOTHNESS, STEPS, FittedVelocity
 from isocenter.registration.linear import FINE_STEPS, FirstGuess, Initial
 from isocenter.registration.similarity_measures import (
     OF_MOTION,
-    OF_VOXELS,
     OFFSETS,
     REACH,
     SIMILARITIES,
@@ -228,7 +227,7 @@ def _settle(
     if spacing > FINER * coarse:
         return start
     drawn = pair.level(spacing).smoothed_level.draw_voxels(DRAWN)
-    by = SIMILARITIES[name if name in OF_VOXELS else ACROSS]
+    by = SIMILARITIES[ACROSS if name in ("lncc", "mind") else name]
     end = linear.descend_from_guess(drawn, start, by, rigid=settings.transform == "rigid", steps=FINE_STEPS)
     before, after = (harm_checks.loss_at(level, one, SIMILARITIES["mind"]) for one in (start, end))
     return end if after < before else start

@@ -164,7 +164,5 @@ SIMILARITIES: dict[str, Similarity] = {
 }
 # Of figures that grow as images agree more: what the loss is taken from.
 OFFSETS: dict[str, float] = {"lncc": 1.0, "mi": math.log(BINS), "nmi": 2.0}
-# Those that compare voxel by voxel, so that a draw of voxels tells as much as all.
-OF_VOXELS: frozenset[SimilarityName] = frozenset({"mse", "mi", "nmi"})
 # Those by which the last place of a rigid or affine motion is found.
 OF_MOTION: dict[str, Similarity] = {**SIMILARITIES, "lncc": partial(local_correlation, contrast=CONTRAST)}
