@@ -168,7 +168,7 @@ def test_a_command_that_is_led_outside_while_it_runs_is_refused_what_it_opens(de
     job = desk.workspace.add(replace(request, arguments=[*request.arguments[:-1], str(tmp_path / "secret")]))
     ended = anyio.run(desk._wait, job, 40.0, lambda *_: anyio.sleep(0))
     assert ended.state == "failed"
-    assert "outside the folders" in job_record.read_text(desk.workspace.job_folder(job.id) / "errors.txt")
+    assert "outside the folders" in job_record.read_text_end(desk.workspace.job_folder(job.id) / "errors.txt")
 
 
 def test_patients_have_pseudonyms_and_injected_text_stands_between_marks(desk, tmp_path):

@@ -40,7 +40,7 @@ def test_a_command_runs_as_a_job_whose_record_words_and_result_lie_in_its_folder
     folder = room.job_folder(done.id)
     assert (done.id, done.state, done.code, done.problem) == ("0001-networks-weights", "done", 0, "")
     assert "rows" in job_record.read_result(folder)
-    assert job_record.read_text(folder / "words.txt").strip()
+    assert job_record.read_text_end(folder / "words.txt").strip()
     assert json.loads((folder / "job.json").read_text())["door"] == "mcp"
 
 

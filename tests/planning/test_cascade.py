@@ -67,8 +67,10 @@ def test_of_large_images_all_is_seen_on_a_coarser_grid_first():
 def test_the_memory_is_that_of_the_stage_that_takes_more():
     found = several(6, **LARGE)
     plan = planned(found)
-    low = plan_changes.with_memory(cascade_rules.low_resolution_plan(plan, found, LAPTOP), found, LAPTOP)
-    single = plan_changes.with_memory(plan_changes.with_settings(plan, {"preprocessing.cascade": None}), found, LAPTOP)
+    low = plan_changes.with_predicted_memory(cascade_rules.low_resolution_plan(plan, found, LAPTOP), found, LAPTOP)
+    single = plan_changes.with_predicted_memory(
+        plan_changes.with_settings(plan, {"preprocessing.cascade": None}), found, LAPTOP
+    )
     assert plan["training.memory"] >= max(low["training.memory"], single["training.memory"])
 
 

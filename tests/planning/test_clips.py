@@ -78,7 +78,7 @@ def test_with_the_interval_that_the_plan_names_every_training_clip_is_seen_to_it
 def test_every_family_of_clips_takes_an_interval_and_so_many_frames_as_are_planned(name):
     changes = {"network.name": name, "preprocessing.interval": 0.1, "preprocessing.frames": 16}
     made = planned(filmed([9, 12, 30, 20]), **changes)
-    chosen = plan_checks.checked_settings(plan_changes.with_memory(made, filmed([9, 12, 30, 20]), LAPTOP))
+    chosen = plan_checks.checked_settings(plan_changes.with_predicted_memory(made, filmed([9, 12, 30, 20]), LAPTOP))
     assert (chosen.preprocessing.interval, chosen.network.size["frames"]) == (0.1, 16)
 
 
@@ -118,7 +118,7 @@ def test_an_interval_with_which_training_clips_last_too_long_is_refused_by_how_m
     found = filmed([9, 12, 30, 20])
     made = planned(found, **{"preprocessing.interval": 0.05})
     with pytest.raises(PlanError, match=r"3 training clips last longer \(1\.16 s\) than 8 frames every 0\.05"):
-        plan_changes.with_memory(made, found, LAPTOP)
+        plan_changes.with_predicted_memory(made, found, LAPTOP)
 
 
 def test_clips_among_stills_and_clips_of_one_frame_are_refused():

@@ -65,15 +65,15 @@ def test_a_batch_set_by_hand_that_does_not_fit_is_refused_before_training():
     found = several(3)
     made = plan_changes.with_settings(planned(found), {"training.batch": 4096})
     with pytest.raises(ResourceError, match=r"training\.batch"):
-        plan_changes.with_memory(made, found, LAPTOP)
+        plan_changes.with_predicted_memory(made, found, LAPTOP)
 
 
 def test_what_is_set_by_hand_changes_the_predicted_peak():
     found = several(3)
     made = planned(found)
-    smaller = plan_changes.with_memory(plan_changes.with_settings(made, {"training.batch": 1}), found, LAPTOP)
+    smaller = plan_changes.with_predicted_memory(plan_changes.with_settings(made, {"training.batch": 1}), found, LAPTOP)
     assert smaller["training.memory"] < made["training.memory"]
-    assert plan_changes.with_memory(made, found, LAPTOP)["training.memory"] == made["training.memory"]
+    assert plan_changes.with_predicted_memory(made, found, LAPTOP)["training.memory"] == made["training.memory"]
 
 
 def test_few_thick_slices_are_looked_at_in_their_plane():

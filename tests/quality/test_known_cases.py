@@ -266,7 +266,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again_or_named(tmp_path):
 
 def test_a_volume_for_which_memory_is_too_small_is_named_with_both_figures(tmp_path, monkeypatch):
     data = drawn(tmp_path / "data", 1)
-    monkeypatch.setattr(hardware, "available_memory", lambda: 0.01 * 2**20)
+    monkeypatch.setattr(hardware, "available_host_memory", lambda: 0.01 * 2**20)
     with pytest.raises(MemoryShortageError, match=r"takes 0\.00 GiB of memory, and 0\.00 GiB may be used"):
         dataset_examination._measure(dataset_layouts.read_dataset(data).cases[0])
     [problem] = [one for one in isocenter.check(data, threads=2).problems if one.cases]

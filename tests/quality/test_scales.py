@@ -34,7 +34,7 @@ def found(*each: np.ndarray, modality: str = "CT", accepted: frozenset[str] = fr
     facts = Fingerprint(tuple(fingerprints.facts(name=f"c{n}", modality=modality, intensity=one) for n, one in made))
     return [
         (one.severity, one.what, one.cases)
-        for one in modality_checks.mixed_scales(Dataset((), accepted=accepted), facts)
+        for one in modality_checks.ct_scale_problems(Dataset((), accepted=accepted), facts)
     ]
 
 

@@ -113,7 +113,7 @@ def test_a_container_may_take_what_its_limit_leaves_and_files_that_are_cached_ar
 
 def test_without_a_limit_the_machine_decides(tmp_path):
     assert hardware.control_group_memory(group(tmp_path / "free", "max"), tmp_path / "none") == math.inf
-    assert 0 < hardware.available_memory() <= psutil.virtual_memory().total
+    assert 0 < hardware.available_host_memory() <= psutil.virtual_memory().total
 
 
 def test_a_group_that_has_taken_all_is_left_nothing(tmp_path):

@@ -301,7 +301,7 @@ def test_dicom_on_both_sides_also_gives_a_registration_and_two_patients_need_a_w
     moved = isocenter.read(tmp_path / "out" / "moved_dicom")
     source, placed = (isocenter.read(tmp_path / name) for name in ("b", "a"))
     assert moved.geometry.frame_of_reference == placed.geometry.frame_of_reference
-    assert series_survey.stated_patient(moved) == series_survey.stated_patient(source)
+    assert series_survey.stated_patient_pseudonym(moved) == series_survey.stated_patient_pseudonym(source)
     assert_allclose(moved.data[moved.valid], np.rint(made.moved.data)[moved.valid], atol=0.51)
 
 

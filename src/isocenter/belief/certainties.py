@@ -263,7 +263,7 @@ def sigmoid(outputs: ArrayLike) -> NDArray[np.floating]:
     return np.asarray(np.exp(-np.logaddexp(np.float32(0), -np.asarray(outputs, dtype=np.float32))))
 
 
-def chances_from_odds(odds: ArrayLike) -> NDArray[np.float64]:
+def chances_from_log_odds(odds: ArrayLike) -> NDArray[np.float64]:
     """Logarithms of odds to probabilities, in double precision."""
     return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(odds, dtype=np.float64))))
 

@@ -87,7 +87,7 @@ class LabelBelief(Belief):
             return {}
         unseen = self.outputs(rows)
         certainty, decisions = certainties.add_calibration(self.certainty, unseen)
-        chances = certainties.chances_from_odds(certainty.calibrator.odds(unseen.logs, self.names))
+        chances = certainties.chances_from_log_odds(certainty.calibrator.odds(unseen.logs, self.names))
         columns = {name: (chances[:, place], rows.truth[:, place]) for place, name in enumerate(self.names)}
         return {**decisions, **self.calls.find_thresholds(columns, rows)}
 
@@ -95,7 +95,7 @@ class LabelBelief(Belief):
         """Thresholds of each label, of those who have it and of others."""
         if self.certainty.conformal is not None:
             return {}
-        chances = certainties.chances_from_odds(
+        chances = certainties.chances_from_log_odds(
             self.certainty.calibrator.odds(certainties.log_odds(rows.outputs), self.names)
         )
         scores = {name: (own, rows.patients[known]) for name, own, known in self._chance_errors(chances, rows)}

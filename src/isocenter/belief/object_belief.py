@@ -121,7 +121,7 @@ class ObjectBelief(Belief):
 
     def _calling_scores(self, unseen: UnseenOutputs, rows: UnseenCases, certainty: Certainty) -> Decision:
         """The score of the highest F1 of each class, of one with too few objects none."""
-        scores = certainties.chances_from_odds(unseen.apply_calibrator(certainty.calibrator))
+        scores = certainties.chances_from_log_odds(unseen.apply_calibrator(certainty.calibrator))
         true = np.concatenate([instances.coded_classes(one, len(self.classes)) for one in rows.truth])
         levels, words = dict[str, float](), list[str]()
         for kind, name in enumerate(self.classes):

@@ -51,8 +51,8 @@ def job_answer(workspace: Workspace, job: CommandJob, names: Patients) -> types.
     if not job.is_over:
         record |= {"progress": progress[-1]} if progress else {}
         return answer(f"{job.id} is {job.state}: {job.shell}", record)
-    words, result = job_record.read_text(folder / WORDS), job_record.read_result(folder)
-    words = words or ("" if result else job_record.read_text(folder / job_record.RESULT))
+    words, result = job_record.read_text_end(folder / WORDS), job_record.read_result(folder)
+    words = words or ("" if result else job_record.read_text_end(folder / job_record.RESULT))
     shown = names.hide(words or job.problem or "nothing was printed")
     whole = names.hide_in(result if result is not None else {"problem": job.problem})
     cut_words, cut = shown, whole

@@ -179,8 +179,8 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/jobs/{job}/result")
     def result(job: str) -> Any:
         folder = desk.workspace.job_folder(job)
-        record, words = job_record.read_result(folder), job_record.read_text(folder / job_record.WORDS)
-        return {"result": record, "words": words, "errors": job_record.read_text(folder / job_record.ERRORS)}
+        record, words = job_record.read_result(folder), job_record.read_text_end(folder / job_record.WORDS)
+        return {"result": record, "words": words, "errors": job_record.read_text_end(folder / job_record.ERRORS)}
 
     @app.post("/api/stop/{job}")
     def stop(job: str, keep: bool = False) -> Any:

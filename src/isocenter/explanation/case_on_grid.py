@@ -122,7 +122,7 @@ class ExplainedWindow:
         if self.image.device.type != "cpu":  # it has memory of its own
             return MOST_AT_ONCE
         each = self.network_bytes(for_gradients=for_gradients)
-        return max(1, min(MOST_AT_ONCE, int(min(BYTES_AT_ONCE, hardware.available_memory() / 2) // each)))
+        return max(1, min(MOST_AT_ONCE, int(min(BYTES_AT_ONCE, hardware.available_host_memory() / 2) // each)))
 
     def network_bytes(self, *, for_gradients: bool) -> int:
         """Bytes that one image takes in the network."""

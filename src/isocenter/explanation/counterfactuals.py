@@ -78,7 +78,7 @@ class Flip:
         """
         names = properties.part_names(task)
         part, _, name = asked.rpartition(":") if names else ("", "", asked)
-        part_task = properties.find_part(task, part)
+        part_task = properties.part_or_whole(task, part)
         calls = part_task.uncertainty in ("classes", "labels") and all(
             one.is_vector for one in part_task.heads.values()
         )
@@ -134,7 +134,7 @@ class Flip:
 
     @property
     def _own_task(self) -> Task:
-        return properties.find_part(self.task, self.part)
+        return properties.part_or_whole(self.task, self.part)
 
 
 @dataclass(frozen=True, eq=False)

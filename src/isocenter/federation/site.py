@@ -157,7 +157,7 @@ class Site:
 
     @cached_property
     def _job(self) -> TrainingJob:
-        return training_jobs.only_job(self._run)
+        return training_jobs.job_of_undivided_run(self._run)
 
     @cached_property
     def _prepared(self) -> tuple[list[PreparedCase], list[PreparedCase]]:

@@ -115,7 +115,7 @@ def read_result(folder: Path) -> dict[str, JsonValue] | None:
     return result if isinstance(result, dict) else None
 
 
-def read_text(path: Path) -> str:
+def read_text_end(path: Path) -> str:
     """The end of a text; empty where there is none."""
     try:
         with path.open("rb") as file:
@@ -128,7 +128,7 @@ def read_text(path: Path) -> str:
 
 def last_line(path: Path) -> str:
     """The last line of a text that is not empty."""
-    return next((line.strip() for line in reversed(read_text(path).splitlines()) if line.strip()), "")
+    return next((line.strip() for line in reversed(read_text_end(path).splitlines()) if line.strip()), "")
 
 
 def read_progress(folder: Path, start: int = 0) -> tuple[list[Mapping[str, JsonValue]], int]:

@@ -60,7 +60,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     Or files in common folders that begin with the names of cases and end in those of images.
     """
     members = image_folders.within_images(folder.images)
-    if unnamed_masks.pictures_like_label_maps(folder, options.read):
+    if unnamed_masks.label_maps_beside_series(folder, options.read):
         return False
     if folder.is_file or any(IMAGES.intersection(map(str.lower, member.folders)) for member in members):
         return False
@@ -216,7 +216,7 @@ def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], optio
     kinds = grouping.by_key(pair for case in cases if first.masks for pair in case.images.items())
     sure = {name for name in kinds if all(map(mask_pairs.is_image_word, filter(None, WORDS.split(name))))}
     doubtful = {name: own for name, own in kinds.items() if name not in sure}
-    found = unnamed_masks.label_maps_among(doubtful, options.read) if len(kinds) > 1 else []
+    found = unnamed_masks.volumes_like_label_maps(doubtful, options.read) if len(kinds) > 1 else []
     if 0 < len(found) < len(kinds):
         problem = f"{errors.list_phrase(found)} would be an image of each case, and looks like a label map"
         remedy = (

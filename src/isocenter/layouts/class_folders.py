@@ -42,7 +42,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     members = _members_in_classes(folder.images)
     if folder.dicom and all(mask_pairs.is_called_mask(member.path) for member in members):
         return False  # masks of series
-    if unnamed_masks.pictures_like_label_maps(folder, options.read):
+    if unnamed_masks.label_maps_beside_series(folder, options.read):
         return False
     if len({_is_in_masks(member) for member in members}) > 1:
         return False  # masks would be images of a class
@@ -212,7 +212,7 @@ def _refuse_copies(folder: Folder, members: Sequence[FolderMember]) -> None:
 
 def _refuse_maps(folder: Folder, options: DatasetOptions) -> None:
     """Raise DatasetError where the pictures are label maps of series that lie beside them."""
-    if maps := unnamed_masks.pictures_like_label_maps(folder, options.read):
+    if maps := unnamed_masks.label_maps_beside_series(folder, options.read):
         example = maps[0].path.relative_to(folder.root).as_posix()
         problem = f"the pictures beside the DICOM series, such as {example}, look like label maps, and not like images"
         raise DatasetError(problem, str(folder.root), "Move them out of the data set, if the series are the images")

@@ -88,7 +88,7 @@ def read_rows(table: DataTable, folder: Folder, declared: Record, options: Datas
         exif=declared.get("exif", ""),
         courses=tuple(table.path.parent / one for one in declared.get("courses", ())),
         is_own=True,
-        problems=(*table_roles.absent_problem(missing), *partly, *repeated, *of_values),
+        problems=(*table_roles.absent_files_problem(missing), *partly, *repeated, *of_values),
     )
 
 

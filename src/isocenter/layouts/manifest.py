@@ -173,7 +173,7 @@ def read_table(
             *notes,
             *of_values,
             *(seen.problems if seen else ()),
-            *table_roles.absent_problem(missing),
+            *table_roles.absent_files_problem(missing),
             *_image_problems(manifest, folder, taken),
             *table_join.fold_notes(folder, table),
             *_finding_notes(manifest),

@@ -341,7 +341,7 @@ def _values(name: str, column: TextColumn, *, strictly: bool) -> ColumnValues | 
     if name.startswith((CALLED, f"{REFERENCE}_")):
         return table_cells.truths_in(column).refuse_odd()
     is_number = name == SECONDS or name.startswith(FEATURE)
-    if is_number or (_kind(name) in (INPUT, OUTPUT) and name != PREDICTED and table_cells.is_numeric(column)):
+    if is_number or (_kind(name) in (INPUT, OUTPUT) and name != PREDICTED and table_cells.is_mostly_numeric(column)):
         found = table_cells.numbers_in(column)
         return found.refuse_odd() if strictly else found
     return None

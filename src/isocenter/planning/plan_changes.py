@@ -258,7 +258,7 @@ def plan_for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covari
     return _unless_by_hand(plan, own_decisions)
 
 
-def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
+def with_predicted_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     """The plan with its peak of memory predicted anew, for what was set by hand.
 
     Raises ResourceError where training would not fit, PlanError where the network cannot be built, or where patches cut
@@ -286,7 +286,9 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     training_memory.refuse_too_large(needed, machine)
     memory = _fit_to_memory.memory_decision(needed, machine)
     if prepared.cascade is not None:
-        before = with_memory(cascade_rules.low_resolution_plan(plan, fingerprint, machine), fingerprint, machine)
+        before = with_predicted_memory(
+            cascade_rules.low_resolution_plan(plan, fingerprint, machine), fingerprint, machine
+        )
         memory = max(memory, before.decision("training.memory"), key=lambda decision: float(decision.value))
     return plan.with_decision("training.memory", memory)
 

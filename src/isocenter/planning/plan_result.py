@@ -162,7 +162,9 @@ class PlannedTraining(InNotebook):
     def with_memory_of(self, edited: Plan) -> Plan:
         """An edited plan for these cases with its peak of memory predicted anew; ResourceError if it does not fit."""
         machine = training_memory.this_machine(edited["training.device"], edited["training.threads"])
-        return plan_changes.with_memory(edited, self.examination.fingerprint.only(training_ids(self.parts)), machine)
+        return plan_changes.with_predicted_memory(
+            edited, self.examination.fingerprint.only(training_ids(self.parts)), machine
+        )
 
     @property
     def shortcuts(self) -> tuple[Shortcut, ...]:

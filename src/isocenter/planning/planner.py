@@ -88,13 +88,13 @@ def make_plan(
         plan = plan_changes.of_drawn_images(plan, dataset.drawn)
     if of_target:
         try:  # a step keeps the way of unlabelled images through the network too
-            plan_changes.with_memory(plan, fingerprint, machine)
+            plan_changes.with_predicted_memory(plan, fingerprint, machine)
         except ResourceError as error:
             plan = objective_rules.without_teacher(plan, error.problem)
     if plan["preprocessing.cascade"] is None and not plan["preprocessing.prompts"]:
         return plan
     try:  # the network takes more channels than was reckoned with, the first of a cascade a patch of its own
-        return plan_changes.with_memory(plan, fingerprint, machine)
+        return plan_changes.with_predicted_memory(plan, fingerprint, machine)
     except ResourceError as error:
         return plan_changes.without_cascade(plan, f"a cascade does not fit into memory: {error.problem}")
 

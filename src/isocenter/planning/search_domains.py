@@ -108,7 +108,7 @@ class Room:
     def fit_plan(self, plan: Plan) -> Plan:
         """The plan with its memory predicted anew. Raises PlanError, ResourceError where it cannot be followed."""
         plan_checks.checked_settings(plan)
-        return plan_changes.with_memory(plan, self.fingerprint, self.machine)
+        return plan_changes.with_predicted_memory(plan, self.fingerprint, self.machine)
 
     def size(self, plan: Plan, name: str) -> NetworkSize:
         """The size of another family for the images of this plan."""

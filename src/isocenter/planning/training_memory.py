@@ -229,7 +229,7 @@ def this_machine(device: str, threads: int | None = None, device_memory: float |
 
     device_memory: GiB of a device that need not be here; it is believed to compute in bfloat16, as GPUs since 2020 do
     """
-    memory = hardware.available_memory() / 2**30
+    memory = hardware.available_host_memory() / 2**30
     if device_memory is not None:
         return Machine(device, threads or core_count(), round(memory, 1), device_memory, True)
     on_device = memory

@@ -361,7 +361,7 @@ def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseReques
     if image.is_slide:
         files += slide_results.write_slide_files(prediction, computed.model.task, image, room, name)
     if (transform := prediction.transform) is not None:
-        pair, algorithm = computed.case.references.get("field"), result_files.algorithm_of_model(computed.model)
+        pair, algorithm = computed.case.references.get("field"), result_files.algorithm_name_of_model(computed.model)
         files += result_files.write_moved_files(transform, image, pair or Correspondence(), room, name, algorithm)
         objects, refused = result_files.write_moved_objects(transform, image, room, name)
         files, lacking = [*files, *objects], [*lacking, *refused]

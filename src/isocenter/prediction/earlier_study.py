@@ -201,7 +201,7 @@ def _compare(
 
 def _why_unlike(image: Image, earlier: EarlierStudy, part: str) -> str:
     """Why two images are not compared at all; empty where they may be."""
-    people = {series_survey.stated_patient(one) for one in (earlier.image, image)} - {None}
+    people = {series_survey.stated_patient_pseudonym(one) for one in (earlier.image, image)} - {None}
     if len(people) > 1:
         return "the earlier study is of another patient"
     if any(

@@ -292,7 +292,7 @@ def image_in_memory(image: Image) -> Image:
     if (
         isinstance(image.pixels, Deferred)
         and not image.is_slide
-        and size <= min(AHEAD_BYTES, AHEAD_SHARE * hardware.available_memory())
+        and size <= min(AHEAD_BYTES, AHEAD_SHARE * hardware.available_host_memory())
     ):
         return image.with_pixels(image.data)
     return image

@@ -205,7 +205,7 @@ def write_result(
                 lacking.append(Problem.note(f"no surface: {NOTHING_MARKED}", (target.name,)))
             written += files
         else:
-            written.append(_label_map(mask, named, image, stem, wanted, algorithm_of_model(model)))
+            written.append(_label_map(mask, named, image, stem, wanted, algorithm_name_of_model(model)))
     if kinds := wanted.kinds_for(image):
         answer = replace(_dicom_result(prediction, image, model, is_part=is_part, findings=findings), earlier=earlier)
         if probabilities is not None:
@@ -272,7 +272,7 @@ def _dicom_result(
     ]
     return Result(
         image,
-        algorithm_of_model(model),
+        algorithm_name_of_model(model),
         # One that is computed when it is read is read once for all kinds.
         [(part, np.asarray(mask), result_codes.coded_labels(own, codes)) for part, mask, own in prediction.label_maps],
         findings,
@@ -382,7 +382,7 @@ def promise_sentences(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
 PROGRAM, DIGITS, LONGEST_ALGORITHM = "isocenter", 12, 64
 
 
-def algorithm_of_model(model: Model) -> str:
+def algorithm_name_of_model(model: Model) -> str:
     """Name of a model in DICOM results: its name and its version, in 64 letters."""
     stated = model_identity(model)
     return algorithm_name(stated["name"], stated["version"])

@@ -172,7 +172,7 @@ def _looked_at(cases: Sequence[Case], threads: int) -> Iterator[tuple[int, str, 
         else:
             yield number, *known
     others = [cases[number] for number in unknown]
-    threads = known_cases.fitting_threads(threads, others, USABLE * hardware.available_memory())
+    threads = known_cases.fitting_threads(threads, others, USABLE * hardware.available_host_memory())
     spread = map_cases.current_spread(map_cases.local_spread(threads, others))
     each = spread(partial(known_cases.look_at, _measure, kept.current_caching()), others)
     for place, looked in each:
@@ -274,7 +274,7 @@ def _measured_as_given(case: Case) -> Measured:
 
 def _refuse_larger_than_memory(image: Image, case: Case) -> None:
     """MemoryShortageError, before voxels are read, where they and the look at them take more than there is."""
-    needed, free = known_cases.image_bytes(image, len(case.references)), USABLE * hardware.available_memory()
+    needed, free = known_cases.image_bytes(image, len(case.references)), USABLE * hardware.available_host_memory()
     if needed > free:
         problem = f"a look at it takes {needed / 2**30:.2f} GiB of memory, and {free / 2**30:.2f} GiB may be used"
         raise MemoryShortageError(problem, case.id, "Close other programs, or take a machine with more memory")
@@ -374,7 +374,7 @@ def _compare(
         *chain.from_iterable(kind.checks.cohort(cohort) for kind in references.reference_kinds()),
         *_image_checks.mixed_images(usable, fingerprint),
         *unlike_pixels(fingerprint),
-        *modality_checks.mixed_scales(usable, fingerprint),
+        *modality_checks.ct_scale_problems(usable, fingerprint),
         *_image_checks.unknown_sides_among(cohort, kinds),
         *leakage.leakage_problems(dataset, fingerprint, pairs),
         *covariate_checks.covariate_problems(dataset),

@@ -48,7 +48,7 @@ CLEARLY, FEWEST_UNLIKE = 0.3, 2
 Levels = Mapping[str, float]
 
 
-def mixed_scales(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+def ct_scale_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     """An error for each group of CT whose numbers are of another scale than the rest; a warning once it is accepted."""
     guess = guess_modality(dataset, fingerprint)
     is_guessed = guess is not None and guess.modality == CT

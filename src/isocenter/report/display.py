@@ -197,7 +197,7 @@ def grey_window(image: Image, values: Array, channel: int = 0) -> tuple[float, f
     values: voxels of the channel, any shape
     """
     stated = header_window(image, channel)
-    return automatic_window(image, values) if stated is None else stated
+    return automatic_grey_range(image, values) if stated is None else stated
 
 
 def header_window(image: Image, channel: int = 0) -> tuple[float, float] | None:
@@ -215,7 +215,7 @@ def share_at_one_end(image: Image, values: Array, greys: tuple[float, float]) ->
     return max(float(np.mean(numbers <= greys[0])), float(np.mean(numbers >= greys[1]))) if numbers.size else 0.0
 
 
-def automatic_window(image: Image, values: Array) -> tuple[float, float]:
+def automatic_grey_range(image: Image, values: Array) -> tuple[float, float]:
     """(low, high) of the greys from voxels that are measurements, outliers cut. values: any shape"""
     numbers = measured_voxels(image, thin_voxels(values))
     if numbers.size == 0:

@@ -76,7 +76,7 @@ def foresee(job: TrainingJob, case: Case, clock: CommandClock, minutes: float | 
     probe = max(PROBE_SECONDS, PROBE_SHARE * 60 * (minutes or 0.0))
     preparing = each * (cases - 1) / (1 + THREAD_GAIN * (min(threads, max(1, cases - 1)) - 1))
     held, processes = cases * first.nbytes, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    held = held if held <= training_memory.cached_memory(hardware.available_memory()) / processes else 0
+    held = held if held <= training_memory.cached_memory(hardware.available_host_memory()) / processes else 0
     working = (hardware.peak_memory() - before) * (min(threads, cases) - 1)
     memory = max(job.settings.training.memory or 0.0, (hardware.peak_memory() + held + working) / GIB) * processes
     before_probe = clock.seconds + preparing

@@ -376,7 +376,7 @@ def _by_hand(
     plan = objective_rules.with_objective_settings(plan_changes.with_settings(plan, others), dataset, training)
     plan = privacy_rules.with_units(plan, dataset, training)
     plan_checks.checked_settings(plan)
-    return plan_changes.with_memory(plan, training, machine)
+    return plan_changes.with_predicted_memory(plan, training, machine)
 
 
 def split_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:

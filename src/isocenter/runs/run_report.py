@@ -230,7 +230,7 @@ def _results(scored: ScoredCases, primary: str, plan: Plan | None, by: str) -> S
     blocks: list[Block] = [Paragraph(f"{_promise(scored.metrics.metric_named(primary).words, plan)} {by}".strip())]
     parts = properties.part_names(scored.task) if scored.task is not None else ()
     for part in parts or ("",):
-        task = None if scored.task is None else properties.find_part(scored.task, part)
+        task = None if scored.task is None else properties.part_or_whole(scored.task, part)
         metrics = Metrics() if task is None else task.metrics
         rows_shown = [row for row in rows_of_part(scored.rows, part) if not row.metric.endswith(ANSWERED)]
         rows_shown = [row for row in rows_shown if not metrics.metric_named(row.metric).is_of_belief]

@@ -188,7 +188,7 @@ class TrainingJob:
         return [replace(one, place=self.places[one.id]) for one in cases]
 
 
-def only_job(run: RunFolder) -> TrainingJob:
+def job_of_undivided_run(run: RunFolder) -> TrainingJob:
     """The training of a run that has one, without folds, stages and search."""
     return job_for_training(run, _training_order.training_of(run.made, {}, None))
 
@@ -239,7 +239,7 @@ def _write_inner_split(run: RunFolder, training: RunTraining) -> None:
     csv_text.write_table(pd.DataFrame(sorted(folds.items()), columns=["case", "fold"]), file)
 
 
-def low_resolution_marks(run: RunFolder, second: RunTraining) -> dict[str, Path]:
+def write_low_resolution_marks(run: RunFolder, second: RunTraining) -> dict[str, Path]:
     """{case id: file with the labels that the networks at low resolution mark} of what trains and selects.
 
     A training case is marked by the network that has not seen it, others by the mean of all.
@@ -406,7 +406,7 @@ def prepare_cases(
             taught=teacher_models.teacher_answers(cases, chosen),
             threads=chosen.training.threads,
             memory=int(
-                training_memory.cached_memory(hardware.available_memory())
+                training_memory.cached_memory(hardware.available_host_memory())
                 / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             ),
             progress=tracker,
@@ -451,7 +451,7 @@ def read_resampled(folders: Sequence[Path]) -> Iterator[Problem]:
 def _structure_name(key: str, task: Task) -> str:
     """The name of a structure by its number among the task's, "<part>_<number>" in a task of parts."""
     part, _, number = key.rpartition("_")
-    targets = properties.find_part(task, part).saliency_targets
+    targets = properties.part_or_whole(task, part).saliency_targets
     return targets[int(number) - 1] if int(number) <= len(targets) else ""
 
 

@@ -248,7 +248,7 @@ class TrainingLoop:
         if training.role.shares_plan and not (out.parent / "plan.yaml").is_file():
             _write_stage_plan(training.plan, out.parent)
         if training.plan["preprocessing.cascade"] is not None:
-            job = replace(job, marked=training_jobs.low_resolution_marks(run, training))
+            job = replace(job, marked=training_jobs.write_low_resolution_marks(run, training))
         recount = None
         if self.minutes is not None and not training.role.repeats:
             due = partial(_run_minutes.training_deadline, training, tuple(self.finished), float(clock.turn or 0.0))

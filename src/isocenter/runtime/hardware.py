@@ -146,7 +146,7 @@ def multiplies_bytes(instructions: Collection[str]) -> bool:
     return not DOT_PRODUCTS.isdisjoint(instructions)
 
 
-def available_memory() -> float:
+def available_host_memory() -> float:
     """Bytes that this process may still take: of the machine, or less where its container is given less."""
     return min(float(psutil.virtual_memory().available), control_group_memory(*CONTROL_GROUPS))
 

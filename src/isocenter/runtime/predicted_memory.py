@@ -115,7 +115,7 @@ def _expect(model: Model, image: Image, batch: int, region: Region | None) -> Ex
         held = CACHED_BYTES + READ_COPIES * TOGETHER * channels * tiles.size**2
         return ExpectedMemory(held, _network(model, batch), 0, 0)
     source = math.prod(image.shape)
-    dense = properties.dense_channels(model.task)
+    dense = properties.kept_channel_count(model.task)
     dense += 2 if dense and model.uncertainty is not NOTHING else 0  # the uncertainty within views and between them
     streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
     streamed = streamed and len(patch) == image.geometry.ndim
@@ -148,7 +148,7 @@ def fit_batch_to_memory(model: Model, image: Image, where: str, region: Region |
     """
     if model.first is not None and not model.members:
         model = replace(model, first=fit_batch_to_memory(model.first, image, where))
-    free = USABLE * hardware.available_memory()
+    free = USABLE * hardware.available_host_memory()
     batch = max(one.inference.batch for one in model.members or (model,))
     while (expected := expected_memory(model, image, batch=batch, region=region)).total > free and batch > 1:
         batch //= 2
@@ -180,7 +180,7 @@ def refuse_explaining(model: Model, image: Image, where: str, *, method: str, fo
     expected = replace(expected_memory(model, image, batch=1), result=result)
     if for_gradients:
         expected = replace(expected, network=_network(model, 1, for_gradients=True))
-    free = USABLE * hardware.available_memory()
+    free = USABLE * hardware.available_host_memory()
     if expected.total > free:
         problem = f"explaining it by {method} would take {expected}, and {free / GIB:.2f} GiB may be used"
         remedy = f"Close other programs, {'choose occlusion, ' * for_gradients}or take a machine with more memory"

@@ -285,7 +285,7 @@ class KeptOutputs:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        self._left = min(MOST_BYTES, int(MEMORY_SHARE * hardware.available_memory())) if limit is None else limit
+        self._left = min(MOST_BYTES, int(MEMORY_SHARE * hardware.available_host_memory())) if limit is None else limit
         self._known: dict[tuple[Module, bytes], NetworkFeatures] = {}
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ def case_failures(task: Task, table: Table) -> dict[str, float]:
     tables = multitask.part_tables(task, table)
     wrong_by_part: list[tuple[Series | None, Table]] = []
     for name, table_of_part in tables.items():
-        metrics = properties.find_part(task, name).metrics
+        metrics = properties.part_or_whole(task, name).metrics
         wrong, metric = _wrong(table_of_part), metrics.of_case
         if wrong is None and metric in table_of_part and "event" not in table_of_part:
             is_error, values = metrics.metric_named(str(metric)).better == "less", table_of_part[metric]

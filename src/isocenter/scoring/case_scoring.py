@@ -145,7 +145,7 @@ class ScoredCases:
         if self.task is None:
             return {}
         return {
-            name: (properties.find_part(self.task, name), rows)
+            name: (properties.part_or_whole(self.task, name), rows)
             for name, rows in multitask.part_tables(self.task, self.table).items()
         }
 

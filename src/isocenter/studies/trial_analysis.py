@@ -224,7 +224,7 @@ class TrialAnalysis:
         found: dict[str, Floats] = {}
         for name in names:
             column = self._text(name)
-            if table_cells.is_numeric(column):
+            if table_cells.is_mostly_numeric(column):
                 numbers = table_cells.numbers_in(column)
                 is_odd = np.isin(np.arange(len(numbers.values)), list(numbers.odd))
                 self._refuse(numbers, is_odd, "a number, or nothing where it is not known")
@@ -249,7 +249,7 @@ class TrialAnalysis:
         read = [
             table_cells.truths_in(one) if one.name in truths else table_cells.numbers_in(one)
             for one in columns
-            if one.name in truths or table_cells.is_numeric(one)
+            if one.name in truths or table_cells.is_mostly_numeric(one)
         ]
         return [one.sentence for one in read]
 

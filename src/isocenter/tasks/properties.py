@@ -168,7 +168,7 @@ def own_outputs(part: str, task: Task, outputs: Mapping[str, T]) -> dict[str, T]
     return {key: outputs[whole] for whole, key in names.items() if whole in outputs}
 
 
-def dense_channels(task: Task) -> int:
+def kept_channel_count(task: Task) -> int:
     """Numbers for each voxel that are kept of a network, with those of each of several where its task takes them."""
     crossed = task.folds_by_head
     return sum(head.count * (1 + crossed.get(name, 0)) for name, head in task.heads.items() if head.is_dense)
@@ -194,7 +194,7 @@ def leaf_tasks(task: Task) -> Mapping[str, Task]:
     return task.parts or {"": task}
 
 
-def find_part(task: Task, name: str) -> Task:
+def part_or_whole(task: Task, name: str) -> Task:
     """The part of this name; the task itself where it has none of this name."""
     return leaf_tasks(task).get(name, task)
 

@@ -222,7 +222,7 @@ def one_spelling(column: TextColumn) -> dict[str, str]:
     return {cell: usual[truth] for cell, truth in truths.items() if truth is not None}
 
 
-def is_numeric(column: TextColumn) -> bool:
+def is_mostly_numeric(column: TextColumn) -> bool:
     """Whether a column is one of numbers, though some cells are odd: then these are not levels of a category.
 
     Raises DatasetError as `numbers_in` does.

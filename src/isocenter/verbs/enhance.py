@@ -160,7 +160,9 @@ def _enhance_cases(
                     rows.append({**row, "change": _change(before, after)})
                     if folder is not None and len(pictures) < MOST_SHOWN:
                         title = row["file"].removesuffix(f"_{ENHANCED}.nii.gz")
-                        pictures.append(enhancement_figures.image_stages([("before", before), ("after", after)], title))
+                        pictures.append(
+                            enhancement_figures.stages_with_residual([("before", before), ("after", after)], title)
+                        )
             except IsocenterError as error:
                 problems.append(Problem.of_case(source.id, error))
     if not rows:

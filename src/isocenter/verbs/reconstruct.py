@@ -173,7 +173,7 @@ def _picture(measurement: Measurement, found: ReconstructedImage, image: Image) 
     title, words = measurement.case, _words(found.method.value)
     if found.plain is None:
         return slice_figures.contours(image, None, None, (), title=f"{title}: {words}")
-    return enhancement_figures.image_stages(
+    return enhancement_figures.stages_with_residual(
         [("plain inverse", image_of(measurement, found.plain)), (words, image)], title
     )
 

@@ -206,7 +206,7 @@ def _registration(pair: _Pair, options: RegisterOptions, settings: RegistrationS
     """The registration by optimisation, or by the model that is asked for."""
     if options.model is None:
         return engine.register_images(pair.fixed, pair.moving, settings, pair.mask, pair.where)
-    patients = {series_survey.stated_patient(image) for image in (pair.fixed, pair.moving)}
+    patients = {series_survey.stated_patient_pseudonym(image) for image in (pair.fixed, pair.moving)}
     is_one = len(patients) == 1 and None not in patients
     one_world = options.initial == "world" or (options.initial == "auto" and is_one)
     return register_by_model(options.model, pair.fixed, pair.moving, pair.where, one_world=one_world)
@@ -279,7 +279,7 @@ def _still(image: Image, where: str) -> Image:
 
 
 def _refuse_two_patients(ours: Image, theirs: Image, where: str) -> None:
-    patients = {series_survey.stated_patient(one) for one in (ours, theirs)} - {None}
+    patients = {series_survey.stated_patient_pseudonym(one) for one in (ours, theirs)} - {None}
     if len(patients) > 1:
         remedy = "Give two images of one patient, or --across-patients"
         raise UsageError("the images are of two patients", where, remedy)

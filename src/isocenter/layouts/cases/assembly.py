@@ -236,7 +236,7 @@ def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions
         )
         problem += f"; by their values {errors.list_phrase(drawn)} may be masks"
         return DatasetError(problem, str(folder.root), remedy)
-    if maps := unnamed_masks.pictures_like_label_maps(folder, options.read):
+    if maps := unnamed_masks.label_maps_beside_series(folder, options.read):
         example = maps[0].path.relative_to(folder.root).as_posix()
         pictures = errors.count_phrase(len(maps), "picture looks", "pictures look")
         problem = f"{problem}; {pictures} like a label map, as {example}, but no picture says of which slice it is"

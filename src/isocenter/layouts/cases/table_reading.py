@@ -254,7 +254,7 @@ def convert_values(
         separator, bare = table.separator if has_text else "", name.removeprefix("covariate:")
         column = TextColumn(bare, texts, str(table.path), separator, places=table.places)
         try:
-            if not is_number and not table_cells.is_numeric(column):
+            if not is_number and not table_cells.is_mostly_numeric(column):
                 spelling = table_cells.one_spelling(column)
                 values[name] = [spelling.get(text, cell) for text, cell in zip(texts, cells, strict=True)]
                 continue

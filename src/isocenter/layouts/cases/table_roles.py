@@ -246,7 +246,7 @@ def drop_repeats(cases: Sequence[CaseRow], table: DataTable, *, stating: bool) -
     return kept, layout.left_out_problem(repeated, what, "Remove them", "warning") if stating else ()
 
 
-def absent_problem(names: Sequence[str], remedy: str = "Correct the paths, or get the files") -> Problems:
+def absent_files_problem(names: Sequence[str], remedy: str = "Correct the paths, or get the files") -> Problems:
     """The problem of rows whose files are not there; names: of their cases."""
     what = f"{errors.count_phrase(len(names), 'row names', 'rows name')} files that are not there"
     return layout.left_out_problem(names, what, remedy)

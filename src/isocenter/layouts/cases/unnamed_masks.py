@@ -122,7 +122,7 @@ def masks_among(members: Iterable[FolderMember], options: ReadOptions) -> list[F
     return [kinds[name][0] for kinds in (numbered, _by_word(pictures)) for name in _kinds_like_maps(kinds, options)]
 
 
-def pictures_like_label_maps(folder: Folder, options: ReadOptions) -> list[FolderMember]:
+def label_maps_beside_series(folder: Folder, options: ReadOptions) -> list[FolderMember]:
     """The pictures beside series of DICOM that look like label maps of their slices, whom no name pairs with them."""
     pictures = [one for one in folder.images if file_formats.format_of(one.path) in FLAT] if folder.dicom else []
     return pictures if pictures and _likeness(pictures, options) == SURE else []
@@ -137,7 +137,7 @@ def drawn_kinds(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOption
     return [] if has_flat else _kinds_like_maps(kinds, options)
 
 
-def label_maps_among(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) -> list[str]:
+def volumes_like_label_maps(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) -> list[str]:
     """The kinds of images of a case of which files look like label maps, whatever the others look like; of volumes."""
     volumes = {kind: named for kind, named in kinds.items() if file_formats.format_of(named[0].path) not in FLAT}
     return [kind for kind, look in _looks(volumes, options).items() if look == SURE]

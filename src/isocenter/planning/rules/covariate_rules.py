@@ -205,7 +205,7 @@ def _column(
     courses = [covariate_values.number_in(one) if isinstance(one, Course) else one for one in present]
     try:
         column = TextColumn(name, list(map(str, courses)), "the data")
-        if table_cells.is_numeric(column):
+        if table_cells.is_mostly_numeric(column):
             numbers = table_cells.numbers_in(column).refuse_odd().values
             return _number(name, numbers[np.isfinite(numbers)], len(values))
     except DatasetError as error:

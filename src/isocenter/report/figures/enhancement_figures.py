@@ -16,7 +16,7 @@ from isocenter.values import Image
 RESIDUAL, SCALE = "residual", "The residual has the scale of the images; mid-grey is no change."
 
 
-def image_stages(stages: Sequence[tuple[str, Image]], title: str) -> Figure:
+def stages_with_residual(stages: Sequence[tuple[str, Image]], title: str) -> Figure:
     """Images of one grid side by side in the greys of the first, and then the last of them less the first.
 
     stages: (words, image), two or more; of a clip the first frame is shown, of several channels the first

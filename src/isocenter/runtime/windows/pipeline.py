@@ -150,7 +150,7 @@ class WindowedImage:
 
         Of a slide a map is made of the boxes around its tissue alone: where no slab is, there is background.
         """
-        channels = properties.dense_channels(self.task)
+        channels = properties.kept_channel_count(self.task)
         wanted: list[Region | None] = [region]
         if self.tissue is not None and channels:
             pieces = self.tissue.pieces(self.image.geometry.shape)
@@ -348,7 +348,7 @@ def decode_slabs(
 
 def _skipping(mask: CoarseMask, task: Task, trace: GridTrace) -> Skipping | None:
     """The windows that show nothing but what is passed over; None where no outputs would stand for a voxel of them."""
-    if properties.dense_channels(task) and not task.background_outputs:
+    if properties.kept_channel_count(task) and not task.background_outputs:
         return None
     return Skipping(lambda window: mask.touches(trace.shown(window)), partial(_background_outputs, task))
 

@@ -209,7 +209,7 @@ def _lines(
     estimates = {
         row.label: row.estimate.value
         for row in rows
-        if properties.find_part(task, row.label.partition(": ")[0]).metrics.metric_named(row.metric).is_calibration
+        if properties.part_or_whole(task, row.label.partition(": ")[0]).metrics.metric_named(row.metric).is_calibration
     }
     cases = table.drop_duplicates("case")
     abstained = float((cases["abstained"].fillna("") != "").mean()) if "abstained" in cases else 0.0

@@ -358,7 +358,7 @@ def _windows(volume: SlicedVolume) -> tuple[dict[str, tuple[float, float]], list
     if display.is_colour(image):
         return {}, []
     values = _sample(volume)
-    greys = {"automatic": display.automatic_window(image, values)}
+    greys = {"automatic": display.automatic_grey_range(image, values)}
     notes = list[str]()
     if (stated := display.header_window(image)) is not None:
         shares = [display.share_at_one_end(image, values, one) for one in (stated, greys["automatic"])]

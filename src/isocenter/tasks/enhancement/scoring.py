@@ -59,12 +59,12 @@ class ImageScoring(ImageAnswering):
         title, target = case.id, case.references.get(TARGET)
         if self.unit == "input":
             stages = [("image", given), ("result", made)]
-            pictures = [enhancement_figures.image_stages(stages, f"{title}: change")]
+            pictures = [enhancement_figures.stages_with_residual(stages, f"{title}: change")]
         else:
             pictures = [slice_figures.contours(given, None, None, (), title=f"{title}: image")]
         if target is not None:
             stages = [("target", target), ("result", made)]
-            pictures.append(enhancement_figures.image_stages(stages, f"{title}: error"))
+            pictures.append(enhancement_figures.stages_with_residual(stages, f"{title}: error"))
         return pictures
 
     def overview(self, table: Table) -> list[Figure]:

@@ -68,11 +68,13 @@ class FindingAnswering(Task):
         """(findings,) log odds of one case to a probability of each."""
         [(_, arrays)] = slabs  # a vector head is one slab
         odds = self._odds(np.asarray(arrays["findings"]))
-        chances = [certainties.chances_from_odds(one).tolist() for one in (self._calibrate(odds), odds)]
+        chances = [certainties.chances_from_log_odds(one).tolist() for one in (self._calibrate(odds), odds)]
         calibrated, uncalibrated = (dict(zip(self.findings, one, strict=True)) for one in chances)
         by_fold = averages.outputs_of_each(arrays, "findings", len(self.findings))
         sets = label_belief.label_sets(
-            self.certainty, calibrated, None if by_fold is None else certainties.chances_from_odds(self._odds(by_fold))
+            self.certainty,
+            calibrated,
+            None if by_fold is None else certainties.chances_from_log_odds(self._odds(by_fold)),
         )
         confidence = Confidence(set=sets, uncalibrated=uncalibrated)
         return Prediction(geometry, probabilities=calibrated, confidence=confidence)
@@ -125,7 +127,7 @@ class FindingAnswering(Task):
 
     def _likely(self, outputs: Floats) -> Floats:
         """(..., findings) log odds to probabilities, calibrated once unseen cases have found how."""
-        return certainties.chances_from_odds(self._calibrate(self._odds(outputs)))
+        return certainties.chances_from_log_odds(self._calibrate(self._odds(outputs)))
 
     def _calibrate(self, odds: Floats) -> Floats:
         return self.certainty.calibrator.odds(odds, self.findings)

@@ -330,7 +330,7 @@ def _target_digest(case: Case, task: Task) -> Any:
     of parts that of each part that the case has a reference of.
     """
     if names := properties.part_names(task):
-        parts = {name: properties.find_part(task, name) for name in names}
+        parts = {name: properties.part_or_whole(task, name) for name in names}
         return {name: _target_digest(case, p) for name, p in parts.items() if p.needs <= set(case.references)}
     if not all(isinstance(head, Vector) for head in task.heads.values()):
         return None

@@ -213,7 +213,7 @@ def compute_candidates(module: Module, chosen: TrainingSettings) -> list[Compute
         return [simplest]
     tried = [simplest, replace(simplest, channels_last=True)]
     # Float32 keeps up to twice as much for the way back as the plan's memory says.
-    if simplest.half and chosen.device == "cpu" and 2 * chosen.memory * 2**30 < hardware.available_memory():
+    if simplest.half and chosen.device == "cpu" and 2 * chosen.memory * 2**30 < hardware.available_host_memory():
         tried.append(replace(simplest, half=False))
     return tried
 

@@ -295,7 +295,7 @@ def pseudonym_from_header(dataset: DicomDataset) -> str:
     return hashing.make_pseudonym(_identity(dataset))
 
 
-def stated_patient(image: Image) -> str | None:
+def stated_patient_pseudonym(image: Image) -> str | None:
     """A pseudonym of the patient whom an image's own DICOM files name; None of another image, or of nobody named."""
     if image.source is None or not image.source.is_dicom:
         return None

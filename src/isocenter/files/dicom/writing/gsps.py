@@ -86,7 +86,7 @@ def presentations(result: Result, path: Path) -> Iterator[Path]:
 
 def _grey(shown: Sequence[SourceSlice], where: str) -> Sequence[Dataset]:
     """The headers of the images on which something is marked, if a presentation of their greys can be stated."""
-    heads = source_planes.source_headers(list(shown))
+    heads = source_planes.source_file_headers(list(shown))
     paths = list(dict.fromkeys(part.frame.path for part in shown))
     if len(heads) < len(paths) and "NumberOfFrames" not in heads[0]:  # a film of which each frame is a file
         heads = [source_planes.complete_for_highdicom(header_reading.read_header(path).library) for path in paths]

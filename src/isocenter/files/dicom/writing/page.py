@@ -24,7 +24,7 @@ def captures(result: Result, path: Path) -> Iterator[Path]:
     if result.page is None:
         return
     slices, pixels = source_planes.source_slices(result.source, str(target)), result.page().pixels()
-    heads = source_planes.source_headers(slices)
+    heads = source_planes.source_file_headers(slices)
     with new_object.make_on_source("secondary capture", str(target)):
         capture: Any = highdicom.sc.SCImage(  # whose attributes are typed as it sets them
             pixel_array=np.asarray(pixels),
@@ -52,7 +52,7 @@ def documents(result: Result, path: Path) -> Iterator[Path]:
     if result.page is None:
         return
     slices, page = source_planes.source_slices(result.source, str(target)), result.page().pdf()
-    heads = source_planes.source_headers(slices)
+    heads = source_planes.source_file_headers(slices)
     with new_object.make_on_source("PDF", str(target)):
         document = new_object.create_object(
             ENCAPSULATED_PDF, "DOC", ExplicitVRLittleEndian, heads[0], PDF_NUMBER, "Page of findings"

@@ -73,7 +73,7 @@ def _write(
     places = source_planes.placing_arguments(slices, geometry)
     with new_object.make_on_source("parametric map", where):
         dataset = highdicom.pm.ParametricMap(
-            source_images=source_planes.source_headers(slices),
+            source_images=source_planes.source_file_headers(slices),
             pixel_array=planes,
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[[one] for one in mappings] if names else [mapping],

@@ -49,7 +49,7 @@ def write_structure_set(
     label_map = np.asarray(label_map)
     marked = source_planes.marked_slices(label_map, slices, where)
     with new_object.make_on_source("structure set", where):
-        head = source_planes.source_headers(slices)[0]
+        head = source_planes.source_file_headers(slices)[0]
         structure_set = new_object.create_object(
             STRUCTURE_SET, "RTSTRUCT", ImplicitVRLittleEndian, head, SERIES_NUMBER, "Structures"
         )

@@ -90,7 +90,7 @@ def write_segmentation(
         places = source_planes.placing_arguments(slices, source.geometry)
     with new_object.make_on_source("SEG", where):
         segmentation = highdicom.seg.Segmentation(
-            source_images=source_planes.source_headers(slices[:1] if is_film else slices),
+            source_images=source_planes.source_file_headers(slices[:1] if is_film else slices),
             pixel_array=planes,
             segmentation_type=form,
             segment_descriptions=segments,

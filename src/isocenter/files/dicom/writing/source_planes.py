@@ -206,7 +206,7 @@ def _normal(geometry: Geometry) -> NDArray[np.floating]:
     return normal / np.linalg.norm(normal)
 
 
-def source_headers(slices: list[SourceSlice]) -> list[Dataset]:
+def source_file_headers(slices: list[SourceSlice]) -> list[Dataset]:
     """The headers that highdicom copies from, each file once; of several multi-frame files it takes only the first.
 
     Raises FormatError where one lacks a UID by which the result names it.

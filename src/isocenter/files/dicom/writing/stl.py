@@ -33,7 +33,7 @@ def surface_objects(result: Result, path: Path) -> Iterator[Path]:
     source_planes.refuse_placeless(slices, result.source, where)
     first = slices[0].frame.path
     with new_object.make_on_source("surface", where):
-        head = source_planes.source_headers(slices)[0]
+        head = source_planes.source_file_headers(slices)[0]
     files = dict.fromkeys(part.frame.path for part in slices)
     images = [source_planes.reference_object(header_reading.read_header(file).dataset) for file in files]
     for part, mask, labels in result.label_maps:
