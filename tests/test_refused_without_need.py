@@ -69,7 +69,7 @@ def test_a_mask_half_a_voxel_off_is_still_an_error(tmp_path):
             nibabel.save(nibabel.Nifti1Image(voxels, place), tmp_path / folder / f"{case}.nii")
     found = isocenter.check(tmp_path, modality="MR")
     [error] = [one for one in found.problems if one.severity == "error" and one.cases]
-    assert error.cases == ("b",) and "corners up to 0.06 mm apart" in error.what
+    assert error.cases == ("b",) and "shifted by 0.06 mm to R" in error.what
 
 
 # -- positions of slices -----------------------------------------------------------------------------------------------
