@@ -83,7 +83,7 @@ def step_seconds(*, smoke: bool) -> dict[str, Any]:
     def private() -> None:
         weights = dict(network.named_parameters())
         for gradients, _ in SampleGradients(criterion).of_batch(network, batch, compute):
-            added, _ = private_step.clip_and_add(gradients, 1.0)
+            added, _ = private_step.clipped_gradient_sum(gradients, 1.0)
         for name, one in private_step.add_noise(added, 1.0, Chance(), 0).items():
             weights[name].grad = one / count
         optimiser.step()

@@ -125,7 +125,7 @@ def settings_for(folder, package, **record):
 
 def test_a_model_answers_only_the_groups_that_it_was_accepted_for(package, tmp_path):
     settings = settings_for(tmp_path, package, conditions={"station": ["CT1"]})
-    acceptances.refuse_unaccepted(settings)
+    acceptances.check_required_acceptances(settings)
     job, known = SimpleNamespace(model="lung", model_hash="1"), Acceptances(settings, lambda model, version: None)
     assert known.reason_against(job, {"StationName": "CT1"}, {}) == ""
     assert "not accepted here for station CT2" in known.reason_against(job, {"StationName": "CT2"}, {})
@@ -135,7 +135,7 @@ def test_a_model_answers_only_the_groups_that_it_was_accepted_for(package, tmp_p
 def test_a_package_that_was_not_accepted_starts_no_node_and_answers_nothing(package, tmp_path):
     settings = settings_for(tmp_path, package, verdict="not accepted")
     with pytest.raises(UsageError, match=r"node\.toml, line 4.*the verdict is 'not accepted'"):
-        acceptances.refuse_unaccepted(settings)
+        acceptances.check_required_acceptances(settings)
     known = Acceptances(settings, lambda model, version: None)
     job = SimpleNamespace(model="lung", model_hash="1")
     assert "the package was not accepted here" in known.reason_against(job, {}, {})
@@ -147,7 +147,7 @@ def test_a_package_that_was_not_accepted_starts_no_node_and_answers_nothing(pack
 def test_a_condition_that_the_node_knows_of_no_job_is_refused_at_start(package, tmp_path):
     settings = settings_for(tmp_path, package, conditions={"ward": ["A"]})
     with pytest.raises(UsageError, match="by ward, which the node knows of no job"):
-        acceptances.refuse_unaccepted(settings)
+        acceptances.check_required_acceptances(settings)
     given = {"ward": CovariateValue("A", "fhir")}
     known = Acceptances(settings, lambda model, version: None)
     assert known.reason_against(SimpleNamespace(model="lung", model_hash="1"), {}, given) == ""

@@ -263,11 +263,11 @@ def test_what_cannot_be_alike_in_two_runs_is_refused_by_the_networks_name(classe
     chosen = replace(classes, training=replace(classes.training, deterministic=True))
     torch.use_deterministic_algorithms(True)
     try:
-        with pytest.raises(PlanError, match=r"resnet on cpu needs put_"), batch_loss.require_determinism(chosen):
+        with pytest.raises(PlanError, match=r"resnet on cpu needs put_"), batch_loss.refuse_nondeterminism(chosen):
             torch.zeros(3).put_(torch.tensor([0]), torch.ones(1), accumulate=False)
     finally:
         torch.use_deterministic_algorithms(False)
-    with pytest.raises(RuntimeError, match="of another kind"), batch_loss.require_determinism(chosen):
+    with pytest.raises(RuntimeError, match="of another kind"), batch_loss.refuse_nondeterminism(chosen):
         raise RuntimeError("of another kind")
 
 

@@ -139,7 +139,7 @@ def test_without_noise_a_step_is_the_sum_of_a_loop_over_samples(private, one_by_
     samples = SampleGradients(criterion, one_by_one)
     [(gradients, losses)] = samples.of_batch(network, batch, Compute())
     assert samples.one_by_one == one_by_one
-    added, lengths = private_step.clip_and_add(gradients, clip)
+    added, lengths = private_step.clipped_gradient_sum(gradients, clip)
 
     expected = {name: torch.zeros_like(one) for name, one in network.named_parameters()}
     for n in range(5):
@@ -170,7 +170,7 @@ def test_a_batch_that_nobody_was_drawn_for_has_no_gradients(private):
 
 def test_a_gradient_that_is_no_number_counts_as_zero():
     gradients = {"a": torch.tensor([[3.0, 4.0], [math.nan, 1.0]]), "b": torch.tensor([[0.0], [math.inf]])}
-    added, lengths = private_step.clip_and_add(gradients, 1.0)
+    added, lengths = private_step.clipped_gradient_sum(gradients, 1.0)
     assert added["a"].tolist() == pytest.approx([0.6, 0.8])
     assert added["b"].tolist() == [0.0]
     assert float(lengths[0]) == 5.0

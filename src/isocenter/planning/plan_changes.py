@@ -270,7 +270,7 @@ def with_predicted_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine
     needs = objective_catalogue.joint_needs(chosen.terms.values())
     grid = grid_rules.planned_grid(chosen, fingerprint, machine.device)
     grid_rules.check_whole_structures(chosen, fingerprint, grid)
-    preprocessing_rules.check_long_clips(chosen, fingerprint)
+    preprocessing_rules.refuse_clips_beyond_frames(chosen, fingerprint)
     needed = training_memory.predict_peak(
         chosen.task,
         chosen.architecture,

@@ -138,7 +138,7 @@ def _try(settings: NodeSettings, name: str, stop: threading.Event) -> dict[str, 
     """Facts of every model. Raises what loading raises."""
     del name, stop
     models = warm_models.WarmModels(settings.models, settings.queue.memory_gb)
-    acceptances.refuse_unaccepted(settings)
+    acceptances.check_required_acceptances(settings)
     for name, one in settings.models.items():
         with settings.locate_errors("models", name, "path"):
             model, facts = models[name]

@@ -78,7 +78,7 @@ def accepted_record(section: ModelSection, package: Path | None = None) -> Accep
         return acceptance_plan.read_acceptance(section.acceptance, record_files.file_digest(folder / MANIFEST))
 
 
-def refuse_unaccepted(settings: NodeSettings) -> None:
+def check_required_acceptances(settings: NodeSettings) -> None:
     """UsageError with the place in the settings for a model that needs an acceptance and has none that accepts it.
 
     And for a condition by a column that the node knows of no job.

@@ -315,7 +315,7 @@ def _write_settings(partial: Path, folder: Path, url: str) -> None:
 
 def _fill_database(url: str, dump: Path) -> None:
     with closing(record_database.open_database(url)) as database:
-        database_copies.refuse_filled(database)
+        database_copies.refuse_database_with_tables(database)
         database_copies.restore_dump(database, dump)
     dump.unlink()
 

@@ -204,13 +204,13 @@ class TrainingSession:
 
     def try_step(self, compute: Compute, number: int) -> None:
         """Compute a step of this number there and back, without moving the weights."""
-        with batch_loss.require_determinism(self.settings):
+        with batch_loss.refuse_nondeterminism(self.settings):
             batch = self.loader.of_step(number)
             if self.budget is None:
                 self.criterion.judge_batch(self.module, batch, compute).loss.backward()
             else:
                 for gradients, _ in SampleGradients(self.criterion).of_batch(self.module, batch, compute):
-                    private_step.clip_and_add(gradients, self.budget.settings.clip)
+                    private_step.clipped_gradient_sum(gradients, self.budget.settings.clip)
 
     def learner(self, state: State) -> Learner:
         """The learner that takes the steps, computed as the state says."""

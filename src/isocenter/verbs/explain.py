@@ -133,7 +133,7 @@ def explain(options: ExplainOptions) -> ExplanationResult:
     cases = result_files.with_unique_names(with_covariates, counterfactual_section.map_kinds(opened))
     problems = [*problems, *notes]
     if options.concepts is not None:
-        concept_section.refuse_clips(str(options.concepts), loaded, cases)
+        concept_section.refuse_unfit_clips(str(options.concepts), loaded, cases)
     explainer = replace(explainer, references=_references(options.references, reading, loaded, cases))
     explainer = cohort_explanation.with_tests(
         explainer, cases, dataset_reading.path_of_data(options.model), options.tests, seed=options.seed
@@ -253,7 +253,7 @@ def _explain(
     result = ExplanationResult(
         pd.DataFrame(rows, columns=list(COLUMNS)),
         {(one.case, explanation.method): explanation for one in made for explanation in one.explanations},
-        cohort_explanation.with_reference_findings(explainer.tested.records, rows, patients, seed=seed),
+        cohort_explanation.method_records_with_pointing(explainer.tested.records, rows, patients, seed=seed),
         {**explainer.tested.refused, **{name: why for one in made for name, why in one.refused.items()}},
         failed,
         [path for one in made for path in one.files],

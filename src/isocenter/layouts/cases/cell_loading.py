@@ -104,7 +104,7 @@ def on_axes_of_image(load: ImageLoader, first: ImageLoader) -> Image:
     return own.on_axes_of(grid)
 
 
-def are_numbered_masks(paths: Sequence[Path]) -> bool:
+def differ_in_number_alone(paths: Sequence[Path]) -> bool:
     """Whether masks lie in one folder under names that differ in numbers alone, as x_mask and x_mask_1 do."""
     return len({(path.parent, " ".join(re.findall(r"[^\W\d_]+", path.name))) for path in paths}) <= 1
 

@@ -180,7 +180,7 @@ def _reference(
 def _label_maps(kind: str, cell: Cell, labels: Labels, options: DatasetOptions) -> dict[str, Loader]:
     """The kinds that are asked for of label maps, whose numbers name structures or count them."""
     base, colon, reader = kind.partition(":")
-    is_whole = base != "mask" or cell_loading.are_numbered_masks(cell.paths)
+    is_whole = base != "mask" or cell_loading.differ_in_number_alone(cell.paths)
     whole = partial(cell_loading.load_mask, cell.paths, labels, options.read, cell.reader)
     readers: dict[str, Loader] = {
         "mask": whole if is_whole else partial(cell_loading.refuse_unlike_masks, cell.paths),

@@ -313,7 +313,7 @@ def _check_clips(settings: PlanSettings) -> None:
         raise PlanError(problem, where, "Give none, or a network of clips such as clip_resnet")
 
 
-def check_long_clips(settings: PlanSettings, fingerprint: Fingerprint) -> None:
+def refuse_clips_beyond_frames(settings: PlanSettings, fingerprint: Fingerprint) -> None:
     """PlanError for an interval with which the frames that are looked at do not reach the end of a training clip."""
     interval, frames = settings.preprocessing.interval, settings.preprocessing.frames
     if not interval or not frames:

@@ -38,7 +38,7 @@ def audit_explanations(audit: AuditInput) -> AuditOutcome | None:
         return AuditOutcome(notes=("No answer was explained: there is no image.",))
     explained_cases, tested, notes = _explain_cases(audit, chosen, list(by_id.values()))
     rows = [row for one in explained_cases for row in one.rows]
-    records = cohort_explanation.with_reference_findings(
+    records = cohort_explanation.method_records_with_pointing(
         tested.tested.records, rows, {case.id: case.patient for case in chosen}, seed=audit.seed
     )
     refused, verdict = dict(tested.tested.refused), explanation_report.verdict_sentence(records)

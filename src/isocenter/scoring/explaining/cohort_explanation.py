@@ -346,7 +346,7 @@ def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, c
     return replace(explainer, tested=replace(tested, records=records))
 
 
-def with_reference_findings(
+def method_records_with_pointing(
     records: Records, rows: Sequence[ExplanationRow], patients: Mapping[str, str], *, seed: int
 ) -> dict[str, MethodRecord]:
     """The records with pointing, energy and area over the cases that have references."""

@@ -111,7 +111,7 @@ def refuse_concepts(asked: str, model: Model, torch_model: Differentiable | None
         raise UnfitError("--concepts", "its backend has no gradients", "Give a run or a package, with --backend torch")
 
 
-def refuse_clips(asked: str, model: Model, cases: Sequence[Case]) -> None:
+def refuse_unfit_clips(asked: str, model: Model, cases: Sequence[Case]) -> None:
     """Raises UsageError for clips that would be measured or are predicted frame by frame; their headers are read."""
     opened = {case.id: image for case in cases if (image := _first_image(case)) is not None}
     if clips := [name for name, image in opened.items() if image.frames is not None]:

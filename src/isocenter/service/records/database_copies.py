@@ -54,7 +54,7 @@ def restore_dump(database: Database, dump: Path) -> None:
     _run_program("pg_restore", database, "--single-transaction", "--exit-on-error", "--no-owner", str(dump))
 
 
-def refuse_filled(database: Database) -> None:
+def refuse_database_with_tables(database: Database) -> None:
     """Raise UsageError for a database that holds tables, ResourceError where it does not answer."""
     with database.read() as connection:
         filled = inspect(connection).get_table_names()

@@ -259,7 +259,7 @@ class Classification(ClassScoring):
         return {
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": decide_sampling(fingerprint),
-            **grid_and_length.one_answer_length(),
+            **grid_and_length.decide_epochs_and_networks(),
             **decide_metrics(self.is_ordered),
         }
 

@@ -147,7 +147,7 @@ class Findings(FindingScoring):
         """A network with one answer for the image, and AUROC to select and judge."""
         return {
             "network.name": Decision("resnet", "it gives one answer for each finding of the image", "arXiv:1512.03385"),
-            **grid_and_length.one_answer_length(),
+            **grid_and_length.decide_epochs_and_networks(),
             "training.selection": Decision(
                 "auroc", "it is the mean over findings, and ranks cases without a threshold"
             ),

@@ -27,7 +27,7 @@ MEMORISED = (
 NEVER_ABOVE = "the loss of their mean is never above the mean of their losses"
 
 
-def one_answer_length(
+def decide_epochs_and_networks(
     because: str = MEMORISED, mean: str = NEVER_ABOVE, *, cases: int = 0, batch: int = 0
 ) -> dict[str, Decision]:
     """The epochs of each network, and that further networks have the minutes that are left.

@@ -213,7 +213,7 @@ class Survival(SurvivalScoring):
             "training.sampling": Decision(
                 "natural", "risks are those of the training cases: cases with the event are not drawn more often"
             ),
-            **grid_and_length.one_answer_length(
+            **grid_and_length.decide_epochs_and_networks(
                 "a time says little about a case, and in more epochs the network memorises times",
                 "chance decides much of what one network learns from few events, and less of the mean of their outputs",
                 cases=len(fingerprint),

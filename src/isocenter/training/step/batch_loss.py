@@ -565,7 +565,7 @@ def change_each_array(arrays: Any, change: Callable[[Any], Any]) -> Any:
 
 
 @contextmanager
-def require_determinism(settings: PlanSettings) -> Iterator[None]:
+def refuse_nondeterminism(settings: PlanSettings) -> Iterator[None]:
     """PlanError, by the network's name, where torch has an operation only in a way that differs between two runs."""
     try:
         yield

@@ -85,7 +85,7 @@ class SampleGradients:
         return stacked, torch.stack(losses).detach()
 
 
-def clip_and_add(gradients: Gradients, clip: float) -> tuple[Gradients, Tensor]:
+def clipped_gradient_sum(gradients: Gradients, clip: float) -> tuple[Gradients, Tensor]:
     """The sum of samples' gradients, each cut to the length `clip` over all weights, and (samples,) their lengths.
 
     gradients: {weight: (samples, ...)}
@@ -123,9 +123,9 @@ class PrivateLearner(Learner):
         module = self.module.module
         weights = {name: one for name, one in module.named_parameters() if one.requires_grad}
         total, losses = {name: torch.zeros_like(one) for name, one in weights.items()}, list[float]()
-        with batch_loss.require_determinism(self.settings):
+        with batch_loss.refuse_nondeterminism(self.settings):
             for gradients, part in self.samples.of_batch(module, batch, self.compute):
-                added, _ = clip_and_add(gradients, clip)
+                added, _ = clipped_gradient_sum(gradients, clip)
                 total = {name: one + added[name] for name, one in total.items()}
                 losses += part.tolist()
         for name, one in add_noise(total, noise * clip, self.budget.chance, step).items():

@@ -68,10 +68,10 @@ class Learner:
         chosen, progress, now = self.settings.training, pace.progress(step), self.set_rates(step, pace)
         costs: list[float] = []
         note_costs = None if self.costs is None else costs.extend
-        with batch_loss.require_determinism(self.settings):
+        with batch_loss.refuse_nondeterminism(self.settings):
             lowered = self.criterion.judge_batch(self.module, batch, self.compute, progress, note_costs)
         self.optimiser.zero_grad()
-        with batch_loss.require_determinism(self.settings):
+        with batch_loss.refuse_nondeterminism(self.settings):
             # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
             self.fabric.backward(lowered.loss * self.ranks.count)
         for term in self.criterion.learnt:  # every rank has their whole gradient
