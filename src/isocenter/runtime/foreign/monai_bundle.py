@@ -26,7 +26,7 @@ from isocenter.values.setting_fields import StatedSettings
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from isocenter.runtime.package.monai_metadata import Described
+    from isocenter.runtime.foreign.monai_config import Described
 
 
 METADATA = "configs/metadata.json"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -27,9 +27,8 @@ from isocenter.networks.layouts.weight_layout import Content
 from isocenter.runtime.foreign import monai_expressions, torch_files
 from isocenter.runtime.foreign.monai_expressions import REFERENCE, UnreadError
 
-if TYPE_CHECKING:
-    from isocenter.runtime.package.monai_metadata import Described
-
+# A description of an object for MONAI: its class under `_target_`, and its arguments; also a part of metadata.
+Described = Mapping[str, Any]
 _names = re.compile(r"\w+").findall
 # Networks whose outputs are of the whole image.
 CLASSIFIERS = frozenset(

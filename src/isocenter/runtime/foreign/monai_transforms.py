@@ -37,7 +37,7 @@ from isocenter.values.voxel_images import Reader
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isocenter.runtime.package.monai_metadata import Described
+    from isocenter.runtime.foreign.monai_config import Described
 
 
 # Voxels by which an axis may lean over the whole image: NIfTI keeps directions in float32.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import packages_distributions, version
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from isocenter.networks import factory
 from isocenter.networks.factory import BAYESIAN
@@ -23,6 +23,9 @@ from isocenter.runtime.package import package_contents
 from isocenter.runtime.package.package_contents import FIRST
 from isocenter.tasks import Task, properties, task_catalogue
 from isocenter.values import Head
+
+if TYPE_CHECKING:
+    from isocenter.runtime.foreign.monai_config import Described
 
 # The newest that MONAI publishes, and what its `verify_metadata` downloads.
 METADATA_SCHEMA = (
@@ -48,10 +51,6 @@ def _distributions(searched: tuple[str, ...]) -> Mapping[str, list[str]]:
     """The distributions that bring a package of modules, by its name."""
     del searched  # where Python looks for packages: with another of them the answer is another
     return packages_distributions()
-
-
-# A description of an object for MONAI: its class under `_target_`, and its arguments; also a part of metadata.
-Described = Mapping[str, Any]
 
 
 def metadata_json(model: Model, needs: Collection[str], texts: Mapping[str, str]) -> Described:

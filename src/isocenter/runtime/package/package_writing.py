@@ -18,10 +18,11 @@ from isocenter.lazy import torch
 from isocenter.networks import factory
 from isocenter.runtime import ensemble, hardware, record_files
 from isocenter.runtime.foreign import detect
+from isocenter.runtime.foreign.monai_config import Described
 from isocenter.runtime.model_assembly import Model
 from isocenter.runtime.model_schema import MODEL_SCHEMA, LabelRecord, ModelRecord, OnnxRecord, PackedNetworks
 from isocenter.runtime.package import bag_export, monai_metadata, onnx_export, package_contents, readme, script_sources
-from isocenter.runtime.package.monai_metadata import NO_BUNDLE, READERS, Described
+from isocenter.runtime.package.monai_metadata import NO_BUNDLE, READERS
 from isocenter.runtime.package.onnx_export import FurtherOutputs, WithFurther
 from isocenter.runtime.package.package_contents import (
     EXPLANATIONS,
