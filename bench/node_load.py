@@ -81,14 +81,7 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
     earlier = json.loads(parts.read_text()) if parts.exists() else []
     model = threshold_model(folder / "model", 50)
     template = template_slices(folder / "template")
-    sections = {
-        "dicom": {"port": 0},
-        "http": {"port": 0},
-        "study": {"complete_after_s": 1},
-        "node": {"min_free_gb": 0},
-        "queue": {"workers": 4, "lease_s": 10},
-        "database": {"url": url},
-    }
+    sections = node_sections(url, workers=4)
     stop, killed = threading.Event(), sum((Counter[str](one["kills"]) for one in earlier), Counter[str]())
     with isocenter.serve(model, folder=folder / "node", **sections) as node:
         database, began = record_database.open_database(node.settings.database_url), time.monotonic()
@@ -138,6 +131,13 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
     if done == count:
         whole_row.write_text(json.dumps(row))
     return row
+
+
+def node_sections(url: str, workers: int) -> dict[str, dict[str, Any]]:
+    """Settings of a node on free ports, which takes a study as complete after a second."""
+    queue, database = {"workers": workers, "lease_s": 10}, {"url": url}
+    ports: dict[str, dict[str, Any]] = {"dicom": {"port": 0}, "http": {"port": 0}}
+    return ports | {"study": {"complete_after_s": 1}, "node": {"min_free_gb": 0}, "queue": queue, "database": database}
 
 
 def study_uid(number: int) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from beside import arguments, record
 from torch.profiler import ProfilerActivity, profile
+from training_steps import SIZE
 
 import isocenter
 from isocenter.planning import PlanSettings, plan_checks
@@ -40,21 +41,12 @@ from isocenter.training.step.optimisers import WeightAverage
 from isocenter.training.step.train_step import Learner
 
 LABELS = "1=anterior,2=posterior"
-# nnU-Net's own network for the hippocampus, as its plan says.
-NNUNET: dict[str, Any] = {
-    "features": [32, 64, 128, 256],
-    "kernels": [[3, 3, 3]] * 4,
-    "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
-    "convolutions": [2, 2, 2, 2],
-    "decoder_convolutions": [2, 2, 2],
-    "deep_supervision": 1,
-}
 # {name: what is set by hand beside our plan for the hippocampus}
 JOBS: dict[str, dict[str, Any]] = {
     "our plan": {},
     "nnU-Net's network, batch 7": {
         "network.name": "plain_conv_unet",
-        "network.size": NNUNET,
+        "network.size": SIZE,
         "training.batch": 7,
         "training.patch": [40, 56, 40],
     },

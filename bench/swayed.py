@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 MARK = "†"
 # Why stands in docs/benchmarks.md.
 SWAYED = frozenset(
-    {
+    [
         "hippocampus",
         "pneumoniamnist",
         "retinamnist",
@@ -17,7 +17,7 @@ SWAYED = frozenset(
         "chasedb1",
         "lgg_flair",
         "ultrasound",
-    }
+    ]
 )
 
 

@@ -174,14 +174,9 @@ def answer_of(model: Any, path: Path) -> np.ndarray:
 def dice(answer: np.ndarray, truth: np.ndarray) -> float:
     """The mean Dice of the labels that the mask has."""
     labels = [value for value in np.unique(truth) if value]
-    return float(
-        np.mean(
-            [
-                2 * ((answer == one) & (truth == one)).sum() / ((answer == one).sum() + (truth == one).sum())
-                for one in labels
-            ]
-        )
-    )
+    both = [((answer == one) & (truth == one)).sum() for one in labels]
+    each = [(answer == one).sum() + (truth == one).sum() for one in labels]
+    return float(np.mean(2 * np.array(both) / np.array(each)))
 
 
 def stated(scores: Mapping[str, float]) -> dict[str, float]:
@@ -194,16 +189,8 @@ def stated(scores: Mapping[str, float]) -> dict[str, float]:
 
 def page(rows: Mapping[str, Mapping[str, Any]], given: Any) -> str:
     """The table of sets, and what can be said of it."""
-    heads = [
-        "set",
-        "images that train",
-        "steps",
-        "Dice with the mask, drawn",
-        "real",
-        "real, mask of another",
-        "withheld",
-    ]
-    lines, verdicts = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"], list[str]()
+    head = "| set | images that train | steps | Dice with the mask, drawn | real | real, mask of another | withheld |"
+    lines, verdicts = [head, f"|{'---|' * (head.count('|') - 1)}"], list[str]()
     for name, row in rows.items():
         words = [
             f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})" if one else "none was left"

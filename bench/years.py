@@ -69,14 +69,7 @@ def main() -> None:
 def lived(place: Path, urls: list[str], count: int, longest_s: float) -> dict[str, Any]:
     """What became of the studies, the disk and the backups. urls: of the node's database and two empty ones"""
     model, template = threshold_model(place / "model", 50), node_load.template_slices(place / "template")
-    sections = {
-        "dicom": {"port": 0},
-        "http": {"port": 0},
-        "study": {"complete_after_s": 1},
-        "node": {"min_free_gb": 0},
-        "queue": {"workers": 2, "lease_s": 10},
-        "database": {"url": urls[0]},
-    }
+    sections = node_load.node_sections(urls[0], workers=2)
     first, folder, began = max(8, count // 10), place / "node", time.monotonic()
     with isocenter.serve(model, folder=folder, **sections) as node:
         database = record_database.open_database(node.settings.database_url)

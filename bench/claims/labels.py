@@ -75,6 +75,7 @@ def false(is_named: np.ndarray, is_wrong: np.ndarray) -> float:
     return float((is_named & ~is_wrong).sum() / max(1, is_named.sum()))
 
 
+RARE = "4 SD apart, 20 % of the ill missed, one in ten ill, 1,000 cases"
 MISSED = {"cases": 1000, "wrong": (0.0, 0.2), "ill": 0.1}
 # Of classes 3, 3.5 and 4 apart a rule that knows both laws, and names one right label in ten, finds .63, .82 and .93.
 LAWS = [
@@ -93,20 +94,8 @@ LAWS = [
         wide=(0.6, 1),
         draws=200,
     ),
-    Law(
-        FOUND,
-        "4 SD apart, 20 % of the ill missed, one in ten ill, 1,000 cases",
-        exchanged(found, 4.0, **MISSED),
-        low=0.5,
-        draws=200,
-    ),
+    Law(FOUND, RARE, exchanged(found, 4.0, **MISSED), low=0.5, draws=200),
     Law(FALSE, "3 SD apart, 5 % exchanged, 400 cases", exchanged(false, 3.0), high=0.13, draws=200),
     Law(FALSE, "3 SD apart, 5 % exchanged, 2,000 cases", exchanged(false, 3.0, cases=2000), high=0.12, draws=60),
-    Law(
-        FALSE,
-        "4 SD apart, 20 % of the ill missed, one in ten ill, 1,000 cases",
-        exchanged(false, 4.0, **MISSED),
-        high=0.13,
-        draws=200,
-    ),
+    Law(FALSE, RARE, exchanged(false, 4.0, **MISSED), high=0.13, draws=200),
 ]
