@@ -114,17 +114,8 @@ def _shown(on: str, seed: int, given: argparse.Namespace) -> Shown:
 
 def _words(shown: Sequence[Shown]) -> str:
     """A line of each set and measure."""
-    columns = (
-        "set",
-        "measure",
-        "mean (SD)",
-        "each seed, 95 % interval",
-        "best published",
-        "reached",
-        "steps",
-        "minutes",
-    )
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    head = "| set | measure | mean (SD) | each seed, 95 % interval | best published | reached | steps | minutes |"
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
     for name in dict.fromkeys(one.on for one in shown):
         runs = [one for one in shown if one.on == name and not one.problem]
         lines += [

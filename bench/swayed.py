@@ -6,19 +6,10 @@ from pathlib import PurePosixPath
 
 MARK = "†"
 # Why stands in docs/benchmarks.md.
-SWAYED = frozenset(
-    [
-        "hippocampus",
-        "pneumoniamnist",
-        "retinamnist",
-        "adrenalmnist3d",
-        "bccd",
-        "cardiac_sunnybrook",
-        "chasedb1",
-        "lgg_flair",
-        "ultrasound",
-    ]
-)
+SWAYED = frozenset({
+    "hippocampus", "pneumoniamnist", "retinamnist", "adrenalmnist3d", "bccd", "cardiac_sunnybrook", "chasedb1",
+    "lgg_flair", "ultrasound",
+})  # fmt: skip
 
 
 def marked(data: str, words: str) -> str:
