@@ -49,6 +49,11 @@ def test_a_plan_of_pictures_is_searched_in_what_it_decides(whole):
     assert whole["network.name"].own == "resnet" and len(whole["network.name"].values) > 2
 
 
+def test_the_plans_own_number_lies_between_the_bounds_that_are_searched(whole):
+    ranges = [domain for domain in whole.values() if isinstance(domain, Between)]
+    assert ranges and all(one.low <= one.own <= one.high and one.low < one.high for one in ranges)
+
+
 def test_a_trials_plan_can_be_followed_and_says_that_nobody_set_it_by_hand(made, whole):
     room = made.room
     others = {name: domain.values[-1] if isinstance(domain, OneOf) else domain.high for name, domain in whole.items()}

@@ -56,6 +56,24 @@ def test_a_rigid_motion_onto_an_oblique_flipped_grid_is_found_within_a_third_of_
     assert made.after > made.before
 
 
+def test_a_motion_is_settled_on_the_images_own_voxels_unless_self_similarity_speaks_against_it(turned, monkeypatch):
+    fixed, moving, motion = turned
+    pair = _pyramid.prepare_pair(fixed, moving, None, one_scale=True)
+    true = motion.matrix
+    assert true is not None
+    turn, level = true[:3, :3], pair.level(2.0)
+    shift = true[:3, 3] - pair.moving_centre + turn @ pair.fixed_centre
+    off = FirstGuess("", turn, shift + 0.8)
+
+    def error_of(guess: FirstGuess) -> float:
+        return mean_error(SpatialTransform((guess.affine(pair),), FIXED, moving.geometry), motion, FIXED)
+
+    settled = engine._settle(pair, level, off, "lncc", RIGID)
+    assert error_of(off) > 1 and error_of(settled) < 0.1
+    monkeypatch.setattr(harm_checks, "loss_at", lambda *_: 1.0)
+    assert engine._settle(pair, level, off, "lncc", RIGID) is off
+
+
 @pytest.mark.parametrize("name", ["mi", "mse"])
 def test_voxels_that_are_drawn_are_the_same_each_time_and_tell_what_all_tell(turned, name):
     level = _pyramid.prepare_pair(turned[0], turned[1], None, one_scale=True).level(1.0)
