@@ -34,7 +34,7 @@ test-all: export CHOICE :=
 test-all: test audit bom wheel matrix
 
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit("isocenter needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -c 'import sys; sys.exit("hilum needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	@echo "installing into .venv" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' >&2
@@ -78,7 +78,7 @@ matrix: .venv/installed
 	@OMP_NUM_THREADS=1 $(BIN)/python bench/explanations_matrix.py $(NAME)
 
 demo: .venv/installed
-	@$(BIN)/isocenter demo $(DATA) --minutes $(MINUTES) --out demo --overwrite
+	@$(BIN)/hilum demo $(DATA) --minutes $(MINUTES) --out demo --overwrite
 
 # A run of each kind of problem and a trial, whose reports stay in examples/, or one of them: make examples NAME=survival.
 examples: MINUTES = 2

@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 from recorded import record
 
-from isocenter.evaluation import calibration
-from isocenter.evaluation.fairness import shift_tests
-from isocenter.evaluation.significance import auroc_tests, paired_tests, probability_tests, raters, testing
-from isocenter.studies import interim_looks
-from isocenter.verbs import study
+from hilum.evaluation import calibration
+from hilum.evaluation.fairness import shift_tests
+from hilum.evaluation.significance import auroc_tests, paired_tests, probability_tests, raters, testing
+from hilum.studies import interim_looks
+from hilum.verbs import study
 
 # Shrout and Fleiss, Psychol Bull 1979, table 2.
 RATINGS = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import isocenter
-from isocenter.evaluation import mask_overlap
+import hilum
+from hilum.evaluation import mask_overlap
 
 
 def compared(found: Path, wanted: Path, labels: dict[str, int]) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def compared(found: Path, wanted: Path, labels: dict[str, int]) -> pd.DataFrame:
         if not (found / file.name).is_file():
             rows.append({**row, "problem": "there is no result"})
             continue
-        one, other = (isocenter.read(folder / file.name) for folder in (found, wanted))
+        one, other = (hilum.read(folder / file.name) for folder in (found, wanted))
         if one.data.shape != other.data.shape or not np.allclose(one.geometry.affine, other.geometry.affine, atol=1e-3):
             rows.append({**row, "problem": "lies on another grid"})
             continue

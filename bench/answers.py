@@ -32,13 +32,13 @@ from beside import PLACE, ROOT, Program, arguments, interleaved, record
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from isocenter.errors import IsocenterError
-from isocenter.files import file_formats
-from isocenter.files.dicom import object_identity
-from isocenter.files.dicom.reading import rtstruct_reading, seg_reading
-from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
-from isocenter.prediction import result_files
-from isocenter.values import Code, Finding, Image, Label, Map
+from hilum.errors import HilumError
+from hilum.files import file_formats
+from hilum.files.dicom import object_identity
+from hilum.files.dicom.reading import rtstruct_reading, seg_reading
+from hilum.files.dicom.writing.dicom_answers import ANSWERS, Result
+from hilum.prediction import result_files
+from hilum.values import Code, Finding, Image, Label, Map
 
 PAGE = ROOT / "docs" / "answers-matrix.md"
 LIVER = Code("SCT", "10200004", "Liver")
@@ -74,7 +74,7 @@ def drawn(source: Image, labels: int = 2) -> Result:
     maps = {"total": Map(np.asarray(away, np.float32), "nats")}
     # Of a series of several volumes each is marked alike.
     whole = marked if source.frames is None else np.stack([marked] * source.frames)
-    result = Result(source, "isocenter drawn", [("", whole, named)], tuple(rows), maps=maps, classes=("effusion",))
+    result = Result(source, "hilum drawn", [("", whole, named)], tuple(rows), maps=maps, classes=("effusion",))
     return replace(result, page=partial(result_files.draw_result_page, result, "For research use only"))
 
 
@@ -161,7 +161,7 @@ def matrix(data: Path, *, small: bool) -> tuple[str, dict[str, Any]]:
     with ExitStack() as stack:
         pacs = _pacs(stack)
         for name, source in images_of(data, small=small):
-            if isinstance(source, IsocenterError):
+            if isinstance(source, HilumError):
                 alike.setdefault(" | ".join([*["–"] * len(ANSWERS), _short(source)]), []).append(name)
                 continue
             cells, known = [], wrong_values(source)
@@ -199,8 +199,8 @@ def judged(
     kind: str, source: Image, pacs: Callable[[Path], Path] | None, known: frozenset[str] = frozenset()
 ) -> tuple[str, str]:
     """`yes`, `yes*`, `no` or `fault`, and why. known: values that the judge finds wrong in the source itself"""
-    from isocenter.prediction import answers
-    from isocenter.prediction.answers import WantedFiles
+    from hilum.prediction import answers
+    from hilum.prediction.answers import WantedFiles
 
     result = drawn(source)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -208,7 +208,7 @@ def judged(
         wanted = WantedFiles(answers=(kind,))
         try:
             paths, lacking = answers.write_answers(result, (kind,), Path(folder) / "case", wanted)
-        except IsocenterError as error:
+        except HilumError as error:
             return "no", error.problem
         if not paths:
             return "no", lacking[0].what.partition(": ")[2] if lacking else "nothing is written"
@@ -223,14 +223,14 @@ def judged(
                 through = pacs(path) if pacs else path
                 try:
                     differs = comes_back(kind, result, through)
-                except IsocenterError as error:
+                except HilumError as error:
                     differs = error.problem
                 if differs:
                     return "fault", differs
     return "yes*" if repeats else "yes", ""
 
 
-def images_of(data: Path, *, small: bool) -> Iterator[tuple[str, Image | IsocenterError]]:
+def images_of(data: Path, *, small: bool) -> Iterator[tuple[str, Image | HilumError]]:
     """Of each series and each single object the first image that can be read, or why none can."""
     series = [path for path in sorted((data / "dicom" / "series").iterdir()) if path.is_dir()]
     files = [path for path in sorted((data / "dicom" / "files").iterdir()) if path.is_file()]
@@ -239,27 +239,27 @@ def images_of(data: Path, *, small: bool) -> Iterator[tuple[str, Image | Isocent
         refusal = None
         try:
             volumes = file_formats.read_volumes(path)
-        except IsocenterError as error:
+        except HilumError as error:
             yield path.name, error
             continue
         for key in volumes:
             try:
                 image = volumes[key]
                 np.asarray(image.data)
-            except IsocenterError as error:
+            except HilumError as error:
                 refusal = error
                 continue
             yield path.name, image
             break
         else:
-            yield path.name, refusal or IsocenterError("holds no image", path.name, "")
+            yield path.name, refusal or HilumError("holds no image", path.name, "")
 
 
 def _is_result(path: Path) -> bool:
     """Whether an object is a result itself, such as a SEG, and no image that a model is given."""
     try:
         identity = object_identity.read_identity(path)
-    except IsocenterError:
+    except HilumError:
         return False
     return any(identity.sop_class in answer.sop_classes for answer in ANSWERS.values())
 
@@ -268,8 +268,8 @@ def _pacs(stack: ExitStack) -> Callable[[Path], Path] | None:
     """What stores an object in Orthanc and gives the path of what it gives out; None where it is not installed."""
     if shutil.which("Orthanc") is None:
         return None
-    from isocenter.service.dicom import sending
-    from isocenter.service.dicom.dicom_listening import DicomPeer
+    from hilum.service.dicom import sending
+    from hilum.service.dicom.dicom_listening import DicomPeer
     from service.conftest import orthanc_running
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -278,7 +278,7 @@ def _pacs(stack: ExitStack) -> Callable[[Path], Path] | None:
 
     def through(path: Path) -> Path:
         server.empty()
-        [sent] = sending.send_files("ISOCENTER", peer, [path])
+        [sent] = sending.send_files("HILUM", peer, [path])
         if not sent.is_stored:
             raise ValueError(f"Orthanc did not take {path.name}: {sent.problem}")
         [instance] = server.ask("/instances")
@@ -289,7 +289,7 @@ def _pacs(stack: ExitStack) -> Callable[[Path], Path] | None:
     return through
 
 
-def _short(error: IsocenterError) -> str:
+def _short(error: HilumError) -> str:
     return error.problem.replace("|", "/").split(",")[0][:120]
 
 

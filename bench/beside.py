@@ -1,10 +1,10 @@
-"""Peers and Isocenter side by side: the same data, the same threads, one after the other in turn, several times.
+"""Peers and Hilum side by side: the same data, the same threads, one after the other in turn, several times.
 
     python = peer("nnunet")                                     # an environment of its own, made on first use
-    ours = Program("Isocenter", [sys.executable, "bench/side_ours.py", "..."])
+    ours = Program("Hilum", [sys.executable, "bench/side_ours.py", "..."])
     theirs = Program("nnU-Net", [str(python), "bench/side_nnunet.py", "..."])
     table = interleaved([ours, theirs], repeats=5, threads=2)   # one row a run
-    print(markdown(table)); print(ratio(table, "Isocenter", "nnU-Net", "seconds"))
+    print(markdown(table)); print(ratio(table, "Hilum", "nnU-Net", "seconds"))
 
 A program may say what it measured itself by a JSON object as its last line of standard output. Programs take turns, so
 that a machine which grows slow does so for all; every second round goes backwards, so that none is always the first.
@@ -30,11 +30,11 @@ from machine import described
 from recorded import record
 from watched import watched
 
-from isocenter.values import Estimate
+from hilum.values import Estimate
 
 __all__ = [
     "DATA",
-    "ISOCENTER",
+    "HILUM",
     "PLACE",
     "ROOT",
     "PeerError",
@@ -53,7 +53,7 @@ __all__ = [
 
 DATA = ROOT.parent / "shared" / "data"
 # Our command line, as installed beside the Python that runs the bench.
-ISOCENTER = str(Path(sys.executable).with_name("isocenter"))
+HILUM = str(Path(sys.executable).with_name("hilum"))
 # Every library that makes threads of its own, and the variable by which it is told how many.
 THREADS = (
     "OMP_NUM_THREADS",

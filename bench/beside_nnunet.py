@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from beside import ISOCENTER, PeerError, Program, interleaved, peer
+from beside import HILUM, PeerError, Program, interleaved, peer
 from raw import Raw
 
 SIDES = Path(__file__).parent / "sides"
-OURS = "Isocenter"
+OURS = "Hilum"
 NNUNET: Mapping[str, Sequence[str]] = {
     "nnU-Net, float32": [],
     "nnU-Net, float32-compiled": ["--compile"],
@@ -63,10 +63,10 @@ def raced(
 def _ours(
     minutes: float, seed: int, raw: Raw, folder: Path, threads: int, options: Sequence[str]
 ) -> tuple[Program, Program]:
-    run, cache = folder / "run", {"ISOCENTER_CACHE": str(folder / "cache")}
+    run, cache = folder / "run", {"HILUM_CACHE": str(folder / "cache")}
     length = ["--minutes", f"{minutes:g}", "--seed", str(seed), "--threads", str(threads), "--all"]
-    train = [ISOCENTER, "train", str(raw.ours), "--out", str(run), "--json", *length, *raw.options, *options]
-    predict = [ISOCENTER, "predict", str(run), str(raw.test), "--out", str(folder / "predicted")]
+    train = [HILUM, "train", str(raw.ours), "--out", str(run), "--json", *length, *raw.options, *options]
+    predict = [HILUM, "predict", str(run), str(raw.test), "--out", str(folder / "predicted")]
     return (
         Program(OURS, train, env=cache, at_most=60 * (PATIENCE * minutes + GRACE_MINUTES)),
         Program(f"{OURS}, predicting", predict, env=cache, at_most=PREDICTING_SECONDS),

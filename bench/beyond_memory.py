@@ -86,10 +86,10 @@ def explained(given: Any) -> dict[str, Any]:
 
 def watched_command(words: Sequence[object], out: Path, asked_gib: float) -> dict[str, Any]:
     """Seconds and memory of a command with its processes; what it said last, where it failed."""
-    command = [sys.executable, "-m", "isocenter", *map(str, words), "--device", "cpu", "--threads", "1"]
+    command = [sys.executable, "-m", "hilum", *map(str, words), "--device", "cpu", "--threads", "1"]
     log, began, most = out / f"{words[0]}.log", os.times(), {"Anonymous": 0.0, "Rss": 0.0}
     with log.open("w", encoding="utf-8") as file:
-        environment = {**os.environ, "ISOCENTER_CACHE": str(out.resolve() / "cache")}
+        environment = {**os.environ, "HILUM_CACHE": str(out.resolve() / "cache")}
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
         while process.poll() is None:
             now = memory_of(process.pid)

@@ -1,4 +1,4 @@
-"""Peak memory and time of sliding windows over large volumes of many classes: Isocenter beside MONAI.
+"""Peak memory and time of sliding windows over large volumes of many classes: Hilum beside MONAI.
 
 python bench/bounded_memory.py                 # all volumes: about three hours on two cores
 python bench/bounded_memory.py --volume tall   # one of them
@@ -25,8 +25,8 @@ import psutil
 from beside import PLACE, PeerError, Program, arguments, interleaved, markdown, peer, record
 from recorded import commit, known
 
-import isocenter
-from isocenter.values import Deferred, Geometry, Image
+import hilum
+from hilum.values import Deferred, Geometry, Image
 
 SIDES = Path(__file__).resolve().parent / "sides"
 PART = "bounded_memory"
@@ -38,7 +38,7 @@ VOLUMES = {
 }
 SMALL = ((64, 64, 96), 12, 1.0)
 PATCH, OVERLAP, BATCH = 32, 0.25, 2
-OURS, MONAI, BUFFERED = "Isocenter", "MONAI", "MONAI, buffered"
+OURS, MONAI, BUFFERED = "Hilum", "MONAI", "MONAI, buffered"
 # Of the memory that is free a peer may take this share.
 SHARE = 0.9
 
@@ -57,7 +57,7 @@ def main() -> None:
     for name, (shape, classes, asked_gib) in chosen.items():
         with tempfile.TemporaryDirectory(dir=PLACE) as place:
             volume = Path(place, "volume.nii.gz")
-            isocenter.write(generated(shape), volume)
+            hilum.write(generated(shape), volume)
             runs = [
                 interleaved(_programs(python, volume, Path(place, str(n)), classes), 1, asked.threads)
                 for n in range(asked.repeats)
@@ -123,7 +123,7 @@ def _words(figure: dict[str, Any]) -> str:
     size, logits = " x ".join(map(str, shape)), 4 * np.prod(shape) * (classes + 1) / 2**30
     table = pd.DataFrame(figure["runs"])
     lines = [
-        f"**{size} voxels, {classes} classes** (all logits: {logits:.0f} GiB; asked of Isocenter: at most "
+        f"**{size} voxels, {classes} classes** (all logits: {logits:.0f} GiB; asked of Hilum: at most "
         f"{figure['asked_gib']:g} GiB; threads: {figure['threads']}; commit {figure['commit']})",
         "",
         markdown(table, {"predicting": "seconds", "peak_mib": "peak memory, MiB"}),

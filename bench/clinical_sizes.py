@@ -28,7 +28,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pandas as pd
-from beside import ISOCENTER, PLACE, Program, arguments, failures, interleaved, peer, record, versions
+from beside import HILUM, PLACE, Program, arguments, failures, interleaved, peer, record, versions
 
 SLICES, SMALL = (100, 300, 600), (8,)
 SIDE_VOXELS = 512
@@ -86,7 +86,7 @@ def _rows(
     with tempfile.TemporaryDirectory(dir=PLACE) as place:
         folder = str(Path(place) / "data")
         _draw(Path(folder), slices)
-        keeping = {"ISOCENTER_CACHE": str(Path(place) / "cache")}
+        keeping = {"HILUM_CACHE": str(Path(place) / "cache")}
         tables, threads = {}, asked.threads
         for part in _parts(slices, asked.only):
             if part == SAME:
@@ -119,7 +119,7 @@ def _same_weights(place: Path, python: Path | None, asked: Namespace) -> list[Pr
     inputs.mkdir()
     with gzip.open(inputs / f"{case.name}.gz", "wb", compresslevel=1) as packed:
         packed.write(case.read_bytes())
-    ours = [ISOCENTER, "predict", str(model), str(inputs), "--no-mirror", "--allow-large", "--out", str(place / "ours")]
+    ours = [HILUM, "predict", str(model), str(inputs), "--no-mirror", "--allow-large", "--out", str(place / "ours")]
     programs = [Program(NOW, [*ours, "--device", "cpu", "--threads", str(asked.threads)], at_most=AT_MOST)]
     if python is not None:
         theirs = [str(python), str(python.with_name("nnUNetv2_predict_from_modelfolder")), "-i", str(inputs)]

@@ -1,7 +1,7 @@
 """Any contrast: registration across contrasts, frames that change, and networks that learn from label maps alone.
 
     python bench/contrast.py --out DIR --record
-    python bench/contrast.py --out DIR --parts rigid warp --only Isocenter
+    python bench/contrast.py --out DIR --parts rigid warp --only Hilum
 
 rigid:   T1-like heads on T2-, CT- and PET-like ones, drawn from label maps at 2 mm, moved by up to 30 mm and 20 degrees
 warp:    the same heads through smooth fields of up to 8 mm, registered with a field
@@ -40,15 +40,15 @@ from recorded import measured_cell, record, row_words
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-import isocenter
+import hilum
 import registration
-from isocenter.errors import IsocenterError
-from isocenter.evaluation import mask_overlap
-from isocenter.reading import image_pairs
-from isocenter.runtime import Model, ModelRequest
-from isocenter.transforms import spatial_transforms, synthesis
-from isocenter.transforms.synthesis import PaintingRanges
-from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
+from hilum.errors import HilumError
+from hilum.evaluation import mask_overlap
+from hilum.reading import image_pairs
+from hilum.runtime import Model, ModelRequest
+from hilum.transforms import spatial_transforms, synthesis
+from hilum.transforms.synthesis import PaintingRanges
+from hilum.values import Affine, Displacement, Geometry, Image, SpatialTransform
 
 mpl.use("agg")
 DATA = ROOT.parent / "shared" / "data"
@@ -178,12 +178,12 @@ def planted(grid: Geometry, seed: int, share: float = 1.0) -> SpatialTransform:
 
 
 def rigid(given: argparse.Namespace) -> Cells:
-    programs = [("Isocenter", "elastix", "ants")[: 3 if number < OF_ANTS else 2] for number in range(given.pairs)]
+    programs = [("Hilum", "elastix", "ants")[: 3 if number < OF_ANTS else 2] for number in range(given.pairs)]
     return head_cells(given.out, "rigid", programs, CONTRASTS_OF_OTHERS)
 
 
 def warp(given: argparse.Namespace) -> Cells:
-    programs = [("Isocenter", "elastix")[: 2 if number < 2 else 1] for number in range(WARPS)]
+    programs = [("Hilum", "elastix")[: 2 if number < 2 else 1] for number in range(WARPS)]
     return head_cells(given.out, "deformable", programs, CONTRASTS_OF_OTHERS[:2])
 
 
@@ -220,9 +220,9 @@ def head_pair(out: Path, number: int, other: str, program: str, kind: str) -> di
     truth = spatial_transforms.carry_points(move, points)
     start = float(np.linalg.norm(truth - points, axis=1).mean())
     more: dict[str, Any] = {}
-    if program == "Isocenter":
+    if program == "Hilum":
         began = time.process_time()
-        found = isocenter.register(fixed, moving, transform=kind)
+        found = hilum.register(fixed, moving, transform=kind)
         more = {"CPU s": time.process_time() - began, "applied": found.registration.applied}
         ends = spatial_transforms.carry_points(found.transform, points)
     else:
@@ -266,8 +266,8 @@ def left_alone(number: int) -> dict[str, Any]:
     """Whether images that nobody can lay on one another were left; moved is right only within 1 mm of a known truth."""
     fixed, moving, truth = apart_pair(number)
     try:
-        found = isocenter.register(fixed, moving, transform="rigid").registration
-    except IsocenterError as problem:
+        found = hilum.register(fixed, moving, transform="rigid").registration
+    except HilumError as problem:
         return {"left": True, "moved and right": False, "moved and wrong": False, "refused": str(problem)[:80]}
     points = fixed.geometry.to_world(np.argwhere(fixed.data[0] > np.median(fixed.data))[::97])
     ends, starts = (spatial_transforms.carry_points(one, points) for one in (found.transform, found.first_guess))
@@ -281,7 +281,7 @@ def left_alone(number: int) -> dict[str, Any]:
 def apart_pair(number: int) -> tuple[Image, Image, np.ndarray]:
     """The images of a pair, and the shift in mm from the fixed one to the moving one: NaN where there is none."""
     rng, kind, nowhere = np.random.default_rng(number), APART[number % 4], np.full(3, np.nan)
-    hippocampus = isocenter.read(sorted((HIPPOCAMPUS / "images").glob("*.nii.gz"))[number])
+    hippocampus = hilum.read(sorted((HIPPOCAMPUS / "images").glob("*.nii.gz"))[number])
     values, grid = hippocampus.data.astype(np.float32), hippocampus.geometry
     if kind == "noise":
         smooth = ndimage.gaussian_filter(rng.normal(size=grid.shape), 2.0).astype(np.float32)
@@ -296,7 +296,7 @@ def apart_pair(number: int) -> tuple[Image, Image, np.ndarray]:
             Image(high[None], slab, "PT"),
             np.array([0, 0, -STEP * (grid.shape[2] - cut)]),
         )
-    prostate = isocenter.read(sorted(PROSTATE.glob("*_moving_image.nii.gz"))[number % 10]).data[:1].astype(np.float32)
+    prostate = hilum.read(sorted(PROSTATE.glob("*_moving_image.nii.gz"))[number % 10]).data[:1].astype(np.float32)
     fixed, moving = (Geometry(one.shape[1:], np.eye(4)) for one in (values, prostate))
     return Image(values, fixed, "MR"), Image(prostate, moving, "MR" if kind == "another organ" else "US"), nowhere
 
@@ -320,9 +320,9 @@ def picture_pair(name: str) -> dict[str, Any]:
     else:
         folder, sides = DATA / "registration" / "brain2d_ants", ("r16", name)
         files = [[folder / f"{side}{ending}" for side in sides] for ending in (".jpg", "_tissue3.png")]
-    (fixed, moving), (true, drawn) = ([isocenter.read(path) for path in pair] for pair in files)
+    (fixed, moving), (true, drawn) = ([hilum.read(path) for path in pair] for pair in files)
     began = time.process_time()
-    found = isocenter.register(fixed, moving).registration
+    found = hilum.register(fixed, moving).registration
     row: dict[str, Any] = {"CPU s": time.process_time() - began, "applied": str(found.applied)}
     for when, one in (("Dice at first", found.first_guess), ("Dice", found.transform)):
         moved = spatial_transforms.carry_labels(drawn.data[0], moving.geometry, one, fixed.geometry)
@@ -334,14 +334,14 @@ def picture_pair(name: str) -> dict[str, Any]:
 
 def prostate_pair(name: str) -> dict[str, Any]:
     """The gland's Dice at first and after, and whether the result is used."""
-    fixed, moving = (isocenter.read(PROSTATE / f"{name}_{side}_image.nii.gz") for side in ("fixed", "moving"))
+    fixed, moving = (hilum.read(PROSTATE / f"{name}_{side}_image.nii.gz") for side in ("fixed", "moving"))
     glands = []
     for side, image in (("fixed", fixed), ("moving", moving)):
         drawn = np.asarray(nibabel.load(PROSTATE / f"{name}_{side}_label.nii.gz").dataobj)
         gland = (drawn if drawn.ndim == 3 else drawn[..., 0]) > 0
         glands.append(gland.astype(np.uint8)), image
     first, second = replace_modality(fixed, "US"), replace_modality(moving, "MR")
-    found = isocenter.register(first, second).registration
+    found = hilum.register(first, second).registration
     dice = [
         mask_overlap.overlap_of_masks(
             spatial_transforms.carry_labels(glands[1], second.geometry, one, first.geometry) > 0, glands[0] > 0
@@ -383,7 +383,7 @@ def frame_series(kind: str, moves: bool) -> dict[str, Any]:
         data = np.nan_to_num(data) + rng.normal(0, 0.01, image.shape)
         shown.append(np.zeros_like(image) if number == 3 else data.astype(np.float32))
         truth.append(move)
-    made = isocenter.register_frames(Image(np.stack(shown)[None], grid, "MR", times=tuple(map(float, range(6)))))
+    made = hilum.register_frames(Image(np.stack(shown)[None], grid, "MR", times=tuple(map(float, range(6)))))
     points = grid.to_world(np.argwhere(labels > 0)[::97])
     mm, degrees = list[float](), list[float]()
     for number in (1, 2, 4, 5):
@@ -411,12 +411,12 @@ def trained(given: argparse.Namespace, source: str, minutes: float) -> dict[str,
                 (place / "data" / folder).mkdir(parents=True, exist_ok=True)
                 shutil.copy2(HIPPOCAMPUS / folder / path.name, place / "data" / folder)
         words = {"labels": "1=anterior,2=posterior", "device": "cpu", "minutes": minutes, "threads": 1}
-        figures["steps"] = isocenter.train(place / "data", out=place / "run", **words).steps
-    model = isocenter.load(place / "run")
+        figures["steps"] = hilum.train(place / "data", out=place / "run", **words).steps
+    model = hilum.load(place / "run")
     for name, change in CHANGES.items():
         scores, refused = list[float](), 0
         for path in paths[TRAINED : TRAINED + TESTED]:
-            image = isocenter.read(path)
+            image = hilum.read(path)
             truth = np.asarray(nibabel.as_closest_canonical(nibabel.load(HIPPOCAMPUS / "labels" / path.name)).dataobj)
             given_image = nibabel.as_closest_canonical(nibabel.load(path))
             shown = Image(
@@ -471,7 +471,7 @@ def registering_network(home: Path, by_hand: dict[str, Any]) -> Model:
                 for folder in ("images", "labels"):
                     (home / "data" / folder).mkdir(parents=True, exist_ok=True)
                     shutil.copy2(HIPPOCAMPUS / folder / path.name, home / "data" / folder)
-        isocenter.train(
+        hilum.train(
             home / "data",
             task="registration",
             out=home / "run",
@@ -480,18 +480,18 @@ def registering_network(home: Path, by_hand: dict[str, Any]) -> Model:
             threads=1,
             assignments=by_hand,
         )
-    return isocenter.load(home / "run")
+    return hilum.load(home / "run")
 
 
 def opened_pair(pair: Any, change: Change) -> tuple[Image, Image]:
     """The images of a row of the list, the moving one changed."""
-    fixed, moving = (isocenter.read(HIPPOCAMPUS / "images" / one) for one in (pair.fixed, pair.moving))
+    fixed, moving = (hilum.read(HIPPOCAMPUS / "images" / one) for one in (pair.fixed, pair.moving))
     return fixed, moving.with_pixels(change(moving.data))
 
 
 def moved_dice(pair: Any, transform: SpatialTransform, fixed: Image, moving: Image) -> float:
     """Mean Dice of both labels of the moving image on the fixed one."""
-    drawn = isocenter.read(HIPPOCAMPUS / "labels" / pair.moving).data[0]
+    drawn = hilum.read(HIPPOCAMPUS / "labels" / pair.moving).data[0]
     moved = spatial_transforms.carry_labels(drawn, moving.geometry, transform, fixed.geometry)
     return float(np.mean(list(registration.scored(HIPPOCAMPUS, pair.fixed, moved).values())))
 
@@ -507,7 +507,7 @@ def answered_dice(model: Model, pair: Any, change: Change, refined: bool) -> flo
 def by_optimisation(pair: Any, similarity: str, change: Change) -> dict[str, Any]:
     fixed, moving = opened_pair(pair, change)
     began = time.process_time()
-    found = isocenter.register(fixed, moving, similarity=similarity)
+    found = hilum.register(fixed, moving, similarity=similarity)
     return {
         "CPU s": time.process_time() - began,
         "applied": str(found.registration.applied),
@@ -542,7 +542,7 @@ def draw_fusions(path: Path) -> None:
         moved = spatial_transforms.carry_labels(labels, grid, spatial_transforms.invert_transform(move), grid)
         fixed = Image(painted(labels, first, 1)[None], grid, {"T1": "MR"}.get(first, "unknown"))
         moving = Image(painted(moved, second, 1)[None], grid, {"PET": "PT"}.get(second, "OT"))
-        found = isocenter.register(fixed, moving, transform="rigid")
+        found = hilum.register(fixed, moving, transform="rigid")
         shown = (fixed, moving, _checkers(fixed, moving), _checkers(fixed, found.moved))
         for place, one, title in zip(row, shown, (first, second, "before", "after"), strict=True):
             values = one if isinstance(one, np.ndarray) else one.data[0]

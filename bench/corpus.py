@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from isocenter.errors import IsocenterError
-from isocenter.files import file_formats
-from isocenter.values import Image
+from hilum.errors import HilumError
+from hilum.files import file_formats
+from hilum.values import Image
 
 HERE = Path(__file__).parent
 DATA = HERE.parent.parent / "shared" / "data"
@@ -90,7 +90,7 @@ def outcomes(path: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
     started = time.perf_counter()
     try:
         volumes = file_formats.read_volumes(path)
-    except IsocenterError as error:
+    except HilumError as error:
         yield name, "refused", words_of(error, folder)
         return
     for volume in volumes:
@@ -99,7 +99,7 @@ def outcomes(path: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
             image = volumes[volume]
             _ = image.data
             yield shown, "read", described(image)
-        except IsocenterError as error:
+        except HilumError as error:
             yield shown, "refused", words_of(error, folder)
     taken = time.perf_counter() - started
     if taken > 10:
@@ -125,7 +125,7 @@ def described(image: Image) -> str:
     return ", ".join(fact for fact in facts if fact) + (f" ({notes})" if notes else "")
 
 
-def words_of(error: IsocenterError, folder: Path) -> str:
+def words_of(error: HilumError, folder: Path) -> str:
     """What was refused, without the remedy and the place of the data on this machine."""
     return error.problem.replace(f"{folder}/", "").rstrip(".")
 

@@ -30,12 +30,12 @@ from recorded import commit, record
 from swayed import marked
 from trainings import ROOT, add_options, keep, kept, looked_at, summary, trained
 
-import isocenter
-from isocenter.evaluation import survival
-from isocenter.layouts import dataset_layouts
-from isocenter.planning import plan_file
-from isocenter.tasks import task_catalogue
-from isocenter.values import Image
+import hilum
+from hilum.evaluation import survival
+from hilum.layouts import dataset_layouts
+from hilum.planning import plan_file
+from hilum.tasks import task_catalogue
+from hilum.values import Image
 
 HERE = Path(__file__).resolve().parent
 MM3_PER_ML = 1000
@@ -50,7 +50,7 @@ class Example:
     kind:  as in `--task`
     data:  of the folder of real data
     about: what the references are, in words
-    flags: of `isocenter train`
+    flags: of `hilum train`
     made:  from the folder of `data` and a new folder: the table to train on; without it `data` itself
     known: what was published for these data, or what is possible, with its source
     """
@@ -302,7 +302,7 @@ def main() -> None:
     if given.record:
         about = (
             f"Trainings of {given.minutes:g} minutes, from raw files to the report, each on {given.threads} of "
-            f"{os.cpu_count()} cores by `isocenter train` with the flags in `bench/examples.py`. So short a training "
+            f"{os.cpu_count()} cores by `hilum train` with the flags in `bench/examples.py`. So short a training "
             "shows that the way is open, and how far it leads in that time; [longer ones](#longer-trainings) "
             "have a table of their own. Published figures are of other splits and far longer trainings: for "
             "orientation. "
@@ -388,7 +388,7 @@ def _figure(run: Path) -> dict[str, object]:
 def _measured(data: Path) -> Iterator[tuple[Path, float]]:
     """Each image, and the ml that its mask marks."""
     for path in sorted((data / "labels").glob("*.nii.gz")):
-        mask: Image = isocenter.read(path)
+        mask: Image = hilum.read(path)
         yield data / "images" / path.name, np.count_nonzero(mask.data) * (mask.geometry.voxel_volume or 1) / MM3_PER_ML
 
 

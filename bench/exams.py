@@ -27,8 +27,8 @@ import PIL.Image
 from recorded import measured_cell, record
 from scipy import ndimage
 
-import isocenter
-from isocenter.evaluation import classification
+import hilum
+from hilum.evaluation import classification
 
 SIZES = {"LCC": (64, 48), "LMLO": (80, 52), "RCC": (58, 58), "RMLO": (68, 44)}
 VARIES, GREY, TEXTURE, NOISE = 5, 110.0, 20.0, 6.0
@@ -157,7 +157,7 @@ def _trained(
     run = given.out / name
     steps = {"training.steps": given.steps, **set_by_hand}
     data, began = given.out / "data" / table, time.process_time()
-    isocenter.train(
+    hilum.train(
         data, out=run, column=column, assignments=steps, threads=1, device="cpu", overwrite=True, seed=0, **reading
     )
     return run, time.process_time() - began

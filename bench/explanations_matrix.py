@@ -23,16 +23,16 @@ import networks_matrix
 import numpy as np
 import torch
 
-from isocenter.explanation import answer_maps
-from isocenter.explanation.case_on_grid import UnfitError
-from isocenter.explanation.explanation_methods import METHODS
-from isocenter.networks import factory, member_catalogue
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Differentiable, Networks, TorchNetwork
-from isocenter.tasks import Task, task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image
+from hilum.explanation import answer_maps
+from hilum.explanation.case_on_grid import UnfitError
+from hilum.explanation.explanation_methods import METHODS
+from hilum.networks import factory, member_catalogue
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Differentiable, Networks, TorchNetwork
+from hilum.tasks import Task, task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Geometry, Image
 
 ROOT = Path(__file__).resolve().parent.parent
 # Of each map by random masks: enough to see that there is one.

@@ -42,15 +42,15 @@ from recorded import known, measured_cell, record, row_words
 from safetensors import numpy as safetensors
 from scipy import ndimage, stats
 
-import isocenter
-from isocenter.evaluation import intervals
-from isocenter.evaluation.metric import MEMBERSHIP
-from isocenter.federation import nvflare_carrier, parties, party_kits
-from isocenter.federation.aggregation import VARIANCE
-from isocenter.federation.exchanges import SiteMessage
-from isocenter.federation.parties import PartyProcesses
-from isocenter.federation.party_kits import FederationFile
-from isocenter.federation.site import AVERAGED, Site
+import hilum
+from hilum.evaluation import intervals
+from hilum.evaluation.metric import MEMBERSHIP
+from hilum.federation import nvflare_carrier, parties, party_kits
+from hilum.federation.aggregation import VARIANCE
+from hilum.federation.exchanges import SiteMessage
+from hilum.federation.parties import PartyProcesses
+from hilum.federation.party_kits import FederationFile
+from hilum.federation.site import AVERAGED, Site
 
 SOURCE = ROOT.parent / "shared" / "data" / "hippocampus"
 SIZES, TESTED, LABELS = {"a": 60, "b": 30, "c": 15, "d": 10, "e": 5}, 16, "1=anterior,2=posterior"
@@ -111,11 +111,11 @@ def over_scanners(given: Any) -> Routes:
     def apart(name: str, data: Path) -> dict[str, Any]:
         run = given.out / name
         if not (run / "report.html").is_file():  # else it was trained, and not scored
-            isocenter.train(data, out=run, **usual)
+            hilum.train(data, out=run, **usual)
         return scored(run, test, given, name)
 
     def together(name: str, assignments: Mapping[str, Any], of: Mapping[str, Path] = sites) -> dict[str, Any]:
-        job = isocenter.federate(of, out=given.out / name, rounds=ROUNDS, assignments=dict(assignments), **usual).out
+        job = hilum.federate(of, out=given.out / name, rounds=ROUNDS, assignments=dict(assignments), **usual).out
         return scored(job, test, given, name)
 
     proximal = {"objectives.terms": ["supervised", "l2_sp"], "l2_sp.towards": "round"}
@@ -137,17 +137,17 @@ def over_classes(given: Any) -> Routes:
     usual = {"device": "cpu", "threads": 1, "everything": True, "overwrite": True, "minutes": given.minutes}
 
     def apart(name: str, data: Path) -> dict[str, Any]:
-        return classified(isocenter.train(data, out=given.out / name, **usual).out, given.out, name)
+        return classified(hilum.train(data, out=given.out / name, **usual).out, given.out, name)
 
     def together(name: str, method: str, kind: type[Site] = Site) -> dict[str, Any]:
         asked = {"federation.method": method}
-        with mock.patch("isocenter.verbs.federate.Site", kind):
-            job = isocenter.federate(sites, out=given.out / name, rounds=ROUNDS, assignments=asked, **usual).out
+        with mock.patch("hilum.verbs.federate.Site", kind):
+            job = hilum.federate(sites, out=given.out / name, rounds=ROUNDS, assignments=asked, **usual).out
         return classified(job, given.out, name)
 
     def attacked(name: str, budget: Mapping[str, Any]) -> dict[str, Any]:
         own = {**usual, "everything": False, "membership": True, "rounds": ROUNDS, "assignments": budget}
-        job = isocenter.federate(sites, out=given.out / name, **own)
+        job = hilum.federate(sites, out=given.out / name, **own)
         attacks = {row.metric: str(row.estimate) for row in job.rows if row.metric in MEMBERSHIP}
         return classified(job.out, given.out, name) | attacks
 
@@ -193,12 +193,12 @@ def over_rounds(given: Any) -> Routes:
                 if line.getMessage().startswith("round "):
                     levels.append(process.memory_info().rss / 2**20)
 
-        logger, handler = logging.getLogger("isocenter"), Levels(logging.INFO)
+        logger, handler = logging.getLogger("hilum"), Levels(logging.INFO)
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)
         asked = {"training.steps": 2 * MEMORY_ROUNDS, "training.batch": 8}
         usual = {"device": "cpu", "threads": 1, "everything": True, "overwrite": True, "assignments": asked}
-        isocenter.federate(sites, out=given.out / "rounds", rounds=MEMORY_ROUNDS, **usual)
+        hilum.federate(sites, out=given.out / "rounds", rounds=MEMORY_ROUNDS, **usual)
         logger.removeHandler(handler)
         settled, last = levels[MEMORY_ROUNDS // 6 - 1], levels[-1]
         figures = {f"MiB after round {MEMORY_ROUNDS // 6}": settled, f"after round {len(levels)}": last}
@@ -247,7 +247,7 @@ def over_carriers(given: Any) -> Routes:
         usual = {"device": "cpu", "threads": 1, "everything": True, "overwrite": True, "assignments": asked}
         usual |= {"rounds": CARRIED_ROUNDS, "transport": transport, "deterministic": True}
         with watched(figures):
-            job = isocenter.federate(sites, out=given.out / transport, **usual).out
+            job = hilum.federate(sites, out=given.out / transport, **usual).out
         traffic = pd.read_csv(job / "federation" / "traffic.csv")
         sent = traffic[(traffic["round"] > 0) & (traffic["kind"] == "round")]["bytes"].sum()
         answers = pd.read_csv(job / "federation" / "rounds.csv")["seconds"].mean()
@@ -326,7 +326,7 @@ def parted_pictures(folder: Path, of_one: int | None = None) -> dict[str, Path]:
 def classified(run: Path, out: Path, name: str) -> dict[str, Any]:
     """AUROC of the test part, and its difference from fedavg on the same pictures."""
     place = out / f"{name}.scored"
-    isocenter.evaluate(run, PICTURES, split="test", out=place, overwrite=True, threads=1, device="cpu")
+    hilum.evaluate(run, PICTURES, split="test", out=place, overwrite=True, threads=1, device="cpu")
     row: dict[str, Any] = {"auroc": auroc(*answers_of(place)), "steps of a site": steps_of(run)}
     if name != FEDAVG and (out / f"{FEDAVG}.scored").is_dir():
         row |= {"less fedavg": apart_from(place, out / f"{FEDAVG}.scored")}
@@ -427,7 +427,7 @@ def half_known(sites: Mapping[str, Path], folder: Path) -> dict[str, Path]:
 def scored(run: Path, test: Path, given: Any, name: str) -> dict[str, Any]:
     """Mean Dice of the test cases; the table of cases is kept in `<name>.scored`."""
     out = given.out / f"{name}.scored"
-    isocenter.evaluate(run, test, labels=LABELS, out=out, overwrite=True, threads=1, device="cpu")
+    hilum.evaluate(run, test, labels=LABELS, out=out, overwrite=True, threads=1, device="cpu")
     dice = dice_by_case(out)
     row = {"dice": float(dice.mean()), "steps": steps_of(run), "minutes": given.minutes, "folder": name}
     return {**row, **{f"dice_{site}": float(dice[dice.index.str.startswith(f"{site}_")].mean()) for site in SIZES}}

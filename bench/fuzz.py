@@ -35,15 +35,15 @@ import PIL.Image
 import tifffile
 from mutations import Corpus, Mutant
 
-from isocenter.errors import IsocenterError
-from isocenter.files import file_formats
-from isocenter.files.dicom import header_reading
-from isocenter.files.dicom.reading import rtstruct_reading, sr_reading
-from isocenter.files.dicom.uids import REPORT_CLASSES, STRUCTURE_SET
-from isocenter.values import Geometry, Image
+from hilum.errors import HilumError
+from hilum.files import file_formats
+from hilum.files.dicom import header_reading
+from hilum.files.dicom.reading import rtstruct_reading, sr_reading
+from hilum.files.dicom.uids import REPORT_CLASSES, STRUCTURE_SET
+from hilum.values import Geometry, Image
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.get("HILUM_TEST_DATA", ROOT.parent / "shared" / "data"))
 PLACE = ROOT / ".bench" / "fuzz"
 SECONDS = 20.0
 SLACK = 64 << 20
@@ -198,7 +198,7 @@ def judged(path: Path) -> dict[str, object]:
     try:
         read_all(path, decoded)
         kind = "read"
-    except IsocenterError as error:
+    except HilumError as error:
         kind, because = "refused", str(error)
         if not (error.problem and error.where and error.remedy):
             kind = "exception"
@@ -238,7 +238,7 @@ def warm_up() -> None:
     """Read a whole file of each kind, so that no import counts as a file's memory."""
     with tempfile.TemporaryDirectory() as folder:
         for path in sorted(examples(Path(folder)).iterdir()):
-            with suppress(IsocenterError):
+            with suppress(HilumError):
                 read_all(path, [])
 
 

@@ -33,12 +33,12 @@ import psutil
 import pydicom
 from recorded import record
 
-from isocenter.service.dicom.dicom_listening import ListenerSettings
-from isocenter.service.dicom.receiver import Receiver
+from hilum.service.dicom.dicom_listening import ListenerSettings
+from hilum.service.dicom.receiver import Receiver
 
 OURS, TWO, STORESCP, FORKING, PYNETDICOM = (
-    "isocenter",
-    "isocenter, two processes",
+    "hilum",
+    "hilum, two processes",
     "storescp +B",
     "storescp +B --fork",
     "pynetdicom",
@@ -109,7 +109,7 @@ def receive(kind: str, setting: str, folder: Path, port: int) -> None:
         shutil.copyfile(event.dataset_path, folder / f"{event.request.AffectedSOPInstanceUID}.dcm")
         return 0
 
-    entity = pynetdicom.AE("ISOCENTER")
+    entity = pynetdicom.AE("HILUM")
     entity.supported_contexts = pynetdicom.StoragePresentationContexts
     entity.maximum_pdu_size = 131072
     server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])

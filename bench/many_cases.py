@@ -41,7 +41,7 @@ def main() -> None:
                 if work == "cold":
                     shutil.rmtree(folder / "cache", ignore_errors=True)
                 command = [sys.executable, str(SIDE), work, str(folder / "data"), str(asked.threads)]
-                program = Program(f"{work} {count}", command, {"ISOCENTER_CACHE": str(folder / "cache")})
+                program = Program(f"{work} {count}", command, {"HILUM_CACHE": str(folder / "cache")})
                 # A cold cache is cold once.
                 table = interleaved([program], 1 if work == "cold" else asked.repeats, asked.threads)
                 tables.append(table.assign(work=work, cases=count))

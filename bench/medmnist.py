@@ -3,7 +3,7 @@
     python bench/medmnist.py --core 1 --threads 1 --resume --record
     python bench/medmnist.py pneumonia --minutes 10 --seeds 0 1 2 --out medmnist
 
-Without `--minutes` a run takes those that `isocenter train DATA` takes by itself. Each set has a split of its own; AUC
+Without `--minutes` a run takes those that `hilum train DATA` takes by itself. Each set has a split of its own; AUC
 is that of the paper, the mean over the classes of one against the rest, and accuracy that of the most probable class.
 A row is reached where the mean of three seeds or more is at least the published figure; fewer say nothing of it.
 """
@@ -84,7 +84,7 @@ def main() -> None:
     if given.record:
         length = "no option" if given.minutes is None else f"`--minutes {given.minutes:g}` alone"
         about = (
-            f"`isocenter train SET` with {length}, on {given.threads} of {os.cpu_count()} cores. Published: the best "
+            f"`hilum train SET` with {length}, on {given.threads} of {os.cpu_count()} cores. Published: the best "
             f"row of each measure in {PAPER}, quoted as others quote it: the paper's tables could not be opened here. "
             "Intervals of a seed resample cases. The test parts of RetinaMNIST and PneumoniaMNIST had a say in the "
             "[number of epochs](#epochs-of-whole-images), which rests on training parts alone by now. "

@@ -1,4 +1,4 @@
-"""Builds our families and writes what `isocenter networks` says of them, `src/isocenter/networks/members.json`.
+"""Builds our families and writes what `hilum networks` says of them, `src/hilum/networks/members.json`.
 
     python bench/members.py
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from isocenter.networks import factory
-from isocenter.networks.member_catalogue import LISTED
+from hilum.networks import factory
+from hilum.networks.member_catalogue import LISTED
 
 if __name__ == "__main__":
     rows = (json.dumps(asdict(one), ensure_ascii=False) for one in factory.family_members(factory.own_families()))

@@ -5,7 +5,7 @@
     python bench/memory.py --objectives      # trainings that lower other terms, or further ones
     python bench/memory.py --small
 
-A training is the command `isocenter train` from raw files to the report, with a few steps; its prediction is
+A training is the command `hilum train` from raw files to the report, with a few steps; its prediction is
 `training.memory` of its plan. A prediction is one generated volume through a small U-Net with fresh weights; what it
 was expected to take is what the program held just before, and what `expected_memory` adds to that. Measured is the
 largest resident memory of the process and its children, or of a GPU the most that tensors held there. Asked: within
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beside import ISOCENTER, PLACE, Program, arguments, failures, interleaved, record
+from beside import HILUM, PLACE, Program, arguments, failures, interleaved, record
 
 SIDE = Path(__file__).resolve().parent / "sides" / "expected_ours.py"
 MIB, GIB = 2**20, 2**30
@@ -104,9 +104,9 @@ def _trainings(asked: Any, place: Path, *, at_once: bool) -> tuple[list[Peer], l
         given = [one for one in more if one != PRETRAIN]
         if TERMS[0] in given:
             given.insert(given.index(TERMS[0]) + 1, str(_images_alone(asked.data / data, place / f"images{number}")))
-        command = [ISOCENTER, verb, str(asked.data / data), *given, *STEPS, "--out", str(out)]
+        command = [HILUM, verb, str(asked.data / data), *given, *STEPS, "--out", str(out)]
         command += ["--threads", str(threads), "--device", asked.device]
-        environment = {"ISOCENTER_CACHE": str(place / f"cache{number}"), "OMP_WAIT_POLICY": "passive"}
+        environment = {"HILUM_CACHE": str(place / f"cache{number}"), "OMP_WAIT_POLICY": "passive"}
         table = interleaved([Program(name, command, environment, first_core=first)], 1, threads)
         if failures(table):
             return [], failures(table)

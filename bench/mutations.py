@@ -19,7 +19,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from isocenter.files import file_formats
+from hilum.files import file_formats
 
 # Numbers at which programs go wrong: none, the ends of their ranges, more than there is.
 NUMBERS = (0, 1, -1, 2, 255, 256, 32767, 32768, 65535, 65536, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF)

@@ -1,4 +1,4 @@
-"""Everything that `isocenter networks` advertises, tried: `make test-all`, or `python bench/networks_matrix.py`.
+"""Everything that `hilum networks` advertises, tried: `make test-all`, or `python bench/networks_matrix.py`.
 
     python bench/networks_matrix.py [NAME...] [--resume] [--minutes 25] [--out docs/networks-matrix.md]
 
@@ -34,21 +34,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from isocenter.errors import IsocenterError
-from isocenter.networks import factory, member_catalogue
-from isocenter.networks.member_catalogue import REFERENCE
-from isocenter.runtime.package import onnx_export, package_contents, script_sources
-from isocenter.tasks import Task
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.detection.question import Detection
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.training.data import target_kinds
-from isocenter.training.data.target_kinds import KINDS
-from isocenter.training.step import batch_loss
-from isocenter.training.step.batch_loss import ADDED
-from isocenter.values import Label
-from isocenter.values.prediction import Boxes
+from hilum.errors import HilumError
+from hilum.networks import factory, member_catalogue
+from hilum.networks.member_catalogue import REFERENCE
+from hilum.runtime.package import onnx_export, package_contents, script_sources
+from hilum.tasks import Task
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.detection.question import Detection
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.training.data import target_kinds
+from hilum.training.data.target_kinds import KINDS
+from hilum.training.step import batch_loss
+from hilum.training.step.batch_loss import ADDED
+from hilum.values import Label
+from hilum.values.prediction import Boxes
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".bench" / "networks_matrix.json"
@@ -153,7 +153,7 @@ def takes_context(one: Combination, patch: Sequence[int]) -> bool:
     try:
         with torch.device("meta"):
             _built(one, patch)
-    except IsocenterError as error:
+    except HilumError as error:
         return "covariates" not in str(error)  # a family says why it takes none, or none with such an output
     return True
 
@@ -250,7 +250,7 @@ def _smallest(one: Combination) -> list[int]:
             images, context, targets = scene(one.axes, side, one.head, one.context)
             _answers(one.name, network.train(), images, context, targets)
             return patch
-        except (IsocenterError, RuntimeError, ValueError):
+        except (HilumError, RuntimeError, ValueError):
             if (side := 2 * side) > max(REFERENCE[one.axes]):
                 raise
 
@@ -335,7 +335,7 @@ numbered = itertools.count()
 def _travelled(name: str) -> Callable[..., torch.nn.Module]:
     """The function that builds, from a copy of the family's file and of what it needs of ours."""
     path, function = factory.builder_source(name)
-    module = f"isocenter.networks.{path.stem}"
+    module = f"hilum.networks.{path.stem}"
     sources = script_sources.collect_sources(
         {module: (function,)}, {}, {module: path.read_text(encoding="utf-8")}, "a copy"
     )
@@ -357,7 +357,7 @@ def page(outcomes: Mapping[Combination, Outcome], untried: Sequence[Combination]
     lines = [
         "# Every network, in every way that it is advertised",
         "",
-        "Written by `make test-all`, which tries each line of `isocenter networks` with each kind of output, and with "
+        "Written by `make test-all`, which tries each line of `hilum networks` with each kind of output, and with "
         f"{CONTEXT} numbers beside the image where the family takes them. Sizes are those of a plan for a small image "
         "on a processor. Of each combination every output has its shape and is finite, gradients are finite, the loss "
         f"of two images falls below {SHARE:g} of the first (*steps*), and the copy of its file that travels with a "

@@ -1,4 +1,4 @@
-"""The nnU-Net model of the test data: predicted by Isocenter after `adopt`, and by nnU-Net itself.
+"""The nnU-Net model of the test data: predicted by Hilum after `adopt`, and by nnU-Net itself.
 
     python bench/nnunet_prediction.py --record
 
@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from agreement import compared
 from beside import (
-    ISOCENTER,
+    HILUM,
     PLACE,
     Program,
     arguments,
@@ -33,7 +33,7 @@ from beside import (
 from raw import LABELS, Raw, hippocampus
 
 MODEL = "nnunet_hippocampus"
-NNUNET, AS_IT_IS = "nnU-Net", "Isocenter, as it is"
+NNUNET, AS_IT_IS = "nnU-Net", "Hilum, as it is"
 # Seconds after which a command is ended.
 AT_MOST = 3600.0
 # Volumes of the training part with which `adopt` makes its certificate.
@@ -44,7 +44,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--cases", type=int, help="of the cohort; all if not said")
     parser.add_argument("--alone", action="store_true", help="without nnU-Net")
-    parser.add_argument("--backends", nargs="+", default=["auto", "onnx"], help="of Isocenter, as `predict` takes them")
+    parser.add_argument("--backends", nargs="+", default=["auto", "onnx"], help="of Hilum, as `predict` takes them")
     given = parser.parse_args()
     repeats, cases = (1, 2) if given.small else (given.repeats, given.cases)
     python = None if given.alone else peer("nnunet")
@@ -53,9 +53,9 @@ def main() -> None:
     raw = hippocampus(given.data, work / "raw", train=1 if given.small else CERTIFYING, test=cases)
     stored = _stored(given.data / MODEL / "predictions", raw, work / "stored")
     package = work / "package"
-    adopting = [ISOCENTER, "adopt", str(given.data / MODEL), "--out", str(package), "--overwrite"]
+    adopting = [HILUM, "adopt", str(given.data / MODEL), "--out", str(package), "--overwrite"]
     adopting += ["--images", str(raw.ours / "images")]
-    adopted = interleaved([Program("Isocenter adopt", adopting, at_most=AT_MOST)], 1, given.threads)
+    adopted = interleaved([Program("Hilum adopt", adopting, at_most=AT_MOST)], 1, given.threads)
     if failures(adopted):
         sys.exit("; ".join(failures(adopted)))
     parts, data = (
@@ -101,10 +101,10 @@ def _ours(backends: list[str], package: Path, folder: Path, images: Path, work: 
     found = []
     for name, model, chosen in [
         (AS_IT_IS, folder, []),
-        *((f"Isocenter, {backend}", package, ["--backend", backend]) for backend in backends),
+        *((f"Hilum, {backend}", package, ["--backend", backend]) for backend in backends),
     ]:
         options = ["--out", str(_out(work, name, job)), "--overwrite", "--device", "cpu", *chosen]
-        found.append(Program(name, [ISOCENTER, "predict", str(model), str(images), *options], at_most=AT_MOST))
+        found.append(Program(name, [HILUM, "predict", str(model), str(images), *options], at_most=AT_MOST))
     return found
 
 

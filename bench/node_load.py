@@ -31,11 +31,11 @@ from beside import arguments, record
 from pydicom import dcmread
 from sqlalchemy import func, select
 
-import isocenter
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.service.records import record_database, tables
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.service.records import record_database, tables
+from hilum.values import Geometry, Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from service.conftest import postgresql_server
@@ -83,7 +83,7 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
     template = template_slices(folder / "template")
     sections = node_sections(url, workers=4)
     stop, killed = threading.Event(), sum((Counter[str](one["kills"]) for one in earlier), Counter[str]())
-    with isocenter.serve(model, folder=folder / "node", **sections) as node:
+    with hilum.serve(model, folder=folder / "node", **sections) as node:
         database, began = record_database.open_database(node.settings.database_url), time.monotonic()
         with database.read() as connection:
             whole = set(
@@ -170,7 +170,7 @@ def send_studies(node: Any, template: list[Path], folder: Path, numbers: list[in
                 one.PatientID = f"p{number}"
                 paths.append(folder / f"{number}-{place}.dcm")
                 one.save_as(paths[-1])
-        command = ["storescu", "-aec", "ISOCENTER", "127.0.0.1", str(node.settings.dicom.port), *map(str, paths)]
+        command = ["storescu", "-aec", "HILUM", "127.0.0.1", str(node.settings.dicom.port), *map(str, paths)]
         while subprocess.run(command, capture_output=True, check=False).returncode != 0 and not stop.is_set():
             time.sleep(0.5)
         for path in paths:

@@ -1,6 +1,6 @@
 """From a complete study to an answer that is stored in Orthanc: seconds, and how many are the model's own.
 
-    isocenter demo --minutes 7 --out demo && isocenter package demo --out hippocampus
+    hilum demo --minutes 7 --out demo && hilum package demo --out hippocampus
     python bench/node_time.py --model hippocampus --record
 
 Cases of the hippocampus become DICOM series of MR; each is sent by DCMTK's storescu once the one before is answered.
@@ -20,10 +20,10 @@ import numpy as np
 from beside import arguments, record
 from sqlalchemy import select
 
-import isocenter
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.service.records import record_database, tables
+import hilum
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.service.records import record_database, tables
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from service.conftest import orthanc_running
@@ -82,16 +82,16 @@ def answered(folder: Path, model: Path, cases: list[Path], orthanc) -> list[dict
         send = ["pacs"]
         """
     )
-    with isocenter.serve(config=config, folder=folder / "node") as node:
+    with hilum.serve(config=config, folder=folder / "node") as node:
         database = record_database.open_database(node.settings.database_url)
         for number, path in enumerate(cases):
-            image = replace(isocenter.read(path), modality="MR")
+            image = replace(hilum.read(path), modality="MR")
             series_writing.write_series(image, SeriesNames(f"p{number}", "study", "series"), folder / f"case-{number}")
             port = str(node.settings.dicom.port)
             command = [
                 "storescu",
                 "-aec",
-                "ISOCENTER",
+                "HILUM",
                 "127.0.0.1",
                 port,
                 *map(str, (folder / f"case-{number}").iterdir()),

@@ -25,20 +25,20 @@ from beside import arguments, record
 from torch.profiler import ProfilerActivity, profile
 from training_steps import SIZE
 
-import isocenter
-from isocenter.planning import PlanSettings, plan_checks
-from isocenter.runtime import hardware, torch_networks
-from isocenter.training.data.batch_loading import Loader
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.length import step_probe
-from isocenter.training.length.schedule import TrainingPace
-from isocenter.training.length.step_probe import MeasuredPeak
-from isocenter.training.processes import SINGLE_PROCESS
-from isocenter.training.step import optimisers
-from isocenter.training.step.batch_loss import Criterion
-from isocenter.training.step.computation import Compute
-from isocenter.training.step.optimisers import WeightAverage
-from isocenter.training.step.train_step import Learner
+import hilum
+from hilum.planning import PlanSettings, plan_checks
+from hilum.runtime import hardware, torch_networks
+from hilum.training.data.batch_loading import Loader
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.training.length import step_probe
+from hilum.training.length.schedule import TrainingPace
+from hilum.training.length.step_probe import MeasuredPeak
+from hilum.training.processes import SINGLE_PROCESS
+from hilum.training.step import optimisers
+from hilum.training.step.batch_loss import Criterion
+from hilum.training.step.computation import Compute
+from hilum.training.step.optimisers import WeightAverage
+from hilum.training.step.train_step import Learner
 
 LABELS = "1=anterior,2=posterior"
 # {name: what is set by hand beside our plan for the hippocampus}
@@ -66,7 +66,7 @@ def main() -> None:
     repeats, jobs = (1, {"our plan": JOBS["our plan"]}) if given.small else (given.repeats, JOBS)
     rows, peaks = [], {}
     for name, by_hand in jobs.items():
-        planned = isocenter.plan(
+        planned = hilum.plan(
             given.data / "hippocampus", labels=LABELS, device="cpu", threads=given.threads, assignments=by_hand
         )
         found, peaks[name] = _measured(plan_checks.checked_settings(planned.plan), repeats)

@@ -22,16 +22,16 @@ import torch
 from environment import ROOT
 from recorded import measured_cell, record
 
-import isocenter
-from isocenter.objectives.objective_terms import Supervised
-from isocenter.planning import plan_checks
-from isocenter.runtime import torch_networks
-from isocenter.training.data.batch_loading import Batch
-from isocenter.training.data.private_sampling import Chance
-from isocenter.training.step import private_step
-from isocenter.training.step.batch_loss import Criterion
-from isocenter.training.step.computation import Compute
-from isocenter.training.step.private_step import SampleGradients
+import hilum
+from hilum.objectives.objective_terms import Supervised
+from hilum.planning import plan_checks
+from hilum.runtime import torch_networks
+from hilum.training.data.batch_loading import Batch
+from hilum.training.data.private_sampling import Chance
+from hilum.training.step import private_step
+from hilum.training.step.batch_loss import Criterion
+from hilum.training.step.computation import Compute
+from hilum.training.step.private_step import SampleGradients
 
 DATA = ROOT.parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
 MINUTES, EPSILON, DELTA = 10.0, 8.0, 1e-4
@@ -45,8 +45,8 @@ def trained(out: Path, assignments: dict[str, Any], *, smoke: bool) -> dict[str,
     """A training and an attack on it: AUROC, what was spent, and how well losses tell who trained."""
     length: dict[str, Any] = {} if smoke else {"minutes": MINUTES}
     short = {"training.steps": 6, "training.batch": 16} if smoke else {}
-    run = isocenter.train(DATA, out=out, overwrite=True, device="cpu", assignments={**assignments, **short}, **length)
-    attacked = isocenter.evaluate(out, DATA, membership=True, device="cpu")
+    run = hilum.train(DATA, out=out, overwrite=True, device="cpu", assignments={**assignments, **short}, **length)
+    attacked = hilum.evaluate(out, DATA, membership=True, device="cpu")
     figures = {row.metric: row.estimate for row in attacked.rows if row.label in ("all", "pneumonia")}
     spent = json.loads((out / "privacy.json").read_text())["rows"] if (out / "privacy.json").is_file() else []
     named = ("auroc", "membership_auc", "membership_tpr")
@@ -60,7 +60,7 @@ def trained(out: Path, assignments: dict[str, Any], *, smoke: bool) -> dict[str,
 
 def step_seconds(*, smoke: bool) -> dict[str, Any]:
     """s of a plain step and of a private one, of the network that a private training gets, on the same pictures."""
-    settings = plan_checks.checked_settings(isocenter.plan(DATA, device="cpu", assignments=BUDGET).plan)
+    settings = plan_checks.checked_settings(hilum.plan(DATA, device="cpu", assignments=BUDGET).plan)
     torch.set_num_threads(settings.training.threads)
     network = torch_networks.build_module(settings.task, settings.architecture).train()
     criterion, count, rng = (

@@ -1,4 +1,4 @@
-"""Splits laid out for both sides, Isocenter and nnU-Net. Of the hippocampus volumes 160 cases train, 40 are kept out.
+"""Splits laid out for both sides, Hilum and nnU-Net. Of the hippocampus volumes 160 cases train, 40 are kept out.
 
 The cases kept out are every fifth in the order of their names, those whose predictions lie beside the nnU-Net model
 of the test data; so every figure of these volumes is of the same 40.

@@ -1,10 +1,10 @@
-"""Reading a DICOM series of 500 slices: Isocenter beside SimpleITK and dcm2niix.
+"""Reading a DICOM series of 500 slices: Hilum beside SimpleITK and dcm2niix.
 
     python bench/reading.py --record
 
-For each kind of compression two comparisons. Into memory: the call that reads, as each program measured it, Isocenter
+For each kind of compression two comparisons. Into memory: the call that reads, as each program measured it, Hilum
 beside SimpleITK; what was read must agree (shape, spacing, sum of all values). Into a NIfTI file: the whole command,
-Isocenter beside dcm2niix, nothing compressed.
+Hilum beside dcm2niix, nothing compressed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from beside import ISOCENTER, PLACE, Program, arguments, failures, interleaved, markdown, peer, ratio, record, versions
+from beside import HILUM, PLACE, Program, arguments, failures, interleaved, markdown, peer, ratio, record, versions
 from series import SYNTAXES, written_series
 
 SIDES = Path(__file__).parent / "sides"
-OURS, SITK, DCM2NIIX = "Isocenter", "SimpleITK", "dcm2niix"
+OURS, SITK, DCM2NIIX = "Hilum", "SimpleITK", "dcm2niix"
 SOURCE = "dicom/series/ct_ge_tilt_plus18.5_variable_spacing"
 
 
@@ -55,7 +55,7 @@ def _readers(folder: Path, python: Path) -> list[Program]:
 
 
 def _converters(folder: Path, python: Path, out: Path) -> list[Program]:
-    ours = [ISOCENTER, "convert", str(folder), "--out", str(out / "ours.nii"), "--overwrite"]
+    ours = [HILUM, "convert", str(folder), "--out", str(out / "ours.nii"), "--overwrite"]
     (out / "theirs").mkdir()
     theirs = [
         _dcm2niix(python),

@@ -1,6 +1,6 @@
-"""Pairs of hippocampus volumes laid on one another without training, by Isocenter and by peers.
+"""Pairs of hippocampus volumes laid on one another without training, by Hilum and by peers.
 
-    python bench/registration.py --pairs 10                 # Isocenter alone
+    python bench/registration.py --pairs 10                 # Hilum alone
     python bench/registration.py --peers all --record       # 40 pairs, about an hour and a half on two cores
     python bench/registration.py --peers all --small        # two pairs
 
@@ -27,13 +27,13 @@ import pandas as pd
 import torch
 from beside import PLACE, arguments, peer, record
 
-import isocenter
-from isocenter.evaluation import intervals, mask_overlap
-from isocenter.registration import engine
-from isocenter.registration.engine import RegistrationSettings
-from isocenter.transforms import spatial_transforms
+import hilum
+from hilum.evaluation import intervals, mask_overlap
+from hilum.registration import engine
+from hilum.registration.engine import RegistrationSettings
+from hilum.transforms import spatial_transforms
 
-OURS = "Isocenter"
+OURS = "Hilum"
 LABELS = {1: "anterior", 2: "posterior"}
 # {peer: pairs of the list that it runs on at most}
 PEERS = {"ants": 40, "elastix": 20, "simpleitk": 8, "convexadam": 20}
@@ -89,9 +89,9 @@ def keep(row: dict[str, Any], threads: int) -> None:
 def ours(folder: Path, fixed: str, moving: str) -> dict[str, Any]:
     """One pair by our engine: reading, registration, inverse and labels count, the pictures of the report do not."""
     began = time.process_time()
-    first, second = (isocenter.read(folder / "images" / name) for name in (fixed, moving))
+    first, second = (hilum.read(folder / "images" / name) for name in (fixed, moving))
     made = engine.register_images(first, second, RegistrationSettings())
-    drawn = isocenter.read(folder / "labels" / moving)
+    drawn = hilum.read(folder / "labels" / moving)
     moved = spatial_transforms.carry_labels(drawn.data[0], second.geometry, made.transform, first.geometry)
     seconds = time.process_time() - began
     determinants = spatial_transforms.jacobian_determinants(made.transform, first.geometry)
@@ -114,14 +114,14 @@ def theirs(name: str, folder: Path, fixed: str, moving: str, threads: int) -> di
         limits = dict.fromkeys(("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), str(threads))
         subprocess.run([str(peer(name)), str(SIDE), name, *map(str, files)], check=True, env={**os.environ, **limits})
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        moved = np.rint(isocenter.read(out).data[0]).astype(int)
+        moved = np.rint(hilum.read(out).data[0]).astype(int)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"program": name, "fixed": fixed, "moving": moving, **scored(folder, fixed, moved), "cpu_seconds": seconds}
 
 
 def scored(folder: Path, fixed: str, moved: np.ndarray) -> dict[str, float]:
     """Dice of each label."""
-    true = isocenter.read(folder / "labels" / fixed).data[0]
+    true = hilum.read(folder / "labels" / fixed).data[0]
     found = mask_overlap.overlap_by_label(moved, true, list(LABELS))
     return {name: found[value].dice for value, name in LABELS.items()}
 

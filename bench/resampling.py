@@ -1,4 +1,4 @@
-"""Resampling of a CT with 25 classes, there and back: Isocenter beside both ways of nnU-Net (scipy, torch).
+"""Resampling of a CT with 25 classes, there and back: Hilum beside both ways of nnU-Net (scipy, torch).
 
 python bench/resampling.py            # 512 x 512 x 300, needs 16 GiB of memory for the peers
 python bench/resampling.py --small
@@ -24,7 +24,7 @@ from beside import PLACE, PeerError, Program, arguments, failures, interleaved, 
 SOURCE, NETWORK, CLASSES = (512, 512, 300), (273, 273, 250), 25
 SMALL = 8  # times smaller along each axis
 STEPS = {"image": "image to the network's grid", "labels": "label map to it", "scores": "class scores back, to labels"}
-OURS, SCIPY, TORCH = "Isocenter", "nnU-Net, scipy (its default)", "nnU-Net, torch"
+OURS, SCIPY, TORCH = "Hilum", "nnU-Net, scipy (its default)", "nnU-Net, torch"
 SIDES = Path(__file__).resolve().parent / "sides"
 
 

@@ -4,7 +4,7 @@
     python bench/same_bits.py --base REV --situations segmentation cascade
 
 Each side is a process of its own: the other commit's source comes from a git worktree that is removed afterwards. Both
-train through `isocenter.train` on the same small simulated cohort, one thread on the processor: every kind of problem,
+train through `hilum.train` on the same small simulated cohort, one thread on the processor: every kind of problem,
 three folds, a cascade, an ensemble, a search of two trials, covariates with their control. Compared are the last, the
 averaged and the best weights, the losses, `summary.json`, `predictions.csv` of the cohort's first images, the arrays
 that a model carries (its gate among them), and all numbers of its belief (calibration, thresholds, sets), wherever they
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-import isocenter
+import hilum
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the other commit left, by situation: it stays the same, and half of the time is spent on it.
@@ -133,7 +133,7 @@ def _kept_facts(name: str, base: Path, data: Path, out: Path) -> dict[str, str]:
 def _facts(name: str, tree: Path, data: Path, out: Path) -> dict[str, str]:
     """{what: its SHA-256, or its text} of a situation by the source of this tree."""
     command = [sys.executable, __file__, "--situations", name, "--side", str(data), str(out)]
-    own = {"PYTHONPATH": str(tree / "src"), "ISOCENTER_CACHE": str(out.with_suffix(".cache")), "OMP_NUM_THREADS": "1"}
+    own = {"PYTHONPATH": str(tree / "src"), "HILUM_CACHE": str(out.with_suffix(".cache")), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{name} by {tree}: {done.stderr.strip()}")
@@ -185,17 +185,17 @@ def _train(name: str, data: Path, out: Path) -> None:
     by_hand |= {"training.deterministic": True, "training.validations": 2, **chosen.pop("by_hand", {})}
     given = {"device": "cpu", "threads": 1, "assignments": by_hand, **chosen}
     out.mkdir()
-    isocenter.train(data, out=out / "run", **given)
+    hilum.train(data, out=out / "run", **given)
     if name == "ensemble":
-        isocenter.train(data, out=out / "other", seed=1, **{**given, "assignments": {**by_hand, "split.seed": 0}})
-        isocenter.ensemble([out / "run", out / "other"], out=out / "ensemble", device="cpu", threads=1)
+        hilum.train(data, out=out / "other", seed=1, **{**given, "assignments": {**by_hand, "split.seed": 0}})
+        hilum.ensemble([out / "run", out / "other"], out=out / "ensemble", device="cpu", threads=1)
     if name != "covariates":
         images = sorted((data if data.is_dir() else data.parent).rglob("*.png"))
         images = [one for one in images if one.parent.name not in ("masks", "labels", "targets")][:PREDICTED]
         images = [data] if chosen["task"] == "registration" else images  # whose cases are pairs of images
         model = out / ("ensemble" if name == "ensemble" else "run")
-        isocenter.predict(model, [*images], out=out / "predicted", device="cpu", threads=1)
-    print(json.dumps(isocenter.__file__))
+        hilum.predict(model, [*images], out=out / "predicted", device="cpu", threads=1)
+    print(json.dumps(hilum.__file__))
 
 
 @contextmanager

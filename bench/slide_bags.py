@@ -25,9 +25,9 @@ from recorded import measured_cell, record
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from isocenter.networks import factory, transformer_blocks
-from isocenter.networks.slide_windows import SlideWindows
-from isocenter.values import Vector
+from hilum.networks import factory, transformer_blocks
+from hilum.networks.slide_windows import SlideWindows
+from hilum.values import Vector
 
 sys.path.insert(0, str(ROOT / "tests"))
 import drawn_slides
@@ -137,18 +137,18 @@ def lay(out: Path) -> dict[str, Any]:
     return {"slides": len(known)}
 
 
-def run_isocenter(out: Path, *words: str) -> None:
+def run_hilum(out: Path, *words: str) -> None:
     """A command of ours on one thread."""
-    command = [str(Path(sys.executable).with_name("isocenter")), *words, "--threads", "1", "--overwrite"]
+    command = [str(Path(sys.executable).with_name("hilum")), *words, "--threads", "1", "--overwrite"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def ours(out: Path, minutes: float) -> dict[str, Any]:
     """Our planned training on the slides, and the attention of each tile of positive test slides."""
     given = ["--minutes", str(minutes), "--all", "--positive", "marked", "--set", f"tiles.size={TILE}"]
-    run_isocenter(out, "train", str(out / "train"), *given, "--out", str(out / "run"))
+    run_hilum(out, "train", str(out / "train"), *given, "--out", str(out / "run"))
     slides = [str(path) for path in sorted((out / "test").glob("*/*.tif"))]
-    run_isocenter(out, "predict", str(out / "run"), *slides, "--abstain", "mark", "--out", str(out / "predicted"))
+    run_hilum(out, "predict", str(out / "run"), *slides, "--abstain", "mark", "--out", str(out / "predicted"))
     rows = list(csv.DictReader((out / "predicted" / "predictions.csv").open()))
     scores = {row["case"]: float(row["probability_marked"]) for row in rows}
     highest = {}
@@ -231,7 +231,7 @@ def main() -> None:
             ("windows", windows),
             ("full", full),
             ("laid", lambda: lay(asked.out)),
-            ("isocenter", lambda: ours(asked.out, asked.minutes)),
+            ("hilum", lambda: ours(asked.out, asked.minutes)),
             ("monai", lambda: monai(asked.out, asked.minutes)),
         )
         if not asked.only or name in asked.only
@@ -244,7 +244,7 @@ def table(cells: dict[str, Any], minutes: float) -> str:
     """The section of the page."""
     parts = [windows_table(cells["windows"], cells["full"])] if {"windows", "full"} <= set(cells) else []
     if "monai" in cells:
-        parts.append(slides_table(cells["isocenter"], cells["monai"], minutes))
+        parts.append(slides_table(cells["hilum"], cells["monai"], minutes))
     else:
         parts.append("Simulated slides beside MONAI's `MILModel`: not measured.")
     return "\n\n".join(parts)
@@ -277,7 +277,7 @@ def slides_table(mine: dict[str, Any], theirs: dict[str, Any], minutes: float) -
             f"{MARKED[0]} to {MARKED[1] - 1} tiles of a positive slide four of 14 nuclei are brown. {TRAIN} slides "
             f"train, {TEST} test; {minutes:g} minutes each on one thread, one seed.",
             "",
-            "| | asked | isocenter, as planned | MONAI `MILModel`, attention, ResNet-18, new weights |",
+            "| | asked | hilum, as planned | MONAI `MILModel`, attention, ResNet-18, new weights |",
             "|---|---|---|---|",
             f"| AUROC of test slides | {ASKED['auroc']} | {mine['auroc']:.3f} | {theirs['auroc']:.3f} |",
             f"| positives whose tile with most attention is a marked one | 90 % | {mine['found']} of "

@@ -23,13 +23,13 @@ import tifffile
 from PIL import Image
 from recorded import measured_cell, record
 
-from isocenter import values
-from isocenter.evaluation import positive_percent
-from isocenter.evaluation.positive_percent import PositiveScore
-from isocenter.files import file_formats
-from isocenter.files.format_options import ReadOptions
+from hilum import values
+from hilum.evaluation import positive_percent
+from hilum.evaluation.positive_percent import PositiveScore
+from hilum.files import file_formats
+from hilum.files.format_options import ReadOptions
 
-DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", "../shared/data")) / "histology"
+DATA = Path(os.environ.get("HILUM_TEST_DATA", "../shared/data")) / "histology"
 ROWS, COLUMNS, TILE, GLASS = 80_000, 100_000, 512, 242
 # Pieces of tissue, each of tiles side by side; all places are multiples of 64, so that levels are exact means.
 PIECES, SIDE, MM, SEED = 8, 11, 0.0005, 7
@@ -123,7 +123,7 @@ def in_process(*command: str) -> dict[str, Any]:
 
 def predicted(run: Path, slide: Path, out: Path) -> dict[str, Any]:
     """The slide by the command line."""
-    command = Path(sys.executable).with_name("isocenter")
+    command = Path(sys.executable).with_name("hilum")
     return in_process(str(command), "predict", str(run), str(slide), "--abstain", "mark", "--out", str(out))
 
 
@@ -132,9 +132,9 @@ def plain_loop(run: str, slide: str) -> None:
     import openslide
     import torch
 
-    import isocenter
+    import hilum
 
-    model = isocenter.load(run)
+    model = hilum.load(run)
     module = next(one.module for one in [model.networks.run] if hasattr(one, "module"))
     file, (rows, columns) = openslide.OpenSlide(slide), model.inference.patch
     thumb = np.asarray(file.read_region((0, 0), 3, file.level_dimensions[3]).convert("HSV"))[..., 1]
@@ -155,9 +155,9 @@ def plain_loop(run: str, slide: str) -> None:
 
 def agreement(run: Path, slide_map: Path) -> dict[str, Any]:
     """Dice with the reference, of each planted tile and of that tile alone; and of both answers with each other."""
-    import isocenter
+    import hilum
 
-    model, kinds, truths, alone = isocenter.load(run), tiles(), references(), []
+    model, kinds, truths, alone = hilum.load(run), tiles(), references(), []
     for tile in kinds:
         grid = values.Geometry.of_pixels(tile.shape[:2])
         image = values.Image(np.moveaxis(tile, -1, 0), grid, channels=("R", "G", "B"))
@@ -200,7 +200,7 @@ def opened(out: Path) -> dict[str, Any]:
                 subfiletype=int(factor > 1),
                 metadata=None,
             )
-    code = "import sys, isocenter; isocenter.read(sys.argv[1]).pixels[:, 2000:2100, 3000:3100]"
+    code = "import sys, hilum; hilum.read(sys.argv[1]).pixels[:, 2000:2100, 3000:3100]"
     found = in_process(sys.executable, "-c", code, str(path))
     path.unlink()
     return {**found, "tiles": count * count}
@@ -245,20 +245,20 @@ def main() -> None:
     cells = {}
     for name, measure in (
         ("laid", lambda: lay(slide) or {"gib_file": slide.stat().st_size / 2**30}),
-        ("isocenter", lambda: predicted(asked.run, slide, asked.out / "predicted")),
+        ("hilum", lambda: predicted(asked.run, slide, asked.out / "predicted")),
         ("loop", lambda: in_process(sys.executable, __file__, str(asked.run), str(asked.out), "--loop")),
         ("opened", lambda: opened(asked.out)),
         ("percents", percents),
         ("planted", lambda: agreement(asked.run, asked.out / "predicted" / "slide.tif")),
     ):
         cells[name] = measured_cell(asked.out, name, measure)
-    ours, loop, planted = cells["isocenter"], cells["loop"], cells["planted"]
+    ours, loop, planted = cells["hilum"], cells["loop"], cells["planted"]
     tiled, percent = cells["opened"], cells["percents"]
     table = "\n".join(
         [
             f"A slide of {COLUMNS:,} x {ROWS:,} pixels, {planted['planted']} planted tiles of 320 x 256.",
             "",
-            "| | asked | isocenter | plain loop |",
+            "| | asked | hilum | plain loop |",
             "|---|---|---|---|",
             f"| largest memory, GiB | {ASKED['gib']} | {ours['gib']:.2f} | {loop['gib']:.2f} |",
             f"| minutes | {ASKED['minutes']:.0f} | {ours['minutes']:.1f} | {loop['minutes']:.1f} |",

@@ -25,8 +25,8 @@ from recorded import measured_cell, record
 from skimage.color import rgb_from_hed
 from slides import DATA
 
-import isocenter
-from isocenter.evaluation import intervals
+import hilum
+from hilum.evaluation import intervals
 
 WAYS: Mapping[str, dict[str, Any]] = {
     "plain": {},
@@ -103,11 +103,11 @@ def measure(given: Any, sets: Mapping[str, Path], name: str, assignments: dict[s
     if not (run / "report.html").is_file():
         length = {"training.steps": given.steps, "training.compute": "channels-last", **assignments}
         asked = {"everything": True, "assignments": length, "task": "segmentation", "seed": 0}
-        isocenter.train(sets["train"], out=run, **asked, **usual)
+        hilum.train(sets["train"], out=run, **asked, **usual)
     row: dict[str, Any] = {"minutes": round(float(pd.read_csv(run / "log.csv")["seconds"].max()) / 60, 1)}
     for laboratory in LABORATORIES:
         out = given.out / f"{run.name}.{sets[laboratory].name}"
-        isocenter.evaluate(run, sets[laboratory], out=out, **usual)
+        hilum.evaluate(run, sets[laboratory], out=out, **usual)
         table = pd.read_csv(out / "cases.csv")
         dice = table.groupby("case")["dice"].mean()
         row[laboratory], row[f"{laboratory}: tiles"] = float(dice.mean()), dice.to_dict()

@@ -1,10 +1,10 @@
-"""From nothing to the first word and to the first result: cold processes of Isocenter beside nnU-Net and MONAI.
+"""From nothing to the first word and to the first result: cold processes of Hilum beside nnU-Net and MONAI.
 
     python bench/startup.py --record
 
 Each run is a process of its own. The package holds a small U-Net with random weights and a window of 40 x 56 x 40; what
 is predicted is one case of the hippocampus, from file to file. The size of the core is that of the files of every
-package that Isocenter needs; with --install it is installed anew in an environment of its own, and timed.
+package that Hilum needs; with --install it is installed anew in an environment of its own, and timed.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from beside import ISOCENTER, PLACE, ROOT, PeerError, Program, arguments, failures, interleaved, markdown, peer, record
+from beside import HILUM, PLACE, ROOT, PeerError, Program, arguments, failures, interleaved, markdown, peer, record
 from packaging.requirements import Requirement
 
-from isocenter.runtime import Model, Preprocessing, torch_networks
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.package import backends, package_writing
-from isocenter.runtime.package.package_writing import PackageEvidence
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
+from hilum.runtime import Model, Preprocessing, torch_networks
+from hilum.runtime.inference import Inference
+from hilum.runtime.package import backends, package_writing
+from hilum.runtime.package.package_writing import PackageEvidence
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
 
-# s asked for of Isocenter; what is not here is shown for comparison.
+# s asked for of Hilum; what is not here is shown for comparison.
 ASKED = {
-    "isocenter --help": 0.4,
-    "import isocenter": 0.3,
-    "isocenter networks, first time": 5.0,
-    "isocenter networks, from its cache": 1.0,
-    "isocenter predict, onnx": 1.3,
+    "hilum --help": 0.4,
+    "import hilum": 0.3,
+    "hilum networks, first time": 5.0,
+    "hilum networks, from its cache": 1.0,
+    "hilum predict, onnx": 1.3,
 }
 BACKENDS = ("onnx", "openvino", "torch")
 LABELS = [{"value": 1, "name": "anterior"}, {"value": 2, "name": "posterior"}]
@@ -62,9 +62,9 @@ def main() -> None:
 
 
 def core() -> dict[str, float]:
-    """{distribution: MiB of its files}, of Isocenter and all that its core needs."""
+    """{distribution: MiB of its files}, of Hilum and all that its core needs."""
     found: dict[str, float] = {}
-    waiting = ["isocenter"]
+    waiting = ["hilum"]
     while waiting:
         name = waiting.pop()
         if name in found:
@@ -79,18 +79,18 @@ def core() -> dict[str, float]:
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 waiting.append(requirement.name.lower().replace("_", "-"))
-    found["isocenter"] = sum(file.stat().st_size for file in (ROOT / "src").rglob("*.py")) / 2**20
+    found["hilum"] = sum(file.stat().st_size for file in (ROOT / "src").rglob("*.py")) / 2**20
     return found
 
 
 def _words(out: Path) -> list[Program]:
-    python, listed = sys.executable, f"{shlex.quote(ISOCENTER)} networks"
+    python, listed = sys.executable, f"{shlex.quote(HILUM)} networks"
     return [
         Program("python alone", [python, "-c", "pass"]),
-        Program("import isocenter", [python, "-c", "import isocenter"]),
-        Program("isocenter --help", [ISOCENTER, "--help"]),
-        Program("isocenter networks, first time", ["sh", "-c", f'ISOCENTER_CACHE="$(mktemp -d -p {out})" {listed}']),
-        Program("isocenter networks, from its cache", [ISOCENTER, "networks"]),
+        Program("import hilum", [python, "-c", "import hilum"]),
+        Program("hilum --help", [HILUM, "--help"]),
+        Program("hilum networks, first time", ["sh", "-c", f'HILUM_CACHE="$(mktemp -d -p {out})" {listed}']),
+        Program("hilum networks, from its cache", [HILUM, "networks"]),
         Program("import torch", [python, "-c", "import torch"]),
         Program("import monai", [python, "-c", "import monai"]),
     ]
@@ -113,7 +113,7 @@ def _predictions(package: Path, image: Path, out: Path) -> list[Program]:
             print(f"{name}: not measured, {lacking}", file=sys.stderr)
             continue
         words = ["predict", package, image, "--backend", name, "--device", "cpu", "--out", out / name, "--overwrite"]
-        found.append(Program(f"isocenter predict, {name}", [ISOCENTER, *map(str, words)]))
+        found.append(Program(f"hilum predict, {name}", [HILUM, *map(str, words)]))
     return found
 
 

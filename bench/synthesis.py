@@ -27,8 +27,8 @@ import PIL.Image
 from environment import ROOT
 from recorded import known, measured_cell, record
 
-import isocenter
-from isocenter.evaluation import classification
+import hilum
+from hilum.evaluation import classification
 
 DATA = ROOT.parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
 NAMES = ("normal", "pneumonia")
@@ -152,7 +152,7 @@ def drawn_figures(given: Any, data: Path) -> dict[str, Any]:
     run = trained_drawing(given, data, given.minutes)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     count = 2 if given.small else given.count
-    found = isocenter.synthesise(run, count=count, out=given.out / "drawn", device="cpu", overwrite=True)
+    found = hilum.synthesise(run, count=count, out=given.out / "drawn", device="cpu", overwrite=True)
     withheld = sum(found.withheld.values())
     return {
         "withheld": round(withheld / (withheld + len(found.rows)), 4),
@@ -170,7 +170,7 @@ def trained_drawing(given: Any, data: Path, minutes: float) -> Path:
         steps = ["--set", "training.steps=2"] if given.small else ["--minutes", str(minutes)]
         new = [str(data), "--task", "synthesis", "--out", str(run), *steps, "--device", "cpu", "--threads", "1"]
         asked = ["--resume", str(run)] if (run / "plan.yaml").is_file() else new
-        subprocess.run([sys.executable, "-m", "isocenter", "train", *asked], check=True)
+        subprocess.run([sys.executable, "-m", "hilum", "train", *asked], check=True)
     return run
 
 
@@ -184,7 +184,7 @@ def drawn_again(given: Any, data: Path) -> dict[str, Any]:
     """Train the network that draws once more where its run is gone, and draw normal images beside the real ones."""
     run = trained_drawing(given, data, given.again)
     asked = {"label": NAMES[0], "count": 2 if given.small else RARE * 4, "data": data, "seed": 2}
-    found = isocenter.synthesise(run, out=given.out / "rare", device="cpu", overwrite=True, **asked)
+    found = hilum.synthesise(run, out=given.out / "rare", device="cpu", overwrite=True, **asked)
     drawn = {"drawn": len(found.rows), "withheld": sum(found.withheld.values()), "membership": str(found.membership)}
     return {**steps_of(run), **drawn}
 
@@ -194,11 +194,11 @@ def recognised(given: Any, data: Path) -> dict[str, Any]:
     run = given.out / "classifier"
     if not (run / "report.html").is_file():
         length = {"assignments": {"training.steps": 2}} if given.small else {"minutes": given.classifier}
-        isocenter.train(DATA, out=run, device="cpu", threads=1, overwrite=True, **length)
+        hilum.train(DATA, out=run, device="cpu", threads=1, overwrite=True, **length)
     shares: dict[str, Any] = {}
     for kind, place in (("drawn", given.out / "drawn"), ("real", data / "test")):
         for name in NAMES:
-            found = isocenter.predict(run, sorted((place / name).glob("*.png"))[: given.count], device="cpu")
+            found = hilum.predict(run, sorted((place / name).glob("*.png"))[: given.count], device="cpu")
             called = found.table["predicted"].astype(str)
             shares[f"{kind} {name}"] = round(float((called == known_label(run, name)).mean()), 3)
         shares[kind] = round(float(np.mean([shares[f"{kind} {name}"] for name in NAMES])), 3)
@@ -208,7 +208,7 @@ def recognised(given: Any, data: Path) -> dict[str, Any]:
 def near_copies(given: Any) -> dict[str, Any]:
     """A quarter of the images drawn once more, compared in pixels and in features of the network that draws."""
     count, run = max(2, given.count // 4), given.out / "drawing"
-    found = isocenter.synthesise(run, count=count, features=run, seed=1, device="cpu")
+    found = hilum.synthesise(run, count=count, features=run, seed=1, device="cpu")
     withheld = sum(found.withheld.values())
     share = round(withheld / (withheld + len(found.rows)), 4)
     return {"withheld": share, "withheld by class": dict(found.withheld), "membership": str(found.membership)}
@@ -221,7 +221,7 @@ def trained_classifier(given: Any, data: Path, name: str, seed: int) -> dict[str
         length["training.sampling"] = "balanced"
     source = given.out / "rare" / "dataset.csv" if name == "with drawn images" else data
     run, minutes = run_of(given, name, seed), {} if given.small else {"minutes": given.trained}
-    isocenter.train(source, out=run, assignments=length, device="cpu", threads=1, overwrite=True, seed=seed, **minutes)
+    hilum.train(source, out=run, assignments=length, device="cpu", threads=1, overwrite=True, seed=seed, **minutes)
     table = tested(run)
     calls = table["predicted"] == table["reference"]
     recalls = {one: round(float(calls[table["reference"] == one].mean()), 3) for one in NAMES}
@@ -265,7 +265,7 @@ def gain(given: Any, name: str) -> dict[str, Any]:
 
 def known_label(run: Path, name: str) -> str:
     """The classifier's own name of a class: its data number them."""
-    classes = isocenter.load(run, device="cpu").task.classes
+    classes = hilum.load(run, device="cpu").task.classes
     return name if name in classes else str(classes[NAMES.index(name)])
 
 

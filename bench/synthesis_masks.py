@@ -27,8 +27,8 @@ from environment import ROOT
 from recorded import known, measured_cell, record
 from scipy import ndimage
 
-import isocenter
-from isocenter.evaluation import intervals
+import hilum
+from hilum.evaluation import intervals
 
 DATA = ROOT.parent / "shared" / "data"
 CROP, STRIDE, SIDE = 128, 64, 32
@@ -127,15 +127,15 @@ def measure(given: Any, name: str, images: Callable[[], Iterator[Drawn]]) -> dic
     for run, more in ((drawing, {"task": "synthesis"}), (looking, {"task": "segmentation"})):
         minutes = given.minutes if run == drawing else given.segmentation
         if not (run / "report.html").is_file():
-            isocenter.train(table, out=run, minutes=minutes, **asked, **more)
+            hilum.train(table, out=run, minutes=minutes, **asked, **more)
     test = [row for row in csv.DictReader(table.open()) if row["split"] == "test"]
     chosen = [test[n] for n in np.unique(np.linspace(0, len(test) - 1, given.count).round().astype(int))]
     (masks := folder / "masks").mkdir(exist_ok=True)
     for row in chosen:
         source = table.parent / row["mask"]
         (masks / source.name).write_bytes(source.read_bytes())
-    found = isocenter.synthesise(drawing, mask=masks, count=1, out=folder / "drawn", device="cpu", overwrite=True)
-    model = isocenter.load(looking, device="cpu")
+    found = hilum.synthesise(drawing, mask=masks, count=1, out=folder / "drawn", device="cpu", overwrite=True)
+    model = hilum.load(looking, device="cpu")
     truths = {row["id"]: pixels_of(table.parent / row["mask"]) for row in chosen}
     answers = {row["id"]: answer_of(model, table.parent / row["image"]) for row in chosen}
     drawn = {row["label"]: answer_of(model, folder / "drawn" / row["file"]) for row in found.rows}
@@ -162,12 +162,12 @@ def measure(given: Any, name: str, images: Callable[[], Iterator[Drawn]]) -> dic
 
 def pixels_of(path: Path) -> np.ndarray:
     """Numbers of labels of a file."""
-    return np.asarray(isocenter.read(path).data[0])
+    return np.asarray(hilum.read(path).data[0])
 
 
 def answer_of(model: Any, path: Path) -> np.ndarray:
     """The label map that a model gives for an image."""
-    found = np.asarray(model.predict(isocenter.read(path)).data)
+    found = np.asarray(model.predict(hilum.read(path)).data)
     return found[0] if found.ndim > len(model.inference.patch) else found
 
 

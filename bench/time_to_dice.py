@@ -1,7 +1,7 @@
-"""Dice against wall time: Isocenter beside nnU-Net, from raw files to the finished model, on one split.
+"""Dice against wall time: Hilum beside nnU-Net, from raw files to the finished model, on one split.
 
     python bench/time_to_dice.py --minutes 5 10 20 60 --seeds 0 1 2 --record
-    python bench/time_to_dice.py --at-once --threads 1 --programs Isocenter "nnU-Net, float32" --record
+    python bench/time_to_dice.py --at-once --threads 1 --programs Hilum "nnU-Net, float32" --record
 
 160 hippocampus volumes train, the same 40 are kept out for both. The minutes of either side count everything: starting,
 reading, planning, preparing, training, the model on disk; the cache of prepared cases is empty at the start. Neither

@@ -1,4 +1,4 @@
-"""Steps a second at the network, batch and patch that nnU-Net plans for hippocampus: Isocenter beside nnU-Net.
+"""Steps a second at the network, batch and patch that nnU-Net plans for hippocampus: Hilum beside nnU-Net.
 
     python bench/training_steps.py --record
     python bench/training_steps.py --device cuda --record
@@ -37,12 +37,12 @@ NETWORKS = {"plain_conv_unet": SIZE, "unet": {"strides": SIZE["strides"], "width
 # By device: of processors with bfloat16 what the probe finds; on a GPU it chooses where nothing is said.
 OURS: dict[str, dict[str, dict[str, str]]] = {
     "cpu": {
-        "Isocenter, bf16": {"training.precision": "bf16", "training.compute": "channels-last"},
-        "Isocenter, float32": {"training.precision": "float32", "training.compute": "eager"},
+        "Hilum, bf16": {"training.precision": "bf16", "training.compute": "channels-last"},
+        "Hilum, float32": {"training.precision": "float32", "training.compute": "eager"},
     },
     "cuda": {
-        "Isocenter, bf16": {"training.precision": "bf16"},
-        "Isocenter, bf16, compiled": {"training.precision": "bf16", "training.compute": "compiled"},
+        "Hilum, bf16": {"training.precision": "bf16"},
+        "Hilum, bf16, compiled": {"training.precision": "bf16", "training.compute": "compiled"},
     },
 }
 OUR_NAMES = {name for programs in OURS.values() for name in programs}
@@ -145,7 +145,7 @@ def _ours(raw: Raw, work: Path, minutes: float, given: Any) -> list[Program]:
             *words,
         ]
         # Not the user's own cache; preparing comes before the steps and is not in their seconds.
-        found.append(Program(name, command, env={"ISOCENTER_CACHE": str(work / "cache")}, at_most=AT_MOST))
+        found.append(Program(name, command, env={"HILUM_CACHE": str(work / "cache")}, at_most=AT_MOST))
     return found
 
 

@@ -42,7 +42,7 @@ def add_options(
 
 
 def looked_at(run: Path, source: Path, flags: Sequence[str], given: argparse.Namespace) -> tuple[str, bool]:
-    """The report of `isocenter evaluate` with all looks at the answers of a run, and whether it failed.
+    """The report of `hilum evaluate` with all looks at the answers of a run, and whether it failed.
 
     flags: of the training, in pairs
     The report is "" where there is none: it failed, or took more than `given.look` minutes; 0 leaves it out.
@@ -52,9 +52,7 @@ def looked_at(run: Path, source: Path, flags: Sequence[str], given: argparse.Nam
     out = run.with_name(f"{run.name}-evaluation")
     pairs = zip(flags[::2], flags[1::2], strict=True)
     reading = [word for flag, value in pairs if flag not in OF_TRAINING for word in (flag, value)]
-    ended = _isocenter(
-        ["evaluate", run, source, *reading, *LOOKS, "--out", out], out.name, given, at_most=60 * given.look
-    )
+    ended = _hilum(["evaluate", run, source, *reading, *LOOKS, "--out", out], out.name, given, at_most=60 * given.look)
     if ended.late or ended.returncode:
         why = f"took longer than {given.look:g} minutes" if ended.late else f"failed: see {out.name}.err in logs/"
         print(f"the evaluation of {run.name} {why}", file=sys.stderr, flush=True)
@@ -63,21 +61,21 @@ def looked_at(run: Path, source: Path, flags: Sequence[str], given: argparse.Nam
 
 
 def trained(name: str, words: Sequence[object], seed: int, given: argparse.Namespace, share: int = 1) -> Watched:
-    """`isocenter train` with these words, in a share of the minutes, into the folder `name`."""
+    """`hilum train` with these words, in a share of the minutes, into the folder `name`."""
     print(f"=== {name}", file=sys.stderr, flush=True)
     out = given.out.resolve() / name
     out.parent.mkdir(parents=True, exist_ok=True)
     length: list[object] = [] if given.minutes is None else ["--minutes", given.minutes / share]
     if given.steps is not None:
         length = ["--set", f"training.steps={max(1, given.steps // share)}"]
-    return _isocenter(["train", *words, *length, "--seed", seed, "--out", out], name, given)
+    return _hilum(["train", *words, *length, "--seed", seed, "--out", out], name, given)
 
 
-def _isocenter(words: Sequence[object], name: str, given: argparse.Namespace, at_most: float | None = None) -> Watched:
+def _hilum(words: Sequence[object], name: str, given: argparse.Namespace, at_most: float | None = None) -> Watched:
     """The program with these words, as a process of its own whose log has this name."""
     every = [*words, "--threads", given.threads, "--overwrite"]
     return watched(
-        [sys.executable, "-m", "isocenter", *map(str, every)],
+        [sys.executable, "-m", "hilum", *map(str, every)],
         environment=dict(os.environ),
         folder=ROOT,
         log=given.out.resolve() / "logs" / name,

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import isocenter
-from isocenter.studies.concealment import KEY
+import hilum
+from hilum.studies.concealment import KEY
 
 SITES, PARTICIPANTS = 12, 40
 # The share of pneumonias that are found without the model, what the model adds, and how hospitals differ.
@@ -91,13 +91,13 @@ def main() -> None:
     names = [f"H{place:02}" for place in range(SITES)]
     members = [f'{name} = {{ size = "{"large" if place % 3 else "small"}" }}' for place, name in enumerate(names)]
     (out / "study.toml").write_text(PLAN + "\n".join(members) + "\n", encoding="utf-8")
-    print(isocenter.study_plan(out / "study.toml", out=out / "study"))
-    print(isocenter.study_lock(out / "study"))
-    print(isocenter.study_randomise(out / "study", method="cluster"))
-    arms = {name: isocenter.study_assign(out / "study", participant=name).arm for name in names}
+    print(hilum.study_plan(out / "study.toml", out=out / "study"))
+    print(hilum.study_lock(out / "study"))
+    print(hilum.study_randomise(out / "study", method="cluster"))
+    arms = {name: hilum.study_assign(out / "study", participant=name).arm for name in names}
     outcomes(arms).to_csv(out / "data.csv", index=False)
-    print(isocenter.study_analyse(out / "study", data=out / "data.csv", out=out / "result"))
-    print(isocenter.document(out / "result", names="consort-ai", out=out / "consort"))
+    print(hilum.study_analyse(out / "study", data=out / "data.csv", out=out / "result"))
+    print(hilum.document(out / "result", names="consort-ai", out=out / "consort"))
 
 
 def outcomes(arms: dict[str, str]) -> pd.DataFrame:

@@ -28,10 +28,10 @@ import psutil
 from beside import arguments, record
 from sqlalchemy import func, insert, select, text
 
-import isocenter
-from isocenter.service.objects import object_store
-from isocenter.service.records import record_database, tables
-from isocenter.service.records.record_database import Database
+import hilum
+from hilum.service.objects import object_store
+from hilum.service.records import record_database, tables
+from hilum.service.records.record_database import Database
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from service.conftest import postgresql_server
@@ -71,7 +71,7 @@ def lived(place: Path, urls: list[str], count: int, longest_s: float) -> dict[st
     model, template = threshold_model(place / "model", 50), node_load.template_slices(place / "template")
     sections = node_load.node_sections(urls[0], workers=2)
     first, folder, began = max(8, count // 10), place / "node", time.monotonic()
-    with isocenter.serve(model, folder=folder, **sections) as node:
+    with hilum.serve(model, folder=folder, **sections) as node:
         database = record_database.open_database(node.settings.database_url)
         node_load.send_studies(node, template, place / "first", list(range(first)), threading.Event())
         _wait(lambda: _count(database, "done", "gone") == first, 300)
@@ -85,7 +85,7 @@ def lived(place: Path, urls: list[str], count: int, longest_s: float) -> dict[st
     )
     watch = Watched(folder, database)
     stop = threading.Event()
-    with isocenter.serve(model, config=config, folder=folder, **sections) as node:
+    with hilum.serve(model, config=config, folder=folder, **sections) as node:
         assert _count(database, "done", "gone") == first, "the upgrade has lost a study"
         sent = [
             threading.Thread(
@@ -259,7 +259,7 @@ def _results(database: Database) -> dict[str, Any]:
 
 def _backed_up(folder: Path, out: Path) -> dict[str, Any]:
     began = time.monotonic()
-    made = isocenter.backup(folder, out=out)
+    made = hilum.backup(folder, out=out)
     seconds = time.monotonic() - began
     words = f"{made.files} files in {seconds:.1f} s; absent {len(made.absent)}, changed {len(made.changed)}"
     return {"words": words, "made": made}
@@ -269,9 +269,9 @@ def _restored(place: Path, name: str, url: str) -> dict[str, Any]:
     """Restore in a process with a home folder of its own, which has no patient key."""
     folder, home = place / f"{name}-again", place / f"{name}-home"
     home.mkdir()
-    environment = {key: value for key, value in os.environ.items() if key != "ISOCENTER_PATIENT_KEY"}
+    environment = {key: value for key, value in os.environ.items() if key != "HILUM_PATIENT_KEY"}
     environment |= {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")}
-    command = [sys.executable, "-m", "isocenter", "restore", str(place / f"{name}.tar"), "--folder", str(folder)]
+    command = [sys.executable, "-m", "hilum", "restore", str(place / f"{name}.tar"), "--folder", str(folder)]
     command += [] if url == "sqlite" else ["--database", url]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines()

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from isocenter.reading import alignment
-from isocenter.values import Case, Geometry, Image
+from hilum.reading import alignment
+from hilum.values import Case, Geometry, Image
 
 PICTURE = Path(__file__).parent / "pictures" / "exams.png"
 SIZES = {"LCC": (200, 150), "LMLO": (260, 150), "RCC": (180, 180), "RMLO": (230, 120)}

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from scipy import ndimage
 
-from isocenter.evaluation import image_fidelity, inserted_spheres
-from isocenter.evaluation.inserted_spheres import InsertedSphere
-from isocenter.transforms import corruptions, image_filters
-from isocenter.values import Geometry, Image
+from hilum.evaluation import image_fidelity, inserted_spheres
+from hilum.evaluation.inserted_spheres import InsertedSphere
+from hilum.transforms import corruptions, image_filters
+from hilum.values import Geometry, Image
 
 PICTURE = Path(__file__).parent / "images" / "fidelity.png"
 SIDE, SEED, CUT = 160, 3, slice(8, 152)

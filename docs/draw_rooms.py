@@ -53,7 +53,7 @@ def layers() -> list[str]:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
-    [stack] = [one["layers"] for one in contracts if one["type"] == "layers" and one["containers"] == ["isocenter"]]
+    [stack] = [one["layers"] for one in contracts if one["type"] == "layers" and one["containers"] == ["hilum"]]
     return [room for room in stack if not room.startswith("(")]
 
 
@@ -64,7 +64,7 @@ def drawing() -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         'font-family="system-ui, sans-serif">',
-        "<title>The rooms of Isocenter: each imports only from rooms below it</title>",
+        "<title>The rooms of Hilum: each imports only from rooms below it</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
     ]
     for place, room in enumerate(rooms):

@@ -14,12 +14,12 @@ from pathlib import Path
 from pydicom.uid import UID
 from pynetdicom import DEFAULT_TRANSFER_SYNTAXES
 
-from isocenter.files.dicom.rejection import KEY_OBJECTS, QUALITY, REJECTING
-from isocenter.files.dicom.writing.dicom_answers import ANSWERS as WRITERS
-from isocenter.service.configuration import DicomSection
-from isocenter.service.dicom import asking, handed_associations, messages
-from isocenter.service.model_facts import DICOM_PRIORITIES
-from isocenter.service.records import workitem_records
+from hilum.files.dicom.rejection import KEY_OBJECTS, QUALITY, REJECTING
+from hilum.files.dicom.writing.dicom_answers import ANSWERS as WRITERS
+from hilum.service.configuration import DicomSection
+from hilum.service.dicom import asking, handed_associations, messages
+from hilum.service.model_facts import DICOM_PRIORITIES
+from hilum.service.records import workitem_records
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "conformance.md"
@@ -76,7 +76,7 @@ IOCM = (
     ("RAD-66 Rejection Note Stored", "receiver: what it names is in no job", f"{SERVICE}/test_rejections.py"),
 )
 # The class of reports, as their writer names it in highdicom.
-IS_3D = "Comprehensive3DSR" in (ROOT / "src/isocenter/files/dicom/writing/sr.py").read_text(encoding="utf-8")
+IS_3D = "Comprehensive3DSR" in (ROOT / "src/hilum/files/dicom/writing/sr.py").read_text(encoding="utf-8")
 SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.34" if IS_3D else "1.2.840.10008.5.1.4.1.1.88.33"
 IN_ITS_PLACE = "1.2.840.10008.5.1.4.1.1.88.33"
 FALLBACK = (
@@ -141,7 +141,7 @@ def page() -> str:
                 "Written by `python docs/state_conformance.py` from the code: what a hospital asks before it "
                 "connects a [node](how-to/serve.md).",
                 "## DICOM",
-                f"Isocenter {version('isocenter')}. Implementation class UID {messages.IMPLEMENTATION}, version name "
+                f"Hilum {version('hilum')}. Implementation class UID {messages.IMPLEMENTATION}, version name "
                 f"{messages.VERSION}. The AE title is `{dicom.ae_title}` on port {dicom.port} unless `[dicom]` says "
                 f"otherwise; at most {dicom.max_associations} associations at once, a PDU of "
                 f"{messages.LARGEST_DATA} bytes. "

@@ -31,15 +31,15 @@ class Architecture(Enum):
 
 
 # --8<-- [start:names-2]
-from isocenter.files import modality_words
-from isocenter.networks import factory
-from isocenter.tasks import task_catalogue
+from hilum.files import modality_words
+from hilum.networks import factory
+from hilum.tasks import task_catalogue
 
 words = {member: modality_words.modality_word(member.value) for member in Modality}
 print(words)  # DX, CT, MR, US and SM, as DICOM has them
 known = {member: task_catalogue.task_class(member.value) for member in Task}
 families = {member: factory.family_of(member.value) for member in Architecture}
-print(families[Architecture.VIT].paper, len(factory.family_names()), "families; `isocenter networks` lists them")
+print(families[Architecture.VIT].paper, len(factory.family_names()), "families; `hilum networks` lists them")
 # --8<-- [end:names-2]
 
 
@@ -64,7 +64,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-import isocenter
+import hilum
 
 files = sorted(Path("pictures").rglob("*.png"))
 drawn = np.random.default_rng(0)
@@ -72,7 +72,7 @@ samples = [
     Sample(str(file), file.parent.name, f"P{n // 2}", drawn.normal(60, 10), "FM"[n // 2 % 2], drawn.normal(25, 3))
     for n, file in enumerate(files)
 ]
-patients = isocenter.dataset(pd.DataFrame(samples), covariates="age,sex,bmi", augment=True)
+patients = hilum.dataset(pd.DataFrame(samples), covariates="age,sex,bmi", augment=True)
 print(patients.covariate_names)
 patient_loader = torch.utils.data.DataLoader(patients, batch_size=8, collate_fn=patients.collate)
 for epoch in range(2):
@@ -83,7 +83,7 @@ for epoch in range(2):
 
 
 # --8<-- [start:a-table-of-patients-3]
-from isocenter.runtime import torch_networks
+from hilum.runtime import torch_networks
 
 beside = torch_networks.build_module(patients.settings.task, patients.settings.architecture)
 print(patients.plan.decision("network.context_fusion"))
@@ -116,7 +116,7 @@ textbook = Pictures("pictures")
 
 
 # --8<-- [start:data-2]
-from isocenter.reading import ReadingOptions, dataset_reading
+from hilum.reading import ReadingOptions, dataset_reading
 
 dataset = dataset_reading.open_dataset("pictures", ReadingOptions())
 case = next(iter(dataset))
@@ -126,7 +126,7 @@ print(case.id, case.patient, case.references["class"], image.pixels.shape, image
 
 
 # --8<-- [start:choices]
-from isocenter.planning import plan_checks, plan_file
+from hilum.planning import plan_checks, plan_file
 
 plan = plan_file.read_plan(Path("run/plan.yaml"))
 print(plan.decision("augmentation.rotation"))  # value, reason, source
@@ -143,8 +143,8 @@ images, targets = next(iter(loader))
 
 
 # --8<-- [start:batches-2]
-from isocenter.training.data import prepared_store
-from isocenter.training.data.batch_loading import Loader
+from hilum.training.data import prepared_store
+from hilum.training.data.batch_loading import Loader
 
 prepared = prepared_store.prepare_all(list(dataset), preprocessing, task, threads=1, memory=2**30)
 ours = Loader(prepared, chosen.training.patch, batch=8, foreground=0.0, seed=0)
@@ -213,7 +213,7 @@ accuracy = sum(correct) / len(correct)
 
 
 # --8<-- [start:metric-and-prediction-2]
-trained = isocenter.load("run", "cpu")
+trained = hilum.load("run", "cpu")
 cases = list(dataset)[::5]
 predictions = [trained.predict(one) for one in cases]
 table = trained.task.score(predictions, cases)
@@ -234,7 +234,7 @@ grad_cam = (slopes.mean(dim=(2, 3), keepdim=True) * kept["maps"]).sum(dim=1).rel
 
 
 # --8<-- [start:attention-maps-2]
-why = isocenter.explain(trained, str(files[0]), method="gradcam", tests=0)
+why = hilum.explain(trained, str(files[0]), method="gradcam", tests=0)
 [explained] = why.maps.values()
 print(explained.data.shape, why.table[["target", "method"]])
 # --8<-- [end:attention-maps-2]
@@ -250,7 +250,7 @@ entropy = -(mean * mean.log()).sum()
 
 
 # --8<-- [start:uncertainty-2]
-answered = isocenter.predict(trained, str(files[0]), uncertainty="none")
+answered = hilum.predict(trained, str(files[0]), uncertainty="none")
 doubt = answered.predictions[files[0].stem].confidence
 print(doubt.total)  # nats; doubt.aleatoric and doubt.epistemic are its parts, where several predictions are compared
 # --8<-- [end:uncertainty-2]

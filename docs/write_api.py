@@ -13,23 +13,23 @@ ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).parent / "api" / "verbs.md"
 HEAD = """# Verbs
 
-`python docs/write_api.py` writes this page from the names of `isocenter`; [From Python](python.md) says how to call
+`python docs/write_api.py` writes this page from the names of `hilum`; [From Python](python.md) says how to call
 them.
 """
 # What verbs return or take, where it is in another room.
 BESIDE = {
-    "isocenter.planning.plan_result": ["PlannedTraining"],
-    "isocenter.scoring.model_comparison": ["Comparison"],
-    "isocenter.studies.sizing": ["StudySize", "SimulatedShare"],
-    "isocenter.studies.treatment_effects": ["cluster_test"],
+    "hilum.planning.plan_result": ["PlannedTraining"],
+    "hilum.scoring.model_comparison": ["Comparison"],
+    "hilum.studies.sizing": ["StudySize", "SimulatedShare"],
+    "hilum.studies.treatment_effects": ["cluster_test"],
 }
 
 
 def page() -> str:
     """The page: each module of a verb with its functions of the front door and its public classes."""
     found = defaultdict[str, list[str]](list)
-    for node in ast.walk(tree_of(ROOT / "src" / "isocenter" / "__init__.py")):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("isocenter.verbs"):
+    for node in ast.walk(tree_of(ROOT / "src" / "hilum" / "__init__.py")):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hilum.verbs"):
             found[str(node.module)] += [one.name for one in node.names]
     for module, names in found.items():
         tree = tree_of((ROOT / "src" / Path(*module.split("."))).with_suffix(".py"))

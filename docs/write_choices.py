@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isocenter.explanation.explanation_methods import METHODS
-from isocenter.layouts.layout import LAYOUTS
-from isocenter.studies.sizing import DESIGNS
-from isocenter.tasks.classification.losses import LOSSES as OF_CLASSES
-from isocenter.tasks.findings.losses import LOSSES as OF_FINDINGS
-from isocenter.tasks.shared.label_losses import TERMS
-from isocenter.transforms.corruptions import CORRUPTIONS
-from isocenter.transforms.operators import reconstruction_methods
+from hilum.explanation.explanation_methods import METHODS
+from hilum.layouts.layout import LAYOUTS
+from hilum.studies.sizing import DESIGNS
+from hilum.tasks.classification.losses import LOSSES as OF_CLASSES
+from hilum.tasks.findings.losses import LOSSES as OF_FINDINGS
+from hilum.tasks.shared.label_losses import TERMS
+from hilum.transforms.corruptions import CORRUPTIONS
+from hilum.transforms.operators import reconstruction_methods
 
 ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).parent / "choices.md"
@@ -93,7 +93,7 @@ def default(what: Any) -> str:
 
 def documents() -> Iterator[tuple[str, str, str, str]]:
     """Each list of items with its edition."""
-    for path in sorted((ROOT / "src" / "isocenter" / "documents" / "lists").glob("*.toml")):
+    for path in sorted((ROOT / "src" / "hilum" / "documents" / "lists").glob("*.toml")):
         stated = tomllib.loads(path.read_text(encoding="utf-8"))
         yield path.stem, stated["title"], stated["edition"], f"{stated['source']}; {stated['licence']}"
 

@@ -9,18 +9,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from isocenter import keywords
-from isocenter.cli.commands import JSON
-from isocenter.options.command_index import COMMANDS, Command
-from isocenter.reading import ReadingOptions
-from isocenter.values import Setting
+from hilum import keywords
+from hilum.cli.commands import JSON
+from hilum.options.command_index import COMMANDS, Command
+from hilum.reading import ReadingOptions
+from hilum.values import Setting
 
 # Flag, keyword, meaning, default.
 Row = tuple[str, str, str, str]
 PAGE = Path(__file__).parent / "flags.md"
 HEAD = """# Flags and keywords
 
-`python docs/write_flags.py` writes this page from the options of each command (`src/isocenter/options`). A flag is the
+`python docs/write_flags.py` writes this page from the options of each command (`src/hilum/options`). A flag is the
 keyword of the same name in Python, where the second column states no other: `--fill-missing` is `fill_missing=True`.
 """
 DATA = """## Reading data

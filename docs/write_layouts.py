@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from isocenter.layouts import layout
-from isocenter.layouts.layout import LAYOUTS, Layout
+from hilum.layouts import layout
+from hilum.layouts.layout import LAYOUTS, Layout
 
 PAGE = Path(__file__).parent / "layout-examples.md"
 HEAD = """# The smallest folder of each layout

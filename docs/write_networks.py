@@ -12,9 +12,9 @@ from typing import Any
 
 import write_settings
 
-from isocenter.networks import factory
-from isocenter.networks.network_family import OWN, Family
-from isocenter.verbs.networks import ANSWERS, describe_networks
+from hilum.networks import factory
+from hilum.networks.network_family import OWN, Family
+from hilum.verbs.networks import ANSWERS, describe_networks
 
 PAGE = Path(__file__).parent / "networks.md"
 HEAD = """# Networks

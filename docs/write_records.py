@@ -1,6 +1,6 @@
 """The page of all records and their JSON Schema, made of the declarations beside the names of their schemas.
 
-python docs/write_records.py        # writes docs/records.md and src/isocenter/values/records.schema.json
+python docs/write_records.py        # writes docs/records.md and src/hilum/values/records.schema.json
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-import isocenter
-from isocenter.values.record_schema import RecordSchema
+import hilum
+from hilum.values.record_schema import RecordSchema
 
-SOURCE = Path(isocenter.__file__).parent
+SOURCE = Path(hilum.__file__).parent
 PAGE, SCHEMAS = Path(__file__).parent / "records.md", SOURCE / "values" / "records.schema.json"
 HEAD = """# Records
 
 `python docs/write_records.py` writes this page, and the JSON Schema in the wheel
-(`isocenter/values/records.schema.json`), from the types beside the name of each schema.
+(`hilum/values/records.schema.json`), from the types beside the name of each schema.
 
 Each file begins with `schema` and `version`, which is 1; another version is refused. What is no number is null. A key
 with `?` may be absent. `--json` prints the same records. A name with a capital is a group of keys, which stands once,
@@ -46,7 +46,7 @@ def json_schema() -> dict[str, Any]:
     by_name, shared = TypeAdapter.json_schemas(asked)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Records of Isocenter",
+        "title": "Records of Hilum",
         "records": {name: own for (name, _), own in sorted(by_name.items())},
         **shared,
     }

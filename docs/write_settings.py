@@ -12,10 +12,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from isocenter.objectives import objective_catalogue
-from isocenter.planning.typed_sections import TYPED
-from isocenter.tasks import task_catalogue
-from isocenter.values import setting_fields
+from hilum.objectives import objective_catalogue
+from hilum.planning.typed_sections import TYPED
+from hilum.tasks import task_catalogue
+from hilum.values import setting_fields
 
 # Setting, default, meaning.
 Row = tuple[str, str, str]
@@ -24,7 +24,7 @@ HEAD = """# Settings of a plan
 
 `python docs/write_settings.py` writes this page from the classes that hold the settings and their docstrings. Change a
 setting in the file of a [plan](how-to/plan.md), or by `--set SECTION.NAME=VALUE` of `plan`, `train` and `pretrain`. A
-default holds where no rule of the planner decides; `isocenter plan DATA` prints what was decided for your data.
+default holds where no rule of the planner decides; `hilum plan DATA` prints what was decided for your data.
 """
 NAMED = re.compile(r"^`?(?P<names>[a-z_]\w*(?:, [a-z_]\w*)*)`?:\s+(?P<text>\S.*)$")
 # A second field in the text of the first: `readers: how masks become one; observers: their names`.

@@ -1,4 +1,4 @@
-"""The page of threats to a node, made of `docs/threats.toml`, whose tests `isocenter document trace` looks for.
+"""The page of threats to a node, made of `docs/threats.toml`, whose tests `hilum document trace` looks for.
 
 python docs/write_threats.py        # writes docs/concepts/threats.md
 """
@@ -18,7 +18,7 @@ HEAD = """# Threats to a node
 `python docs/write_threats.py` writes this page from `docs/threats.toml`.
 
 Each way into and out of a node, by STRIDE: spoofing, tampering, repudiation, information disclosure, denial of service,
-elevation of privilege. A row is a threat, what holds it, and the test that shows it; `isocenter document trace` checks
+elevation of privilege. A row is a threat, what holds it, and the test that shows it; `hilum document trace` checks
 that the tests are there. A kind that a table lacks has no threat of its own there. What files may do to the program
 that opens them stands in `SECURITY.md`.
 """

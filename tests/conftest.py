@@ -22,15 +22,15 @@ import pytest
 from hypothesis import settings
 
 import forked
-import isocenter
+import hilum
 import trained
-from isocenter.cli import exit_codes
+from hilum.cli import exit_codes
 from made_once import made_once
 
 if TYPE_CHECKING:
-    from isocenter.verbs.package import PackagingResult  # which imports torch, also where workers run the tests
+    from hilum.verbs.package import PackagingResult  # which imports torch, also where workers run the tests
 
-DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("HILUM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 # Rooms whose tests take longest.
 LONGEST_FIRST = ("verbs", "service", "", "layouts", "files", "runtime", "networks", "training", "report")
@@ -188,8 +188,8 @@ def processor_seconds() -> float:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test writes into the user's cache or configuration, or depends on what is in it; no shared run does either."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        patch.setenv("ISOCENTER_PATIENT_KEY", "of the tests")
+        patch.setenv("HILUM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("HILUM_PATIENT_KEY", "of the tests")
         yield
 
 
@@ -229,7 +229,7 @@ def packaged(segmented: trained.Trained, tmp_path_factory: pytest.TempPathFactor
 
     def make(root: Path) -> None:
         with forked.trials():
-            made = isocenter.package(segmented.out, out=root / "shells", backends=("onnx",))
+            made = hilum.package(segmented.out, out=root / "shells", backends=("onnx",))
         (root / "result.pickle").write_bytes(pickle.dumps(made))
 
     return pickle.loads((made_once(tmp_path_factory, "packaged", make) / "result.pickle").read_bytes())  # noqa: S301
@@ -262,7 +262,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """The command line, in this process."""
 
     def call(*words: object) -> CommandResult:
-        monkeypatch.setattr(sys, "argv", ["isocenter", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["hilum", *map(str, words)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             exit_codes.main()

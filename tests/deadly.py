@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from isocenter.errors import FormatError
-from isocenter.values import Case, Image
+from hilum.errors import FormatError
+from hilum.values import Case, Image
 
 
 def squared(case: Case) -> int:

@@ -14,8 +14,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks import quick_convolutions
-from isocenter.training.step import computation
+from hilum.networks import quick_convolutions
+from hilum.training.step import computation
 
 
 def drawn(number: int) -> tuple[nn.Module, Tensor, bool]:

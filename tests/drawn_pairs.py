@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from isocenter.transforms import augment_spatial, spatial_transforms
-from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
+from hilum.transforms import augment_spatial, spatial_transforms
+from hilum.values import Affine, Displacement, Geometry, Image, SpatialTransform
 
 SIDE = 24
 

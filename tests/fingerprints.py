@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.planning.training_memory import Machine
-from isocenter.quality import _intensities
-from isocenter.values import Case, CaseFacts, Dataset, Decision, Fingerprint, Label
+from hilum.planning.training_memory import Machine
+from hilum.quality import _intensities
+from hilum.values import Case, CaseFacts, Dataset, Decision, Fingerprint, Label
 
 LAPTOP = Machine("cpu", 2, 16.0, 16.0, False)
 DRAWN = Decision("drawn", "for a test")

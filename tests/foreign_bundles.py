@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.networks.nets import UNet
 
-from isocenter.values import Geometry, Image
+from hilum.values import Geometry, Image
 
 NETWORK = {
     "_target_": "UNet",

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from isocenter.networks import factory
-from isocenter.values import Dense
+from hilum.networks import factory
+from hilum.values import Dense
 
 LABELS = {"background": 0, "anterior": 1, "posterior": 2}
 RESAMPLING = {

@@ -20,13 +20,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from isocenter.runtime.package import backend_trial, certification
+from hilum.runtime.package import backend_trial, certification
 
 # What a command needs to train: with it, that takes as long as it computes.
 READY_TO_TRAIN = """
 import lightning_fabric, matplotlib.figure, nibabel, pandas, pyarrow, scipy.ndimage, scipy.stats, torch._dynamo
-import isocenter.cli
-isocenter.train, isocenter.predict, isocenter.package
+import hilum.cli
+hilum.train, hilum.predict, hilum.package
 """
 # It forks for each line, which says what a fresh `python` would be started with; the answer is the exit code.
 SERVER = """

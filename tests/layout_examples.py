@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from cohorts import volume
-from isocenter.layouts import layout
+from hilum.layouts import layout
 from written_dicom import write_slice
 
 

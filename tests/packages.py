@@ -1,4 +1,4 @@
-"""Small models of known weights, packages of them, and a Python without Isocenter to run them in."""
+"""Small models of known weights, packages of them, and a Python without Hilum to run them in."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import pytest
 import torch
 
 import forked
-from isocenter.runtime import Model, Preprocessing, ensemble, record_files, torch_networks
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.package import onnx_export, package_writing
-from isocenter.runtime.package.package_writing import PackageEvidence
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.runtime.windows.averaging import AveragedNetwork
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
+from hilum.runtime import Model, Preprocessing, ensemble, record_files, torch_networks
+from hilum.runtime.inference import Inference
+from hilum.runtime.package import onnx_export, package_writing
+from hilum.runtime.package.package_writing import PackageEvidence
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.runtime.windows.averaging import AveragedNetwork
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
 
 
 def installed(folder: Path, toy: Path, points: str) -> Path:
@@ -42,8 +42,8 @@ BLOCK = """
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "isocenter":
-            raise ImportError("isocenter is blocked")
+        if name.partition(".")[0] == "hilum":
+            raise ImportError("hilum is blocked")
 sys.meta_path.insert(0, Blocked())
 """
 SIDED = [{"value": 3, "name": "kidney left", "colour": [255, 0, 0]}, {"value": 7, "name": "kidney right"}]
@@ -116,8 +116,8 @@ def no_export() -> Iterator[None]:
         yield
 
 
-def without_isocenter(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """python with these words, from the folder, where Isocenter cannot be imported; MONAI is imported already."""
+def without_hilum(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """python with these words, from the folder, where Hilum cannot be imported; MONAI is imported already."""
     return forked.run(*words, after=f"{BLOCK}\nimport monai.bundle", folder=folder)
 
 
@@ -142,7 +142,7 @@ flow.initialize()
 print("missing properties:", flow.check_properties())
 run(config_file={CONFIG!r}, dataset_dir={str(images)!r}, output_dir={str(out)!r})
 """
-    return without_isocenter(package, "-c", code)
+    return without_hilum(package, "-c", code)
 
 
 def changed(folder: Path, name: str, **values: object) -> None:

@@ -9,7 +9,7 @@ import pydicom
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 
-from isocenter.deidentification import confidentiality_profile
+from hilum.deidentification import confidentiality_profile
 
 LONG = {"LO", "SH", "ST", "LT", "UT", "UC", "AE", "CS"}
 ALONE = 0x00120081  # a name of a committee, wrong without its number, which the profile removes

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from isocenter.values import Geometry, Image
+from hilum.values import Geometry, Image
 
 numbers = st.floats(-1, 1, allow_nan=False, width=32)
 

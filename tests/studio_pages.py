@@ -14,7 +14,7 @@ import browsers
 from browsers import Browser, Page
 
 # Where pictures of the pages are kept for a person who looks at them.
-PICTURES = os.environ.get("ISOCENTER_TEST_PICTURES", "")
+PICTURES = os.environ.get("HILUM_TEST_PICTURES", "")
 
 
 def control(words: str, kind: str = "button, a") -> str:
@@ -59,7 +59,7 @@ def keep_picture(page: Page, name: str) -> None:
 def studio(folder: Path) -> Iterator[str]:
     """A running studio; its address."""
     words = ["studio", str(folder / "work"), "--root", str(folder / "data"), "--no-browser"]
-    program = [sys.executable, "-m", "isocenter", *words]
+    program = [sys.executable, "-m", "hilum", *words]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=folder) as server:
         try:
             yield server.stdout.readline().strip()

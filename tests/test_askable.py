@@ -14,34 +14,34 @@ from typing import Any
 
 import pytest
 
-import isocenter
-from isocenter.explanation import explanation_methods
-from isocenter.federation import aggregation
-from isocenter.files.dicom.writing import dicom_answers
-from isocenter.files.file_formats import FORMATS
-from isocenter.layouts.layout import LAYOUTS
-from isocenter.networks import NETWORKS, Family
-from isocenter.objectives import objective_catalogue
-from isocenter.objectives.objective_catalogue import OBJECTIVES
-from isocenter.options.command_index import COMMANDS
-from isocenter.prediction import answers
-from isocenter.quality.references import REFERENCES
-from isocenter.runtime import inference
-from isocenter.runtime.package.backends import BACKENDS
-from isocenter.tasks import task_catalogue
-from isocenter.tasks.index import TASKS
-from isocenter.transforms import augment
-from isocenter.transforms.operators import operator_kinds, reconstruction_methods
-from isocenter.verbs.document import FORMATS as PAGES
+import hilum
+from hilum.explanation import explanation_methods
+from hilum.federation import aggregation
+from hilum.files.dicom.writing import dicom_answers
+from hilum.files.file_formats import FORMATS
+from hilum.layouts.layout import LAYOUTS
+from hilum.networks import NETWORKS, Family
+from hilum.objectives import objective_catalogue
+from hilum.objectives.objective_catalogue import OBJECTIVES
+from hilum.options.command_index import COMMANDS
+from hilum.prediction import answers
+from hilum.quality.references import REFERENCES
+from hilum.runtime import inference
+from hilum.runtime.package.backends import BACKENDS
+from hilum.tasks import task_catalogue
+from hilum.tasks.index import TASKS
+from hilum.transforms import augment
+from hilum.transforms.operators import operator_kinds, reconstruction_methods
+from hilum.verbs.document import FORMATS as PAGES
 
 LIST = Path(__file__).parent / "data" / "askable.json"
 
 
 def askable() -> dict[str, Any]:
     """{what: its names in order}; verbs, kinds and objectives with their settings, families with their answers."""
-    lists = resources.files("isocenter.documents") / "lists"
+    lists = resources.files("hilum.documents") / "lists"
     return {
-        "Python": sorted(isocenter.__all__),
+        "Python": sorted(hilum.__all__),
         "verbs": {one.words: sorted(word.command_line_name for word in one.keywords.values()) for one in COMMANDS},
         "kinds of problem": {name: fields_of(task_catalogue.task_class(name)) for name in sorted(TASKS)},
         "objectives": {name: fields_of(objective_catalogue.objective_kind(name)) for name in sorted(OBJECTIVES)},

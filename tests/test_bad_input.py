@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
 from cohorts import picture, volume
-from isocenter.errors import IntegrityError, ResourceError
-from isocenter.files.storage import file_lock
-from isocenter.runtime import Model, record_files
-from isocenter.training import recipe
-from isocenter.training._logs import CsvLog
-from isocenter.training.training_state import COLUMNS
+from hilum.errors import IntegrityError, ResourceError
+from hilum.files.storage import file_lock
+from hilum.runtime import Model, record_files
+from hilum.training import recipe
+from hilum.training._logs import CsvLog
+from hilum.training.training_state import COLUMNS
 from matrices import only, thinned
 from packages import changed
 
@@ -100,7 +100,7 @@ def test_a_truncated_gzip_is_a_finding_and_the_run_says_so(cli, here, tmp_path):
     cut.write_bytes(cut.read_bytes()[:-700])
     run = trained.segmenting(data, here / "run")
     cases = len(list((data / "images").iterdir()))
-    assert f"1 of {cases} cases left out: case03 (`isocenter check DATA` says why)." in run.notes
+    assert f"1 of {cases} cases left out: case03 (`hilum check DATA` says why)." in run.notes
     assert "case03.nii.gz" in run.report.read_text(encoding="utf-8")
     assert "case03" not in (here / "run" / "split.csv").read_text()
 
@@ -193,7 +193,7 @@ def test_an_unknown_network_is_refused_with_those_there_are(cli, here, tmp_path)
 def test_a_plan_of_another_version_is_refused_with_its_line(cli, here, tmp_path, segmented):
     plan = tmp_path / "old.yaml"
     text = (segmented.out / "plan.yaml").read_text()
-    plan.write_text(text.replace("isocenter_plan: 1", "isocenter_plan: 99"))
+    plan.write_text(text.replace("hilum_plan: 1", "hilum_plan: 99"))
     refused(cli("train", plan), 2, plan, "line 3", "version 99", "Plan again")
     assert nothing_in(here)
 
@@ -244,7 +244,7 @@ def own_package(packaged, tmp_path) -> Path:
 
 @pytest.mark.parametrize("verb", only(["predict"], ["predict", "evaluate", "train"]))
 def test_a_tampered_package_is_refused_by_its_file(cli, here, own_package, segmented, verb):
-    weights = own_package / "isocenter" / "weights.safetensors"
+    weights = own_package / "hilum" / "weights.safetensors"
     spoilt = bytearray(weights.read_bytes())
     spoilt[-1] ^= 1
     weights.write_bytes(spoilt)
@@ -254,7 +254,7 @@ def test_a_tampered_package_is_refused_by_its_file(cli, here, own_package, segme
 
 @pytest.mark.parametrize("verb", only(["predict"], ["predict", "evaluate", "train"]))
 def test_a_package_of_another_version_is_refused_with_what_reads_it(cli, here, own_package, segmented, verb):
-    changed(own_package, "isocenter/model.json", version=2)
+    changed(own_package, "hilum/model.json", version=2)
     refused(
         cli(verb, *with_model(verb, own_package, segmented.data)), 1, own_package, "another version", "that wrote it"
     )
@@ -280,7 +280,7 @@ def test_a_pickle_in_place_of_weights_is_never_opened(cli, here, own_run, segmen
     record_files.seal_folder(best)  # whoever made the pickle can also make a manifest for it
     refused(cli("predict", own_run, segmented.data / "images" / "case00.nii.gz"), 1, "weights.safetensors")
     with pytest.raises(IntegrityError, match="safetensors"):
-        isocenter.load(own_run)
+        hilum.load(own_run)
     assert not trap.exists()
     assert nothing_in(here)
 
@@ -395,7 +395,7 @@ def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(cli, 
         "trainings.json",
     ]
     assert nothing_in(here / "run" / "checkpoints")
-    isocenter.train(resume=here / "run")
+    hilum.train(resume=here / "run")
     assert (here / "run" / "report.html").is_file()
 
 
@@ -465,7 +465,7 @@ def test_a_stop_while_predicting_says_what_is_kept_and_how_to_go_on(
     assert done.code == code
     assert f"2 cases predicted before the stop: {here / 'out'}" in caplog.text
     # The same command would be refused: its --out is there.
-    assert done.last.startswith("isocenter predict: stopped. Give another --out for the rest, or --overwrite")
+    assert done.last.startswith("hilum predict: stopped. Give another --out for the rest, or --overwrite")
 
 
 def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, here, tmp_path):
@@ -480,11 +480,11 @@ def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, he
         done = cli(*words)
     assert done.code == 130
     assert "Traceback" not in done.err
-    assert done.last.startswith(f"isocenter train: stopped. `isocenter train --resume {here / 'run'}` continues")
+    assert done.last.startswith(f"hilum train: stopped. `hilum train --resume {here / 'run'}` continues")
     state = json.loads((here / "run" / "checkpoints" / "last" / "state.json").read_text())
     assert state["step"] == len((here / "run" / "log.csv").read_text().splitlines()) - 1 == 4
     assert not (here / "run" / "report.html").exists()
-    assert isocenter.train(resume=here / "run").report.is_file()
+    assert hilum.train(resume=here / "run").report.is_file()
 
 
 def test_a_file_that_ends_too_early_is_no_ctrl_c(cli, here, tmp_path, monkeypatch):
@@ -492,7 +492,7 @@ def test_a_file_that_ends_too_early_is_no_ctrl_c(cli, here, tmp_path, monkeypatc
         raise EOFError("No data left in file")
 
     data = trained.blobs(tmp_path / "data", 8)
-    monkeypatch.setattr("isocenter.planning.rules.split_rules.split_dataset", ends)
+    monkeypatch.setattr("hilum.planning.rules.split_rules.split_dataset", ends)
     done = cli("train", data)
     assert done.code == 1
     assert "EOFError: No data left in file" in done.last
@@ -522,7 +522,7 @@ def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, cli)
     def pressed(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("isocenter.planning.rules.split_rules.split_dataset", pressed)
+    monkeypatch.setattr("hilum.planning.rules.split_rules.split_dataset", pressed)
     done = cli("train", data)
     assert done.code == 130
     assert nothing_in(here)
@@ -572,7 +572,7 @@ def test_a_run_is_not_written_over_its_data(cli, here, tmp_path):
 
 def test_a_model_that_is_not_there_is_wrong_use(cli, here, segmented, tmp_path):
     refused(cli("predict", "/no/such/run", segmented.data), 2, "/no/such/run")
-    refused(cli("predict", tmp_path, segmented.data), 2, tmp_path, "isocenter train")
+    refused(cli("predict", tmp_path, segmented.data), 2, tmp_path, "hilum train")
     refused(cli("train", segmented.data, "--from", tmp_path), 2, tmp_path)
     refused(cli("train", "--resume", tmp_path), 2, tmp_path)
     refused(cli("train"), 2, "resume")

@@ -69,7 +69,7 @@ def test_data_that_all_trained_the_model_are_no_test(cli, here, tmp_path, segmen
 
 def test_a_damaged_record_of_the_data_is_named(cli, here, tmp_path, segmented):
     run = shutil.copytree(segmented.out, tmp_path / "run")
-    (run / "data.json").write_text('{"schema": "isocenter.data"', encoding="utf-8")
+    (run / "data.json").write_text('{"schema": "hilum.data"', encoding="utf-8")
     done = cli("evaluate", run, segmented.data, "--device", "cpu")
     refused(done, 1, run / "data.json", "Get the folder again")
     assert not list(here.iterdir())

@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-import isocenter
-from isocenter.values import Problem
+import hilum
+from hilum.values import Problem
 
 
 def pictures(root: Path, count: int) -> Path:
@@ -40,7 +40,7 @@ def classed(root: Path, names: Sequence[object], parts: Sequence[str] = ()) -> P
 
 
 def problems(data: Path, **flags: object) -> list[Problem]:
-    return list(isocenter.check(data, threads=1, **flags).problems)
+    return list(hilum.check(data, threads=1, **flags).problems)
 
 
 def the(found: Sequence[Problem], words: str) -> Problem:

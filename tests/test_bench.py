@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import trained
-from isocenter.tasks import index, properties, task_catalogue
+from hilum.tasks import index, properties, task_catalogue
 
 BENCH = Path(__file__).parent.parent / "bench"
 HOLDS = "held = bytearray(120 << 20)"

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter import work_state
-from isocenter.networks import NETWORKS
-from isocenter.options.command_index import COMMANDS
+from hilum import work_state
+from hilum.networks import NETWORKS
+from hilum.options.command_index import COMMANDS
 from matrices import rarely
 
 
@@ -21,9 +21,9 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("words", [["train", "--help"], rarely(["--help"]), rarely([])])
 def test_help_and_import_load_neither_torch_nor_a_format(words):
     code = f"""
-import sys, isocenter
-from isocenter.cli import main
-sys.argv = ["isocenter", *{words}]
+import sys, hilum
+from hilum.cli import main
+sys.argv = ["hilum", *{words}]
 try:
     main()
 except SystemExit:
@@ -36,9 +36,9 @@ for name in ("torch", "monai", "nibabel", "pydicom", "highdicom", "pandas", "mat
 
 def test_every_verb_has_the_same_name_in_python():
     for verb in {one.words for one in COMMANDS if " " not in one.words} - {"networks", "cache"}:
-        assert callable(getattr(isocenter, verb))
-    assert callable(isocenter.list_networks)
-    assert callable(isocenter.describe_cache)
+        assert callable(getattr(hilum, verb))
+    assert callable(hilum.list_networks)
+    assert callable(hilum.describe_cache)
 
 
 def test_every_verb_says_what_it_does():
@@ -59,7 +59,7 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_json_is_one_document_on_standard_output(cli, segmented, tmp_path, monkeypatch, call):
     few = {name: NETWORKS[name] for name in ("lenet", "unet")}  # to count what all have takes 15 s
-    monkeypatch.setattr("isocenter.networks.factory.NETWORKS", few)
+    monkeypatch.setattr("hilum.networks.factory.NETWORKS", few)
     done = cli(*call(segmented, tmp_path / "out"), "--json")
     assert done.code == 0, done.err
     record = json.loads(done.out, parse_constant=pytest.fail)  # NaN is no JSON
@@ -75,7 +75,7 @@ def test_a_training_says_its_record_on_standard_output_alone(cli, segmented, tmp
     record = json.loads(done.out, parse_constant=pytest.fail)
     assert record["steps"] == 6
     assert record["report"] == str(tmp_path / "run" / "report.html")
-    in_python = isocenter.evaluate(tmp_path / "run", segmented.data, labels=trained.LABELS).as_record()
+    in_python = hilum.evaluate(tmp_path / "run", segmented.data, labels=trained.LABELS).as_record()
     assert record["rows"] == in_python["rows"]
 
 
@@ -84,14 +84,14 @@ def test_a_training_says_its_record_on_standard_output_alone(cli, segmented, tmp
     [
         (["predict", "nowhere", "data"], 2, "nowhere"),
         (["check", "nowhere"], 2, "nowhere"),
-        (["train", "data", "--colour", "blue"], 2, "isocenter"),
-        (["check"], 2, "isocenter"),
+        (["train", "data", "--colour", "blue"], 2, "hilum"),
+        (["check"], 2, "hilum"),
     ],
 )
 def test_json_is_one_document_on_failure_too(cli, words, code, where):
     done = cli(*words, "--json")
     record = json.loads(done.out)
-    assert (record["schema"], record["version"]) == ("isocenter.error", 1)
+    assert (record["schema"], record["version"]) == ("hilum.error", 1)
     assert (done.code, record["error"]["code"], record["error"]["where"]) == (code, code, where)
     assert record["error"]["problem"].split()[0] in done.last
 
@@ -164,7 +164,7 @@ def test_a_column_that_is_said_twice_is_refused(cli, tmp_path):
 
 def test_minutes_count_from_the_beginning_of_the_command_and_in_python_from_the_call(monkeypatch):
     times = iter([10.0, 25.0, 40.0])
-    monkeypatch.setattr("isocenter.work_state.time.monotonic", lambda: next(times))
+    monkeypatch.setattr("hilum.work_state.time.monotonic", lambda: next(times))
     assert work_state.command_start() == 10.0
     with work_state.time_command():
         assert work_state.command_start() == 25.0

@@ -12,8 +12,8 @@ import PIL.Image
 import pytest
 
 import trained
-from isocenter.monitoring import acceptance_plan, change_plan
-from isocenter.studies import trial_protocol
+from hilum.monitoring import acceptance_plan, change_plan
+from hilum.studies import trial_protocol
 
 PAGES = Path(__file__).parents[1] / "docs"
 
@@ -61,7 +61,7 @@ def test_the_commands_of_the_first_page_run_one_after_the_other(tmp_path, monkey
     shutil.copy(other / "images" / "case00.nii.gz", tmp_path / "new-scan.nii.gz")
     monkeypatch.chdir(tmp_path)
     [block] = re.findall(r"```console\n(.*?)```", (PAGES / "index.md").read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line.removeprefix("$ isocenter ") for line in block.splitlines()]
+    lines = [line.removeprefix("$ hilum ") for line in block.splitlines()]
     assert [line.split()[0] for line in lines] == ["check", "plan", "train", "evaluate", "predict", "view", "package"]
     for line in lines:
         words = line.replace("--minutes 10", "--minutes 0.5").replace("1=anterior,2=posterior", trained.LABELS).split()

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 import forked
-import isocenter
+import hilum
 import trained
-from isocenter import work_state
-from isocenter.cli import exit_codes
+from hilum import work_state
+from hilum.cli import exit_codes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits and signals of Linux")
 
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits and 
 KILLED = """
 import logging, signal, sys, threading
 from contextlib import contextmanager
-from isocenter.work_state import work
-from isocenter.cli import exit_codes as ending
+from hilum.work_state import work
+from hilum.cli import exit_codes as ending
 class Kill(logging.Handler):
     def emit(self, record):
         if (record.case, record.msg) == ({case!r}, "begun"):
@@ -38,7 +38,7 @@ def then_killed(words, witnessed=ending.report_death):
         work.addHandler(Kill())  # after the witness has heard
         yield
 ending.report_death = then_killed
-sys.argv = ["isocenter", *{words!r}]
+sys.argv = ["hilum", *{words!r}]
 ending.main()
 """
 
@@ -57,7 +57,7 @@ def test_a_check_that_crashes_names_the_case_that_it_was_at(tmp_path):
     data = trained.blobs(tmp_path / "data", 3)
     done = killed("case01", "SIGSEGV", "check", data, "--out", tmp_path / "out", "--threads", 1)
     assert done.returncode == -11
-    assert last(done).startswith("case01: isocenter check was killed or crashed while it processed this")
+    assert last(done).startswith("case01: hilum check was killed or crashed while it processed this")
     assert "Close other programs or give fewer --threads" in last(done)
     assert not (tmp_path / "out").exists()
 
@@ -66,12 +66,12 @@ def test_a_prediction_that_is_killed_names_the_case_that_it_was_at(segmented, tm
     done = killed("case02", "SIGKILL", "predict", segmented.out, segmented.data / "images", "--out", tmp_path / "out")
     assert done.returncode == -9
     assert "case02" in last(done)
-    assert "isocenter predict was killed or crashed while it processed this" in last(done)
+    assert "hilum predict was killed or crashed while it processed this" in last(done)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_training_that_is_killed_before_there_is_a_run_names_none_that_could_go_on(segmented, tmp_path, monkeypatch):
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))  # which knows none of the cases
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))  # which knows none of the cases
     words = ["--out", tmp_path / "run", "--labels", trained.LABELS, "--minutes", 1, "--device", "cpu", "--threads", 1]
     done = killed("case03", "SIGKILL", "train", segmented.data, *words)
     assert done.returncode == -9
@@ -154,7 +154,7 @@ def test_a_disk_without_any_room_is_one_line_and_leaves_nothing(segmented, small
 
 def test_a_full_disk_under_the_cache_costs_no_answer(segmented, small_disk, tmp_path, cli, monkeypatch, caplog):
     filled(small_disk, 8 * 1024)
-    monkeypatch.setenv("ISOCENTER_CACHE", str(small_disk))
+    monkeypatch.setenv("HILUM_CACHE", str(small_disk))
     done = cli("check", segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "out", "--threads", 1)
     assert done.code == 0
     assert (done.err + caplog.text).count("cannot be kept") == 1
@@ -165,7 +165,7 @@ def test_prepared_cases_that_find_no_room_in_the_cache_end_a_training_with_one_l
     segmented, small_disk, tmp_path, cli, monkeypatch
 ):
     filled(small_disk, 64 * 1024)
-    monkeypatch.setenv("ISOCENTER_CACHE", str(small_disk))
+    monkeypatch.setenv("HILUM_CACHE", str(small_disk))
     flags = ["--labels", trained.LABELS, "--set", "training.steps=2", "--device", "cpu", "--threads", 1]
     done = cli("train", segmented.data, "--out", tmp_path / "run", *flags)
     assert done.code == 1
@@ -180,9 +180,9 @@ def test_a_limit_on_the_size_of_files_is_told_as_a_full_disk(segmented, tmp_path
     """As `ulimit -f 2`, in blocks of 512 bytes."""
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)); "
-        f"sys.argv = ['isocenter', 'predict', {str(segmented.out)!r}, {str(segmented.data / 'images')!r}, "
+        f"sys.argv = ['hilum', 'predict', {str(segmented.out)!r}, {str(segmented.data / 'images')!r}, "
         f"'--out', {str(tmp_path / 'out')!r}, '--format', 'nii', '--device', 'cpu']; "
-        "from isocenter.cli import main; main()"
+        "from hilum.cli import main; main()"
     )
     done = forked.run("-c", code)
     assert done.returncode == 1
@@ -207,10 +207,10 @@ def test_full_shared_memory_stops_nothing(segmented, tmp_path):
         pytest.skip("only root may have a shared memory of its own")
     few = {**trained.FEW_STEPS, "training.steps": 2, "training.validations": 1, "network.size": trained.SMALL_UNET}
     both = f"""
-import isocenter
+import hilum
 data, run, out = {str(segmented.data)!r}, {str(segmented.out)!r}, {str(tmp_path)!r}
-isocenter.train(data, out=out + "/run", labels={trained.LABELS!r}, threads=2, device="cpu", assignments={few!r})
-isocenter.predict(run, data + "/images", out=out + "/out", device="cpu")
+hilum.train(data, out=out + "/run", labels={trained.LABELS!r}, threads=2, device="cpu", assignments={few!r})
+hilum.predict(run, data + "/images", out=out + "/out", device="cpu")
 """
     done = forked.run("-c", FULL + both)
     assert done.returncode == 0, done.stderr
@@ -222,13 +222,13 @@ SMALL_NETWORK = "network.size={width: 4, widest: 8, strides: [[1, 1, 1], [2, 2, 
 # After its third step, when a checkpoint is there, the training may take less memory than it has.
 SQUEEZED = """
 import ctypes, psutil, resource, sys, trained
-from isocenter.cli import main
+from hilum.cli import main
 ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: what a step freed the next one has to ask for again
 def squeezed(moment):
     if moment.step > 2 and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         taken = psutil.Process().memory_info().vms - 2**28
         resource.setrlimit(resource.RLIMIT_AS, (taken, resource.RLIM_INFINITY))
-sys.argv = ["isocenter", *{words!r}]
+sys.argv = ["hilum", *{words!r}]
 with trained.watching(squeezed):
     main()
 """
@@ -245,11 +245,11 @@ def test_a_training_that_runs_out_of_memory_ends_with_one_line_and_goes_on_where
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert last(done).startswith(f"{run}: memory ran out while it trained. Close other programs")
-    assert f"`isocenter train --resume {run}` continues" in last(done)
+    assert f"`hilum train --resume {run}` continues" in last(done)
     assert "--set training.batch=N below 48" in last(done)
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".partial", ".lock")]
     assert not (run / "report.html").exists()
-    resumed = isocenter.train(resume=run)
+    resumed = hilum.train(resume=run)
     assert resumed.steps == 6
     assert (run / "report.html").is_file()
 
@@ -296,5 +296,5 @@ def test_how_a_stopped_training_continues_names_its_run_where_there_is_one(words
     monkeypatch.chdir(tmp_path)
     assert not exit_codes.resume_command(words)  # it ended before it had made one
     (tmp_path / run).mkdir()
-    assert f"`isocenter train --resume {run}` continues" in exit_codes.resume_command(words)
+    assert f"`hilum train --resume {run}` continues" in exit_codes.resume_command(words)
     assert "RUN" in exit_codes.resume_command(("train", "--minutes", "5", "scans"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from isocenter import networks
+from hilum import networks
 from matrices import only
 
 BENCH = Path(__file__).parent.parent / "bench"
@@ -16,7 +16,7 @@ FAMILY = """
 import torch
 from torch import nn
 
-from isocenter.networks import Family
+from hilum.networks import Family
 
 
 class Broken(nn.Module):

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter import errors
-from isocenter.cli.exit_codes import _Lines
-from isocenter.errors import FormatError
+from hilum import errors
+from hilum.cli.exit_codes import _Lines
+from hilum.errors import FormatError
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 STEERING = [*map(chr, range(32)), *map(chr, range(127, 160)), "\u202e", "\u2066", "\udcff"]
@@ -38,7 +38,7 @@ def test_an_error_spells_out_what_a_file_says():
 
 
 def test_a_log_line_does_too():
-    record = logging.LogRecord("isocenter", logging.INFO, "", 0, "case %s", (ESCAPE,), None)
+    record = logging.LogRecord("hilum", logging.INFO, "", 0, "case %s", (ESCAPE,), None)
     assert _Lines().format(record) == r"case \x1b]0;owned\x07\x1b[2J"
 
 

@@ -17,14 +17,14 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.planning import plan_file
-from isocenter.tasks import task, task_catalogue
+from hilum.planning import plan_file
+from hilum.tasks import task, task_catalogue
 from packages import bundle_checked_and_run, installed
 
 TOY = Path(__file__).parent / "toys" / "azimuth.py"
-POINTS = "[isocenter.tasks]\nazimuth = azimuth:Azimuth\n"
+POINTS = "[hilum.tasks]\nazimuth = azimuth:Azimuth\n"
 COLUMN = {"value:angle": "angle"}
 CHOSEN = {"column": COLUMN, "task": "azimuth", "device": "cpu", "threads": 1}
 
@@ -68,14 +68,14 @@ def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
         data = slopes(root / "data")
         some = {"training.steps": 40, "training.validations": 2, "training.batch": 4}
         sized = {**some, "network.size": trained.SMALL_RESNET}
-        isocenter.train(data, out=root / "run", assignments=sized, **CHOSEN)
-        isocenter.package(root / "run", out=root / "packaged", backends=())
+        hilum.train(data, out=root / "run", assignments=sized, **CHOSEN)
+        hilum.package(root / "run", out=root / "packaged", backends=())
         yield Promised(data, root / "run", root / "packaged")
     sys.modules.pop("azimuth", None)
 
 
 def test_no_file_of_ours_has_heard_of_it():
-    ours = Path(isocenter.__file__).parent
+    ours = Path(hilum.__file__).parent
     assert not [path for path in ours.rglob("*.py") if "azimuth" in path.read_text().lower()]
 
 
@@ -85,18 +85,18 @@ def test_it_is_in_the_index_and_derives_from_the_base_class_alone(promised):
 
 
 def test_it_must_be_asked_for_where_another_kind_takes_the_same_reference(promised):
-    with pytest.raises(isocenter.errors.DatasetError, match="Choose --task azimuth or regression"):
-        isocenter.plan(promised.data, column=COLUMN, device="cpu", threads=1)
+    with pytest.raises(hilum.errors.DatasetError, match="Choose --task azimuth or regression"):
+        hilum.plan(promised.data, column=COLUMN, device="cpu", threads=1)
 
 
 def test_its_data_are_checked(promised, tmp_path):
-    found = isocenter.check(promised.data, column=COLUMN, out=tmp_path / "check", threads=1)
+    found = hilum.check(promised.data, column=COLUMN, out=tmp_path / "check", threads=1)
     assert found.passed
     assert "angle" in found.facts["values"]
 
 
 def test_it_is_planned_with_its_own_reasons_and_a_mistake_in_them_is_refused(promised, tmp_path):
-    made = isocenter.plan(promised.data, out=tmp_path / "plan.yaml", **CHOSEN)
+    made = hilum.plan(promised.data, out=tmp_path / "plan.yaml", **CHOSEN)
     plan = made.plan
     assert "task.angle = angle: " in made.explained
     assert "task.offset = 0: angles count from the first axis" in made.explained
@@ -104,10 +104,10 @@ def test_it_is_planned_with_its_own_reasons_and_a_mistake_in_them_is_refused(pro
     assert plan["inference.flips"] == []
     assert plan.decision("evaluation.primary").because == "it is in degrees"
     assert plan_file.read_plan(tmp_path / "plan.yaml").sections == plan.sections
-    with pytest.raises(isocenter.errors.PlanError, match="impossible settings of azimuth"):
-        isocenter.plan(promised.data, assignments={"task.offset": "north"}, **CHOSEN)
-    with pytest.raises(isocenter.errors.PlanError, match="angular_error"):
-        isocenter.plan(promised.data, assignments={"evaluation.primary": "dice"}, **CHOSEN)
+    with pytest.raises(hilum.errors.PlanError, match="impossible settings of azimuth"):
+        hilum.plan(promised.data, assignments={"task.offset": "north"}, **CHOSEN)
+    with pytest.raises(hilum.errors.PlanError, match="angular_error"):
+        hilum.plan(promised.data, assignments={"evaluation.primary": "dice"}, **CHOSEN)
 
 
 def test_it_learns_and_is_reported_with_an_interval(promised):
@@ -134,21 +134,21 @@ def test_it_is_evaluated_and_predicted(promised, cli, tmp_path):
 @pytest.mark.whole
 def test_folds_are_the_mean_of_points_and_not_of_degrees(promised, tmp_path):
     few = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET}
-    isocenter.train(promised.data, out=tmp_path / "run", folds=2, assignments=few, **CHOSEN)
-    assert 0 <= isocenter.load(tmp_path / "run", "cpu").predict(promised.image).values["angle"] < 360
+    hilum.train(promised.data, out=tmp_path / "run", folds=2, assignments=few, **CHOSEN)
+    assert 0 <= hilum.load(tmp_path / "run", "cpu").predict(promised.image).values["angle"] < 360
 
 
 def test_its_package_says_the_same_with_onnx(promised):
-    ours = isocenter.load(promised.run, "cpu").predict(promised.image).values["angle"]
-    theirs = isocenter.load(promised.package, "cpu", backend="onnx").predict(promised.image).values["angle"]
+    ours = hilum.load(promised.run, "cpu").predict(promised.image).values["angle"]
+    theirs = hilum.load(promised.package, "cpu", backend="onnx").predict(promised.image).values["angle"]
     assert theirs == pytest.approx(ours, abs=1e-2)
     assert (promised.package / "scripts" / "azimuth.py").is_file()
 
 
 @pytest.mark.whole
-def test_its_package_runs_under_monai_without_isocenter(promised, tmp_path):
+def test_its_package_runs_under_monai_without_hilum(promised, tmp_path):
     done = bundle_checked_and_run(promised.package, promised.data.parent / "pictures", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "results" / "predictions.csv").set_index("case")["degrees_angle"]
-    ours = isocenter.predict(promised.run, promised.data.parent / "pictures", device="cpu").table
+    ours = hilum.predict(promised.run, promised.data.parent / "pictures", device="cpu").table
     np.testing.assert_allclose(theirs, ours.set_index("case")["degrees_angle"], atol=1e-2)

@@ -17,13 +17,13 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-import isocenter
+import hilum
 import trained
-from isocenter.networks import factory
+from hilum.networks import factory
 from packages import bundle_checked_and_run, installed
 
 TOY = Path(__file__).parent / "toys" / "rings.py"
-POINTS = "[isocenter.networks]\nrings = rings:RINGS\n"
+POINTS = "[hilum.networks]\nrings = rings:RINGS\n"
 GIVEN = {"training.steps": 40, "training.validations": 2, "training.batch": 2, "network.name": "rings"}
 
 
@@ -45,19 +45,19 @@ def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
         importlib.invalidate_caches()
         data = trained.blobs(root / "data")
         given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "assignments": GIVEN}
-        isocenter.train(data, out=root / "run", **given)
-        isocenter.package(root / "run", out=root / "packaged", backends=())
+        hilum.train(data, out=root / "run", **given)
+        hilum.package(root / "run", out=root / "packaged", backends=())
         yield Promised(data, root / "run", root / "packaged")
     sys.modules.pop("rings", None)
 
 
 def test_no_file_of_ours_has_heard_of_it():
-    ours = Path(isocenter.__file__).parent
+    ours = Path(hilum.__file__).parent
     assert not [path for path in ours.rglob("*.py") if "rings:RINGS" in path.read_text() or path.stem == "rings"]
 
 
 def test_it_is_in_the_index_and_the_catalogue_finds_out_by_itself_what_it_can_answer(promised):
-    assert "rings" in isocenter.list_networks()
+    assert "rings" in hilum.list_networks()
     found = factory.family_members(["rings"])
     assert [one.axes for one in found] == [1, 2, 3]
     assert {one.tasks for one in found} == {("boxes", "dense", "objects", "vector")}
@@ -65,7 +65,7 @@ def test_it_is_in_the_index_and_the_catalogue_finds_out_by_itself_what_it_can_an
 
 
 def test_its_size_follows_the_images_with_its_own_reason(promised):
-    made = isocenter.plan(
+    made = hilum.plan(
         promised.data, labels=trained.LABELS, device="cpu", threads=1, assignments={"network.name": "rings"}
     ).plan
     assert made["network.size"] == {"reaches": [1, 2, 4], "margin": 0.5}
@@ -90,18 +90,18 @@ def test_its_package_has_a_copy_of_its_file_and_needs_no_other(promised, monkeyp
     copy = promised.package / "scripts" / "networks" / "rings.py"
     assert "class Rings(nn.Module)" in copy.read_text()
     image = promised.data / "images" / "case00.nii.gz"
-    ours = np.asarray(isocenter.load(promised.run, "cpu").predict(image).data)
-    assert_array_equal(np.asarray(isocenter.load(promised.package, "cpu").predict(image).data), ours)
-    onnx = isocenter.load(promised.package, "cpu", backend="onnx").predict(image)
+    ours = np.asarray(hilum.load(promised.run, "cpu").predict(image).data)
+    assert_array_equal(np.asarray(hilum.load(promised.package, "cpu").predict(image).data), ours)
+    onnx = hilum.load(promised.package, "cpu", backend="onnx").predict(image)
     assert (np.asarray(onnx.data) == ours).mean() > 0.999
-    record = json.loads((promised.package / "isocenter" / "model.json").read_text())
+    record = json.loads((promised.package / "hilum" / "model.json").read_text())
     assert record["network"]["name"] == "rings"
 
 
 @pytest.mark.whole
-def test_its_package_runs_under_monai_where_neither_it_nor_isocenter_is(promised, tmp_path):
+def test_its_package_runs_under_monai_where_neither_it_nor_hilum_is(promised, tmp_path):
     done = bundle_checked_and_run(promised.package, promised.data / "images", tmp_path / "results")
     assert done.returncode == 0, done.stderr
-    ours = isocenter.predict(promised.run, promised.data / "images" / "case00.nii.gz", device="cpu")
-    theirs = isocenter.read(tmp_path / "results" / "case00.nii.gz").data[0]
+    ours = hilum.predict(promised.run, promised.data / "images" / "case00.nii.gz", device="cpu")
+    theirs = hilum.read(tmp_path / "results" / "case00.nii.gz").data[0]
     assert_array_equal(theirs, np.asarray(next(iter(ours.predictions.values())).data))

@@ -18,15 +18,15 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.objectives import objective_catalogue
-from isocenter.planning import plan_file
+from hilum.errors import PlanError
+from hilum.objectives import objective_catalogue
+from hilum.planning import plan_file
 from packages import installed
 
 TOY = Path(__file__).parent / "toys" / "centre.py"
-POINTS = "[isocenter.objectives]\ncentre = centre:Centre\n"
+POINTS = "[hilum.objectives]\ncentre = centre:Centre\n"
 GIVEN = {"objectives.terms": ["supervised", "centre"], "training.validations": 3, "centre.steps": 2}
 
 
@@ -57,13 +57,13 @@ def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
 
         with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
             trained.classifying(data, root / "resumed", unlabelled=[unlabelled], assignments=GIVEN)
-        isocenter.train(resume=root / "resumed")
+        hilum.train(resume=root / "resumed")
         yield Promised(data, unlabelled, root / "run", root / "resumed")
     sys.modules.pop("centre", None)
 
 
 def test_no_file_of_ours_has_heard_of_it():
-    ours = Path(isocenter.__file__).parent
+    ours = Path(hilum.__file__).parent
     assert not [path for path in ours.rglob("*.py") if "centre:Centre" in path.read_text()]
 
 
@@ -78,7 +78,7 @@ def test_it_is_in_the_index_and_in_the_plan_with_its_own_reasons(promised):
 
 def test_it_refuses_what_it_cannot_teach(promised, tmp_path):
     with pytest.raises(PlanError, match="centre cannot teach segmentation: it centres vectors"):
-        isocenter.plan(
+        hilum.plan(
             trained.blobs(tmp_path / "blobs", 6),
             labels=trained.LABELS,
             device="cpu",
@@ -104,13 +104,13 @@ def test_a_stopped_run_goes_on_to_the_bit(promised):
 
 @pytest.mark.whole
 def test_its_package_holds_nothing_of_it_but_the_record(promised, tmp_path):
-    isocenter.package(promised.run, out=tmp_path / "packaged", backends=())
+    hilum.package(promised.run, out=tmp_path / "packaged", backends=())
     assert not [path for path in (tmp_path / "packaged").rglob("*") if "objectives" in path.name]
-    record = json.loads((tmp_path / "packaged" / "isocenter" / "model.json").read_text())["record"]
-    assert record["objectives"] == isocenter.load(promised.run, "cpu").record["objectives"]
+    record = json.loads((tmp_path / "packaged" / "hilum" / "model.json").read_text())["record"]
+    assert record["objectives"] == hilum.load(promised.run, "cpu").record["objectives"]
 
 
 def test_the_record_of_the_model_says_what_taught_it(promised):
-    record = isocenter.load(promised.run, "cpu").record
+    record = hilum.load(promised.run, "cpu").record
     assert record["objectives"]["centre"] == {"weight": 0.5, "ramp": 0.0, "steps": 2}
     assert record["unlabelled"] == {"cases": 6, "of_target": 0, "left_out": {"patients": 0, "near_duplicates": 0}}

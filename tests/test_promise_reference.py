@@ -20,23 +20,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
-from isocenter.errors import DatasetError
-from isocenter.networks import factory
-from isocenter.quality import references
-from isocenter.tasks import task_catalogue
-from isocenter.verbs.train import Run
+import hilum
+from hilum.errors import DatasetError
+from hilum.networks import factory
+from hilum.quality import references
+from hilum.tasks import task_catalogue
+from hilum.verbs.train import Run
 from packages import installed, no_export
 
 TOY = Path(__file__).parent / "toys" / "fingertip.py"
 POINTS = """
-[isocenter.references]
+[hilum.references]
 tip = fingertip:TIP
-[isocenter.formats]
+[hilum.formats]
 tips = fingertip:ENTRY
-[isocenter.tasks]
+[hilum.tasks]
 indicating = fingertip:Pointing
-[isocenter.networks]
+[hilum.networks]
 spotter = fingertip:SPOTTER
 """
 HERE: Any = {"device": "cpu", "threads": 1}
@@ -77,15 +77,15 @@ def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
         patch.syspath_prepend(str(installed(root / "site", TOY, POINTS)))
         importlib.invalidate_caches()
         data = fingers(root / "data")
-        run = isocenter.train(data, out=root / "run", assignments=FEW, **HERE)
+        run = hilum.train(data, out=root / "run", assignments=FEW, **HERE)
         with no_export():
-            isocenter.package(root / "run", out=root / "packaged", backends=())
+            hilum.package(root / "run", out=root / "packaged", backends=())
         yield Promised(data, run, root / "packaged")
     sys.modules.pop("fingertip", None)
 
 
 def test_no_file_of_ours_knows_it():
-    ours = Path(isocenter.__file__).parent
+    ours = Path(hilum.__file__).parent
     own = re.compile(r'"tips?"|fingertip|spotter|indicating"', re.IGNORECASE)
     assert not [path for path in ours.rglob("*.py") if own.search(path.read_text())]
 
@@ -93,7 +93,7 @@ def test_no_file_of_ours_knows_it():
 def test_it_is_in_every_index(promised):
     assert "tip" in {kind.name for kind in references.reference_kinds()}
     assert "indicating" in task_catalogue.task_names()
-    assert "spotter" in isocenter.list_networks()
+    assert "spotter" in hilum.list_networks()
 
 
 def test_no_family_of_ours_has_its_kind_of_answer(promised):
@@ -103,7 +103,7 @@ def test_no_family_of_ours_has_its_kind_of_answer(promised):
 
 
 def test_its_data_are_checked_and_the_reference_is_stated_counted_drawn_and_recorded(promised, tmp_path):
-    checked = isocenter.check(promised.data, out=tmp_path / "check", threads=1)
+    checked = hilum.check(promised.data, out=tmp_path / "check", threads=1)
     assert checked.passed
     assert checked.facts["references"] == "tip"
     assert re.fullmatch(r"20, in rows \d+ to \d+", checked.facts["tips"])
@@ -120,7 +120,7 @@ def test_a_tip_outside_its_image_leaves_the_case_out_with_the_reason(promised, t
     toy = importlib.import_module("fingertip")
     toy.write_tip(data / "finger03.tip", np.zeros((20, 24)), (3, 40))
     (data / "finger04.tip").write_bytes(b"TIPS1\n{}\n")
-    checked = isocenter.check(data, threads=1)
+    checked = hilum.check(data, threads=1)
     assert checked.facts["cases"] == "18 of 20 can be used"
     problems = {problem.cases: problem.what for problem in checked.problems if problem.severity == "error"}
     assert problems[("finger03",)] == "the tip lies outside its image"
@@ -130,7 +130,7 @@ def test_a_tip_outside_its_image_leaves_the_case_out_with_the_reason(promised, t
 def test_the_plan_draws_the_parts_alike_by_its_strata(promised, tmp_path, cli):
     done = cli("plan", promised.data, "--out", tmp_path / "plan.yaml", "--device", "cpu", "--threads", 1)
     assert done.code == 0, done.err
-    plan = isocenter.plan(promised.data, folds=2, **HERE).plan
+    plan = hilum.plan(promised.data, folds=2, **HERE).plan
     assert "tips of both halves" in plan.decision("split.method").because
     assert (plan["task.name"], plan["network.name"]) == ("indicating", "spotter")
 
@@ -159,12 +159,12 @@ def test_it_is_evaluated_and_predicted(promised, cli, tmp_path):
 
 
 def test_its_package_predicts_the_same_and_says_what_it_learned_from(promised):
-    ours = isocenter.load(promised.run.out, "cpu").predict(promised.image)
-    theirs = isocenter.predict(promised.package, promised.image, device="cpu")
+    ours = hilum.load(promised.run.out, "cpu").predict(promised.image)
+    theirs = hilum.predict(promised.package, promised.image, device="cpu")
     [row] = theirs.table.to_dict("records")
     assert ours.values == {"row": row["tip_row"], "column": row["tip_column"]}
     assert (promised.package / "scripts" / "networks" / "fingertip.py").is_file()
-    record = json.loads((promised.package / "isocenter" / "model.json").read_text())
+    record = json.loads((promised.package / "hilum" / "model.json").read_text())
     assert record["record"]["fingerprint"]["references"] == {"tip": {"cases": 13}}  # that trained
 
 
@@ -177,14 +177,14 @@ def test_its_pictures_can_be_looked_at(promised, tmp_path, cli):
 def test_a_table_can_state_it_in_a_column_of_its_name(promised, tmp_path):
     rows = ["image,patient,where", *(f"{promised.data}/finger{n:02}.tip,p{n},{n + 4} 8" for n in range(4))]
     (tmp_path / "cases.csv").write_text("\n".join(rows))
-    dataset = isocenter.check(tmp_path / "cases.csv", column={"tip": "where"}, threads=1).dataset
+    dataset = hilum.check(tmp_path / "cases.csv", column={"tip": "where"}, threads=1).dataset
     assert [case.references["tip"] for case in dataset] == [(n + 4.0, 8.0) for n in range(4)]
     (tmp_path / "cases.csv").write_text(rows[0] + "\n" + rows[1].replace("4 8", "thumb"))
     with pytest.raises(DatasetError, match="column where holds 'thumb', which is not a tip"):
-        isocenter.check(tmp_path / "cases.csv", column={"tip": "where"}, threads=1)
+        hilum.check(tmp_path / "cases.csv", column={"tip": "where"}, threads=1)
 
 
 def test_a_file_without_it_says_what_is_wrong(promised, tmp_path):
     (tmp_path / "finger00.tip").write_bytes(b"TIPS1\n{}\n")
     with pytest.raises(DatasetError, match="it lacks 'shape'"):
-        isocenter.plan(tmp_path, **HERE)
+        hilum.plan(tmp_path, **HERE)

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import typer.main
 
-import isocenter
-from isocenter.cli.terminal import app
-from isocenter.networks.network_family import Family
-from isocenter.objectives.objective_terms import Objective
-from isocenter.tasks import Task
-from isocenter.values import ReferenceKind
+import hilum
+from hilum.cli.terminal import app
+from hilum.networks.network_family import Family
+from hilum.objectives.objective_terms import Objective
+from hilum.tasks import Task
+from hilum.values import ReferenceKind
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -56,7 +56,7 @@ PAGE_OF = {
     **dict.fromkeys(("audit", "backup", "restore", "inventory"), "keep"),
 }
 # A call of ours in a block: variables or a launcher may stand before it.
-CALL = re.compile(r"(?:\$ )?(?:\w+=(?:'[^']*'|\"[^\"]*\"|\S*) )*(?:\.venv/bin/|torchrun .* -m )?isocenter (.*)")
+CALL = re.compile(r"(?:\$ )?(?:\w+=(?:'[^']*'|\"[^\"]*\"|\S*) )*(?:\.venv/bin/|torchrun .* -m )?hilum (.*)")
 # Commands of other programs in a block, and what a test would lack to run them.
 OTHER_PROGRAMS = {
     "pip": "a network",
@@ -93,10 +93,10 @@ def blocks(*languages: str) -> Iterator[tuple[str, str]]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """(page, line) of every call of isocenter, in blocks and in running text."""
-    found = [(page, f"isocenter {called[1]}") for page, line in typed_lines() if (called := CALL.match(line))]
+    """(page, line) of every call of hilum, in blocks and in running text."""
+    found = [(page, f"hilum {called[1]}") for page, line in typed_lines() if (called := CALL.match(line))]
     for page in PAGES:
-        spans = re.findall(r"`(isocenter [^`\n]+)`", page.read_text(encoding="utf-8"))
+        spans = re.findall(r"`(hilum [^`\n]+)`", page.read_text(encoding="utf-8"))
         found += [(page.relative_to(ROOT).as_posix(), span) for span in spans]
     return sorted(set(found))
 
@@ -116,7 +116,7 @@ def snippets() -> list[tuple[str, ast.Module]]:
 
 
 def dotted(node: ast.expr) -> str | None:
-    """`isocenter.files.file_formats.read` of an expression that is names with dots."""
+    """`hilum.files.file_formats.read` of an expression that is names with dots."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (before := dotted(node.value)):
@@ -126,7 +126,7 @@ def dotted(node: ast.expr) -> str | None:
 
 def found(name: str) -> Any:
     """What a dotted name of ours stands for; AttributeError or ImportError where there is nothing."""
-    thing: Any = isocenter
+    thing: Any = hilum
     for part in name.split(".")[1:]:
         thing = getattr(thing, part, None) or importlib.import_module(f"{thing.__name__}.{part}")
     return thing
@@ -149,7 +149,7 @@ def test_every_command_of_a_block_is_understood_by_the_parser_of_its_verb() -> N
 
 def parsing_problem(line: str) -> str:
     """What the command's own parser says against a call: an unknown verb or flag, a wrong value, what is missing."""
-    command, name, words = COMMAND, "isocenter", shlex.split(line, comments=True)
+    command, name, words = COMMAND, "hilum", shlex.split(line, comments=True)
     context = None
     try:
         while True:
@@ -170,7 +170,7 @@ def test_every_other_command_of_a_block_is_marked_with_what_a_test_lacks() -> No
     scripts = {script for _, line in others for script in re.findall(r"\b(?:bench|docs)/\w+\.py", line)}
     assert [script for script in scripts if not (ROOT / script).is_file()] == []
     stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    asked = {extra for _, line in others for extra in re.findall(r"isocenter\[(\w+)\]", line)}
+    asked = {extra for _, line in others for extra in re.findall(r"hilum\[(\w+)\]", line)}
     assert asked <= stated.keys()
 
 
@@ -187,8 +187,8 @@ def can_be_given(line: str) -> bool:
 
 
 def test_every_decision_that_is_set_by_hand_is_one_of_a_plan() -> None:
-    from isocenter.tasks import task_catalogue
-    from isocenter.values import setting_fields
+    from hilum.tasks import task_catalogue
+    from hilum.values import setting_fields
 
     of_tasks = {
         own for one in task_catalogue.task_names() for own in setting_fields.settings_in(task_catalogue.task_class(one))
@@ -200,10 +200,10 @@ def test_every_decision_that_is_set_by_hand_is_one_of_a_plan() -> None:
 
 def unknown_decisions(line: str, of_tasks: set[str]) -> set[str]:
     """What a command sets that no plan, or no design of a study, has."""
-    from isocenter.objectives import objective_catalogue
-    from isocenter.planning.typed_sections import TYPED  # typed sections know their names
-    from isocenter.studies import sizing
-    from isocenter.studies.sizing import DESIGNS
+    from hilum.objectives import objective_catalogue
+    from hilum.planning.typed_sections import TYPED  # typed sections know their names
+    from hilum.studies import sizing
+    from hilum.studies.sizing import DESIGNS
 
     words = shlex.split(line)
     given = {words[n + 1].partition("=")[0] for n, word in enumerate(words) if word == "--set"}
@@ -235,10 +235,10 @@ def names_in(tree: ast.Module) -> list[str]:
     """Every dotted name of ours in a snippet."""
     names = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("isocenter"):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hilum"):
             names += [f"{node.module}.{one.name}" for one in node.names]
         name = dotted(node) if isinstance(node, ast.Attribute) else None
-        names += [name] if name and name.startswith("isocenter.") else []
+        names += [name] if name and name.startswith("hilum.") else []
     return names
 
 
@@ -255,7 +255,7 @@ def test_every_keyword_is_one_of_the_function() -> None:
         (page, node) for page, tree in snippets() for node in ast.walk(tree) if isinstance(node, ast.Call)
     ):
         name = dotted(call.func)
-        if name and name.startswith("isocenter."):
+        if name and name.startswith("hilum."):
             known = inspect.signature(found(name)).parameters
             passed_on = DATA_FLAGS if any(one.kind is one.VAR_KEYWORD for one in known.values()) else set()
             assert {keyword.arg for keyword in call.keywords} <= {*known, *passed_on}, page
@@ -270,8 +270,8 @@ def test_every_file_that_a_page_links_to_is_there() -> None:
 def test_every_verb_has_a_page_that_shows_it() -> None:
     for verb in VERBS:
         text = (ROOT / "docs" / "how-to" / f"{PAGE_OF.get(verb, verb)}.md").read_text(encoding="utf-8")
-        assert f"isocenter {verb}" in text
-        assert "isocenter." in text or verb == "demo"
+        assert f"hilum {verb}" in text
+        assert "hilum." in text or verb == "demo"
 
 
 @pytest.mark.parametrize(
@@ -306,10 +306,10 @@ def test_every_name_of_the_python_pages_exists() -> None:
 
 
 def test_every_verb_and_every_kind_of_problem_has_its_place_on_the_python_pages() -> None:
-    from isocenter.tasks import task_catalogue
+    from hilum.tasks import task_catalogue
 
     verbs, tasks = ((ROOT / "docs" / "api" / f"{page}.md").read_text(encoding="utf-8") for page in ("verbs", "tasks"))
-    assert [verb for verb in VERBS if f"::: isocenter.verbs.{verb}\n" not in verbs] == []
+    assert [verb for verb in VERBS if f"::: hilum.verbs.{verb}\n" not in verbs] == []
     assert [
         name for name in task_catalogue.task_names() if f".{task_catalogue.task_class(name).__name__}\n" not in tasks
     ] == []
@@ -354,7 +354,7 @@ def test_pictures_are_small() -> None:
 
 
 def test_the_version_stands_once_in_every_place() -> None:
-    version = isocenter.__version__
+    version = hilum.__version__
     assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from isocenter.verbs.package import PackagingResult
+from hilum.verbs.package import PackagingResult
 from trained import Trained
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -29,7 +29,7 @@ def records_below(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every JSON file of a folder that states a schema of ours."""
     for path in sorted(folder.rglob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(record, dict) and str(record.get("schema", "")).startswith("isocenter."):
+        if isinstance(record, dict) and str(record.get("schema", "")).startswith("hilum."):
             yield path, record
 
 
@@ -59,13 +59,13 @@ def test_what_runs_and_packages_hold_is_what_their_declarations_say(
             known = TypeAdapter(schemas[name].declaration).validate_python(record)
             assert set(undeclared(record, known)) <= {"/schema", "/version"}, path
             found.add(name)
-    assert {"isocenter.model", "isocenter.run", "isocenter.summary", "isocenter.environment"} <= found
+    assert {"hilum.model", "hilum.run", "hilum.summary", "hilum.environment"} <= found
 
 
 def test_a_record_that_lacks_a_key_is_not_what_its_declaration_says(write_records: ModuleType) -> None:
-    schema = write_records.declared_schemas()["isocenter.manifest"]
+    schema = write_records.declared_schemas()["hilum.manifest"]
     with pytest.raises(ValueError, match="sha256"):
-        TypeAdapter(schema.declaration).validate_python({"schema": "isocenter.manifest", "version": 1})
+        TypeAdapter(schema.declaration).validate_python({"schema": "hilum.manifest", "version": 1})
 
 
 def test_the_json_schema_in_the_wheel_is_that_of_the_declarations(write_records: ModuleType) -> None:

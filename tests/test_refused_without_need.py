@@ -17,11 +17,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-import isocenter
-from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.files.storage import cache, hashing
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
+import hilum
+from hilum.errors import DatasetError, GeometryError, UsageError
+from hilum.files.storage import cache, hashing
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
 from written_dicom import write_slice
 
 
@@ -51,7 +51,7 @@ def picture(path: Path, value: int = 0, size: tuple[int, int] = (16, 12)) -> Non
 
 
 def test_masks_that_keep_the_qform_only_are_used_with_a_note(written):
-    checked = isocenter.check(written("mask-keeps-the-qform-only") / "set", modality="MR")
+    checked = hilum.check(written("mask-keeps-the-qform-only") / "set", modality="MR")
     assert len(checked.examination.dataset) == 6
     assert not [one for one in checked.problems if one.severity == "error"]
     notes = [one for one in checked.problems if "a little off the image's grid (corners up to 0.00" in one.what]
@@ -67,7 +67,7 @@ def test_a_mask_half_a_voxel_off_is_still_an_error(tmp_path):
             voxels = np.zeros((8, 8, 4), np.uint8)
             voxels[2:5, 2:5, 1:3] = 1
             nibabel.save(nibabel.Nifti1Image(voxels, place), tmp_path / folder / f"{case}.nii")
-    found = isocenter.check(tmp_path, modality="MR")
+    found = hilum.check(tmp_path, modality="MR")
     [error] = [one for one in found.problems if one.severity == "error" and one.cases]
     assert error.cases == ("b",) and "shifted by 0.06 mm to R" in error.what
 
@@ -76,7 +76,7 @@ def test_a_mask_half_a_voxel_off_is_still_an_error(tmp_path):
 
 
 def test_slices_whose_positions_have_one_decimal_are_read_with_a_note(written):
-    image = isocenter.read(written("slice-positions-with-one-decimal") / "ct")
+    image = hilum.read(written("slice-positions-with-one-decimal") / "ct")
     # 13.8 mm from the first slice to the last, of which each is rounded: eleven steps of 1.25 mm are 13.75.
     assert image.geometry.spacing == pytest.approx((1, 1, 13.8 / 11))
     assert [note for note in image.notes if "gaps of 1.2, 1.3 mm" in note and "even step of 1.255 mm" in note]
@@ -89,15 +89,15 @@ def test_whole_millimetres_of_slices_2_5_mm_apart_are_rounding_and_a_missing_sli
             write_slice(tmp_path / name / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, depth))
         return tmp_path / name
 
-    assert isocenter.read(series("rounded", [0, 3, 5, 8, 10])).geometry.spacing == pytest.approx((1, 1, 2.5))
+    assert hilum.read(series("rounded", [0, 3, 5, 8, 10])).geometry.spacing == pytest.approx((1, 1, 2.5))
     with pytest.raises(GeometryError, match="1 slice is missing"):
-        isocenter.read(series("missing", [0, 2, 4, 8, 10]))
+        hilum.read(series("missing", [0, 2, 4, 8, 10]))
     with pytest.raises(GeometryError, match="not evenly spaced"):
-        isocenter.read(series("uneven", [0, 5, 10, 13, 20]))
+        hilum.read(series("uneven", [0, 5, 10, 13, 20]))
 
 
 def test_a_spacing_in_text_of_the_wrong_kind_is_read(written):
-    image = isocenter.read(written("spacing-as-unlimited-text") / "ct")
+    image = hilum.read(written("spacing-as-unlimited-text") / "ct")
     assert image.geometry.spacing == pytest.approx((0.75, 0.5, 2))
 
 
@@ -107,7 +107,7 @@ def test_a_spacing_in_text_of_the_wrong_kind_is_read(written):
 @pytest.fixture
 def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user without HOME and without an entry in the list of users; the system's temporary folder."""
-    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "ISOCENTER_CACHE", "ISOCENTER_PATIENT_KEY"):
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HILUM_CACHE", "HILUM_PATIENT_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda user: {}[user])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -118,14 +118,14 @@ def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_a_home_the_cache_lies_in_the_temporary_folder_for_its_owner_alone(homeless, caplog):
     folder = cache.cache_folder()
-    assert folder == cache.cache_folder() == homeless / f"isocenter-{os.getuid()}"
+    assert folder == cache.cache_folder() == homeless / f"hilum-{os.getuid()}"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert caplog.text.count("this user has no home folder") == 1 and "ISOCENTER_CACHE" in caplog.text
+    assert caplog.text.count("this user has no home folder") == 1 and "HILUM_CACHE" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["open to others", "a link", "a file"])
 def test_a_cache_that_somebody_else_has_laid_out_is_refused(homeless, kind):
-    place = homeless / f"isocenter-{os.getuid()}"
+    place = homeless / f"hilum-{os.getuid()}"
     if kind == "open to others":
         place.mkdir()
         place.chmod(0o777)
@@ -134,25 +134,25 @@ def test_a_cache_that_somebody_else_has_laid_out_is_refused(homeless, kind):
         place.symlink_to(homeless / "other")
     else:
         place.write_text("")
-    with pytest.raises(UsageError, match="set ISOCENTER_CACHE to a folder that can be written to"):
+    with pytest.raises(UsageError, match="set HILUM_CACHE to a folder that can be written to"):
         cache.cache_folder()
 
 
 def test_a_stated_cache_and_a_stated_key_need_no_home(homeless, monkeypatch):
-    monkeypatch.setenv("ISOCENTER_CACHE", str(homeless / "own"))
-    monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "secret")
+    monkeypatch.setenv("HILUM_CACHE", str(homeless / "own"))
+    monkeypatch.setenv("HILUM_PATIENT_KEY", "secret")
     assert cache.cache_folder() == homeless / "own"
     assert len(hashing.make_pseudonym("4711")) == 16
-    monkeypatch.delenv("ISOCENTER_CACHE")
+    monkeypatch.delenv("HILUM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(homeless / "xdg"))
-    assert cache.cache_folder() == homeless / "xdg" / "isocenter"
+    assert cache.cache_folder() == homeless / "xdg" / "hilum"
 
 
 def test_dicom_of_a_user_without_a_home_asks_for_a_key(homeless):
     (homeless / "study").mkdir()
     write_slice(homeless / "study" / "a.dcm", np.ones((2, 2), np.uint16))
-    with pytest.raises(UsageError, match="Set ISOCENTER_PATIENT_KEY to a secret of your own"):
-        isocenter.check(homeless / "study")
+    with pytest.raises(UsageError, match="Set HILUM_PATIENT_KEY to a secret of your own"):
+        hilum.check(homeless / "study")
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -15,16 +15,14 @@ from pathlib import Path
 
 import pytest
 
-import isocenter
+import hilum
 
-ROOT = Path(isocenter.__file__).parent
+ROOT = Path(hilum.__file__).parent
 GLOSSARY = ROOT.parents[1] / "docs" / "glossary.md"
 FILES = sorted(path.relative_to(ROOT.parent) for path in ROOT.rglob("*.py"))
 MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
-# `isocenter` itself lists the verbs, and nobody imports the command line, whose index is the entry of the program.
-ROOMS = sorted(
-    {".".join(path.parts[:2]) for path in FILES if len(path.parts) > 2} - {"isocenter.verbs", "isocenter.cli"}
-)
+# `hilum` itself lists the verbs, and nobody imports the command line, whose index is the entry of the program.
+ROOMS = sorted({".".join(path.parts[:2]) for path in FILES if len(path.parts) > 2} - {"hilum.verbs", "hilum.cli"})
 IMPORT = re.compile(r"^[ \t]*(?:from [\w.]+ import (?:\([^)]*\)[^\n]*|[^(\n]+)|import [\w.]+[^\n]*)$", re.MULTILINE)
 CLASS = re.compile(r"^class ([A-Za-z]\w*)", re.MULTILINE)
 FUNCTION = re.compile(r"^(?:async )?def (\w+)", re.MULTILINE)
@@ -69,7 +67,7 @@ def is_defined(name: str) -> bool:
 
 
 # Functions of a room that its users call by the room itself.
-OF_THE_ROOM = {"isocenter.evaluation.vessel_diameters.narrowing"}
+OF_THE_ROOM = {"hilum.evaluation.vessel_diameters.narrowing"}
 
 
 def test_the_index_of_a_room_is_sorted_and_has_what_its_file_lists():
@@ -97,21 +95,21 @@ def test_the_index_of_a_room_lists_its_public_modules_classes_and_constants_and_
 
 
 def test_a_module_and_a_class_come_from_an_index_at_first_use():
-    values = import_module("isocenter.values")
-    assert values.Geometry is import_module("isocenter.values.grid_geometry").Geometry
-    assert values.grid_geometry is import_module("isocenter.values.grid_geometry")
+    values = import_module("hilum.values")
+    assert values.Geometry is import_module("hilum.values.grid_geometry").Geometry
+    assert values.grid_geometry is import_module("hilum.values.grid_geometry")
     with pytest.raises(AttributeError, match="no_such_name"):
         values.no_such_name  # noqa: B018
 
 
 def test_every_name_of_the_package_can_be_had():
-    assert [name for name in isocenter.__all__ if getattr(isocenter, name, None) is None] == []
-    assert set(isocenter.__all__) <= set(dir(isocenter))
+    assert [name for name in hilum.__all__ if getattr(hilum, name, None) is None] == []
+    assert set(hilum.__all__) <= set(dir(hilum))
 
 
 def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_verb"):
-        isocenter.no_such_verb  # noqa: B018
+        hilum.no_such_verb  # noqa: B018
 
 
 def room_of(module: str) -> str:
@@ -121,7 +119,7 @@ def room_of(module: str) -> str:
 def imported_names(path: Path) -> Iterator[tuple[str, str]]:
     """(module, name there) of all that a file imports of ours from another file."""
     for node in imports_of(path):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "isocenter":
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hilum":
             yield from ((str(node.module), alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (tuple(alias.name.rpartition(".")[::2]) for alias in node.names if alias.name in MODULES)
@@ -201,7 +199,7 @@ def imported_modules(path: Path) -> set[str]:
                 names |= {alias.asname or alias.name.partition(".")[0] for alias in one.names}
             elif isinstance(one, ast.ImportFrom):
                 modules = [alias for alias in one.names if f"{one.module}.{alias.name}" in MODULES]
-                modules += one.names if one.module == "isocenter.lazy" else []
+                modules += one.names if one.module == "hilum.lazy" else []
                 names |= {alias.asname or alias.name for alias in modules}
     return names
 
@@ -231,7 +229,7 @@ def hidden_modules(path: Path) -> set[str]:
         (alias.asname or alias.name).partition(".")[0]
         for node in imports_of(path)
         for alias in node.names
-        if isinstance(node, ast.Import) or node.module == "isocenter.lazy" or f"{node.module}.{alias.name}" in MODULES
+        if isinstance(node, ast.Import) or node.module == "hilum.lazy" or f"{node.module}.{alias.name}" in MODULES
     }
     # Most files never have such a name where one can be given; to look at all names of all files takes seconds.
     given = re.compile(rf"(?<![\w.])(?:{'|'.join(imported)})(?:\s*[=,:)\]]| in )|(?:def|as) (?:{'|'.join(imported)})\b")
@@ -241,7 +239,7 @@ def hidden_modules(path: Path) -> set[str]:
 
 
 def test_no_variable_has_the_name_of_a_module_that_its_file_imports():
-    lazy = {"isocenter/lazy.py"}  # which makes the modules that stand for others
+    lazy = {"hilum/lazy.py"}  # which makes the modules that stand for others
     assert {str(path): names for path in FILES if (names := hidden_modules(path)) and str(path) not in lazy} == {}
 
 
@@ -255,7 +253,7 @@ def test_a_variable_that_hides_a_module_is_found():
 def test_reading_and_the_values_take_neither_torch_nor_monai_from_the_lazy_modules():
     taken = {}
     for path in (path for path in FILES if path.parts[1] in ("errors.py", "files", "values")):
-        lazy = [node for node in imports_of(path) if getattr(node, "module", None) == "isocenter.lazy"]
+        lazy = [node for node in imports_of(path) if getattr(node, "module", None) == "hilum.lazy"]
         taken[str(path)] = {"monai", "torch"} & {alias.name for node in lazy for alias in node.names}
     assert len(taken) > 100
     assert {path: names for path, names in taken.items() if names} == {}

@@ -10,13 +10,13 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
-import isocenter
+import hilum
 import trained
 from audit_dependencies import floors, judged, pinned
-from isocenter.studies.concealment import KEY
+from hilum.studies.concealment import KEY
 
 ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "src" / "isocenter"
+SOURCE = ROOT / "src" / "hilum"
 TEXTS = {path.relative_to(SOURCE).as_posix(): path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
 
 
@@ -111,15 +111,15 @@ population = { criteria = "Adults" }
 def test_no_file_and_no_other_list_of_a_trial_tells_a_later_arm(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(KEY, "5e" * 32)
     (tmp_path / "study.toml").write_text(PLAN)
-    isocenter.study_plan(tmp_path / "study.toml", out=tmp_path / "plan")
-    isocenter.study_lock(tmp_path / "plan")
+    hilum.study_plan(tmp_path / "study.toml", out=tmp_path / "plan")
+    hilum.study_lock(tmp_path / "plan")
     given, written = [], []
     for name in ("first", "second"):
         study = Path(shutil.copytree(tmp_path / "plan", tmp_path / name))
         before = {path.name for path in study.iterdir()}
-        isocenter.study_randomise(study, method="block")
+        hilum.study_randomise(study, method="block")
         written.append(b"".join(path.read_bytes() for path in study.iterdir() if path.name not in before))
-        given.append([isocenter.study_assign(study, participant=f"P{n}").arm for n in range(40)])
+        given.append([hilum.study_assign(study, participant=f"P{n}").arm for n in range(40)])
     assert given[0] != given[1]  # of one plan, under one key
     assert all(b"usual" not in one and b"model" not in one for one in written)
     assert all(Counter(arms[:40])["model"] in range(14, 27) for arms in given)

@@ -26,36 +26,36 @@ from pathlib import Path
 
 import numpy as np
 
-import isocenter
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.values import Geometry, Image
 
 for n in range(24):
     pixels = np.random.default_rng(n).normal(60 + 120 * (n % 2), 20, (1, 16, 16)).clip(0, 255).astype(np.uint8)
     Path("data", f"grade{n % 2}").mkdir(parents=True, exist_ok=True)
-    isocenter.write(Image(pixels, Geometry.of_pixels((16, 16))), f"data/grade{n % 2}/{n:02}.tiny")
+    hilum.write(Image(pixels, Geometry.of_pixels((16, 16))), f"data/grade{n % 2}/{n:02}.tiny")
 few = {"training.steps": 4, "training.validations": 1, "training.batch": 2}
 terms = {"objectives.terms": ["supervised", "sureness"], "sureness.temperature": 2.0}
 unlabelled = ["data/grade0"]
 own = {"task": "grading", "unlabelled": unlabelled, "assignments": {**few, **terms}}
-run = isocenter.train("data", out="run", device="cpu", threads=1, **own)
+run = hilum.train("data", out="run", device="cpu", threads=1, **own)
 assert "loss_sureness" in Path("run/log.csv").read_text()
-model = isocenter.load("run", "cpu")
+model = hilum.load("run", "cpu")
 made = model.networks.architecture
 assert (model.task.name, made["name"], made["size"]) == ("grading", "tiny", {})
-assert "tiny" in isocenter.list_networks()
-predicted = isocenter.predict("run", "data/grade0/00.tiny", out="predicted", device="cpu")
+assert "tiny" in hilum.list_networks()
+predicted = hilum.predict("run", "data/grade0/00.tiny", out="predicted", device="cpu")
 assert list(predicted.table.columns)[2:5] == ["predicted", "probability_grade0", "probability_grade1"]
-assert isocenter.evaluate("run", "data", out="evaluated", device="cpu").which == "the test cases of the run's own data"
-packaged = isocenter.package("run", out="packaged", backends=())
+assert hilum.evaluate("run", "data", out="evaluated", device="cpu").which == "the test cases of the run's own data"
+packaged = hilum.package("run", out="packaged", backends=())
 assert packaged.onnx == {"exported": False, "because": "nobody has tried it"}
-image = isocenter.read("data/grade0/00.tiny")
-assert isocenter.load("packaged", "cpu").predict(image).probabilities == model.predict(image).probabilities
+image = hilum.read("data/grade0/00.tiny")
+assert hilum.load("packaged", "cpu").predict(image).probabilities == model.predict(image).probabilities
 assert Path("packaged/scripts/networks/network.py").is_file()
-doubled = isocenter.predict("packaged", "data/grade0/00.tiny", out="doubled", device="cpu", backend="double")
+doubled = hilum.predict("packaged", "data/grade0/00.tiny", out="doubled", device="cpu", backend="double")
 assert abs(doubled.table["probability_grade0"] - predicted.table["probability_grade0"]).max() < 1e-4
 rows = [f"data/grade{n % 2}/{n:02}.tiny,p{n},{('left', 'right')[n % 2]}" for n in range(24)]
 Path("cases.csv").write_text("\\n".join(["image,patient,where", *rows]))
-found = isocenter.check("cases.csv", column={"side": "where"}, out="checked", threads=1)
+found = hilum.check("cases.csv", column={"side": "where"}, out="checked", threads=1)
 assert found.facts["sides"] == "12 left, 12 right"
 grading = Path("packaged/scripts/foreign/task.py").read_text()
 assert "from ..tasks.classification.question import Classification" in grading
@@ -64,9 +64,9 @@ required = json.loads(Path("packaged/configs/metadata.json").read_text())["requi
 assert not {"foreign", "pandas", "matplotlib"} & set(required), required
 for chosen in ("resnet", "unet"):
     other = {**few, "network.name": chosen}
-    planned = isocenter.plan("data", task="classification", device="cpu", assignments=other)
+    planned = hilum.plan("data", task="classification", device="cpu", assignments=other)
     assert planned.plan["network.name"] == chosen
-planned = isocenter.plan("data", task="classification", device="cpu", assignments={"network.name": "tiny"})
+planned = hilum.plan("data", task="classification", device="cpu", assignments={"network.name": "tiny"})
 assert planned.plan["network.size"] == {}
 """
 
@@ -81,7 +81,7 @@ def foreign(tmp_path: Path) -> Path:
     points = []
     for kind, (name, target) in EXAMPLES.items():
         shutil.copy(FOLDER / f"{target.partition(':')[0]}.py", package)
-        points.append(f"[isocenter.{kind}]\n{name} = foreign.{target}\n")
+        points.append(f"[hilum.{kind}]\n{name} = foreign.{target}\n")
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("".join(points))
     return tmp_path

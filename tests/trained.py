@@ -15,10 +15,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-import isocenter
-from isocenter.training import _logs
-from isocenter.training.training_state import Moment
-from isocenter.verbs.train import Run
+import hilum
+from hilum.training import _logs
+from hilum.training.training_state import Moment
+from hilum.verbs.train import Run
 
 # Small enough for seconds; two validations, so that there is a best and a last.
 FEW_STEPS: Mapping[str, Any] = {"training.steps": 6, "training.validations": 2, "training.batch": 2}
@@ -162,7 +162,7 @@ def answering_all(data: Path, out: Path, **flags: Any) -> Run:
     step = [1, 1] if ".png" in data.read_text() else [1, 1, 1]
     size = {"width": 4, "widest": 8, "strides": [step, [2 * one for one in step]]}
     given["assignments"] = {**FEW_STEPS, "network.size": size, **given.get("assignments", {})}
-    return isocenter.train(data, out=out, **given)
+    return hilum.train(data, out=out, **given)
 
 
 def segmenting(data: Path, out: Path, **flags: Any) -> Run:
@@ -170,7 +170,7 @@ def segmenting(data: Path, out: Path, **flags: Any) -> Run:
     given = {"labels": LABELS, "device": "cpu", "threads": 1, "assignments": {}, **flags}
     stated = {"network.size": SMALL_UNET, "evaluation.margin": 0.25}
     given["assignments"] = {**FEW_STEPS, **stated, **given["assignments"]}
-    return isocenter.train(data, out=out, **given)
+    return hilum.train(data, out=out, **given)
 
 
 def shifted_balls(root: Path, count: int = 8) -> Path:
@@ -190,7 +190,7 @@ def registering(data: Path, out: Path, **flags: Any) -> Run:
     given = {"labels": LABELS, "task": "registration", "device": "cpu", "threads": 1, "assignments": {}, **flags}
     stated = {"network.size": SMALL_UNET, "task.refine": 10}
     given["assignments"] = {**TWO_STEPS, **stated, **given["assignments"]}
-    return isocenter.train(data, out=out, **given)
+    return hilum.train(data, out=out, **given)
 
 
 def crossing(data: Path, out: Path) -> Run:
@@ -202,7 +202,7 @@ def classifying(data: Path, out: Path, **flags: Any) -> Run:
     """A run on `pictures`."""
     given = {"device": "cpu", "threads": 1, "assignments": {}, **flags}
     given["assignments"] = {**FEW_STEPS, "network.size": SMALL_RESNET, **given["assignments"]}
-    return isocenter.train(data, out=out, **given)
+    return hilum.train(data, out=out, **given)
 
 
 def gating(data: Path, out: Path) -> Run:
@@ -215,7 +215,7 @@ def detecting(data: Path, out: Path, **flags: Any) -> Run:
     given = {"device": "cpu", "threads": 1, "assignments": {}, **flags}
     size = {"width": 8, "widest": 16, "strides": [[1, 1], [2, 2], [2, 2]]}
     given["assignments"] = {**FEW_STEPS, "network.size": size, **given["assignments"]}
-    return isocenter.train(data, out=out, **given)
+    return hilum.train(data, out=out, **given)
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Build a wheel, install it without the checkout in a fresh environment, and run `isocenter --help` and a demo there.
+"""Build a wheel, install it without the checkout in a fresh environment, and run `hilum --help` and a demo there.
 
 `python tests/wheel.py` ends with 1 where the wheel cannot be built or installed, where it lacks a file of the source,
 or where a command fails. The environment lies in a temporary folder, takes 7 GB of disk, and is removed at the end.
@@ -36,7 +36,7 @@ def ran(command: list[str | Path], folder: Path) -> str:
 
 def main() -> int:
     """Build, compare, install and run; 1 with a line where a step fails."""
-    with tempfile.TemporaryDirectory(prefix="isocenter-wheel-") as name:
+    with tempfile.TemporaryDirectory(prefix="hilum-wheel-") as name:
         folder = Path(name)
         work, environment = folder / "work", folder / "environment"
         work.mkdir()
@@ -49,7 +49,7 @@ def main() -> int:
             ran([sys.executable, "-m", "venv", environment], work)
             pip = [environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
             ran([*pip, "--constraint", ROOT / "constraints.txt", wheel], work)
-            program = environment / "bin" / "isocenter"
+            program = environment / "bin" / "hilum"
             ran([program, "--help"], work)
             report = ran([program, "demo", "--minutes", str(MINUTES)], work).splitlines()[-1]
         except subprocess.CalledProcessError as error:

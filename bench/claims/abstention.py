@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from claims.law import Law, Random
 
-from isocenter.evaluation import conformal
+from hilum.evaluation import conformal
 
 CLAIM = "a model that answers nothing with 400 cases answers with twice the number that it names"
 # How steeply the chance of a class rises: a weak model, and a better one.

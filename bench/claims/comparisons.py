@@ -14,10 +14,10 @@ import numpy as np
 from claims.law import ALARMS, Law, Random
 from scipy import special, stats
 
-from isocenter.evaluation import calibration, classification, intervals
-from isocenter.evaluation.intervals import Resampling
-from isocenter.evaluation.significance import auroc_tests, paired_tests, probability_tests
-from isocenter.evaluation.significance.testing import DifferenceTest
+from hilum.evaluation import calibration, classification, intervals
+from hilum.evaluation.intervals import Resampling
+from hilum.evaluation.significance import auroc_tests, paired_tests, probability_tests
+from hilum.evaluation.significance.testing import DifferenceTest
 
 SIZES = (50, 100, 400)
 POSITIVE, ALIKE, IMAGES_ALIKE = 0.3, 0.5, 0.6

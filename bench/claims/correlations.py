@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from claims.law import COVERAGE, Law, Random
 
-from isocenter.evaluation import intervals, regression
+from hilum.evaluation import intervals, regression
 
 CLAIM = "95 % interval of {}'s correlation holds the truth"
 # {name: the figure, its scale, and what it is of normal values with such a correlation}

@@ -13,12 +13,12 @@ import numpy as np
 from claims.law import COVERAGE, Law, Random
 from scipy import stats
 
-from isocenter.evaluation import calibration, classification, intervals, survival
-from isocenter.evaluation.classification import Confusion
-from isocenter.evaluation.intervals import Resampling
-from isocenter.tasks.survival import answering, scoring
-from isocenter.tasks.survival.scoring import Outcomes
-from isocenter.values import Estimate
+from hilum.evaluation import calibration, classification, intervals, survival
+from hilum.evaluation.classification import Confusion
+from hilum.evaluation.intervals import Resampling
+from hilum.tasks.survival import answering, scoring
+from hilum.tasks.survival.scoring import Outcomes
+from hilum.values import Estimate
 
 PATIENTS = (10, 20, 50, 100)
 # Of a bootstrap; the program's default is twice as many.

@@ -12,10 +12,10 @@ import numpy as np
 from claims.law import Law, Random
 from scipy import stats
 
-from isocenter.evaluation.significance import auroc_tests
-from isocenter.monitoring import change_rules
-from isocenter.monitoring.change_plan import APPROVED, CURRENT, Acceptance, ChangePlan
-from isocenter.values import Estimate
+from hilum.evaluation.significance import auroc_tests
+from hilum.monitoring import change_rules
+from hilum.monitoring.change_plan import APPROVED, CURRENT, Acceptance, ChangePlan
+from hilum.values import Estimate
 
 PROPOSALS, MARGIN = 20, 0.02
 # Between ill and well, in standard deviations: an AUROC of .921. What each proposal adds to the variance of .1.

@@ -8,8 +8,8 @@ import numpy as np
 from claims.law import Law, Random
 from scipy import special, stats
 
-from isocenter.monitoring import performance_figures
-from isocenter.values import Estimate
+from hilum.monitoring import performance_figures
+from hilum.values import Estimate
 
 METRICS = {"auroc": None, "sensitivity": 0.3, "specificity": 0.3, "ppv": 0.3, "npv": 0.3, "brier": None}
 # Cases by which the truth of a metric is counted.

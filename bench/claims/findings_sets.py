@@ -10,10 +10,10 @@ from claims.law import Law, Random
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from isocenter.belief import Certainty, label_belief, prediction_sets
-from isocenter.belief.certainties import ABSENT, BY_PRESENCE, PRESENT
-from isocenter.evaluation.conformal import Conformal
-from isocenter.values import Decision, Floats
+from hilum.belief import Certainty, label_belief, prediction_sets
+from hilum.belief.certainties import ABSENT, BY_PRESENCE, PRESENT
+from hilum.evaluation.conformal import Conformal
+from hilum.values import Decision, Floats
 
 CLAIM = "sets of findings, 90 % of new patients with the finding and of those without"
 # The second where networks are averaged: their mean is better than each, so that its sets hold more.

@@ -14,13 +14,13 @@ import numpy as np
 from claims.law import ALARMS, Law, Random
 from scipy import stats
 
-from isocenter.evaluation import Table, classification, intervals
-from isocenter.evaluation.fairness import group_gaps
-from isocenter.evaluation.fairness.group_gaps import Gap
-from isocenter.evaluation.intervals import Resampling
-from isocenter.evaluation.significance import weakness
-from isocenter.lazy import pandas as pd
-from isocenter.values import Estimate
+from hilum.evaluation import Table, classification, intervals
+from hilum.evaluation.fairness import group_gaps
+from hilum.evaluation.fairness.group_gaps import Gap
+from hilum.evaluation.intervals import Resampling
+from hilum.evaluation.significance import weakness
+from hilum.lazy import pandas as pd
+from hilum.values import Estimate
 
 ALPHA = 0.05
 KEPT = Resampling(draws=2, keeps_recipe=True)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from claims.law import Law, Random
 
-from isocenter.runtime.guard import image_gate, image_observation
-from isocenter.runtime.guard.image_gate import Guard
-from isocenter.runtime.guard.image_observation import HeaderFacts, Observation
+from hilum.runtime.guard import image_gate, image_observation
+from hilum.runtime.guard.image_gate import Guard
+from hilum.runtime.guard.image_observation import HeaderFacts, Observation
 
 LEVEL, SHOWN, FACTS, HELD_OUT = 0.01, 300, 4, 10
 UNLIKE = "of no training case"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from claims.law import Law, Random
 
-from isocenter.evaluation import label_errors
+from hilum.evaluation import label_errors
 
 PARTS, STEPS, RIDGE = 5, 12, 1e-2
 ALL_RIGHT = "labels that may be wrong: the share that is named though all are right"

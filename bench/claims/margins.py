@@ -11,8 +11,8 @@ from claims.comparisons import diagnosed, readings
 from claims.law import Law, Random, Study
 from scipy import stats
 
-from isocenter.evaluation.significance import auroc_tests, margins, paired_tests
-from isocenter.evaluation.significance.testing import DifferenceTest
+from hilum.evaluation.significance import auroc_tests, margins, paired_tests
+from hilum.evaluation.significance.testing import DifferenceTest
 
 WRONGLY = "non-inferior at the margin, of a model that is worse by it (2.5 % allowed)"
 RIGHTLY = "non-inferior at the margin of .05, of a model that is as good"

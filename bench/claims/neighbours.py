@@ -13,17 +13,17 @@ import numpy as np
 from claims.law import ALARMS, COVERAGE, Law, Random
 from scipy import stats
 
-from isocenter.evaluation import classification, intervals, regression
-from isocenter.evaluation.box_matching import Froc, Matches
-from isocenter.evaluation.classification import Confusion
-from isocenter.evaluation.fairness import shift_tests
-from isocenter.evaluation.intervals import Resampling
-from isocenter.evaluation.significance import probability_tests
-from isocenter.evaluation.significance import raters as significance_raters
-from isocenter.tasks.classification import scoring
-from isocenter.tasks.shared import measurements
-from isocenter.tasks.shared.measurements import MeasuredQuantity
-from isocenter.values import Estimate
+from hilum.evaluation import classification, intervals, regression
+from hilum.evaluation.box_matching import Froc, Matches
+from hilum.evaluation.classification import Confusion
+from hilum.evaluation.fairness import shift_tests
+from hilum.evaluation.intervals import Resampling
+from hilum.evaluation.significance import probability_tests
+from hilum.evaluation.significance import raters as significance_raters
+from hilum.tasks.classification import scoring
+from hilum.tasks.shared import measurements
+from hilum.tasks.shared.measurements import MeasuredQuantity
+from hilum.values import Estimate
 
 DRAWS = Resampling(seed=0, draws=400)
 KEPT = Resampling(seed=0, draws=400, keeps_draws=True)

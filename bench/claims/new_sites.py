@@ -9,9 +9,9 @@ from functools import partial
 
 from claims.law import COVERAGE, Law, Random
 
-from isocenter.evaluation import site_pooling
-from isocenter.evaluation.regression import NORMAL_95
-from isocenter.values import Estimate
+from hilum.evaluation import site_pooling
+from hilum.evaluation.regression import NORMAL_95
+from hilum.values import Estimate
 
 CLAIM = "the interval of a new site holds its value"
 SITES, LEAST_ERROR, MOST_ERROR, MEAN = (5, 10), 0.02, 0.04, 0.8

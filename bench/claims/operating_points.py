@@ -14,10 +14,10 @@ import numpy as np
 from claims.law import Law, Random
 from scipy import special, stats
 
-from isocenter.belief import Certainty, covering_results, operating_points
-from isocenter.belief.covering_results import COVERS_FROM
-from isocenter.belief.operating_points import OperatingPoint
-from isocenter.evaluation.conformal import Conformal
+from hilum.belief import Certainty, covering_results, operating_points
+from hilum.belief.covering_results import COVERS_FROM
+from hilum.belief.operating_points import OperatingPoint
+from hilum.evaluation.conformal import Conformal
 
 MEAN = "mean sensitivity or specificity that was registered, in new patients"
 SURE = "share of trainings in which a registered sensitivity or specificity holds"

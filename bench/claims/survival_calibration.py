@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from claims.law import ALARMS, Law, Random
 
-from isocenter.evaluation import survival
+from hilum.evaluation import survival
 
 CLAIM = "D-calibration rejects right curves"
 # {who is censored: the rate of leaving, and the end of the study}, in mean times to the event.

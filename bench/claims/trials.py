@@ -13,8 +13,8 @@ import pandas as pd
 from claims.law import COVERAGE, Law, Random
 from scipy import special, stats
 
-from isocenter.studies import interim_looks, randomisation, treatment_effects
-from isocenter.studies.trial_protocol import Study
+from hilum.studies import interim_looks, randomisation, treatment_effects
+from hilum.studies.trial_protocol import Study
 
 SIZE, UNEQUAL = 40, 0.8
 EFFECT = 0.4

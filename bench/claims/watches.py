@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from claims.law import Law, Random
 
-from isocenter.monitoring import e_detectors
+from hilum.monitoring import e_detectors
 
 # The chance of an alarm is at most CASES / RUN_LENGTH.
 CASES, RUN_LENGTH = 200, 500

@@ -1,4 +1,4 @@
-"""Isocenter over a large volume, from file to file: `bounded_ours.py VOLUME OUT CLASSES OVERLAP PATCH BATCH`"""
+"""Hilum over a large volume, from file to file: `bounded_ours.py VOLUME OUT CLASSES OVERLAP PATCH BATCH`"""
 
 import json
 import sys
@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from bounded_model import Light
 
-import isocenter
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
+import hilum
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
 
 volume, out = sys.argv[1:3]
 classes, overlap, size, batch = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
@@ -30,5 +30,5 @@ def run(images: np.ndarray) -> dict[str, np.ndarray]:
 
 model = Model(task, prepares, Inference((size,) * 3, overlap, batch), Networks(run, {"name": "light", "channels": 1}))
 began = time.perf_counter()
-isocenter.predict(model, volume, out=out, device="cpu")
+hilum.predict(model, volume, out=out, device="cpu")
 print(json.dumps({"predicting": time.perf_counter() - began}))

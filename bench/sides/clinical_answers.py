@@ -1,4 +1,4 @@
-"""Isocenter's side of `clinical_sizes.py`: one part of the way of a case, which is all that a folder holds.
+"""Hilum's side of `clinical_sizes.py`: one part of the way of a case, which is all that a folder holds.
 
 python bench/sides/clinical_answers.py predict|all|score FOLDER THREADS
 """
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-import isocenter
-from isocenter.planning import plan_checks, planner, training_memory
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.runtime import Model, torch_networks
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.tasks.segmentation import scoring as segmentation_scoring
-from isocenter.values import Array, Decision
+import hilum
+from hilum.planning import plan_checks, planner, training_memory
+from hilum.planning.plan_inputs import Wishes
+from hilum.runtime import Model, torch_networks
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.tasks.segmentation import scoring as segmentation_scoring
+from hilum.values import Array, Decision
 
 STRUCTURES = 20
 
@@ -41,7 +41,7 @@ Work = Callable[[], dict[str, object]]
 
 def predicting(folder: Path, threads: int, *, skips: bool = True) -> Work:
     """Predict the case by the network that is planned for it, without training."""
-    found, drawn = isocenter.check(folder, threads=threads).examination, Decision("drawn", "one case is measured")
+    found, drawn = hilum.check(folder, threads=threads).examination, Decision("drawn", "one case is measured")
     wishes = Wishes(Decision("cpu", "it is measured on the processor"), minutes=60)
     chosen = plan_checks.checked_settings(
         planner.make_plan(found.dataset, found.fingerprint, drawn, training_memory.this_machine("cpu", threads), wishes)
@@ -60,7 +60,7 @@ def predicting(folder: Path, threads: int, *, skips: bool = True) -> Work:
 
 def scoring(folder: Path, threads: int) -> Work:
     """Score a map of balls, one a structure, against one that is moved by a voxel."""
-    geometry = isocenter.read(next((folder / "imagesTr").iterdir())).geometry
+    geometry = hilum.read(next((folder / "imagesTr").iterdir())).geometry
     maps, structures = [_balls(geometry.shape, shift) for shift in (0, 1)], range(1, 1 + STRUCTURES)
     values, tolerances = {f"{n}": (n,) for n in structures}, {f"{n}": 2.0 for n in structures}
     return lambda: {"rows": len(list(segmentation_scoring.structure_case_rows(*maps, values, geometry, tolerances)))}

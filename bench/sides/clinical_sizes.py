@@ -1,4 +1,4 @@
-"""Isocenter's side of `clinical_sizes.py`: look at every case of a folder, or prepare it for a training.
+"""Hilum's side of `clinical_sizes.py`: look at every case of a folder, or prepare it for a training.
 
 python bench/sides/clinical_sizes.py look FOLDER THREADS
 python bench/sides/clinical_sizes.py prepare FOLDER THREADS
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import isocenter
+import hilum
 
 CT = (-1000.0, 300.0, -300.0, 400.0)
 LINKED, PATCH, STEPS = 60, 96, 8
@@ -29,18 +29,18 @@ def main() -> None:
 
 def _look(folder: Path, threads: int) -> dict[str, Any]:
     began = _cpu_seconds()
-    found = isocenter.check(folder, threads=threads)
+    found = hilum.check(folder, threads=threads)
     return {"cases": len(found.examination.fingerprint.cases), "cpu_seconds": _cpu_seconds() - began}
 
 
 def _prepare(folder: Path, threads: int) -> dict[str, Any]:
-    from isocenter.layouts import dataset_layouts
-    from isocenter.layouts.layout import DatasetOptions
-    from isocenter.runtime import Preprocessing
-    from isocenter.tasks.segmentation.question import Segmentation
-    from isocenter.training.data import prepared_store
-    from isocenter.transforms.intensity import Normalisation
-    from isocenter.values import Label
+    from hilum.layouts import dataset_layouts
+    from hilum.layouts.layout import DatasetOptions
+    from hilum.runtime import Preprocessing
+    from hilum.tasks.segmentation.question import Segmentation
+    from hilum.training.data import prepared_store
+    from hilum.transforms.intensity import Normalisation
+    from hilum.values import Label
 
     cases, steps = list(dataset_layouts.read_dataset(folder, DatasetOptions())), (1.5, 1.5, 1.5)
     names, window = next(iter(cases[0].images.values())).channels, Normalisation("window", *CT)
@@ -56,9 +56,9 @@ def _share_waiting(cases: Sequence[Any]) -> float:
     """The share of the time of steps, after the first, in which the network waits for patches."""
     import torch
 
-    from isocenter.networks import factory
-    from isocenter.training.data.batch_loading import Loader
-    from isocenter.values import Dense
+    from hilum.networks import factory
+    from hilum.training.data.batch_loading import Loader
+    from hilum.values import Dense
 
     torch.set_num_threads(2)
     size = {"width": 16, "widest": 128, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]}

@@ -12,12 +12,12 @@ from functools import partial
 import numpy as np
 import psutil
 
-from isocenter.runtime import Model, Preprocessing, predicted_memory, torch_networks
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Deferred, Geometry, Image
+from hilum.runtime import Model, Preprocessing, predicted_memory, torch_networks
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Deferred, Geometry, Image
 
 PATCH = (64, 64, 64)
 

@@ -1,4 +1,4 @@
-"""Isocenter's side of `many_cases.py`: check, or prepare, every case of a folder.
+"""Hilum's side of `many_cases.py`: check, or prepare, every case of a folder.
 
 python bench/sides/many_cases.py check|cold|warm FOLDER THREADS
 """
@@ -10,7 +10,7 @@ import json
 import time
 from pathlib import Path
 
-import isocenter
+import hilum
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     asked = parser.parse_args()
     began = time.perf_counter()
     if asked.work == "check":
-        done = len(isocenter.check(asked.folder, threads=asked.threads).examination.fingerprint.cases)
+        done = len(hilum.check(asked.folder, threads=asked.threads).examination.fingerprint.cases)
     else:
         done = prepared(asked.folder, asked.threads)
     print(json.dumps({"cases": done, "work_seconds": time.perf_counter() - began}))
@@ -30,13 +30,13 @@ def main() -> None:
 def prepared(folder: Path, threads: int) -> int:
     """How many cases of the folder were prepared."""
     # Training brings torch with it, which no check needs: it would be most of what a check is said to hold.
-    from isocenter.layouts import dataset_layouts
-    from isocenter.layouts.layout import DatasetOptions
-    from isocenter.runtime import Preprocessing
-    from isocenter.tasks.segmentation.question import Segmentation
-    from isocenter.training.data import prepared_store
-    from isocenter.transforms.intensity import Normalisation
-    from isocenter.values import Label
+    from hilum.layouts import dataset_layouts
+    from hilum.layouts.layout import DatasetOptions
+    from hilum.runtime import Preprocessing
+    from hilum.tasks.segmentation.question import Segmentation
+    from hilum.training.data import prepared_store
+    from hilum.transforms.intensity import Normalisation
+    from hilum.values import Label
 
     cases = list(dataset_layouts.read_dataset(folder, DatasetOptions()))
     preprocessing = Preprocessing(3, ("0",), (Normalisation("zscore"),), spacing=(1.5, 1.5, 1.5))

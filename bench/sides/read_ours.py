@@ -1,13 +1,13 @@
-"""Reads a DICOM series by Isocenter and says how long the call took: `read_ours.py FOLDER`"""
+"""Reads a DICOM series by Hilum and says how long the call took: `read_ours.py FOLDER`"""
 
 import json
 import sys
 import time
 
-import isocenter
+import hilum
 
 began = time.perf_counter()
-image = isocenter.read(sys.argv[1])
+image = hilum.read(sys.argv[1])
 values = image.data
 seconds = time.perf_counter() - began
 spacing = [round(mm, 4) for mm in image.spacing or ()]

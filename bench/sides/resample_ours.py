@@ -1,4 +1,4 @@
-"""Isocenter's side of `resampling.py`: one step on prepared files. Its last line says the seconds without reading.
+"""Hilum's side of `resampling.py`: one step on prepared files. Its last line says the seconds without reading.
 
 python bench/sides/resample_ours.py image|labels|scores FOLDER RESULT
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from isocenter.transforms import label_resampling, resampling
-from isocenter.transforms.resampling import Taps
+from hilum.transforms import label_resampling, resampling
+from hilum.transforms.resampling import Taps
 
 
 def main() -> None:

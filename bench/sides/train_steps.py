@@ -1,4 +1,4 @@
-"""Isocenter's own training for so many minutes, and how long a step took.
+"""Hilum's own training for so many minutes, and how long a step took.
 
     train_steps.py DATA LABELS OUT MINUTES DEVICE [SECTION.NAME=JSON...]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-import isocenter
+import hilum
 
 # Steps that warm up caches.
 WARMUP = 5
@@ -24,7 +24,7 @@ data, labels, out, minutes = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), 
 device, words = sys.argv[5], sys.argv[6:]
 by_hand = dict(one.split("=", 1) for one in words)
 assignments = {name: json.loads(value) for name, value in by_hand.items()}
-isocenter.train(
+hilum.train(
     data,
     out=out,
     minutes=minutes,

@@ -2,7 +2,7 @@
 
 import torch
 
-from isocenter.runtime.package.backends.torch_eager import TorchEager
+from hilum.runtime.package.backends.torch_eager import TorchEager
 
 
 class InDouble:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from isocenter.errors import FormatError
-from isocenter.files.format_options import Format, FormatEntry
-from isocenter.values import Geometry, Image
+from hilum.errors import FormatError
+from hilum.files.format_options import Format, FormatEntry
+from hilum.values import Geometry, Image
 
 MAGIC = b"TINYIMG1"
 SHAPE = (16, 16)

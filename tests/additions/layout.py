@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from isocenter.layouts.cases import class_labels
-from isocenter.layouts.cases.dataset_folder import Folder
-from isocenter.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.values import CaseRow, Cell
+from hilum.layouts.cases import class_labels
+from hilum.layouts.cases.dataset_folder import Folder
+from hilum.layouts.layout import DatasetOptions, Layout, Reading
+from hilum.values import CaseRow, Cell
 
 MARK = "__"
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from isocenter.networks.network_family import Family
+from hilum.networks.network_family import Family
 
 
 class Tiny(nn.Module):

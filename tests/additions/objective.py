@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Gt
 
-from isocenter.objectives.objective_terms import Needs, Objective
+from hilum.objectives.objective_terms import Needs, Objective
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A kind of reference: the side of the body that a person named, from a column of a table."""
 
-from isocenter.values import Problem, ReferenceChecks, ReferenceFacts, ReferenceKind, ReferenceWords
-from isocenter.values.reference_kind import ReferenceStrata
+from hilum.values import Problem, ReferenceChecks, ReferenceFacts, ReferenceKind, ReferenceWords
+from hilum.values.reference_kind import ReferenceStrata
 
 SIDES = ("left", "right")
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from isocenter.tasks.classification.question import Classification
-from isocenter.values import Decision
+from hilum.tasks.classification.question import Classification
+from hilum.values import Decision
 
 
 @dataclass(frozen=True)

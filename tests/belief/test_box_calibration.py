@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter.belief import Certainty, box_belief
-from isocenter.errors import PlanError
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.tasks import fitting, properties, task_catalogue, task_settings
-from isocenter.tasks.detection.question import Detection
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
+from hilum.belief import Certainty, box_belief
+from hilum.errors import PlanError
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.tasks import fitting, properties, task_catalogue, task_settings
+from hilum.tasks.detection.question import Detection
+from hilum.tasks.fitting import PredictedCases
+from hilum.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((64, 64))
 CORNERS = np.array([(row, column) for row in (0, 32) for column in (0, 16, 32, 48)], float)

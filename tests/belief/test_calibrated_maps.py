@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.belief import Certainty
-from isocenter.errors import PlanError
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.tasks import fitting, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values.voxel_images import DrawnMap
+from hilum.belief import Certainty
+from hilum.errors import PlanError
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.tasks import fitting, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values.voxel_images import DrawnMap
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 
 

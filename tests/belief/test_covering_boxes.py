@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isocenter.belief import box_belief, covering_results
-from isocenter.errors import PlanError
-from isocenter.evaluation.conformal import Conformal
-from isocenter.tasks import fitting, properties, task_catalogue, task_settings
-from isocenter.tasks.detection.question import Detection
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
+from hilum.belief import box_belief, covering_results
+from hilum.errors import PlanError
+from hilum.evaluation.conformal import Conformal
+from hilum.tasks import fitting, properties, task_catalogue, task_settings
+from hilum.tasks.detection.question import Detection
+from hilum.tasks.fitting import PredictedCases
+from hilum.values import BoundingBoxes, Case, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((24, 32))
 PLACES = np.array([[1.0, 1, 6, 6], [10, 10, 16, 16], [1, 20, 8, 28]])

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from isocenter.belief import Certainty, covering_results, object_belief
-from isocenter.errors import PlanError
-from isocenter.evaluation import instances
-from isocenter.evaluation.conformal import Conformal
-from isocenter.tasks import fitting, properties, task_catalogue, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.instances.answering import HEAD, ObjectDecoder
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.values import Case, Geometry, Image, Prediction
+from hilum.belief import Certainty, covering_results, object_belief
+from hilum.errors import PlanError
+from hilum.evaluation import instances
+from hilum.evaluation.conformal import Conformal
+from hilum.tasks import fitting, properties, task_catalogue, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.instances.answering import HEAD, ObjectDecoder
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.values import Case, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((24, 40))
 DISCS = ((6, 8), (17, 8), (6, 20), (17, 20), (6, 32), (17, 32))

@@ -12,15 +12,15 @@ import torch
 from numpy.testing import assert_allclose
 from rankseg import RankSEG
 
-from isocenter.belief import Certainty, certainties, dice_decoding
-from isocenter.belief.dice_decoding import VoxelCodes
-from isocenter.errors import PlanError
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.tasks import fitting, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Geometry, Label, Prediction
-from isocenter.values.voxel_images import DrawnMap
+from hilum.belief import Certainty, certainties, dice_decoding
+from hilum.belief.dice_decoding import VoxelCodes
+from hilum.errors import PlanError
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.tasks import fitting, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Geometry, Label, Prediction
+from hilum.values.voxel_images import DrawnMap
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs
 
 VOLUME = Geometry((40, 48, 30), np.eye(3 + 1))

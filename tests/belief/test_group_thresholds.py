@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from fairlearn.metrics import equalized_odds_difference, true_positive_rate
 
-from isocenter.belief import Certainty, operating_points
-from isocenter.belief.operating_points import GroupThresholds
-from isocenter.errors import PlanError
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.tasks import fitting, properties, task_settings
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.findings.question import Findings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import Case, Confidence, Geometry, Prediction
+from hilum.belief import Certainty, operating_points
+from hilum.belief.operating_points import GroupThresholds
+from hilum.errors import PlanError
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.tasks import fitting, properties, task_settings
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.findings.question import Findings
+from hilum.tasks.fitting import PredictedCases
+from hilum.values import Case, Confidence, Geometry, Prediction
 
 GRID = Geometry((8, 8), np.eye(3))
 AS_GIVEN = Certainty("none", Calibrator())

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter.belief import object_belief
-from isocenter.errors import PlanError
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.tasks import fitting, task_catalogue, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.instances.answering import HEAD
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.values import Case, Geometry, Image, Prediction
+from hilum.belief import object_belief
+from hilum.errors import PlanError
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.tasks import fitting, task_catalogue, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.instances.answering import HEAD
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.values import Case, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((36, 48))
 CENTRES = [(row, column) for row in (9, 27) for column in (8, 24, 40)]

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from isocenter.belief import operating_points
-from isocenter.belief.operating_points import OperatingPoint
-from isocenter.errors import PlanError, UsageError
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.values import BY_HAND, Decision
+from hilum.belief import operating_points
+from hilum.belief.operating_points import OperatingPoint
+from hilum.errors import PlanError, UsageError
+from hilum.tasks import task_catalogue, task_settings
+from hilum.values import BY_HAND, Decision
 
 YOUDEN = OperatingPoint("youden")
 CASES = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=4, max_size=60).filter(

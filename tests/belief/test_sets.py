@@ -8,12 +8,12 @@ import math
 import numpy as np
 import pytest
 
-from isocenter.errors import PlanError
-from isocenter.evaluation import conformal
-from isocenter.scoring import model_verdict
-from isocenter.tasks import fitting, properties, task_catalogue, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import Case, Geometry, Prediction
+from hilum.errors import PlanError
+from hilum.evaluation import conformal
+from hilum.scoring import model_verdict
+from hilum.tasks import fitting, properties, task_catalogue, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.values import Case, Geometry, Prediction
 from matrices import thinned
 
 GRID = Geometry((2, 2), np.eye(3))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isocenter.evaluation import conformal
-from isocenter.tasks import fitting, task_catalogue, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.shared.averages import EACH
-from isocenter.values import Case, Geometry, Image, Prediction
+from hilum.evaluation import conformal
+from hilum.tasks import fitting, task_catalogue, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.shared.averages import EACH
+from hilum.values import Case, Geometry, Image, Prediction
 from matrices import thinned
 
 GRID, PLANE = Geometry((4, 4), np.eye(3)), Geometry.of_pixels((24, 24))

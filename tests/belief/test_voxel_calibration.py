@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.belief import Certainty, certainties, voxel_calibration
-from isocenter.belief.covering_results import COVERS_FROM
-from isocenter.belief.voxel_calibration import SIZES, VoxelCalibration
-from isocenter.errors import PlanError
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.evaluation.conformal import Conformal
-from isocenter.tasks import fitting, properties, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.segmentation.mask_postprocessing import Tidying
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Geometry
+from hilum.belief import Certainty, certainties, voxel_calibration
+from hilum.belief.covering_results import COVERS_FROM
+from hilum.belief.voxel_calibration import SIZES, VoxelCalibration
+from hilum.errors import PlanError
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.evaluation.conformal import Conformal
+from hilum.tasks import fitting, properties, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.segmentation.mask_postprocessing import Tidying
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Geometry
 from matrices import thinned
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.belief import voxel_calibration
-from isocenter.belief.voxel_calibration import VoxelSample, VoxelSampler
-from isocenter.values import Geometry
+from hilum.belief import voxel_calibration
+from hilum.belief.voxel_calibration import VoxelSample, VoxelSampler
+from hilum.values import Geometry
 
 
 def image(shape: tuple[int, ...], spacing: float = 1.0) -> tuple[Geometry, np.ndarray, np.ndarray]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import isocenter
-from isocenter.options.command_index import COMMANDS
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.options.command_index import COMMANDS
+from hilum.values import Geometry, Image
 
 GROUPED = [one.words for one in COMMANDS if " " in one.words]
 
@@ -15,18 +15,18 @@ GROUPED = [one.words for one in COMMANDS if " " in one.words]
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ("feedback import nowhere t.csv --since 2026-01-01", "isocenter feedback import: No such option: --since"),
-        ("feedback next nowhere 3 --since 2026-01-01", "isocenter feedback next: No such option: --since"),
+        ("feedback import nowhere t.csv --since 2026-01-01", "hilum feedback import: No such option: --since"),
+        ("feedback next nowhere 3 --since 2026-01-01", "hilum feedback next: No such option: --since"),
         ("feedback next nowhere 0", "COUNT: 0 is below 1"),
-        ("feedback nowhere --locked data", "isocenter feedback: No such option: --locked"),
-        ("document trace nowhere", "isocenter document trace: Got unexpected extra argument(s) (nowhere)"),
-        ("document nowhere --junit a.xml", "isocenter document: No such option: --junit"),
-        ("document verify a", "isocenter document verify: Missing option '--against'"),
-        ("document verify a --against b --for claim", "isocenter document verify: No such option: --for"),
-        ("document", "isocenter document: Missing argument 'SUBJECT'"),
-        ("register frames", "isocenter register frames: Missing argument 'SERIES'"),
-        ("networks unet", "isocenter networks: Got unexpected extra argument(s) (unet)"),
-        ("study", "isocenter study: Missing command"),
+        ("feedback nowhere --locked data", "hilum feedback: No such option: --locked"),
+        ("document trace nowhere", "hilum document trace: Got unexpected extra argument(s) (nowhere)"),
+        ("document nowhere --junit a.xml", "hilum document: No such option: --junit"),
+        ("document verify a", "hilum document verify: Missing option '--against'"),
+        ("document verify a --against b --for claim", "hilum document verify: No such option: --for"),
+        ("document", "hilum document: Missing argument 'SUBJECT'"),
+        ("register frames", "hilum register frames: Missing argument 'SERIES'"),
+        ("networks unet", "hilum networks: Got unexpected extra argument(s) (unet)"),
+        ("study", "hilum study: Missing command"),
         ("plan nowhere --explain --all-decisions", "--explain, --all-decisions: are two forms"),
     ],
 )
@@ -49,7 +49,7 @@ def test_only_the_first_word_of_a_group_names_a_command_and_a_file_of_its_name_h
 ):
     monkeypatch.chdir(tmp_path)
     still = Image(np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32"), Geometry((8, 8, 8), np.eye(4)))
-    isocenter.write(still, tmp_path / "frames.nii.gz")
+    hilum.write(still, tmp_path / "frames.nii.gz")
     (tmp_path / "frames.nii.gz").rename(tmp_path / "frames")
     assert cli("register", "frames", "absent.nii.gz").last.startswith("absent.nii.gz: ")
     # It is read, and refused for what it holds or is called, not for being a command.

@@ -7,21 +7,21 @@ from typing import get_args
 
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.cli import commands
-from isocenter.files import format_options
-from isocenter.layouts.layout import LAYOUTS
-from isocenter.options import command_index
-from isocenter.prediction.answers import FORMATS
-from isocenter.registration.engine import TransformKind
-from isocenter.registration.linear import Initial
-from isocenter.registration.similarity_measures import SimilarityName
-from isocenter.runtime.package import backends
-from isocenter.tasks import index
-from isocenter.values.dataset_cases import SPLITS
-from isocenter.verbs.comparison_tests import CORRECTIONS, TESTS
-from isocenter.verbs.ensemble import WEIGHTINGS
+from hilum.cli import commands
+from hilum.files import format_options
+from hilum.layouts.layout import LAYOUTS
+from hilum.options import command_index
+from hilum.prediction.answers import FORMATS
+from hilum.registration.engine import TransformKind
+from hilum.registration.linear import Initial
+from hilum.registration.similarity_measures import SimilarityName
+from hilum.runtime.package import backends
+from hilum.tasks import index
+from hilum.values.dataset_cases import SPLITS
+from hilum.verbs.comparison_tests import CORRECTIONS, TESTS
+from hilum.verbs.ensemble import WEIGHTINGS
 
 COMMANDS = {one.words: commands.typed_function(one) for one in command_index.COMMANDS}
 
@@ -84,7 +84,7 @@ def test_the_default_file_in_a_help_text_is_the_one_that_is_written(cli, tmp_pat
 
 def test_demo_takes_as_long_by_make_by_the_command_line_and_in_python():
     by_make = re.search(r"MINUTES \?= (\S+)", (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8"))
-    by_hand, in_python = (inspect.signature(one).parameters["minutes"] for one in (COMMANDS["demo"], isocenter.demo))
+    by_hand, in_python = (inspect.signature(one).parameters["minutes"] for one in (COMMANDS["demo"], hilum.demo))
     assert float(by_make[1]) == by_hand.default == in_python.default
 
 
@@ -99,7 +99,7 @@ def test_a_help_text_is_a_sentence_without_riddles():
 def test_the_help_of_a_verb_reads_without_types_of_python_and_shows_what_holds_by_default(cli, verb):
     shown = cli(*verb.split(), "--help").out
     assert not re.search(r"<\w|[{}]|list\[|\d{6}|\[\[|required", shown.replace("<name>", ""))
-    usage = shown.splitlines()[0].removeprefix(f"Usage: isocenter {verb} ").split()
+    usage = shown.splitlines()[0].removeprefix(f"Usage: hilum {verb} ").split()
     places = [one.name for one in inspect.signature(COMMANDS[verb], eval_str=True).parameters.values()]
     assert usage[0] == "[OPTIONS]"
     assert len(usage) - 1 <= len(places)
@@ -115,7 +115,7 @@ def test_a_place_that_may_stay_empty_or_take_several_shows_it_in_the_usage(cli):
         ("serve", "[MODEL]..."),
         ("route", "STUDY [MODEL]..."),
     ):
-        assert cli(verb, "--help").out.splitlines()[0] == f"Usage: isocenter {verb} [OPTIONS] {usage}"
+        assert cli(verb, "--help").out.splitlines()[0] == f"Usage: hilum {verb} [OPTIONS] {usage}"
     assert "[default: 7]" in " ".join(cli("demo", "--help").out.split())
 
 

@@ -11,12 +11,12 @@ import pytest
 from pydicom.dataset import Dataset
 
 import planted_identities
-from isocenter.deidentification import dicom_objects
-from isocenter.deidentification.attribute_cleaning import IDENTIFYING, CleaningRules, ObjectCleaner
-from isocenter.deidentification.common_words import FEWEST_PATIENTS, CommonWords
-from isocenter.deidentification.confidentiality_profile import ConfidentialityProfile
-from isocenter.deidentification.dicom_objects import IdentifierSurvey
-from isocenter.deidentification.keyed_names import KeyedNames
+from hilum.deidentification import dicom_objects
+from hilum.deidentification.attribute_cleaning import IDENTIFYING, CleaningRules, ObjectCleaner
+from hilum.deidentification.common_words import FEWEST_PATIENTS, CommonWords
+from hilum.deidentification.confidentiality_profile import ConfidentialityProfile
+from hilum.deidentification.dicom_objects import IdentifierSurvey
+from hilum.deidentification.keyed_names import KeyedNames
 from planted_identities import IDENTITIES, Identity, code
 from written_dicom import write_slice
 

@@ -13,9 +13,9 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 
-import isocenter
-from isocenter.deidentification import burned_in_text, keyed_names
-from isocenter.deidentification.burned_in_text import TextPlace
+import hilum
+from hilum.deidentification import burned_in_text, keyed_names
+from hilum.deidentification.burned_in_text import TextPlace
 from written_dicom import write_slice
 
 WORDS = "QUITTENBAUM 1937"
@@ -54,8 +54,8 @@ def write_picture(path: Path, frames: np.ndarray, photometric: str = "MONOCHROME
     return path
 
 
-def cleaned(path: Path, tmp_path: Path, **options: object) -> tuple[pydicom.Dataset | None, isocenter.deidentify]:
-    result = isocenter.deidentify(path, out=tmp_path / "out", options=["clean-pixels"], **options)
+def cleaned(path: Path, tmp_path: Path, **options: object) -> tuple[pydicom.Dataset | None, hilum.deidentify]:
+    result = hilum.deidentify(path, out=tmp_path / "out", options=["clean-pixels"], **options)
     [row] = result.rows
     return (None if row.output is None else pydicom.dcmread(tmp_path / "out" / row.output)), row
 
@@ -123,7 +123,7 @@ def test_text_in_a_jpeg_is_blacked_and_the_rest_decodes_to_the_same_values(tmp_p
     assert np.array_equal(after.pixel_array[60:], before[60:])
     assert after.pixel_array[strokes()].max() == 0
     # A name in a comment of the stream alone makes it be written anew too.
-    bare = isocenter.deidentify(path, out=tmp_path / "bare").rows[0]
+    bare = hilum.deidentify(path, out=tmp_path / "bare").rows[0]
     assert b"Quittenbaum" not in (tmp_path / "bare" / bare.output).read_bytes()
 
 
@@ -149,7 +149,7 @@ def test_text_of_one_slice_of_a_series_is_blacked_there_alone(tmp_path):
             StudyInstanceUID="1.2.3",
             SeriesInstanceUID="1.2.4",
         )
-    rows = isocenter.deidentify(folder, out=tmp_path / "out", options=["clean-pixels"]).rows
+    rows = hilum.deidentify(folder, out=tmp_path / "out", options=["clean-pixels"]).rows
     assert [row.text > 0 for row in rows] == [False, False, True, False]
 
 
@@ -187,7 +187,7 @@ def test_nothing_is_downloaded_and_a_missing_detector_is_named(tmp_path, monkeyp
     assert burned_in_text.find_text(stamp(smooth(), 255))
     burned_in_text._session.cache_clear()
     monkeypatch.setattr(burned_in_text, "find_spec", lambda name: None)
-    with pytest.raises(isocenter.IsocenterError, match=r"pip install 'isocenter\[deidentify\]'"):
+    with pytest.raises(hilum.HilumError, match=r"pip install 'hilum\[deidentify\]'"):
         cleaned(write_picture(tmp_path / "a.dcm", smooth()), tmp_path)
     burned_in_text._session.cache_clear()
 
@@ -208,7 +208,7 @@ def test_an_overlay_with_text_goes_and_one_without_stays(tmp_path):
         dataset.add_new(0x60000102, "US", 0)
         dataset.add_new(0x60003000, "OW", np.packbits(bits, bitorder="little").tobytes())
         dataset.save_as(path)
-        row = isocenter.deidentify(path, out=tmp_path / f"out{n}", options=["clean-graphics"]).rows[0]
+        row = hilum.deidentify(path, out=tmp_path / f"out{n}", options=["clean-graphics"]).rows[0]
         kept.append(0x60003000 in pydicom.dcmread(tmp_path / f"out{n}" / row.output))
     assert kept == [True, False]
 

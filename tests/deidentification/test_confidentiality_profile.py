@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.deidentification.confidentiality_profile import Action, ConfidentialityProfile
-from isocenter.errors import UsageError
+from hilum.deidentification.confidentiality_profile import Action, ConfidentialityProfile
+from hilum.errors import UsageError
 
 # From PS3.15 Table E.1-1, read by hand: tag, value representation, action of the basic profile.
 BY_HAND = (

@@ -11,10 +11,10 @@ import numpy as np
 import pydicom
 import pytest
 
-import isocenter
-from isocenter.deidentification import dicom_objects, keyed_names
-from isocenter.errors import ResourceError, UsageError
-from isocenter.files.storage import csv_text
+import hilum
+from hilum.deidentification import dicom_objects, keyed_names
+from hilum.errors import ResourceError, UsageError
+from hilum.files.storage import csv_text
 from written_dicom import write_slice
 
 KEY, OTHER_KEY = "0f" * 32, "f0" * 32
@@ -44,9 +44,9 @@ def read_report(out: Path) -> dict:
 
 def test_objects_lie_by_new_names_and_the_report_beside_them(tmp_path, images):
     out = tmp_path / "out"
-    result = isocenter.deidentify(images, out=out, table=True)
+    result = hilum.deidentify(images, out=out, table=True)
     record = read_report(out)
-    assert (record["schema"], record["version"]) == ("isocenter.deidentified", 1)
+    assert (record["schema"], record["version"]) == ("hilum.deidentified", 1)
     assert [row["source"] for row in record["rows"]] == ["a.dcm", "b.dcm", "deeper/c.dcm"]
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.dcm")) == sorted(
         row["output"] for row in record["rows"]
@@ -67,34 +67,34 @@ def test_objects_lie_by_new_names_and_the_report_beside_them(tmp_path, images):
 
 def test_a_second_run_gives_the_same_and_another_key_or_other_options_are_refused(tmp_path, images, monkeypatch):
     out = tmp_path / "out"
-    isocenter.deidentify(images, out=out, table=True)
+    hilum.deidentify(images, out=out, table=True)
     before = {path: path.read_bytes() for path in out.rglob("*.dcm")}
-    isocenter.deidentify(images, out=out, table=True)
+    hilum.deidentify(images, out=out, table=True)
     assert {path: path.read_bytes() for path in out.rglob("*.dcm")} == before
     with pytest.raises(UsageError, match="other options"):
-        isocenter.deidentify(images, out=out, options=["retain-uids"])
+        hilum.deidentify(images, out=out, options=["retain-uids"])
     monkeypatch.setenv(keyed_names.VARIABLE, OTHER_KEY)
     with pytest.raises(UsageError, match="another key"):
-        isocenter.deidentify(images, out=out)
+        hilum.deidentify(images, out=out)
     (out.with_name("out.private") / "report.json").unlink()
     shutil.rmtree(out)
     with pytest.raises(UsageError, match=r"table.csv.*another key"):
-        isocenter.deidentify(images, out=out)
+        hilum.deidentify(images, out=out)
 
 
 def test_folders_within_each_other_and_folders_of_others_are_refused(tmp_path, images):
     for out in (images / "out", images, tmp_path):
         with pytest.raises(UsageError, match="lie"):
-            isocenter.deidentify(images, out=out)
+            hilum.deidentify(images, out=out)
     with pytest.raises(UsageError, match="not from here"):
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "note.txt").write_text("mine")
-        isocenter.deidentify(images, out=tmp_path / "full")
+        hilum.deidentify(images, out=tmp_path / "full")
     with pytest.raises(UsageError, match="no such file"):
-        isocenter.deidentify(tmp_path / "nowhere", out=tmp_path / "out")
+        hilum.deidentify(tmp_path / "nowhere", out=tmp_path / "out")
     with pytest.raises(UsageError, match="no file"):
         (tmp_path / "empty").mkdir()
-        isocenter.deidentify(tmp_path / "empty", out=tmp_path / "out")
+        hilum.deidentify(tmp_path / "empty", out=tmp_path / "out")
 
 
 def test_documents_directories_and_cut_files_are_refused_and_stop_no_other(tmp_path, images, data, cli):
@@ -124,7 +124,7 @@ def test_a_full_disk_ends_the_run_with_whole_files(tmp_path, images):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, hard))
     try:
         with pytest.raises(ResourceError, match="Free some space"):
-            isocenter.deidentify(images, out=tmp_path / "out")
+            hilum.deidentify(images, out=tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     for path in (tmp_path / "out").rglob("*.dcm"):
@@ -153,6 +153,6 @@ def test_two_objects_that_share_a_uid_are_both_handed_on(tmp_path, images):
     other = pydicom.dcmread(images / "a.dcm")
     other.PixelData = bytes(127) + b"\1"
     other.save_as(images / "other.dcm")
-    rows = {row.source: row.output for row in isocenter.deidentify(images, out=tmp_path / "out").rows}
+    rows = {row.source: row.output for row in hilum.deidentify(images, out=tmp_path / "out").rows}
     assert rows["a.dcm"] == rows["again.dcm"]
     assert rows["other.dcm"] == rows["a.dcm"].replace(".dcm", "_2.dcm")

@@ -13,9 +13,9 @@ import tifffile
 from PIL import Image as PilImage
 from PIL.PngImagePlugin import PngInfo
 
-import isocenter
-from isocenter.deidentification import handed_folder, keyed_names
-from isocenter.errors import FormatError
+import hilum
+from hilum.deidentification import handed_folder, keyed_names
+from hilum.errors import FormatError
 
 WHO = b"Quittenbaum"
 
@@ -53,7 +53,7 @@ def write_all(folder):
 def test_only_voxels_and_geometry_pass(tmp_path):
     (tmp_path / "in").mkdir()
     voxels, picture = write_all(tmp_path / "in")
-    rows = {row.source: row for row in isocenter.deidentify(tmp_path / "in", out=tmp_path / "out").rows}
+    rows = {row.source: row for row in hilum.deidentify(tmp_path / "in", out=tmp_path / "out").rows}
     assert rows["notes.txt"].refused
     written = {path for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert written == {tmp_path / "out" / row.output for row in rows.values() if row.output}
@@ -62,13 +62,13 @@ def test_only_voxels_and_geometry_pass(tmp_path):
         assert WHO not in content + (imagecodecs.gzip_decode(content) if path.suffix == ".gz" else b"")
         assert path.parent.name == path.name.partition("_")[0]
     for name in ("scan_1.nii.gz", "scan_2.nrrd", "scan_3.mha", "scan_4.mhd"):
-        image = isocenter.read(tmp_path / "out" / rows[name].output)
-        assert np.array_equal(image.data[0], isocenter.read(tmp_path / "in" / name).data[0])
-        assert image.geometry.equals(isocenter.read(tmp_path / "in" / name).geometry, 1e-6)
+        image = hilum.read(tmp_path / "out" / rows[name].output)
+        assert np.array_equal(image.data[0], hilum.read(tmp_path / "in" / name).data[0])
+        assert image.geometry.equals(hilum.read(tmp_path / "in" / name).geometry, 1e-6)
     assert rows["scan_4.raw"].output == rows["scan_4.mhd"].output  # the voxels of that header
     assert voxels.size == 60
     for name in ("scan_5.tiff", "scan_6.png"):
-        assert np.array_equal(isocenter.read(tmp_path / "out" / rows[name].output).data[0], picture)
+        assert np.array_equal(hilum.read(tmp_path / "out" / rows[name].output).data[0], picture)
 
 
 def coded(**options: object) -> bytes:
@@ -92,7 +92,7 @@ def test_files_are_called_by_patient_and_number(tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("patient01_a", "patient01_b", "patient02_a"):
         PilImage.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in" / f"{name}.png")
-    outputs = [row.output for row in isocenter.deidentify(tmp_path / "in", out=tmp_path / "out").rows]
+    outputs = [row.output for row in hilum.deidentify(tmp_path / "in", out=tmp_path / "out").rows]
     (first, a), (second, b), (third, c) = (output.split("/") for output in outputs)
     assert first == second != third
     assert (a, b, c) == (f"{first}_1.png", f"{first}_2.png", f"{third}_1.png")

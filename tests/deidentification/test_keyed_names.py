@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.deidentification import keyed_names
-from isocenter.deidentification.keyed_names import MOST_DAYS, KeyedNames
-from isocenter.errors import UsageError
-from isocenter.files.storage import hashing
+from hilum.deidentification import keyed_names
+from hilum.deidentification.keyed_names import MOST_DAYS, KeyedNames
+from hilum.errors import UsageError
+from hilum.files.storage import hashing
 
 NAMES, OTHERS = KeyedNames(bytes(32)), KeyedNames(bytes([1] * 32))
 

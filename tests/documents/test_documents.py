@@ -20,17 +20,17 @@ import pytest
 import sqlalchemy
 from ruamel.yaml import YAML
 
-import isocenter
-from isocenter.documents import checks, document_pages, fact_file, guidelines, subjects
-from isocenter.documents.guidelines import PLACEHOLDER
-from isocenter.documents.subjects import DocumentSubject
-from isocenter.errors import IntegrityError, PlanError, ResourceError, UsageError
-from isocenter.evaluation import Metrics
-from isocenter.monitoring import change_plan
-from isocenter.report import Figure, Paragraph, page_blocks
-from isocenter.runtime import record_files
-from isocenter.service.records import tables
-from isocenter.verbs.document import DocumentsResult
+import hilum
+from hilum.documents import checks, document_pages, fact_file, guidelines, subjects
+from hilum.documents.guidelines import PLACEHOLDER
+from hilum.documents.subjects import DocumentSubject
+from hilum.errors import IntegrityError, PlanError, ResourceError, UsageError
+from hilum.evaluation import Metrics
+from hilum.monitoring import change_plan
+from hilum.report import Figure, Paragraph, page_blocks
+from hilum.runtime import record_files
+from hilum.service.records import tables
+from hilum.verbs.document import DocumentsResult
 
 # Items of each list, and its parts where the source counts those; the figures of the guidelines themselves.
 COUNTS = {
@@ -84,7 +84,7 @@ def records(classified: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def documented(records: Path, tmp_path_factory: pytest.TempPathFactory) -> DocumentsResult:
-    return isocenter.document(records, out=tmp_path_factory.mktemp("documents") / "all")
+    return hilum.document(records, out=tmp_path_factory.mktemp("documents") / "all")
 
 
 @pytest.mark.parametrize("name", sorted(COUNTS))
@@ -137,7 +137,7 @@ def test_every_measured_value_stands_in_its_record(documented, records):
 
 def test_a_row_has_the_fields_that_others_read(documented):
     written = json.loads((documented.out / "documents.json").read_text())
-    assert (written["schema"], written["version"]) == ("isocenter.documents", 1)
+    assert (written["schema"], written["version"]) == ("hilum.documents", 1)
     fields = "document item part section subject state value record pointer sha256 because"
     assert all(set(row) == set(fields.split()) for row in written["rows"])
 
@@ -151,7 +151,7 @@ def test_a_page_begins_with_its_score_and_at_most_ten_gaps(documented):
 
 
 def test_documents_of_unchanged_records_hold(documented, records):
-    assert isocenter.verify_documents(documented.out, against=records).broken == []
+    assert hilum.verify_documents(documented.out, against=records).broken == []
 
 
 def change(file: Path, draw: random.Random) -> None:
@@ -182,7 +182,7 @@ def test_a_changed_figure_is_named_with_both_values(documented, records, tmp_pat
     summary = json.loads(file.read_text())
     summary["rows"][0]["value"] = 0.999
     file.write_text(json.dumps(summary))
-    broken = [str(one) for one in isocenter.verify_documents(documented.out, against=tmp_path / "run").broken]
+    broken = [str(one) for one in hilum.verify_documents(documented.out, against=tmp_path / "run").broken]
     assert any(one.startswith("claim 37: evaluation/summary.json /rows/0 was") and "0.999" in one for one in broken)
 
 
@@ -193,7 +193,7 @@ def test_a_changed_row_of_the_documents_is_found(documented, records, tmp_path):
     row = next(row for row in written["rows"] if row["state"] == "measured")
     row["value"] = "better"
     file.write_text(json.dumps(written))
-    assert len(isocenter.verify_documents(tmp_path / "documents", against=records).broken) == 1
+    assert len(hilum.verify_documents(tmp_path / "documents", against=records).broken) == 1
 
 
 def test_a_changed_page_is_found_also_where_its_hash_was_changed_with_it(documented, records, tmp_path):
@@ -201,14 +201,14 @@ def test_a_changed_page_is_found_also_where_its_hash_was_changed_with_it(documen
     shutil.copytree(documented.out, folder)
     page, file = folder / "claim.html", folder / "documents.json"
     page.write_text(page.read_text().replace("of 44 items are measured", "of 44 items were measured"))
-    names = [one.where for one in isocenter.verify_documents(folder, against=records).broken]
+    names = [one.where for one in hilum.verify_documents(folder, against=records).broken]
     assert "claim.html" in names
     written = json.loads(file.read_text())
     written["pages"]["claim.html"] = record_files.file_digest(page)
     file.write_text(json.dumps(written))
-    assert "claim.html" in [one.where for one in isocenter.verify_documents(folder, against=records).broken]
+    assert "claim.html" in [one.where for one in hilum.verify_documents(folder, against=records).broken]
     page.unlink()
-    assert "claim.html" in [one.where for one in isocenter.verify_documents(folder, against=records).broken]
+    assert "claim.html" in [one.where for one in hilum.verify_documents(folder, against=records).broken]
 
 
 def test_a_changed_score_is_found(documented, records, tmp_path):
@@ -217,12 +217,12 @@ def test_a_changed_score_is_found(documented, records, tmp_path):
     written = json.loads(file.read_text())
     written["scores"][0]["measured"] += 1
     file.write_text(json.dumps(written))
-    [broken] = isocenter.verify_documents(tmp_path / "documents", against=records).broken
+    [broken] = hilum.verify_documents(tmp_path / "documents", against=records).broken
     assert "does not follow from its rows" in str(broken)
     del written["rows"][0]["state"]
     file.write_text(json.dumps(written))
     with pytest.raises(IntegrityError, match="is damaged"):
-        isocenter.verify_documents(tmp_path / "documents", against=records)
+        hilum.verify_documents(tmp_path / "documents", against=records)
 
 
 def test_the_command_line_exits_with_1_where_a_row_no_longer_holds(documented, records, tmp_path, cli):
@@ -245,12 +245,12 @@ def facts_of(folder: Path, **facts: str) -> Path:
 
 def test_a_fact_is_stated_with_name_and_day_and_can_be_verified(records, tmp_path):
     facts = facts_of(tmp_path, funding="A grant of the university; it had no influence.")
-    made = isocenter.document(records, names="claim", facts=facts, out=tmp_path / "out")
+    made = hilum.document(records, names="claim", facts=facts, out=tmp_path / "out")
     [row] = [row for row in made.rows if row["item"] == "44"]
     assert (row["state"], row["because"]) == ("stated", "stated by A. Reader on 2026-01-05")
-    assert isocenter.verify_documents(tmp_path / "out", against=records).broken == []
+    assert hilum.verify_documents(tmp_path / "out", against=records).broken == []
     (tmp_path / "out" / "facts.toml").write_text("")
-    assert any(one.where == "claim 44" for one in isocenter.verify_documents(tmp_path / "out", against=records).broken)
+    assert any(one.where == "claim 44" for one in hilum.verify_documents(tmp_path / "out", against=records).broken)
 
 
 def test_the_open_questions_are_commented_out_and_can_be_given_back(documented):
@@ -289,23 +289,23 @@ def test_a_statement_that_a_record_contradicts_is_refused_with_both_named(record
     with pytest.raises(
         UsageError, match=r"external_testing states 'External validation was done.*plan\.yaml /split/method"
     ):
-        isocenter.document(records, facts=claims)
+        hilum.document(records, facts=claims)
     for denial in ("There was no external validation, for want of data.", "External validation is planned."):
         denies = facts_of(tmp_path, external_testing=denial)
-        assert isocenter.document(records, names="claim", facts=denies).rows
+        assert hilum.document(records, names="claim", facts=denies).rows
 
 
 def test_no_exclusions_is_refused_where_the_check_names_some(records, tmp_path):
     shutil.copytree(records, tmp_path / "run")
     row = {"severity": "error", "what": "case 7 cannot be read", "cases": ["7"]}
-    (tmp_path / "run" / "check.json").write_text(json.dumps({"schema": "isocenter.check", "version": 1, "rows": [row]}))
+    (tmp_path / "run" / "check.json").write_text(json.dumps({"schema": "hilum.check", "version": 1, "rows": [row]}))
     facts = facts_of(tmp_path, inclusion_criteria="All cases of 2020; no exclusions.")
     with pytest.raises(UsageError, match=r"no exclusions.*check\.json /rows/0/what.*case 7"):
-        isocenter.document(tmp_path / "run", facts=facts)
+        hilum.document(tmp_path / "run", facts=facts)
 
 
 # A statement of a person, and the record of a run that speaks against it: its file and its text.
-TESTS = {"schema": "isocenter.comparison", "version": 1, "tests": [{"metric": "auroc", "verdict": "not shown"}]}
+TESTS = {"schema": "hilum.comparison", "version": 1, "tests": [{"metric": "auroc", "verdict": "not shown"}]}
 WEAK = "group,n,judged,p_adjusted\nsex=f,80,no,0.001\nsex=m,90,yes,0.004\n"
 CONTRADICTED = {
     "a better model": ("It is superior to the readers.", "comparison.json", json.dumps(TESTS), "/tests/0/verdict"),
@@ -319,7 +319,7 @@ CONTRADICTED = {
 def test_a_claim_without_ground_in_the_records_is_refused(records, tmp_path, name):
     words, record, change, pointer = CONTRADICTED[name]
     run = Path(shutil.copytree(records, tmp_path / "run"))
-    plain = isocenter.document(run, names="claim", facts=facts_of(tmp_path, implications="None.")).rows
+    plain = hilum.document(run, names="claim", facts=facts_of(tmp_path, implications="None.")).rows
     assert plain
     if isinstance(change, str):
         (run / record).write_text(change)
@@ -330,14 +330,14 @@ def test_a_claim_without_ground_in_the_records_is_refused(records, tmp_path, nam
         with (run / record).open("w") as lines:
             YAML().dump(plan, lines)
     with pytest.raises(UsageError, match=re.escape(f"{record} {pointer}")):
-        isocenter.document(run, names="claim", facts=facts_of(tmp_path, implications=words))
+        hilum.document(run, names="claim", facts=facts_of(tmp_path, implications=words))
     denied = facts_of(tmp_path, implications=f"It was not shown that {words[0].lower()}{words[1:]}")
-    assert isocenter.document(run, names="claim", facts=denied).rows
+    assert hilum.document(run, names="claim", facts=denied).rows
 
 
 def test_a_statement_is_judged_by_the_question_that_it_answers(records, tmp_path):
     def documented_with(**stated: str) -> list[dict]:
-        return isocenter.document(records, names="claim", facts=facts_of(tmp_path, **stated)).rows
+        return hilum.document(records, names="claim", facts=facts_of(tmp_path, **stated)).rows
 
     with pytest.raises(UsageError, match=r"external_testing states .*another hospital.*plan\.yaml /split"):
         documented_with(external_testing="The test part is from another hospital.")
@@ -349,14 +349,14 @@ def test_a_statement_is_judged_by_the_question_that_it_answers(records, tmp_path
 
 def test_a_judgement_shows_its_evidence_until_a_person_states_it(records, tmp_path):
     def answered(name: str, number: str, **stated: str) -> str:
-        made = isocenter.document(records, names=name, facts=facts_of(tmp_path, **stated) if stated else None)
+        made = hilum.document(records, names=name, facts=facts_of(tmp_path, **stated) if stated else None)
         return next(one.state for one in made.documents[0].answered if one.item.name == number)
 
     assert answered("ai-act", "4") == "evidence"
     assert answered("ai-act", "4", metrics_rationale="Both kinds of error cost alike here.") == "stated"
     assert answered("gmlp", "6") == "missing"
     assert answered("gmlp", "6", intended_use="Triage of radiographs.") == "evidence"
-    made = isocenter.document(records, names="iso-13485")
+    made = hilum.document(records, names="iso-13485")
     assert {row["state"] for row in made.rows} == {"evidence", "missing"}
     assert "judgement" in document_pages.score_sentence(made.documents[0])
 
@@ -408,7 +408,7 @@ def test_a_list_that_does_not_say_how_far_it_was_compared_is_refused(head, probl
 
 def test_the_nearest_document_is_named_for_an_unknown_one(records):
     with pytest.raises(UsageError, match="Use claim;"):
-        isocenter.document(records, names="claims")
+        hilum.document(records, names="claims")
 
 
 def test_no_paper_of_this_model_states_a_figure_of_other_data(documented, records):
@@ -424,27 +424,27 @@ def test_records_that_disagree_are_refused_with_both_named(records, tmp_path):
     run["verdict"]["answer"] = "Far better than chance."
     file.write_text(json.dumps(run))
     with pytest.raises(IntegrityError, match=r"run\.json /verdict/answer.*evaluation/summary\.json /verdict/answer"):
-        isocenter.document(tmp_path / "run")
+        hilum.document(tmp_path / "run")
 
 
 def test_an_unfinished_run_is_refused(records, tmp_path):
     shutil.copytree(records, tmp_path / "run", ignore=shutil.ignore_patterns("run.json"))
     with pytest.raises(IntegrityError, match="not finished"):
-        isocenter.document(tmp_path / "run")
+        hilum.document(tmp_path / "run")
 
 
 def test_a_run_without_a_test_part_says_what_measures_it(records, tmp_path):
     shutil.copytree(records, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
-    made = isocenter.document(tmp_path / "run", names="claim")
+    made = hilum.document(tmp_path / "run", names="claim")
     [row] = [row for row in made.rows if row["item"] == "29"]
-    assert (row["state"], row["because"]) == ("missing", "run isocenter evaluate MODEL DATA")
+    assert (row["state"], row["because"]) == ("missing", "run hilum evaluate MODEL DATA")
 
 
 def test_an_unknown_document_and_a_folder_of_something_else_are_refused(records, tmp_path):
     with pytest.raises(UsageError, match=r"'clam' is not known.*claim"):
-        isocenter.document(records, names="clam")
+        hilum.document(records, names="clam")
     with pytest.raises(UsageError, match="no run, package, node or study"):
-        isocenter.document(tmp_path)
+        hilum.document(tmp_path)
 
 
 def test_no_template_holds_a_figure():
@@ -510,14 +510,14 @@ def test_the_card_of_chai_is_valid_under_its_schema(documented, records, tmp_pat
     schema = pytest.importorskip("xmlschema").XMLSchema(str(data / "documents" / "chai_applied_model_card_v0.2.xsd"))
     schema.validate(str(documented.out / "chai.xml"))
     facts = facts_of(tmp_path, model_name="Liver & spleen 2", approval="None.", clinical_risk="High.")
-    made = isocenter.document(records, names="chai", facts=facts, out=tmp_path / "out")
+    made = hilum.document(records, names="chai", facts=facts, out=tmp_path / "out")
     schema.validate(str(tmp_path / "out" / "chai.xml"))
     assert "Liver &amp; spleen 2" in (made.out / "chai.xml").read_text()
 
 
 def test_a_word_file_holds_the_tables_of_the_page(records, tmp_path):
     docx = pytest.importorskip("docx")
-    isocenter.document(records, names="model-card", formats="docx", out=tmp_path / "out")
+    hilum.document(records, names="model-card", formats="docx", out=tmp_path / "out")
     assert not (tmp_path / "out" / "model-card.html").exists()
     word = docx.Document(str(tmp_path / "out" / "model-card.docx"))
     cells = [cell.text for table in word.tables for row in table.rows for cell in row.cells]
@@ -530,7 +530,7 @@ def test_a_word_file_opens_in_libreoffice_and_a_pdf_has_all_pages(records, tmp_p
     office, browser = shutil.which("soffice"), shutil.which("chromium")
     if office is None or browser is None:
         pytest.skip("there is no LibreOffice or no Chromium")
-    isocenter.document(records, names="claim,draft", formats="docx,pdf", out=tmp_path / "out")
+    hilum.document(records, names="claim,draft", formats="docx,pdf", out=tmp_path / "out")
     assert (tmp_path / "out" / "claim.pdf").read_bytes().startswith(b"%PDF")
     (tmp_path / "out" / "claim.pdf").unlink()
     profile = f"-env:UserInstallation=file://{tmp_path}/office"
@@ -542,23 +542,23 @@ def test_a_word_file_opens_in_libreoffice_and_a_pdf_has_all_pages(records, tmp_p
 def test_a_pdf_without_a_browser_is_refused_before_anything_is_written(records, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ResourceError, match=r"no Chromium.*Install chromium"):
-        isocenter.document(records, names="claim", formats="pdf", out=tmp_path / "out")
+        hilum.document(records, names="claim", formats="pdf", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_package_is_documented_from_what_it_keeps_of_its_run(packaged, tmp_path):
-    made = isocenter.document(packaged.out, names="model-card", out=tmp_path / "out")
+    made = hilum.document(packaged.out, names="model-card", out=tmp_path / "out")
     states = {row["item"] + row["part"]: row["record"] for row in made.rows if row["state"] == "measured"}
-    assert states["1a"] == "isocenter/model.json"
-    assert isocenter.verify_documents(tmp_path / "out", against=packaged.out).broken == []
+    assert states["1a"] == "hilum/model.json"
+    assert hilum.verify_documents(tmp_path / "out", against=packaged.out).broken == []
 
 
 def test_an_old_package_is_refused(packaged, tmp_path):
-    shutil.copytree(packaged.out / "isocenter", tmp_path / "old" / "isocenter")
-    file = tmp_path / "old" / "isocenter" / "model.json"
+    shutil.copytree(packaged.out / "hilum", tmp_path / "old" / "hilum")
+    file = tmp_path / "old" / "hilum" / "model.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": 0}))
     with pytest.raises(IntegrityError, match="another version"):
-        isocenter.document(tmp_path / "old", names="model-card")
+        hilum.document(tmp_path / "old", names="model-card")
 
 
 def test_what_is_no_database_of_a_node_is_refused_and_a_database_is_never_changed(tmp_path):
@@ -570,12 +570,12 @@ def test_what_is_no_database_of_a_node_is_refused_and_a_database_is_never_change
     before = {path: path.read_bytes() for path in tmp_path.glob("*/*")}
     for name in ("torn", "other"):
         with pytest.raises(IntegrityError, match="is no database of a node"):
-            isocenter.document(tmp_path / name, names="pms")
+            hilum.document(tmp_path / name, names="pms")
     assert {path: path.read_bytes() for path in tmp_path.glob("*/*")} == before
 
 
 def test_a_run_is_documented_where_the_libraries_of_nodes_are_not_installed():
-    code = "import sys; sys.modules['sqlalchemy'] = None; import isocenter.verbs.document"
+    code = "import sys; sys.modules['sqlalchemy'] = None; import hilum.verbs.document"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -591,14 +591,14 @@ def test_a_node_is_documented_without_any_identity(tmp_path):
         database.execute(tables.STUDIES.insert().values(**study, attributes={"00100010": "Doe^Jane"}))
         job = {**names, **times, "revision": 1, "inputs": [], "state": "done", "outcome": "answered", "priority": 0}
         database.execute(tables.JOBS.insert().values(**job))
-    made = isocenter.document(node, names="pms", out=tmp_path / "out")
+    made = hilum.document(node, names="pms", out=tmp_path / "out")
     [exposure] = [row["value"] for row in made.rows if row["pointer"] == "/exposure"]
     assert all(words in exposure for words in ("jobs: 1", "from: 1970-01-02", "median_seconds: 2"))
-    assert isocenter.verify_documents(tmp_path / "out", against=node).broken == []
+    assert hilum.verify_documents(tmp_path / "out", against=node).broken == []
     assert "Doe" not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
     with engine.begin() as database:
         database.execute(tables.JOBS.update().values(outcome="failed"))
-    assert isocenter.verify_documents(tmp_path / "out", against=node).broken != []
+    assert hilum.verify_documents(tmp_path / "out", against=node).broken != []
 
 
 CHANGE_PLAN = """
@@ -622,12 +622,12 @@ evaluations = 5
 def test_a_plan_of_changes_is_documented_in_the_three_parts_of_the_guidance(records, tmp_path):
     shutil.copytree(records, tmp_path / "run")
     (tmp_path / "run" / "change-plan.toml").write_text(CHANGE_PLAN)
-    made = isocenter.document(tmp_path / "run", names="pccp", out=tmp_path / "out")
+    made = hilum.document(tmp_path / "run", names="pccp", out=tmp_path / "out")
     of_plan = [row for row in made.rows if row["record"] == "change-plan.toml"]
     planned = {row["item"] + row["part"] for row in of_plan}
     assert {row["state"] for row in of_plan} == {"planned"}
     assert {"VIa", "VIb", "VIIc", "VIId"} <= planned
-    assert isocenter.verify_documents(tmp_path / "out", against=tmp_path / "run").broken == []
+    assert hilum.verify_documents(tmp_path / "out", against=tmp_path / "run").broken == []
 
 
 NOT_EXECUTABLE = {

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import isocenter
-from isocenter.documents import guidelines, reporting_days, tracing
-from isocenter.documents.fact_file import QUESTIONS, Fact
-from isocenter.documents.subjects import DocumentSubject
-from isocenter.errors import UsageError
+import hilum
+from hilum.documents import guidelines, reporting_days, tracing
+from hilum.documents.fact_file import QUESTIONS, Fact
+from hilum.documents.subjects import DocumentSubject
+from hilum.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 PROJECT = {
@@ -157,15 +157,15 @@ def facts(**stated: str) -> dict[str, Fact]:
 def result(tmp_path: Path) -> Path:
     """A result folder with one sensitivity, and the trace of this project."""
     row = {"metric": "sensitivity", "label": "all", "value": 0.9, "low": 0.8, "high": 0.95, "level": 0.95, "n": 50}
-    summary = {"schema": "isocenter.evaluation", "version": 1, "primary": "sensitivity", "rows": [row]}
+    summary = {"schema": "hilum.evaluation", "version": 1, "primary": "sensitivity", "rows": [row]}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
-    isocenter.trace_requirements(ROOT / "docs" / "requirements.toml", out=tmp_path / "run" / "software")
+    hilum.trace_requirements(ROOT / "docs" / "requirements.toml", out=tmp_path / "run" / "software")
     return tmp_path / "run"
 
 
 def test_each_hazard_has_severity_probability_control_and_residual_risk(result, tmp_path):
-    made = isocenter.document(result, names="risk-file", out=tmp_path / "out")
+    made = hilum.document(result, names="risk-file", out=tmp_path / "out")
     rows = {row["item"] + row["part"]: row for row in made.rows}
     assert (rows["H01b"]["state"], rows["H01b"]["pointer"]) == ("measured", "1-/rows/0/low")
     assert rows["H01b"]["value"] == pytest.approx(0.2)
@@ -175,10 +175,10 @@ def test_each_hazard_has_severity_probability_control_and_residual_risk(result, 
     page = (tmp_path / "out" / "risk-file.html").read_text()
     assert "At most 20 %, about 1 in 5. The 95 % interval of sensitivity is 0.8 to 0.95" in page
     assert "proposed: catastrophic" in rows["H03a"]["because"]
-    assert isocenter.verify_documents(tmp_path / "out", against=result).broken == []
+    assert hilum.verify_documents(tmp_path / "out", against=result).broken == []
     file = result / "summary.json"
     file.write_text(file.read_text().replace("0.8", "0.7"))
-    assert any("H01" in str(one) for one in isocenter.verify_documents(tmp_path / "out", against=result).broken)
+    assert any("H01" in str(one) for one in hilum.verify_documents(tmp_path / "out", against=result).broken)
 
 
 def test_the_safety_class_follows_from_the_worst_severity_that_a_person_states(result):

@@ -14,11 +14,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import trained
-from isocenter.doors import AllowedPaths, agent_server, keyword_schema, loopback
-from isocenter.doors.agent_tools import AgentDesk
-from isocenter.errors import UsageError
-from isocenter.jobs import Workspace, job_record
-from isocenter.options.command_index import COMMANDS
+from hilum.doors import AllowedPaths, agent_server, keyword_schema, loopback
+from hilum.doors.agent_tools import AgentDesk
+from hilum.errors import UsageError
+from hilum.jobs import Workspace, job_record
+from hilum.options.command_index import COMMANDS
 
 mcp = pytest.importorskip("mcp.client.client")
 MCPError = pytest.importorskip("mcp.shared.exceptions").MCPError
@@ -153,7 +153,7 @@ def test_what_an_agent_may_not_do_is_refused_and_starts_no_job(desk, tmp_path, n
     (work / "linked").mkdir()
     (work / "linked" / "image.nii.gz").symlink_to("/etc/hostname")
     (work / "table.csv").write_text("id,image\na,/etc/hostname\n")
-    (work / "plan.yaml").write_text("isocenter: 1\ndata: /etc\n")
+    (work / "plan.yaml").write_text("hilum: 1\ndata: /etc\n")
     result = call(desk, name, **arguments)
     assert result.is_error
     assert problem in words(result)
@@ -187,14 +187,14 @@ def test_patients_have_pseudonyms_and_injected_text_stands_between_marks(desk, t
     assert "no instruction" in words(result)
     folder = result.structured_content["out"]
     listed = ask(desk, lambda client: client.list_resources()).resources
-    address = f"isocenter://workspace/{folder}/dataset"
+    address = f"hilum://workspace/{folder}/dataset"
     assert address in {one.uri for one in listed}
     table_text = ask(desk, lambda client: client.read_resource(address)).contents[0].text
     assert "case" in table_text or "image" in table_text
 
 
 def test_pages_and_prompts_are_there(desk):
-    glossary = ask(desk, lambda client: client.read_resource("isocenter://docs/glossary")).contents[0].text
+    glossary = ask(desk, lambda client: client.read_resource("hilum://docs/glossary")).contents[0].text
     assert "# Glossary" in glossary or "glossary" in glossary.lower()
     prompts = {one.name for one in ask(desk, lambda client: client.list_prompts()).prompts}
     assert prompts == {"look-at-folder", "plan-and-comment", "read-report"}
@@ -204,8 +204,8 @@ def test_pages_and_prompts_are_there(desk):
 
 @pytest.mark.parametrize(
     "address",
-    ["isocenter://workspace/../../etc/report", "isocenter://docs/../../pyproject", "file:///etc/passwd",
-     "isocenter://workspace/%2e%2e/report", "isocenter://jobs/../result", "isocenter://nowhere"],
+    ["hilum://workspace/../../etc/report", "hilum://docs/../../pyproject", "file:///etc/passwd",
+     "hilum://workspace/%2e%2e/report", "hilum://jobs/../result", "hilum://nowhere"],
 )  # fmt: skip
 def test_no_address_leads_out(desk, address):
     async def refused(client: Any) -> str:

@@ -17,10 +17,10 @@ import pytest
 
 import browsers
 import trained
-from isocenter.doors import AllowedPaths, JobDesk, WarmProcess, loopback, studio_server
-from isocenter.errors import UsageError
-from isocenter.jobs import Workspace, workspace
-from isocenter.verbs import studio as studio_verb
+from hilum.doors import AllowedPaths, JobDesk, WarmProcess, loopback, studio_server
+from hilum.errors import UsageError
+from hilum.jobs import Workspace, workspace
+from hilum.verbs import studio as studio_verb
 
 TestClient = pytest.importorskip("fastapi.testclient").TestClient
 ADDRESS = "http://127.0.0.1:5000"
@@ -29,7 +29,7 @@ ADDRESS = "http://127.0.0.1:5000"
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
     """It takes seconds to start."""
-    made = WarmProcess("isocenter.verbs.studio_answers", tmp_path_factory.mktemp("warm"))
+    made = WarmProcess("hilum.verbs.studio_answers", tmp_path_factory.mktemp("warm"))
     yield made
     made.close()
 
@@ -53,7 +53,7 @@ def client(page: studio_server.Studio) -> TestClient:
 def test_the_token_is_in_the_address_alone_and_a_cookie_takes_its_place(page, client):
     assert "studio.js" in client.get("/").text
     cookie = client.cookies.jar
-    assert [(one.name, one.value != page.token) for one in cookie] == [("isocenter-5000", True)]
+    assert [(one.name, one.value != page.token) for one in cookie] == [("hilum-5000", True)]
     assert "unsafe-eval" not in client.get("/").headers["content-security-policy"]
     later = studio_server.studio_app(page)  # the server was started again: the cookie of before opens nothing
     again = TestClient(later, base_url=ADDRESS, cookies={one.name: one.value for one in cookie})
@@ -237,7 +237,7 @@ def test_a_plan_has_its_decisions_with_controls_and_a_change_names_what_cannot_b
     gone = client.post("/api/plan", json={"data": str(tmp_path / "data" / "gone")})
     assert (gone.status_code, "gone" in gone.json()["where"]) == (422, True)
     kept = client.post("/api/plan?keep=true", json=values).json()
-    assert (page.desk.workspace.folder / kept["out"]).read_text().startswith("# A plan of isocenter")
+    assert (page.desk.workspace.folder / kept["out"]).read_text().startswith("# A plan of hilum")
     assert "--out" in kept["shell"]
 
 
@@ -250,7 +250,7 @@ def test_a_training_that_is_stopped_for_its_best_is_followed_by_the_command_that
     monkeypatch.setattr(workspace.sys, "executable", str(program))
     training = client.post("/api/jobs/train", json={"data": "data", "minutes": 1}).json()
     following = client.post(f"/api/stop/{training['id']}?keep=true").json()
-    assert following["shell"] == f"isocenter train --resume {training['out']} --end-now"
+    assert following["shell"] == f"hilum train --resume {training['out']} --end-now"
     assert following["out"] == training["out"]
     page.desk.workspace.stop(following["id"])
 
@@ -304,7 +304,7 @@ def test_the_first_line_of_studio_is_its_address_and_a_browser_paints_the_page(t
     program = [
         sys.executable,
         "-m",
-        "isocenter",
+        "hilum",
         "studio",
         str(tmp_path / "work"),
         "--root",

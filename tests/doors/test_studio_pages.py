@@ -16,8 +16,8 @@ import pytest
 import browsers
 import trained
 from browsers import Browser, Page
-from isocenter.files.storage.file_lock import Holder
-from isocenter.jobs import CommandJob, job_record
+from hilum.files.storage.file_lock import Holder
+from hilum.jobs import CommandJob, job_record
 from studio_pages import click, control, fill, keep_picture, set_control, studio
 
 # Roles of the accessibility tree that people work.
@@ -135,7 +135,7 @@ def running_job(work: Path, name: str) -> CommandJob:
     """A training that this process stands for: it runs until the test has ended."""
     folder = work / "jobs" / name
     folder.mkdir(parents=True)
-    fields = {"arguments": (), "shell": "isocenter train data", "python": "", "door": "studio", "is_long": True}
+    fields = {"arguments": (), "shell": "hilum train data", "python": "", "door": "studio", "is_long": True}
     job = CommandJob(id=name, words="train", out="run-x", state="running", created=job_record.now(), **fields)
     job = replace(job, process=Holder.here(), began=job_record.now())
     job_record.write_job(folder, job)

@@ -17,14 +17,14 @@ import pytest
 
 import browsers
 from browsers import Page
-from isocenter.planning import plan_file
+from hilum.planning import plan_file
 from studio_pages import click, control, drop, fill, keep_picture, set_control, studio
 
 CASES = 40
-MINUTES = os.environ.get("ISOCENTER_TEST_MINUTES", "2")
+MINUTES = os.environ.get("HILUM_TEST_MINUTES", "2")
 LABELS = "1=anterior,2=posterior"
 # Files of a package that state the seconds that its certificate measured.
-OF_THE_CERTIFICATE = {"manifest.json", "docs/README.md", "configs/metadata.json", "isocenter/certificate.json"}
+OF_THE_CERTIFICATE = {"manifest.json", "docs/README.md", "configs/metadata.json", "hilum/certificate.json"}
 CASE_ROWS = "document.querySelectorAll('table[aria-label=\"Cases\"] tr[data-case]').length"
 
 
@@ -151,12 +151,12 @@ def test_from_a_folder_with_a_wrong_label_to_a_package(data, tmp_path):
         again if one.endswith(".yaml") else work / one if one.startswith("table-") else one
         for one in shlex.split(line)[1:]
     ]
-    subprocess.run([sys.executable, "-m", "isocenter", *map(str, words)], cwd=tmp_path, check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "hilum", *map(str, words)], cwd=tmp_path, check=True, timeout=300)
     of_page, of_shell = (plan_file.read_plan(one) for one in (next(work.glob("plan-*.yaml")), again))
     assert [(name, one.value) for name, one in of_page] == [(name, one.value) for name, one in of_shell]
     words = shlex.split(package_line)[1:]
     words[words.index("--out") + 1] = str(tmp_path / "package")
-    subprocess.run([sys.executable, "-m", "isocenter", *words], cwd=work, check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "hilum", *words], cwd=work, check=True, timeout=300)
     made = digests(next(work.glob("package-*")))
     differing = {name for name, one in digests(tmp_path / "package").items() if made.get(name) != one}
     assert differing <= OF_THE_CERTIFICATE

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import biomarkers
+from hilum.errors import UsageError
+from hilum.evaluation import biomarkers
 
 SUNNYBROOK = Path(__file__).parents[3] / "shared" / "data" / "mri" / "cardiac_sunnybrook" / "masks"
 

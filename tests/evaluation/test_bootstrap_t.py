@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from isocenter.evaluation import intervals
-from isocenter.evaluation.intervals import Resampling
-from isocenter.values import Estimate
+from hilum.evaluation import intervals
+from hilum.evaluation.intervals import Resampling
+from hilum.values import Estimate
 
 SEED = Resampling(seed=0, draws=400)
 PLAIN = Estimate(0.0, -1.0, 1.0, n=60, patients=20, method="patient bootstrap")

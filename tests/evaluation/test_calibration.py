@@ -6,9 +6,9 @@ import torch
 from monai.metrics import CalibrationErrorMetric, CalibrationReduction
 from scipy.special import expit, log_softmax, ndtr
 
-from isocenter.evaluation import calibration, classification
-from isocenter.evaluation.calibration import BY_MASS, BY_WIDTH, LARGEST_GAP
-from isocenter.evaluation.classification import BINS
+from hilum.evaluation import calibration, classification
+from hilum.evaluation.calibration import BY_MASS, BY_WIDTH, LARGEST_GAP
+from hilum.evaluation.classification import BINS
 from matrices import rarely
 
 

@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose
 from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
 
-from isocenter.evaluation import calibration_fit
-from isocenter.evaluation.calibration_fit import SIMPLEST, USUAL_SPREAD, Calibrator, UnseenOutputs
+from hilum.evaluation import calibration_fit
+from hilum.evaluation.calibration_fit import SIMPLEST, USUAL_SPREAD, Calibrator, UnseenOutputs
 
 NAMES = ("a", "b", "c", "d", "e")
 

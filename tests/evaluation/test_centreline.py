@@ -9,8 +9,8 @@ import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.errors import GeometryError
-from isocenter.evaluation import centrelines
+from hilum.errors import GeometryError
+from hilum.evaluation import centrelines
 
 CHASEDB1 = Path(__file__).parents[3] / "shared" / "data" / "chasedb1"
 

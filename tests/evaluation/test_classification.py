@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn import metrics
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import calibration, classification
-from isocenter.evaluation.classification import Confusion
+from hilum.errors import UsageError
+from hilum.evaluation import calibration, classification
+from hilum.evaluation.classification import Confusion
 
 warnings.filterwarnings("ignore", module="sklearn")
 

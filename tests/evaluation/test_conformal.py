@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import betabinom, binom, kstest
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import conformal
+from hilum.errors import UsageError
+from hilum.evaluation import conformal
 from matrices import thinned
 
 METHODS = ("lac", "aps", "raps", "contiguous")

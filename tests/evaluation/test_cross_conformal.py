@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from isocenter.evaluation import conformal
+from hilum.evaluation import conformal
 from matrices import rarely
 
 LEVEL, FOLDS, KNOWN, NEW, DRAWS = 0.9, 5, 50, 40, 300

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import box_matching
-from isocenter.evaluation.box_matching import Froc, Matches
-from isocenter.values import BoundingBoxes
+from hilum.errors import UsageError
+from hilum.evaluation import box_matching
+from hilum.evaluation.box_matching import Froc, Matches
+from hilum.values import BoundingBoxes
 from matrices import only
 
 SIDE = 40.0

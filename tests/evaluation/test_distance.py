@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.spatial.distance import cdist, directed_hausdorff
 
-from isocenter.errors import GeometryError
-from isocenter.evaluation import distance
-from isocenter.evaluation.distance import MaskSurface
+from hilum.errors import GeometryError
+from hilum.evaluation import distance
+from hilum.evaluation.distance import MaskSurface
 from matrices import thinned
 
 spacings = st.sampled_from([(1.0, 1.0, 1.0), (0.5, 0.7, 3.0), (2.0, 1.0, 0.25)])

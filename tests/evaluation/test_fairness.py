@@ -18,12 +18,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import hypergeom, studentized_range
 from sklearn.metrics import precision_score
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import classification, intervals
-from isocenter.evaluation.fairness import group_attributes, group_gaps
-from isocenter.evaluation.fairness.group_gaps import Gap
-from isocenter.evaluation.intervals import Resampling
-from isocenter.values import Estimate
+from hilum.errors import UsageError
+from hilum.evaluation import classification, intervals
+from hilum.evaluation.fairness import group_attributes, group_gaps
+from hilum.evaluation.fairness.group_gaps import Gap
+from hilum.evaluation.intervals import Resampling
+from hilum.values import Estimate
 
 
 def called(count=400, seed=0, lower=0.0, sites="ab"):

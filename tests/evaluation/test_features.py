@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from isocenter.evaluation import feature_rank
+from hilum.evaluation import feature_rank
 
 
 def test_the_rank_is_the_number_of_directions_that_are_used_alike() -> None:

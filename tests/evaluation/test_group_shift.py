@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 
-from isocenter.evaluation.fairness import group_gaps, shift_tests
-from isocenter.evaluation.fairness.shift_tests import GroupedPatients, ShiftTest
+from hilum.evaluation.fairness import group_gaps, shift_tests
+from hilum.evaluation.fairness.shift_tests import GroupedPatients, ShiftTest
 
 
 def test_alike_groups_are_seldom_called_different_and_unlike_ones_are_found():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.evaluation import image_copies
+from hilum.evaluation import image_copies
 
 
 def test_a_copy_has_the_distance_0_and_names_its_original() -> None:

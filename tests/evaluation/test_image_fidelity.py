@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from skimage import metrics as skimage_metrics
 
-from isocenter.evaluation import image_fidelity
-from isocenter.values import Geometry
+from hilum.evaluation import image_fidelity
+from hilum.values import Geometry
 
 RNG = np.random.default_rng(0)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isocenter.evaluation import inserted_spheres
-from isocenter.evaluation.inserted_spheres import CONTRASTS, DIAMETERS, InsertedSphere
-from isocenter.values import Geometry
+from hilum.evaluation import inserted_spheres
+from hilum.evaluation.inserted_spheres import CONTRASTS, DIAMETERS, InsertedSphere
+from hilum.values import Geometry
 
 SHAPE = (48, 44, 40)
 GRID = Geometry.of_spacing(SHAPE, (1.0, 1.0, 1.2))

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from isocenter.errors import GeometryError, UsageError
-from isocenter.evaluation import instances
-from isocenter.evaluation.instances import InstanceOverlap
+from hilum.errors import GeometryError, UsageError
+from hilum.evaluation import instances
+from hilum.evaluation.instances import InstanceOverlap
 
 MAPS = arrays.arrays(np.uint8, (7, 9), elements=st.integers(0, 4))
 

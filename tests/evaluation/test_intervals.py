@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.stats import beta, binomtest, norm, t
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import biomarkers, calibration, classification, intervals, regression
-from isocenter.evaluation.classification import Confusion
-from isocenter.evaluation.fairness import shift_tests
-from isocenter.evaluation.intervals import CHUNK, Resampling
-from isocenter.evaluation.significance import paired_tests
+from hilum.errors import UsageError
+from hilum.evaluation import biomarkers, calibration, classification, intervals, regression
+from hilum.evaluation.classification import Confusion
+from hilum.evaluation.fairness import shift_tests
+from hilum.evaluation.intervals import CHUNK, Resampling
+from hilum.evaluation.significance import paired_tests
 from matrices import rarely
 
 

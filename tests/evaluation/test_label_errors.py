@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from isocenter.evaluation import label_errors
-from isocenter.lazy import optimize
+from hilum.evaluation import label_errors
+from hilum.lazy import optimize
 
 
 def of_two(rng: np.random.Generator, apart: float, cases: int = 400) -> tuple[np.ndarray, np.ndarray]:

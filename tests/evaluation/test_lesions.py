@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.evaluation import lesions
-from isocenter.evaluation.lesions import Lesions
-from isocenter.transforms import spatial_transforms
-from isocenter.values import Affine, Geometry, Image, Label, SpatialTransform
+from hilum.evaluation import lesions
+from hilum.evaluation.lesions import Lesions
+from hilum.transforms import spatial_transforms
+from hilum.values import Affine, Geometry, Image, Label, SpatialTransform
 
 GRID = Geometry((90, 80, 60), np.diag([1.0, 1.0, 1.5, 1.0]))
 NAMES = (Label(1, "lesion"), Label(2, "lymph node"))

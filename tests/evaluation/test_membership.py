@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
-from isocenter.errors import UsageError
-from isocenter.evaluation import membership
+import hilum
+from hilum.errors import UsageError
+from hilum.evaluation import membership
 
 
 def figures(losses, trained) -> dict[str, tuple[float, float, float]]:
@@ -42,7 +42,7 @@ def test_the_interval_holds_the_share_of_pairs_of_two_normal_losses():
 
 
 def test_a_run_is_attacked_on_its_own_training_and_test_cases(classified):
-    result = isocenter.evaluate(classified.out, classified.data, membership=True, device="cpu", threads=1)
+    result = hilum.evaluate(classified.out, classified.data, membership=True, device="cpu", threads=1)
     rows = {row.metric: row.estimate for row in result.rows}
     assert 0.0 <= rows["membership_auc"].value <= 1.0
     parts = pd.read_csv(classified.out / "split.csv")["split"].value_counts()
@@ -52,4 +52,4 @@ def test_a_run_is_attacked_on_its_own_training_and_test_cases(classified):
 
 def test_cases_that_trained_are_not_attacked_against_themselves(classified):
     with pytest.raises(UsageError, match="training and test cases"):
-        isocenter.evaluate(classified.out, classified.data, membership=True, split="train", device="cpu")
+        hilum.evaluate(classified.out, classified.data, membership=True, split="train", device="cpu")

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.evaluation import Metric, Metrics
-from isocenter.evaluation.metric import BEFORE, BY_EPISTEMIC, OF_ANSWERED
+from hilum.evaluation import Metric, Metrics
+from hilum.evaluation.metric import BEFORE, BY_EPISTEMIC, OF_ANSWERED
 
 HD95 = Metric("hd95", "HD95", "less", unit="mm")
 NSD = Metric("nsd", "NSD")

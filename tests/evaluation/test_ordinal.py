@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import metrics
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import classification
-from isocenter.evaluation.classification import Confusion
+from hilum.errors import UsageError
+from hilum.evaluation import classification
+from hilum.evaluation.classification import Confusion
 
 warnings.filterwarnings("ignore", module="sklearn")
 

@@ -8,10 +8,10 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
-from isocenter.errors import GeometryError, UsageError
-from isocenter.evaluation import distance, mask_overlap
-from isocenter.evaluation.mask_overlap import Overlap
-from isocenter.values import Geometry
+from hilum.errors import GeometryError, UsageError
+from hilum.evaluation import distance, mask_overlap
+from hilum.evaluation.mask_overlap import Overlap
+from hilum.values import Geometry
 
 masks = hnp.arrays(bool, (4, 5))
 maps = hnp.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 4))

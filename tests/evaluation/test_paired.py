@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isocenter.errors import DatasetError, FormatError
-from isocenter.evaluation import case_tables, classification, intervals
-from isocenter.evaluation.intervals import Resampling
-from isocenter.evaluation.significance import paired_tests
-from isocenter.values import Row
+from hilum.errors import DatasetError, FormatError
+from hilum.evaluation import case_tables, classification, intervals
+from hilum.evaluation.intervals import Resampling
+from hilum.evaluation.significance import paired_tests
+from hilum.values import Row
 
 PEOPLE = 40
 OWNERS = np.array([f"p{n}" for n in range(PEOPLE)])
@@ -106,7 +106,7 @@ def test_what_is_undefined_for_one_is_left_out_for_all_and_counted():
 def test_other_cases_patients_or_references_are_refused(other, says):
     with pytest.raises(DatasetError, match=says) as refused:
         paired_tests.compare_figures({"a": table(scores(), reference="no"), "b": other}, [by_dice] * 2, seed=0)
-    assert "isocenter evaluate" in refused.value.remedy
+    assert "hilum evaluate" in refused.value.remedy
 
 
 def test_names_that_look_like_numbers_or_like_nothing_stay_names(tmp_path):

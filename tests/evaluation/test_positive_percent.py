@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.evaluation import positive_percent
-from isocenter.evaluation.positive_percent import PositiveScore
+from hilum.evaluation import positive_percent
+from hilum.evaluation.positive_percent import PositiveScore
 
 SCORE = PositiveScore(("positive",), ("positive", "negative"))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import precision_score
 
-from isocenter.evaluation import classification, intervals
+from hilum.evaluation import classification, intervals
 
 
 def cases(sensitivity: float, specificity: float, positives: int = 50, negatives: int = 50):

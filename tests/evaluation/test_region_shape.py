@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from isocenter.evaluation.region_shape import MeshCells
-from isocenter.quality import ibsi
-from isocenter.runtime import label_measurements
-from isocenter.values import Geometry, Image, Label
+from hilum.evaluation.region_shape import MeshCells
+from hilum.quality import ibsi
+from hilum.runtime import label_measurements
+from hilum.values import Geometry, Image, Label
 
 STEPS = (1.0, 1.5, 2.0)
 BOTH = (Label(1, "a"), Label(3, "b"))
@@ -32,7 +32,7 @@ def test_a_volume_that_comes_in_parts_has_the_shape_of_the_whole(seed):
     mask = np.select([drawn > 0.15, drawn < -0.15], [1, 3], 0).astype(np.uint8)
     grid = Geometry(mask.shape, np.diag([*STEPS, 1.0]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("isocenter.runtime.label_measurements.BLOCK_VOXELS", 240)  # two planes
+        patch.setattr("hilum.runtime.label_measurements.BLOCK_VOXELS", 240)  # two planes
         rows = rows_of(mask, grid)
     for row, value in zip(rows, (1, 3), strict=True):
         inside = mask == value

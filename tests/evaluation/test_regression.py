@@ -8,9 +8,9 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from sklearn import metrics
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import regression
-from isocenter.evaluation.significance import raters
+from hilum.errors import UsageError
+from hilum.evaluation import regression
+from hilum.evaluation.significance import raters
 
 FIGURES = (
     *(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.evaluation import lesions
+from hilum.evaluation import lesions
 
 
 @pytest.mark.parametrize(

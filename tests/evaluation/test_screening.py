@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import screening
-from isocenter.evaluation.screening import ENDPOINTS
+from hilum.errors import UsageError
+from hilum.evaluation import screening
+from hilum.evaluation.screening import ENDPOINTS
 
 # 1,000 women: 30 recalled, of whom 4 had cancer, 6 a benign biopsy, 2 an advised one; 2 interval cancers.
 OUTCOME = ["cancer"] * 4 + ["benign"] * 6 + ["advised"] * 2 + ["normal"] * 18 + ["interval"] * 2 + ["normal"] * 968

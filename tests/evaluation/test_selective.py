@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter.belief import calibration_scores
-from isocenter.belief.calibration_scores import DoubtedAnswers
-from isocenter.errors import UsageError
-from isocenter.evaluation import intervals, uncertainty
-from isocenter.lazy import pandas as pd
+from hilum.belief import calibration_scores
+from hilum.belief.calibration_scores import DoubtedAnswers
+from hilum.errors import UsageError
+from hilum.evaluation import intervals, uncertainty
+from hilum.lazy import pandas as pd
 
 cases = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 0.3, 1.0])), min_size=1, max_size=6)
 

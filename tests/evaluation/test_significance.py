@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import classification, intervals, regression
-from isocenter.evaluation.intervals import Resampling
-from isocenter.evaluation.significance import auroc_tests, margins, paired_tests, probability_tests, raters, testing
-from isocenter.evaluation.significance.testing import DifferenceTest
+from hilum.errors import UsageError
+from hilum.evaluation import classification, intervals, regression
+from hilum.evaluation.intervals import Resampling
+from hilum.evaluation.significance import auroc_tests, margins, paired_tests, probability_tests, raters, testing
+from hilum.evaluation.significance.testing import DifferenceTest
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from statsmodels.stats import meta_analysis
 
-from isocenter.evaluation import intervals, site_pooling
-from isocenter.evaluation.regression import NORMAL_95
-from isocenter.values import Estimate
+from hilum.evaluation import intervals, site_pooling
+from hilum.evaluation.regression import NORMAL_95
+from hilum.values import Estimate
 
 
 def estimates(values, errors) -> list[Estimate]:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.errors import DatasetError
-from isocenter.evaluation import case_tables, intervals, mask_overlap
+from hilum.errors import DatasetError
+from hilum.evaluation import case_tables, intervals, mask_overlap
 
 
 def scored(cases: int = 24, missing: int = 0, seed: int = 0):

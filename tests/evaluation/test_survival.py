@@ -14,9 +14,9 @@ from torchsurv.metrics.cindex import ConcordanceIndex
 from torchsurv.stats.ipcw import get_ipcw
 from torchsurv.stats.kaplan_meier import KaplanMeierEstimator
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import survival as evaluation_survival
-from isocenter.evaluation.survival import Steps
+from hilum.errors import UsageError
+from hilum.evaluation import survival as evaluation_survival
+from hilum.evaluation.survival import Steps
 
 NEVER_CENSORED = Steps(np.zeros(0), np.zeros(0))
 # Of 6-MP and placebo in acute leukaemia (Freireich et al., Blood 1963; Gehan, Biometrika 1965): weeks, and + as 0.

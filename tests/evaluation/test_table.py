@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.errors import DatasetError, FormatError
-from isocenter.evaluation import case_tables
-from isocenter.values import Estimate, Row
+from hilum.errors import DatasetError, FormatError
+from hilum.evaluation import case_tables
+from hilum.values import Estimate, Row
 
 
 def line(case: str = "a", label: str = "all", **more):
@@ -102,14 +102,14 @@ def test_a_summary_comes_back_whole_from_its_record(rows):
 def test_a_record_has_the_stated_keys_and_null_for_what_is_not_a_number():
     record = case_tables.rows_to_json([Row("dice", "all", Estimate(float("nan"), method="none: no defined score"))])
     keys = ["metric", "label", "value", "low", "high", "level", "n", "patients", "unit", "method"]
-    assert (record["schema"], record["version"]) == ("isocenter.summary", 1)
+    assert (record["schema"], record["version"]) == ("hilum.summary", 1)
     assert list(record["rows"][0]) == keys
     assert record["rows"][0]["value"] is None
 
 
 def test_another_record_is_refused():
     with pytest.raises(FormatError, match="version 7"):
-        case_tables.rows_from_json({"schema": "isocenter.summary", "version": 7, "rows": []})
+        case_tables.rows_from_json({"schema": "hilum.summary", "version": 7, "rows": []})
 
 
 def test_free_text_enters_no_table_of_cases():

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.evaluation import tracks
-from isocenter.evaluation.tracks import TrackedFrame
+from hilum.evaluation import tracks
+from hilum.evaluation.tracks import TrackedFrame
 
 
 def boxes(*places, size=10.0):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import energy_distance, kstest
 
-from isocenter.evaluation.fairness import shift_tests
+from hilum.evaluation.fairness import shift_tests
 
 
 @pytest.mark.whole

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.evaluation import uncertainty
+from hilum.evaluation import uncertainty
 
 
 def test_certainty_has_no_entropy_and_knowing_nothing_the_logarithm_of_the_number_of_classes():

@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import spatial
 
-from isocenter.errors import GeometryError
-from isocenter.evaluation import vessel_diameters
+from hilum.errors import GeometryError
+from hilum.evaluation import vessel_diameters
 
 
 def tube(seed: int, spacing: tuple[float, ...], length: float = 40.0, bend: float = 40.0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from isocenter.evaluation.significance import weakness
+from hilum.evaluation.significance import weakness
 
 
 def audit(errors, patients, seed=0, **attributes):

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import classification, intervals, survival
-from isocenter.evaluation.significance import auroc_tests, paired_tests, probability_tests
+from hilum.errors import UsageError
+from hilum.evaluation import classification, intervals, survival
+from hilum.evaluation.significance import auroc_tests, paired_tests, probability_tests
 
 SCORES, OTHERS, PATIENTS = [0.1, 0.4, 0.35, 0.8], [0.2, 0.3, 0.6, 0.7], ["a", "b", "c", "d"]
 TAKING_TRUTHS = {

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.common_layers import CONVOLUTION
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.tasks import task, task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image
+from hilum.networks.common_layers import CONVOLUTION
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.tasks import task, task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Geometry, Image
 
 torch.set_num_threads(1)
 CLASSES = ("calm", "bright")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.errors import DatasetError
-from isocenter.explanation import concept_tests
+from hilum.errors import DatasetError
+from hilum.explanation import concept_tests
 
 
 def simulated(seed: int, concepts: int = 3):

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.explanation import counterfactuals
-from isocenter.explanation.case_on_grid import ExplainedScalar, ExplainedWindow
-from isocenter.explanation.counterfactuals import WEIGHTS, Flip
-from isocenter.tasks import task_catalogue, task_settings
+from hilum.explanation import counterfactuals
+from hilum.explanation.case_on_grid import ExplainedScalar, ExplainedWindow
+from hilum.explanation.counterfactuals import WEIGHTS, Flip
+from hilum.tasks import task_catalogue, task_settings
 from matrices import thinned
 
 

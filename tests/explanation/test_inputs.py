@@ -12,17 +12,17 @@ from torch import nn
 
 import foreign_bundles
 import foreign_folders
-import isocenter
+import hilum
 from explanation.looking import Bright, Linear, model, spot
-from isocenter.explanation import answer_maps, explanation_methods
-from isocenter.explanation.case_on_grid import CaseOnGrid, UnfitError
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Differentiable, Networks, TorchNetwork
-from isocenter.scoring.explaining.cohort_explanation import Explainer
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Case, Geometry, Image
+from hilum.explanation import answer_maps, explanation_methods
+from hilum.explanation.case_on_grid import CaseOnGrid, UnfitError
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Differentiable, Networks, TorchNetwork
+from hilum.scoring.explaining.cohort_explanation import Explainer
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Case, Geometry, Image
 
 AGE = {"age": {"median": 50.0, "mean": 50.0, "deviation": 10.0, "missing": 0.0}}
 SEX = {"sex": {"levels": {"f": 0.5, "m": 0.5}, "missing": 0.0}}
@@ -152,7 +152,7 @@ def test_a_model_that_averages_mirrored_views_is_explained_in_all_of_them():
 
 
 def test_a_model_of_another_program_is_explained_by_what_needs_no_family_and_refuses_the_rest(tmp_path):
-    of, image = isocenter.load(foreign_bundles.bundle(tmp_path / "liver")), foreign_bundles.image()
+    of, image = hilum.load(foreign_bundles.bundle(tmp_path / "liver")), foreign_bundles.image()
     of = replace(of, inference=replace(of.inference, overlap=0.0))
     made = answer_maps.explain_case(
         of, image, explanation_methods.named_methods("integrated_gradients")[0], target="liver"
@@ -169,7 +169,7 @@ def test_a_volume_of_another_program_with_turned_axes_has_its_map_on_its_own_gri
     folder = foreign_folders.result_folder(tmp_path, "3d_fullres", patch=(8, 16, 16), transpose=(2, 0, 1))
     affine = np.diag([1.0, 1.0, 1.0, 1.0])
     noise = np.random.default_rng(3).normal(90, 30, size=(1, 18, 16, 10)).astype(np.float32)
-    of, image = isocenter.load(folder, "cpu"), Image(noise, Geometry((18, 16, 10), affine))
+    of, image = hilum.load(folder, "cpu"), Image(noise, Geometry((18, 16, 10), affine))
     of = replace(of, inference=replace(of.inference, overlap=0.0, flips=()))
     made = answer_maps.explain_case(of, image, explanation_methods.named_methods("gradcam")[0])
     assert made.data.shape == image.geometry.shape

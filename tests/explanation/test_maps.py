@@ -9,14 +9,14 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 
 from explanation.looking import Bright, Linear, model, spot
-from isocenter.explanation import answer_maps, explanation_methods
-from isocenter.explanation.case_on_grid import CaseOnGrid, ExplainedScalar, ExplainedWindow, UnfitError
-from isocenter.networks import factory
-from isocenter.runtime.torch_networks import Differentiable, TorchNetwork
-from isocenter.runtime.windows.averaging import AveragedNetwork
-from isocenter.scoring.explaining import cohort_explanation
-from isocenter.tasks import task_catalogue
-from isocenter.values import Geometry, Image, Vector
+from hilum.explanation import answer_maps, explanation_methods
+from hilum.explanation.case_on_grid import CaseOnGrid, ExplainedScalar, ExplainedWindow, UnfitError
+from hilum.networks import factory
+from hilum.runtime.torch_networks import Differentiable, TorchNetwork
+from hilum.runtime.windows.averaging import AveragedNetwork
+from hilum.scoring.explaining import cohort_explanation
+from hilum.tasks import task_catalogue
+from hilum.values import Geometry, Image, Vector
 
 # The first axis runs to the head, the second to the left, the third backwards, with unlike voxels and a slight turn.
 TURNED = np.array([[0, -1.5, 0.1, 40.0], [0.05, 0.1, -3.0, 20.0], [0.8, 0, 0.1, -7.0], [0, 0, 0, 1.0]])

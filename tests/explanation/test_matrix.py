@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from isocenter.explanation.explanation_methods import METHODS
+from hilum.explanation.explanation_methods import METHODS
 from matrices import thinned
 
 BENCH = Path(__file__).parents[2] / "bench"

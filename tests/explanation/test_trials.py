@@ -13,19 +13,19 @@ from numpy.testing import assert_allclose
 
 from apple_gpus import on_apple
 from explanation.looking import Linear, classes, corner_model, model, textured
-from isocenter.errors import GeometryError, UsageError
-from isocenter.explanation import answer_maps, evidence_places, explanation_methods, faithfulness
-from isocenter.explanation.case_on_grid import CaseOnGrid
-from isocenter.explanation.evidence_places import SmallMap
-from isocenter.explanation.explanation_methods import Method
-from isocenter.explanation.faithfulness import RADIUS, FaithfulnessWindow
-from isocenter.report.figures import heat_map
-from isocenter.runtime.torch_networks import Differentiable
-from isocenter.scoring.explaining import cohort_explanation
-from isocenter.tasks.detection.question import Detection
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import BoundingBoxes, Case, Geometry, Image, Label
+from hilum.errors import GeometryError, UsageError
+from hilum.explanation import answer_maps, evidence_places, explanation_methods, faithfulness
+from hilum.explanation.case_on_grid import CaseOnGrid
+from hilum.explanation.evidence_places import SmallMap
+from hilum.explanation.explanation_methods import Method
+from hilum.explanation.faithfulness import RADIUS, FaithfulnessWindow
+from hilum.report.figures import heat_map
+from hilum.runtime.torch_networks import Differentiable
+from hilum.scoring.explaining import cohort_explanation
+from hilum.tasks.detection.question import Detection
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import BoundingBoxes, Case, Geometry, Image, Label
 
 COUNT = 8
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.errors import PlanError
-from isocenter.federation import aggregation
-from isocenter.federation.aggregation import CommonState
-from isocenter.planning.plan_sections import FederationSettings
+from hilum.errors import PlanError
+from hilum.federation import aggregation
+from hilum.federation.aggregation import CommonState
+from hilum.planning.plan_sections import FederationSettings
 
 RNG = np.random.default_rng(0)
 BEFORE = {"w": RNG.normal(size=(3, 2)).astype(np.float32)}

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from isocenter.errors import DatasetError, IntegrityError
-from isocenter.federation import agreement
-from isocenter.federation.agreement import Introduction
+from hilum.errors import DatasetError, IntegrityError
+from hilum.federation import agreement
+from hilum.federation.agreement import Introduction
 
 LABELS = ((0, "background"), (1, "shell"), (2, "core"))
 ONE = Introduction("0.1", "segmentation", ("CT",), 3, "mm", "CT", False, True, {"mask": LABELS})

@@ -11,24 +11,24 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, IntegrityError, ResourceError, UsageError
-from isocenter.evaluation import Metrics
-from isocenter.federation import exchanges, federated_job, pooled_figures
-from isocenter.federation.aggregation import CommonState
-from isocenter.federation.exchanges import LocalCarrier, SiteMessage
-from isocenter.federation.federated_job import FederatedJob, RoundState
-from isocenter.federation.federated_run import JobRecord
-from isocenter.federation.pooled_figures import SiteScores
-from isocenter.federation.site import Site
-from isocenter.planning.plan_sections import FederationSettings, PrivacySettings
-from isocenter.reading import ReadingOptions
-from isocenter.runs import plan_request, run_folder
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.training.length.schedule import TrainingPace
-from isocenter.values import Estimate, Row
-from isocenter.verbs import federate
+from hilum.errors import DatasetError, IntegrityError, ResourceError, UsageError
+from hilum.evaluation import Metrics
+from hilum.federation import exchanges, federated_job, pooled_figures
+from hilum.federation.aggregation import CommonState
+from hilum.federation.exchanges import LocalCarrier, SiteMessage
+from hilum.federation.federated_job import FederatedJob, RoundState
+from hilum.federation.federated_run import JobRecord
+from hilum.federation.pooled_figures import SiteScores
+from hilum.federation.site import Site
+from hilum.planning.plan_sections import FederationSettings, PrivacySettings
+from hilum.reading import ReadingOptions
+from hilum.runs import plan_request, run_folder
+from hilum.runs.plan_request import PlanRequest
+from hilum.training.length.schedule import TrainingPace
+from hilum.values import Estimate, Row
+from hilum.verbs import federate
 
 COMMON = CommonState({"w": np.zeros(4, np.float32)})
 
@@ -57,7 +57,7 @@ def test_calls_that_cannot_be_are_refused(tmp_path):
         ({"resume": tmp_path}, "holds no job of sites"),
     ):
         with pytest.raises(UsageError, match=words):
-            isocenter.federate(**given)
+            hilum.federate(**given)
 
 
 def test_the_command_line_takes_sites_by_name(cli, tmp_path):
@@ -154,14 +154,14 @@ def test_a_job_goes_on_only_with_the_data_that_it_began_with(tmp_path):
     chosen = {"training.steps": 4, "training.batch": 2, "network.size": trained.SMALL_RESNET, "federation.min_count": 2}
     given = {"assignments": chosen, "rounds": 2, "device": "cpu", "threads": 1, "everything": True}
     with pytest.raises(UsageError, match=r"no weight has a name like 'nothing\*'"):
-        isocenter.federate(
+        hilum.federate(
             {"a": data},
             out=tmp_path / "JOB",
             **{**given, "assignments": {**chosen, "federation.private_layers": ["nothing*"]}},
         )
     trained.pictures(data, 2, first=20)
     with pytest.raises(IntegrityError, match=r"site a: .*the data have changed"):
-        isocenter.federate(resume=tmp_path / "JOB")
+        hilum.federate(resume=tmp_path / "JOB")
 
 
 def test_a_site_of_three_cases_trains_and_sends_no_stand_in(tmp_path):
@@ -223,7 +223,7 @@ def test_sites_that_do_not_agree_leave_no_folder(tmp_path):
     pictures = trained.pictures(tmp_path / "pictures", 4)
     with pytest.raises(DatasetError, match="a: has none of the classes"):
         others = trained.pictures(tmp_path / "others", 4, classes=("cat", "dog"))
-        isocenter.federate({"a": pictures, "b": others}, out=tmp_path / "JOB", device="cpu", threads=1)
+        hilum.federate({"a": pictures, "b": others}, out=tmp_path / "JOB", device="cpu", threads=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["others", "pictures"]
 
 
@@ -247,7 +247,7 @@ def test_a_site_that_is_gone_for_a_round_is_left_out_and_comes_back(tmp_path, mo
     monkeypatch.setattr(Site, "answer", gone)
     chosen = {"training.steps": 3, "training.batch": 2, "network.size": trained.SMALL_RESNET, "federation.min_count": 2}
     given = {"assignments": chosen, "rounds": 3, "device": "cpu", "threads": 1, "everything": True, "min_sites": 1}
-    isocenter.federate(sites, out=tmp_path / "JOB", **given)
+    hilum.federate(sites, out=tmp_path / "JOB", **given)
     rows = pd.read_csv(tmp_path / "JOB" / "federation" / "rounds.csv")
     assert rows["state"].tolist() == ["added"] * 3 + ["left out: cannot be reached"] + ["added"] * 2
     assert run_folder.checkpoint_state(tmp_path / "JOB.sites" / "b")["step"] == 3

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import IntegrityError
-from isocenter.federation import exchanges, federated_job
-from isocenter.federation.exchanges import SiteMessage
-from isocenter.federation.site import Site
-from isocenter.runs.plan_request import PlanRequest
+from hilum.errors import IntegrityError
+from hilum.federation import exchanges, federated_job
+from hilum.federation.exchanges import SiteMessage
+from hilum.federation.site import Site
+from hilum.runs.plan_request import PlanRequest
 
 SIX = {"training.steps": 6, "training.batch": 2, "network.size": trained.SMALL_UNET}
 GIVEN = {"rounds": 3, "labels": trained.LABELS, "device": "cpu", "threads": 1, "deterministic": True}
@@ -36,7 +36,7 @@ def data(tmp_path_factory) -> Path:
 def job(data, tmp_path_factory) -> Path:
     """A job of two sites; tests only read it."""
     out = tmp_path_factory.mktemp("job") / "JOB"
-    isocenter.federate([f"a={data / 'a'}", f"b={data / 'b'}"], out=out, assignments=SIX, **GIVEN)
+    hilum.federate([f"a={data / 'a'}", f"b={data / 'b'}"], out=out, assignments=SIX, **GIVEN)
     return out
 
 
@@ -49,7 +49,7 @@ def same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> b
 
 
 def test_a_job_of_one_site_is_the_training_of_that_site(data, tmp_path):
-    isocenter.federate({"a": data / "a"}, out=tmp_path / "JOB", assignments=SIX, everything=True, **GIVEN)
+    hilum.federate({"a": data / "a"}, out=tmp_path / "JOB", assignments=SIX, everything=True, **GIVEN)
     private, again = (tmp_path / "JOB.sites" / name for name in ("a", "again"))
     shutil.copytree(private, again)
     shutil.rmtree(again / "checkpoints")
@@ -66,7 +66,7 @@ def test_a_job_of_one_site_is_the_training_of_that_site(data, tmp_path):
 def test_two_sites_with_equal_data_are_as_one(data, tmp_path):
     for number, sites in enumerate((["a"], ["a", "b"])):
         own = dict.fromkeys(sites, data / "a")
-        isocenter.federate(own, out=tmp_path / f"JOB{number}", assignments=SIX, everything=True, **GIVEN)
+        hilum.federate(own, out=tmp_path / f"JOB{number}", assignments=SIX, everything=True, **GIVEN)
     assert same(tensors(tmp_path / "JOB0"), tensors(tmp_path / "JOB1"))
 
 
@@ -82,10 +82,10 @@ def test_a_job_that_is_stopped_anywhere_goes_on_to_the_same_bits(data, job, tmp_
 
     monkeypatch.setattr(Site, "answer", stopping)
     with pytest.raises(KeyboardInterrupt):
-        isocenter.federate({name: data / name for name in "ba"}, out=tmp_path / "JOB", assignments=SIX, **GIVEN)
+        hilum.federate({name: data / name for name in "ba"}, out=tmp_path / "JOB", assignments=SIX, **GIVEN)
     assert calls[-1] == ("b", "round")
     with pytest.raises(KeyboardInterrupt):
-        isocenter.federate(resume=tmp_path / "JOB")
+        hilum.federate(resume=tmp_path / "JOB")
 
     def lost(state, folder):
         if state.number == 2:
@@ -95,8 +95,8 @@ def test_a_job_that_is_stopped_anywhere_goes_on_to_the_same_bits(data, job, tmp_
 
     monkeypatch.setattr(federated_job.RoundState, "write", lost)
     with pytest.raises(KeyboardInterrupt):
-        isocenter.federate(resume=tmp_path / "JOB")
-    isocenter.federate(resume=tmp_path / "JOB")
+        hilum.federate(resume=tmp_path / "JOB")
+    hilum.federate(resume=tmp_path / "JOB")
     assert same(tensors(job), tensors(tmp_path / "JOB"))
     rounds = pd.read_csv(tmp_path / "JOB" / "federation" / "rounds.csv")
     assert rounds[["round", "site"]].to_numpy().tolist() == [[n, site] for n in (1, 2, 3) for site in "ab"]
@@ -109,20 +109,20 @@ def test_a_job_is_a_run_that_holds_nothing_of_a_case(job, data, tmp_path):
         path.read_text() for path in job.rglob("*") if path.suffix in (".json", ".yaml", ".html", ".csv", ".jsonl")
     ]
     assert not [text for text in texts if "case0" in text or str(data) in text]
-    assert isocenter.load(job).record["federation"]["parties"]["a"]["train"] == 12
-    predicted = isocenter.predict(job, [data / "a" / "images" / "case00.nii.gz"], out=tmp_path / "predicted")
+    assert hilum.load(job).record["federation"]["parties"]["a"]["train"] == 12
+    predicted = hilum.predict(job, [data / "a" / "images" / "case00.nii.gz"], out=tmp_path / "predicted")
     assert len(predicted.outcomes) == 1
-    scored = isocenter.evaluate(job, data / "a", private=job.with_name("JOB.sites") / "a", labels=trained.LABELS)
+    scored = hilum.evaluate(job, data / "a", private=job.with_name("JOB.sites") / "a", labels=trained.LABELS)
     assert scored.which == "the test cases of the run's own data"
     assert "only they know on which cases" not in " ".join(scored.notes)
-    elsewhere = isocenter.evaluate(job, trained.blobs(tmp_path / "new", 2, first=90), labels=trained.LABELS)
+    elsewhere = hilum.evaluate(job, trained.blobs(tmp_path / "new", 2, first=90), labels=trained.LABELS)
     assert "only they know on which cases" in " ".join(elsewhere.notes)
 
 
 @pytest.mark.whole
 def test_a_package_of_a_job_says_what_was_exchanged(job, tmp_path):
-    isocenter.package(job, out=tmp_path / "package", backends=())
-    assert isocenter.load(tmp_path / "package").record["federation"]["rounds"] == 3
+    hilum.package(job, out=tmp_path / "package", backends=())
+    assert hilum.load(tmp_path / "package").record["federation"]["rounds"] == 3
 
 
 def test_the_pooled_dice_is_that_of_all_test_cases(job):
@@ -142,9 +142,9 @@ def test_the_pooled_dice_is_that_of_all_test_cases(job):
 def test_a_temperature_is_that_of_all_sites_patients_and_in_every_model(tmp_path):
     sites = {name: trained.pictures(tmp_path / name, 20, first=40 * n) for n, name in enumerate("ab")}
     chosen = {"training.steps": 4, "training.batch": 2, "network.size": trained.SMALL_RESNET, "federation.min_count": 2}
-    isocenter.federate(sites, out=tmp_path / "JOB", assignments=chosen, rounds=2, device="cpu", threads=1)
+    hilum.federate(sites, out=tmp_path / "JOB", assignments=chosen, rounds=2, device="cpu", threads=1)
     folders = [tmp_path / "JOB", *((tmp_path / "JOB.sites" / name) for name in "ab")]
-    found = [isocenter.load(folder).task.certainty.calibration for folder in folders]
+    found = [hilum.load(folder).task.certainty.calibration for folder in folders]
     assert found[0] == found[1] == found[2]
     splits = pd.concat([pd.read_csv(folder / "split.csv") for folder in folders[1:]])
     assert (found[0].method, found[0].cases) == ("temperature", (splits["split"] == "val").sum())
@@ -172,7 +172,7 @@ def test_layers_of_its_own_never_leave_a_site_and_each_draws_towards_the_round(t
         **{"objectives.terms": ["supervised", "l2_sp"], "l2_sp.towards": "round"},
     }
     given = {"device": "cpu", "threads": 1, "deterministic": True}
-    isocenter.federate(sites, out=tmp_path / "JOB", rounds=2, assignments=chosen, **given)
+    hilum.federate(sites, out=tmp_path / "JOB", rounds=2, assignments=chosen, **given)
     state = federated_job.RoundState.read(tmp_path / "JOB" / "federation")
     names = {*state.common.weights, *state.averages}
     assert state.score is not None and len(names) > 5 and not [name for name in names if "norm" in name]

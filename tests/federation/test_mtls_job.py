@@ -15,16 +15,14 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-import isocenter
+import hilum
 import trained
-from isocenter.federation import parties
-from isocenter.runtime import record_files
+from hilum.federation import parties
+from hilum.runtime import record_files
 
 pytestmark = [
     pytest.mark.whole,
-    pytest.mark.skipif(
-        find_spec("nvflare") is None, reason="nvflare is not installed: pip install isocenter[federated]"
-    ),
+    pytest.mark.skipif(find_spec("nvflare") is None, reason="nvflare is not installed: pip install hilum[federated]"),
 ]
 CHOSEN = {"training.steps": 4, "training.batch": 2, "network.size": trained.SMALL_RESNET, "federation.min_count": 2}
 GIVEN = {"rounds": 2, "device": "cpu", "threads": 1, "deterministic": True, "assignments": CHOSEN}
@@ -40,7 +38,7 @@ def data(tmp_path_factory) -> dict[str, Path]:
 def undisturbed(data, tmp_path_factory) -> dict[str, bytes]:
     """The weights of the job whose sites take turns in one process."""
     out = tmp_path_factory.mktemp("local") / "JOB"
-    isocenter.federate(data, out=out, **GIVEN)
+    hilum.federate(data, out=out, **GIVEN)
     return weights(out)
 
 
@@ -50,11 +48,11 @@ def weights(job: Path) -> dict[str, bytes]:
 
 
 def rows(private: Path) -> list[dict]:
-    return record_files.read_json(private / "processes.json", "isocenter.processes")["rows"]
+    return record_files.read_json(private / "processes.json", "hilum.processes")["rows"]
 
 
 def test_processes_joined_by_mutual_tls_give_the_bits_of_one_process(data, undisturbed, tmp_path):
-    run = isocenter.federate(data, out=tmp_path / "JOB", transport="mtls", **GIVEN)
+    run = hilum.federate(data, out=tmp_path / "JOB", transport="mtls", **GIVEN)
     assert weights(tmp_path / "JOB") == undisturbed
     assert "over mutual TLS" in run.notes[0] and run.steps == 4
     started = rows(tmp_path / "JOB.sites")
@@ -94,7 +92,7 @@ def test_a_party_that_is_killed_is_started_again_and_the_result_is_the_same_to_t
     party, data, undisturbed, tmp_path, caplog
 ):
     killer = kill_once(party, tmp_path)
-    isocenter.federate(data, out=tmp_path / "JOB", transport="mtls", restarts=1, **GIVEN)
+    hilum.federate(data, out=tmp_path / "JOB", transport="mtls", restarts=1, **GIVEN)
     killer.join()
     assert weights(tmp_path / "JOB") == undisturbed
     assert "Started again" in caplog.text
@@ -108,7 +106,7 @@ def test_an_interrupt_ends_every_process_and_the_job_can_be_resumed(data, undist
     settings = [word for name, value in CHOSEN.items() for word in ("--set", f"{name}={value}")]
     sites = [f"{name}={path}" for name, path in data.items()]
     line = ["federate", *sites, "--transport", "mtls", "--deterministic", *flags, *settings]
-    command = subprocess.Popen([sys.executable, "-m", "isocenter", *line, "--out", str(tmp_path / "JOB")])
+    command = subprocess.Popen([sys.executable, "-m", "hilum", *line, "--out", str(tmp_path / "JOB")])
     table = tmp_path / "JOB" / "federation" / "rounds.csv"
     while not table.is_file() and command.poll() is None:
         time.sleep(0.05)
@@ -117,7 +115,7 @@ def test_an_interrupt_ends_every_process_and_the_job_can_be_resumed(data, undist
     assert command.wait(60) == 130
     assert len(started) > 4  # NVFlare's own, and those of its job
     assert not [row for row in started if psutil.pid_exists(row["pid"])]
-    isocenter.federate(resume=tmp_path / "JOB")
+    hilum.federate(resume=tmp_path / "JOB")
     assert weights(tmp_path / "JOB") == undisturbed
 
 
@@ -126,20 +124,20 @@ def test_a_server_and_sites_that_join_it_with_kits_give_the_same_bits(data, undi
     text = f"parties: [a, b]\nhost: localhost\nport: {parties.take_port('localhost', 0)}\n"
     (described := tmp_path / "FEDERATION.yaml").write_text(text)
     for name in ("KITS", "OTHER"):
-        isocenter.provision_federation(described, out=tmp_path / name)
+        hilum.provision_federation(described, out=tmp_path / name)
     joined = {}
     for kit, private in (("KITS/a", "a"), ("KITS/b", "b"), ("OTHER/a", "stranger")):
         words = ["federation", "join", str(tmp_path / kit), "--data", str(data[kit[-1]])]
         words += ["--private", str(tmp_path / private), "--min-count", "2", *(["--yes"] * (private != "b"))]
         joined[private] = subprocess.Popen(
-            [sys.executable, "-m", "isocenter", *words],
+            [sys.executable, "-m", "hilum", *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     stranger = joined.pop("stranger")
     joined["b"].stdin.write("y\n")
     joined["b"].stdin.flush()
     try:
-        isocenter.serve_federation(tmp_path / "KITS" / "server", out=tmp_path / "JOB", **GIVEN)
+        hilum.serve_federation(tmp_path / "KITS" / "server", out=tmp_path / "JOB", **GIVEN)
         said = {name: one.communicate(timeout=90) for name, one in joined.items()}
     finally:
         for one in (stranger, *joined.values()):

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-import isocenter
-from isocenter.errors import DatasetError, IntegrityError, IsocenterError, UsageError, WorkerLostError
-from isocenter.federation import exchanges, parties, party_kits
-from isocenter.federation.exchanges import ExchangeRecords, SiteMessage
-from isocenter.federation.federated_run import JobRecord
-from isocenter.runs.plan_request import PlanRequest
+import hilum
+from hilum.errors import DatasetError, HilumError, IntegrityError, UsageError, WorkerLostError
+from hilum.federation import exchanges, parties, party_kits
+from hilum.federation.exchanges import ExchangeRecords, SiteMessage
+from hilum.federation.federated_run import JobRecord
+from hilum.runs.plan_request import PlanRequest
 
 needs_nvflare = pytest.mark.skipif(
-    find_spec("nvflare") is None, reason="nvflare is not installed: pip install isocenter[federated]"
+    find_spec("nvflare") is None, reason="nvflare is not installed: pip install hilum[federated]"
 )
 
 
@@ -29,7 +29,7 @@ def made(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("kits")
     for name in ("first", "second"):
         (described := root / f"{name}.yaml").write_text("parties: [b, a]\nhost: localhost\nport: 8102\n")
-        isocenter.provision_federation(described, out=root / name)
+        hilum.provision_federation(described, out=root / name)
     return root
 
 
@@ -83,8 +83,8 @@ def test_nvflare_itself_refuses_other_classes_and_jobs_with_code(made):
             {"path": "nvflare.app_common.workflows.fedavg.FedAvg"}, workspace=workspace
         )
     policy = json.loads((made / "first" / "a" / "local" / "authorization.json").read_text())
-    AuthorizationService.initialize(FLAuthorizer("isocenter", policy))
-    who = {"submitter_name": "o", "submitter_org": "isocenter", "submitter_role": "project_admin"}
+    AuthorizationService.initialize(FLAuthorizer("hilum", policy))
+    who = {"submitter_name": "o", "submitter_org": "hilum", "submitter_role": "project_admin"}
     assert AppAuthzService.authorize_app_info({"byoc": True}, **who) == (False, "BYOC not permitted")
     assert AppAuthzService.authorize_app_info({"byoc": False}, **who) == (True, "")
 
@@ -102,11 +102,11 @@ def test_guards_are_written_anew_when_a_party_starts(made, tmp_path):
 @needs_nvflare
 def test_kits_of_another_party_or_federation_are_refused(made, tmp_path):
     with pytest.raises(UsageError, match=r"is the kit of a\. Give the server's"):
-        isocenter.serve_federation(made / "first" / "a", out=tmp_path / "JOB")
+        hilum.serve_federation(made / "first" / "a", out=tmp_path / "JOB")
     with pytest.raises(UsageError, match=r"is the kit of server\. Give that of your site"):
-        isocenter.join_federation(made / "first" / "server", data=tmp_path, yes=True)
+        hilum.join_federation(made / "first" / "server", data=tmp_path, yes=True)
     with pytest.raises(UsageError, match="holds no kit"):
-        isocenter.join_federation(tmp_path, data=tmp_path, yes=True)
+        hilum.join_federation(tmp_path, data=tmp_path, yes=True)
 
 
 @needs_nvflare
@@ -118,14 +118,14 @@ def test_a_server_refuses_what_it_cannot_do_before_it_starts(made, tmp_path):
             parties.take_port("", taken.getsockname()[1])
     assert parties.take_port("localhost", 0) > 0
     with pytest.raises(UsageError, match="3 of 2 sites"):
-        isocenter.serve_federation(made / "first" / "server", out=tmp_path / "JOB", min_sites=3)
+        hilum.serve_federation(made / "first" / "server", out=tmp_path / "JOB", min_sites=3)
     with pytest.raises(UsageError, match="a folder for a job, or a job to resume"):
-        isocenter.serve_federation(made / "first" / "server")
+        hilum.serve_federation(made / "first" / "server")
 
 
 @needs_nvflare
 def test_an_exported_job_is_nvflares_layout_and_names_no_path_of_this_machine(made, tmp_path):
-    isocenter.serve_federation(
+    hilum.serve_federation(
         made / "first" / "server", export=tmp_path / "job", assignments={"training.steps": 8}, min_sites=1
     )
     files = {path.relative_to(tmp_path / "job").as_posix(): path for path in (tmp_path / "job").rglob("*.json")}
@@ -140,8 +140,8 @@ def test_an_exported_job_is_nvflares_layout_and_names_no_path_of_this_machine(ma
 
 def test_a_missing_nvflare_is_one_line_that_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setattr(party_kits, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"nvflare is not installed. pip install 'isocenter\[federated\]'"):
-        isocenter.federate({"a": tmp_path}, out=tmp_path / "JOB", transport="mtls")
+    with pytest.raises(UsageError, match=r"nvflare is not installed. pip install 'hilum\[federated\]'"):
+        hilum.federate({"a": tmp_path}, out=tmp_path / "JOB", transport="mtls")
     assert not (tmp_path / "JOB.sites").exists()
 
 
@@ -202,7 +202,7 @@ class Tasks:
 
 @needs_nvflare
 def test_messages_are_tasks_and_a_site_that_is_late_or_gone_is_lost(monkeypatch):
-    from isocenter.federation import nvflare_carrier
+    from hilum.federation import nvflare_carrier
 
     monkeypatch.setattr(nvflare_carrier, "LOOK", 0.01)
     good = {nvflare_carrier.MESSAGE: SiteMessage("round", {"loss": 0.5}).encoded}
@@ -216,13 +216,13 @@ def test_messages_are_tasks_and_a_site_that_is_late_or_gone_is_lost(monkeypatch)
         assert len(tasks.cancelled) == 1
     signal.triggered = True
     carrier = nvflare_carrier.TaskCarrier(Tasks({}), None, signal, ("a",), None)
-    with pytest.raises(IsocenterError, match="ended from outside"):
+    with pytest.raises(HilumError, match="ended from outside"):
         dict(carrier.ask(SiteMessage("round"), 1, ExchangeRecords()))
 
 
 @needs_nvflare
 def test_a_site_sends_no_facts_of_smaller_groups_than_it_has_agreed_to(tmp_path):
-    from isocenter.federation import nvflare_carrier
+    from hilum.federation import nvflare_carrier
 
     kit = party_kits.Kit(tmp_path, "a", ("a",), 1, {"min_count": 10})
     asked = SiteMessage("stand-ins", {"min_count": 2, "kinds": ["class"]})

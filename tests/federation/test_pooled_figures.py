@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isocenter.evaluation import Metrics, case_tables
-from isocenter.evaluation.intervals import Resampling
-from isocenter.federation import pooled_figures
-from isocenter.federation.pooled_figures import SiteScores
+from hilum.evaluation import Metrics, case_tables
+from hilum.evaluation.intervals import Resampling
+from hilum.federation import pooled_figures
+from hilum.federation.pooled_figures import SiteScores
 
 RNG = np.random.default_rng(3)
 

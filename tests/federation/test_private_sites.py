@@ -13,18 +13,18 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-import isocenter
+import hilum
 import trained
 from accountants import epsilon_by_hand
-from isocenter.errors import IntegrityError, IsocenterError, PlanError
-from isocenter.federation import site_budgets
-from isocenter.federation.exchanges import SiteMessage
-from isocenter.federation.site import Site
-from isocenter.planning import plan_file
-from isocenter.planning.plan_sections import FederationSettings, PrivacySettings
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.training.length.schedule import TrainingPace
-from isocenter.values import BY_HAND, Decision
+from hilum.errors import HilumError, IntegrityError, PlanError
+from hilum.federation import site_budgets
+from hilum.federation.exchanges import SiteMessage
+from hilum.federation.site import Site
+from hilum.planning import plan_file
+from hilum.planning.plan_sections import FederationSettings, PrivacySettings
+from hilum.runs.plan_request import PlanRequest
+from hilum.training.length.schedule import TrainingPace
+from hilum.values import BY_HAND, Decision
 
 CHOSEN = {
     **{"privacy.epsilon": 8.0, "training.steps": 4, "training.batch": 8, "federation.min_count": 6},
@@ -38,7 +38,7 @@ def job(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("private")
     sites = {"a": trained.pictures(root / "a", 30), "b": trained.pictures(root / "b", 8, first=60)}
     given = {"rounds": 2, "device": "cpu", "threads": 1, "membership": True}
-    isocenter.federate(sites, out=root / "JOB", assignments=CHOSEN, **given)
+    hilum.federate(sites, out=root / "JOB", assignments=CHOSEN, **given)
     return root / "JOB"
 
 
@@ -140,10 +140,10 @@ def test_a_budget_that_a_site_cannot_keep_to_is_refused_by_its_name(job, tmp_pat
     tight = {"privacy.epsilon": Decision(0.01, BY_HAND), "privacy.delta": Decision(1e-12, BY_HAND)}
     small = plan.with_decisions(tight)
     site.answer(SiteMessage("plan", {"plan": plan_file.plan_text(small)}))
-    with pytest.raises(IsocenterError, match=r"site b: privacy.epsilon: .*no noise keeps 4 more steps to it, of"):
+    with pytest.raises(HilumError, match=r"site b: privacy.epsilon: .*no noise keeps 4 more steps to it, of"):
         site.answer(SiteMessage("start", {"decisions": {}}))
     with pytest.raises(PlanError, match=r"privacy\.epsilon"):
-        isocenter.federate({"a": data}, out=tmp_path / "JOB", assignments={"privacy.epsilon": 0})
+        hilum.federate({"a": data}, out=tmp_path / "JOB", assignments={"privacy.epsilon": 0})
 
 
 def test_what_a_site_has_spent_stays_where_it_is_gone_and_must_be_said(tmp_path):

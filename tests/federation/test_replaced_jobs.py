@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.errors import DatasetError
-from isocenter.verbs import federate
+from hilum.errors import DatasetError
+from hilum.verbs import federate
 
 
 def older_job(root):

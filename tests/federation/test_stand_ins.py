@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts
-from isocenter.errors import DatasetError, IntegrityError, PlanError
-from isocenter.federation import agreement, federated_job, stand_ins
-from isocenter.planning import planner
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.quality.dataset_examination import Examination
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.values import Decision, Fingerprint
+from hilum.errors import DatasetError, IntegrityError, PlanError
+from hilum.federation import agreement, federated_job, stand_ins
+from hilum.planning import planner
+from hilum.planning.plan_inputs import Wishes
+from hilum.quality.dataset_examination import Examination
+from hilum.runs.plan_request import PlanRequest
+from hilum.values import Decision, Fingerprint
 
 RNG = np.random.default_rng(1)
 

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import FormatError
-from isocenter.files import _voxel_files
-from isocenter.files.storage.block import VoxelBlock
-from isocenter.files.storage.packed_files import Compression
+from hilum.errors import FormatError
+from hilum.files import _voxel_files
+from hilum.files.storage.block import VoxelBlock
+from hilum.files.storage.packed_files import Compression
 
 PACKERS: dict[Compression, Callable[[bytes], bytes]] = {
     "none": bytes,

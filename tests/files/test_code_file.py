@@ -2,10 +2,10 @@
 
 import pytest
 
-from isocenter.errors import FormatError
-from isocenter.files import code_file
-from isocenter.files.dicom import dictionary_codes
-from isocenter.values import Code
+from hilum.errors import FormatError
+from hilum.files import code_file
+from hilum.files.dicom import dictionary_codes
+from hilum.values import Code
 
 HEADER = "name,scheme,value,meaning,unit\n"
 

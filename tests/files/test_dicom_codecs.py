@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from dicom_objects import picture
-from isocenter.errors import FormatError
-from isocenter.files.dicom.reading import pixel_decoding
+from hilum.errors import FormatError
+from hilum.files.dicom.reading import pixel_decoding
 from matrices import only
 
 Pixels = np.ndarray[Any, Any]

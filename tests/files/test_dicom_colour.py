@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from dicom_objects import picture
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.files.dicom.reading import colour_spaces, pixel_decoding
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.files.dicom.reading import colour_spaces, pixel_decoding
 
 Pixels = np.ndarray[Any, Any]
 RNG = np.random.default_rng(4)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import FormatError, GeometryError
-from isocenter.files import file_formats
-from isocenter.values import Geometry, Image
+from hilum.errors import FormatError, GeometryError
+from hilum.files import file_formats
+from hilum.values import Geometry, Image
 
 # (channels[, frames], *spatial) of each single object that is read.
 READ = {

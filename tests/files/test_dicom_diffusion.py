@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom.dataset import Dataset
 
-from isocenter.files.dicom.reading import private_elements
+from hilum.files.dicom.reading import private_elements
 
 
 def private(group: int, creator: str, element: int, vr: str, value: object) -> Dataset:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.files.dicom import elements as dicom_elements
-from isocenter.files.dicom import header_reading, tags
-from isocenter.files.dicom.elements import PIXEL_ELEMENTS, REPRESENTATIONS, TAGS, Elements
+from hilum.files.dicom import elements as dicom_elements
+from hilum.files.dicom import header_reading, tags
+from hilum.files.dicom.elements import PIXEL_ELEMENTS, REPRESENTATIONS, TAGS, Elements
 from matrices import rarely
 from written_dicom import sequence, write_slice
 
@@ -105,10 +105,7 @@ def test_a_sequence_of_undefined_length_is_passed_over_whatever_it_holds(tmp_pat
 def test_a_series_is_read_without_importing_pydicom(tmp_path: Path) -> None:
     for n in range(3):
         write_slice(tmp_path / f"{n}.dcm", np.full((4, 6), n, np.uint16), position=(0, 0, n), PatientName="A^B")
-    code = (
-        "import isocenter, sys; image = isocenter.read(sys.argv[1]); image.data.sum(); "
-        "sys.exit('pydicom' in sys.modules)"
-    )
+    code = "import hilum, sys; image = hilum.read(sys.argv[1]); image.data.sum(); sys.exit('pydicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
 
 
@@ -119,7 +116,7 @@ def test_a_series_becomes_nifti_without_importing_pydicom_nibabel_or_what_only_o
     for n in range(3):
         write_slice(tmp_path / "series" / f"{n}.dcm", np.full((4, 6), n, np.uint16), position=(0, 0, n))
     code = (
-        "import isocenter, sys; isocenter.convert(sys.argv[1], sys.argv[2]); "
+        "import hilum, sys; hilum.convert(sys.argv[1], sys.argv[2]); "
         "print(*{'pydicom', 'nibabel', 'torch', 'pandas', 'scipy'} & set(sys.modules))"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "series"), str(tmp_path / "volume.nii")]

@@ -12,13 +12,13 @@ from highdicom.seg import SegmentationTypeValues
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage, generate_uid
 
-import isocenter
-from isocenter.errors import GeometryError
-from isocenter.files.dicom.writing import seg
-from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import Finding, Label
+import hilum
+from hilum.errors import GeometryError
+from hilum.files.dicom.writing import seg
+from hilum.files.dicom.writing.dicom_answers import ANSWERS, Result
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import Finding, Label
 from service.thresholds import threshold_model
 
 FRAMES, SHAPE = 11, (33, 37)
@@ -53,7 +53,7 @@ def film(tmp_path):
     mask = (values > 100).astype(np.uint8)
     mask[:, 16:] *= 2
     mask[3] = 0
-    return isocenter.read(tmp_path / "film" / "clip.dcm"), mask, tmp_path / "film"
+    return hilum.read(tmp_path / "film" / "clip.dcm"), mask, tmp_path / "film"
 
 
 @pytest.mark.parametrize("form", [SegmentationTypeValues.BINARY, SegmentationTypeValues.LABELMAP])
@@ -87,8 +87,8 @@ def test_a_mask_of_other_frames_than_its_film_is_refused(film):
 
 def test_predict_writes_a_film_s_mask_beside_a_report_that_names_frames(film, tmp_path):
     *_, folder = film
-    model = isocenter.load(threshold_model(tmp_path / "model", 100.0, modality="US", axes=2))
-    done = isocenter.predict(model, folder / "clip.dcm", out=tmp_path / "out", format="dcm", answers="seg,gsps,sr")
+    model = hilum.load(threshold_model(tmp_path / "model", 100.0, modality="US", axes=2))
+    done = hilum.predict(model, folder / "clip.dcm", out=tmp_path / "out", format="dcm", answers="seg,gsps,sr")
     [written] = [path for path in done.files if not path.name.endswith(("_report.dcm", "_gsps.dcm"))]
     assert "clip_gsps.dcm" in {path.name for path in done.files}
     read = pydicom.dcmread(written)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter.errors import GeometryError
-from isocenter.files.dicom import slice_geometry
-from isocenter.files.dicom.slice_geometry import Plane
+from hilum.errors import GeometryError
+from hilum.files.dicom import slice_geometry
+from hilum.files.dicom.slice_geometry import Plane
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 

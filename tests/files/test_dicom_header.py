@@ -22,10 +22,10 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from isocenter.errors import FormatError, IsocenterError
-from isocenter.files import file_formats
-from isocenter.files.dicom import header_reading
-from isocenter.files.dicom.reading import series_survey
+from hilum.errors import FormatError, HilumError
+from hilum.files import file_formats
+from hilum.files.dicom import header_reading
+from hilum.files.dicom.reading import series_survey
 from written_dicom import sequence, write_slice
 
 
@@ -177,7 +177,7 @@ def test_a_large_deflated_file_is_refused_before_it_fills_memory(slice_: Path, m
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(slice_)
     header_reading.read_header(slice_)
-    monkeypatch.setattr("isocenter.files.dicom.header_reading.MOST_INFLATED", 100)
+    monkeypatch.setattr("hilum.files.dicom.header_reading.MOST_INFLATED", 100)
     with pytest.raises(FormatError, match="inflates to more than 100 bytes"):
         header_reading.read_header(slice_)
 
@@ -276,9 +276,9 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(data: Path, draw: s
     for _ in range(draw.draw(st.integers(1, 5))):
         at = draw.draw(st.integers(132, min(len(content), 9000) - 1))
         content[at] = draw.draw(st.sampled_from((0, 1, 0x20, 0x7F, 0xFF)))
-    path = Path(os.environ["ISOCENTER_CACHE"]).with_name("damaged.dcm")
+    path = Path(os.environ["HILUM_CACHE"]).with_name("damaged.dcm")
     path.write_bytes(content)
     try:
         _ = file_formats.read(path).data
-    except IsocenterError as refusal:
+    except HilumError as refusal:
         assert refusal.where and refusal.problem and refusal.remedy

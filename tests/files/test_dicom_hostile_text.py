@@ -13,15 +13,15 @@ import pytest
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-import isocenter
-from isocenter import errors
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.files.dicom import object_identity
-from isocenter.files.dicom import tags as dicom_tags
-from isocenter.files.dicom.reading import series_survey
-from isocenter.files.dicom.tags import LONGEST_TEXT
-from isocenter.files.storage import csv_text
+import hilum
+from hilum import errors
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.files.dicom import object_identity
+from hilum.files.dicom import tags as dicom_tags
+from hilum.files.dicom.reading import series_survey
+from hilum.files.dicom.tags import LONGEST_TEXT
+from hilum.files.storage import csv_text
 from written_dicom import write_slice
 
 HTML = "<script>alert(1)</script>"
@@ -78,13 +78,13 @@ def test_the_last_digit_is_that_of_the_text() -> None:
     [("PixelSpacing", b"1_0\\1 "), ("RescaleSlope", b"1+1 "), ("ImagePositionPatient", b"0\\0\\" + b"1" * 10_000)],
 )
 def test_a_series_with_an_expression_for_a_number_is_refused_by_its_attribute(tmp_path, keyword, written) -> None:
-    with pytest.raises(isocenter.IsocenterError, match=keyword):
-        isocenter.read(slices(tmp_path / "odd", {keyword: written}))
+    with pytest.raises(hilum.HilumError, match=keyword):
+        hilum.read(slices(tmp_path / "odd", {keyword: written}))
 
 
 def test_a_damaged_number_that_only_orders_counts_as_absent(tmp_path) -> None:
     folder = slices(tmp_path / "odd", {"InstanceNumber": b"1+1 ", "SeriesNumber": b"9" * 10_000})
-    assert isocenter.read(folder).shape == (1, 4, 4, 2)
+    assert hilum.read(folder).shape == (1, 4, 4, 2)
     assert [one.number for one in series_survey.list_series(folder)] == [None]
 
 
@@ -95,7 +95,7 @@ def test_words_of_a_list_are_parted_in_any_kind_of_text(tmp_path) -> None:
 
 def test_names_with_control_characters_reach_no_terminal_and_no_file_name(tmp_path, cli) -> None:
     folder = slices(tmp_path / "odd", SeriesDescription=STEERING, PatientName=f"Doe^{STEERING}", Manufacturer=STEERING)
-    image = isocenter.read(folder)
+    image = hilum.read(folder)
     assert "description" not in image.facts
     done = cli("check", folder, "--out", tmp_path / "check")
     assert "\x1b" not in done.out + done.err
@@ -116,15 +116,15 @@ def test_a_uid_that_is_a_path_names_no_file(tmp_path, uid) -> None:
         with pytest.raises(FormatError, match="no UID"):
             object_identity.read_identity(path)
     [name] = file_formats.read_volumes(folder)
-    assert "/" not in name and isocenter.read(folder).shape == (1, 4, 4, 2)
-    isocenter.convert(folder, tmp_path / "in" / "out.nii.gz")
+    assert "/" not in name and hilum.read(folder).shape == (1, 4, 4, 2)
+    hilum.convert(folder, tmp_path / "in" / "out.nii.gz")
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
 
 
 def test_a_patient_name_of_64_kb_is_cut_with_a_note(tmp_path) -> None:
     long = "Doe^Jane " * 7_000
     folder = slices(tmp_path / "odd", {"PatientName": long.encode()[:65_534]}, SeriesDescription="T1 axial")
-    image = isocenter.read(folder)
+    image = hilum.read(folder)
     assert [note for note in image.notes if note.startswith("PatientName (0010,0010) is longer than 1024 characters")]
     assert "description" not in image.facts  # of such a name nobody can say what of a text is of it
     assert len(dicom_tags.text(pydicom.dcmread(folder / "0.dcm"), "PatientName")) <= LONGEST_TEXT
@@ -143,7 +143,7 @@ def test_markup_and_formulas_of_a_description_stay_text_in_page_and_table(tmp_pa
     for n, description in enumerate((HTML, "=HYPERLINK(1)", "@SUM(A1)", "-2+3")):
         own = {"PatientID": f"p{n}", "SeriesInstanceUID": f"1.2.{n}", "StudyInstanceUID": f"1.{n}"}
         slices(tmp_path / "set" / str(n), SeriesDescription=description, Manufacturer=description, **own)
-    found = isocenter.check(tmp_path / "set", case_names="description", out=tmp_path / "check")
+    found = hilum.check(tmp_path / "set", case_names="description", out=tmp_path / "check")
     assert len(found.dataset) == 4
     page = (tmp_path / "check" / "check.html").read_text()
     assert HTML not in page and "<script>alert" not in page

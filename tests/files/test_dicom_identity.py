@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydicom import dcmread
 
-from isocenter.errors import FormatError
-from isocenter.files.dicom import object_identity
+from hilum.errors import FormatError
+from hilum.files.dicom import object_identity
 
 
 def test_the_uids_of_real_objects_are_those_that_the_dicom_library_reads(data):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.files.dicom.reading import file_frames
+from hilum.files.dicom.reading import file_frames
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from isocenter.errors import FormatError
-from isocenter.files.dicom.reading import picture_scale
+from hilum.errors import FormatError
+from hilum.files.dicom.reading import picture_scale
 from written_dicom import sequence
 
 

@@ -15,10 +15,10 @@ from numpy.testing import assert_array_equal
 from pydicom.pixels import apply_color_lut
 
 from dicom_objects import picture
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.files.dicom import header_reading
-from isocenter.files.dicom.reading import pixel_decoding, pixel_layout, single_frame
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.files.dicom import header_reading
+from hilum.files.dicom.reading import pixel_decoding, pixel_layout, single_frame
 from matrices import rarely
 from written_dicom import write_slice
 

@@ -18,13 +18,13 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from fuzzing import peak_of
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.files.dicom import header_reading
-from isocenter.files.dicom.reading import codecs, voxel_loading
-from isocenter.files.dicom.reading.value_maps import ValueMap
-from isocenter.files.dicom.reading.voxel_loading import VoxelPlan
-from isocenter.values import Deferred
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.files.dicom import header_reading
+from hilum.files.dicom.reading import codecs, voxel_loading
+from hilum.files.dicom.reading.value_maps import ValueMap
+from hilum.files.dicom.reading.voxel_loading import VoxelPlan
+from hilum.values import Deferred
 from written_dicom import write_slice
 
 TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32)

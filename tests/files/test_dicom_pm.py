@@ -9,10 +9,10 @@ import pydicom
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
-from isocenter.values import Deferred, Map
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.files.dicom.writing.dicom_answers import ANSWERS, Result
+from hilum.values import Deferred, Map
 from matrices import thinned
 
 

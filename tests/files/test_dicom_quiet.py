@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isocenter.files import file_formats
-from isocenter.files.dicom import library_warnings
+from hilum.files import file_formats
+from hilum.files.dicom import library_warnings
 from written_dicom import write_slice
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from pydicom.uid import MRImageStorage
 
-from isocenter.errors import GeometryError
-from isocenter.files import file_formats
+from hilum.errors import GeometryError
+from hilum.files import file_formats
 from written_dicom import write_slice
 
 PLACES, REPEATS = 3, 3

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import FormatError, GeometryError
-from isocenter.files import file_formats, polygon
-from isocenter.files.dicom.reading import rtstruct_reading
-from isocenter.values import Code, Geometry
-from isocenter.values.voxel_images import WITHOUT_VOXELS
+from hilum.errors import FormatError, GeometryError
+from hilum.files import file_formats, polygon
+from hilum.files.dicom.reading import rtstruct_reading
+from hilum.values import Code, Geometry
+from hilum.values.voxel_images import WITHOUT_VOXELS
 from written_dicom import Contour, sequence, structure_set
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -15,13 +15,13 @@ from highdicom.color import CIELabColor
 from numpy.testing import assert_array_equal
 from pydicom.dataset import Dataset
 
-from isocenter.errors import FormatError, GeometryError
-from isocenter.files import file_formats
-from isocenter.files.dicom import seg_planes, slice_geometry
-from isocenter.files.dicom.reading import seg_reading
-from isocenter.files.dicom.slice_geometry import Plane
-from isocenter.values import Code, Geometry, Label
-from isocenter.values.voxel_images import WITHOUT_VOXELS
+from hilum.errors import FormatError, GeometryError
+from hilum.files import file_formats
+from hilum.files.dicom import seg_planes, slice_geometry
+from hilum.files.dicom.reading import seg_reading
+from hilum.files.dicom.slice_geometry import Plane
+from hilum.values import Code, Geometry, Label
+from hilum.values.voxel_images import WITHOUT_VOXELS
 
 LIVER = Label(1, "Liver", (221, 130, 101), Code("SCT", "10200004", "Liver"))
 TUMOUR = Label(2, "Tumour", (255, 0, 0), Code("SCT", "108369006", "Neoplasm"))

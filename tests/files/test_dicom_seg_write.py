@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.dataset import Dataset
 
-import isocenter
-from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import file_formats, result_images
-from isocenter.files.dicom.reading import seg_reading
-from isocenter.files.dicom.writing import seg, stamp
-from isocenter.files.dicom.writing.stamp import Stamp
-from isocenter.layouts.cases import dicom_masks
-from isocenter.values import Code, Geometry, Image, Label, Source
+import hilum
+from hilum.errors import FormatError, GeometryError, UsageError
+from hilum.files import file_formats, result_images
+from hilum.files.dicom.reading import seg_reading
+from hilum.files.dicom.writing import seg, stamp
+from hilum.files.dicom.writing.stamp import Stamp
+from hilum.layouts.cases import dicom_masks
+from hilum.values import Code, Geometry, Image, Label, Source
 from matrices import thinned
 from written_dicom import sequence, write_enhanced, write_slice
 
@@ -443,15 +443,15 @@ def test_a_map_on_a_turned_grid_is_refused(data: Path, tmp_path: Path):
 def test_a_seg_of_a_few_slices_is_viewed_on_its_whole_series(data, tmp_path):
     """Frames without a voxel are left out of the file; the page shows the others where they lie."""
     folder = data / "dicom" / "series" / "mr_hippocrop_study1"
-    image = isocenter.read(folder)
+    image = hilum.read(folder)
     mask = np.zeros(image.geometry.shape, np.uint8)
     mask[5:20, 10:30, 12:14] = 1
     result_images.write_label_map(mask, [LIVER], image, tmp_path / "own.dcm", algorithm="a test")
-    assert isocenter.read(tmp_path / "own.dcm").geometry.shape != image.geometry.shape
+    assert hilum.read(tmp_path / "own.dcm").geometry.shape != image.geometry.shape
     assert dicom_masks.is_drawing(tmp_path / "own.dcm")
     overlay = dicom_masks.read_drawing(tmp_path / "own.dcm", image.geometry)
     assert_array_equal(overlay.data[0], mask)
-    assert "Liver" in isocenter.view(folder, tmp_path / "own.dcm").html
+    assert "Liver" in hilum.view(folder, tmp_path / "own.dcm").html
 
 
 def test_contours_are_viewed_on_their_series(data):
@@ -459,11 +459,11 @@ def test_contours_are_viewed_on_their_series(data):
     contours = data / "dicom" / "files" / "rtutils_rtstruct_phantom.dcm"
     assert dicom_masks.is_drawing(contours)
     assert not dicom_masks.is_drawing(folder / "ct_1.dcm")
-    image = isocenter.read(folder)
+    image = hilum.read(folder)
     names = [
         region.name
         for region in dicom_masks.read_drawing(contours, image.geometry, [*map(Path, image.source.paths)]).labels
     ]
-    page = isocenter.view(folder, contours).html
+    page = hilum.view(folder, contours).html
     assert names
     assert all(name in page for name in names)

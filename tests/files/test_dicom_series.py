@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, CTImageStorage, SegmentationStorage
 
-from isocenter.errors import FormatError
-from isocenter.files.dicom.reading import series_survey
+from hilum.errors import FormatError
+from hilum.files.dicom.reading import series_survey
 from written_dicom import write_slice
 
 

@@ -14,11 +14,11 @@ import pytest
 from numpy.testing import assert_allclose
 from pydicom.dataset import Dataset
 
-from isocenter.errors import FormatError, GeometryError
-from isocenter.files import file_formats
-from isocenter.files.dicom.reading import private_elements
-from isocenter.files.dicom.reading.private_elements import Mosaic
-from isocenter.files.dicom.slice_geometry import Plane
+from hilum.errors import FormatError, GeometryError
+from hilum.files import file_formats
+from hilum.files.dicom.reading import private_elements
+from hilum.files.dicom.reading.private_elements import Mosaic
+from hilum.files.dicom.slice_geometry import Plane
 from written_dicom import write_slice
 
 PLANE = Plane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (2.0, 3.0))

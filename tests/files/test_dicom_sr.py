@@ -14,11 +14,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.dataset import Dataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, MammographyCADSRStorage, generate_uid
 
-from isocenter.errors import DatasetError, FormatError, GeometryError
-from isocenter.files.dicom.reading import sr_reading
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import BoundingBoxes
+from hilum.errors import DatasetError, FormatError, GeometryError
+from hilum.files.dicom.reading import sr_reading
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import BoundingBoxes
 from written_dicom import sequence, write_slice
 from written_reports import CYST, headers, outline, planar, rectangle, report, volumetric
 

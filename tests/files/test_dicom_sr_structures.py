@@ -13,14 +13,14 @@ import pydicom
 import pytest
 from pydicom.uid import UltrasoundMultiFrameImageStorage
 
-import isocenter
+import hilum
 from files.test_dicom_sr_write import radiograph, series
-from isocenter.errors import FormatError
-from isocenter.files import result_images
-from isocenter.files.dicom.reading import sr_reading
-from isocenter.files.dicom.writing import sr
-from isocenter.files.dicom.writing.dicom_answers import Result
-from isocenter.values import Code, Finding, Image, Label
+from hilum.errors import FormatError
+from hilum.files import result_images
+from hilum.files.dicom.reading import sr_reading
+from hilum.files.dicom.writing import sr
+from hilum.files.dicom.writing.dicom_answers import Result
+from hilum.values import Code, Finding, Image, Label
 from written_dicom import write_slice
 
 LIVER = Code("SCT", "10200004", "Liver")
@@ -46,7 +46,7 @@ def clip(folder: Path, frames: int) -> Image:
     none = dict.fromkeys(("position", "orientation", "spacing"))
     pixels = np.zeros((frames, 12, 16), np.uint8)
     kind = {"sop_class": UltrasoundMultiFrameImageStorage, "Modality": "US", "NumberOfFrames": frames, "FrameTime": 40}
-    return isocenter.read(write_slice(folder / "us.dcm", pixels, **none, **kind))
+    return hilum.read(write_slice(folder / "us.dcm", pixels, **none, **kind))
 
 
 def judged(path: Path) -> None:

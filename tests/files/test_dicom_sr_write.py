@@ -18,16 +18,16 @@ from numpy.testing import assert_allclose
 from pydicom.datadict import dictionary_VR
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
-import isocenter
-from isocenter.errors import FormatError
-from isocenter.files import result_images
-from isocenter.files.dicom.reading import sr_reading
-from isocenter.files.dicom.writing import sr, stamp
-from isocenter.files.dicom.writing.dicom_answers import Result
-from isocenter.files.dicom.writing.stamp import Stamp
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import BoundingBoxes, Code, Finding, Geometry, Image, Label
+import hilum
+from hilum.errors import FormatError
+from hilum.files import result_images
+from hilum.files.dicom.reading import sr_reading
+from hilum.files.dicom.writing import sr, stamp
+from hilum.files.dicom.writing.dicom_answers import Result
+from hilum.files.dicom.writing.stamp import Stamp
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import BoundingBoxes, Code, Finding, Geometry, Image, Label
 from written_dicom import write_slice
 
 NODULE = Finding("nodule", [1.0, 2, 0, 9, 9, 1], "voxels", box=0)
@@ -42,14 +42,14 @@ def series(root: Path) -> Image:
         place = tuple(2.5 * n * np.cross(OBLIQUE[:3], OBLIQUE[3:]))
         pixels = np.full((20, 30), n, np.int16)
         write_slice(root / "ct" / f"{n}.dcm", pixels, position=place, orientation=OBLIQUE, InstanceNumber=n + 1)
-    return isocenter.read(root / "ct")
+    return hilum.read(root / "ct")
 
 
 def radiograph(root: Path) -> Image:
     """Of 40 rows and 50 columns."""
     none = dict.fromkeys(("position", "orientation", "spacing"))
     kind = {"sop_class": DigitalXRayImageStorageForPresentation, "Modality": "DX"}
-    return isocenter.read(write_slice(root / "dx.dcm", np.ones((40, 50), np.uint16), **none, **kind))
+    return hilum.read(write_slice(root / "dx.dcm", np.ones((40, 50), np.uint16), **none, **kind))
 
 
 def found(boxes: BoundingBoxes) -> list[Finding]:
@@ -143,7 +143,7 @@ def _stated_uids(dataset: pydicom.Dataset) -> dict[str, str]:
 @pytest.mark.parametrize("name", ["nodule", "結節"])
 def test_a_report_names_a_patient_of_japan_as_the_series_does(tmp_path, name):
     tags = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
-    source = isocenter.read(write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", **tags))
+    source = hilum.read(write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", **tags))
     boxes = BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), (name,))
     sr.write_report(Result(source, "test", findings=found(boxes)), tmp_path / "sr.dcm")
     assert pydicom.dcmread(tmp_path / "sr.dcm").PatientName == tags["PatientName"]
@@ -153,7 +153,7 @@ def test_a_report_names_a_patient_of_japan_as_the_series_does(tmp_path, name):
 @pytest.mark.parametrize(("zone", "expected"), [("+0530", "19700101053000"), ("-0330", "19691231203000")])
 @pytest.mark.parametrize("kind", ["report", "segmentation"])
 def test_a_result_is_dated_in_the_zone_that_its_source_states(kind, zone, expected, tmp_path):
-    source = isocenter.read(
+    source = hilum.read(
         write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", TimezoneOffsetFromUTC=zone)
     )
     path, before = tmp_path / "result.dcm", time.time()
@@ -196,7 +196,7 @@ def test_a_result_states_patient_and_study_letter_for_letter_and_no_warning_repe
     caplog.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        source, path = isocenter.read(tmp_path / "ct.dcm"), tmp_path / "result.dcm"
+        source, path = hilum.read(tmp_path / "ct.dcm"), tmp_path / "result.dcm"
         if kind == "report":
             sr.write_report(Result(source, "test", findings=[NODULE]), path)
         else:
@@ -209,7 +209,7 @@ def test_a_result_states_patient_and_study_letter_for_letter_and_no_warning_repe
 
 @pytest.mark.parametrize("zone", ["+9999", "Europe"])
 def test_a_zone_that_cannot_be_is_not_repeated(zone, tmp_path):
-    source = isocenter.read(
+    source = hilum.read(
         write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", TimezoneOffsetFromUTC=zone)
     )
     sr.write_report(Result(source, "test", findings=[NODULE]), tmp_path / "sr.dcm")
@@ -219,7 +219,7 @@ def test_a_zone_that_cannot_be_is_not_repeated(zone, tmp_path):
 def test_a_report_names_the_program_and_its_version(tmp_path):
     sr.write_report(Result(radiograph(tmp_path), "tests", findings=[], is_empty=True), tmp_path / "sr.dcm")
     made = pydicom.dcmread(tmp_path / "sr.dcm")
-    assert (made.ManufacturerModelName, made.SoftwareVersions) == ("Isocenter", version("isocenter"))
+    assert (made.ManufacturerModelName, made.SoftwareVersions) == ("Hilum", version("hilum"))
 
 
 def test_what_is_no_dicom_has_no_report(tmp_path):
@@ -266,7 +266,7 @@ def test_answers_without_a_place_are_evaluations_and_numbers_with_their_units(tm
         ("index", 0.333333333, "Å"), ("score", -1.23456789e-05, "unit not stated")
     ]  # fmt: skip
     stated = [str(item.TextValue) for item in groups[2][0].ContentSequence if item.ValueType == "TEXT"]
-    assert {"tests", version("isocenter"), *limits} <= set(stated)
+    assert {"tests", version("hilum"), *limits} <= set(stated)
     made = pydicom.dcmread(path)
     [study] = made.CurrentRequestedProcedureEvidenceSequence
     assert len(study.ReferencedSeriesSequence[0].ReferencedSOPSequence) == 6

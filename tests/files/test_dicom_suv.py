@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose
 from pydicom.dataset import Dataset
 
 from dicom_objects import picture
-from isocenter.files.dicom.reading import pixel_values, suv_scaling
-from isocenter.files.dicom.reading.suv_scaling import SuvUnknownError
+from hilum.files.dicom.reading import pixel_values, suv_scaling
+from hilum.files.dicom.reading.suv_scaling import SuvUnknownError
 
 
 def load(path: Path) -> Dataset:

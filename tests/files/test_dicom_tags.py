@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from isocenter.errors import FormatError
-from isocenter.files.dicom import tags
+from hilum.errors import FormatError
+from hilum.files.dicom import tags
 
 
 def dataset(keyword: str, vr: str, value: object) -> Dataset:

@@ -16,12 +16,12 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_rescale, apply_voi_lut
 
 from dicom_objects import picture
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.files.dicom import header_reading
-from isocenter.files.dicom.reading import display_windows, pixel_decoding, pixel_values, single_frame, value_maps
-from isocenter.files.dicom.reading.display_windows import DisplayWindow
-from isocenter.files.dicom.reading.value_maps import ValueMeaning
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.files.dicom import header_reading
+from hilum.files.dicom.reading import display_windows, pixel_decoding, pixel_values, single_frame, value_maps
+from hilum.files.dicom.reading.display_windows import DisplayWindow
+from hilum.files.dicom.reading.value_maps import ValueMeaning
 from written_dicom import write_slice
 
 

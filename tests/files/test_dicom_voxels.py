@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.files import file_formats
-from isocenter.values import Image
+from hilum.files import file_formats
+from hilum.values import Image
 from written_dicom import write_slice
 
 

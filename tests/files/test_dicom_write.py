@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import file_formats
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.values import Geometry, Image
+from hilum.errors import FormatError, GeometryError, UsageError
+from hilum.files import file_formats
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.values import Geometry, Image
 
 NAMES = SeriesNames("patient", "study", "series")
 RIGHT_HANDED = np.array([[-1.0, 0, 0, 30], [0, -1.2, 0, -7.5], [0, 0, 2.5, 11], [0, 0, 0, 1]])

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from isocenter.errors import FormatError, IntegrityError, IsocenterError, ResourceError
-from isocenter.files.storage import web
+from hilum.errors import FormatError, HilumError, IntegrityError, ResourceError
+from hilum.files.storage import web
 
 CONTENT = bytes(range(256)) * 4000
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
@@ -55,7 +55,7 @@ def get(url: str, folder: Path, md5: str = MD5, limit: int = LIMIT, seconds: flo
     return folder / "file.bin"
 
 
-def refused(url: str, folder: Path, **given: object) -> IsocenterError:
+def refused(url: str, folder: Path, **given: object) -> HilumError:
     """The error; and nothing is left of what came."""
     with pytest.raises((ResourceError, IntegrityError)) as caught:
         get(url, folder, **given)  # type: ignore[arg-type]

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
-from isocenter.errors import FormatError, GeometryError
-from isocenter.files import file_formats
+import hilum
+from hilum.errors import FormatError, GeometryError
+from hilum.files import file_formats
 
 Signal = tuple[str, str, np.ndarray]
 
@@ -46,7 +46,7 @@ def numbers(seed: int, records: int, samples: int) -> np.ndarray:
 @given(st.integers(1, 5), st.integers(1, 20), st.integers(1, 3), st.sampled_from([0.5, 1.0, 30.0]))
 def test_signals_come_back_in_their_unit_and_in_time(tmp_path_factory, records, samples, count, seconds):
     drawn = [(f"lead {n}", "uV", numbers(n, records, samples)) for n in range(count)]
-    image = isocenter.read(edf(tmp_path_factory.mktemp("edf") / "x.edf", drawn, seconds=seconds))
+    image = hilum.read(edf(tmp_path_factory.mktemp("edf") / "x.edf", drawn, seconds=seconds))
     assert_allclose(image.data, [values.ravel() / 100 for _, _, values in drawn], atol=1e-4)
     assert image.channels == tuple(f"lead {n}" for n in range(count))
     assert (image.geometry.unit, image.facts["units"]) == ("s", ("uV",) * count)
@@ -68,7 +68,7 @@ def test_signals_of_other_rates_are_images_of_their_own_and_annotations_are_left
 
 def test_a_recording_that_does_not_say_its_length_is_as_long_as_its_file(tmp_path):
     values = numbers(0, 4, 6)
-    assert_array_equal(isocenter.read(edf(tmp_path / "x.edf", [("a", "V", values)], records=-1)).shape, (1, 24))
+    assert_array_equal(hilum.read(edf(tmp_path / "x.edf", [("a", "V", values)], records=-1)).shape, (1, 24))
 
 
 @pytest.mark.parametrize("kept", [100, 300, 520, 1030])
@@ -76,13 +76,13 @@ def test_a_recording_cut_short_is_refused_by_name(tmp_path, kept):
     path = edf(tmp_path / "x.edf", [("a", "V", numbers(0, 40, 6)), ("b", "V", numbers(1, 40, 6))])
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(FormatError, match=r"x\.edf"):
-        isocenter.read(path)
+        hilum.read(path)
 
 
 def test_an_interrupted_recording_and_an_empty_range_are_refused(tmp_path):
     with pytest.raises(GeometryError, match="interrupted"):
-        isocenter.read(edf(tmp_path / "x.edf", [("a", "V", numbers(0, 2, 6))], kind="EDF+D"))
+        hilum.read(edf(tmp_path / "x.edf", [("a", "V", numbers(0, 2, 6))], kind="EDF+D"))
     path = edf(tmp_path / "y.edf", [("a", "V", numbers(0, 2, 6))])
     path.write_bytes(path.read_bytes().replace(b"327.67  ", b"-327.68 "))
     with pytest.raises(FormatError, match="range of signal 1 is empty"):
-        isocenter.read(path)
+        hilum.read(path)

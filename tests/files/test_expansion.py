@@ -22,12 +22,12 @@ import tifffile
 from scipy.io import netcdf_file
 
 from fuzzing import peak_of
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.files.dicom.reading import colour_spaces
-from isocenter.files.pictures import tiff
-from isocenter.files.storage import packed_files as packed_streams
-from isocenter.values import Geometry, Image
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.files.dicom.reading import colour_spaces
+from hilum.files.pictures import tiff
+from hilum.files.storage import packed_files as packed_streams
+from hilum.values import Geometry, Image
 from matrices import thinned
 from written_dicom import write_slice
 

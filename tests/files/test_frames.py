@@ -6,9 +6,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import drawn_in_time
-from isocenter.errors import GeometryError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import GeometryError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
 
 
 def test_each_frame_is_a_case_of_the_clip_s_patient(tmp_path):

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter import errors
-from isocenter.errors import FormatError, GeometryError, IsocenterError, ResourceError, UsageError
-from isocenter.files import file_formats
-from isocenter.files.file_formats import FORMATS
-from isocenter.files.format_options import Format
-from isocenter.files.storage import atomic
-from isocenter.values import Geometry, Image, Label
+from hilum import errors
+from hilum.errors import FormatError, GeometryError, HilumError, ResourceError, UsageError
+from hilum.files import file_formats
+from hilum.files.file_formats import FORMATS
+from hilum.files.format_options import Format
+from hilum.files.storage import atomic
+from hilum.values import Geometry, Image, Label
 from matrices import thinned
 
 GRID = Geometry((3, 4, 5), np.diag([2, 3, 4, 1.0]))
@@ -165,7 +165,7 @@ def test_a_damaged_volume_is_read_or_refused_by_name(suffix: str, changes: list[
         try:
             image = file_formats.read(path)
             assert image.data.shape == image.shape
-        except IsocenterError as error:
+        except HilumError as error:
             assert path.name in str(error) and error.remedy
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.files.storage import structured_text
-from isocenter.files.storage.structured_text import DEEPEST
+from hilum.files.storage import structured_text
+from hilum.files.storage.structured_text import DEEPEST
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

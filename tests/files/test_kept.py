@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from isocenter.files.storage import hashing, kept
-from isocenter.files.storage.kept import FILE, FOLDER, Caching, FileIdentity, Store
+from hilum.files.storage import hashing, kept
+from hilum.files.storage.kept import FILE, FOLDER, Caching, FileIdentity, Store
 
 KEYS = [f"{n:064x}" for n in range(40)]
 USED = Caching(is_used=True)
@@ -19,7 +19,7 @@ USED = Caching(is_used=True)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 

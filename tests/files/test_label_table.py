@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.errors import FormatError, UsageError
-from isocenter.files import file_formats, label_table
-from isocenter.values import Geometry, Image, Label
+from hilum.errors import FormatError, UsageError
+from hilum.files import file_formats, label_table
+from hilum.values import Geometry, Image, Label
 
 ANTERIOR, POSTERIOR = Label(1, "Anterior hippocampus", (255, 0, 10)), Label(2, "Posterior", (0, 200, 0))
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import isocenter
-from isocenter.files.storage import spool
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.files.storage import spool
+from hilum.values import Geometry, Image
 
 GRID = Geometry((5, 6, 7), np.diag([-0.8, -0.8, 1.5, 1.0]))
 VOXELS = np.random.default_rng(0).integers(-1000, 1000, (1, *GRID.shape)).astype(np.int16)
@@ -29,7 +29,7 @@ def place(tmp_path, monkeypatch):
 
 def written(path):
     grid = Geometry.of_spacing(GRID.shape, (0.8, 0.8, 1.5)) if path.suffix == ".tif" else GRID
-    isocenter.write(Image(VOXELS, grid), path)
+    hilum.write(Image(VOXELS, grid), path)
     return path
 
 
@@ -41,15 +41,15 @@ def lies_on_disk(array) -> bool:
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nrrd", "a.nii.gz", "a.tif", "a.mha"])
 def test_a_large_volume_of_any_format_is_not_held_in_memory(place, name):
-    image = isocenter.read(written(place / name))
+    image = hilum.read(written(place / name))
     assert lies_on_disk(image.data)
     assert_array_equal(image.data, VOXELS)
     assert not list((place / "temporary").iterdir())
 
 
 def test_a_compressed_volume_is_unpacked_once_and_that_is_said(place, caplog):
-    caplog.set_level("INFO", "isocenter")
-    image = isocenter.read(written(place / "a.nii.gz"))
+    caplog.set_level("INFO", "hilum")
+    image = hilum.read(written(place / "a.nii.gz"))
     read = image.reader()
     for rows in (slice(4, 7), slice(0, 3), slice(2, 5)):
         assert_array_equal(read((slice(None), slice(0, 5), slice(1, 4), rows)), VOXELS[:, :, 1:4, rows])
@@ -60,27 +60,25 @@ def test_a_compressed_volume_is_unpacked_once_and_that_is_said(place, caplog):
 def test_what_is_done_with_a_large_volume_leaves_its_file_alone(place):
     path = written(place / "a.nii")
     before = path.read_bytes()
-    isocenter.read(path).data[...] = 7
+    hilum.read(path).data[...] = 7
     assert path.read_bytes() == before
 
 
 def test_a_file_that_is_cut_after_its_header_was_read_is_refused(place):
-    image = isocenter.read(written(place / "a.nii"))
+    image = hilum.read(written(place / "a.nii"))
     os.truncate(place / "a.nii", 500)
-    with pytest.raises(isocenter.IsocenterError, match=r"a\.nii: the voxels are cut short.*promises \d+ bytes"):
+    with pytest.raises(hilum.HilumError, match=r"a\.nii: the voxels are cut short.*promises \d+ bytes"):
         _ = image.data
-    with pytest.raises(isocenter.IsocenterError, match=r"a\.nii: the voxels are cut short"):
+    with pytest.raises(hilum.HilumError, match=r"a\.nii: the voxels are cut short"):
         image.reader()((slice(None), slice(1, 3), slice(0, 6), slice(0, 7)))
 
 
 def test_a_temporary_disk_that_is_full_is_named_and_nothing_is_left(place):
-    image = isocenter.read(written(place / "a.nii.gz"))
+    image = hilum.read(written(place / "a.nii.gz"))
     allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, allowed[1]))
     try:
-        with pytest.raises(
-            isocenter.IsocenterError, match=r"a\.nii\.gz: needs .* GiB for a temporary file in .*TMPDIR"
-        ):
+        with pytest.raises(hilum.HilumError, match=r"a\.nii\.gz: needs .* GiB for a temporary file in .*TMPDIR"):
             _ = image.data
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, allowed)

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.files.storage import atomic, file_lock
+from hilum.errors import UsageError
+from hilum.files.storage import atomic, file_lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from isocenter.files.storage import file_lock
+from hilum.files.storage import file_lock
 with file_lock.hold_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

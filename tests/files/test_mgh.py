@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
+from hilum.errors import FormatError
+from hilum.files import file_formats
 
 
 @pytest.mark.parametrize("name", ["nib_test.mgz", "niivue_wm.mgz"])

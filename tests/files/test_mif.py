@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
+from hilum.errors import FormatError
+from hilum.files import file_formats
 
 RAMP = np.arange(24, dtype="<i2").reshape(2, 3, 4)
 LINES = (

@@ -13,8 +13,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.io import netcdf_file
 
-from isocenter.errors import FormatError, GeometryError
-from isocenter.files import file_formats
+from hilum.errors import FormatError, GeometryError
+from hilum.files import file_formats
 
 
 def minc1(

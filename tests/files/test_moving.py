@@ -7,8 +7,8 @@ import PIL.Image
 import pytest
 from numpy.testing import assert_array_equal
 
-import isocenter
-from isocenter.errors import FormatError
+import hilum
+from hilum.errors import FormatError
 
 
 def film(path: Path, durations: list[int] | int, frames: int = 3) -> list[np.ndarray]:
@@ -25,7 +25,7 @@ def film(path: Path, durations: list[int] | int, frames: int = 3) -> list[np.nda
 
 def test_a_moving_gif_is_a_clip_with_the_times_of_its_frames(tmp_path):
     drawn = film(tmp_path / "beat.gif", [40, 100, 60])
-    image = isocenter.read(tmp_path / "beat.gif")
+    image = hilum.read(tmp_path / "beat.gif")
     assert (image.shape, image.channels) == ((3, 3, 20, 30), ("R", "G", "B"))
     assert image.times == (0.0, 0.04, 0.14)
     for channel in image.data:
@@ -36,7 +36,7 @@ def test_a_moving_gif_is_a_clip_with_the_times_of_its_frames(tmp_path):
 
 def test_a_gif_that_states_no_times_has_none(tmp_path):
     film(tmp_path / "beat.gif", 0)
-    image = isocenter.read(tmp_path / "beat.gif")
+    image = hilum.read(tmp_path / "beat.gif")
     assert (image.times, image.frames) == (None, 3)
     assert "no frame times" in image.notes[0]
 
@@ -48,4 +48,4 @@ def test_a_gif_that_was_cut_short_is_refused_by_name(tmp_path, kept):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(FormatError, match=r"beat\.gif"):
-        _ = isocenter.read(path).data
+        _ = hilum.read(path).data

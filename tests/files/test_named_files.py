@@ -20,13 +20,13 @@ from numpy.testing import assert_array_equal
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.files.file_formats import FORMATS
-from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import Case
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.files.file_formats import FORMATS
+from hilum.files.storage import hashing
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import Case
 from written_dicom import sequence, write_slice
 
 VOXELS = np.arange(24, dtype="<i2").reshape(2, 3, 4)

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, example, given, settings
 from nibabel.nifti1 import Nifti1Extension
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import file_formats
-from isocenter.files.nifti import nifti_reading
-from isocenter.values import Geometry, Image, Label
+from hilum.errors import FormatError, GeometryError, UsageError
+from hilum.files import file_formats
+from hilum.files.nifti import nifti_reading
+from hilum.values import Geometry, Image, Label
 from strategies import geometries, images, unknown_geometries
 
 OBLIQUE = np.array([[1.9, 0.3, 0.0, -20], [-0.3, 1.9, 0.0, 5], [0.0, 0.0, 3.0, 7], [0, 0, 0, 1.0]])

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.files.nifti import nifti_header
-from isocenter.files.nifti.nifti_reading import SoundHeader
-from isocenter.files.storage import packed_files
+from hilum.files.nifti import nifti_header
+from hilum.files.nifti.nifti_reading import SoundHeader
+from hilum.files.storage import packed_files
 
 
 def sound(path: Path) -> SoundHeader | None:

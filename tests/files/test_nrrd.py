@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import FormatError, GeometryError
-from isocenter.files import file_formats
-from isocenter.values import Code, Geometry, Image, Label
+from hilum.errors import FormatError, GeometryError
+from hilum.files import file_formats
+from hilum.values import Code, Geometry, Image, Label
 from strategies import geometries, images, unknown_geometries
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

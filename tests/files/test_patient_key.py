@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.errors import IntegrityError, UsageError
-from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.scoring import data_record
+from hilum.errors import IntegrityError, UsageError
+from hilum.files.storage import hashing
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.scoring import data_record
 
 # Without labels a folder is read for its images alone.
 IMAGES = DatasetOptions(references=False)
@@ -26,7 +26,7 @@ IMAGES = DatasetOptions(references=False)
 @pytest.fixture
 def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The configuration folder of an installation that has no key yet."""
-    monkeypatch.delenv("ISOCENTER_PATIENT_KEY")
+    monkeypatch.delenv("HILUM_PATIENT_KEY")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("HOME", str(tmp_path))
     hashing._load_key.cache_clear()
@@ -39,14 +39,14 @@ def test_one_person_has_one_pseudonym_and_two_have_two(identity, other):
 
 
 def test_a_pseudonym_is_the_hmac_of_the_identity_by_the_key(monkeypatch):
-    monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "Jefe")
+    monkeypatch.setenv("HILUM_PATIENT_KEY", "Jefe")
     # RFC 4231, test case 2, of which a pseudonym is the first 64 bits.
     assert hashing.make_pseudonym("what do ya want for nothing?") == "5bdcc146bf60754e"
 
 
 def test_another_key_makes_other_pseudonyms_and_has_another_id(monkeypatch):
     first = hashing.make_pseudonym("1234567"), hashing.patient_key_id()
-    monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "another")
+    monkeypatch.setenv("HILUM_PATIENT_KEY", "another")
     assert not {*first} & {hashing.make_pseudonym("1234567"), hashing.patient_key_id()}
     assert "another" not in hashing.patient_key_id()
 
@@ -80,7 +80,7 @@ def test_a_damaged_key_is_refused_and_no_other_is_drawn(installation):
 def test_a_folder_that_cannot_hold_the_key_names_the_variable(installation):
     installation.parent.mkdir(parents=True, exist_ok=True)
     installation.write_text("no folder")
-    with pytest.raises(UsageError, match="Set ISOCENTER_PATIENT_KEY"):
+    with pytest.raises(UsageError, match="Set HILUM_PATIENT_KEY"):
         hashing.make_pseudonym("1234567")
 
 
@@ -97,7 +97,7 @@ def test_a_run_knows_its_cases_again_under_another_key(series, tmp_path, monkeyp
     (tmp_path / "run").mkdir()
     data_record.write_data_record(tmp_path / "run", first, {})
     assert hashing.patient_key_id() in (tmp_path / "run" / "data.json").read_text()
-    monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "another")
+    monkeypatch.setenv("HILUM_PATIENT_KEY", "another")
     now = dataset_layouts.read_dataset(series, IMAGES)
     assert not {case.id for case in now} & {case.id for case in first}
     again = data_record.name_as_in_run(now, data_record.read_data_record(tmp_path / "run"))
@@ -106,7 +106,7 @@ def test_a_run_knows_its_cases_again_under_another_key(series, tmp_path, monkeyp
 
 
 def test_the_record_of_a_run_holds_an_id_of_the_key_and_never_the_key(series, tmp_path, monkeypatch):
-    monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "a key of this clinic")
+    monkeypatch.setenv("HILUM_PATIENT_KEY", "a key of this clinic")
     data_record.write_data_record(tmp_path, dataset_layouts.read_dataset(series, IMAGES), {})
     written = (tmp_path / "data.json").read_text()
     assert hashing.patient_key_id() in written and "a key of this clinic" not in written

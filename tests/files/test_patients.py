@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.errors import UsageError
-from isocenter.files import patient_names
+from hilum.errors import UsageError
+from hilum.files import patient_names
 
 
 @pytest.mark.parametrize(

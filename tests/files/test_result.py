@@ -9,10 +9,10 @@ import pytest
 import SimpleITK
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import ResourceError
-from isocenter.files import file_formats, label_table
-from isocenter.files.result_images import TakenProbabilities
-from isocenter.values import Geometry, Image, Label
+from hilum.errors import ResourceError
+from hilum.files import file_formats, label_table
+from hilum.files.result_images import TakenProbabilities
+from hilum.values import Geometry, Image, Label
 
 LABELS = (Label(3, "liver"), Label(9, "tumour, or cyst"))
 OBLIQUE = Geometry((6, 5, 4), [[0, 1.5, 0, 7], [-0.9, 0, 0.4, 3], [0, 0, -3, 40], [0, 0, 0, 1]])

@@ -14,9 +14,9 @@ from nibabel.spm99analyze import Spm99AnalyzeImage
 from numpy.testing import assert_array_equal
 from scipy.io import netcdf_file
 
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.files.storage.block import VoxelBlock
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.files.storage.block import VoxelBlock
 from written_dicom import sequence, write_slice
 
 RAMP = np.arange(24, dtype="<i2").reshape(2, 3, 4)

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import drawn_in_time
-import isocenter
-from isocenter.errors import FormatError, GeometryError
-from isocenter.layouts import dataset_layouts
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import FormatError, GeometryError
+from hilum.layouts import dataset_layouts
+from hilum.values import Geometry, Image
 
 
 def test_a_table_of_samples_is_an_image_of_one_axis_in_seconds(tmp_path):
     path = drawn_in_time.table(tmp_path / "x.csv", {"I": np.arange(5.0), "II": np.arange(5.0) ** 2}, step=0.004)
-    image = isocenter.read(path)
+    image = hilum.read(path)
     assert (image.channels, image.shape, image.geometry.unit) == (("I", "II"), (2, 5), "s")
     assert image.spacing == pytest.approx((0.004,))
     assert_array_equal(image.data[1], [0, 1, 4, 9, 16])
@@ -34,7 +34,7 @@ def test_a_table_of_samples_is_an_image_of_one_axis_in_seconds(tmp_path):
 )
 def test_an_axis_is_known_by_its_name_and_unit(tmp_path, title, places, unit, step):
     (tmp_path / "x.csv").write_text("\n".join([f"{title};a", *(f"{place};1" for place in places)]))
-    image = isocenter.read(tmp_path / "x.csv")
+    image = hilum.read(tmp_path / "x.csv")
     assert image.geometry.unit == unit
     assert image.spacing == pytest.approx((step,))
     assert_allclose(image.geometry.to_world([[3]]), [[places[3] * (step / abs(places[1] - places[0]))]])
@@ -42,7 +42,7 @@ def test_an_axis_is_known_by_its_name_and_unit(tmp_path, title, places, unit, st
 
 def test_a_time_without_a_unit_is_counted_in_samples_and_said_so(tmp_path):
     (tmp_path / "x.csv").write_text("time,a\n0,1\n1,2\n2,3\n3,4\n4,5\n")
-    image = isocenter.read(tmp_path / "x.csv")
+    image = hilum.read(tmp_path / "x.csv")
     assert image.spacing is None
     assert "no known unit" in image.notes[0]
 
@@ -50,15 +50,15 @@ def test_a_time_without_a_unit_is_counted_in_samples_and_said_so(tmp_path):
 def test_uneven_steps_are_refused(tmp_path):
     (tmp_path / "x.csv").write_text("time (s),a\n0,1\n1,2\n3,3\n4,4\n")
     with pytest.raises(GeometryError, match="uneven"):
-        isocenter.read(tmp_path / "x.csv")
+        hilum.read(tmp_path / "x.csv")
 
 
 def test_text_among_numbers_is_refused_and_a_blank_is_no_measurement(tmp_path):
     (tmp_path / "x.csv").write_text("time (s),a\n0,1\n1,off\n2,3\n")
     with pytest.raises(FormatError, match="text"):
-        isocenter.read(tmp_path / "x.csv")
+        hilum.read(tmp_path / "x.csv")
     (tmp_path / "y.csv").write_text("time (s),a\n0,1\n1,\n2,3\n")
-    assert_array_equal(isocenter.read(tmp_path / "y.csv").valid, [[True, False, True]])
+    assert_array_equal(hilum.read(tmp_path / "y.csv").valid, [[True, False, True]])
 
 
 @given(
@@ -72,8 +72,8 @@ def test_what_is_written_is_read_again(tmp_path_factory, samples, channels, step
     grid = Geometry((samples,), np.array([[step, start], [0, 1]]), oriented=False, unit=unit)
     image = Image(np.random.default_rng(0).normal(size=(channels, samples)), grid)
     path = tmp_path_factory.mktemp("series") / "x.csv"
-    isocenter.write(image, path)
-    again = isocenter.read(path)
+    hilum.write(image, path)
+    again = hilum.read(path)
     assert again.geometry.unit == unit
     assert_allclose(again.geometry.affine, grid.affine, rtol=1e-6, atol=1e-6)
     assert_array_equal(again.data, image.data)
@@ -81,9 +81,9 @@ def test_what_is_written_is_read_again(tmp_path_factory, samples, channels, step
 
 def test_one_list_of_numbers_is_a_series_and_several_of_one_length_are_its_channels(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(7.0))
-    assert isocenter.read(tmp_path / "x.npy").shape == (1, 7)
+    assert hilum.read(tmp_path / "x.npy").shape == (1, 7)
     np.savez(tmp_path / "y.npz", **{"time (s)": np.arange(7) * 0.1, "flow": np.arange(7.0)})
-    image = isocenter.read(tmp_path / "y.npz")
+    image = hilum.read(tmp_path / "y.npz")
     assert (image.channels, image.spacing) == (("flow",), pytest.approx((0.1,)))
 
 

@@ -15,11 +15,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.encaps import encapsulate
 
 import drawn_slides
-from isocenter.errors import FormatError, GeometryError, ResourceError, UsageError
-from isocenter.files import file_formats
-from isocenter.files.format_options import ReadOptions
-from isocenter.files.slides import openslide_reading, slide_writing, tiled_levels
-from isocenter.values import Label
+from hilum.errors import FormatError, GeometryError, ResourceError, UsageError
+from hilum.files import file_formats
+from hilum.files.format_options import ReadOptions
+from hilum.files.slides import openslide_reading, slide_writing, tiled_levels
+from hilum.values import Label
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
 
@@ -185,7 +185,7 @@ def test_a_missing_openslide_is_an_error_with_the_line_that_installs_it(tmp_path
     path = drawn_slides.write_tiff(tmp_path / "a.svs", drawn_slides.levels_of(PIXELS, 2))
     monkeypatch.setattr(openslide_reading, "find_spec", lambda name: None)
     openslide_reading._opened.cache_clear()
-    with pytest.raises(UsageError, match=r"pip install 'isocenter\[wsi\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'hilum\[wsi\]'"):
         read(path)
 
 

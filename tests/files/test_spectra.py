@@ -12,8 +12,8 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from isocenter.errors import FormatError, GeometryError
-from isocenter.files import file_formats
+from hilum.errors import FormatError, GeometryError
+from hilum.files import file_formats
 
 POINTS, WIDTH, MHZ = 1024, 2000.0, 123.2
 NAA = 2.01

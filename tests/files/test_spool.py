@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import ResourceError
-from isocenter.files.storage import spool
-from isocenter.files.storage.spool import Spool
-from isocenter.values import Deferred, voxel_images
+from hilum.errors import ResourceError
+from hilum.files.storage import spool
+from hilum.files.storage.spool import Spool
+from hilum.values import Deferred, voxel_images
 
 
 @st.composite

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.files import _voxel_files, file_formats
-from isocenter.files.result_images import TakenProbabilities
-from isocenter.values import Deferred, Geometry, Image, Label
+from hilum.files import _voxel_files, file_formats
+from hilum.files.result_images import TakenProbabilities
+from hilum.values import Deferred, Geometry, Image, Label
 from strategies import geometries
 
 

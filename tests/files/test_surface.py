@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 
-from isocenter.errors import FormatError
-from isocenter.files import surface_mesh
-from isocenter.files.surface_mesh import SurfaceMesh
-from isocenter.values import Geometry, Label
+from hilum.errors import FormatError
+from hilum.files import surface_mesh
+from hilum.files.surface_mesh import SurfaceMesh
+from hilum.values import Geometry, Label
 
 LABELS = (Label(1, "liver, left"), Label(3, "Liver left"), Label(9, "not there"))
 # Left-handed, and turned in all axes.

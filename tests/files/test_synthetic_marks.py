@@ -9,9 +9,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from isocenter.files import file_formats, synthetic_marks
-from isocenter.files.synthetic_marks import SYNTHETIC
-from isocenter.values import Geometry, Image
+from hilum.files import file_formats, synthetic_marks
+from hilum.files.synthetic_marks import SYNTHETIC
+from hilum.values import Geometry, Image
 
 MARK = "0123456789abcdef" * 4
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.values import Geometry, Image
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.values import Geometry, Image
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 sizes = st.floats(0.01, 20)

@@ -13,14 +13,14 @@ import pytest
 import SimpleITK
 from numpy.testing import assert_allclose
 
-import isocenter
+import hilum
 from drawn_pairs import oblique, smooth_field, turn_and_shift
-from isocenter.errors import FormatError, UsageError
-from isocenter.files import transform_file
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.transforms import spatial_transforms
-from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
+from hilum.errors import FormatError, UsageError
+from hilum.files import transform_file
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.transforms import spatial_transforms
+from hilum.values import Affine, Displacement, Geometry, Image, SpatialTransform
 
 SIDES = np.array([-1.0, -1.0, 1.0])
 GRIDS = {"left-handed": oblique(), "right-handed": oblique(left_handed=False)}
@@ -46,10 +46,10 @@ def by_itk(path, points: np.ndarray) -> np.ndarray:
 def test_itk_moves_points_as_we_do_and_the_file_is_read_as_it_was_written(grid, suffix, tmp_path):
     transform, points = transform_on(grid), points_of(grid)
     path = tmp_path / f"t{suffix}"
-    isocenter.write_transform(transform, path)
+    hilum.write_transform(transform, path)
     expected = spatial_transforms.carry_points(transform, points)
     assert_allclose(by_itk(path, points), expected, atol=1e-3)
-    assert_allclose(spatial_transforms.carry_points(isocenter.read_transform(path), points), expected, atol=1e-3)
+    assert_allclose(spatial_transforms.carry_points(hilum.read_transform(path), points), expected, atol=1e-3)
 
 
 def test_every_linear_transform_of_itk_is_read(tmp_path):
@@ -58,7 +58,7 @@ def test_every_linear_transform_of_itk_is_read(tmp_path):
     SimpleITK.WriteTransform(both, str(tmp_path / "t.tfm"))
     points = points_of(GRIDS["left-handed"])
     assert_allclose(
-        spatial_transforms.carry_points(isocenter.read_transform(tmp_path / "t.tfm"), points),
+        spatial_transforms.carry_points(hilum.read_transform(tmp_path / "t.tfm"), points),
         by_itk(tmp_path / "t.tfm", points),
     )
 
@@ -66,14 +66,14 @@ def test_every_linear_transform_of_itk_is_read(tmp_path):
 def test_a_picture_has_its_column_as_itks_x(tmp_path):
     grid = Geometry.of_pixels((12, 16))
     transform = SpatialTransform((smooth_field(grid, 2.0), Affine(np.array([[1, 0.1, 3], [0, 1.2, -2], [0, 0, 1.0]]))))
-    isocenter.write_transform(transform, tmp_path / "t.h5")
+    hilum.write_transform(transform, tmp_path / "t.h5")
     read = SimpleITK.ReadTransform(str(tmp_path / "t.h5"))
     point = np.array([4.3, 9.1])  # (row, column)
     assert_allclose(
         read.TransformPoint(point[::-1].tolist())[::-1], spatial_transforms.carry_points(transform, point), atol=1e-5
     )
     assert_allclose(
-        spatial_transforms.carry_points(isocenter.read_transform(tmp_path / "t.h5"), point),
+        spatial_transforms.carry_points(hilum.read_transform(tmp_path / "t.h5"), point),
         spatial_transforms.carry_points(transform, point),
     )
 
@@ -81,7 +81,7 @@ def test_a_picture_has_its_column_as_itks_x(tmp_path):
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 def test_a_nifti_field_has_five_axes_lps_components_and_intent_1007_as_itk_reads_it(grid, tmp_path):
     field = SpatialTransform((spatial_transforms.to_single_field(transform_on(grid), grid),))
-    isocenter.write_transform(field, tmp_path / "f.nii.gz")
+    hilum.write_transform(field, tmp_path / "f.nii.gz")
     header = nibabel.load(tmp_path / "f.nii.gz").header
     assert (header["dim"][0], int(header["intent_code"])) == (5, 1007)
     vectors = SimpleITK.Cast(SimpleITK.ReadImage(str(tmp_path / "f.nii.gz")), SimpleITK.sitkVectorFloat64)
@@ -90,7 +90,7 @@ def test_a_nifti_field_has_five_axes_lps_components_and_intent_1007_as_itk_reads
     moved = np.array([theirs.TransformPoint((one * SIDES).tolist()) for one in points]) * SIDES
     assert_allclose(moved, expected, atol=1e-3)
     assert_allclose(
-        spatial_transforms.carry_points(isocenter.read_transform(tmp_path / "f.nii.gz"), points), expected, atol=1e-3
+        spatial_transforms.carry_points(hilum.read_transform(tmp_path / "f.nii.gz"), points), expected, atol=1e-3
     )
 
 
@@ -104,20 +104,16 @@ def nifti(path, intent: int, axes: int) -> None:
 
 def test_components_of_intent_1006_point_along_ras(tmp_path):
     nifti(tmp_path / "f.nii", 1006, 5)
-    assert_allclose(
-        spatial_transforms.carry_points(isocenter.read_transform(tmp_path / "f.nii"), [1.0, 1, 1]), [3, 1, 1]
-    )
+    assert_allclose(spatial_transforms.carry_points(hilum.read_transform(tmp_path / "f.nii"), [1.0, 1, 1]), [3, 1, 1])
     nifti(tmp_path / "g.nii", 1007, 5)
-    assert_allclose(
-        spatial_transforms.carry_points(isocenter.read_transform(tmp_path / "g.nii"), [1.0, 1, 1]), [-1, 1, 1]
-    )
+    assert_allclose(spatial_transforms.carry_points(hilum.read_transform(tmp_path / "g.nii"), [1.0, 1, 1]), [-1, 1, 1])
 
 
 @pytest.mark.parametrize(("intent", "axes", "reason"), [(1007, 4, "five axes"), (0, 5, "intent 0 does not say")])
 def test_a_field_whose_components_are_not_known_is_refused_with_the_reason(intent, axes, reason, tmp_path):
     nifti(tmp_path / "f.nii", intent, axes)
     with pytest.raises(FormatError, match=reason):
-        isocenter.read_transform(tmp_path / "f.nii")
+        hilum.read_transform(tmp_path / "f.nii")
 
 
 def test_a_transform_of_unknown_kind_is_refused(tmp_path):
@@ -125,11 +121,11 @@ def test_a_transform_of_unknown_kind_is_refused(tmp_path):
     SimpleITK.WriteTransform(spline, str(tmp_path / "b.tfm"))
     (tmp_path / "x.h5").write_bytes(b"nothing")
     with pytest.raises(FormatError, match="neither linear nor a field"):
-        isocenter.read_transform(tmp_path / "b.tfm")
+        hilum.read_transform(tmp_path / "b.tfm")
     with pytest.raises(FormatError, match=r"x\.h5: is no transform that ITK can read"):
-        isocenter.read_transform(tmp_path / "x.h5")
+        hilum.read_transform(tmp_path / "x.h5")
     with pytest.raises(UsageError, match="no such file"):
-        isocenter.read_transform(tmp_path / "absent.h5")
+        hilum.read_transform(tmp_path / "absent.h5")
 
 
 def test_a_field_on_a_sheared_grid_is_refused_and_nothing_is_written(tmp_path):
@@ -137,7 +133,7 @@ def test_a_field_on_a_sheared_grid_is_refused_and_nothing_is_written(tmp_path):
     affine[0, 1] = 0.4
     sheared = SpatialTransform((Displacement(np.zeros((3, 4, 4, 4)), Geometry((4, 4, 4), affine)),))
     with pytest.raises(FormatError, match="right angles"):
-        isocenter.write_transform(sheared, tmp_path / "t.h5")
+        hilum.write_transform(sheared, tmp_path / "t.h5")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,7 +141,7 @@ def test_a_dicom_registration_of_images_that_are_no_dicom_volumes_is_refused_and
     picture = Image(np.zeros((1, 8, 9), np.float32), Geometry.of_pixels((8, 9)))
     transform = SpatialTransform((Affine(np.eye(3)),))
     with pytest.raises(FormatError, match=r"connects two DICOM images.*Write \.h5"):
-        isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=picture, moving=picture)
+        hilum.write_transform(transform, tmp_path / "t.dcm", fixed=picture, moving=picture)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,7 +150,7 @@ def series(folder, patient: str, grid: Geometry) -> Image:
     series_writing.write_series(
         Image(values, grid, modality="MR"), SeriesNames(patient, f"study of {patient}", "t1"), folder
     )
-    return isocenter.read(folder)
+    return hilum.read(folder)
 
 
 @pytest.mark.parametrize("kind", ["linear", "deformable"])
@@ -163,9 +159,9 @@ def test_a_dicom_registration_is_read_as_it_was_written(kind, grid, tmp_path):
     fixed, moving = series(tmp_path / "a", "p1", grid), series(tmp_path / "b", "p1 again", grid)
     whole = transform_on(grid)
     transform = whole if kind == "deformable" else SpatialTransform(whole.parts[1:])
-    isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
+    hilum.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
     points = points_of(grid)
-    read = isocenter.read_transform(tmp_path / "t.dcm")
+    read = hilum.read_transform(tmp_path / "t.dcm")
     assert_allclose(
         spatial_transforms.carry_points(read, points), spatial_transforms.carry_points(transform, points), atol=1e-2
     )
@@ -177,8 +173,8 @@ def test_a_small_angle_keeps_its_exponent_in_a_dicom_registration(angle, tmp_pat
     matrix = np.eye(4)
     matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     matrix[:3, 3] = -123.45678901234, 1e-7, 1 / 3
-    isocenter.write_transform(SpatialTransform((Affine(matrix),)), tmp_path / "t.dcm", fixed=fixed, moving=moving)
-    read = isocenter.read_transform(tmp_path / "t.dcm")
+    hilum.write_transform(SpatialTransform((Affine(matrix),)), tmp_path / "t.dcm", fixed=fixed, moving=moving)
+    read = hilum.read_transform(tmp_path / "t.dcm")
     assert_allclose(read.matrix, matrix, rtol=1e-8, atol=1e-12)
     written = pydicom.dcmread(tmp_path / "t.dcm").RegistrationSequence[1].MatrixRegistrationSequence[0].MatrixSequence
     assert max(len(str(one)) for one in written[0].FrameOfReferenceTransformationMatrix) <= 16
@@ -192,7 +188,7 @@ def test_dciodvfy_finds_no_error_in_a_registration(kind, tmp_path):
     fixed, moving = series(tmp_path / "a", "p1", grid), series(tmp_path / "b", "p1 again", grid)
     whole = transform_on(grid)
     transform = whole if kind == "deformable" else SpatialTransform(whole.parts[1:])
-    isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
+    hilum.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
     told = subprocess.run(["dciodvfy", "-new", tmp_path / "t.dcm"], check=False, capture_output=True, text=True)
     assert [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")] == []
 
@@ -271,7 +267,7 @@ def test_images_of_one_frame_of_reference_are_told_apart_by_the_instances_that_a
     fixed, moving = series(tmp_path / "a", "p1", grid), series(tmp_path / "b", "p1 again", grid)
     whole = transform_on(grid)
     transform = whole if kind == "deformable" else SpatialTransform(whole.parts[1:])
-    isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
+    hilum.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
     there, back = (
         transform_file.transforms_to_images(tmp_path / "t.dcm", *pair) for pair in ((fixed, moving), (moving, fixed))
     )

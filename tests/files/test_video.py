@@ -17,9 +17,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.dataset import Dataset
 
 from dicom_objects import picture
-from isocenter.errors import FormatError
-from isocenter.files import file_formats, video
-from isocenter.files.dicom.reading import pixel_decoding
+from hilum.errors import FormatError
+from hilum.files import file_formats, video
+from hilum.files.dicom.reading import pixel_decoding
 
 Film = np.ndarray[Any, Any]
 
@@ -137,7 +137,7 @@ def test_a_film_cut_short_is_refused(tmp_path: Path, film: Film, suffix: str, co
 def test_only_our_error_is_said_about_a_damaged_film(tmp_path: Path, film: Film):
     path = save(tmp_path / "film.mp4", film, "mp4v")
     path.write_bytes(path.read_bytes()[:600])
-    script = f"from isocenter.files import file_formats\ntry: file_formats.read({str(path)!r})\n"
+    script = f"from hilum.files import file_formats\ntry: file_formats.read({str(path)!r})\n"
     script += "except Exception as error: print(error)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"{path}: no film can be read from it.")

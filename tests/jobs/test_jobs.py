@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.jobs import CommandJob, JobRequest, Workspace, job_process, job_record, workspace
+from hilum.errors import UsageError
+from hilum.jobs import CommandJob, JobRequest, Workspace, job_process, job_record, workspace
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def room(tmp_path: Path) -> Workspace:
 
 
 def sleeping(room: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs of this workspace do nothing for a minute, in place of isocenter."""
+    """Jobs of this workspace do nothing for a minute, in place of hilum."""
     program = room.folder / "program"
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
@@ -125,7 +125,7 @@ def test_a_job_of_another_version_is_named_and_the_others_are_listed(room):
     job_record.write_job(room.jobs_folder / job.id, job)
     other = room.jobs_folder / "0007-train"
     other.mkdir()
-    (other / "job.json").write_text(json.dumps({"schema": "isocenter.job", "version": 99}))
+    (other / "job.json").write_text(json.dumps({"schema": "hilum.job", "version": 99}))
     jobs, [problem] = room.list_jobs()
     assert [one.id for one in jobs] == [job.id]
     assert str(problem).startswith("0007-train: was written by another version")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import trained
-from isocenter.jobs import CommandJob, JobRequest, Workspace
+from hilum.jobs import CommandJob, JobRequest, Workspace
 
-POINTS = int(os.environ.get("ISOCENTER_TEST_KILLS", "20"))
+POINTS = int(os.environ.get("HILUM_TEST_KILLS", "20"))
 # s from the start of a job to its death: from before it can claim its turn to after the last step.
 LAST_S = 14.0
 

@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohorts import classed, paired, picture, volume
-from isocenter.errors import DatasetError, IsocenterError, UsageError
-from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts, dataset_table, layout
-from isocenter.layouts.cases.dataset_folder import Folder
-from isocenter.layouts.layout import LAYOUTS, DatasetOptions
-from isocenter.values import BoundingBoxes, Cell, Dataset, Geometry, Image
-from isocenter.values.spatial_transform import Correspondence
+from hilum.errors import DatasetError, HilumError, UsageError
+from hilum.files.storage import hashing
+from hilum.layouts import dataset_layouts, dataset_table, layout
+from hilum.layouts.cases.dataset_folder import Folder
+from hilum.layouts.layout import LAYOUTS, DatasetOptions
+from hilum.values import BoundingBoxes, Cell, Dataset, Geometry, Image
+from hilum.values.spatial_transform import Correspondence
 from layout_examples import write_example
 
 IMAGES_ALONE = DatasetOptions(references=False)
@@ -41,7 +41,7 @@ def seen(load: Callable[[], Any]) -> Any:
     """What is read, as it can be compared; the problem where it is refused."""
     try:
         value = load()
-    except IsocenterError as error:
+    except HilumError as error:
         return error.problem
     match value:
         case Image():
@@ -166,7 +166,7 @@ def test_the_tables_of_all_shared_data_read_as_the_same_cases(data, tmp_path):
         for options in (DatasetOptions(), IMAGES_ALONE):
             try:
                 dataset = dataset_layouts.read_dataset(place, options)
-            except IsocenterError:
+            except HilumError:
                 continue
             count += 1
             read = again(dataset, tmp_path / str(count), DatasetOptions(references=options.references))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from isocenter.layouts import dataset_layouts, dataset_table
-from isocenter.layouts.layout import LAYOUTS
+from hilum.layouts import dataset_layouts, dataset_table
+from hilum.layouts.layout import LAYOUTS
 from layout_examples import write_example
 
 

@@ -10,14 +10,14 @@ import PIL.Image
 import pytest
 
 from cohorts import classed, paired, picture, volume
-from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.files import modality_words
-from isocenter.files.format_options import ReadOptions
-from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts import layout as layouts_layout
-from isocenter.layouts.cases import class_labels
-from isocenter.layouts.layout import LAYOUTS, DatasetOptions
+from hilum.errors import DatasetError, FormatError, UsageError
+from hilum.files import modality_words
+from hilum.files.format_options import ReadOptions
+from hilum.files.storage import hashing
+from hilum.layouts import dataset_layouts
+from hilum.layouts import layout as layouts_layout
+from hilum.layouts.cases import class_labels
+from hilum.layouts.layout import LAYOUTS, DatasetOptions
 from layout_examples import write_example
 
 

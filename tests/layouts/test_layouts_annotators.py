@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cohorts import picture
-from isocenter.errors import DatasetError, FormatError
-from isocenter.layouts import dataset_layouts, dataset_table
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values.voxel_images import WITHOUT_VOXELS
+from hilum.errors import DatasetError, FormatError
+from hilum.layouts import dataset_layouts, dataset_table
+from hilum.layouts.layout import DatasetOptions
+from hilum.values.voxel_images import WITHOUT_VOXELS
 
 SIZE = (20, 24)  # rows, columns
 MASK = DatasetOptions(kinds=frozenset({"mask"}))

@@ -13,11 +13,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from cohorts import picture, volume
-from isocenter.errors import DatasetError, UsageError
-from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts import voc as layouts_voc
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError, UsageError
+from hilum.files.storage import hashing
+from hilum.layouts import dataset_layouts
+from hilum.layouts import voc as layouts_voc
+from hilum.layouts.layout import DatasetOptions
 from written_dicom import write_slice
 
 CR = pydicom.uid.ComputedRadiographyImageStorage

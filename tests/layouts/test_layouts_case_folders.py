@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 import trained
 from cohorts import classed, picture, volume
-from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.cases import class_labels
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError, FormatError, UsageError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.cases import class_labels
+from hilum.layouts.layout import DatasetOptions
 
 SHAPE = (4, 5, 6)
 PREDICTED = DatasetOptions(references=False, channels=3)
@@ -210,9 +210,9 @@ def test_such_cases_train_and_predict(tmp_path):
             volume(tmp_path / "data" / f"p{n}" / f"{name}.nii.gz", rng.normal(size=(12, 12, 12)).astype(np.float32))
         volume(tmp_path / "data" / f"p{n}" / "mask.nii.gz", np.pad(np.ones((6, 6, 6), np.uint8), 3))
     few = {**trained.TWO_STEPS, "network.size": trained.SMALL_UNET, "split.calibration": 0}
-    isocenter.train(tmp_path / "data", out=tmp_path / "run", assignments=few, device="cpu", threads=1)
+    hilum.train(tmp_path / "data", out=tmp_path / "run", assignments=few, device="cpu", threads=1)
     (tmp_path / "data" / "p0" / "mask.nii.gz").unlink()
-    isocenter.predict(tmp_path / "run", tmp_path / "data" / "p0", out=tmp_path / "answers", device="cpu")
+    hilum.predict(tmp_path / "run", tmp_path / "data" / "p0", out=tmp_path / "answers", device="cpu")
     assert [path.name for path in (tmp_path / "answers").glob("*.nii.gz")] == ["p0.nii.gz"]
 
 

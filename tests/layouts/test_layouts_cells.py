@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import isocenter
+import hilum
 from cohorts import classed, picture, table
-from isocenter.errors import DatasetError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import Dataset
+from hilum.errors import DatasetError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import Dataset
 from matrices import thinned
 from situations import situation
 
@@ -48,7 +48,7 @@ def classes(dataset: Dataset) -> list[str]:
 @pytest.mark.parametrize("sign", thinned(1, ["commas", "semicolons"]))
 def test_findings_in_one_cell_are_several_findings(data, tmp_path, sign):
     folder = situation(data, f"findings-with-{sign}", tmp_path)
-    result = isocenter.check(folder / "table.csv", column="findings=findings", modality="DX")
+    result = hilum.check(folder / "table.csv", column="findings=findings", modality="DX")
     assert counts(result.dataset) == {"edema": 20, "effusion": 20}
     mark = {"commas": ",", "semicolons": ";"}[sign]
     what = f"findings in column findings are separated by {mark}: 10 of 40 cells list several"
@@ -78,7 +78,7 @@ def test_commas_that_may_be_either_are_refused(tmp_path):
 
 def test_a_class_that_is_made_of_two_others_is_a_warning(tmp_path):
     dataset = listing(tmp_path, ["edema", "effusion", "edema,effusion", "edema"], "label")
-    [problem] = [one for one in isocenter.check(dataset).problems if "made of the names" in one.what]
+    [problem] = [one for one in hilum.check(dataset).problems if "made of the names" in one.what]
     assert problem.severity == "warning"
     assert problem.cases == ("i2",)
     assert "--column findings=COLUMN" in problem.remedy
@@ -90,7 +90,7 @@ def test_the_placeholder_of_a_test_part_is_no_class(data, tmp_path):
     assert Counter(classes(dataset)) == {"0": 8, "1": 8}
     assert [label.name for label in dataset.classes["class"]] == ["0", "1"]
     assert "-1 is read as not labelled: 8 images in column label" in [one.what for one in dataset.problems]
-    plan = isocenter.plan(folder / "table.csv", modality="OP")
+    plan = hilum.plan(folder / "table.csv", modality="OP")
     assert plan.plan["task.classes"] == ["0", "1"]
     assert {*plan.parts} == {case.id for case in dataset}
 

@@ -8,11 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.files.dicom.writing import seg, source_planes
-from isocenter.layouts import dataset_layouts
-from isocenter.values import Image, Label
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.files.dicom.writing import seg, source_planes
+from hilum.layouts import dataset_layouts
+from hilum.values import Image, Label
 from written_dicom import write_slice
 
 PHASES, SLICES = 4, 2

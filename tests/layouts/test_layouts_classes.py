@@ -10,11 +10,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from cohorts import classed, picture, volume
-from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.cases import class_labels
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError, FormatError, UsageError
+from hilum.files.storage import hashing
+from hilum.layouts import dataset_layouts
+from hilum.layouts.cases import class_labels
+from hilum.layouts.layout import DatasetOptions
 
 
 def names(dataset) -> list[str]:

@@ -6,11 +6,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from isocenter.errors import DatasetError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.cases import table_join
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values.covariate_values import Course
+from hilum.errors import DatasetError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.cases import table_join
+from hilum.layouts.layout import DatasetOptions
+from hilum.values.covariate_values import Course
 
 VITALS = "patient,time (min),pulse,ward\nP0,0,80,A\nP0,1,90,B\nP1,0,70,A\n,5,60,A\n"
 

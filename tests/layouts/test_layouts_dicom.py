@@ -12,13 +12,13 @@ import pydicom
 import pytest
 
 from cohorts import volume
-from isocenter.errors import DatasetError, FormatError, GeometryError
-from isocenter.files import file_formats
-from isocenter.files.dicom.writing import seg
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.cases import class_labels
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import Image, Label
+from hilum.errors import DatasetError, FormatError, GeometryError
+from hilum.files import file_formats
+from hilum.files.dicom.writing import seg
+from hilum.layouts import dataset_layouts
+from hilum.layouts.cases import class_labels
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import Image, Label
 from written_dicom import structure_set, write_slice
 
 CR = pydicom.uid.ComputedRadiographyImageStorage

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cohorts import table, volume
-from isocenter.errors import DatasetError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import PSEUDONYMS, DatasetOptions
+from hilum.errors import DatasetError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import PSEUDONYMS, DatasetOptions
 from written_dicom import write_slice
 
 PEOPLE, SLICES = 4, 3

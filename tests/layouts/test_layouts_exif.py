@@ -9,13 +9,13 @@ import PIL.Image
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
-from isocenter.errors import DatasetError, UsageError
-from isocenter.files.pictures import plain_picture
-from isocenter.files.pictures.plain_picture import SIDEWAYS
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import Dataset
+import hilum
+from hilum.errors import DatasetError, UsageError
+from hilum.files.pictures import plain_picture
+from hilum.files.pictures.plain_picture import SIDEWAYS
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import Dataset
 from situations import situation
 
 ORIENTATION = 0x0112
@@ -70,7 +70,7 @@ def test_masks_on_stored_pixels_are_turned_with_their_photographs(data, tmp_path
     assert warning.startswith("10 of 10 images are turned upright by EXIF orientation 3 (180 degrees), and what was")
     assert "lies on the stored pixels: its outlines lie on edges" in warning
     assert max(contrast(dataset_layouts.read_dataset(folder, DatasetOptions(exif="upright")))) < 40
-    assert warning in [one.what for one in isocenter.check(folder, modality="OP").problems]
+    assert warning in [one.what for one in hilum.check(folder, modality="OP").problems]
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -125,7 +125,7 @@ def test_nothing_is_asked_where_it_makes_no_difference(tmp_path):
 def test_a_mask_of_another_size_is_refused_with_the_word_exif(tmp_path):
     photographed(tmp_path, 6, stored=False)
     put(tmp_path / "masks" / "p3", np.zeros((20, 30), np.uint8), suffix=".png")
-    [what] = [one.what for one in isocenter.check(tmp_path, modality="OP").problems if one.severity == "error"]
+    [what] = [one.what for one in hilum.check(tmp_path, modality="OP").problems if one.severity == "error"]
     assert "it was turned upright by EXIF orientation 6" in what
 
 

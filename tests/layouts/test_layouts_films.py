@@ -13,9 +13,9 @@ import PIL.Image
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.errors import DatasetError, GeometryError
-from isocenter.layouts import dataset_layouts, dataset_table
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError, GeometryError
+from hilum.layouts import dataset_layouts, dataset_table
+from hilum.layouts.layout import DatasetOptions
 
 SIZE, FRAMES = (40, 30), 9
 

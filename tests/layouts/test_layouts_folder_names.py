@@ -15,11 +15,11 @@ import PIL.Image
 import pytest
 
 from cohorts import picture, volume
-from isocenter.errors import DatasetError, FormatError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.cases import class_labels
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.quality import dataset_examination
+from hilum.errors import DatasetError, FormatError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.cases import class_labels
+from hilum.layouts.layout import DatasetOptions
+from hilum.quality import dataset_examination
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import tifffile
 from numpy.testing import assert_array_equal
 
 from cohorts import volume
-from isocenter.errors import FormatError, GeometryError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import FormatError, GeometryError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
 
 NUMBERED = DatasetOptions(kinds=frozenset({"instances"}))
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from cohorts import volume
-from isocenter.errors import DatasetError
-from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import Dataset
+from hilum.errors import DatasetError
+from hilum.files.storage import hashing
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import Dataset
 
 NAMED = DatasetOptions(labels="1=left kidney,2=right kidney")
 

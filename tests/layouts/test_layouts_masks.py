@@ -18,10 +18,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
 from cohorts import paired, picture, volume
-from isocenter.errors import DatasetError, FormatError, GeometryError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.cases import cell_loading, class_labels
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError, FormatError, GeometryError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.cases import cell_loading, class_labels
+from hilum.layouts.layout import DatasetOptions
 
 
 def described(root: Path, **content: object) -> Path:

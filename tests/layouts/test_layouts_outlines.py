@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
+import hilum
 from cohorts import picture
-from isocenter.errors import DatasetError, UsageError
-from isocenter.files import polygon
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.cases import drawn_outlines
-from isocenter.layouts.cases.drawn_boxes import DrawnBox, Outline
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values.voxel_images import WITHOUT_VOXELS
+from hilum.errors import DatasetError, UsageError
+from hilum.files import polygon
+from hilum.layouts import dataset_layouts
+from hilum.layouts.cases import drawn_outlines
+from hilum.layouts.cases.drawn_boxes import DrawnBox, Outline
+from hilum.layouts.layout import DatasetOptions
+from hilum.values.voxel_images import WITHOUT_VOXELS
 
 # A picture of 20 rows and 30 columns; a disc of the rows 5 to 14 and the columns 3 to 12, and a cup in its middle.
 SHAPE = (20, 30)
@@ -285,7 +285,7 @@ def test_real_nuclei_as_runs_of_coco_are_the_objects_of_their_own_masks(tmp_path
 
 def test_a_set_of_outlines_is_checked_in_one_command(tmp_path):
     labelme(tmp_path, {f"case{n}": [shape("cup", CUP), shape("disc", DISC)] for n in range(6)})
-    found = isocenter.check(tmp_path)
+    found = hilum.check(tmp_path)
     assert found.dataset.kinds == {"mask"}
     assert not [problem for problem in found.problems if problem.severity == "error"]
 
@@ -362,10 +362,10 @@ def test_a_size_without_end_in_a_file_of_labelme_is_refused_by_the_file(tmp_path
 def test_an_outline_of_very_many_edges_is_filled_edge_after_edge(monkeypatch):
     ring = np.random.default_rng(0).uniform(-3, 24, (200, 2))
     at_once = polygon.inside_polygon(ring, SHAPE)
-    monkeypatch.setattr("isocenter.files.polygon.PASSED_AT_ONCE", 30)
+    monkeypatch.setattr("hilum.files.polygon.PASSED_AT_ONCE", 30)
     assert_array_equal(polygon.inside_polygon(ring, SHAPE), at_once)
     tracemalloc.start()
-    monkeypatch.setattr("isocenter.files.polygon.PASSED_AT_ONCE", 10_000)
+    monkeypatch.setattr("hilum.files.polygon.PASSED_AT_ONCE", 10_000)
     polygon.inside_polygon(np.array([(15.0, 20.0 * (number % 2)) for number in range(50_000)]), SHAPE)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 
 from cohorts import picture
-from isocenter.errors import DatasetError, FormatError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError, FormatError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
 
 
 def write(path: Path, header: str, *rows: str) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from cohorts import picture, table
-from isocenter.errors import DatasetError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
 
 
 def radiographs(root: Path, uncertain: str = "-1.0") -> Path:

@@ -12,10 +12,10 @@ import pytest
 import SimpleITK
 
 from cohorts import picture, table, volume
-from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError, FormatError, UsageError
+from hilum.files.storage import hashing
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
 
 SHAPE = (5, 6, 7)
 

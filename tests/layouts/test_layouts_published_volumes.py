@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from cohorts import volume
-from isocenter.errors import DatasetError
-from isocenter.files import patient_names
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError
+from hilum.files import patient_names
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
 
 SHAPE = (5, 6, 7)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cohorts import picture, volume
-from isocenter.errors import DatasetError, UsageError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import Case
+from hilum.errors import DatasetError, UsageError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import Case
 
 NESTED = "1+2+3=whole tumour,2+3=core,3=enhancing"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from cohorts import paired, picture, table
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.cases import table_join
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.quality import dataset_examination
-from isocenter.values import Dataset, Problem
+from hilum.layouts import dataset_layouts
+from hilum.layouts.cases import table_join
+from hilum.layouts.layout import DatasetOptions
+from hilum.quality import dataset_examination
+from hilum.values import Dataset, Problem
 
 
 def numbered(root: Path, names: list[str]) -> Path:

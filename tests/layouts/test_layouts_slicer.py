@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from cohorts import volume
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import Geometry, Image, Label
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import Geometry, Image, Label
 
 
 def segmentation(path: Path, values: Mapping[str, int]) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cohorts import classed, picture
-from isocenter.errors import DatasetError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
 
 
 def labelled(folder: Path, words: tuple[str, ...], column: str = "split") -> Path:

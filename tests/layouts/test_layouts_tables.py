@@ -11,12 +11,12 @@ import pytest
 
 import trained
 from cohorts import classed, picture, table, volume
-from isocenter.errors import DatasetError
-from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.cases import dicom_cases, table_join
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.values import Dataset
+from hilum.errors import DatasetError
+from hilum.files.storage import hashing
+from hilum.layouts import dataset_layouts
+from hilum.layouts.cases import dicom_cases, table_join
+from hilum.layouts.layout import DatasetOptions
+from hilum.values import Dataset
 
 
 def classes(dataset: Dataset) -> dict[str, str]:

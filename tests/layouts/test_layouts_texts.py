@@ -8,10 +8,10 @@ import pydicom
 import pytest
 from PIL import Image as Picture
 
-import isocenter
-from isocenter.errors import DatasetError, UsageError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
+import hilum
+from hilum.errors import DatasetError, UsageError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
 
 WORD = "zauberberg"
 OPTIONS = DatasetOptions(column={"image": "file", "text": "report", "patient": "patient"})
@@ -40,7 +40,7 @@ def test_a_column_of_texts_is_a_reference_that_prints_no_word(table):
 
 
 def test_check_warns_of_a_named_patient_and_repeats_no_word(table, tmp_path, capsys):
-    found = isocenter.check(table, column="image=file,text=report,patient=patient", out=tmp_path / "out")
+    found = hilum.check(table, column="image=file,text=report,patient=patient", out=tmp_path / "out")
     [named] = [one for one in found.problems if "name or number" in one.what]
     assert (named.what, named.cases) == ("1 of 8 texts hold the name or number of their patient", ("1",))
     lines = (tmp_path / "out" / "dataset.csv").read_text().splitlines()
@@ -50,7 +50,7 @@ def test_check_warns_of_a_named_patient_and_repeats_no_word(table, tmp_path, cap
 
 
 def test_the_table_of_a_data_set_leads_to_its_texts_and_refuses_where_they_are_gone(table, tmp_path):
-    isocenter.check(table, column="image=file,text=report,patient=patient", out=tmp_path / "out")
+    hilum.check(table, column="image=file,text=report,patient=patient", out=tmp_path / "out")
     again = dataset_layouts.read_dataset(tmp_path / "out" / "dataset.csv", DatasetOptions())
     first = dataset_layouts.read_dataset(table, OPTIONS)
     assert [case.references["text"] for case in again] == [case.references["text"] for case in first]

@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose
 
 import trained
 from cohorts import paired, picture
-from isocenter.errors import DatasetError, UsageError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
+from hilum.errors import DatasetError, UsageError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
 from situations import situation
 
 # A picture of 20 rows and 30 columns, and a box of the rows 5 to 7 and the columns 3 to 12.

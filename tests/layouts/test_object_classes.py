@@ -11,16 +11,16 @@ import PIL.Image
 import pydicom
 import pytest
 
-import isocenter
-from isocenter.errors import DatasetError
-from isocenter.files.dicom.writing import seg, sr
-from isocenter.files.dicom.writing.dicom_answers import Result
-from isocenter.layouts import dataset_layouts, dataset_table
-from isocenter.layouts.cases import dicom_masks
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.runtime import result_codes
-from isocenter.values import Code, Finding, Image, Label
-from isocenter.values.finding import CodedName
+import hilum
+from hilum.errors import DatasetError
+from hilum.files.dicom.writing import seg, sr
+from hilum.files.dicom.writing.dicom_answers import Result
+from hilum.layouts import dataset_layouts, dataset_table
+from hilum.layouts.cases import dicom_masks
+from hilum.layouts.layout import DatasetOptions
+from hilum.runtime import result_codes
+from hilum.values import Code, Finding, Image, Label
+from hilum.values.finding import CodedName
 from written_dicom import write_slice
 
 NUMBERS = np.zeros((12, 16), np.uint8)
@@ -133,7 +133,7 @@ def test_a_table_that_disagrees_with_a_map_leaves_out_that_case_alone(rows, faul
 
 
 def test_the_case_is_named_by_check_and_the_others_go_on(tmp_path):
-    found = isocenter.check(with_table(maps_of_numbers(tmp_path), ROWS[1:]), threads=1)
+    found = hilum.check(with_table(maps_of_numbers(tmp_path), ROWS[1:]), threads=1)
     [problem] = [one for one in found.problems if "have no class" in one.what]
     assert problem.cases == ("00",)
 
@@ -182,10 +182,10 @@ def test_check_counts_the_objects_of_each_class_and_names_one_that_nobody_drew(t
     tiny[11, 15] = 4
     save(tiny, root / "labels" / "01.png")
     with_table(root, [*ROWS, ("01", 4, "round")])
-    found = isocenter.check(root, threads=1)
+    found = hilum.check(root, threads=1)
     assert found.facts["objects by class"] == "long 2, round 5 (1 of less than a tenth of their median size)"
     with_table(root, [(case, number, "long") for case, number, _ in [*ROWS, ("01", 4, "")]])
-    problems = [one.what for one in isocenter.check(root, labels="0=long,1=round", threads=1).problems]
+    problems = [one.what for one in hilum.check(root, labels="0=long,1=round", threads=1).problems]
     assert "no object of the cases that train is of the class round" in problems
 
 

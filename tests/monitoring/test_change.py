@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-import isocenter
+import hilum
 import packages
 import trained
-from isocenter.cli.terminal import app
-from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
-from isocenter.evaluation.significance import margins
-from isocenter.evaluation.significance.testing import DifferenceTest
-from isocenter.files.storage import hashing
-from isocenter.monitoring import change_plan, change_rules
-from isocenter.monitoring.change_rules import ChangeRow
-from isocenter.runtime import record_files
-from isocenter.values import Estimate
-from isocenter.verbs import change
-from isocenter.verbs.change import ChangeCheck
+from hilum.cli.terminal import app
+from hilum.errors import DatasetError, IntegrityError, PlanError, UsageError
+from hilum.evaluation.significance import margins
+from hilum.evaluation.significance.testing import DifferenceTest
+from hilum.files.storage import hashing
+from hilum.monitoring import change_plan, change_rules
+from hilum.monitoring.change_rules import ChangeRow
+from hilum.runtime import record_files
+from hilum.values import Estimate
+from hilum.verbs import change
+from hilum.verbs.change import ChangeCheck
 
 CLASSES = ("$benign", "malignant")
 PLAN = """
@@ -64,8 +64,8 @@ def models(tmp_path_factory):
         made["retrained"] = packages.packed(model, root / "retrained")
     made["outside"] = root / "outside"
     shutil.copytree(made["retrained"], made["outside"])
-    record = json.loads((made["outside"] / "isocenter/model.json").read_text())
-    packages.changed(made["outside"], "isocenter/model.json", task={**record["task"], "classes": ["a", "b"]})
+    record = json.loads((made["outside"] / "hilum/model.json").read_text())
+    packages.changed(made["outside"], "hilum/model.json", task={**record["task"], "classes": ["a", "b"]})
     return made
 
 
@@ -89,7 +89,7 @@ def planned(models, folder: Path, text: str = PLAN) -> Path:
 def test_a_retrained_model_that_is_as_good_is_allowed_and_each_check_is_a_look(models, locked, tmp_path):
     plan = planned(models, tmp_path)
     given = {"plan": plan, "data": locked, "device": "cpu", "threads": 1}
-    found = isocenter.check_change(models["approved"], models["retrained"], **given, out=tmp_path / "out")
+    found = hilum.check_change(models["approved"], models["retrained"], **given, out=tmp_path / "out")
     assert found.is_allowed, found
     written = json.loads((tmp_path / "out" / "change.json").read_text())
     assert (written["verdict"], written["look"], written["alpha_of_look"]) == ("allowed", 1, 0.025)
@@ -134,17 +134,17 @@ def test_a_change_that_no_modification_names_is_outside_and_costs_no_look(models
 def test_patients_of_training_in_the_locked_set_are_refused_before_a_look(models, locked, tmp_path):
     plan, package = planned(models, tmp_path), tmp_path / "package"
     shutil.copytree(models["retrained"], package)
-    record = json.loads((package / "isocenter/model.json").read_text())["record"]
+    record = json.loads((package / "hilum/model.json").read_text())["record"]
     seen = hashing.file_hash(next(locked.parent.rglob("07.png")))
-    packages.changed(package, "isocenter/model.json", record={**record, "trained": [seen]})
+    packages.changed(package, "hilum/model.json", record={**record, "trained": [seen]})
     with pytest.raises(DatasetError, match="holds 1 patient whose images trained"):
-        isocenter.check_change(models["approved"], package, plan=plan, data=locked)
+        hilum.check_change(models["approved"], package, plan=plan, data=locked)
     assert not change_plan.ledger_of(locked).exists()
 
 
 def test_a_package_that_is_not_the_approved_one_is_refused(models, locked, tmp_path):
     with pytest.raises(UsageError, match="by --approved"):
-        isocenter.check_change(models["retrained"], models["approved"], plan=planned(models, tmp_path), data=locked)
+        hilum.check_change(models["retrained"], models["approved"], plan=planned(models, tmp_path), data=locked)
 
 
 @pytest.mark.parametrize("wrong", ["retrian = 1\n", "[retrain]\nlabel = 5\n", "[retrain]\nlabels = true\n", "a = = 1"])
@@ -213,18 +213,18 @@ def test_where_too_few_patients_can_tell_it_is_said_how_many_could(models, tmp_p
 
 def test_a_trigger_proposes_a_command_and_trains_nothing(models, tmp_path):
     alert = {"alert": 1, "at": "2026-06-01", "kind": "performance", "because": "audited sensitivity 0.700"}
-    record = {"schema": "isocenter.monitor", "version": 1, "alerts": [alert], "labels": 199}
+    record = {"schema": "hilum.monitor", "version": 1, "alerts": [alert], "labels": 199}
     (tmp_path / "monitor.json").write_text(json.dumps(record))
     given = {"plan": planned(models, tmp_path), "monitored": tmp_path, "out": tmp_path / "out"}
-    made = isocenter.propose_change("lung.zip", **given)
+    made = hilum.propose_change("lung.zip", **given)
     assert [name for name, _ in made.triggers] == ["bound"]
-    assert made.command == "isocenter train 'site data' --from lung.zip"
+    assert made.command == "hilum train 'site data' --from lung.zip"
     assert json.loads((tmp_path / "out" / "proposal.json").read_text())["triggers"][0]["trigger"] == "bound"
 
 
 def test_a_package_that_fails_its_manifest_is_refused(models, locked, tmp_path):
     shutil.copytree(models["retrained"], tmp_path / "package")
-    weights = tmp_path / "package" / "isocenter" / "weights.safetensors"
+    weights = tmp_path / "package" / "hilum" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(IntegrityError, match="SHA-256 differs"):
-        isocenter.check_change(models["approved"], tmp_path / "package", plan=planned(models, tmp_path), data=locked)
+        hilum.check_change(models["approved"], tmp_path / "package", plan=planned(models, tmp_path), data=locked)

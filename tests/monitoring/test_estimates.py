@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation import classification
-from isocenter.monitoring import performance_figures
+from hilum.errors import DatasetError, UsageError
+from hilum.evaluation import classification
+from hilum.monitoring import performance_figures
 
 
 def world(random, cases, shift=0.0):

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
-from isocenter.errors import IsocenterError
+import hilum
+from hilum.errors import HilumError
 
 
 def hospital(event="", cases=900, baseline=300, seed=0):
@@ -43,7 +43,7 @@ def hospital(event="", cases=900, baseline=300, seed=0):
 
 def test_a_quiet_node_has_no_alert_and_audited_figures_lie_in_their_intervals():
     baseline, cases = hospital()
-    seen = isocenter.monitor(cases, reference=baseline, by="station")
+    seen = hilum.monitor(cases, reference=baseline, by="station")
     assert not seen.alerts
     called, truth = cases["called_nodule"] == 1, cases["reference"] == 1
     [first] = [
@@ -58,14 +58,12 @@ def test_noise_of_one_scanner_is_traced_to_it_and_to_its_new_software(tmp_path):
     baseline.to_csv(tmp_path / "before.csv", index=False)
     cases.to_parquet(tmp_path / "now.parquet")
     out = tmp_path / "out"
-    seen = isocenter.monitor(
-        tmp_path / "now.parquet", reference=tmp_path / "before.csv", by="station,software", out=out
-    )
+    seen = hilum.monitor(tmp_path / "now.parquet", reference=tmp_path / "before.csv", by="station,software", out=out)
     [alert] = seen.alerts
     assert (alert.kind, alert.watch, alert.scope, alert.severity) == ("input", "measure_noise", "station=b", "urgent")
     assert "software v5 to v6" in alert.because
     assert abs(pd.Timestamp(alert.since) - pd.Timestamp(cases["at"].iloc[450], tz="UTC")) < pd.Timedelta(days=7)
-    assert json.loads((out / "monitor.json").read_text())["schema"] == "isocenter.monitor"
+    assert json.loads((out / "monitor.json").read_text())["schema"] == "hilum.monitor"
     assert list(pd.read_csv(out / "alerts.csv")["watch"]) == ["measure_noise"]
     assert "station=b" in (out / "report.html").read_text()
     assert set(pd.read_csv(out / "performance.csv")["source"]) == {"audited", "estimated"}
@@ -75,13 +73,13 @@ def test_a_change_everywhere_names_no_level():
     baseline, cases = hospital()
     late = np.arange(len(cases)) >= 450
     cases = cases.assign(measure_noise=cases["measure_noise"] + 1.5 * late)
-    [alert] = isocenter.monitor(cases, reference=baseline, by="station,software").alerts
+    [alert] = hilum.monitor(cases, reference=baseline, by="station,software").alerts
     assert (alert.watch, alert.scope) == ("measure_noise", "")
 
 
 def test_a_change_of_meaning_is_concept_and_withholds_estimates():
     baseline, cases = hospital("concept")
-    seen = isocenter.monitor(cases, reference=baseline)
+    seen = hilum.monitor(cases, reference=baseline)
     assert [alert.kind for alert in seen.alerts] == ["concept"]
     since = seen.alerts[0].since[:10]
     assert all(row.until <= since for row in seen.figures if row.source == "estimated")
@@ -90,14 +88,14 @@ def test_a_change_of_meaning_is_concept_and_withholds_estimates():
 
 def test_another_share_of_ill_patients_is_an_alert_of_outputs_that_names_prevalence():
     baseline, cases = hospital("prevalence")
-    seen = isocenter.monitor(cases, reference=baseline)
+    seen = hilum.monitor(cases, reference=baseline)
     assert [alert.kind for alert in seen.alerts] == ["output"]
     assert "prevalence" in seen.alerts[0].because
 
 
 def test_an_audited_figure_below_its_bound_is_urgent():
     baseline, cases = hospital()
-    seen = isocenter.monitor(cases, reference=baseline, bounds=[("sensitivity", "nodule", 0.9)])
+    seen = hilum.monitor(cases, reference=baseline, bounds=[("sensitivity", "nodule", 0.9)])
     assert {alert.severity for alert in seen.alerts} == {"urgent"}
     assert "the bound is 0.9" in seen.alerts[0].because
 
@@ -107,7 +105,7 @@ def test_each_bound_is_held_crossed_or_not_judged_with_the_reason_and_a_reported
 ):
     baseline, cases = hospital()
     low, high = ("sensitivity", "nodule", 0.2), ("specificity", "nodule", 0.999)
-    seen = isocenter.monitor(cases, reference=baseline, bounds=[low, high], out=tmp_path / "out")
+    seen = hilum.monitor(cases, reference=baseline, bounds=[low, high], out=tmp_path / "out")
     assert [one.state for one in seen.bounds] == ["held", "crossed"]
     assert "reported" not in seen.verdict and re.search(r"0\.\d{3} \(0\.\d{3} to 0\.\d{3}\)", seen.bounds[0].because)
     assert [one["state"] for one in json.loads((tmp_path / "out" / "monitor.json").read_text())["bounds"]] == [
@@ -116,12 +114,12 @@ def test_each_bound_is_held_crossed_or_not_judged_with_the_reason_and_a_reported
     ]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "specificity of nodule" in page and "Figures over time" in page
-    reported = isocenter.monitor(cases.drop(columns="inclusion"), reference=baseline, bounds=[low, high])
+    reported = hilum.monitor(cases.drop(columns="inclusion"), reference=baseline, bounds=[low, high])
     assert [(one.state, one.because) for one in reported.bounds] == [("not judged", "no case was audited")] * 2
     assert not reported.alerts and "no alert in 900 cases" in reported.verdict
     assert "reported, not audited: specificity of nodule" in reported.verdict and "sensitivity" not in reported.verdict
     few = cases.assign(reference=np.where(np.arange(len(cases)) < 8, cases["reference"], np.nan))
-    [state] = isocenter.monitor(few, reference=baseline, bounds=[low]).bounds
+    [state] = hilum.monitor(few, reference=baseline, bounds=[low]).bounds
     assert state.state == "not judged" and "too few to judge" in state.because
 
 
@@ -129,7 +127,7 @@ def test_software_that_changed_is_dated():
     baseline, cases = hospital()
     half = np.arange(len(cases)) < 450
     changed = cases.assign(version=np.where(half, "1", "2"), software=np.where(np.arange(len(cases)) < 700, "v5", "v6"))
-    seen = isocenter.monitor(changed, reference=baseline)
+    seen = hilum.monitor(changed, reference=baseline)
     assert seen.facts["changes"] == {
         pd.Timestamp(cases["at"].iloc[450]).isoformat(): "version 2",
         pd.Timestamp(cases["at"].iloc[700]).isoformat(): "software v6",
@@ -139,7 +137,7 @@ def test_software_that_changed_is_dated():
 
 def test_a_column_that_vanishes_rings():
     baseline, cases = hospital()
-    [alert] = isocenter.monitor(cases.drop(columns="measure_noise"), reference=baseline).alerts
+    [alert] = hilum.monitor(cases.drop(columns="measure_noise"), reference=baseline).alerts
     assert (alert.watch, alert.because) == ("measure_noise", "values are missing")
 
 
@@ -149,7 +147,7 @@ def test_fewer_cases_a_day_ring():
     # Days are not all alike: of equal days no rank is known.
     uneven = np.random.default_rng(3).random(len(baseline)) < 0.9
     kept = np.random.default_rng(4).random(len(fewer)) < 0.9
-    [alert] = isocenter.monitor(fewer[kept], reference=baseline[uneven]).alerts
+    [alert] = hilum.monitor(fewer[kept], reference=baseline[uneven]).alerts
     assert (alert.watch, alert.kind) == ("cases a day", "operation")
     assert "7." in alert.because.partition(",")[2]
 
@@ -157,16 +155,16 @@ def test_fewer_cases_a_day_ring():
 def test_a_new_version_is_watched_alone():
     baseline, cases = hospital()
     cases = cases.assign(version=np.where(np.arange(len(cases)) < 300, "1", "2"))
-    seen = isocenter.monitor(cases, reference=baseline)
+    seen = hilum.monitor(cases, reference=baseline)
     assert seen.facts["cases"] == 600
     assert "2 versions" in seen.notes[0]
 
 
 def test_times_out_of_order_are_sorted_and_said():
     baseline, cases = hospital()
-    mixed = isocenter.monitor(cases.sample(frac=1, random_state=0), reference=baseline)
+    mixed = hilum.monitor(cases.sample(frac=1, random_state=0), reference=baseline)
     assert "not in the order of time" in mixed.notes[0]
-    assert mixed.drifts == isocenter.monitor(cases, reference=baseline).drifts
+    assert mixed.drifts == hilum.monitor(cases, reference=baseline).drifts
 
 
 @pytest.mark.parametrize(
@@ -182,16 +180,16 @@ def test_times_out_of_order_are_sorted_and_said():
 )
 def test_a_table_that_cannot_be_watched_is_refused(change, words):
     _, cases = hospital()
-    with pytest.raises(IsocenterError, match=words):
-        isocenter.monitor(change(cases))
+    with pytest.raises(HilumError, match=words):
+        hilum.monitor(change(cases))
 
 
 def test_a_site_with_other_images_is_unlike_the_reference_from_its_first_case_on_though_nothing_has_changed(tmp_path):
     baseline, cases = hospital()
-    alike = isocenter.monitor(cases, reference=baseline)
+    alike = hilum.monitor(cases, reference=baseline)
     assert alike.site_verdict.startswith("No difference shown") and not alike.alerts
     noisy = cases.assign(measure_noise=cases["measure_noise"] + 1.0)
-    seen = isocenter.monitor(noisy, reference=baseline, out=tmp_path / "out")
+    seen = hilum.monitor(noisy, reference=baseline, out=tmp_path / "out")
     unlike = [row for row in seen.site if row.is_unlike]
     assert {(row.against, row.of) for row in unlike} == {("reference table", "input")}
     assert seen.site_verdict.startswith("This site is unlike the reference table (input")
@@ -200,7 +198,7 @@ def test_a_site_with_other_images_is_unlike_the_reference_from_its_first_case_on
     assert set(pd.read_csv(tmp_path / "out" / "site.csv")["test"]) == {"mmd", "energy", "classifier"}
     assert "Is this site what the model was made on?" in (tmp_path / "out" / "report.html").read_text()
     # Its own first cases are its baseline: against these nothing has changed.
-    own = isocenter.monitor(noisy)
+    own = hilum.monitor(noisy)
     assert not own.site and not own.alerts
 
 
@@ -211,8 +209,8 @@ def test_features_of_a_table_are_one_watch():
     before, now = (pd.DataFrame(random.normal(size=(len(one), 8)), one.index, names) for one in (baseline, cases))
     now.iloc[450:, 5] += 1.5
     known, late = baseline.join(before), cases.join(now)
-    [alert] = isocenter.monitor(late, reference=known).alerts
+    [alert] = hilum.monitor(late, reference=known).alerts
     assert (alert.watch, alert.kind) == ("features", "input")
     many = known.assign(**{f"feature_{n}": 0.0 for n in range(80)})
-    with pytest.raises(IsocenterError, match="principal axes"):
-        isocenter.monitor(late, reference=many)
+    with pytest.raises(HilumError, match="principal axes"):
+        hilum.monitor(late, reference=many)

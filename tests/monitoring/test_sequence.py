@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import integrate, special
 
-from isocenter.errors import UsageError
-from isocenter.monitoring import confidence_sequences
+from hilum.errors import UsageError
+from hilum.monitoring import confidence_sequences
 
 
 @pytest.mark.parametrize(("total", "variance"), [(0.0, 0.0), (1.0, 2.0), (20.0, 30.0), (-3.0, 4.0)])

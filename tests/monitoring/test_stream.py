@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
-from isocenter.errors import DatasetError, UsageError
-from isocenter.monitoring.case_stream import CaseStream
+import hilum
+from hilum.errors import DatasetError, UsageError
+from hilum.monitoring.case_stream import CaseStream
 
 CASES = 400
 CHANCE = np.random.default_rng(0).uniform(0, 1, CASES).round(3)
@@ -124,10 +124,10 @@ def test_times_with_and_without_zone_and_days_of_two_readings_are_refused():
 
 def test_what_is_not_watched_is_stated_and_a_column_that_became_full_rings():
     filled = answered(CASES, covariate_age=np.random.default_rng(3).integers(20, 90, CASES))
-    blank = isocenter.monitor(filled, reference=answered(covariate_age=""))
+    blank = hilum.monitor(filled, reference=answered(covariate_age=""))
     assert [(one.kind, one.watch) for one in blank.alerts] == [("input", "covariate_age")]
     assert "covariate_age is blank in the baseline: only whether it is filled is watched" in blank.notes
-    without = isocenter.monitor(filled, reference=answered())
+    without = hilum.monitor(filled, reference=answered())
     assert not without.alerts
     assert "covariate_age is not watched: the baseline has no such column" in without.notes
 
@@ -136,8 +136,8 @@ def test_a_new_level_rings_by_its_name_and_many_levels_alone_do_not():
     random = np.random.default_rng(4)
     levels = [[f"protocol {n}" for n in random.integers(0, 31, CASES)] for _ in range(2)]
     before = answered(covariate_protocol=levels[0])
-    assert not isocenter.monitor(answered(CASES, covariate_protocol=levels[1]), reference=before).alerts
-    [alert] = isocenter.monitor(answered(CASES, covariate_protocol="another"), reference=before).alerts
+    assert not hilum.monitor(answered(CASES, covariate_protocol=levels[1]), reference=before).alerts
+    [alert] = hilum.monitor(answered(CASES, covariate_protocol="another"), reference=before).alerts
     assert alert.because == "new level 'another' (400 cases)"
 
 
@@ -152,7 +152,7 @@ def test_another_share_of_ill_patients_from_the_first_case_on_is_prevalence():
     before = exact_at_a_fifth(0, 0.2)
     season = 0.35 + 0.25 * np.sin(np.arange(CASES) / 60)
     for share in (0.5, season):
-        [alert] = isocenter.monitor(exact_at_a_fifth(CASES, share), reference=before).alerts
+        [alert] = hilum.monitor(exact_at_a_fifth(CASES, share), reference=before).alerts
         assert alert.kind == "output"
         assert "prevalence: all log-odds are off by +" in alert.because
 
@@ -169,4 +169,4 @@ def test_another_share_of_ill_patients_from_the_first_case_on_is_prevalence():
 )
 def test_a_flag_that_cannot_be_is_refused_by_its_own_name(asked, problem):
     with pytest.raises(UsageError, match=problem):
-        isocenter.monitor(answered(CASES, ward="a"), reference=answered(ward="a"), **asked)
+        hilum.monitor(answered(CASES, ward="a"), reference=answered(ward="a"), **asked)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isocenter.errors import DatasetError, UsageError
-from isocenter.monitoring import e_detectors
+from hilum.errors import DatasetError, UsageError
+from hilum.monitoring import e_detectors
 
 
 def alarms(draw, *, studies=60, known=60, cases=100, run_length=500.0):
@@ -76,7 +76,7 @@ def test_a_patient_counts_once():
 
 
 def test_ranks_among_all_earlier_cases_are_uniform_and_independent():
-    from isocenter.monitoring import e_detectors
+    from hilum.monitoring import e_detectors
 
     p = e_detectors._sequential_p(np.random.default_rng(4).exponential(size=1000), np.random.default_rng(5))[50:]
     assert stats.kstest(p, "uniform").pvalue > 0.01

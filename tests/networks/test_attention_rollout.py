@@ -8,9 +8,9 @@ from monai.networks.nets import swin_unetr
 from timm.models import swin_transformer
 from torch.nn.functional import pad
 
-from isocenter.networks import coatnet, factory, transformer_blocks
-from isocenter.networks.transformer_blocks import AttendedGroups
-from isocenter.values import Vector
+from hilum.networks import coatnet, factory, transformer_blocks
+from hilum.networks.transformer_blocks import AttendedGroups
+from hilum.values import Vector
 
 
 @pytest.mark.parametrize(("grid", "shift"), [((8, 8), (0, 0)), ((8, 12), (2, 2)), ((6, 7), (2, 2))])

@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 
-from isocenter.networks import factory, network_parts, transformer_blocks, vit
-from isocenter.values import Vector
+from hilum.networks import factory, network_parts, transformer_blocks, vit
+from hilum.values import Vector
 
 torch.set_num_threads(1)
 

@@ -7,12 +7,12 @@ import torch
 from numpy.testing import assert_allclose
 from safetensors.torch import save_file
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.networks.bag_pooling import TileBag
-from isocenter.networks.slide_windows import SlideWindows
-from isocenter.networks.tile_encoders import ColourShares
-from isocenter.values import Vector
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.networks.bag_pooling import TileBag
+from hilum.networks.slide_windows import SlideWindows
+from hilum.networks.tile_encoders import ColourShares
+from hilum.values import Vector
 
 torch.set_num_threads(1)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from isocenter.networks import factory, member_catalogue
-from isocenter.networks.member_catalogue import HEADS, REFERENCE
+from hilum.networks import factory, member_catalogue
+from hilum.networks.member_catalogue import HEADS, REFERENCE
 
 torch.set_num_threads(1)
 

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from isocenter.networks import factory, quick_convolutions
-from isocenter.runtime import hardware
-from isocenter.values import Dense
+from hilum.networks import factory, quick_convolutions
+from hilum.runtime import hardware
+from hilum.values import Dense
 
 torch.set_num_threads(1)
 SIZES = {

@@ -20,10 +20,10 @@ from torchvision.models import (
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops import SqueezeExcitation
 
-from isocenter.errors import PlanError
-from isocenter.networks import common_layers, factory, lenet, resnet
-from isocenter.networks.convnext import ConvNeXtBlock
-from isocenter.values import Dense, Head, Vector
+from hilum.errors import PlanError
+from hilum.networks import common_layers, factory, lenet, resnet
+from hilum.networks.convnext import ConvNeXtBlock
+from hilum.values import Dense, Head, Vector
 from matrices import thinned
 
 torch.set_num_threads(1)

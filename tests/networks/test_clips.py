@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch import Tensor
 
-from isocenter.errors import PlanError
-from isocenter.networks import clips, factory
-from isocenter.values import Dense, Vector
+from hilum.errors import PlanError
+from hilum.networks import clips, factory
+from hilum.values import Dense, Vector
 from matrices import thinned
 
 torch.set_num_threads(1)

@@ -5,10 +5,10 @@ import torch
 from torchvision.models import resnet18
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.networks.deeplab import AtrousPyramid
-from isocenter.values import Dense, Head
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.networks.deeplab import AtrousPyramid
+from hilum.values import Dense, Head
 
 torch.set_num_threads(1)
 

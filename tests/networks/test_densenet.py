@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchvision.models import densenet121
 
-from isocenter.networks import factory
-from isocenter.values import Vector
+from hilum.networks import factory
+from hilum.values import Vector
 
 torch.set_num_threads(1)
 

@@ -13,15 +13,15 @@ import torchvision
 from numpy.testing import assert_allclose
 from torchvision.models.detection.image_list import ImageList
 
-from isocenter.errors import PlanError, ResourceError
-from isocenter.evaluation import box_matching
-from isocenter.networks import factory, faster_rcnn, pyramid, resnet_pyramid, weight_loading
-from isocenter.networks.faster_rcnn import FasterRcnn
-from isocenter.networks.pyramid import ADDED, LevelPredictions
-from isocenter.runtime.bundle.network import EveryHead
-from isocenter.runtime.package import onnx_export
-from isocenter.tasks.detection.question import Detection
-from isocenter.values import Dense, Geometry, Vector
+from hilum.errors import PlanError, ResourceError
+from hilum.evaluation import box_matching
+from hilum.networks import factory, faster_rcnn, pyramid, resnet_pyramid, weight_loading
+from hilum.networks.faster_rcnn import FasterRcnn
+from hilum.networks.pyramid import ADDED, LevelPredictions
+from hilum.runtime.bundle.network import EveryHead
+from hilum.runtime.package import onnx_export
+from hilum.tasks.detection.question import Detection
+from hilum.values import Dense, Geometry, Vector
 from matrices import thinned
 
 torch.set_num_threads(1)

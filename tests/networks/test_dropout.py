@@ -6,12 +6,12 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from isocenter.errors import PlanError
-from isocenter.networks import dropout, factory, member_catalogue
-from isocenter.networks.dropout import ChannelDropout
-from isocenter.networks.member_catalogue import HEADS, REFERENCE
-from isocenter.runtime import torch_networks
-from isocenter.tasks import task_catalogue
+from hilum.errors import PlanError
+from hilum.networks import dropout, factory, member_catalogue
+from hilum.networks.dropout import ChannelDropout
+from hilum.networks.member_catalogue import HEADS, REFERENCE
+from hilum.runtime import torch_networks
+from hilum.tasks import task_catalogue
 
 CLASSES = {"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0}
 MASK = {"name": "segmentation", "labels": [{"value": 1, "name": "liver"}], "loss": "dice+ce", "tolerance": 2.0}

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.values import Dense, Vector
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.values import Dense, Vector
 from matrices import thinned
 
 torch.set_num_threads(1)

@@ -15,10 +15,10 @@ from timm.layers import RelPosBias
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from isocenter.errors import PlanError
-from isocenter.networks import axial, capsules, coatnet, common_layers, factory, transformer_blocks, vit
-from isocenter.networks.unet import UNetBlock
-from isocenter.values import Dense, Vector
+from hilum.errors import PlanError
+from hilum.networks import axial, capsules, coatnet, common_layers, factory, transformer_blocks, vit
+from hilum.networks.unet import UNetBlock
+from hilum.values import Dense, Vector
 from matrices import thinned
 
 torch.set_num_threads(1)

@@ -8,10 +8,10 @@ import torchvision
 from torchvision.models import resnet18, resnet50
 from torchvision.models.segmentation import deeplabv3_resnet50
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory, inflated_resnet, weight_loading
-from isocenter.networks.inflated_resnet import InflatedEncoder
-from isocenter.values import Head, Vector
+from hilum.errors import PlanError
+from hilum.networks import factory, inflated_resnet, weight_loading
+from hilum.networks.inflated_resnet import InflatedEncoder
+from hilum.values import Head, Vector
 
 torch.set_num_threads(1)
 

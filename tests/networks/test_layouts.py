@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from isocenter.errors import IntegrityError, PlanError
-from isocenter.networks import factory, weight_loading
-from isocenter.networks.layouts import weight_layout
-from isocenter.networks.layouts.weight_layout import LAYOUTS
-from isocenter.values import Dense, Head, Vector
+from hilum.errors import IntegrityError, PlanError
+from hilum.networks import factory, weight_loading
+from hilum.networks.layouts import weight_layout
+from hilum.networks.layouts.weight_layout import LAYOUTS
+from hilum.values import Dense, Head, Vector
 from matrices import thinned
 
 torch.set_num_threads(1)

@@ -14,16 +14,16 @@ from torchvision.models.detection import MaskRCNN as Torchvisions
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
-from isocenter.errors import PlanError
-from isocenter.evaluation import instances
-from isocenter.networks import factory, mask_rcnn
-from isocenter.networks.mask_rcnn import OF_A_BOX
-from isocenter.planning import training_memory
-from isocenter.planning.training_memory import Machine
-from isocenter.runtime import predicted_memory
-from isocenter.tasks.instances.answering import HEAD, ObjectDecoder
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.values import Dense
+from hilum.errors import PlanError
+from hilum.evaluation import instances
+from hilum.networks import factory, mask_rcnn
+from hilum.networks.mask_rcnn import OF_A_BOX
+from hilum.planning import training_memory
+from hilum.planning.training_memory import Machine
+from hilum.runtime import predicted_memory
+from hilum.tasks.instances.answering import HEAD, ObjectDecoder
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.values import Dense
 
 torch.set_num_threads(1)
 

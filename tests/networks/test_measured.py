@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from isocenter.networks import factory, member_catalogue
-from isocenter.values import Dense, Vector
+from hilum.networks import factory, member_catalogue
+from hilum.values import Dense, Vector
 
 RESULTS = {"resnet": [0.97, 0.95, 0.99], "vgg": [0.98, 0.96, 0.99], "lenet": [0.91, 0.88, 0.94]}
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from monai.networks.nets.attentionunet import AttentionBlock
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.networks.multiscale_unet import AttentionGate, ImageMaps
-from isocenter.values import Dense
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.networks.multiscale_unet import AttentionGate, ImageMaps
+from hilum.values import Dense
 
 torch.set_num_threads(1)
 

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from dirty_memory import dirty_memory
-from isocenter import networks
-from isocenter.errors import PlanError
-from isocenter.networks import factory, network_parts
-from isocenter.runtime.bundle.network import AfterLabels
-from isocenter.tasks.detection.question import Detection
-from isocenter.training.step import computation
-from isocenter.training.step.computation import Compute
-from isocenter.values import Dense, Head, Vector
-from isocenter.values.prediction import Boxes
+from hilum import networks
+from hilum.errors import PlanError
+from hilum.networks import factory, network_parts
+from hilum.runtime.bundle.network import AfterLabels
+from hilum.tasks.detection.question import Detection
+from hilum.training.step import computation
+from hilum.training.step.computation import Compute
+from hilum.values import Dense, Head, Vector
+from hilum.values.prediction import Boxes
 from matrices import only, rarely
 
 torch.set_num_threads(1)
@@ -493,7 +493,7 @@ def test_a_plan_can_lead_every_family_over_its_patch_without_memory(which):
 
 @pytest.mark.parametrize("which", only([FIRST[name] for name in ("fusion", "timm", "unet", "vnet")], SMALLEST))
 def test_the_file_of_a_family_makes_the_same_network_alone(which, tmp_path, monkeypatch):
-    """A copy of it travels with a model, to where isocenter is not."""
+    """A copy of it travels with a model, to where hilum is not."""
     network, images = smallest(which)
     name, size, shape = SMALLEST[which]
     path, function = factory.builder_source(name)
@@ -614,9 +614,9 @@ def _needs_only_what_it_wraps(name: str) -> None:
     tree = ast.parse(path.read_text())
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    needed = {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) - {"isocenter"}
+    needed = {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) - {"hilum"}
     assert needed == {"torch"} | WRAPPED.get(name, set()), name
-    assert all(module.startswith("isocenter.networks") for module in imported if module.startswith("isocenter")), name
+    assert all(module.startswith("hilum.networks") for module in imported if module.startswith("hilum")), name
     assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.networks import factory
-from isocenter.values import Dense
+from hilum.networks import factory
+from hilum.values import Dense
 
 STAGES = {"features": [4, 8], "kernels": [[3, 3], [3, 3]], "strides": [[1, 1], [2, 2]], "decoder_convolutions": [1]}
 OWN = {"plain_conv_unet": {"convolutions": [2, 2]}, "residual_encoder_unet": {"blocks": [1, 2]}}

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.networks import nets
 
-from isocenter.errors import PlanError
-from isocenter.networks import common_layers, factory, monai_networks
-from isocenter.values import Dense, Vector
+from hilum.errors import PlanError
+from hilum.networks import common_layers, factory, monai_networks
+from hilum.values import Dense, Vector
 from matrices import thinned
 
 torch.set_num_threads(1)

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter.errors import PlanError
-from isocenter.evaluation import box_matching
-from isocenter.networks import factory, yolox
-from isocenter.networks.pyramid import ADDED
-from isocenter.networks.yolox import Predictions
-from isocenter.tasks.detection.answering import PRIOR
-from isocenter.tasks.detection.question import Detection
-from isocenter.values import Dense, Geometry, Vector
+from hilum.errors import PlanError
+from hilum.evaluation import box_matching
+from hilum.networks import factory, yolox
+from hilum.networks.pyramid import ADDED
+from hilum.networks.yolox import Predictions
+from hilum.tasks.detection.answering import PRIOR
+from hilum.tasks.detection.question import Detection
+from hilum.values import Dense, Geometry, Vector
 from matrices import thinned
 
 torch.set_num_threads(1)

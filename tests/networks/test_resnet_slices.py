@@ -4,9 +4,9 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.values import Dense, Head, Vector
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.values import Dense, Head, Vector
 from matrices import thinned
 
 torch.set_num_threads(1)

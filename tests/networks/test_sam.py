@@ -11,11 +11,11 @@ from segment_anything import sam_model_registry
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from isocenter.errors import UsageError
-from isocenter.networks import factory
-from isocenter.networks.layouts import sam_weights, weight_layout
-from isocenter.networks.weight_loading import FRESH
-from isocenter.values import Dense
+from hilum.errors import UsageError
+from hilum.networks import factory
+from hilum.networks.layouts import sam_weights, weight_layout
+from hilum.networks.weight_loading import FRESH
+from hilum.values import Dense
 from sam_models import FEATURES, SIDE, WIDTH, adapter_of, small_sam
 
 torch.set_num_threads(1)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from monai.networks.nets import SegResNet
 
-from isocenter.networks import factory, segresnet
-from isocenter.values import Dense
+from hilum.networks import factory, segresnet
+from hilum.values import Dense
 
 torch.set_num_threads(1)
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from isocenter.networks import factory, quick_convolutions
-from isocenter.networks.quick_convolutions import FEW_VALUES
-from isocenter.training.length import step_probe
-from isocenter.values import Dense
+from hilum.networks import factory, quick_convolutions
+from hilum.networks.quick_convolutions import FEW_VALUES
+from hilum.training.length import step_probe
+from hilum.values import Dense
 
 UNET = {"width": 4, "widest": 16, "strides": [[1, 1, 1], [2, 2, 2]], "deep_supervision": 0}
 without_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")

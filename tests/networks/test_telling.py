@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.networks.context_fusion import (
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.networks.context_fusion import (
     COURSE_FEATURES,
     ContextFusion,
     CourseReduction,
@@ -18,9 +18,9 @@ from isocenter.networks.context_fusion import (
     CovariateReduction,
     Film,
 )
-from isocenter.tasks.detection.question import Detection
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.values import Dense, Geometry, Head, Vector
+from hilum.tasks.detection.question import Detection
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.values import Dense, Geometry, Head, Vector
 from matrices import only, thinned
 
 torch.set_num_threads(1)

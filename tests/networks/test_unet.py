@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.networks.unet import UNetConvolutions
-from isocenter.values import Dense, Vector
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.networks.unet import UNetConvolutions
+from hilum.values import Dense, Vector
 
 torch.set_num_threads(1)
 

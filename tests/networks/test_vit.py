@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory, transformer_blocks, vit
-from isocenter.values import Dense, Vector
+from hilum.errors import PlanError
+from hilum.networks import factory, transformer_blocks, vit
+from hilum.values import Dense, Vector
 from matrices import thinned
 
 torch.set_num_threads(1)

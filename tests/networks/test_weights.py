@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18
 
 import forked
-from isocenter.errors import IntegrityError, PlanError
-from isocenter.networks import factory
-from isocenter.values import Dense, Head, Vector
+from hilum.errors import IntegrityError, PlanError
+from hilum.networks import factory
+from hilum.values import Dense, Head, Vector
 
 torch.set_num_threads(1)
 
@@ -157,10 +157,10 @@ def test_a_model_without_published_weights_says_so():
 
 
 OFFLINE = """
-from isocenter import networks
-from isocenter.errors import ResourceError
-from isocenter.values import Vector
-from isocenter.networks import factory
+from hilum import networks
+from hilum.errors import ResourceError
+from hilum.values import Vector
+from hilum.networks import factory
 
 size = {"model": "resnet10t"}
 network = factory.build("timm", 1, 2, {"class": Vector(2)}, size)

@@ -10,10 +10,10 @@ from tests.tasks.test_enhancement import pairs
 from tests.trained import SMALL_UNET, TWO_STEPS
 from torch import nn
 
-import isocenter
-from isocenter.errors import PlanError
-from isocenter.objectives import blind_spot
-from isocenter.objectives.blind_spot import BlindSpot
+import hilum
+from hilum.errors import PlanError
+from hilum.objectives import blind_spot
+from hilum.objectives.blind_spot import BlindSpot
 
 
 @pytest.mark.parametrize("spatial", [(64,), (32, 24), (16, 12, 20), (9, 30, 1)])
@@ -80,7 +80,7 @@ def test_it_refuses_a_network_without_an_image() -> None:
 def test_it_teaches_an_enhancement_without_any_target_and_nothing_else_does(tmp_path) -> None:
     settings = {**TWO_STEPS, "network.size": SMALL_UNET, "guard.gate": False, "task.error_bars": False}
     data = pairs(tmp_path / "data", 8)
-    planned = isocenter.plan(data, minutes=1, assignments={**settings, "objectives.terms": ["blind_spot"]})
+    planned = hilum.plan(data, minutes=1, assignments={**settings, "objectives.terms": ["blind_spot"]})
     assert planned.plan["blind_spot.reach"] == 5
     with pytest.raises(PlanError, match="alone cannot teach enhancement"):
-        isocenter.plan(data, minutes=1, assignments={**settings, "objectives.terms": ["masked"]})
+        hilum.plan(data, minutes=1, assignments={**settings, "objectives.terms": ["masked"]})

@@ -11,14 +11,14 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.objectives import co_training
-from isocenter.objectives.co_training import CoTraining
-from isocenter.objectives.objective_terms import ObjectiveStep, SeenBatch
-from isocenter.planning import plan_file
-from isocenter.values import Vector
+from hilum.errors import PlanError
+from hilum.objectives import co_training
+from hilum.objectives.co_training import CoTraining
+from hilum.objectives.objective_terms import ObjectiveStep, SeenBatch
+from hilum.planning import plan_file
+from hilum.values import Vector
 
 BOTH = {"objectives.terms": ["supervised", "co_training"]}
 TASK = SimpleNamespace(name="toy", parts={}, uncertainty="classes", labels=range(2), heads={"a": Vector(2)})
@@ -80,7 +80,7 @@ def test_a_stopped_run_goes_on_to_the_bit_and_its_model_has_one_network(tmp_path
 
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
         trained.classifying(data, tmp_path / "resumed", **given)
-    isocenter.train(resume=tmp_path / "resumed")
+    hilum.train(resume=tmp_path / "resumed")
     kept = {}
     for name in ("module", "weights", "optimiser", "objectives"):
         place = f"checkpoints/last/{name}.safetensors"

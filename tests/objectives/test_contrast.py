@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from isocenter.objectives import contrast
-from isocenter.objectives.contrast import Contrast
-from isocenter.values import Fingerprint
+from hilum.objectives import contrast
+from hilum.objectives.contrast import Contrast
+from hilum.values import Fingerprint
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:

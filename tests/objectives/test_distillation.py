@@ -11,18 +11,18 @@ import pandas as pd
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import IntegrityError, PlanError
-from isocenter.objectives.distillation import Distillation
-from isocenter.objectives.objective_terms import ObjectiveStep, SeenBatch
-from isocenter.planning import plan_file
-from isocenter.runs import teacher_models
-from isocenter.runs.teacher_models import Lesson
-from isocenter.scoring import data_record
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.augment_following import NumberMap, Warp
-from isocenter.values import Case, Dense, Vector
+from hilum.errors import IntegrityError, PlanError
+from hilum.objectives.distillation import Distillation
+from hilum.objectives.objective_terms import ObjectiveStep, SeenBatch
+from hilum.planning import plan_file
+from hilum.runs import teacher_models
+from hilum.runs.teacher_models import Lesson
+from hilum.scoring import data_record
+from hilum.tasks import task_catalogue
+from hilum.transforms.augment_following import NumberMap, Warp
+from hilum.values import Case, Dense, Vector
 
 BOTH = ["supervised", "distillation"]
 
@@ -88,7 +88,7 @@ def test_a_classifier_learns_its_teachers_answers_for_labelled_and_unlabelled_im
     data, extra = trained.pictures(tmp_path / "data", 20), trained.pictures(tmp_path / "extra", 6, first=80)
     trained.classifying(data, tmp_path / "run", unlabelled=[extra], assignments=by(classified.out))
     plan = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
-    assert plan["distillation.digest"] == isocenter.load(classified.out, "cpu").record["weights_sha256"]
+    assert plan["distillation.digest"] == hilum.load(classified.out, "cpu").record["weights_sha256"]
     assert pd.read_csv(tmp_path / "run" / "log.csv")["loss_distillation"].gt(0).all()
     assert data_record.read_data_record(tmp_path / "run").inherited  # of cases that the teacher has seen
 
@@ -106,7 +106,7 @@ def test_a_teacher_of_other_classes_or_of_another_kind_is_refused(classified, se
 
 def test_a_teacher_that_has_changed_is_refused(classified):
     given = by(classified.out, **{"distillation.digest": "another"})
-    made = isocenter.plan(classified.data, device="cpu", threads=1, assignments=given)
+    made = hilum.plan(classified.data, device="cpu", threads=1, assignments=given)
     with pytest.raises(IntegrityError, match="the teacher has changed"):
         teacher_models.with_teacher(made)
 
@@ -129,5 +129,5 @@ def test_a_teacher_may_see_channels_that_the_network_lacks(tmp_path):
     (tmp_path / "one" / "dataset.json").write_text(json.dumps(described | {"channel_names": {"0": "T1"}}))
     given = by(teacher, **{"distillation.images": str(both)})
     trained.segmenting(tmp_path / "one", tmp_path / "run", assignments=given)
-    assert isocenter.load(tmp_path / "run", "cpu").preprocessing.inputs == 1
+    assert hilum.load(tmp_path / "run", "cpu").preprocessing.inputs == 1
     assert pd.read_csv(tmp_path / "run" / "log.csv")["loss_distillation"].gt(0).all()

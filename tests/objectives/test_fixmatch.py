@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
-from isocenter.objectives.fixmatch import FixMatch
-from isocenter.objectives.objective_terms import ObjectiveStep, SeenBatch
-from isocenter.planning import plan_checks, plan_file
-from isocenter.training.data.batch_loading import Loader
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.step import batch_loss
-from isocenter.values import Dense, Vector
+from hilum.objectives.fixmatch import FixMatch
+from hilum.objectives.objective_terms import ObjectiveStep, SeenBatch
+from hilum.planning import plan_checks, plan_file
+from hilum.training.data.batch_loading import Loader
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.training.step import batch_loss
+from hilum.values import Dense, Vector
 
 LOG9, LOG4 = math.log(9), math.log(4)
 
@@ -80,4 +80,4 @@ def test_a_network_learns_by_it(tmp_path):
     log = pd.read_csv(tmp_path / "run" / "log.csv")
     assert (log["loss_fixmatch"] > 0).all()
     np.testing.assert_allclose(log["loss"], log["loss_supervised"] + log["loss_fixmatch"], rtol=1e-5)
-    assert isocenter.load(tmp_path / "run", "cpu").record["objectives"]["fixmatch"]["threshold"] == 0.0
+    assert hilum.load(tmp_path / "run", "cpu").record["objectives"]["fixmatch"]["threshold"] == 0.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.networks import factory
-from isocenter.objectives import flow
-from isocenter.values import Dense, DrawnImage, Vector
+from hilum.networks import factory
+from hilum.objectives import flow
+from hilum.values import Dense, DrawnImage, Vector
 
 CLASSES, LABELS = DrawnImage(1, drawn_classes=("a", "b")), DrawnImage(1, drawn_labels=("core", "shell"))
 ALL = torch.tensor([True, True])

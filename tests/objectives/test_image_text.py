@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError, UsageError
-from isocenter.networks import text_networks
-from isocenter.networks.text_networks import LearntText
-from isocenter.objectives import image_text
-from isocenter.planning import plan_file
-from isocenter.runtime import record_files
-from isocenter.training.data.batch_loading import Loader
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.values.dataset_cases import CaseTexts
+from hilum.errors import PlanError, UsageError
+from hilum.networks import text_networks
+from hilum.networks.text_networks import LearntText
+from hilum.objectives import image_text
+from hilum.planning import plan_file
+from hilum.runtime import record_files
+from hilum.training.data.batch_loading import Loader
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.values.dataset_cases import CaseTexts
 from texts import WORD, reported_pictures
 
 ALL = torch.ones(2, 2, dtype=torch.bool)
@@ -98,7 +98,7 @@ def taught(tmp_path_factory):
     assignments = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET, "training.batch": 4}
     columns = "image=file,text=report,patient=patient"
     known = {"column": columns, "objective": "image_text", "assignments": assignments, "device": "cpu", "threads": 1}
-    return isocenter.pretrain([data], out=root / "run", **known)
+    return hilum.pretrain([data], out=root / "run", **known)
 
 
 def test_reports_teach_and_no_word_of_them_leaves_the_last_checkpoint(taught):
@@ -116,7 +116,7 @@ def test_reports_teach_and_no_word_of_them_leaves_the_last_checkpoint(taught):
 def test_a_table_without_texts_cannot_teach_so(tmp_path):
     data = reported_pictures(tmp_path / "data")
     with pytest.raises(PlanError, match="image_text needs texts, and 0 cases have one"):
-        isocenter.pretrain([data], column="image=file,patient=patient", objective="image_text", out=tmp_path / "run")
+        hilum.pretrain([data], column="image=file,patient=patient", objective="image_text", out=tmp_path / "run")
 
 
 def test_texts_of_classes_are_the_last_layer_of_a_package_without_a_text_side(taught, tmp_path):
@@ -124,10 +124,10 @@ def test_texts_of_classes_are_the_last_layer_of_a_package_without_a_text_side(ta
     texts = {"normal": [f"No {WORD}.", "Heart normal."], "ill": [f"A {WORD} in the left lobe."]}
     (tmp_path / "classes.json").write_text(json.dumps(texts))
     picture = taught.out.parent / "data" / "1.png"
-    adopted = isocenter.adopt(taught.out, classes=tmp_path / "classes.json", out=tmp_path / "package", backends=())
-    model = isocenter.load(tmp_path / "package", device="cpu")
+    adopted = hilum.adopt(taught.out, classes=tmp_path / "classes.json", out=tmp_path / "package", backends=())
+    model = hilum.load(tmp_path / "package", device="cpu")
     found = model.predict(picture).probabilities
-    last = isocenter.load(taught.out / "checkpoints" / "last", device="cpu")
+    last = hilum.load(taught.out / "checkpoints" / "last", device="cpu")
     tensors = record_files.read_tensors(taught.out / "checkpoints" / "last" / "objectives.safetensors")
     parts = image_text.ImageText().parts(torch.nn.Module(), 0)
     parts.load_state_dict({name.removeprefix("parts.image_text."): one for name, one in tensors.items()})
@@ -135,7 +135,7 @@ def test_texts_of_classes_are_the_last_layer_of_a_package_without_a_text_side(ta
         vectors = [
             torch.nn.functional.normalize(parts.eval()["text"](own), dim=1).mean(dim=0) for own in texts.values()
         ]
-    image, _ = last.preprocessing(isocenter.read(picture), "picture")
+    image, _ = last.preprocessing(hilum.read(picture), "picture")
     numbers = last.networks.run(image[None])["embedding"][0]
     cosines = [float(np.dot(numbers, v) / np.linalg.norm(numbers) / np.linalg.norm(v)) for v in vectors]
     expected = np.exp(float(parts.scale.exp().detach()) * np.array(cosines))
@@ -161,7 +161,7 @@ def test_texts_of_classes_are_the_last_layer_of_a_package_without_a_text_side(ta
 def test_a_class_without_a_text_is_refused(taught, tmp_path, content, words):
     (tmp_path / "classes.json").write_text(content)
     with pytest.raises(UsageError, match=words):
-        isocenter.adopt(taught.out, classes=tmp_path / "classes.json", out=tmp_path / "package")
+        hilum.adopt(taught.out, classes=tmp_path / "classes.json", out=tmp_path / "package")
 
 
 def test_what_no_text_has_taught_has_no_classes_by_texts(tmp_path):
@@ -169,11 +169,11 @@ def test_what_no_text_has_taught_has_no_classes_by_texts(tmp_path):
     (tmp_path / "classes.json").write_text('{"ill": ["a nodule"], "normal": ["none"]}')
     known = {"classes": tmp_path / "classes.json", "out": tmp_path / "package"}
     with pytest.raises(UsageError, match="is no run whose network texts have taught"):
-        isocenter.adopt(tmp_path / "run", **known)
+        hilum.adopt(tmp_path / "run", **known)
     with pytest.raises(UsageError, match="there is no program 'clap'"):
-        isocenter.adopt(tmp_path / "run", program="clap", **known)
+        hilum.adopt(tmp_path / "run", program="clap", **known)
     with pytest.raises(UsageError, match="need the settings and the tokenizer of a BERT"):
-        isocenter.adopt(tmp_path / "run", program="openclip", **known)
+        hilum.adopt(tmp_path / "run", program="openclip", **known)
 
 
 def test_a_table_is_the_other_side_where_covariates_are_asked_for(tmp_path):
@@ -184,7 +184,7 @@ def test_a_table_is_the_other_side_where_covariates_are_asked_for(tmp_path):
     chosen = {**trained.TWO_STEPS, "network.size": trained.SMALL_RESNET, "training.batch": 4}
     by_hand = {**chosen, "image_text.other": "covariates"}
     known = {"objective": "image_text", "assignments": by_hand, "device": "cpu", "threads": 1}
-    run = isocenter.pretrain([data], column="image=file,patient=patient", out=tmp_path / "run", **known)
+    run = hilum.pretrain([data], column="image=file,patient=patient", out=tmp_path / "run", **known)
     plan = plan_file.read_plan(run.out / "plan.yaml")
     assert plan["image_text.other"] == "covariates"
     assert set(plan["image_text.columns"]) == {"age", "sex"}
@@ -193,4 +193,4 @@ def test_a_table_is_the_other_side_where_covariates_are_asked_for(tmp_path):
     assert plan["network.context"] is None  # the network itself gets images alone
     (tmp_path / "classes.json").write_text('{"ill": ["a nodule"], "normal": ["none"]}')
     with pytest.raises(UsageError, match="is no run that texts have taught"):
-        isocenter.adopt(run.out, classes=tmp_path / "classes.json", out=tmp_path / "package")
+        hilum.adopt(run.out, classes=tmp_path / "classes.json", out=tmp_path / "package")

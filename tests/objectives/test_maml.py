@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
-from isocenter.objectives import maml
-from isocenter.planning import plan_file
+from hilum.objectives import maml
+from hilum.planning import plan_file
 
 RATE = 0.05
 
@@ -98,14 +98,14 @@ def test_a_run_by_episodes_keeps_features_whose_means_are_its_last_layer(tmp_pat
     data = trained.pictures(tmp_path / "data", 40)
     few = {**trained.TWO_STEPS, "network.size": trained.SMALL_RESNET, "maml.order": 2, "maml.steps": 2}
     few.pop("training.batch")
-    run = isocenter.pretrain(
+    run = hilum.pretrain(
         data, objective="maml", everything=True, out=tmp_path / "run", device="cpu", threads=1, assignments=few
     )
     plan = plan_file.read_plan(run.out / "plan.yaml")
     assert plan["training.batch"] == 20
     assert plan["objectives.terms"] == ["maml"]
-    table = isocenter.embed(run.out, [data]).table
-    model = isocenter.load(run.out, threads=1)
+    table = hilum.embed(run.out, [data]).table
+    model = hilum.load(run.out, threads=1)
     called = [max((p := model.predict(image).probabilities), key=p.get) for image in table["image"][:6]]
     features = torch.tensor(table.filter(regex=r"^e\d+$").to_numpy())
     classes = table["image"].str.split("/").str[-2].to_numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.objectives import masked
+from hilum.objectives import masked
 
 
 @pytest.mark.parametrize("spatial", [(12, 12), (8, 12, 16), (7, 5)])

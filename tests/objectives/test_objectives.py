@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, PlanError
-from isocenter.objectives import objective_catalogue
-from isocenter.objectives.l2_sp import L2SP
-from isocenter.objectives.mean_teacher import MeanTeacher
-from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep, SeenBatch, Supervised
-from isocenter.planning import plan_changes, plan_checks, plan_file, typed_sections
-from isocenter.values import Dense, Vector
+from hilum.errors import DatasetError, PlanError
+from hilum.objectives import objective_catalogue
+from hilum.objectives.l2_sp import L2SP
+from hilum.objectives.mean_teacher import MeanTeacher
+from hilum.objectives.objective_terms import Needs, Objective, ObjectiveStep, SeenBatch, Supervised
+from hilum.planning import plan_changes, plan_checks, plan_file, typed_sections
+from hilum.values import Dense, Vector
 
 BOTH = ["supervised", "mean_teacher"]
 
@@ -107,7 +107,7 @@ def pictures(tmp_path_factory):
     """Pictures of two classes, and a plan for them."""
     root = tmp_path_factory.mktemp("pictures")
     data = trained.pictures(root / "data", 20)
-    isocenter.plan(data, out=root / "plan.yaml", device="cpu", threads=1)
+    hilum.plan(data, out=root / "plan.yaml", device="cpu", threads=1)
     return SimpleNamespace(data=data, plan=root / "plan.yaml", extra=trained.pictures(root / "extra", 4, first=80))
 
 
@@ -178,7 +178,7 @@ def test_unlabelled_images_of_other_dimensions_or_channels_are_refused(pictures,
 
 def test_unlabelled_images_of_which_none_is_left_are_refused(pictures, tmp_path):
     train = trained.TWO_STEPS | {"objectives.terms": BOTH}
-    held = isocenter.plan(pictures.data, device="cpu", threads=1, assignments={"network.size": trained.SMALL_RESNET})
+    held = hilum.plan(pictures.data, device="cpu", threads=1, assignments={"network.size": trained.SMALL_RESNET})
     tested = [case for case in held.examination.dataset if held.parts.get(case.id) != "train"]
     folder = tmp_path / "copies"
     folder.mkdir()

@@ -10,9 +10,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import trained
-from isocenter.objectives.mean_teacher import MeanTeacher, PastedBatch
-from isocenter.objectives.objective_terms import ObjectiveStep, SeenBatch
-from isocenter.values import Dense, Vector
+from hilum.objectives.mean_teacher import MeanTeacher, PastedBatch
+from hilum.objectives.objective_terms import ObjectiveStep, SeenBatch
+from hilum.values import Dense, Vector
 
 BLACK, WHITE = torch.zeros(8, 1, 9, 9), torch.ones(3, 1, 9, 9)
 

@@ -12,19 +12,19 @@ import torch
 from numpy.testing import assert_allclose
 from safetensors.numpy import load_file
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, PlanError, UsageError
-from isocenter.objectives.coral import Coral
-from isocenter.objectives.dann import Dann
-from isocenter.objectives.objective_terms import TARGET_PLACE, UNKNOWN_PLACE, ObjectiveStep, SeenBatch
-from isocenter.planning.rules import objective_rules
-from isocenter.runs.initial_weights import UnlabelledImages
-from isocenter.training.data.batch_loading import Loader
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.processes import SINGLE_PROCESS
-from isocenter.training.step import batch_loss
-from isocenter.values import Case, Decision, Plan, Vector
+from hilum.errors import DatasetError, PlanError, UsageError
+from hilum.objectives.coral import Coral
+from hilum.objectives.dann import Dann
+from hilum.objectives.objective_terms import TARGET_PLACE, UNKNOWN_PLACE, ObjectiveStep, SeenBatch
+from hilum.planning.rules import objective_rules
+from hilum.runs.initial_weights import UnlabelledImages
+from hilum.training.data.batch_loading import Loader
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.training.processes import SINGLE_PROCESS
+from hilum.training.step import batch_loss
+from hilum.values import Case, Decision, Plan, Vector
 
 TERMS = {"objectives.terms": ["supervised", "dann"]}
 
@@ -151,7 +151,7 @@ def test_images_that_cannot_serve_as_a_target_are_refused(pictures, tmp_path):
     assert "channels, and images that train have 1" in refused(
         pictures, target=[tmp_path / "colours"], assignments=TERMS
     )
-    held = isocenter.plan(pictures.table, device="cpu", threads=1)
+    held = hilum.plan(pictures.table, device="cpu", threads=1)
     (tmp_path / "tested").mkdir()
     for number, case in enumerate(case for case in held.examination.dataset if held.parts.get(case.id) == "test"):
         (tmp_path / "tested" / f"{number}.png").write_bytes(case.files[0].read_bytes())
@@ -162,14 +162,14 @@ def test_images_that_cannot_serve_as_a_target_are_refused(pictures, tmp_path):
 
 def test_a_target_alone_lets_the_plan_choose_and_a_choice_by_hand_wins(pictures):
     given = {"objectives.target": [str(pictures.target)]}
-    made = isocenter.plan(pictures.table, device="cpu", threads=1, assignments=given).plan
+    made = hilum.plan(pictures.table, device="cpu", threads=1, assignments=given).plan
     assert (made["augmentation.style"], made["objectives.terms"]) == (1.0, ["supervised", "mean_teacher"])
     assert made.decision("augmentation.style").source == "bench/findings/shift.md"
-    chosen = isocenter.plan(pictures.table, device="cpu", threads=1, assignments={**given, **TERMS}).plan
+    chosen = hilum.plan(pictures.table, device="cpu", threads=1, assignments={**given, **TERMS}).plan
     assert (chosen["augmentation.style"], chosen["objectives.terms"]) == (0.0, TERMS["objectives.terms"])
     values = {**given, "objectives.terms": ["supervised"]}
     with pytest.raises(PlanError, match="no objective sees unlabelled images"):
-        isocenter.plan(pictures.table, device="cpu", threads=1, assignments=values)
+        hilum.plan(pictures.table, device="cpu", threads=1, assignments=values)
 
 
 def test_the_plan_takes_no_teacher_for_what_it_cannot_teach_or_hold():
@@ -192,11 +192,11 @@ def test_a_network_learns_with_a_target_and_a_column_of_places(pictures, tmp_pat
     trained.classifying(pictures.table, tmp_path / "run", target=[pictures.target], domain="site", assignments=given)
     log = pd.read_csv(tmp_path / "run" / "log.csv")
     assert (log["loss_dann"] > 0).all()
-    record = isocenter.load(tmp_path / "run", "cpu").record
+    record = hilum.load(tmp_path / "run", "cpu").record
     assert record["unlabelled"]["of_target"] == record["unlabelled"]["cases"] == 6
     kept = load_file(tmp_path / "run" / "checkpoints" / "last" / "objectives.safetensors")
     assert kept["parts.dann.weights"].shape[0] == 3  # two sites and the target
     with pytest.raises(UsageError, match="holds only 6 cases that trained this model"):
-        isocenter.evaluate(tmp_path / "run", pictures.target, out=tmp_path / "evaluated")
+        hilum.evaluate(tmp_path / "run", pictures.target, out=tmp_path / "evaluated")
     notes = (tmp_path / "run" / "report.html").read_text()
     assert "Training saw 6 images of the target without labels" in notes

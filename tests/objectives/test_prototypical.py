@@ -9,11 +9,11 @@ import pytest
 import torch
 from sklearn.neighbors import NearestCentroid
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError, UsageError
-from isocenter.objectives import prototypical
-from isocenter.planning import plan_file
+from hilum.errors import PlanError, UsageError
+from hilum.objectives import prototypical
+from hilum.planning import plan_file
 
 FEATURES = torch.tensor([[0.0], [2.0], [1.0], [5.0], [7.0], [4.0]])
 CLASSES = torch.tensor([0, 0, 0, 3, 3, 3])
@@ -42,7 +42,7 @@ def taught(tmp_path_factory):
     data = trained.pictures(root / "data", 40)
     few = {**trained.TWO_STEPS, "network.size": trained.SMALL_RESNET}
     few.pop("training.batch")
-    isocenter.pretrain(
+    hilum.pretrain(
         data, objective="prototypical", everything=True, out=root / "run", device="cpu", threads=1, assignments=few
     )
     return data, root / "run"
@@ -50,11 +50,11 @@ def taught(tmp_path_factory):
 
 def test_the_classes_of_a_run_by_episodes_are_those_of_the_nearest_mean(taught):
     data, run = taught
-    table = isocenter.embed(run, [data]).table
+    table = hilum.embed(run, [data]).table
     features = table.filter(regex=r"^e\d+$").to_numpy()
     classes = table["image"].str.split("/").str[-2].to_numpy()
     expected = NearestCentroid().fit(features, classes).predict(features)
-    model = isocenter.load(run, threads=1)
+    model = hilum.load(run, threads=1)
     called = [max((p := model.predict(image).probabilities), key=p.get) for image in table["image"]]
     assert np.array_equal(called, expected)
 
@@ -69,10 +69,10 @@ def test_a_batch_is_an_episode_of_each_class(taught):
 def test_fewer_cases_than_an_episode_takes_are_refused(tmp_path):
     data = trained.pictures(tmp_path / "data", 12)
     with pytest.raises(PlanError, match="an episode takes 10 patients of each of two classes"):
-        isocenter.pretrain(data, objective="prototypical", everything=True, out=tmp_path / "run", device="cpu")
+        hilum.pretrain(data, objective="prototypical", everything=True, out=tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
 def test_several_data_sets_are_refused_because_an_episode_is_of_one(tmp_path):
     with pytest.raises(UsageError, match="Give one"):
-        isocenter.pretrain(["one", "two"], objective="prototypical", out=tmp_path / "run")
+        hilum.pretrain(["one", "two"], objective="prototypical", out=tmp_path / "run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from isocenter.objectives import rotation
+from hilum.objectives import rotation
 
 
 def test_each_image_gets_its_own_turns() -> None:

@@ -6,32 +6,32 @@ import shlex
 
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.options import command_index
+from hilum.errors import UsageError
+from hilum.options import command_index
 
 TYPED = {
     "plan": (
         {"data": "images", "minutes": 2, "labels": {"1": "anterior", "2": "posterior"}, "assignments": {
             "training.batch": 4, "network.name": "unet", "preprocessing.spacing": [1.0, 2.0]}},
-        "isocenter plan --minutes 2 --set training.batch=4 --set network.name=unet "
+        "hilum plan --minutes 2 --set training.batch=4 --set network.name=unet "
         "--set 'preprocessing.spacing=[1.0, 2.0]' --labels 1=anterior,2=posterior images",
     ),
     "predict": (
         {"model": "run", "inputs": ["a.nii.gz", "b.nii.gz"], "mirror": False, "overlay": True,
          "answers": ["seg", "sr"]},
-        "isocenter predict --answers seg,sr --no-mirror --overlay run a.nii.gz b.nii.gz",
+        "hilum predict --answers seg,sr --no-mirror --overlay run a.nii.gz b.nii.gz",
     ),
     "register": (
         {"fixed": "-a.nii", "moving": "b.nii", "lesions": ["x.nii", "y.nii"], "initial": "-1"},
-        "isocenter register --initial=-1 --lesions x.nii y.nii -- -a.nii b.nii",
+        "hilum register --initial=-1 --lesions x.nii y.nii -- -a.nii b.nii",
     ),
     "monitor": (
         {"table": "node", "bounds": [["ppv", "nodule", 0.6]]},
-        "isocenter monitor --bound ppv:nodule:0.6 node",
+        "hilum monitor --bound ppv:nodule:0.6 node",
     ),
     "study_size": (
         {"design": "auroc", "assignments": ["auroc=0.8"]},
-        "isocenter study size --set auroc=0.8 auroc",
+        "hilum study size --set auroc=0.8 auroc",
     ),
 }  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_values_as_python_has_them_become_the_line_that_a_person_types(name):
 def test_the_same_as_a_call_in_python_has_places_first_and_no_option_that_is_not_given():
     command = command_index.find_command("study_size")
     values = {"simulate": 5, "design": "auroc", "assignments": None}
-    assert command.python_call(values) == "isocenter.study_size('auroc', simulate=5)"
+    assert command.python_call(values) == "hilum.study_size('auroc', simulate=5)"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_what_no_command_line_can_say_is_refused(values, problem):
 def test_what_a_person_typed_is_a_value_of_python_in_the_call():
     values = {"run": "run", "out": "p", "backends": "onnx"}
     call = command_index.find_command("package").python_call(values)
-    assert call == "isocenter.package('run', out='p', backends=('onnx',))"
+    assert call == "hilum.package('run', out='p', backends=('onnx',))"
     values = {"data": "d", "assignments": ["training.batch=2"]}
     assert "{'training.batch': 2}" in command_index.find_command("plan").python_call(values)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from fingerprints import cohort, facts, several
-from isocenter.planning.rules import anatomy_rules
-from isocenter.values import Label
+from hilum.planning.rules import anatomy_rules
+from hilum.values import Label
 
 
 @pytest.mark.parametrize("name", ["liver", "Spleen", "PNEUMONIA", "chest_xray", "left kidney", "aorta", "Myocardium"])

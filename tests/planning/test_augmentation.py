@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
 from fingerprints import LAPTOP, cohort, facts, several
-from isocenter.errors import PlanError
-from isocenter.layouts import dataset_layouts
-from isocenter.planning import plan_checks, planner
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.planning.rules import anatomy_rules, augmentation_rules, covariate_rules, image_profiles
-from isocenter.quality import dataset_examination
-from isocenter.runtime.windows import averaging
-from isocenter.tasks import task_catalogue
-from isocenter.transforms import random_draws
-from isocenter.transforms.augment import Augmentation
-from isocenter.values import Decision, Fingerprint, Label
+from hilum.errors import PlanError
+from hilum.layouts import dataset_layouts
+from hilum.planning import plan_checks, planner
+from hilum.planning.plan_inputs import Wishes
+from hilum.planning.rules import anatomy_rules, augmentation_rules, covariate_rules, image_profiles
+from hilum.quality import dataset_examination
+from hilum.runtime.windows import averaging
+from hilum.tasks import task_catalogue
+from hilum.transforms import random_draws
+from hilum.transforms.augment import Augmentation
+from hilum.values import Decision, Fingerprint, Label
 from matrices import thinned
 
 SIDES = ["left hippocampus", "right hippocampus"]
@@ -200,7 +200,7 @@ def test_of_a_mirrored_volume_paired_labels_change_places():
 def test_paired_labels_train_and_predict_mirrored_end_to_end(tmp_path):
     data = trained.blobs(tmp_path / "brain", 8)
     flags = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}
-    run = isocenter.train(
+    run = hilum.train(
         data,
         out=tmp_path / "run",
         labels="1=left cortex,2=right cortex",
@@ -209,7 +209,7 @@ def test_paired_labels_train_and_predict_mirrored_end_to_end(tmp_path):
         threads=1,
         assignments=flags,
     )
-    model = isocenter.load(run.out)
+    model = hilum.load(run.out)
     assert model.inference.flips == (0,)
     assert model.task.channels_when_mirrored == (0, 2, 1)
     assert model.predict(next((data / "images").iterdir())).data.shape == (16, 16, 16)

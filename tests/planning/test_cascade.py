@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
-from isocenter.errors import PlanError
-from isocenter.planning import plan_changes, plan_checks, planner
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.planning.rules import cascade_rules
-from isocenter.values import Decision, Fingerprint, Plan
+from hilum.errors import PlanError
+from hilum.planning import plan_changes, plan_checks, planner
+from hilum.planning.plan_inputs import Wishes
+from hilum.planning.rules import cascade_rules
+from hilum.values import Decision, Fingerprint, Plan
 
 # A body of 240 x 220 x 200 mm, of which two cores look at some 50 mm a side.
 LARGE = {"shape": (240, 220, 200)}

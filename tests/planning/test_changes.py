@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 import trained
 from fingerprints import DRAWN, LAPTOP, cohort, facts, intensity, several
-from isocenter.errors import PlanError
-from isocenter.planning import plan_changes, plan_checks, planner
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.planning.plan_sections import SplitSettings
-from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
+from hilum.errors import PlanError
+from hilum.planning import plan_changes, plan_checks, planner
+from hilum.planning.plan_inputs import Wishes
+from hilum.planning.plan_sections import SplitSettings
+from hilum.values import BY_HAND, Decision, Fingerprint, Plan
 
 HU = {"min": -1024.0, "low": -1000.0, "high": 1500.0, "mean": -300.0, "deviation": 400.0}
 
@@ -71,7 +71,7 @@ def test_what_was_set_by_hand_stays_in_every_fold():
 
 
 def test_folds_of_a_data_set_are_planned_each_for_itself(tmp_path):
-    made = isocenter.plan(trained.blobs(tmp_path / "data", 9), labels=trained.LABELS, device="cpu", threads=1, folds=3)
+    made = hilum.plan(trained.blobs(tmp_path / "data", 9), labels=trained.LABELS, device="cpu", threads=1, folds=3)
     assert made.plan["split.folds"] == 3
     assert made.plan["split.method"] == "folds"
     assert len(made.folds) == 3

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-import isocenter
-from isocenter.errors import IsocenterError
-from isocenter.planning import plan_checks
+import hilum
+from hilum.errors import HilumError
+from hilum.planning import plan_checks
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"folds": 1}, "1 fold leaves nothing"),
@@ -26,8 +26,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("given", "message"), WRONG)
 def test_what_the_arguments_alone_forbid_is_refused_before_the_data_are_looked_at(given, message, tmp_path):
-    with pytest.raises(IsocenterError, match=message):
-        isocenter.plan(tmp_path / "nowhere", **given)
+    with pytest.raises(HilumError, match=message):
+        hilum.plan(tmp_path / "nowhere", **given)
 
 
 def test_wishes_that_some_plan_could_hold_are_left_to_the_plan():

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts
-from isocenter.errors import DatasetError, PlanError
-from isocenter.planning import plan_changes, plan_checks, planner
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.transforms import clip_frames
-from isocenter.values import Decision, Fingerprint, Plan
+from hilum.errors import DatasetError, PlanError
+from hilum.planning import plan_changes, plan_checks, planner
+from hilum.planning.plan_inputs import Wishes
+from hilum.transforms import clip_frames
+from hilum.values import Decision, Fingerprint, Plan
 from matrices import thinned
 
 FRAME = 0.04  # s

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from fingerprints import facts
-from isocenter.errors import PlanError
-from isocenter.planning.rules import covariate_rules
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.detection.question import Detection
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import BoundingBoxes, Case, Dataset, Fingerprint, Label
-from isocenter.values.covariate_values import Course
+from hilum.errors import PlanError
+from hilum.planning.rules import covariate_rules
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.detection.question import Detection
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import BoundingBoxes, Case, Dataset, Fingerprint, Label
+from hilum.values.covariate_values import Course
 from matrices import thinned
 
 COUNT = 60

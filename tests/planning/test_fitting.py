@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
-from isocenter.errors import PlanError, ResourceError
-from isocenter.planning import plan_changes, plan_checks, planner
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.planning.training_memory import Machine
-from isocenter.tasks.shared.grid_and_length import MOST_EPOCHS
-from isocenter.values import Decision, Fingerprint, Plan
+from hilum.errors import PlanError, ResourceError
+from hilum.planning import plan_changes, plan_checks, planner
+from hilum.planning.plan_inputs import Wishes
+from hilum.planning.training_memory import Machine
+from hilum.tasks.shared.grid_and_length import MOST_EPOCHS
+from hilum.values import Decision, Fingerprint, Plan
 from matrices import thinned
 
 

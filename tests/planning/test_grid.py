@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerprints import facts, several
-from isocenter.planning.rules import grid_rules
-from isocenter.planning.rules.grid_rules import LARGER_WINDOW, PATCH_VOXELS, WHOLE_SIDE, GridNeeds
-from isocenter.values import Fingerprint
+from hilum.planning.rules import grid_rules
+from hilum.planning.rules.grid_rules import LARGER_WINDOW, PATCH_VOXELS, WHOLE_SIDE, GridNeeds
+from hilum.values import Fingerprint
 
 sizes = st.tuples(*[st.integers(4, 300)] * 3)
 # What the size of a network of convolutions names.

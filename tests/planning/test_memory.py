@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from fingerprints import LAPTOP
-from isocenter.errors import PlanError, ResourceError
-from isocenter.planning import training_memory
-from isocenter.planning.training_memory import BYTES_OF_A_CASE, PROGRAM
-from isocenter.tasks import task_catalogue
+from hilum.errors import PlanError, ResourceError
+from hilum.planning import training_memory
+from hilum.planning.training_memory import BYTES_OF_A_CASE, PROGRAM
+from hilum.tasks import task_catalogue
 
 UNET = {"width": 16, "widest": 64, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]]}
 LABELS = [{"value": 1, "name": "lesion"}]
@@ -19,9 +19,9 @@ NETWORK = {"name": "unet", "channels": 1, "spatial_dims": 3, "size": UNET}
 # One training step in a process of its own, which says how many bytes it held at the most.
 MEASURED = """
 import torch
-import isocenter.verbs.train
-from isocenter.runtime import hardware, torch_networks
-from isocenter.tasks import task_catalogue
+import hilum.verbs.train
+from hilum.runtime import hardware, torch_networks
+from hilum.tasks import task_catalogue
 labels = [{"value": 1, "name": "lesion"}]
 task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
 module = torch_networks.build_module(task, NETWORK).train()

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.planning.rules import modality_rules
-from isocenter.planning.rules.modality_rules import MissingImages
-from isocenter.values import Case, Dataset, Geometry, Image
+from hilum.errors import PlanError
+from hilum.planning.rules import modality_rules
+from hilum.planning.rules.modality_rules import MissingImages
+from hilum.values import Case, Dataset, Geometry, Image
 from matrices import thinned
 
 GRID = Geometry.of_pixels((4, 4))
@@ -64,8 +64,8 @@ def holed(tmp_path_factory):
 
 
 def test_the_check_and_the_plan_say_who_lacks_what(holed):
-    assert "channel T2: 1 of 9 cases lack it" in str(isocenter.check(holed))
-    plan = isocenter.plan(holed, device="cpu", threads=1).plan
+    assert "channel T2: 1 of 9 cases lack it" in str(hilum.check(holed))
+    plan = hilum.plan(holed, device="cpu", threads=1).plan
     assert (plan["preprocessing.channels"], plan["preprocessing.absent"]) == (["T1", "T2"], ["T1", "T2"])
     assert plan["training.modality_dropout"] == 0.5
     assert "channel T1: 1 of 9 cases lack it" in plan.decision("training.modality_dropout").because
@@ -77,9 +77,9 @@ def test_the_check_and_the_plan_say_who_lacks_what(holed):
 @pytest.mark.whole
 def test_another_way_is_told_what_is_there_as_far_as_it_takes_it(holed):
     late = {"network.name": "fusion_late"}
-    plan = isocenter.plan(holed, device="cpu", threads=1, assignments=late).plan
+    plan = hilum.plan(holed, device="cpu", threads=1, assignments=late).plan
     assert plan["network.size"]["means"] == {"mask": "probabilities"}
-    early = isocenter.plan(holed, device="cpu", threads=1, assignments={"network.name": "unet_plus_plus"}).plan
+    early = hilum.plan(holed, device="cpu", threads=1, assignments={"network.name": "unet_plus_plus"}).plan
     assert early["network.context"] is None
     assert "unet_plus_plus sees images alone" in early.decision("network.context").because
 
@@ -90,21 +90,19 @@ def test_covariates_beside_masks_join_one_network_of_all_images_and_a_fusion_of_
     data = shutil.copytree(holed, tmp_path / "told")
     (data / "patients.csv").write_text("\n".join(["case,age,grade", *rows]))
     asked = {"network.context": ["age", "grade"]}
-    plan = isocenter.plan(data, device="cpu", threads=1, assignments=asked).plan
+    plan = hilum.plan(data, device="cpu", threads=1, assignments=asked).plan
     assert list(plan["network.context"]) == ["age", "grade", "image:T1", "image:T2"]
     of_several = {**asked, "network.name": name}
-    plan = isocenter.plan(data, device="cpu", threads=1, assignments=of_several).plan
+    plan = hilum.plan(data, device="cpu", threads=1, assignments=of_several).plan
     assert list(plan["network.context"]) == ["age", "grade", "image:T1", "image:T2"]
     assert plan["network.context_fusion"] == "film"
     assert "concatenate" not in plan.decision("network.context_fusion").because
     with pytest.raises(PlanError, match="reach heads for the whole image only: choose film"):
-        isocenter.plan(
-            data, device="cpu", threads=1, assignments={**of_several, "network.context_fusion": "concatenate"}
-        )
+        hilum.plan(data, device="cpu", threads=1, assignments={**of_several, "network.context_fusion": "concatenate"})
 
 
 def test_a_dropout_that_was_asked_for_is_followed_by_what_may_be_absent(holed):
-    none = isocenter.plan(holed, device="cpu", threads=1, assignments={"training.modality_dropout": 0}).plan
+    none = hilum.plan(holed, device="cpu", threads=1, assignments={"training.modality_dropout": 0}).plan
     assert none["training.modality_dropout"] == 0
     assert none["preprocessing.absent"] == ["T1", "T2"]
     assert "training leaves none out" in none.decision("preprocessing.absent").because

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
+from hilum.errors import PlanError
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def refused(data, name: str, says: str, **assignments: object) -> str:
     labels = {"labels": trained.LABELS} if (data / "labels").is_dir() else {}
     given = {"network.name": name, **{key.replace("__", "."): value for key, value in assignments.items()}}
     with pytest.raises(PlanError, match=says) as refusal:
-        isocenter.plan(data, device="cpu", threads=1, assignments=given, **labels)
+        hilum.plan(data, device="cpu", threads=1, assignments=given, **labels)
     assert refusal.value.remedy
     return refusal.value.where
 

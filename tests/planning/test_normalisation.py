@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from fingerprints import cohort, facts, intensity, several
-from isocenter.planning.rules import normalisation_rules, preprocessing_rules
-from isocenter.quality import dataset_examination
-from isocenter.runtime import Preprocessing
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
+from hilum.planning.rules import normalisation_rules, preprocessing_rules
+from hilum.quality import dataset_examination
+from hilum.runtime import Preprocessing
+from hilum.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
 
 HU = {"min": -1024.0, "low": -1000.0, "high": 1500.0, "mean": -300.0, "deviation": 400.0}
 

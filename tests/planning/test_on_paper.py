@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-import isocenter
+import hilum
 import trained
 from fingerprints import DRAWN, cohort, facts, several
-from isocenter.errors import PlanError, ResourceError, UsageError
-from isocenter.planning import plan_checks, planner
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.planning.training_memory import Machine
-from isocenter.values import Decision, Fingerprint, Plan
+from hilum.errors import PlanError, ResourceError, UsageError
+from hilum.planning import plan_checks, planner
+from hilum.planning.plan_inputs import Wishes
+from hilum.planning.training_memory import Machine
+from hilum.values import Decision, Fingerprint, Plan
 
 
 def planned(found: Fingerprint, memory: float, minutes: float = 600.0, **given) -> Plan:
@@ -84,7 +84,7 @@ def test_a_device_whose_memory_holds_no_patch_is_refused_with_a_remedy():
 
 
 def test_a_plan_on_paper_needs_no_gpu(segmented, cli):
-    made = isocenter.plan(segmented.data, labels=trained.LABELS, device="cuda:0", device_memory=24).plan
+    made = hilum.plan(segmented.data, labels=trained.LABELS, device="cuda:0", device_memory=24).plan
     assert made["training.device"] == "cuda:0"
     assert "24 GiB of memory, which need not be on this machine" in made.decision("training.device").because
     ended = cli("plan", segmented.data, "--labels", trained.LABELS, "--device", "cpu", "--device-memory", 24)
@@ -95,7 +95,7 @@ def test_a_plan_on_paper_needs_no_gpu(segmented, cli):
 @pytest.mark.parametrize("memory", [0.0, -2.0, math.inf])
 def test_an_impossible_memory_is_refused(tmp_path, memory):
     with pytest.raises(UsageError, match="Give more than 0"):
-        isocenter.plan(tmp_path, device="cuda:0", device_memory=memory)
+        hilum.plan(tmp_path, device="cuda:0", device_memory=memory)
 
 
 def test_an_unknown_network_is_still_named():

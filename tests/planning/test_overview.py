@@ -5,16 +5,16 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
-import isocenter
+import hilum
 import trained
-from isocenter.planning import PlannedTraining, plan_changes, plan_file, plan_text, typed_sections
-from isocenter.planning.plan_result import TOO_LARGE
-from isocenter.quality.dataset_examination import Examination
-from isocenter.values import Case, Dataset, Decision, Fingerprint, Plan, Problem
+from hilum.planning import PlannedTraining, plan_changes, plan_file, plan_text, typed_sections
+from hilum.planning.plan_result import TOO_LARGE
+from hilum.quality.dataset_examination import Examination
+from hilum.values import Case, Dataset, Decision, Fingerprint, Plan, Problem
 
 
 def test_a_plan_prints_as_a_table_with_its_predicted_memory(tmp_path):
-    made = isocenter.plan(trained.blobs(tmp_path / "data", 8), labels=trained.LABELS, device="cpu", threads=1)
+    made = hilum.plan(trained.blobs(tmp_path / "data", 8), labels=trained.LABELS, device="cpu", threads=1)
     text = made.all_decisions
     first, *rest = text.splitlines()
     assert first.startswith("segmentation with unet in 3D, patch 16 x 16 x 16, batch 4")
@@ -28,7 +28,7 @@ def test_a_plan_prints_as_a_table_with_its_predicted_memory(tmp_path):
 
 
 def test_what_is_off_takes_one_line_a_section_unless_a_person_turned_it_off(tmp_path):
-    made = isocenter.plan(trained.blobs(tmp_path / "data", 8), labels=trained.LABELS, device="cpu", threads=1).plan
+    made = hilum.plan(trained.blobs(tmp_path / "data", 8), labels=trained.LABELS, device="cpu", threads=1).plan
     augmentation = plan_text.plan_overview(made, whole=True).partition("\naugmentation\n")[2]
     off = next(line for line in augmentation.splitlines() if line.startswith("  off"))
     assert "elastic" in off
@@ -39,7 +39,7 @@ def test_what_is_off_takes_one_line_a_section_unless_a_person_turned_it_off(tmp_
 
 def test_a_plan_shows_at_most_60_decisions_and_says_how_many_have_their_defaults(tmp_path):
     for data in (trained.blobs(tmp_path / "blobs", 8), trained.pictures(tmp_path / "pictures")):
-        made = isocenter.plan(data, device="cpu", threads=1)
+        made = hilum.plan(data, device="cpu", threads=1)
         shown = repr(made).splitlines()
         rows = [line for line in shown if line.startswith("  ") and not line.startswith("   ")]
         assert len(rows) <= 60
@@ -49,7 +49,7 @@ def test_a_plan_shows_at_most_60_decisions_and_says_how_many_have_their_defaults
 
 
 def test_a_decision_by_hand_is_shown_and_is_no_default_even_with_the_value_of_one(tmp_path):
-    made = isocenter.plan(trained.blobs(tmp_path / "data", 8), labels=trained.LABELS, device="cpu", threads=1).plan
+    made = hilum.plan(trained.blobs(tmp_path / "data", 8), labels=trained.LABELS, device="cpu", threads=1).plan
     by_hand = plan_changes.with_settings(made, {"training.optimiser": made["training.optimiser"]})
     assert typed_sections.is_default(made, "training.optimiser")
     assert not typed_sections.is_default(by_hand, "training.optimiser")
@@ -62,7 +62,7 @@ def test_a_decision_by_hand_is_shown_and_is_no_default_even_with_the_value_of_on
 
 @pytest.mark.parametrize("make", [trained.blobs, trained.pictures])
 def test_no_reason_only_repeats_its_value(make, tmp_path):
-    plan = isocenter.plan(make(tmp_path / "data"), device="cpu", threads=1).plan
+    plan = hilum.plan(make(tmp_path / "data"), device="cpu", threads=1).plan
     by_rules = [(name, one) for name, one in plan if one.because != "asked for"]
     assert [(name, one.because) for name, one in by_rules if len(news(name, one)) < 2] == []
 
@@ -110,7 +110,7 @@ def test_a_plan_says_which_cases_are_left_out_and_where_to_read_why():
     without = [Examination(dataset, Fingerprint(()), found) for found in (faults, faults[3:])]
     assert [PlannedTraining(Plan({}), one, {}).left_out for one in without] == [
         [
-            "3 of 13 cases left out: c10, c11, c12 (`isocenter check DATA` says why).",
+            "3 of 13 cases left out: c10, c11, c12 (`hilum check DATA` says why).",
             "left out: c13: it would take 900 windows. Correct its header.",
         ],
         [],

@@ -4,12 +4,12 @@ import re
 
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.planning import plan_changes, plan_checks, plan_file
-from isocenter.values import BY_HAND
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.planning import plan_changes, plan_checks, plan_file
+from hilum.values import BY_HAND
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def first(blobs):
 
 
 def planned(data, **flags):
-    return isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1, **flags)
+    return hilum.plan(data, labels=trained.LABELS, device="cpu", threads=1, **flags)
 
 
 def test_statistics_come_from_the_training_cases_alone(first):
@@ -85,7 +85,7 @@ def test_a_name_that_the_plan_does_not_have_is_refused_with_those_that_may_be_me
 
 
 def test_pictures_of_classes_are_planned_for_a_residual_network(tmp_path):
-    made = isocenter.plan(trained.pictures(tmp_path / "data"), device="cpu", threads=1).plan
+    made = hilum.plan(trained.pictures(tmp_path / "data"), device="cpu", threads=1).plan
     assert made["task.name"] == "classification"
     assert made["network.name"] == "resnet"
     assert made["task.classes"] == ["bright", "dark"]
@@ -110,7 +110,7 @@ def test_a_family_that_a_usual_rate_breaks_has_one_of_its_own_where_it_is_planne
 def test_a_flag_wins_over_the_plan_and_the_plan_over_the_rule(blobs, tmp_path):
     few = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET, "training.seed": 3}
     planned(blobs, out=tmp_path / "plan.yaml", assignments=few)
-    run = isocenter.train(tmp_path / "plan.yaml", out=tmp_path / "run", seed=4, assignments={"training.batch": 1})
+    run = hilum.train(tmp_path / "plan.yaml", out=tmp_path / "run", seed=4, assignments={"training.batch": 1})
     text = (run.out / "plan.yaml").read_text()
     kept = plan_file.read_plan(run.out / "plan.yaml")
     assert [kept[f"training.{name}"] for name in ("seed", "batch", "steps")] == [4, 1, 6]
@@ -126,10 +126,10 @@ def test_a_flag_wins_over_the_plan_and_the_plan_over_the_rule(blobs, tmp_path):
 def test_what_a_flag_says_about_reading_is_kept_for_a_resumed_run(blobs, tmp_path):
     few = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}
     planned(blobs, out=tmp_path / "plan.yaml", assignments=few, everything=True)
-    run = isocenter.train(tmp_path / "plan.yaml", out=tmp_path / "run", everything=True, modality="MR")
+    run = hilum.train(tmp_path / "plan.yaml", out=tmp_path / "run", everything=True, modality="MR")
     kept = plan_file.read_plan(run.out / "plan.yaml")
     assert kept.options == {"labels": trained.LABELS, "modality": "MR", "everything": True}
-    guard = isocenter.load(run.out, "cpu").guard  # training cases judge, each by the others
+    guard = hilum.load(run.out, "cpu").guard  # training cases judge, each by the others
     assert guard is not None and guard.is_calibrated and (guard.trained, guard.unseen) == (8, 0)
 
 
@@ -140,7 +140,7 @@ def test_a_rounded_spacing_adds_nothing_to_a_patch(first):
 def test_the_size_of_a_network_follows_the_family_that_was_chosen(tmp_path):
     pictures = trained.pictures(tmp_path / "data", 12)
     for name in ("resnet", "unet"):
-        made = isocenter.plan(pictures, device="cpu", threads=1, assignments={"network.name": name}).plan
+        made = hilum.plan(pictures, device="cpu", threads=1, assignments={"network.name": name}).plan
         assert made["network.name"] == name
         assert made.decision("network.name").because == BY_HAND
         assert made.decision("network.size").because != BY_HAND
@@ -154,13 +154,13 @@ def test_cases_are_brought_to_a_patch_that_was_set_by_hand(blobs):
 
 @pytest.mark.whole
 def test_hippocampi_are_planned_whole_and_mirrored_once_it_is_said_that_they_are_mr(data):
-    made = isocenter.plan(data / "hippocampus", labels="1=anterior,2=posterior", device="cpu", threads=1).plan
+    made = hilum.plan(data / "hippocampus", labels="1=anterior,2=posterior", device="cpu", threads=1).plan
     assert made["preprocessing.spacing"] == [1.0, 1.0, 1.0]
     assert made["training.patch"] == [40, 56, 40]
     assert made["training.batch"] == 4
     assert (made["network.name"], made["network.size"]["width"]) == ("unet", 16)
     assert made["augmentation.flips"] == made["inference.flips"] == []
-    stated = isocenter.plan(
+    stated = hilum.plan(
         data / "hippocampus", labels="1=anterior,2=posterior", modality="MR", device="cpu", threads=1
     ).plan
     assert stated["augmentation.flips"] == stated["inference.flips"] == [0]  # RAS+: the first axis runs left to right

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.planning import plan_checks, plan_file
-from isocenter.values import BY_HAND, Decision, Plan
+from hilum.errors import PlanError
+from hilum.planning import plan_checks, plan_file
+from hilum.values import BY_HAND, Decision, Plan
 from matrices import thinned
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Plan:
     data = trained.blobs(tmp_path_factory.mktemp("planned") / "data", 8)
-    return isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
+    return hilum.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ WRONG = {
     "a date for a number": (r"^  batch: {value: 4", "  batch: {value: 2020-01-01", "training.batch"),
     "a section that is a number": (r"^evaluation:\n(  .*\n)+", "evaluation: 5\n", "evaluation"),
     "options that are a number": (r"^options: .*", "options: 5", "options"),
-    "another version": (r"^isocenter_plan: 1", "isocenter_plan: 7", "version 7"),
+    "another version": (r"^hilum_plan: 1", "hilum_plan: 7", "version 7"),
     "an unknown optimiser": (r"optimiser: {value: adamw", "optimiser: {value: lion", "training.optimiser"),
     "an unknown schedule": (r"schedule: {value: cosine", "schedule: {value: steps", "training.schedule"),
     "no validation before the end": (r"early_stop: {value: null", "early_stop: {value: 0", "training.early_stop"),
@@ -168,7 +168,7 @@ def test_a_wrong_edit_is_refused_with_file_and_line(edited, old, new, message):
     assert refused.value.remedy
 
 
-@pytest.mark.parametrize("text", ["isocenter_plan: [1", "a: b: c", "a: 1\na: 2", "x: !!python/object:os.system {}"])
+@pytest.mark.parametrize("text", ["hilum_plan: [1", "a: b: c", "a: 1\na: 2", "x: !!python/object:os.system {}"])
 def test_what_is_not_yaml_is_refused_by_name(tmp_path, text):
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(PlanError, match=re.escape(str(tmp_path / "plan.yaml"))):
@@ -178,7 +178,7 @@ def test_what_is_not_yaml_is_refused_by_name(tmp_path, text):
 @pytest.mark.parametrize("text", ["", "5", "[1, 2]", "colour: blue"])
 def test_yaml_that_is_no_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.yaml").write_text(text)
-    with pytest.raises(PlanError, match="is not an Isocenter plan"):
+    with pytest.raises(PlanError, match="is not a Hilum plan"):
         plan_file.read_plan(tmp_path / "plan.yaml")
 
 
@@ -196,7 +196,7 @@ TRICKS = {
 @pytest.mark.parametrize(("text", "line"), TRICKS.values(), ids=TRICKS)
 def test_aliases_and_deep_nesting_are_refused_with_their_line(tmp_path, text, line):
     path = tmp_path / "plan.yaml"
-    path.write_text(f"isocenter_plan: 1\n{text}")
+    path.write_text(f"hilum_plan: 1\n{text}")
     with pytest.raises(PlanError, match=r"alias|deeper than 20 levels") as refused:
         plan_file.read_plan(path)
     assert refused.value.where == f"{path}, line {line}"
@@ -213,7 +213,7 @@ def test_decisions_that_share_a_list_are_written_one_by_one(made, tmp_path):
 
 
 def test_a_plan_of_a_megabyte_is_none(tmp_path):
-    (tmp_path / "plan.yaml").write_text("isocenter_plan: 1\n" + "# no end\n" * 200_000)
+    (tmp_path / "plan.yaml").write_text("hilum_plan: 1\n" + "# no end\n" * 200_000)
     with pytest.raises(PlanError, match="larger than any plan"):
         plan_file.read_plan(tmp_path / "plan.yaml")
 

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.planning import plan_changes, plan_text
-from isocenter.values import Decision, Plan
+from hilum.planning import plan_changes, plan_text
+from hilum.values import Decision, Plan
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Plan:
     data = trained.blobs(tmp_path_factory.mktemp("text") / "data", 8)
-    return isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
+    return hilum.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
 
 
 def test_every_decision_is_a_line_with_its_value_its_reason_and_its_source(made):

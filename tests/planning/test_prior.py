@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.planning import plan_changes, plan_file
-from isocenter.values import Decision
+from hilum.planning import plan_changes, plan_file
+from hilum.values import Decision
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def scarce(tmp_path_factory):
 
 
 def planned(data, out=None, **assignments):
-    return isocenter.plan(data, device="cpu", out=out, assignments=assignments)
+    return hilum.plan(data, device="cpu", out=out, assignments=assignments)
 
 
 def shift(plan) -> float:

@@ -4,10 +4,10 @@ from dataclasses import fields
 
 import pytest
 
-from isocenter.files import modality_words
-from isocenter.planning.rules import image_profiles
-from isocenter.planning.rules.image_profiles import PROFILES, UNKNOWN
-from isocenter.transforms.augment import Augmentation
+from hilum.files import modality_words
+from hilum.planning.rules import image_profiles
+from hilum.planning.rules.image_profiles import PROFILES, UNKNOWN
+from hilum.transforms.augment import Augmentation
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from isocenter.planning import plan_file
-from isocenter.values import BY_HAND, Decision, Plan
+from hilum.planning import plan_file
+from hilum.values import BY_HAND, Decision, Plan
 
 
 def plan_of(kind: str = "segmentation", **task) -> Plan:

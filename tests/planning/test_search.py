@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.planning import plan_changes, plan_checks, search_domains
-from isocenter.planning.rules import preprocessing_rules
-from isocenter.planning.search_domains import OF_A_FOLD, STRENGTHS, TRIED, Between, OneOf
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.transforms.augment import Augmentation
-from isocenter.values import BY_HAND, Fingerprint
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.planning import plan_changes, plan_checks, search_domains
+from hilum.planning.rules import preprocessing_rules
+from hilum.planning.search_domains import OF_A_FOLD, STRENGTHS, TRIED, Between, OneOf
+from hilum.tasks import task_catalogue, task_settings
+from hilum.transforms.augment import Augmentation
+from hilum.values import BY_HAND, Fingerprint
 
 SIZE = {"network.size": trained.SMALL_RESNET}
 
@@ -22,7 +22,7 @@ SIZE = {"network.size": trained.SMALL_RESNET}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     data = trained.pictures(tmp_path_factory.mktemp("space") / "data", 60)
-    return isocenter.plan(data, device="cpu", threads=1)
+    return hilum.plan(data, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")

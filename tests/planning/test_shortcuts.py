@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from isocenter.planning.rules import preprocessing_rules
-from isocenter.planning.rules.preprocessing_rules import BORDER, ShortcutRetest
-from isocenter.values import Estimate
-from isocenter.values.dataset_fingerprint import Shortcut
+from hilum.planning.rules import preprocessing_rules
+from hilum.planning.rules.preprocessing_rules import BORDER, ShortcutRetest
+from hilum.values import Estimate
+from hilum.values.dataset_fingerprint import Shortcut
 
 SHAPE = (28, 28)
 

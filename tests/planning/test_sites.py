@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.planning.rules import site_rules, split_rules
-from isocenter.values import Case, Dataset
+from hilum.errors import UsageError
+from hilum.planning.rules import site_rules, split_rules
+from hilum.values import Case, Dataset
 
 
 def cohort(sites, *, classes="ab", patients=None) -> Dataset:

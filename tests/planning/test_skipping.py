@@ -8,12 +8,12 @@ import nibabel
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 from fingerprints import DRAWN, LAPTOP, cohort, facts
-from isocenter.errors import PlanError
-from isocenter.planning import plan_checks, planner
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.values import BY_HAND, CaseFacts, Decision, Fingerprint, Plan
+from hilum.errors import PlanError
+from hilum.planning import plan_checks, planner
+from hilum.planning.plan_inputs import Wishes
+from hilum.values import BY_HAND, CaseFacts, Decision, Fingerprint, Plan
 
 
 def planned(*cases: CaseFacts) -> Plan:
@@ -72,6 +72,6 @@ def test_a_look_finds_the_air_of_a_case_and_labels_in_it_but_for_voxels_that_nob
         '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1, "ignore": 2}, "numTraining": 3, '
         '"file_ending": ".nii"}'
     )
-    found = isocenter.check(tmp_path, out=tmp_path / "check").examination.fingerprint.cases
+    found = hilum.check(tmp_path, out=tmp_path / "check").examination.fingerprint.cases
     assert [case.marks_air for case in found] == [False, False, True]
     assert all(0.5 < case.air < 0.9 for case in found)

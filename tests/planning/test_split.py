@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.errors import DatasetError, PlanError
-from isocenter.planning import plan_result
-from isocenter.planning.rules import split_rules
-from isocenter.values import Case, Dataset, Decision, Plan
+from hilum.errors import DatasetError, PlanError
+from hilum.planning import plan_result
+from hilum.planning.rules import split_rules
+from hilum.values import Case, Dataset, Decision, Plan
 
 
 def cohort(owners: list[int], classes: list[str] | None = None, splits: dict | None = None) -> Dataset:
@@ -131,7 +131,7 @@ def test_a_set_that_leaves_no_case_to_train_on_says_where_and_what_to_do(part, c
         partial(split_rules.split_dataset, everything=True),
         partial(split_rules.split_folds, folds=3),
     ):
-        with pytest.raises(DatasetError, match=f"{words} {part} for 12 cases.*isocenter evaluate"):
+        with pytest.raises(DatasetError, match=f"{words} {part} for 12 cases.*hilum evaluate"):
             parted(dataset, seed=0)
 
 

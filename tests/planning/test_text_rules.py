@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.errors import PlanError
-from isocenter.planning.rules import covariate_rules
-from isocenter.runtime import Context, covariate_encoding
-from isocenter.runtime.covariate_encoding import PLACES
+from hilum.errors import PlanError
+from hilum.planning.rules import covariate_rules
+from hilum.runtime import Context, covariate_encoding
+from hilum.runtime.covariate_encoding import PLACES
 from planning.test_context import COUNT, ages, decided
 
 ILL = ("cough and fever since days", "short of breath with fever", "fever, cough, green sputum")

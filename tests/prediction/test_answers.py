@@ -9,13 +9,13 @@ import numpy as np
 import pydicom
 import pytest
 
-from isocenter.errors import FormatError, UsageError
-from isocenter.files import file_formats
-from isocenter.files.dicom.writing.dicom_answers import Result
-from isocenter.prediction import answers as prediction_answers
-from isocenter.prediction import result_files
-from isocenter.prediction.answers import WantedFiles
-from isocenter.values import Case, Geometry, Image, Label
+from hilum.errors import FormatError, UsageError
+from hilum.files import file_formats
+from hilum.files.dicom.writing.dicom_answers import Result
+from hilum.prediction import answers as prediction_answers
+from hilum.prediction import result_files
+from hilum.prediction.answers import WantedFiles
+from hilum.values import Case, Geometry, Image, Label
 from written_dicom import write_slice
 
 

@@ -11,9 +11,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
-import isocenter
-from isocenter.errors import UsageError
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import UsageError
+from hilum.values import Geometry, Image
 from service import thresholds
 
 SHAPE, LEVEL = (26, 28, 22), 80.0
@@ -39,7 +39,7 @@ SHIFT = (1.5, -2.0, 1.2)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """One that calls what is bright, and whose repeated measurements differ by at most 4 %."""
-    loaded = isocenter.load(thresholds.threshold_model(tmp_path_factory.mktemp("model"), LEVEL))
+    loaded = hilum.load(thresholds.threshold_model(tmp_path_factory.mktemp("model"), LEVEL))
     return replace(loaded, record={**loaded.record, "repeatability": {"bright": 4.0}})
 
 
@@ -48,7 +48,7 @@ def followed(model, tmp_path_factory):
     """A structure that shrank from 6 to 5.6 mm while its patient moved, and a spot that is gone; half a year later."""
     out, now = tmp_path_factory.mktemp("followed") / "out", head([(BALL, 5.6)], shift=SHIFT)
     before = head([(BALL, 6.0), (SPOT, 2.2)])
-    return isocenter.predict(model, now, prior=before, lesions=["bright"], days=182.625, out=out)
+    return hilum.predict(model, now, prior=before, lesions=["bright"], days=182.625, out=out)
 
 
 def test_a_structure_that_shrank_elsewhere_is_stated_with_its_change_a_year(followed):
@@ -79,7 +79,7 @@ def test_each_lesion_is_followed_and_the_response_is_by_measurement_alone(follow
 
 
 def test_two_contents_that_agree_no_better_than_shuffled_ones_give_no_change(model, tmp_path):
-    done = isocenter.predict(model, head([(BALL, 6.0)]), prior=head([(SPOT, 3.0)], seed=1), out=tmp_path / "out")
+    done = hilum.predict(model, head([(BALL, 6.0)]), prior=head([(SPOT, 3.0)], seed=1), out=tmp_path / "out")
     assert done.change.refusal
     assert "no change since the earlier study is stated" in repr(done)
     assert not (tmp_path / "out" / "change.csv").exists()
@@ -88,13 +88,13 @@ def test_two_contents_that_agree_no_better_than_shuffled_ones_give_no_change(mod
 
 def test_an_earlier_image_of_another_modality_gives_no_change_and_says_so(model):
     now, before = (replace(head([(BALL, 6.0)]), modality=one) for one in ("MR", "CT"))
-    assert "another modality (CT, not MR)" in isocenter.predict(model, now, prior=before).change.refusal
+    assert "another modality (CT, not MR)" in hilum.predict(model, now, prior=before).change.refusal
 
 
 def test_what_is_said_of_an_earlier_study_without_one_is_refused(model):
     with pytest.raises(UsageError, match="Give it"):
-        isocenter.predict(model, head([]), lesions=["bright"])
+        hilum.predict(model, head([]), lesions=["bright"])
     with pytest.raises(UsageError, match="marks no tumour"):
-        isocenter.predict(model, head([]), prior=head([]), lesions=["tumour"])
+        hilum.predict(model, head([]), prior=head([]), lesions=["tumour"])
     with pytest.raises(UsageError, match="2 cases"):
-        isocenter.predict(model, [head([]), head([])], prior=head([]))
+        hilum.predict(model, [head([]), head([])], prior=head([]))

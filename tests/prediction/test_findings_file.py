@@ -3,10 +3,10 @@
 import json
 from types import SimpleNamespace
 
-from isocenter.prediction import findings_file
-from isocenter.prediction.case_prediction import PredictionOutcome
-from isocenter.prediction.findings_file import ExaminedImage
-from isocenter.values import Code, Finding, Problem
+from hilum.prediction import findings_file
+from hilum.prediction.case_prediction import PredictionOutcome
+from hilum.prediction.findings_file import ExaminedImage
+from hilum.values import Code, Finding, Problem
 
 LIVER = Finding("liver", 1500.0, "ml", codes=(Code("SCT", "10200004", "Liver"), Code("RADLEX", "RID58", "liver")))
 MODEL = SimpleNamespace(
@@ -35,9 +35,9 @@ def test_the_file_of_findings_holds_outcome_model_and_every_code(tmp_path):
         findings_file.findings_record([ExaminedImage(done(LIVER, lacking=["no SEG"]))], MODEL), tmp_path
     )
     record = json.loads((tmp_path / "findings.json").read_text())
-    assert (record["schema"], record["version"]) == ("isocenter.findings", 1)
+    assert (record["schema"], record["version"]) == ("hilum.findings", 1)
     assert (record["outcome"], record["reason"]) == ("answered", "no SEG")
-    expected = {"name": "isocenter segmentation", "version": "ab" * 6, "weights_sha256": "ab" * 32, "gate": "no gate"}
+    expected = {"name": "hilum segmentation", "version": "ab" * 6, "weights_sha256": "ab" * 32, "gate": "no gate"}
     assert record["model"] == expected
     [row] = record["rows"]
     assert [code["scheme"] for code in row["codes"]] == ["SCT", "RADLEX"] and "case" not in row

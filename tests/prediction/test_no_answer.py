@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import isocenter
-from isocenter.errors import DatasetError
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.runtime.preprocessing import preprocessing
-from isocenter.service.records import tables
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import DatasetError
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.runtime.preprocessing import preprocessing
+from hilum.service.records import tables
+from hilum.values import Geometry, Image
 from service.small_node import SmallNode
 from small_onnx import network, reported
 
@@ -34,7 +34,7 @@ def volume(*values: float, size: int = 6) -> Image:
 
 def saved(folder: Path, **images: Image) -> list[Path]:
     for name, image in images.items():
-        isocenter.write(image, folder / f"{name}.nii.gz")
+        hilum.write(image, folder / f"{name}.nii.gz")
     return [folder / f"{name}.nii.gz" for name in images]
 
 
@@ -58,7 +58,7 @@ def test_so_it_is_in_a_volume_that_is_never_held(tmp_path, monkeypatch):
     monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
     model = network(tmp_path, ROOT, WEIGHTS)
     good, bad = saved(tmp_path, good=volume(100, 139), bad=volume(100, 200))
-    result = isocenter.predict(model, [good, bad], out=tmp_path / "out", save_probabilities=True)
+    result = hilum.predict(model, [good, bad], out=tmp_path / "out", save_probabilities=True)
     assert ["not finite" in problem.what for problem in result.failures] == [True]
     assert not list((tmp_path / "out").glob("bad*")) and (tmp_path / "out" / "good.nii.gz").is_file()
 
@@ -69,7 +69,7 @@ def test_so_it_is_in_a_volume_that_is_never_held(tmp_path, monkeypatch):
 def test_networks_of_users_that_answer_no_numbers_have_no_answer(data, tmp_path, monkeypatch, name, image):
     made = reported(data, name, tmp_path, monkeypatch)
     with pytest.raises(DatasetError, match=rf"{image}: the network's outputs are not finite numbers .*NaN"):
-        isocenter.predict(made / "network.onnx", made / image)
+        hilum.predict(made / "network.onnx", made / image)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -80,7 +80,7 @@ def test_an_image_of_one_value_has_no_result_of_a_model_without_a_gate(tmp_path,
     data = np.full((1, 6, 6, 6), 50, np.float32)
     data[0, 1, 1, 1] = 51
     files = saved(tmp_path, blank=volume(50), spot=volume(50).with_pixels(data))
-    rows = isocenter.predict(model, [*files], out=tmp_path / "out").table.set_index("case")
+    rows = hilum.predict(model, [*files], out=tmp_path / "out").table.set_index("case")
     assert rows.loc["blank", "abstained"] == "it is one value everywhere once it is normalised"
     assert np.isnan(rows.loc["blank", "bright_ml"]) and rows.loc["spot", "bright_ml"] == pytest.approx(0.216)
     assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {"spot.nii.gz"}
@@ -90,7 +90,7 @@ def test_it_has_one_with_the_reason_where_a_person_wants_it(tmp_path):
     model = network(tmp_path, [("Sub", "x h", "o")], WEIGHTS)
     [blank] = saved(tmp_path, blank=volume(50))
     for abstain, refused in (("mark", "it is one value everywhere once it is normalised"), ("off", None)):
-        result = isocenter.predict(model, blank, abstain=abstain)
+        result = hilum.predict(model, blank, abstain=abstain)
         assert result.table["bright_ml"].item() == pytest.approx(0.216)
         assert result.table.get("abstained", np.array([None])).tolist() == [refused]
         assert ["one value everywhere" in problem.what for problem in result.problems] == [True]

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from isocenter.errors import FormatError, MemoryShortageError
-from isocenter.prediction import predictors
-from isocenter.values import Case
+from hilum.errors import FormatError, MemoryShortageError
+from hilum.prediction import predictors
+from hilum.values import Case
 
 CASES = [Case(f"case{n}", f"case{n}", {}) for n in range(6)]
 

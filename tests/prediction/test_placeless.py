@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.prediction import case_prediction
-from isocenter.prediction.case_prediction import CaseRequest
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Case, Geometry, Image
+from hilum.prediction import case_prediction
+from hilum.prediction.case_prediction import CaseRequest
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Case, Geometry, Image
 
 VALUE = {"name": "regression", "targets": ["score"], "units": {}, "mean": {"score": 0.0}, "deviation": {"score": 1.0}}
 MASK = {"name": "segmentation", "labels": [{"value": 1, "name": "bright"}], "loss": "dice+ce", "tolerance": 2.0}

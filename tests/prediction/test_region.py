@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import isocenter
-from isocenter.errors import GeometryError, UsageError
-from isocenter.prediction import case_prediction
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import GeometryError, UsageError
+from hilum.prediction import case_prediction
+from hilum.values import Geometry, Image
 
 GRID = Geometry((10, 8, 6), np.diag([-1.0, -1, 2, 1]))
 IMAGE = Image(np.zeros((1, 10, 8, 6), np.int16), GRID)
@@ -19,7 +19,7 @@ def mask(tmp_path):
     values = np.zeros((1, 10, 8, 6), np.uint8)
     values[0, 2:5, 3, 1:3] = 1
     values[0, 7, 6:8, 5] = 4
-    isocenter.write(Image(values, GRID), tmp_path / "a=b.nii.gz")
+    hilum.write(Image(values, GRID), tmp_path / "a=b.nii.gz")
     return tmp_path / "a=b.nii.gz"
 
 

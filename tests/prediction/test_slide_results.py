@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 import drawn_slides
-from isocenter.evaluation import box_matching
-from isocenter.files import file_formats
-from isocenter.files.format_options import ReadOptions
-from isocenter.prediction import case_prediction, slide_results
-from isocenter.prediction.case_prediction import CaseRequest
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import task_catalogue
-from isocenter.tasks.detection import answering
-from isocenter.transforms import COLOUR
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Array, Case, Geometry, Image, Prediction
+from hilum.evaluation import box_matching
+from hilum.files import file_formats
+from hilum.files.format_options import ReadOptions
+from hilum.prediction import case_prediction, slide_results
+from hilum.prediction.case_prediction import CaseRequest
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import task_catalogue
+from hilum.tasks.detection import answering
+from hilum.transforms import COLOUR
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Array, Case, Geometry, Image, Prediction
 
 SIDE, MM = 512, 0.002
 BROWN, BLUE, PINK = (120, 70, 40), (90, 70, 160), (225, 170, 205)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from isocenter.prediction import _computed_case
-from isocenter.tasks.detection.question import Detection
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.values import BoundingBoxes, Geometry, Label, Prediction
+from hilum.prediction import _computed_case
+from hilum.tasks.detection.question import Detection
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.values import BoundingBoxes, Geometry, Label, Prediction
 
 GRID = Geometry.of_pixels((32, 32))
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality import covariate_checks
-from isocenter.values import Case, Dataset, Geometry, Image, covariate_values
+from hilum.quality import covariate_checks
+from hilum.values import Case, Dataset, Geometry, Image, covariate_values
 
 GREY = Image(np.zeros((1, 2, 2)), Geometry.of_pixels((2, 2)))
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.stats import rankdata
 
-from isocenter.quality import shortcut_tests
-from isocenter.quality.shortcut_tests import CalledOutcome, OrderedOutcome
+from hilum.quality import shortcut_tests
+from hilum.quality.shortcut_tests import CalledOutcome, OrderedOutcome
 
 LABEL, PATIENT = np.arange(80) % 2, np.arange(80) // 2 * 2 + np.arange(80) % 2
 
@@ -81,7 +81,7 @@ def test_of_many_classes_not_all_shuffles_are_predicted_at_once_and_the_result_i
     rng = np.random.default_rng(0)
     outcome, values = CalledOutcome(np.arange(200) % 10), rng.normal(size=(200, 3)) + np.arange(200)[:, None] % 10 / 4
     whole = shortcut_tests.measure_discrimination(values, outcome, np.arange(200), seed=0)
-    monkeypatch.setattr("isocenter.quality.shortcut_tests.AT_ONCE", 7 * 200 * 10)
+    monkeypatch.setattr("hilum.quality.shortcut_tests.AT_ONCE", 7 * 200 * 10)
     parted = shortcut_tests.measure_discrimination(values, outcome, np.arange(200), seed=0)
     assert_allclose(
         [parted[0].value, parted[0].low, parted[0].high, parted[1]],

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError
-from isocenter.files import file_formats, synthetic_marks
-from isocenter.planning.rules import split_rules
-from isocenter.quality import dataset_examination, drawn_images
-from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.runs import plan_request
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.values import Dataset, Decision, Geometry, Image
+from hilum.errors import DatasetError
+from hilum.files import file_formats, synthetic_marks
+from hilum.planning.rules import split_rules
+from hilum.quality import dataset_examination, drawn_images
+from hilum.reading import ReadingOptions, dataset_reading
+from hilum.runs import plan_request
+from hilum.runs.plan_request import PlanRequest
+from hilum.values import Dataset, Decision, Geometry, Image
 
 
 @pytest.fixture
@@ -73,11 +73,11 @@ def test_a_set_that_tests_them_is_refused(mixed):
 
 
 def test_check_counts_them(mixed):
-    found = isocenter.check(mixed)
+    found = hilum.check(mixed)
     [noted] = [one.cases for one in found.problems if "4 drawn images" in one.what]
     assert set(noted) == opened(mixed)[1]
 
 
 def test_evaluate_refuses_them_whatever_the_model(mixed, classified):
     with pytest.raises(DatasetError, match="4 cases are drawn images"):
-        isocenter.evaluate(classified.out, mixed, device="cpu")
+        hilum.evaluate(classified.out, mixed, device="cpu")

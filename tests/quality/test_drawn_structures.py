@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 
-import isocenter
-from isocenter.verbs.check import Check
+import hilum
+from hilum.verbs.check import Check
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def findings(checked: Check, severity: str) -> list[str]:
 
 
 def test_a_contour_that_is_traced_twice_is_the_structure_of_its_patient(study):
-    checked = isocenter.check(study("contour-traced-twice"))
+    checked = hilum.check(study("contour-traced-twice"))
     assert sizes(checked) == [{"body": 1200, "GTV": 420}] * 4
     assert findings(checked, "warning") == []
 
@@ -55,26 +55,26 @@ def test_a_contour_that_went_there_and_back_is_named_by_patient_and_structure(st
         points = np.reshape([float(number) for number in contour.ContourData], (-1, 3))[:4]
         contour.ContourData = [f"{number:g}" for number in np.concatenate([points, points[::-1]]).ravel()]
     dataset.save_as(path)
-    [lost] = [one for one in isocenter.check(root).problems if one.severity == "warning"]
+    [lost] = [one for one in hilum.check(root).problems if one.severity == "warning"]
     assert lost.what == "GTV was drawn and has no voxel: its contours hold the centre of none"
     assert len(lost.cases) == 1
     # A structure that was not chosen is no loss.
-    assert findings(isocenter.check(root, labels="1=body"), "warning") == []
+    assert findings(hilum.check(root, labels="1=body"), "warning") == []
 
 
 def test_contours_on_every_second_slice_are_said_and_interpolated_where_that_is_asked_for(study):
     root = study("contours-on-every-second-slice")
-    plain = isocenter.check(root)
+    plain = hilum.check(root)
     assert sizes(plain) == [{"GTV": 1600}] * 4
     assert findings(plain, "warning") == ["GTV is drawn on slices 2, 4, 6, 8 and not between them, on 3, 5, 7"]
-    filled = isocenter.check(root, fill_contours=True)
+    filled = hilum.check(root, fill_contours=True)
     assert sizes(filled) == [{"GTV": 2800}] * 4
     assert findings(filled, "warning") == []
     assert "mask: GTV is interpolated on 3 slices between drawn ones" in findings(filled, "note")
 
 
 def test_a_fractional_segmentation_that_is_a_bit_mask_is_named(study):
-    checked = isocenter.check(study("fractional-bit-mask"))
+    checked = hilum.check(study("fractional-bit-mask"))
     lost = [one for one in checked.problems if one.severity == "warning"]
     assert [one.what for one in lost] == [
         "tumour was drawn and has no voxel: none reaches one half: the highest value is 49 of 255"
@@ -83,7 +83,7 @@ def test_a_fractional_segmentation_that_is_a_bit_mask_is_named(study):
 
 
 def test_regions_that_share_a_number_keep_their_names(study):
-    checked = isocenter.check(study("region-numbers-twice"))
+    checked = hilum.check(study("region-numbers-twice"))
     assert sizes(checked) == [{"GTV": 1200, "lung": 420}]
     said = "mask: several regions have the number 1: their order says whose contours are whose"
     assert said in findings(checked, "note")

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from isocenter.quality import dataset_examination
-from isocenter.quality.references.events import EVENT
-from isocenter.values import Case, CaseFacts, Cohort, Dataset, Fingerprint, Geometry, Image
+from hilum.quality import dataset_examination
+from hilum.quality.references.events import EVENT
+from hilum.values import Case, CaseFacts, Cohort, Dataset, Fingerprint, Geometry, Image
 from matrices import thinned
 
 GRID = Geometry.of_pixels((20, 20))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import deadly
-from isocenter.errors import FormatError
-from isocenter.quality import dataset_examination
-from isocenter.runtime.parallel import map_cases
-from isocenter.values import Case, Dataset, Geometry, Image, Label, LazyMapping
+from hilum.errors import FormatError
+from hilum.quality import dataset_examination
+from hilum.runtime.parallel import map_cases
+from hilum.values import Case, Dataset, Geometry, Image, Label, LazyMapping
 
 GRID = Geometry((4, 5, 6), np.diag([1.0, 1.0, 2.0, 1.0]))
 
@@ -313,7 +313,7 @@ def test_patches_of_pictures_are_kept_only_where_an_answer_could_be_given_away()
 
 
 def test_patches_of_pictures_that_are_not_compared_are_held_no_longer_than_their_picture(monkeypatch):
-    monkeypatch.setattr("isocenter.quality.dataset_examination.MOST_PICTURES", 2)
+    monkeypatch.setattr("hilum.quality.dataset_examination.MOST_PICTURES", 2)
     grid = Geometry((64, 64), np.eye(3))
     pixels = np.random.default_rng(0).normal(100, 9, (10, 1, 64, 64)).astype(np.float32)
     cases = tuple(Case(f"{n}", f"{n}", {"image": Image(one, grid)}, {"class": "ill"}) for n, one in enumerate(pixels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality import ibsi
+from hilum.quality import ibsi
 
 # The digital phantom of the IBSI reference manual, slice after slice; 0 lies outside the region. Voxels of 2 mm.
 PHANTOM = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality import dataset_examination
-from isocenter.quality.references import instances
-from isocenter.values import Case, Dataset, Geometry, Image
+from hilum.quality import dataset_examination
+from hilum.quality.references import instances
+from hilum.values import Case, Dataset, Geometry, Image
 
 
 def grid_of_squares(count: int, size: int = 160) -> np.ndarray:

@@ -5,10 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from isocenter.quality import _intensities, dataset_examination, image_descriptors
-from isocenter.quality._intensities import PERCENTILES
-from isocenter.transforms import label_maps, orient, resampling
-from isocenter.values import Case, Dataset, Geometry, Image, slabs
+from hilum.quality import _intensities, dataset_examination, image_descriptors
+from hilum.quality._intensities import PERCENTILES
+from hilum.transforms import label_maps, orient, resampling
+from hilum.values import Case, Dataset, Geometry, Image, slabs
 
 SHAPE = (50, 40, 60)  # more than are sorted
 KINDS = ("u1", "i1", "u2", "<i2", ">i2", "i4", "u4", "i8", "f2", "f4", "f8")

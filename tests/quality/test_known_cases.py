@@ -17,16 +17,16 @@ import nibabel
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 from cohorts import picture
-from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, UsageError
-from isocenter.files.storage import hashing, kept
-from isocenter.files.storage.kept import FILE, FOLDER, Caching, FileIdentity
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.quality import dataset_examination, known_cases
-from isocenter.quality.known_cases import Looked
-from isocenter.runtime import hardware
+from hilum.errors import DatasetError, HilumError, MemoryShortageError, UsageError
+from hilum.files.storage import hashing, kept
+from hilum.files.storage.kept import FILE, FOLDER, Caching, FileIdentity
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.quality import dataset_examination, known_cases
+from hilum.quality.known_cases import Looked
+from hilum.runtime import hardware
 
 SETTLED_S = 0.06
 
@@ -52,7 +52,7 @@ def drawn(folder: Path, cases: int = 3) -> Path:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -79,17 +79,17 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
 
 def test_a_second_check_and_a_plan_look_at_no_voxel_and_say_the_same(tmp_path, looked, monkeypatch):
     data = drawn(tmp_path / "data")
-    isocenter.check(data, out=tmp_path / "first", threads=1)
+    hilum.check(data, out=tmp_path / "first", threads=1)
     assert looked() == ["c0", "c1", "c2"]
     monkeypatch.setattr(nibabel, "load", None)
-    monkeypatch.setattr("isocenter.files.storage.block.VoxelBlock.load", None)  # no voxel is read for a picture either
-    isocenter.check(data, out=tmp_path / "second", threads=1)
+    monkeypatch.setattr("hilum.files.storage.block.VoxelBlock.load", None)  # no voxel is read for a picture either
+    hilum.check(data, out=tmp_path / "second", threads=1)
     assert looked() == []
     pages = [(tmp_path / name / "check.html").read_text() for name in ("first", "second")]
     assert pages[0] == pages[1]
     records = [json.loads((tmp_path / name / "check.json").read_text())["cases"] for name in ("first", "second")]
     assert records[0] == records[1]
-    isocenter.plan(data, threads=1, device="cpu", assignments={"network.name": "unet"})
+    hilum.plan(data, threads=1, device="cpu", assignments={"network.name": "unet"})
     assert looked() == []
 
 
@@ -112,7 +112,7 @@ def few(data: Path, tmp_path: Path) -> list[Path]:
 
 def test_of_pictures_boxes_and_classes_the_same_comes_back(few, looked):
     for folder in few:
-        first, second = (isocenter.check(folder, threads=1) for _ in range(2))
+        first, second = (hilum.check(folder, threads=1) for _ in range(2))
         assert len(looked()) == len(first.dataset) > 1
         assert repr(second) == repr(first)
         for id_, look in first.examination.looks.items():
@@ -125,40 +125,40 @@ def test_of_pictures_boxes_and_classes_the_same_comes_back(few, looked):
 
 def test_a_changed_file_alone_is_looked_at_again(tmp_path, looked):
     data = drawn(tmp_path / "data")
-    before = isocenter.check(data, threads=1)
+    before = hilum.check(data, threads=1)
     looked()
     volume(data / "images" / "c1.nii", 9)
     time.sleep(SETTLED_S)
-    after = isocenter.check(data, threads=1)
+    after = hilum.check(data, threads=1)
     assert looked() == ["c1"]
     assert after.examination.looks["c1"].digest != before.examination.looks["c1"].digest
 
 
 def test_clocks_that_are_set_back_hide_no_change(tmp_path, looked):
     data = drawn(tmp_path / "data")
-    isocenter.check(data, threads=1)
+    hilum.check(data, threads=1)
     looked()
     path = data / "images" / "c2.nii"
     before = path.stat()
     volume(path, 9)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    isocenter.check(data, threads=1)
+    hilum.check(data, threads=1)
     assert looked() == ["c2"]
     os.utime(path, (0, 0))
     time.sleep(SETTLED_S)
-    isocenter.check(data, threads=1)
-    isocenter.check(data, threads=1)
+    hilum.check(data, threads=1)
+    hilum.check(data, threads=1)
     assert len(looked()) <= 1  # other times and the same contents are no change
 
 
 def test_what_lies_beside_a_file_under_its_name_belongs_to_it(tmp_path, looked):
     data = drawn(tmp_path / "data")
-    isocenter.check(data, threads=1)
+    hilum.check(data, threads=1)
     looked()
     (data / "images" / "c0.json").write_text('{"Modality": "MR"}')
     time.sleep(SETTLED_S)
-    found = isocenter.check(data, threads=1)
+    found = hilum.check(data, threads=1)
     assert looked() == ["c0"]
     assert {one.id: one.modality for one in found.examination.fingerprint.cases}["c0"] == "MR"
 
@@ -166,7 +166,7 @@ def test_what_lies_beside_a_file_under_its_name_belongs_to_it(tmp_path, looked):
 def test_verify_hashes_every_file_anew(tmp_path, looked):
     """Of a file system that records no change, or a disk that has turned a bit."""
     data = drawn(tmp_path / "data")
-    before = isocenter.check(data, threads=1)
+    before = hilum.check(data, threads=1)
     path = data / "images" / "c0.nii"
     old = hashing._read_hash(path)
     volume(path, 9)
@@ -174,64 +174,64 @@ def test_verify_hashes_every_file_anew(tmp_path, looked):
         kept.keep_text(kept.file_key(path), " ".join(map(str, (*FileIdentity.of(path), old))))
         kept.write_pending()
     looked()
-    deceived = isocenter.check(data, threads=1)
+    deceived = hilum.check(data, threads=1)
     assert looked() == []
     assert deceived.examination.looks["c0"].digest == before.examination.looks["c0"].digest
     time.sleep(SETTLED_S)
-    verified = isocenter.check(data, threads=1, verify=True)
+    verified = hilum.check(data, threads=1, verify=True)
     assert looked() == ["c0"]
     assert verified.examination.looks["c0"].digest != before.examination.looks["c0"].digest
-    assert isocenter.check(data, threads=1).examination.looks["c0"].digest == verified.examination.looks["c0"].digest
+    assert hilum.check(data, threads=1).examination.looks["c0"].digest == verified.examination.looks["c0"].digest
     assert looked() == []
 
 
 def test_a_copied_folder_is_known_by_its_contents(tmp_path, looked):
     data = drawn(tmp_path / "data")
-    isocenter.check(data, threads=1)
+    hilum.check(data, threads=1)
     looked()
     copy = shutil.copytree(data, tmp_path / "elsewhere" / "copy", copy_function=shutil.copyfile)
     time.sleep(SETTLED_S)
-    found = isocenter.check(copy, threads=1)
+    found = hilum.check(copy, threads=1)
     assert looked() == []
     assert str(data) not in repr(found)
 
 
 def test_other_options_are_another_look(tmp_path, looked):
     data = drawn(tmp_path / "data")
-    isocenter.check(data, threads=1)
+    hilum.check(data, threads=1)
     looked()
-    isocenter.check(data, threads=1, labels="1=ignore")
+    hilum.check(data, threads=1, labels="1=ignore")
     assert looked() == ["c0", "c1", "c2"]
-    isocenter.check(data, threads=1, labels="1=ignore")
+    hilum.check(data, threads=1, labels="1=ignore")
     assert looked() == []
 
 
 def test_without_the_cache_nothing_is_read_from_it_and_nothing_written(tmp_path, cache, looked):
     data = drawn(tmp_path / "data")
-    isocenter.check(data, threads=1, no_cache=True)
+    hilum.check(data, threads=1, no_cache=True)
     assert looked() == ["c0", "c1", "c2"]
     assert not (cache / FOLDER).exists()
-    isocenter.check(data, threads=1)
+    hilum.check(data, threads=1)
     looked()
-    isocenter.check(data, threads=1, no_cache=True)
+    hilum.check(data, threads=1, no_cache=True)
     assert looked() == ["c0", "c1", "c2"]
     with pytest.raises(UsageError, match="nothing to verify"):
-        isocenter.check(data, no_cache=True, verify=True)
+        hilum.check(data, no_cache=True, verify=True)
 
 
 def test_neither_flag_becomes_part_of_a_plan(tmp_path):
     data = drawn(tmp_path / "data")
-    planned = isocenter.plan(data, threads=1, device="cpu", no_cache=True)
+    planned = hilum.plan(data, threads=1, device="cpu", no_cache=True)
     assert not {"no_cache", "verify"} & set(planned.plan.options)
 
 
 def test_damaged_entries_are_looked_at_again(tmp_path, cache, looked):
     data = drawn(tmp_path / "data")
-    first = isocenter.check(data, threads=1)
+    first = hilum.check(data, threads=1)
     looked()
     with sqlite3.connect(cache / FOLDER / FILE) as connection:
         connection.execute("UPDATE entries SET content = substr(content, 1, 20)")
-    assert repr(isocenter.check(data, threads=1)) == repr(first)
+    assert repr(hilum.check(data, threads=1)) == repr(first)
     assert looked() == ["c0", "c1", "c2"]
 
 
@@ -240,10 +240,10 @@ def test_a_case_that_cannot_be_used_is_read_anew_and_named_where_it_lies_now(tmp
     path = data / "images" / "c1.nii"
     path.write_bytes(path.read_bytes()[:-100])
     time.sleep(SETTLED_S)
-    found = isocenter.check(data, threads=1)
+    found = hilum.check(data, threads=1)
     assert any("the header promises 2992 bytes and there are 2892" in one.what for one in found.problems)
     copy = shutil.copytree(data, tmp_path / "copy")
-    assert str(copy) in repr(isocenter.check(copy, threads=1))
+    assert str(copy) in repr(hilum.check(copy, threads=1))
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again_or_named(tmp_path):
@@ -269,7 +269,7 @@ def test_a_volume_for_which_memory_is_too_small_is_named_with_both_figures(tmp_p
     monkeypatch.setattr(hardware, "available_host_memory", lambda: 0.01 * 2**20)
     with pytest.raises(MemoryShortageError, match=r"takes 0\.00 GiB of memory, and 0\.00 GiB may be used"):
         dataset_examination._measure(dataset_layouts.read_dataset(data).cases[0])
-    [problem] = [one for one in isocenter.check(data, threads=2).problems if one.cases]
+    [problem] = [one for one in hilum.check(data, threads=2).problems if one.cases]
     assert "GiB may be used" in problem.what
 
 
@@ -295,7 +295,7 @@ def test_a_header_that_may_name_any_file_is_read_each_time(tmp_path, looked):
     (path.parent / "voxels.raw").write_bytes(bytes(range(192)) * 3)
     time.sleep(SETTLED_S)
     for _ in range(2):
-        isocenter.check(tmp_path / "data", threads=1)
+        hilum.check(tmp_path / "data", threads=1)
         assert looked() == ["c0", "c1"]
 
 
@@ -305,7 +305,7 @@ def test_each_layout_of_the_shared_data_has_keys(data):
     known = set[str]()
     with kept.caching_as(Caching(is_used=True)):
         for one in (one for one in sorted(data.iterdir()) if one.is_dir()):
-            with contextlib.suppress(IsocenterError):
+            with contextlib.suppress(HilumError):
                 cases = [
                     case for case in dataset_layouts.read_dataset(one, DatasetOptions(references=False)) if case.files
                 ]
@@ -330,7 +330,7 @@ def test_what_the_cache_says_is_a_line_of_the_log_and_no_finding(tmp_path, cache
     data = drawn(tmp_path / "data", 2)
     cache.write_text("a file stands here")
     caplog.set_level(logging.WARNING)
-    found = isocenter.check(data, threads=1)
+    found = hilum.check(data, threads=1)
     assert caplog.text.count("cannot be kept") == 1
     assert len(found.dataset) == 2
     assert hashing.content_hash(found.dataset.cases[0])

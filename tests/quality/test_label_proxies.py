@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fingerprints import facts
-from isocenter.quality import label_proxies
-from isocenter.values import BoundingBoxes, Case, Dataset, Fingerprint
+from hilum.quality import label_proxies
+from hilum.values import BoundingBoxes, Case, Dataset, Fingerprint
 
 COUNT = 60
 PATIENTS = [f"p{n}" for n in range(COUNT)]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fingerprints import facts
-from isocenter.quality import dataset_examination, leakage
-from isocenter.quality.leakage import Twin
-from isocenter.values import Case, Dataset, Fingerprint, Geometry, Image, Problem
+from hilum.quality import dataset_examination, leakage
+from hilum.quality.leakage import Twin
+from hilum.values import Case, Dataset, Fingerprint, Geometry, Image, Problem
 
 
 def picture(seed: int) -> Image:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.quality.references import masks
-from isocenter.values import slabs
+from hilum.quality.references import masks
+from hilum.values import slabs
 
 
 @given(st.lists(st.integers(1, 7), min_size=2, max_size=3))

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerprints import facts
-from isocenter.quality.references import values as references_values
-from isocenter.quality.references.values import VALUE
-from isocenter.values import Case, Cohort, Dataset, Fingerprint
+from hilum.quality.references import values as references_values
+from hilum.quality.references.values import VALUE
+from hilum.values import Case, Cohort, Dataset, Fingerprint
 from matrices import thinned
 
 seeds = st.integers(0, 10**6)

@@ -7,11 +7,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 from fingerprints import facts
-from isocenter.quality import modality_checks
-from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.values import Dataset, Fingerprint
+from hilum.quality import modality_checks
+from hilum.reading import ReadingOptions, dataset_reading
+from hilum.values import Dataset, Fingerprint
 
 RNG = np.random.default_rng(3)
 
@@ -154,21 +154,21 @@ def test_grey_pictures_are_told_by_names_and_a_radiograph_by_its_brightness_too(
 
 def test_a_plan_takes_the_guess_with_its_reason_and_a_person_decides_otherwise(tmp_path):
     data = pictures(tmp_path / "cases", lambda n: disc(n, (150, 70, 30), (0, 0, 0)), count=24)
-    guessed = isocenter.plan(data, device="cpu").plan
+    guessed = hilum.plan(data, device="cpu").plan
     assert guessed["preprocessing.modality"] == "OP"
     assert "it is a guess: they are colour pictures" in guessed.decision("preprocessing.modality").because
     assert guessed["augmentation.flips"] == [1]  # the other eye is the mirror image
-    assert isocenter.plan(data, device="cpu", modality="XC").plan["preprocessing.modality"] == "XC"
+    assert hilum.plan(data, device="cpu", modality="XC").plan["preprocessing.modality"] == "XC"
 
 
 def test_check_says_what_was_guessed_and_warns_where_nothing_tells_it(tmp_path):
-    fundus = isocenter.check(pictures(tmp_path / "one", lambda n: disc(n, (150, 70, 30), (0, 0, 0))))
+    fundus = hilum.check(pictures(tmp_path / "one", lambda n: disc(n, (150, 70, 30), (0, 0, 0))))
     assert fundus.facts["modality"].startswith("unknown; guessed: OP, because")
     assert not [one for one in fundus.problems if "kind of image" in one.what]
     data = pictures(tmp_path / "two", lambda n: RNG.normal(60, 25, (24, 24)))
-    [warning] = [one for one in isocenter.check(data).problems if "kind of image" in one.what]
+    [warning] = [one for one in hilum.check(data).problems if "kind of image" in one.what]
     assert (warning.severity, "not mirrored" in warning.why, "--modality" in warning.remedy) == ("warning", True, True)
-    assert not [one for one in isocenter.check(data, modality="US").problems if "kind of image" in one.what]
+    assert not [one for one in hilum.check(data, modality="US").problems if "kind of image" in one.what]
 
 
 def test_structures_that_are_bright_in_some_cases_and_dark_in_others_are_named_with_what_to_do():

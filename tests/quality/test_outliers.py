@@ -12,10 +12,10 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 
 from fingerprints import facts
-from isocenter.layouts import dataset_layouts
-from isocenter.quality import _image_checks, dataset_examination
-from isocenter.quality.image_descriptors import ImageLook
-from isocenter.values import Case, Dataset, Geometry, Image
+from hilum.layouts import dataset_layouts
+from hilum.quality import _image_checks, dataset_examination
+from hilum.quality.image_descriptors import ImageLook
+from hilum.values import Case, Dataset, Geometry, Image
 from matrices import thinned
 
 

@@ -11,7 +11,7 @@ import PIL.ImageFont
 import pytest
 from scipy import ndimage
 
-from isocenter.quality import _intensities, image_quality
+from hilum.quality import _intensities, image_quality
 
 
 def measured(values: np.ndarray, steps: tuple[float, ...] = ()) -> dict[str, float]:

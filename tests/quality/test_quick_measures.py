@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality import image_quality
-from isocenter.values import Deferred, Geometry, Image
+from hilum.quality import image_quality
+from hilum.values import Deferred, Geometry, Image
 
 SHAPE = (40, 36, 12)
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.planning.rules import split_rules
-from isocenter.quality import dataset_examination, references
-from isocenter.quality.references import REFERENCES
-from isocenter.values import Case, Dataset, Geometry, Image, ReferenceFacts, ReferenceKind, ReferenceWords
-from isocenter.values.reference_kind import ReferenceStrata
+from hilum.planning.rules import split_rules
+from hilum.quality import dataset_examination, references
+from hilum.quality.references import REFERENCES
+from hilum.values import Case, Dataset, Geometry, Image, ReferenceFacts, ReferenceKind, ReferenceWords
+from hilum.values.reference_kind import ReferenceStrata
 
 
 def sides_of(cases):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import fingerprints
-import isocenter
+import hilum
 from fingerprints import intensity
-from isocenter.errors import DatasetError, UsageError
-from isocenter.planning.rules import normalisation_rules
-from isocenter.quality import modality_checks
-from isocenter.quality.modality_checks import MIXED_SCALE
-from isocenter.reading import dataset_reading
-from isocenter.values import Dataset, Fingerprint
+from hilum.errors import DatasetError, UsageError
+from hilum.planning.rules import normalisation_rules
+from hilum.quality import modality_checks
+from hilum.quality.modality_checks import MIXED_SCALE
+from hilum.reading import dataset_reading
+from hilum.values import Dataset, Fingerprint
 from situations import situation
 
 RNG = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def found(*each: np.ndarray, modality: str = "CT", accepted: frozenset[str] = fr
 
 def test_ct_without_its_intercept_stops_training_until_it_is_accepted(data, tmp_path):
     folder = situation(data, "ct-without-intercept", tmp_path)
-    result = isocenter.check(folder, modality="CT")
+    result = hilum.check(folder, modality="CT")
     assert [(one.what, one.cases) for one in result.problems if one.severity == "error"] == [
         (
             "3 of 12 CT begin at about 100, the others at about -900: their numbers may lack the intercept of -1024",
@@ -50,12 +50,12 @@ def test_ct_without_its_intercept_stops_training_until_it_is_accepted(data, tmp_
     assert not result.passed
     with pytest.raises(DatasetError, match=f"lack the intercept.*--accept {MIXED_SCALE}"):
         dataset_reading.refuse_unfit(result.examination)
-    accepted = isocenter.plan(folder, modality="CT", accept=MIXED_SCALE).plan
+    accepted = hilum.plan(folder, modality="CT", accept=MIXED_SCALE).plan
     assert accepted.options["accept"] == MIXED_SCALE
     assert accepted["preprocessing.normalisation"][0]["method"] == "zscore"
     assert "of several scales" in accepted.decision("preprocessing.normalisation").because
     with pytest.raises(UsageError, match="no finding that can be accepted"):
-        isocenter.check(folder, accept="mixed")
+        hilum.check(folder, accept="mixed")
 
 
 @pytest.mark.parametrize(

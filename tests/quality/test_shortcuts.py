@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isocenter.layouts import dataset_layouts
-from isocenter.quality import dataset_examination, shortcut_tests
-from isocenter.values import Case, Dataset, Estimate, Geometry, Image
-from isocenter.values.dataset_fingerprint import Shortcut
+from hilum.layouts import dataset_layouts
+from hilum.quality import dataset_examination, shortcut_tests
+from hilum.values import Case, Dataset, Estimate, Geometry, Image
+from hilum.values.dataset_fingerprint import Shortcut
 from matrices import thinned
 
 Drawing = Callable[[int, bool, np.random.Generator], np.ndarray]
@@ -294,7 +294,7 @@ def test_a_mark_is_found_in_a_list_of_pairs_too_long_for_all_pictures_to_be_kept
             pixels[40:46, 50:56] = 1.0
         return pixels
 
-    monkeypatch.setattr("isocenter.quality.dataset_examination.MOST_PICTURES", 40)
+    monkeypatch.setattr("hilum.quality.dataset_examination.MOST_PICTURES", 40)
     found = dataset_examination.examine(cohort(marked))
     assert sum(look.patches is not None for look in found.looks.values()) == 40
     assert "small mark" in standing(found.shortcuts)

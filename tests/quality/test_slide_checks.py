@@ -8,10 +8,10 @@ from PIL import Image as PillowImage
 from scipy import ndimage
 
 import drawn_slides
-from isocenter.files import file_formats
-from isocenter.files.format_options import ReadOptions
-from isocenter.quality import dataset_examination
-from isocenter.values import Case
+from hilum.files import file_formats
+from hilum.files.format_options import ReadOptions
+from hilum.quality import dataset_examination
+from hilum.values import Case
 
 SIZE = 1536
 

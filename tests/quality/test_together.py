@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality import dataset_examination
-from isocenter.values import Case, Dataset, Geometry, Image, Label
+from hilum.quality import dataset_examination
+from hilum.values import Case, Dataset, Geometry, Image, Label
 
 GRID = Geometry.of_pixels((20, 20))
 

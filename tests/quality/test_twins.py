@@ -10,12 +10,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from isocenter.layouts import dataset_layouts
-from isocenter.quality import image_descriptors, leakage
-from isocenter.quality.image_descriptors import ImageLook
-from isocenter.quality.leakage import Twin
-from isocenter.transforms import channel_stack, resampling
-from isocenter.values import Case, Geometry, Image
+from hilum.layouts import dataset_layouts
+from hilum.quality import image_descriptors, leakage
+from hilum.quality.image_descriptors import ImageLook
+from hilum.quality.leakage import Twin
+from hilum.transforms import channel_stack, resampling
+from hilum.values import Case, Geometry, Image
 from matrices import thinned
 
 

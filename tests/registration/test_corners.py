@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.registration import _pyramid
+from hilum.registration import _pyramid
 
 SHAPE = (40, 44, 24)
 

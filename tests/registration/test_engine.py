@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 from drawn_pairs import blobs, oblique, pair_of, smooth_field, turn_and_shift
-from isocenter.errors import GeometryError, UsageError
-from isocenter.registration import _pyramid, engine, harm_checks, similarity_measures
-from isocenter.registration.engine import RegistrationSettings
-from isocenter.registration.linear import FirstGuess
-from isocenter.transforms import spatial_transforms
-from isocenter.values import Geometry, Image, SpatialTransform
+from hilum.errors import GeometryError, UsageError
+from hilum.registration import _pyramid, engine, harm_checks, similarity_measures
+from hilum.registration.engine import RegistrationSettings
+from hilum.registration.linear import FirstGuess
+from hilum.transforms import spatial_transforms
+from hilum.values import Geometry, Image, SpatialTransform
 
 FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 RIGID = RegistrationSettings("rigid")
@@ -243,7 +243,7 @@ def test_noise_that_is_laid_on_noise_is_a_finding():
     ],
 )
 def test_within_one_contrast_another_person_is_laid_on_and_another_organ_is_left(data, moving, applied):
-    images = [isocenter.read(data / one) for one in ("hippocampus/images/hippocampus_019.nii.gz", moving)]
+    images = [hilum.read(data / one) for one in ("hippocampus/images/hippocampus_019.nii.gz", moving)]
     images = [Image(one.data[:1].astype(np.float32), Geometry(one.geometry.shape, np.eye(4)), "MR") for one in images]
     made = engine.register_images(*images, RIGID)
     assert (made.similarity, made.applied) == ("lncc", applied)

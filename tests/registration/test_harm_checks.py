@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.registration import harm_checks
-from isocenter.transforms import augment_spatial
+from hilum.registration import harm_checks
+from hilum.transforms import augment_spatial
 
 
 def turn(degrees: float, ndim: int = 3) -> np.ndarray:

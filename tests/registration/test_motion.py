@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-import isocenter
+import hilum
 from drawn_pairs import blobs, turn_and_shift
-from isocenter.errors import UsageError
-from isocenter.transforms import spatial_transforms
-from isocenter.values import Geometry, Image, Label, SpatialTransform
+from hilum.errors import UsageError
+from hilum.transforms import spatial_transforms
+from hilum.values import Geometry, Image, Label, SpatialTransform
 
 GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 MOTIONS = [((0, 0, 0), (0, 0, 0)), ((2, -1, 3), (0.8, -0.5, 0.3)), ((-3, 2, 1), (-1.0, 0.6, 0.2))]  # about z, y, x
@@ -30,13 +30,13 @@ def test_simulated_motion_is_found_within_a_tenth_of_a_millimetre_and_of_a_degre
         for turn, shift in MOTIONS
     ]
     series = Image(np.stack(moved, axis=1), GRID, times=(0.0, 2.0, 4.0))
-    made = isocenter.register_frames(series, out=tmp_path / "out")
+    made = hilum.register_frames(series, out=tmp_path / "out")
     shifts = made.table[["x_mm", "y_mm", "z_mm"]].to_numpy()
     turns = made.table[["z_deg", "y_deg", "x_deg"]].to_numpy()
     assert np.abs(shifts - [shift for _, shift in MOTIONS]).mean() < 0.1
     assert np.abs(turns - [turn for turn, _ in MOTIONS]).mean() < 0.1
     assert made.corrected.shape == series.shape
-    assert isocenter.read(tmp_path / "out" / "corrected.nii.gz").frames == 3
+    assert hilum.read(tmp_path / "out" / "corrected.nii.gz").frames == 3
 
 
 def test_labels_of_one_frame_follow_the_motion_and_their_union_holds_all_of_them(tmp_path):
@@ -56,22 +56,22 @@ def test_labels_of_one_frame_follow_the_motion_and_their_union_holds_all_of_them
     drawn = np.zeros(GRID.shape, np.uint8)
     drawn[12:18, 8:14, 8:12] = 1
     labels = series.frame(0).with_label_map(drawn, (Label(1, "tumour"),))
-    made = isocenter.register_frames(series, labels=labels, labels_frame=2, out=tmp_path / "out")
+    made = hilum.register_frames(series, labels=labels, labels_frame=2, out=tmp_path / "out")
     first, second = made.labels.data[0]
     assert (second == drawn).all()
     assert (first == np.roll(drawn, -3, axis=0)).mean() > 0.99
     assert (made.union.data[0] == (first | second)).all()
-    assert isocenter.read(tmp_path / "out" / "labels.nii.gz").frames == 2
-    assert isocenter.read(tmp_path / "out" / "union.nii.gz").shape == (1, *GRID.shape)
+    assert hilum.read(tmp_path / "out" / "labels.nii.gz").frames == 2
+    assert hilum.read(tmp_path / "out" / "union.nii.gz").shape == (1, *GRID.shape)
     with pytest.raises(UsageError, match="no frame 3 of 2"):
-        isocenter.register_frames(series, labels=labels, labels_frame=3)
+        hilum.register_frames(series, labels=labels, labels_frame=3)
 
 
 def test_smooth_frames_that_never_moved_are_found_still_although_they_are_noisy():
     draw = np.random.default_rng(0)
     scene = blobs(GRID).data
     frames = [scene + draw.normal(0, 0.01 * np.ptp(scene), scene.shape) for _ in range(3)]
-    made = isocenter.register_frames(Image(np.stack(frames, axis=1).astype(np.float32), GRID))
+    made = hilum.register_frames(Image(np.stack(frames, axis=1).astype(np.float32), GRID))
     assert made.table["displacement_mm"].max() < 0.1
     assert made.table[["x_deg", "y_deg", "z_deg"]].abs().to_numpy().max() < 0.3
 
@@ -91,7 +91,7 @@ def test_frames_whose_contrast_changes_are_found_still_and_an_empty_one_carries_
     frames = [_bolus(number) for number in range(6)]
     frames[3], frames[4] = np.zeros(GRID.shape), frames[4].copy()
     frames[4][:, :, :3] = 0.0
-    made = isocenter.register_frames(Image(np.stack(frames)[None].astype(np.float32), GRID, "MR"), out=tmp_path / "out")
+    made = hilum.register_frames(Image(np.stack(frames)[None].astype(np.float32), GRID, "MR"), out=tmp_path / "out")
     assert list(made.table["note"]) == ["", "", "", "empty", "cut: 3 planes hold one value", ""]
     assert made.table["displacement_mm"].max() < 0.1
     assert made.table[["x_deg", "y_deg", "z_deg"]].abs().to_numpy().max() < 0.3
@@ -116,7 +116,7 @@ def test_frames_of_a_head_that_lies_still_while_its_contrast_changes_are_left_th
         scene = ndimage.gaussian_filter(np.where(values, levels, 0)[np.searchsorted(values, labels)], 0.7)
         frames.append(scene + draw.normal(0, 0.01, labels.shape))
     frames[3] = np.zeros(labels.shape)
-    made = isocenter.register_frames(Image(np.stack(frames)[None].astype(np.float32), grid, "MR"))
+    made = hilum.register_frames(Image(np.stack(frames)[None].astype(np.float32), grid, "MR"))
     assert made.table["displacement_mm"].max() < 0.1
     assert list(made.table["note"]) == ["", "", "", "empty", "", ""]
 
@@ -128,7 +128,7 @@ def test_an_edge_that_a_motion_leaves_without_contents_does_not_hold_a_frame_bac
     moved = spatial_transforms.carry_image(scene, spatial_transforms.invert_transform(true), grid, "cubic").data
     frames = np.stack([scene.data, np.nan_to_num(moved)], axis=1)
     noisy = frames + draw.normal(0, 0.01 * np.ptp(scene.data), frames.shape)
-    made = isocenter.register_frames(Image(noisy.astype(np.float32), grid, "MR"))
+    made = hilum.register_frames(Image(noisy.astype(np.float32), grid, "MR"))
     points = grid.to_world(draw.uniform(5, 20, (100, 3)))
     ends = (spatial_transforms.carry_points(one, points) for one in (made.transforms[1], true))
     assert np.linalg.norm(np.subtract(*ends), axis=1).mean() < 0.1
@@ -137,13 +137,13 @@ def test_an_edge_that_a_motion_leaves_without_contents_does_not_hold_a_frame_bac
 def test_a_series_whose_frames_show_nothing_is_refused():
     empty = Image(np.zeros((1, 2, 8, 8, 8), np.float32), Geometry((8, 8, 8), np.eye(4)))
     with pytest.raises(UsageError, match="no frame shows anything"):
-        isocenter.register_frames(empty)
+        hilum.register_frames(empty)
 
 
 def test_a_clip_without_a_size_says_pixels():
     draw = np.random.default_rng(0)
     clip = Image(draw.normal(size=(1, 2, 24, 24)).astype(np.float32), Geometry.of_pixels((24, 24)))
-    made = isocenter.register_frames(clip)
+    made = hilum.register_frames(clip)
     assert repr(made).count(" pixels ") == 2
     assert " mm" not in repr(made)
     assert "displacement_pixels" in made.table
@@ -152,4 +152,4 @@ def test_a_clip_without_a_size_says_pixels():
 
 def test_a_single_image_has_no_motion():
     with pytest.raises(UsageError, match="one frame only"):
-        isocenter.register_frames(blobs(GRID))
+        hilum.register_frames(blobs(GRID))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from browsers import Browser, browser_running
-from isocenter.values import Geometry, Image, Label
+from hilum.values import Geometry, Image, Label
 
 LABELS = (Label(0, "background"), Label(1, "anterior"), Label(2, "posterior"))
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.testing import assert_array_equal
 
-from isocenter.report import slice_viewer
-from isocenter.values import BoundingBoxes, Geometry, Label
+from hilum.report import slice_viewer
+from hilum.values import BoundingBoxes, Geometry, Label
 
 CELL = Label(3, "cell", (255, 0, 0))
 

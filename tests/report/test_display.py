@@ -8,9 +8,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.spatial.distance import cdist
 
-from isocenter.report import display
-from isocenter.report.display import DARK, LIGHT, PALETTE
-from isocenter.values import Geometry, Image, Label
+from hilum.report import display
+from hilum.report.display import DARK, LIGHT, PALETTE
+from hilum.values import Geometry, Image, Label
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))

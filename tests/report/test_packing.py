@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.report import slice_viewer
-from isocenter.report.slice_viewer import Packed
+from hilum.report import slice_viewer
+from hilum.report.slice_viewer import Packed
 
 
 def unpacked(packed: Packed, shape: tuple[int, ...]) -> np.ndarray:

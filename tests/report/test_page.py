@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import Metrics
-from isocenter.report import Details, Figure, Paragraph, ReportPage, Section, Table, page_blocks
-from isocenter.report.display import DARK, LIGHT
-from isocenter.report.figures import charts, slice_figures
-from isocenter.report.page_blocks import ByLabel, Decisions, Estimates, Facts, Gallery, Link, Problems
-from isocenter.values import Decision, Estimate, Image, Plan, Problem, Row
+from hilum.errors import UsageError
+from hilum.evaluation import Metrics
+from hilum.report import Details, Figure, Paragraph, ReportPage, Section, Table, page_blocks
+from hilum.report.display import DARK, LIGHT
+from hilum.report.figures import charts, slice_figures
+from hilum.report.page_blocks import ByLabel, Decisions, Estimates, Facts, Gallery, Link, Problems
+from hilum.values import Decision, Estimate, Image, Plan, Problem, Row
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}&'$x$"
 DICE = Row("dice", "all", Estimate(0.8821, 0.8741, 0.8899, n=40, patients=40, method="patient bootstrap"))

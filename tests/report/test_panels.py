@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from isocenter.report.figures import charts
-from isocenter.values import Estimate
+from hilum.report.figures import charts
+from hilum.values import Estimate
 
 
 def test_each_thing_has_a_panel_and_the_words_say_where_it_ends():

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.errors import FormatError, GeometryError
-from isocenter.report import slice_viewer
-from isocenter.values import Geometry, Image, Label
+from hilum.errors import FormatError, GeometryError
+from hilum.report import slice_viewer
+from hilum.values import Geometry, Image, Label
 
 HOSTILE = "</script><script>alert(1)</script>"
 VOXELS = [(0, 0, 0), (11, 15, 9), (4, 6, 3), (9, 12, 8)]

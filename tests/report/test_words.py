@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.evaluation import Metric, Metrics
-from isocenter.report import wording
-from isocenter.values import Estimate, Row
+from hilum.evaluation import Metric, Metrics
+from hilum.report import wording
+from hilum.values import Estimate, Row
 
 
 def test_an_estimate_is_said_with_its_interval_and_whom_it_stands_on() -> None:

@@ -9,16 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isocenter.runs import _case_costs, foresight, training_jobs, training_loop
-from isocenter.runs._case_costs import SecondsPerCase
-from isocenter.runs._run_minutes import UNCUT
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import task_catalogue
-from isocenter.training.training_state import CommandClock, TrainingOutcome
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Case, Geometry, Image, Label
+from hilum.runs import _case_costs, foresight, training_jobs, training_loop
+from hilum.runs._case_costs import SecondsPerCase
+from hilum.runs._run_minutes import UNCUT
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import task_catalogue
+from hilum.training.training_state import CommandClock, TrainingOutcome
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Case, Geometry, Image, Label
 
 TASK = task_catalogue.build_task(
     {"name": "segmentation", "labels": [{"value": 1, "name": "a"}], "loss": "ce", "tolerance": 1.0, "calibration": None}
@@ -105,7 +105,7 @@ def test_windows_that_overlap_less_save_their_share_of_the_time():
 def test_a_reading_that_takes_most_of_the_minutes_is_told_once_with_what_helps(caplog):
     now = [0.0]
     watch = foresight.watched_reading(2.0, CommandClock(0.0, now=lambda: now[0]))
-    with caplog.at_level(logging.WARNING, "isocenter"):
+    with caplog.at_level(logging.WARNING, "hilum"):
         for done in range(1, 11):
             now[0] = 5.0 * done
             watch(done, 10)
@@ -115,13 +115,13 @@ def test_a_reading_that_takes_most_of_the_minutes_is_told_once_with_what_helps(c
             watch(done, 10)
     [record] = caplog.records
     assert "reading 10 cases will take about 120 s" in record.message
-    assert all(word in record.message for word in ("half of 2 minutes", "--minutes", "coarser grid", "isocenter check"))
+    assert all(word in record.message for word in ("half of 2 minutes", "--minutes", "coarser grid", "hilum check"))
 
 
 def test_what_is_imported_with_the_first_case_is_not_expected_of_all_others(caplog):
     now = [0.0]
     watch = foresight.watched_reading(6.0, CommandClock(0.0, now=lambda: now[0]))
-    with caplog.at_level(logging.WARNING, "isocenter"):
+    with caplog.at_level(logging.WARNING, "hilum"):
         for done in range(1, 4709):
             now[0] = 3.5 + 0.01 * (done - 1)
             watch(done, 4708)
@@ -132,7 +132,7 @@ def test_a_first_case_that_took_long_is_enough_to_foresee_the_rest(caplog):
     now = [0.0]
     watch = foresight.watched_reading(2.0, CommandClock(0.0, now=lambda: now[0]))
     now[0] = 30.0
-    with caplog.at_level(logging.WARNING, "isocenter"):
+    with caplog.at_level(logging.WARNING, "hilum"):
         watch(1, 4)
     assert "reading 4 cases will take about 120 s" in caplog.text
 
@@ -148,7 +148,7 @@ def test_one_line_says_what_comes_before_the_first_step_and_when_it_is_long(capl
     chosen = SimpleNamespace(training=SimpleNamespace(threads=2, memory=3.0))
     job = SimpleNamespace(train=[1] * 4, val=[1], unlabelled=(), settings=chosen, plan=SimpleNamespace(options={}))
     clock = CommandClock(0.0, now=lambda: now[0])
-    with caplog.at_level(logging.INFO, "isocenter"):
+    with caplog.at_level(logging.INFO, "hilum"):
         expected = foresight.foresee(job, None, clock, 10.0)
         assert expected["first_step_s"] == pytest.approx(30 + 10 * 4 / 1.5 + 600 * foresight.PROBE_SHARE, abs=0.1)
         assert "5 cases: about 10 s each to prepare" in caplog.text

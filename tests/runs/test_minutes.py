@@ -7,16 +7,16 @@ from types import SimpleNamespace
 import pytest
 
 from fingerprints import facts
-from isocenter.runs import _case_costs, gate, run_end
-from isocenter.runs import _run_minutes as budget
-from isocenter.runs._case_costs import SecondsPerCase
-from isocenter.runs._run_minutes import Cuts, Minutes, RunStages
-from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining
-from isocenter.runs._training_order import CONTROL, FOLD, INNER_FOLD, MAIN
-from isocenter.scoring import case_scoring
-from isocenter.tasks import task_catalogue
-from isocenter.training.training_state import CommandClock
-from isocenter.values import BY_HAND, Case, Decision, Fingerprint, Plan
+from hilum.runs import _case_costs, gate, run_end
+from hilum.runs import _run_minutes as budget
+from hilum.runs._case_costs import SecondsPerCase
+from hilum.runs._run_minutes import Cuts, Minutes, RunStages
+from hilum.runs._run_trainings import FinishedTraining, Role, RunTraining
+from hilum.runs._training_order import CONTROL, FOLD, INNER_FOLD, MAIN
+from hilum.scoring import case_scoring
+from hilum.tasks import task_catalogue
+from hilum.training.training_state import CommandClock
+from hilum.values import BY_HAND, Case, Decision, Fingerprint, Plan
 
 COSTS = SecondsPerCase(predict=2.0, score=0.5, tune=1.0)
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.live import Live
 
-from isocenter.report.progress_tracking import Tracker
-from isocenter.runs import training_jobs
-from isocenter.runs.training_jobs import BLOCKS, TrainingWatch
-from isocenter.scoring.explaining import cohort_explanation
-from isocenter.training.training_state import Moment
+from hilum.report.progress_tracking import Tracker
+from hilum.runs import training_jobs
+from hilum.runs.training_jobs import BLOCKS, TrainingWatch
+from hilum.scoring.explaining import cohort_explanation
+from hilum.training.training_state import Moment
 
 
 def moment(step: int, validation: float | None = None, seconds: float | None = None) -> Moment:
@@ -36,7 +36,7 @@ def test_a_curve_is_never_wider_than_its_place(values, width):
 
 def test_where_nobody_watches_the_last_line_says_how_training_went(caplog):
     with (
-        caplog.at_level(logging.INFO, logger="isocenter"),
+        caplog.at_level(logging.INFO, logger="hilum"),
         training_jobs.show_training("training", lambda figure: "dice") as watch,
     ):
         for step in range(1, 41):
@@ -57,7 +57,7 @@ def test_the_first_line_comes_as_soon_as_the_rest_is_seen_to_take_long(caplog):
             tracker(number, 20)
         return [record.message for record in caplog.records]
 
-    with caplog.at_level(logging.INFO, logger="isocenter"):
+    with caplog.at_level(logging.INFO, logger="hilum"):
         assert lines(12.0, 2, 3, 4) == ["testing: 2 of 20 in 12 s, 108 s left"]
         assert lines(12.0, 18) == []  # a moment more
         assert lines(0.5, 2) == []  # pieces of a moment say little of the others
@@ -66,7 +66,7 @@ def test_the_first_line_comes_as_soon_as_the_rest_is_seen_to_take_long(caplog):
 
 def test_the_start_of_libraries_is_not_taken_for_the_speed(caplog):
     tracker = Tracker("testing", None, began=time.monotonic() - 12.0)
-    with caplog.at_level(logging.INFO, logger="isocenter"):
+    with caplog.at_level(logging.INFO, logger="hilum"):
         for number in range(20):
             tracker(number, 20)
         assert not caplog.records
@@ -93,7 +93,7 @@ def test_a_terminal_shows_a_table_with_the_course_of_loss_and_metric():
 
 
 def test_a_piece_that_takes_long_tells_how_much_of_it_is_done_and_when_all_will_be(caplog):
-    caplog.set_level(logging.INFO, logger="isocenter")
+    caplog.set_level(logging.INFO, logger="hilum")
     tracker = Tracker("explaining", None)
     tracker.began -= 100.0
     tracker.last_line -= 100.0

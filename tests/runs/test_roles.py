@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
-from isocenter.planning import PlannedTraining
-from isocenter.runs import _training_order
-from isocenter.runs._case_costs import SecondsPerCase
-from isocenter.runs._run_minutes import Minutes
-from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining, TrialResult
-from isocenter.runs._training_order import CONTROL, MAIN, NETWORKS, NNUNET, SEARCH_RESULT, STAGE, TRIAL
-from isocenter.training.search_study import COMPLETE, StudyTrial
-from isocenter.training.training_state import TrainingOutcome
-from isocenter.values import Decision, Plan
+from hilum.planning import PlannedTraining
+from hilum.runs import _training_order
+from hilum.runs._case_costs import SecondsPerCase
+from hilum.runs._run_minutes import Minutes
+from hilum.runs._run_trainings import FinishedTraining, Role, RunTraining, TrialResult
+from hilum.runs._training_order import CONTROL, MAIN, NETWORKS, NNUNET, SEARCH_RESULT, STAGE, TRIAL
+from hilum.training.search_study import COMPLETE, StudyTrial
+from hilum.training.training_state import TrainingOutcome
+from hilum.values import Decision, Plan
 
 STEPS = {"training.steps": 6, "network.size": trained.SMALL_RESNET}
 SMALL = {"training.steps": 6, "network.size": trained.SMALL_UNET}
@@ -49,7 +49,7 @@ def aged(pictures, tmp_path_factory):
 
 
 def plan(data: Path, assignments: Mapping[str, Any] = STEPS, **given: Any) -> PlannedTraining:
-    return isocenter.plan(data, device="cpu", threads=1, assignments=assignments, **given)
+    return hilum.plan(data, device="cpu", threads=1, assignments=assignments, **given)
 
 
 def ended(training: RunTraining, **known: Any) -> FinishedTraining:

@@ -7,16 +7,16 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from isocenter.planning import plan_file
-from isocenter.report import Figure, Table
-from isocenter.runs import run_report
-from isocenter.runs.run_report import METHODS, MOST_LINES, RunReport
-from isocenter.runs.search_trials import SearchResult
-from isocenter.scoring.case_scoring import WRONG, ScoredCases
-from isocenter.tasks import task_catalogue
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.training.length.step_probe import NARROWER
-from isocenter.values import BY_HAND, Decision, Estimate, Label, Plan, Row
+from hilum.planning import plan_file
+from hilum.report import Figure, Table
+from hilum.runs import run_report
+from hilum.runs.run_report import METHODS, MOST_LINES, RunReport
+from hilum.runs.search_trials import SearchResult
+from hilum.scoring.case_scoring import WRONG, ScoredCases
+from hilum.tasks import task_catalogue
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.training.length.step_probe import NARROWER
+from hilum.values import BY_HAND, Decision, Estimate, Label, Plan, Row
 
 TASK = Segmentation((Label(1, "liver"), Label(2, "tumour")))
 TABLE = pd.DataFrame(

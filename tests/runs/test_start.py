@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from foreign_folders import network_of, result_folder
-from isocenter.errors import IntegrityError, UsageError
-from isocenter.networks import factory
-from isocenter.runs import initial_weights
-from isocenter.runtime import record_files
-from isocenter.values import Dense
+from hilum.errors import IntegrityError, UsageError
+from hilum.networks import factory
+from hilum.runs import initial_weights
+from hilum.runtime import record_files
+from hilum.values import Dense
 
 
 @pytest.fixture
@@ -36,21 +36,21 @@ def test_nothing_to_begin_from_is_nothing():
 def test_a_zipped_package_is_unpacked_for_as_long_as_its_weights_are_needed(packaged, tmp_path):
     record_files.write_zip(packaged.out, tmp_path / "shells.zip")
     with initial_weights.open_weight_source(tmp_path / "shells.zip") as source:
-        assert source.weights.read_bytes() == (packaged.out / "isocenter" / "weights.safetensors").read_bytes()
+        assert source.weights.read_bytes() == (packaged.out / "hilum" / "weights.safetensors").read_bytes()
     assert not source.weights.exists()
 
 
 def test_of_a_run_of_folds_the_first_is_taken_and_that_is_said(segmented, best, tmp_path, caplog):
     for fold in range(2):
         shutil.copytree(segmented.out / "checkpoints", tmp_path / "run" / f"fold_{fold}" / "checkpoints")
-    with caplog.at_level(logging.INFO, "isocenter"), initial_weights.open_weight_source(tmp_path / "run") as source:
+    with caplog.at_level(logging.INFO, "hilum"), initial_weights.open_weight_source(tmp_path / "run") as source:
         assert source.weights.read_bytes() == best
         assert source.weights.is_relative_to(tmp_path / "run" / "fold_0")
     assert "several networks: training begins from the weights of the first" in caplog.text
 
 
 def test_of_a_package_of_folds_the_first_is_taken_unless_it_was_changed(packaged, tmp_path):
-    folder = shutil.copytree(packaged.out, tmp_path / "folds") / "isocenter"
+    folder = shutil.copytree(packaged.out, tmp_path / "folds") / "hilum"
     first = (folder / "weights.safetensors").rename(folder / "weights_0.safetensors")
     record_files.seal_folder(tmp_path / "folds")
     with initial_weights.open_weight_source(tmp_path / "folds") as source:
@@ -63,7 +63,7 @@ def test_of_a_package_of_folds_the_first_is_taken_unless_it_was_changed(packaged
 def test_of_an_ensemble_the_first_member_is_taken_and_that_is_said(segmented, best, tmp_path, caplog):
     for member in range(2):
         shutil.copytree(segmented.out / "checkpoints" / "best", tmp_path / "both" / "members" / str(member))
-    with caplog.at_level(logging.INFO, "isocenter"), initial_weights.open_weight_source(tmp_path / "both") as source:
+    with caplog.at_level(logging.INFO, "hilum"), initial_weights.open_weight_source(tmp_path / "both") as source:
         assert source.weights.read_bytes() == best
         assert source.weights.is_relative_to(tmp_path / "both" / "members" / "0")
     assert "several networks: training begins from the weights of the first" in caplog.text

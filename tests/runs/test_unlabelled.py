@@ -5,16 +5,16 @@ from types import SimpleNamespace
 import numpy as np
 from numpy.testing import assert_array_equal
 
-import isocenter
+import hilum
 import trained
-from isocenter.planning import plan_checks, plan_file
-from isocenter.runs import initial_weights
-from isocenter.runs.initial_weights import UnlabelledImages
-from isocenter.training.data import prepared_store
-from isocenter.training.data.batch_loading import Loader
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.step import batch_loss
-from isocenter.values import Case, LazyMapping
+from hilum.planning import plan_checks, plan_file
+from hilum.runs import initial_weights
+from hilum.runs.initial_weights import UnlabelledImages
+from hilum.training.data import prepared_store
+from hilum.training.data.batch_loading import Loader
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.training.step import batch_loss
+from hilum.values import Case, LazyMapping
 
 
 def refused():
@@ -42,7 +42,7 @@ def test_of_the_data_themselves_the_cases_without_a_reference_are_shown_without_
         row[2], row[4] = "", f"p{10 + number}"  # no class, and a patient who has another image
     table.write_text("\n".join(",".join(row) for row in rows))
     given = {"objectives.terms": ["supervised", "mean_teacher"], "objectives.unlabelled": [str(table)]}
-    made = isocenter.plan(
+    made = hilum.plan(
         table, task="classification", column={"label": "label"}, patient="patient", device="cpu", assignments=given
     )
     planned, found = initial_weights.with_unlabelled(made)
@@ -60,7 +60,7 @@ def test_of_the_data_themselves_the_cases_without_a_reference_are_shown_without_
 
 def test_a_reference_of_an_unlabelled_case_is_never_read(segmented):
     plan = plan_file.read_plan(segmented.out / "plan.yaml")
-    image = isocenter.read(segmented.data / "images" / "case00.nii.gz")
+    image = hilum.read(segmented.data / "images" / "case00.nii.gz")
     case = Case("one", "p1", {"image": image}, LazyMapping({"mask": refused}))
     [made] = prepared_store.prepare_all(
         [case], plan_checks.checked_settings(plan).preprocessing, None, threads=1, memory=2**30

@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
-from isocenter.networks import network_parts
-from isocenter.planning import plan_checks
-from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.runs import _run_minutes
-from isocenter.runs.tuning import UnseenPredictions
-from isocenter.runtime.torch_networks import KeptOutputs, TorchNetwork
-from isocenter.tasks import fitting
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import Image
+from hilum.networks import network_parts
+from hilum.planning import plan_checks
+from hilum.reading import ReadingOptions, dataset_reading
+from hilum.runs import _run_minutes
+from hilum.runs.tuning import UnseenPredictions
+from hilum.runtime.torch_networks import KeptOutputs, TorchNetwork
+from hilum.tasks import fitting
+from hilum.tasks.fitting import PredictedCases
+from hilum.values import Image
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def model(pictures):
     size = {"network.size": trained.SMALL_RESNET}
     torch.manual_seed(0)
     return _run_minutes.fresh_model(
-        plan_checks.checked_settings(isocenter.plan(pictures, device="cpu", threads=1, assignments=size).plan)
+        plan_checks.checked_settings(hilum.plan(pictures, device="cpu", threads=1, assignments=size).plan)
     )
 
 
@@ -69,7 +69,7 @@ def test_a_run_of_three_folds_predicts_each_test_case_once_by_its_fold(computed,
     run = trained.classifying(pictures, tmp_path / "run", folds=3, assignments=chosen).out
     split = pd.read_csv(run / "split.csv", dtype=str)
     assert sorted(split.loc[split["split"] == "test", "case"].astype(int)) == list(range(24))
-    prepared = isocenter.load(run, "cpu", fold=0).preprocessing
+    prepared = hilum.load(run, "cpu", fold=0).preprocessing
     folds = [each for each in computed.values() if len(each) == 24]  # of the others the gate looks at each
     assert len(folds) == 3
     for case in dataset_reading.open_dataset(pictures, ReadingOptions()):

@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from isocenter.runtime.hardware import keep_freed_memory
+from hilum.runtime.hardware import keep_freed_memory
 
 LARGE = 64 * 2**20
 
@@ -51,7 +51,7 @@ def test_what_is_freed_is_used_again_within_and_given_back_after() -> None:
 
 
 def test_where_another_c_library_is_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    from isocenter.runtime import hardware as module
+    from hilum.runtime import hardware as module
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     module._glibc.cache_clear()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime import model_files, record_files
+from hilum.errors import IntegrityError, UsageError
+from hilum.runtime import model_files, record_files
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,19 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from isocenter.networks import factory
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.package import bag_export
-from isocenter.runtime.package.backends import onnx
-from isocenter.runtime.package.onnx_export import FurtherOutputs
-from isocenter.runtime.package.package_contents import ONNX
-from isocenter.runtime.preprocessing.slide_tiles import Tiles
-from isocenter.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
-from isocenter.runtime.windows.averaging import ATTENTION, POOLED, AveragedNetwork
-from isocenter.tasks import task_catalogue
-from isocenter.transforms import COLOUR
-from isocenter.transforms.intensity import Normalisation
+from hilum.networks import factory
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.package import bag_export
+from hilum.runtime.package.backends import onnx
+from hilum.runtime.package.onnx_export import FurtherOutputs
+from hilum.runtime.package.package_contents import ONNX
+from hilum.runtime.preprocessing.slide_tiles import Tiles
+from hilum.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
+from hilum.runtime.windows.averaging import ATTENTION, POOLED, AveragedNetwork
+from hilum.tasks import task_catalogue
+from hilum.transforms import COLOUR
+from hilum.transforms.intensity import Normalisation
 
 torch.set_num_threads(1)
 

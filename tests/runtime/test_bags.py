@@ -12,27 +12,27 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import drawn_slides
-from isocenter.errors import DatasetError, GeometryError
-from isocenter.files import file_formats
-from isocenter.files.format_options import ReadOptions
-from isocenter.networks import factory
-from isocenter.prediction import case_prediction
-from isocenter.prediction.case_prediction import CaseRequest
-from isocenter.runs import _case_costs
-from isocenter.runtime import Model, ModelRequest, Preprocessing
-from isocenter.runtime.ensemble import VisitingNetwork
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.package import backend_trial, certification
-from isocenter.runtime.preprocessing import slide_tiles
-from isocenter.runtime.preprocessing.slide_tiles import ABSENT, Tiles
-from isocenter.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
-from isocenter.runtime.windows import bags
-from isocenter.runtime.windows.averaging import ATTENTION, POOLED, AveragedNetwork
-from isocenter.tasks import task_catalogue
-from isocenter.training.data import prepared_store
-from isocenter.transforms import COLOUR
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Array, Case, Image
+from hilum.errors import DatasetError, GeometryError
+from hilum.files import file_formats
+from hilum.files.format_options import ReadOptions
+from hilum.networks import factory
+from hilum.prediction import case_prediction
+from hilum.prediction.case_prediction import CaseRequest
+from hilum.runs import _case_costs
+from hilum.runtime import Model, ModelRequest, Preprocessing
+from hilum.runtime.ensemble import VisitingNetwork
+from hilum.runtime.inference import Inference
+from hilum.runtime.package import backend_trial, certification
+from hilum.runtime.preprocessing import slide_tiles
+from hilum.runtime.preprocessing.slide_tiles import ABSENT, Tiles
+from hilum.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
+from hilum.runtime.windows import bags
+from hilum.runtime.windows.averaging import ATTENTION, POOLED, AveragedNetwork
+from hilum.tasks import task_catalogue
+from hilum.training.data import prepared_store
+from hilum.transforms import COLOUR
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Array, Case, Image
 
 SIDE, TILE, MM = 512, 64, 0.0005
 TISSUE = ((0, 64), (128, 192), (256, 0), (448, 448))
@@ -132,7 +132,7 @@ def _drawn_places(stack, seed: int) -> list[list[int]]:
 
 
 def test_all_tiles_are_kept_once_in_8_bits_however_many_training_draws(image, tmp_path, monkeypatch):
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
     case = Case("a", "a", {"image": image}, {"class": "marked"})
     kept = [
         prepared_store.prepare_all([case], preparing(count=count), TASK, threads=1, memory=0)[0] for count in (3, 5)

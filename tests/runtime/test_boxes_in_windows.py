@@ -7,14 +7,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from isocenter.evaluation import box_matching
-from isocenter.networks import faster_rcnn, pyramid
-from isocenter.networks.pyramid import LevelPredictions
-from isocenter.runtime.windows import slide
-from isocenter.tasks.detection import question
-from isocenter.tasks.detection.answering import PRIOR
-from isocenter.tasks.detection.question import Detection
-from isocenter.values import Geometry
+from hilum.evaluation import box_matching
+from hilum.networks import faster_rcnn, pyramid
+from hilum.networks.pyramid import LevelPredictions
+from hilum.runtime.windows import slide
+from hilum.tasks.detection import question
+from hilum.tasks.detection.answering import PRIOR
+from hilum.tasks.detection.question import Detection
+from hilum.values import Geometry
 
 torch.set_num_threads(1)
 

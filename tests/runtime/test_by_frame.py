@@ -11,13 +11,13 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import ndimage
 
-import isocenter
-from isocenter.runtime import Model, Preprocessing, label_measurements, prediction_layers
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Array, Geometry, Image, Label, Prediction
+import hilum
+from hilum.runtime import Model, Preprocessing, label_measurements, prediction_layers
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Array, Geometry, Image, Label, Prediction
 
 VENTRICLE = (Label(1, "ventricle"),)
 
@@ -54,7 +54,7 @@ def predicted_clip(task: dict, outputs: Callable[[Array], dict[str, Array]], cou
         for place in range(count):
             pixels[0, frame, 6:12, 4 + 12 * place : 10 + 12 * place] = 1
     clip = Image(pixels, Geometry.of_spacing((24, 48), (1, 1)), times=tuple(0.1 * n for n in range(len(counts))))
-    isocenter.write(clip, folder / "clip.nii.gz")
+    hilum.write(clip, folder / "clip.nii.gz")
     prepares = Preprocessing(2, ("0",), (Normalisation("range", 0, 1, 0.0, 1.0),))
     model = Model(
         task_catalogue.build_task(task),
@@ -62,7 +62,7 @@ def predicted_clip(task: dict, outputs: Callable[[Array], dict[str, Array]], cou
         Inference((24, 48)),
         Networks(outputs, {"name": "none", "channels": 1}),
     )
-    result = isocenter.predict(model, folder / "clip.nii.gz", out=folder / "out")
+    result = hilum.predict(model, folder / "clip.nii.gz", out=folder / "out")
     assert not result.failures
     return result.table, folder / "out"
 
@@ -89,7 +89,7 @@ def test_single_objects_of_a_clip_have_their_numbers_in_each_frame_and_are_not_f
     assert table["count"].tolist() == [1, 3, 2]
     measured = pd.read_csv(out / "measurements.csv")
     assert measured["frame"].tolist() == [0, 1, 1, 1, 2, 2]
-    numbers = isocenter.read(out / "clip.nii.gz")
+    numbers = hilum.read(out / "clip.nii.gz")
     assert [int(frame.max()) for frame in numbers.data[0]] == [1, 3, 2]
     assert [label.name for label in numbers.labels] == ["object 1", "object 2", "object 3"]
 

@@ -12,18 +12,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as some
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import Model, Preprocessing, model_assembly, predicted_memory
-from isocenter.runtime import cascade as runtime_cascade
-from isocenter.runtime.bundle.network import AfterLabels
-from isocenter.runtime.cascade import LabelledInput, LabelSource, StackedSource
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.preprocessing import preprocessing as room
-from isocenter.runtime.torch_networks import Networks
-from isocenter.runtime.windows import averaging
-from isocenter.runtime.windows.fixed_views import FixedViews
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image, Label, Prediction
+from hilum.runtime import Model, Preprocessing, model_assembly, predicted_memory
+from hilum.runtime import cascade as runtime_cascade
+from hilum.runtime.bundle.network import AfterLabels
+from hilum.runtime.cascade import LabelledInput, LabelSource, StackedSource
+from hilum.runtime.inference import Inference
+from hilum.runtime.preprocessing import preprocessing as room
+from hilum.runtime.torch_networks import Networks
+from hilum.runtime.windows import averaging
+from hilum.runtime.windows.fixed_views import FixedViews
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Geometry, Image, Label, Prediction
 from trained import OBLIQUE
 
 AS_THEY_ARE = Normalisation("window", -1e3, 1e3)

@@ -13,12 +13,12 @@ import onnx
 import pytest
 import torch
 
-from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime import hardware, model_files, record_files
-from isocenter.runtime.package import backend_certificate, backend_trial, backends, certification
-from isocenter.runtime.package.backend_certificate import TOLERANCES, BackendTrial, Certificate, Difference, Tolerances
-from isocenter.runtime.package.backends.torch_eager import HALF
-from isocenter.values import Confidence, Geometry, Prediction
+from hilum.errors import IntegrityError, UsageError
+from hilum.runtime import hardware, model_files, record_files
+from hilum.runtime.package import backend_certificate, backend_trial, backends, certification
+from hilum.runtime.package.backend_certificate import TOLERANCES, BackendTrial, Certificate, Difference, Tolerances
+from hilum.runtime.package.backends.torch_eager import HALF
+from hilum.values import Confidence, Geometry, Prediction
 from packages import classifying, segmenting
 
 torch.set_num_threads(1)
@@ -80,9 +80,7 @@ def test_every_backend_is_measured_beside_torch_in_a_process_of_its_own(certifie
 def test_a_certificate_is_read_as_it_was_written_and_sealed_with_the_package(certified):
     folder, found = certified[0]
     assert backend_certificate.read_certificate(folder) == found
-    assert (
-        "isocenter/certificate.json" in record_files.read_json(folder / "manifest.json", "isocenter.manifest")["sha256"]
-    )
+    assert "hilum/certificate.json" in record_files.read_json(folder / "manifest.json", "hilum.manifest")["sha256"]
 
 
 def test_a_backend_that_says_something_else_is_not_accepted(certified):
@@ -137,7 +135,7 @@ def test_without_a_certified_backend_for_the_device_there_is_torch(found):
 
 
 def test_what_was_certified_with_another_version_is_not_taken_unasked(caplog):
-    caplog.set_level("INFO", "isocenter")
+    caplog.set_level("INFO", "hilum")
     older = replace(trial("onnx", 0.1, 0.1), versions={"onnxruntime": "0.1"})
     chosen = backend_certificate.choose_backend(
         "auto", "cpu", EXPORTED, certificate(older, trial("torch", 6.0, 1.0)), ""
@@ -147,7 +145,7 @@ def test_what_was_certified_with_another_version_is_not_taken_unasked(caplog):
 
 
 def test_a_backend_without_a_certificate_is_used_when_asked_for_and_that_is_said(package, caplog):
-    with caplog.at_level("WARNING", "isocenter"):
+    with caplog.at_level("WARNING", "hilum"):
         model_files.load(package, "cpu", backend="onnx")
     assert "no certificate" in caplog.text
 
@@ -231,7 +229,7 @@ def test_a_backend_that_takes_its_process_with_it_takes_nothing_else(package, tm
         "    def network(self, folder, device, threads): os._exit(7)\nBACKEND = Fatal()\n"
     )
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fatal\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[isocenter.backends]\nfatal = fatal:BACKEND\n")
+    (about / "entry_points.txt").write_text("[hilum.backends]\nfatal = fatal:BACKEND\n")
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", str(site))
     own = Path(shutil.copytree(package, tmp_path / "tiny"))
@@ -257,7 +255,7 @@ def test_nothing_in_the_folder_that_a_command_is_given_in_is_run(package, tmp_pa
 def test_a_damaged_certificate_is_refused(package, tmp_path):
     own = Path(shutil.copytree(package, tmp_path / "tiny"))
     certificate().write(own)
-    path = own / "isocenter" / "certificate.json"
+    path = own / "hilum" / "certificate.json"
     path.write_text(json.dumps({key: one for key, one in json.loads(path.read_text()).items() if key != "trials"}))
     record_files.seal_folder(own)
     with pytest.raises(IntegrityError, match="not a certificate"):

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from isocenter.errors import DatasetError
-from isocenter.files import file_formats
-from isocenter.runtime import Preprocessing
-from isocenter.runtime.foreign.monai_transforms import MonaiTransforms
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image
+from hilum.errors import DatasetError
+from hilum.files import file_formats
+from hilum.runtime import Preprocessing
+from hilum.runtime.foreign.monai_transforms import MonaiTransforms
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Geometry, Image
 
 GRID = Geometry((5, 4, 3), np.diag([-1.0, -1.0, 2.0, 1.0]))
 VOXELS = np.arange(120, dtype=np.int16).reshape(2, 5, 4, 3)

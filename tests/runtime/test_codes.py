@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter.runtime import Model, Preprocessing, result_codes
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Code, Finding, Label
-from isocenter.values.finding import CodedName
+from hilum.runtime import Model, Preprocessing, result_codes
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Code, Finding, Label
+from hilum.values.finding import CodedName
 
 DRAWN = Code("SCT", "10200004", "Liver")
 GIVEN = {"tumour": CodedName((Code("SCT", "108369006", "Neoplasm"), Code("RADLEX", "RID3957", "tumour")), "codes.csv")}

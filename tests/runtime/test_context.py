@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.errors import PlanError
-from isocenter.runtime import Context, covariate_encoding
-from isocenter.runtime.covariate_encoding import PLACES, Category, FreeText, MonitoredCovariate, Number
-from isocenter.values.covariate_values import Course
+from hilum.errors import PlanError
+from hilum.runtime import Context, covariate_encoding
+from hilum.runtime.covariate_encoding import PLACES, Category, FreeText, MonitoredCovariate, Number
+from hilum.values.covariate_values import Course
 
 AGE = Number("age", median=50, mean=52, deviation=10, missing=0.1)
 SEX = Category("sex", {"f": 0.4, "m": 0.6})

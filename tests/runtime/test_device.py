@@ -8,8 +8,8 @@ import psutil
 import pytest
 import torch
 
-from isocenter.errors import ResourceError, UsageError
-from isocenter.runtime import hardware
+from hilum.errors import ResourceError, UsageError
+from hilum.runtime import hardware
 
 
 def test_the_choice_comes_with_its_reason():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from isocenter.runtime.model_parts import ImageDirections
+from hilum.runtime.model_parts import ImageDirections
 
 
 def images(count: int, shape: tuple[int, ...] = (1, 12, 12), seed: int = 0):

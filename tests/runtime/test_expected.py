@@ -10,15 +10,15 @@ import psutil
 import pytest
 import torch
 
-from isocenter.errors import MemoryShortageError
-from isocenter.runtime import Model, Preprocessing, ensemble, predicted_memory, torch_networks
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.predicted_memory import ExpectedMemory
-from isocenter.runtime.preprocessing.nnunet_preprocessing import NNUNetPreprocessing, Scheme
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Deferred, Geometry, Image
+from hilum.errors import MemoryShortageError
+from hilum.runtime import Model, Preprocessing, ensemble, predicted_memory, torch_networks
+from hilum.runtime.inference import Inference
+from hilum.runtime.predicted_memory import ExpectedMemory
+from hilum.runtime.preprocessing.nnunet_preprocessing import NNUNetPreprocessing, Scheme
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Deferred, Geometry, Image
 
 NETWORK = {
     "name": "unet",
@@ -30,7 +30,7 @@ NETWORK = {
 MEASURED = """
 import numpy as np, psutil
 from test_expected import drawn, made
-from isocenter.runtime import hardware, predicted_memory
+from hilum.runtime import hardware, predicted_memory
 model, image = made(CLASSES, spacing=SPACING), drawn(SHAPE)
 expected, before = predicted_memory.expected_memory(model, image).total, psutil.Process().memory_info().rss
 np.asarray(model.predict(image).data)

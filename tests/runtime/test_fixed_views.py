@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import PlanError
-from isocenter.runtime import Model, Preprocessing, model_assembly
-from isocenter.runtime.inference import Inference, ModelRequest
-from isocenter.runtime.torch_networks import Networks
-from isocenter.runtime.windows import fixed_views
-from isocenter.runtime.windows.fixed_views import FixedViews
-from isocenter.tasks import task_catalogue
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Dense, Geometry, Image, Label
+from hilum.errors import PlanError
+from hilum.runtime import Model, Preprocessing, model_assembly
+from hilum.runtime.inference import Inference, ModelRequest
+from hilum.runtime.torch_networks import Networks
+from hilum.runtime.windows import fixed_views
+from hilum.runtime.windows.fixed_views import FixedViews
+from hilum.tasks import task_catalogue
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Dense, Geometry, Image, Label
 from packages import segmenting
 
 SHAPE = (24, 20, 16)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks
-from isocenter.runtime.windows.averaging import MirroredNetwork
-from isocenter.tasks.detection import question
-from isocenter.tasks.detection.answering import PRIOR
-from isocenter.tasks.detection.question import Detection
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks
+from hilum.runtime.windows.averaging import MirroredNetwork
+from hilum.tasks.detection import question
+from hilum.tasks.detection.answering import PRIOR
+from hilum.tasks.detection.question import Detection
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Geometry, Image
 
 TASK = Detection(("block",), 3, 4.0, 0.2, threshold=0.5)
 SIZE = (12, 16, 20)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.runtime import label_measurements
-from isocenter.tasks import task_catalogue
-from isocenter.tasks.shared import structure_findings
-from isocenter.values import Geometry, Image, Label
+from hilum.runtime import label_measurements
+from hilum.tasks import task_catalogue
+from hilum.tasks.shared import structure_findings
+from hilum.values import Geometry, Image, Label
 
 LABELS = (Label(2, "liver"), Label(5, "cyst"), Label(7, "stone"))
 SHAPE = (5, 4, 3)
@@ -101,7 +101,7 @@ def test_axes_are_found_however_the_label_map_is_cut_into_blocks_and_the_grid_tu
     affine = np.eye(4)
     found = []
     for steps, voxels in ((np.diag([0.7, 0.7, 4.0]), 2**20), (turn, 24 * 24)):
-        monkeypatch.setattr("isocenter.runtime.label_measurements.BLOCK_VOXELS", voxels)
+        monkeypatch.setattr("hilum.runtime.label_measurements.BLOCK_VOXELS", voxels)
         affine[:3, :3] = steps
         image = Image(np.ones((1, *mask.shape)), Geometry(mask.shape, affine))
         found.append(label_measurements.measure_labels(mask, LABELS, image)[0])
@@ -135,7 +135,7 @@ def test_in_a_large_picture_a_structure_is_measured_from_end_to_end(monkeypatch)
     mask[10, 3:27] = 2
     image = Image(np.ones((1, *mask.shape)), Geometry(mask.shape, np.diag([0.5, 2.0, 1.0])))
     [whole, *_] = label_measurements.measure_labels(mask, LABELS, image)
-    monkeypatch.setattr("isocenter.runtime.label_measurements.BLOCK_VOXELS", 5 * 20)
+    monkeypatch.setattr("hilum.runtime.label_measurements.BLOCK_VOXELS", 5 * 20)
     [row, *_] = label_measurements.measure_labels(mask, LABELS, image)
     assert row["long_axis_mm"] == whole["long_axis_mm"] == pytest.approx(23 * 2.0, abs=2.0)
     assert row == whole
@@ -143,8 +143,8 @@ def test_in_a_large_picture_a_structure_is_measured_from_end_to_end(monkeypatch)
 
 @pytest.mark.whole
 def test_where_uptake_is_too_large_for_a_peak_its_voxels_fill_no_memory(monkeypatch):
-    monkeypatch.setattr("isocenter.runtime.label_measurements.MOST_PLACES", 1000)
-    monkeypatch.setattr("isocenter.runtime.label_measurements.BLOCK_VOXELS", 64 * 64)
+    monkeypatch.setattr("hilum.runtime.label_measurements.MOST_PLACES", 1000)
+    monkeypatch.setattr("hilum.runtime.label_measurements.BLOCK_VOXELS", 64 * 64)
     shape = (64, 64, 100)
     pixels, facts = np.ones((1, *shape), np.float32), {"unit": "SUVbw"}
     image = Image(pixels, Geometry(shape, np.eye(4)), channels=("PET",), facts=facts)

@@ -11,21 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.belief import Certainty, certainties
-from isocenter.errors import GeometryError, PlanError
-from isocenter.evaluation import conformal as evaluation_conformal
-from isocenter.evaluation.conformal import Conformal
-from isocenter.runtime import Model, ModelRequest, Preprocessing, ensemble, torch_networks
-from isocenter.runtime.bundle import network as bundle_network
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.runtime.windows import averaging
-from isocenter.runtime.windows.averaging import AveragedNetwork, MirroredNetwork
-from isocenter.tasks import task as tasks_task
-from isocenter.tasks import task_catalogue
-from isocenter.tasks.shared import averages
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image
+from hilum.belief import Certainty, certainties
+from hilum.errors import GeometryError, PlanError
+from hilum.evaluation import conformal as evaluation_conformal
+from hilum.evaluation.conformal import Conformal
+from hilum.runtime import Model, ModelRequest, Preprocessing, ensemble, torch_networks
+from hilum.runtime.bundle import network as bundle_network
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.runtime.windows import averaging
+from hilum.runtime.windows.averaging import AveragedNetwork, MirroredNetwork
+from hilum.tasks import task as tasks_task
+from hilum.tasks import task_catalogue
+from hilum.tasks.shared import averages
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Geometry, Image
 
 torch.set_num_threads(1)
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from isocenter.belief import certainties
-from isocenter.errors import UsageError
-from isocenter.files import file_formats
-from isocenter.runtime import (
+from hilum.belief import certainties
+from hilum.errors import UsageError
+from hilum.files import file_formats
+from hilum.runtime import (
     Model,
     ModelRequest,
     Preprocessing,
@@ -28,16 +28,16 @@ from isocenter.runtime import (
     record_files,
     torch_networks,
 )
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.preprocessing import image_statistics, preprocessing
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.tasks import Task, task_catalogue
-from isocenter.tasks.detection import answering
-from isocenter.training import member_weighting
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import BoundingBoxes, Case, Geometry, Image
-from isocenter.verbs import ensemble_members
-from isocenter.verbs.ensemble_members import EnsembleMember
+from hilum.runtime.inference import Inference
+from hilum.runtime.preprocessing import image_statistics, preprocessing
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.tasks import Task, task_catalogue
+from hilum.tasks.detection import answering
+from hilum.training import member_weighting
+from hilum.transforms.intensity import Normalisation
+from hilum.values import BoundingBoxes, Case, Geometry, Image
+from hilum.verbs import ensemble_members
+from hilum.verbs.ensemble_members import EnsembleMember
 from trained import OBLIQUE
 
 torch.set_num_threads(1)
@@ -144,7 +144,7 @@ def test_how_members_differ_is_their_mutual_information():
 def test_of_a_large_volume_several_members_hold_hardly_more_than_one(monkeypatch):
     monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 1)
     for module in ("preprocessing.restore", "windows.slide"):
-        monkeypatch.setattr(f"isocenter.runtime.{module}.YIELDED_BYTES", 2**16)
+        monkeypatch.setattr(f"hilum.runtime.{module}.YIELDED_BYTES", 2**16)
     each = [member(0, (24, 24, 8)), member(1, (24, 24, 8), spacing=(1.0, 1.0, 1.5))]
     shape = (24, 24, 192)
     pixels = np.random.default_rng(0).normal(100, 20, (1, *shape)).astype(np.float32)

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.torch import save_file
 
-from isocenter.errors import DatasetError, IntegrityError, OutputError, UsageError
-from isocenter.files import file_formats
-from isocenter.runtime import Model, Preprocessing, model_files, record_files, torch_networks
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.runtime.windows.averaging import AveragedNetwork
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Array, Case, Geometry, Image
+from hilum.errors import DatasetError, IntegrityError, OutputError, UsageError
+from hilum.files import file_formats
+from hilum.runtime import Model, Preprocessing, model_files, record_files, torch_networks
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.runtime.windows.averaging import AveragedNetwork
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Array, Case, Geometry, Image
 from strategies import geometries
 
 torch.set_num_threads(1)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import packages
-from isocenter.runtime import ensemble
-from isocenter.runtime.bundle.network import OnItsScale
-from isocenter.runtime.ensemble import Conversion
-from isocenter.runtime.guard import image_gate, image_observation
-from isocenter.runtime.guard.image_observation import HeaderFacts, Observation
-from isocenter.runtime.model_parts import ModelParts
-from isocenter.transforms.intensity import Normalisation
+from hilum.runtime import ensemble
+from hilum.runtime.bundle.network import OnItsScale
+from hilum.runtime.ensemble import Conversion
+from hilum.runtime.guard import image_gate, image_observation
+from hilum.runtime.guard.image_observation import HeaderFacts, Observation
+from hilum.runtime.model_parts import ModelParts
+from hilum.transforms.intensity import Normalisation
 
 WINDOWS = st.builds(
     lambda low, width, mean, deviation: Normalisation("window", low, low + width, mean, deviation),

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from isocenter.runtime.windows import pipeline, slide
+from hilum.runtime.windows import pipeline, slide
 
 IMAGE = np.zeros((1, 40, 30), np.float32)
 

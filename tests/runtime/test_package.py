@@ -20,11 +20,11 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
-from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime import model_files, record_files
-from isocenter.runtime.package import monai_metadata, onnx_export
-from isocenter.runtime.package.backends import onnx
+import hilum
+from hilum.errors import IntegrityError, UsageError
+from hilum.runtime import model_files, record_files
+from hilum.runtime.package import monai_metadata, onnx_export
+from hilum.runtime.package.backends import onnx
 from packages import (
     CONFIG,
     METADATA,
@@ -36,7 +36,7 @@ from packages import (
     of_folds,
     packed,
     segmenting,
-    without_isocenter,
+    without_hilum,
 )
 
 torch.set_num_threads(1)
@@ -121,7 +121,7 @@ def volumes(tmp_path_factory):
 
 
 def same_masks(model, images, out, share):
-    """Isocenter's own results, and those of the package on its own, side by side."""
+    """Hilum's own results, and those of the package on its own, side by side."""
     for path in sorted(images.iterdir()):
         expected = np.asarray(model.predict(path).data)
         found = nibabel.load(out / f"{path.name.partition('.')[0]}.nii.gz")
@@ -215,8 +215,8 @@ def test_a_network_of_a_library_names_it_with_its_version():
 
 def test_authors_and_copyright_are_what_the_environment_says(monkeypatch, single):
     assert json.loads((single[1] / METADATA).read_text())["authors"] == "not stated"
-    monkeypatch.setenv("ISOCENTER_AUTHORS", "A. Person")
-    monkeypatch.setenv("ISOCENTER_COPYRIGHT", "Some Hospital")
+    monkeypatch.setenv("HILUM_AUTHORS", "A. Person")
+    monkeypatch.setenv("HILUM_COPYRIGHT", "Some Hospital")
     found = monai_metadata.metadata_json(single[0], [], {"version": "1"})
     assert (found["authors"], found["copyright"]) == ("A. Person", "Some Hospital")
 
@@ -224,7 +224,7 @@ def test_authors_and_copyright_are_what_the_environment_says(monkeypatch, single
 @pytest.mark.parametrize("kind", ["single", "folds", "pictured"])
 def test_a_package_that_is_loaded_is_the_model_that_was_packaged(kind, request):
     model, package = request.getfixturevalue(kind)
-    again = isocenter.load(package, "cpu")
+    again = hilum.load(package, "cpu")
     for part in ("task", "preprocessing", "inference", "network"):
         assert again.settings[part] == json.loads(json.dumps(model.settings[part]))
     batch = np.random.default_rng(0).normal(size=(2, 1, *model.inference.patch)).astype(np.float32)
@@ -260,7 +260,7 @@ def test_the_state_dictionary_holds_tensors_alone_and_onnx_says_the_same(kind, r
     session = onnxruntime.InferenceSession(str(package / "models" / "model.onnx"))
     [found] = session.run(None, {"image": batch})
     assert_allclose(found, model.networks.run(batch)["mask"], atol=1e-4)
-    assert record_files.read_json(package / "isocenter" / "model.json", "isocenter.model")["onnx"]["exported"]
+    assert record_files.read_json(package / "hilum" / "model.json", "hilum.model")["onnx"]["exported"]
 
 
 def test_a_network_that_onnx_cannot_hold_leaves_no_file_and_a_reason(tmp_path):
@@ -289,22 +289,22 @@ def test_weights_too_large_for_one_file_lie_beside_the_onnx_file_and_are_read_wi
 
 def test_the_manifest_lists_every_file(single):
     package = single[1]
-    listed = record_files.read_json(package / "manifest.json", "isocenter.manifest")["sha256"]
+    listed = record_files.read_json(package / "manifest.json", "hilum.manifest")["sha256"]
     files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
     assert set(listed) == files - {"manifest.json"}
     assert listed["models/model.pt"] == record_files.file_digest(package / "models" / "model.pt")
 
 
-def test_the_license_is_that_of_isocenter(single):
+def test_the_license_is_that_of_hilum(single):
     assert (single[1] / "LICENSE").read_text() == (Path(__file__).parents[2] / "LICENSE").read_text()
 
 
 def test_classes_keep_their_colours(single):
-    labels = record_files.read_json(single[1] / "isocenter" / "model.json", "isocenter.model")["labels"]
+    labels = record_files.read_json(single[1] / "hilum" / "model.json", "hilum.model")["labels"]
     assert labels[0] == {"value": 3, "name": "kidney left", "colour": [255, 0, 0]}
 
 
-@pytest.mark.parametrize("name", ["isocenter/weights.safetensors", "models/model.pt", "scripts/inference.py"])
+@pytest.mark.parametrize("name", ["hilum/weights.safetensors", "models/model.pt", "scripts/inference.py"])
 def test_a_tampered_file_is_refused(own, name):
     content = bytearray((own / name).read_bytes())
     content[-1] ^= 1
@@ -313,7 +313,7 @@ def test_a_tampered_file_is_refused(own, name):
         model_files.load(own, "cpu")
 
 
-@pytest.mark.parametrize("name", ["isocenter/weights.safetensors", "isocenter/model.json", "models/model.onnx"])
+@pytest.mark.parametrize("name", ["hilum/weights.safetensors", "hilum/model.json", "models/model.onnx"])
 def test_a_missing_file_is_named(own, name):
     (own / name).unlink()
     with pytest.raises(IntegrityError, match=f"{name}.*missing"):
@@ -321,15 +321,15 @@ def test_a_missing_file_is_named(own, name):
 
 
 def test_a_package_of_another_version_is_refused(own):
-    changed(own, "isocenter/model.json", version=99)
+    changed(own, "hilum/model.json", version=99)
     with pytest.raises(IntegrityError, match=r"another version.*wrote it"):
         model_files.load(own, "cpu")
 
 
 def test_weights_that_the_manifest_does_not_list_are_not_read(own):
-    listed = record_files.read_json(own / "manifest.json", "isocenter.manifest")["sha256"]
-    del listed["isocenter/weights.safetensors"]
-    record = {"schema": "isocenter.manifest", "version": 1, "sha256": listed}
+    listed = record_files.read_json(own / "manifest.json", "hilum.manifest")["sha256"]
+    del listed["hilum/weights.safetensors"]
+    record = {"schema": "hilum.manifest", "version": 1, "sha256": listed}
     (own / "manifest.json").write_text(json.dumps(record))
     with pytest.raises(IntegrityError, match="does not list"):
         model_files.load(own, "cpu")
@@ -337,7 +337,7 @@ def test_weights_that_the_manifest_does_not_list_are_not_read(own):
 
 def test_a_manifest_that_leads_out_of_the_folder_is_refused(own, tmp_path):
     (tmp_path / "outside").write_text("x")
-    record = record_files.read_json(own / "manifest.json", "isocenter.manifest")
+    record = record_files.read_json(own / "manifest.json", "hilum.manifest")
     record["sha256"]["../outside"] = record_files.file_digest(tmp_path / "outside")
     (own / "manifest.json").write_text(json.dumps(record))
     with pytest.raises(IntegrityError, match="outside its folder"):
@@ -346,7 +346,7 @@ def test_a_manifest_that_leads_out_of_the_folder_is_refused(own, tmp_path):
 
 @pytest.mark.parametrize("count", [0, 2, 10**9, "one"])
 def test_a_number_of_networks_that_is_not_there_is_refused(own, count):
-    changed(own, "isocenter/model.json", members=count)
+    changed(own, "hilum/model.json", members=count)
     with pytest.raises(IntegrityError):
         model_files.load(own, "cpu")
 
@@ -362,7 +362,7 @@ def test_a_pickle_in_place_of_the_weights_never_runs(own, tmp_path, monkeypatch)
     record_files.seal_folder(own)
     model_files.load(own, "cpu")  # it reads safetensors alone
     code = "import scripts.inference as i, scripts.network as n; "
-    code += "i.inferer('isocenter/model.json', 'models/model.pt', n.OneTensor([], ''), None, None, 'cpu')"
-    done = without_isocenter(own, "-c", code)
+    code += "i.inferer('hilum/model.json', 'models/model.pt', n.OneTensor([], ''), None, None, 'cpu')"
+    done = without_hilum(own, "-c", code)
     assert "UnpicklingError" in done.stderr
     assert not list(tmp_path.rglob("exploded"))

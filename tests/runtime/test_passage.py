@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.files.storage import spool
-from isocenter.prediction.predictors import _Words
-from isocenter.runtime import Model, ModelRequest, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.preprocessing import image_statistics, preprocessing, restore
-from isocenter.runtime.torch_networks import Networks
-from isocenter.runtime.windows import slide
-from isocenter.runtime.windows.averaging import AveragedNetwork
-from isocenter.tasks import task_catalogue
-from isocenter.transforms import orient, resampling
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Array, Deferred, Geometry, Image
+from hilum.files.storage import spool
+from hilum.prediction.predictors import _Words
+from hilum.runtime import Model, ModelRequest, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.preprocessing import image_statistics, preprocessing, restore
+from hilum.runtime.torch_networks import Networks
+from hilum.runtime.windows import slide
+from hilum.runtime.windows.averaging import AveragedNetwork
+from hilum.tasks import task_catalogue
+from hilum.transforms import orient, resampling
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Array, Deferred, Geometry, Image
 from strategies import geometries
 
 CLASSES = 4
@@ -239,14 +239,14 @@ def test_several_models_see_each_window_in_one_pass():
 LARGE = """
 import sys
 import numpy as np
-from isocenter import tasks
-from isocenter.runtime.inference import Inference
-from isocenter.runtime import Model, Preprocessing, hardware
-from isocenter.runtime.torch_networks import Networks
-from isocenter.runtime.preprocessing import preprocessing
-from isocenter.transforms.intensity import Normalisation
-import isocenter
-from isocenter.tasks import task_catalogue
+from hilum import tasks
+from hilum.runtime.inference import Inference
+from hilum.runtime import Model, Preprocessing, hardware
+from hilum.runtime.torch_networks import Networks
+from hilum.runtime.preprocessing import preprocessing
+from hilum.transforms.intensity import Normalisation
+import hilum
+from hilum.tasks import task_catalogue
 
 preprocessing.STREAMED_BYTES = 2**22  # of the float32 of the whole volume: 18 MB would still be held
 labels = [{"value": n, "name": f"structure {n}"} for n in range(1, 101)]
@@ -265,7 +265,7 @@ def nearest(batch):
 
 prepares = Preprocessing(3, ("0",), (Normalisation("window", 0, 4000, 2000, 1000),))
 model = Model(task, prepares, Inference((48, 48, 32), 0.05), Networks(nearest, {"name": "none", "channels": 1}))
-isocenter.predict(model, sys.argv[1], out=sys.argv[2], device="cpu")
+hilum.predict(model, sys.argv[1], out=sys.argv[2], device="cpu")
 print(int(hardware.peak_memory()) // 1024)
 """
 

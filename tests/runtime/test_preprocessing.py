@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.runtime import Preprocessing
-from isocenter.runtime.preprocessing import preprocessing as preprocessing_preprocessing
-from isocenter.runtime.preprocessing.protocol import GridTrace
-from isocenter.runtime.windows import slide
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Array, Deferred, Geometry, Image
+from hilum.errors import DatasetError, GeometryError, PlanError
+from hilum.runtime import Preprocessing
+from hilum.runtime.preprocessing import preprocessing as preprocessing_preprocessing
+from hilum.runtime.preprocessing.protocol import GridTrace
+from hilum.runtime.windows import slide
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Array, Deferred, Geometry, Image
 from strategies import geometries, rotations
 
 AS_IT_IS = (Normalisation("window", -1e6, 1e6),)

@@ -11,12 +11,12 @@ import torch
 from segment_anything import SamPredictor
 from torch.nn.functional import interpolate
 
-from isocenter.errors import GeometryError, IntegrityError, UsageError
-from isocenter.runtime import ModelRequest
-from isocenter.runtime.foreign import sam_file
-from isocenter.runtime.preprocessing.square_preprocessing import SquarePreprocessing
-from isocenter.runtime.prompting import ImagePrompts
-from isocenter.values import Geometry, Image, Prompts
+from hilum.errors import GeometryError, IntegrityError, UsageError
+from hilum.runtime import ModelRequest
+from hilum.runtime.foreign import sam_file
+from hilum.runtime.preprocessing.square_preprocessing import SquarePreprocessing
+from hilum.runtime.prompting import ImagePrompts
+from hilum.values import Geometry, Image, Prompts
 from sam_models import SIDE, adapter_of, small_sam, waves
 
 torch.set_num_threads(1)

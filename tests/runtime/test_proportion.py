@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isocenter.errors import DatasetError
-from isocenter.runtime import Preprocessing, proportion
-from isocenter.runtime.proportion import Looking
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image
+from hilum.errors import DatasetError
+from hilum.runtime import Preprocessing, proportion
+from hilum.runtime.proportion import Looking
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Geometry, Image
 
 LOOKING = Looking(Preprocessing(3, ("CT",), (Normalisation("zscore"),), (1.0, 1.0, 2.0)), (24, 26, 20), 0.5)
 SHAPE = (24, 26, 20)

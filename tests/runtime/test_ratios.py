@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.runtime import label_measurements
-from isocenter.tasks import task_settings
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.shared.structure_findings import Ratio
-from isocenter.values import Finding, Label
+from hilum.errors import UsageError
+from hilum.runtime import label_measurements
+from hilum.tasks import task_settings
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.tasks.shared.structure_findings import Ratio
+from hilum.values import Finding, Label
 
 TASK = Segmentation((Label(1, "cup"), Label(2, "optic disc")))
 ROWS = [

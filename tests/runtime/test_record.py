@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.errors import IntegrityError
-from isocenter.runtime import record_files
+from hilum.errors import IntegrityError
+from hilum.runtime import record_files
 
-SCHEMA = "isocenter.test"
+SCHEMA = "hilum.test"
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -54,15 +54,15 @@ def test_a_record_holds_plain_json_with_null_for_what_is_no_number(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"schema": "isocenter.test", "version": 2}', "another version"),
-        ('{"schema": "isocenter.test", "version": 0}', "another version"),
-        ('{"schema": "isocenter.other", "version": 1}', "not a record of the kind isocenter.test"),
-        ('{"schema": "isocenter.test", "version": "1"}', "not a record of the kind isocenter.test"),
-        ('{"schema": "isocenter.test"}', "not a record of the kind isocenter.test"),
-        ('{"schema": "isocenter.test", "ver', "not a record of the kind isocenter.test"),
-        ("[1, 2]", "not a record of the kind isocenter.test"),
-        ("", "not a record of the kind isocenter.test"),
-        ("\xff\xfe", "not a record of the kind isocenter.test"),
+        ('{"schema": "hilum.test", "version": 2}', "another version"),
+        ('{"schema": "hilum.test", "version": 0}', "another version"),
+        ('{"schema": "hilum.other", "version": 1}', "not a record of the kind hilum.test"),
+        ('{"schema": "hilum.test", "version": "1"}', "not a record of the kind hilum.test"),
+        ('{"schema": "hilum.test"}', "not a record of the kind hilum.test"),
+        ('{"schema": "hilum.test", "ver', "not a record of the kind hilum.test"),
+        ("[1, 2]", "not a record of the kind hilum.test"),
+        ("", "not a record of the kind hilum.test"),
+        ("\xff\xfe", "not a record of the kind hilum.test"),
     ],
 )
 def test_another_damaged_or_other_record_is_refused_by_its_path(tmp_path, text, says):
@@ -112,7 +112,7 @@ def test_a_folder_without_a_seal_is_refused(sealed):
 
 @pytest.mark.parametrize("listed", [None, [], {"a.txt": 5}])
 def test_a_manifest_without_hashes_is_no_seal(sealed, listed):
-    record = {"schema": "isocenter.manifest", "version": 1, **({} if listed is None else {"sha256": listed})}
+    record = {"schema": "hilum.manifest", "version": 1, **({} if listed is None else {"sha256": listed})}
     (sealed / "manifest.json").write_text(json.dumps(record))
     with pytest.raises(IntegrityError, match=r"manifest\.json|a\.txt"):
         record_files.verify_seal(sealed)

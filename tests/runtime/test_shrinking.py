@@ -8,10 +8,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import forked
-from isocenter import errors
-from isocenter.errors import MemoryShortageError
-from isocenter.runtime import torch_networks
-from isocenter.runtime.torch_networks import SmallerBatches
+from hilum import errors
+from hilum.errors import MemoryShortageError
+from hilum.runtime import torch_networks
+from hilum.runtime.torch_networks import SmallerBatches
 
 WINDOWS = np.arange(24, dtype=np.float32).reshape(12, 1, 2)
 
@@ -39,7 +39,7 @@ def test_however_few_windows_fit_at_once_the_outputs_are_the_same(most):
 def test_what_did_not_fit_once_is_not_tried_again(caplog):
     network = Small(3, RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     small = torch_networks.in_smaller_batches(network)
-    with caplog.at_level(logging.WARNING, logger="isocenter"):
+    with caplog.at_level(logging.WARNING, logger="hilum"):
         small(WINDOWS)
         small(WINDOWS)
     assert network.seen == [12, 6, 3, 3, 3, 3, 3, 3, 3, 3]
@@ -71,8 +71,8 @@ def test_a_network_is_made_to_shrink_once():
 LIMITED = """
 import resource, sys
 import numpy as np, psutil, torch
-from isocenter.runtime.torch_networks import TorchNetwork
-from isocenter.runtime import torch_networks
+from hilum.runtime.torch_networks import TorchNetwork
+from hilum.runtime import torch_networks
 torch.set_num_threads(1)
 class Wide(torch.nn.Module):
     def forward(self, images):

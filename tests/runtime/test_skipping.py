@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import Model, ModelRequest, Preprocessing
-from isocenter.runtime.bundle.inference import Inferer
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.preprocessing import coarse_mask, preprocessing
-from isocenter.runtime.preprocessing.protocol import SliceOrder
-from isocenter.runtime.torch_networks import Networks
-from isocenter.runtime.windows import slide
-from isocenter.runtime.windows.averaging import AveragedNetwork
-from isocenter.runtime.windows.slide import Skipping
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Array, Geometry, Image
+from hilum.runtime import Model, ModelRequest, Preprocessing
+from hilum.runtime.bundle.inference import Inferer
+from hilum.runtime.inference import Inference
+from hilum.runtime.preprocessing import coarse_mask, preprocessing
+from hilum.runtime.preprocessing.protocol import SliceOrder
+from hilum.runtime.torch_networks import Networks
+from hilum.runtime.windows import slide
+from hilum.runtime.windows.averaging import AveragedNetwork
+from hilum.runtime.windows.slide import Skipping
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Array, Geometry, Image
 
 LABELS = [{"value": 2, "name": "soft"}, {"value": 5, "name": "dense"}]
 TASK = task_catalogue.build_task({"name": "segmentation", "labels": LABELS, "loss": "ce", "tolerance": 1.0})

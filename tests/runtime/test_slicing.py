@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from isocenter.runtime.package import script_sources
+from hilum.runtime.package import script_sources
 
 TEXT = '''"""A file."""
 

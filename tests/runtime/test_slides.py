@@ -10,17 +10,17 @@ from numpy.testing import assert_array_equal
 from PIL import Image as PillowImage
 
 import drawn_slides
-from isocenter.files import file_formats
-from isocenter.files.format_options import ReadOptions
-from isocenter.prediction import slide_results
-from isocenter.runtime import Model, Preprocessing, predicted_memory, proportion
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.preprocessing import coarse_mask, preprocessing
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import task_catalogue
-from isocenter.transforms import COLOUR
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Array, Geometry, Image
+from hilum.files import file_formats
+from hilum.files.format_options import ReadOptions
+from hilum.prediction import slide_results
+from hilum.runtime import Model, Preprocessing, predicted_memory, proportion
+from hilum.runtime.inference import Inference
+from hilum.runtime.preprocessing import coarse_mask, preprocessing
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import task_catalogue
+from hilum.transforms import COLOUR
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Array, Geometry, Image
 
 TASK = task_catalogue.build_task(
     {"name": "segmentation", "labels": [{"value": 1, "name": "nucleus"}], "loss": "ce", "tolerance": 1.0}

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from isocenter import networks
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.runtime.package import package_writing, script_sources
-from isocenter.runtime.package.script_sources import TOP
-from isocenter.tasks import index, task_catalogue
+from hilum import networks
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.runtime.package import package_writing, script_sources
+from hilum.runtime.package.script_sources import TOP
+from hilum.tasks import index, task_catalogue
 from matrices import only
 
 # What a bundle may need beside the standard library: what MONAI brings, and what reads images.
@@ -34,9 +34,9 @@ def sources(request):
     return script_sources.collect_sources(roots, package_writing.prediction_members([kind]), {}, "stamp")
 
 
-def test_no_import_of_isocenter_is_left(sources):
+def test_no_import_of_hilum_is_left(sources):
     for path, text in sources.texts.items():
-        assert not {name for name in imported(text) if name.partition(".")[0] == "isocenter"}, path
+        assert not {name for name in imported(text) if name.partition(".")[0] == "hilum"}, path
 
 
 def test_what_travels_needs_no_more_than_monai_and_readers_of_images(sources):
@@ -101,7 +101,7 @@ SOME_FAMILIES = ("fusion", "inflated_resnet", "lenet", "resnet", "swin_unetr", "
 @pytest.mark.parametrize("name", only(SOME_FAMILIES, sorted(networks.NETWORKS)))
 def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_library_of_networks(name):
     path, function = factory.builder_source(name)
-    module = f"isocenter.networks.{path.stem}"
+    module = f"hilum.networks.{path.stem}"
     found = script_sources.collect_sources({module: (function,)}, {}, {module: path.read_text()}, "stamp")
     expected = {
         path.stem,
@@ -124,35 +124,29 @@ def test_every_file_says_where_it_comes_from(sources):
     ("text", "reason"),
     [
         ("from . import other", "from its own package"),
-        ("import isocenter.values", "as a whole"),
-        ("from isocenter.runtime import nothing_of_this_name", "in its index"),
+        ("import hilum.values", "as a whole"),
+        ("from hilum.runtime import nothing_of_this_name", "in its index"),
     ],
 )
 def test_a_file_whose_imports_cannot_follow_is_refused(text, reason):
     with pytest.raises(PlanError, match=reason):
-        script_sources.collect_sources(
-            {"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp"
-        )
+        script_sources.collect_sources({"hilum.networks.theirs": ()}, {}, {"hilum.networks.theirs": text}, "stamp")
 
 
 def test_what_is_imported_for_its_type_alone_does_not_travel():
-    text = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from isocenter.tasks import Task\n\nx: 'Task'\n"
-    found = script_sources.collect_sources(
-        {"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp"
-    )
+    text = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from hilum.tasks import Task\n\nx: 'Task'\n"
+    found = script_sources.collect_sources({"hilum.networks.theirs": ()}, {}, {"hilum.networks.theirs": text}, "stamp")
     assert "from typing import Any as Task" in found.texts["networks/theirs.py"]
     assert set(found.texts) == {"__init__.py", "networks/__init__.py", "networks/theirs.py"}
 
 
 def test_of_a_module_that_is_called_by_name_only_what_is_asked_of_it_travels():
-    text = "from isocenter.values import slabs\n\n\ndef labels(map):\n    return slabs.label_voxels(map)\n"
-    found = script_sources.collect_sources(
-        {"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp"
-    )
+    text = "from hilum.values import slabs\n\n\ndef labels(map):\n    return slabs.label_voxels(map)\n"
+    found = script_sources.collect_sources({"hilum.networks.theirs": ()}, {}, {"hilum.networks.theirs": text}, "stamp")
     assert "from ..values import slabs" in found.texts["networks/theirs.py"]
     assert "def label_voxels(" in found.texts["values/slabs.py"]
     handed = text.replace("return ", "return slabs, ")
     whole = script_sources.collect_sources(
-        {"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": handed}, "stamp"
+        {"hilum.networks.theirs": ()}, {}, {"hilum.networks.theirs": handed}, "stamp"
     )
     assert len(whole.texts["values/slabs.py"]) > len(found.texts["values/slabs.py"])

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import deadly
-from isocenter.errors import FormatError, MemoryShortageError, WorkerLostError
-from isocenter.runtime.parallel import map_cases
-from isocenter.values import Case
+from hilum.errors import FormatError, MemoryShortageError, WorkerLostError
+from hilum.runtime.parallel import map_cases
+from hilum.values import Case
 
 CASES = [Case(f"case{n}", f"p{n}", {}, covariates={"n": n}) for n in range(8)]
 

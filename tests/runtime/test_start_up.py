@@ -22,12 +22,12 @@ sys.meta_path.insert(0, Blocked())
 """
 PREDICT = """
 import numpy as np
-from isocenter import tasks
-from isocenter.runtime.inference import Inference
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.torch_networks import Networks
-from isocenter.transforms.intensity import Normalisation
-from isocenter.tasks import task_catalogue
+from hilum import tasks
+from hilum.runtime.inference import Inference
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.torch_networks import Networks
+from hilum.transforms.intensity import Normalisation
+from hilum.tasks import task_catalogue
 
 labels = [{"value": 4, "name": "bright"}]
 settings = {"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0}
@@ -62,13 +62,13 @@ def printed(code: str) -> list[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import isocenter",
-        "import isocenter; isocenter.__version__; dir(isocenter)",
-        "import isocenter.values, isocenter.errors, isocenter.lazy",
-        "import isocenter.files",
-        "import isocenter.transforms, isocenter.networks, isocenter.tasks, isocenter.runtime",
-        "import isocenter; assert isocenter.read(PATH).data.max() == 9",
-        "import isocenter; isocenter.write(isocenter.read(PATH), PATH + '.nrrd')",
+        "import hilum",
+        "import hilum; hilum.__version__; dir(hilum)",
+        "import hilum.values, hilum.errors, hilum.lazy",
+        "import hilum.files",
+        "import hilum.transforms, hilum.networks, hilum.tasks, hilum.runtime",
+        "import hilum; assert hilum.read(PATH).data.max() == 9",
+        "import hilum; hilum.write(hilum.read(PATH), PATH + '.nrrd')",
     ],
 )
 def test_start_up_and_reading_load_no_torch(path, code):
@@ -83,7 +83,7 @@ def test_volumes_of_nifti_are_read_without_libraries_of_other_formats(path):
         (folder / name).mkdir(parents=True)
         (folder / name / path.name).write_bytes(path.read_bytes())
     code = (
-        f"from isocenter.layouts import dataset_layouts as read; import sys; "
+        f"from hilum.layouts import dataset_layouts as read; import sys; "
         f"[case] = read.read_dataset({str(folder)!r}); "
         "case.images['image'].data, case.references['mask'].data; "
         f"print({LATE | {'tifffile', 'PIL', 'imagecodecs'}} & set(sys.modules))"
@@ -92,22 +92,22 @@ def test_volumes_of_nifti_are_read_without_libraries_of_other_formats(path):
 
 
 def test_verbs_that_are_looked_at_have_imported_nothing_that_takes_long():
-    verbs = ", ".join(f"isocenter.{one}" for one in ("predict", "check", "convert", "view", "plan", "load", "train"))
-    [loaded] = printed(f"import isocenter, sys; {verbs}; print(({HEAVY} | {LATE}) & set(sys.modules))")
+    verbs = ", ".join(f"hilum.{one}" for one in ("predict", "check", "convert", "view", "plan", "load", "train"))
+    [loaded] = printed(f"import hilum, sys; {verbs}; print(({HEAVY} | {LATE}) & set(sys.modules))")
     assert loaded == "set()"
 
 
 def test_the_help_of_the_command_line_needs_numpy_and_typer_alone():
     late = HEAVY | LATE | {"rich", "jinja2"}
-    code = f"from isocenter.cli import app; import sys; print({late} & set(sys.modules))"
-    ours = "; print([name for name in sys.modules if name.startswith(('isocenter.verbs', 'isocenter.reading'))])"
-    options = ["isocenter.reading", "isocenter.reading.reading_options"]  # of flags
+    code = f"from hilum.cli import app; import sys; print({late} & set(sys.modules))"
+    ours = "; print([name for name in sys.modules if name.startswith(('hilum.verbs', 'hilum.reading'))])"
+    options = ["hilum.reading", "hilum.reading.reading_options"]  # of flags
     assert printed(code + ours) == ["set()", str(options)]
 
 
-def test_import_isocenter_loads_only_what_finds_its_names():
-    [loaded] = printed("import isocenter, sys; print(sorted(m for m in sys.modules if m.startswith('isocenter.')))")
-    assert loaded == "['isocenter.lazy']"
+def test_import_hilum_loads_only_what_finds_its_names():
+    [loaded] = printed("import hilum, sys; print(sorted(m for m in sys.modules if m.startswith('hilum.')))")
+    assert loaded == "['hilum.lazy']"
 
 
 def test_prediction_of_both_tasks_runs_where_torch_cannot_be_imported(path):
@@ -119,13 +119,13 @@ def test_prediction_of_both_tasks_runs_where_torch_cannot_be_imported(path):
 
 @pytest.mark.whole
 def test_the_lazy_torch_is_the_real_one_once_it_is_used():
-    code = "from isocenter.lazy import torch; import sys; print('torch' in sys.modules, torch.tensor([2]).item())"
+    code = "from hilum.lazy import torch; import sys; print('torch' in sys.modules, torch.tensor([2]).item())"
     assert printed(code) == ["False 2"]
 
 
 def test_what_is_replaced_in_a_lazy_module_is_there_again_afterwards():
     code = (
-        "import pytest; from isocenter.training import _logs; patch = pytest.MonkeyPatch(); earlier = _logs.LOGS;"
+        "import pytest; from hilum.training import _logs; patch = pytest.MonkeyPatch(); earlier = _logs.LOGS;"
         "patch.setattr(_logs, 'LOGS', ()); patch.undo(); print(_logs.LOGS is earlier)"
     )
     assert printed(code) == ["True"]
@@ -134,4 +134,4 @@ def test_what_is_replaced_in_a_lazy_module_is_there_again_afterwards():
 @pytest.mark.whole
 def test_explaining_loads_monai_only_for_the_maps_that_it_makes():
     """Loading it takes seconds, as long as many a map by another method."""
-    assert printed("import sys, isocenter.explanation.explanation_methods; print('monai' in sys.modules)") == ["False"]
+    assert printed("import sys, hilum.explanation.explanation_methods; print('monai' in sys.modules)") == ["False"]

@@ -11,14 +11,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
-from isocenter.errors import IntegrityError, IsocenterError, UsageError
-from isocenter.runtime import Model, Preprocessing, model_files, record_files, torch_networks
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import HilumError, IntegrityError, UsageError
+from hilum.runtime import Model, Preprocessing, model_files, record_files, torch_networks
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Geometry, Image
 from matrices import thinned
 
 torch.set_num_threads(1)
@@ -165,9 +165,9 @@ def test_a_run_whose_folds_are_not_all_trained_is_no_model_yet(tmp_path):
 
 def test_what_is_loaded_in_python_is_a_model_that_predicts_paths(tmp_path):
     run = run_of(tmp_path / "run", {"fold_0": made(0), "fold_1": made(1)})
-    isocenter.write(image(), tmp_path / "image.nii.gz")
+    hilum.write(image(), tmp_path / "image.nii.gz")
     for path in (run, run / "fold_0", run / "fold_0" / "checkpoints" / "best"):
-        model = isocenter.load(path, device="cpu")
+        model = hilum.load(path, device="cpu")
         assert_array_equal(model.predict(tmp_path / "image.nii.gz").data, model.predict(image()).data)
 
 
@@ -212,7 +212,7 @@ def test_a_record_with_an_entry_of_another_type_is_refused_even_where_its_checks
     if (entry, value) == ("record", {}):  # names with values, of which there may be none
         assert model_files.load(best, "cpu").task == made(0).task
         return
-    with pytest.raises(IsocenterError):
+    with pytest.raises(HilumError):
         model_files.load(best, "cpu")
 
 

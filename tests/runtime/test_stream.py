@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import GeometryError
-from isocenter.files import file_formats
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.prediction_layers import STEPS, Latency
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Array, Geometry, Image
+from hilum.errors import GeometryError
+from hilum.files import file_formats
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.prediction_layers import STEPS, Latency
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Array, Geometry, Image
 
 
 def brighter(channels: tuple[str, ...] = ("0",), window: tuple[int, int] = (32, 32)) -> Model:

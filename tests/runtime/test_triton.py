@@ -12,10 +12,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-import isocenter
-from isocenter.errors import UsageError
-from isocenter.runtime import model_files
-from isocenter.runtime.package import package_writing
+import hilum
+from hilum.errors import UsageError
+from hilum.runtime import model_files
+from hilum.runtime.package import package_writing
 
 protobuf = pytest.importorskip("google.protobuf.text_format")
 client = pytest.importorskip("tritonclient")
@@ -41,14 +41,14 @@ def repository(segmented, packaged, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(package_writing, "write_network", copied)
-        made = isocenter.package(segmented.out, out=tmp_path_factory.mktemp("triton") / "shells", format="triton")
+        made = hilum.package(segmented.out, out=tmp_path_factory.mktemp("triton") / "shells", format="triton")
     assert made.onnx["exported"] and "tritonserver --model-repository" in repr(made)
     return made.out
 
 
 def test_its_configuration_is_what_the_file_takes_and_gives(repository, segmented):
     assert {str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()} == {
-        "isocenter.json",
+        "hilum.json",
         "shells/config.pbtxt",
         "shells/1/model.onnx",
     }
@@ -63,8 +63,8 @@ def test_its_configuration_is_what_the_file_takes_and_gives(repository, segmente
 
 def test_it_says_that_it_is_the_network_alone_and_what_surrounds_it(repository, segmented):
     stated = configuration(repository / "shells" / "config.pbtxt")
-    assert stated.parameters["isocenter"].string_value.startswith("This is the network alone")
-    around = json.loads((repository / "isocenter.json").read_text())["models"]["shells"]
+    assert stated.parameters["hilum"].string_value.startswith("This is the network alone")
+    around = json.loads((repository / "hilum.json").read_text())["models"]["shells"]
     own = model_files.load(segmented.out, "cpu")
     assert around["preprocessing"].keys() == own.preprocessing.settings.keys()
     assert around["weights_sha256"] == own.record["weights_sha256"]
@@ -72,7 +72,7 @@ def test_it_says_that_it_is_the_network_alone_and_what_surrounds_it(repository, 
 
 @pytest.mark.whole
 def test_its_network_has_the_heads_alone(segmented, tmp_path):
-    assert isocenter.package(segmented.out, out=tmp_path / "a", format="triton").onnx["exported"]
+    assert hilum.package(segmented.out, out=tmp_path / "a", format="triton").onnx["exported"]
     stated = configuration(tmp_path / "a" / "a" / "config.pbtxt")
     assert [one.name for one in stated.output] == ["pred"]
     session = onnxruntime.InferenceSession(str(tmp_path / "a" / "a" / "1" / "model.onnx"))
@@ -81,8 +81,8 @@ def test_its_network_has_the_heads_alone(segmented, tmp_path):
 
 def test_what_it_cannot_be_is_refused(segmented, repository, tmp_path):
     with pytest.raises(UsageError, match="monai or triton"):
-        isocenter.package(segmented.out, out=tmp_path / "out", format="torchserve")
+        hilum.package(segmented.out, out=tmp_path / "out", format="torchserve")
     with pytest.raises(UsageError, match="is for whole models"):
-        isocenter.package(segmented.out, out=tmp_path / "out", format="triton", backends=("onnx",))
+        hilum.package(segmented.out, out=tmp_path / "out", format="triton", backends=("onnx",))
     with pytest.raises(UsageError, match="not overwritten"):
-        isocenter.package(segmented.out, out=segmented.out, format="triton", overwrite=True)
+        hilum.package(segmented.out, out=segmented.out, format="triton", overwrite=True)

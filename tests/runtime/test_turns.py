@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.testing import assert_array_equal
 
-from isocenter.runtime import Model, Preprocessing, ensemble
-from isocenter.runtime.ensemble import VisitingNetwork
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
-from isocenter.runtime.windows.averaging import POOLED
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
+from hilum.runtime import Model, Preprocessing, ensemble
+from hilum.runtime.ensemble import VisitingNetwork
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
+from hilum.runtime.windows.averaging import POOLED
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
 
 TASK = task_catalogue.build_task({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})
 

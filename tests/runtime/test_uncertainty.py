@@ -12,12 +12,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch.distributions import Normal, kl_divergence
 
 from apple_gpus import on_apple
-from isocenter.errors import IntegrityError, PlanError, UsageError
-from isocenter.networks import dropout, factory
-from isocenter.networks.network_parts import NetworkFeatures
-from isocenter.planning import typed_sections
-from isocenter.prediction import withholding
-from isocenter.runtime import (
+from hilum.errors import IntegrityError, PlanError, UsageError
+from hilum.networks import dropout, factory
+from hilum.networks.network_parts import NetworkFeatures
+from hilum.planning import typed_sections
+from hilum.prediction import withholding
+from hilum.runtime import (
     Model,
     ModelRequest,
     Preprocessing,
@@ -26,21 +26,21 @@ from isocenter.runtime import (
     model_record,
     torch_networks,
 )
-from isocenter.runtime.bundle.network import VariationalLayer
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.model_parts import ModelParts
-from isocenter.runtime.package import package_writing
-from isocenter.runtime.package.package_writing import PackageEvidence
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.runtime.uncertainty import uncertainty_methods
-from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.uncertainty_methods import LastLayers
-from isocenter.runtime.windows.averaging import AveragedNetwork
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.tasks.detection.question import Detection
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image
+from hilum.runtime.bundle.network import VariationalLayer
+from hilum.runtime.inference import Inference
+from hilum.runtime.model_parts import ModelParts
+from hilum.runtime.package import package_writing
+from hilum.runtime.package.package_writing import PackageEvidence
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.runtime.uncertainty import uncertainty_methods
+from hilum.runtime.uncertainty.disagreement import Disagreement
+from hilum.runtime.uncertainty.uncertainty_methods import LastLayers
+from hilum.runtime.windows.averaging import AveragedNetwork
+from hilum.tasks import task_catalogue, task_settings
+from hilum.tasks.detection.question import Detection
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Geometry, Image
 
 torch.set_num_threads(1)
 

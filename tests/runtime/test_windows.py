@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as numpy_strategies
 from monai.inferers import sliding_window_inference
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime.preprocessing.protocol import SliceOrder
-from isocenter.runtime.windows import averaging, slide
-from isocenter.runtime.windows import slide as windows
-from isocenter.values import Array
+from hilum.runtime.preprocessing.protocol import SliceOrder
+from hilum.runtime.windows import averaging, slide
+from hilum.runtime.windows import slide as windows
+from hilum.values import Array
 
 shapes = st.one_of(*[st.tuples(*[st.integers(1, 11)] * n) for n in (2, 3)])
 overlaps = st.sampled_from([0.0, 0.25, 0.5, 0.75])

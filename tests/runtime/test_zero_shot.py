@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import isocenter
-from isocenter.errors import IntegrityError
-from isocenter.networks.layouts.text_layouts import DEVIATION, MEAN
+import hilum
+from hilum.errors import IntegrityError
+from hilum.networks.layouts.text_layouts import DEVIATION, MEAN
 
 TEXTS = {"normal": ["no sign of pneumonia", "clear lungs"], "ill": ["pneumonia of the left lobe"]}
 WORDS = sorted({word for texts in TEXTS.values() for text in texts for word in text.split()})
@@ -39,9 +39,9 @@ def adopted_logits(tmp_path: Path, program: str, weights: dict, picture: np.ndar
     (tmp_path / "classes.json").write_text(json.dumps(TEXTS))
     Image.fromarray(picture).save(tmp_path / "picture.png")
     known = {"classes": tmp_path / "classes.json", "text": tmp_path / "bert", "backends": ()}
-    isocenter.adopt(tmp_path / "model.safetensors", program=program, out=tmp_path / "package", **known)
-    model = isocenter.load(tmp_path / "package", device="cpu")
-    image, _ = model.preprocessing(isocenter.read(tmp_path / "picture.png"), "picture")
+    hilum.adopt(tmp_path / "model.safetensors", program=program, out=tmp_path / "package", **known)
+    model = hilum.load(tmp_path / "package", device="cpu")
+    image, _ = model.preprocessing(hilum.read(tmp_path / "picture.png"), "picture")
     [logits] = model.networks.run(image[None])["class"]
     return logits
 
@@ -104,4 +104,4 @@ def test_weights_of_one_side_are_refused(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(TEXTS))
     known = {"classes": tmp_path / "classes.json", "text": tmp_path, "out": tmp_path / "package"}
     with pytest.raises(IntegrityError, match="holds no weights of openclip for images and texts"):
-        isocenter.adopt(tmp_path / "model.safetensors", program="openclip", **known)
+        hilum.adopt(tmp_path / "model.safetensors", program="openclip", **known)

@@ -10,16 +10,16 @@ import PIL.Image
 import pytest
 
 import packages
-from isocenter.errors import DatasetError, UsageError
-from isocenter.prediction import case_prediction, findings_file, model_advice
-from isocenter.prediction.case_prediction import CaseRequest
-from isocenter.prediction.findings_file import ExaminedImage
-from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.scoring.auditing import advice_audit
-from isocenter.scoring.auditing.audit_options import AuditOptions
-from isocenter.scoring.case_scoring import AuditInput, ScoredCases
-from isocenter.tasks import task_catalogue
-from isocenter.values import Case, Geometry, Image
+from hilum.errors import DatasetError, UsageError
+from hilum.prediction import case_prediction, findings_file, model_advice
+from hilum.prediction.case_prediction import CaseRequest
+from hilum.prediction.findings_file import ExaminedImage
+from hilum.reading import ReadingOptions, dataset_reading
+from hilum.scoring.auditing import advice_audit
+from hilum.scoring.auditing.audit_options import AuditOptions
+from hilum.scoring.case_scoring import AuditInput, ScoredCases
+from hilum.tasks import task_catalogue
+from hilum.values import Case, Geometry, Image
 
 LINES = """advice = [
   {{ when = "abstained", say = "repeat the image" }},

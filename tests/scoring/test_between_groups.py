@@ -7,14 +7,14 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, UsageError
-from isocenter.scoring.answered_cases import ScoringFold
-from isocenter.scoring.auditing import between_groups
-from isocenter.scoring.auditing.audit_options import AuditOptions
-from isocenter.scoring.case_scoring import AuditInput, ScoredCases
-from isocenter.tasks.classification.question import Classification
+from hilum.errors import DatasetError, UsageError
+from hilum.scoring.answered_cases import ScoringFold
+from hilum.scoring.auditing import between_groups
+from hilum.scoring.auditing.audit_options import AuditOptions
+from hilum.scoring.case_scoring import AuditInput, ScoredCases
+from hilum.tasks.classification.question import Classification
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def from_two_sites(root, first=0):
 def test_who_is_here_stands_beside_the_population(sites, tmp_path, text):
     shares = tmp_path / "population.csv"
     shares.write_text(text)
-    isocenter.check(sites, out=tmp_path / "out", groups="sex", population=shares)
+    hilum.check(sites, out=tmp_path / "out", groups="sex", population=shares)
     rows = pd.read_csv(tmp_path / "out" / "representation.csv").set_index("group")
     assert list(rows.columns[:5]) == ["attribute", "patients", "share", "population", "missing"]
     assert rows.loc["M", "patients"] == 14
@@ -60,7 +60,7 @@ def test_who_is_here_stands_beside_the_population(sites, tmp_path, text):
 def test_a_population_of_people_is_counted(sites, tmp_path):
     people = tmp_path / "people.csv"
     people.write_text("Sex,age\nF,30\nF,70\nM,70\nF,\n")
-    isocenter.check(sites, out=tmp_path / "out", groups="sex,age:60", population=people)
+    hilum.check(sites, out=tmp_path / "out", groups="sex,age:60", population=people)
     rows = pd.read_csv(tmp_path / "out" / "representation.csv").set_index(["attribute", "group"])
     assert rows.loc[("sex", "F"), "population"] == 0.75
     assert rows.loc[("age", ">=60"), "population"] == pytest.approx(2 / 3)
@@ -69,7 +69,7 @@ def test_a_population_of_people_is_counted(sites, tmp_path):
 def test_a_table_without_the_groups_is_no_population(sites, tmp_path):
     (tmp_path / "people.csv").write_text("height\n180\n")
     with pytest.raises(DatasetError, match="names none of the groups"):
-        isocenter.check(sites, groups="sex", population=tmp_path / "people.csv")
+        hilum.check(sites, groups="sex", population=tmp_path / "people.csv")
 
 
 def test_sites_with_other_images_are_told_apart_also_among_matched_patients(cli, sites, tmp_path):
@@ -93,7 +93,7 @@ def test_sites_with_other_images_are_told_apart_also_among_matched_patients(cli,
 )
 def test_what_is_asked_wrongly_is_refused(sites, asked, match):
     with pytest.raises(UsageError, match=match):
-        isocenter.check(sites, **asked)
+        hilum.check(sites, **asked)
 
 
 def scored(shifted: float) -> AuditInput:

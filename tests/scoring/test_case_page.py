@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 
-from isocenter.scoring import case_scoring
-from isocenter.tasks import task as tasks_task
-from isocenter.tasks import task_catalogue
-from isocenter.values import Case, Geometry, Image, Label, Prediction
+from hilum.scoring import case_scoring
+from hilum.tasks import task as tasks_task
+from hilum.tasks import task_catalogue
+from hilum.values import Case, Geometry, Image, Label, Prediction
 
 GRID = Geometry.of_spacing((4, 5, 6), (1, 1, 2))
 LESION, ORGAN = (Label(1, "lesion"),), (Label(1, "organ"),)

@@ -10,18 +10,18 @@ import numpy as np
 import PIL.Image
 import pytest
 
-import isocenter
-from isocenter.errors import IntegrityError
-from isocenter.files.storage import hashing
-from isocenter.quality import image_descriptors
-from isocenter.scoring import data_record
-from isocenter.scoring.data_record import LEDGER
-from isocenter.values import Case, Dataset, LazyMapping
+import hilum
+from hilum.errors import IntegrityError
+from hilum.files.storage import hashing
+from hilum.quality import image_descriptors
+from hilum.scoring import data_record
+from hilum.scoring.data_record import LEDGER
+from hilum.values import Case, Dataset, LazyMapping
 
 
 @pytest.fixture(autouse=True)
 def ledger(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / LEDGER
 
 
@@ -106,8 +106,8 @@ def test_openings_by_several_at_once_are_all_counted(tmp_path, ledger):
 
 def test_where_it_cannot_be_counted_the_figures_still_stand(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "file" / "cache"))
-    with caplog.at_level(logging.WARNING, "isocenter"):
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "file" / "cache"))
+    with caplog.at_level(logging.WARNING, "hilum"):
         assert data_record.count_opening([case(tmp_path, "one", "1")]) == 0
     assert "not counted" in caplog.text
     assert data_record.count_opening([]) == data_record.count_opening([Case("made", "made", {})]) == 0
@@ -144,4 +144,4 @@ def pair(folder: Path, fixed: str, moving: str) -> Case:
 
 
 def picture(path: Path) -> Case:
-    return Case(path.stem, path.stem, {"image": isocenter.read(path)}, files=(path,))
+    return Case(path.stem, path.stem, {"image": hilum.read(path)}, files=(path,))

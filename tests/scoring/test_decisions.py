@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from numpy.testing import assert_allclose
 
-from isocenter.evaluation.significance import probability_tests
-from isocenter.scoring.auditing import decision_audits
-from isocenter.scoring.case_scoring import AuditInput, ScoredCases
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.findings.question import Findings
-from isocenter.tasks.regression.question import Regression
+from hilum.evaluation.significance import probability_tests
+from hilum.scoring.auditing import decision_audits
+from hilum.scoring.case_scoring import AuditInput, ScoredCases
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.findings.question import Findings
+from hilum.tasks.regression.question import Regression
 
 CASES, RANDOM = 60, np.random.default_rng(0)
 COLUMNS = ["threshold", "net_benefit", "treat_all", "treat_none", "low", "high", "label"]

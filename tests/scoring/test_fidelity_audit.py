@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import case_tables
-from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.scoring import case_scoring, model_verdict
-from isocenter.scoring.auditing import fidelity_audit
-from isocenter.scoring.auditing.audit_options import AuditOptions
-from isocenter.scoring.case_scoring import AuditInput, ScoredCases
-from isocenter.tasks.enhancement.question import Enhancement
-from isocenter.transforms import corruptions
-from isocenter.values import Case, Geometry, Image, Map, Prediction
+from hilum.errors import UsageError
+from hilum.evaluation import case_tables
+from hilum.reading import ReadingOptions, dataset_reading
+from hilum.scoring import case_scoring, model_verdict
+from hilum.scoring.auditing import fidelity_audit
+from hilum.scoring.auditing.audit_options import AuditOptions
+from hilum.scoring.case_scoring import AuditInput, ScoredCases
+from hilum.tasks.enhancement.question import Enhancement
+from hilum.transforms import corruptions
+from hilum.values import Case, Geometry, Image, Map, Prediction
 
 TASK = Enhancement(channels=("0",), mean={"0": 100.0}, deviation={"0": 50.0})
 GRID = Geometry.of_spacing((40, 40, 36), (1.0, 1.0, 1.0))

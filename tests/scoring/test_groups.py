@@ -9,21 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, PlanError, UsageError
-from isocenter.evaluation import Metrics, Table, case_tables
-from isocenter.evaluation.fairness.group_gaps import Gap
-from isocenter.planning import plan_changes, plan_checks, plan_file
-from isocenter.runtime import record_files
-from isocenter.scoring.auditing import group_audit
-from isocenter.scoring.auditing.audit_options import AuditOptions
-from isocenter.scoring.case_scoring import AuditInput, ScoredCases
-from isocenter.scoring.explaining import kept_tests
-from isocenter.tasks import Task
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.findings.question import Findings
-from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
+from hilum.errors import DatasetError, PlanError, UsageError
+from hilum.evaluation import Metrics, Table, case_tables
+from hilum.evaluation.fairness.group_gaps import Gap
+from hilum.planning import plan_changes, plan_checks, plan_file
+from hilum.runtime import record_files
+from hilum.scoring.auditing import group_audit
+from hilum.scoring.auditing.audit_options import AuditOptions
+from hilum.scoring.case_scoring import AuditInput, ScoredCases
+from hilum.scoring.explaining import kept_tests
+from hilum.tasks import Task
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.findings.question import Findings
+from hilum.values import Case, Dataset, Decision, Geometry, Prediction
 from matrices import thinned
 from packages import no_export
 
@@ -230,7 +230,7 @@ def test_a_table_of_groups_fills_in_what_the_headers_leave_empty_and_changes_not
 @pytest.mark.whole
 def test_an_unknown_covariate_is_refused_before_anything_is_predicted(segmented):
     with pytest.raises(UsageError, match="there is no covariate 'height'"):
-        isocenter.evaluate(segmented.out, segmented.data, labels=trained.LABELS, device="cpu", groups="height")
+        hilum.evaluate(segmented.out, segmented.data, labels=trained.LABELS, device="cpu", groups="height")
 
 
 def test_groups_with_thresholds_of_their_own_show_them_and_figures_go_by_them():
@@ -245,7 +245,7 @@ def test_groups_with_thresholds_of_their_own_show_them_and_figures_go_by_them():
 
 def test_a_table_without_a_row_for_a_case_is_refused(segmented, tmp_path):
     with pytest.raises(DatasetError, match="has no row"):
-        isocenter.evaluate(
+        hilum.evaluate(
             segmented.out, segmented.data, labels=trained.LABELS, group_table=whose(tmp_path / "who.csv", ["case00"])
         )
 
@@ -254,7 +254,7 @@ def test_a_table_without_a_row_for_a_case_is_refused(segmented, tmp_path):
 def test_a_table_that_names_no_case_says_what_it_names_and_what_it_should(segmented, tmp_path):
     (tmp_path / "who.csv").write_text("case,sex\nfoo,F\nbar,M\n")
     with pytest.raises(DatasetError, match="its column case names foo, bar") as refused:
-        isocenter.evaluate(segmented.out, segmented.data, labels=trained.LABELS, group_table=tmp_path / "who.csv")
+        hilum.evaluate(segmented.out, segmented.data, labels=trained.LABELS, group_table=tmp_path / "who.csv")
     assert "without their endings" in refused.value.remedy
 
 
@@ -269,11 +269,11 @@ def peopled(root, **how):
 @pytest.mark.whole
 def test_groups_are_in_the_plan_before_training_and_unknown_ones_are_refused(tmp_path):
     data = peopled(tmp_path / "data")
-    assert isocenter.plan(data, device="cpu").plan["evaluation.groups"] == "sex"
+    assert hilum.plan(data, device="cpu").plan["evaluation.groups"] == "sex"
     asked = {"evaluation.groups": "sex,age:40,sex*age"}
-    assert isocenter.plan(data, device="cpu", assignments=asked).plan["evaluation.groups"] == "sex,age:40,sex*age"
+    assert hilum.plan(data, device="cpu", assignments=asked).plan["evaluation.groups"] == "sex,age:40,sex*age"
     with pytest.raises(PlanError, match="there is no covariate 'height'"):
-        isocenter.plan(data, device="cpu", assignments={"evaluation.groups": "height"})
+        hilum.plan(data, device="cpu", assignments={"evaluation.groups": "height"})
 
 
 @pytest.fixture(scope="module")
@@ -299,17 +299,17 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
     assert "too few" in plan.decision("task.thresholds_by_group").because
     site = peopled(tmp_path / "site", count=48, first=5000)
     with no_export():
-        package = isocenter.package(run.out, out=tmp_path / "model", backends=()).out
-        kept_tests.keep_records(package, isocenter.load(package, "cpu"), {"gradcam": {"passed": True}}, {})
-        made = isocenter.calibrate(package, site, out=tmp_path / "calibrated", backends=())
-    isocenter.evaluate(package, site, out=tmp_path / "evaluated", device="cpu")
+        package = hilum.package(run.out, out=tmp_path / "model", backends=()).out
+        kept_tests.keep_records(package, hilum.load(package, "cpu"), {"gradcam": {"passed": True}}, {})
+        made = hilum.calibrate(package, site, out=tmp_path / "calibrated", backends=())
+    hilum.evaluate(package, site, out=tmp_path / "evaluated", device="cpu")
     elsewhere = json.loads((tmp_path / "evaluated" / "fairness.json").read_text())
     assert (elsewhere["groups"], elsewhere["exploratory"]) == ("sex", [])
     assert "AUROC was named primary before training" in (tmp_path / "evaluated" / "report.html").read_text()
     assert set(made.decisions["task.thresholds_by_group"].value) == {"f", "m"}
-    assert set(isocenter.load(made.out, "cpu").task.grouped.levels) == {"f", "m"}
+    assert set(hilum.load(made.out, "cpu").task.grouped.levels) == {"f", "m"}
     calibrated = made.out
-    for packed in (package / "isocenter", calibrated / "isocenter"):
+    for packed in (package / "hilum", calibrated / "hilum"):
         for name in ("groups.csv", "fairness.json"):
             assert (packed / name).read_text() == (folder / name).read_text()
         assert json.loads((packed / "explanations.json").read_text())["methods"] == {"gradcam": {"passed": True}}
@@ -319,7 +319,7 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
 def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_before_training(grouped, tmp_path):
     run, again = grouped.out, shutil.copytree(grouped.out, tmp_path / "again")
     data = run.parent / "data"
-    made = isocenter.ensemble((run, again), out=tmp_path / "both", device="cpu", data=data)
+    made = hilum.ensemble((run, again), out=tmp_path / "both", device="cpu", data=data)
     found = json.loads((made.out / "evaluation" / "fairness.json").read_text())
     assert (found["groups"], found["exploratory"]) == ("sex", [])
     assert "No groups were fixed before training" not in made.report.read_text()
@@ -329,7 +329,7 @@ def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_befo
         "evaluation.registered", Decision(plan_file.registration_digest(other), "before its training")
     )
     (again / "plan.yaml").write_text(plan_file.plan_text(other))
-    apart = isocenter.ensemble((run, again), out=tmp_path / "apart", device="cpu", data=data).out / "evaluation"
+    apart = hilum.ensemble((run, again), out=tmp_path / "apart", device="cpu", data=data).out / "evaluation"
     assert "registered_margin" not in json.loads((apart / "summary.json").read_text())
     assert json.loads((apart / "fairness.json").read_text())["exploratory"] == ["sex"]
 
@@ -338,7 +338,7 @@ def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_befo
 @pytest.mark.whole
 def test_other_kinds_of_problem_have_gaps_of_their_own_metrics(cohort, request):
     run = request.getfixturevalue(cohort)
-    result = isocenter.evaluate(run.out, run.data, split="all", device="cpu", **READ.get(cohort, {}))
+    result = hilum.evaluate(run.out, run.data, split="all", device="cpu", **READ.get(cohort, {}))
     table = result.scored.table
     numbers = table["case"].map({name: n for n, name in enumerate(sorted(set(table["case"])))})
     table = table.assign(patient=table["case"].to_numpy(), covariate_half=np.where(numbers % 2 == 0, "even", "odd"))
@@ -362,7 +362,7 @@ def test_a_training_treats_groups_alike_and_a_covariate_of_the_group_is_no_input
     plan = plan_file.read_plan(run.out / "plan.yaml")
     assert plan["training.fairness"] == method
     assert plan["network.context"] is None
-    record = record_files.read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
+    record = record_files.read_json(run.out / "checkpoints" / "best" / "model.json", "hilum.model")["record"]
     assert bool(record.get("refitted")) == (method == "constraint")
 
 
@@ -396,7 +396,7 @@ def test_a_task_without_classes_is_refused_a_constraint(segmented):
 )
 def test_a_training_that_cannot_treat_groups_alike_is_refused(asked, match, tmp_path):
     with pytest.raises(PlanError, match=match):
-        isocenter.plan(peopled(tmp_path / "data"), device="cpu", assignments=asked)
+        hilum.plan(peopled(tmp_path / "data"), device="cpu", assignments=asked)
 
 
 class Counting:

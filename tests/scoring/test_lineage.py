@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.planning import plan_file
-from isocenter.scoring import data_record
+from hilum.planning import plan_file
+from hilum.scoring import data_record
 from packages import no_export
 
 
@@ -44,7 +44,7 @@ def test_a_model_of_a_parent_that_saw_its_test_cases_says_so_in_split_headline_a
     assert note in str(child)
     assert note in str(plan_file.read_plan(child.out / "plan.yaml").decision("split.method").because)
     assert note in (child.out / "report.html").read_text()
-    evaluated = isocenter.evaluate(child.out, segmented.data, device="cpu", labels=trained.LABELS)
+    evaluated = hilum.evaluate(child.out, segmented.data, device="cpu", labels=trained.LABELS)
     assert note in str(evaluated)
 
 
@@ -62,10 +62,10 @@ def test_what_was_seen_is_inherited_from_model_to_model(child, segmented, tmp_pa
 
 def test_a_package_holds_what_its_parents_had_seen(child, segmented, tmp_path):
     with no_export():
-        package = isocenter.package(child.out, out=tmp_path / "child.zip", backends=()).out
+        package = hilum.package(child.out, out=tmp_path / "child.zip", backends=()).out
     assert data_record.trace_lineage([package]).seen >= seen_by(segmented.out) | seen_by(child.out)
-    with pytest.raises(isocenter.IsocenterError, match="that trained this model"):
-        isocenter.evaluate(package, segmented.data, device="cpu", labels=trained.LABELS)
+    with pytest.raises(hilum.HilumError, match="that trained this model"):
+        hilum.evaluate(package, segmented.data, device="cpu", labels=trained.LABELS)
 
 
 def test_a_model_that_starts_from_nothing_has_no_lineage(segmented):

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.evaluation import case_tables
-from isocenter.scoring.auditing import mistake_audit
-from isocenter.scoring.case_scoring import AuditInput, ScoredCases
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.values import Case, Geometry
+from hilum.evaluation import case_tables
+from hilum.scoring.auditing import mistake_audit
+from hilum.scoring.case_scoring import AuditInput, ScoredCases
+from hilum.tasks import task_catalogue, task_settings
+from hilum.values import Case, Geometry
 
 WEAK = ["source", "attribute", "group", "n", "patients", "error", "elsewhere", "difference", "low", "high"]
 WEAK += ["p", "p_adjusted", "judged"]
@@ -195,7 +195,7 @@ def test_measured_values_and_boxes_have_worst_cases_too():
 @pytest.mark.whole
 def test_an_evaluation_and_a_run_write_both_files(segmented, tmp_path):
     assert (segmented.out / "evaluation" / "weak_groups.csv").is_file()
-    result = isocenter.evaluate(
+    result = hilum.evaluate(
         segmented.out, segmented.data, out=tmp_path / "out", device="cpu", labels=trained.LABELS, split="all"
     )
     weak = pd.read_csv(result.out / "weak_groups.csv")

@@ -11,13 +11,13 @@ import pydicom
 import pytest
 from pydicom import examples
 
-import isocenter
-from isocenter.errors import UsageError
-from isocenter.evaluation import case_tables
-from isocenter.scoring.auditing import repeat_audit
-from isocenter.scoring.case_scoring import AuditInput, ScoredCases
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Case, Geometry, Image, Label
+import hilum
+from hilum.errors import UsageError
+from hilum.evaluation import case_tables
+from hilum.scoring.auditing import repeat_audit
+from hilum.scoring.case_scoring import AuditInput, ScoredCases
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Case, Geometry, Image, Label
 
 LABELS = ("liver", "cyst")
 
@@ -66,7 +66,7 @@ def scan(folder: Path, name: str, day: str, protocol: str) -> Case:
     dataset.AcquisitionDate, dataset.ProtocolName, dataset.SeriesDescription = day, protocol, "axial"
     (folder / name).mkdir()
     dataset.save_as(folder / name / "1.dcm")
-    return Case(name, "p", {"image": isocenter.read(folder / name)})
+    return Case(name, "p", {"image": hilum.read(folder / name)})
 
 
 def test_without_a_column_repeats_are_images_of_one_day_and_protocol(tmp_path):
@@ -92,15 +92,15 @@ def write_retest(folder: Path, **facts: str) -> Path:
 
 def test_repeats_of_another_model_are_refused_by_its_package(segmented, tmp_path):
     with pytest.raises(UsageError, match="another model"):
-        isocenter.package(segmented.out, out=tmp_path / "model", repeats=write_retest(tmp_path / "retest"))
+        hilum.package(segmented.out, out=tmp_path / "model", repeats=write_retest(tmp_path / "retest"))
     with pytest.raises(UsageError, match="network alone"):
-        isocenter.package(segmented.out, out=tmp_path / "model", format="triton", repeats=tmp_path / "retest")
+        hilum.package(segmented.out, out=tmp_path / "model", format="triton", repeats=tmp_path / "retest")
 
 
 @pytest.mark.whole
 def test_a_package_carries_what_an_evaluation_of_its_run_found(segmented, tmp_path):
     own = json.loads((segmented.out / "evaluation" / "summary.json").read_text())
     retest = write_retest(tmp_path / "retest", recipe=own["recipe"])
-    isocenter.package(segmented.out, out=tmp_path / "model", backends=(), repeats=retest)
+    hilum.package(segmented.out, out=tmp_path / "model", backends=(), repeats=retest)
     [row] = json.loads((retest / "summary.json").read_text())["rows"]
-    assert isocenter.load(tmp_path / "model").record["repeatability"] == {"liver": row["value"]}
+    assert hilum.load(tmp_path / "model").record["repeatability"] == {"liver": row["value"]}

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import UsageError
-from isocenter.report import wording
-from isocenter.scoring.auditing import robustness_audit
-from isocenter.scoring.auditing.audit_options import AuditOptions
-from isocenter.scoring.auditing.robustness_audit import RobustnessLine
-from isocenter.values import Estimate
+from hilum.errors import UsageError
+from hilum.report import wording
+from hilum.scoring.auditing import robustness_audit
+from hilum.scoring.auditing.audit_options import AuditOptions
+from hilum.scoring.auditing.robustness_audit import RobustnessLine
+from hilum.values import Estimate
 
 FILE = "robustness.csv"
 BESIDE = ["calibration", "abstention", "gate"]
@@ -27,7 +27,7 @@ def worse(gated, tmp_path_factory):
     """An evaluation of pictures with noise and blur; tests only read it."""
     out = tmp_path_factory.mktemp("worse") / "evaluation"
     flags = {"corruptions": "noise,blur", "severities": "1,5"}
-    return isocenter.evaluate(gated.out, gated.data, out=out, device="cpu", **flags)
+    return hilum.evaluate(gated.out, gated.data, out=out, device="cpu", **flags)
 
 
 def test_every_figure_is_there_as_it_is_at_each_severity_and_without_each_input(worse):
@@ -71,7 +71,7 @@ def test_the_report_names_the_worst_corruption_and_the_cases_stay_as_they_are(ga
     page = (worse.out / "report.html").read_text()
     assert "The corruption that does most harm is" in page or "No corruption" in page
     assert "missing input" not in page  # without its only image it knows nothing, which says nothing of it
-    plain = isocenter.evaluate(gated.out, gated.data, device="cpu")
+    plain = hilum.evaluate(gated.out, gated.data, device="cpu")
     pd.testing.assert_frame_equal(plain.scored.table, worse.scored.table)
     assert not any(FILE in audit.tables for audit in plain.scored.audits)
 
@@ -105,7 +105,7 @@ def test_the_loss_by_a_corruption_is_stated_with_its_interval_from_the_same_pati
 @pytest.mark.whole
 def test_volumes_and_structures_have_their_figures_too(segmented, tmp_path):
     flags = {"corruptions": "motion,metal", "severities": "5", "labels": trained.LABELS, "device": "cpu"}
-    result = isocenter.evaluate(segmented.out, segmented.data, out=tmp_path / "out", **flags)
+    result = hilum.evaluate(segmented.out, segmented.data, out=tmp_path / "out", **flags)
     table = pd.read_csv(tmp_path / "out" / FILE)
     assert set(table["corruption"]) == {"none", "motion", "without image"}
     assert {"all", "shell", "core"} <= set(table["label"])

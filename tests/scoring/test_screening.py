@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isocenter.errors import DatasetError
-from isocenter.scoring.auditing import decision_audits
-from isocenter.scoring.auditing.audit_options import AuditOptions
-from isocenter.scoring.case_scoring import AuditInput, ScoredCases
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.regression.question import Regression
+from hilum.errors import DatasetError
+from hilum.scoring.auditing import decision_audits
+from hilum.scoring.auditing.audit_options import AuditOptions
+from hilum.scoring.case_scoring import AuditInput, ScoredCases
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.regression.question import Regression
 
 CHANCES = np.array([0.9, 0.8, 0.3, 0.6, 0.2, 0.1])
 TRUTH = ["ill", "ill", "ill", "well", "well", "well"]

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isocenter.evaluation import site_pooling
-from isocenter.scoring.auditing import site_audit
-from isocenter.scoring.auditing.audit_options import AuditOptions
-from isocenter.scoring.case_scoring import AuditInput, ScoredCases
-from isocenter.tasks.classification.question import Classification
-from isocenter.values import Case, Estimate, Geometry, Image
+from hilum.evaluation import site_pooling
+from hilum.scoring.auditing import site_audit
+from hilum.scoring.auditing.audit_options import AuditOptions
+from hilum.scoring.case_scoring import AuditInput, ScoredCases
+from hilum.tasks.classification.question import Classification
+from hilum.values import Case, Estimate, Geometry, Image
 
 COLUMNS = ["metric", "label", "site", "value", "low", "high", "se", "n", "patients"]
 COLUMNS += ["difference", "difference_low", "difference_high", "method"]

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isocenter.evaluation import Metric
-from isocenter.planning import plan_file
-from isocenter.report import wording
-from isocenter.runs import validation_course
-from isocenter.scoring import case_scoring, model_verdict
-from isocenter.scoring.case_scoring import ScoredCases
-from isocenter.scoring.model_verdict import Gain, Verdict
-from isocenter.tasks import Task, multitask, task_catalogue, task_settings
-from isocenter.tasks.segmentation import scoring
-from isocenter.values import Decision, Estimate, Geometry
+from hilum.evaluation import Metric
+from hilum.planning import plan_file
+from hilum.report import wording
+from hilum.runs import validation_course
+from hilum.scoring import case_scoring, model_verdict
+from hilum.scoring.case_scoring import ScoredCases
+from hilum.scoring.model_verdict import Gain, Verdict
+from hilum.tasks import Task, multitask, task_catalogue, task_settings
+from hilum.tasks.segmentation import scoring
+from hilum.values import Decision, Estimate, Geometry
 
 MAE = Metric("mae", "MAE", "less")
 CLASSES = task_catalogue.build_task({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})

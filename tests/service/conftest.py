@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.service.records import record_database
-from isocenter.values import Geometry, Image
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.service.records import record_database
+from hilum.values import Geometry, Image
 from ports import free_port
 from service.databases import empty, with_tables
 from service.receiving import running
@@ -46,7 +46,7 @@ class PostgreSQL:
         if self.programs is None:
             pytest.skip("PostgreSQL is not installed")
         self.is_kept, self.port = folder is not None, free_port()
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="isocenter-pg-"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="hilum-pg-"))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.as_user: dict[str, Any] = {}
         if os.geteuid() == 0:  # it refuses to run as root

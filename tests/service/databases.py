@@ -6,8 +6,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from isocenter.service.records import migration, record_database, tables
-from isocenter.service.records.record_database import Database
+from hilum.service.records import migration, record_database, tables
+from hilum.service.records.record_database import Database
 
 SQLITE = "sqlite:///"
 

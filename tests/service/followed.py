@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.values import Geometry, Image
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.values import Geometry, Image
 
 SHAPE = (24, 20, 10)
 

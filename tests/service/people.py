@@ -10,8 +10,8 @@ from unittest.mock import patch
 import httpx
 from argon2 import PasswordHasher
 
-from isocenter.service.records import accounts as records
-from isocenter.service.records.actor import NODE
+from hilum.service.records import accounts as records
+from hilum.service.records.actor import NODE
 from service.databases import with_tables
 from service.web_served import Served, served
 

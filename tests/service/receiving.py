@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from isocenter.service.dicom.dicom_listening import ListenerSettings
-from isocenter.service.dicom.receiver import Receiver
-from isocenter.service.objects import journal
-from isocenter.service.objects.journal import Happened, JournalLine
-from isocenter.service.records.workitem_records import Workitems
+from hilum.service.dicom.dicom_listening import ListenerSettings
+from hilum.service.dicom.receiver import Receiver
+from hilum.service.objects import journal
+from hilum.service.objects.journal import Happened, JournalLine
+from hilum.service.records.workitem_records import Workitems
 
 
 class Node:

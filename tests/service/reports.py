@@ -17,11 +17,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import hl7
 from hypothesis import strategies as st
 
-from isocenter.service.exchange.fhir_reports import CERTAINTY, HIGH, LOW, PROBABILITY
-from isocenter.service.exchange.findings_report import FindingsReport, SegmentReference
-from isocenter.service.exchange.hl7_reports import ENDS
-from isocenter.values import Code, Finding
-from isocenter.values.finding import FindingsRecord
+from hilum.service.exchange.fhir_reports import CERTAINTY, HIGH, LOW, PROBABILITY
+from hilum.service.exchange.findings_report import FindingsReport, SegmentReference
+from hilum.service.exchange.hl7_reports import ENDS
+from hilum.values import Code, Finding
+from hilum.values.finding import FindingsRecord
 
 STUDY, SERIES = "1.2.840.5", "1.2.840.5.1"
 MODEL = {"name": "lung nodules", "version": "1.2", "weights_sha256": "ab" * 32}

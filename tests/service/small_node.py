@@ -7,13 +7,13 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from isocenter.service import configuration
-from isocenter.service._keeper import Keeper
-from isocenter.service.objects.object_store import ObjectStore
-from isocenter.service.records import tables
-from isocenter.service.routing import routing_rules
-from isocenter.service.work.warm_models import WarmModels
-from isocenter.service.work.worker import JobWorker
+from hilum.service import configuration
+from hilum.service._keeper import Keeper
+from hilum.service.objects.object_store import ObjectStore
+from hilum.service.records import tables
+from hilum.service.routing import routing_rules
+from hilum.service.work.warm_models import WarmModels
+from hilum.service.work.worker import JobWorker
 from service.databases import with_tables
 
 # Of the threshold of its model: the ball of `mr` is above it.

@@ -6,8 +6,8 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from isocenter.service.dicom import messages
-from isocenter.service.dicom.messages import EXPLICIT, HEAD, IMPLICIT, RELEASE_RQ
+from hilum.service.dicom import messages
+from hilum.service.dicom.messages import EXPLICIT, HEAD, IMPLICIT, RELEASE_RQ
 
 VERIFICATION = "1.2.840.10008.1.1"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -22,7 +22,7 @@ def item(kind: int, value: bytes) -> bytes:
 def request(
     contexts: Sequence[tuple[str, str]] = ((CAPTURE, EXPLICIT), (VERIFICATION, IMPLICIT)),
     *,
-    called: str = "ISOCENTER",
+    called: str = "HILUM",
     calling: str = "TEST",
 ) -> bytes:
     """An A-ASSOCIATE-RQ; contexts have the numbers 1, 3, 5 and so on."""

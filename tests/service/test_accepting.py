@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 import packages
-from isocenter.monitoring.acceptance_plan import ACCEPTED, CONDITIONAL
-from isocenter.runtime import record_files
-from isocenter.values import Label
+from hilum.monitoring.acceptance_plan import ACCEPTED, CONDITIONAL
+from hilum.runtime import record_files
+from hilum.values import Label
 from service import followed
 
 PLAN = """
@@ -46,11 +46,11 @@ def scanned_site(folder: Path, numbers: range) -> Path:
         stated = {"ManufacturerModelName": "Beta", "SeriesDescription": "localiser"} if number == 14 else {}
         stated = {"ManufacturerModelName": "Alpha", "SeriesDescription": "T1", "PatientID": str(number), **stated}
         paths = followed.study(folder / f"p{number}", "20240101", 5.0 + number / 10, **stated)
-        image = isocenter.read(paths[0].parent)
+        image = hilum.read(paths[0].parent)
         bright = image.data[0] > 100
         halves = np.where(np.arange(bright.shape[0])[:, None, None] < 11, 3, 7) * bright
         ball = image.with_label_map(halves.astype(np.uint8), [Label(3, "kidney left"), Label(7, "kidney right")])
-        isocenter.write(ball, folder / f"p{number}" / "mask.nii.gz")
+        hilum.write(ball, folder / f"p{number}" / "mask.nii.gz")
         rows.append(f"p{number}/20240101,p{number}/mask.nii.gz,{number}")
     (folder / "site.csv").write_text("\n".join(rows))
     return folder / "site.csv"
@@ -68,10 +68,8 @@ def test_a_node_takes_and_answers_the_scanners_of_a_site_and_a_pacs_has_the_resu
         plan = tmp_path / name / "acceptance.toml"
         plan.write_text(PLAN.replace("{model}", record_files.file_digest(package / "manifest.json")))
         given = {"plan": plan, "device": "cpu"}
-        isocenter.accept(package, site, lock=True, **given)
-        made[name] = isocenter.accept(
-            package, site, config=tmp_path / "node.toml", out=tmp_path / name / "out", **given
-        )
+        hilum.accept(package, site, lock=True, **given)
+        made[name] = hilum.accept(package, site, config=tmp_path / "node.toml", out=tmp_path / name / "out", **given)
     assert made["one"].verdict == ACCEPTED, made["one"]
     checks = [(row.metric, row.group, row.holds) for row in made["two"].rows if row.attribute == "scanner"]
     assert sorted(checks, key=lambda one: one[1]) == [

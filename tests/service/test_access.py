@@ -9,8 +9,8 @@ import pytest
 from fastapi import APIRouter
 from fastapi.staticfiles import StaticFiles
 
-from isocenter.errors import UsageError
-from isocenter.service.web import access
+from hilum.errors import UsageError
+from hilum.service.web import access
 from service.people import PERSONS, logged_in, with_people
 
 # Whatever a path names is not there: a request that is let in finds nothing, and changes nothing.

@@ -10,19 +10,19 @@ import pytest
 
 import dicom_objects
 import packages
-from isocenter.errors import UsageError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.prediction import case_prediction, findings_file
-from isocenter.prediction.answers import WantedFiles
-from isocenter.prediction.case_prediction import CaseRequest
-from isocenter.prediction.findings_file import ExaminedImage
-from isocenter.service.configuration import NodeSettings
-from isocenter.service.exchange import fhir_reports, hl7_reports
-from isocenter.service.model_facts import ModelFacts
-from isocenter.service.reading import feedback_dataset
-from isocenter.service.routing import routing_rules
-from isocenter.service.web import response_shapes
+from hilum.errors import UsageError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.prediction import case_prediction, findings_file
+from hilum.prediction.answers import WantedFiles
+from hilum.prediction.case_prediction import CaseRequest
+from hilum.prediction.findings_file import ExaminedImage
+from hilum.service.configuration import NodeSettings
+from hilum.service.exchange import fhir_reports, hl7_reports
+from hilum.service.model_facts import ModelFacts
+from hilum.service.reading import feedback_dataset
+from hilum.service.routing import routing_rules
+from hilum.service.web import response_shapes
 
 SETTINGS = """
 [models.m]

@@ -11,14 +11,14 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.files.dicom.reading import sr_reading
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.service.exchange import fhir_reports, findings_report, hl7_reports
-from isocenter.service.records import tables
-from isocenter.values import Geometry, Image
+from hilum.files.dicom.reading import sr_reading
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.service.exchange import fhir_reports, findings_report, hl7_reports
+from hilum.service.records import tables
+from hilum.values import Geometry, Image
 from service.objects_sent import drawn, encoded
 from service.reports import numbers_of_fhir, numbers_of_hl7, resources
 from service.small_node import LEVEL, SmallNode
@@ -47,7 +47,7 @@ def test_reports_agree_on_answers_about_the_whole_image(kind, tmp_path):
     table, column = followed(tmp_path / "data"), COLUMNS[kind]
     given = {"network.size": trained.SMALL_RESNET, **trained.FEW_STEPS, "guard.gate": False}
     given |= {"task.order": "corn"} if kind == "ordinal" else {}
-    isocenter.train(table, out=tmp_path / "run", column=column, assignments=given, **READING)
+    hilum.train(table, out=tmp_path / "run", column=column, assignments=given, **READING)
     assert agreed(tmp_path / "node", tmp_path / "run", [picture(smear(table.parent), tmp_path)]) == "answered"
 
 
@@ -55,7 +55,7 @@ def test_reports_agree_on_answers_about_the_whole_image(kind, tmp_path):
 def test_reports_agree_on_single_objects(tmp_path):
     given = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET, "guard.gate": False}
     data = trained.blobs(tmp_path / "balls")
-    isocenter.train(data, out=tmp_path / "run", task="instances", assignments=given, **READING)
+    hilum.train(data, out=tmp_path / "run", task="instances", assignments=given, **READING)
     outcome = agreed(tmp_path / "node", tmp_path / "run", series(trained.blob(90)[0], tmp_path))
     assert outcome == "answered"
 

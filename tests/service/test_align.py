@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from drawn_pairs import blobs, turn_and_shift
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.service.work import job_answers
-from isocenter.service.work.job_answers import JobInputs
-from isocenter.transforms import spatial_transforms
-from isocenter.values import Geometry, Image, SpatialTransform
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.service.work import job_answers
+from hilum.service.work.job_answers import JobInputs
+from hilum.transforms import spatial_transforms
+from hilum.values import Geometry, Image, SpatialTransform
 
 GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 

@@ -16,21 +16,21 @@ import pytest
 from lxml import etree
 from sqlalchemy import select, text
 
-import isocenter
-from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.service import configuration
-from isocenter.service._node_threads import AuditSealing
-from isocenter.service.configuration import AuditSection
-from isocenter.service.dicom.dicom_listening import DicomPeer
-from isocenter.service.exchange import atna
-from isocenter.service.exchange.atna import EVENTS
-from isocenter.service.node_folder import SETTINGS
-from isocenter.service.objects import object_store
-from isocenter.service.objects.journal import Happened
-from isocenter.service.records import audit_records, tables
-from isocenter.service.records.accounts import Accounts
-from isocenter.service.records.actor import Actor
-from isocenter.service.records.audit_records import FIRST, AuditVerdict
+import hilum
+from hilum.errors import IntegrityError, ResourceError, UsageError
+from hilum.service import configuration
+from hilum.service._node_threads import AuditSealing
+from hilum.service.configuration import AuditSection
+from hilum.service.dicom.dicom_listening import DicomPeer
+from hilum.service.exchange import atna
+from hilum.service.exchange.atna import EVENTS
+from hilum.service.node_folder import SETTINGS
+from hilum.service.objects import object_store
+from hilum.service.objects.journal import Happened
+from hilum.service.records import audit_records, tables
+from hilum.service.records.accounts import Accounts
+from hilum.service.records.actor import Actor
+from hilum.service.records.audit_records import FIRST, AuditVerdict
 from service.atna_schema import schema
 from service.databases import with_tables
 from service.objects_sent import data_set, drawn, encoded
@@ -110,7 +110,7 @@ def test_two_that_seal_at_once_give_no_number_twice(database):
     recorded(database, 300)
 
     def sealed() -> None:
-        with suppress(isocenter.IsocenterError):
+        with suppress(hilum.HilumError):
             audit_records.seal_events(database, "north")
 
     threads = [threading.Thread(target=sealed) for _ in range(2)]
@@ -123,9 +123,9 @@ def test_two_that_seal_at_once_give_no_number_twice(database):
 
 def test_any_byte_that_changes_and_any_line_that_goes_moves_or_comes_twice_is_found(folder, tmp_path):
     file = tmp_path / "audit.jsonl"
-    assert isocenter.export_audit(folder, out=file) == 40
-    last = isocenter.verify_audit(file)
-    assert (last.events, last.head) == (40, isocenter.verify_audit(folder).head)
+    assert hilum.export_audit(folder, out=file) == 40
+    last = hilum.verify_audit(file)
+    assert (last.events, last.head) == (40, hilum.verify_audit(folder).head)
     lines, chance = file.read_bytes().splitlines(keepends=True), np.random.default_rng(5)
     for number in range(120):
         changed, at = list(lines), int(chance.integers(40))
@@ -144,7 +144,7 @@ def test_any_byte_that_changes_and_any_line_that_goes_moves_or_comes_twice_is_fo
                 changed[at], changed[other] = changed[other], changed[at]
         file.write_bytes(b"".join(changed))
         with pytest.raises(IntegrityError, match=r"^.*: event \d+ "):
-            isocenter.verify_audit(file, head=last.head)
+            hilum.verify_audit(file, head=last.head)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_any_byte_that_changes_and_any_line_that_goes_moves_or_comes_twice_is_fo
     ],
 )
 def test_a_change_within_the_database_is_named_by_the_first_sequence_that_is_wrong(cli, folder, change, first):
-    known = isocenter.verify_audit(folder).head
+    known = hilum.verify_audit(folder).head
     database = with_tables(configuration.read_settings(None, [], folder).database_url)
     with database.write() as connection:
         connection.execute(text(change))
@@ -178,7 +178,7 @@ def test_verify_and_export_say_what_they_found_and_refuse_what_is_no_audit(cli, 
     for wrong in (out.parent, tmp_path / "none"):
         assert cli("audit", "verify", wrong).code == 2
     with pytest.raises(UsageError, match="there is no format"):
-        isocenter.export_audit(folder, out=tmp_path / "x", format="csv")
+        hilum.export_audit(folder, out=tmp_path / "x", format="csv")
 
 
 def test_every_event_is_a_message_of_the_schema_and_names_the_patient_by_the_pseudonym(database):
@@ -201,7 +201,7 @@ def test_every_event_is_a_message_of_the_schema_and_names_the_patient_by_the_pse
 
 
 def test_a_line_of_a_receiver_that_is_read_twice_is_one_event(database):
-    lines = [Happened(f"{n:032x}", "association", "ISOCENTER", "CT1", "10.0.0.9", 5.0 + n) for n in range(3)]
+    lines = [Happened(f"{n:032x}", "association", "HILUM", "CT1", "10.0.0.9", 5.0 + n) for n in range(3)]
     audit_records.record_lines(database, lines[:2])
     audit_records.record_lines(database, lines)
     assert [(row.actor, row.at, row.outcome) for row in rows(database)] == [
@@ -319,8 +319,8 @@ def test_an_association_is_an_event_and_so_is_what_its_peer_may_not(tmp_path):
         found = [(one.account, one.action, one.thing, one.outcome) for one in node.events]
         assert {one.address for one in node.events} == {"127.0.0.1"}
     assert found == [
-        ("STRANGER", "association", "ISOCENTER", "refused"),
-        ("PACS", "association", "ISOCENTER", "success"),
+        ("STRANGER", "association", "HILUM", "refused"),
+        ("PACS", "association", "HILUM", "success"),
         ("PACS", "refusal", "store", "refused"),
     ]
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from sqlalchemy import select, text
 
-import isocenter
-from isocenter.errors import IntegrityError, IsocenterError, ResourceError, UsageError
-from isocenter.files.storage import hashing
-from isocenter.service import configuration, node_backup, node_folder, supervisor
-from isocenter.service._retention import Retention
-from isocenter.service.records import database_copies, migration, record_database, tables
-from isocenter.service.records.audit_records import seal_events
+import hilum
+from hilum.errors import HilumError, IntegrityError, ResourceError, UsageError
+from hilum.files.storage import hashing
+from hilum.service import configuration, node_backup, node_folder, supervisor
+from hilum.service._retention import Retention
+from hilum.service.records import database_copies, migration, record_database, tables
+from hilum.service.records.audit_records import seal_events
 from service.databases import with_tables
 from service.small_node import SmallNode
 from service.thresholds import threshold_model
@@ -72,16 +72,16 @@ def backed_up(tmp_path_factory) -> Path:
     made = SmallNode(room / "node", study={"complete_after_s": 0})
     lived(made, [])
     made.store.close()
-    isocenter.backup(room / "node", out=room / "node.tar")
+    hilum.backup(room / "node", out=room / "node.tar")
     return room / "node.tar"
 
 
 def test_a_restored_node_has_every_study_result_and_event(node, tmp_path):
-    backup = isocenter.backup(node.settings.folder, out=tmp_path / "node.tar")
+    backup = hilum.backup(node.settings.folder, out=tmp_path / "node.tar")
     assert (backup.absent, backup.changed) == ((), ()) and backup.models == (
         str(tmp_path / "model" / "threshold.onnx"),
     )
-    restored = isocenter.restore(tmp_path / "node.tar", folder=tmp_path / "again")
+    restored = hilum.restore(tmp_path / "node.tar", folder=tmp_path / "again")
     assert contents(tmp_path / "again") == contents(node.settings.folder)
     database = record_database.node_database(tmp_path / "again")
     assert all_rows(database) == all_rows(node.database)
@@ -98,13 +98,13 @@ def test_on_postgresql_it_is_as_on_sqlite(postgresql, tmp_path, mr):
     urls = {name: new_database(postgresql, name) for name in ("lived", "again")}
     model = threshold_model(tmp_path / "model", 40.5)
     node = lived(SmallNode(tmp_path / "node", model, database={"url": urls["lived"]}), mr)
-    isocenter.backup(tmp_path / "node", out=tmp_path / "node.tar")
+    hilum.backup(tmp_path / "node", out=tmp_path / "node.tar")
     with pytest.raises(UsageError, match="its database is of postgresql"):
-        isocenter.restore(tmp_path / "node.tar", folder=tmp_path / "again")
+        hilum.restore(tmp_path / "node.tar", folder=tmp_path / "again")
     with pytest.raises(UsageError, match="holds tables already"):
-        isocenter.restore(tmp_path / "node.tar", folder=tmp_path / "again", database=urls["lived"])
+        hilum.restore(tmp_path / "node.tar", folder=tmp_path / "again", database=urls["lived"])
     assert not (tmp_path / "again").exists()
-    isocenter.restore(tmp_path / "node.tar", folder=tmp_path / "again", database=urls["again"])
+    hilum.restore(tmp_path / "node.tar", folder=tmp_path / "again", database=urls["again"])
     database = record_database.node_database(tmp_path / "again")
     assert all_rows(database) == all_rows(node.database) and contents(tmp_path / "again") == contents(tmp_path / "node")
     for one in (database, node.database):
@@ -121,11 +121,11 @@ def test_any_changed_byte_is_refused_before_anything_is_written(backed_up, tmp_p
     for place in places:
         (tmp_path / "changed.tar").write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         with pytest.raises(IntegrityError, match=r"changed\.tar"):
-            isocenter.restore(tmp_path / "changed.tar", folder=tmp_path / "again")
+            hilum.restore(tmp_path / "changed.tar", folder=tmp_path / "again")
     for end in (100, len(data) // 2, members[-1].offset):
         (tmp_path / "changed.tar").write_bytes(data[:end])
         with pytest.raises(IntegrityError):
-            isocenter.restore(tmp_path / "changed.tar", folder=tmp_path / "again")
+            hilum.restore(tmp_path / "changed.tar", folder=tmp_path / "again")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["changed.tar"]
 
 
@@ -138,7 +138,7 @@ def test_a_path_that_leads_out_and_a_link_are_refused(backed_up, tmp_path, name,
         member.type, member.linkname, member.size = kind, name, 0
         tar.addfile(member, io.BytesIO(b""))
     with pytest.raises(IntegrityError, match="no file within the node's folder"):
-        isocenter.restore(tmp_path / "node.tar", folder=tmp_path / "deep" / "again")
+        hilum.restore(tmp_path / "node.tar", folder=tmp_path / "deep" / "again")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["node.tar"]
 
 
@@ -146,16 +146,16 @@ def test_a_folder_that_holds_something_keeps_it(backed_up, tmp_path):
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "letter.txt").write_text("mine")
     with pytest.raises(UsageError, match="holds something"):
-        isocenter.restore(backed_up, folder=tmp_path / "again")
+        hilum.restore(backed_up, folder=tmp_path / "again")
     assert [path.name for path in tmp_path.rglob("*")] == ["again", "letter.txt"]
     (tmp_path / "again" / "letter.txt").unlink()
-    assert isocenter.restore(backed_up, folder=tmp_path / "again").node.files > 1
+    assert hilum.restore(backed_up, folder=tmp_path / "again").node.files > 1
     with pytest.raises(UsageError, match="no node that was started"):
-        isocenter.backup(tmp_path, out=tmp_path / "none.tar")
+        hilum.backup(tmp_path, out=tmp_path / "none.tar")
     with pytest.raises(UsageError, match=r"database\.url"):
-        isocenter.restore(backed_up, folder=tmp_path / "third", database="postgresql://me:secret@host/node")
+        hilum.restore(backed_up, folder=tmp_path / "third", database="postgresql://me:secret@host/node")
     with pytest.raises(UsageError, match="exists already"):
-        isocenter.backup(tmp_path / "again", out=backed_up)
+        hilum.backup(tmp_path / "again", out=backed_up)
 
 
 @contextmanager
@@ -173,17 +173,17 @@ def full_disk(room: int) -> Iterator[None]:
 def test_on_a_full_disk_neither_leaves_half_of_anything(backed_up, tmp_path):
     folder = tmp_path / "again"
     with full_disk(100_000), pytest.raises(ResourceError, match="cannot be written"):
-        isocenter.restore(backed_up, folder=folder)
+        hilum.restore(backed_up, folder=folder)
     assert list(tmp_path.iterdir()) == []
-    isocenter.restore(backed_up, folder=folder)
+    hilum.restore(backed_up, folder=folder)
     with full_disk(100_000), pytest.raises(ResourceError, match="cannot be"):
-        isocenter.backup(folder, out=tmp_path / "node.tar")
+        hilum.backup(folder, out=tmp_path / "node.tar")
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
 def test_without_images_studies_are_gone_until_they_come_again(node, mr, tmp_path):
-    isocenter.backup(node.settings.folder, out=tmp_path / "node.tar", without_images=True)
-    restored = isocenter.restore(tmp_path / "node.tar", folder=tmp_path / "again")
+    hilum.backup(node.settings.folder, out=tmp_path / "node.tar", without_images=True)
+    restored = hilum.restore(tmp_path / "node.tar", folder=tmp_path / "again")
     assert "no images" in restored.notes[0] and not list((tmp_path / "again").rglob("studies/*"))
     again = SmallNode(tmp_path / "again", *[one.path for one in node.settings.models.values()])
     [study] = again.rows(tables.STUDIES)
@@ -200,7 +200,7 @@ def test_what_is_not_there_or_not_as_it_was_is_named(node, tmp_path):
     [gone, changed, *_] = [row.path for row in node.rows(tables.INSTANCES)]
     (node.settings.folder / gone).unlink()
     (node.settings.folder / changed).write_bytes(b"something else")
-    backup = isocenter.backup(node.settings.folder, out=tmp_path / "node.tar")
+    backup = hilum.backup(node.settings.folder, out=tmp_path / "node.tar")
     assert (backup.absent, backup.changed) == ((gone,), (changed,))
     assert f"not there: {gone}" in repr(backup)
 
@@ -215,8 +215,8 @@ def test_retention_waits_for_a_backup(node):
 
 
 def test_another_patient_key_is_said(backed_up, tmp_path, monkeypatch):
-    monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "another one")
-    restored = isocenter.restore(backed_up, folder=tmp_path / "again")
+    monkeypatch.setenv("HILUM_PATIENT_KEY", "another one")
+    restored = hilum.restore(backed_up, folder=tmp_path / "again")
     assert ["not that of the backup" in note for note in restored.notes] == [True]
 
 
@@ -224,11 +224,7 @@ def of_first_revision(url: str) -> None:
     """A database as the first release left it, with a study."""
     database = record_database.open_database(url)
     words = (
-        Path(isocenter.__file__).parent
-        / "service"
-        / "records"
-        / "migrations"
-        / f"first_{database.engine.dialect.name}.sql"
+        Path(hilum.__file__).parent / "service" / "records" / "migrations" / f"first_{database.engine.dialect.name}.sql"
     )
     with database.write() as connection:
         for statement in words.read_text().split(";"):
@@ -279,8 +275,8 @@ def test_tables_of_a_newer_version_are_refused_in_one_line_and_left(tmp_path):
     with pytest.raises(UsageError, match="of revision 7, and this one knows 2") as refused:
         supervisor.prepare_node(settings)
     assert "\n" not in str(refused.value) and all_rows(database) == before
-    isocenter.backup(tmp_path / "node", out=tmp_path / "node.tar")
-    with pytest.raises(IsocenterError, match="of revision 7"):
+    hilum.backup(tmp_path / "node", out=tmp_path / "node.tar")
+    with pytest.raises(HilumError, match="of revision 7"):
         node_backup.restore_node(tmp_path / "node.tar", tmp_path / "again")
     assert not (tmp_path / "again").exists()
     database.close()

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sqlalchemy import insert, update
 
-import isocenter
-from isocenter.service.configuration import PRIORITIES
-from isocenter.service.monitoring import outcomes
-from isocenter.service.objects import object_store
-from isocenter.service.reading import blind_reading
-from isocenter.service.records import tables
-from isocenter.service.records.workitem_records import Workitems
+import hilum
+from hilum.service.configuration import PRIORITIES
+from hilum.service.monitoring import outcomes
+from hilum.service.objects import object_store
+from hilum.service.reading import blind_reading
+from hilum.service.records import tables
+from hilum.service.records.workitem_records import Workitems
 from service.databases import with_tables
 from service.small_node import SmallNode
 from service.test_correcting import address, describe, page
@@ -149,7 +149,7 @@ def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tm
     with drawn_node.database.write() as connection:
         connection.execute(update(tables.BLIND_READS).values(state="ended"))
     ada, [job] = page(drawn_node), drawn_node.rows(tables.JOBS)
-    chosen = isocenter.next_labels(drawn_node.settings.folder, 5, method="uncertainty", out=tmp_path / "next").table
+    chosen = hilum.next_labels(drawn_node.settings.folder, 5, method="uncertainty", out=tmp_path / "next").table
     assert chosen["case"].tolist() == [f"case_{job.job[:16]}"]
     odd = 1 / (1 + np.exp(-1.0))
     assert chosen["score"].tolist() == pytest.approx([-odd * np.log(odd) - (1 - odd) * np.log(1 - odd)], abs=1e-3)

@@ -11,19 +11,19 @@ import pydicom
 import pytest
 from sqlalchemy import select, update
 
-import isocenter
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.service._keeper import Keeper
-from isocenter.service.configuration import NodeSettings
-from isocenter.service.model_facts import ModelFacts
-from isocenter.service.records import tables
-from isocenter.service.records.job_queue import Job, JobOutcome
-from isocenter.service.records.record_database import Database
-from isocenter.service.records.study_index import Arrival, StudyIndex
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.service._keeper import Keeper
+from hilum.service.configuration import NodeSettings
+from hilum.service.model_facts import ModelFacts
+from hilum.service.records import tables
+from hilum.service.records.job_queue import Job, JobOutcome
+from hilum.service.records.record_database import Database
+from hilum.service.records.study_index import Arrival, StudyIndex
+from hilum.values import Geometry, Image
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -134,7 +134,7 @@ def test_a_rule_within_another_answer_marks_nothing_outside_its_box(tmp_path, mr
     node.work()
     found = {}
     for job in node.rows(tables.JOBS):
-        answer = isocenter.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
+        answer = hilum.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
         found[job.rule] = np.asarray(answer.data)[0] > 0
     node.store.close()
     node.database.close()
@@ -177,8 +177,7 @@ def test_a_rule_within_the_answer_on_another_series_looks_where_that_lies_in_the
     found = {by_series[row.inputs["series"]["image"]]: row for row in node.rows(tables.JOBS)}
     assert (found["elsewhere"].outcome, "another frame of reference" in found["elsewhere"].reason) == ("refused", True)
     ball, fine = (
-        isocenter.read(node.settings.folder / "results" / found[name].job / "answer.nii.gz")
-        for name in ("series", "fine")
+        hilum.read(node.settings.folder / "results" / found[name].job / "answer.nii.gz") for name in ("series", "fine")
     )
     node.store.close()
     node.database.close()

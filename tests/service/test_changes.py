@@ -14,24 +14,24 @@ import torch
 from argon2 import PasswordHasher
 from sqlalchemy import insert, select, update
 
-import isocenter
+import hilum
 import packages
-from isocenter.errors import IntegrityError, PlanError, UsageError
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.files.storage import hashing
-from isocenter.monitoring import change_plan
-from isocenter.runtime import record_files
-from isocenter.service import deploying, node_folder
-from isocenter.service.configuration import BoundSection
-from isocenter.service.model_facts import ModelFacts
-from isocenter.service.monitoring import change_comparison
-from isocenter.service.node_folder import MODELS
-from isocenter.service.records import accounts as of_accounts
-from isocenter.service.records import deployments, tables
-from isocenter.service.records.actor import NODE, Actor
-from isocenter.service.records.deployments import ChangeError, DeployedPackage
-from isocenter.values import Geometry, Image
+from hilum.errors import IntegrityError, PlanError, UsageError
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.files.storage import hashing
+from hilum.monitoring import change_plan
+from hilum.runtime import record_files
+from hilum.service import deploying, node_folder
+from hilum.service.configuration import BoundSection
+from hilum.service.model_facts import ModelFacts
+from hilum.service.monitoring import change_comparison
+from hilum.service.node_folder import MODELS
+from hilum.service.records import accounts as of_accounts
+from hilum.service.records import deployments, tables
+from hilum.service.records.actor import NODE, Actor
+from hilum.service.records.deployments import ChangeError, DeployedPackage
+from hilum.values import Geometry, Image
 from service.databases import with_tables
 from service.people import PASSWORD, logged_in, with_people
 from service.small_node import SmallNode
@@ -77,7 +77,7 @@ def node(tmp_path, made):
     """A node of the old package, with a radiologist and an administrator."""
     small = SmallNode(tmp_path / "node", made["m"])
     node_folder.settings_file(small.settings.folder, "keeper").write_text(small.settings.model_dump_json())
-    facts = {"schema": "isocenter.models", "version": 1, "rows": [asdict(one) for one in small.models.values()]}
+    facts = {"schema": "hilum.models", "version": 1, "rows": [asdict(one) for one in small.models.values()]}
     (small.settings.folder / MODELS).write_text(json.dumps(facts))
     with patch.object(of_accounts, "HASHER", PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)):
         people = of_accounts.Accounts(small.database)
@@ -101,7 +101,7 @@ def allowed(tmp_path, made):
     rows = [{**ROW, "rule": rule} for rule in RULES]
     facts = {"plan": {"sha256": record_files.file_digest(plan)}, "data": {"hash": tmp_path.name}, "rows": rows, **shas}
     path = plan.with_name("change.json")
-    path.write_text(json.dumps({"schema": "isocenter.change", "version": 1, "verdict": "allowed", **facts}))
+    path.write_text(json.dumps({"schema": "hilum.change", "version": 1, "verdict": "allowed", **facts}))
     change_plan.note_check(record_files.file_digest(plan), tmp_path.name, hashing.file_hash(path))
     return path
 
@@ -125,7 +125,7 @@ def test_a_promoted_package_answers_without_a_restart_once_two_persons_approved_
 ):
     old = examined(node, tmp_path / "a", "first")
     assert old == node.models["m"].hash
-    asked = isocenter.promote_change(node.settings.folder, made["new"], check=allowed)
+    asked = hilum.promote_change(node.settings.folder, made["new"], check=allowed)
     [_, waiting] = asked.table.to_dict("records")
     assert (waiting["mode"], waiting["state"], waiting["package"]) == (
         "live",
@@ -142,7 +142,7 @@ def test_a_promoted_package_answers_without_a_restart_once_two_persons_approved_
     new = examined(node, tmp_path / "b", "second one")
     assert new != old
     began = time.monotonic()
-    back = isocenter.roll_back_change(
+    back = hilum.roll_back_change(
         node.settings.folder, because="it misses lesions", account="reader", password=PASSWORD
     )
     assert time.monotonic() - began < 10 and "answers again" in back.done
@@ -157,7 +157,7 @@ def test_a_promoted_package_answers_without_a_restart_once_two_persons_approved_
 
 def test_a_package_in_shadow_answers_what_is_done_and_only_the_differences_are_kept(node, made, tmp_path):
     node.worker.warm()
-    isocenter.shadow_change(node.settings.folder, made["new"])
+    hilum.shadow_change(node.settings.folder, made["new"])
     old = examined(node, tmp_path / "a", "first")
     before = {path: path.stat().st_mtime_ns for path in (node.settings.folder / "results").rglob("*")}
     assert node.worker._shadow_next(threading.Event()) is True
@@ -165,7 +165,7 @@ def test_a_package_in_shadow_answers_what_is_done_and_only_the_differences_are_k
     results = node.settings.folder / "results"
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
     assert [row.model_hash for row in node.rows(tables.JOBS)] == [old]
-    found = isocenter.change_status(node.settings.folder)
+    found = hilum.change_status(node.settings.folder)
     metrics = {row["metric"]: row for row in found.figures.to_dict("records")}
     assert metrics["outcome"]["value"] == 0 and metrics["outcome"]["cases"] == 1
     assert any(name.startswith("dice_") and row["value"] < 1 for name, row in metrics.items())
@@ -186,7 +186,7 @@ def test_a_package_in_shadow_answers_what_is_done_and_only_the_differences_are_k
 def test_a_check_of_another_change_or_verdict_promotes_nothing(node, made, allowed, changed, words):
     allowed.write_text(json.dumps({**json.loads(allowed.read_text()), **changed}))
     with pytest.raises((UsageError, IntegrityError), match=words):
-        isocenter.promote_change(node.settings.folder, made["new"], check=allowed)
+        hilum.promote_change(node.settings.folder, made["new"], check=allowed)
     assert node.rows(tables.DEPLOYMENTS) == []
 
 
@@ -196,38 +196,38 @@ def test_a_check_by_another_plan_or_of_parts_that_its_plan_does_not_name_promote
     for other, words in (("value = 0.5", "written, by this plan"), ('may_change = ["task"]', "no modification names")):
         plan.write_text(text.replace("value = 0.1" if "value" in other else 'may_change = ["weights"]', other))
         with pytest.raises((UsageError, IntegrityError), match=words):
-            isocenter.promote_change(node.settings.folder, made["new"], check=allowed)
+            hilum.promote_change(node.settings.folder, made["new"], check=allowed)
     plan.unlink()
     with pytest.raises(PlanError, match="cannot be read"):
-        isocenter.promote_change(node.settings.folder, made["new"], check=allowed.parent)
+        hilum.promote_change(node.settings.folder, made["new"], check=allowed.parent)
 
 
 def test_what_is_no_package_or_no_model_of_the_node_is_refused(node, made, tmp_path):
     with pytest.raises(UsageError, match="is no package"):
-        isocenter.shadow_change(node.settings.folder, tmp_path)
+        hilum.shadow_change(node.settings.folder, tmp_path)
     with pytest.raises(UsageError, match="there is no model 'other'"):
-        isocenter.shadow_change(node.settings.folder, made["new"], model="other")
+        hilum.shadow_change(node.settings.folder, made["new"], model="other")
 
 
 @pytest.mark.parametrize(("share", "until"), [(0, "2100-01-01"), (1, "2100-01-01"), (0.2, "2020-01-01"), (0.2, "soon")])
 def test_a_split_without_a_share_or_a_day_to_come_is_refused(tmp_path, share, until):
     with pytest.raises(UsageError, match=r"is no share|is over|is no day"):
-        isocenter.split_change(tmp_path, tmp_path, check=tmp_path, share=share, until=until)
+        hilum.split_change(tmp_path, tmp_path, check=tmp_path, share=share, until=until)
 
 
 def test_a_rollback_to_a_package_that_fails_its_manifest_is_refused_and_all_stays(node, made, allowed):
-    isocenter.promote_change(node.settings.folder, made["new"], check=allowed)
+    hilum.promote_change(node.settings.folder, made["new"], check=allowed)
     with node.database.write() as connection:
         deployments.approve_change(connection, 2, CHIEF)
         deployments.approve_change(connection, 2, READER)
     place = node.settings.folder / "packages" / record_files.file_digest(made["m"] / "manifest.json")
-    (place / "isocenter" / "model.json").write_text("{}")
+    (place / "hilum" / "model.json").write_text("{}")
     before = node.rows(tables.DEPLOYMENTS)
     with pytest.raises(IntegrityError, match="not the file that was written"), node.database.write() as connection:
         deployments.roll_back(connection, "m", NODE, "an alert")
     assert node.rows(tables.DEPLOYMENTS) == before
     with pytest.raises(UsageError, match="account or password is wrong"):
-        isocenter.roll_back_change(node.settings.folder, because="so", account="reader", password="wrong" * 4)
+        hilum.roll_back_change(node.settings.folder, because="so", account="reader", password="wrong" * 4)
 
 
 def package(name: str, digest: str, folder) -> DeployedPackage:
@@ -338,7 +338,7 @@ def test_a_split_ends_by_itself_where_its_new_arm_crosses_the_bound_of_harm(reco
 
 
 def test_settings_may_name_what_was_live_and_another_file_of_codes_makes_another_model_of_it(node, made, tmp_path):
-    isocenter.shadow_change(node.settings.folder, made["new"])
+    hilum.shadow_change(node.settings.folder, made["new"])
     codes = tmp_path / "codes.csv"
     codes.write_text("name,scheme,value,meaning\nkidney left,99SITE,1,Left kidney\n")
     before = [row.hash for row in node.rows(tables.DEPLOYMENTS)]

@@ -11,14 +11,14 @@ import pynetdicom
 import pytest
 from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 
-from isocenter.service import _courier, configuration
-from isocenter.service._courier import Couriers
-from isocenter.service._keeper import Keeper
-from isocenter.service.dicom import asking as dicom_asking
-from isocenter.service.dicom import dicom_listening, pynetdicom_events, sending
-from isocenter.service.dicom.dicom_listening import DicomPeer
-from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE
-from isocenter.service.objects.journal import CommitmentRequest, ReplyFile
+from hilum.service import _courier, configuration
+from hilum.service._courier import Couriers
+from hilum.service._keeper import Keeper
+from hilum.service.dicom import asking as dicom_asking
+from hilum.service.dicom import dicom_listening, pynetdicom_events, sending
+from hilum.service.dicom.dicom_listening import DicomPeer
+from hilum.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE
+from hilum.service.objects.journal import CommitmentRequest, ReplyFile
 from ports import free_port
 from service.databases import with_tables
 from service.objects_sent import drawn, encoded
@@ -78,7 +78,7 @@ def node(tmp_path, monkeypatch) -> Iterator[tuple[int, int]]:
         with receiving(tmp_path / "node", peers=dicom_listening.listener_settings(settings).peers) as made:
             (tmp_path / "object.dcm").write_bytes(encoded(drawn("1.2.3.4")))
             [row] = sending.send_files(
-                "PACS", DicomPeer("node", "ISOCENTER", "127.0.0.1", made.port), [tmp_path / "object.dcm"]
+                "PACS", DicomPeer("node", "HILUM", "127.0.0.1", made.port), [tmp_path / "object.dcm"]
             )
             assert row.is_stored
             yield made.port, port
@@ -96,7 +96,7 @@ def asking(node: tuple[int, int], heard: Heard) -> Iterator[pynetdicom.associati
     entity.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
     entity.add_requested_context(COMMITMENT)
     server = entity.start_server(("127.0.0.1", node[1]), block=False, evt_handlers=handlers)
-    association = entity.associate("127.0.0.1", node[0], ae_title="ISOCENTER", evt_handlers=handlers)
+    association = entity.associate("127.0.0.1", node[0], ae_title="HILUM", evt_handlers=handlers)
     try:
         said = pydicom.Dataset()
         said.TransactionUID = ASKED.transaction
@@ -143,9 +143,7 @@ def test_a_peer_that_refuses_the_report_on_its_association_is_told_on_one_of_our
 
 @pytest.mark.whole
 def test_a_node_that_asks_another_one_is_told_on_its_association(node):
-    report = dicom_asking.request_commitment(
-        "PACS", DicomPeer("node", "ISOCENTER", "127.0.0.1", node[0]), ASKED, wait_s=60
-    )
+    report = dicom_asking.request_commitment("PACS", DicomPeer("node", "HILUM", "127.0.0.1", node[0]), ASKED, wait_s=60)
     assert (report.note_commitment, report.note_failure) == (("1.2.3.4",), ("1.2.3.5",))
 
 

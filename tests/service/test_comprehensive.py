@@ -11,14 +11,14 @@ import pynetdicom
 import pytest
 
 from files.test_dicom_sr_structures import judged
-from isocenter.errors import FormatError
-from isocenter.files.dicom import object_identity
-from isocenter.files.dicom.writing import report_changes
-from isocenter.service import _courier
-from isocenter.service._courier import Couriers
-from isocenter.service.dicom.messages import COMMITMENT
-from isocenter.service.objects.journal import CommitmentReport
-from isocenter.service.records import tables
+from hilum.errors import FormatError
+from hilum.files.dicom import object_identity
+from hilum.files.dicom.writing import report_changes
+from hilum.service import _courier
+from hilum.service._courier import Couriers
+from hilum.service.dicom.messages import COMMITMENT
+from hilum.service.objects.journal import CommitmentReport
+from hilum.service.records import tables
 from matrices import thinned
 from ports import free_port
 from service.small_node import SmallNode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from isocenter.service.dicom.handed_associations import UPS_CLASSES
+from hilum.service.dicom.handed_associations import UPS_CLASSES
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import isocenter
-from isocenter.errors import FormatError, IsocenterError
-from isocenter.files.dicom import object_identity
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.service.dicom import sending
-from isocenter.service.dicom.dicom_listening import DicomPeer
-from isocenter.service.records import tables
+import hilum
+from hilum.errors import FormatError, HilumError
+from hilum.files.dicom import object_identity
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.service.dicom import sending
+from hilum.service.dicom.dicom_listening import DicomPeer
+from hilum.service.records import tables
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -38,7 +38,7 @@ def files_of(folder: Path) -> list[Path]:
         try:
             object_identity.read_identity(path)
             found.append(path)
-        except IsocenterError:
+        except HilumError:
             continue
     return found
 
@@ -57,11 +57,11 @@ def check_answers(node: SmallNode, segmentations: dict[str, Path]) -> list[str]:
         [case] = dataset_layouts.read_dataset(place, DatasetOptions(references=False, channels=1))
         [image] = case.images.values()
         bright = np.asarray(image.data)[0] > LEVEL
-        answer = isocenter.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
+        answer = hilum.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
         np.testing.assert_array_equal(np.asarray(answer.data)[0], bright)
         for row in node.rows(tables.ANSWERS):
             if row.job == job.job and row.kind == "seg":
-                seg = isocenter.read(segmentations[row.sop_instance_uid])
+                seg = hilum.read(segmentations[row.sop_instance_uid])
                 places = seg.geometry.to_world(np.argwhere(np.asarray(seg.data)[0] > 0))
                 marked = np.zeros(image.geometry.shape, bool)
                 marked[tuple(np.rint(image.geometry.to_index(places)).astype(int).T)] = True
@@ -96,7 +96,7 @@ def test_an_answer_fetched_back_from_a_pacs_lies_on_the_voxels_of_every_series_t
         small_node.receive(*files_of(folder))
     small_node.work()
     pacs = DicomPeer("pacs", orthanc.ae_title, "127.0.0.1", orthanc.port)
-    assert all(row.is_stored for row in sending.send_files("ISOCENTER", pacs, list(written(small_node).values())))
+    assert all(row.is_stored for row in sending.send_files("HILUM", pacs, list(written(small_node).values())))
     fetched = {}
     for instance in orthanc.ask("/instances?expand"):
         uid = instance["MainDicomTags"]["SOPInstanceUID"]

@@ -11,24 +11,24 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-import isocenter
+import hilum
 from files.test_dicom_answers import errors_in
-from isocenter.errors import UsageError
-from isocenter.files import file_formats
-from isocenter.files.dicom import object_identity
-from isocenter.files.dicom.reading import seg_reading
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.layouts import dataset_layouts
-from isocenter.service._courier import Couriers
-from isocenter.service.node_folder import MODELS
-from isocenter.service.objects import object_store
-from isocenter.service.reading import correcting
-from isocenter.service.reading.label_strokes import Stroke
-from isocenter.service.records import tables
-from isocenter.service.records.actor import Actor
-from isocenter.service.web import access, server
-from isocenter.service.web.web_node import WebNode
+from hilum.errors import UsageError
+from hilum.files import file_formats
+from hilum.files.dicom import object_identity
+from hilum.files.dicom.reading import seg_reading
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.layouts import dataset_layouts
+from hilum.service._courier import Couriers
+from hilum.service.node_folder import MODELS
+from hilum.service.objects import object_store
+from hilum.service.reading import correcting
+from hilum.service.reading.label_strokes import Stroke
+from hilum.service.records import tables
+from hilum.service.records.actor import Actor
+from hilum.service.web import access, server
+from hilum.service.web.web_node import WebNode
 from service.objects_sent import encoded
 from service.small_node import LEVEL, SmallNode
 from service.test_reading import FILES, SERIES, slice_of, voxels_of
@@ -66,7 +66,7 @@ def read_node(tmp_path, mr):
 
 def describe(node: SmallNode) -> None:
     """Write down what routing asks of the node's models, as it does before it starts."""
-    facts = {"schema": "isocenter.models", "version": 1, "rows": [asdict(one) for one in node.models.values()]}
+    facts = {"schema": "hilum.models", "version": 1, "rows": [asdict(one) for one in node.models.values()]}
     (node.settings.folder / MODELS).write_text(json.dumps(facts))
 
 
@@ -357,14 +357,14 @@ def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr,
     assert ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 50]]}).status_code == 200
     assert ada.put(f"{job}/correction", json={"revision": 0}).status_code == 200
     with pytest.raises(UsageError, match="nobody has judged a result"):
-        isocenter.feedback(read_node.settings.folder, out=tmp_path / "none")
+        hilum.feedback(read_node.settings.folder, out=tmp_path / "none")
     assert ada.post(f"{job}/feedback", json={"verdict": "accepted"}).status_code == 200
     # A later correction that nobody has judged changes nothing of what was accepted.
     assert ada.post(f"{job}/draft", json={"stroke": "t", "label": 0, "runs": [[0, 9]]}).status_code == 200
     assert ada.put(f"{job}/correction", json={"revision": 1}).status_code == 200
-    said = isocenter.feedback(read_node.settings.folder, out=tmp_path / "said")
+    said = hilum.feedback(read_node.settings.folder, out=tmp_path / "said")
     assert (said.cases, said.left_out, list(said.table["verdict"])) == (1, {}, ["accepted"])
-    checked = isocenter.check(tmp_path / "said", out=tmp_path / "check")
+    checked = hilum.check(tmp_path / "said", out=tmp_path / "check")
     assert checked.dataset.classes["mask"][0].name == "bright"
     [case] = dataset_layouts.read_dataset(tmp_path / "said")
     wanted = np.ascontiguousarray(file_formats.read(mr[0].parent).data[0] > LEVEL)
@@ -374,7 +374,7 @@ def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr,
     assert case.patient == read_node.rows(tables.STUDIES)[0].patient
     assert b"study" not in (tmp_path / "said" / "dataset.csv").read_bytes()
     with pytest.raises(UsageError, match="nobody has judged a result"):
-        isocenter.feedback(read_node.settings.folder, out=tmp_path / "late", since="2999-01-01")
+        hilum.feedback(read_node.settings.folder, out=tmp_path / "late", since="2999-01-01")
 
 
 @pytest.mark.whole
@@ -433,12 +433,12 @@ def test_an_accepted_class_is_the_label_of_its_case(tmp_path, mr):
     refused = ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 3]]})
     assert (refused.status_code, refused.json()["problem"]) == (409, "the result has no mask")
     assert ada.post(f"{job}/feedback", json={"verdict": "accepted"}).status_code == 200
-    said = isocenter.feedback(tmp_path / "node", out=tmp_path / "said", rule="classes.onnx")
+    said = hilum.feedback(tmp_path / "node", out=tmp_path / "said", rule="classes.onnx")
     assert said.as_record()["verdicts"] == {"accepted": 1}
     [case] = dataset_layouts.read_dataset(tmp_path / "said")
     assert case.references["class"] == "odd"
     with pytest.raises(UsageError, match="nobody has judged a result of 'other'"):
-        isocenter.feedback(tmp_path / "node", out=tmp_path / "none", rule="other")
+        hilum.feedback(tmp_path / "node", out=tmp_path / "none", rule="other")
     node.store.close()
     node.database.close()
 

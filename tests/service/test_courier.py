@@ -15,16 +15,16 @@ from pynetdicom.sop_class import SegmentationStorage, StudyRootQueryRetrieveInfo
 from sqlalchemy import insert, text, update
 from sqlalchemy.exc import OperationalError
 
-from isocenter.deidentification import keyed_names
-from isocenter.errors import IsocenterError, ResourceError, UsageError
-from isocenter.service import _courier, _delivering, _node_threads, _process, configuration, node_folder, supervisor
-from isocenter.service._courier import Couriers
-from isocenter.service.dicom import asking
-from isocenter.service.dicom import sending as dicom_sending
-from isocenter.service.node_folder import MODELS
-from isocenter.service.objects import object_store
-from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
-from isocenter.service.records import record_database, tables
+from hilum.deidentification import keyed_names
+from hilum.errors import HilumError, ResourceError, UsageError
+from hilum.service import _courier, _delivering, _node_threads, _process, configuration, node_folder, supervisor
+from hilum.service._courier import Couriers
+from hilum.service.dicom import asking
+from hilum.service.dicom import sending as dicom_sending
+from hilum.service.node_folder import MODELS
+from hilum.service.objects import object_store
+from hilum.service.objects.journal import CommitmentReport, CommitmentRequest
+from hilum.service.records import record_database, tables
 from matrices import thinned
 from ports import free_port
 from service.objects_sent import drawn, encoded
@@ -75,7 +75,7 @@ def at_once(node: SmallNode) -> None:
 
 
 def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there(sending, port, monkeypatch):
-    monkeypatch.setattr("isocenter.service.records.delivery_outbox.FIRST_S", 3600.0)
+    monkeypatch.setattr("hilum.service.records.delivery_outbox.FIRST_S", 3600.0)
     node, couriers = sending
     assert couriers.deliver("pacs") == 0
     state, reason, job = state_of(node)
@@ -100,7 +100,7 @@ def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there
 
 
 def test_a_peer_that_goes_away_and_comes_back_is_logged_once_each(sending, port, caplog):
-    caplog.set_level("INFO", "isocenter")
+    caplog.set_level("INFO", "hilum")
     node, couriers = sending
     for _ in range(3):
         at_once(node)
@@ -128,7 +128,7 @@ def test_a_courier_outlives_whatever_it_meets(caplog):
 
     _node_threads.repeat_step(step, stop, "a courier", rest_s=0.0, idle_s=0.0, again_s=0.0)
     assert len(calls) == 2
-    assert "a courier met an unexpected error: SyntaxError in isocenter." in caplog.text
+    assert "a courier met an unexpected error: SyntaxError in hilum." in caplog.text
 
 
 def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port, caplog):
@@ -276,7 +276,7 @@ def test_a_peer_with_dicomweb_is_signed_in_to_by_the_environment_alone(sending, 
     node, couriers = sending
     for set_to, sent in ((None, None), ("me:se:cret", "Basic bWU6c2U6Y3JldA==")):
         if set_to:
-            monkeypatch.setenv("ISOCENTER_CREDENTIALS_PACS", set_to)
+            monkeypatch.setenv("HILUM_CREDENTIALS_PACS", set_to)
         with node.database.write() as connection:
             connection.execute(update(tables.DELIVERIES).values(state="waiting", next_at=0.0))
         with WebPeer(200, STORED) as web:
@@ -286,7 +286,7 @@ def test_a_peer_with_dicomweb_is_signed_in_to_by_the_environment_alone(sending, 
 
 
 def failed_sop(reason: int) -> dict[str, Any]:
-    """An answer about one object that is not named, as `isocenter serve` gives it for one that is too large."""
+    """An answer about one object that is not named, as `hilum serve` gives it for one that is too large."""
     return {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [reason]}}]}}
 
 
@@ -317,7 +317,7 @@ def test_a_peer_with_dicomweb_that_refuses_is_told_from_one_that_does_not_answer
 def test_answers_are_tried_again_later_whatever_sending_them_meets(sending, monkeypatch):
     node, couriers = sending
     monkeypatch.setattr(dicom_sending, "send_files", lambda *given, **named: {}["none"])
-    with pytest.raises(IsocenterError, match="KeyError"):
+    with pytest.raises(HilumError, match="KeyError"):
         couriers.deliver("pacs")
     assert [(row.state, row.attempts, row.lease_until) for row in node.rows(tables.DELIVERIES)] == [
         ("waiting", 1, None)

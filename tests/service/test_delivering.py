@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from isocenter.errors import ResourceError
-from isocenter.service import _delivering
-from isocenter.service._courier import FINAL
-from isocenter.service._intake import OrthancFront
-from isocenter.service.configuration import NoticeRecipient
-from isocenter.service.dicom.sending import PeerError, SendOutcome
-from isocenter.service.exchange.fhir_server import BusyError
-from isocenter.service.objects.object_store import ObjectStore
+from hilum.errors import ResourceError
+from hilum.service import _delivering
+from hilum.service._courier import FINAL
+from hilum.service._intake import OrthancFront
+from hilum.service.configuration import NoticeRecipient
+from hilum.service.dicom.sending import PeerError, SendOutcome
+from hilum.service.exchange.fhir_server import BusyError
+from hilum.service.objects.object_store import ObjectStore
 from service.objects_sent import drawn, encoded
 from service.web_peer import WebPeer
 

@@ -15,8 +15,8 @@ import httpx
 import pytest
 from ruamel.yaml import YAML
 
-import isocenter
-from isocenter.service import configuration
+import hilum
+from hilum.service import configuration
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import until
 from service.talking import Talk, object_sent
@@ -34,7 +34,7 @@ def program(name: str) -> str:
 
 
 def test_the_service_is_exposed_by_no_more_than_2_of_10():
-    command = [program("systemd-analyze"), "security", "--offline=true", "--threshold=20", "isocenter.service"]
+    command = [program("systemd-analyze"), "security", "--offline=true", "--threshold=20", "hilum.service"]
     done = subprocess.run(command, cwd=DEPLOY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-200:]
 
@@ -42,10 +42,10 @@ def test_the_service_is_exposed_by_no_more_than_2_of_10():
 @pytest.mark.parametrize("name", ["node.toml", "compose.toml"])
 def test_the_settings_are_read_and_those_of_the_service_start(tmp_path, name, monkeypatch):
     settings = configuration.read_settings(DEPLOY / name)
-    assert settings.peers and settings.retention is not None and str(settings.folder) == "/var/lib/isocenter/node"
+    assert settings.peers and settings.retention is not None and str(settings.folder) == "/var/lib/hilum/node"
     if name == "node.toml":
         sections = {"dicom": {"port": 0}, "http": {"port": 0}, "node": {"min_free_gb": 0}}
-        isocenter.serve(config=DEPLOY / name, folder=tmp_path / "node", check=True, **sections)
+        hilum.serve(config=DEPLOY / name, folder=tmp_path / "node", check=True, **sections)
         assert (tmp_path / "node" / "node.sqlite").exists()
 
 
@@ -74,7 +74,7 @@ def test_a_node_of_another_user_in_a_read_only_root_takes_an_object_and_is_ready
     config.write_text('[dicom]\nport = 0\n[http]\nport = 0\n[node]\nmin_free_gb = 0\nfolder = "/var/lib/node"\n')
     mounts = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/var/lib"]  # noqa: S108
     mounts += ["--bind", str(state), "/var/lib/node", "--ro-bind", str(config), "/var/lib/node.toml"]
-    code = [str(ROOT), *map(str, {Path(sys.prefix), Path(sys.base_prefix), Path(isocenter.__file__).parents[2]})]
+    code = [str(ROOT), *map(str, {Path(sys.prefix), Path(sys.base_prefix), Path(hilum.__file__).parents[2]})]
     mounts += [
         word for place in (*code, *map(str, sys.path)) if Path(place).is_dir() for word in ("--ro-bind", place, place)
     ]
@@ -98,7 +98,7 @@ def test_a_node_of_another_user_in_a_read_only_root_takes_an_object_and_is_ready
         "--",
         sys.executable,
         "-m",
-        "isocenter",
+        "hilum",
         "serve",
         "--config",
         "/var/lib/node.toml",
@@ -110,7 +110,7 @@ def test_a_node_of_another_user_in_a_read_only_root_takes_an_object_and_is_ready
     try:
         until(lambda: process.poll() is not None or any(line.startswith("ready:") for line in lines), 120)
         assert process.poll() is None, "".join(lines)
-        port, url = re.search(r"DICOM 127\.0\.0\.1:(\d+) ISOCENTER, (\S+)", "".join(lines)).groups()
+        port, url = re.search(r"DICOM 127\.0\.0\.1:(\d+) HILUM, (\S+)", "".join(lines)).groups()
         ready = httpx.get(f"{url}/health/ready").json()
         assert ready["ready"], ready
         with Talk(int(port)) as talk:
@@ -131,6 +131,6 @@ def test_the_image_is_built_and_answers_where_an_engine_and_its_base_image_are_a
         or subprocess.run([engine, "image", "inspect", BASE], capture_output=True, check=False).returncode
     ):
         pytest.skip(f"no container engine runs here that has {BASE}: the image was not built")
-    subprocess.run([engine, "build", "-f", "deploy/Containerfile", "-t", "isocenter-test", "."], cwd=ROOT, check=True)
-    command = [engine, "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--cap-drop=ALL", "isocenter-test", "--help"]  # noqa: S108
+    subprocess.run([engine, "build", "-f", "deploy/Containerfile", "-t", "hilum-test", "."], cwd=ROOT, check=True)
+    command = [engine, "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--cap-drop=ALL", "hilum-test", "--help"]  # noqa: S108
     assert "serve" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -15,15 +15,15 @@ import pynetdicom
 import pytest
 from pydicom import dcmread
 
-from isocenter.errors import FormatError, UsageError
-from isocenter.files.dicom import object_identity
-from isocenter.service.dicom import asking, messages, pynetdicom_events, sending
-from isocenter.service.dicom.dicom_listening import DicomPeer, ListenerSettings, OutgoingTls, TlsPort
-from isocenter.service.dicom.messages import EXPLICIT, IMPLICIT
-from isocenter.service.dicom.receiver import Receiver
-from isocenter.service.dicom.sending import PeerError
-from isocenter.service.objects import journal
-from isocenter.service.objects.journal import CommitmentRequest, Received
+from hilum.errors import FormatError, UsageError
+from hilum.files.dicom import object_identity
+from hilum.service.dicom import asking, messages, pynetdicom_events, sending
+from hilum.service.dicom.dicom_listening import DicomPeer, ListenerSettings, OutgoingTls, TlsPort
+from hilum.service.dicom.messages import EXPLICIT, IMPLICIT
+from hilum.service.dicom.receiver import Receiver
+from hilum.service.dicom.sending import PeerError
+from hilum.service.objects import journal
+from hilum.service.objects.journal import CommitmentRequest, Received
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk, receiving, running, until
@@ -35,8 +35,8 @@ REJECTED, ACCEPTED, RELEASED, ABORTED = 3, 2, 6, 7
 PROCESS = """
 import signal, sys, threading
 from pathlib import Path
-from isocenter.service.dicom.dicom_listening import ListenerSettings
-from isocenter.service.dicom.receiver import Receiver
+from hilum.service.dicom.dicom_listening import ListenerSettings
+from hilum.service.dicom.receiver import Receiver
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 Receiver(ListenerSettings(port=int(sys.argv[2]), min_free_gb=0, idle_s=5), Path(sys.argv[1])).serve(stop)
@@ -55,7 +55,7 @@ def objects_in(folder):
 
 
 def at(port):
-    return DicomPeer("node", "ISOCENTER", "127.0.0.1", port)
+    return DicomPeer("node", "HILUM", "127.0.0.1", port)
 
 
 @pytest.fixture
@@ -343,9 +343,7 @@ def test_objects_come_under_tls_too_and_a_stranger_without_a_certificate_is_turn
 
 
 def test_associations_that_we_open_are_under_tls_where_the_peer_asks_for_it(tmp_path, source, tls):
-    peer = DicomPeer(
-        "node", "ISOCENTER", "localhost", tls.port, tls=OutgoingTls(tls.certificate, tls.certificate, tls.key)
-    )
+    peer = DicomPeer("node", "HILUM", "localhost", tls.port, tls=OutgoingTls(tls.certificate, tls.certificate, tls.key))
     with receiving(tmp_path / "node", tls=tls) as node:
         sending.send_echo("SCANNER", peer)
         [sent] = sending.send_files("SCANNER", peer, [source])
@@ -357,7 +355,7 @@ def test_a_peer_whose_certificate_another_authority_signed_is_not_spoken_to(tmp_
     other = tmp_path / "other.pem"
     made = ["openssl", "req", "-x509", "-subj", "/CN=localhost", "-nodes", "-newkey", "rsa:2048"]
     subprocess.run([*made, "-keyout", tmp_path / "other.key", "-out", other], check=True, capture_output=True)
-    peer = DicomPeer("node", "ISOCENTER", "localhost", tls.port, tls=OutgoingTls(other, tls.certificate, tls.key))
+    peer = DicomPeer("node", "HILUM", "localhost", tls.port, tls=OutgoingTls(other, tls.certificate, tls.key))
     with receiving(tmp_path / "node", tls=tls), pytest.raises(PeerError, match="cannot be reached"):
         sending.send_echo("SCANNER", peer)
 
@@ -365,9 +363,7 @@ def test_a_peer_whose_certificate_another_authority_signed_is_not_spoken_to(tmp_
 def test_commitment_is_asked_for_under_tls(tmp_path, tls):
     request = CommitmentRequest("1.2.9", "PACS", (CAPTURE,), ("1.2.3.4",), 0.0)
     peers = (DicomPeer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
-    peer = DicomPeer(
-        "node", "ISOCENTER", "localhost", tls.port, tls=OutgoingTls(tls.certificate, tls.certificate, tls.key)
-    )
+    peer = DicomPeer("node", "HILUM", "localhost", tls.port, tls=OutgoingTls(tls.certificate, tls.certificate, tls.key))
     with receiving(tmp_path / "node", peers=peers, tls=tls) as node:
         assert asking.request_commitment("PACS", peer, request) is None
         [line] = node.after(1)
@@ -402,7 +398,7 @@ def test_an_association_for_more_than_storage_stores_as_well(tmp_path, source, t
         for uid in ("1.2.840.10008.1.20.1", CAPTURE):
             entity.add_requested_context(uid)
         port, secured = (tls.port, (context, "localhost")) if is_secured else (node.port, None)
-        association = entity.associate("127.0.0.1", port, ae_title="ISOCENTER", tls_args=secured)
+        association = entity.associate("127.0.0.1", port, ae_title="HILUM", tls_args=secured)
         assert association.send_c_store(dcmread(source)).Status == 0
         association.release()
         [line] = node.lines

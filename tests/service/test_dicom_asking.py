@@ -9,18 +9,18 @@ import pynetdicom
 import pytest
 
 from conftest import DATA
-from isocenter.service.dicom import asking, sending
-from isocenter.service.dicom.dicom_listening import DicomPeer
-from isocenter.service.dicom.messages import IMPLICIT
-from isocenter.service.dicom.sending import PeerError
-from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
-from isocenter.service.objects.object_store import ObjectStore
+from hilum.service.dicom import asking, sending
+from hilum.service.dicom.dicom_listening import DicomPeer
+from hilum.service.dicom.messages import IMPLICIT
+from hilum.service.dicom.sending import PeerError
+from hilum.service.objects.journal import CommitmentReport, CommitmentRequest
+from hilum.service.objects.object_store import ObjectStore
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk, receiving, running
 from service.talking import CAPTURE
 
-US = "ISOCENTER"
+US = "HILUM"
 SEGMENTED = ("dcmqi_seg_23x38x3.dcm", "highdicom_seg_image_ct_binary.dcm")
 
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isocenter.service.dicom import messages, sending
-from isocenter.service.dicom.dicom_listening import DicomPeer
-from isocenter.service.dicom.messages import HEAD, ProtocolError
+from hilum.service.dicom import messages, sending
+from hilum.service.dicom.dicom_listening import DicomPeer
+from hilum.service.dicom.messages import HEAD, ProtocolError
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import receiving, until
 from service.talking import CAPTURE, ECHO, RELEASE, Talk, command, object_sent, request, values
@@ -33,7 +33,7 @@ def node(tmp_path_factory):
 
 
 def is_served(node):
-    sending.send_echo("TEST", DicomPeer("node", "ISOCENTER", "127.0.0.1", node.port))
+    sending.send_echo("TEST", DicomPeer("node", "HILUM", "127.0.0.1", node.port))
     return True
 
 

@@ -14,15 +14,15 @@ from hl7apy.parser import parse_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import isocenter
-from isocenter.errors import FormatError, UsageError
-from isocenter.service._courier import Couriers
-from isocenter.service.configuration import FhirSection, Hl7Section, NodeSettings
-from isocenter.service.dicom.sending import PeerError
-from isocenter.service.exchange import fhir_reports, findings_report, hl7_reports
-from isocenter.service.exchange.fhir_server import BusyError, FhirServer
-from isocenter.service.records import tables
-from isocenter.values import Code, Finding
+import hilum
+from hilum.errors import FormatError, UsageError
+from hilum.service._courier import Couriers
+from hilum.service.configuration import FhirSection, Hl7Section, NodeSettings
+from hilum.service.dicom.sending import PeerError
+from hilum.service.exchange import fhir_reports, findings_report, hl7_reports
+from hilum.service.exchange.fhir_server import BusyError, FhirServer
+from hilum.service.records import tables
+from hilum.values import Code, Finding
 from service.objects_sent import drawn, encoded, note
 from service.reports import (
     SEGMENT,
@@ -80,7 +80,7 @@ def test_an_observation_has_all_codes_of_its_concept_and_the_segment_of_its_labe
     assert [(one["system"], one["code"]) for one in observation["code"]["coding"]] == [
         ("http://snomed.info/sct", "39607008"),
         ("http://radlex.org", "RID1301"),
-        ("urn:isocenter:scheme:99X", "L"),
+        ("urn:hilum:scheme:99X", "L"),
     ]
     quantity = {"value": 812.5, "unit": "ml", "system": "http://unitsofmeasure.org", "code": "ml"}
     assert observation["valueQuantity"] == quantity
@@ -139,7 +139,7 @@ def test_a_message_has_patient_order_and_codes_escaped_in_their_fields():
 @pytest.mark.parametrize(("section", "wrong"), [("fhir", {"base": "no address"}), ("hl7", {"send": ["nobody"]})])
 def test_the_sections_are_keywords_of_serve(section, wrong):
     with pytest.raises(UsageError, match=rf"\[{section}\]: {section}\.{next(iter(wrong))}"):
-        isocenter.serve("model", **{section: wrong})
+        hilum.serve("model", **{section: wrong})
 
 
 def test_the_file_that_the_page_on_the_exchange_shows_has_every_key_of_its_sections():
@@ -239,7 +239,7 @@ def test_an_empty_answer_that_something_was_made_is_taken(status):
 
 
 def test_a_repeated_transaction_makes_no_second_report(monkeypatch):
-    monkeypatch.setenv("ISOCENTER_FHIR_TOKEN", "secret")
+    monkeypatch.setenv("HILUM_FHIR_TOKEN", "secret")
     with fhir_peer() as peer:
         for _ in range(2):
             FhirServer(peer.url, 5.0).transact(transaction())
@@ -389,7 +389,7 @@ def test_a_report_that_was_taken_back_is_valid_and_puts_itself_in_the_place_of_t
 
 @pytest.mark.filterwarnings("ignore:The value length")
 def test_reports_of_a_study_that_a_note_rejects_are_taken_back_at_fhir_and_hl7(tmp_path, mr, monkeypatch):
-    monkeypatch.setattr("isocenter.service.records.delivery_outbox.FIRST_S", 0.0)
+    monkeypatch.setattr("hilum.service.records.delivery_outbox.FIRST_S", 0.0)
     with fhir_peer() as fhir, hl7_peer(lambda *_: "AA") as (place, taken):
         node = SmallNode(
             tmp_path / "node",
@@ -428,7 +428,7 @@ def test_reports_of_a_study_that_a_note_rejects_are_taken_back_at_fhir_and_hl7(t
 def test_every_report_arrives_at_servers_that_fail_half_the_time_and_repeats_have_the_same_id(
     tmp_path, mr, monkeypatch
 ):
-    monkeypatch.setattr("isocenter.service.records.delivery_outbox.FIRST_S", 0.0)
+    monkeypatch.setattr("hilum.service.records.delivery_outbox.FIRST_S", 0.0)
     heard: dict[str, int] = {}
 
     def half(control: str, number: int) -> str | None:

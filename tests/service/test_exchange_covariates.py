@@ -11,13 +11,13 @@ import pydicom
 import pytest
 from sqlalchemy import update
 
-from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.runtime import Context, covariate_encoding
-from isocenter.runtime.covariate_encoding import PLACES, Category, FreeText, MonitoredCovariate, Number
-from isocenter.service.configuration import CovariateSource, FhirSection
-from isocenter.service.dicom.sending import PeerError
-from isocenter.service.exchange import fhir_covariates
-from isocenter.service.records import tables
+from hilum.errors import DatasetError, FormatError, UsageError
+from hilum.runtime import Context, covariate_encoding
+from hilum.runtime.covariate_encoding import PLACES, Category, FreeText, MonitoredCovariate, Number
+from hilum.service.configuration import CovariateSource, FhirSection
+from hilum.service.dicom.sending import PeerError
+from hilum.service.exchange import fhir_covariates
+from hilum.service.records import tables
 from service.reports import fhir_peer
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model

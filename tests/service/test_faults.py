@@ -14,12 +14,12 @@ import httpx
 import numpy as np
 import pytest
 
-import isocenter
-from isocenter.errors import UsageError
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.service.records import tables
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import UsageError
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.service.records import tables
+from hilum.values import Geometry, Image
 from service.conftest import postgresql_server
 from service.receiving import dcmtk
 from service.test_node import QUICK, killed, model, rows, send, study, until  # noqa: F401 - a fixture
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.whole
 def test_a_database_that_is_killed_and_comes_back_has_lost_and_doubled_nothing(tmp_path, model):  # noqa: F811
     with postgresql_server() as server:
         sections = {**QUICK, "database": {"url": server.url}}
-        with isocenter.serve(model, folder=tmp_path / "node", **sections) as node:
+        with hilum.serve(model, folder=tmp_path / "node", **sections) as node:
             send(node, study(tmp_path / "before", 1))
             time.sleep(1)
             server.kill()
@@ -49,7 +49,7 @@ def test_a_full_disk_is_said_to_the_sender_and_costs_nothing(tmp_path, model):  
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=True)
     try:
-        with isocenter.serve(model, folder=disk / "node", **QUICK) as node:
+        with hilum.serve(model, folder=disk / "node", **QUICK) as node:
             send(node, study(tmp_path / "one", 1))
             until(lambda: [row.state for row in rows(node, tables.STUDIES)] == ["done"], "the first study is not done")
             filler = disk / "filler"
@@ -74,10 +74,10 @@ def test_a_second_node_on_one_database_is_refused_and_the_first_goes_on(
     postgresql,
 ):
     sections = {**QUICK, "database": {"url": postgresql}}
-    with isocenter.serve(model, folder=tmp_path / "first", **sections) as node:
+    with hilum.serve(model, folder=tmp_path / "first", **sections) as node:
         send(node, study(tmp_path / "one", 1))
         with pytest.raises(UsageError, match="another node keeps this database"):
-            isocenter.serve(model, folder=tmp_path / "second", **sections)
+            hilum.serve(model, folder=tmp_path / "second", **sections)
         send(node, study(tmp_path / "two", 2))
         until(lambda: [row.state for row in rows(node, tables.STUDIES)] == ["done"] * 2, "a study is not done")
         assert [row.outcome for row in rows(node, tables.JOBS)] == ["answered"] * 2
@@ -100,7 +100,7 @@ def second_machine(folder: Path, node: Path, model_file: Path, url: str) -> Iter
         path = "{model_file}"
         '''
     )
-    serve = [sys.executable, "-m", "isocenter", "serve", "--config", "node.toml", "--role", "worker"]
+    serve = [sys.executable, "-m", "hilum", "serve", "--config", "node.toml", "--role", "worker"]
     # libfaketime halts Python's waits, so that the clock is set within Python.
     (folder / "sitecustomize.py").write_text("import time\nreal = time.time\ntime.time = lambda: real() + 3600\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
@@ -124,7 +124,7 @@ def test_workers_of_a_machine_whose_clock_is_an_hour_ahead_share_the_work_and_do
     away = {"name": "away", "ae_title": "AWAY", "host": "127.0.0.1", "port": 1}
     # An hour takes a minute's lease away at once, a busy machine does not.
     sections = {**QUICK, "database": {"url": postgresql}, "rules": rules, "peers": [away], "queue": {"lease_s": 60}}
-    with isocenter.serve(model, folder=tmp_path / "node", **sections) as node:
+    with hilum.serve(model, folder=tmp_path / "node", **sections) as node:
         kept = (tmp_path / "node" / "settings.json").read_text()
         with second_machine(tmp_path / "second", tmp_path / "node", model, postgresql):
             count = 0
@@ -145,7 +145,7 @@ def test_workers_of_a_machine_whose_clock_is_an_hour_ahead_share_the_work_and_do
 
 def _refused(node, paths: list[Path]) -> bool:
     port = str(node.settings.dicom.port)
-    command = [dcmtk("storescu"), "-v", "-aec", "ISOCENTER", "127.0.0.1", port, *map(str, paths)]
+    command = [dcmtk("storescu"), "-v", "-aec", "HILUM", "127.0.0.1", port, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     return "OutOfResources" in said or "congestion" in said.lower()
@@ -157,7 +157,7 @@ def test_a_job_that_kills_its_worker_again_and_again_goes_aside_with_its_reason_
     image = Image(data, Geometry((400, 400, 60), np.diag([-1.0, -1, 2, 1])), modality="MR")
     series_writing.write_series(image, SeriesNames("p1", "deadly", "series"), tmp_path / "deadly")
     sections = {**QUICK, "queue": {"lease_s": 2, "attempts": 2}}
-    with isocenter.serve(model, folder=tmp_path / "node", **sections) as node:
+    with hilum.serve(model, folder=tmp_path / "node", **sections) as node:
         send(node, sorted((tmp_path / "deadly").iterdir()))
         for attempt in (1, 2):
             claimed = [("running", attempt)]

@@ -10,12 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 
-from isocenter.errors import FormatError
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.service.records import tables
-from isocenter.service.routing import routing_facts
-from isocenter.values import Geometry, Image
+from hilum.errors import FormatError
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.service.records import tables
+from hilum.service.routing import routing_facts
+from hilum.values import Geometry, Image
 from matrices import thinned
 from service.databases import empty
 from service.objects_sent import drawn, encoded

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from fastapi.testclient import TestClient
 from sqlalchemy import insert, select
 
-import isocenter
-from isocenter.service import configuration, node_folder
-from isocenter.service.records import tables
-from isocenter.service.records.actor import Actor
-from isocenter.service.records.alert_records import Incidents
-from isocenter.service.web import server
-from isocenter.service.web.web_node import WebNode
+import hilum
+from hilum.service import configuration, node_folder
+from hilum.service.records import tables
+from hilum.service.records.actor import Actor
+from hilum.service.records.alert_records import Incidents
+from hilum.service.web import server
+from hilum.service.web.web_node import WebNode
 from service.small_node import SmallNode
 
 STATED = {
@@ -82,7 +82,7 @@ def test_a_node_on_either_database_reports_incidents_with_their_deadlines(databa
         place = database.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
         settings = configuration.read_settings(None, (), tmp_path, database={"url": place})
         node_folder.settings_file(tmp_path, "keeper").write_text(settings.model_dump_json())
-    made = isocenter.document(tmp_path, names="incident,pms,risk-file", out=tmp_path / "out")
+    made = hilum.document(tmp_path, names="incident,pms,risk-file", out=tmp_path / "out")
     rows = {(row["document"], row["item"], row["pointer"]): row for row in made.rows}
     due = [row["value"] for row in made.rows if row["item"].endswith(" due")]
     assert due == ["2026-12-02", "2026-11-09", "2026-11-12"]
@@ -93,7 +93,7 @@ def test_a_node_on_either_database_reports_incidents_with_their_deadlines(databa
     assert rows["risk-file", "H10", "/rates/rejected/high"]["value"] == 1.0
     assert rows["pms", "5", "/alerts"]["value"] == "total: 0, open: 0, rows: none"
     assert "open: 1" in rows["risk-file", "10", "/incidents"]["value"]
-    assert isocenter.verify_documents(tmp_path / "out", against=tmp_path).broken == []
+    assert hilum.verify_documents(tmp_path / "out", against=tmp_path).broken == []
     assert "Doe" not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
     Incidents(database).change(Incidents(database).rows(1)[0].incident, SETTLED, EVE)
-    assert isocenter.verify_documents(tmp_path / "out", against=tmp_path).broken != []
+    assert hilum.verify_documents(tmp_path / "out", against=tmp_path).broken != []

@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pydicom
 import pytest
 
-from isocenter.errors import ResourceError
-from isocenter.service import _intake, configuration
-from isocenter.service._intake import POSITION, OrthancFront, WatchedFolder
-from isocenter.service.objects import journal
-from isocenter.service.objects.object_store import ObjectStore
+from hilum.errors import ResourceError
+from hilum.service import _intake, configuration
+from hilum.service._intake import POSITION, OrthancFront, WatchedFolder
+from hilum.service.objects import journal
+from hilum.service.objects.object_store import ObjectStore
 from service.objects_sent import drawn, encoded
 from service.receiving import until
 from service.web_served import RELATED, related

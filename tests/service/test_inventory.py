@@ -7,9 +7,9 @@ import json
 import pandas as pd
 import pytest
 
-import isocenter
-from isocenter.errors import DatasetError, UsageError
-from isocenter.service import configuration, node_folder
+import hilum
+from hilum.errors import DatasetError, UsageError
+from hilum.service import configuration, node_folder
 from service.databases import with_tables
 from service.thresholds import threshold_model
 
@@ -49,7 +49,7 @@ def test_each_model_of_the_settings_is_a_row_and_a_table_fills_what_no_record_st
         ]
     )
     table.to_csv(tmp_path / "others.csv", index=False)
-    made = isocenter.inventory(room / "node", also=tmp_path / "others.csv", out=tmp_path / "out")
+    made = hilum.inventory(room / "node", also=tmp_path / "others.csv", out=tmp_path / "out")
     written = pd.read_csv(tmp_path / "out" / "inventory.csv", dtype=str, keep_default_na=False)
     assert list(written.columns) == COLUMNS
     own, other = written.to_dict("records")
@@ -66,7 +66,7 @@ def test_each_model_of_the_settings_is_a_row_and_a_table_fills_what_no_record_st
     )
     assert "bone age" in (tmp_path / "out" / "inventory.html").read_text()
     assert made.as_record()["rows"][0] == own
-    [document] = isocenter.document(tmp_path / "out", names="all").documents
+    [document] = hilum.document(tmp_path / "out", names="all").documents
     [measured, asked] = document.answered
     assert [one.value["model"] for one in measured.answers] == ["threshold.onnx", "bone age"]
     assert [one.state for one in asked.answers] == ["missing"]
@@ -83,10 +83,10 @@ def test_each_model_of_the_settings_is_a_row_and_a_table_fills_what_no_record_st
 def test_a_table_that_is_no_inventory_is_refused(room, tmp_path, content, words):
     (tmp_path / "others.csv").write_text(content)
     with pytest.raises(DatasetError, match=words):
-        isocenter.inventory(room / "node", also=tmp_path / "others.csv", out=tmp_path / "out")
+        hilum.inventory(room / "node", also=tmp_path / "others.csv", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_a_node_is_refused(tmp_path):
     with pytest.raises(UsageError, match="holds no node"):
-        isocenter.inventory(tmp_path)
+        hilum.inventory(tmp_path)

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from sqlalchemy import insert, select
 
-import isocenter
-from isocenter.errors import DatasetError, UsageError
-from isocenter.monitoring import labelling
-from isocenter.service.model_facts import ModelFacts
-from isocenter.service.monitoring import monitored_cases, outcomes
-from isocenter.service.node_folder import MODELS
-from isocenter.service.objects import object_store
-from isocenter.service.records import record_database, tables
+import hilum
+from hilum.errors import DatasetError, UsageError
+from hilum.monitoring import labelling
+from hilum.service.model_facts import ModelFacts
+from hilum.service.monitoring import monitored_cases, outcomes
+from hilum.service.node_folder import MODELS
+from hilum.service.objects import object_store
+from hilum.service.records import record_database, tables
 from service.databases import with_tables
 from service.test_blind import add_job, job_of
 
@@ -34,7 +34,7 @@ def labelled_node(folder, model="findings", cases=60):
     folder.mkdir()
     database = with_tables(f"sqlite:///{folder / 'node.sqlite'}")
     rows = [asdict(FACTS[model])]
-    (folder / MODELS).write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": rows}))
+    (folder / MODELS).write_text(json.dumps({"schema": "hilum.models", "version": 1, "rows": rows}))
     random = np.random.default_rng(0)
     with database.write() as connection:
         for number in range(cases):
@@ -109,7 +109,7 @@ def test_a_row_that_cannot_be_taken_stops_no_other_and_unknown_studies_are_named
     )
     # A row that says it again takes its place.
     again = pd.DataFrame([{"study": "1.3", "label": "nodule", "value": 0, "at": "2026-04-01", "source": "pathology"}])
-    isocenter.import_labels(node, again)
+    hilum.import_labels(node, again)
     assert sorted((row.label, row.value) for row in rows_of(node, tables.OUTCOME_ROWS))[0] == ("nodule", 0.0)
     assert len(rows_of(node, tables.OUTCOME_ROWS)) == 3
 
@@ -118,7 +118,7 @@ def test_labels_are_read_in_the_words_of_exports_and_none_lies_in_the_future(tmp
     node = labelled_node(tmp_path / "node", cases=8)
     rows = ["1.3;nodule;Y;01.03.2026 10:00;p", "1.4;nodule;neg;25.03.2026;p", "1.5;nodule;n/a;25.03.2026;p"]
     (tmp_path / "labels.csv").write_text(LABELS.replace(",", ";") + "\n".join([*rows, "1.6;nodule;1;01.01.2046;p"]))
-    taken = isocenter.import_labels(node, tmp_path / "labels.csv")
+    taken = hilum.import_labels(node, tmp_path / "labels.csv")
     assert sorted((int(row.job[:16], 16), row.value) for row in rows_of(node, tables.OUTCOME_ROWS)) == [
         (3, 1.0),
         (4, 0.0),
@@ -127,7 +127,7 @@ def test_labels_are_read_in_the_words_of_exports_and_none_lies_in_the_future(tmp
     assert "'01.01.2046' lies in the future" in taken.refused[4]
     (tmp_path / "labels.csv").write_text(LABELS + "1.3,nodule,1,03.04.2026,p\n")
     with pytest.raises(DatasetError, match="which may be 2026-03-04 or 2026-04-03"):
-        isocenter.import_labels(node, tmp_path / "labels.csv")
+        hilum.import_labels(node, tmp_path / "labels.csv")
 
 
 @pytest.mark.parametrize("code", ["-999", "<0.5", "soon"])
@@ -135,7 +135,7 @@ def test_a_code_or_a_limit_is_no_label_of_a_number(tmp_path, code):
     node = labelled_node(tmp_path / "node", model="size", cases=12)
     lines = [f"1.{n},volume,{n}.5,2026-03-01,p" for n in range(1, 8)]
     (tmp_path / "labels.csv").write_text(LABELS + "\n".join([*lines, f"1.8,volume,{code},2026-03-01,p"]))
-    taken = isocenter.import_labels(node, tmp_path / "labels.csv")
+    taken = hilum.import_labels(node, tmp_path / "labels.csv")
     assert (taken.rows, list(taken.refused)) == (7, [8])
 
 
@@ -144,16 +144,16 @@ def test_a_table_without_a_column_is_refused_as_a_whole(tmp_path, lacking):
     node = labelled_node(tmp_path / "node", cases=1)
     row = {"study": "1.0", "label": "nodule", "value": "1", "at": "2026-03-01", "source": "p"}
     with pytest.raises(DatasetError, match=f"has no column {lacking.partition(',')[0]}"):
-        isocenter.import_labels(node, pd.DataFrame([row]).drop(columns=lacking.split(",")))
+        hilum.import_labels(node, pd.DataFrame([row]).drop(columns=lacking.split(",")))
     assert rows_of(node, tables.OUTCOME_ROWS) == []
 
 
 def test_a_class_excludes_the_others_and_a_number_needs_no_label(tmp_path):
     row = {"study": "1.0", "at": "2026-03-01", "source": "p"}
     classes, size = (labelled_node(tmp_path / name, name, 1) for name in ("classes", "size"))
-    assert isocenter.import_labels(classes, pd.DataFrame([{**row, "label": "odd"}])).rows == 1
+    assert hilum.import_labels(classes, pd.DataFrame([{**row, "label": "odd"}])).rows == 1
     assert {one.label: one.value for one in rows_of(classes, tables.OUTCOME_ROWS)} == {"calm": 0.0, "odd": 1.0}
-    assert isocenter.import_labels(size, pd.DataFrame([{**row, "value": "12.5"}])).rows == 1
+    assert hilum.import_labels(size, pd.DataFrame([{**row, "value": "12.5"}])).rows == 1
     assert {one.label: one.value for one in rows_of(size, tables.OUTCOME_ROWS)} == {"volume": 12.5}
 
 
@@ -161,7 +161,7 @@ def test_no_patient_of_a_locked_set_and_no_labelled_case_is_chosen(tmp_path, cli
     node, locked = labelled_node(tmp_path / "node", cases=12), tmp_path / "locked"
     locked.mkdir()
     for number in range(4):
-        isocenter.write(isocenter.read(picture(tmp_path / "one.png", number)), locked / f"{number}.png")
+        hilum.write(hilum.read(picture(tmp_path / "one.png", number)), locked / f"{number}.png")
     table = [{"case": f"c{n}", "image": f"{n}.png", "patient": f"{n:016x}", "label": "ab"[n % 2]} for n in range(4)]
     pd.DataFrame(table).to_csv(locked / "dataset.csv", index=False)
     database = record_database.node_database(node)
@@ -181,19 +181,19 @@ def test_no_patient_of_a_locked_set_and_no_labelled_case_is_chosen(tmp_path, cli
 
 def test_uncertain_cases_come_first_and_typical_ones_are_of_clusters_without_a_label(tmp_path):
     node = labelled_node(tmp_path / "node")
-    uncertain = isocenter.next_labels(node, 6, method="uncertainty", out=tmp_path / "u").table
+    uncertain = hilum.next_labels(node, 6, method="uncertainty", out=tmp_path / "u").table
     assert {int(one.removeprefix("case_"), 16) % 10 for one in uncertain["case"]} == {4, 5}
     database = record_database.node_database(node)
     with database.write() as connection:
         for number in range(0, 60, 3):  # all of the first kind
             outcomes.write_outcomes(connection, job_of(number), {"nodule": 1.0}, "pathology")
     database.close()
-    typical = isocenter.next_labels(node, 6, method="typical", out=tmp_path / "t").table
+    typical = hilum.next_labels(node, 6, method="typical", out=tmp_path / "t").table
     assert {int(one.removeprefix("case_"), 16) % 3 for one in typical["case"]} == {1, 2}
     assert typical["because"].str.contains("none of them labelled").all()
     assert (typical["score"] > 0).all()
     with pytest.raises(UsageError, match="random, uncertainty, typical"):
-        isocenter.next_labels(node, 6, method="guess", out=tmp_path / "g")
+        hilum.next_labels(node, 6, method="guess", out=tmp_path / "g")
     with pytest.raises(UsageError, match="needs features of a gate"):
         labelling.next_cases(2, "typical", [False] * 3)
 
@@ -218,7 +218,7 @@ def test_labels_that_may_be_wrong_are_listed_and_worse_ones_of_one_group_are_a_f
             }
             connection.execute(insert(tables.FEEDBACK).values(at=0, reason="", text="", before=[], after=[], **stated))
     database.close()
-    seen = isocenter.next_labels(node, 5, out=tmp_path / "out")
+    seen = hilum.next_labels(node, 5, out=tmp_path / "out")
     doubted = pd.read_csv(tmp_path / "out" / "relabel.csv")
     assert len(doubted) >= 6 and (doubted["probability_reference"] < 0.1).all()
     assert len(seen.table) == 0  # every case has a label

@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 
 import packages
-from isocenter.errors import UsageError
-from isocenter.monitoring.acceptance_plan import ACCEPTANCE, CONDITIONAL, SCHEMA
-from isocenter.monitoring.alerting import CROSSED, BoundState
-from isocenter.runtime import record_files
-from isocenter.service import acceptances, configuration
-from isocenter.service.acceptances import Acceptances
-from isocenter.service.configuration import StopRule
-from isocenter.service.exchange.fhir_covariates import CovariateValue
-from isocenter.service.monitoring import safety, stop_rules
-from isocenter.service.monitoring_rounds import Rounds
-from isocenter.service.records import tables
-from isocenter.service.records.actor import ANYONE, Actor
+from hilum.errors import UsageError
+from hilum.monitoring.acceptance_plan import ACCEPTANCE, CONDITIONAL, SCHEMA
+from hilum.monitoring.alerting import CROSSED, BoundState
+from hilum.runtime import record_files
+from hilum.service import acceptances, configuration
+from hilum.service.acceptances import Acceptances
+from hilum.service.configuration import StopRule
+from hilum.service.exchange.fhir_covariates import CovariateValue
+from hilum.service.monitoring import safety, stop_rules
+from hilum.service.monitoring_rounds import Rounds
+from hilum.service.records import tables
+from hilum.service.records.actor import ANYONE, Actor
 from service.test_monitoring import Records
 
 NOW = 1.8e9

@@ -9,10 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 
-import isocenter
-from isocenter.runtime import model_files
-from isocenter.scoring.explaining import kept_tests
-from isocenter.service.records import tables
+import hilum
+from hilum.runtime import model_files
+from hilum.scoring.explaining import kept_tests
+from hilum.service.records import tables
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import class_model, threshold_model
 
@@ -51,14 +51,14 @@ def test_the_probabilities_of_the_structures_are_one_parametric_map_on_the_voxel
     node.work()
     node.store.close()
     node.database.close()
-    made = isocenter.read(node.result("answer_probabilities_pm.dcm"))
-    marked = isocenter.read(node.result("answer.nii.gz"))
+    made = hilum.read(node.result("answer_probabilities_pm.dcm"))
+    marked = hilum.read(node.result("answer.nii.gz"))
     assert np.allclose(made.geometry.affine, marked.geometry.affine, atol=1e-4)
     assert ((made.data > 0.5) == (marked.data == 1)).all() and (marked.data == 1).any()
 
 
 def test_without_maps_nothing_that_explains_is_loaded():
-    words = "import sys, isocenter.service.work.warm_models as warm; warm.WarmModels({}, 8).maps_of('m', 'h')"
-    code = f"{words}; print([name for name in sys.modules if name in ('torch', 'captum', 'isocenter.explanation')])"
+    words = "import sys, hilum.service.work.warm_models as warm; warm.WarmModels({}, 8).maps_of('m', 'h')"
+    code = f"{words}; print([name for name in sys.modules if name in ('torch', 'captum', 'hilum.explanation')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -17,24 +17,24 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import insert, select, update
 
-import isocenter
-from isocenter.errors import UsageError
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.runtime.guard.case_distances import Correlated, Ranges, Reference
-from isocenter.runtime.guard.image_gate import Guard, TrainingLook
-from isocenter.service import configuration, deploying
-from isocenter.service._process import ROLES
-from isocenter.service.monitoring import monitored_cases, safety
-from isocenter.service.monitoring_rounds import Rounds
-from isocenter.service.node_folder import SETTINGS
-from isocenter.service.objects.object_store import ObjectStore
-from isocenter.service.records import alert_records, tables
-from isocenter.service.records.actor import ANYONE
-from isocenter.service.records.alert_records import CLOSED
-from isocenter.service.web import server
-from isocenter.service.web.web_node import WebNode
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import UsageError
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.runtime.guard.case_distances import Correlated, Ranges, Reference
+from hilum.runtime.guard.image_gate import Guard, TrainingLook
+from hilum.service import configuration, deploying
+from hilum.service._process import ROLES
+from hilum.service.monitoring import monitored_cases, safety
+from hilum.service.monitoring_rounds import Rounds
+from hilum.service.node_folder import SETTINGS
+from hilum.service.objects.object_store import ObjectStore
+from hilum.service.records import alert_records, tables
+from hilum.service.records.actor import ANYONE
+from hilum.service.records.alert_records import CLOSED
+from hilum.service.web import server
+from hilum.service.web.web_node import WebNode
+from hilum.values import Geometry, Image
 from service.databases import with_tables
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
@@ -220,7 +220,7 @@ def test_an_audited_figure_below_a_bound_is_urgent_and_stays_one_alert(tmp_path)
     node = WebNode(records.settings, records.database, ObjectStore(records.settings.folder, "web"))
     [own] = TestClient(server.web_app(node), base_url="http://127.0.0.1").get("/api/monitor").json()["models"]
     assert [(one["bound"], one["state"]) for one in own["bounds"]] == [("sensitivity of nodule", "crossed")]
-    [state] = isocenter.monitor(records.settings.folder).bounds
+    [state] = hilum.monitor(records.settings.folder).bounds
     assert (state.state, state.reported) == ("crossed", "")
     records.database.close()
     assert [(row.watch, row.severity) for row in rung] == [("sensitivity of nodule", "urgent")]
@@ -234,8 +234,8 @@ def test_the_api_and_the_metrics_say_what_stands_and_a_person_ends_it(noisy):
     assert seen["models"][0]["verdict"] == "urgent: measure_noise (station=bbbbbbbb)"
     assert {row["watch"] for row in seen["models"][0]["drift"]} >= {"measure_noise", "probability_nodule"}
     text = web.get("/metrics").text
-    assert 'isocenter_alerts{severity="urgent"} 1.0' in text
-    assert 'isocenter_watch_log_evidence{model="nodule",scope="station=bbbbbbbb",watch="measure_noise"}' in text
+    assert 'hilum_alerts{severity="urgent"} 1.0' in text
+    assert 'hilum_watch_log_evidence{model="nodule",scope="station=bbbbbbbb",watch="measure_noise"}' in text
     [alert] = web.get("/api/alerts", params={"state": "open"}).json()["rows"]
     token = {"X-CSRF-Token": web.get("/api/me").json()["csrf"]}
     ask = lambda path, body: web.post(path, json=body, headers=token)  # noqa: E731
@@ -250,15 +250,15 @@ def test_the_api_and_the_metrics_say_what_stands_and_a_person_ends_it(noisy):
 
 
 def test_the_verb_reads_a_node_with_its_baseline_and_lists_alerts_as_they_stand(noisy, tmp_path):
-    seen = isocenter.monitor(noisy.settings.folder, out=tmp_path / "out")
+    seen = hilum.monitor(noisy.settings.folder, out=tmp_path / "out")
     assert [(one.alert, one.state, one.scope) for one in seen.alerts] == [(1, "open", "station=bbbbbbbb")]
     assert (seen.facts["cases"], seen.facts["reference_cases"]) == (120, 60)
     assert "station=bbbbbbbb" in (tmp_path / "out" / "report.html").read_text()
     with pytest.raises(UsageError, match="bounds of its own"):
-        isocenter.monitor(noisy.settings.folder, bounds=[("sensitivity", "nodule", 0.8)])
+        hilum.monitor(noisy.settings.folder, bounds=[("sensitivity", "nodule", 0.8)])
     with noisy.database.read() as connection:
         others = monitored_cases.monitored_jobs(connection).assign(measure_noise=5.0)
-    compared = isocenter.monitor(noisy.settings.folder, reference=others)
+    compared = hilum.monitor(noisy.settings.folder, reference=others)
     assert compared.site_verdict.startswith("This site is unlike the reference table (input")
     assert [(one.alert, one.scope) for one in compared.alerts] == [(1, "station=bbbbbbbb")]
 
@@ -276,7 +276,7 @@ def test_a_site_unlike_what_calibrated_its_model_is_said_once_and_is_no_change(r
     assert own["verdict"] == "no alert"
     assert own["site_verdict"].startswith("This site is unlike the cases that calibrated the model (features")
     assert {row["test"]: (row["patients"], row["known"]) for row in own["site"]}["energy"] == (60, 60)
-    assert isocenter.monitor(records.settings.folder).site_verdict == own["site_verdict"]
+    assert hilum.monitor(records.settings.folder).site_verdict == own["site_verdict"]
     records.answered(40, seen=-0.8)
     records.rounds.round()
     [alert] = records.rows(tables.ALERTS)
@@ -396,7 +396,7 @@ def test_a_living_node_finds_noise_of_one_station_and_holds_its_model(tmp_path):
         model = "bright"
         """
     )
-    with isocenter.serve(config=tmp_path / "node.toml", folder=tmp_path / "node") as node:
+    with hilum.serve(config=tmp_path / "node.toml", folder=tmp_path / "node") as node:
         web = httpx.Client(base_url=node.http, timeout=60)
 
         def answered(first, last, noise):

@@ -19,18 +19,18 @@ import pytest
 from dicomweb_client.api import DICOMwebClient
 from sqlalchemy import select
 
-import isocenter
+import hilum
 import packages
-from isocenter.errors import UsageError
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.layouts import dataset_layouts, layout
-from isocenter.monitoring.acceptance_plan import ACCEPTANCE, CONDITIONAL, SCHEMA
-from isocenter.runtime import record_files
-from isocenter.service.records import record_database, tables
-from isocenter.service.records.accounts import Accounts
-from isocenter.service.records.study_index import StudyIndex
-from isocenter.values import Geometry, Image
+from hilum.errors import UsageError
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.layouts import dataset_layouts, layout
+from hilum.monitoring.acceptance_plan import ACCEPTANCE, CONDITIONAL, SCHEMA
+from hilum.runtime import record_files
+from hilum.service.records import record_database, tables
+from hilum.service.records.accounts import Accounts
+from hilum.service.records.study_index import StudyIndex
+from hilum.values import Geometry, Image
 from service import followed
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk
@@ -61,7 +61,7 @@ def send(node, paths: list[Path]) -> None:
     """By DCMTK, again and again until the node has taken all."""
     host, port = node.settings.dicom.host, str(node.settings.dicom.port)
     for _ in range(40):
-        command = [dcmtk("storescu"), "-aec", "ISOCENTER", host, port, *map(str, paths)]
+        command = [dcmtk("storescu"), "-aec", "HILUM", host, port, *map(str, paths)]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode == 0:
             return
@@ -120,7 +120,7 @@ def node(tmp_path_factory, model, request):
             {"name": "sent", "model": model.name, "when": {"StudyDescription": "for the PACS"}, "send": ["pacs"]},
         ],
     }
-    with isocenter.serve(model, folder=tmp_path_factory.mktemp("shared") / "node", **sections) as running:
+    with hilum.serve(model, folder=tmp_path_factory.mktemp("shared") / "node", **sections) as running:
         yield running
 
 
@@ -136,12 +136,12 @@ def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
     found = rows(node, tables.JOBS)
     assert sorted((row.state, row.outcome) for row in found) == [("done", "answered")] * count
     for row in found:
-        answer = np.asarray(isocenter.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data)
+        answer = np.asarray(hilum.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data)
         assert answer.sum() == 4 * 4 * 3
     log = (node.settings.folder / "node.jsonl").read_text()
     assert "p0" not in log
     assert all(f"{role}-0 was ended by signal 9; it is restarted" in log for role in ROLES)
-    until(lambda: isocenter.verify_audit(node.settings.folder).unsealed == 0, "an event is not sealed")
+    until(lambda: hilum.verify_audit(node.settings.folder).unsealed == 0, "an event is not sealed")
     events = Counter(row.action for row in rows(node, tables.AUDIT))
     assert (events["study received"], events["prediction"]) == (count, count) and events["association"] >= count
     assert all(row.patient for row in rows(node, tables.AUDIT) if row.action == "prediction")
@@ -151,12 +151,12 @@ def test_a_second_node_in_the_folder_of_one_that_runs_is_refused_and_leaves_its_
     kept = (node.settings.folder / "settings.json").read_text()
     for check in (True, False):
         with pytest.raises(UsageError, match="another node runs"):
-            isocenter.serve(model, folder=node.settings.folder, check=check, **QUICK)
+            hilum.serve(model, folder=node.settings.folder, check=check, **QUICK)
     assert (node.settings.folder / "settings.json").read_text() == kept
 
 
 def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_there(tmp_path, node, orthanc):
-    orthanc.knows("node", "ISOCENTER", node.settings.dicom.port)
+    orthanc.knows("node", "HILUM", node.settings.dicom.port)
     for path in study(tmp_path / "study", 1, "for the PACS"):
         orthanc.ask("/instances", path.read_bytes())
     [known] = orthanc.ask("/studies")
@@ -183,7 +183,7 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
     back.write_bytes(orthanc.ask(f"/instances/{segmentation['Instances'][0]}/file"))
     [case] = dataset_layouts.read_dataset(tmp_path / "study", layout.DatasetOptions(references=False))
     [source] = case.images.values()
-    found = isocenter.read(back)
+    found = hilum.read(back)
     places = source.geometry.to_index(found.geometry.to_world(np.argwhere(np.asarray(found.data)[0] > 0)))
     marked = np.zeros(source.geometry.shape, bool)
     marked[tuple(np.rint(places).astype(int).T)] = True
@@ -204,7 +204,7 @@ def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready
         "[study]\ncomplete_after_s = 0.5\n",
         encoding="utf-8",
     )
-    command = [sys.executable, "-m", "isocenter", "serve", "--config", str(config)]
+    command = [sys.executable, "-m", "hilum", "serve", "--config", str(config)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder.parent)
     try:
         line = running.stdout.readline().decode()
@@ -225,7 +225,7 @@ def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready
 def test_peers_that_stall_keep_no_node_from_ending_within_30_s(tmp_path, model):
     config = tmp_path / "node.toml"
     config.write_text("[dicom]\nport = 0\n[http]\nport = 0\n[node]\nmin_free_gb = 0\n", encoding="utf-8")
-    command = [sys.executable, "-m", "isocenter", "serve", str(model), "--config", str(config)]
+    command = [sys.executable, "-m", "hilum", "serve", str(model), "--config", str(config)]
     head = b"POST /dicomweb/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
     head += b'Content-Type: multipart/related; type="application/dicom"; boundary=b\r\n\r\n--b'
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as running:
@@ -273,30 +273,30 @@ def test_a_model_that_does_not_load_is_refused_before_anything_starts(tmp_path, 
     broken.write_bytes(b"no model")
     broken.with_suffix(".json").write_bytes(model.with_suffix(".json").read_bytes())
     with pytest.raises(UsageError, match=r"broken\.onnx"):
-        isocenter.serve(broken, folder=tmp_path / "node", **QUICK)
+        hilum.serve(broken, folder=tmp_path / "node", **QUICK)
     with pytest.raises(UsageError, match="no such model"):
-        isocenter.serve(tmp_path / "none", folder=tmp_path / "node", **QUICK)
+        hilum.serve(tmp_path / "none", folder=tmp_path / "node", **QUICK)
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(tmp_path, model):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for role in ("dicom", "http"):
             with pytest.raises(UsageError, match="cannot be listened on"):
-                isocenter.serve(model, folder=tmp_path / "node", **{**QUICK, role: {"port": taken.getsockname()[1]}})
+                hilum.serve(model, folder=tmp_path / "node", **{**QUICK, role: {"port": taken.getsockname()[1]}})
     assert not (tmp_path / "node").exists()
 
 
 def test_without_the_extra_the_remedy_is_its_installation(tmp_path, model, monkeypatch):
-    monkeypatch.setattr("isocenter.verbs.serve.EXTRA", ("no_such_package",))
-    with pytest.raises(UsageError, match=r"isocenter\[service\]"):
-        isocenter.serve(model, folder=tmp_path / "node")
+    monkeypatch.setattr("hilum.verbs.serve.EXTRA", ("no_such_package",))
+    with pytest.raises(UsageError, match=r"hilum\[service\]"):
+        hilum.serve(model, folder=tmp_path / "node")
     with pytest.raises(UsageError, match="no_such_package is not installed"):
-        isocenter.route(tmp_path, model)
+        hilum.route(tmp_path, model)
 
 
 def test_an_unknown_role_names_those_that_there_are(tmp_path, model):
     with pytest.raises(UsageError, match="receiver, keeper, worker, web"):
-        isocenter.serve(model, folder=tmp_path / "node", role="router")
+        hilum.serve(model, folder=tmp_path / "node", role="router")
 
 
 @pytest.mark.whole
@@ -332,7 +332,7 @@ model = "kidneys"
     def outcomes() -> Counter:
         return Counter((row.state, row.outcome) for row in rows(node, tables.JOBS))
 
-    with isocenter.serve(config=tmp_path / "node.toml", folder=tmp_path / "node", **QUICK) as node:
+    with hilum.serve(config=tmp_path / "node.toml", folder=tmp_path / "node", **QUICK) as node:
         send(node, [*came(range(20), "Alpha"), *came(range(1), "Beta")])
         ended = {("done", "answered"): 20, ("done", "abstained"): 1}
         until(lambda: outcomes() == ended, "not every study has its outcome")

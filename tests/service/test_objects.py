@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.errors import FormatError
-from isocenter.service.node_folder import LOG, JsonLines
-from isocenter.service.objects import journal as objects_journal
-from isocenter.service.objects import object_store
-from isocenter.service.objects.journal import CommitmentReport, Received
-from isocenter.service.objects.object_store import ObjectStore, OutOfSpaceError
+from hilum.errors import FormatError
+from hilum.service.node_folder import LOG, JsonLines
+from hilum.service.objects import journal as objects_journal
+from hilum.service.objects import object_store
+from hilum.service.objects.journal import CommitmentReport, Received
+from hilum.service.objects.object_store import ObjectStore, OutOfSpaceError
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import receiving
 from service.talking import RELEASE, Talk, object_sent
@@ -26,7 +26,7 @@ from service.talking import RELEASE, Talk, object_sent
 WRITER = """
 import sys, time
 from pathlib import Path
-from isocenter.service.objects.object_store import ObjectStore
+from hilum.service.objects.object_store import ObjectStore
 store = ObjectStore(Path(sys.argv[1]), "receiver")
 data = Path(sys.argv[2]).read_bytes()
 with store.open_part() as part:
@@ -209,7 +209,7 @@ def test_half_a_line_is_no_line_and_keeps_nobody_from_forgetting_a_dead_writer(t
 
 
 def test_a_long_journal_is_followed_by_another_and_then_forgotten(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("isocenter.service.objects.journal.LARGEST", 200)
+    monkeypatch.setattr("hilum.service.objects.journal.LARGEST", 200)
     every = [kept(store, encoded(drawn(f"1.2.3.{n}"))) for n in range(4)]
     lines, read = objects_journal.read_journals(tmp_path / "inbox", {})
     assert lines == every
@@ -241,9 +241,9 @@ def test_an_emptied_file_that_no_row_knows_goes_aside(store, tmp_path):
 
 def test_the_process_that_receives_imports_neither_torch_nor_a_database_nor_a_table():
     code = """
-import sys, isocenter.service._process
-from isocenter import service
-from isocenter.service.dicom import dicom_listening, receiver
+import sys, hilum.service._process
+from hilum import service
+from hilum.service.dicom import dicom_listening, receiver
 dicom_listening.listener_settings, receiver.Receiver
 print({"torch", "sqlalchemy", "pydicom", "pynetdicom", "pandas"} & set(sys.modules))
 """

@@ -9,9 +9,9 @@ import pytest
 from joserfc.jwk import ECKey
 from sqlalchemy import delete
 
-from isocenter.errors import UsageError
-from isocenter.service import configuration
-from isocenter.service.records import tables
+from hilum.errors import UsageError
+from hilum.service import configuration
+from hilum.service.records import tables
 from ports import free_port
 from service.people import PASSWORD, logged_in, with_people
 from service.vouching import CLIENT, SECRET, SmallProvider, agree, certified_provider, small_provider
@@ -27,7 +27,7 @@ def oidc(issuer: str, **more) -> dict[str, object]:
 def shared(tmp_path_factory):
     """A node whose persons log in with a small provider."""
     with pytest.MonkeyPatch.context() as patch, small_provider() as provider:
-        patch.setenv("ISOCENTER_OIDC_SECRET", SECRET)
+        patch.setenv("HILUM_OIDC_SECRET", SECRET)
         with with_people(tmp_path_factory.mktemp("openid") / "node", oidc=oidc(provider.issuer)) as web:
             yield web, provider
 
@@ -60,7 +60,7 @@ def led_back(node, provider, browser: httpx.Client, path: str = "/study/1.2") ->
 
 @pytest.mark.whole
 def test_the_certified_provider_vouches_for_a_person_who_then_has_the_role_of_the_settings(tmp_path, monkeypatch):
-    monkeypatch.setenv("ISOCENTER_OIDC_SECRET", SECRET)
+    monkeypatch.setenv("HILUM_OIDC_SECRET", SECRET)
     port = free_port()
     with certified_provider(tmp_path, f"http://127.0.0.1:{port}/api/login/openid/answer") as issuer:
         settings = {"oidc": oidc(issuer, scopes=["profile", "groups"]), "http": {"port": port}}

@@ -19,19 +19,19 @@ from sqlalchemy import delete, insert, update
 
 from browsers import Browser, Page, browser_running
 from conftest import DATA
-from isocenter.files import file_formats
-from isocenter.files.dicom import object_identity
-from isocenter.files.dicom.reading import seg_reading
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.service.model_facts import ModelFacts
-from isocenter.service.node_folder import MODELS, MONITOR
-from isocenter.service.objects import object_store
-from isocenter.service.records import audit_records, tables
-from isocenter.service.records.accounts import Accounts
-from isocenter.service.web import page_routes, server
-from isocenter.service.web.web_node import WebNode
-from isocenter.values import Geometry, Image
+from hilum.files import file_formats
+from hilum.files.dicom import object_identity
+from hilum.files.dicom.reading import seg_reading
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.service.model_facts import ModelFacts
+from hilum.service.node_folder import MODELS, MONITOR
+from hilum.service.objects import object_store
+from hilum.service.records import audit_records, tables
+from hilum.service.records.accounts import Accounts
+from hilum.service.web import page_routes, server
+from hilum.service.web.web_node import WebNode
+from hilum.values import Geometry, Image
 from service import followed
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
@@ -96,7 +96,7 @@ def room(tmp_path_factory) -> Iterator[ReadingRoom]:
 def browsing(node: SmallNode, folder: Path) -> Iterator[tuple[Browser, str]]:
     """A browser, and the address at which a node's web process answers it."""
     facts = [asdict(ModelFacts(name, "h", "CT", labels={"bright": 1})) for name in node.settings.models]
-    stated = {"schema": "isocenter.models", "version": 1, "rows": facts}
+    stated = {"schema": "hilum.models", "version": 1, "rows": facts}
     (node.settings.folder / MODELS).write_text(json.dumps(stated))
     Accounts(node.database).first(PASSWORD)
     stop, bound, ports = threading.Event(), threading.Event(), list[int]()
@@ -464,7 +464,7 @@ def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_
     with room.node.database.write() as connection:
         connection.execute(insert(tables.BASELINES).values(**own, frozen_by="somebody"))
     seen = room.node.settings.folder / MONITOR
-    seen.write_text(json.dumps({"schema": "isocenter.node_monitor", "version": 1, "at": 1.0, "rows": [row]}))
+    seen.write_text(json.dumps({"schema": "hilum.node_monitor", "version": 1, "at": 1.0, "rows": [row]}))
     try:
         with room.open("/monitor", "!!document.querySelector('table[aria-label=Bounds]')") as page:
             text = page.value("document.querySelector('main').innerText")
@@ -486,9 +486,9 @@ def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_
 
 @pytest.mark.whole
 def test_axe_finds_nothing_serious(room):
-    axe = Path(os.environ.get("ISOCENTER_AXE", ""))
+    axe = Path(os.environ.get("HILUM_AXE", ""))
     if not axe.is_file():
-        pytest.skip("ISOCENTER_AXE does not name axe.min.js: run `npm install axe-core`")
+        pytest.skip("HILUM_AXE does not name axe.min.js: run `npm install axe-core`")
     pages = {"/": "!!document.querySelector('tr[data-study]')", f"/study/{room.study}": DRAWN}
     others = ("/node", "/audit", "/blind", "/monitor", "/incidents")
     pages |= dict.fromkeys(others, "!!document.querySelector('table, .empty')")

@@ -12,22 +12,22 @@ import pytest
 from pydicom.uid import MRImageStorage
 from tests.trained import OBLIQUE, blob, registering, shifted_balls
 
-import isocenter
-from isocenter.errors import UsageError
-from isocenter.files.dicom.uids import DEFORMABLE_REGISTRATION
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.service._courier import Couriers
-from isocenter.service.configuration import NodeSettings, RoutingRule
-from isocenter.service.model_facts import ModelFacts
-from isocenter.service.records import tables
-from isocenter.service.routing import routing_rules
-from isocenter.service.routing.routing_facts import SeriesFacts
-from isocenter.service.work import job_answers
-from isocenter.service.work.job_answers import PAIR, JobInputs
-from isocenter.transforms import spatial_transforms
-from isocenter.values import Geometry, Image
-from isocenter.values.spatial_transform import ONTO, UNMOVED
+import hilum
+from hilum.errors import UsageError
+from hilum.files.dicom.uids import DEFORMABLE_REGISTRATION
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.service._courier import Couriers
+from hilum.service.configuration import NodeSettings, RoutingRule
+from hilum.service.model_facts import ModelFacts
+from hilum.service.records import tables
+from hilum.service.routing import routing_rules
+from hilum.service.routing.routing_facts import SeriesFacts
+from hilum.service.work import job_answers
+from hilum.service.work.job_answers import PAIR, JobInputs
+from hilum.transforms import spatial_transforms
+from hilum.values import Geometry, Image
+from hilum.values.spatial_transform import ONTO, UNMOVED
 from ports import free_port
 from service.small_node import SmallNode
 
@@ -141,7 +141,7 @@ def test_a_pair_is_answered_by_a_registration_and_the_moved_series_and_a_peer_ge
     assert slices[0].FrameOfReferenceUID == original.FrameOfReferenceUID
     places = {tuple(map(float, one.ImagePositionPatient)) for one in slices}
     assert places == {tuple(map(float, pydicom.dcmread(one).ImagePositionPatient)) for one in sources["fixed"]}
-    made, kept = (isocenter.read_transform(folder / f"answer_transform.{kind}") for kind in ("dcm", "h5"))
+    made, kept = (hilum.read_transform(folder / f"answer_transform.{kind}") for kind in ("dcm", "h5"))
     points = Geometry((16, 16, 16), OBLIQUE).to_world(np.argwhere(np.ones((16, 16, 16))))
     apart = np.linalg.norm(
         spatial_transforms.carry_points(made, points) - spatial_transforms.carry_points(kept, points), axis=1

@@ -12,12 +12,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from isocenter.errors import UsageError
-from isocenter.service import configuration, supervisor
-from isocenter.service.records import accounts as records
-from isocenter.service.records import record_database, tables
-from isocenter.service.records.accounts import Accounts, WaitError
-from isocenter.service.web import access, server, web_node
+from hilum.errors import UsageError
+from hilum.service import configuration, supervisor
+from hilum.service.records import accounts as records
+from hilum.service.records import record_database, tables
+from hilum.service.records.accounts import Accounts, WaitError
+from hilum.service.web import access, server, web_node
 from ports import free_port
 from service.people import PASSWORD, logged_in, with_people
 from service.web_served import served
@@ -55,7 +55,7 @@ def test_a_session_is_a_cookie_that_no_script_and_no_other_address_gets(node):
     assert {"HttpOnly", "SameSite=strict"} <= {part.strip() for part in answer.headers["set-cookie"].split(";")}
     assert browser.get("/api/me").json() == answer.json()
     assert answer.json()["account"] == answer.json()["role"] == "viewer"
-    secret = browser.cookies["isocenter"]
+    secret = browser.cookies["hilum"]
     with node.database.read() as connection:
         kept = connection.execute(select(tables.SESSIONS.c.session)).scalars().all()
     assert secret not in kept and answer.json()["csrf"] not in kept
@@ -66,14 +66,14 @@ def test_under_tls_the_cookie_goes_by_tls_alone_and_no_other_address_can_set_it(
         given = {"account": "viewer", "password": PASSWORD}
         answer = httpx.post(f"{web.url}/api/login", json=given, headers={"Origin": "https://node.example"})
         cookie = answer.headers["set-cookie"]
-        assert cookie.startswith("__Host-isocenter=") and "Secure" in cookie and "Path=/;" in cookie
+        assert cookie.startswith("__Host-hilum=") and "Secure" in cookie and "Path=/;" in cookie
         assert "Domain" not in cookie
 
 
 def test_a_session_ends_by_logging_out_and_after_half_an_hour_without_use(node, person):
-    secret = person.cookies["isocenter"]
+    secret = person.cookies["hilum"]
     assert person.post("/api/logout").status_code == 204
-    assert httpx.get(f"{node.url}/api/me", cookies={"isocenter": secret}).status_code == 401
+    assert httpx.get(f"{node.url}/api/me", cookies={"hilum": secret}).status_code == 401
     now, viewer = node.database.now(), logged_in(node, "viewer")
     for headers, is_renewed in (({"X-Background": "1"}, False), ({}, True)):
         changed(node, tables.SESSIONS, used_at=now - 29 * 60)
@@ -86,11 +86,11 @@ def test_a_session_ends_by_logging_out_and_after_half_an_hour_without_use(node, 
 
 
 def test_who_logs_in_gets_another_session_than_a_stranger_may_have_given_the_browser(node):
-    for planted in (logged_in(node, "viewer").cookies["isocenter"], "chosen"):
+    for planted in (logged_in(node, "viewer").cookies["hilum"], "chosen"):
         given = {"account": "administrator", "password": PASSWORD}
-        answer = httpx.post(f"{node.url}/api/login", json=given, cookies={"isocenter": planted})
-        assert answer.status_code == 200 and answer.cookies["isocenter"] != planted
-        assert httpx.get(f"{node.url}/api/me", cookies={"isocenter": planted}).status_code == 401
+        answer = httpx.post(f"{node.url}/api/login", json=given, cookies={"hilum": planted})
+        assert answer.status_code == 200 and answer.cookies["hilum"] != planted
+        assert httpx.get(f"{node.url}/api/me", cookies={"hilum": planted}).status_code == 401
 
 
 def test_a_change_needs_the_word_of_the_page_and_comes_from_this_address(node, person):
@@ -201,9 +201,9 @@ def test_an_account_is_made_with_a_password_that_is_stated_once(node, person):
     wrong = anna.put("/api/me/password", json={"old": "not mine", "new": "my own long password"})
     short = anna.put("/api/me/password", json={"old": made["password"], "new": "short"})
     assert (wrong.status_code, short.status_code) == (401, 422) and "12 to 256" in short.json()["remedy"]
-    before = anna.cookies["isocenter"]
+    before = anna.cookies["hilum"]
     own = anna.put("/api/me/password", json={"old": made["password"], "new": "my own long password"})
-    assert own.status_code == 200 and anna.cookies["isocenter"] != before
+    assert own.status_code == 200 and anna.cookies["hilum"] != before
     person.put("/api/accounts/anna@ward", json={"role": "radiologist"})
     assert anna.get("/api/me").status_code == 401
     anna = logged_in(node, "anna@ward", "my own long password")
@@ -226,7 +226,7 @@ def test_the_last_administrator_stays(node, person, change):
 
 
 def test_ohif_is_for_those_who_have_logged_in_at_the_node(node, person):
-    secret = {"isocenter": person.cookies["isocenter"]}
+    secret = {"hilum": person.cookies["hilum"]}
     assert httpx.get(f"{node.viewer}/", cookies=secret).text == "index.html"
     assert httpx.get(f"{node.viewer}/dicomweb/studies", cookies=secret).status_code in (200, 204)
     assert httpx.post(f"{node.viewer}/dicomweb/studies", cookies=secret).status_code == 403
@@ -275,16 +275,16 @@ def test_without_an_account_this_machine_has_all_rights_and_gives_none_to_others
 
 
 def test_the_first_account_comes_from_the_environment_and_lets_others_reach_the_node(tmp_path, monkeypatch):
-    monkeypatch.setattr("isocenter.service.supervisor._load_models", lambda *_: None)  # it has none
+    monkeypatch.setattr("hilum.service.supervisor._load_models", lambda *_: None)  # it has none
     settings = configuration.read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0}, dicom={"port": 0})  # noqa: S104
-    monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", "short")
-    with pytest.raises(UsageError, match="ISOCENTER_ADMIN_PASSWORD: the password has 5 letters"):
+    monkeypatch.setenv("HILUM_ADMIN_PASSWORD", "short")
+    with pytest.raises(UsageError, match="HILUM_ADMIN_PASSWORD: the password has 5 letters"):
         supervisor.prepare_node(settings)
-    monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", PASSWORD)
+    monkeypatch.setenv("HILUM_ADMIN_PASSWORD", PASSWORD)
     supervisor.prepare_node(settings)
-    monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", "another long password")  # too late: there is an account
+    monkeypatch.setenv("HILUM_ADMIN_PASSWORD", "another long password")  # too late: there is an account
     supervisor.prepare_node(settings)
-    monkeypatch.delenv("ISOCENTER_ADMIN_PASSWORD")
+    monkeypatch.delenv("HILUM_ADMIN_PASSWORD")
     for listener in server.web_listeners(settings):
         listener.close()
     with served(tmp_path) as web:

@@ -9,11 +9,11 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from isocenter.errors import UsageError
-from isocenter.service.exchange import fhir_reports, findings_report, hl7_reports
-from isocenter.service.records import tables
-from isocenter.service.web import server
-from isocenter.service.web.web_node import WebNode
+from hilum.errors import UsageError
+from hilum.service.exchange import fhir_reports, findings_report, hl7_reports
+from hilum.service.records import tables
+from hilum.service.web import server
+from hilum.service.web.web_node import WebNode
 from ports import free_port
 from service.followed import study
 from service.receiving import receiving

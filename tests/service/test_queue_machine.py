@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from sqlalchemy import select, update
 
-from isocenter.service.records import job_queue, tables
-from isocenter.service.records.job_queue import OPEN, Job, JobOutcome, Jobs, ResultFile
-from isocenter.service.records.record_database import DatabaseClock
-from isocenter.service.records.study_index import Arrival, StudyIndex
+from hilum.service.records import job_queue, tables
+from hilum.service.records.job_queue import OPEN, Job, JobOutcome, Jobs, ResultFile
+from hilum.service.records.record_database import DatabaseClock
+from hilum.service.records.study_index import Arrival, StudyIndex
 from service.databases import with_tables
 
 STUDY = "a" * 32

@@ -11,15 +11,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from conftest import DATA
-from isocenter.files import file_formats
-from isocenter.files.dicom import object_identity
-from isocenter.service.node_folder import LOG, MODELS
-from isocenter.service.reading import sliced_volumes
-from isocenter.service.reading.sliced_volumes import VolumeCache
-from isocenter.service.records import tables
-from isocenter.service.web import response_shapes, server
-from isocenter.service.web.web_node import WebNode
-from isocenter.values import Geometry, Image
+from hilum.files import file_formats
+from hilum.files.dicom import object_identity
+from hilum.service.node_folder import LOG, MODELS
+from hilum.service.reading import sliced_volumes
+from hilum.service.reading.sliced_volumes import VolumeCache
+from hilum.service.records import tables
+from hilum.service.web import response_shapes, server
+from hilum.service.web.web_node import WebNode
+from hilum.values import Geometry, Image
 from matrices import thinned
 from service.small_node import SmallNode
 from service.thresholds import threshold_model
@@ -83,7 +83,7 @@ def test_a_pixel_of_a_slice_is_the_voxel_that_files_read_gives(tmp_path, kind):
     node, path = SmallNode(tmp_path / "node"), REAL[kind]
     uid, client, image = received(node, path), page(node), file_formats.read(path)
     grid = client.get(f"/api/series/{uid}/grid").json()
-    assert (grid["schema"], grid["version"], grid["modality"]) == ("isocenter.grid", 1, image.modality)
+    assert (grid["schema"], grid["version"], grid["modality"]) == ("hilum.grid", 1, image.modality)
     assert grid["colour"] == ("colour" in kind)
     assert grid["kind"] == {"radiograph": "picture", "clip": "clip", "coloured clip": "clip"}.get(kind, "volume")
     source = np.moveaxis(image.data, 0, -1) if grid["colour"] else image.data[0]
@@ -126,7 +126,7 @@ def test_a_reading_states_the_series_the_result_and_its_map_on_the_voxels(small_
     small_node.work()
     client, identity = page(small_node), object_identity.read_identity(mr[0])
     told = client.get(f"/api/studies/{identity.study}/reading").json()
-    assert (told["schema"], told["study"], told["earlier"]) == ("isocenter.reading", identity.study, [])
+    assert (told["schema"], told["study"], told["earlier"]) == ("hilum.reading", identity.study, [])
     assert (told["patient"], told["reasons"]) == ("p", small_node.settings.page.reasons)
     [one], [result] = told["series"], told["jobs"]
     assert (one["series"], one["kind"], one["modality"], one["ours"]) == (identity.series, "volume", "MR", False)
@@ -163,7 +163,7 @@ def test_the_node_says_why_a_rule_did_not_take_a_series(tmp_path, mr):
     rules = [{"name": "head", "model": "threshold.onnx", "when": {"SeriesDescription": "~head"}}]
     node = SmallNode(tmp_path / "node", model, rules=rules)
     facts = [asdict(one) for one in node.models.values()]
-    (tmp_path / "node" / MODELS).write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": facts}))
+    (tmp_path / "node" / MODELS).write_text(json.dumps({"schema": "hilum.models", "version": 1, "rows": facts}))
     node.receive(*mr)
     node.work()
     (tmp_path / "node" / LOG).write_text(

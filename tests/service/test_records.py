@@ -10,15 +10,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import event, select, text, update
 
-from isocenter.errors import ResourceError
-from isocenter.service.records import delivery_outbox, migration, record_database, tables
-from isocenter.service.records import study_index as index_of_records
-from isocenter.service.records.delivery_outbox import Outbox
-from isocenter.service.records.job_queue import REJECTION, JobOutcome, Jobs, ResultFile, WantedJob
-from isocenter.service.records.record_database import DatabaseClock, RecordError
-from isocenter.service.records.study_index import Arrival, StudyIndex
-from isocenter.values import ANSWERED
-from isocenter.values.case_outcome import ABSTAINED, REFUSED
+from hilum.errors import ResourceError
+from hilum.service.records import delivery_outbox, migration, record_database, tables
+from hilum.service.records import study_index as index_of_records
+from hilum.service.records.delivery_outbox import Outbox
+from hilum.service.records.job_queue import REJECTION, JobOutcome, Jobs, ResultFile, WantedJob
+from hilum.service.records.record_database import DatabaseClock, RecordError
+from hilum.service.records.study_index import Arrival, StudyIndex
+from hilum.values import ANSWERED
+from hilum.values.case_outcome import ABSTAINED, REFUSED
 from ports import free_port
 
 RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"series": {"image": "s"}}, "revision": 1}
@@ -387,7 +387,7 @@ def test_an_answer_that_a_peer_would_not_take_is_sent_again_when_its_job_is_done
 
 
 def test_answers_wait_for_each_peer_until_it_has_them(queue, database, monkeypatch):
-    monkeypatch.setattr("isocenter.service.records.delivery_outbox.FIRST_S", 3600.0)
+    monkeypatch.setattr("hilum.service.records.delivery_outbox.FIRST_S", 3600.0)
     add(queue)
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs", "archive"]))
     outbox = Outbox(database)

@@ -11,11 +11,11 @@ import pytest
 from dicomweb_client.api import DICOMwebClient
 
 from files.test_dicom_sr_structures import judged
-from isocenter.files.dicom import rejection as dicom_rejection
-from isocenter.files.dicom.rejection import KEY_OBJECTS
-from isocenter.files.dicom.writing import report_changes
-from isocenter.service._courier import Couriers
-from isocenter.service.records import tables
+from hilum.files.dicom import rejection as dicom_rejection
+from hilum.files.dicom.rejection import KEY_OBJECTS
+from hilum.files.dicom.writing import report_changes
+from hilum.service._courier import Couriers
+from hilum.service.records import tables
 from ports import free_port
 from service.objects_sent import encoded
 from service.small_node import LEVEL, SmallNode

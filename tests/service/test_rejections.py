@@ -5,15 +5,15 @@ from __future__ import annotations
 import pydicom
 import pytest
 
-from isocenter.service.records import tables
-from isocenter.service.records.study_index import StudyIndex
+from hilum.service.records import tables
+from hilum.service.records.study_index import StudyIndex
 from service.objects_sent import encoded, note
 
 
 @pytest.mark.filterwarnings("ignore:The value length")
 def test_a_rejected_image_is_in_no_job_and_a_job_that_has_seen_it_says_so_at_once(small_node, mr, tmp_path, caplog):
     node = small_node
-    caplog.set_level("INFO", "isocenter")
+    caplog.set_level("INFO", "hilum")
     last = pydicom.dcmread(mr[-1])
 
     def sent(instance: str, code: str, *rejected: str) -> None:

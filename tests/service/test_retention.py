@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from isocenter.errors import UsageError
-from isocenter.service import _retention, configuration
-from isocenter.service._keeper import Keeper
-from isocenter.service._retention import Retention
-from isocenter.service.objects import object_store
-from isocenter.service.records import tables
-from isocenter.service.records.job_queue import Jobs
-from isocenter.service.records.record_database import DatabaseClock
-from isocenter.service.records.study_index import Arrival, StudyIndex
+from hilum.errors import UsageError
+from hilum.service import _retention, configuration
+from hilum.service._keeper import Keeper
+from hilum.service._retention import Retention
+from hilum.service.objects import object_store
+from hilum.service.records import tables
+from hilum.service.records.job_queue import Jobs
+from hilum.service.records.record_database import DatabaseClock
+from hilum.service.records.study_index import Arrival, StudyIndex
 from service.objects_sent import drawn, encoded
 from service.small_node import SmallNode
 from service.web_served import served

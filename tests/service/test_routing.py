@@ -16,23 +16,23 @@ import torch
 from pydicom.uid import MRImageStorage
 from sqlalchemy import insert
 
-import isocenter
-from isocenter.errors import MemoryShortageError, UsageError
-from isocenter.runtime import model_files, result_codes
-from isocenter.service import _keeper
-from isocenter.service.configuration import ModelSection, NodeSettings, RoutingRule
-from isocenter.service.model_facts import ModelFacts
-from isocenter.service.node_folder import MODELS
-from isocenter.service.records import record_database, tables
-from isocenter.service.records.actor import ANYONE
-from isocenter.service.records.study_index import StudyIndex
-from isocenter.service.routing import routing_facts, routing_rules
-from isocenter.service.routing.routing_facts import SeriesFacts
-from isocenter.service.routing.routing_rules import StudyAnswers
-from isocenter.service.web import study_routes
-from isocenter.service.web.web_node import WebNode
-from isocenter.service.work import warm_models
-from isocenter.service.work.warm_models import WarmModels
+import hilum
+from hilum.errors import MemoryShortageError, UsageError
+from hilum.runtime import model_files, result_codes
+from hilum.service import _keeper
+from hilum.service.configuration import ModelSection, NodeSettings, RoutingRule
+from hilum.service.model_facts import ModelFacts
+from hilum.service.node_folder import MODELS
+from hilum.service.records import record_database, tables
+from hilum.service.records.actor import ANYONE
+from hilum.service.records.study_index import StudyIndex
+from hilum.service.routing import routing_facts, routing_rules
+from hilum.service.routing.routing_facts import SeriesFacts
+from hilum.service.routing.routing_rules import StudyAnswers
+from hilum.service.web import study_routes
+from hilum.service.web.web_node import WebNode
+from hilum.service.work import warm_models
+from hilum.service.work.warm_models import WarmModels
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 from written_dicom import write_slice
@@ -373,8 +373,8 @@ def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
     )
     for name in chosen:
         shutil.copytree(data / "dicom" / "series" / name, tmp_path / "study" / name)
-    found = isocenter.route(tmp_path / "study", model)
-    assert found.as_record()["schema"] == "isocenter.route"
+    found = hilum.route(tmp_path / "study", model)
+    assert found.as_record()["schema"] == "hilum.route"
     kinds = {row.uid: next(c.found for c in row.conditions if c.name == "the model's modality") for row in found.rows}
     assert set(kinds.values()) > {"MR", "CT"}
     assert all(kinds[row.uid] == "MR" for row in found.rows if row.taken)
@@ -409,7 +409,7 @@ def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, 
     node.work()
     [row] = node.rows(tables.STUDIES)
     with pytest.raises(UsageError, match="not complete yet"):
-        isocenter.route(row.uid, config=config)
+        hilum.route(row.uid, config=config)
     StudyIndex(node.database).hurry(row.study)
     node.work()
     (tmp_path / "node" / MODELS).write_text(json.dumps({"rows": [asdict(one) for one in node.models.values()]}))
@@ -417,7 +417,7 @@ def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, 
     node.store.close()
     node.database.close()
     record = json.loads(cli("route", row.uid, "--config", config, "--explain", "--json").out)
-    assert (record["schema"], record["version"]) == ("isocenter.route", 1)
+    assert (record["schema"], record["version"]) == ("hilum.route", 1)
     assert record["rows"] == json.loads(page.model_dump_json())["rows"]
     assert [row["taken"] for row in record["rows"]] == [True, True]
     explained = cli("route", row.uid, "--config", config, "--explain")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import insert, or_, select, text
 
-from isocenter.service.objects import dicom_json
-from isocenter.service.records import searching, tables
+from hilum.service.objects import dicom_json
+from hilum.service.records import searching, tables
 
 HELD = [
     {"PatientID": "A1", "PatientName": "Doe^Jane", "StudyDate": "20260105", "AccessionNumber": "7"},

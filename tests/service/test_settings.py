@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.service import configuration, node_folder, supervisor
-from isocenter.service.configuration import (
+from hilum.errors import UsageError
+from hilum.service import configuration, node_folder, supervisor
+from hilum.service.configuration import (
     AuditSection,
     DatabaseSection,
     DicomSection,
@@ -27,8 +27,8 @@ from isocenter.service.configuration import (
     StudySection,
     WatchSection,
 )
-from isocenter.service.node_folder import MODELS
-from isocenter.service.supervisor import Node
+from hilum.service.node_folder import MODELS
+from hilum.service.supervisor import Node
 
 WHOLE = """
 [node]
@@ -36,7 +36,7 @@ name = "radiology"
 folder = "node"
 uid_root = "2.25"
 [dicom]
-ae_title = "ISOCENTER"
+ae_title = "HILUM"
 port = 11112
 [[peers]]
 name = "pacs"
@@ -83,7 +83,7 @@ def test_models_are_named_by_their_folders(tmp_path):
     ("old", "new", "line", "words"),
     [
         ("port = 11112", "prot = 11112", 8, r"dicom\.prot: there is no such key, the nearest is port"),
-        ('ae_title = "ISOCENTER"', 'ae_titel = "ISOCENTER"', 7, r"dicom\.ae_titel: .* the nearest is ae_title"),
+        ('ae_title = "HILUM"', 'ae_titel = "HILUM"', 7, r"dicom\.ae_titel: .* the nearest is ae_title"),
         (
             'path = "hippocampus"',
             'path = "h"\nexplian = "auto"',
@@ -294,7 +294,7 @@ def certified(tmp_path):
 
 
 def test_free_ports_are_found_and_named_tls_too_and_nobody_else_is_given_them(certified, monkeypatch):
-    monkeypatch.setattr("isocenter.service.supervisor._load_models", lambda *given: None)
+    monkeypatch.setattr("hilum.service.supervisor._load_models", lambda *given: None)
     node = Node(supervisor.prepare_node(certified(0)))
     plain, secured, http = node.places
     assert plain == f"DICOM {node.dicom}" and secured == f"DICOM over TLS {node.secure_address}" and http == node.http

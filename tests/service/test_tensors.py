@@ -7,17 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isocenter.prediction.case_prediction import PredictionOutcome
-from isocenter.service.work import answer_tensors
-from isocenter.service.work.answer_tensors import FINDINGS, VoxelProbabilityFiles
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.detection.question import Detection
-from isocenter.tasks.findings.question import Findings
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.tasks.multitask import Multitask
-from isocenter.tasks.regression.question import Regression
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Geometry, Label
+from hilum.prediction.case_prediction import PredictionOutcome
+from hilum.service.work import answer_tensors
+from hilum.service.work.answer_tensors import FINDINGS, VoxelProbabilityFiles
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.detection.question import Detection
+from hilum.tasks.findings.question import Findings
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.tasks.multitask import Multitask
+from hilum.tasks.regression.question import Regression
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Geometry, Label
 
 GEOMETRY = Geometry((12, 10), np.diag([0.5, 0.5, 1.0]))
 MARKS = Segmentation((Label(1, "a"), Label(2, "b")))
@@ -56,4 +56,4 @@ def test_a_kind_gives_the_outputs_that_are_stated_of_it(task, tmp_path):
     }
     assert {name: len(one.shape) for name, one in made.items()} == stated
     assert all(len(one.names) in (0, one.shape[0]) for one in made.values())
-    assert b'"isocenter.findings"' in made[FINDINGS].data
+    assert b'"hilum.findings"' in made[FINDINGS].data

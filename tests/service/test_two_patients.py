@@ -5,9 +5,9 @@ from __future__ import annotations
 import pydicom
 import pytest
 
-from isocenter.service.exchange import findings_report
-from isocenter.service.records import tables
-from isocenter.service.routing import routing_facts
+from hilum.service.exchange import findings_report
+from hilum.service.records import tables
+from hilum.service.routing import routing_facts
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -36,7 +36,7 @@ def test_the_patients_of_a_study_are_told_by_number_and_issuer(headers, people):
 
 
 def test_a_study_of_two_patients_is_refused_by_name_and_no_report_goes_out(tmp_path, mr, caplog):
-    caplog.set_level("INFO", "isocenter")
+    caplog.set_level("INFO", "hilum")
     node = SmallNode(
         tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), answers=["sr"], hl7={"send": ["127.0.0.1:1"]}
     )

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from browsers import browser_running
-from isocenter.errors import UsageError
-from isocenter.files import file_formats, result_images
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.service import configuration, supervisor
-from isocenter.values import Geometry, Image, Label
+from hilum.errors import UsageError
+from hilum.files import file_formats, result_images
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.service import configuration, supervisor
+from hilum.values import Geometry, Image, Label
 from ports import free_port
 from service.objects_sent import drawn, encoded
 from service.web_served import served
@@ -37,7 +37,7 @@ def viewer(tmp_path_factory):
     (build.parent / "secret.txt").write_text("secret")
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_TOKEN", "sesame")
+        patch.setenv("HILUM_TOKEN", "sesame")
         with served(build.parent / "viewing", token="sesame", ohif={"folder": build, "port": port}) as web:  # noqa: S106
             web.store(encoded(drawn()))
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=("anyone", "sesame")) as client:
@@ -101,9 +101,9 @@ def lesion(tmp_path) -> tuple[list[Path], np.ndarray]:
 
 @pytest.mark.whole
 def test_ohif_draws_a_segmentation_on_the_slice_where_it_lies(lesion, tmp_path):
-    build = Path(os.environ.get("ISOCENTER_OHIF", ""))
+    build = Path(os.environ.get("HILUM_OHIF", ""))
     if not (build / "index.html").is_file():
-        pytest.skip("ISOCENTER_OHIF does not name a build of OHIF: run `npm pack @ohif/app` and unpack it")
+        pytest.skip("HILUM_OHIF does not name a build of OHIF: run `npm pack @ohif/app` and unpack it")
     (files, mask), port = lesion, free_port()
     (tmp_path / "browser").mkdir()
     with served(tmp_path / "node", ohif={"folder": build, "port": port}) as web:

@@ -11,9 +11,9 @@ import PIL.Image
 import pydicom
 import pytest
 
-import isocenter
+import hilum
 from dicom_objects import picture
-from isocenter.service.records import tables
+from hilum.service.records import tables
 from service.objects_sent import drawn, encoded
 from service.small_node import SmallNode
 from service.thresholds import threshold_model
@@ -50,7 +50,7 @@ def test_each_view_of_a_series_of_radiographs_has_its_own_result_as_by_the_comma
     assert segmentations == [f"answer_{number}.dcm" for number in range(1, 5)]
     reports = [f"answer_{number}_report.dcm" for number in range(1, 5)]
     assert sorted(one.name for one in node.rows(tables.DELIVERIES)) == sorted([*segmentations, *reports])
-    isocenter.predict(model, tmp_path / "views", out=tmp_path / "out")
+    hilum.predict(model, tmp_path / "views", out=tmp_path / "out")
     theirs = sorted(path for path in (tmp_path / "out").rglob("*.dcm") if "_report" not in path.name)
     for number, (path, their) in enumerate(zip(segmentations, theirs, strict=True), start=1):
         our = pydicom.dcmread(node.result(path))

@@ -14,13 +14,13 @@ import httpx
 import pytest
 from fastapi import Response
 
-from isocenter.errors import UsageError
-from isocenter.service import configuration, supervisor
-from isocenter.service.configuration import PeerSection
-from isocenter.service.records import record_database
-from isocenter.service.web import node_routes, server
-from isocenter.service.web.dicomweb import search
-from isocenter.service.web.web_node import WebNode
+from hilum.errors import UsageError
+from hilum.service import configuration, supervisor
+from hilum.service.configuration import PeerSection
+from hilum.service.records import record_database
+from hilum.service.web import node_routes, server
+from hilum.service.web.dicomweb import search
+from hilum.service.web.web_node import WebNode
 from ports import free_port
 from service.objects_sent import drawn, encoded
 from service.web_served import served
@@ -52,7 +52,7 @@ def fresh(tmp_path):
 def test_a_list_says_what_its_rows_are(node, name):
     answer = node.client.get(f"/api/{name}").json()
     assert list(answer) == ["schema", "version", "rows"]
-    assert (answer["schema"], answer["version"]) == (f"isocenter.{name}", 1)
+    assert (answer["schema"], answer["version"]) == (f"hilum.{name}", 1)
 
 
 def test_a_study_has_its_jobs_with_their_answers_and_deliveries(node):
@@ -81,7 +81,7 @@ def test_a_study_has_its_jobs_with_their_answers_and_deliveries(node):
 def test_the_rules_say_why_a_series_is_taken_or_not(node):
     answer = node.client.get("/api/studies/1.2.0/route").json()
     [row] = answer["rows"]
-    assert (answer["schema"], list(row)) == ("isocenter.route", ["series", "rule", "role", "taken", "conditions"])
+    assert (answer["schema"], list(row)) == ("hilum.route", ["series", "rule", "role", "taken", "conditions"])
     assert (row["series"], row["rule"], row["taken"]) == ("1.2.3", "m", True)
     assert all(list(one) == ["name", "wanted", "found", "holds"] for one in row["conditions"])
     assert node.client.get("/api/studies/1.2.1/route").status_code == 409
@@ -89,7 +89,7 @@ def test_the_rules_say_why_a_series_is_taken_or_not(node):
 
 def test_the_node_says_where_it_receives(node):
     about = node.client.get("/api/node").json()
-    assert (about["dicom"], about["dicom_over_tls"], about["ae_title"]) == ("127.0.0.1:11112", None, "ISOCENTER")
+    assert (about["dicom"], about["dicom_over_tls"], about["ae_title"]) == ("127.0.0.1:11112", None, "HILUM")
 
 
 def test_a_model_is_named_with_its_hash_and_its_rules(node):
@@ -256,11 +256,11 @@ def test_a_full_disk_makes_the_node_not_ready_and_is_no_reason_to_lose_an_object
 
 def test_metrics_count_by_state(node):
     text = node.client.get("/metrics").text
-    assert 'isocenter_studies{state="receiving"} 2.0' in text
-    assert 'isocenter_jobs{state="sending"} 1.0' in text
-    assert 'isocenter_deliveries{peer="pacs",state="waiting"} 1.0' in text
-    assert "isocenter_free_bytes" in text
-    assert 'isocenter_oldest_seconds{what="waiting delivery"}' in text
+    assert 'hilum_studies{state="receiving"} 2.0' in text
+    assert 'hilum_jobs{state="sending"} 1.0' in text
+    assert 'hilum_deliveries{peer="pacs",state="waiting"} 1.0' in text
+    assert "hilum_free_bytes" in text
+    assert 'hilum_oldest_seconds{what="waiting delivery"}' in text
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -274,7 +274,7 @@ def test_a_node_on_postgresql_answers_alike(database, postgresql, tmp_path, monk
         assert [row["study"] for row in rows] == ["1.2.1", "1.2.2"]
         [job] = web.client.get("/api/jobs", params={"state": "sending"}).json()["rows"]
         assert [one["state"] for one in job["answers"][0]["deliveries"]] == ["waiting"]
-        assert 'isocenter_jobs{state="sending"} 1.0' in web.client.get("/metrics").text
+        assert 'hilum_jobs{state="sending"} 1.0' in web.client.get("/metrics").text
         assert web.client.get("/health/ready").json()["parts"][0] == {"part": "database", "ok": True, "problem": None}
         (web.settings.folder / "results" / job["job"] / "answer.dcm").unlink()
         found = web.client.get("/dicomweb/series", params={"PatientID": "secret-17"}).json()
@@ -282,7 +282,7 @@ def test_a_node_on_postgresql_answers_alike(database, postgresql, tmp_path, monk
 
 
 def test_with_a_token_nothing_but_health_and_how_to_log_in_is_said_to_others(tmp_path, monkeypatch):
-    monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
+    monkeypatch.setenv("HILUM_TOKEN", "secret")
     with served(tmp_path / "node", token="secret") as web:  # noqa: S106
         paths = web.client.get("/openapi.json").json()["paths"]
         for path in [*paths, "/openapi.json", "/nothing"]:
@@ -316,7 +316,7 @@ def test_an_address_that_others_reach_needs_a_token(tmp_path, monkeypatch):
         with pytest.raises(UsageError, match="no token is set"):
             start(settings)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
+    monkeypatch.setenv("HILUM_TOKEN", "secret")
     [listener] = server.web_listeners(settings)
     listener.close()
 
@@ -329,7 +329,7 @@ def test_a_port_in_use_is_named(tmp_path):
 
 
 def test_no_log_holds_what_names_a_patient(fresh, caplog, monkeypatch):
-    monkeypatch.setattr("isocenter.service.web.web_node.study_key", lambda name: {}[name])
+    monkeypatch.setattr("hilum.service.web.web_node.study_key", lambda name: {}[name])
     assert fresh.client.get("/api/studies/1.2.840.99").status_code == 500
     while "KeyError" not in caplog.text:  # it is written once the answer has gone
         time.sleep(0.01)

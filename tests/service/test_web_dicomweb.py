@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import DATA
-from isocenter.errors import FormatError
-from isocenter.files import file_formats
-from isocenter.service.objects import dicom_json, multipart
-from isocenter.service.objects.multipart import MultipartReader
-from isocenter.service.web.dicomweb import retrieve, search
+from hilum.errors import FormatError
+from hilum.files import file_formats
+from hilum.service.objects import dicom_json, multipart
+from hilum.service.objects.multipart import MultipartReader
+from hilum.service.web.dicomweb import retrieve, search
 from matrices import thinned
 from service.objects_sent import drawn, encoded
 from service.web_served import BOUNDARY, RELATED, related, served

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isocenter.service.objects.object_store import IncomingPart
-from isocenter.service.records.accounts import Accounts
-from isocenter.service.web import node_routes, server
-from isocenter.service.web.access import RequestIdentity
-from isocenter.service.web.server import RequestGuard
+from hilum.service.objects.object_store import IncomingPart
+from hilum.service.records.accounts import Accounts
+from hilum.service.web import node_routes, server
+from hilum.service.web.access import RequestIdentity
+from hilum.service.web.server import RequestGuard
 from service.objects_sent import drawn, encoded
 from service.receiving import until
 from service.web_served import BOUNDARY, RELATED, related, served

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import model_files
-from isocenter.service.node_folder import MODELS
-from isocenter.service.work import warm_models
-from isocenter.values import Geometry, Image
+from hilum.runtime import model_files
+from hilum.service.node_folder import MODELS
+from hilum.service.work import warm_models
+from hilum.values import Geometry, Image
 from matrices import rarely
 from service.small_node import LEVEL
 from service.thresholds import class_model, threshold_model
@@ -90,7 +90,7 @@ def test_the_answer_is_that_of_the_whole_model_however_it_is_sent(node, client, 
     assert_array_equal(answer.as_numpy("probabilities")[1] > 0.5, image[0] > LEVEL)
     assert json.loads(answer.get_output("probabilities")["parameters"]["names"]) == ["background", "bright"]
     record = json.loads(answer.as_numpy("findings")[0])
-    assert (record["schema"], record["outcome"], answer.get_response()["id"]) == ("isocenter.findings", "answered", "7")
+    assert (record["schema"], record["outcome"], answer.get_response()["id"]) == ("hilum.findings", "answered", "7")
     row = record["rows"][0]
     assert row["concept"] == "bright" and row["value"] == pytest.approx((image > LEVEL).sum() * 5 / 1000)
 

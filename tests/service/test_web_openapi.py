@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isocenter.service.configuration import PeerSection
+from hilum.service.configuration import PeerSection
 from service.objects_sent import drawn, encoded
 from service.web_served import RELATED, related, served
 

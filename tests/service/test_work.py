@@ -12,30 +12,30 @@ import pydicom
 import pytest
 from sqlalchemy import update
 
-import isocenter
-from isocenter.errors import FormatError, ResourceError
-from isocenter.files.dicom import header_reading
-from isocenter.files.dicom.reading import series_survey, sr_reading
-from isocenter.files.dicom.writing import series_writing, stamp
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.files.dicom.writing.stamp import Stamp
-from isocenter.prediction.case_prediction import PredictionOutcome
-from isocenter.prediction.findings_file import ExaminedImage
-from isocenter.quality import image_quality
-from isocenter.service import _keeper
-from isocenter.service.exchange import findings_report
-from isocenter.service.monitoring import safety
-from isocenter.service.reading import judged_results
-from isocenter.service.records import tables
-from isocenter.service.records.actor import ANYONE
-from isocenter.service.records.job_queue import Job, Jobs
-from isocenter.service.records.study_index import StudyIndex
-from isocenter.service.web import node_routes, study_routes
-from isocenter.service.web.study_routes import StudyPage
-from isocenter.service.web.web_node import WebNode
-from isocenter.service.work import job_answers
-from isocenter.values import Geometry, Image
-from isocenter.values.finding import FindingsRecord
+import hilum
+from hilum.errors import FormatError, ResourceError
+from hilum.files.dicom import header_reading
+from hilum.files.dicom.reading import series_survey, sr_reading
+from hilum.files.dicom.writing import series_writing, stamp
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.files.dicom.writing.stamp import Stamp
+from hilum.prediction.case_prediction import PredictionOutcome
+from hilum.prediction.findings_file import ExaminedImage
+from hilum.quality import image_quality
+from hilum.service import _keeper
+from hilum.service.exchange import findings_report
+from hilum.service.monitoring import safety
+from hilum.service.reading import judged_results
+from hilum.service.records import tables
+from hilum.service.records.actor import ANYONE
+from hilum.service.records.job_queue import Job, Jobs
+from hilum.service.records.study_index import StudyIndex
+from hilum.service.web import node_routes, study_routes
+from hilum.service.web.study_routes import StudyPage
+from hilum.service.web.web_node import WebNode
+from hilum.service.work import job_answers
+from hilum.values import Geometry, Image
+from hilum.values.finding import FindingsRecord
 from matrices import thinned
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
@@ -58,13 +58,13 @@ def test_a_study_in_which_nothing_is_seen_says_so_and_has_its_answer_none_the_le
     assert (row.state, row.outcome, study.outcome) == ("done", "answered", "answered")
     assert row.reason.startswith("the model has found nothing")
     assert {"load", "read", "predict", "write"} <= row.seconds.keys()
-    assert row.versions.keys() == {"isocenter", "model"}
-    assert np.asarray(isocenter.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data).sum() == 0
+    assert row.versions.keys() == {"hilum", "model"}
+    assert np.asarray(hilum.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data).sum() == 0
 
 
 @pytest.mark.whole
 def test_the_log_states_the_outcome_of_a_study_before_its_reason(node, tmp_path, caplog):
-    caplog.set_level("INFO", "isocenter")
+    caplog.set_level("INFO", "hilum")
     plain = [
         write_slice(tmp_path / f"{z}.dcm", np.full((8, 8), 90, np.uint16), position=(0, 0, z), Modality="MR")
         for z in range(2)
@@ -140,7 +140,7 @@ def test_the_same_job_made_again_gives_the_same_bytes(node, mr):
     seg = [row for row in node.rows(tables.ANSWERS) if row.kind == "seg"]
     assert seg[0].sop_instance_uid.startswith("2.25.")
     said = json.loads(first["findings.json"])
-    assert (said["schema"], said["version"]) == ("isocenter.findings", 1)
+    assert (said["schema"], said["version"]) == ("hilum.findings", 1)
     assert [one.row for one in node.rows(tables.FINDING_ROWS)] == said["rows"]
 
 
@@ -264,11 +264,10 @@ def test_a_study_that_no_rule_takes_has_an_outcome_and_a_reason_wherever_a_user_
     [row] = study_routes.list_studies(web, ANYONE, StudyPage()).rows
     assert (row.state, row.outcome, row.jobs) == ("done", "refused", [])
     assert (
-        row.reason
-        == "no rule takes a series of it; what fails: heads (PatientName). See `isocenter route`, or its /route"
+        row.reason == "no rule takes a series of it; what fails: heads (PatientName). See `hilum route`, or its /route"
     )
     assert study_routes.get_study(web, ANYONE, row.study) == row
-    assert b'isocenter_study_outcomes{outcome="refused"} 1.0' in node_routes.get_metrics(web).body
+    assert b'hilum_study_outcomes{outcome="refused"} 1.0' in node_routes.get_metrics(web).body
     last = node.rows(tables.AUDIT)[-1]
     assert last.action == "study done" and last.patient == series_survey.pseudonym_from_header(
         header_reading.read_header(mr[0]).dataset
@@ -358,7 +357,7 @@ def _take_too_long(node, mr, monkeypatch, *, is_away):
     def away(*given, **named):
         raise ResourceError("the database does not answer", "here", "Wait")
 
-    monkeypatch.setattr("isocenter.service.work.worker.os._exit", lambda code: ended.set())
+    monkeypatch.setattr("hilum.service.work.worker.os._exit", lambda code: ended.set())
     ended = threading.Event()
     node.receive(*mr)
     node.keeper.round()
@@ -388,7 +387,7 @@ def test_an_answer_stands_whatever_fails_of_what_is_done_beside_it(node, mr, mon
     for what in ("the measures of the image", "the priority or notice", "the map of what the answer rests on"):
         assert f"{what} failed: KeyError within the node" in row.reason
     assert node.result().is_file()
-    assert "KeyError in isocenter.service.work" in caplog.text and "secret-4711" not in caplog.text
+    assert "KeyError in hilum.service.work" in caplog.text and "secret-4711" not in caplog.text
 
 
 def test_a_job_whose_claim_is_lost_writes_nothing(node, mr):
@@ -419,9 +418,9 @@ def test_a_stamp_leaves_references_to_other_objects_alone(node, mr, tmp_path):
 def test_a_node_writes_what_the_command_writes(node, mr, tmp_path):
     node.receive(*mr)
     node.work()
-    isocenter.predict(tmp_path / "model" / "threshold.onnx", mr[0].parent, out=tmp_path / "out")
+    hilum.predict(tmp_path / "model" / "threshold.onnx", mr[0].parent, out=tmp_path / "out")
     folders = (tmp_path / "out", node.result().parent)
-    their, our = (isocenter.read(next(folder.rglob("*.nii.gz"))) for folder in folders)
+    their, our = (hilum.read(next(folder.rglob("*.nii.gz"))) for folder in folders)
     np.testing.assert_array_equal(their.data, our.data)
     assert their.geometry.equals(our.geometry, 1e-4)
     theirs, ours = (pydicom.dcmread(next(folder.rglob("*.dcm"))) for folder in folders)

@@ -13,14 +13,14 @@ import pynetdicom
 import pytest
 from fastapi.testclient import TestClient
 
-from isocenter.service.dicom.handed_associations import UPS_PULL
-from isocenter.service.dimse_statuses import UPS_PUSH
-from isocenter.service.node_folder import MODELS
-from isocenter.service.objects import object_store
-from isocenter.service.records import tables
-from isocenter.service.records.workitem_records import Workitems
-from isocenter.service.web import server
-from isocenter.service.web.web_node import WebNode
+from hilum.service.dicom.handed_associations import UPS_PULL
+from hilum.service.dimse_statuses import UPS_PUSH
+from hilum.service.node_folder import MODELS
+from hilum.service.objects import object_store
+from hilum.service.records import tables
+from hilum.service.records.workitem_records import Workitems
+from hilum.service.web import server
+from hilum.service.web.web_node import WebNode
 from matrices import thinned
 from service.receiving import receiving
 from service.small_node import LEVEL, SmallNode
@@ -81,7 +81,7 @@ def small(folder: Path, **rule: object) -> SmallNode:
     model = threshold_model(folder / "model", LEVEL)
     made = SmallNode(folder / "node", model, rules=[{**RULE, **rule}])
     rows = [asdict(one) for one in made.models.values()]
-    (folder / "node" / MODELS).write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": rows}))
+    (folder / "node" / MODELS).write_text(json.dumps({"schema": "hilum.models", "version": 1, "rows": rows}))
     return made
 
 
@@ -98,7 +98,7 @@ def associated(node: SmallNode, *classes: str) -> Iterator[pynetdicom.associatio
         entity = pynetdicom.AE("RIS")
         for one in classes or (UPS_PUSH, UPS_PULL):
             entity.add_requested_context(one)
-        association = entity.associate("127.0.0.1", receiver.port, ae_title="ISOCENTER")
+        association = entity.associate("127.0.0.1", receiver.port, ae_title="HILUM")
         assert association.is_established
         try:
             yield association
@@ -312,13 +312,11 @@ def test_uids_are_parameters_in_the_words_of_every_edition_and_no_other_paramete
 
 def test_a_peer_that_may_not_order_is_offered_no_workitems(tmp_path, monkeypatch):
     node = small(tmp_path)
-    monkeypatch.setattr(
-        "isocenter.service.dicom.dicom_listening.ListenerSettings.permits", lambda *_: frozenset({"store"})
-    )
+    monkeypatch.setattr("hilum.service.dicom.dicom_listening.ListenerSettings.permits", lambda *_: frozenset({"store"}))
     entity = pynetdicom.AE("RIS")
     entity.add_requested_context(UPS_PUSH)
     with receiving(node.settings.folder, orders=lambda: Workitems(node.database, node.rules)) as receiver:
-        association = entity.associate("127.0.0.1", receiver.port, ae_title="ISOCENTER")
+        association = entity.associate("127.0.0.1", receiver.port, ae_title="HILUM")
         assert not association.is_established or association.accepted_contexts == []
         association.abort()
 

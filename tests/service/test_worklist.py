@@ -17,18 +17,18 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from files.test_dicom_sr_structures import judged
-from isocenter.errors import UsageError
-from isocenter.files.dicom.reading import sr_reading
-from isocenter.service import configuration, model_facts
-from isocenter.service._courier import Couriers
-from isocenter.service.configuration import UrgencyRule
-from isocenter.service.model_facts import ModelFacts
-from isocenter.service.records import alert_records, tables
-from isocenter.service.records.alert_records import NOTICE
-from isocenter.service.records.job_queue import Job, JobOutcome, Jobs
-from isocenter.service.routing import routing_rules
-from isocenter.service.web import server as web_server
-from isocenter.service.web.web_node import WebNode
+from hilum.errors import UsageError
+from hilum.files.dicom.reading import sr_reading
+from hilum.service import configuration, model_facts
+from hilum.service._courier import Couriers
+from hilum.service.configuration import UrgencyRule
+from hilum.service.model_facts import ModelFacts
+from hilum.service.records import alert_records, tables
+from hilum.service.records.alert_records import NOTICE
+from hilum.service.records.job_queue import Job, JobOutcome, Jobs
+from hilum.service.routing import routing_rules
+from hilum.service.web import server as web_server
+from hilum.service.web.web_node import WebNode
 from ports import free_port
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
@@ -112,7 +112,7 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
         assert queue.finish(job, JobOutcome("answered", findings=rows, urgency=urgency, is_empty=not rows))
     client = api(node)
     listed = client.get("/api/worklist").json()
-    assert (listed["schema"], listed["version"]) == ("isocenter.worklist", 1)
+    assert (listed["schema"], listed["version"]) == ("hilum.worklist", 1)
     assert [(row["study"], row["priority"]) for row in listed["rows"]] == [
         ("1.2.1", "urgent"),
         ("1.2.0", "routine"),

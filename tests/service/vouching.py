@@ -27,7 +27,7 @@ from joserfc.jwk import ECKey, KeySet
 from ports import free_port
 from service.receiving import running
 
-CLIENT, SECRET = "isocenter", "the-secret-of-the-node"
+CLIENT, SECRET = "hilum", "the-secret-of-the-node"
 PAIR = f"{CLIENT}:{SECRET}".encode()
 
 
@@ -145,12 +145,10 @@ createServer(provider.callback()).listen(Number(port), '127.0.0.1');
 @contextmanager
 def certified_provider(folder: Path, back: str) -> Iterator[str]:
     """The issuer of an `oidc-provider`, certified by the OpenID Foundation. back: where it leads browsers back."""
-    root = Path(os.environ.get("ISOCENTER_NODE_MODULES", Path(__file__).parents[2] / "node_modules"))
+    root = Path(os.environ.get("HILUM_NODE_MODULES", Path(__file__).parents[2] / "node_modules"))
     index = root / "oidc-provider" / "lib" / "index.js"
     if shutil.which("node") is None or not index.exists():
-        pytest.skip(
-            "oidc-provider is not there: run `npm install --no-save oidc-provider`, or set ISOCENTER_NODE_MODULES"
-        )
+        pytest.skip("oidc-provider is not there: run `npm install --no-save oidc-provider`, or set HILUM_NODE_MODULES")
     script, port = folder / "provider.mjs", free_port()
     script.write_text(CERTIFIED)
     command = ["node", script, index, str(port), CLIENT, SECRET, back]

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import httpx
 
-from isocenter.service import configuration
-from isocenter.service.configuration import NodeSettings, PeerSection
-from isocenter.service.model_facts import ModelFacts
-from isocenter.service.node_folder import MODELS
-from isocenter.service.objects import journal, object_store
-from isocenter.service.objects.journal import Received
-from isocenter.service.records.job_queue import JobOutcome, Jobs, ResultFile
-from isocenter.service.records.record_database import Database
-from isocenter.service.records.study_index import Arrival, StudyIndex
-from isocenter.service.web import server
+from hilum.service import configuration
+from hilum.service.configuration import NodeSettings, PeerSection
+from hilum.service.model_facts import ModelFacts
+from hilum.service.node_folder import MODELS
+from hilum.service.objects import journal, object_store
+from hilum.service.objects.journal import Received
+from hilum.service.records.job_queue import JobOutcome, Jobs, ResultFile
+from hilum.service.records.record_database import Database
+from hilum.service.records.study_index import Arrival, StudyIndex
+from hilum.service.web import server
 from service.databases import with_tables
 
 BOUNDARY = "xx--yy"
@@ -105,7 +105,7 @@ def served(
     database = with_tables(settings.database_url)
     facts = [asdict(ModelFacts(name, "h", "MR")) for name in settings.models]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODELS).write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": facts}))
+    (folder / MODELS).write_text(json.dumps({"schema": "hilum.models", "version": 1, "rows": facts}))
     stop, bound, ports = threading.Event(), threading.Event(), list[int]()
 
     def tell(port: int) -> None:

@@ -9,9 +9,9 @@ import pytest
 from scipy.linalg import toeplitz
 from statsmodels.regression.linear_model import GLS
 
-import isocenter
-from isocenter.errors import DatasetError, UsageError
-from isocenter.studies import before_after
+import hilum
+from hilum.errors import DatasetError, UsageError
+from hilum.studies import before_after
 
 
 def drawn_series(points: int, after: int, level: float, share: float = 0.4, seed: int = 0) -> np.ndarray:
@@ -44,11 +44,11 @@ def test_intervals_hold_the_planted_change_in_about_95_of_100_series():
 
 
 def test_the_power_is_the_share_of_simulated_series_that_find_the_change():
-    size = isocenter.study_size("before-after", assignments={"level": 1.5, "autocorrelation": 0.3}, simulate=1000)
+    size = hilum.study_size("before-after", assignments={"level": 1.5, "autocorrelation": 0.3}, simulate=1000)
     assert size.simulated is not None and size.power is not None
     assert abs(size.simulated.value - size.power) < 0.04
     assert "points in time" in repr(size)
-    shorter = isocenter.study_size("before-after", assignments={"level": 1.5, "autocorrelation": 0.0})
+    shorter = hilum.study_size("before-after", assignments={"level": 1.5, "autocorrelation": 0.0})
     assert shorter.n < size.n
 
 
@@ -83,4 +83,4 @@ def test_a_series_that_cannot_be_judged_is_refused(wrong, tmp_path):
     rows, at, error, words = WRONG_SERIES[wrong]
     (tmp_path / "series.csv").write_text(f"time,value\n{rows}")
     with pytest.raises(error, match=words):
-        isocenter.study_before_after(tmp_path / "series.csv", at=at)
+        hilum.study_before_after(tmp_path / "series.csv", at=at)

@@ -11,11 +11,11 @@ from scipy import optimize, stats
 from statsmodels.stats import power as statsmodels_power
 from statsmodels.stats import proportion as statsmodels_proportion
 
-from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation.significance import auroc_tests
-from isocenter.studies import _proportions, interim_looks
-from isocenter.studies.sizing import DESIGNS
-from isocenter.verbs import study
+from hilum.errors import DatasetError, UsageError
+from hilum.evaluation.significance import auroc_tests
+from hilum.studies import _proportions, interim_looks
+from hilum.studies.sizing import DESIGNS
+from hilum.verbs import study
 
 AUROC = {"expected": 0.85, "at_least": 0.75, "prevalence": 0.4}
 READERS = {"readers": 5, "interaction": 0.0002, "own": 0.0006, "between": 0.0002, "pilot_cases": 100}

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-import isocenter
-from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.evaluation import survival
-from isocenter.files.storage import file_lock
-from isocenter.studies import interim_looks, treatment_effects, trial_protocol
-from isocenter.studies.concealment import KEY
-from isocenter.studies.trial_analysis import TrialAnalysis
-from isocenter.verbs import trial as verbs_trial
+import hilum
+from hilum.errors import DatasetError, IntegrityError, UsageError
+from hilum.evaluation import survival
+from hilum.files.storage import file_lock
+from hilum.studies import interim_looks, treatment_effects, trial_protocol
+from hilum.studies.concealment import KEY
+from hilum.studies.trial_analysis import TrialAnalysis
+from hilum.verbs import trial as verbs_trial
 
 PARALLEL = """\
 title = "A model as second reader"
@@ -116,9 +116,9 @@ def key(monkeypatch):
 def begun(folder: Path, text: str, method: str = "block") -> Path:
     """A study that is locked and randomised."""
     (folder / "study.toml").write_text(text)
-    isocenter.study_plan(folder / "study.toml", out=folder / "study")
-    isocenter.study_lock(folder / "study")
-    isocenter.study_randomise(folder / "study", method=method)
+    hilum.study_plan(folder / "study.toml", out=folder / "study")
+    hilum.study_lock(folder / "study")
+    hilum.study_randomise(folder / "study", method=method)
     return folder / "study"
 
 
@@ -127,7 +127,7 @@ def enrolled(study: Path, number: int, seed: int = 0) -> list[dict]:
     random, rows = np.random.default_rng(seed), []
     for place in range(number):
         site = ["Bern", "Basel"][place % 2]
-        arm = isocenter.study_assign(study, participant=f"P{place}", assignments={"site": site}).arm
+        arm = hilum.study_assign(study, participant=f"P{place}", assignments={"site": site}).arm
         found = int(random.random() < (0.9 if arm == "model" else 0.4))
         is_lost = place % 8 == 7
         rows.append(
@@ -156,7 +156,7 @@ def table(path: Path, rows: list[dict]) -> Path:
 def test_a_trial_goes_from_its_plan_to_a_report_by_consort(tmp_path):
     study = begun(tmp_path, PARALLEL)
     rows = enrolled(study, 48)
-    result = isocenter.study_analyse(
+    result = hilum.study_analyse(
         study, data=table(tmp_path / "data.csv", rows), out=tmp_path / "result", explore={"age": "mean"}
     )
     first, *_ = result.tests
@@ -186,7 +186,7 @@ def test_a_trial_goes_from_its_plan_to_a_report_by_consort(tmp_path):
     assert sum(one["participants"] for one in written["losses"]) == 6
     assert {one["reason"] for one in written["losses"]} == {"moved away"}
     assert "Flow of participants" in (tmp_path / "result" / "report.html").read_text()
-    consort = isocenter.document(tmp_path / "result", names="consort-ai", out=tmp_path / "consort")
+    consort = hilum.document(tmp_path / "result", names="consort-ai", out=tmp_path / "consort")
     answers = [answer for one in consort.documents[0].answered for answer in one.answers]
     gaps = {one.lookup.split()[1] for one in answers if one.state == "missing" and one.lookup.startswith("results ")}
     # No size was planned, the plan says nothing of masking and dates, and no table holds the others.
@@ -195,22 +195,22 @@ def test_a_trial_goes_from_its_plan_to_a_report_by_consort(tmp_path):
     states = {row["item"]: row["state"] for row in consort.rows}
     assert {states[item] for item in ("9", "14", "17", "18", "19")} == {"planned"}
     assert {states[item] for item in ("10", "22", "25", "26", "28")} == {"measured"}
-    assert isocenter.verify_documents(tmp_path / "consort", against=tmp_path / "result").broken == []
+    assert hilum.verify_documents(tmp_path / "consort", against=tmp_path / "result").broken == []
 
 
 def test_a_plan_writes_a_protocol_and_says_what_a_registry_still_asks_for(tmp_path):
     (tmp_path / "study.toml").write_text(PARALLEL)
-    planned = isocenter.study_plan(tmp_path / "study.toml", out=tmp_path / "study")
+    planned = hilum.study_plan(tmp_path / "study.toml", out=tmp_path / "study")
     assert "registry.sponsor" in planned.missing and "population.minimum_age" in planned.missing
     registry = json.loads((tmp_path / "study" / "registry.json").read_text())["protocolSection"]
     assert [one["measure"] for one in registry["outcomesModule"]["primaryOutcomes"]] == ["found"]
     assert "Permuted blocks of random size" in (tmp_path / "study" / "protocol.html").read_text()
-    [spirit] = isocenter.document(tmp_path / "study", names="spirit-ai").documents
+    [spirit] = hilum.document(tmp_path / "study", names="spirit-ai").documents
     answers = [answer for one in spirit.answered for answer in one.answers if answer.lookup.startswith("study ")]
     gaps = {one.lookup.split()[1] for one in answers if one.state == "missing"}
     assert gaps == {"protocol_version", "size", "sponsor", "ethics", "masking"}
     remedies = " ".join(answer.because for one in spirit.answered for answer in one.answers)
-    assert "isocenter study plan" not in remedies and "isocenter train" not in remedies
+    assert "hilum study plan" not in remedies and "hilum train" not in remedies
     assert "write it into the study's file" in remedies
     assert "imputations by chained equations" in (tmp_path / "study" / "sap.html").read_text()
 
@@ -254,20 +254,20 @@ def test_a_locked_plan_is_refused_by_one_byte_and_amended_with_a_reason(tmp_path
     text = plan.read_text()
     plan.write_text(text.replace("imputations = 3", "imputations = 4"))
     with pytest.raises(IntegrityError, match="the plan is locked"):
-        isocenter.study_assign(study, participant="P1", assignments={"site": "Bern"})
+        hilum.study_assign(study, participant="P1", assignments={"site": "Bern"})
     with pytest.raises(UsageError, match="--reason"):
-        isocenter.study_lock(study)
-    amended = isocenter.study_lock(study, reason="More imputations were asked for")
+        hilum.study_lock(study)
+    amended = hilum.study_lock(study, reason="More imputations were asked for")
     [entry] = amended.amendments
     assert entry["changed"] == ["missing"] and entry["before"] != entry["after"]
-    assert isocenter.study_assign(study, participant="P1", assignments={"site": "Bern"}).arm in ("usual", "model")
+    assert hilum.study_assign(study, participant="P1", assignments={"site": "Bern"}).arm in ("usual", "model")
     plan.write_text(plan.read_text().replace('"Bern", "Basel"', '"Bern"'))
     with pytest.raises(UsageError, match="after they were randomised"):
-        isocenter.study_lock(study, reason="One site left")
+        hilum.study_lock(study, reason="One site left")
     plan.write_text(text)
     (study / "registry.json").write_bytes((study / "registry.json").read_bytes() + b" ")
     with pytest.raises(UsageError, match="is locked"):
-        isocenter.study_plan(tmp_path / "study.toml", out=study, overwrite=True)
+        hilum.study_plan(tmp_path / "study.toml", out=study, overwrite=True)
 
 
 def test_an_arm_is_given_once_and_nobody_sees_further(tmp_path, monkeypatch, cli):
@@ -281,27 +281,27 @@ def test_an_arm_is_given_once_and_nobody_sees_further(tmp_path, monkeypatch, cli
         ("=2+2", "Bern", "no number of a participant"),
     ):
         with pytest.raises(UsageError, match=problem):
-            isocenter.study_assign(study, participant=participant, assignments={"site": site})
+            hilum.study_assign(study, participant=participant, assignments={"site": site})
     with pytest.raises(UsageError, match="already"):
-        isocenter.study_randomise(study, method="block")
+        hilum.study_randomise(study, method="block")
     monkeypatch.setenv(KEY, "5f" * 32)
     with pytest.raises(IntegrityError, match="not the key of this list"):
-        isocenter.study_assign(study, participant="P3", assignments={"site": "Bern"})
+        hilum.study_assign(study, participant="P3", assignments={"site": "Bern"})
     monkeypatch.delenv(KEY)
     with pytest.raises(UsageError, match="is not set"):
-        isocenter.study_assign(study, participant="P3", assignments={"site": "Bern"})
+        hilum.study_assign(study, participant="P3", assignments={"site": "Bern"})
     monkeypatch.setenv(KEY, "5e" * 32)
     log = study / "assignments.csv"
     log.write_text(log.read_text().splitlines()[0] + "\n")
     with pytest.raises(IntegrityError, match="edited or lost"):
-        isocenter.study_assign(study, participant="P1", assignments={"site": "Bern"})
+        hilum.study_assign(study, participant="P1", assignments={"site": "Bern"})
 
 
 def test_sites_that_assign_at_once_wait_for_their_turn_and_are_told_to_try_again(tmp_path, monkeypatch):
     study = begun(tmp_path, PARALLEL)
 
     def assigned(number: int) -> str:
-        return isocenter.study_assign(study, participant=f"P{number}", assignments={"site": "Bern"}).arm
+        return hilum.study_assign(study, participant=f"P{number}", assignments={"site": "Bern"}).arm
 
     with ThreadPoolExecutor(8) as sites:
         arms = list(sites.map(assigned, range(8)))
@@ -314,18 +314,18 @@ def test_sites_that_assign_at_once_wait_for_their_turn_and_are_told_to_try_again
 
 def test_clusters_are_balanced_and_analysed_as_wholes(tmp_path):
     study = begun(tmp_path, CLUSTERED, "cluster")
-    arms = {name: isocenter.study_assign(study, participant=name).arm for name in "ABCDE"}
+    arms = {name: hilum.study_assign(study, participant=name).arm for name in "ABCDE"}
     assert sorted(Counter(arms.values()).values()) == [2, 3]
     assert arms["A"] != arms["B"]
     with pytest.raises(UsageError, match="was not randomised"):
-        isocenter.study_assign(study, participant="Z")
+        hilum.study_assign(study, participant="Z")
     random = np.random.default_rng(0)
     rows = [
         {"participant": f"{site}{place}", "arm": arms[site], "site": site, "found": round(random.normal(), 3)}
         for site in "ABCDE"
         for place in range(6)
     ]
-    result = isocenter.study_analyse(study, data=table(tmp_path / "data.csv", rows), out=tmp_path / "result")
+    result = hilum.study_analyse(study, data=table(tmp_path / "data.csv", rows), out=tmp_path / "result")
     assert result.tests[0]["test"] == "cluster" and result.flow["arms"][0]["unit"] == "cluster"
     assert [one["assigned"] for one in result.flow["arms"]] == [
         Counter(arms.values())[one] for one in ("usual", "model")
@@ -335,7 +335,7 @@ def test_clusters_are_balanced_and_analysed_as_wholes(tmp_path):
         for row in rows
     ]
     with pytest.raises(DatasetError, match="site A is in both arms"):
-        isocenter.study_analyse(study, data=table(tmp_path / "both.csv", swapped), out=tmp_path / "both")
+        hilum.study_analyse(study, data=table(tmp_path / "both.csv", swapped), out=tmp_path / "both")
 
 
 def test_data_unlike_the_allocation_are_refused(tmp_path):
@@ -351,7 +351,7 @@ def test_data_unlike_the_allocation_are_refused(tmp_path):
         ("same", [{**row, "found": 1} for row in rows], "found: an endpoint without variance"),
     ):
         with pytest.raises(DatasetError, match=problem):
-            isocenter.study_analyse(study, data=table(tmp_path / f"{name}.csv", changed), out=tmp_path / name)
+            hilum.study_analyse(study, data=table(tmp_path / f"{name}.csv", changed), out=tmp_path / name)
         assert not (tmp_path / name).exists()
 
 
@@ -359,30 +359,30 @@ def test_looks_are_counted_and_spend_alpha(tmp_path):
     study = begun(tmp_path, PARALLEL + LOOKS)
     rows = enrolled(study, 40)
     first, last = table(tmp_path / "first.csv", rows[:24]), table(tmp_path / "last.csv", rows)
-    look = isocenter.study_analyse(study, data=first, out=tmp_path / "first").results["look"]
+    look = hilum.study_analyse(study, data=first, out=tmp_path / "first").results["look"]
     fraction = (
         sum(row["found"] != "" for row in rows[:24])
-        / isocenter.study_size("proportions", assignments={"first": 0.9, "second": 0.6, "looks": 2}).n
+        / hilum.study_size("proportions", assignments={"first": 0.9, "second": 0.6, "looks": 2}).n
     )
     assert look["now"] == 1 and look["fraction"] == pytest.approx(fraction)
-    again = isocenter.study_analyse(study, data=first, out=tmp_path / "again").results["look"]
+    again = hilum.study_analyse(study, data=first, out=tmp_path / "again").results["look"]
     assert again == look
-    second = isocenter.study_analyse(study, data=last, out=tmp_path / "last").results["look"]
+    second = hilum.study_analyse(study, data=last, out=tmp_path / "last").results["look"]
     assert second["now"] == 2 and second["planned"]
     assert look["level"] < second["level"] < 0.05
     rows[0]["minutes"] = 1.0
-    third = isocenter.study_analyse(study, data=table(tmp_path / "third.csv", rows), out=tmp_path / "third")
+    third = hilum.study_analyse(study, data=table(tmp_path / "third.csv", rows), out=tmp_path / "third")
     assert not any(row["planned"] for row in third.tests) and "exploratory" in str(third)
 
 
 def test_a_plan_that_is_not_locked_is_not_analysed(tmp_path):
     (tmp_path / "study.toml").write_text(PARALLEL)
-    isocenter.study_plan(tmp_path / "study.toml", out=tmp_path / "study")
+    hilum.study_plan(tmp_path / "study.toml", out=tmp_path / "study")
     with pytest.raises(UsageError, match="is not locked"):
-        isocenter.study_randomise(tmp_path / "study", method="block")
-    isocenter.study_lock(tmp_path / "study")
+        hilum.study_randomise(tmp_path / "study", method="block")
+    hilum.study_lock(tmp_path / "study")
     with pytest.raises(UsageError, match="not randomised by 'cluster'"):
-        isocenter.study_randomise(tmp_path / "study", method="cluster")
+        hilum.study_randomise(tmp_path / "study", method="cluster")
 
 
 def test_a_test_of_clusters_is_that_of_their_means():
@@ -579,7 +579,7 @@ direction = "lower"
 def test_times_to_an_event_are_analysed_by_their_hazard(tmp_path):
     study = begun(tmp_path, TIMED)
     rows = timed(enrolled(study, 80))
-    result = isocenter.study_analyse(study, data=table(tmp_path / "data.csv", rows), out=tmp_path / "result")
+    result = hilum.study_analyse(study, data=table(tmp_path / "data.csv", rows), out=tmp_path / "result")
     [primary] = [row for row in result.tests if row["role"] == "primary"]
     assert primary["verdict"] == "superior" and primary["difference"] > 0
     ratio = primary["hazard_ratio"]
@@ -592,7 +592,7 @@ def test_times_to_an_event_are_analysed_by_their_hazard(tmp_path):
     assert {"subgroup", "interaction"} <= {row["role"] for row in result.tests}
     rows[3]["detected"] = "perhaps"
     with pytest.raises(DatasetError, match="detected of P3 is 'perhaps'"):
-        isocenter.study_analyse(study, data=table(tmp_path / "wrong.csv", rows), out=tmp_path / "other")
+        hilum.study_analyse(study, data=table(tmp_path / "wrong.csv", rows), out=tmp_path / "other")
 
 
 def test_times_by_cluster_or_without_their_event_are_refused_with_the_reason():
@@ -637,7 +637,7 @@ def adjusted(tmp_path_factory):
         study = begun(folder, ADJUSTED)
         rows = []
         for place in range(60):
-            arm = isocenter.study_assign(study, participant=f"P{place}").arm
+            arm = hilum.study_assign(study, participant=f"P{place}").arm
             age, noise = int(random.integers(20, 90)), random.normal(0, 100)
             hours = f"{1600 - 150 * (arm == 'model') + 2 * age + noise:.0f}"
             rows.append({"participant": f"P{place}", "arm": arm, "hours": hours, "age": str(age)})
@@ -650,7 +650,7 @@ def analysed(adjusted, folder, changes=(), separator=",", hours=str):
     for place, name, cell in changes:
         rows[place][name] = cell
     pd.DataFrame(rows).to_csv(folder / "data.csv", index=False, sep=separator)
-    return isocenter.study_analyse(study, data=folder / "data.csv", out=folder / "result", overwrite=True)
+    return hilum.study_analyse(study, data=folder / "data.csv", out=folder / "result", overwrite=True)
 
 
 def primary_of(result):

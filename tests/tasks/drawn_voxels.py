@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from isocenter.belief import certainties
-from isocenter.tasks import fitting
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Case, Geometry, Image, Label
+from hilum.belief import certainties
+from hilum.tasks import fitting
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Case, Geometry, Image, Label
 
 GRID = Geometry((48, 48), np.eye(3))
 WHOLE = (slice(0, 48), slice(0, 48))

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isocenter.evaluation import classification
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.findings.question import Findings
-from isocenter.tasks.regression.question import Regression
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Label
+from hilum.evaluation import classification
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.findings.question import Findings
+from hilum.tasks.regression.question import Regression
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Label
 
 CASES = 60
 RANDOM = np.random.default_rng(0)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from monai.losses import FocalLoss
 
-from isocenter.errors import PlanError
-from isocenter.tasks import task_settings
-from isocenter.tasks.classification import losses
-from isocenter.tasks.classification.losses import LOSSES
-from isocenter.tasks.classification.question import Classification
-from isocenter.values import CaseFacts, Dataset, Fingerprint, Geometry
+from hilum.errors import PlanError
+from hilum.tasks import task_settings
+from hilum.tasks.classification import losses
+from hilum.tasks.classification.losses import LOSSES
+from hilum.tasks.classification.question import Classification
+from hilum.values import CaseFacts, Dataset, Fingerprint, Geometry
 from matrices import thinned
 
 COUNTS = {"a": 60, "b": 30, "c": 10}

@@ -8,15 +8,15 @@ import pytest
 import torch
 from sklearn import metrics
 
-from isocenter.belief import Certainty
-from isocenter.belief.operating_points import OperatingPoint
-from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import case_tables
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.tasks import fitting, task_catalogue, task_settings
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import Case, CaseFacts, Confidence, Dataset, Fingerprint, Geometry, Image, Prediction
+from hilum.belief import Certainty
+from hilum.belief.operating_points import OperatingPoint
+from hilum.errors import DatasetError, PlanError
+from hilum.evaluation import case_tables
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.tasks import fitting, task_catalogue, task_settings
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.fitting import PredictedCases
+from hilum.values import Case, CaseFacts, Confidence, Dataset, Fingerprint, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
 TASK = Classification(("benign", "malignant", "normal"))

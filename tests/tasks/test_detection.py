@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.belief import box_belief
-from isocenter.errors import DatasetError, FormatError, PlanError
-from isocenter.evaluation import box_matching
-from isocenter.tasks import fitting, properties, task_catalogue, task_settings
-from isocenter.tasks.detection import question
-from isocenter.tasks.detection.answering import PRIOR
-from isocenter.tasks.detection.question import Detection
-from isocenter.tasks.detection.scoring import SELECTION_OVERLAPS
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
+from hilum.belief import box_belief
+from hilum.errors import DatasetError, FormatError, PlanError
+from hilum.evaluation import box_matching
+from hilum.tasks import fitting, properties, task_catalogue, task_settings
+from hilum.tasks.detection import question
+from hilum.tasks.detection.answering import PRIOR
+from hilum.tasks.detection.question import Detection
+from hilum.tasks.detection.scoring import SELECTION_OVERLAPS
+from hilum.tasks.fitting import PredictedCases
+from hilum.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 TASK = Detection(("cell", "clump"), 2, 8.0)
 

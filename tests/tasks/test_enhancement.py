@@ -17,24 +17,24 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 from tests.trained import OBLIQUE, SMALL_UNET, TWO_STEPS, blob
 
-import isocenter
-from isocenter.belief import UnseenCases
-from isocenter.belief.error_bars import ErrorBarBelief
-from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation import image_fidelity
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.quality import dataset_examination
-from isocenter.quality.references import targets
-from isocenter.reading import ReadingOptions, dataset_reading, image_targets
-from isocenter.runtime import Preprocessing
-from isocenter.runtime.bundle.network import Correcting
-from isocenter.tasks.enhancement import answering, losses
-from isocenter.tasks.enhancement.question import Enhancement
-from isocenter.training.data import target_kinds
-from isocenter.transforms.intensity import ChannelScale, Normalisation
-from isocenter.values import Case, Geometry, Image, Map
+import hilum
+from hilum.belief import UnseenCases
+from hilum.belief.error_bars import ErrorBarBelief
+from hilum.errors import DatasetError, UsageError
+from hilum.evaluation import image_fidelity
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.dicom_answers import ANSWERS, Result
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.quality import dataset_examination
+from hilum.quality.references import targets
+from hilum.reading import ReadingOptions, dataset_reading, image_targets
+from hilum.runtime import Preprocessing
+from hilum.runtime.bundle.network import Correcting
+from hilum.tasks.enhancement import answering, losses
+from hilum.tasks.enhancement.question import Enhancement
+from hilum.training.data import target_kinds
+from hilum.transforms.intensity import ChannelScale, Normalisation
+from hilum.values import Case, Geometry, Image, Map
 
 TASK = Enhancement(channels=("0",), mean={"0": 100.0}, deviation={"0": 50.0})
 PLAIN = Preprocessing(3, ("0",), (Normalisation("zscore", tails="linear"),))
@@ -52,7 +52,7 @@ def pairs(root: Path, count: int = 8, *, apart: bool = True, factor: float = 1.0
     return root
 
 
-def _opened(data: Path, **reading: str) -> isocenter.values.Dataset:
+def _opened(data: Path, **reading: str) -> hilum.values.Dataset:
     return dataset_reading.open_dataset(data, ReadingOptions(**reading))
 
 
@@ -74,7 +74,7 @@ def test_a_table_names_images_and_targets_and_dataset_csv_says_the_same(tmp_path
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
     first = _opened(tmp_path / "table.csv", **asked)
-    isocenter.check(tmp_path / "table.csv", out=tmp_path / "checked", **asked)
+    hilum.check(tmp_path / "table.csv", out=tmp_path / "checked", **asked)
     again = _opened(tmp_path / "checked" / "dataset.csv")
     for dataset in (first, again):
         assert [sorted(case.references) for case in dataset] == [["target"], ["target"]]
@@ -160,20 +160,20 @@ def test_check_names_equal_shifted_and_foreign_targets(tmp_path: Path) -> None:
 
 
 def test_targets_of_another_unit_are_learnt_on_a_scale_of_their_own(tmp_path: Path) -> None:
-    plans = {factor: isocenter.plan(pairs(tmp_path / str(factor), 6, factor=factor), minutes=1) for factor in (1.0,)}
+    plans = {factor: hilum.plan(pairs(tmp_path / str(factor), 6, factor=factor), minutes=1) for factor in (1.0,)}
     assert plans[1.0].plan["task.unit"] == "input"
     pairs(tmp_path / "other", 6)
     for path in (tmp_path / "other" / "targets").iterdir():
         target = nibabel.load(path)
         nibabel.Nifti1Image(1000 - 3 * target.get_fdata(), OBLIQUE).to_filename(path)
-    assert isocenter.plan(tmp_path / "other", minutes=1).plan["task.unit"] == "target"
+    assert hilum.plan(tmp_path / "other", minutes=1).plan["task.unit"] == "target"
 
 
 def test_a_run_from_pairs_gives_images_in_the_unit_of_their_source(tmp_path: Path) -> None:
     data = pairs(tmp_path / "data", 10)
     settings = {**TWO_STEPS, "network.size": SMALL_UNET, "guard.gate": False}
-    isocenter.train(data, out=tmp_path / "run", assignments=settings)
-    result = isocenter.predict(tmp_path / "run", data / "images" / "case00.nii.gz", out=tmp_path / "out")
+    hilum.train(data, out=tmp_path / "run", assignments=settings)
+    result = hilum.predict(tmp_path / "run", data / "images" / "case00.nii.gz", out=tmp_path / "out")
     given, made = (
         nibabel.load(path).get_fdata()
         for path in (data / "images" / "case00.nii.gz", tmp_path / "out" / "case00_enhanced.nii.gz")
@@ -183,7 +183,7 @@ def test_a_run_from_pairs_gives_images_in_the_unit_of_their_source(tmp_path: Pat
     assert change < given.std()
     assert table["change"][0] == pytest.approx(change, rel=1e-4)
     assert result is not None
-    enhanced = isocenter.enhance(data / "images" / "case00.nii.gz", method=tmp_path / "run", out=tmp_path / "enhanced")
+    enhanced = hilum.enhance(data / "images" / "case00.nii.gz", method=tmp_path / "run", out=tmp_path / "enhanced")
     assert_allclose(nibabel.load(tmp_path / "enhanced" / "case00_enhanced.nii.gz").get_fdata(), made)
     assert enhanced.table["change"][0] == pytest.approx(change, rel=1e-4)
     assert (tmp_path / "enhanced" / "case00_error.nii.gz").is_file() == (
@@ -279,13 +279,13 @@ def test_an_enhanced_image_becomes_a_derived_series_in_its_frame_of_reference(
     grid = Geometry((8, 9, 4), np.diag([-1.0, -1.0, 2.0, 1.0]))
     values = np.random.default_rng(0).integers(-900, 900, grid.shape).astype(np.int16)
     series_writing.write_series(Image(values[None], grid, "CT"), SeriesNames("a", "b", "c"), tmp_path / "given")
-    given = isocenter.read(tmp_path / "given")
+    given = hilum.read(tmp_path / "given")
     source = given if max(scale) == 1 else image_targets.finer_image(given, scale)
     made = source.data[0] + 5
     result = Result(source, "denoiser 1", maps={"enhanced": Map(made, is_image=True), "error": Map(made)})
     assert ANSWERS["series"].suits(result)
     files = list(ANSWERS["series"].write(result, tmp_path / "case"))
-    again = isocenter.read(files[0].parent)
+    again = hilum.read(files[0].parent)
     assert again.geometry.equals(source.geometry)
     assert_allclose(again.data[0], made, atol=0.05)
     header = pydicom.dcmread(files[0])
@@ -299,12 +299,12 @@ def test_an_enhanced_image_becomes_a_derived_series_in_its_frame_of_reference(
 
 
 def test_a_missing_channel_is_made_by_a_model_of_it_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     pairs(tmp_path / "files", 8)
     images = [f"files/images/case{n:02}.nii.gz" for n in range(8)]
     targets_of = [path.replace("images", "targets") for path in images]
     pd.DataFrame({"t1": images, "flair": targets_of}).to_csv(tmp_path / "teaching.csv", index=False)
-    isocenter.train(
+    hilum.train(
         tmp_path / "teaching.csv",
         column="image=t1,target=flair",
         out=tmp_path / "run",
@@ -332,7 +332,7 @@ def test_noisy_images_alone_stand_for_targets_of_which_nobody_knows_anything(tmp
     for n in range(8):
         nibabel.Nifti1Image(np.abs(blob(n)[0]), OBLIQUE).to_filename(tmp_path / f"case{n}.nii.gz")
     chosen = {"task.supervision": "blind_spot", **TWO_STEPS}
-    plan = isocenter.plan(tmp_path, task="enhancement", assignments=chosen, device="cpu").plan
+    plan = hilum.plan(tmp_path, task="enhancement", assignments=chosen, device="cpu").plan
     assert list(plan["objectives.terms"]) == ["blind_spot"]
     assert plan["task.error_bars"] is False
     settings = {"supervision": "blind_spot"}

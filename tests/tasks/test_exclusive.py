@@ -7,10 +7,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 
-from isocenter.belief import certainties
-from isocenter.tasks.segmentation import mask_postprocessing
-from isocenter.tasks.segmentation.mask_postprocessing import Tidying
-from isocenter.tasks.shared import averages
+from hilum.belief import certainties
+from hilum.tasks.segmentation import mask_postprocessing
+from hilum.tasks.segmentation.mask_postprocessing import Tidying
+from hilum.tasks.shared import averages
 
 OUTPUTS = arrays(np.float32, (2, 3, 4), elements=st.floats(-200, 200, width=32))
 

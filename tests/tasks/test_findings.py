@@ -9,19 +9,19 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import metrics
 from torchvision.ops import sigmoid_focal_loss
 
-from isocenter.belief import Certainty, calibration_scores
-from isocenter.belief.operating_points import OperatingPoint
-from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import calibration
-from isocenter.evaluation.calibration import BY_MASS
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.evaluation.intervals import Resampling
-from isocenter.tasks import fitting, task_catalogue, task_settings
-from isocenter.tasks.findings import losses
-from isocenter.tasks.findings.losses import LOSSES
-from isocenter.tasks.findings.question import Findings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import (
+from hilum.belief import Certainty, calibration_scores
+from hilum.belief.operating_points import OperatingPoint
+from hilum.errors import DatasetError, PlanError
+from hilum.evaluation import calibration
+from hilum.evaluation.calibration import BY_MASS
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.evaluation.intervals import Resampling
+from hilum.tasks import fitting, task_catalogue, task_settings
+from hilum.tasks.findings import losses
+from hilum.tasks.findings.losses import LOSSES
+from hilum.tasks.findings.question import Findings
+from hilum.tasks.fitting import PredictedCases
+from hilum.values import (
     BY_HAND,
     Case,
     CaseFacts,

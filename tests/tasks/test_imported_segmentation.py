@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import PlanError
-from isocenter.tasks import Task, fitting, task_catalogue, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.transforms import resampling
-from isocenter.transforms.label_resampling import StretchedOutputs
-from isocenter.values import Case, Geometry, Image, Prediction
+from hilum.errors import PlanError
+from hilum.tasks import Task, fitting, task_catalogue, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.transforms import resampling
+from hilum.transforms.label_resampling import StretchedOutputs
+from hilum.values import Case, Geometry, Image, Prediction
 
 LABELS = [{"value": 1, "name": "left"}, {"value": 2, "name": "right"}]
 GIVEN = {"name": "imported_segmentation", "labels": LABELS, "loss": "dice+ce", "tolerance": 2.0, "writes": [0, 1, 2]}

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.belief import object_belief
-from isocenter.belief.covering_results import FALSE, MISSED
-from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.evaluation import instances
-from isocenter.tasks import fitting, task_catalogue, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.instances import answering, question
-from isocenter.tasks.instances.answering import HEAD, ObjectDecoder
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
+from hilum.belief import object_belief
+from hilum.belief.covering_results import FALSE, MISSED
+from hilum.errors import DatasetError, GeometryError, PlanError
+from hilum.evaluation import instances
+from hilum.tasks import fitting, task_catalogue, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.instances import answering, question
+from hilum.tasks.instances.answering import HEAD, ObjectDecoder
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 TASK = InstanceSegmentation((1.0, 1.0), 6.0)
 

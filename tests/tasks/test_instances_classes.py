@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import instances
-from isocenter.networks import mask_rcnn
-from isocenter.tasks import fitting, task_catalogue
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.instances import question
-from isocenter.tasks.instances.answering import HEAD
-from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.values import Case, Geometry, Image, Label
+from hilum.errors import DatasetError, PlanError
+from hilum.evaluation import instances
+from hilum.networks import mask_rcnn
+from hilum.tasks import fitting, task_catalogue
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.instances import question
+from hilum.tasks.instances.answering import HEAD
+from hilum.tasks.instances.question import InstanceSegmentation
+from hilum.values import Case, Geometry, Image, Label
 
 CLASSES = ("round", "long", "odd")
 SPACE = Geometry.of_pixels((24, 40))

@@ -9,9 +9,9 @@ from monai.metrics import CalibrationErrorMetric, CalibrationReduction
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from isocenter.errors import PlanError
-from isocenter.tasks.shared import label_losses
-from isocenter.tasks.shared.label_losses import TERMS
+from hilum.errors import PlanError
+from hilum.tasks.shared import label_losses
+from hilum.tasks.shared.label_losses import TERMS
 from matrices import thinned
 
 # Every term by itself, and sums as plans have them.

@@ -8,19 +8,19 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import fitting, properties, task_catalogue, task_settings
-from isocenter.tasks import task as tasks_task
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.training import checkpoint_files
-from isocenter.training.data import target_kinds
-from isocenter.training.data.batch_loading import Loader
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.data.target_kinds import DrawnMovement
-from isocenter.training.step import batch_loss
-from isocenter.transforms.augment import Augmentation
-from isocenter.values import Case, Dataset, Dense, Geometry, Image, Prediction, Target, Vector
-from isocenter.values.prediction import KNOWN, SeveralHeads
+from hilum.errors import DatasetError, PlanError
+from hilum.tasks import fitting, properties, task_catalogue, task_settings
+from hilum.tasks import task as tasks_task
+from hilum.tasks.fitting import PredictedCases
+from hilum.training import checkpoint_files
+from hilum.training.data import target_kinds
+from hilum.training.data.batch_loading import Loader
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.training.data.target_kinds import DrawnMovement
+from hilum.training.step import batch_loss
+from hilum.transforms.augment import Augmentation
+from hilum.values import Case, Dataset, Dense, Geometry, Image, Prediction, Target, Vector
+from hilum.values.prediction import KNOWN, SeveralHeads
 
 CLASSES = {"classes": ["benign", "malignant"], "smoothing": 0.0}
 LESION = {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolerance": 2.0}

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter.evaluation.conformal import Conformal
-from isocenter.tasks import fitting, properties, task_catalogue
-from isocenter.tasks import task as tasks_task
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import BoundingBoxes, Case, Confidence, Geometry, Image, Map, Prediction
+from hilum.evaluation.conformal import Conformal
+from hilum.tasks import fitting, properties, task_catalogue
+from hilum.tasks import task as tasks_task
+from hilum.tasks.fitting import PredictedCases
+from hilum.values import BoundingBoxes, Case, Confidence, Geometry, Image, Map, Prediction
 
 SPACE = Geometry.of_pixels((24, 40))
 WHOLE = tuple(slice(0, size) for size in SPACE.shape)

@@ -12,12 +12,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose
 from sklearn import metrics
 
-from isocenter.errors import PlanError
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.tasks.classification import ordinal, scoring
-from isocenter.tasks.classification.ordinal import BETWEEN, ORDERS
-from isocenter.tasks.classification.question import Classification
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, grading
+from hilum.errors import PlanError
+from hilum.tasks import task_catalogue, task_settings
+from hilum.tasks.classification import ordinal, scoring
+from hilum.tasks.classification.ordinal import BETWEEN, ORDERS
+from hilum.tasks.classification.question import Classification
+from hilum.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, grading
 
 GRID = Geometry.of_pixels((4, 4))
 GRADES = ("0", "1", "2", "3", "4")

@@ -11,26 +11,26 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
-import isocenter
+import hilum
 from fingerprints import DRAWN, LAPTOP, cohort, facts
-from isocenter.belief import Certainty
-from isocenter.belief.operating_points import GroupThresholds, OperatingPoint
-from isocenter.errors import PlanError, UsageError
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.evaluation.significance import probability_tests
-from isocenter.planning import plan_changes, plan_checks, plan_file, planner
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.runs import plan_request
-from isocenter.scoring import evaluation_notes
-from isocenter.scoring.auditing import decision_audits
-from isocenter.scoring.auditing.group_audit import AttributeGroups
-from isocenter.scoring.case_scoring import AuditInput, ScoredCases
-from isocenter.tasks import fitting, properties, task_catalogue, task_settings
-from isocenter.tasks.classification import question
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Plan, Prediction
-from isocenter.verbs.train import Run
+from hilum.belief import Certainty
+from hilum.belief.operating_points import GroupThresholds, OperatingPoint
+from hilum.errors import PlanError, UsageError
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.evaluation.significance import probability_tests
+from hilum.planning import plan_changes, plan_checks, plan_file, planner
+from hilum.planning.plan_inputs import Wishes
+from hilum.runs import plan_request
+from hilum.scoring import evaluation_notes
+from hilum.scoring.auditing import decision_audits
+from hilum.scoring.auditing.group_audit import AttributeGroups
+from hilum.scoring.case_scoring import AuditInput, ScoredCases
+from hilum.tasks import fitting, properties, task_catalogue, task_settings
+from hilum.tasks.classification import question
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.fitting import PredictedCases
+from hilum.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Plan, Prediction
+from hilum.verbs.train import Run
 
 GRID = Geometry((8, 8), np.eye(3))
 AS_GIVEN = Certainty("none", Calibrator())
@@ -250,7 +250,7 @@ def test_the_covid_of_a_folder_of_covid_and_normal_is_positive_and_a_flag_decide
     for folder, kept in (("covid", 10), ("normal", 40)):  # as rare as it is, and sooner planned
         for path in sorted((tmp_path / "set" / folder).iterdir())[kept:]:
             path.unlink()
-    made = isocenter.plan(tmp_path / "set", modality="DX", device="cpu", threads=1)
+    made = hilum.plan(tmp_path / "set", modality="DX", device="cpu", threads=1)
     assert made.plan["task.positive"] == "covid" and made.plan["task.classes"] == ["covid", "normal"]
     assert "normal is a word of absence" in made.plan.decision("task.positive").because
     assert "task.positive = covid: " in made.explained
@@ -262,7 +262,7 @@ def test_a_positive_class_that_is_stated_twice_is_refused(tmp_path):
         "task.positive": "normal",
     }
     with pytest.raises(UsageError, match="conflicts with --set"):
-        isocenter.plan(tmp_path, positive="normal", assignments={"task.positive": "covid"})
+        hilum.plan(tmp_path, positive="normal", assignments={"task.positive": "covid"})
 
 
 def test_train_prints_the_positive_class_that_it_chose_with_the_reason_and_the_flag(tmp_path):

@@ -12,17 +12,17 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, GeometryError, PlanError, UsageError
-from isocenter.reading import dataset_reading
-from isocenter.reading.reading_options import ReadingOptions
-from isocenter.runtime import ModelRequest
-from isocenter.tasks import task_catalogue
-from isocenter.tasks.prompted import drawn_prompts
-from isocenter.transforms import prompt_channels
-from isocenter.transforms.prompt_channels import BOX, COUNT, POINT, PREVIOUS, STROKE
-from isocenter.values import Geometry, Image, Prompts
+from hilum.errors import DatasetError, GeometryError, PlanError, UsageError
+from hilum.reading import dataset_reading
+from hilum.reading.reading_options import ReadingOptions
+from hilum.runtime import ModelRequest
+from hilum.tasks import task_catalogue
+from hilum.tasks.prompted import drawn_prompts
+from hilum.transforms import prompt_channels
+from hilum.transforms.prompt_channels import BOX, COUNT, POINT, PREVIOUS, STROKE
+from hilum.values import Geometry, Image, Prompts
 
 torch.set_num_threads(1)
 
@@ -111,7 +111,7 @@ def room(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pointed")
     data = trained.blobs(folder / "data", 10)
     chosen = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}
-    isocenter.train(
+    hilum.train(
         data, task="prompted", labels=trained.LABELS, out=folder / "run", device="cpu", assignments=chosen, threads=1
     )
     return folder
@@ -128,7 +128,7 @@ def test_its_run_states_dice_with_a_box_and_after_clicks(room):
 
 
 def test_what_is_pointed_at_is_marked_by_its_own_prompts(room):
-    model, path = isocenter.load(room / "run"), room / "data" / "images" / "case00.nii.gz"
+    model, path = hilum.load(room / "run"), room / "data" / "images" / "case00.nii.gz"
     one, other = Prompts(points=[(8, 8, 8, 1)], label="a"), Prompts(boxes=[(1, 1, 1, 6, 6, 6)], label="left b")
     both = np.asarray(model.predict(path, ModelRequest(prompts=(one, other))).data)
     alone = np.asarray(model.predict(path, ModelRequest(prompts=one)).data)
@@ -137,7 +137,7 @@ def test_what_is_pointed_at_is_marked_by_its_own_prompts(room):
 
 
 def test_a_mask_before_and_a_scribble_are_seen_by_the_network(room):
-    model, path = isocenter.load(room / "run"), room / "data" / "images" / "case00.nii.gz"
+    model, path = hilum.load(room / "run"), room / "data" / "images" / "case00.nii.gz"
     drawn = np.zeros((16, 16, 16), dtype=np.uint8)
     drawn[8, 4:12, 8], drawn[1, 1, 1] = 1, 2
     seen = []
@@ -150,7 +150,7 @@ def test_a_mask_before_and_a_scribble_are_seen_by_the_network(room):
 
 
 def test_a_model_that_is_pointed_at_needs_prompts_on_its_image(room):
-    model, path = isocenter.load(room / "run"), room / "data" / "images" / "case00.nii.gz"
+    model, path = hilum.load(room / "run"), room / "data" / "images" / "case00.nii.gz"
     with pytest.raises(UsageError, match="no prompt"):
         model.predict(path)
     with pytest.raises(GeometryError, match="outside"):
@@ -164,7 +164,7 @@ def test_a_model_that_is_pointed_at_needs_prompts_on_its_image(room):
 def test_masks_that_leave_voxels_open_are_refused(tmp_path):
     trained.blobs(tmp_path, 6)
     with pytest.raises(DatasetError, match="leave voxels open"):
-        isocenter.plan(tmp_path, task="prompted", labels="1=shell,2=ignore", threads=1)
+        hilum.plan(tmp_path, task="prompted", labels="1=shell,2=ignore", threads=1)
 
 
 def test_numbered_objects_of_pictures_have_no_name_of_their_own(tmp_path):
@@ -178,7 +178,7 @@ def test_numbered_objects_of_pictures_have_no_name_of_their_own(tmp_path):
             (tmp_path / "d" / folder).mkdir(parents=True, exist_ok=True)
             PIL.Image.fromarray(array.astype(np.uint8)).save(tmp_path / "d" / folder / f"c{n}.png")
     chosen = {**trained.TWO_STEPS, "network.size": {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}}
-    isocenter.train(tmp_path / "d", task="prompted", out=tmp_path / "run", device="cpu", assignments=chosen, threads=1)
+    hilum.train(tmp_path / "d", task="prompted", out=tmp_path / "run", device="cpu", assignments=chosen, threads=1)
     table = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
     assert set(table["label"]) == {"object"}
     assert table["case"].is_unique
@@ -186,7 +186,7 @@ def test_numbered_objects_of_pictures_have_no_name_of_their_own(tmp_path):
 
 def test_windows_without_a_prompt_are_seen_as_far_as_the_object_reaches(room):
     """A network that fills what is bright and touches what is pointed at, or what is known of it."""
-    model, shape = isocenter.load(room / "run"), (16, 16, 96)
+    model, shape = hilum.load(room / "run"), (16, 16, 96)
     patch = model.inference.patch
     data = np.zeros(shape, np.int16)
     data[4:12, 4:12, 8:60] = 100  # a rod, longer than two windows

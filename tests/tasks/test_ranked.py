@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-import isocenter
+import hilum
 from cohorts import picture, table
-from isocenter.errors import PlanError, UsageError
-from isocenter.tasks import task_settings
-from isocenter.tasks.classification import question
-from isocenter.tasks.classification.question import Classification
+from hilum.errors import PlanError, UsageError
+from hilum.tasks import task_settings
+from hilum.tasks.classification import question
+from hilum.tasks.classification.question import Classification
 from situations import situation
 
 CORN = {"task.order": "corn"}
@@ -25,29 +25,29 @@ def graded(root, words, columns="image,label"):
 
 def test_grades_in_words_stand_as_their_scale_rises(data, tmp_path):
     folder = situation(data, "grades-in-words", tmp_path)
-    plan = isocenter.plan(folder / "table.csv", modality="OP", assignments=CORN).plan
+    plan = hilum.plan(folder / "table.csv", modality="OP", assignments=CORN).plan
     assert plan["task.classes"] == ["none", "mild", "moderate", "severe", "proliferative"]
     assert plan["task.ranked"] is True
     backwards = "proliferative,severe,moderate,mild,none"
-    plan = isocenter.plan(folder / "table.csv", modality="OP", order=backwards).plan
+    plan = hilum.plan(folder / "table.csv", modality="OP", order=backwards).plan
     assert plan["task.classes"] == backwards.split(",")
     assert plan.options["order"] == backwards
 
 
 def test_grades_of_no_known_scale_are_asked_for(tmp_path):
     path = graded(tmp_path, ["calm", "swollen", "burst"])
-    plan = isocenter.plan(path, modality="OP").plan
+    plan = hilum.plan(path, modality="OP").plan
     assert plan["task.classes"] == ["burst", "calm", "swollen"]
     assert plan["task.ranked"] is False
     with pytest.raises(PlanError, match=r"order burst, calm, swollen, and that is the alphabet's.*--order"):
-        isocenter.plan(path, modality="OP", assignments=CORN)
+        hilum.plan(path, modality="OP", assignments=CORN)
     for given in ({"order": "calm,swollen,burst"}, {"labels": "0=calm,1=swollen,2=burst"}):
-        made = isocenter.plan(path, modality="OP", assignments=CORN, **given).plan
+        made = hilum.plan(path, modality="OP", assignments=CORN, **given).plan
         assert made["task.classes"] == ["calm", "swollen", "burst"]
-    alphabetical = isocenter.plan(path, modality="OP", assignments=CORN, order=["burst", "calm", "swollen"]).plan
+    alphabetical = hilum.plan(path, modality="OP", assignments=CORN, order=["burst", "calm", "swollen"]).plan
     assert alphabetical["task.ranked"] is True
     with pytest.raises(UsageError, match="does not name each class once: the classes are burst, calm, swollen"):
-        isocenter.plan(path, modality="OP", order="calm,swollen")
+        hilum.plan(path, modality="OP", order="calm,swollen")
 
 
 def test_an_order_that_is_set_in_a_plan_file_is_judged_too():

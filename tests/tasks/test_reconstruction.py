@@ -14,14 +14,14 @@ from numpy.testing import assert_allclose
 from ruamel.yaml import YAML
 from tests.trained import TWO_STEPS
 
-import isocenter
-from isocenter.errors import DatasetError, IsocenterError, UsageError
-from isocenter.networks import unrolled
-from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.transforms.corruptions import REMAKE
-from isocenter.transforms.operators import simulated_scans
-from isocenter.transforms.operators.simulated_scans import ScanSettings, SimulatedScan
-from isocenter.values import Case, Dataset, Geometry, Image
+import hilum
+from hilum.errors import DatasetError, HilumError, UsageError
+from hilum.networks import unrolled
+from hilum.reading import ReadingOptions, dataset_reading
+from hilum.transforms.corruptions import REMAKE
+from hilum.transforms.operators import simulated_scans
+from hilum.transforms.operators.simulated_scans import ScanSettings, SimulatedScan
+from hilum.values import Case, Dataset, Geometry, Image
 
 SIZE = 16
 MR = {"operator": "cartesian", "noise": 0.01}
@@ -133,7 +133,7 @@ def test_a_step_of_the_network_is_that_of_the_operator(coils):
     image, mask = draw.normal(size=(2, SIZE, 20)), draw.random((SIZE, 20)) > 0.5
     maps = draw.normal(size=(coils, SIZE, 20)) + 1j * draw.normal(size=(coils, SIZE, 20)) if coils > 1 else None
     record = {"kind": "cartesian", "image": {"shape": (SIZE, 20)}, "mask": mask, "sensitivities": maps}
-    expected = isocenter.operator(record).normal(image[0] + 1j * image[1])
+    expected = hilum.operator(record).normal(image[0] + 1j * image[1])
     parts = [part for one in (() if maps is None else maps) for part in (one.real, one.imag)]
     channels = torch.as_tensor(np.stack([image[0], *image, mask, *parts])[None])
     found = unrolled._normal(torch.as_tensor(image[None]), channels)[0].numpy()
@@ -153,14 +153,14 @@ def test_a_fresh_network_with_everything_measured_answers_with_the_image():
 def test_a_run_answers_measurements_with_error_bars_and_refuses_others(tmp_path):
     data = volumes(tmp_path / "data")
     chosen = {"task.operator": "cartesian", "task.draws": 2, "network.size": {"steps": 1, "width": 4}}
-    isocenter.train(data, out=tmp_path / "run", task="reconstruction", assignments={**TWO_STEPS, **chosen})
+    hilum.train(data, out=tmp_path / "run", task="reconstruction", assignments={**TWO_STEPS, **chosen})
     plan = structured_plan(tmp_path / "run")
     assert plan["network"]["name"]["value"] == "unrolled"
     assert plan["augmentation"]["flips"]["value"] == plan["inference"]["flips"]["value"] == []
     truth, mask = disk(0), np.zeros((SIZE, SIZE), np.uint8)
     mask[:, ::3] = mask[:, 7:10] = 1
     image = {"shape": [SIZE, SIZE], "spacing_mm": [2, 2]}
-    operator = isocenter.operator({"kind": "cartesian", "image": image, "mask": mask})
+    operator = hilum.operator({"kind": "cartesian", "image": image, "mask": mask})
     measured = operator.forward(truth) + 0.5 * mask * np.random.default_rng(0).normal(size=truth.shape)
     for name, record, values, more in (
         ("mr", {"kind": "cartesian", "image": image}, measured, {"mask": mask}),
@@ -168,13 +168,13 @@ def test_a_run_answers_measurements_with_error_bars_and_refuses_others(tmp_path)
     ):
         np.savez(tmp_path / f"{name}.npz", acquisition=np.array(json.dumps(record)), data=values, **more)
     out = tmp_path / "out"
-    result = isocenter.reconstruct([tmp_path / "mr.npz", tmp_path / "ct.npz"], method=str(tmp_path / "run"), out=out)
+    result = hilum.reconstruct([tmp_path / "mr.npz", tmp_path / "ct.npz"], method=str(tmp_path / "run"), out=out)
     assert [row["case"] for row in result.cases] == ["mr"]
     [failure] = result.failures
     assert "is a parallel scan; the model learnt cartesian ones of 1 coils" in failure.what
-    found, bars = (isocenter.read(out / f"mr_{end}.nii.gz").data[0, ..., 0] for end in ("reconstruction", "error"))
+    found, bars = (hilum.read(out / f"mr_{end}.nii.gz").data[0, ..., 0] for end in ("reconstruction", "error"))
     assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.8
     assert 30 < np.percentile(found, 99) < 200  # in the unit of the measurement
     assert bars.min() >= 0
-    with pytest.raises(IsocenterError, match="channel"):
-        isocenter.load(tmp_path / "run").predict(Case("image", "image", {"image": picture()}))
+    with pytest.raises(HilumError, match="channel"):
+        hilum.load(tmp_path / "run").predict(Case("image", "image", {"image": picture()}))

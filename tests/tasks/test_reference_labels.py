@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import isocenter
-from isocenter.errors import DatasetError
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.shared import reference_labels
-from isocenter.values import Case, Geometry, Image, Label
+import hilum
+from hilum.errors import DatasetError
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.tasks.shared import reference_labels
+from hilum.values import Case, Geometry, Image, Label
 
 GRID = Geometry((6, 1), np.eye(3))
 
@@ -147,9 +147,9 @@ def test_references_of_another_year_are_refused_and_scored_once_they_are_named(d
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     network, folder = tmp_path / "model" / "network.onnx", tmp_path / "set"
     with pytest.raises(DatasetError, match=r"4 of 4 cases hold the value 3, .* none holds 4 \(enhancing\)") as refused:
-        isocenter.evaluate(network, folder, device="cpu")
+        hilum.evaluate(network, folder, device="cpu")
     labels = refused.value.remedy.split("--labels ")[1].split()[0]
-    result = isocenter.evaluate(network, folder, device="cpu", labels=labels)
+    result = hilum.evaluate(network, folder, device="cpu", labels=labels)
     assert result.table.query("metric == 'dice'")["value"].tolist() == [1.0] * 4
     assert "3 is enhancing (4 in the model)" in result.notes[0]
     assert "matched by their names" in caplog.text

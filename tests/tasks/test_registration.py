@@ -13,19 +13,19 @@ import torch
 from numpy.testing import assert_allclose
 from tests.trained import OBLIQUE, blob, blobs, registering, shifted_balls
 
-import isocenter
-from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.networks import factory
-from isocenter.reading import ReadingOptions, dataset_reading, image_pairs
-from isocenter.runtime.bundle.network import Displacing
-from isocenter.tasks.registration.question import Registration
-from isocenter.tasks.task import IMAGES
-from isocenter.training.data import target_kinds
-from isocenter.training.data.target_kinds import DrawnMovement
-from isocenter.transforms import random_draws, spatial_transforms
-from isocenter.transforms.augment import Augmentation
-from isocenter.values import Case, Dense, Geometry, Image, Label, SpatialTransform, dataset_cases
-from isocenter.values.spatial_transform import ONTO, UNMOVED, Correspondence
+import hilum
+from hilum.errors import DatasetError, GeometryError, UsageError
+from hilum.networks import factory
+from hilum.reading import ReadingOptions, dataset_reading, image_pairs
+from hilum.runtime.bundle.network import Displacing
+from hilum.tasks.registration.question import Registration
+from hilum.tasks.task import IMAGES
+from hilum.training.data import target_kinds
+from hilum.training.data.target_kinds import DrawnMovement
+from hilum.transforms import random_draws, spatial_transforms
+from hilum.transforms.augment import Augmentation
+from hilum.values import Case, Dense, Geometry, Image, Label, SpatialTransform, dataset_cases
+from hilum.values.spatial_transform import ONTO, UNMOVED, Correspondence
 
 LABELS = (Label(1, "shell"), Label(2, "core"))
 TASK = Registration(classes=LABELS, refine=0)
@@ -202,10 +202,10 @@ def test_a_run_on_pairs_predicts_transforms_that_other_programs_read(tmp_path: P
     cases = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
     means = cases.groupby("label")[["dice_before", "dice"]].mean()
     assert means.loc["shell", "dice"] > means.loc["shell", "dice_before"] + 0.1
-    made = isocenter.predict(tmp_path / "run", new, out=tmp_path / "out")
+    made = hilum.predict(tmp_path / "run", new, out=tmp_path / "out")
     assert len(made.table) == 1
     assert {"similarity_before", "similarity_after", "folded_percent", "inverse_error_mm"} <= set(made.table)
-    transform = isocenter.read_transform(tmp_path / "out" / "pair0_transform.h5")
+    transform = hilum.read_transform(tmp_path / "out" / "pair0_transform.h5")
     moved = nibabel.load(tmp_path / "out" / "pair0_moved.nii.gz").get_fdata()
     labels = np.asarray(nibabel.load(tmp_path / "out" / "pair0_labels.nii.gz").dataobj)
     assert moved.shape == labels.shape == (16, 16, 16)
@@ -214,4 +214,4 @@ def test_a_run_on_pairs_predicts_transforms_that_other_programs_read(tmp_path: P
     assert 0.8 < step[1] < 2.3  # of 2 voxels, after so few steps
     assert abs(step[[0, 2]]).max() < 0.7
     with pytest.raises(UsageError, match="takes pairs"):
-        isocenter.predict(tmp_path / "run", blobs(tmp_path / "single", count=1) / "images")
+        hilum.predict(tmp_path / "run", blobs(tmp_path / "single", count=1) / "images")

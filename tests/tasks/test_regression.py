@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from isocenter.errors import DatasetError, PlanError
-from isocenter.report import Figure
-from isocenter.tasks import fitting, task_catalogue, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.regression.question import Regression
-from isocenter.values import Case, Confidence, Geometry, Image, Prediction, Target, Vector
+from hilum.errors import DatasetError, PlanError
+from hilum.report import Figure
+from hilum.tasks import fitting, task_catalogue, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.regression.question import Regression
+from hilum.values import Case, Confidence, Geometry, Image, Prediction, Target, Vector
 
 GRID = Geometry.of_pixels((4, 4))
 TASK = Regression(

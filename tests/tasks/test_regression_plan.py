@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from fingerprints import facts
-from isocenter.errors import DatasetError
-from isocenter.tasks import task_settings
-from isocenter.tasks.regression import question
-from isocenter.tasks.regression.question import Regression
-from isocenter.values import Case, Dataset, Fingerprint
+from hilum.errors import DatasetError
+from hilum.tasks import task_settings
+from hilum.tasks.regression import question
+from hilum.tasks.regression.question import Regression
+from hilum.values import Case, Dataset, Fingerprint
 
 
 def planned(*values: dict[str, float], columns: dict[str, str] | None = None):

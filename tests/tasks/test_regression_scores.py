@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from isocenter.evaluation import case_tables
-from isocenter.tasks.regression import scoring
-from isocenter.tasks.regression.question import Regression
-from isocenter.values import Case, Confidence, Geometry, Image, Prediction
+from hilum.evaluation import case_tables
+from hilum.tasks.regression import scoring
+from hilum.tasks.regression.question import Regression
+from hilum.values import Case, Confidence, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
 NAMES = ("volume", "age")

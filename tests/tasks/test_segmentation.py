@@ -8,13 +8,13 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.evaluation import distance, intervals
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.tasks.segmentation import scoring
-from isocenter.tasks.segmentation.mask_postprocessing import Tidying
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Case, Confidence, Geometry, Image, Label, Prediction
+from hilum.errors import DatasetError, GeometryError, PlanError
+from hilum.evaluation import distance, intervals
+from hilum.tasks import task_catalogue, task_settings
+from hilum.tasks.segmentation import scoring
+from hilum.tasks.segmentation.mask_postprocessing import Tidying
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Case, Confidence, Geometry, Image, Label, Prediction
 
 GRID = Geometry((4, 5, 6), np.diag([2.0, 1.0, 0.5, 1.0]))
 TASK = Segmentation((Label(7, "liver", (255, 0, 0)), Label(3, "tumour")))

@@ -11,19 +11,19 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.belief import Certainty, UnseenCases, voxel_belief
-from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.tasks.segmentation import mask_postprocessing
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.segmentation.targets import Codes
-from isocenter.tasks.shared.label_losses import TERMS
-from isocenter.training.data import target_kinds
-from isocenter.training.data.target_kinds import DrawnMovement
-from isocenter.transforms import random_draws
-from isocenter.transforms.augment import Augmentation
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, voxel_images
-from isocenter.values.voxel_images import DrawnMap
+from hilum.belief import Certainty, UnseenCases, voxel_belief
+from hilum.errors import DatasetError, PlanError
+from hilum.tasks import task_catalogue, task_settings
+from hilum.tasks.segmentation import mask_postprocessing
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.tasks.segmentation.targets import Codes
+from hilum.tasks.shared.label_losses import TERMS
+from hilum.training.data import target_kinds
+from hilum.training.data.target_kinds import DrawnMovement
+from hilum.transforms import random_draws
+from hilum.transforms.augment import Augmentation
+from hilum.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, voxel_images
+from hilum.values.voxel_images import DrawnMap
 from tasks import drawn_voxels as voxels
 
 GRID = Geometry((6, 6, 4), np.diag([1.0, 1.0, 2.0, 1.0]))
@@ -253,9 +253,7 @@ def test_a_region_is_scored_where_it_is_known():
 
 def test_pictures_show_no_prediction_of_what_is_unknown(monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        "isocenter.report.figures.slice_figures.contours", lambda image, *maps, **given: seen.append(maps)
-    )
+    monkeypatch.setattr("hilum.report.figures.slice_figures.contours", lambda image, *maps, **given: seen.append(maps))
     for of in (case(mask(0, 1, 2, 0)), case(mask(0, 1, 0), *LEFT)):
         WHOLE.figures(Prediction(GRID, data=mask(0, 1, 2, 0), labels=LABELS), of)
     assert [set(np.unique(predicted)) for _, predicted, _ in seen] == [{0, 1, 2}, {0, 1}]

@@ -10,23 +10,23 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import GeometryError, PlanError
-from isocenter.layouts import dataset_layouts
-from isocenter.runtime import Preprocessing
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.tasks.segmentation import mask_losses
-from isocenter.tasks.segmentation import partial_labels as segmentation_partly
-from isocenter.tasks.segmentation import targets as segmentation_targets
-from isocenter.tasks.segmentation.mask_losses import OF_SHARES
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.segmentation.targets import Codes
-from isocenter.tasks.shared.label_losses import TERMS
-from isocenter.training.data import target_kinds
-from isocenter.training.data.target_kinds import DrawnMovement
-from isocenter.transforms import random_draws
-from isocenter.transforms.augment import Augmentation
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, voxel_images
+from hilum.errors import GeometryError, PlanError
+from hilum.layouts import dataset_layouts
+from hilum.runtime import Preprocessing
+from hilum.tasks import task_catalogue, task_settings
+from hilum.tasks.segmentation import mask_losses
+from hilum.tasks.segmentation import partial_labels as segmentation_partly
+from hilum.tasks.segmentation import targets as segmentation_targets
+from hilum.tasks.segmentation.mask_losses import OF_SHARES
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.tasks.segmentation.targets import Codes
+from hilum.tasks.shared.label_losses import TERMS
+from hilum.training.data import target_kinds
+from hilum.training.data.target_kinds import DrawnMovement
+from hilum.transforms import random_draws
+from hilum.transforms.augment import Augmentation
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, voxel_images
 
 GRID = Geometry((6, 6, 4), np.diag([1.0, 1.0, 2.0, 1.0]))
 REGIONS = {"whole": (2, 1, 4), "core": (1, 4), "enhancing": (4,)}

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import task_settings
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Label
+from hilum.errors import DatasetError, PlanError
+from hilum.tasks import task_settings
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import CaseFacts, Dataset, Decision, Fingerprint, Label
 
 LABELS = (Label(1, "organ"), Label(2, "vessel"))
 

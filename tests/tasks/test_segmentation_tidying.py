@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter.tasks import fitting, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.segmentation.mask_postprocessing import Tidying
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Case, Geometry, Image, Label, Prediction
+from hilum.tasks import fitting, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.segmentation.mask_postprocessing import Tidying
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Case, Geometry, Image, Label, Prediction
 
 GRID = Geometry((16, 16, 8), np.diag([1.0, 1.0, 2.0, 1.0]))
 TASK = Segmentation((Label(1, "organ"), Label(4, "lesion")))

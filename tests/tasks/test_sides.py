@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.shared import left_right
-from isocenter.values import Label
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.tasks.shared import left_right
+from hilum.values import Label
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Code, Confidence, Geometry, Label, Prediction
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Code, Confidence, Geometry, Label, Prediction
 
 LIVER = Code("SCT", "10200004", "Liver")
 TASK = Segmentation((Label(2, "liver", code=LIVER), Label(5, "cyst")))

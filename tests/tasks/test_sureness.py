@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.tasks import properties, task_catalogue
-from isocenter.values import Confidence, Geometry, Prediction
+from hilum.tasks import properties, task_catalogue
+from hilum.values import Confidence, Geometry, Prediction
 
 CLASSES = {"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0}
 GRID = Geometry.of_pixels((8, 8))

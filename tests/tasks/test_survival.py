@@ -12,18 +12,18 @@ from numpy.testing import assert_allclose
 from torchsurv.loss.cox import neg_partial_log_likelihood
 from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function_weibull
 
-from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import classification
-from isocenter.evaluation import intervals as evaluation_intervals
-from isocenter.evaluation import survival as evaluation_survival
-from isocenter.evaluation.intervals import Resampling
-from isocenter.evaluation.survival import Steps
-from isocenter.tasks import fitting, properties, task_catalogue, task_settings
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.tasks.survival import hazard_models, question, scoring
-from isocenter.tasks.survival.hazard_models import HazardConstants
-from isocenter.tasks.survival.question import Survival
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
+from hilum.errors import DatasetError, PlanError
+from hilum.evaluation import classification
+from hilum.evaluation import intervals as evaluation_intervals
+from hilum.evaluation import survival as evaluation_survival
+from hilum.evaluation.intervals import Resampling
+from hilum.evaluation.survival import Steps
+from hilum.tasks import fitting, properties, task_catalogue, task_settings
+from hilum.tasks.fitting import PredictedCases
+from hilum.tasks.survival import hazard_models, question, scoring
+from hilum.tasks.survival.hazard_models import HazardConstants
+from hilum.tasks.survival.question import Survival
+from hilum.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 warnings.filterwarnings("ignore", message="Ties in")
 GRID = Geometry.of_pixels((4, 4))

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.belief.calibration_scores import LOG_LOSS_CHANGE
-from isocenter.errors import PlanError
-from isocenter.tasks import index, task_catalogue, task_settings
+from hilum.belief.calibration_scores import LOG_LOSS_CHANGE
+from hilum.errors import PlanError
+from hilum.tasks import index, task_catalogue, task_settings
 
 
 @pytest.mark.parametrize("name", index.TASKS)

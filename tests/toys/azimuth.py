@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
-from isocenter.errors import DatasetError
-from isocenter.evaluation import Metric, Metrics, Seed, Table, intervals
-from isocenter.lazy import pandas as pd
-from isocenter.lazy import torch
-from isocenter.report import Figure
-from isocenter.report.figures import charts, slice_figures
-from isocenter.tasks import Task, properties
-from isocenter.tasks.shared.averages import Shares
-from isocenter.tasks.task import Outputs
-from isocenter.values import (
+from hilum.errors import DatasetError
+from hilum.evaluation import Metric, Metrics, Seed, Table, intervals
+from hilum.lazy import pandas as pd
+from hilum.lazy import torch
+from hilum.report import Figure
+from hilum.report.figures import charts, slice_figures
+from hilum.tasks import Task, properties
+from hilum.tasks.shared.averages import Shares
+from hilum.tasks.task import Outputs
+from hilum.values import (
     Array,
     Case,
     Dataset,

@@ -14,8 +14,8 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep
-from isocenter.values import Decision
+from hilum.objectives.objective_terms import Needs, Objective, ObjectiveStep
+from hilum.values import Decision
 
 
 class Recent(nn.Module):

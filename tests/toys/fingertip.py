@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from torch import nn
 
-from isocenter.errors import FormatError
-from isocenter.evaluation import Metric, Metrics, Seed, Table, intervals
-from isocenter.files.format_options import Format, FormatEntry, ReadOptions
-from isocenter.lazy import pandas as pd
-from isocenter.networks.network_family import Family
-from isocenter.report import Figure
-from isocenter.report.figures import charts, slice_figures
-from isocenter.tasks import Task, properties
-from isocenter.tasks.shared.averages import Shares
-from isocenter.tasks.task import Outputs
-from isocenter.values import (
+from hilum.errors import FormatError
+from hilum.evaluation import Metric, Metrics, Seed, Table, intervals
+from hilum.files.format_options import Format, FormatEntry, ReadOptions
+from hilum.lazy import pandas as pd
+from hilum.networks.network_family import Family
+from hilum.report import Figure
+from hilum.report.figures import charts, slice_figures
+from hilum.tasks import Task, properties
+from hilum.tasks.shared.averages import Shares
+from hilum.tasks.task import Outputs
+from hilum.values import (
     Array,
     BoundingBoxes,
     Case,
@@ -53,7 +53,7 @@ from isocenter.values import (
     Slabs,
     Target,
 )
-from isocenter.values.reference_kind import ReferenceStrata
+from hilum.values.reference_kind import ReferenceStrata
 
 if TYPE_CHECKING:
     from torch import Tensor

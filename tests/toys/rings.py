@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.network_family import Family
+from hilum.networks.network_family import Family
 
 PAPER = "arXiv:1511.07122"
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

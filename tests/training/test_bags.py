@@ -12,25 +12,25 @@ import pytest
 import torch
 
 import drawn_slides
-import isocenter
+import hilum
 from fingerprints import DRAWN, LAPTOP, cohort, facts
-from isocenter.errors import DatasetError, PlanError, UsageError
-from isocenter.networks import factory
-from isocenter.planning import plan_changes, plan_checks, planner
-from isocenter.planning.plan_inputs import Wishes
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import TorchNetwork
-from isocenter.runtime.windows import bags
-from isocenter.tasks import task_catalogue
-from isocenter.training import member_weighting
-from isocenter.training._training_session import TrainingSession
-from isocenter.training.data.batch_loading import Batch
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.step import batch_loss
-from isocenter.training.step.computation import Compute
-from isocenter.transforms import COLOUR
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Decision, Fingerprint, Plan
+from hilum.errors import DatasetError, PlanError, UsageError
+from hilum.networks import factory
+from hilum.planning import plan_changes, plan_checks, planner
+from hilum.planning.plan_inputs import Wishes
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import TorchNetwork
+from hilum.runtime.windows import bags
+from hilum.tasks import task_catalogue
+from hilum.training import member_weighting
+from hilum.training._training_session import TrainingSession
+from hilum.training.data.batch_loading import Batch
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.training.step import batch_loss
+from hilum.training.step.computation import Compute
+from hilum.transforms import COLOUR
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Decision, Fingerprint, Plan
 
 BYTES = {"min": 0.0, "low": 5.0, "median": 120.0, "high": 250.0, "max": 255.0, "mean": 120.0, "deviation": 40.0}
 
@@ -205,15 +205,15 @@ def test_class_folders_of_slides_become_a_model_whose_attention_finds_the_marked
         "tiles.size": 64, "tiles.count": 3, "training.steps": 12, "training.validations": 1,
         "network.size": {"encoder": ["colour"]}, "training.learning_rate": 0.02,
     }  # fmt: skip
-    run = isocenter.train(data, out=tmp_path / "run", device="cpu", assignments=chosen)
+    run = hilum.train(data, out=tmp_path / "run", device="cpu", assignments=chosen)
     trained = (run.out / "split.csv").read_text(encoding="utf-8")
     assert "s0" in trained
     assert "bare" not in trained
     assert "cut" not in trained
     assert "tiles" in run.report.read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="answers for bags of tiles"):
-        isocenter.compress(run.out, data=data, out=tmp_path / "smaller")
-    model = isocenter.load(run.out)
+        hilum.compress(run.out, data=data, out=tmp_path / "smaller")
+    model = hilum.load(run.out)
     prediction = model.predict(data / "marked" / "s1.tif")
     assert prediction.tiles.attention.shape == (4,)
     assert prediction.probabilities["marked"] > model.predict(data / "plain" / "s0.tif").probabilities["marked"]

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from isocenter.planning import plan_checks, plan_file
-from isocenter.training.data import target_kinds
-from isocenter.training.data.batch_loading import Batch
-from isocenter.training.step import optimisers
-from isocenter.training.step.computation import Compute
-from isocenter.training.step.optimisers import CASES
-from isocenter.transforms import random_draws
+from hilum.planning import plan_checks, plan_file
+from hilum.training.data import target_kinds
+from hilum.training.data.batch_loading import Batch
+from hilum.training.step import optimisers
+from hilum.training.step.computation import Compute
+from hilum.training.step.optimisers import CASES
+from hilum.transforms import random_draws
 
 PLAIN = Compute()
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.training import channel_pruning
-from isocenter.values import Dense
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.training import channel_pruning
+from hilum.values import Dense
 
 pytest.importorskip("torch_pruning")
 

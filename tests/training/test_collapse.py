@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from isocenter.errors import IsocenterError
-from isocenter.training.recipe import Collapse
+from hilum.errors import HilumError
+from hilum.training.recipe import Collapse
 
 SOUND, COLLAPSED = torch.eye(32), torch.ones(32, 64)
 
@@ -16,7 +16,7 @@ def test_three_looks_in_a_row_at_features_that_are_all_alike_end_a_training() ->
     for step in (1, 2):
         collapse.rank_of(COLLAPSED, step)
     assert collapse.is_near
-    with pytest.raises(IsocenterError, match=r"collapsed: at 3 looks in a row, up to step 3, .* below 5 %") as refused:
+    with pytest.raises(HilumError, match=r"collapsed: at 3 looks in a row, up to step 3, .* below 5 %") as refused:
         collapse.rank_of(COLLAPSED, 3)
     assert refused.value.where == "run"
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from isocenter.runtime import Context
-from isocenter.tasks import task_catalogue
-from isocenter.training import covariate_fitting
-from isocenter.values import Case
+from hilum.runtime import Context
+from hilum.tasks import task_catalogue
+from hilum.training import covariate_fitting
+from hilum.values import Case
 
 torch.set_num_threads(1)
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dirty_memory import dirty_memory
-from isocenter.networks import quick_convolutions
-from isocenter.training.step import computation
-from isocenter.training.step.computation import Compute
+from hilum.networks import quick_convolutions
+from hilum.training.step import computation
+from hilum.training.step.computation import Compute
 
 TESTS = Path(__file__).parents[1]
 METHODS = Compute(), Compute(half=True)
@@ -64,8 +64,8 @@ def test_so_are_those_of_transposed_convolutions(axes, kernel, stride, padding):
 ENOUGH_TO_DIE = """
 import torch
 from drawn_convolutions import gradients
-from isocenter.networks import quick_convolutions
-from isocenter.training.step import computation
+from hilum.networks import quick_convolutions
+from hilum.training.step import computation
 for channels in (4, 7):
     module = computation.with_exact_gradients(quick_convolutions.to_channels_last(torch.nn.Conv2d(channels, 8, 1, 2)))
     for _ in range(20):

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import Preprocessing
-from isocenter.training.data import target_kinds
-from isocenter.training.data import target_kinds as kinds
-from isocenter.training.data.batch_loading import Loader
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.data.target_kinds import KINDS, DrawnMovement
-from isocenter.transforms.augment import Augmentation
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Dense, Geometry, Image, Target, Vector
-from isocenter.values.prediction import Boxes, Instances, SeveralHeads
+from hilum.runtime import Preprocessing
+from hilum.training.data import target_kinds
+from hilum.training.data import target_kinds as kinds
+from hilum.training.data.batch_loading import Loader
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.training.data.target_kinds import KINDS, DrawnMovement
+from hilum.transforms.augment import Augmentation
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Dense, Geometry, Image, Target, Vector
+from hilum.values.prediction import Boxes, Instances, SeveralHeads
 
 BOXES = target_kinds.target_kind(Boxes(2))
 

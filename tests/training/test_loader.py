@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.training.data.batch_loading import Batch, Loader
-from isocenter.training.data.prepared_store import PreparedCase
+from hilum.training.data.batch_loading import Batch, Loader
+from hilum.training.data.prepared_store import PreparedCase
 
 
 def cases(count: int = 5, size: int = 12) -> list[PreparedCase]:

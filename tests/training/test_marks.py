@@ -10,17 +10,17 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from isocenter.runtime import Preprocessing
-from isocenter.tasks import task_catalogue
-from isocenter.training.data import prepared_store, target_kinds
-from isocenter.training.data.batch_loading import Loader
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.data.target_kinds import KINDS, DrawnMovement
-from isocenter.training.step import batch_loss
-from isocenter.transforms import random_draws
-from isocenter.transforms.augment import Augmentation
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Case, Dense, Geometry, Image, Label
+from hilum.runtime import Preprocessing
+from hilum.tasks import task_catalogue
+from hilum.training.data import prepared_store, target_kinds
+from hilum.training.data.batch_loading import Loader
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.training.data.target_kinds import KINDS, DrawnMovement
+from hilum.training.step import batch_loss
+from hilum.transforms import random_draws
+from hilum.transforms.augment import Augmentation
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Case, Dense, Geometry, Image, Label
 
 NO_BAGS = SimpleNamespace(tiles=None)
 
@@ -98,7 +98,7 @@ def test_a_batch_for_a_second_stage_keeps_the_numbers_of_labels_whatever_befalls
 
 @pytest.mark.parametrize("axes", [2, 3])
 def test_a_prepared_case_is_seen_with_what_was_marked_in_it(axes, tmp_path, monkeypatch):
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     labels = [{"value": 1, "name": "one"}]
     task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
     geometry = Geometry((8,) * axes, np.diag([*(2.0,) * axes, 1.0]))

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.tasks import task_catalogue
-from isocenter.training import member_weighting
-from isocenter.training.member_weighting import FEWEST_PATIENTS, PARTS, MemberOutputs
+from hilum.tasks import task_catalogue
+from hilum.training import member_weighting
+from hilum.training.member_weighting import FEWEST_PATIENTS, PARTS, MemberOutputs
 
 torch.set_num_threads(1)
 

@@ -9,21 +9,21 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.objectives.objective_terms import Supervised
-from isocenter.planning import plan_checks, plan_file
-from isocenter.runtime import torch_networks
-from isocenter.runtime.bundle.network import AfterLabels, VariationalLayer
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.tasks.shared import label_losses
-from isocenter.training.data import protected_groups, target_kinds
-from isocenter.training.data.batch_loading import Batch
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.step import batch_loss
-from isocenter.training.step.batch_loss import Criterion
-from isocenter.training.step.computation import Compute
-from isocenter.values.prediction import KNOWN, SeveralHeads
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.objectives.objective_terms import Supervised
+from hilum.planning import plan_checks, plan_file
+from hilum.runtime import torch_networks
+from hilum.runtime.bundle.network import AfterLabels, VariationalLayer
+from hilum.tasks import task_catalogue, task_settings
+from hilum.tasks.shared import label_losses
+from hilum.training.data import protected_groups, target_kinds
+from hilum.training.data.batch_loading import Batch
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.training.step import batch_loss
+from hilum.training.step.batch_loss import Criterion
+from hilum.training.step.computation import Compute
+from hilum.values.prediction import KNOWN, SeveralHeads
 
 NO_BAGS = SimpleNamespace(tiles=None)
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from isocenter.planning import plan_checks, plan_file
-from isocenter.training.step import optimisers as step_optimisers
-from isocenter.training.step.optimisers import WeightAverage
+from hilum.planning import plan_checks, plan_file
+from hilum.training.step import optimisers as step_optimisers
+from hilum.training.step.optimisers import WeightAverage
 
 
 @pytest.fixture(scope="session")

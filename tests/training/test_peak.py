@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training.length import step_probe
-from isocenter.training.training_state import Spans, Work
+from hilum.training.length import step_probe
+from hilum.training.training_state import Spans, Work
 
 
 def test_operations_of_a_step_are_those_counted_by_hand():

@@ -14,24 +14,24 @@ from torch.nn.utils import clip_grad_norm_
 
 import trained
 from accountants import epsilon_by_hand
-from isocenter.errors import IsocenterError, PlanError
-from isocenter.objectives.objective_terms import Supervised
-from isocenter.planning import plan_changes, plan_checks, plan_file
-from isocenter.planning.plan_sections import PrivacySettings
-from isocenter.planning.rules import privacy_rules
-from isocenter.runtime import model_files, torch_networks
-from isocenter.scoring import data_record
-from isocenter.training import privacy_accounting
-from isocenter.training.data.batch_loading import Batch
-from isocenter.training.data.private_sampling import Chance, PoissonSampling
-from isocenter.training.length.schedule import TrainingPace
-from isocenter.training.privacy_accounting import PrivacyBudget, Spending
-from isocenter.training.step import private_step
-from isocenter.training.step.batch_loss import Criterion
-from isocenter.training.step.computation import Compute
-from isocenter.training.step.private_step import SampleGradients
-from isocenter.training.training_state import State
-from isocenter.verbs import package
+from hilum.errors import HilumError, PlanError
+from hilum.objectives.objective_terms import Supervised
+from hilum.planning import plan_changes, plan_checks, plan_file
+from hilum.planning.plan_sections import PrivacySettings
+from hilum.planning.rules import privacy_rules
+from hilum.runtime import model_files, torch_networks
+from hilum.scoring import data_record
+from hilum.training import privacy_accounting
+from hilum.training.data.batch_loading import Batch
+from hilum.training.data.private_sampling import Chance, PoissonSampling
+from hilum.training.length.schedule import TrainingPace
+from hilum.training.privacy_accounting import PrivacyBudget, Spending
+from hilum.training.step import private_step
+from hilum.training.step.batch_loss import Criterion
+from hilum.training.step.computation import Compute
+from hilum.training.step.private_step import SampleGradients
+from hilum.training.training_state import State
+from hilum.verbs import package
 
 
 @pytest.mark.parametrize(("noise", "rate", "steps"), [(0.9, 0.054, 200), (2.0, 0.01, 1000), (1.1, 1.0, 3)])
@@ -46,7 +46,7 @@ def test_the_noise_is_the_least_that_keeps_to_the_budget_whatever_was_spent_befo
     spent = Spending(1e-4).after(1.0, 0.05, 40)
     noise = spent.solve_noise(8.0, 0.05, 60)
     assert spent.after(noise, 0.05, 60).epsilon <= 8.0 < spent.after(noise / 1.01, 0.05, 60).epsilon
-    with pytest.raises(IsocenterError, match="is spent"):
+    with pytest.raises(HilumError, match="is spent"):
         spent.solve_noise(spent.epsilon, 0.05, 1)
 
 
@@ -212,5 +212,5 @@ def test_a_state_without_a_budget_record_is_refused(private):
     state = json.loads((run.out / "checkpoints" / "last" / "state.json").read_text(encoding="utf-8"))
     assert State.from_record(state, "here").step == 6
     budget = PrivacyBudget.for_units(PrivacySettings(epsilon=8.0), 30, 8, Chance())
-    with pytest.raises(IsocenterError, match="privacy budget"):
+    with pytest.raises(HilumError, match="privacy budget"):
         budget.restore({}, "here")

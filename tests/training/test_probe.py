@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from isocenter.planning import plan_checks, plan_file
-from isocenter.training.length import step_probe
-from isocenter.training.length.schedule import FEWEST_STEPS
-from isocenter.training.length.step_probe import Probe
-from isocenter.training.processes import Ranks
-from isocenter.training.session_length import Length
-from isocenter.training.step.computation import Compute
-from isocenter.training.training_state import CommandClock
+from hilum.planning import plan_checks, plan_file
+from hilum.training.length import step_probe
+from hilum.training.length.schedule import FEWEST_STEPS
+from hilum.training.length.step_probe import Probe
+from hilum.training.processes import Ranks
+from hilum.training.session_length import Length
+from hilum.training.step.computation import Compute
+from hilum.training.training_state import CommandClock
 
 PLAIN, LAST, COMPILED = Compute(), Compute(channels_last=True), Compute(compiled=True)
 

@@ -9,11 +9,11 @@ import torch
 from numpy.testing import assert_allclose
 
 from apple_gpus import on_apple
-from isocenter.objectives.objective_terms import ObjectiveStep, SeenBatch, Supervised
-from isocenter.training.data import protected_groups
-from isocenter.training.data.batch_loading import Loader
-from isocenter.training.data.prepared_store import PreparedCase
-from isocenter.training.data.protected_groups import ProtectedGroups
+from hilum.objectives.objective_terms import ObjectiveStep, SeenBatch, Supervised
+from hilum.training.data import protected_groups
+from hilum.training.data.batch_loading import Loader
+from hilum.training.data.prepared_store import PreparedCase
+from hilum.training.data.protected_groups import ProtectedGroups
 
 
 def people(*counts: tuple[str, int, int]) -> list[PreparedCase]:

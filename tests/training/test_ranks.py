@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 
 import forked
 import trained
-from isocenter.errors import PlanError, ResourceError
-from isocenter.runs import distributed
-from isocenter.training import _training_session
-from isocenter.training.processes import SINGLE_PROCESS, Ranks
+from hilum.errors import PlanError, ResourceError
+from hilum.runs import distributed
+from hilum.training import _training_session
+from hilum.training.processes import SINGLE_PROCESS, Ranks
 from ports import free_port
 
 STEPS = 24
@@ -63,16 +63,16 @@ def pair(program: str, monkeypatch: pytest.MonkeyPatch, *own: str, **known: str)
 JOINED = """
 from types import SimpleNamespace
 import torch
-from isocenter.training import Ranks
-from isocenter.training import _training_session
+from hilum.training import Ranks
+from hilum.training import _training_session
 torch.distributed.init_process_group("gloo")
 fabric = _training_session.make_fabric(SimpleNamespace(threads=1, deterministic=False, device="cpu"), Ranks.here())
 print(f"{fabric.global_rank} of {fabric.world_size}\\n", end="", flush=True)
 """
 COMMAND = """
 import sys
-from isocenter.cli import main
-sys.argv = ["isocenter", *{words!r}]
+from hilum.cli import main
+sys.argv = ["hilum", *{words!r}]
 main()
 """
 # The second process dies midway, as by a lack of memory.
@@ -121,7 +121,7 @@ def test_two_processes_train_what_one_does_at_the_same_batch_even_where_one_has_
 def test_torchrun_begins_them(runs, tmp_path):
     data, one, _ = runs
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "isocenter", *words(data, tmp_path / "two")]
+    command += ["-m", "hilum", *words(data, tmp_path / "two")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=environment, check=True, timeout=SECONDS)
     single, joint = (load_file(run / "checkpoints/last/weights.safetensors") for run in (one, tmp_path / "two"))

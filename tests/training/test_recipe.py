@@ -12,28 +12,28 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import IsocenterError
-from isocenter.files.storage import atomic
-from isocenter.networks import network_family
-from isocenter.planning import plan_changes, plan_checks, plan_file
-from isocenter.runs import _case_costs, run_folder, training_jobs
-from isocenter.runs import _run_minutes as minutes_of_runs
-from isocenter.runs._run_minutes import Minutes
-from isocenter.runs._run_trainings import RunTraining
-from isocenter.runs._training_order import MAIN
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.runtime import model_files, record_files
-from isocenter.tasks import task_catalogue
-from isocenter.training import checkpoint_files
-from isocenter.training._training_session import TrainingSession
-from isocenter.training.checkpoint_files import Validation
-from isocenter.training.length import step_probe
-from isocenter.training.length.schedule import FEWEST_STEPS, Speed, TrainingPace
-from isocenter.training.session_length import Length
-from isocenter.training.training_state import COLUMNS, State
-from isocenter.values import Decision
+from hilum.errors import HilumError
+from hilum.files.storage import atomic
+from hilum.networks import network_family
+from hilum.planning import plan_changes, plan_checks, plan_file
+from hilum.runs import _case_costs, run_folder, training_jobs
+from hilum.runs import _run_minutes as minutes_of_runs
+from hilum.runs._run_minutes import Minutes
+from hilum.runs._run_trainings import RunTraining
+from hilum.runs._training_order import MAIN
+from hilum.runs.plan_request import PlanRequest
+from hilum.runtime import model_files, record_files
+from hilum.tasks import task_catalogue
+from hilum.training import checkpoint_files
+from hilum.training._training_session import TrainingSession
+from hilum.training.checkpoint_files import Validation
+from hilum.training.length import step_probe
+from hilum.training.length.schedule import FEWEST_STEPS, Speed, TrainingPace
+from hilum.training.session_length import Length
+from hilum.training.training_state import COLUMNS, State
+from hilum.values import Decision
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,10 +71,8 @@ class Watched(Length):
 
 def test_the_metric_of_a_validation_is_the_tasks_own_score(segmented):
     """Where the network's grid is the image's own, up to its order of axes, nothing is lost on the way."""
-    model = isocenter.load(segmented.out / "checkpoints" / "last", "cpu")
-    scored = isocenter.evaluate(
-        segmented.out / "checkpoints" / "last", segmented.data, labels=trained.LABELS, device="cpu"
-    )
+    model = hilum.load(segmented.out / "checkpoints" / "last", "cpu")
+    scored = hilum.evaluate(segmented.out / "checkpoints" / "last", segmented.data, labels=trained.LABELS, device="cpu")
     parts = pd.read_csv(segmented.out / "split.csv", dtype=str)
     val = parts.loc[parts["split"] == "val", "case"]
     table = scored.scored.table
@@ -96,7 +94,7 @@ def test_the_log_has_a_row_a_step_and_the_validations_that_were_planned(segmente
 
 def test_the_best_checkpoint_holds_the_weights_of_the_validation_it_names(segmented):
     log = pd.read_csv(segmented.out / "log.csv").dropna().set_index("step")["validation"]
-    record = record_files.read_json(segmented.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
+    record = record_files.read_json(segmented.out / "checkpoints" / "best" / "model.json", "hilum.model")["record"]
     assert record["validation"] == pytest.approx(log[record["step"]])
     assert record["step"] in (log.idxmax(), log.index[-1])  # the last, where earlier ones are not surely better
 
@@ -123,7 +121,7 @@ def test_earlier_weights_are_taken_where_validation_cases_show_surely_that_they_
     rows = [f"{one},{segmented.data}/labels/{one.name},{'val' if n < 8 else 'train'}" for n, one in enumerate(images)]
     (tmp_path / "cases.csv").write_text("\n".join(["image,mask,split", *rows]))
     run = trained.segmenting(tmp_path / "cases.csv", tmp_path / "run")
-    record = record_files.read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
+    record = record_files.read_json(run.out / "checkpoints" / "best" / "model.json", "hilum.model")["record"]
     assert record["step"] == taken
     assert ("earlier ones had" in run.report.read_text()) == (taken == 6)
 
@@ -206,7 +204,7 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
     log = pd.read_csv(run.out / "log.csv")
     assert log["step"].tolist() == list(range(1, run.steps + 1))
     assert (log["learning_rate"].diff().iloc[30:] <= 1e-12).all()  # it falls without a jump upwards
-    state = record_files.read_json(run.out / "checkpoints" / "last" / "state.json", "isocenter.state")
+    state = record_files.read_json(run.out / "checkpoints" / "last" / "state.json", "hilum.state")
     assert state["pace"]["steps"] == run.steps
     assert state["pace"]["since"] > 0
     # What follows is estimated with fresh weights, and once more half-way with those that were trained.
@@ -227,12 +225,12 @@ def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified
         trained.classifying(
             classified.data, tmp_path / "run", minutes=2, assignments={"training.steps": None, "training.networks": 1}
         )
-    before = record_files.read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
+    before = record_files.read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "hilum.state")
     assert before["step"] == 12
     with trained.watching(seen.append):
-        run = isocenter.train(resume=tmp_path / "run")
+        run = hilum.train(resume=tmp_path / "run")
     assert (seen[0].step, run.steps, before["pace"]["steps"]) == (13, 40, 40)
-    after = record_files.read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
+    after = record_files.read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "hilum.state")
     assert after["deadline"] == before["deadline"]
     assert seen[0].seconds > before["seconds"]  # the time before the kill counts
 
@@ -251,20 +249,20 @@ def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_a
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}  # less than a report takes
     small = {"network.size": trained.SMALL_UNET, "training.validations": 2}
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
-        isocenter.train(segmented.data, out=tmp_path / "run", assignments=small, **given)
+        hilum.train(segmented.data, out=tmp_path / "run", assignments=small, **given)
     decision = plan_file.read_plan(tmp_path / "run" / "plan.yaml").decision("training.batch")
     assert decision.value == 1
     assert "fewer samples bring more steps" in decision.because
     planned, *smaller = batches
     assert set(smaller) == {1} != {planned}
-    assert isocenter.train(resume=tmp_path / "run").steps == FEWEST_STEPS
+    assert hilum.train(resume=tmp_path / "run").steps == FEWEST_STEPS
     assert set(batches[1:]) == {1}
     assert len(batches) > 1 + len(smaller)
     for minutes, batch in ((60, planned), (None, 1)):  # other minutes are no reason for fewer samples
         anew = run_folder.planned_from(tmp_path / "run" / "plan.yaml", PlanRequest(minutes))
         assert anew.plan["training.batch"] == batch
     batches.clear()
-    isocenter.train(segmented.data, out=tmp_path / "set", assignments={**small, "training.batch": 2}, **given)
+    hilum.train(segmented.data, out=tmp_path / "set", assignments={**small, "training.batch": 2}, **given)
     assert set(batches) == {2}
 
 
@@ -275,15 +273,15 @@ def test_where_there_is_time_for_few_steps_the_network_is_half_as_wide_and_stays
             raise RuntimeError("the machine went down")
 
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}  # less than a report takes
-    planned = isocenter.plan(segmented.data, **given).plan
+    planned = hilum.plan(segmented.data, **given).plan
     half = network_family.widen_settings(planned["network.size"], 0.5)
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
-        isocenter.train(segmented.data, out=tmp_path / "run", assignments={"training.validations": 2}, **given)
+        hilum.train(segmented.data, out=tmp_path / "run", assignments={"training.validations": 2}, **given)
     plan = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
     assert plan["network.size"] == half != planned["network.size"]
     assert "half the width" in plan.decision("network.size").because
     assert plan["training.memory"] < planned["training.memory"]
-    isocenter.train(resume=tmp_path / "run")
+    hilum.train(resume=tmp_path / "run")
     assert model_files.load(tmp_path / "run", "cpu").networks.architecture["size"] == half
     for minutes, size in ((60, planned["network.size"]), (None, half)):
         assert (
@@ -293,7 +291,7 @@ def test_where_there_is_time_for_few_steps_the_network_is_half_as_wide_and_stays
 
 def test_only_a_width_that_leaves_enough_features_is_halved_and_only_where_few_steps_fit(segmented):
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1}
-    plan = isocenter.plan(segmented.data, **given).plan
+    plan = hilum.plan(segmented.data, **given).plan
     assert step_probe.narrower_width(plan_checks.checked_settings(plan), 3600.0) is None
     half = step_probe.narrower_width(plan_checks.checked_settings(plan), 0.01)
     assert half.value == network_family.widen_settings(plan["network.size"], 0.5)
@@ -320,13 +318,13 @@ def test_what_follows_training_is_timed_with_as_many_threads_as_it_will_have(seg
     torch.set_num_threads(2)
     small = {"network.size": trained.SMALL_UNET, "training.validations": 2}
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}
-    isocenter.train(segmented.data, out=tmp_path / "run", assignments=small, **given)
+    hilum.train(segmented.data, out=tmp_path / "run", assignments=small, **given)
     assert set(threads) == {1}
 
 
 @pytest.mark.whole
 def test_mirrored_views_that_few_minutes_have_given_up_are_taken_again_with_other_minutes(segmented, tmp_path):
-    plan = isocenter.plan(segmented.data, labels=trained.LABELS, out=tmp_path / "plan.yaml", device="cpu").plan
+    plan = hilum.plan(segmented.data, labels=trained.LABELS, out=tmp_path / "plan.yaml", device="cpu").plan
     mirrored, given_up = [0], Decision([], "with 2 views the predictions would take 60 s: they serve better as steps")
     plan = plan_changes.with_settings(plan_file.read_plan(tmp_path / "plan.yaml"), {"augmentation.flips": mirrored})
     atomic.write_text(
@@ -341,7 +339,7 @@ def test_no_clock_changes_a_width_that_a_person_set(segmented, tmp_path):
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}
     size = {**trained.SMALL_UNET, "width": 16, "widest": 32}
     by_hand = {"network.size": size, "training.validations": 1}
-    isocenter.train(segmented.data, out=tmp_path / "run", assignments=by_hand, **given)
+    hilum.train(segmented.data, out=tmp_path / "run", assignments=by_hand, **given)
     plan = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
     assert plan["network.size"] == size
     assert step_probe.narrower_width(plan_checks.checked_settings(plan), 0.01).value == network_family.widen_settings(
@@ -360,7 +358,7 @@ def test_steps_that_a_person_set_are_never_changed(classified, tmp_path):
 
 def test_a_training_whose_loss_is_no_number_ends_with_what_to_do(classified, tmp_path):
     assignments = {"training.learning_rate": 1e30, "training.steps": 60, "training.clip": 1e30}
-    with pytest.raises(IsocenterError, match=r"is not a number.*smaller --set training.learning_rate"):
+    with pytest.raises(HilumError, match=r"is not a number.*smaller --set training.learning_rate"):
         trained.classifying(classified.data, tmp_path / "run", assignments=assignments)
 
 

@@ -10,8 +10,8 @@ from fairlearn.reductions import EqualizedOdds, ExponentiatedGradient
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 
-from isocenter.training import _constrained_layer
-from isocenter.training._constrained_layer import KnownAnswers
+from hilum.training import _constrained_layer
+from hilum.training._constrained_layer import KnownAnswers
 from matrices import rarely
 
 

@@ -13,12 +13,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import forked
-import isocenter
+import hilum
 import trained
-from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.planning import plan_checks, plan_file
-from isocenter.training import checkpoint_files
-from isocenter.values import Decision
+from hilum.errors import IntegrityError, ResourceError, UsageError
+from hilum.planning import plan_checks, plan_file
+from hilum.training import checkpoint_files
+from hilum.values import Decision
 
 # With the channels last, so that what the optimiser keeps must find its way back into that order.
 SIX = {"training.steps": 6, "training.validations": 3, "training.compute": "channels-last"}
@@ -75,10 +75,10 @@ def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path):
         train(data, tmp_path / "run", assignments={**SIX, **chosen})
     assert not (tmp_path / "run" / "report.html").exists()
     assert pd.read_csv(tmp_path / "run" / "log.csv")["step"].tolist() == [1, 2, 3]
-    isocenter.train(resume=tmp_path / "run")
+    hilum.train(resume=tmp_path / "run")
     same_run(uninterrupted, tmp_path / "run")
     with pytest.raises(UsageError, match="finished run"):
-        isocenter.train(resume=tmp_path / "run")
+        hilum.train(resume=tmp_path / "run")
 
 
 @pytest.mark.whole
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on_bit_by_bit(whole, tmp_path):
     done = forked.run("-c", KILLED.format(tests=str(tests), data=str(data), out=str(out), steps=SIX))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert pd.read_csv(tmp_path / "run" / "log.csv")["step"].tolist() == [1, 2, 3, 4, 5]
-    isocenter.train(resume=tmp_path / "run")
+    hilum.train(resume=tmp_path / "run")
     same_run(uninterrupted, tmp_path / "run")
 
 
@@ -128,7 +128,7 @@ def test_a_run_killed_while_it_was_evaluated_is_evaluated_anew(whole, stopped):
     shutil.copytree(whole("segmentation")[0], stopped.parent / "data")
     text = (stopped / "plan.yaml").read_text()
     (stopped / "plan.yaml").write_text(text.replace("data: ../data", f"data: {stopped.parent / 'data'}"))
-    isocenter.train(resume=stopped)
+    hilum.train(resume=stopped)
     same_run(whole("segmentation")[1], stopped)
 
 
@@ -137,7 +137,7 @@ def test_a_run_whose_data_changed_is_not_resumed(whole, stopped):
     (data / "labels" / "case00.nii.gz").unlink()
     (data / "images" / "case00.nii.gz").unlink()
     with pytest.raises(IntegrityError, match="changed since the run began"):
-        isocenter.train(resume=stopped)
+        hilum.train(resume=stopped)
 
 
 def test_a_checkpoint_that_a_kill_left_half_replaced_is_put_in_place(tmp_path):
@@ -161,7 +161,7 @@ def test_a_checkpoint_that_a_kill_cut_short_is_cleared_away(tmp_path):
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
     with pytest.raises(UsageError, match="holds no run"):
-        isocenter.train(resume=tmp_path)
+        hilum.train(resume=tmp_path)
 
 
 def test_a_run_of_a_gpu_that_is_not_here_says_how_it_goes_on(segmented, tmp_path):
@@ -170,14 +170,14 @@ def test_a_run_of_a_gpu_that_is_not_here_says_how_it_goes_on(segmented, tmp_path
     )
     (tmp_path / "plan.yaml").write_text(plan_file.plan_text(plan), encoding="utf-8")
     with pytest.raises(ResourceError, match=r"cuda:97 is not available.*training\.device of .*plan\.yaml"):
-        isocenter.train(resume=tmp_path)
+        hilum.train(resume=tmp_path)
 
 
 def test_what_a_resumed_run_would_not_heed_is_refused(stopped):
     with pytest.raises(UsageError, match="--minutes cannot"):
-        isocenter.train(resume=stopped, minutes=5.0)
+        hilum.train(resume=stopped, minutes=5.0)
     with pytest.raises(UsageError, match=r"--set training\.steps cannot"):
-        isocenter.train(resume=stopped, assignments={"training.steps": 9})
+        hilum.train(resume=stopped, assignments={"training.steps": 9})
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_fine_tuning_stopped_before_its_first_checkpoint_still_begins_from_its
 
     with trained.watching(killed), pytest.raises(RuntimeError, match="went down"):
         trained.segmenting(data, tmp_path / "run", assignments=SIX, start=model)
-    isocenter.train(resume=tmp_path / "run")
+    hilum.train(resume=tmp_path / "run")
     same_run(tmp_path / "run", tmp_path / "whole")
 
 
@@ -232,7 +232,7 @@ def test_a_run_ended_now_is_evaluated_with_the_best_weights_that_it_had(tmp_path
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
         trained.segmenting(data, out, assignments=SIX)
     best = load_file(checkpoint_files.best_checkpoint(out) / "weights.safetensors")
-    ended = isocenter.train(resume=out, end_now=True)
+    ended = hilum.train(resume=out, end_now=True)
     assert pd.read_csv(out / "log.csv")["step"].tolist() == [1, 2, 3, 4]
     assert (ended.steps, ended.report.is_file()) == (4, True)
     assert any("A person ended the training after step 4 of 6" in one for one in ended.notes)
@@ -240,7 +240,7 @@ def test_a_run_ended_now_is_evaluated_with_the_best_weights_that_it_had(tmp_path
     after = load_file(checkpoint_files.best_checkpoint(out) / "weights.safetensors")
     assert all(best[name].tobytes() == after[name].tobytes() for name in best)
     with pytest.raises(UsageError, match="finished run"):
-        isocenter.train(resume=out, end_now=True)
+        hilum.train(resume=out, end_now=True)
 
 
 def test_a_training_that_is_ended_leaves_its_best_weights_and_says_where(segmented, tmp_path):
@@ -256,4 +256,4 @@ def test_a_training_that_is_ended_leaves_its_best_weights_and_says_where(segment
 
 def test_a_run_that_has_not_begun_or_has_learnt_nothing_is_not_ended(tmp_path):
     with pytest.raises(UsageError, match="ends a run that was begun"):
-        isocenter.train(tmp_path, out=tmp_path / "run", end_now=True)
+        hilum.train(tmp_path, out=tmp_path / "run", end_now=True)

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.training.data.batch_loading import AHEAD
-from isocenter.training.data.case_sampling import PRESSURE, LastLosses, Sampling
-from isocenter.training.step import batch_loss
+from hilum.errors import PlanError
+from hilum.training.data.batch_loading import AHEAD
+from hilum.training.data.case_sampling import PRESSURE, LastLosses, Sampling
+from hilum.training.step import batch_loss
 
 CASES, BATCH = 20, 4
 
@@ -92,6 +92,6 @@ def test_each_sample_is_judged_alone():
 
 def test_classes_are_not_drawn_by_loss_because_nobody_would_know_their_shares(tmp_path):
     with pytest.raises(PlanError, match=r"task\.loss=hardest"):
-        isocenter.plan(
+        hilum.plan(
             trained.pictures(tmp_path / "data"), device="cpu", threads=1, assignments={"training.sampling": "by_loss"}
         )

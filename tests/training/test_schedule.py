@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.planning import plan_checks, plan_file
-from isocenter.training.length import schedule
-from isocenter.training.length.schedule import FEWEST_STEPS, Speed, TrainingPace
+from hilum.planning import plan_checks, plan_file
+from hilum.training.length import schedule
+from hilum.training.length.schedule import FEWEST_STEPS, Speed, TrainingPace
 
 
 @pytest.fixture(scope="session")

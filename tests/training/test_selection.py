@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training import checkpoint_files
-from isocenter.training.checkpoint_files import SURE
+from hilum.training import checkpoint_files
+from hilum.training.checkpoint_files import SURE
 
 
 class Mean:

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trained
-from isocenter.planning import plan_file
-from isocenter.runs import training_jobs
-from isocenter.training import session_length
-from isocenter.training.length.schedule import Speed, TrainingPace
-from isocenter.training.length.step_probe import Budget
-from isocenter.training.session_length import Length, SeveralNetworks
-from isocenter.training.training_state import CommandClock, Share, State
+from hilum.planning import plan_file
+from hilum.runs import training_jobs
+from hilum.training import session_length
+from hilum.training.length.schedule import Speed, TrainingPace
+from hilum.training.length.step_probe import Budget
+from hilum.training.session_length import Length, SeveralNetworks
+from hilum.training.training_state import CommandClock, Share, State
 
 STEP = 0.5
 

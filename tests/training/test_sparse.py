@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.linear_model import ElasticNet, LogisticRegression
 
-from isocenter.training import covariate_fitting
-from isocenter.training.covariate_fitting import ABSOLUTE_SHARE
+from hilum.training import covariate_fitting
+from hilum.training.covariate_fitting import ABSOLUTE_SHARE
 
 torch.set_num_threads(1)
 

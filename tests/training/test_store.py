@@ -17,23 +17,23 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import isocenter
+import hilum
 import trained
 from cohorts import picture
-from isocenter.errors import ResourceError
-from isocenter.files.storage import cache
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.planning import _fit_to_memory, plan_checks
-from isocenter.runs import training_jobs
-from isocenter.runtime import cascade
-from isocenter.runtime.parallel import map_cases
-from isocenter.runtime.preprocessing import preprocessing
-from isocenter.tasks.segmentation import targets as segmentation_targets
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.training.data import prepared_store
-from isocenter.training.data import target_kinds as kinds
-from isocenter.values import Label
+from hilum.errors import ResourceError
+from hilum.files.storage import cache
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.planning import _fit_to_memory, plan_checks
+from hilum.runs import training_jobs
+from hilum.runtime import cascade
+from hilum.runtime.parallel import map_cases
+from hilum.runtime.preprocessing import preprocessing
+from hilum.tasks.segmentation import targets as segmentation_targets
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.training.data import prepared_store
+from hilum.training.data import target_kinds as kinds
+from hilum.values import Label
 
 GENEROUS, NOTHING = 2**30, 0
 read_labels = cascade.LabelSource.__post_init__
@@ -42,9 +42,9 @@ read_labels = cascade.LabelSource.__post_init__
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
     """A function that prepares the cases in tmp_path/data anew, with a cache of its own."""
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     data = trained.blobs(tmp_path / "data", 6)
-    plan = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
+    plan = hilum.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
 
     def prepare(memory: int = GENEROUS, reading=None, of_task=None, **changes):
         chosen = plan_checks.checked_settings(plan)
@@ -70,7 +70,7 @@ def test_a_worker_that_prepares_into_a_cache_of_its_own_is_named_with_what_to_sh
 
     with map_cases.spread_over(elsewhere), pytest.raises(ResourceError, match="keeps what it prepares") as caught:
         prepared()
-    assert "ISOCENTER_CACHE" in caught.value.remedy
+    assert "HILUM_CACHE" in caught.value.remedy
 
 
 def test_the_cache_gives_what_was_prepared_and_writes_nothing_anew(prepared):
@@ -106,7 +106,7 @@ def test_where_structures_lie_stays_on_disk_with_the_image_and_counts_in_memory(
         assert_array_equal(ours[1:3], theirs[1:3])
     assert _fit_to_memory.POSITIONS == kinds.POSITIONS  # as many as plans count with
     stored.positions[0].path.unlink()
-    with pytest.raises(isocenter.IsocenterError, match=r"facts\.npz: this entry of the cache was damaged or deleted"):
+    with pytest.raises(hilum.HilumError, match=r"facts\.npz: this entry of the cache was damaged or deleted"):
         stored.positions[0][0]
 
 
@@ -164,7 +164,7 @@ def test_a_structure_that_is_too_small_for_the_grid_is_named_with_its_case(prepa
 @pytest.mark.parametrize("changes", [{"spacing": (1.7, 2.1, 1.3), "smallest": (32, 16, 40)}, {"border": 0.1}])
 def test_a_volume_that_is_prepared_in_parts_is_the_one_prepared_whole(prepared, monkeypatch, changes):
     whole = prepared(**changes)
-    monkeypatch.setenv("ISOCENTER_CACHE", str(cache.cache_folder().parent / "in parts"))
+    monkeypatch.setenv("HILUM_CACHE", str(cache.cache_folder().parent / "in parts"))
     monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
     monkeypatch.setattr(segmentation_targets, "IN_PARTS_VOXELS", 0)
     monkeypatch.setattr(prepared_store, "CHUNK", 4)
@@ -189,7 +189,7 @@ def test_a_write_that_fails_leaves_no_entry(prepared, monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(prepared_store, "_pack", broken)
-    with pytest.raises(isocenter.IsocenterError, match="No space left"):
+    with pytest.raises(hilum.HilumError, match="No space left"):
         prepared()
     assert not [path for path in (cache.cache_folder() / "prepared").rglob("*") if path.is_file()]
     monkeypatch.setattr(prepared_store, "_pack", pack)
@@ -252,21 +252,21 @@ def test_what_was_finished_first_is_never_moved_from_under_its_readers(tmp_path)
 def test_an_entry_that_is_damaged_while_it_is_in_use_names_the_file(prepared):
     one = prepared(NOTHING)[0]
     one.image.path.unlink()
-    with pytest.raises(isocenter.IsocenterError, match=r"image\.b2nd: this entry of the cache was damaged or deleted"):
+    with pytest.raises(hilum.HilumError, match=r"image\.b2nd: this entry of the cache was damaged or deleted"):
         one.network_input((slice(0, 2), slice(0, 2), slice(0, 2)))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_cache_that_cannot_be_written_names_its_variable(prepared, tmp_path):
     (tmp_path / "cache").mkdir(mode=0o500)
-    with pytest.raises(isocenter.IsocenterError, match="ISOCENTER_CACHE"):
+    with pytest.raises(hilum.HilumError, match="HILUM_CACHE"):
         prepared()
 
 
 def test_a_cache_that_is_a_file_names_its_variable(prepared, tmp_path):
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)  # with what is known of the files
     (tmp_path / "cache").write_text("no folder")
-    with pytest.raises(isocenter.IsocenterError, match="set ISOCENTER_CACHE to a folder that can be written to"):
+    with pytest.raises(hilum.HilumError, match="set HILUM_CACHE to a folder that can be written to"):
         prepared()
 
 
@@ -287,7 +287,7 @@ def test_what_a_killed_process_left_half_written_is_removed_a_day_later_and_not_
 
 PREPARING = """
 import pickle, sys
-from isocenter.training.data import prepared_store
+from hilum.training.data import prepared_store
 cases, preprocessing, task = pickle.load(open(sys.argv[1], "rb"))
 say = lambda done, of: print(done, flush=True)
 prepared_store.prepare_all(cases, preprocessing, task, threads=2, memory=0, progress=say)
@@ -296,9 +296,9 @@ prepared_store.prepare_all(cases, preprocessing, task, threads=2, memory=0, prog
 
 @pytest.mark.whole
 def test_what_was_prepared_before_a_kill_is_kept_and_the_rest_is_made_good(tmp_path, monkeypatch):
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     data = trained.blobs(tmp_path / "data", 40)
-    chosen = plan_checks.checked_settings(isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan)
+    chosen = plan_checks.checked_settings(hilum.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan)
     cases = list(dataset_layouts.read_dataset(data, DatasetOptions(labels=trained.LABELS)))
     (tmp_path / "asked.pickle").write_bytes(pickle.dumps((cases, chosen.preprocessing, chosen.task)))
     command = [sys.executable, "-c", PREPARING, str(tmp_path / "asked.pickle")]
@@ -312,7 +312,7 @@ def test_what_was_prepared_before_a_kill_is_kept_and_the_rest_is_made_good(tmp_p
     done = prepared_store.prepare_all(cases, chosen.preprocessing, chosen.task, threads=2, memory=NOTHING)
     assert kept.items() <= entries().items()  # not one of them was written anew
     assert len(entries()) == len(done) == 40
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "another cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "another cache"))
     fresh = prepared_store.prepare_all(cases, chosen.preprocessing, chosen.task, threads=2, memory=NOTHING)
     for one, other in zip(done, fresh, strict=True):
         assert_array_equal(one.image[...], other.image[...])
@@ -329,7 +329,7 @@ def test_the_same_file_read_in_another_way_is_another_entry(prepared):
     "columns", [("label=first", "label=second"), pytest.param(("value=size", "value=age"), marks=pytest.mark.whole)]
 )
 def test_another_column_of_the_same_table_is_another_target(tmp_path, monkeypatch, columns):
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     rows = [f"p{n}.png,{'ab'[n % 2]},{'ab'[n // 2 % 2]},{n},{50 - n}" for n in range(16)]
     for n in range(16):
         picture(tmp_path / "data" / f"p{n}.png", n, shape=(16, 16))
@@ -337,7 +337,7 @@ def test_another_column_of_the_same_table_is_another_target(tmp_path, monkeypatc
     for column in columns:
         role, name = column.split("=")
         options = DatasetOptions(column={role: name})
-        plan = isocenter.plan(tmp_path / "data", minutes=1, column=column, modality="DX").plan
+        plan = hilum.plan(tmp_path / "data", minutes=1, column=column, modality="DX").plan
         chosen, cases = (
             plan_checks.checked_settings(plan),
             list(dataset_layouts.read_dataset(tmp_path / "data", options)),
@@ -349,13 +349,13 @@ def test_another_column_of_the_same_table_is_another_target(tmp_path, monkeypatc
 
 @pytest.mark.whole
 def test_several_answers_about_an_image_are_known_again_and_by_what_they_state(tmp_path, monkeypatch):
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     for n in range(16):
         picture(tmp_path / "data" / f"p{n}.png", n, shape=(16, 16))
     rows = [f"p{n}.png,{'ab'[n % 2]},{n if n else ''}" for n in range(16)]
     (tmp_path / "data" / "table.csv").write_text("\n".join(["image,label,size", *rows]))
     given = {"column": "value=size", "modality": "DX", "task": "classification+regression"}
-    chosen = plan_checks.checked_settings(isocenter.plan(tmp_path / "data", minutes=1, **given).plan)
+    chosen = plan_checks.checked_settings(hilum.plan(tmp_path / "data", minutes=1, **given).plan)
     cases = list(dataset_layouts.read_dataset(tmp_path / "data", DatasetOptions(column={"value": "size"})))
     of_one = replace(cases[3], references={**cases[3].references, "class": "a"})
     for some, expected in ((cases, 16), (cases, 16), ([of_one], 17)):
@@ -365,7 +365,7 @@ def test_several_answers_about_an_image_are_known_again_and_by_what_they_state(t
 
 def test_structures_that_change_their_numbers_are_other_targets(tmp_path, monkeypatch):
     """LabelMe's files name what they outline, so that the same files mean other numbers."""
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     corners = {"liver": [[1, 1], [6, 1], [6, 6], [1, 6]], "spleen": [[9, 9], [14, 9], [14, 14], [9, 14]]}
     for n in range(8):
         picture(tmp_path / "data" / f"p{n}.png", n, shape=(16, 16))
@@ -373,7 +373,7 @@ def test_structures_that_change_their_numbers_are_other_targets(tmp_path, monkey
         text = {"shapes": shapes, "imagePath": f"p{n}.png", "imageHeight": 16, "imageWidth": 16}
         (tmp_path / "data" / f"p{n}.json").write_text(json.dumps(text))
     for labels in ("1=liver,2=spleen", "1=spleen,2=liver"):
-        plan = isocenter.plan(tmp_path / "data", minutes=1, labels=labels, modality="US", task="segmentation").plan
+        plan = hilum.plan(tmp_path / "data", minutes=1, labels=labels, modality="US", task="segmentation").plan
         chosen = plan_checks.checked_settings(plan)
         [case, *_] = dataset_layouts.read_dataset(
             tmp_path / "data", DatasetOptions(labels=labels, kinds=frozenset({"mask"}))

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.planning.search_domains import Between, OneOf
-from isocenter.training.search_study import COMPLETE, FEWEST_TO_RANK, IMPOSSIBLE, PRUNED, SearchStudy
+from hilum.planning.search_domains import Between, OneOf
+from hilum.training.search_study import COMPLETE, FEWEST_TO_RANK, IMPOSSIBLE, PRUNED, SearchStudy
 
 SPACE = {"rate": Between(1e-3, 1e-5, 1e-1), "patch": OneOf(([32, 32], [16, 16])), "family": OneOf(("unet", "resnet"))}
 

@@ -10,17 +10,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from isocenter.errors import PlanError
-from isocenter.networks import factory, network_parts
-from isocenter.networks.network_parts import TensorGroups
-from isocenter.networks.weight_loading import TensorOrigin
-from isocenter.planning import PlanSettings, plan_checks, plan_file, typed_sections
-from isocenter.planning.plan_sections import NetworkSettings, TransferSettings
-from isocenter.training import weight_transfer
-from isocenter.training.step import optimisers
-from isocenter.training.step.optimisers import AT_ONCE, WeightAverage, WeightPace
-from isocenter.training.weight_transfer import MovingWeights
-from isocenter.values import Dense, Vector
+from hilum.errors import PlanError
+from hilum.networks import factory, network_parts
+from hilum.networks.network_parts import TensorGroups
+from hilum.networks.weight_loading import TensorOrigin
+from hilum.planning import PlanSettings, plan_checks, plan_file, typed_sections
+from hilum.planning.plan_sections import NetworkSettings, TransferSettings
+from hilum.training import weight_transfer
+from hilum.training.step import optimisers
+from hilum.training.step.optimisers import AT_ONCE, WeightAverage, WeightPace
+from hilum.training.weight_transfer import MovingWeights
+from hilum.values import Dense, Vector
 
 torch.set_num_threads(1)
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-import isocenter
-from isocenter.errors import FormatError, GeometryError
-from isocenter.transforms import adc as transforms_adc
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import FormatError, GeometryError
+from hilum.transforms import adc as transforms_adc
+from hilum.values import Geometry, Image
 
 WATER = 3.0e-3  # mm²/s of free water at body temperature
 
@@ -78,14 +78,14 @@ def test_b_values_lie_beside_a_nifti_and_convert_makes_the_map(tmp_path):
     signal = np.moveaxis(decaying(adc, b).data[0], 0, -1).astype(np.float32)
     nibabel.Nifti1Image(signal, np.eye(4)).to_filename(tmp_path / "dwi.nii.gz")
     (tmp_path / "dwi.bval").write_text("0 400 800\n")
-    isocenter.convert(tmp_path / "dwi.nii.gz", tmp_path / "adc.nii.gz", adc=True)
-    assert_allclose(isocenter.read(tmp_path / "adc.nii.gz").data[0], adc, rtol=1e-4)
+    hilum.convert(tmp_path / "dwi.nii.gz", tmp_path / "adc.nii.gz", adc=True)
+    assert_allclose(hilum.read(tmp_path / "adc.nii.gz").data[0], adc, rtol=1e-4)
     (tmp_path / "dwi.bval").write_text("0 400\n")
     with pytest.raises(FormatError, match="2 b-values for 3 frames"):
-        isocenter.read(tmp_path / "dwi.nii.gz")
+        hilum.read(tmp_path / "dwi.nii.gz")
 
 
 def test_what_was_written_is_said_in_words(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), np.int16), np.diag([1.0, 1, 2, 1])), tmp_path / "scan.nii.gz")
-    written = isocenter.convert(tmp_path / "scan.nii.gz", tmp_path / "scan.nrrd")
+    written = hilum.convert(tmp_path / "scan.nii.gz", tmp_path / "scan.nrrd")
     assert "scan.nrrd: 3 x 4 x 5 voxels of 1 x 1 x 2 mm, RAS, int16" in str(written)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter.errors import GeometryError
-from isocenter.transforms import spatial_transforms
-from isocenter.values import Geometry, Image
+from hilum.errors import GeometryError
+from hilum.transforms import spatial_transforms
+from hilum.values import Geometry, Image
 from strategies import rotations
 
 SOURCE = Geometry((12, 10, 8), np.diag([1.0, 1.5, 2.0, 1.0]))

@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydantic import TypeAdapter, ValidationError
 
 from drawn import smooth
-from isocenter.errors import PlanError
-from isocenter.transforms import augment, random_draws
-from isocenter.transforms.augment import ACCIDENTS, INTENSITY, KINDS, MOST_VOXELS, SPATIAL, Augmentation
+from hilum.errors import PlanError
+from hilum.transforms import augment, random_draws
+from hilum.transforms.augment import ACCIDENTS, INTENSITY, KINDS, MOST_VOXELS, SPATIAL, Augmentation
 from matrices import thinned
 
 OFF = Augmentation(rotation=0, scale=0, contrast=0, brightness=0, gamma=0, noise=0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from drawn import generators
-from isocenter.transforms import _augment_artefacts
+from hilum.transforms import _augment_artefacts
 
 shapes = st.sampled_from([(48, 48), (40, 48, 9)])
 seeds = st.integers(0, 200)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from drawn import generators
-from isocenter.transforms.augment import Augmentation
-from isocenter.transforms.augment_following import Corners
+from hilum.transforms.augment import Augmentation
+from hilum.transforms.augment_following import Corners
 
 STILL = Augmentation(rotation=0, scale=0, contrast=0, brightness=0, gamma=0, noise=0, probability=1)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from drawn import drawn, generators, smooth
-from isocenter.transforms import _augment_intensity
+from hilum.transforms import _augment_intensity
 
 shapes = st.sampled_from([(9, 12), (6, 8, 7)])
 seeds = st.integers(0, 200)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from drawn import Drawn, generators, smooth
-from isocenter.transforms import _augment_artefacts
+from hilum.transforms import _augment_artefacts
 
 shapes = st.sampled_from([(32, 40), (14, 20, 16)])
 seeds = st.integers(0, 200)

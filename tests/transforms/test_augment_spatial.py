@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
+import hilum
 from drawn import smooth
-from isocenter.transforms import augment_spatial, label_resampling
-from isocenter.transforms.augment import Augmentation
-from isocenter.transforms.augment_spatial import POINTS
+from hilum.transforms import augment_spatial, label_resampling
+from hilum.transforms.augment import Augmentation
+from hilum.transforms.augment_spatial import POINTS
 
 shapes = st.sampled_from([(9, 12), (6, 8, 7)])
 seeds = st.integers(0, 200)
@@ -199,7 +199,7 @@ def test_labels_are_what_the_one_hot_volume_read_linearly_would_give(shape, seed
 
 def test_vessels_turned_on_a_coarse_grid_are_closer_to_the_truth_than_their_nearest_voxels(data: Path):
     """The truth is the experts' drawing, turned on its own grid, which is three times as fine."""
-    drawn = isocenter.read(data / "chasedb1" / "Image_01L_1stHO.png").data.squeeze()[240:720, 240:720] > 0
+    drawn = hilum.read(data / "chasedb1" / "Image_01L_1stHO.png").data.squeeze()[240:720, 240:720] > 0
     fine, sizes = drawn.astype(np.uint8), (160, 160)
     coarse = label_resampling.resample_labels(fine, sizes)
     ours, theirs = [], []

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from drawn import drawn, generators, smooth
-from isocenter.errors import PlanError
-from isocenter.transforms import _augment_style, random_draws
-from isocenter.transforms.augment import Augmentation
-from isocenter.transforms.augment_following import LabelMap, NumberMap
+from hilum.errors import PlanError
+from hilum.transforms import _augment_style, random_draws
+from hilum.transforms.augment import Augmentation
+from hilum.transforms.augment_following import LabelMap, NumberMap
 
 shapes = st.sampled_from([(9, 12), (6, 8, 7)])
 seeds = st.integers(0, 200)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import GeometryError
-from isocenter.transforms import COLOUR, channel_stack
-from isocenter.transforms.channel_stack import GREY
-from isocenter.values import Deferred, Geometry, Image
+from hilum.errors import GeometryError
+from hilum.transforms import COLOUR, channel_stack
+from hilum.transforms.channel_stack import GREY
+from hilum.values import Deferred, Geometry, Image
 
 GRID = Geometry((2, 3, 4), np.eye(4))
 

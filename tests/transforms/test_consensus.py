@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.transforms import label_maps
+from hilum.transforms import label_maps
 
 
 def drawn(*rows: list[int]) -> list[np.ndarray]:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.errors import DatasetError, UsageError
-from isocenter.transforms import corruptions
-from isocenter.transforms.corruptions import CORRUPTIONS
-from isocenter.values import Geometry, Image
+from hilum.errors import DatasetError, UsageError
+from hilum.transforms import corruptions
+from hilum.transforms.corruptions import CORRUPTIONS
+from hilum.values import Geometry, Image
 from matrices import thinned
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.transforms import random_draws
-from isocenter.transforms.random_draws import BatchDraws
+from hilum.transforms import random_draws
+from hilum.transforms.random_draws import BatchDraws
 
 numbers = st.integers(0, 1000)
 key = st.tuples(numbers, numbers, numbers, st.integers(0, 3))

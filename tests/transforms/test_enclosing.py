@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import GeometryError
-from isocenter.transforms import label_maps
-from isocenter.values import Geometry, Image
+from hilum.errors import GeometryError
+from hilum.transforms import label_maps
+from hilum.values import Geometry, Image
 
 
 def label_map(values: np.ndarray) -> Image:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import GeometryError
-from isocenter.transforms import channel_stack, clip_frames
-from isocenter.values import Geometry, Image
+from hilum.errors import GeometryError
+from hilum.transforms import channel_stack, clip_frames
+from hilum.values import Geometry, Image
 
 
 def clip(frames: int) -> Image:

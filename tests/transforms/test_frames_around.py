@@ -10,15 +10,15 @@ import PIL.Image
 import pytest
 from numpy.testing import assert_array_equal
 
-import isocenter
-from isocenter.errors import PlanError
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-from isocenter.training.data import prepared_store
-from isocenter.transforms import clip_frames
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import PlanError
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.runtime.preprocessing.preprocessing import Preprocessing
+from hilum.training.data import prepared_store
+from hilum.transforms import clip_frames
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Geometry, Image
 from layouts.test_layouts_films import mot
 
 FRAMES = 6
@@ -49,7 +49,7 @@ def test_of_a_film_in_order_each_frame_is_read_once():
         asked.append(region[1].start)
         return whole.data[region]
 
-    held = isocenter.values.voxel_images.HeldFrames(read, (8, 9), FRAMES)
+    held = hilum.values.voxel_images.HeldFrames(read, (8, 9), FRAMES)
     for number in range(FRAMES):
         clip_frames.with_frames_around(whole._still(held, number), 2)
     assert asked == list(range(FRAMES))
@@ -64,7 +64,7 @@ def test_a_stream_is_late_by_the_frames_after_each_and_says_so():
             given.append(number)
             yield film().data[:, number]
 
-    stream = isocenter.runtime.prediction_layers.FrameStream(lambda image: image, ("0",), frames(), delay=2)
+    stream = hilum.runtime.prediction_layers.FrameStream(lambda image: image, ("0",), frames(), delay=2)
     for image in stream:
         results.append((len(given), seen(image)))
     assert [values for _, values in results] == [seen(film().frame(n)) for n in range(FRAMES)]
@@ -98,10 +98,10 @@ def test_a_network_learns_predicts_and_streams_with_frames_around(tmp_path):
             )
     size = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}
     settings = {"training.steps": 2, "training.validations": 1, "training.batch": 2, "network.size": size}
-    isocenter.train(tmp_path / "set", out=tmp_path / "run", assignments={**settings, "preprocessing.around": 1})
-    model = isocenter.load(tmp_path / "run")
+    hilum.train(tmp_path / "set", out=tmp_path / "run", assignments={**settings, "preprocessing.around": 1})
+    model = hilum.load(tmp_path / "run")
     assert model.preprocessing.inputs == 3
-    clip = isocenter.read(tmp_path / "set" / "images" / "p0.nii.gz")
+    clip = hilum.read(tmp_path / "set" / "images" / "p0.nii.gz")
     by_frame = model.predict(clip).frames
     for whole, streamed in zip(by_frame, model.stream(clip), strict=True):
         assert_array_equal(np.asarray(whole.data), np.asarray(streamed.data))

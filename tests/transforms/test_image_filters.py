@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from isocenter.errors import DatasetError
-from isocenter.transforms import image_filters
-from isocenter.transforms.image_filters import FILTERS
-from isocenter.values import Geometry, Image
+from hilum.errors import DatasetError
+from hilum.transforms import image_filters
+from hilum.transforms.image_filters import FILTERS
+from hilum.values import Geometry, Image
 
 
 def disc(shape=(48, 40), noise=0.0, level=100.0) -> np.ndarray:

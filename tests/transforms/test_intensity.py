@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter.transforms.intensity import Normalisation
+from hilum.transforms.intensity import Normalisation
 
 
 def everywhere(array: np.ndarray) -> np.ndarray:

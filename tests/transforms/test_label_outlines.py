@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy import ndimage
 
-from isocenter.transforms import label_outlines
+from hilum.transforms import label_outlines
 
 
 def pieces_of(mask, rows=3):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.transforms import label_resampling, resampling
-from isocenter.transforms.resampling import Taps
+from hilum.transforms import label_resampling, resampling
+from hilum.transforms.resampling import Taps
 from matrices import rarely
 
 shapes = st.one_of(*[st.tuples(*[st.integers(1, 9)] * n) for n in (2, 3)])
@@ -134,9 +134,9 @@ def test_a_grid_larger_than_one_slab_is_the_grid_in_one_piece(new, monkeypatch):
     labels = ellipsoids((27, 25, 28), 6, seed=1)
     scores = (labels[None] == np.arange(7)[:, None, None, None]) + np.float32(0)
     whole = label_resampling.resample_labels(labels, new), label_resampling.resample_largest(scores, new)
-    monkeypatch.setattr(sys.modules["isocenter.transforms.resampling"], "SLAB_VOXELS", 1500)
+    monkeypatch.setattr(sys.modules["hilum.transforms.resampling"], "SLAB_VOXELS", 1500)
     for name, value in (("SUMMED", 300), ("SCORES_SUMMED", 700)):
-        monkeypatch.setattr(f"isocenter.transforms.label_resampling.{name}", value)
+        monkeypatch.setattr(f"hilum.transforms.label_resampling.{name}", value)
     assert_array_equal(label_resampling.resample_labels(labels, new), whole[0])
     assert_array_equal(label_resampling.resample_largest(scores, new), whole[1])
 

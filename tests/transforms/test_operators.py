@@ -8,10 +8,10 @@ import torch
 from numpy.testing import assert_allclose
 from skimage.transform import iradon, radon
 
-import isocenter
-from isocenter.errors import FormatError, GeometryError
-from isocenter.transforms.operators import cartesian
-from isocenter.transforms.operators.operator_kinds import OPERATORS
+import hilum
+from hilum.errors import FormatError, GeometryError
+from hilum.transforms.operators import cartesian
+from hilum.transforms.operators.operator_kinds import OPERATORS
 
 RNG = np.random.default_rng(0)
 SHAPE, AROUND, HALF = (16, 17), np.arange(0, 360, 11), np.arange(0, 180, 10)
@@ -43,7 +43,7 @@ def test_every_kind_of_operator_is_tried_here():
 @pytest.mark.parametrize("scan", SCANS.values(), ids=SCANS)
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
 def test_the_adjoint_is_the_transpose(scan, precision):
-    operator = isocenter.operator(scan)
+    operator = hilum.operator(scan)
     image, measured = complex_noise(2, *operator.domain), complex_noise(2, *operator.codomain)
     kind = np.result_type(precision, np.complex64) if operator.is_complex else precision
     image, measured = (one.astype(kind) if operator.is_complex else one.real.astype(kind) for one in (image, measured))
@@ -55,7 +55,7 @@ def test_the_adjoint_is_the_transpose(scan, precision):
 
 @pytest.mark.parametrize("scan", SCANS.values(), ids=SCANS)
 def test_the_gradient_of_half_a_squared_residual_is_the_adjoint_of_the_residual(scan):
-    operator = isocenter.operator(scan)
+    operator = hilum.operator(scan)
     image = torch.as_tensor(RNG.normal(size=operator.domain)).requires_grad_()
     (operator.forward(image).abs() ** 2 / 2).sum().backward()
     assert_allclose(image.grad, operator.normal(image.detach()).real, atol=1e-9)
@@ -63,7 +63,7 @@ def test_the_gradient_of_half_a_squared_residual_is_the_adjoint_of_the_residual(
 
 @pytest.mark.parametrize("scan", SCANS.values(), ids=SCANS)
 def test_a_batch_is_measured_as_its_images_are_and_numpy_as_torch(scan):
-    operator = isocenter.operator(scan)
+    operator = hilum.operator(scan)
     images = RNG.normal(size=(2, 3, *operator.domain))
     measured = operator.forward(images)
     assert measured.shape == (2, 3, *operator.codomain)
@@ -81,7 +81,7 @@ def disk(shape, spacing, centre, radius, parts=6):
 def test_rays_through_a_disk_are_its_chords_in_mm():
     centre, radius, angles = np.array([9.0, -14.0]), 20.0, (0, 20, 45, 77, 90, 200, 300)
     scan = acquisition("parallel", (64, 100), (1.5, 1.0), angles, bins=140, bin_mm=1.0)
-    sums = isocenter.operator(scan).forward(disk((64, 100), (1.5, 1.0), centre, radius))
+    sums = hilum.operator(scan).forward(disk((64, 100), (1.5, 1.0), centre, radius))
     bins = np.arange(140) - 69.5
     for angle, profile in zip(np.deg2rad(angles), sums, strict=True):
         apart = bins - np.array([np.cos(angle), np.sin(angle)]) @ centre
@@ -93,7 +93,7 @@ def test_rays_through_a_disk_are_its_chords_in_mm():
 
 def test_filtered_backprojection_restores_the_values_of_a_disk():
     scan = acquisition("parallel", (40, 40), (1.5, 1.5), np.arange(0, 180, 2), bins=120, bin_mm=1.0)
-    operator, image = isocenter.operator(scan), 3 * disk((40, 40), (1.5, 1.5), (5.0, 3.0), 15.0)
+    operator, image = hilum.operator(scan), 3 * disk((40, 40), (1.5, 1.5), (5.0, 3.0), 15.0)
     found = operator.plain_inverse(operator.forward(image))
     inner = disk((40, 40), (1.5, 1.5), (5.0, 3.0), 12.0) == 1
     assert abs(found[inner].mean() - 3) < 0.03
@@ -104,7 +104,7 @@ def test_views_of_a_full_turn_count_as_those_of_half_a_turn_twice():
     image = disk(SHAPE, (1, 1), (1.0, -2.0), 5.0)
     found = []
     for angles in (HALF, np.concatenate([HALF, HALF + 180])):
-        operator = isocenter.operator(acquisition("parallel", SHAPE, (1, 1), angles))
+        operator = hilum.operator(acquisition("parallel", SHAPE, (1, 1), angles))
         found.append(operator.plain_inverse(operator.forward(image)))
     assert_allclose(found[0], found[1], atol=0.01)
 
@@ -113,7 +113,7 @@ def test_projections_and_their_inverse_are_those_of_scikit_image():
     """Whose first axis is our second, and whose angles go the other way round."""
     size, angles = 63, np.arange(0, 180, 3)
     image = disk((size, size), (1, 1), (6.0, -9.0), 12.0) + disk((size, size), (1, 1), (-8.0, 4.0), 7.0)
-    operator = isocenter.operator(acquisition("parallel", (size, size), (1, 1), angles, bins=size, bin_mm=1.0))
+    operator = hilum.operator(acquisition("parallel", (size, size), (1, 1), angles, bins=size, bin_mm=1.0))
     theirs = radon(image.T[::-1], angles, circle=True)
     assert np.sqrt(np.mean((operator.forward(image) - theirs.T) ** 2)) < 0.3  # of chords up to 24
     back = iradon(theirs, angles, circle=True, filter_name="ramp")[::-1].T
@@ -127,15 +127,15 @@ def test_k_space_is_the_centred_transform_that_the_format_states():
     image = complex_noise(*SHAPE)
     mask = np.ones(SHAPE)
     mask[:, ::3] = 0
-    operator = isocenter.operator(acquisition("cartesian", mask=mask))
+    operator = hilum.operator(acquisition("cartesian", mask=mask))
     expected = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image), norm="ortho")) * mask
     assert_allclose(operator.forward(image), expected, atol=1e-12)
-    assert_allclose(isocenter.operator(acquisition("cartesian")).normal(image), image, atol=1e-12)
+    assert_allclose(hilum.operator(acquisition("cartesian")).normal(image), image, atol=1e-12)
 
 
 def test_the_plain_inverse_of_several_coils_is_the_image_wherever_one_of_them_sees():
     maps, image = complex_noise(3, *SHAPE), complex_noise(*SHAPE)
-    operator = isocenter.operator(acquisition("cartesian", sensitivities=maps))
+    operator = hilum.operator(acquisition("cartesian", sensitivities=maps))
     assert_allclose(operator.plain_inverse(operator.forward(image)), image, atol=1e-9)
 
 
@@ -146,7 +146,7 @@ def test_sensitivities_are_found_from_the_centre_of_k_space():
     )
     maps /= np.sqrt((np.abs(maps) ** 2).sum(axis=0))
     image = disk((32, 32), (1, 1), (0, 0), 11.0)
-    kspace = isocenter.operator(acquisition("cartesian", (32, 32), sensitivities=maps)).forward(image)
+    kspace = hilum.operator(acquisition("cartesian", (32, 32), sensitivities=maps)).forward(image)
     mask = np.zeros((32, 32))
     mask[:, ::4] = mask[:, 12:21] = 1
     found = cartesian.estimate_sensitivities(kspace * mask, mask, "here")
@@ -172,7 +172,7 @@ def test_sensitivities_are_found_from_the_centre_of_k_space():
 )
 def test_an_acquisition_that_cannot_be_is_refused(change, problem):
     with pytest.raises(FormatError, match=problem):
-        isocenter.operator(acquisition("parallel") | change)
+        hilum.operator(acquisition("parallel") | change)
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,11 @@ def test_an_acquisition_that_cannot_be_is_refused(change, problem):
 )
 def test_arrays_that_are_none_of_the_acquisition_are_refused(more, problem):
     with pytest.raises(FormatError, match=problem):
-        isocenter.operator(acquisition("cartesian", **more))
+        hilum.operator(acquisition("cartesian", **more))
 
 
 def test_an_image_of_another_shape_and_complex_rays_are_refused():
-    operator = isocenter.operator(acquisition("parallel"))
+    operator = hilum.operator(acquisition("parallel"))
     with pytest.raises(GeometryError, match="last axes are \\(16, 17\\)"):
         operator.forward(np.ones((17, 16)))
     with pytest.raises(GeometryError, match="complex"):
@@ -198,8 +198,8 @@ def test_an_image_of_another_shape_and_complex_rays_are_refused():
 
 
 def test_the_record_of_an_operator_makes_it_again():
-    operator = isocenter.operator(acquisition("parallel", counts=True, i0=1e5))
-    again = isocenter.operator(operator.record)
+    operator = hilum.operator(acquisition("parallel", counts=True, i0=1e5))
+    again = hilum.operator(operator.record)
     image = RNG.random(SHAPE)
     assert_allclose(again.forward(image), operator.forward(image))
     assert again.record == operator.record

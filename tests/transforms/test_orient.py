@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.transforms import orient
+from hilum.transforms import orient
 from strategies import geometries
 
 turns = st.tuples(st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))

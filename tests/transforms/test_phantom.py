@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isocenter.transforms import phantoms
-from isocenter.values import Image
+from hilum.transforms import phantoms
+from hilum.values import Image
 
 PATIENTS = range(12)
 

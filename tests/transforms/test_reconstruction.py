@@ -7,8 +7,8 @@ import torch
 from numpy.testing import assert_allclose
 from skimage.restoration import denoise_tv_chambolle
 
-import isocenter
-from isocenter.transforms.operators import iterative_solvers
+import hilum
+from hilum.transforms.operators import iterative_solvers
 
 SIZE = 16
 RNG = np.random.default_rng(0)
@@ -21,21 +21,21 @@ def total_variation_of(image):
 
 
 def test_conjugate_gradients_solve_the_normal_equations():
-    operator = isocenter.operator(PARALLEL)
+    operator = hilum.operator(PARALLEL)
     measured = torch.as_tensor(RNG.normal(size=operator.codomain))
     found = iterative_solvers.conjugate_gradients(operator, measured, iterations=200, weight=3.0)
     assert_allclose(operator.normal(found) + 3 * found, operator.adjoint(measured), atol=1e-7)
 
 
 def test_conjugate_gradients_stop_where_nothing_is_left():
-    operator = isocenter.operator({"kind": "cartesian", "image": IMAGE})
+    operator = hilum.operator({"kind": "cartesian", "image": IMAGE})
     image = torch.as_tensor(RNG.normal(size=(SIZE, SIZE)), dtype=torch.complex64)
     found = iterative_solvers.conjugate_gradients(operator, operator.forward(image), iterations=50)
     assert_allclose(found, image, atol=1e-5)
 
 
 def test_total_variation_of_full_k_space_is_that_of_the_image():
-    operator = isocenter.operator({"kind": "cartesian", "image": IMAGE})
+    operator = hilum.operator({"kind": "cartesian", "image": IMAGE})
     noisy = RNG.normal(size=(SIZE, SIZE)) + 3 * (np.arange(SIZE) > 8)
     measured = torch.as_tensor(operator.forward(noisy))
     found = iterative_solvers.total_variation(operator, measured, weight=1.5, iterations=200).real.numpy()
@@ -46,10 +46,10 @@ def test_total_variation_of_full_k_space_is_that_of_the_image():
 
 
 def test_noise_is_measured_beside_an_object():
-    operator = isocenter.operator(PARALLEL)
+    operator = hilum.operator(PARALLEL)
     profiles = operator.forward(np.hypot(*np.meshgrid(*[np.arange(SIZE) - 7.5] * 2)) < 6)
     noisy = profiles + RNG.normal(0, 0.7, profiles.shape)
     assert 0.55 < iterative_solvers.noise_deviation(operator, noisy) < 0.95
-    fourier = isocenter.operator({"kind": "cartesian", "image": IMAGE})
+    fourier = hilum.operator({"kind": "cartesian", "image": IMAGE})
     noise = 0.7 * (RNG.normal(size=(SIZE, SIZE)) + 1j * RNG.normal(size=(SIZE, SIZE)))
     assert 0.45 < iterative_solvers.noise_deviation(fourier, noise) < 0.95

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
-import isocenter
-from isocenter.errors import GeometryError, UsageError
-from isocenter.transforms import label_maps
-from isocenter.values import Deferred, Geometry, Image, Label
+import hilum
+from hilum.errors import GeometryError, UsageError
+from hilum.transforms import label_maps
+from hilum.values import Deferred, Geometry, Image, Label
 
 GRID = Geometry((4, 3, 2), np.eye(4))
 
@@ -66,9 +66,9 @@ def test_convert_writes_the_series_as_a_table(tmp_path):
     made.header["pixdim"][4] = 2.0
     made.to_filename(tmp_path / "bold.nii.gz")
     nibabel.Nifti1Image(atlas().data[0].astype(np.uint8), np.eye(4)).to_filename(tmp_path / "atlas.nii.gz")
-    isocenter.convert(tmp_path / "bold.nii.gz", tmp_path / "series.csv", regions=tmp_path / "atlas.nii.gz")
+    hilum.convert(tmp_path / "bold.nii.gz", tmp_path / "series.csv", regions=tmp_path / "atlas.nii.gz")
     assert_allclose(
-        isocenter.read(tmp_path / "series.csv").data, label_maps.region_series(scan(), atlas(), "x").data, rtol=1e-5
+        hilum.read(tmp_path / "series.csv").data, label_maps.region_series(scan(), atlas(), "x").data, rtol=1e-5
     )
 
 
@@ -115,5 +115,5 @@ def test_an_atlas_on_another_grid_and_a_series_too_short_are_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(atlas, np.diag([2.0, 1, 1, 1])), tmp_path / "other.nii")
     for scan, drawn, words in (("short", "atlas", "3 frames"), ("long", "other", "another grid")):
         with pytest.raises(UsageError, match=words):
-            isocenter.convert(tmp_path / f"{scan}.nii", tmp_path / "c.csv", connectivity=tmp_path / f"{drawn}.nii")
+            hilum.convert(tmp_path / f"{scan}.nii", tmp_path / "c.csv", connectivity=tmp_path / f"{drawn}.nii")
     assert not (tmp_path / "c.csv").exists()

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.transforms import resampling
-from isocenter.values import Geometry
+from hilum.transforms import resampling
+from hilum.values import Geometry
 
 shapes = st.one_of(*[st.tuples(*[st.integers(1, 9)] * n) for n in (2, 3)])
 orders = st.sampled_from(["linear", "cubic"])
@@ -184,7 +184,7 @@ def test_an_axis_resampled_row_by_row_is_the_axis_resampled_whole(old, new, data
 def test_an_image_larger_than_one_slab_is_the_image_in_one_piece(new, order, monkeypatch):
     image = np.random.default_rng(0).normal(size=(2, 27, 25, 28)).astype(np.float32)
     whole = resampling.resample(image, new, order)
-    monkeypatch.setattr(sys.modules["isocenter.transforms.resampling"], "SLAB_VOXELS", 1500)
+    monkeypatch.setattr(sys.modules["hilum.transforms.resampling"], "SLAB_VOXELS", 1500)
     assert_allclose(resampling.resample(image, new, order), whole, atol=1e-5)
 
 

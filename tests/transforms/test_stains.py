@@ -8,11 +8,11 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image as PillowImage
 
-from isocenter.runtime import Preprocessing
-from isocenter.transforms import COLOUR, _augment_style, stains
-from isocenter.transforms.intensity import Normalisation
-from isocenter.transforms.stains import StainMatrix
-from isocenter.values import Deferred, Geometry, Image
+from hilum.runtime import Preprocessing
+from hilum.transforms import COLOUR, _augment_style, stains
+from hilum.transforms.intensity import Normalisation
+from hilum.transforms.stains import StainMatrix
+from hilum.values import Deferred, Geometry, Image
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.transforms import label_resampling, orient, resampling
-from isocenter.transforms.label_resampling import StretchedOutputs
+from hilum.transforms import label_resampling, orient, resampling
+from hilum.transforms.label_resampling import StretchedOutputs
 
 sizes = st.tuples(*[st.integers(2, 9)] * 3)
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.transforms import random_draws, synthesis
-from isocenter.transforms.augment import Augmentation
-from isocenter.transforms.augment_following import LabelMap
-from isocenter.transforms.synthesis import LabelPainter, PaintingRanges
+from hilum.transforms import random_draws, synthesis
+from hilum.transforms.augment import Augmentation
+from hilum.transforms.augment_following import LabelMap
+from hilum.transforms.synthesis import LabelPainter, PaintingRanges
 
 # Neither grain nor anything that mixes neighbouring voxels.
 PLAIN = PaintingRanges(deviation=0, blur=0, bias_field=0, gamma=0, thickness=1e-3, noise=0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from isocenter.errors import UsageError
-from isocenter.values import Finding, advice_lines
-from isocenter.values.advice_lines import AdviceLine, AdviceWords, AdvisedAnswer
-from isocenter.values.finding import CHANGE
+from hilum.errors import UsageError
+from hilum.values import Finding, advice_lines
+from hilum.values.advice_lines import AdviceLine, AdviceWords, AdvisedAnswer
+from hilum.values.finding import CHANGE
 
 SCALE = ("none", "mild", "moderate", "severe")
 LINES = tuple(

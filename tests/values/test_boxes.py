@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import GeometryError
-from isocenter.values import BoundingBoxes, bounding_boxes
+from hilum.errors import GeometryError
+from hilum.values import BoundingBoxes, bounding_boxes
 
 TWO = BoundingBoxes(np.array([[0, 1, 2, 5], [3, 3, 4, 4]]), ("cell", "clump"))
 

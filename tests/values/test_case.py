@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 
-from isocenter.values import Case, Geometry, Image
+from hilum.values import Case, Geometry, Image
 
 GRID = Geometry.of_pixels((2, 2))
 

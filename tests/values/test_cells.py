@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.errors import DatasetError, UsageError
-from isocenter.values import table_cells
-from isocenter.values.table_cells import TextColumn
+from hilum.errors import DatasetError, UsageError
+from hilum.values import table_cells
+from hilum.values.table_cells import TextColumn
 
 nan = np.nan
 

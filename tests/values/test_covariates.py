@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.values import covariate_values
-from isocenter.values.covariate_values import Course
+from hilum.values import covariate_values
+from hilum.values.covariate_values import Course
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from isocenter.values import CaseFacts, Fingerprint, dataset_fingerprint
+from hilum.values import CaseFacts, Fingerprint, dataset_fingerprint
 
 
 def facts(name: str, shape: tuple[int, ...], mean: float, **more: object) -> CaseFacts:

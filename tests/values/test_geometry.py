@@ -12,9 +12,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.errors import GeometryError
-from isocenter.values import Geometry, Image
-from isocenter.values.grid_geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE
+from hilum.errors import GeometryError
+from hilum.values import Geometry, Image
+from hilum.values.grid_geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE
 from strategies import geometries
 
 TILTED = np.array([[1, 0, 0, 0], [0, 1, 0.3, 0], [0, 0, 1, 0], [0, 0, 0, 1]])

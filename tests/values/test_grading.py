@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.values import grading
+from hilum.values import grading
 
 # From the lowest to the highest.
 SCALES = [

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import GeometryError, IsocenterError
-from isocenter.values import Array, Deferred, Geometry, Image, LazyMapping, Source
+from hilum.errors import GeometryError, HilumError
+from hilum.values import Array, Deferred, Geometry, Image, LazyMapping, Source
 from strategies import geometries, images
 
 GRID = Geometry((2, 3, 4), np.eye(4))
@@ -128,4 +128,4 @@ def test_a_lazy_mapping_reads_a_value_each_time_and_only_then() -> None:
 def test_an_error_says_what_where_and_what_to_do_and_crosses_processes() -> None:
     error = pickle.loads(pickle.dumps(GeometryError("no grid.", "a.nii", "Mend it.")))  # noqa: S301
     assert str(error) == "a.nii: no grid. Mend it."
-    assert isinstance(error, IsocenterError) and error.remedy == "Mend it."
+    assert isinstance(error, HilumError) and error.remedy == "Mend it."

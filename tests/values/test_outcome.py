@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from isocenter.errors import DatasetError, FormatError, MemoryShortageError, OutputError
-from isocenter.reading import verb_results
-from isocenter.values import Problem, case_outcome
-from isocenter.values.case_outcome import CaseOutcome
+from hilum.errors import DatasetError, FormatError, MemoryShortageError, OutputError
+from hilum.reading import verb_results
+from hilum.values import Problem, case_outcome
+from hilum.values.case_outcome import CaseOutcome
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.values import Dense, Head, Vector
-from isocenter.values.prediction import Boxes, Instances, SeveralHeads
+from hilum.values import Dense, Head, Vector
+from hilum.values.prediction import Boxes, Instances, SeveralHeads
 
 
 @pytest.mark.parametrize(

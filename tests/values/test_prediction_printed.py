@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter.values import BoundingBoxes, Confidence, Deferred, Geometry, Label, Prediction
+from hilum.values import BoundingBoxes, Confidence, Deferred, Geometry, Label, Prediction
 
 VOLUME = Geometry((10, 10, 10), np.diag([2.0, 2.0, 2.5, 1.0]))  # 0.01 ml a voxel
 LABELS = (Label(0, "background"), Label(1, "liver"), Label(2, "tumour"))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from isocenter.values import Estimate
-from isocenter.values.dataset_fingerprint import Shortcut
+from hilum.values import Estimate
+from hilum.values.dataset_fingerprint import Shortcut
 
 
 def test_a_chance_too_small_to_be_counted_is_stated_as_a_bound():

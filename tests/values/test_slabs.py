@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.testing import assert_array_equal
 
-from isocenter.values import slabs
+from hilum.values import slabs
 
 
 def test_a_volume_goes_through_in_planes_wherever_its_single_channel_lies(tmp_path, monkeypatch):

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-import isocenter
+import hilum
 import packages
 import trained
-from isocenter.cli.terminal import app
-from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
-from isocenter.files.storage import hashing
-from isocenter.monitoring import acceptance_plan
-from isocenter.monitoring.acceptance_plan import ACCEPTED, CONDITIONAL, NOT_ACCEPTED, AcceptanceRow
-from isocenter.runtime import record_files
+from hilum.cli.terminal import app
+from hilum.errors import DatasetError, IntegrityError, PlanError, UsageError
+from hilum.files.storage import hashing
+from hilum.monitoring import acceptance_plan
+from hilum.monitoring.acceptance_plan import ACCEPTED, CONDITIONAL, NOT_ACCEPTED, AcceptanceRow
+from hilum.runtime import record_files
 
 PLAN = """
 version = 1
@@ -84,9 +84,9 @@ def test_a_locked_plan_is_looked_at_once_and_leaves_a_sealed_record(package, sit
     assert {"not_answered", "ece", "brier"} <= {row["metric"] for row in record["rows"]}
     assert "accepted" in (out / "report.html").read_text()
     with pytest.raises(UsageError, match="has had 1 look"):
-        isocenter.accept(package, site, plan=plan, device="cpu", threads=1)
+        hilum.accept(package, site, plan=plan, device="cpu", threads=1)
 
-    [document] = isocenter.document(out, names="acceptance").documents
+    [document] = hilum.document(out, names="acceptance").documents
     stated = {one.item.number: [answer.value for answer in one.answers] for one in document.answered}
     assert stated["3"][0]["name"] == "A. Physicist"
     assert stated["6"][0] == ACCEPTED
@@ -99,36 +99,36 @@ def test_a_locked_plan_is_looked_at_once_and_leaves_a_sealed_record(package, sit
     with pytest.raises(IntegrityError):
         acceptance_plan.read_acceptance(out, manifest)
     with pytest.raises(IntegrityError):
-        isocenter.document(out, names="acceptance")
+        hilum.document(out, names="acceptance")
 
 
 def test_a_plan_or_a_set_that_changed_after_its_lock_is_refused_before_a_look(package, site, tmp_path):
     plan = agreed(tmp_path, package)
-    assert not isocenter.accept(package, site, plan=plan, lock=True).verdict
+    assert not hilum.accept(package, site, plan=plan, lock=True).verdict
     agreed(tmp_path, package, PLAN.replace("0.02", "0.01"))
     with pytest.raises(IntegrityError, match="was changed after it was locked"):
-        isocenter.accept(package, site, plan=plan)
+        hilum.accept(package, site, plan=plan)
     agreed(tmp_path, package)
     site.write_text("\n".join(site.read_text().splitlines()[:-1]))
     with pytest.raises(IntegrityError, match="is not the set that was locked"):
-        isocenter.accept(package, site, plan=plan)
+        hilum.accept(package, site, plan=plan)
 
 
 def test_cases_that_trained_the_model_are_refused(package, site, tmp_path):
     other = tmp_path / "package"
     shutil.copytree(package, other)
-    record = json.loads((other / "isocenter/model.json").read_text())["record"]
+    record = json.loads((other / "hilum/model.json").read_text())["record"]
     seen = hashing.file_hash(next(site.parent.rglob("07.png")))
-    packages.changed(other, "isocenter/model.json", record={**record, "trained": [seen]})
+    packages.changed(other, "hilum/model.json", record={**record, "trained": [seen]})
     with pytest.raises(DatasetError, match="holds 1 patient whose images trained"):
-        isocenter.accept(other, site, plan=agreed(tmp_path, other), lock=True)
+        hilum.accept(other, site, plan=agreed(tmp_path, other), lock=True)
 
 
 def test_another_package_and_fewer_cases_than_were_agreed_are_refused(package, site, tmp_path):
     with pytest.raises(UsageError, match="is not the package that was agreed on"):
-        isocenter.accept(package, site, plan=agreed(tmp_path, package, PLAN.replace("{model}", "0" * 64)), lock=True)
+        hilum.accept(package, site, plan=agreed(tmp_path, package, PLAN.replace("{model}", "0" * 64)), lock=True)
     with pytest.raises(UsageError, match="station CT0 22 cases, station CT1 22 cases; 30 were agreed"):
-        isocenter.accept(package, site, plan=agreed(tmp_path, package, PLAN.replace("= 10", "= 30")), lock=True)
+        hilum.accept(package, site, plan=agreed(tmp_path, package, PLAN.replace("= 10", "= 30")), lock=True)
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,11 @@ def test_settings_without_the_package_and_cases_that_no_scanner_sends_are_refuse
     package, site, tmp_path
 ):
     plan = agreed(tmp_path, package)
-    isocenter.accept(package, site, plan=plan, lock=True)
+    hilum.accept(package, site, plan=plan, lock=True)
     (tmp_path / "node.toml").write_text(f'[models.other]\npath = "{tmp_path}"\n')
     with pytest.raises(UsageError, match="names no model that is this package"):
-        isocenter.accept(package, site, plan=plan, config=tmp_path / "node.toml")
+        hilum.accept(package, site, plan=plan, config=tmp_path / "node.toml")
     (tmp_path / "node.toml").write_text(f'[models.mine]\npath = "{package}"\n')
     with pytest.raises(UsageError, match="a case is no DICOM, which scanners send"):
-        isocenter.accept(package, site, plan=plan, config=tmp_path / "node.toml")
+        hilum.accept(package, site, plan=plan, config=tmp_path / "node.toml")
     assert not list(tmp_path.glob("*look*"))

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 from drawn_pairs import blobs, turn_and_shift
-from isocenter.errors import GeometryError, UsageError
-from isocenter.reading import ReadingOptions, alignment, dataset_reading
-from isocenter.transforms import spatial_transforms
-from isocenter.values import Case, Geometry, Image, SpatialTransform
+from hilum.errors import GeometryError, UsageError
+from hilum.reading import ReadingOptions, alignment, dataset_reading
+from hilum.transforms import spatial_transforms
+from hilum.values import Case, Geometry, Image, SpatialTransform
 
 GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 OTHER = Geometry((30, 30, 28), np.array([[1.0, 0, 0, -15], [0, 1, 0, -15], [0, 0, 1.1, -15], [0, 0, 0, 1]]))
@@ -34,7 +34,7 @@ def cases(tmp_path_factory):
     rows = []
     for name, second in (("moved", moving), ("alike", fixed.with_pixels(fixed.data))):
         for channel, image in (("a", fixed), ("b", second)):
-            isocenter.write(image, place / f"{name}_{channel}.nii.gz")
+            hilum.write(image, place / f"{name}_{channel}.nii.gz")
         rows.append([name, f"{name}_a.nii.gz", f"{name}_b.nii.gz", "yes" if name == "moved" else "no"])
     pd.DataFrame(rows, columns=["id", "one", "two", "answer"]).to_csv(place / "cases.csv", index=False)
     return place / "cases.csv"
@@ -44,7 +44,7 @@ COLUMNS = "image:a=one,image:b=two,label=answer,id=id"
 
 
 def test_the_motion_between_two_images_is_found_and_taken_out_and_stated(cases, tmp_path):
-    isocenter.check(cases, column=COLUMNS, align="register", out=tmp_path / "out")
+    hilum.check(cases, column=COLUMNS, align="register", out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "alignment.csv")
     assert list(table["case"]) == ["moved"]
     [row] = table.to_dict("records")
@@ -73,7 +73,7 @@ def test_an_image_on_the_same_grid_stays_as_it_is(cases):
 
 @pytest.mark.whole
 def test_images_that_lie_as_well_as_they_can_are_refused_by_name(cases):
-    first = isocenter.read(cases.parent / "moved_a.nii.gz")
+    first = hilum.read(cases.parent / "moved_a.nii.gz")
     lower = Geometry((24, 22, 18), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -9.6], [0, 0, 0, 1]]))
     second = first.with_pixels(np.ascontiguousarray(first.data[..., 2:]), lower)
     with pytest.raises(GeometryError, match="case 7, b: registration gains nothing"):

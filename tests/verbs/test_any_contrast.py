@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, PlanError
-from isocenter.planning import plan_checks
-from isocenter.planning.rules import split_rules, synthesis_rules
-from isocenter.reading import ReadingOptions, dataset_reading, images_of_maps
-from isocenter.reading.images_of_maps import NO_IMAGE
-from isocenter.transforms.synthesis import PaintingRanges
-from isocenter.values import Label
+from hilum.errors import DatasetError, PlanError
+from hilum.planning import plan_checks
+from hilum.planning.rules import split_rules, synthesis_rules
+from hilum.reading import ReadingOptions, dataset_reading, images_of_maps
+from hilum.reading.images_of_maps import NO_IMAGE
+from hilum.transforms.synthesis import PaintingRanges
+from hilum.values import Label
 
 QUICK = {"device": "cpu", "threads": 1}
 
@@ -36,17 +36,17 @@ def images(tmp_path_factory) -> Path:
 
 def test_a_model_is_trained_on_label_maps_alone_and_says_that_it_saw_no_image(maps, tmp_path):
     assignments = {**trained.TWO_STEPS, "network.size": trained.SMALL_UNET}
-    run = isocenter.train(maps, out=tmp_path / "run", labels=trained.LABELS, assignments=assignments, **QUICK)
+    run = hilum.train(maps, out=tmp_path / "run", labels=trained.LABELS, assignments=assignments, **QUICK)
     assert not run.rows and str(run.verdict).startswith(NO_IMAGE)
     assert NO_IMAGE in json.loads((run.out / "run.json").read_text())["notes"]
     assert NO_IMAGE.removesuffix(".") in run.report.read_text()
-    model = isocenter.load(run.out)
+    model = hilum.load(run.out)
     assert "drawn from label maps" in (run.out / "plan.yaml").read_text()
     assert model.guard is not None and "modality" not in model.guard.words
 
 
 def test_a_plan_for_label_maps_alone_draws_every_image_and_tests_nothing(maps):
-    made = isocenter.plan(maps, labels=trained.LABELS, **QUICK)
+    made = hilum.plan(maps, labels=trained.LABELS, **QUICK)
     assert made.plan["augmentation.synthesis"] == 1 and not made.plan["synthesis.intensities"]
     assert "there are label maps and no images" in made.plan.decision("augmentation.synthesis").because
     assert "test" not in made.parts.values() and "no test part" in made.plan.decision("split.method").because
@@ -54,7 +54,7 @@ def test_a_plan_for_label_maps_alone_draws_every_image_and_tests_nothing(maps):
 
 
 def test_any_contrast_draws_what_trains_and_tests_real_images(images):
-    made = isocenter.plan(images, labels=trained.LABELS, modality="CT", any_contrast=True, **QUICK)
+    made = hilum.plan(images, labels=trained.LABELS, modality="CT", any_contrast=True, **QUICK)
     assert made.plan["augmentation.synthesis"] == 1 and made.plan["synthesis.intensities"]
     assert "test" in made.parts.values()
     assert made.plan["preprocessing.normalisation"][0]["method"] == "zscore"
@@ -75,7 +75,7 @@ def test_drawn_images_are_no_test_cases(maps):
 
 
 def test_ranges_that_draw_nothing_but_an_outline_are_refused(maps):
-    chosen = plan_checks.checked_settings(isocenter.plan(maps, labels=trained.LABELS, **QUICK).plan)
+    chosen = plan_checks.checked_settings(hilum.plan(maps, labels=trained.LABELS, **QUICK).plan)
     one_label = replace(chosen, task=replace(chosen.task, classes=(Label(1, "ball"),)))
     synthesis_rules.check_synthesis(one_label)
     with pytest.raises(PlanError, match="one label on an even background"):
@@ -87,11 +87,11 @@ def test_ranges_that_draw_nothing_but_an_outline_are_refused(maps):
 def test_a_kind_without_label_maps_cannot_be_drawn(tmp_path):
     data = trained.pictures(tmp_path, 12)
     with pytest.raises(PlanError, match="classification has no label maps from which images could be drawn"):
-        isocenter.plan(data, any_contrast=True, **QUICK)
+        hilum.plan(data, any_contrast=True, **QUICK)
 
 
 def test_cases_are_drawn_anew_on_their_grid_each_time_in_another_contrast(images):
-    made = isocenter.plan(images, labels=trained.LABELS, any_contrast=True, **QUICK)
+    made = hilum.plan(images, labels=trained.LABELS, any_contrast=True, **QUICK)
     chosen, case = plan_checks.checked_settings(made.plan), made.examination.dataset.cases[0]
     first, second = images_of_maps.redrawn_cases(case, chosen.task, chosen.synthesis, 2)
     [image], [other], [real] = (list(one.images.values()) for one in (first, second, case))

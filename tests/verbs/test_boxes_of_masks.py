@@ -9,10 +9,10 @@ import PIL.Image
 import pytest
 from numpy.testing import assert_array_equal
 
-import isocenter
+import hilum
 import trained
 from cohorts import volume
-from isocenter.values import Case, Dataset, Geometry, Image
+from hilum.values import Case, Dataset, Geometry, Image
 
 
 def smears(root: Path, count: int, *, numbered: bool = False) -> Path:
@@ -42,7 +42,7 @@ def test_a_run_is_planned_trained_and_scored_on_boxes_of_masks(tmp_path, cli):
     plan = (run.out / "plan.yaml").read_text()
     assert "one around each piece" in " ".join(plan.split())
     assert {row.label for row in run.rows} == {"all", "cell"}
-    again = isocenter.evaluate(run.out, data, device="cpu")
+    again = hilum.evaluate(run.out, data, device="cpu")
     assert_array_equal([row.estimate.value for row in again.rows], [row.estimate.value for row in run.rows])
 
 
@@ -52,11 +52,11 @@ def test_numbers_of_objects_are_told_by_a_flag_and_never_guessed(tmp_path, cli):
     refused = cli("check", data, "--task", "detection", "--out", tmp_path / "check")
     assert refused.code == 1
     assert "--labels each=NAME" in refused.out + refused.err
-    found = isocenter.check(data, task="detection", labels="each=nucleus")
+    found = hilum.check(data, task="detection", labels="each=nucleus")
     assert found.passed, found
     assert found.facts["boxes"] == "nucleus 40 in 16 cases; one around each numbered object"
     assert found.facts["objects"] == "40 in 16 cases, 2 to 3 a case"
-    planned = isocenter.plan(data, task="detection", labels="each=nucleus", device="cpu", minutes=1)
+    planned = hilum.plan(data, task="detection", labels="each=nucleus", device="cpu", minutes=1)
     assert planned.plan["task.classes"] == ["nucleus"]
 
 
@@ -66,15 +66,15 @@ def test_volumes_have_boxes_on_their_own_axes_and_masks_in_memory_have_them_too(
     for n in range(3):
         volume(tmp_path / "images" / f"{n}.nii.gz", np.random.default_rng(n).normal(size=values.shape))
         volume(tmp_path / "labels" / f"{n}.nii.gz", values)
-    dataset = isocenter.check(tmp_path, task="detection").dataset
+    dataset = hilum.check(tmp_path, task="detection").dataset
     for case in dataset:
         assert_array_equal(case.references["boxes"].corners, [[2, 3, 4, 5, 9, 5], [8, 1, 10, 10, 3, 15]])
         assert case.references["boxes"].names == ("1", "2")
     image = Image(np.random.default_rng(0).normal(size=(1, 6, 6)), Geometry.of_pixels((6, 6)))
     mask = Image(np.pad(np.ones((1, 2, 2), np.uint8), ((0, 0), (1, 3), (2, 2))), image.geometry)
     held = Dataset((Case("a", "a", {"image": image}, {"mask": mask}),))
-    assert isocenter.check(held, task="detection").facts["boxes"].startswith("1 1 in 1 case; ")
-    assert "boxes" not in isocenter.check(held).facts
+    assert hilum.check(held, task="detection").facts["boxes"].startswith("1 1 in 1 case; ")
+    assert "boxes" not in hilum.check(held).facts
 
 
 def test_regions_that_overlap_have_boxes_each(tmp_path):
@@ -82,7 +82,7 @@ def test_regions_that_overlap_have_boxes_each(tmp_path):
     values[1:8, 1:8, 1:8], values[3:5, 3:5, 3:5] = 1, 2
     volume(tmp_path / "images" / "a.nii.gz", np.random.default_rng(1).normal(size=values.shape))
     volume(tmp_path / "labels" / "a.nii.gz", values)
-    found = isocenter.check(tmp_path, task="detection", labels="1+2=whole,2=core")
+    found = hilum.check(tmp_path, task="detection", labels="1+2=whole,2=core")
     [case] = found.dataset
     assert case.references["boxes"].names == ("whole", "core")
     assert_array_equal(case.references["boxes"].corners, [[1, 1, 1, 8, 8, 8], [3, 3, 3, 5, 5, 5]])
@@ -93,7 +93,7 @@ def test_what_was_drawn_in_parts_only_gives_no_boxes(tmp_path):
     values[1:4, 1:4, 1:4], values[:, :, 5:] = 1, 2
     volume(tmp_path / "images" / "a.nii.gz", np.random.default_rng(1).normal(size=values.shape))
     volume(tmp_path / "labels" / "a.nii.gz", values)
-    found = isocenter.check(tmp_path, task="detection", labels="1=cyst,2=ignore")
+    found = hilum.check(tmp_path, task="detection", labels="1=cyst,2=ignore")
     assert not found.passed
     assert any("boxes need an image that was annotated as a whole" in problem.what for problem in found.problems)
 
@@ -114,7 +114,7 @@ def test_numbers_that_wrapped_in_8_bits_teach_no_boxes(tmp_path):
     for n in (1, 2, 3):
         numbers[2, 4 * n], numbers[22, 30 - 4 * n] = n, n
     PIL.Image.fromarray(numbers).save(data / "masks" / "00.png")
-    found = isocenter.check(data, task="detection", labels="each=nucleus")
+    found = hilum.check(data, task="detection", labels="each=nucleus")
     [problem] = [one for one in found.problems if "wrapped in 8 bits" in one.what]
     assert (problem.severity, problem.cases) == ("error", ("00",))
 
@@ -129,7 +129,7 @@ def test_masks_of_objects_that_overlap_are_named_and_boxes_of_them_are_still_mad
             mask = np.zeros((20, 24), np.uint8)
             mask[start : start + 4, start : start + 4] = 255
             PIL.Image.fromarray(mask).save(tmp_path / name / "masks" / f"{n}.png")
-    found = isocenter.check(tmp_path, task="detection")
+    found = hilum.check(tmp_path, task="detection")
     assert found.facts["boxes"].startswith("object 4 in 2 cases")
     [problem] = [one for one in found.problems if "overlap" in one.what]
     assert (problem.severity, problem.cases) == ("warning", ("a",))

@@ -6,11 +6,11 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-import isocenter
+import hilum
 import trained
-from isocenter.cli.terminal import app
-from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime import record_files
+from hilum.cli.terminal import app
+from hilum.errors import DatasetError, UsageError
+from hilum.runtime import record_files
 from packages import no_export
 
 SITE = {"backends": ()}
@@ -36,11 +36,11 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def calibrated(classified, site, tmp_path_factory):
-    return isocenter.calibrate(classified.out, site, out=tmp_path_factory.mktemp("calibrated") / "model", **SITE)
+    return hilum.calibrate(classified.out, site, out=tmp_path_factory.mktemp("calibrated") / "model", **SITE)
 
 
 def limits_of(package) -> list[str]:
-    return record_files.read_json(package / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+    return record_files.read_json(package / "hilum" / "model.json", "hilum.model")["record"]["limits"]
 
 
 def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cases(classified, site, calibrated):
@@ -51,9 +51,9 @@ def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cas
     assert (sum(stated.value["n"].values()), stated.value["exact"]) == (40, False)
     assert "task.calibration: method: " in repr(calibrated) and "{" not in repr(calibrated)
     assert "trained it is not known" not in repr(calibrated)
-    before, after = isocenter.load(classified.out, "cpu"), isocenter.load(calibrated.out, "cpu")
+    before, after = hilum.load(classified.out, "cpu"), hilum.load(calibrated.out, "cpu")
     assert after.task.certainty.calibrator.settings == decided.value
-    limits = record_files.read_json(calibrated.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+    limits = record_files.read_json(calibrated.out / "hilum" / "model.json", "hilum.model")["record"]["limits"]
     assert limits[-1] == "Calibrated on 40 cases after training; the figures are of the model before that."
     picture = next(site.rglob("*.png"))
     ours, theirs = before.predict(picture), after.predict(picture)
@@ -64,10 +64,10 @@ def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cas
 def test_a_package_of_it_is_calibrated_again_with_what_it_knows_of_its_model(calibrated, site, tmp_path):
     more = trained.pictures(tmp_path / "more", count=12, first=5000)
     with pytest.raises(UsageError, match=r"40 cases with the same content trained or selected this model"):
-        isocenter.calibrate(calibrated.out, site, out=tmp_path / "twice", **SITE)
-    again = isocenter.calibrate(calibrated.out, more, out=tmp_path / "again.zip", **SITE)
+        hilum.calibrate(calibrated.out, site, out=tmp_path / "twice", **SITE)
+    again = hilum.calibrate(calibrated.out, more, out=tmp_path / "again.zip", **SITE)
     assert again.decisions["task.calibration"].value["cases"] == 12
-    assert isocenter.load(again.out, "cpu").task.certainty.calibrator.cases == 12
+    assert hilum.load(again.out, "cpu").task.certainty.calibrator.cases == 12
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +83,18 @@ def test_a_rule_that_validation_cases_cannot_keep_is_a_warning_before_any_figure
     assert "The rule sensitivity>=0.95 could not be kept: 2 unseen cases of dark" in warning
     assert warning in ruled.report.read_text().replace("&gt;", ">")
     with no_export():
-        package = isocenter.package(ruled.out, out=tmp_path / "package", backends=()).out
+        package = hilum.package(ruled.out, out=tmp_path / "package", backends=()).out
     more = trained.pictures(tmp_path / "more", count=8, first=3000)
     for model in (ruled.out, package):  # who scores it on other cases reads the same before any figure
-        assert warning in isocenter.evaluate(model, more).verdict.against
+        assert warning in hilum.evaluate(model, more).verdict.against
 
 
 @pytest.mark.whole
 def test_a_rule_that_a_sites_cases_cannot_keep_is_said_and_one_that_they_keep_is_so_no_longer(ruled, site, tmp_path):
     few = trained.pictures(tmp_path / "few", count=12, first=5000)
     for cases, kept in ((few, False), (site, True)):
-        result = isocenter.calibrate(ruled.out, cases, out=tmp_path / f"with_{kept}", **SITE)
-        limits = record_files.read_json(result.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+        result = hilum.calibrate(ruled.out, cases, out=tmp_path / f"with_{kept}", **SITE)
+        limits = record_files.read_json(result.out / "hilum" / "model.json", "hilum.model")["record"]["limits"]
         said = [limit for limit in limits if "could not be kept" in limit]
         because = result.decisions["task.thresholds"].because
         assert said == ([] if kept else [f"The rule sensitivity>=0.95 could not be kept: {because}."])
@@ -102,10 +102,10 @@ def test_a_rule_that_a_sites_cases_cannot_keep_is_said_and_one_that_they_keep_is
 
 
 def test_that_sets_exclude_nothing_is_stated_of_the_thresholds_that_the_package_has(classified, calibrated, tmp_path):
-    before = record_files.read_json(classified.out / "run.json", "isocenter.run")["verdict"]["against"]
+    before = record_files.read_json(classified.out / "run.json", "hilum.run")["verdict"]["against"]
     assert [one for one in before if "exclude nothing" in one]
     few = trained.pictures(tmp_path / "few", count=6, first=7000)
-    result = isocenter.calibrate(calibrated.out, few, out=tmp_path / "few_model", **SITE)
+    result = hilum.calibrate(calibrated.out, few, out=tmp_path / "few_model", **SITE)
     stated = [
         [limit for limit in limits_of(made) if "exclude nothing" in limit] for made in (calibrated.out, result.out)
     ]
@@ -114,7 +114,7 @@ def test_that_sets_exclude_nothing_is_stated_of_the_thresholds_that_the_package_
 
 def test_cases_that_had_a_part_in_the_model_are_refused_and_nothing_is_written(classified, tmp_path):
     with pytest.raises(UsageError, match=r"with the same content trained or selected this model"):
-        isocenter.calibrate(classified.out, classified.data, out=tmp_path / "model", **SITE)
+        hilum.calibrate(classified.out, classified.data, out=tmp_path / "model", **SITE)
     assert not (tmp_path / "model").exists()
 
 
@@ -123,15 +123,15 @@ def test_cases_of_a_sets_own_test_part_decide_nothing_and_the_result_and_its_pac
     paths = sorted(data.rglob("*.png"))
     rows = [f"{path},{path.parent.name},{'test' if n < 4 else 'train'}" for n, path in enumerate(paths)]
     (tmp_path / "site.csv").write_text("\n".join(["image,label,split", *rows]))
-    made = isocenter.calibrate(classified.out, tmp_path / "site.csv", out=tmp_path / "model", **SITE)
+    made = hilum.calibrate(classified.out, tmp_path / "site.csv", out=tmp_path / "model", **SITE)
     assert (made.cases, made.left_out) == (12, 4)
     sentence = "4 cases of the set's own test part left out: what calibrates a model cannot test it"
     assert f"warning: {sentence}" in repr(made)
-    limits = record_files.read_json(made.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+    limits = record_files.read_json(made.out / "hilum" / "model.json", "hilum.model")["record"]["limits"]
     assert limits[-1].startswith("Calibrated on 12 cases after training") and sentence in limits[-1]
     (tmp_path / "tests.csv").write_text("\n".join(["image,label,split", *rows[:4]]))
     with pytest.raises(UsageError, match="only cases of the set's own test part"):
-        isocenter.calibrate(classified.out, tmp_path / "tests.csv", out=tmp_path / "none", **SITE)
+        hilum.calibrate(classified.out, tmp_path / "tests.csv", out=tmp_path / "none", **SITE)
 
 
 def test_cases_that_tested_the_model_are_refused_also_for_its_package(classified, tmp_path):
@@ -141,35 +141,35 @@ def test_cases_that_tested_the_model_are_refused_also_for_its_package(classified
         if any(path.as_posix().endswith(f"{name}.png") or path.stem == name for name in tested):
             (tmp_path / "held" / path.parent.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, tmp_path / "held" / path.parent.name / path.name)
-    package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
-    assert record_files.read_json(package / "isocenter" / "model.json", "isocenter.model")["record"]["tested"]
+    package = hilum.package(classified.out, out=tmp_path / "package", backends=()).out
+    assert record_files.read_json(package / "hilum" / "model.json", "hilum.model")["record"]["tested"]
     for model in (classified.out, package):
         with pytest.raises(UsageError, match="tested this model"):
-            isocenter.calibrate(model, tmp_path / "held", out=tmp_path / "model", **SITE)
+            hilum.calibrate(model, tmp_path / "held", out=tmp_path / "model", **SITE)
 
 
 @pytest.mark.whole
 def test_a_prediction_without_calibration_states_what_the_network_does_and_calls_the_same(calibrated, site, tmp_path):
     tables = {
-        word: isocenter.predict(calibrated.out, site, calibration=word, abstain="off").table for word in ("on", "off")
+        word: hilum.predict(calibrated.out, site, calibration=word, abstain="off").table for word in ("on", "off")
     }
     assert tables["on"]["predicted"].tolist() == tables["off"]["predicted"].tolist()
-    first = isocenter.load(calibrated.out, "cpu").predict(tables["off"]["image"][0])
+    first = hilum.load(calibrated.out, "cpu").predict(tables["off"]["image"][0])
     assert tables["off"]["probability_dark"][0] == pytest.approx(first.confidence.uncalibrated["dark"])
     assert tables["on"]["probability_dark"][0] == pytest.approx(first.probabilities["dark"])
     with pytest.raises(UsageError, match="--calibration"):
-        isocenter.predict(calibrated.out, site, calibration="perhaps")
+        hilum.predict(calibrated.out, site, calibration="perhaps")
 
 
 def test_labels_of_another_kind_are_refused(classified, tmp_path):
     with pytest.raises(DatasetError):
-        isocenter.calibrate(classified.out, trained.blobs(tmp_path / "blobs"), out=tmp_path / "model", **SITE)
+        hilum.calibrate(classified.out, trained.blobs(tmp_path / "blobs"), out=tmp_path / "model", **SITE)
 
 
 @pytest.mark.whole
 def test_an_evaluation_leaves_a_run_as_it_was_and_so_what_it_is_packaged_with(classified, site):
     before = {path: path.read_bytes() for path in classified.out.rglob("*") if path.is_file()}
-    isocenter.evaluate(classified.out, site)
+    hilum.evaluate(classified.out, site)
     assert {path: path.read_bytes() for path in classified.out.rglob("*") if path.is_file()} == before
 
 
@@ -188,14 +188,14 @@ def test_the_command_prints_one_json_document(classified, site, tmp_path):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
-    assert (record["schema"], record["cases"]) == ("isocenter.calibrate", 40)
+    assert (record["schema"], record["cases"]) == ("hilum.calibrate", 40)
     assert record["decisions"]["task.calibration"]["value"]["method"]
 
 
 def test_labels_of_other_names_are_refused_and_nothing_is_written(classified, tmp_path):
     data = trained.pictures(tmp_path / "other", count=12, classes=("bright", "pale"), first=100)
     with pytest.raises(DatasetError, match="pale"):
-        isocenter.calibrate(classified.out, data, out=tmp_path / "model", **SITE)
+        hilum.calibrate(classified.out, data, out=tmp_path / "model", **SITE)
     assert not (tmp_path / "model").exists()
 
 
@@ -206,5 +206,5 @@ def test_a_patient_with_cases_within_the_calibration_part_and_outside_is_refused
     rows = [f"{path},{path.parent.name},{parts[n % 2]},{n // 2}" for n, path in enumerate(paths)]
     (tmp_path / "site.csv").write_text("\n".join(["image,label,split,patient", *rows]))
     with pytest.raises(UsageError, match="6 patients have cases within the part calibration and outside"):
-        isocenter.calibrate(classified.out, tmp_path / "site.csv", out=tmp_path / "model", **SITE)
+        hilum.calibrate(classified.out, tmp_path / "site.csv", out=tmp_path / "model", **SITE)
     assert not (tmp_path / "model").exists()

@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 
 import foreign_bundles
 import foreign_folders
-import isocenter
+import hilum
 import trained
-from isocenter.errors import IntegrityError, PlanError, UsageError
+from hilum.errors import IntegrityError, PlanError, UsageError
 from packages import no_export
 
 
@@ -58,7 +58,7 @@ def site(tmp_path_factory):
 def calibrated(site, tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
     source = network_of_means(folder / "maker")
-    return source, isocenter.calibrate(source, site, out=folder / "calibrated")
+    return source, hilum.calibrate(source, site, out=folder / "calibrated")
 
 
 def test_an_onnx_file_is_kept_as_it_joins_primary_what_a_sites_cases_say_of_it(site, calibrated, tmp_path):
@@ -71,26 +71,26 @@ def test_an_onnx_file_is_kept_as_it_joins_primary_what_a_sites_cases_say_of_it(s
     assert kept["limits"][-2].startswith("Which cases trained it is not known")
     assert "warning: Which cases trained it is not known" in repr(made)
     picture = next(site.rglob("*.png"))
-    before, after = (isocenter.load(path).predict(picture) for path in (source, made.out))
+    before, after = (hilum.load(path).predict(picture) for path in (source, made.out))
     assert max(before.probabilities.values()) > max(after.probabilities.values())  # three in four are right
     assert after.confidence.uncalibrated == pytest.approx(before.probabilities, abs=1e-6)
     assert after.confidence.set and not before.confidence.set
-    table = isocenter.predict(made.out, picture, out=tmp_path / "predicted").table
+    table = hilum.predict(made.out, picture, out=tmp_path / "predicted").table
     assert json.loads(table["set"][0]) == list(after.confidence.set[""])
 
 
 def test_cases_that_calibrated_it_are_refused_a_second_time_and_a_changed_file_at_all(site, calibrated, tmp_path):
     _, made = calibrated
     with pytest.raises(UsageError, match=r"40 cases with the same content trained"):
-        isocenter.calibrate(made.out, site, out=tmp_path / "twice")
+        hilum.calibrate(made.out, site, out=tmp_path / "twice")
     more = trained.pictures(tmp_path / "more", count=12, first=500)
-    again = isocenter.calibrate(made.out, more, out=tmp_path / "again")
+    again = hilum.calibrate(made.out, more, out=tmp_path / "again")
     assert again.decisions["task.calibration"].value["cases"] == 12
-    assert len(isocenter.load(again.out).record["trained"]) > len(isocenter.load(made.out).record["trained"])
+    assert len(hilum.load(again.out).record["trained"]) > len(hilum.load(made.out).record["trained"])
     record = again.out / "calibrated.json"
     record.write_text(record.read_text().replace('"level": 0.9', '"level": 0.8'))
     with pytest.raises(IntegrityError, match="SHA-256"):
-        isocenter.load(again.out)
+        hilum.load(again.out)
 
 
 def test_a_model_of_another_program_gets_a_gate_for_images_like_those_of_the_site(calibrated, tmp_path):
@@ -99,8 +99,8 @@ def test_a_model_of_another_program_gets_a_gate_for_images_like_those_of_the_sit
     stripes = np.zeros((24, 24), np.uint8)
     stripes[::2] = 255
     PIL.Image.fromarray(stripes).save(tmp_path / "odd.png")
-    assert "differs from that of the training cases" in isocenter.load(made.out).predict(tmp_path / "odd.png").abstained
-    assert isocenter.load(source).predict(tmp_path / "odd.png").abstained is None
+    assert "differs from that of the training cases" in hilum.load(made.out).predict(tmp_path / "odd.png").abstained
+    assert hilum.load(source).predict(tmp_path / "odd.png").abstained is None
     record = json.loads((made.out / "calibrated.json").read_text())
     assert record["guard"]["trained"] == 20 and record["decisions"]["guard.gate"]["value"] is True
 
@@ -110,42 +110,42 @@ def test_the_last_class_of_a_model_of_another_program_is_positive_unless_somebod
     source, made = calibrated
     assert list(made.decisions["task.thresholds"].value) == ["dark"]
     with pytest.raises(UsageError, match="dark is positive in this model"):
-        isocenter.evaluate(made.out, site, positive="bright")
+        hilum.evaluate(made.out, site, positive="bright")
     few = trained.pictures(tmp_path / "few", count=24, first=900)
-    taken = isocenter.evaluate(source, few, device="cpu")
+    taken = hilum.evaluate(source, few, device="cpu")
     assert any(note.startswith("Nobody has stated which class is positive: dark") for note in taken.notes)
-    chosen = isocenter.evaluate(source, few, device="cpu", positive="bright")
+    chosen = hilum.evaluate(source, few, device="cpu", positive="bright")
     assert not any("positive" in note for note in chosen.notes)
     assert chosen.scored.task.positives == ("bright",)
-    own = isocenter.calibrate(source, few, out=tmp_path / "out", positive="bright")
+    own = hilum.calibrate(source, few, out=tmp_path / "out", positive="bright")
     assert list(own.decisions["task.thresholds"].value) == ["bright"]
-    assert isocenter.load(own.out).task.positives == ("bright",)
+    assert hilum.load(own.out).task.positives == ("bright",)
 
 
 def test_the_description_of_an_onnx_file_may_name_the_positive_class(tmp_path):
     source = network_of_means(tmp_path)
     described = json.loads(source.with_suffix(".json").read_text())
     source.with_suffix(".json").write_text(json.dumps({**described, "positive": "bright"}))
-    assert isocenter.load(source).task.positives == ("bright",)
+    assert hilum.load(source).task.positives == ("bright",)
     source.with_suffix(".json").write_text(json.dumps({**described, "positive": "grey"}))
     with pytest.raises(PlanError, match=r"network\.json: there is no class 'grey'"):
-        isocenter.load(source)
+        hilum.load(source)
 
 
 def test_few_cases_of_a_site_give_a_model_of_another_program_no_gate_and_it_is_stated_why(calibrated, tmp_path):
     source, _ = calibrated
     few = trained.pictures(tmp_path / "few", count=14, first=700)
-    made = isocenter.calibrate(source, few, out=tmp_path / "calibrated")
+    made = hilum.calibrate(source, few, out=tmp_path / "calibrated")
     decision = made.decisions["guard.gate"]
     assert decision.value is False and "14 patients of at least 20 are too few" in decision.because
-    assert isocenter.load(made.out).guard is None
+    assert hilum.load(made.out).guard is None
 
 
 def test_what_only_packages_have_is_refused_for_it(site, calibrated, tmp_path):
     source, _ = calibrated
     for how in ({"out": tmp_path / "model.zip"}, {"out": tmp_path / "model", "backends": ("onnx",)}):
         with pytest.raises(UsageError, match="Give a folder as --out"):
-            isocenter.calibrate(source, site, **how)
+            hilum.calibrate(source, site, **how)
 
 
 def volumes(root, model, *, count=6):
@@ -166,11 +166,11 @@ def volumes(root, model, *, count=6):
 @pytest.mark.whole
 def test_a_monai_bundle_states_calibrated_probabilities_and_intervals_of_the_same_label_maps(tmp_path):
     source = foreign_bundles.bundle(tmp_path / "bundle")
-    before = isocenter.load(source, "cpu")
+    before = hilum.load(source, "cpu")
     data = volumes(tmp_path / "site", before)
-    made = isocenter.calibrate(source, data, out=tmp_path / "calibrated", labels="1=liver,2=tumour")
+    made = hilum.calibrate(source, data, out=tmp_path / "calibrated", labels="1=liver,2=tumour")
     assert {"task.calibration", "task.expected_dice", "task.conformal", "task.covering"} <= set(made.decisions)
-    after, image = isocenter.load(made.out, "cpu"), data / "images" / "case0.nii.gz"
+    after, image = hilum.load(made.out, "cpu"), data / "images" / "case0.nii.gz"
     ours, theirs = after.predict(image), before.predict(image)
     assert np.array_equal(np.asarray(ours.data), np.asarray(theirs.data))
     assert ours.confidence.expected and not theirs.confidence.expected
@@ -180,12 +180,12 @@ def test_a_monai_bundle_states_calibrated_probabilities_and_intervals_of_the_sam
 @pytest.mark.whole
 def test_an_nnunet_folder_becomes_a_package_that_is_calibrated(tmp_path):
     source = foreign_folders.result_folder(tmp_path / "folder", "3d_fullres")
-    before = isocenter.load(source, "cpu")
+    before = hilum.load(source, "cpu")
     data = volumes(tmp_path / "site", before)
     with no_export():
-        made = isocenter.calibrate(source, data, out=tmp_path / "package", labels="1=anterior,2=posterior", backends=())
+        made = hilum.calibrate(source, data, out=tmp_path / "package", labels="1=anterior,2=posterior", backends=())
     assert made.decisions["task.calibration"].value["cases"] == 6
-    after, image = isocenter.load(made.out, "cpu"), data / "images" / "case0.nii.gz"
+    after, image = hilum.load(made.out, "cpu"), data / "images" / "case0.nii.gz"
     ours, theirs = after.predict(image), before.predict(image)
     assert np.array_equal(np.asarray(ours.data), np.asarray(theirs.data))
     assert ours.confidence.expected and not theirs.confidence.expected
@@ -203,7 +203,7 @@ def test_regions_of_which_only_the_marks_are_known_are_refused_instead_of_being_
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "network.onnx"
     )
-    data = volumes(tmp_path / "site", isocenter.load(tmp_path / "network.onnx"), count=3)
+    data = volumes(tmp_path / "site", hilum.load(tmp_path / "network.onnx"), count=3)
     with pytest.raises(UsageError, match="correspond to labels that could be calibrated"):
-        isocenter.calibrate(tmp_path / "network.onnx", data, out=tmp_path / "out", labels="1=bright,2=brighter")
+        hilum.calibrate(tmp_path / "network.onnx", data, out=tmp_path / "out", labels="1=bright,2=brighter")
     assert not (tmp_path / "out").exists()

@@ -9,16 +9,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError, UsageError
-from isocenter.evaluation.case_tables import SUMMARY_SCHEMA
-from isocenter.layouts import dataset_layouts
-from isocenter.planning import plan_file
-from isocenter.runs import run_folder, training_jobs
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.runtime import record_files
-from isocenter.tasks import task_catalogue, task_settings
+from hilum.errors import PlanError, UsageError
+from hilum.evaluation.case_tables import SUMMARY_SCHEMA
+from hilum.layouts import dataset_layouts
+from hilum.planning import plan_file
+from hilum.runs import run_folder, training_jobs
+from hilum.runs.plan_request import PlanRequest
+from hilum.runtime import record_files
+from hilum.tasks import task_catalogue, task_settings
 from packages import no_export
 
 SPARED = {"split.calibration": 6}
@@ -43,7 +43,7 @@ def spared(classified, tmp_path_factory) -> tuple[Path, list[set[str]]]:
 def package(spared, tmp_path_factory) -> Path:
     """The package of that run; tests only read it."""
     with no_export():
-        return isocenter.package(spared[0], out=tmp_path_factory.mktemp("packaged") / "package", backends=()).out
+        return hilum.package(spared[0], out=tmp_path_factory.mktemp("packaged") / "package", backends=()).out
 
 
 def parts_of(run: Path) -> dict[str, set[str]]:
@@ -62,14 +62,14 @@ def test_cases_that_calibrate_are_in_no_other_part_and_the_test_part_is_the_same
 
 def test_they_can_be_scored_and_the_report_says_what_they_decided(spared, classified):
     run, _ = spared
-    result = isocenter.evaluate(run, classified.data, split="calibration", device="cpu")
+    result = hilum.evaluate(run, classified.data, split="calibration", device="cpu")
     assert set(result.scored.table["case"]) == parts_of(run)["calibration"]
     assert any("thresholds of sets" in note for note in result.notes)
 
 
 def test_they_alone_set_the_thresholds_of_sets_and_results_state_these(spared, classified, package, tmp_path):
     run, _ = spared
-    found = task_settings.settings_of(isocenter.load(run).task)["conformal"]
+    found = task_settings.settings_of(hilum.load(run).task)["conformal"]
     assert (found["exact"], found["n"], found["thresholds"]) == (True, {"all": 6}, {"all": None})
     assert (
         "like those of the 6 cases that set them: these cases trained nothing"
@@ -78,12 +78,12 @@ def test_they_alone_set_the_thresholds_of_sets_and_results_state_these(spared, c
     stated = pd.read_csv(run / "evaluation" / "cases.csv")["set"].map(json.loads)
     assert all(one == ["bright", "dark"] for one in stated)
     image = next((classified.data / "dark").iterdir())
-    isocenter.predict(package, image, out=tmp_path / "out", device="cpu")
+    hilum.predict(package, image, out=tmp_path / "out", device="cpu")
     assert json.loads(pd.read_csv(tmp_path / "out" / "predictions.csv")["set"][0]) == ["bright", "dark"]
 
 
 def test_without_them_validation_cases_do_and_that_is_called_approximate(classified):
-    found = task_settings.settings_of(isocenter.load(classified.out).task)["conformal"]
+    found = task_settings.settings_of(hilum.load(classified.out).task)["conformal"]
     assert (found["exact"], found["level"]) == (False, 0.9)
     assert "approximate" in plan_file.read_plan(classified.out / "plan.yaml").decision("task.conformal").because
     rows = {
@@ -95,7 +95,7 @@ def test_without_them_validation_cases_do_and_that_is_called_approximate(classif
 
 
 def test_a_case_gets_the_set_of_its_value_of_a_covariate(classified):
-    model = isocenter.load(classified.out, "cpu")
+    model = hilum.load(classified.out, "cpu")
     limits = {"north": -1.0, "south": None}
     found = {"method": "lac", "level": 0.9, "by": "site", "n": {}, "thresholds": limits, "exact": True}
     model = replace(
@@ -112,13 +112,13 @@ def test_a_case_gets_the_set_of_its_value_of_a_covariate(classified):
 
 def test_they_are_left_out_where_the_data_are_not_the_runs_own(spared, classified, package):
     run, _ = spared
-    result = isocenter.evaluate(package, classified.data, device="cpu")
+    result = hilum.evaluate(package, classified.data, device="cpu")
     assert set(result.scored.table["case"]) == parts_of(run)["test"]
 
 
 @pytest.mark.whole
 def test_a_plan_that_is_trained_draws_the_same_cases_again(classified, tmp_path):
-    made = isocenter.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml", assignments=SPARED)
+    made = hilum.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml", assignments=SPARED)
     again = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest())
     assert (again.parts, again.plan["split.calibration"]) == (made.parts, 6)
     without = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest(assignments={"split.calibration": 0}))
@@ -134,10 +134,10 @@ def test_a_plan_that_is_trained_draws_the_same_cases_again(classified, tmp_path)
 )
 @pytest.mark.whole
 def test_where_each_case_trains_none_is_kept_and_asking_for_some_is_refused(classified, flags, error, words):
-    plan = isocenter.plan(classified.data, device="cpu", **flags).plan
+    plan = hilum.plan(classified.data, device="cpu", **flags).plan
     assert plan["split.calibration"] == 0
     with pytest.raises(error, match=f"split.calibration.*{words}"):
-        isocenter.plan(classified.data, device="cpu", assignments=SPARED, **flags)
+        hilum.plan(classified.data, device="cpu", assignments=SPARED, **flags)
 
 
 @pytest.mark.whole
@@ -155,13 +155,13 @@ def test_other_references_of_the_test_part_leave_the_package_the_same_bit_for_bi
         (tmp_path / f"{name}.csv").write_text("\n".join(rows))
         trained.classifying(tmp_path / f"{name}.csv", tmp_path / name, assignments=trained.TWO_STEPS)
         with no_export():
-            packages.append(isocenter.package(tmp_path / name, out=tmp_path / f"{name}-package", backends=()).out)
+            packages.append(hilum.package(tmp_path / name, out=tmp_path / f"{name}-package", backends=()).out)
     same, other = packages
     found = {path.relative_to(same) for path in same.rglob("*") if path.suffix in (".safetensors", ".pt")}
     assert len(found) >= 2  # the weights, and the gate
     for file in found:
         assert (same / file).read_bytes() == (other / file).read_bytes(), file
-    settings = [task_settings.settings_of(isocenter.load(one, "cpu").task) for one in packages]
+    settings = [task_settings.settings_of(hilum.load(one, "cpu").task) for one in packages]
     assert settings[0] == settings[1] and settings[0]["calibration"] is not None
-    accuracy = [isocenter.load(one, "cpu").record for one in packages]
+    accuracy = [hilum.load(one, "cpu").record for one in packages]
     assert accuracy[0]["weights_sha256"] == accuracy[1]["weights_sha256"]

@@ -15,13 +15,13 @@ import torch
 from numpy.testing import assert_array_equal
 
 import forked
-import isocenter
+import hilum
 import trained
-from isocenter.errors import UsageError
-from isocenter.runs import training_jobs
-from isocenter.runtime import model_files, record_files
-from isocenter.runtime.model_files import BEFORE
-from packages import CONFIG, without_isocenter
+from hilum.errors import UsageError
+from hilum.runs import training_jobs
+from hilum.runtime import model_files, record_files
+from hilum.runtime.model_files import BEFORE
+from packages import CONFIG, without_hilum
 
 SMALL = {
     "preprocessing.cascade": 2.0,
@@ -65,7 +65,7 @@ def test_both_stages_are_one_model_which_is_scored_as_it_predicts(cascade, tmp_p
     assert model.first is not None
     assert len(model.first.networks.members) == 2
     assert model.networks.architecture["channels"] == 2
-    again = isocenter.evaluate(cascade.out, cascade.data, labels=trained.LABELS, device="cpu", out=tmp_path / "again")
+    again = hilum.evaluate(cascade.out, cascade.data, labels=trained.LABELS, device="cpu", out=tmp_path / "again")
     found, recorded = (pd.read_csv(folder / "cases.csv") for folder in (tmp_path / "again", cascade.out / "evaluation"))
     pd.testing.assert_frame_equal(found, recorded)
     assert again.which == "the test cases of the run's own data"
@@ -110,7 +110,7 @@ def test_a_run_that_was_killed_between_its_stages_or_within_the_first_ends_as_if
         shutil.rmtree(run / left)
     for left in ("report.html", "log.csv"):
         (run / left).unlink()
-    isocenter.train(resume=run)
+    hilum.train(resume=run)
     for part in ("checkpoints/last", f"{BEFORE}/fold_1/checkpoints/last"):
         whole, resumed = (record_files.read_tensors(one / part / "weights.safetensors") for one in (cascade.out, run))
         assert all((whole[name] == resumed[name]).all() for name in whole)
@@ -124,25 +124,25 @@ def test_a_second_stage_without_its_first_is_refused(cascade, tmp_path):
 
 
 @pytest.mark.whole
-def test_a_package_holds_both_networks_and_says_the_same_with_onnx_and_without_isocenter(cascade, tmp_path):
+def test_a_package_holds_both_networks_and_says_the_same_with_onnx_and_without_hilum(cascade, tmp_path):
     out = tmp_path / "package"
     with forked.trials():
-        made = isocenter.package(cascade.out, out=out, backends=("onnx",))
+        made = hilum.package(cascade.out, out=out, backends=("onnx",))
     assert made.networks == 3
     assert all(trial.passed for trial in made.certificate.trials), made.certificate.lines
     images = tmp_path / "images"
     images.mkdir()
     for name in ("case00", "case01"):
         shutil.copy(cascade.data / "images" / f"{name}.nii.gz", images)
-    ours = isocenter.predict(cascade.out, images, device="cpu")
-    by_onnx = isocenter.predict(out, images, device="cpu", backend="onnx")
+    ours = hilum.predict(cascade.out, images, device="cpu")
+    by_onnx = hilum.predict(out, images, device="cpu", backend="onnx")
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
-    done = without_isocenter(out, *words, "--output_dir", tmp_path / "results")
+    done = without_hilum(out, *words, "--output_dir", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     for case, prediction in ours.predictions.items():
         labels = np.asarray(prediction.data)
         assert labels.any()
         assert (np.asarray(by_onnx.predictions[case].data) == labels).mean() > 0.999
-        assert_array_equal(isocenter.read(tmp_path / "results" / f"{case}.nii.gz").data[0], labels)
-    record = record_files.read_json(out / "isocenter" / "model.json", "isocenter.model")
+        assert_array_equal(hilum.read(tmp_path / "results" / f"{case}.nii.gz").data[0], labels)
+    record = record_files.read_json(out / "hilum" / "model.json", "hilum.model")
     assert record["network"]["marked"] == 2

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import UsageError
-from isocenter.runs import run_folder
-from isocenter.runtime import model_files, record_files
-from isocenter.runtime.model_files import BEFORE
-from packages import CONFIG, without_isocenter
+from hilum.errors import UsageError
+from hilum.runs import run_folder
+from hilum.runtime import model_files, record_files
+from hilum.runtime.model_files import BEFORE
+from packages import CONFIG, without_hilum
 
 SMALL = {
     "preprocessing.cascade": 2.0,
@@ -63,7 +63,7 @@ def test_every_case_is_scored_by_the_whole_cascade_of_its_own_fold(crossed, tmp_
     scored = pd.read_csv(crossed.out / "evaluation" / "cases.csv")
     cases = {path.name.removesuffix(".nii.gz"): path for path in (crossed.data / "images").iterdir()}
     assert set(scored["case"]) == set(cases)
-    isocenter.evaluate(crossed.out, crossed.data, labels=trained.LABELS, device="cpu", out=tmp_path / "again")
+    hilum.evaluate(crossed.out, crossed.data, labels=trained.LABELS, device="cpu", out=tmp_path / "again")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "again" / "cases.csv"), scored)
     for fold in crossed.tested:
         model = model_files.load(crossed.out, "cpu", fold=fold)
@@ -98,7 +98,7 @@ def test_a_package_of_folds_says_the_same_and_keeps_each_fold_apart(tmp_path):
     run = train(data, tmp_path / "run", modality="CT").out
     first, second = (model_files.load(run, "cpu", fold=fold).first.preprocessing.normalisation for fold in (0, 1))
     assert first != second
-    made = isocenter.package(run, out=tmp_path / "package", backends=("onnx",))
+    made = hilum.package(run, out=tmp_path / "package", backends=("onnx",))
     assert made.networks == 6
     assert all(trial.passed for trial in made.certificate.trials), made.certificate.lines
     image = data / "images" / "case00.nii.gz"
@@ -112,11 +112,11 @@ def test_a_package_of_folds_says_the_same_and_keeps_each_fold_apart(tmp_path):
     (tmp_path / "images").mkdir()
     shutil.copy(image, tmp_path / "images")
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", tmp_path / "images")
-    done = without_isocenter(made.out, *words, "--output_dir", tmp_path / "results")
+    done = without_hilum(made.out, *words, "--output_dir", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     labels = np.asarray(model_files.load(run, "cpu").predict(image).data)
     assert labels.any()
-    assert (isocenter.read(tmp_path / "results" / "case00.nii.gz").data[0] == labels).mean() > 0.999
+    assert (hilum.read(tmp_path / "results" / "case00.nii.gz").data[0] == labels).mean() > 0.999
 
 
 @pytest.mark.whole
@@ -131,7 +131,7 @@ def test_a_run_that_was_killed_in_the_first_stage_of_its_second_fold_ends_as_if_
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         train(crossed.data, tmp_path / "run")
     with trained.watching(lambda moment: resumed.append(moment.step)):
-        isocenter.train(resume=tmp_path / "run")
+        hilum.train(resume=tmp_path / "run")
     assert resumed == [1, 2, 1, 2]
     before, after = (
         json.loads((run / "evaluation" / "summary.json").read_text(encoding="utf-8"))
@@ -153,4 +153,4 @@ def test_the_time_that_went_into_first_stages_counts_when_a_run_is_resumed(cross
 @pytest.mark.whole
 def test_folds_of_a_cascade_are_no_members_of_an_ensemble(crossed, tmp_path):
     with pytest.raises(UsageError, match="is a cascade"):
-        isocenter.ensemble([crossed.out, tmp_path], out=tmp_path / "ensemble")
+        hilum.ensemble([crossed.out, tmp_path], out=tmp_path / "ensemble")

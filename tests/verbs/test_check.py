@@ -11,18 +11,18 @@ import PIL.Image
 import pytest
 
 import drawn_in_time
-import isocenter
+import hilum
 import trained
 from cohorts import paired, picture
-from isocenter.errors import DatasetError, UsageError
-from isocenter.files.storage import hashing
-from isocenter.layouts import dataset_layouts
+from hilum.errors import DatasetError, UsageError
+from hilum.files.storage import hashing
+from hilum.layouts import dataset_layouts
 
 
 @pytest.fixture(scope="module")
 def checked(data: Path, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("check") / "ultrasound"
-    return isocenter.check(data / "ultrasound", out=out, threads=1), out
+    return hilum.check(data / "ultrasound", out=out, threads=1), out
 
 
 def test_the_record_holds_the_fingerprint_of_every_case(checked):
@@ -52,7 +52,7 @@ def test_a_folder_that_is_refused_gets_a_table_of_its_images(tmp_path):
         picture(tmp_path / "set" / "imgs" / f"x{n}.png", n + 1)
         picture(tmp_path / "set" / "masks" / f"x{n}.png", 255)
     with pytest.raises(DatasetError, match=r"writes dataset\.csv") as refused:
-        isocenter.check(tmp_path / "set", out=tmp_path / "out")
+        hilum.check(tmp_path / "set", out=tmp_path / "out")
     assert f"The images are listed in {tmp_path / 'out' / 'dataset.csv'}" in refused.value.remedy
     written = (tmp_path / "out" / "dataset.csv").read_text().splitlines()
     assert written[0].startswith("case,patient,split,image")
@@ -95,20 +95,20 @@ def test_nothing_is_written_unless_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    assert isocenter.check(trained.pictures(tmp_path / "data")).passed
+    assert hilum.check(trained.pictures(tmp_path / "data")).passed
     assert not list((tmp_path / "empty").iterdir())
 
 
 def test_a_set_in_memory_without_classes_or_masks_has_a_page_too(data: Path, tmp_path):
     dataset = dataset_layouts.read_dataset(data / "hippocampus")
     bare = replace(dataset, cases=tuple(replace(case, references={}) for case in dataset.cases[:3]))
-    assert isocenter.check(bare, out=tmp_path / "out").passed
+    assert hilum.check(bare, out=tmp_path / "out").passed
     assert "Cases, evenly chosen" in (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
 
 
 def test_a_channel_without_a_name_is_not_called_nought_and_long_lists_are_cut(tmp_path):
     folder = trained.blobs(tmp_path / "data", 4)
-    assert isocenter.check(folder, threads=1).facts["channels"] == "one, without a name"
+    assert hilum.check(folder, threads=1).facts["channels"] == "one, without a name"
 
 
 def test_series_are_drawn_in_the_unit_of_their_own_axis(tmp_path):
@@ -116,7 +116,7 @@ def test_series_are_drawn_in_the_unit_of_their_own_axis(tmp_path):
         leads, peak = drawn_in_time.beats(n, samples=160 + n)
         for folder, columns in (("images", {"I": leads[0], "II": leads[1]}), ("labels", {"peak": peak})):
             drawn_in_time.table(tmp_path / "data" / folder / f"patient{n}.csv", columns, step=0.005 * (1 + n % 2))
-    isocenter.check(tmp_path / "data", out=tmp_path / "out", threads=1)
+    hilum.check(tmp_path / "data", out=tmp_path / "out", threads=1)
     page = (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
     assert "Dots of spacing (s)." in page and "Dots of size (samples)." in page
 
@@ -134,14 +134,14 @@ def exchanged(root: Path, count: int, other: int = 0) -> Path:
 
 
 def test_images_and_masks_that_are_exchanged_are_called_that_in_one_finding(tmp_path):
-    whole = isocenter.check(exchanged(tmp_path / "all", 5), out=tmp_path / "out", threads=1)
+    whole = hilum.check(exchanged(tmp_path / "all", 5), out=tmp_path / "out", threads=1)
     [problem] = whole.problems
     assert problem.what.startswith("images and masks are exchanged") and not whole.passed
     page = (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
     assert "Images and masks are exchanged" in page and "How it looks" not in page
     with pytest.raises(DatasetError, match=r"images and masks are exchanged: .* Exchange the names of their folders"):
-        isocenter.plan(tmp_path / "all")
-    some = isocenter.check(exchanged(tmp_path / "one", 1, 5), threads=1)
+        hilum.plan(tmp_path / "all")
+    some = hilum.check(exchanged(tmp_path / "one", 1, 5), threads=1)
     assert ("image and mask are exchanged", ("x0",)) in [(one.what, one.cases) for one in some.problems]
     assert some.passed and len(some.examination.dataset) == 5
 
@@ -152,33 +152,33 @@ def test_a_folder_that_we_wrote_is_called_what_it_is(kind, tmp_path):
         for name in ("plan.yaml", "split.csv", "dataset.csv", "log.csv"):
             (tmp_path / name).write_text("case,patient\n")
     else:
-        (tmp_path / "summary.json").write_text('{"schema": "isocenter.summary", "version": 1, "rows": []}')
-    says = {"run": "is a run of isocenter, and no data set. .*dataset.csv", "evaluation": "is an evaluation"}[kind]
+        (tmp_path / "summary.json").write_text('{"schema": "hilum.summary", "version": 1, "rows": []}')
+    says = {"run": "is a run of hilum, and no data set. .*dataset.csv", "evaluation": "is an evaluation"}[kind]
     with pytest.raises(UsageError, match=says):
-        isocenter.check(tmp_path)
+        hilum.check(tmp_path)
 
 
 def test_a_second_check_of_the_same_data_replaces_its_own_files_and_nothing_that_a_person_made(tmp_path):
     folder, out = paired(tmp_path / "data"), tmp_path / "out"
-    isocenter.check(folder, out=out, threads=1)
+    hilum.check(folder, out=out, threads=1)
     (out / "notes" / "mine.txt").parent.mkdir()
     (out / "notes" / "mine.txt").write_text("seen")
     for part in ("images", "labels"):
         picture(folder / part / "one_more.png", 255)
-    isocenter.check(folder, out=out, threads=1)
+    hilum.check(folder, out=out, threads=1)
     assert "one_more" in (out / "dataset.csv").read_text() and (out / "notes" / "mine.txt").read_text() == "seen"
     with pytest.raises(UsageError, match="exists already"):
-        isocenter.check(paired(tmp_path / "other"), out=out, threads=1)
+        hilum.check(paired(tmp_path / "other"), out=out, threads=1)
     before = (out / "dataset.csv").read_text()
     (out / "dataset.csv").write_text(before + "x,x,,,\n")
     with pytest.raises(UsageError, match=r"dataset.csv was changed since the last check"):
-        isocenter.check(folder, out=out, threads=1)
+        hilum.check(folder, out=out, threads=1)
     assert (out / "dataset.csv").read_text() != before
-    isocenter.check(folder, out=out, threads=1, overwrite=True)
+    hilum.check(folder, out=out, threads=1, overwrite=True)
     assert (out / "dataset.csv").read_text() == before and (out / "notes" / "mine.txt").exists()
     (out / "check.json").unlink()
     with pytest.raises(UsageError, match="exists already"):
-        isocenter.check(folder, out=out, threads=1)
+        hilum.check(folder, out=out, threads=1)
 
 
 def test_a_folder_that_was_refused_is_checked_again_once_it_is_mended(tmp_path):
@@ -187,7 +187,7 @@ def test_a_folder_that_was_refused_is_checked_again_once_it_is_mended(tmp_path):
             picture(tmp_path / "set" / folder / f"x{n}.png", 255 * (folder == "masks") or n)
     for _ in range(2):
         with pytest.raises(DatasetError, match=r"The images are listed in .*dataset\.csv"):
-            isocenter.check(tmp_path / "set", out=tmp_path / "out")
+            hilum.check(tmp_path / "set", out=tmp_path / "out")
     shutil.rmtree(tmp_path / "set" / "imgs")
-    isocenter.check(tmp_path / "set", out=tmp_path / "out", threads=1)
+    hilum.check(tmp_path / "set", out=tmp_path / "out", threads=1)
     assert json.loads((tmp_path / "out" / "check.json").read_text())["cases"]

@@ -9,23 +9,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.evaluation import case_tables
-from isocenter.evaluation.significance import paired_tests
-from isocenter.evaluation.significance.paired_tests import ComparedFigure
-from isocenter.evaluation.significance.testing import DifferenceTest
-from isocenter.scoring import case_scoring, model_comparison
-from isocenter.scoring.case_scoring import ScoredCases
-from isocenter.scoring.model_comparison import OF_MARGINS, Comparison
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.regression.question import Regression
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.survival.question import Survival
-from isocenter.values import Case, Estimate, Geometry, Label
-from isocenter.verbs import compare, comparison_tests
-from isocenter.verbs.comparison_tests import ComparisonOptions
+from hilum.errors import DatasetError, IntegrityError, UsageError
+from hilum.evaluation import case_tables
+from hilum.evaluation.significance import paired_tests
+from hilum.evaluation.significance.paired_tests import ComparedFigure
+from hilum.evaluation.significance.testing import DifferenceTest
+from hilum.scoring import case_scoring, model_comparison
+from hilum.scoring.case_scoring import ScoredCases
+from hilum.scoring.model_comparison import OF_MARGINS, Comparison
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.regression.question import Regression
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.tasks.survival.question import Survival
+from hilum.values import Case, Estimate, Geometry, Label
+from hilum.verbs import compare, comparison_tests
+from hilum.verbs.comparison_tests import ComparisonOptions
 from matrices import thinned
 
 TASKS = [Classification(("well", "ill"))] * 3
@@ -36,7 +36,7 @@ def pair(segmented, tmp_path_factory):
     """A run, and its network of an earlier step scored on the same cases."""
     out = tmp_path_factory.mktemp("compare") / "again"
     given = {"labels": trained.LABELS, "device": "cpu", "split": "test"}
-    isocenter.evaluate(segmented.out, segmented.data, out=out, **given)
+    hilum.evaluate(segmented.out, segmented.data, out=out, **given)
     table = pd.read_csv(out / "cases.csv", dtype=str, keep_default_na=False)
     table["dice"] = [str(min(1.0, float(value) + 0.1)) for value in table["dice"]]
     table.to_csv(out / "cases.csv", index=False)
@@ -46,7 +46,7 @@ def pair(segmented, tmp_path_factory):
 @pytest.mark.whole
 def test_the_difference_of_two_models_stands_with_its_interval_in_words_table_and_record(pair, tmp_path):
     run, other = pair
-    found = isocenter.compare([run, other], out=tmp_path / "out")
+    found = hilum.compare([run, other], out=tmp_path / "out")
     first = found.rows[0]
     assert (first.metric, first.label, found.primary) == ("dice", "all", "dice")
     assert first.differences[0].value == pytest.approx(0.1, abs=1e-9)
@@ -62,12 +62,12 @@ def test_the_difference_of_two_models_stands_with_its_interval_in_words_table_an
     # As the plan of the run said before training.
     assert record["margins"]["again"] == {"margin": 0.25, "registered": True, "because": "registered before training"}
     with pytest.raises(UsageError, match="exists already"):
-        isocenter.compare([run, other], out=tmp_path / "out")
+        hilum.compare([run, other], out=tmp_path / "out")
 
 
 def test_all_figures_of_an_evaluation_come_out_of_its_table_again(pair):
     run, _ = pair
-    found = isocenter.compare([*pair])
+    found = hilum.compare([*pair])
     summary = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
     known = {(row["metric"], row["label"]): row["value"] for row in summary}
     assert {(row.metric, row.label) for row in found.rows} == set(known)
@@ -79,29 +79,29 @@ def test_all_figures_of_an_evaluation_come_out_of_its_table_again(pair):
 def test_models_of_other_questions_or_cases_are_refused(pair, classified, tmp_path):
     run, other = pair
     with pytest.raises(UsageError, match="have no figures in common"):
-        isocenter.compare([run, classified.out])
+        hilum.compare([run, classified.out])
     with pytest.raises(UsageError, match="1 evaluation given"):
-        isocenter.compare([run])
+        hilum.compare([run])
     with pytest.raises(UsageError, match="given twice"):
-        isocenter.compare([run, run])
+        hilum.compare([run, run])
     shutil.copytree(other, tmp_path / "fewer")
     table = pd.read_csv(tmp_path / "fewer" / "cases.csv", dtype=str, keep_default_na=False)
     table[table["case"] != table["case"][0]].to_csv(tmp_path / "fewer" / "cases.csv", index=False)
     with pytest.raises(DatasetError, match=r"the splits differ: .* only in"):
-        isocenter.compare([run, tmp_path / "fewer"])
+        hilum.compare([run, tmp_path / "fewer"])
 
 
 def test_what_is_no_evaluation_is_refused_with_what_to_give(pair, tmp_path):
     run, other = pair
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no evaluation"):
-        isocenter.compare([run, tmp_path / "empty"])
+        hilum.compare([run, tmp_path / "empty"])
     with pytest.raises(UsageError, match="no such file or folder"):
-        isocenter.compare([run, tmp_path / "nowhere"])
+        hilum.compare([run, tmp_path / "nowhere"])
     shutil.copytree(other, tmp_path / "bare")
     (tmp_path / "bare" / "task.json").unlink()
     with pytest.raises(IntegrityError, match=r"task.json: is missing"):
-        isocenter.compare([run, tmp_path / "bare"])
+        hilum.compare([run, tmp_path / "bare"])
 
 
 def test_a_label_whose_figures_are_those_over_all_labels_has_no_row_of_its_own():
@@ -164,7 +164,7 @@ def found_of(*folders, **options):
 
 
 def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path):
-    found = isocenter.compare([*models], out=tmp_path / "out")
+    found = hilum.compare([*models], out=tmp_path / "out")
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     rows = {(row["metric"], row["label"], row["second"]): row for row in record["tests"]}
     assert {tuple(row) for row in record["tests"]} == {
@@ -201,7 +201,7 @@ def test_margins_are_above_0_wherever_they_are_given(margin):
 
 
 def test_a_page_has_one_interval_of_each_difference_which_is_that_of_its_test(models, tmp_path):
-    found = isocenter.compare([*models], out=tmp_path / "out")
+    found = hilum.compare([*models], out=tmp_path / "out")
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     apart = {(row["metric"], row["label"], name): row for name, rows in record["differences"].items() for row in rows}
     for row in record["tests"]:
@@ -218,7 +218,7 @@ def test_a_page_has_one_interval_of_each_difference_which_is_that_of_its_test(mo
 @pytest.mark.whole
 def test_no_margin_is_tested_with_too_few_patients_and_the_reason_stands_with_the_verdict(tmp_path):
     folders = [classified_by(tmp_path / name, 0.1, n, cases=40) for n, name in enumerate(("first", "second"))]
-    found = isocenter.compare([*folders], out=tmp_path / "out", margin=0.3, test="bootstrap")
+    found = hilum.compare([*folders], out=tmp_path / "out", margin=0.3, test="bootstrap")
     page = (tmp_path / "out" / "report.html").read_text()
     why = "the margin was not tested: its interval holds its level from 50 patients on, and these are 40"
     [row] = [row for row in found.tested.rows if row.is_primary]
@@ -245,7 +245,7 @@ def test_no_model_is_superior_where_the_interval_holds_0():
 @pytest.mark.whole
 def test_a_verdict_on_too_few_patients_is_marked_as_their_intervals_are(tmp_path, test, cases):
     folders = [classified_by(tmp_path / name, 0.1, n, cases=cases) for n, name in enumerate(("first", "second"))]
-    found = isocenter.compare([*folders], out=tmp_path / "out", margin=0.3, test=test)
+    found = hilum.compare([*folders], out=tmp_path / "out", margin=0.3, test=test)
     page = (tmp_path / "out" / "report.html").read_text()
     [row] = [row for row in json.loads((tmp_path / "out" / "comparison.json").read_text())["tests"]
              if row["metric"] == "auroc"]  # fmt: skip
@@ -306,7 +306,7 @@ def test_the_test_that_is_asked_for_is_made_of_the_figures_that_it_fits(models, 
 
 
 def test_a_test_that_does_not_fit_the_primary_metric_leaves_it_untested_and_says_so(models, tmp_path):
-    isocenter.compare([models[0], models[2]], test="mcnemar", margin=0.2, out=tmp_path / "out")
+    hilum.compare([models[0], models[2]], test="mcnemar", margin=0.2, out=tmp_path / "out")
     html = (tmp_path / "out" / "report.html").read_text()
     assert "AUROC, the primary metric, was not tested: McNemar does not fit it." in html
     assert "The margin of 0.2 for poor is exploratory" in html  # what must be known stands under the verdict
@@ -404,7 +404,7 @@ def test_readers_stand_beside_the_models_and_with_them(models, tmp_path):
     aided.to_csv(people, index=False)
     [row] = [row for row in found_of(models[0], models[2], readers=people).rows if row.name == "mrmc"]
     assert (row.first, row.second, row.verdict) == ("good", "poor", "inferior")
-    shown = isocenter.compare([models[0], models[2]], readers=people, out=tmp_path / "aided")
+    shown = hilum.compare([models[0], models[2]], readers=people, out=tmp_path / "aided")
     both = "readers with poor against readers with good: inferior (mrmc", "poor against good: inferior (permutation"
     assert all(any(line.startswith(one) for line in str(shown).splitlines()) for one in both)
     html = (tmp_path / "aided" / "report.html").read_text()
@@ -414,18 +414,18 @@ def test_readers_stand_beside_the_models_and_with_them(models, tmp_path):
 def test_one_model_is_compared_with_its_readers_and_refused_with_nothing_to_compare_it_with(models, tmp_path):
     people = tmp_path / "people.csv"
     read_cases_of(models).to_csv(people, index=False)
-    shown = isocenter.compare(models[0], readers=people, out=tmp_path / "out")
+    shown = hilum.compare(models[0], readers=people, out=tmp_path / "out")
     [row] = shown.tested.rows
     assert (row.name, row.first, row.second) == ("mrmc", "readers", "good") and "good against readers" in str(shown)
     assert "against" in (tmp_path / "out" / "report.html").read_text()
     aided = read_cases_of(models, model="good")
     pd.concat([read_cases_of(models, model=""), aided]).to_csv(people, index=False)
-    assert [one.second for one in isocenter.compare([models[0]], readers=people).tested.rows] == ["readers with good"]
+    assert [one.second for one in hilum.compare([models[0]], readers=people).tested.rows] == ["readers with good"]
     aided.to_csv(people, index=False)
     with pytest.raises(DatasetError, match="all readers read with good, so that there is nothing to compare it with"):
-        isocenter.compare([models[0]], readers=people)
+        hilum.compare([models[0]], readers=people)
     with pytest.raises(UsageError, match="one and its readers"):
-        isocenter.compare([models[0]])
+        hilum.compare([models[0]])
 
 
 @pytest.mark.whole
@@ -436,7 +436,7 @@ def test_times_and_errors_of_reading_with_a_model_stand_beside_those_without(mod
         table["seconds"] = usual * np.exp(random.normal(0, 0.2, len(table)))
         table["call"] = np.where(table["score"] > 1, "yes", "no")
     pd.concat([alone, aided]).to_csv(people, index=False)
-    shown = isocenter.compare([models[0], models[2]], readers=people, out=tmp_path / "out")
+    shown = hilum.compare([models[0], models[2]], readers=people, out=tmp_path / "out")
     [row] = json.loads((tmp_path / "out" / "comparison.json").read_text())["readers"]
     assert (row["first"], row["second"], row["readers"]) == ("readers", "good", 4)
     assert row["low"] < 0.75 < row["high"] and row["high"] < 0.85
@@ -475,11 +475,11 @@ def test_models_are_judged_by_their_own_primary_metric_and_a_margin_counts_for_t
     good, again = (shutil.copytree(one, tmp_path / one.name) for one in models[:2])
     for folder in (good, again):
         case_scoring.write_verdict(folder, {}, "brier", 0.02)
-    found = isocenter.compare([good, again])
+    found = hilum.compare([good, again])
     [row] = [row for row in found.tested.rows if row.is_primary]
     assert (found.primary, row.metric, row.margin) == ("brier", "brier", 0.02)
     case_scoring.write_verdict(again, {}, "auroc", 0.02)
-    found = isocenter.compare([good, again], out=tmp_path / "out")
+    found = hilum.compare([good, again], out=tmp_path / "out")
     assert (found.primary, found.tested.margins) == ("brier", {})
     assert "The primary metric of again is AUROC" in (tmp_path / "out" / "report.html").read_text()
 
@@ -531,12 +531,12 @@ def test_groups_stand_in_the_order_of_their_ranges(models):
 
 
 def test_a_registered_margin_is_stated_also_where_it_shows_nothing(models, tmp_path):
-    found = isocenter.compare([models[0], models[1]], margin=0.0001, out=tmp_path / "out")
+    found = hilum.compare([models[0], models[1]], margin=0.0001, out=tmp_path / "out")
     assert [row.verdict for row in found.tested.rows if row.is_primary] == ["not shown"]
     html = (tmp_path / "out" / "report.html").read_text()
     assert "nor to be non-inferior by the margin of 0.0001" in html
     assert 'href="comparison.json"' in html
-    registered = isocenter.compare([models[2], models[1]], out=tmp_path / "registered")
+    registered = hilum.compare([models[2], models[1]], out=tmp_path / "registered")
     assert registered.tested.margins["again"].is_registered
     assert (
         "The margin of 0.1 for again was registered before training."
@@ -545,7 +545,7 @@ def test_a_registered_margin_is_stated_also_where_it_shows_nothing(models, tmp_p
 
 
 def test_two_classes_state_each_figure_once_in_the_terminal(models):
-    lines = str(isocenter.compare([models[0], models[1]])).splitlines()
+    lines = str(hilum.compare([models[0], models[1]])).splitlines()
     assert len(lines) == len(set(lines)) == 5
 
 
@@ -572,7 +572,7 @@ def written(out, task, table):
 
 def same_figures(first, second):
     """{(metric, label): figures of both} of a comparison of two models that say the same of each case."""
-    found = isocenter.compare([first, second])
+    found = hilum.compare([first, second])
     assert {row.verdict for row in found.tested.rows} <= {"not shown"}
     figures = {(row.metric, row.label): [one.value for one in row.estimates] for row in found.rows}
     differing = {key: both for key, both in figures.items() if np.isfinite(both).all() and not np.isclose(*both)}
@@ -594,7 +594,7 @@ def test_the_order_in_which_a_model_has_its_classes_makes_no_difference(tmp_path
     more = table.assign(probability_odd=0.0)
     third = written(tmp_path / "third", Classification(("well", "ill", "odd")), more)
     with pytest.raises(DatasetError, match="third: the classes are others than in usual"):
-        isocenter.compare([folders[0], third])
+        hilum.compare([folders[0], third])
 
 
 @pytest.mark.whole
@@ -676,19 +676,19 @@ def test_trainings_of_one_plan_are_called_that_and_intervals_are_said_to_hold_no
     good, again, poor = (shutil.copytree(one, tmp_path / one.name) for one in models)
     for folder, made, seed in ((good, "a", 0), (again, "a", 1), (poor, "b", 0)):
         case_scoring.write_verdict(folder, {}, "auroc", recipe=made, seed=seed)
-    found = isocenter.compare([good, again, poor], out=tmp_path / "out")
+    found = hilum.compare([good, again, poor], out=tmp_path / "out")
     [kin] = found.kinship
     assert kin.startswith("good and again are trainings of one plan with seeds 0, 1: a difference")
     page = (tmp_path / "out" / "report.html").read_text()
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     for words in (kin[1:], "is about these 3 models: the intervals hold what other patients would change, and not the"):
         assert all(words in text for text in (repr(found), page, record["about"][0] + record["about"][1]))
-    assert not isocenter.compare([good, poor]).kinship
+    assert not hilum.compare([good, poor]).kinship
     case_scoring.write_verdict(again, {}, "auroc", recipe="a", seed=0)
-    assert "one training, or trainings of one plan with one seed, 0" in repr(isocenter.compare([good, again]))
+    assert "one training, or trainings of one plan with one seed, 0" in repr(hilum.compare([good, again]))
     people = tmp_path / "people.csv"
     read_cases_of(models).to_csv(people, index=False)
-    assert "This is about this model: " in repr(isocenter.compare([good], readers=people))
+    assert "This is about this model: " in repr(hilum.compare([good], readers=people))
 
 
 def test_models_of_two_splits_are_refused_as_such(models, tmp_path):
@@ -697,5 +697,5 @@ def test_models_of_two_splits_are_refused_as_such(models, tmp_path):
     (other / "cases.csv").write_text(text.replace("\nc1,", "\nd1,").replace("\nc2,", "\nd2,"))
     says = "the splits differ: 78 test cases are in both, 2 only in good, 2 only in other"
     with pytest.raises(DatasetError, match=says) as refused:
-        isocenter.compare([models[0], other])
+        hilum.compare([models[0], other])
     assert "split.seed" in refused.value.remedy

@@ -12,21 +12,21 @@ import pytest
 from typer.testing import CliRunner
 
 import forked
-import isocenter
+import hilum
 import packages
 import trained
-from isocenter.cli.terminal import app
-from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.evaluation.significance.testing import DifferenceTest
-from isocenter.planning import plan_file
-from isocenter.runtime import hardware, model_files, record_files
-from isocenter.runtime.package import backends, quantising
-from isocenter.runtime.package.package_contents import ONNX_INT8
-from isocenter.runtime.package.quantising import WindowRecorder
-from isocenter.tasks import task_catalogue
-from isocenter.verbs import compress
-from isocenter.verbs.compressing import student_runs, variant_price
-from isocenter.verbs.compressing.compression_rows import CostTarget, VariantRow
+from hilum.cli.terminal import app
+from hilum.errors import IntegrityError, ResourceError, UsageError
+from hilum.evaluation.significance.testing import DifferenceTest
+from hilum.planning import plan_file
+from hilum.runtime import hardware, model_files, record_files
+from hilum.runtime.package import backends, quantising
+from hilum.runtime.package.package_contents import ONNX_INT8
+from hilum.runtime.package.quantising import WindowRecorder
+from hilum.tasks import task_catalogue
+from hilum.verbs import compress
+from hilum.verbs.compressing import student_runs, variant_price
+from hilum.verbs.compressing.compression_rows import CostTarget, VariantRow
 
 pytest.importorskip("nncf")
 pytest.importorskip("openvino")
@@ -51,21 +51,21 @@ def compressed(segmented, tmp_path_factory):
         patch.setattr(backends, "quick_backends", list)  # each takes seconds
         with patch.context() as stopped, pytest.raises(KeyboardInterrupt):
             stopped.setattr(compress._Compression, "_certificate", stop)
-            isocenter.compress(segmented.out, data=segmented.data, out=out, **FEW)
+            hilum.compress(segmented.out, data=segmented.data, out=out, **FEW)
         parts = sorted(one.name for one in (out / "parts").iterdir())
         with pytest.raises(UsageError, match="exists already"):
-            isocenter.compress(segmented.out, data=segmented.data, out=out, **FEW)
+            hilum.compress(segmented.out, data=segmented.data, out=out, **FEW)
         with pytest.raises(UsageError, match="another seed"):
-            isocenter.compress(segmented.out, data=segmented.data, out=out, resume=True, seed=1, **FEW)
+            hilum.compress(segmented.out, data=segmented.data, out=out, resume=True, seed=1, **FEW)
         with patch.context() as going_on:
             going_on.setattr(quantising, "record_windows", None)  # nothing is quantised anew
-            result = isocenter.compress(segmented.out, data=segmented.data, out=out, resume=True, **FEW)
+            result = hilum.compress(segmented.out, data=segmented.data, out=out, resume=True, **FEW)
     return out, parts, result
 
 
 def test_each_variant_has_a_row_with_its_price_beside_float_and_a_file_that_is_smaller(compressed):
     out, _, result = compressed
-    record = record_files.read_json(out / "compression.json", "isocenter.compression")
+    record = record_files.read_json(out / "compression.json", "hilum.compression")
     assert [list(row) for row in record["rows"]] == [ROW] * len(record["rows"])
     by_backend = {row["backend"]: row for row in record["rows"]}
     assert list(by_backend) == ["torch", "openvino-int8", "onnx-int8"]
@@ -93,19 +93,19 @@ def test_a_stopped_compression_keeps_what_is_done_and_leaves_only_results(compre
 
 def test_the_package_says_what_was_done_by_hashes_and_no_case_is_named(compressed, segmented):
     package = compressed[0] / "package"
-    record = record_files.read_json(package / "isocenter" / "model.json", "isocenter.model")
+    record = record_files.read_json(package / "hilum" / "model.json", "hilum.model")
     entries = record["record"]["compression"]
     assert [one["backend"] for one in entries] == ["openvino-int8", "onnx-int8"]
     trained_hashes = set(record["record"]["trained"])
     assert entries[0]["versions"]["nncf"] and len(entries[0]["samples"]) >= FEW["samples"]
     assert any(one in trained_hashes for one in entries[0]["samples"])
     assert "case0" not in json.dumps(entries)
-    record_files.verify_seal(package, needed=(ONNX_INT8, "isocenter/openvino_int8.xml"))
+    record_files.verify_seal(package, needed=(ONNX_INT8, "hilum/openvino_int8.xml"))
 
 
 def test_both_files_answer_nearly_as_torch_does(compressed, segmented):
     package, case = compressed[0] / "package", next((segmented.data / "images").glob("*.nii.gz"))
-    exact = np.asarray(isocenter.load(package, "cpu").predict(case).data)
+    exact = np.asarray(hilum.load(package, "cpu").predict(case).data)
     for name in ("openvino-int8", "onnx-int8"):
         ours = model_files.load(package, "cpu", backend="torch")
         network = backends.find_backend(name).network(package, "cpu", 1)
@@ -117,9 +117,9 @@ def test_both_files_answer_nearly_as_torch_does(compressed, segmented):
 
 
 def test_a_variant_is_taken_on_the_processor_that_certified_it_alone(compressed, monkeypatch, tmp_path, caplog):
-    caplog.set_level("INFO", "isocenter")
+    caplog.set_level("INFO", "hilum")
     package = Path(shutil.copytree(compressed[0] / "package", tmp_path / "tiny"))
-    path = package / "isocenter" / "certificate.json"
+    path = package / "hilum" / "certificate.json"
     record = json.loads(path.read_text())
     for trial in record["trials"]:
         is_quick = trial["backend"] == "openvino-int8"
@@ -140,8 +140,8 @@ def test_a_package_is_certified_anew_with_its_files_as_they_are(compressed, tmp_
     monkeypatch.setattr(hardware, "processor_instructions", lambda: ["avx2"])
     package = compressed[0] / "package"
     out = tmp_path / "here"
-    isocenter.compress(package, data=data, out=out, methods=("recertify",), threads=1, labels=trained.LABELS)
-    again = json.loads((out / "package" / "isocenter" / "certificate.json").read_text())
+    hilum.compress(package, data=data, out=out, methods=("recertify",), threads=1, labels=trained.LABELS)
+    again = json.loads((out / "package" / "hilum" / "certificate.json").read_text())
     assert {tuple(one["instructions"]) for one in again["trials"]} == {("avx2",)}
     assert (out / "package" / ONNX_INT8).read_bytes() == (package / ONNX_INT8).read_bytes()
 
@@ -164,7 +164,7 @@ def test_the_best_variant_that_meets_a_target_is_named_and_how_near_the_others_c
 def test_a_target_that_nothing_meets_ends_with_exit_code_1(monkeypatch, tmp_path):
     rows = (VariantRow(variant="float", backend="torch", size_mb=6.0, passed=True),)
     result = compress.CompressionResult(tmp_path, rows, target=CostTarget("size=1"))
-    monkeypatch.setattr(isocenter, "compress", lambda **_: result)
+    monkeypatch.setattr(hilum, "compress", lambda **_: result)
     done = CliRunner().invoke(app, ["compress", "run", "--data", "cases", "--out", "small", "--target", "size=1"])
     assert done.exit_code == 1 and "size=1 is not met: float by torch comes to 6" in done.output
 
@@ -178,13 +178,13 @@ def students(segmented, tmp_path_factory):
         patch.setattr(backends, "quick_backends", lambda: ["onnx"])
         patch.setitem(student_runs.STUDENTS, "prune", {"prune-0.5": 0.5})
         asked = {"methods": ("distil", "prune", "int4"), "assignments": {"training.steps": 30}}
-        isocenter.compress(segmented.out, data=segmented.data, out=out, **FEW, **asked)
+        hilum.compress(segmented.out, data=segmented.data, out=out, **FEW, **asked)
     return out
 
 
 @pytest.mark.whole
 def test_a_narrower_network_learns_from_the_model_and_is_priced_beside_it(students, segmented):
-    record = record_files.read_json(students / "compression.json", "isocenter.compression")
+    record = record_files.read_json(students / "compression.json", "hilum.compression")
     by_variant = {row["variant"]: row for row in record["rows"]}
     assert list(by_variant) == ["float", "distil", "prune-0.5", "int4"]
     for name in ("distil", "prune-0.5"):
@@ -210,7 +210,7 @@ def test_a_narrower_network_learns_from_the_model_and_is_priced_beside_it(studen
 )
 def test_what_cannot_be_asked_for_is_refused_and_nothing_is_written(asked, error, message, segmented, tmp_path):
     with pytest.raises(error, match=message):
-        isocenter.compress(segmented.out, data=segmented.data, out=tmp_path / "out", **{**FEW, **asked})
+        hilum.compress(segmented.out, data=segmented.data, out=tmp_path / "out", **{**FEW, **asked})
     assert not (tmp_path / "out").exists()
 
 
@@ -221,17 +221,17 @@ def test_data_that_trained_the_model_decide_nothing(segmented, tmp_path):
         for case in table.loc[table["split"] == "train", "case"]:
             shutil.copy(segmented.data / folder / f"{case}.nii.gz", tmp_path / "seen" / folder)
     with pytest.raises(UsageError, match="no labelled case is left"):
-        isocenter.compress(segmented.out, data=tmp_path / "seen", out=tmp_path / "out", **FEW)
+        hilum.compress(segmented.out, data=tmp_path / "seen", out=tmp_path / "out", **FEW)
 
 
 def test_a_package_that_was_changed_and_a_missing_extra_are_refused(compressed, segmented, tmp_path, monkeypatch):
     package = Path(shutil.copytree(compressed[0] / "package", tmp_path / "tiny"))
     (package / ONNX_INT8).write_bytes(b"")
     with pytest.raises(IntegrityError, match="is not the file that was written"):
-        isocenter.compress(package, data=segmented.data, out=tmp_path / "out", **FEW)
+        hilum.compress(package, data=segmented.data, out=tmp_path / "out", **FEW)
     monkeypatch.setattr(quantising, "find_spec", lambda name: None)
-    with pytest.raises(ResourceError, match=r'pip install "isocenter\[compress\]"'):
-        isocenter.compress(segmented.out, data=segmented.data, out=tmp_path / "out", **FEW)
+    with pytest.raises(ResourceError, match=r'pip install "hilum\[compress\]"'):
+        hilum.compress(segmented.out, data=segmented.data, out=tmp_path / "out", **FEW)
     assert not (tmp_path / "out").exists()
 
 
@@ -338,7 +338,7 @@ import socket, sys
 def refuse(*words): raise SystemExit(f"a connection was opened: {words}")
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = refuse
 socket.getaddrinfo = refuse
-from isocenter.runtime.package import quantising
+from hilum.runtime.package import quantising
 nncf = quantising.import_nncf()
 import numpy as np, openvino
 from openvino import opset13 as ops
@@ -357,7 +357,7 @@ def test_nothing_is_reported_to_the_makers_of_the_libraries(tmp_path):
 
 
 def test_a_handler_that_somebody_gave_the_library_of_quantisation_keeps_its_level():
-    from isocenter.runtime.package import quantising
+    from hilum.runtime.package import quantising
 
     handler, logger = logging.NullHandler(), logging.getLogger("nncf")
     logger.addHandler(handler)

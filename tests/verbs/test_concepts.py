@@ -10,14 +10,14 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
 from explanation.looking import Linear, corner_model, model, textured
-from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.explanation.concept_tests import Surrogate
-from isocenter.scoring.explaining import concept_section
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Case, Dataset, Estimate, Geometry, Image, Label, LazyMapping, Prediction
+from hilum.errors import DatasetError, FormatError, UsageError
+from hilum.explanation.concept_tests import Surrogate
+from hilum.scoring.explaining import concept_section
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Case, Dataset, Estimate, Geometry, Image, Label, LazyMapping, Prediction
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def stripes(root, count, level):
 
 @pytest.mark.whole
 def test_measurements_of_what_is_looked_at_explain_a_share_of_the_answers(classified, cohort, tmp_path):
-    result = isocenter.explain(
+    result = hilum.explain(
         classified.out, cohort, method="gradcam", tests=0, concepts="measured", target="bright", out=tmp_path / "out"
     )
     table = pd.read_csv(tmp_path / "out" / "concepts.csv")
@@ -71,14 +71,14 @@ def test_concepts_shown_by_examples_have_a_score_beside_random_ones(classified, 
 def test_a_concept_folder_with_three_images_is_refused_and_so_is_one_that_is_not_there(classified, cohort, tmp_path):
     stripes(tmp_path / "concepts" / "striped", 3, 100)
     with pytest.raises(DatasetError, match=r"striped: the concept has 3 images.*10 or more"):
-        isocenter.explain(classified.out, cohort, method="gradcam", tests=0, concepts=tmp_path / "concepts")
+        hilum.explain(classified.out, cohort, method="gradcam", tests=0, concepts=tmp_path / "concepts")
     with pytest.raises(UsageError, match="one folder per concept, or measured"):
-        isocenter.explain(classified.out, cohort, method="gradcam", tests=0, concepts=tmp_path / "nowhere")
+        hilum.explain(classified.out, cohort, method="gradcam", tests=0, concepts=tmp_path / "nowhere")
 
 
 def test_of_few_images_nothing_can_be_said(classified, cohort):
     with pytest.raises(DatasetError, match="20 or more"):
-        isocenter.explain(
+        hilum.explain(
             classified.out, [*sorted(cohort.glob("*.png"))[:4]], method="gradcam", tests=0, concepts="measured"
         )
 
@@ -97,14 +97,14 @@ def spread_cases(count, damaged=()):
 @pytest.mark.whole
 def test_a_damaged_case_is_reported_and_the_others_are_measured(target):
     how = {"method": "integrated_gradients", "tests": 0, "concepts": "measured", "target": target}
-    result = isocenter.explain(corner_model(), spread_cases(22, damaged=(3,)), **how)
+    result = hilum.explain(corner_model(), spread_cases(22, damaged=(3,)), **how)
     assert [problem.what for problem in result.failures] == ["c03: the pixels are damaged"]
     assert (result.tables["concepts.csv"]["cases"] == 21).all()
 
 
 def test_where_every_case_is_damaged_nothing_is_measured():
     with pytest.raises(DatasetError, match="0 patients are too few"):
-        isocenter.explain(corner_model(), spread_cases(2, (0, 1)), method="occlusion", tests=0, concepts="measured")
+        hilum.explain(corner_model(), spread_cases(2, (0, 1)), method="occlusion", tests=0, concepts="measured")
 
 
 def test_a_damaged_case_and_a_damaged_example_are_reported_and_the_others_show_the_concept(
@@ -115,7 +115,7 @@ def test_a_damaged_case_and_a_damaged_example_are_reported_and_the_others_show_t
     for path in (broken, sorted(cases.glob("*.png"))[0]):
         path.write_bytes(path.read_bytes()[:-300])
     how = {"method": "gradcam", "target": "dark", "tests": 0, "concepts": tmp_path / "concepts"}
-    result = isocenter.explain(classified.out, cases, **how)
+    result = hilum.explain(classified.out, cases, **how)
     assert {name for problem in result.failures for name in problem.cases} == {"00", "500"}
     [row] = result.tables["concepts.csv"].to_dict("records")
     assert (row["images"], row["cases"]) == (11, 23)
@@ -124,11 +124,11 @@ def test_a_damaged_case_and_a_damaged_example_are_reported_and_the_others_show_t
 def test_measurements_of_clips_are_refused_before_any_case_is_explained():
     of_clips = model(Linear(np.ones((3, 8, 8))), (8, 8), frames=3)
     with pytest.raises(UsageError, match=r"measured: the model takes clips, and only still images are measured"):
-        isocenter.explain(of_clips, spread_cases(1, (0,)), method="occlusion", concepts="measured")
+        hilum.explain(of_clips, spread_cases(1, (0,)), method="occlusion", concepts="measured")
     clip = Image(np.zeros((1, 3, 20, 20), dtype=np.float32), Geometry((20, 20), np.eye(3)))
     both = Dataset([*spread_cases(1, (0,)), Case("clip", "p", {"image": clip})])
     with pytest.raises(UsageError, match=r"clip is a clip: only still images are measured.*Give still images"):
-        isocenter.explain(corner_model(), both, method="occlusion", concepts="measured")
+        hilum.explain(corner_model(), both, method="occlusion", concepts="measured")
 
 
 def test_a_mask_model_that_goes_frame_by_frame_through_a_clip_has_no_concepts(segmented, tmp_path):
@@ -136,7 +136,7 @@ def test_a_mask_model_that_goes_frame_by_frame_through_a_clip_has_no_concepts(se
     clip = Image(np.zeros((1, 3, 16, 16, 16), dtype=np.float32), Geometry((16, 16, 16), np.eye(4)))
     cases = Dataset([Case("clip", "p", {"image": clip})])
     with pytest.raises(UsageError, match="clip is predicted frame by frame"):
-        isocenter.explain(segmented.out, cases, method="gradcam", tests=0, concepts=tmp_path / "concepts")
+        hilum.explain(segmented.out, cases, method="gradcam", tests=0, concepts=tmp_path / "concepts")
 
 
 def test_what_is_measured_is_the_target_where_the_model_marks_it():
@@ -169,7 +169,7 @@ def test_of_several_images_the_values_of_each_are_measured_under_its_name():
         for n, one in enumerate(pixels)
     ]
     how = {"method": "integrated_gradients", "tests": 0, "concepts": "measured", "target": "bright"}
-    table = isocenter.explain(of, Dataset(cases), **how).tables["concepts.csv"].set_index("concept")
+    table = hilum.explain(of, Dataset(cases), **how).tables["concepts.csv"].set_index("concept")
     assert {"morph_diam", "T1 stat_mean", "T2 cm_contrast"} <= set(table.index)
     assert "stat_mean" not in table.index
     shares = table["share"]

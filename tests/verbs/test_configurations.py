@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.planning import plan_checks, plan_file
-from isocenter.runs import _training_order, configuration_results
-from isocenter.runtime.windows.averaging import AveragedNetwork
-from isocenter.values import Estimate
+from hilum.errors import PlanError
+from hilum.planning import plan_checks, plan_file
+from hilum.runs import _training_order, configuration_results
+from hilum.runtime.windows.averaging import AveragedNetwork
+from hilum.values import Estimate
 from matrices import thinned
 
 FOLDS = {"training.steps": 4, "training.validations": 1, "search.configurations": "auto"}
@@ -52,7 +52,7 @@ def test_a_run_notes_that_its_figures_are_of_the_cases_that_chose(compared):
 @pytest.mark.whole
 def test_the_model_is_that_of_the_configuration_that_was_taken(compared):
     record = json.loads((compared / "configurations.json").read_text(encoding="utf-8"))
-    names = {network["name"] for network in isocenter.load(compared, "cpu").networks.architectures}
+    names = {network["name"] for network in hilum.load(compared, "cpu").networks.architectures}
     plan = plan_file.read_plan(compared / "plan.yaml")
     assert names == ({"unet_slices", "unet"} if record["chosen"] == "ensemble" else {plan["network.name"]})
 
@@ -70,10 +70,10 @@ def test_the_mean_of_both_is_one_model_whose_folds_have_two_networks_each(blobs,
     run = trained.segmenting(
         blobs, tmp_path / "run", folds=2, assignments={**FOLDS, "search.configurations": "ensemble"}
     )
-    whole, fold = isocenter.load(run.out, "cpu"), isocenter.load(run.out, "cpu", fold=1)
+    whole, fold = hilum.load(run.out, "cpu"), hilum.load(run.out, "cpu", fold=1)
     assert len(whole.networks.members) == 4
     assert isinstance(fold.networks.run, AveragedNetwork) and len(fold.networks.members) == 2
-    again = isocenter.evaluate(run.out, blobs)
+    again = hilum.evaluate(run.out, blobs)
     before = next(row["value"] for row in trained.rows_of(run.out) if row["metric"] == run.primary)
     now = next(row.estimate.value for row in again.rows if row.metric == run.primary)
     assert now == pytest.approx(before, abs=1e-6)
@@ -90,7 +90,7 @@ CASCADE = {
 
 def test_a_plan_with_a_cascade_compares_it_with_networks_that_see_the_image_alone(blobs, tmp_path):
     chosen = {**trained.TWO_STEPS, "search.configurations": "auto", "network.size": trained.SMALL_UNET, **CASCADE}
-    made = isocenter.plan(blobs, labels=trained.LABELS, device="cpu", threads=1, folds=2, assignments=chosen)
+    made = hilum.plan(blobs, labels=trained.LABELS, device="cpu", threads=1, folds=2, assignments=chosen)
     plans = {name: _training_order.configuration_plan(made, name) for name in _training_order.configuration_names(made)}
     found = {name: (plan["network.name"], plan["preprocessing.cascade"]) for name, plan in plans.items()}
     assert found == {"2d": ("unet_slices", None), "3d": ("unet", None), "cascade": ("unet", 2.0)}
@@ -108,7 +108,7 @@ def test_a_cascade_is_compared_too_and_is_the_model_where_it_is_taken(blobs, tmp
     assert record["chosen"] == "cascade" and not record["left_out"]
     assert {row["name"] for row in record["rows"]} == {"2d", "3d", "cascade", "ensemble"}
     assert all(Estimate(**row["estimate"]).n == 8 for row in record["rows"])
-    plan, model = plan_file.read_plan(run / "plan.yaml"), isocenter.load(run, "cpu")
+    plan, model = plan_file.read_plan(run / "plan.yaml"), hilum.load(run, "cpu")
     assert (plan["search.configurations"], plan["preprocessing.cascade"]) == ("cascade", 2.0)
     assert (len(model.networks.members), len(model.first.networks.members)) == (2, 4)
     assert "cascade was taken" in (run / "report.html").read_text(encoding="utf-8")
@@ -145,11 +145,11 @@ def test_a_comparison_says_why_it_leaves_a_cascade_out(compared):
 )
 def test_a_comparison_that_cannot_be_is_refused_before_anything_is_trained(blobs, tmp_path, given, problem):
     with pytest.raises(PlanError, match=problem):
-        isocenter.train(blobs, out=tmp_path / "run", **given)
+        hilum.train(blobs, out=tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
 
 
 def test_pictures_have_no_slices_to_compare_with(tmp_path):
     data = trained.pictures(tmp_path / "data", 12)
     with pytest.raises(PlanError, match="slices and volumes can be compared only"):
-        isocenter.train(data, out=tmp_path / "run", folds=2, assignments={"search.configurations": "auto"})
+        hilum.train(data, out=tmp_path / "run", folds=2, assignments={"search.configurations": "auto"})

@@ -12,16 +12,16 @@ import PIL.Image
 import pytest
 import tifffile
 
-import isocenter
+import hilum
 from explanation.looking import Linear, corner_model, model, textured
-from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.explanation import counterfactuals
-from isocenter.explanation.counterfactuals import Counterfactual, Flip
-from isocenter.runtime import covariate_encoding
-from isocenter.runtime.model_parts import ImageDirections, ModelParts
-from isocenter.scoring.explaining import counterfactual_section
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.values import Case, Dataset, Geometry, Image, LazyMapping, Prediction
+from hilum.errors import DatasetError, FormatError, UsageError
+from hilum.explanation import counterfactuals
+from hilum.explanation.counterfactuals import Counterfactual, Flip
+from hilum.runtime import covariate_encoding
+from hilum.runtime.model_parts import ImageDirections, ModelParts
+from hilum.scoring.explaining import counterfactual_section
+from hilum.tasks import task_catalogue, task_settings
+from hilum.values import Case, Dataset, Geometry, Image, LazyMapping, Prediction
 
 COLUMNS = ["case", "space", "from", "to", "probability_before", "probability_after", "share_changed", "gate_p"]
 
@@ -32,7 +32,7 @@ def flipped(gated, tmp_path_factory):
     out = tmp_path_factory.mktemp("flipped") / "out"
     pictures = sorted((gated.data / "dark").glob("*.png"))[:3]
     flags = {"method": "gradcam", "tests": 0, "device": "cpu"}
-    return isocenter.explain(gated.out, [*pictures], counterfactual="auto", out=out, **flags), pictures
+    return hilum.explain(gated.out, [*pictures], counterfactual="auto", out=out, **flags), pictures
 
 
 @pytest.mark.whole
@@ -42,7 +42,7 @@ def test_what_is_written_is_called_otherwise_with_the_probability_that_is_stated
     assert list(table)[: len(COLUMNS)] == COLUMNS
     assert (table["from"] != table["to"]).all()
     assert table["flipped"].mean() > 0.6
-    model = isocenter.load(gated.out, "cpu")
+    model = hilum.load(gated.out, "cpu")
     for row in table.to_dict("records"):
         image = tifffile.imread(result.out / f"{row['case']}_counterfactual.tiff")
         made = Image(image[None].astype(np.uint8), Geometry.of_pixels(image.shape))
@@ -72,17 +72,17 @@ def test_the_difference_is_that_of_the_two_images_within_the_range_of_the_first(
 def test_a_name_that_is_not_called_and_a_model_that_calls_nothing_are_refused(classified, segmented):
     picture = sorted((classified.data / "dark").glob("*.png"))[0]
     with pytest.raises(UsageError, match=r"no 'cat' to flip to.*bright and dark|no 'cat' to flip to.*bright, dark"):
-        isocenter.explain(classified.out, picture, method="gradcam", tests=0, counterfactual="cat")
+        hilum.explain(classified.out, picture, method="gradcam", tests=0, counterfactual="cat")
     volume = sorted((segmented.data / "images").glob("*.nii.gz"))[0]
     with pytest.raises(UsageError, match="a segmentation calls no class or finding that could flip"):
-        isocenter.explain(segmented.out, volume, method="gradcam", tests=0, counterfactual="core")
+        hilum.explain(segmented.out, volume, method="gradcam", tests=0, counterfactual="core")
 
 
 def test_what_suits_no_case_is_refused_before_any_is_read(classified, tmp_path):
     nowhere = tmp_path / "not there.png"
     for wrong in ({"counterfactual": "cat"}, {"target": "cat"}, {"concepts": tmp_path / "no folder"}):
         with pytest.raises(UsageError, match=r"cat|not a folder"):
-            isocenter.explain(classified.out, nowhere, method="gradcam", **wrong)
+            hilum.explain(classified.out, nowhere, method="gradcam", **wrong)
 
 
 def test_of_findings_the_one_that_is_named_is_called_the_other_way():
@@ -125,7 +125,7 @@ def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
 @pytest.mark.whole
 def test_a_call_that_calibration_alone_has_turned_flips_too(gated):
     """The network answers as asked before anything changes; its calibrated answer does not."""
-    model = isocenter.load(gated.out, "cpu")
+    model = hilum.load(gated.out, "cpu")
     picture = sorted((gated.data / "dark").glob("*.png"))[0]
     given = model.predict(model_image(gated)).confidence.uncalibrated
     name = model.task.classes[1]
@@ -135,7 +135,7 @@ def test_a_call_that_calibration_alone_has_turned_flips_too(gated):
         type(model.task), {**task_settings.settings_of(model.task), "calibration": shifted}
     )
     how = {"method": "gradcam", "tests": 0, "counterfactual": "auto"}
-    table = isocenter.explain(replace(model, task=task), picture, **how).tables["counterfactuals.csv"]
+    table = hilum.explain(replace(model, task=task), picture, **how).tables["counterfactuals.csv"]
     assert table["flipped"].all()
     assert (table["probability_before"] < 0.5).all()
     assert (table["probability_after"] > 0.5).all()
@@ -144,14 +144,14 @@ def test_a_call_that_calibration_alone_has_turned_flips_too(gated):
 @pytest.mark.whole
 def test_along_the_directions_of_training_images_there_is_a_second_counterfactual(gated, tmp_path):
     """A model that carries directions changes images along them alone, beside the change everywhere."""
-    model = isocenter.load(gated.out, "cpu")
+    model = hilum.load(gated.out, "cpu")
     rng = np.random.default_rng(0)
     shape = model.preprocessing(model_image(gated), "picture")[0].shape
     pattern = rng.normal(size=shape).astype(np.float32)
     given = [one * pattern + rng.normal(0, 0.05, shape).astype(np.float32) for one in rng.normal(size=100)]
     own = replace(model, parts=ModelParts(directions=ImageDirections.fit_images(given, [f"p{n}" for n in range(100)])))
     picture = sorted((gated.data / "dark").glob("*.png"))[0]
-    isocenter.explain(own, picture, method="gradcam", tests=0, counterfactual="auto", out=tmp_path / "out")
+    hilum.explain(own, picture, method="gradcam", tests=0, counterfactual="auto", out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "counterfactuals.csv")
     assert table["space"].tolist() == ["image", "directions"]
     files = {path.name for path in (tmp_path / "out").iterdir()}
@@ -177,7 +177,7 @@ def corners(count: int, *damaged: int) -> Dataset:
 @pytest.mark.whole
 def test_a_damaged_case_is_reported_once_and_the_other_has_its_map_and_its_counterfactual(tmp_path):
     how = {"method": "integrated_gradients", "tests": 0, "counterfactual": "auto"}
-    result = isocenter.explain(corner_model(), corners(2, 0), out=tmp_path / "out", **how)
+    result = hilum.explain(corner_model(), corners(2, 0), out=tmp_path / "out", **how)
     assert [problem.what for problem in result.failures] == ["c00: the pixels are damaged"]
     table = pd.read_csv(tmp_path / "out" / "counterfactuals.csv")
     assert table["case"].tolist() == ["c01"]
@@ -197,7 +197,7 @@ def test_a_case_whose_counterfactual_fails_keeps_its_map_and_is_reported(tmp_pat
     plain = type(of).predict
     monkeypatch.setattr(type(of), "predict", predict)
     how = {"method": "integrated_gradients", "tests": 0, "counterfactual": "auto"}
-    result = isocenter.explain(of, corners(2), out=tmp_path / "out", **how)
+    result = hilum.explain(of, corners(2), out=tmp_path / "out", **how)
     assert [problem.cases for problem in result.failures] == [("c01",)]
     assert result.table["case"].tolist() == ["c00", "c01"]
     assert result.tables["counterfactuals.csv"]["case"].tolist() == ["c00"]
@@ -207,4 +207,4 @@ def test_models_of_clips_and_cascades_are_refused_before_any_case_is_read():
     clips = model(Linear(np.ones((3, 8, 8))), (8, 8), frames=3)
     for of in (clips, replace(corner_model(), first=corner_model())):
         with pytest.raises(UsageError, match="cascades and clips have no counterfactuals"):
-            isocenter.explain(of, corners(1, 0), method="occlusion", tests=0, counterfactual="auto")
+            hilum.explain(of, corners(1, 0), method="occlusion", tests=0, counterfactual="auto")

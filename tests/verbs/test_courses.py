@@ -10,12 +10,12 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError
-from isocenter.layouts.cases import table_join
-from isocenter.runtime.bundle import formats, inference
-from isocenter.values.covariate_values import Course
+from hilum.errors import DatasetError
+from hilum.layouts.cases import table_join
+from hilum.runtime.bundle import formats, inference
+from hilum.values.covariate_values import Course
 
 FEW = {
     **trained.FEW_STEPS,
@@ -51,17 +51,17 @@ def read(tmp_path_factory):
     """Data, and a run on them that is told pulse and sex; tests only read them."""
     root = tmp_path_factory.mktemp("read")
     data = cohort(root / "data")
-    isocenter.train(data, out=root / "run", assignments=FEW, **READING)
+    hilum.train(data, out=root / "run", assignments=FEW, **READING)
     return data, root / "run"
 
 
 @pytest.mark.whole
 def test_the_plan_says_over_which_time_in_how_many_stretches(read):
-    plan = isocenter.plan(read[0], assignments=FEW, **READING).plan
+    plan = hilum.plan(read[0], assignments=FEW, **READING).plan
     assert plan["network.context"]["pulse"]["stretches"] == 12
     assert plan["network.context"]["pulse"]["unit"] == "s"
     assert "pulse is a course: the mean of 12 stretches" in plan.decision("network.context").because
-    assert isocenter.load(read[1], "cpu").networks.architecture["fusion"]["courses"] == [1, 12]
+    assert hilum.load(read[1], "cpu").networks.architecture["fusion"]["courses"] == [1, 12]
 
 
 @pytest.mark.whole
@@ -78,27 +78,27 @@ def test_a_prediction_takes_tables_of_people_and_of_times(read, tmp_path):
     rising = [(f"00,{at},{60 + 10 * at}") for at in range(0, 60, 5)]
     (tmp_path / "vitals.csv").write_text("\n".join(["case,minutes,pulse", *rising]))
     tables = [tmp_path / "people.csv", tmp_path / "vitals.csv"]
-    found = isocenter.predict(run, picture, covariates=tables, device="cpu")
+    found = hilum.predict(run, picture, covariates=tables, device="cpu")
     assert not found.problems
     pairs = [(60.0 * at, 60 + 10 * at) for at in range(0, 60, 5)]
-    by_hand = isocenter.predict(run, picture, covariates={"sex": "F", "pulse": pairs}, device="cpu")
+    by_hand = hilum.predict(run, picture, covariates={"sex": "F", "pulse": pairs}, device="cpu")
     assert by_hand.table["probability_ill"].tolist() == found.table["probability_ill"].tolist()
     (tmp_path / "unknown.csv").write_text("case,time,pulse\n00,0,80\n00,1,82\n")
     with pytest.raises(DatasetError, match="its times are without a unit"):
-        isocenter.predict(run, picture, covariates=tmp_path / "unknown.csv", device="cpu")
-    problems = isocenter.predict(run, picture, covariates=tables[0], device="cpu").problems
+        hilum.predict(run, picture, covariates=tmp_path / "unknown.csv", device="cpu")
+    problems = hilum.predict(run, picture, covariates=tables[0], device="cpu").problems
     assert any("pulse is missing: taken as never read" in one.what for one in problems)
 
 
 @pytest.mark.whole
 def test_a_package_in_onnx_says_the_same_of_a_table_of_times(read, tmp_path):
     data, run = read
-    packaged = isocenter.package(run, out=tmp_path / "package", backends=())
+    packaged = hilum.package(run, out=tmp_path / "package", backends=())
     table = tmp_path / "vitals.csv"
     table.write_text("case,time (min),pulse,sex\n00,5,60,F\n00,50,95.5,F\n")
     given = {"covariates": table, "device": "cpu"}
-    ours = isocenter.predict(run, data / "well" / "00.png", **given)
-    onnx = isocenter.predict(packaged.out, data / "well" / "00.png", backend="onnx", **given)
+    ours = hilum.predict(run, data / "well" / "00.png", **given)
+    onnx = hilum.predict(packaged.out, data / "well" / "00.png", backend="onnx", **given)
     assert onnx.table["probability_ill"].tolist() == pytest.approx(ours.table["probability_ill"].tolist(), abs=1e-5)
 
 

@@ -13,17 +13,17 @@ import PIL.Image
 import pytest
 
 import forked
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, PlanError
-from isocenter.planning import plan_file
-from isocenter.runs import covariate_baseline, run_folder
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.runs.run_folder import RunFolder
-from isocenter.runtime import record_files
-from isocenter.training.checkpoint_files import STATE_SCHEMA
-from isocenter.training.training_state import CommandClock
-from packages import CONFIG, no_export, without_isocenter
+from hilum.errors import DatasetError, PlanError
+from hilum.planning import plan_file
+from hilum.runs import covariate_baseline, run_folder
+from hilum.runs.plan_request import PlanRequest
+from hilum.runs.run_folder import RunFolder
+from hilum.runtime import record_files
+from hilum.training.checkpoint_files import STATE_SCHEMA
+from hilum.training.training_state import CommandClock
+from packages import CONFIG, no_export, without_hilum
 
 COLUMN = {"image": "file", "label": "state", "patient": "person"}
 FEW = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET, "training.batch": 8}
@@ -52,25 +52,23 @@ def informed(tmp_path_factory):
     """Data, and a run on them that is told marker and sex; tests only read them."""
     root = tmp_path_factory.mktemp("told")
     data = cohort(root / "data")
-    isocenter.train(data, out=root / "run", assignments={**FEW, "network.context": "all"}, **READING)
+    hilum.train(data, out=root / "run", assignments={**FEW, "network.context": "all"}, **READING)
     return data, root / "run"
 
 
 def test_the_plan_says_what_the_network_is_told_and_what_was_left_out(informed):
-    plan = isocenter.plan(informed[0], assignments={"network.context": "all"}, **READING).plan
+    plan = hilum.plan(informed[0], assignments={"network.context": "all"}, **READING).plan
     assert set(plan["network.context"]) == {"marker", "sex"}
     because = plan.decision("network.context").because
     assert "key (" in because
     assert "place (constant in the training cases)" in because
-    assert isocenter.plan(informed[0], **READING).plan["network.context"] is None
+    assert hilum.plan(informed[0], **READING).plan["network.context"] is None
     assert plan["network.context_fusion"] == "concatenate"
     assert "--set network.context_fusion" in plan.decision("network.context_fusion").because
     with pytest.raises(PlanError, match="no covariates"):
-        isocenter.plan(informed[0], assignments={"network.context": "all", "network.name": "vnet"}, **READING)
+        hilum.plan(informed[0], assignments={"network.context": "all", "network.name": "vnet"}, **READING)
     with pytest.raises(PlanError, match="Choose concatenate or film or attention"):
-        isocenter.plan(
-            informed[0], assignments={"network.context": "all", "network.context_fusion": "tokens"}, **READING
-        )
+        hilum.plan(informed[0], assignments={"network.context": "all", "network.context_fusion": "tokens"}, **READING)
 
 
 def test_a_run_states_beside_itself_what_the_covariates_tell_alone(informed):
@@ -84,11 +82,11 @@ def test_a_run_states_beside_itself_what_the_covariates_tell_alone(informed):
 
 def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(informed):
     _, run = informed
-    without = isocenter.load(run / "image_only", "cpu")
+    without = hilum.load(run / "image_only", "cpu")
     assert not without.networks.context
     assert record_files.read_json(run / "image_only" / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["step"] == 6
     record = json.loads((run / "evaluation" / "covariates.json").read_text())
-    by_hand = isocenter.compare([run / "image_only", run]).as_record()
+    by_hand = hilum.compare([run / "image_only", run]).as_record()
     assert by_hand["primary"] == "auroc"
     # The same differences; a comparison by hand has the intervals of its tests.
     added, compared = record["added"]["to the images"], by_hand["differences"]["run"]
@@ -111,7 +109,7 @@ def test_a_run_that_was_killed_in_its_second_training_ends_as_if_it_had_not_been
     shutil.rmtree(run / "image_only")
     shutil.rmtree(run / "evaluation")
     (run / "report.html").unlink()
-    isocenter.train(resume=run)
+    hilum.train(resume=run)
     for part in ("checkpoints/last", "image_only/checkpoints/last"):
         whole, resumed = (record_files.read_tensors(one / part / "weights.safetensors") for one in (informed[1], run))
         assert all((whole[name] == resumed[name]).all() for name in whole)
@@ -122,20 +120,20 @@ def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(informed, 
     data, run = informed
     picture = data / "00.png"
     with pytest.raises(DatasetError, match="trained with marker, sex beside the image"):
-        isocenter.predict(run, picture, device="cpu")
+        hilum.predict(run, picture, device="cpu")
     table = tmp_path / "patients.csv"
     table.write_text("case,marker,sex\n00,-1.5,F\n01,,X\n")
-    found = isocenter.predict(run, [picture, data / "01.png"], covariates=table, device="cpu")
+    found = hilum.predict(run, [picture, data / "01.png"], covariates=table, device="cpu")
     notes = [problem.what for problem in found.problems]
     assert not found.failures
     assert any("01: marker is missing: taken as" in one for one in notes)
     assert any("01: sex is 'X', which few or no training cases had" in one for one in notes)
     assert not any(one.startswith("00") for one in notes)
-    other = isocenter.predict(run, picture, covariates={"marker": 1.5, "sex": "F"}, device="cpu")
+    other = hilum.predict(run, picture, covariates={"marker": 1.5, "sex": "F"}, device="cpu")
     assert other.table["probability_ill"][0] != found.table["probability_ill"][0]
     table.write_text("case,marker\n05,1\n")
     with pytest.raises(DatasetError, match="has no row for 00"):
-        isocenter.predict(run, picture, covariates=table, device="cpu")
+        hilum.predict(run, picture, covariates=table, device="cpu")
 
 
 def test_each_image_has_its_own_row_where_its_results_are_called_otherwise(informed, tmp_path):
@@ -145,32 +143,32 @@ def test_each_image_has_its_own_row_where_its_results_are_called_otherwise(infor
     pictures = [shutil.copy(data / "00.png", tmp_path / f"{name}.png") for name in markers]
     table = tmp_path / "patients.csv"
     table.write_text("case,marker,sex\n" + "".join(f"{name},{marker},F\n" for name, marker in markers.items()))
-    found = isocenter.predict(run, [*pictures], covariates=table, device="cpu")
+    found = hilum.predict(run, [*pictures], covariates=table, device="cpu")
     ill = [
-        isocenter.predict(run, pictures[0], covariates={"marker": marker, "sex": "F"}, device="cpu").table
+        hilum.predict(run, pictures[0], covariates={"marker": marker, "sex": "F"}, device="cpu").table
         for marker in markers.values()
     ]
     assert [float(one["probability_ill"][0]) for one in ill] == list(found.table["probability_ill"])
 
 
 @pytest.mark.whole
-def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(informed, tmp_path):
+def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_hilum(informed, tmp_path):
     data, run = informed
     with forked.trials():
-        packaged = isocenter.package(run, out=tmp_path / "package", backends=("onnx",), threads=1)
+        packaged = hilum.package(run, out=tmp_path / "package", backends=("onnx",), threads=1)
     table = tmp_path / "patients.csv"
     table.write_text("case,marker,sex\n00,-1.5,F\n01,,M\n")
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for name in ("00.png", "01.png"):
         (pictures / name).write_bytes((data / name).read_bytes())
-    ours = isocenter.predict(run, pictures, covariates=table, device="cpu").table.set_index("case")
-    onnx = isocenter.predict(packaged.out, pictures, covariates=table, device="cpu", backend="onnx")
+    ours = hilum.predict(run, pictures, covariates=table, device="cpu").table.set_index("case")
+    onnx = hilum.predict(packaged.out, pictures, covariates=table, device="cpu", backend="onnx")
     assert onnx.table["probability_ill"].tolist() == pytest.approx(ours["probability_ill"].tolist(), abs=1e-5)
-    certificate = json.loads((packaged.out / "isocenter" / "certificate.json").read_text())
+    certificate = json.loads((packaged.out / "hilum" / "certificate.json").read_text())
     assert "onnx" in json.dumps(certificate)
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", pictures, "--covariates", table)
-    done = without_isocenter(packaged.out, *words, "--output_dir", tmp_path / "out")
+    done = without_hilum(packaged.out, *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"case": str}).set_index("case")
     assert theirs.loc[ours.index, "probability_ill"].tolist() == pytest.approx(
@@ -184,7 +182,7 @@ def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(inform
 @pytest.mark.whole
 def test_a_cohort_is_evaluated_with_the_covariates_of_its_own_table(informed, tmp_path):
     data = cohort(tmp_path / "other", 12)
-    found = isocenter.evaluate(informed[1], data, column=COLUMN, split="all", device="cpu")
+    found = hilum.evaluate(informed[1], data, column=COLUMN, split="all", device="cpu")
     assert len(found.scored.table) == 12
     assert any("marker is missing" in problem.what for problem in found.scored.problems)
 
@@ -200,7 +198,7 @@ def test_patients_whose_other_images_trained_the_model_are_counted_in_a_note(inf
         PIL.Image.fromarray(pixels).save(tmp_path / f"{n}.png")
         rows.append(f"{n}.png,{person},{['ill', 'well'][n % 2]},0,F")
     (tmp_path / "table.csv").write_text("\n".join(rows))
-    result = isocenter.evaluate(run, tmp_path, **READING)
+    result = hilum.evaluate(run, tmp_path, **READING)
     assert len(result.scored.table) == 4
     assert [note for note in result.notes if note.startswith("2 patients have the names of patients with whose images")]
 
@@ -208,9 +206,9 @@ def test_patients_whose_other_images_trained_the_model_are_counted_in_a_note(inf
 @pytest.mark.whole
 def test_the_answer_of_a_network_that_gets_the_sex_is_looked_at_with_the_other_one_too(informed, tmp_path):
     data, out = cohort(tmp_path / "other", 12), tmp_path / "out"
-    found = isocenter.evaluate(informed[1], data, column=COLUMN, split="all", device="cpu", out=out, groups="sex")
+    found = hilum.evaluate(informed[1], data, column=COLUMN, split="all", device="cpu", out=out, groups="sex")
     [row] = json.loads((out / "fairness.json").read_text())["swapped"]
-    model, table = isocenter.load(informed[1], "cpu"), pd.read_csv(data / "table.csv")
+    model, table = hilum.load(informed[1], "cpu"), pd.read_csv(data / "table.csv")
     moved, calls = [], []
     for case in table.itertuples():
         who = [{"marker": case.marker, "sex": sex} for sex in (case.sex, {"F": "M", "M": "F"}[case.sex])]
@@ -243,9 +241,7 @@ def test_numbers_and_times_are_told_covariates_too_and_of_one_training_nothing_i
     roles = {"image": "file", "patient": "person", role: column, **({"event": "died"} if role == "time" else {})}
     given = {**FEW, "training.steps": 2, "training.validations": 1, "network.context": ["marker"]}
     given["evaluation.image_only"] = False
-    isocenter.train(
-        tmp_path / "table.csv", out=tmp_path / "run", column=roles, device="cpu", threads=1, assignments=given
-    )
+    hilum.train(tmp_path / "table.csv", out=tmp_path / "run", column=roles, device="cpu", threads=1, assignments=given)
     assert (tmp_path / "run" / "evaluation" / "covariates.json").is_file()
     assert not (tmp_path / "run" / "image_only").exists()
     report = (tmp_path / "run" / "report.html").read_text()
@@ -258,7 +254,7 @@ def crossed(informed, tmp_path_factory):
     """A run of two folds, which are told marker and sex."""
     out = tmp_path_factory.mktemp("told in folds") / "run"
     given = {**FEW, "training.steps": 2, "training.validations": 1, "network.context": ["marker", "sex"]}
-    return isocenter.train(informed[0], out=out, folds=2, assignments=given, **READING).out
+    return hilum.train(informed[0], out=out, folds=2, assignments=given, **READING).out
 
 
 @pytest.mark.whole
@@ -278,7 +274,7 @@ def test_each_fold_takes_covariates_as_its_own_training_cases_have_them(informed
     for fold in range(2):
         own = split.query(f"split == 'train' and fold == '{fold}'")["case"]
         marker = table.loc[own, "marker"]
-        model = isocenter.load(crossed / f"fold_{fold}", "cpu")
+        model = hilum.load(crossed / f"fold_{fold}", "cpu")
         [column] = [one for one in model.networks.context.columns if one.name == "marker"]
         filled = marker.fillna(marker.median())
         assert column.median == pytest.approx(marker.median(), rel=1e-4)
@@ -292,7 +288,7 @@ def test_each_fold_takes_covariates_as_its_own_training_cases_have_them(informed
 
 @pytest.mark.whole
 def test_folds_that_are_added_to_a_plan_take_covariates_each_as_its_own_training_cases_have_them(informed, tmp_path):
-    isocenter.plan(informed[0], out=tmp_path / "plan.yaml", assignments={"network.context": "all"}, **READING)
+    hilum.plan(informed[0], out=tmp_path / "plan.yaml", assignments={"network.context": "all"}, **READING)
     made = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest(folds=2))
     medians = {made.of_fold(fold).plan["network.context"]["marker"]["median"] for fold in range(2)}
     assert len({made.plan["network.context"]["marker"]["median"], *medians}) == 3
@@ -312,10 +308,10 @@ def test_of_folds_each_scores_the_covariates_alone_by_its_own_model_and_the_diff
 @pytest.mark.whole
 def test_the_mean_of_folds_prepares_covariates_for_each_as_that_fold_learnt_them(informed, crossed, tmp_path):
     with no_export():
-        packaged = isocenter.package(crossed, out=tmp_path / "package", backends=()).out
-    joint = [isocenter.load(place, "cpu") for place in (crossed, packaged)]
-    apart = [isocenter.load(place, "cpu", fold=n) for place in (crossed, packaged) for n in range(2)]
-    assert len(isocenter.load(crossed / "image_only", "cpu").networks.members) == 2
+        packaged = hilum.package(crossed, out=tmp_path / "package", backends=()).out
+    joint = [hilum.load(place, "cpu") for place in (crossed, packaged)]
+    apart = [hilum.load(place, "cpu", fold=n) for place in (crossed, packaged) for n in range(2)]
+    assert len(hilum.load(crossed / "image_only", "cpu").networks.members) == 2
     assert len(json.loads((crossed / "evaluation" / "covariates.json").read_text())["images"]) > 0
     assert {model.networks.context.names for model in (*joint, *apart)} == {("marker", "sex")}
     for known in ({"marker": 0.3, "sex": "F"}, {"sex": "M"}):
@@ -332,7 +328,7 @@ def test_the_mean_of_folds_prepares_covariates_for_each_as_that_fold_learnt_them
     pictures.mkdir()
     shutil.copyfile(informed[0] / "00.png", pictures / "00.png")
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", pictures, "--covariates", table)
-    done = without_isocenter(packaged, *words, "--output_dir", tmp_path / "out")
+    done = without_hilum(packaged, *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "out" / "predictions.csv")["probability_ill"]
     assert theirs.tolist() == pytest.approx([found.probabilities["ill"]], rel=1e-4)
@@ -343,7 +339,7 @@ def test_covariates_alone_are_as_probable_however_the_network_draws_its_cases(in
     stated = []
     for sampling in ("natural", "balanced"):
         given = {"network.context": "all", "training.sampling": sampling, "task.calibration_method": "none"}
-        made = isocenter.plan(informed[0], assignments=given, **READING)
+        made = hilum.plan(informed[0], assignments=given, **READING)
         model, cases, _ = covariate_baseline._fit_baseline(
             RunFolder(tmp_path / sampling, made, CommandClock(0.0)), None
         )

@@ -10,10 +10,10 @@ import PIL.Image
 import pytest
 from numpy.testing import assert_allclose
 
-import isocenter
+import hilum
 import trained
-from isocenter.runtime import torch_networks
-from isocenter.values import Dense
+from hilum.runtime import torch_networks
+from hilum.values import Dense
 
 SIZE = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}
 FEW = {**trained.FEW_STEPS, "network.size": SIZE, "network.context": ["which"]}
@@ -42,14 +42,14 @@ def cohort(root: Path, count: int = 24) -> Path:
 def informed(tmp_path_factory):
     root = tmp_path_factory.mktemp("which")
     data = cohort(root / "data")
-    isocenter.train(data, out=root / "run", assignments=FEW, **READING)
+    hilum.train(data, out=root / "run", assignments=FEW, **READING)
     return data, root / "run"
 
 
 @pytest.mark.whole
 def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(informed):
     _, run = informed
-    model = isocenter.load(run, "cpu")
+    model = hilum.load(run, "cpu")
     assert all(isinstance(head, Dense) for head in model.task.heads.values())
     assert model.networks.architecture["fusion"]["method"] == "film"
     again = torch_networks.build_module(
@@ -69,8 +69,8 @@ def test_boxes_get_covariates_and_are_compared_with_those_of_images_alone(name, 
     (data / "patients.csv").write_text("case,age\n" + "\n".join(f"smear{n:02},{rng.normal(60):.2f}" for n in range(24)))
     size = {"network.size": {"width": 8, "widest": 16, "strides": [[1, 1], [2, 2], [2, 2]]}}
     asked = {**trained.FEW_STEPS, **(size if name in ("pyramid", "yolox") else {}), "network.name": name}
-    isocenter.train(data, out=tmp_path / "run", covariates="age", assignments=asked, device="cpu", threads=1)
-    model = isocenter.load(tmp_path / "run", "cpu")
+    hilum.train(data, out=tmp_path / "run", covariates="age", assignments=asked, device="cpu", threads=1)
+    model = hilum.load(tmp_path / "run", "cpu")
     assert (model.networks.architecture["fusion"]["method"], model.networks.context.names) == ("film", ("age",))
     record = json.loads((tmp_path / "run" / "evaluation" / "covariates.json").read_text())
     assert record["rows"] == []  # a table places no box
@@ -79,8 +79,8 @@ def test_boxes_get_covariates_and_are_compared_with_those_of_images_alone(name, 
 
 @pytest.mark.whole
 def test_another_covariate_is_another_answer_in_onnx_as_in_torch(informed, tmp_path):
-    packaged = isocenter.package(informed[1], out=tmp_path / "package", backends=())
-    ours, theirs = isocenter.load(informed[1], "cpu"), isocenter.load(packaged.out, "cpu", backend="onnx")
+    packaged = hilum.package(informed[1], out=tmp_path / "package", backends=())
+    ours, theirs = hilum.load(informed[1], "cpu"), hilum.load(packaged.out, "cpu", backend="onnx")
     images = np.random.default_rng(0).normal(size=(1, 1, *ours.inference.patch)).astype(np.float32)
     bright, dim = (ours.networks.context.vector({"which": one})[0][None] for one in ("bright", "dim"))
     assert np.abs(ours.networks.run(images, bright)["mask"] - ours.networks.run(images, dim)["mask"]).max() > 1e-6

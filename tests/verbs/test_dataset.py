@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import UsageError
-from isocenter.runs import run_folder
-from isocenter.training.training_state import CommandClock
+from hilum.errors import UsageError
+from hilum.runs import run_folder
+from hilum.training.training_state import CommandClock
 
 
 def test_prepared_cases_of_the_parts_are_those_of_the_plan(tmp_path):
     root = trained.pictures(tmp_path / "data", 16)
-    plan = isocenter.plan(root)
-    parts = {part: isocenter.dataset(root, part=part) for part in ("train", "test")}
+    plan = hilum.plan(root)
+    parts = {part: hilum.dataset(root, part=part) for part in ("train", "test")}
     for part, cases in parts.items():
         assert {one["case"] for one in cases} == {case for case, own in plan.parts.items() if own == part}
     batch = next(iter(torch.utils.data.DataLoader(parts["train"], batch_size=2)))
@@ -29,7 +29,7 @@ def test_prepared_cases_of_the_parts_are_those_of_the_plan(tmp_path):
     classes = {case.id: case.references["class"] for case in plan.examination.dataset}
     assert batch["target"].tolist() == [["bright", "dark"].index(classes[name]) for name in batch["case"]]
     with pytest.raises(UsageError, match="there is no part 'all'"):
-        isocenter.dataset(root, part="all")
+        hilum.dataset(root, part="all")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def told(tmp_path_factory):
 
 def test_items_have_their_file_and_their_covariates_as_the_network_gets_them(told):
     root, frame = told
-    cases = isocenter.dataset(frame, root=root, covariates="age,sex")
+    cases = hilum.dataset(frame, root=root, covariates="age,sex")
     assert cases.covariate_names == ("age", "sex f", "sex m")
     of_file = frame.set_index("image_path")
     median, deviation = (cases.plan["network.context"]["age"][key] for key in ("mean", "deviation"))
@@ -58,15 +58,15 @@ def test_items_have_their_file_and_their_covariates_as_the_network_gets_them(tol
         assert item["covariates"].dtype == torch.float32
         assert item["covariates"][0].item() == pytest.approx((age - median) / deviation, abs=1e-4)
         assert (item["covariates"][1] > item["covariates"][2]) == (sex == "F")
-    without = isocenter.dataset(frame, root=root)
+    without = hilum.dataset(frame, root=root)
     assert (without.covariate_names, without[0]["covariates"].shape) == ((), (0,))
     with pytest.raises(UsageError, match=r"conflicts with --set network\.context"):
-        isocenter.dataset(frame, root=root, covariates="age", assignments={"network.context": "all"})
+        hilum.dataset(frame, root=root, covariates="age", assignments={"network.context": "all"})
 
 
 def test_augmented_items_are_a_function_of_seed_epoch_and_item(told):
     root, frame = told
-    plain, cases = (isocenter.dataset(frame, root=root, augment=augment) for augment in (False, True))
+    plain, cases = (hilum.dataset(frame, root=root, augment=augment) for augment in (False, True))
     first = [cases[n]["image"] for n in range(len(cases))]
     cases.set_epoch(1)
     second = [cases[n]["image"] for n in range(len(cases))]
@@ -75,7 +75,7 @@ def test_augmented_items_are_a_function_of_seed_epoch_and_item(told):
     assert sum(torch.equal(*pair) for pair in zip(first, second, strict=True)) <= len(first) // 4
     assert not all(torch.equal(plain[n]["image"], image) for n, image in enumerate(first))
     assert [cases[n]["target"] for n in range(len(cases))] == [plain[n]["target"] for n in range(len(plain))]
-    other = isocenter.dataset(frame, root=root, augment=True, seed=1)
+    other = hilum.dataset(frame, root=root, augment=True, seed=1)
     of_case = {other.cases[n].id: other[n]["image"] for n in range(len(other))}
     assert any(not torch.equal(of_case[c.id], first[n]) for n, c in enumerate(cases.cases) if c.id in of_case)
 
@@ -83,8 +83,8 @@ def test_augmented_items_are_a_function_of_seed_epoch_and_item(told):
 def test_boxes_follow_their_images(tmp_path):
     still = dict.fromkeys((f"augmentation.{name}" for name in ("rotation", "scale", "shift", "elastic")), 0)
     mirrored = {**still, "augmentation.quarter_turns": False, "augmentation.flips": [1]}
-    cases = isocenter.dataset(trained.smears(tmp_path / "smears"), augment=True, assignments=mirrored)
-    plain = isocenter.dataset(tmp_path / "smears", assignments=mirrored)
+    cases = hilum.dataset(trained.smears(tmp_path / "smears"), augment=True, assignments=mirrored)
+    plain = hilum.dataset(tmp_path / "smears", assignments=mirrored)
     flipped = 0
     for n in range(len(cases)):
         before, after = plain[n], cases[n]
@@ -97,7 +97,7 @@ def test_boxes_follow_their_images(tmp_path):
 
 
 def test_a_batch_of_unlike_shapes_ends_in_zeros_and_in_boxes_that_are_none(tmp_path):
-    cases = isocenter.dataset(trained.smears(tmp_path / "smears"))
+    cases = hilum.dataset(trained.smears(tmp_path / "smears"))
     items = [{**cases[n], "image": cases[n]["image"][:, : 24 - n, : 32 - 2 * n]} for n in range(3)]
     batch = cases.collate(items)
     assert batch["shape"].tolist() == [[24, 32], [23, 30], [22, 28]]
@@ -116,7 +116,7 @@ def test_a_run_of_a_frame_keeps_it_as_its_table_and_is_resumed_from_that(told, t
     root, frame = told
     renamed = frame.rename(columns={"image_path": "scan", "label": "state"})
     reading = {"root": root, "column": {"image": "scan", "label": "state"}}
-    planned = isocenter.plan(renamed, device="cpu", threads=1, covariates="age", **reading)
+    planned = hilum.plan(renamed, device="cpu", threads=1, covariates="age", **reading)
     run = run_folder.new_run(tmp_path / "run", planned, CommandClock(time.monotonic()))
     assert run.plan.data == str(tmp_path / "run" / "dataset.csv")
     again = run_folder.resume_run(tmp_path / "run", time.monotonic())

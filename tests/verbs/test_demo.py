@@ -21,10 +21,10 @@ import pandas as pd
 import pydicom
 import pytest
 
-from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.layouts import dataset_layouts
-from isocenter.verbs import demo
-from isocenter.verbs.demo import VERSION
+from hilum.errors import FormatError, IntegrityError, UsageError
+from hilum.layouts import dataset_layouts
+from hilum.verbs import demo
+from hilum.verbs.demo import VERSION
 
 # Nobody listens at port 9 of this machine, the discard service of 1983: every way into the web ends here.
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
@@ -104,7 +104,7 @@ def test_the_set_beside_the_project_is_taken_first_and_its_labels_are_named(tmp_
 
 
 def test_a_set_of_that_name_far_above_the_project_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
     (tmp_path / "downloads" / "Task04_Hippocampus").mkdir(parents=True)
     (tmp_path / "shared" / "data" / "hippocampus").mkdir(parents=True)
     project = tmp_path / "home" / "work" / "project"
@@ -113,7 +113,7 @@ def test_a_set_of_that_name_far_above_the_project_is_not_taken(tmp_path: Path, m
 
 
 def test_what_was_downloaded_before_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
     (tmp_path / "downloads" / "Task04_Hippocampus").mkdir(parents=True)
     source = demo.find_data(tmp_path)
     assert source.path == tmp_path / "downloads" / "Task04_Hippocampus" / "Task04_Hippocampus"
@@ -121,7 +121,7 @@ def test_what_was_downloaded_before_is_used_again(tmp_path: Path, monkeypatch: p
 
 
 def test_the_simulated_cohort_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
     first = demo.simulated_cohort(patients=2)
     files = {path: path.stat().st_mtime_ns for path in first.rglob("*.dcm")}
     assert demo.simulated_cohort(patients=2) == first
@@ -171,8 +171,8 @@ def test_the_address_and_the_checksum_are_of_the_hippocampus_set() -> None:
 
 def run_demo(*arguments: str | Path, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
     """As a user calls it, without any way into the web."""
-    environment = {**os.environ, **OFFLINE, "no_proxy": "", "ISOCENTER_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [Path(sys.executable).with_name("isocenter"), "demo", *arguments]
+    environment = {**os.environ, **OFFLINE, "no_proxy": "", "HILUM_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    command = [Path(sys.executable).with_name("hilum"), "demo", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500, check=False)
 
 

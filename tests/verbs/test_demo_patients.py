@@ -8,10 +8,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from isocenter.layouts import dataset_layouts
-from isocenter.transforms import phantoms
-from isocenter.values import Case, Dataset, Image
-from isocenter.verbs import demo
+from hilum.layouts import dataset_layouts
+from hilum.transforms import phantoms
+from hilum.values import Case, Dataset, Image
+from hilum.verbs import demo
 
 EXAMINATIONS = [(0, 0), (0, 1), (1, 0)]
 

@@ -8,12 +8,12 @@ import PIL.Image
 import pytest
 import torch
 
-import isocenter
-from isocenter.errors import DatasetError, UsageError
-from isocenter.networks import factory, network_parts
-from isocenter.runtime import Model
-from isocenter.runtime.guard.image_observation import Observation
-from isocenter.transforms import channel_stack
+import hilum
+from hilum.errors import DatasetError, UsageError
+from hilum.networks import factory, network_parts
+from hilum.runtime import Model
+from hilum.runtime.guard.image_observation import Observation
+from hilum.transforms import channel_stack
 
 
 def numbers(table):
@@ -21,10 +21,10 @@ def numbers(table):
 
 
 def test_each_image_gets_the_mean_of_the_deepest_map_of_the_network(classified):
-    model = isocenter.load(classified.out)
+    model = hilum.load(classified.out)
     picture = sorted(classified.data.rglob("*.png"))[0]
-    table = isocenter.embed(model, picture).table
-    image = isocenter.read(picture)
+    table = hilum.embed(model, picture).table
+    image = hilum.read(picture)
     prepared, _ = model.preprocessing.open_image(channel_stack.stack_images({"image": image}, "x"), "x")
     at = factory.family_of(model.networks.architecture["name"]).features
     batch = torch.from_numpy(np.asarray(prepared, dtype=np.float32)[None])
@@ -34,7 +34,7 @@ def test_each_image_gets_the_mean_of_the_deepest_map_of_the_network(classified):
 
 
 def test_a_folder_becomes_a_table_of_cases_patients_and_numbers(classified, tmp_path):
-    made = isocenter.embed(classified.out, classified.data, out=tmp_path / "seen")
+    made = hilum.embed(classified.out, classified.data, out=tmp_path / "seen")
     table, record = pd.read_parquet(tmp_path / "seen" / "embeddings.parquet"), tmp_path / "seen" / "embeddings.json"
     pd.testing.assert_frame_equal(table, made.table)
     assert list(table.columns[:4]) == ["case", "patient", "image", "e0"]
@@ -44,14 +44,14 @@ def test_a_folder_becomes_a_table_of_cases_patients_and_numbers(classified, tmp_
 
 
 def test_features_of_a_volume_are_the_mean_over_its_windows(segmented):
-    table = isocenter.embed(segmented.out, segmented.data).table
+    table = hilum.embed(segmented.out, segmented.data).table
     assert len(table) and np.isfinite(numbers(table)).all()
 
 
 def test_a_package_computed_by_onnx_gives_the_same_features(segmented, packaged):
     images = segmented.data
     by_torch, by_onnx = (
-        numbers(isocenter.embed(path, images, **how).table)
+        numbers(hilum.embed(path, images, **how).table)
         for path, how in ((segmented.out, {}), (packaged.out, {"backend": "onnx"}))
     )
     assert by_onnx == pytest.approx(by_torch, rel=1e-2, abs=1e-3)
@@ -71,7 +71,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_embedded(class
 def test_no_image_that_can_be_read_is_an_error_and_nothing_is_written(classified, tmp_path):
     (tmp_path / "cut.png").write_bytes(b"\x89PNG")
     with pytest.raises(DatasetError, match="cut"):
-        isocenter.embed(classified.out, tmp_path / "cut.png", out=tmp_path / "seen")
+        hilum.embed(classified.out, tmp_path / "cut.png", out=tmp_path / "seen")
     assert not (tmp_path / "seen").exists()
 
 
@@ -79,7 +79,7 @@ def test_a_network_without_such_features_is_refused(classified, monkeypatch, tmp
     monkeypatch.setattr(Model, "observe", lambda model, case: (Observation(None), None))
     PIL.Image.new("L", (32, 32)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match="gives no pooled features"):
-        isocenter.embed(classified.out, tmp_path / "a.png")
+        hilum.embed(classified.out, tmp_path / "a.png")
 
 
 def test_after_ctrl_c_the_cases_that_were_done_are_kept(classified, monkeypatch, tmp_path):
@@ -93,5 +93,5 @@ def test_after_ctrl_c_the_cases_that_were_done_are_kept(classified, monkeypatch,
 
     monkeypatch.setattr(Model, "observe", pressed)
     with pytest.raises(KeyboardInterrupt):
-        isocenter.embed(classified.out, classified.data, out=tmp_path / "seen")
+        hilum.embed(classified.out, classified.data, out=tmp_path / "seen")
     assert list(pd.read_parquet(tmp_path / "seen" / "embeddings.parquet")["case"]) == seen

@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-import isocenter
-from isocenter.errors import DatasetError, UsageError
+import hilum
+from hilum.errors import DatasetError, UsageError
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def test_a_folder_becomes_images_on_their_own_grids_a_record_and_a_report(volume
     record = json.loads((tmp_path / "out" / "enhancement.json").read_text())
     assert (record["method"], [one["case"] for one in record["cases"]]) == ("tv", ["a", "b"])
     for case in record["cases"]:
-        before = isocenter.read(volumes / f"{case['case']}.nii.gz")
-        after = isocenter.read(tmp_path / "out" / case["file"])
+        before = hilum.read(volumes / f"{case['case']}.nii.gz")
+        after = hilum.read(tmp_path / "out" / case["file"])
         np.testing.assert_allclose(after.geometry.affine, before.geometry.affine)
         change = np.sqrt(np.mean((after.data.astype(float) - before.data) ** 2))
         assert case["change"] == pytest.approx(change, rel=1e-5)
@@ -45,15 +45,15 @@ def test_a_folder_becomes_images_on_their_own_grids_a_record_and_a_report(volume
 def test_a_colour_picture_keeps_its_channels(tmp_path):
     pixels = np.random.default_rng(0).integers(90, 110, (24, 20, 3)).astype(np.uint8)
     PIL.Image.fromarray(pixels).save(tmp_path / "x.png")
-    isocenter.enhance(tmp_path / "x.png", out=tmp_path / "out")
-    enhanced = isocenter.read(tmp_path / "out" / "x_enhanced.nii.gz")
+    hilum.enhance(tmp_path / "x.png", out=tmp_path / "out")
+    enhanced = hilum.read(tmp_path / "out" / "x_enhanced.nii.gz")
     np.testing.assert_allclose(enhanced.data.mean(), pixels.mean(), rtol=0.01)
     assert enhanced.data.size == pixels.size
 
 
 def test_an_image_in_memory_is_enhanced_without_a_folder(volumes):
-    image = isocenter.read(volumes / "a.nii.gz")
-    result = isocenter.enhance(image)
+    image = hilum.read(volumes / "a.nii.gz")
+    result = hilum.enhance(image)
     [enhanced] = result.images.values()
     assert enhanced.data.std() < image.data.std() / 2
     assert list(result.table["case"]) == ["image"]
@@ -62,13 +62,13 @@ def test_an_image_in_memory_is_enhanced_without_a_folder(volumes):
 def test_what_cannot_be_enhanced_is_refused_and_nothing_is_written(volumes, segmented, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(UsageError, match="is a model for segmentation"):
-        isocenter.enhance(volumes, method=segmented.out, out=out)
+        hilum.enhance(volumes, method=segmented.out, out=out)
     with pytest.raises(UsageError, match=r"bm3d.*nlm, n4, tv, clahe"):
-        isocenter.enhance(volumes, method="bm3d", out=out)
+        hilum.enhance(volumes, method="bm3d", out=out)
     with pytest.raises(DatasetError, match="no case could be enhanced"):
-        isocenter.enhance(isocenter.read(volumes / "a.nii.gz").with_pixels(np.zeros((1, 16, 14, 12)) - 5), method="n4")
+        hilum.enhance(hilum.read(volumes / "a.nii.gz").with_pixels(np.zeros((1, 16, 14, 12)) - 5), method="n4")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").touch()
     with pytest.raises(UsageError, match="exists already"):
-        isocenter.enhance(volumes, out=tmp_path / "taken")
+        hilum.enhance(volumes, out=tmp_path / "taken")
     assert not out.exists()

@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-import isocenter
-from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.planning import plan_file
-from isocenter.runs import run_folder
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.runtime import ModelRequest, record_files
-from isocenter.runtime.ensemble import MEMBERS
-from isocenter.tasks import task_settings
-from isocenter.verbs import ensemble_members
-from isocenter.verbs.ensemble_members import EnsembleMember
+import hilum
+from hilum.errors import DatasetError, IntegrityError, UsageError
+from hilum.planning import plan_file
+from hilum.runs import run_folder
+from hilum.runs.plan_request import PlanRequest
+from hilum.runtime import ModelRequest, record_files
+from hilum.runtime.ensemble import MEMBERS
+from hilum.tasks import task_settings
+from hilum.verbs import ensemble_members
+from hilum.verbs.ensemble_members import EnsembleMember
 from packages import bundle_checked_and_run
 
 torch.set_num_threads(1)
@@ -36,14 +36,14 @@ def runs(classified, tmp_path_factory) -> tuple[Path, Path]:
     """A small residual network, and a LeNet of another seed on the same parts."""
     other = tmp_path_factory.mktemp("runs") / "lenet"
     given = {"device": "cpu", "threads": 1, "seed": 3, "assignments": {**LENET, "training.batch": 8}}
-    isocenter.train(classified.data, out=other, **given)
+    hilum.train(classified.data, out=other, **given)
     return classified.out, other
 
 
 @pytest.fixture(scope="module")
 def mixed(runs, tmp_path_factory):
     """An ensemble of both."""
-    return isocenter.ensemble(runs, out=tmp_path_factory.mktemp("ensembles") / "mixed", device="cpu")
+    return hilum.ensemble(runs, out=tmp_path_factory.mktemp("ensembles") / "mixed", device="cpu")
 
 
 def picture(classified) -> Path:
@@ -51,20 +51,19 @@ def picture(classified) -> Path:
 
 
 def test_networks_of_two_families_and_seeds_give_the_mean_of_their_probabilities(runs, mixed, classified):
-    both = isocenter.load(mixed.out, device="cpu")
+    both = hilum.load(mixed.out, device="cpu")
     assert both.networks.families == "resnet, lenet"
     assert "resnet, lenet in 2D" in repr(both)
-    each = [isocenter.load(run, device="cpu").predict(picture(classified)).confidence.uncalibrated for run in runs]
+    each = [hilum.load(run, device="cpu").predict(picture(classified)).confidence.uncalibrated for run in runs]
     single = [
-        isocenter.load(mixed.out, device="cpu", fold=n).predict(picture(classified)).confidence.uncalibrated
-        for n in (0, 1)
+        hilum.load(mixed.out, device="cpu", fold=n).predict(picture(classified)).confidence.uncalibrated for n in (0, 1)
     ]
     found = both.predict(picture(classified)).confidence.uncalibrated
     for name in found:
         assert found[name] == pytest.approx(np.mean([one[name] for one in each]), abs=1e-6)
         assert single[1][name] == pytest.approx(each[1][name])
     with pytest.raises(UsageError, match="has no fold 2"):
-        isocenter.load(mixed.out, device="cpu", fold=2)
+        hilum.load(mixed.out, device="cpu", fold=2)
 
 
 def test_few_validation_patients_leave_members_equal_and_the_report_says_so(mixed):
@@ -83,12 +82,12 @@ def test_few_validation_patients_leave_members_equal_and_the_report_says_so(mixe
 
 @pytest.mark.whole
 def test_an_ensemble_is_evaluated_on_its_data_and_compared_as_a_run_is(mixed, runs, classified, tmp_path):
-    again = isocenter.evaluate(mixed.out, classified.data, device="cpu", out=tmp_path / "again")
+    again = hilum.evaluate(mixed.out, classified.data, device="cpu", out=tmp_path / "again")
     assert again.which == "the test cases of the run's own data"
     ours = {(row.metric, row.label): row.estimate.value for row in mixed.rows}
     theirs = {(row.metric, row.label): row.estimate.value for row in again.rows}
     assert_allclose(list(theirs.values()), [ours[key] for key in theirs], atol=1e-6)
-    found = isocenter.compare([runs[0], mixed.out])
+    found = hilum.compare([runs[0], mixed.out])
     assert found.names == ("run", "mixed")
     assert found.cases == 8
 
@@ -112,7 +111,7 @@ def test_an_ensemble_is_audited_itself_and_repeats_nothing_of_its_members_figure
         record = json.loads((copy / "run.json").read_text())
         record |= {"notes": [of_figures, of_training], "of_figures": [of_figures]}
         (copy / "run.json").write_text(json.dumps(record))
-    made = isocenter.ensemble(copies, out=tmp_path / "mixed", data=classified.data, device="cpu")
+    made = hilum.ensemble(copies, out=tmp_path / "mixed", data=classified.data, device="cpu")
     assert of_training in made.notes
     assert of_figures not in made.notes
 
@@ -131,7 +130,7 @@ def uneven(mixed, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def package(uneven, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("packages") / "ensemble"
-    made = isocenter.package(uneven, out=folder, backends=())
+    made = hilum.package(uneven, out=folder, backends=())
     assert made.onnx["exported"], made.onnx
     assert made.networks == 2
     return folder
@@ -139,7 +138,7 @@ def package(uneven, tmp_path_factory) -> Path:
 
 def by_shares(runs, image: Path) -> dict[str, float]:
     """The weighted mean of what each member says alone, before any calibration."""
-    each = [isocenter.load(run, device="cpu").predict(image).confidence.uncalibrated for run in runs]
+    each = [hilum.load(run, device="cpu").predict(image).confidence.uncalibrated for run in runs]
     return {name: 0.3 * each[0][name] + 0.7 * each[1][name] for name in each[0]}
 
 
@@ -148,22 +147,20 @@ def test_an_ensemble_and_its_package_count_members_by_their_weights_in_torch_and
     runs, uneven, package, classified
 ):
     wanted = by_shares(runs, picture(classified))
-    prediction = isocenter.load(uneven, device="cpu").predict(picture(classified))
+    prediction = hilum.load(uneven, device="cpu").predict(picture(classified))
     assert prediction.confidence.uncalibrated == pytest.approx(wanted)
     for backend in ("torch", "onnx"):
-        found = isocenter.load(package, device="cpu", backend=backend).predict(picture(classified))
+        found = hilum.load(package, device="cpu", backend=backend).predict(picture(classified))
         assert found.confidence.uncalibrated == pytest.approx(wanted, abs=1e-5)
         assert found.probabilities == pytest.approx(prediction.probabilities, abs=1e-5)
-    one, single = (isocenter.load(place, device="cpu", fold=1) for place in (package, uneven))
+    one, single = (hilum.load(place, device="cpu", fold=1) for place in (package, uneven))
     assert type(one.networks.run.module) is type(single.networks.run.module)
     alone = [model.predict(picture(classified)).confidence.uncalibrated for model in (one, single)]
     assert alone[0] == pytest.approx(alone[1], abs=1e-6)
 
 
 @pytest.mark.whole
-def test_the_bundle_of_an_ensemble_of_two_families_runs_without_isocenter_and_says_the_same(
-    package, classified, tmp_path
-):
+def test_the_bundle_of_an_ensemble_of_two_families_runs_without_hilum_and_says_the_same(package, classified, tmp_path):
     (tmp_path / "images").mkdir()
     image = Path(shutil.copy(picture(classified), tmp_path / "images"))
     done = bundle_checked_and_run(package, tmp_path / "images", tmp_path / "out" / "results")
@@ -171,7 +168,7 @@ def test_the_bundle_of_an_ensemble_of_two_families_runs_without_isocenter_and_sa
     with (tmp_path / "out" / "results" / "predictions.csv").open(newline="") as file:
         [row] = csv.DictReader(file)
     stated = {name: float(row[f"probability_{name}"]) for name in ("bright", "dark")}
-    assert stated == pytest.approx(isocenter.load(package, device="cpu").predict(image).probabilities, abs=1e-5)
+    assert stated == pytest.approx(hilum.load(package, device="cpu").predict(image).probabilities, abs=1e-5)
     assert "resnet, lenet" in (package / "docs" / "README.md").read_text()
 
 
@@ -209,7 +206,7 @@ def with_validation_cases(run: Path, count: int) -> None:
 
 @pytest.mark.whole
 def test_weights_are_fitted_where_that_surely_pays_and_thresholds_are_found_anew(opposed, classified, tmp_path):
-    found = isocenter.ensemble(opposed, out=tmp_path / "fitted", device="cpu", data=classified.data)
+    found = hilum.ensemble(opposed, out=tmp_path / "fitted", device="cpu", data=classified.data)
     assert set(found.weights) == {"as it is", "opposite"}
     assert max(found.weights.values()) > 0.9, found.because
     assert "15 validation cases in 5 parts" in found.because
@@ -218,7 +215,7 @@ def test_weights_are_fitted_where_that_surely_pays_and_thresholds_are_found_anew
     assert "Youden" in plan or "youden" in plan
     # The one that has all the weight, with what was found for the ensemble and not what its own training found.
     assert list(found.weights.values()) == [1.0, 0.0]
-    settings = task_settings.settings_of(isocenter.load(found.out, device="cpu").task)
+    settings = task_settings.settings_of(hilum.load(found.out, device="cpu").task)
     assert settings["thresholds"] == plan_file.read_plan(found.out / "plan.yaml")["task.thresholds"]
     assert settings["calibration"]["cases"] == 15
 
@@ -228,7 +225,7 @@ def test_members_of_two_seeds_mark_voxels_together(segmented, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(segmented.out, other)
     changed(other / "checkpoints" / "best", lambda key, one: 1.3 * one)
-    found = isocenter.ensemble([segmented.out, other], out=tmp_path / "both", device="cpu")
+    found = hilum.ensemble([segmented.out, other], out=tmp_path / "both", device="cpu")
     image = sorted((segmented.data / "images").glob("*.nii.gz"))[0]
     parts = []
     for path in (segmented.out, other, tmp_path / "both"):
@@ -237,7 +234,7 @@ def test_members_of_two_seeds_mark_voxels_together(segmented, tmp_path):
         def collect(region, arrays, seen=seen):
             seen[(slice(None), *region)] = arrays["mask"]
 
-        isocenter.load(path, device="cpu").predict(image, ModelRequest(mirror=False), receiver=collect)
+        hilum.load(path, device="cpu").predict(image, ModelRequest(mirror=False), receiver=collect)
         parts.append(seen)
     assert found.comparison.primary == "dice"
     assert parts[2].shape == parts[0].shape
@@ -300,7 +297,7 @@ def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
 ):
     def refused(paths, match, **given):
         with pytest.raises((UsageError, DatasetError), match=match):
-            isocenter.ensemble(paths, out=tmp_path / "out", device="cpu", **given)
+            hilum.ensemble(paths, out=tmp_path / "out", device="cpu", **given)
         assert not (tmp_path / "out").exists()
 
     refused(runs[:1], "1 run given")
@@ -347,10 +344,10 @@ def test_a_member_or_a_weight_that_was_changed_is_not_loaded(mixed, tmp_path):
     place = tmp_path / "changed" / MEMBERS / "ensemble.json"
     place.write_text(place.read_text().replace('"shares": null', '"shares": [0.9, 0.1]'))
     with pytest.raises(IntegrityError, match="is not the file that was written"):
-        isocenter.load(tmp_path / "changed")
+        hilum.load(tmp_path / "changed")
     place.write_text(place.read_text().replace("0.9", "0.7"))
     with pytest.raises(IntegrityError, match="are not shares of 2 members"):
-        isocenter.load(tmp_path / "changed")
+        hilum.load(tmp_path / "changed")
 
 
 @pytest.mark.whole
@@ -374,15 +371,15 @@ def test_the_folds_of_a_member_share_its_weight_alike_and_have_no_validation_cas
     held, rest = table[table["split"] == "test"].assign(fold=""), table[table["split"] != "test"]
     other = rest.assign(fold="1", split=rest["split"].map({"val": "train", "train": "train"}))
     pd.concat([rest, other, held]).to_csv(folds / "split.csv", index=False)
-    found = isocenter.ensemble([runs[0], folds], out=tmp_path / "out", device="cpu", data=classified.data)
+    found = hilum.ensemble([runs[0], folds], out=tmp_path / "out", device="cpu", data=classified.data)
     assert "no case is left that no member was trained on, because every fold of folds selected" in found.because
     page = found.report.read_text()
     assert "The folds of a run count alike" in page
     assert "No validation case is left by which thresholds" in page and "were found on the validation" not in page
-    model = isocenter.load(found.out, device="cpu")
+    model = hilum.load(found.out, device="cpu")
     assert model.networks.shares == (0.5, 0.25, 0.25)
     single = [
-        isocenter.load(found.out, device="cpu", fold=n).predict(picture(classified)).confidence.uncalibrated
+        hilum.load(found.out, device="cpu", fold=n).predict(picture(classified)).confidence.uncalibrated
         for n in range(3)
     ]
     wanted = {name: np.dot(model.networks.shares, [one[name] for one in single]) for name in single[0]}
@@ -397,21 +394,19 @@ def test_where_no_case_is_left_nothing_is_estimated_and_the_ensemble_predicts_ne
         shutil.copytree(run, everything[-1])
         table = pd.read_csv(run / "split.csv", dtype=str, keep_default_na=False)
         table.assign(split="train").to_csv(everything[-1] / "split.csv", index=False)
-    found = isocenter.ensemble(everything, out=tmp_path / "out", device="cpu", data=classified.data)
+    found = hilum.ensemble(everything, out=tmp_path / "out", device="cpu", data=classified.data)
     assert found.rows == ()
     assert found.comparison is None
     assert "Every case was trained on: nothing is estimated." in found.notes
     assert "nothing is estimated" in found.report.read_text()
-    assert isocenter.load(found.out, device="cpu").predict(picture(classified)).probabilities is not None
+    assert hilum.load(found.out, device="cpu").predict(picture(classified)).probabilities is not None
 
 
 @pytest.mark.whole
 def test_runs_of_other_seeds_have_the_same_parts_where_the_split_has_a_seed_of_its_own(classified, tmp_path):
-    first = isocenter.plan(classified.data, seed=0, device="cpu")
-    same = isocenter.plan(
-        classified.data, seed=1, device="cpu", assignments={"split.seed": 0}, out=tmp_path / "plan.yaml"
-    )
-    assert isocenter.plan(classified.data, seed=1, device="cpu").parts != first.parts
+    first = hilum.plan(classified.data, seed=0, device="cpu")
+    same = hilum.plan(classified.data, seed=1, device="cpu", assignments={"split.seed": 0}, out=tmp_path / "plan.yaml")
+    assert hilum.plan(classified.data, seed=1, device="cpu").parts != first.parts
     assert same.parts == first.parts
     assert same.plan["training.seed"] == 1
     again = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest(seed=5))

@@ -9,19 +9,19 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, UsageError
-from isocenter.scoring import case_scoring, evaluation_notes
-from isocenter.tasks import task_catalogue
-from isocenter.values import Case, Geometry, Image, Problem
-from isocenter.values.covariate_values import Course
-from isocenter.verbs import evaluate
+from hilum.errors import DatasetError, UsageError
+from hilum.scoring import case_scoring, evaluation_notes
+from hilum.tasks import task_catalogue
+from hilum.values import Case, Geometry, Image, Problem
+from hilum.values.covariate_values import Course
+from hilum.verbs import evaluate
 from packages import no_export
 
 
 def evaluated(run, data, **flags):
-    return isocenter.evaluate(run.out, data, device="cpu", **{"labels": trained.LABELS, **flags})
+    return hilum.evaluate(run.out, data, device="cpu", **{"labels": trained.LABELS, **flags})
 
 
 def parts(run) -> dict[str, set[str]]:
@@ -58,9 +58,9 @@ def test_the_evaluation_repeats_what_the_run_says_of_shortcuts(classified, tmp_p
     notes = json.loads((classified.out / "run.json").read_text())["notes"]
     [known] = [note for note in notes if note.startswith("Shortcut: ") and "small mark (bright" in note]
     with no_export():
-        model = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
+        model = hilum.package(classified.out, out=tmp_path / "package", backends=()).out
     for place in (classified.out, model):
-        result = isocenter.evaluate(place, classified.data, split="all", device="cpu")
+        result = hilum.evaluate(place, classified.data, split="all", device="cpu")
         assert known in result.notes
         assert known in str(result)
 
@@ -69,7 +69,7 @@ def test_the_evaluation_repeats_what_the_run_says_of_shortcuts(classified, tmp_p
 def test_references_that_the_model_wrote_itself_are_no_evidence_and_that_is_said(segmented, data, tmp_path):
     series = data / "dicom" / "series" / "mr_hippocrop_study1"
     shutil.copytree(series, tmp_path / "study" / "series")
-    isocenter.predict(segmented.out, series, out=tmp_path / "study" / "seg", format="dcm", device="cpu", abstain="off")
+    hilum.predict(segmented.out, series, out=tmp_path / "study" / "seg", format="dcm", device="cpu", abstain="off")
     result = evaluated(segmented, tmp_path / "study")
     [note] = [note for note in result.notes if "written by this model" in note]
     assert note.startswith("The references of 1 case")
@@ -84,11 +84,9 @@ def test_of_other_data_all_cases_are_scored(segmented, tmp_path):
 
 
 def test_of_other_data_the_models_own_figure_stands_beside_the_new_one(segmented, tmp_path):
-    own = isocenter.evaluate(segmented.out, segmented.data)
+    own = hilum.evaluate(segmented.out, segmented.data)
     assert own.own_figure == ""
-    other = isocenter.evaluate(
-        segmented.out, trained.blobs(tmp_path / "other", count=3, first=50), out=tmp_path / "out"
-    )
+    other = hilum.evaluate(segmented.out, trained.blobs(tmp_path / "other", count=3, first=50), out=tmp_path / "out")
     there, here = own.rows[0].estimate, other.rows[0].estimate
     assert f"on the model's own test cases: Dice {there.value:.3f}" in other.own_figure
     apart = f"{here.value - there.value:+.3f}".replace("-", "\N{MINUS SIGN}")
@@ -138,7 +136,7 @@ def test_an_image_that_was_labelled_anew_is_still_the_image_that_trained(segment
 def test_each_opening_of_a_test_is_counted_wherever_it_lies_and_training_cases_are_no_test(
     segmented, tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     moved = shutil.copytree(segmented.data, tmp_path / "elsewhere")
     assert evaluated(segmented, segmented.data).scored.openings == 1
     assert evaluated(segmented, segmented.data, split="train").scored.openings == 0
@@ -173,7 +171,7 @@ def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmente
 
     monkeypatch.setattr(case_scoring, "measure_case", pressed)
     with pytest.raises(KeyboardInterrupt):
-        isocenter.evaluate(segmented.out, segmented.data, split="all", out=tmp_path / "out")
+        hilum.evaluate(segmented.out, segmented.data, split="all", out=tmp_path / "out")
     assert list(pd.read_csv(tmp_path / "out" / "cases.csv")["case"].unique()) == begun[:2]
     against = json.loads((tmp_path / "out" / "summary.json").read_text())["verdict"]["against"]
     left = len(pd.read_csv(segmented.out / "split.csv")) - 2
@@ -187,9 +185,9 @@ def test_ctrl_c_in_an_audit_keeps_the_figures_of_all_cases(segmented, tmp_path, 
     def pressed(audit, explained):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("isocenter.scoring.auditing.all_audits.run_audits", pressed)
+    monkeypatch.setattr("hilum.scoring.auditing.all_audits.run_audits", pressed)
     with pytest.raises(KeyboardInterrupt):
-        isocenter.evaluate(segmented.out, segmented.data, out=tmp_path / "out")
+        hilum.evaluate(segmented.out, segmented.data, out=tmp_path / "out")
     against = json.loads((tmp_path / "out" / "summary.json").read_text())["verdict"]["against"]
     assert any("no audit was made" in one for one in against)
 
@@ -223,7 +221,7 @@ def test_nothing_is_written_without_out(segmented, tmp_path, monkeypatch):
 @pytest.mark.whole
 def test_data_without_the_models_references_are_refused(segmented, classified):
     with pytest.raises(DatasetError, match="mask"):
-        isocenter.evaluate(segmented.out, classified.data, device="cpu")
+        hilum.evaluate(segmented.out, classified.data, device="cpu")
 
 
 def test_an_unknown_split_is_wrong_use(segmented):
@@ -239,7 +237,7 @@ def test_masks_whose_numbers_mean_something_else_are_refused(segmented):
 @pytest.mark.whole
 def test_numbers_are_no_names_that_could_differ(segmented, tmp_path):
     other = strangers(tmp_path / "other", 2)
-    assert cases(isocenter.evaluate(segmented.out, other, device="cpu")) == {"case00", "case01"}
+    assert cases(hilum.evaluate(segmented.out, other, device="cpu")) == {"case00", "case01"}
 
 
 def test_a_class_that_was_not_trained_is_named_and_the_others_are_scored(classified, tmp_path):
@@ -249,7 +247,7 @@ def test_a_class_that_was_not_trained_is_named_and_the_others_are_scored(classif
     (other / "grey").mkdir()
     for name in ("00.png", "02.png"):
         (other / "bright" / name).rename(other / "grey" / name)
-    result = isocenter.evaluate(classified.out, other, device="cpu")
+    result = hilum.evaluate(classified.out, other, device="cpu")
     assert len(cases(result)) == 4
     assert all("class 'grey' is none of bright, dark" in problem.what for problem in result.scored.problems)
 
@@ -277,24 +275,24 @@ def test_of_cases_with_different_references_those_that_fit_are_used(tabled):
     data, run = tabled
     assert len(parts(run)["train"] | parts(run)["val"] | parts(run)["test"]) == 22
     assert "2 cases have no reference of the kind class" in run.report.read_text(encoding="utf-8")
-    result = isocenter.evaluate(run.out, data / "table.csv", split="all", device="cpu")
+    result = hilum.evaluate(run.out, data / "table.csv", split="all", device="cpu")
     assert len(cases(result)) == 22
 
 
 @pytest.mark.whole
 def test_a_runs_own_data_are_read_as_it_read_them(tabled, tmp_path):
     data, run = tabled
-    again = isocenter.evaluate(run.out, data / "table.csv", device="cpu")
+    again = hilum.evaluate(run.out, data / "table.csv", device="cpu")
     assert again.which == "the test cases of the run's own data"
     moved = shutil.copytree(data, tmp_path / "moved")
     with pytest.raises(DatasetError, match="the columns scan, drawn name files, and none is called image"):
-        isocenter.evaluate(run.out, moved / "table.csv", device="cpu")
+        hilum.evaluate(run.out, moved / "table.csv", device="cpu")
 
 
 def test_of_two_folds_on_pictures_each_case_is_scored_by_the_fold_that_had_not_seen_it(tmp_path):
     data = trained.pictures(tmp_path / "data", 12)
     run = trained.classifying(data, tmp_path / "run", folds=2, assignments=trained.TWO_STEPS).out
-    again = isocenter.evaluate(run, data, device="cpu")
+    again = hilum.evaluate(run, data, device="cpu")
     assert any("by the fold that had not seen it" in note for note in again.notes)
     kept = pd.read_csv(run / "evaluation" / "cases.csv", dtype={"case": str}).sort_values("case")
     found = again.scored.table.sort_values("case")

@@ -13,23 +13,23 @@ import torch
 from pydicom.uid import DigitalXRayImageStorageForPresentation, generate_uid
 
 import dicom_objects
-import isocenter
+import hilum
 import packages
-from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.files.dicom.reading.series_survey import survey_folder
-from isocenter.planning.rules import modality_rules
-from isocenter.planning.rules.modality_rules import MissingImages
-from isocenter.reading import ReadingOptions, alignment, dataset_reading
-from isocenter.runs import gate
-from isocenter.runtime import Model, Preprocessing, torch_networks
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.service.work import job_answers
-from isocenter.service.work.job_answers import JobInputs
-from isocenter.tasks import task_catalogue
-from isocenter.transforms import spatial_transforms
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Case, Decision, Geometry, Image
+from hilum.errors import DatasetError, GeometryError, UsageError
+from hilum.files.dicom.reading.series_survey import survey_folder
+from hilum.planning.rules import modality_rules
+from hilum.planning.rules.modality_rules import MissingImages
+from hilum.reading import ReadingOptions, alignment, dataset_reading
+from hilum.runs import gate
+from hilum.runtime import Model, Preprocessing, torch_networks
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.service.work import job_answers
+from hilum.service.work.job_answers import JobInputs
+from hilum.tasks import task_catalogue
+from hilum.transforms import spatial_transforms
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Case, Decision, Geometry, Image
 
 VIEWS = {"RCC": (20, 12), "RMLO": (30, 30)}
 COLUMN = {"image:RCC": "rcc", "image:RMLO": "rmlo", "label": "state", "id": "id"}
@@ -88,7 +88,7 @@ def test_what_has_a_place_in_one_image_is_refused_and_so_is_a_volume_among_pictu
     with pytest.raises(GeometryError, match="e7, RMLO: images of 2 axes and 3 axes"):
         _ = exam.images["RMLO"]
     with pytest.raises(UsageError, match="segmentation answers in places of an image"):
-        isocenter.predict(packages.segmenting(), ["none"], align="apart", device="cpu")
+        hilum.predict(packages.segmenting(), ["none"], align="apart", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def exams(tmp_path_factory):
 
 
 def test_the_plan_gives_each_view_an_encoder_and_does_without_any(exams):
-    plan = isocenter.plan(exams, column=COLUMN, align="apart", device="cpu", threads=1).plan
+    plan = hilum.plan(exams, column=COLUMN, align="apart", device="cpu", threads=1).plan
     assert plan["network.name"] == "fusion_attention"
     assert plan["network.size"]["modalities"] == 2
     assert plan["preprocessing.absent"] == ["RCC", "RMLO"]
@@ -130,7 +130,7 @@ def model() -> Model:
 
 
 def test_an_exam_is_one_row_of_predictions_with_and_without_a_view(exams):
-    predicted = isocenter.predict(model(), [exams], column=COLUMN, align="apart", device="cpu")
+    predicted = hilum.predict(model(), [exams], column=COLUMN, align="apart", device="cpu")
     assert list(predicted.table["case"]) == [f"e{n:02}" for n in range(12)]
     assert predicted.table["probability_ill"].notna().all()
 

@@ -15,16 +15,16 @@ import pandas as pd
 import pytest
 import tifffile
 
-import isocenter
+import hilum
 from explanation.looking import corner_model, textured
-from isocenter.errors import UsageError
-from isocenter.explanation import explanation_methods
-from isocenter.explanation.explanation_methods import METHODS as ALL_METHODS
-from isocenter.explanation.faithfulness import FEWEST, TESTED, TESTS_VERSION
-from isocenter.runtime import record_files
-from isocenter.runtime.torch_networks import Differentiable
-from isocenter.scoring.explaining import cohort_explanation, explanation_report, kept_tests
-from isocenter.values import Case
+from hilum.errors import UsageError
+from hilum.explanation import explanation_methods
+from hilum.explanation.explanation_methods import METHODS as ALL_METHODS
+from hilum.explanation.faithfulness import FEWEST, TESTED, TESTS_VERSION
+from hilum.runtime import record_files
+from hilum.runtime.torch_networks import Differentiable
+from hilum.scoring.explaining import cohort_explanation, explanation_report, kept_tests
+from hilum.values import Case
 from packages import no_export
 
 METHODS = "gradcam,occlusion,integrated_gradients"
@@ -73,7 +73,7 @@ def test_the_record_on_standard_output_is_json_in_which_what_is_not_known_is_nul
 
 def test_volumes_have_maps_on_the_grid_of_their_source(segmented, tmp_path):
     source = sorted((segmented.data / "images").glob("*.nii.gz"))[0]
-    isocenter.explain(segmented.out, source, method="gradcam", target="core", out=tmp_path / "out")
+    hilum.explain(segmented.out, source, method="gradcam", target="core", out=tmp_path / "out")
     made, given = nibabel.load(tmp_path / "out" / "case00_gradcam.nii.gz"), nibabel.load(source)
     assert made.shape == given.shape
     assert made.get_data_dtype() == np.float32
@@ -93,7 +93,7 @@ def test_ctrl_c_keeps_the_cases_that_were_explained_by_then(classified, tmp_path
 
     monkeypatch.setattr(cohort_explanation, "_write_map", pressed)
     with pytest.raises(KeyboardInterrupt):
-        isocenter.explain(classified.out, classified.data / "bright", method="gradcam", tests=0, out=tmp_path / "out")
+        hilum.explain(classified.out, classified.data / "bright", method="gradcam", tests=0, out=tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "explanations.csv", dtype=str)["case"].tolist() == begun[:2]
     kept = {f"{case}_gradcam{end}" for case in begun[:2] for end in (".tiff", ".png")}
     files = {path.name for path in (tmp_path / "out").iterdir()}
@@ -103,7 +103,7 @@ def test_ctrl_c_keeps_the_cases_that_were_explained_by_then(classified, tmp_path
 
 def test_without_a_folder_nothing_is_written_and_the_maps_are_kept(classified):
     picture = sorted((classified.data / "dark").glob("*.png"))[0]
-    result = isocenter.explain(classified.out, picture, method=["gradcam"], target="dark")
+    result = hilum.explain(classified.out, picture, method=["gradcam"], target="dark")
     [(key, made)] = result.maps.items()
     assert key == (picture.stem, "gradcam")
     assert made.target == "dark"
@@ -113,9 +113,9 @@ def test_without_a_folder_nothing_is_written_and_the_maps_are_kept(classified):
 def test_an_unknown_method_or_target_is_refused_with_those_that_there_are(classified):
     picture = sorted((classified.data / "dark").glob("*.png"))[0]
     with pytest.raises(UsageError, match=r"no method 'lime'.*gradcam"):
-        isocenter.explain(classified.out, picture, method="lime")
+        hilum.explain(classified.out, picture, method="lime")
     with pytest.raises(UsageError, match=r"no target 'cat'.*bright, dark"):
-        isocenter.explain(classified.out, picture, method="gradcam", target="cat")
+        hilum.explain(classified.out, picture, method="gradcam", target="cat")
 
 
 def test_a_family_without_attention_is_refused_by_name_with_the_reason(classified, cli, tmp_path):
@@ -130,8 +130,8 @@ def test_a_family_without_attention_is_refused_by_name_with_the_reason(classifie
 def test_a_model_that_computes_without_torch_has_occlusion_and_rise_and_refuses_gradients_by_name(packaged, segmented):
     source = sorted((segmented.data / "images").glob("*.nii.gz"))[0]
     with pytest.raises(UsageError, match=r"computes without torch .*no gradients.*occlusion or rise"):
-        isocenter.explain(packaged.out, source, method="gradcam", backend="onnx")
-    result = isocenter.explain(packaged.out, source, backend="onnx", seconds=0.5, method="occlusion,rise")
+        hilum.explain(packaged.out, source, method="gradcam", backend="onnx")
+    result = hilum.explain(packaged.out, source, backend="onnx", seconds=0.5, method="occlusion,rise")
     assert result.table["method"].tolist() == ["occlusion", "rise"]
 
 
@@ -141,7 +141,7 @@ def test_methods_are_tested_once_a_model_and_what_was_found_travels_with_its_pac
     few.mkdir()
     for path in sorted((classified.data / "dark").glob("*.png"))[:7]:
         shutil.copy(path, few)
-    first = isocenter.explain(run, few, method="integrated_gradients", tests=6, out=out)
+    first = hilum.explain(run, few, method="integrated_gradients", tests=6, out=out)
     record = json.loads((out / "explanations.json").read_text())
     [(name, found)] = record["methods"].items()
     assert name == "integrated_gradients"
@@ -151,37 +151,35 @@ def test_methods_are_tested_once_a_model_and_what_was_found_travels_with_its_pac
     assert rows["deletion"].notna().sum() == 6
     assert rows["passed"].nunique() == 1
     assert {"kind", "share", "area", "p", "cases"} <= set(record["findings"][0])
-    again = isocenter.explain(run, few, method="integrated_gradients", tests=6)
+    again = hilum.explain(run, few, method="integrated_gradients", tests=6)
     assert again.methods == first.methods
     assert again.table["deletion"].isna().all()  # nothing was tested once more
     with no_export():
-        made = isocenter.package(run, out=tmp_path / "package", backends=())
-    kept = json.loads((made.out / "isocenter" / "explanations.json").read_text())
+        made = hilum.package(run, out=tmp_path / "package", backends=())
+    kept = json.loads((made.out / "hilum" / "explanations.json").read_text())
     assert kept["methods"]["integrated_gradients"]["because"] == found["because"]
-    other = isocenter.explain(made.out, sorted((classified.data / "dark").glob("*.png"))[0])
+    other = hilum.explain(made.out, sorted((classified.data / "dark").glob("*.png"))[0])
     assert set(other.methods) == {"integrated_gradients"}
     assert set(other.table["method"]) == {"integrated_gradients"}  # what "auto" believes
 
 
 @pytest.mark.parametrize("former", [{}, {"tests": TESTS_VERSION - 1}])
 def test_verdicts_of_tests_that_have_changed_since_are_not_kept(segmented, tmp_path, former):
-    model, judged = isocenter.load(segmented.out), {"gradcam": {"passed": True, "because": "as given"}}
+    model, judged = hilum.load(segmented.out), {"gradcam": {"passed": True, "because": "as given"}}
     kept_tests.keep_records(tmp_path, model, judged, {"attention": "it has none"})
     assert kept_tests.kept_records(tmp_path, model) == (judged, {"attention": "it has none"})
-    content = record_files.read_json(tmp_path / "explanations.json", "isocenter.explanations")
-    record_files.write_json(
-        tmp_path / "explanations.json", "isocenter.explanations", {**content, "tests": None, **former}
-    )
+    content = record_files.read_json(tmp_path / "explanations.json", "hilum.explanations")
+    record_files.write_json(tmp_path / "explanations.json", "hilum.explanations", {**content, "tests": None, **former})
     assert kept_tests.kept_records(tmp_path, model) == ({}, {})
 
 
 def test_what_tests_found_is_all_that_becomes_part_of_a_package(packaged, tmp_path, caplog):
     folder = shutil.copytree(packaged.out, tmp_path / "package")
     (folder / "notes.txt").write_text("of a stranger")
-    model, judged = isocenter.load(folder, "cpu"), {"gradcam": {"passed": True, "because": "as given"}}
+    model, judged = hilum.load(folder, "cpu"), {"gradcam": {"passed": True, "because": "as given"}}
     kept_tests.keep_records(folder, model, judged, {})
     caplog.clear()
-    isocenter.load(folder, "cpu")
+    hilum.load(folder, "cpu")
     assert "holds notes.txt, which its maker did not write" in caplog.text
     assert "explanations.json" not in caplog.text
     assert kept_tests.kept_records(folder, model) == (judged, {})
@@ -190,7 +188,7 @@ def test_what_tests_found_is_all_that_becomes_part_of_a_package(packaged, tmp_pa
 def test_a_package_stays_whole_where_no_space_is_left_for_what_tests_found(packaged, tmp_path, caplog):
     resource = pytest.importorskip("resource")  # POSIX has it
     folder = shutil.copytree(packaged.out, tmp_path / "package")
-    model = isocenter.load(folder, "cpu")
+    model = hilum.load(folder, "cpu")
     kept_tests.keep_records(folder, model, {"gradcam": {"passed": True, "because": "as given"}}, {})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
@@ -199,7 +197,7 @@ def test_a_package_stays_whole_where_no_space_is_left_for_what_tests_found(packa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "what the tests of methods found is not kept" in caplog.text
-    isocenter.load(folder, "cpu")
+    hilum.load(folder, "cpu")
     assert set(kept_tests.kept_records(folder, model)[0]) == {"gradcam"}
 
 
@@ -213,7 +211,7 @@ def test_maps_are_compared_with_masks_and_masks_on_another_grid_are_a_failure_wi
     nibabel.Nifti1Image(other.get_fdata().astype(np.uint8), other.affine + np.eye(4)).to_filename(
         few / "labels" / "case01.nii.gz"
     )
-    result = isocenter.explain(segmented.out, few / "images", references=few, method="gradcam")
+    result = hilum.explain(segmented.out, few / "images", references=few, method="gradcam")
     [row] = result.table.to_dict("records")
     assert row["case"] == "case00"
     assert row["pointing"] in (0, 1)
@@ -228,10 +226,10 @@ def test_maps_are_compared_with_masks_and_masks_on_another_grid_are_a_failure_wi
 def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_were_tested(segmented, tmp_path):
     run = shutil.copytree(segmented.out, tmp_path / "run")
     methods = {name: {"passed": name == "gradcam", "because": "as given"} for name in ALL_METHODS}
-    content = {"weights_sha256": isocenter.load(run).record["weights_sha256"], "methods": methods}
+    content = {"weights_sha256": hilum.load(run).record["weights_sha256"], "methods": methods}
     content |= {"tests": TESTS_VERSION, "refused": {}}
-    record_files.write_json(run / "explanations.json", "isocenter.explanations", content)
-    made = isocenter.evaluate(run, segmented.data, labels="1=shell,2=core", explain=True, out=tmp_path / "out")
+    record_files.write_json(run / "explanations.json", "hilum.explanations", content)
+    made = hilum.evaluate(run, segmented.data, labels="1=shell,2=core", explain=True, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "explanations.csv")
     assert list(table.columns) == COLUMNS
     assert set(table["method"]) == {"gradcam"}
@@ -251,16 +249,16 @@ def test_evaluate_says_before_it_tests_methods_that_it_takes_long_and_happens_on
     run = shutil.copytree(segmented.out, tmp_path / "run")
     methods = {name: {"passed": False, "because": "as given"} for name in ALL_METHODS if name != "gradcam"}
     attention = {name: "as given" for name in methods if name.startswith("attention")}
-    content = {"weights_sha256": isocenter.load(run).record["weights_sha256"], "refused": attention}
+    content = {"weights_sha256": hilum.load(run).record["weights_sha256"], "refused": attention}
     content["tests"] = TESTS_VERSION
     content["methods"] = {name: one for name, one in methods.items() if name not in attention}
-    record_files.write_json(run / "explanations.json", "isocenter.explanations", content)
+    record_files.write_json(run / "explanations.json", "hilum.explanations", content)
     options = {"labels": "1=shell,2=core", "split": "all", "device": "cpu", "explain": True}
-    with caplog.at_level(logging.INFO, logger="isocenter"):
-        isocenter.evaluate(run, segmented.data, **options, out=tmp_path / "first")
+    with caplog.at_level(logging.INFO, logger="hilum"):
+        hilum.evaluate(run, segmented.data, **options, out=tmp_path / "first")
         [line] = [record.message for record in caplog.records if "may take minutes" in record.message]
         caplog.clear()
-        isocenter.evaluate(run, segmented.data, **options, out=tmp_path / "again")
+        hilum.evaluate(run, segmented.data, **options, out=tmp_path / "again")
         assert not [record for record in caplog.records if "may take minutes" in record.message]
     cases = min(TESTED, len(list((segmented.data / "images").iterdir())))
     assert line == f"testing 1 method of explanation on {cases} cases, once for this model: this may take minutes"
@@ -311,19 +309,19 @@ def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
 @pytest.mark.whole
 def test_what_tests_find_of_a_zip_is_kept_in_the_cache_for_the_same_weights_alone(classified, tmp_path, caplog):
     with no_export():
-        package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
+        package = hilum.package(classified.out, out=tmp_path / "package", backends=()).out
     archive = Path(shutil.make_archive(str(tmp_path / "model"), "zip", package))
     few = sorted((classified.data / "dark").glob("*.png"))[:FEWEST]
     how = {"method": "gradcam", "tests": FEWEST, "device": "cpu"}
-    with caplog.at_level(logging.INFO, logger="isocenter"):
-        first = isocenter.explain(archive, [*few], **how)
+    with caplog.at_level(logging.INFO, logger="hilum"):
+        first = hilum.explain(archive, [*few], **how)
         assert [one for one in caplog.messages if "once for this model" in one]
         caplog.clear()
-        again = isocenter.explain(archive, [*few], **how)
+        again = hilum.explain(archive, [*few], **how)
         assert not [one for one in caplog.messages if "this may take minutes" in one]
     assert first.methods["gradcam"]["passed"] is not None
     assert again.methods == first.methods
-    other = replace(isocenter.load(archive, "cpu"), record={"weights_sha256": "0" * 64})
+    other = replace(hilum.load(archive, "cpu"), record={"weights_sha256": "0" * 64})
     assert kept_tests.kept_records(archive, other) == ({}, {})
 
 
@@ -333,9 +331,9 @@ def test_verdicts_on_weights_without_a_hash_or_in_a_cache_that_cannot_be_written
 ):
     archive = tmp_path / "model.zip"
     with zipfile.ZipFile(archive, "w") as made:
-        made.writestr("isocenter/manifest.json", "{}")
+        made.writestr("hilum/manifest.json", "{}")
     (tmp_path / "cache").write_text("a file in the place of the folder")
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     of = replace(corner_model(), record={"weights_sha256": weights})
     kept_tests.keep_records(archive, of, {"gradcam": {"passed": True}}, {})
     assert [one for one in caplog.messages if "is not kept" in one] == caplog.messages

@@ -12,27 +12,27 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import UsageError
-from isocenter.evaluation import classification
-from isocenter.evaluation import conformal as evaluation_conformal
-from isocenter.planning import plan_file
-from isocenter.planning.plan_result import SCALE
-from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.report.figures import charts
-from isocenter.runs import _training_order, gate, run_end, run_folder, training_jobs, training_loop
-from isocenter.runs.run_end import TrainedRun
-from isocenter.runs.run_folder import RunFolder
-from isocenter.runtime import Preprocessing, record_files
-from isocenter.scoring import answered_cases, case_scoring, image_subsets, model_comparison
-from isocenter.scoring.answered_cases import ScoringFold
-from isocenter.tasks import fitting, task_catalogue, task_settings
-from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.fitting import PredictedCases
-from isocenter.training.training_state import CommandClock, TrainingOutcome
-from isocenter.values import Case, Decision, Geometry, Image, Prediction
-from isocenter.verbs import package, train
+from hilum.errors import UsageError
+from hilum.evaluation import classification
+from hilum.evaluation import conformal as evaluation_conformal
+from hilum.planning import plan_file
+from hilum.planning.plan_result import SCALE
+from hilum.reading import ReadingOptions, dataset_reading
+from hilum.report.figures import charts
+from hilum.runs import _training_order, gate, run_end, run_folder, training_jobs, training_loop
+from hilum.runs.run_end import TrainedRun
+from hilum.runs.run_folder import RunFolder
+from hilum.runtime import Preprocessing, record_files
+from hilum.scoring import answered_cases, case_scoring, image_subsets, model_comparison
+from hilum.scoring.answered_cases import ScoringFold
+from hilum.tasks import fitting, task_catalogue, task_settings
+from hilum.tasks.classification.question import Classification
+from hilum.tasks.fitting import PredictedCases
+from hilum.training.training_state import CommandClock, TrainingOutcome
+from hilum.values import Case, Decision, Geometry, Image, Prediction
+from hilum.verbs import package, train
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_run_of_folds_leaves_what_the_design_lists(crossed):
 
 def test_a_run_keeps_what_each_of_its_trainings_came_to(crossed):
     _, run = crossed
-    rows = record_files.read_json(run / "trainings.json", "isocenter.trainings")["rows"]
+    rows = record_files.read_json(run / "trainings.json", "hilum.trainings")["rows"]
     facts = [(row["name"], row["role"], row["state"], row["steps"]) for row in rows]
     assert facts == [(f"fold_{fold}", "fold", "finished", 6) for fold in range(3)]
     assert all(row["seconds"] > 0 for row in rows)
@@ -91,9 +91,9 @@ def test_the_evaluation_is_out_of_fold(crossed):
     assert scored["case"].nunique() == 12
     split = pd.read_csv(run / "split.csv", dtype=str)
     tested = split[split["split"] == "test"].set_index("case")["fold"]
-    cases = {case.id: case for case in isocenter.plan(data, labels=trained.LABELS, device="cpu").examination.dataset}
+    cases = {case.id: case for case in hilum.plan(data, labels=trained.LABELS, device="cpu").examination.dataset}
     for name in ("case00", "case07"):
-        model = isocenter.load(run / f"fold_{tested[name]}", "cpu")
+        model = hilum.load(run / f"fold_{tested[name]}", "cpu")
         assert model.record["fold"] == int(tested[name])
         model = replace(model, task=model_comparison.read_task(run / f"fold_{tested[name]}"))
         again = model.task.score([model.predict(cases[name])], [cases[name]]).set_index("label")["dice"]
@@ -138,16 +138,16 @@ def test_the_training_curve_shows_every_fold(crossed):
 @pytest.mark.whole
 def test_an_evaluation_shows_how_the_folds_were_trained(crossed, tmp_path):
     data, run = crossed
-    isocenter.evaluate(run, data, out=tmp_path / "evaluated", device="cpu")
+    hilum.evaluate(run, data, out=tmp_path / "evaluated", device="cpu")
     assert ">Training</h2>" in (tmp_path / "evaluated" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_of_folds_is_one_model(crossed):
     _, run = crossed
-    joint = isocenter.load(run, "cpu")
+    joint = hilum.load(run, "cpu")
     image, _ = trained.blob(3)
     batch = np.asarray(image[None, None], np.float32)
-    apart = [isocenter.load(run / f"fold_{n}", "cpu").networks.run(batch) for n in range(3)]
+    apart = [hilum.load(run / f"fold_{n}", "cpu").networks.run(batch) for n in range(3)]
     assert np.allclose(joint.networks.run(batch)["mask"], joint.task.average(apart)["mask"])
 
 
@@ -159,13 +159,13 @@ def test_each_fold_has_the_window_of_its_own_training_cases_and_their_mean_the_w
         units = image.get_fdata() * (1 + int(path.name[4:6]) / 10) - 500
         nibabel.Nifti1Image(units.astype(np.int16), image.affine).to_filename(path)
     run = trained.segmenting(data, tmp_path / "run", folds=2, modality="CT").out
-    planned = isocenter.plan(data, labels=trained.LABELS, device="cpu", folds=2, modality="CT")
-    [[first], [second]] = [isocenter.load(run / f"fold_{n}", "cpu").preprocessing.normalisation for n in range(2)]
+    planned = hilum.plan(data, labels=trained.LABELS, device="cpu", folds=2, modality="CT")
+    [[first], [second]] = [hilum.load(run / f"fold_{n}", "cpu").preprocessing.normalisation for n in range(2)]
     for n, own in enumerate((first, second)):
         [stated] = planned.of_fold(n).plan["preprocessing.normalisation"]
         assert {"tails": None, **stated} == asdict(own)  # a plan names tails only where they are kept
     assert first.method == "window" and first != second
-    [both] = isocenter.load(run, "cpu").preprocessing.normalisation
+    [both] = hilum.load(run, "cpu").preprocessing.normalisation
     assert (both.low, both.high) == (min(first.low, second.low), max(first.high, second.high))
     assert "goes by its own" in plan_file.read_plan(run / "plan.yaml").decision("preprocessing.normalisation").because
 
@@ -208,7 +208,7 @@ def test_each_fold_begins_from_the_given_weights_though_the_run_was_stopped_befo
         trained.classifying(classified.data, tmp_path / "run", start=given / "weights.safetensors", **flags)
     shutil.rmtree(given)
     train.train(resume=tmp_path / "run")
-    began = [isocenter.load(tmp_path / "run", "cpu", fold=fold).record["began_from"] for fold in range(2)]
+    began = [hilum.load(tmp_path / "run", "cpu", fold=fold).record["began_from"] for fold in range(2)]
     assert began[0] == began[1]
     assert "weights.safetensors with SHA-256" in began[1]
     assert not (tmp_path / "run" / "start").exists()
@@ -218,7 +218,7 @@ def test_each_fold_begins_from_the_given_weights_though_the_run_was_stopped_befo
 def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps_its_turn(classified, tmp_path):
     chosen = {"guard.gate": False, "network.size": trained.SMALL_RESNET, "training.batch": 2}
     chosen |= {"training.compute": "eager", "training.epochs": 5}
-    made = isocenter.plan(classified.data, folds=2, minutes=60, device="cpu", threads=1, assignments=chosen)
+    made = hilum.plan(classified.data, folds=2, minutes=60, device="cpu", threads=1, assignments=chosen)
     run = run_folder.new_run(tmp_path / "run", made, CommandClock(time.monotonic(), spent=2400.0))
 
     def pressed(moment):
@@ -234,7 +234,7 @@ def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps
 
 def test_a_plan_states_the_smaller_batches_of_folds_and_what_they_did_not_show_is_counted_by_these(tmp_path):
     data = trained.pictures(tmp_path / "data", 24)
-    run = RunFolder(tmp_path / "run", isocenter.plan(data, folds=2, device="cpu"), CommandClock(0.0))
+    run = RunFolder(tmp_path / "run", hilum.plan(data, folds=2, device="cpu"), CommandClock(0.0))
     outcomes = [TrainingOutcome(run.out, "", steps=4, batch=2), TrainingOutcome(run.out, "", steps=1000)]
     plan = training_loop.with_reasons(run.plan, [run.plan] * 2, outcomes)
     planned, cases = run.plan["training.batch"], len(run.cases("train", 0))
@@ -270,7 +270,7 @@ def halved(tmp_path_factory):
 @pytest.fixture(scope="module")
 def packaged(halved, tmp_path_factory):
     """The package of that run, with its graph in ONNX; tests only read it."""
-    return isocenter.package(halved, out=tmp_path_factory.mktemp("packaged") / "package", backends=()).out
+    return hilum.package(halved, out=tmp_path_factory.mktemp("packaged") / "package", backends=()).out
 
 
 @pytest.mark.whole
@@ -298,7 +298,7 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
 
 @pytest.mark.whole
 def test_its_package_states_that_the_mean_was_scored_on_that_part(halved):
-    limits = package.run_evidence(halved, isocenter.load(halved, "cpu"), package.finished_plan(halved)).limits
+    limits = package.run_evidence(halved, hilum.load(halved, "cpu"), package.finished_plan(halved)).limits
     assert limits[0].startswith("24 cases, trained by cross-validation, and 8 cases of the set's own test part")
     assert not [one for one in limits if "was not scored itself" in one]
 
@@ -327,8 +327,8 @@ def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_do
     assert [sum(share for _, share in one) for one in steps] == [12, 12]  # each case by the fold that has not seen it
     assert "those of the 24 cases that were scored by the fold that had not seen them" in decision.because
     assert decision.because[1:] in (halved / "report.html").read_text(encoding="utf-8")
-    mean, folds = isocenter.load(halved, "cpu"), [isocenter.load(halved, "cpu", fold=n) for n in range(2)]
-    both = [isocenter.load(packaged, "cpu", backend=name) for name in ("torch", "onnx")]
+    mean, folds = hilum.load(halved, "cpu"), [hilum.load(halved, "cpu", fold=n) for n in range(2)]
+    both = [hilum.load(packaged, "cpu", backend=name) for name in ("torch", "onnx")]
     conformal, classes, found = mean.task.certainty.conformal, mean.task.classes, set()
     for level in np.linspace(0, 255, 12):
         image = Image(np.full((1, 12, 12), level, np.float32), Geometry.of_pixels((12, 12)))
@@ -346,7 +346,7 @@ def test_each_fold_gets_from_the_cases_of_the_other_folds_what_is_found_after_tr
     """Of two folds each has what the other one says of the cases that it has not seen; their mean has both."""
     split = pd.read_csv(halved / "split.csv", dtype=str, keep_default_na=False)
     dataset = {case.id: case for case in dataset_reading.open_dataset(halved.parent / "twelve.npz", ReadingOptions())}
-    models = [isocenter.load(halved, "cpu", fold=n) for n in range(2)]
+    models = [hilum.load(halved, "cpu", fold=n) for n in range(2)]
     predictions, cases = [], []
     for fold, model in enumerate(models):
         tested = set(split.loc[(split["fold"] == str(fold)) & (split["split"] == "test"), "case"])
@@ -371,7 +371,7 @@ def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_f
     split = pd.read_csv(halved / "split.csv", dtype=str, keep_default_na=False)
     unseen = int(((split["fold"] == "0") & (split["split"] == "test")).sum())
     image = Image(np.full((1, 12, 12), 250, np.float32) + np.eye(12), Geometry.of_pixels((12, 12)))
-    models = [isocenter.load(place, "cpu") for place in (halved, packaged)]
+    models = [hilum.load(place, "cpu") for place in (halved, packaged)]
     for model in models:
         assert model.guard.exact and len(model.guard.held_out["features"]) == unseen
     assert (
@@ -380,8 +380,8 @@ def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_f
     )
     first, second = (model.predict(image).confidence.gate_p for model in models)
     assert first == pytest.approx(second) and first < 0.5
-    with caplog.at_level("WARNING", "isocenter"):
-        assert isocenter.load(packaged, "cpu", fold=1).guard is None
+    with caplog.at_level("WARNING", "hilum"):
+        assert hilum.load(packaged, "cpu", fold=1).guard is None
     assert "one fold alone is without the gate of the package: every image gets an answer" in caplog.text
 
 
@@ -389,7 +389,7 @@ def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
     """Nor with a validation case: it is that of the training cases alone, of each fold its own."""
     data, found = trained.blobs(tmp_path / "data", 9), []
     for louder in (1, 3):
-        made = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1, folds=3)
+        made = hilum.plan(data, labels=trained.LABELS, device="cpu", threads=1, folds=3)
         run = run_folder.new_run(tmp_path / f"run{louder}", made, CommandClock(0.0))
         jobs = [training_jobs.job_for_training(run, _training_order.training_of(made, {}, fold)) for fold in run.folds]
         found.append([job.record["fingerprint"] for job in jobs])
@@ -487,14 +487,14 @@ def test_no_case_of_a_fold_judges_itself_when_the_run_is_evaluated_again(careful
     for fold in range(2):
         of_fold = split[split["fold"] == str(fold)]
         tested = int((of_fold["split"] == "test").sum())
-        assert isocenter.load(run, "cpu", fold=fold).guard.answers.cases == tested
+        assert hilum.load(run, "cpu", fold=fold).guard.answers.cases == tested
         assert (
             answered_cases.read_fold_gate(run / f"fold_{fold}").answers.cases
             == int((of_fold["split"] == "val").sum())
             < tested
         )
     before = pd.read_csv(run / "evaluation" / "cases.csv", dtype={"case": str}, keep_default_na=False)
-    again = isocenter.evaluate(run, data, device="cpu").scored.table.set_index("case").loc[before["case"]]
+    again = hilum.evaluate(run, data, device="cpu").scored.table.set_index("case").loc[before["case"]]
     assert again["gate_p"].to_numpy() == pytest.approx(before["gate_p"].to_numpy(), rel=1e-4)
     assert (again["abstained"] == "").tolist() == (before["abstained"] == "").tolist()
 
@@ -502,10 +502,10 @@ def test_no_case_of_a_fold_judges_itself_when_the_run_is_evaluated_again(careful
 @pytest.mark.whole
 def test_the_plan_states_the_sureness_that_every_fold_asks_for(careful):
     _, run = careful
-    each = [isocenter.load(run, "cpu", fold=fold).guard for fold in range(2)]
+    each = [hilum.load(run, "cpu", fold=fold).guard for fold in range(2)]
     because = plan_file.read_plan(run / "plan.yaml").decision("guard.error").because
     surest = max((one.answers for one in each), key=lambda answers: answers.least)
-    assert isocenter.load(run, "cpu").guard.answers == surest
+    assert hilum.load(run, "cpu").guard.answers == surest
     assert because.startswith(surest.words(exact=True))
     looser = [replace(one, answers=replace(one.answers, least=0.1 * (1 + n))) for n, one in enumerate(each)]
     assert "a sureness of 0.200 or more" in gate.error_note(looser, folds=True)

@@ -13,25 +13,25 @@ import PIL.Image
 import pytest
 from typer.testing import CliRunner
 
-import isocenter
+import hilum
 import small_onnx
-from isocenter.cli.terminal import app
-from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
-from isocenter.files.storage import csv_text
-from isocenter.planning import plan_file
-from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.runs import gate
-from isocenter.runs.tuning import UnseenPredictions
-from isocenter.runtime import Model, Preprocessing, model_record, record_files
-from isocenter.runtime.guard.image_gate import Answering
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.model_parts import ModelParts
-from isocenter.runtime.package import readme
-from isocenter.runtime.preprocessing import preprocessing
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Case, Geometry, Image
+from hilum.cli.terminal import app
+from hilum.errors import DatasetError, IntegrityError, PlanError, UsageError
+from hilum.files.storage import csv_text
+from hilum.planning import plan_file
+from hilum.reading import ReadingOptions, dataset_reading
+from hilum.runs import gate
+from hilum.runs.tuning import UnseenPredictions
+from hilum.runtime import Model, Preprocessing, model_record, record_files
+from hilum.runtime.guard.image_gate import Answering
+from hilum.runtime.inference import Inference
+from hilum.runtime.model_parts import ModelParts
+from hilum.runtime.package import readme
+from hilum.runtime.preprocessing import preprocessing
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Case, Geometry, Image
 from packages import no_export
 from trained import TWO_STEPS, blobs, classifying, lesions, pictures, segmenting
 
@@ -51,7 +51,7 @@ def odd(tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def packaged(gated, tmp_path_factory) -> Path:
     """The package of that run, with its graph in ONNX; tests read it, or damage a copy."""
-    return isocenter.package(gated.out, out=tmp_path_factory.mktemp("packaged") / "package", backends=()).out
+    return hilum.package(gated.out, out=tmp_path_factory.mktemp("packaged") / "package", backends=()).out
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def package(packaged, tmp_path) -> Path:
 
 
 def test_an_odd_image_gets_no_answer_and_a_good_one_does(gated, odd, tmp_path):
-    result = isocenter.predict(gated.out, [odd, *(gated.data / "bright").glob("0*.png")], out=tmp_path / "out")
+    result = hilum.predict(gated.out, [odd, *(gated.data / "bright").glob("0*.png")], out=tmp_path / "out")
     table = result.table.set_index("case")
     assert "the training cases (distance" in table.loc["odd", "abstained"]
     assert table.loc["odd", "gate_p"] < 0.01
@@ -76,16 +76,16 @@ def test_an_odd_image_gets_no_answer_and_a_good_one_does(gated, odd, tmp_path):
 
 
 def test_a_refused_image_has_results_too_where_somebody_asks_for_them(gated, odd):
-    withheld = isocenter.predict(gated.out, odd).predictions["odd"]
+    withheld = hilum.predict(gated.out, odd).predictions["odd"]
     assert withheld.probabilities is None and withheld.abstained
-    marked = isocenter.predict(gated.out, odd, abstain="mark").predictions["odd"]
+    marked = hilum.predict(gated.out, odd, abstain="mark").predictions["odd"]
     assert marked.probabilities and marked.abstained == withheld.abstained
-    without = isocenter.predict(gated.out, odd, abstain="off")
+    without = hilum.predict(gated.out, odd, abstain="off")
     assert without.predictions["odd"].probabilities == marked.probabilities
     assert without.predictions["odd"].abstained is None
     assert "gate_p" not in without.table
     with pytest.raises(UsageError, match="no 'perhaps'"):
-        isocenter.predict(gated.out, odd, abstain="perhaps")
+        hilum.predict(gated.out, odd, abstain="perhaps")
 
 
 def test_an_image_that_its_header_is_enough_to_refuse_is_never_computed(gated, tmp_path):
@@ -96,15 +96,15 @@ def test_an_image_that_its_header_is_enough_to_refuse_is_never_computed(gated, t
     def network(batch, *context):
         raise DatasetError("the network was asked", "network", "Do not ask it")
 
-    model = isocenter.load(gated.out, "cpu").with_run(network)
-    result = isocenter.predict(model, [strip, good], out=tmp_path / "out")
+    model = hilum.load(gated.out, "cpu").with_run(network)
+    result = hilum.predict(model, [strip, good], out=tmp_path / "out")
     assert [problem.cases for problem in result.failures] == [(good.stem,)]  # the network sees an image that fits
     [row] = result.table.to_dict("records")
     assert row["case"] == "strip" and row["gate_p"] < 0.01
     assert row["abstained"].startswith("its ratio of sides (height : width) is ")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == RECORDS
     with pytest.raises(DatasetError, match="was asked"):
-        isocenter.predict(model, strip, abstain="mark")
+        hilum.predict(model, strip, abstain="mark")
 
 
 def test_the_command_line_takes_what_becomes_of_refused_images(gated, odd, tmp_path):
@@ -130,7 +130,7 @@ def test_the_plan_says_on_what_the_gate_rests(gated):
 
 @pytest.mark.whole
 def test_every_case_is_scored_with_what_the_gate_says_of_it(gated):
-    table = isocenter.evaluate(gated.out, gated.data).scored.table
+    table = hilum.evaluate(gated.out, gated.data).scored.table
     assert table["gate_p"].between(0, 1).all() and table["predicted"].notna().all()
     cases = csv_text.read_text_table(gated.out / "evaluation" / "cases.csv")
     assert {"gate_p", "abstained"} <= set(cases)
@@ -140,11 +140,11 @@ def test_every_case_is_scored_with_what_the_gate_says_of_it(gated):
 def test_a_volume_that_is_never_held_is_judged_when_its_result_was_written(tmp_path, monkeypatch):
     data = blobs(tmp_path / "data", count=72)
     run = segmenting(data, tmp_path / "run", assignments=TWO_STEPS).out
-    image = isocenter.read(data / "images" / "case00.nii.gz")
-    isocenter.write(image.with_pixels(image.data.max() - image.data), tmp_path / "odd.nii.gz")
-    held = isocenter.predict(run, tmp_path / "odd.nii.gz", out=tmp_path / "held").table
+    image = hilum.read(data / "images" / "case00.nii.gz")
+    hilum.write(image.with_pixels(image.data.max() - image.data), tmp_path / "odd.nii.gz")
+    held = hilum.predict(run, tmp_path / "odd.nii.gz", out=tmp_path / "held").table
     monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
-    streamed = isocenter.predict(run, tmp_path / "odd.nii.gz", out=tmp_path / "streamed", save_probabilities=True)
+    streamed = hilum.predict(run, tmp_path / "odd.nii.gz", out=tmp_path / "streamed", save_probabilities=True)
     assert streamed.table["gate_p"].item() == pytest.approx(held["gate_p"].item(), rel=0.2)
     assert "differs from" in streamed.table["abstained"].item()
     assert sorted(path.name for path in (tmp_path / "streamed").iterdir()) == RECORDS
@@ -153,38 +153,38 @@ def test_a_volume_that_is_never_held_is_judged_when_its_result_was_written(tmp_p
 
 @pytest.mark.whole
 def test_a_package_keeps_the_gate_and_refuses_one_that_is_not_its_own(gated, odd, package):
-    own = isocenter.load(gated.out).predict(odd)
-    again = isocenter.load(package).predict(odd)
+    own = hilum.load(gated.out).predict(odd)
+    again = hilum.load(package).predict(odd)
     assert again.abstained == own.abstained
     assert again.confidence.gate_p == pytest.approx(own.confidence.gate_p)
-    without_torch = isocenter.load(package, backend="onnx").predict(odd)  # its graph gives the features too
+    without_torch = hilum.load(package, backend="onnx").predict(odd)  # its graph gives the features too
     assert without_torch.confidence.gate_p == pytest.approx(own.confidence.gate_p, rel=0.05)
     assert not without_torch.notes
-    file = package / "isocenter" / "guard.safetensors"
+    file = package / "hilum" / "guard.safetensors"
     file.write_bytes(file.read_bytes()[:-8] + bytes(8))
     with pytest.raises(IntegrityError, match="SHA-256"):
-        isocenter.load(package)
+        hilum.load(package)
     record_files.seal_folder(package)  # by somebody who knows how
     with pytest.raises(IntegrityError, match="not the gate of this model"):
-        isocenter.load(package)
+        hilum.load(package)
     file.unlink()
     record_files.seal_folder(package)
     with pytest.raises(IntegrityError, match=r"guard\.safetensors"):
-        isocenter.load(package)
+        hilum.load(package)
 
 
 @pytest.mark.whole
-def test_the_page_of_a_package_names_what_needs_isocenter(gated, packaged):
+def test_the_page_of_a_package_names_what_needs_hilum(gated, packaged):
     page = (packaged / "docs" / "README.md").read_text()
-    only = page.partition("## What needs Isocenter")[2].partition("\n## ")[0]
+    only = page.partition("## What needs Hilum")[2].partition("\n## ")[0]
     assert "the gate: an image unlike those that trained the model is refused (`gate_p` below 0.01" in only
     assert "`total`, `aleatoric` and `epistemic`" in only
     assert "`calibrate`" in only
     assert "abstention" not in only and "--covering" not in only  # this model has neither
-    assert "Without Isocenter, which has its gate, it answers for every image" in page
+    assert "Without Hilum, which has its gate, it answers for every image" in page
     assert "| channels | one, without a name |" in page
     assert re.search(r"\| grid that the network sees \| \d+ x \d+ pixels \|", page) and "voxels, overlap" not in page
-    bare = replace(isocenter.load(gated.out, "cpu"), parts=ModelParts())
+    bare = replace(hilum.load(gated.out, "cpu"), parts=ModelParts())
     without = readme.readme_text(bare, "a model", [], [], {}, "It is one.")
     assert "the gate:" not in without
     assert "- It answers for every image of the right size" in without
@@ -194,9 +194,9 @@ def test_the_page_of_a_package_names_what_needs_isocenter(gated, packaged):
 def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keeps_it(gated, odd, tmp_path):
     settings = {**TWO_STEPS, "split.seed": 0, "guard.error": 0.3}
     both = [gated.out, classifying(gated.data, tmp_path / "other", seed=1, assignments=settings).out]
-    made = isocenter.ensemble(both, out=tmp_path / "both", device="cpu")
+    made = hilum.ensemble(both, out=tmp_path / "both", device="cpu")
     parts = csv_text.read_text_table(made.out / "split.csv")["split"].tolist()
-    guard, first = (isocenter.load(place, "cpu").guard for place in (made.out, gated.out))
+    guard, first = (hilum.load(place, "cpu").guard for place in (made.out, gated.out))
     assert len(guard.held_out["features"]) == (parts.count("calibration") or parts.count("val"))
     assert guard.exact == ("calibration" in parts)
     assert (
@@ -204,22 +204,22 @@ def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keep
         in plan_file.read_plan(made.out / "plan.yaml").decision("guard.gate").because.lower()
     )
     assert np.array_equal(guard.edges, first.edges)
-    assert isocenter.load(made.out, "cpu").predict(odd).abstained
+    assert hilum.load(made.out, "cpu").predict(odd).abstained
     file = made.out / "members" / "guard.safetensors"
     file.write_bytes(file.read_bytes()[:-8] + bytes(8))
     with pytest.raises(IntegrityError):
-        isocenter.load(made.out, "cpu")
+        hilum.load(made.out, "cpu")
 
 
 @pytest.mark.whole
 def test_a_package_without_a_gate_predicts_any_image(odd, package):
-    expected = isocenter.load(package).predict(odd).probabilities
-    record = json.loads((package / "isocenter" / "model.json").read_text())
+    expected = hilum.load(package).predict(odd).probabilities
+    record = json.loads((package / "hilum" / "model.json").read_text())
     del record["guard"]
-    (package / "isocenter" / "model.json").write_text(json.dumps(record))
-    (package / "isocenter" / "guard.safetensors").unlink()
+    (package / "hilum" / "model.json").write_text(json.dumps(record))
+    (package / "hilum" / "guard.safetensors").unlink()
     record_files.seal_folder(package)
-    result = isocenter.predict(package, odd)
+    result = hilum.predict(package, odd)
     assert result.predictions["odd"].probabilities == expected
     assert result.predictions["odd"].abstained is None
 
@@ -230,19 +230,19 @@ def test_a_gate_of_another_run_beside_a_checkpoint_is_refused(gated, tmp_path):
         file.write_bytes(file.read_bytes()[::-1])
         record_files.seal_folder(file.parent)
     with pytest.raises(IntegrityError, match="not the gate of this model"):
-        isocenter.load(tmp_path / "run")
+        hilum.load(tmp_path / "run")
 
 
 @pytest.mark.whole
 def test_cases_of_another_source_void_all_guarantees_and_the_report_and_the_summary_say_so(gated, tmp_path):
-    own = isocenter.evaluate(gated.out, gated.data)
+    own = hilum.evaluate(gated.out, gated.data)
     assert own.scored.shift is not None and not own.scored.shift.is_found
     assert not json.loads((gated.out / "evaluation" / "summary.json").read_text())["shift"]["found"]
     for path in sorted(pictures(tmp_path / "data", count=30, first=100).rglob("*.png")):
         pixels = np.array(PIL.Image.open(path))
         pixels[::2] //= 4  # stripes
         PIL.Image.fromarray(pixels).save(path)
-    result = isocenter.evaluate(gated.out, tmp_path / "data", out=tmp_path / "out")
+    result = hilum.evaluate(gated.out, tmp_path / "data", out=tmp_path / "out")
     [note] = [note for note in result.notes if "no guarantee holds" in note]
     assert "level 0.01" in note
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -258,7 +258,7 @@ def careful(gated, tmp_path_factory) -> Path:
 
 
 def with_answers(run: Path, least: float) -> Model:
-    model = isocenter.load(run, "cpu")
+    model = hilum.load(run, "cpu")
     return model.with_guard(replace(model.guard, answers=replace(model.guard.answers, least=least)))
 
 
@@ -266,13 +266,13 @@ def with_answers(run: Path, least: float) -> Model:
 def test_a_model_gives_only_answers_that_are_sure_enough_and_says_on_what_that_rests(careful, gated, odd):
     decision = plan_file.read_plan(careful / "plan.yaml").decision("guard.error")
     assert decision.value == 0.95 and "decided other things" in decision.because and "approximate" in decision.because
-    model = isocenter.load(careful, "cpu")
+    model = hilum.load(careful, "cpu")
     assert model.guard.level == 0.0 and model.guard.answers.error == 0.95
-    stated = isocenter.predict(with_answers(careful, 0.0), odd).predictions["odd"]
+    stated = hilum.predict(with_answers(careful, 0.0), odd).predictions["odd"]
     assert stated.abstained is None  # without a gate any image is looked at
-    refused = isocenter.predict(with_answers(careful, 0.99999), odd, abstain="mark").predictions["odd"]
+    refused = hilum.predict(with_answers(careful, 0.99999), odd, abstain="mark").predictions["odd"]
     assert "not sure enough" in refused.abstained and refused.probabilities == stated.probabilities
-    assert isocenter.predict(with_answers(careful, np.inf), odd).predictions["odd"].probabilities is None
+    assert hilum.predict(with_answers(careful, np.inf), odd).predictions["odd"].probabilities is None
 
 
 def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothing_about_its_errors(gated):
@@ -282,7 +282,7 @@ def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothi
     model = Model(
         task, prepared, Inference((12, 12)), Networks(lambda batch: {"findings": np.zeros((len(batch), 1))}, {})
     )
-    guard = replace(isocenter.load(gated.out, "cpu").guard, answers=Answering(0.5, 0.5, 0.0, 8))
+    guard = replace(hilum.load(gated.out, "cpu").guard, answers=Answering(0.5, 0.5, 0.0, 8))
 
     def case(number: int, finding: str) -> Case:
         pixels = np.random.default_rng(number).normal(size=(1, 24, 24)).astype(np.float32)
@@ -303,7 +303,7 @@ def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothi
 
 @pytest.mark.whole
 def test_what_is_answered_is_kept_with_a_model_and_a_gate_without_it_answers_all(careful):
-    guard = isocenter.load(careful, "cpu").guard
+    guard = hilum.load(careful, "cpu").guard
     record = json.loads(json.dumps({"guard": replace(guard, answers=replace(guard.answers, least=np.inf)).settings}))
     assert record["guard"]["answers"]["least"] is None
     assert Answering.from_settings(record["guard"]["answers"]).least == np.inf
@@ -314,11 +314,11 @@ def test_what_is_answered_is_kept_with_a_model_and_a_gate_without_it_answers_all
 
 @pytest.mark.whole
 def test_an_evaluation_scores_all_cases_and_those_with_an_answer(careful, gated):
-    sure = isocenter.evaluate(with_answers(careful, 0.0), gated.data).scored
+    sure = hilum.evaluate(with_answers(careful, 0.0), gated.data).scored
     assert not [row for row in sure.rows if "answered" in row.metric]
     chances = sure.table[["probability_bright", "probability_dark"]].max(axis=1)
     middle = float(np.median(chances))
-    scored = isocenter.evaluate(with_answers(careful, middle), gated.data).scored
+    scored = hilum.evaluate(with_answers(careful, middle), gated.data).scored
     rows = {(row.metric, row.label): row.estimate for row in scored.rows}
     own = scored.table[chances.to_numpy() >= middle]
     assert (own["abstained"] == "").all() and len(scored.table) == len(sure.table)
@@ -330,7 +330,7 @@ def test_an_evaluation_scores_all_cases_and_those_with_an_answer(careful, gated)
 def test_an_error_of_what_is_neither_right_nor_wrong_is_refused(tmp_path):
     lesions(tmp_path / "data", count=24)
     with pytest.raises(PlanError, match=r"guard.error: an answer of regression is neither right nor wrong"):
-        isocenter.plan(
+        hilum.plan(
             tmp_path / "data",
             task="regression",
             layout="manifest",
@@ -343,9 +343,9 @@ def test_an_error_of_what_is_neither_right_nor_wrong_is_refused(tmp_path):
 def test_a_trained_network_and_its_package_state_what_draws_of_the_last_layer_disagree_about(classified, tmp_path):
     picture = next((classified.data / "bright").iterdir())
     with no_export():
-        package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
+        package = hilum.package(classified.out, out=tmp_path / "package", backends=()).out
     own, packed, without = (
-        isocenter.predict(of, picture, device="cpu", backend=backend, **asked).table.iloc[0]
+        hilum.predict(of, picture, device="cpu", backend=backend, **asked).table.iloc[0]
         for of, backend, asked in (
             (classified.out, "auto", {}),
             (package, "torch", {}),
@@ -357,7 +357,7 @@ def test_a_trained_network_and_its_package_state_what_draws_of_the_last_layer_di
     assert packed["epistemic"] == pytest.approx(own["epistemic"], rel=1e-5)
     assert "epistemic" not in without
     assert without["probability_bright"] == own["probability_bright"]
-    cases = isocenter.evaluate(classified.out, classified.data, device="cpu", out=tmp_path / "scored")
+    cases = hilum.evaluate(classified.out, classified.data, device="cpu", out=tmp_path / "scored")
     assert {"total", "aleatoric", "epistemic"} <= set(cases.scored.table)
 
 
@@ -366,20 +366,20 @@ def test_a_site_calibrates_the_gate_too_and_its_own_kind_of_image_is_refused_no_
     for path in pictures(tmp_path / "site", count=24, first=200).rglob("*.png"):
         PIL.Image.fromarray(np.repeat(np.asarray(PIL.Image.open(path)), 2, axis=1)).save(path)  # twice as broad
     [image] = (tmp_path / "site").rglob("206.png")
-    assert isocenter.predict(gated.out, image, abstain="mark").predictions["206"].abstained
+    assert hilum.predict(gated.out, image, abstain="mark").predictions["206"].abstained
     with no_export():
-        made = isocenter.calibrate(gated.out, tmp_path / "site", out=tmp_path / "package", backends=())
-        answers = isocenter.calibrate(careful, tmp_path / "site", out=tmp_path / "careful", backends=()).decisions
+        made = hilum.calibrate(gated.out, tmp_path / "site", out=tmp_path / "package", backends=())
+        answers = hilum.calibrate(careful, tmp_path / "site", out=tmp_path / "careful", backends=()).decisions
     assert "with 24 cases that chose nothing" in made.decisions["guard.gate"].because
-    model = isocenter.load(tmp_path / "package", "cpu")
+    model = hilum.load(tmp_path / "package", "cpu")
     assert len(model.guard.calibrated) == 24
-    assert isocenter.predict(model, image).predictions["206"].abstained is None
+    assert hilum.predict(model, image).predictions["206"].abstained is None
     assert "24 cases that decided other things too" in answers["guard.error"].because
-    assert isocenter.load(tmp_path / "careful", "cpu").guard.answers.cases == 24
+    assert hilum.load(tmp_path / "careful", "cpu").guard.answers.cases == 24
 
 
 def test_a_site_completes_the_gate_of_a_model_that_was_trained_on_all_cases(gated, odd, tmp_path):
-    model = isocenter.load(gated.out, "cpu")
+    model = hilum.load(gated.out, "cpu")
     everything = model.with_guard(replace(model.guard, held_out={}))  # none was left to judge by
     assert everything.predict(odd).abstained is None
     site = list(dataset_reading.open_dataset(pictures(tmp_path / "site", count=12, first=200), ReadingOptions()))
@@ -394,12 +394,12 @@ def test_a_site_completes_the_gate_of_a_model_that_was_trained_on_all_cases(gate
 
 
 def test_a_run_whose_gate_has_no_case_that_did_not_train_says_so_and_refuses_all_the_same(segmented, tmp_path):
-    model = isocenter.load(segmented.out, "cpu")
+    model = hilum.load(segmented.out, "cpu")
     assert model.gate.is_fitted and "none was left out" in str(model.gate)
     because = plan_file.read_plan(segmented.out / "plan.yaml").decision("guard.gate").because
     assert "because none was left out" in because
     assert because.removesuffix(".") in (segmented.out / "report.html").read_text(encoding="utf-8")
-    image = isocenter.read(next((segmented.data / "images").glob("*.nii.gz")))
+    image = hilum.read(next((segmented.data / "images").glob("*.nii.gz")))
     noise = np.random.default_rng(0).uniform(0, 1000, image.shape).astype(np.float32)
     assert model.predict(image.with_pixels(noise)).abstained is not None
 
@@ -407,8 +407,8 @@ def test_a_run_whose_gate_has_no_case_that_did_not_train_says_so_and_refuses_all
 def test_a_model_without_a_gate_says_so_beside_every_answer(tmp_path):
     adopted = small_onnx.network(tmp_path, [("Identity", "x", "o")])
     pixels = np.linspace(-900, 900, 64, dtype=np.float32).reshape(1, 4, 4, 4)
-    isocenter.write(Image(pixels, Geometry((4, 4, 4), np.eye(4)), modality="CT"), tmp_path / "volume.nii.gz")
-    result = isocenter.predict(adopted, tmp_path / "volume.nii.gz", out=tmp_path / "out")
+    hilum.write(Image(pixels, Geometry((4, 4, 4), np.eye(4)), modality="CT"), tmp_path / "volume.nii.gz")
+    result = hilum.predict(adopted, tmp_path / "volume.nii.gz", out=tmp_path / "out")
     assert "no gate: every image gets an answer (no case that trained it is known)" in repr(result)
     assert csv_text.read_text_table(tmp_path / "out" / "predictions.csv")["gate"].tolist() == ["none"]
     assert "no gate" in json.loads((tmp_path / "out" / "findings.json").read_text())["model"]["gate"]

@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import drawn_in_time
-import isocenter
+import hilum
 from packages import no_export
 
 FEW = {"training.steps": 4, "training.validations": 1, "training.batch": 2}
@@ -27,24 +27,24 @@ def room(tmp_path_factory):
 
 def test_a_series_is_marked_sample_by_sample_and_its_package_says_the_same(room):
     data = drawn_in_time.electrocardiograms(room / "series")
-    found = isocenter.check(data, threads=1)
+    found = hilum.check(data, threads=1)
     assert found.passed
     assert found.facts["spacing"] == "median 0.005 s"
     size = {"width": 4, "widest": 8, "strides": [[1], [2]]}
-    run = isocenter.train(data, out=room / "series_run", assignments={**FEW, "network.size": size}, **FLAGS)
-    plan = isocenter.plan(data, **FLAGS).plan
+    run = hilum.train(data, out=room / "series_run", assignments={**FEW, "network.size": size}, **FLAGS)
+    plan = hilum.plan(data, **FLAGS).plan
     assert (plan["preprocessing.ndim"], plan["preprocessing.unit"], plan["augmentation.flips"]) == (1, "s", [])
     units = {row.metric: row.estimate.unit for row in run.rows}
     assert units["hd95_s"] == "s"
     image = data / "images" / "patient01.csv"
-    isocenter.predict(str(run.out), str(image), out=room / "series_found", device="cpu", overlay=True)
-    marked = isocenter.read(room / "series_found" / "patient01.csv")
-    assert marked.geometry.equals(isocenter.read(image).geometry, 1e-4)
+    hilum.predict(str(run.out), str(image), out=room / "series_found", device="cpu", overlay=True)
+    marked = hilum.read(room / "series_found" / "patient01.csv")
+    assert marked.geometry.equals(hilum.read(image).geometry, 1e-4)
     measured = pd.read_csv(room / "series_found" / "measurements.csv")
     assert measured["length_s"][0] == pytest.approx(measured["voxels"][0] * drawn_in_time.STEP)
     with no_export():
-        isocenter.package(run.out, out=room / "series_packaged", backends=())
-    packaged = isocenter.load(room / "series_packaged", "cpu").predict(str(image))
+        hilum.package(run.out, out=room / "series_packaged", backends=())
+    packaged = hilum.load(room / "series_packaged", "cpu").predict(str(image))
     assert_array_equal(packaged.data, marked.data[0])
     assert (room / "series_packaged" / "scripts" / "formats.py").is_file()
 
@@ -53,21 +53,21 @@ def test_a_series_is_marked_sample_by_sample_and_its_package_says_the_same(room)
 def test_a_clip_has_one_answer_whatever_its_length(room):
     data = drawn_in_time.clips(room / "clips")
     size = {"width": 4, "blocks": [1, 1], "stem_stride": 1, "frames": 8}
-    run = isocenter.train(data, out=room / "clips_run", assignments={**FEW, "network.size": size}, **FLAGS)
-    plan = isocenter.plan(data, **FLAGS).plan
+    run = hilum.train(data, out=room / "clips_run", assignments={**FEW, "network.size": size}, **FLAGS)
+    plan = hilum.plan(data, **FLAGS).plan
     assert (plan["preprocessing.frames"], plan["network.name"], plan["network.size"]["frames"]) == (8, "clip_resnet", 8)
     assert "9 to 12 frames" in plan.decision("preprocessing.frames").because
-    model = isocenter.load(run.out, "cpu")
-    image = isocenter.read(data / "weak" / "patient00.nii.gz")
+    model = hilum.load(run.out, "cpu")
+    image = hilum.read(data / "weak" / "patient00.nii.gz")
     assert sum(model.predict(image).probabilities.values()) == pytest.approx(1)
-    with pytest.raises(isocenter.errors.GeometryError, match="no frames"):
+    with pytest.raises(hilum.errors.GeometryError, match="no frames"):
         model.predict(image.frame(0))
-    isocenter.package(run.out, out=room / "clips_packaged", backends=())
-    packaged = isocenter.load(room / "clips_packaged", "cpu")
+    hilum.package(run.out, out=room / "clips_packaged", backends=())
+    packaged = hilum.load(room / "clips_packaged", "cpu")
     assert packaged.predict(image).probabilities == pytest.approx(model.predict(image).probabilities)
     described = json.loads((room / "clips_packaged" / "configs" / "metadata.json").read_text())
     assert len(described["network_data_format"]["inputs"]["image"]["channel_def"]) == 8
-    assert json.loads((room / "clips_packaged" / "isocenter" / "model.json").read_text())["onnx"]["exported"]
+    assert json.loads((room / "clips_packaged" / "hilum" / "model.json").read_text())["onnx"]["exported"]
 
 
 @pytest.mark.whole
@@ -75,9 +75,9 @@ def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_lo
     data = drawn_in_time.clips(room / "unequal", longest=9)
     size = {"width": 4, "blocks": [1, 1], "stem_stride": 2, "hidden": 8}
     more = {"network.name": "clip_gru", "network.size": size, "preprocessing.frames": 8, "preprocessing.interval": 0.05}
-    run = isocenter.train(data, out=room / "unequal_run", assignments={**FEW, **more}, **FLAGS)
-    model, path = isocenter.load(run.out, "cpu"), data / "strong" / "patient01.nii.gz"
-    image = isocenter.read(path)
+    run = hilum.train(data, out=room / "unequal_run", assignments={**FEW, **more}, **FLAGS)
+    model, path = hilum.load(run.out, "cpu"), data / "strong" / "patient01.nii.gz"
+    image = hilum.read(path)
     seen, _ = model.preprocessing(image, "x")
     gone = np.isnan(seen).all(axis=(1, 2))
     assert 0 < gone.sum() < 8
@@ -95,7 +95,7 @@ def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_lo
         (replace(image, times=None), "does not state the times"),
         (twice, "8 times at most"),
     ):
-        with pytest.raises(isocenter.errors.GeometryError, match=says):
+        with pytest.raises(hilum.errors.GeometryError, match=says):
             model.predict(refused)
 
 
@@ -103,12 +103,12 @@ def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_lo
 def test_masks_of_every_frame_come_back_with_their_times_and_the_change_over_the_beat(room):
     data = drawn_in_time.cines(room / "cine")
     size = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}
-    run = isocenter.train(data, out=room / "cine_run", assignments={**FEW, "network.size": size}, **FLAGS)
+    run = hilum.train(data, out=room / "cine_run", assignments={**FEW, "network.size": size}, **FLAGS)
     split = pd.read_csv(run.out / "split.csv")
     assert len(split) == 4 * 4 + 4 * 5
     assert (split.groupby("patient")["split"].nunique() == 1).all()
     image = data / "images" / "patient01.nii.gz"
-    isocenter.predict(str(run.out), str(image), out=room / "cine_found", device="cpu", overlay=True)
+    hilum.predict(str(run.out), str(image), out=room / "cine_found", device="cpu", overlay=True)
     written = nibabel.load(room / "cine_found" / "patient01.nii.gz")
     assert written.shape == (16, 16, 1, 5)
     assert written.header.get_zooms()[3] == pytest.approx(drawn_in_time.FRAME)
@@ -129,7 +129,7 @@ def test_two_time_points_of_a_case_are_two_channels_in_the_order_of_the_table(ro
             nibabel.Nifti1Image(voxels[..., frame], np.eye(4)).to_filename(room / f"{name}{n}.nii.gz")
     rows = [f"before{n}.nii.gz,after{n}.nii.gz,{('same', 'less')[n % 2]},p{n}" for n in range(3)]
     (room / "change.csv").write_text("\n".join(["first,second,label,patient", *rows]))
-    found = isocenter.check(room / "change.csv", column={"image:before": "first", "image:after": "second"}, threads=1)
+    found = hilum.check(room / "change.csv", column={"image:before": "first", "image:after": "second"}, threads=1)
     assert found.facts["channels"] == "before, after"
     assert found.facts["classes"] == "less (1), same (2)"
 
@@ -138,5 +138,5 @@ def test_two_time_points_of_a_case_are_two_channels_in_the_order_of_the_table(ro
 def test_the_strength_of_a_beat_is_learnt(tmp_path):
     """A disc that loses 20 % of its area against one that loses 70 %."""
     some = {"training.steps": 80, "training.validations": 2, "training.batch": 8}
-    run = isocenter.train(drawn_in_time.clips(tmp_path / "clips", 32), out=tmp_path / "run", assignments=some, **FLAGS)
+    run = hilum.train(drawn_in_time.clips(tmp_path / "clips", 32), out=tmp_path / "run", assignments=some, **FLAGS)
     assert run.rows[0].estimate.value > 0.9

@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.belief import operating_points
-from isocenter.belief.operating_points import OperatingPoint
-from isocenter.errors import PlanError
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.layouts import dataset_layouts
-from isocenter.planning import plan_checks, plan_file
-from isocenter.planning.rules import split_rules
-from isocenter.runs import run_folder, training_jobs
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.values import Case, Dataset
+from hilum.belief import operating_points
+from hilum.belief.operating_points import OperatingPoint
+from hilum.errors import PlanError
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.layouts import dataset_layouts
+from hilum.planning import plan_checks, plan_file
+from hilum.planning.rules import split_rules
+from hilum.runs import run_folder, training_jobs
+from hilum.runs.plan_request import PlanRequest
+from hilum.values import Case, Dataset
 from matrices import rarely
 
 UNCALIBRATED = {"task.calibration_method": "none"}
@@ -81,7 +81,7 @@ def test_calibration_and_threshold_are_those_of_predictions_by_networks_that_hav
     likely, dark = list[float](), list[bool]()
     unseen = [parts_of(parted.out)["val"], *folds_of(parted.out)]
     for folder, own in zip((parted.out, *(parted.out / "inner" / f"fold_{n}" for n in (0, 1))), unseen, strict=True):
-        model = isocenter.load(folder / "checkpoints" / "best", "cpu")
+        model = hilum.load(folder / "checkpoints" / "best", "cpu")
         likely += [model.predict(cases[case]).confidence.uncalibrated["dark"] for case in sorted(own)]
         dark += [cases[case].references["class"] == "dark" for case in sorted(own)]
     plan = plan_file.read_plan(parted.out / "plan.yaml")
@@ -105,7 +105,7 @@ def test_a_run_stopped_in_an_inner_fold_goes_on_to_the_same_threshold(parted, tm
 
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
         trained.classifying(parted.data, tmp_path / "run", assignments=TWO)
-    isocenter.train(resume=tmp_path / "run")
+    hilum.train(resume=tmp_path / "run")
     ours, theirs = (plan_file.read_plan(run / "plan.yaml")["task.thresholds"] for run in (tmp_path / "run", parted.out))
     assert ours == theirs
 
@@ -126,7 +126,7 @@ def test_a_run_stopped_in_an_inner_fold_goes_on_to_the_same_threshold(parted, tm
     ],
 )
 def test_a_plan_says_whether_there_are_inner_folds_and_why(classified, given, folds, because):
-    decision = isocenter.plan(classified.data, device="cpu", **given).plan.decision("split.inner_folds")
+    decision = hilum.plan(classified.data, device="cpu", **given).plan.decision("split.inner_folds")
     assert decision.value == folds
     assert because in decision.because
 
@@ -145,7 +145,7 @@ def test_a_plan_says_whether_there_are_inner_folds_and_why(classified, given, fo
 def test_a_registered_rule_keeps_them_where_its_rarest_class_has_too_few_validation_cases(
     classified, ill, assignments, folds, because
 ):
-    made = isocenter.plan(classified.data, device="cpu", minutes=60, assignments=assignments).plan
+    made = hilum.plan(classified.data, device="cpu", minutes=60, assignments=assignments).plan
     cases = tuple(Case(f"c{n}", f"p{n}", {}, {"class": "ill" if n < ill else "well"}) for n in range(1000))
     data = Dataset(cases, patients_known=True)
     parts = split_rules.split_dataset(data, seed=0, calibration=0)[0]
@@ -179,7 +179,7 @@ FORTY_EIGHT = (
 def test_many_boxes_have_them_where_a_registered_risk_needs_more_patients_than_select(
     detected, assignments, folds, because
 ):
-    made = isocenter.plan(detected.data, device="cpu", minutes=60, assignments=assignments).plan
+    made = hilum.plan(detected.data, device="cpu", minutes=60, assignments=assignments).plan
     decision = split_rules.with_inner_folds(made, plan_checks.checked_settings(made).task, *FORTY_EIGHT).decision(
         "split.inner_folds"
     )
@@ -188,7 +188,7 @@ def test_many_boxes_have_them_where_a_registered_risk_needs_more_patients_than_s
 
 
 def test_where_patients_are_unknown_cases_are_too_few(detected):
-    made = isocenter.plan(detected.data, device="cpu", minutes=60, assignments={"task.risk": 0.05}).plan
+    made = hilum.plan(detected.data, device="cpu", minutes=60, assignments={"task.risk": 0.05}).plan
     unknown = replace(FORTY_EIGHT[0], patients_known=False)
     decision = split_rules.with_inner_folds(
         made, plan_checks.checked_settings(made).task, unknown, FORTY_EIGHT[1]
@@ -198,7 +198,7 @@ def test_where_patients_are_unknown_cases_are_too_few(detected):
 
 def test_volumes_have_none_by_themselves_whatever_risk_is_registered(segmented):
     given = {"labels": trained.LABELS, "device": "cpu", "minutes": 60, "assignments": {"task.risk": 0.05}}
-    made = isocenter.plan(segmented.data, **given).plan
+    made = hilum.plan(segmented.data, **given).plan
     decision = split_rules.with_inner_folds(made, plan_checks.checked_settings(made).task, *FORTY_EIGHT).decision(
         "split.inner_folds"
     )
@@ -218,19 +218,19 @@ def test_covering_boxes_go_by_every_case_that_its_network_has_not_seen(detected,
 
 
 def test_masks_need_none(segmented):
-    plan = isocenter.plan(segmented.data, labels=trained.LABELS, device="cpu").plan
+    plan = hilum.plan(segmented.data, labels=trained.LABELS, device="cpu").plan
     assert (plan["split.inner_folds"], "many answers" in plan.decision("split.inner_folds").because) == (0, True)
 
 
 def test_inner_folds_of_folds_are_refused(classified):
     with pytest.raises(PlanError, match=r"split\.inner_folds.*would decide nothing"):
-        isocenter.plan(classified.data, device="cpu", folds=3, assignments={"split.inner_folds": 3})
+        hilum.plan(classified.data, device="cpu", folds=3, assignments={"split.inner_folds": 3})
 
 
 @pytest.mark.parametrize(("given", "folds"), [({"folds": 3}, 0), ({"minutes": 2.0}, 0), ({}, 3)])
 @pytest.mark.whole
 def test_a_plan_that_is_trained_in_another_way_decides_again_on_inner_folds(classified, tmp_path, given, folds):
-    isocenter.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml")
+    hilum.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml")
     made = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest(**given))
     assert made.plan["split.inner_folds"] == folds
     by_hand = PlanRequest(minutes=2.0, assignments={"split.inner_folds": 2})

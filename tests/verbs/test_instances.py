@@ -12,10 +12,10 @@ import PIL.Image
 import pytest
 from numpy.testing import assert_array_equal
 
-import isocenter
-from isocenter.errors import DatasetError
-from isocenter.evaluation import instances
-from isocenter.verbs.train import Run
+import hilum
+from hilum.errors import DatasetError
+from hilum.evaluation import instances
+from hilum.verbs.train import Run
 from packages import bundle_checked_and_run, no_export
 from trained import FEW_STEPS
 
@@ -54,7 +54,7 @@ def cohort(root: Path, count: int = 8) -> Path:
 def run_on(data: Path, out: Path, **assignments: object) -> Run:
     chosen = {**FEW_STEPS, "network.size": SIZE, "training.patch": [16, 16, 16], "preprocessing.smallest": [16, 16, 16],
               "inference.patch": [16, 16, 16], **assignments}  # fmt: skip
-    return isocenter.train(data, out=out, task="instances", device="cpu", threads=1, assignments=chosen)
+    return hilum.train(data, out=out, task="instances", device="cpu", threads=1, assignments=chosen)
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,11 @@ def run(tmp_path_factory):
 
 
 def test_check_counts_the_objects_where_the_task_says_that_they_are_numbered(run, tmp_path):
-    found = isocenter.check(run / "data", task="instances", out=tmp_path / "check", threads=1)
+    found = hilum.check(run / "data", task="instances", out=tmp_path / "check", threads=1)
     assert found.passed
     assert found.facts["objects"] == "32 in 8 cases, 4 to 4 a case"
     assert found.facts["references"] == "instances"
-    assert isocenter.check(run / "data", threads=1).facts["references"] == "mask"
+    assert hilum.check(run / "data", threads=1).facts["references"] == "mask"
 
 
 @pytest.mark.whole
@@ -79,11 +79,11 @@ def test_objects_of_clips_are_followed_and_scored_where_their_numbers_are_tracks
         (tmp_path / folder).mkdir()
         clip = np.stack([np.roll(still, shift, axis=1) for shift in (0, 1, 2)], axis=-1)
         nibabel.Nifti1Image(clip, STEP).to_filename(tmp_path / folder / "clip.nii.gz")
-    found = isocenter.evaluate(run / "run", tmp_path, threads=1)
+    found = hilum.evaluate(run / "run", tmp_path, threads=1)
     rows = {row.metric: row.estimate for row in found.rows}
     assert 0 <= rows["hota"].value <= 1
     assert rows["identity_switches"].value >= 0
-    made = isocenter.predict(run / "run", tmp_path / "images" / "clip.nii.gz", out=tmp_path / "out", abstain="off")
+    made = hilum.predict(run / "run", tmp_path / "images" / "clip.nii.gz", out=tmp_path / "out", abstain="off")
     objects = pd.read_csv(tmp_path / "out" / "measurements.csv")
     tracks = pd.read_csv(tmp_path / "out" / "tracks.csv")
     assert set(objects["track"]) == set(tracks["track"])
@@ -104,26 +104,26 @@ def numbered(folder, counts):
 
 def test_a_map_of_more_numbers_than_labels_that_may_be_an_atlas_names_the_task_that_counts_objects(tmp_path):
     data = numbered(tmp_path, [36] * 8)
-    [fatal] = isocenter.check(data, threads=1).examination.fatal
+    [fatal] = hilum.check(data, threads=1).examination.fatal
     assert "--task instances" in fatal.remedy
     with pytest.raises(DatasetError, match="number instances"):
-        isocenter.plan(data, threads=1, device="cpu")
-    assert isocenter.plan(data, task="instances", threads=1, device="cpu").plan["task.name"] == "instances"
+        hilum.plan(data, threads=1, device="cpu")
+    assert hilum.plan(data, task="instances", threads=1, device="cpu").plan["task.name"] == "instances"
 
 
 def test_numbers_of_objects_are_known_by_their_counts_and_the_reason_stands_in_check_and_plan(tmp_path):
     data = numbered(tmp_path, [36, 8, 12, 30, 7, 22, 36, 15])
-    found = isocenter.check(data, threads=1)
+    found = hilum.check(data, threads=1)
     assert found.passed
     assert found.facts["objects"] == "166 in 8 cases, 7 to 36 a case"
     [note] = [one for one in found.problems if "numbers of single objects" in one.what]
     assert "between 7 and 36" in note.what
     assert "--task segmentation" in note.remedy
-    decision = isocenter.plan(data, threads=1, device="cpu").plan.decision("task.name")
+    decision = hilum.plan(data, threads=1, device="cpu").plan.decision("task.name")
     assert decision.value == "instances"
     assert "from 1 without a gap to between 7 and 36" in decision.because
     with pytest.raises(DatasetError, match="number instances"):
-        isocenter.plan(data, task="segmentation", threads=1, device="cpu")
+        hilum.plan(data, task="segmentation", threads=1, device="cpu")
 
 
 def test_numbers_with_gaps_or_in_pieces_may_name_structures_and_are_not_taken_for_objects(tmp_path):
@@ -138,7 +138,7 @@ def test_numbers_with_gaps_or_in_pieces_may_name_structures_and_are_not_taken_fo
             for part, array in (("images", numbers + n), ("labels", numbers)):
                 (folder / part).mkdir(exist_ok=True)
                 PIL.Image.fromarray(array.astype(np.uint8)).save(folder / part / f"{n}.png")
-        assert "--task instances" in isocenter.check(folder, threads=1).examination.fatal[0].remedy, name
+        assert "--task instances" in hilum.check(folder, threads=1).examination.fatal[0].remedy, name
 
 
 @pytest.mark.whole
@@ -151,14 +151,14 @@ def test_the_plan_and_the_figures_of_a_run_are_those_of_objects(run):
     assert "mm³: half of what" in plan
     assert np.isfinite(pd.read_csv(run / "run" / "log.csv")["loss"]).all()
     assert "Numbers of objects" in (run / "run" / "report.html").read_text()
-    again = isocenter.evaluate(str(run / "run"), str(run / "data"), device="cpu")
+    again = hilum.evaluate(str(run / "run"), str(run / "data"), device="cpu")
     assert again.rows[0].estimate.value == pytest.approx(summary[0]["value"], abs=1e-6)
 
 
 def test_every_object_of_a_large_volume_has_a_number_a_row_and_the_source_grid(run, tmp_path):
     image, _ = touching_balls(99, (36, 40, 28))
     nibabel.Nifti1Image(image, STEP).to_filename(tmp_path / "large.nii.gz")
-    isocenter.predict(str(run / "run"), tmp_path / "large.nii.gz", out=tmp_path / "found", device="cpu")
+    hilum.predict(str(run / "run"), tmp_path / "large.nii.gz", out=tmp_path / "found", device="cpu")
     written = nibabel.load(tmp_path / "found" / "large.nii.gz")
     numbers = np.asarray(written.dataobj)
     assert numbers.dtype == np.uint16
@@ -173,10 +173,10 @@ def test_every_object_of_a_large_volume_has_a_number_a_row_and_the_source_grid(r
 
 
 def test_a_map_of_the_objects_that_it_takes_to_miss_little_is_written_where_somebody_asks(run, tmp_path):
-    model = isocenter.load(run / "run", "cpu")
+    model = hilum.load(run / "run", "cpu")
     assert model.task.certainty.covering is not None  # by the validation cases
     image, usual = run / "data" / "images" / "case0.nii.gz", tmp_path / "found" / "case0.nii.gz"
-    isocenter.predict(str(run / "run"), image, out=tmp_path / "found", device="cpu", covering=True)
+    hilum.predict(str(run / "run"), image, out=tmp_path / "found", device="cpu", covering=True)
     called, covering = (
         np.asarray(nibabel.load(path).dataobj) for path in (usual, usual.with_name("case0_covering.nii.gz"))
     )
@@ -187,9 +187,9 @@ def test_a_map_of_the_objects_that_it_takes_to_miss_little_is_written_where_some
 @pytest.mark.whole
 def test_a_package_parts_the_same_objects(run, tmp_path):
     with no_export():
-        isocenter.package(run / "run", out=tmp_path / "packaged", backends=())
-    image = isocenter.read(run / "data" / "images" / "case0.nii.gz")
-    own, packaged = (isocenter.load(place, "cpu").predict(image) for place in (run / "run", tmp_path / "packaged"))
+        hilum.package(run / "run", out=tmp_path / "packaged", backends=())
+    image = hilum.read(run / "data" / "images" / "case0.nii.gz")
+    own, packaged = (hilum.load(place, "cpu").predict(image) for place in (run / "run", tmp_path / "packaged"))
     assert_array_equal(np.asarray(packaged.data), np.asarray(own.data))
     described = json.loads((tmp_path / "packaged" / "configs" / "metadata.json").read_text())
     channels = described["network_data_format"]["outputs"]["pred"]["channel_def"]
@@ -211,5 +211,5 @@ def test_touching_balls_are_learnt_and_parted_also_where_windows_meet(tmp_path):
     assert rows["ap50"] > 0.8
     image, truth = touching_balls(99, (36, 40, 28))
     nibabel.Nifti1Image(image, STEP).to_filename(tmp_path / "large.nii.gz")
-    prediction = isocenter.load(tmp_path / "run", "cpu").predict(tmp_path / "large.nii.gz")
+    prediction = hilum.load(tmp_path / "run", "cpu").predict(tmp_path / "large.nii.gz")
     assert instances.instance_overlap(np.asarray(prediction.data), truth).ap((0.5,)) > 0.7

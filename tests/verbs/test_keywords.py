@@ -4,14 +4,14 @@ import inspect
 
 import pytest
 
-import isocenter
-from isocenter.errors import UsageError
-from isocenter.options.training import PlanOptions
-from isocenter.reading import ReadingOptions
-from isocenter.verbs import plan
+import hilum
+from hilum.errors import UsageError
+from hilum.options.training import PlanOptions
+from hilum.reading import ReadingOptions
+from hilum.verbs import plan
 from matrices import thinned
 
-VERBS = sorted(name for name in isocenter.__all__ if inspect.isfunction(getattr(isocenter, name)))
+VERBS = sorted(name for name in hilum.__all__ if inspect.isfunction(getattr(hilum, name)))
 # They take no keyword, or stand in rooms below, where Python's own message has to do.
 WITHOUT = {"change_status", "describe_networks", "describe_weights", "list_networks", "load", "read_transform"}
 WITHOUT |= {"operator", "write", "write_transform"}
@@ -19,7 +19,7 @@ WITHOUT |= {"operator", "write", "write_transform"}
 
 @pytest.mark.parametrize("verb", thinned(8, [name for name in VERBS if name not in WITHOUT]))
 def test_a_keyword_that_a_verb_does_not_know_is_a_type_error_that_names_the_right_one(verb):
-    function = getattr(isocenter, verb)
+    function = getattr(hilum, verb)
     known = [one.name for one in inspect.signature(function).parameters.values() if one.kind == one.KEYWORD_ONLY]
     known = known or ["volume"]
     with pytest.raises(TypeError, match=rf"^{verb}\(\) has no keyword '{known[0]}s'\. Use {known[0]}\.$"):
@@ -34,7 +34,7 @@ def test_a_keyword_that_a_verb_does_not_know_is_a_type_error_that_names_the_righ
 )
 def test_a_word_of_the_command_line_leads_to_the_keyword(word, keyword):
     with pytest.raises(TypeError, match=f"Use {keyword}"):
-        isocenter.train("nowhere", **{word: 1})
+        hilum.train("nowhere", **{word: 1})
 
 
 @pytest.mark.parametrize("covariates", ["age,sex", ["age", "sex"]])
@@ -48,22 +48,22 @@ def test_covariates_are_named_as_text_or_as_a_list(covariates):
 
 def test_a_number_beyond_its_limits_is_refused_by_its_flag():
     with pytest.raises(UsageError, match=r"^--folds: 1 is below 2\."):
-        isocenter.train("nowhere", folds=1)
+        hilum.train("nowhere", folds=1)
     with pytest.raises(UsageError, match=r"^--seed: \d+ is above \d+\."):
-        isocenter.evaluate("nowhere", "nowhere", seed=2**63)
+        hilum.evaluate("nowhere", "nowhere", seed=2**63)
 
 
 def test_a_call_that_lacks_an_argument_names_the_verb_and_what_it_takes():
     with pytest.raises(TypeError, match=r"^predict\(\): missing a required argument: 'inputs'\. It takes model,"):
-        isocenter.predict("nowhere")
+        hilum.predict("nowhere")
     with pytest.raises(TypeError, match=r"^compare\(\): too many positional arguments\. It takes evaluations, "):
-        isocenter.compare("one", "other")
+        hilum.compare("one", "other")
 
 
 def test_help_in_python_has_a_line_for_each_keyword():
-    lines = inspect.getdoc(isocenter.train).splitlines()
+    lines = inspect.getdoc(hilum.train).splitlines()
     assert [line for line in lines if line.startswith("folds:")] == ["folds:         Number of cross-validation folds."]
-    assert str(inspect.signature(isocenter.train)).startswith("(data: ")
+    assert str(inspect.signature(hilum.train)).startswith("(data: ")
 
 
 @pytest.mark.parametrize("verb", ["check", "evaluate", "plan", "predict", "train"])
@@ -72,7 +72,7 @@ def test_help_in_python_has_a_line_for_each_keyword():
 )
 def test_reading_options_are_among_the_keywords(verb, near, right):
     with pytest.raises(TypeError, match=f"Use {right}"):
-        getattr(isocenter, verb)("nowhere", "nowhere", **{near: 1})
+        getattr(hilum, verb)("nowhere", "nowhere", **{near: 1})
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_a_part_or_form_that_does_not_exist_is_refused_by_everything_that_reads(
     [(name, value)] = options.items()
     path = tmp_path / "image.nii.gz"
     path.touch()
-    for read in (isocenter.read, isocenter.view):
+    for read in (hilum.read, hilum.view):
         with pytest.raises(UsageError, match=f"^--{name}: there is no '{value}'. Choose "):
             read(path, **options)
     with pytest.raises(UsageError, match=f"^--{name}: there is no '{value}'"):
-        isocenter.check(tmp_path, **options)
+        hilum.check(tmp_path, **options)

@@ -1,4 +1,4 @@
-"""Measured values all the way: from a table of pictures to a package that runs without Isocenter."""
+"""Measured values all the way: from a table of pictures to a package that runs without Hilum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 import forked
-import isocenter
+import hilum
 import trained
 from packages import bundle_checked_and_run
 
@@ -41,7 +41,7 @@ def measuring(tmp_path_factory):
     """A table of discs and the folder of the run on it; tests only read them."""
     root = tmp_path_factory.mktemp("measuring")
     data = discs(root / "data")
-    isocenter.train(data, out=root / "run", device="cpu", threads=1, column=COLUMNS, assignments=NOISY)
+    hilum.train(data, out=root / "run", device="cpu", threads=1, column=COLUMNS, assignments=NOISY)
     return data, root / "run"
 
 
@@ -49,11 +49,11 @@ def measuring(tmp_path_factory):
 def packaged(measuring, tmp_path_factory):
     """The package of the run; tests only read it."""
     with forked.trials():
-        return isocenter.package(measuring[1], out=tmp_path_factory.mktemp("packaged") / "discs", backends=("onnx",))
+        return hilum.package(measuring[1], out=tmp_path_factory.mktemp("packaged") / "discs", backends=("onnx",))
 
 
 def test_a_check_says_where_the_values_lie(measuring, tmp_path):
-    found = isocenter.check(measuring[0], column=COLUMNS, out=tmp_path / "check", threads=1)
+    found = hilum.check(measuring[0], column=COLUMNS, out=tmp_path / "check", threads=1)
     assert found.passed
     assert found.facts["references"] == "value"
     assert "(24 cases); brightness" in found.facts["values"]
@@ -63,7 +63,7 @@ def test_a_check_says_where_the_values_lie(measuring, tmp_path):
 
 
 def test_the_plan_standardises_by_the_training_cases_and_scales_no_image(measuring):
-    plan = isocenter.plan(measuring[0], column=COLUMNS, device="cpu", threads=1).plan
+    plan = hilum.plan(measuring[0], column=COLUMNS, device="cpu", threads=1).plan
     assert plan["task.name"] == "regression"
     assert plan["task.targets"] == ["area", "brightness"]
     assert plan["task.units"] == {"brightness": "%"}
@@ -97,7 +97,7 @@ def test_predictions_have_a_column_for_each_value_and_each_error_bar(measuring, 
     assert (table[["error_area", "error_brightness"]] > 0).all(axis=None)
     assert table["low_area"].isna().all()  # five validation cases rule nothing out
     assert len(json.loads(done.out)["rows"]) == len(table) == 24
-    model = isocenter.load(run, "cpu")
+    model = hilum.load(run, "cpu")
     prediction = model.predict(data.parent / "pictures" / "disc03.png")
     assert prediction.values["area"] == pytest.approx(table["value_area"][3])
     assert prediction.confidence.deviations.tolist() == pytest.approx(table.loc[3, names[2:4]].tolist())
@@ -128,10 +128,10 @@ def test_a_package_says_the_same_with_onnx_and_its_certificate_judges_numbers(me
     assert (torchs.passed, onnxs.passed) == (True, True)
     assert (onnxs.difference.voxels, onnxs.difference.dice) == (0, {})
     assert 0 < onnxs.difference.largest < 1e-4
-    image = isocenter.read(data.parent / "pictures" / "disc03.png")
+    image = hilum.read(data.parent / "pictures" / "disc03.png")
     ours, theirs = (
-        isocenter.load(run, "cpu").predict(image),
-        isocenter.load(packaged.out, "cpu", backend="onnx").predict(image),
+        hilum.load(run, "cpu").predict(image),
+        hilum.load(packaged.out, "cpu", backend="onnx").predict(image),
     )
     assert theirs.values == pytest.approx(ours.values, rel=1e-4)
     assert theirs.confidence.deviations.tolist() == pytest.approx(ours.confidence.deviations.tolist(), rel=1e-4)
@@ -144,13 +144,13 @@ def test_a_package_says_the_same_with_onnx_and_its_certificate_judges_numbers(me
 
 
 @pytest.mark.whole
-def test_a_package_measures_under_monai_without_isocenter(measuring, packaged, tmp_path):
+def test_a_package_measures_under_monai_without_hilum(measuring, packaged, tmp_path):
     data, run = measuring
     done = bundle_checked_and_run(packaged.out, data.parent / "pictures", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     assert "missing properties: []" in done.stdout
     theirs = pd.read_csv(tmp_path / "results" / "predictions.csv").set_index("case")
-    ours = isocenter.predict(run, data.parent / "pictures", device="cpu").table.set_index("case")
+    ours = hilum.predict(run, data.parent / "pictures", device="cpu").table.set_index("case")
     assert list(theirs.columns) == list(ours.columns)
     for name in ("value_area", "error_brightness"):
         np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-4)
@@ -168,7 +168,7 @@ def test_volumes_of_different_size_keep_their_scale(tmp_path):
         rows.append(f"volumes/{n:02}.nii.gz,{1000 + 37.5 * n}")
     (tmp_path / "cases.csv").write_text("\n".join(rows))
     column = {"value": "volume_mm3"}
-    plan = isocenter.plan(tmp_path / "cases.csv", column=column, device="cpu", threads=1).plan
+    plan = hilum.plan(tmp_path / "cases.csv", column=column, device="cpu", threads=1).plan
     assert plan["preprocessing.shape"] is None
     spacing, patch = plan["preprocessing.spacing"], plan["training.patch"]
     assert len(set(spacing)) == 1
@@ -176,7 +176,7 @@ def test_volumes_of_different_size_keep_their_scale(tmp_path):
     assert patch == plan["inference.patch"] == plan["preprocessing.smallest"]
     assert "keeps its own" in plan.decision("preprocessing.spacing").because
     few = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET}
-    run = isocenter.train(
+    run = hilum.train(
         tmp_path / "cases.csv", out=tmp_path / "run", column=column, device="cpu", threads=1, assignments=few
     )
     assert {row.estimate.unit for row in run.rows if row.metric == "mae"} == {"mm³"}
@@ -186,11 +186,11 @@ def test_volumes_of_different_size_keep_their_scale(tmp_path):
 def test_folds_share_the_scale_of_the_values(tmp_path):
     data = discs(tmp_path / "data", 14)
     few = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET, "training.batch": 4}
-    isocenter.train(
+    hilum.train(
         data, out=tmp_path / "run", column={"value": "area_px"}, folds=2, device="cpu", threads=1, assignments=few
     )
-    model = isocenter.load(tmp_path / "run", "cpu")
-    image = isocenter.read(data.parent / "pictures" / "disc00.png")
-    each = [isocenter.load(tmp_path / "run", "cpu", fold=n).predict(image).values["area_px"] for n in range(2)]
+    model = hilum.load(tmp_path / "run", "cpu")
+    image = hilum.read(data.parent / "pictures" / "disc00.png")
+    each = [hilum.load(tmp_path / "run", "cpu", fold=n).predict(image).values["area_px"] for n in range(2)]
     assert model.predict(image).values["area_px"] == pytest.approx(np.mean(each), rel=1e-5)
     assert len(pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")) == 14

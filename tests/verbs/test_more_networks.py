@@ -8,13 +8,13 @@ from itertools import count
 import numpy as np
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.layouts import dataset_layouts
-from isocenter.planning import plan_file
-from isocenter.runtime.windows.averaging import AveragedNetwork
-from isocenter.tasks import task_settings
+from hilum.errors import PlanError
+from hilum.layouts import dataset_layouts
+from hilum.planning import plan_file
+from hilum.runtime.windows.averaging import AveragedNetwork
+from hilum.tasks import task_settings
 
 THREE = {**trained.TWO_STEPS, "training.networks": 3}
 
@@ -38,17 +38,17 @@ def probabilities(model, data) -> np.ndarray:
 @pytest.mark.whole
 def test_the_model_of_a_run_is_the_mean_of_its_networks_which_differ(averaged):
     data, run = averaged
-    each = [probabilities(isocenter.load(run, "cpu", fold=number), data) for number in range(3)]
-    assert isinstance(isocenter.load(run, "cpu").networks.run, AveragedNetwork)
+    each = [probabilities(hilum.load(run, "cpu", fold=number), data) for number in range(3)]
+    assert isinstance(hilum.load(run, "cpu").networks.run, AveragedNetwork)
     assert not np.allclose(each[0], each[1])
     assert not np.allclose(each[1], each[2])
-    assert probabilities(isocenter.load(run, "cpu"), data) == pytest.approx(np.mean(each, axis=0), abs=1e-6)
+    assert probabilities(hilum.load(run, "cpu"), data) == pytest.approx(np.mean(each, axis=0), abs=1e-6)
 
 
 @pytest.mark.whole
 def test_the_run_was_scored_with_the_model_that_it_gives(averaged, tmp_path):
     data, run = averaged
-    again = isocenter.evaluate(run, data)
+    again = hilum.evaluate(run, data)
     before = {(row["metric"], row["label"]): row["value"] for row in trained.rows_of(run)}
     now = {(row.metric, row.label): row.estimate.value for row in again.rows}
     assert {name: value for name, value in now.items() if np.isfinite(value)} == pytest.approx(
@@ -59,7 +59,7 @@ def test_the_run_was_scored_with_the_model_that_it_gives(averaged, tmp_path):
 @pytest.mark.whole
 def test_the_threshold_is_that_of_the_mean_and_not_of_a_single_network(averaged):
     _, run = averaged
-    task = isocenter.load(run, "cpu").task
+    task = hilum.load(run, "cpu").task
     assert task_settings.settings_of(task)["thresholds"] == plan_file.read_plan(run / "plan.yaml")["task.thresholds"]
 
 
@@ -74,8 +74,8 @@ def test_a_run_stopped_in_a_further_network_goes_on_to_the_same_model(averaged, 
 
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
         trained.classifying(data, tmp_path / "run", assignments=THREE)
-    isocenter.train(resume=tmp_path / "run")
-    ours, theirs = (probabilities(isocenter.load(one, "cpu"), data) for one in (tmp_path / "run", run))
+    hilum.train(resume=tmp_path / "run")
+    ours, theirs = (probabilities(hilum.load(one, "cpu"), data) for one in (tmp_path / "run", run))
     assert ours == pytest.approx(theirs, abs=1e-6)
 
 

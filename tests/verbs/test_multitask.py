@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.layouts import dataset_layouts
-from isocenter.planning import plan_changes
-from isocenter.tasks import task_settings
+from hilum.layouts import dataset_layouts
+from hilum.planning import plan_changes
+from hilum.tasks import task_settings
 from packages import bundle_checked_and_run, no_export
 
 COLUMN = {"value:size": "size_px"}
@@ -30,7 +30,7 @@ def answering(tmp_path_factory):
 
 
 def test_the_plan_says_what_each_part_decides_and_what_all_decide_together(answering):
-    plan = isocenter.plan(answering[0], column=COLUMN, task="multitask", device="cpu", threads=1).plan
+    plan = hilum.plan(answering[0], column=COLUMN, task="multitask", device="cpu", threads=1).plan
     assert plan["task.name"] == JOINED
     assert plan["task.weighting"] == "uncertainty"
     assert "segmentation is known of" in plan.decision("task.weighting").because
@@ -84,13 +84,13 @@ def test_predictions_are_a_mask_and_columns_of_all_parts(answering, cli, tmp_pat
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert {"1_pixels", "predicted", "probability_bright", "value_size"} <= set(table.columns)
     assert len(table) == 24
-    model = isocenter.load(run, "cpu")
+    model = hilum.load(run, "cpu")
     prediction = model.predict(data.parent / "images" / "ball03.png")
-    mask = isocenter.read(tmp_path / "out" / "ball03.png")
+    mask = hilum.read(tmp_path / "out" / "ball03.png")
     np.testing.assert_array_equal(mask.data[0], np.asarray(prediction.data))
     assert prediction.values["size"] == pytest.approx(table["value_size"][3])
     assert prediction.probabilities["bright"] == pytest.approx(table["probability_bright"][3])
-    chances = isocenter.read(tmp_path / "out" / "ball03_probabilities.tiff")
+    chances = hilum.read(tmp_path / "out" / "ball03_probabilities.tiff")
     assert chances.data.shape[-2:] == (24, 24)
 
 
@@ -102,19 +102,19 @@ def test_other_data_are_scored_by_what_they_have(answering, tmp_path):
     other.write_text("\n".join([rows[0], *kept]))
     dataset = dataset_layouts.read_dataset(other)
     out = tmp_path / "evaluated"
-    found = isocenter.evaluate(answering[1], replace(dataset, splits={}), split="all", device="cpu", out=out)
+    found = hilum.evaluate(answering[1], replace(dataset, splits={}), split="all", device="cpu", out=out)
     assert {row.label.partition(":")[0] for row in found.rows} == {"classification"}
     assert "Can it be believed?" in (out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.whole
-def test_a_package_says_the_same_with_and_without_isocenter(answering, tmp_path):
+def test_a_package_says_the_same_with_and_without_hilum(answering, tmp_path):
     data, run = answering
-    packaged = isocenter.package(run, out=tmp_path / "balls", backends=(), threads=1)
+    packaged = hilum.package(run, out=tmp_path / "balls", backends=(), threads=1)
     images = data.parent / "images"
-    ours = isocenter.load(run, "cpu").predict(images / "ball03.png")
+    ours = hilum.load(run, "cpu").predict(images / "ball03.png")
     for backend in ("torch", "onnx"):
-        theirs = isocenter.load(packaged.out, "cpu", backend=backend).predict(images / "ball03.png")
+        theirs = hilum.load(packaged.out, "cpu", backend=backend).predict(images / "ball03.png")
         np.testing.assert_array_equal(np.asarray(theirs.data), np.asarray(ours.data))
         assert theirs.values == pytest.approx(ours.values, rel=1e-4)
         assert theirs.probabilities == pytest.approx(ours.probabilities, rel=1e-4)
@@ -124,7 +124,7 @@ def test_a_package_says_the_same_with_and_without_isocenter(answering, tmp_path)
     done = bundle_checked_and_run(packaged.out, images, tmp_path / "results")
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "results" / "predictions.csv").set_index("case")
-    table = isocenter.predict(run, images, device="cpu").table.set_index("case")
+    table = hilum.predict(run, images, device="cpu").table.set_index("case")
     assert set(theirs.columns) == set(table.columns)
     np.testing.assert_allclose(theirs["value_size"], table["value_size"], rtol=1e-4)
     assert (tmp_path / "results" / "ball03.png").is_file()
@@ -138,7 +138,7 @@ def test_volumes_are_answered_as_pictures_are(tmp_path):
         data, tmp_path / "run", task="segmentation+classification+regression", assignments=fixed
     )
     assert {row.metric for row in run.rows} >= {"dice", "auroc", "mae"}
-    model = isocenter.load(tmp_path / "run", "cpu")
+    model = hilum.load(tmp_path / "run", "cpu")
     assert model.task.weighting == "fixed"
     found = model.predict(tmp_path / "data" / "images" / "ball03.nii.gz")
     assert found.data.shape == (16, 16, 16)
@@ -153,11 +153,9 @@ def test_folds_answer_together(tmp_path):
     trained.answering_all(data, tmp_path / "run", folds=2, assignments={"training.steps": 2})
     table = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
     assert len(table) == 36
-    image = isocenter.read(tmp_path / "data" / "images" / "ball00.png")
-    each = [isocenter.load(tmp_path / "run", "cpu", fold=n).predict(image).values["size"] for n in range(2)]
-    assert isocenter.load(tmp_path / "run", "cpu").predict(image).values["size"] == pytest.approx(
-        np.mean(each), rel=1e-5
-    )
+    image = hilum.read(tmp_path / "data" / "images" / "ball00.png")
+    each = [hilum.load(tmp_path / "run", "cpu", fold=n).predict(image).values["size"] for n in range(2)]
+    assert hilum.load(tmp_path / "run", "cpu").predict(image).values["size"] == pytest.approx(np.mean(each), rel=1e-5)
 
 
 @pytest.mark.whole
@@ -167,8 +165,8 @@ def test_a_site_with_references_of_one_part_calibrates_it_and_the_others_stay_as
     cells = [row.split(",") for row in site.read_text().splitlines()[25:]]  # the first ones have trained
     site.write_text("\n".join(["image,label,patient", *(f"{row[0]},{row[2]},{row[4]}" for row in cells)]))
     with no_export():
-        made = isocenter.calibrate(answering[1], site, out=tmp_path / "package", backends=())
-    before, after = (task_settings.settings_of(isocenter.load(place, "cpu").task) for place in (answering[1], made.out))
+        made = hilum.calibrate(answering[1], site, out=tmp_path / "package", backends=())
+    before, after = (task_settings.settings_of(hilum.load(place, "cpu").task) for place in (answering[1], made.out))
     stay = [name for name in before if name.startswith(("segmentation.", "regression."))]
     assert before["segmentation.postprocessing"] is not None and before["segmentation.calibration"] is not None
     assert {name: after[name] for name in stay} == {name: before[name] for name in stay}

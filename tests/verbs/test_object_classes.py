@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 from numpy.testing import assert_array_equal
 
-import isocenter
+import hilum
 from packages import bundle_checked_and_run, no_export
 from trained import FEW_STEPS
 
@@ -49,7 +49,7 @@ def run(tmp_path_factory):
         "training.steps": 30,
         "training.learning_rate": 5e-3,
     }
-    isocenter.train(cohort(root / "data"), out=root / "run", device="cpu", threads=1, assignments=chosen)
+    hilum.train(cohort(root / "data"), out=root / "run", device="cpu", threads=1, assignments=chosen)
     return root
 
 
@@ -60,12 +60,12 @@ def test_a_run_states_figures_by_class_and_which_class_was_taken_for_which(run):
     assert confusion.columns.tolist() == ["reference", "predicted", "objects"]
     assert len(confusion) == len(CLASSES) ** 2
     assert "Classes of matched objects" in (run / "run" / "report.html").read_text()
-    again = isocenter.evaluate(str(run / "run"), str(run / "data"), device="cpu")
+    again = hilum.evaluate(str(run / "run"), str(run / "data"), device="cpu")
     assert {row.metric for row in again.rows} >= {"class_accuracy", "f1_any_class", "loa_lower"}
 
 
 def test_predictions_have_a_row_an_object_whose_number_is_that_in_the_map(run, tmp_path):
-    isocenter.predict(
+    hilum.predict(
         str(run / "run"), run / "data" / "images" / "c0.png", out=tmp_path / "found", device="cpu", overlay=True
     )
     table = pd.read_csv(tmp_path / "found" / "predictions.csv")
@@ -83,9 +83,9 @@ def test_predictions_have_a_row_an_object_whose_number_is_that_in_the_map(run, t
 @pytest.mark.whole
 def test_a_package_gives_the_same_objects_the_same_classes(run, tmp_path):
     with no_export():
-        isocenter.package(run / "run", out=tmp_path / "packaged", backends=())
-    image = isocenter.read(run / "data" / "images" / "c0.png")
-    own, packaged = (isocenter.load(place, "cpu").predict(image) for place in (run / "run", tmp_path / "packaged"))
+        hilum.package(run / "run", out=tmp_path / "packaged", backends=())
+    image = hilum.read(run / "data" / "images" / "c0.png")
+    own, packaged = (hilum.load(place, "cpu").predict(image) for place in (run / "run", tmp_path / "packaged"))
     assert_array_equal(np.asarray(packaged.data), np.asarray(own.data))
     assert packaged.objects.probabilities == pytest.approx(own.objects.probabilities)
     done = bundle_checked_and_run(tmp_path / "packaged", run / "data" / "images", tmp_path / "results")

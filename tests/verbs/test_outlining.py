@@ -12,8 +12,8 @@ import PIL.Image
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
-from isocenter.errors import PlanError
+import hilum
+from hilum.errors import PlanError
 from trained import FEW_STEPS
 
 SIDE = 48
@@ -53,7 +53,7 @@ def run(tmp_path_factory):
     """A cohort of smears, and the folder of a run on it; tests only read them."""
     root = tmp_path_factory.mktemp("outlining")
     data = cohort(root / "data")
-    isocenter.train(data, out=root / "run", task="instances", device="cpu", threads=1, assignments=ASKED)
+    hilum.train(data, out=root / "run", task="instances", device="cpu", threads=1, assignments=ASKED)
     return root
 
 
@@ -64,14 +64,14 @@ def test_a_run_is_scored_by_its_objects_and_can_be_scored_again(run):
     losses = pd.read_csv(run / "run" / "log.csv")["loss"]
     assert len(losses) > 0
     assert np.isfinite(losses).all()
-    again = isocenter.evaluate(str(run / "run"), str(run / "data"), device="cpu")
+    again = hilum.evaluate(str(run / "run"), str(run / "data"), device="cpu")
     assert again.rows[0].estimate.value == pytest.approx(summary[0]["value"], abs=1e-6)
 
 
 @pytest.mark.whole
 def test_a_picture_larger_than_a_window_has_a_number_for_each_object(run, tmp_path):
     PIL.Image.fromarray(smear(99, 2 * SIDE)[0]).save(tmp_path / "large.png")
-    isocenter.predict(str(run / "run"), tmp_path / "large.png", out=tmp_path / "found", device="cpu")
+    hilum.predict(str(run / "run"), tmp_path / "large.png", out=tmp_path / "found", device="cpu")
     numbers = np.asarray(PIL.Image.open(tmp_path / "found" / "large.png"))
     assert numbers.shape == (2 * SIDE, 2 * SIDE)
     assert pd.read_csv(tmp_path / "found" / "predictions.csv")["count"][0] == len(np.unique(numbers[numbers > 0]))
@@ -79,17 +79,17 @@ def test_a_picture_larger_than_a_window_has_a_number_for_each_object(run, tmp_pa
 
 @pytest.mark.whole  # the export of Mask R-CNN takes 15 s
 def test_a_package_outlines_the_same_objects_and_its_network_is_in_onnx(run, tmp_path):
-    made = isocenter.package(run / "run", out=tmp_path / "packaged", backends=())
+    made = hilum.package(run / "run", out=tmp_path / "packaged", backends=())
     assert made.onnx["exported"], made.onnx
     session = onnxruntime.InferenceSession(tmp_path / "packaged/models/model.onnx", providers=["CPUExecutionProvider"])
     seen = np.stack([smear(n)[0][None] for n in (0, 1)]).astype(np.float32) / 60 - 1.5
-    expected = isocenter.load(run / "run", "cpu").networks.run(seen)["instances"]
+    expected = hilum.load(run / "run", "cpu").networks.run(seen)["instances"]
     assert np.ptp(expected[:, 0]) > 0  # something is drawn
     for count in (2, 1):
         outputs, *_ = session.run(None, {"image": seen[:count]})  # then what its gate looks at
         assert_allclose(outputs, expected[:count], atol=1e-3)
-    image = isocenter.read(run / "data" / "images" / "smear0.png")
-    own, packaged = (isocenter.load(place, "cpu").predict(image) for place in (run / "run", tmp_path / "packaged"))
+    image = hilum.read(run / "data" / "images" / "smear0.png")
+    own, packaged = (hilum.load(place, "cpu").predict(image) for place in (run / "run", tmp_path / "packaged"))
     assert_array_equal(np.asarray(packaged.data), np.asarray(own.data))
     scripts = {path.name for path in (tmp_path / "packaged" / "scripts").rglob("*.py")}
     assert {"mask_rcnn.py", "decode.py"} <= scripts
@@ -99,7 +99,7 @@ def test_a_package_outlines_the_same_objects_and_its_network_is_in_onnx(run, tmp
 
 @pytest.mark.whole
 def test_a_plan_finds_the_size_of_the_network_by_that_of_the_objects(run):
-    made = isocenter.plan(
+    made = hilum.plan(
         run / "data", task="instances", threads=1, device="cpu", assignments={"network.name": "mask_rcnn"}
     )
     size = made.plan["network.size"]
@@ -111,4 +111,4 @@ def test_a_plan_finds_the_size_of_the_network_by_that_of_the_objects(run):
 @pytest.mark.whole
 def test_a_plan_of_another_task_refuses_it(run):
     with pytest.raises(PlanError, match="segments instances only"):
-        isocenter.plan(run / "data", threads=1, device="cpu", assignments={"network.name": "mask_rcnn"})
+        hilum.plan(run / "data", threads=1, device="cpu", assignments={"network.name": "mask_rcnn"})

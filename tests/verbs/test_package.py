@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import UsageError
-from isocenter.runtime import model_files, record_files
-from isocenter.values import Decision, Plan
-from isocenter.verbs.package import _decisions
+from hilum.errors import UsageError
+from hilum.runtime import model_files, record_files
+from hilum.values import Decision, Plan
+from hilum.verbs.package import _decisions
 from packages import CONFIG, no_export, of_a_fresh_python
 
 
@@ -30,7 +30,7 @@ def zipped(classified, tmp_path_factory):
     """The zip of a run on pictures."""
     out = tmp_path_factory.mktemp("zipped") / "pictures.zip"
     with no_export():
-        return isocenter.package(classified.out, out=out, backends=())
+        return hilum.package(classified.out, out=out, backends=())
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def own(packaged, tmp_path):
 
 
 @pytest.mark.whole
-def test_monais_own_command_gives_what_predict_gives_without_isocenter(segmented, packaged, tmp_path):
+def test_monais_own_command_gives_what_predict_gives_without_hilum(segmented, packaged, tmp_path):
     images = Path(shutil.copytree(segmented.data / "images", tmp_path / "images"))
     coarse = nibabel.load(images / "case00.nii.gz")
     affine = coarse.affine @ np.diag([1.5, 1.25, 0.8, 1])  # to be resampled: the spacing is another than in training
@@ -48,7 +48,7 @@ def test_monais_own_command_gives_what_predict_gives_without_isocenter(segmented
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
     done = of_a_fresh_python(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    ours = isocenter.predict(segmented.out, images, device="cpu")
+    ours = hilum.predict(segmented.out, images, device="cpu")
     assert len(ours.predictions) == 13
     for case, prediction in ours.predictions.items():
         found = nibabel.load(tmp_path / "out" / f"{case}.nii.gz")
@@ -62,7 +62,7 @@ def test_monais_own_command_gives_what_predict_gives_without_isocenter(segmented
 
 def test_it_says_where_it_lies_and_how_to_run_it(packaged, zipped):
     assert str(packaged.out) in repr(packaged)
-    assert f"isocenter predict {packaged.out}" in repr(packaged)
+    assert f"hilum predict {packaged.out}" in repr(packaged)
     assert "python -m monai.bundle run --config_file configs/inference.json" in repr(packaged)
     assert f"unpack {zipped.out}" in repr(zipped)
     assert packaged.as_record()["onnx"]["exported"]
@@ -86,9 +86,9 @@ def test_codes_and_ratios_of_a_package_are_in_its_findings_with_the_measurements
     assert done.code == 0, done.err
     lines = [line for line in done.out.splitlines() if line.startswith("code of")]
     assert lines[0] == "code of core: 99SITE 7, Core; RADLEX RID1, core (codes.csv)"
-    assert lines[1].startswith("code of shell: private (99ISOCENTER)")
+    assert lines[1].startswith("code of shell: private (99HILUM)")
     image = sorted((segmented.data / "images").iterdir())[0]
-    isocenter.predict(tmp_path / "package", image, out=tmp_path / "out", device="cpu")
+    hilum.predict(tmp_path / "package", image, out=tmp_path / "out", device="cpu")
     rows = json.loads((tmp_path / "out" / "findings.json").read_text())["rows"]
     core = [row for row in rows if row["group"] == "core"]
     assert [code["scheme"] for code in core[0]["codes"]] == ["99SITE", "RADLEX"] and core[0]["label"] == 2
@@ -102,7 +102,7 @@ def test_codes_and_ratios_of_a_package_are_in_its_findings_with_the_measurements
 def test_a_package_predicts_as_its_run_does(kind, segmented, classified, request):
     package, run = request.getfixturevalue(kind), segmented if kind == "packaged" else classified
     path = next(one for one in sorted(run.data.rglob("*")) if one.is_file())
-    there, here = isocenter.load(package.out, "cpu").predict(path), isocenter.load(run.out, "cpu").predict(path)
+    there, here = hilum.load(package.out, "cpu").predict(path), hilum.load(run.out, "cpu").predict(path)
     assert there.probabilities == here.probabilities
     if here.data is not None:
         assert_array_equal(np.asarray(there.data), np.asarray(here.data))
@@ -113,7 +113,7 @@ def test_a_package_predicts_as_its_run_does(kind, segmented, classified, request
 def test_a_package_that_is_evaluated_leaves_out_the_images_that_trained_it(kind, segmented, classified, request):
     package, run = request.getfixturevalue(kind), segmented if kind == "packaged" else classified
     parts = pd.read_csv(run.out / "split.csv", dtype=str).set_index("case")["split"]
-    found = isocenter.evaluate(
+    found = hilum.evaluate(
         package.out, run.data, device="cpu", **({"labels": trained.LABELS} if kind == "packaged" else {})
     )
     assert {parts[case] for case in found.scored.table["case"]} == {"test"}
@@ -126,9 +126,9 @@ def test_a_package_is_scored_by_the_backend_that_is_asked_for(backend, segmented
     asked, load = [], model_files.load
     monkeypatch.setattr(model_files, "load", lambda *given, **how: asked.append(how["backend"]) or load(*given, **how))
     given = {"device": "cpu", "labels": trained.LABELS, "backend": backend}
-    dice = isocenter.evaluate(packaged.out, segmented.data, **given).rows[0].estimate.value
+    dice = hilum.evaluate(packaged.out, segmented.data, **given).rows[0].estimate.value
     assert asked == [backend]
-    own = isocenter.evaluate(segmented.out, segmented.data, device="cpu").rows[0].estimate.value
+    own = hilum.evaluate(segmented.out, segmented.data, device="cpu").rows[0].estimate.value
     assert dice == pytest.approx(own, abs=1e-3)
 
 
@@ -139,18 +139,18 @@ def test_it_says_what_was_measured_and_where_that_ends(segmented, packaged):
     assert f"Dice {dice['value']:.3f} (95 % interval" in page
     assert "Patients unknown, split by case: leakage cannot be excluded." in page
     assert "9 for training, 1 for selection, 2 for testing" in page
-    verdict = record_files.read_json(segmented.out / "run.json", "isocenter.run")["verdict"]
+    verdict = record_files.read_json(segmented.out / "run.json", "hilum.run")["verdict"]
     assert verdict["against"]
     assert all(f"- {one}\n" in page for one in (*verdict["training"], *verdict["against"]))
     assert "not a medical device" in page
-    guard = isocenter.load(packaged.out, "cpu").guard
+    guard = hilum.load(packaged.out, "cpu").guard
     assert guard is not None and str(guard.state) in page
 
 
 def test_the_record_holds_what_is_known_of_the_model(segmented, packaged):
-    record = record_files.read_json(packaged.out / "isocenter" / "model.json", "isocenter.model")
+    record = record_files.read_json(packaged.out / "hilum" / "model.json", "hilum.model")
     assert [label["name"] for label in record["labels"]] == ["shell", "core"]
-    assert record["record"]["data_hash"] == isocenter.load(segmented.out, "cpu").record["data_hash"]
+    assert record["record"]["data_hash"] == hilum.load(segmented.out, "cpu").record["data_hash"]
     assert record["record"]["fingerprint"]["cases"] == 9  # that trained
     assert record["record"]["fingerprint"]["shape"]["median"] == [16, 16, 16]
     assert {"value", "because", "source"} == set(record["decisions"]["network.name"])
@@ -169,7 +169,7 @@ def test_no_case_no_patient_and_no_path_of_this_machine_stands_in_it(segmented, 
 
 def test_no_byte_of_a_run_or_a_package_names_the_machine_or_its_user(segmented, packaged):
     """Paths are the checkout's, Python's, the user's and those of the data; short names stand in any text by chance."""
-    places = [Path(isocenter.__file__).parents[2], Path(sys.prefix), Path.home(), segmented.data, packaged.out]
+    places = [Path(hilum.__file__).parents[2], Path(sys.prefix), Path.home(), segmented.data, packaged.out]
     names = [name for name in (platform.node(), getpass.getuser()) if len(name) >= 6]
     words = [re.escape(f"{place}/") for place in places] + [rf"\b{re.escape(name)}\b" for name in names]
     named = re.compile("|".join(words).encode())
@@ -181,7 +181,7 @@ def test_no_byte_of_a_run_or_a_package_names_the_machine_or_its_user(segmented, 
 def test_files_that_were_added_to_a_package_are_named(own, segmented, caplog):
     (own / "scripts" / "extra.py").write_text("print('hello')")
     (own / ".DS_Store").write_bytes(b"of the system")
-    isocenter.load(own, device="cpu")
+    hilum.load(own, device="cpu")
     [line] = [line for line in caplog.messages if "did not write" in line]
     assert "scripts/extra.py" in line
     assert "DS_Store" not in line
@@ -194,10 +194,10 @@ def test_a_run_of_folds_becomes_the_mean_of_its_networks_and_says_what_was_score
         shutil.copytree(segmented.out / "checkpoints" / kind, run / f"fold_{fold}" / "checkpoints" / "best")
     pd.concat([table.assign(fold=str(n)) for n in range(2)]).to_csv(run / "split.csv", index=False)
     with no_export():
-        made = isocenter.package(run, out=tmp_path / "out", backends=())
+        made = hilum.package(run, out=tmp_path / "out", backends=())
     assert made.networks == 2
     image = segmented.data / "images" / "case01.nii.gz"
-    there, here = (isocenter.load(one, "cpu").predict(image).data for one in (made.out, run))
+    there, here = (hilum.load(one, "cpu").predict(image).data for one in (made.out, run))
     assert_array_equal(np.asarray(there), np.asarray(here))
     page = (made.out / "docs" / "README.md").read_text()
     assert "12 cases, trained and tested by cross-validation" in page
@@ -208,25 +208,25 @@ def test_an_unfinished_run_is_refused(segmented, tmp_path):
     run = Path(shutil.copytree(segmented.out, tmp_path / "run"))
     (run / "report.html").unlink()
     with pytest.raises(UsageError, match=r"not finished.*--resume"):
-        isocenter.package(run, out=tmp_path / "out")
+        hilum.package(run, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("name", "problem"), [("images", "holds no run"), ("nothing", "no such file or folder")])
 def test_what_is_no_run_is_refused(segmented, tmp_path, name, problem):
     with pytest.raises(UsageError, match=problem):
-        isocenter.package(segmented.data / name, out=tmp_path / "out")
+        hilum.package(segmented.data / name, out=tmp_path / "out")
 
 
 @pytest.mark.whole
 def test_what_is_there_is_not_overwritten_unless_asked_for(segmented, own):
     before = (own / "manifest.json").read_text()
     with pytest.raises(UsageError, match="exists already"):
-        isocenter.package(segmented.out, out=own)
+        hilum.package(segmented.out, out=own)
     assert (own / "manifest.json").read_text() == before
     (own / "left.txt").write_text("x")
     with no_export():
-        isocenter.package(segmented.out, out=own, overwrite=True, backends=())
+        hilum.package(segmented.out, out=own, overwrite=True, backends=())
     assert not (own / "left.txt").exists()
 
 
@@ -234,7 +234,7 @@ def test_another_folder_is_never_replaced(segmented, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(UsageError, match="not overwritten"):
-        isocenter.package(segmented.out, out=tmp_path / "mine", overwrite=True)
+        hilum.package(segmented.out, out=tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").is_file()
 
 

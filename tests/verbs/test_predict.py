@@ -15,17 +15,17 @@ import pydicom
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime import record_files
+from hilum.errors import DatasetError, UsageError
+from hilum.runtime import record_files
 from matrices import rarely
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
 
 def predicted(run, *inputs, **flags):
-    return isocenter.predict(run.out, [*inputs], device="cpu", **flags)
+    return hilum.predict(run.out, [*inputs], device="cpu", **flags)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_series_gets_a_nifti_on_its_grid_and_a_seg_on_the_same_voxels(segmente
     [nifti] = (tmp_path / "out").glob("*.nii.gz")
     seg = nifti.with_name(nifti.name.replace(".nii.gz", ".dcm"))
     label_map = nibabel.load(nifti)
-    source = isocenter.read(data / SERIES)
+    source = hilum.read(data / SERIES)
     assert label_map.shape == source.geometry.shape
     assert_allclose(label_map.affine, source.geometry.affine, atol=1e-4)
     voxels = np.asarray(label_map.dataobj)
@@ -133,7 +133,7 @@ def test_a_study_with_a_localizer_is_predicted_and_what_was_left_out_is_named(se
     assert "scout_" in left_out and "they are left out" in left_out
 
 
-@pytest.mark.parametrize("verb", [isocenter.predict, isocenter.explain])
+@pytest.mark.parametrize("verb", [hilum.predict, hilum.explain])
 def test_where_no_case_can_be_read_the_error_names_the_case_and_not_what_was_left_out(segmented, data, tmp_path, verb):
     shutil.copytree(data / SERIES, tmp_path / "study")
     first, second, *_ = sorted((tmp_path / "study").iterdir())
@@ -194,7 +194,7 @@ def test_a_picture_and_its_mask_model_write_a_png(tmp_path):
             trained.PIL.Image.fromarray(array.astype(np.uint8)).save(tmp_path / "data" / folder / f"{n}.png")
     size = {"width": 4, "strides": [[1, 1], [2, 2]]}
     run = trained.segmenting(tmp_path / "data", tmp_path / "run", labels="1=blob", assignments={"network.size": size})
-    isocenter.predict(run.out, tmp_path / "data" / "images" / "3.png", out=tmp_path / "out", device="cpu")
+    hilum.predict(run.out, tmp_path / "data" / "images" / "3.png", out=tmp_path / "out", device="cpu")
     written = np.asarray(trained.PIL.Image.open(tmp_path / "out" / "3.png"))
     assert written.shape == (16, 16)
     assert set(np.unique(written)) <= {0, 1}
@@ -219,7 +219,7 @@ def test_wrong_calls_are_refused(segmented, image, tmp_path):
 
 def ending_at_the_third(run, error: BaseException):
     """The model of a run, of whose third case comes an error."""
-    model, asked = isocenter.load(run.out, "cpu"), count(1)
+    model, asked = hilum.load(run.out, "cpu"), count(1)
 
     def stopping(batch):
         if next(asked) == 3:
@@ -232,7 +232,7 @@ def ending_at_the_third(run, error: BaseException):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), KeyError("a defect")])
 def test_stopped_predictions_keep_the_cases_that_were_done(segmented, tmp_path, error):
     with pytest.raises(type(error)):
-        isocenter.predict(ending_at_the_third(segmented, error), segmented.data, out=tmp_path / "out")
+        hilum.predict(ending_at_the_third(segmented, error), segmented.data, out=tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "predictions.csv")["case"].tolist() == ["case00", "case01"]
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
 
@@ -245,9 +245,9 @@ def test_ctrl_c_pressed_again_while_the_finished_cases_are_recorded_keeps_them(s
             signal.raise_signal(signal.SIGINT)
         write_json(path, *given, **named)
 
-    monkeypatch.setattr("isocenter.runtime.record_files.write_json", pressed)
+    monkeypatch.setattr("hilum.runtime.record_files.write_json", pressed)
     with pytest.raises(KeyboardInterrupt):
-        isocenter.predict(ending_at_the_third(segmented, KeyboardInterrupt()), segmented.data, out=tmp_path / "out")
+        hilum.predict(ending_at_the_third(segmented, KeyboardInterrupt()), segmented.data, out=tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "predictions.csv")["case"].tolist() == ["case00", "case01"]
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["predicted"] == 2
 
@@ -303,7 +303,7 @@ def folds(segmented, tmp_path_factory) -> Path:
 
 
 def saved_probabilities(run: Path, image: Path, out: Path, **flags: object) -> np.ndarray:
-    isocenter.predict(run, image, device="cpu", out=out, save_probabilities=True, **flags)
+    hilum.predict(run, image, device="cpu", out=out, save_probabilities=True, **flags)
     return nibabel.load(out / f"{image.name.split('.')[0]}_probabilities.nii.gz").get_fdata()
 
 
@@ -316,9 +316,9 @@ def test_the_folds_of_a_run_are_averaged_unless_one_is_picked(folds, image, tmp_
     single = json.loads((tmp_path / "0" / "summary.json").read_text())["model"]
     assert record["weights_sha256"] != single["weights_sha256"]
     with pytest.raises(UsageError, match="Choose one of 0, 1"):
-        isocenter.predict(folds, image, fold=7)
+        hilum.predict(folds, image, fold=7)
     with pytest.raises(UsageError, match="--fold"):
-        isocenter.predict(isocenter.load(folds, "cpu"), image, fold=0)
+        hilum.predict(hilum.load(folds, "cpu"), image, fold=0)
 
 
 def led(run: Path, folder: Path, **inference: object) -> Path:
@@ -377,7 +377,7 @@ def test_what_has_no_file_to_go_to_is_refused(segmented, image):
 
 def test_evaluate_and_predict_give_the_same_masks(segmented, tmp_path):
     """What is scored is what is written: one path for both."""
-    isocenter.evaluate(segmented.out, segmented.data, out=tmp_path / "scored", device="cpu", labels=trained.LABELS)
+    hilum.evaluate(segmented.out, segmented.data, out=tmp_path / "scored", device="cpu", labels=trained.LABELS)
     scored = pd.read_csv(tmp_path / "scored" / "cases.csv").set_index(["case", "label"])
     cases = [segmented.data / "images" / f"{case}.nii.gz" for case in scored.index.unique(level=0)]
     table = predicted(segmented, *cases).measurements.set_index(["case", "label"])

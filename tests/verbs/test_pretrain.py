@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, IsocenterError, PlanError, UsageError
-from isocenter.planning import plan_file
-from isocenter.runtime import record_files
-from isocenter.training import recipe
-from isocenter.verbs.train import Run
+from hilum.errors import DatasetError, HilumError, PlanError, UsageError
+from hilum.planning import plan_file
+from hilum.runtime import record_files
+from hilum.training import recipe
+from hilum.verbs.train import Run
 
 SMALL = {"device": "cpu", "threads": 1}
 
@@ -26,7 +26,7 @@ def pretraining(data: Path, out: Path, *further: Path, **flags: Any) -> Run:
     """Six steps on small pictures."""
     stated = {"network.size": trained.SMALL_RESNET, "training.batch": 4, **flags.pop("assignments", {})}
     assignments = {**trained.FEW_STEPS, **stated}
-    return isocenter.pretrain([data, *further], out=out, assignments=assignments, **SMALL, **flags)
+    return hilum.pretrain([data, *further], out=out, assignments=assignments, **SMALL, **flags)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def test_views_are_contrasted_where_the_network_gives_numbers_for_the_image(cont
 
 def test_its_result_is_what_the_network_sees(contrasted):
     pictures = sorted(contrasted.data.rglob("*.png"))[:2]
-    predicted = isocenter.predict(contrasted.out, [*pictures], device="cpu")
-    embedded = isocenter.embed(contrasted.out, [*pictures], device="cpu")
+    predicted = hilum.predict(contrasted.out, [*pictures], device="cpu")
+    embedded = hilum.embed(contrasted.out, [*pictures], device="cpu")
     names = [f"e{n}" for n in range(embedded.features)]
     assert embedded.features == 8
     assert predicted.table[names].to_numpy() == pytest.approx(embedded.table[names].to_numpy(), rel=1e-4)
@@ -66,7 +66,7 @@ def test_it_is_evaluated_on_other_images_whatever_is_known_of_them(contrasted, t
     other = trained.pictures(tmp_path / "other", count=4, first=100)
     shutil.copytree(other / "dark", tmp_path / "images")
     for data, count in ((other, 4), (tmp_path / "images", 2)):
-        found = isocenter.evaluate(contrasted.out, data, out=tmp_path / f"of-{data.name}", device="cpu")
+        found = hilum.evaluate(contrasted.out, data, out=tmp_path / f"of-{data.name}", device="cpu")
         [row] = found.table.to_dict("records")
         assert (row["metric"], row["n"]) == ("rank", count)
         assert 1 <= row["value"] <= count
@@ -74,11 +74,11 @@ def test_it_is_evaluated_on_other_images_whatever_is_known_of_them(contrasted, t
 
 def test_it_is_no_part_of_another_kind_of_problem_and_never_picked_by_itself(contrasted, tmp_path):
     with pytest.raises(PlanError, match="joins no other kind"):
-        isocenter.train(contrasted.data, out=tmp_path / "run", task="representation+classification")
+        hilum.train(contrasted.data, out=tmp_path / "run", task="representation+classification")
     unlabelled = tmp_path / "images"
     shutil.copytree(contrasted.data / "dark", unlabelled)
     with pytest.raises(DatasetError):
-        isocenter.train(unlabelled, out=tmp_path / "run")
+        hilum.train(unlabelled, out=tmp_path / "run")
 
 
 @pytest.mark.whole
@@ -99,10 +99,10 @@ def test_a_training_starts_from_its_encoder(contrasted, tmp_path):
 
 @pytest.mark.whole
 def test_it_is_packaged_and_computed_by_onnx(contrasted, tmp_path):
-    isocenter.package(contrasted.out, out=tmp_path / "model", backends=("onnx",))
+    hilum.package(contrasted.out, out=tmp_path / "model", backends=("onnx",))
     picture = next(contrasted.data.rglob("*.png"))
     found = [
-        isocenter.predict(tmp_path / "model", picture, device="cpu", backend=backend).table.filter(regex=r"^e\d+$")
+        hilum.predict(tmp_path / "model", picture, device="cpu", backend=backend).table.filter(regex=r"^e\d+$")
         for backend in ("onnx", "torch")
     ]
     assert found[0].to_numpy() == pytest.approx(found[1].to_numpy(), rel=1e-3, abs=1e-4)
@@ -115,7 +115,7 @@ def test_blanked_voxels_are_restored_where_the_network_gives_an_image(tmp_path):
     unlabelled = tmp_path / "unlabelled"
     shutil.copytree(data / "images", unlabelled)
     stated = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}
-    before = isocenter.pretrain(unlabelled, out=tmp_path / "before", assignments=stated, **SMALL)
+    before = hilum.pretrain(unlabelled, out=tmp_path / "before", assignments=stated, **SMALL)
     plan = plan_file.read_plan(before.out / "plan.yaml")
     assert (plan["task.head"], plan["objectives.terms"]) == ("image", ["masked"])
     loss = pd.read_csv(before.out / "log.csv")["loss"]
@@ -141,7 +141,7 @@ def test_keys_wait_in_a_queue_and_a_stopped_training_goes_on_with_them(contraste
     whole = pretraining(contrasted.data, tmp_path / "whole", objective="contrast", assignments=stated)
     with pytest.raises(KeyboardInterrupt), trained.watching(stops):
         pretraining(contrasted.data, tmp_path / "run", objective="contrast", assignments=stated)
-    run = isocenter.pretrain(resume=tmp_path / "run")
+    run = hilum.pretrain(resume=tmp_path / "run")
     ends = [record_files.read_tensors(one.out / "checkpoints" / "last" / "weights.safetensors") for one in (whole, run)]
     assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
 
@@ -171,7 +171,7 @@ def test_a_training_on_all_images_looks_at_a_share_of_them(contrasted, tmp_path)
 def test_features_that_collapse_end_it(contrasted, tmp_path, monkeypatch, everything):
     monkeypatch.setattr(recipe, "LEAST_SHARE", 2.0)
     often = {"training.validations": 6}
-    with pytest.raises(IsocenterError, match="the features collapsed"):
+    with pytest.raises(HilumError, match="the features collapsed"):
         pretraining(contrasted.data, tmp_path / "run", assignments=often, everything=everything)
 
 

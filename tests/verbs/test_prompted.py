@@ -11,13 +11,13 @@ import PIL.Image
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, UsageError
-from isocenter.networks import factory
-from isocenter.service.configuration import ModelSection
-from isocenter.service.work.warm_models import WarmModels
-from isocenter.values import Dense
+from hilum.errors import DatasetError, UsageError
+from hilum.networks import factory
+from hilum.service.configuration import ModelSection
+from hilum.service.work.warm_models import WarmModels
+from hilum.values import Dense
 from sam_models import adapter_of, small_sam, write_waves
 
 torch.set_num_threads(1)
@@ -28,7 +28,7 @@ def room(tmp_path_factory):
     """A folder with MedSAM's checkpoint, the adopted model, a picture and a volume."""
     folder = tmp_path_factory.mktemp("prompted")
     torch.save({"model": small_sam().state_dict()}, folder / "medsam.pth")
-    isocenter.adopt(folder / "medsam.pth", program="medsam", out=folder / "model")
+    hilum.adopt(folder / "medsam.pth", program="medsam", out=folder / "model")
     write_waves(folder / "picture.png", 45, 60)
     x, y, z = np.mgrid[:40, :30, :5]
     smooth = (300 * np.sin(x / 7) * np.cos(y / 9 + z / 3)).astype(np.int16)
@@ -37,7 +37,7 @@ def room(tmp_path_factory):
 
 
 def test_a_box_in_a_picture_gives_a_label_map_and_the_record_states_it(room, tmp_path):
-    done = isocenter.predict(
+    done = hilum.predict(
         room / "model", room / "picture.png", box=["10,8,40,35"], point=["20,20:1"], out=tmp_path / "r"
     )
     assert not done.failures
@@ -53,9 +53,9 @@ def test_a_cohort_gets_the_prompts_of_a_file_and_a_label_has_one_value_in_all_ca
         {"case": "picture", "label": "edge", "boxes": [[10, 8, 40, 35]]},
         {"case": "picture", "label": "cyst", "points": [[50, 40, 1]]},
     ]
-    (tmp_path / "p.json").write_text(json.dumps({"schema": "isocenter.prompts", "version": 1, "rows": rows}))
+    (tmp_path / "p.json").write_text(json.dumps({"schema": "hilum.prompts", "version": 1, "rows": rows}))
     images = [room / "picture.png", room / "volume.nii.gz"]
-    done = isocenter.predict(
+    done = hilum.predict(
         room / "model", images, prompts=tmp_path / "p.json", save_probabilities=True, out=tmp_path / "r"
     )
     assert not done.failures
@@ -66,14 +66,14 @@ def test_a_cohort_gets_the_prompts_of_a_file_and_a_label_has_one_value_in_all_ca
     sure = abs(probable[..., 1] - probable[..., 0]) > 1e-3  # they are kept in half precision
     assert np.array_equal((probable[..., 1] > probable[..., 0])[sure], (marked == 1)[sure])
     with pytest.raises(DatasetError, match="no input is that case"):
-        isocenter.predict(room / "model", room / "volume.nii.gz", prompts=tmp_path / "p.json")
+        hilum.predict(room / "model", room / "volume.nii.gz", prompts=tmp_path / "p.json")
 
 
 def test_boxes_of_a_detector_are_prompts_and_a_case_without_one_is_named(room, tmp_path):
     table = "case,image,label,score,x0,y0,x1,y1\npicture,,nodule,.9,10,8,40,35\npicture,,nodule,.8,42,30,55,44\n"
     (tmp_path / "predictions.csv").write_text(table)
     images = [room / "picture.png", room / "volume.nii.gz"]
-    done = isocenter.predict(room / "model", images, prompts=tmp_path / "predictions.csv")
+    done = hilum.predict(room / "model", images, prompts=tmp_path / "predictions.csv")
     assert [one.cases for one in done.failures] == [("volume",)]
     assert "no prompt is given" in done.failures[0].what
     assert np.asarray(done.predictions["picture"].data).any()
@@ -91,7 +91,7 @@ def test_boxes_of_a_detector_are_prompts_and_a_case_without_one_is_named(room, t
 )
 def test_prompts_that_are_none_are_refused_before_anything_is_read(room, given, words):
     with pytest.raises(UsageError, match=words):
-        isocenter.predict(room / "model", room / "picture.png", **given)
+        hilum.predict(room / "model", room / "picture.png", **given)
 
 
 def test_what_does_not_belong_together_is_not_adopted(room, tmp_path):
@@ -110,7 +110,7 @@ def test_what_does_not_belong_together_is_not_adopted(room, tmp_path):
     ]
     for given, words in cases:
         with pytest.raises(UsageError, match=words):
-            isocenter.adopt(room / "medsam.pth", out=tmp_path / "out", **given)
+            hilum.adopt(room / "medsam.pth", out=tmp_path / "out", **given)
         assert not (tmp_path / "out").exists()
 
 
@@ -127,7 +127,7 @@ def test_an_adopted_model_is_scored_as_its_references_point(room, tmp_path):
         mask = np.zeros((45, 60), np.uint8)
         mask[10:30, 8 + n : 40] = 1
         PIL.Image.fromarray(mask).save(tmp_path / "data" / "labels" / f"c{n}.png")
-    done = isocenter.evaluate(room / "model", tmp_path / "data", out=tmp_path / "scored", labels="1=square")
+    done = hilum.evaluate(room / "model", tmp_path / "data", out=tmp_path / "scored", labels="1=square")
     table = pd.read_csv(tmp_path / "scored" / "cases.csv")
     assert set(table["label"]) == {"square"} and len(table) == 3
     assert table[["dice_box", "dice_1", "dice_3", "dice_5"]].notna().all().all()
@@ -143,7 +143,7 @@ def test_a_training_from_an_adopted_model_sees_prompts_as_channels(room, tmp_pat
         pictures = {"images": np.random.default_rng(n).integers(0, 255, (64, 64), dtype=np.uint8), "labels": mask}
         for folder, pixels in pictures.items():
             PIL.Image.fromarray(pixels).save(tmp_path / "data" / folder / f"c{n}.png")
-    run = isocenter.train(
+    run = hilum.train(
         tmp_path / "data",
         task="prompted",
         labels="1=square",
@@ -155,7 +155,7 @@ def test_a_training_from_an_adopted_model_sees_prompts_as_channels(room, tmp_pat
     )
     words = json.loads((run.out / "transfer.json").read_text())["words"]
     assert "adapted from 3 to 8 channels" in words and words.startswith("178 of 178 tensors")
-    done = isocenter.predict(run.out, tmp_path / "data" / "images" / "c0.png", point=["20,20:1"], out=tmp_path / "r")
+    done = hilum.predict(run.out, tmp_path / "data" / "images" / "c0.png", point=["20,20:1"], out=tmp_path / "r")
     assert not done.failures
 
 
@@ -167,7 +167,7 @@ def test_a_checkpoint_of_nninteractives_form_starts_a_training_with_all_its_tens
     known = factory.build("residual_encoder_unet", 8, 3, {"mask": Dense(2)}, sizes).state_dict()
     repeated = {f"decoder.{key}": one for key, one in known.items() if key.startswith("encoder.")}
     torch.save({"network_weights": {**known, **repeated}}, tmp_path / "checkpoint_final.pth")
-    run = isocenter.train(
+    run = hilum.train(
         trained.blobs(tmp_path / "data"),
         task="prompted",
         labels=trained.LABELS,

@@ -12,17 +12,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import isocenter
-from isocenter.errors import DatasetError
-from isocenter.prediction import case_prediction, predictors
-from isocenter.prediction.case_prediction import CaseRequest
-from isocenter.runs import gate
-from isocenter.runs._case_costs import SecondsPerCase
-from isocenter.runs._run_minutes import Minutes
-from isocenter.runtime import ModelRequest
-from isocenter.service.work import job_answers
-from isocenter.service.work.job_answers import JobInputs, ObjectMarks
-from isocenter.values import Case, Geometry, Image
+import hilum
+from hilum.errors import DatasetError
+from hilum.prediction import case_prediction, predictors
+from hilum.prediction.case_prediction import CaseRequest
+from hilum.runs import gate
+from hilum.runs._case_costs import SecondsPerCase
+from hilum.runs._run_minutes import Minutes
+from hilum.runtime import ModelRequest
+from hilum.service.work import job_answers
+from hilum.service.work.job_answers import JobInputs, ObjectMarks
+from hilum.values import Case, Geometry, Image
 
 
 def made(data: Path, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -43,13 +43,13 @@ def node(data, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(node) -> isocenter.Model:
-    return isocenter.load(node / "model" / "network.onnx", "cpu")
+def model(node) -> hilum.Model:
+    return hilum.load(node / "model" / "network.onnx", "cpu")
 
 
 def test_a_case_of_a_wrong_spacing_is_left_out_of_a_training_by_name(data, tmp_path, monkeypatch):
     cases = made(data, "wrong-spacing-in-training", tmp_path, monkeypatch) / "set"
-    plan = isocenter.plan(cases, labels="1=a,2=b", modality="CT", minutes=3, device="cpu")
+    plan = hilum.plan(cases, labels="1=a,2=b", modality="CT", minutes=3, device="cpu")
     [problem] = [one for one in plan.examination.problems if one.severity == "error"]
     assert problem.cases == ("p03",)
     assert "spacing 10 x 10 x 20 mm where the others have 1 x 1 x 2" in problem.what
@@ -57,14 +57,14 @@ def test_a_case_of_a_wrong_spacing_is_left_out_of_a_training_by_name(data, tmp_p
     assert "p03" not in plan.parts
     assert len(plan.parts) == 11
     assert max(plan.examination.fingerprint.largest["steps"]) == 2.0
-    kept = isocenter.plan(cases, labels="1=a,2=b", modality="CT", minutes=3, device="cpu", allow_large=True)
+    kept = hilum.plan(cases, labels="1=a,2=b", modality="CT", minutes=3, device="cpu", allow_large=True)
     assert len(kept.parts) == 12
     assert kept.plan.options["allow_large"] is True
 
 
 def test_a_series_of_a_wrong_spacing_is_refused_and_the_next_one_has_its_result(node, model):
     begun = time.monotonic()
-    result = isocenter.predict(model, [node / "bad", node / "good"], device="cpu")
+    result = hilum.predict(model, [node / "bad", node / "good"], device="cpu")
     assert result.cases == 1
     [problem] = result.failures
     assert "spacing 30 x 30 x 40 mm where the model works at 1 x 1 x 2" in problem.what
@@ -86,7 +86,7 @@ def test_an_evaluation_names_such_a_case_and_scores_the_others(node, model, data
     for path in [*cases.glob("*/p*.nii.gz")]:
         if path.name not in ("p02.nii.gz", "p03.nii.gz"):
             path.unlink()
-    result = isocenter.evaluate(model, cases, labels="1=left_kidney,2=right_kidney", device="cpu")
+    result = hilum.evaluate(model, cases, labels="1=left_kidney,2=right_kidney", device="cpu")
     assert [problem.cases for problem in result.failures] == [("p03",)]
     assert set(result.scored.table["case"]) == {"p02"}
 

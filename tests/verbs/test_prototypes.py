@@ -12,15 +12,15 @@ import pytest
 import torch
 from sklearn.neighbors import NearestCentroid
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.planning import plan_checks, plan_file
-from isocenter.planning.rules import learning_rules
-from isocenter.tasks.regression.question import Regression
-from isocenter.training import _prototype_layer
-from isocenter.training.data.prepared_store import PreparedCase
+from hilum.errors import PlanError
+from hilum.networks import factory
+from hilum.planning import plan_checks, plan_file
+from hilum.planning.rules import learning_rules
+from hilum.tasks.regression.question import Regression
+from hilum.training import _prototype_layer
+from hilum.training.data.prepared_store import PreparedCase
 
 PROTOTYPES = {"transfer.mode": "prototypes", "training.batch": 2}
 HERE = {"device": "cpu", "threads": 1}
@@ -37,9 +37,9 @@ def nearest_means(embedded: pd.DataFrame, data: Path, taught: set[str]) -> dict[
 
 def test_classes_are_those_of_the_nearest_mean_of_embedded_cases(classified, tmp_path):
     data = trained.pictures(tmp_path / "others", 24, first=100)
-    run = isocenter.train(data, out=tmp_path / "run", start=classified.out, assignments=PROTOTYPES, **HERE)
+    run = hilum.train(data, out=tmp_path / "run", start=classified.out, assignments=PROTOTYPES, **HERE)
     split = pd.read_csv(tmp_path / "run" / "split.csv", dtype=str).set_index("case")["split"]
-    embedded = isocenter.embed(tmp_path / "run", [data]).table
+    embedded = hilum.embed(tmp_path / "run", [data]).table
     expected = nearest_means(embedded, data, set(split.index[split == "train"]))
     tested = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv", dtype=str)
     assert len(tested) == (split == "test").sum()
@@ -121,11 +121,11 @@ def test_an_answer_that_is_no_class_of_several_is_refused(classified):
 
 def test_prototypes_without_a_source_are_refused(classified, tmp_path):
     with pytest.raises(PlanError, match="prototypes needs weights"):
-        isocenter.train(classified.data, out=tmp_path / "run", assignments=PROTOTYPES, **HERE)
+        hilum.train(classified.data, out=tmp_path / "run", assignments=PROTOTYPES, **HERE)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_source_that_lacks_tensors_before_the_last_layer_is_refused(classified, tmp_path):
     other = {**PROTOTYPES, "network.size": {**trained.SMALL_RESNET, "blocks": [1, 1, 1]}}
     with pytest.raises(PlanError, match="features would be random"):
-        isocenter.train(classified.data, out=tmp_path / "run", start=classified.out, assignments=other, **HERE)
+        hilum.train(classified.data, out=tmp_path / "run", start=classified.out, assignments=other, **HERE)

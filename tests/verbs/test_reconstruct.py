@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-import isocenter
-from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.files import measurement_file
-from isocenter.reading import ReadingOptions, dataset_reading
+import hilum
+from hilum.errors import DatasetError, FormatError, UsageError
+from hilum.files import measurement_file
+from hilum.reading import ReadingOptions, dataset_reading
 
 SIZE = 16
 ANGLES = [float(one) for one in range(0, 180, 6)]
@@ -40,13 +40,13 @@ def save(path, record, data, **arrays):
 
 
 def sinogram(record=CT, noise=0.02):
-    operator = isocenter.operator({**record, "bins": 25})
+    operator = hilum.operator({**record, "bins": 25})
     measured = operator.forward(disk())
     return (measured + np.random.default_rng(0).normal(0, noise, measured.shape)).astype(np.float32)
 
 
 def kspace(image=None, mask=None, **arrays):
-    operator = isocenter.operator({**MR, "mask": mask, **arrays})
+    operator = hilum.operator({**MR, "mask": mask, **arrays})
     measured = operator.forward((disk() if image is None else image).astype(np.complex64))
     noise = np.random.default_rng(1).normal(0, 0.01, (2, *measured.shape))
     return ((measured + noise[0] + 1j * noise[1]) * (1 if mask is None else mask)).astype(np.complex64)
@@ -66,12 +66,12 @@ def test_files_of_ct_and_mr_become_images_with_a_record_and_a_page(tmp_path):
     save(tmp_path / "ct.npz", CT, sinogram())
     save(tmp_path / "mr.npz", MR, kspace())
     out = tmp_path / "out"
-    result = isocenter.reconstruct(tmp_path, out=out)
+    result = hilum.reconstruct(tmp_path, out=out)
     assert {row["case"]: row["method"] for row in result.cases} == {"ct": "fbp", "mr": "zero_filled"}
-    image = isocenter.read(out / "mr_reconstruction.nii.gz")
+    image = hilum.read(out / "mr_reconstruction.nii.gz")
     assert_allclose(image.geometry.spacing, (2.0, 1.5, 1.0))
     assert error_of(image) < 0.02
-    assert error_of(isocenter.read(out / "ct_reconstruction.nii.gz")) < 0.2
+    assert error_of(hilum.read(out / "ct_reconstruction.nii.gz")) < 0.2
     record = json.loads((out / "reconstruction.json").read_text())
     assert record["cases"][0].keys() >= {"method", "method_because", "noise", "residual", "seconds"}
     assert "Reconstruction" in (out / "report.html").read_text()
@@ -86,7 +86,7 @@ def test_files_of_ct_and_mr_become_images_with_a_record_and_a_page(tmp_path):
 )
 def test_the_method_follows_from_what_was_measured(tmp_path, record, method, because):
     data = np.maximum(sinogram(record), 0)
-    [row] = isocenter.reconstruct(save(tmp_path / "one.npz", record, data)).cases
+    [row] = hilum.reconstruct(save(tmp_path / "one.npz", record, data)).cases
     assert row["method"] == method
     assert because in row["method_because"]
 
@@ -94,7 +94,7 @@ def test_the_method_follows_from_what_was_measured(tmp_path, record, method, bec
 def test_undersampled_k_space_is_made_by_total_variation_which_is_nearer_than_zero_filling(tmp_path):
     mask = columns()
     path = save(tmp_path / "mr.npz", MR, kspace(mask=mask), mask=mask)
-    found, plain = (isocenter.reconstruct(path, method=one) for one in ("auto", "zero_filled"))
+    found, plain = (hilum.reconstruct(path, method=one) for one in ("auto", "zero_filled"))
     assert found.cases[0]["method"] == "tv"
     assert error_of(found.images["mr"]) < 0.7 * error_of(plain.images["mr"])
 
@@ -103,7 +103,7 @@ def test_the_weight_leaves_a_residual_as_large_as_the_noise_and_grows_with_it(tm
     weights = []
     for noise in (0.3, 1.2):
         path = save(tmp_path / f"noise{noise}.npz", CT, sinogram(noise=noise))
-        [row] = isocenter.reconstruct(path, method="tv").cases
+        [row] = hilum.reconstruct(path, method="tv").cases
         assert 0.7 < row["noise"] / noise < 2
         weights.append(row["weight"])
         assert f"whose standard deviation is {row['noise']:.3g}" in row["weight_because"]
@@ -113,10 +113,10 @@ def test_the_weight_leaves_a_residual_as_large_as_the_noise_and_grows_with_it(tm
 def test_photons_are_made_line_integrals(tmp_path):
     data = 1e6 * np.exp(-sinogram(noise=0) / 10)
     path = save(tmp_path / "ct.npz", CT | {"counts": True, "i0": 1e6}, data)
-    result = isocenter.reconstruct(path, method="fbp")
+    result = hilum.reconstruct(path, method="fbp")
     assert_allclose(
         10 * result.images["ct"].data,
-        isocenter.reconstruct(save(tmp_path / "lines.npz", CT, sinogram(noise=0)), method="fbp").images["lines"].data,
+        hilum.reconstruct(save(tmp_path / "lines.npz", CT, sinogram(noise=0)), method="fbp").images["lines"].data,
         atol=1e-3,
     )
 
@@ -127,7 +127,7 @@ def test_coils_without_sensitivities_take_them_from_their_centre_and_slices_beco
     maps /= np.sqrt((np.abs(maps) ** 2).sum(axis=0))
     data = np.stack([kspace(sensitivities=maps)] * 2)
     path = save(tmp_path / "mr.npz", MR | {"coils": 3}, data)
-    image = isocenter.reconstruct(path).images["mr"]
+    image = hilum.reconstruct(path).images["mr"]
     assert image.data.shape == (1, SIZE, SIZE, 2)
     inside = disk() == 1
     assert abs(image.data[0, ..., 0][inside].mean() - 1) < 0.1
@@ -136,9 +136,9 @@ def test_coils_without_sensitivities_take_them_from_their_centre_and_slices_beco
 def test_an_array_with_a_json_file_is_a_measurement(tmp_path):
     np.save(tmp_path / "ct.npy", sinogram())
     (tmp_path / "scan.json").write_text(json.dumps(CT))
-    assert isocenter.reconstruct(tmp_path / "ct.npy", acquisition=tmp_path / "scan.json").cases[0]["kind"] == "parallel"
+    assert hilum.reconstruct(tmp_path / "ct.npy", acquisition=tmp_path / "scan.json").cases[0]["kind"] == "parallel"
     with pytest.raises(DatasetError, match="does not say how it was measured"):
-        isocenter.reconstruct(tmp_path / "ct.npy")
+        hilum.reconstruct(tmp_path / "ct.npy")
 
 
 HEADER = b"""<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding><trajectory>%s</trajectory><encodedSpace>
@@ -150,11 +150,11 @@ def test_a_file_of_fastmri_is_read_and_one_that_is_not_cartesian_is_refused(tmp_
     for name, trajectory in (("good", b"cartesian"), ("bad", b"radial")):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["kspace"], file["ismrmrd_header"] = np.stack([kspace()] * 2), HEADER % trajectory
-    image = isocenter.reconstruct(tmp_path / "good.h5").images["good"]
+    image = hilum.reconstruct(tmp_path / "good.h5").images["good"]
     assert_allclose(image.geometry.spacing, (2.0, 1.5, 5.0))
     assert_allclose(image.data[0, ..., 1], disk(), atol=0.05)
     with pytest.raises(DatasetError, match="radial trajectory"):
-        isocenter.reconstruct(tmp_path / "bad.h5")
+        hilum.reconstruct(tmp_path / "bad.h5")
 
 
 def write_ismrmrd(path, *, repetitions=1, left_out=(), sizes=(SIZE, SIZE), trajectory="cartesian"):
@@ -188,7 +188,7 @@ def write_ismrmrd(path, *, repetitions=1, left_out=(), sizes=(SIZE, SIZE), traje
 
 
 def test_a_file_of_ismrmrd_is_read_with_its_readout_cut_and_its_averages_joined(tmp_path):
-    image = isocenter.reconstruct(write_ismrmrd(tmp_path / "full.h5")).images["full"]
+    image = hilum.reconstruct(write_ismrmrd(tmp_path / "full.h5")).images["full"]
     assert_allclose(image.geometry.spacing, (2.0, 1.5, 5.0))
     assert_allclose(np.squeeze(image.data), disk(), atol=1e-4)
     read = measurement_file.read_measurement(write_ismrmrd(tmp_path / "part.h5", left_out=(1, 3)))
@@ -213,7 +213,7 @@ def test_what_a_file_of_ismrmrd_cannot_be_is_refused(tmp_path, asked, problem):
 def test_the_phantom_of_ismrmrds_own_tools_is_reconstructed(tmp_path):
     words = ["ismrmrd_generate_cartesian_shepp_logan", "-m", "64", "-c", "4", "-o", str(tmp_path / "phantom.h5")]
     subprocess.run(words, check=True, capture_output=True)
-    image = isocenter.reconstruct(tmp_path / "phantom.h5").images["phantom"]
+    image = hilum.reconstruct(tmp_path / "phantom.h5").images["phantom"]
     assert image.data.shape == (1, 64, 64, 1)
     found = np.squeeze(image.data)
     ring = found[1:63, 32] > 1.0  # the skull is met where the head begins and where it ends
@@ -224,7 +224,7 @@ def test_a_measurement_that_fails_does_not_stop_the_others(tmp_path):
     save(tmp_path / "good.npz", CT, sinogram())
     save(tmp_path / "short.npz", CT, sinogram()[:5])
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 no archive")
-    result = isocenter.reconstruct(tmp_path, out=tmp_path / "out")
+    result = hilum.reconstruct(tmp_path, out=tmp_path / "out")
     assert [row["case"] for row in result.cases] == ["good"]
     assert sorted(one.cases[0] for one in result.failures) == ["short", "torn"]
 
@@ -252,22 +252,22 @@ UNCENTRED = np.fft.ifftshift(kspace())
 def test_a_measurement_that_cannot_be_is_refused_and_nothing_is_written(tmp_path, record, data, arrays, problem):
     path = save(tmp_path / "one.npz", record, data)
     with pytest.raises(DatasetError, match=problem):
-        isocenter.reconstruct(path, out=tmp_path / "out", **arrays)
+        hilum.reconstruct(path, out=tmp_path / "out", **arrays)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_wrong_path_an_empty_folder_and_an_unknown_method_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
-        isocenter.reconstruct(tmp_path / "none.npz")
+        hilum.reconstruct(tmp_path / "none.npz")
     with pytest.raises(FormatError, match="holds no measurement"):
-        isocenter.reconstruct(tmp_path)
+        hilum.reconstruct(tmp_path)
     with pytest.raises(UsageError, match="no method 'magic'"):
-        isocenter.reconstruct(save(tmp_path / "ct.npz", CT, sinogram()), method="magic")
+        hilum.reconstruct(save(tmp_path / "ct.npz", CT, sinogram()), method="magic")
 
 
 def test_a_measurement_is_no_image(tmp_path):
-    with pytest.raises(FormatError, match=r"is a measurement, no image.*isocenter reconstruct"):
-        isocenter.read(save(tmp_path / "ct.npz", CT, sinogram()))
+    with pytest.raises(FormatError, match=r"is a measurement, no image.*hilum reconstruct"):
+        hilum.read(save(tmp_path / "ct.npz", CT, sinogram()))
 
 
 def measured_disks(folder, count=3, coils=1):

@@ -15,16 +15,16 @@ import SimpleITK
 from numpy.testing import assert_allclose
 from typer.testing import CliRunner
 
-import isocenter
+import hilum
 from drawn_pairs import blobs, oblique, pair_of, smooth_field
-from isocenter.cli.terminal import app
-from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.files.dicom.reading import series_survey
-from isocenter.files.dicom.writing import series_writing
-from isocenter.files.dicom.writing.series_writing import SeriesNames
-from isocenter.transforms import spatial_transforms
-from isocenter.values import Geometry, Image, Label, SpatialTransform, spatial_transform
-from isocenter.verbs.registering import frames as registering_frames
+from hilum.cli.terminal import app
+from hilum.errors import DatasetError, GeometryError, UsageError
+from hilum.files.dicom.reading import series_survey
+from hilum.files.dicom.writing import series_writing
+from hilum.files.dicom.writing.series_writing import SeriesNames
+from hilum.transforms import spatial_transforms
+from hilum.values import Geometry, Image, Label, SpatialTransform, spatial_transform
+from hilum.verbs.registering import frames as registering_frames
 
 FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 PET = Path(__file__).parents[3] / "shared" / "data" / "dicom" / "files" / "tcia_pet_1.dcm"
@@ -47,13 +47,13 @@ def folder(tmp_path_factory):
     shift[:3, 3] = other.corners.mean(axis=0) - FIXED.corners.mean(axis=0)
     true = SpatialTransform((smooth_field(FIXED, 1.5), spatial_transform.Affine(shift)), FIXED, other)
     fixed, moving = pair_of(true)
-    isocenter.write(fixed, place / "fixed.nii.gz")
-    isocenter.write(moving, place / "moving.nii.gz")
-    isocenter.write(drawn_on(fixed), place / "fixed_labels.nii.gz")
+    hilum.write(fixed, place / "fixed.nii.gz")
+    hilum.write(moving, place / "moving.nii.gz")
+    hilum.write(drawn_on(fixed), place / "fixed_labels.nii.gz")
     labels = spatial_transforms.carry_labels(
         drawn_on(fixed).data[0], FIXED, spatial_transforms.invert_transform(true), other
     )
-    isocenter.write(moving.with_label_map(labels, LABELS), place / "labels.nii.gz")
+    hilum.write(moving.with_label_map(labels, LABELS), place / "labels.nii.gz")
     (place / "points.csv").write_text("name;x;y;z\na;0;1;2\nb;-3,5;2;-4\n")
     words = [
         "register", place / "fixed.nii.gz", place / "moving.nii.gz", "--out", place / "out",
@@ -74,7 +74,7 @@ def test_every_file_is_written_and_the_record_says_what_was_reached(folder):
     }  # fmt: skip
     record = json.loads((folder / "out" / "registration.json").read_text())
     assert json.loads((folder / "printed.json").read_text()) == record
-    assert record["schema"] == "isocenter.registration"
+    assert record["schema"] == "hilum.registration"
     rows = {(row["metric"], row["label"]): row["value"] for row in record["rows"]}
     assert rows["dice", "inner"] > max(0.8, rows["dice_before", "inner"])
     assert rows["folded_percent", ""] == 0
@@ -87,7 +87,7 @@ def test_simple_itk_brings_the_moving_image_onto_the_fixed_one_with_the_transfor
     fixed, moving = (SimpleITK.ReadImage(str(folder / f"{name}.nii.gz")) for name in ("fixed", "moving"))
     transform = SimpleITK.ReadTransform(str(folder / "out" / "transform.h5"))
     expected = SimpleITK.GetArrayFromImage(SimpleITK.Resample(moving, fixed, transform, SimpleITK.sitkLinear, -999.0)).T
-    ours = isocenter.read(folder / "out" / "moved.nii.gz").data[0]
+    ours = hilum.read(folder / "out" / "moved.nii.gz").data[0]
     inside = np.isfinite(ours) & (expected != -999.0)
     assert inside.mean() > 0.8
     assert_allclose(ours[inside], expected[inside], atol=0.05)
@@ -96,12 +96,12 @@ def test_simple_itk_brings_the_moving_image_onto_the_fixed_one_with_the_transfor
 def test_a_point_whose_coordinate_is_no_number_is_refused_with_its_cell(folder, tmp_path):
     (tmp_path / "points.csv").write_text("name,x,y,z\na,0,1,2\nb,-999,2 mm,-4\n")
     with pytest.raises(DatasetError, match=r"points\.csv: y in line 3: '2 mm' is no number"):
-        isocenter.register(folder / "fixed.nii.gz", folder / "moving.nii.gz", points=tmp_path / "points.csv")
+        hilum.register(folder / "fixed.nii.gz", folder / "moving.nii.gz", points=tmp_path / "points.csv")
 
 
 def test_points_go_into_the_moving_image_and_the_inverse_brings_them_back(folder):
     there = pd.read_csv(folder / "out" / "moved_points.csv")
-    back = isocenter.read_transform(folder / "out" / "inverse.h5")
+    back = hilum.read_transform(folder / "out" / "inverse.h5")
     assert list(there["name"]) == ["a", "b"]
     assert_allclose(
         spatial_transforms.carry_points(back, there[["x", "y", "z"]].to_numpy()), [[0, 1, 2], [-3.5, 2, -4]], atol=0.2
@@ -113,15 +113,15 @@ def test_convert_carries_images_and_label_maps_through_a_transform_and_back(fold
     words = ["--through", out / "transform.h5", "--onto", folder / "fixed.nii.gz", "--out", folder / "again.nii.gz"]
     done = CliRunner().invoke(app, list(map(str, ["convert", folder / "moving.nii.gz", *words])))
     assert done.exit_code == 0, done.output
-    assert_allclose(isocenter.read(folder / "again.nii.gz").data, isocenter.read(out / "moved.nii.gz").data, atol=1e-3)
-    made = isocenter.convert(
+    assert_allclose(hilum.read(folder / "again.nii.gz").data, hilum.read(out / "moved.nii.gz").data, atol=1e-3)
+    made = hilum.convert(
         folder / "fixed_labels.nii.gz", folder / "back.nii.gz",
         through=out / "transform.h5", onto=folder / "moving.nii.gz", inverse=True,
     )  # fmt: skip
     [image] = made.images
     assert [label.name for label in image.labels] == ["inner", "outer"]
     assert set(np.unique(image.data)) == {0, 1, 2}
-    assert image.geometry.equals(isocenter.read(folder / "moving.nii.gz").geometry)
+    assert image.geometry.equals(hilum.read(folder / "moving.nii.gz").geometry)
 
 
 @pytest.mark.parametrize("name", ["moving", "labels"])
@@ -130,9 +130,7 @@ def test_an_image_that_a_transform_carries_off_the_grid_is_refused_before_it_is_
     matrix[:3, 3] = 1000
     away = SpatialTransform((spatial_transform.Affine(matrix),))
     with pytest.raises(GeometryError, match="no voxel of the grid comes to lie in the image"):
-        isocenter.convert(
-            folder / f"{name}.nii.gz", tmp_path / "away.nii.gz", through=away, onto=folder / "fixed.nii.gz"
-        )
+        hilum.convert(folder / f"{name}.nii.gz", tmp_path / "away.nii.gz", through=away, onto=folder / "fixed.nii.gz")
     assert not list(tmp_path.iterdir())
 
 
@@ -149,7 +147,7 @@ def test_an_image_that_a_transform_carries_off_the_grid_is_refused_before_it_is_
 def test_what_does_not_belong_to_the_pair_is_refused_and_nothing_is_written(folder, keywords, error, words):
     given = {name: folder / value if name != "transform" else value for name, value in keywords.items()}
     with pytest.raises(error, match=words):
-        isocenter.register(folder / "fixed.nii.gz", folder / "moving.nii.gz", out=folder / "bad", **given)
+        hilum.register(folder / "fixed.nii.gz", folder / "moving.nii.gz", out=folder / "bad", **given)
     assert not (folder / "bad").exists()
 
 
@@ -179,9 +177,7 @@ def followed(folder):
     points = FIXED.to_world(np.moveaxis(np.indices(FIXED.shape), 0, -1))
     for name, each in balls.items():
         inside = np.logical_or.reduce([np.linalg.norm(points - at, axis=-1) <= size / 2 for at, size in each])
-        isocenter.write(
-            baseline.with_label_map(inside.astype(np.uint8), (Label(1, "lesion"),)), folder / f"{name}.nii.gz"
-        )
+        hilum.write(baseline.with_label_map(inside.astype(np.uint8), (Label(1, "lesion"),)), folder / f"{name}.nii.gz")
     words = ["register", "fixed.nii.gz", "fixed.nii.gz", "--transform", "rigid", "--lesions", "a.nii.gz", "b.nii.gz"]
     paths = [str(folder / word) if word.endswith(".gz") else word for word in words]
     done = CliRunner().invoke(app, [*paths, "--days", "180", "--out", str(folder / "followed")])
@@ -204,10 +200,10 @@ def test_lesions_of_a_follow_up_are_matched_and_the_response_is_that_of_their_me
 
 def test_an_earlier_record_of_another_baseline_is_refused(followed):
     given = {"transform": "rigid", "earlier": [followed / "followed" / "response.json"], "days": 90}
-    again = isocenter.register(*[followed / "fixed.nii.gz"] * 2, lesions=(followed / "a.nii.gz",) * 2, **given)
+    again = hilum.register(*[followed / "fixed.nii.gz"] * 2, lesions=(followed / "a.nii.gz",) * 2, **given)
     assert again.follow_up.responses["recist"].figures["over_nadir_percent"] == 0
     with pytest.raises(DatasetError, match="another baseline"):
-        isocenter.register(*[followed / "fixed.nii.gz"] * 2, lesions=(followed / "b.nii.gz",) * 2, **given)
+        hilum.register(*[followed / "fixed.nii.gz"] * 2, lesions=(followed / "b.nii.gz",) * 2, **given)
 
 
 @pytest.mark.parametrize(
@@ -221,12 +217,12 @@ def test_an_earlier_record_of_another_baseline_is_refused(followed):
 def test_a_follow_up_that_cannot_be_is_refused(followed, given, words):
     masks = {"lesions": tuple(followed / name for name in given.get("lesions", ()))}
     with pytest.raises(UsageError, match=words):
-        isocenter.register(*[followed / "fixed.nii.gz"] * 2, **{**given, **masks})
+        hilum.register(*[followed / "fixed.nii.gz"] * 2, **{**given, **masks})
 
 
 def test_a_transform_without_a_grid_is_refused(folder):
     with pytest.raises(UsageError, match="Give --through and --onto"):
-        isocenter.convert(folder / "fixed.nii.gz", folder / "x.nii.gz", through=folder / "out" / "transform.h5")
+        hilum.convert(folder / "fixed.nii.gz", folder / "x.nii.gz", through=folder / "out" / "transform.h5")
 
 
 def pet_series(folder, uptake, frame, day):
@@ -248,11 +244,11 @@ def pet_series(folder, uptake, frame, day):
         head.file_meta.MediaStorageSOPInstanceUID = head.SOPInstanceUID
         head.PixelData = plane.tobytes()
         head.save_as(folder / f"{n}.dcm")
-    image = isocenter.read(folder)
+    image = hilum.read(folder)
     inside = (image.data[0] > np.quantile(image.data[0][image.data[0] > 0], 0.5)) & (
         np.moveaxis(lesion, 0, -1).swapaxes(0, 1)
     )
-    isocenter.write(image.with_label_map(inside.astype(np.uint8), (Label(1, "lesion"),)), f"{folder}.nii.gz")
+    hilum.write(image.with_label_map(inside.astype(np.uint8), (Label(1, "lesion"),)), f"{folder}.nii.gz")
 
 
 @pytest.mark.whole
@@ -260,7 +256,7 @@ def pet_series(folder, uptake, frame, day):
 def test_a_pet_is_judged_by_its_uptake_and_the_moved_one_is_a_pet_in_suv(tmp_path):
     pet_series(tmp_path / "a", 3000, "1.2.3.4", "20240101")
     pet_series(tmp_path / "b", 1500, "1.2.3.5", "20240331")
-    made = isocenter.register(
+    made = hilum.register(
         tmp_path / "a", tmp_path / "b", out=tmp_path / "out", transform="rigid", initial="centres",
         lesions=(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"),
     )  # fmt: skip
@@ -268,8 +264,8 @@ def test_a_pet_is_judged_by_its_uptake_and_the_moved_one_is_a_pet_in_suv(tmp_pat
     judged = made.follow_up.responses["percist"]
     assert (judged.verdict, judged.figures["new_lesions"]) == ("PMR", 0), judged.because
     lean = 9270 / (8780 + 244 * 69.7344 / 1.65**2)  # Janmahasatian, of a woman
-    assert_allclose(judged.figures["sul_peak_before"], lean * isocenter.read(tmp_path / "a").data.max(), rtol=0.02)
-    moved = isocenter.read(tmp_path / "out" / "moved_dicom")
+    assert_allclose(judged.figures["sul_peak_before"], lean * hilum.read(tmp_path / "a").data.max(), rtol=0.02)
+    moved = hilum.read(tmp_path / "out" / "moved_dicom")
     assert (moved.modality, moved.facts["unit"]) == ("PT", "SUVbw")
     assert_allclose(moved.data[moved.valid], made.moved.data[moved.valid], atol=1e-3)
     assert (moved.valid == np.isfinite(made.moved.data)).all()
@@ -287,19 +283,19 @@ def test_dicom_on_both_sides_also_gives_a_registration_and_two_patients_need_a_w
         image = Image(np.rint(fixed.data).astype(np.int16), FIXED, modality="MR")
         series_writing.write_series(image, SeriesNames(patient, "study", "t1"), tmp_path / name)
     with pytest.raises(UsageError, match="two patients"):
-        isocenter.register(tmp_path / "a", tmp_path / "b", transform="rigid", initial="centres")
-    made = isocenter.register(
+        hilum.register(tmp_path / "a", tmp_path / "b", transform="rigid", initial="centres")
+    made = hilum.register(
         tmp_path / "a", tmp_path / "b", out=tmp_path / "out",
         transform="rigid", initial="centres", across_patients=True,
     )  # fmt: skip
-    read = isocenter.read_transform(tmp_path / "out" / "transform.dcm")
+    read = hilum.read_transform(tmp_path / "out" / "transform.dcm")
     assert_allclose(
         spatial_transforms.carry_points(read, FIXED.corners),
         spatial_transforms.carry_points(made.transform, FIXED.corners),
         atol=0.01,
     )
-    moved = isocenter.read(tmp_path / "out" / "moved_dicom")
-    source, placed = (isocenter.read(tmp_path / name) for name in ("b", "a"))
+    moved = hilum.read(tmp_path / "out" / "moved_dicom")
+    source, placed = (hilum.read(tmp_path / name) for name in ("b", "a"))
     assert moved.geometry.frame_of_reference == placed.geometry.frame_of_reference
     assert series_survey.stated_patient_pseudonym(moved) == series_survey.stated_patient_pseudonym(source)
     assert_allclose(moved.data[moved.valid], np.rint(made.moved.data)[moved.valid], atol=0.51)

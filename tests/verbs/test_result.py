@@ -5,21 +5,21 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-import isocenter
-from isocenter.networks.member_catalogue import FamilyMember
-from isocenter.values import Estimate, Row
-from isocenter.verbs.networks import NetworkTable
-from isocenter.verbs.train import Run
+import hilum
+from hilum.networks.member_catalogue import FamilyMember
+from hilum.values import Estimate, Row
+from hilum.verbs.networks import NetworkTable
+from hilum.verbs.train import Run
 
 
 @pytest.fixture(scope="module")
 def evaluated(classified):
-    return isocenter.evaluate(classified.out, classified.data, device="cpu")
+    return hilum.evaluate(classified.out, classified.data, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def predicted(classified):
-    return isocenter.predict(classified.out, sorted(classified.data.rglob("*.png"))[0], device="cpu")
+    return hilum.predict(classified.out, sorted(classified.data.rglob("*.png"))[0], device="cpu")
 
 
 def test_an_evaluation_has_a_row_for_every_figure(evaluated):
@@ -42,22 +42,22 @@ def test_what_a_notebook_shows_is_escaped(tmp_path):
 
 
 def test_a_check_has_a_row_for_every_finding_the_worst_first(classified):
-    found = isocenter.check(classified.data)
+    found = hilum.check(classified.data)
     assert list(found.table) == ["severity", "what", "cases", "why", "remedy"]
     assert len(found.table) == len(found.problems)
     assert "<table" in found._repr_html_()
 
 
 def test_a_plan_has_a_row_for_every_decision(classified):
-    table = isocenter.plan(classified.data, minutes=1, device="cpu").table
+    table = hilum.plan(classified.data, minutes=1, device="cpu").table
     assert list(table) == ["name", "value", "because", "source"]
     assert "network.name" in set(table["name"])
 
 
 @pytest.mark.whole
 def test_a_comparison_has_a_row_for_every_figure_and_model(classified, evaluated, tmp_path):
-    isocenter.evaluate(classified.out, classified.data, device="cpu", out=tmp_path / "again")
-    table = isocenter.compare([classified.out, tmp_path / "again"]).table
+    hilum.evaluate(classified.out, classified.data, device="cpu", out=tmp_path / "again")
+    table = hilum.compare([classified.out, tmp_path / "again"]).table
     assert set(table["model"]) == {classified.out.name, "again"}
     assert table.loc[table["model"] == "again", "difference"].dropna().eq(0).all()
     assert table.loc[table["model"] == classified.out.name, "difference"].isna().all()

@@ -12,28 +12,28 @@ import PIL.Image
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
+import hilum
 import trained
-from isocenter.belief import Certainty
-from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.evaluation.conformal import Conformal
-from isocenter.files.dicom.reading import seg_reading
-from isocenter.prediction import result_files
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import properties, task_catalogue
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Case, Geometry, Image, Label
+from hilum.belief import Certainty
+from hilum.errors import DatasetError, UsageError
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.evaluation.conformal import Conformal
+from hilum.files.dicom.reading import seg_reading
+from hilum.prediction import result_files
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import properties, task_catalogue
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Case, Geometry, Image, Label
 from matrices import rarely, thinned
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
 
 def predicted(run, *inputs, **flags):
-    return isocenter.predict(run.out, [*inputs], device="cpu", **flags)
+    return hilum.predict(run.out, [*inputs], device="cpu", **flags)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def image(segmented) -> Path:
 
 
 def saved_probabilities(run: Path | Model, image: Path, out: Path, **flags: object) -> np.ndarray:
-    isocenter.predict(run, image, device="cpu", out=out, save_probabilities=True, **flags)
+    hilum.predict(run, image, device="cpu", out=out, save_probabilities=True, **flags)
     return nibabel.load(out / f"{image.name.split('.')[0]}_probabilities.nii.gz").get_fdata()
 
 
@@ -95,7 +95,7 @@ def test_an_overlay_shows_each_result(segmented, image, tmp_path):
 
 @pytest.mark.whole
 def test_a_case_that_fails_half_way_leaves_no_file(segmented, tmp_path, monkeypatch):
-    model = isocenter.load(segmented.out, "cpu")
+    model = hilum.load(segmented.out, "cpu")
     asked = 0
 
     def breaking(batch):
@@ -106,7 +106,7 @@ def test_a_case_that_fails_half_way_leaves_no_file(segmented, tmp_path, monkeypa
         return model.networks.run(batch)
 
     few = [segmented.data / "images" / f"case{n:02}.nii.gz" for n in range(3)]
-    result = isocenter.predict(
+    result = hilum.predict(
         model.with_run(breaking), [*few], out=tmp_path / "out", save_probabilities=True, overlay=True
     )
     assert [problem.cases for problem in result.failures] == [("case01",)]
@@ -145,10 +145,10 @@ def of_parts(parts: dict[str, dict], pixels: np.ndarray, outputs, folder: Path, 
     """What a model of several parts, the outputs of which are given, makes of a volume x."""
     settings = {f"{part}.{key}": value for part, own in parts.items() for key, value in own.items()}
     task = task_catalogue.build_task({"name": "+".join(parts), **settings})
-    isocenter.write(Image(pixels[None], Geometry.of_spacing(pixels.shape, (1, 1, 1))), folder / "x.nii.gz")
+    hilum.write(Image(pixels[None], Geometry.of_spacing(pixels.shape, (1, 1, 1))), folder / "x.nii.gz")
     prepares = Preprocessing(3, ("0",), (Normalisation("range", 0, 1, 0.0, 1.0),))
     model = Model(task, prepares, Inference(pixels.shape), Networks(outputs, {"name": "none", "channels": 1}))
-    return isocenter.predict(model, folder / "x.nii.gz", out=folder / "out", **flags)
+    return hilum.predict(model, folder / "x.nii.gz", out=folder / "out", **flags)
 
 
 def test_each_part_with_a_label_map_has_files_and_measurements_of_its_own(tmp_path):
@@ -170,7 +170,7 @@ def test_each_part_with_a_label_map_has_files_and_measurements_of_its_own(tmp_pa
     endings = ("", "_segmentation", "_probabilities", "_segmentation_probabilities")
     maps = [path for path in result.files if path.suffix != ".png"]
     assert [path.name for path in maps] == [f"x{ending}.nii.gz" for ending in endings]
-    objects, structures = (isocenter.read(path) for path in maps[:2])
+    objects, structures = (hilum.read(path) for path in maps[:2])
     assert_array_equal(structures.data[0], bright)
     assert [label.name for label in structures.labels if label.value] == ["lesion"]
     assert_array_equal(np.unique(objects.data), [0, 1, 2])
@@ -231,7 +231,7 @@ def test_classes_have_their_probabilities_in_the_table_and_nothing_beside(classi
 def test_a_series_is_measured_and_saved_on_its_own_grid(segmented, data, tmp_path):
     predicted(segmented, data / SERIES, out=tmp_path / "out", save_probabilities=True, overlay=True)
     [found] = (tmp_path / "out").glob("*_probabilities.nii.gz")
-    source = isocenter.read(data / SERIES)
+    source = hilum.read(data / SERIES)
     assert nibabel.load(found).shape[:3] == source.geometry.shape
     assert_allclose(nibabel.load(found).affine, source.geometry.affine, atol=1e-4)
     table = pd.read_csv(tmp_path / "out" / "measurements.csv")
@@ -257,7 +257,7 @@ def test_answers_about_the_whole_of_a_dicom_series_are_a_report_beside_the_mask(
     prepares = Preprocessing(3, ("0",), (Normalisation("zscore"),))
     task = task_catalogue.build_task({"name": "+".join(parts), **settings})
     model = Model(task, prepares, Inference((64, 64, 64)), Networks(outputs, {"name": "none", "channels": 1}))
-    result = isocenter.predict(model, data / SERIES, out=tmp_path / "out")
+    result = hilum.predict(model, data / SERIES, out=tmp_path / "out")
     [path] = (tmp_path / "out").glob("*_report.dcm")
     assert not result.problems
     groups = highdicom.sr.srread(path).content.get_image_measurement_groups()
@@ -291,16 +291,16 @@ def brighter(grey: bool = True) -> Model:
 )
 def test_a_single_dicom_image_gets_a_file_that_can_hold_its_place(data, tmp_path, name, suffix, column):
     path = data / "dicom" / "files" / name
-    source = isocenter.read(path)
-    result = isocenter.predict(brighter(), path, out=tmp_path / "out", save_probabilities=True, overlay=True)
+    source = hilum.read(path)
+    result = hilum.predict(brighter(), path, out=tmp_path / "out", save_probabilities=True, overlay=True)
     assert [problem.what for problem in result.problems if problem.severity == "error"] == []
-    written = isocenter.read(tmp_path / "out" / f"{Path(name).stem}.{suffix}")
+    written = hilum.read(tmp_path / "out" / f"{Path(name).stem}.{suffix}")
     assert written.geometry.shape == source.geometry.shape
     assert written.spacing == pytest.approx(source.spacing) if source.spacing else written.spacing is None
     assert_array_equal(np.unique(written.data), [0, 3])
     marked = seg_reading.read_segmentation(tmp_path / "out" / f"{Path(name).stem}.dcm", on=source.geometry)
     assert_array_equal(marked.data != 0, written.data != 0)
-    probable = isocenter.read(next((tmp_path / "out").glob(f"*_probabilities.{'tiff' if suffix == 'png' else suffix}")))
+    probable = hilum.read(next((tmp_path / "out").glob(f"*_probabilities.{'tiff' if suffix == 'png' else suffix}")))
     assert probable.data.reshape(2, -1).sum(axis=0) == pytest.approx(1, abs=1e-3)
     assert column in result.measurements
     assert (tmp_path / "out" / f"{Path(name).stem}_overlay.png").is_file()
@@ -327,7 +327,7 @@ def test_classes_have_no_map_of_their_entropy(classified, tmp_path):
 
 
 def test_a_trained_segmentation_is_calibrated_and_states_the_dice_to_be_expected(segmented, image, tmp_path):
-    task = isocenter.load(segmented.out, device="cpu").task
+    task = hilum.load(segmented.out, device="cpu").task
     assert task.certainty.calibration.cases > 0
     assert set(task.expected_dice) == set(task.names)
     result = predicted(segmented, image, out=tmp_path / "out")
@@ -348,8 +348,8 @@ def crc(limits: dict[str, float]) -> Conformal:
 
 
 def test_a_covering_mask_holds_every_voxel_that_is_likely_enough_in_files_and_in_python(segmented, image, tmp_path):
-    model = covering(isocenter.load(segmented.out, "cpu"), {"shell": 0.7, "core": np.inf})
-    result = isocenter.predict(model, image, out=tmp_path / "out", covering=True, save_probabilities=True)
+    model = covering(hilum.load(segmented.out, "cpu"), {"shell": 0.7, "core": np.inf})
+    result = hilum.predict(model, image, out=tmp_path / "out", covering=True, save_probabilities=True)
     assert "case01_covering.nii.gz" in {path.name for path in result.files}
     written = nibabel.load(tmp_path / "out" / "case01_covering.nii.gz")
     chances = nibabel.load(tmp_path / "out" / "case01_probabilities.nii.gz").get_fdata()
@@ -359,14 +359,14 @@ def test_a_covering_mask_holds_every_voxel_that_is_likely_enough_in_files_and_in
     assert_array_equal(masks[..., 0][sure], (chances[..., 1] > 0.3)[sure])
     assert (masks[..., 1] == 1).all()  # of the core nothing is known: its mask is the whole image
     assert (tmp_path / "out" / "case01_covering.labels.csv").read_text().splitlines()[1].startswith("0,shell")
-    [kept] = isocenter.predict(model, image, covering=True).predictions.values()
+    [kept] = hilum.predict(model, image, covering=True).predictions.values()
     assert kept.maps["covering"].names == ("shell", "core")
     assert_array_equal(np.moveaxis(np.asarray(kept.maps["covering"].data), 0, -1), masks)
 
 
 def test_a_structure_without_a_threshold_is_covered_by_the_whole_image(segmented, image):
-    model = covering(isocenter.load(segmented.out, "cpu"), {"core": 0.5})
-    [kept] = isocenter.predict(model, image, covering=True).predictions.values()
+    model = covering(hilum.load(segmented.out, "cpu"), {"core": 0.5})
+    [kept] = hilum.predict(model, image, covering=True).predictions.values()
     covered = dict(zip(kept.maps["covering"].names, np.asarray(kept.maps["covering"].data), strict=True))
     assert covered["shell"].all()
     assert not covered["core"].all()
@@ -383,7 +383,7 @@ def test_a_covering_mask_of_one_structure_has_the_axes_of_the_image():
 
 
 def test_without_calibration_probabilities_alone_are_those_of_the_network(segmented, image, tmp_path):
-    loaded = isocenter.load(segmented.out, "cpu")
+    loaded = hilum.load(segmented.out, "cpu")
     found = Conformal("doubt", 0.9, "label", {"shell": 20, "core": 20}, {"shell": 0.5, "core": 2.0}, exact=True)
     certainty = Certainty(calibration=Calibrator("temperature", {"all": [0.25]}, 20), conformal=found)
     calibrated = replace(loaded, task=replace(loaded.task, certainty=certainty, expected_dice={"shell": 1, "core": 2}))
@@ -391,7 +391,7 @@ def test_without_calibration_probabilities_alone_are_those_of_the_network(segmen
     tables, chances = {}, {}
     for name, model, word in (("on", calibrated, "on"), ("off", calibrated, "off"), ("raw", plain, "on")):
         chances[name] = saved_probabilities(model, image, tmp_path / name, calibration=word)
-        tables[name] = isocenter.predict(model, image, device="cpu", calibration=word).table
+        tables[name] = hilum.predict(model, image, device="cpu", calibration=word).table
     sets = [name for name in tables["on"] if name.startswith("expected_dice_") or name.endswith(("_low", "_high"))]
     assert len(sets) == 6
     pd.testing.assert_frame_equal(tables["off"], tables["on"])
@@ -405,13 +405,13 @@ def test_a_folder_of_results_is_no_folder_of_images(segmented, image, tmp_path):
     with pytest.raises(UsageError, match="holds results of a prediction"):
         predicted(segmented, tmp_path / "out")
     with pytest.raises(UsageError, match="holds results of a prediction"):
-        isocenter.check(tmp_path / "out")
+        hilum.check(tmp_path / "out")
     [result] = (tmp_path / "out").glob("*.nii.gz")
     assert len(predicted(segmented, result).predictions) == 1  # who names the file means it
 
 
 def test_covering_masks_without_thresholds_or_calibration_are_refused(segmented, classified, image):
     with pytest.raises(UsageError, match="only masks, boxes and objects can be covering"):
-        isocenter.predict(classified.out, image, covering=True)
+        hilum.predict(classified.out, image, covering=True)
     with pytest.raises(UsageError, match="calibrated"):
-        isocenter.predict(segmented.out, image, covering=True, calibration="off")
+        hilum.predict(segmented.out, image, covering=True, calibration="off")

@@ -23,14 +23,14 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import deadly
-import isocenter
+import hilum
 import trained
-from isocenter.errors import ResourceError, UsageError, WorkerLostError
-from isocenter.planning import plan_checks
-from isocenter.runtime.parallel import dask_cluster, map_cases
-from isocenter.runtime.parallel.dask_cluster import Cluster
-from isocenter.training.data import prepared_store
-from isocenter.values import Case
+from hilum.errors import ResourceError, UsageError, WorkerLostError
+from hilum.planning import plan_checks
+from hilum.runtime.parallel import dask_cluster, map_cases
+from hilum.runtime.parallel.dask_cluster import Cluster
+from hilum.training.data import prepared_store
+from hilum.values import Case
 
 distributed = pytest.importorskip("distributed")
 
@@ -142,8 +142,8 @@ def written(folder: Path) -> dict[str, bytes]:
 def test_a_cohort_predicted_by_workers_is_the_same_to_the_byte(cluster, segmented, tmp_path, monkeypatch):
     monkeypatch.chdir(segmented.data)  # paths that hold in this folder alone
     flags = {"device": "cpu", "threads": 1, "save_probabilities": True}
-    isocenter.predict(segmented.out, "images", out=tmp_path / "here", **flags)
-    isocenter.predict(segmented.out, "images", out=tmp_path / "there", scheduler=cluster.address, **flags)
+    hilum.predict(segmented.out, "images", out=tmp_path / "here", **flags)
+    hilum.predict(segmented.out, "images", out=tmp_path / "there", scheduler=cluster.address, **flags)
     here, there = written(tmp_path / "here"), written(tmp_path / "there")
     assert sorted(here) == sorted(there)
     assert len(here) == 12 * 4 + 3
@@ -154,8 +154,8 @@ def test_a_cohort_predicted_by_workers_is_the_same_to_the_byte(cluster, segmente
 def test_cases_scored_by_workers_have_the_same_rows_to_the_bit(cluster, segmented, tmp_path, monkeypatch):
     monkeypatch.chdir(segmented.data.parent)
     flags = {"device": "cpu", "threads": 1, "split": "all"}
-    here = isocenter.evaluate(segmented.out, segmented.data.name, out=tmp_path / "here", **flags)
-    there = isocenter.evaluate(
+    here = hilum.evaluate(segmented.out, segmented.data.name, out=tmp_path / "here", **flags)
+    there = hilum.evaluate(
         segmented.out, segmented.data.name, out=tmp_path / "there", scheduler=cluster.address, **flags
     )
     assert repr(there.rows) == repr(here.rows)  # some are not a number
@@ -168,7 +168,7 @@ def test_folds_scored_by_workers_are_scored_as_asked(cluster, tmp_path):
     data = trained.pictures(tmp_path / "data", 16)
     run = trained.classifying(data, tmp_path / "run", folds=2).out
     here, there = (
-        isocenter.evaluate(run, data, device="cpu", threads=1, uncertainty="none", scheduler=address)
+        hilum.evaluate(run, data, device="cpu", threads=1, uncertainty="none", scheduler=address)
         for address in (None, cluster.address)
     )
     assert there.scored.table.to_csv() == here.scored.table.to_csv()
@@ -179,7 +179,7 @@ def test_folds_scored_by_workers_are_scored_as_asked(cluster, tmp_path):
 def test_results_that_nobody_writes_come_back(cluster, segmented):
     image = segmented.data / "images" / "case03.nii.gz"
     [here], [there] = (
-        isocenter.predict(segmented.out, image, device="cpu", threads=1, scheduler=address).predictions.values()
+        hilum.predict(segmented.out, image, device="cpu", threads=1, scheduler=address).predictions.values()
         for address in (None, cluster.address)
     )
     assert_array_equal(here.data, there.data)
@@ -200,7 +200,7 @@ def test_a_damaged_case_is_named_and_the_rest_goes_on(threads, segmented, tmp_pa
 def test_a_worker_killed_midway_changes_nothing(cluster, segmented, tmp_path):
     """kill -9 once the first results are there; what it was at is done by the other one."""
     flags = {"device": "cpu", "threads": 1}
-    isocenter.predict(segmented.out, segmented.data, out=tmp_path / "here", **flags)
+    hilum.predict(segmented.out, segmented.data, out=tmp_path / "here", **flags)
     victim = cluster.workers[0]
 
     def kill() -> None:
@@ -209,7 +209,7 @@ def test_a_worker_killed_midway_changes_nothing(cluster, segmented, tmp_path):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    isocenter.predict(segmented.out, segmented.data, out=tmp_path / "there", scheduler=cluster.address, **flags)
+    hilum.predict(segmented.out, segmented.data, out=tmp_path / "there", scheduler=cluster.address, **flags)
     killer.join()
     assert victim.wait() == -signal.SIGKILL
     here, there = written(tmp_path / "here"), written(tmp_path / "there")
@@ -266,7 +266,7 @@ def test_a_case_that_only_waited_on_each_worker_that_died_is_not_blamed(tmp_path
 def test_check_by_workers_finds_the_same(cluster, segmented, monkeypatch):
     monkeypatch.chdir(segmented.data.parent)
     here, there = (
-        isocenter.check(segmented.data.name, labels=trained.LABELS, threads=1, scheduler=address)
+        hilum.check(segmented.data.name, labels=trained.LABELS, threads=1, scheduler=address)
         for address in (None, cluster.address)
     )
     assert there.as_record()["rows"] == here.as_record()["rows"]
@@ -277,8 +277,8 @@ def test_cases_are_planned_and_prepared_by_workers_as_on_this_machine(threads, t
     monkeypatch.chdir(trained.blobs(tmp_path / "data").parent)
     plans, prepared = [], []
     for address in (None, threads):
-        monkeypatch.setenv("ISOCENTER_CACHE", f"cache {address is None}")
-        plans.append(isocenter.plan("data", labels=trained.LABELS, threads=1, scheduler=address))
+        monkeypatch.setenv("HILUM_CACHE", f"cache {address is None}")
+        plans.append(hilum.plan("data", labels=trained.LABELS, threads=1, scheduler=address))
         chosen = plan_checks.checked_settings(plans[-1].plan)
         with dask_cluster.spread_over(address):
             cases = plans[-1].examination.dataset.cases[:2]
@@ -298,9 +298,9 @@ def test_a_training_whose_cases_workers_prepare_gives_the_same_weights(cluster, 
     given = {"labels": trained.LABELS, "threads": 1, "deterministic": True, "assignments": trained.TWO_STEPS}
     weights = []
     for address in (None, cluster.address):
-        monkeypatch.setenv("ISOCENTER_CACHE", f"cache {address is None}")
-        run = isocenter.train("data", out=f"run {address is None}", scheduler=address, **given)
-        weights.append(isocenter.load(run.out).record["weights_sha256"])
+        monkeypatch.setenv("HILUM_CACHE", f"cache {address is None}")
+        run = hilum.train("data", out=f"run {address is None}", scheduler=address, **given)
+        weights.append(hilum.load(run.out).record["weights_sha256"])
     assert weights[0] == weights[1]
 
 
@@ -335,20 +335,20 @@ def test_a_scheduler_that_is_killed_ends_the_work_with_how_much_is_left(tmp_path
 def test_an_address_at_which_nobody_answers_is_an_error_with_what_to_do(segmented, monkeypatch):
     monkeypatch.setattr(dask_cluster, "ANSWER", 1.0)
     with pytest.raises(ResourceError, match="no scheduler answers"):
-        isocenter.predict(segmented.out, segmented.data, device="cpu", scheduler="tcp://127.0.0.1:9")
+        hilum.predict(segmented.out, segmented.data, device="cpu", scheduler="tcp://127.0.0.1:9")
     with pytest.raises(UsageError, match="tcp://host:8786"):
-        isocenter.predict(segmented.out, segmented.data, device="cpu", scheduler="nonsense://x")
+        hilum.predict(segmented.out, segmented.data, device="cpu", scheduler="nonsense://x")
     with pytest.raises(UsageError, match="Give the model's folder"):
-        isocenter.predict(isocenter.load(segmented.out, "cpu"), segmented.data, scheduler="tcp://127.0.0.1:9")
+        hilum.predict(hilum.load(segmented.out, "cpu"), segmented.data, scheduler="tcp://127.0.0.1:9")
 
 
 def test_an_address_without_a_port_ends_in_one_line():
-    code = "from isocenter.runtime.parallel.dask_cluster import Cluster; list(Cluster('nonsense')(abs, []))"
+    code = "from hilum.runtime.parallel.dask_cluster import Cluster; list(Cluster('nonsense')(abs, []))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr.rstrip().endswith("Write it as tcp://host:8786.")  # and no client complains after it
 
 
 def test_without_the_extra_the_line_that_installs_it_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ResourceError, match=r"pip install 'isocenter\[distributed\]'"):
+    with pytest.raises(ResourceError, match=r"pip install 'hilum\[distributed\]'"):
         next(Cluster("tcp://127.0.0.1:9")(len, ["a"]))

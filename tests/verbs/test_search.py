@@ -12,21 +12,21 @@ import PIL.Image
 import pytest
 import torch
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError, ResourceError, UsageError
-from isocenter.planning import plan_checks, plan_file
-from isocenter.planning.search_domains import Between
-from isocenter.runs import _training_order, search_trials, training_loop
-from isocenter.runs._run_minutes import RunStages, SearchLength
-from isocenter.runs.run_folder import RunFolder
-from isocenter.runs.search_trials import SearchResult
-from isocenter.runs.training_loop import TrainingLoop
-from isocenter.training import search_study as study
-from isocenter.training.search_study import IMPOSSIBLE, SearchStudy
-from isocenter.training.training_state import CommandClock
-from isocenter.values import Decision
-from isocenter.verbs import train
+from hilum.errors import PlanError, ResourceError, UsageError
+from hilum.planning import plan_checks, plan_file
+from hilum.planning.search_domains import Between
+from hilum.runs import _training_order, search_trials, training_loop
+from hilum.runs._run_minutes import RunStages, SearchLength
+from hilum.runs.run_folder import RunFolder
+from hilum.runs.search_trials import SearchResult
+from hilum.runs.training_loop import TrainingLoop
+from hilum.training import search_study as study
+from hilum.training.search_study import IMPOSSIBLE, SearchStudy
+from hilum.training.training_state import CommandClock
+from hilum.values import Decision
+from hilum.verbs import train
 
 # Of few enough steps for a second, and without a clock, so that two of them can be compared.
 TINY = {
@@ -49,7 +49,7 @@ def data(tmp_path_factory):
 
 def planned(data, **given):
     assignments = {**TINY, **given.pop("assignments", {})}
-    return isocenter.plan(data, device="cpu", threads=1, assignments=assignments, **given)
+    return hilum.plan(data, device="cpu", threads=1, assignments=assignments, **given)
 
 
 def with_(plan, values):
@@ -206,7 +206,7 @@ def run(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as killed:
         killed.setattr(RunFolder, "write_plan", dies)
         with pytest.raises(RuntimeError, match="went down"):
-            isocenter.train(data, out=out, device="cpu", threads=1, assignments=TINY)
+            hilum.train(data, out=out, device="cpu", threads=1, assignments=TINY)
     record = json.loads((out / "search" / "result.json").read_text())
     record["changed"] = {"training.weight_decay": {"value": 0.3, "because": "trial 1 of 2", "source": "search"}}
     (out / "search" / "result.json").write_text(json.dumps(record))
@@ -271,7 +271,7 @@ def test_a_run_to_resume_takes_no_other_search(tmp_path):
 @pytest.mark.whole
 def test_without_the_extra_the_install_line_is_the_remedy(data, tmp_path, monkeypatch):
     monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ResourceError, match=r"isocenter\[tune\]"):
+    with pytest.raises(ResourceError, match=r"hilum\[tune\]"):
         train.train(data, out=tmp_path / "run", tune=1, minutes=5, device="cpu")
 
 

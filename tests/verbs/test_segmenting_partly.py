@@ -11,12 +11,12 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, PlanError
-from isocenter.planning import plan_changes
-from isocenter.tasks import task_catalogue
-from isocenter.values import Decision
+from hilum.errors import DatasetError, PlanError
+from hilum.planning import plan_changes
+from hilum.tasks import task_catalogue
+from hilum.values import Decision
 from packages import bundle_checked_and_run, no_export
 
 FLAT = {"network.size": {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}}
@@ -74,7 +74,7 @@ def overlapping(tmp_path_factory):
 @pytest.mark.whole
 def test_regions_are_planned_and_each_is_scored_on_what_is_known(overlapping):
     data, run, rows = overlapping
-    plan = isocenter.plan(data, device="cpu", threads=1).plan
+    plan = hilum.plan(data, device="cpu", threads=1).plan
     assert plan["task.regions"] == {"ball": [1, 2], "core": [2]}
     assert plan["task.ignore"] == 3
     assert [label["name"] for label in plan["task.labels"]] == ["ball (rest)", "core"]
@@ -86,7 +86,7 @@ def test_regions_are_planned_and_each_is_scored_on_what_is_known(overlapping):
 
 @pytest.mark.whole
 def test_a_check_says_how_much_is_known(overlapping):
-    found = isocenter.check(overlapping[0], threads=1)
+    found = hilum.check(overlapping[0], threads=1)
     assert found.passed
     assert found.facts["annotated"].startswith("75 % of the voxels")
 
@@ -94,7 +94,7 @@ def test_a_check_says_how_much_is_known(overlapping):
 @pytest.mark.whole
 def test_predictions_measure_each_region_and_write_one_label_map(overlapping, tmp_path):
     data, run, _ = overlapping
-    isocenter.predict(run, data / "imagesTr", out=tmp_path / "out", device="cpu", save_probabilities=True)
+    hilum.predict(run, data / "imagesTr", out=tmp_path / "out", device="cpu", save_probabilities=True)
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     mask = np.asarray(nibabel.load(tmp_path / "out" / "case00.nii.gz").dataobj)
     voxel = abs(np.linalg.det(trained.OBLIQUE[:3, :3])) / 1000
@@ -107,14 +107,14 @@ def test_predictions_measure_each_region_and_write_one_label_map(overlapping, tm
 
 
 @pytest.mark.whole
-def test_a_package_says_the_same_without_isocenter(overlapping, tmp_path):
+def test_a_package_says_the_same_without_hilum(overlapping, tmp_path):
     data, run, _ = overlapping
     with no_export():
-        packaged = isocenter.package(run, out=tmp_path / "nested", backends=()).out
+        packaged = hilum.package(run, out=tmp_path / "nested", backends=()).out
     done = bundle_checked_and_run(packaged, data / "imagesTr", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "results" / "predictions.csv").set_index("case")
-    ours = isocenter.predict(run, data / "imagesTr", device="cpu").table.set_index("case")
+    ours = hilum.predict(run, data / "imagesTr", device="cpu").table.set_index("case")
     for name in ("ball_ml", "core_ml"):
         np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-3, atol=0.01)
     described = json.loads((packaged / "configs" / "metadata.json").read_text())["network_data_format"]
@@ -124,11 +124,11 @@ def test_a_package_says_the_same_without_isocenter(overlapping, tmp_path):
 @pytest.mark.whole
 def test_regions_can_be_declared_by_hand(overlapping):
     data = overlapping[0]
-    plan = isocenter.plan(data, device="cpu", threads=1, labels=REGIONS).plan
+    plan = hilum.plan(data, device="cpu", threads=1, labels=REGIONS).plan
     assert plan["task.regions"] == {"ball": [1, 2], "core": [2]}
     by_hand = {"task.regions": {"whole": [1, 2], "inner": [2]}}
     labels = "1=shell,2=core,3=ignore"
-    plan = isocenter.plan(data, device="cpu", threads=1, labels=labels, assignments=by_hand).plan
+    plan = hilum.plan(data, device="cpu", threads=1, labels=labels, assignments=by_hand).plan
     task = task_catalogue.build_task({key: one.value for key, one in plan.sections["task"].items()})
     assert task.names == tuple(task.tolerance) == ("whole", "inner")
 
@@ -137,9 +137,9 @@ def test_regions_can_be_declared_by_hand(overlapping):
 def test_scribbles_are_taught_where_they_are(tmp_path):
     data = discs(tmp_path / "data", scribbled=True)
     labels = "0=ignore,1=background,2=disc"
-    assert isocenter.check(data, labels=labels, threads=1).facts["annotated"].startswith("8.33 %")
+    assert hilum.check(data, labels=labels, threads=1).facts["annotated"].startswith("8.33 %")
     rows = run_on(data, tmp_path / "run", labels=labels)
-    plan = isocenter.plan(data, device="cpu", threads=1, labels=labels).plan
+    plan = hilum.plan(data, device="cpu", threads=1, labels=labels).plan
     assert (plan["task.ignore"], plan["task.background"], plan["task.sparse"]) == (0, 1, "voxels")
     assert plan["training.foreground"] == 1.0
     assert rows["method"].str.contains("on the 8.33 % of the images").all()
@@ -147,7 +147,7 @@ def test_scribbles_are_taught_where_they_are(tmp_path):
 
 
 def test_where_the_share_of_readers_is_to_be_learnt_the_plan_takes_a_loss_that_can(tmp_path):
-    plan = isocenter.plan(discs(tmp_path / "data", readers=3), device="cpu", threads=1).plan
+    plan = hilum.plan(discs(tmp_path / "data", readers=3), device="cpu", threads=1).plan
     planned = plan.with_decision("task.loss", Decision("dice+ce+boundary", "the disc is thin"))
     soft = plan_changes.with_settings(planned, {"task.readers": "soft"}).decision("task.loss")
     assert soft.value == "dice+ce"
@@ -161,7 +161,7 @@ def test_where_the_share_of_readers_is_to_be_learnt_the_plan_takes_a_loss_that_c
 def test_readers_are_told_apart_and_their_agreement_stands_beside_the_models(tmp_path):
     data = discs(tmp_path / "data", readers=3)
     rows = run_on(data, tmp_path / "run", assignments={"task.readers": "soft", "task.loss": "dice+ce"})
-    plan = isocenter.plan(data, device="cpu", threads=1).plan
+    plan = hilum.plan(data, device="cpu", threads=1).plan
     assert plan["task.readers"] == "majority"
     assert plan["task.observers"] == ["reader0", "reader1", "reader2"]
     found = {row["metric"]: row["value"] for _, row in rows[rows["label"] == "all"].iterrows()}
@@ -195,7 +195,7 @@ def merged(root: Path) -> Path:
 @pytest.mark.whole
 def test_what_each_site_drew_is_learnt_and_scored_where_it_drew_it(tmp_path):
     data, out = merged(tmp_path / "data"), tmp_path / "run"
-    assert isocenter.check(data, labels=trained.LABELS).facts["structures known"] == "shell in 6, core in 6 of 12 cases"
+    assert hilum.check(data, labels=trained.LABELS).facts["structures known"] == "shell in 6, core in 6 of 12 cases"
     trained.segmenting(data, out, assignments=trained.TWO_STEPS)
     assert "structures are known so: shell in " in (out / "plan.yaml").read_text()
     scores = pd.read_csv(out / "evaluation" / "cases.csv")
@@ -204,7 +204,7 @@ def test_what_each_site_drew_is_learnt_and_scored_where_it_drew_it(tmp_path):
     page = (out / "report.html").read_text()
     assert "Cases that know it" in page
     assert "Some cases know some structures only" in page
-    again = isocenter.evaluate(out, data, labels=trained.LABELS)
+    again = hilum.evaluate(out, data, labels=trained.LABELS)
     assert again.scored.table["label"].tolist() == scores["label"].tolist()
     assert any(note.startswith("A structure is scored only where it was drawn") for note in again.notes)
 
@@ -214,7 +214,7 @@ def test_a_mask_that_holds_what_is_said_to_be_unknown_ends_a_training_before_it_
     image = nibabel.load(data / "labels" / "case03.nii.gz")
     nibabel.Nifti1Image(np.ones(image.shape, np.uint8), image.affine).to_filename(data / "labels" / "case03.nii.gz")
     with pytest.raises(DatasetError, match="masks hold voxels of shell, which is said to be unknown there: case03"):
-        isocenter.train(data, labels=trained.LABELS, minutes=0.2, out=tmp_path / "run")
+        hilum.train(data, labels=trained.LABELS, minutes=0.2, out=tmp_path / "run")
     rows = (data / "known.csv").read_text().splitlines()
     (data / "known.csv").write_text("\n".join([rows[0], *(f"{row.partition(',')[0]},shell" for row in rows[1:])]))
-    assert "no case knows core" in str(isocenter.check(data, labels=trained.LABELS))
+    assert "no case knows core" in str(hilum.check(data, labels=trained.LABELS))

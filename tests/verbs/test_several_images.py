@@ -1,4 +1,4 @@
-"""Two pictures of a patient, of which some lack one: from a table with blanks to a package without Isocenter."""
+"""Two pictures of a patient, of which some lack one: from a table with blanks to a package without Hilum."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError
-from isocenter.evaluation import case_tables
-from isocenter.runtime import Preprocessing
-from isocenter.scoring import case_scoring, image_subsets
-from isocenter.scoring.answered_cases import ScoringFold
-from isocenter.scoring.case_scoring import ScoredCases
-from isocenter.scoring.image_subsets import Subsets
-from isocenter.tasks.classification.question import Classification
-from isocenter.values import Case, Geometry, Image, Prediction
-from packages import CONFIG, without_isocenter
+from hilum.errors import DatasetError
+from hilum.evaluation import case_tables
+from hilum.runtime import Preprocessing
+from hilum.scoring import case_scoring, image_subsets
+from hilum.scoring.answered_cases import ScoringFold
+from hilum.scoring.case_scoring import ScoredCases
+from hilum.scoring.image_subsets import Subsets
+from hilum.tasks.classification.question import Classification
+from hilum.values import Case, Geometry, Image, Prediction
+from packages import CONFIG, without_hilum
 
 COLUMN = {"image:CT": "ct", "image:PT": "pt", "label": "state", "patient": "person"}
 SIZE = {"strides": [[1, 1], [2, 2]], "width": 4, "modalities": 2, "method": "intermediate"}
@@ -52,7 +52,7 @@ def holed(tmp_path_factory):
     """The table, and a run on it; tests only read them."""
     root = tmp_path_factory.mktemp("holed")
     data = cohort(root / "data")
-    isocenter.train(data, out=root / "run", assignments=FEW, **READING)
+    hilum.train(data, out=root / "run", assignments=FEW, **READING)
     return data, root / "run"
 
 
@@ -79,26 +79,26 @@ def test_a_patient_who_lacks_an_image_gets_the_answer_of_the_others(holed, tmp_p
     both, one = f"{folder}/ct01.png,{folder}/pt01.png", f",{folder}/pt01.png"
     table.write_text(f"id,ct,pt\nboth,{both}\nlacks,{one}\n")
     columns = {"image:CT": "ct", "image:PT": "pt"}
-    found = isocenter.predict(run, table, column=columns, device="cpu").table.set_index("case")["probability_ill"]
+    found = hilum.predict(run, table, column=columns, device="cpu").table.set_index("case")["probability_ill"]
     assert found["both"] != found["lacks"]
-    whole = isocenter.load(run, device="cpu")
-    lone = isocenter.read(folder / "pt01.png").with_image_name("PT")
+    whole = hilum.load(run, device="cpu")
+    lone = hilum.read(folder / "pt01.png").with_image_name("PT")
     assert whole.predict(lone).probabilities["ill"] == pytest.approx(found["lacks"], abs=1e-6)
     with pytest.raises(DatasetError, match="has 1 channel"):
-        whole.predict(isocenter.read(folder / "pt01.png"))  # nothing says which of the two it is
+        whole.predict(hilum.read(folder / "pt01.png"))  # nothing says which of the two it is
 
 
 @pytest.mark.whole
 def test_the_files_of_one_patient_alone_are_the_images_that_their_names_end_in(holed, tmp_path):
     data, run = holed
-    model = isocenter.load(run, device="cpu")
-    both = {name: isocenter.read(data.parent / f"{name.lower()}01.png").with_image_name(name) for name in ("CT", "PT")}
+    model = hilum.load(run, device="cpu")
+    both = {name: hilum.read(data.parent / f"{name.lower()}01.png").with_image_name(name) for name in ("CT", "PT")}
     expected = model.predict(Case("a", "a", both)).probabilities["ill"]
     for name in both:
         copied = tmp_path / "alone" / f"c01_{name}.png"
         copied.parent.mkdir(exist_ok=True)
         copied.write_bytes((data.parent / f"{name.lower()}01.png").read_bytes())
-    found = isocenter.predict(run, tmp_path / "alone", device="cpu").table
+    found = hilum.predict(run, tmp_path / "alone", device="cpu").table
     assert found["probability_ill"].tolist() == [pytest.approx(expected, abs=1e-6)]
 
 
@@ -106,27 +106,27 @@ def test_the_files_of_one_patient_alone_are_the_images_that_their_names_end_in(h
 def test_each_image_is_left_out_once_although_the_first_case_lacks_it(holed, tmp_path):
     data, run = holed
     given = {"split": "all", "corruptions": "noise", "severities": "1", "out": tmp_path / "out"}
-    scored = isocenter.evaluate(run, data, **READING, **given).scored.table
+    scored = hilum.evaluate(run, data, **READING, **given).scored.table
     assert scored["case"].iloc[0] == "c00"  # of which there is no CT
     table = pd.read_csv(tmp_path / "out" / "robustness.csv")
     assert set(table["corruption"]) == {"none", "noise", "without PT", "without CT"}
 
 
 @pytest.mark.whole
-def test_a_package_does_without_an_image_in_onnx_and_without_isocenter(holed, tmp_path):
+def test_a_package_does_without_an_image_in_onnx_and_without_hilum(holed, tmp_path):
     data, run = holed
-    packaged = isocenter.package(run, out=tmp_path / "package", backends=())
+    packaged = hilum.package(run, out=tmp_path / "package", backends=())
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for case, files in {"a": ("ct01", "pt01"), "b": (None, "pt01"), "c": ("ct02", None)}.items():
         for number, name in enumerate(files):
             if name is not None:
                 (pictures / f"{case}_{number:04}.png").write_bytes((data.parent / f"{name}.png").read_bytes())
-    ours = isocenter.predict(run, pictures, device="cpu").table.set_index("case")["probability_ill"]
-    onnx = isocenter.predict(packaged.out, pictures, device="cpu", backend="onnx").table.set_index("case")
+    ours = hilum.predict(run, pictures, device="cpu").table.set_index("case")["probability_ill"]
+    onnx = hilum.predict(packaged.out, pictures, device="cpu", backend="onnx").table.set_index("case")
     assert onnx.loc[ours.index, "probability_ill"].tolist() == pytest.approx(ours.tolist(), abs=1e-5)
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", pictures)
-    done = without_isocenter(packaged.out, *words, "--output_dir", tmp_path / "out")
+    done = without_hilum(packaged.out, *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"case": str}).set_index("case")
     assert theirs.loc[ours.index, "probability_ill"].tolist() == pytest.approx(ours.tolist(), rel=1e-4)
@@ -162,8 +162,8 @@ def test_beside_covariates_the_images_alone_are_trained_on_with_what_tells_which
     data = cohort(tmp_path / "data")
     table = pd.read_csv(data).assign(age=lambda one: [40 + n % 7 for n in range(len(one))])
     table.to_csv(data, index=False)
-    run = isocenter.train(data, out=tmp_path / "run", assignments=FEW | {"network.context": ["age"]}, **READING)
-    context, single = (isocenter.load(folder, "cpu").networks.context for folder in (run.out, run.out / "image_only"))
+    run = hilum.train(data, out=tmp_path / "run", assignments=FEW | {"network.context": ["age"]}, **READING)
+    context, single = (hilum.load(folder, "cpu").networks.context for folder in (run.out, run.out / "image_only"))
     assert (context.names, context.channels) == (("age",), ("CT", "PT"))
     assert (single.names, single.channels) == ((), ("CT", "PT"))
     rows = json.loads((run.out / "evaluation" / "images.json").read_text())["rows"]

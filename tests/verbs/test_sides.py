@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import isocenter
-from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.prediction import case_prediction, predictors
-from isocenter.prediction.case_prediction import CaseRequest
-from isocenter.values import Case
+import hilum
+from hilum.errors import DatasetError, GeometryError, UsageError
+from hilum.prediction import case_prediction, predictors
+from hilum.prediction.case_prediction import CaseRequest
+from hilum.values import Case
 
 SIDED, PLAIN = "1=left_kidney,2=right_kidney", "1=kidney,2=tumour"
 
@@ -62,7 +62,7 @@ def labelled(folder: Path, codes: list[int], suffix: str = ".nii.gz") -> Path:
 
 
 def test_a_volume_without_sides_is_refused_where_labels_name_them_and_the_others_go_on(sided):
-    result = isocenter.predict(sided / "model" / "network.onnx", sided / "scans", device="cpu")
+    result = hilum.predict(sided / "model" / "network.onnx", sided / "scans", device="cpu")
     assert list(result.predictions) == ["stated"]
     [problem] = result.failures
     assert problem.cases == ("unstated",)
@@ -73,8 +73,8 @@ def test_a_volume_without_sides_is_refused_where_labels_name_them_and_the_others
 def test_a_stated_orientation_gives_the_result_of_the_file_that_states_it(sided, tmp_path):
     out = tmp_path / "result"
     model = sided / "model" / "network.onnx"
-    result = isocenter.predict(model, sided / "scans", out=out, device="cpu", orientation="LPS")
-    stated, unstated = (isocenter.read(out / f"{name}.nii.gz") for name in ("stated", "unstated"))
+    result = hilum.predict(model, sided / "scans", out=out, device="cpu", orientation="LPS")
+    stated, unstated = (hilum.read(out / f"{name}.nii.gz") for name in ("stated", "unstated"))
     assert_array_equal(unstated.data, stated.data)
     assert (stated.data[0, 17, 13, 9], stated.data[0, 6, 10, 9]) == (1, 2)  # the first lies at the patient's left
     assert unstated.geometry.orientation == "LPS"
@@ -86,19 +86,19 @@ def test_a_stated_orientation_gives_the_result_of_the_file_that_states_it(sided,
 
 def test_an_image_in_memory_and_an_array_without_sides_are_refused_and_stated_alike(sided, tmp_path):
     """Neighbours: the same voxels as a NumPy array, and read by Python; another direction exchanges left and right."""
-    model = isocenter.load(sided / "model" / "network.onnx", "cpu")
-    image = isocenter.read(sided / "scans" / "unstated.nii")
+    model = hilum.load(sided / "model" / "network.onnx", "cpu")
+    image = hilum.read(sided / "scans" / "unstated.nii")
     with pytest.raises(GeometryError, match="left and right are not known"):
         model.predict(image)
     turned = model.predict(image.along("RPS")).data
     assert (turned[17, 13, 9], turned[6, 10, 9]) == (2, 1)
-    [seen] = isocenter.predict(model, image, orientation="LPS").predictions.values()
+    [seen] = hilum.predict(model, image, orientation="LPS").predictions.values()
     assert (seen.data[17, 13, 9], seen.data[6, 10, 9]) == (1, 2)
 
 
 def test_a_node_refuses_such_a_series_by_its_header(sided):
-    model = isocenter.load(sided / "model" / "network.onnx", "cpu")
-    case = Case("answer", "p", {"image": isocenter.read(sided / "scans" / "unstated.nii")})
+    model = hilum.load(sided / "model" / "network.onnx", "cpu")
+    case = Case("answer", "p", {"image": hilum.read(sided / "scans" / "unstated.nii")})
     with pytest.raises(GeometryError, match="labels tell them apart"):  # which the node reports as refused
         case_prediction.compute_case(model, case, predictors.image_of_case(case), CaseRequest())
 
@@ -106,27 +106,27 @@ def test_a_node_refuses_such_a_series_by_its_header(sided):
 def test_an_evaluation_names_the_cases_without_sides_and_scores_the_others(sided, tmp_path):
     cases = labelled(tmp_path / "set", [1, 0, 1])
     model = sided / "model" / "network.onnx"
-    result = isocenter.evaluate(model, cases, labels=SIDED, device="cpu")
+    result = hilum.evaluate(model, cases, labels=SIDED, device="cpu")
     assert [problem.cases for problem in result.failures] == [("p1",)]
     assert set(result.scored.table["case"]) == {"p0", "p2"}
-    whole = isocenter.evaluate(model, cases, labels=SIDED, device="cpu", orientation="LPS")
+    whole = hilum.evaluate(model, cases, labels=SIDED, device="cpu", orientation="LPS")
     assert set(whole.scored.table["case"]) == {"p0", "p1", "p2"}
 
 
 def test_check_names_the_cases_of_a_set_of_which_half_state_no_sides(data, tmp_path, monkeypatch):
     cases = made(data, "sides-unknown-in-training", tmp_path, monkeypatch) / "set"
-    result = isocenter.check(cases, labels=SIDED, modality="CT")
+    result = hilum.check(cases, labels=SIDED, modality="CT")
     [problem] = [one for one in result.problems if one.severity == "error"]
     assert problem.cases == ("p00", "p02", "p04", "p06", "p08")
     assert not result.passed
     assert "--orientation RAS" in problem.remedy
     with pytest.raises(DatasetError, match=r"of 5 of 10 cases, and labels .*: p00, p02, p04, p06, p08"):
-        isocenter.plan(cases, labels=SIDED, modality="CT")
+        hilum.plan(cases, labels=SIDED, modality="CT")
 
 
 def test_a_stated_orientation_passes_the_check_as_a_note_and_stays_in_the_plan(tmp_path):
     cases = labelled(tmp_path, [0, 1, 0, 1])
-    result = isocenter.check(cases, labels=SIDED, modality="CT", orientation="LPS")
+    result = hilum.check(cases, labels=SIDED, modality="CT", orientation="LPS")
     assert result.passed
     [note] = [one for one in result.problems if "as --orientation states" in one.what]
     assert (note.severity, note.cases) == ("note", ("p0", "p2"))
@@ -136,21 +136,21 @@ def test_a_stated_orientation_passes_the_check_as_a_note_and_stays_in_the_plan(t
 @pytest.mark.parametrize("suffix", [".nii.gz", ".npy", ".nrrd"])
 def test_without_a_side_among_the_labels_such_volumes_are_read_as_ever(tmp_path, suffix):
     cases = labelled(tmp_path, [0, 0, 0], suffix)
-    assert isocenter.check(cases, labels=PLAIN, modality="CT").passed
-    assert not isocenter.check(cases, labels="1=Niere links,2=Niere rechts", modality="CT").passed
-    assert isocenter.check(cases, labels=SIDED, modality="CT", orientation="RAS").passed
+    assert hilum.check(cases, labels=PLAIN, modality="CT").passed
+    assert not hilum.check(cases, labels="1=Niere links,2=Niere rechts", modality="CT").passed
+    assert hilum.check(cases, labels=SIDED, modality="CT", orientation="RAS").passed
 
 
 @pytest.mark.parametrize("letters", ["LLS", "RA", "XYZ", "RASS", "las"])
 def test_letters_that_are_no_orientation_are_refused_before_anything_is_read(tmp_path, letters):
     with pytest.raises(UsageError, match="is no orientation"):
-        isocenter.check(tmp_path / "nowhere", orientation=letters)
+        hilum.check(tmp_path / "nowhere", orientation=letters)
     with pytest.raises(UsageError, match="is no orientation"):
-        isocenter.read(tmp_path / "nowhere.nii", orientation=letters)
+        hilum.read(tmp_path / "nowhere.nii", orientation=letters)
 
 
 def test_convert_writes_the_stated_orientation_into_the_file(tmp_path):
     source = labelled(tmp_path, [0]) / "images" / "p0.nii.gz"
-    isocenter.convert(source, tmp_path / "stated.nii.gz", orientation="PIR")
+    hilum.convert(source, tmp_path / "stated.nii.gz", orientation="PIR")
     assert "".join(nibabel.aff2axcodes(nibabel.load(tmp_path / "stated.nii.gz").affine)) == "PIR"
-    assert_array_equal(isocenter.read(tmp_path / "stated.nii.gz").data, isocenter.read(source).data)
+    assert_array_equal(hilum.read(tmp_path / "stated.nii.gz").data, hilum.read(source).data)

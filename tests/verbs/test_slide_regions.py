@@ -9,11 +9,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import drawn_slides
-from isocenter.errors import DatasetError, IsocenterError
-from isocenter.files import file_formats
-from isocenter.files.format_options import ReadOptions
-from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.values import Label
+from hilum.errors import DatasetError, HilumError
+from hilum.files import file_formats
+from hilum.files.format_options import ReadOptions
+from hilum.reading import ReadingOptions, dataset_reading
+from hilum.values import Label
 
 SIZE = 1024
 PIXELS = np.random.default_rng(2).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -95,7 +95,7 @@ def test_a_mask_of_another_size_than_its_slide_is_refused(tmp_path):
     drawn_by_mask(tmp_path / "set")
     smaller = PIXELS[:512, :512]
     drawn_slides.write_tiff(tmp_path / "set" / "a.tif", drawn_slides.levels_of(smaller, 2))
-    with pytest.raises(IsocenterError, match="pixels and its slide"):
+    with pytest.raises(HilumError, match="pixels and its slide"):
         list(opened(tmp_path / "set"))
 
 

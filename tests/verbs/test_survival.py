@@ -11,23 +11,23 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import survival
-from isocenter.layouts import dataset_layouts
-from isocenter.layouts.layout import DatasetOptions
-from isocenter.planning import plan_file
-from isocenter.runs import covariate_baseline
-from isocenter.runs.run_folder import RunFolder
-from isocenter.runs.tuning import UnseenPredictions
-from isocenter.runtime import Model
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.tasks.survival import question
-from isocenter.training import member_weighting
-from isocenter.training.training_state import CommandClock
-from isocenter.verbs import ensemble_members
-from packages import CONFIG, no_export, without_isocenter
+from hilum.errors import DatasetError, PlanError
+from hilum.evaluation import survival
+from hilum.layouts import dataset_layouts
+from hilum.layouts.layout import DatasetOptions
+from hilum.planning import plan_file
+from hilum.runs import covariate_baseline
+from hilum.runs.run_folder import RunFolder
+from hilum.runs.tuning import UnseenPredictions
+from hilum.runtime import Model
+from hilum.tasks import task_catalogue, task_settings
+from hilum.tasks.survival import question
+from hilum.training import member_weighting
+from hilum.training.training_state import CommandClock
+from hilum.verbs import ensemble_members
+from packages import CONFIG, no_export, without_hilum
 from trained import SMALL_RESNET
 
 COLUMN = {"image": "file", "time": "days", "event": "died", "patient": "person"}
@@ -63,7 +63,7 @@ def followed(tmp_path_factory):
     root = tmp_path_factory.mktemp("followed")
     data = cohort(root / "data")
     given = {**FEW, "task.unit": "days"}
-    isocenter.train(data, out=root / "run", assignments=given, **READING)
+    hilum.train(data, out=root / "run", assignments=given, **READING)
     return data, root / "run"
 
 
@@ -72,8 +72,8 @@ def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope
     followed, tmp_path, monkeypatch
 ):
     data, run = followed[0], tmp_path / "run"
-    isocenter.train(data, out=run, assignments={**FEW, "task.unit": "days", "training.networks": 2}, **READING)
-    models = [isocenter.load(run, "cpu", fold=number) for number in (0, 1, None)]
+    hilum.train(data, out=run, assignments={**FEW, "task.unit": "days", "training.networks": 2}, **READING)
+    models = [hilum.load(run, "cpu", fold=number) for number in (0, 1, None)]
     first, second, mean = (model.predict(data / "00.png").confidence.uncalibrated["risk"] for model in models)
     assert first != second
     assert mean == pytest.approx((first + second) / 2, abs=1e-6)
@@ -83,12 +83,12 @@ def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope
     )
     caught = list[Model]()
     monkeypatch.setattr(
-        "isocenter.runtime.package.package_writing.write_package", lambda model, *rest: caught.append(model)
+        "hilum.runtime.package.package_writing.write_package", lambda model, *rest: caught.append(model)
     )
     others = site(tmp_path / "site")
     table = pd.read_csv(others / "table.csv")
     table.assign(days=table["days"].max() + 1 - table["days"]).to_csv(others / "table.csv", index=False)
-    isocenter.calibrate(run, others, out=tmp_path / "package", backends=(), column=COLUMN)
+    hilum.calibrate(run, others, out=tmp_path / "package", backends=(), column=COLUMN)
     assert task_settings.settings_of(caught[0].task)["slope"] != task_settings.settings_of(models[2].task)["slope"]
     each = [caught[0].with_run(one).predict(data / "00.png").values["risk"] for one in caught[0].networks.members]
     assert caught[0].predict(data / "00.png").confidence.epistemic == pytest.approx(np.var(each), rel=1e-3)
@@ -100,13 +100,13 @@ def test_slope_and_baseline_are_of_validation_cases_and_of_training_cases_that_i
 ):
     data, run = followed[0], tmp_path / "run"
     given = {**FEW, "training.steps": 2, "training.validations": 1, "split.inner_folds": 2, "guard.gate": False}
-    isocenter.train(data, out=run, assignments=given, **READING)
+    hilum.train(data, out=run, assignments=given, **READING)
     cases = {case.id: case for case in dataset_layouts.read_dataset(data, DatasetOptions(column=COLUMN))}
     val = pd.read_csv(run / "split.csv", dtype=str).query("split == 'val'")["case"].tolist()
     folds = pd.read_csv(run / "inner" / "split.csv", dtype={"case": str})
 
     def ratios(place: Path, names: list[str]) -> np.ndarray:
-        model = isocenter.load(place / "checkpoints" / "best", "cpu")
+        model = hilum.load(place / "checkpoints" / "best", "cpu")
         return np.array([model.predict(cases[name]).confidence.uncalibrated["risk"] for name in names])
 
     own = dict(zip(val, ratios(run, val), strict=True))
@@ -128,7 +128,7 @@ def crossed(followed, tmp_path_factory):
     """A run of two folds on the same data."""
     given = {**FEW, "training.steps": 2, "training.validations": 1, "guard.gate": False}
     out = tmp_path_factory.mktemp("crossed") / "run"
-    return isocenter.train(followed[0], out=out, folds=2, assignments=given, **READING).out
+    return hilum.train(followed[0], out=out, folds=2, assignments=given, **READING).out
 
 
 @pytest.mark.whole
@@ -142,7 +142,7 @@ def test_slope_and_baseline_of_the_mean_of_folds_take_no_zero_of_a_fold_for_a_di
     for fold, rows in split.groupby("fold"):
         own, mean = (
             np.array([model.predict(cases[name]).confidence.uncalibrated["risk"] for name in rows["case"]])
-            for model in (isocenter.load(run, "cpu", fold=int(fold)), isocenter.load(run, "cpu"))
+            for model in (hilum.load(run, "cpu", fold=int(fold)), hilum.load(run, "cpu"))
         )
         ratios += (own - own.mean() + mean.mean()).tolist()
         outcomes += [cases[name].references["event"] for name in rows["case"]]
@@ -155,13 +155,13 @@ def test_slope_and_baseline_of_the_mean_of_folds_take_no_zero_of_a_fold_for_a_di
 @pytest.mark.parametrize(("model", "folds"), [("cox", 3), ("weibull", 0)])
 @pytest.mark.whole
 def test_a_small_set_has_inner_folds_where_a_baseline_is_to_be_found(followed, model, folds):
-    plan = isocenter.plan(followed[0], minutes=30, assignments={"task.model": model}, **READING).plan
+    plan = hilum.plan(followed[0], minutes=30, assignments={"task.model": model}, **READING).plan
     assert plan["split.inner_folds"] == folds
 
 
 def test_a_look_at_the_data_counts_the_events(tmp_path):
     data = cohort(tmp_path / "data")
-    found, table = isocenter.check(data, column=COLUMN), pd.read_csv(data / "table.csv")
+    found, table = hilum.check(data, column=COLUMN), pd.read_csv(data / "table.csv")
     assert found.passed
     assert found.facts["references"] == "event"
     died, days = (table["died"] == "dead").sum(), table["days"]
@@ -170,16 +170,16 @@ def test_a_look_at_the_data_counts_the_events(tmp_path):
 
 @pytest.mark.whole
 def test_the_plan_says_why_a_batch_is_so_large_and_where_its_horizons_lie(followed):
-    planned = isocenter.plan(followed[0], **READING)
+    planned = hilum.plan(followed[0], **READING)
     batch = planned.plan.decision("training.batch")
     assert batch.value > 12
     assert "compared with the cases of its batch alone" in batch.because
     assert planned.plan["task.name"] == "survival"
     assert planned.plan["evaluation.primary"] == "uno_c"
     with pytest.raises(PlanError, match="no training case was followed"):
-        isocenter.plan(followed[0], assignments={"task.horizons": [1e5]}, **READING)
+        hilum.plan(followed[0], assignments={"task.horizons": [1e5]}, **READING)
     with pytest.raises(PlanError, match="no classes"):
-        isocenter.plan(followed[0], assignments={"training.sampling": "balanced"}, **READING)
+        hilum.plan(followed[0], assignments={"training.sampling": "balanced"}, **READING)
 
 
 def test_who_had_the_event_is_in_every_part_by_his_share(followed):
@@ -198,7 +198,7 @@ def test_a_run_keeps_what_its_validation_cases_told_and_states_every_figure_with
     }
     cases = pd.read_csv(run / "evaluation" / "cases.csv")
     assert {"time", "event", "risk", "median_survival", "brier"} <= set(cases)
-    task = isocenter.load(run, "cpu").task
+    task = hilum.load(run, "cpu").task
     assert task.baseline is not None
     assert task.median_risk is not None
     validated = (pd.read_csv(run / "split.csv")["split"] == "val").sum()
@@ -212,8 +212,8 @@ def test_a_run_keeps_what_its_validation_cases_told_and_states_every_figure_with
 
 def test_a_prediction_states_risk_and_survival_by_the_horizons(followed, tmp_path):
     data, run = followed
-    predicted = isocenter.predict(run, data / "00.png", out=tmp_path / "out", device="cpu")
-    task = isocenter.load(run, "cpu").task
+    predicted = hilum.predict(run, data / "00.png", out=tmp_path / "out", device="cpu")
+    task = hilum.load(run, "cpu").task
     columns = [f"survival_{horizon:g}" for horizon in task.horizons]
     assert list(predicted.table.columns)[2:] == ["risk", *columns, "median_survival", "time_low", *trained.OF_THE_GATE]
     chances = predicted.table[columns].iloc[0].tolist()
@@ -227,23 +227,23 @@ def test_other_data_are_evaluated_with_their_own_columns_and_a_time_of_nothing_i
     table = pd.read_csv(data / "table.csv")
     table.loc[3, "days"] = 0
     table.to_csv(data / "table.csv", index=False)
-    found = isocenter.evaluate(followed[1], data, column=COLUMN, split="all", device="cpu")
+    found = hilum.evaluate(followed[1], data, column=COLUMN, split="all", device="cpu")
     assert [problem.cases for problem in found.failures] == [("03",)]
     assert found.primary == "uno_c"
 
 
 @pytest.mark.whole
-def test_a_package_predicts_as_its_run_does_and_without_isocenter(followed, tmp_path):
+def test_a_package_predicts_as_its_run_does_and_without_hilum(followed, tmp_path):
     data, run = followed
     with no_export():
-        package = isocenter.package(run, out=tmp_path / "package", backends=())
-    ours = isocenter.predict(run, data / "00.png", device="cpu").table.iloc[0]
-    there = isocenter.load(package.out, "cpu").predict(data / "00.png").values
+        package = hilum.package(run, out=tmp_path / "package", backends=())
+    ours = hilum.predict(run, data / "00.png", device="cpu").table.iloc[0]
+    there = hilum.load(package.out, "cpu").predict(data / "00.png").values
     assert there["risk"] == pytest.approx(ours["risk"], abs=1e-6)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "00.png").write_bytes((data / "00.png").read_bytes())
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", tmp_path / "images")
-    done = without_isocenter(package.out, *words, "--output_dir", tmp_path / "out")
+    done = without_hilum(package.out, *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out" / "predictions.csv").iloc[0]
     for name in ours.index[2:].difference(trained.OF_THE_GATE):
@@ -254,15 +254,15 @@ def test_a_package_predicts_as_its_run_does_and_without_isocenter(followed, tmp_
 @pytest.mark.whole
 def test_the_other_models_train_and_predict_too(model, followed, tmp_path):
     given = {**FEW, "training.steps": 3, "training.validations": 1, "task.model": model}
-    run = isocenter.train(followed[0], out=tmp_path / "run", assignments=given, **READING)
+    run = hilum.train(followed[0], out=tmp_path / "run", assignments=given, **READING)
     assert run.primary == "uno_c"
-    values = isocenter.predict(tmp_path / "run", followed[0] / "01.png", device="cpu").table.iloc[0]
+    values = hilum.predict(tmp_path / "run", followed[0] / "01.png", device="cpu").table.iloc[0]
     assert 0 < values.filter(like="survival_").iloc[0] < 1
 
 
 @pytest.mark.whole
 def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_one_of_all(followed, crossed):
-    mean = isocenter.load(crossed, "cpu")
+    mean = hilum.load(crossed, "cpu")
     assert mean.task.baseline is not None
     assert len(mean.networks.members) == 2
     table = pd.read_csv(crossed / "evaluation" / "cases.csv")
@@ -280,15 +280,15 @@ def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_o
 @pytest.mark.whole
 def test_where_every_case_trains_the_baseline_is_known_and_the_slope_is_one(followed, tmp_path):
     given = {**FEW, "training.steps": 2, "training.validations": 1}
-    isocenter.train(followed[0], out=tmp_path / "run", everything=True, assignments=given, **READING)
-    task = isocenter.load(tmp_path / "run", "cpu").task
+    hilum.train(followed[0], out=tmp_path / "run", everything=True, assignments=given, **READING)
+    task = hilum.load(tmp_path / "run", "cpu").task
     assert task.baseline is not None
     assert task.slope == 1.0
     assert "every case trains" in plan_file.read_plan(tmp_path / "run" / "plan.yaml").decision("task.slope").because
 
 
 def test_an_ensemble_all_of_whose_cases_have_trained_promises_nothing_by_them(followed):
-    model = isocenter.load(followed[1], "cpu")
+    model = hilum.load(followed[1], "cpu")
     cases = list(dataset_layouts.read_dataset(followed[0], DatasetOptions(column=COLUMN)))[:24]
     joined = SimpleNamespace(
         model=SimpleNamespace(task=task_catalogue.untuned_task(model.task)),
@@ -310,7 +310,7 @@ def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp
         changed.loc[5, column] = stated
         changed.to_csv(data / "table.csv", index=False)
         with pytest.raises(DatasetError, match=match):
-            isocenter.check(data, column=COLUMN)
+            hilum.check(data, column=COLUMN)
 
 
 @pytest.fixture(scope="module")
@@ -320,12 +320,12 @@ def uneventful(followed, tmp_path_factory):
     data = site(root / "site")
     pd.read_csv(data / "table.csv").assign(died="alive").to_csv(data / "table.csv", index=False)
     with no_export():
-        return isocenter.calibrate(followed[1], data, out=root / "package", backends=(), column=COLUMN)
+        return hilum.calibrate(followed[1], data, out=root / "package", backends=(), column=COLUMN)
 
 
 @pytest.mark.whole
 def test_a_site_where_nobody_had_the_event_leaves_the_baseline_as_it_was(followed, uneventful):
-    before, after = (isocenter.load(place, "cpu").task for place in (followed[1], uneventful.out))
+    before, after = (hilum.load(place, "cpu").task for place in (followed[1], uneventful.out))
     for name in ("baseline", "slope", "median_risk"):
         assert (
             task_settings.settings_of(before)[name] is not None
@@ -341,7 +341,7 @@ def test_patients_of_a_site_with_the_names_of_those_who_trained_are_stated(follo
     count = len(trained_it & {f"p{n}" for n in range(12)})
     assert count > 1
     [note] = [one for one in uneventful.unkept if f"{count} patients have the names of patients with whose" in one]
-    limits = json.loads((uneventful.out / "isocenter" / "model.json").read_text())["record"]["limits"]
+    limits = json.loads((uneventful.out / "hilum" / "model.json").read_text())["record"]["limits"]
     assert note in limits
 
 
@@ -350,7 +350,7 @@ def test_covariates_without_images_have_the_horizons_of_the_run_in_every_fold(tm
     data = cohort(tmp_path / "data")
     table = pd.read_csv(data / "table.csv")
     table.assign(age=40 + np.arange(60) % 7).to_csv(data / "table.csv", index=False)
-    made = isocenter.plan(data, folds=2, assignments={"network.context": "all"}, **READING)
+    made = hilum.plan(data, folds=2, assignments={"network.context": "all"}, **READING)
     fitted = [
         covariate_baseline._fit_baseline(RunFolder(tmp_path / "run", made, CommandClock(0.0)), fold) for fold in (0, 1)
     ]

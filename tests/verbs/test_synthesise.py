@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import IsocenterError, UsageError
-from isocenter.evaluation import image_copies
-from isocenter.files import file_formats, synthetic_marks
-from isocenter.planning import plan_file
-from isocenter.prediction import predictors
-from isocenter.reading import ReadingOptions, dataset_reading
-from isocenter.runtime import record_files
-from isocenter.runtime.image_drawing import ImageDrawer
-from isocenter.values import Geometry, Image
+from hilum.errors import HilumError, UsageError
+from hilum.evaluation import image_copies
+from hilum.files import file_formats, synthetic_marks
+from hilum.planning import plan_file
+from hilum.prediction import predictors
+from hilum.reading import ReadingOptions, dataset_reading
+from hilum.runtime import record_files
+from hilum.runtime.image_drawing import ImageDrawer
+from hilum.values import Geometry, Image
 
 SMALL: dict[str, Any] = {
     "training.steps": 30,
@@ -38,7 +38,7 @@ def drawing(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """Pictures of two classes, and a network that has begun to draw them."""
     root = tmp_path_factory.mktemp("synthesis")
     data = trained.pictures(root / "data")
-    isocenter.train(data, out=root / "run", task="synthesis", assignments=SMALL, device="cpu", threads=1)
+    hilum.train(data, out=root / "run", task="synthesis", assignments=SMALL, device="cpu", threads=1)
     return trained.Trained(data, root / "run")
 
 
@@ -46,7 +46,7 @@ def drawing(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
 def drawn(drawing: trained.Trained) -> Path:
     """Two images of each class, with a table of all images."""
     out = drawing.out.parent / "drawn"
-    isocenter.synthesise(drawing.out, count=2, steps=2, data=drawing.data, out=out, device="cpu")
+    hilum.synthesise(drawing.out, count=2, steps=2, data=drawing.data, out=out, device="cpu")
     return out
 
 
@@ -64,7 +64,7 @@ def test_the_plan_draws_by_class_on_a_scale_that_comes_back(drawing):
 
 def test_folders_of_classes_are_read_as_data_and_every_file_is_marked(drawing, drawn):
     files = sorted(drawn.rglob("*.png"))
-    weights = record_files.read_json(drawn / "synthesis.json", "isocenter.synthesis")["model"]
+    weights = record_files.read_json(drawn / "synthesis.json", "hilum.synthesis")["model"]
     assert [file.parent.name for file in files] == ["bright", "bright", "dark", "dark"]
     assert {synthetic_marks.read_mark(file) for file in files} == {weights}
     images = [file_formats.read(file) for file in files]
@@ -83,7 +83,7 @@ def test_the_table_has_the_real_rows_with_their_parts_and_drawn_ones_train(drawi
 
 def test_the_same_seed_draws_the_same_images(drawing):
     first, second = (
-        isocenter.synthesise(drawing.out, count=1, steps=2, label="dark", seed=5, device="cpu").images for _ in range(2)
+        hilum.synthesise(drawing.out, count=1, steps=2, label="dark", seed=5, device="cpu").images for _ in range(2)
     )
     assert list(first) == list(second) == ["dark/drawn_00000.png"]
     for name, image in first.items():
@@ -91,8 +91,8 @@ def test_the_same_seed_draws_the_same_images(drawing):
 
 
 def test_an_image_nearer_than_test_images_are_is_withheld_and_drawn_again(drawing, monkeypatch, tmp_path):
-    monkeypatch.setattr("isocenter.evaluation.image_copies.copy_threshold", lambda distances: np.inf)
-    found = isocenter.synthesise(drawing.out, count=2, steps=1, label="dark", out=tmp_path / "out", device="cpu")
+    monkeypatch.setattr("hilum.evaluation.image_copies.copy_threshold", lambda distances: np.inf)
+    found = hilum.synthesise(drawing.out, count=2, steps=1, label="dark", out=tmp_path / "out", device="cpu")
     assert found.rows == []
     assert found.withheld == {"dark": 4}
     assert not list((tmp_path / "out").rglob("*.png"))
@@ -107,11 +107,11 @@ def test_a_copy_in_features_is_withheld_though_its_pixels_are_far(drawing, monke
         return replace(known, threshold=np.inf if is_scaled else 0.0)
 
     asked = {"count": 1, "steps": 1, "label": "dark", "device": "cpu", "features": drawing.out}
-    found = isocenter.synthesise(drawing.out, **asked)
+    found = hilum.synthesise(drawing.out, **asked)
     assert found.thresholds.keys() == {"pixels", "features"}
     assert all(row["feature_distance"] >= found.thresholds["features"] for row in found.rows)
     monkeypatch.setattr(image_copies.KnownImages, "from_images", strict_in_features)
-    assert isocenter.synthesise(drawing.out, **asked).withheld == {"dark": 2}
+    assert hilum.synthesise(drawing.out, **asked).withheld == {"dark": 2}
 
 
 def test_a_mask_of_other_proportions_than_the_images_is_refused_by_both_sizes(drawing):
@@ -131,14 +131,14 @@ def test_a_full_disk_halfway_leaves_no_images(drawing, monkeypatch, tmp_path):
         write(image, path)
 
     monkeypatch.setattr(file_formats, "write", failing)
-    with pytest.raises(IsocenterError):
-        isocenter.synthesise(drawing.out, count=2, steps=1, label="dark", out=tmp_path / "out", device="cpu")
+    with pytest.raises(HilumError):
+        hilum.synthesise(drawing.out, count=2, steps=1, label="dark", out=tmp_path / "out", device="cpu")
     assert written
     assert list(tmp_path.iterdir()) == []
 
 
 def test_few_images_of_a_class_are_a_warning_of_copies(drawing, caplog):
-    found = isocenter.synthesise(drawing.out, count=1, steps=1, label="dark", device="cpu")
+    found = hilum.synthesise(drawing.out, count=1, steps=1, label="dark", device="cpu")
     assert "may be copies" in found.sentences[0]
     assert "may be copies" in caplog.text
 
@@ -150,17 +150,17 @@ def test_images_of_neither_class_nor_mask_are_drawn_into_one_folder(tmp_path):
     for n, file in enumerate(sorted(data.rglob("*.png"))[::2]):
         shutil.copy(file, bare / f"{n:02}.png")
     small = {**SMALL, "training.steps": 2}
-    isocenter.train(bare, out=tmp_path / "run", task="synthesis", assignments=small, device="cpu", threads=1)
+    hilum.train(bare, out=tmp_path / "run", task="synthesis", assignments=small, device="cpu", threads=1)
     plan = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
     assert (plan["task.classes"], plan["task.structures"]) == ([], None)
     out = tmp_path / "drawn"
     asked = {"guidance": 2.0, "steps": 1, "device": "cpu"}
-    isocenter.synthesise(tmp_path / "run", count=2, data=bare, out=out, **asked)
+    hilum.synthesise(tmp_path / "run", count=2, data=bare, out=out, **asked)
     assert sorted(file.parent.name for file in out.rglob("*.png")) == ["images", "images"]
     rows = pd.read_csv(out / "dataset.csv").to_dict("records")
     assert [row["split"] for row in rows if row["case"].startswith("drawn_")] == ["train", "train"]
     with pytest.raises(UsageError, match="draws no 'dark'"):
-        isocenter.synthesise(tmp_path / "run", label="dark", **asked)
+        hilum.synthesise(tmp_path / "run", label="dark", **asked)
 
 
 @pytest.mark.parametrize(
@@ -169,26 +169,26 @@ def test_images_of_neither_class_nor_mask_are_drawn_into_one_folder(tmp_path):
 )
 def test_what_the_model_was_not_trained_on_is_refused_and_nothing_is_written(drawing, tmp_path, asked, words):
     with pytest.raises(UsageError, match=words):
-        isocenter.synthesise(drawing.out, out=tmp_path / "out", device="cpu", **asked)
+        hilum.synthesise(drawing.out, out=tmp_path / "out", device="cpu", **asked)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_draws_nothing_is_refused(classified):
     with pytest.raises(UsageError, match="draws no images"):
-        isocenter.synthesise(classified.out, device="cpu")
+        hilum.synthesise(classified.out, device="cpu")
 
 
 @pytest.mark.whole
 def test_volumes_are_drawn_by_masks_and_lie_on_their_grid(tmp_path):
     data = trained.blobs(tmp_path / "data")
     small = {**SMALL, "training.steps": 2}
-    isocenter.train(data, out=tmp_path / "run", task="synthesis", assignments=small, device="cpu", threads=1)
+    hilum.train(data, out=tmp_path / "run", task="synthesis", assignments=small, device="cpu", threads=1)
     masks = tmp_path / "masks"
     masks.mkdir()
     for n in (3, 4):
         shutil.copy(data / "labels" / f"case{n:02}.nii.gz", masks)
     out = tmp_path / "drawn"
-    found = isocenter.synthesise(
+    found = hilum.synthesise(
         tmp_path / "run", count=1, steps=2, guidance=2.0, mask=masks, data=data, out=out, device="cpu"
     )
     assert [row["label"] for row in found.rows] == ["case03", "case04"]
@@ -209,6 +209,6 @@ def test_volumes_are_drawn_by_masks_and_lie_on_their_grid(tmp_path):
     odd = tmp_path / "odd.nii.gz"
     nibabel.Nifti1Image(np.ones((16, 16, 40), np.uint8), trained.OBLIQUE).to_filename(odd)
     with pytest.raises(UsageError, match="the mask has 16 x 16 x 40 voxels"):
-        isocenter.synthesise(tmp_path / "run", mask=odd, device="cpu")
+        hilum.synthesise(tmp_path / "run", mask=odd, device="cpu")
     with pytest.raises(UsageError, match="draws by masks"):
-        isocenter.synthesise(tmp_path / "run", device="cpu")
+        hilum.synthesise(tmp_path / "run", device="cpu")

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-import isocenter
+import hilum
 import trained
 from browsers import browser_running
-from isocenter.errors import PlanError, UsageError
-from isocenter.planning import plan_file
-from isocenter.runs import run_folder
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.values import Decision
-from isocenter.verbs.train import Run
+from hilum.errors import PlanError, UsageError
+from hilum.planning import plan_file
+from hilum.runs import run_folder
+from hilum.runs.plan_request import PlanRequest
+from hilum.values import Decision
+from hilum.verbs.train import Run
 from packages import no_export
 
 
@@ -149,7 +149,7 @@ def test_every_case_trains_with_everything_and_nothing_is_estimated_as_its_packa
     assert "Patients unknown." in run.notes  # nothing was split
     assert str(run).count("nothing is estimated") == 1
     with no_export():
-        assert "nothing is estimated" in repr(isocenter.package(run.out, out=tmp_path / "out", backends=()))
+        assert "nothing is estimated" in repr(hilum.package(run.out, out=tmp_path / "out", backends=()))
     page = (tmp_path / "out" / "docs" / "README.md").read_text()
     assert "No performance was estimated" in page
     assert "Every case was trained on" in page
@@ -159,7 +159,7 @@ def test_every_case_trains_with_everything_and_nothing_is_estimated_as_its_packa
 def test_a_model_is_begun_from_the_package_of_another(segmented, packaged, tmp_path):
     few = {"training.steps": 1, "training.validations": 1, "training.learning_rate": 1e-12, "training.ema": 0.0}
     run = trained.segmenting(segmented.data, tmp_path / "run", start=packaged.out, assignments=few)
-    theirs, ours = (isocenter.load(path, "cpu").networks.run.module.state_dict() for path in (segmented.out, run.out))
+    theirs, ours = (hilum.load(path, "cpu").networks.run.module.state_dict() for path in (segmented.out, run.out))
     for name, weight in theirs.items():
         assert (weight - ours[name]).abs().max() < 1e-6
 
@@ -192,13 +192,13 @@ def test_a_run_prints_its_headline_and_ends_with_the_reports_path(segmented):
 
 def test_data_and_a_run_to_resume_cannot_both_be_given(segmented, tmp_path):
     with pytest.raises(UsageError, match="either"):
-        isocenter.train(segmented.data, resume=segmented.out, out=tmp_path / "run")
+        hilum.train(segmented.data, resume=segmented.out, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.whole
 def test_minutes_beside_a_plan_decide_its_steps_anew(segmented, tmp_path):
-    run = isocenter.train(segmented.out / "plan.yaml", minutes=0.01, out=tmp_path / "run")
+    run = hilum.train(segmented.out / "plan.yaml", minutes=0.01, out=tmp_path / "run")
     assert run.steps == 10  # the least; the plan had 6
     kept = run_folder.planned_from(segmented.out / "plan.yaml", PlanRequest(0.01, assignments={"training.steps": 3}))
     assert kept.plan["training.steps"] == 3
@@ -227,14 +227,14 @@ def test_the_device_of_a_plan_is_logged_with_the_reason_of_the_plan(classified, 
     made = replace(plan_file.read_plan(classified.out / "plan.yaml"), data=str(classified.data))
     unaided = made.with_decision("training.device", Decision("cpu", "no GPU was found"))
     (tmp_path / "plan.yaml").write_text(plan_file.plan_text(unaided), encoding="utf-8")
-    with caplog.at_level(logging.INFO, logger="isocenter"):
+    with caplog.at_level(logging.INFO, logger="hilum"):
         run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest())
     assert "computing on cpu: the plan says so (no GPU was found)" in caplog.messages
 
 
 @pytest.mark.whole
 def test_a_case_may_be_called_na(named):
-    scored = isocenter.evaluate(named.out, named.data, split="all", device="cpu").scored.table
+    scored = hilum.evaluate(named.out, named.data, split="all", device="cpu").scored.table
     assert len(scored) == 40
     assert {"NA", "null"} <= set(scored["case"])
 

@@ -14,18 +14,18 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError, UsageError
-from isocenter.planning import plan_file
-from isocenter.runs import run_folder
-from isocenter.runs.plan_request import PlanRequest
-from isocenter.runtime import record_files
-from isocenter.tasks import task_settings
-from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Decision
-from isocenter.verbs import train
-from isocenter.verbs.train import Run
+from hilum.errors import PlanError, UsageError
+from hilum.planning import plan_file
+from hilum.runs import run_folder
+from hilum.runs.plan_request import PlanRequest
+from hilum.runtime import record_files
+from hilum.tasks import task_settings
+from hilum.tasks.segmentation.question import Segmentation
+from hilum.values import Decision
+from hilum.verbs import train
+from hilum.verbs.train import Run
 
 
 def weights(run, name="last/weights"):
@@ -53,7 +53,7 @@ def test_two_deterministic_runs_are_alike_to_the_bit(deterministic):
 def test_minutes_alone_make_no_two_runs_alike_and_are_refused(classified, tmp_path):
     for given in ({"minutes": 1.0}, {}):
         with pytest.raises(PlanError, match="two equal runs need"):
-            isocenter.train(classified.data, out=tmp_path / "run", deterministic=True, device="cpu", **given)
+            hilum.train(classified.data, out=tmp_path / "run", deterministic=True, device="cpu", **given)
     assert not (tmp_path / "run").exists()
 
 
@@ -65,7 +65,7 @@ def test_a_deterministic_run_takes_its_steps_from_a_plan(deterministic):
 @pytest.mark.whole
 def test_a_plan_says_of_its_minutes_whether_somebody_asked_for_them(classified):
     for given, value, because in (({}, 60, "no other time was asked for"), ({"minutes": 60}, 60, "asked for")):
-        decision = isocenter.plan(classified.data, device="cpu", **given).plan.decision("training.minutes")
+        decision = hilum.plan(classified.data, device="cpu", **given).plan.decision("training.minutes")
         assert (decision.value, decision.because) == (value, because)
 
 
@@ -137,7 +137,7 @@ def test_coarser_outputs_are_learnt_from(segmented, tmp_path):
     size = {**trained.SMALL_UNET, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]], "deep_supervision": 1}
     run = trained.segmenting(segmented.data, tmp_path / "run", assignments={"network.size": size}).out
     image, _ = trained.blob(1)
-    outputs = isocenter.load(run, "cpu").networks.run(np.asarray(image[None, None], np.float32))
+    outputs = hilum.load(run, "cpu").networks.run(np.asarray(image[None, None], np.float32))
     # Only the finest once it is trained; what a gate looks at is none of the answers.
     assert {name for name in outputs if not name.startswith(":")} == {"mask"}
 
@@ -204,11 +204,10 @@ def test_what_validation_cases_decide_goes_into_checkpoints_and_plan(segmented, 
     for name in ("best", "last"):
         record_files.verify_seal(run / "checkpoints" / name)
         assert (
-            record_files.read_json(run / "checkpoints" / name / "model.json", "isocenter.model")["task"]["tolerance"]
-            == 7.0
+            record_files.read_json(run / "checkpoints" / name / "model.json", "hilum.model")["task"]["tolerance"] == 7.0
         )
     assert plan_file.read_plan(run / "plan.yaml").decision("task.tolerance").because == "the validation cases say so"
-    assert task_settings.settings_of(isocenter.load(run, "cpu").task)["tolerance"] == 7.0
+    assert task_settings.settings_of(hilum.load(run, "cpu").task)["tolerance"] == 7.0
 
 
 def test_nothing_is_tuned_where_nothing_selects(tmp_path, monkeypatch):
@@ -224,12 +223,12 @@ def test_nothing_is_tuned_where_nothing_selects(tmp_path, monkeypatch):
 @pytest.mark.whole
 def test_a_file_of_weights_is_begun_from_and_named_in_the_model(segmented, tmp_path):
     given = tmp_path / "given.safetensors"
-    module = isocenter.load(segmented.out, "cpu").networks.run.module
+    module = hilum.load(segmented.out, "cpu").networks.run.module
     save_file({name: torch.full_like(value, 0.25) for name, value in module.state_dict().items()}, given)
     few = {"training.steps": 1, "training.validations": 1, "training.learning_rate": 1e-12, "training.ema": 0.0}
     run = trained.segmenting(segmented.data, tmp_path / "run", pretrained=given, assignments=few).out
     assert all(np.allclose(value, 0.25, atol=1e-5) for value in weights(run).values() if value.dtype == np.float32)
-    record = record_files.read_json(run / "checkpoints" / "last" / "model.json", "isocenter.model")["record"]
+    record = record_files.read_json(run / "checkpoints" / "last" / "model.json", "hilum.model")["record"]
     assert "given.safetensors" in record["began_from"]
     assert plan_file.read_plan(run / "plan.yaml")["network.pretrained"] == str(given)
 

@@ -1,4 +1,4 @@
-"""Grades and findings through every verb: from a folder or a table to a package that runs without Isocenter."""
+"""Grades and findings through every verb: from a folder or a table to a package that runs without Hilum."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import forked
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
-from isocenter.planning import plan_file
-from isocenter.runs import _run_minutes
-from packages import CONFIG, no_export, without_isocenter
+from hilum.errors import PlanError
+from hilum.planning import plan_file
+from hilum.runs import _run_minutes
+from packages import CONFIG, no_export, without_hilum
 
 torch.set_num_threads(1)
 
@@ -53,7 +53,7 @@ def found(tmp_path_factory):
     """A table of findings, and the run on it."""
     root = tmp_path_factory.mktemp("findings")
     table = findings_table(root / "data")
-    isocenter.train(table, out=root / "run", column=COLUMN, device="cpu", threads=1, assignments=SMALL)
+    hilum.train(table, out=root / "run", column=COLUMN, device="cpu", threads=1, assignments=SMALL)
     return root
 
 
@@ -62,7 +62,7 @@ def packaged(found, tmp_path_factory):
     """The package of that run."""
     out = tmp_path_factory.mktemp("packaged") / "package"
     with forked.trials():
-        return isocenter.package(found / "run", out=out, backends=("onnx",)).out
+        return hilum.package(found / "run", out=out, backends=("onnx",)).out
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def graded(tmp_path_factory):
     trained.pictures(root / "data", 60, GRADES)
     trained.classifying(root / "data", root / "run", assignments={"task.order": "cumulative"})
     with no_export():
-        isocenter.package(root / "run", out=root / "packaged", backends=())
+        hilum.package(root / "run", out=root / "packaged", backends=())
     return root
 
 
@@ -87,14 +87,14 @@ def test_minutes_that_are_left_train_a_further_network_of_findings(found, tmp_pa
     chosen = {**SMALL, "training.steps": None, "training.epochs": 1, "split.inner_folds": 0, "guard.gate": False}
     chosen["training.compute"] = "eager"
     reading = {"column": COLUMN, "device": "cpu", "threads": 1}
-    isocenter.train(found / "data" / "findings.csv", out=tmp_path / "run", minutes=30, assignments=chosen, **reading)
+    hilum.train(found / "data" / "findings.csv", out=tmp_path / "run", minutes=30, assignments=chosen, **reading)
     assert plan_file.read_plan(tmp_path / "run" / "plan.yaml")["training.networks"] == 2
     picture = next((found / "data" / "images").iterdir())
-    assert set(isocenter.load(tmp_path / "run", "cpu").predict(picture).probabilities) == set(FOUND)
+    assert set(hilum.load(tmp_path / "run", "cpu").predict(picture).probabilities) == set(FOUND)
 
 
 def test_check_counts_each_finding_where_it_is_known(found, tmp_path):
-    stated = isocenter.check(found / "data" / "findings.csv", column=COLUMN, out=tmp_path / "check")
+    stated = hilum.check(found / "data" / "findings.csv", column=COLUMN, out=tmp_path / "check")
     table = pd.read_csv(found / "data" / "findings.csv", dtype=str)
     counts = ", ".join(f"{n} {(table[n.upper()] == '1').sum()} of {table[n.upper()].notna().sum()}" for n in FOUND)
     assert stated.facts["findings"] == counts
@@ -125,14 +125,14 @@ def test_every_finding_is_in_every_part_and_no_patient_in_two(found):
 
 
 @pytest.mark.whole
-def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_without_isocenter(found, packaged, tmp_path):
+def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_without_hilum(found, packaged, tmp_path):
     images = found / "data" / "images"
-    ours = isocenter.predict(found / "run", images, device="cpu", out=tmp_path / "predicted").table
+    ours = hilum.predict(found / "run", images, device="cpu", out=tmp_path / "predicted").table
     columns = [f"{kind}_{name}" for kind in ("probability", "called", "set") for name in FOUND]
     assert list(ours.columns)[2:] == [*columns, *trained.OF_CERTAINTY]
-    of_package = isocenter.predict(packaged, images, device="cpu").table
+    of_package = hilum.predict(packaged, images, device="cpu").table
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
-    done = without_isocenter(packaged, *words, "--output_dir", tmp_path / "out")
+    done = without_hilum(packaged, *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     single = pd.read_csv(tmp_path / "out" / "predictions.csv")
     for column in [name for name in ours if name.startswith("probability_")]:
@@ -144,21 +144,21 @@ def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_witho
 
 @pytest.mark.whole
 def test_a_package_of_findings_is_certified(packaged):
-    record = json.loads((packaged / "isocenter" / "certificate.json").read_text())
+    record = json.loads((packaged / "hilum" / "certificate.json").read_text())
     [plain] = [one for one in record["trials"] if one["backend"] == "onnx"]
     assert plain["passed"], plain["because"]
 
 
 @pytest.mark.whole
 def test_findings_go_through_evaluation_again_with_the_same_figures(found):
-    again = isocenter.evaluate(found / "run", found / "data" / "findings.csv", device="cpu")
+    again = hilum.evaluate(found / "run", found / "data" / "findings.csv", device="cpu")
     first = values(found / "run")["auroc", "all"]
     assert again.rows[0].estimate.value == pytest.approx(first["value"])
 
 
 def test_drawing_findings_by_class_is_refused_with_what_to_do_instead(found):
     with pytest.raises(PlanError, match=r"task\.loss=class_balanced"):
-        isocenter.plan(
+        hilum.plan(
             found / "data" / "findings.csv", column=COLUMN, device="cpu", assignments={"training.sampling": "balanced"}
         )
 
@@ -166,7 +166,7 @@ def test_drawing_findings_by_class_is_refused_with_what_to_do_instead(found):
 @pytest.mark.whole
 def test_a_weighted_loss_and_mixed_images_train(found, tmp_path):
     mixed = {**SMALL, "task.loss": "class_balanced", "training.steps": 2, "augmentation.mixup": 0.4}
-    run = isocenter.train(
+    run = hilum.train(
         found / "data" / "findings.csv", out=tmp_path / "run", column=COLUMN, device="cpu", threads=1, assignments=mixed
     )
     assert np.isfinite(pd.read_csv(run.out / "log.csv")["loss"]).all()
@@ -187,12 +187,12 @@ def test_an_order_brings_its_own_metrics_and_class_probabilities(graded):
 
 
 @pytest.mark.whole
-def test_grades_are_predicted_alike_by_the_run_the_package_and_without_isocenter(graded, tmp_path):
+def test_grades_are_predicted_alike_by_the_run_the_package_and_without_hilum(graded, tmp_path):
     images = Path(shutil.copytree(graded / "data" / "1", tmp_path / "images"))
-    ours = isocenter.predict(graded / "run", images, device="cpu", abstain="off").table
-    packaged = isocenter.predict(graded / "packaged", images, device="cpu", abstain="off").table
+    ours = hilum.predict(graded / "run", images, device="cpu", abstain="off").table
+    packaged = hilum.predict(graded / "packaged", images, device="cpu", abstain="off").table
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
-    done = without_isocenter(graded / "packaged", *words, "--output_dir", tmp_path / "out")
+    done = without_hilum(graded / "packaged", *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     single = pd.read_csv(tmp_path / "out" / "predictions.csv")
     for name in GRADES:
@@ -215,8 +215,8 @@ def test_folds_of_grades_become_one_model_that_can_be_packaged(tmp_path):
     few = {"task.order": "corn", "training.steps": 2, "training.validations": 1, "augmentation.mixup": 0.4}
     run = trained.classifying(tmp_path / "data", tmp_path / "run", folds=2, assignments=few)
     with no_export():
-        packaged = isocenter.package(run.out, out=tmp_path / "packaged", backends=())
+        packaged = hilum.package(run.out, out=tmp_path / "packaged", backends=())
     assert packaged.networks == 2
     image = tmp_path / "data" / "0" / "00.png"
-    ours, theirs = (isocenter.load(path, "cpu").predict(image).probabilities for path in (run.out, packaged.out))
+    ours, theirs = (hilum.load(path, "cpu").predict(image).probabilities for path in (run.out, packaged.out))
     assert list(theirs.values()) == pytest.approx(list(ours.values()), abs=1e-6)

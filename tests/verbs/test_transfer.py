@@ -12,14 +12,14 @@ import timm
 import torch
 from safetensors.numpy import load_file
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import IntegrityError, PlanError
-from isocenter.networks import factory
-from isocenter.planning import plan_file
-from isocenter.runtime import record_files
-from isocenter.runtime.package import readme
-from isocenter.values import prediction
+from hilum.errors import IntegrityError, PlanError
+from hilum.networks import factory
+from hilum.planning import plan_file
+from hilum.runtime import record_files
+from hilum.runtime.package import readme
+from hilum.values import prediction
 from matrices import rarely
 
 FIXED = {"training.ema": 0.0, "training.compute": "eager"}
@@ -32,7 +32,7 @@ def started(source: Path, data: Path, out: Path, **chosen: Any) -> Path:
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
-    return record_files.read_json(run / "transfer.json", "isocenter.transfer")["rows"]
+    return record_files.read_json(run / "transfer.json", "hilum.transfer")["rows"]
 
 
 def weights_in(run: Path) -> dict[str, np.ndarray]:
@@ -70,7 +70,7 @@ def test_a_killed_run_of_which_a_part_stands_still_goes_on_bit_by_bit(classified
 
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
         started(classified.out, others, tmp_path / "run", **chosen)
-    isocenter.train(resume=tmp_path / "run")
+    hilum.train(resume=tmp_path / "run")
     for name in ("weights", "module", "optimiser"):
         ours, theirs = (load_file(run / f"checkpoints/last/{name}.safetensors") for run in (whole, tmp_path / "run"))
         assert {key: value.tobytes() for key, value in ours.items()} == {k: v.tobytes() for k, v in theirs.items()}
@@ -81,7 +81,7 @@ def test_the_plan_takes_network_and_grid_of_the_source_and_what_is_set_by_hand_w
     size = {"width": 4, "blocks": [1, 1], "stem_stride": 1}
     out = tmp_path / "run"
     assignments = {**trained.TWO_STEPS, "transfer.layer_decay": 0.5}
-    run = isocenter.train(others, out=out, start=classified.out, device="cpu", threads=1, assignments=assignments)
+    run = hilum.train(others, out=out, start=classified.out, device="cpu", threads=1, assignments=assignments)
     plan = plan_file.read_plan(out / "plan.yaml")
     assert plan["network.size"] == size
     for name in ("network.name", "network.size", "preprocessing.shape"):
@@ -125,8 +125,8 @@ def test_a_file_of_another_program_gives_the_network_and_its_terms_go_with_the_m
     torch.save({"model": {**theirs, **decoder}}, tmp_path / "mae.pth")
     run = tmp_path / "run"
     few = {**trained.TWO_STEPS, "transfer.mode": "head_first", "transfer.head_share": 0.5}
-    isocenter.train(others, out=run, start=tmp_path / "mae.pth", device="cpu", threads=1, assignments=few)
-    plan, model = plan_file.read_plan(run / "plan.yaml"), isocenter.load(run, "cpu")
+    hilum.train(others, out=run, start=tmp_path / "mae.pth", device="cpu", threads=1, assignments=few)
+    plan, model = plan_file.read_plan(run / "plan.yaml"), hilum.load(run, "cpu")
     assert (plan["network.name"], plan["network.size"]["settings"]["depth"]) == ("timm", 2)
     assert "as in the source of the weights, mae.pth" in plan.decision("network.size").because
     hows = {row["how"] for row in rows_of(run) if row["group"] == "encoder"}

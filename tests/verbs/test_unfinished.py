@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import isocenter
-from isocenter.errors import UsageError
+import hilum
+from hilum.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +27,18 @@ def stopped(classified, tmp_path_factory) -> Path:
 def test_every_verb_says_first_that_the_training_is_not_finished_and_its_record_keeps_it(stopped, classified, tmp_path):
     picture = next(classified.data.rglob("*.png"))
     made = {
-        "findings.json": isocenter.predict(stopped, picture, out=tmp_path / "predicted", device="cpu"),
-        "embeddings.json": isocenter.embed(stopped, picture, out=tmp_path / "embedded", device="cpu"),
-        "explanations.json": isocenter.explain(
+        "findings.json": hilum.predict(stopped, picture, out=tmp_path / "predicted", device="cpu"),
+        "embeddings.json": hilum.embed(stopped, picture, out=tmp_path / "embedded", device="cpu"),
+        "explanations.json": hilum.explain(
             stopped, picture, out=tmp_path / "explained", device="cpu", method="gradcam", tests=0
         ),
-        "summary.json": isocenter.evaluate(stopped, classified.data, out=tmp_path / "evaluated", device="cpu"),
+        "summary.json": hilum.evaluate(stopped, classified.data, out=tmp_path / "evaluated", device="cpu"),
     }
     words = "the training is not finished: 2 of 9 steps"
     for name, result in made.items():
         assert str(result).splitlines()[0] == words
         assert words in json.dumps(result.as_record())
         assert words[1:] in (result.out / name).read_text()
-    assert isocenter.load(classified.out).unfinished_training == ""
+    assert hilum.load(classified.out).unfinished_training == ""
     with pytest.raises(UsageError, match="not finished"):
-        isocenter.package(stopped, out=tmp_path / "package")
+        hilum.package(stopped, out=tmp_path / "package")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import isocenter
-from isocenter.errors import UsageError
-from isocenter.planning import plan_file
-from isocenter.runs import run_folder
-from isocenter.runtime.package import backend_certificate
+import hilum
+from hilum.errors import UsageError
+from hilum.planning import plan_file
+from hilum.runs import run_folder
+from hilum.runtime.package import backend_certificate
 
 
 def test_the_certificate_is_made_with_the_validation_cases_and_names_none(packaged):
@@ -23,14 +23,14 @@ def test_the_certificate_is_made_with_the_validation_cases_and_names_none(packag
     assert set(found.trial("torch", "cpu").difference.dice) <= {"shell", "core"}
     assert backend_certificate.read_certificate(packaged.out) == found
     assert "onnx on cpu: accepted" in repr(packaged)
-    text = (packaged.out / "isocenter" / "certificate.json").read_text()
+    text = (packaged.out / "hilum" / "certificate.json").read_text()
     assert "case" not in text.replace("validation case", "")
 
 
 def test_predict_takes_the_fastest_backend_of_a_package_and_says_which(segmented, packaged, tmp_path, caplog):
     image = segmented.data / "images" / "case01.nii.gz"
-    with caplog.at_level("INFO", "isocenter"):
-        isocenter.predict(packaged.out, image, out=tmp_path / "out", device="cpu")
+    with caplog.at_level("INFO", "hilum"):
+        hilum.predict(packaged.out, image, out=tmp_path / "out", device="cpu")
     fastest = min(packaged.certificate.trials, key=lambda one: one.cost(10)).backend
     assert f"computing on cpu with {fastest}: the fastest certified one" in caplog.text
     record = json.loads((tmp_path / "out" / "summary.json").read_text())["model"]["computing"]
@@ -55,5 +55,5 @@ def test_where_the_data_are_gone_or_changed_no_image_is_taken(segmented, tmp_pat
 
 def test_a_backend_that_nobody_knows_is_refused_before_anything_is_written(segmented, tmp_path):
     with pytest.raises(UsageError, match="no backend 'abacus'"):
-        isocenter.package(segmented.out, out=tmp_path / "out", backends=("abacus",))
+        hilum.package(segmented.out, out=tmp_path / "out", backends=("abacus",))
     assert not list(tmp_path.iterdir())

@@ -10,9 +10,9 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-import isocenter
+import hilum
 import trained
-from isocenter.errors import PlanError
+from hilum.errors import PlanError
 from packages import no_export
 
 SMALL = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}
@@ -44,12 +44,12 @@ def net(pictures, tmp_path_factory):
     """These pictures and the folder of the run on them; tests only read them."""
     run = tmp_path_factory.mktemp("net") / "run"
     settings = {**trained.FEW_STEPS, "network.size": SMALL}
-    isocenter.train(pictures, out=run, assignments=settings, **READING)
+    hilum.train(pictures, out=run, assignments=settings, **READING)
     return pictures, run
 
 
 def test_the_plan_follows_centrelines_and_says_why(pictures):
-    plan = isocenter.plan(pictures, **READING)
+    plan = hilum.plan(pictures, **READING)
     assert plan.plan["task.loss"] == "dice+ce+cldice"
     assert plan.plan["task.centrelines"] == ["vessel"]
     assert "times as long" in plan.explained
@@ -72,25 +72,25 @@ def test_a_run_states_centreline_figures_and_how_volumes_agree(net):
 def test_a_package_predicts_as_the_run_does_and_measures(net, tmp_path):
     data, run = net
     with no_export():
-        isocenter.package(run, out=tmp_path / "package", backends=())
-    made = [isocenter.predict(model, data / "images" / "p00.png") for model in (run, tmp_path / "package")]
+        hilum.package(run, out=tmp_path / "package", backends=())
+    made = [hilum.predict(model, data / "images" / "p00.png") for model in (run, tmp_path / "package")]
     voxels = [one.measurements["voxels"].tolist() for one in made]
     assert voxels[0] == voxels[1]
-    assert isocenter.load(tmp_path / "package").task.centrelines == ("vessel",)
+    assert hilum.load(tmp_path / "package").task.centrelines == ("vessel",)
 
 
 def test_distances_that_patches_would_cut_are_refused_and_of_whole_images_taken(pictures):
     cut = {"task.loss": "dice+ce+hausdorff", "training.patch": [32, 32]}
     with pytest.raises(PlanError, match="a patch's border would cut them off"):
-        isocenter.plan(pictures, assignments=cut, **READING)
+        hilum.plan(pictures, assignments=cut, **READING)
     whole = {"task.loss": "dice+ce+hausdorff", "training.patch": [64, 64]}
-    assert isocenter.plan(pictures, assignments=whole, **READING).plan["task.loss"] == "dice+ce+hausdorff"
+    assert hilum.plan(pictures, assignments=whole, **READING).plan["task.loss"] == "dice+ce+hausdorff"
 
 
 def test_a_blob_has_no_centreline_to_be_taught_by(tmp_path):
     data = trained.blobs(tmp_path / "data", 6)
     with pytest.raises(PlanError, match="no label is long and thin"):
-        isocenter.plan(data, labels=trained.LABELS, device="cpu", assignments={"task.loss": "dice+ce+cldice"})
+        hilum.plan(data, labels=trained.LABELS, device="cpu", assignments={"task.loss": "dice+ce+cldice"})
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_classes_are_taught_by_the_loss_and_the_sampling_that_were_asked_for(tmp
     plan = (run.out / "plan.yaml").read_text()
     assert all(str(value) in plan for value in wishes.values())
     balanced = wishes["task.loss"] == "logit_adjusted" or "training.sampling" in wishes
-    assert (isocenter.load(run.out, "cpu").task.prior_shift is not None) == balanced
+    assert (hilum.load(run.out, "cpu").task.prior_shift is not None) == balanced
 
 
 def test_a_loss_that_balances_is_refused_beside_a_sampling_that_does(tmp_path):
     data = trained.pictures(tmp_path / "data", 24)
     wishes = {"task.loss": "logit_adjusted", "training.sampling": "balanced"}
     with pytest.raises(PlanError, match="balanced sampling would do it twice"):
-        isocenter.plan(data, device="cpu", assignments=wishes)
+        hilum.plan(data, device="cpu", assignments=wishes)

@@ -6,8 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 
-import isocenter
-from isocenter.errors import GeometryError
+import hilum
+from hilum.errors import GeometryError
 
 
 def test_a_mask_with_the_header_of_its_image_is_read_by_the_form_that_was_chosen_for_both(tmp_path):
@@ -18,5 +18,5 @@ def test_a_mask_with_the_header_of_its_image_is_read_by_the_form_that_was_chosen
         nifti.set_qform(np.diag([1.0, 1.0, 1.5, 1.0]), 1)
         nifti.to_filename(file)
     with pytest.raises(GeometryError, match="--prefer"):
-        isocenter.view(*files)
-    assert '"overlays": [{' in isocenter.view(*files, prefer="sform").html
+        hilum.view(*files)
+    assert '"overlays": [{' in hilum.view(*files, prefer="sform").html

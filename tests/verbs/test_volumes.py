@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
-import isocenter
+import hilum
 import trained
 from packages import no_export
 
@@ -44,20 +44,20 @@ def nodules(root: Path, count: int = 14) -> Path:
 @pytest.mark.whole
 def test_boxes_of_volumes_are_trained_scored_predicted_drawn_and_packaged(tmp_path):
     data = nodules(tmp_path / "data") / "boxes.csv"
-    plan = isocenter.plan(data, device="cpu", threads=1).plan
+    plan = hilum.plan(data, device="cpu", threads=1).plan
     assert (plan["task.name"], plan["task.axes"], plan["evaluation.primary"]) == ("detection", 3, "ap10")
-    run = isocenter.train(data, out=tmp_path / "run", device="cpu", threads=1, assignments=UNET)
+    run = hilum.train(data, out=tmp_path / "run", device="cpu", threads=1, assignments=UNET)
     assert {row.label for row in run.rows} == {"all", "bright", "dark"}
     assert "Boxes:" in (run.out / "report.html").read_text()
     one = tmp_path / "data" / "volumes" / "03.nii.gz"
-    result = isocenter.predict(run.out, one, out=tmp_path / "found", device="cpu", overlay=True)
+    result = hilum.predict(run.out, one, out=tmp_path / "found", device="cpu", overlay=True)
     table = pd.read_csv(tmp_path / "found" / "predictions.csv")
     assert list(table.columns)[2:] == ["label", "score", "x0", "y0", "z0", "x1", "y1", "z1"]
     assert (result.cases, [path.name for path in (tmp_path / "found").glob("*.png")]) == (1, ["03_overlay.png"])
     with no_export():
-        isocenter.package(run.out, out=tmp_path / "packaged", backends=())
-    image = isocenter.read(one)
-    own, packaged = (isocenter.load(model, "cpu").predict(image).boxes for model in (run.out, tmp_path / "packaged"))
+        hilum.package(run.out, out=tmp_path / "packaged", backends=())
+    image = hilum.read(one)
+    own, packaged = (hilum.load(model, "cpu").predict(image).boxes for model in (run.out, tmp_path / "packaged"))
     assert_allclose(packaged.corners, own.corners, atol=1e-4)
 
 
@@ -65,14 +65,12 @@ def test_boxes_of_volumes_are_trained_scored_predicted_drawn_and_packaged(tmp_pa
 def test_findings_of_volumes_are_trained_scored_predicted_and_packaged(tmp_path):
     data = nodules(tmp_path / "data") / "findings.csv"
     column = {"finding:bright": "bright", "finding:dark": "dark"}
-    run = isocenter.train(data, out=tmp_path / "run", column=column, device="cpu", threads=1, assignments=RESNET)
+    run = hilum.train(data, out=tmp_path / "run", column=column, device="cpu", threads=1, assignments=RESNET)
     rows = json.loads((run.out / "evaluation" / "summary.json").read_text())["rows"]
     assert (rows[0]["metric"], {row["label"] for row in rows}) == ("auroc", {"all", "bright", "dark"})
     with no_export():
-        isocenter.package(run.out, out=tmp_path / "packaged", backends=())
-    image = isocenter.read(tmp_path / "data" / "volumes" / "03.nii.gz")
-    own, packaged = (
-        isocenter.load(one, "cpu").predict(image).probabilities for one in (run.out, tmp_path / "packaged")
-    )
+        hilum.package(run.out, out=tmp_path / "packaged", backends=())
+    image = hilum.read(tmp_path / "data" / "volumes" / "03.nii.gz")
+    own, packaged = (hilum.load(one, "cpu").predict(image).probabilities for one in (run.out, tmp_path / "packaged"))
     assert set(own) == {"bright", "dark"}
     assert packaged == own

@@ -13,14 +13,14 @@ from numpy.testing import assert_allclose
 from PIL import Image as Picture
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from isocenter.errors import UsageError
-from isocenter.evaluation import Metrics
-from isocenter.report import Figure
-from isocenter.report.display import Ink
-from isocenter.report.figures import charts as figures_charts
-from isocenter.report.figures import discrimination_figures, drawing, heat_map
-from isocenter.report.figures.drawing import SVG_LIMIT
-from isocenter.values import Estimate, Row
+from hilum.errors import UsageError
+from hilum.evaluation import Metrics
+from hilum.report import Figure
+from hilum.report.display import Ink
+from hilum.report.figures import charts as figures_charts
+from hilum.report.figures import discrimination_figures, drawing, heat_map
+from hilum.report.figures.drawing import SVG_LIMIT
+from hilum.values import Estimate, Row
 
 STRANGE = r"$\frac{$ <script> x_1"
 LOG = pd.DataFrame(

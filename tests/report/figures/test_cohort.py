@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from isocenter.errors import UsageError
-from isocenter.report.figures import cohort_figures, sheets
-from isocenter.values import BoundingBoxes, Geometry, Image, Label
+from hilum.errors import UsageError
+from hilum.report.figures import cohort_figures, sheets
+from hilum.values import BoundingBoxes, Geometry, Image, Label
 
 
 def picture(seed: int) -> Image:

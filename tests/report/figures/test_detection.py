@@ -9,11 +9,11 @@ from matplotlib.patches import Rectangle
 from numpy.testing import assert_allclose
 from PIL import Image as Picture
 
-from isocenter.report import Figure, display
-from isocenter.report.figures import box_figures, slice_figures
-from isocenter.report.figures.drawing import PNG_LIMIT
-from isocenter.report.figures.slice_figures import REFERENCE_LINE
-from isocenter.values import BoundingBoxes, Geometry, Image, Label
+from hilum.report import Figure, display
+from hilum.report.figures import box_figures, slice_figures
+from hilum.report.figures.drawing import PNG_LIMIT
+from hilum.report.figures.slice_figures import REFERENCE_LINE
+from hilum.values import BoundingBoxes, Geometry, Image, Label
 
 CELL = (Label(1, "cell", colour=(255, 0, 0)), Label(2, "clump"))
 

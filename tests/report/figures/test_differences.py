@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.report.figures import charts, drawing
-from isocenter.values import Estimate
+from hilum.errors import UsageError
+from hilum.report.figures import charts, drawing
+from hilum.values import Estimate
 
 TRUE = np.array([2.0, 3.0, 4.0])
 DRAWN = drawing.svg

@@ -12,11 +12,11 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
 
-from isocenter.errors import FormatError
-from isocenter.report import display
-from isocenter.report.figures import result_page
-from isocenter.report.figures.result_page import FONT, ResultPage
-from isocenter.values import Finding, Geometry, Image, Label
+from hilum.errors import FormatError
+from hilum.report import display
+from hilum.report.figures import result_page
+from hilum.report.figures.result_page import FONT, ResultPage
+from hilum.values import Finding, Geometry, Image, Label
 
 LIVER = Label(1, "liver", (255, 0, 0))
 SIZE = Finding("liver", 12.34, "ml", low=11.0, high=13.5, group="liver", label=1)

@@ -10,14 +10,14 @@ from numpy.testing import assert_allclose
 from PIL import Image as Picture
 from scipy import ndimage
 
-from isocenter.errors import GeometryError, UsageError
-from isocenter.files import file_formats
-from isocenter.report import Figure, display
-from isocenter.report.display import PALETTE
-from isocenter.report.figures import drawing, sheets, slice_figures
-from isocenter.report.figures.drawing import OWN_COLOURS, PNG_LIMIT
-from isocenter.report.figures.slice_figures import REFERENCE_LINE
-from isocenter.values import Geometry, Image, Label
+from hilum.errors import GeometryError, UsageError
+from hilum.files import file_formats
+from hilum.report import Figure, display
+from hilum.report.display import PALETTE
+from hilum.report.figures import drawing, sheets, slice_figures
+from hilum.report.figures.drawing import OWN_COLOURS, PNG_LIMIT
+from hilum.report.figures.slice_figures import REFERENCE_LINE
+from hilum.values import Geometry, Image, Label
 
 LESION = (Label(0, "background"), Label(1, "lesion", colour=(255, 0, 0)))
 

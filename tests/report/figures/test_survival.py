@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.errors import UsageError
-from isocenter.report.figures import survival_figures
-from isocenter.report.figures.survival_figures import SurvivalCurve
+from hilum.errors import UsageError
+from hilum.report.figures import survival_figures
+from hilum.report.figures.survival_figures import SurvivalCurve
 
 CURVE = SurvivalCurve(
     np.array([2.0, 5.0]), np.array([0.75, 0.25]), np.array([0.4, 0.1]), np.array([0.9, 0.6]), np.array([3.0])

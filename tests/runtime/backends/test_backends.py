@@ -17,13 +17,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-import isocenter
-from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.runtime import model_files, record_files
-from isocenter.runtime.package import backend_certificate, backends
-from isocenter.runtime.package.backends import BACKENDS
-from isocenter.runtime.package.backends import onnx as backends_onnx
-from isocenter.runtime.package.backends import onnx as onnx_backends
+import hilum
+from hilum.errors import IntegrityError, ResourceError, UsageError
+from hilum.runtime import model_files, record_files
+from hilum.runtime.package import backend_certificate, backends
+from hilum.runtime.package.backends import BACKENDS
+from hilum.runtime.package.backends import onnx as backends_onnx
+from hilum.runtime.package.backends import onnx as onnx_backends
 from matrices import rarely, thinned
 from packages import changed
 
@@ -58,10 +58,10 @@ class Blocked:
         if name.partition(".")[0] in ("torch", "torchvision", "monai", "lightning_fabric", "timm"):
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
-import isocenter
+import hilum
 package, image, out = sys.argv[1:]
-isocenter.predict(package, image, out=out, backend="onnx", save_probabilities=True)
-print(isocenter.load(package, "cpu", backend="onnx").networks.computing.value)
+hilum.predict(package, image, out=out, backend="onnx", save_probabilities=True)
+print(hilum.load(package, "cpu", backend="onnx").networks.computing.value)
 print(sorted({"torch", "torchvision", "monai", "sklearn", "matplotlib", "scipy.stats"} & set(sys.modules)))
 """
 
@@ -157,7 +157,7 @@ def test_onnx_predicts_from_file_to_file_where_torch_cannot_be_imported(kind, im
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["cpu with onnx", "[]"]
-    isocenter.predict(folder, image, out=tmp_path / "torch", backend="torch", save_probabilities=True)
+    hilum.predict(folder, image, out=tmp_path / "torch", backend="torch", save_probabilities=True)
     ours, torchs = (
         [np.asarray(nibabel.load(tmp_path / one / f"case{kind}.nii.gz").dataobj) for kind in ("", "_probabilities")]
         for one in ("out", "torch")
@@ -173,7 +173,7 @@ def test_onnx_predicts_from_file_to_file_where_torch_cannot_be_imported(kind, im
 def test_what_is_compiled_once_is_taken_from_the_cache_and_says_what_torch_says(package, monkeypatch, tmp_path):
     if (lacking := backends.find_backend("compiled").lacking("cpu")) is not None:
         pytest.skip(lacking)
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
     here = model_files.load(package, "cpu").networks.run
     there = model_files.load(package, "cpu", backend="compiled").networks.run
     for count in (1, 3):
@@ -220,7 +220,7 @@ def test_an_engine_of_tensorrt_is_found_again_by_the_weights_that_it_was_built_o
     [weights] = other.graph.initializer[:1]
     weights.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(weights), weights.name))
     onnx.save(other, path)
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
 
     def opened(path, heads, providers, threads):
         places.append(providers[0][1]["trt_engine_cache_path"])
@@ -244,7 +244,7 @@ def test_what_was_compiled_for_a_gpu_is_loaded_onto_that_one(device, number, pac
 
 
 def test_a_run_is_computed_by_torch_alone(segmented):
-    with pytest.raises(UsageError, match=r"not a package.*isocenter package"):
+    with pytest.raises(UsageError, match=r"not a package.*hilum package"):
         model_files.load(segmented.out, "cpu", backend="onnx")
     assert model_files.load(segmented.out, "cpu", backend="auto").networks.computing.value == "cpu"
 
@@ -257,7 +257,7 @@ def test_torch_alone_has_folds_apart(folds):
 
 
 def test_a_package_without_an_onnx_file_says_why_and_what_to_choose(own):
-    changed(own, "isocenter/model.json", onnx={"exported": False, "because": "an operation has no name there"})
+    changed(own, "hilum/model.json", onnx={"exported": False, "because": "an operation has no name there"})
     with pytest.raises(UsageError, match=r"an operation has no name there.*--backend torch"):
         model_files.load(own, "cpu", backend="onnx")
 
@@ -312,14 +312,14 @@ def foreign(tmp_path, monkeypatch):
     about.mkdir(parents=True)
     (site / "constant_backend.py").write_text(FOREIGN)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: constant\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[isocenter.backends]\nconstant = constant_backend:BACKEND\n")
+    (about / "entry_points.txt").write_text("[hilum.backends]\nconstant = constant_backend:BACKEND\n")
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", str(site))
 
 
 def test_a_backend_of_another_package_computes_ours(package, image, foreign):
     assert "constant" in backends.backend_names()
-    found = isocenter.predict(package, image, backend="constant", device="cpu")
+    found = hilum.predict(package, image, backend="constant", device="cpu")
     [prediction] = found.predictions.values()
     assert np.unique(np.asarray(prediction.data)).tolist() == [7]  # the label of the last channel
 

@@ -14,18 +14,18 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from isocenter.belief import Certainty
-from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.evaluation.calibration_fit import Calibrator
-from isocenter.runtime import Model, Preprocessing, torch_networks
-from isocenter.runtime.bundle import formats, inference
-from isocenter.runtime.bundle.inference import Evaluator, Inferer
-from isocenter.runtime.bundle.network import OneTensor
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.runtime.windows.averaging import AveragedNetwork
-from isocenter.tasks import task_catalogue, task_settings
-from isocenter.transforms.intensity import Normalisation
+from hilum.belief import Certainty
+from hilum.errors import DatasetError, FormatError, UsageError
+from hilum.evaluation.calibration_fit import Calibrator
+from hilum.runtime import Model, Preprocessing, torch_networks
+from hilum.runtime.bundle import formats, inference
+from hilum.runtime.bundle.inference import Evaluator, Inferer
+from hilum.runtime.bundle.network import OneTensor
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.runtime.windows.averaging import AveragedNetwork
+from hilum.tasks import task_catalogue, task_settings
+from hilum.transforms.intensity import Normalisation
 from packages import segmenting
 
 torch.set_num_threads(1)

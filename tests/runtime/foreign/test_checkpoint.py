@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.networks import weight_loading
-from isocenter.networks.layouts import nnunet_weights
-from isocenter.runtime.foreign import nnunet_model, torch_files
-from isocenter.runtime.foreign.nnunet_model import LARGEST
+from hilum.errors import FormatError, IntegrityError, UsageError
+from hilum.networks import weight_loading
+from hilum.networks.layouts import nnunet_weights
+from hilum.runtime.foreign import nnunet_model, torch_files
+from hilum.runtime.foreign.nnunet_model import LARGEST
 
 
 class Touch:

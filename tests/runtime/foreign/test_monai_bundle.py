@@ -15,12 +15,12 @@ from monai.networks.nets import UNet
 from PIL import Image as Picture
 from scipy import ndimage
 
-import isocenter
+import hilum
 from foreign_bundles import AFTER, NETWORK, bundle, image, network
-from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, UsageError
-from isocenter.runtime.foreign import monai_transforms
-from isocenter.runtime.foreign.monai_transforms import MonaiTransforms
-from isocenter.values import Geometry, Image
+from hilum.errors import DatasetError, FormatError, GeometryError, IntegrityError, UsageError
+from hilum.runtime.foreign import monai_transforms
+from hilum.runtime.foreign.monai_transforms import MonaiTransforms
+from hilum.values import Geometry, Image
 
 SIGMOID = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
 FLAT = {**NETWORK, "spatial_dims": 2}
@@ -64,7 +64,7 @@ def by_monai(subject: Image, argmax: bool = True) -> np.ndarray:
 
 
 def test_a_bundle_says_what_it_says_in_monai(tmp_path):
-    model = isocenter.load(bundle(tmp_path), "cpu")
+    model = hilum.load(bundle(tmp_path), "cpu")
     assert [label.name for label in model.task.labels] == ["liver", "tumour"]
     found, expected = np.asarray(model.predict(image()).data), by_monai(image())[0]
     assert len(np.unique(expected)) == 3
@@ -94,7 +94,7 @@ def test_a_picture_has_its_columns_first_as_monais_readers_give_it(tmp_path, mon
         case["pred"] = SlidingWindowInferer([40, 30])(case["image"][None], flat())[0]
     after = [mt.Activationsd("pred", softmax=True), mt.Invertd("pred", before, "image", nearest_interp=False)]
     expected = np.asarray(mt.Compose([*after, mt.AsDiscreted("pred", argmax=True)])(case)["pred"])[0]
-    found = np.asarray(isocenter.load(folder, "cpu").predict(tmp_path / "wide.png").data)
+    found = np.asarray(hilum.load(folder, "cpu").predict(tmp_path / "wide.png").data)
     assert found.shape == pixels.shape and len(np.unique(found)) == 3
     assert (found == (expected if load else expected.T)).mean() > 0.999
 
@@ -103,8 +103,8 @@ def test_an_array_of_numpy_keeps_its_axes_as_monai_reads_it(tmp_path):
     pixels = np.random.default_rng(3).integers(0, 255, (16, 32), np.uint8)
     np.save(tmp_path / "wide.npy", pixels.T)
     Picture.fromarray(pixels).save(tmp_path / "wide.png")
-    model = isocenter.load(of_pictures(tmp_path / "bundle", []), "cpu")
-    seen = [model.preprocessing(isocenter.read(tmp_path / f"wide.{end}"), "wide")[0] for end in ("png", "npy")]
+    model = hilum.load(of_pictures(tmp_path / "bundle", []), "cpu")
+    seen = [model.preprocessing(hilum.read(tmp_path / f"wide.{end}"), "wide")[0] for end in ("png", "npy")]
     assert np.array_equal(*seen)
 
 
@@ -114,7 +114,7 @@ def test_an_array_of_numpy_keeps_its_axes_as_monai_reads_it(tmp_path):
 def test_a_threshold_of_what_is_no_sigmoid_is_refused(tmp_path, activation, says):
     steps = [*activation, AFTER[1], {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
     with pytest.raises(UsageError, match=says):
-        isocenter.load(bundle(tmp_path, steps), "cpu")
+        hilum.load(bundle(tmp_path, steps), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_threshold_of_what_is_no_sigmoid_is_refused(tmp_path, activation, says
 def test_windows_that_ours_are_not_are_refused(tmp_path, given, says):
     window = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 16], **given}
     with pytest.raises(UsageError, match=says):
-        isocenter.load(bundle(tmp_path, inferer=window), "cpu")
+        hilum.load(bundle(tmp_path, inferer=window), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -156,16 +156,16 @@ def test_channels_of_other_names_or_in_another_order_are_refused(names, channels
 
 
 def test_a_bundle_is_predicted_with_like_any_model(tmp_path):
-    isocenter.write(image(), tmp_path / "case.nii.gz")
+    hilum.write(image(), tmp_path / "case.nii.gz")
     folder = bundle(tmp_path / "bundle")
-    done = isocenter.predict(folder, tmp_path / "case.nii.gz", out=tmp_path / "out", device="cpu")
-    expected = np.asarray(isocenter.load(folder, "cpu").predict(tmp_path / "case.nii.gz").data)
-    assert np.array_equal(isocenter.read(done.files[0]).data[0], expected)
+    done = hilum.predict(folder, tmp_path / "case.nii.gz", out=tmp_path / "out", device="cpu")
+    expected = np.asarray(hilum.load(folder, "cpu").predict(tmp_path / "case.nii.gz").data)
+    assert np.array_equal(hilum.read(done.files[0]).data[0], expected)
 
 
 def test_regions_that_are_called_by_a_threshold_are_written_in_their_order(tmp_path):
     steps = [SIGMOID, AFTER[1], {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
-    found = np.asarray(isocenter.load(bundle(tmp_path, steps), "cpu").predict(image()).data)
+    found = np.asarray(hilum.load(bundle(tmp_path, steps), "cpu").predict(image()).data)
     expected = np.zeros(found.shape, dtype=int)
     for value, channel in enumerate(by_monai(image(), argmax=False), start=1):
         expected[channel > 0] = value
@@ -180,7 +180,7 @@ def test_outputs_that_are_not_as_many_as_the_metadata_name_are_refused(tmp_path,
     metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = named
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(FormatError, match=rf"metadata\.json: names {len(named)} outputs, the network gives 3"):
-        isocenter.load(folder, "cpu").predict(image())
+        hilum.load(folder, "cpu").predict(image())
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_outputs_that_are_not_as_many_as_the_metadata_name_are_refused(tmp_path,
 )
 def test_of_the_labels_that_a_bundle_names_the_largest_piece_stays(tmp_path, given, groups):
     step = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", **given}
-    found = np.asarray(isocenter.load(bundle(tmp_path, [*AFTER, step]), "cpu").predict(image()).data)
-    whole = np.array(isocenter.load(bundle(tmp_path / "whole"), "cpu").predict(image()).data)
+    found = np.asarray(hilum.load(bundle(tmp_path, [*AFTER, step]), "cpu").predict(image()).data)
+    whole = np.array(hilum.load(bundle(tmp_path / "whole"), "cpu").predict(image()).data)
     for group in groups:
         pieces, _ = ndimage.label(np.isin(whole, group), np.ones((3, 3, 3)))
         sizes = np.bincount(pieces.ravel())[1:]
@@ -207,13 +207,13 @@ def test_a_largest_piece_of_another_kind_is_refused(tmp_path, given, says):
     before = [SIGMOID, {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
     step = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", **given}
     with pytest.raises(UsageError, match=says):
-        isocenter.load(bundle(tmp_path, [*before, step]), "cpu")
+        hilum.load(bundle(tmp_path, [*before, step]), "cpu")
 
 
 def test_a_largest_piece_of_what_is_no_label_yet_is_refused(tmp_path):
     piece = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred"}
     with pytest.raises(UsageError, match="before its outputs are thresholded"):
-        isocenter.load(bundle(tmp_path, [AFTER[0], piece, *AFTER[1:]]), "cpu")
+        hilum.load(bundle(tmp_path, [AFTER[0], piece, *AFTER[1:]]), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -245,30 +245,30 @@ def test_what_we_do_not_know_of_a_bundle_is_refused_and_nothing_of_it_runs(tmp_p
     monkeypatch.chdir(tmp_path)
     folder = bundle(tmp_path / "bundle", **changes)
     with pytest.raises(UsageError, match=says):
-        isocenter.load(folder, "cpu")
+        hilum.load(folder, "cpu")
     assert os.listdir(tmp_path) == ["bundle"]  # noqa: PTH208 - names alone
 
 
 def test_windows_that_a_network_cannot_take_and_steps_that_fail_are_refused_in_words(tmp_path):
     window = {"_target_": "SlidingWindowInferer", "roi_size": [15, 16, 16]}
     with pytest.raises(FormatError, match=r"takes no windows of \(15, 16, 16\)"):
-        isocenter.load(bundle(tmp_path / "odd", inferer=window), "cpu").predict(image())
+        hilum.load(bundle(tmp_path / "odd", inferer=window), "cpu").predict(image())
     turn = {"_target_": "Orientationd", "keys": "image", "axcodes": "XYZ"}
     steps = {"_target_": "Compose", "transforms": [turn]}
     with pytest.raises(DatasetError, match="does not go through the model's transforms"):
-        isocenter.load(bundle(tmp_path / "turned", preprocessing=steps), "cpu").predict(image())
+        hilum.load(bundle(tmp_path / "turned", preprocessing=steps), "cpu").predict(image())
 
 
 def test_a_literal_too_long_for_a_configuration_is_refused_unread(tmp_path):
     with pytest.raises(UsageError, match="an expression of 20002 letters"):
-        isocenter.load(bundle(tmp_path, units=f"$[{'0,' * 10_000}]"), "cpu")
+        hilum.load(bundle(tmp_path, units=f"$[{'0,' * 10_000}]"), "cpu")
 
 
 def test_a_bundle_whose_steps_only_read_the_image_is_predicted_with(tmp_path):
     reading = [{"_target_": name, "keys": "image"} for name in ("LoadImaged", "EnsureChannelFirstd")]
     folder = bundle(tmp_path, preprocessing={"_target_": "Compose", "transforms": reading})
     subject = image()
-    found = isocenter.load(folder, "cpu").predict(subject).data
+    found = hilum.load(folder, "cpu").predict(subject).data
     inferer = SlidingWindowInferer([16, 16, 16], overlap=0.5, mode="gaussian")
     with torch.inference_mode():
         expected = inferer(torch.from_numpy(subject.data)[None], network())[0].argmax(0).numpy()
@@ -277,22 +277,22 @@ def test_a_bundle_whose_steps_only_read_the_image_is_predicted_with(tmp_path):
 
 def test_a_reference_to_nothing_or_to_itself_is_refused(tmp_path):
     with pytest.raises(FormatError, match="refers to itself"):
-        isocenter.load(bundle(tmp_path / "one", units="@units"), "cpu")
+        hilum.load(bundle(tmp_path / "one", units="@units"), "cpu")
     with pytest.raises(FormatError, match="has no 'number'"):
-        isocenter.load(bundle(tmp_path / "two", units="@number"), "cpu")
+        hilum.load(bundle(tmp_path / "two", units="@number"), "cpu")
 
 
 def test_references_that_name_each_other_a_million_times_are_refused(tmp_path):
     grown = {f"a{n}": [f"@a{n - 1}"] * 9 for n in range(1, 12)}
     with pytest.raises(FormatError, match="references never end"):
-        isocenter.load(bundle(tmp_path / "bundle", **grown, a0="lol", units="@a11"), "cpu")
+        hilum.load(bundle(tmp_path / "bundle", **grown, a0="lol", units="@a11"), "cpu")
 
 
 def test_weights_that_do_not_fit_and_images_of_other_axes_are_refused(tmp_path):
     folder = bundle(tmp_path)
     flat = Image(np.zeros((1, 8, 8), dtype=np.float32), Geometry.of_pixels((8, 8)))
     with pytest.raises(GeometryError, match="3 axes"):
-        isocenter.load(folder, "cpu").predict(flat)
+        hilum.load(folder, "cpu").predict(flat)
     torch.save({"weight": torch.zeros(1)}, folder / "models" / "model.pt")
     with pytest.raises(IntegrityError, match="other weights"):
-        isocenter.load(folder, "cpu")
+        hilum.load(folder, "cpu")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from isocenter.runtime.foreign import monai_expressions
-from isocenter.runtime.foreign.monai_expressions import Lambda, UnreadError
+from hilum.runtime.foreign import monai_expressions
+from hilum.runtime.foreign.monai_expressions import Lambda, UnreadError
 
 KNOWN = {"root": "/bundle", "names": {"spleen": 1, "background": 0}, "sizes": [96, 64], "net#width": 3, "big": True}
 REFUSALS = (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-import isocenter
+import hilum
 from foreign_bundles import AFTER, BEFORE, bundle, image
-from isocenter.errors import DatasetError, MemoryShortageError
-from isocenter.runtime import ModelRequest, predicted_memory
-from isocenter.runtime.foreign import monai_transforms
-from isocenter.runtime.preprocessing import restore
-from isocenter.values import Deferred, Geometry, Image
+from hilum.errors import DatasetError, MemoryShortageError
+from hilum.runtime import ModelRequest, predicted_memory
+from hilum.runtime.foreign import monai_transforms
+from hilum.runtime.preprocessing import restore
+from hilum.values import Deferred, Geometry, Image
 from matrices import thinned
 
 ORIENT = {"_target_": "Orientationd", "keys": "image", "axcodes": "LAS"}
@@ -44,10 +44,10 @@ def within(subject: Image) -> Image:
     return Image(np.maximum(data, 0), subject.geometry)
 
 
-def of_steps(folder, steps: list[dict[str, Any]], after: list[dict[str, Any]] = AFTER) -> isocenter.Model:
+def of_steps(folder, steps: list[dict[str, Any]], after: list[dict[str, Any]] = AFTER) -> hilum.Model:
     listed = [*BEFORE[:2], *steps, BEFORE[4]] if steps else BEFORE[:2]
     path = bundle(folder, after, preprocessing={"_target_": "Compose", "transforms": listed})
-    return isocenter.load(path, "cpu")
+    return hilum.load(path, "cpu")
 
 
 @pytest.mark.parametrize("name", thinned(4, STEPS))
@@ -82,7 +82,7 @@ def test_a_label_map_made_in_parts_is_that_of_the_whole_voxel_for_voxel(tmp_path
     sigmoid = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
     after = AFTER if outputs == "classes" else [sigmoid, {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
     model, subject = of_steps(tmp_path, STEPS[name], after), within(image())
-    monkeypatch.setattr("isocenter.runtime.preprocessing.image_statistics.HELD_BYTES", 2**17)  # several columns
+    monkeypatch.setattr("hilum.runtime.preprocessing.image_statistics.HELD_BYTES", 2**17)  # several columns
     parts = np.asarray(model.predict(subject).data)
     monkeypatch.setattr(monai_transforms, "grid_changes", lambda *given, **named: None)
     whole = np.asarray(model.predict(subject).data)
@@ -145,10 +145,10 @@ def test_a_model_whose_outputs_have_to_go_back_whole_and_would_not_fit_is_refuse
     figure = rf"case: predicting it would take {needed.total / 2**30:.2f} GiB .* and .* GiB may be used.*whole"
     with pytest.raises(MemoryShortageError, match=figure):
         predicted_memory.fit_batch_to_memory(model, subject, "case")
-    isocenter.write(image(), tmp_path / "case.nii.gz")
+    hilum.write(image(), tmp_path / "case.nii.gz")
     free(monkeypatch, 2**20)
     with pytest.raises(DatasetError, match=r"would take .* GiB .* and 0.00 GiB may be used"):
-        isocenter.predict(model, tmp_path / "case.nii.gz", out=tmp_path / "out")
+        hilum.predict(model, tmp_path / "case.nii.gz", out=tmp_path / "out")
 
 
 def test_where_the_largest_piece_is_kept_the_memory_to_find_it_is_reckoned(tmp_path):

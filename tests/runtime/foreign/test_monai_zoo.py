@@ -15,11 +15,11 @@ from monai.bundle import ConfigParser
 from PIL import Image as Picture
 from ruamel.yaml import YAML
 
-import isocenter
+import hilum
 from foreign_bundles import AFTER, BEFORE, NETWORK, bundle
-from isocenter.errors import IntegrityError, IsocenterError, UsageError
+from hilum.errors import HilumError, IntegrityError, UsageError
 
-DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
+DATA = Path(os.environ.get("HILUM_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 ZOO, PAGE = DATA / "monai_zoo", Path(__file__).parents[3] / "bench" / "findings" / "monai-zoo.md"
 SOFTMAX, INVERTED, ARGMAX = AFTER[:3]
 RESIZED = {"_target_": "Resized", "keys": "image", "spatial_size": [16, 16, 8]}
@@ -117,7 +117,7 @@ def test_a_bundle_says_what_its_configuration_says_in_monai(tmp_path, name):
     expected = by_monai(folder, file)
     if name == "outputs go back":
         expected = (expected * np.array([1, 2])[:, None, None, None]).max(axis=0, keepdims=True)
-    found = np.asarray(isocenter.load(folder, "cpu").predict(file).data)
+    found = np.asarray(hilum.load(folder, "cpu").predict(file).data)
     assert len(np.unique(expected)) > 1
     assert (found == expected[0]).mean() > 0.9995
 
@@ -128,7 +128,7 @@ def test_what_a_bundle_saves_and_where_is_nobodys_concern(tmp_path):
     folder = bundle(tmp_path / "zoo", [*AFTER[:3], saving], output_dir="$open(@bundle_root + '/eval')", bundle_root=".")
     (folder / "scripts").mkdir()
     (folder / "scripts" / "__init__.py").write_text("raise SystemExit\n")
-    answers = [np.asarray(isocenter.load(one, "cpu").predict(scan(tmp_path)).data) for one in (plain, folder)]
+    answers = [np.asarray(hilum.load(one, "cpu").predict(scan(tmp_path)).data) for one in (plain, folder)]
     assert np.array_equal(*answers)
 
 
@@ -148,7 +148,7 @@ def test_a_network_of_whole_pictures_gives_the_probabilities_of_monai(tmp_path, 
     torch.save(module.state_dict(), folder / "models" / "model.pt")
     pixels = np.random.default_rng(3).integers(0, 255, (40, 30, 3), np.uint8)
     Picture.fromarray(pixels).save(tmp_path / "picture.png")
-    model = isocenter.load(folder, "cpu")
+    model = hilum.load(folder, "cpu")
     assert model.task.name == kind
     found = model.predict(tmp_path / "picture.png").probabilities
     expected = by_monai(folder, tmp_path / "picture.png").ravel()
@@ -166,8 +166,8 @@ def test_an_image_of_another_size_than_a_network_sees_whole_is_refused_with_both
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = [16, 16, 8]
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(IsocenterError, match=r"has 20 x 22 x 12 voxels .* sees images whole, of 16 x 16 x 8"):
-        isocenter.load(folder, "cpu").predict(scan(tmp_path))
+    with pytest.raises(HilumError, match=r"has 20 x 22 x 12 voxels .* sees images whole, of 16 x 16 x 8"):
+        hilum.load(folder, "cpu").predict(scan(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_an_image_of_another_size_than_a_network_sees_whole_is_refused_with_both
 )  # fmt: skip
 def test_what_leads_out_of_a_bundle_or_cannot_be_followed_is_refused_by_name(tmp_path, changes, error, says):
     with pytest.raises(error, match=says):
-        isocenter.load(bundle(tmp_path / "bundle", **changes), "cpu")
+        hilum.load(bundle(tmp_path / "bundle", **changes), "cpu")
 
 
 def rows() -> dict[str, tuple[str, str]]:
@@ -203,8 +203,8 @@ def test_the_page_says_of_each_published_bundle_whether_it_is_read_and_why_not(t
     assert sorted(rows()) == published
     for name in published:
         shutil.copytree(ZOO / name, tmp_path / name, copy_function=shutil.copyfile)
-        with pytest.raises(IsocenterError) as refused:
-            isocenter.load(tmp_path / name, "cpu")
+        with pytest.raises(HilumError) as refused:
+            hilum.load(tmp_path / name, "cpu")
         # Without weights, which are not part of the zoo's repository, one that is read lacks nothing else.
         state, words = rows()[name]
         assert (state == "read") == (re.match(r"has no models/\w+\.pt$", refused.value.problem) is not None), name

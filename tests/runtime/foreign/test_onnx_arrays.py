@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import isocenter
-from isocenter.errors import FormatError
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import FormatError
+from hilum.values import Geometry, Image
 
 CLASSES = {"labels": {"background": 0, "bright": 1}, "channels": ["CT"], "patch": [8, 8, 8], "activation": "none"}
 BRIGHT = {"kernel": np.reshape([0.0, 1], (2, 1, 1, 1, 1)), "bias": [0.0, -0.5]}
@@ -55,7 +55,7 @@ def box() -> tuple[Image, tuple[slice, ...]]:
 
 
 def marked(path: Path, image: Image) -> Any:
-    return np.asarray(isocenter.load(path).predict(image).data)
+    return np.asarray(hilum.load(path).predict(image).data)
 
 
 def edge(axis: int) -> dict[str, Any]:
@@ -91,11 +91,11 @@ def test_axes_and_sides_of_a_network_are_those_of_its_description(tmp_path, entr
 
 
 def test_a_patch_that_fits_both_ways_gets_a_warning_with_both_readings(tmp_path, caplog):
-    isocenter.load(network(tmp_path, [CONV], BRIGHT))
+    hilum.load(network(tmp_path, [CONV], BRIGHT))
     assert '"axes": "xyz"' in caplog.text and '"axes": "zyx"' in caplog.text
     caplog.clear()
     for entries in ({"axes": "xyz"}, {"patch": [8, 8, 4]}, {"patch": [8, 8]}):
-        isocenter.load(network(tmp_path, [CONV], BRIGHT, ("n", 1, "a", "b", "c"), **entries))
+        hilum.load(network(tmp_path, [CONV], BRIGHT, ("n", 1, "a", "b", "c"), **entries))
     assert "axes" not in caplog.text
 
 
@@ -104,7 +104,7 @@ def test_a_patch_that_fits_both_ways_gets_a_warning_with_both_readings(tmp_path,
 )
 def test_axes_that_cannot_be_are_refused(tmp_path, entries):
     with pytest.raises(FormatError, match=r"network\.json: .*Write one of"):
-        isocenter.load(network(tmp_path, [CONV], BRIGHT, **entries))
+        hilum.load(network(tmp_path, [CONV], BRIGHT, **entries))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4])
@@ -152,7 +152,7 @@ def test_one_output_for_two_classes_is_the_second(tmp_path, keepdims, ends):
         tmp_path, [CONV, pooled, last], ONE, outputs=("p",), labels=["dark", "bright"], axes="xyz", activation=ends
     )
     image = Image(np.full((1, 8, 8, 8), 0.9, np.float32), Geometry((8, 8, 8), np.eye(4)), modality="CT")
-    found = isocenter.load(path).predict(image).probabilities
+    found = hilum.load(path).predict(image).probabilities
     assert found is not None and found["bright"] == pytest.approx(1 / (1 + np.exp(-0.4)), abs=1e-5)
 
 
@@ -178,7 +178,7 @@ def test_of_several_outputs_that_of_the_windows_shape_is_taken_with_a_note(tmp_p
 def test_outputs_of_which_no_single_one_is_meant_are_refused(tmp_path, entries, says):
     nodes = [CONV, helper.make_node("Neg", ["logits"], ["other"])]
     with pytest.raises(FormatError, match=says):
-        isocenter.load(network(tmp_path, nodes, BRIGHT, outputs=("other", "logits"), axes="xyz", **entries))
+        hilum.load(network(tmp_path, nodes, BRIGHT, outputs=("other", "logits"), axes="xyz", **entries))
 
 
 def test_the_output_that_the_description_names_is_taken(tmp_path):

@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import isocenter
-from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import FormatError, IntegrityError, UsageError
+from hilum.values import Geometry, Image
 
 GIVEN = {
     "labels": {"background": 0, "bright": 1, "brighter": 2},
@@ -60,7 +60,7 @@ def image() -> Image:
 
 
 def test_the_class_with_the_largest_output_wins_on_the_images_own_grid(tmp_path):
-    found = isocenter.load(written(tmp_path)).predict(image())
+    found = hilum.load(written(tmp_path)).predict(image())
     # Class 1 is larger than 0 from a third of the window, class 2 than 1 from two thirds.
     expected = np.digitize(image().data[0, :, 0, 0], [100 / 3 + 1e-3, 200 / 3 + 1e-3])
     assert np.asarray(found.data)[:, 2, 2].tolist() == expected.tolist()
@@ -69,26 +69,26 @@ def test_the_class_with_the_largest_output_wins_on_the_images_own_grid(tmp_path)
 
 def test_regions_are_each_likelier_than_not_and_the_later_is_written_over(tmp_path):
     regions = {"labels": {"never": 3, "bright": 1, "brighter": 2}, "outputs": "regions"}
-    found = np.asarray(isocenter.load(written(tmp_path, **regions)).predict(image()).data)[:, 0, 0]
+    found = np.asarray(hilum.load(written(tmp_path, **regions)).predict(image()).data)[:, 0, 0]
     # Outputs: 0 nowhere above 0; x - 1/3; 2x - 1.
     assert found.tolist() == np.digitize(image().data[0, :, 0, 0], [100 / 3 + 1e-3, 50 + 1e-3]).tolist()
 
 
 def test_the_probabilities_of_regions_are_called_by_their_outputs(tmp_path):
     regions = {"labels": {"never": 3, "bright": 1, "brighter": 2}, "outputs": "regions"}
-    isocenter.write(image(), tmp_path / "x.nii.gz")
-    done = isocenter.predict(
+    hilum.write(image(), tmp_path / "x.nii.gz")
+    done = hilum.predict(
         written(tmp_path, **regions), tmp_path / "x.nii.gz", out=tmp_path / "out", save_probabilities=True
     )
     named = (tmp_path / "out" / "x_probabilities.labels.csv").read_text().split()[1:]
     assert [line.split(",")[1] for line in named] == ["never", "bright", "brighter"]
-    found = isocenter.read(tmp_path / "out" / "x_probabilities.nii.gz").data[0] > 0.5
+    found = hilum.read(tmp_path / "out" / "x_probabilities.nii.gz").data[0] > 0.5
     assert found.sum(axis=(1, 2, 3)).tolist() == [0, 8 * 30, 6 * 30]
     assert ["bright overlaps regions" in problem.what for problem in done.problems] == [True]
 
 
 def test_classes_of_the_whole_image_are_probabilities(tmp_path):
-    model = isocenter.load(written(tmp_path, 2, vector=True, labels=["dark", "bright"]))
+    model = hilum.load(written(tmp_path, 2, vector=True, labels=["dark", "bright"]))
     found = model.predict(image()).probabilities
     assert found is not None
     mean = 0.5 - 1 / 3
@@ -105,7 +105,7 @@ def test_classes_of_the_whole_image_are_probabilities(tmp_path):
 )
 def test_a_network_that_ends_in_its_own_softmax_or_sigmoid_says_what_it_says_without(tmp_path, last, changes):
     plain, ended = (
-        isocenter.load(_in(tmp_path / name, last=name, **changes)).predict(image()) for name in ("Identity", last)
+        hilum.load(_in(tmp_path / name, last=name, **changes)).predict(image()) for name in ("Identity", last)
     )
     if plain.probabilities is not None:
         assert ended.probabilities == pytest.approx(plain.probabilities, abs=1e-5)
@@ -115,7 +115,7 @@ def test_a_network_that_ends_in_its_own_softmax_or_sigmoid_says_what_it_says_wit
 
 def test_regions_that_are_a_softmax_are_refused(tmp_path):
     with pytest.raises(UsageError, match="ends in a softmax"):
-        isocenter.load(written(tmp_path, last="Softmax", outputs="regions", labels={"a": 1, "b": 2, "c": 3}))
+        hilum.load(written(tmp_path, last="Softmax", outputs="regions", labels={"a": 1, "b": 2, "c": 3}))
 
 
 def _in(folder: Path, **given: Any) -> Path:
@@ -125,16 +125,14 @@ def _in(folder: Path, **given: Any) -> Path:
 
 def test_a_model_says_where_it_computes_and_refuses_what_is_no_device_of_it(tmp_path):
     path = written(tmp_path)
-    assert [isocenter.load(path, device).networks.computing.value for device in ("auto", "cpu")] == [
-        "cpu with onnx"
-    ] * 2
+    assert [hilum.load(path, device).networks.computing.value for device in ("auto", "cpu")] == ["cpu with onnx"] * 2
     for device in ("mps", "abacus", "cuda:first"):
         with pytest.raises(UsageError, match=r"network\.onnx: .*Choose --device cpu, or cuda:0"):
-            isocenter.load(path, device)
+            hilum.load(path, device)
 
 
 def test_torch_is_not_imported_for_it(tmp_path):
-    code = f"import isocenter, sys; isocenter.load({str(written(tmp_path))!r}, 'cpu'); sys.exit('torch' in sys.modules)"
+    code = f"import hilum, sys; hilum.load({str(written(tmp_path))!r}, 'cpu'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -155,7 +153,7 @@ def test_torch_is_not_imported_for_it(tmp_path):
 )
 def test_a_description_that_cannot_be_is_refused(tmp_path, changes, says):
     with pytest.raises((UsageError, FormatError), match=says):
-        isocenter.load(written(tmp_path, **changes))
+        hilum.load(written(tmp_path, **changes))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +167,7 @@ def test_a_description_that_cannot_be_is_refused(tmp_path, changes, says):
     ],
 )
 def test_outputs_that_the_description_does_not_name_are_refused(tmp_path, maps, vector, changes):
-    model = isocenter.load(written(tmp_path, maps, vector, **changes))
+    model = hilum.load(written(tmp_path, maps, vector, **changes))
     with pytest.raises(FormatError, match=r"network\.json: .*the network gives .* Correct labels and outputs"):
         model.predict(image())
 
@@ -178,23 +176,23 @@ def test_a_window_that_the_network_cannot_take_is_refused(tmp_path):
     path = written(tmp_path, channels=["T1", "T2"], normalisation=[{"method": "zscore"}] * 2)
     two = Image(np.zeros((2, 6, 6, 6), np.float32), Geometry((6, 6, 6), np.eye(4)), channels=("T1", "T2"))
     with pytest.raises(FormatError, match=r"network\.json: .*\(2, 4, 4, 4\).* Correct channels and patch"):
-        isocenter.load(path).predict(two)
+        hilum.load(path).predict(two)
 
 
 def test_an_onnx_file_without_a_description_says_what_to_write(tmp_path):
     path = written(tmp_path)
     with pytest.raises(UsageError, match="no folds"):
-        isocenter.load(path, fold=0)
+        hilum.load(path, fold=0)
     path.with_suffix(".json").write_text("{")
     with pytest.raises(FormatError, match="not JSON"):
-        isocenter.load(path)
+        hilum.load(path)
     path.with_suffix(".json").unlink()
     with pytest.raises(UsageError, match="labels, channels, patch, normalisation"):
-        isocenter.load(path)
+        hilum.load(path)
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path):
     path = written(tmp_path)
     path.write_bytes(b"text")
     with pytest.raises(IntegrityError, match=r"network\.onnx"):
-        isocenter.load(path)
+        hilum.load(path)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import isocenter
-from isocenter.errors import FormatError, OutputError, UsageError
-from isocenter.values import Geometry, Image
+import hilum
+from hilum.errors import FormatError, OutputError, UsageError
+from hilum.values import Geometry, Image
 from small_onnx import network, reported
 
 # One output: above 0 where an image is above 140.
@@ -36,7 +36,7 @@ def image(low: float = 100, high: float = 200, between: float = 125) -> Image:
 
 def activation(path: Path, **how: Any) -> tuple[str, str, int]:
     """What was found, why, and how many voxels of `image` are bright."""
-    model = isocenter.load(path, "cpu", **how)
+    model = hilum.load(path, "cpu", **how)
     found = model.record["activation"]
     return found["value"], found["because"], int(np.asarray(model.predict(image()).data).sum())
 
@@ -87,7 +87,7 @@ def test_a_sigmoid_in_other_words_is_measured(tmp_path, last):
     ],
 )  # fmt: skip
 def test_a_softmax_is_found_as_the_probabilities_of_all_classes(tmp_path, last, because):
-    model = isocenter.load(network(tmp_path, [*LOGIT, *last], TWO, **BOTH), "cpu")
+    model = hilum.load(network(tmp_path, [*LOGIT, *last], TWO, **BOTH), "cpu")
     assert model.record["activation"]["value"] == "softmax"
     assert re.search(because, model.record["activation"]["because"])
     stated: dict[str, Any] = {}
@@ -119,7 +119,7 @@ def test_a_probability_of_0_whose_logarithm_is_infinite_is_an_answer(tmp_path):
 def test_an_infinite_probability_is_no_answer(tmp_path):
     path = network(tmp_path, [("Reciprocal", "x", "o")], activation="sigmoid")  # of 0
     with pytest.raises(OutputError, match="not finite"):
-        isocenter.load(path, "cpu").predict(image(0, 200))
+        hilum.load(path, "cpu").predict(image(0, 200))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_outputs_that_leave_0_to_1_are_logits(tmp_path, last):
 def test_probabilities_that_are_computed_on_are_refused_until_a_person_says_what_they_are(tmp_path):
     path = network(tmp_path, [*SIGMOID, ("Mul", "p scale", "o")], ONE)  # 0 to 255: a picture
     with pytest.raises(UsageError, match=r"network\.onnx: .*sigmoid, then Mul.*--activation none, softmax or sigmoid"):
-        isocenter.load(path, "cpu")
+        hilum.load(path, "cpu")
     assert activation(path, activation="none")[:2] == ("none", "asked for")
 
 
@@ -149,14 +149,14 @@ def test_what_a_person_says_goes_before_the_description_and_that_before_the_grap
     assert activation(path) == ("none", "asked for", 64)
     assert activation(path, activation="sigmoid") == ("sigmoid", "asked for", 8)
     with pytest.raises(UsageError, match="no activation is called 'tanh'"):
-        isocenter.load(path, "cpu", activation="tanh")
+        hilum.load(path, "cpu", activation="tanh")
     with pytest.raises(UsageError, match="ends in a softmax"):
-        isocenter.load(path, "cpu", activation="softmax")
+        hilum.load(path, "cpu", activation="softmax")
 
 
 def test_a_model_that_is_no_onnx_file_has_no_activation_to_choose(tmp_path):
     with pytest.raises(UsageError, match="Leave --activation out"):
-        isocenter.load(tmp_path, activation="sigmoid")
+        hilum.load(tmp_path, activation="sigmoid")
 
 
 @pytest.mark.parametrize("takes", ["float16", "float64"])
@@ -167,16 +167,16 @@ def test_images_become_the_numbers_that_a_network_takes(tmp_path, takes):
 def test_whole_numbers_keep_the_unit_of_the_file_or_the_description_is_refused(tmp_path):
     steps, kept = [*LOGIT, ("Sigmoid", "y", "o")], {"method": "window", "low": 0, "high": 255}
     path = network(tmp_path, steps, ONE, "uint8", normalisation=[kept])
-    assert np.asarray(isocenter.load(path, "cpu").predict(image(-20, 300, 139.4)).data).sum() == 8
+    assert np.asarray(hilum.load(path, "cpu").predict(image(-20, 300, 139.4)).data).sum() == 8
     for other in ({"method": "zscore"}, {**kept, "method": "range"}, {**kept, "low": -1000, "high": 1000}):
         path = network(tmp_path, steps, ONE, "uint8", normalisation=[other])
         with pytest.raises(FormatError, match=r"network\.json: .*whole numbers \(uint8\).*Keep the values"):
-            isocenter.load(path, "cpu")
+            hilum.load(path, "cpu")
 
 
 def test_what_was_found_is_in_the_summary_of_a_prediction(tmp_path, cli):
     path = network(tmp_path, [*SIGMOID, ("Identity", "p", "o")], ONE)
-    isocenter.write(image(), tmp_path / "scan.nii.gz")
+    hilum.write(image(), tmp_path / "scan.nii.gz")
     for name, flags in {"found": [], "asked": ["--activation", "sigmoid"]}.items():
         done = cli("predict", path, tmp_path / "scan.nii.gz", "--out", tmp_path / name, *flags)
         assert done.code == 0, done.err
@@ -190,5 +190,5 @@ def test_the_voxels_of_a_network_whose_sigmoid_is_not_its_last_step_are_those_ab
     data, tmp_path, monkeypatch, name
 ):
     made = reported(data, "sigmoid-before-the-last-step", tmp_path, monkeypatch)
-    found = isocenter.load(made / name / "network.onnx", "cpu").predict(made / "scan.nii")
+    found = hilum.load(made / name / "network.onnx", "cpu").predict(made / "scan.nii")
     assert np.asarray(found.data).sum() == 256

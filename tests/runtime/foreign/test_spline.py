@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from foreign_folders import resampled as by_scipy
-from isocenter.runtime.preprocessing import nnunet_preprocessing, restore
-from isocenter.runtime.preprocessing.nnunet_preprocessing import NNUNetResampling
-from isocenter.runtime.preprocessing.protocol import GridTrace
-from isocenter.values import Geometry
+from hilum.runtime.preprocessing import nnunet_preprocessing, restore
+from hilum.runtime.preprocessing.nnunet_preprocessing import NNUNetResampling
+from hilum.runtime.preprocessing.protocol import GridTrace
+from hilum.values import Geometry
 
 SHAPES = st.tuples(*[st.integers(2, 9)] * 3)
 

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.guard import image_gate, image_observation
-from isocenter.runtime.guard.image_gate import Answering, Guard
-from isocenter.runtime.guard.image_observation import Observation
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.model_parts import ModelParts
-from isocenter.runtime.torch_networks import Networks
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Confidence, Geometry, Image, Prediction
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.guard import image_gate, image_observation
+from hilum.runtime.guard.image_gate import Answering, Guard
+from hilum.runtime.guard.image_observation import Observation
+from hilum.runtime.inference import Inference
+from hilum.runtime.model_parts import ModelParts
+from hilum.runtime.torch_networks import Networks
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Confidence, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((16, 16))
 

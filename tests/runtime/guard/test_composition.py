@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.runtime.guard import image_observation
-from isocenter.runtime.guard.case_distances import Correlated, Ranges, Reference
+from hilum.runtime.guard import image_observation
+from hilum.runtime.guard.case_distances import Correlated, Ranges, Reference
 
 
 @pytest.mark.parametrize("shape", [(64,), (40, 30), (20, 24, 7)])

@@ -13,15 +13,15 @@ from numpy.testing import assert_allclose
 from safetensors.numpy import load
 from scipy import stats
 
-from isocenter.errors import IntegrityError
-from isocenter.runtime import model_record
-from isocenter.runtime.guard import case_distances, image_gate, image_observation
-from isocenter.runtime.guard.case_distances import KnownDistances
-from isocenter.runtime.guard.gate_state import LIMITS
-from isocenter.runtime.guard.image_gate import Answering, Guard
-from isocenter.runtime.guard.image_observation import Observation
-from isocenter.runtime.model_parts import ModelParts
-from isocenter.values import Geometry, Image, Prediction
+from hilum.errors import IntegrityError
+from hilum.runtime import model_record
+from hilum.runtime.guard import case_distances, image_gate, image_observation
+from hilum.runtime.guard.case_distances import KnownDistances
+from hilum.runtime.guard.gate_state import LIMITS
+from hilum.runtime.guard.image_gate import Answering, Guard
+from hilum.runtime.guard.image_observation import Observation
+from hilum.runtime.model_parts import ModelParts
+from hilum.values import Geometry, Image, Prediction
 from matrices import only, thinned
 
 LEVEL = 0.01

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter.runtime.guard import image_gate, image_observation
-from isocenter.runtime.guard.image_observation import Observation
-from isocenter.values import Geometry, Image
+from hilum.runtime.guard import image_gate, image_observation
+from hilum.runtime.guard.image_observation import Observation
+from hilum.values import Geometry, Image
 
 
 def turned(degrees: float) -> np.ndarray:

@@ -9,11 +9,11 @@ import pytest
 from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
-from isocenter.runtime.guard import case_distances, image_gate, image_observation
-from isocenter.runtime.guard.case_distances import KnownDistances
-from isocenter.runtime.guard.image_gate import Guard
-from isocenter.runtime.guard.image_observation import Observation
-from isocenter.values import Geometry, Image
+from hilum.runtime.guard import case_distances, image_gate, image_observation
+from hilum.runtime.guard.case_distances import KnownDistances
+from hilum.runtime.guard.image_gate import Guard
+from hilum.runtime.guard.image_observation import Observation
+from hilum.values import Geometry, Image
 from matrices import thinned
 
 DRAWS = 4000

@@ -11,16 +11,16 @@ import torch
 from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
-from isocenter.runtime import Model, Preprocessing
-from isocenter.runtime.guard import case_distances, image_gate, image_observation
-from isocenter.runtime.guard.case_distances import KnownDistances
-from isocenter.runtime.guard.image_gate import Guard
-from isocenter.runtime.guard.image_observation import Observation
-from isocenter.runtime.inference import Inference
-from isocenter.runtime.torch_networks import Networks, TorchNetwork
-from isocenter.tasks import task_catalogue
-from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Case, Geometry, Image
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.guard import case_distances, image_gate, image_observation
+from hilum.runtime.guard.case_distances import KnownDistances
+from hilum.runtime.guard.image_gate import Guard
+from hilum.runtime.guard.image_observation import Observation
+from hilum.runtime.inference import Inference
+from hilum.runtime.torch_networks import Networks, TorchNetwork
+from hilum.tasks import task_catalogue
+from hilum.transforms.intensity import Normalisation
+from hilum.values import Case, Geometry, Image
 from matrices import thinned
 
 DRAWS, LEVEL = 1000, 0.01

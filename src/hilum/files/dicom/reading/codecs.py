@@ -1,0 +1,195 @@
+"""Compressed DICOM frames to samples: the one file that knows the codec library (imagecodecs, BSD)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum.files import _picture_streams
+from hilum.files._picture_streams import LOSSLESS, StatedSize
+from hilum.files.dicom.uids import CODED, DEFLATED_IMAGE_FRAME, JPEG, JPEG_2000, JPEG_LS, JPEG_XL, MARKED, RLE
+
+Samples = NDArray[Any]
+MOST_SAMPLES = 4  # of colours and opacity, whatever the header states
+
+# What decoders raise at a damaged frame: each codec has its own kind of RuntimeError, and ValueError is ours.
+CODEC_ERRORS = (
+    ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+def decompress(
+    frame: bytes, *, syntax: str, rows: int, columns: int, samples: int, bits: int, photometric: str
+) -> Samples:
+    """One frame, (rows, columns) or (rows, columns, samples), as the codec gives it; colour streams of JPEG and
+    JPEG 2000 as RGB where the codec undoes the colour transform, see `photometric_after`.
+
+    bits: Bits Allocated; 1 for packed masks
+    Raises ValueError for a frame that cannot be decoded; the caller knows the file.
+    """
+    if syntax in MARKED:
+        _check_end(frame)
+    if syntax in MARKED | JPEG_XL:
+        _check_size(_picture_streams.stated_size(frame), rows, columns, samples)
+    if syntax in JPEG:
+        return _jpeg(frame, photometric)
+    if syntax in JPEG_LS:
+        return imagecodecs.jpegls_decode(frame)
+    if syntax in JPEG_2000:
+        return imagecodecs.jpeg2k_decode(frame)
+    if syntax in JPEG_XL:
+        return imagecodecs.jpegxl_decode(frame)
+    if syntax == RLE:
+        return _decode_bytes(lambda limit: _rle(frame, bits, limit), rows, columns, samples, bits, planar=True)
+    if syntax == DEFLATED_IMAGE_FRAME:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS).decompress
+        return _decode_bytes(lambda limit: inflate(frame, limit), rows, columns, samples, bits, planar=False)
+    raise ValueError("no decoder for this transfer syntax")
+
+
+def has_decoder(syntax: str) -> bool:
+    """Whether `decompress` has a decoder for a transfer syntax."""
+    return syntax in CODED
+
+
+def keeps_stored_words(syntax: str) -> bool:
+    """Whether samples come out in the words they were stored in, with all bits; other codecs give only samples."""
+    return syntax in (RLE, DEFLATED_IMAGE_FRAME)
+
+
+def photometric_after(frame: bytes, syntax: str, photometric: str) -> str:
+    """The photometric interpretation of what `decompress` gives.
+
+    Lossy JPEG streams become RGB by their own markers; JPEG 2000 undoes its component transform (YBR_RCT and
+    YBR_ICT, PS3.5 8.2.4) but not a YBR_FULL that was there before; JPEG XL gives RGB.
+    """
+    undone = photometric in ("YBR_RCT", "YBR_ICT", "XYB") or (syntax in JPEG and _is_lossy_colour(frame))
+    return "RGB" if undone else photometric
+
+
+def has_component_transform(start: bytes) -> bool | None:
+    """Whether a JPEG 2000 stream states a colour transform, ISO/IEC 15444-1 A.6.1; None where its start shows none."""
+    at = start.find(b"\xff\x4f\xff\x51") + 2
+    while 2 <= at <= len(start) - 9 and start[at : at + 2] != b"\xff\x90":  # the first tile
+        if start[at : at + 2] == b"\xff\x52":
+            return start[at + 8] == 1
+        at += 2 + int.from_bytes(start[at + 2 : at + 4], "big")
+    return None
+
+
+def stream_precision(frame: bytes, syntax: str) -> int | None:
+    """Bits per sample of the stream itself, where it states them: JPEG 2000's SIZ, JPEG's and JPEG-LS's SOF."""
+    return _picture_streams.stated_size(frame).bits if syntax in MARKED else None
+
+
+def _jpeg(frame: bytes, photometric: str) -> Samples:
+    _, header = _picture_streams.start_of_frame(frame)
+    if (header.size.bits or 0) > 8 or not _is_lossy_colour(frame):
+        return imagecodecs.jpeg8_decode(frame)
+    return imagecodecs.jpeg8_decode(frame, colorspace=_jpeg_colour(frame, photometric), outcolorspace="RGB")
+
+
+def _is_lossy_colour(frame: bytes) -> bool:
+    """Whether three components come out as RGB: a lossless stream has no colour transform of its own."""
+    code, header = _picture_streams.start_of_frame(frame)
+    return header.size.samples == 3 and code not in LOSSLESS
+
+
+def _jpeg_colour(frame: bytes, photometric: str) -> str:
+    """The colour space of a three-component JPEG stream. Its own markers know better than the header around it:
+    Adobe's transform flag, JFIF (which is YCbCr by its standard), R, G, B as component names, coarser chroma."""
+    adobe = _segment(frame, 0xEE)
+    components = _picture_streams.start_of_frame(frame)[1].components
+    if adobe is not None and adobe[:5] == b"Adobe" and len(adobe) >= 12:
+        is_rgb = adobe[11] != 1
+    elif [name for name, _ in components] == [ord("R"), ord("G"), ord("B")]:
+        is_rgb = True
+    else:
+        coarser = _segment(frame, 0xE0) is not None or len({sampling for _, sampling in components}) > 1
+        is_rgb = photometric == "RGB" and not coarser
+    return "RGB" if is_rgb else "YCBCR"
+
+
+def _decode_bytes(
+    unpack: Callable[[int], bytes | memoryview], rows: int, columns: int, samples: int, bits: int, *, planar: bool
+) -> Samples:
+    """Samples of a frame whose codec knows bytes only; a 1-bit frame is packed, lowest bit first (PS3.5 8.1.1)."""
+    count = rows * columns * samples
+    need = (count * bits + 7) // 8
+    data = unpack(need)
+    if len(data) < need:
+        raise ValueError(f"{len(data)} bytes instead of {need}")
+    if bits == 1:
+        flat: Samples = np.unpackbits(np.frombuffer(data, np.uint8), count=count, bitorder="little")
+    else:
+        flat = np.frombuffer(data[:need], f"<u{bits // 8}")
+    if samples == 1:
+        return flat.reshape(rows, columns)
+    if planar:
+        return np.moveaxis(flat.reshape(samples, rows, columns), 0, -1)
+    return flat.reshape(rows, columns, samples)
+
+
+def _rle(frame: bytes, bits: int, limit: int) -> memoryview:
+    """PS3.5 annex G: up to 15 segments, one for each byte of each sample, the highest byte first."""
+    if len(frame) < 64:
+        raise ValueError("no RLE header")
+    count, *offsets = np.frombuffer(frame, "<u4", 16).tolist()
+    wide = max(bits // 8, 1)
+    ends = [*offsets[1:count], len(frame)]
+    if not 1 <= count <= 15 or count % wide or not all(64 <= a <= b for a, b in zip(offsets, ends, strict=False)):
+        raise ValueError(f"{count} RLE segments")
+    size = limit // count
+    words = np.empty((count // wide, size), f"<u{wide}")
+    room = bytearray(size)
+    for n, (start, end) in enumerate(zip(offsets, ends, strict=False)):
+        part, word = np.frombuffer(_segment_of_rle(frame[start:end], room), np.uint8), words[n // wide]
+        if n % wide == 0:
+            word[:] = part
+        else:  # whole words are moved in half of the time of single bytes
+            np.left_shift(word, 8, out=word)
+            np.bitwise_or(word, part, out=word)
+    return words.view(np.uint8).reshape(-1).data
+
+
+def _segment_of_rle(segment: bytes, room: bytearray) -> bytes | bytearray | memoryview:
+    """The bytes of a segment, in `room` where it holds no more than belong there."""
+    size = len(room)
+    if size > 64 * len(segment):  # PS3.5 G.3: two bytes make at most 128
+        raise ValueError(f"{len(segment)} bytes of RLE cannot make {size}")
+    try:
+        data = imagecodecs.packbits_decode(segment, out=room)  # its size is then not counted first
+    except RuntimeError:  # some writers encode what follows the last row too
+        data = imagecodecs.packbits_decode(segment)[:size]
+    if len(data) < size:
+        raise ValueError(f"an RLE segment of {len(data)} bytes instead of {size}")
+    return data
+
+
+def _check_end(frame: bytes) -> None:
+    """Decoders fill up what is missing; the end marker, which JPEG, JPEG-LS and JPEG 2000 share, shows a cut."""
+    if b"\xff\xd9" not in frame[-16:]:  # an odd frame is padded, by some with more than one byte
+        raise ValueError("it has no end: it is cut short")
+
+
+def _check_size(stream: StatedSize, rows: int, columns: int, samples: int) -> None:
+    """Before anything is allocated: the stream must be of the size that the header states.
+
+    JPEG XL does not state here whether it is grey; its alpha channel is left out later.
+    """
+    if (stream.rows, stream.columns) != (rows, columns):
+        problem = f"the compressed picture is {stream.rows} x {stream.columns}, the header states {rows} x {columns}"
+        raise ValueError(problem)
+    if stream.samples > max(samples, MOST_SAMPLES):
+        raise ValueError(f"the compressed picture has {stream.samples} samples, the header states {samples}")
+
+
+def _segment(frame: bytes, code: int) -> bytes | None:
+    """The body of the first segment with this marker before the compressed data."""
+    return next((body for one, body in _picture_streams.segments_of_jpeg(frame) if one == code), None)

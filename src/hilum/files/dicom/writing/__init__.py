@@ -1,0 +1,5 @@
+"""Writing DICOM: image series, segmentations, structured reports."""
+
+from hilum.lazy import lazy_index
+
+lazy_index(__name__)

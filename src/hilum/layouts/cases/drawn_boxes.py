@@ -1,0 +1,313 @@
+"""Boxes and outlines as files state them, x before y; boxes are brought onto the axes of their image here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum import errors
+from hilum.errors import DatasetError
+from hilum.layouts.cases import mask_pairs, table_reading, text_names
+from hilum.layouts.cases.dataset_folder import Folder, FolderMember
+from hilum.values import BoundingBoxes, Floats, Geometry, Image, Split, grouping
+
+# Files count voxels from 0 or from 1, and round: a box may lie so far outside, and is cut back.
+SLACK = 1.0
+# Shares of an image are rounded: an edge may lie so far outside.
+ROUNDING = 1e-3
+
+# DICOM's axes run to the patient's left and back, ours to the right and front.
+FROM_DICOM = np.array([-1.0, -1.0, 1.0])
+
+# Images in all folders by name with suffix, in small letters.
+NamedImages = Mapping[str, Sequence[FolderMember]]
+# Its corners (x, y), of which the last is joined to the first.
+Ring = tuple[tuple[float, float], ...]
+CORNERS_OF_ELLIPSE = 64  # its area is then .2 % too small
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The outline of one object in a picture, as polygons or as lengths of runs.
+
+    rings: polygons, of which the object is all that one of them holds
+    runs:  numbers of pixels outside, inside, outside and so on, down the columns from the first
+    size:  (columns, rows) that the runs are of
+    """
+
+    rings: tuple[Ring, ...] = ()
+    runs: tuple[int, ...] = ()
+    size: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class DrawnBox:
+    """One box as a file states it, and the outline of what is in it where one was drawn.
+
+    low, high: (x, y[, z]) edges in voxels, counted from 0
+    where:     in the file, in words
+    track:     the number of its object in every frame of a film
+    """
+
+    name: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    where: str
+    ignored: bool = False
+    outline: Outline | None = None
+    track: int | None = None
+
+    @classmethod
+    def around(cls, name: str, rings: Sequence[Ring], where: str) -> DrawnBox:
+        """The area inside polygons, with the edges of them all; ValueError for one of fewer than three corners."""
+        if any(len(ring) < 3 for ring in rings) or not rings:
+            raise ValueError(f"{where} ({name}) is an outline of fewer than three corners")
+        x, y = zip(*(corner for ring in rings for corner in ring), strict=True)
+        return cls(name, (min(x), min(y)), (max(x), max(y)), where, outline=Outline(tuple(rings)))
+
+    @classmethod
+    def in_groups(cls, shapes: Iterable[tuple[str, Hashable | None, Ring, str]]) -> list[DrawnBox]:
+        """The objects of shapes (name, group, corners, where): those of one name and one group are one object."""
+        groups: dict[Hashable, list[tuple[str, Ring, str]]] = {}
+        for number, (name, group, ring, where) in enumerate(shapes):
+            groups.setdefault((number,) if group is None else (name, group), []).append((name, ring, where))
+        return [cls.around(own[0][0], [ring for _, ring, _ in own], own[0][2]) for own in groups.values()]
+
+    @classmethod
+    def of_pixels(
+        cls, name: str, stored: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int] | None, where: str
+    ) -> DrawnBox:
+        """The outline of (rows, columns) pixels from a corner (x, y) on; ValueError where they leave the image."""
+        if size is None:
+            raise ValueError(f"{where} is a mask, and the image's size is not stated")
+        (x, y), (columns, rows), (height, width) = corner, size, stored.shape
+        if x < 0 or y < 0 or x + width > columns or y + height > rows:
+            raise ValueError(f"{where} is a mask of {width} x {height} at ({x}, {y}), beyond the image")
+        outline = Outline(runs=_runs_of(stored, corner, size), size=size)
+        return cls(name, (float(x), float(y)), (float(x + width), float(y + height)), where, outline=outline)
+
+
+def ellipse_corners(centre: tuple[float, float], radii: tuple[float, float], turn: float = 0.0) -> Ring:
+    """Corners of an ellipse with radii along x and y, turned by so many radians from x towards y."""
+    angles = np.linspace(0, 2 * np.pi, CORNERS_OF_ELLIPSE, endpoint=False)
+    corners = [(centre[0] + radii[0] * np.cos(a), centre[1] + radii[1] * np.sin(a)) for a in angles]
+    return turn_corners(corners, centre, turn)
+
+
+def turn_corners(corners: Sequence[tuple[float, float]], centre: tuple[float, float], turn: float) -> Ring:
+    """Corners turned about a centre by so many radians from x towards y, clockwise as pictures are seen."""
+    cosine, sine = math.cos(turn), math.sin(turn)
+    apart = [(x - centre[0], y - centre[1]) for x, y in corners]
+    return tuple((centre[0] + x * cosine - y * sine, centre[1] + x * sine + y * cosine) for x, y in apart)
+
+
+def _runs_of(stored: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> tuple[int, ...]:
+    """Numbers of pixels outside, inside, outside and so on, down the columns from the first.
+
+    size: of the image, (columns, rows); as a file may state any, an image of that size is never made
+    """
+    (x, y), (columns, rows) = corner, size
+    framed = np.pad(stored.T, ((0, 0), (1, 1)))
+    column, row = np.nonzero(framed[:, 1:] != framed[:, :-1])
+    changes, times = np.unique((column + x) * rows + row + y, return_counts=True)
+    # A column that ends inside is no change before one that begins inside, and after the last none follows.
+    changes = changes[(times == 1) & (changes < rows * columns)]
+    return tuple(np.diff(np.concatenate([[0], changes, [rows * columns]])).tolist())
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The boxes that a file states for one image.
+
+    size:      (columns, rows) as stated, None where they are not
+    in_shares: numbers are shares of the image's width and height, not voxels
+    in_mm:     numbers are mm along the patient's left, back and head (DICOM's axes), and each box is around a ball
+    odd:       what of the file cannot be read and is left out, in words
+    """
+
+    path: Path
+    boxes: tuple[DrawnBox, ...]
+    size: tuple[int, int] | None = None
+    in_shares: bool = False
+    in_mm: bool = False
+    odd: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of this annotation: the rest of a file of many images does not change the case."""
+        stated = [self.size, [{k: v for k, v in asdict(box).items() if v is not None} for box in self.boxes]]
+        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+
+    def placed_on(self, geometry: Geometry) -> Annotation:
+        """The same box in voxels of the image that it was drawn on.
+
+        Raises DatasetError, by file and box, for an image of another size than the file states, for shares that do
+        not lie within the image, and for mm on one that does not say where it lies.
+        """
+        size = columns_and_rows(geometry)
+        if self.size is not None and self.size != size[:2]:
+            stated, actual = (f"{columns} x {rows}" for columns, rows in (self.size, size[:2]))
+            problem = f"is of an image of {stated} pixels (columns x rows), and the image has {actual}"
+            raise DatasetError(problem, str(self.path), "Give the image that it was drawn on")
+        if self.in_mm:
+            balls = tuple(_around_ball(box, geometry, self.path) for box in self.boxes)
+            return replace(self, boxes=balls, in_mm=False)
+        if not self.in_shares:
+            return self
+        boxes = tuple(_in_voxels(box, (size[0], size[1]), self.path) for box in self.boxes)
+        return replace(self, boxes=boxes, in_shares=False)
+
+
+def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
+    """The boxes on their image's axes; what was cut back or left out stands in their notes.
+
+    called: {name in the file: name of the class}
+    Raises DatasetError, by file and box, for one whose end lies before its start or lies outside the image, and as
+    `Annotation.placed_on` does.
+    """
+    geometry, where = image().geometry, str(annotation.path)
+    corners, kept, notes = [], [], []
+    seen: set[tuple[Any, ...]] = set()
+    for box in annotation.placed_on(geometry).boxes:
+        if any(low == high for low, high in zip(box.low, box.high, strict=True)):
+            notes.append(f"{box.where} ({box.name}) has no extent, and is left out")
+            continue
+        edges, cut = edges_inside(box, columns_and_rows(geometry), where)
+        same = (box.name, *edges.ravel().tolist())
+        if same in seen:
+            notes.append(f"{box.where} ({box.name}) occurs twice, and counts once")
+            continue
+        seen.add(same)
+        notes += [f"{box.where} ({box.name}) reached beyond the image, and was cut back"] if cut else []
+        kept.append(box)
+        corners.append(np.ravel(edges[:, ::-1] if geometry.is_picture else edges))  # along the image's own axes
+    return BoundingBoxes(
+        np.array(corners).reshape(-1, 2 * geometry.ndim),
+        tuple(called[box.name] for box in kept),
+        ignored=np.array([box.ignored for box in kept], dtype=bool),
+        notes=tuple(notes),
+        numbers=() if any(box.track is None for box in kept) else tuple(box.track or 0 for box in kept),
+    )
+
+
+def drawn_names(annotations: Sequence[Annotation]) -> set[str]:
+    """Every class that is drawn."""
+    return {box.name for annotation in annotations for box in annotation.boxes}
+
+
+def images_by_file_name(folder: Folder, *, bare: bool = False) -> NamedImages:
+    """The images of a folder by their names in small letters; bare: also by those without a suffix."""
+    whole = ((table_reading.compose_letters(one.path.name), one) for one in folder.images)
+    named = ((name, one) for full, one in whole for name in {full, one.stem if bare else full})
+    return grouping.by_key((name.casefold(), one) for name, one in named)
+
+
+def image_named(
+    images: NamedImages,
+    name: str,
+    near: Sequence[Path],
+    where: Path,
+    *,
+    split: Split | None = None,
+    others: Collection[Path] = (),
+    within: str = "",
+) -> FolderMember | None:
+    """The image of this name: in one of the folders `near`, the best first, else the only one that is called so.
+
+    name:   may start with folders; where these are there, the image lies in them or is missing
+    where:  it is named
+    split:  of what names it: an image of another part is not meant
+    others: folders whose images other files annotate, where it is not looked for
+    within: the name of a folder above it, where there is one
+    A mask that is called as its image is not meant either. Raises DatasetError where several images are called so and
+    none lies near.
+    """
+    wanted = PurePosixPath(table_reading.compose_letters(name).replace("\\", "/"))
+    alike = images.get(wanted.name.casefold(), ())
+    same = [one for one in alike if wanted.name in (table_reading.compose_letters(one.path.name), one.stem)] or alike
+    for place in near:
+        here = [one for one in same if text_names.folded_path(one.path) == text_names.folded_path(place / wanted)]
+        if len(here) == 1:
+            return here[0]
+    is_stated = len(wanted.parts) > 1 and not wanted.is_absolute()
+    if not same or (is_stated and any((place / wanted.parent).is_dir() for place in near)):
+        return None
+    known = [one for one in same if one.path.parent not in others and (split is None or one.split in (None, split))]
+    known = [one for one in known if not mask_pairs.is_called_mask(one.path)] or known
+    known = [one for one in known if within and within in one.path.parts] or known
+    if len(known) > 1:
+        paths = errors.list_phrase(member.path for member in known)
+        problem = f"names {name}, and several images are called so ({paths})"
+        raise DatasetError(problem, str(where), "Write the folder with the name, or rename")
+    return known[0] if known else None
+
+
+def edges_inside(box: DrawnBox, size: tuple[int, ...], where: str) -> tuple[Floats, bool]:
+    """(2, axes) edges within the image of this size, and whether they were cut back.
+
+    Raises DatasetError, by file and box, for one whose end lies before its start or lies outside the image.
+    """
+    if len(box.low) not in (len(size), 2) or (len(box.low) == 2 and size[2:] not in ((), (1,))):
+        problem = f"{box.where} ({box.name}) has {len(box.low)} axes, the image {size}"
+        raise DatasetError(problem, where, "Give x0, y0, x1, y1 of pictures, and z0, z1 of volumes too")
+    flat = len(box.low) < len(size)  # of a volume with a single slice
+    low, high = np.array([*box.low, *[0.0] * flat]), np.array([*box.high, *[1.0] * flat])
+    stated = f"{box.where} ({box.name}) from {_spell(box.low)} to {_spell(box.high)}"
+    if not np.isfinite([low, high]).all():
+        raise DatasetError(f"{stated} is not a box", where, "Give numbers")
+    if (high < low).any():
+        raise DatasetError(f"{stated} ends before it starts", where, "Write the smaller corner first")
+    whole = np.array(size, dtype=float)
+    if (low < -SLACK).any() or (high > whole + SLACK).any() or (low >= whole).any() or (high <= 0).any():
+        problem = f"{stated} lies outside the image of {_spell(size)}"
+        raise DatasetError(problem, where, "Check whether box and image belong to each other; count voxels from 0")
+    edges = np.clip([low, high], 0.0, whole)
+    return edges, bool((edges != [low, high]).any())
+
+
+def _in_voxels(box: DrawnBox, size: tuple[int, int], path: Path) -> DrawnBox:
+    """A box, and its outline, of which the numbers were shares."""
+    if min(box.low) < -ROUNDING or max(box.high) > 1 + ROUNDING:
+        problem = f"{box.where} reaches from {box.low} to {box.high} of the image"
+        raise DatasetError(problem, str(path), "Write shares of the image's width and height, 0 to 1")
+
+    def scaled(corner: tuple[float, ...]) -> tuple[float, float]:
+        x, y = (min(max(share, 0.0), 1.0) * whole for share, whole in zip(corner, size, strict=True))
+        return x, y
+
+    rings = tuple(tuple(scaled(corner) for corner in ring) for ring in box.outline.rings) if box.outline else ()
+    return replace(box, low=scaled(box.low), high=scaled(box.high), outline=Outline(rings) if rings else None)
+
+
+def _around_ball(box: DrawnBox, geometry: Geometry, path: Path) -> DrawnBox:
+    """The box of a ball on the axes of a volume: along each axis it reaches as far, whichever way the axis runs."""
+    if geometry.ndim != len(box.low) or not geometry.oriented:
+        problem = f"{box.where} is stated in mm, and the image does not say where it lies"
+        raise DatasetError(problem, str(path), "Give volumes with their position, as in MetaImage, NIfTI or DICOM")
+    low, high = np.array(box.low), np.array(box.high)
+    centre = geometry.to_index((low + high) / 2 * FROM_DICOM)
+    reach = (high - low).max() / 2 * np.linalg.norm(np.linalg.inv(geometry.affine[:-1, :-1]), axis=1)
+    # An index is the centre of a voxel, which reaches from n to n + 1.
+    edges, whole = centre + 0.5 + np.outer([-1, 1], reach), np.array(geometry.shape)
+    if (centre >= -0.5).all() and (centre <= whole - 0.5).all():
+        # Nobody drew where it ends: that of a nodule in the last slices reaches beyond them, however far.
+        edges = edges.clip(-SLACK, whole + SLACK)
+    first, last = (tuple(edge.tolist()) for edge in edges)
+    return replace(box, low=first, high=last)
+
+
+def columns_and_rows(geometry: Geometry) -> tuple[int, ...]:
+    """Voxels along x, y[, z]: a picture has its rows first."""
+    return geometry.shape[::-1] if geometry.is_picture else geometry.shape
+
+
+def _spell(numbers: Sequence[float]) -> str:
+    return f"({', '.join(f'{number:g}' for number in numbers)})"

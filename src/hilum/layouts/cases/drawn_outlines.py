@@ -1,0 +1,251 @@
+"""Outlines as files state them, drawn into label maps and maps of objects on the grid of their image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum import errors
+from hilum.errors import DatasetError, UsageError
+from hilum.files import polygon
+from hilum.layouts.cases import class_labels, drawn_boxes, object_classes
+from hilum.layouts.cases.class_labels import NamedClasses
+from hilum.layouts.cases.dataset_folder import Folder
+from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline
+from hilum.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Problems
+from hilum.values import CaseRow, Cell, Image, Label, Problem
+from hilum.values.voxel_images import WITHOUT_VOXELS
+
+BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
+# What annotators call what is not to be looked at, and what is nothing (LabelMe's examples of semantic segmentation).
+IGNORED, NOTHING = frozenset({"__ignore__", "ignore"}), frozenset({"_background_", "background"})
+
+Pixels = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class DrawnReferences:
+    """The references that are made of the annotations of a data set.
+
+    kinds: boxes, mask or instances
+    """
+
+    kinds: tuple[str, ...]
+    names: DrawnNameMeanings
+    classes: Mapping[str, Labels]
+
+    @classmethod
+    def for_options(
+        cls,
+        annotations: Sequence[Annotation],
+        usual: str,
+        folder: Folder,
+        options: DatasetOptions,
+        names: Mapping[str, str] | None = None,
+    ) -> DrawnReferences:
+        """The kinds that are asked for, of those that the annotations allow.
+
+        usual: the kind where none is asked for
+        names: {name in the file: name of its class}, where the data set states them
+        Raises UsageError where --labels names what nobody drew.
+        """
+        drawn = drawn_boxes.drawn_names(annotations)
+        outlined = any(box.outline is not None for one in annotations for box in one.boxes)
+        possible = (BOXES, MASK, OBJECT_MAPS) if outlined else (BOXES,)
+        kinds = tuple(kind for kind in possible if kind in options.kinds) or (usual if outlined else BOXES,)
+        called, labels = dict(names or {}), {}
+        classes: dict[str, Any] = {}
+        if BOXES in kinds or OBJECT_MAPS in kinds:
+            labels_of, called = _box_classes(drawn, called, folder, options)
+            classes |= {kind: labels_of for kind in (BOXES, OBJECT_MAPS) if kind in kinds}
+        if MASK in kinds:
+            labels = _labels(drawn, called, folder, options)
+            classes[MASK] = tuple(sorted(set(labels.values()), key=lambda label: label.value))
+        return cls(kinds, DrawnNameMeanings(called, labels), classes)
+
+    def with_kinds(self, rows: Iterable[CaseRow]) -> Iterator[CaseRow]:
+        """The rows, whose drawings are references of these kinds."""
+        for row, drawn in ((row, drawings_of(row)) for row in rows):
+            others = {kind: one for kind, one in row.references.items() if kind not in drawn}
+            made = dict.fromkeys(self.kinds, next(iter(drawn.values()))) if drawn else {}
+            yield replace(row, references={**others, **made})
+
+    def count_in_words(self, annotations: Iterable[Annotation]) -> str:
+        """The number of boxes or outlines, in words."""
+        what = ("box", "boxes") if self.kinds == (BOXES,) else ("outline", "outlines")
+        return errors.count_phrase(sum(len(annotation.boxes) for annotation in annotations), *what)
+
+    def notes(self, annotations: Iterable[Annotation]) -> Problems:
+        """Notes on what else could be read of them."""
+        if not any(box.outline is not None for one in annotations for box in one.boxes):
+            return ()
+        read = {BOXES: "boxes", MASK: "label maps", OBJECT_MAPS: "maps of single objects"}
+        tasks = {BOXES: "detection", MASK: "segmentation", OBJECT_MAPS: "instances"}
+        others = [kind for kind in read if kind not in self.kinds]
+        what = f"outlines are read as {errors.list_phrase(read[kind] for kind in self.kinds)}"
+        can_be = f"they can be read as {' or '.join(read[kind] for kind in others)} too"
+        remedy = f"Choose {' or '.join(f'--task {tasks[kind]}' for kind in others)} for that"
+        return (Problem("note", what, (), can_be, remedy),) if others else ()
+
+
+def drawings_of(row: CaseRow) -> dict[str, Cell]:
+    """{kind: the cell of a file of drawings} of the references that are such."""
+    cells = {kind: one for kind, one in row.references.items() if isinstance(one, Cell)}
+    return {kind: cell for kind, cell in cells.items() if isinstance(cell.known, Annotation)}
+
+
+@dataclass(frozen=True)
+class CoveredPixels:
+    """The pixels of one object: those of a box of rows and columns whose centre lies in its outline."""
+
+    drawn: DrawnBox
+    box: tuple[slice, slice]
+    inside: Pixels
+
+    @property
+    def area(self) -> int:
+        """The area in pixels."""
+        return int(np.count_nonzero(self.inside))
+
+
+def load_label_map(annotation: Annotation, labels: Mapping[str, Label], image: Callable[[], Image]) -> Image:
+    """The label map of one image; where outlines of several labels overlap, a pixel is the smallest one's.
+
+    labels: {name in the file: label}; what is not in it is background
+    Raises DatasetError as `pixels_of_objects` does.
+    """
+    on = image()
+    objects = pixels_of_objects(annotation, on, labels)
+    every = tuple(sorted(set(labels.values()), key=lambda label: label.value))
+    return _paint([(labels[one.drawn.name].value, one) for one in objects], on, every)
+
+
+def load_object_map(annotation: Annotation, called: Mapping[str, str], image: Callable[[], Image]) -> Image:
+    """A map in which each object has its number and its class; where outlines overlap, a pixel is the smallest one's.
+
+    called: {name in the file: name of its class}
+    Raises DatasetError as `pixels_of_objects` does.
+    """
+    on = image()
+    objects = [one for one in pixels_of_objects(annotation, on) if not one.drawn.ignored]
+    numbered = list(enumerate(objects, start=1))
+    kinds = {number: called.get(one.drawn.name, one.drawn.name) for number, one in numbered}
+    return object_classes.with_kinds(_paint(numbered, on, ()), kinds)
+
+
+def pixels_of_objects(
+    annotation: Annotation, image: Image, names: Collection[str] | None = None
+) -> list[CoveredPixels]:
+    """The pixels of each object; of these names alone, where they are given.
+
+    Raises DatasetError, by file and object, for a volume, for an object without an outline or one that lies outside
+    the image, for runs of another size, and as `Annotation.placed_on` does.
+    """
+    where = str(annotation.path)
+    if image.geometry.ndim > 2 and image.geometry.shape[2:] != (1,):
+        raise DatasetError("outlines are of pictures, and the image is a volume", where, "Save masks as volumes")
+    columns, rows = drawn_boxes.columns_and_rows(image.geometry)[:2]
+    objects = []
+    for drawn in annotation.placed_on(image.geometry).boxes:
+        if names is not None and drawn.name not in names:
+            continue
+        if drawn.outline is None:
+            problem = f"{drawn.where} ({drawn.name}) has a box and no outline"
+            raise DatasetError(problem, where, "Draw its outline, or read boxes: --task detection")
+        drawn_boxes.edges_inside(drawn, (columns, rows, *image.geometry.shape[2:]), where)
+        try:
+            objects.append(CoveredPixels(drawn, *cover_outline(drawn.outline, (rows, columns))))
+        except ValueError as error:
+            raise DatasetError(f"{drawn.where} ({drawn.name}) {error}", where, "Draw it again") from error
+    return objects
+
+
+def cover_outline(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice, slice], Pixels]:
+    """A box of rows and columns, and which of its pixels have their centre in one of the polygons, or in the runs.
+
+    Raises ValueError for runs that do not fill their size, or are of another than the picture's.
+    """
+    rows, columns = shape
+    if outline.runs:
+        if outline.size != (columns, rows) or sum(outline.runs) != rows * columns or min(outline.runs) < 0:
+            stated = "has runs of {} pixels for {} x {}".format(sum(outline.runs), *outline.size)
+            raise ValueError(f"{stated}, and the image has {columns} x {rows}")
+        inside = np.arange(len(outline.runs)) % 2 == 1
+        return (slice(rows), slice(columns)), np.repeat(inside, outline.runs).reshape(columns, rows).T
+    corners = np.array([corner for ring in outline.rings for corner in ring])
+    low = np.clip(np.floor(corners.min(axis=0)), 0, (columns, rows)).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)), low, (columns, rows)).astype(int)
+    pixels = np.zeros((high - low)[::-1], bool)
+    for ring in outline.rings:
+        # n to n + 1 is a pixel.
+        pixels |= polygon.inside_polygon(np.array(ring, dtype=np.float64) - low - 0.5, pixels.shape)
+    return (slice(low[1], high[1]), slice(low[0], high[0])), pixels
+
+
+def _box_classes(
+    drawn: Collection[str], names: Mapping[str, str], folder: Folder, options: DatasetOptions
+) -> NamedClasses:
+    """The classes of boxes, and {name in the file: name of its class}."""
+    if not names:
+        return class_labels.name_classes(drawn, folder, options)
+    called = {name: names[name] for name in names if name in drawn}
+    return class_labels.numbered_names(called.values()), called
+
+
+def _labels(
+    drawn: Collection[str], names: Mapping[str, str], folder: Folder, options: DatasetOptions
+) -> dict[str, Label]:
+    """{name in the file: its label} as --labels, a table or dataset.json declares them, else numbered from 1.
+
+    --labels either chooses names with their values, or names classes that the files have as numbers.
+    """
+    if not names and options.labels is not None and all(name.isdecimal() for name in drawn):
+        names, options = class_labels.name_classes(drawn, folder, options)[1], replace(options, labels=None)
+    called = {name: names.get(name, name) for name in (names or sorted(drawn)) if name in drawn}
+    called = {name: one for name, one in called.items() if one.casefold() not in NOTHING}
+    declared = {label.name: label for label in class_labels.mask_labels(folder, options)}
+    if regions := class_labels.mask_regions(folder, options):
+        by_value = {label.value: label for label in declared.values()}
+        declared = {name: by_value[values[0]] for name, values in regions.items()}
+    if options.labels is not None and (unknown := sorted(set(declared) - set(called.values()) - IGNORED - NOTHING)):
+        problem = f"nobody drew {errors.list_phrase(unknown)}"
+        remedy = f"Choose from {errors.list_phrase(sorted(set(called.values())))}"
+        raise UsageError(problem, f"--labels {options.labels}", remedy)
+    if options.labels is not None or (declared and set(called.values()) <= set(declared)):
+        return {name: declared[one] for name, one in called.items() if one in declared}
+    kept = list(dict.fromkeys(one for one in called.values() if one.casefold() not in IGNORED))
+    numbered = {one: Label(number, one) for number, one in enumerate(kept, start=1)}
+    return {name: numbered.get(one, Label(len(kept) + 1, "ignore")) for name, one in called.items()}
+
+
+def _paint(objects: Sequence[tuple[int, CoveredPixels]], image: Image, labels: Labels) -> Image:
+    """A map of these values on the grid of the image that they were drawn on, small objects over large ones."""
+    columns, rows = drawn_boxes.columns_and_rows(image.geometry)[:2]
+    pixels = np.zeros((rows, columns), np.min_scalar_type(max((value for value, _ in objects), default=1)))
+    shared = 0
+    for value, one in sorted(objects, key=lambda pair: -pair[1].area):
+        place = pixels[one.box]
+        shared += int(np.count_nonzero(one.inside & (place != 0) & (place != value)))
+        place[one.inside] = value
+    empty = [one.drawn for _, one in objects if not one.area]
+    notes = [f"{one.where} ({one.name}) holds the centre of no pixel, and is left out" for one in empty]
+    if shared:
+        notes.append(f"outlines overlap in {errors.count_phrase(shared, 'pixel')}, which are those of the smaller one")
+    on_axes = pixels if image.geometry.is_picture else pixels.T.reshape(image.geometry.shape)
+    own = replace(image, pixels=on_axes[None], channels=("label",), times=None, padding=None, labels=labels)
+    return replace(own, facts={WITHOUT_VOXELS: _lost(objects, pixels, labels)}, notes=tuple(notes))
+
+
+def _lost(objects: Sequence[tuple[int, CoveredPixels]], pixels: NDArray[Any], labels: Labels) -> dict[str, str]:
+    """{structure that is drawn and has no pixel in a label map: why}."""
+    # Where nothing is drawn nothing is looked at, as on a slide.
+    shown = {value for _, one in objects for value in np.unique(pixels[one.box]).tolist()}
+    lost = {value for value, _ in objects} - shown
+    hidden = {value for value, one in objects if one.area}
+    over, too_small = "other outlines lie over all of it", "its outlines hold the centre of none"
+    named = [label for label in labels if label.value in lost and not label.is_ignored]
+    return {label.name: over if label.value in hidden else too_small for label in named}

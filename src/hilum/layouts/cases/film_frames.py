@@ -1,0 +1,129 @@
+"""Films with what was drawn on their frames: each frame is a case, and an object keeps the number of its track."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hilum import errors
+from hilum.errors import DatasetError
+from hilum.files import modality_words, patient_names
+from hilum.layouts import layout
+from hilum.layouts.cases.dataset_folder import FILM_SUFFIXES, Folder, FolderMember
+from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
+from hilum.layouts.cases.drawn_files import DrawingFormat, DrawnFolder
+from hilum.layouts.layout import DatasetOptions, Reading, References
+from hilum.values import CaseRow, Cell, Split
+
+FRAME = "_frame{:06}"
+
+
+@dataclass(frozen=True)
+class ListedFilm:
+    """A film as a file lists it.
+
+    name:   of the film, from which its patient is made
+    frames: {frame from 0: what is drawn on it}; a frame that is not in it has no object
+    count:  of its frames
+    film:   its file; else images has the file of each frame
+    """
+
+    path: Path
+    name: str
+    frames: Mapping[int, tuple[DrawnBox, ...]]
+    count: int
+    size: tuple[int, int] | None = None
+    film: Path | None = None
+    images: Mapping[int, Path] = field(default_factory=dict)
+    split: Split | None = None
+
+    def annotation(self, frame: int) -> Annotation:
+        """What is drawn on a frame, cut to the image."""
+        boxes = self.frames.get(frame, ())
+        if self.size is not None:
+            boxes = tuple(kept for one in boxes if (kept := _within(one, self.size)) is not None)
+        return Annotation(self.path, boxes, self.size)
+
+    @property
+    def keys(self) -> dict[int, str]:
+        """{frame: its name in the file}."""
+        numbers = range(self.count) if self.film is not None else sorted(self.images)
+        return {number: f"{self.name}{FRAME.format(number)}" for number in numbers}
+
+    @property
+    def annotations(self) -> dict[str, Annotation]:
+        """{name of a frame: what is drawn on it}."""
+        return {key: self.annotation(number) for number, key in self.keys.items()}
+
+    def cell(self, frame: int, modality: str | None) -> Cell:
+        """The image of a frame."""
+        if self.film is None:
+            return Cell((self.images[frame],), "film", modality=modality)
+        return Cell((self.film,), "frame", f"{frame}/{self.count}", modality=modality)
+
+    def rows(self, owner: str, modality: str | None, references: Mapping[int, References]) -> Iterator[CaseRow]:
+        """A case for each frame, with what is known of it."""
+        for number, key in self.keys.items():
+            image = {"image": self.cell(number, modality)}
+            yield CaseRow(key, image, references[number], split=self.split, patient=owner)
+
+
+def _within(box: DrawnBox, size: tuple[int, int]) -> DrawnBox | None:
+    """A box without what lies beyond the image, as where an object leaves a film; None where all of it does."""
+    low = tuple(max(0.0, edge) for edge in box.low)
+    high = tuple(min(float(whole), edge) for edge, whole in zip(box.high, size, strict=True))
+    return replace(box, low=low, high=high) if all(a < b for a, b in zip(low, high, strict=True)) else None
+
+
+def rings_between(keyframes: Mapping[int, Ring | None], last: int) -> Iterator[tuple[int, Ring]]:
+    """(frame, corners) of a track on every frame, from the corners at its keyframes; None where it is outside.
+
+    Between two with as many corners these move evenly, else they stay until the next; after the last one they stay up
+    to the frame `last`.
+    """
+    stated = sorted(keyframes)
+    for frame, after in zip(stated, [*stated[1:], last + 1], strict=True):
+        ring, target = keyframes[frame], keyframes.get(after)
+        for number in range(frame, after if ring is not None else frame):
+            share = (number - frame) / (after - frame)
+            moves = target is not None and ring is not None and len(target) == len(ring)
+            yield number, _between(ring, target, share) if moves else ring  # type: ignore[arg-type, misc]  # `moves` says that there are two
+
+
+def _between(ring: Ring, target: Ring, share: float) -> Ring:
+    pairs = zip(ring, target, strict=True)
+    return tuple(((1 - share) * x + share * to_x, (1 - share) * y + share * to_y) for (x, y), (to_x, to_y) in pairs)
+
+
+def film_of(name: str, folder: Folder) -> FolderMember | None:
+    """The film of this name in a folder, else its only one."""
+    films = [one for one in folder.members if one.suffix in FILM_SUFFIXES]
+    called = [one for one in films if one.path.name.casefold() == Path(name).name.casefold()]
+    return next(iter(called), films[0] if len(films) == 1 else None)
+
+
+def read_films(films: Sequence[ListedFilm], folder: Folder, options: DatasetOptions, form: DrawingFormat) -> Reading:
+    """A case for each frame of each film; a film is a patient of its own where its name states none.
+
+    Raises DatasetError for two films of one name.
+    """
+    owners, patients = owners_of_films(films, folder)
+    modality = modality_words.modality_word(options.modality)
+    drawn = list[CaseRow]()
+    for film, owner in zip(films, owners, strict=True):
+        own = {number: form.drawing(film.annotation(number), key) for number, key in film.keys.items()}
+        drawn += film.rows(owner, modality, own)
+    lost = [film.name for film in films if not film.keys]
+    seen = f"{errors.count_phrase(len(drawn), 'frame')} of {errors.count_phrase(len(films), 'film')}"
+    problems = layout.left_out_problem(lost, "films have neither a file nor images", "Add them, or correct the names")
+    return DrawnFolder(folder, options, form).read_rows(drawn, seen=seen, patients=patients, problems=problems)
+
+
+def owners_of_films(films: Sequence[ListedFilm], folder: Folder) -> tuple[Sequence[str], str]:
+    """The patient of each film, and the rule in words; DatasetError for two films of one name."""
+    names = [film.name for film in films]
+    if len(set(names)) < len(names):
+        raise DatasetError("two films have one name", str(folder.root), "Rename one")
+    guess = patient_names.patients_of(names)
+    return (guess.names, "the names of films") if guess.known else (names, "films, each of which counts as a patient")

@@ -1,0 +1,125 @@
+"""Clips with a mask for every frame: each frame becomes a case of its own, of the same patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from hilum import errors
+from hilum.errors import GeometryError, HilumError
+from hilum.files import file_formats
+from hilum.files.dicom import header_reading
+from hilum.values import Case, Dataset, Image, LazyMapping, Problem
+
+# In the facts of a mask of frames: those on which somebody drew.
+DRAWN_FRAMES = "drawn_frames"
+# The number of cases that are read to learn whether a set holds clips with masks.
+SAMPLED = 3
+# Kinds of reference that may be drawn on each frame.
+DRAWN = ("mask", "instances")
+# Files that may hold frames, and state it before their voxels are read.
+FRAMED = frozenset({".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mif", ".mif.gz"})
+
+
+def split_into_frames(dataset: Dataset) -> Dataset:
+    """The data set with each frame as a case, where masks have frames; else as it is.
+
+    Frames of one clip keep their patient, so that a split never parts them. A clip that cannot be read stays one case,
+    and is named where all are read.
+    """
+    framed = [case for case in dataset.cases[:SAMPLED] if _is_framed(case)]
+    if not framed:
+        return dataset
+    parted = {case.id: list(_frames(case)) for case in dataset}
+    return replace(
+        dataset,
+        cases=tuple(one for frames in parted.values() for one in frames),
+        splits={one.id: split for name, split in dataset.splits.items() for one in parted.get(name, ())},
+        layout=f"{dataset.layout}; each frame of {len(parted)} clips is a case",
+        problems=(*dataset.problems, *_mostly_empty(framed)),
+    )
+
+
+def _mostly_empty(clips: Sequence[Case]) -> Iterator[Problem]:
+    """The warning that most frames have an empty mask, as where nothing but two phases of a heart beat was drawn."""
+    masks = [case.references[_drawn_kind(case)] for case in clips]
+    drawn = [np.any(mask.data, axis=(0, *range(2, mask.data.ndim))) for mask in masks]
+    empty, count = sum(int(np.count_nonzero(~frames)) for frames in drawn), sum(map(len, drawn))
+    if 2 * empty > count > empty:
+        what = f"{empty} of {count} frames of {errors.count_phrase(len(clips), 'clip')} have an empty mask"
+        why = "a frame on which nobody drew would teach that nothing is there"
+        remedy = "If only some frames were drawn, as those of end-diastole and end-systole, save these and their masks "
+        yield Problem("warning", what, tuple(case.id for case in clips), why, f"{remedy}as images of their own")
+
+
+def _is_framed(case: Case) -> bool:
+    try:
+        known = any(file_formats.suffix_of(path) in FRAMED for path in case.files)
+        known = known or any(map(_is_dicom, case.files[:1]))
+        if not known or not _drawn_kind(case) or len(case.images) == 0 or _first(case).frames is None:
+            return False
+        return case.references[_drawn_kind(case)].frames is not None
+    except HilumError:
+        return False
+
+
+def _frames(case: Case) -> Iterator[Case]:
+    try:
+        count = _first(case).frames
+    except HilumError:
+        count = None
+    if count is None or not _drawn_kind(case):
+        yield case
+        return
+    for number in _drawn_frames(case) or range(count):
+        yield replace(
+            case,
+            id=f"{case.id}_frame{number:03}",
+            images=LazyMapping({name: partial(_image, case, name, number) for name in case.images}),
+            references=LazyMapping({kind: partial(_reference, case, kind, number) for kind in case.references}),
+            key=f"{case.key}frame {number}",
+        )
+
+
+def _is_dicom(path: Path) -> bool:
+    if not path.is_file():  # it is named where it is read
+        return False
+    with path.open("rb") as file:
+        return header_reading.looks_like_dicom(file.read(132))
+
+
+def _drawn_frames(case: Case) -> Sequence[int]:
+    """The frames on which somebody drew, where the mask states them; a mask that cannot be read is named with them."""
+    with suppress(HilumError):
+        mask = case.references[_drawn_kind(case)]
+        return mask.facts.get(DRAWN_FRAMES, ()) if isinstance(mask, Image) else ()
+    return ()
+
+
+def _drawn_kind(case: Case) -> str:
+    """The kind of its reference that is drawn; empty without one."""
+    return next((kind for kind in DRAWN if kind in case.references), "")
+
+
+def _first(case: Case) -> Image:
+    return next(iter(case.images.values()))
+
+
+def _image(case: Case, name: str, number: int) -> Image:
+    return case.images[name].frame(number)
+
+
+def _reference(case: Case, kind: str, number: int) -> object:
+    """A mask's own frame; what holds for the whole clip holds for its frames."""
+    reference = case.references[kind]
+    if not isinstance(reference, Image):
+        return reference
+    if reference.frames != _first(case).frames:
+        problem = f"the {kind} has {reference.frames or 'no'} frames, the image {_first(case).frames}"
+        raise GeometryError(problem, case.id, "Draw one mask for every frame")
+    return reference.frame(number)

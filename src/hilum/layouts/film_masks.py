@@ -1,0 +1,149 @@
+"""Films with masks of their frames, by number: `a.mp4` with `a/000012.png`, `masks/a/12.png` or `masks/a_12.png`.
+
+Every frame is a case: one without a file has an empty mask. Frames count from 0, as OpenCV counts them, unless a film
+has the mask whose number is that of all its frames, and none has one of 0: then all count from 1, as FFmpeg counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from hilum import errors
+from hilum.errors import DatasetError, HilumError
+from hilum.files import modality_words, video
+from hilum.layouts import layout
+from hilum.layouts.cases import cell_loading, class_labels, film_frames
+from hilum.layouts.cases.dataset_folder import FILM_SUFFIXES, Folder, FolderMember
+from hilum.layouts.cases.film_frames import ListedFilm
+from hilum.layouts.cases.names import MASK_PREFIX, MASK_SUFFIX
+from hilum.layouts.cases.object_classes import OBJECT_MAPS
+from hilum.layouts.cases.opening import EMPTY
+from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
+from hilum.values import CaseRow, Cell, Problem
+
+NUMBER = re.compile(r"(?i)^(?P<film>.*?)[_.\- ]*(?:frames?|masks?)?[_.\- ]*(?P<number>\d+)$")
+
+# Files that are opened to know whether they are masks.
+MOST_OPENED = 5
+
+
+@dataclass(frozen=True)
+class MaskedFilm:
+    """A film with {number in the name: mask} of its frames, and how many frames it has."""
+
+    member: FolderMember
+    masks: Mapping[int, Path]
+    count: int
+
+    def listed(self, first: int) -> ListedFilm:
+        """The film of which nothing is drawn but its masks, whose numbers begin with `first`."""
+        path = self.member.path
+        return ListedFilm(path, self.member.stem, {}, self.count, film=path, split=self.member.split)
+
+    def fits(self, first: int) -> bool:
+        """Whether each mask is of a frame of the film, if numbers begin with `first`."""
+        return all(first <= number < first + self.count for number in self.masks)
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A film, and files of its frames that look like masks: frames that were taken out of it are images."""
+    if not (films := _films(folder)):
+        return False
+    named = (member.path for member in folder.images if _frame_of(member, films) is not None)
+    looked_at = list(islice(named, MOST_OPENED))
+    return 2 * sum(cell_loading.likeness_to_labels(path, options.read) > 0 for path in looked_at) > len(looked_at)
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """A case for each frame of each film with a mask; DatasetError for two masks of one frame."""
+    found, problems = _masked_films(folder)
+    numbers = [number for film in found for number in film.masks]
+    first = int(0 not in numbers and any(film.count in film.masks for film in found))
+    wrong = [film.member.path.name for film in found if not film.fits(first)]
+    kept = [film for film in found if film.fits(first)]
+    listed = [film.listed(first) for film in kept]
+    owners, patients = film_frames.owners_of_films(listed, folder)
+    kind = OBJECT_MAPS if OBJECT_MAPS in options.kinds and "mask" not in options.kinds else "mask"
+    modality, labels = modality_words.modality_word(options.modality), class_labels.mask_labels(folder, options)
+    rows = list[CaseRow]()
+    for masked, film, owner in zip(kept, listed, owners, strict=True):
+        rows += film.rows(owner, modality, {n: {kind: _mask_cell(masked, n + first)} for n in film.keys})
+    drawn = sum(len(film.masks) for film in kept)
+    return Reading(
+        tuple(rows),
+        how=f"{errors.count_phrase(len(kept), 'film')} with masks of {drawn} of {len(rows)} frames, numbered "
+        f"from {first} on",
+        classes={"mask": labels} if labels else {},
+        modality=modality,
+        patients=patients,
+        problems=(
+            *problems,
+            *layout.left_out_problem(wrong, "films have masks of frames that they lack", "Correct their numbers"),
+            *_mostly_without(drawn, len(rows)),
+        ),
+    )
+
+
+def _mask_cell(masked: MaskedFilm, number: int) -> Cell:
+    path = masked.masks.get(number)
+    return Cell((masked.member.path,), EMPTY) if path is None else Cell((path,))
+
+
+def _mostly_without(drawn: int, count: int) -> Iterator[Problem]:
+    if 2 * drawn < count:
+        what = f"{count - drawn} of {count} frames have no mask, and count as frames on which nothing is"
+        why = "a frame on which nobody drew would teach that nothing is there"
+        remedy = "If only some frames were drawn, save these and their masks as images of their own"
+        yield Problem("warning", what, (), why, remedy)
+
+
+def _films(folder: Folder) -> dict[str, FolderMember]:
+    """{name in lower case: film}."""
+    return {one.stem.casefold(): one for one in folder.members if one.suffix in FILM_SUFFIXES}
+
+
+def _frame_of(mask: FolderMember, films: Mapping[str, FolderMember]) -> tuple[str, int] | None:
+    """The film and the number of the frame that a mask's name, and those of its folders, state."""
+    named = NUMBER.match(mask.stem) or NUMBER.match(MASK_SUFFIX.sub("", mask.stem))
+    if named is None:
+        return None
+    for text in (*reversed(mask.folders), named["film"]):
+        for name in (text, MASK_SUFFIX.sub("", text), MASK_PREFIX.sub("", text)):
+            if name.casefold() in films:
+                return name.casefold(), int(named["number"])
+    return None
+
+
+def _masked_films(folder: Folder) -> tuple[list[MaskedFilm], list[Problem]]:
+    """The films with masks, and the problems of masks and films that are left out."""
+    films, masks, lost = _films(folder), defaultdict[str, dict[int, Path]](dict), list[str]()
+    for member in folder.images:
+        if (found := _frame_of(member, films)) is None:
+            lost.append(member.path.name)
+            continue
+        name, number = found
+        if (other := masks[name].setdefault(number, member.path)) != member.path:
+            problem = f"{other.name} and {member.path.name} are both masks of frame {number} of {films[name].path.name}"
+            raise DatasetError(problem, str(folder.root), "Keep one mask a frame, with a label for each structure")
+    made, unread = list[MaskedFilm](), dict[str, HilumError]()
+    for name, own in masks.items():
+        try:
+            made.append(MaskedFilm(films[name], own, video.survey_film(films[name].path, str(films[name].path)).frames))
+        except HilumError as error:
+            unread[films[name].stem] = error
+    bare = [film.path.name for name, film in films.items() if name not in masks]
+    problems = [
+        *layout.left_out_problem(lost, "images name no film and frame", "Call them as film_000012.png", "warning"),
+        *layout.left_out_problem(bare, "films have no mask", "Draw masks, or leave them out", "warning"),
+        *(Problem.of_case(name, error) for name, error in unread.items()),
+    ]
+    return made, problems
+
+
+EXAMPLE: Example = {"a.avi": (0, 80, 160), "a/0.png": (0, 255), "a/2.png": (0, 255)}
+LAYOUT = Layout("film_masks", "films (MP4, AVI) with masks of their frames by number", fits, read, BY_NAMES, EXAMPLE)

@@ -1,0 +1,25 @@
+"""Checks of data sets: what is here, what is wrong, who leaks into whom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hilum.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from hilum.quality import (
+        covariate_checks,
+        dataset_examination,
+        drawn_images,
+        ibsi,
+        image_descriptors,
+        image_quality,
+        known_cases,
+        label_proxies,
+        leakage,
+        modality_checks,
+        references,
+        shortcut_tests,
+    )
+
+lazy_index(__name__)

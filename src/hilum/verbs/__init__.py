@@ -1,0 +1,3 @@
+from hilum.lazy import lazy_index
+
+lazy_index(__name__)

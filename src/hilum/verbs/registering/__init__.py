@@ -1,0 +1,5 @@
+"""Registration of the frames of a series."""
+
+from hilum.lazy import lazy_index
+
+lazy_index(__name__)

@@ -1,5 +1,0 @@
-"""Groups of people, and how far a model's figures lie apart among them."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

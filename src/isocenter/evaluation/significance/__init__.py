@@ -1,5 +1,0 @@
-"""Tests of differences between models: areas, calls, means, readers, margins."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

@@ -1,5 +1,0 @@
-"""DICOM objects: read as images and label maps, written as series, SEG and SR."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

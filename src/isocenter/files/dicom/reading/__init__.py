@@ -1,5 +1,0 @@
-"""Reading DICOM: series, frames, pixels, values, segmentations, structure sets, structured reports."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

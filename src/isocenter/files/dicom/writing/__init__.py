@@ -1,5 +1,0 @@
-"""Writing DICOM: image series, segmentations, structured reports."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

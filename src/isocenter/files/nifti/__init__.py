@@ -1,5 +1,0 @@
-"""NIfTI-1, NIfTI-2 and Analyze 7.5."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

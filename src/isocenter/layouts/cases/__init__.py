@@ -1,5 +1,0 @@
-"""The cases of a data set from its files. Listed is what is imported at its first use: DICOM takes half a second."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

@@ -1,5 +1,0 @@
-"""The rules of planning: one file for each group of decisions."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

@@ -1,5 +1,0 @@
-"""Preprocessing: an image as it was read to the network's input, and outputs back onto the image's own grid."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

@@ -1,5 +1,0 @@
-"""Sliding windows over an image of any size, merged by weights, in bounded memory."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

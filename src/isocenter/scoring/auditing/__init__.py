@@ -1,5 +1,0 @@
-"""Further looks at scored cases: groups, decisions, robustness, errors, explanations."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

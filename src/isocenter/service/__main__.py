@@ -1,7 +1,0 @@
-"""The entry of a node's processes."""
-
-import sys
-
-from isocenter.service import _process
-
-sys.exit(_process.run_process())

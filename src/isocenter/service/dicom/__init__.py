@@ -1,5 +1,0 @@
-"""DICOM over the network: receive objects, and ask peers."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

@@ -1,5 +1,0 @@
-"""Records of a node: studies, jobs, answers and deliveries in one database, SQLite or PostgreSQL."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

@@ -1,5 +1,0 @@
-"""A node over HTTP: the API, DICOMweb, health and metrics."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

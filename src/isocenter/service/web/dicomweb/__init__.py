@@ -1,5 +1,0 @@
-"""DICOMweb: store, search and retrieve objects over HTTP (PS3.18 10)."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

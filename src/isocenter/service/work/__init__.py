@@ -1,5 +1,0 @@
-"""The work of a node: jobs claimed, models kept warm, answers written."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

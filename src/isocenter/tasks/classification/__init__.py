@@ -1,5 +1,0 @@
-"""Classification: classes that exclude each other, or grades, for the whole image."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

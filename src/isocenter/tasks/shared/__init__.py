@@ -1,5 +1,0 @@
-"""Parts of several kinds of problem: losses, label handling, operating points, averages, common metrics."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

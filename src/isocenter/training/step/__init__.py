@@ -1,5 +1,0 @@
-"""One training step: its loss, its arithmetic, the optimiser and the average of weights."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

@@ -1,3 +1,0 @@
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

@@ -1,5 +1,0 @@
-"""Parts of `compress`: cases and their roles, quantised files, what a variant costs, and the page."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)

@@ -1,5 +1,0 @@
-"""Registration of the frames of a series."""
-
-from isocenter.lazy import lazy_index
-
-lazy_index(__name__)
