@@ -39,24 +39,29 @@ def page() -> str:
     return "\n".join(
         [
             HEAD,
-            *section("Layouts of data sets (`--layout`)", "| layout | what it looks for |", layouts()),
+            *section("Layouts of data sets", "| layout | what it looks for |", layouts(), flag="--layout"),
             *section("Losses of classes (`task.loss`)", *losses),
             *section("Losses of findings (`task.loss`)", losses[0], findings),
             *section("Terms of the loss of masks (`task.loss`)", losses[0], terms),
-            *section("Methods of explanation (`--method`)", "| method | what the map shows | needs |", methods),
-            *section("Reconstruction (`--method`)", "| method | what it is | of | source |", images),
-            *section("Degraded images (`--corruptions`)", "| name | unit | at severities 1 to 5 |", damages),
-            *section("Designs of a study (`study size`)", "| design | its inputs | formula, source |", designs()),
-            *section("Documents (`document --for`)", "| name | what | edition | source, licence |", documents()),
+            *section("Methods of explanation", "| method | what the map shows | needs |", methods, flag="explain --method"),
+            *section("Reconstruction", "| method | what it is | of | source |", images, flag="reconstruct --method"),
+            *section("Degraded images", "| name | unit | at severities 1 to 5 |", damages, flag="evaluate --corruptions"),
+            *section("Designs of a study", "| design | its inputs | formula, source |", designs(), flag="study size"),
+            *section("Documents", "| name | what | edition | source, licence |", documents(), flag="document --for"),
         ]
     )
 
 
-def section(title: str, heading: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """A heading and a table, whose first column is what is typed."""
+def section(title: str, heading: str, rows: Iterable[Sequence[str]], flag: str = "") -> Iterator[str]:
+    """A heading and a table, whose first column is what is typed.
+
+    flag: where it is typed. Not in the heading: of dashes GitHub and the site make other anchors.
+    """
     lines = [heading, "|---" * heading.count(" | ") + "|---|"]
     lines += [f"| {' | '.join([f'`{name}`', *map(cell, others)])} |" for name, *others in rows]
     yield f"## {title}\n"
+    if flag:
+        yield f"Typed after `{flag}`.\n"
     yield "\n".join(lines) + "\n"
 
 

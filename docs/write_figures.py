@@ -19,10 +19,10 @@ HEAD = """# Benchmarks
 `python docs/write_figures.py` writes this page from `bench/figures.toml` and the records in `bench/results`.
 
 What was asked, and what was reached, beside other programs in the same run where the first column names them. What was
-not measured is not filled in. How each figure was found out, with intervals, seeds and what failed, is told in
-`bench/findings`; [how they are measured](how-to/bench.md). The machine is an AMD EPYC with 2 cores, 24 GiB and no GPU
-where no other stands; where no day stands, the findings have it. A commit stands where the script is no longer in
-`bench/`: it has it.
+not measured is not filled in. The last column leads to the [findings](../bench/findings/README.md): how each figure was
+found out, with intervals, seeds and what failed; [how they are measured](how-to/bench.md). The machine is an AMD EPYC
+with 2 cores, 24 GiB and no GPU where no other stands; where no day stands, the findings have it. A commit stands where
+the script is no longer in `bench/`: it has it.
 
 ## Asked and reached, beside other programs
 
@@ -45,13 +45,13 @@ def page() -> str:
 
 
 def cells(claim: Mapping[str, Any]) -> Iterator[str]:
-    """Asked, reached, when and where, by which command, and where it is told."""
+    """Asked, with the id at which links to the row end; reached, when and where, by which command; the findings."""
     records = [json.loads((BENCH / "results" / f"{part}.json").read_text(encoding="utf-8")) for part in claim["parts"]]
-    yield claim["asked"]
+    yield f'<a id="{claim["id"]}"></a>{claim["asked"]}'
     yield claim["reached"]
     yield "; ".join(dict.fromkeys(map(origin, records)))
     yield "; ".join(dict.fromkeys(map(command, records)))
-    yield ", ".join(dict.fromkeys(f"`{place.partition('#')[0]}`" for place in claim["findings"]))
+    yield ", ".join(f"[{place.partition('.md')[0]}](../bench/findings/{place})" for place in claim["findings"])
 
 
 def origin(record: Mapping[str, Any]) -> str:
