@@ -11,6 +11,7 @@ import PIL.Image
 import pydicom
 import pytest
 
+import hilum
 from cohorts import volume
 from hilum.errors import DatasetError, FormatError, GeometryError
 from hilum.files import file_formats
@@ -176,6 +177,53 @@ def test_a_localizer_is_read_where_a_folder_holds_nothing_else(data, tmp_path):
     shutil.rmtree(with_localizer(data, tmp_path) / "series")
     dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert [len(case.files) for case in dataset] == [3] and not dataset.problems
+
+
+def with_two_patients(folder: Path, **second: str) -> Path:
+    """Two series of a slice each under one StudyInstanceUID, the second with a header of its own."""
+    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    write_slice(folder / "first.dcm", pixels, SeriesNumber=1)
+    write_slice(folder / "second.dcm", pixels, SeriesNumber=2, SeriesInstanceUID="1.2.3.9", **second)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("second", "is_mixed"),
+    [
+        ({"PatientID": "secret-0815"}, True),
+        ({"IssuerOfPatientID": "H2"}, False),
+        ({"PatientID": "anonymous"}, False),
+        ({"PatientID": "secret-0815", "StudyInstanceUID": "1.2.3.8"}, False),
+        ({"PatientName": "Roe^Jane"}, False),
+    ],
+)
+def test_check_names_the_cases_of_a_study_of_two_patients_as_a_node_does_and_hides_who_they_are(
+    tmp_path, second, is_mixed
+):
+    result = hilum.check(with_two_patients(tmp_path, **second))
+    mixed = [problem for problem in result.problems if "several patients" in problem.what]
+    assert len(mixed) == is_mixed
+    for problem in mixed:
+        assert problem.severity == "warning"
+        assert problem.what == "1 study holds series of several patients under one StudyInstanceUID (0020,000D)"
+        assert sorted(problem.cases) == sorted(case.id for case in result.dataset)
+        assert len({case.patient for case in result.dataset}) == 2
+    assert not any(identity in str(result) for identity in ("secret", "Doe", "Roe"))
+
+
+def test_a_drawing_of_another_patient_than_its_image_is_named_by_its_file(tmp_path):
+    [path] = radiographs(tmp_path, 1)
+    drawn = np.zeros((4, 4), np.uint8)
+    drawn[:2] = 1
+    seg.write_segmentation(
+        drawn, [Label(1, "lung")], file_formats.read(path), tmp_path / "seg.dcm", algorithm_name="test"
+    )
+    header = pydicom.dcmread(tmp_path / "seg.dcm")
+    header.PatientID = "secret-0815"
+    header.save_as(tmp_path / "seg.dcm")
+    dataset = dataset_layouts.read_dataset(tmp_path)
+    [problem] = [problem for problem in dataset.problems if "several patients" in problem.what]
+    assert problem.cases == (dataset.cases[0].id, "seg.dcm")
 
 
 def test_segments_that_overlap_need_a_choice(data, tmp_path):

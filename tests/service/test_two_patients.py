@@ -5,6 +5,7 @@ from __future__ import annotations
 import pydicom
 import pytest
 
+from hilum.files.dicom import stated_patients
 from hilum.service.exchange import findings_report
 from hilum.service.records import tables
 from hilum.service.routing import routing_facts
@@ -32,7 +33,7 @@ def person(number: object = "", issuer: str = "", name: str = "") -> dict[str, o
     ],
 )
 def test_the_patients_of_a_study_are_told_by_number_and_issuer(headers, people):
-    assert routing_facts.mixed_people(headers) == people
+    assert stated_patients.mixed_people(map(routing_facts.stated_patient, headers)) == people
 
 
 def test_a_study_of_two_patients_is_refused_by_name_and_no_report_goes_out(tmp_path, mr, caplog):

@@ -17,7 +17,7 @@ from typing import Any, cast
 from sqlalchemy import Row, select
 
 from hilum.errors import FormatError, ResourceError
-from hilum.files.dicom import object_identity, rejection, tags
+from hilum.files.dicom import object_identity, rejection, stated_patients, tags
 from hilum.files.dicom.rejection import KEY_OBJECTS
 from hilum.files.storage import hashing
 from hilum.lazy import pydicom
@@ -197,13 +197,14 @@ class Keeper:
             digests = [each.sha256 for each in objects]
             facts.append(known)
             columns[row.series] = {**known.columns, "inputs_hash": routing_rules.series_hash(digests)}
-        if people := routing_facts.mixed_people(one.attributes for one in facts):
+        people = stated_patients.mixed_people(routing_facts.stated_patient(one.attributes) for one in facts)
+        if people:
             problem = f"the study holds series of {len(people)} patients ({', '.join(people)})"
             facts = [replace(one, problem=problem) for one in facts]
             columns = {one.series: {**columns[one.series], "problem": problem} for one in facts}
         # The first may be damaged.
         attributes: HeaderAttributes = next((one.attributes for one in facts if one.attributes), {})
-        patient = routing_facts.patient_pseudonym(attributes, self.index.uid_of(study))
+        patient = hashing.make_pseudonym(routing_facts.stated_patient(attributes).identity(self.index.uid_of(study)))
         try:
             return self.index.complete(study, revision, attributes, columns, patient, people)
         except RecordError as error:  # its series are refused, and all other studies are complete

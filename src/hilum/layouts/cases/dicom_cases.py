@@ -24,7 +24,7 @@ from hilum.files import modality_words, patient_names
 from hilum.files.dicom import header_reading
 from hilum.files.dicom.reading import dicom_reading, series_survey, sr_reading
 from hilum.files.dicom.reading.picture_scale import PROJECTIONS
-from hilum.files.dicom.reading.series_survey import DRAWN, SeriesFiles
+from hilum.files.dicom.reading.series_survey import DRAWN, SeriesFiles, SeriesSurvey
 from hilum.files.dicom.reading.sr_reading import MarkedRegion, MeasurementReport
 from hilum.files.dicom.uids import REPORT_CLASSES
 from hilum.files.format_options import ReadOptions
@@ -117,6 +117,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
             *exam_problems,
             *map(_damage_problem, seen.damaged),
             *_copy_warning(seen.copies),
+            *_mixed_study_warning(seen, rows),
             *_planning_only(localizers, options),
             *drawn.problems,
             *dicom_masks.unlike_map_warning([name for name, paths in named.items() if paths in drawn.unlike]),
@@ -173,6 +174,20 @@ def _copy_warning(copies: Sequence[Path]) -> Problems:
     """The warning that files hold the same object as others."""
     what = "file is a copy", "files are copies", "of another file of the same series"
     return layout.left_out_problem([path.name for path in copies], what, severity="warning")
+
+
+def _mixed_study_warning(seen: SeriesSurvey, rows: Sequence[CaseRow]) -> Problems:
+    """The warning that series of a study state several patients, with its cases, and its files that are no case."""
+    if not seen.mixed:
+        return ()
+    cases = [row.name for row in rows if any(cell.known.study in seen.mixed for cell in row.images.values())]
+    paths_of_cases = {path for row in rows for cell in row.images.values() for path in cell.paths}
+    others = [one.paths[0] for one in seen.series if one.study in seen.mixed and one.paths[0] not in paths_of_cases]
+    studies = errors.count_phrase(len(seen.mixed), "study holds", "studies hold")
+    what = f"{studies} series of several patients under one StudyInstanceUID (0020,000D)"
+    why = "a series may show another person than its header states, or one person may be in training and in test"
+    remedy = "Correct PatientID (0010,0020) or StudyInstanceUID where the images come from, or leave the study out"
+    return (Problem.warning(what, (*cases, *(path.name for path in others)), why, remedy),)
 
 
 def _split_images(series: SeriesFiles, rivals: Mapping[Path, Path]) -> list[tuple[SeriesFiles, str]]:

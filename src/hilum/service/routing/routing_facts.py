@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
@@ -15,7 +15,7 @@ from hilum.errors import FormatError, HilumError
 from hilum.files.dicom import header_reading, library_warnings
 from hilum.files.dicom.reading import series_survey
 from hilum.files.dicom.reading.picture_scale import PROJECTIONS
-from hilum.files.storage import hashing
+from hilum.files.dicom.stated_patients import StatedPatient
 from hilum.layouts import DatasetOptions, dataset_layouts
 from hilum.lazy import pydicom
 from hilum.values import Case, Image, PlainValue
@@ -132,26 +132,10 @@ def read_series_facts(series: str, uid: str, folder: Path) -> SeriesFacts:
     return replace(series_facts, **{**dict.fromkeys(grids[0]), **alike})
 
 
-def patient_pseudonym(attributes: HeaderAttributes, study_uid: str) -> str:
-    """The pseudonym of whoever a study shows, as data sets have it; where nobody is named, the study stands for one."""
-    identifiers = (str(attributes.get(keyword) or "").strip() for keyword in ("PatientID", "PatientName"))
-    number = next((one for one in identifiers if not hashing.is_nobody(one)), study_uid)
-    return hashing.pseudonym_of_number(number, str(attributes.get("IssuerOfPatientID") or ""))
-
-
-def mixed_people(headers: Iterable[HeaderAttributes]) -> list[str]:
-    """The patients whom a study's headers name, by PatientID and issuer, else by name; empty where they are one.
-
-    A header without a PatientID, or without an issuer, is of any of them: scanners and workstations leave it out.
-    """
-    texts = [tuple((_text(one.get(keyword)) or "").strip() for keyword in IDENTIFIERS) for one in headers]
-    stated = {(number, issuer) for number, issuer, _ in texts if not hashing.is_nobody(number)}
-    stated = stated or {
-        (" ".join(name.replace("^", " ").upper().split()), "") for *_, name in texts if not hashing.is_nobody(name)
-    }
-    with_issuer = {number for number, issuer in stated if issuer}
-    people = sorted(one for one in stated if one[1] or one[0] not in with_issuer)
-    return [f"{number} of {issuer}" if issuer else number for number, issuer in people] if len(people) > 1 else []
+def stated_patient(attributes: HeaderAttributes) -> StatedPatient:
+    """The patient whom a header's attributes state."""
+    number, issuer, name = (str(attributes.get(keyword) or "").strip() for keyword in IDENTIFIERS)
+    return StatedPatient(number, issuer, name)
 
 
 @contextmanager

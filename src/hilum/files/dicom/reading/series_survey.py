@@ -19,10 +19,11 @@ import numpy as np
 
 from hilum import errors
 from hilum.errors import FormatError
-from hilum.files.dicom import header_reading, library_warnings, tags
+from hilum.files.dicom import header_reading, library_warnings, stated_patients, tags
 from hilum.files.dicom.elements import DicomDataset
 from hilum.files.dicom.header_reading import Header
 from hilum.files.dicom.object_identity import Originals
+from hilum.files.dicom.stated_patients import StatedPatient
 from hilum.files.dicom.tags import LONGEST_TEXT
 from hilum.files.dicom.uids import STRUCTURE_SET
 from hilum.files.storage import folder_files, hashing
@@ -90,12 +91,14 @@ class SeriesSurvey:
 
     copies: files that hold the same object as another file of their series, which are in no series
     rivals: {file: another file of its series, with the same UID and another content}
+    mixed:  UIDs of the studies whose series state several patients
     """
 
     series: tuple[SeriesFiles, ...]
     damaged: tuple[FormatError, ...] = ()
     copies: tuple[Path, ...] = ()
     rivals: Mapping[Path, Path] = field(default_factory=dict)
+    mixed: frozenset[str] = frozenset()
 
 
 def list_series(folder: Path) -> list[SeriesFiles]:
@@ -127,7 +130,7 @@ def survey_folder(folder: Path) -> SeriesSurvey:
         described = [_describe(group, name) for group, name in zip(ordered, names, strict=True)]
     copies = tuple(path for group in ordered for path in group.originals.copies)
     rivals = {path: first for group in ordered for path, first in group.originals.rivals.items()}
-    return SeriesSurvey(tuple(described), tuple(damaged), copies, rivals)
+    return SeriesSurvey(tuple(described), tuple(damaged), copies, rivals, _mixed_studies(ordered))
 
 
 def collect_headers(path: Path) -> list[Header]:
@@ -195,6 +198,15 @@ def _key(head: Header, people: dict[str, str]) -> Key:
 def _order(head: Header) -> tuple[float, str]:
     """The order of a file in its series, as far as the header shows it without geometry."""
     return tags.lenient_number(head.dataset, "InstanceNumber") or 0, str(head.path)
+
+
+def _mixed_studies(groups: Iterable[_Gathered]) -> frozenset[str]:
+    """The studies whose series state several patients; a series without a study is in none."""
+    datasets = [group.first.dataset for group in groups]
+    patients = grouping.by_key(
+        (tags.text(dataset, "StudyInstanceUID"), StatedPatient.of_dataset(dataset)) for dataset in datasets
+    )
+    return frozenset(study for study, stated in patients.items() if study and stated_patients.mixed_people(stated))
 
 
 def _place(key: Key, first: Header) -> tuple[str, str, float, tuple[str, ...], float, str]:
@@ -300,7 +312,7 @@ def stated_patient_pseudonym(image: Image) -> str | None:
     if image.source is None or not image.source.is_dicom:
         return None
     head = header_reading.read_header(Path(image.source.paths[0])).dataset
-    return hashing.make_pseudonym(_identity(head)) if _stated_patient(head) else None
+    return hashing.make_pseudonym(_identity(head)) if StatedPatient.of_dataset(head).identifier else None
 
 
 def acquisition_day(image: Image) -> date | None:
@@ -316,13 +328,7 @@ def acquisition_day(image: Image) -> date | None:
 
 
 def _identity(dataset: DicomDataset) -> str:
-    identity = _stated_patient(dataset) or tags.text(dataset, "StudyInstanceUID")
-    return f"{tags.text(dataset, 'IssuerOfPatientID')}\0{identity}"
-
-
-def _stated_patient(dataset: DicomDataset) -> str:
-    identifiers = (tags.text(dataset, keyword) for keyword in ("PatientID", "PatientName"))
-    return next((own for own in identifiers if own and not hashing.is_nobody(own)), "")
+    return StatedPatient.of_dataset(dataset).identity(tags.text(dataset, "StudyInstanceUID"))
 
 
 def referenced_series(dataset: DicomDataset) -> tuple[str, ...]:
@@ -355,7 +361,7 @@ def _describe(group: _Gathered, name: str) -> SeriesFiles:
         covariates=_covariates(dataset),
         is_localizer="LOCALIZER" in tags.words(dataset, "ImageType") or group.crosses_planes,
         accession=tags.text(dataset, "AccessionNumber"),
-        is_nobodys=not _stated_patient(dataset),
+        is_nobodys=not StatedPatient.of_dataset(dataset).identifier,
         instances=group.originals.first,
     )
 
