@@ -45,8 +45,8 @@ system:
 	@sh tests/system_packages.sh
 
 lint: .venv/installed
-	@$(BIN)/ruff check src tests bench
-	@$(BIN)/ruff format --check src tests bench
+	@$(BIN)/ruff check src tests bench data
+	@$(BIN)/ruff format --check src tests bench data
 
 types: .venv/installed
 	@$(BIN)/mypy
