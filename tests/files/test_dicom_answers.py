@@ -34,6 +34,7 @@ LABELS = (
     Label(3, "腫瘍", (255, 0, 0)),
     Label(7, "rest of it " * 8),
 )
+RETIRED_ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6"
 SERIES = ("mr_hippocrop_study1", "mr_siemens_mosaic", "enh_mr_siemens_xa10", "ct_23x38x3_with_seg")
 
 
@@ -118,6 +119,25 @@ def test_a_source_without_a_frame_of_reference_is_refused(kind: str, tmp_path: P
     result = result_on(file_formats.read(tmp_path))
     with pytest.raises(FormatError, match="FrameOfReferenceUID"):
         written(kind, result, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tags", "lacking"),
+    [
+        ("sr", {"StudyInstanceUID": None}, "the image states no StudyInstanceUID (0020,000D)"),
+        (
+            "sc",
+            {"SOPClassUID": RETIRED_ULTRASOUND},
+            f"highdicom does not know images of SOP class {RETIRED_ULTRASOUND}",
+        ),
+    ],
+)
+def test_what_a_source_lacks_is_said_in_words_of_dicom(kind: str, tags: Any, lacking: str, tmp_path: Path):
+    write_slice(tmp_path / "0.dcm", np.zeros((8, 9), "i2"), InstanceNumber=1, **tags)
+    result = result_on(file_formats.read(tmp_path), findings=[Finding("effusion", True)])
+    with pytest.raises(FormatError) as refusal:
+        written(kind, result, tmp_path)
+    assert lacking in str(refusal.value)
 
 
 @cache

@@ -16,6 +16,9 @@ from hilum.values import Finding, Image, Label
 from written_dicom import write_slice
 
 
+OPHTHALMIC_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"  # an image of frames, also where it has one
+
+
 def series(folder: Path) -> Image:
     for n in range(3):
         write_slice(folder / f"{n}.dcm", np.zeros((8, 9), "i2"), position=(0.0, 0.0, float(n)))
@@ -79,3 +82,12 @@ def test_a_result_without_a_mark_has_none_and_colour_is_refused(data: Path, tmp_
     mask[10:20, 10:20] = 1
     with pytest.raises(FormatError, match="in colour"):
         list(ANSWERS["gsps"].write(Result(picture, "test", [("", mask, [Label(1, "spot")])]), tmp_path / "case"))
+
+
+def test_of_an_image_with_a_frame_whose_rescaling_has_no_type_the_outlines_are_written(tmp_path: Path):
+    rescaling = {"RescaleSlope": 2, "RescaleIntercept": 0}
+    write_slice(tmp_path / "0.dcm", np.zeros((1, 8, 9), "u2"), sop_class=OPHTHALMIC_8_BIT, **rescaling)
+    picture = file_formats.read(tmp_path)
+    mask = np.ones(picture.geometry.shape, np.uint8)
+    [path] = ANSWERS["gsps"].write(Result(picture, "test", [("", mask, [Label(1, "spot")])]), tmp_path / "case")
+    assert pydicom.dcmread(path).RescaleType == "US"

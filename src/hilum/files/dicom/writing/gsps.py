@@ -1,4 +1,4 @@
-"""Outlines of a result as Grayscale Softcopy Presentation State, PS3.3 A.33.1, which viewers draw over its images."""
+"""Outlines of a result as Grayscale Softcopy Presentation State, PS3.3 A.33.1, which viewers show over its images."""
 
 from __future__ import annotations
 
@@ -112,6 +112,8 @@ def _describe_frames(head: Dataset) -> None:
     shared = Dataset()
     for group, names in GREYS.items():
         stated = Dataset({head[name].tag: head[name] for name in names if name in head})
+        if "RescaleSlope" in stated and "RescaleType" not in stated:
+            stated.RescaleType = "US"  # unspecified, PS3.3 C.11.1.1.2: highdicom asks for a type
         if len(stated):
             setattr(shared, group, [stated])
     head.SharedFunctionalGroupsSequence = [shared]

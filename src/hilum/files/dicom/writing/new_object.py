@@ -14,7 +14,7 @@ import highdicom
 from pydicom.dataset import Dataset
 
 from hilum.errors import FormatError
-from hilum.files.dicom import library_warnings, tags
+from hilum.files.dicom import elements, library_warnings, tags
 from hilum.files.dicom.uids import IMPLICIT, MAKER
 from hilum.files.dicom.writing import source_planes
 from hilum.files.storage import atomic
@@ -61,8 +61,18 @@ def make_on_source(what: str, where: str) -> Iterator[None]:
         ):  # highdicom warns about unusual names, and prints the patient's with the warning
             yield
     except (ValueError, TypeError, AttributeError, LookupError) as error:
-        problem = f"no {what} can be written on this source ({error})"
+        problem = f"no {what} can be written on this source ({deficiency(error)})"
         raise FormatError(problem, where, "Write .nii.gz, or repair the source's header") from error
+
+
+def deficiency(error: Exception) -> str:
+    """What a source lacks, in words of DICOM: highdicom raises errors of Python at an attribute that is absent."""
+    if isinstance(error, AttributeError) and elements.tag_of_keyword(error.name) is not None:
+        return f"the image states no {tags.keyword_with_tag(error.name)}"
+    if isinstance(error, KeyError) and pydicom.uid.UID(str(error.args[0])).is_valid:
+        sop_class = pydicom.uid.UID(error.args[0])
+        return f"highdicom does not know images of SOP class {sop_class}, {sop_class.name}"
+    return str(error)
 
 
 def save_object(dataset: Dataset, source: Path, names: Iterable[str], path: Path, *, overwrite: bool) -> None:

@@ -1,7 +1,7 @@
 """Results as a DICOM structured report on the images that they are about, PS3.16 TID 1500; the object is highdicom's.
 
 The class is Comprehensive 3D SR, which IHE AI Results asks for. Each box is a rectangle in pixels, in a volume one on
-each of its slices: what every viewer of reports can draw. A structure names its segment in the SEG beside the report,
+each of its slices: what every viewer of reports can show. A structure names its segment in the SEG beside the report,
 TID 1411, and states its volume and other measurements. A finding without a place is a group of its own, TID 1501: a
 class or a finding is a qualitative evaluation, a probability or a measured value a number with its unit. Its name
 stands before its value ("effusion: Absent"), so that no list of findings shows one that the model denies.
@@ -29,7 +29,7 @@ from hilum.errors import FormatError
 from hilum.files.dicom import header_reading, library_warnings, tags
 from hilum.files.dicom.header_reading import Header
 from hilum.files.dicom.reading.sr_reading import NOT_DETECTED_CODE
-from hilum.files.dicom.writing import dicom_answers, source_planes
+from hilum.files.dicom.writing import dicom_answers, new_object, source_planes
 from hilum.files.dicom.writing.dicom_answers import EarlierObjects, Result
 from hilum.files.dicom.writing.new_object import ReadingPerson
 from hilum.files.dicom.writing.stamp import Stamp
@@ -230,7 +230,7 @@ def _write(
             source_planes.repeat_elements(report, Path(first), names)
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration) as error:
         # What highdicom raises at a deficient source.
-        problem = f"no report can be written on this source ({error})"
+        problem = f"no report can be written on this source ({new_object.deficiency(error)})"
         raise FormatError(problem, str(path), "Use predictions.csv, or repair the source's header") from error
     with library_warnings.collect_warnings(), atomic.write_whole(Path(path)) as partial:
         report.save_as(partial)
