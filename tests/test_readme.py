@@ -170,7 +170,7 @@ def test_every_other_command_of_a_block_is_marked_with_what_a_test_lacks() -> No
     scripts = {script for _, line in others for script in re.findall(r"\b(?:bench|docs)/\w+\.py", line)}
     assert [script for script in scripts if not (ROOT / script).is_file()] == []
     stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    asked = {extra for _, line in others for extra in re.findall(r"hilum\[(\w+)\]", line)}
+    asked = {extra for _, line in others for extra in re.findall(r"'\.\[(\w+)\]'", line)}
     assert asked <= stated.keys()
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
     from monai import visualize as monai_visualize
     from opacus import accountants as opacus_accountants
+    from packaging import requirements as packaging_requirements
     from pydicom.sr import codedict
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
@@ -100,6 +101,7 @@ if not TYPE_CHECKING:
     opacus_accountants = _LazyModule("opacus.accountants")
     openslide = _LazyModule("openslide")
     optimize = _LazyModule("scipy.optimize")
+    packaging_requirements = _LazyModule("packaging.requirements")
     pil_image = _LazyModule("PIL.Image")
     pandas = _LazyModule("pandas")
     pydicom = _LazyModule("pydicom")

@@ -22,7 +22,7 @@ from hilum.runtime import record_files
 
 pytestmark = [
     pytest.mark.whole,
-    pytest.mark.skipif(find_spec("nvflare") is None, reason="nvflare is not installed: pip install hilum[federated]"),
+    pytest.mark.skipif(find_spec("nvflare") is None, reason="nvflare is not installed (extra federated)"),
 ]
 CHOSEN = {"training.steps": 4, "training.batch": 2, "network.size": trained.SMALL_RESNET, "federation.min_count": 2}
 GIVEN = {"rounds": 2, "device": "cpu", "threads": 1, "deterministic": True, "assignments": CHOSEN}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import time
@@ -12,15 +13,14 @@ from pathlib import Path
 import pytest
 
 import hilum
+from hilum import installation
 from hilum.errors import DatasetError, HilumError, IntegrityError, UsageError, WorkerLostError
 from hilum.federation import exchanges, parties, party_kits
 from hilum.federation.exchanges import ExchangeRecords, SiteMessage
 from hilum.federation.federated_run import JobRecord
 from hilum.runs.plan_request import PlanRequest
 
-needs_nvflare = pytest.mark.skipif(
-    find_spec("nvflare") is None, reason="nvflare is not installed: pip install hilum[federated]"
-)
+needs_nvflare = pytest.mark.skipif(find_spec("nvflare") is None, reason="nvflare is not installed (extra federated)")
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,8 @@ def test_an_exported_job_is_nvflares_layout_and_names_no_path_of_this_machine(ma
 
 def test_a_missing_nvflare_is_one_line_that_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setattr(party_kits, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"nvflare is not installed. pip install 'hilum\[federated\]'"):
+    line = re.escape(installation.install_line("federated"))
+    with pytest.raises(UsageError, match=rf"nvflare is not installed\. {line}"):
         hilum.federate({"a": tmp_path}, out=tmp_path / "JOB", transport="mtls")
     assert not (tmp_path / "JOB.sites").exists()
 

@@ -7,6 +7,7 @@ start take ten processor seconds.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from numpy.testing import assert_array_equal
 import deadly
 import hilum
 import trained
+from hilum import installation
 from hilum.errors import ResourceError, UsageError, WorkerLostError
 from hilum.planning import plan_checks
 from hilum.runtime.parallel import dask_cluster, map_cases
@@ -350,5 +352,5 @@ def test_an_address_without_a_port_ends_in_one_line():
 
 def test_without_the_extra_the_line_that_installs_it_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ResourceError, match=r"pip install 'hilum\[distributed\]'"):
+    with pytest.raises(ResourceError, match=re.escape(installation.install_line("distributed"))):
         next(Cluster("tcp://127.0.0.1:9")(len, ["a"]))

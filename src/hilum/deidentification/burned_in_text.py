@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum import installation
 from hilum.errors import ResourceError
 from hilum.files.dicom import tags
 from hilum.files.dicom.elements import DicomDataset
@@ -38,7 +39,6 @@ OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 Stored = NDArray[Any]
 Shape = tuple[int, ...]
 MODEL = Path("models", "PP-OCRv6_det_small.onnx")
-EXTRA = "pip install 'hilum[deidentify]'"
 # Sides to which a picture is brought for it: the model was made for 736, and small pictures gain by a larger scale.
 SHORT_SIDE, LARGEST_SCALE, STRIDE = 736, 3.0, 32
 TILE, OVERLAP = 1472, 96  # pixels; larger pictures are looked at in parts, so that memory has a bound
@@ -405,7 +405,8 @@ def _session() -> Any:
     spec = find_spec("rapidocr")
     path = None if spec is None or spec.origin is None else Path(spec.origin).parent / MODEL
     if path is None or not path.is_file():
-        raise ResourceError("the detector of text in images is not installed", "clean-pixels", f"Install it: {EXTRA}")
+        remedy = installation.install_line("deidentify")
+        raise ResourceError("the detector of text in images is not installed", "clean-pixels", remedy)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
-from hilum import errors
+from hilum import errors, installation
 from hilum.errors import HilumError, ResourceError, UsageError
 from hilum.federation import exchanges
 from hilum.federation.exchanges import SERVER, Answer, SiteMessage
@@ -170,4 +170,4 @@ def ask_person(kit: Kit, agrees: Callable[[str], bool]) -> None:
 def refuse_missing_extra(what: str) -> None:
     """UsageError where NVFlare is not installed."""
     if find_spec("nvflare") is None:
-        raise UsageError("nvflare is not installed", what, "pip install 'hilum[federated]'")
+        raise UsageError("nvflare is not installed", what, installation.install_line("federated"))

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from hilum import errors
+from hilum import errors, installation
 from hilum.errors import FormatError, UsageError
 from hilum.files import numpy_file
 from hilum.files.storage import structured_text
@@ -193,7 +193,7 @@ def read_kspace(path: Path) -> KSpace:
     try:
         import ismrmrd
     except ImportError as error:
-        raise UsageError("ismrmrd is not installed", str(path), "pip install 'hilum[reconstruction]'") from error
+        raise UsageError("ismrmrd is not installed", str(path), installation.install_line("reconstruction")) from error
     try:
         file = ismrmrd.Dataset(str(path), DATASET, create_if_needed=False)
         try:

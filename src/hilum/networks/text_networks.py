@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hilum import installation
 from hilum.errors import UsageError
 
 VOCABULARY, LONGEST = 4096, 128
@@ -35,7 +36,7 @@ def import_extra(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UsageError(f"{name} is not installed", "texts", "pip install 'hilum[foundation]'") from error
+        raise UsageError(f"{name} is not installed", "texts", installation.install_line("foundation")) from error
 
 
 class LearntText(nn.Module):

@@ -1,6 +1,6 @@
 """Channels of a network that matter least, left out by torch-pruning, so that a narrower network of its family remains.
 
-An extra: `hilum[compress]`. Fang et al., DepGraph, CVPR 2023, arXiv:2301.12900
+An extra: `compress`. Fang et al., DepGraph, CVPR 2023, arXiv:2301.12900
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each step adds up the gradients of samples, each cut to a length C, of units that were drawn by chance alone (each with
 the sampling rate q), and adds Gaussian noise of standard deviation sigma C. Abadi et al., arXiv:1607.00133; the sum of
-steps is reckoned by Opacus, an extra: `hilum[privacy]`.
+steps is reckoned by Opacus, an extra: `privacy`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import cast
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from hilum import errors
+from hilum import errors, installation
 from hilum.errors import HilumError, IntegrityError, UsageError
 from hilum.lazy import opacus_accountants
 from hilum.planning.plan_sections import PlanSettings, PrivacySettings
@@ -124,7 +124,7 @@ def _epsilon_of(taken: tuple[tuple[float, float, int], ...], delta: float, accou
     try:
         reckoned = opacus_accountants.create_accountant(accountant)
     except ModuleNotFoundError as error:
-        remedy = "pip install 'hilum[privacy]'"
+        remedy = installation.install_line("privacy")
         raise UsageError("Opacus is not installed", privacy_rules.EPSILON, remedy) from error
     reckoned.history = [*taken]
     with warnings.catch_warnings():  # that other orders might give a closer bound

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hilum import installation
 from hilum.errors import ResourceError
 from hilum.planning import search_domains
 from hilum.planning.search_domains import Between, Choices, Space
@@ -192,7 +193,8 @@ def _optuna() -> ModuleType:
 
 
 def _missing() -> ResourceError:
-    return ResourceError("Optuna, which chooses the trials, is not installed", "--tune", "pip install 'hilum[tune]'")
+    remedy = installation.install_line("tune")
+    return ResourceError("Optuna, which chooses the trials, is not installed", "--tune", remedy)
 
 
 def _as_text(choices: Choices, space: Space) -> Choices:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hilum import errors, keywords
+from hilum import errors, installation, keywords
 from hilum.documents import checks, document_pages, fact_file, guidelines, tracing, word_file
 from hilum.documents.checks import RECORD, BrokenRow
 from hilum.documents.document_pages import ROOTS
@@ -107,7 +107,7 @@ def document(options: DocumentOptions) -> DocumentsResult:
         verb_results.refuse_taken(folder, options.overwrite, (RECORD,))
     wanted = _check_names(options.formats, FORMATS, "--format")
     if "docx" in wanted and find_spec("docx") is None:
-        raise UsageError("python-docx is not installed", "--format docx", "pip install 'hilum[documents]'")
+        raise UsageError("python-docx is not installed", "--format docx", installation.install_line("documents"))
     if "pdf" in wanted:
         document_pages.browser_path()
     opened = DocumentSubject.open(Path(options.subject), node_of=_node_of)

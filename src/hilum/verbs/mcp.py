@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from hilum import keywords
+from hilum import installation, keywords
 from hilum.errors import UsageError
 from hilum.jobs import Workspace
 from hilum.options.doors import McpOptions
@@ -20,7 +20,7 @@ def mcp(options: McpOptions) -> None:
     and for a port that is taken.
     """
     if importlib.util.find_spec("mcp") is None or importlib.util.find_spec("jsonschema") is None:
-        raise UsageError("mcp is not installed", "hilum mcp", "pip install 'hilum[agents]'")
+        raise UsageError("mcp is not installed", "hilum mcp", installation.install_line("agents"))
     from hilum.doors import AllowedPaths, agent_server
     from hilum.doors.agent_tools import AgentDesk
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hilum import keywords
+from hilum import installation, keywords
 from hilum.errors import UsageError
 from hilum.options.node import ServeOptions
 from hilum.service import configuration, supervisor
@@ -59,4 +59,4 @@ def refuse_missing_extra(verb: str) -> None:
     """UsageError where what a node is made of is not installed."""
     absent = [name for name in EXTRA if find_spec(name) is None]
     if absent:
-        raise UsageError(f"{absent[0]} is not installed", verb, "pip install 'hilum[service]'")
+        raise UsageError(f"{absent[0]} is not installed", verb, installation.install_line("service"))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from hilum import keywords
+from hilum import installation, keywords
 from hilum.errors import UsageError
 from hilum.files.storage import file_lock
 from hilum.jobs import Workspace
@@ -25,7 +25,7 @@ def studio(options: StudioOptions) -> None:
     """
     absent = [one for one in ("fastapi", "uvicorn", "jsonschema") if importlib.util.find_spec(one) is None]
     if absent:
-        raise UsageError(f"{absent[0]} is not installed", "hilum studio", "pip install 'hilum[studio]'")
+        raise UsageError(f"{absent[0]} is not installed", "hilum studio", installation.install_line("studio"))
     from hilum.doors import AllowedPaths, JobDesk, WarmProcess, loopback, studio_server
 
     workspace, say = Workspace.open(Path(options.workspace), options.parallel), options.say or log.info

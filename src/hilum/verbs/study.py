@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hilum import errors, keywords
+from hilum import errors, installation, keywords
 from hilum.errors import DatasetError, UsageError
 from hilum.evaluation.significance import auroc_tests
 from hilum.evaluation.significance.auroc_tests import ReaderVariances
@@ -32,7 +32,7 @@ def study_size(options: StudySizeOptions) -> StudySize:
     Raises UsageError for an unknown design or input, a value out of bounds, and an effect of 0.
     """
     if find_spec("statsmodels") is None:
-        raise UsageError("statsmodels is not installed", "study size", "pip install 'hilum[documents]'")
+        raise UsageError("statsmodels is not installed", "study size", installation.install_line("documents"))
     if options.simulate < 0:
         raise UsageError(f"simulate is {options.simulate}", "--simulate", "Give a number of studies, such as 1000")
     settings = dict(options.assignments or {})

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import JsonValue
 from typing_extensions import TypedDict
 
-from hilum import errors, keywords
+from hilum import errors, installation, keywords
 from hilum.errors import UsageError
 from hilum.files.storage import csv_text, file_lock
 from hilum.options import records
@@ -297,7 +297,7 @@ def _at_look(study: Study, trial: TrialAnalysis, fractions: list[float], table: 
 
 def _refuse_without(package: str, where: str) -> None:
     if find_spec(package) is None:
-        raise UsageError(f"{package} is not installed", where, "pip install 'hilum[documents]'")
+        raise UsageError(f"{package} is not installed", where, installation.install_line("documents"))
 
 
 COLUMNS = ("endpoint", "who", "missing outcomes"), ("difference", "p", "p adjusted", "verdict")

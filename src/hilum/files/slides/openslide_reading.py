@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hilum import installation
 from hilum.errors import FormatError, UsageError
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.slides import tiled_levels
@@ -56,7 +57,8 @@ def _positive(text: str | None) -> float | None:
 def _opened(key: tuple[Any, ...]) -> Any:
     """The slide of a file as it is now."""
     if find_spec("openslide") is None:
-        raise UsageError("OpenSlide, which reads this format, is not installed", key[0], "pip install 'hilum[wsi]'")
+        remedy = installation.install_line("wsi")
+        raise UsageError("OpenSlide, which reads this format, is not installed", key[0], remedy)
     try:
         return openslide.OpenSlide(key[0])
     except openslide.OpenSlideError as error:

@@ -1,6 +1,6 @@
 """The network of a package in 8 or 4 bits: windows that give the ranges, and the files that backends read.
 
-An extra: `hilum[compress]`, for NNCF and OpenVINO; ONNX Runtime quantises by itself.
+An extra: `compress`, for NNCF and OpenVINO; ONNX Runtime quantises by itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
+from hilum import installation
 from hilum.errors import HilumError, ResourceError
 from hilum.lazy import onnx
 from hilum.runtime import hardware
@@ -47,7 +48,7 @@ def refuse_missing_extra(*modules: str) -> None:
     """ResourceError where one of these modules is not installed, which the extra has."""
     if lacking := [name for name in modules if find_spec(name) is None]:
         problem = f"{lacking[0]} is not installed"
-        raise ResourceError(problem, "hilum compress", 'Install it: pip install "hilum[compress]"')
+        raise ResourceError(problem, "hilum compress", installation.install_line("compress"))
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from hilum import errors
+from hilum import errors, installation
 from hilum.errors import HilumError, ResourceError, UsageError, WorkerLostError
 from hilum.runtime.parallel import map_cases
 from hilum.values import Case
@@ -180,6 +180,6 @@ def _import_dask() -> ModuleType:
     try:
         import distributed
     except ImportError as error:
-        remedy = "pip install 'hilum[distributed]'"
+        remedy = installation.install_line("distributed")
         raise ResourceError("dask.distributed is not installed", "--scheduler", remedy) from error
     return distributed

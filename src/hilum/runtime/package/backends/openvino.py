@@ -1,4 +1,4 @@
-"""OpenVINO, which knows Intel's processors well. An extra: `hilum[openvino]`."""
+"""OpenVINO, which knows Intel's processors well. An extra: `openvino`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum import installation
 from hilum.errors import IntegrityError
 from hilum.runtime.hardware import CPU
 from hilum.runtime.model_schema import ModelRecord
@@ -63,7 +64,7 @@ class OpenVino:
     def lacking(self, device: str) -> str | None:
         """Why it cannot compute on this device, with the remedy; None where it can."""
         if find_spec("openvino") is None:
-            return 'OpenVINO is not installed: pip install "hilum[openvino]"'
+            return f"OpenVINO is not installed: {installation.install_line('openvino')}"
         if device != CPU:
             return "OpenVINO is used on the CPU alone: use --device cpu"
         if PRECISIONS[self.precision][1] not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
