@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import pickle
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +23,7 @@ from hypothesis import settings
 
 import forked
 import hilum
+import real_data
 import trained
 from hilum.cli import exit_codes
 from made_once import made_once
@@ -30,13 +31,14 @@ from made_once import made_once
 if TYPE_CHECKING:
     from hilum.verbs.package import PackagingResult  # which imports torch, also where workers run the tests
 
-DATA = Path(os.environ.get("HILUM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
+SYSTEM_PACKAGES = Path(__file__).parent / "system_packages.sh"
 # Rooms whose tests take longest.
 LONGEST_FIRST = ("verbs", "service", "", "layouts", "files", "runtime", "networks", "training", "report")
 COLLECTION = "imports and collection"
 SPENT: Counter[str] = Counter()
 COUNTED = [0.0]
+# Tests that read the larger corpus, where it is not here.
+LEFT_OUT: set[str] = set()
 PASSED = count(1)
 # A shell starts what goes on in the background with Ctrl-C ignored, `nohup` with a closed terminal ignored, and Python
 # leaves both so: tests press the one and close the other.
@@ -54,10 +56,14 @@ FEW_EXAMPLES = 5
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real data beside the checkout."""
-    if not DATA.is_dir():
-        pytest.skip("the real data are not at ../shared/data")
-    return DATA
+    """The folder of real data that every checkout has."""
+    return real_data.SHIPPED
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The larger corpus of real data; a test that asks for it has the mark `corpus`."""
+    return real_data.CORPUS
 
 
 @pytest.fixture(autouse=True)
@@ -99,11 +105,25 @@ def _listen_to_torch_at_the_root() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Rooms that take longest come first: workers that run files side by side then end together."""
+    for item in items:
+        if "corpus" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.corpus)
+    if not real_data.CORPUS_IS_HERE:
+        _leave_out_corpus(config, items)
     if config.option.markexpr == "not whole":
         for item in items:
             if isinstance(item, pytest.Function):
                 _with_few_examples(item)
     items.sort(key=lambda item: [room_of(item.nodeid) == room for room in LONGEST_FIRST], reverse=True)
+
+
+def _leave_out_corpus(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take out the tests that read the larger corpus; the summary says how many."""
+    with_corpus = [item for item in items if item.get_closest_marker("corpus") is not None]
+    without = [item for item in items if item.get_closest_marker("corpus") is None]
+    config.hook.pytest_deselected(items=with_corpus)
+    LEFT_OUT.update(item.nodeid for item in with_corpus)
+    items[:] = without
 
 
 def _with_few_examples(item: pytest.Function) -> None:
@@ -153,18 +173,37 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker tells the process that started it what it has spent."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["spent"] = dict(SPENT)
+        session.config.workeroutput["left_out"] = sorted(LEFT_OUT)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    SPENT.update(getattr(node, "workeroutput", {}).get("spent", {}))
+    output = getattr(node, "workeroutput", {})
+    SPENT.update(output.get("spent", {}))
+    LEFT_OUT.update(output.get("left_out", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Processor seconds a room: they say where a slow suite is slow, and decide nothing."""
+    """Processor seconds a room, which decide nothing, and what did not run, with what brings it."""
     terminalreporter.section("processor seconds a room")
     for room, seconds in SPENT.most_common():
         terminalreporter.write_line(f"{room:24}{seconds:6.0f}")
+    terminalreporter.section("not run")
+    reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", ()))
+    for reason, number in reasons.most_common():
+        terminalreporter.write_line(f"{number:6} skipped: {reason}")
+    if LEFT_OUT:
+        terminalreporter.write_line(f"{len(LEFT_OUT):6} left out: {real_data.WITHOUT_CORPUS}")
+    missing = subprocess.run(["sh", SYSTEM_PACKAGES, "--missing"], capture_output=True, text=True, check=False).stdout
+    if missing.strip():
+        terminalreporter.write_line(f"System packages that bring skipped tests: {missing.strip()}")
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """The words with which a test was skipped."""
+    is_place_and_words = isinstance(report.longrepr, tuple)
+    words = report.longrepr[2] if is_place_and_words else str(report.longrepr)
+    return words.removeprefix("Skipped: ")
 
 
 def account(room: str) -> None:

@@ -1,4 +1,5 @@
 #!/bin/sh
+# `--missing` lists those that are not here, and installs nothing.
 # The programs that the tests talk to: a sandbox, a judge of services, a browser, a second DICOM converter, a DICOM toolkit, a judge of DICOM objects, a PACS, a database, a reader of PDF, a server of metrics, raw data of MR scanners.
 set -eu
 missing=""
@@ -14,6 +15,10 @@ command -v pdftotext >/dev/null 2>&1 || missing="$missing poppler-utils"
 command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
 command -v ismrmrd_generate_cartesian_shepp_logan >/dev/null 2>&1 || missing="$missing ismrmrd-tools"
 test -d /usr/lib/postgresql || missing="$missing postgresql"
+if [ "${1:-}" = --missing ]; then
+    echo "$missing"
+    exit 0
+fi
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing$missing" >&2

@@ -8,7 +8,7 @@ import pydicom
 import pynetdicom
 import pytest
 
-from conftest import DATA
+import real_data
 from hilum.service.dicom import asking, sending
 from hilum.service.dicom.dicom_listening import DicomPeer
 from hilum.service.dicom.messages import IMPLICIT
@@ -123,7 +123,7 @@ def test_a_peer_that_takes_implicit_vr_alone_gets_the_same_values_in_it(sources,
     nested.add_new(0x00090010, "LO", "MAKER")
     nested.add_new(0x00091001, "FD", 0.5)
     sources[0].write_bytes(encoded(nested))
-    sources += [path for name in SEGMENTED if (path := DATA / "dicom/files" / name).exists()]
+    sources += [path for name in SEGMENTED if (path := real_data.SHIPPED / "dicom/files" / name).exists()]
     port, out = free_port(), tmp_path / "out"
     out.mkdir()
     with running([dcmtk("storescp"), "+xi", "-od", out, port], port):

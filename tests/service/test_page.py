@@ -17,8 +17,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, insert, update
 
+import real_data
 from browsers import Browser, Page, browser_running
-from conftest import DATA
 from hilum.files import file_formats
 from hilum.files.dicom import object_identity
 from hilum.files.dicom.reading import seg_reading
@@ -294,7 +294,7 @@ def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):
     room.node.work()
     job = room.node.rows(tables.JOBS)[-1].job
     with room.node.database.write() as connection:
-        stated = {"inclusion": 0.5, "drawn_at": 0.0, "week": "2026-W48", "state": "waiting"}
+        stated = {"inclusion": 0.5, "sampled_at": 0.0, "week": "2026-W48", "state": "waiting"}
         connection.execute(insert(tables.BLIND_READS).values(job=job, **stated))
     with room.open("/blind", "!!document.querySelector('table a')") as page:
         page.value("document.querySelector('table a').click()")
@@ -331,7 +331,7 @@ PICTURES = {"radiograph": "highdicom_dx_image.dcm", "clip": "dcm4che_us_palette_
 
 @pytest.mark.parametrize("kind", PICTURES)
 def test_a_picture_is_one_pane_and_keys_step_through_a_clip(room, kind):
-    path = DATA / "dicom" / "files" / PICTURES[kind]
+    path = real_data.SHIPPED / "dicom" / "files" / PICTURES[kind]
     room.node.receive(path)
     room.node.work()
     canvas = "document.querySelector('canvas[data-pane=picture]')"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from conftest import DATA
+import real_data
 from hilum.files import file_formats
 from hilum.files.dicom import object_identity
 from hilum.service.node_folder import LOG, MODELS
@@ -25,7 +25,7 @@ from service.small_node import SmallNode
 from service.thresholds import threshold_model
 from service.web_served import served
 
-DICOM = DATA / "dicom"
+DICOM = real_data.SHIPPED / "dicom"
 SERIES, FILES = DICOM / "series", DICOM / "files"
 
 

@@ -17,7 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from conftest import DATA
+import real_data
 from hilum.errors import FormatError
 from hilum.files import file_formats
 from hilum.service.objects import dicom_json, multipart
@@ -50,12 +50,12 @@ KINDS = (
 def node(tmp_path_factory):
     """A node with the CT whose segmentation it has made, a study that is complete, and one that is coming in."""
     with served(tmp_path_factory.mktemp("web") / "node") as web:
-        slices = sorted((DATA / "dicom/series/ct_23x38x3_with_seg").glob("*"))
+        slices = sorted((real_data.SHIPPED / "dicom/series/ct_23x38x3_with_seg").glob("*"))
         if not slices:
             pytest.skip("the DICOM corpus is absent")
         web.files = [path.read_bytes() for path in slices]
         assert web.store(*web.files).status_code == 200
-        web.seg = (DATA / "dicom" / SEG).read_bytes()
+        web.seg = (real_data.SHIPPED / "dicom" / SEG).read_bytes()
         web.uid = pydicom.dcmread(slices[0], stop_before_pixels=True).StudyInstanceUID
         made = pydicom.dcmread(io.BytesIO(web.seg))
         web.answer(web.uid, {"answer.dcm": (web.seg, made.SOPInstanceUID), "findings.json": (b"{}", None)}, [])
@@ -302,7 +302,9 @@ def test_a_segmentation_that_a_job_made_is_found_and_fetched_as_any_other_object
     [found] = node.web.search_for_series(node.uid, search_filters={"Modality": "SEG"})
     seg = node.web.retrieve_series(node.uid, found["0020000E"]["Value"][0])[0]
     pydicom.dcmwrite(tmp_path / "seg.dcm", seg, enforce_file_format=True)
-    assert np.array_equal(file_formats.read(tmp_path / "seg.dcm").data, file_formats.read(DATA / "dicom" / SEG).data)
+    assert np.array_equal(
+        file_formats.read(tmp_path / "seg.dcm").data, file_formats.read(real_data.SHIPPED / "dicom" / SEG).data
+    )
     [study] = node.web.search_for_studies(search_filters={"StudyInstanceUID": node.uid})
     assert study["00080061"]["Value"] == ["CT", "SEG"]
     assert (study["00201206"]["Value"], study["00201208"]["Value"]) == ([2], [4])
@@ -470,7 +472,7 @@ def test_metadata_are_the_header_without_its_pixels(node):
 
 @pytest.mark.parametrize("name", thinned(4, KINDS))
 def test_frames_are_decoded_and_shown(pictures, name):
-    path = DATA / "dicom/files" / name
+    path = real_data.SHIPPED / "dicom/files" / name
     file = path.read_bytes()
     stored = pictures.store(file).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
     dataset = pydicom.dcmread(path)
@@ -499,7 +501,7 @@ def is_same_frame(part: bytes, pixels: np.ndarray, dataset: pydicom.Dataset) -> 
 
 @pytest.mark.parametrize("name", thinned(4, KINDS))
 def test_an_object_comes_decoded_to_whoever_asks_for_that_with_the_same_pixels_and_uids(pictures, name):
-    path = DATA / "dicom/files" / name
+    path = real_data.SHIPPED / "dicom/files" / name
     stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
     plain, source = "1.2.840.10008.1.2.1", pydicom.dcmread(path)
     accept = {"Accept": f'multipart/related; type="application/dicom"; transfer-syntax={plain}'}
@@ -519,7 +521,7 @@ def test_an_object_comes_decoded_to_whoever_asks_for_that_with_the_same_pixels_a
 @pytest.mark.parametrize("name", thinned(4, [*KINDS, "pydicom_examples_overlay.dcm"]))
 def test_whoever_names_no_transfer_syntax_gets_explicit_vr_and_the_lowest_byte_first(pictures, name):
     """PS3.18 8.7.3: the default of application/dicom, whatever is stored; `*` gives what is stored."""
-    path = DATA / "dicom/files" / name
+    path = real_data.SHIPPED / "dicom/files" / name
     stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
     for accept in ("*/*", "application/dicom", 'multipart/related; type="application/dicom"'):
         answer = pictures.client.get(stored, headers={"Accept": accept})
@@ -533,8 +535,8 @@ def test_whoever_names_no_transfer_syntax_gets_explicit_vr_and_the_lowest_byte_f
 
 def test_a_client_gets_pixels_that_it_can_read_and_what_is_stored_where_it_says_so(pictures, monkeypatch):
     monkeypatch.setattr(retrieve, "MOST_HELD", 1000)  # what is larger waits in a file
-    source = pydicom.dcmread(DATA / "dicom/files/pydicom_MR_small_RLE.dcm")
-    pictures.store((DATA / "dicom/files/pydicom_MR_small_RLE.dcm").read_bytes())
+    source = pydicom.dcmread(real_data.SHIPPED / "dicom/files/pydicom_MR_small_RLE.dcm")
+    pictures.store((real_data.SHIPPED / "dicom/files/pydicom_MR_small_RLE.dcm").read_bytes())
     client = DICOMwebClient(f"{pictures.url}/dicomweb")
     at = (source.StudyInstanceUID, source.SeriesInstanceUID, source.SOPInstanceUID)
     plain = client.retrieve_instance(*at, media_types=(("application/dicom", "1.2.840.10008.1.2.1"),))
@@ -560,7 +562,7 @@ def test_what_no_decoder_reads_is_not_acceptable_but_as_it_is_stored(pictures):
 
 
 def test_of_several_that_it_takes_a_client_gets_what_it_weighs_most(pictures):
-    path = DATA / "dicom/files/pydicom_MR_small_RLE.dcm"
+    path = real_data.SHIPPED / "dicom/files/pydicom_MR_small_RLE.dcm"
     stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
     weighed = f'{AS_STORED};q=0.1, multipart/related; type="application/dicom"; q=0.9, image/png; q=0'
     [part] = parts_of(pictures.client.get(stored, headers={"Accept": weighed}))
@@ -569,7 +571,7 @@ def test_of_several_that_it_takes_a_client_gets_what_it_weighs_most(pictures):
 
 
 def test_the_highest_byte_comes_first_only_for_whoever_takes_what_is_stored(pictures):
-    path, big = DATA / "dicom/files/pydicom_ExplVR_BigEnd.dcm", "1.2.840.10008.1.2.2"
+    path, big = real_data.SHIPPED / "dicom/files/pydicom_ExplVR_BigEnd.dcm", "1.2.840.10008.1.2.2"
     stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
     for wanted, comes in (("", is_plain), ("; transfer-syntax=*", is_big), (f"; transfer-syntax={big}", is_big)):
         for kind in ('multipart/related; type="application/dicom"', "application/dicom"):
@@ -588,7 +590,7 @@ def is_plain(dataset: pydicom.Dataset) -> bool:
 
 
 def test_a_compressed_frame_is_given_as_it_is_stored_to_whoever_takes_it(pictures):
-    path = DATA / "dicom/files/pydicom_MR_small_RLE.dcm"
+    path = real_data.SHIPPED / "dicom/files/pydicom_MR_small_RLE.dcm"
     stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
     frame = pydicom.encaps.get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
     for accept in ('type="image/dicom-rle"', 'type="application/octet-stream"; transfer-syntax=*'):
