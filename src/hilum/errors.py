@@ -4,7 +4,7 @@ import errno
 import re
 import struct
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from difflib import get_close_matches
@@ -169,8 +169,14 @@ def cases_of_patients(cases: int, patients: int | None, unit: str = "case") -> s
     return f"{count_phrase(cases, unit)} of {count_phrase(patients, 'patient')}"
 
 
-def nearest_remedy(name: str, known: Iterable[str]) -> str:
-    """ "Use claim": the known name that is most like a wrong one; all of them where none is."""
+def nearest_remedy(name: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
+    """ "Use claim": the known name that is most like a wrong one; all of them where none is.
+
+    elsewhere: {name that others have for it: the known one}
+    """
+    word = re.sub(r"[\s-]+", "_", name.lower())
+    if elsewhere and word in elsewhere:
+        return f"Use {elsewhere[word]}"
     names = list(known)
     near = get_close_matches(name.lower(), names, n=1)
     return f"Use {near[0]}; there are {', '.join(names)}" if near else f"Use {', '.join(names)}"

@@ -217,6 +217,9 @@ def test_a_file_that_changed_is_hashed_again(tmp_path):
     [
         ("MRI", "MR"), ("T1", "MR"), ("FLAIR", "MR"), ("t1-weighted MR", "MR"), ("CT", "CT"), ("noNormCT", "unknown"),
         ("X-ray", "DX"), ("PET", "PT"), ("ultrasound", "US"), ("IVUS", "IVUS"), (None, "unknown"), ("red", "unknown"),
+        ("x_ray", "DX"), ("mammography", "MG"), ("fundus", "OP"), ("oct", "OPT"), ("histopathology", "SM"),
+        ("dermoscopy", "XC"), ("endoscopy", "ES"), ("computed_tomography", "CT"), ("digital_pathology", "SM"),
+        ("magnetic resonance imaging", "MR"), ("optical_coherence_tomography", "OPT"),
     ],
 )  # fmt: skip
 def test_kinds_of_image_get_dicoms_word(stated, word):
@@ -240,6 +243,19 @@ def test_each_of_dicoms_modalities_may_be_said(tmp_path, stated, word):
 def test_a_modality_that_is_none_is_refused_with_the_list(tmp_path, stated):
     with pytest.raises(UsageError, match=r"--modality .*is not a modality.*Choose one of MR, CT, PT.*RTSTRUCT"):
         dataset_layouts.read_dataset(paired(tmp_path), DatasetOptions(modality=stated))
+
+
+@pytest.mark.parametrize("stated", ["retinal", "Nuclear Medicine", "pathology", "multi_modal"])
+def test_a_word_for_several_modalities_is_refused_with_each_of_them(tmp_path, stated):
+    with pytest.raises(UsageError, match=f"--modality {stated}: is not a modality, but a word for several. Use "):
+        dataset_layouts.read_dataset(paired(tmp_path), DatasetOptions(modality=stated))
+
+
+def test_a_word_for_several_modalities_is_none_for_one_and_its_remedy_names_several():
+    for word, remedy in modality_words.SEVERAL.items():
+        assert modality_words.modality_word(word) == modality_words.UNKNOWN_MODALITY
+        named = {modality_words.modality_word(part.strip(",:")) for part in remedy.split()}
+        assert len(named & modality_words.CODES) > 1
 
 
 @pytest.mark.parametrize("labels", ["anterior,posterior", "1=a,1=b", "1=a,2=a", "-1=a", "1="])

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hilum.networks import factory, member_catalogue
+from hilum.errors import PlanError
+from hilum.networks import ELSEWHERE, factory, member_catalogue
 from hilum.networks.member_catalogue import HEADS, REFERENCE
 
 torch.set_num_threads(1)
@@ -96,3 +99,27 @@ def test_the_table_says_what_each_family_can_answer():
 def test_reference_images_are_halved_until_four_voxels_are_left_or_six_stages_made():
     assert member_catalogue.plan_strides((64, 64, 64)) == [[1, 1, 1], *[[2, 2, 2]] * 4]
     assert member_catalogue.plan_strides((256, 256)) == [[1, 1], *[[2, 2]] * 5]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_name_of_other_programs_is_answered_by_a_family_that_exists(name: str) -> None:
+    assert name not in factory.family_names()
+    with pytest.raises(PlanError, match=re.escape(f"there is no network {name!r}. Use {ELSEWHERE[name]}")):
+        factory.family_of(name)
+    assert re.match(r"\w+", ELSEWHERE[name])[0] in factory.family_names()
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("Vision-Transformer", "Use vit."),
+        ("Vision Transformer", "Use vit."),
+        ("ResNet", "Use resnet; there are alexnet, "),
+        ("densenet121", "Use densenet; there are alexnet, "),
+        ("abacus", "Use alexnet, attention_unet, "),
+        (None, "Use alexnet, attention_unet, "),
+    ],
+)
+def test_a_name_that_no_family_has_is_answered_by_the_nearest_or_by_all(name: object, remedy: str) -> None:
+    with pytest.raises(PlanError, match=re.escape(f"there is no network {name!r}. {remedy}")):
+        factory.refuse_unknown_family(name)

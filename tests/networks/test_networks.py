@@ -552,7 +552,7 @@ def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
             2,
             {"mask": Dense(2)},
             {},
-            r"no network 'perceptron'\. Choose one of alexnet, .*densenet, ",
+            r"no network 'perceptron'\. Use inception; there are alexnet, .*densenet, ",
         ),
         ("unet", 2, {"mask": Dense(2)}, {"strides": [[1, 1]], "depth": 4}, "depth"),
         ("unet", 2, {"mask": Dense(2)}, {}, "strides"),

@@ -12,9 +12,10 @@ from hilum.errors import UsageError
 WORDS = {
     "MR": ("mri", "mr", "t1", "t1w", "t1ce", "t1c", "t1gd", "t1n", "t2", "t2w",
            "t2f", "t2star", "flair", "adc", "dwi", "pd", "bold", "swi",
-           "cet1", "hrt2", "t1post", "t1pre", "mprage", "hbv", "tof", "mra"),
-    "CT": ("ct", "cbct", "ncct", "cta", "cect", "noncontrastct"),
-    "PT": ("pet", "pt", "suv", "fdg"),
+           "cet1", "hrt2", "t1post", "t1pre", "mprage", "hbv", "tof", "mra",
+           "magneticresonance", "magneticresonanceimaging"),
+    "CT": ("ct", "cbct", "ncct", "cta", "cect", "noncontrastct", "computedtomography"),
+    "PT": ("pet", "pt", "suv", "fdg", "positronemissiontomography"),
     "US": ("us", "ultrasound", "sonography"),
     "PA": ("photoacoustic", "optoacoustic"),
     "DX": ("dx", "xray", "radiograph", "cxr", "chestxray"),
@@ -23,8 +24,8 @@ WORDS = {
     "NM": ("nm", "spect"),
     "XA": ("xa", "angiography"),
     "OP": ("op", "fundus", "cfp"),
-    "OPT": ("opt", "oct"),
-    "SM": ("sm", "wsi", "histology", "histopathology"),
+    "OPT": ("opt", "oct", "opticalcoherencetomography"),
+    "SM": ("sm", "wsi", "histology", "histopathology", "digitalpathology"),
     "GM": ("gm", "microscopy", "fluorescence", "cytology"),
     "ES": ("es", "endoscopy", "colonoscopy"),
     "XC": ("xc", "photo", "photograph", "dermoscopy", "dermatology"),
@@ -41,6 +42,16 @@ CODES = frozenset(re.findall(
     "VA XA XAPROTOCOL XC AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF",
 ))  # fmt: skip
 UNKNOWN_MODALITY = "unknown"
+# {word that people write for several modalities, in small letters alone: which of them there are}.
+SEVERAL = {
+    "fluoroscopy": "RF, or XA of vessels",
+    "multimodal": "no --modality: channels called CT and PET state theirs themselves",
+    "nuclearmedicine": "PET or SPECT",
+    "ophthalmology": "fundus or OCT",
+    "pathology": "histopathology for slides, cytology for smears",
+    "radiography": "X-ray, or mammography",
+    "retinal": "fundus or OCT",
+}
 
 
 def asked_modality(name: str) -> str:
@@ -48,10 +59,14 @@ def asked_modality(name: str) -> str:
     word = modality_word(name)
     if word in CODES or name.lower() == UNKNOWN_MODALITY:
         return word
+    where = f"--modality {name}"
+    letters = _letters_of(name)
+    if letters in SEVERAL:
+        raise UsageError("is not a modality, but a word for several", where, f"Use {SEVERAL[letters]}")
     near = get_close_matches(name.upper(), sorted(CODES), 1, cutoff=0.5)
     raise UsageError(
         f"is not a modality{f'; perhaps {near[0]} is meant' if near else ''}",
-        f"--modality {name}",
+        where,
         f"Choose one of {', '.join(WORDS)}, a word such as MRI or X-ray, or another of DICOM's codes "
         f"({', '.join(sorted(CODES - set(WORDS)))})",
     )
@@ -61,8 +76,7 @@ def modality_word(name: str | None) -> str:
     """The modality of a name: MR of "MRI", "T1" or "FLAIR", DX of "X-ray"; other capitals stay; else "unknown"."""
     if not name:
         return UNKNOWN_MODALITY
-    letters = re.sub(r"[^a-z0-9]", "", name.lower())
-    for word in (letters, *re.split(r"[^a-z0-9]+", name.lower())):
+    for word in (_letters_of(name), *re.split(r"[^a-z0-9]+", name.lower())):
         if word in _BY_WORD:
             return _BY_WORD[word]
     return name if name in CODES or re.fullmatch(r"[A-Z]{2,6}", name) else UNKNOWN_MODALITY
@@ -72,3 +86,7 @@ def common_modality(names: Sequence[str]) -> str | None:
     """The one modality of all channels; None where they differ or none is known."""
     words = {modality_word(one) for one in names}
     return words.pop() if len(words) == 1 and UNKNOWN_MODALITY not in words else None
+
+
+def _letters_of(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -66,5 +66,23 @@ FAMILIES: dict[str, str] = {
 # {name: the `Family`}; its file is imported on first use.
 _PLACES = {name: f"hilum.networks.{file}:{name.upper()}" for file, names in FAMILIES.items() for name in names.split()}
 NETWORKS = dict(sorted(_PLACES.items()))
+# {name that others have for a network: how one asks for it here}, where it is unlike the name here.
+ELSEWHERE = {
+    "cnn": "resnet, or unet for masks",
+    "cnn_2d": "resnet, or unet for masks: both are in 2D where the images are pictures",
+    "cnn_3d": "resnet, or unet for masks: both are in 3D where the images are volumes",
+    "cnn_rnn": "clip_lstm or clip_gru, for clips",
+    "diffusion": "diffusion_unet with --task synthesis",
+    "foundation_model": "timm with --pretrained auto for pictures, or any family with --from FILE: "
+    "`hilum networks weights` lists the published weights that are known",
+    "hybrid": "coatnet, or transunet for masks",
+    "hybrid_cnn_transformer": "coatnet, or transunet for masks",
+    "multi_modal": "fusion, with an encoder for each channel",
+    "swin_transformer": "timm with network.size={model: swin_tiny_patch4_window7_224} for pictures, "
+    "or swin_unetr for masks and volumes",
+    "transformer": "vit, or unetr for masks",
+    "unet++": "unet_plus_plus",
+    "vision_transformer": "vit",
+}
 
 lazy_index(__name__)

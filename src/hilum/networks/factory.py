@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hilum import plugins
+from hilum import errors, plugins
 from hilum.errors import PlanError
-from hilum.networks import NETWORKS, member_catalogue, weight_loading
+from hilum.networks import ELSEWHERE, NETWORKS, member_catalogue, weight_loading
 from hilum.networks.member_catalogue import HEADS, REFERENCE, FamilyMember
 from hilum.networks.network_family import Family, FusionSettings, NetworkSize, Sized
 from hilum.networks.weight_loading import LoadedWeights
@@ -47,9 +47,15 @@ def searched_families() -> tuple[str, ...]:
 
 def family_of(name: str) -> Family:
     """The family of this name; PlanError for an unknown one."""
-    if not isinstance(name, str) or name not in _targets():
-        raise PlanError(f"there is no network {name!r}", "network.name", f"Choose one of {', '.join(family_names())}")
+    refuse_unknown_family(name)
     return _import_family(name, _targets()[name])
+
+
+def refuse_unknown_family(name: object) -> None:
+    """PlanError for a name that no family has, with what one asks for in its place; no family is imported."""
+    if not isinstance(name, str) or name not in _targets():
+        remedy = errors.nearest_remedy(str(name), family_names(), ELSEWHERE)
+        raise PlanError(f"there is no network {name!r}", "network.name", remedy)
 
 
 def build(

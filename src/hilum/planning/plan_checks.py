@@ -77,7 +77,7 @@ def check_wishes(assignments: Assignments, *, folds: int = 0, device: str = "aut
         typed_sections.check_value(name, value)
         _refuse_following(name)
     if "network.name" in assignments:
-        _refuse_other("network.name", assignments["network.name"], factory.family_names(), "there is no network")
+        factory.refuse_unknown_family(assignments["network.name"])
     for asked in {device, str(assignments.get("training.device", device))} - {"auto", "cpu"}:
         hardware.choose_device(asked)  # only where it may be lacking: to look takes torch
     _check_file(assignments.get("network.pretrained"))
@@ -89,7 +89,7 @@ def check_wishes(assignments: Assignments, *, folds: int = 0, device: str = "aut
 
 
 def _check_names(plan: Plan, chosen: PlanSettings) -> None:
-    _refuse_other("network.name", chosen.network.name, factory.family_names(), "there is no network")
+    factory.refuse_unknown_family(chosen.network.name)
     task = chosen.task
     _refuse_other("training.selection", chosen.training.selection, {task.selects_by}, f"{task.name} has no")
     _refuse_other("evaluation.primary", chosen.evaluation.primary, task.primaries, f"{task.name} has no")

@@ -15,3 +15,26 @@ TASKS = {
     "survival": "hilum.tasks.survival.question:Survival",
     "synthesis": "hilum.tasks.synthesis:Synthesis",
 }
+# {name that others have for a kind of problem: how one asks for it here}, where it is unlike the name here.
+ELSEWHERE = {
+    "anomaly_detection": "the kind of the answer, such as classification: "
+    "the gate of each model refuses images unlike those of training",
+    "denoising": "enhancement",
+    "generation": "synthesis",
+    "grading": "classification, whose classes may have an order",
+    "image_generation": "synthesis",
+    "image_translation": "enhancement",
+    "instance_segmentation": "instances",
+    "interactive_segmentation": "prompted",
+    "localization": "detection",
+    "multi_label_classification": "findings",
+    "multi_task": "multitask for all kinds that the references fit, or some as in segmentation+classification",
+    "multilabel_classification": "findings",
+    "ordinal_regression": "classification, whose classes may have an order",
+    "prognosis": "survival",
+    "self_supervised_learning": "representation, by `hilum pretrain`",
+    "super_resolution": "enhancement",
+    "time_to_event": "survival",
+    "uncertainty_estimation": "the kind of the answer, such as classification: "
+    "each states its uncertainty, by the method that --uncertainty of `predict` and `evaluate` names",
+}

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from hilum import plugins
+from hilum import errors, plugins
 from hilum.errors import DatasetError, PlanError
 from hilum.evaluation.calibration_fit import Calibrator
 from hilum.tasks import properties, task_settings
-from hilum.tasks.index import TASKS
+from hilum.tasks.index import ELSEWHERE, TASKS
 from hilum.tasks.task import Task
 from hilum.values import Dataset, Label, StatedSettings
 
@@ -40,7 +40,8 @@ def task_class(name: str) -> type[Task]:
         return joined
     targets = plugins.targets_of(IMPORTED | TASKS, "hilum.tasks")
     if name not in targets:
-        raise PlanError(f"there is no task {name!r}", "task.name", f"Choose one of {', '.join(task_names())}")
+        remedy = errors.nearest_remedy(name, task_names(), ELSEWHERE)
+        raise PlanError(f"there is no task {name!r}", "task.name", remedy)
     loaded: type[Task] = plugins.load_target(targets[name])
     return loaded
 
