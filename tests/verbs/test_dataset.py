@@ -5,10 +5,12 @@ from __future__ import annotations
 import pathlib
 import time
 
+import monai.transforms
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision.transforms.v2
 
 import hilum
 import trained
@@ -124,3 +126,41 @@ def test_a_run_of_a_frame_keeps_it_as_its_table_and_is_resumed_from_that(told, t
     assert again.plan["network.context"] == planned.plan["network.context"]
     covariates = {case.id: dict(case.covariates) for case in planned.examination.dataset}
     assert {case.id: dict(case.covariates) for case in again.dataset} == covariates
+
+
+def mirrored_by_keys(item):
+    return monai.transforms.Flipd(keys="image", spatial_axis=1)(item)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda item: {**item, "image": item["image"].flip(-1)},
+        torchvision.transforms.v2.Compose([torchvision.transforms.v2.RandomHorizontalFlip(p=1)]),
+        mirrored_by_keys,
+    ],
+    ids=["a function", "torchvision", "monai"],
+)
+def test_a_transform_is_any_function_of_an_item(told, transform):
+    root, frame = told
+    plain = hilum.dataset(frame, root=root, covariates="age")
+    cases = hilum.dataset(frame, root=root, covariates="age", transform=transform)
+    for before, after in zip(map(plain.__getitem__, range(4)), map(cases.__getitem__, range(4)), strict=True):
+        np.testing.assert_array_equal(after["image"], before["image"].flip(-1))
+        for name in ("case", "patient", "path", "target", "covariates"):
+            assert after[name] == before[name]
+    [batch] = torch.utils.data.DataLoader(cases, batch_size=len(cases), collate_fn=cases.collate)
+    assert batch["image"].shape[0] == len(batch["case"]) == len(cases)
+
+
+def test_items_are_whatever_a_transform_returns_and_a_batch_has_what_it_adds(told):
+    root, frame = told
+    pairs = hilum.dataset(frame, root=root, transform=lambda item: (item["image"].mean(), item["target"]))
+    means, targets = next(iter(torch.utils.data.DataLoader(pairs, batch_size=3)))
+    assert means.shape == targets.shape == (3,)
+    augmented = hilum.dataset(frame, root=root, augment=True)
+    weighed = hilum.dataset(frame, root=root, augment=True, transform=lambda item: {**item, "weight": 2.0})
+    assert torch.equal(weighed[0]["image"], augmented[0]["image"])
+    assert weighed.collate([weighed[0], weighed[1]])["weight"] == [2.0, 2.0]
+    with pytest.raises(UsageError, match=r"transform: 'flip' is no function\. Give a function that gets an item"):
+        hilum.dataset(frame, root=root, transform="flip")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
@@ -116,7 +116,10 @@ class CacheOptions:
 
 @dataclass(frozen=True)
 class CasesOptions(ReadingOptions):
-    """Prepare the cases of one part of DATA for a training loop of your own."""
+    """Prepare the cases of one part of DATA for a training loop of your own.
+
+    transform: gets each item, augmented where that is asked for, and returns what the data set gives in its place
+    """
 
     data: Annotated[str | Path | Dataset | DataFrameLike, Data]
     _: KW_ONLY
@@ -127,6 +130,7 @@ class CasesOptions(ReadingOptions):
     task: Kind = None
     covariates: Covariates = None
     augment: Annotated[bool, Setting("Change each case by the plan's augmentation.")] = False
+    transform: Callable[[Mapping[str, Any]], Any] | None = None
 
     def __post_init__(self) -> None:
         assert self.reading  # noqa: S101 - it refuses what cannot be read so

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,29 +27,42 @@ if TYPE_CHECKING:
 
 # What stands beyond the edge of images and their maps in a batch, and in rows of boxes that are none.
 EDGE, NO_BOX = 0, -1
-
+# The tensors of an item that `collate` stacks.
+STACKED = ("image", "target", "covariates")
 
 # A case by names, or several: its identifiers, and tensors.
 PreparedItem = Mapping[str, Any]
 
 
-class PreparedCases(torch.utils.data.Dataset[PreparedItem]):
-    """Prepared cases, whole, each as a mapping.
+class PreparedCases(torch.utils.data.Dataset[Any]):
+    """Prepared cases, whole, each as a mapping, or as what a function makes of it.
 
     case, patient, path: names, and the file of the first image
     image:      (channels, *spatial) float32
     target:     as the task has it: one tensor, or {part: tensor}
     covariates: (entries,) float32 as the network gets them, called by `covariate_names`; none without covariates
 
-    plan:    the choices by which they were prepared: grid, intensities, targets, covariates
-    augment: whether each is changed by the plan's augmentation, a function of the plan's seed, the epoch and the item
+    plan:      the choices by which they were prepared: grid, intensities, targets, covariates
+    augment:   whether each is changed by the plan's augmentation, a function of the plan's seed, the epoch and the item
+    transform: a function of the item, after augmentation; its random numbers are its own
     """
 
     def __init__(
-        self, cases: Sequence[PreparedCase], choices: Plan, paths: Sequence[str], *, augment: bool = False
+        self,
+        cases: Sequence[PreparedCase],
+        choices: Plan,
+        paths: Sequence[str],
+        *,
+        augment: bool = False,
+        transform: Callable[[PreparedItem], Any] | None = None,
     ) -> None:
-        self.cases, self.plan, self.paths, self.augment = tuple(cases), choices, tuple(paths), augment
-        self.settings, self.epoch = plan_checks.checked_settings(choices), 0
+        self.cases = tuple(cases)
+        self.plan = choices
+        self.paths = tuple(paths)
+        self.augment = augment
+        self.transform = transform
+        self.settings = plan_checks.checked_settings(choices)
+        self.epoch = 0
 
     @property
     def covariate_names(self) -> tuple[str, ...]:
@@ -63,7 +76,12 @@ class PreparedCases(torch.utils.data.Dataset[PreparedItem]):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, number: int) -> PreparedItem:
+    def __getitem__(self, number: int) -> Any:
+        item = self._item(number)
+        return item if self.transform is None else self.transform(item)
+
+    def _item(self, number: int) -> PreparedItem:
+        """The case as a mapping, augmented where that is asked for."""
         if not -len(self) <= number < len(self):
             raise IndexError(f"item {number} of {len(self)}")
         number %= len(self)
@@ -87,15 +105,15 @@ class PreparedCases(torch.utils.data.Dataset[PreparedItem]):
         """A batch of items of any shapes, for the `collate_fn` of a `DataLoader`.
 
         Images and maps end in zeros up to the largest, rows of boxes in rows of -1; `shape`, (batch, axes), has the
-        sizes without these.
+        sizes without these. All else, such as names and what a transform adds, is a list.
         """
         images = [item["image"] for item in items]
         shapes = torch.tensor([image.shape[1:] for image in images])
         targets = [item["target"] if isinstance(item["target"], Mapping) else {"": item["target"]} for item in items]
         joined = {name: _stack_alike([own[name] for own in targets], images) for name in targets[0]}
-        names = {name: [item[name] for item in items] for name in ("case", "patient", "path")}
+        lists = {name: [item[name] for item in items] for name in items[0] if name not in STACKED}
         return {
-            **names,
+            **lists,
             "image": _stack_alike(images, images),
             "target": joined.get("", joined),
             "covariates": torch.stack([item["covariates"] for item in items]),
@@ -128,12 +146,18 @@ def dataset(options: CasesOptions) -> PreparedCases:
     assignments: {"section.name": value} of the plan set by hand
     covariates:  columns that each item has as numbers, as for `train`
     augment:     whether items are changed by the plan's augmentation
+    transform:   a function of each item, as a transform of MONAI with keys, of torchvision (v2), or of your own; items
+                 are what it returns
     reading:     the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
-    Raises what `plan` raises, and UsageError for a part that is none or has no case.
+    Raises what `plan` raises, and UsageError for a part that is none or has no case, or for a transform that is no
+    function.
     """
     part, reading = options.part, options.reading
     if part not in SPLITS:
         raise UsageError(f"there is no part {part!r}", "part", f"Choose one of {errors.list_phrase(SPLITS)}")
+    if options.transform is not None and not callable(options.transform):
+        remedy = "Give a function that gets an item, as in transform=lambda item: item"
+        raise UsageError(f"{options.transform!r} is no function", "transform", remedy)
     wishes = plan.with_covariates(dict(options.assignments or {}), options.covariates)
     request = PlanRequest(None, "cpu", options.threads, options.seed, options.task, assignments=wishes, reading=reading)
     decided = plan_request.plan_from_request(options.data, request)
@@ -143,4 +167,4 @@ def dataset(options: CasesOptions) -> PreparedCases:
         raise UsageError(f"no case is in the part {part}", "part", f"Choose one of {errors.list_phrase(present)}")
     prepared = training_jobs.prepare_cases(cases, plan_checks.checked_settings(decided.plan), reading)
     paths = [str(case.files[0]) if case.files else "" for case in cases]
-    return PreparedCases(prepared, decided.plan, paths, augment=options.augment)
+    return PreparedCases(prepared, decided.plan, paths, augment=options.augment, transform=options.transform)
