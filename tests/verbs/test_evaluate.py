@@ -107,6 +107,32 @@ def test_one_changed_file_makes_them_other_data_and_cases_that_trained_are_left_
     assert note in str(result)
 
 
+def frame_of(root, patients: int = 2) -> pd.DataFrame:
+    """The table of a folder of pictures in class folders, so many of a patient."""
+    files = sorted(root.rglob("*.png"))
+    rows = [(str(file), file.parent.name, f"P{n // patients}") for n, file in enumerate(files)]
+    return pd.DataFrame(rows, columns=["image_path", "label", "patient_id"])
+
+
+def test_a_data_frame_is_scored_as_the_folder_of_its_files_and_by_its_patients(classified, tmp_path):
+    root = trained.pictures(tmp_path / "other", 12, first=100)
+    frame = frame_of(root)
+    of_frame = hilum.evaluate(classified.out, frame, device="cpu").scored.table.sort_values("case")
+    of_folder = hilum.evaluate(classified.out, root, device="cpu").scored.table.sort_values("case")
+    measured = ["reference", "predicted", "probability_bright", "brier"]
+    pd.testing.assert_frame_equal(
+        of_frame[measured].reset_index(drop=True), of_folder[measured].reset_index(drop=True), check_exact=False
+    )
+    assert of_frame["reference"].value_counts().to_dict() == frame["label"].value_counts().to_dict()
+    assert of_frame["patient"].nunique() == 6
+
+
+def test_of_a_data_frame_the_cases_that_trained_are_left_out(classified):
+    frame = frame_of(classified.data, patients=1)
+    scored = hilum.evaluate(classified.out, frame, device="cpu").scored.table
+    assert set(scored["case"]) == parts(classified)["test"]
+
+
 def test_cases_that_trained_are_known_by_content_whatever_they_are_called(segmented, tmp_path):
     known = parts(segmented)
     seen, unseen = sorted(known["train"])[0], sorted(known["test"])[0]
