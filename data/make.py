@@ -12,14 +12,19 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import hashlib
 import io
 import json
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import nibabel
 import numpy as np
+import pydicom
 
 HERE = Path(__file__).parent
 LIST = HERE / "files.csv"
@@ -30,23 +35,19 @@ LARGEST = 12_000_000  # bytes, all together
 VOLUMES = 60
 # Rows of the parts of a MedMNIST file.
 PNEUMONIA_ROWS = {"train": 300, "val": 60, "test": 100}
-RETINA_ROWS = {"train": 120, "val": 20, "test": 20}
+RETINA_ROWS = {"train": 60, "val": 12, "test": 12}
 RADIOGRAPHS = (
     "NORMAL/NORMAL2-IM-0772-*",
     "NORMAL/NORMAL2-IM-0753-*",
-    "NORMAL/NORMAL2-IM-0746-*",
-    "NORMAL/NORMAL2-IM-1241-*",
     "PNEUMONIA/person1177_*",
-    "PNEUMONIA/person1679_*",
     "PNEUMONIA/person445_*",
-    "PNEUMONIA/person64_*",
 )
 SMEARS = 14
 SMEARS_WITH_AN_EMPTY_BOX = ("BloodImage_00338", "BloodImage_00343")
 NUCLEI = {"fluorescence": 7, "he_stain": 2}
 NUCLEI_READ_BY_NAME = "01d44a26f6680c42"
 TISSUE_TILES = 5
-HEARTS = ("SC-HF-NI-31", "SC-HYP-06", "SC-N-40")
+HEARTS = ("SC-HF-NI-31", "SC-HYP-06")
 SERIES = (
     "ct_23x38x3_with_seg",
     "mr_hitachi_oblique",
@@ -58,10 +59,12 @@ OBJECTS = (
     "files/dcmqi_legacy_enhanced_ct_23x38x3.dcm",
     "files/dcmqi_seg_23x38x3.dcm",
     "files/dcmqi_seg_liver.dcm",
+    "files/dcmqi_seg_partial_overlaps.dcm",
     "files/dcmqi_sr_example_seg.dcm",
     "files/dcmqi_sr_example_sr.dcm",
     "files/fodicom_jpeg_baseline_ybr.dcm",
     "files/fodicom_pt_jpeg_lossless.dcm",
+    "files/fodicom_us_jpegls.dcm",
     "files/fodicom_xc_jpeg_with_icon.dcm",
     "files/highdicom_dx_image.dcm",
     "files/highdicom_seg_image_cr_binary.dcm",
@@ -92,6 +95,7 @@ OBJECTS = (
     "broken/rtutils_rtstruct_invalid_reference.dcm",
 )
 VOLUME_FILES = (
+    "niivue_complex64.nii.gz",
     "niivue_draw_AIL.nii.gz",
     "niivue_hippo_mask_LAS.nii.gz",
     "niivue_low_res_7x5x3.nii.gz",
@@ -114,6 +118,10 @@ PAIRS = (
 BUNDLES_OF = "MONAI Consortium"
 # Of NVIDIA, with a licence of its own that was not seen.
 BUNDLES_LEFT_OUT = ("maisi_ct_generative",)
+
+# Volumes of the first set that are also a series of DICOM, as a scanner's archive would send them.
+AS_SERIES = ("hippocampus_001", "hippocampus_003")
+CONVERTER = "dcm2niix"
 
 # A file of a set: its path inside the set's folder, and its content.
 File = tuple[str, bytes]
@@ -226,7 +234,7 @@ def pack_rows(arrays: np.lib.npyio.NpzFile, rows: dict[str, list[int]]) -> bytes
 
 
 def choose_radiographs(corpus: Path) -> Iterator[File]:
-    """Whole patients with the smallest files: four without pneumonia, four with."""
+    """Whole patients with the smallest files: two without pneumonia, two with."""
     yield from copies(corpus, matches(corpus, RADIOGRAPHS))
 
 
@@ -272,7 +280,7 @@ def by_size(corpus: Path, names: Iterable[str]) -> list[str]:
 
 
 def choose_hearts(corpus: Path) -> Iterator[File]:
-    """Of three of the four groups the patient with the smallest files."""
+    """Of two of the four groups the patient with the smallest files."""
     patterns = [f"{part}/{patient}-*" for part in ("images", "masks") for patient in HEARTS]
     yield from copies(corpus, matches(corpus, patterns))
     yield "patients.csv", rows_of(corpus / "patients.csv", "patient", HEARTS)
@@ -280,10 +288,100 @@ def choose_hearts(corpus: Path) -> Iterator[File]:
 
 def choose_dicom(corpus: Path) -> Iterator[File]:
     """Small series and objects under a licence that lets them be passed on, with where dcm2niix puts each series."""
+    yield from choose_hippocampi_as_series(corpus.parent / "hippocampus")
     patterns = [f"series/{name}{end}" for name in SERIES for end in ("/*.dcm", ".geometry.json", ".nii.gz")]
     yield from copies(corpus, matches(corpus, patterns))
     yield from copies(corpus, OBJECTS)
-    yield "manifest.csv", rows_of(corpus / "manifest.csv", "name", [*SERIES, *(Path(name).name for name in OBJECTS)])
+    copied = rows_of(corpus / "manifest.csv", "name", [*SERIES, *(Path(name).name for name in OBJECTS)])
+    yield "manifest.csv", copied + rows_of_series_made_here()
+
+
+def choose_hippocampi_as_series(corpus: Path) -> Iterator[File]:
+    """A few volumes as MR series, and the volume and the geometry that dcm2niix makes of each: derived files."""
+    for name in AS_SERIES:
+        series = f"mr_{name}"
+        slices = write_series(nibabel.load(corpus / "images" / f"{name}.nii.gz"), name)
+        yield from ((f"series/{series}/{number}.dcm", content) for number, content in enumerate(slices, start=1))
+        converted = convert_series(slices)
+        geometry = {"shape": list(converted.shape), "affine": converted.affine.tolist()}
+        record = {"series": series, "tool": CONVERTER, "outputs": [geometry]}
+        yield f"series/{series}.geometry.json", (json.dumps(record, indent=1) + "\n").encode()
+        yield f"series/{series}.nii.gz", gzip.compress(converted.to_bytes(), mtime=0)
+
+
+def rows_of_series_made_here() -> bytes:
+    """Rows of the manifest for the series that no repository has."""
+    note = "an MR series made of the volume in hippocampus/images"
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    for name in AS_SERIES:
+        licence = "CC BY-SA 4.0 (Medical Segmentation Decathlon)"
+        writer.writerow(["series", f"mr_{name}", "", "", "", f"hippocampus/{name}", "", licence, CONVERTER, note])
+    return written.getvalue().encode()
+
+
+def write_series(volume: nibabel.Nifti1Image, name: str) -> list[bytes]:
+    """Axial slices from below in explicit little endian; columns run to the left, rows to the back, as of a scanner."""
+    to_left_and_back = nibabel.as_closest_canonical(volume)
+    voxels = np.asarray(to_left_and_back.dataobj)[::-1, ::-1]
+    scale = np.abs(voxels).max() / 4095  # 12 bits, as of a scanner
+    stored = np.rint(voxels / max(scale, 1)).astype(np.int16)
+    spacing = to_left_and_back.header.get_zooms()
+    last = np.array([*voxels.shape[:2], 1]) - 1
+    corner = to_left_and_back.affine @ [*last, 1]
+    return [
+        write_slice(stored[..., number], name, number, spacing, corner[:3] * (-1, -1, 1))
+        for number in range(stored.shape[2])
+    ]
+
+
+def write_slice(pixels: np.ndarray, name: str, number: int, spacing: tuple[float, ...], corner: np.ndarray) -> bytes:
+    """One slice; corner: mm of the centre of its first voxel, LPS."""
+    key = ["hilum data", name]
+    image = pydicom.Dataset()
+    image.SOPClassUID = pydicom.uid.MRImageStorage
+    image.SOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[*key, "slice", str(number)])
+    image.StudyInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[*key, "study"])
+    image.SeriesInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[*key, "series"])
+    image.FrameOfReferenceUID = pydicom.uid.generate_uid(entropy_srcs=[*key, "frame"])
+    image.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+    image.PatientName = "Decathlon^Hippocampus"
+    image.PatientID = name
+    image.PatientBirthDate = image.PatientSex = image.AccessionNumber = image.ReferringPhysicianName = ""
+    image.StudyDate, image.StudyTime = "20191201", "120000"
+    image.StudyID = "1"
+    image.Modality = "MR"
+    image.Manufacturer = ""
+    image.StudyDescription = "MR of the head"
+    image.SeriesDescription = "Hippocampus"
+    image.SeriesNumber = 1
+    image.InstanceNumber = number + 1
+    image.ScanningSequence, image.SequenceVariant, image.ScanOptions, image.MRAcquisitionType = "GR", "MP", "", "3D"
+    image.PositionReferenceIndicator = ""
+    image.SliceThickness = float(spacing[2])
+    image.ImagePositionPatient = [float(value) for value in corner + np.array([0, 0, number * spacing[2]])]
+    image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    image.PixelSpacing = [float(spacing[1]), float(spacing[0])]
+    image.Rows, image.Columns = pixels.shape[1], pixels.shape[0]
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
+    image.PixelData = pixels.T.astype("<i2").tobytes()
+    image.file_meta = pydicom.dataset.FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    written = io.BytesIO()
+    pydicom.dcmwrite(written, image, enforce_file_format=True)
+    return written.getvalue()
+
+
+def convert_series(slices: list[bytes]) -> nibabel.Nifti1Image:
+    """The volume that dcm2niix makes of the slices."""
+    with tempfile.TemporaryDirectory() as room:
+        for number, content in enumerate(slices, start=1):
+            Path(room, f"{number}.dcm").write_bytes(content)
+        command = ["dcm2niix", "-z", "n", "-f", "volume", "-o", room, room]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+        converted = nibabel.load(Path(room, "volume.nii"))
+        return nibabel.Nifti1Image(np.asarray(converted.dataobj), converted.affine, converted.header)
 
 
 def choose_volume_files(corpus: Path) -> Iterator[File]:
