@@ -29,7 +29,9 @@ from hilum.runtime import (
 from hilum.runtime.bundle.network import VariationalLayer
 from hilum.runtime.inference import Inference
 from hilum.runtime.model_parts import ModelParts
-from hilum.runtime.package import package_writing
+from hilum.runtime.package import package_contents, package_writing
+from hilum.runtime.package.backend_certificate import Computing
+from hilum.runtime.package.backends import torch_eager
 from hilum.runtime.package.package_writing import PackageEvidence
 from hilum.runtime.torch_networks import Networks, TorchNetwork
 from hilum.runtime.uncertainty import uncertainty_methods
@@ -421,6 +423,12 @@ def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(ta
     assert model_assembly.with_uncertainty(onnx, "none").predict(image).confidence.aleatoric is None
     with pytest.raises(UsageError, match="--uncertainty"):
         model_assembly.with_uncertainty(onnx, "laplace" if members > 1 else "members")
+    if members > 1:
+        mean_alone = replace(onnx, networks=replace(onnx.networks, in_graph=""))
+        with pytest.raises(UsageError, match=r"its 2 members are compared by the backend torch alone.*--backend torch"):
+            model_assembly.with_uncertainty(mean_alone, "members")
+        with pytest.raises(UsageError, match="the model has 2"):
+            model_assembly.with_uncertainty(onnx, "dropout")
 
 
 DROPPED = {"width": 4, "blocks": [1, 1], "stem_stride": 1, "dropout": 0.0}
@@ -494,13 +502,16 @@ def test_what_was_trained_without_dropout_or_distributions_is_refused_by_name(me
     of = plain.with_run(TorchNetwork(module))
     with pytest.raises(UsageError, match=why):
         model_assembly.with_uncertainty(of, method)
-    with pytest.raises(UsageError, match="single network" if method == "dropout" else why):
-        model_assembly.with_uncertainty(model(CLASSES, members=2), method)
+    bayesian = {**of.networks.architecture, "size": {**of.networks.architecture["size"], "bayesian": True}}
+    several = model(CLASSES, members=2)
+    several = replace(several, networks=replace(several.networks, architecture=bayesian))
+    with pytest.raises(UsageError, match="sampled in a single network, and the model has 2"):
+        model_assembly.with_uncertainty(several, method)
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("method", ["dropout", "variational"])
-def test_a_package_draws_as_its_run_does_and_its_onnx_file_refuses_dropout(method, tmp_path):
+def test_a_package_samples_as_its_run_does_and_a_backend_that_does_not_says_so(method, tmp_path):
     of, image = moderate(drawn(CLASSES, 0.2, bayesian=True, draws=4, uncertainty=method)), noise((10, 8, 8))
     looking = model_assembly.with_uncertainty(of)
     own = looking.predict(image).confidence
@@ -511,10 +522,18 @@ def test_a_package_draws_as_its_run_does_and_its_onnx_file_refuses_dropout(metho
     assert_allclose(in_torch.predict(image).confidence.epistemic, own.epistemic, rtol=1e-5)
     if method == "dropout":
         assert onnx.predict(image).confidence.epistemic is None
-        with pytest.raises(UsageError, match="backend torch"):
-            model_assembly.with_uncertainty(onnx, "dropout")
+        for asked, what in (("dropout", "dropout"), ("variational", "a last layer")):
+            reason = f"{what} is sampled by the backend torch alone, and the network is computed on cpu with onnx"
+            with pytest.raises(UsageError, match=f"{reason}. Choose --backend torch"):
+                model_assembly.with_uncertainty(onnx, asked)
     else:
         assert_allclose(onnx.predict(image).confidence.epistemic, own.epistemic, rtol=2e-3)
+        # A backend that reads the weights computes none of the figures that the graph states.
+        computing = Computing(torch_eager.HALF, "cpu", "this test asks for it")
+        half = model_files.read_package_on(tmp_path, package_contents.package_record(tmp_path), computing, None)
+        assert model_assembly.with_uncertainty(half).uncertainty.name == "none"
+        with pytest.raises(UsageError, match=r"cpu with torch-bf16\. Choose --backend torch"):
+            model_assembly.with_uncertainty(half, "variational")
 
 
 def layer_with_distributions(inside: int, outside: int) -> VariationalLayer:

@@ -381,10 +381,12 @@ def _single_stage(
         inference = Inference.from_settings(record["inference"])
         origin: ModelOrigin = {**record["record"], "weights_sha256": _digest(path, weights)}
     architectures = tuple(record.get("architectures") or ())
-    is_exported = not isinstance(network, TorchNetwork | AveragedNetwork)
-    computed = record["onnx"].get("uncertainty") if is_exported else None
+    # A backend that reads the weights computes the networks alone; a graph may state figures of uncertainty too.
+    is_graph = set(package_contents.weights_files(record)).isdisjoint(computing.backend.files(record))
+    computed = record["onnx"].get("uncertainty") if is_graph else None
     in_graph = computed["method"] if computed else ""
-    networks = Networks(network, record["network"], architectures, computing.decision, in_graph)
+    packaged = 0 if isinstance(network, TorchNetwork | AveragedNetwork) else record["members"]
+    networks = Networks(network, record["network"], architectures, computing.decision, in_graph, packaged)
     return Model(task, preprocessing, inference, networks, origin)
 
 

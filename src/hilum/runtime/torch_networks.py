@@ -176,6 +176,7 @@ class Networks:
     unlike:    as `architecture`, for each of several that are not alike; else empty
     computing: device and backend, and the reason; None where there was no choice
     in_graph:  the method of uncertainty whose figures the networks compute themselves, as exported ones do
+    packaged:  how many networks of a package `run` computes as one, without their torch modules; else 0
     """
 
     run: Network
@@ -183,6 +184,7 @@ class Networks:
     unlike: tuple[NetworkArguments, ...] = ()
     computing: Decision | None = None
     in_graph: str = ""
+    packaged: int = 0
 
     @property
     def average(self) -> AveragedNetwork | None:
@@ -193,6 +195,11 @@ class Networks:
     def members(self) -> tuple[Network, ...]:
         """The networks whose outputs are averaged, or the only network."""
         return averaging.member_networks(self.run)
+
+    @property
+    def count(self) -> int:
+        """How many networks there are, whoever computes them."""
+        return self.packaged or len(self.members)
 
     @property
     def architectures(self) -> tuple[NetworkArguments, ...]:

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from hilum.errors import PlanError, UsageError
 from hilum.lazy import torch
 from hilum.networks import dropout, network_parts
+from hilum.networks.factory import BAYESIAN
 from hilum.runtime import bundle
 from hilum.runtime.inference import AUTO, DROPOUT, LAPLACE, MEMBERS, METHODS, NONE, TTA, VARIATIONAL
 from hilum.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
@@ -45,6 +46,14 @@ class PosteriorDraws(Protocol):
         """The outputs of so many draws, the same for every image."""
 
 
+@dataclass(frozen=True)
+class Lack:
+    """Why a model does not have a method, and what a person can do."""
+
+    reason: str
+    remedy: str = f"Choose {AUTO} or {NONE}"
+
+
 @dataclass(frozen=True, eq=False)
 class MethodBasis:
     """Basis on which a method builds.
@@ -67,9 +76,34 @@ class MethodBasis:
         return Disagreement.from_task(self.task)
 
     @property
-    def silent(self) -> str:
-        """Why the task states no uncertainty; empty where it does."""
-        return f"a {self.task.name} states no uncertainty" if self.differ is None else ""
+    def silence(self) -> Lack | None:
+        """The lack of a task that states no uncertainty; None where it states one."""
+        return Lack(f"a {self.task.name} states no uncertainty") if self.differ is None else None
+
+    @property
+    def count(self) -> int:
+        """How many networks give an answer together."""
+        return self.members or self.networks.count
+
+    def lack_of_samples(self, what: str) -> Lack | None:
+        """Why nothing is sampled in the networks, whatever they have learnt; None where that is possible.
+
+        what: the part of a network that would be sampled
+        """
+        if self.count > 1:
+            return Lack(f"{what} is sampled in a single network, and the model has {self.count}")
+        if not isinstance(self.networks.run, TorchNetwork):
+            return self.lack_of_torch(f"{what} is sampled")
+        if not self.networks.deepest:
+            return Lack(f"{what} cannot be sampled, because the layers of this network are not known")
+        return None
+
+    def lack_of_torch(self, done: str) -> Lack:
+        """The lack of what only torch does, which can compute the networks of a package."""
+        computing = self.networks.computing
+        instead = f", and the network is computed on {computing.value}" if computing is not None else ""
+        reason = f"{done} by the backend torch alone{instead}"
+        return Lack(reason, "Choose --backend torch") if self.networks.packaged else Lack(reason)
 
     @property
     def plain(self) -> Networks:
@@ -91,8 +125,8 @@ class UncertaintyMethod(Protocol):
     def suits(self, basis: MethodBasis) -> bool:
         """Whether a model whose plan leaves the choice open takes it, where none before it suits."""
 
-    def lacking(self, basis: MethodBasis) -> str:
-        """Why a model does not have it; empty where it does."""
+    def lacking(self, basis: MethodBasis) -> Lack | None:
+        """Why a model does not have it; None where it does."""
 
     def networks(self, basis: MethodBasis) -> Networks:
         """The networks, which state their uncertainty beside their outputs."""
@@ -114,9 +148,9 @@ class NoMethod:
         """Any model."""
         return True
 
-    def lacking(self, basis: MethodBasis) -> str:
+    def lacking(self, basis: MethodBasis) -> Lack | None:
         """Every model has it."""
-        return ""
+        return None
 
     def networks(self, basis: MethodBasis) -> Networks:
         """The networks as they are."""
@@ -291,12 +325,10 @@ def last_layers_of(basis: MethodBasis) -> LastLayers | None:
 class LastLayerPosterior(NoMethod):
     """Draws from the posteriors of the last layers."""
 
-    def lacking(self, basis: MethodBasis) -> str:
-        """Why there are no posteriors to draw from; empty where there are."""
-        if basis.laplace is None or basis.members or not isinstance(basis.networks.run, TorchNetwork):
-            why = "no posterior of a last layer was fitted, or the backend does not expose the inputs of that layer"
-            return basis.silent or why
-        return basis.silent
+    def lacking(self, basis: MethodBasis) -> Lack | None:
+        """Why there are no posteriors to sample from; None where there are."""
+        unfitted = Lack("no posterior of a last layer was fitted") if basis.laplace is None else None
+        return basis.silence or unfitted or basis.lack_of_samples("a last layer")
 
     def networks(self, basis: MethodBasis) -> Networks:
         """The network, with how draws differ."""
@@ -350,14 +382,22 @@ class LearntWeights:
 class VariationalWeights(NoMethod):
     """Draws from the distributions of the last layers (`bayesian` in network.size)."""
 
-    def lacking(self, basis: MethodBasis) -> str:
-        """Why there is nothing to draw from; empty where there is."""
-        why = "" if _learnt_weights(basis) else "its last layers are no distributions (bayesian in network.size)"
-        return basis.silent or why
+    def lacking(self, basis: MethodBasis) -> Lack | None:
+        """Why there is nothing to sample from; None where there is."""
+        has_distributions = _has_distributions(basis)
+        plain = None if has_distributions else Lack("its last layers are no distributions (bayesian in network.size)")
+        return basis.silence or plain or basis.lack_of_samples("a last layer")
 
     def networks(self, basis: MethodBasis) -> Networks:
         """The network, with how draws differ."""
         return _with_drawn_layers(basis, LearntWeights(_learnt_weights(basis)))
+
+
+def _has_distributions(basis: MethodBasis) -> bool:
+    """Whether last layers are distributions: as torch has them, else as the networks were built."""
+    if isinstance(basis.networks.run, TorchNetwork):
+        return bool(_learnt_weights(basis))
+    return any(architecture["size"].get(BAYESIAN) for architecture in basis.networks.architectures)
 
 
 def _learnt_weights(basis: MethodBasis) -> dict[str, VariationalLayer]:
@@ -375,13 +415,12 @@ BY_WEIGHTS = VariationalWeights(VARIATIONAL)
 class DropoutDraws(NoMethod):
     """Passes with dropout, whose masks are the same for every image and every window (Gal and Ghahramani 2016)."""
 
-    def lacking(self, basis: MethodBasis) -> str:
-        """Why nothing can be left out; empty where it can."""
+    def lacking(self, basis: MethodBasis) -> Lack | None:
+        """Why nothing can be left out; None where it can."""
         run = basis.networks.run
-        if not isinstance(run, TorchNetwork) or not basis.networks.deepest:
-            return basis.silent or "dropout is drawn in a single network, by the backend torch"
-        left_out = dropout.dropout_layers(run.module)
-        return basis.silent or ("" if left_out else "it was trained without dropout (network.dropout)")
+        is_without = isinstance(run, TorchNetwork) and not dropout.dropout_layers(run.module)
+        untrained = Lack("it was trained without dropout (network.dropout)") if is_without else None
+        return basis.silence or untrained or basis.lack_of_samples("dropout")
 
     def networks(self, basis: MethodBasis) -> Networks:
         """The network, with how passes differ."""
@@ -412,10 +451,13 @@ class MemberDisagreement(NoMethod):
         """Whether there are several networks."""
         return basis.members > 0 or basis.networks.average is not None
 
-    def lacking(self, basis: MethodBasis) -> str:
-        """Why they cannot differ; empty where they can."""
-        lacking = "" if self.suits(basis) else "the model is one network, without members that could differ"
-        return basis.silent or lacking
+    def lacking(self, basis: MethodBasis) -> Lack | None:
+        """Why they cannot differ; None where they can."""
+        if basis.silence is not None or self.suits(basis):
+            return basis.silence
+        if basis.count > 1:
+            return basis.lack_of_torch(f"its {basis.count} members are compared")
+        return Lack("the model is one network, without members that could differ")
 
     def networks(self, basis: MethodBasis) -> Networks:
         """The networks, with how they differ beside their mean."""
@@ -435,17 +477,19 @@ BY_MEMBERS = MemberDisagreement(MEMBERS)
 class MirrorDisagreement(NoMethod):
     """The disagreement between mirrored views, which the network also sees for it where nothing else asks for them."""
 
-    def lacking(self, basis: MethodBasis) -> str:
-        """Why there are no mirrored views; empty where there are."""
+    def lacking(self, basis: MethodBasis) -> Lack | None:
+        """Why there are no mirrored views; None where there are."""
+        if basis.silence is not None:
+            return basis.silence
         if basis.members:
-            return basis.silent or "its members see images on grids of their own, and are compared with each other"
+            return Lack("its members see images on grids of their own, and are compared with each other")
         if basis.inference.views:
-            return basis.silent
+            return None
         try:
             basis.flips()
         except PlanError as error:
-            return basis.silent or f"no mirrored view is true to anatomy ({error.problem})"
-        return basis.silent
+            return Lack(f"no mirrored view is true to anatomy ({error.problem})")
+        return None
 
     def windows(self, basis: MethodBasis, planned: WindowSettings) -> WindowSettings:
         """The windows, also mirrored."""
@@ -477,13 +521,14 @@ def choose_method(basis: MethodBasis, asked: str | None) -> tuple[Networks, Unce
         raise UsageError(f"there is no method {asked!r}", WHERE, f"Choose one of {', '.join(METHODS)}")
     exported = [NoMethod(basis.networks.in_graph)] if basis.networks.in_graph else []
     named = {method.name: method for method in (*PREFERRED, *ASKED_FOR, NOTHING, *exported)}
-    if asked in named and (lacking := named[asked].lacking(basis)):
-        raise UsageError(lacking, WHERE, f"Choose {AUTO} or {NONE}")
+    lack = named[asked].lacking(basis) if asked in named else None
+    if lack is not None:
+        raise UsageError(lack.reason, WHERE, lack.remedy)
     planned = asked if asked in named else basis.inference.uncertainty
     method = named[planned] if planned in named else _prefer(basis, exported)
     if planned == AUTO and asked is None and method is not BY_MEMBERS and _is_dense(basis):
         method = NOTHING
-    method = NOTHING if method.lacking(basis) else method
+    method = NOTHING if method.lacking(basis) is not None else method
     return method.networks(basis), method
 
 
