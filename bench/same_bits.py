@@ -3,12 +3,13 @@
     python bench/same_bits.py
     python bench/same_bits.py --base REV --situations segmentation cascade
 
-Each side is a process of its own: the other commit's source comes from a git worktree that is removed afterwards. Both
-train through `hilum.train` on the same small simulated cohort, one thread on the processor: every kind of problem,
-three folds, a cascade, an ensemble, a search of two trials, covariates with their control. Compared are the last, the
-averaged and the best weights, the losses, `summary.json`, `predictions.csv` of the cohort's first images, the arrays
-that a model carries (its gate among them), and all numbers of its belief (calibration, thresholds, sets), wherever they
-stand. Prints the first difference of each, and ends with 1 where there is one.
+Each side is a process of its own: the other commit's source comes from a git worktree that is removed afterwards, and
+its package has the name that its `pyproject.toml` states. Both train on the same small simulated cohort, one thread on
+the processor: every kind of problem, three folds, a cascade, an ensemble, a search of two trials, covariates with their
+control. Compared are the last, the averaged and the best weights, the losses, `summary.json`, `predictions.csv` of the
+cohort's first images, the arrays that a model carries (its gate among them), and all numbers of its belief
+(calibration, thresholds, sets), wherever they stand. Prints the first difference of each, and ends with 1 where there
+is one.
 """
 
 from __future__ import annotations
@@ -16,22 +17,23 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import PIL.Image
-
-import hilum
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the other commit left, by situation: it stays the same, and half of the time is spent on it.
@@ -87,10 +89,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", default=BASE, metavar="REV", help=f"commit to compare with, {BASE} if not given")
     parser.add_argument("--situations", nargs="+", choices=list(SITUATIONS), default=list(SITUATIONS), metavar="NAME")
-    parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side is not None:
-        _train(given.situations[0], *map(Path, given.side))
+        data, out, package = given.side
+        _train(given.situations[0], Path(data), Path(out), importlib.import_module(package))
         return
     with tempfile.TemporaryDirectory() as place, _checked_out(given.base, Path(place)) as base:
         print("| situation | compared | verdict |\n|---|---|---|", flush=True)
@@ -132,8 +135,10 @@ def _kept_facts(name: str, base: Path, data: Path, out: Path) -> dict[str, str]:
 
 def _facts(name: str, tree: Path, data: Path, out: Path) -> dict[str, str]:
     """{what: its SHA-256, or its text} of a situation by the source of this tree."""
-    command = [sys.executable, __file__, "--situations", name, "--side", str(data), str(out)]
-    own = {"PYTHONPATH": str(tree / "src"), "HILUM_CACHE": str(out.with_suffix(".cache")), "OMP_NUM_THREADS": "1"}
+    package = package_of(tree)
+    command = [sys.executable, __file__, "--situations", name, "--side", str(data), str(out), package]
+    cache = {f"{package.upper()}_CACHE": str(out.with_suffix(".cache"))}
+    own = {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", **cache}
     done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{name} by {tree}: {done.stderr.strip()}")
@@ -145,6 +150,13 @@ def _facts(name: str, tree: Path, data: Path, out: Path) -> dict[str, str]:
         if path.is_file()
         for what, text in _facts_of(path, path.relative_to(out).as_posix())
     }
+
+
+def package_of(tree: Path) -> str:
+    """The name of a commit's package, by which it is imported and its environment variables begin."""
+    stated = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))
+    name: str = stated["project"]["name"]
+    return name
 
 
 def _facts_of(path: Path, name: str) -> Iterator[tuple[str, str]]:
@@ -178,24 +190,24 @@ def _numbers_in(value: Any) -> Iterator[str]:
             yield repr(value)
 
 
-def _train(name: str, data: Path, out: Path) -> None:
+def _train(name: str, data: Path, out: Path, package: ModuleType) -> None:
     """In the process of one side; its last line says whose code it was."""
     chosen = {key: one for key, one in SITUATIONS[name].items() if key != "cases"}
     by_hand = {"network.size": chosen.pop("size"), "training.steps": STEPS, "training.batch": 4}
     by_hand |= {"training.deterministic": True, "training.validations": 2, **chosen.pop("by_hand", {})}
     given = {"device": "cpu", "threads": 1, "assignments": by_hand, **chosen}
     out.mkdir()
-    hilum.train(data, out=out / "run", **given)
+    package.train(data, out=out / "run", **given)
     if name == "ensemble":
-        hilum.train(data, out=out / "other", seed=1, **{**given, "assignments": {**by_hand, "split.seed": 0}})
-        hilum.ensemble([out / "run", out / "other"], out=out / "ensemble", device="cpu", threads=1)
+        package.train(data, out=out / "other", seed=1, **{**given, "assignments": {**by_hand, "split.seed": 0}})
+        package.ensemble([out / "run", out / "other"], out=out / "ensemble", device="cpu", threads=1)
     if name != "covariates":
         images = sorted((data if data.is_dir() else data.parent).rglob("*.png"))
         images = [one for one in images if one.parent.name not in ("masks", "labels", "targets")][:PREDICTED]
         images = [data] if chosen["task"] == "registration" else images  # whose cases are pairs of images
         model = out / ("ensemble" if name == "ensemble" else "run")
-        hilum.predict(model, [*images], out=out / "predicted", device="cpu", threads=1)
-    print(json.dumps(hilum.__file__))
+        package.predict(model, [*images], out=out / "predicted", device="cpu", threads=1)
+    print(json.dumps(package.__file__))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import hilum
 import trained
 from hilum.tasks import index, properties, task_catalogue
 
@@ -220,6 +221,14 @@ def test_a_published_row_is_reached_by_the_mean_of_three_seeds_and_never_by_fewe
     assert medmnist._reached(0.752, 0.750, seeds=1) == "not said: 1 of 3 seeds"
     assert medmnist._reached(0.750, 0.750, seeds=3) == "yes"
     assert medmnist._reached(0.744, 0.750, seeds=3) == "no: 0.006 short"
+
+
+def test_each_side_of_the_same_bits_has_the_package_that_its_commit_names(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCH))
+    same_bits = importlib.import_module("same_bits")
+    assert same_bits.package_of(BENCH.parent) == hilum.__name__
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "earlier"\n', encoding="utf-8")
+    assert same_bits.package_of(tmp_path) == "earlier"
 
 
 def test_the_same_bits_are_compared_for_every_kind_and_an_unknown_commit_is_refused(monkeypatch):
