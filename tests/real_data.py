@@ -11,11 +11,12 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
 import pytest
-from _pytest.mark.structures import MarkDecorator
+from _pytest.mark.structures import MarkDecorator, ParameterSet
 
 ROOT = Path(__file__).parents[1]
 IN_REPOSITORY = ROOT / "data"
@@ -72,3 +73,12 @@ def find(name: str) -> Path:
 def marks(name: str) -> tuple[MarkDecorator, ...]:
     """The marks of a parameter that reads this file or folder: none where it is shipped."""
     return () if (SHIPPED / name).exists() else (pytest.mark.corpus,)
+
+
+def parameters(folder: str, names: Iterable[str]) -> list[ParameterSet]:
+    """Names in a folder as parameters of a test, which `find` leads to; those that are not shipped have the mark."""
+    return [pytest.param(name, marks=marks(f"{folder}/{name}")) for name in names]
+
+
+# For a test that walks over all files: it walks over what is shipped, and where the corpus is here also over that.
+FOLDERS = (pytest.param(SHIPPED, id="shipped"), pytest.param(CORPUS, id="corpus", marks=pytest.mark.corpus))

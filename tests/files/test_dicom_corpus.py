@@ -1,4 +1,4 @@
-"""Every file and series of the corpus: read rightly, or refused with file, fault and remedy."""
+"""Every file and series of the real data: read rightly, or refused with file, fault and remedy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+import real_data
 from hilum.errors import FormatError, GeometryError
 from hilum.files import file_formats
 from hilum.values import Geometry, Image
@@ -179,6 +180,8 @@ SERIES = (
     "mr_ge_dti",
     "mr_ge_epi_interleaved_3vol",
     "mr_genesis_coronal_prone",
+    "mr_hippocampus_001",
+    "mr_hippocampus_003",
     "mr_hippocrop_study1",
     "mr_hippocrop_study3",
     "mr_hitachi_oblique",
@@ -189,24 +192,33 @@ SERIES = (
     "mr_siemens_sagittal_decubitus_left",
     "sc_rgb_volume_j2k",
 )
+# For these dcm2niix' geometry was kept, and its volume was not.
+WITHOUT_VOLUME = (
+    "ct_3slices_with_seg",
+    "enh_mr_philips_fmri",
+    "mr_compressed_jpeg_lossless",
+    "mr_genesis_coronal_prone",
+    "mr_philips_dti",
+    "mr_philips_oblique",
+)
 # The reference of this one is in Philips' own unit: the same picture up to a factor.
 OTHER_UNIT = ("enh_mr_philips_fieldmap",)
 
 
-@pytest.mark.parametrize("name", READ)
-def test_an_object_that_can_be_read_is_read_whole_and_without_a_warning(data: Path, name: str) -> None:
+@pytest.mark.parametrize("name", real_data.parameters("dicom", READ))
+def test_an_object_that_can_be_read_is_read_whole_and_without_a_warning(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        image = file_formats.read(data / "dicom" / name)
+        image = file_formats.read(real_data.find(f"dicom/{name}"))
         voxels = image.data
     assert voxels.shape == image.shape == READ[name]
     assert voxels.dtype == image.dtype
     assert image.source is not None and image.source.paths
 
 
-@pytest.mark.parametrize("name", [*REFUSED, *NO_IMAGE])
-def test_an_object_that_cannot_be_read_is_refused_with_file_fault_and_remedy(data: Path, name: str) -> None:
-    path = data / "dicom" / name
+@pytest.mark.parametrize("name", real_data.parameters("dicom", [*REFUSED, *NO_IMAGE]))
+def test_an_object_that_cannot_be_read_is_refused_with_file_fault_and_remedy(name: str) -> None:
+    path = real_data.find(f"dicom/{name}")
     with warnings.catch_warnings(), pytest.raises((FormatError, GeometryError)) as refusal:
         warnings.simplefilter("error")
         file_formats.read(path)
@@ -216,25 +228,33 @@ def test_an_object_that_cannot_be_read_is_refused_with_file_fault_and_remedy(dat
     assert refusal.value.remedy and "cannot be read as dicom" not in refusal.value.problem
 
 
-def test_the_tables_name_every_object_of_the_corpus(data: Path) -> None:
-    there = {f"{part}/{path.name}" for part in ("files", "broken") for path in (data / "dicom" / part).iterdir()}
-    assert there == set(READ) | set(REFUSED) | set(NO_IMAGE)
-    series = {path.name for path in (data / "dicom" / "series").iterdir() if path.is_dir()}
-    assert series == set(SERIES) | set(REFUSED_SERIES) | {"ct_philips_tilt_minus18.5", "dicomdir_fileset"}
+def test_the_tables_name_every_object_that_is_shipped() -> None:
+    objects, series = objects_and_series(real_data.SHIPPED)
+    assert objects and objects <= set(READ) | set(REFUSED) | set(NO_IMAGE)
+    assert series and series <= {*SERIES, "dicomdir_fileset"}
+
+
+def test_the_tables_name_the_objects_that_are_shipped_and_those_of_the_corpus_and_no_others(corpus: Path) -> None:
+    objects, series = objects_and_series(real_data.SHIPPED)
+    more_objects, more_series = objects_and_series(corpus)
+    assert objects | more_objects == set(READ) | set(REFUSED) | set(NO_IMAGE)
+    others = {"ct_philips_tilt_minus18.5", "dicomdir_fileset"}
+    assert series | more_series == set(SERIES) | set(REFUSED_SERIES) | others
 
 
 @pytest.mark.parametrize("name", REFUSED_SERIES)
-def test_a_series_without_one_regular_grid_is_refused(data: Path, name: str) -> None:
+def test_a_series_without_one_regular_grid_is_refused(corpus: Path, name: str) -> None:
     with pytest.raises(GeometryError) as refusal:
-        file_formats.read(data / "dicom" / "series" / name)
+        file_formats.read(corpus / "dicom" / "series" / name)
     assert REFUSED_SERIES[name] in refusal.value.problem
     assert refusal.value.remedy
 
 
-@pytest.mark.parametrize("name", SERIES)
-def test_a_series_lies_where_dcm2niix_says(data: Path, name: str) -> None:
-    image = file_formats.read(data / "dicom" / "series" / name)
-    reference = json.loads((data / "dicom" / "series" / f"{name}.geometry.json").read_text())
+@pytest.mark.parametrize("name", real_data.parameters("dicom/series", SERIES))
+def test_a_series_lies_where_dcm2niix_says(name: str) -> None:
+    image = file_formats.read(real_data.find(f"dicom/series/{name}"))
+    reference = json.loads(real_data.find(f"dicom/series/{name}.geometry.json").read_text())
+    assert reference["outputs"]
     for output in reference["outputs"]:
         grid = Geometry(output["shape"][:3], np.array(output["affine"]))
         assert image.geometry.canonical.shape == grid.canonical.shape
@@ -242,13 +262,12 @@ def test_a_series_lies_where_dcm2niix_says(data: Path, name: str) -> None:
         assert (image.frames or 1) == (output["shape"][3:] or [1])[0]
 
 
-@pytest.mark.parametrize("name", SERIES)
-def test_a_series_holds_the_values_that_dcm2niix_writes(data: Path, name: str) -> None:
-    path = data / "dicom" / "series" / f"{name}.nii.gz"
-    if not path.exists():
-        pytest.skip(f"{name} has no reference volume")
-    nifti = nib.load(path)
-    image = file_formats.read(data / "dicom" / "series" / name)
+@pytest.mark.parametrize(
+    "name", real_data.parameters("dicom/series", [name for name in SERIES if name not in WITHOUT_VOLUME])
+)
+def test_a_series_holds_the_values_that_dcm2niix_writes(name: str) -> None:
+    nifti = nib.load(real_data.find(f"dicom/series/{name}.nii.gz"))
+    image = file_formats.read(real_data.find(f"dicom/series/{name}"))
     ours, theirs = canonical_volumes(image), canonical_nifti(nifti)
     if name in OTHER_UNIT:
         assert np.corrcoef(ours[0].ravel(), theirs[0].ravel())[0, 1] > 1 - 1e-9
@@ -258,22 +277,22 @@ def test_a_series_holds_the_values_that_dcm2niix_writes(data: Path, name: str) -
         assert_allclose(mine, other, rtol=1e-6)
 
 
-def test_a_tilted_gantry_is_kept_as_a_shear_and_not_resampled(data: Path) -> None:
-    image = file_formats.read(data / "dicom" / "series" / "ct_philips_tilt_minus18.5")
+def test_a_tilted_gantry_is_kept_as_a_shear_and_not_resampled(corpus: Path) -> None:
+    image = file_formats.read(corpus / "dicom" / "series" / "ct_philips_tilt_minus18.5")
     assert image.geometry.is_sheared
     affine = image.geometry.affine
     # The README: positions step 2.5 mm in z, 2.37 mm along the normal.
     assert_allclose(affine[:3, 2], [0, 0, 2.5], atol=1e-3)
     normal = np.cross(affine[:3, 0], affine[:3, 1])
     assert_allclose(abs(affine[:3, 2] @ normal / np.linalg.norm(normal)), 2.37, atol=2e-3)
-    reference = json.loads((data / "dicom" / "series" / "ct_philips_tilt_minus18.5.geometry.json").read_text())
+    reference = json.loads((corpus / "dicom" / "series" / "ct_philips_tilt_minus18.5.geometry.json").read_text())
     upright = Geometry((512, 512, 3), np.array(reference["outputs"][0]["affine"]))
     # dcm2niix leaves the shear out of the first output: its first slice is right, the others are shifted.
     assert_allclose(first_slice(image.geometry), first_slice(upright), atol=1e-3)
 
 
-def test_a_missing_slice_is_padding_where_that_was_asked_for(data: Path) -> None:
-    image = file_formats.read(data / "dicom" / "series" / "ct_siemens_tilt15.5_missing_slice", fill_missing=True)
+def test_a_missing_slice_is_padding_where_that_was_asked_for(corpus: Path) -> None:
+    image = file_formats.read(corpus / "dicom" / "series" / "ct_siemens_tilt15.5_missing_slice", fill_missing=True)
     assert image.shape == (1, 512, 512, 4)
     assert image.facts["missing_slices"] == (2,)
     assert not image.valid[..., 2].any()
@@ -294,13 +313,23 @@ def test_a_medium_of_three_patients_gives_each_series_a_name_without_the_patient
         file_formats.read(data / "dicom" / "series" / "dicomdir_fileset")
 
 
-def test_a_single_file_of_a_series_is_one_slice_in_its_place(data: Path) -> None:
-    folder = data / "dicom" / "series" / "ct_phantom_with_rtstruct"
-    whole, one = file_formats.read(folder), file_formats.read(folder / "ct_2.dcm")
-    assert one.shape == (1, 512, 512, 1)
-    assert_allclose(one.geometry.affine, whole.geometry.crop((slice(0, 512), slice(0, 512), slice(1, 2))).affine)
-    assert_array_equal(one.data[..., 0], whole.data[..., 1])
-    assert "SpacingBetweenSlices, 5 mm" in one.notes[0]
+@pytest.mark.parametrize(
+    ("name", "file", "step"),
+    [
+        ("mr_hippocampus_001", "2.dcm", "SliceThickness, 1 mm"),
+        pytest.param("ct_phantom_with_rtstruct", "ct_2.dcm", "SpacingBetweenSlices, 5 mm", marks=pytest.mark.corpus),
+    ],
+)
+def test_a_single_file_of_a_series_is_one_slice_in_its_place(name: str, file: str, step: str) -> None:
+    folder = real_data.find(f"dicom/series/{name}")
+    series = file_formats.read(folder)
+    second_slice = file_formats.read(folder / file)
+    columns, rows, _ = series.geometry.shape
+    assert second_slice.shape == (1, columns, rows, 1)
+    its_place = series.geometry.crop((slice(0, columns), slice(0, rows), slice(1, 2)))
+    assert_allclose(second_slice.geometry.affine, its_place.affine)
+    assert_array_equal(second_slice.data[..., 0], series.data[..., 1])
+    assert step in second_slice.notes[0]
 
 
 def test_the_enhanced_form_of_a_series_is_the_same_volume(data: Path) -> None:
@@ -310,26 +339,27 @@ def test_the_enhanced_form_of_a_series_is_the_same_volume(data: Path) -> None:
     assert_array_equal(enhanced.data, classic.data)
 
 
-def test_magnitude_and_field_map_of_one_object_are_channels_with_their_own_scale(data: Path) -> None:
-    image = file_formats.read(data / "dicom" / "series" / "enh_mr_philips_fieldmap")
+def test_magnitude_and_field_map_of_one_object_are_channels_with_their_own_scale(corpus: Path) -> None:
+    folder = corpus / "dicom" / "series" / "enh_mr_philips_fieldmap"
+    image = file_formats.read(folder)
     assert image.channels == ("magnitude", "field map")
     assert image.data[0].min() >= 0 > image.data[1].min()  # slopes of 1.28 and .244, intercepts of 0 and -500
-    assert file_formats.read(data / "dicom" / "series" / "enh_mr_philips_fieldmap", part="magnitude").channels == ("0",)
+    assert file_formats.read(folder, part="magnitude").channels == ("0",)
 
 
-def test_magnitude_and_field_map_of_one_object_have_a_window_each(data: Path) -> None:
-    image = file_formats.read(data / "dicom" / "series" / "enh_mr_philips_fieldmap")
+def test_magnitude_and_field_map_of_one_object_have_a_window_each(corpus: Path) -> None:
+    image = file_formats.read(corpus / "dicom" / "series" / "enh_mr_philips_fieldmap")
     magnitude, field = (image.facts_of(channel)["window"] for channel in range(2))
     assert magnitude == (959.0, 1667.0, "LINEAR")
     assert field[0] - field[1] / 2 < image.data[1].mean() < field[0] + field[1] / 2
 
 
-def test_volumes_in_time_come_in_the_order_of_their_acquisition(data: Path) -> None:
-    assert file_formats.read(data / "dicom" / "series" / "enh_mr_siemens_xa10").times == (0.0, 0.5, 1.0, 1.5)
-    mosaic = file_formats.read(data / "dicom" / "series" / "mr_siemens_mosaic")
+def test_volumes_in_time_come_in_the_order_of_their_acquisition(corpus: Path) -> None:
+    assert file_formats.read(corpus / "dicom" / "series" / "enh_mr_siemens_xa10").times == (0.0, 0.5, 1.0, 1.5)
+    mosaic = file_formats.read(corpus / "dicom" / "series" / "mr_siemens_mosaic")
     assert mosaic.times is not None
     assert_allclose(mosaic.times, (0, 2.435), atol=1e-5)
-    diffusion = file_formats.read(data / "dicom" / "series" / "mr_philips_dti")
+    diffusion = file_formats.read(corpus / "dicom" / "series" / "mr_philips_dti")
     assert diffusion.facts["b_values"] == (0.0, 1000.0, 1000.0, 1000.0)
 
 
@@ -338,7 +368,6 @@ def test_the_kind_of_image_decides_whether_a_pixel_has_a_size_in_the_patient(dat
     radiograph = file_formats.read(folder / "highdicom_dx_image.dcm")  # PixelSpacing is the detector's, not calibrated
     assert radiograph.spacing is None
     assert radiograph.facts["imager_pixel_spacing"] == (1.2, 1.201199999999)
-    assert file_formats.read(folder / "dcmjs_op.dcm").spacing == (0.005768, 0.005768)
     dose = file_formats.read(folder / "pydicom_rtdose.dcm")
     assert dose.shape == (1, 10, 10, 15)
     assert dose.spacing == (10.0, 10.0, 5.0)
@@ -347,24 +376,38 @@ def test_the_kind_of_image_decides_whether_a_pixel_has_a_size_in_the_patient(dat
     assert_allclose(np.diff(film.times), 0.033333, atol=1e-6)
 
 
+def test_a_photograph_of_the_eye_has_the_size_of_its_pixels(corpus: Path) -> None:
+    assert file_formats.read(corpus / "dicom/files/dcmjs_op.dcm").spacing == (0.005768, 0.005768)
+
+
 def test_an_image_crosses_processes_and_reads_there(data: Path) -> None:
-    image = file_formats.read(data / "dicom" / "series" / "mr_hippocrop_study1")
+    image = file_formats.read(data / "dicom" / "series" / "mr_hippocampus_001")
     assert_array_equal(pickle.loads(pickle.dumps(image)).data, image.data)  # noqa: S301
 
 
-def test_dcm2niix_on_this_machine_agrees(data: Path, tmp_path: Path) -> None:
-    tool = shutil.which("dcm2niix")
-    if tool is None:
-        pytest.skip("dcm2niix is not installed")
-    for name in ("mr_hitachi_oblique", "mr_ge_epi_interleaved_3vol", "mr_siemens_mosaic"):
-        folder = data / "dicom" / "series" / name
-        subprocess.run([tool, "-z", "n", "-f", name, "-o", tmp_path, folder], check=True, capture_output=True)
-        nifti = nib.load(tmp_path / f"{name}.nii")
-        image = file_formats.read(folder)
-        theirs = Geometry(nifti.shape[:3], nifti.affine)
-        assert_allclose(image.geometry.canonical.corners, theirs.canonical.corners, atol=1e-3)
-        for mine, other in zip(canonical_volumes(image), canonical_nifti(nifti), strict=True):
-            assert_array_equal(mine, other)
+@pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="dcm2niix is not installed")
+@pytest.mark.parametrize(
+    "name",
+    real_data.parameters(
+        "dicom/series", ["mr_hitachi_oblique", "mr_hippocampus_001", "mr_ge_epi_interleaved_3vol", "mr_siemens_mosaic"]
+    ),
+)
+def test_dcm2niix_on_this_machine_agrees(name: str, tmp_path: Path) -> None:
+    folder = real_data.find(f"dicom/series/{name}")
+    subprocess.run(["dcm2niix", "-z", "n", "-f", name, "-o", tmp_path, folder], check=True, capture_output=True)
+    nifti = nib.load(tmp_path / f"{name}.nii")
+    image = file_formats.read(folder)
+    theirs = Geometry(nifti.shape[:3], nifti.affine)
+    assert_allclose(image.geometry.canonical.corners, theirs.canonical.corners, atol=1e-3)
+    for mine, other in zip(canonical_volumes(image), canonical_nifti(nifti), strict=True):
+        assert_array_equal(mine, other)
+
+
+def objects_and_series(folder: Path) -> tuple[set[str], set[str]]:
+    """The single objects and the series in a folder of real data."""
+    objects = {f"{part}/{path.name}" for part in ("files", "broken") for path in (folder / "dicom" / part).iterdir()}
+    series = {path.name for path in (folder / "dicom" / "series").iterdir() if path.is_dir()}
+    return objects, series
 
 
 def canonical_volumes(image: Image) -> list[np.ndarray[Any, Any]]:
