@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 import shlex
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -351,6 +352,30 @@ def test_pictures_are_small() -> None:
     pictures = [path for folder in ("images", "pictures") for path in (ROOT / "docs" / folder).iterdir()]
     assert pictures
     assert all(picture.stat().st_size < 200_000 for picture in pictures)
+
+
+def files_of_the_tree() -> list[Path]:
+    """The files that git has or would take; without a repository all that lie in no hidden folder and no cache."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True).stdout.decode().split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        listed = []
+    paths = [ROOT / name for name in listed if name]
+    if not paths:
+        hidden = re.compile(r"(^|/)(\.|__pycache__/)")
+        paths = [path for path in ROOT.rglob("*") if not hidden.search(path.relative_to(ROOT).as_posix())]
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_file_but_the_changelog_holds_the_name_that_the_product_had_before() -> None:
+    earlier_name = "iso" + "center"
+    files = [path for path in files_of_the_tree() if path != ROOT / "CHANGELOG.md"]
+    assert Path(__file__) in files
+    named = [path.relative_to(ROOT).as_posix() for path in files]
+    holding = [name for name in named if earlier_name in name.lower()]
+    holding += [name for name in named if earlier_name.encode() in (ROOT / name).read_bytes().lower()]
+    assert not holding
 
 
 def test_the_version_stands_once_in_every_place() -> None:
