@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hilum import keywords
 from hilum.cli.commands import JSON
+from hilum.options import command_index
 from hilum.options.command_index import COMMANDS, Command
 from hilum.reading import ReadingOptions
 from hilum.values import Setting
@@ -35,13 +36,14 @@ These mean the same wherever a command has them, which its `--help` says.
 # Flags whose rows are alike in so many commands stand on the page once.
 MANY = 5
 HEADING = ("| flag | keyword | meaning | default |", "|---|---|---|---|")
-READING = frozenset(keywords.keywords_of(ReadingOptions))
+READING = tuple(name for name, one in keywords.keywords_of(ReadingOptions).items() if one.text)
 
 
 def page() -> str:
     """The page: the flags of reading, then every command with its own."""
+    check = command_index.find_command("check")
     reading = [f"`{one.words}`" for one in COMMANDS if issubclass(one.options, ReadingOptions)]
-    shared = [DATA.format(commands=", ".join(reading)), table(rows(Command("reading", ReadingOptions, is_json=False)))]
+    shared = [DATA.format(commands=", ".join(reading)), table(row(check, check.keywords[name]) for name in READING)]
     counts = Counter(one for command in COMMANDS for one in own_rows(command) if one[0].startswith("`--"))
     common = [one for one, count in counts.items() if count >= MANY]
     sections = (line for one in COMMANDS for line in section(one, common))

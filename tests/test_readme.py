@@ -48,7 +48,7 @@ DATA_FLAGS = {
     "align",
 }
 COMMAND = typer.main.get_command(app)
-VERBS = COMMAND.commands  # type: ignore[attr-defined]
+VERBS = {name: COMMAND.get_command(None, name) for name in COMMAND.list_commands(None)}  # type: ignore[attr-defined]
 # The page of a verb, where it has not the verb's name.
 PAGE_OF = {
     "mcp": "agents",

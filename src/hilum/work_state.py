@@ -20,6 +20,8 @@ log = logging.getLogger("hilum")
 work = logging.getLogger("hilum.work")
 progress = logging.getLogger("hilum.progress")
 BEGUN, ENDED = "begun", "ended"
+# By this variable a command knows the folder of the job that it is.
+JOB = "HILUM_JOB"
 # time.monotonic() at which the command line was entered, before it has imported what a verb needs.
 _entered: ContextVar[float | None] = ContextVar("entered", default=None)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from hilum import work_state
 from hilum.errors import UsageError
+from hilum.files.storage import file_lock
 from hilum.jobs import CommandJob, JobRequest, Workspace, job_process, job_record, workspace
 
 
@@ -106,15 +108,15 @@ def test_a_server_that_dies_before_it_notes_a_start_starts_the_job_once(room, mo
     folder.mkdir()
     waiting = CommandJob("0002-train", "train", (), "", "", "", True, "", "waiting", job_record.now())
     job_record.write_job(folder, waiting)
-    monkeypatch.setenv(workspace.JOB, str(folder))
+    monkeypatch.setenv(work_state.JOB, str(folder))
     with job_process.run_as_job([0]):
         assert room.job(waiting.id).state == "running"
-        monkeypatch.setenv(workspace.JOB, str(folder))
-        monkeypatch.setattr(job_process.Holder, "here", lambda: job_process.Holder("elsewhere", 1, 0.0, ""))
+        monkeypatch.setenv(work_state.JOB, str(folder))
+        monkeypatch.setattr(file_lock.Holder, "here", lambda: file_lock.Holder("elsewhere", 1, 0.0, ""))
         with pytest.raises(UsageError, match="is running"), job_process.run_as_job([0]):
             pass
     assert room.job(waiting.id).state == "done"
-    monkeypatch.setenv(workspace.JOB, str(folder))
+    monkeypatch.setenv(work_state.JOB, str(folder))
     with pytest.raises(UsageError, match="is done"), job_process.run_as_job([0]):
         pass
 
@@ -158,23 +160,23 @@ def test_progress_is_a_record_a_line_and_a_full_disk_costs_lines_alone(room, tmp
     folder.mkdir()
     waiting = CommandJob("0001-train", "train", (), "", "", "", True, "", "waiting", job_record.now())
     job_record.write_job(folder, waiting)
-    os.environ[workspace.JOB] = str(folder)
+    os.environ[work_state.JOB] = str(folder)
     with job_process.run_as_job([0]):
         for step in range(1, 101):
             validation = 0.5 if step == 50 else None
-            job_process.work_state.report_progress("training", step, 100, 1.0, loss=float("nan"), validation=validation)
+            work_state.report_progress("training", step, 100, 1.0, loss=float("nan"), validation=validation)
         records, end = job_record.read_progress(folder)
         assert [one["done"] for one in records] == [1, 50, 100]
         assert records[0]["loss"] is None
         assert job_record.read_progress(folder, end) == ([], end)
         (folder / "progress.jsonl").unlink()
         (folder / "progress.jsonl").symlink_to("/dev/full")
-        job_process.work_state.report_progress("training", 100, 100, 0.0)
+        work_state.report_progress("training", 100, 100, 0.0)
     assert room.job("0001-train").state == "done"
 
 
 def test_a_process_whose_number_was_given_again_is_not_the_job(room):
-    own = job_process.Holder.here()
+    own = file_lock.Holder.here()
     job = CommandJob("0001-train", "train", (), "", "", "", True, "", "running", "", process=own)
     assert job.settled(room.folder).state == "running"
     stranger = job_process.replace(own, process=1)

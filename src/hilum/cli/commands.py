@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 import hilum
@@ -203,7 +205,7 @@ class VerbCommand(TyperCommand):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
-        group = ctx.parent.command.commands[ctx.info_name]
+        group = ctx.parent.command.get_command(ctx.parent, ctx.info_name)
         if isinstance(group, CommandGroup):
             group.format_commands(ctx, formatter)
 
@@ -241,20 +243,50 @@ def _placeholder(argument: Any) -> str:
     return f"{name if argument.required else f'[{name}]'}{'...' if argument.nargs != 1 else ''}"
 
 
-def add_commands() -> None:
-    """Give the command line every command, those of a group under its name."""
-    texts = GROUPS | {one.words: one.text for one in COMMANDS}
-    groups = {
-        name: typer.Typer(name=name, cls=CommandGroup, help=texts[name], add_completion=False, rich_markup_mode=None)
-        for name in dict.fromkeys(one.words.split()[0] for one in COMMANDS if " " in one.words)
-    }
-    for command in COMMANDS:
-        words = command.words.split()
-        groups.get(words[0], app).command(words[-1], cls=VerbCommand)(typed_function(command))
-    for one in groups.values():
-        app.add_typer(one)
+class CommandList(TyperGroup):
+    """All commands. Each is made when it is asked for: a command line names one of them."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        first_words = [one.words.split()[0] for one in COMMANDS]
+        groups = [one.words.split()[0] for one in COMMANDS if " " in one.words]
+        single = [word for word in first_words if word not in groups]
+        self.commands = dict.fromkeys([*single, *groups])  # the names, of which the nearest to a wrong one is suggested
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands as help lists them, groups last."""
+        return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, or the group, of a name."""
+        return _make_command(cmd_name) if cmd_name in self.commands else None
 
 
-add_commands()
+@cache
+def _make_command(name: str) -> Any:
+    """A command, or all of a group under its name."""
+    commands = [one for one in COMMANDS if one.words.split()[0] == name]
+    text = GROUPS.get(name) or next(one.text for one in commands if one.words == name)
+    made = typer.Typer(name=name, cls=CommandGroup, help=text, add_completion=False, rich_markup_mode=None)
+    for command in commands:
+        made.command(command.words.split()[-1], cls=VerbCommand)(typed_function(command))
+    is_group = any(" " in command.words for command in commands)
+    return typer.main.get_group(made) if is_group else typer.main.get_command(made)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(hilum.__version__)
+        raise typer.Exit
+
+
+@app.callback(cls=CommandList)
+def hilum_itself(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, test and use medical-imaging models: from a folder of images to a report and a package."""
+
 
 __all__ = ["app"]

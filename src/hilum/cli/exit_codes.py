@@ -22,10 +22,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import typer
-from pydantic import JsonValue
 
 from hilum import errors, work_state
 from hilum.cli import terminal
@@ -33,6 +32,9 @@ from hilum.cli.terminal import PartlyFailedError, app
 from hilum.errors import HilumError, UsageError, WorkerLostError
 from hilum.jobs import job_process
 from hilum.work_state import BEGUN
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 # By which batch systems and containers end a program, and by which a closed terminal does; Windows lacks the latter.
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))

@@ -6,17 +6,18 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-import hilum
 from hilum import errors
 from hilum.errors import HilumError
 from hilum.options import command_index
 from hilum.options.command_index import CommandValues
 from hilum.runtime import record_files
-from hilum.values import Problem
+
+if TYPE_CHECKING:
+    from hilum.values import Problem
 
 app = typer.Typer(
     name="hilum",
@@ -25,21 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(hilum.__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def hilum_itself(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Train, test and use medical-imaging models: from a folder of images to a report and a package."""
 
 
 class PartlyFailedError(HilumError):

@@ -18,19 +18,21 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import platformdirs
-from pydantic import JsonValue
 
 from hilum import work_state
 from hilum.errors import HilumError, UsageError
-from hilum.files.storage import cache
-from hilum.files.storage.file_lock import Holder
-from hilum.jobs import job_record
-from hilum.jobs.job_record import ERRORS, PROGRESS, WORDS, JobState
-from hilum.jobs.workspace import JOB, Workspace
+from hilum.files.storage import cache, file_lock
+from hilum.jobs import job_record, workspace
 from hilum.runtime import record_files
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from hilum.jobs.job_record import JobState
+    from hilum.jobs.workspace import Workspace
 
 # s between two records of one piece of work; the last, and validations, are always written.
 OFTEN_S = 0.4
@@ -53,15 +55,16 @@ def run_as_job(codes: list[int]) -> Iterator[None]:
     codes: gets the exit code last
     Raises UsageError where the job runs already, or was stopped before it began.
     """
-    named = os.environ.pop(JOB, "")  # what this command starts is no job
+    named = os.environ.pop(work_state.JOB, "")  # what this command starts is no job
     if not named:
         yield
         return
     folder = Path(named)
     # A shell that starts a server in the background has Ctrl-C ignored, and each process would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    workspace, own = Workspace.of_job(folder), Holder.here()
-    with workspace.hold():
+    own_workspace = workspace.Workspace.of_job(folder)
+    own = file_lock.Holder.here()
+    with own_workspace.hold():
         job = job_record.read_job(folder)
         is_ours = job.state == "waiting" or (job.process is not None and job.process.process == own.process)
         if job.is_over or job.is_stopping or not is_ours:
@@ -77,7 +80,7 @@ def run_as_job(codes: list[int]) -> Iterator[None]:
     work_state.progress.propagate = False
     room = Path(tempfile.mkdtemp(prefix="hilum-"))  # in the system's own: names of sockets in it must be short
     if job.roots:
-        confine_to([*job.roots, str(workspace.folder)], room)
+        confine_to([*job.roots, str(own_workspace.folder)], room)
     alarm = None if job.limit_s is None else threading.Timer(job.limit_s, os.kill, (own.process, signal.SIGINT))
     if alarm is not None:
         alarm.daemon = True
@@ -92,24 +95,24 @@ def run_as_job(codes: list[int]) -> Iterator[None]:
         work_state.progress.removeHandler(handler)
         work_state.progress.setLevel(logging.NOTSET)
         with suppress(OSError, HilumError):  # a full disk: whoever reads the job sees that its process is gone
-            _note_end(workspace, folder, codes[-1] if codes else 1)
+            _note_end(own_workspace, folder, codes[-1] if codes else 1)
 
 
-def _note_end(workspace: Workspace, folder: Path, code: int) -> None:
-    with workspace.hold():
+def _note_end(own_workspace: Workspace, folder: Path, code: int) -> None:
+    with own_workspace.hold():
         job = job_record.read_job(folder)
         is_stopped = code != 0 and (job.is_stopping or code in BY_SIGNAL)
         state: JobState = "done" if code == 0 else "stopped" if is_stopped else "failed"
-        problem = job_record.last_line(folder / ERRORS) if state == "failed" else ""
+        problem = job_record.last_line(folder / job_record.ERRORS) if state == "failed" else ""
         job_record.write_job(folder, replace(job, state=state, code=code, problem=problem, ended=job_record.now()))
-    workspace.start_next()
+    own_workspace.start_next()
 
 
 def keep_words(text: str) -> None:
     """Keep the words of a result, which a person reads, beside its record; nothing for a command of a person."""
     if (folder := _own.get()) is not None:
         with suppress(OSError):
-            (folder / WORDS).write_text(text, encoding="utf-8", errors="backslashreplace")
+            (folder / job_record.WORDS).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 class ProgressFile(logging.Handler):
@@ -117,7 +120,7 @@ class ProgressFile(logging.Handler):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.path, self.began, self.written = folder / PROGRESS, time.monotonic(), dict[str, float]()
+        self.path, self.began, self.written = folder / job_record.PROGRESS, time.monotonic(), dict[str, float]()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Add a line, where the last of the same work is not of just now."""

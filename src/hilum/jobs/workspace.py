@@ -15,6 +15,7 @@ from typing import cast
 
 import psutil
 
+from hilum import work_state
 from hilum.errors import HilumError, UsageError
 from hilum.files.storage import file_lock
 from hilum.files.storage.file_lock import Holder
@@ -22,8 +23,6 @@ from hilum.jobs import job_record
 from hilum.jobs.job_record import ERRORS, RESULT, CommandJob
 from hilum.runtime import record_files
 
-# By this variable a command knows the folder of the job that it is.
-JOB = "HILUM_JOB"
 JOBS, SETTINGS, SCHEMA = "jobs", "workspace.json", "hilum.workspace"
 # s for which the others are waited for: each holds the jobs for some milliseconds.
 WAIT_S = 30.0
@@ -134,7 +133,7 @@ class Workspace:
         """Start the process of a job, of which its record says so before it can begin."""
         folder = self.jobs_folder / job.id
         command = [sys.executable, "-P", "-m", "hilum", *job.arguments]  # no module comes from the workspace
-        environment = os.environ | {JOB: str(folder), "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {work_state.JOB: str(folder), "PYTHONUNBUFFERED": "1"}
         try:
             with (folder / RESULT).open("wb") as result, (folder / ERRORS).open("ab") as errors:
                 process = subprocess.Popen(  # noqa: S603 - our own command

@@ -10,11 +10,10 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from hilum import keywords
+from hilum import keywords, plugins
 from hilum.errors import UsageError
-from hilum.options import doors, images, models, node, records, training
 from hilum.reading import reading_options
 from hilum.values import Setting
 
@@ -27,7 +26,7 @@ class Command:
     """One command.
 
     words:    on the command line: "plan", or "study size" of a group
-    options:  of the verb, whose fields are the flags
+    place:    "module:class" of its options, a module of this room; it is imported when they are asked for
     verb:     of Python, by default that of the same name
     named_by: the option by which a folder of results is called, by default the first
     is_json:  whether the result can be printed as JSON
@@ -39,7 +38,7 @@ class Command:
     """
 
     words: str
-    options: type
+    place: str
     verb: str = ""
     named_by: str = ""
     is_json: bool = True
@@ -53,6 +52,11 @@ class Command:
     def name(self) -> str:
         """Its name as one word: study_size."""
         return self.words.replace(" ", "_").replace("-", "_")
+
+    @property
+    def options(self) -> type:
+        """The options of the verb, whose fields are the flags."""
+        return cast("type", plugins.load_target(f"{__package__}.{self.place}"))
 
     @property
     def keywords(self) -> Mapping[str, Setting]:
@@ -198,69 +202,73 @@ PLAN_FORMS = {
 ROUTE_FORMS = {"explained": Setting("Show every condition of every rule for every series.", name="--explain")}
 # In the order in which help lists them, groups last.
 COMMANDS = (
-    Command("check", training.CheckOptions),
-    Command("plan", training.PlanOptions, forms=PLAN_FORMS),
-    Command("train", training.TrainOptions, is_long=True),
-    Command("federate", training.FederateOptions, named_by="out", is_own=True),
-    Command("pretrain", training.PretrainOptions, is_long=True),
-    Command("evaluate", training.EvaluateOptions, named_by="data", is_long=True),
-    Command("compare", training.CompareOptions),
-    Command("ensemble", training.EnsembleOptions, is_long=True),
-    Command("predict", models.PredictOptions, named_by="inputs"),
-    Command("explain", models.ExplainOptions, named_by="inputs"),
-    Command("embed", models.EmbedOptions, named_by="inputs"),
-    Command("package", models.PackageOptions),
-    Command("compress", models.CompressOptions, is_long=True),
-    Command("calibrate", models.CalibrateOptions),
-    Command("adopt", models.AdoptOptions),
-    Command("convert", images.ConvertOptions),
-    Command("enhance", images.EnhanceOptions, named_by="inputs"),
-    Command("deidentify", images.DeidentifyOptions),
-    Command("synthesise", images.SynthesiseOptions, named_by="run"),
-    Command("reconstruct", images.ReconstructOptions, named_by="inputs"),
-    Command("register", images.RegisterOptions, named_by="moving"),
-    Command("register frames", images.RegisterFramesOptions, "register_frames"),
-    Command("view", images.ViewOptions, is_json=False),
-    Command("accept", records.AcceptOptions, is_long=True, seals=True),
-    Command("serve", node.ServeOptions, is_json=False, is_own=True),
-    Command("route", node.RouteOptions, forms=ROUTE_FORMS, reads=True),
-    Command("monitor", node.MonitorOptions, is_long=True),
-    Command("feedback", node.FeedbackOptions),
-    Command("feedback import", node.ImportLabelsOptions, "import_labels", is_own=True),
-    Command("feedback next", node.NextLabelsOptions, "next_labels"),
-    Command("document", records.DocumentOptions),
-    Command("document verify", records.VerifyDocumentsOptions, "verify_documents", reads=True),
-    Command("document trace", records.TraceRequirementsOptions, "trace_requirements"),
-    Command("networks", models.NetworksOptions, "describe_networks", reads=True),
-    Command("networks weights", models.WeightsOptions, "describe_weights", reads=True),
-    Command("cache", training.CacheOptions, "describe_cache", reads=True, is_own=True),
-    Command("demo", training.DemoOptions, is_json=False, is_own=True),
-    Command("studio", doors.StudioOptions, is_json=False, is_own=True),
-    Command("mcp", doors.McpOptions, is_json=False, is_own=True),
-    Command("inventory", node.InventoryOptions),
-    Command("backup", node.BackupOptions),
-    Command("restore", node.RestoreOptions, is_own=True),
-    Command("audit verify", node.VerifyAuditOptions, "verify_audit", reads=True),
-    Command("audit export", node.ExportAuditOptions, "export_audit", is_json=False),
-    Command("change check", records.CheckChangeOptions, "check_change", named_by="new"),
-    Command("change propose", records.ProposeChangeOptions, "propose_change"),
-    Command("change shadow", node.ShadowChangeOptions, "shadow_change", is_own=True),
-    Command("change split", node.SplitChangeOptions, "split_change", is_own=True),
-    Command("change promote", node.PromoteChangeOptions, "promote_change", is_own=True),
-    Command("change rollback", node.RollBackChangeOptions, "roll_back_change", is_own=True),
-    Command("change status", node.ChangeStatusOptions, "change_status", reads=True),
+    Command("check", "training:CheckOptions"),
+    Command("plan", "training:PlanOptions", forms=PLAN_FORMS),
+    Command("train", "training:TrainOptions", is_long=True),
+    Command("federate", "training:FederateOptions", named_by="out", is_own=True),
+    Command("pretrain", "training:PretrainOptions", is_long=True),
+    Command("evaluate", "training:EvaluateOptions", named_by="data", is_long=True),
+    Command("compare", "training:CompareOptions"),
+    Command("ensemble", "training:EnsembleOptions", is_long=True),
+    Command("predict", "models:PredictOptions", named_by="inputs"),
+    Command("explain", "models:ExplainOptions", named_by="inputs"),
+    Command("embed", "models:EmbedOptions", named_by="inputs"),
+    Command("package", "models:PackageOptions"),
+    Command("compress", "models:CompressOptions", is_long=True),
+    Command("calibrate", "models:CalibrateOptions"),
+    Command("adopt", "models:AdoptOptions"),
+    Command("convert", "images:ConvertOptions"),
+    Command("enhance", "images:EnhanceOptions", named_by="inputs"),
+    Command("deidentify", "images:DeidentifyOptions"),
+    Command("synthesise", "images:SynthesiseOptions", named_by="run"),
+    Command("reconstruct", "images:ReconstructOptions", named_by="inputs"),
+    Command("register", "images:RegisterOptions", named_by="moving"),
+    Command("register frames", "images:RegisterFramesOptions", "register_frames"),
+    Command("view", "images:ViewOptions", is_json=False),
+    Command("accept", "records:AcceptOptions", is_long=True, seals=True),
+    Command("serve", "node:ServeOptions", is_json=False, is_own=True),
+    Command("route", "node:RouteOptions", forms=ROUTE_FORMS, reads=True),
+    Command("monitor", "node:MonitorOptions", is_long=True),
+    Command("feedback", "node:FeedbackOptions"),
+    Command("feedback import", "node:ImportLabelsOptions", "import_labels", is_own=True),
+    Command("feedback next", "node:NextLabelsOptions", "next_labels"),
+    Command("document", "records:DocumentOptions"),
+    Command("document verify", "records:VerifyDocumentsOptions", "verify_documents", reads=True),
+    Command("document trace", "records:TraceRequirementsOptions", "trace_requirements"),
+    Command("networks", "models:NetworksOptions", "describe_networks", reads=True),
+    Command("networks weights", "models:WeightsOptions", "describe_weights", reads=True),
+    Command("cache", "training:CacheOptions", "describe_cache", reads=True, is_own=True),
+    Command("demo", "training:DemoOptions", is_json=False, is_own=True),
+    Command("studio", "doors:StudioOptions", is_json=False, is_own=True),
+    Command("mcp", "doors:McpOptions", is_json=False, is_own=True),
+    Command("inventory", "node:InventoryOptions"),
+    Command("backup", "node:BackupOptions"),
+    Command("restore", "node:RestoreOptions", is_own=True),
+    Command("audit verify", "node:VerifyAuditOptions", "verify_audit", reads=True),
+    Command("audit export", "node:ExportAuditOptions", "export_audit", is_json=False),
+    Command("change check", "records:CheckChangeOptions", "check_change", named_by="new"),
+    Command("change propose", "records:ProposeChangeOptions", "propose_change"),
+    Command("change shadow", "node:ShadowChangeOptions", "shadow_change", is_own=True),
+    Command("change split", "node:SplitChangeOptions", "split_change", is_own=True),
+    Command("change promote", "node:PromoteChangeOptions", "promote_change", is_own=True),
+    Command("change rollback", "node:RollBackChangeOptions", "roll_back_change", is_own=True),
+    Command("change status", "node:ChangeStatusOptions", "change_status", reads=True),
     Command(
-        "federation provision", training.ProvisionFederationOptions, "provision_federation", is_json=False, is_own=True
+        "federation provision",
+        "training:ProvisionFederationOptions",
+        "provision_federation",
+        is_json=False,
+        is_own=True,
     ),
-    Command("federation serve", training.ServeFederationOptions, "serve_federation", is_json=False, is_own=True),
-    Command("federation join", training.JoinFederationOptions, "join_federation", is_json=False, is_own=True),
-    Command("study size", records.StudySizeOptions, "study_size", reads=True),
-    Command("study plan", records.StudyPlanOptions, "study_plan"),
-    Command("study lock", records.StudyLockOptions, "study_lock", seals=True),
-    Command("study randomise", records.StudyRandomiseOptions, "study_randomise", seals=True),
-    Command("study assign", records.StudyAssignOptions, "study_assign", seals=True),
-    Command("study analyse", records.StudyAnalyseOptions, "study_analyse"),
-    Command("study before-after", records.StudyBeforeAfterOptions, "study_before_after"),
+    Command("federation serve", "training:ServeFederationOptions", "serve_federation", is_json=False, is_own=True),
+    Command("federation join", "training:JoinFederationOptions", "join_federation", is_json=False, is_own=True),
+    Command("study size", "records:StudySizeOptions", "study_size", reads=True),
+    Command("study plan", "records:StudyPlanOptions", "study_plan"),
+    Command("study lock", "records:StudyLockOptions", "study_lock", seals=True),
+    Command("study randomise", "records:StudyRandomiseOptions", "study_randomise", seals=True),
+    Command("study assign", "records:StudyAssignOptions", "study_assign", seals=True),
+    Command("study analyse", "records:StudyAnalyseOptions", "study_analyse"),
+    Command("study before-after", "records:StudyBeforeAfterOptions", "study_before_after"),
 )
 # Groups without a verb of their own.
 GROUPS = {
