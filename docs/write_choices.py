@@ -43,9 +43,13 @@ def page() -> str:
             *section("Losses of classes (`task.loss`)", *losses),
             *section("Losses of findings (`task.loss`)", losses[0], findings),
             *section("Terms of the loss of masks (`task.loss`)", losses[0], terms),
-            *section("Methods of explanation", "| method | what the map shows | needs |", methods, flag="explain --method"),
+            *section(
+                "Methods of explanation", "| method | what the map shows | needs |", methods, flag="explain --method"
+            ),
             *section("Reconstruction", "| method | what it is | of | source |", images, flag="reconstruct --method"),
-            *section("Degraded images", "| name | unit | at severities 1 to 5 |", damages, flag="evaluate --corruptions"),
+            *section(
+                "Degraded images", "| name | unit | at severities 1 to 5 |", damages, flag="evaluate --corruptions"
+            ),
             *section("Designs of a study", "| design | its inputs | formula, source |", designs(), flag="study size"),
             *section("Documents", "| name | what | edition | source, licence |", documents(), flag="document --for"),
         ]

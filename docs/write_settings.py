@@ -42,7 +42,9 @@ def page() -> str:
     )
     for name in sorted(task_catalogue.task_names()):
         lines += section(f"### {name}", task_catalogue.task_class(name))
-    lines.append("## Sections of objectives\n\nEach objective that `objectives.terms` names has a section of its own name.\n")
+    lines.append(
+        "## Sections of objectives\n\nEach objective that `objectives.terms` names has a section of its own name.\n"
+    )
     for name in sorted(objective_catalogue.OBJECTIVES):
         lines += section(f"### {name}", objective_catalogue.objective_kind(name))
     return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,102 @@
+"""Links of README, documentation and findings end where something is, in the checkout and on the site."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FINDINGS = ROOT / "bench" / "findings"
+FIGURES = DOCS / "benchmarks.md"
+PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *FINDINGS.glob("*.md")]
+# Pages that speak of the table of figures as a whole; every other link to it ends at the row that has the figure.
+OF_ALL_FIGURES = {
+    *(page for page in PAGES if page.parent == FINDINGS),
+    ROOT / "README.md",
+    DOCS / "index.md",
+    DOCS / "how-to" / "bench.md",
+}
+CODE_BLOCK = re.compile(r"^( *)(```|~~~).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)")
+HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
+STATED_ID = re.compile(r"<a id=\"([^\"]+)\">")
+
+
+class Link(NamedTuple):
+    page: Path
+    # The page or file where it ends, and the anchor on it; "" for none.
+    target: Path
+    anchor: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}: {self.target.relative_to(ROOT)}#{self.anchor}"
+
+
+def prose(page: Path) -> str:
+    return CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
+
+
+def links_within(pages: list[Path]) -> list[Link]:
+    """Every link of these pages that stays in the checkout."""
+    links = []
+    for page in pages:
+        for written in LINK.findall(prose(page)):
+            if written.startswith(("http:", "https:", "mailto:")):
+                continue
+            path, _, anchor = written.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            links.append(Link(page, target, anchor))
+    return links
+
+
+LINKS = links_within(PAGES)
+
+
+def github_slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def site_slug(heading: str) -> str:
+    """As Python-Markdown has it, whose pages mkdocs makes."""
+    ascii_only = unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode()
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", ascii_only).strip().lower())
+
+
+def anchors_of(page: Path, slug: Callable[[str], str]) -> set[str]:
+    """The ids that a page states, and the slugs of its headings."""
+    text = prose(page)
+    titles = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in HEADING.findall(text)]
+    # Of equal headings only the first can be linked to: GitHub and the site number the others differently.
+    return {*(slug(re.sub(r"[`*]", "", title)) for title in titles), *STATED_ID.findall(text)}
+
+
+def test_every_link_ends_at_a_page_or_a_file_that_exists() -> None:
+    assert len(LINKS) > 700
+    assert sum(link.page.parent == FINDINGS for link in LINKS) > 25
+    assert [str(link) for link in LINKS if not link.target.exists()] == []
+
+
+@pytest.mark.parametrize("slug", [github_slug, site_slug])
+def test_every_anchor_of_a_link_exists_on_its_page(slug: Callable[[str], str]) -> None:
+    anchored = [link for link in LINKS if link.anchor]
+    assert len(anchored) > 250
+    anchors = {target: anchors_of(target, slug) for target in {link.target for link in anchored}}
+    assert [str(link) for link in anchored if link.anchor not in anchors[link.target]] == []
+
+
+def test_every_link_to_the_figures_ends_at_the_row_that_has_the_figure() -> None:
+    to_figures = [link for link in LINKS if link.target == FIGURES and link.page not in OF_ALL_FIGURES]
+    assert len(to_figures) > 40
+    rows = set(STATED_ID.findall(FIGURES.read_text(encoding="utf-8")))
+    assert [str(link) for link in to_figures if link.anchor not in rows] == []
+
+
+def test_every_page_of_findings_is_reached_from_a_row_of_the_figures() -> None:
+    reached = {link.target for link in LINKS if link.page == FIGURES}
+    assert [page.name for page in FINDINGS.glob("*.md") if page not in reached and page.name != "README.md"] == []
