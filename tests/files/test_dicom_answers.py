@@ -140,6 +140,13 @@ def test_what_a_source_lacks_is_said_in_words_of_dicom(kind: str, tags: Any, lac
     assert lacking in str(refusal.value)
 
 
+def test_a_series_computed_from_an_image_in_colour_is_refused(data: Path, tmp_path: Path):
+    picture = read_first(data / "dicom" / "files" / "pydicom_examples_rgb_color.dcm")
+    enhanced = {"enhanced": Map(np.zeros(picture.geometry.shape, np.float32), is_image=True)}
+    with pytest.raises(FormatError, match="one channel"):
+        list(ANSWERS["series"].write(Result(picture, "denoiser", maps=enhanced), tmp_path / "case"))
+
+
 @cache
 def read_first(folder: Path) -> Image:
     """The first volume of a series, read once for all kinds."""
