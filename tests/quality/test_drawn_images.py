@@ -81,3 +81,21 @@ def test_check_counts_them(mixed):
 def test_evaluate_refuses_them_whatever_the_model(mixed, classified):
     with pytest.raises(DatasetError, match="4 cases are drawn images"):
         hilum.evaluate(classified.out, mixed, device="cpu")
+
+
+def test_a_set_of_nothing_else_is_divided_as_any_other_and_check_warns_that_it_is_simulated(mixed):
+    for real in [path for path in mixed.rglob("*.png") if not synthetic_marks.read_mark(path)]:
+        pixels = file_formats.read(real)
+        file_formats.write(replace(pixels, facts={synthetic_marks.SYNTHETIC: "abc"}), real, overwrite=True)
+    dataset, in_training_alone = opened(mixed)
+    assert drawn_images.is_simulated(dataset)
+    assert in_training_alone == frozenset()
+    [parts], _ = asked(mixed)
+    assert set(parts.values()) == {"train", "val", "test"}
+    [problem] = [one for one in hilum.check(mixed).problems if "every image is synthetic" in one.what]
+    assert problem.severity == "warning"
+
+
+def test_a_set_with_real_images_is_not_simulated(mixed):
+    assert not drawn_images.is_simulated(opened(mixed)[0])
+    assert not drawn_images.is_simulated(Dataset(()))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pandas as pd
 import PIL.Image
@@ -13,6 +14,7 @@ from hilum.runs import run_report
 from hilum.runs.run_report import METHODS, MOST_LINES, RunReport
 from hilum.runs.search_trials import SearchResult
 from hilum.scoring.case_scoring import WRONG, ScoredCases
+from hilum.scoring.model_verdict import Verdict
 from hilum.tasks import task_catalogue
 from hilum.tasks.segmentation.question import Segmentation
 from hilum.training.length.step_probe import NARROWER
@@ -181,6 +183,26 @@ def test_a_picture_says_the_score_of_its_case():
     text = RunReport("T", "L.", primary="dice", scored=scored, notes=[], facts={}, views="views/", plan=None).html
     assert "Dice: 0.700" in text  # the mean over its structures
     assert 'href="views/views/1.html"' in text
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_report_of_simulated_patients_says_so_in_title_verdict_and_below_every_picture(simulated):
+    overview, of_case = replace(drawn(), title="Dice by structure"), replace(drawn(), title="a")
+    scored = ScoredCases(
+        TABLE, rows("dice", 0.85, 0.85, 0.5), [overview], [("best", "a", [of_case], "<p>viewer</p>")], task=TASK
+    )
+    text = RunReport(
+        "Training on cohort", "L.", primary="dice", scored=scored, notes=[], facts={}, views="", plan=None,
+        verdict=Verdict(simulated=simulated),
+    ).html  # fmt: skip
+    words = " (SIMULATED patients)" * simulated
+    assert f"<title>Training on cohort{words}</title>" in text
+    assert f"<h1>Training on cohort{words}</h1>" in text
+    assert f"Dice by structure{words}</strong>" in text
+    titles = re.findall("<figcaption><strong>(.*?)</strong>", text)
+    assert len(titles) == 2
+    assert all(title.endswith("(SIMULATED patients)") is simulated for title in titles)
+    assert ('<p class="answer">SIMULATED patients' in text) is simulated
 
 
 def test_at_most_ten_decisions_stand_open_those_by_hand_first_and_a_non_decision_has_no_sentence():

@@ -116,6 +116,16 @@ def test_without_test_cases_nothing_is_estimated():
     assert made.as_record()["gains"] == []
 
 
+def test_of_simulated_patients_the_first_sentence_says_so_whatever_was_scored():
+    first = "SIMULATED patients: the figures say nothing about real ones. "
+    made = verdict([0.9] * 20 + [0.1] * 20, [0] * 20 + [1] * 20, simulated=True)
+    assert made.answer.startswith(f"{first}Worse than")
+    assert str(made).startswith(first)
+    assert made.as_record()["answer"] == made.answer
+    unscored = model_verdict.verdict_on_scores(None, seed=0, patients_known=True, simulated=True)
+    assert unscored.answer.startswith(f"{first}Nothing is estimated")
+
+
 def test_a_calibration_that_makes_probabilities_worse_on_these_cases_speaks_against_them():
     truth, fair, too_sure = [0] * 30 + [1] * 30, ([0.2] * 24 + [0.8] * 6) * 2, ([0.01] * 24 + [0.99] * 6) * 2
     fair[30:], too_sure[30:] = [1 - one for one in fair[30:]], [1 - one for one in too_sure[30:]]

@@ -93,31 +93,75 @@ def md5(path: Path) -> str:
 # What it takes
 
 
-def test_the_set_beside_the_project_is_taken_first_and_its_labels_are_named(tmp_path: Path) -> None:
-    (tmp_path / "shared" / "data" / "hippocampus").mkdir(parents=True)
-    (tmp_path / "project" / "docs").mkdir(parents=True)
-    for start in (tmp_path / "project", tmp_path / "project" / "docs"):
-        source = demo.find_data(start)
-        assert source.path == tmp_path / "shared" / "data" / "hippocampus"
-        assert source.reading.chosen_options == {"labels": "1=anterior,2=posterior"}
-        assert "beside" in str(source)
+def checkout(folder: Path) -> Path:
+    """A folder that holds what a checkout is known by."""
+    (folder / "data" / "hippocampus").mkdir(parents=True)
+    (folder / "data" / "files.csv").write_text("path,set,sha256\n")
+    (folder / "docs" / "how-to").mkdir(parents=True)
+    return folder
 
 
-def test_a_set_of_that_name_far_above_the_project_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
-    (tmp_path / "downloads" / "Task04_Hippocampus").mkdir(parents=True)
-    (tmp_path / "shared" / "data" / "hippocampus").mkdir(parents=True)
-    project = tmp_path / "home" / "work" / "project"
-    project.mkdir(parents=True)
-    assert "downloaded before" in demo.find_data(project).why
+@pytest.fixture
+def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The public set, where an earlier download has put it."""
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "downloads" / "Task04_Hippocampus" / "Task04_Hippocampus"
+    folder.mkdir(parents=True)
+    return folder
 
 
-def test_what_was_downloaded_before_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
-    (tmp_path / "downloads" / "Task04_Hippocampus").mkdir(parents=True)
-    source = demo.find_data(tmp_path)
-    assert source.path == tmp_path / "downloads" / "Task04_Hippocampus" / "Task04_Hippocampus"
-    assert "downloaded before" in source.why
+def test_real_volumes_of_the_working_checkout_come_first_then_those_of_the_installed_one(
+    tmp_path: Path, downloaded: Path
+) -> None:
+    working, installed, elsewhere = checkout(tmp_path / "a"), checkout(tmp_path / "b"), tmp_path / "c"
+    elsewhere.mkdir()
+    for start, expected in ((working, working), (working / "docs", working), (elsewhere, installed)):
+        source = demo.find_data(start, installed)
+        assert source.path == expected / "data" / "hippocampus"
+        assert str(source).startswith(
+            "data: REAL MR volumes of hippocampi, Medical Segmentation Decathlon, task 4, CC BY"
+        )
+        assert not source.is_simulated
+
+
+def test_a_folder_far_above_and_one_that_no_checkout_has_are_not_taken(tmp_path: Path, downloaded: Path) -> None:
+    far_below = checkout(tmp_path / "a") / "docs" / "how-to"
+    somebodys = tmp_path / "b"
+    (somebodys / "data" / "hippocampus").mkdir(parents=True)
+    beside = tmp_path / "c" / "project"
+    checkout(tmp_path / "c" / "shared")
+    beside.mkdir()
+    for start in (far_below, somebodys, beside):
+        assert demo.find_data(start, tmp_path / "nothing").path == downloaded
+
+
+def test_what_was_downloaded_before_is_used_again_and_named_with_its_licence(tmp_path: Path, downloaded: Path) -> None:
+    source = demo.find_data(tmp_path, tmp_path / "nothing")
+    assert source.path == downloaded
+    assert "REAL" in source.what
+    assert "CC BY-SA 4.0, downloaded before" in source.what
+
+
+def test_without_a_way_into_the_web_patients_are_simulated_and_nothing_is_written_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from monai.apps import DecathlonDataset
+
+    monkeypatch.setitem(DecathlonDataset.resource, demo.PUBLIC, "http://127.0.0.1:9/set.tar")
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
+    source = demo.find_data(tmp_path, tmp_path / "nothing")
+    assert source.is_simulated
+    assert str(source).startswith("data: SIMULATED patients")
+    assert "cannot be reached" in str(source)
+    assert not source.path.exists()
+
+
+def test_the_checkout_holds_what_the_demo_looks_for() -> None:
+    source = demo.find_data(Path("/"))
+    assert source.path == demo.CHECKOUT / "data" / "hippocampus"
+    dataset = dataset_layouts.read_dataset(source.path)
+    assert len(dataset) == 60
+    assert [label.name for label in dataset.classes["mask"]] == ["anterior", "posterior"]
 
 
 def test_the_simulated_cohort_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,9 +214,13 @@ def test_the_address_and_the_checksum_are_of_the_hippocampus_set() -> None:
 
 
 def run_demo(*arguments: str | Path, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    """As a user calls it, without any way into the web."""
+    """As a user of the wheel calls it, which lies in no checkout, without any way into the web."""
+    packages = cwd / "packages"
+    packages.mkdir()
+    (packages / "hilum").symlink_to(demo.CHECKOUT / "src" / "hilum")
     environment = {**os.environ, **OFFLINE, "no_proxy": "", "HILUM_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [Path(sys.executable).with_name("hilum"), "demo", *arguments]
+    environment["PYTHONPATH"] = str(packages)
+    command = [sys.executable, "-m", "hilum", "demo", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500, check=False)
 
 
@@ -189,10 +237,15 @@ def test_offline_it_simulates_patients_and_says_so_first_and_the_report_last(tmp
     assert "SIMULATED" in lines[0]
     assert "cannot be reached" in lines[0]
     assert lines[-1] == str((tmp_path / "run" / "report.html").resolve())
-    assert "simulated" in Path(lines[-1]).read_text(encoding="utf-8").partition("</h1>")[0]
+    report = Path(lines[-1]).read_text(encoding="utf-8")
+    assert "(SIMULATED patients)</h1>" in report
+    assert '<p class="answer">SIMULATED patients: the figures say nothing about real ones.' in report
+    assert "(SIMULATED patients)</strong>" in report.partition("<figcaption>")[2].partition("</figcaption>")[0]
+    assert any(line.startswith("SIMULATED patients: the figures say nothing") for line in lines)
     assert any(line.startswith("Dice, front") for line in lines)
     assert "\x1b" not in done.stdout
-    [segmentation] = (tmp_path / "run" / "prediction").glob("*.dcm")
+    objects = (tmp_path / "run" / "prediction").glob("*.dcm")
+    [segmentation] = [path for path in objects if not path.stem.endswith("_report")]
     assert pydicom.dcmread(segmentation).Modality == "SEG"
     assert str(segmentation.relative_to(tmp_path)) in done.stdout
 
@@ -206,7 +259,7 @@ def test_own_pictures_with_classes_are_learnt_and_one_is_predicted(data: Path, t
     done = run_demo(tmp_path / "few.npz", "--minutes", "1", *settings, cwd=tmp_path, cache=tmp_path / "cache")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"data: {tmp_path / 'few.npz'} (given)")
+    assert lines[0] == f"data: given: {tmp_path / 'few.npz'}"
     assert lines[-1] == str((tmp_path / "demo" / "report.html").resolve())
     assert "probability" in lines[-2]
 

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 
 from hilum.layouts import dataset_layouts
+from hilum.quality import drawn_images
 from hilum.transforms import phantoms
 from hilum.values import Case, Dataset, Image
 from hilum.verbs import demo
@@ -63,6 +64,11 @@ def test_every_file_says_that_it_is_simulated(folder: Path) -> None:
         head = pydicom.dcmread(path, stop_before_pixels=True)
         assert str(head.PatientID).startswith("PHANTOM")
         assert "simulated" in head.StudyDescription
+        assert head.SyntheticData == "YES"
+
+
+def test_whoever_reads_the_cohort_again_knows_that_it_is_simulated(dataset: Dataset) -> None:
+    assert drawn_images.is_simulated(dataset)
 
 
 def test_nothing_is_left_of_a_cohort_that_could_not_be_finished(tmp_path: Path) -> None:

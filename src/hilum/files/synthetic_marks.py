@@ -1,6 +1,7 @@
-"""The mark of a drawn image in its file: text `Synthetic` of a PNG, `descrip` of a NIfTI header, with a model's hash.
+"""The mark of a synthetic image in its file: text `Synthetic` of a PNG, `descrip` of NIfTI, `SyntheticData` of DICOM.
 
-PNG (ISO 15948), 11.3.4.3; nifti1.h and nifti2.h, descrip
+The first two hold the hash of the model that synthesised it.
+PNG (ISO 15948), 11.3.4.3; nifti1.h and nifti2.h, descrip; PS3.3 C.12.1, Synthetic Data (0008,001C)
 """
 
 from __future__ import annotations
@@ -8,13 +9,18 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from hilum.values import Dataset
+from hilum.errors import FormatError
+from hilum.files.dicom import header_reading, tags
+from hilum.files.dicom.elements import MAGIC_END
+from hilum.values import Case, Dataset
 
-# The fact of an image that writers make a mark of: the SHA-256 of the weights that drew it.
+# The fact of an image that writers make a mark of: the SHA-256 of the weights that synthesised it.
 SYNTHETIC = "synthetic"
 KEYWORD = "Synthetic"
+PNG, NIFTI = ".png", (".nii", ".nii.gz")
 # Where `descrip` begins in a header of NIfTI-1 and NIfTI-2, by the size in its first four bytes, and how long it is.
 DESCRIPTION = {struct.pack("<i", 348): 148, struct.pack("<i", 540): 240}
 LARGEST_HEADER, DESCRIBED = 540, 80
@@ -37,9 +43,9 @@ def description(mark: str) -> bytes:
 def read_mark(path: Path) -> str:
     """The mark of a file; empty where it has none, or cannot be read, which its reader says."""
     name = path.name.lower()
-    if name.endswith(".png"):
+    if name.endswith(PNG):
         return _read_png(path)
-    return _read_nifti(path) if name.endswith((".nii", ".nii.gz")) else ""
+    return _read_nifti(path) if name.endswith(NIFTI) else _read_dicom(path)
 
 
 def _read_png(path: Path) -> str:
@@ -66,6 +72,29 @@ def _read_nifti(path: Path) -> str:
     return mark.decode("latin-1") if word == KEYWORD.encode() else ""
 
 
+def _read_dicom(path: Path) -> str:
+    """YES where the object states that it was made artificially."""
+    try:
+        with path.open("rb") as file:
+            is_dicom = file.read(MAGIC_END).endswith(b"DICM")
+        stated = tags.text(header_reading.read_header(path).dataset, "SyntheticData") if is_dicom else ""
+    except (OSError, FormatError):
+        return ""
+    return stated if stated == "YES" else ""
+
+
 def marked_cases(dataset: Dataset) -> tuple[str, ...]:
-    """The cases of which a file is marked as drawn."""
-    return tuple(case.id for case in dataset if any(map(read_mark, case.files)))
+    """The cases of which a file is marked as synthetic."""
+    return tuple(case.id for case in dataset if any(map(read_mark, _files_with_marks(case))))
+
+
+def _files_with_marks(case: Case) -> Iterator[Path]:
+    """The files of a case, of slices in one folder the first: a series states the same in each."""
+    folders_of_slices = set[Path]()
+    for path in case.files:
+        is_slice = not path.name.lower().endswith((PNG, *NIFTI))
+        if is_slice and path.parent in folders_of_slices:
+            continue
+        if is_slice:
+            folders_of_slices.add(path.parent)
+        yield path

@@ -1,4 +1,7 @@
-"""Drawn images in a data set: they are counted, train alone, and are never tested."""
+"""Drawn images in a data set: beside real ones they train alone and are never tested.
+
+A set of nothing else is a simulated one: it is divided as any other, and all that is stated of it says so.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,17 @@ WHY = "they show no patient, and figures on them say nothing about patients"
 REMEDY = "Leave them out of every part but train"
 
 
+def is_simulated(dataset: Dataset) -> bool:
+    """Whether every case is marked as drawn, so that no figure says anything about patients."""
+    return len(dataset) > 0 and len(synthetic_marks.marked_cases(dataset)) == len(dataset)
+
+
 def drawn_image_problems(dataset: Dataset) -> Iterator[Problem]:
-    """A note on images that are marked as drawn, and an error for those outside the training part."""
+    """A warning of a simulated data set; of another a note on its drawn images, and an error for those it tests."""
     drawn = synthetic_marks.marked_cases(dataset)
+    if drawn and len(drawn) == len(dataset):
+        yield Problem.warning("every image is synthetic, marked as such: a simulated data set", drawn, WHY)
+        return
     if drawn:
         yield Problem.note(f"{errors.count_phrase(len(drawn), 'drawn image')}, marked as such", drawn, WHY)
     if held_out := tuple(case for case in drawn if dataset.splits.get(case, "train") != "train"):
@@ -24,11 +35,12 @@ def drawn_image_problems(dataset: Dataset) -> Iterator[Problem]:
 
 
 def training_drawn_images(dataset: Dataset) -> frozenset[str]:
-    """The drawn images, which all train; DatasetError where the set has one in another part."""
+    """The drawn images beside real ones, which all train; DatasetError where the set has one in another part."""
     for problem in drawn_image_problems(dataset):
         if problem.severity == "error":
             raise DatasetError(problem.what, str(dataset.root or dataset.name), REMEDY)
-    return frozenset(synthetic_marks.marked_cases(dataset))
+    drawn = frozenset(synthetic_marks.marked_cases(dataset))
+    return frozenset() if len(drawn) == len(dataset) else drawn
 
 
 def refuse_drawn_images(dataset: Dataset, cases: Collection[str]) -> None:

@@ -276,6 +276,28 @@ class ReportPage:
     remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
+def with_titles_ending(page: ReportPage, ending: str) -> ReportPage:
+    """The page, with words behind its title and behind the title of each picture."""
+    sections = [replace(section, blocks=_figures_ending(section.blocks, ending)) for section in page.sections]
+    return replace(page, title=f"{page.title}{ending}", sections=sections)
+
+
+def _figures_ending(blocks: Sequence[Block], ending: str) -> list[Block]:
+    """The blocks, with words behind the title of each picture in them."""
+    changed = list[Block]()
+    for block in blocks:
+        if isinstance(block, Figure):
+            changed.append(replace(block, title=f"{block.title}{ending}"))
+        elif isinstance(block, Gallery):
+            figures = [replace(figure, title=f"{figure.title}{ending}") for figure in block.figures]
+            changed.append(replace(block, figures=figures))
+        elif isinstance(block, Details):
+            changed.append(replace(block, blocks=_figures_ending(block.blocks, ending)))
+        else:
+            changed.append(block)
+    return changed
+
+
 def render_page(page: ReportPage) -> str:
     """The page as HTML: no request leaves it, every text is escaped."""
     return template_environment().get_template("page.html.jinja").render(page=page, anchors=_anchors(page))

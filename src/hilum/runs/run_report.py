@@ -68,6 +68,8 @@ TRAINING_VARIES = (
     "Intervals state how far a figure may lie from that of all such patients. They are for this training alone: "
     "they do not include the variation between trainings with other seeds."
 )
+# Behind the title of a report, and of its pictures.
+SIMULATED = " (SIMULATED patients)"
 # What metrics end with that state the mean difference beside limits of agreement.
 BIAS = "bias"
 ENOUGH, AGAINST, OTHERS = "Trained long enough?", "What speaks against it", "Also compared"
@@ -85,7 +87,8 @@ class RunReport:
     searches: sections about searches before the training
     members:  sections about other models on the same cases
     knowing:  {structure: cases that know it}, where some know some structures only
-    verdict:  what the figures support; its remarks take in `notes`
+    verdict:  what the figures support; its remarks take in `notes`. Of simulated patients the title and the titles of
+              pictures say so too
     """
 
     title: str
@@ -117,6 +120,8 @@ class RunReport:
         if (verdict := self.verdict) is not None:
             remarks = {OTHERS: verdict.others, ENOUGH: verdict.training, AGAINST: verdict.against}
             page = replace(page, verdict=verdict.answer, remarks=remarks)
+            if verdict.simulated:
+                page = page_blocks.with_titles_ending(page, SIMULATED)
         return page_blocks.render_page(page)
 
     def _sections(self) -> Iterator[Section]:

@@ -35,6 +35,7 @@ RARELY = 0.01
 OF_PART = ": "
 EXCHANGE = "{} and {} look exchanged: {} would be {} with the names the other way round. Compare them with --labels."
 NOTHING_ESTIMATED = "Nothing is estimated: no case was scored that the model had not seen."
+SIMULATED = "SIMULATED patients: the figures say nothing about real ones."
 NO_GUESS = "there is no baseline without the images to compare it with."
 
 
@@ -81,17 +82,20 @@ class Verdict:
     training: whether it was trained long enough, in sentences
     against:  what speaks against the figures, in sentences
     without:  the main figures of tasks that nothing could be compared with, and why, in sentences
+    simulated: whether every case is synthetic
     """
 
     gains: tuple[Gain, ...] = ()
     training: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    simulated: bool = False
 
     @property
     def answer(self) -> str:
-        """A sentence on the first metric of each task."""
-        return " ".join([*(gain.sentence for gain in self._first), *self.without])
+        """A sentence on the first metric of each task, after one that the patients are simulated where they are."""
+        of_tasks = [gain.sentence for gain in self._first]
+        return " ".join([*([SIMULATED] if self.simulated else []), *of_tasks, *self.without])
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -136,6 +140,7 @@ def verdict_on_scores(
     notes: Sequence[str] = (),
     covariates: Sequence[Gain] = (),
     unseen: str = "",
+    simulated: bool = False,
 ) -> Verdict:
     """The verdict on what was measured.
 
@@ -143,9 +148,10 @@ def verdict_on_scores(
     notes:      what else speaks against the figures
     covariates: gains over models that lack the images or the covariates
     unseen:     why nothing is estimated, in a sentence, where it is more than that every case was trained on
+    simulated:  whether every case is synthetic
     """
     if scored is None:
-        return Verdict((), tuple(training), tuple(notes), (unseen or NOTHING_ESTIMATED,))
+        return Verdict((), tuple(training), tuple(notes), (unseen or NOTHING_ESTIMATED,), simulated)
     gains = [*gains_over_guess(scored, seed=seed, patients_known=patients_known), *covariates]
     against = [
         *_constant_parts(scored),
@@ -155,7 +161,7 @@ def verdict_on_scores(
     ]
     against += [*beyond_tolerance(scored), *([] if scored.task is None else boundless_sentences(scored.task)), *notes]
     against = against if patients_known else [plan_decisions.patients_as_cases(one) for one in against]
-    return Verdict(tuple(gains), tuple(training), tuple(against), tuple(_without(scored, gains)))
+    return Verdict(tuple(gains), tuple(training), tuple(against), tuple(_without(scored, gains)), simulated)
 
 
 def _without(scored: ScoredCases, gains: Sequence[Gain]) -> Iterator[str]:

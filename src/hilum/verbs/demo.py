@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hilum import errors, keywords, work_state
+from hilum import keywords, work_state
 from hilum.errors import HilumError, UsageError
 from hilum.files import file_formats, result_images
 from hilum.files.dicom.writing import series_writing
 from hilum.files.dicom.writing.series_writing import SeriesNames
 from hilum.files.storage import atomic, cache, csv_text, web
+from hilum.files.synthetic_marks import SYNTHETIC
 from hilum.lazy import pandas as pd
 from hilum.options.training import DemoOptions
-from hilum.reading import ReadingOptions, dataset_reading
+from hilum.reading import ReadingOptions, dataset_reading, verb_results
 from hilum.report import progress_tracking
 from hilum.transforms import phantoms
 from hilum.values import Dataset
@@ -25,13 +26,13 @@ from hilum.verbs.predict import PredictionResult
 from hilum.verbs.train import Run
 from hilum.work_state import log
 
-LOCAL = Path("shared", "data", "hippocampus")
-# Folders above the working one that are looked into: the project may be left for one of its own folders, no more, so
-# that a folder of that name which somebody keeps far above is not taken.
-NEAR = 2
-# What the values of that copy mean, from its README; the public set says it in dataset.json.
-LOCAL_LABELS = "1=anterior,2=posterior"
+# Of a checkout: the volumes, and the list by which its folder of data is known from any other.
+SHIPPED, SHIPPED_LIST = Path("data", "hippocampus"), Path("data", "files.csv")
+# The checkout that holds this file; no such folder where the package comes from a wheel.
+CHECKOUT = Path(__file__).parents[3]
 PUBLIC = "Task04_Hippocampus"
+REAL = "REAL MR volumes of hippocampi, Medical Segmentation Decathlon, task 4, CC BY-SA 4.0"
+SIMULATED = "SIMULATED patients, whose figures say nothing about real ones"
 # Bytes: the archive has 28 MB, and is a tar without compression.
 LIMIT = 100_000_000
 # s: a demo that waits longer than this for its data is none.
@@ -40,22 +41,22 @@ DOWNLOAD_SECONDS = 180.0
 PREDICTION_MINUTES = 0.15
 LEAST_MINUTES = 0.5
 # Of the simulated cohort: raised when the same numbers would make another one.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class DemoSource:
-    """The data that the demo uses, and the reason.
+    """The data that the demo uses, and what they are in words: real or simulated, the set, its licence.
 
-    reading: how they are to be read
+    is_simulated: whether they are patients that the demo makes up; they are written once the user knows it
     """
 
     path: Path
-    why: str
-    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    what: str
+    is_simulated: bool = False
 
     def __str__(self) -> str:
-        return f"data: {self.path} ({self.why})"
+        return f"data: {self.what}: {self.path}"
 
 
 @keywords.takes(DemoOptions)
@@ -63,23 +64,28 @@ class DemoSource:
 def demo(options: DemoOptions) -> Run:
     """Train on `data`, or on what can be found, within `minutes` from now; then predict one test case.
 
-    Without `data`: the hippocampus set in ../shared/data, else the public one by download, else simulated patients.
+    Without `data`: the hippocampi in the checkout's data/, else the public set by download, else simulated patients.
     out: the run's folder; the prediction lies in its `prediction/`
     Raises what `train` raises.
     """
     say = options.say or log.info
     if Path(options.out).exists() and not options.overwrite:
         raise UsageError("exists already", str(options.out), "Choose another --out, or give --overwrite")
-    source = DemoSource(Path(options.data), "given") if options.data is not None else find_data(Path.cwd())
-    dataset = dataset_reading.open_dataset(source.path, source.reading)
-    say(f"{source}: {errors.count_phrase(len(dataset), 'case')}")
+    if options.data is not None:
+        source = DemoSource(Path(options.data), "given")
+        verb_results.refuse_missing(source.path)
+    else:
+        source = find_data(Path.cwd())
+    say(str(source))
+    if source.is_simulated:
+        simulated_cohort()
+    dataset = dataset_reading.open_dataset(source.path, ReadingOptions())
     run = train.train(
         source.path,
         minutes=max(options.minutes - PREDICTION_MINUTES, LEAST_MINUTES),
         out=options.out,
         overwrite=options.overwrite,
         assignments=options.assignments,
-        **source.reading.chosen_options,
     )
     for line in str(run).splitlines()[:-1]:  # the last one is the report's path
         say(line)
@@ -88,23 +94,24 @@ def demo(options: DemoOptions) -> Run:
     return run
 
 
-def find_data(start: Path) -> DemoSource:
-    """The best data there are: beside the project, else public, else simulated."""
-    for place in start.resolve().parents[:NEAR]:
-        if (place / LOCAL).is_dir():
-            return DemoSource(
-                place / LOCAL, "real MR volumes in the project's folder", ReadingOptions(labels=LOCAL_LABELS)
-            )
+def find_data(start: Path, checkout: Path = CHECKOUT) -> DemoSource:
+    """The best data there are: of a checkout, else public, else simulated.
+
+    start: the working folder, which may be the checkout or one of its folders
+    """
+    working = start.resolve()
+    for place in (working, working.parent, checkout):
+        if (place / SHIPPED_LIST).is_file() and (place / SHIPPED).is_dir():
+            return DemoSource(place / SHIPPED, REAL)
     folder = cache.cache_folder() / "downloads" / PUBLIC
     if folder.is_dir():
-        return DemoSource(folder / PUBLIC, "the public set of real MR volumes, downloaded before")
+        return DemoSource(folder / PUBLIC, f"{REAL}, downloaded before")
     try:
         fetch_public_data(folder)
     except HilumError as error:
-        log.info("%s", error)
-        why = f"SIMULATED patients, figures mean nothing for real ones: the public set {error.problem.rstrip('.')}"
-        return DemoSource(simulated_cohort(), why)
-    return DemoSource(folder / PUBLIC, "the public set of real MR volumes, downloaded now")
+        what = f"{SIMULATED} (the public set {error.problem.rstrip('.')})"
+        return DemoSource(simulated_folder(), what, is_simulated=True)
+    return DemoSource(folder / PUBLIC, f"{REAL}, downloaded now")
 
 
 def fetch_public_data(folder: Path) -> None:
@@ -136,10 +143,14 @@ def fetch_archive(url: str, md5: str, folder: Path) -> None:
         web.unpack_tar(archive, folder, limit=LIMIT)
 
 
+def simulated_folder(patients: int = 40) -> Path:
+    """The folder of the simulated cohort, whether it was written or not."""
+    return cache.cache_folder() / f"simulated-phantoms-{VERSION}-{patients}"
+
+
 def simulated_cohort(patients: int = 40) -> Path:
     """The folder of the simulated cohort, written now if it was not before."""
-    # The report is titled after the folder: nobody shall take it for one on real patients.
-    folder = cache.cache_folder() / f"simulated-phantoms-{VERSION}-{patients}"
+    folder = simulated_folder(patients)
     if not folder.is_dir():
         with progress_tracking.track_progress("writing simulated patients") as tracker:
             write_phantoms(folder, patients=patients, progress=tracker)
@@ -170,7 +181,8 @@ def _write_examination(folder: Path, seed: int, patient: int, visit: int) -> Non
     image, mask = phantoms.make_phantom(seed, patient, visit)
     names = SeriesNames(f"PHANTOM-{seed}-{patient:03d}", f"simulated visit {visit}", "simulated MR")
     folder.mkdir(parents=True)
-    series_writing.write_series(image, names, folder / "image")
+    marked = replace(image, facts={**image.facts, SYNTHETIC: "hilum phantom"})
+    series_writing.write_series(marked, names, folder / "image")
     # Read again, because a segmentation refers to the files of its series.
     source = file_formats.read(folder / "image")
     result_images.write_label_map(

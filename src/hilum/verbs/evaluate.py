@@ -301,7 +301,8 @@ def _subject(options: EvaluateOptions) -> _Subject:
     chosen = case_selection.choose_cases(model, dataset, trained_in, options.split)
     if options.private is None and "federation" in model.record:
         chosen = replace(chosen, notes=[*chosen.notes, OF_SITES])
-    drawn_images.refuse_drawn_images(dataset, chosen.parts)
+    if not (chosen.is_own and drawn_images.is_simulated(dataset)):
+        drawn_images.refuse_drawn_images(dataset, chosen.parts)
     covariates = group_attributes.covariates_by_name(dataset, chosen.parts)
     dataset = group_audit.with_table_covariates(dataset, audits.group_table, chosen.parts, audits.groups)
     columns = group_attributes.covariates_by_name(dataset, chosen.parts)
@@ -373,6 +374,7 @@ def _evaluation(options: EvaluateOptions, subject: _Subject, scored: ScoredCases
         if course is None
         else validation_course.training_length_sentences(course, run_report.selection_metric_namer(subject.plan)),
         notes=notes,
+        simulated=drawn_images.is_simulated(subject.dataset),
     )
     which = subject.chosen.which
     if scored.stopped is not None:

@@ -18,6 +18,7 @@ from hilum.options.training import TrainOptions
 from hilum.planning import PlannedTraining, PlanSettings, plan_checks, plan_file
 from hilum.planning.rules.site_rules import FOLDS_BY
 from hilum.planning.rules.synthesis_rules import SHARE
+from hilum.quality import drawn_images
 from hilum.reading import dataset_reading, verb_results
 from hilum.reading.dataset_reading import Data
 from hilum.reading.images_of_maps import NO_IMAGE
@@ -309,6 +310,7 @@ def _report(run: RunFolder, done: TrainedRun) -> Run:
         notes=notes,
         covariates=share.gains(primary),
         unseen=f"{NO_IMAGE} {model_verdict.NOTHING_ESTIMATED}" if run.dataset.drawn else "",
+        simulated=drawn_images.is_simulated(run.dataset),
     )
     privacy_record.write_privacy_of_run(run)
     run_end.write_notes(run.out, notes, scored, verdict, minutes=minutes, problems=run.examination.problems)

@@ -18,6 +18,7 @@ from hilum.errors import FormatError, GeometryError
 from hilum.files import _world
 from hilum.files.dicom.elements import DicomAttributes
 from hilum.files.storage import atomic
+from hilum.files.synthetic_marks import SYNTHETIC
 from hilum.values import Geometry, Image
 from hilum.values.grid_geometry import DIRECTION_TOLERANCE
 
@@ -115,6 +116,8 @@ def write_slices(
     with atomic.write_whole(folder, overwrite=overwrite) as partial:
         partial.mkdir()
         common = {**_of_grid(image), **tags, **rescale}
+        if image.facts.get(SYNTHETIC):
+            common["SyntheticData"] = "YES"  # PS3.3 C.12.1
         for number, plane in enumerate(_planes(image.geometry), start=1):
             attributes = {"SOPInstanceUID": uid_of(number), "InstanceNumber": number, **plane}
             attributes |= (
