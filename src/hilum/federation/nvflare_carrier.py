@@ -40,7 +40,8 @@ from hilum.files.storage import structured_text
 
 # The name of our tasks, and of the bytes in them.
 TASK, MESSAGE = "hilum", "message"
-ORGANISATION, NAME = "hilum", "operator@hilum.org"
+# NVFlare calls its users by mail addresses; that of ours is in a domain that nobody can have, RFC 2606.
+ORGANISATION, NAME = "hilum", "operator@hilum.invalid"
 # s between two looks at whether a site or the whole job is gone; to a connection.
 LOOK, PATIENCE = 0.5, 2.0
 
