@@ -100,3 +100,15 @@ def test_every_link_to_the_figures_ends_at_the_row_that_has_the_figure() -> None
 def test_every_page_of_findings_is_reached_from_a_row_of_the_figures() -> None:
     reached = {link.target for link in LINKS if link.page == FIGURES}
     assert [page.name for page in FINDINGS.glob("*.md") if page not in reached and page.name != "README.md"] == []
+
+
+def test_every_page_of_documentation_and_findings_has_its_place_in_the_menu_of_the_site() -> None:
+    named = set(
+        re.findall(
+            r"^ +- (?:[^\n]*: )?([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
+    documentation = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    findings = {f"findings/{page.name}" for page in FINDINGS.glob("*.md")}
+    assert len(findings) > 30
+    assert named == documentation | findings
