@@ -5,13 +5,15 @@
 Networks are those of `networks_matrix`, with weights drawn at random, on one image with two balls. A cell says whether
 the map is finite and on the image's grid, or why the method cannot explain such a network; anything else is a failure,
 and the exit is then 1. Kinds of problem that answer for the whole image share their heads: the first family of each
-number of axes is tried with all of them.
+number of axes is tried with all of them. Families that are named have their rows on the page exchanged; the others
+stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +37,7 @@ from hilum.transforms.intensity import Normalisation
 from hilum.values import Geometry, Image
 
 ROOT = Path(__file__).resolve().parent.parent
+NOT_TRIED = networks_matrix.NOT_TRIED
 # Of each map by random masks: enough to see that there is one.
 SECONDS = 0.2
 FOLLOWED = {"time": [], "share": []}
@@ -136,44 +139,87 @@ def outcome(cell: Cell, methods: Sequence[str] = tuple(METHODS)) -> Outcome:
     return made
 
 
-def page(outcomes: Mapping[Cell, Outcome], left: Sequence[Cell] = ()) -> str:
-    """The table, and under it why a method cannot be; left: what there was no time for."""
-    reasons = sorted({why for one in outcomes.values() for why in one.methods.values() if why not in ("yes", "no")})
+@dataclass(frozen=True)
+class Lines:
+    """What the page says, line by line.
+
+    rows: (family, axes, kinds of answer, {method: "yes", "no", or why not}) of kinds whose methods come to the same
+    """
+
+    rows: Sequence[tuple[str, str, str, Mapping[str, str]]]
+    wrong: Sequence[str]
+    untried: Sequence[str]
+
+    @classmethod
+    def from_outcomes(cls, outcomes: Mapping[Cell, Outcome], left: Sequence[Cell] = ()) -> Lines:
+        """left: what there was no time for"""
+        alike: dict[tuple[str, tuple[str, ...]], list[Cell]] = {}
+        for cell, one in outcomes.items():
+            words = tuple(one.methods.get(name, "no") for name in METHODS)
+            alike.setdefault((cell.name, words), []).append(cell)
+        rows = []
+        for (name, words), own in alike.items():
+            by_axes: dict[str, list[str]] = {}
+            for kind in dict.fromkeys(cell.kind for cell in own):
+                axes = ", ".join(str(axes) for axes in sorted({cell.axes for cell in own if cell.kind == kind}))
+                by_axes.setdefault(axes, []).append(networks_matrix.WORDS.get(kind, kind))
+            said = dict(zip(METHODS, words, strict=True))
+            rows += [(name, axes, ", ".join(kinds), said) for axes, kinds in by_axes.items()]
+        wrong = [
+            f"- `{cell.name} {cell.axes} {cell.kind}`: {why}" for cell, one in outcomes.items() for why in one.failed
+        ]
+        untried = dict[tuple[str, int], list[str]]()
+        for cell in left:
+            untried.setdefault((cell.name, cell.axes), []).append(cell.kind)
+        return cls(
+            rows, wrong, [f"- `{name}`, {axes} axes: {', '.join(kinds)}" for (name, axes), kinds in untried.items()]
+        )
+
+    @classmethod
+    def from_page(cls, text: str) -> Lines:
+        told, _, untried = text.partition(NOT_TRIED)
+        reasons = dict(re.findall(r"^(\d+)\. (.*)$", told, re.MULTILINE))
+        rows = []
+        for line in told.splitlines():
+            if line.startswith("| `"):
+                name, axes, kinds, *words = line.strip("| ").split(" | ")
+                said = [reasons.get(word, word) for word in words]
+                rows.append((name.strip("`"), axes, kinds, dict(zip(METHODS, said, strict=True))))
+        wrong = [line for line in told.splitlines() if line.startswith("- `")]
+        return cls(rows, wrong, [line for line in untried.splitlines() if line.startswith("- `")])
+
+    def exchange(self, newer: Lines, names: Sequence[str]) -> Lines:
+        """These lines, those about the named families exchanged for newer ones."""
+        kept_rows = [row for row in self.rows if row[0] not in names]
+        rows = sorted([*kept_rows, *newer.rows], key=lambda row: row[0])
+        wrong, untried = (
+            networks_matrix.exchange_lines(*lines, names)
+            for lines in ((self.wrong, newer.wrong), (self.untried, newer.untried))
+        )
+        return Lines(rows, wrong, untried)
+
+
+def page(lines: Lines) -> str:
+    """The table, and under it why a method cannot be."""
+    reasons = sorted({why for *_, said in lines.rows for why in said.values() if why not in ("yes", "no")})
     numbers = {why: str(n) for n, why in enumerate(reasons, start=1)}
-    lines = [
+    text = [
         "# Every method of explanation on every network",
         "",
-        "Written by `make test-all`: networks with weights drawn at random, on a small image. *yes*: the map is finite "
+        "Written by `make test-all`: networks with weights drawn at random, on a small image; `make matrix NAME=unet` "
+        "tries one family and exchanges its rows. *yes*: the map is finite "
         "and on the image's grid. A number is the reason, below, for which the method cannot explain such a network; "
         "`explain` refuses it by name with the same words. A backend without torch has `occlusion` and `rise`.",
         "",
         "| family | axes | answers for | " + " | ".join(f"`{name}`" for name in METHODS) + " |",
         "|---|---|---|" + "---|" * len(METHODS),
     ]
-    # A row for all cells of a family whose methods come to the same.
-    rows: dict[tuple[str, tuple[str, ...]], list[Cell]] = {}
-    for cell, one in outcomes.items():
-        words = (one.methods.get(name, "no") for name in METHODS)
-        rows.setdefault((cell.name, tuple(numbers.get(word, word) for word in words)), []).append(cell)
-    for (name, words), own in rows.items():
-        by_axes: dict[str, list[str]] = {}
-        for kind in dict.fromkeys(cell.kind for cell in own):
-            axes = ", ".join(str(axes) for axes in sorted({cell.axes for cell in own if cell.kind == kind}))
-            by_axes.setdefault(axes, []).append(networks_matrix.WORDS.get(kind, kind))
-        for axes, kinds in by_axes.items():
-            lines.append(f"| `{name}` | {axes} | {', '.join(kinds)} | {' | '.join(words)} |")
-    lines += ["", *(f"{number}. {why}" for why, number in numbers.items())]
-    failures = [
-        f"- `{cell.name} {cell.axes} {cell.kind}`: {why}" for cell, one in outcomes.items() for why in one.failed
-    ]
-    lines += ["", "## Failures", "", *failures] if failures else []
-    if left:
-        untried = dict[tuple[str, int], list[str]]()
-        for cell in left:
-            untried.setdefault((cell.name, cell.axes), []).append(cell.kind)
-        lines += ["", "## Not tried", ""]
-        lines += [f"- `{name}`, {axes} axes: {', '.join(kinds)}" for (name, axes), kinds in untried.items()]
-    return "\n".join(lines) + "\n"
+    for name, axes, kinds, said in lines.rows:
+        text.append(f"| `{name}` | {axes} | {kinds} | {' | '.join(numbers.get(why, why) for why in said.values())} |")
+    text += ["", *(f"{number}. {why}" for why, number in numbers.items())]
+    text += ["", "## Failures", "", *lines.wrong] if lines.wrong else []
+    text += ["", NOT_TRIED, "", *lines.untried] if lines.untried else []
+    return "\n".join(text) + "\n"
 
 
 def main() -> None:
@@ -192,10 +238,12 @@ def main() -> None:
         outcomes[cell] = outcome(cell)
         words = outcomes[cell].failed or sum(word == "yes" for word in outcomes[cell].methods.values())
         print(f"{cell.name} {cell.axes} {cell.kind}: {words} ({time.monotonic() - began:.1f} s)", flush=True)
-    if not given.names:
-        left = [cell for cell in everything if cell not in outcomes]
-        ordered = {cell: outcomes[cell] for cell in cells(factory.family_names()) if cell in outcomes}
-        given.out.write_text(page(ordered, left), encoding="utf-8")
+    left = [cell for cell in everything if cell not in outcomes]
+    ordered = {cell: outcomes[cell] for cell in cells(given.names or factory.family_names()) if cell in outcomes}
+    made = Lines.from_outcomes(ordered, left)
+    if given.names:
+        made = Lines.from_page(given.out.read_text(encoding="utf-8")).exchange(made, given.names)
+    given.out.write_text(page(made), encoding="utf-8")
     wrong = sum(len(one.failed) for one in outcomes.values())
     print(f"{len(outcomes)} networks, {wrong} failures")
     sys.exit(bool(wrong))

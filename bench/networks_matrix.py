@@ -7,6 +7,7 @@ found by building with them. Each combination is built with the size that a plan
 images by heart with the loss of its task or its own, is exported to ONNX as a package is, and is built once more from
 the copy of its file that travels with a package. With --resume what was found with the same files and libraries stays;
 after so many --minutes nothing more is begun, and the page names what was not tried.
+Families that are named have their rows on the page exchanged; the others stay.
 The exit is 1 where something advertised does not hold; that a network cannot be exported is said, and is no failure.
 """
 
@@ -37,7 +38,12 @@ import torch
 from hilum.errors import HilumError
 from hilum.networks import factory, member_catalogue
 from hilum.networks.member_catalogue import REFERENCE
-from hilum.runtime.package import onnx_export, package_contents, script_sources
+from hilum.runtime import Model, Preprocessing
+from hilum.runtime.inference import Inference
+from hilum.runtime.model_schema import OnnxRecord
+from hilum.runtime.package import bag_export, onnx_export, package_contents, script_sources
+from hilum.runtime.preprocessing.slide_tiles import Tiles
+from hilum.runtime.torch_networks import Networks, TorchNetwork
 from hilum.tasks import Task
 from hilum.tasks.classification.question import Classification
 from hilum.tasks.detection.question import Detection
@@ -47,6 +53,7 @@ from hilum.training.data import target_kinds
 from hilum.training.data.target_kinds import KINDS
 from hilum.training.step import batch_loss
 from hilum.training.step.batch_loss import ADDED
+from hilum.transforms.intensity import Normalisation
 from hilum.values import Label
 from hilum.values.prediction import Boxes
 
@@ -61,6 +68,7 @@ CONTEXT = 3
 # the slowest, V-Net in volumes, takes 234.
 SHARE, STEPS = 0.25, 400
 RATE = 2e-3
+NOT_TRIED = "## Not tried"
 WORDS = {"boxes": "boxes", "dense": "every voxel", "objects": "objects", "vector": "the image"}
 
 
@@ -105,9 +113,11 @@ def main() -> None:
     torch.set_num_threads(1)
     everything = list(combinations(given.names or factory.family_names()))
     outcomes = dict(tried(everything, resume=given.resume, minutes=given.minutes))
-    if not given.names:
-        given.out.write_text(page(outcomes, [one for one in everything if one not in outcomes]), encoding="utf-8")
-        print(f"wrote {given.out}")
+    made = Lines.from_outcomes(outcomes, [one for one in everything if one not in outcomes])
+    if given.names:
+        made = Lines.from_page(given.out.read_text(encoding="utf-8")).exchange(made, given.names)
+    given.out.write_text(page(made), encoding="utf-8")
+    print(f"wrote {given.out}")
     wrong = [f"{one.key}: {reason}" for one, outcome in outcomes.items() for reason in outcome.failed]
     print(f"{len(outcomes)} of {len(everything)} combinations, {len(wrong)} failures", *wrong, sep="\n")
     sys.exit(bool(wrong))
@@ -185,17 +195,33 @@ def _try(one: Combination, entry: Outcome) -> None:
     if reached is None:
         entry.failed.append(f"the loss fell to {left:.2f} only" if math.isfinite(left) else "the loss is not finite")
     entry.copied = _copied(one, network.eval(), images, context, patch)
-    refused = factory.family_of(one.name).without_onnx
+    record = _onnx_record(one, network, task, patch)
+    exported = record["exported"]
+    entry.onnx = f"{record['largest_difference']:.1e}" if exported else f"no: {_line(record['because'])}"
+
+
+def _onnx_record(one: Combination, network: torch.nn.Module, task: Task, patch: Sequence[int]) -> OnnxRecord:
+    """What a package says of its ONNX file; a network of bags becomes two graphs there."""
+    family = factory.family_of(one.name)
     with tempfile.TemporaryDirectory() as folder:
-        record = onnx_export.write_onnx(
+        if family.pools:
+            (Path(folder) / "models").mkdir()
+            return bag_export.write_halves(_model_of_bags(one, network, task, patch), [network], Path(folder))
+        return onnx_export.write_onnx(
             package_contents.every_head_network(task, [network]).eval(),
             (1, *patch),
             Path(folder) / "network.onnx",
             context=one.context,
-            refused=refused,
+            refused=family.without_onnx,
         )
-    exported = record["exported"]
-    entry.onnx = f"{record['largest_difference']:.1e}" if exported else f"no: {_line(record['because'])}"
+
+
+def _model_of_bags(one: Combination, network: torch.nn.Module, task: Task, patch: Sequence[int]) -> Model:
+    """The network with all that its export asks of a model: how many channels and voxels a tile has."""
+    tiles = Tiles(patch[1], 0.0005, patch[0])
+    preprocessing = Preprocessing(one.axes, ("0",), (Normalisation("window", -10, 10),), tiles=tiles)
+    architecture = {"name": one.name, "channels": 1, "spatial_dims": one.axes}
+    return Model(task, preprocessing, Inference(tuple(patch), 0.0), Networks(TorchNetwork(network), architecture))
 
 
 def task_of(one: Combination) -> Task:
@@ -351,32 +377,73 @@ def _travelled(name: str) -> Callable[..., torch.nn.Module]:
     return built  # type: ignore[no-any-return]
 
 
-def page(outcomes: Mapping[Combination, Outcome], untried: Sequence[Combination] = ()) -> str:
-    """The whole page: a row for a family in the numbers of axes in which it answers for the same."""
-    wrong = [f"- `{one.key}`: {reason}" for one, entry in outcomes.items() for reason in entry.failed]
-    lines = [
+@dataclass(frozen=True)
+class Lines:
+    """What the page says, line by line: a row for a family in the numbers of axes in which it answers for the same."""
+
+    rows: Sequence[str]
+    wrong: Sequence[str]
+    untried: Sequence[str]
+
+    @classmethod
+    def from_outcomes(cls, outcomes: Mapping[Combination, Outcome], untried: Sequence[Combination] = ()) -> Lines:
+        rows = [_row(own, {one: outcomes[one] for one in own}) for own in _alike(outcomes)]
+        wrong = [f"- `{one.key}`: {reason}" for one, entry in outcomes.items() for reason in entry.failed]
+        return cls(rows, wrong, [f"- `{one.key}`" for one in untried])
+
+    @classmethod
+    def from_page(cls, text: str) -> Lines:
+        told, _, untried = text.partition(NOT_TRIED)
+        rows = [line for line in told.splitlines() if line.startswith("| `")]
+        wrong = [line for line in told.splitlines() if line.startswith("- `")]
+        return cls(rows, wrong, [line for line in untried.splitlines() if line.startswith("- `")])
+
+    def exchange(self, newer: Lines, names: Sequence[str]) -> Lines:
+        """These lines, those about the named families exchanged for newer ones."""
+        return Lines(
+            exchange_lines(self.rows, newer.rows, names),
+            exchange_lines(self.wrong, newer.wrong, names),
+            exchange_lines(self.untried, newer.untried, names),
+        )
+
+
+def exchange_lines(lines: Sequence[str], newer: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The lines that are not about the named families, and the newer ones, by family."""
+    return sorted([*(line for line in lines if family_in(line) not in names), *newer], key=family_in)
+
+
+def family_in(line: str) -> str:
+    """The family that a line of the page is about."""
+    return line.split("`")[1].split(maxsplit=1)[0]
+
+
+def page(lines: Lines) -> str:
+    """The whole page."""
+    families = {family_in(row) for row in lines.rows}
+    text = [
         "# Every network, in every way that it is advertised",
         "",
         "Written by `make test-all`, which tries each line of `hilum networks` with each kind of output, and with "
-        f"{CONTEXT} numbers beside the image where the family takes them. Sizes are those of a plan for a small image "
-        "on a processor. Of each combination every output has its shape and is finite, gradients are finite, the loss "
+        f"{CONTEXT} covariates where the family takes them; `make matrix NAME=unet` tries one and exchanges its rows. "
+        "Sizes are those of a plan for a small image on a processor. Of each combination every output has its shape "
+        "and is finite, gradients are finite, the loss "
         f"of two images falls below {SHARE:g} of the first (*steps*), and the copy of its file that travels with a "
         "package answers the same to the bit, unless it stands among the failures. *ONNX*: the largest difference "
-        "between ONNX Runtime and torch, as a share of the largest output, on batches of one and two; or why there is "
-        "no such file.",
+        "between ONNX Runtime and torch, as a share of the largest output, on batches of one and two, of bags on one "
+        "to 70 tiles; or why there is no such file. Bags have three axes: tiles, rows and columns.",
         "",
-        f"{len(outcomes)} combinations of {len({one.name for one in outcomes})} families"
-        + (f"; {len(untried)} were not tried and stand below." if untried else "."),
+        f"{len(families)} families"
+        + (f"; {len(lines.untried)} combinations were not tried and stand below." if lines.untried else "."),
         "",
         "| family | axes | answers for | covariates | weights | steps | ONNX |",
         "|---|---|---|---|---|---|---|",
-        *(_row(own, {one: outcomes[one] for one in own}) for own in _alike(outcomes)),
+        *lines.rows,
         "",
-        *(["## Failures", "", *wrong] if wrong else ["No failures."]),
+        *(["## Failures", "", *lines.wrong] if lines.wrong else ["No failures."]),
     ]
-    if untried:
-        lines += ["", "## Not tried", "", *(f"- `{one.key}`" for one in untried)]
-    return "\n".join(lines) + "\n"
+    if lines.untried:
+        text += ["", NOT_TRIED, "", *lines.untried]
+    return "\n".join(text) + "\n"
 
 
 def _alike(outcomes: Mapping[Combination, Outcome]) -> Iterator[list[Combination]]:
@@ -399,7 +466,8 @@ def _row(own: Sequence[Combination], outcomes: Mapping[Combination, Outcome]) ->
     weights = [entry.parameters for entry in outcomes.values()]
     steps = [int(match[1]) for entry in outcomes.values() if (match := re.match(r"in (\d+) steps", entry.overfits))]
     reasons = sorted({why for entry in outcomes.values() if (why := _why_without_onnx(entry))})
-    largest = max((entry.onnx for entry in outcomes.values() if not _why_without_onnx(entry)), key=float, default="")
+    differences = [entry.onnx for entry in outcomes.values() if entry.onnx and not _why_without_onnx(entry)]
+    largest = max(differences, key=float, default="")
     cells = [
         f"`{own[0].name}`",
         ", ".join(str(axes) for axes in sorted({one.axes for one in own})),

@@ -56,7 +56,7 @@ def test_a_family_that_holds_what_it_advertises_has_no_failure_and_a_row(matrix,
     stated = matrix.outcome(combinations[1])
     assert (stated.failed, stated.forward, stated.backward, stated.copied) == ([], "yes", "yes", "yes")
     assert float(stated.onnx) < 1e-4
-    page = matrix.page({combinations[1]: stated}, combinations[2:])
+    page = matrix.page(matrix.Lines.from_outcomes({combinations[1]: stated}, combinations[2:]))
     assert "| `lenet` | 1 | the image | yes |" in page
     assert page.count("- `lenet ") == len(combinations) - 2
 
@@ -75,3 +75,18 @@ def test_what_is_advertised_and_does_not_hold_is_a_failure(which, matrix, monkey
     [one] = matrix.combinations([name])
     assert any(says in stated for stated in matrix.outcome(one).failed)
     sys.modules.pop(name, None)
+
+
+def test_a_family_that_is_tried_by_itself_has_its_own_rows_exchanged_and_no_others(matrix):
+    lenet, vgg = ([matrix.Combination(name, axes, "vector") for axes in (1, 2)] for name in ("lenet", "vgg"))
+    learnt = matrix.Outcome(overfits="in 3 steps", onnx="1.0e-07")
+    failed = matrix.Outcome(failed=["the loss fell to 0.90 only"])
+    before = matrix.Lines.from_outcomes(dict.fromkeys([*lenet, *vgg], learnt))
+    later = matrix.Lines.from_outcomes(dict.fromkeys(vgg, failed))
+    page = matrix.page(matrix.Lines.from_page(matrix.page(before)).exchange(later, ["vgg"]))
+    kept, changed = [line for line in page.splitlines() if line.startswith("| `")]
+    assert kept == before.rows[0]
+    assert changed == later.rows[0] != before.rows[1]
+    assert "2 families." in page
+    assert page.count("- `vgg ") == 2
+    assert matrix.page(matrix.Lines.from_page(page)) == page

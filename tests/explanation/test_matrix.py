@@ -66,8 +66,23 @@ def test_a_network_that_paints_over_its_numbers_has_no_gradients_and_says_so(mat
 
 def test_the_page_numbers_the_reasons_and_names_what_was_not_tried(matrix):
     cell, other = matrix.Cell("lenet", 2, "classification"), matrix.Cell("vit", 3, "classification")
-    page = matrix.page({cell: matrix.Outcome({"gradcam": "yes", "cam": "for a reason"}, ["cam: wrong"])}, [other])
+    told = {cell: matrix.Outcome({"gradcam": "yes", "cam": "for a reason"}, ["cam: wrong"])}
+    page = matrix.page(matrix.Lines.from_outcomes(told, [other]))
     assert "| `lenet` | 2 | classification | 1 | yes |" in page
     assert "1. for a reason" in page
     assert "- `lenet 2 classification`: cam: wrong" in page
     assert "- `vit`, 3 axes: classification" in page
+
+
+def test_a_family_that_is_tried_by_itself_has_its_own_rows_exchanged_with_reasons_numbered_anew(matrix):
+    def told(name, reason):
+        outcome = matrix.Outcome({"gradcam": "yes", "cam": reason})
+        return matrix.Lines.from_outcomes({matrix.Cell(name, 2, "classification"): outcome})
+
+    before = matrix.Lines.from_page(matrix.page(told("vit", "because of z")))
+    both = before.exchange(told("lenet", "because of a"), ["lenet"])
+    page = matrix.page(both.exchange(told("lenet", "because of b"), ["lenet"]))
+    assert "| `lenet` | 2 | classification | 1 | yes |" in page
+    assert "| `vit` | 2 | classification | 2 | yes |" in page
+    assert "1. because of b\n2. because of z\n" in page
+    assert matrix.page(matrix.Lines.from_page(page)) == page
