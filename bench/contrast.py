@@ -46,8 +46,8 @@ from hilum.errors import HilumError
 from hilum.evaluation import mask_overlap
 from hilum.reading import image_pairs
 from hilum.runtime import Model, ModelRequest
-from hilum.transforms import spatial_transforms, synthesis
-from hilum.transforms.synthesis import PaintingRanges
+from hilum.transforms import painting, spatial_transforms
+from hilum.transforms.painting import PaintingRanges
 from hilum.values import Affine, Displacement, Geometry, Image, SpatialTransform
 
 mpl.use("agg")
@@ -434,7 +434,7 @@ def trained(given: argparse.Namespace, source: str, minutes: float) -> dict[str,
 
 def pairs(given: argparse.Namespace) -> Cells:
     listed = pd.read_csv(PAIRS).head(OF_PAIRS)
-    trained_on = {"drawn pairs": {"augmentation.synthesis": 1}, "images": dict[str, Any]()}
+    trained_on = {"drawn pairs": {"augmentation.painting": 1}, "images": dict[str, Any]()}
     return {
         f"trained on {source}": partial(by_network, given, listed, source, by_hand)
         for source, by_hand in trained_on.items()
@@ -525,7 +525,7 @@ def draw_maps(path: Path) -> None:
     """A label map of the hippocampus, and images that were drawn from it."""
     labels = np.asarray(nibabel.load(sorted((HIPPOCAMPUS / "labels").glob("*.nii.gz"))[0]).dataobj).astype(int)
     ranges = PaintingRanges(intensities=False, thickness=4.0)
-    drawn = [synthesis.draw_case(labels[None], (1, 1, 1), ranges, case="picture", draw=draw)[0] for draw in range(11)]
+    drawn = [painting.paint_case(labels[None], (1, 1, 1), ranges, case="picture", draw=draw)[0] for draw in range(11)]
     figure, places = pyplot.subplots(2, 6, figsize=(7.2, 3.0))
     for place, values in zip(places.flat, [labels, *drawn], strict=True):
         place.imshow(values[:, :, values.shape[2] // 2].T, cmap="gray", origin="lower")

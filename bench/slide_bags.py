@@ -30,7 +30,7 @@ from hilum.networks.slide_windows import SlideWindows
 from hilum.values import Vector
 
 sys.path.insert(0, str(ROOT / "tests"))
-import drawn_slides
+import simulated_slides
 
 TOKENS, WIDTH, HEADS, BLOCKS = (1_000, 3_162, 10_000, 31_623, 100_000), 64, 4, 6
 # Full attention takes ten times as long for each step of `TOKENS`: the last would take minutes.
@@ -131,7 +131,9 @@ def lay(out: Path) -> dict[str, Any]:
             }
             path = out / part / label / f"{part}{number:03}.tif"
             path.parent.mkdir(parents=True, exist_ok=True)
-            drawn_slides.write_tiff(path, drawn_slides.levels_of(drawn_slides.paint(SIDE, tiles, noise=6), 3))
+            simulated_slides.write_tiff(
+                path, simulated_slides.levels_of(simulated_slides.lay_tiles(SIDE, tiles, noise=6), 3)
+            )
             known[path.stem] = [[spot // grid, spot % grid] for spot in marked]
     (out / "marked.json").write_text(json.dumps(known))
     return {"slides": len(known)}

@@ -225,7 +225,7 @@ class Page:
         self.browser._ask("Input.insertText", self.tab, text=text)
 
     def drag(self, *points: tuple[float, float]) -> None:
-        """Draw from point to point with the left button pressed."""
+        """Drag from point to point with the left button pressed."""
         for kind, (x, y) in (
             ("mousePressed", points[0]),
             *(("mouseMoved", one) for one in points),

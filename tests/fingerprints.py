@@ -12,7 +12,7 @@ from hilum.quality import _intensities
 from hilum.values import Case, CaseFacts, Dataset, Decision, Fingerprint, Label
 
 LAPTOP = Machine("cpu", 2, 16.0, 16.0, False)
-DRAWN = Decision("drawn", "for a test")
+SAMPLED = Decision("sampled", "for a test")
 
 
 def facts(

@@ -73,7 +73,7 @@ def test_a_kind_of_box_that_only_the_test_part_has_is_named(tmp_path):
     pictures(tmp_path / "data", 6)
     rows = [f"{n}.png,{'clump' if n > 3 else 'cell'},2,3,8,9,{'test' if n > 3 else 'train'}" for n in range(6)]
     (tmp_path / "data" / "boxes.csv").write_text("\n".join(["image,label,x0,y0,x1,y1,split", *rows]))
-    assert "clump" in the(problems(tmp_path / "data"), "nowhere drawn in the cases that train").what
+    assert "clump" in the(problems(tmp_path / "data"), "nowhere annotated in the cases that train").what
 
 
 def test_a_gap_in_grades_is_a_note_that_says_what_it_does_to_their_distances(tmp_path):

@@ -102,7 +102,7 @@ def test_no_family_of_ours_has_its_kind_of_answer(promised):
     assert not [name for name in factory.own_families() if factory.family_of(name).answers & own]
 
 
-def test_its_data_are_checked_and_the_reference_is_stated_counted_drawn_and_recorded(promised, tmp_path):
+def test_its_data_are_checked_and_the_reference_is_stated_counted_outlined_and_recorded(promised, tmp_path):
     checked = hilum.check(promised.data, out=tmp_path / "check", threads=1)
     assert checked.passed
     assert checked.facts["references"] == "tip"
@@ -127,7 +127,7 @@ def test_a_tip_outside_its_image_leaves_the_case_out_with_the_reason(promised, t
     assert "cannot be read as tips" in problems[("finger04",)]
 
 
-def test_the_plan_draws_the_parts_alike_by_its_strata(promised, tmp_path, cli):
+def test_the_plan_samples_the_parts_alike_by_its_strata(promised, tmp_path, cli):
     done = cli("plan", promised.data, "--out", tmp_path / "plan.yaml", "--device", "cpu", "--threads", 1)
     assert done.code == 0, done.err
     plan = hilum.plan(promised.data, folds=2, **HERE).plan

@@ -15,9 +15,9 @@ WORD = "zauberberg"
 def reported_pictures(folder: Path, count: int = 24) -> Path:
     """A table of pictures, half of them bright, each of its own patient, and a report that says which."""
     folder.mkdir(parents=True)
-    drawn, rows = np.random.default_rng(0), []
+    rng, rows = np.random.default_rng(0), []
     for n in range(count):
-        pixels = drawn.normal(90 + 60 * (n % 2), 20, (32, 32)).clip(0, 255).astype(np.uint8)
+        pixels = rng.normal(90 + 60 * (n % 2), 20, (32, 32)).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{n}.png")
         report = f"A {WORD} in the left lobe. Effusion." if n % 2 else f"No {WORD}. Heart normal."
         rows.append({"file": f"{n}.png", "patient": f"p{n}", "report": report})

@@ -109,7 +109,7 @@ def smears(root: Path, count: int = 16, first: int = 0) -> Path:
     """Pictures with one or two bright discs and a square, and their boxes as in Pascal VOC."""
     for n in range(count):
         rng = np.random.default_rng(first + n)
-        shape, drawn = (24, 32), []
+        shape, objects = (24, 32), []
         pixels = rng.normal(60, 8, shape)
         down, across = np.indices(shape) + 0.5
         for name, column in (("disc", 8.0), ("disc", 18.0), ("square", 27.0))[n % 2 :]:
@@ -121,10 +121,10 @@ def smears(root: Path, count: int = 16, first: int = 0) -> Path:
             edges = [centre[1] - half + 1, centre[0] - half + 1, centre[1] + half, centre[0] + half]
             parts = zip(("xmin", "ymin", "xmax", "ymax"), edges, strict=True)
             corners = "".join(f"<{key}>{edge:.2f}</{key}>" for key, edge in parts)
-            drawn.append(f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>")
+            objects.append(f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>")
         root.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"smear{n:02}.png")
-        (root / f"smear{n:02}.xml").write_text(f"<annotation>{''.join(drawn)}</annotation>")
+        (root / f"smear{n:02}.xml").write_text(f"<annotation>{''.join(objects)}</annotation>")
     return root
 
 

@@ -115,7 +115,7 @@ def structure_set(path: Path, regions: dict[str, Sequence[Contour]], kind: str =
         dataset.StructureSetROISequence += sequence(
             ROINumber=n, ROIName=name, ReferencedFrameOfReferenceUID=tags.get("frame_of_reference", "1.2.3.3")
         )
-        drawn = [
+        items = [
             sequence(
                 ContourGeometricType=kind,
                 NumberOfContourPoints=len(contour),
@@ -125,7 +125,7 @@ def structure_set(path: Path, regions: dict[str, Sequence[Contour]], kind: str =
             for contour in contours
         ]
         dataset.ROIContourSequence += sequence(
-            ReferencedROINumber=n, ROIDisplayColor=[10 * n, 20, 30], ContourSequence=drawn
+            ReferencedROINumber=n, ROIDisplayColor=[10 * n, 20, 30], ContourSequence=items
         )
     pydicom.dcmwrite(path, dataset, enforce_file_format=True)
     return path

@@ -103,14 +103,14 @@ def of_sites() -> Study:
 
 def imbalance(random: Random) -> float:
     """The largest difference of the arms while participants enrol."""
-    [drawn] = randomisation.draw_lists(of_blocks(), ENROLLED, random).values()
+    [drawn] = randomisation.allocate_lists(of_blocks(), ENROLLED, random).values()
     signs = np.where(np.array(drawn[:ENROLLED]) == "A", 1, -1)
     return float(np.abs(np.cumsum(signs)).max())
 
 
 def foretold(random: Random) -> float:
     """The share of arms that is right for whoever names the one that has fewer so far, and tosses where none has."""
-    [drawn] = randomisation.draw_lists(of_blocks(), ENROLLED, random).values()
+    [drawn] = randomisation.allocate_lists(of_blocks(), ENROLLED, random).values()
     signs = np.where(np.array(drawn[:ENROLLED]) == "A", 1, -1)
     ahead = np.cumsum(signs) - signs
     return float(np.where(ahead == 0, 0.5, np.sign(ahead) == -signs).mean())
@@ -118,7 +118,7 @@ def foretold(random: Random) -> float:
 
 def uneven_sites(random: Random) -> float:
     """The largest difference of the arms, over both strata and the whole."""
-    lists = randomisation.draw_lists(of_sites(), 1, random)
+    lists = randomisation.allocate_lists(of_sites(), 1, random)
     signs = np.array([1 if arms == ["A"] else -1 for arms in lists.values()])
     return float(max(abs(signs.sum()), abs(signs[:5].sum()), abs(signs[5:].sum())))
 

@@ -36,7 +36,7 @@ def task_of(**settings) -> Detection:
     )
 
 
-def drawn(slope: float, seed: int, *, sure: float = 1.0, count: int = COUNT) -> tuple[list[Prediction], list[Case]]:
+def simulated(slope: float, seed: int, *, sure: float = 1.0, count: int = COUNT) -> tuple[list[Prediction], list[Case]]:
     """Eight boxes a case, each right with the odds that it has and that its size adds.
 
     slope: what a size e times as large adds; sure: by what odds are multiplied before they are stated
@@ -67,7 +67,7 @@ def figures(task: Detection, predictions: list[Prediction], cases: list[Case]) -
 
 
 def test_where_small_boxes_are_right_less_often_the_size_makes_scores_true():
-    found, new = drawn(1.5, 0), drawn(1.5, 1)
+    found, new = simulated(1.5, 0), simulated(1.5, 1)
     task, decisions = fitting.with_fitted_calibration(task_of(), PredictedCases(*found))
     calibration = task.certainty.calibration
     assert calibration.method == "size"
@@ -85,8 +85,8 @@ def test_where_small_boxes_are_right_less_often_the_size_makes_scores_true():
 
 
 def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
-    task, _ = fitting.with_fitted_calibration(task_of(), PredictedCases(*drawn(0.8, 2, sure=2.5)))
-    now = figures(task, *drawn(0.8, 3, sure=2.5))
+    task, _ = fitting.with_fitted_calibration(task_of(), PredictedCases(*simulated(0.8, 2, sure=2.5)))
+    now = figures(task, *simulated(0.8, 3, sure=2.5))
     assert now["ece"] < 0.5 * now["ece_uncalibrated"]
     assert now["ece_equal_mass"] < 0.5 * now["ece_equal_mass_uncalibrated"]
     assert now["log_loss"] < now["log_loss_uncalibrated"]
@@ -117,12 +117,12 @@ def test_figures_come_from_scores_as_they_are_though_they_are_nearly_certain():
 
 @pytest.mark.parametrize("sure", [1.0, 2.5])
 def test_where_the_size_says_nothing_the_score_alone_calibrates(sure):
-    task, _ = fitting.with_fitted_calibration(task_of(), PredictedCases(*drawn(0.0, 4, sure=sure)))
+    task, _ = fitting.with_fitted_calibration(task_of(), PredictedCases(*simulated(0.0, 4, sure=sure)))
     assert task.certainty.calibration.method in ("temperature", "platt", "none")
 
 
 def test_the_threshold_and_covering_scores_are_those_of_calibrated_scores_and_stay_with_the_task():
-    found = drawn(1.5, 0)
+    found = simulated(1.5, 0)
     task, decisions = fitting.with_fitted_calibration(task_of(risk=0.3), PredictedCases(*found))
     assured, _ = fitting.with_sets(task, PredictedCases(*found), exact=True)
     again = task_catalogue.build_task(
@@ -138,7 +138,7 @@ def test_the_threshold_and_covering_scores_are_those_of_calibrated_scores_and_st
 
 
 def test_without_calibration_the_same_boxes_are_called_with_the_scores_of_the_network():
-    [one], _ = drawn(0.0, 5, count=1)
+    [one], _ = simulated(0.0, 5, count=1)
     shift = Calibrator("platt", {"cell": [1.0, -2.0]}, 40)
     boxes = box_belief.calibrated_boxes(one.boxes, shift, SPACE.steps)
     made, task = replace(one, boxes=boxes, threshold=0.2), task_of()
@@ -154,7 +154,7 @@ def test_without_calibration_the_same_boxes_are_called_with_the_scores_of_the_ne
 
 
 def test_sizes_are_measured_in_mm_where_that_is_known():
-    [one], _ = drawn(0.0, 6, count=1)
+    [one], _ = simulated(0.0, 6, count=1)
     by_size = Calibrator("size", {"cell": [1.0, 0.0, 1.0]}, 40)
     odds = [
         np.log(own.scores / (1 - own.scores))
@@ -166,7 +166,7 @@ def test_sizes_are_measured_in_mm_where_that_is_known():
 
 @pytest.mark.parametrize("method", ["auto", "size", "platt", "beta", "isotonic", "temperature"])
 def test_a_class_without_a_box_or_no_box_at_all_and_scores_that_are_alike_calibrate_nothing_odd(method):
-    predictions, cases = drawn(1.0, 7, count=12)
+    predictions, cases = simulated(1.0, 7, count=12)
     task = task_of(classes=["cell", "clump"], calibration_method=method)
     tuned, _ = fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))
     clump = BoundingBoxes(np.array([[1.0, 1, 5, 5]]), ("clump",), np.array([0.6]))
@@ -199,7 +199,7 @@ def test_a_calibration_that_cannot_be_is_refused_and_an_older_model_states_its_s
             task_of(calibration=odd)
     with pytest.raises(PlanError, match="there is no calibration 'size'"):
         task_catalogue.build_task({"name": "findings", "findings": ["mass"], "calibration_method": "size"})
-    [one], [case] = drawn(1.0, 8, count=1)
+    [one], [case] = simulated(1.0, 8, count=1)
     older = task_of(threshold=0.3)
     assert older.certainty == Certainty() and stated_boxes(older, [one])[0].scores is not None
     assert "uncalibrated" in (table := older.score([one], [case])) and table["uncalibrated"].isna().all()

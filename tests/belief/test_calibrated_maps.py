@@ -14,8 +14,8 @@ from hilum.evaluation.calibration_fit import Calibrator
 from hilum.tasks import fitting, task_settings
 from hilum.tasks.fitting import PredictedCases
 from hilum.tasks.segmentation.question import Segmentation
-from hilum.values.voxel_images import DrawnMap
-from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
+from hilum.values.voxel_images import ReferenceMap
+from tasks.sampled_voxels import GRID, REGIONS, TASK, WHOLE, case, sample_labels, true_outputs, tuned
 
 
 def moved(seed: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def moved(seed: int) -> np.ndarray:
 def of_map(task: Segmentation, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(labels,) Dice of the label map of such outputs, and its sizes."""
     marked = np.asarray(task.decode([(WHOLE, {"mask": moved(seed)})], GRID).data)
-    each = [(marked == value, drawn(true_outputs(seed), seed) == value) for value in (2, 5)]
+    each = [(marked == value, sample_labels(true_outputs(seed), seed) == value) for value in (2, 5)]
     dice = [2 * (own & truth).sum() / (own.sum() + truth.sum()) for own, truth in each]
     return np.array(dice), np.array([own.sum() for own, _ in each])
 
@@ -43,8 +43,8 @@ def test_calibrated_outputs_make_the_label_map_where_they_surely_raise_the_dice_
     assert np.mean(gains) > 0.01
     # What was not predicted anew is known all the same: an image this small is its own sample.
     for seed, (prediction, reference) in enumerate(zip(made[:3], references, strict=False)):
-        drawn_mask = DrawnMap(reference.references["mask"].data[0])
-        sizes = task.answers.sizes(prediction, drawn_mask, str(seed), task.probable)[0]
+        reference_map = ReferenceMap(reference.references["mask"].data[0])
+        sizes = task.answers.sizes(prediction, reference_map, str(seed), task.probable)[0]
         assert_allclose(sizes, of_map(task, seed)[1], atol=1e-3)
     expected = [task.decode([(WHOLE, {"mask": moved(n)})], GRID).confidence.expected["organ"] for n in range(8)]
     assert np.mean(expected) == pytest.approx(np.mean([of_map(task, n)[0][0] for n in range(8)]), abs=0.01)

@@ -26,7 +26,7 @@ def task_of(**settings) -> Detection:
     return task_catalogue.build_task({**named, "threshold": 0.3, "risk": 0.2, **settings})
 
 
-def drawn(count: int, seed: int, lost: float = 0.02) -> tuple[list[Prediction], list[Case]]:
+def simulated(count: int, seed: int, lost: float = 0.02) -> tuple[list[Prediction], list[Case]]:
     """Up to three cells a case, found with scores from low to high but for a share that is lost, and false boxes."""
     rng, predictions, cases = np.random.default_rng(seed), [], []
     for number in range(count):
@@ -53,47 +53,47 @@ def missed(task: Detection, predictions: list[Prediction], cases: list[Case]) ->
 def test_covering_boxes_miss_the_share_that_was_allowed_in_new_cases_on_average():
     shares = []
     for seed in range(30):
-        task, decisions = fitting.with_sets(task_of(), PredictedCases(*drawn(60, seed)), exact=True)
-        shares.append(missed(task, *drawn(60, 1000 + seed)))
+        task, decisions = fitting.with_sets(task_of(), PredictedCases(*simulated(60, seed)), exact=True)
+        shares.append(missed(task, *simulated(60, 1000 + seed)))
     assert 0.15 < np.mean(shares) <= 0.2 + 3 * np.std(shares) / np.sqrt(30)
     because = decisions["task.covering"].because
     assert "boxes from these scores on miss at most 20 % of those of a case on average" in because
     assert "decided nothing else" in because and "no score is known to do so for clump" in because
     assert task.certainty.covering.n == {"cell": 60, "clump": 0}
     again = task_catalogue.build_task({"name": "detection", **json.loads(json.dumps(task_settings.settings_of(task)))})
-    assert again == task and fitting.with_sets(again, PredictedCases(*drawn(60, 0)), exact=True)[0] == task
+    assert again == task and fitting.with_sets(again, PredictedCases(*simulated(60, 0)), exact=True)[0] == task
 
 
 def test_with_a_confidence_fewer_are_missed_and_where_too_many_are_lost_no_score_is_known():
-    held = drawn(200, 0)
+    held = simulated(200, 0)
     usual, sure = (
         fitting.with_sets(task_of(risk_delta=delta), PredictedCases(*held), exact=True)[0] for delta in (None, 0.05)
     )
     assert sure.certainty.covers_from["cell"] < usual.certainty.covers_from["cell"]
-    blind, decisions = fitting.with_sets(task_of(), PredictedCases(*drawn(100, 1, lost=0.4)), exact=False)
+    blind, decisions = fitting.with_sets(task_of(), PredictedCases(*simulated(100, 1, lost=0.4)), exact=False)
     assert blind.certainty.covers_from == {"cell": 0.0, "clump": 0.0}
     assert "approximate" in decisions["task.covering"].because
 
 
 def test_of_fewer_patients_than_the_risk_asks_for_all_boxes_are_listed():
     few, enough = (
-        fitting.with_sets(task_of(risk=0.1), PredictedCases(*drawn(count, 0, lost=0.0)), exact=True)[0]
+        fitting.with_sets(task_of(risk=0.1), PredictedCases(*simulated(count, 0, lost=0.0)), exact=True)[0]
         for count in (8, 9)
     )
     assert few.certainty.covers_from["cell"] == 0.0 < enough.certainty.covers_from["cell"]
-    [one], _ = drawn(1, 0)
+    [one], _ = simulated(1, 0)
     assert len(properties.added_results(few).complete(one, None).boxes) == len(one.boxes)
 
 
 def test_a_patient_with_many_cases_counts_once():
-    predictions, cases = drawn(40, 2)
+    predictions, cases = simulated(40, 2)
     many = [replace(one, patient="p0" if n < 20 else one.patient) for n, one in enumerate(cases)]
     task, _ = fitting.with_sets(task_of(), PredictedCases(predictions, many), exact=True)
     assert task.certainty.covering.n["cell"] == 21
 
 
 def test_covering_boxes_are_listed_where_somebody_asks_and_figures_state_what_they_miss():
-    predictions, cases = drawn(30, 3)
+    predictions, cases = simulated(30, 3)
     task, _ = fitting.with_sets(task_of(), PredictedCases(predictions, cases), exact=True)
     least = task.certainty.covers_from["cell"]
     assert least < 0.3
@@ -132,7 +132,7 @@ def test_covering_boxes_in_a_region_that_is_to_be_ignored_are_no_false_ones():
 
 
 def test_without_a_risk_there_are_none_and_an_impossible_one_is_refused():
-    held = drawn(60, 0)
+    held = simulated(60, 0)
     assert fitting.with_sets(task_of(risk=None), PredictedCases(*held), exact=True) == (task_of(risk=None), {})
     assert properties.added_results(task_of(risk=None)) is None
     older = task_catalogue.build_task(

@@ -51,7 +51,7 @@ def predicted(task: InstanceSegmentation, inside: np.ndarray, height: np.ndarray
     return task.decode([(tuple(slice(0, size) for size in SPACE.shape), {HEAD: outputs})], SPACE)
 
 
-def drawn(task: InstanceSegmentation, count: int, seed: int) -> tuple[list[Prediction], list[Case]]:
+def simulated(task: InstanceSegmentation, count: int, seed: int) -> tuple[list[Prediction], list[Case]]:
     """Six discs a case, of which some are hardly seen, and one of which is none."""
     random, predictions, cases = np.random.default_rng(seed), [], []
     for number in range(count):
@@ -109,7 +109,7 @@ def test_covering_objects_miss_the_share_that_was_allowed_in_new_cases_on_averag
 
 def test_a_task_finds_its_score_keeps_it_and_maps_all_objects_that_it_takes():
     task = task_of()
-    predictions, _ = found = drawn(task, 40, 0)
+    predictions, _ = found = simulated(task, 40, 0)
     assert properties.added_results(task) is None
     assured, decisions = fitting.with_sets(task, PredictedCases(*found), exact=True)
     because = decisions["task.covering"].because

@@ -20,8 +20,8 @@ from hilum.tasks import fitting, task_settings
 from hilum.tasks.fitting import PredictedCases
 from hilum.tasks.segmentation.question import Segmentation
 from hilum.values import Geometry, Label, Prediction
-from hilum.values.voxel_images import DrawnMap
-from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs
+from hilum.values.voxel_images import ReferenceMap
+from tasks.sampled_voxels import GRID, REGIONS, TASK, WHOLE, case, sample_labels, true_outputs
 
 VOLUME = Geometry((40, 48, 30), np.eye(3 + 1))
 
@@ -75,11 +75,11 @@ def test_each_region_is_decoded_alone_as_rankseg_does():
 
 
 def tuned(task: Segmentation, cases: int, factor: float = 1.0, without: int | None = None):
-    """The task tuned on outputs that are right but for a factor; of the label `without` nothing is drawn."""
+    """The task tuned on outputs that are right but for a factor; of the label `without` nothing is contoured."""
     made, references = [], []
     for number in range(cases):
         right = 0.45 * true_outputs(number)
-        mask = drawn(right, number)
+        mask = sample_labels(right, number)
         made.append(task.decode([(WHOLE, {"mask": (factor * right).astype(np.float32)})], GRID))
         references.append(case(np.where(mask == without, 0, mask), number))
     return fitting.with_fitted_calibration(task, PredictedCases(made, references))
@@ -91,7 +91,7 @@ def mean_dice(task: Segmentation, seeds: range) -> np.ndarray:
     for number in seeds:
         right = 0.45 * true_outputs(number)
         marked = np.asarray(task.decode([(WHOLE, {"mask": right.astype(np.float32)})], GRID).data)
-        each = [(marked == value, drawn(right, number) == value) for value in (2, 5)]
+        each = [(marked == value, sample_labels(right, number) == value) for value in (2, 5)]
         scores.append(np.mean([2 * (own & truth).sum() / (own.sum() + truth.sum()) for own, truth in each]))
     return np.array(scores)
 
@@ -122,7 +122,7 @@ def test_sizes_of_masks_are_known_without_predicting_anew():
     outputs, by_dice = (0.45 * true_outputs(3)).astype(np.float32), replace(TASK, decoding="dice")
     made = {task: task.decode([(WHOLE, {"mask": outputs})], GRID) for task in (TASK, by_dice)}
     sizes = {task: [np.count_nonzero(np.asarray(one.data) == value) for value in (2, 5)] for task, one in made.items()}
-    truth = DrawnMap(drawn(outputs, 3))
+    truth = ReferenceMap(sample_labels(outputs, 3))
     assert sizes[TASK] != sizes[by_dice]
     assert_allclose(by_dice.answers.sizes(made[TASK], truth, "3", by_dice.probable)[0], sizes[by_dice], atol=1e-3)
     assert_allclose(by_dice.answers.sizes(made[by_dice], truth, "3", by_dice.probable.plain)[0], sizes[TASK], atol=1e-3)

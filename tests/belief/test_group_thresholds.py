@@ -23,7 +23,7 @@ AS_GIVEN = Certainty("none", Calibrator())
 FINE_ILL = Classification(("fine", "ill"), certainty=AS_GIVEN, grouped=GroupThresholds("sex"))
 
 
-def drawn(task: Classification | Findings, count: int = 400):
+def simulated(task: Classification | Findings, count: int = 400):
     """Cases of two sexes, of whom a network gives women lower probabilities, and predictions of them."""
     random = np.random.default_rng(0)
     sex, ill = np.where(random.random(count) < 0.5, "F", "M"), random.random(count) < 0.5
@@ -74,7 +74,7 @@ def test_a_patient_of_a_group_decides_as_much_as_another_however_many_images_the
 @pytest.mark.parametrize("task", [FINE_ILL, Findings(("ill",), certainty=AS_GIVEN)])
 def test_many_images_of_a_patient_move_no_threshold(task):
     task = replace(task, grouped=GroupThresholds("sex"))
-    predictions, cases, *_ = drawn(task)
+    predictions, cases, *_ = simulated(task)
     again = [0, *[0] * 40, *range(1, len(cases)), *[1] * 40]
     once, often = (
         fitting.with_fitted_calibration(task, PredictedCases([predictions[n] for n in own], [cases[n] for n in own]))[0]
@@ -86,7 +86,7 @@ def test_many_images_of_a_patient_move_no_threshold(task):
 
 @pytest.mark.parametrize("task", [FINE_ILL, Findings(("ill",), certainty=AS_GIVEN, grouped=GroupThresholds("sex"))])
 def test_unseen_cases_of_each_group_find_its_threshold_and_the_sick_are_then_found_as_often(task):
-    predictions, cases, sex, ill, chances = drawn(task)
+    predictions, cases, sex, ill, chances = simulated(task)
     tuned, decisions = fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))
     decision = decisions["task.thresholds_by_group"]
     assert decision.value == tuned.grouped.levels and set(decision.value) == {"f", "m"}
@@ -107,7 +107,7 @@ def test_unseen_cases_of_each_group_find_its_threshold_and_the_sick_are_then_fou
 
 def test_thresholds_of_rare_findings_are_not_rounded_to_0():
     task = Findings(("ill",), certainty=AS_GIVEN, grouped=GroupThresholds("sex"))
-    predictions, cases, *_ = drawn(task)
+    predictions, cases, *_ = simulated(task)
     rare = []
     for one in predictions:
         own = {"ill": 1e-8 * one.probabilities["ill"]}
@@ -122,7 +122,7 @@ def test_thresholds_of_rare_findings_are_not_rounded_to_0():
 
 def test_equalised_odds_count_false_alarms_too():
     task = replace(FINE_ILL, grouped=GroupThresholds("sex", "equalised_odds"))
-    predictions, cases, sex, ill, chances = drawn(task)
+    predictions, cases, sex, ill, chances = simulated(task)
     tuned, _ = fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))
     by_group, _ = called(tuned, predictions, cases)
     common = chances >= tuned.thresholds["ill"]
@@ -131,7 +131,7 @@ def test_equalised_odds_count_false_alarms_too():
 
 
 def test_a_case_of_an_unknown_group_gets_the_common_threshold_and_its_result_says_so():
-    predictions, cases, *_ = drawn(FINE_ILL)
+    predictions, cases, *_ = simulated(FINE_ILL)
     tuned, _ = fitting.with_fitted_calibration(FINE_ILL, PredictedCases(predictions, cases))
     chance = (tuned.thresholds["ill"] + tuned.grouped.levels["f"]["ill"]) / 2
     own = Prediction(GRID, probabilities={"fine": 1 - chance, "ill": chance})
@@ -147,7 +147,7 @@ def test_a_case_of_an_unknown_group_gets_the_common_threshold_and_its_result_say
 
 
 def test_where_no_unseen_case_is_sick_a_threshold_that_is_set_holds_for_all():
-    predictions, cases, _, ill, _ = drawn(FINE_ILL)
+    predictions, cases, _, ill, _ = simulated(FINE_ILL)
     well = np.flatnonzero(~ill)
     task = replace(FINE_ILL, thresholds={"ill": 0.5})
     tuned, decisions = fitting.with_fitted_calibration(
@@ -159,7 +159,7 @@ def test_where_no_unseen_case_is_sick_a_threshold_that_is_set_holds_for_all():
 
 def test_groups_of_too_few_unseen_cases_change_nothing():
     task = replace(FINE_ILL, grouped=GroupThresholds("age:22"))
-    predictions, cases, *_ = drawn(task)
+    predictions, cases, *_ = simulated(task)
     tuned, decisions = fitting.with_fitted_calibration(task, PredictedCases(predictions[:60], cases[:60]))
     assert "<22: " in decisions["task.thresholds_by_group"].because
     assert "are too few, the common threshold holds" in decisions["task.thresholds_by_group"].because

@@ -43,7 +43,7 @@ def case_of(numbers: np.ndarray, name: str) -> Case:
     return Case(name, name, {"image": image}, {"instances": Image(numbers[None], SPACE)})
 
 
-def drawn(
+def simulated(
     task: InstanceSegmentation, slope: float, seed: int, *, sure: float = 1.0, count: int = 60
 ) -> tuple[list[Prediction], list[Case]]:
     """Six discs a case, each an object with the odds that it has and that its size adds.
@@ -65,13 +65,15 @@ def figures(
     task: InstanceSegmentation, slope: float, seed: int, sure: float = 1.0, count: int = 50
 ) -> dict[str, float]:
     """Metrics of the task's own predictions of other cases."""
-    table = task.score(*drawn(task, slope, seed, sure=sure, count=count))
+    table = task.score(*simulated(task, slope, seed, sure=sure, count=count))
     return {row.metric: row.estimate.value for row in task.summary(table, seed=0) if row.label == "all"}
 
 
 @pytest.mark.whole
 def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
-    task, decisions = fitting.with_fitted_calibration(task_of(), PredictedCases(*drawn(task_of(), 0.0, 0, sure=2.5)))
+    task, decisions = fitting.with_fitted_calibration(
+        task_of(), PredictedCases(*simulated(task_of(), 0.0, 0, sure=2.5))
+    )
     assert task.certainty.calibration.method in ("temperature", "platt")
     assert "scaling" in decisions["task.calibration"].because
     now = figures(task, 0.0, 1, sure=2.5, count=120)
@@ -83,7 +85,7 @@ def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
 
 @pytest.mark.whole
 def test_where_small_objects_are_right_less_often_the_size_makes_scores_true():
-    found = drawn(task_of(), 1.5, 0)
+    found = simulated(task_of(), 1.5, 0)
     task, _ = fitting.with_fitted_calibration(task_of(), PredictedCases(*found))
     calibration = task.certainty.calibration
     assert calibration.method == "size"
@@ -156,7 +158,7 @@ def _outputs(chance: float) -> np.ndarray:
 
 
 def test_a_calibration_stays_with_the_task_and_an_older_plan_states_the_scores_of_the_network():
-    found = drawn(task_of(), 0.0, 2, sure=2.0, count=30)
+    found = simulated(task_of(), 0.0, 2, sure=2.0, count=30)
     task, _ = fitting.with_fitted_calibration(task_of(), PredictedCases(*found))
     again = task_catalogue.build_task({"name": "instances", **json.loads(json.dumps(task_settings.settings_of(task)))})
     assert again == task and fitting.with_fitted_calibration(again, PredictedCases(*found)) == (task, {})

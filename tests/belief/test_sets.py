@@ -48,8 +48,8 @@ def cases_of(kind: str, truths) -> list[Case]:
     return [Case(f"c{n}", f"p{n}", {}, {kind: truth}) for n, truth in enumerate(truths)]
 
 
-def drawn(count: int, seed: int = 0, names=CLASSES):
-    """Overconfident logits, and classes drawn by the true probabilities."""
+def simulated(count: int, seed: int = 0, names=CLASSES):
+    """Overconfident logits, and classes sampled by the true probabilities."""
     random = np.random.default_rng(seed)
     logits = random.normal(0, 1.5, (count, len(names)))
     true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -65,7 +65,7 @@ def assured(task, outputs, cases, *, exact=True):
 )
 def test_sets_of_new_cases_hold_the_class_as_often_as_promised(settings, by):
     task = classes(coverage=0.8, **settings)
-    (logits, truths), (new, new_truths) = drawn(600), drawn(2000, seed=1)
+    (logits, truths), (new, new_truths) = simulated(600), simulated(2000, seed=1)
     made, decisions = assured(task, logits, cases_of("class", truths))
     found = decisions["task.conformal"].value
     assert (found["by"], found["level"], found["exact"]) == (by, 0.8, True)
@@ -81,7 +81,7 @@ def test_sets_of_new_cases_hold_the_class_as_often_as_promised(settings, by):
 @pytest.mark.parametrize("method", thinned(1, ["lac", "aps", "raps"]))
 def test_the_method_and_the_coverage_that_a_person_sets_are_kept(method):
     task = classes(conformal_method=method, conformal_by="all", coverage=0.7)
-    logits, truths = drawn(200)
+    logits, truths = simulated(200)
     made, decisions = assured(task, logits, cases_of("class", truths))
     assert decisions["task.conformal"].value["method"] == method
     assert task_catalogue.build_task({"name": "classification", **task_settings.settings_of(made)}) == made
@@ -92,7 +92,7 @@ def test_the_method_and_the_coverage_that_a_person_sets_are_kept(method):
 @pytest.mark.parametrize("method", ["aps", "raps"])
 def test_the_surest_cases_have_the_likeliest_class_in_their_set(method):
     task = classes(conformal_method=method, conformal_by="all", coverage=0.7)
-    logits, truths = drawn(200)
+    logits, truths = simulated(200)
     made, _ = assured(task, logits, cases_of("class", truths))
     [sure] = decoded(made, [[16.0, 0.0, 0.0]])
     assert conformal.class_scores([[*sure.probabilities.values()]], method).min() > made.certainty.conformal.threshold(
@@ -103,7 +103,7 @@ def test_the_surest_cases_have_the_likeliest_class_in_their_set(method):
 
 @pytest.mark.whole
 def test_sets_do_not_depend_on_whether_the_predictions_were_calibrated_already():
-    logits, truths = drawn(300)
+    logits, truths = simulated(300)
     raw, cases = classes(), cases_of("class", truths)
     predictions = decoded(raw, logits)
     tuned, _ = fitting.with_fitted_calibration(raw, PredictedCases(predictions, cases))
@@ -115,7 +115,7 @@ def test_sets_do_not_depend_on_whether_the_predictions_were_calibrated_already()
 
 @pytest.mark.parametrize("by", ["all", "class"])
 def test_a_class_without_calibration_cases_is_in_every_set(by):
-    logits, truths = drawn(200, names=CLASSES[:2])
+    logits, truths = simulated(200, names=CLASSES[:2])
     logits = np.column_stack([logits, np.full(200, -9.0)])
     made, decisions = assured(classes(conformal_by=by), logits, cases_of("class", truths))
     assert decisions["task.conformal"].value["thresholds"]["c"] is None
@@ -124,7 +124,7 @@ def test_a_class_without_calibration_cases_is_in_every_set(by):
 
 
 def test_with_too_few_patients_every_class_is_in_every_set_and_that_is_said():
-    logits, truths = drawn(8)
+    logits, truths = simulated(8)
     made, decisions = assured(classes(), logits, cases_of("class", [*"abc", *truths[3:]]))
     assert "too few patients" in decisions["task.conformal"].because
     assert "(at least 9), so nothing is left out" in decisions["task.conformal"].because
@@ -133,7 +133,7 @@ def test_with_too_few_patients_every_class_is_in_every_set_and_that_is_said():
 
 
 def test_a_patient_with_many_cases_counts_once():
-    logits, truths = drawn(100)
+    logits, truths = simulated(100)
     cases = [Case(f"c{n}", f"p{n % 8}", {}, {"class": truth}) for n, truth in enumerate(truths)]
     _, decisions = assured(classes(conformal_by="all"), logits, cases)
     assert decisions["task.conformal"].value["n"] == {"all": 8}
@@ -182,7 +182,7 @@ def test_a_model_of_before_there_were_sets_predicts_as_before_and_its_columns_ar
 
 
 def test_columns_and_rows_state_the_sets():
-    logits, truths = drawn(300)
+    logits, truths = simulated(300)
     cases = cases_of("class", truths)
     made, _ = assured(classes(), logits, cases)
     predictions = decoded(made, logits)
@@ -198,8 +198,8 @@ def test_columns_and_rows_state_the_sets():
 def test_sets_hold_for_each_value_of_a_covariate_and_are_the_widest_where_it_is_unknown():
     random = np.random.default_rng(6)
     sites = random.choice(["north", "south"], 1500).tolist()
-    logits, truths = drawn(1500)
-    # In the south the classes are drawn without a look at the image.
+    logits, truths = simulated(1500)
+    # In the south the classes are sampled without a look at the image.
     truths = [CLASSES[random.integers(3)] if site == "south" else own for site, own in zip(sites, truths, strict=True)]
     cases = [
         Case(f"c{n}", f"p{n}", {}, {"class": own}, {"site": site if n % 5 else None})
@@ -226,7 +226,7 @@ def test_sets_hold_for_each_value_of_a_covariate_and_are_the_widest_where_it_is_
 
 @pytest.mark.parametrize(("calibrating", "asked"), [(1, 1.0), (1.0, "1"), ("North", " north"), ("M", "m")])
 def test_a_value_of_a_covariate_is_known_however_it_is_written(calibrating, asked):
-    logits, truths = drawn(120)
+    logits, truths = simulated(120)
     sites = [calibrating if n % 2 else "other" for n in range(120)]
     stated = enumerate(zip(truths, sites, strict=True))
     cases = [Case(f"c{n}", f"p{n}", {}, {"class": truth}, {"site": site}) for n, (truth, site) in stated]
@@ -237,7 +237,7 @@ def test_a_value_of_a_covariate_is_known_however_it_is_written(calibrating, aske
 
 
 def test_of_a_covariate_that_no_calibrating_case_states_nothing_is_left_out_and_the_reason_says_so():
-    logits, truths = drawn(120)
+    logits, truths = simulated(120)
     cases = [Case(f"c{n}", f"p{n}", {}, {"class": t}, {"site": "" if n % 2 else None}) for n, t in enumerate(truths)]
     made, decisions = assured(classes(conformal_by="site"), logits, cases)
     assert decoded(made, logits[:1])[0].confidence.set == {"": ("a", "b", "c")}
@@ -315,7 +315,7 @@ def test_where_present_and_absent_are_both_unlikely_the_likelier_one_is_the_set(
 
 
 def test_the_reason_names_the_class_that_is_too_rare_for_a_promise_of_its_own():
-    logits, truths = drawn(60)
+    logits, truths = simulated(60)
     truths = ["a" if n < 19 else truth if truth != "a" else "b" for n, truth in enumerate(truths)]
     _, decisions = assured(classes(), logits, cases_of("class", truths))
     assert decisions["task.conformal"].value["by"] == "all"
@@ -491,7 +491,7 @@ def test_several_tasks_state_the_sets_of_each():
             **{f"regression.{key}": value for key, value in task_settings.settings_of(values()).items()},
         }
     )
-    logits, truths = drawn(60)
+    logits, truths = simulated(60)
     parts = [
         Prediction(GRID, parts={"classification": one, "regression": other})
         for one, other in zip(decoded(classes(), logits), decoded(values(), logits[:, :1]), strict=True)

@@ -47,7 +47,7 @@ def decoded(task, outputs: np.ndarray, each: np.ndarray | None = None) -> list[P
     return [task.decode([((), one)], GRID) for one in arrays]
 
 
-def drawn(kind: str, seed: int = 0) -> tuple[np.ndarray, list[Case]]:
+def simulated(kind: str, seed: int = 0) -> tuple[np.ndarray, list[Case]]:
     """(folds, cases, channels) outputs of networks that err each in its own way, and the cases with their truth."""
     random, task = np.random.default_rng(seed), task_catalogue.build_task(KINDS[kind])
     (head,), (need,) = task.heads.values(), task.needs
@@ -80,7 +80,7 @@ def crossed(kind: str, each: np.ndarray, cases: list[Case], **settings):
 
 @pytest.mark.parametrize("kind", thinned(2, KINDS))
 def test_the_mean_of_folds_states_what_holds_at_least_two_coverages_less_one(kind):
-    each, cases = drawn(kind)
+    each, cases = simulated(kind)
     task, decisions = crossed(kind, each, cases)
     because = decisions["task.conformal"].because
     assert "mean of 3 folds" in because and "about 90 %" in because and "the 150 cases that" in because
@@ -96,7 +96,7 @@ def test_the_mean_of_folds_states_what_holds_at_least_two_coverages_less_one(kin
 
 @pytest.mark.parametrize("by", ["all", "class"])
 def test_a_class_is_in_a_set_unless_too_many_cases_went_better_with_the_fold_that_had_not_seen_them(by):
-    each, cases = drawn("classes", 1)
+    each, cases = simulated("classes", 1)
     task, _ = crossed("classes", each, cases, conformal_by=by)
     found = task.certainty.conformal
     assert set(found.crossed) == ({"all"} if by == "all" else set(CLASSES))
@@ -112,12 +112,12 @@ def test_a_class_is_in_a_set_unless_too_many_cases_went_better_with_the_fold_tha
 
 
 def test_a_class_without_cases_stays_open_and_a_finding_without_gets_no_sets():
-    each, cases = drawn("classes", 2)
+    each, cases = simulated("classes", 2)
     cases = [replace(one, references={"class": "a" if one.references["class"] == "c" else "b"}) for one in cases]
     for by in ("all", "class"):
         task, _ = crossed("classes", each, cases, conformal_by=by)
         assert all("c" in one.confidence.set[""] for one in decoded(task, each.mean(axis=0), each))
-    each, cases = drawn("findings", 2)
+    each, cases = simulated("findings", 2)
     cases = [replace(one, references={"findings": {"a": one.references["findings"]["a"]}}) for one in cases]
     task, _ = crossed("findings", each, cases)
     sets = [one.confidence.set for one in decoded(task, each.mean(axis=0), each)]
@@ -126,7 +126,7 @@ def test_a_class_without_cases_stays_open_and_a_finding_without_gets_no_sets():
 
 
 def test_an_interval_is_as_wide_as_the_errors_of_each_fold_in_its_own_error_bars():
-    each, cases = drawn("gaussian", 3)
+    each, cases = simulated("gaussian", 3)
     task, _ = crossed("gaussian", each, cases, error_factor={"x": 3.0})
     (one,) = decoded(task, each.mean(axis=0)[-1:], each[:, -1:])
     said, bars = 10 + 2 * each[:, -1, 0], 2 * np.exp(0.5 * each[:, -1, 1])
@@ -135,14 +135,14 @@ def test_an_interval_is_as_wide_as_the_errors_of_each_fold_in_its_own_error_bars
 
 
 def test_sets_by_a_covariate_do_not_go_by_folds():
-    each, cases = drawn("classes", 4)
+    each, cases = simulated("classes", 4)
     cases = [replace(one, covariates={"site": "north"}) for one in cases]
     task, decisions = crossed("classes", each, cases, conformal_by="site")
     assert not decisions and not task.folds_by_head
 
 
 def test_the_bound_of_a_time_is_one_that_too_few_cases_fell_below_with_the_fold_that_had_not_seen_them():
-    each, cases = drawn("times", 5)
+    each, cases = simulated("times", 5)
     task, _ = crossed("times", each, cases, slope=0.5, baseline={"time": [3.0], "hazard": [0.4]})
     (one,) = decoded(task, each.mean(axis=0)[-1:], each[:, -1:])
     risks, folds = each[:, :, 0], np.arange(KNOWN) % FOLDS
@@ -161,7 +161,7 @@ def several(kinds: dict[str, str]):
 
 def test_parts_of_several_tasks_state_for_the_mean_of_folds_what_each_states_alone():
     kinds = {"classification": "classes", "regression": "gaussian"}
-    both = {name: drawn(kind, 6) for name, kind in kinds.items()}
+    both = {name: simulated(kind, 6) for name, kind in kinds.items()}
     cases = [
         Case(f"c{n}", f"p{n}", {}, {key: one for _, own in both.values() for key, one in own[n].references.items()})
         for n in range(KNOWN + NEW)
@@ -194,8 +194,8 @@ def test_a_part_that_a_fold_has_no_cases_of_goes_by_thresholds():
     for number in range(60):
         references = {"class": CLASSES[number % 3], **({"value": {"x": 10.0}} if number % FOLDS else {})}
         cases.append(Case(f"c{number}", f"p{number}", {}, references))
-    drawn = [random.normal(size=5) for _ in cases]
-    each = [{"classification_class": one[:3], "regression_value": one[3:]} for one in drawn]
+    values = [random.normal(size=5) for _ in cases]
+    each = [{"classification_class": one[:3], "regression_value": one[3:]} for one in values]
     own = [task.decode([((), one)], GRID) for one in each]
     made, _ = fitting.with_sets(task, PredictedCases(own, cases), exact=False)
     made, _ = fitting.with_sets_of_folds(made, PredictedCases(own, cases, [number % FOLDS for number in range(60)]))
@@ -208,8 +208,8 @@ def blobs(number: int) -> list[Case]:
     made = []
     for n in range(number):
         middle, radius = random.uniform(10, 14, (2, 1, 1)), random.uniform(3, 8)
-        drawn = np.linalg.norm(grid - middle, axis=0) < radius
-        made.append(Case(f"c{n}", f"p{n}", {}, {"mask": Image(drawn[None].astype(np.uint8), PLANE)}))
+        disc = np.linalg.norm(grid - middle, axis=0) < radius
+        made.append(Case(f"c{n}", f"p{n}", {}, {"mask": Image(disc[None].astype(np.uint8), PLANE)}))
     return made
 
 

@@ -18,7 +18,7 @@ from hilum.tasks.segmentation.mask_postprocessing import Tidying
 from hilum.tasks.segmentation.question import Segmentation
 from hilum.values import Geometry
 from matrices import thinned
-from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
+from tasks.sampled_voxels import GRID, REGIONS, TASK, WHOLE, case, sample_labels, true_outputs, tuned
 
 
 def test_a_network_that_is_twice_as_sure_as_it_should_be_gets_half_of_its_factor():
@@ -226,11 +226,11 @@ NAMES = ("organ", "lesion")
 
 
 def stated(task: Segmentation, seeds: range, *, sure: float = 1.0):
-    """Predictions and cases whose truth is drawn by the right probabilities; the network's are surer by a factor."""
+    """Predictions and cases whose truth is sampled by the right probabilities; the network's are surer by a factor."""
     made, cases = [], []
     for seed in seeds:
         right = true_outputs(seed)
-        cases.append(case(drawn(right, seed), seed))
+        cases.append(case(sample_labels(right, seed), seed))
         made.append(task.decode([(WHOLE, {"mask": (sure * right).astype(np.float32)})], GRID))
     return made, cases
 
@@ -244,7 +244,7 @@ def missed(task: Segmentation, seeds: range, **how) -> np.ndarray:
     least, shares = properties.added_results(task).masks["mask"], []
     for seed in seeds:
         right = true_outputs(seed)
-        truth, chances = drawn(right, seed), certainties.softmax(how.get("sure", 1.0) * right)
+        truth, chances = sample_labels(right, seed), certainties.softmax(how.get("sure", 1.0) * right)
         places = zip((2, 5), chances[1:], (least[name] for name in NAMES), strict=True)
         shares.append([(own[truth == value] < limit).mean() for value, own, limit in places])
     return np.array(shares)
@@ -296,7 +296,7 @@ def test_a_structure_that_nobody_sampled_counts_as_missed():
 def test_what_lies_beyond_the_part_that_the_network_saw_is_missed():
     task = promising(risk=0.1)
     right = true_outputs(0).astype(np.float32)
-    truth = drawn(right, 0)
+    truth = sample_labels(right, 0)
     part = (slice(0, 24), slice(4, 44))
     made = task.decode([(part, {"mask": right[(slice(None), *part)]})], GRID)
     shares = task.answers.missed_shares(task.rows([made], [case(truth, 0)]))
@@ -383,7 +383,7 @@ def test_voxels_sampled_before_calibration_tell_how_doubtful_a_volume_is_after_i
     before, cases = stated(TASK, range(100, 105))
     after, _ = stated(task, range(100, 105))
     for earlier, later, one in zip(before, after, cases, strict=True):
-        found = task.answers.sizes(earlier, task.truth.drawn_map(one), one.patient, task.probable)
+        found = task.answers.sizes(earlier, task.truth.reference_map(one), one.patient, task.probable)
         assert SIZES not in earlier.untuned
         assert_allclose(found, later.untuned[SIZES], rtol=0.02)
 
@@ -395,8 +395,8 @@ def test_the_interval_of_a_volume_is_set_by_masks_that_are_tidied_as_those_that_
         made, cases = [], []
         for seed in seeds:
             right = true_outputs(seed)
-            cases.append(case(drawn(right, seed), seed))
-            right[1, 40:46, 40:46] += 30.0  # a piece of the organ that nobody drew
+            cases.append(case(sample_labels(right, seed), seed))
+            right[1, 40:46, 40:46] += 30.0  # a piece of the organ that nobody contoured
             made.append(own.decode([(WHOLE, {"mask": right.astype(np.float32)})], GRID))
         found.append(
             fitting.with_sets(task, PredictedCases(made, cases), exact=True)[0].certainty.conformal.threshold("organ")

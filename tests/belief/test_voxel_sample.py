@@ -22,33 +22,33 @@ def sampled(geometry: Geometry, labels: np.ndarray, outputs: np.ndarray, rows: i
         part = slice(start, start + rows)
         region = (part, *(slice(0, size) for size in geometry.shape[1:]))
         sampler.take(region, labels[part], outputs[:, part])
-    return VoxelSample.from_record(sampler.drawn_sample)
+    return VoxelSample.from_record(sampler.sample)
 
 
 @pytest.mark.parametrize("shape", [(60, 60, 60), (400, 500)])
 def test_weighted_sums_over_a_sample_are_those_of_the_image_for_any_label(shape):
     geometry, labels, outputs = image(shape)
-    drawn = sampled(geometry, labels, outputs, 20, 20_000)
-    assert len(drawn.weights) == pytest.approx(20_000, rel=0.2)
-    assert drawn.weights.sum() == pytest.approx(labels.size, rel=0.02)
+    sample = sampled(geometry, labels, outputs, 20, 20_000)
+    assert len(sample.weights) == pytest.approx(20_000, rel=0.2)
+    assert sample.weights.sum() == pytest.approx(labels.size, rel=0.02)
     for value in (0, 1, 2):
-        assert drawn.weights[drawn.at(labels) == value].sum() == pytest.approx((labels == value).sum(), rel=0.04)
-    assert np.array_equal(drawn.outputs.T, outputs[(slice(None), *drawn.places.T)])
+        assert sample.weights[sample.at(labels) == value].sum() == pytest.approx((labels == value).sum(), rel=0.04)
+    assert np.array_equal(sample.outputs.T, outputs[(slice(None), *sample.places.T)])
 
 
 def test_about_half_of_a_sample_lies_near_edges_however_few_voxels_do():
     geometry, labels, outputs = image((80, 80, 80), spacing=4.0)
-    drawn = sampled(geometry, labels, outputs, 80, 10_000)
-    near = drawn.at(voxel_calibration.is_near_edge(labels, geometry))
+    sample = sampled(geometry, labels, outputs, 80, 10_000)
+    near = sample.at(voxel_calibration.is_near_edge(labels, geometry))
     assert near.sum() == 5000
     assert voxel_calibration.is_near_edge(labels, geometry).mean() < 0.2
 
 
 def test_an_image_of_few_voxels_is_its_own_sample():
     geometry, labels, outputs = image((20, 20, 20))
-    drawn = sampled(geometry, labels, outputs, 7, 50_000)
-    assert sorted(map(tuple, drawn.places.tolist())) == sorted(np.ndindex(geometry.shape))
-    assert np.array_equal(drawn.weights, np.ones(20**3))
+    sample = sampled(geometry, labels, outputs, 7, 50_000)
+    assert sorted(map(tuple, sample.places.tolist())) == sorted(np.ndindex(geometry.shape))
+    assert np.array_equal(sample.weights, np.ones(20**3))
 
 
 def test_the_same_image_gives_the_same_sample():

@@ -154,12 +154,12 @@ def test_documents_of_unchanged_records_hold(documented, records):
     assert hilum.verify_documents(documented.out, against=records).broken == []
 
 
-def change(file: Path, draw: random.Random) -> None:
+def change(file: Path, rng: random.Random) -> None:
     """Change one figure of a record, by the last of its digits."""
     text = file.read_text()
     digits = [found.start() for found in re.finditer(r"(?<![\w.])\d+(?:\.\d+)?", text)]
-    place = draw.choice(digits)
-    other = draw.choice([digit for digit in "123456789" if digit != text[place]])
+    place = rng.choice(digits)
+    other = rng.choice([digit for digit in "123456789" if digit != text[place]])
     file.write_text(text[:place] + other + text[place + 1 :])
 
 
@@ -167,11 +167,11 @@ def change(file: Path, draw: random.Random) -> None:
 def test_a_changed_figure_in_any_record_is_found(documented, records, tmp_path, changes):
     shutil.copytree(records, tmp_path / "run")
     written = json.loads((documented.out / "documents.json").read_text())
-    draw, names = random.Random(0), sorted(written["records"])  # noqa: S311
+    rng, names = random.Random(0), sorted(written["records"])  # noqa: S311
     for _ in range(changes):
-        file = tmp_path / "run" / draw.choice(names)
+        file = tmp_path / "run" / rng.choice(names)
         kept = file.read_bytes()
-        change(file, draw)
+        change(file, rng)
         assert checks.broken_rows(documented.out, DocumentSubject(tmp_path / "run", "run")) != [], file
         file.write_bytes(kept)
 
@@ -483,7 +483,7 @@ def test_a_draft_names_the_method_of_a_decision_and_the_value_of_a_figure(docume
     assert re.search(r"reached Auroc [\d.]+ \(95 % interval [\d.]+ to [\d.]+", primary)
 
 
-def test_the_flow_of_cases_is_drawn_from_the_rows(documented, records):
+def test_the_flow_of_cases_is_made_from_the_rows(documented, records):
     [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
     [flow] = [
         block

@@ -188,16 +188,16 @@ def test_a_label_map_is_corrected_into_a_new_file_and_is_kept_itself(client, pag
     at = side["count"] // 2
     cut = client.get(f"/api/jobs/{key}/maps/mask/slices/{plane}/{at}")
     assert set(np.frombuffer(cut.content, cut.headers["x-type"])) == set(np.take(values, at, side["axis"]).ravel())
-    drawn = {"stroke": "a", "label": 2, "runs": [[7, 3]]}
-    saved = client.put(f"/api/jobs/{key}/correction", json={"strokes": [drawn]}).json()
+    stroke = {"stroke": "a", "label": 2, "runs": [[7, 3]]}
+    saved = client.put(f"/api/jobs/{key}/correction", json={"strokes": [stroke]}).json()
     made = np.asarray(nibabel.load(work / saved["path"]).dataobj)
     assert saved["path"] == "corrected-1/case00.nii.gz"
     assert np.flatnonzero(made != values).tolist() == [n for n in (7, 8, 9) if values.ravel()[n] != 2]
     assert made.ravel()[7:10].tolist() == [2, 2, 2]
     assert mask.read_bytes() == before
-    again = client.put(f"/api/jobs/{saved['study']}/correction", json={"strokes": [{**drawn, "label": 0}]}).json()
+    again = client.put(f"/api/jobs/{saved['study']}/correction", json={"strokes": [{**stroke, "label": 0}]}).json()
     assert np.asarray(nibabel.load(work / again["path"]).dataobj).ravel()[7:10].tolist() == [0, 0, 0]
-    for wrong in ({**drawn, "runs": [[values.size - 1, 2]]}, {**drawn, "label": 9}):
+    for wrong in ({**stroke, "runs": [[values.size - 1, 2]]}, {**stroke, "label": 9}):
         assert client.put(f"/api/jobs/{key}/correction", json={"strokes": [wrong]}).status_code == 422
     other = key_of("blobs/images/case00.nii.gz", "blobs/absent.nii.gz")
     assert client.get(f"/api/studies/{other}/reading").status_code == 422

@@ -43,7 +43,7 @@ def correct_in_viewer(page: Page) -> None:
         f"{boxes}.map((one, n) => n ? [one.x, one.y, one.width, one.height] : [one.x, one.y])"
     )
     ends = ((x + left + share * width, y + top + share * height) for share in (0.1, 0.9))
-    page.drag(*ends)  # past all that is drawn as the label already
+    page.drag(*ends)  # past all that has the label already
     page.wait(f"{within}.querySelector('.status').textContent === '1 stroke, not saved'", 10)
     keep_picture(page, "correct")
     page.value(f"{button(within, 'Save')}.click()")

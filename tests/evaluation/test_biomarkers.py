@@ -121,7 +121,7 @@ def test_too_few_or_unpaired_measurements_are_refused(first, second):
 
 @pytest.mark.skipif(not SUNNYBROOK.is_dir(), reason="the Sunnybrook masks are not here")
 def test_of_left_ventricles_the_axes_are_those_of_an_ellipse_of_nearly_their_area():
-    """They are drawn as polygons and not wholly round: the ellipse is a little larger, and never much."""
+    """They are outlined as polygons and not wholly round: the ellipse is a little larger, and never much."""
     ratios = []
     for path in sorted(SUNNYBROOK.glob("*.png"))[::12]:
         mask = np.asarray(PIL.Image.open(path)) > 0

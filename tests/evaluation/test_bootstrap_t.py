@@ -38,9 +38,9 @@ def test_the_interval_of_a_root_mean_square_is_that_of_its_square_by_the_slope_o
     values = RANDOM.normal(size=15)
     found = intervals.figure_of_differences(PLAIN, values, np.arange(15), seed=SEED)
     squares = values**2
-    drawn = squares[np.random.default_rng(0).integers(15, size=(400, 15))]
-    own, roots = np.sqrt(squares.mean()), np.sqrt(drawn.mean(axis=1))
-    error, errors = squares.std() / (2 * own), drawn.std(axis=1) / (2 * roots)
+    resampled = squares[np.random.default_rng(0).integers(15, size=(400, 15))]
+    own, roots = np.sqrt(squares.mean()), np.sqrt(resampled.mean(axis=1))
+    error, errors = squares.std() / (2 * own), resampled.std(axis=1) / (2 * roots)
     below, above = np.quantile((roots - own) / errors, [0.025, 0.975])
     assert [found.low, found.high] == pytest.approx([own - above * error, own - below * error])
 

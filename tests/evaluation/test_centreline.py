@@ -79,7 +79,7 @@ def test_a_gap_costs_its_share_of_the_centreline_and_breaks_the_vessel_in_two():
     assert (found.components, found.loops) == (1, 0)
 
 
-def test_a_vessel_drawn_too_thin_or_too_wide_follows_its_centreline():
+def test_a_vessel_contoured_too_thin_or_too_wide_follows_its_centreline():
     truth = tube((60, 21, 20), 5, 10, 50)
     for width in (3, 7):
         found = centrelines.compare_centrelines(tube((60, 21, 20), width, 10, 50), truth)

@@ -16,7 +16,7 @@ LEVEL, DRAWS, TEST = 0.9, 2000, 40
 
 
 def probabilities_of(random: np.random.Generator, cases: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Overconfident probabilities, and classes drawn by the true ones."""
+    """Overconfident probabilities, and classes sampled by the true ones."""
     logits = random.normal(0, 1.5, (cases, classes)) + np.linspace(0.5, 0, classes)
     true, stated = (np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in (logits, 2.5 * logits))
     return stated, (random.random((cases, 1)) > np.cumsum(true, axis=1)[:, :-1]).sum(axis=1)

@@ -28,7 +28,7 @@ def found(*scored: tuple[float, tuple[float, ...]]) -> BoundingBoxes:
     return BoundingBoxes(boxes.corners, boxes.names, np.array([score for score, _ in scored]))
 
 
-def drawn_boxes(rng: np.random.Generator, count: int, axes: int) -> np.ndarray:
+def random_boxes(rng: np.random.Generator, count: int, axes: int) -> np.ndarray:
     low = rng.uniform(0, SIDE, (count, axes))
     return np.concatenate([low, low + rng.uniform(4, 12, (count, axes))], axis=1)
 
@@ -38,9 +38,9 @@ def cohort(seed: int, images: int, axes: int, per_image: int = 13) -> tuple[list
     rng = np.random.default_rng(seed)
     references, predictions = [], []
     for _ in range(images):
-        boxes = drawn_boxes(rng, per_image, axes)
+        boxes = random_boxes(rng, per_image, axes)
         near = boxes[rng.random(per_image) < 0.7] + rng.normal(0, 0.6, (1, 2 * axes))
-        guesses = np.concatenate([near, drawn_boxes(rng, int(rng.integers(0, 12)), axes)])
+        guesses = np.concatenate([near, random_boxes(rng, int(rng.integers(0, 12)), axes)])
         ignored = rng.random(per_image) < 0.1
         references.append(BoundingBoxes(boxes, ("a",) * per_image, ignored=ignored))
         predictions.append(BoundingBoxes(guesses, ("a",) * len(guesses), rng.random(len(guesses))))
@@ -57,7 +57,7 @@ def test_the_overlap_of_boxes_is_worked_out_by_hand():
 @given(st.integers(0, 10**6), st.sampled_from([2, 3]), st.floats(-50, 50), st.floats(0.1, 10))
 def test_overlap_is_symmetric_at_most_one_and_the_same_wherever_and_however_large(seed, axes, shift, factor):
     rng = np.random.default_rng(seed)
-    one, other = drawn_boxes(rng, 5, axes), drawn_boxes(rng, 4, axes)
+    one, other = random_boxes(rng, 5, axes), random_boxes(rng, 4, axes)
     overlap = box_matching.box_iou(one, other)
     assert_allclose(overlap, box_matching.box_iou(other, one).T)
     assert ((overlap >= 0) & (overlap <= 1 + 1e-12)).all()

@@ -1,4 +1,4 @@
-"""Drawn images beside those that trained their model."""
+"""Synthetic images beside those that trained their model."""
 
 from __future__ import annotations
 

@@ -166,18 +166,18 @@ def test_of_two_classes_either_as_the_positive_one_has_the_same_interval():
     assert_allclose([second.value, second.low, second.high], [first.value, first.low, first.high], rtol=1e-12)
 
 
-def test_every_draw_holds_every_class_when_drawn_by_class():
+def test_every_draw_holds_every_class_when_resampled_by_class():
     scores, positive = labelled(60, 0.05)
-    drawn = intervals.bootstrap_statistic(partial(classification.auroc, scores, positive), np.arange(60), seed=0)
+    unstratified = intervals.bootstrap_statistic(partial(classification.auroc, scores, positive), np.arange(60), seed=0)
     stratified = intervals.bootstrap_statistic(
         partial(classification.auroc, scores, positive), np.arange(60), strata=positive, seed=0
     )
-    assert "draws undefined" in drawn.method
+    assert "draws undefined" in unstratified.method
     assert "draws undefined" not in stratified.method
     assert "unreliable: 3 patients in the smallest group" in stratified.method
 
 
-def test_patients_with_images_of_both_classes_are_drawn_whole():
+def test_patients_with_images_of_both_classes_are_resampled_whole():
     positive = np.tile([True, False], 20)
     seen = []
 

@@ -1,4 +1,4 @@
-"""Lesions that are drawn by formula, so that their sizes are known."""
+"""Lesions that are simulated by formula, so that their sizes are known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def places(grid) -> np.ndarray:
     return np.moveaxis(grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1)), -1, 0).astype(np.float32)
 
 
-def drawn(*ellipsoids, grid=GRID) -> Image:
+def simulated(*ellipsoids, grid=GRID) -> Image:
     """A mask of ellipsoids, each (value, centre in mm, three diameters in mm)."""
     values = np.zeros(grid.shape, np.uint8)
     for value, centre, sizes in ellipsoids:
@@ -35,7 +35,7 @@ def drawn(*ellipsoids, grid=GRID) -> Image:
 
 
 def measured(*ellipsoids) -> Lesions:
-    return lesions.find_lesions(drawn(*ellipsoids))
+    return lesions.find_lesions(simulated(*ellipsoids))
 
 
 def links(before: Lesions, after: Lesions, there: SpatialTransform = STILL, back: SpatialTransform = STILL):
@@ -51,7 +51,7 @@ def test_an_ellipsoid_has_its_volume_and_the_diameters_of_its_largest_axial_plan
 
 def test_axial_planes_are_found_where_slices_are_sagittal_and_a_node_counts_by_its_short_axis():
     turned = Geometry((60, 90, 80), np.array([[0, 1.0, 0, 0], [0, 0, 1.0, 0], [1.5, 0, 0, 0], [0, 0, 0, 1]]))
-    [one] = lesions.find_lesions(drawn((2, MIDDLE, (30, 20, 40)), grid=turned)).each
+    [one] = lesions.find_lesions(simulated((2, MIDDLE, (30, 20, 40)), grid=turned)).each
     assert_allclose(one.extent, 20, atol=1.5)
 
 
@@ -87,7 +87,7 @@ def test_at_most_five_targets_are_chosen_and_two_of_an_organ():
     spots = [(1, place, (10.9 + n / 3, 9, 9)) for n, place in enumerate(centres)]
     assert len(lesions.choose_targets(measured(*spots))) == 5
     structures = Image(organs[None], GRID, labels=(Label(1, "liver"), Label(2, "lung")))
-    held = lesions.find_lesions(drawn(*spots), structures)
+    held = lesions.find_lesions(simulated(*spots), structures)
     assert sorted(held.each[number - 1].organ for number in lesions.choose_targets(held)) == [
         "liver",
         "liver",
@@ -123,7 +123,7 @@ LESIONS = ((1, ASIDE, (20, 20, 20)), (1, MIDDLE, (8, 8, 8)))
 
 
 def speckled(*ellipsoids, specks=()) -> Lesions:
-    mask = drawn(*ellipsoids)
+    mask = simulated(*ellipsoids)
     for number, at in enumerate(specks):
         for along in range(at[3]):
             mask.pixels[0][at[0] + along % 3, at[1] + along // 3 % 3, at[2] + along // 9] = 1 + number % 2

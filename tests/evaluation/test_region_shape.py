@@ -28,8 +28,8 @@ def ball(radius):
 @given(st.integers(0, 30))
 def test_a_volume_that_comes_in_parts_has_the_shape_of_the_whole(seed):
     rng = np.random.default_rng(seed)
-    drawn = ndimage.gaussian_filter(rng.normal(size=(12, 10, 14)), 1.0)
-    mask = np.select([drawn > 0.15, drawn < -0.15], [1, 3], 0).astype(np.uint8)
+    noise = ndimage.gaussian_filter(rng.normal(size=(12, 10, 14)), 1.0)
+    mask = np.select([noise > 0.15, noise < -0.15], [1, 3], 0).astype(np.uint8)
     grid = Geometry(mask.shape, np.diag([*STEPS, 1.0]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hilum.runtime.label_measurements.BLOCK_VOXELS", 240)  # two planes

@@ -29,14 +29,14 @@ numbers = st.integers(-20, 20).map(float)
 pairs = st.lists(st.tuples(numbers, numbers), min_size=3, max_size=25)
 
 
-def drawn(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
+def simulated(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     reference = rng.normal(50, 10, n)
     return reference + rng.normal(1, 4, n), reference
 
 
 def test_figures_are_those_of_scikit_learn_and_scipy():
-    predicted, reference = drawn()
+    predicted, reference = simulated()
     predicted[10:20] = predicted[10]  # ties
     assert regression.mean_absolute_error(predicted, reference) == pytest.approx(
         metrics.mean_absolute_error(reference, predicted)
@@ -49,7 +49,7 @@ def test_figures_are_those_of_scikit_learn_and_scipy():
 
 
 def test_absolute_agreement_is_the_intraclass_correlation_of_two_raters():
-    predicted, reference = drawn()
+    predicted, reference = simulated()
     both = raters.icc(np.stack([predicted, reference], axis=1), "2").difference
     assert regression.absolute_agreement(predicted, reference) == pytest.approx(both)
 
@@ -98,7 +98,7 @@ def test_relative_bias_is_the_share_by_which_the_sum_is_off_and_means_nothing_of
 
 
 def test_limits_of_agreement_hold_the_sample_deviation_of_the_differences():
-    predicted, reference = drawn()
+    predicted, reference = simulated()
     apart = predicted - reference
     low, high = regression.limits_of_agreement(predicted, reference)
     assert_allclose([low, high], apart.mean() + stats.norm.ppf([0.025, 0.975]) * apart.std(ddof=1))

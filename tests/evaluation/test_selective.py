@@ -51,7 +51,7 @@ def test_of_one_doubt_for_all_the_area_has_the_interval_of_the_mean_loss():
     assert (area.low, area.high) == pytest.approx((mean.low, mean.high))
 
 
-def test_a_case_that_is_drawn_never_is_not_there():
+def test_a_case_that_is_never_sampled_is_not_there():
     weights = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     assert_allclose(uncertainty.aurc([1, 2, 3], [0, 1, 1], weights), [uncertainty.aurc([1, 3], [0, 1]), 1.0])
 

@@ -19,7 +19,7 @@ from hilum.evaluation.significance.testing import DifferenceTest
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def drawn(seed: int, cases: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def simulated(seed: int, cases: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores of two models, with ties, and truths of both kinds."""
     random = np.random.default_rng(seed)
     positive = random.permutation(cases) < cases // 3
@@ -56,7 +56,7 @@ def test_the_scores_of_haemorrhage_patients_differ_as_published(data):
 @settings(max_examples=15)
 @given(SEEDS)
 def test_one_reader_is_delongs_test_and_delong_of_one_image_each_knows_no_clusters(seed):
-    first, second, positive = drawn(seed)
+    first, second, positive = simulated(seed)
     alone = auroc_tests.delong(first, second, positive)
     assert auroc_tests.mrmc([[first], [second]], positive) == alone
     named = auroc_tests.delong(first, second, positive, [f"p{n}" for n in range(len(first))])
@@ -67,7 +67,7 @@ def test_one_reader_is_delongs_test_and_delong_of_one_image_each_knows_no_cluste
 
 
 def test_clusters_vary_as_obuchowskis_sums_over_patients_written_out():
-    first, second, positive = drawn(3, 30)
+    first, second, positive = simulated(3, 30)
     patients = np.arange(30) // 3
     areas, covariance = auroc_tests.area_covariance([first, second], positive, patients)
     yes, no, wins = positive.sum(), (~positive).sum(), []
@@ -90,7 +90,7 @@ def test_clusters_vary_as_obuchowskis_sums_over_patients_written_out():
 
 
 def test_the_same_patients_given_twice_are_no_more_patients():
-    first, second, positive = drawn(5, 60)
+    first, second, positive = simulated(5, 60)
     once = auroc_tests.delong(first, second, positive)
     twice = auroc_tests.delong(*(np.repeat(one, 2) for one in (first, second, positive, np.arange(60))))
     assert twice.difference == pytest.approx(once.difference)
@@ -99,7 +99,7 @@ def test_the_same_patients_given_twice_are_no_more_patients():
 
 
 def test_models_of_other_patients_are_compared_without_pairs():
-    first, second, positive = drawn(1, 80)
+    first, second, positive = simulated(1, 80)
     apart = auroc_tests.delong_unpaired(first[:40], second[40:], positive[:40], positive[40:])
     assert apart.difference == pytest.approx(
         float(classification.auroc(second[40:], positive[40:]) - classification.auroc(first[:40], positive[:40]))
@@ -110,7 +110,7 @@ def test_models_of_other_patients_are_compared_without_pairs():
 @settings(max_examples=15)
 @given(SEEDS)
 def test_the_permutation_of_areas_is_that_of_scores_that_change_sides(seed):
-    first, second, positive = drawn(seed, 9)
+    first, second, positive = simulated(seed, 9)
     ranks = [stats.rankdata(one) for one in (first, second)]
     moved = []
     for swap in product((False, True), repeat=9):
@@ -127,7 +127,7 @@ def test_the_permutation_of_areas_is_that_of_scores_that_change_sides(seed):
 @settings(max_examples=15)
 @given(SEEDS)
 def test_the_permutation_of_means_is_exact_where_all_can_be_tried(seed):
-    first, second, _ = drawn(seed, 10)
+    first, second, _ = simulated(seed, 10)
     found = paired_tests.permutation_test(first, second)
     exact = stats.permutation_test(
         (second - first,), lambda one, axis: one.mean(axis=axis), permutation_type="samples", n_resamples=np.inf
@@ -135,7 +135,7 @@ def test_the_permutation_of_means_is_exact_where_all_can_be_tried(seed):
     assert found.p == pytest.approx(exact.pvalue)
 
 
-def test_drawn_exchanges_of_many_agree_with_the_normal_law_of_very_many():
+def test_sampled_exchanges_of_many_agree_with_the_normal_law_of_very_many():
     random = np.random.default_rng(0)
     apart = random.normal(0.1, 1, 1900)
     found, student = paired_tests.permutation_test(np.zeros(1900), apart), stats.ttest_1samp(apart, 0)
@@ -177,7 +177,7 @@ TESTS = {
 
 @pytest.mark.parametrize("test", TESTS.values(), ids=TESTS)
 def test_identical_models_differ_by_nothing_with_a_p_of_1(test):
-    first, _, positive = drawn(7)
+    first, _, positive = simulated(7)
     found = test(first, positive)
     assert (found.difference, found.p) == (0, 1)
 
@@ -226,7 +226,7 @@ def test_what_cannot_be_tested_is_refused(call, says):
 
 
 def test_a_margin_is_kept_where_the_whole_interval_lies_within_it():
-    first, second, positive = drawn(2, 400)
+    first, second, positive = simulated(2, 400)
     test = auroc_tests.delong(first, second, positive)
     edge = test.difference - test.low
     assert margins.non_inferiority(test, edge - test.difference).p == pytest.approx(0.025)
@@ -304,7 +304,7 @@ def test_calls_of_patients_given_twice_have_the_interval_of_the_patients():
 
 
 def test_the_interval_of_areas_is_delongs_of_many_patients_and_absent_at_a_perfect_area():
-    first, second, positive = drawn(3, 2000)
+    first, second, positive = simulated(3, 2000)
     found, plain = (
         paired_tests.permutation_test(first, second, positive, draws=99),
         auroc_tests.delong(first, second, positive),
@@ -420,8 +420,8 @@ def test_a_decision_curve_is_the_net_benefit_and_its_interval_that_of_patients()
     curve = probability_tests.decision_curve(chance, ill, np.arange(300))
     assert_allclose(curve.value, probability_tests.net_benefit(chance, ill, curve.thresholds))
     assert_allclose(curve.treat_all, probability_tests.net_benefit(np.ones(300), ill, curve.thresholds), atol=1e-12)
-    drawn = probability_tests.net_benefit(chance, ill, [0.3], random.multinomial(300, np.full(300, 1 / 300), 2000))
-    assert_allclose([curve.low[29], curve.high[29]], np.quantile(drawn, [0.025, 0.975]), atol=0.01)
+    resampled = probability_tests.net_benefit(chance, ill, [0.3], random.multinomial(300, np.full(300, 1 / 300), 2000))
+    assert_allclose([curve.low[29], curve.high[29]], np.quantile(resampled, [0.025, 0.975]), atol=0.01)
     low, high = curve.gains
     assert low < 0.1 and 0.4 < high < 0.95
     twice = probability_tests.decision_curve(np.repeat(chance, 2), np.repeat(ill, 2), np.repeat(np.arange(300), 2))

@@ -1,4 +1,4 @@
-"""Cases of one source are rarely called different and those of another are: drawn numbers, and radiographs."""
+"""Cases of one source are rarely called different and those of another are: random numbers, and radiographs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hilum.evaluation.fairness import shift_tests
 @pytest.mark.whole
 def test_p_values_of_two_groups_of_one_source_are_uniform():
     random = np.random.default_rng(0)
-    drawn = [
+    p_values = [
         shift_tests.energy_test(random.gamma(1.0, size=(30, 3)), random.gamma(1.0, size=(50, 3)), seed=n, draws=99)
         for n in range(400)
     ]
-    assert kstest(np.array(drawn) - random.uniform(0, 0.01, 400), "uniform").pvalue > 0.001
-    assert np.mean(np.array(drawn) <= 0.05) == pytest.approx(0.05, abs=0.035)
+    assert kstest(np.array(p_values) - random.uniform(0, 0.01, 400), "uniform").pvalue > 0.001
+    assert np.mean(np.array(p_values) <= 0.05) == pytest.approx(0.05, abs=0.035)
 
 
 def test_of_each_patient_one_image_is_taken_and_not_always_the_first():
@@ -39,7 +39,7 @@ def test_groups_of_two_sources_are_told_apart_by_mean_spread_and_shape(change):
     assert shift_tests.energy_test(first, random.normal(size=(300, 4)), seed=0) > 0.01
 
 
-def test_more_rows_than_are_compared_are_drawn_from():
+def test_more_rows_than_are_compared_are_sampled():
     random = np.random.default_rng(2)
     assert shift_tests.energy_test(random.normal(size=(2000, 2)), random.normal(size=(700, 2)) + 1, seed=0) < 0.01
 

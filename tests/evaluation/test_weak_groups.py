@@ -34,10 +34,10 @@ def test_a_planted_group_is_found_with_its_size_its_errors_and_an_interval_that_
 def test_where_nothing_depends_on_a_group_p_is_as_often_below_a_level_as_that_says():
     rng = np.random.default_rng(1)
     below = 0
-    for draw in range(200):
+    for seed in range(200):
         errors = np.repeat(rng.random(40) ** 3, 3) + rng.normal(0, 0.05, 120)
         group = np.repeat(rng.choice(["A", "B"], 40), 3)
-        below += audit(errors, people(40, 3), draw, group=group)["group", "A"].p < 0.05
+        below += audit(errors, people(40, 3), seed, group=group)["group", "A"].p < 0.05
     assert 3 <= below <= 18
 
 

@@ -119,10 +119,10 @@ def test_members_are_averaged_and_their_disagreement_is_a_map():
     assert_allclose(made.data, (0.75 * first + 0.25 * second)[0] * image.data[0], rtol=1e-4, atol=1e-5)
     apart = abs((first - second)[0] * image.data[0]) * np.sqrt(0.75 * 0.25)
     assert_allclose(made.disagreement, apart, rtol=1e-3, atol=1e-5)
-    drawn = cohort_explanation.map_pictures(
+    pictures = cohort_explanation.map_pictures(
         made, image, explanation_methods.named_methods("integrated_gradients")[0], None, failed=False
     )
-    assert list(drawn) == ["integrated_gradients", "integrated_gradients_disagreement"]
+    assert list(pictures) == ["integrated_gradients", "integrated_gradients_disagreement"]
 
 
 def test_the_disagreement_on_several_images_is_that_of_the_sum_of_their_maps():
@@ -143,8 +143,8 @@ def test_the_answer_of_several_tasks_as_a_whole_is_their_answers_for_voxels_and_
              "classification": {"classes": ["benign", "malignant"], "smoothing": 0.0}}  # fmt: skip
     settings = {f"{part}.{name}": value for part, own in parts.items() for name, value in own.items()}
     task = task_catalogue.build_task({"name": "segmentation+classification", **settings})
-    draw = torch.Generator().manual_seed(0)
-    outputs = {"segmentation_mask": torch.randn((1, 2, 4, 4), generator=draw)}
+    generator = torch.Generator().manual_seed(0)
+    outputs = {"segmentation_mask": torch.randn((1, 2, 4, 4), generator=generator)}
     outputs["classification_class"] = torch.tensor([[0.5, 2.0]])
     whole = ExplainedScalar(task).at(outputs)
     assert float(whole(outputs)) == pytest.approx(float(task.saliency(outputs)))

@@ -81,22 +81,22 @@ def test_sensitivity_is_how_far_maps_move_as_a_share_of_the_map(channels):
     assert_allclose(found["sensitivity"], radius * (own.numel() / 3) ** 0.5 / float(own.norm()), rtol=0.1)
 
 
-def test_an_edge_filter_fails_because_it_stays_the_same_when_the_weights_are_drawn_anew():
+def test_an_edge_filter_fails_because_it_stays_the_same_when_the_weights_are_randomised():
     made = verdict(Method("edges", edges, "edges"), corner_model())
     assert made.passed is False
-    assert "stay alike when weights are redrawn (absolute rank correlation 1.00)" in made.because
+    assert "stay alike when weights are randomised (absolute rank correlation 1.00)" in made.because
     assert "deletion and insertion not shown to be better than of an edge filter" in made.because
     assert_allclose(made.measures["deletion_over_edges"].value, 0, atol=0.3)
 
 
-def test_a_map_that_only_changes_its_sign_when_the_weights_are_drawn_anew_fails():
+def test_a_map_that_only_changes_its_sign_when_the_weights_are_randomised_fails():
     def signed_edges(subject):
-        """An edge filter whose sign is drawn anew with the weights."""
+        """An edge filter whose sign is randomised with the weights."""
         return edges(subject) * torch.sign(subject.module.weights.sum()).detach()
 
     made = verdict(Method("edges", signed_edges, "edges"), corner_model())
     assert made.passed is False
-    assert "stay alike when weights are redrawn (absolute rank correlation 1.00)" in made.because
+    assert "stay alike when weights are randomised (absolute rank correlation 1.00)" in made.because
 
 
 def test_few_cases_judge_nothing():
@@ -105,7 +105,7 @@ def test_few_cases_judge_nothing():
     assert "3 cases, which is too few to judge" in made.because
 
 
-def test_drawing_weights_anew_for_a_test_leaves_the_model_as_it_is():
+def test_randomising_weights_for_a_test_leaves_the_model_as_it_is():
     of = corner_model()
     before = of.networks.run.module.weights.clone()
     verdict(explanation_methods.named_methods("integrated_gradients")[0], of, count=1)
@@ -186,50 +186,50 @@ def test_the_pointing_game_and_the_evidence_inside_are_those_of_the_marks():
 
 
 def test_a_class_of_the_whole_image_marks_nothing_so_that_its_number_is_no_value_of_a_mask():
-    image, drawn = textured(0), np.zeros((20, 20), dtype=np.uint8)
-    drawn[:4, :4] = 1
-    case = Case("a", "a", {"image": image}, {"mask": Image(drawn[None], image.geometry)})
+    image, contoured = textured(0), np.zeros((20, 20), dtype=np.uint8)
+    contoured[:4, :4] = 1
+    case = Case("a", "a", {"image": image}, {"mask": Image(contoured[None], image.geometry)})
     for target in classes().classes:  # "calm" is class 0, as what is not marked is
-        assert_allclose(evidence_places.reference_mask(case, image, target, classes()), drawn > 0)
+        assert_allclose(evidence_places.reference_mask(case, image, target, classes()), contoured > 0)
 
 
-def test_a_structure_that_is_not_drawn_in_a_case_is_not_held_against_another():
-    image, drawn = textured(0), np.zeros((20, 20), dtype=np.uint8)
-    drawn[:4, :4] = 1
+def test_a_structure_that_is_not_contoured_in_a_case_is_not_held_against_another():
+    image, contoured = textured(0), np.zeros((20, 20), dtype=np.uint8)
+    contoured[:4, :4] = 1
     kidneys = Segmentation((Label(1, "kidney"), Label(2, "tumour")))
-    case = Case("a", "a", {"image": image}, {"mask": Image(drawn[None], image.geometry)})
-    assert_allclose(evidence_places.reference_mask(case, image, "kidney", kidneys), drawn > 0)
+    case = Case("a", "a", {"image": image}, {"mask": Image(contoured[None], image.geometry)})
+    assert_allclose(evidence_places.reference_mask(case, image, "kidney", kidneys), contoured > 0)
     assert evidence_places.reference_mask(case, image, "tumour", kidneys) is None
     # The names that came with the mask go before the model's numbers.
     named = replace(case.references["mask"], labels=(Label(1, "tumour"), Label(2, "kidney")))
     turned = replace(case, references={"mask": named})
-    assert_allclose(evidence_places.reference_mask(turned, image, "tumour", kidneys), drawn > 0)
-    clip = np.stack([drawn, 2 * drawn])[None]  # where the kidney was, the tumour is in the next frame
+    assert_allclose(evidence_places.reference_mask(turned, image, "tumour", kidneys), contoured > 0)
+    clip = np.stack([contoured, 2 * contoured])[None]  # where the kidney was, the tumour is in the next frame
     moved = replace(case, references={"mask": Image(clip, image.geometry)})
-    assert_allclose(evidence_places.reference_mask(moved, image, "kidney", kidneys), drawn > 0)
+    assert_allclose(evidence_places.reference_mask(moved, image, "kidney", kidneys), contoured > 0)
     parts = (Label(1, "oedema"), Label(2, "core"), Label(3, "rim"))
     tumours = Segmentation(parts, regions={"whole": (1, 2), "core": (2,)})
-    drawn[8:12, 8:12], drawn[14:18, 14:18] = 2, 3
-    several = replace(case, references={"mask": Image(drawn[None], image.geometry)})
+    contoured[8:12, 8:12], contoured[14:18, 14:18] = 2, 3
+    several = replace(case, references={"mask": Image(contoured[None], image.geometry)})
     for target, values in {"whole": (1, 2), "core": (2,)}.items():
-        assert_allclose(evidence_places.reference_mask(several, image, target, tumours), np.isin(drawn, values))
-    other = Image(drawn[None], image.geometry, labels=(Label(3, "oedema"), Label(1, "core"), Label(2, "ignore")))
+        assert_allclose(evidence_places.reference_mask(several, image, target, tumours), np.isin(contoured, values))
+    other = Image(contoured[None], image.geometry, labels=(Label(3, "oedema"), Label(1, "core"), Label(2, "ignore")))
     renamed = replace(case, references={"mask": other})
-    assert_allclose(evidence_places.reference_mask(renamed, image, "whole", tumours), np.isin(drawn, (1, 3)))
-    drawn[8:] = 0
+    assert_allclose(evidence_places.reference_mask(renamed, image, "whole", tumours), np.isin(contoured, (1, 3)))
+    contoured[8:] = 0
     cells = Detection(("red", "white"), 2, 4.0)
     boxed = replace(case, references={"boxes": BoundingBoxes(np.array([[0.0, 0, 4, 4]]), ("red",))})
-    assert_allclose(evidence_places.reference_mask(boxed, image, "red", cells), drawn > 0)
+    assert_allclose(evidence_places.reference_mask(boxed, image, "red", cells), contoured > 0)
     assert evidence_places.reference_mask(boxed, image, "white", cells) is None
-    assert_allclose(evidence_places.reference_mask(boxed, image, "box 1", cells), drawn > 0)
+    assert_allclose(evidence_places.reference_mask(boxed, image, "box 1", cells), contoured > 0)
 
 
 def test_objects_that_are_numbered_are_all_marked():
-    image, drawn = textured(0), np.zeros((20, 20), dtype=np.uint8)
-    drawn[:4, :4], drawn[8:12, 8:12] = 1, 2
-    case = Case("a", "a", {"image": image}, {"instances": Image(drawn[None], image.geometry)})
+    image, contoured = textured(0), np.zeros((20, 20), dtype=np.uint8)
+    contoured[:4, :4], contoured[8:12, 8:12] = 1, 2
+    case = Case("a", "a", {"image": image}, {"instances": Image(contoured[None], image.geometry)})
     assert_allclose(
-        evidence_places.reference_mask(case, image, "object", InstanceSegmentation((1.0, 1.0), 4.0)), drawn > 0
+        evidence_places.reference_mask(case, image, "object", InstanceSegmentation((1.0, 1.0), 4.0)), contoured > 0
     )
 
 
@@ -262,9 +262,9 @@ def test_of_several_images_each_has_a_picture_of_its_own_map_and_one_that_the_ca
     image = Image(pixels, Geometry((8, 8), np.eye(3)), channels=("T1", "T2"))
     [method] = explanation_methods.named_methods("occlusion")
     made = answer_maps.explain_case(of, image, method, target="bright")
-    drawn = cohort_explanation.map_pictures(made, image, method, None, failed=False)
-    assert list(drawn) == ["occlusion", "occlusion_T1", "occlusion_T2"]
-    assert "all images together, over T1" in drawn["occlusion"].caption
+    pictures = cohort_explanation.map_pictures(made, image, method, None, failed=False)
+    assert list(pictures) == ["occlusion", "occlusion_T1", "occlusion_T2"]
+    assert "all images together, over T1" in pictures["occlusion"].caption
     one = Image(pixels[1:], image.geometry, channels=("T2",))
     assert list(cohort_explanation.map_pictures(made, one, method, None, failed=False)) == ["occlusion", "occlusion_T2"]
 
@@ -276,11 +276,11 @@ def test_an_unknown_target_is_refused():
 
 def test_a_map_without_any_evidence_says_so_and_shows_the_middle_of_the_volume():
     image = Image(np.random.default_rng(0).random((1, 8, 9, 11)).astype(np.float32), Geometry((8, 9, 11), np.eye(4)))
-    drawn = heat_map.heat_overlay(
+    overlay = heat_map.heat_overlay(
         image, np.zeros((8, 9, 11), dtype=np.float32), "gradcam: ball", caption="how it is made"
     )
-    assert "how it is made. Nothing in the image supports the target." in drawn.caption
-    assert "axial, slice 6 of 11" in drawn.caption
+    assert "how it is made. Nothing in the image supports the target." in overlay.caption
+    assert "axial, slice 6 of 11" in overlay.caption
     seen = heat_map.heat_overlay(image, np.eye(8, 9, dtype=np.float32)[..., None] * np.ones(11), "gradcam: ball")
     assert "Nothing" not in seen.caption
 

@@ -162,7 +162,7 @@ def test_each_site_sends_at_least_two_messages_a_round_and_the_ledger_shows_a_ch
         exchanges.verify_exchanges(changed)
 
 
-def test_layers_of_its_own_never_leave_a_site_and_each_draws_towards_the_round(tmp_path):
+def test_layers_of_its_own_never_leave_a_site_and_each_is_pulled_towards_the_round(tmp_path):
     """With the median, a fresh optimiser each round, and the round that the validation cases of both sites prefer."""
     sites = {name: trained.pictures(tmp_path / name, 14, first=20 * n) for n, name in enumerate("ab")}
     chosen = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fingerprints import DRAWN, LAPTOP, cohort, facts
+from fingerprints import LAPTOP, SAMPLED, cohort, facts
 from hilum.errors import DatasetError, IntegrityError, PlanError
 from hilum.federation import agreement, federated_job, stand_ins
 from hilum.planning import planner
@@ -72,8 +72,8 @@ def test_with_groups_of_one_case_the_plan_is_that_of_all_cases_together(classes,
     sent = {site: stand_ins.read_stand_ins([one.record for one in own], site) for site, own in sent.items()}
     examined = stand_ins.examination_of(sent, agreement.agree(introduced))
     wishes = Wishes(Decision("cpu", "asked for"), 10.0)
-    pooled = planner.make_plan(cohort(every, labels, name="sites"), Fingerprint(tuple(every)), DRAWN, LAPTOP, wishes)
-    apart = planner.make_plan(examined.dataset, examined.fingerprint, DRAWN, LAPTOP, wishes)
+    pooled = planner.make_plan(cohort(every, labels, name="sites"), Fingerprint(tuple(every)), SAMPLED, LAPTOP, wishes)
+    apart = planner.make_plan(examined.dataset, examined.fingerprint, SAMPLED, LAPTOP, wishes)
     assert {name: one.value for name, one in apart} == {name: one.value for name, one in pooled}
 
 

@@ -99,22 +99,22 @@ def test_predict_writes_a_film_s_mask_beside_a_report_that_names_frames(film, tm
     assert named == list(range(1, FRAMES + 1))
 
 
-def test_a_presentation_state_draws_on_each_frame_of_a_film_what_is_marked_there(film):
+def test_a_presentation_state_shows_on_each_frame_of_a_film_what_is_marked_there(film):
     image, mask, folder = film
     box = np.array([2.0, 3.0, 12.0, 9.0])
     findings = [Finding("spot", box, probability=0.8, box=0, frame=3)]
     [path] = ANSWERS["gsps"].write(Result(image, "a", [("", mask, LABELS)], findings), folder / "case")
-    drawn = {}
+    polylines = {}
     for one in pydicom.dcmread(path).GraphicAnnotationSequence:
         [named] = one.ReferencedImageSequence
         layer = one.TextObjectSequence[0].UnformattedTextValue
         points = [np.reshape(each.GraphicData, (-1, 2)) for each in one.GraphicObjectSequence]
-        drawn[named.ReferencedFrameNumber, layer.partition(" ")[0]] = np.concatenate(points)
+        polylines[named.ReferencedFrameNumber, layer.partition(" ")[0]] = np.concatenate(points)
     wanted = {(n + 1, label.name) for n in range(FRAMES) for label in LABELS if (mask[n] == label.value).any()}
-    assert set(drawn) == {*wanted, (4, "spot")}, "frame 4 has a box alone"
+    assert set(polylines) == {*wanted, (4, "spot")}, "frame 4 has a box alone"
     for number, name in wanted:
         value = next(label.value for label in LABELS if label.name == name)
         rows, columns = np.nonzero(mask[number - 1] == value)
-        lines = drawn[number, name]
+        lines = polylines[number, name]
         assert (lines.min(axis=0) - 0.5 <= [columns.min(), rows.min()]).all()
         assert (lines.max(axis=0) + 0.5 >= [columns.max() + 1, rows.max() + 1]).all()

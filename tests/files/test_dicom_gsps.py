@@ -15,7 +15,6 @@ from hilum.files.dicom.writing.dicom_answers import ANSWERS, Result
 from hilum.values import Finding, Image, Label
 from written_dicom import write_slice
 
-
 OPHTHALMIC_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"  # an image of frames, also where it has one
 
 
@@ -34,7 +33,7 @@ def test_lines_lie_on_the_edges_of_what_is_marked_with_names_and_values(tmp_path
     result = Result(image, "test", [("", mask, [Label(1, "spot", (255, 0, 0))])], [size, box])
     [path] = ANSWERS["gsps"].write(result, tmp_path / "case")
     made = pydicom.dcmread(path)
-    drawn = [
+    texts_shown = [
         (
             one.ReferencedImageSequence[0].ReferencedSOPInstanceUID,
             one.TextObjectSequence[0].UnformattedTextValue,
@@ -44,9 +43,9 @@ def test_lines_lie_on_the_edges_of_what_is_marked_with_names_and_values(tmp_path
     ]
     slices = [pydicom.dcmread(tmp_path / f"{n}.dcm").SOPInstanceUID for n in range(3)]
     texts = [("spot 0.008 ml", 1), ("nodule 93.4 %, uncalibrated", 1), ("nodule 93.4 %, uncalibrated", 2)]
-    assert [(text, slices.index(uid)) for uid, text, _ in drawn] == texts
-    assert_array_equal(polygon.inside_polygon(drawn[0][2] - 0.5, mask.shape[1::-1]), mask[:, :, 1].T)
-    assert_array_equal(drawn[1][2], [(5, 1), (8, 1), (8, 3), (5, 3), (5, 1)])
+    assert [(text, slices.index(uid)) for uid, text, _ in texts_shown] == texts
+    assert_array_equal(polygon.inside_polygon(texts_shown[0][2] - 0.5, mask.shape[1::-1]), mask[:, :, 1].T)
+    assert_array_equal(texts_shown[1][2], [(5, 1), (8, 1), (8, 3), (5, 3), (5, 1)])
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def instances(source: Any) -> list[str]:
     return [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in source.source.paths]
 
 
-def test_a_real_structure_set_covers_the_area_that_it_draws(data: Path):
+def test_a_real_structure_set_covers_the_area_of_its_contours(data: Path):
     source = file_formats.read(data / "dicom/series/ct_phantom_with_rtstruct")
     path = data / "dicom/files/rtutils_rtstruct_phantom.dcm"
     image = rtstruct_reading.rasterise_regions(path, source.geometry, instances(source))
@@ -212,22 +212,28 @@ def areas(image: Any) -> list[int]:
 @pytest.mark.parametrize(
     ("halves", "expected", "notes"),
     [
-        ({2: 2, 4: 2, 6: 2}, [0, 0, 16, 16, 16, 16, 16, 0, 0], ["GTV is interpolated on 2 slices between drawn ones"]),
-        ({1: 1, 3: 3}, [0, 4, 16, 36, 0, 0, 0, 0, 0], ["GTV is interpolated on 1 slice between drawn ones"]),
+        (
+            {2: 2, 4: 2, 6: 2},
+            [0, 0, 16, 16, 16, 16, 16, 0, 0],
+            ["GTV is interpolated on 2 slices between contoured ones"],
+        ),
+        ({1: 1, 3: 3}, [0, 4, 16, 36, 0, 0, 0, 0, 0], ["GTV is interpolated on 1 slice between contoured ones"]),
         # A quarter of the way corners of 4 x 4 are sqrt(2) outside of the small square and 4 inside of the large one.
-        ({0: 1, 4: 5}, [4, 12, 36, 64, 100, 0, 0, 0, 0], ["GTV is interpolated on 3 slices between drawn ones"]),
+        ({0: 1, 4: 5}, [4, 12, 36, 64, 100, 0, 0, 0, 0], ["GTV is interpolated on 3 slices between contoured ones"]),
         (
             {0: 2, 1: 2, 2: 2, 4: 2, 8: 2},
             [16, 16, 16, 16, 16, 0, 0, 0, 16],
             [
-                "GTV is interpolated on 1 slice between drawn ones",
+                "GTV is interpolated on 1 slice between contoured ones",
                 "GTV is not interpolated on 3 slices: the gap is far wider than others",
             ],
         ),
         ({2: 2, 3: 1, 4: 2}, [0, 0, 16, 4, 16, 0, 0, 0, 0], []),
     ],
 )
-def test_slices_between_drawn_ones_are_interpolated_where_that_is_asked_for(tmp_path: Path, halves, expected, notes):
+def test_slices_between_contoured_ones_are_interpolated_where_that_is_asked_for(
+    tmp_path: Path, halves, expected, notes
+):
     path = structure_set(tmp_path / "rt.dcm", {"GTV": squares(halves)})
     filled, plain = (
         rtstruct_reading.rasterise_regions(path, CUBES, fill_contours=True),

@@ -1,4 +1,4 @@
-"""DICOM SEG: what was drawn lies where it was drawn, and what is written is read again, voxel by voxel."""
+"""DICOM SEG: what was contoured lies where it was contoured, and what is written is read again, voxel by voxel."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_segmentation_of_a_radiograph_lies_on_its_pixels(data: Path):
         seg_reading.read_segmentation(path, on=Geometry.of_pixels((16, 17)))
 
 
-def test_which_images_it_was_drawn_on_is_told(data: Path):
+def test_which_images_it_was_contoured_on_is_told(data: Path):
     facts = seg_reading.read_segmentation(data / "dicom/files/dcmqi_seg_23x38x3.dcm").facts
     sources = [pydicom.dcmread(p) for p in (data / "dicom/series/ct_23x38x3_with_seg").glob("*.dcm")]
     assert facts["source_series"] == (sources[0].SeriesInstanceUID,)

@@ -448,8 +448,8 @@ def test_a_seg_of_a_few_slices_is_viewed_on_its_whole_series(data, tmp_path):
     mask[5:20, 10:30, 12:14] = 1
     result_images.write_label_map(mask, [LIVER], image, tmp_path / "own.dcm", algorithm="a test")
     assert hilum.read(tmp_path / "own.dcm").geometry.shape != image.geometry.shape
-    assert dicom_masks.is_drawing(tmp_path / "own.dcm")
-    overlay = dicom_masks.read_drawing(tmp_path / "own.dcm", image.geometry)
+    assert dicom_masks.is_contoured_object(tmp_path / "own.dcm")
+    overlay = dicom_masks.read_contoured_object(tmp_path / "own.dcm", image.geometry)
     assert_array_equal(overlay.data[0], mask)
     assert "Liver" in hilum.view(folder, tmp_path / "own.dcm").html
 
@@ -457,12 +457,14 @@ def test_a_seg_of_a_few_slices_is_viewed_on_its_whole_series(data, tmp_path):
 def test_contours_are_viewed_on_their_series(data):
     folder = data / "dicom" / "series" / "ct_phantom_with_rtstruct"
     contours = data / "dicom" / "files" / "rtutils_rtstruct_phantom.dcm"
-    assert dicom_masks.is_drawing(contours)
-    assert not dicom_masks.is_drawing(folder / "ct_1.dcm")
+    assert dicom_masks.is_contoured_object(contours)
+    assert not dicom_masks.is_contoured_object(folder / "ct_1.dcm")
     image = hilum.read(folder)
     names = [
         region.name
-        for region in dicom_masks.read_drawing(contours, image.geometry, [*map(Path, image.source.paths)]).labels
+        for region in dicom_masks.read_contoured_object(
+            contours, image.geometry, [*map(Path, image.source.paths)]
+        ).labels
     ]
     page = hilum.view(folder, contours).html
     assert names

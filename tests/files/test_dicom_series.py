@@ -25,7 +25,7 @@ def test_the_series_of_a_medium_are_found_without_looking_at_pixels(data: Path) 
     assert all(files.is_image for files in found)
 
 
-def test_references_point_at_the_series_they_were_drawn_on(data: Path, tmp_path: Path) -> None:
+def test_references_point_at_the_series_they_were_contoured_on(data: Path, tmp_path: Path) -> None:
     dicom = data / "dicom"
     for source in (
         *(dicom / "series" / "ct_phantom_with_rtstruct").iterdir(),
@@ -35,15 +35,15 @@ def test_references_point_at_the_series_they_were_drawn_on(data: Path, tmp_path:
     ):
         (tmp_path / source.name).write_bytes(source.read_bytes())
     found = {files.uid: files for files in series_survey.list_series(tmp_path)}
-    drawn = [files for files in found.values() if not files.is_image]
-    assert sorted(files.modality for files in drawn) == ["RTSTRUCT", "SEG"]
-    for files in drawn:
+    contoured = [files for files in found.values() if not files.is_image]
+    assert sorted(files.modality for files in contoured) == ["RTSTRUCT", "SEG"]
+    for files in contoured:
         (target,) = files.references
         assert found[target].is_image
-    assert len({files.patient for files in drawn}) == 2
+    assert len({files.patient for files in contoured}) == 2
 
 
-def test_each_object_that_is_drawn_stands_by_itself_and_states_what_it_was_drawn_on(tmp_path: Path) -> None:
+def test_each_contoured_object_stands_by_itself_and_states_what_it_was_contoured_on(tmp_path: Path) -> None:
     for number in (2, 1):
         path = tmp_path / f"{9 - number}.dcm"
         stated = [Dataset()]

@@ -1,4 +1,4 @@
-"""Structured reports: outlines of findings become boxes on the images that they were drawn on."""
+"""Structured reports: outlines of findings become boxes on the images that they were outlined on."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_a_rectangle_on_a_radiograph_is_a_box_of_its_finding(tmp_path):
 def test_circles_and_ellipses_are_bounded_and_points_and_lines_are_passed_over(tmp_path):
     [image] = radiographs(tmp_path)
     turned = np.array([(-6, -8), (6, 8), (4, -3), (-4, 3)]) + 20.0  # half axes of 10 and 5, turned by 53 degrees
-    drawn = [
+    outlines = [
         planar(outline(image, [(20, 15), (23, 19)], "CIRCLE")),
         planar(outline(image, turned, "ELLIPSE")),
         planar(outline(image, [(4, 4)], "POINT")),
         planar(outline(image, [(4, 4), (9, 9)])),
         planar(outline(image, [(4, 4), (9, 8), (4, 4)])),  # there and back: three points, of which two are one
     ]
-    report(tmp_path / "sr.dcm", [image], drawn)
+    report(tmp_path / "sr.dcm", [image], outlines)
     dataset = dataset_layouts.read_dataset(tmp_path)
     half = np.hypot([6, 8], [4, 3])
     expected = [[10, 15, 20, 25], [*(20 - half[::-1]), *(20 + half[::-1])]]
@@ -102,10 +102,10 @@ def test_circles_and_ellipses_are_bounded_and_points_and_lines_are_passed_over(t
         max_size=4,
     )
 )
-def test_boxes_come_back_from_a_report_on_an_oblique_series(tmp_path_factory, drawn):
+def test_boxes_come_back_from_a_report_on_an_oblique_series(tmp_path_factory, outlines):
     root = tmp_path_factory.mktemp("series")
     images, groups, expected = ct(root), [], []
-    for x, y, width, height, first, slices, in_mm in drawn:
+    for x, y, width, height, first, slices, in_mm in outlines:
         low, high = np.array([30 * x, 20 * y]), np.array([30 * (x + width) + 1, 20 * (y + height) + 1])
         expected.append([*low, first, *high, first + slices])
         if in_mm:
@@ -131,9 +131,11 @@ def surface(images: list[Dataset], low: np.ndarray, high: np.ndarray, first: int
 
 def test_flat_outlines_with_one_tracking_number_are_one_box(tmp_path):
     images, uid = ct(tmp_path), generate_uid()
-    drawn = [rectangle(images[2], 1, 2, 8, 9), rectangle(images[3], 0, 4, 5, 12), rectangle(images[5], 20, 1, 24, 3)]
+    outlines = [rectangle(images[2], 1, 2, 8, 9), rectangle(images[3], 0, 4, 5, 12), rectangle(images[5], 20, 1, 24, 3)]
     report(
-        tmp_path / "sr.dcm", images, [planar(drawn[0], tracking=uid), planar(drawn[1], tracking=uid), planar(drawn[2])]
+        tmp_path / "sr.dcm",
+        images,
+        [planar(outlines[0], tracking=uid), planar(outlines[1], tracking=uid), planar(outlines[2])],
     )
     assert_array_equal(only_boxes(tmp_path).corners, [[0, 2, 2, 8, 12, 4], [20, 1, 5, 24, 3, 6]])
 

@@ -65,10 +65,10 @@ def edges(size: float) -> st.SearchStrategy[tuple[float, float]]:
 
 @settings(max_examples=5)
 @given(st.lists(st.tuples(edges(30), edges(20), st.integers(0, 5), st.integers(1, 6)), max_size=3), st.floats(0, 1))
-def test_boxes_on_an_oblique_series_come_back(tmp_path_factory, drawn, score):
+def test_boxes_on_an_oblique_series_come_back(tmp_path_factory, outlines, score):
     root = tmp_path_factory.mktemp("series")
     image = series(root)
-    corners = [[x[0], y[0], z, x[1], y[1], min(z + n, 6)] for x, y, z, n in drawn]
+    corners = [[x[0], y[0], z, x[1], y[1], min(z + n, 6)] for x, y, z, n in outlines]
     corners = np.reshape(np.minimum(corners, [30, 20, 6] * 2) if corners else [], (-1, 6))
     boxes = BoundingBoxes(corners, ("nodule",) * len(corners), np.full(len(corners), score))
     sr.write_report(Result(image, "tests", findings=found(boxes), is_empty=not corners.size), root / "sr.dcm")

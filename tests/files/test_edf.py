@@ -45,22 +45,22 @@ def numbers(seed: int, records: int, samples: int) -> np.ndarray:
 
 @given(st.integers(1, 5), st.integers(1, 20), st.integers(1, 3), st.sampled_from([0.5, 1.0, 30.0]))
 def test_signals_come_back_in_their_unit_and_in_time(tmp_path_factory, records, samples, count, seconds):
-    drawn = [(f"lead {n}", "uV", numbers(n, records, samples)) for n in range(count)]
-    image = hilum.read(edf(tmp_path_factory.mktemp("edf") / "x.edf", drawn, seconds=seconds))
-    assert_allclose(image.data, [values.ravel() / 100 for _, _, values in drawn], atol=1e-4)
+    signals = [(f"lead {n}", "uV", numbers(n, records, samples)) for n in range(count)]
+    image = hilum.read(edf(tmp_path_factory.mktemp("edf") / "x.edf", signals, seconds=seconds))
+    assert_allclose(image.data, [values.ravel() / 100 for _, _, values in signals], atol=1e-4)
     assert image.channels == tuple(f"lead {n}" for n in range(count))
     assert (image.geometry.unit, image.facts["units"]) == ("s", ("uV",) * count)
     assert image.spacing == pytest.approx((seconds / samples,))
 
 
 def test_signals_of_other_rates_are_images_of_their_own_and_annotations_are_left_out(tmp_path):
-    drawn = [("EEG", "uV", numbers(0, 3, 8)), ("SpO2", "%", numbers(1, 3, 2)), ("EEG", "uV", numbers(2, 3, 8))]
-    path = edf(tmp_path / "night.edf", [*drawn, ("EDF Annotations", "", numbers(3, 3, 5))], kind="EDF+C")
+    signals = [("EEG", "uV", numbers(0, 3, 8)), ("SpO2", "%", numbers(1, 3, 2)), ("EEG", "uV", numbers(2, 3, 8))]
+    path = edf(tmp_path / "night.edf", [*signals, ("EDF Annotations", "", numbers(3, 3, 5))], kind="EDF+C")
     volumes = file_formats.read_volumes(path)
     assert list(volumes) == ["night_8Hz", "night_2Hz"]
     assert volumes["night_8Hz"].channels == ("EEG 1", "EEG 2")
-    assert_allclose(volumes["night_8Hz"].data[1], drawn[2][2].ravel() / 100, atol=1e-4)
-    assert_allclose(volumes["night_2Hz"].data[0], drawn[1][2].ravel() / 100, atol=1e-4)
+    assert_allclose(volumes["night_8Hz"].data[1], signals[2][2].ravel() / 100, atol=1e-4)
+    assert_allclose(volumes["night_2Hz"].data[0], signals[1][2].ravel() / 100, atol=1e-4)
     assert volumes["night_2Hz"].notes == ("annotations in the recording were left out",)
     stated = repr([(image.notes, dict(image.facts), image.channels) for image in volumes.values()])
     assert "Doe" not in stated

@@ -13,23 +13,23 @@ from hilum.errors import FormatError
 
 def film(path: Path, durations: list[int] | int, frames: int = 3) -> list[np.ndarray]:
     """A bright square that moves over grey, a column a frame."""
-    drawn = []
+    pictures = []
     for n in range(frames):
         pixels = np.full((20, 30), 90, np.uint8)
         pixels[5:10, 3 * n : 3 * n + 4] = 200
-        drawn.append(pixels)
-    first, *rest = (PIL.Image.fromarray(pixels) for pixels in drawn)
+        pictures.append(pixels)
+    first, *rest = (PIL.Image.fromarray(pixels) for pixels in pictures)
     first.save(path, save_all=True, append_images=rest, duration=durations)
-    return drawn
+    return pictures
 
 
 def test_a_moving_gif_is_a_clip_with_the_times_of_its_frames(tmp_path):
-    drawn = film(tmp_path / "beat.gif", [40, 100, 60])
+    pictures = film(tmp_path / "beat.gif", [40, 100, 60])
     image = hilum.read(tmp_path / "beat.gif")
     assert (image.shape, image.channels) == ((3, 3, 20, 30), ("R", "G", "B"))
     assert image.times == (0.0, 0.04, 0.14)
     for channel in image.data:
-        assert_array_equal(channel, drawn)
+        assert_array_equal(channel, pictures)
     part = (slice(1, 2), slice(1, 3), slice(4, 9), slice(0, 12))
     assert_array_equal(image.pixels[part], image.data[part])
 

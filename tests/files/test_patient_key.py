@@ -56,7 +56,7 @@ def test_no_plain_hash_of_the_number_is_its_pseudonym(installation):
     assert hashing.make_pseudonym("1234567") not in plain
 
 
-def test_an_installation_draws_its_key_once_for_its_owner_alone(installation):
+def test_an_installation_makes_its_key_once_for_its_owner_alone(installation):
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(hashing.make_pseudonym, ["1234567"] * 8))) == 1
     [key] = installation.iterdir()
@@ -67,7 +67,7 @@ def test_an_installation_draws_its_key_once_for_its_owner_alone(installation):
     assert hashing.make_pseudonym("1234567") == hmac.digest(secret, b"1234567", "sha256").hex()[:16]
 
 
-def test_a_damaged_key_is_refused_and_no_other_is_drawn(installation):
+def test_a_damaged_key_is_refused_and_no_other_is_made(installation):
     hashing.make_pseudonym("1234567")
     [key] = installation.iterdir()
     key.write_text("00ff")

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-import drawn_in_time
 import hilum
+import simulated_in_time
 from hilum.errors import FormatError, GeometryError
 from hilum.layouts import dataset_layouts
 from hilum.values import Geometry, Image
 
 
 def test_a_table_of_samples_is_an_image_of_one_axis_in_seconds(tmp_path):
-    path = drawn_in_time.table(tmp_path / "x.csv", {"I": np.arange(5.0), "II": np.arange(5.0) ** 2}, step=0.004)
+    path = simulated_in_time.table(tmp_path / "x.csv", {"I": np.arange(5.0), "II": np.arange(5.0) ** 2}, step=0.004)
     image = hilum.read(path)
     assert (image.channels, image.shape, image.geometry.unit) == (("I", "II"), (2, 5), "s")
     assert image.spacing == pytest.approx((0.004,))
@@ -88,7 +88,7 @@ def test_one_list_of_numbers_is_a_series_and_several_of_one_length_are_its_chann
 
 
 def test_a_table_of_cases_is_no_series_and_a_series_no_table_of_cases(tmp_path):
-    drawn_in_time.electrocardiograms(tmp_path / "data", 3)
+    simulated_in_time.electrocardiograms(tmp_path / "data", 3)
     dataset = dataset_layouts.read_dataset(tmp_path / "data")
     assert [case.id for case in dataset] == ["patient00", "patient01", "patient02"]
     assert next(iter(dataset)).references["mask"].geometry.unit == "s"

@@ -15,7 +15,7 @@ import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.encaps import encapsulate
 
-import drawn_slides
+import simulated_slides
 from hilum import installation
 from hilum.errors import FormatError, GeometryError, ResourceError, UsageError
 from hilum.files import file_formats
@@ -32,8 +32,8 @@ def read(path: Path, **options):
 
 @pytest.mark.parametrize("in_pages", [False, True], ids=["SubIFDs", "reduced pages"])
 def test_a_tiled_tiff_with_levels_is_a_slide_that_is_read_region_by_region(tmp_path, in_pages):
-    levels = drawn_slides.levels_of(PIXELS, 3)
-    image = read(drawn_slides.write_tiff(tmp_path / "a.tif", levels, in_pages=in_pages))
+    levels = simulated_slides.levels_of(PIXELS, 3)
+    image = read(simulated_slides.write_tiff(tmp_path / "a.tif", levels, in_pages=in_pages))
     assert image.is_slide
     assert [level.shape for level in image.levels] == [(700, 900), (350, 450), (175, 225)]
     assert_allclose(image.downsamples, [1, 2, 4])
@@ -45,7 +45,7 @@ def test_a_tiled_tiff_with_levels_is_a_slide_that_is_read_region_by_region(tmp_p
 
 
 def test_the_level_at_a_size_of_a_pixel_is_the_coarsest_that_shows_it(tmp_path):
-    image = read(drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(PIXELS, 3)))
+    image = read(simulated_slides.write_tiff(tmp_path / "a.tif", simulated_slides.levels_of(PIXELS, 3)))
     assert [image.at(mm).shape[1] for mm in (0.0001, 0.0005, 0.0009, 0.001, 0.0019, 0.1)] == [
         700, 700, 700, 350, 350, 175,
     ]  # fmt: skip
@@ -54,7 +54,7 @@ def test_the_level_at_a_size_of_a_pixel_is_the_coarsest_that_shows_it(tmp_path):
 
 
 def test_a_slide_without_size_of_a_pixel_is_no_answer_in_mm_until_somebody_states_it(tmp_path):
-    path = drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(PIXELS, 2), mm=None)
+    path = simulated_slides.write_tiff(tmp_path / "a.tif", simulated_slides.levels_of(PIXELS, 2), mm=None)
     with pytest.raises(GeometryError, match="--mm-per-pixel"):
         read(path).at(0.001)
     assert read(path, mm_per_pixel=0.00025).at(0.0005).shape == (3, 350, 450)
@@ -63,25 +63,25 @@ def test_a_slide_without_size_of_a_pixel_is_no_answer_in_mm_until_somebody_state
 
 
 def test_resolution_tags_of_paper_are_no_size_of_a_pixel(tmp_path):
-    paper = drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(PIXELS, 2), mm=25.4 / 300)
+    paper = simulated_slides.write_tiff(tmp_path / "a.tif", simulated_slides.levels_of(PIXELS, 2), mm=25.4 / 300)
     assert read(paper).spacing is None
 
 
 def test_levels_that_disagree_are_refused(tmp_path):
-    wrong = [PIXELS, drawn_slides.halve(PIXELS)[:200]]
+    wrong = [PIXELS, simulated_slides.halve(PIXELS)[:200]]
     with pytest.raises(FormatError, match="200 x 450 pixels is no reduction of 700 x 900"):
-        read(drawn_slides.write_tiff(tmp_path / "a.tif", wrong))
+        read(simulated_slides.write_tiff(tmp_path / "a.tif", wrong))
 
 
 def test_a_slide_that_is_cut_short_is_refused(tmp_path):
-    path = drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(PIXELS, 2))
+    path = simulated_slides.write_tiff(tmp_path / "a.tif", simulated_slides.levels_of(PIXELS, 2))
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(FormatError, match=r"cut short|not a complete TIFF"):
         read(path)
 
 
 def test_a_tile_that_claims_more_pixels_than_the_page_is_refused_before_it_is_decoded(tmp_path):
-    path = drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(PIXELS, 2), compression="jpeg")
+    path = simulated_slides.write_tiff(tmp_path / "a.tif", simulated_slides.levels_of(PIXELS, 2), compression="jpeg")
     with tifffile.TiffFile(path) as file:
         at, count = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
     content = path.read_bytes()
@@ -94,16 +94,16 @@ def test_a_tile_that_claims_more_pixels_than_the_page_is_refused_before_it_is_de
 
 def test_the_cache_of_tiles_stays_within_its_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(tiled_levels, "CACHED_BYTES", 3 * 256 * 256 * 2)
-    image = read(drawn_slides.write_tiff(tmp_path / "a.tif", [PIXELS, drawn_slides.halve(PIXELS)]))
+    image = read(simulated_slides.write_tiff(tmp_path / "a.tif", [PIXELS, simulated_slides.halve(PIXELS)]))
     assert_array_equal(image.data, np.moveaxis(PIXELS, -1, 0))
     assert tiled_levels._held <= 3 * 256 * 256 * 2
 
 
 def test_openslide_reads_the_same_pixels_of_a_scanners_file(tmp_path):
     pytest.importorskip("openslide")
-    levels = drawn_slides.levels_of(PIXELS, 2)
-    ours = read(drawn_slides.write_tiff(tmp_path / "a.tif", levels, in_pages=True))
-    theirs = read(drawn_slides.write_tiff(tmp_path / "a.svs", levels, in_pages=True))
+    levels = simulated_slides.levels_of(PIXELS, 2)
+    ours = read(simulated_slides.write_tiff(tmp_path / "a.tif", levels, in_pages=True))
+    theirs = read(simulated_slides.write_tiff(tmp_path / "a.svs", levels, in_pages=True))
     assert theirs.source.format == ours.source.format == "slide"
     assert [one.shape for one in theirs.levels] == [one.shape for one in ours.levels]
     assert_array_equal(theirs.pixels[:, 400:700, 500:900], ours.pixels[:, 400:700, 500:900])
@@ -119,10 +119,10 @@ def test_a_dicom_slide_is_read_by_its_tiles(data):
 
 
 def test_levels_of_dicom_and_of_tiff_are_alike(tmp_path, data):
-    levels = drawn_slides.levels_of(PIXELS, 3)
+    levels = simulated_slides.levels_of(PIXELS, 3)
     template = data / "dicom" / "files" / "highdicom_sm_image.dcm"
-    dicom = read(drawn_slides.write_dicom(tmp_path / "dicom", levels, template))
-    tiff = read(drawn_slides.write_tiff(tmp_path / "a.tif", levels))
+    dicom = read(simulated_slides.write_dicom(tmp_path / "dicom", levels, template))
+    tiff = read(simulated_slides.write_tiff(tmp_path / "a.tif", levels))
     assert dicom.spacing == pytest.approx(tiff.spacing)
     assert dicom.downsamples == tiff.downsamples
     for number in range(3):
@@ -132,7 +132,7 @@ def test_levels_of_dicom_and_of_tiff_are_alike(tmp_path, data):
 
 def test_a_jpeg_2000_slide_that_states_subsampled_colours_is_refused(tmp_path, data):
     template = data / "dicom" / "files" / "highdicom_sm_image.dcm"
-    dicom = drawn_slides.write_dicom(tmp_path / "dicom", drawn_slides.levels_of(PIXELS, 1), template)
+    dicom = simulated_slides.write_dicom(tmp_path / "dicom", simulated_slides.levels_of(PIXELS, 1), template)
     [path] = dicom.iterdir()
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
@@ -146,8 +146,8 @@ def test_a_jpeg_2000_slide_that_states_subsampled_colours_is_refused(tmp_path, d
 
 @pytest.mark.skipif(shutil.which("OrthancWSIDicomizer") is None, reason="the dicomizer of orthanc-wsi is not installed")
 def test_a_slide_of_orthancs_dicomizer_has_the_pixels_of_its_tiff(tmp_path):
-    levels = drawn_slides.levels_of(PIXELS[:640, :896], 3)
-    tiff = drawn_slides.write_tiff(tmp_path / "a.tif", levels, in_pages=True, compression="none")
+    levels = simulated_slides.levels_of(PIXELS[:640, :896], 3)
+    tiff = simulated_slides.write_tiff(tmp_path / "a.tif", levels, in_pages=True, compression="none")
     library = next(Path(pytest.importorskip("openslide_bin").__file__).parent.glob("*.so*"))
     (tmp_path / "dicom").mkdir()
     asked = [
@@ -168,7 +168,9 @@ def test_a_slide_of_orthancs_dicomizer_has_the_pixels_of_its_tiff(tmp_path):
 
 
 def test_a_label_map_of_a_slide_is_a_pyramid_that_reads_back_with_its_names(tmp_path):
-    image = read(drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(np.tile(PIXELS, (2, 2, 1)), 2)))
+    image = read(
+        simulated_slides.write_tiff(tmp_path / "a.tif", simulated_slides.levels_of(np.tile(PIXELS, (2, 2, 1)), 2))
+    )
     values = np.zeros((1400, 1800), np.uint8)
     values[300:800, 500:900] = 2
     file_formats.write(image.with_label_map(values, [Label(2, "nucleus")]), tmp_path / "map.tif")
@@ -184,7 +186,7 @@ def test_a_label_map_of_a_slide_is_a_pyramid_that_reads_back_with_its_names(tmp_
 
 
 def test_a_missing_openslide_is_an_error_with_the_line_that_installs_it(tmp_path, monkeypatch):
-    path = drawn_slides.write_tiff(tmp_path / "a.svs", drawn_slides.levels_of(PIXELS, 2))
+    path = simulated_slides.write_tiff(tmp_path / "a.svs", simulated_slides.levels_of(PIXELS, 2))
     monkeypatch.setattr(openslide_reading, "find_spec", lambda name: None)
     openslide_reading._opened.cache_clear()
     with pytest.raises(UsageError, match=re.escape(installation.install_line("wsi"))):
@@ -207,7 +209,7 @@ def test_a_slide_that_claims_far_more_pixels_than_its_file_holds_is_refused(tmp_
 
 
 def test_a_full_disk_leaves_no_half_label_map(tmp_path, monkeypatch):
-    image = read(drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(PIXELS, 2)))
+    image = read(simulated_slides.write_tiff(tmp_path / "a.tif", simulated_slides.levels_of(PIXELS, 2)))
     strips = slide_writing._tiles
 
     def failing(pixels):
@@ -229,5 +231,5 @@ def test_a_part_that_was_never_scanned_is_glass_and_is_stated(tmp_path):
     slide = read(tmp_path / "a.tif")
     assert slide.notes == ("75.0% of the slide was never scanned, and is taken for glass",)
     assert set(np.unique(slide.pixels[:, 256:, :])) == {255}
-    whole = read(drawn_slides.write_tiff(tmp_path / "b.tif", drawn_slides.levels_of(PIXELS, 2)))
+    whole = read(simulated_slides.write_tiff(tmp_path / "b.tif", simulated_slides.levels_of(PIXELS, 2)))
     assert not whole.notes

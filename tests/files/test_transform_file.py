@@ -14,13 +14,13 @@ import SimpleITK
 from numpy.testing import assert_allclose
 
 import hilum
-from drawn_pairs import oblique, smooth_field, turn_and_shift
 from hilum.errors import FormatError, UsageError
 from hilum.files import transform_file
 from hilum.files.dicom.writing import series_writing
 from hilum.files.dicom.writing.series_writing import SeriesNames
 from hilum.transforms import spatial_transforms
 from hilum.values import Affine, Displacement, Geometry, Image, SpatialTransform
+from simulated_pairs import oblique, smooth_field, turn_and_shift
 
 SIDES = np.array([-1.0, -1.0, 1.0])
 GRIDS = {"left-handed": oblique(), "right-handed": oblique(left_handed=False)}

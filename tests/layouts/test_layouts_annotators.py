@@ -50,7 +50,7 @@ def region(name: str, label: object = "cyst", **shape: object) -> dict:
     return {"shape_attributes": {"name": name, **shape}, "region_attributes": {"kind": label}}
 
 
-def drawn(dataset) -> np.ndarray:
+def label_map(dataset) -> np.ndarray:
     """(rows, columns) of the first case's mask."""
     return dataset.cases[0].references["mask"].data[0]
 
@@ -71,7 +71,7 @@ RUNS = '<mask label="cyst" rle="0, 7, 2, 5" left="3" top="5" width="7" height="2
 def test_a_shape_of_cvat_covers_the_pixels_whose_centres_it_holds(tmp_path, shape):
     dataset = dataset_layouts.read_dataset(cvat(tmp_path, shape), MASK)
     assert (len(dataset), dataset.kinds) == (3, {"mask"})
-    assert (drawn(dataset) == rectangle(slice(5, 7), slice(3, 10))).all()
+    assert (label_map(dataset) == rectangle(slice(5, 7), slice(3, 10))).all()
     assert not dataset.cases[1].references["mask"].data.any()
     [corners] = dataset_layouts.read_dataset(tmp_path, BOXES).cases[0].references["boxes"].corners
     assert corners.tolist() == [5, 3, 7, 10]  # rows first, as the image
@@ -85,23 +85,23 @@ def test_boxes_alone_are_boxes_and_anything_else_is_an_outline(tmp_path):
 def test_runs_of_cvat_go_along_the_rows_of_their_box(tmp_path):
     expected = rectangle(slice(5, 7), slice(3, 10))
     expected[6, 3:5] = False
-    assert (drawn(dataset_layouts.read_dataset(cvat(tmp_path, RUNS))) == expected).all()
+    assert (label_map(dataset_layouts.read_dataset(cvat(tmp_path, RUNS))) == expected).all()
 
 
 def test_a_box_that_is_turned_by_a_right_angle_stands_upright(tmp_path):
     turned = BOX.replace("occluded", 'rotation="90" occluded').replace('xbr="10.0"', 'xbr="9.0"')
     # 6 x 2 around (6, 6) becomes 2 x 6.
     assert (
-        drawn(dataset_layouts.read_dataset(cvat(tmp_path, turned), MASK)) == rectangle(slice(3, 9), slice(5, 7))
+        label_map(dataset_layouts.read_dataset(cvat(tmp_path, turned), MASK)) == rectangle(slice(3, 9), slice(5, 7))
     ).all()
 
 
 def test_the_area_of_an_ellipse_is_that_of_its_radii(tmp_path):
     shape = '<ellipse label="cyst" cx="12" cy="10" rx="9" ry="6"></ellipse>'
     dataset = dataset_layouts.read_dataset(cvat(tmp_path / "cvat", shape))
-    assert drawn(dataset).sum() == pytest.approx(np.pi * 9 * 6, rel=0.03)
+    assert label_map(dataset).sum() == pytest.approx(np.pi * 9 * 6, rel=0.03)
     same = dataset_layouts.read_dataset(via(tmp_path / "via", region("ellipse", cx=12, cy=10, rx=9, ry=6)))
-    assert (drawn(same) == drawn(dataset)).all()
+    assert (label_map(same) == label_map(dataset)).all()
 
 
 def test_shapes_of_one_group_are_one_object(tmp_path):
@@ -151,12 +151,12 @@ def test_regions_of_via_become_label_maps(tmp_path, project):
     polygon = region("polygon", all_points_x=[3, 10, 10, 3], all_points_y=[5, 5, 7, 7])
     dataset = dataset_layouts.read_dataset(via(tmp_path, polygon, project=project))
     assert [label.name for label in dataset.classes["mask"]] == ["cyst"]
-    assert (drawn(dataset) == rectangle(slice(5, 7), slice(3, 10))).all()
+    assert (label_map(dataset) == rectangle(slice(5, 7), slice(3, 10))).all()
     [corners] = dataset_layouts.read_dataset(tmp_path, BOXES).cases[0].references["boxes"].corners
     assert corners.tolist() == [5, 3, 7, 10]  # rows first, as the image
 
 
-def test_a_structure_that_is_drawn_and_has_no_pixel_is_named(tmp_path):
+def test_a_structure_that_is_contoured_and_has_no_pixel_is_named(tmp_path):
     speck = '<polygon label="clip" points="12.6,5.6;12.9,5.6;12.9,5.9"></polygon>'
     point = region("polygon", "clip", all_points_x=[12.6, 12.9, 12.9], all_points_y=[5.6, 5.6, 5.9])
     polygon = region("polygon", all_points_x=[3, 10, 10, 3], all_points_y=[5, 5, 7, 7])
@@ -177,7 +177,7 @@ def test_regions_without_attributes_are_of_one_class(tmp_path):
     circle = {"shape_attributes": {"name": "circle", "cx": 10, "cy": 10, "r": 5}, "region_attributes": {}}
     dataset = dataset_layouts.read_dataset(via(tmp_path, circle))
     assert [label.name for label in dataset.classes["mask"]] == ["object"]
-    assert drawn(dataset).sum() == pytest.approx(np.pi * 25, rel=0.05)
+    assert label_map(dataset).sum() == pytest.approx(np.pi * 25, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -32,14 +32,14 @@ def voc(
     extra: str = "",
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = "".join(
+    objects = "".join(
         f"<object><name>{name}</name>{extra}<bndbox>"
         + "".join(f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
         + "</bndbox></object>"
         for name, box in objects
     )
     stated = "" if size is None else f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
-    path.write_text(f"<annotation><filename>{path.stem}.png</filename>{stated}{drawn}</annotation>")
+    path.write_text(f"<annotation><filename>{path.stem}.png</filename>{stated}{objects}</annotation>")
     return path
 
 

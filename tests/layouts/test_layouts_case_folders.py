@@ -261,7 +261,7 @@ def test_images_without_masks_in_one_folder_are_predicted_by_case(tmp_path):
 
 
 def test_several_label_maps_of_a_case_are_refused_at_once_and_one_alone_is_read_with_its_numbers(tmp_path):
-    """As in KiTS21: three ways to unite what several people drew."""
+    """As in KiTS21: three ways to unite what several people contoured."""
     for n in range(2):
         volume(tmp_path / f"case{n}" / "imaging.nii.gz", np.random.default_rng(n).normal(0, 9, SHAPE))
         for way in ("AND", "MAJ", "OR"):

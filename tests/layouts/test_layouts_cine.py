@@ -19,7 +19,7 @@ PHASES, SLICES = 4, 2
 
 
 def cine(folder: Path) -> list[Image]:
-    """Each phase of a cine of single images, to be drawn on."""
+    """Each phase of a cine of single images, to be contoured."""
     (folder / "cine").mkdir()
     for number in range(PHASES * SLICES):
         write_slice(
@@ -30,7 +30,7 @@ def cine(folder: Path) -> list[Image]:
     return list(source_planes.split_into_volumes(file_formats.read(folder / "cine")))
 
 
-def draw(phase: Image, columns: int, path: Path, algorithm: str = "a") -> None:
+def contour(phase: Image, columns: int, path: Path, algorithm: str = "a") -> None:
     """Mark as many columns of a slice."""
     mask = np.zeros(phase.geometry.shape, np.uint8)
     mask[:columns, :, 1] = 1
@@ -43,18 +43,18 @@ def columns_of(folder: Path, kind: str = "mask") -> dict[str, int]:
     return {name: int(mask.data[0, :, 0, 1].sum()) for name, mask in cases}
 
 
-@pytest.mark.parametrize("drawn", [(0, 1, 2, 3), (3, 1)], ids=["all phases", "some phases"])
-def test_segmentations_of_phases_are_one_mask_of_the_frames_that_are_drawn(drawn, tmp_path):
+@pytest.mark.parametrize("contoured", [(0, 1, 2, 3), (3, 1)], ids=["all phases", "some phases"])
+def test_segmentations_of_phases_are_one_mask_of_the_frames_that_are_contoured(contoured, tmp_path):
     phases = cine(tmp_path)
-    for number in drawn:
-        draw(phases[number], number + 1, tmp_path / f"seg{9 - number}.dcm")
-    assert columns_of(tmp_path) == {f"frame{number:03}": number + 1 for number in sorted(drawn)}
+    for number in contoured:
+        contour(phases[number], number + 1, tmp_path / f"seg{9 - number}.dcm")
+    assert columns_of(tmp_path) == {f"frame{number:03}": number + 1 for number in sorted(contoured)}
 
 
 def test_one_segmentation_of_several_phases_is_parted_by_the_images_that_its_frames_name(tmp_path):
     phases = cine(tmp_path)
     for number in (1, 2):
-        draw(phases[number], number + 1, tmp_path / f"{number}.dcm")
+        contour(phases[number], number + 1, tmp_path / f"{number}.dcm")
     first, second = (pydicom.dcmread(tmp_path / f"{number}.dcm") for number in (1, 2))
     bits = [np.packbits(one.pixel_array.ravel(), bitorder="little").tobytes() for one in (first, second)]
     first.PerFrameFunctionalGroupsSequence.extend(second.PerFrameFunctionalGroupsSequence)
@@ -68,7 +68,7 @@ def test_two_segmentations_of_one_phase_are_two_readers(tmp_path):
     phases = cine(tmp_path)
     for number in range(PHASES):
         for reader in ("a", "b"):
-            draw(phases[number], number + 1 + (reader == "b"), tmp_path / f"{reader}{number}.dcm", reader)
+            contour(phases[number], number + 1 + (reader == "b"), tmp_path / f"{reader}{number}.dcm", reader)
     kinds = sorted({kind for case in dataset_layouts.read_dataset(tmp_path) for kind in case.references})
     assert len(kinds) == 2
     both = [columns_of(tmp_path, kind) for kind in kinds]
@@ -76,7 +76,7 @@ def test_two_segmentations_of_one_phase_are_two_readers(tmp_path):
 
 
 def test_a_segmentation_that_names_images_of_all_phases_is_refused(tmp_path):
-    draw(cine(tmp_path)[1], 3, tmp_path / "seg.dcm")
+    contour(cine(tmp_path)[1], 3, tmp_path / "seg.dcm")
     dataset = pydicom.dcmread(tmp_path / "seg.dcm")
     for groups in dataset.PerFrameFunctionalGroupsSequence:
         del groups.DerivationImageSequence

@@ -216,14 +216,15 @@ def test_an_archive_with_several_labels_an_image_has_findings(tmp_path):
 def manifest(root, text: str, name: str = "cases.csv"):
     for n in range(3):
         picture(root / "pictures" / f"{n}.png", n)
-        picture(root / "drawn" / f"{n}.png", 255)
+        picture(root / "contoured" / f"{n}.png", 255)
     (root / name).write_text(text)
     return root / name
 
 
 def test_a_table_says_what_belongs_together(tmp_path):
     rows = [
-        f"pictures/{n}.png,drawn/{n}.png,{'ab'[n % 2]},P{n // 2},{'train' if n else 'test'},{30 + n}" for n in range(3)
+        f"pictures/{n}.png,contoured/{n}.png,{'ab'[n % 2]},P{n // 2},{'train' if n else 'test'},{30 + n}"
+        for n in range(3)
     ]
     path = manifest(tmp_path, "\n".join(["image,mask,label,patient,split,age", *rows]))
     dataset = dataset_layouts.read_dataset(path)
@@ -372,13 +373,13 @@ def test_the_one_column_whose_cells_are_files_names_the_images(tmp_path):
         dataset = dataset_layouts.read_dataset(place, DatasetOptions(layout="manifest"))
         assert [sorted(case.images) for case in dataset] == [["image"]] * 3
         assert dataset.columns == {"image:image": "scan", "label": "label"}
-    shutil.rmtree(tmp_path / "drawn")
+    shutil.rmtree(tmp_path / "contoured")
     path.write_text("\n".join(["scan,label", *(row.removeprefix("pictures/") for row in rows)]))
     assert len(dataset_layouts.read_dataset(path).cases) == 3  # in the one folder with images
 
 
 def test_two_columns_of_files_that_nobody_named_are_ambiguous(tmp_path):
-    rows = [f"pictures/{n}.png,drawn/{n}.png" for n in range(3)]
+    rows = [f"pictures/{n}.png,contoured/{n}.png" for n in range(3)]
     path = manifest(tmp_path, "\n".join(["scan,outline", *rows]))
     with pytest.raises(DatasetError, match=r"columns scan, outline name files.*--column image=scan,mask=outline"):
         dataset_layouts.read_dataset(path)

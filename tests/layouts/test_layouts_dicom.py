@@ -1,4 +1,4 @@
-"""Folders of DICOM: series are cases, what was drawn on them are references."""
+"""Folders of DICOM: series are cases, what was contoured on them are references."""
 
 from __future__ import annotations
 
@@ -147,10 +147,10 @@ def test_radiographs_with_one_uid_and_different_pixels_are_refused_and_others_ar
 def test_a_segmentation_of_one_radiograph_of_a_series_is_the_mask_of_that_one(tmp_path):
     (tmp_path / "cr").mkdir()
     for path, box in zip(radiographs(tmp_path / "cr", 1, 2, 3)[:2], (np.s_[:2], np.s_[3:]), strict=True):
-        drawn = np.zeros((4, 4), np.uint8)
-        drawn[box] = 1
+        contoured = np.zeros((4, 4), np.uint8)
+        contoured[box] = 1
         seg.write_segmentation(
-            drawn, [Label(1, "lung")], file_formats.read(path), tmp_path / f"{path.stem}.dcm", algorithm_name="test"
+            contoured, [Label(1, "lung")], file_formats.read(path), tmp_path / f"{path.stem}.dcm", algorithm_name="test"
         )
     dataset = dataset_layouts.read_dataset(tmp_path)
     found = {int(case.images["image"].data.max()): case.references["mask"].data for case in dataset}
@@ -211,12 +211,12 @@ def test_check_names_the_cases_of_a_study_of_two_patients_as_a_node_does_and_hid
     assert not any(identity in str(result) for identity in ("secret", "Doe", "Roe"))
 
 
-def test_a_drawing_of_another_patient_than_its_image_is_named_by_its_file(tmp_path):
+def test_a_segmentation_of_another_patient_than_its_image_is_named_by_its_file(tmp_path):
     [path] = radiographs(tmp_path, 1)
-    drawn = np.zeros((4, 4), np.uint8)
-    drawn[:2] = 1
+    contoured = np.zeros((4, 4), np.uint8)
+    contoured[:2] = 1
     seg.write_segmentation(
-        drawn, [Label(1, "lung")], file_formats.read(path), tmp_path / "seg.dcm", algorithm_name="test"
+        contoured, [Label(1, "lung")], file_formats.read(path), tmp_path / "seg.dcm", algorithm_name="test"
     )
     header = pydicom.dcmread(tmp_path / "seg.dcm")
     header.PatientID = "secret-0815"
@@ -308,9 +308,9 @@ def test_one_file_is_one_case(data):
 def test_a_label_map_beside_its_series_is_its_mask_however_its_axes_are_stored(data, tmp_path, place, codes):
     gathered(data, tmp_path / "scan", "mr_hippocrop_study1")
     image = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False)).cases[0].images["image"]
-    drawn = np.zeros(image.geometry.shape, np.uint8)
-    drawn[1:4, 2:6, 1:2] = 1
-    stored = nibabel.Nifti1Image(drawn, image.geometry.affine)
+    contoured = np.zeros(image.geometry.shape, np.uint8)
+    contoured[1:4, 2:6, 1:2] = 1
+    stored = nibabel.Nifti1Image(contoured, image.geometry.affine)
     ours = nibabel.orientations.io_orientation(stored.affine)
     turn = nibabel.orientations.ornt_transform(ours, nibabel.orientations.axcodes2ornt(codes))
     path = tmp_path / "scan" / place
@@ -318,7 +318,7 @@ def test_a_label_map_beside_its_series_is_its_mask_however_its_axes_are_stored(d
     stored.as_reoriented(turn).to_filename(path)
     [case] = dataset_layouts.read_dataset(tmp_path)
     assert case.references["mask"].geometry.equals(image.geometry)
-    assert (case.references["mask"].data[0] == drawn).all()
+    assert (case.references["mask"].data[0] == contoured).all()
     assert path in case.files
 
 
@@ -332,7 +332,7 @@ def test_one_beside_several_series_is_left_out_and_said(data, tmp_path):
     assert [problem.what for problem in dataset.problems] == ["1 label map lies beside no series or several"]
 
 
-def test_folders_around_several_patients_each_are_classes_where_nothing_is_drawn(tmp_path):
+def test_folders_around_several_patients_each_are_classes_where_nothing_is_contoured(tmp_path):
     """As a download from ADNI is sorted by hand."""
     for name, people in (("AD", "AB"), ("CN", "CD")):
         for person in people:
@@ -380,7 +380,7 @@ def test_label_maps_called_as_the_folder_of_a_series_or_as_its_one_file_are_its_
         assert not dataset.problems
 
 
-# -- several objects drawn on one series ------------------------------------------------------------------------------
+# -- several objects contoured on one series----------------------------------------------------------------------------
 
 
 def scan(folder: Path) -> Image:
@@ -392,13 +392,13 @@ def scan(folder: Path) -> Image:
     return file_formats.read(folder / "scan")
 
 
-def draw(image: Image, path: Path, marks: dict[str, tuple[slice, ...]], series: str, instance: int = 1) -> Path:
+def contour(image: Image, path: Path, marks: dict[str, tuple[slice, ...]], series: str, instance: int = 1) -> Path:
     """A segmentation of boxes of voxels on an image, by name of the structure."""
-    drawn = np.zeros(image.geometry.shape, np.uint8)
+    contoured = np.zeros(image.geometry.shape, np.uint8)
     for value, box in enumerate(marks.values(), start=1):
-        drawn[box] = value
+        contoured[box] = value
     labels = [Label(value, name) for value, name in enumerate(marks, start=1)]
-    seg.write_segmentation(drawn, labels, image, path, algorithm_name="test")
+    seg.write_segmentation(contoured, labels, image, path, algorithm_name="test")
     changed(path, SeriesInstanceUID=series, InstanceNumber=instance)
     return path
 
@@ -427,8 +427,8 @@ LEFT, RIGHT = np.s_[1:3, 1:4, :2], np.s_[5:7, 2:4, 1:2]  # 12 and 4 voxels, whic
 @pytest.mark.parametrize("second", ["1.2.9", "1.2.10"], ids=["one series", "two series"])
 def test_segmentations_of_different_structures_are_one_label_map(tmp_path, second):
     image = scan(tmp_path)
-    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9", 1)
-    draw(image, tmp_path / "b.dcm", {"Tumour": RIGHT}, second, 2)
+    contour(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9", 1)
+    contour(image, tmp_path / "b.dcm", {"Tumour": RIGHT}, second, 2)
     dataset = dataset_layouts.read_dataset(tmp_path)
     [case] = dataset
     assert set(case.references) == {"mask"} and not dataset.problems
@@ -439,8 +439,8 @@ def test_segmentations_of_different_structures_are_one_label_map(tmp_path, secon
 
 def test_segmentations_of_different_structures_that_overlap_are_refused(tmp_path):
     image = scan(tmp_path)
-    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
-    draw(image, tmp_path / "b.dcm", {"Tumour": LEFT}, "1.2.10")
+    contour(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
+    contour(image, tmp_path / "b.dcm", {"Tumour": LEFT}, "1.2.10")
     with pytest.raises(FormatError, match=r"overlaps another structure.*--labels"):
         _ = dataset_layouts.read_dataset(tmp_path).cases[0].references["mask"]
     chosen = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1=Tumour"))
@@ -451,8 +451,8 @@ def test_segmentations_of_different_structures_that_overlap_are_refused(tmp_path
 def test_segmentations_of_the_same_structures_are_masks_of_several_readers(tmp_path):
     image = scan(tmp_path)
     for reader, series, liver, tumour in (("a", "1.2.9", LEFT, RIGHT), ("b", "1.2.10", RIGHT, LEFT)):
-        draw(image, tmp_path / f"{reader}1.dcm", {"Liver": liver}, series, 1)
-        draw(image, tmp_path / f"{reader}2.dcm", {"tumour": tumour}, series, 2)
+        contour(image, tmp_path / f"{reader}1.dcm", {"Liver": liver}, series, 1)
+        contour(image, tmp_path / f"{reader}2.dcm", {"tumour": tumour}, series, 2)
     for path in tmp_path.glob("[ab]?.dcm"):
         by_a_person(path)
     dataset = dataset_layouts.read_dataset(tmp_path)
@@ -461,24 +461,24 @@ def test_segmentations_of_the_same_structures_are_masks_of_several_readers(tmp_p
     assert not dataset.problems
 
 
-def test_a_segmentation_that_its_algorithm_has_drawn_again_is_left_out_and_said(tmp_path):
+def test_a_segmentation_that_its_algorithm_has_made_again_is_left_out_and_said(tmp_path):
     image = scan(tmp_path)
     for name, box, time in (("old", LEFT, "101500"), ("new", RIGHT, "101501")):
         changed(
-            draw(image, tmp_path / f"{name}.dcm", {"Liver": box}, "1.2.9"), ContentDate="20260102", ContentTime=time
+            contour(image, tmp_path / f"{name}.dcm", {"Liver": box}, "1.2.9"), ContentDate="20260102", ContentTime=time
         )
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert voxels(dataset.cases[0].references["mask"]) == {"Liver": 4}
     assert set(dataset.cases[0].references) == {"mask"}
-    assert [one.what for one in dataset.problems] == ["1 segmentation was drawn again later by the same algorithm"]
+    assert [one.what for one in dataset.problems] == ["1 segmentation was made again later by the same algorithm"]
     by_a_person(tmp_path / "new.dcm")
     assert len(dataset_layouts.read_dataset(tmp_path).cases[0].references) == 2
 
 
 def test_segmentations_that_share_some_structures_and_not_others_are_said(tmp_path):
     image = scan(tmp_path)
-    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
-    draw(image, tmp_path / "b.dcm", {"Liver": LEFT, "Tumour": RIGHT}, "1.2.10")
+    contour(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
+    contour(image, tmp_path / "b.dcm", {"Liver": LEFT, "Tumour": RIGHT}, "1.2.10")
     dataset = dataset_layouts.read_dataset(tmp_path)
     [problem] = dataset.problems
     assert problem.what == "1 case has segmentations that share some structures and not others"
@@ -489,7 +489,7 @@ def test_segmentations_that_share_some_structures_and_not_others_are_said(tmp_pa
 def test_segmentations_with_one_uid_and_different_contents_are_refused(tmp_path):
     image = scan(tmp_path)
     for name, box in (("a.dcm", LEFT), ("b.dcm", RIGHT)):
-        changed(draw(image, tmp_path / name, {"Liver": box}, "1.2.9"), SOPInstanceUID="1.2.9.1")
+        changed(contour(image, tmp_path / name, {"Liver": box}, "1.2.9"), SOPInstanceUID="1.2.9.1")
     [case] = dataset_layouts.read_dataset(tmp_path)
     with pytest.raises(GeometryError, match=r"a.dcm and b.dcm have one SOPInstanceUID"):
         _ = case.references["mask"]
@@ -500,7 +500,7 @@ def test_segmentations_with_one_uid_and_different_contents_are_refused(tmp_path)
 
 def contours(path: Path, *regions: tuple[int, str, list[list[tuple[float, float, float]]]]) -> Path:
     """A structure set of (number, name, contours) on the frame of reference of a scan."""
-    structure_set(path, {str(n): drawn for n, (_, _, drawn) in enumerate(regions)}, instance=None)
+    structure_set(path, {str(n): contoured for n, (_, _, contoured) in enumerate(regions)}, instance=None)
     dataset = pydicom.dcmread(path)
     for n, (number, name, _) in enumerate(regions):
         dataset.StructureSetROISequence[n].ROINumber, dataset.StructureSetROISequence[n].ROIName = number, name
@@ -537,7 +537,7 @@ def test_each_region_has_the_name_by_which_it_is_declared(tmp_path, regions, exp
 
 
 def test_a_segment_without_a_label_has_the_name_of_its_code(tmp_path):
-    path = draw(scan(tmp_path), tmp_path / "seg.dcm", {"x": LEFT}, "1.2.9")
+    path = contour(scan(tmp_path), tmp_path / "seg.dcm", {"x": LEFT}, "1.2.9")
     segments = pydicom.dcmread(path).SegmentSequence
     segments[0].SegmentLabel = ""
     changed(path, SegmentSequence=segments)
@@ -571,8 +571,8 @@ def test_a_structure_set_of_points_alone_is_left_out_and_said(tmp_path):
 
 def test_a_damaged_segmentation_is_refused_where_its_case_is_read_and_not_lost(tmp_path):
     image = scan(tmp_path)
-    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
-    path = draw(image, tmp_path / "b.dcm", {"Tumour": RIGHT, "Cyst": LEFT}, "1.2.10")
+    contour(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
+    path = contour(image, tmp_path / "b.dcm", {"Tumour": RIGHT, "Cyst": LEFT}, "1.2.10")
     segments = pydicom.dcmread(path).SegmentSequence
     segments[1].SegmentNumber = 1
     changed(path, SegmentSequence=segments)
@@ -589,9 +589,11 @@ def test_label_maps_of_several_structures_beside_one_series_are_one_label_map(tm
             uid = f"1.2.840.97.{n}"
             write_slice(path, np.full((4, 4), number, np.int16), position=(0, 0, number), SeriesInstanceUID=uid)
         for place, name in enumerate(("liver", "spleen")):
-            drawn = np.zeros((4, 4, 3), np.uint8)
-            drawn[2 * place] = 1
-            nibabel.Nifti1Image(drawn, np.diag([-1, -1, 1, 1])).to_filename(tmp_path / f"case{n}" / f"{name}_mask.nii")
+            contoured = np.zeros((4, 4, 3), np.uint8)
+            contoured[2 * place] = 1
+            nibabel.Nifti1Image(contoured, np.diag([-1, -1, 1, 1])).to_filename(
+                tmp_path / f"case{n}" / f"{name}_mask.nii"
+            )
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert [label.name for label in dataset.classes["mask"]] == ["liver", "spleen"]
     assert [np.unique(case.references["mask"].data).tolist() for case in dataset] == [[0, 1, 2]] * 2
@@ -621,9 +623,9 @@ def test_pictures_of_masks_of_slices_are_no_images_and_one_volume_of_them_is_the
             own = {"SeriesInstanceUID": f"1.2.{person}.{kinds.index(kind)}", "PatientID": person}
             path = place / "DICOM_anon" / f"IMG-{n}.dcm"
             write_slice(path, np.full((4, 4), n, np.int16), position=(0, 0, n), **own)
-            drawn = np.zeros((4, 4), np.uint8)
-            drawn[1:3, 1:3], drawn[3] = 63, 126
-            PIL.Image.fromarray(drawn).save(place / "Ground" / f"map{n}.png")
+            contoured = np.zeros((4, 4), np.uint8)
+            contoured[1:3, 1:3], contoured[3] = 63, 126
+            PIL.Image.fromarray(contoured).save(place / "Ground" / f"map{n}.png")
     with pytest.raises(DatasetError, match=r"pictures look like a label map.*as mask\.nii\.gz"):
         dataset_layouts.read_dataset(tmp_path)
     with pytest.raises(DatasetError, match="look like label maps, and not like images"):

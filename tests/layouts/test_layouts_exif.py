@@ -1,4 +1,4 @@
-"""Photographs that EXIF turns, and what was drawn on their stored or on their turned pixels."""
+"""Photographs that EXIF turns, and what was contoured on their stored or on their turned pixels."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ EVERY = range(2, 9)
 
 def scene(seed: int, shape: tuple[int, int] = (40, 56), bright: int = 70) -> tuple[np.ndarray, np.ndarray]:
     """A bright rectangle off the middle, as a camera stores it; (grey picture, mask)."""
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     mask = np.zeros(shape, np.uint8)
-    top, left = int(draw.integers(2, 8)), int(draw.integers(3, 12))
+    top, left = int(rng.integers(2, 8)), int(rng.integers(3, 12))
     mask[top : top + 12, left : left + 9] = 1
-    return np.clip(draw.normal(90, 10, shape) + bright * mask, 0, 255).astype(np.uint8), mask
+    return np.clip(rng.normal(90, 10, shape) + bright * mask, 0, 255).astype(np.uint8), mask
 
 
 def put(path: Path, pixels: np.ndarray, orientation: int = 1, suffix: str = ".jpg") -> None:
@@ -47,8 +47,8 @@ def photographed(
         pixels, mask = scene(n, **made)
         turn = orientation if n else 1
         put(root / "images" / f"p{n}", pixels, turn, suffix)
-        drawn = mask if stored else plain_picture.apply_exif_orientation(mask[..., None], turn)[..., 0]
-        put(root / "masks" / f"p{n}", 255 * np.ascontiguousarray(drawn), suffix=".png")
+        contoured = mask if stored else plain_picture.apply_exif_orientation(mask[..., None], turn)[..., 0]
+        put(root / "masks" / f"p{n}", 255 * np.ascontiguousarray(contoured), suffix=".png")
     return root
 
 
@@ -79,7 +79,7 @@ def test_every_orientation_is_decided_by_what_fits(tmp_path, orientation, stored
     dataset = dataset_layouts.read_dataset(photographed(tmp_path, orientation, stored=stored))
     assert min(contrast(dataset)) > 40
     [said] = found(dataset, "warning" if stored else "note")
-    assert f"lies on the {'stored' if stored else 'turned'} pixels" in said
+    assert f"lie on the {'stored' if stored else 'turned'} pixels" in said
     assert ("the size of its image" in said) == (orientation in SIDEWAYS)
     asked = dataset_layouts.read_dataset(tmp_path, DatasetOptions(exif="stored" if stored else "upright"))
     for one, other in zip(dataset, asked, strict=True):

@@ -104,9 +104,9 @@ def test_frames_that_coco_lists_of_a_video_are_one_patient_s_and_keep_their_trac
         {"id": n, "file_name": f"frames/{n:06}.png", "width": 40, "height": 30, "video_id": n // 2, "frame": n % 2}
         for n in frames
     ]
-    drawn = {"category_id": 1, "bbox": [2, 3, 8, 6], "track_id": 11}
+    box = {"category_id": 1, "bbox": [2, 3, 8, 6], "track_id": 11}
     record = {"images": images, "categories": [{"id": 1, "name": "tool"}], "videos": [{"id": 0, "name": "a"}]}
-    record["annotations"] = [{**drawn, "id": n, "image_id": n} for n in (0, 1, 2)]
+    record["annotations"] = [{**box, "id": n, "image_id": n} for n in (0, 1, 2)]
     (tmp_path / "set" / "instances.json").write_text(json.dumps(record))
     cases = list(dataset_layouts.read_dataset(tmp_path / "set", DatasetOptions()))
     assert [case.references["boxes"].numbers for case in cases] == [(11,), (11,), (11,), ()]
@@ -155,9 +155,9 @@ def film(path: Path, frames: int = FRAMES) -> Path:
 
 def mask(path: Path, area: int, size: tuple[int, int] = SIZE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = np.zeros(size[::-1], np.uint8)
-    drawn.flat[:area] = 255
-    PIL.Image.fromarray(drawn).save(path)
+    mask = np.zeros(size[::-1], np.uint8)
+    mask.flat[:area] = 255
+    PIL.Image.fromarray(mask).save(path)
 
 
 def areas_of(folder: Path, **options) -> list[int]:

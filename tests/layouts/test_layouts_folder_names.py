@@ -63,7 +63,7 @@ def test_pictures_that_look_like_masks_of_others_are_no_images_of_a_class(tmp_pa
     for name in ("benign", "malignant"):
         for n in range(3):
             photo(tmp_path / name / f"x{n}.png", n)
-            drawing(tmp_path / name / f"x{n}_border.png")
+            label_map(tmp_path / name / f"x{n}_border.png")
     with pytest.raises(DatasetError, match=r"benign/x0_border.png may be masks"):
         dataset_layouts.read_dataset(tmp_path)
     for n in range(3):
@@ -79,7 +79,7 @@ def photo(path: Path, seed: int) -> Path:
     return path
 
 
-def drawing(path: Path, values: int = 1, dtype: type = np.uint8) -> Path:
+def label_map(path: Path, values: int = 1, dtype: type = np.uint8) -> Path:
     """A label map of flat squares."""
     path.parent.mkdir(parents=True, exist_ok=True)
     squares = np.zeros((256, 256), dtype)
@@ -97,7 +97,7 @@ def test_a_folder_of_label_maps_with_the_names_of_the_images_holds_their_masks_w
 ):
     for n in range(3):
         photo(tmp_path / images / f"x{n}.png", n)
-        drawing(tmp_path / masks / f"x{n}.png")
+        label_map(tmp_path / masks / f"x{n}.png")
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert dataset.kinds == {"mask"}
     assert [(case.id, class_labels.observed_values(case)) for case in dataset] == [
@@ -111,7 +111,7 @@ def test_such_folders_inside_classes_are_masks_too(tmp_path):
     for name in ("benign", "malignant"):
         for n in range(3):
             photo(tmp_path / name / "scans" / f"{n}.png", n)
-            drawing(tmp_path / name / "target" / f"{n}.png")
+            label_map(tmp_path / name / "target" / f"{n}.png")
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert (len(dataset), dataset.kinds) == (6, {"mask", "class"})
 
@@ -121,7 +121,7 @@ def test_such_folders_inside_classes_are_masks_too(tmp_path):
 def test_images_may_lie_beside_the_folder_of_their_masks(tmp_path, masks, above):
     for n in range(3):
         photo(tmp_path / above / f"x{n}.png", n)
-        drawing(tmp_path / above / masks / f"x{n}.png")
+        label_map(tmp_path / above / masks / f"x{n}.png")
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert dataset.kinds == {"mask"}
     assert [case.id.rpartition("/")[2] for case in dataset] == ["x0", "x1", "x2"]
@@ -134,7 +134,7 @@ def test_images_beside_their_masks_in_folders_of_classes_have_both(tmp_path, mas
     for name in ("benign", "malignant"):
         for n in range(3):
             photo(tmp_path / name / f"{n}.png", n)
-            drawing(tmp_path / name / masks / f"{n}.png")
+            label_map(tmp_path / name / masks / f"{n}.png")
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert (len(dataset), dataset.kinds) == (6, {"mask", "class"})
 
@@ -144,7 +144,7 @@ def test_two_places_of_images_with_the_names_of_the_masks_are_asked_about(tmp_pa
     for n in range(3):
         photo(tmp_path / f"x{n}.png", n)
         photo(tmp_path / "overlays" / f"x{n}.png", n + 9)
-        drawing(tmp_path / masks / f"x{n}.png")
+        label_map(tmp_path / masks / f"x{n}.png")
     with pytest.raises(DatasetError, match=r"the folder itself.* overlays/"):
         dataset_layouts.read_dataset(tmp_path)
 
@@ -208,7 +208,7 @@ def test_a_picture_beside_folders_of_images_and_masks_is_only_noted(tmp_path):
     photo(tmp_path / "overview.png", 9)
     for n in range(3):
         photo(tmp_path / "scans" / f"x{n}.png", n)
-        drawing(tmp_path / "target" / f"x{n}.png")
+        label_map(tmp_path / "target" / f"x{n}.png")
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert (len(dataset), dataset.kinds) == (3, {"mask"})
     assert "1 image lies outside" in dataset.problems[0].what
@@ -225,12 +225,12 @@ def test_masks_that_jpeg_has_blurred_are_not_a_class(tmp_path):
 
 
 def test_folders_that_may_be_masks_or_classes_are_asked_about(tmp_path):
-    for name, draw in (("a", photo), ("b", photo)):
+    for name, picture_of in (("a", photo), ("b", photo)):
         for n in range(3):
-            draw(tmp_path / name / f"{n}.png", n)
+            picture_of(tmp_path / name / f"{n}.png", n)
     assert dataset_layouts.read_dataset(tmp_path).kinds == {"class"}
     for n in range(3):
-        drawing(tmp_path / "c" / f"{n}.png")
+        label_map(tmp_path / "c" / f"{n}.png")
     with pytest.raises(DatasetError, match=r"the files in c/ look like masks.*a/, b/.*--layout class_folders"):
         dataset_layouts.read_dataset(tmp_path)
     assert len(dataset_layouts.read_dataset(tmp_path, DatasetOptions(layout="class_folders"))) == 9
@@ -239,7 +239,7 @@ def test_folders_that_may_be_masks_or_classes_are_asked_about(tmp_path):
 def test_maps_of_many_objects_are_asked_about(tmp_path):
     for n in range(3):
         photo(tmp_path / "scans" / f"x{n}.png", n)
-        drawing(tmp_path / "objects" / f"x{n}.png", 40, np.uint16)
+        label_map(tmp_path / "objects" / f"x{n}.png", 40, np.uint16)
     with pytest.raises(DatasetError, match="objects/ look like masks"):
         dataset_layouts.read_dataset(tmp_path)
 
@@ -247,16 +247,16 @@ def test_maps_of_many_objects_are_asked_about(tmp_path):
 def test_a_table_with_labels_goes_before_what_folders_look_like(tmp_path):
     for n in range(3):
         photo(tmp_path / "images" / f"x{n}.png", n)
-        drawing(tmp_path / "target" / f"x{n}.png")
+        label_map(tmp_path / "target" / f"x{n}.png")
     (tmp_path / "table.csv").write_text("image,label\nimages/x0.png,a\nimages/x1.png,b\nimages/x2.png,a\n")
     assert dataset_layouts.read_dataset(tmp_path).kinds == {"class"}
 
 
-def blurred(root: Path, drawn: np.ndarray) -> np.ndarray:
+def blurred(root: Path, mask: np.ndarray) -> np.ndarray:
     """A mask as JPEG beside its image, read again."""
-    picture(root / "images" / "x.jpg", shape=drawn.shape)
+    picture(root / "images" / "x.jpg", shape=mask.shape)
     (root / "masks").mkdir()
-    PIL.Image.fromarray(drawn).save(root / "masks" / "x.jpg", quality=90)
+    PIL.Image.fromarray(mask).save(root / "masks" / "x.jpg", quality=90)
     [case] = dataset_layouts.read_dataset(root)
     return case.references["mask"].data[0]
 
@@ -271,10 +271,10 @@ def test_a_mask_of_black_and_white_survives_jpeg(tmp_path):
 
 @pytest.mark.parametrize("values", [(0, 1, 2), (0, 100, 200), (0, 128, 255)])
 def test_other_label_maps_do_not_and_are_refused(tmp_path, values):
-    drawn = np.repeat(np.array(values, np.uint8), 40)[None].repeat(60, axis=0)
-    noise = np.random.default_rng(0).integers(0, 3, drawn.shape, np.uint8) * (max(values) < 3)
+    contoured = np.repeat(np.array(values, np.uint8), 40)[None].repeat(60, axis=0)
+    noise = np.random.default_rng(0).integers(0, 3, contoured.shape, np.uint8) * (max(values) < 3)
     with pytest.raises(FormatError, match="blurred by JPEG"):
-        blurred(tmp_path, drawn + noise)
+        blurred(tmp_path, contoured + noise)
 
 
 def test_the_note_says_how_many_pixels_jpeg_left_between(tmp_path):
@@ -289,10 +289,10 @@ def test_the_note_says_how_many_pixels_jpeg_left_between(tmp_path):
 def test_a_mask_that_was_smoothed_is_refused_as_such(tmp_path):
     square = np.zeros((64, 64), np.uint8)
     square[10:40, 10:40] = 255
-    drawn = PIL.Image.fromarray(square).rotate(20, PIL.Image.Resampling.BILINEAR)
+    contoured = PIL.Image.fromarray(square).rotate(20, PIL.Image.Resampling.BILINEAR)
     picture(tmp_path / "images" / "x.png", shape=(64, 64))
     (tmp_path / "masks").mkdir()
-    drawn.save(tmp_path / "masks" / "x.png")
+    contoured.save(tmp_path / "masks" / "x.png")
     [case] = dataset_layouts.read_dataset(tmp_path)
     with pytest.raises(FormatError, match=r"0 and 255 with \d+ grey values between them.*nearest neighbour"):
         _ = case.references["mask"]
@@ -300,9 +300,11 @@ def test_a_mask_that_was_smoothed_is_refused_as_such(tmp_path):
 
 @pytest.mark.parametrize("codes", ["LAS", "LPS", "SAR", "PIL"])
 def test_what_is_stored_in_another_order_of_axes_is_brought_onto_those_of_the_first_image(tmp_path, codes):
-    rng, drawn = np.random.default_rng(0), np.zeros((5, 6, 7), np.uint8)
-    drawn[1, 2:4, 3:6] = 1
-    stored = {name: rng.normal(size=drawn.shape).astype(np.float32) for name in ("flair", "t1")} | {"seg": drawn}
+    rng, contoured = np.random.default_rng(0), np.zeros((5, 6, 7), np.uint8)
+    contoured[1, 2:4, 3:6] = 1
+    stored = {name: rng.normal(size=contoured.shape).astype(np.float32) for name in ("flair", "t1")} | {
+        "seg": contoured
+    }
     for name, voxels in stored.items():
         image = nibabel.Nifti1Image(voxels, np.diag([1, 2, 3, 1]))
         (tmp_path / "x").mkdir(exist_ok=True)
@@ -314,7 +316,7 @@ def test_what_is_stored_in_another_order_of_axes_is_brought_onto_those_of_the_fi
     mask = case.references["mask"]
     assert (case.images["t1"].data[0] == stored["t1"]).all()
     assert case.images["t1"].geometry.equals(case.images["flair"].geometry)
-    assert (mask.data[0] == drawn).all()
+    assert (mask.data[0] == contoured).all()
     assert mask.geometry.equals(case.images["flair"].geometry)
     assert mask.notes[-1] == f"stored as {codes}, brought onto the axes of the first image (RAS)"
 
@@ -415,17 +417,17 @@ def as_anybody() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_a_mask_that_is_drawn_by_its_transparency_alone_is_refused_and_one_in_its_colours_is_read(tmp_path, mode):
-    drawn = np.zeros((8, 9), np.uint8)
-    drawn[2:5, 3:6] = 255
-    flat, channels = np.zeros_like(drawn), len(mode) - 1
-    for n, (colour, alpha) in enumerate(((flat, drawn), (drawn, drawn))):
+def test_a_mask_that_shows_by_its_transparency_alone_is_refused_and_one_in_its_colours_is_read(tmp_path, mode):
+    contoured = np.zeros((8, 9), np.uint8)
+    contoured[2:5, 3:6] = 255
+    flat, channels = np.zeros_like(contoured), len(mode) - 1
+    for n, (colour, alpha) in enumerate(((flat, contoured), (contoured, contoured))):
         picture(tmp_path / "images" / f"{n}.png", n)
         mask = tmp_path / "masks" / f"{n}.png"
         mask.parent.mkdir(exist_ok=True)
         PIL.Image.fromarray(np.stack([colour] * channels + [alpha], -1), mode).save(mask)
     by_alpha, by_colour = dataset_layouts.read_dataset(tmp_path).cases
-    with pytest.raises(FormatError, match="drawn by its transparency alone"):
+    with pytest.raises(FormatError, match="shows by its transparency alone"):
         by_alpha.references["mask"]
     assert by_colour.references["mask"].data.sum() == 9
 
@@ -434,9 +436,9 @@ def test_raw_data_beside_derivatives_are_bids_and_no_classes(tmp_path):
     """As in VerSe."""
     for n in range(3):
         volume(tmp_path / "rawdata" / f"sub-verse00{n}" / f"sub-verse00{n}_ct.nii.gz")
-        drawn = np.zeros((6, 7, 8), np.uint8)
-        drawn[2:4, 2:4, 2:4] = 1
-        volume(tmp_path / "derivatives" / f"sub-verse00{n}" / f"sub-verse00{n}_seg-vert_msk.nii.gz", drawn)
+        contoured = np.zeros((6, 7, 8), np.uint8)
+        contoured[2:4, 2:4, 2:4] = 1
+        volume(tmp_path / "derivatives" / f"sub-verse00{n}" / f"sub-verse00{n}_seg-vert_msk.nii.gz", contoured)
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.patient for case in dataset] == [f"sub-verse00{n}" for n in range(3)]
     assert dataset.kinds == {"mask"}
@@ -539,7 +541,7 @@ def test_a_link_that_leads_nowhere_stops_nothing_unless_it_is_an_image_by_its_na
 def test_folders_called_after_parts_and_what_they_hold_are_pairs_and_no_classes(tmp_path, images, masks):
     for n, part in enumerate(("train", "train", "val", "test")):
         photo(tmp_path / images.format(part) / f"x{n}.png", n)
-        drawing(tmp_path / masks.format(part) / f"x{n}.png")
+        label_map(tmp_path / masks.format(part) / f"x{n}.png")
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert sorted((case.id, dataset.splits[case.id], *case.references) for case in dataset) == [
         ("x0", "train", "mask"),
@@ -560,7 +562,7 @@ def test_a_second_version_of_the_images_of_each_part_is_no_class(tmp_path):
 def test_masks_that_all_end_in_one_word_are_those_of_the_names_before_it(tmp_path):
     for n in range(3):
         photo(tmp_path / "images" / f"{n}TP_0{n}.png", n)
-        drawing(tmp_path / "labels" / f"{n}TP_0{n}_L.png")
+        label_map(tmp_path / "labels" / f"{n}TP_0{n}_L.png")
     assert [(case.id, *case.references) for case in dataset_layouts.read_dataset(tmp_path)] == [
         (f"{n}TP_0{n}", "mask") for n in range(3)
     ]

@@ -66,8 +66,8 @@ def test_masks_of_objects_are_joined_where_a_structure_is_asked_for(tmp_path):
 
 
 def test_where_objects_overlap_the_first_has_the_voxels_and_it_is_noted(tmp_path):
-    drawn = squares((1, 1), (3, 3), (1, 1), (2, 2))
-    reference = dataset_layouts.read_dataset(bowl(tmp_path, {"aa": drawn})).cases[0].references["instances"]
+    objects = squares((1, 1), (3, 3), (1, 1), (2, 2))
+    reference = dataset_layouts.read_dataset(bowl(tmp_path, {"aa": objects})).cases[0].references["instances"]
     assert [int((reference.data == n).sum()) for n in (1, 2, 3, 4)] == [16, 12, 0, 2]
     assert list(reference.notes) == [
         "masks of objects overlap in 34 voxels, which count for the first of them",

@@ -1,4 +1,4 @@
-"""Outlines of LabelMe, COCO and YOLO: label maps, maps of objects and boxes of what was drawn."""
+"""Outlines of LabelMe, COCO and YOLO: label maps, maps of objects and boxes of what was outlined."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from cohorts import picture
 from hilum.errors import DatasetError, UsageError
 from hilum.files import polygon
 from hilum.layouts import dataset_layouts
-from hilum.layouts.cases import drawn_outlines
-from hilum.layouts.cases.drawn_boxes import DrawnBox, Outline
+from hilum.layouts.cases import annotated_outlines
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Outline
 from hilum.layouts.layout import DatasetOptions
 from hilum.values.voxel_images import WITHOUT_VOXELS
 
@@ -40,8 +40,8 @@ def shape(label: str, points, kind: str = "polygon", **also) -> dict:
     return {"label": label, "points": points, "shape_type": kind, "group_id": None, "flags": {}, **also}
 
 
-def labelme(root: Path, drawn: dict[str, list[dict] | None], place: str = "") -> Path:
-    for name, shapes in drawn.items():
+def labelme(root: Path, by_image: dict[str, list[dict] | None], place: str = "") -> Path:
+    for name, shapes in by_image.items():
         picture(root / f"{name}.png", shape=SHAPE)
         if shapes is not None:
             path = root / place / f"{name}.json"
@@ -108,10 +108,10 @@ def test_a_pixel_is_in_a_triangle_where_its_centre_is_as_matplotlib_has_it(ring)
 def test_edges_on_whole_numbers_hold_the_pixels_between_them():
     expected = np.zeros(SHAPE, bool)
     expected[5:15, 3:13] = True
-    (rows, columns), pixels = drawn_outlines.cover_outline(Outline((tuple(map(tuple, DISC)),)), SHAPE)
+    (rows, columns), pixels = annotated_outlines.cover_outline(Outline((tuple(map(tuple, DISC)),)), SHAPE)
     assert (rows, columns) == (slice(5, 15), slice(3, 13))
     assert pixels.all()
-    both = drawn_outlines.cover_outline(
+    both = annotated_outlines.cover_outline(
         Outline(tuple(tuple(map(tuple, one)) for one in (DISC, [[20, 0], [22, 0], [22, 1], [20, 1]]))), SHAPE
     )
     assert np.count_nonzero(both[1]) == 102
@@ -157,18 +157,18 @@ def test_rectangles_circles_and_stored_masks_are_outlines_too_and_rectangles_alo
     stored = io.BytesIO()
     PIL.Image.fromarray(np.array([[True, False, True]] * 2)).save(stored, "PNG")
     packed = base64.b64encode(stored.getvalue()).decode()
-    drawn = [
+    shapes = [
         shape("box", [[2, 1], [5, 3]], "rectangle"),
         shape("round", [[20.5, 10.5], [24.8, 10.5]], "circle"),
         shape("stored", [[8, 15], [10, 16]], "mask", mask=packed),
     ]
-    labelme(tmp_path / "all", {"a": drawn})
+    labelme(tmp_path / "all", {"a": shapes})
     labels = label_map(tmp_path / "all").data[0]
     assert_array_equal(np.argwhere(labels == 1), [[row, column] for row in (1, 2) for column in (2, 3, 4)])
     ys, xs = np.mgrid[:20, :30]
     assert_array_equal(labels == 2, np.hypot(xs - 20, ys - 10) < 4.25)
     assert_array_equal(np.argwhere(labels == 3), [[15, 8], [15, 10], [16, 8], [16, 10]])
-    labelme(tmp_path / "boxes", {"a": drawn[:1]})
+    labelme(tmp_path / "boxes", {"a": shapes[:1]})
     [case] = dataset_layouts.read_dataset(tmp_path / "boxes")
     assert_allclose(case.references["boxes"].corners, [[1, 2, 3, 5]])
 
@@ -209,7 +209,7 @@ def test_labels_choose_among_outlines_and_nest_them(tmp_path):
     nested = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1+2=disc,2=cup", kinds=frozenset({"mask"})))
     assert dict(nested.regions) == {"disc": (1, 2), "cup": (2,)}
     assert_array_equal(nested.cases[0].references["mask"].data[0], np.array([0, 2, 1])[NESTED])
-    with pytest.raises(UsageError, match="nobody drew macula"):
+    with pytest.raises(UsageError, match="nobody annotated macula"):
         dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1=disc,2=macula", kinds=frozenset({"mask"})))
 
 
@@ -229,7 +229,7 @@ def test_numbers_of_yolo_get_their_names_and_ignored_outlines_are_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("drawn", "problem"),
+    ("shapes", "problem"),
     [
         ([shape("disc", [[1, 1], [4, 4]])], "fewer than three corners"),
         ([shape("disc", DISC, "ellipsoid")], "of the kind 'ellipsoid'"),
@@ -238,8 +238,8 @@ def test_numbers_of_yolo_get_their_names_and_ignored_outlines_are_so(tmp_path):
         ([{"points": DISC, "shape_type": "polygon"}], "it lacks 'label'"),
     ],
 )
-def test_a_shape_that_is_no_outline_is_refused_by_its_file(tmp_path, drawn, problem):
-    labelme(tmp_path, {"a": drawn})
+def test_a_shape_that_is_no_outline_is_refused_by_its_file(tmp_path, shapes, problem):
+    labelme(tmp_path, {"a": shapes})
     with pytest.raises(DatasetError, match=problem) as refused:
         dataset_layouts.read_dataset(tmp_path)
     assert refused.value.where.endswith("a.json")
@@ -299,18 +299,18 @@ def test_a_set_of_outlines_is_checked_in_one_command(tmp_path):
 def test_a_stored_mask_lies_where_it_is_said_to(pixels, x, y, after):
     stored = np.array(pixels)
     whole = np.pad(stored, ((y, after), (x, after)))
-    outline = DrawnBox.of_pixels("disc", stored, (x, y), whole.shape[::-1], "shape 1").outline
+    outline = AnnotatedBox.of_pixels("disc", stored, (x, y), whole.shape[::-1], "shape 1").outline
     assert outline is not None and sum(outline.runs) == whole.size
     assert_array_equal(np.repeat(np.arange(len(outline.runs)) % 2, outline.runs).reshape(whole.T.shape).T, whole)
 
 
 def test_of_a_stored_mask_no_image_is_made_of_the_size_that_the_file_states():
     tracemalloc.start()
-    drawn = DrawnBox.of_pixels("disc", np.ones((2, 3), bool), (5, 7), (10_000, 10_000), "shape 1")
+    disc = AnnotatedBox.of_pixels("disc", np.ones((2, 3), bool), (5, 7), (10_000, 10_000), "shape 1")
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert drawn.outline is not None
-    assert drawn.outline.runs[:2] == (50_007, 2)
+    assert disc.outline is not None
+    assert disc.outline.runs[:2] == (50_007, 2)
     assert most < 2**20
 
 
@@ -334,7 +334,7 @@ SPECK = [[20.6, 5.6], [20.9, 5.6], [20.9, 5.9]]
     [(SPECK, "its outlines hold the centre of none"), (DISC, "other outlines lie over all of it")],
 )
 @pytest.mark.parametrize("form", ["labelme", "coco", "yolo"])
-def test_a_structure_that_is_drawn_and_has_no_pixel_is_named(tmp_path, form, cup, why):
+def test_a_structure_that_is_outlined_and_has_no_pixel_is_named(tmp_path, form, cup, why):
     match form:
         case "labelme":
             labelme(tmp_path, {"a": [shape("cup", cup), shape("disc", DISC)]})

@@ -129,7 +129,7 @@ def test_the_column_that_an_error_proposes_is_no_side_or_sex(tmp_path):
     assert "--column label=birads for classes" in caught.value.remedy
 
 
-def drawn(path: Path, *rows: int) -> None:
+def contour(path: Path, *rows: int) -> None:
     """A mask that is 255 in these of its four rows."""
     voxels = np.zeros((4, 5), np.uint8)
     voxels[list(rows)] = 255
@@ -141,15 +141,15 @@ def test_several_folders_of_masks_hold_structures_and_no_pieces_of_one_mask(tmp_
     """As in COVID-QU-Ex, where each image has a mask of the lungs and one of the infection."""
     for n in range(3):
         picture(tmp_path / "apart" / "images" / f"x{n}.png", n)
-        drawn(tmp_path / "apart" / "lung masks" / f"x{n}.png", 0, 1)
-        drawn(tmp_path / "apart" / "heart masks" / f"x{n}.png", 3)
+        contour(tmp_path / "apart" / "lung masks" / f"x{n}.png", 0, 1)
+        contour(tmp_path / "apart" / "heart masks" / f"x{n}.png", 3)
     dataset = dataset_layouts.read_dataset(tmp_path / "apart")
     assert [label.name for label in dataset.classes["mask"]] == ["heart", "lung"]
     assert [case.references["mask"].data[0, :, 0].tolist() for case in dataset] == [[2, 2, 0, 1]] * 3
     for n in range(3):
         picture(tmp_path / "inside" / "images" / f"x{n}.png", n)
-        drawn(tmp_path / "inside" / "label" / f"x{n}.png", 0)
-        drawn(tmp_path / "inside" / "mask" / f"x{n}.png", 0, 1, 2)
+        contour(tmp_path / "inside" / "label" / f"x{n}.png", 0)
+        contour(tmp_path / "inside" / "mask" / f"x{n}.png", 0, 1, 2)
     inside = dataset_layouts.read_dataset(tmp_path / "inside").cases[0]
     with pytest.raises(FormatError, match="lie in other structures too"):
         _ = inside.references["mask"]
@@ -170,7 +170,7 @@ def test_images_of_one_name_in_two_folders_have_the_masks_of_their_own(tmp_path)
     for n, side in enumerate(("left", "right")):
         for case in range(3):
             picture(tmp_path / f"{side}_images" / f"{case}.png", 10 * n + case)
-            drawn(tmp_path / f"{side}_masks" / f"{case}.png", 2 * n)
+            contour(tmp_path / f"{side}_masks" / f"{case}.png", 2 * n)
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert {
         int(case.images["image"].data.max()): case.references["mask"].data[0, :, 0].tolist() for case in dataset
@@ -185,7 +185,7 @@ def test_any_word_may_stand_before_the_number_with_which_a_mask_begins(tmp_path)
     """As in BUS-BRA."""
     for n in range(4):
         picture(tmp_path / "Images" / f"bus_{n:04d}-l.png", n)
-        drawn(tmp_path / "Masks" / f"mask_{n:04d}-l.png", n)
+        contour(tmp_path / "Masks" / f"mask_{n:04d}-l.png", n)
     masks = [case.references["mask"].data[0, :, 0].tolist() for case in dataset_layouts.read_dataset(tmp_path)]
     assert masks == [[int(n == row) for row in range(4)] for n in range(4)]
 

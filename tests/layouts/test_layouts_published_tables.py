@@ -237,14 +237,14 @@ def test_a_text_file_of_labels_may_be_called_as_one_of_names_of_values(tmp_path)
 def test_text_files_do_not_replace_the_classes_and_masks_that_folders_hold(tmp_path):
     for n in range(6):
         picture(tmp_path / "classes" / "ab"[n % 2] / f"p{n}.png", n)
-        drawn = picture(tmp_path / "drawn" / "images" / f"p{n}.png", n)
-        cv2.imwrite(str(picture(drawn.parent.parent / "masks" / drawn.name)), np.eye(5, 4) * 255)
+        image = picture(tmp_path / "contoured" / "images" / f"p{n}.png", n)
+        cv2.imwrite(str(picture(image.parent.parent / "masks" / image.name)), np.eye(5, 4) * 255)
     (tmp_path / "classes" / "list.txt").write_text("".join(f"{'ab'[n % 2]}/p{n}.png {n % 2}\n" for n in range(6)))
     assert {case.references["class"] for case in dataset_layouts.read_dataset(tmp_path / "classes")} == {"a", "b"}
     for part, numbers in (("train", range(4)), ("test", range(4, 6))):
         lines = "".join(f"images/p{n}.png masks/p{n}.png\n" for n in numbers)
-        (tmp_path / "drawn" / f"{part}.txt").write_text(lines)
-    dataset = dataset_layouts.read_dataset(tmp_path / "drawn")
+        (tmp_path / "contoured" / f"{part}.txt").write_text(lines)
+    dataset = dataset_layouts.read_dataset(tmp_path / "contoured")
     assert all("mask" in case.references for case in dataset) and [*dataset.splits.values()].count("test") == 2
 
 

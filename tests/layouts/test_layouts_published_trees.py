@@ -56,7 +56,10 @@ def values_of(case) -> list[int]:
         ("a.png", ("a_gt.png", "a_seg.png")),
         ("images/a.png", ("masks/human/first/a.png", "masks/network/first/a.png")),
         ("images/a.png", ("masks/a.png", "masks/a_mask.png")),
-        ("sub-01/anat/sub-01_T1w.png", tuple(f"derivatives/drawn/sub-01/anat/sub-01_desc-{n}_mask.png" for n in "mn")),
+        (
+            "sub-01/anat/sub-01_T1w.png",
+            tuple(f"derivatives/contoured/sub-01/anat/sub-01_desc-{n}_mask.png" for n in "mn"),
+        ),
     ],
 )
 def test_masks_that_are_no_pieces_of_one_are_not_united(tmp_path, image, masks):

@@ -256,7 +256,7 @@ def test_label_maps_that_lie_as_images_of_cases_do_are_no_cases(tmp_path):
     for name in ("ill", "well"):
         for n in range(3):
             scan(tmp_path / name / f"a{n}" / f"a{n}.nii.gz", n)
-            label_map(tmp_path / name / f"drawn{n}" / f"drawn{n}.nii.gz")
+            label_map(tmp_path / name / f"contoured{n}" / f"contoured{n}.nii.gz")
     with pytest.raises(DatasetError, match="may be masks"):
         dataset_layouts.read_dataset(tmp_path)
 

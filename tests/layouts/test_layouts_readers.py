@@ -1,4 +1,4 @@
-"""What masks are declared to mean, and who drew them: regions, voxels to ignore, several readers."""
+"""What masks are declared to mean, and who contoured them: regions, voxels to ignore, several readers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def who(case: Case) -> dict[str, str]:
     return {kind: case.references[kind].facts.get("reader", "") for kind in case.references}
 
 
-def drawn(root: Path, *names: str) -> Path:
+def contour(root: Path, *names: str) -> Path:
     for name in names:
         picture(root / name, 1)
     return root
@@ -71,29 +71,29 @@ def test_a_label_to_be_ignored_is_declared_like_any_other(tmp_path):
     assert [label.value for label in scribbled.classes["mask"]] == [0, 1, 2]
 
 
-def test_folders_may_say_who_drew_a_mask(tmp_path):
+def test_folders_may_say_who_contoured_a_mask(tmp_path):
     names = [f"masks/{reader}/x{n}.png" for reader in ("reader_anna", "reader_berta") for n in (1, 2)]
-    dataset = dataset_layouts.read_dataset(drawn(tmp_path, "images/x1.png", "images/x2.png", *names))
+    dataset = dataset_layouts.read_dataset(contour(tmp_path, "images/x1.png", "images/x2.png", *names))
     assert dataset.readers == ("reader_anna", "reader_berta")
     assert [who(case) for case in dataset] == [{"mask": "reader_anna", "mask:reader_berta": "reader_berta"}] * 2
 
 
 def test_so_may_the_end_of_a_name(tmp_path):
-    root = drawn(tmp_path, "images/x1.png", "images/x2.png", "masks/x1_1stHO.png", "masks/x1_2ndHO.png")
-    dataset = dataset_layouts.read_dataset(drawn(root, "masks/x2_1stHO.png"))
+    root = contour(tmp_path, "images/x1.png", "images/x2.png", "masks/x1_1stHO.png", "masks/x1_2ndHO.png")
+    dataset = dataset_layouts.read_dataset(contour(root, "masks/x2_1stHO.png"))
     assert dataset.readers == ("1stHO", "2ndHO")
     assert [who(case) for case in dataset] == [{"mask": "1stHO", "mask:2ndHO": "2ndHO"}, {"mask": "1stHO"}]
 
 
 def test_a_folder_of_another_name_is_no_reader(tmp_path):
-    root = drawn(tmp_path, "images/x1.png", "images/x2.png", "masks/x1.png", "masks/liver/x2.png")
+    root = contour(tmp_path, "images/x1.png", "images/x2.png", "masks/x1.png", "masks/liver/x2.png")
     dataset = dataset_layouts.read_dataset(root)
     assert dataset.readers == ()
     assert len(dataset) == 1
 
 
-def test_columns_may_say_who_drew_a_mask(tmp_path):
-    drawn(tmp_path, *(f"{name}{n}.png" for name in "xab" for n in (1, 2)))
+def test_columns_may_say_who_contoured_a_mask(tmp_path):
+    contour(tmp_path, *(f"{name}{n}.png" for name in "xab" for n in (1, 2)))
     (tmp_path / "cases.csv").write_text("image,anna,berta\nx1.png,a1.png,b1.png\nx2.png,,b2.png\n")
     column = {"mask:anna": "anna", "mask:berta": "berta"}
     dataset = dataset_layouts.read_dataset(tmp_path / "cases.csv", DatasetOptions(column=column))
@@ -102,7 +102,7 @@ def test_columns_may_say_who_drew_a_mask(tmp_path):
     assert {"mask:anna": "anna", "mask:berta": "berta"}.items() <= dataset.columns.items()
 
 
-def test_drive_has_drawings_by_hand_and_its_masks_show_the_field_of_view(tmp_path):
+def test_drive_has_masks_by_hand_and_its_masks_show_the_field_of_view(tmp_path):
     for part, numbers, readers in (("training", (21, 22), ("1st",)), ("test", (1, 2), ("1st", "2nd"))):
         for n in numbers:
             picture(tmp_path / part / "images" / f"{n:02}_{part}.png", 1)
@@ -120,8 +120,10 @@ def test_drive_has_drawings_by_hand_and_its_masks_show_the_field_of_view(tmp_pat
 
 
 def test_hrf_has_masks_of_the_image_s_own_name_and_a_field_of_view(tmp_path):
-    names = drawn(tmp_path, *(f"{folder}.png" for n in range(3) for folder in (f"images/0{n}_dr", f"manual1/0{n}_dr")))
-    drawn(names, *(f"mask/0{n}_dr_mask.png" for n in range(3)))
+    names = contour(
+        tmp_path, *(f"{folder}.png" for n in range(3) for folder in (f"images/0{n}_dr", f"manual1/0{n}_dr"))
+    )
+    contour(names, *(f"mask/0{n}_dr_mask.png" for n in range(3)))
     dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.id for case in dataset] == ["00_dr", "01_dr", "02_dr"]
     assert [list(case.references) for case in dataset] == [["mask"]] * 3

@@ -118,7 +118,7 @@ def test_rounded_edges_are_cut_back_to_the_image(tmp_path):
 
 def test_masks_and_other_texts_are_no_boxes(tmp_path):
     paired(tmp_path)
-    (tmp_path / "labels" / "x0.txt").write_text("drawn by two people")
+    (tmp_path / "labels" / "x0.txt").write_text("annotated by two people")
     assert dataset_layouts.read_dataset(tmp_path).kinds == {"mask"}
 
 
@@ -165,10 +165,10 @@ def test_bccd_as_yolo_has_the_boxes_of_its_own_files(data, tmp_path):
         assert_allclose(own.references["boxes"].corners, their.references["boxes"].corners, atol=1e-6)
 
 
-def quads(draw: np.random.Generator, count: int) -> list[np.ndarray]:
+def quads(rng: np.random.Generator, count: int) -> list[np.ndarray]:
     """(4, 2) corners of tilted quadrangles in shares, anywhere in the image."""
     shape = np.array([[-1, -0.8], [1, -1], [0.9, 0.8], [-0.9, 1]])
-    return [draw.uniform(0.2, 0.8, 2) + draw.uniform(0.02, 0.15, 2) * shape for _ in range(count)]
+    return [rng.uniform(0.2, 0.8, 2) + rng.uniform(0.02, 0.15, 2) * shape for _ in range(count)]
 
 
 def boxed(points: np.ndarray, visible: str = "") -> str:
@@ -188,9 +188,9 @@ def test_keypoints_are_left_out_and_their_boxes_are_read(data, tmp_path):
 
 @pytest.mark.parametrize("visible", ["", " 2"])
 def test_keypoints_that_no_file_states_are_refused_and_outlines_are_not(tmp_path, visible):
-    drawn = quads(np.random.default_rng(0), 8)
+    boxes = quads(np.random.default_rng(0), 8)
     shape = "[4, 3]" if visible else "[4, 2]"
-    place = yolo(tmp_path / "points", {f"x{n}": boxed(one, visible) for n, one in enumerate(drawn)})
+    place = yolo(tmp_path / "points", {f"x{n}": boxed(one, visible) for n, one in enumerate(boxes)})
     with pytest.raises(DatasetError, match="every line has a box and 4 points in it") as refused:
         dataset_layouts.read_dataset(place)
     assert f"kpt_shape: {shape}" in refused.value.remedy
@@ -203,8 +203,8 @@ def test_keypoints_that_no_file_states_are_refused_and_outlines_are_not(tmp_path
 
 @given(st.integers(0, 2**31), st.integers(1, 4))
 def test_outlines_of_four_corners_are_no_keypoints(tmp_path_factory, seed, count):
-    drawn = quads(np.random.default_rng(seed), count)
-    lines = ["0 " + " ".join(f"{share:.6f}" for share in one.ravel()) for one in drawn]
+    boxes = quads(np.random.default_rng(seed), count)
+    lines = ["0 " + " ".join(f"{share:.6f}" for share in one.ravel()) for one in boxes]
     place = yolo(tmp_path_factory.mktemp("quads"), {"a": "\n".join(lines)})
     assert dataset_layouts.read_dataset(place).kinds == {"mask"}
 

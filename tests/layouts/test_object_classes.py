@@ -176,7 +176,7 @@ def test_masks_inside_and_outside_of_class_folders_are_refused(tmp_path):
         dataset_layouts.read_dataset(root)
 
 
-def test_check_counts_the_objects_of_each_class_and_names_one_that_nobody_drew(tmp_path):
+def test_check_counts_the_objects_of_each_class_and_names_one_that_nobody_annotated(tmp_path):
     root = with_table(maps_of_numbers(tmp_path / "data"), ROWS)
     tiny = NUMBERS.copy()
     tiny[11, 15] = 4

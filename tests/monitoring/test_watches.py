@@ -8,18 +8,19 @@ from hilum.errors import DatasetError, UsageError
 from hilum.monitoring import e_detectors
 
 
-def alarms(draw, *, studies=60, known=60, cases=100, run_length=500.0):
+def alarms(simulate, *, studies=60, known=60, cases=100, run_length=500.0):
     """The share of studies without a change that ring; at most cases / run_length, .2, is allowed."""
     return np.mean(
         [
-            e_detectors.watch_values(draw(random, known), draw(random, cases), run_length=run_length).alarm is not None
+            e_detectors.watch_values(simulate(random, known), simulate(random, cases), run_length=run_length).alarm
+            is not None
             for random in map(np.random.default_rng, range(studies))
         ]
     )
 
 
 @pytest.mark.parametrize(
-    "draw",
+    "simulate",
     [
         lambda random, n: random.normal(size=n),
         lambda random, n: random.standard_cauchy(n),
@@ -28,9 +29,9 @@ def alarms(draw, *, studies=60, known=60, cases=100, run_length=500.0):
     ],
     ids=["normal", "heavy-tailed", "tied", "constant with missing values"],
 )
-def test_few_reference_cases_ring_no_more_often_than_stated(draw):
+def test_few_reference_cases_ring_no_more_often_than_stated(simulate):
     # Two standard errors above .2 with 60 studies.
-    assert alarms(draw) <= 0.2 + 2 * np.sqrt(0.2 * 0.8 / 60)
+    assert alarms(simulate) <= 0.2 + 2 * np.sqrt(0.2 * 0.8 / 60)
 
 
 def test_a_shift_of_one_sd_rings_within_fifty_cases_at_the_place_where_it_began():

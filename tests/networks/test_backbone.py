@@ -95,11 +95,11 @@ def test_the_attention_of_timms_transformers_is_shares_of_all_patches_and_their_
         torch.testing.assert_close(shares.sum(dim=-1), torch.ones(shares.shape[:-1]))
     torch.testing.assert_close(seen.outputs["class"], before)
     assert torch.equal(network(images)["class"], before)  # and no weights are computed any more
-    drawn = seen.spread_rollout(flow)
-    assert drawn.shape == (2, 1, 48, 48)
+    rollout = seen.spread_rollout(flow)
+    assert rollout.shape == (2, 1, 48, 48)
     by_mean = network.body.global_pool == "avg"
     pooled = flow[:, prefix:] if by_mean else flow[:, : max(1, prefix if "distilled" in model else 1)]
-    torch.testing.assert_close(drawn.sum(dim=(1, 2, 3)), pooled[:, :, prefix:].sum(dim=2).mean(dim=1))
+    torch.testing.assert_close(rollout.sum(dim=(1, 2, 3)), pooled[:, :, prefix:].sum(dim=2).mean(dim=1))
 
 
 def test_the_rollout_of_timms_transformer_is_that_of_ours_with_its_weights(tmp_path):
@@ -126,10 +126,10 @@ def test_a_key_that_every_query_asks_for_has_the_mass_where_its_patch_lies(enlar
     images, side = torch.zeros(1, 2, 48 // enlarge, 48 // enlarge), 16 // enlarge
     images[:, :, side + 2 : 2 * side - 2, 2 * side + 2 : -2] = 1.0
     flow, seen = rolled(network, images)
-    drawn = seen.spread_rollout(flow)
+    rollout = seen.spread_rollout(flow)
     # The other half of what the class token has is its own, by the shortcut.
-    assert float(drawn[:, :, side : 2 * side, 2 * side :].sum()) == pytest.approx(0.5, abs=0.01)
-    assert float(drawn.sum()) <= 0.5001
+    assert float(rollout[:, :, side : 2 * side, 2 * side :].sum()) == pytest.approx(0.5, abs=0.01)
+    assert float(rollout.sum()) <= 0.5001
 
 
 def test_gradients_reach_the_attention_of_timms_transformers():

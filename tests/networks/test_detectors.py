@@ -104,7 +104,7 @@ def test_in_the_voxel_of_a_cell_stands_the_box_that_torchvision_is_surest_of_the
 def test_the_loss_is_that_of_torchvision(name):
     network, images = built(name), torch.randn(1, 1, 64, 64)
     network.train()
-    torch.manual_seed(1)  # the two stages draw what they learn from
+    torch.manual_seed(1)  # the two stages sample what they learn from
     mine = lost(network, images, truth([[1.0, 10, 20, 30, 44], [0.0, 40, 8, 60, 30]]))
     theirs = bare(network.detector, 64).train()
     boxes = torch.tensor([[20.0, 10, 44, 30], [8.0, 40, 30, 60]])
@@ -190,7 +190,7 @@ def test_levels_give_at_each_voxel_the_box_of_the_surest_and_centres_stay_true_b
         assert_allclose(array[3:, row, column] * 5.0, [6 - row - 0.5, 17 - column - 0.5], atol=1e-5)
 
 
-def test_what_two_stages_find_is_drawn_and_decoded_again():
+def test_what_two_stages_find_is_rendered_and_decoded_again():
     network, images = built("faster_rcnn").eval(), torch.randn(1, 1, 64, 96)
     network.detector.roi_heads.box_predictor.cls_score.weight.data *= 20  # fresh heads are sure of nothing
     with torch.no_grad():
@@ -217,11 +217,11 @@ def test_the_second_stage_looks_into_every_level_of_the_network():
 
 def test_boxes_of_which_two_windows_say_a_little_apart_are_one_between():
     boxes, kind = torch.tensor([[10.0, 12, 26, 30]]), torch.tensor([0])
-    drawn = [
-        faster_rcnn.drawn_boxes(boxes + shift, kind, torch.tensor([0.9]), 2, (48, 48), UNIT) for shift in (-0.8, 0.8)
+    rendered = [
+        faster_rcnn.render_boxes(boxes + shift, kind, torch.tensor([0.9]), 2, (48, 48), UNIT) for shift in (-0.8, 0.8)
     ]
     task = task_of()
-    array = (0.5 * (drawn[0] + drawn[1])).numpy()
+    array = (0.5 * (rendered[0] + rendered[1])).numpy()
     found = task.decode([((slice(0, 48), slice(0, 48)), {"boxes": array})], Geometry.of_pixels((48, 48))).boxes
     assert len(found) == 1
     assert_allclose(found.corners, boxes, atol=0.5)
@@ -256,7 +256,7 @@ def test_in_volumes_it_is_as_monai_says_and_its_loss_is_monais():
     network, images = in_volumes(), torch.randn(1, 1, 24, 32, 16)
     boxes = [[1.0, 3, 4, 2, 13, 12, 10], [0.0, 12, 18, 5, 20, 30, 13]]
     network.train()
-    torch.manual_seed(1)  # which anchors without a box are taught is drawn
+    torch.manual_seed(1)  # which anchors without a box are taught is random
     mine = network.loss(network(images), truth(boxes), {})
     mine.backward()
     assert [key for key, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []

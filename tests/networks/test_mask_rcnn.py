@@ -1,4 +1,4 @@
-"""Objects outlined one by one: what is proposed, pooled and drawn, beside torchvision's own."""
+"""Objects outlined one by one: what is proposed, pooled and rendered, beside torchvision's own."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def test_boxes_scores_and_masks_are_those_that_torchvision_finds_with_the_same_w
     ).eval()
     with torch.inference_mode():
         found, expected = own.look(own.propose(images)), theirs(list(images))
-        drawn = mask_rcnn.paste_masks(found.masks, found.boxes, (SIDE, SIDE))
-    for boxes, scores, masks, other in zip(found.boxes, found.scores, drawn, expected, strict=True):
+        rendered = mask_rcnn.paste_masks(found.masks, found.boxes, (SIDE, SIDE))
+    for boxes, scores, masks, other in zip(found.boxes, found.scores, rendered, expected, strict=True):
         count = int((scores > 0).sum())
         assert count == len(other["boxes"]) > 0
         assert_allclose(boxes[:count], other["boxes"], atol=1e-3)
@@ -179,17 +179,17 @@ def test_what_a_mask_should_be_is_what_is_pooled_of_the_whole_mask(seed):
     )
 
 
-def test_a_mask_is_drawn_where_it_was_looked_at():
+def test_a_mask_is_rendered_where_it_was_looked_at():
     numbers = torch.from_numpy(discs([(20.5, 30.5, 9.0)]))
     truth = mask_rcnn.torchvision_targets(numbers)
     masks = mask_rcnn.box_masks(numbers, truth["numbers"], truth["boxes"], 28)
-    drawn = mask_rcnn.paste_masks(masks[None], truth["boxes"][None], (SIDE, SIDE))[0, 0] > 0.5
-    assert_array_equal(drawn.numpy(), numbers.numpy() > 0)
+    rendered = mask_rcnn.paste_masks(masks[None], truth["boxes"][None], (SIDE, SIDE))[0, 0] > 0.5
+    assert_array_equal(rendered.numpy(), numbers.numpy() > 0)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32 - 1))
-def test_what_was_drawn_is_parted_again_into_the_same_discs_however_they_touch_and_overlap(seed):
+def test_what_was_rendered_is_parted_again_into_the_same_discs_however_they_touch_and_overlap(seed):
     rng, places = np.random.default_rng(seed), []
     for _ in range(60):
         row, column, radius = *rng.uniform(0, SIDE, 2), rng.uniform(4, 12)

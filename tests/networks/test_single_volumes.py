@@ -19,7 +19,7 @@ without_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), re
 
 
 @pytest.fixture(autouse=True)
-def drawn_alike() -> None:
+def same_seed() -> None:
     torch.manual_seed(0)
 
 

@@ -260,7 +260,7 @@ def test_another_covariate_makes_another_loss_of_the_same_image(name):
         torch.nn.init.normal_(part.affine.weight, std=0.1, generator=torch.Generator().manual_seed(3))
     losses = []
     for value in (1.0, 1.0, -1.0):
-        torch.manual_seed(1)  # the second stages draw what they learn from
+        torch.manual_seed(1)  # the second stages sample what they learn from
         losses.append(lost(network, name, images, torch.full((2, 1), value)).item())
     assert losses[0] == losses[1] != losses[2]
 
@@ -275,8 +275,8 @@ def two_discs(count: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch
         images.append([rng.normal(0, 0.2, (32, 32)) + 3.0 * (away[bright] < 4) + 1.5 * (away[1 - bright] < 4)])
         row, column = centres[bright if number else 1 - bright]
         boxes.append([[0, row - 4, column - 4, row + 4, column + 4]])
-    drawn = (images, boxes, 2 * numbers[:, None] - 1)
-    images, boxes, context = (torch.tensor(np.array(one), dtype=torch.float32) for one in drawn)
+    objects = (images, boxes, 2 * numbers[:, None] - 1)
+    images, boxes, context = (torch.tensor(np.array(one), dtype=torch.float32) for one in objects)
     return images, boxes, context
 
 

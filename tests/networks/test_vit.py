@@ -141,18 +141,18 @@ def test_attention_and_rollout_are_probabilities_over_the_tokens(axes, channelwi
     for shares in (attention, flow):
         assert (shares >= 0).all()
         assert_allclose(shares.sum(dim=-1), 1, atol=1e-5)
-    drawn = network.attention_rollout(given, told)
-    assert drawn.shape == (2, 1, *SHAPES[axes])
+    rollout = network.attention_rollout(given, told)
+    assert rollout.shape == (2, 1, *SHAPES[axes])
     from_elsewhere = flow[:, 0, : 1 + context].sum(dim=-1)
-    assert (drawn.flatten(1).sum(dim=1) <= 1 - from_elsewhere + 1e-5).all()
+    assert (rollout.flatten(1).sum(dim=1) <= 1 - from_elsewhere + 1e-5).all()
 
 
 def test_without_padding_a_map_holds_all_that_comes_from_patches_each_in_its_place():
     network, pictures = small(2, image=[8, 12]), torch.randn(2, 2, 8, 12)
     flow = vit.attention_rollout(network.attention(pictures))
-    drawn = network.attention_rollout(pictures)
+    rollout = network.attention_rollout(pictures)
     expected = torch.kron(flow[:, 0, 1:].reshape(2, 2, 3), torch.full((4, 4), 1 / 16))
-    assert_allclose(drawn[:, 0], expected, atol=1e-7)
+    assert_allclose(rollout[:, 0], expected, atol=1e-7)
 
 
 def test_rollout_of_two_layers_is_that_worked_out_by_hand():

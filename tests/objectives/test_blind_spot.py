@@ -19,7 +19,7 @@ from hilum.objectives.blind_spot import BlindSpot
 @pytest.mark.parametrize("spatial", [(64,), (32, 24), (16, 12, 20), (9, 30, 1)])
 def test_each_image_has_its_own_spots_apart_and_about_the_share_that_is_asked_for(spatial) -> None:
     torch.manual_seed(0)
-    spots = blind_spot.draw_spots(6, spatial, 1 / 64)
+    spots = blind_spot.sample_spots(6, spatial, 1 / 64)
     assert spots.shape == (6, 1, *spatial)
     share = spots.float().mean(dim=tuple(range(1, spots.ndim)))
     assert ((share > 1 / 80) & (share < 1 / 30)).all()
@@ -28,7 +28,7 @@ def test_each_image_has_its_own_spots_apart_and_about_the_share_that_is_asked_fo
 
 def test_over_many_images_every_voxel_is_a_spot_as_often() -> None:
     torch.manual_seed(0)
-    often = blind_spot.draw_spots(4000, (8, 8), 1 / 16).float().mean(dim=0)[0]
+    often = blind_spot.sample_spots(4000, (8, 8), 1 / 16).float().mean(dim=0)[0]
     assert often.min() > 0.045
     assert often.max() < 0.082
 
@@ -39,7 +39,7 @@ def test_a_spot_gets_all_channels_of_a_neighbour_and_nothing_else_changes(spatia
     size = torch.Size(spatial).numel()
     numbers = torch.arange(size, dtype=torch.float32).reshape(1, 1, *spatial).expand(3, 1, *spatial)
     images = torch.cat([numbers, numbers + 1000], dim=1)
-    spots = blind_spot.draw_spots(3, spatial, 1 / 16)
+    spots = blind_spot.sample_spots(3, spatial, 1 / 16)
     hidden = blind_spot.hide_spots(images, spots, 2)
     changed = hidden != images
     assert torch.equal(changed, spots.expand_as(changed))  # a neighbour is never the voxel itself
@@ -63,7 +63,7 @@ def test_a_network_learns_the_image_without_its_noise_and_not_the_noisy_image() 
     network = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 1, 5, padding=2))
     optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
     for _ in range(100):
-        spots = blind_spot.draw_spots(1, (128, 32), 1 / 16)
+        spots = blind_spot.sample_spots(1, (128, 32), 1 / 16)
         restored = network(blind_spot.hide_spots(noisy, spots, 5))
         cost = blind_spot.spot_error(restored, noisy, spots.float()).mean()
         optimiser.zero_grad()

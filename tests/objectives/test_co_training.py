@@ -42,7 +42,7 @@ def test_each_learns_the_likeliest_class_of_the_other_and_the_second_its_referen
     expected = math.log(2) + cross_entropy(first, torch.tensor([0])) + cross_entropy(second, torch.tensor([1]))
     assert found.item() == pytest.approx(expected.item())
     found.backward()
-    assert first.grad[0, 0] < 0 < second.grad[0, 0]  # each is drawn to what the other says
+    assert first.grad[0, 0] < 0 < second.grad[0, 0]  # each is pulled to what the other says
 
 
 def test_each_network_may_see_channels_of_its_own():

@@ -1,4 +1,4 @@
-"""The way from noise to images, and the condition that an image is drawn by."""
+"""The way from noise to images, and the condition that an image is synthesised by."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch
 
 from hilum.networks import factory
 from hilum.objectives import flow
-from hilum.values import Dense, DrawnImage, Vector
+from hilum.values import Dense, SyntheticImage, Vector
 
-CLASSES, LABELS = DrawnImage(1, drawn_classes=("a", "b")), DrawnImage(1, drawn_labels=("core", "shell"))
+CLASSES, LABELS = SyntheticImage(1, condition_classes=("a", "b")), SyntheticImage(1, condition_labels=("core", "shell"))
 ALL = torch.tensor([True, True])
 
 
@@ -56,7 +56,7 @@ def test_a_mask_is_a_channel_a_label_unless_it_is_left_out() -> None:
 
 def test_the_network_sees_level_class_and_mask() -> None:
     torch.manual_seed(0)
-    head = DrawnImage(1, drawn_classes=("a", "b"), drawn_labels=("core",))
+    head = SyntheticImage(1, condition_classes=("a", "b"), condition_labels=("core",))
     network = factory.build("diffusion_unet", 1, 2, {"image": head}, {"width": 8, "levels": 2}).eval()
     for weight in network.parameters():  # it begins as the answer 0
         weight.data += 0.1 * torch.randn_like(weight)
@@ -74,7 +74,7 @@ def test_the_network_sees_level_class_and_mask() -> None:
 
 def test_every_weight_learns_once_the_last_layers_have_left_0() -> None:
     torch.manual_seed(0)
-    head = DrawnImage(1, drawn_classes=("a", "b"))
+    head = SyntheticImage(1, condition_classes=("a", "b"))
     network = factory.build("diffusion_unet", 1, 2, {"image": head}, {"width": 8, "levels": 2})
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     images, context = torch.randn(2, 1, 8, 8), torch.tensor([[0.3, 1.0, 0.0], [0.6, 0.0, 1.0]])
@@ -85,5 +85,5 @@ def test_every_weight_learns_once_the_last_layers_have_left_0() -> None:
     assert [name for name, weight in network.named_parameters() if not weight.grad.any()] == []
 
 
-def test_only_heads_that_draw_are_taught() -> None:
+def test_only_heads_that_synthesise_are_taught() -> None:
     assert [head.conditions for head in (Dense(1), Vector(2), CLASSES, LABELS)] == [None, None, (2, 0), (0, 2)]

@@ -54,17 +54,17 @@ def test_equal_texts_and_texts_of_one_patient_are_never_negatives():
     assert image_text.contrast_losses(kept, torch.eye(2, dtype=torch.bool)).tolist() == [0.0, 0.0]
 
 
-def test_some_sentences_of_one_text_are_drawn_in_any_order_by_seed_and_step_alone():
+def test_some_sentences_of_one_text_are_sampled_in_any_order_by_seed_and_step_alone():
     texts = CaseTexts(("Heart normal. No effusion. Nodule left.", "Second report."))
     target, image = np.zeros(()), np.zeros((1, 4, 4), np.float32)
     cases = [PreparedCase(name, image, target, (), (1.0, 1.0), texts=own) for name, own in (("a", texts), ("b", None))]
     loader = Loader(cases, (4, 4), 2, 0.0, seed=0)
     batches = [loader.of_step(step) for step in range(40)]
     by_case = [(n, text) for batch in batches for n, text in zip(batch.cases, batch.texts, strict=True)]
-    drawn = {text for n, text in by_case if n == 0}
-    assert "Second report." in drawn
-    assert {"Heart normal.", "No effusion.", "Nodule left."} <= {one.strip() for one in drawn}
-    assert any(one.startswith("Nodule left. ") for one in drawn)
+    texts_seen = {text for n, text in by_case if n == 0}
+    assert "Second report." in texts_seen
+    assert {"Heart normal.", "No effusion.", "Nodule left."} <= {one.strip() for one in texts_seen}
+    assert any(one.startswith("Nodule left. ") for one in texts_seen)
     assert {text for n, text in by_case if n == 1} == {""}
     assert loader.of_step(3).texts == batches[3].texts
 

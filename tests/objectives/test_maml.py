@@ -25,19 +25,19 @@ def _errors(inputs, truth, weights):
 
 
 def _weights(width, seed=0):
-    drawn = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     sizes = {"first": (1, width), "shift": (width,), "middle": (width, width), "last": (width, 1)}
     scales = {"first": 1.0, "shift": 1.0, "middle": width**-0.5, "last": width**-0.5}
     return {
-        name: (torch.randn(size, generator=drawn, dtype=torch.float64) * scales[name]).requires_grad_()
+        name: (torch.randn(size, generator=generator, dtype=torch.float64) * scales[name]).requires_grad_()
         for name, size in sizes.items()
     }
 
 
-def _sines(drawn, count):
+def _sines(generator, count):
     """(supports and queries, count, 10, 1) inputs and values of the paper's sines: amplitude .1 to 5, phase 0 to pi."""
-    amplitudes, phases = (torch.rand((count, 1, 1), generator=drawn) * span for span in (4.9, torch.pi))
-    inputs = torch.rand((2, count, 10, 1), generator=drawn) * 10 - 5
+    amplitudes, phases = (torch.rand((count, 1, 1), generator=generator) * span for span in (4.9, torch.pi))
+    inputs = torch.rand((2, count, 10, 1), generator=generator) * 10 - 5
     return inputs, (amplitudes + 0.1) * torch.sin(inputs - phases)
 
 
@@ -69,7 +69,7 @@ def test_the_second_order_gradient_is_that_of_finite_differences():
 @pytest.mark.whole
 def test_after_one_step_from_ten_points_the_error_on_sines_falls_to_an_eighth():
     """The paper's problem with a network of 40 units; after longer trainings it falls to .10 to .11."""
-    weights, drawn = (
+    weights, generator = (
         {name: one.detach().float() for name, one in _weights(40).items()},
         torch.Generator().manual_seed(2),
     )
@@ -81,7 +81,7 @@ def test_after_one_step_from_ten_points_the_error_on_sines_falls_to_an_eighth():
         """Sums over sines of the error before and after a step; each sine has weights of its own."""
         own = {name: one.expand(count, *one.shape) for name, one in weights.items()}
         halves = [
-            lambda moved, half=half: _errors(*half, moved).sum() for half in zip(*_sines(drawn, count), strict=True)
+            lambda moved, half=half: _errors(*half, moved).sum() for half in zip(*_sines(generator, count), strict=True)
         ]
         return halves[1](own), maml.adapted_loss(*halves, own, steps=1, rate=0.1, is_exact=is_exact)
 

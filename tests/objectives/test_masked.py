@@ -10,7 +10,7 @@ from hilum.objectives import masked
 
 @pytest.mark.parametrize("spatial", [(12, 12), (8, 12, 16), (7, 5)])
 def test_the_same_share_of_blocks_is_blanked_in_each_image(spatial: tuple[int, ...]) -> None:
-    blank = masked.draw_blocks(4, spatial, 4, 0.5)
+    blank = masked.sample_blocks(4, spatial, 4, 0.5)
     assert blank.shape == (4, 1, *spatial)
     if all(size % 4 == 0 for size in spatial):
         assert blank.float().mean(dim=tuple(range(1, blank.ndim))).tolist() == pytest.approx([0.5] * 4, abs=0.06)
@@ -20,7 +20,7 @@ def test_the_same_share_of_blocks_is_blanked_in_each_image(spatial: tuple[int, .
 
 def test_something_is_blanked_and_something_is_left_however_few_blocks_there_are() -> None:
     for ratio in (0.01, 0.99):
-        share = masked.draw_blocks(3, (4, 4), 2, ratio).float().mean(dim=(1, 2, 3))
+        share = masked.sample_blocks(3, (4, 4), 2, ratio).float().mean(dim=(1, 2, 3))
         assert ((share > 0) & (share < 1)).all()
 
 

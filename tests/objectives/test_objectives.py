@@ -96,7 +96,7 @@ def test_values_without_probabilities_have_no_mean_teacher():
     assert not MeanTeacher().refusal(task())
 
 
-def test_weights_are_drawn_towards_their_start_and_new_ones_towards_zero():
+def test_weights_are_pulled_towards_their_start_and_new_ones_towards_zero():
     weights = {"old": torch.tensor([[3.0]]), "new": torch.tensor([[2.0]]), "bias": torch.tensor([9.0])}
     found = L2SP(alpha=0.2, beta=0.5).loss(step(weights=weights, start={"old": torch.tensor([[1.0]])}))
     assert found.item() == pytest.approx(0.2 / 2 * 2**2 + 0.5 / 2 * 2**2)
@@ -203,4 +203,4 @@ def test_l2_sp_keeps_the_weights_that_training_took_over(classified, tmp_path):
     assert all(np.array_equal(kept[f"start.{name}"], first[name]) for name in names)
     made = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
     assert made["training.weight_decay"] == 0.0
-    assert made.decision("training.weight_decay").because.startswith("l2_sp draws")
+    assert made.decision("training.weight_decay").because.startswith("l2_sp pulls")

@@ -167,7 +167,7 @@ def test_of_a_mirrored_volume_paired_labels_change_places():
     made = planner.make_plan(
         cohort(found.cases, SIDES),
         found,
-        Decision("drawn", "for a test"),
+        Decision("sampled", "for a test"),
         LAPTOP,
         Wishes(Decision("cpu", "for a test"), 1.0),
     )
@@ -227,7 +227,7 @@ LEFT, RIGHT, ACROSS = (0.2, 0.45), (0.55, 0.8), (0.4, 0.6)
     [
         (["nucleus_a", "nucleus_b"], [{1: LEFT, 2: RIGHT}] * 2, "nucleus_a and nucleus_b keep to the two halves"),
         (["stem", "a", "b"], [{1: ACROSS, 2: LEFT}, {1: ACROSS, 3: RIGHT}] * 2, "a and b keep to the two halves"),
-        (["a", "b"], [{1: (0.1, 0.2), 2: (0.3, 0.45)}, {1: (0.2, 0.3), 2: (0.52, 0.6)}] * 3, "what is drawn"),
+        (["a", "b"], [{1: (0.1, 0.2), 2: (0.3, 0.45)}, {1: (0.2, 0.3), 2: (0.52, 0.6)}] * 3, "what is contoured"),
         (["a", "b"], [{1: (0.1, 0.2), 2: (0.3, 0.45)}, {1: (0.2, 0.3), 2: (0.52, 0.6)}] * 2, ""),
         (["a", "b"], [{1: LEFT, 2: RIGHT}, {1: RIGHT, 2: LEFT}] * 4, ""),
         (["core", "oedema"], [{1: LEFT, 2: LEFT}, {1: RIGHT, 2: ACROSS}] * 4, ""),
@@ -275,7 +275,7 @@ def test_a_plan_says_that_structures_keep_to_their_halves():
     )
     labelled = cohort(found.cases, ["brain nucleus a", "brain nucleus b"])
     made = planner.make_plan(
-        labelled, found, Decision("drawn", "for a test"), LAPTOP, Wishes(Decision("cpu", "for a test"), 1.0)
+        labelled, found, Decision("sampled", "for a test"), LAPTOP, Wishes(Decision("cpu", "for a test"), 1.0)
     )
     assert made["augmentation.flips"] == made["inference.flips"] == []
     assert "keep to the two halves of all 4 training cases" in made.decision("augmentation.flips").because

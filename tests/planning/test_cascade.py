@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fingerprints import DRAWN, LAPTOP, cohort, facts, several
+from fingerprints import LAPTOP, SAMPLED, cohort, facts, several
 from hilum.errors import PlanError
 from hilum.planning import plan_changes, plan_checks, planner
 from hilum.planning.plan_inputs import Wishes
@@ -24,7 +24,7 @@ LARGE = {"shape": (240, 220, 200)}
 def planned(found: Fingerprint, minutes: float = 480.0, **given: Any) -> Plan:
     given = {"device": Decision("cpu", "a test"), "minutes": minutes, "seed": 0, **given}
     return planner.make_plan(
-        cohort(found.cases, given.pop("labels", ("lesion",))), found, DRAWN, LAPTOP, Wishes(**given)
+        cohort(found.cases, given.pop("labels", ("lesion",))), found, SAMPLED, LAPTOP, Wishes(**given)
     )
 
 

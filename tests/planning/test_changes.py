@@ -7,7 +7,7 @@ import pytest
 
 import hilum
 import trained
-from fingerprints import DRAWN, LAPTOP, cohort, facts, intensity, several
+from fingerprints import LAPTOP, SAMPLED, cohort, facts, intensity, several
 from hilum.errors import PlanError
 from hilum.planning import plan_changes, plan_checks, planner
 from hilum.planning.plan_inputs import Wishes
@@ -18,7 +18,7 @@ HU = {"min": -1024.0, "low": -1000.0, "high": 1500.0, "mean": -300.0, "deviation
 
 
 def planned(found: Fingerprint) -> Plan:
-    return planner.make_plan(cohort(found.cases), found, DRAWN, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0))
+    return planner.make_plan(cohort(found.cases), found, SAMPLED, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0))
 
 
 @pytest.mark.whole
@@ -42,7 +42,7 @@ def test_a_fold_leaves_out_a_covariate_that_its_own_training_cases_have_alike():
     data = cohort(found.cases)
     data = replace(data, cases=tuple(replace(case, covariates=own) for case, own in zip(data, known, strict=True)))
     wishes = Wishes(Decision("cpu", "a test"), 60.0, context=["age", "site", "sex"])
-    made = planner.make_plan(data, found, DRAWN, LAPTOP, wishes)
+    made = planner.make_plan(data, found, SAMPLED, LAPTOP, wishes)
     own = plan_changes.plan_for_fold(made, data, found.only({f"c{n}" for n in range(13)}), wishes.context)
     assert set(made["network.context"]) == {"age", "site", "sex"}
     assert own["network.context"]["age"]["median"] == 46.0
@@ -51,7 +51,7 @@ def test_a_fold_leaves_out_a_covariate_that_its_own_training_cases_have_alike():
 
 
 @pytest.mark.parametrize("treatment", ["resample", "balanced_batches"])
-def test_where_groups_decide_how_often_a_case_is_drawn_the_plan_does_not_say_that_all_are_drawn_alike(treatment):
+def test_where_groups_decide_how_often_a_case_is_sampled_the_plan_does_not_say_that_all_are_sampled_alike(treatment):
     usual = planned(several(3))
     made = plan_changes.with_settings(usual, {"training.fairness": treatment, "training.protected": "sex"})
     assert made["training.sampling"] == "natural"
@@ -128,7 +128,7 @@ def test_mirroring_at_test_follows_that_of_training():
 def test_mirroring_that_puts_a_label_on_the_wrong_side_is_refused():
     found = several(3, modality="MR")
     made = planner.make_plan(
-        cohort(found.cases, ["left eye"]), found, DRAWN, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0)
+        cohort(found.cases, ["left eye"]), found, SAMPLED, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0)
     )
     assert made["augmentation.flips"] == []
     for name in ("augmentation.flips", "inference.flips"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerprints import DRAWN, LAPTOP, cohort, facts
+from fingerprints import LAPTOP, SAMPLED, cohort, facts
 from hilum.errors import DatasetError, PlanError
 from hilum.planning import plan_changes, plan_checks, planner
 from hilum.planning.plan_inputs import Wishes
@@ -38,7 +38,7 @@ def planned(found: Fingerprint, **assignments: object) -> Plan:
     made = planner.make_plan(
         cohort(found.cases, ("weak", "strong")),
         found,
-        DRAWN,
+        SAMPLED,
         LAPTOP,
         Wishes(
             Decision("cpu", "a test"),

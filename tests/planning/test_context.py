@@ -30,8 +30,8 @@ def decided(asked, **columns):
 
 
 def ages(gaps=0):
-    drawn = np.random.default_rng(0).normal(60, 10, COUNT).round().tolist()
-    return [None if n < gaps else age for n, age in enumerate(drawn)]
+    ages = np.random.default_rng(0).normal(60, 10, COUNT).round().tolist()
+    return [None if n < gaps else age for n, age in enumerate(ages)]
 
 
 def test_without_being_asked_for_no_covariate_is_told():
@@ -105,8 +105,8 @@ def test_a_column_that_somebody_counted_in_the_image_is_a_proxy_of_its_boxes(col
     counts = [n % 5 for n in range(COUNT)]
     values = {"count": counts, "any": ["yes" if n else "no" for n in counts]}[column]
     dataset, _ = cohort(found=values, age=ages())
-    drawn = [BoundingBoxes(np.tile([0.0, 0, 4, 4], (n, 1)), ("nodule",) * n) for n in counts]
-    fingerprint = Fingerprint(tuple(facts(name=f"c{n}", references={"boxes": one}) for n, one in enumerate(drawn)))
+    boxes = [BoundingBoxes(np.tile([0.0, 0, 4, 4], (n, 1)), ("nodule",) * n) for n in counts]
+    fingerprint = Fingerprint(tuple(facts(name=f"c{n}", references={"boxes": one}) for n, one in enumerate(boxes)))
     with pytest.raises(PlanError, match="found: a proxy of the label"):
         covariate_rules.context_decision(dataset, fingerprint, ["found"])
     assert list(covariate_rules.context_decision(dataset, fingerprint, "all").value) == ["age"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fingerprints import DRAWN, LAPTOP, cohort, facts, several
+from fingerprints import LAPTOP, SAMPLED, cohort, facts, several
 from hilum.errors import PlanError, ResourceError
 from hilum.planning import plan_changes, plan_checks, planner
 from hilum.planning.plan_inputs import Wishes
@@ -17,7 +17,7 @@ from matrices import thinned
 def planned(found: Fingerprint, machine: Machine = LAPTOP, **given) -> Plan:
     asked = {"minutes": 60.0, "seed": 0, **given}
     return planner.make_plan(
-        cohort(found.cases), found, DRAWN, machine, Wishes(Decision(machine.device, "a test"), **asked)
+        cohort(found.cases), found, SAMPLED, machine, Wishes(Decision(machine.device, "a test"), **asked)
     )
 
 
@@ -186,8 +186,8 @@ def test_volumes_on_a_processor_come_in_smaller_batches_and_the_plan_says_why():
 
 def test_a_picture_of_many_objects_is_a_batch_in_itself_on_a_processor():
     def batch(objects: int = 24, shape: tuple[int, ...] = (256, 256), machine: Machine = LAPTOP, **given) -> Decision:
-        drawn = {"instances": {0: 40_000, **dict.fromkeys(range(1, objects + 1), 300)}}
-        found = Fingerprint(tuple(facts(shape, name=f"c{n}", physical=False, references=drawn) for n in range(8)))
+        references = {"instances": {0: 40_000, **dict.fromkeys(range(1, objects + 1), 300)}}
+        found = Fingerprint(tuple(facts(shape, name=f"c{n}", physical=False, references=references) for n in range(8)))
         return planned(found, machine, task="instances", **given).decision("training.batch")
 
     assert batch().value == 1
@@ -199,9 +199,9 @@ def test_a_picture_of_many_objects_is_a_batch_in_itself_on_a_processor():
 
 def test_images_that_are_seen_whole_on_a_grid_of_their_own_are_not_reduced_once_more():
     """The patch is planned for that grid; half of it would be padding."""
-    drawn = {"mask": {0: 60_000, 1: 6_000}}
-    found = [replace(facts((512, 512), name=f"c{n}", references=drawn), thickness={1: 60.0}) for n in range(4)]
-    both = [replace(one, references={**drawn, "class": "ab"[n % 2]}) for n, one in enumerate(found)]
+    references = {"mask": {0: 60_000, 1: 6_000}}
+    found = [replace(facts((512, 512), name=f"c{n}", references=references), thickness={1: 60.0}) for n in range(4)]
+    both = [replace(one, references={**references, "class": "ab"[n % 2]}) for n, one in enumerate(found)]
     assert planned(Fingerprint(tuple(found)))["preprocessing.reduction"] == 4
     assert "preprocessing.reduction" not in planned(Fingerprint(tuple(both)), task="classification+segmentation")
 

@@ -8,7 +8,7 @@ import pytest
 
 import hilum
 import trained
-from fingerprints import DRAWN, cohort, facts, several
+from fingerprints import SAMPLED, cohort, facts, several
 from hilum.errors import PlanError, ResourceError, UsageError
 from hilum.planning import plan_checks, planner
 from hilum.planning.plan_inputs import Wishes
@@ -19,7 +19,7 @@ from hilum.values import Decision, Fingerprint, Plan
 def planned(found: Fingerprint, memory: float, minutes: float = 600.0, **given) -> Plan:
     machine = Machine("cuda:0", 8, 64.0, memory, True)
     wishes = Wishes(Decision("cuda:0", "on paper"), minutes=minutes, **given)
-    return planner.make_plan(cohort(found.cases), found, DRAWN, machine, wishes)
+    return planner.make_plan(cohort(found.cases), found, SAMPLED, machine, wishes)
 
 
 def hippocampus() -> Fingerprint:

@@ -49,7 +49,7 @@ def test_the_same_data_give_the_same_plan_and_another_seed_another_split(blobs, 
     assert other.plan["training.seed"] == 1
 
 
-def test_a_seed_set_by_hand_draws_the_split_as_the_flag_does(blobs):
+def test_a_seed_set_by_hand_chooses_the_split_as_the_flag_does(blobs):
     assert planned(blobs, assignments={"training.seed": 1}).parts == planned(blobs, seed=1).parts
 
 
@@ -118,7 +118,7 @@ def test_a_flag_wins_over_the_plan_and_the_plan_over_the_rule(blobs, tmp_path):
         assert kept.decision(name).because == BY_HAND
     assert kept.decision("training.learning_rate").because != BY_HAND
     assert str(tmp_path) not in text
-    assert "drawn by seed 4" in kept.decision("split.method").because
+    assert "sampled by seed 4" in kept.decision("split.method").because
     assert kept.options == {"labels": trained.LABELS}
 
 

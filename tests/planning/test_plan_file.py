@@ -103,11 +103,11 @@ WRONG = {
     "sampling by class without classes": (
         r"sampling: {value: natural",
         "sampling: {value: balanced",
-        "only whole images are drawn class by class",
+        "only whole images are sampled class by class",
     ),
     "less than no memory": (r"^  memory: {value: ", "  memory: {value: -", "training.memory"),
     "memory that is wished for": (r"^  memory: {value: ", "  memory: {value: 1", "it follows from other decisions"),
-    "a split by its name": (r"method: {value: drawn", "method: {value: own", "split.method"),
+    "a split by its name": (r"method: {value: sampled", "method: {value: own", "split.method"),
     "one fold": (r"^  folds: {value: 0", "  folds: {value: 1", "split.folds"),
     "folds that are fewer than none": (r"^  folds: {value: 0", "  folds: {value: -2", "split.folds"),
     "weights that are not there": (

@@ -1,4 +1,4 @@
-"""How cases are drawn and what corrects for it go together through every change of a plan."""
+"""How cases are sampled and what corrects for it go together through every change of a plan."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shift(plan) -> float:
     return found["dark"] - found["bright"]
 
 
-def test_a_scarce_class_is_drawn_as_often_and_corrected_by_its_share_of_the_training_cases(scarce):
+def test_a_scarce_class_is_sampled_as_often_and_corrected_by_its_share_of_the_training_cases(scarce):
     plan = planned(scarce).plan
     assert plan["training.sampling"] == "balanced"
     counts = plan["task.counts"]

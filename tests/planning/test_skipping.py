@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hilum
-from fingerprints import DRAWN, LAPTOP, cohort, facts
+from fingerprints import LAPTOP, SAMPLED, cohort, facts
 from hilum.errors import PlanError
 from hilum.planning import plan_checks, planner
 from hilum.planning.plan_inputs import Wishes
@@ -18,7 +18,7 @@ from hilum.values import BY_HAND, CaseFacts, Decision, Fingerprint, Plan
 
 def planned(*cases: CaseFacts) -> Plan:
     wishes = Wishes(Decision("cpu", "for a test"), minutes=10)
-    return planner.make_plan(cohort(cases), Fingerprint(cases), DRAWN, LAPTOP, wishes)
+    return planner.make_plan(cohort(cases), Fingerprint(cases), SAMPLED, LAPTOP, wishes)
 
 
 def three(**changes: object) -> list[CaseFacts]:
@@ -56,7 +56,7 @@ def test_what_has_no_background_cannot_be_told_to_pass_over_windows():
         plan_checks.checked_settings(planned(*classes).with_decision("inference.skip", Decision("air", BY_HAND)))
 
 
-def test_a_look_finds_the_air_of_a_case_and_labels_in_it_but_for_voxels_that_nobody_drew(tmp_path):
+def test_a_look_finds_the_air_of_a_case_and_labels_in_it_but_for_voxels_that_nobody_contoured(tmp_path):
     place = np.indices((50, 40, 30)) - np.reshape((12, 12, 12), (3, 1, 1, 1))
     ball = (place**2).sum(axis=0) < 80
     scan = np.where(ball, 40, -1000) + np.random.default_rng(0).integers(-20, 20, ball.shape)

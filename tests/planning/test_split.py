@@ -39,7 +39,7 @@ def test_all_cases_of_a_patient_are_in_one_part_and_the_order_of_cases_does_not_
     assert split_rules.split_dataset(data, seed=seed)[0] == parts
 
 
-def test_another_seed_draws_other_patients():
+def test_another_seed_samples_other_patients():
     data = cohort(list(range(60)))
     assert split_rules.split_dataset(data, seed=0)[0] != split_rules.split_dataset(data, seed=1)[0]
 
@@ -162,7 +162,7 @@ def groups_of(found: list[tuple[int, int]]) -> list[frozenset[str]]:
 
 @given(owners, pairs, st.integers(0, 99))
 @settings(max_examples=30)
-def test_twins_are_drawn_like_one_patient(owners, found, seed):
+def test_twins_are_sampled_like_one_patient(owners, found, seed):
     twins = [group for group in groups_of(found) if max(int(case[1:]) for case in group) < len(owners)]
     try:
         parts, _ = split_rules.split_dataset(cohort(owners), seed=seed, twins=twins)
@@ -271,7 +271,7 @@ def test_a_finding_that_several_patients_have_alone_is_in_the_test_part_too(find
     counts = {name: sum(name in own for own in findings) for name in "abcd"}
     rarest = [min(own, key=lambda name: counts[name]) for own in findings if own]
     for name in "abcd":
-        # Who has several findings is drawn for the rarest; of four such patients one is test.
+        # Who has several findings is sampled for the rarest; of four such patients one is test.
         if rarest.count(name) >= 4 and len({counts[one] for one in "abcd"}) == 4:
             assert any(parts[f"c{n}"] == "test" for n, own in enumerate(findings) if name in own)
 
@@ -299,7 +299,7 @@ def test_each_part_has_small_and_large_values(values, seed):
     data = Dataset(tuple(Case(f"c{n}", f"p{n}", {}, {"value": {"a": v}}) for n, v in enumerate(values)))
     parts, _ = split_rules.split_dataset(data, seed=seed)
     ranked = sorted(data, key=lambda case: (case.references["value"]["a"], case.id))
-    # What is left once the test is drawn is parted anew, into fewer where there are fewer.
+    # What is left once the test is sampled is parted anew, into fewer where there are fewer.
     for part, count in (("test", len(ranked) // 4 + 1), ("val", len(ranked) // 2)):
         assert any(parts[case.id] == part for case in ranked[:count])
         assert any(parts[case.id] == part for case in ranked[-count:])
@@ -382,7 +382,7 @@ def test_more_than_half_of_the_training_cases_are_not_spared():
     ("classes", "each", "tested"), [(300, 2, 120), (10, 2, 4), (10, 3, 6), (50, 3, 30), (8, 4, 8), (40, 1, 8)]
 )
 def test_of_classes_with_few_patients_each_the_parts_are_as_large_as_they_should_be(classes, each, tested):
-    """Of classes of four each part has all, and of classes of one those that are drawn have nobody left to train."""
+    """Of classes of four each part has all, and of classes of one those that are sampled have nobody left to train."""
     names = [f"class {n:03}" for n in range(classes) for _ in range(each)]
     data = cohort(list(range(len(names))), names)
     parts, _ = split_rules.split_dataset(data, seed=1, calibration=0)
@@ -417,7 +417,7 @@ def test_a_pair_is_never_parted_from_others_of_its_patients() -> None:
 def test_reasons_count_cases_where_nobody_knows_whose_they_are_and_a_class_keeps_its_name():
     reasons = {
         "144 training patients are too few": "144 training cases are too few",
-        "a fifth of the patients, drawn by seed 0": "a fifth of the cases, drawn by seed 0",
+        "a fifth of the patients, sampled by seed 0": "a fifth of the cases, sampled by seed 0",
         "log loss 0.04 in patients that did not fit it; of 16 patients": (
             "log loss 0.04 in cases that did not fit it; of 16 cases"
         ),

@@ -23,11 +23,11 @@ DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sun
 
 def histories(honest=1.0):
     """A text for each case: of its class as often as `honest` says, and a day."""
-    drawn = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     texts = []
     for n in range(COUNT):
-        is_ill = bool(n % 2) == (drawn.random() < honest)
-        texts.append(f"{drawn.choice(ILL if is_ill else WELL)}, seen on {drawn.choice(DAYS)}")
+        is_ill = bool(n % 2) == (rng.random() < honest)
+        texts.append(f"{rng.choice(ILL if is_ill else WELL)}, seen on {rng.choice(DAYS)}")
     return texts
 
 
@@ -67,15 +67,15 @@ def test_free_text_is_used_by_its_name_alone_and_is_left_out_of_all():
 def test_a_text_that_states_the_label_or_shares_no_word_is_refused():
     with pytest.raises(PlanError, match="history: a proxy of the label: its words predict it"):
         stated = ["known pneumonia" if n % 2 else "healthy volunteer" for n in range(COUNT)]
-        decided("history", history=[f"{one} {day}" for one, day in zip(stated, drawn_words(), strict=True)])
+        decided("history", history=[f"{one} {day}" for one, day in zip(stated, random_words(), strict=True)])
     of_four = covariate_rules.encode_free_text("h", histories(), [{}] * COUNT, [f"p{n % 4}" for n in range(COUNT)])
     assert of_four == "texts without a word that 5 training patients share"
 
 
-def drawn_words():
+def random_words():
     """A word of each case that no other case has."""
-    drawn = np.random.default_rng(2)
-    return ["".join(drawn.choice(list("bcdfghjklmnpqrstvwxz"), 9)) for _ in range(COUNT)]
+    rng = np.random.default_rng(2)
+    return ["".join(rng.choice(list("bcdfghjklmnpqrstvwxz"), 9)) for _ in range(COUNT)]
 
 
 def test_a_text_may_name_a_side_so_that_nothing_is_mirrored():
@@ -85,9 +85,9 @@ def test_a_text_may_name_a_side_so_that_nothing_is_mirrored():
 
 @given(st.integers(0, 1000), st.integers(2, 40), st.integers(2, 40))
 def test_the_leading_directions_are_those_of_a_whole_decomposition(seed, rows, columns):
-    drawn = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     size = min(rows, columns)
-    left, right = (np.linalg.qr(drawn.normal(size=(n, size)))[0] for n in (rows, columns))
+    left, right = (np.linalg.qr(rng.normal(size=(n, size)))[0] for n in (rows, columns))
     matrix = left * np.geomspace(1, 1e-2, size) @ right.T
     found = covariate_rules.leading_directions(matrix, 3)
     _, values, expected = np.linalg.svd(matrix)

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-import drawn_slides
+import simulated_slides
 from hilum.evaluation import box_matching
 from hilum.files import file_formats
 from hilum.files.format_options import ReadOptions
@@ -49,12 +49,14 @@ def detecting(**settings) -> Model:
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory):
-    pixels = np.full((SIDE, SIDE, 3), drawn_slides.GLASS, np.uint8)
+    pixels = np.full((SIDE, SIDE, 3), simulated_slides.GLASS, np.uint8)
     pixels[40:480, 40:480] = PINK
     grid = [(60 + 34 * row, 60 + 34 * column) for row in range(12) for column in range(12)][:CELLS]
     for number, place in enumerate(grid):
         pixels[place] = BROWN if number < POSITIVE else BLUE
-    path = drawn_slides.write_tiff(tmp_path_factory.mktemp("slide") / "a.tif", drawn_slides.levels_of(pixels, 2), mm=MM)
+    path = simulated_slides.write_tiff(
+        tmp_path_factory.mktemp("slide") / "a.tif", simulated_slides.levels_of(pixels, 2), mm=MM
+    )
     return file_formats.read_image(path, ReadOptions()), grid
 
 
@@ -79,20 +81,20 @@ def test_cells_are_stated_once_each_with_place_class_and_area(slide, tmp_path):
     assert "label" not in row
 
 
-def test_cells_are_drawn_as_qupath_draws_them(slide, tmp_path):
+def test_cells_are_written_as_qupath_shows_them(slide, tmp_path):
     image, grid = slide
     predicted(detecting(), image, tmp_path)
-    drawn = json.loads((tmp_path / "a.geojson").read_text())
-    assert drawn["type"] == "FeatureCollection"
-    assert len(drawn["features"]) == CELLS
-    ring = np.array(drawn["features"][0]["geometry"]["coordinates"][0])
+    record = json.loads((tmp_path / "a.geojson").read_text())
+    assert record["type"] == "FeatureCollection"
+    assert len(record["features"]) == CELLS
+    ring = np.array(record["features"][0]["geometry"]["coordinates"][0])
     assert (ring[0] == ring[-1]).all()
     middle = tuple((ring[:-1].mean(axis=0)[::-1] - 0.5).round().astype(int).tolist())
     assert middle in grid
-    assert drawn["features"][0]["properties"]["classification"]["name"] in ("brown", "blue")
+    assert record["features"][0]["properties"]["classification"]["name"] in ("brown", "blue")
 
 
-def test_regions_of_a_label_map_are_drawn_with_their_holes(tmp_path):
+def test_regions_of_a_label_map_are_outlined_with_their_holes(tmp_path):
     marked = np.zeros((300, 200), np.uint8)
     marked[20:90, 30:80], marked[40:60, 50:60], marked[200:230, 10:190] = 1, 0, 2
     labels = [{"value": 1, "name": "tumour"}, {"value": 2, "name": "stroma"}]

@@ -40,6 +40,6 @@ def test_nothing_to_find_in_all_that_would_train_forbids_going_on(splits, where)
     assert any(problem.what == "boxes is empty" for problem in found.problems)
 
 
-def test_a_declared_class_of_which_no_box_is_drawn_is_named():
+def test_a_declared_class_of_which_no_box_is_annotated_is_named():
     found = dataset_examination.examine(dataset(ONE, ONE, classes=("cell", "clump")))
-    assert any("nowhere drawn in the cases that train: clump" in problem.what for problem in found.problems)
+    assert any("nowhere annotated in the cases that train: clump" in problem.what for problem in found.problems)

@@ -17,14 +17,14 @@ GRID = Geometry((4, 5, 6), np.diag([1.0, 1.0, 2.0, 1.0]))
 
 
 def image(seed: int = 0, grid: Geometry = GRID, pixels: np.ndarray | None = None, **named: object) -> Image:
-    drawn = np.random.default_rng(seed).normal(size=(1, *grid.shape)).astype(np.float32)
-    return Image(drawn if pixels is None else pixels, grid, **named)
+    noise = np.random.default_rng(seed).normal(size=(1, *grid.shape)).astype(np.float32)
+    return Image(noise if pixels is None else pixels, grid, **named)
 
 
 def mask(value: int = 1, grid: Geometry = GRID) -> Image:
-    drawn = np.zeros((1, *grid.shape), np.uint8)
-    drawn[:, 1:3, 1:3] = value
-    return Image(drawn, grid)
+    mask = np.zeros((1, *grid.shape), np.uint8)
+    mask[:, 1:3, 1:3] = value
+    return Image(mask, grid)
 
 
 def case(n: int, picture: Image | None = None, reference: Image | None = None) -> Case:

@@ -57,11 +57,11 @@ def test_infinite_voxels_and_one_far_outlier_change_no_percentile_of_the_rest():
     assert found.statistics["p75"] == pytest.approx(exact, rel=1e-3)
 
 
-def test_measurements_are_drawn_from_where_there_are_any():
+def test_measurements_are_sampled_from_where_there_are_any():
     values = volume("<i2")
     valid = values > 60
-    assert _intensities.draw_measurements(values, valid, 500).min() > 60
-    assert len(_intensities.draw_measurements(values, np.ones(SHAPE, bool), 500)) == 500
+    assert _intensities.sample_measurements(values, valid, 500).min() > 60
+    assert len(_intensities.sample_measurements(values, np.ones(SHAPE, bool), 500)) == 500
 
 
 def test_equal_volumes_have_one_digest_whatever_type_and_order_holds_them():

@@ -37,7 +37,7 @@ def volume(path: Path, seed: int) -> None:
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.5, -1.5, 2.0, 1.0])), path)
 
 
-def drawn(folder: Path, cases: int = 3) -> Path:
+def simulated(folder: Path, cases: int = 3) -> Path:
     """A data set of volumes with a structure each."""
     for n in range(cases):
         volume(folder / "images" / f"c{n}.nii", n)
@@ -78,7 +78,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
 
 
 def test_a_second_check_and_a_plan_look_at_no_voxel_and_say_the_same(tmp_path, looked, monkeypatch):
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     hilum.check(data, out=tmp_path / "first", threads=1)
     assert looked() == ["c0", "c1", "c2"]
     monkeypatch.setattr(nibabel, "load", None)
@@ -124,7 +124,7 @@ def test_of_pictures_boxes_and_classes_the_same_comes_back(few, looked):
 
 
 def test_a_changed_file_alone_is_looked_at_again(tmp_path, looked):
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     before = hilum.check(data, threads=1)
     looked()
     volume(data / "images" / "c1.nii", 9)
@@ -135,7 +135,7 @@ def test_a_changed_file_alone_is_looked_at_again(tmp_path, looked):
 
 
 def test_clocks_that_are_set_back_hide_no_change(tmp_path, looked):
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     hilum.check(data, threads=1)
     looked()
     path = data / "images" / "c2.nii"
@@ -153,7 +153,7 @@ def test_clocks_that_are_set_back_hide_no_change(tmp_path, looked):
 
 
 def test_what_lies_beside_a_file_under_its_name_belongs_to_it(tmp_path, looked):
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     hilum.check(data, threads=1)
     looked()
     (data / "images" / "c0.json").write_text('{"Modality": "MR"}')
@@ -165,7 +165,7 @@ def test_what_lies_beside_a_file_under_its_name_belongs_to_it(tmp_path, looked):
 
 def test_verify_hashes_every_file_anew(tmp_path, looked):
     """Of a file system that records no change, or a disk that has turned a bit."""
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     before = hilum.check(data, threads=1)
     path = data / "images" / "c0.nii"
     old = hashing._read_hash(path)
@@ -186,7 +186,7 @@ def test_verify_hashes_every_file_anew(tmp_path, looked):
 
 
 def test_a_copied_folder_is_known_by_its_contents(tmp_path, looked):
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     hilum.check(data, threads=1)
     looked()
     copy = shutil.copytree(data, tmp_path / "elsewhere" / "copy", copy_function=shutil.copyfile)
@@ -197,7 +197,7 @@ def test_a_copied_folder_is_known_by_its_contents(tmp_path, looked):
 
 
 def test_other_options_are_another_look(tmp_path, looked):
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     hilum.check(data, threads=1)
     looked()
     hilum.check(data, threads=1, labels="1=ignore")
@@ -207,7 +207,7 @@ def test_other_options_are_another_look(tmp_path, looked):
 
 
 def test_without_the_cache_nothing_is_read_from_it_and_nothing_written(tmp_path, cache, looked):
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     hilum.check(data, threads=1, no_cache=True)
     assert looked() == ["c0", "c1", "c2"]
     assert not (cache / FOLDER).exists()
@@ -220,13 +220,13 @@ def test_without_the_cache_nothing_is_read_from_it_and_nothing_written(tmp_path,
 
 
 def test_neither_flag_becomes_part_of_a_plan(tmp_path):
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     planned = hilum.plan(data, threads=1, device="cpu", no_cache=True)
     assert not {"no_cache", "verify"} & set(planned.plan.options)
 
 
 def test_damaged_entries_are_looked_at_again(tmp_path, cache, looked):
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     first = hilum.check(data, threads=1)
     looked()
     with sqlite3.connect(cache / FOLDER / FILE) as connection:
@@ -236,7 +236,7 @@ def test_damaged_entries_are_looked_at_again(tmp_path, cache, looked):
 
 
 def test_a_case_that_cannot_be_used_is_read_anew_and_named_where_it_lies_now(tmp_path, looked):
-    data = drawn(tmp_path / "data")
+    data = simulated(tmp_path / "data")
     path = data / "images" / "c1.nii"
     path.write_bytes(path.read_bytes()[:-100])
     time.sleep(SETTLED_S)
@@ -247,7 +247,7 @@ def test_a_case_that_cannot_be_used_is_read_anew_and_named_where_it_lies_now(tmp
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again_or_named(tmp_path):
-    case = dataset_layouts.read_dataset(drawn(tmp_path / "data")).cases[0]
+    case = dataset_layouts.read_dataset(simulated(tmp_path / "data")).cases[0]
     [image, _] = case.files
     calls = []
 
@@ -265,7 +265,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again_or_named(tmp_path):
 
 
 def test_a_volume_for_which_memory_is_too_small_is_named_with_both_figures(tmp_path, monkeypatch):
-    data = drawn(tmp_path / "data", 1)
+    data = simulated(tmp_path / "data", 1)
     monkeypatch.setattr(hardware, "available_host_memory", lambda: 0.01 * 2**20)
     with pytest.raises(MemoryShortageError, match=r"takes 0\.00 GiB of memory, and 0\.00 GiB may be used"):
         dataset_examination._measure(dataset_layouts.read_dataset(data).cases[0])
@@ -274,7 +274,7 @@ def test_a_volume_for_which_memory_is_too_small_is_named_with_both_figures(tmp_p
 
 
 def test_so_many_cases_are_looked_at_side_by_side_as_fit_into_memory(tmp_path):
-    cases = dataset_layouts.read_dataset(drawn(tmp_path / "data")).cases
+    cases = dataset_layouts.read_dataset(simulated(tmp_path / "data")).cases
     one = 12 * 11 * 10 * (2 + 1 + 8 * 2)  # stored, a label map, and what is made beside
     assert [known_cases.fitting_threads(8, cases, memory) for memory in (9 * one, 3 * one, 2 * one, one, 1)] == [
         8,
@@ -316,7 +316,7 @@ def test_each_layout_of_the_shared_data_has_keys(data):
 
 
 def test_what_no_other_command_could_read_is_not_kept(tmp_path):
-    case = dataset_layouts.read_dataset(drawn(tmp_path / "data", 1)).cases[0]
+    case = dataset_layouts.read_dataset(simulated(tmp_path / "data", 1)).cases[0]
     (facts, look), problems = dataset_examination._measure(case)
     foreign = replace(facts, references={"mark": object()})
     with kept.caching_as(Caching(is_used=True)):
@@ -327,7 +327,7 @@ def test_what_no_other_command_could_read_is_not_kept(tmp_path):
 
 
 def test_what_the_cache_says_is_a_line_of_the_log_and_no_finding(tmp_path, cache, caplog):
-    data = drawn(tmp_path / "data", 2)
+    data = simulated(tmp_path / "data", 2)
     cache.write_text("a file stands here")
     caplog.set_level(logging.WARNING)
     found = hilum.check(data, threads=1)

@@ -42,27 +42,27 @@ def test_what_has_nothing_to_do_with_the_label_tells_little(references):
 
 
 LESIONS = RNG.integers(0, 4, COUNT)  # of each case; of none, too
-DRAWN = {
+ANNOTATED = {
     "boxes": [BoundingBoxes(np.tile([0.0, 0, 4, 4], (n, 1)), ("nodule",) * int(n)) for n in LESIONS],
     "instances": [dict.fromkeys(range(n + 1), 9) for n in LESIONS],
     "mask": [{0: 100, **({1: 5 * int(n)} if n else {})} for n in LESIONS],
 }
 
 
-@pytest.mark.parametrize("kind", DRAWN)
-def test_a_column_that_counts_what_is_drawn_or_tells_whether_anything_is_stands_for_it(kind):
-    drawn = [{kind: one} for one in DRAWN[kind]]
-    assert label_proxies.label_association([n / 7 for n in LESIONS], drawn, PATIENTS) == pytest.approx(1.0)
-    assert label_proxies.label_association(["ill" if n else "well" for n in LESIONS], drawn, PATIENTS) == 1.0
+@pytest.mark.parametrize("kind", ANNOTATED)
+def test_a_column_that_counts_what_is_annotated_or_tells_whether_anything_is_stands_for_it(kind):
+    references = [{kind: one} for one in ANNOTATED[kind]]
+    assert label_proxies.label_association([n / 7 for n in LESIONS], references, PATIENTS) == pytest.approx(1.0)
+    assert label_proxies.label_association(["ill" if n else "well" for n in LESIONS], references, PATIENTS) == 1.0
     noise = np.random.default_rng(1).normal(size=COUNT).tolist()
-    assert label_proxies.label_association(noise, drawn, PATIENTS) < 0.75
+    assert label_proxies.label_association(noise, references, PATIENTS) < 0.75
 
 
-@pytest.mark.parametrize("kind", DRAWN)
+@pytest.mark.parametrize("kind", ANNOTATED)
 def test_one_patient_with_a_lesion_makes_no_column_a_proxy(kind):
-    with_one, without = (DRAWN[kind][LESIONS.tolist().index(count)] for count in (1, 0))
-    drawn = [{kind: with_one if n == 7 else without} for n in range(COUNT)]
-    assert label_proxies.label_association([float(n == 7) for n in range(COUNT)], drawn, PATIENTS) == 0.0
+    with_one, without = (ANNOTATED[kind][LESIONS.tolist().index(count)] for count in (1, 0))
+    references = [{kind: with_one if n == 7 else without} for n in range(COUNT)]
+    assert label_proxies.label_association([float(n == 7) for n in range(COUNT)], references, PATIENTS) == 0.0
 
 
 def test_what_few_cases_have_is_not_judged():

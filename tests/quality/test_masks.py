@@ -11,9 +11,9 @@ from hilum.values import slabs
 
 @given(st.lists(st.integers(1, 7), min_size=2, max_size=3))
 def test_a_box_is_as_thick_as_its_shortest_side(sides):
-    drawn = np.zeros([side + 3 for side in sides], np.uint8)
-    drawn[tuple(slice(1, side + 1) for side in sides)] = 4
-    [(value, box)] = masks.measure_structures(drawn).items()
+    contoured = np.zeros([side + 3 for side in sides], np.uint8)
+    contoured[tuple(slice(1, side + 1) for side in sides)] = 4
+    [(value, box)] = masks.measure_structures(contoured).items()
     assert value == 4
     assert box.thickness == min(sides)
     assert box.pieces == (np.prod(sides),)
@@ -36,15 +36,15 @@ def test_a_ball_in_thick_slices_is_short_however_thin_it_is_in_voxels():
 
 
 def test_rods_apart_are_each_as_long_as_one():
-    drawn = np.zeros((40, 9), np.uint8)
-    drawn[:, 1:3] = drawn[:, 5:7] = 1
-    assert masks.measure_structures(drawn)[1].elongation == pytest.approx(20)
+    contoured = np.zeros((40, 9), np.uint8)
+    contoured[:, 1:3] = contoured[:, 5:7] = 1
+    assert masks.measure_structures(contoured)[1].elongation == pytest.approx(20)
 
 
 def test_a_box_at_the_edge_of_the_image_is_as_thick_as_one_in_the_middle():
-    drawn = np.zeros((9, 9), np.uint8)
-    drawn[:3, :] = 1
-    assert masks.measure_structures(drawn)[1].thickness == 3
+    contoured = np.zeros((9, 9), np.uint8)
+    contoured[:3, :] = 1
+    assert masks.measure_structures(contoured)[1].thickness == 3
 
 
 def test_pieces_that_touch_at_a_corner_are_one():
@@ -55,10 +55,10 @@ def test_pieces_that_touch_at_a_corner_are_one():
 
 
 def on_slices(*numbers: int, along: int = 2) -> np.ndarray:
-    """A cube of nine voxels a side, of which some slices are drawn."""
-    drawn = np.zeros((9, 9, 9), np.uint8)
-    np.moveaxis(drawn, along, 0)[list(numbers), 2:7, 2:7] = 4
-    return drawn
+    """A cube of nine voxels a side, of which some slices are contoured."""
+    contoured = np.zeros((9, 9, 9), np.uint8)
+    np.moveaxis(contoured, along, 0)[list(numbers), 2:7, 2:7] = 4
+    return contoured
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def on_slices(*numbers: int, along: int = 2) -> np.ndarray:
     [((1, 3, 5, 7), (2, 4, 6)), ((0, 3, 6), (1, 2, 4, 5)), ((2, 3, 5, 6), (4,)), ((1, 8), (2, 3, 4, 5, 6, 7))],
 )
 @pytest.mark.parametrize("axis", [0, 2])
-def test_empty_slices_between_drawn_ones_are_found_along_any_axis(numbers, empty, axis):
+def test_empty_slices_between_contoured_ones_are_found_along_any_axis(numbers, empty, axis):
     assert masks.measure_structures(on_slices(*numbers, along=axis))[4].apart == (axis, numbers, empty)
 
 
-def test_a_structure_that_is_drawn_throughout_or_lies_in_pieces_has_no_empty_slices():
+def test_a_structure_that_is_contoured_throughout_or_lies_in_pieces_has_no_empty_slices():
     assert masks.measure_structures(on_slices(2, 3, 4))[4].apart is None
     assert masks.measure_structures(on_slices(0, 1, 2, 6, 7, 8))[4].apart is None
     pieces = np.zeros((9, 9, 9), np.uint8)
@@ -80,19 +80,19 @@ def test_a_structure_that_is_drawn_throughout_or_lies_in_pieces_has_no_empty_sli
 
 
 def test_a_speck_is_tiny_beside_the_largest_piece_of_its_own_label():
-    drawn = np.zeros((40, 40), np.uint8)
-    drawn[:20, :20] = 1
-    drawn[30, 30] = 1
-    drawn[35, 5] = 2  # a structure of one pixel is no speck of another
-    found = masks.measure_structures(drawn)
+    contoured = np.zeros((40, 40), np.uint8)
+    contoured[:20, :20] = 1
+    contoured[30, 30] = 1
+    contoured[35, 5] = 2  # a structure of one pixel is no speck of another
+    found = masks.measure_structures(contoured)
     assert found[1].specks == 1
     assert found[2].specks == 0
 
 
 def test_two_pieces_of_like_size_are_no_specks():
-    drawn = np.zeros((40, 40), np.uint8)
-    drawn[:10, :10] = drawn[20:30, 20:30] = 1
-    assert masks.measure_structures(drawn)[1].specks == 0
+    contoured = np.zeros((40, 40), np.uint8)
+    contoured[:10, :10] = contoured[20:30, 20:30] = 1
+    assert masks.measure_structures(contoured)[1].specks == 0
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])

@@ -183,4 +183,4 @@ def test_structures_that_are_bright_in_some_cases_and_dark_in_others_are_named_w
     unsure = [case(f"c{n}", 50.0) for n in range(4)]
     for alike in ((*bright, dark[0]), (*bright, *dark, *unsure)):
         assert not [*modality_checks.unlike_contrasts(dataset, Fingerprint(alike))]
-    assert not [*modality_checks.unlike_contrasts(Dataset((), drawn="from maps"), Fingerprint((*bright, *dark)))]
+    assert not [*modality_checks.unlike_contrasts(Dataset((), painted="from maps"), Fingerprint((*bright, *dark)))]

@@ -46,9 +46,9 @@ def test_noise_is_measured_as_its_share_of_the_range(heart, share):
 
 
 def test_noise_of_noise_alone_is_its_standard_deviation():
-    drawn = np.random.default_rng(1).normal(100, 7, (200, 200))
-    low, high = np.percentile(drawn, (0.5, 99.5))
-    assert measured(drawn)["noise"] * (high - low) == pytest.approx(7, rel=0.05)
+    noise = np.random.default_rng(1).normal(100, 7, (200, 200))
+    low, high = np.percentile(noise, (0.5, 99.5))
+    assert measured(noise)["noise"] * (high - low) == pytest.approx(7, rel=0.05)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -65,11 +65,11 @@ def test_what_is_cut_off_at_the_top_is_clipped(heart):
 
 @pytest.mark.parametrize("words", ["SMITH 1970", "LOGIQ E9"])
 def test_a_line_of_letters_is_found(heart, words):
-    drawn = PIL.Image.fromarray(heart.astype(np.uint8))
+    picture = PIL.Image.fromarray(heart.astype(np.uint8))
     assert image_quality.longest_line(heart / 255) < 3
     font = PIL.ImageFont.load_default(size=18)
-    PIL.ImageDraw.Draw(drawn).text((12, 12), words, fill=255, font=font)
-    assert image_quality.longest_line(np.asarray(drawn, np.float32) / 255) >= 3
+    PIL.ImageDraw.Draw(picture).text((12, 12), words, fill=255, font=font)
+    assert image_quality.longest_line(np.asarray(picture, np.float32) / 255) >= 3
 
 
 def test_dots_far_apart_are_no_letters():
@@ -88,18 +88,18 @@ def test_a_faulty_volume_is_measured_in_its_planes(heart):
     assert clean["letters"] == 0
 
 
-def test_a_volume_in_which_every_nth_voxel_is_air_is_no_drawing():
+def test_a_volume_in_which_every_nth_voxel_is_air_is_no_graphic():
     volume = np.random.default_rng(4).normal(100, 9, (128, 128, 20))
     volume[..., 0] = 0  # 80 voxels apart, which is a 4096th, lie in this plane alone
     assert np.isfinite(measured(volume)["noise"])
 
 
-def test_a_drawing_in_plain_values_has_no_quality():
-    drawing = (np.indices((64, 64)).sum(axis=0) > 60).astype(np.uint8) * 255
-    assert all(np.isnan(value) for value in measured(drawing).values())
+def test_a_graphic_of_plain_values_has_no_quality():
+    graphic = (np.indices((64, 64)).sum(axis=0) > 60).astype(np.uint8) * 255
+    assert all(np.isnan(value) for value in measured(graphic).values())
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (1, 40), (5, 4), (2, 3, 2), (1, 1, 1)])
 def test_images_of_any_size_are_measured(shape):
-    drawn = np.random.default_rng(2).normal(size=shape)
-    assert 0 <= measured(drawn)["letters"] <= 1 or np.isnan(measured(drawn)["letters"])
+    noise = np.random.default_rng(2).normal(size=shape)
+    assert 0 <= measured(noise)["letters"] <= 1 or np.isnan(measured(noise)["letters"])

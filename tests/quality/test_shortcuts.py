@@ -17,19 +17,19 @@ from hilum.values import Case, Dataset, Estimate, Geometry, Image
 from hilum.values.dataset_fingerprint import Shortcut
 from matrices import thinned
 
-Drawing = Callable[[int, bool, np.random.Generator], np.ndarray]
+Simulation = Callable[[int, bool, np.random.Generator], np.ndarray]
 
 
 def plain(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
     return rng.random((32, 32))
 
 
-def cohort(draw: Drawing, count: int = 80, images: int = 1, **covariates: Sequence) -> Dataset:
+def cohort(simulate: Simulation, count: int = 80, images: int = 1, **covariates: Sequence) -> Dataset:
     """Every second patient is ill; `images` pictures of each."""
     cases = []
     for n in range(count):
         patient, rng = n // images, np.random.default_rng(n)
-        pixels = draw(n, patient % 2 == 1, rng)[None]
+        pixels = simulate(n, patient % 2 == 1, rng)[None]
         extra = {name: values[n] for name, values in covariates.items()}
         label = {"class": "ill" if patient % 2 else "well"}
         image = Image(pixels, Geometry.of_pixels(pixels.shape[1:]))
@@ -134,22 +134,22 @@ AT_THE_BORDER: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 @pytest.mark.parametrize("made", thinned(1, AT_THE_BORDER.values()), ids=AT_THE_BORDER)
 def test_what_lies_at_the_border_is_found_whatever_lies_inside(made):
-    def drawn(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
+    def simulated(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
         pixels = textured(n, ill, rng)
         if n % 3:  # a lesion, as often of the well as of the ill
             pixels[36:60, 52:76] += 2.0
         return made(pixels, rng) if ill else pixels
 
-    found = dataset_examination.examine(cohort(drawn)).shortcuts
+    found = dataset_examination.examine(cohort(simulated)).shortcuts
     assert {"border pixels", "corner pixels"} & standing(found)
 
 
 def test_a_training_knows_the_shortcuts_to_what_it_predicts_alone():
     """Masks are not told by a frame around pictures of the ill: no border is cut away for them."""
     dataset = cohort(framed)
-    drawn = np.zeros((1, 40, 40), dtype=np.uint8)
-    drawn[0, 10:20, 10:20] = 1
-    mask = Image(drawn, Geometry.of_pixels((40, 40)))
+    square = np.zeros((1, 40, 40), dtype=np.uint8)
+    square[0, 10:20, 10:20] = 1
+    mask = Image(square, Geometry.of_pixels((40, 40)))
     both = replace(dataset, cases=tuple(replace(one, references={**one.references, "mask": mask}) for one in dataset))
     found = dataset_examination.examine(both)
     assert "border pixels" in standing(found.shortcuts)
@@ -312,9 +312,9 @@ def test_volumes_have_faces_and_spacings():
     assert {"border pixels", "corner pixels"} <= {one.name for one in found}
 
 
-def answering(answer: Callable[[int], dict], draw: Drawing = plain, **covariates: Sequence) -> Dataset:
+def answering(answer: Callable[[int], dict], simulate: Simulation = plain, **covariates: Sequence) -> Dataset:
     """Eighty patients with references of another kind than a class."""
-    dataset = cohort(draw, **covariates)
+    dataset = cohort(simulate, **covariates)
     cases = tuple(replace(case, references=answer(n)) for n, case in enumerate(dataset))
     return replace(dataset, cases=cases)
 

@@ -9,11 +9,11 @@ from hilum.values import Case, Dataset, Geometry, Image, Label
 GRID = Geometry.of_pixels((20, 20))
 
 
-def case(n: int, name: str | None = None, drawn: int | None = None) -> Case:
+def case(n: int, name: str | None = None, value: int | None = None) -> Case:
     references: dict[str, object] = {} if name is None else {"class": name}
-    if drawn is not None:
+    if value is not None:
         mask = np.zeros((1, 20, 20), np.uint8)
-        mask[0, 5:15, 5:15] = drawn
+        mask[0, 5:15, 5:15] = value
         references["mask"] = Image(mask, GRID)
     image = Image(np.random.default_rng(n).random((1, 20, 20)), GRID)
     return Case(f"c{n}", f"p{n}", {"image": image}, references)
@@ -69,48 +69,48 @@ def test_a_class_that_nobody_knows_is_named(word):
 
 
 def test_masks_that_are_all_background_forbid_training():
-    [fatal] = dataset_examination.examine(cohort(*(case(n, drawn=0) for n in range(4)))).fatal
+    [fatal] = dataset_examination.examine(cohort(*(case(n, value=0) for n in range(4)))).fatal
     assert "every mask is empty" in fatal.what
 
 
 def test_a_training_part_that_is_all_background_forbids_training_though_the_test_part_is_not():
     parts = {"c0": "train", "c1": "train", "c2": "test"}
     [fatal] = dataset_examination.examine(
-        cohort(case(0, drawn=0), case(1, drawn=0), case(2, drawn=1), splits=parts)
+        cohort(case(0, value=0), case(1, value=0), case(2, value=1), splits=parts)
     ).fatal
     assert "every mask of the training part is empty" in fatal.what
 
 
 def test_one_empty_mask_among_others_is_a_note():
-    found = dataset_examination.examine(cohort(*(case(n, drawn=int(n > 0)) for n in range(4))))
+    found = dataset_examination.examine(cohort(*(case(n, value=int(n > 0)) for n in range(4))))
     assert not found.fatal
     [empty] = [one for one in found.problems if "empty" in one.what]
     assert (empty.severity, empty.cases) == ("note", ("c0",))
 
 
-def test_a_label_that_is_declared_and_nowhere_drawn_is_named():
+def test_a_label_that_is_declared_and_nowhere_contoured_is_named():
     labels = (Label(0, "background"), Label(1, "liver"), Label(2, "spleen"))
-    found = dataset_examination.examine(cohort(*(case(n, drawn=1) for n in range(4)), classes={"mask": labels}))
+    found = dataset_examination.examine(cohort(*(case(n, value=1) for n in range(4)), classes={"mask": labels}))
     [missing] = found.problems
     assert "spleen" in missing.what
     assert "liver" not in missing.what
 
 
 def test_structures_that_nobody_named_are_a_warning_and_a_single_one_is_none():
-    found = dataset_examination.examine(cohort(*(case(n, drawn=1 + n % 2) for n in range(4))))
+    found = dataset_examination.examine(cohort(*(case(n, value=1 + n % 2) for n in range(4))))
     [problem] = [one for one in found.problems if "nobody named" in one.what]
     assert problem.severity == "warning"
     assert problem.what == "nobody named the mask values 1, 2"
     assert "--labels VALUE=NAME" in problem.remedy
     assert not any(
         "nobody named" in one.what
-        for one in dataset_examination.examine(cohort(*(case(n, drawn=1) for n in range(4)))).problems
+        for one in dataset_examination.examine(cohort(*(case(n, value=1) for n in range(4)))).problems
     )
 
 
 def test_a_long_list_of_labels_is_cut_and_counted():
     labels = (Label(0, "background"), Label(1, "liver"), *(Label(n, f"s{n}") for n in range(2, 40)))
-    found = dataset_examination.examine(cohort(*(case(n, drawn=1) for n in range(4)), classes={"mask": labels}))
+    found = dataset_examination.examine(cohort(*(case(n, value=1) for n in range(4)), classes={"mask": labels}))
     [missing] = found.problems
     assert missing.what.endswith("s2, s3, s4, s5, s6, s7 and 32 more")
 

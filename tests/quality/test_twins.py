@@ -81,11 +81,11 @@ def test_equal_voxels_are_exact_twins_whatever_the_file_kept_them_as(radiographs
 
 
 def test_a_volume_stored_in_another_order_of_axes_is_the_same_volume():
-    drawn = np.random.default_rng(0).normal(size=(1, 12, 14, 16)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=(1, 12, 14, 16)).astype(np.float32)
     grid = Geometry((12, 14, 16), np.eye(4))
     turned = grid.permute((2, 0, 1), (True, False, True))
-    moved = drawn.transpose(0, 3, 1, 2)[:, ::-1, :, ::-1]
-    assert seen(Image(drawn, grid)).digest == seen(Image(moved, turned)).digest
+    moved = noise.transpose(0, 3, 1, 2)[:, ::-1, :, ::-1]
+    assert seen(Image(noise, grid)).digest == seen(Image(moved, turned)).digest
 
 
 def test_pairs_join_into_groups():

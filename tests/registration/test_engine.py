@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import hilum
-from drawn_pairs import blobs, oblique, pair_of, smooth_field, turn_and_shift
 from hilum.errors import GeometryError, UsageError
 from hilum.registration import _pyramid, engine, harm_checks, similarity_measures
 from hilum.registration.engine import RegistrationSettings
 from hilum.registration.linear import FirstGuess
 from hilum.transforms import spatial_transforms
 from hilum.values import Geometry, Image, SpatialTransform
+from simulated_pairs import blobs, oblique, pair_of, smooth_field, turn_and_shift
 
 FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 RIGID = RegistrationSettings("rigid")
@@ -75,12 +75,12 @@ def test_a_motion_is_settled_on_the_images_own_voxels_unless_self_similarity_spe
 
 
 @pytest.mark.parametrize("name", ["mi", "mse"])
-def test_voxels_that_are_drawn_are_the_same_each_time_and_tell_what_all_tell(turned, name):
+def test_voxels_that_are_sampled_are_the_same_each_time_and_tell_what_all_tell(turned, name):
     level = _pyramid.prepare_pair(turned[0], turned[1], None, one_scale=True).level(1.0)
     guess = FirstGuess("", turn_and_shift((5, 3, 8), (0.5, 1, 0), FIXED).matrix[:3, :3], np.array([1.0, 0.5, 0]))
-    drawn = [level, *(level.draw_voxels(count) for count in (10**6, 4000, 4000))]
+    levels = [level, *(level.sample_voxels(count) for count in (10**6, 4000, 4000))]
     every, shuffled, some, again = (
-        harm_checks.loss_at(one, guess, similarity_measures.SIMILARITIES[name]) for one in drawn
+        harm_checks.loss_at(one, guess, similarity_measures.SIMILARITIES[name]) for one in levels
     )
     assert shuffled == pytest.approx(every, rel=1e-4)
     assert every != some == again
@@ -220,16 +220,16 @@ def test_few_compared_voxels_are_a_finding():
 
 @pytest.mark.whole  # frames of a series show it in a shorter way
 def test_two_noisy_images_of_a_scene_that_never_moved_are_found_still():
-    draw, image = np.random.default_rng(0), blobs(FIXED)
+    rng, image = np.random.default_rng(0), blobs(FIXED)
     noise = 0.01 * np.ptp(image.data)
-    pair = (image.with_pixels(image.data + draw.normal(0, noise, image.shape).astype(np.float32)) for _ in range(2))
+    pair = (image.with_pixels(image.data + rng.normal(0, noise, image.shape).astype(np.float32)) for _ in range(2))
     assert mean_error(engine.register_images(*pair, RIGID).transform, SpatialTransform((), FIXED, FIXED), FIXED) < 0.1
 
 
 def test_noise_that_is_laid_on_noise_is_a_finding():
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     grid = Geometry((16, 16, 16), np.eye(4))
-    one, other = (Image(draw.normal(size=(1, 16, 16, 16)).astype(np.float32), grid, "MR") for _ in range(2))
+    one, other = (Image(rng.normal(size=(1, 16, 16, 16)).astype(np.float32), grid, "MR") for _ in range(2))
     made = engine.register_images(one, other, RIGID)
     assert made.applied is False and any("no better than shuffled ones" in note for note in made.notes)
     assert np.array_equal(made.transform.matrix, made.first_guess.matrix)
@@ -272,9 +272,9 @@ def test_across_contrasts_no_turn_is_applied_that_patients_do_not_make():
 
 
 def test_an_image_of_another_modality_that_lay_right_stays_where_it_is():
-    image, draw = blobs(FIXED), np.random.default_rng(1)
+    image, rng = blobs(FIXED), np.random.default_rng(1)
     other = image.with_pixels(
-        (np.sqrt(1 + image.data.max() - image.data) + draw.normal(0, 0.05, image.shape)).astype("f4")
+        (np.sqrt(1 + image.data.max() - image.data) + rng.normal(0, 0.05, image.shape)).astype("f4")
     )
     made = engine.register_images(image, replace(other, modality="PT"), RIGID)
     assert mean_error(made.transform, SpatialTransform((), FIXED, FIXED), FIXED) < 0.2
@@ -286,16 +286,16 @@ def test_mutual_information_is_that_of_a_joint_histogram_and_falls_where_images_
     import torch
     from sklearn.metrics import mutual_info_score
 
-    draw = torch.Generator().manual_seed(0)
-    image = torch.rand((1, 1, 40, 40, 40), generator=draw)
-    like = (1 - image + 0.1 * torch.rand(image.shape, generator=draw)) / 1.1
+    rng = torch.Generator().manual_seed(0)
+    image = torch.rand((1, 1, 40, 40, 40), generator=rng)
+    like = (1 - image + 0.1 * torch.rand(image.shape, generator=rng)) / 1.1
     weight = torch.ones_like(image)
 
     def figure_of(other) -> float:
         loss = similarity_measures.SIMILARITIES[name](image, other, weight)
         return similarity_measures.figure_of_loss(name, float(loss))
 
-    unlike = torch.rand(image.shape, generator=draw)
+    unlike = torch.rand(image.shape, generator=rng)
     assert figure_of(like) > figure_of(torch.roll(like, 1, 2)) - 1e-6 >= figure_of(unlike) - 1e-2
     if name == "mi":
         bins = [np.digitize(one.numpy().ravel(), np.linspace(0, 1, 30)) for one in (image, like)]

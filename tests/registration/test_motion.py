@@ -9,10 +9,10 @@ import pytest
 from scipy import ndimage
 
 import hilum
-from drawn_pairs import blobs, turn_and_shift
 from hilum.errors import UsageError
 from hilum.transforms import spatial_transforms
 from hilum.values import Geometry, Image, Label, SpatialTransform
+from simulated_pairs import blobs, turn_and_shift
 
 GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 MOTIONS = [((0, 0, 0), (0, 0, 0)), ((2, -1, 3), (0.8, -0.5, 0.3)), ((-3, 2, 1), (-1.0, 0.6, 0.2))]  # about z, y, x
@@ -53,13 +53,13 @@ def test_labels_of_one_frame_follow_the_motion_and_their_union_holds_all_of_them
         ),
         GRID,
     )
-    drawn = np.zeros(GRID.shape, np.uint8)
-    drawn[12:18, 8:14, 8:12] = 1
-    labels = series.frame(0).with_label_map(drawn, (Label(1, "tumour"),))
+    contoured = np.zeros(GRID.shape, np.uint8)
+    contoured[12:18, 8:14, 8:12] = 1
+    labels = series.frame(0).with_label_map(contoured, (Label(1, "tumour"),))
     made = hilum.register_frames(series, labels=labels, labels_frame=2, out=tmp_path / "out")
     first, second = made.labels.data[0]
-    assert (second == drawn).all()
-    assert (first == np.roll(drawn, -3, axis=0)).mean() > 0.99
+    assert (second == contoured).all()
+    assert (first == np.roll(contoured, -3, axis=0)).mean() > 0.99
     assert (made.union.data[0] == (first | second)).all()
     assert hilum.read(tmp_path / "out" / "labels.nii.gz").frames == 2
     assert hilum.read(tmp_path / "out" / "union.nii.gz").shape == (1, *GRID.shape)
@@ -68,9 +68,9 @@ def test_labels_of_one_frame_follow_the_motion_and_their_union_holds_all_of_them
 
 
 def test_smooth_frames_that_never_moved_are_found_still_although_they_are_noisy():
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     scene = blobs(GRID).data
-    frames = [scene + draw.normal(0, 0.01 * np.ptp(scene), scene.shape) for _ in range(3)]
+    frames = [scene + rng.normal(0, 0.01 * np.ptp(scene), scene.shape) for _ in range(3)]
     made = hilum.register_frames(Image(np.stack(frames, axis=1).astype(np.float32), GRID))
     assert made.table["displacement_mm"].max() < 0.1
     assert made.table[["x_deg", "y_deg", "z_deg"]].abs().to_numpy().max() < 0.3
@@ -78,13 +78,13 @@ def test_smooth_frames_that_never_moved_are_found_still_although_they_are_noisy(
 
 def _bolus(number: int) -> np.ndarray:
     """A scene of tissues each of which brightens at a time of its own."""
-    draw, points = np.random.default_rng(0), GRID.to_world(np.moveaxis(np.indices(GRID.shape), 0, -1))
+    rng, points = np.random.default_rng(0), GRID.to_world(np.moveaxis(np.indices(GRID.shape), 0, -1))
     scene = np.zeros(GRID.shape)
-    for arrival in draw.uniform(0, 4, 14):
-        middle, size = draw.uniform(-8, 8, 3), draw.uniform(2, 4)
+    for arrival in rng.uniform(0, 4, 14):
+        middle, size = rng.uniform(-8, 8, 3), rng.uniform(2, 4)
         level = 0.4 + np.exp(-((number - arrival) ** 2))
         scene += level * np.exp(-((points - middle) ** 2).sum(axis=-1) / (2 * size**2))
-    return scene + draw.normal(0, 0.01, scene.shape)
+    return scene + rng.normal(0, 0.01, scene.shape)
 
 
 def test_frames_whose_contrast_changes_are_found_still_and_an_empty_one_carries_no_other_along(tmp_path):
@@ -106,15 +106,15 @@ def test_frames_whose_contrast_changes_are_found_still_and_an_empty_one_carries_
 def test_frames_of_a_head_that_lies_still_while_its_contrast_changes_are_left_there(data, kind):
     path = data / "registration" / "brain_labelmaps_synthseg" / "seg_02.nii.gz"
     labels = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)[60:-60:2, 60:-60:2, 100:-100:2]
-    grid, draw, values = Geometry(labels.shape, np.diag([2.0, 2, 2, 1])), np.random.default_rng(0), np.unique(labels)
-    first, decay, arrival = (draw.uniform(*ends, len(values)) for ends in ((0.3, 1.0), (0.2, 1.5), (0.0, 4.0)))
+    grid, rng, values = Geometry(labels.shape, np.diag([2.0, 2, 2, 1])), np.random.default_rng(0), np.unique(labels)
+    first, decay, arrival = (rng.uniform(*ends, len(values)) for ends in ((0.3, 1.0), (0.2, 1.5), (0.0, 4.0)))
     frames = []
     for number in range(6):
         levels = first * np.exp(-decay * number / 2)
         if kind == "bolus":
             levels = 0.6 * first + 0.5 * decay * np.exp(-((number - arrival) ** 2) / 2)
         scene = ndimage.gaussian_filter(np.where(values, levels, 0)[np.searchsorted(values, labels)], 0.7)
-        frames.append(scene + draw.normal(0, 0.01, labels.shape))
+        frames.append(scene + rng.normal(0, 0.01, labels.shape))
     frames[3] = np.zeros(labels.shape)
     made = hilum.register_frames(Image(np.stack(frames)[None].astype(np.float32), grid, "MR"))
     assert made.table["displacement_mm"].max() < 0.1
@@ -122,14 +122,14 @@ def test_frames_of_a_head_that_lies_still_while_its_contrast_changes_are_left_th
 
 
 def test_an_edge_that_a_motion_leaves_without_contents_does_not_hold_a_frame_back():
-    grid, draw = Geometry((28, 28, 26), np.eye(4)), np.random.default_rng(0)
+    grid, rng = Geometry((28, 28, 26), np.eye(4)), np.random.default_rng(0)
     scene = blobs(grid)
     true = SpatialTransform((turn_and_shift((2.0, 0, 0), (1.6, -1.2, 0.8), grid),), grid, grid)
     moved = spatial_transforms.carry_image(scene, spatial_transforms.invert_transform(true), grid, "cubic").data
     frames = np.stack([scene.data, np.nan_to_num(moved)], axis=1)
-    noisy = frames + draw.normal(0, 0.01 * np.ptp(scene.data), frames.shape)
+    noisy = frames + rng.normal(0, 0.01 * np.ptp(scene.data), frames.shape)
     made = hilum.register_frames(Image(noisy.astype(np.float32), grid, "MR"))
-    points = grid.to_world(draw.uniform(5, 20, (100, 3)))
+    points = grid.to_world(rng.uniform(5, 20, (100, 3)))
     ends = (spatial_transforms.carry_points(one, points) for one in (made.transforms[1], true))
     assert np.linalg.norm(np.subtract(*ends), axis=1).mean() < 0.1
 
@@ -141,8 +141,8 @@ def test_a_series_whose_frames_show_nothing_is_refused():
 
 
 def test_a_clip_without_a_size_says_pixels():
-    draw = np.random.default_rng(0)
-    clip = Image(draw.normal(size=(1, 2, 24, 24)).astype(np.float32), Geometry.of_pixels((24, 24)))
+    rng = np.random.default_rng(0)
+    clip = Image(rng.normal(size=(1, 2, 24, 24)).astype(np.float32), Geometry.of_pixels((24, 24)))
     made = hilum.register_frames(clip)
     assert repr(made).count(" pixels ") == 2
     assert " mm" not in repr(made)

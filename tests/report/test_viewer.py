@@ -93,10 +93,10 @@ def test_the_picture_on_the_screen_is_the_slice_with_the_patients_right_at_the_l
 
 def test_a_label_covers_its_voxels_and_no_other(browser: Any) -> None:
     values = np.zeros((1, 10, 10), dtype=np.uint8)
-    drawn = values.copy()
-    drawn[0, 2:5, 6:9] = 1  # rows 2 to 4, columns 6 to 8
+    labels = values.copy()
+    labels[0, 2:5, 6:9] = 1  # rows 2 to 4, columns 6 to 8
     geometry = Geometry.of_pixels((10, 10))
-    overlay = Image(drawn, geometry, channels=("mask",), labels=(Label(1, "lesion", colour=(255, 0, 0)),))
+    overlay = Image(labels, geometry, channels=("mask",), labels=(Label(1, "lesion", colour=(255, 0, 0)),))
     html = slice_viewer.viewer_html(Image(values, geometry), [overlay], "a picture")
     seen = browser.look(html, fragment="voxel=9,0", size=(1200, 800))[:, :840]  # the pane is left of the controls
     rows, columns = np.nonzero(seen[..., 0] - seen[..., 1] > 60)
@@ -135,7 +135,7 @@ def test_nothing_is_asked_for_from_elsewhere(volume: Image, box: Image, outline:
 
 
 @pytest.mark.whole
-def test_it_opens_amid_what_is_drawn(volume: Image, box: Image, browser: Any) -> None:
+def test_it_opens_amid_what_is_marked(volume: Image, box: Image, browser: Any) -> None:
     seen = browser.read(slice_viewer.viewer_html(volume, [box], "a volume"))
     assert seen.state["labels"] == "1"
 

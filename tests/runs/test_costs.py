@@ -29,9 +29,9 @@ SHAPE, PATCH = (40, 48, 32), (16, 16, 16)
 def case(shape=SHAPE, spacing=(1.0, 1.0, 1.0)) -> Case:
     grid = Geometry.of_spacing(shape, spacing)
     voxels = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-    drawn = np.zeros((1, *shape), np.uint8)
-    drawn[0, 15:25, 15:30, 12:20] = 1
-    return Case("c0", "p0", {"0": Image(voxels, grid)}, {"mask": Image(drawn, grid, labels=(Label(1, "a"),))})
+    mask = np.zeros((1, *shape), np.uint8)
+    mask[0, 15:25, 15:30, 12:20] = 1
+    return Case("c0", "p0", {"0": Image(voxels, grid)}, {"mask": Image(mask, grid, labels=(Label(1, "a"),))})
 
 
 class Slow:

@@ -23,7 +23,7 @@ COSTS = SecondsPerCase(predict=2.0, score=0.5, tune=1.0)
 
 def following(selecting: int, tested: list[tuple[int, int]], costs: SecondsPerCase = COSTS) -> float:
     """s after training, but for the report."""
-    return Minutes(10.0, None, selecting, tested, drawn=6, kept=2**27).seconds(costs) - budget.REPORT_SECONDS
+    return Minutes(10.0, None, selecting, tested, pictured=6, kept=2**27).seconds(costs) - budget.REPORT_SECONDS
 
 
 def test_what_follows_training_is_tuning_scoring_pictures_and_the_report():

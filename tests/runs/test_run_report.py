@@ -58,7 +58,7 @@ def page(primary: str = "dice", openings: int = 1, made: Plan | None = None, giv
     return RunReport("Title", "Lead.", primary=primary, scored=scored, notes=[], facts={}, views="", plan=made).html
 
 
-def drawn() -> Figure:
+def figure() -> Figure:
     """A picture of a case."""
     out = io.BytesIO()
     PIL.Image.new("L", (2, 2)).save(out, format="PNG")
@@ -178,7 +178,7 @@ def test_labels_are_called_what_they_are_and_further_figures_are_folded():
 
 def test_a_picture_says_the_score_of_its_case():
     scored = ScoredCases(
-        TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=[("best", "a", [drawn()], "<p>viewer</p>")]
+        TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=[("best", "a", [figure()], "<p>viewer</p>")]
     )
     text = RunReport("T", "L.", primary="dice", scored=scored, notes=[], facts={}, views="views/", plan=None).html
     assert "Dice: 0.700" in text  # the mean over its structures
@@ -227,7 +227,7 @@ def test_a_network_that_the_clock_narrowed_is_among_the_decisions_that_stand_ope
 
 def test_the_heading_over_pictures_names_the_ranks_that_are_shown_beside_wrong_calls_too():
     ranks = [("best", "a"), ("worst", "b"), (WRONG, "c")]
-    shown = [(word, case, [drawn()], "<p>viewer</p>") for word, case in ranks]
+    shown = [(word, case, [figure()], "<p>viewer</p>") for word, case in ranks]
     scored = ScoredCases(TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=shown)
     text = RunReport("T", "L.", primary="dice", scored=scored, notes=[], facts={}, views="", plan=None).html
     assert text.index(">Best and worst cases</h2>") < text.index("worst: b") < text.index(">Wrong calls</h2>")
@@ -242,7 +242,7 @@ def test_wrong_calls_have_a_gallery_of_their_own_that_says_how_many_there_are():
     task = task_catalogue.build_task({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
     table = pd.DataFrame({"case": ["a", "b"], "label": "all", "brier": [0.1, 0.9], "reference": "benign",
                           "predicted": ["benign", "malignant"]})  # fmt: skip
-    shown = [("best", "a", [drawn()], "<p>a</p>"), (WRONG, "b", [drawn()], "<p>b</p>")]
+    shown = [("best", "a", [figure()], "<p>a</p>"), (WRONG, "b", [figure()], "<p>b</p>")]
     scored = ScoredCases(table, [Row("accuracy", "all", Estimate(0.5))], task=task, shown=shown)
     text = RunReport("T", "L.", primary="accuracy", scored=scored, notes=[], facts={}, views="", plan=None).html
     assert "1 of 1, the worst first" in text

@@ -75,7 +75,7 @@ def unlabelled(count=4):
     return [PreparedCase(str(n), image, np.int64(0), (), (1.0, 1.0)) for n, image in enumerate(images)]
 
 
-def test_a_step_draws_the_same_unlabelled_images_whatever_was_drawn_before():
+def test_a_step_samples_the_same_unlabelled_images_whatever_was_sampled_before():
     made = Loader(unlabelled(), (4, 4), 2, 0.0, 7, unlabelled=Loader(unlabelled(), (4, 4), 3, 0.0, 8))
     first, again = made.of_step(5), made.of_step(5)
     assert len(first.unlabelled.images) == 3

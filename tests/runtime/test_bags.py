@@ -1,4 +1,4 @@
-"""Slides as bags of tiles: which tiles there are, how they are read, drawn and varied, and the one answer of all."""
+"""Slides as bags of tiles: which tiles there are, how they are read, sampled and varied, and the one answer of all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-import drawn_slides
+import simulated_slides
 from hilum.errors import DatasetError, GeometryError
 from hilum.files import file_formats
 from hilum.files.format_options import ReadOptions
@@ -47,8 +47,8 @@ def tissue(seed: int) -> Array:
 
 
 def slide(path: Path, places: tuple[tuple[int, int], ...] = TISSUE, **written) -> Image:
-    painted = drawn_slides.paint(SIDE, {place: tissue(n) for n, place in enumerate(places)}, noise=6)
-    path = drawn_slides.write_tiff(path, drawn_slides.levels_of(painted, 3), **written)
+    slide = simulated_slides.lay_tiles(SIDE, {place: tissue(n) for n, place in enumerate(places)}, noise=6)
+    path = simulated_slides.write_tiff(path, simulated_slides.levels_of(slide, 3), **written)
     return file_formats.read_image(path, ReadOptions())
 
 
@@ -91,7 +91,7 @@ def test_tiles_of_longer_pixels_come_from_the_level_that_has_them(image):
     row, column = TISSUE[2]
     [number] = np.flatnonzero((stack.places == [row // 128, column // 128]).all(axis=1))
     tile = stack[slice(None), slice(number, number + 1), slice(None), slice(None)][:, 0]
-    assert_array_equal(tile[:, :32, :32], np.moveaxis(drawn_slides.halve(tissue(2)), -1, 0))
+    assert_array_equal(tile[:, :32, :32], np.moveaxis(simulated_slides.halve(tissue(2)), -1, 0))
 
 
 def test_a_slide_of_longer_pixels_than_the_tiles_keeps_its_own(tmp_path):
@@ -117,21 +117,21 @@ def test_a_picture_is_no_bag(image):
         preparing().open_image(image.level(1), "d")
 
 
-def test_training_draws_each_tile_once_and_pads_what_lacks(image):
+def test_training_samples_each_tile_once_and_pads_what_lacks(image):
     stack = slide_tiles.stack_tissue(image, "a", preparing().tiles)
-    drawn, places = slide_tiles.draw_tiles(stack, stack.places, 6, np.random.default_rng(0))
+    sampled, places = slide_tiles.sample_tiles(stack, stack.places, 6, np.random.default_rng(0))
     assert_array_equal(places[:4], stack.places)
     assert_array_equal(places[4:], np.full((2, 2), ABSENT))
-    assert not drawn[:, 4:].any()
-    seen = {tuple(place) for n in range(20) for place in _drawn_places(stack, n)}
+    assert not sampled[:, 4:].any()
+    seen = {tuple(place) for n in range(20) for place in _sampled_places(stack, n)}
     assert seen == {tuple(place) for place in stack.places}
 
 
-def _drawn_places(stack, seed: int) -> list[list[int]]:
-    return slide_tiles.draw_tiles(stack, stack.places, 2, np.random.default_rng(seed))[1].tolist()
+def _sampled_places(stack, seed: int) -> list[list[int]]:
+    return slide_tiles.sample_tiles(stack, stack.places, 2, np.random.default_rng(seed))[1].tolist()
 
 
-def test_all_tiles_are_kept_once_in_8_bits_however_many_training_draws(image, tmp_path, monkeypatch):
+def test_all_tiles_are_kept_once_in_8_bits_however_many_training_samples(image, tmp_path, monkeypatch):
     monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
     case = Case("a", "a", {"image": image}, {"class": "marked"})
     kept = [

@@ -61,13 +61,13 @@ def of_levels(boxes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def of_two_stages(boxes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """As `faster_rcnn` draws what it found: cut at the edges of a window, a little apart in each, of other scores."""
+    """As `faster_rcnn` renders what it found: cut at the edges of a window, a little apart in each, of other scores."""
     seen = boxes.clamp(0, WINDOW)
     share = (seen[:, 2:] - seen[:, :2]).prod(dim=1) / (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     seen = seen[share > 0.4] + torch.from_numpy(rng.normal(0, 0.5, (int((share > 0.4).sum()), 4))).float()
     scores = torch.from_numpy(rng.uniform(0.6, 0.99, len(seen))).float()
     kinds = torch.zeros(len(seen), dtype=torch.long)
-    return faster_rcnn.drawn_boxes(seen.clamp(0, WINDOW), kinds, scores, 1, (WINDOW, WINDOW), UNIT)
+    return faster_rcnn.render_boxes(seen.clamp(0, WINDOW), kinds, scores, 1, (WINDOW, WINDOW), UNIT)
 
 
 @pytest.mark.parametrize("speak", [of_centres, of_levels, of_two_stages])

@@ -12,13 +12,13 @@ from hilum.transforms.intensity import Normalisation
 from hilum.values import Code, Finding, Label
 from hilum.values.finding import CodedName
 
-DRAWN = Code("SCT", "10200004", "Liver")
+LIVER = Code("SCT", "10200004", "Liver")
 GIVEN = {"tumour": CodedName((Code("SCT", "108369006", "Neoplasm"), Code("RADLEX", "RID3957", "tumour")), "codes.csv")}
 
 
 def model() -> Model:
     given = {"name": "segmentation", "labels": [{"value": 1, "name": "x"}], "loss": "dice+ce", "tolerance": 2.0}
-    labels = (Label(1, "liver", code=DRAWN), Label(2, "hippocampus"), Label(3, "tumour"), Label(4, "lesion 7b"))
+    labels = (Label(1, "liver", code=LIVER), Label(2, "hippocampus"), Label(3, "tumour"), Label(4, "lesion 7b"))
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
     networks = Networks(lambda batch: {"mask": np.zeros(1)}, {"name": "none", "channels": 1})
     return Model(
@@ -37,7 +37,7 @@ def test_codes_come_from_a_file_then_the_data_then_the_dictionary_and_else_are_p
         "hippocampus": "DICOM's dictionary",
         "tumour": "codes.csv",
     }
-    assert codes["liver"].codes == (DRAWN,) and codes["lesion 7b"].codes == ()
+    assert codes["liver"].codes == (LIVER,) and codes["lesion 7b"].codes == ()
 
 
 def test_a_file_stands_before_the_codes_of_a_model_which_otherwise_stay():
@@ -48,7 +48,7 @@ def test_a_file_stands_before_the_codes_of_a_model_which_otherwise_stay():
 
 def test_findings_have_every_code_of_their_name_and_segments_the_first():
     codes = result_codes.codes_of_model(
-        result_codes.with_codes(model(), {**GIVEN, "age": CodedName((DRAWN,), "codes.csv", "mo")})
+        result_codes.with_codes(model(), {**GIVEN, "age": CodedName((LIVER,), "codes.csv", "mo")})
     )
     tumour, age, axis = result_codes.coded_findings(
         [Finding("tumour", 2.0, "ml"), Finding("age", 3.0), Finding("long axis")], codes

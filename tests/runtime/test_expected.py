@@ -29,9 +29,9 @@ NETWORK = {
 # One prediction in a process of its own, which says what it held before and at the most, and what was expected.
 MEASURED = """
 import numpy as np, psutil
-from test_expected import drawn, made
+from test_expected import noise_image, made
 from hilum.runtime import hardware, predicted_memory
-model, image = made(CLASSES, spacing=SPACING), drawn(SHAPE)
+model, image = made(CLASSES, spacing=SPACING), noise_image(SHAPE)
 expected, before = predicted_memory.expected_memory(model, image).total, psutil.Process().memory_info().rss
 np.asarray(model.predict(image).data)
 print(before, expected, int(hardware.peak_memory()))
@@ -50,7 +50,7 @@ def made(classes: int = 2, batch: int = 1, spacing: tuple[float, ...] | None = N
     )
 
 
-def drawn(shape: tuple[int, ...]) -> Image:
+def noise_image(shape: tuple[int, ...]) -> Image:
     voxels = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     return Image(voxels, Geometry(shape, np.eye(4)), modality="MR", channels=("image",))
 

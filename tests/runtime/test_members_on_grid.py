@@ -213,7 +213,7 @@ def test_members_with_boxes_are_fused_on_the_image_s_grid():
     assert_allclose(found.scores, expected.scores)
 
 
-def drawn_case(number: int) -> Case:
+def simulated_case(number: int) -> Case:
     """A picture with its label map."""
     shown = picture()
     mask = np.zeros((1, *shown.geometry.shape), np.uint8)
@@ -222,15 +222,15 @@ def drawn_case(number: int) -> Case:
 
 
 def test_weights_are_fitted_to_what_each_member_says_on_the_image_s_grid():
-    each, cases = members(), [drawn_case(number) for number in range(3)]
+    each, cases = members(), [simulated_case(number) for number in range(3)]
     outputs = member_weighting.outputs_on_image_grid(each, each[0].task, cases)
     assert outputs.patients == [case.patient for case in cases]
     for of_member, one in zip(outputs.of_members, each, strict=True):
         found = certainties.softmax(of_member["mask"][1], axis=0)
         assert_allclose(found, chances(one, picture()), atol=1e-5)
-    # Who says what was drawn gets the weight.
-    drawn = np.stack([np.asarray(one) for one in outputs.targets])
-    right = 20.0 * (drawn[:, None] == np.arange(3).reshape(1, 3, 1, 1, 1)).astype(np.float32)
+    # Who says what was contoured gets the weight.
+    contoured = np.stack([np.asarray(one) for one in outputs.targets])
+    right = 20.0 * (contoured[:, None] == np.arange(3).reshape(1, 3, 1, 1, 1)).astype(np.float32)
     first = {"mask": right}
     shares = member_weighting.fit_shares(
         replace(outputs, of_members=[first, *outputs.of_members[1:]]), np.arange(len(cases))

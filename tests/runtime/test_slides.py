@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image as PillowImage
 
-import drawn_slides
+import simulated_slides
 from hilum.files import file_formats
 from hilum.files.format_options import ReadOptions
 from hilum.prediction import slide_results
@@ -51,16 +51,16 @@ def tile(data) -> Array:
 
 
 def slide_with(tile: Array, path: Path, **written) -> Image:
-    painted = drawn_slides.paint(SIZE, {PLACE: tile}, noise=6)
-    path = drawn_slides.write_tiff(path, drawn_slides.levels_of(painted, 3), **written)
+    slide = simulated_slides.lay_tiles(SIZE, {PLACE: tile}, noise=6)
+    path = simulated_slides.write_tiff(path, simulated_slides.levels_of(slide, 3), **written)
     return file_formats.read_image(path, ReadOptions())
 
 
 def test_the_coarse_mask_of_a_slide_holds_the_tissue_and_neither_glass_nor_ink(tile, tmp_path):
-    painted = drawn_slides.paint(SIZE, {PLACE: tile}, noise=6)
-    painted[50:120, 50:400] = (40, 160, 90)  # a green pen
-    painted[900:960, 50:400] = (230, 20, 30)  # a red one
-    path = drawn_slides.write_tiff(tmp_path / "a.tif", drawn_slides.levels_of(painted, 3))
+    slide = simulated_slides.lay_tiles(SIZE, {PLACE: tile}, noise=6)
+    slide[50:120, 50:400] = (40, 160, 90)  # a green pen
+    slide[900:960, 50:400] = (230, 20, 30)  # a red one
+    path = simulated_slides.write_tiff(tmp_path / "a.tif", simulated_slides.levels_of(slide, 3))
     slide = file_formats.read_image(path, ReadOptions())
     mask = coarse_mask.tissue_of(slide)
     assert mask is not None
@@ -122,7 +122,7 @@ def test_a_model_with_a_size_of_pixels_reads_the_level_that_shows_it(tile, tmp_p
 
 
 def test_a_slide_without_tissue_has_no_answer_and_says_so(tile, tmp_path):
-    image = slide_with(np.full_like(tile, drawn_slides.GLASS), tmp_path / "a.tif")
+    image = slide_with(np.full_like(tile, simulated_slides.GLASS), tmp_path / "a.tif")
     prediction = segmenting().predict(image)
     assert prediction.abstained == "no tissue is found on the slide"
     assert not np.asarray(prediction.data).any()

@@ -56,7 +56,7 @@ def test_every_relative_import_finds_its_file_and_its_name(sources):
                 assert alias.name == Path(found).stem or alias.name in sources.texts[found], (path, alias.name)
 
 
-def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
+def test_what_only_training_scoring_or_reporting_needs_stays_behind(sources):
     everything = "\n".join(sources.texts.values())
     for word in ("def loss(", "def score(", "def figures(", "import pandas", "matplotlib"):
         assert word not in everything

@@ -55,9 +55,9 @@ def test_its_configuration_is_what_the_file_takes_and_gives(repository, segmente
     stated, model = configuration(repository / "shells" / "config.pbtxt"), model_files.load(segmented.out, "cpu")
     assert (stated.name, stated.backend, stated.max_batch_size) == ("shells", "onnxruntime", model.inference.batch)
     session = onnxruntime.InferenceSession(str(repository / "shells" / "1" / "model.onnx"))
-    drawn = {one.name: np.zeros((2, *one.dims), np.float32) for one in stated.input}
-    assert drawn["image"].shape == (2, 1, *model.inference.patch)
-    for made, answer in zip(stated.output, session.run([one.name for one in stated.output], drawn), strict=True):
+    inputs = {one.name: np.zeros((2, *one.dims), np.float32) for one in stated.input}
+    assert inputs["image"].shape == (2, 1, *model.inference.patch)
+    for made, answer in zip(stated.output, session.run([one.name for one in stated.output], inputs), strict=True):
         assert answer.shape == (2, *made.dims) and answer.dtype == np.float32
 
 

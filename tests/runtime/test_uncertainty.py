@@ -434,7 +434,7 @@ def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(ta
 DROPPED = {"width": 4, "blocks": [1, 1], "stem_stride": 1, "dropout": 0.0}
 
 
-def drawn(task: dict[str, Any], share: float = 0.0, *, bayesian: bool = False, **inference: Any) -> Model:
+def random_model(task: dict[str, Any], share: float = 0.0, *, bayesian: bool = False, **inference: Any) -> Model:
     """A model whose network was built with dropout, or with distributions as last layers."""
     of = model(task, **inference)
     network = {**of.networks.architecture, "dropout": share}
@@ -446,8 +446,8 @@ def drawn(task: dict[str, Any], share: float = 0.0, *, bayesian: bool = False, *
 
 @pytest.mark.parametrize("method", ["dropout", "variational"])
 @pytest.mark.parametrize("task", [CLASSES, FINDINGS, MASK], ids=["classes", "findings", "mask"])
-def test_drawn_dropout_and_learnt_distributions_state_both_parts_and_change_no_answer(task, method):
-    of, image = drawn(task, 0.2, bayesian=True, draws=4), noise()
+def test_sampled_dropout_and_learnt_distributions_state_both_parts_and_change_no_answer(task, method):
+    of, image = random_model(task, 0.2, bayesian=True, draws=4), noise()
     of = of if task is MASK else moderate(of)
     plain, looking = of.predict(image), model_assembly.with_uncertainty(of, method)
     assert looking.uncertainty.name == method
@@ -461,15 +461,15 @@ def test_drawn_dropout_and_learnt_distributions_state_both_parts_and_change_no_a
 
 
 def test_nothing_takes_dropout_or_learnt_distributions_but_who_asks_or_the_plan():
-    of = drawn(CLASSES, 0.2, bayesian=True)
+    of = random_model(CLASSES, 0.2, bayesian=True)
     assert model_assembly.with_uncertainty(of).uncertainty.name == "none"
     assert model_assembly.with_uncertainty(of, "auto").uncertainty.name == "none"
-    planned = drawn(CLASSES, 0.2, bayesian=True, uncertainty="dropout")
+    planned = random_model(CLASSES, 0.2, bayesian=True, uncertainty="dropout")
     assert model_assembly.with_uncertainty(planned).uncertainty.name == "dropout"
 
 
-def test_drawn_dropout_states_the_variance_of_a_value_between_its_passes():
-    of, image = drawn(VALUES, 0.2, draws=5), noise()
+def test_sampled_dropout_states_the_variance_of_a_value_between_its_passes():
+    of, image = random_model(VALUES, 0.2, draws=5), noise()
     stated, layers = model_assembly.with_uncertainty(of, "dropout").predict(image), []
     module, values = of.networks.run.module, []
     layers = dropout.dropout_layers(module)
@@ -483,7 +483,7 @@ def test_drawn_dropout_states_the_variance_of_a_value_between_its_passes():
 @pytest.mark.parametrize("flips", [(), (1,)])
 def test_every_window_and_every_mirrored_view_sees_the_same_masks(flips):
     """Two equal halves, a window each, have the same disagreement; so has a mirrored image mirrored windows of it."""
-    of = model_assembly.with_uncertainty(drawn(MASK, 0.2, overlap=0.0, flips=flips, draws=3), "dropout")
+    of = model_assembly.with_uncertainty(random_model(MASK, 0.2, overlap=0.0, flips=flips, draws=3), "dropout")
     half = noise().data
     image = Image(np.concatenate([half, half], axis=1), Geometry((16, 8, 8), np.eye(4)), channels=("T1",))
     made = np.asarray(of.predict(image, ModelRequest(maps=True)).maps["epistemic"].data)
@@ -512,7 +512,7 @@ def test_what_was_trained_without_dropout_or_distributions_is_refused_by_name(me
 @pytest.mark.whole
 @pytest.mark.parametrize("method", ["dropout", "variational"])
 def test_a_package_samples_as_its_run_does_and_a_backend_that_does_not_says_so(method, tmp_path):
-    of, image = moderate(drawn(CLASSES, 0.2, bayesian=True, draws=4, uncertainty=method)), noise((10, 8, 8))
+    of, image = moderate(random_model(CLASSES, 0.2, bayesian=True, draws=4, uncertainty=method)), noise((10, 8, 8))
     looking = model_assembly.with_uncertainty(of)
     own = looking.predict(image).confidence
     record = package_writing.write_package(looking, PackageEvidence(), "test", tmp_path)
@@ -555,7 +555,7 @@ def test_the_divergence_from_the_prior_is_that_of_torchs_normal_distributions():
     assert layer.divergence() == 0
 
 
-def test_outputs_are_drawn_as_drawn_weights_would_give_them():
+def test_outputs_are_sampled_as_sampled_weights_would_give_them():
     layer, features = layer_with_distributions(6, 2).train(), torch.randn(6)
     with torch.no_grad():
         sums = layer(features.expand(20_000, -1))

@@ -18,9 +18,9 @@ OBJECTS = {"instances.steps": [1.0, 1.0, 1.0], "instances.reach": 3.0, "instance
 
 
 def marked(value: int) -> np.ndarray:
-    drawn = np.zeros(GRID.shape, np.uint8)
-    drawn[1:3, 1:3, 1:4] = value
-    return drawn
+    mask = np.zeros(GRID.shape, np.uint8)
+    mask[1:3, 1:3, 1:4] = value
+    return mask
 
 
 def overlays_of(case: Case, prediction: Prediction, task: tasks_task.Task) -> dict[str, list[str]]:

@@ -128,7 +128,7 @@ def test_an_image_that_was_saved_anew_is_known_by_its_voxels(tmp_path):
 
 
 def test_a_volume_of_a_pair_is_known_in_another_pair_whichever_it_is_laid_on(tmp_path):
-    """Drawn pairs share files, and the name of a pair says nothing of those of other data."""
+    """Sampled pairs share files, and the name of a pair says nothing of those of other data."""
     for name in "abcde":
         (tmp_path / name).write_text(name)
     data_record.write_data_record(tmp_path, Dataset(tuple(pair(tmp_path, *one) for one in ("ab", "ac", "ba"))), {})

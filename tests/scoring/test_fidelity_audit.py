@@ -48,7 +48,7 @@ def cases_of(damage: dict[str, tuple[float, float]]) -> list[Case]:
     made = []
     for number in range(4):
         name, image = f"p{number}", clean(number)
-        damaged = corruptions.draw_damage(damage, seed=0, case=name)(image)
+        damaged = corruptions.sample_damage(damage, seed=0, case=name)(image)
         made.append(Case(name, name, {"image": damaged}, {"target": image}))
     return made
 

@@ -76,7 +76,9 @@ def unequal():
 def test_every_figure_of_a_group_is_the_tasks_own_summary_of_its_cases(unequal):
     table = table_of(worse=3.0)
     own = table[table["covariate_sex"] == "F"].reset_index(drop=True)
-    expected = Classification(("fine", "ill")).summary(own, seed=case_tables.resampling_of_table(own, 0).drawing(1000))
+    expected = Classification(("fine", "ill")).summary(
+        own, seed=case_tables.resampling_of_table(own, 0).with_draws(1000)
+    )
     rows = unequal.tables["groups.csv"]
     assert tuple(rows) == ("attribute", "group", "metric", "label", "value", "low", "high", "n", "patients", "judged")
     found = rows[(rows["attribute"] == "sex") & (rows["group"] == "F")]
@@ -390,7 +392,7 @@ def test_a_task_without_classes_is_refused_a_constraint(segmented):
         ({"task.group_thresholds": True}, "True names no groups.*training.protected"),
         (
             {"training.fairness": "resample", "training.protected": "sex", "training.sampling": "balanced"},
-            "cannot be drawn balanced and by groups at once",
+            "cannot be sampled balanced and by groups at once",
         ),
     ],
 )

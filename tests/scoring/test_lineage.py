@@ -25,7 +25,7 @@ def seen_by(run: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def child(segmented, tmp_path_factory):
-    """A run from the weights of another on the same cases, drawn anew, so that it tests what the other had seen."""
+    """A run from the weights of another on the same cases, split anew, so that it tests what the other had seen."""
     few = {"training.steps": 2, "training.validations": 1, "split.seed": 3}
     out = tmp_path_factory.mktemp("lineage") / "run"
     return trained.segmenting(segmented.data, out, start=segmented.out, assignments=few)

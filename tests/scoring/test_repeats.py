@@ -24,15 +24,15 @@ LABELS = ("liver", "cyst")
 
 def repeats(deviation: float, *, patients: int, column: bool = True, known: bool = True) -> ScoredCases:
     """Two measurements each of patients whose livers differ, with errors of a standard deviation in percent."""
-    draw, cases, rows = np.random.default_rng(3), [], []
+    rng, cases, rows = np.random.default_rng(3), [], []
     image = Image(np.zeros((1, 2, 2, 2), np.uint8), Geometry((2, 2, 2), np.eye(4)))
     for number in range(patients):
-        size = draw.uniform(800, 2000)
+        size = rng.uniform(800, 2000)
         for again in "ab":
             name = f"p{number}{again}"
             told = {"repeat": f"visit of {number}"} if column else {}
             cases.append(Case(name, f"p{number}", {"image": image}, {}, told))
-            volumes = size * (1 + deviation / 100 * draw.normal()), 0.0
+            volumes = size * (1 + deviation / 100 * rng.normal()), 0.0
             rows += [
                 {"case": name, "patient": f"p{number}", "label": label, "dice": 0.9, "volume_predicted": volume}
                 for label, volume in zip(LABELS, volumes, strict=True)

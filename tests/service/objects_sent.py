@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from dicom_objects import picture
 
 
-def drawn(
+def simulated(
     instance: str = "1.2.3.4", *, study: str = "1.2", series: str = "1.2.3", side: int = 8, **tags: Any
 ) -> Dataset:
     """A picture with UIDs; its pixels follow from the instance."""
@@ -50,7 +50,7 @@ def note(instance: str, of: Dataset, code: str, *rejected: str) -> Dataset:
         one.ReferencedSOPInstanceUID = uid
         within.ReferencedSOPSequence.append(one)
     evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = of.StudyInstanceUID, [within]
-    made = drawn(instance, study=of.StudyInstanceUID, series="1.7", Modality="KO")
+    made = simulated(instance, study=of.StudyInstanceUID, series="1.7", Modality="KO")
     made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.59"
     made.PatientID, made.PatientName = of.PatientID, of.PatientName
     made.ConceptNameCodeSequence, made.CurrentRequestedProcedureEvidenceSequence = [title], [evidence]

@@ -1,4 +1,4 @@
-"""Records of findings and reports that tests of FHIR and HL7 draw, and servers that take them."""
+"""Records of findings and reports that tests of FHIR and HL7 make, and servers that take them."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from hilum.files.dicom.writing.series_writing import SeriesNames
 from hilum.service.exchange import fhir_reports, findings_report, hl7_reports
 from hilum.service.records import tables
 from hilum.values import Geometry, Image
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.reports import numbers_of_fhir, numbers_of_hl7, resources
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import class_model, threshold_model
@@ -103,7 +103,7 @@ def picture(pixels: np.ndarray, folder: Path, frames: int | None = None) -> Path
     """A DICOM image of grey pixels, or a clip of several frames."""
     path = folder / f"{frames or 'still'}.dcm"
     tags = {"Rows": pixels.shape[-2], "Columns": pixels.shape[-1]} | ({"NumberOfFrames": frames} if frames else {})
-    path.write_bytes(encoded(drawn(f"1.2.3.{frames or 9}", **tags, PixelData=pixels.astype("<u2").tobytes())))
+    path.write_bytes(encoded(simulated(f"1.2.3.{frames or 9}", **tags, PixelData=pixels.astype("<u2").tobytes())))
     return path
 
 

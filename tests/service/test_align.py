@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from drawn_pairs import blobs, turn_and_shift
 from hilum.files.dicom.writing import series_writing
 from hilum.files.dicom.writing.series_writing import SeriesNames
 from hilum.service.work import job_answers
 from hilum.service.work.job_answers import JobInputs
 from hilum.transforms import spatial_transforms
 from hilum.values import Geometry, Image, SpatialTransform
+from simulated_pairs import blobs, turn_and_shift
 
 GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 

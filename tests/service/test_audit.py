@@ -33,7 +33,7 @@ from hilum.service.records.actor import Actor
 from hilum.service.records.audit_records import FIRST, AuditVerdict
 from service.atna_schema import schema
 from service.databases import with_tables
-from service.objects_sent import data_set, drawn, encoded
+from service.objects_sent import data_set, encoded, simulated
 from service.people import PASSWORD
 from service.receiving import receiving, until
 from service.talking import Talk, object_sent
@@ -289,7 +289,7 @@ def test_on_a_full_disk_a_study_that_the_audit_cannot_note_is_not_shown(tmp_path
         pytest.skip("only root may mount a small disk")
     try:
         with served(disk / "node") as web:
-            web.store(encoded(drawn(study="1.2.7")))
+            web.store(encoded(simulated(study="1.2.7")))
             assert web.client.get("/dicomweb/studies").status_code == 200
             with suppress(OSError), (disk / "rest").open("wb", buffering=0) as rest:
                 while True:
@@ -314,7 +314,7 @@ def test_an_association_is_an_event_and_so_is_what_its_peer_may_not(tmp_path):
         with Talk(node.port) as talk:
             talk.associate(calling="PACS")
             for _ in range(2):
-                talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+                talk.say(object_sent(data_set(encoded(simulated())), "1.2.3.4"))
                 assert talk.status() == 0x0124
         found = [(one.account, one.action, one.thing, one.outcome) for one in node.events]
         assert {one.address for one in node.events} == {"127.0.0.1"}
@@ -327,7 +327,7 @@ def test_an_association_is_an_event_and_so_is_what_its_peer_may_not(tmp_path):
 
 def test_what_a_request_does_is_an_event_without_identity(tmp_path):
     with served(tmp_path / "node") as web:
-        web.store(encoded(drawn("1.2.3", study="1.2.7")))
+        web.store(encoded(simulated("1.2.3", study="1.2.7")))
         web.complete("1.2.7", {"PatientID": "4711"}, modality="MR")
         before = len(rows(web.database))
         for _ in range(3):

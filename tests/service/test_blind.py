@@ -1,4 +1,4 @@
-"""Results that are drawn at random, read with the answer hidden, and what is true of studies."""
+"""Results that are sampled at random, read with the answer hidden, and what is true of studies."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ BLIND = {"audit": {"per_week": 20}}
 
 
 @pytest.fixture
-def drawn_node(tmp_path, mr):
-    """A node with one result, which is drawn: of two classes the model calls "odd"."""
+def sampled_node(tmp_path, mr):
+    """A node with one result, which is sampled: of two classes the model calls "odd"."""
     model = class_model(tmp_path / "model")
     node = SmallNode(tmp_path / "node", model, answers=["sr"], monitor=BLIND)
     describe(node)
@@ -36,17 +36,17 @@ def drawn_node(tmp_path, mr):
     with node.database.write() as connection:
         add_reader(connection)
         [job] = connection.execute(tables.JOBS.select()).all()
-        assert blind_reading.draw_blind_reads(connection, node.settings, job.done_at) == 0  # its week has not ended
-        assert blind_reading.draw_blind_reads(connection, node.settings, job.done_at + WEEK_S) == 1
-        assert blind_reading.draw_blind_reads(connection, node.settings, job.done_at + WEEK_S) == 0
+        assert blind_reading.sample_blind_reads(connection, node.settings, job.done_at) == 0  # its week has not ended
+        assert blind_reading.sample_blind_reads(connection, node.settings, job.done_at + WEEK_S) == 1
+        assert blind_reading.sample_blind_reads(connection, node.settings, job.done_at + WEEK_S) == 0
     yield node
     node.store.close()
     node.database.close()
 
 
-def test_a_drawn_result_is_hidden_from_its_readers_until_one_of_them_has_read_the_study(drawn_node):
-    ada, ben, eve = page(drawn_node), page(drawn_node, "ben"), page(drawn_node, "eve", "viewer")
-    [study], job = drawn_node.rows(tables.STUDIES), address(drawn_node)
+def test_a_sampled_result_is_hidden_from_its_readers_until_one_of_them_has_read_the_study(sampled_node):
+    ada, ben, eve = page(sampled_node), page(sampled_node, "ben"), page(sampled_node, "eve", "viewer")
+    [study], job = sampled_node.rows(tables.STUDIES), address(sampled_node)
     assert ben.get(f"/api/studies/{study.uid}").status_code == 200
     [read] = ada.get("/api/blind").json()["rows"]
     assert (read["labels"], read["exclusive"], read["study"]) == (["calm", "odd"], True, study.uid)
@@ -65,43 +65,45 @@ def test_a_drawn_result_is_hidden_from_its_readers_until_one_of_them_has_read_th
     assert ben.post(path, json={"odd": 0, "calm": 1}).status_code == 409
     assert len(ada.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1
     kept = {
-        row.label: (row.value, row.source, row.account, row.inclusion) for row in drawn_node.rows(tables.OUTCOME_ROWS)
+        row.label: (row.value, row.source, row.account, row.inclusion) for row in sampled_node.rows(tables.OUTCOME_ROWS)
     }
     assert kept == {"odd": (0.0, "blind", "ada", 1.0), "calm": (1.0, "blind", "ada", 1.0)}
-    actions = [row.action for row in drawn_node.rows(tables.AUDIT)]
-    assert {"blind draw", "view blind", "blind read", "view"} <= set(actions)
+    actions = [row.action for row in sampled_node.rows(tables.AUDIT)]
+    assert {"blind sample", "view blind", "blind read", "view"} <= set(actions)
 
 
-def test_who_has_opened_the_answer_cannot_read_the_study_blind(drawn_node):
-    with drawn_node.database.write() as connection:
+def test_who_has_opened_the_answer_cannot_read_the_study_blind(sampled_node):
+    with sampled_node.database.write() as connection:
         connection.execute(update(tables.BLIND_READS).values(state="ended"))
-    ada, [study] = page(drawn_node), drawn_node.rows(tables.STUDIES)
+    ada, [study] = page(sampled_node), sampled_node.rows(tables.STUDIES)
     ada.get(f"/api/studies/{study.uid}/reading")
-    with drawn_node.database.write() as connection:
+    with sampled_node.database.write() as connection:
         connection.execute(update(tables.BLIND_READS).values(state="waiting"))
     assert ada.get("/api/blind").json()["rows"] == []
     assert len(ada.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1
-    assert len(page(drawn_node, "ben").get("/api/blind").json()["rows"]) == 1
+    assert len(page(sampled_node, "ben").get("/api/blind").json()["rows"]) == 1
 
 
-def test_no_other_route_tells_a_reader_what_a_drawn_study_hides(drawn_node):
-    ada, eve = page(drawn_node), page(drawn_node, "eve", "viewer")
-    [study], [job] = drawn_node.rows(tables.STUDIES), drawn_node.rows(tables.JOBS)
-    [report] = [row for row in drawn_node.rows(tables.ANSWERS) if row.sop_instance_uid]
+def test_no_other_route_tells_a_reader_what_a_sampled_study_hides(sampled_node):
+    ada, eve = page(sampled_node), page(sampled_node, "eve", "viewer")
+    [study], [job] = sampled_node.rows(tables.STUDIES), sampled_node.rows(tables.JOBS)
+    [report] = [row for row in sampled_node.rows(tables.ANSWERS) if row.sop_instance_uid]
     path = f"/dicomweb/studies/{study.uid}"
     [of_report] = eve.get(f"{path}/series?Modality=SR").json()
     address_of_report = f"{path}/series/{of_report['0020000E']['Value'][0]}/instances/{report.sop_instance_uid}"
     objects = len(eve.get(f"{path}/metadata").json())
-    with drawn_node.database.write() as connection:
+    with sampled_node.database.write() as connection:
         connection.execute(update(tables.JOBS).values(urgency=PRIORITIES.index("emergency"), because="odd"))
-    Workitems(drawn_node.database, drawn_node.rules).create(order(study.uid, rule=drawn_node.rules[0].name), "1.2.777")
+    Workitems(sampled_node.database, sampled_node.rules).create(
+        order(study.uid, rule=sampled_node.rules[0].name), "1.2.777"
+    )
 
     def send_back():
-        data = (drawn_node.settings.folder / "results" / report.job / report.name).read_bytes()
-        with drawn_node.store.open_part() as part:
+        data = (sampled_node.settings.folder / "results" / report.job / report.name).read_bytes()
+        with sampled_node.store.open_part() as part:
             part.write(data)
-            drawn_node.store.keep(part, "PACS")
-        drawn_node.keeper.round()
+            sampled_node.store.keep(part, "PACS")
+        sampled_node.keeper.round()
 
     for is_back in (False, True):
         if is_back:
@@ -132,29 +134,29 @@ def test_no_other_route_tells_a_reader_what_a_drawn_study_hides(drawn_node):
     assert ada.get(address_of_report).status_code == 200
 
 
-def test_readers_are_asked_what_the_version_answers_that_made_the_result(drawn_node):
-    [own] = drawn_node.models.values()
+def test_readers_are_asked_what_the_version_answers_that_made_the_result(sampled_node):
+    [own] = sampled_node.models.values()
     facts = asdict(replace(own, hash="newer", findings=["fracture"]))
     change = {"model": own.name, "folder": "", "manifest": "m", "hash": "newer", "mode": "live", "because": "better"}
-    with drawn_node.database.write() as connection:
+    with sampled_node.database.write() as connection:
         connection.execute(insert(tables.DEPLOYMENTS).values(**change, facts=facts, asked_at=1.0, began=1.0))
-    ada = page(drawn_node)
+    ada = page(sampled_node)
     assert ada.get("/api/blind").json()["rows"][0]["labels"] == ["calm", "odd"]
-    with drawn_node.database.write() as connection:
+    with sampled_node.database.write() as connection:
         connection.execute(update(tables.JOBS).values(model_hash="newer"))
     assert ada.get("/api/blind").json()["rows"][0]["labels"] == ["fracture"]
 
 
-def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tmp_path):
-    with drawn_node.database.write() as connection:
+def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(sampled_node, tmp_path):
+    with sampled_node.database.write() as connection:
         connection.execute(update(tables.BLIND_READS).values(state="ended"))
-    ada, [job] = page(drawn_node), drawn_node.rows(tables.JOBS)
-    chosen = hilum.next_labels(drawn_node.settings.folder, 5, method="uncertainty", out=tmp_path / "next").table
+    ada, [job] = page(sampled_node), sampled_node.rows(tables.JOBS)
+    chosen = hilum.next_labels(sampled_node.settings.folder, 5, method="uncertainty", out=tmp_path / "next").table
     assert chosen["case"].tolist() == [f"case_{job.job[:16]}"]
     odd = 1 / (1 + np.exp(-1.0))
     assert chosen["score"].tolist() == pytest.approx([-odd * np.log(odd) - (1 - odd) * np.log(1 - odd)], abs=1e-3)
-    ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "accepted"})
-    with drawn_node.database.write() as connection:
+    ada.post(f"{address(sampled_node)}/feedback", json={"verdict": "accepted"})
+    with sampled_node.database.write() as connection:
         given = outcomes.outcomes_by_job(connection)[job.job]
         assert {one.label: (one.value, one.inclusion) for one in given} == {"odd": (1.0, None), "calm": (0.0, None)}
         outcomes.write_outcomes(
@@ -166,8 +168,8 @@ def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tm
         }
         outcomes.write_outcomes(connection, job.job, {"calm": 1.0}, "blind", inclusion=0.2)
         assert [(one.label, one.inclusion) for one in outcomes.outcomes_by_job(connection)[job.job]] == [("calm", 0.2)]
-    ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "rejected", "text": "no"})
-    assert "verdict" not in {row.source for row in drawn_node.rows(tables.OUTCOME_ROWS)}
+    ada.post(f"{address(sampled_node)}/feedback", json={"verdict": "rejected", "text": "no"})
+    assert "verdict" not in {row.source for row in sampled_node.rows(tables.OUTCOME_ROWS)}
 
 
 def test_a_result_states_classes_findings_structures_and_boxes_but_no_measurement_of_them():
@@ -185,7 +187,7 @@ def test_a_result_states_classes_findings_structures_and_boxes_but_no_measuremen
     assert outcomes.called_labels(rows) == {"nodule", "spleen", "fracture"}
 
 
-def test_half_of_the_draw_is_called_and_each_chance_is_that_of_its_kind(tmp_path):
+def test_half_of_the_sample_is_called_and_each_chance_is_that_of_its_kind(tmp_path):
     node = SmallNode(tmp_path / "node", monitor={"audit": {"per_week": 6}})
     database = with_tables(node.settings.database_url)
     now = database.now()
@@ -193,7 +195,7 @@ def test_half_of_the_draw_is_called_and_each_chance_is_that_of_its_kind(tmp_path
         add_reader(connection)
         for number in range(40):
             add_job(connection, job_of(number), now - WEEK_S, [{"concept": "nodule", "value": number < 10}])
-        assert blind_reading.draw_blind_reads(connection, node.settings, now) == 6
+        assert blind_reading.sample_blind_reads(connection, node.settings, now) == 6
         rows = {int(row.job[:16], 16): row.inclusion for row in connection.execute(tables.BLIND_READS.select())}
     assert sorted(rows.values()) == pytest.approx([3 / 30] * 3 + [3 / 10] * 3)
     assert all(inclusion == pytest.approx(0.3 if number < 10 else 0.1) for number, inclusion in rows.items())

@@ -21,7 +21,7 @@ from hilum.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE
 from hilum.service.objects.journal import CommitmentRequest, ReplyFile
 from ports import free_port
 from service.databases import with_tables
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.receiving import receiving, until
 from service.talking import CAPTURE
 
@@ -76,7 +76,7 @@ def node(tmp_path, monkeypatch) -> Iterator[tuple[int, int]]:
     keeping.start()
     try:
         with receiving(tmp_path / "node", peers=dicom_listening.listener_settings(settings).peers) as made:
-            (tmp_path / "object.dcm").write_bytes(encoded(drawn("1.2.3.4")))
+            (tmp_path / "object.dcm").write_bytes(encoded(simulated("1.2.3.4")))
             [row] = sending.send_files(
                 "PACS", DicomPeer("node", "HILUM", "127.0.0.1", made.port), [tmp_path / "object.dcm"]
             )

@@ -75,14 +75,14 @@ def address(node: SmallNode) -> str:
     return f"/api/jobs/{job.job}"
 
 
-def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(read_node, mr):
+def test_what_is_corrected_goes_out_as_seg_and_verified_report_on_the_exact_voxels(read_node, mr):
     job, ada = address(read_node), page(read_node)
     image = file_formats.read(mr[0].parent)
     model = image.data[0] > LEVEL
     start = int(np.ravel_multi_index((3, 5, 6), model.shape))
-    drawn = {"stroke": "one", "label": 1, "runs": [[start, 2]]}
+    sent = {"stroke": "one", "label": 1, "runs": [[start, 2]]}
     erased = {"stroke": "two", "label": 0, "runs": [[int(np.flatnonzero(model)[0]), 1]]}
-    for stroke in (drawn, erased, {**drawn, "stroke": "three", "runs": [[0, 4]]}, drawn):
+    for stroke in (sent, erased, {**sent, "stroke": "three", "runs": [[0, 4]]}, sent):
         assert ada.post(f"{job}/draft", json=stroke).json() == {"revision": 0}
     assert ada.delete(f"{job}/draft/three").status_code == 200
     # Logged out, reloaded or crashed: the strokes are there, for this account alone.
@@ -160,7 +160,7 @@ def test_an_answer_that_is_erased_is_not_detected_by_a_person(read_node, mr):
     stated = report.to_json()
     assert "not detected: bright" in stated and "Not detected" in stated and '"ml"' not in stated
     assert {row.name for row in read_node.rows(tables.DELIVERIES)} == {"answer_report.dcm"}
-    # What is drawn again afterwards is a result.
+    # What is corrected again afterwards is a result.
     assert ada.post(f"{job}/draft", json={"stroke": "again", "label": 1, "runs": [[0, 4]]}).status_code == 200
     answer = ada.put(f"{job}/correction", json={"revision": 1}).json()
     assert "answer.dcm" in answer["answers"]
@@ -255,7 +255,7 @@ def test_a_stroke_on_another_grid_is_refused(read_node):
         assert (refused.status_code, problem in refused.json()["problem"]) == (422, True), stroke
     assert ada.get(f"{job}/draft").json()["strokes"] == []
     nothing = ada.put(f"{job}/correction", json={"revision": 0})
-    assert (nothing.status_code, nothing.json()["problem"]) == (409, "nothing is drawn that is not saved")
+    assert (nothing.status_code, nothing.json()["problem"]) == (409, "there is no unsaved stroke")
 
 
 def test_a_role_that_may_not_correct_is_refused(read_node):
@@ -378,7 +378,7 @@ def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr,
 
 
 @pytest.mark.whole
-def test_of_several_views_only_the_one_that_was_drawn_on_is_corrected(tmp_path):
+def test_of_several_views_only_the_one_that_was_marked_is_corrected(tmp_path):
     paths = views(tmp_path / "views", count=3)
     node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", 2000, axes=2))
     describe(node)
@@ -406,8 +406,8 @@ def test_of_several_views_only_the_one_that_was_drawn_on_is_corrected(tmp_path):
     [seg] = (node.settings.folder / "results" / correction.correction).glob("answer_?.dcm")
     [series] = pydicom.dcmread(seg).ReferencedSeriesSequence
     [image] = series.ReferencedInstanceSequence
-    drawn_on = [one for one in paths if pydicom.dcmread(one).SOPInstanceUID == image.ReferencedSOPInstanceUID]
-    np.testing.assert_array_equal(file_formats.read(drawn_on[0]).data[0], shown[1])
+    marked = [one for one in paths if pydicom.dcmread(one).SOPInstanceUID == image.ReferencedSOPInstanceUID]
+    np.testing.assert_array_equal(file_formats.read(marked[0]).data[0], shown[1])
     node.store.close()
     node.database.close()
 

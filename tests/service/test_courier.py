@@ -27,7 +27,7 @@ from hilum.service.objects.journal import CommitmentReport, CommitmentRequest
 from hilum.service.records import record_database, tables
 from matrices import thinned
 from ports import free_port
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.receiving import until
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
@@ -344,7 +344,7 @@ def test_a_study_at_rest_is_complete_once_its_sender_says_that_there_is_no_more(
 ):
     monkeypatch.setattr(_courier, "REST_S", rest_s)
     node, couriers = sending
-    coming, asked = drawn(study="1.9"), list[str]()
+    coming, asked = simulated(study="1.9"), list[str]()
 
     def counted(event):
         asked.append(event.identifier.StudyInstanceUID)

@@ -15,7 +15,7 @@ from hilum.service.configuration import NoticeRecipient
 from hilum.service.dicom.sending import PeerError, SendOutcome
 from hilum.service.exchange.fhir_server import BusyError
 from hilum.service.objects.object_store import ObjectStore
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.web_peer import WebPeer
 
 PATHS = [Path(name) for name in "abc"]
@@ -89,7 +89,7 @@ NATIVE = ' xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM"'
 
 def sent_to_web(tmp_path: Path, peer: WebPeer) -> SendOutcome | PeerError:
     path = tmp_path / "object.dcm"
-    path.write_bytes(encoded(drawn(instance=UID)))
+    path.write_bytes(encoded(simulated(instance=UID)))
     try:
         with peer as web:
             [row] = _delivering.store_over_web(web.url, [path], peer="web", idle_s=5.0)

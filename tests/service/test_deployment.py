@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 import hilum
 from hilum.service import configuration
-from service.objects_sent import data_set, drawn, encoded
+from service.objects_sent import data_set, encoded, simulated
 from service.receiving import until
 from service.talking import Talk, object_sent
 
@@ -115,7 +115,7 @@ def test_a_node_of_another_user_in_a_read_only_root_takes_an_object_and_is_ready
         assert ready["ready"], ready
         with Talk(int(port)) as talk:
             talk.associate()
-            talk.say(object_sent(data_set(encoded(drawn("1.2.3.4"))), "1.2.3.4"))
+            talk.say(object_sent(data_set(encoded(simulated("1.2.3.4"))), "1.2.3.4"))
             assert until(lambda: list((state / "studies").rglob("*.dcm")), 60)
     finally:
         process.terminate()

@@ -25,7 +25,7 @@ from hilum.service.dicom.sending import PeerError
 from hilum.service.objects import journal
 from hilum.service.objects.journal import CommitmentRequest, Received
 from ports import free_port
-from service.objects_sent import data_set, drawn, encoded
+from service.objects_sent import data_set, encoded, simulated
 from service.receiving import dcmtk, receiving, running, until
 from service.talking import CAPTURE, ECHO, RELEASE, VERIFICATION, Talk, command, object_sent
 
@@ -67,7 +67,7 @@ def node(tmp_path):
 @pytest.fixture
 def source(tmp_path):
     path = tmp_path / "object.dcm"
-    path.write_bytes(encoded(drawn()))
+    path.write_bytes(encoded(simulated()))
     return path
 
 
@@ -99,7 +99,7 @@ def test_every_real_object_that_states_its_uids_is_stored_byte_for_byte_in_its_o
 
 def test_a_private_class_in_a_private_syntax_is_stored(node):
     private = "1.3.12.2.1107.5.9.1"
-    dataset = encoded(drawn(SOPClassUID=private))
+    dataset = encoded(simulated(SOPClassUID=private))
     with Talk(node.port) as talk:
         assert talk.associate(contexts=[(private, "1.2.840.113619.5.2.1")]) == ACCEPTED
         talk.say(object_sent(data_set(dataset), "1.2.3.4", sop_class=private))
@@ -112,7 +112,7 @@ def test_an_object_is_kept_before_its_success_is_said_and_an_echo_between_object
     with Talk(node.port) as talk:
         talk.associate()
         for number in range(3):
-            talk.say(object_sent(data_set(encoded(drawn(f"1.2.3.{number}"))), f"1.2.3.{number}"))
+            talk.say(object_sent(data_set(encoded(simulated(f"1.2.3.{number}"))), f"1.2.3.{number}"))
             assert talk.status() == 0
             assert len(node.lines) == number + 1
             talk.say(ECHO)
@@ -123,7 +123,7 @@ def test_an_object_is_kept_before_its_success_is_said_and_an_echo_between_object
 
 def test_an_object_whose_uid_another_has_is_kept_aside_and_its_sender_is_warned(node, tmp_path):
     for number, patient in enumerate(("first", "other")):
-        (tmp_path / f"{number}.dcm").write_bytes(encoded(drawn(PatientID=patient)))
+        (tmp_path / f"{number}.dcm").write_bytes(encoded(simulated(PatientID=patient)))
     first, other = rows = sending.send_files("SENDER", at(node.port), [tmp_path / "0.dcm", tmp_path / "1.dcm"])
     assert all(row.is_stored for row in rows)
     assert (first.status, other.status) == (0x0000, 0xB000)
@@ -134,7 +134,7 @@ def test_an_object_whose_uid_another_has_is_kept_aside_and_its_sender_is_warned(
 def test_an_object_that_is_cut_leaves_nothing(node):
     with Talk(node.port) as talk:
         talk.associate()
-        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4")[:-20])
+        talk.say(object_sent(data_set(encoded(simulated())), "1.2.3.4")[:-20])
         until(lambda: node.parts)
     until(lambda: not node.parts)
     assert node.lines == []
@@ -146,7 +146,7 @@ def test_an_object_that_is_cut_leaves_nothing(node):
 def test_an_object_that_is_not_what_was_announced_is_refused_with_its_reason_and_the_next_is_taken(
     node, instance, because
 ):
-    data = data_set(encoded(drawn()))
+    data = data_set(encoded(simulated()))
     with Talk(node.port) as talk:
         talk.associate()
         talk.say(object_sent(data, instance))
@@ -163,7 +163,7 @@ def test_an_object_that_is_too_large_is_out_of_resources_and_the_next_is_taken(t
         talk.associate()
         talk.say(object_sent(bytes(3_000_000), "1.2.3.4"))
         assert talk.status() == 0xA700
-        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+        talk.say(object_sent(data_set(encoded(simulated())), "1.2.3.4"))
         assert talk.status() == 0
         assert len(node.lines) == 1
         until(lambda: not node.parts)
@@ -193,7 +193,7 @@ def test_a_full_disk_is_out_of_resources_and_the_receiver_lives(tmp_path):
             talk.associate()
             talk.say(object_sent(bytes(2_000_000), "1.2.3.9"))
             assert talk.status() == 0xA700
-            talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+            talk.say(object_sent(data_set(encoded(simulated())), "1.2.3.4"))
             assert talk.status() == 0
             assert len(node.lines) == 1
         until(lambda: not node.parts)
@@ -206,10 +206,10 @@ def test_a_folder_that_cannot_be_written_is_out_of_resources_and_stands_in_the_l
     with receiving(tmp_path) as node, Talk(node.port) as talk:
         talk.associate()
         (tmp_path / "studies").write_text("in the way")
-        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+        talk.say(object_sent(data_set(encoded(simulated())), "1.2.3.4"))
         assert talk.status() == 0xA700
         (tmp_path / "studies").unlink()
-        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+        talk.say(object_sent(data_set(encoded(simulated())), "1.2.3.4"))
         assert talk.status() == 0
     assert "status A700: the node cannot write (Not a directory)" in caplog.text
 
@@ -264,14 +264,14 @@ def test_only_who_may_store_can_and_only_in_a_context_of_storage(tmp_path, may, 
     peer = DicomPeer("pacs", "TEST", "127.0.0.1", 104, may=frozenset(may))
     with receiving(tmp_path, host="0.0.0.0", peers=(peer,)) as node, Talk(node.port) as talk:  # noqa: S104
         assert talk.associate(contexts=contexts) == ACCEPTED
-        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+        talk.say(object_sent(data_set(encoded(simulated())), "1.2.3.4"))
         assert talk.status() == status
         assert len(node.lines) == len(list(tmp_path.rglob("*.dcm"))) == (status == 0)
         until(lambda: node.parts == [])
 
 
 def test_a_process_that_is_asked_to_end_receives_what_is_coming_and_ends_well(tmp_path):
-    port, sent = free_port(), object_sent(data_set(encoded(drawn())), "1.2.3.4")
+    port, sent = free_port(), object_sent(data_set(encoded(simulated())), "1.2.3.4")
     program = [sys.executable, "-c", PROCESS, tmp_path / "node", port]
     with running(program, port, stdout=subprocess.PIPE) as process, Talk(port) as idle, Talk(port) as talk:
         assert (idle.associate(), talk.associate()) == (ACCEPTED, ACCEPTED)
@@ -291,11 +291,11 @@ def test_what_was_a_success_outlives_a_killed_process(tmp_path):
     port = free_port()
     with running([sys.executable, "-c", PROCESS, tmp_path / "node", port], port) as process, Talk(port) as talk:
         talk.associate()
-        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+        talk.say(object_sent(data_set(encoded(simulated())), "1.2.3.4"))
         assert talk.status() == 0
         process.kill()
     [received] = objects_in(tmp_path / "node")
-    assert data_set((tmp_path / "node" / received.path).read_bytes()) == data_set(encoded(drawn()))
+    assert data_set((tmp_path / "node" / received.path).read_bytes()) == data_set(encoded(simulated()))
 
 
 def test_two_receivers_share_a_port_and_a_folder(tmp_path):
@@ -303,7 +303,7 @@ def test_two_receivers_share_a_port_and_a_folder(tmp_path):
         for number in range(12):
             with Talk(first.port) as talk:
                 talk.associate()
-                talk.say(object_sent(data_set(encoded(drawn(f"1.2.3.{number}"))), f"1.2.3.{number}"))
+                talk.say(object_sent(data_set(encoded(simulated(f"1.2.3.{number}"))), f"1.2.3.{number}"))
                 assert talk.status() == 0
         assert {line.instance for line in first.lines} == {f"1.2.3.{number}" for number in range(12)}
 
@@ -408,7 +408,7 @@ def test_an_association_for_more_than_storage_stores_as_well(tmp_path, source, t
 
 def test_an_object_that_is_cut_on_an_association_for_more_leaves_nothing_for_long(tmp_path):
     contexts = [(CAPTURE, EXPLICIT), ("1.2.840.10008.1.20.1", IMPLICIT)]
-    sent = object_sent(data_set(encoded(drawn())), "1.2.3.4")
+    sent = object_sent(data_set(encoded(simulated())), "1.2.3.4")
 
     def left() -> list[Path]:
         return list(node.folder.glob("inbox/*/tmp*"))
@@ -430,7 +430,7 @@ def test_an_object_that_is_cut_on_an_association_for_more_leaves_nothing_for_lon
 def test_the_log_names_nobody(node, caplog):
     with Talk(node.port) as talk:
         talk.associate()
-        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.5"))
+        talk.say(object_sent(data_set(encoded(simulated())), "1.2.3.5"))
         talk.status()
         talk.say(b"\xff" * 100)
         talk.hear()

@@ -16,7 +16,7 @@ from hilum.service.dicom.sending import PeerError
 from hilum.service.objects.journal import CommitmentReport, CommitmentRequest
 from hilum.service.objects.object_store import ObjectStore
 from ports import free_port
-from service.objects_sent import data_set, drawn, encoded
+from service.objects_sent import data_set, encoded, simulated
 from service.receiving import dcmtk, receiving, running
 from service.talking import CAPTURE
 
@@ -33,7 +33,9 @@ def pacs(orthanc):
 def sources(tmp_path):
     paths = [tmp_path / f"{number}.dcm" for number in range(3)]
     for number, path in enumerate(paths):
-        path.write_bytes(encoded(drawn(f"1.2.3.{number}", PatientName="Größe^Zoë", SpecificCharacterSet="ISO_IR 192")))
+        path.write_bytes(
+            encoded(simulated(f"1.2.3.{number}", PatientName="Größe^Zoë", SpecificCharacterSet="ISO_IR 192"))
+        )
     return paths
 
 
@@ -105,7 +107,7 @@ def test_dcmtk_gets_the_data_sets_byte_for_byte_and_what_it_does_not_take_is_sai
     port, out = free_port(), tmp_path / "out"
     out.mkdir()
     strange = tmp_path / "strange.dcm"
-    strange.write_bytes(encoded(drawn("1.2.3.9", SOPClassUID="1.3.12.2.1107.5.9.1")))
+    strange.write_bytes(encoded(simulated("1.2.3.9", SOPClassUID="1.3.12.2.1107.5.9.1")))
     with running([dcmtk("storescp"), "+B", "-od", out, port], port):
         rows = sending.send_files(US, DicomPeer("scp", "ANY-SCP", "127.0.0.1", port), [*sources, strange])
     assert [row.is_stored for row in rows] == [True, True, True, False]
@@ -119,7 +121,7 @@ def test_a_peer_that_takes_implicit_vr_alone_gets_the_same_values_in_it(sources,
     """The syntax that everybody has to take, PS3.5 10.1; some take no other."""
     inside = pydicom.Dataset()
     inside.CodeValue, inside.CodeMeaning = "T-A0100", "Brain"
-    nested = drawn("1.2.3.8", AnatomicRegionSequence=[inside])
+    nested = simulated("1.2.3.8", AnatomicRegionSequence=[inside])
     nested.add_new(0x00090010, "LO", "MAKER")
     nested.add_new(0x00091001, "FD", 0.5)
     sources[0].write_bytes(encoded(nested))
@@ -168,7 +170,7 @@ def test_a_file_that_is_gone_has_a_row_that_says_so_and_the_next_is_sent(sources
 def test_a_refused_object_has_a_row_that_says_why_and_the_next_is_sent(sources, tmp_path):
     with receiving(tmp_path / "node", max_object_mb=1, idle_s=1.0) as node:
         large = tmp_path / "large.dcm"
-        large.write_bytes(encoded(drawn("1.2.3.8", PixelData=bytes(2_000_000))))
+        large.write_bytes(encoded(simulated("1.2.3.8", PixelData=bytes(2_000_000))))
         rows = sending.send_files(US, DicomPeer("node", US, "127.0.0.1", node.port), [sources[0], large, sources[1]])
     assert [row.status for row in rows] == [0, 0xA700, 0]
     assert "larger than 1 MB" in rows[1].problem

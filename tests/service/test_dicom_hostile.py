@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hilum.service.dicom import messages, sending
 from hilum.service.dicom.dicom_listening import DicomPeer
 from hilum.service.dicom.messages import HEAD, ProtocolError
-from service.objects_sent import data_set, drawn, encoded
+from service.objects_sent import data_set, encoded, simulated
 from service.receiving import receiving, until
 from service.talking import CAPTURE, ECHO, RELEASE, Talk, command, object_sent, request, values
 
 REJECTED, ACCEPTED, ABORTED = 3, 2, 7
-DATA = data_set(encoded(drawn()))
+DATA = data_set(encoded(simulated()))
 STORE = command(1, sop_class=CAPTURE, instance="1.2.3.4")
 WHOLE = request() + object_sent(DATA, "1.2.3.4") + ECHO + RELEASE
 
@@ -94,7 +94,7 @@ def test_titles_are_no_paths(tmp_path):
         for number, title in enumerate(("../../escaped", "/tmp/escaped", "..", "a/b")):  # noqa: S108
             with Talk(node.port) as talk:
                 assert talk.associate(calling=title, called=title) == ACCEPTED
-                data = data_set(encoded(drawn(f"1.2.3.{number}")))
+                data = data_set(encoded(simulated(f"1.2.3.{number}")))
                 talk.say(object_sent(data, f"1.2.3.{number}"))
                 assert talk.status() == 0
         assert {line.path.split("/")[0] for line in node.lines} == {"studies"}

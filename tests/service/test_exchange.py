@@ -23,7 +23,7 @@ from hilum.service.exchange import fhir_reports, findings_report, hl7_reports
 from hilum.service.exchange.fhir_server import BusyError, FhirServer
 from hilum.service.records import tables
 from hilum.values import Code, Finding
-from service.objects_sent import drawn, encoded, note
+from service.objects_sent import encoded, note, simulated
 from service.reports import (
     SEGMENT,
     STUDY,
@@ -170,7 +170,7 @@ def test_sections_that_contradict_each_other_are_refused():
 def test_a_job_is_had_as_fhir_over_http(tmp_path):
     record = json.dumps(report(PNEUMOTHORAX).record).encode()
     with served(tmp_path / "node") as web:
-        web.store(encoded(drawn()))
+        web.store(encoded(simulated()))
         job = web.answer("1.2", {"findings.json": (record, None)}, [])
         answer = web.client.get(f"/api/jobs/{job}/fhir", params={"version": "R4B"})
         unknown = web.client.get(f"/api/jobs/{'0' * 32}/fhir")

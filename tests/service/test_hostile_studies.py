@@ -18,7 +18,7 @@ from hilum.service.routing import routing_facts
 from hilum.values import Geometry, Image
 from matrices import thinned
 from service.databases import empty
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -66,9 +66,9 @@ def test_a_series_with_images_of_two_patients_is_refused_for_that_reason(node, m
 
 def test_a_study_whose_first_series_is_damaged_is_known_by_its_others(node, tmp_path):
     """Else no search for the patient finds it."""
-    file = encoded(drawn("1.2.1.1", series="1.2.1"))
+    file = encoded(simulated("1.2.1.1", series="1.2.1"))
     (tmp_path / "damaged.dcm").write_bytes(file[: file.index(b"\x20\x00\x0e\x00") + 8 + len("1.2.1 ") + 5])
-    (tmp_path / "whole.dcm").write_bytes(encoded(drawn()))
+    (tmp_path / "whole.dcm").write_bytes(encoded(simulated()))
     node.receive(tmp_path / "damaged.dcm", tmp_path / "whole.dcm")
     node.keeper.round()
     node.keeper.round()
@@ -89,7 +89,7 @@ def test_an_object_that_has_no_row_keeps_no_other_out(node, mr, monkeypatch):
 
 def test_a_header_that_inflates_beyond_measure_takes_no_memory_and_is_refused(node, tmp_path):
     """Its UIDs come first, so that it is kept; an answer would need all of it."""
-    bomb = drawn()
+    bomb = simulated()
     bomb.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
     bomb.add_new(0x00204000, "LT", "x" * 60_000_000)
     (tmp_path / "bomb.dcm").write_bytes(encoded(bomb))

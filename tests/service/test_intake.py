@@ -15,7 +15,7 @@ from hilum.service import _intake, configuration
 from hilum.service._intake import POSITION, OrthancFront, WatchedFolder
 from hilum.service.objects import journal
 from hilum.service.objects.object_store import ObjectStore
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.receiving import until
 from service.web_served import RELATED, related
 
@@ -73,7 +73,7 @@ def test_a_file_that_is_gone_before_it_is_read_keeps_no_other_from_being_taken(t
 
 
 def test_series_of_an_orthanc_are_fetched_once_they_have_come_to_rest_there(tmp_path, store, mr, orthanc):
-    for dataset in (*map(pydicom.dcmread, mr), drawn()):
+    for dataset in (*map(pydicom.dcmread, mr), simulated()):
         dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
         orthanc.ask("/instances", encoded(dataset))
     until(lambda: {one["ID"] for one in orthanc.ask("/series?expand")} <= stable(orthanc))
@@ -101,7 +101,7 @@ def stable(orthanc) -> set[str]:
 def test_a_node_takes_in_what_its_settings_name(tmp_path, mr, monkeypatch, orthanc):
     monkeypatch.setattr(_intake, "SETTLED_S", 0.0)
     monkeypatch.setattr(_intake, "LOOK_S", 0.02)
-    orthanc.ask("/instances", encoded(drawn()))
+    orthanc.ask("/instances", encoded(simulated()))
     (tmp_path / "incoming").mkdir()
     (tmp_path / "incoming" / "first.dcm").write_bytes(mr[0].read_bytes())
     (tmp_path / "node.toml").write_text(
@@ -134,7 +134,7 @@ class Odd(BaseHTTPRequestHandler):
             "/studies/y": {"MainDicomTags": {"StudyInstanceUID": "1.2"}},
         }
         stated = answers.get(self.path.partition("?")[0])
-        body = related(b"no DICOM", encoded(drawn())) if stated is None else json.dumps(stated).encode()
+        body = related(b"no DICOM", encoded(simulated())) if stated is None else json.dumps(stated).encode()
         self.send_response(200)
         self.send_header("Content-Type", RELATED["Content-Type"] if stated is None else "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -149,7 +149,7 @@ def test_an_object_of_an_orthanc_that_is_not_dicom_holds_up_no_other(tmp_path, s
         assert [front.look(), front.look()] == [1, 0]
         server.shutdown()
     [line] = journal.read_journals(tmp_path / "inbox", {})[0]
-    assert (tmp_path / line.path).read_bytes() == encoded(drawn())
+    assert (tmp_path / line.path).read_bytes() == encoded(simulated())
     assert "cannot be kept" in caplog.text
     assert list((tmp_path / "inbox").rglob("*.part")) == []
 

@@ -168,7 +168,7 @@ def test_no_patient_of_a_locked_set_and_no_labelled_case_is_chosen(tmp_path, cli
     with database.write() as connection:
         outcomes.write_outcomes(connection, job_of(4), {"nodule": 1.0}, "pathology")
         connection.execute(
-            insert(tables.BLIND_READS).values(job=job_of(5), inclusion=0.5, drawn_at=0, week="w", state="waiting")
+            insert(tables.BLIND_READS).values(job=job_of(5), inclusion=0.5, sampled_at=0, week="w", state="waiting")
         )
     database.close()
     for place in (locked, tmp_path / "locked.looks.jsonl"):

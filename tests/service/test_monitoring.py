@@ -36,7 +36,7 @@ from hilum.service.web import server
 from hilum.service.web.web_node import WebNode
 from hilum.values import Geometry, Image
 from service.databases import with_tables
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 from service.web_served import RELATED, related
@@ -329,7 +329,7 @@ def test_a_worker_notes_measures_of_the_image_and_distances_of_the_gate(tmp_path
         [row] = monitored_cases.monitored_jobs(connection).to_dict("records")
     assert row["measure_mean"] == own.measures["mean"] and row["bright_ml"] > 0
     node = SmallNode(tmp_path / "gated", gated.out)
-    (tmp_path / "one.dcm").write_bytes(encoded(drawn("1.2.3.4", side=24)))
+    (tmp_path / "one.dcm").write_bytes(encoded(simulated("1.2.3.4", side=24)))
     node.receive(tmp_path / "one.dcm")
     node.work()
     [own], [job] = node.rows(tables.MEASURES), node.rows(tables.JOBS)

@@ -32,7 +32,7 @@ from hilum.service.records.accounts import Accounts
 from hilum.service.records.study_index import StudyIndex
 from hilum.values import Geometry, Image
 from service import followed
-from service.objects_sent import data_set, drawn, encoded
+from service.objects_sent import data_set, encoded, simulated
 from service.receiving import dcmtk
 from service.talking import Talk, object_sent
 from service.thresholds import threshold_model
@@ -234,7 +234,7 @@ def test_peers_that_stall_keep_no_node_from_ending_within_30_s(tmp_path, model):
             with Talk(dicom) as idle, Talk(dicom) as stalled, socket.create_connection(("127.0.0.1", web)) as uploading:
                 idle.associate()
                 stalled.associate()
-                stalled.say(object_sent(data_set(encoded(drawn())), "1.2.3.4")[:-10])
+                stalled.say(object_sent(data_set(encoded(simulated())), "1.2.3.4")[:-10])
                 uploading.sendall(head)
                 until(lambda: list((tmp_path / "node").rglob("*.part")), "the half object does not come")
                 running.send_signal(signal.SIGTERM)

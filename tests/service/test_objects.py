@@ -18,7 +18,7 @@ from hilum.service.objects import journal as objects_journal
 from hilum.service.objects import object_store
 from hilum.service.objects.journal import CommitmentReport, Received
 from hilum.service.objects.object_store import ObjectStore, OutOfSpaceError
-from service.objects_sent import data_set, drawn, encoded
+from service.objects_sent import data_set, encoded, simulated
 from service.receiving import receiving
 from service.talking import RELEASE, Talk, object_sent
 
@@ -58,7 +58,7 @@ def files(folder):
 
 @pytest.mark.parametrize("sync", ["object", "association", "commit"])
 def test_an_object_lies_under_the_hashes_of_its_uids_byte_for_byte(tmp_path, sync):
-    store, data = ObjectStore(tmp_path, "receiver", sync=sync), encoded(drawn())
+    store, data = ObjectStore(tmp_path, "receiver", sync=sync), encoded(simulated())
     received = kept(store, data)
     # sha256("1.2"), sha256("1.2.3"), sha256("1.2.3.4"), by coreutils
     names = (subprocess.run(["sha256sum"], input=uid, capture_output=True, check=True).stdout[:32].decode()
@@ -77,20 +77,20 @@ def test_an_object_lies_under_the_hashes_of_its_uids_byte_for_byte(tmp_path, syn
 
 
 def test_what_is_kept_is_written_down_and_no_part_file_stays(store, tmp_path):
-    received = kept(store, encoded(drawn()))
+    received = kept(store, encoded(simulated()))
     assert objects_journal.read_journals(tmp_path / "inbox", {})[0] == [received]
     assert list(tmp_path.rglob("*.part")) == []
 
 
 def test_a_journal_is_read_from_where_it_was_read_to(store, tmp_path):
-    kept(store, encoded(drawn()))
+    kept(store, encoded(simulated()))
     _, read = objects_journal.read_journals(tmp_path / "inbox", {})
-    second = kept(store, encoded(drawn("1.2.3.5")))
+    second = kept(store, encoded(simulated("1.2.3.5")))
     assert objects_journal.read_journals(tmp_path / "inbox", read)[0] == [second]
 
 
 def test_the_same_object_once_more_changes_nothing_whoever_wrote_its_group_2(store, tmp_path):
-    dataset = drawn()
+    dataset = simulated()
     first = kept(store, encoded(dataset))
     dataset.file_meta.SourceApplicationEntityTitle = "ANOTHER"
     again = kept(store, encoded(dataset), "ANOTHER")
@@ -98,9 +98,9 @@ def test_the_same_object_once_more_changes_nothing_whoever_wrote_its_group_2(sto
 
 
 def test_another_object_with_the_same_uid_goes_aside_and_the_first_stays(store, tmp_path):
-    data = encoded(drawn())
+    data = encoded(simulated())
     first = kept(store, data)
-    others = [kept(store, encoded(drawn(Rows=rows))) for rows in (4, 2)]
+    others = [kept(store, encoded(simulated(Rows=rows))) for rows in (4, 2)]
     assert (tmp_path / first.path).read_bytes() == data
     assert [other.path for other in others] == ["aside/1/object.dcm", "aside/2/object.dcm"]
     assert all(other.is_aside for other in others) and not first.is_aside
@@ -110,7 +110,7 @@ def test_another_object_with_the_same_uid_goes_aside_and_the_first_stays(store, 
 
 
 def test_the_same_other_bytes_lie_aside_once_whoever_sends_them_again(store, tmp_path):
-    first, other = drawn(), drawn(Rows=4)
+    first, other = simulated(), simulated(Rows=4)
     kept(store, encoded(first))
     places = [kept(store, encoded(other)).path]
     other.file_meta.SourceApplicationEntityTitle = "ANOTHER"
@@ -128,7 +128,7 @@ def test_the_same_other_bytes_lie_aside_once_whoever_sends_them_again(store, tmp
 )
 def test_what_is_said_to_survive_a_power_cut_was_waited_for(tmp_path, waited_for, sync, before, after):
     """before: the answer to the object; after: the end of the association."""
-    data = object_sent(data_set(encoded(drawn())), "1.2.3.4")
+    data = object_sent(data_set(encoded(simulated())), "1.2.3.4")
     with receiving(tmp_path, sync=sync) as node, Talk(node.port) as talk:
         talk.associate()
         talk.say(data)
@@ -141,7 +141,7 @@ def test_what_is_said_to_survive_a_power_cut_was_waited_for(tmp_path, waited_for
 
 
 def test_a_file_that_a_power_cut_has_emptied_gives_way_to_the_object_sent_again(store, tmp_path):
-    data = encoded(drawn())
+    data = encoded(simulated())
     path = tmp_path / kept(store, data).path
     path.write_bytes(b"")
     assert tmp_path / kept(store, data).path == path
@@ -150,7 +150,7 @@ def test_a_file_that_a_power_cut_has_emptied_gives_way_to_the_object_sent_again(
 
 @pytest.mark.parametrize("uid", ["../../../etc/passwd", "/etc/passwd", "", "1.2\n3", "1" * 65])
 def test_an_object_whose_uid_is_none_is_refused_and_leaves_nothing(store, tmp_path, uid):
-    dataset = drawn()
+    dataset = simulated()
     with pytest.warns(UserWarning) if uid else pytest.MonkeyPatch.context():
         dataset.StudyInstanceUID = uid
         data = encoded(dataset)
@@ -161,7 +161,7 @@ def test_an_object_whose_uid_is_none_is_refused_and_leaves_nothing(store, tmp_pa
 
 @given(cut=st.integers(0, 400), change=st.tuples(st.integers(0, 600), st.integers(0, 255)))
 def test_a_damaged_object_is_kept_as_it_is_or_refused(tmp_path_factory, cut, change):
-    data = bytearray(encoded(drawn()))
+    data = bytearray(encoded(simulated()))
     data[change[0]] = change[1]
     store = ObjectStore(tmp_path_factory.mktemp("node"), "receiver")
     whole = bytes(data[: len(data) - cut])
@@ -182,7 +182,7 @@ def test_less_space_than_is_to_stay_free_is_a_refusal(tmp_path):
 
 def test_a_killed_writer_leaves_its_objects_and_lines_and_its_part_file_is_removed(tmp_path):
     source = tmp_path / "source.dcm"
-    source.write_bytes(encoded(drawn()))
+    source.write_bytes(encoded(simulated()))
     node = tmp_path / "node"
     with subprocess.Popen([sys.executable, "-c", WRITER, node, source], stdout=subprocess.PIPE) as writer:
         assert writer.stdout.readline() == b"ready\n"
@@ -197,7 +197,7 @@ def test_a_killed_writer_leaves_its_objects_and_lines_and_its_part_file_is_remov
 
 def test_half_a_line_is_no_line_and_keeps_nobody_from_forgetting_a_dead_writer(tmp_path):
     store = ObjectStore(tmp_path, "receiver")
-    received = kept(store, encoded(drawn()))
+    received = kept(store, encoded(simulated()))
     [journal] = tmp_path.glob("inbox/*/journal-*")
     with journal.open("ab") as file:
         file.write(b'{"kind": "Received", "stu')
@@ -210,12 +210,12 @@ def test_half_a_line_is_no_line_and_keeps_nobody_from_forgetting_a_dead_writer(t
 
 def test_a_long_journal_is_followed_by_another_and_then_forgotten(store, tmp_path, monkeypatch):
     monkeypatch.setattr("hilum.service.objects.journal.LARGEST", 200)
-    every = [kept(store, encoded(drawn(f"1.2.3.{n}"))) for n in range(4)]
+    every = [kept(store, encoded(simulated(f"1.2.3.{n}"))) for n in range(4)]
     lines, read = objects_journal.read_journals(tmp_path / "inbox", {})
     assert lines == every
     objects_journal.forget_journals(tmp_path / "inbox", read)
     assert len(list(tmp_path.glob("inbox/*/journal-*"))) == 1
-    last = kept(store, encoded(drawn("1.2.3.9")))
+    last = kept(store, encoded(simulated("1.2.3.9")))
     assert objects_journal.read_journals(tmp_path / "inbox", read)[0] == [last]
 
 
@@ -226,14 +226,14 @@ def test_lines_of_every_kind_come_back_as_they_were(store, tmp_path):
 
 
 def test_files_that_no_row_knows_are_found(store, tmp_path):
-    known, lost = (kept(store, encoded(drawn(f"1.2.3.{n}"))) for n in range(2))
+    known, lost = (kept(store, encoded(simulated(f"1.2.3.{n}"))) for n in range(2))
     [found] = object_store.files_without_row(tmp_path, {known.path}.__contains__)
     assert isinstance(found, Received) and found.way == "found"
     assert (found.path, found.instance, found.bytes) == (lost.path, lost.instance, lost.bytes)
 
 
 def test_an_emptied_file_that_no_row_knows_goes_aside(store, tmp_path):
-    path = tmp_path / kept(store, encoded(drawn())).path
+    path = tmp_path / kept(store, encoded(simulated())).path
     path.write_bytes(b"")
     assert list(object_store.files_without_row(tmp_path, lambda name: False)) == []
     assert not path.exists() and (tmp_path / "aside/1/reason.json").exists()

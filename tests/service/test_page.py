@@ -131,9 +131,9 @@ def pressed_voxels(page: Page, ends: list[tuple[int, int]], size: float, number:
     way = end - start
     share = np.clip(((centres - start) @ way) / (way @ way), 0, 1)
     near = np.linalg.norm(centres - start - share[..., None] * way, axis=-1) <= size / 2
-    drawn = np.zeros(SHAPE, bool)
-    drawn[:, :, number] = near
-    return drawn
+    disc = np.zeros(SHAPE, bool)
+    disc[:, :, number] = near
+    return disc
 
 
 def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_stroke(room):
@@ -284,7 +284,7 @@ def test_a_study_that_was_compared_opens_beside_the_earlier_one_with_what_change
     node.database.close()
 
 
-def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):
+def test_a_sampled_study_is_read_before_its_mask_is_shown(room, tmp_path):
     series_writing.write_series(
         Image(np.zeros((1, 8, 8, 4), np.int16), Geometry((8, 8, 4), np.eye(4)), modality="CT"),
         SeriesNames("B", "blind", "one"),
@@ -468,7 +468,7 @@ def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_
     try:
         with room.open("/monitor", "!!document.querySelector('table[aria-label=Bounds]')") as page:
             text = page.value("document.querySelector('main').innerText")
-            drawn = page.value("[...document.querySelectorAll('figure svg')].map(e => [e.getAttribute('aria-label'), "
+            charts = page.value("[...document.querySelectorAll('figure svg')].map(e => [e.getAttribute('aria-label'), "
                                "e.querySelectorAll('circle').length, e.textContent])")  # fmt: skip
             dashes = page.value(
                 "[...document.querySelectorAll('figure line')].map(e => e.getAttribute('stroke-dasharray'))"
@@ -479,7 +479,7 @@ def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_
         with room.node.database.write() as connection:
             connection.execute(delete(tables.BASELINES))
     assert "no alert; reported, not audited: sensitivity of nodule 0.5, bound 0.8" in text and "held" in text, text
-    [(title, dots, words)] = drawn  # a single window is no course
+    [(title, dots, words)] = charts  # a single window is no course
     assert (title, dots) == ("sensitivity of nodule over time", 6) and "software v6" in words
     assert dashes.count("6 4") == 1 and dashes.count("2 3") == 1
 

@@ -1,4 +1,4 @@
-"""Series, results and maps as the node's page draws them."""
+"""Series, results and maps as the node's page shows them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_pixel_of_a_slice_is_the_voxel_that_files_read_gives(tmp_path, kind):
     assert grid["colour"] == ("colour" in kind)
     assert grid["kind"] == {"radiograph": "picture", "clip": "clip", "coloured clip": "clip"}.get(kind, "volume")
     source = np.moveaxis(image.data, 0, -1) if grid["colour"] else image.data[0]
-    if source.dtype == np.uint16:  # colours of more than 8 bits are drawn by their upper ones
+    if source.dtype == np.uint16:  # colours of more than 8 bits are shown by their upper ones
         source = source >> 8 if grid["colour"] else source
     frame = grid["frames"] - 1
     if grid["frames"] > 1:

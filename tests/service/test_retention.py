@@ -18,7 +18,7 @@ from hilum.service.records import tables
 from hilum.service.records.job_queue import Jobs
 from hilum.service.records.record_database import DatabaseClock
 from hilum.service.records.study_index import Arrival, StudyIndex
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.small_node import SmallNode
 from service.web_served import served
 
@@ -76,7 +76,7 @@ def test_objects_go_first_then_results_and_identity_and_the_rest_stays(done, cap
 
 
 def test_of_a_patient_nothing_is_left_in_the_database_to_its_bytes(small_node, tmp_path):
-    (tmp_path / "object.dcm").write_bytes(encoded(drawn("1.2.3.4")))  # of Jane Doe, whose number is secret-17
+    (tmp_path / "object.dcm").write_bytes(encoded(simulated("1.2.3.4")))  # of Jane Doe, whose number is secret-17
     small_node.receive(tmp_path / "object.dcm")
     small_node.work()
 
@@ -94,7 +94,7 @@ WAITS = {
     "a draft": (tables.DRAFTS, {"judged": "job", "account": "a", "stroke": "1", "mark": {}, "at": 0.0}),
     "a blind read": (
         tables.BLIND_READS,
-        {"job": "job", "inclusion": 1.0, "drawn_at": 0.0, "week": "w", "state": "waiting"},
+        {"job": "job", "inclusion": 1.0, "sampled_at": 0.0, "week": "w", "state": "waiting"},
     ),
     "an incident": (
         tables.INCIDENTS,
@@ -258,7 +258,7 @@ def test_a_quota_below_what_may_not_go_is_said_once_and_deletes_nothing_more(don
 
 def test_what_is_gone_is_answered_as_gone(tmp_path):
     with served(tmp_path / "node") as node:
-        node.store(encoded(drawn("1.2.3.4")))
+        node.store(encoded(simulated("1.2.3.4")))
         node.complete("1.2", {"PatientID": "secret-17"}, inputs_hash="i")
         job = node.answer("1.2", {"answer.dcm": (b"x", "1.9"), "findings.json": (b"{}", None)}, [])
         with node.database.write() as connection:

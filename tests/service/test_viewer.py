@@ -20,11 +20,11 @@ from hilum.files.dicom.writing.series_writing import SeriesNames
 from hilum.service import configuration, supervisor
 from hilum.values import Geometry, Image, Label
 from ports import free_port
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.web_served import served
 
 SIDE, SLICES = 64, 20
-# Pixels of a drawn segment differ so much between their colours; greys do not.
+# Pixels of a shown segment differ so much between their colours; greys do not.
 COLOURED = 40
 
 
@@ -39,7 +39,7 @@ def viewer(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HILUM_TOKEN", "sesame")
         with served(build.parent / "viewing", token="sesame", ohif={"folder": build, "port": port}) as web:  # noqa: S106
-            web.store(encoded(drawn()))
+            web.store(encoded(simulated()))
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=("anyone", "sesame")) as client:
                 yield client
 
@@ -100,7 +100,7 @@ def lesion(tmp_path) -> tuple[list[Path], np.ndarray]:
 
 
 @pytest.mark.whole
-def test_ohif_draws_a_segmentation_on_the_slice_where_it_lies(lesion, tmp_path):
+def test_ohif_shows_a_segmentation_on_the_slice_where_it_lies(lesion, tmp_path):
     build = Path(os.environ.get("HILUM_OHIF", ""))
     if not (build / "index.html").is_file():
         pytest.skip("HILUM_OHIF does not name a build of OHIF: run `npm pack @ohif/app` and unpack it")
@@ -122,7 +122,7 @@ def test_ohif_draws_a_segmentation_on_the_slice_where_it_lies(lesion, tmp_path):
             page.value(f"{named('Yes')}.click()")
             page.wait(f"!{said('Yes')}", 60)
             time.sleep(3)  # it then goes to the first slice with a segment
-            found = {number: drawn_mask(page, number) for number in (6, 12, 14, 16, 20)}
+            found = {number: shown_mask(page, number) for number in (6, 12, 14, 16, 20)}
     for number, share in found.items():
         wanted = mask[:, :, number - 1].T
         assert np.abs(share - wanted).mean() < 0.01, (number, share.sum(), wanted.sum())
@@ -141,7 +141,7 @@ def named(words: str) -> str:
     )
 
 
-def drawn_mask(page, number: int) -> np.ndarray:
+def shown_mask(page, number: int) -> np.ndarray:
     """(64, 64) rows and columns: how much of each voxel is coloured on the slice with this instance number."""
     shown = "document.querySelector('[data-cy=\"viewport-overlay-bottom-right\"]')?.innerText"
     page.wait(f"/I:\\s*\\d/.test({shown})", 60)
@@ -154,7 +154,7 @@ def drawn_mask(page, number: int) -> np.ndarray:
         page.turn_wheel(left + width / 2, top + height / 2, 1 if now > number else -1)
         time.sleep(0.3)
     assert now == number
-    time.sleep(1)  # the slice is drawn after its number
+    time.sleep(1)  # the slice is shown after its number
     picture = page.picture().astype(int)
     size = min(width, height) / SIDE
     steps = size * (np.arange(SIDE + 1) - SIDE / 2)

@@ -14,7 +14,7 @@ import pytest
 import hilum
 from dicom_objects import picture
 from hilum.service.records import tables
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.small_node import SmallNode
 from service.thresholds import threshold_model
 
@@ -30,7 +30,7 @@ def views(folder: Path, count: int = 4, modality: str = "MG", **tags) -> list[Pa
     folder.mkdir()
     for number in range(1, count + 1):
         stated = {"Modality": modality, "SOPClassUID": sop_class, "InstanceNumber": number, **tags}
-        view = drawn(f"1.2.3.{number}", side=8 + 4 * (number > 2), **stated)
+        view = simulated(f"1.2.3.{number}", side=8 + 4 * (number > 2), **stated)
         (folder / f"{number}.dcm").write_bytes(encoded(view))
     return sorted(folder.iterdir())
 

@@ -22,7 +22,7 @@ from hilum.service.web import node_routes, server
 from hilum.service.web.dicomweb import search
 from hilum.service.web.web_node import WebNode
 from ports import free_port
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.web_served import served
 
 PEERS = [PeerSection(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=1)]
@@ -34,7 +34,7 @@ def node(tmp_path_factory):
     """A node with three studies, of which 1.2.0 has an answer on its way to a peer; tests only read it."""
     with served(tmp_path_factory.mktemp("web") / "node", peers=PEERS, models=[Path("m")]) as web:
         for number in range(3):
-            web.store(encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")))
+            web.store(encoded(simulated(f"1.2.3.{number}", study=f"1.2.{number}")))
         web.complete("1.2.0", {"Modality": "MR"}, modality="MR")
         files = {"answer.dcm": (b"seg", "2.25.7"), "findings.json": (b"{}", None)}
         web.job = web.answer("1.2.0", files, ["pacs"])
@@ -153,14 +153,14 @@ def test_what_cannot_be_done_is_answered_with_problem_place_and_remedy(node, met
 
 
 def test_a_study_is_completed_by_hand_and_routed_anew(fresh):
-    fresh.store(encoded(drawn()))
+    fresh.store(encoded(simulated()))
     assert fresh.client.post("/api/studies/1.2/complete").json()["state"] == "receiving"  # the keeper is next
     fresh.complete("1.2")
     assert fresh.client.post("/api/studies/1.2/reroute").json()["state"] == "complete"
 
 
 def test_a_job_is_cancelled_once_and_then_done_again(fresh):
-    fresh.store(encoded(drawn()))
+    fresh.store(encoded(simulated()))
     job = fresh.answer("1.2", {"answer.dcm": (b"seg", "2.25.7")}, ["pacs"])
     assert fresh.client.post(f"/api/jobs/{job}/retry").status_code == 409
     assert fresh.client.post(f"/api/jobs/{job}/cancel").json()["state"] == "cancelled"
@@ -169,7 +169,7 @@ def test_a_job_is_cancelled_once_and_then_done_again(fresh):
 
 
 def test_what_lies_aside_changes_places_with_the_object_that_came_first(fresh):
-    first, other = encoded(drawn()), encoded(drawn(StudyDescription="another"))
+    first, other = encoded(simulated()), encoded(simulated(StudyDescription="another"))
     fresh.store(first)
     fresh.complete("1.2")
     fresh.store(other)
@@ -250,7 +250,7 @@ def test_a_full_disk_makes_the_node_not_ready_and_is_no_reason_to_lose_an_object
     with served(tmp_path / "node", node={"min_free_gb": 1e9}) as web:
         answer = web.client.get("/health/ready")
         assert (answer.status_code, answer.json()["parts"][1]["part"]) == (503, "disk")
-        refused = web.store(encoded(drawn()))
+        refused = web.store(encoded(simulated()))
         assert (refused.status_code, int(refused.headers["Retry-After"]) > 0) == (503, True)
 
 
@@ -268,7 +268,7 @@ def test_a_node_on_postgresql_answers_alike(database, postgresql, tmp_path, monk
     monkeypatch.setattr(search, "STUDIES_AT_ONCE", 1)
     with served(tmp_path / "node", peers=PEERS, database={"url": postgresql}) as web:
         for number in range(3):
-            web.store(encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")))
+            web.store(encoded(simulated(f"1.2.3.{number}", study=f"1.2.{number}")))
         web.answer("1.2.0", {"answer.dcm": (b"seg", "2.25.7")}, ["pacs"])
         rows = web.client.get("/api/studies", params={"limit": 2, "after": "1.2.0"}).json()["rows"]
         assert [row["study"] for row in rows] == ["1.2.1", "1.2.2"]

@@ -24,7 +24,7 @@ from hilum.service.objects import dicom_json, multipart
 from hilum.service.objects.multipart import MultipartReader
 from hilum.service.web.dicomweb import retrieve, search
 from matrices import thinned
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.web_served import BOUNDARY, RELATED, related, served
 
 ATTRIBUTES = {"StudyDate": "20200102", "PatientName": "Doe^Jane", "PatientID": "secret-17", "Modality": "MR"}
@@ -59,9 +59,9 @@ def node(tmp_path_factory):
         web.uid = pydicom.dcmread(slices[0], stop_before_pixels=True).StudyInstanceUID
         made = pydicom.dcmread(io.BytesIO(web.seg))
         web.answer(web.uid, {"answer.dcm": (web.seg, made.SOPInstanceUID), "findings.json": (b"{}", None)}, [])
-        web.store(encoded(drawn(study="1.2")))
+        web.store(encoded(simulated(study="1.2")))
         web.complete("1.2", ATTRIBUTES, modality="MR")
-        web.store(*(encoded(drawn(f"1.3.3.{n}", study="1.3", series="1.3.3")) for n in range(3)))
+        web.store(*(encoded(simulated(f"1.3.3.{n}", study="1.3", series="1.3.3")) for n in range(3)))
         web.web = DICOMwebClient(f"{web.url}/dicomweb")
         yield web
 
@@ -174,7 +174,7 @@ def test_a_body_that_is_not_stated_to_be_dicom_parts_is_refused(node, stated):
 
 
 def test_a_client_stores_an_object_and_is_told_where_it_is(fresh):
-    stored = DICOMwebClient(f"{fresh.url}/dicomweb").store_instances([drawn()])
+    stored = DICOMwebClient(f"{fresh.url}/dicomweb").store_instances([simulated()])
     [one] = stored.ReferencedSOPSequence
     assert one.ReferencedSOPInstanceUID == "1.2.3.4"
     path = "/dicomweb/studies/1.2/series/1.2.3/instances/1.2.3.4"
@@ -186,7 +186,10 @@ def test_a_client_stores_an_object_and_is_told_where_it_is(fresh):
 def test_what_was_just_stored_is_found_before_its_row_is_there(fresh):
     """The keeper writes rows a moment after the answer; a search right after it waits for them."""
     later = threading.Timer(0.3, fresh.keep)
-    assert fresh.client.post("/dicomweb/studies", content=related(encoded(drawn())), headers=RELATED).status_code == 200
+    assert (
+        fresh.client.post("/dicomweb/studies", content=related(encoded(simulated())), headers=RELATED).status_code
+        == 200
+    )
     later.start()
     assert fresh.client.get("/dicomweb/studies/1.2/series/1.2.3/instances/1.2.3.4").status_code == 200
     assert len(fresh.client.get("/dicomweb/studies").json()) == 1
@@ -194,7 +197,7 @@ def test_what_was_just_stored_is_found_before_its_row_is_there(fresh):
 
 
 def test_a_search_does_not_wait_for_a_keeper_that_does_not_come(fresh):
-    fresh.client.post("/dicomweb/studies", content=related(encoded(drawn())), headers=RELATED)
+    fresh.client.post("/dicomweb/studies", content=related(encoded(simulated())), headers=RELATED)
     assert fresh.client.get("/dicomweb/studies/1.2/metadata").status_code == 404
 
 
@@ -206,7 +209,7 @@ def test_a_search_waits_for_nothing_that_comes_after_it(fresh):
 
     def send() -> None:
         while not ended.is_set():
-            body = related(encoded(drawn(study=f"1.{next(studies)}")))
+            body = related(encoded(simulated(study=f"1.{next(studies)}")))
             httpx.post(f"{fresh.url}/dicomweb/studies", content=body, headers=RELATED)
             begun.set()
 
@@ -221,20 +224,22 @@ def test_a_search_waits_for_nothing_that_comes_after_it(fresh):
 
 
 def test_what_is_not_stored_is_said_with_the_reason(fresh):
-    other, large = drawn("1.2.3.5", study="1.9"), drawn("1.2.3.6", side=1100)
-    answer = fresh.store(encoded(drawn()), encoded(other), encoded(large), b"nonsense", path="/dicomweb/studies/1.2")
+    other, large = simulated("1.2.3.5", study="1.9"), simulated("1.2.3.6", side=1100)
+    answer = fresh.store(
+        encoded(simulated()), encoded(other), encoded(large), b"nonsense", path="/dicomweb/studies/1.2"
+    )
     said = pydicom.Dataset.from_json(answer.json())
     assert answer.status_code == 202
     assert [one.ReferencedSOPInstanceUID for one in said.ReferencedSOPSequence] == ["1.2.3.4"]
     assert [hex(one.FailureReason) for one in said.FailedSOPSequence] == ["0xa900", "0xa700", "0xc000"]
-    again = fresh.store(encoded(drawn()), encoded(drawn(StudyDescription="another")))
+    again = fresh.store(encoded(simulated()), encoded(simulated(StudyDescription="another")))
     assert (again.status_code, again.json()["00081198"]["Value"][0]["00081197"]["Value"]) == (202, [0x0111])
     assert fresh.store(b"nonsense").status_code == 409
     assert list((fresh.settings.folder / "inbox").rglob("*.part")) == []
 
 
 def test_a_body_that_breaks_off_leaves_its_whole_objects_and_no_part_file(fresh):
-    whole = related(encoded(drawn("1.2.3.1")), encoded(drawn("1.2.3.2")))
+    whole = related(encoded(simulated("1.2.3.1")), encoded(simulated("1.2.3.2")))
     answer = fresh.client.post("/dicomweb/studies", content=whole[:-300], headers=RELATED)
     assert answer.status_code == 422
     fresh.keep()
@@ -243,7 +248,7 @@ def test_a_body_that_breaks_off_leaves_its_whole_objects_and_no_part_file(fresh)
 
 
 def test_an_object_with_a_damaged_header_is_found_and_given_as_it_came(fresh):
-    file = encoded(drawn())
+    file = encoded(simulated())
     damaged = file[: file.index(b"\x20\x00\x0e\x00") + 8 + len("1.2.3 ") + 5]  # up to SeriesInstanceUID, and half a tag
     assert fresh.store(damaged).status_code == 200
     [one] = fresh.client.get("/dicomweb/instances").json()
@@ -255,7 +260,7 @@ def test_an_object_with_a_damaged_header_is_found_and_given_as_it_came(fresh):
 
 
 def test_a_value_that_cannot_be_is_left_out_and_stands_in_no_log(fresh, caplog):
-    file = encoded(drawn(AccessionNumber="7", FrameOfReferenceUID="1.2.77")).replace(b"1.2.77", b"1.02.7")
+    file = encoded(simulated(AccessionNumber="7", FrameOfReferenceUID="1.2.77")).replace(b"1.2.77", b"1.02.7")
     fresh.store(file)
     [found] = fresh.client.get("/dicomweb/studies/1.2/metadata").json()
     assert (found["00080050"]["Value"], found.get("00200052", {}).get("Value")) == (["7"], None)
@@ -263,16 +268,16 @@ def test_a_value_that_cannot_be_is_left_out_and_stands_in_no_log(fresh, caplog):
 
 
 def test_an_answer_whose_file_is_damaged_is_left_out_and_hides_nothing_else(fresh):
-    fresh.store(encoded(drawn()))
+    fresh.store(encoded(simulated()))
     fresh.answer("1.2", {"answer.dcm": (b"half", "2.25.7")}, [])
     for path in ("studies", "series", "instances", "studies/1.2/metadata"):
         assert len(fresh.client.get(f"/dicomweb/{path}").json()) == 1
-    assert parts_of(fresh.client.get("/dicomweb/studies/1.2", headers={"Accept": AS_STORED})) == [encoded(drawn())]
+    assert parts_of(fresh.client.get("/dicomweb/studies/1.2", headers={"Accept": AS_STORED})) == [encoded(simulated())]
 
 
 def test_names_in_a_body_are_no_paths(fresh):
     head = b'Content-Type: application/dicom\r\nContent-Disposition: form-data; filename="../../escaped"\r\n'
-    body = b"--" + BOUNDARY.encode() + b"\r\n" + head + b"Content-Location: /etc/escaped\r\n\r\n" + encoded(drawn())
+    body = b"--" + BOUNDARY.encode() + b"\r\n" + head + b"Content-Location: /etc/escaped\r\n\r\n" + encoded(simulated())
     before = set(fresh.settings.folder.parent.rglob("*"))
     answer = fresh.client.post(
         "/dicomweb/studies", content=body + b"\r\n--" + BOUNDARY.encode() + b"--", headers=RELATED
@@ -347,7 +352,7 @@ def test_a_name_in_several_scripts_is_given_and_found_in_each():
 
 
 def test_a_study_of_a_patient_with_two_scripts_is_found_by_either(fresh):
-    fresh.store(encoded(drawn(study="1.4")))
+    fresh.store(encoded(simulated(study="1.4")))
     fresh.complete("1.4", {**ATTRIBUTES, "PatientName": JAPANESE}, modality="MR")
     for name in ("Yamada^Tarou", "山田*"):
         found = fresh.client.get("/dicomweb/studies", params={"PatientName": name})
@@ -416,9 +421,9 @@ def test_series_and_instances_are_found_within_their_study_and_without_it(node):
 
 def test_a_series_or_an_instance_that_states_nothing_gets_no_value_of_another_one(fresh):
     left = {"ImageLaterality": "L", "SeriesDescription": "T1", "BodyPartExamined": "HEAD", "StationName": "S"}
-    fresh.store(encoded(drawn("1.5.1.1", study="1.5", series="1.5.1", StudyDescription="brain", **left)))
-    fresh.store(encoded(drawn("1.5.1.2", study="1.5", series="1.5.1", SeriesDescription="T1")))
-    fresh.store(encoded(drawn("1.5.2.1", study="1.5", series="1.5.2")))
+    fresh.store(encoded(simulated("1.5.1.1", study="1.5", series="1.5.1", StudyDescription="brain", **left)))
+    fresh.store(encoded(simulated("1.5.1.2", study="1.5", series="1.5.1", SeriesDescription="T1")))
+    fresh.store(encoded(simulated("1.5.2.1", study="1.5", series="1.5.2")))
 
     def found(query: str) -> list[tuple[str, object]]:
         answer = fresh.client.get(f"/dicomweb/{query}")
@@ -444,7 +449,7 @@ def test_numbers_that_json_does_not_have_are_texts(fresh):
     """PS3.18 F.2.3; a viewer could read nothing of a study whose metadata hold them as numbers."""
     inside = pydicom.Dataset()
     inside.DiffusionBValue = float("-inf")
-    fresh.store(encoded(drawn(DiffusionBValue=float("nan"), MRDiffusionSequence=[inside])))
+    fresh.store(encoded(simulated(DiffusionBValue=float("nan"), MRDiffusionSequence=[inside])))
 
     def values(text: str) -> list[object]:
         [row] = json.loads(text, parse_constant=pytest.fail)
@@ -548,7 +553,7 @@ def test_a_client_gets_pixels_that_it_can_read_and_what_is_stored_where_it_says_
 
 def test_what_no_decoder_reads_is_not_acceptable_but_as_it_is_stored(pictures):
     odd, uid = "1.2.840.10008.1.2.4.92", "1.7.7"
-    dataset = drawn(study=uid)
+    dataset = simulated(study=uid)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(odd)
     dataset.PixelData = pydicom.encaps.encapsulate([b"coded"])
     file = encoded(dataset)
@@ -605,7 +610,7 @@ def test_a_window_and_a_size_are_as_asked_for(node):
     answer = node.client.get(where, params={"window": "2000,1,linear", "viewport": "16,32"}, headers=accept)
     picture = np.asarray(Image.open(io.BytesIO(answer.content)))
     assert picture.shape == (16, 16)
-    pixels = drawn().pixel_array
+    pixels = simulated().pixel_array
     plain = node.client.get(where, params={"window": "2000,1,linear"}, headers=accept)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(plain.content))) > 0, pixels > 1999.5)
     for wrong in ({"window": "1"}, {"window": "1,0"}, {"viewport": "0,5"}, {"viewport": "99999,5"}, {"quality": "0"}):
@@ -669,7 +674,7 @@ def key_of(found: dict) -> tuple:
 
 
 def test_orthanc_sends_to_the_node_and_fetches_from_it(fresh, orthanc):
-    uploaded(orthanc, [encoded(drawn(f"1.2.3.{n}", side=64)) for n in range(3)])
+    uploaded(orthanc, [encoded(simulated(f"1.2.3.{n}", side=64)) for n in range(3)])
     orthanc.ask("/dicom-web/servers/node", {"Url": f"{fresh.url}/dicomweb/", "HasDelete": False}, "PUT")
     orthanc.ask("/dicom-web/servers/node/stow", {"Resources": orthanc.ask("/studies"), "Synchronous": True})
     fresh.keep()

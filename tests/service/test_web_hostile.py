@@ -21,7 +21,7 @@ from hilum.service.records.accounts import Accounts
 from hilum.service.web import node_routes, server
 from hilum.service.web.access import RequestIdentity
 from hilum.service.web.server import RequestGuard
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.receiving import until
 from service.web_served import BOUNDARY, RELATED, related, served
 
@@ -32,7 +32,7 @@ HEAD = f"POST /dicomweb/studies HTTP/1.1\r\nHost: localhost\r\nContent-Type: {RE
 def node(tmp_path_factory):
     """A node with one study."""
     with served(tmp_path_factory.mktemp("web") / "node") as web:
-        web.store(encoded(drawn()))
+        web.store(encoded(simulated()))
         yield web
 
 
@@ -60,7 +60,7 @@ def clients_of_this_process() -> set[int]:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(min_size=1, max_size=200), st.integers(0, 400))
 def test_a_changed_body_is_stored_or_refused_and_the_node_lives(node, noise, at):
-    body = bytearray(related(encoded(drawn()), encoded(drawn("1.2.3.5"))))
+    body = bytearray(related(encoded(simulated()), encoded(simulated("1.2.3.5"))))
     body[at * 4 : at * 4 + len(noise)] = noise
     assert node.client.post("/dicomweb/studies", content=bytes(body), headers=RELATED).status_code in (
         200,
@@ -86,7 +86,7 @@ def test_a_client_that_never_ends_its_head_is_cut_off_and_others_are_answered(tm
 def test_a_body_that_stands_still_is_given_up_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "IDLE_S", 0.3)
     with served(tmp_path / "node") as web, connected(web) as slow:
-        slow.sendall(f"{HEAD}Content-Length: 100000\r\n\r\n".encode() + related(encoded(drawn()))[:200])
+        slow.sendall(f"{HEAD}Content-Length: 100000\r\n\r\n".encode() + related(encoded(simulated()))[:200])
         assert slow.recv(1 << 10).startswith(b"HTTP/1.1 408")
         assert list((web.settings.folder / "inbox").rglob("*.part")) == []
 
@@ -94,7 +94,7 @@ def test_a_body_that_stands_still_is_given_up_and_leaves_nothing(tmp_path, monke
 @pytest.mark.whole
 def test_more_requests_than_the_node_answers_at_once_are_told_when_to_come_again(tmp_path):
     """Bodies that trickle in hold requests open; what is refused leaves nothing, and all is stored afterwards."""
-    objects = [encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")) for number in range(4)]
+    objects = [encoded(simulated(f"1.2.3.{number}", study=f"1.2.{number}")) for number in range(4)]
     bodies = [related(one) for one in objects]
     inbox = tmp_path / "node" / "inbox"
     with served(tmp_path / "node", http={"port": 0, "max_requests": 3}) as web, ExitStack() as stack:
@@ -106,7 +106,7 @@ def test_more_requests_than_the_node_answers_at_once_are_told_when_to_come_again
         until(lambda: len(list(inbox.rglob("*.part"))) == 3)
         with ThreadPoolExecutor(16) as people:
             refused = list(people.map(lambda _: httpx.get(f"{web.url}/api/studies", timeout=60), range(16)))
-            refused += [web.store(objects[3]), web.store(*objects[3:] * 2, encoded(drawn("1.2.9", side=4096)))]
+            refused += [web.store(objects[3]), web.store(*objects[3:] * 2, encoded(simulated("1.2.9", side=4096)))]
             healthy = list(people.map(lambda path: httpx.get(f"{web.url}/health/{path}"), ("live", "ready") * 8))
         for answer in refused:
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(server.BUSY_RETRY_S))
@@ -155,7 +155,7 @@ def test_health_is_answered_while_all_threads_answer_others(tmp_path, monkeypatc
 def test_who_does_not_read_an_answer_is_cut_off(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "IDLE_S", 0.3)
     with served(tmp_path / "node") as web:
-        web.store(encoded(drawn(side=2048)))
+        web.store(encoded(simulated(side=2048)))
         with connected(web) as slow:
             slow.sendall(b"GET /dicomweb/studies/1.2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert slow.recv(12) == b"HTTP/1.1 200"
@@ -169,10 +169,10 @@ def test_a_disk_that_fills_up_while_an_object_comes_costs_only_that_object(tmp_p
         pytest.skip("no small disk can be mounted here")
     try:
         with served(disk / "node") as web:
-            refused = web.store(encoded(drawn()), encoded(drawn("1.2.3.5", side=2048)))
+            refused = web.store(encoded(simulated()), encoded(simulated("1.2.3.5", side=2048)))
             assert (refused.status_code, int(refused.headers["Retry-After"]) > 0) == (503, True)
             assert list((web.settings.folder / "inbox").rglob("*.part")) == []
-            assert web.store(encoded(drawn()), encoded(drawn("1.2.3.6"))).status_code == 200
+            assert web.store(encoded(simulated()), encoded(simulated("1.2.3.6"))).status_code == 200
             assert web.client.get("/api/studies/1.2").json()["instances"] == 2
     finally:
         subprocess.run(["umount", disk], check=True)
@@ -192,7 +192,7 @@ def test_a_node_that_stops_while_an_object_is_written_closes_its_file_only_after
     monkeypatch.setattr(IncomingPart, "write", slow)
     monkeypatch.setattr(server, "DRAIN_S", 0.1)
     with served(tmp_path / "node") as web, connected(web) as client:
-        body = related(encoded(drawn()))
+        body = related(encoded(simulated()))
         client.sendall(f"{HEAD}Content-Length: {len(body) + 1}\r\n\r\n".encode() + body)
         assert writing.wait(60)
         threading.Timer(0.5, go_on.set).start()  # long after the node has given up the request

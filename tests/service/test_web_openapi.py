@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hilum.service.configuration import PeerSection
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.web_served import RELATED, related, served
 
 schemathesis = pytest.importorskip("schemathesis")
 checks = pytest.importorskip("schemathesis.specs.openapi.checks")
 
-schemathesis.openapi.media_type("multipart/related", st.binary(max_size=50) | st.just(related(encoded(drawn()))))
+schemathesis.openapi.media_type("multipart/related", st.binary(max_size=50) | st.just(related(encoded(simulated()))))
 # No segment of dots alone: the client would ask for another path.
 ODD = st.one_of(
     st.text(min_size=1, max_size=30).filter(lambda text: text.strip(".")),
@@ -44,8 +44,8 @@ def node(tmp_path_factory):
     """A node with one study and its answer, and a peer that is not there."""
     peer = PeerSection(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=1)
     with served(tmp_path_factory.mktemp("web") / "node", peers=[peer]) as web:
-        web.store(encoded(drawn()))
-        web.job = web.answer("1.2", {"answer.dcm": (encoded(drawn("1.2.3.9")), "1.2.3.9")}, [])
+        web.store(encoded(simulated()))
+        web.job = web.answer("1.2", {"answer.dcm": (encoded(simulated("1.2.3.9")), "1.2.3.9")}, [])
         yield web
 
 

@@ -37,7 +37,7 @@ from hilum.service.work import job_answers
 from hilum.values import Geometry, Image
 from hilum.values.finding import FindingsRecord
 from matrices import thinned
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import class_model, threshold_model
 from written_dicom import write_slice
@@ -78,7 +78,7 @@ def test_the_log_states_the_outcome_of_a_study_before_its_reason(node, tmp_path,
 
 def test_a_model_with_a_gate_abstains_from_a_picture_that_is_unlike_all_that_trained_it(tmp_path, gated):
     node = SmallNode(tmp_path / "node", gated.out)
-    odd = drawn("1.2.3.4", side=24, PixelData=np.full((24, 24), 4000, np.uint16).tobytes())
+    odd = simulated("1.2.3.4", side=24, PixelData=np.full((24, 24), 4000, np.uint16).tobytes())
     (tmp_path / "odd.dcm").write_bytes(encoded(odd))
     node.receive(tmp_path / "odd.dcm")
     node.work()

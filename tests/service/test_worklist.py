@@ -30,7 +30,7 @@ from hilum.service.routing import routing_rules
 from hilum.service.web import server as web_server
 from hilum.service.web.web_node import WebNode
 from ports import free_port
-from service.objects_sent import drawn, encoded
+from service.objects_sent import encoded, simulated
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -95,7 +95,7 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
     node.settings = node.settings.model_copy(update={"urgent": urgent})
     for number in range(3):
         path = tmp_path / f"{number}.dcm"
-        path.write_bytes(encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")))
+        path.write_bytes(encoded(simulated(f"1.2.3.{number}", study=f"1.2.{number}")))
         node.receive(path)
         node.keeper.round()
     # The node has no model: what one would find is stated here.

@@ -14,7 +14,7 @@ from hilum.errors import DatasetError, UsageError
 from hilum.studies import before_after
 
 
-def drawn_series(points: int, after: int, level: float, share: float = 0.4, seed: int = 0) -> np.ndarray:
+def simulated_series(points: int, after: int, level: float, share: float = 0.4, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     noise = np.zeros(points)
     for point in range(1, points):
@@ -23,7 +23,7 @@ def drawn_series(points: int, after: int, level: float, share: float = 0.4, seed
 
 
 def test_the_fit_is_that_of_generalised_least_squares_with_the_same_autocorrelation():
-    values = drawn_series(60, 30, -3.0)
+    values = simulated_series(60, 30, -3.0)
     fit = before_after.fit_segments(values, 30, season=12)
     table = before_after.segment_columns(60, 30, 12)
     peer = GLS(values, table, sigma=toeplitz(fit.correlation ** np.arange(60))).fit()
@@ -38,7 +38,7 @@ def test_the_fit_is_that_of_generalised_least_squares_with_the_same_autocorrelat
 def test_intervals_hold_the_planted_change_in_about_95_of_100_series():
     held = 0
     for seed in range(200):
-        row = before_after.fit_segments(drawn_series(48, 24, -2.0, seed=seed), 24).table[2]
+        row = before_after.fit_segments(simulated_series(48, 24, -2.0, seed=seed), 24).table[2]
         held += row["low"] <= -2.0 <= row["high"]
     assert held >= 180  # 190 are expected; 180 or fewer come once in 100 draws
 
@@ -53,7 +53,7 @@ def test_the_power_is_the_share_of_simulated_series_that_find_the_change():
 
 
 def test_a_table_of_months_is_read_in_the_order_of_time_and_reported(tmp_path, cli):
-    values = drawn_series(36, 18, -5.0)
+    values = simulated_series(36, 18, -5.0)
     rows = [f"{2023 + n // 12}-{n % 12 + 1:02d},{value:.2f}" for n, value in enumerate(values)]
     (tmp_path / "reports.csv").write_text("\n".join(["month,reports", *rows[::-1]]))
     done = cli(

@@ -552,7 +552,7 @@ def test_the_answer_states_each_arm_before_the_difference_and_never_that_arms_ar
 def timed(rows: list[dict]) -> list[dict]:
     """Weeks to the detection of what was missed, which the model brings forward; the last are followed no longer."""
     random = np.random.default_rng(2)
-    # Evenly spread over the distribution: the arms are drawn anew each time, and the effect is not to be.
+    # Evenly spread over the distribution: the arms are allocated anew each time, and the effect is not to be.
     for arm, mean in (("model", 8), ("usual", 20)):
         own = [row for row in rows if row["arm"] == arm]
         shares = random.permutation((np.arange(len(own)) + 0.5) / len(own))

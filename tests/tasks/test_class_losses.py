@@ -19,7 +19,7 @@ COUNTS = {"a": 60, "b": 30, "c": 10}
 GRID = Geometry.of_pixels((4, 4))
 
 
-def drawn(cases: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+def simulated(cases: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return torch.randn((cases, 3), generator=generator), torch.randint(0, 3, (cases,), generator=generator)
 
@@ -30,7 +30,7 @@ def task(loss: str, **given) -> Classification:
 
 
 def test_without_anything_else_it_is_cross_entropy():
-    logits, target = drawn()
+    logits, target = simulated()
     expected = torch.nn.functional.cross_entropy(logits, target)
     assert float(losses.class_loss("ce", logits, target)) == pytest.approx(float(expected))
     weights = torch.tensor([1.0, 2.0, 5.0])
@@ -39,7 +39,7 @@ def test_without_anything_else_it_is_cross_entropy():
 
 
 def test_the_focal_loss_is_that_of_monai_with_as_many_classes_as_it_averages_over():
-    logits, target = drawn()
+    logits, target = simulated()
     theirs = FocalLoss(gamma=2.0, to_onehot_y=True, use_softmax=True)
     assert float(losses.class_loss("focal", logits, target)) == pytest.approx(
         3 * float(theirs(logits, target[:, None]))
@@ -47,7 +47,7 @@ def test_the_focal_loss_is_that_of_monai_with_as_many_classes_as_it_averages_ove
 
 
 def test_the_hardest_half_of_a_batch_counts_and_of_one_case_all():
-    logits, target = drawn(9)
+    logits, target = simulated(9)
     each = torch.nn.functional.cross_entropy(logits, target, reduction="none").sort(descending=True).values
     assert float(losses.class_loss("hardest", logits, target)) == pytest.approx(float(each[:4].mean()))
     assert float(losses.class_loss("hardest", logits[:1], target[:1])) > 0
@@ -61,7 +61,7 @@ def test_effective_numbers_count_few_cases_as_they_are_and_many_as_no_more_than_
 
 
 def test_adjusted_logits_cost_what_cross_entropy_of_the_shifted_ones_costs():
-    logits, target = drawn()
+    logits, target = simulated()
     shifted = logits + torch.log(torch.tensor([0.6, 0.3, 0.1]))
     adjusted = losses.class_loss("logit_adjusted", logits, target, np.array([60.0, 30.0, 10.0]))
     assert float(adjusted) == pytest.approx(float(torch.nn.functional.cross_entropy(shifted, target)))
@@ -82,11 +82,11 @@ def test_what_a_loss_likes_best_is_brought_back_to_the_shares_of_the_training_ca
         assert float(learnt.detach().std()) < 1e-3
 
 
-@pytest.mark.parametrize("drawn", ["square_root", "oversampled", "undersampled"])
-def test_what_a_sampling_changed_is_brought_back(drawn):
-    shift = task("ce").under(drawn)["task.prior_shift"].value
+@pytest.mark.parametrize("sampling", ["square_root", "oversampled", "undersampled"])
+def test_what_a_sampling_changed_is_brought_back(sampling):
+    shift = task("ce").under(sampling)["task.prior_shift"].value
     shares = np.array([0.6, 0.3, 0.1])
-    seen = np.sqrt(shares) if drawn == "square_root" else np.ones(3)
+    seen = np.sqrt(shares) if sampling == "square_root" else np.ones(3)
     back = np.log(seen) + np.array(list(shift.values()))
     assert np.exp(back) / np.exp(back).sum() == pytest.approx(shares, abs=1e-5)
 
@@ -107,10 +107,10 @@ def test_a_loss_that_does_not_go_with_the_rest_is_refused(loss, given, message):
 
 
 @pytest.mark.parametrize("loss", ["logit_adjusted", "class_balanced"])
-@pytest.mark.parametrize("drawn", thinned(1, ["balanced", "oversampled", "square_root"]))
-def test_classes_are_balanced_once(loss, drawn):
-    with pytest.raises(PlanError, match=f"{drawn} sampling would do it twice"):
-        task(loss).under(drawn)
+@pytest.mark.parametrize("sampling", thinned(1, ["balanced", "oversampled", "square_root"]))
+def test_classes_are_balanced_once(loss, sampling):
+    with pytest.raises(PlanError, match=f"{sampling} sampling would do it twice"):
+        task(loss).under(sampling)
 
 
 def planned(counts: dict[str, int]):
@@ -127,7 +127,7 @@ def planned(counts: dict[str, int]):
     return made, {**decisions, **made.decisions(fingerprint)}
 
 
-def test_a_class_too_scarce_to_be_drawn_as_often_has_its_logits_adjusted():
+def test_a_class_too_scarce_to_be_sampled_as_often_has_its_logits_adjusted():
     made, decisions = planned({"no": 300, "yes": 5})
     assert (decisions["loss"].value, decisions["training.sampling"].value) == ("logit_adjusted", "natural")
     assert "yes has 60 times fewer training cases" in decisions["loss"].because

@@ -196,14 +196,14 @@ def planned(counts: dict[str, int]):
     return task, {**decisions, **task.decisions(fingerprint)}
 
 
-def test_classes_in_fair_shares_are_drawn_as_they_come_and_nothing_is_corrected():
+def test_classes_in_fair_shares_are_sampled_as_they_come_and_nothing_is_corrected():
     task, decisions = planned({"no": 30, "yes": 70})
     assert decisions["training.sampling"].value == "natural"
     assert "no has 30 of 100 training cases (30.0 %)" in decisions["training.sampling"].because
     assert task.prior_shift is None
 
 
-def test_a_scarce_class_is_drawn_as_often_and_its_probability_brought_back_to_its_share():
+def test_a_scarce_class_is_sampled_as_often_and_its_probability_brought_back_to_its_share():
     task, decisions = planned({"no": 95, "yes": 5})
     assert decisions["training.sampling"].value == "balanced"
     assert task.prior_shift["yes"] - task.prior_shift["no"] == pytest.approx(np.log(5 / 95), abs=1e-5)
@@ -215,11 +215,11 @@ def test_a_scarce_class_is_drawn_as_often_and_its_probability_brought_back_to_it
 def test_what_is_corrected_is_what_the_loss_and_the_sampling_changed():
     """The best answer under a weighted loss on balanced cases, corrected, is the share of the training cases."""
     counts, weights = {"a": 60, "b": 30, "c": 10}, {"b": 2.0, "c": 5.0}
-    for drawn in ("natural", "balanced"):
+    for sampling in ("natural", "balanced"):
         task = Classification(tuple(counts), counts=counts, weights=weights)
-        shift = task.under(drawn)["task.prior_shift"].value
+        shift = task.under(sampling)["task.prior_shift"].value
         task = replace(task, prior_shift=shift)
-        shares = np.array([60, 30, 10]) / 100 if drawn == "natural" else np.full(3, 1 / 3)
+        shares = np.array([60, 30, 10]) / 100 if sampling == "natural" else np.full(3, 1 / 3)
         learnt = torch.zeros(3, requires_grad=True)
         for _ in range(400):  # the constant that the loss likes best
             targets = torch.arange(3)

@@ -26,9 +26,9 @@ from hilum.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, G
 TASK = Detection(("cell", "clump"), 2, 8.0)
 
 
-def boxes(*drawn: tuple[str, tuple[float, ...]], scores=None, axes: int = 2) -> BoundingBoxes:
-    corners = np.array([corner for _, corner in drawn], dtype=float).reshape(-1, 2 * axes)
-    return BoundingBoxes(corners, tuple(name for name, _ in drawn), scores)
+def boxes(*named: tuple[str, tuple[float, ...]], scores=None, axes: int = 2) -> BoundingBoxes:
+    corners = np.array([corner for _, corner in named], dtype=float).reshape(-1, 2 * axes)
+    return BoundingBoxes(corners, tuple(name for name, _ in named), scores)
 
 
 def case(name: str, reference: BoundingBoxes, patient: str | None = None, shape=(24, 32)) -> Case:
@@ -112,9 +112,9 @@ def test_without_boxes_the_maps_are_empty_and_the_loss_is_that_of_saying_nothing
 def test_the_loss_of_knowing_all_is_far_below_that_of_a_fresh_network_and_its_gradient_is_finite(axes):
     task = Detection(("cell", "clump"), axes, 8.0)
     shape = (16,) * axes
-    drawn = boxes(("cell", (1,) * axes + (7,) * axes), ("clump", (6,) * axes + (14,) * axes), axes=axes)
-    rows = torch.from_numpy(np.concatenate([np.arange(2)[:, None], drawn.corners], axis=1).astype(np.float32))[None]
-    known = torch.from_numpy(ideal(task, drawn, shape))[None]
+    reference = boxes(("cell", (1,) * axes + (7,) * axes), ("clump", (6,) * axes + (14,) * axes), axes=axes)
+    rows = torch.from_numpy(np.concatenate([np.arange(2)[:, None], reference.corners], axis=1).astype(np.float32))[None]
+    known = torch.from_numpy(ideal(task, reference, shape))[None]
     fresh = torch.zeros_like(known, requires_grad=True)
     lost = question.centre_loss(fresh, rows, 2, 8.0)
     lost.backward()
@@ -143,12 +143,12 @@ def test_a_small_box_that_is_badly_placed_costs_as_much_as_a_large_one():
 
     def regression(sides: list[float], wrong: int) -> float:
         rows = [[0.0, 10, left, 10 + side, left + side] for side, left in zip(sides, (4.0, 40.0), strict=False)]
-        drawn = torch.tensor([rows])
-        truth = question.box_target(drawn[0], 1, (64, 96))
+        reference = torch.tensor([rows])
+        truth = question.box_target(reference[0], 1, (64, 96))
         says = torch.cat([truth.heat, truth.lengths, truth.offsets])[None] / 8.0
         says[0, 1, truth.lengths[0] == sides[wrong]] *= 1.2
         known = torch.cat([truth.heat, truth.lengths, truth.offsets])[None] / 8.0
-        return float(question.centre_loss(says, drawn, 1, 8.0) - question.centre_loss(known, drawn, 1, 8.0))
+        return float(question.centre_loss(says, reference, 1, 8.0) - question.centre_loss(known, reference, 1, 8.0))
 
     small, large = regression([6.0, 40.0], 0), regression([6.0, 40.0], 1)
     assert small == pytest.approx(large, rel=1e-3)
@@ -165,16 +165,16 @@ def test_the_focal_loss_is_worked_out_by_hand():
 def test_what_a_perfect_network_says_is_decoded_to_the_boxes_it_was_made_of(axes):
     task = Detection(("cell", "clump"), axes, 8.0, threshold=0.5)
     shape = (20, 26, 22)[:axes]
-    drawn = boxes(
+    reference = boxes(
         ("cell", (2.0, 1.5, 3.0)[:axes] + (8.0, 9.0, 9.5)[:axes]),
         ("clump", (9.0, 12.0, 4.0)[:axes] + (18.0, 25.0, 20.0)[:axes]),
         axes=axes,
     )
-    decoded = task.decode(whole(ideal(task, drawn, shape)), Geometry.of_pixels(shape)).boxes
+    decoded = task.decode(whole(ideal(task, reference, shape)), Geometry.of_pixels(shape)).boxes
     sure = decoded.at(decoded.scores > 0.5)
     assert sorted(sure.names) == ["cell", "clump"]
     for name in task.classes:
-        assert_allclose(sure.of_class(name).corners, drawn.of_class(name).corners, atol=1e-3)
+        assert_allclose(sure.of_class(name).corners, reference.of_class(name).corners, atol=1e-3)
 
 
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 19), max_size=5), st.booleans())
@@ -204,8 +204,8 @@ def test_no_two_boxes_of_a_class_overlap_more_than_they_may_and_all_lie_in_the_i
 
 
 def test_a_volume_of_a_single_slice_gets_boxes_one_voxel_thick():
-    drawn = boxes(("cell", (2, 3, 10, 9)))
-    array = ideal(TASK, drawn, (16, 14))[:, :, :, None]
+    reference = boxes(("cell", (2, 3, 10, 9)))
+    array = ideal(TASK, reference, (16, 14))[:, :, :, None]
     grid = Geometry((16, 14, 1), np.eye(4))
     decoded = TASK.decode(whole(array), grid).boxes
     sure = decoded.at(decoded.scores > 0.5)
@@ -234,10 +234,10 @@ def scored_cases(count: int = 12, missed: int = 0) -> tuple[list[Prediction], li
     predictions, cases = [], []
     for n in range(count):
         reference = boxes(("cell", (1, 1, 6, 6)), ("clump", (10, 10, 20, 20)))
-        drawn = [] if n < missed else [("cell", (1, 1, 6, 6))]
-        drawn += [("clump", (10, 10, 20, 20)), ("clump", (0, 25, 4, 29))]
-        scores = [*rng.uniform(0.7, 0.9, len(drawn) - 1), rng.uniform(0.1, 0.2)]
-        predictions.append(prediction_of(boxes(*drawn, scores=np.array(scores))))
+        named = [] if n < missed else [("cell", (1, 1, 6, 6))]
+        named += [("clump", (10, 10, 20, 20)), ("clump", (0, 25, 4, 29))]
+        scores = [*rng.uniform(0.7, 0.9, len(named) - 1), rng.uniform(0.1, 0.2)]
+        predictions.append(prediction_of(boxes(*named, scores=np.array(scores))))
         cases.append(case(str(n), reference))
     return predictions, cases
 
@@ -263,9 +263,9 @@ def test_a_class_that_is_called_all_has_figures_of_its_own_beside_those_of_all()
             replace(one.boxes, names=tuple(name if own == "cell" else own for own in one.boxes.names))
             for one in predictions
         ]
-        drawn = [replace(one, boxes=own) for one, own in zip(predictions, renamed, strict=True)]
+        renamed_predictions = [replace(one, boxes=own) for one, own in zip(predictions, renamed, strict=True)]
         known = [case(one.id, boxes((name, (1, 1, 6, 6)), ("clump", (10, 10, 20, 20)))) for one in cases]
-        table = task.score(drawn, known)
+        table = task.score(renamed_predictions, known)
         rows = task.summary(table, seed=0)
         figures.append({(row.metric, row.label): row.estimate.value for row in rows})
         assert len(figures[-1]) == len(rows)
@@ -304,10 +304,10 @@ def test_figures_of_a_class_that_one_case_has_and_their_mean_over_classes_are_ma
 
 
 def one_scored(grid: Geometry, corners: tuple[float, ...], name: str = "a"):
-    drawn = boxes(("cell", corners), scores=np.array([0.9]), axes=grid.ndim)
+    reference = boxes(("cell", corners), scores=np.array([0.9]), axes=grid.ndim)
     image = Image(np.zeros((1, *grid.shape), np.float32), grid)
-    known = Case(name, name, {"image": image}, {"boxes": replace(drawn, scores=None)})
-    return Prediction(grid, boxes=drawn, labels=TASK.labels, threshold=0.5), known
+    known = Case(name, name, {"image": image}, {"boxes": replace(reference, scores=None)})
+    return Prediction(grid, boxes=reference, labels=TASK.labels, threshold=0.5), known
 
 
 def sizes_stated(task: Detection, *scored) -> str:
@@ -400,8 +400,8 @@ def test_boxes_of_one_score_are_called_together_where_the_threshold_is_chosen():
 
 
 def test_validation_of_a_perfect_network_is_perfect_and_parts_add_up():
-    drawn = boxes(("cell", (2, 3, 9, 9)), ("clump", (10, 14, 20, 26)))
-    array = ideal(TASK, drawn, (24, 32))
+    reference = boxes(("cell", (2, 3, 9, 9)), ("clump", (10, 14, 20, 26)))
+    array = ideal(TASK, reference, (24, 32))
     rows = np.array([[0, 2, 3, 9, 9], [1, 10, 14, 20, 26]], np.float32)
     outputs, target = {"boxes": torch.from_numpy(array)[None]}, torch.from_numpy(rows)[None]
     assert TASK.selection(TASK.quality(outputs, target)) == pytest.approx(1.0)
@@ -425,26 +425,28 @@ def test_the_mean_of_networks_is_that_of_their_outputs():
     assert_allclose(TASK.average([low, high])["boxes"], 2.5)
 
 
-def facts(name: str, drawn: BoundingBoxes) -> CaseFacts:
-    return CaseFacts(name, (24, 32), (1.0, 1.0), False, False, ("0",), "unknown", ({},), references={"boxes": drawn})
+def facts(name: str, reference: BoundingBoxes) -> CaseFacts:
+    return CaseFacts(
+        name, (24, 32), (1.0, 1.0), False, False, ("0",), "unknown", ({},), references={"boxes": reference}
+    )
 
 
 def test_the_plan_counts_the_boxes_and_takes_the_median_of_their_sides():
-    drawn = [facts("a", boxes(("cell", (0, 0, 4, 6)), ("cell", (0, 0, 8, 10)))), facts("b", boxes())]
+    reference = [facts("a", boxes(("cell", (0, 0, 4, 6)), ("cell", (0, 0, 8, 10)))), facts("b", boxes())]
     dataset = Dataset(cases=(), classes={"boxes": (Label(0, "cell"), Label(1, "clump"))})
-    made = Detection.settings_for(dataset, Fingerprint(tuple(drawn)))
+    made = Detection.settings_for(dataset, Fingerprint(tuple(reference)))
     assert made["classes"].value == ["cell", "clump"]
     assert "2 cell, 0 clump on 2 training images" in made["classes"].because
     assert (made["axes"].value, made["typical"].value) == (2, 7)
     task = task_settings.task_from_settings(Detection, {key: decision.value for key, decision in made.items()})
-    assert task.decisions(Fingerprint(tuple(drawn)))["evaluation.primary"].value == "ap50"
+    assert task.decisions(Fingerprint(tuple(reference)))["evaluation.primary"].value == "ap50"
     with pytest.raises(DatasetError, match="no boxes"):
         Detection.settings_for(dataset, Fingerprint((facts("b", boxes()),)))
 
 
 def seen_at(side: float, shape: tuple[int, ...] = (480, 640)) -> Fingerprint:
-    drawn = boxes(("cell", (0, 0, side, side)), ("clump", (0, 0, 3 * side, 3 * side)))
-    case = CaseFacts("a", shape, (1.0, 1.0), False, False, ("0",), "unknown", ({},), references={"boxes": drawn})
+    reference = boxes(("cell", (0, 0, side, side)), ("clump", (0, 0, 3 * side, 3 * side)))
+    case = CaseFacts("a", shape, (1.0, 1.0), False, False, ("0",), "unknown", ({},), references={"boxes": reference})
     return Fingerprint((case,))
 
 
@@ -470,8 +472,8 @@ def test_large_boxes_are_looked_for_on_a_coarser_grid_that_leaves_the_smallest_k
 
 @pytest.mark.parametrize(("side", "network"), [(5.0, "unet"), (8.0, "pyramid")])
 def test_volumes_are_searched_by_what_found_more_of_objects_of_that_size(side, network):
-    drawn = boxes(("nodule", (0, 0, 0, side, side, 2 * side)), axes=3)
-    facts = CaseFacts("a", (96, 96, 64), (1.0,) * 3, True, True, ("0",), "CT", ({},), references={"boxes": drawn})
+    reference = boxes(("nodule", (0, 0, 0, side, side, 2 * side)), axes=3)
+    facts = CaseFacts("a", (96, 96, 64), (1.0,) * 3, True, True, ("0",), "CT", ({},), references={"boxes": reference})
     decided = TASK.decisions(Fingerprint((facts,)))
     assert decided["network.name"].value == network
     assert "training.learning_rate" not in decided

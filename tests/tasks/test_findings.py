@@ -53,7 +53,7 @@ def prediction_of(*probabilities: float) -> Prediction:
     return Prediction(GRID, probabilities=dict(zip(TASK.findings, probabilities, strict=True)))
 
 
-def drawn(count: int = 80, *, blank: float = 0.2, seed: int = 0):
+def simulated(count: int = 80, *, blank: float = 0.2, seed: int = 0):
     """Predictions that know something, and cases of which some findings are not known."""
     rng = np.random.default_rng(seed)
     truth = rng.random((count, 3)) < (0.5, 0.3, 0.2)
@@ -174,7 +174,7 @@ def test_a_case_has_a_row_for_each_finding_that_is_known():
 
 
 def test_figures_are_those_of_scikit_learn_for_the_cases_in_which_a_finding_is_known():
-    predictions, cases, chances, truth, known = drawn()
+    predictions, cases, chances, truth, known = simulated()
     rows = {(row.metric, row.label): row.estimate for row in summarised(predictions, cases)}
     for place, name in enumerate(TASK.findings):
         there = known[:, place]
@@ -202,14 +202,14 @@ def test_figures_are_those_of_scikit_learn_for_the_cases_in_which_a_finding_is_k
 
 
 def test_the_row_over_all_findings_comes_first_and_every_metric_is_one_that_a_plan_may_name():
-    predictions, cases, *_ = drawn()
+    predictions, cases, *_ = simulated()
     rows = summarised(predictions, cases)
     assert (rows[0].metric, rows[0].label) == ("auroc", "all")
     assert {row.metric for row in rows if TASK.metrics.metric_named(row.metric).may_judge} == TASK.primaries
 
 
 def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():
-    predictions, cases, *_ = drawn()
+    predictions, cases, *_ = simulated()
     without = [
         Case(one.id, one.patient, one.images, {"findings": {**one.references["findings"], "hernia": False}})
         for one in cases
@@ -226,7 +226,7 @@ def test_a_finding_that_is_called_all_has_figures_of_its_own_beside_those_of_all
     for name in ("effusion", "all"):
         named = {"effusion": name}
         task = Findings((name, "nodule", "hernia"), {name: {"present": 3, "absent": 7}}, prevalence={name: 0.1})
-        predictions, cases, *_ = drawn()
+        predictions, cases, *_ = simulated()
         predictions = [
             Prediction(GRID, probabilities={named.get(key, key): own for key, own in one.probabilities.items()})
             for one in predictions
@@ -249,8 +249,8 @@ def test_a_finding_that_is_called_all_has_figures_of_its_own_beside_those_of_all
     )
 
 
-def test_patients_are_drawn_with_all_their_images():
-    predictions, cases, *_ = drawn(blank=0.0)
+def test_patients_are_resampled_with_all_their_images():
+    predictions, cases, *_ = simulated(blank=0.0)
     once = summarised(predictions, cases)[0].estimate
     # The same images once more of the same patients tell nothing new: the interval stays.
     again = [Case(f"{one.id}+", one.patient, one.images, one.references) for one in cases]
@@ -260,7 +260,7 @@ def test_patients_are_drawn_with_all_their_images():
 
 
 def test_validation_cases_set_a_threshold_for_each_finding_that_enough_of_them_have():
-    predictions, cases, chances, truth, known = drawn(120)
+    predictions, cases, chances, truth, known = simulated(120)
     known_of = [{k: v for k, v in one.references["findings"].items() if k != "hernia"} for one in cases]
     few = [case(one.id, **known) for one, known in zip(cases, known_of, strict=True)]
     task, decisions = fitting.with_fitted_calibration(
@@ -277,7 +277,7 @@ def test_validation_cases_set_a_threshold_for_each_finding_that_enough_of_them_h
 
 def test_a_finding_that_no_unseen_case_knows_is_named_among_those_without_a_threshold():
     """Its rule is not kept either, and a site that says nothing of it loses the threshold that it had."""
-    predictions, cases, *_ = drawn(120, blank=0.0)
+    predictions, cases, *_ = simulated(120, blank=0.0)
     of_two = [case(one.id, **{k: v for k, v in one.references["findings"].items() if k != "hernia"}) for one in cases]
     task = Findings(TASK.findings, point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN)
     found, decisions = fitting.with_fitted_calibration(task, PredictedCases(predictions, of_two))
@@ -289,7 +289,7 @@ def test_a_finding_that_no_unseen_case_knows_is_named_among_those_without_a_thre
 
 
 def test_selection_is_the_mean_area_of_the_summary_and_without_any_the_log_likelihood():
-    predictions, cases, chances, truth, known = drawn()
+    predictions, cases, chances, truth, known = simulated()
     target = torch.from_numpy(np.where(known, truth, np.nan))
     chosen = TASK.selection({"probabilities": torch.from_numpy(chances), "target": target})
     assert chosen == pytest.approx(summarised(predictions, cases)[0].estimate.value)
@@ -305,7 +305,7 @@ def test_cases_are_ranked_by_how_far_all_their_findings_are_missed():
     assert TASK.rank(table) == ["right", "wrong", "unsure"]
 
 
-def test_cases_cannot_be_drawn_finding_by_finding():
+def test_cases_cannot_be_sampled_finding_by_finding():
     with pytest.raises(PlanError, match=r"training\.sampling"):
         TASK.under("balanced")
 
@@ -366,7 +366,7 @@ def test_impossible_settings_are_refused(change):
 
 
 def test_the_mean_error_over_bins_of_equal_mass_has_the_interval_of_all_findings_as_one_question():
-    predictions, cases, chances, truth, _ = drawn(blank=0.0)
+    predictions, cases, chances, truth, _ = simulated(blank=0.0)
     table = TASK.score(predictions, cases)
     table["uncalibrated"] = table["probability"] ** 2
     few_draws = Resampling(draws=50)  # the interval of gaps needs none of them

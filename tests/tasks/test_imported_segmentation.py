@@ -115,9 +115,9 @@ def balls(*, sure: float, seed: int) -> tuple[list[Case], list[dict[str, np.ndar
         logits[1:, 4:8, 4:8, 4:8] = random.normal(1.0, 1.0, size=(2, 4, 4, 4))
         logits[0, 4:8, 4:8, 4:8] = 0.0
         chances = np.exp(logits) / np.exp(logits).sum(axis=0)
-        drawn = (chances.cumsum(axis=0) < random.uniform(size=geometry.shape)).sum(axis=0).astype(np.uint8)
+        labels_sampled = (chances.cumsum(axis=0) < random.uniform(size=geometry.shape)).sum(axis=0).astype(np.uint8)
         images = {"CT": Image(np.zeros((1, 12, 12, 12), dtype=np.float32), geometry)}
-        cases.append(Case(f"case{number}", f"patient{number}", images, {"mask": Image(drawn[None], geometry)}))
+        cases.append(Case(f"case{number}", f"patient{number}", images, {"mask": Image(labels_sampled[None], geometry)}))
         made.append({"mask": logits * sure})
     return cases, made
 

@@ -206,7 +206,7 @@ def test_classes_that_name_a_side_are_not_mirrored():
     assert task_of(classes=["left eye", "right eye"]).channels_when_mirrored is None
 
 
-def test_mask_rcnn_is_taught_the_class_of_each_number_and_draws_it_into_the_voxels_of_its_object():
+def test_mask_rcnn_is_taught_the_class_of_each_number_and_renders_it_into_the_voxels_of_its_object():
     coded = torch.from_numpy(instances.code_classes(discs(), KINDS, 3))
     assert mask_rcnn.torchvision_targets(coded, 1, 3)["labels"].tolist() == [kind + 1 for kind in KINDS]
     assert mask_rcnn.torchvision_targets(torch.from_numpy(discs()))["labels"].tolist() == [1] * 6
@@ -229,7 +229,7 @@ def test_mask_rcnn_has_a_map_for_each_class_in_training_as_in_prediction():
         assert network.eval()(images)[HEAD].shape == (1, 5, 64, 64)
 
 
-def drawn_with_false_calls(task: InstanceSegmentation, count: int):
+def simulated_with_false_calls(task: InstanceSegmentation, count: int):
     """Cases of which every long object of a low score is none."""
     random, made, cases, numbers = np.random.default_rng(1), [], [], discs()
     for number in range(count):
@@ -246,7 +246,7 @@ def drawn_with_false_calls(task: InstanceSegmentation, count: int):
 
 def test_each_class_is_called_from_its_own_score_where_there_are_objects_enough_of_it():
     plain = task_of(calibration_method="none")
-    task, decisions = fitting.with_fitted_calibration(plain, drawn_with_false_calls(plain, 20))
+    task, decisions = fitting.with_fitted_calibration(plain, simulated_with_false_calls(plain, 20))
     assert task.thresholds["long"] == pytest.approx((0.62 + 1) / 2, abs=0.05)
     assert max(task.thresholds["round"], task.thresholds["odd"]) < 0.62
     assert "the highest F1 of each class" in decisions["task.thresholds"].because
@@ -255,7 +255,7 @@ def test_each_class_is_called_from_its_own_score_where_there_are_objects_enough_
     made = task.decode([(REGION, {HEAD: outputs})], SPACE)
     assert [label.kind for label in made.labels].count("long") == 1
     assert np.asarray(made.data).max() == len(made.labels) == 5
-    few, _ = fitting.with_fitted_calibration(plain, drawn_with_false_calls(plain, 2))
+    few, _ = fitting.with_fitted_calibration(plain, simulated_with_false_calls(plain, 2))
     assert min(few.thresholds.values()) == 0
 
 

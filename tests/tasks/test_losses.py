@@ -22,7 +22,7 @@ def certain(target: torch.Tensor, channels: int = 3, by: float = 30.0) -> torch.
     return by * torch.nn.functional.one_hot(target, channels).movedim(-1, 1).float()
 
 
-def drawn(shape: tuple[int, ...], channels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def random_voxels(shape: tuple[int, ...], channels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(0, channels, shape, generator=generator)
     return torch.randn((shape[0], channels, *shape[1:]), generator=generator), target
@@ -31,10 +31,10 @@ def drawn(shape: tuple[int, ...], channels: int = 3) -> tuple[torch.Tensor, torc
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("shape", thinned(1, [(2, 12), (2, 9, 9), (1, 6, 7, 8)], one_value=True))
 def test_in_any_number_of_axes_the_truth_costs_nothing_and_something_else_much(name, shape):
-    _, target = drawn(shape)
+    _, target = random_voxels(shape)
     assert float(label_losses.label_loss(name, certain(target), target)) == pytest.approx(0.0, abs=1e-3)
     counted = {TERMS[term].counts for term in name.split("+")}
-    if not counted <= {"shape", "calibration"}:  # among voxels drawn at random nothing has a shape
+    if not counted <= {"shape", "calibration"}:  # among random voxels nothing has a shape
         wrong = float(label_losses.label_loss(name, certain((target + 1) % 3), target))
         assert wrong > (10 if "voxels" in counted else 0.9)
 
@@ -60,7 +60,7 @@ def test_a_deterministic_training_on_a_gpu_has_the_same_loss_without_what_torch_
             used.add(function._overloadpacket.__name__)
             return function(*args, **(kwargs or {}))
 
-    logits, target = drawn((2, 6, 7, 8))
+    logits, target = random_voxels((2, 6, 7, 8))
     torch.use_deterministic_algorithms(True)
     try:
         with FakeTensorMode(), Used():
@@ -80,7 +80,7 @@ def test_a_deterministic_training_on_a_gpu_has_the_same_loss_without_what_torch_
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_half_precision_changes_no_loss_beyond_its_own_rounding(name):
-    logits, target = drawn((1, 16, 16, 16), 2)
+    logits, target = random_voxels((1, 16, 16, 16), 2)
     halves = logits.bfloat16()
     cost = label_losses.label_loss(name, halves, target)
     assert cost.dtype == torch.float32
@@ -102,13 +102,13 @@ def test_half_precision_changes_no_loss_beyond_its_own_rounding(name):
     ],
 )
 def test_a_label_that_the_batch_lacks_leaves_the_terms_of_the_others_alone(term):
-    logits, target = drawn((2, 8, 8), 2)
+    logits, target = random_voxels((2, 8, 8), 2)
     with_another = torch.cat([logits, torch.full_like(logits[:, :1], -30)], dim=1)
     assert float(term(with_another, target)) == pytest.approx(float(term(logits, target)), abs=1e-5)
 
 
 def test_the_batch_dice_is_that_of_monai_where_every_label_is_there():
-    logits, target = drawn((2, 6, 7, 8))
+    logits, target = random_voxels((2, 6, 7, 8))
     theirs = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     assert float(label_losses.soft_dice_loss(logits, target)) == pytest.approx(
         float(theirs(logits, target[:, None])), abs=1e-4
@@ -116,7 +116,7 @@ def test_the_batch_dice_is_that_of_monai_where_every_label_is_there():
 
 
 def test_the_focal_term_is_that_of_monai_with_as_many_channels_as_it_averages_over():
-    logits, target = drawn((2, 9, 9))
+    logits, target = random_voxels((2, 9, 9))
     theirs = FocalLoss(gamma=2.0, to_onehot_y=True, use_softmax=True)
     assert float(label_losses.focal(logits, target)) == pytest.approx(
         3 * float(theirs(logits, target[:, None])), rel=1e-4
@@ -124,7 +124,7 @@ def test_the_focal_term_is_that_of_monai_with_as_many_channels_as_it_averages_ov
 
 
 def test_weights_count_voxels_as_often_as_they_say():
-    logits, target = drawn((1, 40))
+    logits, target = random_voxels((1, 40))
     weights = torch.tensor([1.0, 3.0, 1.0])
     times = weights[target[0]].long()
     thrice = logits[0].repeat_interleave(times, dim=1)[None]
@@ -169,7 +169,7 @@ def test_every_loss_falls_when_it_is_followed(name):
 
 
 def test_the_generalised_dice_is_that_of_monai():
-    logits, target = drawn((2, 9, 9))
+    logits, target = random_voxels((2, 9, 9))
     theirs = GeneralizedDiceLoss(to_onehot_y=True, softmax=True, batch=True, smooth_nr=0, smooth_dr=0)
     assert float(label_losses.generalised_dice(logits, target)) == pytest.approx(
         float(theirs(logits, target[:, None])), rel=1e-5
@@ -177,7 +177,7 @@ def test_the_generalised_dice_is_that_of_monai():
 
 
 def test_the_tversky_term_is_that_of_monai_and_its_focal_form_a_power_of_each_label():
-    logits, target = drawn((2, 6, 7, 8))
+    logits, target = random_voxels((2, 6, 7, 8))
     given = {"include_background": False, "to_onehot_y": True, "softmax": True, "batch": True}
     theirs = TverskyLoss(alpha=0.3, beta=0.7, **given)
     assert float(label_losses.tversky(logits, target)) == pytest.approx(
@@ -195,7 +195,7 @@ def test_what_is_missed_costs_more_tversky_than_what_is_too_much():
 
 
 def test_the_hausdorff_term_is_that_of_monai_divided_by_its_weights():
-    logits, target = drawn((1, 12, 12), 2)
+    logits, target = random_voxels((1, 12, 12), 2)
     theirs = HausdorffDTLoss(alpha=2.0, include_background=False, to_onehot_y=True, softmax=True)
     nothing = HausdorffDTLoss(alpha=2.0, include_background=True)
     marked = (logits.softmax(dim=1)[:, 1:] > 0.5).float()
@@ -248,13 +248,13 @@ def test_a_hausdorff_error_costs_the_squared_mm_to_both_surfaces_where_voxels_ar
 
 @pytest.mark.parametrize("name", ["distance", "hausdorff"])
 def test_a_term_of_distances_weighs_alike_in_mm_and_in_voxels_of_cubes(name):
-    logits, target = drawn((2, 6, 7, 8))
+    logits, target = random_voxels((2, 6, 7, 8))
     in_mm = label_losses.label_loss(name, logits, target, spacing=(0.7, 0.7, 0.7))
     assert float(in_mm) == pytest.approx(float(label_losses.label_loss(name, logits, target)), rel=1e-5)
 
 
 def test_the_signed_distances_of_the_paper_differ_from_ours_by_a_constant_and_a_unit():
-    logits, target = drawn((1, 12, 12), 2)
+    logits, target = random_voxels((1, 12, 12), 2)
     truth = target.float()[:, None]
     away = HausdorffDTLoss().distance_field(truth)
     signed = torch.where(truth > 0, -away, away)
@@ -267,7 +267,7 @@ def test_the_signed_distances_of_the_paper_differ_from_ours_by_a_constant_and_a_
 
 @pytest.mark.parametrize("shape", thinned(1, [(1, 20, 20), (1, 10, 11, 12)], one_value=True))
 def test_the_soft_skeleton_and_what_it_costs_are_those_of_monai(shape):
-    logits, target = drawn(shape, 2)
+    logits, target = random_voxels(shape, 2)
     probabilities, truth = logits.softmax(dim=1)[:, 1:], target[:, None].float()
     assert torch.allclose(label_losses.soft_skeleton(probabilities, 3), soft_skel(probabilities, 3), atol=1e-6)
     theirs = SoftclDiceLoss(iter_=8, smooth_nr=1e-5, smooth_dr=1e-5, smooth=1e-5)
@@ -290,7 +290,7 @@ def test_a_broken_vessel_costs_its_share_of_the_centreline_however_thin_the_brea
 
 
 def test_centrelines_are_followed_of_the_named_labels_alone():
-    logits, target = drawn((1, 16, 16))
+    logits, target = random_voxels((1, 16, 16))
     second = label_losses.soft_centreline_dice(logits, target, labels=[2])
     assert float(label_losses.label_loss("dice+cldice", logits, target, lines=[2])) == pytest.approx(
         float(label_losses.soft_dice_loss(logits, target) + second), rel=1e-5
@@ -316,14 +316,14 @@ def test_the_average_calibration_error_is_the_mean_gap_of_the_bins_and_that_of_m
     target = torch.tensor([[1, 1] + [0] * 8])
     logits = torch.stack([1 - chances, chances]).log()[None]
     assert float(label_losses.ace(logits, target)) == pytest.approx((abs(0.8 - 0.5) + abs(0.1 - 0)) / 2, abs=1e-6)
-    logits, target = drawn((2, 9, 9))
+    logits, target = random_voxels((2, 9, 9))
     theirs = CalibrationErrorMetric(20, include_background=False, calibration_reduction=CalibrationReduction.AVERAGE)
     theirs(logits.softmax(dim=1), torch.nn.functional.one_hot(target).movedim(-1, 1).float())
     assert float(label_losses.ace(logits, target)) == pytest.approx(float(theirs.aggregate()), abs=1e-6)
 
 
 def test_the_hardest_tenth_of_the_voxels_counts_and_no_other():
-    logits, target = drawn((1, 10, 10))
+    logits, target = random_voxels((1, 10, 10))
     each = torch.nn.functional.cross_entropy(logits, target, reduction="none").flatten()
     assert float(label_losses.hardest_tenth(logits, target)) == pytest.approx(
         float(each.sort(descending=True).values[:10].mean())

@@ -16,7 +16,7 @@ from hilum.training import checkpoint_files
 from hilum.training.data import target_kinds
 from hilum.training.data.batch_loading import Loader
 from hilum.training.data.prepared_store import PreparedCase
-from hilum.training.data.target_kinds import DrawnMovement
+from hilum.training.data.target_kinds import SampledMovement
 from hilum.training.step import batch_loss
 from hilum.transforms.augment import Augmentation
 from hilum.values import Case, Dataset, Dense, Geometry, Image, Prediction, Target, Vector
@@ -49,9 +49,9 @@ THREE = joined("segmentation", "classification", "regression")
 
 
 def outputs(batch: int = 2) -> dict[str, torch.Tensor]:
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     return {
-        name: torch.randn((batch, *shape), generator=draw)
+        name: torch.randn((batch, *shape), generator=generator)
         for name, shape in (
             ("segmentation_mask", (2, 4, 4)),
             ("classification_class", (2,)),
@@ -210,7 +210,7 @@ def test_selection_is_the_mean_of_the_parts_over_the_cases_that_each_is_known_of
     assert quality(given, {"segmentation": torch.from_numpy(LEFT.data)}) == {}
 
 
-def test_cases_that_lack_a_reference_are_drawn_again_too():
+def test_cases_that_lack_a_reference_are_resampled_too():
     """Else no weights would ever be better than others, and a report would state a share of draws that nobody made."""
     truth = torch.tensor([0, 1])
 
@@ -260,10 +260,10 @@ def test_each_part_follows_a_mirrored_image_in_its_own_way():
     kind = target_kinds.target_kind(SeveralHeads({"classification": Vector(2), "segmentation": Dense(2)}))
     generators = [np.random.default_rng(n) for n in range(8)]
     sides = {"classification": (1, 0), "segmentation": (0, 1)}
-    each = {name: DrawnMovement(generators, (1.0, 1.0), one) for name, one in sides.items()}
-    drawn = DrawnMovement(generators, (1.0, 1.0), (0, 1, 3, 2), parts=each)
+    each = {name: SampledMovement(generators, (1.0, 1.0), one) for name, one in sides.items()}
+    movement = SampledMovement(generators, (1.0, 1.0), (0, 1, 3, 2), parts=each)
     change = Augmentation(probability=0.0, accidents=0.0, flips=(1,), left_right=1)
-    seen, moved_targets = target_kinds.move_batch(kind, change, images, targets, drawn)
+    seen, moved_targets = target_kinds.move_batch(kind, change, images, targets, movement)
     assert torch.equal(seen[:, 0], moved_targets["segmentation"].float())
     crossed = moved_targets["segmentation"][:, 0, 0] == 0
     assert 0 < crossed.sum() < 8
@@ -371,7 +371,7 @@ def test_columns_that_two_parts_have_are_called_by_their_part():
     }  # fmt: skip
 
 
-def test_cases_are_drawn_as_they_come():
+def test_cases_are_sampled_as_they_come():
     with pytest.raises(PlanError, match="Give natural"):
         BOTH.under("balanced")
     assert set(BOTH.under("natural")) == {"task.classification.prior_shift"}

@@ -104,8 +104,8 @@ def test_covering_masks_are_found_behind_a_part_that_finds_boxes():
 def test_the_parts_find_their_scores_by_the_cases_that_have_their_reference():
     task = joined("detection", "classification", **{"detection.risk": 0.2})
     image = Image(np.zeros((1, *SPACE.shape), np.float32), SPACE)
-    drawn = boxes(0.9, 0.2, 0.05)
-    reference = replace(drawn.at(np.array([True, True, False])), scores=None)
+    predicted_boxes = boxes(0.9, 0.2, 0.05)
+    reference = replace(predicted_boxes.at(np.array([True, True, False])), scores=None)
     cases = [Case(f"c{n}", f"c{n}", {"image": image}, {"boxes": reference, "class": "benign"}) for n in range(20)]
     found, decisions = fitting.with_sets(task, PredictedCases([with_boxes(task)] * 20, cases), exact=True)
     assert "task.detection.covering" in decisions

@@ -113,13 +113,13 @@ def test_the_expected_grade_is_that_of_the_probabilities(order):
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_what_a_loss_likes_best_are_the_shares_of_the_training_cases_however_they_are_drawn(order, weighted):
+def test_what_a_loss_likes_best_are_the_shares_of_the_training_cases_however_they_are_sampled(order, weighted):
     counts = {"a": 50, "b": 30, "c": 20}
     weights = {"b": 2.0, "c": 3.0} if weighted else None
-    for drawn in ("natural", "balanced"):
+    for sampling in ("natural", "balanced"):
         task = Classification(tuple(counts), counts=counts, weights=weights, order=order)
-        task = replace(task, prior_shift=task.under(drawn)["task.prior_shift"].value)
-        seen = (5, 3, 2) if drawn == "natural" else (1, 1, 1)
+        task = replace(task, prior_shift=task.under(sampling)["task.prior_shift"].value)
+        seen = (5, 3, 2) if sampling == "natural" else (1, 1, 1)
         target = torch.repeat_interleave(torch.arange(3), torch.tensor(seen))
         learnt = torch.zeros(1, ordinal.count_outputs(order, 3), requires_grad=True)
         optimiser = torch.optim.LBFGS([learnt], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")

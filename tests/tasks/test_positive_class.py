@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import hilum
-from fingerprints import DRAWN, LAPTOP, cohort, facts
+from fingerprints import LAPTOP, SAMPLED, cohort, facts
 from hilum.belief import Certainty
 from hilum.belief.operating_points import GroupThresholds, OperatingPoint
 from hilum.errors import PlanError, UsageError
@@ -36,7 +36,7 @@ GRID = Geometry((8, 8), np.eye(3))
 AS_GIVEN = Certainty("none", Calibrator())
 
 
-def drawn(first: str, second: str, count: int = 200):
+def simulated(first: str, second: str, count: int = 200):
     """Predictions and cases, of which one in five is of the first class; the others are answered more surely."""
     random = np.random.default_rng(0)
     is_first = random.random(count) < 0.2
@@ -128,7 +128,7 @@ def test_a_positive_class_comes_back_from_its_settings_and_one_that_there_is_not
 
 
 def test_an_operating_point_is_that_of_the_positive_class_and_reaches_its_sensitivity():
-    predictions, cases = drawn("sick", "well")
+    predictions, cases = simulated("sick", "well")
     task = Classification(("sick", "well"), point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN)
     tuned, made = fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))
     assert list(tuned.thresholds) == ["sick"] and "of sick" in made["task.thresholds"].because
@@ -140,7 +140,7 @@ def test_an_operating_point_is_that_of_the_positive_class_and_reaches_its_sensit
 
 
 def test_figures_are_those_of_the_positive_class_whatever_its_place_among_the_columns():
-    predictions, cases = drawn("covid", "normal")
+    predictions, cases = simulated("covid", "normal")
     one, other = (Classification(names, certainty=AS_GIVEN) for names in (("covid", "normal"), ("normal", "covid")))
     ours, theirs = (
         figures(fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))[0], predictions, cases)
@@ -171,7 +171,7 @@ def test_one_number_as_the_prevalence_of_two_classes_is_that_of_the_positive_one
 
 
 def test_thresholds_of_groups_are_of_the_positive_class_and_call_by_it():
-    predictions, cases = drawn("covid", "normal")
+    predictions, cases = simulated("covid", "normal")
     tuned, _ = fitting.with_fitted_calibration(
         Classification(("covid", "normal"), certainty=AS_GIVEN, grouped=GroupThresholds("sex")),
         PredictedCases(predictions, cases),
@@ -223,7 +223,9 @@ def planned(**counts: int):
         for n in range(count)
     ]
     found = Fingerprint(tuple(cases))
-    return planner.make_plan(cohort(found.cases), found, DRAWN, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0)), found
+    return planner.make_plan(
+        cohort(found.cases), found, SAMPLED, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0)
+    ), found
 
 
 def test_a_plan_states_the_positive_class_with_its_reason_and_a_person_decides_over_it():

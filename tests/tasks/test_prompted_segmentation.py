@@ -1,4 +1,4 @@
-"""Prompted segmentation: channels of prompts, prompts drawn from masks, and a model from data to scores."""
+"""Prompted segmentation: channels of prompts, prompts sampled from masks, and a model from data to scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hilum.reading import dataset_reading
 from hilum.reading.reading_options import ReadingOptions
 from hilum.runtime import ModelRequest
 from hilum.tasks import task_catalogue
-from hilum.tasks.prompted import drawn_prompts
+from hilum.tasks.prompted import sampled_prompts
 from hilum.transforms import prompt_channels
 from hilum.transforms.prompt_channels import BOX, COUNT, POINT, PREVIOUS, STROKE
 from hilum.values import Geometry, Image, Prompts
@@ -39,9 +39,9 @@ def rng(seed: int = 0) -> np.random.Generator:
 @pytest.mark.parametrize("of", [np.zeros, torch.zeros])
 def test_channels_are_the_same_as_arrays_and_as_tensors(of):
     channels = of((COUNT, 9, 12))
-    prompt_channels.draw_box(channels, np.array([1.2, -3]), np.array([3, 2.5]))
-    prompt_channels.draw_points(channels, np.array([[4, 5], [8, 11], [40, 0]]), np.array([True, False, True]))
-    prompt_channels.draw_strokes(channels, np.array([[0, 0], [0, 1]]), np.array([False, False]))
+    prompt_channels.render_box(channels, np.array([1.2, -3]), np.array([3, 2.5]))
+    prompt_channels.render_points(channels, np.array([[4, 5], [8, 11], [40, 0]]), np.array([True, False, True]))
+    prompt_channels.render_strokes(channels, np.array([[0, 0], [0, 1]]), np.array([False, False]))
     made = np.asarray(channels)
     assert_array_equal(np.argwhere(made[BOX]), [[i, j] for i in (1, 2) for j in (0, 1, 2)])
     assert_allclose(made[POINT, 4, 5:11], [1, 0.8, 0.6, 0.4, 0.2, 0], rtol=1e-6)
@@ -54,7 +54,7 @@ def test_first_prompts_lie_where_the_object_is():
     mask = torch.from_numpy(ball((20, 24, 16), (9, 14, 8), 5))
     shown = set()
     for seed in range(40):
-        channels = drawn_prompts.draw_channels(mask, rng(seed))
+        channels = sampled_prompts.sample_channels(mask, rng(seed))
         [kind] = {int(n) for n in channels.flatten(1).any(dim=1).nonzero()}
         shown.add(kind)
         strongest = channels[kind] == 1
@@ -65,30 +65,30 @@ def test_first_prompts_lie_where_the_object_is():
     assert shown == {PREVIOUS, BOX, POINT, STROKE}
 
 
-def test_the_same_generator_draws_the_same_prompts():
+def test_the_same_generator_gives_the_same_prompts():
     mask = torch.from_numpy(ball((20, 24), (9, 14), 5))
-    assert_array_equal(drawn_prompts.draw_channels(mask, rng(3)), drawn_prompts.draw_channels(mask, rng(3)))
+    assert_array_equal(sampled_prompts.sample_channels(mask, rng(3)), sampled_prompts.sample_channels(mask, rng(3)))
 
 
 def test_a_patch_without_an_object_gets_a_click_outside():
-    channels = drawn_prompts.draw_channels(torch.zeros(8, 8, dtype=torch.bool), rng())
+    channels = sampled_prompts.sample_channels(torch.zeros(8, 8, dtype=torch.bool), rng())
     assert {int(n) for n in channels.flatten(1).any(dim=1).nonzero()} == {POINT + 1}
 
 
 def test_the_next_click_lies_in_the_middle_of_the_larger_error():
     truth, near = ball((40, 40), (20, 20), 9), ball((40, 40), (20, 20), 8)
-    assert drawn_prompts.next_click(truth, np.zeros_like(truth)) == ((20, 20), True)
+    assert sampled_prompts.next_click(truth, np.zeros_like(truth)) == ((20, 20), True)
     spilt = near | ball((40, 40), (33, 6), 6)
-    assert drawn_prompts.next_click(truth, spilt) == ((33, 6), False)
-    assert drawn_prompts.next_click(truth, truth) is None
+    assert sampled_prompts.next_click(truth, spilt) == ((33, 6), False)
+    assert sampled_prompts.next_click(truth, truth) is None
 
 
 def test_a_further_prompt_lies_in_the_error_and_the_answer_is_the_earlier_mask():
     truth, answer = (torch.from_numpy(ball((30, 30), (15, 15), one)) for one in (9, 4))
-    before = drawn_prompts.draw_channels(truth, rng(1))
+    before = sampled_prompts.sample_channels(truth, rng(1))
     added = 0
     for seed in range(12):
-        after = drawn_prompts.correct_channels(before, truth, answer, rng(seed))
+        after = sampled_prompts.correct_channels(before, truth, answer, rng(seed))
         assert_array_equal(after[PREVIOUS] > 0, answer)
         more = (after[1:] == 1) & (before[1:] < 1)
         assert not (more.any(dim=0) & ~(truth & ~answer)).any()
@@ -138,11 +138,11 @@ def test_what_is_pointed_at_is_marked_by_its_own_prompts(room):
 
 def test_a_mask_before_and_a_scribble_are_seen_by_the_network(room):
     model, path = hilum.load(room / "run"), room / "data" / "images" / "case00.nii.gz"
-    drawn = np.zeros((16, 16, 16), dtype=np.uint8)
-    drawn[8, 4:12, 8], drawn[1, 1, 1] = 1, 2
+    scribble = np.zeros((16, 16, 16), dtype=np.uint8)
+    scribble[8, 4:12, 8], scribble[1, 1, 1] = 1, 2
     seen = []
     batch_of = lambda batch, *rest: seen.append(batch) or model.networks.run(batch, *rest)  # noqa: E731
-    asked = Prompts(scribble=drawn, previous=drawn == 1)
+    asked = Prompts(scribble=scribble, previous=scribble == 1)
     model.with_run(batch_of).predict(path, ModelRequest(prompts=asked))
     shown = seen[0][0, -COUNT:]
     assert shown[PREVIOUS].sum() > 0 and shown[STROKE].max() == shown[STROKE + 1].max() == 1

@@ -28,8 +28,8 @@ MR = {"operator": "cartesian", "noise": 0.01}
 
 
 def disk(seed: int, size: int = SIZE) -> np.ndarray:
-    place, draw = np.arange(size) - (size - 1) / 2, np.random.default_rng(seed)
-    row, column = draw.uniform(-2, 2, 2) * size / 16
+    place, rng = np.arange(size) - (size - 1) / 2, np.random.default_rng(seed)
+    row, column = rng.uniform(-2, 2, 2) * size / 16
     return (100 * (np.hypot(place[:, None] - row, place - column) < size / 4)).astype(np.float32)
 
 
@@ -129,9 +129,9 @@ def test_sides_that_a_network_cannot_halve_are_refused():
 
 @pytest.mark.parametrize("coils", [1, 3])
 def test_a_step_of_the_network_is_that_of_the_operator(coils):
-    draw = np.random.default_rng(0)
-    image, mask = draw.normal(size=(2, SIZE, 20)), draw.random((SIZE, 20)) > 0.5
-    maps = draw.normal(size=(coils, SIZE, 20)) + 1j * draw.normal(size=(coils, SIZE, 20)) if coils > 1 else None
+    rng = np.random.default_rng(0)
+    image, mask = rng.normal(size=(2, SIZE, 20)), rng.random((SIZE, 20)) > 0.5
+    maps = rng.normal(size=(coils, SIZE, 20)) + 1j * rng.normal(size=(coils, SIZE, 20)) if coils > 1 else None
     record = {"kind": "cartesian", "image": {"shape": (SIZE, 20)}, "mask": mask, "sensitivities": maps}
     expected = hilum.operator(record).normal(image[0] + 1j * image[1])
     parts = [part for one in (() if maps is None else maps) for part in (one.real, one.imag)]

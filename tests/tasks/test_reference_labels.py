@@ -111,7 +111,7 @@ def test_references_that_name_nothing_of_the_model_are_refused():
 
 def test_unknown_voxels_stay_unknown_under_another_number():
     [own], _ = model(liver=3).own_labels([case("a", [1, 3, 0, 0, 0, 0], "1=liver,3=ignore")])
-    values, known, _ = model(liver=3).truth.drawn_map(own)
+    values, known, _ = model(liver=3).truth.reference_map(own)
     assert_array_equal(values.ravel(), [3, 0, 0, 0, 0, 0])
     assert_array_equal(known.ravel(), [True, False, True, True, True, True])
 

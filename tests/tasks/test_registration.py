@@ -21,7 +21,7 @@ from hilum.runtime.bundle.network import Displacing
 from hilum.tasks.registration.question import Registration
 from hilum.tasks.task import IMAGES
 from hilum.training.data import target_kinds
-from hilum.training.data.target_kinds import DrawnMovement
+from hilum.training.data.target_kinds import SampledMovement
 from hilum.transforms import random_draws, spatial_transforms
 from hilum.transforms.augment import Augmentation
 from hilum.values import Case, Dense, Geometry, Image, Label, SpatialTransform, dataset_cases
@@ -68,9 +68,9 @@ def test_a_pair_whose_labels_lack_a_side_is_taught_by_its_images_alone() -> None
 
 def test_pairs_of_any_contrast_show_each_image_its_own_labels_and_are_taught_by_these_alone() -> None:
     images, target = _shifted(2)
-    drawn = TASK.drawn
-    assert drawn is not None
-    fixed, moving = (np.asarray(table)[target[0].numpy()] for table in drawn.shown)
+    label_painting = TASK.painting
+    assert label_painting is not None
+    fixed, moving = (np.asarray(table)[target[0].numpy()] for table in label_painting.shown)
     mask = blob(0)[1]
     assert (fixed == mask).all() and (moving == np.roll(mask, 2, axis=0)).all()
     any_contrast = replace(TASK, images_weight=0.0)
@@ -80,16 +80,16 @@ def test_pairs_of_any_contrast_show_each_image_its_own_labels_and_are_taught_by_
         field[:, 0] = step
         losses.append(float(any_contrast.loss({"field": field, IMAGES: seen}, target)))
     assert losses[2] == losses[1] < losses[0]
-    assert Registration(classes=()).drawn is None
+    assert Registration(classes=()).painting is None
 
 
 def test_a_pair_is_mirrored_with_its_labels_which_keep_their_values() -> None:
     images, codes = _shifted(2)
     flipping = Augmentation(flips=(0,), left_right=0, probability=0.0)
     several = torch.cat([codes] * 4), [random_draws.sample_generator(0, 0, n) for n in range(4)]
-    drawn = DrawnMovement(several[1], (1.0, 1.0, 1.0), TASK.target_sides, TASK.outside)
+    movement = SampledMovement(several[1], (1.0, 1.0, 1.0), TASK.target_sides, TASK.outside)
     made, turned = target_kinds.move_batch(
-        target_kinds.target_kind(TASK.heads["field"]), flipping, torch.cat([images] * 4), several[0], drawn
+        target_kinds.target_kind(TASK.heads["field"]), flipping, torch.cat([images] * 4), several[0], movement
     )
     is_mirrored = [bool((one == images[0].flip(1)).all()) for one in made]
     assert 0 < sum(is_mirrored) < 4
@@ -141,7 +141,7 @@ def test_a_fresh_network_hardly_moves_anything_and_a_velocity_leads_all_the_way(
     assert_allclose(made.numpy(), 1.5, atol=1e-5)
 
 
-def test_drawn_pairs_share_no_patient_between_parts(tmp_path: Path) -> None:
+def test_sampled_pairs_share_no_patient_between_parts(tmp_path: Path) -> None:
     dataset = dataset_reading.open_dataset(blobs(tmp_path, count=9), ReadingOptions(), settings={"pairs": 2}, **ASKED)
     owners: dict[str, set[str]] = {}
     for case in dataset:

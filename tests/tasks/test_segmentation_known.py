@@ -19,12 +19,12 @@ from hilum.tasks.segmentation.question import Segmentation
 from hilum.tasks.segmentation.targets import Codes
 from hilum.tasks.shared.label_losses import TERMS
 from hilum.training.data import target_kinds
-from hilum.training.data.target_kinds import DrawnMovement
+from hilum.training.data.target_kinds import SampledMovement
 from hilum.transforms import random_draws
 from hilum.transforms.augment import Augmentation
 from hilum.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, voxel_images
-from hilum.values.voxel_images import DrawnMap
-from tasks import drawn_voxels as voxels
+from hilum.values.voxel_images import ReferenceMap
+from tasks import sampled_voxels as voxels
 
 GRID = Geometry((6, 6, 4), np.diag([1.0, 1.0, 2.0, 1.0]))
 LABELS = (Label(1, "left kidney"), Label(2, "right kidney"))
@@ -45,10 +45,10 @@ def mask(*values: int) -> np.ndarray:
     return array
 
 
-def case(drawn: np.ndarray, *known: str, name: str = "a", labels=()) -> Case:
+def case(mask: np.ndarray, *known: str, name: str = "a", labels=()) -> Case:
     image = Image(np.zeros((1, *GRID.shape), np.float32), GRID)
     own = frozenset(known) if known else None
-    return Case(name, name, {"image": image}, {"mask": Image(drawn[None], GRID, labels=labels)}, known=own)
+    return Case(name, name, {"image": image}, {"mask": Image(mask[None], GRID, labels=labels)}, known=own)
 
 
 def logits_of(seed: int, *shape: int) -> torch.Tensor:
@@ -88,7 +88,7 @@ def test_more_combinations_than_codes_are_refused():
 
 
 def test_voxels_of_a_structure_that_is_unknown_there_are_refused_with_case_and_structure():
-    for reading in (KIDNEYS.target, KIDNEYS.truth.drawn_map, WHOLE.truth.drawn_map):
+    for reading in (KIDNEYS.target, KIDNEYS.truth.reference_map, WHOLE.truth.reference_map):
         with pytest.raises(DatasetError, match="a: the mask holds voxels of right kidney, which is unknown"):
             reading(case(mask(0, 1, 2), *LEFT))
     with pytest.raises(DatasetError, match="holds voxels of whole, core, which is unknown"):
@@ -106,8 +106,10 @@ def test_where_left_and_right_change_sides_what_is_known_changes_too():
     kind = target_kinds.target_kind(KIDNEYS.heads["mask"])
     flipping = Augmentation(flips=(0,), left_right=0, probability=0.0)
     targets = torch.full((4, 8, 8), LEFT_THERE, dtype=torch.uint8)
-    drawn = DrawnMovement([random_draws.sample_generator(0, 0, n) for n in range(4)], (1.0, 1.0), KIDNEYS.target_sides)
-    _, turned = target_kinds.move_batch(kind, flipping, torch.zeros(4, 1, 8, 8), targets, drawn)
+    movement = SampledMovement(
+        [random_draws.sample_generator(0, 0, n) for n in range(4)], (1.0, 1.0), KIDNEYS.target_sides
+    )
+    _, turned = target_kinds.move_batch(kind, flipping, torch.zeros(4, 1, 8, 8), targets, movement)
     assert set(turned.unique().tolist()) == {LEFT_THERE, 6}
     assert WHOLE.target_sides == WHOLE.channels_when_mirrored
 
@@ -266,7 +268,7 @@ def test_what_a_case_knows_is_understood_under_the_names_of_the_model():
     cases, sentences = WHOLE.own_labels([case(mask(0, 1, 2)), other, bare])
     assert [one.known for one in cases] == [None, {"right kidney"}, {"left kidney"}]
     assert sentences[-1] == (
-        "A structure is scored only where it was drawn; of 3 cases that is left kidney in 2, right kidney in 2."
+        "A structure is scored only where it was contoured;  of 3 cases that is left kidney in 2, right kidney in 2."
     )
     with pytest.raises(DatasetError, match="no case knows any of left kidney, right kidney"):
         WHOLE.own_labels([case(mask(0), "spleen", labels=(*LABELS, Label(7, "spleen")))])
@@ -276,15 +278,15 @@ def test_what_a_case_knows_is_understood_under_the_names_of_the_model():
 
 
 def test_post_processing_is_found_from_the_cases_that_know_the_label():
-    """A speck of the right kidney beside what was drawn: in cases that do not know it nobody can call it wrong."""
+    """A speck of the right kidney beside what was contoured: in cases that do not know it nobody can call it wrong."""
     truth, predicted = mask(0, 1, 0), mask(0, 1, 0)
     predicted[5, 5, 3] = 2
     pair = Prediction(GRID, data=predicted, labels=LABELS), truth
 
     def found(known: tuple[bool, ...] | None):
         cases = [case(pair[1], name=str(n)) for n in range(6)]
-        drawn = DrawnMap(pair[1], None, known)
-        return mask_postprocessing.choose_rules([pair[0]] * 6, cases, LABELS, lambda one: drawn, {})[0]
+        reference = ReferenceMap(pair[1], None, known)
+        return mask_postprocessing.choose_rules([pair[0]] * 6, cases, LABELS, lambda one: reference, {})[0]
 
     assert found((True, False)) == {}
     assert set(found(None)) <= {"right kidney"}
@@ -295,25 +297,27 @@ def test_calibration_and_thresholds_come_from_what_is_known():
     task = replace(voxels.TASK, certainty=Certainty(risk=0.2))
     outputs = [voxels.true_outputs(seed) for seed in range(8)]
     made = [task.decode([(voxels.WHOLE, {"mask": 2.5 * own.astype(np.float32)})], voxels.GRID) for own in outputs]
-    cases = [voxels.case(voxels.drawn(own, seed), seed) for seed, own in enumerate(outputs)]
+    cases = [voxels.case(voxels.sample_labels(own, seed), seed) for seed, own in enumerate(outputs)]
     answers = task.answers
-    drawn = [task.truth.drawn_map(one) for one in cases]
+    reference_maps = [task.truth.reference_map(one) for one in cases]
     people = np.array([one.patient for one in cases])
-    unknown = [DrawnMap(np.where(own.values == 5, 0, own.values), None, (True, False)) for own in drawn]
-    partial = [unknown[n] if n % 2 else own for n, own in enumerate(drawn)]
+    unknown = [ReferenceMap(np.where(own.values == 5, 0, own.values), None, (True, False)) for own in reference_maps]
+    partial = [unknown[n] if n % 2 else own for n, own in enumerate(reference_maps)]
 
-    def found(maps: list[DrawnMap], places: list[int]):
+    def found(maps: list[ReferenceMap], places: list[int]):
         rows = UnseenCases([made[n] for n in places], [lambda own=maps[n]: own for n in places], people[places])
         return answers.calibrate(rows), answers.sets(rows, exact=False)
 
     every, half = list(range(8)), [0, 2, 4, 6]
-    mixed, whole, known = found(partial, every), found(drawn, every), found(drawn, half)
+    mixed, whole, known = found(partial, every), found(reference_maps, every), found(reference_maps, half)
     for place, setting in ((1, "task.conformal"), (1, "task.covering")):
         limits, of_all, of_half = (one[place][setting].value["thresholds"] for one in (mixed, whole, known))
         assert limits == {"organ": of_all["organ"], "lesion": of_half["lesion"]}
     powers = mixed[0]["task.expected_dice"].value
     assert all(0.2 < power < 5 for power in powers.values())
-    factors = [found(maps, every)[0]["task.calibration"].value["parameters"]["all"][0] for maps in (drawn, partial)]
+    factors = [
+        found(maps, every)[0]["task.calibration"].value["parameters"]["all"][0] for maps in (reference_maps, partial)
+    ]
     assert_allclose(factors, 0.4, rtol=0.1)
 
 

@@ -1,4 +1,4 @@
-"""Regions that overlap, voxels to ignore, slices that nobody drew, readers who are divided."""
+"""Regions that overlap, voxels to ignore, slices that nobody contoured, readers who are divided."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hilum.tasks.segmentation.question import Segmentation
 from hilum.tasks.segmentation.targets import Codes
 from hilum.tasks.shared.label_losses import TERMS
 from hilum.training.data import target_kinds
-from hilum.training.data.target_kinds import DrawnMovement
+from hilum.training.data.target_kinds import SampledMovement
 from hilum.transforms import random_draws
 from hilum.transforms.augment import Augmentation
 from hilum.transforms.intensity import Normalisation
@@ -47,8 +47,8 @@ def case(first: np.ndarray, **others: np.ndarray) -> Case:
     image = Image(np.zeros((1, *GRID.shape), np.float32), GRID)
     known = {"facts": {"reader": "anna"}} if others else {}
     references = {"mask": Image(first[None], GRID, **known)}
-    for reader, drawn in others.items():
-        references[f"mask:{reader}"] = Image(drawn[None], GRID, facts={"reader": reader})
+    for reader, mask in others.items():
+        references[f"mask:{reader}"] = Image(mask[None], GRID, facts={"reader": reader})
     return Case("a", "a", {"image": image}, references)
 
 
@@ -167,8 +167,8 @@ def test_beyond_the_edge_of_a_turned_patch_nothing_is_known():
     turning = Augmentation(rotation=45.0, scale=0.0, probability=1.0)
     kind = target_kinds.target_kind(PARTIAL.heads["mask"])
     for outside, seen in ((0, {0, 1}), (3, {3, 1}), (None, {1})):
-        drawn = DrawnMovement([random_draws.sample_generator(0, 0, 1)], (1.0, 1.0), None, outside)
-        _, turned = target_kinds.move_batch(kind, turning, images, targets, drawn)
+        movement = SampledMovement([random_draws.sample_generator(0, 0, 1)], (1.0, 1.0), None, outside)
+        _, turned = target_kinds.move_batch(kind, turning, images, targets, movement)
         assert set(turned.unique().tolist()) == seen
 
 
@@ -224,28 +224,32 @@ def test_every_other_loss_counts_the_known_voxels_alone(name):
 # Sparse masks
 
 
-def test_only_slices_in_which_something_is_drawn_are_known():
+def test_only_slices_in_which_something_is_contoured_are_known():
     task = Segmentation((Label(1, "organ"),), sparse="slices")
-    drawn = np.zeros(GRID.shape, np.uint8)
-    drawn[1:4, 2:5, 2] = 1
-    target = task.target(case(drawn))
+    contoured = np.zeros(GRID.shape, np.uint8)
+    contoured[1:4, 2:5, 2] = 1
+    target = task.target(case(contoured))
     assert set(np.unique(target.data[..., 2])) == {0, 1}
     assert (np.delete(target.data, 2, axis=2) == task.truth.codes.unknown).all()
     assert target.structures == ((1,), (0,))
     predicted = np.ones(GRID.shape, np.uint8)
-    table = scored(task, predicted, case(drawn))
+    table = scored(task, predicted, case(contoured))
     assert table.loc["organ", "precision"] == pytest.approx(9 / 36)
     assert not any(name.startswith(("hd95", "nsd")) for name in table)
 
 
-def test_slices_that_were_drawn_apart_are_known_however_small_the_structure_is_in_them():
+def test_slices_that_were_contoured_apart_are_known_however_small_the_structure_is_in_them():
     """Of a lesion 7 columns wide in five of 24 slices: a smaller share of the columns holds it than of the slices."""
     row, column, number = np.indices((48, 48, 24))
     lesion = ((row - 20) / 3.5) ** 2 + ((column - 30) / 3.5) ** 2 + ((number - 12) / 10.0) ** 2 < 1
-    drawn = lesion & (number % 4 == 0)
-    assert_array_equal(segmentation_targets.drawn_slices(drawn), np.broadcast_to(drawn.any(axis=(0, 1)), drawn.shape))
+    contoured = lesion & (number % 4 == 0)
+    assert_array_equal(
+        segmentation_targets.contoured_slices(contoured), np.broadcast_to(contoured.any(axis=(0, 1)), contoured.shape)
+    )
     block = lesion & (abs(number - 12) < 2)  # three slices side by side tell nothing, but that they are few
-    assert_array_equal(segmentation_targets.drawn_slices(block), np.broadcast_to(block.any(axis=(0, 1)), block.shape))
+    assert_array_equal(
+        segmentation_targets.contoured_slices(block), np.broadcast_to(block.any(axis=(0, 1)), block.shape)
+    )
 
 
 def planned(counts: dict[int, int], *labels: Label, **given):
@@ -256,7 +260,7 @@ def planned(counts: dict[int, int], *labels: Label, **given):
     return Segmentation.settings_for(Dataset((), classes={"mask": labels}, **given), Fingerprint((facts,)))
 
 
-def test_the_plan_says_what_is_known_and_draws_patches_about_it():
+def test_the_plan_says_what_is_known_and_samples_patches_about_it():
     decisions = planned({0: 20, 1: 10, 255: 970}, Label(1, "vessel"), Label(255, "ignore"))
     assert (decisions["ignore"].value, decisions["sparse"].value, decisions["loss"].value) == (255, "voxels", "dice+ce")
     assert "only 3 %" in decisions["sparse"].because
@@ -266,7 +270,7 @@ def test_the_plan_says_what_is_known_and_draws_patches_about_it():
     assert task.decisions(Fingerprint(()))["training.foreground"].value == 1.0
 
 
-def test_where_most_is_known_patches_are_drawn_as_ever():
+def test_where_most_is_known_patches_are_sampled_as_ever():
     decisions = planned({0: 900, 1: 90, 2: 10}, Label(1, "organ"), Label(2, "Ignore"))
     assert (decisions["ignore"].value, decisions["sparse"].value) == (2, None)
 
@@ -289,8 +293,10 @@ def test_the_undivided_come_first_and_every_division_has_one_code():
     codes = Codes(1, 3)
     assert_allclose(codes.shares[:2], [[1, 0], [0, 1]])
     assert sorted(codes.shares[:, 1]) == pytest.approx([0, 1 / 3, 1 / 2, 2 / 3, 1])
-    drawn = [np.array(one, np.uint8) for one in ([0, 1, 1, 2, 2], [0, 1, 0, 1, 2], [0, 1, 0, 0, 2])]  # 2: says nothing
-    coded = codes.encode(drawn)
+    readings = [
+        np.array(one, np.uint8) for one in ([0, 1, 1, 2, 2], [0, 1, 0, 1, 2], [0, 1, 0, 0, 2])
+    ]  # 2: says nothing
+    coded = codes.encode(readings)
     assert coded[-1] == codes.unknown
     assert codes.shares[coded[:-1], 1] == pytest.approx([0, 1, 1 / 3, 1 / 2])
 
@@ -365,7 +371,7 @@ def test_three_readers_are_decided_by_most_and_two_by_the_first():
     three = planned({0: 90, 1: 10}, Label(1, "organ"), readers=("a", "b", "c"))
     two = planned({0: 90, 1: 10}, Label(1, "organ"), readers=("a", "b"))
     assert (three["readers"].value, two["readers"].value) == ("majority", "first")
-    assert "3 readers drew the cases" in three["readers"].because
+    assert "3 readers contoured the cases" in three["readers"].because
 
 
 def test_a_loss_that_knows_no_shares_is_refused():
@@ -379,10 +385,10 @@ def test_a_loss_that_knows_no_shares_is_refused():
 def test_the_observers_of_real_vessels_agree_as_far_as_their_readme_says(data):
     dices = []
     for case in dataset_layouts.read_dataset(data / "chasedb1"):
-        drawn = {name: mask.data[0] for name, mask in segmentation_targets.reader_masks(case).items()}
-        assert list(drawn) == ["1stHO", "2ndHO"]
+        masks = {name: mask.data[0] for name, mask in segmentation_targets.reader_masks(case).items()}
+        assert list(masks) == ["1stHO", "2ndHO"]
         dices.append(
-            segmentation_targets.reader_agreement(drawn["1stHO"], drawn, {"vessel": (1,)})["vessel"][
+            segmentation_targets.reader_agreement(masks["1stHO"], masks, {"vessel": (1,)})["vessel"][
                 "dice_between_readers"
             ]
         )

@@ -126,7 +126,7 @@ def test_the_losses_are_those_of_torchsurv():
 
 @pytest.mark.filterwarnings("ignore:Ties in")
 @pytest.mark.parametrize("seed", range(5))
-def test_many_ties_cost_what_torchsurv_says_and_draw_the_weights_as_it_does(seed):
+def test_many_ties_cost_what_torchsurv_says_and_pull_the_weights_as_it_does(seed):
     random = torch.Generator().manual_seed(seed)
     times = torch.randint(1, 6, (40,), generator=random).float()
     events = torch.rand(40, generator=random) < 0.6
@@ -638,7 +638,7 @@ def test_a_horizon_beyond_the_last_time_is_refused_with_the_time_that_could_be()
         task_settings.task_from_settings(Survival, {**task_settings.settings_of(COX), "horizons": [30.0]})
 
 
-def test_cases_with_a_time_have_no_classes_to_be_drawn_by():
+def test_cases_with_a_time_have_no_classes_to_be_sampled_by():
     assert COX.under("natural") == {}
     with pytest.raises(PlanError, match="balanced"):
         COX.under("balanced")

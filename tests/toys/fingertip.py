@@ -133,7 +133,7 @@ def _charts(cohort: Cohort) -> Iterator[Figure]:
     yield charts.scatter(places[:, 1], places[:, 0], "Where the tips lie", axes=("column", "row"))
 
 
-def _drawn(tip: Sequence[float]) -> BoundingBoxes:
+def _outlined(tip: Sequence[float]) -> BoundingBoxes:
     """A square around it, edges in voxels: the centre of voxel i lies at i + 0.5."""
     centre = np.asarray(tip) + 0.5
     return BoundingBoxes(np.concatenate([centre - RADIUS, centre + RADIUS])[None], (KIND,))
@@ -144,7 +144,7 @@ TIP = ReferenceKind(
     ReferenceFacts(recorded=list, of_cell=_of_cell, counted=_counted),
     ReferenceChecks(_unusable),
     ReferenceStrata(_strata, words="tips of both halves"),
-    ReferenceWords("tips", lines=_lines, charts=_charts, drawn=_drawn),
+    ReferenceWords("tips", lines=_lines, charts=_charts, outlined=_outlined),
 )
 
 

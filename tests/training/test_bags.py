@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-import drawn_slides
 import hilum
-from fingerprints import DRAWN, LAPTOP, cohort, facts
+import simulated_slides
+from fingerprints import LAPTOP, SAMPLED, cohort, facts
 from hilum.errors import DatasetError, PlanError, UsageError
 from hilum.networks import factory
 from hilum.planning import plan_changes, plan_checks, planner
@@ -51,7 +51,7 @@ def plan_of_slides(**given) -> Plan:
         for n in range(16)
     )  # fmt: skip
     wishes = Wishes(Decision("cpu", "for a test"), minutes=10.0)
-    return planner.make_plan(cohort(slides), Fingerprint(slides), DRAWN, LAPTOP, wishes)
+    return planner.make_plan(cohort(slides), Fingerprint(slides), SAMPLED, LAPTOP, wishes)
 
 
 def test_slides_with_one_label_become_bags_of_tiles_that_attention_pools():
@@ -191,15 +191,15 @@ def write_slides(folder: Path) -> Path:
             next(iter(laid.values()))[10:40, 10:40] = (140, 80, 20)
         place = folder / ("marked" if number % 2 else "plain")
         place.mkdir(parents=True, exist_ok=True)
-        painted = drawn_slides.paint(256, laid, noise=6)
-        drawn_slides.write_tiff(place / f"s{number}.tif", drawn_slides.levels_of(painted, 2), tile=64)
+        slide = simulated_slides.lay_tiles(256, laid, noise=6)
+        simulated_slides.write_tiff(place / f"s{number}.tif", simulated_slides.levels_of(slide, 2), tile=64)
     return folder
 
 
 def test_class_folders_of_slides_become_a_model_whose_attention_finds_the_marked_tile(tmp_path):
     data = write_slides(tmp_path / "slides")
-    bare = drawn_slides.paint(256, {}, noise=6)
-    drawn_slides.write_tiff(data / "plain" / "bare.tif", drawn_slides.levels_of(bare, 2), tile=64)
+    bare = simulated_slides.lay_tiles(256, {}, noise=6)
+    simulated_slides.write_tiff(data / "plain" / "bare.tif", simulated_slides.levels_of(bare, 2), tile=64)
     (data / "plain" / "cut.tif").write_bytes((data / "plain" / "s0.tif").read_bytes()[:9000])
     chosen = {
         "tiles.size": 64, "tiles.count": 3, "training.steps": 12, "training.validations": 1,

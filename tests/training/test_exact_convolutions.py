@@ -63,7 +63,7 @@ def test_so_are_those_of_transposed_convolutions(axes, kernel, stride, padding):
 
 ENOUGH_TO_DIE = """
 import torch
-from drawn_convolutions import gradients
+from sampled_convolutions import gradients
 from hilum.networks import quick_convolutions
 from hilum.training.step import computation
 for channels in (4, 7):
@@ -88,7 +88,7 @@ def test_a_convolution_that_skips_pixels_writes_into_no_foreign_memory():
 
 @pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.whole) for n in range(50, 1050, 50))])
 def test_gradients_of_any_convolution_are_right_and_lie_in_their_own_memory(first):
-    survives(str(TESTS / "drawn_convolutions.py"), str(first), str(first + 50))
+    survives(str(TESTS / "sampled_convolutions.py"), str(first), str(first + 50))
 
 
 @pytest.mark.parametrize("axes", [2, 3])

@@ -14,7 +14,7 @@ from hilum.training.data import target_kinds
 from hilum.training.data import target_kinds as kinds
 from hilum.training.data.batch_loading import Loader
 from hilum.training.data.prepared_store import PreparedCase
-from hilum.training.data.target_kinds import KINDS, DrawnMovement
+from hilum.training.data.target_kinds import KINDS, SampledMovement
 from hilum.transforms.augment import Augmentation
 from hilum.transforms.intensity import Normalisation
 from hilum.values import Dense, Geometry, Image, Target, Vector
@@ -139,9 +139,9 @@ def test_numbers_of_objects_survive_another_grid_and_a_turn():
     assert data.dtype == np.int32
     assert set(np.unique(data)) == {0, 3, 70_000}
     augmentation = Augmentation(rotation=30.0, probability=1.0, flips=(0, 1))
-    drawn = DrawnMovement([np.random.default_rng(1)], (1.0, 1.0), (0, 1))
+    movement = SampledMovement([np.random.default_rng(1)], (1.0, 1.0), (0, 1))
     images, numbers = kinds.move_batch(
-        kind, augmentation, torch.zeros(1, 1, 24, 24), torch.from_numpy(data)[None], drawn
+        kind, augmentation, torch.zeros(1, 1, 24, 24), torch.from_numpy(data)[None], movement
     )
     assert images.shape == (1, 1, 24, 24)
     assert not torch.equal(numbers[0], torch.from_numpy(data))

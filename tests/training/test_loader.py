@@ -113,7 +113,7 @@ def balanced(seed: int = 3) -> Loader:
     return Loader(of_classes(90, 6, 3), (4, 4), 11, 0.0, seed, sampling="balanced")
 
 
-def test_balanced_sampling_draws_every_class_equally_often_and_its_cases_in_turn():
+def test_balanced_sampling_takes_every_class_equally_often_and_its_cases_in_turn():
     made = [balanced().of_step(step) for step in range(27)]  # 297 samples: 99 a class
     assert Counter(np.concatenate([batch.targets for batch in made]).tolist()) == {0: 99, 1: 99, 2: 99}
     seen = Counter(int(image[0, 0, 0]) for batch in made for image in batch.images)
@@ -133,7 +133,7 @@ def test_balanced_batches_depend_on_seed_and_step_alone(steps):
         assert [g.random() for g in batch.generators] == [g.random() for g in other.of_step(step).generators]
 
 
-def drawn_as(sampling: str, steps: int) -> tuple[Counter, Counter]:
+def counts_of(sampling: str, steps: int) -> tuple[Counter, Counter]:
     """How often each class and each case came, of 90, 6 and 3 cases in batches of 11."""
     made = Loader(of_classes(90, 6, 3), (4, 4), 11, 0.0, 3, sampling=sampling)
     batches = [made.of_step(step) for step in range(steps)]
@@ -142,15 +142,15 @@ def drawn_as(sampling: str, steps: int) -> tuple[Counter, Counter]:
 
 
 def test_an_oversampled_epoch_shows_every_case_of_the_largest_class_once_and_the_others_as_often_together():
-    classes, cases = drawn_as("oversampled", 54)  # 594 samples: two epochs of 3 x 90 and a part
+    classes, cases = counts_of("oversampled", 54)  # 594 samples: two epochs of 3 x 90 and a part
     assert [cases[n] for n in range(90)].count(2) + [cases[n] for n in range(90)].count(3) == 90
-    first, _ = drawn_as("oversampled", 270 // 11)
+    first, _ = counts_of("oversampled", 270 // 11)
     assert max(first.values()) <= 90
     assert classes[1] == pytest.approx(198, abs=30)
 
 
 def test_an_undersampled_epoch_leaves_most_of_the_largest_class_out_and_shows_others_of_it_the_next_time():
-    classes, cases = drawn_as("undersampled", 9)  # 99 samples: eleven epochs of 3 x 3
+    classes, cases = counts_of("undersampled", 9)  # 99 samples: eleven epochs of 3 x 3
     assert classes == {0: 33, 1: 33, 2: 33}
     assert {cases[n] for n in range(90)} == {0, 1}
     assert {cases[n] for n in range(96, 99)} == {11}
@@ -158,12 +158,12 @@ def test_an_undersampled_epoch_leaves_most_of_the_largest_class_out_and_shows_ot
 
 def test_by_square_roots_classes_come_between_their_own_shares_and_equal_ones():
     each = np.rint(np.sqrt(np.array([90, 6, 3]) * 90.0))  # 90, 23 and 16 an epoch
-    classes, _ = drawn_as("square_root", int(each.sum()))  # eleven epochs
+    classes, _ = counts_of("square_root", int(each.sum()))  # eleven epochs
     assert [classes[n] for n in range(3)] == (11 * each).tolist()
 
 
 @pytest.mark.parametrize("sampling", ["oversampled", "undersampled", "square_root"])
-def test_however_cases_are_drawn_a_step_says_what_its_batch_holds(sampling):
+def test_however_cases_are_sampled_a_step_says_what_its_batch_holds(sampling):
     one, other = (Loader(of_classes(9, 6, 3), (4, 4), 5, 0.0, 3, sampling=sampling) for _ in range(2))
     later = [other.of_step(step) for step in (7, 2, 5)]
     for step, batch in zip((7, 2, 5), later, strict=True):
@@ -173,12 +173,12 @@ def test_however_cases_are_drawn_a_step_says_what_its_batch_holds(sampling):
 
 def test_a_case_that_comes_again_is_changed_in_another_way():
     made = [balanced().of_step(step) for step in range(40)]
-    drawn = [
+    sampled = [
         (int(image[0, 0, 0]), rng.random())
         for batch in made
         for image, rng in zip(batch.images, batch.generators, strict=True)
     ]
-    assert len(set(drawn)) == len(drawn)
+    assert len(set(sampled)) == len(sampled)
 
 
 def test_a_structure_that_few_cases_hold_is_centred_on_more_often_than_by_its_cases_number():
@@ -205,10 +205,10 @@ def test_of_measured_values_each_tenth_of_the_range_comes_as_often_and_a_hole_is
         for n, target in enumerate(targets)
     ]
     made = Loader(found, (4, 4), 3, 0.0, 3, sampling="balanced")
-    drawn = Counter(int(image[0, 0, 0]) for step in range(40) for image in made.of_step(step).images)
-    assert sum(drawn[n] for n in range(12)) == 40
-    assert drawn[12] + drawn[13] == 40
-    assert drawn[14] == 40
+    sampled = Counter(int(image[0, 0, 0]) for step in range(40) for image in made.of_step(step).images)
+    assert sum(sampled[n] for n in range(12)) == 40
+    assert sampled[12] + sampled[13] == 40
+    assert sampled[14] == 40
 
 
 def test_without_balance_every_measured_case_comes_once_an_epoch():

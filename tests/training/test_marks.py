@@ -15,7 +15,7 @@ from hilum.tasks import task_catalogue
 from hilum.training.data import prepared_store, target_kinds
 from hilum.training.data.batch_loading import Loader
 from hilum.training.data.prepared_store import PreparedCase
-from hilum.training.data.target_kinds import KINDS, DrawnMovement
+from hilum.training.data.target_kinds import KINDS, SampledMovement
 from hilum.training.step import batch_loss
 from hilum.transforms import random_draws
 from hilum.transforms.augment import Augmentation
@@ -35,13 +35,13 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([image, targets[:, None].float()], dim=1), targets
 
 
-def drawn(mirrored=(0, 1, 2)) -> DrawnMovement:
-    return DrawnMovement([random_draws.sample_generator(0, 0, n) for n in range(4)], (1.0, 1.0), mirrored)
+def movement(mirrored=(0, 1, 2)) -> SampledMovement:
+    return SampledMovement([random_draws.sample_generator(0, 0, n) for n in range(4)], (1.0, 1.0), mirrored)
 
 
 def test_what_was_marked_moves_as_the_target_does_and_no_noise_befalls_it():
     images, targets = batch()
-    seen, followed = target_kinds.move_batch(KINDS[Dense], ROUGH, images, targets, drawn(), marked=True)
+    seen, followed = target_kinds.move_batch(KINDS[Dense], ROUGH, images, targets, movement(), marked=True)
     assert seen.shape == images.shape
     assert_array_equal(seen[:, 1].numpy(), followed.numpy())
     assert (followed != targets).any()
@@ -50,8 +50,8 @@ def test_what_was_marked_moves_as_the_target_does_and_no_noise_befalls_it():
 
 def test_the_image_is_changed_as_it_is_without_marks():
     images, targets = batch()
-    seen, followed = target_kinds.move_batch(KINDS[Dense], ROUGH, images, targets, drawn(), marked=True)
-    single, single_targets = target_kinds.move_batch(KINDS[Dense], ROUGH, images[:, :1], targets, drawn())
+    seen, followed = target_kinds.move_batch(KINDS[Dense], ROUGH, images, targets, movement(), marked=True)
+    single, single_targets = target_kinds.move_batch(KINDS[Dense], ROUGH, images[:, :1], targets, movement())
     assert torch.equal(seen[:, :1], single)
     assert torch.equal(followed, single_targets)
 
@@ -59,7 +59,7 @@ def test_the_image_is_changed_as_it_is_without_marks():
 def test_marks_that_name_a_side_change_with_it():
     images, targets = batch()
     mirrors = Augmentation(rotation=0, scale=0, probability=0, flips=(0,), left_right=0)
-    seen, followed = target_kinds.move_batch(KINDS[Dense], mirrors, images, targets, drawn((0, 2, 1)), marked=True)
+    seen, followed = target_kinds.move_batch(KINDS[Dense], mirrors, images, targets, movement((0, 2, 1)), marked=True)
     turned = [n for n in range(4) if not torch.equal(seen[n, 0], images[n, 0])]
     assert turned
     assert_array_equal(seen[:, 1].numpy(), followed.numpy())
@@ -70,7 +70,7 @@ def test_marks_that_name_a_side_change_with_it():
 def test_now_and_then_labels_are_marked_worse_than_they_are_taught():
     images, targets = batch()
     still = Augmentation(rotation=0, scale=0, probability=0, marks=1.0)
-    seen, followed = target_kinds.move_batch(KINDS[Dense], still, images, targets, drawn(), marked=True)
+    seen, followed = target_kinds.move_batch(KINDS[Dense], still, images, targets, movement(), marked=True)
     assert torch.equal(followed, targets)
     assert (seen[:, 1] != targets).any()
     assert set(seen[:, 1].unique().tolist()) <= {0.0, 1.0, 2.0}

@@ -33,7 +33,7 @@ def judged(outputs: Mapping[str, torch.Tensor], targets: Any) -> torch.Tensor:
     return TASK.loss(outputs, targets)
 
 
-def drawn(seed: int, cases: int = 40, members: int = 3) -> tuple[list[np.ndarray], np.ndarray]:
+def simulated(seed: int, cases: int = 40, members: int = 3) -> tuple[list[np.ndarray], np.ndarray]:
     """One member that mostly knows, others that guess."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 2, cases)
@@ -57,7 +57,7 @@ def test_of_two_members_that_always_say_one_class_each_the_shares_are_those_of_t
 @settings(max_examples=8)
 @given(st.integers(0, 50), st.integers(2, 5))
 def test_weights_are_not_negative_are_one_together_and_say_why(seed, members):
-    made = member_weighting.lowest_loss_weights(answers(*drawn(seed, members=members)), seed=0)
+    made = member_weighting.lowest_loss_weights(answers(*simulated(seed, members=members)), seed=0)
     assert min(made.shares) >= 0
     assert sum(made.shares) == pytest.approx(1)
     assert "40 validation cases in" in made.because
@@ -71,7 +71,7 @@ def test_weights_are_not_negative_are_one_together_and_say_why(seed, members):
 @settings(max_examples=8)
 @given(st.integers(0, 50))
 def test_members_that_are_alike_count_alike_because_the_gain_is_within_chance(seed):
-    (_, one, _), truth = drawn(seed)
+    (_, one, _), truth = simulated(seed)
     made = member_weighting.lowest_loss_weights(answers([one, one], truth), seed=0)
     assert made.shares == (0.5, 0.5)
     assert not made.is_fitted
@@ -82,7 +82,7 @@ def test_members_that_are_alike_count_alike_because_the_gain_is_within_chance(se
 @given(st.integers(0, 30), st.integers(0, 39))
 def test_no_case_has_a_say_in_the_weights_by_which_thresholds_are_tuned_on_it(seed, changed):
     """Whatever a case and what is said of it become, its own weights stay to the last bit."""
-    probabilities, truth = drawn(seed)
+    probabilities, truth = simulated(seed)
     patients = [f"p{n // 2}" for n in range(40)]
     parts = member_weighting.deal_patients(patients, 0)
     without = np.flatnonzero(parts != parts[changed])
@@ -95,7 +95,7 @@ def test_no_case_has_a_say_in_the_weights_by_which_thresholds_are_tuned_on_it(se
 
 
 def test_each_case_is_tuned_on_with_the_weights_of_its_part_and_the_ensemble_has_their_mean():
-    probabilities, truth = drawn(1)
+    probabilities, truth = simulated(1)
     outputs = answers(probabilities, truth)
     made, parts = (
         member_weighting.lowest_loss_weights(outputs, seed=0),
@@ -119,7 +119,7 @@ def test_all_cases_of_a_patient_lie_in_one_part(owners, seed):
 
 
 def test_too_few_patients_cannot_tell_members_apart_however_many_cases_they_have():
-    probabilities, truth = drawn(0)
+    probabilities, truth = simulated(0)
     made = member_weighting.lowest_loss_weights(
         answers(probabilities, truth, [f"p{n % (FEWEST_PATIENTS - 1)}" for n in range(40)]), seed=0
     )
@@ -128,7 +128,7 @@ def test_too_few_patients_cannot_tell_members_apart_however_many_cases_they_have
 
 
 def test_a_loss_that_says_nothing_of_a_single_case_leaves_members_equal():
-    probabilities, truth = drawn(0)
+    probabilities, truth = simulated(0)
     silent = replace(answers(probabilities, truth), judge=lambda outputs, targets: outputs["class"].sum() * 0)
     assert "gain nothing sure" in member_weighting.lowest_loss_weights(silent, seed=0).because
     broken = replace(silent, judge=lambda outputs, targets: outputs["class"].sum() * float("nan"))
@@ -143,7 +143,7 @@ def test_a_member_that_adds_nothing_is_left_out():
     assert member_weighting.lowest_loss_weights(answers([right, wrong], truth), seed=0).shares == (1.0, 0.0)
 
 
-def test_where_classes_were_drawn_alike_members_are_judged_by_the_shares_that_the_cases_have():
+def test_where_classes_were_sampled_alike_members_are_judged_by_the_shares_that_the_cases_have():
     rng, counts = np.random.default_rng(0), {"A": 950, "B": 50}
     truth = (rng.random(600) < 0.05).astype(int)
     sharp, dull = (rng.normal(size=600) + np.where(truth, away, -away) for away in (1.0, 0.3))
@@ -153,12 +153,12 @@ def test_where_classes_were_drawn_alike_members_are_judged_by_the_shares_that_th
     natural = task_catalogue.build_task(settings)
     task = task_catalogue.build_task({**settings, "prior_shift": natural.under("balanced")["task.prior_shift"].value})
     people = [f"p{n}" for n in range(600)]
-    by_draws, as_they_come = (
+    by_sampling, as_they_come = (
         member_weighting.lowest_loss_weights(
             MemberOutputs(outputs, truth, people, one, partial(member_weighting.loss_of_cases, one, None, [])), seed=0
         )
         for one in (natural, task)
     )
-    assert by_draws.shares[1] > 0.5
+    assert by_sampling.shares[1] > 0.5
     assert as_they_come.is_fitted
     assert as_they_come.shares[0] > 0.9

@@ -117,7 +117,7 @@ def test_without_sided_labels_nothing_changes():
 class Mixing:
     """An augmentation that mixes each image with the next, a quarter of it."""
 
-    paste = style = synthesis = stain = 0.0
+    paste = style = painting = stain = 0.0
 
     def augment_with_target(self, images, target, generators, steps, *, mirrored=(), **given):
         return images, target, torch.zeros(len(images), dtype=torch.bool)

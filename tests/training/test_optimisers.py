@@ -22,7 +22,7 @@ def network() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_what_only_scales_or_shifts_is_not_drawn_towards_zero(chosen, kind):
+def test_what_only_scales_or_shifts_is_not_pulled_towards_zero(chosen, kind):
     decayed, free = step_optimisers.make_optimiser(network(), replace(chosen, optimiser=kind)).param_groups
     assert [p.ndim for p in decayed["params"]] == [4]
     assert [p.ndim for p in free["params"]] == [1, 1, 1]

@@ -73,14 +73,14 @@ def test_a_known_seed_claims_nothing():
     assert (row["noise"], row["epsilon"]) == ("seed", None)
 
 
-def test_each_patient_is_drawn_by_chance_alone_with_one_image():
+def test_each_patient_is_sampled_by_chance_alone_with_one_image():
     units = privacy_accounting.units_of_cases(["a", "b", "a", "c"], "patient")
     assert units == ((0, 2), (1,), (3,))
     sampling = PoissonSampling(units, 0.3, Chance(seed=0))
-    drawn = [[case for case, _ in sampling.of_step(step)] for step in range(2000)]
-    assert [len(one) for one in drawn].count(0) == pytest.approx(2000 * 0.7**3, rel=0.1)
-    assert all(not {0, 2} <= set(one) for one in drawn)
-    counts = np.bincount([case for one in drawn for case in one])
+    sampled = [[case for case, _ in sampling.of_step(step)] for step in range(2000)]
+    assert [len(one) for one in sampled].count(0) == pytest.approx(2000 * 0.7**3, rel=0.1)
+    assert all(not {0, 2} <= set(one) for one in sampled)
+    counts = np.bincount([case for one in sampled for case in one])
     assert counts == pytest.approx([300, 600, 300, 600], rel=0.15)
 
 
@@ -161,7 +161,7 @@ def test_without_noise_a_step_is_the_sum_of_a_loop_over_samples(private, one_by_
         torch.testing.assert_close(one, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_a_batch_that_nobody_was_drawn_for_has_no_gradients(private):
+def test_a_batch_that_nobody_was_sampled_for_has_no_gradients(private):
     _, settings = private
     network = torch_networks.build_module(settings.task, settings.architecture)
     samples = SampleGradients(Criterion(settings, "cpu", {"supervised": Supervised()}))

@@ -83,22 +83,22 @@ def test_the_group_that_is_worst_off_comes_to_count_most():
     assert_allclose(float(objective.loss(seen(on_gpu, targets, [0, 50], parts=parts))), 4.0, atol=0.01)
 
 
-def drawn(method: str, count: int, **options) -> Counter:
+def sampled(method: str, count: int, **options) -> Counter:
     cases = people(*UNEQUAL)
     protected = ProtectedGroups.for_cases(method, cases)
-    loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=protected.strata_to_draw)
+    loader = Loader(cases, (4, 4), 10, 0.0, 3, strata=protected.strata_to_sample)
     seen = [index for step in range(count // 10) for index in loader.of_step(step).cases]
     return Counter((cases[index].group, int(cases[index].target)) for index in seen)
 
 
 def test_resampled_cases_come_with_group_and_class_independent():
-    assert drawn("resample", 100) == {("F", 0): 20, ("F", 1): 20, ("M", 0): 30, ("M", 1): 30}
+    assert sampled("resample", 100) == {("F", 0): 20, ("F", 1): 20, ("M", 0): 30, ("M", 1): 30}
 
 
 def test_balanced_batches_have_as_many_of_each_group():
     cases = people(*UNEQUAL)
     loader = Loader(
-        cases, (4, 4), 10, 0.0, 3, drawn=ProtectedGroups.for_cases("balanced_batches", cases).strata_to_draw
+        cases, (4, 4), 10, 0.0, 3, strata=ProtectedGroups.for_cases("balanced_batches", cases).strata_to_sample
     )
     for step in range(20):
         assert Counter(cases[index].group for index in loader.of_step(step).cases) == {"F": 5, "M": 5}

@@ -41,7 +41,7 @@ def test_what_an_answer_is_worth_is_the_slope_of_accuracy_and_prices():
 
 @pytest.mark.parametrize("classes", [rarely(True), False])
 @pytest.mark.whole
-def test_groups_come_as_near_as_with_the_drawn_classifiers_of_fairlearn_and_the_layer_is_the_same_each_time(classes):
+def test_groups_come_as_near_as_with_the_random_classifiers_of_fairlearn_and_the_layer_is_the_same_each_time(classes):
     columns, ill, group = people()
     plain = LogisticRegression().fit(columns, ill)
     own = np.concatenate([plain.coef_, plain.intercept_[:, None]], axis=1)
@@ -54,7 +54,7 @@ def test_groups_come_as_near_as_with_the_drawn_classifiers_of_fairlearn_and_the_
     calls = logits.argmax(axis=1) if classes else (logits[:, 0] > 0).astype(int)
     theirs = ExponentiatedGradient(LogisticRegression(), EqualizedOdds(), max_iter=20)
     theirs.fit(columns, ill, sensitive_features=group)
-    drawn = theirs.predict(columns, random_state=0)
+    predicted = theirs.predict(columns, random_state=0)
     before, after = (odds(one, ill, group) for one in (plain.predict(columns), calls))
-    assert after < before / 5 and odds(drawn, ill, group) < before / 5
-    assert (calls == ill).mean() > (drawn == ill).mean() - 0.03
+    assert after < before / 5 and odds(predicted, ill, group) < before / 5
+    assert (calls == ill).mean() > (predicted == ill).mean() - 0.03

@@ -22,11 +22,11 @@ from hilum.values import Decision
 
 # With the channels last, so that what the optimiser keeps must find its way back into that order.
 SIX = {"training.steps": 6, "training.validations": 3, "training.compute": "channels-last"}
-# What is kept beside the weights of each: how they normalise, what was drawn, what each case cost, terms of the loss.
+# What is kept beside the weights of each: how they normalise, what was sampled, what each case cost, terms of the loss.
 KINDS = {
     "classification": (trained.pictures, trained.classifying, {}),
     "segmentation": (trained.blobs, trained.segmenting, {}),
-    "drawn by loss": (trained.blobs, trained.segmenting, {"training.sampling": "by_loss"}),
+    "sampled by loss": (trained.blobs, trained.segmenting, {"training.sampling": "by_loss"}),
     "several tasks": (partial(trained.lesions, known=2), trained.answering_all, {}),
 }
 
@@ -87,8 +87,8 @@ def test_the_terms_of_a_loss_that_are_learnt_are_kept(whole):
 
 
 @pytest.mark.whole
-def test_what_is_drawn_by_loss_is_not_what_is_drawn_at_random(whole):
-    losses = [pd.read_csv(whole(kind)[1] / "log.csv")["loss"].tolist() for kind in ("segmentation", "drawn by loss")]
+def test_what_is_sampled_by_loss_is_not_what_is_sampled_at_random(whole):
+    losses = [pd.read_csv(whole(kind)[1] / "log.csv")["loss"].tolist() for kind in ("segmentation", "sampled by loss")]
     assert losses[0] != losses[1]
 
 

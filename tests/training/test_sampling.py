@@ -1,4 +1,4 @@
-"""Cases drawn by what they cost: hard ones come oftener, and a run that was stopped draws the same."""
+"""Cases sampled by what they cost: hard ones come oftener, and a run that was stopped samples the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sampling(costs: LastLosses, seed: int = 3) -> Sampling:
     return Sampling("by_loss", seed, [np.zeros(())] * costs.cases, costs)
 
 
-def drawn(made: Sampling, step: int, batch: int = BATCH) -> list[int]:
+def cases_of(made: Sampling, step: int, batch: int = BATCH) -> list[int]:
     return [made(step * batch + n)[0] for n in range(batch)]
 
 
@@ -37,7 +37,7 @@ def test_the_hardest_case_comes_ten_times_as_often_as_the_easiest_and_none_is_fo
     costs = LastLosses(CASES, BATCH, AHEAD)
     made, seen = sampling(costs), Counter()
     for step in range(5 * 200):
-        cases = drawn(made, step)
+        cases = cases_of(made, step)
         if step >= 2 * CASES // BATCH:
             seen.update(cases)
         costs.add(step, cases, [cost(case) for case in cases])
@@ -56,13 +56,13 @@ def test_before_anything_is_known_every_case_comes_once():
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(2, 9), st.integers(1, 6), st.integers(0, 40), st.integers(0, 5))
-def test_what_is_drawn_depends_neither_on_how_far_ahead_it_was_drawn_nor_on_a_stop(count, batch, stop, seed):
+def test_what_is_sampled_depends_neither_on_how_far_ahead_it_was_sampled_nor_on_a_stop(count, batch, stop, seed):
     def trained_on(ahead: int, stop: int | None) -> list[list[int]]:
         costs = LastLosses(count, batch, AHEAD)
         made, waiting, found = sampling(costs, seed), [], []
         for step in range(45):
             while len(waiting) < ahead + 1:
-                waiting.append(drawn(made, step + len(waiting), batch))
+                waiting.append(cases_of(made, step + len(waiting), batch))
             cases = waiting.pop(0)
             costs.add(step, cases, [cost(case) + step % 3 for case in cases])
             found.append(cases)
@@ -90,7 +90,7 @@ def test_each_sample_is_judged_alone():
     assert found == [0.0, 3.0, 2.0]
 
 
-def test_classes_are_not_drawn_by_loss_because_nobody_would_know_their_shares(tmp_path):
+def test_classes_are_not_sampled_by_loss_because_nobody_would_know_their_shares(tmp_path):
     with pytest.raises(PlanError, match=r"task\.loss=hardest"):
         hilum.plan(
             trained.pictures(tmp_path / "data"), device="cpu", threads=1, assignments={"training.sampling": "by_loss"}

@@ -63,7 +63,7 @@ def test_seven_cases_that_agree_are_too_few_for_the_best_of_nine():
     assert checkpoint_files.share_better(Mean, *seven, patients[:7], seed=0, tried=9) == 0.0
 
 
-def test_the_same_seed_draws_the_same_cases():
+def test_the_same_seed_resamples_the_same_cases():
     values = torch.rand(20, generator=torch.Generator().manual_seed(0)), torch.rand(20)
     shares = {share_better(Mean, *({"score": one} for one in values), seed=3) for _ in range(2)}
     assert len(shares) == 1

@@ -14,7 +14,7 @@ from hilum.training.covariate_fitting import ABSOLUTE_SHARE
 torch.set_num_threads(1)
 
 
-def drawn(cases: int, entries: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def simulated(cases: int, entries: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Standard normal columns, and a sum of the first three with noise."""
     generator = torch.Generator().manual_seed(seed)
     covariates = torch.randn(cases, entries, dtype=torch.float64, generator=generator)
@@ -31,7 +31,7 @@ def crossed(truth: torch.Tensor):
 
 
 def test_numbers_get_the_weights_that_scikit_learn_finds():
-    covariates, truth = drawn(60, 20)
+    covariates, truth = simulated(60, 20)
     theirs = ElasticNet(alpha=0.2, l1_ratio=ABSOLUTE_SHARE, tol=1e-8).fit(covariates.numpy(), truth.numpy())
     ours = covariate_fitting.sparse_weights(covariates, 1, squared(truth), range(60), 0.2)[:, 0]
     assert_allclose(ours[1:], theirs.coef_, atol=2e-3)
@@ -41,7 +41,7 @@ def test_numbers_get_the_weights_that_scikit_learn_finds():
 
 @pytest.mark.filterwarnings("ignore:'penalty' was deprecated")
 def test_classes_get_the_probabilities_that_scikit_learn_finds():
-    covariates, truth = drawn(80, 20)
+    covariates, truth = simulated(80, 20)
     classes = (truth > 2).long() + (truth > 4).long()
     theirs = LogisticRegression(
         C=1 / (80 * 0.05), l1_ratio=ABSOLUTE_SHARE, solver="saga", max_iter=5000, tol=1e-6, penalty="elasticnet"
@@ -53,7 +53,7 @@ def test_classes_get_the_probabilities_that_scikit_learn_finds():
 
 
 def test_at_the_strongest_penalty_no_column_has_a_weight_and_just_below_one_has():
-    covariates, truth = drawn(50, 10)
+    covariates, truth = simulated(50, 10)
     start = covariate_fitting.sparse_weights(covariates, 1, squared(truth), range(50), np.inf)
     assert start[0, 0] == pytest.approx(truth.mean().item(), abs=1e-3)
     most = covariate_fitting.strongest_penalty(covariates, squared(truth), range(50), start)
@@ -62,7 +62,7 @@ def test_at_the_strongest_penalty_no_column_has_a_weight_and_just_below_one_has(
 
 
 def test_of_many_columns_those_that_tell_keep_the_largest_weights():
-    covariates, truth = drawn(150, 1000)
+    covariates, truth = simulated(150, 1000)
     found = covariate_fitting.fit_sparse(covariates, 1, squared(truth), [str(n) for n in range(150)], seed=0)
     assert set(np.argsort(-np.abs(found.weights[1:, 0]))[:3]) == {0, 1, 2}
     assert 3 <= found.used < 200
@@ -70,7 +70,7 @@ def test_of_many_columns_those_that_tell_keep_the_largest_weights():
 
 @pytest.mark.whole
 def test_columns_that_tell_nothing_are_left_without_a_weight():
-    covariates, _ = drawn(60, 200)
+    covariates, _ = simulated(60, 200)
     truth = torch.randn(60, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     found = covariate_fitting.fit_sparse(covariates, 1, squared(truth), [str(n) for n in range(60)], seed=0)
     assert found.used < 10

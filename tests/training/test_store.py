@@ -154,7 +154,7 @@ def test_a_structure_that_is_too_small_for_the_grid_is_named_with_its_case(prepa
     task = Segmentation((Label(1, "shell"), Label(2, "core")))
     problems = training_jobs.warn_lost_structures(coarse, task)
     [core] = [one for one in problems if one.what.startswith("core")]
-    assert (core.what, core.cases) == ("core was drawn and has no voxel on the grid of the network", cases)
+    assert (core.what, core.cases) == ("core was contoured and has no voxel on the grid of the network", cases)
     for fold in ("a", "b"):
         (tmp_path / fold).mkdir()
         training_jobs.write_resampled(problems, tmp_path / fold)

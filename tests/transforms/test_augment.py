@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from pydantic import TypeAdapter, ValidationError
 
-from drawn import smooth
 from hilum.errors import PlanError
 from hilum.transforms import augment, random_draws
 from hilum.transforms.augment import ACCIDENTS, INTENSITY, KINDS, MOST_VOXELS, SPATIAL, Augmentation
+from known_generators import smooth
 from matrices import thinned
 
 OFF = Augmentation(rotation=0, scale=0, contrast=0, brightness=0, gamma=0, noise=0)
@@ -159,7 +159,7 @@ def test_the_same_generator_gives_the_same_bits_and_another_gives_another_image(
 
 @given(st.sampled_from(sorted(STRENGTHS)), st.sampled_from(sorted(STRENGTHS)), seeds)
 @settings(max_examples=25)
-def test_the_strength_of_one_kind_does_not_change_what_another_draws(one, other, seed):
+def test_the_strength_of_one_kind_does_not_change_what_another_samples(one, other, seed):
     """Seen in the noise of a flat image, and in where a label lands: neither depends on what else is done."""
     flat, labels = torch.zeros(1, 1, 9, 12), torch.arange(108).reshape(1, 9, 12)
 
@@ -340,8 +340,8 @@ def test_a_patient_who_moves_while_thick_slices_are_taken_turns_in_mm():
     """2 degrees lead 0.5 mm across slices of 5 mm at the edge of the field, and not four slices on."""
     one_slice = torch.zeros(8, 1, 64, 64, 8)
     one_slice[..., 4] = 1
-    drawn = [random_draws.sample_generator(seed, 0, 0) for seed in range(8)]
-    moved, *_ = replace(ALWAYS, motion=2.0)(one_slice, None, drawn, (0.5, 0.5, 5.0))
+    sampled = [random_draws.sample_generator(seed, 0, 0) for seed in range(8)]
+    moved, *_ = replace(ALWAYS, motion=2.0)(one_slice, None, sampled, (0.5, 0.5, 5.0))
     of_slices = moved.mean(dim=(0, 1, 2, 3))
     assert of_slices[4] > 0.95
     assert of_slices[[2, 6]].max() < 0.05

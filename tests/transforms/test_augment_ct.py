@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from drawn import generators
 from hilum.transforms import _augment_artefacts
+from known_generators import generators
 
 shapes = st.sampled_from([(48, 48), (40, 48, 9)])
 seeds = st.integers(0, 200)
@@ -26,12 +26,12 @@ def slab(shape: tuple[int, ...]) -> torch.Tensor:
 def test_noise_of_a_low_dose_has_the_deviation_asked_for_where_the_body_is_even(shape):
     image = torch.ones(1, 1, *shape)
     image[0, 0, 0] = 0  # a row of air: thickness is measured from there
-    noisy = _augment_artefacts.dose_noise(image, 0.4, drawn_noise())
+    noisy = _augment_artefacts.dose_noise(image, 0.4, noise_generators())
     assert (noisy - image)[0, 0, 30:].std().item() == pytest.approx(0.4, rel=0.05)
     assert abs((noisy - image).mean()) < 0.01
 
 
-def drawn_noise() -> list[np.random.Generator]:
+def noise_generators() -> list[np.random.Generator]:
     """The deviation is the largest, the noise any."""
 
     class Largest:
@@ -47,7 +47,9 @@ def drawn_noise() -> list[np.random.Generator]:
 def test_its_grain_follows_the_ramp_of_the_reconstruction():
     """Power grows in proportion to the frequency, and falls with the kernel: nothing at 0, most in the middle."""
     image = torch.ones(1, 1, 256, 256)
-    grain = (_augment_artefacts.dose_noise(image + torch.eye(256) * 1e-3, 1.0, drawn_noise()) - image)[0, 0].numpy()
+    grain = (_augment_artefacts.dose_noise(image + torch.eye(256) * 1e-3, 1.0, noise_generators()) - image)[
+        0, 0
+    ].numpy()
     power = np.abs(np.fft.fft2(grain)) ** 2
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(256), np.fft.fftfreq(256)))
     rings = [power[abs(frequency - f) < 0.01].mean() for f in (0.02, 0.05, 0.1, 0.21, 0.45)]
@@ -57,7 +59,7 @@ def test_its_grain_follows_the_ramp_of_the_reconstruction():
 
 def test_it_is_stronger_in_the_body_than_beside_it():
     image = slab((64, 64))
-    difference = _augment_artefacts.dose_noise(image, 0.5, drawn_noise()) - image
+    difference = _augment_artefacts.dose_noise(image, 0.5, noise_generators()) - image
     assert difference[0, 0, 24:40, 24:40].std() > 1.5 * difference[0, 0, :6, :6].std()
 
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from drawn import Drawn, generators, smooth
 from hilum.transforms import _augment_artefacts
+from known_generators import KnownGenerator, generators, smooth
 
 shapes = st.sampled_from([(32, 40), (14, 20, 16)])
 seeds = st.integers(0, 200)
@@ -85,7 +85,7 @@ def test_a_ghost_lies_one_period_of_the_field_away(axis):
     image = torch.zeros(1, 1, 16, 16)
     image[0, 0, 3, 5] = 1
 
-    class Halved(Drawn):
+    class Halved(KnownGenerator):
         def integers(self, low: int, high: int | None = None) -> int:
             return axis if high is None else low
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hilum
-from drawn import smooth
 from hilum.transforms import augment_spatial, label_resampling
 from hilum.transforms.augment import Augmentation
 from hilum.transforms.augment_spatial import POINTS
+from known_generators import smooth
 
 shapes = st.sampled_from([(9, 12), (6, 8, 7)])
 seeds = st.integers(0, 200)
@@ -129,7 +129,7 @@ def test_a_bend_never_folds_however_strong_it_is(shape, strength, seed):
     assert np.linalg.det(jacobian * np.array(shape) / 2).min() > 0.05  # 1 where nothing is bent
 
 
-def test_a_weak_bend_is_left_as_it_was_drawn():
+def test_a_weak_bend_is_left_as_it_was_sampled():
     points = np.random.default_rng(0).normal(scale=0.005, size=(2, POINTS, POINTS))
     assert_array_equal(augment_spatial.weaken_folds(points), points)
     assert_array_equal(augment_spatial.weaken_folds(np.zeros_like(points)), 0)
@@ -198,9 +198,9 @@ def test_labels_are_what_the_one_hot_volume_read_linearly_would_give(shape, seed
 
 
 def test_vessels_turned_on_a_coarse_grid_are_closer_to_the_truth_than_their_nearest_voxels(data: Path):
-    """The truth is the experts' drawing, turned on its own grid, which is three times as fine."""
-    drawn = hilum.read(data / "chasedb1" / "Image_01L_1stHO.png").data.squeeze()[240:720, 240:720] > 0
-    fine, sizes = drawn.astype(np.uint8), (160, 160)
+    """The truth is the experts' mask, turned on its own grid, which is three times as fine."""
+    contoured = hilum.read(data / "chasedb1" / "Image_01L_1stHO.png").data.squeeze()[240:720, 240:720] > 0
+    fine, sizes = contoured.astype(np.uint8), (160, 160)
     coarse = label_resampling.resample_labels(fine, sizes)
     ours, theirs = [], []
     for degrees, scale in ((4, 1.0), (11, 1.05), (-9, 0.95)):

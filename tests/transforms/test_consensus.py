@@ -10,12 +10,12 @@ from numpy.testing import assert_array_equal
 from hilum.transforms import label_maps
 
 
-def drawn(*rows: list[int]) -> list[np.ndarray]:
+def readings(*rows: list[int]) -> list[np.ndarray]:
     return [np.array([row], np.uint8) for row in rows]
 
 
 def test_votes_are_counted_label_by_label():
-    maps = drawn([0, 1, 2, 1], [0, 1, 1, 2], [1, 1, 2, 0])
+    maps = readings([0, 1, 2, 1], [0, 1, 1, 2], [1, 1, 2, 0])
     assert [count.tolist()[0] for count in label_maps.count_votes(maps, 2)] == [
         [2, 0, 0, 1],
         [1, 3, 1, 1],
@@ -24,14 +24,14 @@ def test_votes_are_counted_label_by_label():
 
 
 def test_most_decide_of_equals_the_highest_label_and_who_says_nothing_has_no_vote():
-    maps = drawn([0, 1, 3, 3, 0], [0, 1, 3, 0, 1], [1, 2, 3, 0, 2])  # 3 of two labels says nothing
+    maps = readings([0, 1, 3, 3, 0], [0, 1, 3, 0, 1], [1, 2, 3, 0, 2])  # 3 of two labels says nothing
     assert label_maps.majority_vote(maps, 2).tolist() == [[0, 1, 3, 0, 2]]
 
 
 @given(st.lists(st.integers(0, 2), min_size=4, max_size=4), st.integers(1, 5))
 def test_readers_who_agree_are_followed(row, count):
     for consensus in (label_maps.majority_vote, label_maps.staple):
-        assert_array_equal(consensus(drawn(*[row] * count), 2), [row])
+        assert_array_equal(consensus(readings(*[row] * count), 2), [row])
 
 
 def expected(maps: list[np.ndarray], rounds: int = 200) -> np.ndarray:
@@ -75,5 +75,5 @@ def test_where_a_reader_says_nothing_the_others_decide(readers):
     assert_array_equal(label_maps.staple(readers, 1)[:3], label_maps.majority_vote(readers, 1)[:3])
 
 
-def test_nothing_drawn_is_nothing():
-    assert not label_maps.staple(drawn([0, 0], [0, 0]), 1).any()
+def test_nothing_contoured_is_nothing():
+    assert not label_maps.staple(readings([0, 0], [0, 0]), 1).any()

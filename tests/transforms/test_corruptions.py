@@ -52,10 +52,10 @@ def test_a_corruption_follows_from_seed_and_case_alone(name):
     image = scan()
     first, again = (worse(image, name, 3).data for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    if name not in ("blur", "jpeg"):  # nothing is drawn
+    if name not in ("blur", "jpeg"):  # nothing is random
         others = [worse(image, name, 3, case="p2").data, worse(image, name, 3, seed=1).data]
-        drawn = sum(not np.array_equal(first, one) for one in others)
-        assert drawn if name in ("gamma", "contrast", "low_resolution") else drawn == 2
+        differing = sum(not np.array_equal(first, one) for one in others)
+        assert differing if name in ("gamma", "contrast", "low_resolution") else differing == 2
 
 
 def test_noise_has_the_stated_share_of_the_range_of_the_image():
@@ -100,9 +100,9 @@ def test_poisson_noise_has_the_variance_of_its_photons_and_none_where_there_are_
     np.testing.assert_allclose(photons, np.rint(photons), atol=1e-3)
 
 
-def test_a_drawn_damage_lies_within_its_limits_and_does_the_same_to_a_clean_image_that_has_changed():
+def test_a_sampled_damage_lies_within_its_limits_and_does_the_same_to_a_clean_image_that_has_changed():
     limits = {"blur": [0.5, 2.0], "rician": [0.05, 0.1]}
-    damage, again, other = (corruptions.draw_damage(limits, seed=0, case=case) for case in ("a", "a", "b"))
+    damage, again, other = (corruptions.sample_damage(limits, seed=0, case=case) for case in ("a", "a", "b"))
     assert damage == again != other
     assert all(least <= damage.strengths[name] <= most for name, (least, most) in limits.items())
     clean = magnitudes(200)

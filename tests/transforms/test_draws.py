@@ -14,11 +14,11 @@ key = st.tuples(numbers, numbers, numbers, st.integers(0, 3))
 
 
 @given(st.lists(key, min_size=2, max_size=5, unique=True), st.randoms())
-def test_a_draw_depends_on_what_it_is_for_and_not_on_what_was_drawn_before(keys, shuffle):
+def test_a_draw_depends_on_what_it_is_for_and_not_on_what_came_before(keys, shuffle):
     first = {one: random_draws.sample_generator(*one).random(3).tolist() for one in keys}
     shuffle.shuffle(keys)
     assert {one: random_draws.sample_generator(*one).random(3).tolist() for one in keys} == first
-    assert len({tuple(drawn) for drawn in first.values()}) == len(keys)
+    assert len({tuple(numbers) for numbers in first.values()}) == len(keys)
 
 
 @given(numbers, numbers, st.integers(1, 50))
@@ -32,16 +32,16 @@ def test_each_epoch_and_each_seed_has_an_order_of_its_own():
 
 
 def test_draws_of_neighbouring_cases_are_uncorrelated():
-    drawn = np.array([random_draws.sample_generator(0, 0, case).random(200) for case in range(20)])
-    off_diagonal = np.corrcoef(drawn)[~np.eye(20, dtype=bool)]
+    numbers = np.array([random_draws.sample_generator(0, 0, case).random(200) for case in range(20)])
+    off_diagonal = np.corrcoef(numbers)[~np.eye(20, dtype=bool)]
     assert np.abs(off_diagonal).max() < 0.35
 
 
 def test_every_kind_of_change_has_its_own_numbers():
-    drawn = np.array([random_draws.child_generator(7, kind).random(200) for kind in range(20)])
-    off_diagonal = np.corrcoef(drawn)[~np.eye(20, dtype=bool)]
+    numbers = np.array([random_draws.child_generator(7, kind).random(200) for kind in range(20)])
+    off_diagonal = np.corrcoef(numbers)[~np.eye(20, dtype=bool)]
     assert np.abs(off_diagonal).max() < 0.35
-    assert_array_equal(random_draws.child_generator(7, 3).random(200), drawn[3])
+    assert_array_equal(random_draws.child_generator(7, 3).random(200), numbers[3])
 
 
 def test_a_kind_that_is_added_at_the_end_leaves_the_draws_of_the_others_alone():

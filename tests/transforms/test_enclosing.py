@@ -26,8 +26,8 @@ def apart(draw) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 @given(apart())
-def test_boxes_that_are_filled_come_back_as_they_were(drawn):
-    shape, boxes = drawn
+def test_boxes_that_are_filled_come_back_as_they_were(shape_and_boxes):
+    shape, boxes = shape_and_boxes
     mask, numbers = np.zeros(shape, np.uint8), np.zeros(shape, np.int64)
     for n, corners in enumerate(boxes):
         inside = tuple(slice(*ends) for ends in corners.reshape(2, -1).T)

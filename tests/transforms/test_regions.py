@@ -113,7 +113,7 @@ def test_an_atlas_on_another_grid_and_a_series_too_short_are_refused(tmp_path):
     atlas[2:] = 2
     nibabel.save(nibabel.Nifti1Image(atlas, np.eye(4)), tmp_path / "atlas.nii")
     nibabel.save(nibabel.Nifti1Image(atlas, np.diag([2.0, 1, 1, 1])), tmp_path / "other.nii")
-    for scan, drawn, words in (("short", "atlas", "3 frames"), ("long", "other", "another grid")):
+    for scan, regions, words in (("short", "atlas", "3 frames"), ("long", "other", "another grid")):
         with pytest.raises(UsageError, match=words):
-            hilum.convert(tmp_path / f"{scan}.nii", tmp_path / "c.csv", connectivity=tmp_path / f"{drawn}.nii")
+            hilum.convert(tmp_path / f"{scan}.nii", tmp_path / "c.csv", connectivity=tmp_path / f"{regions}.nii")
     assert not (tmp_path / "c.csv").exists()

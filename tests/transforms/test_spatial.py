@@ -8,10 +8,10 @@ import SimpleITK
 from hypothesis import given, settings
 from numpy.testing import assert_allclose
 
-from drawn_pairs import blobs, oblique, smooth_field, turn_and_shift
 from hilum.errors import GeometryError
 from hilum.transforms import spatial_transforms
 from hilum.values import Affine, Displacement, Geometry, Image, SpatialTransform
+from simulated_pairs import blobs, oblique, smooth_field, turn_and_shift
 from strategies import geometries
 
 FIXED, MOVING = oblique(), Geometry((22, 20, 24), np.diag([1.2, 1.0, 1.1, 1.0]))

@@ -37,8 +37,8 @@ SCALES = [
 
 
 @given(st.sampled_from(SCALES).flatmap(lambda scale: st.tuples(st.just(scale), st.permutations(scale))))
-def test_names_of_a_known_scale_rise_in_whatever_order_they_come(drawn):
-    scale, shuffled = drawn
+def test_names_of_a_known_scale_rise_in_whatever_order_they_come(scale_and_shuffled):
+    scale, shuffled = scale_and_shuffled
     assert grading.order_by_grade(shuffled) == scale
 
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 import hilum
-from drawn_pairs import blobs, turn_and_shift
 from hilum.errors import GeometryError, UsageError
 from hilum.reading import ReadingOptions, alignment, dataset_reading
 from hilum.transforms import spatial_transforms
 from hilum.values import Case, Geometry, Image, SpatialTransform
+from simulated_pairs import blobs, turn_and_shift
 
 GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 OTHER = Geometry((30, 30, 28), np.array([[1.0, 0, 0, -15], [0, 1, 0, -15], [0, 0, 1.1, -15], [0, 0, 0, 1]]))

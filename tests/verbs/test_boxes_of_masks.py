@@ -88,7 +88,7 @@ def test_regions_that_overlap_have_boxes_each(tmp_path):
     assert_array_equal(case.references["boxes"].corners, [[1, 1, 1, 8, 8, 8], [3, 3, 3, 5, 5, 5]])
 
 
-def test_what_was_drawn_in_parts_only_gives_no_boxes(tmp_path):
+def test_what_was_contoured_in_parts_only_gives_no_boxes(tmp_path):
     values = np.zeros((10, 10, 10), np.uint8)
     values[1:4, 1:4, 1:4], values[:, :, 5:] = 1, 2
     volume(tmp_path / "images" / "a.nii.gz", np.random.default_rng(1).normal(size=values.shape))

@@ -117,7 +117,7 @@ def test_they_are_left_out_where_the_data_are_not_the_runs_own(spared, classifie
 
 
 @pytest.mark.whole
-def test_a_plan_that_is_trained_draws_the_same_cases_again(classified, tmp_path):
+def test_a_plan_that_is_trained_samples_the_same_cases_again(classified, tmp_path):
     made = hilum.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml", assignments=SPARED)
     again = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest())
     assert (again.parts, again.plan["split.calibration"]) == (made.parts, 6)

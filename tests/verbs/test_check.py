@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-import drawn_in_time
 import hilum
+import simulated_in_time
 import trained
 from cohorts import paired, picture
 from hilum.errors import DatasetError, UsageError
@@ -113,9 +113,9 @@ def test_a_channel_without_a_name_is_not_called_nought_and_long_lists_are_cut(tm
 
 def test_series_are_drawn_in_the_unit_of_their_own_axis(tmp_path):
     for n in range(4):
-        leads, peak = drawn_in_time.beats(n, samples=160 + n)
+        leads, peak = simulated_in_time.beats(n, samples=160 + n)
         for folder, columns in (("images", {"I": leads[0], "II": leads[1]}), ("labels", {"peak": peak})):
-            drawn_in_time.table(tmp_path / "data" / folder / f"patient{n}.csv", columns, step=0.005 * (1 + n % 2))
+            simulated_in_time.table(tmp_path / "data" / folder / f"patient{n}.csv", columns, step=0.005 * (1 + n % 2))
     hilum.check(tmp_path / "data", out=tmp_path / "out", threads=1)
     page = (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
     assert "Dots of spacing (s)." in page and "Dots of size (samples)." in page

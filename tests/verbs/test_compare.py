@@ -184,9 +184,9 @@ def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Equivalent to" in page or "equivalent to" in page
     assert "Mean rank" in page and "adjusted by Holm" in page
-    for is_known, drawn in ((True, "over patients drawn"), (False, "over cases, whose patients are unknown, drawn")):
+    for is_known, units in ((True, "over patients"), (False, "over cases, whose patients are unknown,")):
         [ranks] = compare.rank_blocks(replace(found, patients_known=is_known))
-        assert f"{drawn} again" in ranks.caption
+        assert f"{units} resampled" in ranks.caption
     known = [one.low is not None for row in found.rows for one in row.differences]
     assert not all(known) and f"{sum(known)} differences with an interval: by chance alone one" in page
     assert "poor against good: inferior" in repr(found)

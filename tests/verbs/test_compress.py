@@ -283,7 +283,7 @@ def test_a_group_that_pays_for_all_others_fails_the_variant_and_is_named():
     assert {"size smallest third", "size largest third"} < {one.group for one in uneven.tests}
 
 
-def test_windows_are_drawn_evenly_from_all_that_pass():
+def test_windows_are_sampled_evenly_from_all_that_pass():
     counts = np.zeros(40)
     for seed in range(400):
         recorder = WindowRecorder(lambda batch: {}, np.random.default_rng(seed), most=4)

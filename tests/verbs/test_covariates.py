@@ -335,7 +335,7 @@ def test_the_mean_of_folds_prepares_covariates_for_each_as_that_fold_learnt_them
 
 
 @pytest.mark.whole
-def test_covariates_alone_are_as_probable_however_the_network_draws_its_cases(informed, tmp_path):
+def test_covariates_alone_are_as_probable_however_the_network_samples_its_cases(informed, tmp_path):
     stated = []
     for sampling in ("natural", "balanced"):
         given = {"network.context": "all", "training.sampling": sampling, "task.calibration_method": "none"}

@@ -27,7 +27,7 @@ from written_dicom import write_slice
 
 
 def overlays_of(page: str) -> list[dict]:
-    """What a viewer's page draws over its image."""
+    """What a viewer's page shows over its image."""
     facts = page.partition('id="facts"')[2].partition(">")[2].partition("</script>")[0]
     return json.loads(facts)["overlays"]
 
@@ -100,8 +100,8 @@ def test_an_overlay_shows_the_boxes(detected, tmp_path):
     image = detected.data / "smear00.png"
     result = hilum.predict(str(detected.out), str(image), out=tmp_path / "found", device="cpu", overlay=True)
     assert result.cases == 1
-    drawn = PIL.Image.open(tmp_path / "found" / "smear00_overlay.png")
-    assert min(drawn.size) > 24  # a picture of the image, and not the image
+    picture = PIL.Image.open(tmp_path / "found" / "smear00_overlay.png")
+    assert min(picture.size) > 24  # a picture of the image, and not the image
 
 
 def test_the_pages_of_a_run_and_of_a_check_draw_the_reference_boxes(detected, tmp_path):

@@ -291,8 +291,8 @@ def tabled(tmp_path_factory):
             PIL.Image.fromarray(np.asarray(PIL.Image.open(path)) // 255).save(mask)
         truth = f",{mask.relative_to(data).as_posix()}" if mask is not None else f"{path.parent.name},"
         rows.append(f"{path.relative_to(data).as_posix()},{truth}")
-    (data / "table.csv").write_text("\n".join(["scan,finding,drawn", *rows]))
-    column = {"image": "scan", "label": "finding", "mask": "drawn"}
+    (data / "table.csv").write_text("\n".join(["scan,finding,contoured", *rows]))
+    column = {"image": "scan", "label": "finding", "mask": "contoured"}
     return data, trained.classifying(data / "table.csv", root / "run", task="classification", column=column)
 
 
@@ -311,7 +311,7 @@ def test_a_runs_own_data_are_read_as_it_read_them(tabled, tmp_path):
     again = hilum.evaluate(run.out, data / "table.csv", device="cpu")
     assert again.which == "the test cases of the run's own data"
     moved = shutil.copytree(data, tmp_path / "moved")
-    with pytest.raises(DatasetError, match="the columns scan, drawn name files, and none is called image"):
+    with pytest.raises(DatasetError, match="the columns scan, contoured name files, and none is called image"):
         hilum.evaluate(run.out, moved / "table.csv", device="cpu")
 
 

@@ -279,7 +279,7 @@ def test_places_on_which_methods_agree_come_first_and_those_of_one_method_are_na
     ]
     assert explanation_report.findings_sentence(rows) == (
         "Maps hold more evidence than chance would put there: corners in maps of ill (rise, occlusion). "
-        "By one of 2 methods only, which may be how that method draws: borders in maps of ill (rise)."
+        "By one of 2 methods only, which may be how that method samples: borders in maps of ill (rise)."
     )
     third = [row("gradcam", "corner", 0.4), row("gradcam", "border", 0.6)]
     assert "corners in maps of ill (rise, occlusion). By one of 3 methods" in explanation_report.findings_sentence(

@@ -434,7 +434,7 @@ def called_apart() -> tuple[Certain, list[Case], dict[str, ScoringFold]]:
 
 def test_each_fold_is_scored_at_its_own_threshold():
     model, cases, folds = called_apart()
-    scored = case_scoring.score_cases(model, cases, {}, seed=0, patients_known=True, folds=folds, draws=False)
+    scored = case_scoring.score_cases(model, cases, {}, seed=0, patients_known=True, folds=folds, draws_figures=False)
     rows = {(row.metric, row.label): row.estimate for row in scored.rows}
     # Fold 0 finds all three of its ill; fold 1 finds 0.9 and misses 0.6. None of the three well is called.
     assert rows["sensitivity", "ill"].value == pytest.approx(4 / 5)
@@ -448,7 +448,7 @@ def test_each_fold_is_scored_at_its_own_threshold():
 
 def test_with_images_left_out_each_fold_calls_by_its_own_threshold_too():
     model, cases, folds = called_apart()
-    scored = case_scoring.score_cases(model, cases, {}, seed=0, patients_known=True, folds=folds, draws=False)
+    scored = case_scoring.score_cases(model, cases, {}, seed=0, patients_known=True, folds=folds, draws_figures=False)
     absent = Preprocessing(2, ("CT", "PT"), (), absent=("CT", "PT"))
     made = image_subsets.with_subsets(scored, model, absent, cases, folds, seed=0, patients_known=True).subsets
     found = {

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-import drawn_in_time
 import hilum
+import simulated_in_time
 from packages import no_export
 
 FEW = {"training.steps": 4, "training.validations": 1, "training.batch": 2}
@@ -26,7 +26,7 @@ def room(tmp_path_factory):
 
 
 def test_a_series_is_marked_sample_by_sample_and_its_package_says_the_same(room):
-    data = drawn_in_time.electrocardiograms(room / "series")
+    data = simulated_in_time.electrocardiograms(room / "series")
     found = hilum.check(data, threads=1)
     assert found.passed
     assert found.facts["spacing"] == "median 0.005 s"
@@ -41,7 +41,7 @@ def test_a_series_is_marked_sample_by_sample_and_its_package_says_the_same(room)
     marked = hilum.read(room / "series_found" / "patient01.csv")
     assert marked.geometry.equals(hilum.read(image).geometry, 1e-4)
     measured = pd.read_csv(room / "series_found" / "measurements.csv")
-    assert measured["length_s"][0] == pytest.approx(measured["voxels"][0] * drawn_in_time.STEP)
+    assert measured["length_s"][0] == pytest.approx(measured["voxels"][0] * simulated_in_time.STEP)
     with no_export():
         hilum.package(run.out, out=room / "series_packaged", backends=())
     packaged = hilum.load(room / "series_packaged", "cpu").predict(str(image))
@@ -51,7 +51,7 @@ def test_a_series_is_marked_sample_by_sample_and_its_package_says_the_same(room)
 
 @pytest.mark.whole
 def test_a_clip_has_one_answer_whatever_its_length(room):
-    data = drawn_in_time.clips(room / "clips")
+    data = simulated_in_time.clips(room / "clips")
     size = {"width": 4, "blocks": [1, 1], "stem_stride": 1, "frames": 8}
     run = hilum.train(data, out=room / "clips_run", assignments={**FEW, "network.size": size}, **FLAGS)
     plan = hilum.plan(data, **FLAGS).plan
@@ -72,7 +72,7 @@ def test_a_clip_has_one_answer_whatever_its_length(room):
 
 @pytest.mark.whole
 def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_long_as_it_is(room):
-    data = drawn_in_time.clips(room / "unequal", longest=9)
+    data = simulated_in_time.clips(room / "unequal", longest=9)
     size = {"width": 4, "blocks": [1, 1], "stem_stride": 2, "hidden": 8}
     more = {"network.name": "clip_gru", "network.size": size, "preprocessing.frames": 8, "preprocessing.interval": 0.05}
     run = hilum.train(data, out=room / "unequal_run", assignments={**FEW, **more}, **FLAGS)
@@ -101,7 +101,7 @@ def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_lo
 
 @pytest.mark.whole
 def test_masks_of_every_frame_come_back_with_their_times_and_the_change_over_the_beat(room):
-    data = drawn_in_time.cines(room / "cine")
+    data = simulated_in_time.cines(room / "cine")
     size = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}
     run = hilum.train(data, out=room / "cine_run", assignments={**FEW, "network.size": size}, **FLAGS)
     split = pd.read_csv(run.out / "split.csv")
@@ -111,7 +111,7 @@ def test_masks_of_every_frame_come_back_with_their_times_and_the_change_over_the
     hilum.predict(str(run.out), str(image), out=room / "cine_found", device="cpu", overlay=True)
     written = nibabel.load(room / "cine_found" / "patient01.nii.gz")
     assert written.shape == (16, 16, 1, 5)
-    assert written.header.get_zooms()[3] == pytest.approx(drawn_in_time.FRAME)
+    assert written.header.get_zooms()[3] == pytest.approx(simulated_in_time.FRAME)
     table = pd.read_csv(room / "cine_found" / "predictions.csv")
     assert table["frame"].tolist() == [0, 1, 2, 3, 4]
     measured = pd.read_csv(room / "cine_found" / "measurements.csv")
@@ -124,7 +124,7 @@ def test_masks_of_every_frame_come_back_with_their_times_and_the_change_over_the
 
 def test_two_time_points_of_a_case_are_two_channels_in_the_order_of_the_table(room):
     for n in range(3):
-        voxels, _ = drawn_in_time.heartbeat(n, 0.5, 2)
+        voxels, _ = simulated_in_time.heartbeat(n, 0.5, 2)
         for name, frame in (("before", 0), ("after", 1)):
             nibabel.Nifti1Image(voxels[..., frame], np.eye(4)).to_filename(room / f"{name}{n}.nii.gz")
     rows = [f"before{n}.nii.gz,after{n}.nii.gz,{('same', 'less')[n % 2]},p{n}" for n in range(3)]
@@ -138,5 +138,5 @@ def test_two_time_points_of_a_case_are_two_channels_in_the_order_of_the_table(ro
 def test_the_strength_of_a_beat_is_learnt(tmp_path):
     """A disc that loses 20 % of its area against one that loses 70 %."""
     some = {"training.steps": 80, "training.validations": 2, "training.batch": 8}
-    run = hilum.train(drawn_in_time.clips(tmp_path / "clips", 32), out=tmp_path / "run", assignments=some, **FLAGS)
+    run = hilum.train(simulated_in_time.clips(tmp_path / "clips", 32), out=tmp_path / "run", assignments=some, **FLAGS)
     assert run.rows[0].estimate.value > 0.9

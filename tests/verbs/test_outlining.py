@@ -18,7 +18,7 @@ from trained import FEW_STEPS
 
 SIDE = 48
 SIZE = {"inside": 8, "hidden": 16, "outline": [8], "anchor": 8.0, "proposals": 40, "objects": 12, "samples": 16}
-SIZE["surest"] = 0.05  # after a few steps nothing is sure, and something is to be drawn
+SIZE["surest"] = 0.05  # after a few steps nothing is sure, and something is to be predicted
 ASKED = {
     **FEW_STEPS,
     "network.name": "mask_rcnn",
@@ -84,7 +84,7 @@ def test_a_package_outlines_the_same_objects_and_its_network_is_in_onnx(run, tmp
     session = onnxruntime.InferenceSession(tmp_path / "packaged/models/model.onnx", providers=["CPUExecutionProvider"])
     seen = np.stack([smear(n)[0][None] for n in (0, 1)]).astype(np.float32) / 60 - 1.5
     expected = hilum.load(run / "run", "cpu").networks.run(seen)["instances"]
-    assert np.ptp(expected[:, 0]) > 0  # something is drawn
+    assert np.ptp(expected[:, 0]) > 0  # something is predicted
     for count in (2, 1):
         outputs, *_ = session.run(None, {"image": seen[:count]})  # then what its gate looks at
         assert_allclose(outputs, expected[:count], atol=1e-3)

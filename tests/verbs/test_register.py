@@ -16,7 +16,6 @@ from numpy.testing import assert_allclose
 from typer.testing import CliRunner
 
 import hilum
-from drawn_pairs import blobs, oblique, pair_of, smooth_field
 from hilum.cli.terminal import app
 from hilum.errors import DatasetError, GeometryError, UsageError
 from hilum.files.dicom.reading import series_survey
@@ -25,13 +24,14 @@ from hilum.files.dicom.writing.series_writing import SeriesNames
 from hilum.transforms import spatial_transforms
 from hilum.values import Geometry, Image, Label, SpatialTransform, spatial_transform
 from hilum.verbs.registering import frames as registering_frames
+from simulated_pairs import blobs, oblique, pair_of, smooth_field
 
 FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 PET = Path(__file__).parents[3] / "shared" / "data" / "dicom" / "files" / "tcia_pet_1.dcm"
 LABELS = (Label(1, "inner"), Label(2, "outer"))
 
 
-def drawn_on(image: Image) -> Image:
+def labelled(image: Image) -> Image:
     """The brightest voxels as structures."""
     levels = np.quantile(image.data, [0.8, 0.93])
     values = np.digitize(image.data[0], levels)
@@ -49,9 +49,9 @@ def folder(tmp_path_factory):
     fixed, moving = pair_of(true)
     hilum.write(fixed, place / "fixed.nii.gz")
     hilum.write(moving, place / "moving.nii.gz")
-    hilum.write(drawn_on(fixed), place / "fixed_labels.nii.gz")
+    hilum.write(labelled(fixed), place / "fixed_labels.nii.gz")
     labels = spatial_transforms.carry_labels(
-        drawn_on(fixed).data[0], FIXED, spatial_transforms.invert_transform(true), other
+        labelled(fixed).data[0], FIXED, spatial_transforms.invert_transform(true), other
     )
     hilum.write(moving.with_label_map(labels, LABELS), place / "labels.nii.gz")
     (place / "points.csv").write_text("name;x;y;z\na;0;1;2\nb;-3,5;2;-4\n")

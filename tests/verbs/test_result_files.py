@@ -165,8 +165,8 @@ def test_each_part_with_a_label_map_has_files_and_measurements_of_its_own(tmp_pa
         }
 
     result = of_parts(parts, bright, outputs, tmp_path, save_probabilities=True, overlay=True)
-    with PIL.Image.open(tmp_path / "out" / "x_overlay.png") as drawn:
-        assert drawn.height > 0.6 * drawn.width  # three planes of each of two parts, one below the other
+    with PIL.Image.open(tmp_path / "out" / "x_overlay.png") as overlay:
+        assert overlay.height > 0.6 * overlay.width  # three planes of each of two parts, one below the other
     endings = ("", "_segmentation", "_probabilities", "_segmentation_probabilities")
     maps = [path for path in result.files if path.suffix != ".png"]
     assert [path.name for path in maps] == [f"x{ending}.nii.gz" for ending in endings]

@@ -1,4 +1,4 @@
-"""Masks that overlap, leave voxels out or were drawn by several people, all the way to a package."""
+"""Masks that overlap, leave voxels out or were contoured by several people, all the way to a package."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def nested(root: Path) -> Path:
 
 
 def discs(root: Path, count: int = 12, readers: int = 0, scribbled: bool = False) -> Path:
-    """Pictures of a disc; drawn by several, each with a size of their own, or by a line through it and one beside."""
+    """Pictures of a disc; contoured by several, each with their own size, or by a line through it and one beside."""
     for n in range(count):
         rng = np.random.default_rng(n)
         away = np.hypot(*(np.indices((24, 24)) - rng.uniform(9, 14, size=(2, 1, 1))))
@@ -180,20 +180,20 @@ def test_readers_are_told_apart_and_their_agreement_stands_beside_the_models(tmp
 
 
 def merged(root: Path) -> Path:
-    """Balls of two sites, of which one drew the shells and the other the cores."""
+    """Balls of two sites, of which one contoured the shells and the other the cores."""
     trained.blobs(root)
     rows = ["case,known"]
     for n, path in enumerate(sorted((root / "labels").iterdir())):
         image, own = nibabel.load(path), 1 + n % 2
-        drawn = np.asarray(image.dataobj)
-        nibabel.Nifti1Image(np.where(drawn == own, drawn, 0).astype(np.uint8), image.affine).to_filename(path)
+        labels = np.asarray(image.dataobj)
+        nibabel.Nifti1Image(np.where(labels == own, labels, 0).astype(np.uint8), image.affine).to_filename(path)
         rows.append(f"{path.name.partition('.')[0]},{('shell', 'core')[n % 2]}")
     (root / "known.csv").write_text("\n".join(rows))
     return root
 
 
 @pytest.mark.whole
-def test_what_each_site_drew_is_learnt_and_scored_where_it_drew_it(tmp_path):
+def test_what_each_site_contoured_is_learnt_and_scored_where_it_contoured_it(tmp_path):
     data, out = merged(tmp_path / "data"), tmp_path / "run"
     assert hilum.check(data, labels=trained.LABELS).facts["structures known"] == "shell in 6, core in 6 of 12 cases"
     trained.segmenting(data, out, assignments=trained.TWO_STEPS)
@@ -206,7 +206,7 @@ def test_what_each_site_drew_is_learnt_and_scored_where_it_drew_it(tmp_path):
     assert "Some cases know some structures only" in page
     again = hilum.evaluate(out, data, labels=trained.LABELS)
     assert again.scored.table["label"].tolist() == scores["label"].tolist()
-    assert any(note.startswith("A structure is scored only where it was drawn") for note in again.notes)
+    assert any(note.startswith("A structure is scored only where it was contoured") for note in again.notes)
 
 
 def test_a_mask_that_holds_what_is_said_to_be_unknown_ends_a_training_before_it_begins(tmp_path):

@@ -1,4 +1,4 @@
-"""Regions of slides in which somebody drew, as cases of their own."""
+"""Regions of slides that somebody annotated, as cases of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import drawn_slides
+import simulated_slides
 from hilum.errors import DatasetError, HilumError
 from hilum.files import file_formats
 from hilum.files.format_options import ReadOptions
@@ -17,12 +17,12 @@ from hilum.values import Label
 
 SIZE = 1024
 PIXELS = np.random.default_rng(2).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-DRAWN = np.s_[200:260, 300:420], np.s_[700:790, 690:720]
+ANNOTATED = np.s_[200:260, 300:420], np.s_[700:790, 690:720]
 
 
 def slide_in(folder, name="a"):
     folder.mkdir(exist_ok=True)
-    return drawn_slides.write_tiff(folder / f"{name}.tif", drawn_slides.levels_of(PIXELS, 2))
+    return simulated_slides.write_tiff(folder / f"{name}.tif", simulated_slides.levels_of(PIXELS, 2))
 
 
 def feature(box, name):
@@ -33,16 +33,16 @@ def feature(box, name):
     return {"type": "Feature", "geometry": shape, "properties": {"classification": {"name": name}}}
 
 
-def drawn_by_mask(folder):
+def annotate_by_mask(folder):
     image = file_formats.read_image(slide_in(folder), ReadOptions())
     values = np.zeros((SIZE, SIZE), np.uint8)
-    values[DRAWN[0]], values[DRAWN[1]] = 1, 2
+    values[ANNOTATED[0]], values[ANNOTATED[1]] = 1, 2
     file_formats.write(image.with_label_map(values, [Label(1, "tumour"), Label(2, "stroma")]), folder / "a_mask.tif")
 
 
-def drawn_by_qupath(folder):
+def annotate_by_qupath(folder):
     slide_in(folder)
-    features = [feature(box, name) for box, name in zip(DRAWN, ("tumour", "stroma"), strict=True)]
+    features = [feature(box, name) for box, name in zip(ANNOTATED, ("tumour", "stroma"), strict=True)]
     (folder / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
@@ -50,9 +50,9 @@ def opened(folder, needs=("mask",)):
     return dataset_reading.open_dataset(folder, ReadingOptions(), needs=needs)
 
 
-@pytest.mark.parametrize("draw", [drawn_by_mask, drawn_by_qupath])
-def test_each_region_with_a_drawing_is_a_picture_of_one_patient(tmp_path, draw):
-    draw(tmp_path / "set")
+@pytest.mark.parametrize("annotate", [annotate_by_mask, annotate_by_qupath])
+def test_each_region_with_an_annotation_is_a_picture_of_one_patient(tmp_path, annotate):
+    annotate(tmp_path / "set")
     dataset = opened(tmp_path / "set")
     cases = list(dataset)
     assert len(cases) == 2
@@ -74,7 +74,7 @@ def test_each_region_with_a_drawing_is_a_picture_of_one_patient(tmp_path, draw):
         assert_array_equal(image.data, np.moveaxis(PIXELS[place], -1, 0))
         expected = np.zeros((SIZE, SIZE), np.uint8)
         labels = {label.name: label.value for label in mask.labels or dataset.classes["mask"]}
-        expected[DRAWN[0]], expected[DRAWN[1]] = labels["tumour"], labels["stroma"]
+        expected[ANNOTATED[0]], expected[ANNOTATED[1]] = labels["tumour"], labels["stroma"]
         assert_array_equal(mask.data[0], expected[place])
         names |= {name for name, value in labels.items() if (mask.data == value).any()}
     assert names == {"tumour", "stroma"}
@@ -82,7 +82,7 @@ def test_each_region_with_a_drawing_is_a_picture_of_one_patient(tmp_path, draw):
 
 
 def test_boxes_of_a_slide_are_counted_from_the_corner_of_their_region(tmp_path):
-    drawn_by_qupath(tmp_path / "set")
+    annotate_by_qupath(tmp_path / "set")
     cases = list(opened(tmp_path / "set", ("boxes",)))
     found = [case.references["boxes"] for case in cases]
     assert [len(one) for one in found] == [1, 1]
@@ -92,15 +92,15 @@ def test_boxes_of_a_slide_are_counted_from_the_corner_of_their_region(tmp_path):
 
 
 def test_a_mask_of_another_size_than_its_slide_is_refused(tmp_path):
-    drawn_by_mask(tmp_path / "set")
+    annotate_by_mask(tmp_path / "set")
     smaller = PIXELS[:512, :512]
-    drawn_slides.write_tiff(tmp_path / "set" / "a.tif", drawn_slides.levels_of(smaller, 2))
+    simulated_slides.write_tiff(tmp_path / "set" / "a.tif", simulated_slides.levels_of(smaller, 2))
     with pytest.raises(HilumError, match="pixels and its slide"):
         list(opened(tmp_path / "set"))
 
 
 def test_an_annotation_outside_of_its_slide_is_refused_by_the_file(tmp_path):
-    drawn_by_qupath(tmp_path / "set")
+    annotate_by_qupath(tmp_path / "set")
     box = np.s_[2000:2100, 10:90]
     (tmp_path / "set" / "a.geojson").write_text(json.dumps(feature(box, "tumour")))
     with pytest.raises(DatasetError, match=r"a\.geojson"):
@@ -108,15 +108,15 @@ def test_an_annotation_outside_of_its_slide_is_refused_by_the_file(tmp_path):
 
 
 def test_a_damaged_geojson_is_refused_by_the_feature(tmp_path):
-    drawn_by_qupath(tmp_path / "set")
+    annotate_by_qupath(tmp_path / "set")
     broken = {"type": "Feature", "geometry": {"type": "Curve", "coordinates": []}}
     (tmp_path / "set" / "a.geojson").write_text(json.dumps([broken]))
     with pytest.raises(DatasetError, match="feature 1 is of the kind 'Curve'"):
         opened(tmp_path / "set")
 
 
-def test_an_annotation_of_another_slide_is_named_and_draws_nothing(tmp_path):
-    drawn_by_qupath(tmp_path / "set")
+def test_an_annotation_of_another_slide_is_named_and_marks_nothing(tmp_path):
+    annotate_by_qupath(tmp_path / "set")
     (tmp_path / "set" / "b.geojson").write_text(json.dumps(feature(np.s_[0:90, 0:90], "tumour")))
     dataset = opened(tmp_path / "set")
     assert len(dataset) == 2

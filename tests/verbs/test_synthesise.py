@@ -1,4 +1,4 @@
-"""Images are drawn of a class, marked, compared with those that trained, and train."""
+"""Images are synthesised of a class, marked, compared with those that trained, and train."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hilum.planning import plan_file
 from hilum.prediction import predictors
 from hilum.reading import ReadingOptions, dataset_reading
 from hilum.runtime import record_files
-from hilum.runtime.image_drawing import ImageDrawer
+from hilum.runtime.image_synthesis import ImageSynthesiser
 from hilum.values import Geometry, Image
 
 SMALL: dict[str, Any] = {
@@ -34,8 +34,8 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def drawing(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
-    """Pictures of two classes, and a network that has begun to draw them."""
+def generator(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
+    """Pictures of two classes, and a network that has begun to synthesise them."""
     root = tmp_path_factory.mktemp("synthesis")
     data = trained.pictures(root / "data")
     hilum.train(data, out=root / "run", task="synthesis", assignments=SMALL, device="cpu", threads=1)
@@ -43,15 +43,15 @@ def drawing(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
 
 
 @pytest.fixture(scope="module")
-def drawn(drawing: trained.Trained) -> Path:
+def synthetic(generator: trained.Trained) -> Path:
     """Two images of each class, with a table of all images."""
-    out = drawing.out.parent / "drawn"
-    hilum.synthesise(drawing.out, count=2, steps=2, data=drawing.data, out=out, device="cpu")
+    out = generator.out.parent / "synthetic"
+    hilum.synthesise(generator.out, count=2, steps=2, data=generator.data, out=out, device="cpu")
     return out
 
 
-def test_the_plan_draws_by_class_on_a_scale_that_comes_back(drawing):
-    plan = plan_file.read_plan(drawing.out / "plan.yaml")
+def test_the_plan_synthesises_by_class_on_a_scale_that_comes_back(generator):
+    plan = plan_file.read_plan(generator.out / "plan.yaml")
     assert (plan["network.name"], plan["objectives.terms"]) == ("diffusion_unet", ["flow"])
     assert (sorted(plan["task.classes"]), plan["task.structures"]) == (["bright", "dark"], None)
     assert plan["training.sampling"] == "square_root"
@@ -62,66 +62,66 @@ def test_the_plan_draws_by_class_on_a_scale_that_comes_back(drawing):
     assert "few" in plan.decision("task.classes").because
 
 
-def test_folders_of_classes_are_read_as_data_and_every_file_is_marked(drawing, drawn):
-    files = sorted(drawn.rglob("*.png"))
-    weights = record_files.read_json(drawn / "synthesis.json", "hilum.synthesis")["model"]
+def test_folders_of_classes_are_read_as_data_and_every_file_is_marked(generator, synthetic):
+    files = sorted(synthetic.rglob("*.png"))
+    weights = record_files.read_json(synthetic / "synthesis.json", "hilum.synthesis")["model"]
     assert [file.parent.name for file in files] == ["bright", "bright", "dark", "dark"]
     assert {synthetic_marks.read_mark(file) for file in files} == {weights}
     images = [file_formats.read(file) for file in files]
-    sizes = {file_formats.read(file).data.shape for file in drawing.data.rglob("*.png")}
+    sizes = {file_formats.read(file).data.shape for file in generator.data.rglob("*.png")}
     assert all(one.data.dtype == np.uint8 and one.data.shape in sizes for one in images)
-    assert "usefulness: not measured" in (drawn / "report.html").read_text()
+    assert "usefulness: not measured" in (synthetic / "report.html").read_text()
 
 
-def test_the_table_has_the_real_rows_with_their_parts_and_drawn_ones_train(drawing, drawn):
-    rows = pd.read_csv(drawn / "dataset.csv").to_dict("records")
-    added = [row for row in rows if row["case"].startswith("drawn_")]
+def test_the_table_has_the_real_rows_with_their_parts_and_synthetic_ones_train(generator, synthetic):
+    rows = pd.read_csv(synthetic / "dataset.csv").to_dict("records")
+    added = [row for row in rows if row["case"].startswith("synthetic_")]
     assert len(rows) == 40 + 4
     assert {row["split"] for row in added} == {"train"}
     assert {row["split"] for row in rows if row not in added} == {"train", "val", "test"}
 
 
-def test_the_same_seed_draws_the_same_images(drawing):
+def test_the_same_seed_makes_the_same_images(generator):
     first, second = (
-        hilum.synthesise(drawing.out, count=1, steps=2, label="dark", seed=5, device="cpu").images for _ in range(2)
+        hilum.synthesise(generator.out, count=1, steps=2, label="dark", seed=5, device="cpu").images for _ in range(2)
     )
-    assert list(first) == list(second) == ["dark/drawn_00000.png"]
+    assert list(first) == list(second) == ["dark/synthetic_00000.png"]
     for name, image in first.items():
         assert np.array_equal(image.data, second[name].data)
 
 
-def test_an_image_nearer_than_test_images_are_is_withheld_and_drawn_again(drawing, monkeypatch, tmp_path):
+def test_an_image_nearer_than_test_images_are_is_withheld_and_replaced(generator, monkeypatch, tmp_path):
     monkeypatch.setattr("hilum.evaluation.image_copies.copy_threshold", lambda distances: np.inf)
-    found = hilum.synthesise(drawing.out, count=2, steps=1, label="dark", out=tmp_path / "out", device="cpu")
+    found = hilum.synthesise(generator.out, count=2, steps=1, label="dark", out=tmp_path / "out", device="cpu")
     assert found.rows == []
     assert found.withheld == {"dark": 4}
     assert not list((tmp_path / "out").rglob("*.png"))
     assert json.loads((tmp_path / "out" / "synthesis.json").read_text())["withheld"] == {"dark": 4}
 
 
-def test_a_copy_in_features_is_withheld_though_its_pixels_are_far(drawing, monkeypatch):
+def test_a_copy_in_features_is_withheld_though_its_pixels_are_far(generator, monkeypatch):
     from_images = image_copies.KnownImages.from_images
 
     def strict_in_features(trained, unseen, *, is_scaled=False):
         known = from_images(trained, unseen, is_scaled=is_scaled)
         return replace(known, threshold=np.inf if is_scaled else 0.0)
 
-    asked = {"count": 1, "steps": 1, "label": "dark", "device": "cpu", "features": drawing.out}
-    found = hilum.synthesise(drawing.out, **asked)
+    asked = {"count": 1, "steps": 1, "label": "dark", "device": "cpu", "features": generator.out}
+    found = hilum.synthesise(generator.out, **asked)
     assert found.thresholds.keys() == {"pixels", "features"}
     assert all(row["feature_distance"] >= found.thresholds["features"] for row in found.rows)
     monkeypatch.setattr(image_copies.KnownImages, "from_images", strict_in_features)
-    assert hilum.synthesise(drawing.out, **asked).withheld == {"dark": 2}
+    assert hilum.synthesise(generator.out, **asked).withheld == {"dark": 2}
 
 
-def test_a_mask_of_other_proportions_than_the_images_is_refused_by_both_sizes(drawing):
-    drawer = ImageDrawer(predictors.load_model(drawing.out, "cpu"))
+def test_a_mask_of_other_proportions_than_the_images_is_refused_by_both_sizes(generator):
+    synthesiser = ImageSynthesiser(predictors.load_model(generator.out, "cpu"))
     mask = Image(np.ones((1, 10, 90), np.uint8), Geometry.of_pixels((10, 90)))
-    with pytest.raises(UsageError, match="the mask has 10 x 90 voxels, and images are drawn with"):
-        drawer.mask_on_network_grid(mask, "mask.png")
+    with pytest.raises(UsageError, match="the mask has 10 x 90 voxels, and images are synthesised with"):
+        synthesiser.mask_on_network_grid(mask, "mask.png")
 
 
-def test_a_full_disk_halfway_leaves_no_images(drawing, monkeypatch, tmp_path):
+def test_a_full_disk_halfway_leaves_no_images(generator, monkeypatch, tmp_path):
     write, written = file_formats.write, list[Path]()
 
     def failing(image, path):
@@ -132,18 +132,18 @@ def test_a_full_disk_halfway_leaves_no_images(drawing, monkeypatch, tmp_path):
 
     monkeypatch.setattr(file_formats, "write", failing)
     with pytest.raises(HilumError):
-        hilum.synthesise(drawing.out, count=2, steps=1, label="dark", out=tmp_path / "out", device="cpu")
+        hilum.synthesise(generator.out, count=2, steps=1, label="dark", out=tmp_path / "out", device="cpu")
     assert written
     assert list(tmp_path.iterdir()) == []
 
 
-def test_few_images_of_a_class_are_a_warning_of_copies(drawing, caplog):
-    found = hilum.synthesise(drawing.out, count=1, steps=1, label="dark", device="cpu")
+def test_few_images_of_a_class_are_a_warning_of_copies(generator, caplog):
+    found = hilum.synthesise(generator.out, count=1, steps=1, label="dark", device="cpu")
     assert "may be copies" in found.sentences[0]
     assert "may be copies" in caplog.text
 
 
-def test_images_of_neither_class_nor_mask_are_drawn_into_one_folder(tmp_path):
+def test_images_of_neither_class_nor_mask_are_written_into_one_folder(tmp_path):
     data = trained.pictures(tmp_path / "labelled")
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -153,33 +153,33 @@ def test_images_of_neither_class_nor_mask_are_drawn_into_one_folder(tmp_path):
     hilum.train(bare, out=tmp_path / "run", task="synthesis", assignments=small, device="cpu", threads=1)
     plan = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
     assert (plan["task.classes"], plan["task.structures"]) == ([], None)
-    out = tmp_path / "drawn"
+    out = tmp_path / "synthetic"
     asked = {"guidance": 2.0, "steps": 1, "device": "cpu"}
     hilum.synthesise(tmp_path / "run", count=2, data=bare, out=out, **asked)
     assert sorted(file.parent.name for file in out.rglob("*.png")) == ["images", "images"]
     rows = pd.read_csv(out / "dataset.csv").to_dict("records")
-    assert [row["split"] for row in rows if row["case"].startswith("drawn_")] == ["train", "train"]
-    with pytest.raises(UsageError, match="draws no 'dark'"):
+    assert [row["split"] for row in rows if row["case"].startswith("synthetic_")] == ["train", "train"]
+    with pytest.raises(UsageError, match="synthesises no 'dark'"):
         hilum.synthesise(tmp_path / "run", label="dark", **asked)
 
 
 @pytest.mark.parametrize(
     ("asked", "words"),
-    [({"label": "grey"}, "draws no 'grey'"), ({"mask": "mask.png"}, "without masks")],
+    [({"label": "grey"}, "synthesises no 'grey'"), ({"mask": "mask.png"}, "without masks")],
 )
-def test_what_the_model_was_not_trained_on_is_refused_and_nothing_is_written(drawing, tmp_path, asked, words):
+def test_what_the_model_was_not_trained_on_is_refused_and_nothing_is_written(generator, tmp_path, asked, words):
     with pytest.raises(UsageError, match=words):
-        hilum.synthesise(drawing.out, out=tmp_path / "out", device="cpu", **asked)
+        hilum.synthesise(generator.out, out=tmp_path / "out", device="cpu", **asked)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_draws_nothing_is_refused(classified):
-    with pytest.raises(UsageError, match="draws no images"):
+def test_a_run_that_synthesises_nothing_is_refused(classified):
+    with pytest.raises(UsageError, match="synthesises no images"):
         hilum.synthesise(classified.out, device="cpu")
 
 
 @pytest.mark.whole
-def test_volumes_are_drawn_by_masks_and_lie_on_their_grid(tmp_path):
+def test_volumes_are_synthesised_by_masks_and_lie_on_their_grid(tmp_path):
     data = trained.blobs(tmp_path / "data")
     small = {**SMALL, "training.steps": 2}
     hilum.train(data, out=tmp_path / "run", task="synthesis", assignments=small, device="cpu", threads=1)
@@ -187,7 +187,7 @@ def test_volumes_are_drawn_by_masks_and_lie_on_their_grid(tmp_path):
     masks.mkdir()
     for n in (3, 4):
         shutil.copy(data / "labels" / f"case{n:02}.nii.gz", masks)
-    out = tmp_path / "drawn"
+    out = tmp_path / "synthetic"
     found = hilum.synthesise(
         tmp_path / "run", count=1, steps=2, guidance=2.0, mask=masks, data=data, out=out, device="cpu"
     )
@@ -210,5 +210,5 @@ def test_volumes_are_drawn_by_masks_and_lie_on_their_grid(tmp_path):
     nibabel.Nifti1Image(np.ones((16, 16, 40), np.uint8), trained.OBLIQUE).to_filename(odd)
     with pytest.raises(UsageError, match="the mask has 16 x 16 x 40 voxels"):
         hilum.synthesise(tmp_path / "run", mask=odd, device="cpu")
-    with pytest.raises(UsageError, match="draws by masks"):
+    with pytest.raises(UsageError, match="synthesises by masks"):
         hilum.synthesise(tmp_path / "run", device="cpu")

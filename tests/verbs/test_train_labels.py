@@ -156,7 +156,7 @@ def test_findings_go_through_evaluation_again_with_the_same_figures(found):
     assert again.rows[0].estimate.value == pytest.approx(first["value"])
 
 
-def test_drawing_findings_by_class_is_refused_with_what_to_do_instead(found):
+def test_sampling_findings_by_class_is_refused_with_what_to_do_instead(found):
     with pytest.raises(PlanError, match=r"task\.loss=class_balanced"):
         hilum.plan(
             found / "data" / "findings.csv", column=COLUMN, device="cpu", assignments={"training.sampling": "balanced"}

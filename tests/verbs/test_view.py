@@ -1,4 +1,4 @@
-"""Looking at one image, with what is drawn on it."""
+"""Looking at one image, with what lies over it."""
 
 from __future__ import annotations
 

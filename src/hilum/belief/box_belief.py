@@ -30,7 +30,7 @@ MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 class BoxBelief(Belief):
     """Boxes of classes; of its rows outputs are the boxes of each case with the network's scores, and voxel lengths.
 
-    truth of rows: the boxes that people drew
+    truth of rows: the boxes that people annotated
     overlap: intersection over union from which a box of the reference is found
     called:  the score from which on boxes are called; None until unseen cases have decided
     """

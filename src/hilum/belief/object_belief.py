@@ -73,7 +73,7 @@ class ObjectRow:
 
 @dataclass(frozen=True, eq=False)
 class ObjectBelief(Belief):
-    """Single objects; of its rows outputs are an `ObjectRow` of each case, truth the numbers that people drew.
+    """Single objects; of its rows outputs are an `ObjectRow` of each case, truth the numbers that people annotated.
 
     candidates: of a prediction, all objects that there may be
     classes:    of the objects, which the numbers of the truth state as `instances.code_classes` does; one without name

@@ -121,10 +121,10 @@ class TimeBelief(Belief):
     def _is_observed(self, times: Floats, happened: np.ndarray) -> np.ndarray:
         """(cases,) who is under observation at `latest`, where the time, as far as that, is known of everyone.
 
-        Whoever had the event before is drawn with the probability of being observed so long that training cases tell.
+        Whoever had the event before is sampled with the probability of being observed so long that training cases tell.
         """
         chance = float(self.bound.followed.before(self.bound.latest)) / np.maximum(
             self.bound.followed.before(times), TINY
         )
-        is_drawn = np.random.default_rng(0).random(len(times)) < chance
-        return np.asarray((times >= self.bound.latest) | (happened & is_drawn))
+        is_sampled = np.random.default_rng(0).random(len(times)) < chance
+        return np.asarray((times >= self.bound.latest) | (happened & is_sampled))

@@ -19,7 +19,7 @@ from hilum.belief.voxel_calibration import LOOKED_AT, SIZES, VOXEL_METHODS, Voxe
 from hilum.evaluation import calibration_fit, conformal, intervals, mask_overlap
 from hilum.evaluation.calibration_fit import Calibrator, UnseenOutputs
 from hilum.values import Array, Decision, Deferred, Floats, Geometry, Prediction
-from hilum.values.voxel_images import DrawnMap
+from hilum.values.voxel_images import ReferenceMap
 
 # A gain in mean Dice below this is not worth a rule, which may harm a case unlike those that were looked at.
 MARGIN = 0.002
@@ -51,7 +51,7 @@ Tidied = Callable[[Array | Deferred, Geometry], Array | None]
 class VoxelBelief(Belief):
     """Labels of voxels; of its rows outputs are predictions, truth functions that read label maps.
 
-    truth of rows: of each case a function to what was drawn; a structure is looked at in the cases that know it
+    truth of rows: of each case a function to its reference map; a structure is looked at in the cases that know it
     head:           of the network
     structures:     the values of each structure
     probable:       what makes probabilities of outputs
@@ -126,13 +126,13 @@ class VoxelBelief(Belief):
         patients: dict[str, list[str]] = {name: [] for name in self.names}
         nothing = np.append(np.ones(len(COVERS_FROM) - 1), 0.0)
         for prediction, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
-            drawn_map = truth()
-            voxels = self.sampled_voxels(prediction, drawn_map, patient)
+            reference_map = truth()
+            voxels = self.sampled_voxels(prediction, reference_map, patient)
             chances = None if voxels is None else voxels.probabilities(self.probable)
             for index, (name, values) in enumerate(zip(self.names, self.structures, strict=True)):
-                inside = mask_overlap.mask_of_values(values, drawn_map.values)
-                inside = inside if drawn_map.voxels is None else inside & drawn_map.voxels
-                if not drawn_map.knows(index) or not inside.any():
+                inside = mask_overlap.mask_of_values(values, reference_map.values)
+                inside = inside if reference_map.voxels is None else inside & reference_map.voxels
+                if not reference_map.knows(index) or not inside.any():
                     continue
                 missed_shares = None
                 if voxels is not None and chances is not None:
@@ -142,23 +142,23 @@ class VoxelBelief(Belief):
         limits = len(COVERS_FROM)
         return {name: (np.array(own).reshape(-1, limits), np.array(patients[name])) for name, own in shares.items()}
 
-    def sampled_voxels(self, prediction: Prediction, drawn_map: DrawnMap, patient: str) -> SampledVoxels | None:
-        """The sampled voxels of a case; None where no sample was drawn, or nothing of it is known."""
+    def sampled_voxels(self, prediction: Prediction, reference_map: ReferenceMap, patient: str) -> SampledVoxels | None:
+        """The sampled voxels of a case; None where there is no sample, or nothing of it is known."""
         return SampledVoxels.from_prediction(
-            prediction, drawn_map, patient, self.structures, exclusive=self.probable.exclusive
+            prediction, reference_map, patient, self.structures, exclusive=self.probable.exclusive
         )
 
     def _unseen(self, rows: UnseenCases) -> UnseenVoxels:
         """The sampled voxels of all cases, of those without a sample none, and the Dice of their label maps."""
         voxels, dice, untidied, tidies = list[SampledVoxels](), [], [], False
         for prediction, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
-            drawn_map = truth()
-            sampled = self.sampled_voxels(prediction, drawn_map, patient)
+            reference_map = truth()
+            sampled = self.sampled_voxels(prediction, reference_map, patient)
             if sampled is not None:
                 data = np.asarray(prediction.data)
                 mask = self.tidied(data, prediction.geometry)
-                untidied.append(dice_by_structure(data, drawn_map, self.structures))
-                dice.append(untidied[-1] if mask is None else dice_by_structure(mask, drawn_map, self.structures))
+                untidied.append(dice_by_structure(data, reference_map, self.structures))
+                dice.append(untidied[-1] if mask is None else dice_by_structure(mask, reference_map, self.structures))
                 tidies = tidies or mask is not None
                 voxels.append(sampled)
         return UnseenVoxels(voxels, np.array(dice), np.array(untidied), self.probable, self.structures, tidies)
@@ -172,21 +172,21 @@ class VoxelBelief(Belief):
         """
         off, is_known, complete = list[Floats](), list[list[bool]](), list[int]()
         for index, (prediction, truth) in enumerate(zip(rows.outputs, rows.truth, strict=True)):
-            drawn_map = truth()
+            reference_map = truth()
             stated_sizes, patient = None, str(rows.patients[index])
-            if drawn_map.voxels is None:  # known everywhere
-                stated_sizes = self.sizes(prediction, drawn_map, patient, probable, tidied)
+            if reference_map.voxels is None:  # known everywhere
+                stated_sizes = self.sizes(prediction, reference_map, patient, probable, tidied)
             if stated_sizes is not None:
-                sizes = mask_overlap.structure_sizes(self.structures, drawn_map.values)
+                sizes = mask_overlap.structure_sizes(self.structures, reference_map.values)
                 off.append(conformal.value_scores(stated_sizes[0], sizes, stated_sizes[1]))
-                is_known.append([drawn_map.knows(one) for one in range(len(sizes))])
+                is_known.append([reference_map.knows(one) for one in range(len(sizes))])
                 complete.append(index)
         return np.array(off), np.array(is_known, dtype=bool), complete
 
     def sizes(
         self,
         prediction: Prediction,
-        drawn_map: DrawnMap,
+        reference_map: ReferenceMap,
         patient: str,
         probable: VoxelCalibration,
         tidied: Tidied | None = None,
@@ -197,7 +197,7 @@ class VoxelBelief(Belief):
         """
         if prediction.untuned is not None and SIZES in prediction.untuned:
             return np.asarray(prediction.untuned[SIZES])
-        voxels = self.sampled_voxels(prediction, drawn_map, patient)
+        voxels = self.sampled_voxels(prediction, reference_map, patient)
         if voxels is None:
             return None
         mask = np.asarray(prediction.data)
@@ -236,28 +236,28 @@ class SampledVoxels:
     def from_prediction(
         cls,
         prediction: Prediction,
-        reference: DrawnMap,
+        reference: ReferenceMap,
         patient: str,
         structures: Sequence[tuple[int, ...]],
         *,
         exclusive: bool,
     ) -> SampledVoxels | None:
-        """None where no sample was drawn, or nothing of it is known.
+        """None where there is no sample, or nothing of it is known.
 
-        reference: what was drawn
+        reference: the reference map
         """
         if prediction.untuned is None or prediction.data is None:
             return None
         sample = VoxelSample.from_record(prediction.untuned)
-        labels_drawn, mask_known = reference.values, reference.voxels
+        reference_labels, mask_known = reference.values, reference.voxels
         structure_known = [reference.knows(place) for place in range(len(structures))]
         is_known = np.ones(len(sample.weights), bool) if mask_known is None else sample.at(mask_known)
         if not (is_known.any() and any(structure_known)):
             return None
-        values, labels = sample.at(labels_drawn)[is_known], sample.at(np.asarray(prediction.data))[is_known]
+        values, labels = sample.at(reference_labels)[is_known], sample.at(np.asarray(prediction.data))[is_known]
         true, marked = (np.stack([np.isin(one, own) for own in structures], axis=1) for one in (values, labels))
         numbers = (true * np.arange(1, true.shape[1] + 1)).sum(axis=1) if exclusive else true
-        labels_known = labels_drawn if mask_known is None else np.where(mask_known, labels_drawn, 0)
+        labels_known = reference_labels if mask_known is None else np.where(mask_known, reference_labels, 0)
         beyond = _beyond(labels_known, prediction.untuned.get(LOOKED_AT), structures)
         fields = (sample.places[is_known], sample.outputs[is_known], numbers, marked, sample.weights[is_known], beyond)
         return cls(patient, *fields, np.array(structure_known))
@@ -487,13 +487,13 @@ def _beyond(labels: Array, looked_at: Any, structures: Sequence[tuple[int, ...]]
     return np.array([float(np.count_nonzero(all_of) - np.count_nonzero(part)) for all_of, part in pairs])
 
 
-def dice_by_structure(mask: Array, drawn_map: DrawnMap, structures: Sequence[tuple[int, ...]]) -> list[float]:
+def dice_by_structure(mask: Array, reference_map: ReferenceMap, structures: Sequence[tuple[int, ...]]) -> list[float]:
     """(structures,) of a label map, within what is known; NaN of a structure that is not."""
-    mask = mask if drawn_map.voxels is None else np.where(drawn_map.voxels, mask, 0)
-    maps = (mask, drawn_map.values)
+    mask = mask if reference_map.voxels is None else np.where(reference_map.voxels, mask, 0)
+    maps = (mask, reference_map.values)
     pairs = ([mask_overlap.mask_of_values(one, values) for values in maps] for one in structures)
     dice = [mask_overlap.overlap_of_masks(*pair).dice for pair in pairs]
-    return [one if drawn_map.knows(place) else float("nan") for place, one in enumerate(dice)]
+    return [one if reference_map.knows(place) else float("nan") for place, one in enumerate(dice)]
 
 
 def true_dice(voxels: SampledVoxels) -> Floats:

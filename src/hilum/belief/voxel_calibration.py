@@ -1,6 +1,6 @@
 """Probabilities of voxels, calibrated, and what is summed up of them while they pass by: expected Dice and volumes.
 
-A weighted sample of an image's voxels is drawn while their outputs stream by; it stands for the whole image. NumPy and
+A weighted sample of an image's voxels is taken while their outputs stream by; it stands for the whole image. NumPy and
 SciPy only: a packaged model carries a copy of this file.
 """
 
@@ -279,7 +279,7 @@ class VoxelStream:
 
     def state_confidence(self, tidied: Array | None) -> tuple[Confidence, dict[str, Array] | None]:
         """Expected Dice and intervals of volumes, and what is kept to calibrate; tidied: as in `SoftDice.sizes`."""
-        untuned = None if self._sampler is None else self._sampler.drawn_sample
+        untuned = None if self._sampler is None else self._sampler.sample
         if self._soft is None:
             return Confidence(), untuned
         sizes = self._soft.sizes(tidied)
@@ -323,7 +323,7 @@ NEAR = 5.0
 # What a prediction keeps beside a sample: (axes, 2) where the parts begin and end that came.
 LOOKED_AT = "looked_at"
 # Keys, places (n, axes) and outputs (n, channels).
-_Drawn = tuple[Array, Array, Array]
+_Sample = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,7 +332,7 @@ class VoxelSample:
 
     places:  (n, axes) their indices
     outputs: (n, channels) of the network, float32
-    weights: (n,) how many voxels each stands for: one over the probability that it was drawn
+    weights: (n,) how many voxels each stands for: one over the probability that it was sampled
     """
 
     places: NDArray[np.int32]
@@ -350,10 +350,10 @@ class VoxelSample:
 
 
 class VoxelSampler:
-    """Draws about `most` voxels of an image of which the parts come one by one, half of them near edges of its labels.
+    """Samples about `most` voxels of an image whose parts come one by one, half of them near edges of its labels.
 
     Every voxel near an edge has a random key by its place, and those with the smallest keys are kept: a simple random
-    sample, however many there will be. The others are drawn one by one, each with the same probability.
+    sample, however many there will be. The others are sampled one by one, each with the same probability.
     Cohen and Kaplan, Summarizing data using bottom-k sketches, doi:10.1145/1281100.1281133
     """
 
@@ -363,8 +363,8 @@ class VoxelSampler:
         self._share = min(1.0, self._most / math.prod(geometry.shape))
         self._near, self._limit = 0, 2**32
         self._ends: list[list[tuple[int, int]]] = []
-        self._kept: list[_Drawn] = []
-        self._others: list[_Drawn] = []
+        self._kept: list[_Sample] = []
+        self._others: list[_Sample] = []
 
     def take(self, region: Region, labels: Array, outputs: Array) -> None:
         """A part of the image: (*region) its label map, and (channels, *region)."""
@@ -375,10 +375,10 @@ class VoxelSampler:
         step = max(1, AT_ONCE * len(labels) // max(1, labels.size))
         for row in range(0, len(labels), step):
             rows = slice(row, row + step)
-            self._draw([starts[0] + row, *starts[1:]], near[rows], outputs[:, rows])
+            self._take([starts[0] + row, *starts[1:]], near[rows], outputs[:, rows])
 
     @property
-    def drawn_sample(self) -> dict[str, Array] | None:
+    def sample(self) -> dict[str, Array] | None:
         """The fields of a `VoxelSample`, and what part of the image was looked at; None where no part came."""
         self._shrink()
         parts = [(*part, 1 / self._share) for part in self._others]
@@ -391,7 +391,7 @@ class VoxelSampler:
         box = np.stack([ends[..., 0].min(axis=0), ends[..., 1].max(axis=0)], axis=1)
         return {"places": places, "outputs": outputs, "weights": np.concatenate(weights), LOOKED_AT: box}
 
-    def _draw(self, starts: Sequence[int], near: NDArray[np.bool_], outputs: Array) -> None:
+    def _take(self, starts: Sequence[int], near: NDArray[np.bool_], outputs: Array) -> None:
         indices = np.nonzero(near)
         places = np.zeros(len(indices[0]), dtype=np.uint32)
         for axis, start, size in zip(indices, starts, self._geometry.shape, strict=True):
@@ -402,7 +402,7 @@ class VoxelSampler:
         self._kept.append(_collect_sample(keys[chosen], [own[chosen] for own in indices], starts, outputs))
         if sum(len(part[0]) for part in self._kept) > 2 * self._most:
             self._shrink()
-        # Gaps between voxels that are drawn one by one with a probability have a geometric law.
+        # Gaps between voxels that are sampled one by one with a probability have a geometric law.
         random = np.random.default_rng([self._seed, *starts])
         expected = self._share * near.size
         gaps = random.geometric(self._share, size=int(expected + 6 * expected**0.5 + 10))
@@ -422,7 +422,7 @@ class VoxelSampler:
             self._kept = [(keys, places, outputs)]
 
 
-def _collect_sample(keys: Array, indices: Sequence[Array], starts: Sequence[int], outputs: Array) -> _Drawn:
+def _collect_sample(keys: Array, indices: Sequence[Array], starts: Sequence[int], outputs: Array) -> _Sample:
     index: tuple[Any, ...] = (slice(None), *indices)
     values = outputs[index].T.astype(np.float32)
     return keys, np.stack(indices, axis=1).astype(np.int32) + np.array(starts, dtype=np.int32), values
@@ -450,7 +450,7 @@ def is_near_edge(labels: Array, geometry: Geometry) -> NDArray[np.bool_]:
 
 
 def _mix(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Numbers that look drawn at random, each in its place (lowbias32 of the Hash Function Prospector)."""
+    """Numbers that look random, each in its place (lowbias32 of the Hash Function Prospector)."""
     mixed = numbers ^ (numbers >> np.uint32(16))
     mixed *= np.uint32(0x7FEB352D)
     mixed ^= mixed >> np.uint32(15)

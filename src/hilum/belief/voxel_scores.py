@@ -21,7 +21,7 @@ from hilum.evaluation.metric import BEFORE
 from hilum.files.storage import structured_text
 from hilum.values import Array, Estimate, Floats, Prediction, Row
 from hilum.values.table_cells import PlainCell
-from hilum.values.voxel_images import DrawnMap
+from hilum.values.voxel_images import ReferenceMap
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
 CORRELATIONS: Mapping[str, Callable[..., Floats]] = {"pearson": regression.pearson, "spearman": regression.spearman}
@@ -47,14 +47,14 @@ DIGITS_OF_GAPS = 7
 
 def voxel_columns(
     prediction: Prediction,
-    reference: DrawnMap,
+    reference: ReferenceMap,
     structures: Mapping[str, tuple[int, ...]],
     probable: VoxelCalibration,
     covers_from: Mapping[str, float] | None,
 ) -> dict[str, dict[str, PlainCell]]:
     """{structure: columns} of a case: the Dice expected, the error of its summed probability, and the gaps of `ECE`.
 
-    reference: what was drawn; of a structure that is unknown there is nothing
+    reference: the reference map; of a structure that is unknown there is nothing
     covers_from: of covering masks, of which there is what they miss; None without
     A gap is that of a bin, the mean of probability less truth over the voxels within `NEAR` of an edge of the
     reference; of the predictions before calibration too. Without a sample of voxels there is the expected Dice alone.

@@ -225,11 +225,11 @@ class ObjectCleaner:
         for one in items:
             if TEXT_OBJECTS in one:
                 del one[TEXT_OBJECTS]
-        drawn = [one for one in items if GRAPHIC_OBJECTS in one]
-        self._clean_items(drawn, around)
+        with_graphics = [one for one in items if GRAPHIC_OBJECTS in one]
+        self._clean_items(with_graphics, around)
         self.counts[Action.CLEAN.value] += 1
-        if drawn:
-            item[GRAPHICS] = pydicom.DataElement(GRAPHICS, "SQ", drawn)
+        if with_graphics:
+            item[GRAPHICS] = pydicom.DataElement(GRAPHICS, "SQ", with_graphics)
         else:
             del item[GRAPHICS]
 

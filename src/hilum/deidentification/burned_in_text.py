@@ -260,10 +260,10 @@ def has_embedded_overlay(dataset: DicomDataset) -> bool:
 def is_text_free(dataset: pydicom.Dataset, group: int) -> bool:
     """Whether nothing in the bitmap of an overlay looks like text; not where it cannot be read."""
     try:
-        drawn = np.asarray(dataset.overlay_array(group), dtype=np.uint8) * 255
+        overlay = np.asarray(dataset.overlay_array(group), dtype=np.uint8) * 255
     except tags.pydicom_errors():
         return False
-    frames = drawn if drawn.ndim == 3 else drawn[None]
+    frames = overlay if overlay.ndim == 3 else overlay[None]
     return not any(find_text(frame) for frame in frames)
 
 

@@ -81,10 +81,10 @@ def _find_evidence(text: str, subject: DocumentSubject) -> RecordedValue | None:
 
 
 def _same_source(subject: DocumentSubject) -> RecordedValue | None:
-    """Cases that test were drawn from the cases that train: the same sites."""
+    """Cases that test were chosen among the cases that train: the same sites."""
     method = _find_evidence("plan split.method", subject)
     reason = _find_evidence("because split.method", subject)
-    return reason if method is not None and method.value in ("drawn", "folds") else None
+    return reason if method is not None and method.value in ("sampled", "folds") else None
 
 
 def _excluded_cases(subject: DocumentSubject) -> RecordedValue | None:

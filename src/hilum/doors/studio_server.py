@@ -372,9 +372,9 @@ def add_routes(app: FastAPI, folder: Path, place: Callable[[str], Path], warm: W
 
     @app.put("/api/jobs/{key}/correction")
     def correct(key: str, strokes: Strokes) -> Any:
-        """Write what is drawn as a label map of its own, beside those before it."""
+        """Write the strokes as a label map of its own, beside those before it."""
         paths = paths_of(key)
         number = next(n for n in range(1, 100_000) if not (folder / f"corrected-{n}").exists())
         out = f"corrected-{number}/{Path(paths['mask']).name}"
-        warm.ask("draw", **paths, strokes=[asdict(one) for one in strokes], out=str(folder / out))
+        warm.ask("correct", **paths, strokes=[asdict(one) for one in strokes], out=str(folder / out))
         return {"revision": number, "path": out, "study": json.dumps([paths["image"], out]).encode().hex()}

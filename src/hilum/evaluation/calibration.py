@@ -185,7 +185,7 @@ class Gaps:
     who:    (people,) their ids
     added:  (people, bins), of which the sums are the distances
     shares: (people, bins) of the images that a distance is the mean of; their sums are 1
-    least:  (bins,) the variance at least, of outcomes that the stated probabilities themselves draw: a bin in which
+    least:  (bins,) the variance at least, of outcomes that the stated probabilities themselves imply: a bin in which
             nothing happened says nothing of its own
     """
 
@@ -236,7 +236,7 @@ class Gaps:
         """(bins,) the distances."""
         return np.asarray(self.added.sum(axis=0))
 
-    def draw_errors(self, seed: int) -> Floats:
+    def sample_errors(self, seed: int) -> Floats:
         """(draws, bins) errors of the distances, by normal multipliers of the people.
 
         Chernozhukov, Chetverikov and Kato, Ann Stat 2013, doi:10.1214/13-AOS1161
@@ -256,7 +256,7 @@ class Gaps:
         sure moves it as it moves, another one adds its size (Fang and Santos, Rev Econ Stud 2019,
         doi:10.1093/restud/rdy049).
         """
-        draws, values, tail = self.draw_errors(seed), self.values, intervals.tail_share(self.people)
+        draws, values, tail = self.sample_errors(seed), self.values, intervals.tail_share(self.people)
         spread, signed = draws.std(axis=0), draws * np.sign(values)
         sure = np.abs(values) > spread * np.sqrt(np.log(max(self.people, 3)))
         added = np.where(sure, signed, np.abs(draws)).sum(axis=1)
@@ -266,7 +266,7 @@ class Gaps:
 
     def interval_of_largest(self, seed: int) -> tuple[float, float]:
         """Interval of the largest size of the distances, by intervals that hold for all bins at once."""
-        draws, values = self.draw_errors(seed), np.abs(self.values)
+        draws, values = self.sample_errors(seed), np.abs(self.values)
         spread = draws.std(axis=0).clip(1e-12)
         wide = spread * float(
             np.quantile(np.abs(draws / spread).max(axis=1), 1 - 2 * intervals.tail_share(self.people))
@@ -391,7 +391,7 @@ class _Squares:
     factors:   (bins,) by which their squares are added
     noise:     (images, bins) what each image adds to the error of a distance in its bin
     moved:     (images,) what each adds to the sum by which bin it is in: shares are those of these images
-    least:     (bins,) the variance of the noise at least, of outcomes that the stated probabilities themselves draw
+    least:     (bins,) the variance of the noise at least, of outcomes that the stated probabilities themselves imply
     most:      what the sum cannot exceed
     """
 
@@ -446,7 +446,7 @@ class _Squares:
         """
         columns = np.column_stack([self.noise, self.moved])
         law = Gaps.of_images(columns, np.zeros((len(columns), 1)), owners, np.append(self.least, 0.0))
-        *draws, moved = law.draw_errors(seed).T
+        *draws, moved = law.sample_errors(seed).T
         noise, tail = np.stack(draws, axis=1), intervals.tail_share(law.people)
         total = float(self.factors @ self.distances**2)
         across, squares = noise @ (self.distances * self.factors), noise**2 @ self.factors

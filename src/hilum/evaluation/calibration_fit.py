@@ -411,7 +411,7 @@ def _plain(odds: Floats, positive: Floats, counts: Floats, spread: float | None)
 
 
 def _platt(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
-    """Targets are drawn in as by one more case of each side: Platt 1999, Lin et al., doi:10.1007/s10994-007-5018-6."""
+    """Targets are pulled in as by one more case of each side: Platt 1999, Lin et al., doi:10.1007/s10994-007-5018-6."""
     if spread is not None:
         return _plain(odds, positive, counts, spread)
     yes = float(positive.sum())  # samples, whatever they weigh

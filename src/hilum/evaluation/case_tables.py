@@ -288,7 +288,7 @@ def _mean_rows(table: Table, metric: str, unit: str, seed: Seed) -> Iterator[Row
 
 
 def _mean_over_labels(table: Table, metric: str, unit: str, seed: Seed) -> Estimate:
-    """Mean over labels of their means; a case is drawn with all its labels."""
+    """Mean over labels of their means; a case is resampled with all its labels."""
     wide = table.pivot(index=["case", "patient"], columns="label", values=metric).dropna(axis=1, how="all")
     if wide.shape[1] < 2:  # one label: its own mean
         return intervals.bootstrap(table[metric], table["patient"], seed=seed, unit=unit)

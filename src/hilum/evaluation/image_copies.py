@@ -1,4 +1,4 @@
-"""Drawn images beside those that trained their model: how near they are, and whether the model knows who trained it."""
+"""Synthetic images beside the training images: how near they are, and whether the model knows who trained it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def copy_risk(images: int) -> str:
     """What is to be feared where so few images of a kind train; nothing of enough."""
     if images >= FEWEST:
         return ""
-    return f"{errors.count_phrase(images, 'image')} of a kind are few, below {FEWEST}: drawn ones may be copies of them"
+    counted = errors.count_phrase(images, "image")
+    return f"{counted} of a kind are few, below {FEWEST}: synthetic ones may be copies of them"
 
 
 def nearest_distances(images: ArrayLike, trained: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:

@@ -26,7 +26,7 @@ FEW_PATIENTS = 10
 IntervalScale = Literal["share", "correlation", "rank correlation"]
 # How far from its ends a figure lies at least on its scale: nearer by is rounding.
 EDGE = 1e-9
-# How far the weights of draws go from equal ones where ranks are drawn, and at least where people are too few to draw.
+# How far the weights of draws go from equal ones where ranks are resampled, and at least of too few people to resample.
 STEP = 0.25
 # Weights that are held at once: 32 MB of float64.
 CHUNK = 4_000_000
@@ -38,7 +38,7 @@ Statistic = Callable[[Floats], Floats]
 
 @dataclass(frozen=True)
 class Resampling:
-    """The way patients are drawn again: by a seed, within the model that scored them, with or without the draws kept.
+    """The way patients are resampled: by a seed, within the model that scored them, with or without the draws kept.
 
     models:      {patient: the model that scored its images}, where several did, such as the folds of a run. A figure
                  that compares scores of different images is then made for each model, and their unweighted mean is
@@ -64,7 +64,7 @@ class Resampling:
         """A plain number is a seed without models, whose draws nobody keeps."""
         return seed if isinstance(seed, cls) else cls(int(cast("int", seed)))
 
-    def drawing(self, draws: int | None) -> Resampling:
+    def with_draws(self, draws: int | None) -> Resampling:
         """The same, so often; None: as often as it says itself."""
         return self if draws is None else replace(self, draws=draws)
 
@@ -84,7 +84,7 @@ Seed: TypeAlias = "int | Resampling"
 def difference(first: Estimate, second: Estimate) -> Estimate:
     """The second figure less the first, both of the same cases, with a 95 % interval.
 
-    Both must have kept their draws, by the same seed: then both were drawn for the same patients, and what is easy or
+    Both must have kept their draws, by the same seed: then both resampled the same patients, and what is easy or
     hard about a patient cancels out. With few patients the interval is widened as in `bootstrap`.
     """
     value = second.value - first.value
@@ -149,7 +149,7 @@ def bootstrap(
     if not len(values):
         return Estimate(float("nan"), unit=unit, method=f"none: no defined score{left_out}")
     if _are_of_pairs(owners):
-        return _of_pairs(values, owners, Resampling.from_seed(seed).drawing(draws), unit, left_out)
+        return _of_pairs(values, owners, Resampling.from_seed(seed).with_draws(draws), unit, left_out)
     people, owner = np.unique(owners, return_inverse=True)
     sums, counts = np.bincount(owner, values), np.bincount(owner).astype(np.float64)
 
@@ -159,7 +159,7 @@ def bootstrap(
 
     strata = np.zeros(len(people), dtype=np.intp)
     exact = exact and unit == "" and bool(np.isin(values, (0.0, 1.0)).all())
-    how = Resampling.from_seed(seed).drawing(draws)
+    how = Resampling.from_seed(seed).with_draws(draws)
     recipe = FigureRecipe(mean, people, strata, np.stack([sums, counts]))
     return _estimate(recipe, n=len(values), unit=unit, how=how, exact=exact, note=left_out)
 
@@ -219,7 +219,7 @@ def bootstrap_statistic(
 
     statistic: (draws, images) weights to (draws,) figures, so that nothing is sorted anew for each draw
     patients:  (images,) whose image it is
-    strata:    (images,) the class; a patient is drawn among those with the same rarest class, so that
+    strata:    (images,) the class; a patient is resampled among those with the same rarest class, so that
                every draw holds every class. Draws in which the figure is undefined are left out.
                A figure that is always biased (ECE) gets no true interval this way: `calibration_error`
     exact:     whether a perfect 1 or 0 is a proportion of independent trials, as it is not for MCC
@@ -243,7 +243,7 @@ def bootstrap_statistic(
         """The statistic, for each weighting of the patients."""
         return statistic(weights[:, owner] if of_pairs is None else of_pairs(weights))
 
-    how, recipe = Resampling.from_seed(seed).drawing(draws), FigureRecipe(over_people, people, groups)
+    how, recipe = Resampling.from_seed(seed).with_draws(draws), FigureRecipe(over_people, people, groups)
     if ratios is not None and of_pairs is None:
         sums = [[np.bincount(owner, one, len(people)) for one in part] for part in ratios]
         recipe = replace(recipe, ratios=np.asarray(sums))
@@ -260,10 +260,10 @@ def bootstrap_statistic(
 def patient_weights(
     patients: ArrayLike, *, strata: ArrayLike | None = None, seed: Seed, draws: int | None = None
 ) -> Iterator[Floats]:
-    """(some draws, images) how often each image counts where patients are drawn again, as in `bootstrap_statistic`."""
+    """(some draws, images) how often each image counts where patients are resampled, as in `bootstrap_statistic`."""
     people, owner = np.unique(np.asarray(patients), return_inverse=True)
     groups = np.zeros(len(people), dtype=np.intp) if strata is None else rarest_classes(np.asarray(strata), owner)
-    for weights in draw_weightings(groups, Resampling.from_seed(seed).drawing(draws), width=len(owner)):
+    for weights in sample_weightings(groups, Resampling.from_seed(seed).with_draws(draws), width=len(owner)):
         yield weights[:, owner]
 
 
@@ -361,7 +361,7 @@ def _estimate(
     scale: IntervalScale | None = None,
     rare: tuple[int, str] | None = None,
 ) -> Estimate:
-    """The figure of all people, and the spread over people drawn again within their strata, and within their model.
+    """The figure of all people, and the spread over people resampled within their strata, and within their model.
 
     rare: the label with the fewest people, after their number
     """
@@ -384,7 +384,7 @@ def _estimate(
     if people < 2:
         return replace(figure, method=f"none: one patient{note}")
     few = f"; unreliable: {errors.count_phrase(fewest, 'patient')}{group}" * (fewest < FEW_PATIENTS)
-    figures = np.concatenate([statistic(weights) for weights in draw_weightings(strata, how, width=n)])
+    figures = np.concatenate([statistic(weights) for weights in sample_weightings(strata, how, width=n)])
     if how.keeps_draws:
         figure = replace(figure, draws=BootstrapDraws(figures, fewest, strata, count))
     figures = figures[np.isfinite(figures)]
@@ -397,7 +397,7 @@ def _estimate(
     if inside and tail > 0 and scale == "share":
         (low, high), kind = _logit(value, float(figures.std(ddof=1)), tail), ", logit"
     elif inside and tail > 0:
-        weighted = (1 + STEP * (weights - 1) for weights in draw_weightings(strata, how, width=n))
+        weighted = (1 + STEP * (weights - 1) for weights in sample_weightings(strata, how, width=n))
         small = np.concatenate([statistic(weights) for weights in weighted])
         error = float(np.arctanh(small).std(ddof=1)) / STEP
         (low, high), kind = _fisher(value, error, figures if scale == "correlation" else None, tail), ", Fisher's z"
@@ -407,12 +407,12 @@ def _estimate(
 
 def interval_of_draws(figure: Estimate, draws: Floats, groups: int) -> Estimate:
     """A figure with the interval of draws that were made elsewhere, each patient within one of so many groups."""
-    people, drawn = figure.patients or figure.n, draws[np.isfinite(draws)]
+    people, defined = figure.patients or figure.n, draws[np.isfinite(draws)]
     few = f"; unreliable: {errors.count_phrase(people, 'patient')}" * (people < FEW_PATIENTS)
-    if not len(drawn) or np.ptp(drawn) <= 1e-12:
+    if not len(defined) or np.ptp(defined) <= 1e-12:
         return _degenerate(figure, people, figure.unit == "" and people > 0, few)
     tail = tail_share(people, groups)
-    low, high = np.quantile(drawn, [tail, 1 - tail]).tolist()
+    low, high = np.quantile(defined, [tail, 1 - tail]).tolist()
     return replace(figure, low=low, high=high, method=f"patient bootstrap within {groups} sites{few}")
 
 
@@ -452,7 +452,7 @@ def _fisher(value: float, error: float, figures: Floats | None, tail: float) -> 
 def tail_share(patients: int, models: int = 1) -> float:
     """Share of draws beyond each end: less than 2.5 %, because draws from few patients vary too little.
 
-    models: within each of which so many patients in all are drawn, so that each takes a degree of freedom
+    models: within each of which so many patients in all are resampled, so that each takes a degree of freedom
 
     Expanded percentiles: Hesterberg, Am Stat 2015, doi:10.1080/00031305.2015.1089789, section 5.3;
     without them a 95 % interval holds the truth in 89 % of studies with 10 patients, with them in 93 %
@@ -475,8 +475,8 @@ def _degenerate(figure: Estimate, trials: int, exact: bool, note: str) -> Estima
     return replace(figure, method=f"none: all draws are equal{note}")
 
 
-def draw_weightings(strata: Integers, how: Resampling, *, width: int) -> Iterator[Floats]:
-    """(some draws, people) how often each was drawn, with replacement from its own stratum.
+def sample_weightings(strata: Integers, how: Resampling, *, width: int) -> Iterator[Floats]:
+    """(some draws, people) how often each was sampled, with replacement from its own stratum.
 
     width: images that a statistic spreads each draw over, so that memory stays within bounds
     """
@@ -484,19 +484,19 @@ def draw_weightings(strata: Integers, how: Resampling, *, width: int) -> Iterato
     if how.draws <= at_once and how.draws * len(strata) <= CHUNK // 2:
         yield _all_weightings(strata.astype(np.intp).tobytes(), how.seed, how.draws)
     else:
-        yield from _draw(strata, how.seed, how.draws, at_once)
+        yield from _sample(strata, how.seed, how.draws, at_once)
 
 
-@lru_cache(maxsize=4)  # of the same people every figure is drawn anew
+@lru_cache(maxsize=4)  # of the same people every figure is resampled anew
 def _all_weightings(strata: bytes, seed: int, draws: int) -> Floats:
-    [weights] = _draw(np.frombuffer(strata, np.intp), seed, draws, draws)
+    [weights] = _sample(np.frombuffer(strata, np.intp), seed, draws, draws)
     weights.setflags(write=False)
     return weights
 
 
-def _draw(strata: Integers, seed: int, draws: int, at_once: int) -> Iterator[Floats]:
+def _sample(strata: Integers, seed: int, draws: int, at_once: int) -> Iterator[Floats]:
     random, people = np.random.default_rng(seed), len(strata)
-    # In the order of their first people: of two classes, either is then drawn alike as the positive one.
+    # In the order of their first people: of two classes, either is then sampled alike as the positive one.
     members = [np.flatnonzero(strata == stratum) for stratum in dict.fromkeys(strata.tolist())]
     for start in range(0, draws, at_once):
         rows = min(at_once, draws - start)
@@ -556,7 +556,7 @@ def figure_of_differences(
 
     with np.errstate(invalid="ignore", divide="ignore"):
         [value], [error] = judged(np.ones((1, len(people))))
-        draws = draw_weightings(np.zeros(len(people), dtype=np.intp), Resampling.from_seed(seed), width=len(owner))
+        draws = sample_weightings(np.zeros(len(people), dtype=np.intp), Resampling.from_seed(seed), width=len(owner))
         figures, standard_errors = np.concatenate([judged(weights) for weights in draws], axis=1)
         apart = (figures - value) / standard_errors
     below, above = np.quantile(apart[np.isfinite(apart)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -328,7 +328,7 @@ def recist(baseline: Lesions, after: Lesions, links: Sequence[LesionLink], earli
     fresh = [link.after[0] for link in links if link.state == "new" and not _is_normal(theirs[link.after[0]])]
     figures: dict[str, PlainValue] = {"targets": list(targets), "others": sorted(others), "new_lesions": len(fresh)}
     if not baseline.each:
-        target, because = "", "no lesion was drawn at baseline"
+        target, because = "", "no lesion was contoured at baseline"
     elif not targets:
         target, because = "", "no lesion at baseline is large enough for a target"
     else:

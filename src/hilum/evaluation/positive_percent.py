@@ -16,7 +16,7 @@ from hilum.values import Array, Estimate, Floats
 
 # Fewer cells than this say too little: the programmes of PD-L1 ask for 100 viable tumour cells.
 FEWEST_CELLS = 100
-# mm along each side of a block. Neighbouring cells are alike: drawing cells would make the interval too narrow.
+# mm along each side of a block. Neighbouring cells are alike: resampling cells would make the interval too narrow.
 BLOCK = 1.0
 POSITIVE_PERCENT = "positive percent"
 MOST = 100.0
@@ -52,8 +52,8 @@ def estimate_percent(
     value = _percent(sums.sum(axis=1))
     if len(blocks) < 2:
         return Estimate(float(value), n=count, unit="%", method="none: one block of tissue")
-    drawn = np.random.default_rng(seed).multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), size=DRAWS)
-    figures = _percent(sums @ drawn.T)
+    weights = np.random.default_rng(seed).multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), size=DRAWS)
+    figures = _percent(sums @ weights.T)
     low, high = np.quantile(figures[np.isfinite(figures)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     method = f"bootstrap over {len(blocks)} blocks of {block:g} x {block:g}"
     return Estimate(float(value), low, high, LEVEL, n=count, unit="%", method=method)

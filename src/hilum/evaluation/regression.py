@@ -93,7 +93,7 @@ def concordance_correlation(predicted: ArrayLike, reference: ArrayLike, weights:
 def absolute_agreement(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """ICC(2,1) of prediction and reference: share of the variance that is of the cases. NaN where all are one constant.
 
-    As `icc` of two raters drawn from many. Shrout and Fleiss, Psychol Bull 1979, doi:10.1037/0033-2909.86.2.420
+    As `icc` of two raters sampled from many. Shrout and Fleiss, Psychol Bull 1979, doi:10.1037/0033-2909.86.2.420
     """
     values, true, count = _pair(predicted, reference, weights)
     total = count.sum(axis=-1)

@@ -1,6 +1,6 @@
 """Length and least diameter of tubes, such as vessels, along their centrelines.
 
-A line follows what thinning leaves, drawn to the middle of the voxels around it. Where a tube is cut at right angles to
+A line follows what thinning leaves, moved to the middle of the voxels around it. Where a tube is cut at right angles to
 the line through the middles of its cross-sections, its volume is the area of each section times the length of the line
 (Pappus), also in a bend. So the area of a section is the volume of the voxels that lie nearest to a place on the line,
 for each mm of it, which is exact to a part of a voxel, and its diameter that of a disc of this area.

@@ -55,7 +55,7 @@ def explain_case(
 ) -> Explanation:
     """The map of a case on its own grid.
 
-    seconds:     for which the method draws, where it draws at random
+    seconds:     for which the method samples, where it is random
     torch_model: the networks with gradients, made once for many cases; a method that needs no gradients does without
     Raises UsageError for an unknown target, UnfitError where the method cannot explain this model.
     """

@@ -183,7 +183,7 @@ def additive_surrogate(
             base[held_out] = response[~held_out].mean()
 
     def explained(weights: Floats) -> Floats:
-        """(draws,) of (draws, cases) how often each case was drawn."""
+        """(draws,) of (draws, cases) how often each case was sampled."""
         return 1 - weights @ (response - guessed) ** 2 / np.maximum(weights @ (response - base) ** 2, 1e-300)
 
     r2 = intervals.bootstrap_statistic(explained, people, seed=seed, exact=False)

@@ -22,7 +22,7 @@ from hilum.values.explanation_records import PlaceRow
 
 Singles = NDArray[np.float32]
 # Kinds of reference that say where something is.
-DRAWN_HERE = "Give references that were drawn on these images"
+OF_THESE_IMAGES = "Give references that lie on these images"
 PLACED = ("mask", "instances", "boxes")
 
 
@@ -74,7 +74,7 @@ def compare_with_region(data: Singles, inside: NDArray[np.bool_]) -> dict[str, f
 
 
 def _of_mask(mask: Image, image: Image, target: str, task: Task | None, where: str) -> NDArray[np.bool_]:
-    mask.geometry.refuse_other(image.geometry, "its mask lies on another grid than the image", where, DRAWN_HERE)
+    mask.geometry.refuse_other(image.geometry, "its mask lies on another grid than the image", where, OF_THESE_IMAGES)
     each = [mask.data] if mask.frames is None else np.moveaxis(mask.data, 1, 0)
     frames = [np.asarray(reference_labels.label_values(one, where)) for one in each]
     # What came with the mask says what its values mean; a model's numbers are for masks that say nothing.
@@ -89,7 +89,7 @@ def _of_boxes(
 ) -> NDArray[np.bool_]:
     shape = image.geometry.shape
     if boxes.corners.shape[1] != 2 * len(shape) or (boxes.corners[:, len(shape) :] > np.array(shape) + 1).any():
-        raise GeometryError("its boxes reach beyond the image", where, DRAWN_HERE)
+        raise GeometryError("its boxes reach beyond the image", where, OF_THESE_IMAGES)
     inside = np.zeros(shape, dtype=bool)
     name, names = target.rpartition(":")[2], {label.name for label in labels}
     # Boxes under the names of the model's classes, of which this is one, say where there is none of it.

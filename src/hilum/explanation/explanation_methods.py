@@ -315,7 +315,7 @@ def occlusion(subject: ExplainedWindow, seconds: float | None = None) -> Tensor:
 def rise(subject: ExplainedWindow, seconds: float | None = None, seed: int = 0) -> Tensor:
     """(1, channels, *window) mean score of random masks that show each voxel, less that of all masks.
 
-    seconds: for which masks are drawn; a number of masks if not said
+    seconds: for which masks are sampled; a number of masks if not said
     """
     random = torch.Generator().manual_seed(seed)
     base, started = blur_maps(subject.image), time.perf_counter()
@@ -368,7 +368,7 @@ class Method:
 
     of:      (subject) to (1, channels, *window), or one channel for all images; more is more evidence for the target
     module:  whether it needs the network itself: a backend without torch does not have it
-    timed:   whether `of` takes `seconds`, for which it draws as much as it can
+    timed:   whether `of` takes `seconds`, for which it samples as much as it can
     for_gradients: whether all layers of the network are kept for gradients by the image
     words:   what the map shows
     """

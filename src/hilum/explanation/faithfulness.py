@@ -23,7 +23,7 @@ from hilum.runtime import torch_networks
 from hilum.values import Estimate
 from hilum.values.explanation_records import MethodRecord, TestedFigure
 
-# Groups of layers that are drawn anew, one after the other from the last: Adebayo et al., arXiv:1810.03292.
+# Groups of layers that are randomised, one after the other from the last: Adebayo et al., arXiv:1810.03292.
 STAGES = 4
 # Shares of the voxels that are taken away or shown, arXiv:1806.07421 section 4.
 STEPS = tuple(np.linspace(0, 1, 13)[1:-1].tolist())
@@ -58,9 +58,9 @@ class FaithfulnessWindow:
         each = [share * method(one, seconds)[0] for one, share in zip(own, self.shares, strict=True)]
         return torch.stack(each).sum(dim=0)
 
-    def redrawn(self, stage: int, seed: int) -> FaithfulnessWindow:
-        """The same window through networks whose last `stage` of `STAGES` groups of layers are drawn anew."""
-        return replace(self, subjects=[_redrawn(one, stage, seed + n) for n, one in enumerate(self.subjects)])
+    def randomised(self, stage: int, seed: int) -> FaithfulnessWindow:
+        """The same window through networks whose last `stage` of `STAGES` groups of layers are randomised."""
+        return replace(self, subjects=[_randomised(one, stage, seed + n) for n, one in enumerate(self.subjects)])
 
 
 def assess_method(
@@ -68,7 +68,7 @@ def assess_method(
 ) -> dict[str, float]:
     """The findings of the tests of a method on a window; NaN where one cannot be.
 
-    randomisation: mean absolute rank correlation with maps of networks whose weights are drawn anew, group by group:
+    randomisation: mean absolute rank correlation with maps of networks whose weights are randomised, group by group:
                    a map that only changes its sign shows the same places. Adebayo et al., NeurIPS 2018,
                    arXiv:1810.03292, report it with the sign and without
     deletion:      mean score while what the map marks most is blurred away; lower is better
@@ -91,7 +91,7 @@ def assess_method(
     measures["stability"] = rank_correlation(flat, window.map_image(method, noisy, seconds).sum(dim=0))
     measures["randomisation"] = float("nan")
     if all(one.module is not None for one in window.subjects):
-        again = [window.redrawn(stage, seed).map_image(method, seconds=seconds) for stage in range(1, STAGES + 1)]
+        again = [window.randomised(stage, seed).map_image(method, seconds=seconds) for stage in range(1, STAGES + 1)]
         measures["randomisation"] = float(np.mean([abs(rank_correlation(flat, one.sum(dim=0))) for one in again]))
     return {**measures, **_by_captum(window, method, attributed, seed, seconds)}
 
@@ -106,13 +106,13 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
     return float(stats.spearmanr(ours, other).statistic)
 
 
-def _redrawn(subject: ExplainedWindow, stage: int, seed: int) -> ExplainedWindow:
+def _randomised(subject: ExplainedWindow, stage: int, seed: int) -> ExplainedWindow:
     assert subject.module is not None  # noqa: S101 - asked before
     module = torch_networks.frozen_twin(subject.module, shared=False)
     layers = [one for one in module.modules() if any(True for _ in one.parameters(recurse=False))]
     generator = torch.Generator().manual_seed(seed)
     for layer in layers[len(layers) - math.ceil(len(layers) * stage / STAGES) :]:
-        _redraw(layer, generator)
+        _randomise(layer, generator)
     return replace(subject, module=module, run=lambda images, context: module(*_without_none(images, context)))
 
 
@@ -120,8 +120,8 @@ def _without_none(*tensors: Tensor | None) -> list[Tensor]:
     return [one for one in tensors if one is not None]
 
 
-def _redraw(layer: Module, generator: torch.Generator) -> None:
-    """Weights of the same size, drawn anew; of single numbers a map, as biases are, the order."""
+def _randomise(layer: Module, generator: torch.Generator) -> None:
+    """Weights of the same size, at random; of single numbers a map, as biases are, the order."""
     for tensor in layer.parameters(recurse=False):
         if tensor.ndim > 1:
             noise = torch.randn(tensor.shape, generator=generator).to(tensor)
@@ -188,12 +188,12 @@ def _by_captum(
 
 
 # Of the tests below. It rises with every change of what they measure or demand, so that verdicts kept before are made
-# anew: since 2 the correlation with maps of redrawn weights is absolute, since 3 occlusion is even at borders.
+# anew: since 2 the correlation with maps of randomised weights is absolute, since 3 occlusion is even at borders.
 TESTS_VERSION = 3
 # Cases from which a method is judged, and of which it is judged if not said otherwise.
 FEWEST: int = 5
 TESTED: int = 20
-# Absolute rank correlation with maps of redrawn weights that a method may have, and rank correlation with maps of noisy
+# Absolute rank correlation with maps of randomised weights that a method may have, and one with maps of noisy
 # images that it needs.
 MOST_ALIKE, LEAST_STABLE = 0.5, 0.5
 # Beside which maps both curves have to be better.
@@ -235,10 +235,12 @@ def method_verdict(tested: Sequence[Mapping[str, float]], patients: Sequence[str
     if faults:
         return MethodVerdict(False, "; ".join(faults), measures)
     if not np.isfinite(measures["randomisation"].value):
-        return MethodVerdict(None, "the weights cannot be redrawn without torch; it passed the other tests", measures)
+        return MethodVerdict(
+            None, "the weights cannot be randomised without torch; it passed the other tests", measures
+        )
     because = (
-        f"absolute rank correlation {measures['randomisation'].value:.2f} with maps of redrawn weights; deletion and "
-        "insertion better than of random maps and of an edge filter"
+        f"absolute rank correlation {measures['randomisation'].value:.2f} with maps of randomised weights; deletion "
+        "and insertion better than of random maps and of an edge filter"
     )
     return MethodVerdict(True, because, measures)
 
@@ -246,7 +248,7 @@ def method_verdict(tested: Sequence[Mapping[str, float]], patients: Sequence[str
 def _faults(measures: Mapping[str, Estimate]) -> Iterator[str]:
     alike, stability = measures["randomisation"].value, measures["stability"].value
     if alike > MOST_ALIKE:
-        yield f"maps stay alike when weights are redrawn (absolute rank correlation {alike:.2f})"
+        yield f"maps stay alike when weights are randomised (absolute rank correlation {alike:.2f})"
     for other, words in OTHERS.items():
         lows = {curve: measures[f"{curve}_over_{other}"].low for curve in CURVES}
         if worse := [curve for curve, low in lows.items() if low is None or not low > 0]:

@@ -482,6 +482,6 @@ def plan_for_sites(
     if privacy_rules.EPSILON in plan and plan[privacy_rules.EPSILON] is not None:
         because = f"each site's own: a tenth of one in its units, in {SECTION}.min_count of them at least"
         without[privacy_rules.DELTA] = Decision(None, because) if delta is None else Decision(delta, BY_HAND)
-    method = Decision("drawn", "each site draws its own parts, by patients")
+    method = Decision("sampled", "each site samples its own parts, by patients")
     plan = plan.with_decisions({**without, "split.method": method, **settings})
     return replace(plan, data="", data_hash="", options={})

@@ -52,7 +52,7 @@ def pool_scores(
 ) -> tuple[list[Row], list[SiteFigure]]:
     """The figures of all sites' test cases, and each of them by site.
 
-    A figure that adds is that of all cases, with an interval of patients drawn within their sites; any other is the
+    A figure that adds is that of all cases, with an interval of patients resampled within their sites; any other is the
     mean of sites by random effects, which needs three of them. Counts below the least are 0.
     """
     keys = dict.fromkeys((row.metric, row.label) for one in sites.values() for row in one.rows)

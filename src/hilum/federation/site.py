@@ -115,7 +115,7 @@ class Site:
         return self._examination.fingerprint.only(plan_result.training_ids(self._parts))
 
     def _split_cases(self) -> None:
-        """Its own parts, drawn by patients; where these are too few to part, all of them train."""
+        """Its own parts, sampled by patients; where these are too few to part, all of them train."""
         request = replace(self.request, assignments={**self.request.assignments, "split.calibration": 0}, folds=0)
         try:
             [self._parts], self._split = plan_request.split_cases(self._examination, request)
@@ -208,13 +208,13 @@ class Site:
             raise IntegrityError(problem, str(self.folder), "Give the site's own folder of this job")
         if step <= begins:
             given = {name: torch.from_numpy(np.array(one)) for name, one in message.arrays.items()}
-            is_drawn = any(one.follows_rounds for one in chosen.terms.values())
+            is_pulled = any(one.follows_rounds for one in chosen.terms.values())
             numbers = {"step": begins, "pace": facts["pace"]}
             checkpoint_files.rewrite_training(
                 last,
                 given,
                 numbers,
-                {**record_files.read_tensors(last / MODULE), **given} if is_drawn else None,
+                {**record_files.read_tensors(last / MODULE), **given} if is_pulled else None,
                 keeps_optimiser=chosen.federation.optimiser == "keep",
             )
         moments = self._train_until(until)
@@ -304,7 +304,7 @@ class Site:
             )
         if not cases:
             return SiteMessage("finish", {"rows": case_tables.rows_to_json(attacked)["rows"]})
-        scored = case_scoring.score_cases(loaded, cases, {}, draws=False, seed=seed, patients_known=known)
+        scored = case_scoring.score_cases(loaded, cases, {}, draws_figures=False, seed=seed, patients_known=known)
         scored = replace(scored, rows=[*scored.rows, *attacked])
         with atomic.write_whole(self.folder / EVALUATION, overwrite=True) as partial:
             partial.mkdir()
@@ -313,8 +313,8 @@ class Site:
         # The seed is known to nobody: draws that somebody can repeat can be solved for single cases.
         resampling = Resampling(seed, keeps_recipe=True)
         recipes = {(row.metric, row.label): row for row in loaded.task.summary(scored.table, seed=resampling)}
-        drawn = [recipes.get((row.metric, row.label), row) for row in scored.rows]
-        draws = pooled_figures.draws_of_site(drawn, np.random.default_rng(secrets.randbits(128)))
+        own_rows = [recipes.get((row.metric, row.label), row) for row in scored.rows]
+        draws = pooled_figures.draws_of_site(own_rows, np.random.default_rng(secrets.randbits(128)))
         return SiteMessage("finish", {"rows": lines}, {str(number): one for number, one in draws.items()})
 
     def _completed(self, arrays: Arrays) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def budget_sentences(out: Path) -> list[str]:
         f"of each {units} they tell at most epsilon {max(claimed):.3g}, but for a chance of "
         f"{max(row['delta'] for row in rows):.3g}"
         if len(claimed) == len(rows)
-        else "but the plan's seed drew it, so that nothing is claimed"
+        else "but the plan's seed chose it, so that nothing is claimed"
     )
     return [
         f"Each site added noise to every step, before its weights left it: {bound}. {PRIVACY} has the budget of each "

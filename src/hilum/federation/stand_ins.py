@@ -26,7 +26,7 @@ PAIRS, SERIES = "pairs", "series"
 
 @dataclass(frozen=True)
 class StandIn:
-    """A group of like cases. facts: their medians; size: how many they are; known: structures that somebody drew."""
+    """A group of like cases. facts: their medians; size: how many; known: structures that somebody contoured."""
 
     facts: CaseFacts
     size: int
@@ -44,7 +44,7 @@ def stand_ins_of(
 ) -> list[StandIn]:
     """The stand-ins of a site's training cases, each of at least so many; fewer alike cases send none.
 
-    known: {case id: structures that somebody drew in it}
+    known: {case id: structures that somebody contoured in it}
     kinds: of reference that the model learns, all else stays
     """
     strata = defaultdict[tuple[Any, ...], list[CaseFacts]](list)
@@ -52,15 +52,15 @@ def stand_ins_of(
         asked = {kind: value for kind, value in one.references.items() if kind in kinds}
         strata[_stratum(one, asked, known.get(one.id))].append(replace(one, references=asked))
     groups = [(key[-1], group) for key, own in strata.items() for group in group_cases(own, least)]
-    return [StandIn(_merge(group), len(group), drawn) for drawn, group in groups]
+    return [StandIn(_merge(group), len(group), contoured) for contoured, group in groups]
 
 
 def _stratum(one: CaseFacts, asked: Mapping[str, Any], known: frozenset[str] | None) -> tuple[Any, ...]:
     """What a group has in common: never across classes, kinds of image or structures that are known."""
     classes = tuple(sorted((kind, value) for kind, value in asked.items() if isinstance(value, str)))
-    drawn = None if known is None else tuple(sorted(known))
+    contoured = None if known is None else tuple(sorted(known))
     grid = (one.modality, one.channels, len(one.shape), one.physical, one.oriented, one.unit)
-    return (*grid, tuple(sorted(asked)), classes, drawn)
+    return (*grid, tuple(sorted(asked)), classes, contoured)
 
 
 def group_cases(cases: Sequence[CaseFacts], least: int) -> list[list[CaseFacts]]:

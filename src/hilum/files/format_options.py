@@ -44,7 +44,7 @@ class FileChoices:
     pages: Annotated[Pages | None, Setting("Pages of a TIFF as channels of one picture: bands.", "NAME")] = None
     fill_missing: Annotated[bool, Setting("Accept a series with missing slices; they become padding.")] = False
     fill_contours: Annotated[
-        bool, Setting("Interpolate contours of DICOM structure sets between the slices on which they are drawn.")
+        bool, Setting("Interpolate contours of DICOM structure sets between contoured slices.")
     ] = False
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 
 
 def inside_polygon(corners: Floats, shape: Sequence[int]) -> Mask:
-    """(rows, columns) pixels whose centres lie in a closed polygon: a line that is drawn twice bounds what it did once.
+    """(rows, columns) pixels whose centres lie in a closed polygon: a line that comes twice bounds what it did once.
 
     corners: (points, 2) x and y in pixels; 0 is the centre of the first one
     A pixel belongs to it where the line winds around its centre, not where it does so an odd number of times. Only an

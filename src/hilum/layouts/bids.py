@@ -89,9 +89,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     below = (f[1:] if f[:1] and f[0].lower() in ABOVE else f for f in places)
     if any(folders and SUBJECT.fullmatch(folders[0]) for folders in below):
         return True
-    is_drawn = any(member.stem.rpartition("_")[2].lower() in MASK_SUFFIXES for member in folder.images)
+    is_contoured = any(member.stem.rpartition("_")[2].lower() in MASK_SUFFIXES for member in folder.images)
     in_sites = any(len(f) > 1 and f[0].lower() not in NOT_SITES and SUBJECT.fullmatch(f[1]) for f in places)
-    return (is_drawn or not options.references) and in_sites
+    return (is_contoured or not options.references) and in_sites
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -116,8 +116,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         if known.keys() >= {*channels}:
             images = {name if len(channels) > 1 else IMAGE: known[name] for name in channels}
             # A discrete segmentation holds more than a mask.
-            drawn = [scan for scan in masks[session] if scan.suffix == "dseg"] or masks[session]
-            files = tuple(MaskFile(scan.member, structure=scan.entities.get("label", "")) for scan in drawn)
+            label_maps = [scan for scan in masks[session] if scan.suffix == "dseg"] or masks[session]
+            files = tuple(MaskFile(scan.member, structure=scan.entities.get("label", "")) for scan in label_maps)
             cases.append(NamedCase(PairKey((), session, own[0].member.split), images, files))
     rare = sorted(counts.keys() - common)
     what, why = f"not every session has {', '.join(rare)}", "channels must be those of all cases"

@@ -15,13 +15,13 @@ from hilum import errors
 from hilum.errors import UsageError
 from hilum.files import modality_words
 from hilum.layouts import layout
-from hilum.layouts.cases import class_labels, drawn_boxes, table_join, table_reading, table_roles
+from hilum.layouts.cases import annotated_boxes, class_labels, table_join, table_reading, table_roles
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation
 from hilum.layouts.cases.column_names import BOX_ROLES, READERS
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from hilum.layouts.cases.table_reading import LOOKED_AT, TABLE_SUFFIXES, DataTable, TableRow
 from hilum.layouts.cases.table_roles import RoleTable
-from hilum.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Example, Layout, Problems, Reading
+from hilum.layouts.layout import BY_NAMES, AnnotationNames, DatasetOptions, Example, Layout, Problems, Reading
 from hilum.layouts.named_cases import NamedCases
 from hilum.values import CaseRow, Cell, Problem, bounding_boxes
 
@@ -54,7 +54,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     table = table_reading.read_table(tables[0])
     boxes = BoxTable.with_roles(table, columns_of_boxes(table, options, folder))
     column, own = boxes.column, boxes.annotations
-    classes, called = class_labels.name_classes(drawn_boxes.drawn_names(list(own.values())), folder, options)
+    classes, called = class_labels.name_classes(annotated_boxes.annotated_names(list(own.values())), folder, options)
     images, missing, named = _images(table, own, Folder(table.path.parent) if folder.is_file else folder, options)
     hidden = named.reading.patients if named else ""  # people of DICOM are not called by their names
     kept = [(row, name) for row, name in images if name is not None or not folder.is_file]
@@ -67,7 +67,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         tuple(rows),
         how=f"table {table.path.name}: {count} on {seen}",
         classes={"boxes": classes},
-        drawn=DrawnNameMeanings(called, settings=column),
+        annotation_names=AnnotationNames(called, settings=column),
         modality=options.modality or (named.reading.modality if named else None),
         patients=hidden or (f"column {column['patient']} of {table.path.name}" if "patient" in column else ""),
         patient_column=None if hidden else column.get("patient"),
@@ -110,7 +110,7 @@ class BoxTable(RoleTable):
 
     def annotation(self, rows: Rows) -> Annotation:
         """The boxes, or balls, in the rows of one image; a row with nothing but the image is none."""
-        is_ball, drawn = "x0" not in self.column, list[DrawnBox]()
+        is_ball, boxes = "x0" not in self.column, list[AnnotatedBox]()
         letters = "xyz" if is_ball or "z0" in self.column else "xy"
         for place, row in rows:
             edges = [(self._ball if is_ball else self._edges)(row, letter) for letter in letters]
@@ -124,8 +124,8 @@ class BoxTable(RoleTable):
                 missing = "whole ball" if is_ball else "label" if label is None else "corner"
                 remedy = "Write its centre and diameter in mm" if is_ball else "Write the whole box, or only the image"
                 raise self.table.refusal(f"row {place} has no {missing}", remedy)
-            drawn.append(DrawnBox(str(label), low, high, f"row {place}"))
-        return Annotation(self.table.path, tuple(drawn), in_mm=is_ball)
+            boxes.append(AnnotatedBox(str(label), low, high, f"row {place}"))
+        return Annotation(self.table.path, tuple(boxes), in_mm=is_ball)
 
     def _stated(self, row: TableRow, role: str) -> float | None:
         return table_reading.cell_number(row[self.column[role]])
@@ -166,7 +166,7 @@ class BoxTable(RoleTable):
         return next(iter(values), None)
 
     def reader_warning(self) -> Problems:
-        """The warning that several people drew boxes on one image, as in VinDr-CXR."""
+        """The warning that several people annotated boxes on one image, as in VinDr-CXR."""
         if (reader := self.table.column(READERS)) is None:
             return ()
         seen = Counter(name for name, rows in self.rows.items() for _ in {str(row[reader]) for _, row in rows})
@@ -194,10 +194,10 @@ def _images(
         modality = modality_words.modality_word(options.modality)
         cells = [(one, Cell((one.path,), modality=modality)) for one in folder.images]
         cases = [CaseRow(one.name, {"image": cell}, split=one.split) for one, cell in cells]
-        images = drawn_boxes.images_by_file_name(folder, bare=True)
+        images = annotated_boxes.images_by_file_name(folder, bare=True)
         near = [table.path.parent, table.path.parent / "images"]
         by_path = {case.paths[0]: case for case in cases}
-        each = {name: drawn_boxes.image_named(images, name, near, table.path) for name in names}
+        each = {name: annotated_boxes.image_named(images, name, near, table.path) for name in names}
         found = {name: [by_path[image.path]] if image else [] for name, image in each.items()}
     called: dict[Path, str] = {}
     for name, own in found.items():

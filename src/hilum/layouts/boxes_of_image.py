@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from hilum import errors
 from hilum.layouts import box_table, voc
 from hilum.layouts.box_table import BoxTable
-from hilum.layouts.cases import drawn_boxes, table_reading
-from hilum.layouts.cases.drawn_boxes import Annotation
+from hilum.layouts.cases import annotated_boxes, table_reading
+from hilum.layouts.cases.annotated_boxes import Annotation
 from hilum.layouts.cases.table_reading import TABLE_SUFFIXES
 from hilum.layouts.layout import DatasetOptions
 from hilum.values import BoundingBoxes, Image
@@ -29,8 +29,8 @@ def read_boxes(path: Path, image: Image, file: Path) -> BoundingBoxes:
     Raises DatasetError for a table that does not name the image, and for what no layout of boxes takes.
     """
     annotation = voc.voc_sidecar(path).annotation if path.suffix.lower() in XML else _in_table(path, file)
-    called = {one: one for one in drawn_boxes.drawn_names([annotation])}
-    return drawn_boxes.load_boxes(annotation, called, lambda: image)
+    called = {one: one for one in annotated_boxes.annotated_names([annotation])}
+    return annotated_boxes.load_boxes(annotation, called, lambda: image)
 
 
 def _in_table(path: Path, file: Path) -> Annotation:

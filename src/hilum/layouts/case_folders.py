@@ -71,15 +71,15 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     is_alike = 0 < len(names) <= most and all(2 * count > len(cases) for count in names.values())
     if not is_alike or suffix_masks.fits(folder, options):
         return False
-    is_drawn = any(case.masks for case in cases.values())
-    is_bare = len(names) == 1 < len(cases) and not is_drawn and options.references
+    has_masks = any(case.masks for case in cases.values())
+    is_bare = len(names) == 1 < len(cases) and not has_masks and options.references
     if is_bare and unnamed_masks.masks_among(members, options.read):
         return False  # label maps would be images too
     # The folder that was given is itself the case.
     is_one = len(cases) == 1 and not all(member.folders for member in members)
     if is_one and len(members) > 1 and len({word for _, word in mask_pairs.split_by_words(members).values()}) == 1:
         return False  # x1_ct and x2_ct are of two cases
-    if is_one or not is_drawn:
+    if is_one or not has_masks:
         return (not is_one or len(cases) == 1) and all(mask_pairs.is_image_word(name) for name in names)
     return not any(set(case.masks) & set(case.images) for case in cases.values())
 
@@ -89,17 +89,17 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
     Raises DatasetError where some masks name a structure and others none, UsageError for a structure that is not there.
     """
-    cases, drawn = _cases(folder, options)
+    cases, kinds_of_masks = _cases(folder, options)
     _check_versions(cases.values())
     if options.references:
-        _check_label_maps(cases.values(), drawn, options)
+        _check_label_maps(cases.values(), kinds_of_masks, options)
         _check_structures(cases.values(), options)
     cases, other_names = _with_only_mask(_with_map_of_several(cases, options))
     names = sorted({name for case in cases.values() for name in case.images})
     whole = [case.to_named_case(key, names) for key, case in cases.items() if case.images]
     bare = [key.name for key, case in cases.items() if not case.images]
-    masks = "a mask" if len(drawn) == 1 else "masks"
-    by_values = f"; {errors.list_phrase(drawn)} taken for {masks} by the values" if drawn else ""
+    masks = "a mask" if len(kinds_of_masks) == 1 else "masks"
+    by_values = f"; {errors.list_phrase(kinds_of_masks)} taken for {masks} by the values" if kinds_of_masks else ""
     how = f"a folder per case with {errors.list_phrase(names)}{by_values}"
     modality = modality_words.common_modality(names)
     problems = (*mask_pairs.missing_image_problem(bare), *_other_name_warning(other_names))
@@ -114,11 +114,11 @@ def _cases(folder: Folder, options: DatasetOptions) -> tuple[dict[PairKey, CaseF
         cases = _sort_cases(folder)
         kinds = grouping.by_key(pair for case in cases.values() for pair in case.images.items())
         is_named = len(cases) == 1 or any(case.masks for case in cases.values())
-        drawn = [] if is_named else unnamed_masks.drawn_kinds(kinds, options.read)
+        kinds_of_masks = [] if is_named else unnamed_masks.mask_kinds(kinds, options.read)
         for case in cases.values():
-            for name in case.images.keys() & set(drawn):
-                case.masks[name if len(drawn) > 1 else ""].append(case.images.pop(name))
-        folder.known[CaseFolder] = cases, drawn
+            for name in case.images.keys() & set(kinds_of_masks):
+                case.masks[name if len(kinds_of_masks) > 1 else ""].append(case.images.pop(name))
+        folder.known[CaseFolder] = cases, kinds_of_masks
     known: tuple[dict[PairKey, CaseFolder], list[str]] = folder.known[CaseFolder]
     return known
 
@@ -169,7 +169,7 @@ def _with_distant_masks(cases: Mapping[PairKey, CaseFolder]) -> dict[PairKey, Ca
     owners = {key.stem: case for key, case in cases.items() if case.images}
     known = dict(cases)
     for key, case in cases.items():
-        named = [(member, _owner(member.stem, owners)) for drawn in case.masks.values() for member in drawn]
+        named = [(member, _owner(member.stem, owners)) for masks in case.masks.values() for member in masks]
         if case.images or not all(owner for _, owner in named):
             continue
         del known[key]
@@ -201,15 +201,15 @@ def _check_versions(cases: Iterable[CaseFolder]) -> None:
             raise DatasetError(problem, str(parents[0].parent), "Move the others out of the data set")
 
 
-def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], options: DatasetOptions) -> None:
+def _check_label_maps(cases: Collection[CaseFolder], kinds_of_masks: Sequence[str], options: DatasetOptions) -> None:
     """Raise DatasetError for several label maps that only their values mark, and for one among images beside a mask.
 
-    drawn: the kinds that are masks by their values
+    kinds_of_masks: the kinds that are masks by their values
     """
     first = next((case for case in cases if case.masks and case.images), CaseFolder())
-    maps = [member.path for name in drawn if len(drawn) > 1 for member in first.masks.get(name, ())]
+    maps = [member.path for name in kinds_of_masks if len(kinds_of_masks) > 1 for member in first.masks.get(name, ())]
     if any(cell_loading.load_mask((path,), (), options.read).data.max() > 1 for path in maps):
-        map_names = errors.list_phrase(drawn)
+        map_names = errors.list_phrase(kinds_of_masks)
         problem = f"{map_names} are label maps by their values, each with several numbers: only one can be meant"
         remedy = "Move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
@@ -256,12 +256,12 @@ def _with_map_of_several(cases: dict[PairKey, CaseFolder], options: DatasetOptio
 
     By the values of the first that can be read: the name is that of the whole.
     """
-    drawn = [case for case in cases.values() if case.masks]
-    names = {name for case in drawn for name in case.masks}
+    with_masks = [case for case in cases.values() if case.masks]
+    names = {name for case in with_masks for name in case.masks}
     if not options.references or len(names) != 1 or "" in names:
         return cases
     [name] = names
-    if not any(_holds_numbers(case.masks[name][0].path, options) for case in drawn[:MOST_READ]):
+    if not any(_holds_numbers(case.masks[name][0].path, options) for case in with_masks[:MOST_READ]):
         return cases
     return {key: replace(case, masks={"": case.masks[name]}) if case.masks else case for key, case in cases.items()}
 

@@ -54,7 +54,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False  # the classes are those of the table
     if options.labels is None and (patient_names.are_named_people(names) or _are_kinds(members)):
         return False
-    if not names or unnamed_masks.drawn_folders(folder, options.read) is not None:
+    if not names or unnamed_masks.mask_folders(folder, options.read) is not None:
         return False
     return not (options.references and unnamed_masks.masks_among(members, options.read))
 

@@ -16,14 +16,14 @@ import numpy as np
 from hilum import errors
 from hilum.errors import DatasetError
 from hilum.layouts import layout
-from hilum.layouts.cases import drawn_files, table_join
+from hilum.layouts.cases import annotation_files, table_join
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Outline, Ring
+from hilum.layouts.cases.annotation_files import UNREADABLE, AnnotatedFolder, AnnotationFormat, ListedImage
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember, Record
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline, Ring
-from hilum.layouts.cases.drawn_files import UNREADABLE, DrawingFormat, DrawnFolder, ListedImage
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from hilum.values import Problem, Split
 
-FORMAT = DrawingFormat("coco", "COCO", "boxes")
+FORMAT = AnnotationFormat("coco", "COCO", "boxes")
 KEYS = ("images", "annotations", "categories")
 HEAD_BYTES = 1 << 16
 # The instances of COCO's own training part take 0.45 GiB.
@@ -52,7 +52,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     parts = _parts(read_from)
     contents = [_entries(records[one.path], one.path, parts.get(one.path)) for one in read_from]
     listed_images = [entry for entries, _ in contents for entry in entries]
-    reading = DrawnFolder(folder, options, FORMAT).read_listed(listed_images, words=_words)
+    reading = AnnotatedFolder(folder, options, FORMAT).read_listed(listed_images, words=_words)
     problems, lost = [*reading.problems], [fault for _, faults in contents for fault in faults]
     if aside:
         others = f"{errors.list_phrase(aside)} {'lists' if len(aside) == 1 else 'list'}"
@@ -75,9 +75,9 @@ def _entries(record: Record, path: Path, split: Split | None) -> tuple[list[List
         problem = "holds panoptic segments, whose pixels lie in pictures beside it"
         raise DatasetError(problem, str(path), "Give the list of instances, or the pictures as masks")
     lost, problem = list[str](), "is not a list of boxes or outlines in COCO's format ({})"
-    with drawn_files.refuse_unreadable(path, problem, "Correct it"):
+    with annotation_files.refuse_unreadable(path, problem, "Correct it"):
         names = {_number(entry["id"]): str(entry["name"]) for entry in record["categories"]}
-        boxes: dict[str, list[DrawnBox]] = {_number(entry["id"]): [] for entry in record["images"]}
+        boxes: dict[str, list[AnnotatedBox]] = {_number(entry["id"]): [] for entry in record["images"]}
         odd: dict[str, list[str]] = {image: [] for image in boxes}
         for place, entry in enumerate(record["annotations"], start=1):
             where = f"annotation {entry.get('id', place) if isinstance(entry, dict) else place}"
@@ -86,7 +86,7 @@ def _entries(record: Record, path: Path, split: Split | None) -> tuple[list[List
                 lost.append(f"{where} is of image {image or 'without a number'}, which is not listed")
                 continue
             try:
-                boxes[image].append(_drawn_object(entry, names, where))
+                boxes[image].append(_annotated_box(entry, names, where))
             except UNREADABLE as error:
                 odd[image].append(f"{where}: {errors.describe_cause(error)}")
         if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
@@ -94,10 +94,10 @@ def _entries(record: Record, path: Path, split: Split | None) -> tuple[list[List
         films = {_number(one["id"]): str(one.get("name") or one["id"]) for one in record.get("videos") or ()}
         found = list[ListedImage]()
         for entry in record["images"]:
-            number, size = _number(entry["id"]), drawn_files.stated_size(entry.get("width"), entry.get("height"))
-            drawn = Annotation(path, tuple(boxes[number]), size, odd=tuple(odd[number]))
+            number, size = _number(entry["id"]), annotation_files.stated_size(entry.get("width"), entry.get("height"))
+            annotation = Annotation(path, tuple(boxes[number]), size, odd=tuple(odd[number]))
             film = films.get(of_film := _number(entry["video_id"]), of_film) if "video_id" in entry else ""
-            found.append(ListedImage(str(entry["file_name"]), drawn, split, film=film))
+            found.append(ListedImage(str(entry["file_name"]), annotation, split, film=film))
     if lost and len(lost) == len(record["annotations"]):
         raise DatasetError(lost[0], str(path), "Correct it")
     return found, lost
@@ -121,7 +121,7 @@ def _image_of(entry: Any) -> str:
         return ""
 
 
-def _drawn_object(entry: Record, names: Mapping[str, str], where: str) -> DrawnBox:
+def _annotated_box(entry: Record, names: Mapping[str, str], where: str) -> AnnotatedBox:
     """One annotation; its box is that of its polygons where it states none."""
     category = _number(entry["category_id"])
     if category not in names:
@@ -137,11 +137,11 @@ def _drawn_object(entry: Record, names: Mapping[str, str], where: str) -> DrawnB
     elif rings := [_ring(numbers) for numbers in stated if numbers]:
         outline = Outline(tuple(rings))
         if "bbox" not in entry:
-            return replace(DrawnBox.around(name, rings, where), ignored=ignored, track=track)
+            return replace(AnnotatedBox.around(name, rings, where), ignored=ignored, track=track)
     if len(numbers := [float(number) for number in entry["bbox"]]) != 4 or not np.isfinite(numbers).all():
         raise ValueError("its box is not four numbers")
     x, y, width, height = numbers
-    return DrawnBox(name, (x, y), (x + width, y + height), where, ignored, outline, track)
+    return AnnotatedBox(name, (x, y), (x + width, y + height), where, ignored, outline, track)
 
 
 def _ring(numbers: Sequence[Any]) -> Ring:
@@ -180,14 +180,14 @@ def _runs(counts: Sequence[int] | str) -> tuple[int, ...]:
 
 
 def _record(path: Path) -> Record:
-    record = drawn_files.json_record(path, LARGEST_SET)
+    record = annotation_files.json_record(path, LARGEST_SET)
     if not (isinstance(record, dict) and all(isinstance(record.get(key), list) for key in KEYS)):
         raise DatasetError(f"has no lists of {', '.join(KEYS)}", str(path), "Give annotations of instances")
     return record
 
 
 def _files(folder: Folder) -> list[FolderMember]:
-    return [one for one in drawn_files.files_of_many(folder, ".json") if one.path.name != "dataset.json"]
+    return [one for one in annotation_files.files_of_many(folder, ".json") if one.path.name != "dataset.json"]
 
 
 def _is_coco(path: Path) -> bool:

@@ -21,10 +21,10 @@ from hilum import errors
 from hilum.errors import DatasetError
 from hilum.files.storage import packed_files
 from hilum.layouts import layout, voc
-from hilum.layouts.cases import drawn_boxes, drawn_files, film_frames
+from hilum.layouts.cases import annotated_boxes, annotation_files, film_frames
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
+from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, ListedImage
 from hilum.layouts.cases.dataset_folder import Folder
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from hilum.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, ListedImage
 from hilum.layouts.cases.film_frames import ListedFilm
 from hilum.layouts.cases.names import SPLIT_WORDS
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
@@ -36,21 +36,23 @@ LAST_NUMBER = re.compile(r"\d+$")
 FLAT = frozenset({"tag", "points", "polyline", "cuboid", "skeleton"})
 OUTLINES = frozenset({"polygon", "mask", "ellipse"})
 MARKS = ((b"<annotations", b"<image "), (b"<annotations", b"<track "))
-FORMAT = DrawingFormat("cvat", "CVAT", flat=FLAT)
+FORMAT = AnnotationFormat("cvat", "CVAT", flat=FLAT)
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """An XML file of annotations with images or tracks, and images or a film in the folder."""
-    return bool(drawn_files.files_of_many(folder, ".xml", *MARKS))
+    return bool(annotation_files.files_of_many(folder, ".xml", *MARKS))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """A case for each image that is listed; where anything but boxes is drawn they are outlines, else boxes.
+    """A case for each image that is listed; where anything but boxes is annotated they are outlines, else boxes.
 
     Tracks are those of films, of which each frame is a case.
     Raises DatasetError, by file, for a damaged one, and for an image that two of them list.
     """
-    roots = {member.path: voc.parse_xml(member.path) for member in drawn_files.files_of_many(folder, ".xml", *MARKS)}
+    roots = {
+        member.path: voc.parse_xml(member.path) for member in annotation_files.files_of_many(folder, ".xml", *MARKS)
+    }
     tracked = [path for path, root in roots.items() if root.find("track") is not None]
     if tracked:
         films = [_film(path, roots[path], folder) for path in tracked]
@@ -59,10 +61,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     kinds = Counter(shape.tag for root in roots.values() for image in root.iter("image") for shape in image)
     flat = sum(kinds[kind] for kind in FLAT)
     covered = errors.count_phrase(flat, "tag or shape covers", "tags or shapes cover")
-    what, remedy = f"{covered} nothing (points, lines, cuboids)", "Draw outlines, or export tags as a table of labels"
+    what, remedy = (
+        f"{covered} nothing (points, lines, cuboids)",
+        "Outline the objects, or export tags as a table of labels",
+    )
     problems = layout.left_out_problem([path.name for path in roots] if flat else (), what, remedy, "warning")
     form = FORMAT if OUTLINES & kinds.keys() else replace(FORMAT, usual="boxes")
-    return DrawnFolder(folder, options, form).read_listed(listed, problems)
+    return AnnotatedFolder(folder, options, form).read_listed(listed, problems)
 
 
 def cvat_images(path: Path, root: Element) -> list[ListedImage]:
@@ -72,10 +77,10 @@ def cvat_images(path: Path, root: Element) -> list[ListedImage]:
         name = image.get("name") or ""
         subset, task = image.get("subset") or "", image.get("task_id")
         problem, remedy = f"the size of image {name} cannot be read: {{}}", "Export it anew as CVAT for images 1.1"
-        with drawn_files.refuse_unreadable(path, problem, remedy):
+        with annotation_files.refuse_unreadable(path, problem, remedy):
             size = (int(image.attrib["width"]), int(image.attrib["height"]))
-        drawn, odd = _drawn_objects(image, size, path)
-        annotation = Annotation(path, tuple(drawn), size, odd=tuple(odd))
+        boxes, odd = _annotated_boxes(image, size, path)
+        annotation = Annotation(path, tuple(boxes), size, odd=tuple(odd))
         source = f"task {task} of {path.name}" if task else path.name
         listed.append(ListedImage(name, annotation, SPLIT_WORDS.get(subset.lower()), subset, source))
     return listed
@@ -90,30 +95,32 @@ def _film(path: Path, root: Element, folder: Folder) -> ListedFilm:
         problem = "does not state the number of frames and their size (meta: size, original_size)"
         raise DatasetError(problem, str(path), "Export it anew as CVAT for video 1.1") from error
     source = root.findtext(".//meta//source", "") or path.stem
-    tracks = (_drawn_track(track, count, (columns, rows), path) for track in root.iter("track"))
+    tracks = (_annotated_track(track, count, (columns, rows), path) for track in root.iter("track"))
     frames = grouping.by_key(chain.from_iterable(tracks))
     found = film_frames.film_of(source, folder)
     images = {} if found else {int(n[0]): one.path for one in folder.images if (n := LAST_NUMBER.search(one.stem))}
-    drawn = {frame: tuple(boxes) for frame, boxes in frames.items()}
-    return ListedFilm(path, Path(source).stem, drawn, count, (columns, rows), found.path if found else None, images)
+    boxes_of = {frame: tuple(boxes) for frame, boxes in frames.items()}
+    return ListedFilm(path, Path(source).stem, boxes_of, count, (columns, rows), found.path if found else None, images)
 
 
-def _drawn_track(track: Element, count: int, size: tuple[int, int], path: Path) -> Iterator[tuple[int, DrawnBox]]:
+def _annotated_track(
+    track: Element, count: int, size: tuple[int, int], path: Path
+) -> Iterator[tuple[int, AnnotatedBox]]:
     """(frame, the object) of a track; masks are those of their own frames. DatasetError for an odd shape."""
     where, rings = f"track {track.get('id')}", dict[int, Ring | None]()
-    with drawn_files.refuse_unreadable(path, f"{where} cannot be read: {{}}", "Correct it, or export it anew"):
+    with annotation_files.refuse_unreadable(path, f"{where} cannot be read: {{}}", "Correct it, or export it anew"):
         number, name = int(track.attrib["id"]), track.attrib["label"]
         for shape in (one for one in track if one.tag not in FLAT):
             frame, is_outside = int(shape.attrib["frame"]), shape.get("outside") == "1"
             if shape.tag == "mask" and not is_outside:
-                pixels = DrawnBox.of_pixels(name, *_pixels(shape.attrib, path), size, where)
+                pixels = AnnotatedBox.of_pixels(name, *_pixels(shape.attrib, path), size, where)
                 yield frame, replace(pixels, track=number)
             if shape.tag == "mask":
                 continue
             rings[frame] = None if is_outside else _ring(shape)
             is_boxed = shape.tag == "box" and not float(shape.get("rotation", 0))
     for frame, ring in film_frames.rings_between(rings, count - 1):
-        box = replace(DrawnBox.around(name, [ring], f"{where}, frame {frame}"), track=number)
+        box = replace(AnnotatedBox.around(name, [ring], f"{where}, frame {frame}"), track=number)
         yield frame, replace(box, outline=None) if is_boxed else box
 
 
@@ -124,9 +131,9 @@ def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annota
     return {entry.key: entry.annotation for entry in cvat_images(path, root)}
 
 
-def _drawn_objects(image: Element, size: tuple[int, int], path: Path) -> tuple[list[DrawnBox], list[str]]:
-    """The objects that are drawn on one image, and which shapes cannot be read, in words."""
-    drawn, odd = list[DrawnBox](), list[str]()
+def _annotated_boxes(image: Element, size: tuple[int, int], path: Path) -> tuple[list[AnnotatedBox], list[str]]:
+    """The objects that are annotated on one image, and which shapes cannot be read, in words."""
+    boxes, odd = list[AnnotatedBox](), list[str]()
     outlines: list[tuple[str, str | None, Ring, str]] = []
     for number, shape in enumerate(image, start=1):
         if shape.tag in FLAT:
@@ -135,13 +142,13 @@ def _drawn_objects(image: Element, size: tuple[int, int], path: Path) -> tuple[l
         try:
             name = shape.attrib["label"]
             if shape.tag == "mask":
-                drawn.append(DrawnBox.of_pixels(name, *_pixels(shape.attrib, path), size, place))
+                boxes.append(AnnotatedBox.of_pixels(name, *_pixels(shape.attrib, path), size, place))
             else:
-                DrawnBox.around(name, [ring := _ring(shape)], place)  # which refuses what encloses nothing
+                AnnotatedBox.around(name, [ring := _ring(shape)], place)  # which refuses what encloses nothing
                 outlines.append((name, group, ring, place))
         except (ArithmeticError, KeyError, ValueError) as error:
             odd.append(f"image {image.get('name')}, {place}: {errors.describe_cause(error)}")
-    return [*drawn, *DrawnBox.in_groups(outlines)], odd
+    return [*boxes, *AnnotatedBox.in_groups(outlines)], odd
 
 
 def _ring(shape: Element) -> Ring:
@@ -153,10 +160,10 @@ def _ring(shape: Element) -> Ring:
         case "box":
             x0, y0, x1, y1 = (float(numbers[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
             corners, centre = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], ((x0 + x1) / 2, (y0 + y1) / 2)
-            return drawn_boxes.turn_corners(corners, centre, turn)
+            return annotated_boxes.turn_corners(corners, centre, turn)
         case "ellipse":
             x, y, across, down = (float(numbers[key]) for key in ("cx", "cy", "rx", "ry"))
-            return drawn_boxes.ellipse_corners((x, y), (across, down), turn)
+            return annotated_boxes.ellipse_corners((x, y), (across, down), turn)
         case other:
             raise ValueError(f"a shape of the kind {other!r}")
 
@@ -177,5 +184,5 @@ EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
     '<image name="a0.png" width="30" height="20"><polygon label="cyst" points="2,2;8,2;8,8"/></image>\n'
     '<image name="a1.png" width="30" height="20"/>\n</annotations>\n'
 }
-WHAT = "an XML file that lists images or tracks and what is drawn on them, as of CVAT"
+WHAT = "an XML file that lists images or tracks and what is annotated on them, as of CVAT"
 LAYOUT = Layout("cvat", WHAT, fits, read, BY_NAMES, EXAMPLE, _annotations)

@@ -15,8 +15,8 @@ from hilum.files import modality_words
 from hilum.files.dicom.reading import series_survey
 from hilum.layouts import dataset_table, layout
 from hilum.layouts.cases import (
+    annotated_outlines,
     class_labels,
-    drawn_outlines,
     mask_pairs,
     object_classes,
     table_join,
@@ -24,21 +24,21 @@ from hilum.layouts.cases import (
     table_roles,
     text_names,
 )
+from hilum.layouts.cases.annotated_boxes import Annotation
+from hilum.layouts.cases.annotated_outlines import AnnotationReferences
 from hilum.layouts.cases.column_names import TARGET
 from hilum.layouts.cases.dataset_folder import Folder, Record
-from hilum.layouts.cases.drawn_boxes import Annotation
-from hilum.layouts.cases.drawn_outlines import DrawnReferences
 from hilum.layouts.cases.object_classes import BY_MAP, BY_TABLE
 from hilum.layouts.cases.opening import EMPTY
 from hilum.layouts.cases.table_reading import DataTable, TableRow
 from hilum.layouts.cases.table_roles import TEXT, RoleTable
 from hilum.layouts.dataset_table import NAMED, SINGLE
-from hilum.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Reading
+from hilum.layouts.layout import AnnotationNames, DatasetOptions, Labels, Reading
 from hilum.values import CaseRow, Cell
 
 FIXED_AND_MOVING = {"fixed", "moving"}
-# What a cell can mean of a file, besides the layouts of drawings, and the columns of such cells.
-PARTS = ("frame", "film", "row", EMPTY, "series", "drawn", "report", BY_TABLE, BY_MAP)
+# What a cell can mean of a file, besides the layouts of annotation files, and the columns of such cells.
+PARTS = ("frame", "film", "row", EMPTY, "series", "contoured", "report", BY_TABLE, BY_MAP)
 PATHS = frozenset({"image", "mask", "instances", "boxes", TARGET})
 
 
@@ -65,11 +65,11 @@ def read_rows(table: DataTable, folder: Folder, declared: Record, options: Datas
     classes = dataset_table.stated_classes(declared, table.path) if is_ours else {}
     rows, classes = _with_classes(rows, classes, folder, options, table.path)
     rows, classes, partly = _with_structures(rows, classes, folder, options)
-    rows, classes, drawn = _with_drawings(rows, classes, folder, declared, options)
+    rows, classes, names = _with_annotations(rows, classes, folder, declared, options)
     if object_classes.OBJECT_MAPS not in classes:
         own, called = object_classes.declared_classes(rows, folder, options)
         classes = {**classes, object_classes.OBJECT_MAPS: own} if own else classes
-        drawn = replace(drawn or DrawnNameMeanings(), called=called) if called else drawn
+        names = replace(names or AnnotationNames(), called=called) if called else names
     regions = {name: tuple(values) for name, values in declared.get("regions", {}).items()} if is_ours else {}
     channels = [name.partition(":")[2] or name for name in table.columns if name.partition(":")[0] == "image"]
     return Reading(
@@ -77,7 +77,7 @@ def read_rows(table: DataTable, folder: Folder, declared: Record, options: Datas
         how=f"table {table.path.name}, {errors.count_phrase(len(rows), 'row')}",
         name=declared.get("name", ""),
         classes=classes,
-        drawn=drawn,
+        annotation_names=names,
         modality=declared.get("modality"),
         patients=declared.get("patients") or f"column patient of {table.path.name}",
         columns=declared.get("columns", {}),
@@ -115,7 +115,7 @@ class OwnRows(RoleTable):
     options: DatasetOptions
     _tables: dict[Path, DataTable] = field(default_factory=dict)
     _surveys: dict[Path, Mapping[str, Cell]] = field(default_factory=dict)
-    _drawings: dict[tuple[str, Path], Mapping[str, Annotation]] = field(default_factory=dict)
+    _annotations: dict[tuple[str, Path], Mapping[str, Annotation]] = field(default_factory=dict)
 
     @cached_property
     def _split(self) -> str | None:
@@ -175,11 +175,11 @@ class OwnRows(RoleTable):
             raise self.table.refusal(f"{text!r} names only some of its masks", "Write liver=a.png|spleen=b.png")
         if part == "series" and key:
             return self._series(paths[0], key)
-        if layout.is_of_drawings(part):
-            return self._drawing(paths[0], part, key)
+        if layout.reads_annotations(part):
+            return self._annotated_cell(paths[0], part, key)
         if part not in ("", *PARTS):
-            drawings = filter(layout.is_of_drawings, sorted(layout.LAYOUTS))
-            choices = f"Choose among {errors.list_phrase((*PARTS, *drawings))}"
+            of_annotations = filter(layout.reads_annotations, sorted(layout.LAYOUTS))
+            choices = f"Choose among {errors.list_phrase((*PARTS, *of_annotations))}"
             raise self.table.refusal(f"{text!r} has the part {part}, which is none", choices)
         is_folder = part == "" and kind in ("image", TARGET) and paths[0].is_dir()
         return Cell(paths, "folder" if is_folder else part, key, names)
@@ -208,16 +208,16 @@ class OwnRows(RoleTable):
             raise self.table.refusal(f"names the series {uid}, which {folder} does not hold", "Correct the cell")
         return self._surveys[folder][uid]
 
-    def _drawing(self, path: Path, part: str, key: str) -> Cell:
-        """The cell of what a file of drawings states for one image."""
-        if (part, path) not in self._drawings and path.is_file():
+    def _annotated_cell(self, path: Path, part: str, key: str) -> Cell:
+        """The cell of what an annotation file states for one image."""
+        if (part, path) not in self._annotations and path.is_file():
             read = layout.load_layout(part).annotations
-            assert read is not None  # noqa: S101 - layouts of drawings have it
-            self._drawings[part, path] = read(path, self.declared.get("drawings", {}))
-        drawn = self._drawings.get((part, path), {})
-        if path.is_file() and key not in drawn:
+            assert read is not None  # noqa: S101 - layouts of annotation files have it
+            self._annotations[part, path] = read(path, self.declared.get("annotations", {}))
+        annotations = self._annotations.get((part, path), {})
+        if path.is_file() and key not in annotations:
             raise self.table.refusal(f"names {key} in {path.name}, which does not state it", "Correct the cell")
-        return Cell((path,), part, key, known=drawn.get(key))
+        return Cell((path,), part, key, known=annotations.get(key))
 
 
 Classes = dict[str, Labels]
@@ -238,8 +238,8 @@ def _with_classes(
         classes = {**classes, "findings": class_labels.numbered_names(findings)}
     if not stated or known:
         return list(rows), classes
-    is_drawn = any("mask" in row.references for row in rows)
-    labels, called = class_labels.name_classes(stated, folder, options, declare=not is_drawn)
+    has_masks = any("mask" in row.references for row in rows)
+    labels, called = class_labels.name_classes(stated, folder, options, declare=not has_masks)
     own = ({"class": called[row.references["class"]]} if "class" in row.references else {} for row in rows)
     renamed = [replace(row, references={**row.references, **one}) for row, one in zip(rows, own, strict=True)]
     return renamed, {**classes, "class": labels}
@@ -262,20 +262,22 @@ def _with_structures(
     return kept, classes, mask_pairs.missing_structure_problem(partly, sorted(wanted))
 
 
-def _with_drawings(
+def _with_annotations(
     rows: Sequence[CaseRow], classes: Classes, folder: Folder, declared: Record, options: DatasetOptions
-) -> tuple[list[CaseRow], Classes, DrawnNameMeanings | None]:
-    """The rows whose files of drawings are read as the kinds that are asked for, with their classes and names."""
-    drawn = [(kind, cell) for row in rows for kind, cell in drawn_outlines.drawings_of(row).items()]
+) -> tuple[list[CaseRow], Classes, AnnotationNames | None]:
+    """The rows whose annotation files are read as the kinds that are asked for, with their classes and names."""
+    annotated = [(kind, cell) for row in rows for kind, cell in annotated_outlines.annotations_of(row).items()]
     called = dict(declared.get("names", {}))
-    if not drawn:
-        return list(rows), classes, DrawnNameMeanings(called) if called else None
-    kinds = {kind for kind, _ in drawn}
-    made = DrawnReferences.for_options([cell.known for _, cell in drawn], min(kinds), folder, options, called or None)
+    if not annotated:
+        return list(rows), classes, AnnotationNames(called) if called else None
+    kinds = {kind for kind, _ in annotated}
+    made = AnnotationReferences.for_options(
+        [cell.known for _, cell in annotated], min(kinds), folder, options, called or None
+    )
     by_value = {label.value: label for label in classes.get("mask", ())}
     labels = {name: by_value[value] for name, value in declared.get("values", {}).items() if value in by_value}
     is_stated = bool(classes) and {*made.kinds} <= kinds
-    names = DrawnNameMeanings(called, labels) if is_stated else made.names
+    names = AnnotationNames(called, labels) if is_stated else made.names
     others = {kind: own for kind, own in classes.items() if kind not in kinds}
-    names = replace(names, settings=declared.get("drawings", {}))
+    names = replace(names, settings=declared.get("annotations", {}))
     return list(made.with_kinds(rows)), classes if is_stated else {**others, **made.classes}, names

@@ -26,7 +26,7 @@ from hilum.files.storage.csv_text import CsvWriter
 from hilum.layouts.cases import table_reading
 from hilum.layouts.cases.dataset_folder import OWN_TABLE, Record
 from hilum.layouts.cases.table_reading import UNNAMED, DataTable
-from hilum.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnNameMeanings, Labels, Reading
+from hilum.layouts.layout import PSEUDONYMS, AnnotationNames, DatasetOptions, Labels, Reading
 from hilum.lazy import pandas
 from hilum.values import CaseRow, Cell, Code, Dataset, Label
 from hilum.values.dataset_cases import DataFrameLike, DatasetTable
@@ -195,7 +195,7 @@ def declarations_of_reading(
     reading: Reading, options: DatasetOptions, name: str, patients: str, courses: Sequence[Path]
 ) -> Record:
     """What holds for all rows of a data set, as `dataset.toml` states it."""
-    drawn = reading.drawn or DrawnNameMeanings()
+    names = reading.annotation_names or AnnotationNames()
     modalities: dict[str, Counter[str]] = {}
     for channel, cell in ((channel, cell) for row in reading.rows for channel, cell in row.images.items()):
         modalities.setdefault(channel, Counter())[cell.modality or "unknown"] += 1
@@ -213,9 +213,9 @@ def declarations_of_reading(
         "modalities": {channel: times.most_common(1)[0][0] for channel, times in modalities.items()},
         "regions": {name: list(values) for name, values in reading.regions.items()},
         "columns": dict(reading.columns),
-        "drawings": dict(drawn.settings),
-        "names": dict(drawn.called),
-        "values": {name: label.value for name, label in drawn.labels.items()},
+        "annotations": dict(names.settings),
+        "names": dict(names.called),
+        "values": {name: label.value for name, label in names.labels.items()},
         "classes": {kind: [_record(one) for one in labels] for kind, labels in reading.classes.items() if labels},
     }
 

@@ -61,9 +61,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         if not all(path.is_file() for path in paths):
             missing.append(name)
             continue
-        drawn = cell_loading.mask_cells({"": paths[1:]} if label is not None else {})
+        masks = cell_loading.mask_cells({"": paths[1:]} if label is not None else {})
         part = split if parted or split == "test" else None
-        rows.append(CaseRow(name, cell_loading.frame_cells(paths[0], names, options.modality), drawn, split=part))
+        rows.append(CaseRow(name, cell_loading.frame_cells(paths[0], names, options.modality), masks, split=part))
     lacking = "listed case lacks", "listed cases lack", "a file"
     problems = [*layout.left_out_problem(missing, lacking, "Get the files again")]
     if options.references:
@@ -80,9 +80,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 def _unlisted_warning(folder: Folder, known: Collection[Path]) -> Problems:
     """The warning that images with labels of their names lie in the folder, and dataset.json does not list them."""
     others = [member for member in folder.images if member.path not in known]
-    drawn = {member.stem for member in others if LABELS.intersection(map(str.lower, member.folders))}
+    labelled = {member.stem for member in others if LABELS.intersection(map(str.lower, member.folders))}
     images = [member for member in others if IMAGES.intersection(map(str.lower, member.folders))]
-    names = [member.name for member in images if member.stem in drawn]
+    names = [member.name for member in images if member.stem in labelled]
     what = "image with a label is", "images with labels are", "not listed in dataset.json"
     return layout.left_out_problem(names, what, "List them, under test if they are that part", "warning")
 

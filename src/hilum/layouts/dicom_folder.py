@@ -26,13 +26,13 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """The series, separated by their headers and never by folders or file names.
 
-    Where nothing is drawn on any, the folders around their patients are classes.
+    Where nothing is contoured on any, the folders around their patients are classes.
     """
     # Through the index, which imports pydicom only now: half a second, and every folder is asked whether it is DICOM.
     reading = dicom_cases.read_dicom(folder, options)
-    is_drawn = any(row.references for row in reading.rows)
-    is_drawn |= any(mask_pairs.is_called_mask(one.path) for one in folder.images)
-    if folder.is_file or not options.references or is_drawn:
+    has_references = any(row.references for row in reading.rows)
+    has_references |= any(mask_pairs.is_called_mask(one.path) for one in folder.images)
+    if folder.is_file or not options.references or has_references:
         return reading
     placed = {member.path: member for member in folder.members}
     members = [placed.get(row.paths[0]) for row in reading.rows]

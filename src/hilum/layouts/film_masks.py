@@ -41,7 +41,7 @@ class MaskedFilm:
     count: int
 
     def listed(self, first: int) -> ListedFilm:
-        """The film of which nothing is drawn but its masks, whose numbers begin with `first`."""
+        """The film of which nothing is known but its masks, whose numbers begin with `first`."""
         path = self.member.path
         return ListedFilm(path, self.member.stem, {}, self.count, film=path, split=self.member.split)
 
@@ -73,10 +73,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     rows = list[CaseRow]()
     for masked, film, owner in zip(kept, listed, owners, strict=True):
         rows += film.rows(owner, modality, {n: {kind: _mask_cell(masked, n + first)} for n in film.keys})
-    drawn = sum(len(film.masks) for film in kept)
+    count = sum(len(film.masks) for film in kept)
     return Reading(
         tuple(rows),
-        how=f"{errors.count_phrase(len(kept), 'film')} with masks of {drawn} of {len(rows)} frames, numbered "
+        how=f"{errors.count_phrase(len(kept), 'film')} with masks of {count} of {len(rows)} frames, numbered "
         f"from {first} on",
         classes={"mask": labels} if labels else {},
         modality=modality,
@@ -84,7 +84,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         problems=(
             *problems,
             *layout.left_out_problem(wrong, "films have masks of frames that they lack", "Correct their numbers"),
-            *_mostly_without(drawn, len(rows)),
+            *_mostly_without(count, len(rows)),
         ),
     )
 
@@ -94,11 +94,11 @@ def _mask_cell(masked: MaskedFilm, number: int) -> Cell:
     return Cell((masked.member.path,), EMPTY) if path is None else Cell((path,))
 
 
-def _mostly_without(drawn: int, count: int) -> Iterator[Problem]:
-    if 2 * drawn < count:
-        what = f"{count - drawn} of {count} frames have no mask, and count as frames on which nothing is"
-        why = "a frame on which nobody drew would teach that nothing is there"
-        remedy = "If only some frames were drawn, save these and their masks as images of their own"
+def _mostly_without(masks: int, count: int) -> Iterator[Problem]:
+    if 2 * masks < count:
+        what = f"{count - masks} of {count} frames have no mask, and count as frames on which nothing is"
+        why = "a frame that nobody contoured would teach that nothing is there"
+        remedy = "If only some frames were contoured, save these and their masks as images of their own"
         yield Problem("warning", what, (), why, remedy)
 
 
@@ -139,7 +139,7 @@ def _masked_films(folder: Folder) -> tuple[list[MaskedFilm], list[Problem]]:
     bare = [film.path.name for name, film in films.items() if name not in masks]
     problems = [
         *layout.left_out_problem(lost, "images name no film and frame", "Call them as film_000012.png", "warning"),
-        *layout.left_out_problem(bare, "films have no mask", "Draw masks, or leave them out", "warning"),
+        *layout.left_out_problem(bare, "films have no mask", "Add masks, or leave them out", "warning"),
         *(Problem.of_case(name, error) for name, error in unread.items()),
     ]
     return made, problems

@@ -30,7 +30,7 @@ from hilum.layouts.cases.names import (
     PARTS,
     READER_FOLDER,
 )
-from hilum.layouts.cases.unnamed_masks import LOOSE, DrawnFolders
+from hilum.layouts.cases.unnamed_masks import LOOSE, MaskFolders
 from hilum.layouts.layout import DatasetOptions, Example, Layout, Reading
 from hilum.values import Problem, Split
 
@@ -54,7 +54,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
     Masks in folders of structures (`masks/liver/x.png`) become one label map.
 
-    Labels without images are cases by themselves where images may be drawn from them. Raises DatasetError where they
+    Labels without images are cases by themselves where images may be painted from them. Raises DatasetError where they
     may not, and where two folders of images hold one of the same name, so that a mask may be of either.
     """
     roles = find_roles(folder, options)
@@ -63,7 +63,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         [(roles.key(member), member) for member in folder.images if roles.role_of(member) == role]
         for role in ("image", "label")
     )
-    if not images and options.draws:
+    if not images and options.paints:
         own_cases = [NamedCase(key, {}, (MaskFile(member),)) for key, member in masks]
         return mask_pairs.reading_of_cases(own_cases, folder, options, how="label maps without images")
     if not images:
@@ -140,7 +140,7 @@ class FolderRoles:
     fields:    folders that show the field of view
     contrasts: the folders that hold the contrasts of each case
     alike:     folders of which each may hold the images
-    drawn:     folders that look like masks, where no name marks labels
+    by_values: folders that look like masks, where no name marks labels
     parts:     {folder: its part of the set}, where there are several
     kinds:     {folder: left of left_images}, where each folder of images has its own of masks
     """
@@ -150,14 +150,14 @@ class FolderRoles:
     fields: frozenset[str] = frozenset()
     contrasts: tuple[str, ...] = ()
     alike: tuple[str, ...] = ()
-    drawn: DrawnFolders | None = None
+    by_values: MaskFolders | None = None
     parts: Mapping[str, Split] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, root: str) -> None:
         """Raise DatasetError where folders that no name marks may also be classes, or two of them images."""
-        if self.drawn is not None:
-            self.drawn.check(root)
+        if self.by_values is not None:
+            self.by_values.check(root)
         if self.alike:
             places = " or in ".join(map(unnamed_masks.folder_words, self.alike))
             problem = f"the images may be in {places}, as the names of the masks are in each"
@@ -214,21 +214,21 @@ def find_roles(folder: Folder, options: DatasetOptions) -> FolderRoles:
     neighbours = _find_images_beside(folder, labels) if labels else ImagesBeside({}, -1)
     of, level = named | neighbours.of, neighbours.level
     is_stated = options.layout is None and any(table_reading.states_references(one.path) for one in folder.tables)
-    drawn = None if "label" in of.values() else unnamed_masks.drawn_folders(folder, options.read)
-    if drawn is not None and not is_stated:
-        of = dict.fromkeys(drawn.images, "image") | dict.fromkeys(drawn.masks, "label")
-        level = drawn.level
+    by_values = None if "label" in of.values() else unnamed_masks.mask_folders(folder, options.read)
+    if by_values is not None and not is_stated:
+        of = dict.fromkeys(by_values.images, "image") | dict.fromkeys(by_values.masks, "label")
+        level = by_values.level
     loose = level if LOOSE in of else -1
     parts = {name: part for name in of if (part := table_join.part_in_name(Path(name))) is not None}
     if "train" in parts.values() and len(set(parts.values())) > 1:
-        return FolderRoles(of, loose, fields, neighbours.contrasts, neighbours.alike, drawn, parts)
-    return FolderRoles(of, loose, fields, neighbours.contrasts, neighbours.alike, drawn, kinds=_kinds_beside(of))
+        return FolderRoles(of, loose, fields, neighbours.contrasts, neighbours.alike, by_values, parts)
+    return FolderRoles(of, loose, fields, neighbours.contrasts, neighbours.alike, by_values, kinds=_kinds_beside(of))
 
 
 def _named_roles(folder: Folder) -> tuple[dict[str, str], set[str], frozenset[str]]:
     """The roles of folders by their whole names, but of those around all files.
 
-    Else by what their names end in where both do, else by a word for masks in them. Folders of drawings by hand,
+    Else by what their names end in where both do, else by a word for masks in them. Folders of masks by hand,
     `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then holds none: so DRIVE and HRF are laid out.
     The others are folders that end as those of labels do, and those that show the field of view.
     """
@@ -274,13 +274,13 @@ def _find_images_beside(folder: Folder, labels: Collection[str]) -> ImagesBeside
         if (name := unnamed_masks.folder_at(member, level)) is not None:
             keyed.setdefault(name, {})[_key(member, level)] = member
     masks = [key for name in labels for key in keyed.pop(name, {})]
-    drawn = {name: _with_owner(masks, images, CLOSE) for name, images in keyed.items()}
-    if not any(drawn.values()):
-        drawn = {name: _with_owner(masks, images, RULES) for name, images in keyed.items()}
-    owning = sorted(name for name, own in drawn.items() if own)
-    several = set[int]().union(*drawn.values())
-    is_apart = len(owning) > 1 and sum(map(len, drawn.values())) == len(several) and 2 * len(several) > len(masks)
-    found = tuple(owning if is_apart else [name for name in owning if 2 * len(drawn[name]) > len(masks)])
+    owned = {name: _with_owner(masks, images, CLOSE) for name, images in keyed.items()}
+    if not any(owned.values()):
+        owned = {name: _with_owner(masks, images, RULES) for name, images in keyed.items()}
+    owning = sorted(name for name, own in owned.items() if own)
+    several = set[int]().union(*owned.values())
+    is_apart = len(owning) > 1 and sum(map(len, owned.values())) == len(several) and 2 * len(several) > len(masks)
+    found = tuple(owning if is_apart else [name for name in owning if 2 * len(owned[name]) > len(masks)])
     alike = found if len(found) > 1 and not is_apart else ()
     are_contrasts = all(modality_words.modality_word(name.lower()) != UNKNOWN_MODALITY for name in alike)
     is_sure = LOOSE in found or len(found) > 1 or (found and not {*owning} - {*found, LOOSE})
@@ -317,7 +317,7 @@ def _outside(folder: Folder, roles: FolderRoles) -> list[Problem]:
     problems = []
     if fields:
         what = f"{errors.count_phrase(len(fields), 'image')} of {fields[0].path.parent.name}/"
-        why = "beside masks drawn by hand, they show where the camera saw anything: they are not read"
+        why = "beside masks contoured by hand, they show where the camera saw anything: they are not read"
         problems.append(Problem("note", what, why=why))
     if outside := len(unread) - len(fields):
         what = f"{errors.count_phrase(outside, 'image lies', 'images lie')} outside the folders of images and masks"

@@ -119,8 +119,8 @@ def load_correspondence(cell: Cell, labels: Labels, options: ReadOptions) -> Cor
     for name, path in zip(cell.names, cell.paths, strict=True):
         side, _, what = name.partition("_")
         sides[side][what] = path
-    drawn = {side: (own["mask"],) for side, own in sides.items() if "mask" in own}
-    masks = {side: cell_loading.load_mask(paths, labels, options) for side, paths in drawn.items()}
+    mask_paths = {side: (own["mask"],) for side, own in sides.items() if "mask" in own}
+    masks = {side: cell_loading.load_mask(paths, labels, options) for side, paths in mask_paths.items()}
     points = _points(sides) if any("points" in own for own in sides.values()) else (None, None)
     return Correspondence(masks.get(FIXED), masks.get(MOVING), *points)
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from hilum.errors import DatasetError
-from hilum.layouts.cases import drawn_boxes, drawn_files
+from hilum.layouts.cases import annotated_boxes, annotation_files
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
+from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, Sidecar
 from hilum.layouts.cases.dataset_folder import Folder, Record
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from hilum.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, Sidecar
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from hilum.lazy import pil_image
 
@@ -31,13 +31,13 @@ MOST_OPENED = 8
 # A file may hold its image a second time.
 LARGEST = 256 << 20
 FLAT = frozenset({"point", "points", "line", "linestrip"})
-FORMAT = DrawingFormat("labelme", "LabelMe", flat=FLAT)
+FORMAT = AnnotationFormat("labelme", "LabelMe", flat=FLAT)
 NO_OUTLINES, REMEDY = "is not a file of outlines of LabelMe", "Open and save it with LabelMe"
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A JSON file with the name of an image that lists shapes."""
-    opened = (member.path for member in drawn_files.files_beside_images(folder, ".json")[:MOST_OPENED])
+    opened = (member.path for member in annotation_files.files_beside_images(folder, ".json")[:MOST_OPENED])
     return any(SHAPES.search(path.read_bytes()) for path in opened if path.stat().st_size <= LARGEST)
 
 
@@ -47,10 +47,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Outlines are label maps, and where all are rectangles boxes; points and lines cover nothing, and are left out.
     Raises DatasetError, by file, for a damaged one and for two of one image.
     """
-    records = {one: _record(one.path) for one in drawn_files.files_beside_images(folder, ".json")}
+    records = {one: _record(one.path) for one in annotation_files.files_beside_images(folder, ".json")}
     files = {one: labelme_sidecar(one.path, record) for one, record in records.items() if record is not None}
     are_boxes = all(sidecar.kinds <= {"rectangle"} for sidecar in files.values())
-    return DrawnFolder(folder, options, replace(FORMAT, usual="boxes") if are_boxes else FORMAT).read_sidecars(files)
+    return AnnotatedFolder(folder, options, replace(FORMAT, usual="boxes") if are_boxes else FORMAT).read_sidecars(
+        files
+    )
 
 
 def labelme_sidecar(path: Path, record: Record) -> Sidecar:
@@ -59,18 +61,18 @@ def labelme_sidecar(path: Path, record: Record) -> Sidecar:
     Raises DatasetError, by file and shape, for what is no outline.
     """
     outlines: list[tuple[str, Any, Ring, str]] = []
-    masks: list[DrawnBox] = []
-    with drawn_files.refuse_unreadable(path, f"{NO_OUTLINES} ({{}})", REMEDY):
-        size = drawn_files.stated_size(record.get("imageWidth"), record.get("imageHeight"))
+    masks: list[AnnotatedBox] = []
+    with annotation_files.refuse_unreadable(path, f"{NO_OUTLINES} ({{}})", REMEDY):
+        size = annotation_files.stated_size(record.get("imageWidth"), record.get("imageHeight"))
         for number, shape in enumerate(record["shapes"], start=1):
             name, group, where = str(shape["label"]), shape.get("group_id"), f"shape {number}"
             if _kind(shape) == "mask":
                 masks.append(_stored_mask(shape, name, where, size))
             elif _kind(shape) not in FLAT:
                 outlines.append((name, group, _ring(shape, where), where))
-        drawn = (*DrawnBox.in_groups(outlines), *masks)
+        boxes = (*AnnotatedBox.in_groups(outlines), *masks)
     kinds = frozenset(map(_kind, record["shapes"]))
-    return Sidecar(Annotation(path, drawn, size), str(record.get("imagePath") or ""), kinds)
+    return Sidecar(Annotation(path, boxes, size), str(record.get("imagePath") or ""), kinds)
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
@@ -81,7 +83,7 @@ def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annota
 
 def _record(path: Path) -> Record | None:
     """The content of the file; None where it is about something else."""
-    record = drawn_files.json_record(path, LARGEST)
+    record = annotation_files.json_record(path, LARGEST)
     return record if isinstance(record, Mapping) and isinstance(record.get("shapes"), list) else None
 
 
@@ -101,12 +103,12 @@ def _ring(shape: Record, where: str) -> Ring:
         case "circle":
             centre, edge = points
             radius = math.dist(centre, edge)
-            return drawn_boxes.ellipse_corners(centre, (radius, radius))
+            return annotated_boxes.ellipse_corners(centre, (radius, radius))
         case other:
             raise ValueError(f"{where} is of the kind {other!r}")
 
 
-def _stored_mask(shape: Record, name: str, where: str, size: tuple[int, int] | None) -> DrawnBox:
+def _stored_mask(shape: Record, name: str, where: str, size: tuple[int, int] | None) -> AnnotatedBox:
     """An object whose pixels are stored: a PNG in base64 at the corner that is stated first."""
     (x, y), _ = ((int(a), int(b)) for a, b in shape["points"])
     try:
@@ -114,7 +116,7 @@ def _stored_mask(shape: Record, name: str, where: str, size: tuple[int, int] | N
             stored = np.asarray(picture) > 0
     except (binascii.Error, OSError, pil_image.DecompressionBombError) as error:
         raise ValueError(f"{where} holds a mask that cannot be read ({error})") from error
-    return DrawnBox.of_pixels(name, stored, (x, y), size, where)
+    return AnnotatedBox.of_pixels(name, stored, (x, y), size, where)
 
 
 EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {

@@ -40,7 +40,7 @@ class DatasetOptions:
     kinds:      of reference that are asked for: a label map is read as a "mask", unless "instances" is among them
     case_names: "description" calls a DICOM case by the description of its series, which is free text
     exif:       whether references lie on pixels as they are "stored" or "upright" by EXIF; None: what fits decides
-    draws:      whether label maps without images are cases, because images can be drawn from them
+    paints:     whether label maps without images are cases, because images can be painted from them
     bare:       whether images without any reference are cases too, where no image has one
     root:       folder from which relative paths of a table start; None: its own
     exams:      whether the radiographs of a DICOM study are one case, each named by its side and view
@@ -59,7 +59,7 @@ class DatasetOptions:
     kinds: frozenset[str] = frozenset()
     case_names: CaseNames = "number"
     exif: str | None = None
-    draws: bool = False
+    paints: bool = False
     bare: bool = False
     root: Path | None = None
     exams: bool = False
@@ -72,17 +72,17 @@ class Reading:
     how:      how the folder was read, in words
     name:     of the data set, where its folder does not say it
     classes:  {kind: labels} where they are declared
-    drawn:    what the names in files of drawings stand for; None without such files
+    annotation_names: what the names in annotation files stand for; None without such files
     modality: where it is declared, in the file's own word
     patients: the rule, in words, where `CaseRow.patient` is set
     patient_column: of the table where the layout is one and has it
     columns:  {role: column} where the layout is a table
     regions:  {name: values} of structures that overlap, where the layout declares them
-    readers:  who drew the masks, where several did, the one of "mask" first
+    readers:  who contoured the masks, where several did, the one of "mask" first
     channels: the images that a case may have, in order; empty where they are not declared
     tables:   tables whose rows are references, so that they hold no covariates
     courses:  tables of readings over time, where they do not lie beside the images
-    exif:     whether what was drawn lies on "stored" or "upright" pixels of photographs; empty where no matter
+    exif:     whether masks and boxes lie on "stored" or "upright" pixels of photographs; empty where no matter
     is_own:   whether the rows were written by this program: nothing is then guessed of names
     """
 
@@ -90,7 +90,7 @@ class Reading:
     how: str
     name: str = ""
     classes: Mapping[str, Labels] = field(default_factory=dict)
-    drawn: DrawnNameMeanings | None = None
+    annotation_names: AnnotationNames | None = None
     modality: str | None = None
     patients: str = ""
     patient_column: str | None = None
@@ -106,8 +106,8 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class DrawnNameMeanings:
-    """What the names in files of drawings stand for.
+class AnnotationNames:
+    """What the names in annotation files stand for.
 
     called: {name in the file: name of its class} of boxes
     labels: {name in the file: its label} of label maps; what is not in it is background
@@ -145,7 +145,7 @@ class Layout:
     read:  the cases
     over:  layouts that would also fit but know less, so that this one is chosen
     example: a small folder, which tests write and read, and `docs/write_layouts.py` shows
-    annotations: of a file of drawings and the roles of its columns, {name of an image in it: what is drawn on it}
+    annotations: of an annotation file and the roles of its columns, {name of an image in it: its annotation}
     """
 
     name: str
@@ -157,7 +157,7 @@ class Layout:
     annotations: Callable[[Path, Mapping[str, str]], Mapping[str, Any]] | None = None
 
 
-# Layouts that know files by their names alone, which a description or drawings of the images go before.
+# Layouts that know files by their names alone, which a description or annotations of the images go before.
 BY_NAMES = frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"})
 # In the order in which they are asked; that of `name` is `LAYOUT` in the file `name.py`.
 LAYOUTS = {
@@ -170,8 +170,8 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-def is_of_drawings(name: str) -> bool:
-    """Whether this is the name of a layout that reads files of drawings."""
+def reads_annotations(name: str) -> bool:
+    """Whether this is the name of a layout that reads annotation files."""
     return name in LAYOUTS and load_layout(name).annotations is not None
 
 

@@ -133,14 +133,14 @@ def read_table(
     paths: files of which the table was read; notes: on how its columns were understood
     """
     manifest = _with_images(table, _with_people(table, _columns(table, options)), folder, options)
-    column, drawn = manifest.column, manifest.columns("mask")
+    column, mask_columns = manifest.column, manifest.columns("mask")
     if options.references and not _kinds() & {role.partition(":")[0] for role in column}:
         problem = f"no column has labels (columns: {', '.join(table.columns)})"
         raise table.refusal(problem, table_reading.label_remedy(table, column.values()))
-    labels, stated = class_labels.mask_labels(folder, options) if drawn else (), _classes_stated(manifest)
+    labels, stated = class_labels.mask_labels(folder, options) if mask_columns else (), _classes_stated(manifest)
     unlabelled = class_labels.count_placeholders(stated, options) if options.references else {}
     known = {one.name for one in stated} - {*unlabelled}
-    classes, called = class_labels.name_classes(known, folder, options, declare=not drawn)
+    classes, called = class_labels.name_classes(known, folder, options, declare=not mask_columns)
     seen, hidden = manifest.named.reading if manifest.named else None, manifest.hidden
     rows, missing, taken = list[CaseRow](), list[str](), list[CaseRow]()
     values, of_values = table_reading.convert_values(table, set(column.values()))
@@ -166,7 +166,7 @@ def read_table(
         patient_column=column.get("patient"),
         columns=_whole(manifest),
         tables=tuple(paths),
-        readers=tuple(drawn) if len(drawn) > 1 else (),
+        readers=tuple(mask_columns) if len(mask_columns) > 1 else (),
         channels=seen.channels if seen else tuple(manifest.columns("image")),
         problems=(
             *table_reading.header_notes(table),
@@ -239,9 +239,11 @@ class Manifest(RoleTable):
 
     def case_row(self, index: int, line: TableRow, named_case: CaseRow | None, called: Mapping[str, str]) -> CaseRow:
         """The case of a line; of DICOM's people only pseudonyms; called: {label: the class that it names}"""
-        images, drawn = {} if named_case else self.images(line), self.columns("mask")
-        masks = {reader: path for reader, column in drawn.items() if (path := self.path(line, column)) is not None}
-        by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
+        images, mask_columns = {} if named_case else self.images(line), self.columns("mask")
+        masks = {
+            reader: path for reader, column in mask_columns.items() if (path := self.path(line, column)) is not None
+        }
+        by_reader = {reader if len(mask_columns) > 1 else "": [path] for reader, path in masks.items()}
         modality = modality_words.modality_word(self.modality or self.cell(line, "modality"))
         target, label = self.path(line, self.column.get(TARGET)), self.cell(line, "label")
         own = self.name_of(next(iter(images.values()))) if images else named_case.name if named_case else None

@@ -12,14 +12,14 @@ from collections import defaultdict
 from pathlib import Path
 
 from hilum.errors import DatasetError
-from hilum.layouts.cases import drawn_files, film_frames
+from hilum.layouts.cases import annotation_files, film_frames
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox
+from hilum.layouts.cases.annotation_files import AnnotationFormat
 from hilum.layouts.cases.dataset_folder import Folder
-from hilum.layouts.cases.drawn_boxes import DrawnBox
-from hilum.layouts.cases.drawn_files import DrawingFormat
 from hilum.layouts.cases.film_frames import ListedFilm
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
-FORMAT = DrawingFormat("mot", "MOTChallenge")
+FORMAT = AnnotationFormat("mot", "MOTChallenge")
 TRUTH, IMAGES, NAMES = Path("gt") / "gt.txt", "img1", "labels.txt"
 FEWEST_COLUMNS = 7
 # What `class` is without a file of names and without the column.
@@ -50,16 +50,16 @@ def _film(path: Path, folder: Folder | None = None) -> ListedFilm:
     return ListedFilm(path, root.name, frames, max([*images, *frames], default=-1) + 1, images=images, split=split)
 
 
-def _frames(path: Path) -> dict[int, tuple[DrawnBox, ...]]:
+def _frames(path: Path) -> dict[int, tuple[AnnotatedBox, ...]]:
     """{frame from 0: its boxes}."""
     named = path.parent / NAMES
     names = named.read_text(encoding="utf-8").split("\n") if named.is_file() else []
-    frames, seen = defaultdict[int, list[DrawnBox]](list), dict[tuple[int, int], int]()
+    frames, seen = defaultdict[int, list[AnnotatedBox]](list), dict[tuple[int, int], int]()
     with path.open(encoding="utf-8", newline="") as file:
         for line, cells in enumerate(csv.reader(file), start=1):
             if not cells:
                 continue
-            with drawn_files.refuse_unreadable(path, f"line {line} cannot be read: {{}}", "Correct it"):
+            with annotation_files.refuse_unreadable(path, f"line {line} cannot be read: {{}}", "Correct it"):
                 if len(cells) < FEWEST_COLUMNS:
                     raise ValueError(f"has {len(cells)} of {FEWEST_COLUMNS} columns")
                 frame, track = (int(float(cell)) for cell in cells[:2])
@@ -74,7 +74,7 @@ def _frames(path: Path) -> dict[int, tuple[DrawnBox, ...]]:
                 raise DatasetError(problem, str(path), "Give each object of a frame a track of its own")
             name = names[number - 1].strip() if 0 < number <= len(names) else str(number) if number > 0 else OBJECT
             low, high = (left - 1, top - 1), (left - 1 + width, top - 1 + height)
-            frames[frame - 1].append(DrawnBox(name or OBJECT, low, high, f"line {line}", track=track))
+            frames[frame - 1].append(AnnotatedBox(name or OBJECT, low, high, f"line {line}", track=track))
     return {frame: tuple(boxes) for frame, boxes in frames.items()}
 
 

@@ -35,19 +35,19 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     names, problems, rows = channel_names(folder), list[Problem](), list[CaseRow]()
     called = {str(number): name for number, name in enumerate(names)}
     for images, masks, is_test in PARTS:
-        drawn = {member.stem: MaskFile(member) for member in folder.images if member.folders == (masks,)}
+        masks_by_stem = {member.stem: MaskFile(member) for member in folder.images if member.folders == (masks,)}
         cases = _channels(folder, images)
-        problems += mask_pairs.missing_image_problem(sorted(drawn.keys() - {key.stem for key in cases}))
-        if is_test and options.references and not drawn:
+        problems += mask_pairs.missing_image_problem(sorted(masks_by_stem.keys() - {key.stem for key in cases}))
+        if is_test and options.references and not masks_by_stem:
             continue  # nnU-Net's imagesTs are there to be predicted
         beyond = [key.name for key, own in cases.items() if not own.keys() <= called.keys()]
         what = "case has", "cases have", f"more channels than dataset.json names ({', '.join(names)})"
         problems += layout.left_out_problem(beyond, what, "Name the channels in dataset.json, or remove the files")
-        split: Split | None = "test" if is_test and drawn else None
+        split: Split | None = "test" if is_test and masks_by_stem else None
         named = list[NamedCase]()
         for key, own in ((key, own) for key, own in cases.items() if key.name not in beyond):
             channels = {called[number]: member for number, member in own.items()}
-            masks_of = (drawn[key.stem],) if key.stem in drawn else ()
+            masks_of = (masks_by_stem[key.stem],) if key.stem in masks_by_stem else ()
             named.append(NamedCase(key._replace(split=split), channels, masks_of))
         rows += mask_pairs.rows_of_cases(named, options)
     return Reading(

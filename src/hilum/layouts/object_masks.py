@@ -25,8 +25,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     images, masks = _sort_members(folder)
     if not images or any(len(members) > 1 for members in images.values()):
         return False
-    drawn = {key: {mask.stem for mask in masks[key]} for key in images}
-    return any(len(names) > 1 and images[key][0].stem not in names for key, names in drawn.items())
+    mask_names = {key: {mask.stem for mask in masks[key]} for key in images}
+    return any(len(names) > 1 and images[key][0].stem not in names for key, names in mask_names.items())
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hilum.layouts.cases import drawn_files
+from hilum.layouts.cases import annotation_files
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
+from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, Sidecar
 from hilum.layouts.cases.dataset_folder import Folder, Record
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from hilum.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, Sidecar
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
 FLAT = frozenset({"Point", "MultiPoint", "LineString", "MultiLineString"})
-FORMAT = DrawingFormat("qupath", "QuPath", flat=FLAT)
+FORMAT = AnnotationFormat("qupath", "QuPath", flat=FLAT)
 SUFFIX, FEATURE = ".geojson", b'"Feature'
 # A slide may have a million cells.
 LARGEST, MOST_OPENED = 1 << 30, 8
@@ -26,8 +26,8 @@ UNNAMED = "object"
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A GeoJSON file with the name of an image that begins with a feature."""
-    named = drawn_files.files_beside_images(folder, SUFFIX)
-    return any(drawn_files.file_begins_with(one.path, FEATURE) for one in named[:MOST_OPENED])
+    named = annotation_files.files_beside_images(folder, SUFFIX)
+    return any(annotation_files.file_begins_with(one.path, FEATURE) for one in named[:MOST_OPENED])
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -36,19 +36,19 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     A file of no image is named by a problem. Raises DatasetError, by file, for a damaged one and for two of one image.
     """
     files = {member: _sidecar(member.path) for member in folder.members if member.suffix == SUFFIX}
-    return DrawnFolder(folder, options, FORMAT).read_sidecars(files)
+    return AnnotatedFolder(folder, options, FORMAT).read_sidecars(files)
 
 
 def _sidecar(path: Path) -> Sidecar:
-    """What a file draws. Raises DatasetError, by file and feature, for what is no outline."""
-    boxes, kinds = list[DrawnBox](), set[str]()
+    """The annotation of a file. Raises DatasetError, by file and feature, for what is no outline."""
+    boxes, kinds = list[AnnotatedBox](), set[str]()
     problem, remedy = "is not a GeoJSON of outlines ({})", "Export it with QuPath as GeoJSON"
-    with drawn_files.refuse_unreadable(path, problem, remedy):
-        for number, feature in enumerate(_features(drawn_files.json_record(path, LARGEST)), start=1):
+    with annotation_files.refuse_unreadable(path, problem, remedy):
+        for number, feature in enumerate(_features(annotation_files.json_record(path, LARGEST)), start=1):
             shape, where = feature["geometry"], f"feature {number}"
             kinds.add(shape["type"])
             if shape["type"] not in FLAT:
-                boxes.append(DrawnBox.around(_name(feature.get("properties") or {}), _rings(shape, where), where))
+                boxes.append(AnnotatedBox.around(_name(feature.get("properties") or {}), _rings(shape, where), where))
     return Sidecar(Annotation(path, tuple(boxes)), kinds=frozenset(kinds))
 
 

@@ -1,7 +1,7 @@
 """Masks in the folder of their image, marked by a suffix: `x.jpg` and `x_mask.png`, or `x_1stHO` and `x_2ndHO`.
 
 Or, where names end in numbers, by their first word: `volume-7` and `segmentation-7`, as in LiTS. `x.seg.nrrd` of 3D
-Slicer is a mask by its suffix. Where several people drew one image, the first is the reference and the others are kept
+Slicer is a mask by its suffix. Where several contoured one image, the first is the reference, and others are kept
 as "mask:<name>".
 """
 

@@ -13,17 +13,17 @@ from typing import Any
 from hilum import errors
 from hilum.errors import DatasetError
 from hilum.layouts import layout
-from hilum.layouts.cases import drawn_boxes, drawn_files
+from hilum.layouts.cases import annotated_boxes, annotation_files
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
+from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, ListedImage
 from hilum.layouts.cases.dataset_folder import Folder, Record
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from hilum.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, ListedImage
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
 MARKS = (b'"filename"', b'"regions"', b'"file_attributes"')
 LARGEST = 1 << 30
 PROJECT = "_via_img_metadata"
 FLAT = frozenset({"point", "polyline", "line"})
-FORMAT = DrawingFormat("via", "VIA", flat=FLAT)
+FORMAT = AnnotationFormat("via", "VIA", flat=FLAT)
 SAVE = "Open and save it with VIA"
 # Of several attributes of a region, the one that names its class; and the class where regions have none.
 CLASS_NAMES, ONLY_CLASS = ("class", "label", "name", "type", "category", "object"), "object"
@@ -31,7 +31,7 @@ CLASS_NAMES, ONLY_CLASS = ("class", "label", "name", "type", "category", "object
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A JSON file of regions with attributes of their shapes, and images in the folder."""
-    return bool(folder.images) and bool(drawn_files.files_of_many(folder, ".json", MARKS))
+    return bool(folder.images) and bool(annotation_files.files_of_many(folder, ".json", MARKS))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -40,15 +40,15 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Raises DatasetError, by file, for a damaged one, for regions of which no attribute surely names the class, and for
     an image that two files list.
     """
-    entries = {member.path: _entries(member.path) for member in drawn_files.files_of_many(folder, ".json", MARKS)}
+    entries = {member.path: _entries(member.path) for member in annotation_files.files_of_many(folder, ".json", MARKS)}
     kinds = [_kind(region) for own in entries.values() for entry in own for region in _regions(entry)]
     flat = sum(kind in FLAT for kind in kinds)
     what = f"{errors.count_phrase(flat, 'region covers', 'regions cover')} nothing (points, lines)"
     files = [path.name for path in entries] if flat else ()
-    problems = layout.left_out_problem(files, what, "Draw them as outlines", "warning")
+    problems = layout.left_out_problem(files, what, "Outline them", "warning")
     listed = [one for path, own in entries.items() for one in via_images(path, own)]
     form = replace(FORMAT, usual="boxes") if set(kinds) - FLAT <= {"rect"} else FORMAT
-    return DrawnFolder(folder, options, form).read_listed(listed, problems)
+    return AnnotatedFolder(folder, options, form).read_listed(listed, problems)
 
 
 def via_images(path: Path, entries: Iterable[Record]) -> list[ListedImage]:
@@ -58,16 +58,16 @@ def via_images(path: Path, entries: Iterable[Record]) -> list[ListedImage]:
     found = []
     for entry in own:
         name = str(entry["filename"])
-        with drawn_files.refuse_unreadable(path, f"{name} has regions that VIA does not write ({{}})", SAVE):
+        with annotation_files.refuse_unreadable(path, f"{name} has regions that VIA does not write ({{}})", SAVE):
             numbered = enumerate(_regions(entry), start=1)
-            drawn = [_drawn_object(region, naming, f"region {n} of {name}") for n, region in numbered]
-        found.append(ListedImage(name, Annotation(path, tuple(one for one in drawn if one is not None))))
+            boxes = [_annotated_box(region, naming, f"region {n} of {name}") for n, region in numbered]
+        found.append(ListedImage(name, Annotation(path, tuple(one for one in boxes if one is not None))))
     return found
 
 
 def _entries(path: Path) -> list[Record]:
     """The images that a file lists, of a project or of its annotations alone."""
-    record = drawn_files.json_record(path, LARGEST)
+    record = annotation_files.json_record(path, LARGEST)
     images = record.get(PROJECT, record) if isinstance(record, Mapping) else None
     entries = list(images.values()) if isinstance(images, Mapping) else []
     known = (isinstance(entry, Mapping) and "filename" in entry and _are_regions(entry) for entry in entries)
@@ -106,7 +106,7 @@ def _class_attribute(path: Path, regions: Iterable[Record]) -> str | None:
     return next(iter(known if len(names) > 1 else names), None)
 
 
-def _drawn_object(region: Record, naming: str | None, where: str) -> DrawnBox | None:
+def _annotated_box(region: Record, naming: str | None, where: str) -> AnnotatedBox | None:
     """The object that a region shows; None where it covers nothing."""
     shape, kind = region["shape_attributes"], _kind(region)
     if kind in FLAT:
@@ -114,7 +114,7 @@ def _drawn_object(region: Record, naming: str | None, where: str) -> DrawnBox | 
     name = ONLY_CLASS if naming is None else _chosen_value((region.get("region_attributes") or {}).get(naming))
     if not name:
         raise ValueError(f"{where} has no {naming}")
-    return DrawnBox.around(name, [_ring(shape, kind)], where)
+    return AnnotatedBox.around(name, [_ring(shape, kind)], where)
 
 
 def _chosen_value(value: Any) -> str:
@@ -134,10 +134,10 @@ def _ring(shape: Record, kind: str) -> Ring:
             return tuple((float(x), float(y)) for x, y in corners)
         case "circle":
             x, y, radius = (float(shape[key]) for key in ("cx", "cy", "r"))
-            return drawn_boxes.ellipse_corners((x, y), (radius, radius))
+            return annotated_boxes.ellipse_corners((x, y), (radius, radius))
         case "ellipse":
             x, y, across, down = (float(shape[key]) for key in ("cx", "cy", "rx", "ry"))
-            return drawn_boxes.ellipse_corners((x, y), (across, down), float(shape.get("theta") or 0))
+            return annotated_boxes.ellipse_corners((x, y), (across, down), float(shape.get("theta") or 0))
         case other:
             raise ValueError(f"a shape of the kind {other!r}")
 

@@ -13,16 +13,16 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from hilum.errors import DatasetError
-from hilum.layouts.cases import dataset_folder, drawn_files, table_reading
+from hilum.layouts.cases import annotation_files, dataset_folder, table_reading
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation
+from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, Sidecar
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox
-from hilum.layouts.cases.drawn_files import DrawingFormat, DrawnFolder, Sidecar
 from hilum.layouts.cases.names import SPLIT_WORDS
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from hilum.values import Split
 from hilum.values.dataset_cases import SPLITS
 
-FORMAT = DrawingFormat("voc", "Pascal VOC", "boxes")
+FORMAT = AnnotationFormat("voc", "Pascal VOC", "boxes")
 ROOT, TEST = "annotation", "test"
 LISTS = ("ImageSets", "Main")
 XML_LIMIT = 16 << 20  # one image has some hundred boxes, of half a KiB each
@@ -30,9 +30,9 @@ XML_LIMIT = 16 << 20  # one image has some hundred boxes, of half a KiB each
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """An XML file with the name of an image that starts as an annotation does."""
-    named = () if folder.is_file else drawn_files.files_beside_images(folder, ".xml")[:1]
+    named = () if folder.is_file else annotation_files.files_beside_images(folder, ".xml")[:1]
     small = [one.path for one in named if one.path.stat().st_size <= XML_LIMIT]
-    return any(drawn_files.file_begins_with(path, b"<annotation") for path in small)
+    return any(annotation_files.file_begins_with(path, b"<annotation") for path in small)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -42,7 +42,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     two parts of the split.
     """
     files, parts = {member: voc_sidecar(member.path) for member in _files(folder)}, _listed_parts(folder)
-    reading = DrawnFolder(folder, options, FORMAT).read_sidecars(files, parts)
+    reading = AnnotatedFolder(folder, options, FORMAT).read_sidecars(files, parts)
     return replace(reading, how=f"{reading.how}, split as in ImageSets/Main") if parts else reading
 
 
@@ -66,10 +66,10 @@ def voc_sidecar(path: Path) -> Sidecar:
         if low[0] < high[0] and low[1] < high[1]:
             low = (low[0] - 1, low[1] - 1)
         ignored = (item.findtext("difficult") or "0").strip() == "1"
-        boxes.append(DrawnBox(name, low, high, f"object {number}", ignored))
+        boxes.append(AnnotatedBox(name, low, high, f"object {number}", ignored))
     size = None
     if (stated := root.find("size")) is not None:
-        size = drawn_files.stated_size(*(_number(path, "size", stated, key) for key in ("width", "height")))
+        size = annotation_files.stated_size(*(_number(path, "size", stated, key) for key in ("width", "height")))
     return Sidecar(Annotation(path, tuple(boxes), size), (root.findtext("filename") or "").strip())
 
 

@@ -19,15 +19,15 @@ from ruamel.yaml.error import YAMLError
 from hilum import errors
 from hilum.errors import DatasetError
 from hilum.layouts.cases import mask_pairs
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation
+from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember, Record
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox
-from hilum.layouts.cases.drawn_files import DrawingFormat, DrawnFolder
 from hilum.layouts.cases.mask_pairs import PairKey
 from hilum.layouts.cases.names import IMAGES, LABELS
-from hilum.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Example, Layout, Reading
+from hilum.layouts.layout import BY_NAMES, AnnotationNames, DatasetOptions, Example, Layout, Reading
 from hilum.values import Problem
 
-FORMAT, SUFFIX = DrawingFormat("yolo", "YOLO"), ".txt"
+FORMAT, SUFFIX = AnnotationFormat("yolo", "YOLO"), ".txt"
 LINE = re.compile(r"\d+(?:\s+-?[\d.]+(?:e-?\d+)?){4,}\s*$", re.IGNORECASE)
 NUMBERS = 5  # of a line: the class and four of the box
 FEWEST_OF_OUTLINE = 7  # the class and three corners
@@ -68,9 +68,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     cases = {image.path: key.name for key, image in images.items()}
     named = {one.path: (cases.get(one.path, one.name), one.split) for one in folder.images}
     problems = (*lost, *_point_notes(lines, points))
-    reading = DrawnFolder(folder, options, form).read_owned(owners, named, names, problems)
+    reading = AnnotatedFolder(folder, options, form).read_owned(owners, named, names, problems)
     settings = {"points": f"{points.count}x{points.values}"} if points else {}
-    return replace(reading, drawn=replace(reading.drawn or DrawnNameMeanings(), settings=settings))
+    return replace(reading, annotation_names=replace(reading.annotation_names or AnnotationNames(), settings=settings))
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def yolo_annotation(path: Path, rows: Sequence[YoloRow], points: Points | None) 
 
     Raises DatasetError, by file and line, for a line of another count of numbers, as predictions have.
     """
-    return Annotation(path, tuple(_drawn_object(row, path, points) for row in rows), in_shares=True)
+    return Annotation(path, tuple(_annotated_box(row, path, points) for row in rows), in_shares=True)
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
@@ -121,16 +121,16 @@ def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annota
     return {"": yolo_annotation(path, read_yolo_rows(path), Points(int(count), int(values)) if count else None)}
 
 
-def _drawn_object(row: YoloRow, path: Path, points: Points | None) -> DrawnBox:
+def _annotated_box(row: YoloRow, path: Path, points: Points | None) -> AnnotatedBox:
     count = 1 + len(row.numbers)
     if count == NUMBERS or (points and count == points.numbers):
         x, y, width, height = row.numbers[: NUMBERS - 1]
-        return DrawnBox(row.name, (x - width / 2, y - height / 2), (x + width / 2, y + height / 2), row.where)
+        return AnnotatedBox(row.name, (x - width / 2, y - height / 2), (x + width / 2, y + height / 2), row.where)
     if points is None and count >= FEWEST_OF_OUTLINE and count % 2:
-        return DrawnBox.around(row.name, [tuple(zip(row.numbers[::2], row.numbers[1::2], strict=True))], row.where)
+        return AnnotatedBox.around(row.name, [tuple(zip(row.numbers[::2], row.numbers[1::2], strict=True))], row.where)
     others = f"with {points} {points.numbers}" if points else "an outline an odd number of them"
     problem = f"{row.where} has {count} numbers, a box {NUMBERS}, and {others}: a score or a track may be one too many"
-    raise DatasetError(problem, str(path), "Give what people drew, exported without scores and tracks")
+    raise DatasetError(problem, str(path), "Give what people annotated, exported without scores and tracks")
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _refuse_tracks(rows: Mapping[Path, Sequence[YoloRow]], points: Points | None
         path, row = longer[0]
         problem = f"{row.where} ends in the number of a track, {row.numbers[-1]:g}, as all of {len(longer)} lines do"
         problem += ": those are predictions of a tracker, and no references"
-        raise DatasetError(problem, str(path), "Give what people drew")
+        raise DatasetError(problem, str(path), "Give what people annotated")
 
 
 def _point_notes(rows: Mapping[Path, Sequence[YoloRow]], points: Points | None) -> Iterator[Problem]:
@@ -237,7 +237,7 @@ def _first_line(path: Path) -> str:
 
 
 def _stated_names(folder: Folder, options: DatasetOptions, numbers: set[str]) -> dict[str, str]:
-    """{number: name} of the classes that are drawn, from a file of names; empty without one, or with --labels."""
+    """{number: name} of the classes that are annotated, from a file of names; empty without one, or with --labels."""
     names = {} if options.labels is not None else _names(folder)
     if names and (unknown := sorted(numbers - set(names), key=int)):
         problem = f"gives no name to class {errors.list_phrase(unknown)}"

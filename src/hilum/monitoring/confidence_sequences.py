@@ -85,7 +85,7 @@ def followed_ratio(hits: ArrayLike, over: ArrayLike, weights: ArrayLike, *, leve
 
     hits:    (cases,) what counts for the rate, at most `over`
     over:    (cases,) between 0 and 1, what it is a share of
-    weights: (cases,) inverse of the chance with which a case was drawn; the largest possible is among them
+    weights: (cases,) inverse of the chance with which a case was sampled; the largest possible is among them
     A rate is in the interval as long as the sequence of hits - rate x over, weighted, holds zero.
     """
     found, of, weight = (np.asarray(one, dtype=np.float64) for one in (hits, over, weights))

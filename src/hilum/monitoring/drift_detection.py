@@ -76,7 +76,7 @@ class Miscalibration:
 def measure_miscalibration(baseline: CaseStream) -> dict[str, Miscalibration]:
     """{finding: its miscalibration} at a site, where at least 20 outcomes of its baseline are known, of both kinds.
 
-    What was drawn to be read counts by the inverse of its chance.
+    What was sampled to be read counts by the inverse of its chance.
     """
     chance, by_finding = baseline.numbers(INCLUSION), dict[str, Miscalibration]()
     for finding in baseline.findings:
@@ -287,7 +287,7 @@ def _log_odds(p: Floats) -> Floats:
 
 
 def _offset(odds: Floats, happened: Floats, weights: Floats | float = 1.0) -> float:
-    """The offset of log-odds that fits outcomes best, drawn a little towards 0, so that there always is one."""
+    """The offset of log-odds that fits outcomes best, pulled a little towards 0, so that there always is one."""
     offset = 0.0
     for _ in range(50):
         chance = special.expit(odds + offset)

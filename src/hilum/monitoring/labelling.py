@@ -27,7 +27,7 @@ FEWEST_LABELLED = 5
 
 @dataclass(frozen=True)
 class NextCase:
-    """A case to label. case: its place among all; score: by which it was chosen, NaN of one that was drawn"""
+    """A case to label. case: its place among all; score: by which it was chosen, NaN of one that was sampled"""
 
     case: int
     score: float
@@ -58,7 +58,7 @@ def next_cases(
     candidates = ~labelled if is_open is None else np.asarray(is_open, dtype=bool) & ~labelled
     if method == RANDOM:
         shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(candidates))
-        return [NextCase(int(case), float("nan"), "drawn at random") for case in shuffled[:count]]
+        return [NextCase(int(case), float("nan"), "sampled at random") for case in shuffled[:count]]
     if method == UNCERTAINTY:
         cases = _eligible_cases(candidates, uncertainty, method, "an uncertainty")
         total = np.asarray(uncertainty, dtype=np.float64)

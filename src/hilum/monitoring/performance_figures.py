@@ -28,7 +28,7 @@ class Performance:
     """One row of `performance.csv`.
 
     since, until: days of the window, the second not in it
-    source:       audited (drawn at random and read blind), reported (labels that came otherwise), estimated (from the
+    source:       audited (sampled at random and read blind), reported (labels that came otherwise), estimated (from the
                   model's own probabilities)
     """
 
@@ -130,7 +130,7 @@ def _figures(part: CaseStream, scope: str, *, is_estimated: bool) -> Iterator[Pe
 
 
 def _rate(metric: str, calls: Floats, outcomes: Floats, patients: np.ndarray, chosen: np.ndarray) -> Estimate:
-    """A rate of cases whose label came without a draw."""
+    """A rate of cases whose label came otherwise than by a sample."""
     chosen = chosen & np.isfinite(calls)
     over, right = parts_of_rate(metric, calls[chosen], outcomes[chosen])
     counts = over > 0
@@ -210,11 +210,11 @@ def expected_performance(
 def audited_performance(
     calls: ArrayLike, truths: ArrayLike, inclusion: ArrayLike, metric: str, *, probabilities: ArrayLike | None = None
 ) -> Estimate:
-    """A rate of a model from studies that were drawn at random to be read blind, with a 95 % interval.
+    """A rate of a model from studies that were sampled at random to be read blind, with a 95 % interval.
 
     calls:         (studies,) what the model said of every study, 0 or 1
-    truths:        (studies,) what the blind reading said; NaN where a study was not drawn
-    inclusion:     (studies,) the chance with which it was drawn, above 0
+    truths:        (studies,) what the blind reading said; NaN where a study was not sampled
+    inclusion:     (studies,) the chance with which it was sampled, above 0
     metric:        sensitivity, specificity, ppv, npv
     probabilities: (studies,) of the finding. They stand in for readings that are lacking, and the readings correct
                    them, where that makes the interval narrower; it stays right if they are wrong
@@ -231,7 +231,9 @@ def audited_performance(
     read = ~np.isnan(truth)
     if not ((chance[read] > 0) & (chance[read] <= 1)).all():
         problem = "a study that was read has an inclusion of 0 or above 1"
-        raise DatasetError(problem, "inclusion", "State the chance with which it was drawn; leave reported labels out")
+        raise DatasetError(
+            problem, "inclusion", "State the chance with which it was sampled; leave reported labels out"
+        )
     guessed = None if probabilities is None else np.asarray(probabilities, dtype=np.float64)
     over, hits = parts_of_rate(metric, called, np.where(read, truth, 0.0))
     found = int(np.count_nonzero(read & (over > 0)))
@@ -267,13 +269,13 @@ def _totals(metric: str, called: Floats, p: Floats, owners: NDArray[np.intp] | N
 
 
 def _area_with_interval(p: Floats, owners: NDArray[np.intp], people: int, seed: int) -> tuple[float, float, float]:
-    random, drawn = np.random.default_rng(seed), np.empty(DRAWS)
+    random, areas = np.random.default_rng(seed), np.empty(DRAWS)
     order = np.argsort(p, kind="stable")
     p, owners = p[order], owners[order]
     for draw in range(DRAWS):
         weights = np.bincount(random.integers(people, size=people), minlength=people)
-        drawn[draw] = _area_in_order(p, weights[owners].astype(np.float64))
-    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+        areas[draw] = _area_in_order(p, weights[owners].astype(np.float64))
+    low, high = np.nanquantile(areas, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return _area_in_order(p, np.ones(len(p))), low, high
 
 

@@ -1,4 +1,4 @@
-"""A U-Net that draws images out of noise, told how much noise is left and what the image is to show.
+"""A U-Net that makes images out of noise, told how much noise is left and what the image is to show.
 
 The body is MONAI's `DiffusionModelUNet`: Pinaya et al., arXiv:2209.07162; Rombach et al., arXiv:2112.10752.
 """
@@ -93,5 +93,5 @@ DIFFUSION_UNET = Family(
     axes=(2, 3),
     otherwise="Give pictures or volumes",
     features="body.middle_block",
-    draws=True,
+    synthesises=True,
 )

@@ -1,4 +1,4 @@
-"""Dropout of a whole network: where it lies, and masks that are drawn while a network predicts.
+"""Dropout of a whole network: where it lies, and masks that are sampled while a network predicts.
 
 Gal and Ghahramani, ICML 2016, arXiv:1506.02142. Of maps whole channels are left out, because neighbouring voxels are
 alike: Tompson et al., CVPR 2015, arXiv:1411.4280.

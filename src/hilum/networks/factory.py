@@ -121,8 +121,10 @@ def family_settings(
     units = [head.unit for head in heads.values() if head.is_dense]
     unit = {"unit": units[0]} if units and family.in_voxels else {}
     conditions = [head.conditions for head in heads.values() if head.conditions is not None]
-    drawn = dict(zip(("classes", "labels"), conditions[0], strict=True)) if conditions and family.draws else {}
-    settings = {**family.preset, **size, **unit, **drawn, **(covariates if context else {})}
+    conditioned = (
+        dict(zip(("classes", "labels"), conditions[0], strict=True)) if conditions and family.synthesises else {}
+    )
+    settings = {**family.preset, **size, **unit, **conditioned, **(covariates if context else {})}
     return {name: value for name, value in settings.items() if name != BAYESIAN}
 
 
@@ -214,8 +216,8 @@ def _refuse_heads(name: str, family: Family, heads: Mapping[str, Head]) -> None:
         if not _has(family, head):
             problem, remedy = OTHERWISE.get(family.answers, (f"has no output of the kind of {key!r}", "Choose another"))
             raise PlanError(f"{name} {problem}", "network.name", remedy)
-        if head.conditions is not None and not family.draws:
-            raise PlanError(f"{name} draws no images out of noise", "network.name", "Choose diffusion_unet")
+        if head.conditions is not None and not family.synthesises:
+            raise PlanError(f"{name} makes no images out of noise", "network.name", "Choose diffusion_unet")
 
 
 def _import_family(name: str, target: str) -> Family:

@@ -1,7 +1,7 @@
 """Faster R-CNN of torchvision for pictures: region proposals, then classification and regression of each.
 
 Ren et al., NeurIPS 2015, arXiv:1506.01497, on a feature pyramid (arXiv:1612.03144). Both stages, their sampling and
-their losses are torchvision's own; predicted boxes are drawn into the map that every detection task decodes.
+their losses are torchvision's own; predicted boxes are rendered into the map that every detection task decodes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ SHAPES = (0.5, 1.0, 2.0)
 SHARE, SHORTEST = 0.5, 4.0
 # Cells an axis of a proposal's pooled features (RoIAlign).
 SEEN = 7
-# Boxes of a lower score are not drawn, because the task decodes none; and the most boxes of an image.
+# Boxes of a lower score are not rendered, because the task decodes none; and the most boxes of an image.
 LEAST_SCORE, MOST_BOXES = 0.02, 300
 # The logit without a box: a little below the least score, so that a window without a box where another window has one
 # lowers the score, and does not remove the box.
 NOTHING = math.log(0.01 / 0.99)
-# A box is drawn as a hill over this share of its half sides, and at least this many voxels: overlapping windows predict
+# A box is rendered as a hill over this share of its half sides, and at least this many voxels: overlapping windows say
 # slightly different boxes, and the mean of their hills has one maximum. Half the overlap of two boxes that both stay.
 CORE, NARROWEST = 0.3, 1.5
 
@@ -47,7 +47,7 @@ class FasterRcnn(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, classes + 4, *spatial)}, with its own loss.
 
     In training it also gets the true boxes, for the sampling of proposals, and its output is the losses of both stages,
-    `head/losses`, (batch, 4). In prediction each box is drawn into the map, as a hill about its centre.
+    `head/losses`, (batch, 4). In prediction each box is rendered into the map, as a hill about its centre.
 
     unit:    voxels of a length or an offset of 1
     share:   length of the finest level's anchor, as a share of the unit
@@ -103,7 +103,7 @@ class FasterRcnn(nn.Module):
             if self.training:
                 losses = {f"{self.name}/losses": self._losses(images, features, targets)}
                 return {**losses, **self.telling.penalties(images)}
-            return {self.name: self._draw_boxes(images, features)}
+            return {self.name: self._render_boxes(images, features)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: object) -> Tensor:
         """torchvision's losses of both stages, averaged over images; `boxes` went into `forward`."""
@@ -128,14 +128,14 @@ class FasterRcnn(nn.Module):
         return torch.stack(losses)
 
     @torch.compiler.disable
-    def _draw_boxes(self, images: Tensor, features: dict[str, Tensor]) -> Tensor:
+    def _render_boxes(self, images: Tensor, features: dict[str, Tensor]) -> Tensor:
         """(batch, classes + 4, *spatial) of the predicted boxes."""
         size = (int(images.shape[2]), int(images.shape[3]))
         sizes = [size] * len(images)
         proposals, _ = self.detector.rpn(ImageList(images, sizes), features)
         predicted, _ = self.detector.roi_heads(features, proposals, sizes)
         maps = [
-            drawn_boxes(
+            render_boxes(
                 pyramid.reverse_axes(own["boxes"], 1), own["labels"] - 1, own["scores"], self.classes, size, self.unit
             )
             for own in predicted
@@ -154,7 +154,9 @@ class FasterRcnn(nn.Module):
         return {self.name: images.new_empty(len(images), self.classes + 4, *images.shape[2:])}
 
 
-def drawn_boxes(boxes: Tensor, kinds: Tensor, scores: Tensor, classes: int, size: Sequence[int], unit: float) -> Tensor:
+def render_boxes(
+    boxes: Tensor, kinds: Tensor, scores: Tensor, classes: int, size: Sequence[int], unit: float
+) -> Tensor:
     """(classes + 2 * axes, *size) logits, lengths and offsets from which the task decodes these boxes again.
 
     boxes: (n, 2 * axes) low and high edges in voxels; kinds: (n,) classes; scores: (n,)

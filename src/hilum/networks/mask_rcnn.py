@@ -2,7 +2,7 @@
 
 He et al., ICCV 2017, arXiv:1703.06870, of torchvision's parts and under its names, so that its weights fit. Images are
 prepared as the plan says, of any number of channels, instead of by torchvision's own transform. In prediction objects
-are drawn into two maps: the logit of being inside an object, and a depth that is 0 where two objects touch, so that a
+are rendered into two maps: the logit of being in an object, and a depth that is 0 where two objects touch, so that a
 watershed recovers them.
 
 Shapes do not depend on values, so that both stages are one graph for a whole batch, also on torch's meta device and in
@@ -51,7 +51,7 @@ SAMPLES_OF_A_MASK = 2
 # Images are enlarged until objects are about so many voxels across, four of the finest level's; by this at the most.
 ENOUGH, LARGEST = 16.0, 2
 # Longest chain of suppressions: the first box suppresses the second, which then does not suppress the third. In longer
-# chains a box too many may stay; 600 boxes drawn around 60 centres took at most 7 rounds, in 60 draws.
+# chains a box too many may stay; 600 boxes sampled around 60 centres took at most 7 rounds, in 60 draws.
 ROUNDS = 12
 # Regions of this side, in voxels, are pooled from the level with a sixteenth of the resolution; of half the side, from
 # the next finer level. Lin et al., CVPR 2017, arXiv:1612.03144, equation 1.
@@ -64,7 +64,7 @@ SURE = 0.99
 # Share of a mask that objects of higher score must leave free, or it is a duplicate of one of them. Kirillov et al.,
 # CVPR 2019, arXiv:1801.00868, section 6.
 LEFT = 0.5
-# Masks that are drawn at a time.
+# Masks that are rendered at a time.
 AT_ONCE = 16
 
 
@@ -161,7 +161,7 @@ class MaskRCNN(nn.Module):
         """Return the maps, in training the losses; context: (batch, covariates); targets: as for `loss`."""
         proposed = self.propose(images, context)
         if not self.training:
-            return {self.name: self._draw_objects(self.look(proposed), images.shape[2:])}
+            return {self.name: self._render_objects(self.look(proposed), images.shape[2:])}
         if targets is None:
             return self._of_same_work(proposed)
         losses = {f"{self.name}/losses": self._losses(proposed, targets).expand(len(images), -1)}
@@ -205,13 +205,13 @@ class MaskRCNN(nn.Module):
         masks = _of_class(outlines, 1 + classes.argmax(dim=2).flatten()).float().sigmoid()
         return Objects(placed, scores, masks.reshape(batch, scores.shape[1], *outlines.shape[2:]), classes)
 
-    def _draw_objects(self, objects: Objects, size: Sequence[int]) -> Tensor:
+    def _render_objects(self, objects: Objects, size: Sequence[int]) -> Tensor:
         places, edges = (int(size[0]), int(size[1])), objects.boxes / self.enlarge
-        drawn, owner = render_objects(objects.masks, edges, objects.scores, places)
+        rendered, owner = render_objects(objects.masks, edges, objects.scores, places)
         if self.classes == 1:
-            return drawn
+            return rendered
         maps = class_maps(objects.classes, owner)
-        return torch.cat([drawn[:, :1], maps, drawn[:, 1:]], dim=1)
+        return torch.cat([rendered[:, :1], maps, rendered[:, 1:]], dim=1)
 
     def _most(self, boxes: Tensor) -> int:
         """Number of masks to compute: the largest number of objects of a picture, or a constant in a fixed graph."""

@@ -69,7 +69,7 @@ class Family:
     in_voxels:     whether `build` needs the setting `unit`, the voxels of a length of 1
     sees_targets:  whether `forward` has an argument `targets` in training, for a second stage. Without targets it does
                    the same amount of work, because memory is planned so
-    draws:         whether it draws images out of noise: `build` gets the settings `classes` and `labels` of the head,
+    synthesises:   whether it makes images out of noise: `build` gets the settings `classes` and `labels` of the head,
                    `forward` the level and the class as its context, and a mask as further channels
     has_loss:      whether the module has `loss(outputs, targets, heads)`, which replaces the task's loss
     rate:          {"dense" or "vector": (factor of the usual learning rate, measured reason)}
@@ -110,7 +110,7 @@ class Family:
     takes_gaps: bool = False
     in_voxels: bool = False
     sees_targets: bool = False
-    draws: bool = False
+    synthesises: bool = False
     has_loss: bool = False
     rate: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     size_of: Callable[[float], tuple[NetworkSize, str]] | None = None

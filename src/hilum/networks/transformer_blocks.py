@@ -104,7 +104,7 @@ def drop_path(change: Tensor, skipped: float, training: bool) -> Tensor:
 
 
 def initialise_layers(layers: Iterable[nn.Module], parameters: Iterable[Tensor | None] = ()) -> None:
-    """Draw weights of linear layers and further parameters from a truncated normal distribution; biases are 0."""
+    """Sample weights of linear layers and further parameters from a truncated normal distribution; biases are 0."""
     for part in layers:
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=DEVIATION)

@@ -33,7 +33,7 @@ class BlindSpot(Objective):
     """The mean squared difference of restored from noisy values at the blind spots.
 
     ratio: share of the voxels that are blind spots
-    reach: voxels along each axis among which the neighbour is drawn
+    reach: voxels along each axis among which the neighbour is sampled
     """
 
     ratio: Annotated[float, Gt(0), Le(0.25)] = RATIO
@@ -55,7 +55,7 @@ class BlindSpot(Objective):
     def losses(self, step: ObjectiveStep) -> Tensor:
         """The difference of each image."""
         images = step.labelled.images
-        spots = draw_spots(len(images), images.shape[2:], self.ratio).to(images.device)
+        spots = sample_spots(len(images), images.shape[2:], self.ratio).to(images.device)
         hidden = hide_spots(images, spots, self.reach)
         restored = step.run(replace(step.labelled, images=hidden))[IMAGE]
         channels = list(step.task.heads[IMAGE].of_input) or list(range(images.shape[1]))
@@ -63,7 +63,7 @@ class BlindSpot(Objective):
         return spot_error(restored[:, : len(channels)], shown, step.whole(spots.to(images.dtype)))
 
 
-def draw_spots(count: int, spatial: Sequence[int], ratio: float) -> Tensor:
+def sample_spots(count: int, spatial: Sequence[int], ratio: float) -> Tensor:
     """(count, 1, *spatial) which voxels are blind spots: one in each cell of a grid, so that they lie apart."""
     axes = sum(size > 1 for size in spatial)
     side = max(2, round(ratio ** (-1 / max(axes, 1))))
@@ -79,7 +79,7 @@ def draw_spots(count: int, spatial: Sequence[int], ratio: float) -> Tensor:
 
 
 def hide_spots(images: Tensor, spots: Tensor, reach: int) -> Tensor:
-    """The images with the values of a neighbour, drawn for each blind spot, in its place; all channels of the same."""
+    """The images with the values of a neighbour, sampled for each blind spot, in its place, in all channels."""
     batch, *places = spots[:, 0].nonzero(as_tuple=True)
     reaches = [min(reach, (size - 1) // 2) for size in images.shape[2:]]
     sides = [2 * one + 1 for one in reaches]

@@ -1,4 +1,4 @@
-"""Rectified flow: the network learns the straight way from noise to an image, by which images are drawn.
+"""Rectified flow: the network learns the straight way from noise to an image, by which images are synthesised.
 
 Liu et al., "Flow straight and fast", ICLR 2023, arXiv:2209.03003
 """
@@ -27,7 +27,7 @@ Velocity = Callable[["Tensor", "Tensor"], "Tensor"]
 
 @dataclass(frozen=True)
 class Flow(Objective):
-    """The mean squared difference of the stated from the true way, at a level of noise that is drawn for each image.
+    """The mean squared difference of the stated from the true way, at a level of noise that is sampled for each image.
 
     dropped: share of the images whose class or mask is left out, so that images without one are learnt too
     """
@@ -46,9 +46,9 @@ class Flow(Objective):
         return {"dropped": Decision(0.1, because, GUIDANCE)}
 
     def refusal(self, task: Task) -> str:
-        """The network has to draw images."""
+        """The network has to synthesise images."""
         has_head = IMAGE in task.heads and task.heads[IMAGE].conditions is not None
-        return "" if has_head else "it draws images out of noise, which answers nothing about an image"
+        return "" if has_head else "it makes images out of noise, which answers nothing about an image"
 
     def losses(self, step: ObjectiveStep) -> Tensor:
         """The difference of each image."""

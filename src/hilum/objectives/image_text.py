@@ -32,7 +32,7 @@ SCALE, MOST, SIGMOID_SCALE, SHIFT = math.log(1 / 0.07), math.log(100), math.log(
 class ImageText(Objective):
     """The loss of finding an image's text among those of other patients, and its image for a text.
 
-    Of a report some sentences are drawn in any order. Equal texts, and texts of one patient, are never negatives.
+    Of a report some sentences are sampled in any order. Equal texts, and texts of one patient, are never negatives.
     compares: "softmax": each text with all others, by cross-entropy; "sigmoid": each pair by itself, arXiv:2303.15343
     encoder:  folder of a BERT with its tokenizer, of which two layers learn; None: one is learnt from the texts
     other:    the other side: texts, or the covariates of a table

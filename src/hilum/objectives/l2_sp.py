@@ -1,4 +1,4 @@
-"""L2-SP: weights are drawn towards those that training began from, in place of zero; or a round over sites (FedProx).
+"""L2-SP: weights are pulled towards those that training began from, in place of zero; or a round over sites (FedProx).
 
 Li, Grandvalet and Davoine, ICML 2018, arXiv:1802.01483; Li et al., MLSys 2020, arXiv:1812.06127
 """
@@ -42,16 +42,16 @@ class L2SP(Objective):
 
     @property
     def follows_rounds(self) -> bool:
-        """Whether weights are drawn towards those that sites had in common last."""
+        """Whether weights are pulled towards those that sites had in common last."""
         return self.towards == "round"
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> Mapping[str, Decision]:
         """The strengths of the authors' code, and no other decay."""
-        because = "l2_sp draws weights towards their start, in place of zero"
+        because = "l2_sp pulls weights towards their start, in place of zero"
         return {
             "alpha": Decision(ALPHA, f"as in the authors' code, for pictures of dogs; {MEASURED}", PAPER),
-            "beta": Decision(BETA, "weights that start anew are drawn towards zero, as in the authors' code", PAPER),
+            "beta": Decision(BETA, "weights that start anew are pulled towards zero, as in the authors' code", PAPER),
             "training.weight_decay": Decision(0.0, because, PAPER),
         }
 

@@ -59,12 +59,12 @@ class Masked(Objective):
     def losses(self, step: ObjectiveStep) -> Tensor:
         """The difference of each image."""
         images = step.labelled.images
-        blank = draw_blocks(len(images), images.shape[2:], self.block, self.ratio).to(images.device)
+        blank = sample_blocks(len(images), images.shape[2:], self.block, self.ratio).to(images.device)
         restored = step.run(replace(step.labelled, images=blank_out(images, blank)))[IMAGE]
         return restoration_error(restored, step.whole(images), step.whole(blank.to(images.dtype)))
 
 
-def draw_blocks(count: int, spatial: Sequence[int], block: int, ratio: float) -> Tensor:
+def sample_blocks(count: int, spatial: Sequence[int], block: int, ratio: float) -> Tensor:
     """(count, 1, *spatial) which voxels are blanked: the same share of blocks of each image, at least one of them."""
     cells = [-(-size // min(block, size)) for size in spatial]
     number = min(max(1, round(ratio * int(np.prod(cells)))), max(1, int(np.prod(cells)) - 1))

@@ -110,11 +110,11 @@ class PastedBatch:
 
     @classmethod
     def from_batch(cls, step: ObjectiveStep, seen: SeenBatch, share: float) -> PastedBatch:
-        """Give so large a share of the samples its part, drawn by chance: half of them a box, half all but a box."""
+        """Give so large a share of the samples its random part: half of them a box, half all but a box."""
         images, labelled = seen.images, step.labelled
         count, axes = len(images), images.ndim - 2
         chosen, outer = torch.rand(count) < share, torch.rand(count) < 0.5
-        inside = pasting.draw_boxes(count, images.shape[2:])
+        inside = pasting.sample_boxes(count, images.shape[2:])
         from_partner = ((inside != outer.reshape(-1, *[1] * axes)) & chosen.reshape(-1, *[1] * axes)).to(images.device)
         others = step.whole(labelled.images)
         of_all_ranks = step.whole(from_partner.to(images.dtype)) > 0

@@ -43,7 +43,7 @@ class Needs:
     upright:    images that have an up
     partner:    a second network as its part, which learns as the first does
     taught:     the answers of another model for each image; unlabelled images are used where there are any
-    texts:      of each image, drawn anew in each step
+    texts:      of each image, sampled anew in each step
     prototypes: a last layer that is made of means of features, before each look and at the end
     places:     images of several places: labelled ones of more than one, or unlabelled ones of a target
     adapted:    outputs of the network by other weights than its own
@@ -235,7 +235,7 @@ class Objective:
 
     @property
     def follows_rounds(self) -> bool:
-        """Whether it draws weights towards those that sites had in common last, where sites train together."""
+        """Whether it pulls weights towards those that sites had in common last, where sites train together."""
         return False
 
     def refusal(self, task: Task) -> str:

@@ -75,19 +75,19 @@ class EnhanceOptions(ReadingOptions):
 
 @dataclass(frozen=True)
 class SynthesiseOptions:
-    """Draw images of a class, by a mask, or of neither."""
+    """Synthesise images of a class, by a mask, or of neither."""
 
     run: Annotated[str | Path, Setting("The folder of a run of --task synthesis.", "RUN")]
     _: KW_ONLY
-    count: Annotated[int, Ge(1), Setting("Images to draw; of each class, where none is named.", "N")] = 20
+    count: Annotated[int, Ge(1), Setting("Images to synthesise; of each class, where none is named.", "N")] = 20
     out: Out = None
     overwrite: Overwrite = False
-    label: Annotated[str | None, Setting("Class to draw; by default each.", "NAME")] = None
-    mask: Annotated[str | Path | None, Setting("Label map by which to draw, or a folder of some.", "FILE")] = None
+    label: Annotated[str | None, Setting("Class to synthesise; by default each.", "NAME")] = None
+    mask: Annotated[str | Path | None, Setting("Label map by which to synthesise, or a folder of some.", "FILE")] = None
     steps: Annotated[int, Ge(1), Setting("Steps from noise to an image.", "N")] = 30
     guidance: Annotated[float, Ge(0), Setting("How strictly the class or mask is followed; 1 as learnt.", "W")] = 1.0
     data: Annotated[
-        str | Path | None, Setting("Data to train on with the drawn images: writes dataset.csv.", "DATA", "--with")
+        str | Path | None, Setting("Data to train on with the synthetic images: writes dataset.csv.", "DATA", "--with")
     ] = None
     features: Annotated[
         str | Path | Model | None, Setting("A run or package, in whose features copies are looked for too.", "MODEL")
@@ -181,7 +181,7 @@ class RegisterFramesOptions(FileChoices):
     to: Annotated[str, Setting("What frames are laid on: first, or mean of all.", "NAME")] = "first"
     transform: Annotated[str, Setting("Kind of transform: rigid, or deformable as for breathing.", "KIND")] = "rigid"
     labels: Annotated[str | Path | Image | None, Setting("Label map of one frame, to carry to all.", "FILE")] = None
-    labels_frame: Annotated[int, Setting("Number of the frame on which --labels were drawn, from 1 on.", "N")] = 1
+    labels_frame: Annotated[int, Setting("Number of the frame of --labels, from 1 on.", "N")] = 1
     overwrite: Overwrite = False
     real_world: bool = False
 

@@ -167,7 +167,7 @@ class StudyLockOptions:
 
 @dataclass(frozen=True)
 class StudyRandomiseOptions:
-    """Draw the list of arms, encrypted by HILUM_ALLOCATION_KEY."""
+    """Randomise the list of arms, encrypted by HILUM_ALLOCATION_KEY."""
 
     folder: Study
     _: KW_ONLY

@@ -46,7 +46,7 @@ Covariates = Annotated[
     str | Sequence[str] | None,
     Setting("Columns that the network gets with the images: all, none, or age,sex,gene_*; none by default.", "COLUMNS"),
 ]
-AnyContrast = Annotated[bool, Setting("Learn from images drawn from the label maps, for images of any contrast.")]
+AnyContrast = Annotated[bool, Setting("Learn from images painted from the label maps, for images of any contrast.")]
 Resume = Annotated[str | Path | None, Setting("Finish the run in this folder.", "RUN")]
 Start = Annotated[str | Path | None, Setting("Start from the weights of this model.", "MODEL", "--from")]
 Pretrained = Annotated[

@@ -11,7 +11,7 @@ from hilum.networks import factory
 from hilum.networks.network_family import FROZEN
 from hilum.objectives import objective_catalogue
 from hilum.planning import _fit_to_memory, training_memory, typed_sections
-from hilum.planning.plan_sections import DRAWN_BY_GROUPS, PlanSettings
+from hilum.planning.plan_sections import SAMPLED_BY_GROUPS, PlanSettings
 from hilum.planning.rules import (
     cascade_rules,
     covariate_rules,
@@ -19,9 +19,9 @@ from hilum.planning.rules import (
     learning_rules,
     normalisation_rules,
     objective_rules,
+    painting_rules,
     preprocessing_rules,
     privacy_rules,
-    synthesis_rules,
 )
 from hilum.planning.rules.grid_rules import GridNeeds
 from hilum.planning.rules.image_profiles import NNUNET
@@ -35,7 +35,7 @@ from hilum.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, S
 from hilum.values.plan_decisions import Assignments
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
-# pictures how wide what is drawn there is.
+# pictures how wide what is contoured there is.
 SHARED = (
     "preprocessing.spacing", "preprocessing.shape", "preprocessing.reduction", "preprocessing.smallest",
     "network.size", "training.patch", "inference.patch",
@@ -44,7 +44,7 @@ SHARED = (
 TAUGHT_ALIKE = ("task.loss", "task.centrelines", "task.positive")
 SHARED_NOTE = (
     "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
-    "and spacings of images decide it, of pictures also how wide what is drawn there is, and no intensity"
+    "and spacings of images decide it, of pictures also how wide what is contoured there is, and no intensity"
 )
 OUT_OF_FOLD = "each fold tests cases that it has not seen"
 # With these a run goes on from the reason of a decision, about its own trainings: those of another run differ.
@@ -76,8 +76,8 @@ def with_settings(plan: Plan, assignments: Assignments) -> Plan:
         plan = learning_rules.with_transfer(plan)
     if any(name.startswith("privacy.") for name in assignments):
         plan = privacy_rules.with_privacy(plan)
-    if assignments.get(synthesis_rules.SHARE):
-        plan = synthesis_rules.with_section(plan, intensities=True)
+    if assignments.get(painting_rules.SHARE):
+        plan = painting_rules.with_section(plan, intensities=True)
     for name, value in assignments.items():
         plan.decision(name)  # refuses an unknown name
         plan = plan.with_decision(name, Decision(value, BY_HAND))
@@ -114,8 +114,8 @@ def _following(plan: Plan, assignments: Assignments) -> dict[str, Decision]:
         follows |= {name: Decision(value, because, NNUNET) for name, value in WITH_SGD.items()}
     if any(name == "training.sampling" or name.startswith("task.") for name in assignments):
         follows |= task_catalogue.build_task(_values(plan, "task")).under(str(plan["training.sampling"]))
-    if assignments.get("training.fairness") in DRAWN_BY_GROUPS:
-        because = "training.fairness, which was set by hand, says how often a case of each group is drawn"
+    if assignments.get("training.fairness") in SAMPLED_BY_GROUPS:
+        because = "training.fairness, which was set by hand, says how often a case of each group is sampled"
         follows["training.sampling"] = Decision("natural", because)
     if assignments.get("split.folds") or assignments.get("split.folds_by"):
         follows |= dict.fromkeys(("split.inner_folds", "split.calibration"), Decision(0, OUT_OF_FOLD))
@@ -124,20 +124,20 @@ def _following(plan: Plan, assignments: Assignments) -> dict[str, Decision]:
         follows |= {name: Decision(1, because) for name in ("training.steps", "training.validations")}
     if assignments.get("privacy.epsilon") is not None:
         follows |= privacy_rules.following_decisions(plan)
-    if assignments.get(synthesis_rules.SHARE):
-        follows |= synthesis_rules.following_decisions(plan, task_catalogue.build_task(_values(plan, "task")))
+    if assignments.get(painting_rules.SHARE):
+        follows |= painting_rules.following_decisions(plan, task_catalogue.build_task(_values(plan, "task")))
     if "augmentation.flips" in assignments:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)
     return follows
 
 
-def of_drawn_images(plan: Plan, drawn: str) -> Plan:
-    """The plan for label maps alone, from which every image is drawn; drawn: how, in words."""
-    plan = plan.with_decision(synthesis_rules.SHARE, synthesis_rules.drawn_share(drawn))
-    plan = synthesis_rules.with_section(plan, intensities=False)
+def of_painted_images(plan: Plan, painted: str) -> Plan:
+    """The plan for label maps alone, from which every image is painted; painted: how, in words."""
+    plan = plan.with_decision(painting_rules.SHARE, painting_rules.painted_share(painted))
+    plan = painting_rules.with_section(plan, intensities=False)
     task = task_catalogue.build_task(_values(plan, "task"))
-    return plan.with_decisions(synthesis_rules.following_decisions(plan, task))
+    return plan.with_decisions(painting_rules.following_decisions(plan, task))
 
 
 def untrained_plan(plan: Plan) -> Plan:
@@ -212,7 +212,7 @@ def shared_by_folds(plan: Plan) -> Plan:
     """The plan of folds with what must be known of their decisions: from whose cases these come.
 
     The folds become one model, whose outputs are averaged voxel by voxel: their grid has to be one, and every case that
-    it could be drawn from is the test case of some fold.
+    it could be chosen from is the test case of some fold.
     """
     for name, note in {**dict.fromkeys(SHARED, SHARED_NOTE), CONTEXT: CONTEXT_NOTE}.items():
         if name not in plan or plan[name] is None:

@@ -20,11 +20,11 @@ from hilum.planning.rules import (
     group_rules,
     learning_rules,
     objective_rules,
+    painting_rules,
     preprocessing_rules,
     privacy_rules,
     skipping,
     split_rules,
-    synthesis_rules,
 )
 from hilum.runtime import Context, hardware, torch_networks
 from hilum.tasks import properties
@@ -44,7 +44,7 @@ CHECKS: tuple[Callable[[PlanSettings], None], ...] = (
     learning_rules.check_learning,
     group_rules.check_fairness,
     augmentation_rules.check_mixing,
-    synthesis_rules.check_synthesis,
+    painting_rules.check_painting,
     learning_rules.check_search,
     cascade_rules.check_configurations,
     learning_rules.check_transfer,
@@ -118,7 +118,7 @@ def _refuse_following(name: str) -> None:
 
 
 def _check_prior(plan: Plan, chosen: PlanSettings) -> None:
-    """Refuse a correction of probabilities that does not fit how cases are drawn, unless somebody chose it."""
+    """Refuse a correction of probabilities that does not fit how cases are sampled, unless somebody chose it."""
     for name, decision in chosen.task.under(chosen.training.sampling).items():
         if name in plan and plan[name] != decision.value and plan.decision(name).because != BY_HAND:
             problem = f"{plan[name]} does not go with training.sampling {chosen.training.sampling} and the weights"

@@ -98,7 +98,7 @@ def registration_digest(plan: Plan) -> str:
 def recipe_digest(plan: Plan | None) -> Mapping[str, PlainValue]:
     """The seed, and as `recipe` the SHA-256 over what trainings of one plan share; empty where the data are unknown.
 
-    Seeds are left out, and so is what follows from the speed of the machine or from the cases that a seed has drawn.
+    Seeds are left out, and so is what follows from the speed of the machine or from the cases that a seed has chosen.
     """
     if plan is None or not plan.data_hash:
         return {}

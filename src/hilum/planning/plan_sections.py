@@ -14,7 +14,7 @@ from hilum.networks import factory
 from hilum.objectives.objective_terms import SUPERVISED
 from hilum.runtime import Context
 from hilum.runtime.model_schema import FusionArguments, NetworkArguments
-from hilum.transforms.synthesis import PaintingRanges
+from hilum.transforms.painting import PaintingRanges
 from hilum.values import Setting, StatedSettings
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ Seed = Annotated[int, Ge(0), Lt(2**63)]
 # The fewest samples of a batch over which a network normalises. The volume of a hippocampus read off its mask, 120
 # steps: of 4 volumes R2 .05, of 8 .66 (bench/findings/training.md, seed 1).
 LEAST_BATCH = 8
-# Treatments of groups by how often their cases are drawn.
-DRAWN_BY_GROUPS = ("resample", "balanced_batches")
+# Treatments of groups by how often their cases are sampled.
+SAMPLED_BY_GROUPS = ("resample", "balanced_batches")
 Treatment = Literal["none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial", "constraint"]
 # Float32 where the plan's precision is bf16; channels-last, where the channels of a voxel lie side by side in memory.
 Ways = Literal[
@@ -59,10 +59,10 @@ class TrainingSettings:
     foreground:    share of patches that are centred on a structure
     schedule:      how the rate falls after the warm-up: a half cosine, or a polynomial of degree 0.9
     early_stop:    ends after so many validations without improvement; None never
-    sampling:      how often cases are drawn: as they come, or so that classes come alike or by the roots of their sizes
+    sampling:      how often cases are sampled: as they come, or so that classes are alike or by roots of their sizes
     compute:       how a step is computed; None until a probe has found what is fastest on the machine
     modality_dropout: how often each image of a case is left out, never all of them
-    fairness:      how groups of people are treated alike: by weights of cases, by how cases are drawn, by the loss of
+    fairness:      how groups of people are treated alike: by weights of cases, by how cases are sampled, by the loss of
                    the group that is worst off, by features that tell no group, or by a last layer fitted anew
     protected:     these groups, as "sex" or "age:60"; the network gets no covariate by it
     memory:        GiB that training is predicted to take at its peak, of the device that computes
@@ -135,13 +135,13 @@ class SplitSettings:
     method: how the cases were parted
     folds:  in how many parts each of which is the test of one model, 0 for none
     folds_by: the column of which each fold leaves out whole values, as the sites; None where patients are dealt
-    seed:   by which they were drawn; None by training.seed
+    seed:   by which they were sampled; None by training.seed
     inner_folds: networks beside the main one, each trained without a part of the training cases; 0 for none
     inner_share: of the minutes for training, what they have together
     calibration: cases that train nothing and choose nothing, from which guarantees come
     """
 
-    method: Literal["own", "drawn", "folds"]
+    method: Literal["own", "sampled", "folds"]
     folds: Annotated[int, Ge(0)] = 0
     folds_by: Annotated[str | None, Setting(only_with=("split.folds",))] = None
     seed: Annotated[Seed | None, Setting(zero_counts=True)] = None
@@ -321,7 +321,7 @@ class PlanSettings:
     terms: Mapping[str, Objective]
     transfer: TransferSettings = TransferSettings()
     privacy: PrivacySettings = PrivacySettings()
-    synthesis: PaintingRanges = field(default_factory=PaintingRanges)
+    painting: PaintingRanges = field(default_factory=PaintingRanges)
     federation: FederationSettings = FederationSettings()
 
     @property

@@ -20,9 +20,9 @@ from hilum.planning.rules import (
     learning_rules,
     modality_rules,
     objective_rules,
+    painting_rules,
     preprocessing_rules,
     skipping,
-    synthesis_rules,
 )
 from hilum.planning.rules.image_profiles import NNUNET
 from hilum.planning.rules.objective_rules import TERMS
@@ -32,7 +32,7 @@ from hilum.tasks import Task
 from hilum.values import Dataset, Decision, Fingerprint, Plan
 
 # What another training.seed changes too, unless somebody wants runs of several seeds on the same parts.
-DRAWN_BY = "training.seed also draws the split, so another seed gives another split"
+SAMPLED_BY = "training.seed also chooses the split, so another seed gives another split"
 # Decisions of a task on which memory decides too.
 LEFT_TO_MEMORY = ("network.name", "training.batch")
 
@@ -84,8 +84,8 @@ def make_plan(
         **objective_rules.objectives_sections(inputs.dataset, fingerprint, stated.get(TERMS)),
     }
     plan = Plan(_decide(sections, stated))
-    if dataset.drawn:
-        plan = plan_changes.of_drawn_images(plan, dataset.drawn)
+    if dataset.painted:
+        plan = plan_changes.of_painted_images(plan, dataset.painted)
     if of_target:
         try:  # a step keeps the way of unlabelled images through the network too
             plan_changes.with_predicted_memory(plan, fingerprint, machine)
@@ -105,7 +105,7 @@ def _split_section(method: Decision, wishes: Wishes) -> Section:
         "method": method,
         "folds": Decision(wishes.folds, because),
         "folds_by": Decision(None, "no column was asked for: patients are dealt to folds"),
-        "seed": Decision(None, DRAWN_BY),
+        "seed": Decision(None, SAMPLED_BY),
         "inner_folds": Decision(0, "it is decided once the whole plan is known"),
         "inner_share": Decision(0.5, "all inner folds together get as much time as the main network"),
         "calibration": Decision(0, "it is decided with the split"),
@@ -123,8 +123,8 @@ def _preprocessing(inputs: PlanInputs, fits: FittedPlan, cascade: Section, retes
 
 def _augmentation(inputs: PlanInputs, fits: FittedPlan, prepared: Section, cascade: Section, side: Decision) -> Section:
     profile = image_profiles.profile_for(prepared["modality"].value, prepared["ndim"].value)
-    drawn = inputs.task.labels if "mask" in inputs.task.needs else ()
-    placed = anatomy_rules.sided_by_place(inputs.fingerprint, drawn)
+    contoured = inputs.task.labels if "mask" in inputs.task.needs else ()
+    placed = anatomy_rules.sided_by_place(inputs.fingerprint, contoured)
     shown = replace(
         anatomy_rules.suggest_anatomy(anatomy_rules.anatomy_hints(inputs.dataset, inputs.task.labels)), placed=placed
     )
@@ -133,7 +133,7 @@ def _augmentation(inputs: PlanInputs, fits: FittedPlan, prepared: Section, casca
         profile, shown, side, inputs.task, fits.grid.picture, covariate
     )
     decisions = decisions if fits.grid.tiles is None else augmentation_rules.of_tiles(decisions)
-    return {**decisions, "marks": cascade["augmentation.marks"], "synthesis": synthesis_rules.drawn_share("")}
+    return {**decisions, "marks": cascade["augmentation.marks"], "painting": painting_rules.painted_share("")}
 
 
 def _network(inputs: PlanInputs, fits: FittedPlan) -> Section:

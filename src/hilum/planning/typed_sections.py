@@ -29,7 +29,7 @@ from hilum.runtime.inference import Inference
 from hilum.runtime.preprocessing.slide_tiles import Tiles
 from hilum.tasks import task_catalogue, task_settings
 from hilum.transforms.augment import Augmentation
-from hilum.transforms.synthesis import PaintingRanges
+from hilum.transforms.painting import PaintingRanges
 from hilum.values import BY_HAND, Decision, PlainValue, Plan, Setting, setting_fields
 
 # In this order they are checked: what others follow from comes first, so that the mistake itself is named.
@@ -47,12 +47,12 @@ TYPED: Mapping[str, type] = {
     "objectives": ObjectiveSettings,
     "transfer": TransferSettings,
     "privacy": PrivacySettings,
-    "synthesis": PaintingRanges,
+    "painting": PaintingRanges,
     "federation": FederationSettings,
 }
 FREE = ("task",)
 # Sections of defaults, which a plan has only where they matter.
-OPTIONAL = ("transfer", "privacy", "synthesis", "federation", "tiles")
+OPTIONAL = ("transfer", "privacy", "painting", "federation", "tiles")
 
 
 def typed_plan(plan: Plan) -> PlanSettings:

@@ -31,10 +31,10 @@ class WantedFiles:
     answers:       kinds of DICOM objects beside it, or with "dcm" in its place; without any, what suits of a SEG and a
                    report
     probabilities: of every voxel beside it
-    overlay:       a picture of the image with the result drawn on it
+    overlay:       a picture of the image with the result over it
     maps:          the entropy of every voxel's probabilities, and what of it is epistemic
     added:         what the model's answers add: results that miss no more than `task.risk` allows
-    text:          what readers have to be told, which is drawn where pixels are
+    text:          what readers have to be told, which stands where pixels are
     Raises UsageError for a format or a kind that results are not written in.
     """
 

@@ -30,7 +30,7 @@ COLUMNS = (
 )  # fmt: skip
 TABLE, RESPONSE = "lesions.csv", "response.json"
 YEAR = 365.25
-CAVEAT = "By measurement alone: the drawn lesions were measured, and nobody judged them. This is no diagnosis."
+CAVEAT = "By measurement alone: the contoured lesions were measured, and nobody judged them. This is no diagnosis."
 # PERCIST: a lesion can be judged from 1.5 times the mean of the liver and two of its deviations on.
 LIVER, LIVER_FACTOR, LIVER_DEVIATIONS = "liver", 1.5, 2.0
 

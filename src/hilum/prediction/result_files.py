@@ -224,8 +224,8 @@ def write_result(
         shown, still = slide_results.shown_coarsely(shown, still) if image.is_slide else (shown, still)
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
         written.append(folder / f"{name}{OVERLAY}.png")
-        drawn = _mark_figures(model.task, shown, bare)
-        written[-1].write_bytes(sheets.stack_pictures(drawn))
+        pictures = _mark_figures(model.task, shown, bare)
+        written[-1].write_bytes(sheets.stack_pictures(pictures))
     return written, lacking
 
 
@@ -243,7 +243,7 @@ def _mark_figures(task: Task, prediction: Prediction, case: Case) -> list[Figure
         name: part for name, part in properties.leaf_tasks(task).items() if name and has_place(prediction.parts[name])
     }
     figures_of_parts = [part.figures(prediction.parts[name], case) for name, part in placed.items()]
-    return [drawn[0] for drawn in figures_of_parts or [task.figures(prediction, case)]]
+    return [figures[0] for figures in figures_of_parts or [task.figures(prediction, case)]]
 
 
 def _label_map(
@@ -309,7 +309,7 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
 
 
 def draw_result_page(result: Result, words: str, heat: Map | None = None) -> result_page.ResultPage:
-    """The result on one page. words: that each object of it bears; heat: what the answer rests on, drawn as colours"""
+    """The result on one page. words: that each object of it bears; heat: what the answer rests on, as colours"""
     nothing = [f"Nothing was found of: {', '.join(result.classes)}."] if result.is_empty else []
     sets = [
         f"{one.concept}: the answer is one of {', '.join(one.possible)}." for one in result.findings if one.possible
@@ -430,9 +430,9 @@ def write_moved_files(
         transform_file.write_transform(SpatialTransform((field,)), field_file)
         yield field_file
     if pair.moving_labels is not None:
-        drawn = pair.moving_labels
-        values = spatial_transforms.carry_labels(drawn.data[0], drawn.geometry, transform, grid)
-        result_images.write_label_map(values, drawn.labels, moved, labels_file, algorithm=algorithm)
+        label_map = pair.moving_labels
+        values = spatial_transforms.carry_labels(label_map.data[0], label_map.geometry, transform, grid)
+        result_images.write_label_map(values, label_map.labels, moved, labels_file, algorithm=algorithm)
         yield labels_file
 
 

@@ -1,4 +1,4 @@
-"""The results of a slide: one row with areas and counts, a table of its cells, and both as QuPath draws them."""
+"""The results of a slide: one row with areas and counts, a table of its cells, and both as QuPath shows them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hilum.values.prediction import AttendedTiles
 from hilum.values.table_cells import PlainCell
 from hilum.work_state import log
 
-CELLS, DRAWN = "cells", ".geojson"
+CELLS, OUTLINES = "cells", ".geojson"
 UM2 = 1e6  # in a mm²
 # Pixels along the longer side of a slide in a picture, at the least.
 SHOWN = 1024
@@ -119,9 +119,9 @@ def write_slide_files(prediction: Prediction, task: Task, image: Image, folder: 
     """`<case>.geojson` of cells or a label map, `<case>_cells.csv`, and of a bag of tiles `<case>_attention.csv`."""
     if prediction.tiles is not None:
         return [_write_attention(prediction.tiles, folder / f"{name}_{ATTENTION}.csv")]
-    table, drawn = folder / f"{name}_{CELLS}.csv", folder / f"{name}{DRAWN}"
+    table, outlines = folder / f"{name}_{CELLS}.csv", folder / f"{name}{OUTLINES}"
     if (cells := cells_of(prediction, task)) is None:
-        return _write_drawn(_region_features(prediction), drawn) if prediction.labels else []
+        return _write_outlines(_region_features(prediction), outlines) if prediction.labels else []
     side = None if image.spacing is None else math.prod(image.spacing) * UM2
     with table.open("x", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file, COLUMNS)
@@ -130,7 +130,7 @@ def write_slide_files(prediction: Prediction, task: Task, image: Image, folder: 
         ):
             size = "" if side is None else round(area * side, 3)
             writer.add([round(column, 2), round(row, 2), label, round(score, 6), size])
-    return [table, *_write_drawn(_cell_features(cells), drawn)]
+    return [table, *_write_outlines(_cell_features(cells), outlines)]
 
 
 def _write_attention(tiles: AttendedTiles, path: Path) -> Path:
@@ -156,7 +156,7 @@ def attended_figures(prediction: Prediction, image: Image, name: str) -> list[Fi
     return [sheets.contact_sheet(shown, f"{name}: tiles", caption=caption, columns=ATTENDED // 2)]
 
 
-def _write_drawn(features: Iterable[Mapping[str, PlainValue]], path: Path) -> list[Path]:
+def _write_outlines(features: Iterable[Mapping[str, PlainValue]], path: Path) -> list[Path]:
     """A collection of features, written one by one."""
     with path.open("x", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')

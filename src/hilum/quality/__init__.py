@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from hilum.quality import (
         covariate_checks,
         dataset_examination,
-        drawn_images,
         ibsi,
         image_descriptors,
         image_quality,
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
         modality_checks,
         references,
         shortcut_tests,
+        synthetic_images,
     )
 
 lazy_index(__name__)

@@ -65,7 +65,7 @@ def grid_problems(case: Case, image: Image, masks: Sequence[CaseReference]) -> I
                 f"{kind} has {mask.frames or 'no'} frames, the image {image.frames or 'none'}",
                 (case.id,),
                 "which frame a mask belongs to is not known",
-                "Draw a mask for every frame, or declare frames as channels (dataset.json, modality)",
+                "Give a mask for every frame, or declare frames as channels (dataset.json, modality)",
             )
         if not mask.geometry.equals(image.geometry):
             turned = next((f" (it was {note})" for note in image.notes if "EXIF" in note), "")
@@ -91,7 +91,7 @@ def image_problems(
                 f"{reference.name} lies a little off the image's grid ({apart}), and is used as it is on that grid",
                 (case.id,),
                 "programs round positions when they save them",
-                "Nothing, if one was drawn on the other",
+                "Nothing, if one was contoured on the other",
             )
         if not reference.value.data.any():
             yield Problem.note(

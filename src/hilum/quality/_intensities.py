@@ -83,18 +83,18 @@ def measure_intensities(values: Array, valid: Array | np.bool_ = np.True_) -> In
     return Intensities(statistics, highest / moments.count, tally.extent.box(moments.low), tally.broken)
 
 
-def draw_measurements(values: Array, valid: Array, size: int) -> Array:
-    """(size,) measurements drawn at random: every n-th voxel of a volume may lie in one plane of air."""
+def sample_measurements(values: Array, valid: Array, size: int) -> Array:
+    """(size,) measurements sampled at random: every n-th voxel of a volume may lie in one plane of air."""
     counts = [part.size if known is None else np.count_nonzero(known) for part, known in _slabs(values, valid)]
     ends: Array = np.cumsum(np.array(counts, dtype=np.int64))
     places = np.random.default_rng(0).integers(int(ends[-1]), size=size)
     if ends[-1] == values.size:
         return np.asarray(values[np.unravel_index(places, values.shape)])
-    drawn = [
+    sampled = [
         _measurements(part, known)[places[(places >= end - count) & (places < end)] - (end - count)]
         for (part, known), count, end in zip(_slabs(values, valid), counts, ends, strict=True)
     ]
-    return np.concatenate(drawn)
+    return np.concatenate(sampled)
 
 
 def _slabs(values: Array, valid: Array) -> Iterator[tuple[Array, Array | None]]:

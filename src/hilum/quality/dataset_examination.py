@@ -142,7 +142,7 @@ def examine(
     facts: list[CaseFacts] = []
     looks: dict[str, ImageLook] = {}
     problems = list(dataset.problems)
-    # Patches are large, and more of them tell no more. Drawn: in a list of pairs every second case is of one class.
+    # Patches are large, and more of them tell no more. Sampled: in a list of pairs every second case is of one class.
     with_patches = set(np.random.default_rng(0).permutation(len(dataset))[:MOST_PICTURES].tolist())
     outcomes: dict[int, Measured | HilumError] = {}
     keys: dict[str, str] = {}
@@ -214,9 +214,9 @@ def _without_patches(outcome: Measured | HilumError) -> Measured | HilumError:
 
 def _measure(case: Case) -> Measured:
     measured, problems = _measured_as_given(case)
-    drawn = () if measured is None else measured[0].references.values()
+    references = () if measured is None else measured[0].references.values()
     # Only such cases can be meant, and their files are read once more.
-    is_odd = measured is None or any(isinstance(one, Mapping) and len(one) > MOST_LABELS for one in drawn)
+    is_odd = measured is None or any(isinstance(one, Mapping) and len(one) > MOST_LABELS for one in references)
     if is_odd and unnamed_masks.is_exchanged(case):
         return None, [replace(EXCHANGED, cases=(case.id,))]
     return measured, problems
@@ -323,8 +323,8 @@ def _with_air(facts: CaseFacts, image: Image, masks: Sequence[CaseReference]) ->
     """The facts with those about air beside a body."""
     if (body := coarse_mask.body_of(image)) is None:
         return facts
-    drawn = [mask.value for mask in masks if mask.name.partition(":")[0] == "mask"]
-    labels = map(image_descriptors.drawn_labels, drawn)
+    label_maps = [mask.value for mask in masks if mask.name.partition(":")[0] == "mask"]
+    labels = map(image_descriptors.structure_labels, label_maps)
     return replace(facts, air=body.air, marks_air=any(body.leaves_out(one) for one in labels))
 
 

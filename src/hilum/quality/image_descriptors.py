@@ -205,7 +205,7 @@ def image_facts(image: Image) -> ImageFacts:
 
 def structure_intensities(reference: CaseReference) -> tuple[Mapping[str, float], ...]:
     """Per channel the intensities inside the structures; nothing where one holds no measurement."""
-    structures = drawn_labels(reference.value)
+    structures = structure_labels(reference.value)
     box = label_maps.box_of_content(structures)
     inside = structures[box] != 0
     parts = [
@@ -217,7 +217,7 @@ def structure_intensities(reference: CaseReference) -> tuple[Mapping[str, float]
     return tuple(_intensities.measure_intensities(*part).statistics for part in parts)
 
 
-def drawn_labels(mask: Image) -> Array:
+def structure_labels(mask: Image) -> Array:
     """(*spatial) label values of the structures only: 0 also where nobody looked, or a value names the background."""
     data = mask.data[0]
     others = [label.value for label in mask.labels if label.value and (label.is_ignored or label.is_background)]

@@ -25,8 +25,8 @@ LETTER_SIDE = 1024
 SMALLEST_ECHO, SMALLEST_LETTER = 64, 96
 # Two letters in a row occur by chance in a few of a hundred radiographs and smears, three in none.
 FEWEST_LETTERS = 3
-# An image of fewer values is drawn, not measured: a mask, a shape.
-MOST_DRAWN = 4
+# An image of fewer values is a graphic, no measurement: a mask, a shape.
+FEWEST_MEASURED = 4
 # An echo nearer than this share of the field cannot be told from the image's own smoothness.
 NEAREST_ECHO = 0.1
 
@@ -95,7 +95,7 @@ def _places(spatial: Sequence[int], through: int | None) -> list[int]:
 
 
 def measure_quality(values: Array, valid: Array, measured: Intensities, steps: Sequence[float]) -> Mapping[str, float]:
-    """Measures of one channel (*spatial); NaN where one cannot be taken, as of a drawing in a few plain values.
+    """Measures of one channel (*spatial); NaN where one cannot be taken, as of a graphic of a few plain values.
 
     sharpness: natural logarithm of the variance of the Laplacian by that of the intensities, at a common scale
     noise:     standard deviation by the range of intensities
@@ -103,7 +103,7 @@ def measure_quality(values: Array, valid: Array, measured: Intensities, steps: S
     echo:      strength of the strongest copy that lies moved along one axis over the image
     letters:   of the longest line of letters burned into a picture; 0 for volumes
     """
-    if len(np.unique(_intensities.draw_measurements(values, valid, 4096))) <= MOST_DRAWN:
+    if len(np.unique(_intensities.sample_measurements(values, valid, 4096))) <= FEWEST_MEASURED:
         return dict.fromkeys(("sharpness", "noise", "clipped", "echo", "letters"), float("nan"))
     low, high = measured.window
     scale = max(high - low, 1e-12)
@@ -228,7 +228,7 @@ def _letters(plane: Floats) -> tuple[tuple[int, ...], list[tuple[slice, ...]]]:
     small = _brought_to(plane, LETTER_SIDE)
     widest = max(9, round(min(small.shape) / 12))
     top = float(small.max())
-    # Letters are drawn at the top of the scale; anatomy seldom reaches it in strokes this thin.
+    # Letters stand at the top of the scale; anatomy seldom reaches it in strokes this thin.
     bright = small >= top - 0.15 * (top - float(small.min()))
     if np.count_nonzero(bright) > 0.2 * bright.size:
         return small.shape, []

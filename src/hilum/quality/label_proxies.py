@@ -53,7 +53,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
             )
     gaps = _gaps(cases, columns)
     for name, has in gaps.items():
-        if (score := label_association(list(has), case_references, patients, drawn=False)) >= PREDICTIVE_GAP:
+        if (score := label_association(list(has), case_references, patients, with_places=False)) >= PREDICTIVE_GAP:
             yield Problem.warning(
                 f"whether a case has {name} predicts the label (score {score:.3f} of 1; {sum(has):.0f} of {len(has)} "
                 "have it)",
@@ -87,7 +87,7 @@ def is_constant(values: list[Any]) -> bool:
 
 
 def label_association(
-    values: list[Any], case_references: list[References], patients: list[str], *, drawn: bool = True
+    values: list[Any], case_references: list[References], patients: list[str], *, with_places: bool = True
 ) -> float:
     """The figure by which one covariate predicts the label by itself: 0.5 is chance, 1 perfect; the best of its kinds.
 
@@ -95,15 +95,15 @@ def label_association(
     each class, their mean, that other patients of their level predict; of values, times, and numbers of boxes, objects
     or voxels of a structure the concordance of pairs.
     A course is judged by its mean and its end, and by how long and how often it was measured: nobody measures the dead.
-    drawn: whether boxes, objects and masks are labels too; of a hundred structures chance predicts one with 0.8
+    with_places: whether boxes, objects and masks are labels too; of a hundred structures chance predicts one with 0.8
     """
     if any(covariate_values.number_in(one) is None for one in values if isinstance(one, Course)):
         return max(
-            label_association(list(each), case_references, patients, drawn=drawn)
+            label_association(list(each), case_references, patients, with_places=with_places)
             for each in zip(*map(_of_course, values), strict=True)
         )
     scores = [0.0]
-    for truth in itertools.chain(_truths(case_references), _amounts(case_references) if drawn else ()):
+    for truth in itertools.chain(_truths(case_references), _amounts(case_references) if with_places else ()):
         both_known = [
             n for n, one in enumerate(values) if not covariate_values.is_missing(one) and truth[n] is not None
         ]
@@ -154,9 +154,9 @@ def _truths(case_references: list[References]) -> Iterator[list[Any]]:
 def _amounts(case_references: list[References]) -> Iterator[list[Any]]:
     """(cases,) of boxes, objects and masks whether there are any of a name, as text, and how many, as numbers."""
     for kind in references.reference_kinds():
-        drawn = [kind.facts.amounts(one[kind.name]) if kind.name in one else None for one in case_references]
-        for name in dict.fromkeys(name for own in drawn if own is not None for name in own):
-            amounts = [None if own is None else float(own.get(name, 0)) for own in drawn]
+        amounts_of = [kind.facts.amounts(one[kind.name]) if kind.name in one else None for one in case_references]
+        for name in dict.fromkeys(name for own in amounts_of if own is not None for name in own):
+            amounts = [None if own is None else float(own.get(name, 0)) for own in amounts_of]
             yield [None if amount is None else str(amount > 0) for amount in amounts]
             # Where nearly all cases have the same amount, chance finds a column that tells the few others.
             if sum(count for _, count in Counter(amounts).most_common()[1:]) >= FEWEST_OF_CLASS:

@@ -272,7 +272,7 @@ def unlike_contrasts(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Pro
 
     Such a set has images of several contrasts under one name. Nothing is said where many cases lie in between.
     """
-    if dataset.drawn:
+    if dataset.painted:
         return
     above: dict[str, list[float]] = {}
     for case in fingerprint.cases:

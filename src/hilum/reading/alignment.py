@@ -128,7 +128,7 @@ def _on_grid(case: Case, kind: str, how: str) -> Any:
         return value
     if own := next((other for other, image in case.images.items() if image.geometry.equals(value.geometry)), None):
         problem = f"the {kind} lies on the grid of {own!r}, and all images are laid on {name!r}"
-        raise GeometryError(problem, case.id, f"Lay them on the image that it was drawn on: --align {method}:{own}")
+        raise GeometryError(problem, case.id, f"Lay them on the image of its contours: --align {method}:{own}")
     return value
 
 

@@ -67,9 +67,9 @@ Data: TypeAlias = str | Path | Dataset | DataFrameLike
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
 # As --labels says that each number of a label map is one object: each=nucleus.
 EACH = "each="
-# Kinds of reference that are drawn on pixels.
-DRAWN = ("mask", "instances", "boxes")
-# Pixels along a side of the blocks in which drawings are looked for: those nearer to each other are one region, and so
+# Kinds of reference that lie on pixels.
+PLACED = ("mask", "instances", "boxes")
+# Pixels along a side of the blocks in which annotations are looked for: nearer ones are one region, and so
 # much is shown around them.
 BLOCK = 64
 
@@ -94,7 +94,7 @@ def open_dataset(
     absent: bool = False,
     needs: Collection[str] = (),
     settings: Mapping[str, PlainValue] = MappingProxyType({}),
-    draws: bool = False,
+    paints: bool = False,
     bare: bool = False,
 ) -> Dataset:
     """Return a data set as it is, or read it from its path by these options.
@@ -102,9 +102,9 @@ def open_dataset(
     channels: images of one case, where a model says how many
     absent:   whether it does without some of them
     needs:    kinds of reference that a task asks for, where a file can be read as one or another
-    settings: of the task, by which cases are made of those that are read: pairs, damage, draws
+    settings: of the task, by which cases are made of those that are read: pairs, damage, their number
     bare:     whether images without any reference will do, where no image has one
-    draws:    whether images are drawn from label maps where there are none, as a training may want them
+    paints:   whether images are painted from label maps where there are none, as a training may want them
     Raises what reading raises.
     """
     each = object_class(reading_options.labels_text(reading.labels)) if BOXES in needs else None
@@ -127,7 +127,7 @@ def open_dataset(
         absent=absent,
         case_names=reading.case_names or "number",
         exif=reading.exif or None,
-        draws=draws,
+        paints=paints,
         bare=bare,
         root=None if reading.root is None else Path(reading.root),
         exams=alignment.is_apart(reading.align),
@@ -141,9 +141,9 @@ def open_dataset(
         dataset = with_regions(dataset)
     if BOXES in needs and references:
         dataset = with_boxes(dataset, each or "object")
-    dataset = images_of_maps.with_drawn_images(dataset) if draws else dataset
+    dataset = images_of_maps.with_painted_images(dataset) if paints else dataset
     if FIELD in needs or FIELD in dataset.kinds:
-        return image_pairs.with_pairs(dataset, cast("int | None", settings.get("pairs")), draws=references)
+        return image_pairs.with_pairs(dataset, cast("int | None", settings.get("pairs")), samples=references)
     how = reading.align
     if how is not None:
         dataset = replace(dataset, cases=tuple(alignment.aligned_case(case, how) for case in dataset))
@@ -218,7 +218,9 @@ def open_for_task(
     references = task_catalogue.learns_from_references(task)
     bare = task_catalogue.can_learn_from_nothing(task)
     datasets = [
-        open_dataset(place, reading, references=references, needs=kinds, settings=settings, draws=references, bare=bare)
+        open_dataset(
+            place, reading, references=references, needs=kinds, settings=settings, paints=references, bare=bare
+        )
         for place in places
     ]
     dataset = join_datasets(datasets)
@@ -353,7 +355,7 @@ def object_class(labels: str | None) -> str | None:
 
 
 def with_boxes(dataset: Dataset, name: str) -> Dataset:
-    """The data set with boxes made of its label maps, which stay beside them; as it is where boxes were drawn.
+    """The data set with boxes made of its label maps, which stay beside them; as it is where there are boxes.
 
     name: of the class, where the maps number objects
     """
@@ -381,21 +383,19 @@ def _with_boxes(references: References, boxes: partial[BoundingBoxes]) -> LazyMa
 def _boxes(case: Case, kind: str, name: str, structures: Mapping[str, Sequence[int]]) -> BoundingBoxes:
     """The boxes of one case, from its label map.
 
-    Raises DatasetError where parts of the map, or structures, were not drawn: nobody knows what is there.
+    Raises DatasetError where parts of the map, or structures, were not contoured: nobody knows what is there.
     """
     mask: Image = case.references[kind]
     if kind == OBJECT_MAPS:
         return label_maps.boxes_of_objects(mask, name, case.id)
     if unknown := [one for one in structures if not case.knows(one)]:
-        problem = (
-            f"{errors.list_phrase(unknown)} was not drawn in it, and boxes need an image that was annotated as a whole"
-        )
+        problem = f"{errors.list_phrase(unknown)} was not contoured in it, and boxes need an image annotated as a whole"
         raise DatasetError(problem, case.id, "Give masks of every structure, or choose --task segmentation")
     ignored = [label.value for label in mask.labels if label.is_ignored]
     values = {int(value) for value in np.unique(mask.data)} - {0}
     if values & set(ignored):
         problem = "its mask holds voxels to be ignored, and boxes need an image that was annotated as a whole"
-        raise DatasetError(problem, case.id, "Give masks that are drawn everywhere, or choose --task segmentation")
+        raise DatasetError(problem, case.id, "Give masks that are contoured everywhere, or choose --task segmentation")
     named = {label.value: label.name for label in _boxable_labels(mask.labels)}
     return label_maps.boxes_of_pieces(
         mask, structures or {named.get(one, str(one)): (one,) for one in sorted(values)}, case.id
@@ -407,23 +407,23 @@ def _boxable_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
     return tuple(label for label in labels if label.value and not label.is_ignored and not label.is_background)
 
 
-# Regions of slides that somebody drew in, as cases of their own: a picture each, of one patient.
+# Regions of slides that somebody annotated, as cases of their own: a picture each, of one patient.
 
 
 def with_regions(dataset: Dataset) -> Dataset:
-    """The data set in which each slide with drawings is replaced by the regions in which these lie.
+    """The data set in which each annotated slide is replaced by the regions in which these lie.
 
-    What lies in a region and is not drawn is background. Other cases stay as they are. Raises GeometryError where a
+    What lies in a region and is not annotated is background. Other cases stay as they are. Raises GeometryError where a
     label map is not of the size of its slide.
     """
-    slides = {case.id for case in dataset if _is_drawn_slide(case)}
+    slides = {case.id for case in dataset if _is_annotated_slide(case)}
     if not slides:
         return dataset
     made = {case.id: _region_cases(case) for case in dataset if case.id in slides}
     cases = tuple(one for case in dataset for one in (made[case.id] if case.id in slides else [case]))
     splits = {one.id: dataset.splits[case] for case, own in made.items() if case in dataset.splits for one in own}
     what = f"{errors.count_phrase(len(slides), 'slide is', 'slides are')} {errors.count_phrase(len(cases), 'region')}"
-    note = Problem.note(f"{what} around what is drawn, a picture each", (), "what is not drawn there is background")
+    note = Problem.note(f"{what} around annotations, a picture each", (), "what is not annotated there is background")
     return replace(
         dataset,
         cases=cases,
@@ -432,14 +432,14 @@ def with_regions(dataset: Dataset) -> Dataset:
     )
 
 
-def _is_drawn_slide(case: Case) -> bool:
-    """Whether a case is one slide on which something is drawn, by its file alone."""
-    is_drawn = any(kind.partition(":")[0] in DRAWN for kind in case.references)
-    return is_drawn and len(case.images) == 1 and bool(case.files) and slide_files.is_slide(case.files[0])
+def _is_annotated_slide(case: Case) -> bool:
+    """Whether a case is one slide on which something is annotated, by its file alone."""
+    has_annotations = any(kind.partition(":")[0] in PLACED for kind in case.references)
+    return has_annotations and len(case.images) == 1 and bool(case.files) and slide_files.is_slide(case.files[0])
 
 
 @dataclass(frozen=True, eq=False)
-class _DrawnSlide:
+class _AnnotatedSlide:
     """The references of a slide, each read once by each process."""
 
     references: References
@@ -450,24 +450,24 @@ class _DrawnSlide:
 
 
 @cache
-def _value_once(drawn: _DrawnSlide, kind: str) -> Any:
-    return drawn.references[kind]
+def _value_once(slide: _AnnotatedSlide, kind: str) -> Any:
+    return slide.references[kind]
 
 
 def _region_cases(case: Case) -> list[Case]:
     [name] = case.images
-    drawn, shape = _DrawnSlide(case.references), case.images[name].geometry.shape
-    kinds = [kind for kind in case.references if kind.partition(":")[0] in DRAWN]
+    slide, shape = _AnnotatedSlide(case.references), case.images[name].geometry.shape
+    kinds = [kind for kind in case.references if kind.partition(":")[0] in PLACED]
     marked = np.zeros([-(-size // BLOCK) for size in shape], bool)
     for kind in kinds:
-        marked |= _marked_blocks(drawn.value(kind), shape, case.id)
+        marked |= _marked_blocks(slide.value(kind), shape, case.id)
     around = ndimage.binary_dilation(marked, np.ones((3, 3), bool))
     pieces = CoarseMask(around, (BLOCK,) * 2).pieces(shape)
-    return [_region_case(case, name, drawn, region, number) for number, region in enumerate(pieces, start=1)]
+    return [_region_case(case, name, slide, region, number) for number, region in enumerate(pieces, start=1)]
 
 
 def _marked_blocks(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.bool_]:
-    """The blocks of a slide in which something is drawn."""
+    """The blocks of a slide in which something is annotated."""
     marked = np.zeros([-(-size // BLOCK) for size in shape], bool)
     if isinstance(value, BoundingBoxes):
         for low, high in zip(value.low / BLOCK, np.ceil(value.high / BLOCK), strict=True):
@@ -475,7 +475,7 @@ def _marked_blocks(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np
         return marked
     if value.geometry.shape != shape:
         problem = f"the label map has {value.geometry.shape} pixels and its slide {shape}"
-        raise GeometryError(problem, where, "Give the map that was drawn on this slide")
+        raise GeometryError(problem, where, "Give the map that was annotated on this slide")
     labels = value.pixels if isinstance(value.pixels, Deferred) else value.pixels[0]
     read = voxel_images.reader_of(labels)
     for row in range(marked.shape[0]):
@@ -485,9 +485,9 @@ def _marked_blocks(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np
     return marked
 
 
-def _region_case(case: Case, name: str, drawn: _DrawnSlide, region: Region, number: int) -> Case:
+def _region_case(case: Case, name: str, slide: _AnnotatedSlide, region: Region, number: int) -> Case:
     rows, columns = region
-    references = {kind: partial(_cut_reference, drawn, kind, region) for kind in case.references}
+    references = {kind: partial(_cut_reference, slide, kind, region) for kind in case.references}
     return replace(
         case,
         id=f"{case.id}_r{number}",
@@ -501,9 +501,9 @@ def _cut_named(images: Mapping[str, Image], name: str, region: Region) -> Image:
     return cut_image(images[name], region)
 
 
-def _cut_reference(drawn: _DrawnSlide, kind: str, region: Region) -> Any:
-    """The part of a reference that lies in a region; what is no drawing stays as it is."""
-    value = drawn.value(kind)
+def _cut_reference(slide: _AnnotatedSlide, kind: str, region: Region) -> Any:
+    """The part of a reference that lies in a region; what has no place stays as it is."""
+    value = slide.value(kind)
     if isinstance(value, Image):
         return cut_image(value, region)
     if not isinstance(value, BoundingBoxes):

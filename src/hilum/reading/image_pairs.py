@@ -1,4 +1,4 @@
-"""Cases of two images: the moving one on the grid of the fixed one, and pairs that are drawn from single images."""
+"""Cases of two images: the moving one on the grid of the fixed one, and pairs that are sampled from single images."""
 
 from __future__ import annotations
 
@@ -45,40 +45,39 @@ TEST_SHARE, VAL_SHARE, MOST_SELECTING, FEWEST_OF_PART = 0.2, 0.15, 20, 2
 DRAW = 2**18
 
 
-def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True) -> Dataset:
-    """The data set with each moving image on the grid of its fixed one; of single images pairs are drawn.
+def with_pairs(dataset: Dataset, pairs: int | None = None, *, samples: bool = True) -> Dataset:
+    """The data set with each moving image on the grid of its fixed one; of single images pairs are sampled.
 
     pairs: of each image as the fixed one; None: as many of one that trains as fit into memory, 5 to 10, else 2
-    draws: False where only listed pairs are wanted
-    Patients are parted before pairs are drawn, so that no image is in two parts. The transform through which a moving
+    samples: False where only listed pairs are wanted
+    Patients are parted before pairs are sampled, so that no image is in two parts. The transform through which a moving
     image came there is its fact `ONTO`, the image itself `UNMOVED`.
     """
     where = str(dataset.root or dataset.name)
     is_listed = all({*case.images} >= {FIXED, MOVING} for case in dataset)
-    if not is_listed and not draws:
+    if not is_listed and not samples:
         remedy = "Give a table with the columns fixed and moving, or x_fixed_image beside x_moving_image"
         raise UsageError("holds single images, and the model takes pairs", where, remedy)
     if is_listed:
         return replace(dataset, cases=tuple(_brought(case, case.images, case.references) for case in dataset))
     parts = _parts(dataset)
-    pairs_drawn = _draw_pairs(dataset, parts, pairs)
-    if not pairs_drawn:
-        problem = f"{errors.count_phrase(len(dataset), 'image')}: too few to draw pairs from"
+    sampled_pairs = _sample_pairs(dataset, parts, pairs)
+    if not sampled_pairs:
+        problem = f"{errors.count_phrase(len(dataset), 'image')}: too few to sample pairs from"
         raise DatasetError(problem, where, "Give more images, or list pairs in a table")
     words = "patients were parted first, by seed 0, and pairs lie within a part"
-    counts = {part: sum(one == part for _, one in pairs_drawn) for part in ("train", "val", "test")}
+    counts = {part: sum(one == part for _, one in sampled_pairs) for part in ("train", "val", "test")}
     counts_text = ", ".join(f"{count} {part}" for part, count in counts.items())
+    images = errors.count_phrase(len(dataset), "image")
     classes = {FIELD: dataset.classes[MASK]} if MASK in dataset.classes else {}
     return replace(
         dataset,
-        cases=tuple(case for case, _ in pairs_drawn),
-        splits={case.id: part for case, part in pairs_drawn},
+        cases=tuple(case for case, _ in sampled_pairs),
+        splits={case.id: part for case, part in sampled_pairs},
         classes=classes,
         regions={},
         parted=words,
-        derived={
-            FIELD: f"{len(pairs_drawn)} pairs of {errors.count_phrase(len(dataset), 'image')} ({counts_text}), {words}"
-        },
+        derived={FIELD: f"{len(sampled_pairs)} pairs of {images} ({counts_text}), {words}"},
     )
 
 
@@ -97,7 +96,7 @@ def _within(path: Path, root: Path | None) -> str:
 
 
 def _parts(dataset: Dataset) -> dict[str, Split]:
-    """{patient: part}: the set's own split; without a test or a validation part some patients are drawn for it."""
+    """{patient: part}: the set's own split; without a test or a validation part some patients are sampled for it."""
     people = list(dict.fromkeys(person for case in dataset for person in dataset_cases.people_of_patient(case.patient)))
     stated_parts: dict[str, Split] = {
         person: dataset.splits[case.id]
@@ -107,7 +106,7 @@ def _parts(dataset: Dataset) -> dict[str, Split]:
     }
     parts: dict[str, Split] = {person: stated_parts.get(person, "train") for person in people}
     for number, (part, share, most) in enumerate((("test", TEST_SHARE, math.inf), ("val", VAL_SHARE, MOST_SELECTING))):
-        if part in stated_parts.values() or (part == "test" and dataset.drawn):
+        if part in stated_parts.values() or (part == "test" and dataset.painted):
             continue
         free = [person for person, now in parts.items() if now == "train"]
         count = min(max(FEWEST_OF_PART, round(share * len(free))), most, len(free) - FEWEST_OF_PART)
@@ -145,8 +144,8 @@ def split_pairs(dataset: Dataset) -> Dataset:
     return replace(pairs, problems=(*dataset.problems, problem))
 
 
-def _draw_pairs(dataset: Dataset, parts: Mapping[str, Split], pairs: int | None) -> list[tuple[Case, Split]]:
-    drawn_pairs = list[tuple[Case, Split]]()
+def _sample_pairs(dataset: Dataset, parts: Mapping[str, Split], pairs: int | None) -> list[tuple[Case, Split]]:
+    sampled_pairs = list[tuple[Case, Split]]()
     for number, part in enumerate(("train", "val", "calibration", "test")):
         cases = [case for case in dataset if parts[case.patient] == part]
         most = pairs or (_that_fit(cases) if part == "train" else PREDICTED_OF_VOLUME)
@@ -155,8 +154,8 @@ def _draw_pairs(dataset: Dataset, parts: Mapping[str, Split], pairs: int | None)
             order = random_draws.sample_generator(0, DRAW, 2 + number, position).permutation(others)[
                 : min(most, len(others))
             ]
-            drawn_pairs += [(_of_two(fixed, cases[n]), part) for n in order.tolist()]  # type: ignore[misc]  # the part is one of the data set's
-    return drawn_pairs
+            sampled_pairs += [(_of_two(fixed, cases[n]), part) for n in order.tolist()]  # type: ignore[misc]  # the part is one of the data set's
+    return sampled_pairs
 
 
 def _that_fit(cases: Sequence[Case]) -> int:
@@ -173,7 +172,7 @@ def _first_image(case: Case) -> Image:
 
 
 def _of_two(fixed: Case, moving: Case) -> Case:
-    """The case of two single images; what is drawn in both goes with them."""
+    """The case of two single images; what is contoured in both goes with them."""
     images = {FIXED: partial(_first_image, fixed), MOVING: partial(_first_image, moving)}
     case = Case(
         f"{moving.id}_on_{fixed.id}",

@@ -118,7 +118,7 @@ def _damaged_image(
     images: Mapping[str, Image], channel: str, damage: Mapping[str, tuple[float, float]], name: str
 ) -> Image:
     clean = images[channel]
-    recipe = corruptions.draw_damage(damage, seed=0, case=f"{name}/{channel}")
+    recipe = corruptions.sample_damage(damage, seed=0, case=f"{name}/{channel}")
     pixels = Deferred(clean.shape, np.dtype(np.float32), partial(_damage, clean, recipe))
     return replace(clean, pixels=pixels, facts={**clean.facts, REMAKE: recipe})
 

@@ -122,15 +122,15 @@ def name_of_source(source: str | Path | Image) -> str:
     return source.source.paths[0] if source.source is not None and source.source.paths else "image"
 
 
-def drawn_on_grid(source: str | Path | Image, image: Image, options: ReadOptions) -> Image:
+def labels_on_grid(source: str | Path | Image, image: Image, options: ReadOptions) -> Image:
     """A label map or mask on an image's own grid, its axes turned where only these differ."""
-    drawn = open_image(source, options).on_axes_of(image.geometry)
+    label_map = open_image(source, options).on_axes_of(image.geometry)
     where = name_of_source(source)
-    if drawn.shape[1:] != image.geometry.shape or not drawn.geometry.equals(image.geometry):
-        problem = f"lies on another grid than its image: {drawn.geometry.difference(image.geometry)}"
-        raise GeometryError(problem, where, "Give one that was drawn on the image")
-    if not np.array_equal(drawn.data, np.rint(drawn.data)):
+    if label_map.shape[1:] != image.geometry.shape or not label_map.geometry.equals(image.geometry):
+        problem = f"lies on another grid than its image: {label_map.geometry.difference(image.geometry)}"
+        raise GeometryError(problem, where, "Give one that was contoured on the image")
+    if not np.array_equal(label_map.data, np.rint(label_map.data)):
         raise FormatError("holds numbers that are no labels", where, "Give whole numbers, one a structure")
-    values = drawn.data[:1]
+    values = label_map.data[:1]
     kind = np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
-    return drawn.with_pixels(values.astype(kind if kind.kind in "iu" else np.int32))
+    return label_map.with_pixels(values.astype(kind if kind.kind in "iu" else np.int32))

@@ -51,8 +51,8 @@ def _rows_of_json(path: Path) -> list[tuple[str, Prompts]]:
         try:
             given = dict(content)
             case, scribble = str(given.pop("case")), given.pop("scribble", None)
-            drawn = None if scribble is None else file_formats.read(path.parent / scribble)
-            rows.append((case, Prompts(scribble=drawn, **given)))
+            scribble_image = None if scribble is None else file_formats.read(path.parent / scribble)
+            rows.append((case, Prompts(scribble=scribble_image, **given)))
         except (KeyError, TypeError, ValueError) as error:
             problem, remedy = f"row {number} holds no prompts ({error})", "Give case, label, boxes, points or scribble"
             raise DatasetError(problem, str(path), remedy) from error

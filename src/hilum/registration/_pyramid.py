@@ -79,16 +79,16 @@ class PyramidLevel:
         fixed, moving = (replace(side, values=_binomial(side)) for side in (self.fixed, self.moving))
         return replace(self, fixed=fixed, moving=moving)
 
-    def draw_voxels(self, count: int) -> PyramidLevel:
+    def sample_voxels(self, count: int) -> PyramidLevel:
         """The level with so many voxels of the fixed image, always the same: for measures that need no neighbours."""
         number, ndim = self.fixed.values.numel(), self.points.shape[-1]
-        drawn = torch.as_tensor(np.random.default_rng(0).permutation(number)[:count])
+        chosen = torch.as_tensor(np.random.default_rng(0).permutation(number)[:count])
         ones = (1,) * (ndim - 1)
         values, weight = (
-            one.reshape(-1)[drawn].reshape(1, 1, -1, *ones) for one in (self.fixed.values, self.fixed.weight)
+            one.reshape(-1)[chosen].reshape(1, 1, -1, *ones) for one in (self.fixed.values, self.fixed.weight)
         )
         fixed = replace(self.fixed, values=values, weight=weight)
-        return replace(self, fixed=fixed, points=self.points.reshape(-1, ndim)[drawn].reshape(-1, *ones, ndim))
+        return replace(self, fixed=fixed, points=self.points.reshape(-1, ndim)[chosen].reshape(-1, *ones, ndim))
 
     def loss(self, places: Tensor, similarity: Similarity) -> Tensor:
         """Unlikeness of both where they overlap; very large where they hardly do."""

@@ -37,9 +37,9 @@ TransformKind = Literal["rigid", "affine", "deformable"]
 LEVELS = 3
 # Voxels of the finest grid on which images are compared: beyond, a step takes seconds and a place gains nothing.
 MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**20
-# Of the grid of the last step of a rigid or affine motion, and those of them that are drawn. Twenty heads of 2 mm were
+# Of the grid of the last step of a rigid or affine motion, and how many are sampled. Twenty heads of 2 mm were
 # placed by .53 mm (median) on a grid of 4.3 mm, two of them by more than 1 mm.
-MOST_DRAWN, DRAWN = 2**22, 2**16
+MOST_VOXELS, SAMPLED = 2**22, 2**16
 # Of a level's spacing: a grid that is hardly finer tells nothing more.
 FINER = 0.8
 # Of the loss: a mirrored image that fits by so much better is a finding.
@@ -106,7 +106,7 @@ def register_images(
 ) -> ImageRegistration:
     """The transform that lays a moving image on a fixed one. mask: (*spatial) of the fixed one, where they are compared
 
-    What is drawn is drawn alike: the same images give the same bits on one machine with one number of threads.
+    What is sampled is sampled alike: the same images give the same bits on one machine with one number of threads.
     Raises GeometryError for images that cannot lie on one another, UsageError for what holds nothing to compare.
     """
     settings = settings or RegistrationSettings()
@@ -217,18 +217,18 @@ def _descend(
 def _settle(
     pair: ImagePair, level: PyramidLevel, start: FirstGuess, name: SimilarityName, settings: RegistrationSettings
 ) -> FirstGuess:
-    """The motion after a last step on voxels drawn from a finer grid than the last level's, where there is one.
+    """The motion after a last step on voxels sampled from a finer grid than the last level's, where there is one.
 
     By information where the measure needs neighbours; it is taken where self-similarity asks for it as well, since a
     bias of the field leads information astray by up to half a voxel.
     """
-    (spacing,) = _pyramid.level_spacings(pair.fixed_grid, 1, MOST_DRAWN)
+    (spacing,) = _pyramid.level_spacings(pair.fixed_grid, 1, MOST_VOXELS)
     coarse = min(step for step, size in zip(level.fixed.grid.steps, level.fixed.grid.shape, strict=True) if size > 1)
     if spacing > FINER * coarse:
         return start
-    drawn = pair.level(spacing).smoothed_level.draw_voxels(DRAWN)
+    sampled = pair.level(spacing).smoothed_level.sample_voxels(SAMPLED)
     by = SIMILARITIES[ACROSS if name in ("lncc", "mind") else name]
-    end = linear.descend_from_guess(drawn, start, by, rigid=settings.transform == "rigid", steps=FINE_STEPS)
+    end = linear.descend_from_guess(sampled, start, by, rigid=settings.transform == "rigid", steps=FINE_STEPS)
     before, after = (harm_checks.loss_at(level, one, SIMILARITIES["mind"]) for one in (start, end))
     return end if after < before else start
 

@@ -291,7 +291,7 @@ class UprightView:
     @property
     def maps(self) -> tuple[Array, ...]:
         """The label maps that there are, the reference first."""
-        return tuple(drawn for drawn in (self.reference, self.prediction) if drawn is not None)
+        return tuple(label_map for label_map in (self.reference, self.prediction) if label_map is not None)
 
     def greys(self, plane: ScreenPlane, at: int) -> Array:
         """(down, across) or (down, across, 3) of one slice, in 0..1; black where there is no number."""

@@ -1,4 +1,4 @@
-"""A slice viewer as one HTML file: the image, what is drawn on it, and the values under the cursor.
+"""A slice viewer as one HTML file: the image, what lies over it, and the values under the cursor.
 
 Voxels travel as short text that a browser unpacks: the fewest bits that hold the values, gzip, base64. Boxes are drawn
 as a label map of their edges, which a viewer shows as it shows any other.
@@ -31,7 +31,7 @@ CODES = 65_536  # values that 16 bits tell apart
 
 
 def viewer_html(image: Image, overlays: Sequence[Image], title: str, *, limit: int = VOXEL_LIMIT) -> str:
-    """One page that scrolls through the image, shows what is drawn on it, and names the value under the cursor.
+    """One page that scrolls through the image, shows what lies over it, and names the value under the cursor.
 
     overlays: label maps on the image's grid, with time where the image has it, shown under the channel's name
     limit:    of voxels; of a larger image every n-th voxel is kept, values unchanged, and the page says so
@@ -153,8 +153,8 @@ def _overlay(overlay: Image, index: int, every: Sequence[int]) -> dict[str, Any]
     values, codes = np.unique(voxels, return_inverse=True)
     values = values.astype(np.int64)
     # Code 0 is background, also where no voxel is of it, and where a number below it comes first.
-    is_drawn = values != 0
-    codes, values = np.where(is_drawn, np.cumsum(is_drawn), 0)[codes], np.array([0, *values[is_drawn]])
+    is_marked = values != 0
+    codes, values = np.where(is_marked, np.cumsum(is_marked), 0)[codes], np.array([0, *values[is_marked]])
     if len(values) > CODES:
         raise FormatError(f"has {len(values)} labels", overlay.channels[0], f"Give at most {CODES - 1}")
     kind = code_type(len(values) - 1)
@@ -179,7 +179,7 @@ def _name_of(overlay: Image, index: int) -> str:
 
 
 def _start(overlays: Sequence[Image], grid: Geometry, every: Sequence[int]) -> list[int]:
-    """The first position of the crosshair: amid the largest slice of what is drawn, else amid the image."""
+    """The first position of the crosshair: amid the largest slice of what is marked, else amid the image."""
     for overlay in overlays:
         laid_out = _laid_out(overlay, every)[0].any(axis=0)
         if laid_out.any():

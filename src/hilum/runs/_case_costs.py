@@ -150,7 +150,7 @@ def measured_costs(model: Model, case: Case) -> SecondsPerCase:
 def predicted(model: Model, sample: Sample) -> tuple[Prediction, float, float]:
     """The prediction of a sample; s that the whole case takes, and s of these in which windows pass the network."""
     timers = list[WindowTimer]()
-    model = replace(model, request=replace(model.request, drawn=True))
+    model = replace(model, request=replace(model.request, samples_prompts=True))
 
     def predict() -> Prediction:
         timers.append(WindowTimer(model.networks.run))
@@ -192,8 +192,8 @@ def sample_of(model: Model, case: Case) -> Sample:
     sizes = [min(size, math.ceil(size * shares[axis])) for axis, size in enumerate(grid.shape)]
     starts = [(size - length) // 2 for size, length in zip(grid.shape, sizes, strict=True)]
     region = tuple(slice(start, start + length) for start, length in zip(starts, sizes, strict=True))
-    drawn = [one for one in (*case.images.values(), *case.references.values()) if isinstance(one, Image)]
-    if any(one.frames is not None or not one.geometry.equals(grid) for one in drawn):
+    images = [one for one in (*case.images.values(), *case.references.values()) if isinstance(one, Image)]
+    if any(one.frames is not None or not one.geometry.equals(grid) for one in images):
         return Sample(case)
     cut = replace(case, images=_crop_images(case.images, region), references=_crop_images(case.references, region))
     windows = windows_seen(model, case, looking.overlap)

@@ -119,7 +119,7 @@ class Minutes:
     networks:  how many predict each case, where that is known before
     known:     predictions among all these for which the outputs of the network are known
     began:     s after the command's start at which the first step is expected
-    drawn:     cases of which an evaluation draws pictures; it predicts them once more where all predictions together
+    pictured:  cases of which an evaluation draws pictures; it predicts them once more where all predictions together
                have more voxels than `kept`
     subsets:   as `tested`, of evaluations with images left out
     """
@@ -133,7 +133,7 @@ class Minutes:
     fitting: float = 0.0
     networks: int = 1
     known: int = 0
-    drawn: int = 0
+    pictured: int = 0
     began: float = 0.0
     kept: float = math.inf
     subsets: Sequence[tuple[int, int]] = ()
@@ -176,7 +176,7 @@ class Minutes:
         seconds -= self.known * costs.network
         seconds += sum(min(count * a_look, max(FEWEST_LOOKED * a_look, usual), most) for count in self.looking)
         for cases, models in self.tested:
-            again = 0 if cases * costs.voxels <= self.kept else min(cases, self.drawn)
+            again = 0 if cases * costs.voxels <= self.kept else min(cases, self.pictured)
             seconds += (cases + again) * models * a_case + cases * costs.score
         return seconds + self.subset_seconds(costs) * self.scores_subsets(costs)
 

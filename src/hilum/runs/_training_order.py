@@ -342,14 +342,14 @@ def member_trainings(planned: PlannedTraining, done: Done, minutes: Minutes | No
 def _of_network(plan: Plan, first: FinishedTraining, number: int, count: int) -> Plan:
     """The plan of a further network, which differs from the first by its seed alone.
 
-    The seeds are drawn by that of the first: were they the next numbers, runs of the seeds 0 and 1 would have networks
+    The seeds are sampled by that of the first: were they the next numbers, runs of seeds 0 and 1 would have networks
     in common, which an ensemble of both would count twice.
     """
     seed, outcome, because = int(plan["training.seed"]), first.model_outcome, "as the first network was trained"
     seed_of_network = int(random_draws.sample_generator(seed, 0, number, NETWORK_DRAW).integers(2**31))
     alike = {"training.steps": outcome.steps, "training.compute": outcome.compute}
     alike |= {} if outcome.batch is None else {"training.batch": outcome.batch}
-    decision = Decision(seed_of_network, f"of network {number + 1} of {count}, drawn by the seed {seed} of the first")
+    decision = Decision(seed_of_network, f"of network {number + 1} of {count}, sampled by the seed {seed} of the first")
     return plan.with_decisions(
         {**{name: Decision(value, because) for name, value in alike.items()}, "training.seed": decision}
     )

@@ -120,7 +120,7 @@ def write_covariate_share(run: RunFolder) -> CovariateShare:
 def _fit_baseline(run: RunFolder, fold: int | None) -> BaselineFit | None:
     """A model without images, by the training cases, and the cases that test it."""
     plan = run.made.plan_of(fold)
-    # It sees cases as they come: nothing of how the network draws them is to be taken out of its probabilities.
+    # It sees cases as they come: nothing of how the network samples them is to be taken out of its probabilities.
     chosen = plan_checks.checked_settings(plan_changes.with_settings(plan, {"training.sampling": "natural"}))
     parts: tuple[Split, Split] = ("train", "val")
     train, val = (run.cases(part, fold) for part in parts)

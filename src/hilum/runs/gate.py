@@ -34,9 +34,9 @@ from hilum.values import Case, Decision, Prediction
 GATE, ERROR = "guard.gate", "guard.error"
 # Patients of a site that can stand for those that trained a model of another program, and judge; at the usual level.
 FEWEST_OF_SITE, USUAL_LEVEL = 20, 0.01
-# Draws of each training case and of each other case, where images are drawn: every one has another contrast.
+# Draws of each training case and of each other case, where images are painted: every one has another contrast.
 DRAWS_TRAINED, DRAWS_UNSEEN = 2, 4
-BY_DRAWN = "; all of them are images drawn from label maps, of any contrast"
+BY_PAINTED = "; all of them are images painted from label maps, of any contrast"
 TOO_FEW = "too few cases did not train: every image gets an answer"
 NO_TIME = "the minutes were too few for the network to see its cases once more: no image is refused"
 NO_GATE = "the network has seen no training case: no image is refused, until `hilum calibrate` is given others"
@@ -64,8 +64,8 @@ def add_gates(
             answered_cases.write_fold_gate(outcome.guard, fit.job.out)
     decisions, first = dict(tuned.decisions), gated[0].guard
     if guard.gate:
-        by_drawn = BY_DRAWN if fits[0].job.settings.augmentation.synthesis else ""
-        decisions[GATE] = Decision(first is not None, f"{_gate_note(first).removesuffix('.')}{by_drawn}")
+        by_painted = BY_PAINTED if fits[0].job.settings.augmentation.painting else ""
+        decisions[GATE] = Decision(first is not None, f"{_gate_note(first).removesuffix('.')}{by_painted}")
     if guard.error:
         because = error_note([model.guard for model in gated], folds=fits[0].job.fold is not None)
         decisions[ERROR] = Decision(guard.error, because)
@@ -87,10 +87,10 @@ def _gate_note(guard: Guard | None) -> str:
 
 
 def split_for_gate(run: RunFolder, job: TrainingJob) -> tuple[Sequence[Case], Sequence[Case]]:
-    """The training cases, of many some that are drawn by the seed, and the others at which a gate looks.
+    """The training cases, of many some that are sampled by the seed, and the others at which a gate looks.
 
     The others are those of the part "calibration", or else the validation cases. Training cases come in the order in
-    which they were drawn, so that the first of them stand for all. Under a privacy budget no number but the weights
+    which they were sampled, so that the first of them stand for all. Under a privacy budget no number but the weights
     comes from training cases: validation cases stand for them, one half of the patients where no others look.
     """
     order = np.random.default_rng(job.settings.training.seed).permutation(len(job.train))
@@ -117,7 +117,7 @@ def _add_gate(run: RunFolder, unseen: UnseenPredictions, job: TrainingJob, model
 
     def judged(cases: Sequence[Case], exact: bool) -> Model:
         others, sure = _unseen_observations(unseen, model, cases, judged=gate_setting.error is not None)
-        if job.settings.augmentation.synthesis:
+        if job.settings.augmentation.painting:
             others = [
                 replace(model.observe(case)[0], patient=case.patient) for case in _shown_cases(job, cases, DRAWS_UNSEEN)
             ]
@@ -134,11 +134,11 @@ def _add_gate(run: RunFolder, unseen: UnseenPredictions, job: TrainingJob, model
 
 
 def _shown_cases(job: TrainingJob, cases: Sequence[Case], draws: int) -> list[Case]:
-    """The cases as training saw them: where it drew images, drawn ones, each case so many times one after the other."""
+    """The cases as training saw them: painted where it painted them, each case so many times one after the other."""
     chosen = job.settings
-    if not chosen.augmentation.synthesis:
+    if not chosen.augmentation.painting:
         return list(cases)
-    each = [list(images_of_maps.redrawn_cases(case, chosen.task, chosen.synthesis, draws)) for case in cases]
+    each = [list(images_of_maps.repainted_cases(case, chosen.task, chosen.painting, draws)) for case in cases]
     return [own[number] for number in range(draws) for own in each]
 
 

@@ -39,7 +39,7 @@ from hilum.planning.rules.preprocessing_rules import ShortcutRetest
 from hilum.planning.rules.site_rules import FOLDS_BY
 from hilum.planning.rules.split_rules import Parts
 from hilum.planning.training_memory import Machine
-from hilum.quality import dataset_examination, drawn_images
+from hilum.quality import dataset_examination, synthetic_images
 from hilum.quality.dataset_examination import Examination
 from hilum.reading import ReadingOptions, alignment, dataset_reading
 from hilum.reading.dataset_reading import Data
@@ -382,16 +382,16 @@ def _by_hand(
 def split_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
     """The parts of the cases, of one split or of each fold, and the decisions of section "split" on them."""
     dataset = examination.dataset
-    if not (drawn := drawn_images.training_drawn_images(dataset)):
+    if not (synthetic := synthetic_images.synthetic_training_images(dataset)):
         return _split_real_cases(examination, request)
-    real = replace(examination, dataset=dataset.only({case.id for case in dataset} - drawn))
+    real = replace(examination, dataset=dataset.only({case.id for case in dataset} - synthetic))
     splits, decisions = _split_real_cases(real, request)
-    splits, method = split_rules.with_drawn_images(splits, decisions["method"], drawn, examination.twins)
+    splits, method = split_rules.with_synthetic_images(splits, decisions["method"], synthetic, examination.twins)
     return splits, {**decisions, "method": method}
 
 
 def _split_real_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
-    """The same of a data set without drawn images."""
+    """The same of a data set without synthetic images."""
     dataset, twins = examination.dataset, examination.twins
     folds = request.number("split.folds", request.folds)
     seed = request.number("split.seed", request.number("training.seed", request.seed))

@@ -202,7 +202,7 @@ def run_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan, stopped: S
     if leaking:
         notes.append(f"{errors.count_phrase(leaking, 'case')} left out of training: nearly the same image is held out.")
     notes += run.made.left_out
-    if run.dataset.drawn:
+    if run.dataset.painted:
         notes.append(NO_IMAGE)
     elif scored is None and not run.tested_cases:
         notes.append("Every case was trained on: nothing is estimated.")

@@ -208,7 +208,7 @@ def planned_from(path: Path, request: PlanRequest) -> PlannedTraining:
     if plan_of_run.plan.data_hash != edited.data_hash:
         log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
     by_site = () if options.get(FOLDS_BY) is None else ("split.folds",)
-    for name in ("split.method", *by_site, *(() if by_hand else (CALIBRATION,))):  # drawn again, by this seed
+    for name in ("split.method", *by_site, *(() if by_hand else (CALIBRATION,))):  # sampled again, by this seed
         edited = edited.with_decision(name, plan_of_run.plan.decision(name))
     if request.minutes is not None:
         edited = _for_other_minutes(edited, plan_of_run.plan)

@@ -49,7 +49,7 @@ BY_IMAGES = (
     "them is not in that row, so rows may be of unlike cases."
 )
 KNOWN_SO = (
-    "What nobody drew in a case is unknown there, not absent: in the loss it is a part of the background of such a "
+    "What nobody contoured in a case is unknown there, not absent: in the loss it is part of the background of such a "
     "case, and no figure is made of it."
 )
 KNOWN_COLUMNS = ("Structure", "Cases that know it")

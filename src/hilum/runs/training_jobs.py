@@ -59,7 +59,7 @@ LIVE_SECONDS, CURVE = 0.25, 24
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-# Structures that are drawn and have no voxel on the grid of the network, of a training that has any.
+# Structures that are contoured and have no voxel on the grid of the network, of a training that has any.
 
 
 class ResampledRow(TypedDict):
@@ -285,7 +285,7 @@ class FittedTraining:
     def model(self) -> Model:
         """Its network, or the mean of its networks, with windows as the minutes allow."""
         model = mean_of_trainings([self])
-        return replace(model, request=replace(model.request, overlap=self.job.cuts.overlap, drawn=True))
+        return replace(model, request=replace(model.request, overlap=self.job.cuts.overlap, samples_prompts=True))
 
     def with_cuts(self, cuts: Cuts) -> FittedTraining:
         """The same, which does without some of what follows."""
@@ -422,7 +422,7 @@ def warn_lost_structures(cases: Sequence[PreparedCase], task: Task) -> list[Prob
                 of_structure[name].append(case.id)
     return [
         Problem.warning(
-            f"{name} was drawn and has no voxel on the grid of the network",
+            f"{name} was contoured and has no voxel on the grid of the network",
             tuple(own),
             "it is smaller than the voxels of that grid, and the case teaches that it is not there",
             "Choose a finer grid (--set preprocessing.spacing=...), or leave the case out",

@@ -111,7 +111,7 @@ def train_by_plan(run: RunFolder) -> TrainedRun:
         facts |= fold_facts(run, scored, fits, found.task)
         if run.own_test:
             mean = model_files.load(run.out, fits[0].job.settings.training.device)
-            mean = replace(mean, request=replace(mean.request, overlap=cuts.overlap, drawn=True))
+            mean = replace(mean, request=replace(mean.request, overlap=cuts.overlap, samples_prompts=True))
             scored, cases = run_end.score_run_cases(run, mean, run.own_test, cuts=cuts), run.own_test
     stages.mark_end("testing")
 
@@ -411,7 +411,7 @@ def minutes_of_run(run: RunFolder, mains: Sequence[RunTraining], trainings: int)
         + _run_minutes.fitting_seconds(first.settings.task, chosen.minutes, folds),
         int(first.plan[NETWORKS] or 1 if NETWORKS in first.plan else 1),
         0 if jobs[0].is_dense else predicting,  # how many outputs for every voxel fit into the memory is not known yet
-        drawn=GROUPS_SHOWN * SHOWN,
+        pictured=GROUPS_SHOWN * SHOWN,
         kept=MOST_KEPT,
         subsets=of_model * max(0, len(Subsets.from_preprocessing(preprocessing).wanted) - 1),
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         foreign,
         guard,
         hardware,
-        image_drawing,
+        image_synthesis,
         inference,
         label_measurements,
         model_assembly,

@@ -40,7 +40,7 @@ class Inference:
     left_right: axis of the network's grid between left and right; None where unknown
     uncertainty: method by which the model states its uncertainty; "auto" takes the members of a model that
                 has several, else, where the result is not dense, the posterior of the last layer
-    draws:      weights that are drawn from a posterior, or passes with drawn dropout
+    draws:      weights that are sampled from a posterior, or passes with sampled dropout
     skip:       windows that lie wholly in this are background, without a look; None where the network sees all
     views:      fixed views that the network sees beside each window and its mirror images
     turn, gamma: how far these are turned (degrees), and how far their exponent of greys reaches from 1
@@ -83,7 +83,7 @@ class ModelRequest:
     allow_large: whether images are predicted that are out of all proportion to those that trained the model
     refined: whether what only improves a result is done too, as the optimisation of a pair after the network
     prompts: what a person points at, of each label once; one `Prompts` alone becomes a tuple
-    drawn:   whether the references of a case point, where nobody does: as scores take a model that needs prompts
+    samples_prompts: whether prompts are sampled from a case's references where nobody points, to score such models
     Raises UsageError for an overlap that is no share, and for two prompts of one label.
     """
 
@@ -96,7 +96,7 @@ class ModelRequest:
     allow_large: bool = False
     refined: bool = True
     prompts: Prompts | Sequence[Prompts] = ()
-    drawn: bool = False
+    samples_prompts: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", self.all_prompts)

@@ -98,9 +98,14 @@ class Model:
         OutputError where outputs of the network are not finite.
         """
         request = self.request if request is None else request
-        if request.drawn and self.task.takes_prompts and isinstance(subject, Case) and not request.all_prompts:
-            asked = replace(request, drawn=False)
-            return self.task.predict_drawn(
+        if (
+            request.samples_prompts
+            and self.task.takes_prompts
+            and isinstance(subject, Case)
+            and not request.all_prompts
+        ):
+            asked = replace(request, samples_prompts=False)
+            return self.task.predict_sampled_prompts(
                 lambda prompts: self.predict(subject, replace(asked, prompts=prompts), covariates=covariates), subject
             )
         image, where = subject_image(subject)

@@ -67,7 +67,7 @@ def predict_windows(task: Task, windows: WindowSettings, passage: Passage) -> Pr
     image, where, asked, steps = passage.image, passage.where, passage.request.all_prompts, passage.preprocessing
     labels, pointed = [label.name for label in task.labels], None
     if asked:
-        pointed = ImagePrompts.on_image(asked, labels, image, where, drawn=steps.marks > 0)
+        pointed = ImagePrompts.on_image(asked, labels, image, where, as_channels=steps.marks > 0)
         steps = pointed.beside_image(steps)
     prediction = pipeline.run_pipeline(
         image,

@@ -40,24 +40,24 @@ class ImagePrompts:
     """What is pointed at in one image.
 
     placed: one for each label of the result; None for those that are not pointed at here
-    drawn:  whether the network sees them as channels, else it takes coordinates
+    as_channels: whether the network sees them as channels, else it takes coordinates
     """
 
     placed: tuple[PlacedPrompts | None, ...]
-    drawn: bool = False
+    as_channels: bool = False
 
     @classmethod
     def on_image(
-        cls, prompts: Sequence[Prompts], labels: Sequence[str], image: Image, where: str, *, drawn: bool = False
+        cls, prompts: Sequence[Prompts], labels: Sequence[str], image: Image, where: str, *, as_channels: bool = False
     ) -> ImagePrompts:
         """The prompts in voxels of an image's grid; raises what `Prompts.on` raises."""
         by_label = {one.label: one.on(image.geometry, where) for one in prompts}
         placed = [by_label.get(label) for label in labels]
-        return cls(tuple(placed if drawn else [one and one.with_stroke_points for one in placed]), drawn)
+        return cls(tuple(placed if as_channels else [one and one.with_stroke_points for one in placed]), as_channels)
 
     def beside_image(self, steps: ImageSteps) -> ImageSteps:
         """The preprocessing of the image with channels of all prompts after its own, where the network sees them so."""
-        if not self.drawn:
+        if not self.as_channels:
             return steps
         assert isinstance(steps, Preprocessing)  # noqa: S101 - no other kind has such channels
         return LabelledInput(steps, partial(PromptSource, self.placed), len(self.placed) * prompt_channels.COUNT)
@@ -77,9 +77,9 @@ class ImagePrompts:
     def bind(self, network: Network, trace: GridTrace) -> Network:
         """The network as a function of images alone: (batch, 1 + labels, *spatial), the background's output is 0.
 
-        Of images with their channels, where prompts are drawn.
+        Of images with their channels, where prompts are channels.
         """
-        if self.drawn:
+        if self.as_channels:
             return partial(_answer_each, network, len(self.placed))
         asked = [(n, one) for n, one in enumerate(self.placed) if one is not None]
         queries = [(n, points) for n, one in asked for points in _queries(one, trace)]
@@ -100,13 +100,13 @@ class ImagePrompts:
 def _answer_each(network: Network, labels: int, batch: NDArray[np.float32]) -> Mapping[str, Array]:
     """One label after the other through the network, in the windows in which something shows where it is."""
     channels, (count, _, *spatial) = prompt_channels.COUNT, batch.shape
-    drawn = batch[:, -labels * channels :].reshape(count, labels, channels, *spatial)
+    prompt_maps = batch[:, -labels * channels :].reshape(count, labels, channels, *spatial)
     image, joined = batch[:, : -labels * channels], dict[str, Array]()
-    shows = np.asarray(drawn.reshape(count, labels, -1).any(axis=2))
+    shows = np.asarray(prompt_maps.reshape(count, labels, -1).any(axis=2))
     asked = shows if shows.any() else np.eye(count, labels, dtype=bool) & (np.arange(labels) == 0)  # one for its shape
     for n in np.flatnonzero(asked.any(axis=0)):
         rows = asked[:, n]
-        for name, one in network(np.concatenate([image[rows], drawn[rows, n]], axis=1)).items():
+        for name, one in network(np.concatenate([image[rows], prompt_maps[rows, n]], axis=1)).items():
             odds = np.asarray(one)[:, 1] - np.asarray(one)[:, 0]
             if name not in joined:
                 joined[name] = np.full((count, 1 + labels, *odds.shape[1:]), ABSENT, dtype=odds.dtype)
@@ -134,16 +134,16 @@ class PromptSource:
     def __getitem__(self, region: Region) -> NDArray[np.float32]:
         sides = [range(*part.indices(size)) for part, size in zip(region, self.trace.padded_shape, strict=True)]
         spatial, start = tuple(map(len, sides)), np.array([side.start for side in sides])
-        drawn = np.zeros((len(self.placed), prompt_channels.COUNT, *spatial), dtype=np.float32)
+        channels = np.zeros((len(self.placed), prompt_channels.COUNT, *spatial), dtype=np.float32)
         for n, one in enumerate(self.placed):
             if one is None:
                 continue
             for low, high in self._edges(one.boxes[:, 0], one.boxes[:, 1]):
-                prompt_channels.draw_box(drawn[n], low - start, high - start)
-            prompt_channels.draw_points(drawn[n], self._indices(one.points) - start, one.inside)
-            prompt_channels.draw_strokes(drawn[n], self._indices(one.strokes) - start, one.within)
-            drawn[n, prompt_channels.PREVIOUS] = self.earlier_mask(n, region)
-        return drawn.reshape(-1, *spatial)
+                prompt_channels.render_box(channels[n], low - start, high - start)
+            prompt_channels.render_points(channels[n], self._indices(one.points) - start, one.inside)
+            prompt_channels.render_strokes(channels[n], self._indices(one.strokes) - start, one.within)
+            channels[n, prompt_channels.PREVIOUS] = self.earlier_mask(n, region)
+        return channels.reshape(-1, *spatial)
 
     def earlier_mask(self, label: int, region: Region) -> Array:
         """(*region) what earlier windows, or an earlier answer, marked of a label."""

@@ -253,7 +253,7 @@ class _Collected:
     """
 
     parts: Mapping[str, Split]
-    draws: bool
+    draws_figures: bool
     ended: dict[int, tuple[list[Any], Sequence[Problem]]] = field(default_factory=dict)
     predictions: dict[str, Prediction] = field(default_factory=dict)
     voxels: int = 0
@@ -272,7 +272,7 @@ class _Collected:
             self.features[case.id] = case.patient, outcome.features
         if outcome.prediction is not None:
             self.voxels += math.prod(outcome.prediction.geometry.shape)
-            if self.draws and self.voxels <= MOST_KEPT:
+            if self.draws_figures and self.voxels <= MOST_KEPT:
                 self.predictions[case.id] = outcome.prediction
 
 
@@ -284,7 +284,7 @@ def score_cases(
     seed: int,
     patients_known: bool,
     folds: Mapping[str, ScoringFold] = {},
-    draws: bool = True,
+    draws_figures: bool = True,
     outcomes: Callable[[Sequence[Case]], Outcomes] | None = None,
     keeps: bool = False,
     again: bool = True,
@@ -293,13 +293,13 @@ def score_cases(
 
     patients_known: False where each case only stands for a patient; then no number of patients is claimed
     folds:          {case id: the fold that scores it}, where there are several
-    draws:          whether somebody will see the charts and the viewers' pages, which take longer than the figures
+    draws_figures:  whether somebody will see the charts and the viewers' pages, which take longer than the figures
     outcomes:       who measures the cases, in place of this process
     again:          whether cases that are shown are predicted once more where their predictions are too large to keep
     keeps:          whether Ctrl-C leaves the figures of the cases that were scored by then, without pictures
     Raises DatasetError where no case could be scored.
     """
-    collected = _Collected(parts, draws)
+    collected = _Collected(parts, draws_figures)
     stopped: KeyboardInterrupt | None = None
     measuring = outcomes or partial(measure_here, model, folds)
     try:
@@ -310,7 +310,7 @@ def score_cases(
     except KeyboardInterrupt as stop:
         if not keeps or not any(rows for rows, _ in collected.ended.values()):
             raise
-        stopped, draws = stop, False
+        stopped, draws_figures = stop, False
     numbers = sorted(collected.ended)
     rows = [row for number in numbers for row in collected.ended[number][0]]
     problems = [problem for number in numbers for problem in collected.ended[number][1]]
@@ -318,12 +318,12 @@ def score_cases(
         reason = problems[0].what if problems else "there is none"
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_tables.case_table(rows)
-    ranked: Sequence[str] = model.task.rank(table) if draws else ()
+    ranked: Sequence[str] = model.task.rank(table) if draws_figures else ()
     ranked = ranked if again else [case for case in ranked if case in collected.predictions]
     by_id, wrong = {case.id: case for case in cases}, wrong_calls(model.task, table)
     shown = _case_views(model, by_id, ranked, wrong, collected.predictions)
     summary = summarise_table(model.task, table, seed=seed, patients_known=patients_known)
-    overview = model.task.overview(table) if draws else ()
+    overview = model.task.overview(table) if draws_figures else ()
     tested = [cases[number] for number in numbers if parts.get(cases[number].id, "test") == "test"]
     shift = detect_shift(model.guard, collected.features, seed=seed, patients_known=patients_known)
     counted = data_record.count_opening(tested)
@@ -437,7 +437,7 @@ def viewer_page(case: Case, prediction: Prediction, task: Task) -> str:
 def _references(case: Case, prediction: Prediction, task: Task) -> Iterator[Image]:
     further = {part for part, _, _ in prediction.label_maps}
     for kind in references.kinds_by_names(case.references):
-        placed = kind.words.drawn(case.references[kind.name])
+        placed = kind.words.outlined(case.references[kind.name])
         if placed is None or _is_field(placed):
             continue
         part = next((name for name, own in properties.leaf_tasks(task).items() if kind.name in own.needs), "")

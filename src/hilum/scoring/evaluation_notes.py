@@ -40,9 +40,9 @@ def own_labels(task: Task, cases: Sequence[Case]) -> tuple[list[Case], list[str]
     return list(labels), list(sentences)
 
 
-def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
+def absent_label_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
     """The note on labels that no reference of these tables of cases holds, which is logged too."""
-    names = dict.fromkeys(one for task, own in zip(tasks, tables, strict=True) for one in _undrawn(task, own))
+    names = dict.fromkeys(one for task, own in zip(tasks, tables, strict=True) for one in _absent_labels(task, own))
     if not names:
         return []
     structures = errors.list_phrase(names)
@@ -51,7 +51,7 @@ def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
     return [note]
 
 
-def _undrawn(task: Task, table: Table) -> Iterator[str]:
+def _absent_labels(task: Task, table: Table) -> Iterator[str]:
     """The structures whose voxels no reference of a table of cases holds, those of a part after its name."""
     for part, rows in multitask.part_tables(task, table).items():
         if "voxels_reference" in rows:
@@ -83,7 +83,7 @@ def _unshared_of_one(task: Task, cases: Sequence[Case]) -> Iterator[str]:
 
 
 def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
-    """A note where references are DICOM objects that this or another model of Hilum wrote: nobody drew them."""
+    """A note where references are DICOM objects that this or another model of Hilum wrote: nobody contoured them."""
     version = result_files.model_identity(model)["version"]
     algorithms_of = {
         case.id: errors.list_phrase(one.facts.get("algorithms", ()))
@@ -97,7 +97,7 @@ def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
     for which, written in (("this model", cases_of_model), ("another model", others)):
         if written:
             cases_of = f"{errors.count_phrase(len(written), 'case')} ({errors.list_phrase(written, 3)})"
-            yield f"The references of {cases_of} were written by {which} and not drawn: agreement proves nothing."
+            yield f"The references of {cases_of} were written by {which} and not by a person: agreement proves nothing."
 
 
 def with_positive(model: Model, positive: str | None, source: str) -> Model:

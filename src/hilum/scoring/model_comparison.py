@@ -547,8 +547,8 @@ def primary_blocks(comparison: Comparison) -> list[Block]:
         scores = [Row(row.metric, name, one) for name, one in zip(comparison.names, row.estimates, strict=True)]
         apart = [Row(row.metric, name, one) for name, one in zip(others, row.differences, strict=True)]
         titled = {f"{metric} of each model": scores, f"Less that of {first}": apart}
-        drawn = [charts.label_scores(own, title, metrics=metrics) for title, own in titled.items() if own]
-        pictures = [Gallery(drawn)]
+        charts_of_labels = [charts.label_scores(own, title, metrics=metrics) for title, own in titled.items() if own]
+        pictures = [Gallery(charts_of_labels)]
     return [*pictures, comparison_table(comparison, main)]
 
 

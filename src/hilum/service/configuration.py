@@ -499,7 +499,7 @@ class AuditSection(NodeFileSection):
 
 
 class BlindReadsSection(NodeFileSection):
-    """Number of results drawn each week to be read with the answer hidden: half called, half not."""
+    """Number of results sampled each week to be read with the answer hidden: half called, half not."""
 
     per_week: Count = 20
 
@@ -524,7 +524,7 @@ class MonitorSection(NodeFileSection):
     baseline_cases: of each model, with which later ones are compared; an administrator freezes them
     false_alarms_per_year: at most, of all watches of the node together
     by: attributes to whose levels a change is traced
-    audit: without this section nothing is drawn to be read blind
+    audit: without this section nothing is sampled to be read blind
     """
 
     baseline_cases: Annotated[int, Field(ge=20)] = 300

@@ -134,7 +134,7 @@ class Rounds:
     def round(self) -> int:
         """Look at each version that answers and of which something is new; how many these were."""
         with self.database.write() as connection:
-            blind_reading.draw_blind_reads(connection, self.settings, self.database.now())
+            blind_reading.sample_blind_reads(connection, self.settings, self.database.now())
             answering = monitored_cases.answering_versions(connection)
             for row in alert_records.standing_alerts(connection):
                 if (row.model, row.model_hash) not in answering:

@@ -156,7 +156,7 @@ class Design:
     groups:     arms, or sequences of a stepped wedge
     unit:       participants that come as a whole, where that is not one: a stepped wedge's cluster
     events:     the share of participants with an event, of a design that counts them
-    cluster_means: draws the outcomes of clusters, of a design that is simulated with them
+    cluster_means: simulates the outcomes of clusters, of a design that is simulated with them
     powers:     of many sizes at once, of a design in which one participant more can lower the power
     is_clustered: whether clusters can be allocated
     counted:    what n counts

@@ -1,4 +1,4 @@
-"""The allocation of participants or clusters to arms: lists drawn at random, of which each arm is given once."""
+"""The allocation of participants or clusters to arms: random lists, of which each arm is given once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hilum.errors import UsageError
 from hilum.studies import trial_protocol
 from hilum.studies.trial_protocol import Study
 
-# How many times all arms a block has; drawn anew for each, so that its end is not known.
+# How many times all arms a block has; chosen anew for each, so that its end is not known.
 BLOCKS = (2, 3)
 # A list is longer than the planned participants, since no stratum may run out.
 SPARE, WITHOUT_SIZE = 2, 1000
@@ -55,7 +55,7 @@ def _stratum_name(levels: Sequence[str]) -> str:
     return " / ".join(levels)
 
 
-def draw_lists(study: Study, participants: int, random: np.random.Generator) -> dict[str, list[str]]:
+def allocate_lists(study: Study, participants: int, random: np.random.Generator) -> dict[str, list[str]]:
     """Lists of the study's method: permuted blocks in each stratum, or clusters balanced within strata.
 
     participants: of the shortest list
@@ -80,10 +80,10 @@ def draw_lists(study: Study, participants: int, random: np.random.Generator) -> 
 
 
 def _blocks(arms: Sequence[str], participants: int, random: np.random.Generator) -> list[str]:
-    drawn: list[str] = []
-    while len(drawn) < participants:
-        drawn += random.permutation(list(arms) * int(random.choice(BLOCKS))).tolist()
-    return drawn
+    arms_in_order: list[str] = []
+    while len(arms_in_order) < participants:
+        arms_in_order += random.permutation(list(arms) * int(random.choice(BLOCKS))).tolist()
+    return arms_in_order
 
 
 def length_of_lists(study: Study) -> int:

@@ -473,9 +473,9 @@ class Multitask(LossWeighting, PartScoring):
         return merge_part_decisions({name: part.decisions(fingerprint) for name, part in self.parts.items()})
 
     def under(self, sampling: str) -> dict[str, Decision]:
-        """The settings that follow for each part; PlanError for cases that are drawn otherwise than they come."""
+        """The settings that follow for each part; PlanError for cases that are sampled otherwise than they come."""
         if sampling != "natural":
-            problem = f"classes of one part cannot be drawn {sampling} without changing what the others see"
+            problem = f"classes of one part cannot be sampled {sampling} without changing what the others see"
             raise PlanError(problem, "training.sampling", "Give natural")
         return {
             task_settings.part_decision_name(name, key): decision
@@ -636,7 +636,7 @@ def merge_part_decisions(by_part: Mapping[str, Mapping[str, Decision]]) -> dict[
     return common | {
         "network.name": Decision(chosen.value, f"{first}: {chosen.because}; it serves {names} at once", CARUANA),
         "training.sampling": Decision(
-            "natural", "cases drawn by the class of one part would change what the others see"
+            "natural", "cases sampled by the class of one part would change what the others see"
         ),
         "training.epochs": Decision(None, "no number of epochs was measured for kinds of problem that share a network"),
         "training.networks": Decision(1, "one network gets all the minutes"),

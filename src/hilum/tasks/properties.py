@@ -280,7 +280,7 @@ def joined_maps(maps: Mapping[str, Map], parts: Mapping[str, Prediction]) -> dic
     """These maps and those of parts; one of a name that there is already has that of its part before it."""
     joined = dict(maps)
     for name, part in parts.items():
-        joined |= {f"{name}_{kind}" if kind in joined else kind: drawn for kind, drawn in part.maps.items()}
+        joined |= {f"{name}_{kind}" if kind in joined else kind: one_map for kind, one_map in part.maps.items()}
     return joined
 
 

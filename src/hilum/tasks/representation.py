@@ -96,7 +96,7 @@ METRICS = Metrics(
         Metric(LOSS, "Minus the loss of the objective", may_judge=False),
     )
 )
-NO_INTERVAL = "none: patients drawn twice would lower a rank"
+NO_INTERVAL = "none: patients sampled twice would lower a rank"
 
 
 def features_in_table(table: Table) -> Floats:

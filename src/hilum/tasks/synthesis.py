@@ -1,4 +1,4 @@
-"""Synthesis: images that a network draws out of noise, of a class or by a mask, for rare classes of a training set."""
+"""Synthesis: images that a network makes out of noise, of a class or by a mask, for rare classes of a training set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hilum.tasks import properties
 from hilum.tasks.representation import IMAGE, Representation
 from hilum.tasks.shared import left_right, reference_labels
 from hilum.transforms.augment import INTENSITY, SPATIAL
-from hilum.values import Case, Dataset, Decision, DrawnImage, Fingerprint, Head, Setting, Target, Vector
+from hilum.values import Case, Dataset, Decision, Fingerprint, Head, Setting, SyntheticImage, Target, Vector
 from hilum.work_state import log
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Synthesis(Representation):
     Its answer about an image is what the network sees in it, as of a representation.
 
     classes:    of which an image may be asked for; empty where masks ask
-    structures: {name: value} of the masks by which images are drawn; None where none do
+    structures: {name: value} of the masks by which images are synthesised; None where none do
     """
 
     classes: Annotated[tuple[str, ...], Setting(target=True)] = ()
@@ -51,10 +51,10 @@ class Synthesis(Representation):
         risk = image_copies.copy_risk(min(counts.values(), default=len(fingerprint)))
         if risk:
             log.warning("%s", risk)
-        shares = ", ".join(f"{n} are {name}" for name, n in counts.items()) or "none is drawn by its class"
+        shares = ", ".join(f"{n} are {name}" for name, n in counts.items()) or "none is synthesised by its class"
         because = f"of {errors.count_phrase(len(fingerprint), 'training image')} {shares}"
         return {
-            "head": Decision(IMAGE, "an image is drawn"),
+            "head": Decision(IMAGE, "an image is synthesised"),
             "channels": settings["channels"],
             "classes": Decision(list(counts), f"{because}; {risk}" if risk else because),
             "structures": Decision(structures or None, f"{len(fingerprint.summaries(MASK))} have a mask"),
@@ -62,17 +62,21 @@ class Synthesis(Representation):
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        """One head, which draws."""
-        return {IMAGE: DrawnImage(self.channels, drawn_classes=self.classes, drawn_labels=tuple(self.structures or ()))}
+        """One head, which synthesises."""
+        return {
+            IMAGE: SyntheticImage(
+                self.channels, condition_classes=self.classes, condition_labels=tuple(self.structures or ())
+            )
+        }
 
     @property
     def why_uncut(self) -> str:
         """The reason why a patch holds the whole image."""
-        return "images are drawn whole"
+        return "images are synthesised whole"
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Images as they are, on one scale that can be undone, and what selects and judges."""
-        seen = Decision(0.0, "what training changes in images, drawn ones would show")
+        seen = Decision(0.0, "what training changes in images, synthetic ones would show")
         scaled = "the range of the training images becomes -1 to 1, from which it comes back"
         rare = "a rare class comes oftener than its share, and is not learnt by heart"
         sampling = {"training.sampling": Decision("square_root", rare, ROOTS)} if len(self.classes) > 1 else {}
@@ -80,10 +84,10 @@ class Synthesis(Representation):
             **super().decisions(fingerprint),
             **{f"augmentation.{kind}": seen for kind in (*SPATIAL, *INTENSITY) if kind != "flips"},
             "augmentation.quarter_turns": Decision(False, seen.because),
-            "network.name": Decision("diffusion_unet", "it draws images out of noise", FLOW),
+            "network.name": Decision("diffusion_unet", "it makes images out of noise", FLOW),
             "objectives.terms": Decision(["flow"], "a straight way from noise to image needs few steps", FLOW),
             "preprocessing.normalisation": Decision(_scales(fingerprint), scaled),
-            "preprocessing.crop": Decision("none", "an image is drawn whole"),
+            "preprocessing.crop": Decision("none", "an image is synthesised whole"),
             **sampling,
             "training.weight_decay": Decision(0.0, "as flows are trained", FLOW),
             "guard.gate": Decision(False, "it answers nothing about an image"),

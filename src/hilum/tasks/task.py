@@ -55,11 +55,11 @@ Uncertain = Literal["", "classes", "labels", "objects", "boxes", "values"]
 
 
 @dataclass(frozen=True)
-class DrawnFromLabels:
-    """How training images of a kind of problem can be drawn from its targets, whatever their contrast.
+class LabelPainting:
+    """How training images of a kind of problem can be painted from its targets, whatever their contrast.
 
     shown:     for each channel the label that each value of a target shows, 0 the background; one for all channels
-    decisions: that follow where they are drawn, by "section.name"
+    decisions: that follow where they are painted, by "section.name"
     """
 
     shown: tuple[tuple[int, ...], ...]
@@ -150,14 +150,14 @@ class Task(ABC):
         """
         return images, targets
 
-    def predict_drawn(self, ask: Callable[[Prompts], Prediction], case: Case) -> Prediction:
+    def predict_sampled_prompts(self, ask: Callable[[Prompts], Prediction], case: Case) -> Prediction:
         """The result of a case of which the references point, as scores take it, of a kind that takes prompts."""
         raise NotImplementedError(f"{self.name} takes no prompts")
 
     def under(self, sampling: str) -> dict[str, Decision]:
-        """Decisions that follow from its settings and the drawing of cases (`training.sampling`), by "section.name".
+        """Decisions that follow from its settings and the sampling of cases (`training.sampling`), by "section.name".
 
-        PlanError where cases cannot be drawn so.
+        PlanError where cases cannot be sampled so.
         """
         return {}
 
@@ -193,8 +193,8 @@ class Task(ABC):
         return {}
 
     @property
-    def drawn(self) -> DrawnFromLabels | None:
-        """How its images can be drawn from its targets; None where these are no label maps."""
+    def painting(self) -> LabelPainting | None:
+        """How its images can be painted from its targets; None where these are no label maps."""
         return None
 
     @property
@@ -208,7 +208,7 @@ class Task(ABC):
         return False
 
     def natural(self, outputs: Outputs) -> Outputs:
-        """The outputs as they are of cases as they come, where training draws them otherwise."""
+        """The outputs as they are of cases as they come, where training samples them otherwise."""
         return outputs
 
     def compared_cases(self, cases: Sequence[Case]) -> int | None:

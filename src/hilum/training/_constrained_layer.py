@@ -1,7 +1,7 @@
 """The last layer of a trained network fitted anew, so that its calls are as right in every group of people.
 
 A reduction to weighted fits: the price of a group's mistakes rises while they are more, by exponentiated gradient
-(Agarwal et al., ICML 2018, arXiv:1803.02453, with the constraints of equalised odds). There the classifier draws one of
+(Agarwal et al., ICML 2018, arXiv:1803.02453, with the constraints of equalised odds). There the classifier picks one of
 the fits by lot for each person; here it is the mean of their weights, so that people who are alike are called alike.
 """
 
@@ -53,7 +53,7 @@ def _refit(session: TrainingSession, module: Module) -> None:
     truth = np.stack([np.atleast_1d(np.asarray(case.target, dtype=np.float64)) for case in cases])
     protected = ProtectedGroups.for_cases(CONSTRAINT, cases)
     assert protected is not None  # noqa: S101 - the method has groups
-    # How cases were drawn is taken out of probabilities: what they state of an output of zeros.
+    # How cases were sampled is taken out of probabilities: what they state of an output of zeros.
     usual = torch.as_tensor(np.asarray(task.probabilities({head: np.zeros(len(layer.bias))})[head]))
     shift = usual.log() if classes else usual.logit()
     with torch.no_grad():

@@ -115,8 +115,8 @@ class TrainingSession:
         torch.manual_seed(settings.training.seed)
         module = computation.with_exact_gradients(torch_networks.build_module(settings.task, settings.architecture))
         is_resumed = ranks.agree(checkpoint_files.last_checkpoint(out).is_dir())
-        is_drawn_back = objective_catalogue.joint_needs(settings.terms.values()).start
-        fresh = {name: weight.detach().clone() for name, weight in module.named_parameters() if is_drawn_back}
+        is_pulled_back = objective_catalogue.joint_needs(settings.terms.values()).start
+        fresh = {name: weight.detach().clone() for name, weight in module.named_parameters() if is_pulled_back}
         loaded = LoadedWeights("") if is_resumed else weight_transfer.load_initial_weights(module, settings, start)
         if loaded.words:
             log.info("began from %s", loaded.words)
@@ -285,8 +285,8 @@ class TrainingSession:
         """The part of a case that a look sees: all of it, or about a voxel of a structure so many windows at most."""
         shape, inference = case.shape, self.settings.inference
         part = shape if windows is None else slide.part_of_windows(shape, inference.patch, inference.overlap, windows)
-        drawn = next((one for one in case.positions if len(one)), None)
-        middle = np.array(shape) // 2 if drawn is None or part == shape else np.asarray(drawn[len(drawn) // 2])
+        marked = next((one for one in case.positions if len(one)), None)
+        middle = np.array(shape) // 2 if marked is None or part == shape else np.asarray(marked[len(marked) // 2])
         starts = np.clip(middle - np.array(part) // 2, 0, np.array(shape) - part).tolist()
         return tuple(slice(start, start + size) for start, size in zip(starts, part, strict=True))
 
@@ -348,7 +348,7 @@ class TrainingSession:
 
     @property
     def _costs(self) -> LastLosses | None:
-        """The losses of cases, where cases are drawn by them."""
+        """The losses of cases, where cases are sampled by them."""
         return self.loader.costs if self.settings.training.sampling == BY_LOSS else None
 
 
@@ -411,7 +411,7 @@ def make_loader(
         chosen.seed,
         sampling=chosen.sampling,
         part=ranks.part(chosen.batch),
-        drawn=None if protected is None else protected.strata_to_draw,
+        strata=None if protected is None else protected.strata_to_sample,
         unlabelled=others,
         shows=shown,
         private=private,

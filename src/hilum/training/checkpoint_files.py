@@ -140,7 +140,7 @@ def rewrite_training(
 
     module: {name: tensor} in place of those of these names; the averages stay
     state:  what changes of its numbers
-    start:  weights towards which an objective draws from now on; None where they stay
+    start:  weights towards which an objective pulls from now on; None where they stay
     """
     with atomic.write_whole(folder, overwrite=True) as partial:
         shutil.copytree(folder, partial)
@@ -151,8 +151,8 @@ def rewrite_training(
         if start is not None:
             own = record_files.read_tensors(folder / OBJECTIVES) if (folder / OBJECTIVES).is_file() else {}
             parts = {name: one for name, one in own.items() if not name.startswith(START)}
-            drawn = {f"{START}{name}": one for name, one in start.items()}
-            record_files.write_tensors(partial / OBJECTIVES, {**parts, **drawn})
+            start_weights = {f"{START}{name}": one for name, one in start.items()}
+            record_files.write_tensors(partial / OBJECTIVES, {**parts, **start_weights})
         numbers = record_files.read_json(folder / STATE, STATE_SCHEMA)
         record_files.write_json(partial / STATE, STATE_SCHEMA, {**numbers, **state})
         record_files.seal_folder(partial)
@@ -235,7 +235,7 @@ class Validation:
 def concatenate_cases(numbers: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """{name: (cases, ...)} of the numbers of cases, in their order; zeros where some lack a name, as of a part's.
 
-    So all have as many rows, and cases can be drawn again; a task of parts marks the rows that are none.
+    So all have as many rows, and cases can be resampled; a task of parts marks the rows that are none.
     """
     counts = [max(map(len, own.values()), default=0) for own in numbers]
     blank = {name: torch.zeros_like(value[:1]) for own in numbers for name, value in own.items()}
@@ -269,8 +269,8 @@ def share_better(
     for _ in range(draws):
         persons = rng.integers(len(people), size=len(people))
         draws_of_cases = torch.from_numpy(np.concatenate([cases_of[person] for person in persons]))
-        drawn = ({name: values[draws_of_cases] for name, values in numbers.items()} for numbers in (earlier, last))
-        before, after = map(task.selection, drawn)
+        resampled = ({name: values[draws_of_cases] for name, values in numbers.items()} for numbers in (earlier, last))
+        before, after = map(task.selection, resampled)
         better += before > after
     return better / draws
 

@@ -65,7 +65,7 @@ def fit_covariate_model(
     """
     if not len(context) or not all(head.is_vector for head in task.heads.values()):
         return None
-    with torch.random.fork_rng(devices=()):  # a loss may draw; the training's own draws go on unchanged
+    with torch.random.fork_rng(devices=()):  # a loss may draw numbers; the training's own draws go on unchanged
         model = _fit_parts(task, context, train)
     if model is None:
         return None

@@ -1,6 +1,6 @@
 """What the noisy steps of a private training tell of a person: their sum as (epsilon, delta), and the noise for one.
 
-Each step adds up the gradients of samples, each cut to a length C, of units that were drawn by chance alone (each with
+Each step adds up the gradients of samples, each cut to a length C, of units that were sampled at random (each with
 the sampling rate q), and adds Gaussian noise of standard deviation sigma C. Abadi et al., arXiv:1607.00133; the sum of
 steps is reckoned by Opacus, an extra: `privacy`.
 """

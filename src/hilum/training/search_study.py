@@ -20,7 +20,7 @@ from hilum.planning import search_domains
 from hilum.planning.search_domains import Between, Choices, Space
 
 NAME = "search"
-# So many trials are drawn at random before the others follow from them, and are done whole before any is given up.
+# So many trials are sampled at random before the others follow from them, and are done whole before any is given up.
 AT_RANDOM, WHOLE = 5, 3
 # No trial is given up before this share of its training: early on much is luck. Trials are compared at places that lie
 # so many hundredths of it apart.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         label_resampling,
         operators,
         orient,
+        painting,
         pasting,
         phantoms,
         prompt_channels,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
         resampling,
         spatial_transforms,
         stains,
-        synthesis,
     )
     from hilum.transforms.channel_stack import COLOUR
 

@@ -1,7 +1,7 @@
 """Changes of intensity for any kind of image: contrast, brightness, gamma, noise, sharpness, resolution, cutout.
 
 Each takes the samples that it befalls, (samples, channels, *spatial), its strength, and a generator for each
-sample. Images are normalised, so that 1 is about one standard deviation of an image. What is drawn lies between the
+sample. Images are normalised, so that 1 is about one standard deviation of an image. What is random lies between the
 share `least` of the strength, and the strength. Mixup and CutMix mix the images of a whole batch in pairs.
 """
 
@@ -154,7 +154,7 @@ def cutout(images: Tensor, strength: float, generators: Sequence[np.random.Gener
 def mixup(images: Tensor, partner: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, float]:
     """Every image and its partner laid over each other, with the share that stays its own.
 
-    The share is drawn from Beta(alpha, alpha). Zhang, ICLR 2018, arXiv:1710.09412
+    The share is sampled from Beta(alpha, alpha). Zhang, ICLR 2018, arXiv:1710.09412
     """
     share = float(rng.beta(alpha, alpha))
     return share * images + (1 - share) * images[partner], share

@@ -47,7 +47,7 @@ Share = Annotated[float, Ge(0), Le(1)]
 # Of images of at most three.
 Axis = Annotated[int, Ge(0), Lt(3)]
 Change = Callable[..., "Tensor"]
-# Images, label maps, a generator of each: images drawn from the maps, as `synthesis.LabelPainter` gives them.
+# Images, label maps, a generator of each: images painted from the maps, as `painting.LabelPainter` gives them.
 Painter = Callable[["Tensor", "Tensor", Sequence[np.random.Generator]], "Tensor"]
 Floats = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ INTENSITY: Mapping[str, Change] = {
     "stain": _augment_style.stain,
 }
 # A kind's place here is a part of its draws: new ones go to the end.
-NEWER = ("shear", "sharpen", "equalise", "style", "speckle", "colour", "paste", "synthesis", "stain")
+NEWER = ("shear", "sharpen", "equalise", "style", "speckle", "colour", "paste", "painting", "stain")
 KINDS = (*(kind for kind in (*SPATIAL, *INTENSITY) if kind not in NEWER), *NEWER)
 # What goes wrong now and then, unlike what differs from scan to scan.
 ACCIDENTS = ("metal", "motion", "ghosting", "spikes")
@@ -130,7 +130,7 @@ class Augmentation:
     colour:      saturation 1 +- this, and hue by up to this share of 60 degrees
     stain:       haematoxylin, eosin and DAB times 1 +- this, and by up to this in optical density
     paste:       chance of each sample to get a structure, with its mask, of another image of the batch
-    synthesis: chance of each sample to be drawn from its label map, of any contrast, in place of its image
+    painting:  chance of each sample to be painted from its label map, of any contrast, in place of its image
     mixup, cutmix: alpha of the Beta distribution of shares, for every batch (half of them each where both are on)
     left_right:  axis of the network's grid that runs from left to right; None where that is not known
     marks:       chance of each label that a network before has marked to be marked too large or too small, and a fourth
@@ -166,7 +166,7 @@ class Augmentation:
     colour: Share = 0.0
     stain: Share = 0.0
     paste: Share = 0.0
-    synthesis: Share = 0.0
+    painting: Share = 0.0
     mixup: Strength = 0.0
     cutmix: Strength = 0.0
     left_right: Annotated[Axis | None, Setting(zero_counts=True)] = None
@@ -215,7 +215,7 @@ class Augmentation:
 
         others:  (images, channels, *spatial) of which `style` takes amplitudes
         scales:  of each channel, by which `stain` knows the colours of a normalised image
-        painter: draws the samples that `synthesis` chooses; without one they keep their images
+        painter: paints the samples that `painting` chooses; without one they keep their images
         """
         self.check(mirrored, images.ndim - 2)
         draws = BatchDraws.from_generators(generators, len(KINDS))
@@ -224,7 +224,7 @@ class Augmentation:
             images, target, crossed = self._turn(images, target, draws, sizes, mirrored or ())
             images, target = self._warp(images, target, draws, sizes)
             images, target = self._paste(images, target, draws)
-            images = self._synthesise(images, target, draws, painter)
+            images = self._paint(images, target, draws, painter)
             options: dict[str, dict[str, Any]]
             options = {"motion": {"steps": np.asarray(steps) / min(steps)}, "cutout": {"count": self.cutout_count}}
             options["style"], options["stain"] = {"others": others}, {"scales": scales}
@@ -240,7 +240,7 @@ class Augmentation:
     def mistaken(self, numbers: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
         """(batch, *spatial) numbers of labels that a network before has marked, as it may mark unlike cases.
 
-        After `augment_with_target`: what is drawn here changes no other draw.
+        After `augment_with_target`: what is sampled here changes no other draw.
         """
         if not self.marks:
             return numbers
@@ -274,7 +274,7 @@ class Augmentation:
     @property
     def parts(self) -> tuple[Augmentation, Augmentation]:
         """The changes that move voxels, and those of intensities, apart."""
-        of_labels = ("paste", "synthesis")
+        of_labels = ("paste", "painting")
         still: dict[str, Any] = {**dict.fromkeys((*SPATIAL, *of_labels), 0.0), "flips": (), "quarter_turns": False}
         plain: dict[str, Any] = dict.fromkeys((*INTENSITY, *of_labels), 0.0)
         return replace(self, **plain), replace(self, **still)
@@ -321,7 +321,7 @@ class Augmentation:
 
     def _warp(self, images: Tensor, target: F | None, draws: BatchDraws, sizes: Floats) -> tuple[Tensor, F | None]:
         """Read once through the grid of all that reads between voxels; samples without it stay to the bit."""
-        maps, shifts, points = self._draw_placement(draws, sizes / np.asarray(images.shape[2:]))
+        maps, shifts, points = self._sample_placement(draws, sizes / np.asarray(images.shape[2:]))
         moved = (
             (maps != np.eye(len(sizes))).any(axis=(1, 2))
             | shifts.any(axis=1)
@@ -341,7 +341,7 @@ class Augmentation:
         return images, target
 
     def _paste(self, images: Tensor, target: F | None, draws: BatchDraws) -> tuple[Tensor, F | None]:
-        """A structure of the next image of the batch that has one, with a margin that is drawn, and its labels."""
+        """A structure of the next image of the batch that has one, with a random margin, and its labels."""
         if not self.paste or len(images) < 2:
             return images, target
         if type(target) is not LabelMap:
@@ -361,19 +361,19 @@ class Augmentation:
         moved = pasting.paste_voxels(labels[:, None], labels[source][:, None], regions)[:, 0]
         return pasting.paste_voxels(images, images[source], regions), replace(target, labels=moved)
 
-    def _synthesise(self, images: Tensor, target: F | None, draws: BatchDraws, painter: Painter | None) -> Tensor:
-        """Samples drawn from their labels, where these have come to lie."""
-        kind = KINDS.index("synthesis")
-        chosen = draws.chosen_samples(kind, self.synthesis).tolist()
+    def _paint(self, images: Tensor, target: F | None, draws: BatchDraws, painter: Painter | None) -> Tensor:
+        """Samples painted from their labels, where these have come to lie."""
+        kind = KINDS.index("painting")
+        chosen = draws.chosen_samples(kind, self.painting).tolist()
         if painter is None or not chosen:
             return images
         if type(target) is not LabelMap:
-            problem = "images are drawn from label maps, and this kind of problem has other references"
-            raise PlanError(problem, "augmentation.synthesis", "Give 0")
-        drawn = painter(images[chosen], target.labels[chosen], draws.generators(kind, chosen))
-        return augment_following.replace_samples(images, chosen, drawn.to(images.dtype))
+            problem = "images are painted from label maps, and this kind of problem has other references"
+            raise PlanError(problem, "augmentation.painting", "Give 0")
+        painted = painter(images[chosen], target.labels[chosen], draws.generators(kind, chosen))
+        return augment_following.replace_samples(images, chosen, painted.to(images.dtype))
 
-    def _draw_placement(self, draws: BatchDraws, steps: Floats) -> tuple[Floats, Floats, Floats]:
+    def _sample_placement(self, draws: BatchDraws, steps: Floats) -> tuple[Floats, Floats, Floats]:
         """Linear map, shift and control points of each sample."""
         count, ndim = len(draws.keys), len(steps)
         maps, shifts = np.tile(np.eye(ndim), (count, 1, 1)), np.zeros((count, ndim))

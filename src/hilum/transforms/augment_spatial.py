@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Control points of a bend along each axis.
 POINTS = 5
 # Of neighbouring control points: the most that one may be moved towards the other, as a share of their distance, so
-# that the image never folds over itself (0 of 3000 drawn fields in two and three dimensions).
+# that the image never folds over itself (0 of 3000 sampled fields in two and three dimensions).
 STEEPEST = 0.5
 # Slices this many times as far apart as the finest voxels are not read between: the image there would be invented.
 # nnU-Net draws the same line, doi:10.1038/s41592-020-01008-z

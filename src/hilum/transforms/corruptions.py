@@ -1,6 +1,6 @@
 """Images made worse as scans get worse, before any preprocessing: one table of strengths, in physical terms.
 
-The changes are those of augmentation, each at exactly the strength that the table states. What is drawn (noise, the
+The changes are those of augmentation, each at exactly the strength that the table states. What is random (noise, the
 place of metal, when somebody moves) is the same at every severity of a case, which so differs in strength alone.
 Hendrycks and Dietterich, ICLR 2019, arXiv:1903.12261; Di Salvo et al., arXiv:2406.17536
 """
@@ -270,8 +270,8 @@ class Damage:
         return replace(image, facts={**image.facts, REMAKE: self})
 
 
-def draw_damage(limits: Mapping[str, Sequence[float]], *, seed: int, case: str) -> Damage:
-    """A damage with strengths drawn evenly between the limits of each corruption: {name: [least, most]}."""
+def sample_damage(limits: Mapping[str, Sequence[float]], *, seed: int, case: str) -> Damage:
+    """A damage with strengths sampled evenly between the limits of each corruption: {name: [least, most]}."""
     rng = random_draws.sample_generator(seed, 0, zlib.crc32(case.encode()), 1)
     strengths = {name: float(rng.uniform(least, most)) for name, (least, most) in limits.items()}
     return Damage(strengths, seed, case)

@@ -26,7 +26,7 @@ PIECES = (
 )
 # So many boxes are made at once, one for each number up to the largest.
 MOST_BOXES = 2**16
-# Axes of a label map that boxes can be drawn around.
+# Axes of a label map that boxes can lie around.
 AXES = (2, 3)
 OBJECTS = "one around each numbered object"
 

@@ -22,8 +22,8 @@ def paste_voxels(images: Tensor, others: Tensor, inside: Tensor) -> Tensor:
     return torch.where(inside[:, None], others, images)
 
 
-def draw_boxes(count: int, spatial: Sequence[int]) -> Tensor:
-    """(count, *spatial) voxels of a box at a place that is drawn for each sample."""
+def sample_boxes(count: int, spatial: Sequence[int]) -> Tensor:
+    """(count, *spatial) voxels of a box at a random place for each sample."""
     inside = torch.zeros(count, *spatial, dtype=torch.bool)
     sides = [max(1, round(SIDE * size)) for size in spatial]
     for place_inside in inside:

@@ -22,7 +22,7 @@ HALF_AXES = (7.0, 16.0, 7.0)
 # Which patient axis each image axis runs along, and its sign: sagittal, coronal and axial, always right-handed, so
 # that slices come back from DICOM in the order in which they were written.
 PLANES = (((1, 2, 0), (-1, -1, 1)), ((0, 2, 1), (-1, -1, -1)), ((0, 1, 2), (-1, -1, 1)))
-# The parts of draw numbers: what belongs to a person, and what to one examination.
+# The parts of the seeds: what belongs to a person, and what to one examination.
 PERSON, VISIT = 0, 1
 
 Points = NDArray[np.floating]
@@ -45,16 +45,16 @@ def make_phantom(seed: int, patient: int, visit: int = 0) -> tuple[Image, Image]
     return image, Image(labels[None], geometry, modality="SEG", channels=("label",), labels=LABELS)
 
 
-def _geometry(draw: np.random.Generator) -> Geometry:
+def _geometry(rng: np.random.Generator) -> Geometry:
     """Thick slices in one of three planes, tilted, around a point somewhere in the patient."""
-    axes, signs = PLANES[int(draw.integers(len(PLANES)))]
-    in_plane, thickness = draw.uniform(0.9, 1.3), draw.uniform(1.4, 2.2)
+    axes, signs = PLANES[int(rng.integers(len(PLANES)))]
+    in_plane, thickness = rng.uniform(0.9, 1.3), rng.uniform(1.4, 2.2)
     steps = np.array([in_plane, in_plane, thickness])
     shape = tuple(round(FIELD[axis] / step) for axis, step in zip(axes, steps, strict=True))
-    directions = _rotation(draw.normal(0, 8, 3)) @ (np.eye(3)[:, list(axes)] * np.array(signs))
+    directions = _rotation(rng.normal(0, 8, 3)) @ (np.eye(3)[:, list(axes)] * np.array(signs))
     affine = np.eye(4)
     affine[:3, :3] = directions * steps
-    centre = draw.normal(0, 1.5, 3)  # mm: the field is never quite centred
+    centre = rng.normal(0, 1.5, 3)  # mm: the field is never quite centred
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return Geometry(shape, affine)
 
@@ -71,32 +71,32 @@ def _rotation(degrees: Points) -> Points:
     return matrix
 
 
-def _anatomy(points: Points, draw: np.random.Generator) -> tuple[Points, Points, Points]:
+def _anatomy(points: Points, rng: np.random.Generator) -> tuple[Points, Points, Points]:
     """(*spatial) each: distance from the structure's axis (1 at its surface), side (above 0 in front), background.
 
     A bent and tapered ellipsoid in a space that is smoothly deformed: no two patients have the same shape.
     """
-    half = np.array(HALF_AXES) * draw.normal(1, 0.1, 3)
-    bend, taper, cut = draw.normal(0.012, 0.004), draw.normal(0.012, 0.006), draw.normal(0, 1.5)
-    moved = _deform(points, draw) @ _rotation(draw.normal(0, 10, 3))
+    half = np.array(HALF_AXES) * rng.normal(1, 0.1, 3)
+    bend, taper, cut = rng.normal(0.012, 0.004), rng.normal(0.012, 0.006), rng.normal(0, 1.5)
+    moved = _deform(points, rng) @ _rotation(rng.normal(0, 10, 3))
     x, y, z = np.moveaxis(moved, -1, 0)
     z = z + bend * y**2 - 1.5  # mm: bends downwards at both ends, about its middle
     width = 1 + taper * y
     radius = np.sqrt((x / (half[0] * width)) ** 2 + (y / half[1]) ** 2 + (z / (half[2] * width)) ** 2)
-    tissue = _waves(points, draw, length=30.0) + 0.5 * _waves(points, draw, length=14.0)
+    tissue = _waves(points, rng, length=30.0) + 0.5 * _waves(points, rng, length=14.0)
     return radius, y - cut + 0.2 * z, tissue
 
 
-def _deform(points: Points, draw: np.random.Generator) -> Points:
+def _deform(points: Points, rng: np.random.Generator) -> Points:
     """Points moved by about 1 mm, smoothly."""
-    return points + np.stack([_waves(points, draw, length=35.0) for _ in range(3)], axis=-1)
+    return points + np.stack([_waves(points, rng, length=35.0) for _ in range(3)], axis=-1)
 
 
-def _waves(points: Points, draw: np.random.Generator, *, length: float, count: int = 6) -> Points:
+def _waves(points: Points, rng: np.random.Generator, *, length: float, count: int = 6) -> Points:
     """(*spatial) a smooth random field of variance 1: plane waves of about `length` mm."""
-    directions = draw.normal(size=(count, 3))
+    directions = rng.normal(size=(count, 3))
     directions *= 2 * np.pi / length / np.linalg.norm(directions, axis=1, keepdims=True)
-    phases = draw.uniform(0, 2 * np.pi, count)
+    phases = rng.uniform(0, 2 * np.pi, count)
     return cast("Points", np.sqrt(2 / count) * np.cos(points @ directions.T + phases).sum(axis=-1))
 
 
@@ -110,12 +110,12 @@ def _signal(radius: Points, side: Points, tissue: Points) -> Points:
     return cast("Points", (around * (1 - share) + inside * share) * (1 - 0.8 * fluid))
 
 
-def _scan(signal: Points, points: Points, draw: np.random.Generator) -> NDArray[np.uint16]:
+def _scan(signal: Points, points: Points, rng: np.random.Generator) -> NDArray[np.uint16]:
     """The image as a scanner shows it: uneven sensitivity, a scale of its own, Rician noise.
 
     Gudbjartsson and Patz, Magn Reson Med 1995, doi:10.1002/mrm.1910340618
     """
-    uneven = np.exp(0.15 * _waves(points, draw, length=120.0, count=3))
-    real, imaginary = draw.normal(0, 28, (2, *signal.shape))
-    measured = np.hypot(signal * uneven + real, imaginary) * draw.uniform(0.5, 2.0)
+    uneven = np.exp(0.15 * _waves(points, rng, length=120.0, count=3))
+    real, imaginary = rng.normal(0, 28, (2, *signal.shape))
+    measured = np.hypot(signal * uneven + real, imaginary) * rng.uniform(0.5, 2.0)
     return cast("NDArray[np.uint16]", np.clip(np.rint(measured), 0, 4095).astype(np.uint16))  # 12 bits

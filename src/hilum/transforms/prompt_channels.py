@@ -20,7 +20,7 @@ COUNT = 7
 POINT_RADIUS, STROKE_RADIUS = 4, 1
 
 
-def draw_box(channels: Any, low: Array, high: Array) -> None:
+def render_box(channels: Any, low: Array, high: Array) -> None:
     """Fill the inside of a box, from edge to edge.
 
     channels: (7, *spatial) which are changed
@@ -29,8 +29,10 @@ def draw_box(channels: Any, low: Array, high: Array) -> None:
     channels[(BOX, *map(slice, starts.tolist(), ends.tolist()))] = 1
 
 
-def draw_points(channels: Any, points: Array, inside: Array, *, first: int = POINT, radius: int = POINT_RADIUS) -> None:
-    """Draw balls that fade from 1 at each point to nothing beyond the radius.
+def render_points(
+    channels: Any, points: Array, inside: Array, *, first: int = POINT, radius: int = POINT_RADIUS
+) -> None:
+    """Render balls that fade from 1 at each point to nothing beyond the radius.
 
     points: (n, axes) indices; what lies beyond the channels is left out
     first:  the channel of points inside
@@ -44,9 +46,9 @@ def draw_points(channels: Any, points: Array, inside: Array, *, first: int = POI
             channels[(channel, *shown.T)] = 1 - away / (radius + 1)
 
 
-def draw_strokes(channels: Any, voxels: Array, inside: Array) -> None:
-    """Draw the voxels of strokes, (n, axes), a little thicker."""
-    draw_points(channels, voxels, inside, first=STROKE, radius=STROKE_RADIUS)
+def render_strokes(channels: Any, voxels: Array, inside: Array) -> None:
+    """Render the voxels of strokes, (n, axes), a little thicker."""
+    render_points(channels, voxels, inside, first=STROKE, radius=STROKE_RADIUS)
 
 
 @cache

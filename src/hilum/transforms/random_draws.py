@@ -1,7 +1,7 @@
 """Random draws that depend on their purpose, never on earlier draws.
 
 Each draw is a function of (seed, epoch, case, draw). So the number of workers, of ranks or of interruptions cannot
-change a result, and a resumed run draws what the uninterrupted one would have drawn.
+change a result, and a resumed run has the draws that the uninterrupted one would have had.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def uniform_per_sample(images: Tensor, generators: Sequence[np.random.Generator]
 
 
 def white_noise(images: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
-    """Normal numbers in the images' shape, drawn on their device, each sample's by its own generator."""
+    """Normal numbers in the images' shape, made on their device, each sample's by its own generator."""
     # Filled in the order of memory, which must not be that of an image that happens to lie otherwise.
     noise = torch.empty(images.shape, dtype=images.dtype, device=images.device)
     for n, rng in enumerate(generators):

@@ -68,9 +68,9 @@ class Case:
     images:     {channel name: Image}; what the model may see, in the order in which it sees them
     references: {kind: value}; what is true. Kinds: "class" (a name), "findings" ({name: present}), "mask" and
                 "instances" (an Image of integers), "boxes" (BoundingBoxes), "value" ({name: number}),
-                "event" ((time, happened)), "field" (Correspondence); "mask:<reader>" is what another person drew
+                "event" ((time, happened)), "field" (Correspondence); "mask:<reader>" is what another person contoured
     covariates: who it is (age, sex, site, scanner, ...), as read; a missing one is None
-    known:      the structures that somebody drew in its masks: any other is unknown there, not absent; None: all
+    known:      the structures that somebody contoured in its masks: any other is unknown there, not absent; None: all
     files:      what the case was read from, for hashing
     key:        distinguishes cases of one file (a row of an .npz)
     """
@@ -86,7 +86,7 @@ class Case:
     known: frozenset[str] | None = None
 
     def knows(self, structure: str) -> bool:
-        """Whether somebody drew this structure in its masks, or looked and found none."""
+        """Whether somebody contoured this structure in its masks, or looked and found none."""
         return self.known is None or structure in self.known
 
     def with_images(self, names: Collection[str]) -> Case:
@@ -154,13 +154,13 @@ class Dataset:
     columns:  {role: column} of the table that it was read from, such as "value:volume" and "volume (ml)"
     regions:  {name: values} of structures that overlap, each made of several values of the masks, of which the first
               marks it in a label map; a later one is written over an earlier one
-    readers:  who drew the masks, where several did: the first one's are "mask", the others' "mask:<reader>"
+    readers:  who contoured the masks, where several did: the first one's are "mask", the others' "mask:<reader>"
     patients: the rule by which patients were identified, in words
     patients_known: False where no rule fits and each case stands for itself
     layout:   how the folder was read, in words
     derived:  {kind of reference: how it was made of another, in words}
-    drawn:    how its images are drawn from its label maps, in words; empty where they are images
-    parted:   how `splits` were drawn, in words, where the set has no split of its own; empty: they are its own
+    painted:  how its images are painted from its label maps, in words; empty where they are images
+    parted:   how `splits` were made, in words, where the set has no split of its own; empty: they are its own
     problems: what could not be read, and why
     ranked:   whether a person states the order of the classes, from the lowest grade to the highest
     accepted: findings that would forbid training, by their names, and that a person accepts
@@ -181,7 +181,7 @@ class Dataset:
     patients_known: bool = False
     layout: str = ""
     derived: Mapping[str, str] = field(default_factory=dict)
-    drawn: str = ""
+    painted: str = ""
     parted: str = ""
     problems: tuple[Problem, ...] = ()
     ranked: bool = False
@@ -274,10 +274,10 @@ class Cell:
     """The files of one image or one reference of a case; nothing of them is read yet.
 
     paths:    several are the slices of a series, pieces of one mask, or the masks of `names`
-    part:     what of the file is meant, a word: a "frame", a "row", a "series", or the grammar of a file of drawings
+    part:     what of the file is meant, a word: a "frame", a "row", a "series", or the grammar of an annotation file
     key:      which of these, as the word's files spell it
     names:    of structures, one for each path
-    reader:   who drew it, where that is known
+    reader:   who contoured it, where that is known
     modality: of an image, where its file states none
     known:    what was read of the file to make the row, so that nobody reads it twice
     """

@@ -18,7 +18,7 @@ class BootstrapDraws:
 
     figures: (draws,), NaN where the figure is undefined
     fewest:  patients in the smallest stratum
-    strata:  (patients,) within which each was drawn
+    strata:  (patients,) within which each was resampled
     models:  that scored them, each of its own patients
     """
 
@@ -34,7 +34,7 @@ class FigureRecipe:
 
     statistic: (draws, people) weights to (draws,) figures
     people:    (people,) who they are
-    strata:    (people,) within which each is drawn
+    strata:    (people,) within which each is resampled
     sums:      (2, people) what each adds to the two sums whose ratio is the figure, if it is one
     ratios:    (2, ratios, people) the same of a figure that is the mean of several ratios
     """

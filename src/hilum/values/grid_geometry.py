@@ -136,7 +136,7 @@ class Geometry:
 
     @property
     def is_series(self) -> bool:
-        """Whether it has one axis: its values are drawn as lines, not as a picture."""
+        """Whether it has one axis: its values are shown as lines, not as a picture."""
         return self.ndim == 1
 
     @property

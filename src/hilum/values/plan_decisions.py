@@ -101,7 +101,7 @@ class Plan:
         return plan
 
 
-# Patients that a text counts, or draws.
+# Patients that a text counts, or draws of them.
 COUNTED_PATIENTS = re.compile(
     r"(\b\d[\d,.]* (?:(?:training|validation|calibration|test|other) )?|\bof the (?:other )?|\bdraws of (?:their )?"
     r"|\bcross-fitted |\btoo few |\bin (?=patients that))patient(s?)\b"

@@ -29,7 +29,7 @@ MOST_PRINTED = 8
 class Output:
     """The answers common to all kinds of head; each overrides what holds for it.
 
-    parts: heads that it joins; the other attributes are those of `Dense`, `DenseImage` and `DrawnImage`
+    parts: heads that it joins; the other attributes are those of `Dense`, `DenseImage` and `SyntheticImage`
     """
 
     lengths: int = 0
@@ -38,8 +38,8 @@ class Output:
     unit: float = 1.0
     called: tuple[str, ...] = ()
     of_input: tuple[int, ...] = ()
-    drawn_classes: tuple[str, ...] = ()
-    drawn_labels: tuple[str, ...] = ()
+    condition_classes: tuple[str, ...] = ()
+    condition_labels: tuple[str, ...] = ()
     parts: Mapping[str, Vector | Dense | Boxes | Instances] = MappingProxyType({})
 
     @property
@@ -74,7 +74,7 @@ class Output:
 
     @property
     def conditions(self) -> tuple[int, int] | None:
-        """Of a head that draws images, how many classes and labels of a mask may be asked for; None of any other."""
+        """How many classes and labels of a mask may be asked for, of a head that synthesises; None of any other."""
         return None
 
     @property
@@ -227,19 +227,19 @@ class DenseImage(Dense):
 
 
 @dataclass(frozen=True)
-class DrawnImage(Dense):
-    """A head by which whole images are drawn out of noise: for each voxel the way from the noise to the image.
+class SyntheticImage(Dense):
+    """A head by which whole images are made out of noise: for each voxel the way from the noise to the image.
 
-    drawn_classes, drawn_labels: names of the classes, and of the labels of a mask, that may be asked for
+    condition_classes, condition_labels: names of the classes, and of the labels of a mask, that may be asked for
     """
 
-    drawn_classes: tuple[str, ...] = ()
-    drawn_labels: tuple[str, ...] = ()
+    condition_classes: tuple[str, ...] = ()
+    condition_labels: tuple[str, ...] = ()
 
     @property
     def conditions(self) -> tuple[int, int]:
         """How many classes, and how many labels, may be asked for."""
-        return len(self.drawn_classes), len(self.drawn_labels)
+        return len(self.condition_classes), len(self.condition_labels)
 
 
 @dataclass(frozen=True)

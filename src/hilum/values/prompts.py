@@ -70,7 +70,7 @@ class Prompts:
     def record(self) -> Mapping[str, PlainValue]:
         """Plain values; of a scribble that there is one, or its file."""
         scribble, source = self.scribble, getattr(self.scribble, "source", None)
-        stated = {} if scribble is None else {"scribble": source.paths[0] if source and source.paths else "drawn"}
+        stated = {} if scribble is None else {"scribble": source.paths[0] if source and source.paths else "given"}
         listed = {"boxes": [list(one) for one in self.boxes], "points": [list(one) for one in self.points]}
         return {"label": self.label, "unit": self.unit, **listed, **stated}
 
@@ -122,9 +122,9 @@ class Prompts:
         mask = np.asarray(scribble.data[0] if isinstance(scribble, Image) else scribble)
         if not fits or mask.shape != geometry.shape or not np.isin(mask, (0, INSIDE, OUTSIDE)).all() or not mask.any():
             problem = "the scribble is no mask of this image with 1 inside and 2 outside"
-            raise GeometryError(problem, where, "Draw it on the image")
-        drawn = [np.argwhere(mask == value) for value in (INSIDE, OUTSIDE)]
-        return np.concatenate(drawn).astype(np.float64), np.repeat([True, False], [len(one) for one in drawn])
+            raise GeometryError(problem, where, "Make it on the image")
+        positions = [np.argwhere(mask == value) for value in (INSIDE, OUTSIDE)]
+        return np.concatenate(positions).astype(np.float64), np.repeat([True, False], [len(one) for one in positions])
 
 
 @dataclass(frozen=True, eq=False)

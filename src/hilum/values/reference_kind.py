@@ -39,7 +39,7 @@ class ReferenceMeasures:
     summary:    what `CaseFacts.references` keeps of it
     foreground: None where the kind says nothing of single voxels
     specks:     whether tiny pieces lie apart from the rest of their structure
-    apart:      {value: (axis, drawn slices, empty slices between)} of structures that were not drawn throughout
+    apart:      {value: (axis, contoured slices, empty slices between)} of structures that were not contoured throughout
     """
 
     summary: Any
@@ -157,7 +157,7 @@ class ReferenceChecks:
 
 @dataclass(frozen=True)
 class ReferenceStrata:
-    """The strata from which the parts of a split are drawn alike.
+    """The strata from which the parts of a split are sampled alike.
 
     names: {case id: strata that it lies in}, of the cases with such a reference
     rank:  kinds of the lowest rank that name a stratum of a case decide; kinds of one rank do so jointly
@@ -177,14 +177,14 @@ class ReferenceWords:
     question: in front of "by ... alone", with {name} for that of the answer
     lines:    {line: text} of what `check` says is there
     charts:   figures (of `hilum.report`) for the page of `check`
-    drawn:    what of a value is outlined on its image; None for what has no place in it
+    outlined: what of a value a figure outlines on its image; None for what has no place in it
     """
 
     plural: str = ""
     question: str = "{name} can be told"
     lines: Callable[[Cohort], Mapping[str, str]] = _empty
     charts: Callable[[Cohort], Iterator[Any]] = _nothing
-    drawn: Callable[[Any], Image | BoundingBoxes | None] = placed_value
+    outlined: Callable[[Any], Image | BoundingBoxes | None] = placed_value
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ FileFacts = Mapping[str, Any]
 OF_CHANNELS = "of_channels"
 # The fact of an image on the grid of another: NaN is where it does not reach, and no fault of its file.
 BROUGHT = "brought"
-# The fact of a label map that holds the structures which were drawn and have no voxel in it, {name: why}.
+# The fact of a label map that holds the structures which were contoured and have no voxel in it, {name: why}.
 WITHOUT_VOXELS = "without_voxels"
 # In the note of an image whose orientation its file does not state: who does.
 STATED_SIDES = "as --orientation states"
@@ -155,7 +155,7 @@ class Label:
 
     @property
     def is_ignored(self) -> bool:
-        """Whether voxels of this value are unlabelled: the reader did not draw them (nnU-Net's word for it)."""
+        """Whether voxels of this value are unlabelled: the reader did not label them (nnU-Net's word for it)."""
         return self.name.casefold() == "ignore"
 
     @property
@@ -538,12 +538,12 @@ def _without_later(name: str, regions: Mapping[str, Sequence[int]]) -> str:
     return f"{name} (rest)" if set(regions[name]) & later else name
 
 
-class DrawnMap(NamedTuple):
+class ReferenceMap(NamedTuple):
     """The label map that a prediction is scored on.
 
     values: (*spatial) label values, 0 where nothing is known
     voxels: (*spatial) where it is known; None: everywhere
-    known:  whether each structure was drawn, in the order of the model's; None: all of them
+    known:  whether each structure was contoured, in the order of the model's; None: all of them
     """
 
     values: Array
@@ -551,5 +551,5 @@ class DrawnMap(NamedTuple):
     known: tuple[bool, ...] | None = None
 
     def knows(self, index: int) -> bool:
-        """Whether the structure at this place was drawn."""
+        """Whether the structure at this place was contoured."""
         return self.known is None or self.known[index]

@@ -449,7 +449,7 @@ def _write_check(check: ChangeCheck, scored: Mapping[str, ScoredCases], overwrit
 
 
 def confirm_check(check: Path, current: Path, new: Path) -> str:
-    """The SHA-256 of a check that allows a package in place of another: its verdict is drawn anew.
+    """The SHA-256 of a check that allows a package in place of another: its verdict is reached anew.
 
     check: the folder that `check_change` wrote, or its change.json; current, new: folders of the packages
     Raises UsageError for a check of other packages, or whose plan and rows do not allow the change, IntegrityError for

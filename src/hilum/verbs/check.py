@@ -24,7 +24,7 @@ from hilum.lazy import pandas as pd
 from hilum.options.training import CheckOptions
 from hilum.planning import training_memory
 from hilum.planning.rules import preprocessing_rules
-from hilum.quality import drawn_images, known_cases, modality_checks, references
+from hilum.quality import known_cases, modality_checks, references, synthetic_images
 from hilum.quality.dataset_examination import Examination
 from hilum.quality.image_descriptors import ImageLook
 from hilum.quality.leakage import Twin
@@ -224,9 +224,9 @@ def check(options: CheckOptions) -> Check:
         *modality_checks.modality_problems(examination.dataset, examination.fingerprint),
         *modality_checks.unlike_contrasts(examination.dataset, examination.fingerprint),
     ]
-    drawn = drawn_images.drawn_image_problems(examination.dataset)
+    of_synthetic = synthetic_images.synthetic_image_problems(examination.dataset)
     lost = preprocessing_rules.normalised_problems(examination.dataset, examination.fingerprint)
-    examination = replace(examination, problems=(*examination.problems, *unknown, *lost, *drawn))
+    examination = replace(examination, problems=(*examination.problems, *unknown, *lost, *of_synthetic))
     facts = _facts(dataset, examination)
     audits = tuple(_audits(examination, options))
     result = Check(dataset, examination, facts, Path(options.out) if options.out is not None else None, audits)
@@ -340,7 +340,7 @@ def _open_data(data: Data, reading: ReadingOptions, needs: Collection[str], *, w
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
         return dataset_reading.open_dataset(
-            data, reading, references=with_references, needs=needs, draws=with_references
+            data, reading, references=with_references, needs=needs, paints=with_references
         )
     except DatasetError as error:
         dataset = dataset_reading.open_dataset(data, reading, references=False)
@@ -473,13 +473,13 @@ def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: 
     classes = {case.id: named for case in cases if (named := _class_of(case))}
 
     def draw() -> Figure:
-        drawn = {case.id: first for case in cases if (first := next(_placed_references(case), None)) is not None}
-        kinds = (kind for kind, _ in drawn.values())
+        outlined = {case.id: first for case in cases if (first := next(_placed_references(case), None)) is not None}
+        kinds = (kind for kind, _ in outlined.values())
         return sheets.contact_sheet(
             {case.id: _first(case) for case in cases},
             title,
-            caption="Outlines: the reference." if drawn else "",
-            references={name: reference for name, (_, reference) in drawn.items()},
+            caption="Outlines: the reference." if outlined else "",
+            references={name: reference for name, (_, reference) in outlined.items()},
             labels=examination.dataset.classes.get(next(kinds, ""), ()),
             marked=marked,
             classes=classes,
@@ -500,9 +500,9 @@ def _class_of(case: Case) -> str:
 def _placed_references(case: Case) -> Iterator[tuple[str, Image | BoundingBoxes]]:
     """The references that have a place in the image, by kind."""
     for kind in references.kinds_by_names(case.references):
-        drawn = kind.words.drawn(case.references[kind.name])
-        if drawn is not None:
-            yield kind.name, drawn
+        outlined = kind.words.outlined(case.references[kind.name])
+        if outlined is not None:
+            yield kind.name, outlined
 
 
 def _first(case: Case) -> Image:

@@ -54,7 +54,7 @@ def compare(options: CompareOptions) -> Comparison:
         raise UsageError(problem, "compare", "Give models that answer the same question")
     names = model_comparison.folder_names([Path(one) for one in keywords.as_tuple(options.evaluations)])
     tables = {name: case_tables.read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
-    undrawn = evaluation_notes.undrawn_notes(tasks, list(tables.values()))
+    absent = evaluation_notes.absent_label_notes(tasks, list(tables.values()))
     summaries = [record_files.read_json(folder / SUMMARY, SUMMARY_SCHEMA) for folder in folders]
     known = all(any(row.estimate.patients for row in case_tables.rows_from_json(one)) for one in summaries)
     where = None if options.out is None else Path(options.out)
@@ -75,15 +75,15 @@ def compare(options: CompareOptions) -> Comparison:
     if comparison.out is not None:
         with verb_results.result_folder(comparison.out, options.overwrite, MARKS) as folder:
             record_files.write_json(folder / MARKS[0], COMPARISON_SCHEMA, comparison.as_record())
-            (folder / MARKS[1]).write_text(_report(comparison, others, undrawn), encoding="utf-8")
+            (folder / MARKS[1]).write_text(_report(comparison, others, absent), encoding="utf-8")
     return comparison
 
 
-def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Sequence[str]) -> str:
+def _report(comparison: Comparison, primaries: Mapping[str, str], absent: Sequence[str]) -> str:
     """One page: the primary metric as a picture with its tests, then every figure and difference.
 
     primaries: {model: the metric that was to judge it}, where that is another one
-    undrawn:   notes on labels that no reference holds
+    absent:    notes on labels that no reference holds
     """
     others = [row for row in comparison.rows if row.metric != comparison.primary]
     rows = comparison.tested.rows
@@ -92,7 +92,7 @@ def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Seque
     tests = Details("Tests of all other figures", [table_of_tests(comparison, rest)])
     primary = [*model_comparison.primary_blocks(comparison), table_of_tests(comparison, main), *rank_blocks(comparison)]
     files = [Link(MARKS[0], MARKS[0])]
-    notes = [*undrawn, *_judged_otherwise(comparison, primaries)]
+    notes = [*absent, *_judged_otherwise(comparison, primaries)]
     notes += [
         *comparison.kinship,
         comparison.about,
@@ -192,8 +192,8 @@ def rank_blocks(comparison: Comparison) -> list[Block]:
     words = [f"{one.rank:.1f} ({one.low:.0f} to {one.high:.0f})" for one in ranks]
     cells = [[one.model, text, wording.share_text(one.best)] for one, text in zip(ranks, words, strict=True)]
     what = comparison.metrics.metric_named(comparison.primary).words
-    drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
-    caption = f"Ranks by {what} over {drawn} drawn again; in brackets the middle 95 %."
+    units = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
+    caption = f"Ranks by {what} over {units} resampled; in brackets the middle 95 %."
     return [Table(["Model", "Mean rank", "Best in"], cells, caption)]
 
 

@@ -125,8 +125,8 @@ def convert(options: ConvertOptions) -> ConversionResult:
             image = volumes[name]  # of a folder of several series, read only now: one bad series spares the others
             image = adc.apparent_diffusion(image, str(options.source)) if options.adc else image
             if options.regions is not None:
-                drawn = file_formats.read(options.regions, orientation=options.orientation)
-                image = label_maps.region_series(image, drawn, str(options.source))
+                regions = file_formats.read(options.regions, orientation=options.orientation)
+                image = label_maps.region_series(image, regions, str(options.source))
             image = _through(image, options, reading)
             file_formats.write(
                 _picture(image, str(options.source)) if options.drop_geometry else image,

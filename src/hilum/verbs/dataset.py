@@ -70,7 +70,7 @@ class PreparedCases(torch.utils.data.Dataset[Any]):
         return Context.from_settings(self.settings.network.context).entries
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the changes of another epoch from now on, as before each pass over a `DataLoader`."""
+        """Sample the changes of another epoch from now on, as before each pass over a `DataLoader`."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -95,7 +95,7 @@ def promote_change(options: PromoteChangeOptions) -> NodeChanges:
     """Ask that a package takes the place of the one in use: two persons, one a radiologist, approve it at the node.
 
     Once both have approved, it answers from the next study on, without a restart. Studies that began keep theirs.
-    check: the folder of `change check`, whose verdict is drawn anew from its plan, its rows and both packages
+    check: the folder of `change check`, whose verdict is reached anew from its plan, its rows and both packages
     Raises UsageError for a check of other packages or another verdict, IntegrityError for a record that no check of
     this machine has written, and as `shadow_change`.
     """

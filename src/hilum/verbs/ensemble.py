@@ -124,7 +124,7 @@ def ensemble(options: EnsembleOptions) -> Ensemble:
     """Finished runs on the same data as one model, the mean of what their networks say of each window.
 
     weights: "fitted" to the validation cases where that is surely better than "equal", which never looks at them
-    seed:    by which validation patients are dealt into parts, and patients are drawn again for intervals
+    seed:    by which validation patients are dealt into parts, and patients are resampled for intervals
     The ensemble is tested on the cases that no member was trained or selected on. Thresholds and the like are found
     anew, on predictions by weights in which the case itself had no say.
     Raises UsageError for runs that cannot be averaged, or whose parts would let test patients leak.

@@ -26,7 +26,7 @@ from hilum.planning.rules import site_rules
 from hilum.planning.rules.site_rules import FOLDS_BY
 from hilum.prediction import predictors
 from hilum.prediction.predictors import ClusterPredictor
-from hilum.quality import drawn_images
+from hilum.quality import synthetic_images
 from hilum.quality.shortcut_tests import SHORTCUT
 from hilum.reading import ReadingOptions, alignment, dataset_reading, verb_results
 from hilum.reading.dataset_reading import Data
@@ -200,7 +200,7 @@ def evaluate(options: EvaluateOptions) -> EvaluationResult:
         seed=options.seed,
         patients_known=subject.dataset.patients_known,
         folds=folds,
-        draws=writes,
+        draws_figures=writes,
         keeps=writes,
     )
     audit = AuditInput(
@@ -296,13 +296,13 @@ def _subject(options: EvaluateOptions) -> _Subject:
         verb_results.refuse_missing(Path(options.private))
     plan = _plan_of(trained_in)
     reading = reading_as_trained(trained_in, plan, data).overridden(options.reading)
-    model = replace(model, request=ModelRequest(allow_large=reading.allow_large, drawn=True))
+    model = replace(model, request=ModelRequest(allow_large=reading.allow_large, samples_prompts=True))
     dataset = open_references(data, reading, model, trained_in)
     chosen = case_selection.choose_cases(model, dataset, trained_in, options.split)
     if options.private is None and "federation" in model.record:
         chosen = replace(chosen, notes=[*chosen.notes, OF_SITES])
-    if not (chosen.is_own and drawn_images.is_simulated(dataset)):
-        drawn_images.refuse_drawn_images(dataset, chosen.parts)
+    if not (chosen.is_own and synthetic_images.is_simulated(dataset)):
+        synthetic_images.refuse_synthetic_images(dataset, chosen.parts)
     covariates = group_attributes.covariates_by_name(dataset, chosen.parts)
     dataset = group_audit.with_table_covariates(dataset, audits.group_table, chosen.parts, audits.groups)
     columns = group_attributes.covariates_by_name(dataset, chosen.parts)
@@ -374,7 +374,7 @@ def _evaluation(options: EvaluateOptions, subject: _Subject, scored: ScoredCases
         if course is None
         else validation_course.training_length_sentences(course, run_report.selection_metric_namer(subject.plan)),
         notes=notes,
-        simulated=drawn_images.is_simulated(subject.dataset),
+        simulated=synthetic_images.is_simulated(subject.dataset),
     )
     which = subject.chosen.which
     if scored.stopped is not None:

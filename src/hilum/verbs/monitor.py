@@ -47,7 +47,7 @@ ENDED = ("closed", "cleared")
 # Sources of figures in the order in which they can be trusted.
 SOURCES = ("audited", "reported", "estimated")
 # Figures that are drawn over time: those with a bound, then these of each finding.
-DRAWN, MOST_DRAWN = "auroc", 6
+DRAWN_OF_FINDINGS, MOST_PANELS = "auroc", 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ def monitor(options: MonitorOptions) -> MonitoringResult:
 
     table:      a row a case, in any order: `at` (ISO time), `case`, `patient`, the columns of `predictions.csv`,
                 `measure_<name>`, `covariate_<name>`, `reference` where known, `inclusion` (the chance with which it was
-                drawn to be read blind; blank: reported). Or the folder of a node, whose models are compared with the
+                sampled to be read blind; blank: reported). Or the folder of a node, whose models are compared with the
                 baselines that were frozen, and whose alerts are listed as they stand
     reference:  cases with the same columns: the baseline of a table, by default its first 300 cases; and what the site
                 is compared with, a table's first 300 cases, a node's baseline
@@ -353,11 +353,13 @@ def _over_time(monitored: MonitoringResult) -> list[Block]:
         name = (
             row.label.replace(": ", f": {row.metric} of ", 1) if ": " in row.label else f"{row.metric} of {row.label}"
         )
-        if not row.scope and np.isfinite(row.estimate.value) and (name in bounds or row.metric == DRAWN):
+        if not row.scope and np.isfinite(row.estimate.value) and (name in bounds or row.metric == DRAWN_OF_FINDINGS):
             since, until = map(datetime.fromisoformat, (row.since, row.until))
             panels.setdefault(name, {}).setdefault(row.source, {})[since + (until - since) / 2] = row.estimate
-    drawn = {name: sources for name, sources in panels.items() if any(len(own) > 1 for own in sources.values())}
-    first, changes = dict(list(drawn.items())[:MOST_DRAWN]), monitored.facts["changes"]
+    panels_over_time = {
+        name: sources for name, sources in panels.items() if any(len(own) > 1 for own in sources.values())
+    }
+    first, changes = dict(list(panels_over_time.items())[:MOST_PANELS]), monitored.facts["changes"]
     marks = {datetime.fromisoformat(at): words for at, words in sorted(changes.items())}
     return [charts.metrics_over_time(first, "Figures over time", bounds=bounds, changes=marks)] if first else []
 
@@ -397,7 +399,7 @@ def _figures_shown(monitored: MonitoringResult) -> Section:
         if np.isfinite(row.estimate.value)
     ]
     sources = Paragraph(
-        "Audited: drawn at random and read blind. Reported: labels that came otherwise, from readers who may have seen "
+        "Audited: sampled at random and read blind. Reported: labels that came otherwise, from readers who may know "
         "the answer. Estimated: from the model's own probabilities, which cannot see that images have come to mean "
         "something else."
     )

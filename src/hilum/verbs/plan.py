@@ -12,8 +12,8 @@ from hilum.files.storage import atomic
 from hilum.options import shared_flags
 from hilum.options.training import PlanOptions, TrainOptions
 from hilum.planning import PlannedTraining, plan_file, plan_result
+from hilum.planning.rules.painting_rules import SHARE
 from hilum.planning.rules.site_rules import FOLDS_BY
-from hilum.planning.rules.synthesis_rules import SHARE
 from hilum.reading import dataset_reading, verb_results
 from hilum.runs import plan_request
 from hilum.runs.plan_request import PLAN_SUFFIXES, PlanRequest

@@ -156,7 +156,7 @@ def register(options: RegisterOptions) -> RegistrationResult:
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """Two images with what was drawn on them, read and checked before they are registered.
+    """Two images with their label maps, read and checked before they are registered.
 
     mask:         (*spatial) the part of the fixed image that counts
     labels:       of the moving image, carried along
@@ -176,7 +176,7 @@ class _Pair:
 
     @classmethod
     def open(cls, options: RegisterOptions) -> _Pair:
-        """The images and drawings that are asked for."""
+        """The images and label maps that are asked for."""
         reading = keywords.narrow_options(options, ReadOptions)
         fixed, moving = (
             _still(input_cases.open_image(source, reading), str(source)) for source in (options.fixed, options.moving)
@@ -185,11 +185,11 @@ class _Pair:
         if not options.across_patients:
             _refuse_two_patients(fixed, moving, where)
         lesions = [
-            input_cases.drawn_on_grid(mask, image, reading)
+            input_cases.labels_on_grid(mask, image, reading)
             for mask, image in zip(options.lesions, (fixed, moving), strict=False)
         ]
         mask, labels, fixed_labels = (
-            None if source is None else input_cases.drawn_on_grid(source, image, reading)
+            None if source is None else input_cases.labels_on_grid(source, image, reading)
             for source, image in ((options.fixed_mask, fixed), (options.labels, moving), (options.fixed_labels, fixed))
         )
         course = None
@@ -215,7 +215,7 @@ def _registration(pair: _Pair, options: RegisterOptions, settings: RegistrationS
 def _outcome(
     pair: _Pair, registration: ImageRegistration, determinant: NDArray[np.float32], out: Path | None
 ) -> RegistrationResult:
-    """What the transform makes of the moving image and of all that was drawn."""
+    """What the transform makes of the moving image and of its label maps."""
     fixed, moving, transform, grid = pair.fixed, pair.moving, registration.transform, pair.fixed.geometry
     spatial_transforms.refuse_unreached(transform, moving, grid, pair.where)
     moved_labels = None if pair.labels is None else _moved_labels(pair.labels, moving, fixed, transform)

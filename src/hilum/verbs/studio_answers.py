@@ -20,7 +20,7 @@ from hilum.files.format_options import ReadOptions
 from hilum.lazy import pil_image
 from hilum.report import display
 from hilum.service.reading import label_strokes, sliced_volumes
-from hilum.service.reading.label_strokes import DrawnStroke, Stroke
+from hilum.service.reading.label_strokes import Stroke, StrokeDraft
 from hilum.service.reading.sliced_volumes import SlicedVolume, VolumeCache
 from hilum.values import Image, Label
 
@@ -60,10 +60,10 @@ def _read(image: str, mask: str) -> Image:
 
 def _labels(image: str, mask: str) -> list[dict[str, str | int | tuple[int, ...]]]:
     """The labels of a map that lies on the grid of its image, and in which none overlap."""
-    volume, drawn = _volume(image), _volume(image, mask)
-    if drawn.shape != volume.shape or drawn.image.shape[0] > 1:
+    volume, mask_volume = _volume(image), _volume(image, mask)
+    if mask_volume.shape != volume.shape or mask_volume.image.shape[0] > 1:
         raise UsageError("is no label map on the grid of its image", mask, "View it without the tools")
-    labels = _labels_of(drawn.image)
+    labels = _labels_of(mask_volume.image)
     colours = display.label_colours(labels)
     return [{"label": one.value, "name": one.name, "colour": colours[one.value]} for one in labels]
 
@@ -89,13 +89,13 @@ def _slice(image: str, mask: str, plane: str, number: int, frame: int, channel: 
     return {"pixels": pixels, "headers": sliced_volumes.slice_headers(cut)}
 
 
-def _draw(image: str, mask: str, strokes: Sequence[DrawnStroke], out: str) -> None:
-    """Write a label map with what a person has drawn on it."""
-    volume, drawn = _volume(image), _volume(image, mask).image
-    labels, made = _labels_of(drawn), [Stroke.from_record(one["stroke"], one) for one in strokes]
+def _correct(image: str, mask: str, strokes: Sequence[StrokeDraft], out: str) -> None:
+    """Write a label map with the strokes of a person on it."""
+    volume, label_map = _volume(image), _volume(image, mask).image
+    labels, made = _labels_of(label_map), [Stroke.from_record(one["stroke"], one) for one in strokes]
     for one in made:
         label_strokes.check_stroke(one, volume.shape, labels)
-    corrected = label_strokes.draw_strokes(drawn.data[0], made)
+    corrected = label_strokes.apply_strokes(label_map.data[0], made)
     Path(out).parent.mkdir()
     result_images.write_label_map(corrected, labels, volume.image, Path(out), algorithm="corrected by hand")
 
@@ -107,7 +107,7 @@ ANSWERS: Answers = {
     "range": _range,
     "labels": _labels,
     "slice": _slice,
-    "draw": _draw,
+    "correct": _correct,
 }
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from hilum.files.storage import atomic, file_lock
 from hilum.lazy import pandas as pd
 from hilum.options.training import TrainOptions
 from hilum.planning import PlannedTraining, PlanSettings, plan_checks, plan_file
+from hilum.planning.rules.painting_rules import SHARE
 from hilum.planning.rules.site_rules import FOLDS_BY
-from hilum.planning.rules.synthesis_rules import SHARE
-from hilum.quality import drawn_images
+from hilum.quality import synthetic_images
 from hilum.reading import dataset_reading, verb_results
 from hilum.reading.dataset_reading import Data
 from hilum.reading.images_of_maps import NO_IMAGE
@@ -227,9 +227,9 @@ def make_run(
 
 
 def _refuse_no_start(chosen: PlanSettings) -> None:
-    """PlanError for an objective that draws weights towards their start, where they start from nothing."""
+    """PlanError for an objective that pulls weights towards their start, where they start from nothing."""
     if needing := [name for name, objective in chosen.terms.items() if objective.needs.start]:
-        problem = f"{needing[0]} draws weights towards those of another network, and none is given"
+        problem = f"{needing[0]} pulls weights towards those of another network, and none is given"
         raise PlanError(problem, "objectives.terms", f"Give --from MODEL or --pretrained, or leave out {needing[0]}")
 
 
@@ -309,8 +309,8 @@ def _report(run: RunFolder, done: TrainedRun) -> Run:
         training=validation_course.training_length_sentences(log, run_report.selection_metric_namer(done.plan), limit),
         notes=notes,
         covariates=share.gains(primary),
-        unseen=f"{NO_IMAGE} {model_verdict.NOTHING_ESTIMATED}" if run.dataset.drawn else "",
-        simulated=drawn_images.is_simulated(run.dataset),
+        unseen=f"{NO_IMAGE} {model_verdict.NOTHING_ESTIMATED}" if run.dataset.painted else "",
+        simulated=synthetic_images.is_simulated(run.dataset),
     )
     privacy_record.write_privacy_of_run(run)
     run_end.write_notes(run.out, notes, scored, verdict, minutes=minutes, problems=run.examination.problems)

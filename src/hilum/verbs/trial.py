@@ -64,7 +64,7 @@ class SealedPlan(RecordOfFields):
 
 @dataclass(frozen=True)
 class RandomisationResult(RecordOfFields):
-    """A list that was drawn and encrypted. lists: one a stratum, or one a cluster"""
+    """A list that was randomised and encrypted. lists: one a stratum, or one a cluster"""
 
     method: str
     lists: int
@@ -164,19 +164,19 @@ def study_lock(options: records.StudyLockOptions) -> SealedPlan:
 
 @keywords.takes(records.StudyRandomiseOptions)
 def study_randomise(options: records.StudyRandomiseOptions) -> RandomisationResult:
-    """Draw the list of a locked plan and encrypt it with the key in HILUM_ALLOCATION_KEY.
+    """Randomise the list of a locked plan and encrypt it with the key in HILUM_ALLOCATION_KEY.
 
     Raises UsageError for another method than the design's, a second list, and a key that is no key.
     """
     _refuse_without("cryptography", "study randomise")
-    concealment.allocation_key()  # refused before anything is drawn
+    concealment.allocation_key()  # refused before anything is allocated
     with file_lock.hold_lock(Path(options.folder), TURN_S):
         opened = StudyFolder.open(Path(options.folder))
         if options.method != opened.study.method:
             problem = f"a {opened.study.design} trial is not randomised by {options.method!r}"
             raise UsageError(problem, "--method", f"Use {opened.study.method}")
         # From the system's entropy: a seed that somebody knows would tell every arm.
-        lists = randomisation.draw_lists(
+        lists = randomisation.allocate_lists(
             opened.study, randomisation.length_of_lists(opened.study), np.random.default_rng()
         )
         opened.randomise(Allocation(lists, {}))

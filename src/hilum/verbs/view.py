@@ -63,12 +63,12 @@ def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, file: Pat
             return slice_viewer.box_edges(mask, picture.geometry, (), "boxes")
         case _ if boxes_of_image.holds_boxes(Path(mask)):
             return _overlay(boxes_of_image.read_boxes(Path(mask), picture, file), picture, file, options)
-        case _ if dicom_masks.is_drawing(Path(mask)):
+        case _ if dicom_masks.is_contoured_object(Path(mask)):
             source = picture.source
             paths = [Path(path) for path in source.paths] if source is not None and source.is_dicom else []
             fill_contours = options.fill_contours
-            return dicom_masks.read_drawing(Path(mask), picture.geometry, paths, fill_contours=fill_contours)
+            return dicom_masks.read_contoured_object(Path(mask), picture.geometry, paths, fill_contours=fill_contours)
         case _:
-            # A mask that was drawn on the image has its header: where that is ambiguous, both are read alike.
+            # A mask that was contoured on the image has its header: where that is ambiguous, both are read alike.
             form, letters = options.prefer, options.orientation
             return file_formats.read(mask, prefer=form, orientation=letters).on_axes_of(picture.geometry)

@@ -163,7 +163,7 @@ def test_a_band_is_drawn_behind_its_curve_and_said() -> None:
 
 def test_a_class_that_all_cases_have_is_named_as_left_out() -> None:
     figure = discrimination_figures.roc({"a": ([True, True], [0.1, 0.9]), "b": ([True, False], [0.9, 0.1])}, "roc")
-    assert "Not drawn, because all cases are alike there: a." in figure.caption
+    assert "Left out, because all cases are alike there: a." in figure.caption
     assert "b: area 1.000" in figure.alt
 
 

@@ -8,7 +8,7 @@ from hilum.report.figures import charts, drawing
 from hilum.values import Estimate
 
 TRUE = np.array([2.0, 3.0, 4.0])
-DRAWN = drawing.svg
+WRITE_SVG = drawing.svg
 LIMITS = (Estimate(-0.3, -0.5, -0.1, unit="ml"), Estimate(0.5, 0.3, 0.7, unit="ml"))
 
 
@@ -23,7 +23,7 @@ def test_words_say_what_is_drawn_to_who_cannot_see_it():
 
 def test_the_numbers_of_the_lines_stand_beside_the_points(monkeypatch):
     drawn = []
-    monkeypatch.setattr(drawing, "svg", lambda canvas: drawn.append(canvas) or DRAWN(canvas))
+    monkeypatch.setattr(drawing, "svg", lambda canvas: drawn.append(canvas) or WRITE_SVG(canvas))
     charts.bland_altman(TRUE, TRUE + 0.1, "volume", bias=Estimate(0.1, unit="ml"), limits=LIMITS, unit="ml")
     [axes] = drawn[0].axes
     right = axes.get_window_extent().x1

@@ -82,10 +82,10 @@ def test_each_plane_goes_through_the_slice_with_most_reference(volume: Image) ->
 
 
 def test_without_reference_the_prediction_chooses_and_without_both_the_middle(volume: Image) -> None:
-    drawn = np.zeros(volume.geometry.shape, dtype=np.uint8)
-    drawn[2, 3, 1] = 1
-    assert "axial, slice 4 of 16" in slice_figures.contours(volume, None, drawn, LESION, "a case").caption
-    empty = slice_figures.contours(volume, drawn * 0, drawn * 0, LESION, "a case").caption
+    contoured = np.zeros(volume.geometry.shape, dtype=np.uint8)
+    contoured[2, 3, 1] = 1
+    assert "axial, slice 4 of 16" in slice_figures.contours(volume, None, contoured, LESION, "a case").caption
+    empty = slice_figures.contours(volume, contoured * 0, contoured * 0, LESION, "a case").caption
     assert "axial, slice 9 of 16" in empty
 
 

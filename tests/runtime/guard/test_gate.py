@@ -1,4 +1,4 @@
-"""What a gate refuses, and how often it is wrong, worked out on numbers that are drawn."""
+"""What a gate refuses, and how often it is wrong, worked out on random numbers."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def each_a_patient(distances: np.ndarray) -> KnownDistances:
 @pytest.mark.parametrize(("count", "smallest"), [(30, 0.9), (400, 0.0025)])
 def test_p_values_of_cases_like_those_that_did_not_train_are_uniform(count, smallest):
     rng = np.random.default_rng(0)
-    drawn = [
+    p_values = [
         case_distances.p_value(rng.gamma(4.0), each_a_patient(rng.gamma(4.0, size=count)), smallest)
         for _ in range(2000)
     ]
-    assert stats.kstest(np.array(drawn) - rng.uniform(size=2000) / (count + 1), "uniform").pvalue > 0.001
+    assert stats.kstest(np.array(p_values) - rng.uniform(size=2000) / (count + 1), "uniform").pvalue > 0.001
 
 
 @pytest.mark.parametrize("count", thinned(1, [8, 60]))

@@ -25,7 +25,7 @@ FEW = "too few to judge"
 RATIO = "demographic_parity_ratio"
 # Draws of groups without any difference, for the expected gap of estimates.
 DRAWS_WITHOUT_DIFFERENCE = 2000
-# Of more people so many bags are drawn and dealt, each of people of one group and stratum: sums of calls allow it.
+# Of more people so many bags are sampled and dealt, each of people of one group and stratum: sums of calls allow it.
 MOST_BAGS = 2000
 NAN = float("nan")
 DRAWS_OF_TEST = 1000
@@ -267,7 +267,7 @@ def _with(gap: Gap, found: DealtFigures, names: Sequence[str], worse: int) -> Ga
     Of a ratio this is done with logarithms.
     """
     by_ratio = gap.metric == RATIO
-    figures, draws, least_known = found.figures, found.drawn, found.usual / found.people
+    figures, draws, least_known = found.figures, found.resampled, found.usual / found.people
     if by_ratio and np.nanmin(figures, initial=1.0) <= 0:  # nothing can be said about how often it is never
         return replace(gap, value=float(_weighting.ratio_or_nan(np.nanmin(figures), np.nanmax(figures))), p=found.p)
     if by_ratio:
@@ -288,7 +288,7 @@ def _with(gap: Gap, found: DealtFigures, names: Sequence[str], worse: int) -> Ga
 def _half(deviations: Floats, least: Floats, people: Floats, which: int, pair: list[int]) -> tuple[float, float]:
     """Half the width of a pair's interval, such that those of all pairs hold the truth together, and the mean range.
 
-    deviations: (draws, statistics, groups) of draws from what they are drawn from
+    deviations: (draws, statistics, groups) of draws from what they estimate
     least:      (statistics, groups) below which no variance is believed
     Games and Howell, J Educ Stat 1976, doi:10.3102/10769986001002113, with the quantile by bootstrap
     """
@@ -318,14 +318,14 @@ class DealtFigures:
     """Figures of groups, and how often chance makes as large a gap.
 
     figures: (statistics, groups)
-    drawn:   (draws, statistics, groups) where people are drawn again within their group
+    resampled: (draws, statistics, groups) where people are resampled within their group
     p:       share of dealings with two groups as far apart by their standard error, these people's own among them
     people:  (statistics, groups) how many make each figure; of several strata one more than Welch's degrees of freedom
     usual:   (statistics, groups) the variance of each figure of a group of these sizes, dealt from all people
     """
 
     figures: Floats
-    drawn: Floats
+    resampled: Floats
     p: float
     people: Floats
     usual: Floats
@@ -344,7 +344,7 @@ def deal_groups(
     statistics: (draws, people) weights to (draws,) figures each, or (2, people) what each adds to the two sums whose
                 ratio is the figure
     groups:     (people,) numbers from 0 on; -1 for people of none
-    strata:     (people,) within which people are drawn and dealt: a figure of the diseased is compared among these
+    strata:     (people,) within which people are sampled and dealt: a figure of the diseased is compared among these
     Dealings are compared by the largest difference of two groups over its standard error, made anew for each dealing:
     by the difference alone, groups of unlike spread would pass for groups of unlike means.
     Janssen, Stat Probab Lett 1997, doi:10.1016/S0167-7152(97)00043-6; Chung and Romano, Ann Stat 2013,
@@ -355,7 +355,7 @@ def deal_groups(
     people = np.stack([_making(one, groups, strata, count) for one in statistics])
     cells = np.unique(np.stack([strata, groups]), axis=1, return_inverse=True)[1].reshape(-1)
     how = Resampling(seed, draws=int(np.clip(MOST_WORK // (len(groups) * max(count, 1)), 200, DRAWS_OF_TEST)))
-    draws = intervals.draw_weightings(cells, how, width=len(groups))
+    draws = intervals.sample_weightings(cells, how, width=len(groups))
     of_draws = np.concatenate([_figures(statistics, weights, groups, count) for weights in draws])
     slots = np.where(groups < 0, -1, groups * BLOCKS + _number_people(cells, random) % BLOCKS)
     members = [np.flatnonzero((groups >= 0) & (strata == stratum)) for stratum in np.unique(strata[groups >= 0])]
@@ -465,7 +465,7 @@ def _number_people(cells: Integers, random: np.random.Generator) -> Integers:
 DEALINGS = 499
 # Nearest cases among which one of each kind is looked for first; where there is none, among so many times as many.
 FIRST_LOOKED, WIDER = 16, 8
-# Of more cases so many are drawn: each is compared with each, dealing after dealing.
+# Of more cases so many are sampled: each is compared with each, dealing after dealing.
 MOST = 400
 
 

@@ -238,7 +238,7 @@ def standardised_difference(first: Floats, second: Floats, deviation: float) -> 
 
 
 DRAWS = 999
-# Of larger groups so many rows are drawn: their differences are compared each with each.
+# Of larger groups so many rows are sampled: their differences are compared each with each.
 MOST = 500
 # Principal axes, so few that each is of many cases; and what of the longest is none.
 MOST_AXES, CASES_AN_AXIS, ROUNDING = 32, 8, 1e-6
@@ -252,7 +252,7 @@ class TwoSampleTest(NamedTuple):
 
 
 def one_case_each(patients: ArrayLike) -> NDArray[np.intp]:
-    """(patients,) the place of one image of each, drawn by chance, in the order of their ids.
+    """(patients,) the place of one image of each, chosen at random, in the order of their ids.
 
     The mean of a patient's images varies the less the more there are: groups with unlike numbers of images would look
     unlike though their images are alike.

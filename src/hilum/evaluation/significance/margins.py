@@ -22,7 +22,7 @@ Interval = tuple[float, float] | None
 # Of fewer patients the intervals of skewed means are too narrow at a margin.
 FEWEST_FOR_MARGINS = 50
 # From so many patients on a mean is normal.
-MOST_DRAWN = 2000
+MOST_RESAMPLED = 2000
 # The shares below both ends of an interval.
 TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
 # Halvings of an interval of width 2 down to rounding.
@@ -94,15 +94,15 @@ def too_few_for_margins(patients: int, fewest: int = FEWEST_FOR_MARGINS) -> str:
     return f"its interval holds its level from {fewest} patients on, and these are {patients}" * (patients < fewest)
 
 
-def exchange_interval(sums: Floats, cases: Floats, drawn: NDArray[np.integer[Any]]) -> Interval:
+def exchange_interval(sums: Floats, cases: Floats, exchanges: NDArray[np.integer[Any]]) -> Interval:
     """The differences of means by which one model may be moved without the exchange of models showing any.
 
     sums:  (patients,) each patient's sum of differences; cases: (patients,) how many
-    drawn: (draws, patients) which patients are exchanged; with all 2**n the interval is exact for differences that lie
+    exchanges: (draws, patients) who is exchanged; with all 2**n the interval is exact for differences that lie
            evenly about their mean, and absent where even all exchanges are too few for its level
     The means of such subsets of patients: Hartigan, J Am Stat Assoc 1969, doi:10.1080/01621459.1969.10501057
     """
-    both = np.asarray(drawn @ np.stack([sums, cases], axis=1), dtype=np.float64)
+    both = np.asarray(exchanges @ np.stack([sums, cases], axis=1), dtype=np.float64)
     both = both[both[:, 1] > 0]
     means, beyond = np.sort(both[:, 0] / both[:, 1]), int((1 - LEVEL) / 2 * (len(both) + 1))
     if not beyond or means[-beyond] - means[beyond - 1] <= NOTHING:
@@ -124,11 +124,9 @@ def mean_ends(sums: Floats, shares: Floats, losses: tuple[float, float], seed: i
     for loss in losses:
         mean, error = _means_and_errors(every, np.append(sums, loss / people), np.append(shares, 1 / people))
         ends.append(mean + error * stats.t.ppf(TAILS, people))
-    if people <= MOST_DRAWN:
-        weightings_drawn = intervals.draw_weightings(np.zeros(people, dtype=np.intp), Resampling(seed), width=people)
-        means, errors = np.concatenate(
-            [_means_and_errors(weights, sums, shares) for weights in weightings_drawn], axis=1
-        )
+    if people <= MOST_RESAMPLED:
+        weightings = intervals.sample_weightings(np.zeros(people, dtype=np.intp), Resampling(seed), width=people)
+        means, errors = np.concatenate([_means_and_errors(weights, sums, shares) for weights in weightings], axis=1)
         mean, error = _means_and_errors(every[:, 1:], sums, shares)
         varying = errors > NOTHING
         ends.append(mean - error * np.quantile((means - mean)[varying] / errors[varying], TAILS[::-1]))

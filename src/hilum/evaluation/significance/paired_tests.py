@@ -16,7 +16,7 @@ from hilum.evaluation.case_tables import ALL, PROBABILITY, Table
 from hilum.evaluation.metric import Metric, Metrics
 from hilum.evaluation.significance import auroc_tests, margins, testing
 from hilum.evaluation.significance.auroc_tests import FEW_FOR_DELONG
-from hilum.evaluation.significance.margins import MOST_DRAWN, Interval
+from hilum.evaluation.significance.margins import MOST_RESAMPLED, Interval
 from hilum.evaluation.significance.testing import LEVEL, NOTHING, DifferenceTest
 from hilum.lazy import stats
 from hilum.values import Array, Estimate, Floats, Row
@@ -71,14 +71,14 @@ def permutation_test(
     if not len(unequal):
         return DifferenceTest(difference, None, None, 0.0, 1.0, f"{what}; no case tells them apart")
     statistic = difference / float(np.sqrt((unequal**2).sum()))
-    if len(unequal) > MOST_DRAWN:
+    if len(unequal) > MOST_RESAMPLED:
         p, how = 2 * float(stats.norm.sf(abs(statistic))), "; normal distribution"
     else:
         exchanged, exact = _exchanges(len(unequal), seed, draws)
         reached = np.abs(2 * (exchanged @ unequal) - unequal.sum())
         extreme = int((reached >= abs(difference) - 1e-9 * np.abs(unequal).sum()).sum())
         p = extreme / len(reached) if exact else (1 + extreme) / (1 + len(reached))
-        how = f", all {len(reached)}" if exact else f", {len(reached)} drawn"
+        how = f", all {len(reached)}" if exact else f", {len(reached)} sampled"
     test = DifferenceTest(difference, None, None, statistic, p, f"{what}{how}")
     if positive is None:
         return _with_interval_of_means(test, ours, other, owner, worst, seed, draws)
@@ -215,7 +215,7 @@ def _mean_interval(sums: Floats, shares: Floats, seed: int, draws: int) -> Inter
 
     sums: (patients,) what each adds to the difference; shares: (patients,) of all cases
     """
-    if len(sums) <= MOST_DRAWN:
+    if len(sums) <= MOST_RESAMPLED:
         return margins.exchange_interval(sums, shares, _exchanges(len(sums), seed, draws)[0])
     difference = float(sums.sum())
     half = float(stats.norm.ppf((1 + LEVEL) / 2)) * float(np.sqrt(((sums - shares * difference) ** 2).sum()))
@@ -257,7 +257,7 @@ def paired_bootstrap(first: Estimate, second: Estimate) -> DifferenceTest:
 def bootstrap_ranks(estimates: Sequence[Estimate], *, more: bool = True) -> Floats | None:
     """(draws, models) the rank of each model in each bootstrap sample, 1 for the best; models alike share their mean.
 
-    None where they were not drawn for the same patients.
+    None where they did not resample the same patients.
     """
     draws = [one.draws for one in estimates]
     present = [one for one in draws if one is not None]

@@ -21,7 +21,7 @@ ROUNDING = 1e-12
 DRAWS = 20_000
 WORDS = {
     "1": "each subject has raters of its own",
-    "2": "raters are drawn from many; absolute agreement; generalised interval",
+    "2": "raters are sampled from many; absolute agreement; generalised interval",
     "3": "these raters alone; consistency",
 }
 

@@ -16,7 +16,7 @@ from hilum.values.grid_geometry import HEADER_ROUNDING
 
 Integers = NDArray[np.int64]
 
-ON_ITS_IMAGE = "Read it on the image that it was drawn on"
+ON_ITS_IMAGE = "Read it on the image that it was contoured on"
 # The slices of an image may lie off its own even grid, and a plane off the slice.
 SLICE_TOLERANCE = 2 * EVEN_TOLERANCE
 
@@ -40,7 +40,7 @@ class Placement:
         """The voxels of these pixels, for indexing. Raises GeometryError where one lies outside the grid."""
         voxels = self.voxels(rows, columns)
         if ((voxels < 0) | (voxels >= np.array(self.shape))).any():
-            raise GeometryError("a segment reaches out of the image", where, "Give the image that it was drawn on")
+            raise GeometryError("a segment reaches out of the image", where, "Give the image that it was contoured on")
         return tuple(voxels.T)
 
 

@@ -64,7 +64,7 @@ def patient_key_id() -> str:
 
 
 def has_patient_key() -> bool:
-    """Whether there is a key here already, which is otherwise drawn at its first use."""
+    """Whether there is a key here already, which is otherwise made at its first use."""
     return bool(os.environ.get(VARIABLE)) or key_file().is_file()
 
 
@@ -81,7 +81,7 @@ def key_file() -> Path:
 
 
 def is_own_key(key: bytes) -> bool:
-    """Whether a key is the one that makes pseudonyms here; none is drawn for the question."""
+    """Whether a key is the one that makes pseudonyms here; none is made for the question."""
     if setting := os.environ.get(VARIABLE):
         return setting.encode() == key or setting.casefold() == key.hex()
     folder = cache.user_configuration()
@@ -89,7 +89,7 @@ def is_own_key(key: bytes) -> bool:
 
 
 def _key() -> bytes:
-    """The key that the variable holds, else the installation's own, which is drawn at its first use."""
+    """The key that the variable holds, else the installation's own, which is made at its first use."""
     setting = os.environ.get(VARIABLE)
     return setting.encode() if setting else _load_key(key_file())
 
@@ -98,7 +98,7 @@ def _key() -> bytes:
 def _load_key(path: Path) -> bytes:
     try:
         if not path.is_file():
-            _draw(path)
+            _make_key(path)
         key = bytes.fromhex(path.read_text(encoding="ascii"))
     except OSError as error:
         problem = f"the key that hides who patients are cannot be kept there: {error.strerror}"
@@ -110,7 +110,7 @@ def _load_key(path: Path) -> bytes:
     return key
 
 
-def _draw(path: Path) -> None:
+def _make_key(path: Path) -> None:
     """Write a new key, for the owner's eyes alone; of several processes that do so at once one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

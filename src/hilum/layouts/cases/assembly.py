@@ -229,12 +229,12 @@ def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions
         remedy += "; where names hold the classes, give --class-rule, as in --class-rule '_(benign|malignant)'"
     problem = f"holds {errors.count_phrase(len(cases), 'image')} and no labels"
     masks = unnamed_masks.masks_among(folder.images, options.read)
-    if drawn := [one.path.relative_to(folder.root).as_posix() for one in masks]:
+    if possible_masks := [one.path.relative_to(folder.root).as_posix() for one in masks]:
         remedy = (
             "Call each mask as its image with _mask at the end, or put both into images/ and masks/ under equal names, "
             "or give a table with the columns image and mask"
         )
-        problem += f"; by their values {errors.list_phrase(drawn)} may be masks"
+        problem += f"; by their values {errors.list_phrase(possible_masks)} may be masks"
         return DatasetError(problem, str(folder.root), remedy)
     if maps := unnamed_masks.label_maps_beside_series(folder, options.read):
         example = maps[0].path.relative_to(folder.root).as_posix()

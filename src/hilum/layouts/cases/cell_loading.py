@@ -32,7 +32,7 @@ KEEP_255 = frozenset({255})
 NEARLY, MOST_BETWEEN = 32, 0.02
 # How far a label may lie from its whole number: float32 and a scale factor of 8 bits round so, interpolation does not.
 ROUNDING = 1e-2
-# So many values between 0 and 255 are no labels where most of what is drawn is 255.
+# So many values between 0 and 255 are no labels where most of what is marked is 255.
 SHADES = 16
 # Share of a structure's voxels that may be another's too: edges that touch, and no part of a whole.
 MOST_SHARED = 0.01
@@ -131,15 +131,15 @@ def image_cell(path: Path, modality: str | None) -> Cell:
     return Cell((path,), "folder" if path.is_dir() else "", modality=modality)
 
 
-def mask_cells(drawn: Mapping[str, Sequence[Path]]) -> dict[str, Cell]:
+def mask_cells(masks: Mapping[str, Sequence[Path]]) -> dict[str, Cell]:
     """{kind, of all readers but the first mask:reader: the cell} of {reader: label maps}."""
-    cells = {reader: Cell(tuple(paths), reader=reader) for reader, paths in drawn.items()}
+    cells = {reader: Cell(tuple(paths), reader=reader) for reader, paths in masks.items()}
     return {"mask" if rank == 0 else f"mask:{reader}": cell for rank, (reader, cell) in enumerate(cells.items())}
 
 
-def structure_cell(drawn: Mapping[str, Sequence[Path]]) -> Cell:
+def structure_cell(masks: Mapping[str, Sequence[Path]]) -> Cell:
     """The cell of {structure: its masks} of one image."""
-    named = [(name, path) for name, paths in drawn.items() for path in paths]
+    named = [(name, path) for name, paths in masks.items() for path in paths]
     return Cell(tuple(path for _, path in named), names=tuple(name for name, _ in named))
 
 
@@ -206,7 +206,7 @@ def _join_masks(
     for value, path in numbered:
         mask = first if path == where else _label_map(path, frozenset(), options)
         if not mask.geometry.equals(first.geometry):
-            raise GeometryError(f"does not lie on the grid of {where.name}", str(path), "Draw both on one grid")
+            raise GeometryError(f"does not lie on the grid of {where.name}", str(path), "Contour both on one grid")
         if mask.data.max() > 1:
             problem = "several maps of one image with numbers above 1"
             raise FormatError(problem, str(path), "Make it one map, or one mask of 0 and 1 per object")
@@ -229,7 +229,7 @@ def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadO
     """A label map of integers; several masks of one image are joined: a pixel in any of them is in.
 
     Values 0 and 255 are 0 and 1 unless 255 is declared as a label. A mask in colours is read by those of the labels.
-    reader: who drew it, where several people did
+    reader: who contoured it, where several people did
     Raises FormatError for values that are no labels, GeometryError for masks on different grids.
     """
     declared = frozenset(label.value for label in labels)
@@ -365,8 +365,8 @@ def _one_channel(image: Image, path: Path, coloured: Mapping[Colour, int]) -> tu
     if len(data) > 4:
         raise FormatError(f"a mask of {len(data)} channels", str(path), "Save label numbers in one channel")
     if len(data) in (2, 4) and np.ptp(colours, axis=tuple(range(1, colours.ndim))).max() == 0 < np.ptp(data[-1]):
-        problem = "a mask of one colour that is drawn by its transparency alone"
-        raise FormatError(problem, str(path), "Save label numbers in one channel: 1 where it is drawn, 0 elsewhere")
+        problem = "a mask of one colour that shows by its transparency alone"
+        raise FormatError(problem, str(path), "Save label numbers in one channel: 1 inside, 0 outside")
     is_grey = len(colours) == 1 or (colours == colours[:1]).all()
     return (colours[:1], notes) if is_grey else (_by_colour(colours, path, coloured), notes)
 

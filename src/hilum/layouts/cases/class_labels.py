@@ -47,8 +47,8 @@ def declared_background(text: str | None) -> int:
     if text is None or "+" in text or "background" not in text.casefold():
         return 0
     labels = parse_labels(text)
-    is_zero_drawn = any(label.value == 0 and not (label.is_ignored or label.is_background) for label in labels)
-    return next((label.value for label in labels if label.is_background), 0) if is_zero_drawn else 0
+    has_structure_zero = any(label.value == 0 and not (label.is_ignored or label.is_background) for label in labels)
+    return next((label.value for label in labels if label.is_background), 0) if has_structure_zero else 0
 
 
 def mask_labels(folder: Folder, options: DatasetOptions) -> Labels:
@@ -234,8 +234,8 @@ def _structures(labels: Labels, text: str) -> Labels:
     Raises UsageError where 0 is a structure and nothing is declared to lie around it.
     """
     if background := declared_background(text):
-        drawn = (label for label in labels if label.value != background)
-        moved = (replace(label, value=label.value or background) for label in drawn)
+        structures = (label for label in labels if label.value != background)
+        moved = (replace(label, value=label.value or background) for label in structures)
         return tuple(sorted(moved, key=lambda label: label.value))
     zero = next((label for label in labels if label.value == 0), None)
     if zero is not None and not (zero.is_ignored or zero.is_background):

@@ -20,7 +20,7 @@ SELDOM_LEARNT = frozenset({
     "laterality", "side", "eye", "view", "view_position", "sex", "gender", "male", "female", "age", "site", "site_id",
     "machine_id", "device", "scanner", "manufacturer", "height", "width",
 })  # fmt: skip
-# Who drew what a row states.
+# Who contoured the mask of a row.
 READERS = ("rad_id", "reader", "reader_id", "rater", "rater_id", "radiologist", "annotator", "annotator_id", "observer")
 # A table with such a column states outcomes or places, and no readings over time.
 OUTCOMES = ("event", "status", "censored", "death", "died", "label", "class", "xmin", "x_min", "x")
@@ -48,7 +48,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("value", "time", "event", "text"), ()),
 }
 # Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE, and of masks
-# under that of the reader who drew them, mask:anna=MASK_A.
+# under that of the reader who contoured them, mask:anna=MASK_A.
 SEVERAL = ("image", "mask", "finding", "value")
 REFERENCES = frozenset({"mask", TARGET, "label", "finding", "findings", "value", "time", "event", "text"})
 

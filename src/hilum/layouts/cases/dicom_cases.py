@@ -24,30 +24,30 @@ from hilum.files import modality_words, patient_names
 from hilum.files.dicom import header_reading
 from hilum.files.dicom.reading import dicom_reading, series_survey, sr_reading
 from hilum.files.dicom.reading.picture_scale import PROJECTIONS
-from hilum.files.dicom.reading.series_survey import DRAWN, SeriesFiles, SeriesSurvey
+from hilum.files.dicom.reading.series_survey import CONTOURED, SeriesFiles, SeriesSurvey
 from hilum.files.dicom.reading.sr_reading import MarkedRegion, MeasurementReport
 from hilum.files.dicom.uids import REPORT_CLASSES
 from hilum.files.format_options import ReadOptions
 from hilum.files.storage import hashing
 from hilum.layouts import layout
 from hilum.layouts.cases import (
+    annotated_boxes,
     cell_loading,
     class_labels,
     dataset_folder,
     dicom_exams,
     dicom_masks,
-    drawn_boxes,
     mask_pairs,
     object_classes,
 )
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation
 from hilum.layouts.cases.dataset_folder import Folder
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from hilum.layouts.cases.names import LABEL_NAME, MASK_NAME, MASK_SUFFIX
 from hilum.layouts.layout import (
     DESCRIPTION,
     PSEUDONYMS,
+    AnnotationNames,
     DatasetOptions,
-    DrawnNameMeanings,
     Problems,
     Reading,
     References,
@@ -78,24 +78,26 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     images = [series for series, _ in parts]
     # Of single objects --labels names classes, and chooses no segments.
     are_objects = object_classes.OBJECT_MAPS in options.kinds
-    drawn = dicom_masks.survey_drawings(seen.series, images, replace(options, labels=None) if are_objects else options)
+    contoured = dicom_masks.survey_contoured_objects(
+        seen.series, images, replace(options, labels=None) if are_objects else options
+    )
     maps, lonely = _label_maps(folder, images)
     names = series_survey.unique_names([_case_name(series, options) + ending for series, ending in parts])
     stated = [one for own in maps.values() for one in own] if any(len(own) > 1 for own in maps.values()) else []
     structures = mask_pairs.structure_labels(stated, folder, options)
-    labels = drawn.labels
-    if maps and not drawn.of:
+    labels = contoured.labels
+    if maps and not contoured.of:
         labels = tuple(structures.values()) or class_labels.mask_labels(folder, options)
     partly = [one.paths for one in images if one.paths in maps and not structures.keys() <= maps[one.paths].keys()]
     reports = _gather_reports(seen.series, images) if options.references else ReportedOutlines()
-    segment_classes = {dicom_masks.class_of_segment(label.name) for label in drawn.labels} if are_objects else set()
+    segment_classes = {dicom_masks.class_of_segment(label.name) for label in contoured.labels} if are_objects else set()
     object_labels, called_objects = class_labels.name_classes(filter(None, segment_classes), folder, options)
-    classes, called = class_labels.name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
-    of_drawings = dicom_masks.objects_on if are_objects else dicom_masks.masks_on
+    classes, called = class_labels.name_classes(reports.names, folder, options, declare=not (contoured.of or maps))
+    cells_of = dicom_masks.objects_on if are_objects else dicom_masks.masks_on
     modality, made = modality_words.modality_word(options.modality), list[CaseRow]()
     for n, (name, one) in enumerate(zip(names, images, strict=True)):
-        own = drawn.of.get(one.paths, ())
-        references: References = {**(of_drawings(own) if own else _of_maps(maps.get(one.paths, {}), structures))}
+        own = contoured.of.get(one.paths, ())
+        references: References = {**(cells_of(own) if own else _of_maps(maps.get(one.paths, {}), structures))}
         made.append(_case_row(name, one, references | _of_reports(reports.of.get(n, ())), modality))
     rows = tuple(made)
     rows, exam_problems = dicom_exams.join_exams(rows) if options.exams else (rows, ())
@@ -109,7 +111,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
             "boxes": classes if reports.names else (),
             object_classes.OBJECT_MAPS: object_labels if segment_classes else (),
         },
-        drawn=DrawnNameMeanings({**called, **called_objects}) if reports.names or called_objects else None,
+        annotation_names=AnnotationNames({**called, **called_objects}) if reports.names or called_objects else None,
         modality=modality_words.common_modality([series.modality for series in images]),
         patients=PSEUDONYMS,
         channels=tuple(sorted({view for row in rows for view in row.images})) if options.exams else (),
@@ -119,8 +121,8 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
             *_copy_warning(seen.copies),
             *_mixed_study_warning(seen, rows),
             *_planning_only(localizers, options),
-            *drawn.problems,
-            *dicom_masks.unlike_map_warning([name for name, paths in named.items() if paths in drawn.unlike]),
+            *contoured.problems,
+            *dicom_masks.unlike_map_warning([name for name, paths in named.items() if paths in contoured.unlike]),
             *_lonely(lonely),
             *mask_pairs.missing_structure_problem([n for n, paths in named.items() if paths in partly], structures),
             *reports.problems,
@@ -156,8 +158,8 @@ def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def _localizers(everything: Sequence[SeriesFiles]) -> list[SeriesFiles]:
-    """The localizers among other image series, without those that something was drawn on."""
-    outlined = {uid for one in everything if one.sop_class in DRAWN for uid in one.references}
+    """The localizers among other image series, without those that something was contoured on."""
+    outlined = {uid for one in everything if one.sop_class in CONTOURED for uid in one.references}
     images = [one for one in everything if one.is_image]
     localizers = [one for one in images if one.is_localizer and one.uid not in outlined]
     return localizers if len(localizers) < len(images) else []
@@ -288,7 +290,7 @@ def _damage_problem(error: FormatError) -> Problem:
 
 def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -> Problems:
     """The problem that files hold no pixels: presentation states, reports without regions, images cut short."""
-    without = (series for series in everything if not series.is_image and series.sop_class not in DRAWN)
+    without = (series for series in everything if not series.is_image and series.sop_class not in CONTOURED)
     others = [(path, one.sop_class_name) for one in without for path in one.paths if path not in known]
     kinds = ", ".join(sorted({name for _, name in others}))
     files = tuple(path.name for path, _ in others)
@@ -381,14 +383,14 @@ def _gather_reports(everything: Sequence[SeriesFiles], images: Sequence[SeriesFi
         lost = sum(len(series) != 1 for series in owners)
         about = [n for n, image in enumerate(images) if _refers(report, image)] if report.is_whole and not lost else []
         placed = ((series[0], number) for number, series in enumerate(owners) if len(series) == 1)
-        drawn: dict[int, list[int]] = {**{n: [] for n in about}, **grouping.by_key(placed)}
-        for n, numbers in drawn.items():
+        outlines_of: dict[int, list[int]] = {**{n: [] for n in about}, **grouping.by_key(placed)}
+        for n, numbers in outlines_of.items():
             of[n].append((path, tuple(numbers)))
-        problems += [_left_out("warning", path, one, "Draw a closed outline around it") for one in report.passed]
+        problems += [_left_out("warning", path, one, "Outline it with a closed line") for one in report.passed]
         if lost:
             regions = errors.count_phrase(lost, "region")
             what = f"{regions} of {len(owners)} on no image series here, or on one of several"
-            problems.append(_left_out("warning", path, what, "Put the series that it was drawn on into the folder"))
+            problems.append(_left_out("warning", path, what, "Put the series that it was outlined on into the folder"))
     outlines = {n: tuple(some) for n, some in of.items()}
     return ReportedOutlines(outlines, frozenset(names), frozenset(known), tuple(problems))
 
@@ -406,7 +408,7 @@ def load_reported_boxes(cell: Cell, called: Mapping[str, str], image: Callable[[
         raise DatasetError(problem, str(reports[0][0]), "Give each moment a series of its own")
     places = _places(on)
     found = [Annotation(path, tuple(_boxes_of_findings(path, own, on, places))) for path, own in reports]
-    boxes = [drawn_boxes.load_boxes(one, called, lambda: on) for one in found]
+    boxes = [annotated_boxes.load_boxes(one, called, lambda: on) for one in found]
     corners, names = list[Floats](), list[str]()
     for one in boxes:
         earlier = list(zip(corners, names, strict=True))  # of other reports: in one, each finding is of its own
@@ -423,7 +425,7 @@ def load_reported_boxes(cell: Cell, called: Mapping[str, str], image: Callable[[
 
 def _boxes_of_findings(
     path: Path, numbers: Sequence[int], on: Image, places: Mapping[tuple[str, int], int]
-) -> Iterator[DrawnBox]:
+) -> Iterator[AnnotatedBox]:
     """A box for each finding of a report that has outlines on this image."""
     marked = sr_reading.read_report(path).marked
     ends: dict[tuple[str, str], list[tuple[Floats, Floats]]] = {}
@@ -433,7 +435,7 @@ def _boxes_of_findings(
         ends.setdefault((outline.tracking, outline.name), []).append(edges)
     for n, ((_, name), parts) in enumerate(ends.items(), start=1):
         low, high = np.min([low for low, _ in parts], axis=0), np.max([high for _, high in parts], axis=0)
-        yield DrawnBox(name, tuple(low.tolist()), tuple(high.tolist()), f"finding {n}")
+        yield AnnotatedBox(name, tuple(low.tolist()), tuple(high.tolist()), f"finding {n}")
 
 
 def _in_pixels(
@@ -464,7 +466,7 @@ def _in_mm(outline: MarkedRegion, on: Image, path: Path) -> tuple[Floats, Floats
     low, high = sr_reading.graphic_bounds(outline.graphic, grid.to_index(outline.points) + 0.5)
     flat = high - low < FLAT
     if flat.sum() > 1:
-        raise GeometryError("an outline without area", str(path), "Draw a closed outline around the finding")
+        raise GeometryError("an outline without area", str(path), "Outline the finding with a closed line")
     voxel = np.floor((low + high) / 2)
     return np.where(flat, voxel, low), np.where(flat, voxel + 1, high)
 
@@ -480,7 +482,7 @@ def _places(image: Image) -> dict[tuple[str, int], int]:
 
 
 def _owners(outline: MarkedRegion, report: MeasurementReport, images: Sequence[SeriesFiles]) -> list[int]:
-    """The series on which an outline was drawn, by number; several where it cannot be decided."""
+    """The series on which an outline lies, by number; several where it cannot be decided."""
     if outline.points.shape[1] == 3:
         named = [n for n, image in enumerate(images) if image.uid in report.evidence]
         same = [n for n, image in enumerate(images) if image.frame_of_reference == outline.frame_of_reference]

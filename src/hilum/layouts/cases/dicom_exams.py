@@ -70,7 +70,7 @@ def _exam_name(rows: Sequence[CaseRow]) -> str:
 
 
 def _exam_row(name: str, views: Mapping[str, CaseRow]) -> CaseRow:
-    """One case of these views, called as the study is; what was drawn on single pictures stays there."""
+    """One case of these views, called as the study is; what was contoured on single pictures stays there."""
     first = next(iter(views.values()))
     series = first.images[IMAGE].known
     aliases = tuple(uid for uid in (series.study, series.accession) if uid)

@@ -1,4 +1,4 @@
-"""Segmentations and structure sets in a folder of DICOM as masks on the grid of the series that they were drawn on."""
+"""Segmentations and structure sets in a folder of DICOM as masks on the grid of the series of their contours."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from hilum.errors import FormatError, HilumError
 from hilum.files.dicom import header_reading, object_identity, tags
 from hilum.files.dicom.reading import dicom_reading, rtstruct_reading, seg_reading
 from hilum.files.dicom.reading.seg_reading import SegmentationOrigin
-from hilum.files.dicom.reading.series_survey import DRAWN, SeriesFiles
+from hilum.files.dicom.reading.series_survey import CONTOURED, SeriesFiles
 from hilum.files.dicom.uids import STRUCTURE_SET
 from hilum.layouts import layout
 from hilum.layouts.cases import class_labels, object_classes, segments
 from hilum.layouts.cases.cell_loading import ImageLoader
-from hilum.layouts.cases.frame_cases import DRAWN_FRAMES
+from hilum.layouts.cases.frame_cases import CONTOURED_FRAMES
 from hilum.layouts.layout import DatasetOptions, Labels, Problems
 from hilum.values import Cell, Geometry, Image, Problem, grouping
 
 
-def is_drawing(path: Path) -> bool:
-    """Whether a file is a DICOM segmentation or structure set, which is drawn on an image."""
+def is_contoured_object(path: Path) -> bool:
+    """Whether a file is a DICOM segmentation or structure set, which states contours on an image."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
         start = file.read(132)
-    return header_reading.looks_like_dicom(start) and header_reading.read_header(path).sop_class in DRAWN
+    return header_reading.looks_like_dicom(start) and header_reading.read_header(path).sop_class in CONTOURED
 
 
 def instance_of(path: Path) -> str:
@@ -42,7 +42,7 @@ def instance_of(path: Path) -> str:
     return tags.text(header_reading.read_header(path).dataset, "SOPInstanceUID")
 
 
-def read_drawing(
+def read_contoured_object(
     path: Path,
     grid: Geometry,
     image: Sequence[Path] = (),
@@ -50,10 +50,10 @@ def read_drawing(
     fill_contours: bool = False,
     frames: Collection[int] | None = None,
 ) -> Image:
-    """A segmentation, or the contours of a structure set, on the grid of the image that it was drawn on.
+    """A segmentation, or the contours of a structure set, on the grid of the image that it was contoured on.
 
     image:         the files of that image, as far as known: contours on another image are refused
-    fill_contours: interpolate contours between the slices on which they are drawn
+    fill_contours: interpolate contours between the slices on which they lie
     frames:        only these of a segmentation
     Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise_regions` raise.
     """
@@ -63,26 +63,26 @@ def read_drawing(
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnObject:
+class ContouredObject:
     """A segmentation or a structure set.
 
     structures: {name: number} of its structures; None where the object is damaged
-    drawing:    None of a structure set, and of the only object on its image
-    frames:     of the image, on which it is drawn
+    origin:     None of a structure set, and of the only object on its image
+    frames:     of the image, on which it lies
     """
 
     files: SeriesFiles
     structures: Mapping[str, int] | None
-    drawing: SegmentationOrigin | None = None
+    origin: SegmentationOrigin | None = None
     frames: frozenset[int] = frozenset({0})
 
     @property
     def algorithm(self) -> str:
-        """The name of the one that drew it alone; empty where that is not known."""
-        return "" if self.drawing is None else self.drawing.algorithm
+        """The name of the one that made it alone; empty where that is not known."""
+        return "" if self.origin is None else self.origin.algorithm
 
-    def meets(self, other: DrawnObject) -> bool:
-        """Whether both draw one structure on one frame, or as different algorithms on any."""
+    def meets(self, other: ContouredObject) -> bool:
+        """Whether both state one structure on one frame, or as different algorithms on any."""
         are_readers = "" not in (self.algorithm, other.algorithm) and self.algorithm != other.algorithm
         return not self.names.isdisjoint(other.names) and (are_readers or not self.frames.isdisjoint(other.frames))
 
@@ -91,75 +91,75 @@ class DrawnObject:
         """The names of its structures, to compare."""
         return frozenset(name.casefold() for name in self.structures or ())
 
-    def replaces(self, other: DrawnObject) -> bool:
-        """Whether the same algorithm has drawn the same structures again, later."""
-        mine, theirs = self.drawing, other.drawing
+    def replaces(self, other: ContouredObject) -> bool:
+        """Whether the same algorithm has made the same structures again, later."""
+        mine, theirs = self.origin, other.origin
         return self.names == other.names and mine is not None and theirs is not None and mine.replaces(theirs)
 
 
 # Objects that name different structures, and so make one label map.
-DrawnMap = tuple[DrawnObject, ...]
+ContouredMap = tuple[ContouredObject, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnMasks:
-    """The label maps that were drawn on the series of a folder.
+class ContouredMasks:
+    """The label maps that were contoured on the series of a folder.
 
     of:       {files of an image: its label maps, several where objects name the same structures}
     labels:   one numbering for all: that of the files where they agree, else the names in order
     unlike:   files of images with label maps of different structures
-    problems: what was drawn on images that are not here, holds no structure, or was drawn again later
+    problems: what lies on images that are not here, holds no structure, or was made again later
     """
 
-    of: Mapping[tuple[Path, ...], tuple[DrawnMap, ...]]
+    of: Mapping[tuple[Path, ...], tuple[ContouredMap, ...]]
     labels: Labels
     unlike: frozenset[tuple[Path, ...]]
     problems: Problems
 
 
-def survey_drawings(
+def survey_contoured_objects(
     everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles], options: DatasetOptions
-) -> DrawnMasks:
-    """The segmentations and structure sets among the files of a folder, by the series that they were drawn on."""
+) -> ContouredMasks:
+    """The segmentations and structure sets among the files of a folder, by the series that they were contoured on."""
     by_image, lost = _by_image(everything, images)
-    every, drawn = dict[tuple[Path, ...], list[DrawnObject]](), dict[tuple[Path, ...], list[DrawnObject]]()
+    every, latest = dict[tuple[Path, ...], list[ContouredObject]](), dict[tuple[Path, ...], list[ContouredObject]]()
     for image, files in by_image.items():
-        every[image] = some = _with_frames(image, [_drawn_object(one, is_single=len(files) == 1) for one in files])
-        drawn[image] = [one for one in some if not any(other.replaces(one) for other in some)]
-    older = [one.files.name for image, some in every.items() for one in some if one not in drawn[image]]
+        every[image] = some = _with_frames(image, [_contoured_object(one, is_single=len(files) == 1) for one in files])
+        latest[image] = [one for one in some if not any(other.replaces(one) for other in some)]
+    older = [one.files.name for image, some in every.items() for one in some if one not in latest[image]]
     if options.labels is not None:
         labels = tuple(label for label in class_labels.parse_labels(options.labels) if label.value)
     else:
-        labels = segments.one_numbering(one.structures or {} for some in drawn.values() for one in some)
+        labels = segments.one_numbering(one.structures or {} for some in latest.values() for one in some)
     chosen = {label.name.casefold() for label in labels}
-    empty = [one.files.name for some in drawn.values() for one in some if one.structures == {}]
-    of = {image: maps for image, some in drawn.items() if (maps := _maps(some, chosen))}
+    empty = [one.files.name for some in latest.values() for one in some if one.structures == {}]
+    of = {image: maps for image, some in latest.items() if (maps := _maps(some, chosen))}
     unlike = (image for image, maps in of.items() if len({_names(own) & chosen for own in maps}) > 1)
-    return DrawnMasks(of, labels, frozenset(unlike), _left_out(lost, empty, older))
+    return ContouredMasks(of, labels, frozenset(unlike), _left_out(lost, empty, older))
 
 
 def _left_out(lost: Sequence[str], empty: Sequence[str], older: Sequence[str]) -> Problems:
-    """The problems of segmentations without an image, without a structure, and of those drawn again later."""
+    """The problems of segmentations without an image, without a structure, and of those made again later."""
     without_image = "to no image series here, or to several images at once"
     of_images = "segmentation refers", "segmentations refer", without_image
     of_nothing = "segmentation holds", "segmentations hold", "neither a segment nor a closed contour"
-    of_before = "segmentation was", "segmentations were", "drawn again later by the same algorithm"
+    of_before = "segmentation was", "segmentations were", "made again later by the same algorithm"
     kept = "To use an older one, take the later one out of the folder"
     return (
-        *layout.left_out_problem(lost, of_images, "Put the series they were drawn on into the folder", "warning"),
+        *layout.left_out_problem(lost, of_images, "Put the series they were contoured on into the folder", "warning"),
         *layout.left_out_problem(empty, of_nothing, severity="warning"),
         *layout.left_out_problem(older, of_before, kept, "warning"),
     )
 
 
-def masks_on(maps: Sequence[DrawnMap]) -> dict[str, Cell]:
+def masks_on(maps: Sequence[ContouredMap]) -> dict[str, Cell]:
     """{kind, of all label maps but the first mask:name: its cell} of one image."""
     kinds = ["mask", *(f"mask:{own[0].files.name}" for own in maps[1:])]
-    cells = (Cell(tuple(path for one in own for path in one.files.paths), "drawn") for own in maps)
+    cells = (Cell(tuple(path for one in own for path in one.files.paths), "contoured") for own in maps)
     return dict(zip(kinds, cells, strict=False))
 
 
-def load_drawings(
+def load_contoured_masks(
     paths: tuple[Path, ...],
     image: ImageLoader,
     files: tuple[Path, ...],
@@ -173,7 +173,7 @@ def load_drawings(
     paths:   the file of each; several with the same UID and different contents are refused
     files:   those of the image
     chosen:  whether the labels were: what they do not name is then background, else it is refused
-    fill_contours: as of `read_drawing`
+    fill_contours: as of `read_contoured_object`
     Raises FormatError where what `labels` names overlaps.
     """
     source, masks = image(), dict[int, Image]()
@@ -185,19 +185,19 @@ def load_drawings(
     for head in heads:
         parts = _parts_by_frame(head.path, places) if places else {0: None}
         for number, frames in parts.items():
-            drawn = read_drawing(head.path, grid, files, fill_contours=fill_contours, frames=frames)
+            contoured = read_contoured_object(head.path, grid, files, fill_contours=fill_contours, frames=frames)
             if not chosen:
-                segments.refuse_unnamed(drawn, labels, head.path)
-            masks[number] = segments.number_by_name(drawn, labels, head.path, masks.get(number))
+                segments.refuse_unnamed(contoured, labels, head.path)
+            masks[number] = segments.number_by_name(contoured, labels, head.path, masks.get(number))
     if not masks:
-        raise FormatError("nothing is drawn on the image", str(files[0]), "Give a segmentation of it")
+        raise FormatError("nothing is contoured on the image", str(files[0]), "Give a segmentation of it")
     first = next(iter(masks.values()))
     if not places:
         return first
     pixels = np.zeros((1, source.frames or 0, *grid.shape), first.dtype)
     for number, mask in masks.items():
         pixels[:, number] = mask.data
-    return replace(first, pixels=pixels, facts={**first.facts, DRAWN_FRAMES: tuple(sorted(masks))})
+    return replace(first, pixels=pixels, facts={**first.facts, CONTOURED_FRAMES: tuple(sorted(masks))})
 
 
 # What a segment of a single object is called after its class: "cell 12", "cell_12", "cell #12"; "CD4" is a class.
@@ -209,27 +209,27 @@ def class_of_segment(name: str) -> str:
     return OBJECT_NUMBER.sub("", name)
 
 
-def objects_on(maps: Sequence[DrawnMap]) -> dict[str, Cell]:
+def objects_on(maps: Sequence[ContouredMap]) -> dict[str, Cell]:
     """{"instances": the cell of the first label map of an image}, whose segments are objects."""
     return {object_classes.OBJECT_MAPS: masks_on(maps)["mask"]}
 
 
-def load_drawn_objects(
+def load_single_objects(
     paths: tuple[Path, ...], image: ImageLoader, files: tuple[Path, ...], called: Mapping[str, str]
 ) -> Image:
     """The segments of segmentations as numbered objects, with their classes; voxels of several are the first one's.
 
     called: {class as the segments' names state it: its name}
-    Raises FormatError for a film, and what `read_drawing` raises.
+    Raises FormatError for a film, and what `read_contoured_object` raises.
     """
     source = image()
     if source.frames is not None:
         raise FormatError("segments of single objects are read of still images", str(files[0]), "Give single frames")
     numbers, kinds, shared = np.zeros(source.geometry.shape, np.uint16), list[str](), 0
     for path in paths:
-        drawn = read_drawing(path, source.geometry, files)
-        for place, label in enumerate(drawn.labels):
-            own = drawn.data[place] > 0 if len(drawn.data) > 1 else drawn.data[0] == label.value
+        segments_read = read_contoured_object(path, source.geometry, files)
+        for place, label in enumerate(segments_read.labels):
+            own = segments_read.data[place] > 0 if len(segments_read.data) > 1 else segments_read.data[0] == label.value
             kinds.append(class_of_segment(label.name))
             shared += int(np.count_nonzero(numbers[own]))
             numbers[own & (numbers == 0)] = len(kinds)
@@ -253,18 +253,18 @@ def _frames_of_images(source: Image) -> dict[tuple[str, int | None], set[int]]:
 
 
 def _parts_by_frame(path: Path, places: Mapping[tuple[str, int | None], set[int]]) -> dict[int, list[int]]:
-    """{frame of the image: frames of the segmentation that are drawn on it}, by the instances that they name."""
+    """{frame of the image: frames of the segmentation that lie on it}, by the instances that they name."""
     parts = defaultdict[int, list[int]](list)
     for part, named in enumerate(seg_reading.images_of_frames(path)):
         numbers = set[int]().union(*(places.get(one, ()) for one in named))
         if len(numbers) != 1:
             problem = f"frame {part + 1} names images of {len(numbers) or 'no'} frames of the series"
-            raise FormatError(problem, str(path), "Export it with the image that each of its frames is drawn on")
+            raise FormatError(problem, str(path), "Export it with the image that each of its frames lies on")
         parts[numbers.pop()].append(part)
     return parts
 
 
-def _with_frames(paths: tuple[Path, ...], some: list[DrawnObject]) -> list[DrawnObject]:
+def _with_frames(paths: tuple[Path, ...], some: list[ContouredObject]) -> list[ContouredObject]:
     """The objects on one image with the frames of it that they name, where several name the same structures."""
     if not any(one.meets(other) for one, other in combinations(some, 2)):
         return some
@@ -275,15 +275,15 @@ def _with_frames(paths: tuple[Path, ...], some: list[DrawnObject]) -> list[Drawn
     return some
 
 
-def _maps(drawn: Sequence[DrawnObject], chosen: Collection[str]) -> tuple[DrawnMap, ...]:
+def _maps(objects: Sequence[ContouredObject], chosen: Collection[str]) -> tuple[ContouredMap, ...]:
     """The objects on one image by label map: objects that name the same structures are maps of several readers.
 
     An object joins the first map that lacks its structures on its frames, if possible one with an object of its own
     series; one that is damaged does, too, so that reading the map refuses it. Objects without a chosen
     structure are left out; where no object has one, the map is empty.
     """
-    maps: list[list[DrawnObject]] = []
-    full = [one for one in drawn if one.structures != {}]
+    maps: list[list[ContouredObject]] = []
+    full = [one for one in objects if one.structures != {}]
     for one in [one for one in full if one.structures is None or not one.names.isdisjoint(chosen)] or full:
         free = [own for own in maps if not any(one.meets(other) for other in own)]
         of_series = [own for own in free if one.files.uid in {other.files.uid for other in own}]
@@ -294,8 +294,8 @@ def _maps(drawn: Sequence[DrawnObject], chosen: Collection[str]) -> tuple[DrawnM
     return tuple(map(tuple, maps))
 
 
-def _names(drawn: Sequence[DrawnObject]) -> frozenset[str]:
-    return frozenset().union(*(one.names for one in drawn))
+def _names(objects: Sequence[ContouredObject]) -> frozenset[str]:
+    return frozenset().union(*(one.names for one in objects))
 
 
 def unlike_map_warning(cases: Sequence[str]) -> Problems:
@@ -312,15 +312,15 @@ def unlike_map_warning(cases: Sequence[str]) -> Problems:
 def _by_image(
     everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]
 ) -> tuple[dict[tuple[Path, ...], list[SeriesFiles]], list[str]]:
-    """{files of an image: what was drawn on it}, and the names of what was drawn on images that are not here.
+    """{files of an image: what was contoured on it}, and the names of what was contoured on images that are not here.
 
     A segmentation that names no series belongs to the one series with its frame of reference. Of the radiographs of a
     series it belongs to the one whose instance it names.
     """
-    drawn: dict[tuple[Path, ...], list[SeriesFiles]] = defaultdict(list)
+    contoured: dict[tuple[Path, ...], list[SeriesFiles]] = defaultdict(list)
     lost = []
     for one in everything:
-        if one.sop_class not in DRAWN:
+        if one.sop_class not in CONTOURED:
             continue
         owners = [image for image in images if image.uid in one.references]
         if not owners and not one.references and one.frame_of_reference:
@@ -329,23 +329,25 @@ def _by_image(
             named = seg_reading.segmentation_origin(one.paths[0]).instances
             owners = [image for image in owners if any(image.instances.get(uid) in image.paths for uid in named)]
         if len(owners) == 1:
-            drawn[owners[0].paths].append(one)
+            contoured[owners[0].paths].append(one)
         else:
             lost.append(one.name)
-    return drawn, lost
+    return contoured, lost
 
 
-def _drawn_object(drawn: SeriesFiles, *, is_single: bool) -> DrawnObject:
-    """is_single: whether nothing else was drawn on its image."""
-    skips = is_single or drawn.sop_class == STRUCTURE_SET
-    return DrawnObject(drawn, _structures(drawn), None if skips else seg_reading.segmentation_origin(drawn.paths[0]))
+def _contoured_object(files: SeriesFiles, *, is_single: bool) -> ContouredObject:
+    """is_single: whether nothing else was contoured on its image."""
+    skips = is_single or files.sop_class == STRUCTURE_SET
+    return ContouredObject(
+        files, _structures(files), None if skips else seg_reading.segmentation_origin(files.paths[0])
+    )
 
 
-def _structures(drawn: SeriesFiles) -> dict[str, int] | None:
+def _structures(files: SeriesFiles) -> dict[str, int] | None:
     """{name: number} of the structures in an object, as reading it names them; None where reading refuses it."""
-    read = rtstruct_reading.regions_of if drawn.sop_class == STRUCTURE_SET else seg_reading.stated_segments
+    read = rtstruct_reading.regions_of if files.sop_class == STRUCTURE_SET else seg_reading.stated_segments
     try:
-        labels = read(drawn.paths[0])
+        labels = read(files.paths[0])
     except HilumError:
         return None
     return {label.name: label.value for label in labels}

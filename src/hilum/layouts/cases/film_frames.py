@@ -1,4 +1,4 @@
-"""Films with what was drawn on their frames: each frame is a case, and an object keeps the number of its track."""
+"""Films with annotated frames: each frame is a case, and an object keeps the number of its track."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hilum import errors
 from hilum.errors import DatasetError
 from hilum.files import modality_words, patient_names
 from hilum.layouts import layout
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
+from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat
 from hilum.layouts.cases.dataset_folder import FILM_SUFFIXES, Folder, FolderMember
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
-from hilum.layouts.cases.drawn_files import DrawingFormat, DrawnFolder
 from hilum.layouts.layout import DatasetOptions, Reading, References
 from hilum.values import CaseRow, Cell, Split
 
@@ -24,14 +24,14 @@ class ListedFilm:
     """A film as a file lists it.
 
     name:   of the film, from which its patient is made
-    frames: {frame from 0: what is drawn on it}; a frame that is not in it has no object
+    frames: {frame from 0: its boxes}; a frame that is not in it has no object
     count:  of its frames
     film:   its file; else images has the file of each frame
     """
 
     path: Path
     name: str
-    frames: Mapping[int, tuple[DrawnBox, ...]]
+    frames: Mapping[int, tuple[AnnotatedBox, ...]]
     count: int
     size: tuple[int, int] | None = None
     film: Path | None = None
@@ -39,7 +39,7 @@ class ListedFilm:
     split: Split | None = None
 
     def annotation(self, frame: int) -> Annotation:
-        """What is drawn on a frame, cut to the image."""
+        """The boxes of a frame, cut to the image."""
         boxes = self.frames.get(frame, ())
         if self.size is not None:
             boxes = tuple(kept for one in boxes if (kept := _within(one, self.size)) is not None)
@@ -53,7 +53,7 @@ class ListedFilm:
 
     @property
     def annotations(self) -> dict[str, Annotation]:
-        """{name of a frame: what is drawn on it}."""
+        """{name of a frame: its annotation}."""
         return {key: self.annotation(number) for number, key in self.keys.items()}
 
     def cell(self, frame: int, modality: str | None) -> Cell:
@@ -69,7 +69,7 @@ class ListedFilm:
             yield CaseRow(key, image, references[number], split=self.split, patient=owner)
 
 
-def _within(box: DrawnBox, size: tuple[int, int]) -> DrawnBox | None:
+def _within(box: AnnotatedBox, size: tuple[int, int]) -> AnnotatedBox | None:
     """A box without what lies beyond the image, as where an object leaves a film; None where all of it does."""
     low = tuple(max(0.0, edge) for edge in box.low)
     high = tuple(min(float(whole), edge) for edge, whole in zip(box.high, size, strict=True))
@@ -103,21 +103,21 @@ def film_of(name: str, folder: Folder) -> FolderMember | None:
     return next(iter(called), films[0] if len(films) == 1 else None)
 
 
-def read_films(films: Sequence[ListedFilm], folder: Folder, options: DatasetOptions, form: DrawingFormat) -> Reading:
+def read_films(films: Sequence[ListedFilm], folder: Folder, options: DatasetOptions, form: AnnotationFormat) -> Reading:
     """A case for each frame of each film; a film is a patient of its own where its name states none.
 
     Raises DatasetError for two films of one name.
     """
     owners, patients = owners_of_films(films, folder)
     modality = modality_words.modality_word(options.modality)
-    drawn = list[CaseRow]()
+    rows = list[CaseRow]()
     for film, owner in zip(films, owners, strict=True):
-        own = {number: form.drawing(film.annotation(number), key) for number, key in film.keys.items()}
-        drawn += film.rows(owner, modality, own)
+        own = {number: form.references_of(film.annotation(number), key) for number, key in film.keys.items()}
+        rows += film.rows(owner, modality, own)
     lost = [film.name for film in films if not film.keys]
-    seen = f"{errors.count_phrase(len(drawn), 'frame')} of {errors.count_phrase(len(films), 'film')}"
+    seen = f"{errors.count_phrase(len(rows), 'frame')} of {errors.count_phrase(len(films), 'film')}"
     problems = layout.left_out_problem(lost, "films have neither a file nor images", "Add them, or correct the names")
-    return DrawnFolder(folder, options, form).read_rows(drawn, seen=seen, patients=patients, problems=problems)
+    return AnnotatedFolder(folder, options, form).read_rows(rows, seen=seen, patients=patients, problems=problems)
 
 
 def owners_of_films(films: Sequence[ListedFilm], folder: Folder) -> tuple[Sequence[str], str]:

@@ -16,12 +16,12 @@ from hilum.files import file_formats
 from hilum.files.dicom import header_reading
 from hilum.values import Case, Dataset, Image, LazyMapping, Problem
 
-# In the facts of a mask of frames: those on which somebody drew.
-DRAWN_FRAMES = "drawn_frames"
+# In the facts of a mask of frames: those that somebody contoured.
+CONTOURED_FRAMES = "contoured_frames"
 # The number of cases that are read to learn whether a set holds clips with masks.
 SAMPLED = 3
-# Kinds of reference that may be drawn on each frame.
-DRAWN = ("mask", "instances")
+# Kinds of reference that each frame may have.
+OF_FRAMES = ("mask", "instances")
 # Files that may hold frames, and state it before their voxels are read.
 FRAMED = frozenset({".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mif", ".mif.gz"})
 
@@ -46,14 +46,16 @@ def split_into_frames(dataset: Dataset) -> Dataset:
 
 
 def _mostly_empty(clips: Sequence[Case]) -> Iterator[Problem]:
-    """The warning that most frames have an empty mask, as where nothing but two phases of a heart beat was drawn."""
-    masks = [case.references[_drawn_kind(case)] for case in clips]
-    drawn = [np.any(mask.data, axis=(0, *range(2, mask.data.ndim))) for mask in masks]
-    empty, count = sum(int(np.count_nonzero(~frames)) for frames in drawn), sum(map(len, drawn))
+    """The warning that most frames have an empty mask, as where two phases of a heart beat alone were contoured."""
+    masks = [case.references[_kind_of_frames(case)] for case in clips]
+    has_structure = [np.any(mask.data, axis=(0, *range(2, mask.data.ndim))) for mask in masks]
+    empty, count = sum(int(np.count_nonzero(~frames)) for frames in has_structure), sum(map(len, has_structure))
     if 2 * empty > count > empty:
         what = f"{empty} of {count} frames of {errors.count_phrase(len(clips), 'clip')} have an empty mask"
-        why = "a frame on which nobody drew would teach that nothing is there"
-        remedy = "If only some frames were drawn, as those of end-diastole and end-systole, save these and their masks "
+        why = "a frame that nobody contoured would teach that nothing is there"
+        remedy = (
+            "If only some frames were contoured, as those of end-diastole and end-systole, save these and their masks "
+        )
         yield Problem("warning", what, tuple(case.id for case in clips), why, f"{remedy}as images of their own")
 
 
@@ -61,9 +63,9 @@ def _is_framed(case: Case) -> bool:
     try:
         known = any(file_formats.suffix_of(path) in FRAMED for path in case.files)
         known = known or any(map(_is_dicom, case.files[:1]))
-        if not known or not _drawn_kind(case) or len(case.images) == 0 or _first(case).frames is None:
+        if not known or not _kind_of_frames(case) or len(case.images) == 0 or _first(case).frames is None:
             return False
-        return case.references[_drawn_kind(case)].frames is not None
+        return case.references[_kind_of_frames(case)].frames is not None
     except HilumError:
         return False
 
@@ -73,10 +75,10 @@ def _frames(case: Case) -> Iterator[Case]:
         count = _first(case).frames
     except HilumError:
         count = None
-    if count is None or not _drawn_kind(case):
+    if count is None or not _kind_of_frames(case):
         yield case
         return
-    for number in _drawn_frames(case) or range(count):
+    for number in _contoured_frames(case) or range(count):
         yield replace(
             case,
             id=f"{case.id}_frame{number:03}",
@@ -93,17 +95,17 @@ def _is_dicom(path: Path) -> bool:
         return header_reading.looks_like_dicom(file.read(132))
 
 
-def _drawn_frames(case: Case) -> Sequence[int]:
-    """The frames on which somebody drew, where the mask states them; a mask that cannot be read is named with them."""
+def _contoured_frames(case: Case) -> Sequence[int]:
+    """The contoured frames, where the mask states them; a mask that cannot be read is named with them."""
     with suppress(HilumError):
-        mask = case.references[_drawn_kind(case)]
-        return mask.facts.get(DRAWN_FRAMES, ()) if isinstance(mask, Image) else ()
+        mask = case.references[_kind_of_frames(case)]
+        return mask.facts.get(CONTOURED_FRAMES, ()) if isinstance(mask, Image) else ()
     return ()
 
 
-def _drawn_kind(case: Case) -> str:
-    """The kind of its reference that is drawn; empty without one."""
-    return next((kind for kind in DRAWN if kind in case.references), "")
+def _kind_of_frames(case: Case) -> str:
+    """The kind of reference that each of its frames has; empty without one."""
+    return next((kind for kind in OF_FRAMES if kind in case.references), "")
 
 
 def _first(case: Case) -> Image:
@@ -121,5 +123,5 @@ def _reference(case: Case, kind: str, number: int) -> object:
         return reference
     if reference.frames != _first(case).frames:
         problem = f"the {kind} has {reference.frames or 'no'} frames, the image {_first(case).frames}"
-        raise GeometryError(problem, case.id, "Draw one mask for every frame")
+        raise GeometryError(problem, case.id, "Give one mask for every frame")
     return reference.frame(number)

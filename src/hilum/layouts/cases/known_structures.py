@@ -1,6 +1,6 @@
 """The structures that each case knows: `known.csv` in the folder, or a column `known` in the table of cases.
 
-What nobody drew in a case is unknown there, as where data sets of several sites are merged, and not background.
+What nobody contoured in a case is unknown there, as where data sets of several sites are merged, and not background.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def with_known_structures(dataset: Dataset, folder: Folder, files: Sequence[Case
 
 def _of_column(dataset: Dataset) -> dict[str, frozenset[str]]:
     """{case: structures} of the column of the table of cases, where they have masks; a blank cell states nothing."""
-    drawn = [case for case in dataset if MASK in case.references]
-    return {case.id: _names(cell) for case in drawn if (cell := case.covariates.get(COLUMN)) is not None}
+    with_masks = [case for case in dataset if MASK in case.references]
+    return {case.id: _names(cell) for case in with_masks if (cell := case.covariates.get(COLUMN)) is not None}
 
 
 def _of_table(path: Path, dataset: Dataset, files: Sequence[CaseRow]) -> dict[str, frozenset[str]]:
@@ -55,7 +55,7 @@ def _of_table(path: Path, dataset: Dataset, files: Sequence[CaseRow]) -> dict[st
     case, known = table.column(CASE_COLUMNS), table.column((COLUMN,))
     if case is None or known is None:
         problem = f"has the columns {', '.join(table.columns)}"
-        remedy = f"Give the columns case and {COLUMN}, with the structures that somebody drew, joined by {BETWEEN}"
+        remedy = f"Give the columns case and {COLUMN}, with the structures that somebody contoured, joined by {BETWEEN}"
         raise DatasetError(problem, str(path), remedy)
     ids, stated = {one.id for one in dataset}, dict[str, frozenset[str]]()
     # A case that was left out, as one whose file is empty, is no mistake of the table.
@@ -69,7 +69,7 @@ def _of_table(path: Path, dataset: Dataset, files: Sequence[CaseRow]) -> dict[st
             remedy = f"Write a name such as {errors.list_phrase(sorted(ids), 3)}, or remove the row"
             raise DatasetError(problem, str(path), remedy)
         if row[known] is None:
-            remedy = "Name what somebody drew, or remove the row if all was drawn"
+            remedy = "Name what somebody contoured, or remove the row if all was contoured"
             raise DatasetError(f"names no structure that the case {name} knows", str(path), remedy)
         stated[name] = _names(row[known])
     return {name: own for name, own in stated.items() if name in ids}

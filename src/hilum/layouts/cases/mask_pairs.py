@@ -89,7 +89,7 @@ class PairKey(NamedTuple):
 
 @dataclass(frozen=True)
 class MaskFile:
-    """The file of a mask; who drew it and what it shows, where its folder or name says so."""
+    """The file of a mask; who contoured it and what it shows, where its folder or name says so."""
 
     member: FolderMember
     reader: str = ""
@@ -102,7 +102,7 @@ Images = Mapping[str, FolderMember]
 
 @dataclass(frozen=True)
 class NamedCase:
-    """One case by the names of its files: its images in order, and all masks drawn on it."""
+    """One case by the names of its files: its images in order, and all masks of it."""
 
     key: PairKey
     images: Images
@@ -118,23 +118,23 @@ def pair_masks(
 
     Images that differ in suffix alone, with one mask for both, are left out.
     """
-    drawn: dict[PairKey, list[MaskFile]] = defaultdict(list)
+    masks_of: dict[PairKey, list[MaskFile]] = defaultdict(list)
     lost, claimed, twins = list[str](), set[PairKey](), _twins(images)
     for (key, member), owned in zip(masks, owners_of_masks([key for key, _ in masks], images, rules), strict=True):
         if owned is not None:
-            drawn[owned.image].append(MaskFile(member, owned.reader, owned.structure))
+            masks_of[owned.image].append(MaskFile(member, owned.reader, owned.structure))
         elif (twin := owner_of_mask(key, twins)) is not None:
             claimed |= twins[twin]
         else:
             lost.append(key.name)
-    cases = [NamedCase(key, own, tuple(drawn[key])) for key, own in images.items() if key not in claimed]
+    cases = [NamedCase(key, own, tuple(masks_of[key])) for key, own in images.items() if key not in claimed]
     what = f"{len(claimed)} images have the name of another and a different suffix, and labels that may be of either"
     both = layout.left_out_problem((key.name for key in images if key in claimed), what, "Remove one of each")
     return cases, (*missing_image_problem(lost), *both)
 
 
 class OwnedMask(NamedTuple):
-    """The image of a mask, who drew it and what."""
+    """The image of a mask, who contoured it and which structure."""
 
     image: PairKey
     reader: str = ""
@@ -354,7 +354,7 @@ def reading_of_cases(
     how:      they were read, in words
     modality: of all images, where something declares it
     is_named: whether masks of one structure alone are called by it too
-    Raises DatasetError where some masks name a structure and others none, or several people drew several structures.
+    Raises DatasetError where some masks name a structure and others none, or several people contoured several.
     """
     masks = [mask for case in cases for mask in case.masks]
     structures = structure_labels(_structures_of(cases, is_named=is_named), folder, options)
@@ -468,10 +468,10 @@ def missing_image_problem(lost: Sequence[str]) -> Problems:
     return layout.left_out_problem(lost, what, "Add the images, or rename", "warning")
 
 
-def class_folder_names(keys: Iterable[PairKey], *, drawn: bool = False) -> set[str]:
+def class_folder_names(keys: Iterable[PairKey], *, has_masks: bool = False) -> set[str]:
     """The first folders, where they are classes: every case lies in one of several; none names a person, or a part.
 
-    drawn: whether there are masks: numbered folders, or those of which most hold one case, may then be cases or people
+    has_masks: whether there are masks: numbered folders, or those that mostly hold one case, may be cases or people
     """
     keys = list(keys)
     firsts = [key.folders[0] if key.folders else "" for key in keys]
@@ -481,10 +481,10 @@ def class_folder_names(keys: Iterable[PairKey], *, drawn: bool = False) -> set[s
     holds_masks = len({bool(WORD_OF_MASKS.search(name)) for name in names}) > 1
     if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks or dataset_folder.are_parts(names):
         return set()
-    if drawn and (patient_names.are_numbered_people(names) or all(map(RANGE.match, names))):
+    if has_masks and (patient_names.are_numbered_people(names) or all(map(RANGE.match, names))):
         return set()
     is_single = 2 * sum(count == 1 for count in counts.values()) > len(names)
-    if drawn and (is_single or patient_names.hold_examinations([(*key.folders, key.stem) for key in keys])):
+    if has_masks and (is_single or patient_names.hold_examinations([(*key.folders, key.stem) for key in keys])):
         return set()
     return set() if any(NO_CLASSES.search(name) or patient_names.names_a_person(name) for name in names) else names
 
@@ -494,7 +494,7 @@ def _classes_of(cases: Sequence[NamedCase]) -> set[str]:
 
     Raises DatasetError where they hold the same images in several formats.
     """
-    names = class_folder_names((case.key for case in cases), drawn=any(case.masks for case in cases))
+    names = class_folder_names((case.key for case in cases), has_masks=any(case.masks for case in cases))
     if not names:
         return names
     refuse_formats(names, next(iter(cases[0].images.values())).path.parent)

@@ -95,7 +95,7 @@ READER = (
 READER_SUFFIX = re.compile(rf"(?i)[_.\- ]({READER})$")
 READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|annotator|radiologist)[_-]?[a-z\d]+)$")
 MASK_OR_READER = re.compile(rf"(?i)^(?P<base>.+?)[_.\- ](?:(?:{MASK_WORDS})(?:[_\- ]?\d+)?|(?P<observer>{READER}))$")
-# Who drew by hand, where a folder is named so; what `mask` beside it shows is where the camera saw anything.
+# Who contoured by hand, where a folder is named so; what `mask` beside it shows is where the camera saw anything.
 BY_HAND = re.compile(r"(?i)^(?:(?:1st|2nd|3rd|[4-9]th)[_\- ]?)?manual(?:[_\- ]?\d+)?$")
 FIELD_OF_VIEW = {"mask", "masks", "fov"}
 
@@ -120,5 +120,5 @@ SELDOM_CLASSES = re.compile(
     r"raw|original|processed|preprocessed|augmented|cropped|resized|enhanced|"
     r"(?:site|cent(?:er|re)|hospital|clinic|cohort|dataset|ds|scanner|vendor|session|visit)[_\- ]?[a-z\d]{0,2})"
 )
-# Where files of drawings look for their images, beside their own folder.
+# Where annotation files look for their images, beside their own folder.
 NEIGHBOURS = ("JPEGImages", "images", "imgs", "")

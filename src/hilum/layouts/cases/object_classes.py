@@ -22,7 +22,7 @@ from hilum.layouts import layout
 from hilum.layouts.cases import cell_loading, class_labels, dataset_folder
 from hilum.layouts.cases.class_labels import NamedClasses
 from hilum.layouts.cases.dataset_folder import CLASS_FOLDER, OBJECT_TABLE, Folder, FolderMember
-from hilum.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Problems, Reading
+from hilum.layouts.layout import AnnotationNames, DatasetOptions, Labels, Problems, Reading
 from hilum.values import CaseRow, Cell, Image, Label, grouping
 
 OBJECT_MAPS = "instances"
@@ -63,9 +63,9 @@ def read_with_classes(
     if not classes:
         return reading
     declared = {kind: labels for kind, labels in reading.classes.items() if kind != "mask"}
-    drawn = reading.drawn or DrawnNameMeanings()
-    drawn = replace(drawn, called=called or drawn.called)
-    return replace(reading, classes={**declared, OBJECT_MAPS: classes}, drawn=drawn)
+    names = reading.annotation_names or AnnotationNames()
+    names = replace(names, called=called or names.called)
+    return replace(reading, classes={**declared, OBJECT_MAPS: classes}, annotation_names=names)
 
 
 def declared_classes(rows: Sequence[CaseRow], folder: Folder, options: DatasetOptions) -> NamedClasses:
@@ -212,7 +212,7 @@ def _kinds_of_map(image: Image, cell: Cell, labels: Sequence[Label], options: Re
     path, map_of_classes = cell.paths[:2]
     classes = cell_loading.load_instances((map_of_classes,), options)
     if not classes.geometry.equals(image.geometry):
-        raise GeometryError(f"does not lie on the grid of {path.name}", str(map_of_classes), "Draw both on one grid")
+        raise GeometryError(f"does not lie on the grid of {path.name}", str(map_of_classes), "Contour both on one grid")
     numbers, values = image.data.ravel(), classes.data.ravel()
     named = {label.value: label.name for label in labels}
     pairs = np.unique(np.stack([numbers, values]).astype(np.int64), axis=1).T.tolist()

@@ -13,19 +13,19 @@ from typing import Any
 from hilum.files import file_formats
 from hilum.layouts import image_pairs, medmnist
 from hilum.layouts.cases import (
+    annotated_boxes,
+    annotated_outlines,
     cell_loading,
     dicom_cases,
     dicom_masks,
-    drawn_boxes,
-    drawn_outlines,
     object_classes,
 )
+from hilum.layouts.cases.annotated_boxes import Annotation
 from hilum.layouts.cases.cell_loading import ImageLoader
 from hilum.layouts.cases.column_names import TARGET
-from hilum.layouts.cases.drawn_boxes import Annotation
 from hilum.layouts.cases.object_classes import BY_TABLE, OBJECT_MAPS
 from hilum.layouts.cases.table_roles import TEXT
-from hilum.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Reading
+from hilum.layouts.layout import AnnotationNames, DatasetOptions, Labels, Reading
 from hilum.values import CaseRow, Cell, Image, grouping, voxel_images
 
 # Kinds of reference that are voxels on the image's grid, of which one file may be read as either.
@@ -111,7 +111,7 @@ def case_key(row: CaseRow, reading: Reading, options: DatasetOptions) -> str:
         elif known.part in SHARED:
             stated.append([kind.partition(":")[0], known.known.digest])
     stated += [[options.read.background, "is 0"]] if options.read.background else []
-    stated += [["drawn as", "stored"]] if reading.exif == "stored" else []
+    stated += [["contoured as", "stored"]] if reading.exif == "stored" else []
     stated += [["images", sorted(map(voxel_images.pad_numeric_name, row.images))]] if lacks_images(row, reading) else []
     return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest() if stated else ""
 
@@ -140,7 +140,7 @@ def _reference(
     """{kind: function that reads it} of one reference."""
     if not isinstance(known, Cell):
         return {kind: partial(cell_loading.constant_value, known)}
-    labels, names = tuple(reading.classes.get("mask", ())), reading.drawn or DrawnNameMeanings()
+    labels, names = tuple(reading.classes.get("mask", ())), reading.annotation_names or AnnotationNames()
     if kind == OBJECT_MAPS and object_classes.states_classes(known):
         own = tuple(reading.classes.get(kind, ()))
         return {kind: partial(object_classes.load_classed_objects, known, own, dict(names.called), options.read)}
@@ -155,24 +155,24 @@ def _reference(
         return {kind: _structures(known, labels, options)}
     if known.part == "":
         return _label_maps(kind, known, labels, options)
-    assert image is not None  # noqa: S101 - what is drawn is drawn on an image
+    assert image is not None  # noqa: S101 - what is annotated lies on an image
     match known.part:
         case one if one == EMPTY:
             return {kind: partial(cell_loading.empty_label_map, labels, image)}
-        case "drawn":
+        case "contoured":
             files = tuple(path for cell in row.images.values() for path in cell.paths)
             if kind == OBJECT_MAPS:
-                return {kind: partial(dicom_masks.load_drawn_objects, known.paths, image, files, dict(names.called))}
+                return {kind: partial(dicom_masks.load_single_objects, known.paths, image, files, dict(names.called))}
             chosen = options.labels is not None
-            load = partial(dicom_masks.load_drawings, known.paths, image, files, labels, chosen=chosen)
+            load = partial(dicom_masks.load_contoured_masks, known.paths, image, files, labels, chosen=chosen)
             return {kind: partial(load, fill_contours=options.read.fill_contours)}
         case "report":
             return {kind: partial(dicom_cases.load_reported_boxes, known, dict(names.called), image)}
         case _:
             readers: dict[str, Loader] = {
-                "boxes": partial(drawn_boxes.load_boxes, known.known, names.called, image),
-                "mask": partial(drawn_outlines.load_label_map, known.known, names.labels, image),
-                OBJECT_MAPS: partial(drawn_outlines.load_object_map, known.known, names.called, image),
+                "boxes": partial(annotated_boxes.load_boxes, known.known, names.called, image),
+                "mask": partial(annotated_outlines.load_label_map, known.known, names.labels, image),
+                OBJECT_MAPS: partial(annotated_outlines.load_object_map, known.known, names.called, image),
             }
             return {kind: readers[kind]}
 
@@ -200,11 +200,11 @@ def _structures(cell: Cell, labels: Labels, options: DatasetOptions) -> Loader:
 def _turn_references(
     row: CaseRow, image: ImageLoader, references: Mapping[str, Loader], reading: Reading, options: DatasetOptions
 ) -> dict[str, Loader]:
-    """The references that were drawn on stored pixels, turned with their image."""
+    """The references that lie on stored pixels, turned with their image."""
     as_stored = replace(options, read=replace(options.read, stored=True))
     stored = case_loaders(row, replace(reading, exif=""), as_stored).references
-    drawn = [kind for kind in references if kind.partition(":")[0] in ON_PIXELS]
-    return {kind: partial(cell_loading.turn_reference, stored[kind], files_of_case(row), image) for kind in drawn}
+    placed = [kind for kind in references if kind.partition(":")[0] in ON_PIXELS]
+    return {kind: partial(cell_loading.turn_reference, stored[kind], files_of_case(row), image) for kind in placed}
 
 
 def _on_axes(load: ImageLoader, first: ImageLoader | None) -> ImageLoader:

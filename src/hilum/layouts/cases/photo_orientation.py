@@ -1,8 +1,8 @@
-"""Photographs that EXIF turns: whether what was drawn on them lies on their stored or on their turned pixels.
+"""Photographs that EXIF turns: whether their masks and boxes lie on their stored or on their turned pixels.
 
-Cameras store what the sensor saw, and state in EXIF how it was held (EXIF 2.32, orientation). Some tools for drawing
+Cameras store what the sensor saw, and state in EXIF how it was held (EXIF 2.32, orientation). Some tools for annotation
 turn the photograph as viewers do, others do not, and masks do not say which. What fits decides for the whole set: the
-size, else the edges of what was drawn, which lie where the photograph has edges.
+size, else the edges of masks and boxes, which lie where the photograph has edges.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from hilum.values import Array, BoundingBoxes, CaseRow, Image, Problem
 
 # What references lie on: pixels as they are stored, or turned upright by EXIF.
 Exif = Literal["upright", "stored"]
-# Cases whose headers are looked at, and those of which the pixels decide, drawn evenly from the set.
+# Cases whose headers are looked at, and those of which the pixels decide, spread evenly over the set.
 LOOKED_AT, DECIDING = 256, 12
-# What was drawn lies on edges so many times as strong as with the other orientation: of one case, and of several, whose
+# Masks and boxes lie on edges so many times as strong as with the other orientation: of one case, and of several, whose
 # mean must also lie two standard errors from no difference.
 CLEAR_OF_ONE, CLEAR, ERRORS = 1.5, 1.1, 2.0
 OTHERWISE = "See in the report that it fits; otherwise --exif upright or --exif stored says where it lies"
@@ -49,15 +49,15 @@ class OrientationFit:
 
 
 def on_upright_pixels(reading: Reading, options: DatasetOptions, where: Path) -> Reading:
-    """The reading that says on which pixels of photographs its references were drawn, with the finding that says why.
+    """The reading that says on which pixels of photographs its references lie, with the finding that says why.
 
     Raises UsageError for another word than `Exif` has, DatasetError where neither fits clearly.
     """
     asked = options.exif or reading.exif or None
     if asked is not None and asked not in get_args(Exif):
         raise UsageError(f"there is no {asked!r}", "--exif", f"Choose {' or '.join(get_args(Exif))}")
-    drawn = [n for n, row in enumerate(reading.rows) if row.images and any(map(_is_drawn, row.references))]
-    chosen = _evenly(drawn, LOOKED_AT)
+    with_places = [n for n, row in enumerate(reading.rows) if row.images and any(map(_is_placed, row.references))]
+    chosen = _evenly(with_places, LOOKED_AT)
     files = {n: opening.files_of_case(reading.rows[n]) for n in chosen}
     turns = {n: turn for n in chosen if (turn := cell_loading.orientation_of_files(files[n])) != 1}
     if asked == "upright" or not (turns or asked):
@@ -69,11 +69,11 @@ def on_upright_pixels(reading: Reading, options: DatasetOptions, where: Path) ->
         fits = [_measure_fit(reading.rows[n], reading, options) for n in _evenly(list(turns), DECIDING)]
         place, because = _decide_pixels(fits, what, where)
     pixels = "stored pixels" if place == "stored" else "turned pixels"
-    what = f"{what}, and what was drawn on them lies on the {pixels}: {because}"
+    what = f"{what}, and their masks and boxes lie on the {pixels}: {because}"
     if place == "upright":
         note = (Problem("note", what, remedy=OTHERWISE),) if because else ()
         return replace(reading, exif=place, problems=(*reading.problems, *note))
-    why = "a tool that does not read EXIF drew it: it is turned with its image"
+    why = "a tool that does not read EXIF made them: they are turned with their image"
     warning = (Problem("warning", what, why=why, remedy=OTHERWISE),) if turns else ()
     return replace(reading, exif=place, problems=(*reading.problems, *warning))
 
@@ -100,7 +100,7 @@ def _measure_fit(row: CaseRow, reading: Reading, options: DatasetOptions) -> Ori
     """The fit of a case's references to its first image; none where one of them cannot be read."""
     as_upright = opening.case_loaders(row, replace(reading, exif="upright"), options)
     as_stored = opening.case_loaders(row, replace(reading, exif="stored"), options)
-    kind = next(kind for kind in as_upright.references if _is_drawn(kind))
+    kind = next(kind for kind in as_upright.references if _is_placed(kind))
     image = _try_load(next(iter(as_upright.images.values())))
     if image is None:
         return OrientationFit(upright=False, stored=False)
@@ -123,27 +123,27 @@ def _try_load(load: Callable[[], Any]) -> Any:
 
 
 def _map_of(value: Image | BoundingBoxes | None, image: Image) -> Array | None:
-    """(rows, columns) numbers of what was drawn; None where it does not lie on the image's grid."""
+    """(rows, columns) numbers of what a reference marks; None where it does not lie on the image's grid."""
     rows, columns = image.geometry.shape[:2]
     match value:
         case Image() if value.geometry.equals(image.geometry):
             return np.asarray(value.data[0])
         case BoundingBoxes() if value.corners.shape[1] == 4:
-            drawn = np.zeros((rows, columns), np.uint16)
+            marks = np.zeros((rows, columns), np.uint16)
             for number, (top, left, bottom, right) in enumerate(np.rint(value.corners).astype(int).tolist(), start=1):
-                drawn[top:bottom, left:right] = number
-            return drawn
+                marks[top:bottom, left:right] = number
+            return marks
         case _:
             return None
 
 
-def _strength(image: Image, drawn: Array) -> float:
-    """Mean gradient of the image under the outlines of what was drawn; 0 where there are none."""
-    step = max(1, -(-max(drawn.shape) // LARGEST_SIDE))
+def _strength(image: Image, marks: Array) -> float:
+    """Mean gradient of the image under the outlines of marks; 0 where there are none."""
+    step = max(1, -(-max(marks.shape) // LARGEST_SIDE))
     grey = _blocks(image.data[:3].mean(axis=0, dtype=np.float64), step).mean(axis=(1, 3))
     smooth = np.mean([np.roll(grey, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0)
     gradient = np.hypot(*np.gradient(smooth))
-    numbers, outline = _blocks(drawn, step).max(axis=(1, 3)), np.zeros(grey.shape, dtype=bool)
+    numbers, outline = _blocks(marks, step).max(axis=(1, 3)), np.zeros(grey.shape, dtype=bool)
     down, across = numbers[1:] != numbers[:-1], numbers[:, 1:] != numbers[:, :-1]
     outline[1:] |= down
     outline[:-1] |= down
@@ -169,5 +169,5 @@ def _evenly(numbers: Sequence[int], most: int) -> list[int]:
     return [numbers[n] for n in places.tolist()]
 
 
-def _is_drawn(kind: str) -> bool:
+def _is_placed(kind: str) -> bool:
     return kind.partition(":")[0] in ON_PIXELS

@@ -133,7 +133,7 @@ def _unjoined_problems(table: DataTable, ids: Sequence[str], patient: str | None
     column, count = table.column(CASE_COLUMNS) or patient, errors.count_phrase(len(ids), "case")
     if twice := _stated_twice(table, ids):
         what = f"{table.path.name} has several rows for {len(twice)} of {len(ids)} cases, which differ"
-        is_severe = (patient or table.column(SPLIT_COLUMNS)) is not None  # patients and parts are drawn without it
+        is_severe = (patient or table.column(SPLIT_COLUMNS)) is not None  # patients and parts are guessed without it
         remedy = "Leave one row of each, or add a column of their times"
         yield Problem("warning" if is_severe else "note", what, twice, "it is not used", remedy)
         return
@@ -161,12 +161,12 @@ def _unjoined_problems(table: DataTable, ids: Sequence[str], patient: str | None
 
 
 def fold_notes(folder: Folder, table: DataTable | None) -> list[Problem]:
-    """Notes on folds that somebody else drew, in a column of the table that is used or in the file of nnU-Net."""
+    """Notes on folds that somebody else chose, in a column of the table that is used or in the file of nnU-Net."""
     column = table.column(FOLD_COLUMNS) if table else None
     stated = [f"{table.path.name} has a column {column}"] if table and column else []
     file = folder.root / NNUNET_FOLDS
     stated += [f"{NNUNET_FOLDS} states the folds of nnU-Net"] if not folder.is_file and file.is_file() else []
-    why = "they are not used, because `--folds K` draws its own folds"
+    why = "they are not used, because `--folds K` makes its own folds"
     remedy = "To test on one of them, name its cases in a table with the columns case and split: test for these, "
     remedy += "train for the others"
     return [Problem("note", what, why=why, remedy=remedy) for what in stated]

@@ -28,7 +28,7 @@ LOOSE = ""
 
 
 @dataclass(frozen=True)
-class DrawnFolders:
+class MaskFolders:
     """Folders next to each other that look like images and their masks; images may lie beside them (`LOOSE`).
 
     level: how many folders lie above them
@@ -60,16 +60,16 @@ def folder_at(member: FolderMember, level: int) -> str | None:
     return None if len(member.folders) < level else (*member.folders, LOOSE)[level]
 
 
-def drawn_folders(folder: Folder, options: ReadOptions) -> DrawnFolders | None:
+def mask_folders(folder: Folder, options: ReadOptions) -> MaskFolders | None:
     """The folders of images and of masks, first or second on the way to a file; None where no files pair so."""
-    if DrawnFolders not in folder.known:
+    if MaskFolders not in folder.known:
         each = (_at(level, folder.images, options) for level in (0, 1))
-        folder.known[DrawnFolders] = next((drawn for drawn in each if drawn is not None), None)
-    known: DrawnFolders | None = folder.known[DrawnFolders]
+        folder.known[MaskFolders] = next((found for found in each if found is not None), None)
+    known: MaskFolders | None = folder.known[MaskFolders]
     return known
 
 
-def _at(level: int, members: Iterable[FolderMember], options: ReadOptions) -> DrawnFolders | None:
+def _at(level: int, members: Iterable[FolderMember], options: ReadOptions) -> MaskFolders | None:
     """The folders at one level."""
     keyed: dict[str, dict[PairKey, FolderMember]] = {}
     for member in members:
@@ -85,7 +85,7 @@ def _at(level: int, members: Iterable[FolderMember], options: ReadOptions) -> Dr
     if not masks:
         return None
     images = sorted((folders | {one for one, other in pairs if other in masks} & {LOOSE}) - set(masks))
-    return DrawnFolders(level, tuple(images), tuple(masks), len(masks) == len(images) == 1 and looks[masks[0]] == SURE)
+    return MaskFolders(level, tuple(images), tuple(masks), len(masks) == len(images) == 1 and looks[masks[0]] == SURE)
 
 
 def folders_are_paired(images: Mapping[PairKey, Any], masks: Mapping[PairKey, Any]) -> bool:
@@ -128,7 +128,7 @@ def label_maps_beside_series(folder: Folder, options: ReadOptions) -> list[Folde
     return pictures if pictures and _likeness(pictures, options) == SURE else []
 
 
-def drawn_kinds(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) -> list[str]:
+def mask_kinds(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) -> list[str]:
     """The kinds of images of a case of which files look like label maps, where those of another look like images.
 
     Only volumes are looked at.
@@ -147,8 +147,8 @@ def _kinds_like_maps(kinds: Mapping[str, Sequence[FolderMember]], options: ReadO
     """The kinds that look like label maps, by the first and the last file of each; none where all do."""
     if not 1 < len(kinds) <= MOST_KINDS:
         return []
-    drawn = [kind for kind, look in _looks(kinds, options).items() if look == SURE]
-    return drawn if len(drawn) < len(kinds) else []
+    masks = [kind for kind, look in _looks(kinds, options).items() if look == SURE]
+    return masks if len(masks) < len(kinds) else []
 
 
 def _looks(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) -> dict[str, int]:

@@ -39,8 +39,8 @@ WINDOWED = {
 # A shorter word is found only where it stands alone: "hip" is not in "hippocampus".
 SHORT = 4
 # Training cases of which a label may keep to one half by chance: beside another in the other half, in halves of all
-# that is drawn, and with nothing in the other half.
-BESIDE_ANOTHER, OF_THE_DRAWN, ALONE = 2, 6, 10
+# that is contoured, and with nothing in the other half.
+BESIDE_ANOTHER, OF_THE_CONTOURED, ALONE = 2, 6, 10
 ALIKE, DIFFERENT, NUMBERED = "alike", "different", "numbered"
 
 
@@ -72,32 +72,34 @@ def suggest_anatomy(names: Iterable[str]) -> Anatomy:
 def sided_by_place(fingerprint: Fingerprint, labels: Iterable[Label]) -> str:
     """Why labels have sides though no name says so, by the halves of the training images in which they lie.
 
-    Empty where they have none. Halves are those of the image, or of all that is drawn in a case: heads lie off centre.
+    Empty where they have none. Halves are those of the image, or of all contours of a case: heads lie off centre.
     """
     every = list(labels)
     sided = left_right.sided_names([label.name for label in every])
     names = {label.value: label.name for label in every if label.name not in sided}
     cases = [{value: place for value, place in case.places.items() if value in names} for case in fingerprint.cases]
-    for of_drawn, fewest in ((False, BESIDE_ANOTHER), (True, OF_THE_DRAWN)):
-        kept = _kept_halves(cases, of_drawn=of_drawn)
+    for of_contoured, fewest in ((False, BESIDE_ANOTHER), (True, OF_THE_CONTOURED)):
+        kept = _kept_halves(cases, of_contoured=of_contoured)
         left, right = ([value for value, own in kept.items() if own[0] == half and own[1] >= fewest] for half in (0, 1))
         if left and right:
             pair = sorted((min(left), min(right)))
             both, count = " and ".join(names[value] for value in pair), min(kept[value][1] for value in pair)
-            whole = "what is drawn in " if of_drawn else ""
+            whole = "what is contoured in " if of_contoured else ""
             halves = f"the two halves of {whole}all {count} training cases"
             return f"{both} keep to {halves}, and in the mirror each would lie where the other does"
-        if single := [value for value, (_, count) in kept.items() if count >= ALONE and not of_drawn]:
+        if single := [value for value, (_, count) in kept.items() if count >= ALONE and not of_contoured]:
             where = f"one half of all {kept[single[0]][1]} training cases"
             return f"{names[single[0]]} keeps to {where}, and its counterpart in the other half would be learnt too"
     return ""
 
 
-def _kept_halves(cases: Iterable[Mapping[int, tuple[float, float]]], *, of_drawn: bool) -> dict[int, tuple[int, int]]:
+def _kept_halves(
+    cases: Iterable[Mapping[int, tuple[float, float]]], *, of_contoured: bool
+) -> dict[int, tuple[int, int]]:
     """{label value: (half, cases)} of labels that lie in the same half, 0 or 1, in each case that has them."""
     halves = defaultdict[int, list[int | None]](list)
     for places in cases:
-        edges = [edge for place in places.values() for edge in place] if of_drawn else [0.0, 1.0]
+        edges = [edge for place in places.values() for edge in place] if of_contoured else [0.0, 1.0]
         middle = (min(edges, default=0.0) + max(edges, default=1.0)) / 2
         for value, (low, high) in places.items():
             halves[value].append(0 if high <= middle else 1 if low >= middle else None)

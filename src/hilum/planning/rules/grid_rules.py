@@ -123,7 +123,7 @@ class GridNeeds:
         dense = any(head.is_dense for head in task.heads.values())
         moves = any(head.moves for head in task.heads.values())  # perhaps out of a patch
         kept = any(head.holds_intensities for head in task.heads.values())
-        if any(head.conditions is not None for head in task.heads.values()):  # images are drawn whole
+        if any(head.conditions is not None for head in task.heads.values()):  # images are synthesised whole
             return cls(dense=False, whole=True)
         pooled = len(vectors) == len(task.heads) and not (moves or task.answers_features)
         return cls(dense, bool(vectors) or moves, any(head.holds_numbers for head in vectors), kept, pooled)
@@ -209,7 +209,9 @@ def tile_sections(fingerprint: Fingerprint, grid: Grid) -> dict[str, dict[str, D
     decisions = {
         "size": Decision(tiles.size, "a tile then shows some hundred cells with what is around them"),
         "mm": Decision(tiles.mm, f"cells and their nuclei are told at this size of a pixel{longer}"),
-        "count": Decision(tiles.count, f"other ones are drawn each time, so that all of a slide is seen{fewer}", ILSE),
+        "count": Decision(
+            tiles.count, f"other ones are sampled each time, so that all of a slide is seen{fewer}", ILSE
+        ),
     }
     return {"tiles": decisions}
 

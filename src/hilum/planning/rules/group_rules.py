@@ -9,7 +9,7 @@ from hilum.errors import PlanError, UsageError
 from hilum.evaluation.fairness import group_attributes
 from hilum.lazy import torch
 from hilum.networks import factory, network_parts
-from hilum.planning.plan_sections import DRAWN_BY_GROUPS, PlanSettings
+from hilum.planning.plan_sections import SAMPLED_BY_GROUPS, PlanSettings
 from hilum.runtime import torch_networks
 from hilum.values import Dataset, Decision, Vector
 
@@ -35,7 +35,7 @@ def refuse_groups(asked: Any, dataset: Dataset, cases: Collection[str], where: s
 
 
 def check_fairness(settings: PlanSettings) -> None:
-    """PlanError for a treatment of groups that has none, or that the network, the loss or the draws rule out."""
+    """PlanError for a treatment of groups that has none, or that the network, the loss or the sampling rule out."""
     training, family = settings.training, factory.family_of(settings.network.name)
     if training.fairness == "none":
         return
@@ -49,8 +49,8 @@ def check_fairness(settings: PlanSettings) -> None:
     if training.fairness == "adversarial" and (not family.features or family.sees_targets):
         problem = "the adversary needs the network's features, which this family does not expose"
         raise PlanError(problem, "training.fairness", "Give group_dro, or another --set network.name, such as resnet")
-    if training.fairness in DRAWN_BY_GROUPS and training.sampling != "natural":
-        problem = f"cases cannot be drawn {training.sampling} and by groups at once"
+    if training.fairness in SAMPLED_BY_GROUPS and training.sampling != "natural":
+        problem = f"cases cannot be sampled {training.sampling} and by groups at once"
         raise PlanError(problem, "training.sampling", "Give natural")
     if training.fairness == "reweigh" and settings.task.weighs_classes:
         problem = "it adds up losses of single classes, and in this loss a class decides how much its cases count"

@@ -108,7 +108,7 @@ def training_decisions(
         ),
         "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
         "early_stop": _early_stop(minutes_each),
-        "sampling": Decision("natural", "each case is drawn as often as any other"),
+        "sampling": Decision("natural", "each case is sampled as often as any other"),
         "fairness": Decision("none", "no group was named (--set training.protected=sex)"),
         "protected": Decision(None, "no group was named"),
         "modality_dropout": modality_dropout,
@@ -179,7 +179,7 @@ def _rate(dense: bool, family: str) -> Decision:
 def _foreground(dense: bool) -> Decision:
     if not dense:
         return Decision(0.0, "the network sees each image as a whole")
-    return Decision(0.33, "patches drawn anywhere mostly show background", NNUNET)
+    return Decision(0.33, "patches sampled anywhere mostly show background", NNUNET)
 
 
 def _validations(minutes: float | None) -> Decision:
@@ -195,7 +195,7 @@ def _early_stop(minutes: float | None) -> Decision:
 
 
 def check_learning(settings: PlanSettings) -> None:
-    """PlanError for a training without an end, and for networks and draws that other decisions rule out."""
+    """PlanError for a training without an end, and for networks and sampling that other decisions rule out."""
     training = settings.training
     if training.steps is None and (training.minutes is None or training.deterministic):
         raise endless_training_error(
@@ -208,7 +208,7 @@ def check_learning(settings: PlanSettings) -> None:
         raise PlanError(problem, "training.networks", f"Give 1, or leave out {many}")
     vectors = all(head.is_vector or (head.conditions or (0,))[0] for head in settings.task.heads.values())
     if training.sampling not in ("natural", "by_loss") and not vectors:
-        problem = "only whole images are drawn class by class"
+        problem = "only whole images are sampled class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
 
 
@@ -284,9 +284,9 @@ def with_transfer(plan: Plan) -> Plan:
 
 
 def check_transfer(settings: PlanSettings) -> None:
-    """PlanError for weights that would both stand still and be drawn to their start."""
+    """PlanError for weights that would both stand still and be pulled to their start."""
     if settings.transfer.mode == "lora" and objective_catalogue.joint_needs(settings.terms.values()).start:
-        problem = "an objective draws weights towards their start, where those of the source stand still"
+        problem = "an objective pulls weights towards their start, where those of the source stand still"
         raise PlanError(problem, "transfer.mode", "Give full, or leave the objective out")
     if settings.transfer.mode == "prototypes":
         _check_prototypes(settings)

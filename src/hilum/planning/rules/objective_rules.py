@@ -160,7 +160,7 @@ def check_objectives(settings: PlanSettings) -> None:
             problem = f"{name} sees unlabelled images, and the first network of a cascade has not marked these"
             raise PlanError(problem, where, f"Leave out {name}, or give --set preprocessing.cascade=none")
     if not has_references and settings.training.sampling != "natural":
-        raise PlanError("cases without references cost nothing by which to draw", "training.sampling", "Give natural")
+        raise PlanError("cases without references cost nothing by which to sample", "training.sampling", "Give natural")
     is_used = objective_catalogue.joint_needs(settings.terms.values()).takes_unlabelled
     if chosen.image_paths and not is_used and not (chosen.target and settings.augmentation.style):
         able = [

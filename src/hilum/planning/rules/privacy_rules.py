@@ -52,7 +52,7 @@ def following_decisions(plan: Plan) -> dict[str, Decision]:
         "training.epochs": Decision(None, "noise keeps the network from learning cases by heart"),
         "training.networks": Decision(1, once),
         "evaluation.image_only": Decision(False, once),
-        "training.sampling": Decision("natural", "a batch is drawn by chance alone, as the accountant assumes"),
+        "training.sampling": Decision("natural", "a batch is sampled by chance alone, as the accountant assumes"),
         "training.batch": Decision(
             BATCH_FACTOR * int(plan["training.batch"]),
             f"{BATCH_FACTOR} times as many as usual: the noise of a step is the same for all its samples together",
@@ -119,7 +119,7 @@ def check_privacy(settings: PlanSettings) -> None:
         f"augmentation.{''.join(joined[:1])}": "it makes one image of several" * bool(joined),
         "objectives.terms": f"{', '.join(objectives)} is over a batch, or over other images" * bool(objectives),
         "network.name": f"{name} has a loss of its own" * (family.has_loss or family.sees_targets),
-        "training.sampling": "cases are drawn by what they are" * (training.sampling != "natural"),
+        "training.sampling": "cases are sampled by what they are" * (training.sampling != "natural"),
         "training.fairness": "groups of people are looked at together" * (training.fairness != "none"),
         "training.networks": "several networks train on the same cases" * (training.networks != 1),
         "split.folds": "each fold would spend the budget again" * bool(settings.split.folds),

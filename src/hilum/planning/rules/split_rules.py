@@ -52,10 +52,10 @@ def split_dataset(
 
     A set's own test part is kept whole. Without one, a fifth of the patients is test; of the rest 15 % select, of sets
     of 400 patients and more (outside their own test part) at least 100 patients. Where 300 patients or more are left to
-    train, a tenth of their cases calibrates. Patients are drawn within their rarest class or finding, so that each part
+    train, a tenth of their cases calibrates. Patients are sampled in their rarest class or finding, so that each part
     has all of them; measured values are parted into quarters for it.
     everything: all cases but a set's own test part train, nothing selects
-    twins:      groups of cases with nearly the same image, drawn like one patient; in a set's own split a case that has
+    twins:      groups of cases with nearly the same image, sampled like one patient; in a set's own split a case with
                 a twin in test is in no part, and a validation case that has one in training trains
     volumes:    the cases are volumes that are marked voxel by voxel: a tenth, at most 20, selects
     calibration: so many cases calibrate, whatever is usual
@@ -63,17 +63,19 @@ def split_dataset(
     """
     published = dict(dataset.splits)
     _refuse_no_training(dataset)
-    _refuse_drawn_tests(dataset)
+    _refuse_painted_tests(dataset)
     parts: dict[str, Split] = {case.id: published.get(case.id, "train") for case in dataset}
     notes = []
     if "test" in published.values():
         notes.append("the set's own test part")
-    elif dataset.drawn:
-        notes.append("no test part: images that are drawn prove nothing of real ones")
+    elif dataset.painted:
+        notes.append("no test part: images that are painted prove nothing of real ones")
     elif not everything:
-        chosen = _draw([case for case in dataset if parts[case.id] == "train"], TEST_SHARE, seed, TEST_DRAW, twins)
+        chosen = _sample([case for case in dataset if parts[case.id] == "train"], TEST_SHARE, seed, TEST_DRAW, twins)
         parts |= dict.fromkeys(chosen, "test")
-        notes.append(f"{errors.count_phrase(len(chosen), 'test case')}: a fifth of the patients, drawn by seed {seed}")
+        notes.append(
+            f"{errors.count_phrase(len(chosen), 'test case')}: a fifth of the patients, sampled by seed {seed}"
+        )
     parts, left_out = _without_twins(parts, twins, ("test",))
     notes += _left_out(left_out, "test")
     if everything:
@@ -88,7 +90,7 @@ def split_dataset(
     else:
         rest = [case for case in dataset if parts.get(case.id) == "train"]
         share, words = _val_share(rest, _patients(_not_held_out(dataset)), volumes)
-        chosen = _draw(rest, share, seed, VAL_DRAW, twins)
+        chosen = _sample(rest, share, seed, VAL_DRAW, twins)
         parts |= dict.fromkeys(chosen, "val")
         notes.append(f"{errors.count_phrase(len(chosen), 'validation case')}: {words}")
     if not everything and "calibration" in published.values():
@@ -101,7 +103,7 @@ def split_dataset(
     _refuse_empty(dataset, parts, ("train",) if everything else ("train", "val"))
     notes = [dataset.parted] if dataset.parted else notes
     because = f"{part_count_words(parts)}, {_group_words(dataset)}; {', '.join(notes)}"
-    method = Decision("own" if published and not dataset.parted else "drawn", because, CHECKLIST)
+    method = Decision("own" if published and not dataset.parted else "sampled", because, CHECKLIST)
     return parts, {"method": method, "calibration": calibrating}
 
 
@@ -151,7 +153,7 @@ def _calibrating(
     count = count if asked is None else asked
     if not count:
         return [], Decision(0, f"{because}: sets and intervals use cases that also decide other things")
-    chosen = _draw(source, count / len(source), seed, CALIBRATION_DRAW, twins)
+    chosen = _sample(source, count / len(source), seed, CALIBRATION_DRAW, twins)
     because = f"{because}: they train and choose nothing, so that sets and intervals hold as promised"
     return chosen, Decision(len(chosen) if asked is None else asked, because, GUARANTEES)
 
@@ -168,19 +170,19 @@ def _refuse_no_training(dataset: Dataset) -> None:
     raise DatasetError(
         f"{f'column {column}' if column else 'its own split'} says {counts}, and no case is left to train on",
         str(dataset.root or dataset.name),
-        "Rename the column to have the parts drawn, or name another one with --column split=COLUMN; to test a model on "
+        "Rename the column to have the parts sampled, or name another one by --column split=COLUMN; to test a model on "
         "these cases give them to `hilum evaluate`"
         if column
         else "Give its training part too; to test a model on these cases give them to `hilum evaluate`",
     )
 
 
-def _refuse_drawn_tests(dataset: Dataset) -> None:
-    """DatasetError for drawn images as test cases."""
+def _refuse_painted_tests(dataset: Dataset) -> None:
+    """DatasetError for painted images as test cases."""
     tested = [case.id for case in dataset if dataset.splits.get(case.id) == "test"]
-    if dataset.drawn and tested:
+    if dataset.painted and tested:
         problem = f"{errors.count_phrase(len(tested), 'test case has', 'test cases have')} no image, only a label map"
-        remedy = "Give their images, or leave the part out: what is drawn proves nothing of real images"
+        remedy = "Give their images, or leave the part out: what is painted proves nothing of real images"
         raise DatasetError(problem, str(dataset.root or dataset.name), remedy)
 
 
@@ -196,8 +198,8 @@ def split_folds(
     Raises PlanError for fewer patients than folds.
     """
     _refuse_no_training(dataset)
-    if dataset.drawn:
-        problem = "each fold would test images that are drawn from label maps, which proves nothing of real ones"
+    if dataset.painted:
+        problem = "each fold would test images that are painted from label maps, which proves nothing of real ones"
         raise PlanError(problem, "split.folds", "Leave out --folds, or give images")
     remaining, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
     cases = [case for case in dataset if remaining.get(case.id, "test") != "test"]
@@ -215,7 +217,7 @@ def split_folds(
     for fold in range(folds):
         rest = [case for case in cases if number[case.id] != fold]
         share, _ = _val_share(rest, _patients(_not_held_out(dataset)), volumes)
-        selecting = set(_draw(rest, share, seed, VAL_DRAW + FOLD_DRAW * (fold + 1), twins))
+        selecting = set(_sample(rest, share, seed, VAL_DRAW + FOLD_DRAW * (fold + 1), twins))
         parts: dict[str, Split] = {}
         for case in cases:
             parts[case.id] = "test" if number[case.id] == fold else "val" if case.id in selecting else "train"
@@ -223,14 +225,14 @@ def split_folds(
     return tuple(folds_made)
 
 
-def with_drawn_images(
-    splits: Sequence[Parts], method: Decision, drawn: Collection[str], twins: Twins
+def with_synthetic_images(
+    splits: Sequence[Parts], method: Decision, synthetic: Collection[str], twins: Twins
 ) -> tuple[tuple[Parts, ...], Decision]:
-    """The parts of each split with drawn images in training, without those that have a twin in its test part."""
-    trained: dict[str, Split] = dict.fromkeys(drawn, "train")
+    """The parts of each split with synthetic images in training, without those that have a twin in its test part."""
+    trained: dict[str, Split] = dict.fromkeys(synthetic, "train")
     made = tuple(_without_twins({**parts, **trained}, twins, ("test",))[0] for parts in splits)
     unlike = "" if method.value == "own" else ", whose model may have been trained on cases that are tested here"
-    words = f"{method.because}; {errors.count_phrase(len(drawn), 'drawn image')} more for training{unlike}"
+    words = f"{method.because}; {errors.count_phrase(len(synthetic), 'synthetic image')} more for training{unlike}"
     return made, replace(method, because=words)
 
 
@@ -249,7 +251,7 @@ def folds_decision(
     whole = f"each leaves out whole values of {by}, " if by else f"{_strata_words(dataset)} spread evenly, "
     because = (
         f"{cases} cases lie in {len(folds)} folds of at least {least}, {_group_words(dataset)}, "
-        f"{whole}drawn by seed {seed}; to select, {share_in_words}"
+        f"{whole}sampled by seed {seed}; to select, {share_in_words}"
     )
     if tested:
         because += f"; the set's own test part of {errors.count_phrase(tested, 'case')} is in no fold"
@@ -325,7 +327,7 @@ def _left_out(cases: set[str], part: str) -> list[str]:
 
 
 def people_of_cases(cases: Sequence[Case], twins: Twins) -> dict[str, str]:
-    """{case id: who is drawn as one}: a patient, with all whose images are twins of theirs, or paired with them."""
+    """{case id: who is sampled as one}: a patient, with all whose images are twins of theirs, or paired with them."""
     owner = {case.id: dataset_cases.people_of_patient(case.patient)[0] for case in cases}
     stands_for = {person: person for case in cases for person in dataset_cases.people_of_patient(case.patient)}
 
@@ -358,7 +360,7 @@ def _strata(cases: Sequence[Case], people: Mapping[str, str]) -> list[tuple[str,
     return sorted(strata.items())
 
 
-def _draw(cases: Sequence[Case], share: float, seed: int, salt: int, twins: Twins) -> list[str]:
+def _sample(cases: Sequence[Case], share: float, seed: int, salt: int, twins: Twins) -> list[str]:
     """Ids of about `share` of the cases, whole patients, from every class alike."""
     people = people_of_cases(cases, twins)
     if len(set(people.values())) < 2:

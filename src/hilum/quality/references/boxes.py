@@ -1,4 +1,4 @@
-"""Boxes: corrections made when they were read, empty lists, and classes of which none is drawn."""
+"""Boxes: corrections made when they were read, empty lists, and classes of which none is annotated."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     missing = [name for name in declared if training and name not in names]
     if missing:
         yield Problem.warning(
-            f"declared but nowhere drawn in the cases that train: {', '.join(missing)}",
+            f"declared but nowhere annotated in the cases that train: {', '.join(missing)}",
             (),
             "it cannot be learnt",
             "Leave it out, or look for the boxes of it",

@@ -25,9 +25,9 @@ def _measure(reference: CaseReference) -> ReferenceMeasures:
     pair: Correspondence = reference.value
     sides = {
         name: {}
-        if drawn is None
-        else {value: count for value, count in slabs.label_voxels(drawn.data).items() if value}
-        for name, drawn in (("fixed", pair.fixed_labels), ("moving", pair.moving_labels))
+        if label_map is None
+        else {value: count for value, count in slabs.label_voxels(label_map.data).items() if value}
+        for name, label_map in (("fixed", pair.fixed_labels), ("moving", pair.moving_labels))
     }
     both = sorted({*sides["fixed"]} & {*sides["moving"]})
     points = 0 if pair.fixed_points is None else len(pair.fixed_points)
@@ -44,14 +44,14 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
             f"the fixed labels lie on another grid than their image: {fixed_labels.geometry.difference(grid)}",
             (reference.case,),
             "nobody knows which voxel is meant",
-            "Give a label map that was drawn on the image",
+            "Give a label map that was contoured on the image",
         )
 
 
 def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
     if reference.value.has_labels and not measures.summary["both"]:
         yield Problem.warning(
-            "no structure is drawn in both images",
+            "no structure is contoured in both images",
             (reference.case,),
             "the labels of the pair teach nothing",
             "See that one value stands for one structure in both",

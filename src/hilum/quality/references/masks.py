@@ -48,15 +48,15 @@ FEWEST_MAPS, SURE, SPREAD = 4, 0.9, 2
 MOST_LISTED = 12  # values in one line
 # By how much an outline's filled area exceeds its own: walls, as of the heart, are thicker.
 FLAT, FILLED = 2, 8
-MOST_DRAWN = 5  # structures in one chart
+MOST_SHOWN = 5  # structures in one chart
 VOLUME = 3  # axes
 PASSED_OVER = 2  # steps from slice to slice over one empty slice
-# Axis, drawn slices, empty slices between them.
+# Axis, contoured slices, empty slices between them.
 Apart = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
 def _measure(reference: CaseReference) -> ReferenceMeasures:
-    found = measure_structures(image_descriptors.drawn_labels(reference.value))
+    found = measure_structures(image_descriptors.structure_labels(reference.value))
     return ReferenceMeasures(
         slabs.label_voxels(reference.value.data),
         image_descriptors.structure_intensities(reference),
@@ -92,7 +92,7 @@ def _count(fingerprint: Fingerprint) -> Mapping[str, int]:
 
 def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
     yield from _read_so(reference)
-    yield from _drawn_apart(reference, measures)
+    yield from _contoured_apart(reference, measures)
     if measures.specks:
         yield Problem.note(
             "mask holds specks: pieces of a few voxels apart from the rest of their structure",
@@ -100,7 +100,7 @@ def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Ite
             "the network learns slips of the pen, and they dominate surface distances",
             "Check them, and remove those that are not intended",
         )
-    pixels = image_descriptors.drawn_labels(reference.value)
+    pixels = image_descriptors.structure_labels(reference.value)
     if np.squeeze(pixels).ndim == FLAT and any(is_outline(pixels == value) for value in measures.components):
         yield Problem.warning(
             "mask seems to hold an outline, a thin closed line, and not the structure inside",
@@ -111,22 +111,22 @@ def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Ite
 
 
 def _read_so(reference: CaseReference) -> Iterator[Problem]:
-    """Drawn structures without a voxel, by name, and what else the reader notes about the mask alone."""
+    """Contoured structures without a voxel, by name, and what else the reader notes about the mask alone."""
     case = (reference.case,)
     for name, why in reference.value.facts.get(WITHOUT_VOXELS, {}).items():
         yield Problem.warning(
-            f"{name} was drawn and has no voxel: {why}",
+            f"{name} was contoured and has no voxel: {why}",
             case,
             "the case teaches that it is not there",
-            "Correct what was drawn, or leave the case out",
+            "Correct the contours, or leave the case out",
         )
     for note in reference.value.notes:
         if note not in reference.image.notes:
             yield Problem.note(f"{KIND}: {note.rstrip('.')}", case, READ_SO, "See that it is right")
 
 
-def _drawn_apart(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
-    """Structures with empty slices between drawn ones, unless the set marks what nobody drew."""
+def _contoured_apart(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
+    """Structures with empty slices between contoured ones, unless the set marks what nobody contoured."""
     labels = {label.value: label for label in reference.value.labels}
     if any(label.is_ignored for label in labels.values()):
         return
@@ -134,29 +134,29 @@ def _drawn_apart(reference: CaseReference, measures: ReferenceMeasures) -> Itera
         name = labels[value].name if value in labels else f"the value {value}"
         along = "" if axis == reference.value.geometry.ndim - 1 else f" along axis {axis + 1}"
         yield Problem.warning(
-            f"{name} is drawn on slices {errors.list_phrase(slices, MOST_LISTED)}{along} and not between them, on "
+            f"{name} is contoured on slices {errors.list_phrase(slices, MOST_LISTED)}{along} and not between them, on "
             f"{errors.list_phrase(empty, MOST_LISTED)}",
             (reference.case,),
             "the slices between are background, in training and in every measure",
-            "Draw them, or interpolate contours of a structure set with --fill-contours, or train on the drawn slices "
-            "only with --set task.sparse=slices",
+            "Contour them, or interpolate contours of a structure set with --fill-contours, or train on the contoured "
+            "slices only with --set task.sparse=slices",
         )
 
 
 def is_outline(inside: Array) -> bool:
     """Whether flat pieces are lines around what they show: each has a hole, and is thin beside what it encloses."""
-    drawn_in = np.squeeze(inside)
-    if drawn_in.ndim != FLAT or not drawn_in.any():
+    section = np.squeeze(inside)
+    if section.ndim != FLAT or not section.any():
         return False
-    [box] = ndimage.find_objects(drawn_in.astype(np.uint8))
-    drawn_in = drawn_in[box]
-    if drawn_in.size < FILLED * np.count_nonzero(drawn_in):
+    [box] = ndimage.find_objects(section.astype(np.uint8))
+    section = section[box]
+    if section.size < FILLED * np.count_nonzero(section):
         return False  # nothing within the box can be so much larger, and to fill large pictures takes a second
-    filled = ndimage.binary_fill_holes(drawn_in)
-    if np.count_nonzero(filled) < FILLED * np.count_nonzero(drawn_in):
+    filled = ndimage.binary_fill_holes(section)
+    if np.count_nonzero(filled) < FILLED * np.count_nonzero(section):
         return False
-    _, holes = ndimage.label(filled & ~drawn_in)
-    _, pieces = ndimage.label(drawn_in, structure=np.ones((3, 3)))
+    _, holes = ndimage.label(filled & ~section)
+    _, pieces = ndimage.label(section, structure=np.ones((3, 3)))
     return bool(holes == pieces)
 
 
@@ -172,14 +172,14 @@ def numbered_objects(cohort: Cohort) -> str:
     Names stand for the same in every image: their numbers have gaps where one is absent, or their count is the same.
     """
     counts = [sorted(set(own) - {0}) for own in cohort.summaries(KIND).values()]
-    drawn_in = [own for own in counts if own]
+    filled_maps = [own for own in counts if own]
     declared = {label.value for label in cohort.dataset.classes.get(KIND, ())} - {0}
-    if declared or len(drawn_in) < FEWEST_MAPS or max(map(len, drawn_in)) < MOST_LABELS:
+    if declared or len(filled_maps) < FEWEST_MAPS or max(map(len, filled_maps)) < MOST_LABELS:
         return ""
     pieces = [one for case in cohort.fingerprint.cases if KIND in case.references for one in case.components.values()]
     share_in_one_piece = sum(one == 1 for one in pieces) / max(1, len(pieces))
-    unbroken = sum(own == list(range(1, len(own) + 1)) for own in drawn_in) / len(drawn_in)
-    sizes = [len(own) for own in drawn_in]
+    unbroken = sum(own == list(range(1, len(own) + 1)) for own in filled_maps) / len(filled_maps)
+    sizes = [len(own) for own in filled_maps]
     if min(share_in_one_piece, unbroken) < SURE or max(sizes) < SPREAD * min(sizes):
         return ""
     return (
@@ -221,7 +221,7 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
 
 
 def _background(cohort: Cohort) -> Iterator[Problem]:
-    """Masks in which nothing is drawn, in all the cases that would train."""
+    """Masks in which nothing is contoured, in all the cases that would train."""
     masks = cohort.summaries(KIND)
     training = [set(case.references[KIND]) for case in cohort.training.cases if KIND in case.references]
     if training and all(values <= {0} for values in training):
@@ -238,7 +238,7 @@ def _background(cohort: Cohort) -> Iterator[Problem]:
     missing = [name for value, name in declared.items() if training and not any(value in own for own in training)]
     if missing:
         yield Problem.warning(
-            f"declared but nowhere drawn in the cases that train: {errors.list_phrase(missing)}",
+            f"declared but nowhere contoured in the cases that train: {errors.list_phrase(missing)}",
             (),
             "it cannot be learnt",
             "Leave it out with --labels, or look for the masks that hold it",
@@ -267,7 +267,7 @@ def _unknown_structures(cohort: Cohort) -> Iterator[Problem]:
         yield Problem.error(
             f"masks hold voxels of {name}, which is said to be unknown there",
             tuple(cases),
-            "nobody can say whether it was drawn",
+            "nobody can say whether it was contoured",
             "Correct what these cases know, or remove the voxels",
         )
     if nowhere := [name for name, count in cohort.dataset.knowing.items() if not count]:
@@ -275,7 +275,7 @@ def _unknown_structures(cohort: Cohort) -> Iterator[Problem]:
             f"{UNKNOWN_HERE} {errors.list_phrase(nowhere)}",
             (),
             "it cannot be learnt",
-            "Leave it out with --labels, or give cases in which it was drawn",
+            "Leave it out with --labels, or give cases in which it was contoured",
         )
 
 
@@ -290,9 +290,9 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
         share = 1 - sum(voxels.get(value, 0) for value in ignored) / sum(voxels.values())
         lines["annotated"] = f"{100 * share:.3g} % of the {unit}; the others are to be ignored"
     if knowing := dataset.knowing:
-        drawn_in = sum(KIND in case.references for case in dataset)
+        with_masks = sum(KIND in case.references for case in dataset)
         of_each = errors.list_phrase((f"{name} in {count}" for name, count in knowing.items()), MOST_LISTED)
-        lines["structures known"] = f"{of_each} of {drawn_in} cases"
+        lines["structures known"] = f"{of_each} of {with_masks} cases"
     names = {label.value: label.name for label in labels}
     counts = (f"{names.get(value, value)}: {count} {unit}" for value, count in voxels.items() if value != 0)
     return lines | {"mask values": errors.list_phrase(counts, MOST_LISTED)}
@@ -310,11 +310,11 @@ def _charts(cohort: Cohort) -> Iterator[Figure]:
             for case in cases
             if case.references[KIND].get(value)
         ]
-        for value in values[:MOST_DRAWN]
+        for value in values[:MOST_SHOWN]
     }
     if groups:
         unit = "ml" if in_ml else grid_geometry.pixels_or_voxels(cohort.fingerprint.axes)
-        caption = f"The first {MOST_DRAWN} of {len(values)} structures." if len(values) > MOST_DRAWN else ""
+        caption = f"The first {MOST_SHOWN} of {len(values)} structures." if len(values) > MOST_SHOWN else ""
         yield charts.histogram_chart(groups, "Size of the structures", axis=f"{unit} in a case", caption=caption)
 
 
@@ -325,7 +325,7 @@ class Structure:
     runs:   voxels, the mean run along each axis, the shortest first; a box a x b x c has its sides
     pieces: voxels of each connected piece, corners touching
     ends:   along each axis the voxel at which nine in ten of its voxels begin, and that before which they end
-    apart:  the axis, drawn slices and empty slices between of a volume that was not drawn throughout, else None
+    apart:  the axis, contoured slices and empty slices between of a volume that was not contoured throughout, else None
     """
 
     runs: tuple[float, ...]
@@ -380,7 +380,7 @@ def _ends(inside: Array, axis: int, start: int) -> tuple[int, int]:
 
 
 def _slices_apart(inside: Array, corner: Sequence[int]) -> Apart | None:
-    """(Axis, drawn slices, empty slices between) of a volume in which slices were passed over; None where none were.
+    """(Axis, contoured slices, empty slices between) of a volume whose slices were passed over; None where none were.
 
     Slices before and after show the same, and one was passed over, or as many gaps are there as not. Pieces of a
     structure lie elsewhere, or farther apart.

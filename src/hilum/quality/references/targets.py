@@ -221,6 +221,6 @@ TARGET = ReferenceKind(
     KIND,
     facts=ReferenceFacts(_measure),
     checks=ReferenceChecks(unusable=_unusable, odd=_case_problems, cohort=_cohort_problems),
-    words=ReferenceWords("targets", lines=_lines, drawn=_nowhere),
+    words=ReferenceWords("targets", lines=_lines, outlined=_nowhere),
     is_image=True,
 )

@@ -38,20 +38,20 @@ def roc(
     curves: {class: (truth (cases,) as bool, score (cases,))}; a class that has only one truth is left out
     bands:  {class: (1 - specificity, lowest and highest sensitivity there)}, drawn behind its curve
     """
-    curves_drawn: dict[str, Floats] = {}
+    curves_shown: dict[str, Floats] = {}
     for name, (truth, score) in curves.items():
         points = _roc_points(np.asarray(truth, dtype=bool), np.asarray(score, dtype=float))
         if points is not None:
-            curves_drawn[name] = points
+            curves_shown[name] = points
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A curve a class, and the diagonal."""
         axes = canvas.subplots()
         axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
         curves_of = zip(
-            drawing.cycle_colours(ink, len(curves_drawn)),
-            drawing.shorten_all(list(curves_drawn)),
-            curves_drawn.items(),
+            drawing.cycle_colours(ink, len(curves_shown)),
+            drawing.shorten_all(list(curves_shown)),
+            curves_shown.items(),
             strict=True,
         )
         for colour, label, (name, points) in curves_of:
@@ -59,16 +59,16 @@ def roc(
                 axes.fill_between(*(bands or {})[name], color=colour, alpha=0.18, linewidth=0)
             axes.plot(points[0], points[1], color=colour, linewidth=1.8, label=f"{label}  {_area(points):.3f}")
         _square(axes, "1 \N{MINUS SIGN} specificity", "sensitivity", ink)
-        if curves_drawn:
+        if curves_shown:
             drawing.draw_legend(axes, ink, "lower right")
 
-    summary = "; ".join(f"{name}: area {_area(points):.3f}" for name, points in curves_drawn.items())
-    left = [name for name in curves if name not in curves_drawn]
-    if set(bands or {}) & set(curves_drawn):
-        caption = f"{caption} Band: 95 % interval at each point, patients drawn again.".strip()
-    caption = f"{caption} {drawing.caption_unnamed(len(curves_drawn))}".strip()
+    summary = "; ".join(f"{name}: area {_area(points):.3f}" for name, points in curves_shown.items())
+    left = [name for name in curves if name not in curves_shown]
+    if set(bands or {}) & set(curves_shown):
+        caption = f"{caption} Band: 95 % interval at each point, patients resampled.".strip()
+    caption = f"{caption} {drawing.caption_unnamed(len(curves_shown))}".strip()
     if left:
-        caption = f"{caption} Not drawn, because all cases are alike there: {', '.join(left)}.".strip()
+        caption = f"{caption} Left out, because all cases are alike there: {', '.join(left)}.".strip()
     return drawing.draw_chart(draw, title=title, caption=caption, alt=f"ROC curves. {summary}", size=(4.4, 4.0))
 
 
@@ -78,19 +78,19 @@ def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: s
     curves: as of `roc`; a class without cases is left out
     Steps and no lines between the points: Davis and Goadrich, ICML 2006, doi:10.1145/1143844.1143874
     """
-    curves_drawn: dict[str, tuple[Floats, float]] = {}
+    curves_shown: dict[str, tuple[Floats, float]] = {}
     for name, (truth, score) in curves.items():
         is_present = np.asarray(truth, dtype=bool)
         if is_present.any():
-            curves_drawn[name] = _precision_points(is_present, np.asarray(score, dtype=float)), float(is_present.mean())
+            curves_shown[name] = _precision_points(is_present, np.asarray(score, dtype=float)), float(is_present.mean())
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A stepped curve a class, and the line of its prevalence."""
         axes = canvas.subplots()
         lines = zip(
-            drawing.cycle_colours(ink, len(curves_drawn)),
-            drawing.shorten_all(list(curves_drawn)),
-            curves_drawn.values(),
+            drawing.cycle_colours(ink, len(curves_shown)),
+            drawing.shorten_all(list(curves_shown)),
+            curves_shown.values(),
             strict=True,
         )
         for colour, label, (points, share) in lines:
@@ -98,14 +98,14 @@ def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: s
             area = f"{label}  {_stepped_area(points):.3f}"
             axes.step(points[0], points[1], where="pre", color=colour, linewidth=1.8, label=area)
         _square(axes, "recall (sensitivity)", "precision (PPV)", ink)
-        if curves_drawn:
+        if curves_shown:
             drawing.draw_legend(axes, ink, "lower right")
 
     summary = "; ".join(
-        f"{name}: average precision {_stepped_area(points):.3f}" for name, (points, _) in curves_drawn.items()
+        f"{name}: average precision {_stepped_area(points):.3f}" for name, (points, _) in curves_shown.items()
     )
     text = "Dashed: the precision of calling every case positive, which is the share of such cases."
-    text = " ".join(filter(None, (text, caption, drawing.caption_unnamed(len(curves_drawn)))))
+    text = " ".join(filter(None, (text, caption, drawing.caption_unnamed(len(curves_shown)))))
     return drawing.draw_chart(
         draw, title=title, caption=text, alt=f"Precision-recall curves. {summary}", size=(4.4, 4.0)
     )
@@ -221,8 +221,8 @@ def confusion_plot(matrix: ArrayLike, classes: Sequence[str], title: str, *, cap
             axes.tick_params(labelsize=min(8.5, 60 * side / len(classes)))
 
     summary = [f"{name}: {counts[i, i]} of {counts[i].sum()} right" for i, name in enumerate(classes)]
-    drawn = "Counts of cases; shade: share" if crowded else "Counts of cases; shade and per cent: share"
-    text = f"{drawn if len(classes) <= MOST_NUMBERED else 'Shade: share'} of the row. {caption}".strip()
+    shade_text = "Counts of cases; shade: share" if crowded else "Counts of cases; shade and per cent: share"
+    text = f"{shade_text if len(classes) <= MOST_NUMBERED else 'Shade: share'} of the row. {caption}".strip()
     figure_made = drawing.draw_chart(
         draw, title=title, caption=text, alt=f"Confusion matrix. {'; '.join(summary)}", size=(max(3.2, side), side)
     )

@@ -37,7 +37,7 @@ POINTS = 72  # an inch, of SVG and of letters
 
 # Colours of a picture besides those of outlines: as many as a palette holds, and for one that is too large.
 OWN_COLOURS = (256 - len(PALETTE), 57)
-CROWDED = 10  # more bars or classes than these are drawn smaller
+CROWDED = 10  # more bars or classes than these are as_svg smaller
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 OWN = "of-this-drawing-"  # in ids, which have the digest of the drawing in its place
 FONT, COLOUR = re.compile(r"font-family:[^;]*;?"), re.compile(r"#[0-9a-f]{6}\b")
@@ -61,10 +61,10 @@ def draw_chart(
     canvas = Canvas(figsize=size, facecolor="none", layout="constrained")
     FigureCanvasAgg(canvas)  # measures letters fast
     draw(canvas, LIGHT)
-    drawn = svg(canvas)
+    as_svg = svg(canvas)
     canvas.set_facecolor(LIGHT.paper)
     picture = encode_png(canvas, CHART_DPI) if is_file else b""
-    return Figure(title=title, png=picture, svg=drawn, caption=caption, alt=alt)
+    return Figure(title=title, png=picture, svg=as_svg, caption=caption, alt=alt)
 
 
 def plain_axes(axes: Axes, ink: Ink, *, rows: bool = False) -> None:

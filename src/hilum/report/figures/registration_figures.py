@@ -118,7 +118,7 @@ def jacobian_map(
 
 
 def _draw_panels(view: UprightView, draw: Draw, title: str, caption: str, fixed: Image) -> Figure:
-    """A panel a plane, with what is drawn over its greys."""
+    """A panel a plane, with a picture over its greys."""
     shown: Sequence[tuple[ScreenPlane, int]] = [
         (plane, view.fullest_slice(plane)) for plane in display.screen_planes(view.grid)
     ]

@@ -118,7 +118,7 @@ class ResultPage:
         return canvas
 
     def _colours(self) -> dict[str, tuple[int, int, int]]:
-        """{name of what is drawn: its colour}."""
+        """{name of a structure or a box: its colour}."""
         layers = [labels for _, labels in self.masks] + [_classes(self.boxes)]
         return {
             one.name: display.label_colours(labels)[one.value]

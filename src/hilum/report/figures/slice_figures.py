@@ -1,4 +1,4 @@
-"""Slices of images, and series as lines, with what is drawn on them: outlines of labels or of single objects, bars."""
+"""Slices of images, and series as lines, with of labels or of single objects, and bars."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def contours(
     places = "; ".join(filter(None, (view.place(plane, at) for plane, at in shown)))
     sentences = (f"{caption.rstrip('.')}." * bool(caption), f"Shown: {places}." if places else "")
     text = " ".join(filter(None, (*sentences, _shared_colours(view, shown, labels))))
-    names_drawn = [name for name, one in zip(owners, (reference, prediction), strict=True) if one is not None]
-    alt = _alt(image, [plane for plane, _ in shown], labels, names_drawn)
+    owners_shown = [name for name, one in zip(owners, (reference, prediction), strict=True) if one is not None]
+    alt = _alt(image, [plane for plane, _ in shown], labels, owners_shown)
     return Figure(title, drawing.encode_png(canvas, SLICE_DPI), alt, text, wide=len(shown) > 1)
 
 
@@ -186,7 +186,10 @@ def _visible_labels(
 ) -> list[Label]:
     """The labels of which these slices show something."""
     values = {
-        int(v) for drawn in view.maps for plane, at in shown for v in np.unique(display.cut_slice(drawn, plane, at))
+        int(v)
+        for label_map in view.maps
+        for plane, at in shown
+        for v in np.unique(display.cut_slice(label_map, plane, at))
     }
     return [label for label in display.foreground_labels(labels) if label.value in values]
 
@@ -234,13 +237,13 @@ def hex_colour(colour: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def _alt(image: Image, shown: Sequence[ScreenPlane], labels: Sequence[Label], names_drawn: Sequence[str]) -> str:
+def _alt(image: Image, shown: Sequence[ScreenPlane], labels: Sequence[Label], owners_shown: Sequence[str]) -> str:
     kind = "Image" if image.modality == "unknown" else f"{image.modality} image"
     what = f"{kind}, {' and '.join(plane.name for plane in shown)}"
-    if not names_drawn:
+    if not owners_shown:
         return what
     structures = ", ".join(label.name for label in display.foreground_labels(labels))
-    return f"{what}, with outlines of {structures}: {' and '.join(names_drawn)}"
+    return f"{what}, with outlines of {structures}: {' and '.join(owners_shown)}"
 
 
 def object_outlines(

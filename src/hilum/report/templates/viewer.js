@@ -1,4 +1,4 @@
-// Shows slices of one image, with what is drawn on it. It asks a source for them: `EmbeddedImage` below holds all voxels
+// Shows slices of one image, with what lies over it. It asks a source for them: `EmbeddedImage` below holds all voxels
 // of a page, and the node's page has one that fetches slices. 2D canvas only: many reading rooms have no graphics card.
 //
 // A source has `facts` (grid and names, in the order of the screen), and two questions that it answers at once, or with

@@ -232,10 +232,10 @@ class Correcting(nn.Module):
 
 
 class VariationalLayer(nn.Module):
-    """(batch, inside, ...) to (batch, outside, ...) by normal distributions of weights: drawn in training, else means.
+    """(batch, inside, ...) to (batch, outside, ...) by normally distributed weights: samples in training, else means.
 
     Blundell et al., arXiv:1505.05424, with the local reparametrisation of Kingma et al., arXiv:1506.02557: not weights
-    are drawn, but outputs, for each place anew. Each weight's prior is normal around 0 with a variance of 1 / inside,
+    are sampled, but outputs, for each place anew. Each weight's prior is normal around 0 with a variance of 1 / inside,
     so that an output for normalised features has a variance of about 1. A bias is a number.
     layer:     linear, or a convolution of single voxels, whose weights are the first means
     log_ratio: logarithm of a weight's standard deviation over its prior's
@@ -248,12 +248,12 @@ class VariationalLayer(nn.Module):
         self.log_ratio = nn.Parameter(torch.full_like(layer.weight, math.log(FIRST_DEVIATION)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(batch, outside, ...), by drawn weights in training and by their means otherwise."""
+        """(batch, outside, ...), by sampled weights in training and by their means otherwise."""
         mean = _linear(features, self.weight, self.bias)
         return mean + self.deviations(features) * torch.randn_like(mean) if self.training else mean
 
     def deviations(self, features: Tensor) -> Tensor:
-        """(batch, outside, ...) standard deviations of the outputs by drawn weights."""
+        """(batch, outside, ...) standard deviations of the outputs by sampled weights."""
         return _linear(features.square(), (self.prior * self.log_ratio.exp()).square()).sqrt()
 
     def divergence(self) -> Tensor:

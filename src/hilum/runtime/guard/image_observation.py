@@ -34,7 +34,7 @@ RATIO = "ratio of sides"
 PLANES, OBLIQUE, STRAIGHT = ("sagittal", "coronal", "axial"), "oblique", 0.8
 # By this factor slices lie further apart than voxels in them; else nobody knows across which axis they were taken.
 APART = 1.5
-# Of the range, a share of colour that is next to none: a tint, or marks that somebody drew, have a hundredth or two.
+# Of the range, a share of colour that is next to none: a tint, or marks that somebody made, have a hundredth or two.
 TINT = 0.1
 MODALITY, REGION = "modality", "region of the body"
 # Parts of the body as BodyPartExamined names them (PS3.16, table L-1), of regions that no image shows together. What

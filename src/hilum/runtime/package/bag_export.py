@@ -94,7 +94,7 @@ def write_halves(model: Model, modules: Sequence[nn.Module], folder: Path) -> On
 
 
 def _bags_of(features: int) -> GraphInputs:
-    def draw(count: int) -> list[Tensor]:
+    def random_inputs(count: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed(0)
         numbers = torch.randperm(SIDE**2, generator=generator)[:count]
         places = torch.stack([numbers // SIDE, numbers % SIDE], dim=1)[None]
@@ -102,4 +102,4 @@ def _bags_of(features: int) -> GraphInputs:
         found = torch.rand(1, count, features, generator=generator)
         return [pad(found, (0, 0, 0, beyond)), pad(places, (0, 0, 0, beyond), value=-1)]
 
-    return GraphInputs((FEATURES, PLACES), draw, TILES, axis=1, step=TILES_OF_BLOCK)
+    return GraphInputs((FEATURES, PLACES), random_inputs, TILES, axis=1, step=TILES_OF_BLOCK)

@@ -75,10 +75,10 @@ def write_onnx(
         return {"exported": False, "because": refused}
     shapes = [shape, *([(context,)] if context else [])]
 
-    def draw(count: int) -> list[Tensor]:
+    def random_inputs(count: int) -> list[Tensor]:
         return [torch.randn(count, *one, generator=torch.Generator().manual_seed(0)) for one in shapes]
 
-    inputs = GraphInputs(INPUTS[: len(shapes)], draw, BATCHES)
+    inputs = GraphInputs(INPUTS[: len(shapes)], random_inputs, BATCHES)
     return write_graph(module, inputs, path, names, inside=inside)
 
 
@@ -87,13 +87,13 @@ class GraphInputs:
     """What a graph is given.
 
     names:  of its inputs
-    draw:   a number of images or tiles to random inputs with so many along `axis`
+    random_inputs: a number of images or tiles to random inputs with so many along `axis`
     counts: that are compared with torch; the last is the example of the export
     step:   of which all numbers along that axis are multiples
     """
 
     names: Sequence[str]
-    draw: Callable[[int], list[Tensor]]
+    random_inputs: Callable[[int], list[Tensor]]
     counts: Sequence[int]
     axis: int = 0
     step: int = 1
@@ -109,7 +109,9 @@ def write_graph(
     errors: tuple[type[Exception], ...] = (*EXPORT_ERRORS, *onnx.onnx_errors())
     try:
         _export(module, inputs, path, outside, list(names))
-        apart = max(_apart(module, dict(zip(inputs.names, inputs.draw(n), strict=True)), path) for n in inputs.counts)
+        apart = max(
+            _apart(module, dict(zip(inputs.names, inputs.random_inputs(n), strict=True)), path) for n in inputs.counts
+        )
     except errors as error:
         _remove(path, weights)
         return {"exported": False, "because": _reason(error)}
@@ -152,7 +154,7 @@ def _export(module: Module, inputs: GraphInputs, path: Path, outside: bool, name
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
             module,
-            tuple(inputs.draw(inputs.counts[-1])),
+            tuple(inputs.random_inputs(inputs.counts[-1])),
             input_names=list(inputs.names),
             output_names=names,
             dynamic_shapes=tuple({inputs.axis: count} for _ in inputs.names),

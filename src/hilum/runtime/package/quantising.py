@@ -53,7 +53,7 @@ def refuse_missing_extra(*modules: str) -> None:
 
 @dataclass(eq=False)
 class WindowRecorder:
-    """A network that keeps some of the windows that pass it, drawn evenly: Vitter's reservoir.
+    """A network that keeps some of the windows that pass it, sampled evenly: Vitter's reservoir.
 
     Vitter, ACM Trans Math Softw 1985, doi:10.1145/3147.3165
     """

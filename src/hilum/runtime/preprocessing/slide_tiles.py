@@ -43,7 +43,7 @@ class Tiles:
 
     size:  pixels along each side of a tile
     mm:    along a side of such a pixel; of a slide whose finest pixels are longer, those
-    count: tiles of a bag that training draws each time
+    count: tiles of a bag that training samples each time
     """
 
     size: int = 256
@@ -180,7 +180,7 @@ def stack_tissue(image: Image, where: str, tiles: Tiles, tissue: str = "otsu") -
     return TileStack(image, places, (float(steps[0]), float(steps[1])), tiles.size)
 
 
-def draw_tiles(
+def sample_tiles(
     stack: RegionSource, places: NDArray[np.int64], count: int, rng: np.random.Generator
 ) -> tuple[Array, NDArray[np.int64]]:
     """So many tiles of a bag, none twice, as (channels, count, rows, columns), and their places.
@@ -189,9 +189,9 @@ def draw_tiles(
     """
     chosen = np.sort(rng.permutation(len(places))[:count])
     every = slice(None)
-    drawn = np.concatenate([np.asarray(stack[every, n : n + 1, every, every]) for n in chosen.tolist()], axis=1)
+    sampled = np.concatenate([np.asarray(stack[every, n : n + 1, every, every]) for n in chosen.tolist()], axis=1)
     lacking = count - len(chosen)
-    padded = np.pad(drawn, [(0, 0), (0, lacking), (0, 0), (0, 0)])
+    padded = np.pad(sampled, [(0, 0), (0, lacking), (0, 0), (0, 0)])
     return padded, np.pad(places[chosen], [(0, lacking), (0, 0)], constant_values=ABSENT)
 
 

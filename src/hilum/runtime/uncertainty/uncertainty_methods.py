@@ -1,4 +1,4 @@
-"""Methods by which a model states its uncertainty: members, mirrored views, drawn last layers, drawn dropout."""
+"""Methods by which a model states its uncertainty: members, mirrored views, sampled last layers, sampled dropout."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ def last_layers_of(basis: MethodBasis) -> LastLayers | None:
 
 
 class LastLayerPosterior(NoMethod):
-    """Draws from the posteriors of the last layers."""
+    """Samples from the posteriors of the last layers."""
 
     def lacking(self, basis: MethodBasis) -> Lack | None:
         """Why there are no posteriors to sample from; None where there are."""
@@ -333,21 +333,21 @@ class LastLayerPosterior(NoMethod):
     def networks(self, basis: MethodBasis) -> Networks:
         """The network, with how draws differ."""
         assert basis.laplace is not None  # noqa: S101 - else it would be lacking
-        return _with_drawn_layers(basis, basis.laplace)
+        return _with_sampled_layers(basis, basis.laplace)
 
 
-def _with_drawn_layers(basis: MethodBasis, drawing: PosteriorDraws) -> Networks:
+def _with_sampled_layers(basis: MethodBasis, posterior: PosteriorDraws) -> Networks:
     """The network, with how draws of its last layers differ beside its outputs."""
     differ = basis.differ
     assert differ is not None  # noqa: S101 - else the method would be lacking
-    own = replace(differ, kinds={head: kind for head, kind in differ.kinds.items() if head in drawing.heads})
-    return basis.networks.watch(partial(_by_draws, own, drawing, basis.inference.draws))
+    own = replace(differ, kinds={head: kind for head, kind in differ.kinds.items() if head in posterior.heads})
+    return basis.networks.watch(partial(_by_draws, own, posterior, basis.inference.draws))
 
 
 def _by_draws(
-    differ: Disagreement, drawing: PosteriorDraws, count: int, features: NetworkFeatures
+    differ: Disagreement, posterior: PosteriorDraws, count: int, features: NetworkFeatures
 ) -> Mapping[str, Tensor]:
-    return differ(drawing.views(features, count))
+    return differ(posterior.views(features, count))
 
 
 def paired_noise(count: int, size: int) -> Floats:
@@ -363,7 +363,7 @@ METHOD = LastLayerPosterior(LAPLACE)
 class LearntWeights:
     """The distributions of a network's last layers, as training has learnt them: {head: its layer}.
 
-    As in training not weights are drawn, but outputs: Kingma et al., arXiv:1506.02557.
+    As in training not weights are sampled, but outputs: Kingma et al., arXiv:1506.02557.
     """
 
     heads: Mapping[str, VariationalLayer]
@@ -374,13 +374,13 @@ class LearntWeights:
         for head, layer in self.heads.items():
             outputs, deviations = features.outputs[head], layer.deviations(features.inputs[head])
             noise = torch.from_numpy(paired_noise(count, outputs.shape[1])).to(outputs)
-            for view, drawn in zip(views, noise, strict=True):
-                view[head] = outputs + deviations * drawn.reshape(1, -1, *[1] * (outputs.ndim - 2))
+            for view, rows in zip(views, noise, strict=True):
+                view[head] = outputs + deviations * rows.reshape(1, -1, *[1] * (outputs.ndim - 2))
         return views
 
 
 class VariationalWeights(NoMethod):
-    """Draws from the distributions of the last layers (`bayesian` in network.size)."""
+    """Samples from the distributions of the last layers (`bayesian` in network.size)."""
 
     def lacking(self, basis: MethodBasis) -> Lack | None:
         """Why there is nothing to sample from; None where there is."""
@@ -390,7 +390,7 @@ class VariationalWeights(NoMethod):
 
     def networks(self, basis: MethodBasis) -> Networks:
         """The network, with how draws differ."""
-        return _with_drawn_layers(basis, LearntWeights(_learnt_weights(basis)))
+        return _with_sampled_layers(basis, LearntWeights(_learnt_weights(basis)))
 
 
 def _has_distributions(basis: MethodBasis) -> bool:

@@ -283,7 +283,7 @@ def open_image(
     tissue = coarse_mask.tissue_of(image) if preprocessing.tissue == "otsu" else None
     mask = tissue if tissue is not None or windows.skip is None else MASKS[windows.skip](image)
     skipping = None if mask is None else _skipping(mask, task, trace)
-    if prompts is not None and prompts.drawn:
+    if prompts is not None and prompts.as_channels:
         data, shows = follow_objects(prompts, data, trace, network, windows, task.merge)
         skipping = None if shows is None else Skipping(shows, partial(_background_outputs, task))
     views = averaging.mirror_views(

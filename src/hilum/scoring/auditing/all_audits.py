@@ -40,7 +40,7 @@ def run_audits(audit: AuditInput, *asked: Look) -> ScoredCases:
     looks = (decision_audits.audit_screening(audit), *(look(plain) for look in (*LOOKS, *asked)))
     results = [one for one in looks if one is not None]
     shown = [
-        (word, case, [*drawn, *(figure for one in results for figure in one.figures.get(case, ()))], page)
-        for word, case, drawn, page in audit.scored.shown
+        (word, case, [*figures, *(figure for one in results for figure in one.figures.get(case, ()))], page)
+        for word, case, figures, page in audit.scored.shown
     ]
     return replace(audit.scored, audits=(*audit.scored.audits, *results), shown=shown)

@@ -249,7 +249,7 @@ class AttributeGroups:
         for name in self.names:
             rows = self.table[self.groups == name].reset_index(drop=True)
             draws = int(np.clip(MOST_WORK // len(rows), FEWEST_DRAWS, DRAWS))
-            how = case_tables.resampling_of_table(rows, self.seed).drawing(draws)
+            how = case_tables.resampling_of_table(rows, self.seed).with_draws(draws)
             summaries[name] = self.task.summary(rows, seed=how)
         return summaries
 

@@ -24,11 +24,11 @@ MOST = 500
 
 
 def attacked_cases(cases: Sequence[Case], seed: int) -> list[Case]:
-    """A case of each patient, of at most `MOST` patients drawn by the seed."""
+    """A case of each patient, of at most `MOST` patients sampled by the seed."""
     first = {case.patient: case for case in reversed(cases)}
     patients = sorted(first)
-    drawn = np.random.default_rng(seed).permutation(len(patients))[:MOST]
-    return [first[patients[place]] for place in sorted(drawn)]
+    sampled = np.random.default_rng(seed).permutation(len(patients))[:MOST]
+    return [first[patients[place]] for place in sorted(sampled)]
 
 
 def membership_of_cases(
@@ -37,7 +37,7 @@ def membership_of_cases(
     """How well a model's figures on single cases tell those that trained it from others.
 
     The order from best to worst is that by which the kind of problem ranks its cases (`Task.rank`); of equal cases it
-    is drawn. A case that cannot be predicted is left out.
+    is sampled. A case that cannot be predicted is left out.
     Raises UsageError without a case on each side.
     """
     rows, is_member, patients = list[dict[str, PlainCell]](), dict[str, bool](), dict[str, str]()

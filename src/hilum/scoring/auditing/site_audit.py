@@ -92,9 +92,9 @@ def audit_sites(audit: AuditInput) -> AuditOutcome | None:
         table["patients"] = 0
     main = _main_figure(figures, scored.metrics)
     words, metric = main.words(scored.metrics), scored.metrics.metric_named(main.metric)
-    rows_drawn = [(column, site, one, True) for site, one in main.at_site.items()]
-    rows_drawn += [("pooled", MEAN, main.pooled.mean, True), ("pooled", NEW, main.pooled.new_site, False)]
-    forest = charts.forest(rows_drawn, f"{metric.words} by site", axis=metric.words, caption=f"{CAPTION} {HOW}")
+    rows_shown = [(column, site, one, True) for site, one in main.at_site.items()]
+    rows_shown += [("pooled", MEAN, main.pooled.mean, True), ("pooled", NEW, main.pooled.new_site, False)]
+    forest = charts.forest(rows_shown, f"{metric.words} by site", axis=metric.words, caption=f"{CAPTION} {HOW}")
     return AuditOutcome({SITES: table}, sections=[Section(TITLE, [Paragraph(words), forest])], notes=[words])
 
 

@@ -143,7 +143,7 @@ class Explainer:
         """
         image = channel_stack.stack_images(case.images, case.id)
         model = predicted_memory.fit_batch_to_memory(self.model, image, case.id)
-        rows, figures_drawn, files = list[ExplanationRow](), list[Figure](), list[Path]()
+        rows, figures, files = list[ExplanationRow](), list[Figure](), list[Path]()
         details, refused, maps, small = list[Figure](), dict[str, str](), list[Explanation](), dict[str, SmallMap]()
         letters, bars = _letters(image), self._covariates(model, case, image)
         for number, method in enumerate(self.methods):
@@ -170,7 +170,7 @@ class Explainer:
             inside = self._reference_region(case, image, explanation.target)
             rows.append(self._row(case, image, explanation, inside))
             pictures = map_pictures(explanation, image, method, inside, failed=rows[-1]["passed"] is False)
-            figures_drawn.append(pictures[method.name])
+            figures.append(pictures[method.name])
             details += list(pictures.values())[1:]
             small[method.name] = SmallMap.from_map(
                 case.id, explanation.target, explanation.data, image.geometry.ndim, letters
@@ -180,8 +180,8 @@ class Explainer:
             elif self.keeps:
                 maps.append(explanation)
         if bars:
-            figures_drawn.append(heat_map.bar_chart(bars, "Covariates", axis="score lost without the value"))
-        return CaseExplanation(case.id, rows, figures_drawn, files, details, bars, refused, maps, small)
+            figures.append(heat_map.bar_chart(bars, "Covariates", axis="score lost without the value"))
+        return CaseExplanation(case.id, rows, figures, files, details, bars, refused, maps, small)
 
     def _covariates(self, model: Model, case: Case, image: Image) -> dict[str, float]:
         """The contribution of each covariate to the score of this case."""
@@ -224,15 +224,15 @@ def map_pictures(
     """{end of the file's name: picture}: the map first, then that of each image, then where members disagree."""
     target = "the answer as a whole" if explanation.target == WHOLE else explanation.target
     title = f"{method.name}: {target}"
-    drawn_on = partial(heat_map.heat_overlay, image, failed=failed, inside=inside)
+    overlay_on = partial(heat_map.heat_overlay, image, failed=failed, inside=inside)
     words = f"{method.words[0].upper()}{method.words[1:]}"
     words += "" if inside is None else "; outlined what experts marked"
     for_all = f"{words}; all images together, over {image.channels[0]}" if explanation.images else words
-    figures_drawn = {method.name: drawn_on(explanation.data, title, caption=for_all)}
+    figures = {method.name: overlay_on(explanation.data, title, caption=for_all)}
     for name, data in explanation.images.items():
         if name not in image.channels:
             continue  # the case lacks it
-        figures_drawn[f"{method.name}_{name}"] = drawn_on(
+        figures[f"{method.name}_{name}"] = overlay_on(
             data,
             f"{title}, {name}",
             caption=f"{words}; colours are those of all images",
@@ -242,10 +242,10 @@ def map_pictures(
     if explanation.disagreement is not None:
         caption = "Standard deviation over the members' maps, in the colours of their mean"
         name = f"{method.name}_{DISAGREEMENT}"
-        figures_drawn[name] = drawn_on(
+        figures[name] = overlay_on(
             explanation.disagreement, f"{title}, {DISAGREEMENT}", caption=caption, among=[explanation.data]
         )
-    return figures_drawn
+    return figures
 
 
 def _write_map(

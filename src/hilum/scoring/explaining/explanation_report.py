@@ -16,13 +16,13 @@ from hilum.values.plain_values import PlainValue
 
 MOST_CASES = 20
 # Of findings, after Holm. Two methods of four agree on a place in none of 10 networks that see no mark, and in 40 of 40
-# that see one; a single method may favour a place by how it draws (bench/findings/explanations.md).
+# that see one; a single method may favour a place by how it samples (bench/findings/explanations.md).
 LEVEL, AGREEING = 0.05, 2
 NOTHING = "No map favours borders, corners, burned-in letters or places of one answer more than chance would."
 PLACES = {"border": "borders in maps", "corner": "corners in maps", "text": "burned-in letters in maps"}
 VERDICTS = {True: "passed", False: "failed", None: "not judged"}
 MEASURED = {
-    "randomisation": "Like maps of redrawn weights",
+    "randomisation": "Like maps of randomised weights",
     "deletion": "Deletion",
     "insertion": "Insertion",
     "stability": "Stability",
@@ -121,7 +121,7 @@ def findings_sentence(findings: Sequence[PlaceFinding]) -> str:
     sentences = [f"Maps hold more evidence than chance would put there: {'; '.join(agreed)}."] if agreed else []
     if single:
         sentences.append(
-            f"By one of {len(methods)} methods only, which may be how that method draws: {'; '.join(single)}."
+            f"By one of {len(methods)} methods only, which may be how that method samples: {'; '.join(single)}."
         )
     return " ".join(sentences)
 

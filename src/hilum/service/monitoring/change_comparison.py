@@ -35,7 +35,7 @@ SHOWN_S = 30 * 86400.0  # after its end, in which figures of a change are shown
 class ChangeFigure:
     """A figure of a change. metric: as in `measure_differences`, or a rate; arm: of a split, empty of a shadow
 
-    source: of a rate, audited (drawn at random and read blind) or reported
+    source: of a rate, audited (sampled at random and read blind) or reported
     """
 
     metric: str

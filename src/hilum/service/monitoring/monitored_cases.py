@@ -198,7 +198,7 @@ def columns_of_answer(rows: Sequence[FindingRow]) -> dict[str, PlainCell]:
 
 
 def _of_labels(outcomes_of_job: Sequence[ReportedOutcome]) -> dict[str, PlainCell]:
-    """`reference_<label>`, when the last of them became known, and the chance with which a blind read was drawn."""
+    """`reference_<label>`, when the last of them became known, and the chance with which a blind read was sampled."""
     if not outcomes_of_job:
         return {}
     at = datetime.fromtimestamp(max(one.at for one in outcomes_of_job), UTC).isoformat()

@@ -26,7 +26,7 @@ class ReportedOutcome:
 
     value:     1 present, 0 absent, or a number in the label's unit
     at:        when it became known (s since 1970); the case counts for the day on which it was answered
-    inclusion: the chance with which a blind read was drawn; None where it is reported
+    inclusion: the chance with which a blind read was sampled; None where it is reported
     """
 
     label: str

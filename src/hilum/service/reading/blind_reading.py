@@ -1,4 +1,4 @@
-"""Blind reads: results drawn at random each week, hidden from people until one of them has read the study."""
+"""Blind reads: results sampled at random each week, hidden from people until one of them has read the study."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BLIND_VIEW, VIEW, BLIND_EXPORT, EXPORT = "view blind", "view", "export blind", "
 class BlindRead:
     """A study to be read while its answers are hidden.
 
-    row: of the draw, with the study's key `study`, its `uid` and `attributes`
+    row: of the sample, with the study's key `study`, its `uid` and `attributes`
     """
 
     job: str
@@ -101,13 +101,13 @@ LONGEST_DAYS = 28
 DAY_S = 86400.0
 
 
-def draw_blind_reads(connection: Connection, settings: NodeSettings, now: float) -> int:
-    """Draw results of the last whole week (ISO, UTC), once in each week; how many.
+def sample_blind_reads(connection: Connection, settings: NodeSettings, now: float) -> int:
+    """Sample results of the last whole week (ISO, UTC), once in each week, and count them.
 
     now: s since 1970
-    Called results and those without a call are drawn from separately, each with the same chance as all of its kind:
-    the number that is drawn by the number that there is. Where one kind has too few, the other gives more. A node
-    without an account of a reader draws nothing: nobody could be known not to have seen the answer.
+    Called results and those without a call are sampled separately, each with the same chance as all of its kind:
+    the number that is sampled by the number that there is. Where one kind has too few, the other gives more. A node
+    without an account of a reader samples nothing: nobody could be known not to have seen the answer.
     """
     asked = settings.monitor.audit
     if asked is None:
@@ -115,7 +115,7 @@ def draw_blind_reads(connection: Connection, settings: NodeSettings, now: float)
     _end_late(connection, now)
     today = datetime.fromtimestamp(now, UTC)
     week = f"{today:%G-W%V}"
-    if _are_drawn(connection, week) or not _has_readers(connection):
+    if _are_sampled(connection, week) or not _has_readers(connection):
         return 0
     monday = (today - timedelta(days=today.weekday())).replace(hour=0, minute=0, second=0, microsecond=0)
     called = _calls_by_job(connection, monday.timestamp() - 7 * DAY_S, monday.timestamp())
@@ -126,21 +126,21 @@ def draw_blind_reads(connection: Connection, settings: NodeSettings, now: float)
     source = random.SystemRandom()  # which nobody can foresee
     for kind, members in kinds.items():
         for job in source.sample(members, counts[kind]):
-            columns = {"inclusion": counts[kind] / len(members), "drawn_at": now, "week": week, "state": "waiting"}
+            columns = {"inclusion": counts[kind] / len(members), "sampled_at": now, "week": week, "state": "waiting"}
             connection.execute(insert(BLIND_READS).values(job=job, **columns))
     detail = {"called": [counts[True], len(kinds[True])], "not_called": [counts[False], len(kinds[False])]}
-    audit_records.record_event(connection, "blind draw", week, detail=detail)
+    audit_records.record_event(connection, "blind sample", week, detail=detail)
     return sum(counts.values())
 
 
 def _counts(count: int, called: int, others: int) -> dict[bool, int]:
-    """Number that is drawn of each kind."""
+    """Number that is sampled of each kind."""
     of_others = min(others, max(count // 2, count - called))
     return {True: min(called, count - of_others), False: of_others}
 
 
 def _calls_by_job(connection: Connection, since: float, until: float) -> Mapping[str, bool]:
-    """{job: whether its result calls anything} of those that ended in a time and were never drawn.
+    """{job: whether its result calls anything} of those that ended in a time and were never sampled.
 
     Where a rule calls something in every study, such as one of several classes, its commonest answer is no call.
     """
@@ -167,7 +167,7 @@ def _calls_by_job(connection: Connection, since: float, until: float) -> Mapping
     return {job: labels_called != usual[rules[job]] for job, labels_called in labels.items()}
 
 
-def _are_drawn(connection: Connection, week: str) -> bool:
+def _are_sampled(connection: Connection, week: str) -> bool:
     return connection.execute(select(BLIND_READS.c.job).where(BLIND_READS.c.week == week).limit(1)).first() is not None
 
 
@@ -179,7 +179,7 @@ def _has_readers(connection: Connection) -> bool:
 def _end_late(connection: Connection, now: float) -> None:
     """End reads for which nobody has found time, and those whose result was taken back."""
     gone = select(JOBS.c.job).where(JOBS.c.state.in_(TAKEN_BACK))
-    late = (BLIND_READS.c.drawn_at < now - LONGEST_DAYS * DAY_S) | BLIND_READS.c.job.in_(gone)
+    late = (BLIND_READS.c.sampled_at < now - LONGEST_DAYS * DAY_S) | BLIND_READS.c.job.in_(gone)
     waiting = select(BLIND_READS.c.job).where(BLIND_READS.c.state == "waiting", late)
     for job in connection.execute(waiting).scalars().all():
         connection.execute(update(BLIND_READS).where(BLIND_READS.c.job == job).values(state="ended"))

@@ -118,7 +118,7 @@ def check_box(stroke: Stroke, shape: Sequence[int]) -> None:
     start, end = corners[:axes], corners[axes:]
     if (start < 0).any() or (end > np.asarray(shape)).any() or (start >= end).any():
         words = " x ".join(map(str, shape))
-        raise DatasetError(f"the box lies outside the grid of {words} voxels", "box", "Draw on the result's own grid")
+        raise DatasetError(f"the box lies outside the grid of {words} voxels", "box", "Stay on the result's own grid")
 
 
 DESCRIPTION = "Corrected segmentation"
@@ -128,7 +128,7 @@ class MovedOnError(HilumError):
     """Another person has corrected a result meanwhile."""
 
 
-class NothingDrawnError(HilumError):
+class NoStrokesError(HilumError):
     """There is nothing to correct a result with, or it is none that can be corrected."""
 
 
@@ -158,17 +158,17 @@ class Corrections:
         actor: Actor,
         read: Callable[[str, int], Image],
     ) -> CorrectedResult:
-        """Make a correction of what an account has drawn on a result.
+        """Make a correction of an account's strokes on a result.
 
         images:   of the series on whose grid it lies
         revision: that the person has seen; read: a map of the result by its name and the number of the image
-        Raises MovedOnError where another revision stands, NothingDrawnError where nothing is drawn.
+        Raises MovedOnError where another revision stands, NoStrokesError where there is none.
         """
         with self.database.read() as connection:
             strokes, at = strokes_of(connection, judged.key, actor.account), _now(connection)
             _check_revision(connection, judged, revision)
         if not strokes:
-            raise NothingDrawnError("nothing is drawn that is not saved", judged.key, "Draw first")
+            raise NoStrokesError("there is no unsaved stroke", judged.key, "Correct first")
         key = hashlib.sha256(f"{judged.key}\0{revision + 1}\0{actor.account}\0{at}".encode()).hexdigest()[:32]
         results = self.settings.folder / "results"
         results.mkdir(exist_ok=True)
@@ -210,7 +210,7 @@ def _now(connection: Connection) -> float:
 
 
 def _check_revision(connection: Connection, judged: JudgedResult, revision: int, *, locks: bool = False) -> None:
-    """Raises MovedOnError where another revision stands, NothingDrawnError where the result is taken back.
+    """Raises MovedOnError where another revision stands, NoStrokesError where the result is taken back.
 
     locks: keep others from correcting anything of the study until this transaction has ended
     """
@@ -218,7 +218,7 @@ def _check_revision(connection: Connection, judged: JudgedResult, revision: int,
         connection.execute(select(STUDIES.c.study).where(STUDIES.c.study == judged.study).with_for_update())
     state = connection.execute(select(JOBS.c.state).where(JOBS.c.job == judged.key)).scalar()
     if state in ("superseded", "cancelled"):
-        raise NothingDrawnError(f"the job is {state}", judged.key, "Correct the result of the job in its place")
+        raise NoStrokesError(f"the job is {state}", judged.key, "Correct the result of the job in its place")
     newest = select(func.max(CORRECTIONS.c.revision)).where(CORRECTIONS.c.judged == judged.key)
     stands = connection.execute(newest).scalar() or 0
     if stands != revision:
@@ -257,7 +257,7 @@ class _Writing:
             own_rows = apply_box_strokes(own_rows, mine)
             segmentations, is_marked, labels = dict[Path, Sequence[Label]](), False, list[Label]()
             if any(one.box is None for one in mine):
-                mask, labels = self._draw(read(MASK, number), mine)
+                mask, labels = self._apply(read(MASK, number), mine)
                 self._write_map(mask, labels, image, name, self.judged.maps(instance).get(MASK))
                 is_marked = bool(mask.any())
                 segmentations = self._segmentation(mask, labels, image, name) if is_marked else {}
@@ -279,13 +279,13 @@ class _Writing:
             FindingsRecord(findings, ANSWERED, reason, model, places, is_empty=not is_result), self.room
         )
 
-    def _draw(self, standing: Image, strokes: Sequence[Stroke]) -> tuple[Array, list[Label]]:
+    def _apply(self, standing: Image, strokes: Sequence[Stroke]) -> tuple[Array, list[Label]]:
         if standing.shape[0] > 1:
             problem = "its segments overlap, and one label map cannot hold them"
-            raise NothingDrawnError(problem, self.judged.key, "Correct it where it was made")
+            raise NoStrokesError(problem, self.judged.key, "Correct it where it was made")
         codes = self._codes()
         labels = [replace(one, code=one.code or codes.get(one.name)) for one in standing.labels if one.value]
-        return label_strokes.draw_strokes(standing.data[0], strokes), labels
+        return label_strokes.apply_strokes(standing.data[0], strokes), labels
 
     def _codes(self) -> Mapping[str, Code | None]:
         """Codes of the labels, as the SEG of the result states them: other formats have no place for codes."""
@@ -404,7 +404,7 @@ def _states_something(row: FindingRow) -> bool:
 
 
 def _remeasure(rows: Sequence[FindingRow], mask: Array, labels: Sequence[Label], image: Image) -> list[FindingRow]:
-    """Findings with the size and the measurements of each structure as it is drawn now, in place of those before.
+    """Findings with the size and the measurements of each structure as it is now, in place of those before.
 
     They have no interval: a person's outline has none that we know. A structure that is erased is absent, and has no
     size. Of a clip no structure is measured.

@@ -234,7 +234,7 @@ class AnsweredCases:
     """Results of one rule, by the model that answers for it now.
 
     table:       a row a case, as `monitored_jobs` makes them; the case is the job
-    is_labelled: (cases,) by whatever source, or drawn to be read blind
+    is_labelled: (cases,) by whatever source, or sampled to be read blind
     chances:     (cases, labels) probabilities; NaN where the model states none
     references:  (cases, labels) what is known to be true, other than by verdicts on shown answers; NaN where nothing is
     uncertainty: (cases,) of the answer; NaN where nothing is known of it

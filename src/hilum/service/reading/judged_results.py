@@ -76,7 +76,7 @@ class JudgedResult:
     corrections: what people made of it, oldest first
     model:   its name and its version
     seg:     path of the segmentation from elsewhere, else None
-    instance: SOP Instance UID of that; drawn_on: those of the images on which it was drawn
+    instance: SOP Instance UID of that; of_images: those of the images that it marks
     """
 
     key: str
@@ -91,7 +91,7 @@ class JudgedResult:
     folder: Path = Path()
     seg: Path | None = None
     instance: str = ""
-    drawn_on: frozenset[str] = frozenset()
+    of_images: frozenset[str] = frozenset()
 
     @property
     def is_taken_back(self) -> bool:
@@ -137,7 +137,7 @@ class JudgedResult:
         if self.seg is None:
             maps = _maps(self.folder, self.files, case)
         else:
-            maps = {MASK: self.seg} if instance is None or instance in self.drawn_on else {}
+            maps = {MASK: self.seg} if instance is None or instance in self.of_images else {}
         stands = dict[str, Path]()
         for correction in self.corrections:
             stands |= _maps(correction.folder, correction.files, case)
@@ -146,7 +146,7 @@ class JudgedResult:
         return {**maps, **stands}
 
     def read_map(self, path: Path, on: Image) -> Image:
-        """A map, or the label map of a segmentation on the grid of the image that it was drawn on."""
+        """A map, or the label map of a segmentation on the grid of the image that it marks."""
         return seg_reading.read_segmentation(path, on.geometry) if path == self.seg else file_formats.read(path)
 
 
@@ -238,7 +238,10 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
     for row in rows:
         path = folder / row.path
         try:
-            head, drawings = header_reading.read_header(path).dataset, seg_reading.segmentation_origin(path).instances
+            head, marked_images = (
+                header_reading.read_header(path).dataset,
+                seg_reading.segmentation_origin(path).instances,
+            )
         except (FormatError, OSError):  # damaged: nobody can look at it
             continue
         maker, what = tags.text(head, "Manufacturer"), tags.text(head, "SeriesDescription")
@@ -249,20 +252,20 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
                 row.instance,
                 row.study,
                 row.study_uid,
-                _drawn_on(connection, row.study, drawings),
+                _series_of(connection, row.study, marked_images),
                 columns,
                 corrections=tuple(corrected[row.instance]),
                 model=(", ".join(filter(None, [maker, what])) or "unknown", tags.text(head, "SoftwareVersions")),
                 seg=path,
                 instance=row.uid,
-                drawn_on=drawings,
+                of_images=marked_images,
             )
         )
     return found
 
 
-def _drawn_on(connection: Connection, study: str, uids: frozenset[str]) -> tuple[str, ...]:
-    """UIDs of the series that hold the images on which a segmentation was drawn; none where they are not here."""
+def _series_of(connection: Connection, study: str, uids: frozenset[str]) -> tuple[str, ...]:
+    """UIDs of the series that hold the images that a segmentation marks; none where they are not here."""
     some = [object_store.uid_key(uid) for uid in sorted(uids)][:500]
     both = INSTANCES.join(
         SERIES_ROWS, and_(INSTANCES.c.study == SERIES_ROWS.c.study, INSTANCES.c.series == SERIES_ROWS.c.series)

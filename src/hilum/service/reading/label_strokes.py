@@ -1,4 +1,4 @@
-"""What a person draws on a label map: strokes, checked, and drawn one after the other."""
+"""Strokes of a person on a label map, checked and applied one after the other."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MOST_RUNS = 200_000  # of a stroke; a brush over a whole slice of 512 rows has 5
 ERASED = 0
 
 
-class DrawnBoxMark(TypedDict, total=False):
-    """A box as a person drew it; box: the number of the one that it changes, which goes where it has no label."""
+class BoxDraft(TypedDict, total=False):
+    """The draft of a box; box: the number of the one that it changes, which goes where it has no label."""
 
     box: int | None
     label: str | None
@@ -28,11 +28,11 @@ class StrokeMark(TypedDict, total=False):
 
     label: int
     runs: Sequence[Sequence[int]]
-    box: DrawnBoxMark
+    box: BoxDraft
     image: int
 
 
-class DrawnStroke(StrokeMark):
+class StrokeDraft(StrokeMark):
     """A draft with the name that the page gives it."""
 
     stroke: str
@@ -51,7 +51,7 @@ class Stroke:
     stroke: str
     label: int = ERASED
     runs: tuple[tuple[int, int], ...] = ()
-    box: DrawnBoxMark | None = None
+    box: BoxDraft | None = None
     image: int = 0
 
     @property
@@ -72,13 +72,13 @@ def check_stroke(stroke: Stroke, shape: Sequence[int], labels: Sequence[Label]) 
     size = int(np.prod(shape, dtype=np.int64))
     if any(start < 0 or length < 1 or start + length > size for start, length in stroke.runs):
         words = " x ".join(map(str, shape))
-        raise DatasetError(f"a stroke lies outside the grid of {words} voxels", "runs", "Draw on the result's own grid")
+        raise DatasetError(f"a stroke lies outside the grid of {words} voxels", "runs", "Stay on the result's own grid")
     if stroke.label != ERASED and stroke.label not in {one.value for one in labels}:
         names = ", ".join(f"{one.value} {one.name}" for one in labels)
-        raise DatasetError(f"the label map has no label {stroke.label}", "label", f"Draw one of {names or 'none'}")
+        raise DatasetError(f"the label map has no label {stroke.label}", "label", f"Choose one of {names or 'none'}")
 
 
-def draw_strokes(mask: Array, strokes: Sequence[Stroke]) -> Array:
+def apply_strokes(mask: Array, strokes: Sequence[Stroke]) -> Array:
     """A copy of a label map, (*source), with strokes one after the other."""
     flat = np.array(mask, order="C").reshape(-1)
     for stroke in strokes:

@@ -319,7 +319,7 @@ NOTICES = _table(
     ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
 
-# What a person has drawn on a result and not saved yet, in the order of the strokes.
+# The unsaved strokes of a person on a result, in their order.
 # judged: key of the job, or of the instance of a segmentation that another product sent
 # mark: {"label", "runs"} of voxels, or {"box"}
 DRAFTS = _table(
@@ -371,13 +371,13 @@ FEEDBACK = _table(
 Index("feedback_by_judged", FEEDBACK.c.judged, FEEDBACK.c.feedback)
 Index("feedback_by_study", FEEDBACK.c.study)
 
-# Results that were drawn to be read with the answer hidden. inclusion: the chance with which; week: ISO, as 2026-W48
+# Results that were sampled to be read with the answer hidden. inclusion: the chance with which; week: ISO, as 2026-W48
 # state: waiting | read | ended, where nobody has read it in time
 BLIND_READS = _table(
     "blind",
     Column("job", KEY, primary_key=True),
     Column("inclusion", Float, nullable=False),
-    Column("drawn_at", Float, nullable=False),
+    Column("sampled_at", Float, nullable=False),
     Column("week", WORD, nullable=False),
     Column("state", WORD, nullable=False),
     ForeignKeyConstraint(["job"], ["jobs.job"]),
@@ -387,7 +387,7 @@ Index("blind_by_week", BLIND_READS.c.week)
 
 # What is true of a study, beside what the job's answer states of the label. value: 1 present, 0 absent, or a number
 # at: when it became known; source: `blind`, `verdict`, or where an imported table has it from
-# account: who has stated it; inclusion: of a blind read, the chance with which it was drawn; null: reported
+# account: who has stated it; inclusion: of a blind read, the chance with which it was sampled; null: reported
 OUTCOME_ROWS = _table(
     "outcomes",
     Column("job", KEY, primary_key=True),

@@ -27,9 +27,9 @@ from hilum.service.reading import (
     volume_slices,
 )
 from hilum.service.reading.blind_reading import VIEW
-from hilum.service.reading.correcting import Corrections, Drafts, MovedOnError, NothingDrawnError
+from hilum.service.reading.correcting import Corrections, Drafts, MovedOnError, NoStrokesError
 from hilum.service.reading.judged_results import MASK, JudgedResult, PersonVerdict, Said, Verdicts
-from hilum.service.reading.label_strokes import MOST_RUNS, DrawnBoxMark, Stroke
+from hilum.service.reading.label_strokes import MOST_RUNS, BoxDraft, Stroke
 from hilum.service.reading.sliced_volumes import SlicedVolume
 from hilum.service.reading.volume_slices import SeriesImages
 from hilum.service.records import study_index
@@ -267,7 +267,7 @@ def _read_map(judged: JudgedResult, path: pathlib.Path, on: Image) -> Sequence[I
 def images_of_result(node: WebNode, judged: JudgedResult) -> list[SlicedVolume]:
     """The images of the series on whose grid a result lies. WebError where they are not here."""
     if not judged.series:
-        raise WebError(409, "the images that it was drawn on are not here", judged.key, "Have them sent")
+        raise WebError(409, "the images that it marks are not here", judged.key, "Have them sent")
     return series_routes.volumes_of_series(node, judged.series[0], judged.study)
 
 
@@ -416,7 +416,7 @@ class StrokeShape(BaseModel):
 
 
 class DraftShape(BaseModel):
-    """Drawing of an account on a result that is not saved; revision: of the result as it stands."""
+    """Unsaved strokes of an account on a result; revision: of the result as it stands."""
 
     revision: int
     strokes: list[StrokeShape]
@@ -458,7 +458,7 @@ class GivenShape(BaseModel):
 
 @correcting_router.get("/{job}/draft")
 def get_draft(node: Node, who: Who, job: JobName) -> DraftShape:
-    """Get what the account has drawn on a result and not saved yet."""
+    """Get the unsaved strokes of the account on a result."""
     judged = known_result(node, job)
     worklist_routes.refuse_hidden(node, who, judged.study)
     strokes = Drafts(node.database).strokes(judged.key, who.account)
@@ -479,27 +479,27 @@ def get_draft(node: Node, who: Who, job: JobName) -> DraftShape:
 def add_stroke(node: Node, who: Who, job: JobName, stroke: StrokeShape) -> SeenShape:
     """Keep a stroke on a result's own grid."""
     judged = _open_result(node, who, job)
-    box = None if stroke.box is None else cast("DrawnBoxMark", stroke.box.model_dump())
-    drawn_stroke = Stroke(stroke.stroke, stroke.label, tuple(stroke.runs), box, stroke.image)
+    box = None if stroke.box is None else cast("BoxDraft", stroke.box.model_dump())
+    new_stroke = Stroke(stroke.stroke, stroke.label, tuple(stroke.runs), box, stroke.image)
     images = images_of_result(node, judged)
-    if drawn_stroke.image >= len(images):
+    if new_stroke.image >= len(images):
         raise WebError(422, f"the series has {len(images)} images", "image", "Count them from 0")
     try:
-        if drawn_stroke.box is not None:
-            correcting.check_box(drawn_stroke, images[drawn_stroke.image].shape)
-        elif not drawn_stroke.runs:
+        if new_stroke.box is not None:
+            correcting.check_box(new_stroke, images[new_stroke.image].shape)
+        elif not new_stroke.runs:
             raise DatasetError("the stroke is empty", "runs", "Give its voxels, or a box")
-        elif MASK not in judged.maps(volume_slices.named_image(images, drawn_stroke.image)):
-            raise WebError(409, "the result has no mask", job, "Accept or reject it, or draw a box")
+        elif MASK not in judged.maps(volume_slices.named_image(images, new_stroke.image)):
+            raise WebError(409, "the result has no mask", job, "Accept or reject it, or add a box")
         else:
             label_strokes.check_stroke(
-                drawn_stroke,
-                images[drawn_stroke.image].shape,
-                map_of(node, judged, MASK, drawn_stroke.image).image.labels,
+                new_stroke,
+                images[new_stroke.image].shape,
+                map_of(node, judged, MASK, new_stroke.image).image.labels,
             )
     except DatasetError as error:
         raise WebError(422, error.problem, error.where, error.remedy) from error
-    Drafts(node.database).add(judged.key, who.account, drawn_stroke)
+    Drafts(node.database).add(judged.key, who.account, new_stroke)
     return SeenShape(revision=judged.revision)
 
 
@@ -514,7 +514,7 @@ def undo_stroke(node: Node, who: Who, job: JobName, stroke: StrokeName) -> SeenS
 
 @correcting_router.put("/{job}/correction", responses={409: {"model": Problem}, 412: {"model": Problem}})
 def correct(node: Node, who: Who, job: JobName, seen_shape: SeenShape) -> CorrectedShape:
-    """Save what the account has drawn on a result: as a mask, a SEG and a verified report, which go to peers."""
+    """Save the strokes of the account on a result: as a mask, a SEG and a verified report, which go to peers."""
     judged = _open_result(node, who, job)
     saving = Corrections(node.database, node.settings, _peers(node, judged))
     try:
@@ -527,7 +527,7 @@ def correct(node: Node, who: Who, job: JobName, seen_shape: SeenShape) -> Correc
         )
     except MovedOnError as error:
         raise WebError(412, error.problem, error.where, error.remedy) from error
-    except NothingDrawnError as error:
+    except NoStrokesError as error:
         raise WebError(409, error.problem, error.where, error.remedy) from error
     return CorrectedShape(
         revision=correction.revision,

@@ -1,4 +1,4 @@
-"""Routes of series as a page draws them: their grid, and slice after slice."""
+"""Routes of series as a page shows them: their grid, and slice after slice."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class BlindShape(BaseModel):
     study: str
     date: str
     description: str
-    drawn_at: Time
+    sampled_at: Time
     labels: list[str]
     exclusive: bool
     numbers: bool
@@ -116,7 +116,7 @@ def blind_shapes(reads: list[BlindRead]) -> list[BlindShape]:
             study=one.row.uid,
             date=response_shapes.shown_date((one.row.attributes or {}).get("StudyDate")),
             description=response_shapes.attribute_text((one.row.attributes or {}).get("StudyDescription")),
-            drawn_at=one.row.drawn_at,
+            sampled_at=one.row.sampled_at,
             labels=list(one.questions.labels),
             exclusive=one.questions.is_exclusive,
             numbers=one.questions.are_numbers,

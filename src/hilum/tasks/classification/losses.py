@@ -117,7 +117,7 @@ def logits_at_training_shares(
     weights: Mapping[str, float],
     outputs: Mapping[str, Tensor],
 ) -> Mapping[str, Tensor]:
-    """Logits of cases in the shares of the training cases, where these were drawn in others: what `name` then judges.
+    """Logits of cases in the shares of the training cases, where these were sampled in others: what `name` then judges.
 
     shifts: {class: log of its share of the cases less log of that which it had in training}, by sampling and `weights`,
             which the loss takes too

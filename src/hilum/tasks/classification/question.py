@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
 SCARCE = 0.3
-# A class with so many times fewer cases than the largest would, drawn as often, be learnt by heart.
+# A class with so many times fewer cases than the largest would, sampled as often, be learnt by heart.
 SCARCEST = 50.0
 # By which power of its share a class is seen.
 SEEN = {"natural": 1.0, "square_root": 0.5, "balanced": 0.0, "oversampled": 0.0, "undersampled": 0.0}
@@ -188,7 +188,7 @@ class Classification(ClassScoring):
             "counts": Decision(here, "their shares are what probabilities refer to"),
             "loss": taught,
             "smoothing": Decision(0.0, "smoothed targets would distort the probabilities"),
-            "weights": Decision(None, "where a class is scarce its cases are drawn more often instead"),
+            "weights": Decision(None, "where a class is scarce its cases are sampled more often instead"),
             "prior_shift": prior_shift(here, None, str(decide_sampling(fingerprint).value), str(taught.value)),
             **operating_points.calling_decisions(),
             "order": decide_order(declared),
@@ -255,7 +255,7 @@ class Classification(ClassScoring):
         return losses.logits_at_training_shares(self.loss_name, self.classes, shifts, self.weights or {}, outputs)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
-        """A network with one answer for the image, how cases are drawn, and AUROC or kappa to select and judge."""
+        """A network with one answer for the image, how cases are sampled, and AUROC or kappa to select and judge."""
         return {
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": decide_sampling(fingerprint),
@@ -344,12 +344,12 @@ def decide_metrics(ordered: bool) -> dict[str, Decision]:
 
 
 def decide_loss(fingerprint: Fingerprint) -> Decision:
-    """Cross-entropy, with the logits adjusted where a class is too scarce to be drawn as often as the others."""
+    """Cross-entropy, with the logits adjusted where a class is too scarce to be sampled as often as the others."""
     counts = fingerprint.counts()
     rarest = min(counts, key=lambda name: counts[name])
     ratio = max(counts.values()) / counts[rarest]
     if ratio >= SCARCEST:
-        because = f"{rarest} has {ratio:.0f} times fewer training cases than the largest class: drawn as often they "
+        because = f"{rarest} has {ratio:.0f} times fewer training cases than the largest class: sampled as often they "
         because += f"would be memorised; {LOSSES['logit_adjusted'].because}"
         return Decision("logit_adjusted", because, LOSSES["logit_adjusted"].source)
     others = ", ".join(name for name in LOSSES if name != "ce")
@@ -363,14 +363,16 @@ def decide_sampling(fingerprint: Fingerprint) -> Decision:
     share, equal = counts[rarest] / sum(counts.values()), 1 / len(counts)
     scarcity = f"{rarest} has {counts[rarest]} of {sum(counts.values())} training cases ({100 * share:.1f} %)"
     if LOSSES[decide_loss(fingerprint).value].adjusts:
-        return Decision("natural", f"{scarcity}: the loss balances them, and each case is drawn as often as any other")
+        return Decision(
+            "natural", f"{scarcity}: the loss balances them, and each case is sampled as often as any other"
+        )
     if share < SCARCE * equal:
         return Decision(
             "balanced",
-            f"{scarcity}: classes are drawn equally often, and probabilities are corrected",
+            f"{scarcity}: classes are sampled equally often, and probabilities are corrected",
             "arXiv:1710.05381",
         )
-    return Decision("natural", f"{scarcity}: each case is drawn as often as any other")
+    return Decision("natural", f"{scarcity}: each case is sampled as often as any other")
 
 
 def prior_shift(

@@ -94,8 +94,8 @@ class Detection(BoxScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Classes, axes and typical length for these training cases; DatasetError where none has a box."""
-        boxes_drawn = _training_boxes(fingerprint)
-        counts = Counter(name for boxes in boxes_drawn for name in boxes.names)
+        training_boxes = _training_boxes(fingerprint)
+        counts = Counter(name for boxes in training_boxes for name in boxes.names)
         if not counts:
             raise DatasetError(
                 "the training cases have no boxes",
@@ -105,10 +105,13 @@ class Detection(BoxScoring):
         declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
         shares = ", ".join(f"{counts[name]} {name}" for name in declared)
         axes, physical = grid_and_length.network_axes(fingerprint), all(case.physical for case in fingerprint.cases)
-        lengths = np.concatenate([_lengths(boxes, axes) for boxes in boxes_drawn]) / decide_reduction(fingerprint).value
+        lengths = (
+            np.concatenate([_lengths(boxes, axes) for boxes in training_boxes]) / decide_reduction(fingerprint).value
+        )
         return {
             "classes": Decision(
-                declared, f"{shares} on {errors.count_phrase(len(boxes_drawn), 'training image')}{_box_origin(dataset)}"
+                declared,
+                f"{shares} on {errors.count_phrase(len(training_boxes), 'training image')}{_box_origin(dataset)}",
             ),
             "axes": Decision(axes, f"the images have {axes}"),
             "typical": Decision(
@@ -304,7 +307,7 @@ OVERLAP_WEIGHT, SIDES_WEIGHT = 1.0, 0.2
 BEND = 0.1
 # Voxels of the shortest side that a box is taken for while it is learnt.
 SHORTEST = 1e-2
-# Voxels times boxes that are drawn at once.
+# Voxels times boxes that are rendered at once.
 AT_ONCE = 2**24
 
 

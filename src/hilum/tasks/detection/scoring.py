@@ -454,13 +454,13 @@ def box_overview(answers: ScoredBoxes, overlap: float, folds: int) -> list[Figur
         ),
     ]
     pooled = binary_scores.pooled_note(folds)
-    curves_drawn = [replace(one, caption=f"{one.caption} {pooled}".strip()) for one in curves]
+    curves_with_notes = [replace(one, caption=f"{one.caption} {pooled}".strip()) for one in curves]
     scores, right = (np.concatenate([getattr(one, key) for one in matches.values()]) for key in ("scores", "right"))
     if len(scores):
         return [
-            *curves_drawn,
+            *curves_with_notes,
             discrimination_figures.reliability_diagram(
                 right, scores, "Can the scores of boxes be believed?", counted="boxes"
             ),
         ]
-    return curves_drawn
+    return curves_with_notes

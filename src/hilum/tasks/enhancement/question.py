@@ -54,7 +54,7 @@ def _supervision(dataset: Dataset) -> dict[str, Decision]:
         return {
             "supervision": Decision(BLIND, "no image has a target: what neighbours do not tell of a voxel is noise"),
             "damage": Decision(None, "no damage was asked for"),
-            "draws": Decision(None, "nothing is drawn"),
+            "draws": Decision(None, "nothing is random"),
             "error_bars": Decision(False, "nobody knows the clean image, and so no error"),
         }
     because = made or "the data set has targets"

@@ -155,9 +155,9 @@ class Findings(FindingScoring):
         }
 
     def under(self, sampling: str) -> dict[str, Decision]:
-        """Nothing; PlanError where cases are drawn otherwise than they come."""
+        """Nothing; PlanError where cases are sampled otherwise than they come."""
         if sampling != "natural":
-            problem = "a case has several findings at once, so that none can be drawn as often as another"
+            problem = "a case has several findings at once, so that none can be sampled as often as another"
             remedy = "Give natural, and --set task.loss=class_balanced where findings are scarce"
             raise PlanError(problem, "training.sampling", remedy)
         return {}

@@ -218,7 +218,7 @@ def _of_finding(name: str, called: BinaryCalls, prevalence: float | None, seed: 
 def _means(
     table: Table, answers: Mapping[str, BinaryCalls], rows: Sequence[Row], prevalence: Mapping[str, float], seed: Seed
 ) -> Iterator[Row]:
-    """The mean over the findings for which a figure is defined; a case is drawn with all its findings."""
+    """The mean over the findings for which a figure is defined; a case is resampled with all its findings."""
     cases = table.drop_duplicates("case")
     number_of = {case: number for number, case in enumerate(cases["case"])}
     where = {name: table.loc[table["label"] == name, "case"].map(number_of).to_numpy(int) for name in answers}

@@ -260,7 +260,7 @@ class ObjectAnswering(Task):
         return 1.0 if self.in_voxels else geometry.voxel_volume or 1.0
 
     def _reference(self, case: Case, prediction: Prediction) -> Array:
-        """The numbers of the objects that people drew, with their classes as `instances.code_classes` states them."""
+        """The numbers of the annotated objects, with their classes as `instances.code_classes` states them."""
         reference = case.references["instances"]
         reference_labels.refuse_other_grid(prediction, reference, case.id)
         numbers = reference_labels.label_values(reference.data, case.id)

@@ -191,10 +191,12 @@ class InstanceSegmentation(ObjectScoring):
         """
         numbers = case.references["instances"]
         reference_labels.refuse_other_image_grid("objects", numbers, properties.first_image(case), case.id)
-        drawn = reference_labels.label_values(numbers.data, case.id)
+        reference_numbers = reference_labels.label_values(numbers.data, case.id)
         if self.classes:
-            return Target(Instances(), answering.coded_objects(drawn, numbers, self.classes, case.id).astype(np.int32))
-        values, places = np.unique(drawn, return_inverse=True)
+            return Target(
+                Instances(), answering.coded_objects(reference_numbers, numbers, self.classes, case.id).astype(np.int32)
+            )
+        values, places = np.unique(reference_numbers, return_inverse=True)
         # Numbered without gaps, because a file's numbers may be larger than 32 bits hold.
         dense = places + (0 if values[0] == 0 else 1)
         return Target(Instances(), dense.reshape(numbers.geometry.shape).astype(np.int32))

@@ -151,8 +151,8 @@ class ObjectScoring(ObjectAnswering):
             pairs = zip(numbers, kinds, strict=False)
             labels = [self._label_of(number, self.classes[kind]) for number, kind in pairs]
         image, predicted = properties.first_image(case), np.asarray(prediction.data)
-        drawn = (labels, prediction.labels if self.classes else ())
-        return [slice_figures.object_outlines(image, reference, predicted, title=case.id, labels=drawn)]
+        outlined_labels = (labels, prediction.labels if self.classes else ())
+        return [slice_figures.object_outlines(image, reference, predicted, title=case.id, labels=outlined_labels)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Metrics of the cases, and numbers of objects over those of the reference; of classes their confusion."""

@@ -11,7 +11,7 @@ import numpy as np
 from hilum.errors import DatasetError
 from hilum.evaluation import Metrics
 from hilum.lazy import torch
-from hilum.tasks.prompted import drawn_prompts
+from hilum.tasks.prompted import sampled_prompts
 from hilum.tasks.prompted.scoring import BY_CLICKS, METRICS, OBJECT, PromptedScoring
 from hilum.tasks.segmentation import partial_labels
 from hilum.tasks.segmentation import question as segmentation
@@ -74,10 +74,10 @@ class Prompted(PromptedScoring):
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Further channels, patches about objects, and nothing that is fitted while nobody points."""
-        drawn = [Label(int(value), str(value)) for value in fingerprint.voxels() if value not in (0, self.background)]
+        found = [Label(int(value), str(value)) for value in fingerprint.voxels() if value not in (0, self.background)]
         pointed = "what the network sees depends on who points, and where"
         return {
-            **segmentation.decide_mask_settings(drawn or self.labels, fingerprint),
+            **segmentation.decide_mask_settings(found or self.labels, fingerprint),
             "preprocessing.prompts": Decision(
                 prompt_channels.COUNT,
                 "the mask before, then a box, points and strokes inside and outside, in this order",
@@ -95,18 +95,22 @@ class Prompted(PromptedScoring):
         }
 
     def target(self, case: Case) -> Target:
-        """Numbers of the objects, of which training draws one; GeometryError where they lie on another grid."""
-        return Target(Instances(), self.drawn_objects(case)[0])
+        """Numbers of the objects, of which training samples one; GeometryError where they lie on another grid."""
+        return Target(Instances(), self.reference_objects(case)[0])
 
     def point_at(
         self, images: Tensor, targets: Any, generators: Sequence[np.random.Generator], answer: Outputs | None = None
     ) -> tuple[Tensor, Any]:
         """The images with seven further channels, and masks of one object each; after an answer a further prompt."""
         if answer is None:
-            masks = [drawn_prompts.draw_object(one, rng) for one, rng in zip(targets, generators, strict=True)]
-            drawn = [drawn_prompts.draw_channels(one, rng) for one, rng in zip(masks, generators, strict=True)]
-            return torch.cat([images, torch.stack(drawn).to(images.dtype)], dim=1), torch.stack(masks).to(torch.uint8)
+            masks = [sampled_prompts.sample_object(one, rng) for one, rng in zip(targets, generators, strict=True)]
+            prompt_maps = [
+                sampled_prompts.sample_channels(one, rng) for one, rng in zip(masks, generators, strict=True)
+            ]
+            return torch.cat([images, torch.stack(prompt_maps).to(images.dtype)], dim=1), torch.stack(masks).to(
+                torch.uint8
+            )
         found = answer["mask"][:, 1] > answer["mask"][:, 0]
-        image, drawn_before = images.tensor_split([images.shape[1] - prompt_channels.COUNT], dim=1)
-        each = zip(drawn_before, targets == 1, found, generators, strict=True)
-        return torch.cat([image, torch.stack([drawn_prompts.correct_channels(*one) for one in each])], dim=1), targets
+        image, prompts_before = images.tensor_split([images.shape[1] - prompt_channels.COUNT], dim=1)
+        each = zip(prompts_before, targets == 1, found, generators, strict=True)
+        return torch.cat([image, torch.stack([sampled_prompts.correct_channels(*one) for one in each])], dim=1), targets

@@ -13,7 +13,7 @@ from hilum.lazy import pandas as pd
 from hilum.report import Figure
 from hilum.report.figures import charts, slice_figures
 from hilum.tasks import properties
-from hilum.tasks.prompted import drawn_prompts
+from hilum.tasks.prompted import sampled_prompts
 from hilum.tasks.segmentation.question import Segmentation
 from hilum.tasks.shared import reference_labels
 from hilum.values import Array, Case, Image, Label, Prediction, Prompts, Row, bounding_boxes
@@ -36,13 +36,13 @@ class PromptedScoring(Segmentation):
         """The cases as they are: a label is what somebody points at."""
         return list(cases), []
 
-    def predict_drawn(self, ask: Callable[[Prompts], Prediction], case: Case) -> Prediction:
+    def predict_sampled_prompts(self, ask: Callable[[Prompts], Prediction], case: Case) -> Prediction:
         """Each object by a box, then by one click after the other where the answer is most wrong.
 
         The result's values are Dice, its label map shows the objects as they are after the last click. DatasetError for
         a case without an object.
         """
-        numbers, labels = self.drawn_objects(case)
+        numbers, labels = self.reference_objects(case)
         if not labels:
             raise DatasetError("its reference shows no object to point at", case.id, "Leave the case out")
         found, scores = np.zeros(numbers.shape, dtype=np.uint16), dict[str, float]()
@@ -54,16 +54,16 @@ class PromptedScoring(Segmentation):
             found[answer] = label.value
         return Prediction(properties.first_image(case).geometry, data=found, labels=labels, values=scores)
 
-    def drawn_objects(self, case: Case) -> tuple[NDArray[np.int32], tuple[Label, ...]]:
+    def reference_objects(self, case: Case) -> tuple[NDArray[np.int32], tuple[Label, ...]]:
         """(*spatial) the objects of a case, numbered from 1, and what each is called.
 
         GeometryError where they and the image lie on different grids.
         """
         kind = "mask" if "mask" in case.references else "instances"
-        drawn: Image = case.references[kind]
-        reference_labels.refuse_other_image_grid(kind, drawn, properties.first_image(case), case.id)
-        values = reference_labels.label_values(drawn.data, case.id)
-        names = {one.value: one.name for one in drawn.labels} if kind == "mask" else {}
+        reference: Image = case.references[kind]
+        reference_labels.refuse_other_image_grid(kind, reference, properties.first_image(case), case.id)
+        values = reference_labels.label_values(reference.data, case.id)
+        names = {one.value: one.name for one in reference.labels} if kind == "mask" else {}
         values = np.where(values == self.background, 0, values)
         # Numbered without gaps, because a file's numbers may be larger than 32 bits hold.
         present, places = np.unique(values, return_inverse=True)
@@ -93,7 +93,7 @@ class PromptedScoring(Segmentation):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """Contours of what was found, and of the references where the case has some."""
-        reference = self.drawn_objects(case)[0] if case.references.keys() & {"mask", "instances"} else None
+        reference = self.reference_objects(case)[0] if case.references.keys() & {"mask", "instances"} else None
         shown, found = properties.first_image(case), np.asarray(prediction.data)
         return [slice_figures.contours(shown, reference, found, prediction.labels, title=case.id)]
 
@@ -112,7 +112,7 @@ def _answers(ask: Callable[[Prompts], Prediction], mask: Array) -> Iterator[tupl
     yield BY_BOX, np.asarray(ask(Prompts(boxes=[box.tolist()])).data) > 0
     answer, clicks = np.zeros_like(mask), list[tuple[float, ...]]()
     for count in range(1, max(CLICKS) + 1):
-        if (click := drawn_prompts.next_click(mask, answer)) is not None:
+        if (click := sampled_prompts.next_click(mask, answer)) is not None:
             clicks.append((*bounding_boxes.in_letters(np.array(click[0])).tolist(), float(click[1])))
             answer = np.asarray(ask(Prompts(points=clicks, previous=answer if answer.any() else None)).data) > 0
         if count in CLICKS:

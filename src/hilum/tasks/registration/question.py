@@ -21,7 +21,7 @@ from hilum.tasks.registration.answering import HEAD
 from hilum.tasks.registration.scoring import METRICS, SIMILARITY, TRE, FieldScoring
 from hilum.tasks.shared import grid_and_length, reference_labels
 from hilum.tasks.shared.reference_labels import LABELS
-from hilum.tasks.task import IMAGES, DrawnFromLabels, Outputs
+from hilum.tasks.task import IMAGES, LabelPainting, Outputs
 from hilum.transforms import spatial_transforms
 from hilum.values import (
     Array,
@@ -56,13 +56,13 @@ MOST_LABELS = 256
 class Registration(FieldScoring):
     """The displacement of each voxel of a fixed image, taught by what makes the moved image like it.
 
-    classes:       structures that were drawn in both images; they are looked at in training alone
+    classes:       structures that were contoured in both images; they are looked at in training alone
     axes:          of the network's grid
     similarity:    by which the moved image is compared with the fixed one
     images_weight: weight of their unlikeness; 0 where labels alone teach
     smoothness:    weight of the diffusion energy of the displacement, in mm a mm
     labels_weight: weight of 1 less the Dice of moved labels, where both images have them
-    pairs:         drawn for each volume, of a set of single volumes; None: as many as fit into memory
+    pairs:         sampled for each volume, of a set of single volumes; None: as many as fit into memory
     refine:        steps of optimisation of a pair after the network
     tolerance:     mm within which a surface counts as found (voxels where no size is known)
     """
@@ -116,7 +116,9 @@ class Registration(FieldScoring):
             "smoothness": Decision(SMOOTHNESS[similarity], f"as in registration without training by {similarity}"),
             "labels_weight": Decision(
                 1.0 if classes else 0.0,
-                "overlap of moved labels teaches beside the images" if classes else "no structures are drawn in both",
+                "overlap of moved labels teaches beside the images"
+                if classes
+                else "no structures are contoured in both",
                 VOXELMORPH,
             ),
             "pairs": Decision(None, dataset.derived.get("field", "the data set lists its pairs")),
@@ -157,7 +159,7 @@ class Registration(FieldScoring):
         return ()
 
     @property
-    def drawn(self) -> DrawnFromLabels | None:
+    def painting(self) -> LabelPainting | None:
         """Both images, each in a contrast of its own, so that labels alone can say what lies where."""
         if not self.classes:
             return None
@@ -171,7 +173,7 @@ class Registration(FieldScoring):
             "task.similarity": Decision("mind", f"what is refined after the network has any contrast, and {alike}"),
             "task.smoothness": Decision(0.5, "as in registration by local correlation, whose field it has to be"),
         }
-        return DrawnFromLabels((fixed, moving), decisions)
+        return LabelPainting((fixed, moving), decisions)
 
     @property
     def why_uncut(self) -> str:
@@ -188,7 +190,7 @@ class Registration(FieldScoring):
         points = any(case.references.get("field", {}).get("points") for case in fingerprint.cases)
         metric, because = SIMILARITY, "nothing else is known; it proves no alignment"
         if self.classes:
-            metric, because = "dice", "the overlap of structures that were drawn in both images"
+            metric, because = "dice", "the overlap of structures that were contoured in both images"
         elif points:
             metric, because = TRE, "the distance of points that were marked in both images"
         selects = "Dice of moved labels" if self.classes else "the similarity"
@@ -206,7 +208,7 @@ class Registration(FieldScoring):
         pair: Correspondence = case.references["field"]
         grid = properties.first_image(case).geometry
         count = len(self.classes) + 2
-        fixed = moving = np.full(grid.shape, count - 1, dtype=np.int32)  # of what nobody drew
+        fixed = moving = np.full(grid.shape, count - 1, dtype=np.int32)  # of what nobody contoured
         if pair.fixed_labels is not None:
             fixed_labels = pair.fixed_labels.on_axes_of(grid)
             reference_labels.refuse_other_image_grid(
@@ -217,9 +219,9 @@ class Registration(FieldScoring):
             onto = pair.onto or SpatialTransform((), grid, moving_labels.geometry)
             moving = spatial_transforms.carry_labels(self._ranks(moving_labels), moving_labels.geometry, onto, grid)
         codes = fixed * count + moving
-        drawn_in = [tuple(range(rank * count, (rank + 1) * count)) for rank in range(1, count - 1)]
+        contoured_in = [tuple(range(rank * count, (rank + 1) * count)) for rank in range(1, count - 1)]
         kind = np.uint8 if count**2 <= 256 else np.int32
-        return Target(Dense(1), codes.astype(kind), tuple(drawn_in) or None)
+        return Target(Dense(1), codes.astype(kind), tuple(contoured_in) or None)
 
     def _ranks(self, labels: Image) -> Array:
         """(*spatial) 1, 2, ... in the order of the structures, 0 for everything else."""

@@ -233,7 +233,7 @@ def _overall(measured: Sequence[MeasuredQuantity], deviation: Mapping[str, float
 def _mean_of_targets(
     measured: Sequence[MeasuredQuantity], figure: Compared, scales: Sequence[float], unit: str, seed: Seed
 ) -> Estimate:
-    """Unweighted mean over the targets; a case is drawn with all its targets, and those that it has not count in none.
+    """Unweighted mean over the targets; a case is resampled with all its targets; those that it has not count in none.
 
     scales: by which each target is divided
     """

@@ -208,8 +208,8 @@ class MaskAnswering(Task):
         return VoxelBelief(self.certainty, "mask", *options, self.tidy_map)
 
     def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
-        """Predictions with their sampled voxels, and functions that read what people drew."""
-        truth = [partial(self.truth.drawn_map, case) for case in cases]
+        """Predictions with their sampled voxels, and functions that read reference maps."""
+        truth = [partial(self.truth.reference_map, case) for case in cases]
         return UnseenCases(predictions, truth, np.array([case.patient for case in cases]))
 
 

@@ -142,7 +142,7 @@ def share_dice(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> 
     """1 - Dice of each label over the batch, written with differences: the least exactly where the shares are met.
 
     The product of the usual soft Dice is largest where a share of a half is called certain. Where truth is 0 or 1 both
-    are the same. A label that nobody drew in the batch is left out.
+    are the same. A label that nobody contoured in the batch is left out.
     Wang et al., Dice semimetric losses, arXiv:2303.16296
     """
     predicted, true = logits.softmax(dim=1)[:, 1:], truth[:, 1:]

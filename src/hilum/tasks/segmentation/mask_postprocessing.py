@@ -14,7 +14,7 @@ from hilum.belief.voxel_belief import FEWEST_PATIENTS, MARGIN
 from hilum.evaluation import mask_overlap
 from hilum.lazy import ndimage
 from hilum.values import Array, Case, Decision, Deferred, Geometry, Label, Prediction, StatedSettings
-from hilum.values.voxel_images import DrawnMap
+from hilum.values.voxel_images import ReferenceMap
 
 # Where more of the references have several pieces, keeping the largest would lose a lesion.
 RARELY = 0.02
@@ -55,7 +55,7 @@ def postprocess_map(
 @dataclass(frozen=True, eq=False)
 class _Pair:
     predicted: Array
-    drawn: DrawnMap
+    reference: ReferenceMap
     voxel: float
     patient: str
 
@@ -64,12 +64,12 @@ def choose_rules(
     predictions: Sequence[Prediction],
     cases: Sequence[Case],
     labels: Sequence[Label],
-    truth: Callable[[Case], DrawnMap],
+    truth: Callable[[Case], ReferenceMap],
     several: Mapping[str, float],
 ) -> tuple[dict[str, Tidying], Decision]:
     """{label name: rule that helps it}, empty where none does, and the decision with the reasons.
 
-    truth:   of a case, what was drawn; a label is looked at in the cases that know it
+    truth:   of a case, the reference map; a label is looked at in the cases that know it
     several: share of the training references in which a label has several pieces, by its name, where it is known
     A step is taken where the label's mean Dice over all cases rises by `MARGIN` and most of the cases that it changes
     get better. The largest piece alone is kept only where references seldom have several, and where the gain is sure by
@@ -90,7 +90,7 @@ def choose_rules(
     chosen: dict[str, Tidying] = {}
     reasons = []
     for index, label in enumerate(labels):
-        knowing = [pair for pair in pairs if pair.drawn.knows(index)]
+        knowing = [pair for pair in pairs if pair.reference.knows(index)]
         if len({pair.patient for pair in knowing}) < FEWEST_PATIENTS:
             continue
         rule, steps = _chosen_for(label.value, knowing, several.get(label.name, 0.0), in_voxels)
@@ -105,7 +105,7 @@ def choose_rules(
 def _chosen_for(value: int, pairs: Sequence[_Pair], several: float, in_voxels: bool) -> tuple[Tidying, list[str]]:
     rule, reasons = Tidying(), []
     before = _dice(value, rule, pairs)
-    pieces = [_piece_sizes(pair.drawn.values == value) * pair.voxel for pair in pairs]
+    pieces = [_piece_sizes(pair.reference.values == value) * pair.voxel for pair in pairs]
     several = max(several, sum(len(own) > 1 for own in pieces) / len(pieces))
     # Half the volume of the smallest true piece: no expert marks a single piece as small as that.
     smallest = round(min((float(own.min()) for own in pieces if len(own)), default=0.0) / 2, 6)
@@ -138,8 +138,8 @@ def _dice(value: int, rule: Tidying, pairs: Sequence[_Pair]) -> np.ndarray:
     scores = []
     for pair in pairs:
         mask = apply_rules(pair.predicted, {value: rule}, pair.voxel)
-        predicted = mask == value if pair.drawn.voxels is None else (mask == value) & pair.drawn.voxels
-        score = mask_overlap.overlap_of_masks(predicted, pair.drawn.values == value).dice
+        predicted = mask == value if pair.reference.voxels is None else (mask == value) & pair.reference.voxels
+        score = mask_overlap.overlap_of_masks(predicted, pair.reference.values == value).dice
         scores.append(1.0 if np.isnan(score) else score)
     return np.array(scores)
 

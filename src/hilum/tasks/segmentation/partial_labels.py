@@ -1,7 +1,7 @@
-"""Plans for masks in which not every voxel is one of the labels that one reader drew.
+"""Plans for masks in which not every voxel is one of the labels that one reader contoured.
 
-Regions overlap, voxels are to be ignored, only some slices are drawn, cases know some structures only, or several
-people drew.
+Regions overlap, voxels are to be ignored, only some slices are contoured, cases know some structures only, or several
+people contoured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hilum.values import Dataset, Decision, Fingerprint, Label, StatedSettings
 
 # The names of `readers.CONSENSUS`, which needs libraries that a packaged model does without.
 CONSENSUS_NAMES = ("first", "majority", "staple", "soft")
-# Where less than this share of the voxels is drawn, patches are centred on it and surfaces are not measured.
+# Where less than this share of the voxels is contoured, patches are centred on it and surfaces are not measured.
 LITTLE = 0.5
 # Fewer readers have no majority.
 FEWEST_READERS = 3
@@ -57,7 +57,7 @@ def _sparse(ignore: int | None, fingerprint: Fingerprint) -> Decision:
     share = 1 - counts.get(-1 if ignore is None else ignore, 0) / max(1, sum(counts.values()))
     if share >= LITTLE:
         return Decision(None, f"{100 * share:.3g} % of the voxels of the training masks are known")
-    because = f"only {100 * share:.3g} % of the voxels of the training masks are known: patches are drawn about them"
+    because = f"only {100 * share:.3g} % of the voxels of the training masks are known: patches are sampled about them"
     return Decision("voxels", because, NNUNET_IGNORE)
 
 
@@ -65,8 +65,8 @@ def _readers(dataset: Dataset) -> dict[str, Decision]:
     names = list(dataset.readers)
     if len(names) < 2:
         nobody = Decision([], "the data set does not name its readers")
-        return {"readers": Decision("first", "each case was drawn once"), "observers": nobody}
-    who = f"{errors.count_phrase(len(names), 'reader')} drew the cases"
+        return {"readers": Decision("first", "each case was contoured once"), "observers": nobody}
+    who = f"{errors.count_phrase(len(names), 'reader')} contoured the cases"
     if len(names) < FEWEST_READERS:
         chosen = Decision(
             "first",
@@ -84,7 +84,7 @@ def decide_combinations(structures: Sequence[str], dataset: Dataset, fingerprint
     """
     partial = [case for case in dataset if case.known is not None and not case.known.issuperset(structures)]
     if not partial:
-        return Decision(None, "every structure was drawn in every case")
+        return Decision(None, "every structure was contoured in every case")
     where = str(dataset.root or dataset.name)
     if strange := sorted(set().union(*(case.known or () for case in partial)) - set(structures)):
         problem = f"a case knows {errors.list_phrase(strange)}, and the structures are {errors.list_phrase(structures)}"
@@ -92,7 +92,7 @@ def decide_combinations(structures: Sequence[str], dataset: Dataset, fingerprint
     counts, trained = cases_by_structure(structures, dataset, fingerprint), len(fingerprint)
     if lacking := [name for name, count in counts.items() if not count]:
         problem = f"no training case knows {errors.list_phrase(lacking)}"
-        raise DatasetError(problem, where, "Leave it out with --labels, or give cases in which it was drawn")
+        raise DatasetError(problem, where, "Leave it out with --labels, or give cases in which it was contoured")
     combinations_known = [tuple(name for name in structures if case.knows(name)) for case in partial]
     of_each = ", ".join(f"{name} in {count}" for name, count in counts.items())
     because = (

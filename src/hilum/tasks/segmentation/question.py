@@ -31,7 +31,7 @@ from hilum.tasks.shared import (
 )
 from hilum.tasks.shared.grid_and_length import COARSEST
 from hilum.tasks.shared.reference_labels import LABELS
-from hilum.tasks.task import DrawnFromLabels, Origin, Outputs, Uncertain
+from hilum.tasks.task import LabelPainting, Origin, Outputs, Uncertain
 from hilum.transforms import orient
 from hilum.values import (
     Case,
@@ -106,7 +106,7 @@ class Segmentation(MaskScoring):
                     the label map, where a later region overwrites an earlier one. Other settings go by their names
     ignore:         the value of masks for unknown voxels: they are neither learnt, nor sampled, nor scored
     background:     the value of masks for the background; results always hold 0 there
-    sparse:         what is drawn: "voxels", most of which are to be ignored, "slices", all in some; None: all is known
+    sparse:         what is contoured: "voxels", most of which are ignored, "slices", all in some; None: all is known
     partial:        combinations of structures that cases know, other than all; what a case does not know is neither
                     learnt nor scored there
     readers:        how masks of several people become one, a name in `readers.CONSENSUS`; observers: their names
@@ -170,7 +170,7 @@ class Segmentation(MaskScoring):
             marked = max(counts.values()) if dataset.regions else sum(counts.values())
         thin = {} if dataset.regions else _thin(declared, fingerprint)
         unknown = fingerprint.voxels().get(partly["ignore"].value, 0) if partly["ignore"].value is not None else 0
-        # A voxel of which nothing is known breaks a line, and so does a slice that nobody drew.
+        # A voxel of which nothing is known breaks a line, and so does a slice that nobody contoured.
         complete = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
         lines = _lines(declared, fingerprint) if complete else {}
         return {
@@ -246,10 +246,10 @@ class Segmentation(MaskScoring):
         return self.truth.outside
 
     @property
-    def drawn(self) -> DrawnFromLabels:
-        """Each label, and each way in which readers are divided, is drawn as one."""
+    def painting(self) -> LabelPainting:
+        """Each label, and each way in which readers are divided, is painted as one."""
         rows = self.truth.codes.rows.tolist()
-        return DrawnFromLabels(((*rows, max(rows) + 1),))
+        return LabelPainting(((*rows, max(rows) + 1),))
 
     @property
     def why_uncut(self) -> str:
@@ -262,12 +262,12 @@ class Segmentation(MaskScoring):
         return "classes" if self.exclusive else "labels"
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
-        """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""
+        """A U-Net that is selected and judged by Dice, and where little is contoured, patches about what is."""
         return {**decide_mask_settings(self.labels, fingerprint), **self.under("natural")}
 
     def under(self, sampling: str) -> dict[str, Decision]:
-        """Patches about what is drawn, where masks are known in parts; nothing follows from the sampling."""
-        foreground = Decision(1.0, "patches without a voxel that somebody drew teach nothing")
+        """Patches about what is contoured, where masks are known in parts; nothing follows from the sampling."""
+        foreground = Decision(1.0, "patches without a voxel that somebody contoured teach nothing")
         return {} if self.sparse is None else {"training.foreground": foreground}
 
     def target(self, case: Case) -> Target:
@@ -312,7 +312,7 @@ class Segmentation(MaskScoring):
         if not self.exclusive:
             return {"task.postprocessing": NONE_OF_REGIONS}
         _, decision = mask_postprocessing.choose_rules(
-            predictions, cases, self.classes, self.truth.drawn_map, self.several or {}
+            predictions, cases, self.classes, self.truth.reference_map, self.several or {}
         )
         return {"task.postprocessing": decision}
 
@@ -473,7 +473,7 @@ def _weights(voxels: Mapping[str, int]) -> Decision:
     counts = {name: count for name, count in voxels.items() if count}
     ratio = max(counts.values(), default=1) / min(counts.values(), default=1)
     if len(counts) < 2:
-        return Decision(None, "one structure is drawn, and Dice weighs it against the background")
+        return Decision(None, "one structure is contoured, and Dice weighs it against the background")
     if ratio <= UNLIKE:
         because = f"the volumes of the labels differ at most {ratio:.1f} times, and Dice counts each label alike"
         return Decision(None, because)

@@ -65,7 +65,7 @@ VOLUME_AGREEMENT = tuple(
     )
     for one in AGREEMENT_METRICS
 )
-# Of cases that several people drew.
+# Of cases that several people contoured.
 READER_METRICS = (Metric("dice_to_readers", worst=0.0), Metric("dice_between_readers"))
 
 
@@ -118,7 +118,7 @@ class MaskScoring(MaskAnswering):
 
     @property
     def primaries(self) -> frozenset[str]:
-        """All metrics, those of readers where several people drew."""
+        """All metrics, those of readers where several people contoured."""
         unstated = () if len(self.observers) > 1 else READER_METRICS
         return self.metrics.primaries - {one.name for one in unstated}
 
@@ -138,22 +138,22 @@ class MaskScoring(MaskAnswering):
     def _case_rows(self, prediction: Prediction, case: Case) -> list[dict[str, PlainCell]]:
         reference = case.references["mask"]
         reference_labels.refuse_other_grid(prediction, reference, case.id)
-        predicted, labels_drawn = np.asarray(prediction.data), self.truth.drawn_map(case)
+        predicted, reference_map = np.asarray(prediction.data), self.truth.reference_map(case)
         structures = {
-            name: own for place, (name, own) in enumerate(self.structures.items()) if labels_drawn.knows(place)
+            name: own for place, (name, own) in enumerate(self.structures.items()) if reference_map.knows(place)
         }
         rows = structure_case_rows(
             predicted,
-            labels_drawn.values,
+            reference_map.values,
             structures,
             reference.geometry,
             self.tolerances,
             self.centrelines,
-            known=labels_drawn.voxels,
+            known=reference_map.voxels,
             surfaces=self.truth.sparse is None,
         )
         of_voxels = voxel_scores.voxel_columns(
-            prediction, labels_drawn, self.structures, self.probable, self.certainty.covers_from
+            prediction, reference_map, self.structures, self.probable, self.certainty.covers_from
         )
         by_readers = self.truth.reader_agreement(predicted, case, tuple(self.structures))
         named = {"case": case.id, "patient": case.patient}
@@ -188,7 +188,7 @@ class MaskScoring(MaskAnswering):
         predicted = np.asarray(prediction.data)
         if "mask" not in case.references:
             return [slice_figures.contours(properties.first_image(case), None, predicted, self.labels, title=case.id)]
-        reference = self.truth.drawn_map(case)
+        reference = self.truth.reference_map(case)
         if reference.known is not None:
             structures = [own for place, own in enumerate(self.structures.values()) if reference.knows(place)]
             predicted = np.where(np.isin(predicted, [value for own in structures for value in own]), predicted, 0)
@@ -199,7 +199,7 @@ class MaskScoring(MaskAnswering):
         ]
 
     def overview(self, table: Table) -> list[Figure]:
-        """Dice of the cases, agreement of volumes, and where several people drew, how far readers agree."""
+        """Dice of the cases, agreement of volumes, and where several people contoured, how far readers agree."""
         labels = [case_tables.figure_label(name, STRUCTURE) for name in self.structures]
         groups = {label: table.loc[table["label"] == label, "dice"].to_numpy(float) for label in labels}
         pictures = [charts.histogram_chart(groups, "Dice of the cases", axis="Dice")]
@@ -485,7 +485,7 @@ def with_own_labels(
     partial = [case for case in relabelled if case.known is not None and not case.known.issuperset(structures)]
     if partial and not any(case.known is None or case.known for case in relabelled):
         problem = f"no case knows any of {errors.list_phrase(structures)}"
-        raise DatasetError(problem, relabelled[0].id, "Give cases in which one of them was drawn")
+        raise DatasetError(problem, relabelled[0].id, "Give cases in which one of them was contoured")
     return relabelled, [
         *_sentences(held, labels, lacking, named),
         *(_known_words(relabelled, structures) if partial else ()),
@@ -575,7 +575,7 @@ def _known_words(cases: Sequence[Case], structures: Iterable[str]) -> Iterator[s
     counts = {name: sum(case.knows(name) for case in cases) for name in structures}
     counted_names = ", ".join(f"{name} in {count}" for name, count in counts.items())
     cases_in_words = errors.count_phrase(len(cases), "case")
-    yield f"A structure is scored only where it was drawn; of {cases_in_words} that is {counted_names}."
+    yield f"A structure is scored only where it was contoured; of {cases_in_words} that is {counted_names}."
 
 
 def _list_structures(structures: Mapping[str, tuple[int, ...]]) -> str:

@@ -1,4 +1,4 @@
-"""The truth of a case: from the masks that people drew to the target of training and to the label map of scoring."""
+"""The truth of a case: from people's masks to the target of training and to the label map of scoring."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hilum.evaluation import mask_overlap
 from hilum.tasks.shared import reference_labels
 from hilum.transforms import label_maps
 from hilum.values import Array, Case, Deferred, Floats, Image, Region, slabs
-from hilum.values.voxel_images import DrawnMap, Reader
+from hilum.values.voxel_images import Reader, ReferenceMap
 
-# Along the axis across slices that were drawn apart no more of what is drawn goes on in the next one.
+# Along the axis across slices that were contoured apart no more of a structure goes on in the next one.
 GOES_ON = 0.1
 # Masks of so many voxels are not held as a whole.
 IN_PARTS_VOXELS = 2**26
@@ -143,7 +143,7 @@ class Truth:
             taught = self.codes.within(self._combination(case))[taught]
         return np.where(self._is_known(consensus), taught, self.codes.unknown).astype(np.uint8)
 
-    def drawn_map(self, case: Case) -> DrawnMap:
+    def reference_map(self, case: Case) -> ReferenceMap:
         """Map on which predictions are scored; values that the model does not know are background.
 
         Raises DatasetError for voxels of a structure that is unknown in the case.
@@ -152,10 +152,10 @@ class Truth:
         numbers = self._consensus([self._number_labels(mask, case) for mask in masks])
         everywhere = self.sparse is None and not any(self._silent(mask) for mask in masks)
         voxels = None if everywhere else self._is_known(numbers)
-        return DrawnMap(self._label_values(numbers), voxels, self._known_structures(case))
+        return ReferenceMap(self._label_values(numbers), voxels, self._known_structures(case))
 
     def reader_agreement(self, predicted: Array, case: Case, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """{structure: {figure: Dice}} where several people drew the case, over the voxels that all of them labelled.
+        """{structure: {figure: Dice}} where several people contoured the case, over voxels that all of them labelled.
 
         names: of the structures
         """
@@ -229,9 +229,9 @@ class Truth:
             )
 
     def _is_known(self, numbers: Array) -> NDArray[np.bool_]:
-        """(*spatial) where a voxel is known: it has a label or is background, in a slice that was drawn."""
+        """(*spatial) where a voxel is known: it has a label or is background, in a contoured slice."""
         numbered = numbers <= len(self.values)
-        return numbered & drawn_slices(numbered & (numbers > 0)) if self.sparse == "slices" else numbered
+        return numbered & contoured_slices(numbered & (numbers > 0)) if self.sparse == "slices" else numbered
 
     def _label_values(self, numbers: Array) -> Array:
         """Label numbers as label values, 0 where nothing is known."""
@@ -239,10 +239,10 @@ class Truth:
         return np.array(values, dtype=np.min_scalar_type(max(values)))[numbers]
 
 
-def drawn_slices(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(*spatial) the slices in which something is drawn.
+def contoured_slices(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(*spatial) the slices in which something is contoured.
 
-    They lie across the axis along which what is drawn ends after a voxel, as where every fifth slice was drawn: a small
+    They lie across the axis along which structures end after a voxel, as where every fifth slice was contoured: a small
     structure reaches through fewer rows and columns than slices. Where none or several are such, across the one along
     which fewest slices are.
     """
@@ -254,7 +254,7 @@ def drawn_slices(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _goes_on(mask: NDArray[np.bool_], axis: int) -> float:
-    """Share of the drawn voxels whose next one along an axis is drawn too."""
+    """Share of the marked voxels whose next one along an axis is marked too."""
     along = np.moveaxis(mask, axis, 0)
     return int(np.count_nonzero(along[1:] & along[:-1])) / max(1, int(np.count_nonzero(mask)))
 
@@ -278,13 +278,13 @@ CONSENSUS: Mapping[str, Consensus] = {
 
 
 def reader_masks(case: Case) -> dict[str, Image]:
-    """{reader: what they drew}, the case's own mask first; GeometryError where two lie on different grids."""
+    """{reader: what they contoured}, the case's own mask first; GeometryError where two lie on different grids."""
     mask = case.references["mask"]
     masks = {str(mask.facts.get("reader", "")): mask}
     for kind in case.references:
         if kind.startswith("mask:") and (other := case.references[kind]).facts.get("reader"):
             if not other.geometry.equals(mask.geometry):
-                raise GeometryError(f"{kind} lies on another grid than the mask", case.id, "Draw both on one grid")
+                raise GeometryError(f"{kind} lies on another grid than the mask", case.id, "Contour both on one grid")
             masks[str(other.facts["reader"])] = other
     return masks
 
@@ -294,7 +294,7 @@ def reader_agreement(
 ) -> dict[str, dict[str, float]]:
     """{structure: {figure: Dice}} of the model against each reader, and of each reader against the others.
 
-    predicted, drawn: label maps (*spatial), those of the readers by name
+    predicted, readers: label maps (*spatial), those of the readers by name
     structures:       {name: its values}
     """
     marked = reference_labels.structure_voxels(structures, predicted)
@@ -303,8 +303,8 @@ def reader_agreement(
 
 
 def _agreement(structure: str, masks: Array, readers: Mapping[str, Mapping[str, Array]]) -> dict[str, float]:
-    theirs = {name: drawn[structure] for name, drawn in readers.items()}
-    model = {name: mask_overlap.overlap_of_masks(masks, drawn).dice for name, drawn in theirs.items()}
+    theirs = {name: maps[structure] for name, maps in readers.items()}
+    model = {name: mask_overlap.overlap_of_masks(masks, own).dice for name, own in theirs.items()}
     pairs = {
         (one, other): mask_overlap.overlap_of_masks(theirs[one], theirs[other]).dice
         for one, other in itertools.combinations(theirs, 2)
@@ -352,7 +352,7 @@ class Codes:
 
     @cached_property
     def shares(self) -> Floats:
-        """(codes, 1 + labels) share of the readers who drew the background and each label."""
+        """(codes, 1 + labels) share of the readers who contoured the background and each label."""
         return np.array([[float(share) for share in row] for row in self._rows])[self.rows]
 
     @cached_property
@@ -373,7 +373,7 @@ class Codes:
         return codes
 
     def encode(self, maps: Sequence[Array]) -> NDArray[np.uint8]:
-        """(*spatial) codes of what readers drew, each as label numbers, with labels + 1 where a voxel is unknown.
+        """(*spatial) codes of what readers contoured, each as label numbers, with labels + 1 where a voxel is unknown.
 
         As where every structure is known; `within` makes them those of a case that knows some only.
         """
@@ -412,7 +412,9 @@ class Codes:
         count = sum(len(block) for block in blocks)
         if self.partial and count > MOST:
             problem = f"{len(self.partial)} combinations of known structures need {count} codes, and there are {MOST}"
-            raise PlanError(problem, "task.partial", "Leave structures out with --labels, or draw what few cases lack")
+            raise PlanError(
+                problem, "task.partial", "Leave structures out with --labels, or contour what few cases lack"
+            )
         return blocks
 
     @property

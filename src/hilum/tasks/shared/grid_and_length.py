@@ -10,7 +10,7 @@ from hilum import errors
 from hilum.values import Decision, Fingerprint
 
 # By bench/findings/training.md, on held-out cases of three sets' training parts (retina, shapes, pneumonia; 300 or
-# 450 cases drawn of each, one draw): in 60 epochs the mean of three networks of 20 has AUROC .733, .736 and .982
+# 450 cases sampled of each, one draw): in 60 epochs the mean of three networks of 20 has AUROC .733, .736 and .982
 # (log loss 1.221, .461 and .218), one network after three cycles of the rate .717, .718 and .986 (1.341, .535 and
 # .209), and a network of 20 epochs .724, .723 and .979 on average. The 45 to 100 validation cases surely preferred
 # none of the later cycles, not even those of the third set, which were better.

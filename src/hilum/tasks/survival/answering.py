@@ -29,7 +29,7 @@ SURVIVAL = "survival_"
 AT_TIME = f"{SURVIVAL}at_time"
 # The column of a lower bound on the observed time.
 TIME_LOW = "time_low"
-# Parts of the time until the last horizon over which errors are integrated, and at which curves are drawn.
+# Parts of the time until the last horizon over which errors are integrated, and at which curves are stated.
 PARTS = 20
 MEDIAN = "median_survival"
 # Findings with a number.

@@ -211,7 +211,7 @@ class Survival(SurvivalScoring):
         decisions = {
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": Decision(
-                "natural", "risks are those of the training cases: cases with the event are not drawn more often"
+                "natural", "risks are those of the training cases: cases with the event are not sampled more often"
             ),
             **grid_and_length.decide_epochs_and_networks(
                 "a time says little about a case, and in more epochs the network memorises times",
@@ -227,7 +227,7 @@ class Survival(SurvivalScoring):
         return decisions | ({"training.batch": decide_batch(fingerprint)} if self._hazard_model.relative else {})
 
     def under(self, sampling: str) -> dict[str, Decision]:
-        """Nothing; PlanError where cases are drawn otherwise than they come."""
+        """Nothing; PlanError where cases are sampled otherwise than they come."""
         if sampling != "natural":
             problem = f"cases with a time have no classes that could be {sampling}"
             raise PlanError(problem, "training.sampling", "Give natural")

@@ -235,7 +235,7 @@ def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
     early, later = happened & (times <= horizon), times > horizon
     had, free = int(early.sum()), int(later.sum())
     counts = f"; {had} with the event by then, {free} without, {len(times) - had - free} censored before"
-    # Who is censored before is on neither side of the curve, and drawn with the larger one: the smaller one is counted.
+    # Who is censored before is on no side of the curve, and resampled with the larger one: the smaller one is counted.
     sides = early if had < free else later
     yield Row("dynamic_auc", label, _interval(area, outcomes, seed, counts, strata=sides, compares=True))
     if np.isnan(survival_shares).any():
@@ -282,7 +282,7 @@ def _interval(
     strata: np.ndarray | None = None,
     compares: bool = False,
 ) -> Estimate:
-    """Patients drawn again within strata; without, all alike, so that the number of events varies from draw to draw."""
+    """Patients resampled within strata; without, all alike, so that the number of events varies from draw to draw."""
     estimate = intervals.bootstrap_statistic(
         statistic, outcomes.patients, strata=strata, seed=seed, exact=False, compares=compares
     )

@@ -85,16 +85,16 @@ class Loader:
     """Batches of patches of these cases.
 
     foreground: share of patches that are centred on a structure; the others lie anywhere
-    sampling:   how often a case is drawn, see `sampling`; all but "natural" and "by_loss" are for vector targets
+    sampling:   how often a case is sampled, see `sampling`; all but "natural" and "by_loss" are for vector targets
     part:       the samples of each batch that are wanted; all without
     pinned:     in memory from which a GPU copies while the processor goes on
     images:     (channels,) which image of a case each is of, where a case may lack some
     left_out:   how often each image of a case is left out, never all of them
-    drawn:      numbers of the cases by which they are drawn in place of `sampling`, and how many of each an epoch has
+    strata:     numbers of the cases by which they are sampled in place of `sampling`, and how many of each an epoch has
     flags:      whether the last entries of the context state which channels are there
     unlabelled: makes the batch of unlabelled images of each step; None without any
     shows:      the image of which a second view is, where it is not the same part of the same image
-    private:    draws who is in a batch, where nothing of a sample may depend on the others
+    private:    samples who is in a batch, where nothing of a sample may depend on the others
     """
 
     cases: Sequence[PreparedCase]
@@ -108,18 +108,18 @@ class Loader:
     images: tuple[int, ...] = ()
     left_out: float = 0.0
     flags: bool = False
-    drawn: tuple[NDArray[np.intp], NDArray[np.intp] | None] | None = None
+    strata: tuple[NDArray[np.intp], NDArray[np.intp] | None] | None = None
     unlabelled: Loader | None = None
     shows: Positives = "view"
     private: PoissonSampling | None = None
 
     @cached_property
     def costs(self) -> LastLosses:
-        """The losses of cases, to be noted after each step where cases are drawn by them."""
+        """The losses of cases, to be noted after each step where cases are sampled by them."""
         return LastLosses(len(self.cases), self.batch, AHEAD)
 
     def batches(self, first: int) -> Generator[Batch]:
-        """The batches from step `first` on, without end, a few of them made ahead; close it when enough are drawn."""
+        """The batches from step `first` on, without end, a few of them made ahead; close it when enough are taken."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             waiting = deque(pool.submit(self.of_step, step) for step in range(first, first + AHEAD))
             try:
@@ -131,7 +131,7 @@ class Loader:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def of_step(self, step: int) -> Batch:
-        """The batch of a step, or the wanted part of it, whatever was drawn before."""
+        """The batch of a step, or the wanted part of it, whatever was sampled before."""
         if self.private is not None:
             return self._private_batch(step, self.private)
         batch = self._batch(step, self._sampling)
@@ -139,25 +139,25 @@ class Loader:
         others = None if self.unlabelled is None else self.unlabelled.of_step(step)
         return replace(batch, unlabelled=others, second=second)
 
-    def _batch(self, step: int, draws: Callable[[int], tuple[int, np.random.Generator]]) -> Batch:
-        """The batch of a step, or the wanted part of it; draws: the case of a sample, and what it is drawn from."""
+    def _batch(self, step: int, sample_of: Callable[[int], tuple[int, np.random.Generator]]) -> Batch:
+        """The batch of a step, or the wanted part of it; sample_of: the case of a sample, and its generator."""
         numbers = range(self.batch) if self.part is None else self.part
         places = [step * self.batch + n for n in numbers]
-        samples = [self._sample(*draws(number), centred=self._is_centred(number)) for number in places]
-        cases = tuple(draws(step * self.batch + n)[0] for n in range(self.batch))
+        samples = [self._sample(*sample_of(number), centred=self._is_centred(number)) for number in places]
+        cases = tuple(sample_of(step * self.batch + n)[0] for n in range(self.batch))
         # One spacing for the whole batch, also where this is a part of it: images that are brought to one shape differ.
         spacing = tuple(np.mean([self.cases[index].steps for index in cases], axis=0).tolist())
         has_texts = range(self.batch) if self._has_texts else ()
-        texts = tuple(self._text(step * self.batch + n, draws) for n in has_texts)
+        texts = tuple(self._text(step * self.batch + n, sample_of) for n in has_texts)
         return replace(self._collate(samples, cases, spacing), texts=texts)
 
     def _private_batch(self, step: int, private: PoissonSampling) -> Batch:
         """The batch of a private step, perhaps without any sample; what all share is of all cases, always the same."""
-        drawn = private.of_step(step)
-        shown = drawn or [(0, np.random.default_rng(0))]
+        chosen = private.of_step(step)
+        shown = chosen or [(0, np.random.default_rng(0))]
         samples = [self._sample(index, rng, centred=bool(rng.random() < self.foreground)) for index, rng in shown]
         batch = self._collate(samples, tuple(index for index, _ in shown), self._mean_steps)
-        if drawn:
+        if chosen:
             return batch
         arrays = ("images", "targets", "context", "there")
         return replace(batch, cases=(), generators=(), **{name: _first(getattr(batch, name), 0) for name in arrays})
@@ -184,23 +184,23 @@ class Loader:
     def _has_texts(self) -> bool:
         return any(case.texts is not None for case in self.cases)
 
-    def _text(self, number: int, draws: Callable[[int], tuple[int, np.random.Generator]]) -> str:
+    def _text(self, number: int, sample_of: Callable[[int], tuple[int, np.random.Generator]]) -> str:
         """Some sentences of one of a case's texts, in any order; empty for a case without."""
-        index, rng = draws(number)
+        index, rng = sample_of(number)
         texts = self.cases[index].texts
         if texts is None:
             return ""
-        drawn = random_draws.child_generator(int(rng.integers(2**63)), SPOKEN)
-        sentences = replace(texts, texts=(texts.texts[int(drawn.integers(len(texts.texts)))],)).sentences
-        count = int(drawn.integers(1, len(sentences) + 1)) if sentences else 0
-        return " ".join(sentences[place] for place in drawn.permutation(len(sentences))[:count])
+        choice = random_draws.child_generator(int(rng.integers(2**63)), SPOKEN)
+        sentences = replace(texts, texts=(texts.texts[int(choice.integers(len(texts.texts)))],)).sentences
+        count = int(choice.integers(1, len(sentences) + 1)) if sentences else 0
+        return " ".join(sentences[place] for place in choice.permutation(len(sentences))[:count])
 
     def _stack(self, arrays: Sequence[Any]) -> Any:
         """Arrays of samples, stacked; None where there are none."""
         return None if arrays[0] is None else stack_arrays(arrays, _pin if self.pinned else np.stack)
 
     def _partner(self, number: int) -> tuple[int, np.random.Generator]:
-        """The case of a sample's second view, and what it is drawn from: the same image, or any of the patient."""
+        """The case of a sample's second view, and its generator: the same image, or any of the patient."""
         index, rng = self._sampling(number)
         rng_of_partner = random_draws.child_generator(int(rng.integers(2**63)), SECOND)
         if self.shows == "slice":
@@ -216,8 +216,8 @@ class Loader:
     def _sample(self, index: int, rng: np.random.Generator, *, centred: bool) -> _Sample:
         case = self.cases[index]
         if case.places is not None:
-            drawn, places = slide_tiles.draw_tiles(case.image, case.places, self.patch[0], rng)
-            return drawn, np.asarray(case.target), rng, places, None, case.teacher_answer(())
+            tiles, places = slide_tiles.sample_tiles(case.image, case.places, self.patch[0], rng)
+            return tiles, np.asarray(case.target), rng, places, None, case.teacher_answer(())
         region = self._region(case, rng, centred)
         image, target = case.cut_region(region)
         present = self._there(case, rng)
@@ -242,7 +242,7 @@ class Loader:
 
     @cached_property
     def _sampling(self) -> Sampling:
-        owners, per_case = self.drawn or (None, None)
+        owners, per_case = self.strata or (None, None)
         return Sampling(self.sampling, self.seed, [case.target for case in self.cases], self.costs, owners, per_case)
 
     @cached_property

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from hilum.transforms import random_draws
 from hilum.values import Array
 
-# Measured numbers are drawn alike over so many equal parts of their range.
+# Measured numbers are sampled alike over so many equal parts of their range.
 LEVELS = 10
 # Sets the draws of classes, of the cases of a class and of an epoch apart from those of epochs and of patches.
 CLASS_DRAW, MEMBER_DRAW, BALANCED_DRAW, EPOCH_DRAW = 2**31 + 1, 2**31 + 2, 1, 2**31 + 3
@@ -47,7 +47,7 @@ class LastLosses:
 
     batch:  samples a step
     ahead:  batches that are made before their step: an epoch knows only what was known when its first may be made, so
-            that its cases do not depend on how fast they are drawn, nor on whether the training was stopped
+            that its cases do not depend on how fast they are sampled, nor on whether the training was stopped
     known:  (step, case, loss) of the last time before the epoch at hand, and of each time since
     """
 
@@ -84,11 +84,11 @@ class LastLosses:
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """Cases drawn as `how` says.
+    """Cases sampled as `how` says.
 
     targets: of all cases; those that are alike are a class, of numbers the tenths of the first one's range
-    costs:   what is drawn by, where it is "by_loss"
-    owners:  (cases,) numbers that are drawn by in place of classes; each: how many of these an epoch has
+    costs:   what is sampled by, where it is "by_loss"
+    owners:  (cases,) numbers that are sampled by in place of classes; each: how many of these an epoch has
     """
 
     how: str
@@ -99,10 +99,10 @@ class Sampling:
     each: NDArray[np.intp] | None = None
 
     def __call__(self, number: int) -> tuple[int, np.random.Generator]:
-        """The case of a sample, and what its patch and its augmentation are drawn from."""
+        """The case of a sample, and the generator of its patch and its augmentation."""
         if self.owners is not None:
             return Sampling._class_by_class(self, number) if self.each is None else self._epoch_by_epoch(number)
-        return DRAWS.get(self.how, Sampling._epoch_by_epoch)(self, number)
+        return SAMPLERS.get(self.how, Sampling._epoch_by_epoch)(self, number)
 
     def _case_by_case(self, number: int) -> tuple[int, np.random.Generator]:
         """Every case once an epoch."""
@@ -163,8 +163,8 @@ class Sampling:
         return [np.flatnonzero(owner == number) for number in range(int(owner.max()) + 1)]
 
 
-# How a sample's case is drawn; the others have so many cases of each class in an epoch.
-DRAWS: Mapping[str, Callable[[Sampling, int], tuple[int, np.random.Generator]]] = {
+# How a sample's case is chosen; the others have so many cases of each class in an epoch.
+SAMPLERS: Mapping[str, Callable[[Sampling, int], tuple[int, np.random.Generator]]] = {
     "natural": Sampling._case_by_case,
     BY_LOSS: Sampling._hard_ones_oftener,
     "balanced": Sampling._class_by_class,

@@ -309,7 +309,7 @@ def _prepare(
 
 
 def _settings_of_arrays(preprocessing: Preprocessing) -> Mapping[str, PlainValue]:
-    """The settings by which arrays differ: those of bags hold all tiles, however many training draws."""
+    """The settings by which arrays differ: those of bags hold all tiles, however many training samples."""
     if (tiles := preprocessing.tiles) is None:
         return preprocessing.settings
     return {**preprocessing.settings, "tiles": [tiles.size, tiles.mm], "shape": None, "smallest": None}
@@ -326,7 +326,7 @@ def _files_around(case: Case, around: int) -> Iterator[str]:
 def _target_digest(case: Case, task: Task) -> Any:
     """A SHA-256 of numbers that hold for a whole image: of two columns of a table each states others of the same files.
 
-    None of what is drawn, which takes as long to read as to prepare: the options of its reading stand for it. Of a task
+    None of masks, which takes as long to read as to prepare: the options of its reading stand for it. Of a task
     of parts that of each part that the case has a reference of.
     """
     if names := properties.part_names(task):
@@ -381,7 +381,7 @@ def _pack(source: Array | RegionSource, trace: GridTrace | None, path: Path) -> 
     # Fast to read is what counts: it is written once and read every epoch.
     settings: dict[str, Any] = {"cparams": {"codec": blosc2.Codec.LZ4, "clevel": 1, "nthreads": 1}}
     axes = 0 if trace is None else len(trace.shape)
-    if isinstance(source, TileStack):  # tiles are drawn one by one
+    if isinstance(source, TileStack):  # tiles are read one by one
         settings["chunks"] = (source.shape[0], 1, source.size, source.size)
     elif axes > 2:  # a patch then meets few chunks, whichever way it is long
         settings["chunks"] = (*(1,) * (len(source.shape) - axes), *(min(CHUNK, n) for n in source.shape[-axes:]))

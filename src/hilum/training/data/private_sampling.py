@@ -20,7 +20,7 @@ UNIT_DRAW, SAMPLE_DRAW, NOISE_DRAW = 2**31 + 16, 2**31 + 17, 2**31 + 18
 
 @dataclass(frozen=True)
 class Chance:
-    """Generators that nobody can draw again: of each the state comes from the system's entropy.
+    """Generators that nobody can make again: of each the state comes from the system's entropy.
 
     seed: makes them repeatable, for a deterministic training; whoever knows it can take the noise away
     """
@@ -41,7 +41,7 @@ class Chance:
 
 @dataclass(frozen=True, eq=False)
 class PoissonSampling:
-    """Batches of units that are drawn by chance alone.
+    """Batches of units that are sampled by chance alone.
 
     units: the numbers of the cases of each
     rate:  chance of each to be in a batch
@@ -52,8 +52,8 @@ class PoissonSampling:
     chance: Chance
 
     def of_step(self, step: int) -> list[tuple[int, np.random.Generator]]:
-        """The case of each sample, and what its patch and its augmentation are drawn from; perhaps none."""
+        """The case of each sample, and the generator of its patch and its augmentation; perhaps none."""
         draws = self.chance.generator(UNIT_DRAW, step)
-        drawn = np.flatnonzero(draws.random(len(self.units)) < self.rate).tolist()
-        chosen = [self.units[unit][int(draws.integers(len(self.units[unit])))] for unit in drawn]
+        chosen_units = np.flatnonzero(draws.random(len(self.units)) < self.rate).tolist()
+        chosen = [self.units[unit][int(draws.integers(len(self.units[unit])))] for unit in chosen_units]
         return [(case, self.chance.generator(SAMPLE_DRAW, step, case)) for case in chosen]

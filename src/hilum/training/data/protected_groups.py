@@ -2,7 +2,7 @@
 
 reweigh:          cases weigh so that group and class are independent (Kamiran and Calders, Knowl Inf Syst 2012,
                   doi:10.1007/s10115-011-0463-8); without classes, or of several findings, so that groups weigh alike
-resample:         cases are drawn so
+resample:         cases are sampled so
 balanced_batches: batches have as many cases of each group
 adversarial:      what the network sees is to tell no group: a linear adversary learns to, and the network gets its
                   gradient reversed (Ganin and others, J Mach Learn Res 2016, arXiv:1505.07818)
@@ -73,8 +73,8 @@ class ProtectedGroups:
         return cls(method, groups, cells, expected / counts)
 
     @property
-    def strata_to_draw(self) -> tuple[NDArray[np.intp], NDArray[np.intp] | None] | None:
-        """(cases,) what cases are drawn by, and how many of each an epoch has: None for as many of each in a batch."""
+    def strata_to_sample(self) -> tuple[NDArray[np.intp], NDArray[np.intp] | None] | None:
+        """(cases,) what cases are sampled by, and how many of each an epoch has: None for as many in a batch."""
         if self.method == BALANCED_BATCHES:
             return self.groups, None
         if self.method == RESAMPLE:

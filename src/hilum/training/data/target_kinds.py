@@ -86,7 +86,7 @@ class TargetKind(Protocol):
     def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
         """Targets of one shape, so that they can be stacked."""
 
-    def following(self, targets: Any, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
+    def following(self, targets: Any, spatial: tuple[int, ...], movement: SampledMovement) -> Following:
         """A batch of targets as what follows its images."""
 
     def coarse(self, targets: Any, spatial: Sequence[int], wanted: Sequence[int]) -> Any:
@@ -94,8 +94,8 @@ class TargetKind(Protocol):
 
 
 @dataclass(frozen=True)
-class DrawnMovement:
-    """The movement of a batch that was drawn for its augmentation.
+class SampledMovement:
+    """The movement of a batch that was sampled for its augmentation.
 
     generators: one a sample
     steps:      mm of a voxel per axis
@@ -108,7 +108,7 @@ class DrawnMovement:
     steps: Sequence[float]
     mirrored: Sequence[int] | None
     outside: int | None = None
-    parts: Mapping[str, DrawnMovement] = field(default_factory=dict)
+    parts: Mapping[str, SampledMovement] = field(default_factory=dict)
 
 
 def move_batch(
@@ -116,7 +116,7 @@ def move_batch(
     augmentation: Augmentation,
     images: Tensor,
     targets: Any,
-    drawn: DrawnMovement,
+    movement: SampledMovement,
     *,
     marked: bool = False,
     taught: NumberMap | None = None,
@@ -131,7 +131,7 @@ def move_batch(
     taught: answers of another model, which follow too: the targets are then a pair with these
     others, painter, scales: as in `Augmentation.augment_with_target`
     """
-    following: Following = kind.following(targets, tuple(images.shape[2:]), drawn)
+    following: Following = kind.following(targets, tuple(images.shape[2:]), movement)
     if taught is not None:
         following = JointFollowing({"first": following, "second": taught})
     if marked:
@@ -140,9 +140,9 @@ def move_batch(
     images, followed, _ = augmentation.augment_with_target(
         images,
         following,
-        drawn.generators,
-        drawn.steps,
-        mirrored=drawn.mirrored,
+        movement.generators,
+        movement.steps,
+        mirrored=movement.mirrored,
         others=others,
         painter=painter,
         scales=scales,
@@ -150,7 +150,7 @@ def move_batch(
     assert followed is not None  # noqa: S101 - it was given
     if marked:
         assert isinstance(followed, JointFollowing)  # noqa: S101 - they were given so
-        numbers = augmentation.mistaken(followed.parts["second"].targets, drawn.generators)
+        numbers = augmentation.mistaken(followed.parts["second"].targets, movement.generators)
         images, followed = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1), followed.parts["first"]
     return images, followed.targets
 
@@ -201,7 +201,7 @@ class VectorTargets(OneArray):
         """An empty target in the shape of a batch."""
         return np.zeros_like(np.asarray(targets[0]))
 
-    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
+    def following(self, targets: Tensor, spatial: tuple[int, ...], movement: SampledMovement) -> Following:
         """The targets as what moves with the images."""
         return Unmoved(targets)
 
@@ -273,9 +273,9 @@ class LabelTargets(OneArray):
         """An empty target in the shape of a batch."""
         return np.zeros(tuple(patch), dtype=targets[0].dtype)
 
-    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
+    def following(self, targets: Tensor, spatial: tuple[int, ...], movement: SampledMovement) -> Following:
         """The targets as what moves with the images."""
-        return LabelMap(targets, drawn.outside)
+        return LabelMap(targets, movement.outside)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
         """Voxel by voxel, so that labels stay labels."""
@@ -306,7 +306,7 @@ class ImageTargets(OneArray):
         """An empty target in the shape of a batch: nothing is known."""
         return np.full((targets[0].shape[0], *patch), np.nan, dtype=np.float32)
 
-    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
+    def following(self, targets: Tensor, spatial: tuple[int, ...], movement: SampledMovement) -> Following:
         """The targets as what moves with the images."""
         return NumberMap(targets, tuple(range(targets.shape[1])))
 
@@ -338,7 +338,7 @@ class InstanceTargets(LabelTargets):
         """The one class where no object is left."""
         return ("1",) if np.any(target.data) and not np.any(data) else ()
 
-    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
+    def following(self, targets: Tensor, spatial: tuple[int, ...], movement: SampledMovement) -> Following:
         """The targets as what moves with the images."""
         return ObjectMap(targets)
 
@@ -382,7 +382,7 @@ class BoxTargets(OneArray):
         """Targets of one shape."""
         return [np.concatenate([one, blank[len(one) :]]) for one in targets]
 
-    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
+    def following(self, targets: Tensor, spatial: tuple[int, ...], movement: SampledMovement) -> Following:
         """The targets as what moves with the images."""
         return Corners(targets, spatial)
 
@@ -525,14 +525,14 @@ class JointTargets:
         present = [np.array([part in one for part in self.parts]) for one in targets]
         return [{**{part: each[n] for part, each in filled.items()}, KNOWN: one} for n, one in enumerate(present)]
 
-    def following(self, targets: Any, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
+    def following(self, targets: Any, spatial: tuple[int, ...], movement: SampledMovement) -> Following:
         """The targets as what moves with the images."""
         parts = {
-            part: self.parts[part].following(one, spatial, drawn.parts[part])
+            part: self.parts[part].following(one, spatial, movement.parts[part])
             for part, one in targets.items()
             if part != KNOWN
         }
-        return JointFollowing(parts, {part: drawn.parts[part].mirrored for part in parts}, targets[KNOWN])
+        return JointFollowing(parts, {part: movement.parts[part].mirrored for part in parts}, targets[KNOWN])
 
     def coarse(self, targets: Any, spatial: Sequence[int], wanted: Sequence[int]) -> Any:
         """Targets for outputs of another size."""

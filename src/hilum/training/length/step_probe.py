@@ -400,8 +400,8 @@ NARROWER = "so few that a network of half the width learns more"
 def narrower_width(chosen: PlanSettings, left: float) -> Decision | None:
     """Half the planned width, where the time is enough for few voxels; None where the planned one stays.
 
-    Only of networks that answer for every voxel: for whole images it was not found to be better, and one that draws
-    out of noise was not measured.
+    Only of networks that answer for every voxel: for whole images it was not found to be better, and one that makes
+    images out of noise was not measured.
     left: s that the training has
     """
     if not any(head.is_dense for head in chosen.task.heads.values()):
@@ -410,7 +410,7 @@ def narrower_width(chosen: PlanSettings, left: float) -> Decision | None:
     widths = [size[name] for name in network_family.WIDTHS if isinstance(size.get(name), int)]
     if not widths or min(widths) < 2 * LEAST_WIDTH or any(one % 2 for one in widths):
         return None
-    if family.has_loss or family.sees_targets or family.draws:  # the first two take no step without targets
+    if family.has_loss or family.sees_targets or family.synthesises:  # the first two take no step without targets
         return None
     samples, took = _samples_and_seconds(chosen)
     left = max(0.0, left)

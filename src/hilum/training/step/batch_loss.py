@@ -22,13 +22,13 @@ from hilum.tasks.task import IMAGES
 from hilum.training.data import protected_groups, target_kinds
 from hilum.training.data.batch_loading import Batch
 from hilum.training.data.prepared_store import PreparedCase
-from hilum.training.data.target_kinds import DrawnMovement
+from hilum.training.data.target_kinds import SampledMovement
 from hilum.training.processes import SINGLE_PROCESS, Ranks
 from hilum.training.step.computation import Compute
 from hilum.transforms import random_draws
 from hilum.transforms.augment import Augmentation
 from hilum.transforms.augment_following import NumberMap
-from hilum.transforms.synthesis import LabelPainter
+from hilum.transforms.painting import LabelPainter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ def augment_batch(
     if settings.preprocessing.tiles is not None:
         return _augment_bags(batch, settings, device, augmentation)
     images, targets = (tensors_on_device(array, device) for array in (batch.images, batch.targets))
-    images_drawn, taught, answers = _draw_movement(settings.task, batch), None, None
+    movement, taught, answers = _sample_movement(settings.task, batch), None, None
     if batch.taught is not None:
         channels = batch.taught.shape[1]
         answers = NumberMap(
@@ -75,11 +75,11 @@ def augment_batch(
         augmentation,
         images,
         targets,
-        images_drawn,
+        movement,
         marked=batch.marked,
         taught=answers,
         others=style_images(batch, device, ranks) if augmentation.style else None,
-        painter=_label_painter(settings, batch) if augmentation.synthesis else None,
+        painter=_label_painter(settings, batch) if augmentation.painting else None,
         scales=settings.preprocessing.colour_scales if augmentation.stain else None,
     )
     if answers is not None:
@@ -120,8 +120,8 @@ def _augment_bags(batch: Batch, settings: PlanSettings, device: Any, augmentatio
 
 
 def _label_painter(settings: PlanSettings, batch: Batch) -> LabelPainter | None:
-    drawn = settings.task.drawn
-    return None if drawn is None else LabelPainter(settings.synthesis, drawn.shown, batch.steps)
+    label_painting = settings.task.painting
+    return None if label_painting is None else LabelPainter(settings.painting, label_painting.shown, batch.steps)
 
 
 def style_images(batch: Batch, device: Any, ranks: Ranks) -> Tensor:
@@ -543,9 +543,9 @@ def mix_part(
     return ranks.own_part(images_mixed), partner, share
 
 
-def _draw_movement(task: Task, batch: Batch) -> DrawnMovement:
-    parts = {name: _draw_movement(part, batch) for name, part in properties.leaf_tasks(task).items() if name}
-    return DrawnMovement(batch.generators, batch.steps, task.target_sides, task.outside, parts)
+def _sample_movement(task: Task, batch: Batch) -> SampledMovement:
+    parts = {name: _sample_movement(part, batch) for name, part in properties.leaf_tasks(task).items() if name}
+    return SampledMovement(batch.generators, batch.steps, task.target_sides, task.outside, parts)
 
 
 def tensors_on_device(arrays: Any, device: Any) -> Any:

@@ -47,7 +47,7 @@ def make_optimiser(
     others: Iterable[Tensor] = (),
     pace: Callable[[str], WeightPace] = lambda name: AT_ONCE,
 ) -> Any:
-    """AdamW, or SGD with Nesterov's momentum; what only scales or shifts is not drawn towards zero.
+    """AdamW, or SGD with Nesterov's momentum; what only scales or shifts is not pulled towards zero.
 
     others: weights that are learnt with those of the module
     pace:   of the weight of a name; the learner follows it
@@ -151,7 +151,7 @@ def _difference() -> Any:
     class Difference(torch.nn.Module):
         """(out, rank) times (rank, in times kernel), added to a weight of that shape.
 
-        The first factor is zero at the start, and the second drawn as torch draws weights.
+        The first factor is zero at the start, and the second random as torch's weights are.
         """
 
         def __init__(self, weight: Tensor, rank: int) -> None:

@@ -45,7 +45,7 @@ class SampleGradients:
 
         module: as it is, not as Fabric has wrapped it
         """
-        if not len(batch.images):  # by chance nobody was drawn
+        if not len(batch.images):  # by chance nobody was sampled
             return
         weights = {name: one for name, one in module.named_parameters() if one.requires_grad}
         seen = batch_loss.augment_batch(batch, self.criterion.settings, self.criterion.device)

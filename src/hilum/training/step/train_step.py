@@ -49,7 +49,7 @@ class Learner:
 
     module: as Fabric has wrapped it
     criterion: the sum that training lowers
-    costs:  take what each case cost, where cases are drawn by it
+    costs:  take what each case cost, where cases are sampled by it
     """
 
     module: Any
@@ -96,7 +96,7 @@ class Learner:
         return Learnt(loss, now, gradient, {name: float(one.detach()) for name, one in several.items()})
 
     def set_rates(self, step: int, pace: TrainingPace) -> float:
-        """Set what dropout draws from, and the rate of each weight, for a step; return the highest."""
+        """Set the generator of dropout, and the rate of each weight, for a step; return the highest."""
         chosen = self.settings.training
         self._set_seed(
             int(random_draws.sample_generator(chosen.seed, self.ranks.rank, step, STEP_DRAW).integers(2**63))
@@ -120,7 +120,7 @@ class Learner:
             self.average.move(schedule.average_decay(step, pace.stride, self.settings.training))
 
     def _set_seed(self, number: int) -> None:
-        """Dropout draws from the one generator that torch has for a device: set anew, a resumed run draws the same.
+        """Dropout has the one generator that torch has for a device: set anew, a resumed run has the same numbers.
 
         Not by `torch.manual_seed`, which notes a traceback for each kind of device that is not there, at every step.
         """

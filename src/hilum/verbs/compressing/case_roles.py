@@ -50,7 +50,7 @@ def assign_roles(model: Model, dataset: Dataset, run: Path | None, *, samples: i
     """The roles of the labelled cases of a data set for a model.
 
     run:     its folder; None for a package, which knows its training cases by their hashes
-    samples: training cases to be drawn for the ranges; 0 where they stay as they are
+    samples: training cases to be sampled for the ranges; 0 where they stay as they are
     Raises UsageError where too few cases are left for either.
     """
     where = str(dataset.root or dataset.name)
@@ -73,9 +73,9 @@ def assign_roles(model: Model, dataset: Dataset, run: Path | None, *, samples: i
             f"{given} of the model for {samples} samples", where, f"Give --samples {max(1, len(trained))}, or more data"
         )
     order = np.random.default_rng(seed).permutation(len(trained))
-    drawn = [trained[number] for number in order]
-    judging = drawn[samples : samples + MOST_JUDGING] if samples else []
-    return CaseRoles(drawn[:samples], judging, deciding, which, dataset.patients_known)
+    in_order = [trained[number] for number in order]
+    judging = in_order[samples : samples + MOST_JUDGING] if samples else []
+    return CaseRoles(in_order[:samples], judging, deciding, which, dataset.patients_known)
 
 
 def _of_run(dataset: Dataset, run: Path) -> tuple[list[Case], list[Case], str]:

@@ -40,7 +40,7 @@ class CompressionPage:
     machine: str
 
     def html(self, models: Mapping[str, Callable[[], Model]]) -> str:
-        """The page; models: the model in float first, then each variant, which draw the cases that changed most."""
+        """The page; models: the model in float first, then each variant, which show the cases that changed most."""
         passed = [f"{one.variant} by {one.backend}" for one in self.rows if one.passed and one.variant != FLOAT]
         verdict = f"Passed: {', '.join(passed)}." if passed else "No variant passed."
         instructions = ", ".join(next((one.instructions for one in self.rows if one.instructions), ())) or "not known"
@@ -152,8 +152,8 @@ class CompressionPage:
             for which in (plain, name) if chosen else ():
                 model = models[which]()
                 for one in chosen:
-                    drawn = model.task.figures(model.predict(cases[one]), cases[one])
-                    figures += [_named(figure, f"{one} by {which}") for figure in drawn[:1]]
+                    pictures = model.task.figures(model.predict(cases[one]), cases[one])
+                    figures += [_named(figure, f"{one} by {which}") for figure in pictures[:1]]
             words = "Above in float, below in this variant." if chosen else "No case changed."
             blocks += [Paragraph(f"{name}. {words}"), *([Gallery(figures)] if figures else [])]
         return blocks or [Paragraph("No variant was measured.")]

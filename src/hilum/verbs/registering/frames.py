@@ -97,8 +97,8 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
     where = "series" if isinstance(options.series, Image) else str(options.series)
     if not 1 <= options.labels_frame <= (image.frames or 1):
         problem = f"there is no frame {options.labels_frame} of {image.frames or 1}"
-        raise UsageError(problem, "--labels-frame", "Give the number of the frame on which the labels were drawn")
-    drawn = None if options.labels is None else input_cases.drawn_on_grid(options.labels, image, reading)
+        raise UsageError(problem, "--labels-frame", "Give the number of the frame of the labels")
+    label_map = None if options.labels is None else input_cases.labels_on_grid(options.labels, image, reading)
     followed = motion.frame_transforms(
         image, RegistrationSettings(cast("Any", options.transform)), cast("Any", options.to), where
     )
@@ -109,7 +109,7 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
     ]
     corrected = replace(image, pixels=np.stack(frames, axis=1), padding=None)
     carried_along, union = (
-        (None, None) if drawn is None else _carried_along(drawn, image, made, options.labels_frame - 1)
+        (None, None) if label_map is None else _carried_along(label_map, image, made, options.labels_frame - 1)
     )
     columns = [name.replace("_mm", f"_{_unit(image)}") for name in COLUMNS]
     table = pd.DataFrame(_rows(image, followed), columns=columns)
@@ -157,10 +157,10 @@ def _unlike_frames(corrected: Image, displacements: Floats, faults: Sequence[str
 
 
 def _carried_along(
-    drawn: Image, series: Image, transforms: Sequence[SpatialTransform], number: int
+    label_map: Image, series: Image, transforms: Sequence[SpatialTransform], number: int
 ) -> tuple[Image, Image]:
     """The labels of one frame on each, and where any of them reaches: the label that most frames have there."""
-    grid, values = series.geometry, drawn.data[0]
+    grid, values = series.geometry, label_map.data[0]
     carried_maps = np.stack(
         [
             values
@@ -179,7 +179,7 @@ def _carried_along(
         [np.zeros(grid.shape, np.int32), *(np.count_nonzero(carried_maps == one, axis=0) for one in label_values)]
     )
     union = np.array([0, *label_values], carried_maps.dtype)[counts.argmax(axis=0)]
-    labels = drawn.labels or tuple(Label(one, str(one)) for one in label_values)
+    labels = label_map.labels or tuple(Label(one, str(one)) for one in label_values)
     return series.with_label_map(carried_maps, labels), series.frame(0).with_label_map(union, labels)
 
 

@@ -1,4 +1,4 @@
-"""RT Structure Sets, PS3.3 A.19 and C.8.8.6, as label maps on the grid of the image they were drawn on."""
+"""RT Structure Sets, PS3.3 A.19 and C.8.8.6, as label maps on the grid of their image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLOSED = ("CLOSED_PLANAR", XOR)
 
 # Contours are written with few decimals; a tenth of a slice step is rounding, more is another plane.
 PLANE_TOLERANCE = 0.1
-# A channel each takes the memory of the image: more overlapping regions than anybody draws are refused.
+# A channel each takes the memory of the image: more overlapping regions than anybody contours are refused.
 MOST_CHANNELS = 1000
 # Of the usual step between a region's slices, how wide a gap may be that interpolation fills: a slice that was passed
 # over, and no two pieces of a structure.
@@ -41,7 +41,7 @@ FEWEST_POINTS = 3  # some programs write contours of one or two, where a region 
 
 @dataclass(frozen=True)
 class ReferencedImages:
-    """The images that a structure set was drawn on, by their UIDs."""
+    """The images that a structure set was contoured on, by their UIDs."""
 
     frames_of_reference: frozenset[str]
     series: frozenset[str]
@@ -61,7 +61,7 @@ class _Region:
     is_xor: bool
 
 
-class _Drawn(NamedTuple):
+class _RegionSlices(NamedTuple):
     """One region on its grid: {slice: (columns, rows)}, and notes on its contours."""
 
     slices: dict[int, Mask]
@@ -115,7 +115,7 @@ def rasterise_regions(
     """The regions as a label map on the grid of their image: a voxel belongs to a region when its centre does.
 
     instances:     SOP Instance UIDs of that image, as far as known; contours that refer to others are refused
-    fill_contours: interpolate each region on the slices between those on which it is drawn, with a note
+    fill_contours: interpolate each region on the slices between its contoured ones, with a note
     Values are ROI numbers. Of one region on one slice a contour inside another is a hole, as a keyhole is; contours
     that are equal or overlap in part are united, with a note. CLOSEDPLANAR_XOR is exclusive or. PS3.3 C.8.8.6.3
     A region that holds the centre of no voxel is named in the facts, under `WITHOUT_VOXELS`.
@@ -125,13 +125,15 @@ def rasterise_regions(
     where = str(path)
     dataset = _dataset(path)
     if on.ndim != 3 or not on.physical or not on.oriented:
-        raise GeometryError("contours in mm need an image with positions", where, "Give the image they were drawn on")
+        raise GeometryError(
+            "contours in mm need an image with positions", where, "Give the image they were contoured on"
+        )
     notes = _check_image(referenced_images(path), on, set(instances), where)
-    labels, drawings, passed = _regions(dataset, where)
+    labels, contours, passed = _regions(dataset, where)
     if not labels:
         raise FormatError("holds no closed contour", where, "Leave this file out")
     regions, thin = list[_Region](), list[str]()
-    for label, closed in zip(labels, drawings, strict=True):
+    for label, closed in zip(labels, contours, strict=True):
         every = [_points(one, label.name, where) for one in closed]
         wide = tuple(points for points in every if len(points) >= FEWEST_POINTS)
         if len(wide) < len(every):
@@ -166,14 +168,14 @@ def _dataset(path: Path | str) -> DicomDataset:
 
 
 def _check_image(named: ReferencedImages, on: Geometry, instances: set[str], where: str) -> tuple[str, ...]:
-    """Notes on what is odd. Raises GeometryError unless the structure set was drawn on this image."""
+    """Notes on what is odd. Raises GeometryError unless the structure set was contoured on this image."""
     strangers = named.instances - instances if instances else set()
     if strangers:
         raise GeometryError(
             f"refers to {len(strangers)} of {len(named.instances)} images that are not in the series, such as "
             f"{min(strangers)}",
             where,
-            "Give the whole series that it was drawn on",
+            "Give the whole series that it was contoured on",
         )
     same = (
         not on.frame_of_reference or not named.frames_of_reference or on.frame_of_reference in named.frames_of_reference
@@ -183,7 +185,7 @@ def _check_image(named: ReferencedImages, on: Geometry, instances: set[str], whe
     if instances and named.instances:
         return ("states a frame of reference of its own, but names the image's files",)
     raise GeometryError(
-        "lies in another frame of reference than the image", where, "Give the image that it was drawn on"
+        "lies in another frame of reference than the image", where, "Give the image that it was contoured on"
     )
 
 
@@ -286,20 +288,20 @@ def _codes(dataset: DicomDataset, where: str) -> dict[int | None, Code]:
     return codes
 
 
-def _mask(region: _Region, on: Geometry, where: str) -> _Drawn:
-    """The slices of one region as they are drawn."""
+def _mask(region: _Region, on: Geometry, where: str) -> _RegionSlices:
+    """The slices of one region as they are contoured."""
     contours: dict[int, list[Mask]] = defaultdict(list)
     for contour in region.contours:
         index = np.round(on.to_index(contour), DECIMALS)
         number = _slice(index[:, 2], region.label.name, on, where)
         contours[number].append(polygon.inside_polygon(index[:, [0, 1]], (on.shape[1], on.shape[0])).T)
     if region.is_xor:
-        return _Drawn({number: np.logical_xor.reduce(own) for number, own in contours.items()}, ())
+        return _RegionSlices({number: np.logical_xor.reduce(own) for number, own in contours.items()}, ())
     slices = {number: inside_contours(own) for number, own in contours.items()}
     odd = sum(is_united for _, is_united in slices.values())
     united_slices = errors.count_phrase(odd, "slice")
     note = f"contours of {region.label.name} that are equal or overlap in part are united on {united_slices}"
-    return _Drawn({number: mask for number, (mask, _) in slices.items()}, (note,) if odd else ())
+    return _RegionSlices({number: mask for number, (mask, _) in slices.items()}, (note,) if odd else ())
 
 
 def inside_contours(contours: Sequence[Mask]) -> tuple[Mask, bool]:
@@ -338,37 +340,39 @@ def _slice(depths: Floats, name: str, on: Geometry, where: str) -> int:
         raise GeometryError(
             f"a contour of {name} lies {off * on.steps[2]:.3g} mm off the nearest slice",
             where,
-            "Give the whole series that it was drawn on",
+            "Give the whole series that it was contoured on",
         )
     return nearest
 
 
-def _interpolate(drawing: _Drawn, name: str, on: Geometry) -> _Drawn:
-    """A region with the slices between drawn ones, where the gap is not far wider than its usual step, and a note.
+def _interpolate(region: _RegionSlices, name: str, on: Geometry) -> _RegionSlices:
+    """A region with the slices between contoured ones, where the gap is not far wider than its usual step, and a note.
 
     A voxel belongs to it where the signed distance to the outline, interpolated along the slices, is inside
     (shape-based interpolation; Raya and Udupa, IEEE Trans Med Imaging 1990, doi:10.1109/42.52980).
     """
-    numbers = sorted(number for number, mask in drawing.slices.items() if mask.any())
+    numbers = sorted(number for number, mask in region.slices.items() if mask.any())
     steps = np.diff(numbers)
     if not len(steps) or steps.max() == 1:
-        return drawing
+        return region
     between, left = dict[int, Mask](), 0
     for low, high in pairwise(numbers):
         if high - low > WIDEST_GAP * np.median(steps):
             left += high - low - 1
         elif high - low > 1:
-            between |= _between(drawing.slices, low, high, on.steps[:2])
+            between |= _between(region.slices, low, high, on.steps[:2])
     filled = sum(bool(mask.any()) for mask in between.values())
-    notes = [f"{name} is interpolated on {errors.count_phrase(filled, 'slice')} between drawn ones"] if filled else []
+    notes = (
+        [f"{name} is interpolated on {errors.count_phrase(filled, 'slice')} between contoured ones"] if filled else []
+    )
     notes += [
         f"{name} is not interpolated on {errors.count_phrase(left, 'slice')}: the gap is far wider than others"
     ] * (left > 0)
-    return _Drawn({**drawing.slices, **between}, (*drawing.notes, *notes))
+    return _RegionSlices({**region.slices, **between}, (*region.notes, *notes))
 
 
 def _between(slices: Mapping[int, Mask], low: int, high: int, steps: Sequence[float]) -> dict[int, Mask]:
-    """The slices between two drawn ones."""
+    """The slices between two contoured ones."""
     first, last = slices[low], slices[high]
     [box] = ndimage.find_objects((first | last).astype(np.uint8))  # outside it the distances of both are below 0
     near, far = (_signed_distance(one[box], steps) for one in (first, last))
@@ -389,29 +393,29 @@ def _signed_distance(mask: Mask, steps: Sequence[float]) -> Floats:
 def _fill_regions(regions: list[_Region], on: Geometry, where: str, *, fill_contours: bool) -> _Filled:
     """All regions in one map, or where they overlap in a channel each."""
 
-    def drawn(region: _Region) -> _Drawn:
+    def slices_of(region: _Region) -> _RegionSlices:
         """The slices of a region, and those between if they are asked for."""
         mask = _mask(region, on, where)
         return _interpolate(mask, region.label.name, on) if fill_contours else mask
 
     dtype = np.uint8 if regions[-1].label.value < 256 else np.uint16
-    if (single := _in_channels(regions, on, dtype, drawn, 1)) is not None:
+    if (single := _in_channels(regions, on, dtype, slices_of, 1)) is not None:
         return single
     if len(regions) > MOST_CHANNELS:
         raise FormatError(f"{len(regions)} regions overlap", where, "Export only the regions that you need")
-    apart = _in_channels(regions, on, dtype, drawn, len(regions))
+    apart = _in_channels(regions, on, dtype, slices_of, len(regions))
     assert apart is not None  # noqa: S101 - a channel of its own is free
     return apart
 
 
 def _in_channels(
-    regions: list[_Region], on: Geometry, dtype: Any, draw: Callable[[_Region], _Drawn], channels: int
+    regions: list[_Region], on: Geometry, dtype: Any, slices_of: Callable[[_Region], _RegionSlices], channels: int
 ) -> _Filled | None:
     """The regions in so many channels, one or one each; None where two of them claim a voxel of one channel."""
     pixels = np.zeros((channels, *on.shape), dtype)
     notes, empty = list[str](), dict[str, str]()
     for n, region in enumerate(regions):
-        slices, notes_of_region = draw(region)
+        slices, notes_of_region = slices_of(region)
         notes += notes_of_region
         if not any(mask.any() for mask in slices.values()):
             empty[region.label.name] = "its contours hold the centre of none"

@@ -56,7 +56,7 @@ class _Levels:
         return 1 if self.maximum is None else self.maximum / 2
 
     def below_half(self, segment: int) -> str:
-        """Why a segment that is drawn has no voxel."""
+        """Why a segment that the file states has no voxel."""
         return f"none reaches one half: the highest value is {self.highest[segment]} of {self.maximum:g}"
 
 
@@ -100,8 +100,8 @@ def read_segmentation(path: Path | str, on: Geometry | None = None, frames: Coll
 class SegmentationOrigin:
     """The origin of a segmentation.
 
-    instances: SOP Instance UIDs of the images that it was drawn on
-    algorithm: the name of the one that drew all of it alone; empty where a person had a share in it
+    instances: SOP Instance UIDs of the images that it marks
+    algorithm: the name of the one that made all of it alone; empty where a person had a share in it
     at:        s, of its content; only differences mean something
     """
 
@@ -110,7 +110,7 @@ class SegmentationOrigin:
     at: float | None = None
 
     def replaces(self, other: SegmentationOrigin) -> bool:
-        """Whether the same algorithm has drawn on the same images again, later."""
+        """Whether the same algorithm has marked the same images again, later."""
         if not self.algorithm or self.algorithm != other.algorithm or self.at is None or other.at is None:
             return False
         return self.at > other.at and not self.instances.isdisjoint(other.instances)
@@ -303,7 +303,7 @@ def _check_frame_of_reference(dataset: DicomDataset, grid: Geometry, where: str)
     frame_of_reference = _frame_of_reference(dataset)
     if frame_of_reference and grid.frame_of_reference and frame_of_reference != grid.frame_of_reference:
         raise GeometryError(
-            "lies in another frame of reference than the image", where, "Give the image that it was drawn on"
+            "lies in another frame of reference than the image", where, "Give the image that it was contoured on"
         )
 
 
@@ -450,7 +450,7 @@ def _notes(dataset: DicomDataset, overlapping: bool, levels: _Levels | None, *, 
 
 
 def _facts(dataset: DicomDataset) -> FileFacts:
-    """The images that it was drawn on, so that they can be found."""
+    """The images that it was contoured on, so that they can be found."""
     series = tags.items(dataset, "ReferencedSeriesSequence")
     instances = [i for s in series for i in tags.items(s, "ReferencedInstanceSequence")]
     return {

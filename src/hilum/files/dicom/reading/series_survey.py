@@ -31,14 +31,14 @@ from hilum.values import Floats, Image, covariate_values, grouping
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
 SEGMENTATIONS = tuple(f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in (4, 7, 5))
-# What is drawn on images: each instance is an object of its own with its own structures, PS3.3 A.51 and A.19.
-DRAWN = (*SEGMENTATIONS, STRUCTURE_SET)
+# What is contoured on images: each instance is an object of its own with its own structures, PS3.3 A.51 and A.19.
+CONTOURED = (*SEGMENTATIONS, STRUCTURE_SET)
 LONGEST_NAME = 60
 # Localizers have a few slices of each plane: scanners offer up to nine. A longer stack is an examination.
 LOCALIZER_SLICES = 9
 # Planes count as parallel, or as at right angles, within 15 degrees.
 SLACK = np.sin(np.radians(15))
-# Patient, study, series, SOP class, and of what is drawn on images the object.
+# Patient, study, series, SOP class, and of what is contoured on images the object.
 Key = tuple[str, str, str, str, str]
 OWN_SUFFIXES = (".dcm", ".dicom", ".ima")
 # A number in a file name, which may be hexadecimal: what differs from slice to slice.
@@ -87,7 +87,7 @@ class SeriesFiles:
 
 @dataclass(frozen=True)
 class SeriesSurvey:
-    """All series under a folder, objects drawn on them one by one, and DICOM by start or name that cannot be read.
+    """All series under a folder, objects contoured on them one by one, and DICOM by start or name that cannot be read.
 
     copies: files that hold the same object as another file of their series, which are in no series
     rivals: {file: another file of its series, with the same UID and another content}
@@ -186,13 +186,15 @@ def group_by_series(heads: Iterable[Header]) -> list[list[Header]]:
 
 
 def _key(head: Header, people: dict[str, str]) -> Key:
-    """The series that a file belongs to, or the drawn object; people: the pseudonyms that are made already."""
+    """The series that a file belongs to, or the contoured object; people: the pseudonyms that are made already."""
     uid = tags.text(head.dataset, "SeriesInstanceUID") or str(head.path)
-    drawing = (tags.text(head.dataset, "SOPInstanceUID") or str(head.path)) if head.sop_class in DRAWN else ""
+    contoured_object = (
+        (tags.text(head.dataset, "SOPInstanceUID") or str(head.path)) if head.sop_class in CONTOURED else ""
+    )
     identity = _identity(head.dataset)
     if identity not in people:
         people[identity] = hashing.make_pseudonym(identity)
-    return people[identity], tags.text(head.dataset, "StudyInstanceUID"), uid, head.sop_class, drawing
+    return people[identity], tags.text(head.dataset, "StudyInstanceUID"), uid, head.sop_class, contoured_object
 
 
 def _order(head: Header) -> tuple[float, str]:

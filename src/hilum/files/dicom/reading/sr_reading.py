@@ -306,7 +306,7 @@ def _unit(node: _Node) -> str:
 
 
 def _image(node: _Node, nodes: Mapping[tuple[int, ...], _Node]) -> tuple[str, int | None] | None:
-    """(SOP instance, frame from 1) in which an outline was drawn: an item below it, or one that it points at."""
+    """(SOP instance, frame from 1) in which an outline lies: an item below it, or one that it points at."""
     for child in node.children:
         target = tags.words(child.item, "ReferencedContentItemIdentifier")
         path = tuple(int(n) for n in target if n.isdecimal())

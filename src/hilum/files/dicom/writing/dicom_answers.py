@@ -47,7 +47,7 @@ class Result:
     maps:        {kind: numbers of every voxel on the image's grid}
     segmentations: {SEG of the result: labels of its label map}, once they are written
     earlier:     the study since which the findings called change are stated
-    page:        what draws it on one page, when that is asked for
+    page:        what shows it on one page, when that is asked for
     """
 
     source: Image

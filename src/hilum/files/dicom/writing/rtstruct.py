@@ -73,7 +73,7 @@ def write_structure_set(
 
 
 def _frame_of_reference(head: Dataset, slices: Sequence[SourceSlice]) -> Dataset:
-    """The series that the contours were drawn on, image by image."""
+    """The series of the contours, image by image."""
     series, study, frame = Dataset(), Dataset(), Dataset()
     series.SeriesInstanceUID = head.SeriesInstanceUID
     series.ContourImageSequence = [
@@ -113,7 +113,7 @@ def _contours(label: Label, planes: Array, slices: Sequence[SourceSlice]) -> Dat
 
 
 def _image(part: SourceSlice) -> Dataset:
-    """The image that a contour is drawn on."""
+    """The image of a contour."""
     header = header_reading.read_header(part.frame.path).dataset
     image = source_planes.reference_object(header)
     if (tags.whole_number(header, "NumberOfFrames", part.frame.name) or 1) > 1:

@@ -86,7 +86,7 @@ def write_series(image: Image, names: SeriesNames, folder: Path, *, overwrite: b
     Raises GeometryError for a grid that DICOM slices cannot have, FormatError for values that cannot be stored.
     """
     if image.modality == PET:
-        raise FormatError("a PET series states its tracer, which a drawn image lacks", str(folder), "Write .nii.gz")
+        raise FormatError("a PET series states its tracer, which a synthetic image lacks", str(folder), "Write .nii.gz")
     write_slices(image, _of_nobody(image, names), names.instance_uid, folder, overwrite=overwrite)
 
 
@@ -164,7 +164,7 @@ def _to_stored(data: NDArray[Any], where: str, *, from_zero: bool) -> tuple[NDAr
 
 
 def _of_nobody(image: Image, names: SeriesNames) -> DicomAttributes:
-    """Patient, study and series of a drawn image."""
+    """Patient, study and series of a synthetic image."""
     return {
         "PatientID": names.patient,
         "PatientName": f"{names.patient}^",  # a family name only, PS3.5 6.2.1

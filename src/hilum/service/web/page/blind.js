@@ -8,11 +8,11 @@ import { DASH, empty, notice, table, timeText } from "./words.js";
 export async function showBlind(main) {
   const { rows } = await ask("/api/blind");
   main.append(make("div", { className: "bar" }, make("h1", { text: "Blind reads" }), make("span", { className: "faint", role: "status", text: `${rows.length} waiting` })));
-  main.append(notice("These studies were drawn at random. Their answers are hidden from you until you have read them."));
+  main.append(notice("These studies were sampled at random. Their answers are hidden from you until you have read them."));
   document.addEventListener("keydown", (event) => event.key === "?" && !isTyping(event) && showHelp());
   if (!rows.length) return void main.append(empty("No study waits to be read blind by you."));
-  const cells = rows.map((row) => [make("a", { href: `/study/${row.study}`, text: row.description || row.study }), row.date || DASH, row.labels.join(", "), timeText(row.drawn_at)]);
-  main.append(table("Blind reads", ["Study", "Date", "Asked", "Drawn"], cells));
+  const cells = rows.map((row) => [make("a", { href: `/study/${row.study}`, text: row.description || row.study }), row.date || DASH, row.labels.join(", "), timeText(row.sampled_at)]);
+  main.append(table("Blind reads", ["Study", "Date", "Asked", "Sampled"], cells));
 }
 
 // What is asked of a study whose answers are hidden. onKept: called once the read is kept
@@ -33,7 +33,7 @@ export function blindForm(read, onKept) {
   }, { className: "primary" });
   const words = read.exclusive ? "Which of these is present?" : read.numbers ? "How large is each?" : "Which of these are present?";
   const rows = fields.map(({ label, field: { box } }) => make("label", { className: "check" }, box, make("span", { text: label })));
-  return make("section", { className: "judge", ariaLabel: "Blind read" }, notice("This study was drawn to be read blind: its answer is hidden until you have read it."), make("h3", { text: words }), ...rows, keep, failure);
+  return make("section", { className: "judge", ariaLabel: "Blind read" }, notice("This study was sampled to be read blind: its answer is hidden until you have read it."), make("h3", { text: words }), ...rows, keep, failure);
 }
 
 function field(read, label) {

@@ -28,7 +28,7 @@ export class NodeImage {
     this.failed = new Map();
     this.merged = new Map();
     this.sizes = grid.shape.map((_, axis) => grid.shape.slice(axis + 1).reduce((a, b) => a * b, 1));
-    this.edits = null; // {at(flat), version}: what a person has drawn and not saved
+    this.edits = null; // {at(flat), version}: a person's unsaved strokes
     this.closed = new AbortController();
     if (job) this.update(job);
   }

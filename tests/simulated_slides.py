@@ -15,7 +15,7 @@ GLASS = 242
 Pixels = NDArray[np.uint8]
 
 
-def paint(size: int, tiles: Mapping[tuple[int, int], Pixels], *, noise: int = 0) -> Pixels:
+def lay_tiles(size: int, tiles: Mapping[tuple[int, int], Pixels], *, noise: int = 0) -> Pixels:
     """(size, size, 3) of glass with tiles at their places (row, column)."""
     slide = np.full((size, size, 3), GLASS, np.uint8)
     if noise:

@@ -1,4 +1,4 @@
-"""Images whose labels are drawn by probabilities that are known, and what tuning makes of a task on them."""
+"""Images whose labels are sampled by probabilities that are known, and what tuning makes of a task on them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def true_outputs(seed: int, channels: int = 3) -> np.ndarray:
     return odds.clip(-12, 12)[3 - channels :]
 
 
-def drawn(outputs: np.ndarray, seed: int) -> np.ndarray:
-    """The truth of an image whose labels are drawn by these probabilities."""
+def sample_labels(outputs: np.ndarray, seed: int) -> np.ndarray:
+    """The truth of an image whose labels are sampled by these probabilities."""
     random = np.random.default_rng(seed).random(GRID.shape)
     return np.array([0, 2, 5], np.uint8)[(random > certainties.softmax(outputs).cumsum(axis=0)).sum(axis=0)]
 
@@ -42,7 +42,7 @@ def tuned(task: Segmentation, cases: int, factor: float, shift: float = 0.0):
     for seed in range(cases):
         right = true_outputs(seed)
         if task.exclusive:
-            mask = drawn(right, seed)
+            mask = sample_labels(right, seed)
         else:
             # One draw for both, so that the lesion lies within the organ.
             right = np.stack([right[1], np.minimum(right[2], right[1])])

@@ -1,4 +1,4 @@
-"""Images drawn from label maps, of any contrast: every label gets its own brightness and grain, as no scanner decides.
+"""Images painted from label maps, of any contrast: each label gets its own brightness and grain, as no scanner decides.
 
 A network that learns from them meets no contrast that it has not seen. Billot et al., Med Image Anal 2023,
 arXiv:2107.09559, for segmentation; Hoffmann et al., IEEE Trans Med Imaging 2022, arXiv:2004.10282, for registration.
@@ -37,7 +37,7 @@ COARSE = 1 / 3
 
 @dataclass(frozen=True)
 class PaintingRanges:
-    """The ranges from which images are drawn; intensities lie between 0 and 1.
+    """The ranges from which images are painted; intensities lie between 0 and 1.
 
     background:  parts of what no label marks, each as if it had a label
     intensities: whether these parts also go by the intensities of the image, where it has one
@@ -64,7 +64,7 @@ class PaintingRanges:
 
 @dataclass(frozen=True, eq=False)
 class LabelPainter:
-    """Draws the images of samples from the targets that training holds of them.
+    """Paints the images of samples from the targets that training holds of them.
 
     shown: for each channel the label that each value of a target shows; one stands for all channels
     steps: length of a voxel per axis
@@ -75,14 +75,14 @@ class LabelPainter:
     steps: Sequence[float]
 
     def __call__(self, images: Tensor, targets: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
-        """(samples, channels, *spatial) drawn in place of images of this shape; targets: (samples, *spatial)."""
+        """(samples, channels, *spatial) painted in place of images of this shape; targets: (samples, *spatial)."""
         maps = [torch.as_tensor(table, device=targets.device)[targets.long()] for table in self.shown]
         labels = torch.stack(maps if len(maps) == images.shape[1] else maps[:1] * images.shape[1], dim=1)
         seen = images if self.ranges.intensities else None
-        return draw_images(labels, generators, self.steps, self.ranges, seen)
+        return paint_images(labels, generators, self.steps, self.ranges, seen)
 
 
-def draw_images(
+def paint_images(
     labels: Tensor,
     generators: Sequence[np.random.Generator],
     steps: Sequence[float],
@@ -103,17 +103,17 @@ def draw_images(
         _paint_labels(_part_background(one, own, scaled, ranges.background, rng), ranges, rng)
         for one, own, rng in zip(maps, seen, rngs, strict=True)
     ]
-    drawn = torch.stack(signals)[:, None]
-    drawn = _augment_intensity.gaussian_blur(drawn, ranges.blur, rngs)
-    drawn = _augment_artefacts.bias_field(drawn, ranges.bias_field, rngs)
-    drawn = _augment_intensity.gamma(drawn, ranges.gamma, rngs)
-    drawn = _augment_intensity.noise(_lengthen_voxels(drawn, steps, ranges.thickness, rngs), ranges.noise, rngs)
-    axes = _augment_intensity.spatial_axes(drawn)
-    middle, deviation = drawn.mean(dim=axes, keepdim=True), drawn.std(dim=axes, keepdim=True, correction=0)
-    return ((drawn - middle) / deviation.clamp(min=1e-6)).reshape(labels.shape)
+    images = torch.stack(signals)[:, None]
+    images = _augment_intensity.gaussian_blur(images, ranges.blur, rngs)
+    images = _augment_artefacts.bias_field(images, ranges.bias_field, rngs)
+    images = _augment_intensity.gamma(images, ranges.gamma, rngs)
+    images = _augment_intensity.noise(_lengthen_voxels(images, steps, ranges.thickness, rngs), ranges.noise, rngs)
+    axes = _augment_intensity.spatial_axes(images)
+    middle, deviation = images.mean(dim=axes, keepdim=True), images.std(dim=axes, keepdim=True, correction=0)
+    return ((images - middle) / deviation.clamp(min=1e-6)).reshape(labels.shape)
 
 
-def draw_case(labels: Array, steps: Sequence[float], ranges: PaintingRanges, *, case: str, draw: int = 0) -> Array:
+def paint_case(labels: Array, steps: Sequence[float], ranges: PaintingRanges, *, case: str, draw: int = 0) -> Array:
     """(channels, *spatial) float32 image of a whole case, the same for the same case and draw.
 
     labels: (channels, *spatial) whole numbers, 0 the background
@@ -121,7 +121,7 @@ def draw_case(labels: Array, steps: Sequence[float], ranges: PaintingRanges, *, 
     values, ranks = np.unique(labels, return_inverse=True)
     ranks = ranks.reshape(labels.shape) + (values[0] != 0)
     rng = random_draws.sample_generator(0, 0, zlib.crc32(case.encode()), draw)
-    return np.asarray(draw_images(torch.as_tensor(ranks)[None], [rng], steps, ranges)[0].numpy())
+    return np.asarray(paint_images(torch.as_tensor(ranks)[None], [rng], steps, ranges)[0].numpy())
 
 
 def _part_background(

@@ -1,4 +1,4 @@
-"""What was drawn and is not in the label map is said by name: inputs of users, built anew, as `check` sees them."""
+"""What was contoured and is not in the label map is said by name: inputs of users, built anew, as `check` sees them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_contour_that_went_there_and_back_is_named_by_patient_and_structure(st
         contour.ContourData = [f"{number:g}" for number in np.concatenate([points, points[::-1]]).ravel()]
     dataset.save_as(path)
     [lost] = [one for one in hilum.check(root).problems if one.severity == "warning"]
-    assert lost.what == "GTV was drawn and has no voxel: its contours hold the centre of none"
+    assert lost.what == "GTV was contoured and has no voxel: its contours hold the centre of none"
     assert len(lost.cases) == 1
     # A structure that was not chosen is no loss.
     assert findings(hilum.check(root, labels="1=body"), "warning") == []
@@ -66,18 +66,18 @@ def test_contours_on_every_second_slice_are_said_and_interpolated_where_that_is_
     root = study("contours-on-every-second-slice")
     plain = hilum.check(root)
     assert sizes(plain) == [{"GTV": 1600}] * 4
-    assert findings(plain, "warning") == ["GTV is drawn on slices 2, 4, 6, 8 and not between them, on 3, 5, 7"]
+    assert findings(plain, "warning") == ["GTV is contoured on slices 2, 4, 6, 8 and not between them, on 3, 5, 7"]
     filled = hilum.check(root, fill_contours=True)
     assert sizes(filled) == [{"GTV": 2800}] * 4
     assert findings(filled, "warning") == []
-    assert "mask: GTV is interpolated on 3 slices between drawn ones" in findings(filled, "note")
+    assert "mask: GTV is interpolated on 3 slices between contoured ones" in findings(filled, "note")
 
 
 def test_a_fractional_segmentation_that_is_a_bit_mask_is_named(study):
     checked = hilum.check(study("fractional-bit-mask"))
     lost = [one for one in checked.problems if one.severity == "warning"]
     assert [one.what for one in lost] == [
-        "tumour was drawn and has no voxel: none reaches one half: the highest value is 49 of 255"
+        "tumour was contoured and has no voxel: none reaches one half: the highest value is 49 of 255"
     ]
     assert len(lost[0].cases) == 1
 

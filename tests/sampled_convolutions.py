@@ -1,6 +1,6 @@
-"""Gradients of convolutions that are drawn by number, beside float64 by torch's own kernels.
+"""Gradients of convolutions that are sampled by number, beside float64 by torch's own kernels.
 
-    python tests/drawn_convolutions.py 0 50
+    python tests/sampled_convolutions.py 0 50
 
 A program of its own, because a kernel that writes into foreign memory ends the process.
 """
@@ -18,7 +18,7 @@ from hilum.networks import quick_convolutions
 from hilum.training.step import computation
 
 
-def drawn(number: int) -> tuple[nn.Module, Tensor, bool]:
+def sample_convolution(number: int) -> tuple[nn.Module, Tensor, bool]:
     """A convolution, images for it, and whether both lie channels-last in memory."""
     pick = random.Random(number).choice  # noqa: S311 - no secret
     torch.manual_seed(number)
@@ -41,7 +41,7 @@ def gradients(module: nn.Module, images: Tensor) -> list[Tensor]:
 def main(first: int, last: int) -> None:
     torch.set_num_threads(1)
     for number in range(first, last):
-        module, images, is_last = drawn(number)
+        module, images, is_last = sample_convolution(number)
         with torch.backends.mkldnn.flags(enabled=False):
             exact = gradients(copy.deepcopy(module).double(), images.double())
         sys.stdout.write(f"{number} {module} {tuple(images.shape)} {is_last=}\n")

@@ -49,8 +49,8 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class DrawnBox:
-    """One box as a file states it, and the outline of what is in it where one was drawn.
+class AnnotatedBox:
+    """One box as a file states it, and the outline of what is in it where there is one.
 
     low, high: (x, y[, z]) edges in voxels, counted from 0
     where:     in the file, in words
@@ -66,7 +66,7 @@ class DrawnBox:
     track: int | None = None
 
     @classmethod
-    def around(cls, name: str, rings: Sequence[Ring], where: str) -> DrawnBox:
+    def around(cls, name: str, rings: Sequence[Ring], where: str) -> AnnotatedBox:
         """The area inside polygons, with the edges of them all; ValueError for one of fewer than three corners."""
         if any(len(ring) < 3 for ring in rings) or not rings:
             raise ValueError(f"{where} ({name}) is an outline of fewer than three corners")
@@ -74,7 +74,7 @@ class DrawnBox:
         return cls(name, (min(x), min(y)), (max(x), max(y)), where, outline=Outline(tuple(rings)))
 
     @classmethod
-    def in_groups(cls, shapes: Iterable[tuple[str, Hashable | None, Ring, str]]) -> list[DrawnBox]:
+    def in_groups(cls, shapes: Iterable[tuple[str, Hashable | None, Ring, str]]) -> list[AnnotatedBox]:
         """The objects of shapes (name, group, corners, where): those of one name and one group are one object."""
         groups: dict[Hashable, list[tuple[str, Ring, str]]] = {}
         for number, (name, group, ring, where) in enumerate(shapes):
@@ -84,7 +84,7 @@ class DrawnBox:
     @classmethod
     def of_pixels(
         cls, name: str, stored: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int] | None, where: str
-    ) -> DrawnBox:
+    ) -> AnnotatedBox:
         """The outline of (rows, columns) pixels from a corner (x, y) on; ValueError where they leave the image."""
         if size is None:
             raise ValueError(f"{where} is a mask, and the image's size is not stated")
@@ -134,7 +134,7 @@ class Annotation:
     """
 
     path: Path
-    boxes: tuple[DrawnBox, ...]
+    boxes: tuple[AnnotatedBox, ...]
     size: tuple[int, int] | None = None
     in_shares: bool = False
     in_mm: bool = False
@@ -147,7 +147,7 @@ class Annotation:
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
     def placed_on(self, geometry: Geometry) -> Annotation:
-        """The same box in voxels of the image that it was drawn on.
+        """The same box in voxels of the image that it was annotated on.
 
         Raises DatasetError, by file and box, for an image of another size than the file states, for shares that do
         not lie within the image, and for mm on one that does not say where it lies.
@@ -156,7 +156,7 @@ class Annotation:
         if self.size is not None and self.size != size[:2]:
             stated, actual = (f"{columns} x {rows}" for columns, rows in (self.size, size[:2]))
             problem = f"is of an image of {stated} pixels (columns x rows), and the image has {actual}"
-            raise DatasetError(problem, str(self.path), "Give the image that it was drawn on")
+            raise DatasetError(problem, str(self.path), "Give the image that it was annotated on")
         if self.in_mm:
             balls = tuple(_around_ball(box, geometry, self.path) for box in self.boxes)
             return replace(self, boxes=balls, in_mm=False)
@@ -198,8 +198,8 @@ def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callabl
     )
 
 
-def drawn_names(annotations: Sequence[Annotation]) -> set[str]:
-    """Every class that is drawn."""
+def annotated_names(annotations: Sequence[Annotation]) -> set[str]:
+    """Every class that is annotated."""
     return {box.name for annotation in annotations for box in annotation.boxes}
 
 
@@ -250,7 +250,7 @@ def image_named(
     return known[0] if known else None
 
 
-def edges_inside(box: DrawnBox, size: tuple[int, ...], where: str) -> tuple[Floats, bool]:
+def edges_inside(box: AnnotatedBox, size: tuple[int, ...], where: str) -> tuple[Floats, bool]:
     """(2, axes) edges within the image of this size, and whether they were cut back.
 
     Raises DatasetError, by file and box, for one whose end lies before its start or lies outside the image.
@@ -273,7 +273,7 @@ def edges_inside(box: DrawnBox, size: tuple[int, ...], where: str) -> tuple[Floa
     return edges, bool((edges != [low, high]).any())
 
 
-def _in_voxels(box: DrawnBox, size: tuple[int, int], path: Path) -> DrawnBox:
+def _in_voxels(box: AnnotatedBox, size: tuple[int, int], path: Path) -> AnnotatedBox:
     """A box, and its outline, of which the numbers were shares."""
     if min(box.low) < -ROUNDING or max(box.high) > 1 + ROUNDING:
         problem = f"{box.where} reaches from {box.low} to {box.high} of the image"
@@ -287,7 +287,7 @@ def _in_voxels(box: DrawnBox, size: tuple[int, int], path: Path) -> DrawnBox:
     return replace(box, low=scaled(box.low), high=scaled(box.high), outline=Outline(rings) if rings else None)
 
 
-def _around_ball(box: DrawnBox, geometry: Geometry, path: Path) -> DrawnBox:
+def _around_ball(box: AnnotatedBox, geometry: Geometry, path: Path) -> AnnotatedBox:
     """The box of a ball on the axes of a volume: along each axis it reaches as far, whichever way the axis runs."""
     if geometry.ndim != len(box.low) or not geometry.oriented:
         problem = f"{box.where} is stated in mm, and the image does not say where it lies"
@@ -298,7 +298,7 @@ def _around_ball(box: DrawnBox, geometry: Geometry, path: Path) -> DrawnBox:
     # An index is the centre of a voxel, which reaches from n to n + 1.
     edges, whole = centre + 0.5 + np.outer([-1, 1], reach), np.array(geometry.shape)
     if (centre >= -0.5).all() and (centre <= whole - 0.5).all():
-        # Nobody drew where it ends: that of a nodule in the last slices reaches beyond them, however far.
+        # Nobody stated where it ends: that of a nodule in the last slices reaches beyond them, however far.
         edges = edges.clip(-SLACK, whole + SLACK)
     first, last = (tuple(edge.tolist()) for edge in edges)
     return replace(box, low=first, high=last)

@@ -1,4 +1,4 @@
-"""Images drawn out of noise by the networks of a model, and how well these know images."""
+"""Images made out of noise by the networks of a model, and how well these know images."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 LEVELS, BATCH = (0.1, 0.3, 0.5, 0.7, 0.9), 32
 # A mask of other proportions than the images that trained would be stretched.
 STRETCHED = 1.25
-# Of what a generator draws, so that no two draws share their numbers.
+# Of the numbers of a generator, so that no two draws share their numbers.
 NOISE, LOSS_NOISE = 0, 1
 
 
 @dataclass(frozen=True, eq=False)
-class ImageDrawer:
-    """Draws on the grid and the scale of a model's network. Raises UsageError for a model that draws no images."""
+class ImageSynthesiser:
+    """Synthesises images on the grid and the scale of a model's network; UsageError for one that synthesises none."""
 
     model: Model
 
     def __post_init__(self) -> None:
         if self.model.task.heads.keys() != {"image"} or self.head.conditions is None:
-            problem = f"is a model for {self.model.task.name}, which draws no images"
+            problem = f"is a model for {self.model.task.name}, which synthesises no images"
             raise UsageError(problem, "synthesise", "Give a run of --task synthesis")
 
     @property
     def head(self) -> Head:
-        """The head that draws, with the names of what may be asked for."""
+        """The head that synthesises, with the names of what may be asked for."""
         return self.model.task.heads["image"]
 
     @property
@@ -56,7 +56,7 @@ class ImageDrawer:
 
     @property
     def _steps(self) -> Preprocessing:
-        return cast(Preprocessing, self.model.preprocessing)  # no model of another program draws images
+        return cast(Preprocessing, self.model.preprocessing)  # no model of another program synthesises images
 
     @cached_property
     def _networks(self) -> Differentiable:
@@ -72,7 +72,7 @@ class ImageDrawer:
         noise = [one.standard_normal(self.shape, dtype=np.float32) for one in generators]
         return torch.from_numpy(np.stack(noise)).to(self._networks.device)
 
-    def draw(
+    def synthesise(
         self, asked: Array, numbers: Sequence[int], *, seed: int, steps: int, guidance: float
     ) -> Iterator[NDArray[np.float32]]:
         """(channels, *spatial) image after image, each out of noise of its own number: equal steps along the flow.
@@ -112,7 +112,7 @@ class ImageDrawer:
         return np.concatenate(losses)
 
     def on_network_grid(self, case: Case) -> tuple[NDArray[np.float32], Array]:
-        """(channels, *spatial) image, and the condition that it has, as `draw` takes it."""
+        """(channels, *spatial) image, and the condition that it has, as `synthesise` takes it."""
         image, where = model_assembly.subject_image(case)
         prepared, trace = self._steps(image, where)
         asked = self.model.task.target(case).data
@@ -124,7 +124,7 @@ class ImageDrawer:
         ratios = np.array([a / b for a, b in zip(size, ours, strict=False)])
         if len(size) != len(ours) or ratios.max() > STRETCHED * ratios.min():
             sizes = [" x ".join(map(str, one)) for one in (size, ours)]
-            problem, remedy = "the mask has {} voxels, and images are drawn with {}", "Give a mask of their size"
+            problem, remedy = "the mask has {} voxels, and images are synthesised with {}", "Give a mask of their size"
             raise UsageError(problem.format(*sizes), where, remedy)
         pixels = np.zeros((self.shape[0], *size), dtype=np.float32)
         blank = Image(pixels, mask.geometry, channels=self._steps.channels)
@@ -133,12 +133,12 @@ class ImageDrawer:
             raise UsageError("marks none of the structures that the model was trained on", where, "Give another mask")
         return numbers
 
-    def as_image(self, drawn: Array, like: Image, mark: str) -> Image:
-        """A drawn image in the unit, on the grid and of the type of another, marked; nothing says where it lies."""
-        whole = tuple(slice(0, size) for size in drawn.shape[1:])
-        data = np.zeros((len(drawn), *like.geometry.shape), dtype=np.float32)
-        trace = self._steps(like, "drawn")[1]
-        for region, arrays in restore.restore_regions([(whole, {"image": drawn})], trace):
+    def as_image(self, pixels: Array, like: Image, mark: str) -> Image:
+        """A synthetic image in the unit, on the grid and of the type of another, marked; nothing says where it lies."""
+        whole = tuple(slice(0, size) for size in pixels.shape[1:])
+        data = np.zeros((len(pixels), *like.geometry.shape), dtype=np.float32)
+        trace = self._steps(like, "synthetic")[1]
+        for region, arrays in restore.restore_regions([(whole, {"image": pixels})], trace):
             data[(slice(None), *region)] = np.asarray(arrays["image"])
         for place, scale in enumerate(self._steps.normalisation):
             data[place] = np.clip(scale.deviation * data[place] + scale.mean, scale.low, scale.high)

@@ -1,4 +1,4 @@
-"""Rules of images that are drawn from label maps: what else follows, so that a network meets every contrast."""
+"""Rules of images that are painted from label maps: what else follows, so that a network meets every contrast."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from hilum.errors import PlanError
 from hilum.planning.plan_sections import PlanSettings
 from hilum.planning.rules import cascade_rules, normalisation_rules
 from hilum.tasks import Task
-from hilum.transforms.synthesis import PaintingRanges
+from hilum.transforms.painting import PaintingRanges
 from hilum.values import Decision, Plan
 
-SECTION, SHARE = "synthesis", "augmentation.synthesis"
+SECTION, SHARE = "painting", "augmentation.painting"
 SYNTHSEG = "arXiv:2107.09559"
 # Of the shorter side of a patch, the longest voxel: in fewer nobody could see what is labelled.
 LEAST_VOXELS = 8
-NOT_ASKED = "images are drawn from label maps for a model of any contrast (--any-contrast), which nobody asked for"
+NOT_ASKED = "images are painted from label maps for a model of any contrast (--any-contrast), which nobody asked for"
 
 
-def drawn_share(drawn: str) -> Decision:
-    """The share of samples that are drawn; drawn: how the images of the data set were, empty where they are images."""
-    if drawn:
-        return Decision(1.0, f"there are label maps and no images: {drawn}", SYNTHSEG)
+def painted_share(painted: str) -> Decision:
+    """The share of painted samples; painted: how the images of the data set were made, empty where they are images."""
+    if painted:
+        return Decision(1.0, f"there are label maps and no images: {painted}", SYNTHSEG)
     return Decision(0.0, NOT_ASKED)
 
 
 def with_section(plan: Plan, *, intensities: bool) -> Plan:
-    """The plan with the ranges from which images are drawn, where it has none yet.
+    """The plan with the ranges from which images are painted, where it has none yet.
 
     intensities: whether there are images by which the background can be parted
     """
@@ -63,32 +63,32 @@ def _thickness(plan: Plan) -> Decision:
 
 
 def following_decisions(plan: Plan, task: Task) -> dict[str, Decision]:
-    """What follows where images are drawn: no scale, air or first network, which another contrast would mislead."""
+    """What follows where images are painted: no scale, air or first network, which another contrast would mislead."""
     scale = normalisation_rules.plain_entry(normalisation_rules.ZSCORE)
     reason = "images of any contrast have no scale in common: each is scaled by its own mean and deviation"
     return {
         "preprocessing.normalisation": Decision([scale] * len(plan["preprocessing.normalisation"]), reason, SYNTHSEG),
-        "preprocessing.cascade": Decision(None, "no first network marks labels on images that are drawn"),
+        "preprocessing.cascade": Decision(None, "no first network marks labels on images that are painted"),
         "augmentation.marks": cascade_rules.marks_decision(None),
         "inference.skip": Decision(None, "air is told by its contrast, and images may have any"),
-        **({} if task.drawn is None else task.drawn.decisions),
+        **({} if task.painting is None else task.painting.decisions),
     }
 
 
-def check_synthesis(settings: PlanSettings) -> None:
-    """PlanError where images cannot be drawn from what the cases have, or nothing but an outline would be drawn."""
-    if not settings.augmentation.synthesis:
+def check_painting(settings: PlanSettings) -> None:
+    """PlanError where images cannot be painted from what the cases have, or nothing but an outline would be."""
+    if not settings.augmentation.painting:
         return
     remedy = "Leave out --any-contrast, or give 0"
-    if settings.task.drawn is None:
-        problem = f"{settings.task.name} has no label maps from which images could be drawn"
+    if settings.task.painting is None:
+        problem = f"{settings.task.name} has no label maps from which images could be painted"
         raise PlanError(problem, SHARE, remedy)
     if settings.preprocessing.cascade is not None:
-        raise PlanError("the first network of a cascade marks no image that is drawn", SHARE, remedy)
+        raise PlanError("the first network of a cascade marks no image that is painted", SHARE, remedy)
     if any(one.needs.taught for one in settings.terms.values()):
         raise PlanError("another model teaches by the images as they are", SHARE, remedy)
-    if settings.synthesis.background == 1 and len(settings.task.labels) == 1:
+    if settings.painting.background == 1 and len(settings.task.labels) == 1:
         problem = "one label on an even background: every image would be the same outline"
-        raise PlanError(problem, "synthesis.background", "Give 2 or more parts")
-    if settings.synthesis.brightest <= settings.synthesis.darkest:
-        raise PlanError("no mean lies between the darkest and the brightest", "synthesis.darkest", "Give a smaller one")
+        raise PlanError(problem, "painting.background", "Give 2 or more parts")
+    if settings.painting.brightest <= settings.painting.darkest:
+        raise PlanError("no mean lies between the darkest and the brightest", "painting.darkest", "Give a smaller one")

@@ -1,6 +1,6 @@
-"""Files of drawings as cases: what a program for drawing states of images, in a file beside each or in a list of many.
+"""Annotation files as cases: what a labelling program states of images, in a file beside each or in a list of many.
 
-A format is a parser, from a file to what is drawn on its images; finding the images and making rows of them is here.
+A format is a parser, from a file to the annotations of its images; finding the images and making rows of them is here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from hilum.errors import DatasetError
 from hilum.files import modality_words
 from hilum.files.storage import structured_text
 from hilum.layouts import layout
-from hilum.layouts.cases import dataset_folder, drawn_boxes, mask_pairs
+from hilum.layouts.cases import annotated_boxes, dataset_folder, mask_pairs
+from hilum.layouts.cases.annotated_boxes import Annotation
+from hilum.layouts.cases.annotated_outlines import BOXES, AnnotationReferences
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember
-from hilum.layouts.cases.drawn_boxes import Annotation
-from hilum.layouts.cases.drawn_outlines import BOXES, DrawnReferences
 from hilum.layouts.cases.names import NEIGHBOURS
 from hilum.layouts.layout import DatasetOptions, Problems, Reading, References
 from hilum.values import CaseRow, Cell, Problem, Split, grouping
@@ -34,8 +34,8 @@ UNREADABLE = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
-class DrawingFormat:
-    """The files of one program for drawing.
+class AnnotationFormat:
+    """The files of one labelling program.
 
     part:  the name of their layout, which is the word for a cell of one
     what:  the format in words
@@ -48,8 +48,8 @@ class DrawingFormat:
     usual: str = "mask"
     flat: frozenset[str] = frozenset()
 
-    def drawing(self, annotation: Annotation | None, key: str = "") -> References:
-        """What is drawn on an image, before it is known as which kinds it is read; none where nobody looked.
+    def references_of(self, annotation: Annotation | None, key: str = "") -> References:
+        """The annotations of an image, before it is known as which kinds they are read; none where nobody looked.
 
         key: the image's name in a file of many
         """
@@ -117,11 +117,11 @@ class Sidecar:
 
 
 def _owners_by_stem(folder: Folder, files: Mapping[FolderMember, Sidecar]) -> tuple[dict[Path, Annotation], Problems]:
-    """{image: what is drawn on it} of files that bear the name of their image, and the problem of those without one.
+    """{image: its annotation} of files that bear the name of their image, and the problem of those without one.
 
     An image is looked for in the folder of its file, then in the neighbouring ones, at last anywhere.
     """
-    images = drawn_boxes.images_by_file_name(folder)
+    images = annotated_boxes.images_by_file_name(folder)
     called = grouping.distinct_by_key((one.stem.casefold(), one.path.name) for one in folder.images)
     owners, lost, places = dict[Path, Annotation](), list[str](), {member.path.parent for member in files}
     for member, sidecar in files.items():
@@ -129,7 +129,7 @@ def _owners_by_stem(folder: Folder, files: Mapping[FolderMember, Sidecar]) -> tu
         near = [place, *(place.parent / name for name in NEIGHBOURS)]
         names, others = called.get(member.stem.casefold(), ()), places - {place}
         ranked = sorted((dataset_folder.stem_of(one) != member.stem, not one.endswith(suffix), one) for one in names)
-        look = partial(drawn_boxes.image_named, near=near, where=member.path, split=member.split, others=others)
+        look = partial(annotated_boxes.image_named, near=near, where=member.path, split=member.split, others=others)
         image = next((one for one in (look(images, name) for *_, name in ranked) if one is not None), None)
         if image is None:
             lost.append(member.name)
@@ -164,12 +164,12 @@ class ListedImage:
 
 
 @dataclass(frozen=True)
-class DrawnFolder:
-    """The images of a folder with what a program has drawn on them, as cases."""
+class AnnotatedFolder:
+    """The images of a folder with their annotations, as cases."""
 
     folder: Folder
     options: DatasetOptions
-    form: DrawingFormat
+    form: AnnotationFormat
 
     def read_rows(
         self,
@@ -181,20 +181,20 @@ class DrawnFolder:
         patients: str = "",
         problems: Sequence[Problem] = (),
     ) -> Reading:
-        """Cases whose drawings are read as the kinds that are asked for.
+        """Cases whose annotations are read as the kinds that are asked for.
 
-        seen:        on what something is drawn, in words
+        seen:        what is annotated, in words
         annotations: of images that are not here, whose classes count too
         names:       {name in a file: name of its class}, where the data set states them
-        Raises UsageError where --labels names what nobody drew.
+        Raises UsageError where --labels names what nobody annotated.
         """
         every = [*annotations, *(cell.known for row in rows for cell in row.references.values())]
-        made = DrawnReferences.for_options(every, self.form.usual, self.folder, self.options, names)
+        made = AnnotationReferences.for_options(every, self.form.usual, self.folder, self.options, names)
         return Reading(
             tuple(made.with_kinds(rows)),
             how=f"{self.form.what}: {made.count_in_words(every)} on {seen}",
             classes=made.classes,
-            drawn=made.names,
+            annotation_names=made.names,
             modality=modality_words.modality_word(self.options.modality),
             patients=patients,
             problems=(*problems, *made.notes(every)),
@@ -209,7 +209,7 @@ class DrawnFolder:
         owners, lost = _owners_by_stem(self.folder, files)
         pointed = [member.name for member, one in files.items() if one.kinds & self.form.flat]
         what = "file has", "files have", "points or lines, which cover nothing"
-        problems = (*lost, *layout.left_out_problem(pointed, what, "Draw them as outlines", "warning"))
+        problems = (*lost, *layout.left_out_problem(pointed, what, "Outline them", "warning"))
         images, known = self.folder.images, parts or {}
         named = {one.path: (one.name, known.get(one.stem, one.split)) for one in images}
         return self.read_owned(owners, named, problems=problems)
@@ -221,14 +221,14 @@ class DrawnFolder:
         names: Mapping[str, str] | None = None,
         problems: Sequence[Problem] = (),
     ) -> Reading:
-        """A case for each image in the folders of those with drawings; images: {image: name and part of its case}."""
+        """A case for each image in the folders of annotated ones; images: {image: name and part of its case}."""
         places, modality = {path.parent for path in owners}, modality_words.modality_word(self.options.modality)
-        drawn = list[CaseRow]()
+        rows = list[CaseRow]()
         for path, (name, split) in images.items():
             if not places or path.parent in places:
                 image = {"image": Cell((path,), modality=modality)}
-                drawn.append(CaseRow(name, image, self.form.drawing(owners.get(path)), split=split))
-        return self.read_rows(drawn, seen=errors.count_phrase(len(owners), "image"), names=names, problems=problems)
+                rows.append(CaseRow(name, image, self.form.references_of(owners.get(path)), split=split))
+        return self.read_rows(rows, seen=errors.count_phrase(len(owners), "image"), names=names, problems=problems)
 
     def read_listed(
         self,
@@ -250,19 +250,19 @@ class DrawnFolder:
         there = [(entry, image) for entry, image in found if image is not None]
         owners = grouping.by_key((image.path, entry) for entry, image in there)
         odd = {image.name: entry.annotation.odd for entry, image in there if entry.annotation.odd}
-        modality, drawn = modality_words.modality_word(self.options.modality), list[CaseRow]()
+        modality, rows = modality_words.modality_word(self.options.modality), list[CaseRow]()
         for entry, image in there:
             cell = Cell((image.path,), "film" if entry.film else "", modality=modality)
-            row = CaseRow(image.name, {"image": cell}, self.form.drawing(entry.annotation, entry.key))
-            drawn.append(replace(row, split=entry.split or image.split, patient=entry.film or None))
+            row = CaseRow(image.name, {"image": cell}, self.form.references_of(entry.annotation, entry.key))
+            rows.append(replace(row, split=entry.split or image.split, patient=entry.film or None))
         _refuse_twice([own for own in owners.values() if len(own) > 1])
         files = ", ".join(dict.fromkeys(entry.annotation.path.name for entry in entries))
         absent = "listed image is", "listed images are", "not there"
         names, remedy = [entry.name for entry in missing], "Correct the names, or get the files"
         lost = layout.left_out_problem(names, absent, remedy)
         return self.read_rows(
-            drawn,
-            seen=f"{errors.count_phrase(len(drawn), 'image')}, listed in {files}",
+            rows,
+            seen=f"{errors.count_phrase(len(rows), 'image')}, listed in {files}",
             annotations=[entry.annotation for entry in missing],
             patients="films, each of which counts as a patient",
             problems=(*problems, *lost, *_left_out_of(odd, files)),
@@ -273,14 +273,14 @@ def _listed_members(
     entries: Sequence[ListedImage], folder: Folder, words: Callable[[Path], Sequence[str]]
 ) -> list[tuple[ListedImage, FolderMember | None]]:
     """Each entry with its image; None where it is not there."""
-    images, own = drawn_boxes.images_by_file_name(folder), {entry.annotation.path.parent for entry in entries}
+    images, own = annotated_boxes.images_by_file_name(folder), {entry.annotation.path.parent for entry in entries}
     found = []
     for entry in entries:
         path = entry.annotation.path
         near = [path.parent, folder.root, path.parent / "images", folder.root / "images"]
         near += [base / word for base in (near[0], near[1], near[3]) for word in words(path)]
         near = [*(place / entry.within for place in near if entry.within), *near]
-        look = partial(drawn_boxes.image_named, split=entry.split, others=own - {path.parent}, within=entry.within)
+        look = partial(annotated_boxes.image_named, split=entry.split, others=own - {path.parent}, within=entry.within)
         found.append((entry, look(images, entry.name, near, path)))
     return found
 

@@ -1,4 +1,4 @@
-"""Outlines as files state them, drawn into label maps and maps of objects on the grid of their image."""
+"""Outlines as files state them, rasterised to label maps and maps of objects on the grid of their image."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from hilum import errors
 from hilum.errors import DatasetError, UsageError
 from hilum.files import polygon
-from hilum.layouts.cases import class_labels, drawn_boxes, object_classes
+from hilum.layouts.cases import annotated_boxes, class_labels, object_classes
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Outline
 from hilum.layouts.cases.class_labels import NamedClasses
 from hilum.layouts.cases.dataset_folder import Folder
-from hilum.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline
-from hilum.layouts.layout import DatasetOptions, DrawnNameMeanings, Labels, Problems
+from hilum.layouts.layout import AnnotationNames, DatasetOptions, Labels, Problems
 from hilum.values import CaseRow, Cell, Image, Label, Problem
 from hilum.values.voxel_images import WITHOUT_VOXELS
 
@@ -28,14 +28,14 @@ Pixels = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class DrawnReferences:
+class AnnotationReferences:
     """The references that are made of the annotations of a data set.
 
     kinds: boxes, mask or instances
     """
 
     kinds: tuple[str, ...]
-    names: DrawnNameMeanings
+    names: AnnotationNames
     classes: Mapping[str, Labels]
 
     @classmethod
@@ -46,32 +46,32 @@ class DrawnReferences:
         folder: Folder,
         options: DatasetOptions,
         names: Mapping[str, str] | None = None,
-    ) -> DrawnReferences:
+    ) -> AnnotationReferences:
         """The kinds that are asked for, of those that the annotations allow.
 
         usual: the kind where none is asked for
         names: {name in the file: name of its class}, where the data set states them
-        Raises UsageError where --labels names what nobody drew.
+        Raises UsageError where --labels names what nobody annotated.
         """
-        drawn = drawn_boxes.drawn_names(annotations)
+        stated_names = annotated_boxes.annotated_names(annotations)
         outlined = any(box.outline is not None for one in annotations for box in one.boxes)
         possible = (BOXES, MASK, OBJECT_MAPS) if outlined else (BOXES,)
         kinds = tuple(kind for kind in possible if kind in options.kinds) or (usual if outlined else BOXES,)
         called, labels = dict(names or {}), {}
         classes: dict[str, Any] = {}
         if BOXES in kinds or OBJECT_MAPS in kinds:
-            labels_of, called = _box_classes(drawn, called, folder, options)
+            labels_of, called = _box_classes(stated_names, called, folder, options)
             classes |= {kind: labels_of for kind in (BOXES, OBJECT_MAPS) if kind in kinds}
         if MASK in kinds:
-            labels = _labels(drawn, called, folder, options)
+            labels = _labels(stated_names, called, folder, options)
             classes[MASK] = tuple(sorted(set(labels.values()), key=lambda label: label.value))
-        return cls(kinds, DrawnNameMeanings(called, labels), classes)
+        return cls(kinds, AnnotationNames(called, labels), classes)
 
     def with_kinds(self, rows: Iterable[CaseRow]) -> Iterator[CaseRow]:
-        """The rows, whose drawings are references of these kinds."""
-        for row, drawn in ((row, drawings_of(row)) for row in rows):
-            others = {kind: one for kind, one in row.references.items() if kind not in drawn}
-            made = dict.fromkeys(self.kinds, next(iter(drawn.values()))) if drawn else {}
+        """The rows, whose annotations are references of these kinds."""
+        for row, annotated in ((row, annotations_of(row)) for row in rows):
+            others = {kind: one for kind, one in row.references.items() if kind not in annotated}
+            made = dict.fromkeys(self.kinds, next(iter(annotated.values()))) if annotated else {}
             yield replace(row, references={**others, **made})
 
     def count_in_words(self, annotations: Iterable[Annotation]) -> str:
@@ -92,8 +92,8 @@ class DrawnReferences:
         return (Problem("note", what, (), can_be, remedy),) if others else ()
 
 
-def drawings_of(row: CaseRow) -> dict[str, Cell]:
-    """{kind: the cell of a file of drawings} of the references that are such."""
+def annotations_of(row: CaseRow) -> dict[str, Cell]:
+    """{kind: the cell of an annotation file} of the references that are such."""
     cells = {kind: one for kind, one in row.references.items() if isinstance(one, Cell)}
     return {kind: cell for kind, cell in cells.items() if isinstance(cell.known, Annotation)}
 
@@ -102,7 +102,7 @@ def drawings_of(row: CaseRow) -> dict[str, Cell]:
 class CoveredPixels:
     """The pixels of one object: those of a box of rows and columns whose centre lies in its outline."""
 
-    drawn: DrawnBox
+    source: AnnotatedBox
     box: tuple[slice, slice]
     inside: Pixels
 
@@ -121,7 +121,7 @@ def load_label_map(annotation: Annotation, labels: Mapping[str, Label], image: C
     on = image()
     objects = pixels_of_objects(annotation, on, labels)
     every = tuple(sorted(set(labels.values()), key=lambda label: label.value))
-    return _paint([(labels[one.drawn.name].value, one) for one in objects], on, every)
+    return _rasterise([(labels[one.source.name].value, one) for one in objects], on, every)
 
 
 def load_object_map(annotation: Annotation, called: Mapping[str, str], image: Callable[[], Image]) -> Image:
@@ -131,10 +131,10 @@ def load_object_map(annotation: Annotation, called: Mapping[str, str], image: Ca
     Raises DatasetError as `pixels_of_objects` does.
     """
     on = image()
-    objects = [one for one in pixels_of_objects(annotation, on) if not one.drawn.ignored]
+    objects = [one for one in pixels_of_objects(annotation, on) if not one.source.ignored]
     numbered = list(enumerate(objects, start=1))
-    kinds = {number: called.get(one.drawn.name, one.drawn.name) for number, one in numbered}
-    return object_classes.with_kinds(_paint(numbered, on, ()), kinds)
+    kinds = {number: called.get(one.source.name, one.source.name) for number, one in numbered}
+    return object_classes.with_kinds(_rasterise(numbered, on, ()), kinds)
 
 
 def pixels_of_objects(
@@ -148,19 +148,19 @@ def pixels_of_objects(
     where = str(annotation.path)
     if image.geometry.ndim > 2 and image.geometry.shape[2:] != (1,):
         raise DatasetError("outlines are of pictures, and the image is a volume", where, "Save masks as volumes")
-    columns, rows = drawn_boxes.columns_and_rows(image.geometry)[:2]
+    columns, rows = annotated_boxes.columns_and_rows(image.geometry)[:2]
     objects = []
-    for drawn in annotation.placed_on(image.geometry).boxes:
-        if names is not None and drawn.name not in names:
+    for box in annotation.placed_on(image.geometry).boxes:
+        if names is not None and box.name not in names:
             continue
-        if drawn.outline is None:
-            problem = f"{drawn.where} ({drawn.name}) has a box and no outline"
-            raise DatasetError(problem, where, "Draw its outline, or read boxes: --task detection")
-        drawn_boxes.edges_inside(drawn, (columns, rows, *image.geometry.shape[2:]), where)
+        if box.outline is None:
+            problem = f"{box.where} ({box.name}) has a box and no outline"
+            raise DatasetError(problem, where, "Outline it, or read boxes: --task detection")
+        annotated_boxes.edges_inside(box, (columns, rows, *image.geometry.shape[2:]), where)
         try:
-            objects.append(CoveredPixels(drawn, *cover_outline(drawn.outline, (rows, columns))))
+            objects.append(CoveredPixels(box, *cover_outline(box.outline, (rows, columns))))
         except ValueError as error:
-            raise DatasetError(f"{drawn.where} ({drawn.name}) {error}", where, "Draw it again") from error
+            raise DatasetError(f"{box.where} ({box.name}) {error}", where, "Outline it again") from error
     return objects
 
 
@@ -187,32 +187,32 @@ def cover_outline(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice
 
 
 def _box_classes(
-    drawn: Collection[str], names: Mapping[str, str], folder: Folder, options: DatasetOptions
+    stated_names: Collection[str], names: Mapping[str, str], folder: Folder, options: DatasetOptions
 ) -> NamedClasses:
     """The classes of boxes, and {name in the file: name of its class}."""
     if not names:
-        return class_labels.name_classes(drawn, folder, options)
-    called = {name: names[name] for name in names if name in drawn}
+        return class_labels.name_classes(stated_names, folder, options)
+    called = {name: names[name] for name in names if name in stated_names}
     return class_labels.numbered_names(called.values()), called
 
 
 def _labels(
-    drawn: Collection[str], names: Mapping[str, str], folder: Folder, options: DatasetOptions
+    stated_names: Collection[str], names: Mapping[str, str], folder: Folder, options: DatasetOptions
 ) -> dict[str, Label]:
     """{name in the file: its label} as --labels, a table or dataset.json declares them, else numbered from 1.
 
     --labels either chooses names with their values, or names classes that the files have as numbers.
     """
-    if not names and options.labels is not None and all(name.isdecimal() for name in drawn):
-        names, options = class_labels.name_classes(drawn, folder, options)[1], replace(options, labels=None)
-    called = {name: names.get(name, name) for name in (names or sorted(drawn)) if name in drawn}
+    if not names and options.labels is not None and all(name.isdecimal() for name in stated_names):
+        names, options = class_labels.name_classes(stated_names, folder, options)[1], replace(options, labels=None)
+    called = {name: names.get(name, name) for name in (names or sorted(stated_names)) if name in stated_names}
     called = {name: one for name, one in called.items() if one.casefold() not in NOTHING}
     declared = {label.name: label for label in class_labels.mask_labels(folder, options)}
     if regions := class_labels.mask_regions(folder, options):
         by_value = {label.value: label for label in declared.values()}
         declared = {name: by_value[values[0]] for name, values in regions.items()}
     if options.labels is not None and (unknown := sorted(set(declared) - set(called.values()) - IGNORED - NOTHING)):
-        problem = f"nobody drew {errors.list_phrase(unknown)}"
+        problem = f"nobody annotated {errors.list_phrase(unknown)}"
         remedy = f"Choose from {errors.list_phrase(sorted(set(called.values())))}"
         raise UsageError(problem, f"--labels {options.labels}", remedy)
     if options.labels is not None or (declared and set(called.values()) <= set(declared)):
@@ -222,16 +222,16 @@ def _labels(
     return {name: numbered.get(one, Label(len(kept) + 1, "ignore")) for name, one in called.items()}
 
 
-def _paint(objects: Sequence[tuple[int, CoveredPixels]], image: Image, labels: Labels) -> Image:
-    """A map of these values on the grid of the image that they were drawn on, small objects over large ones."""
-    columns, rows = drawn_boxes.columns_and_rows(image.geometry)[:2]
+def _rasterise(objects: Sequence[tuple[int, CoveredPixels]], image: Image, labels: Labels) -> Image:
+    """A map of these values on the grid of the image that they were annotated on, small objects over large ones."""
+    columns, rows = annotated_boxes.columns_and_rows(image.geometry)[:2]
     pixels = np.zeros((rows, columns), np.min_scalar_type(max((value for value, _ in objects), default=1)))
     shared = 0
     for value, one in sorted(objects, key=lambda pair: -pair[1].area):
         place = pixels[one.box]
         shared += int(np.count_nonzero(one.inside & (place != 0) & (place != value)))
         place[one.inside] = value
-    empty = [one.drawn for _, one in objects if not one.area]
+    empty = [one.source for _, one in objects if not one.area]
     notes = [f"{one.where} ({one.name}) holds the centre of no pixel, and is left out" for one in empty]
     if shared:
         notes.append(f"outlines overlap in {errors.count_phrase(shared, 'pixel')}, which are those of the smaller one")
@@ -241,8 +241,8 @@ def _paint(objects: Sequence[tuple[int, CoveredPixels]], image: Image, labels: L
 
 
 def _lost(objects: Sequence[tuple[int, CoveredPixels]], pixels: NDArray[Any], labels: Labels) -> dict[str, str]:
-    """{structure that is drawn and has no pixel in a label map: why}."""
-    # Where nothing is drawn nothing is looked at, as on a slide.
+    """{structure that is outlined and has no pixel in a label map: why}."""
+    # Where nothing is outlined nothing is looked at, as on a slide.
     shown = {value for _, one in objects for value in np.unique(pixels[one.box]).tolist()}
     lost = {value for value, _ in objects} - shown
     hidden = {value for value, one in objects if one.area}

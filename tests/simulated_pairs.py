@@ -23,8 +23,8 @@ def oblique(shape: tuple[int, ...] = (20, 24, 18), *, left_handed: bool = True) 
 
 def blobs(geometry: Geometry, seed: int = 0) -> Image:
     """Smooth structures of several sizes, brighter in the middle of the grid."""
-    drawn = np.random.default_rng(seed).normal(size=geometry.shape)
-    values = sum(ndimage.gaussian_filter(drawn, sigma) * sigma**1.5 for sigma in (1.5, 3.0))
+    noise = np.random.default_rng(seed).normal(size=geometry.shape)
+    values = sum(ndimage.gaussian_filter(noise, sigma) * sigma**1.5 for sigma in (1.5, 3.0))
     index = np.stack(np.meshgrid(*map(np.arange, geometry.shape), indexing="ij"))
     middle = np.reshape((np.array(geometry.shape) - 1) / 2, (-1, *[1] * geometry.ndim))
     apart = (((index - middle) / np.reshape(geometry.shape, middle.shape)) ** 2).sum(axis=0)
@@ -33,8 +33,8 @@ def blobs(geometry: Geometry, seed: int = 0) -> Image:
 
 def smooth_field(grid: Geometry, most: float, seed: int = 1) -> Displacement:
     """A field that reaches `most` mm and ends at the edge of its grid."""
-    drawn = np.random.default_rng(seed).normal(size=(grid.ndim, *grid.shape))
-    bent = np.stack([ndimage.gaussian_filter(one, 4) for one in drawn])
+    noise = np.random.default_rng(seed).normal(size=(grid.ndim, *grid.shape))
+    bent = np.stack([ndimage.gaussian_filter(one, 4) for one in noise])
     for axis, size in enumerate(grid.shape):
         fade = np.minimum(np.minimum(np.arange(size), np.arange(size)[::-1]) / 4, 1)
         bent = bent * fade.reshape([-1 if a == axis else 1 for a in range(grid.ndim)])

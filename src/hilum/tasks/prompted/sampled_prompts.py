@@ -1,6 +1,6 @@
-"""Prompts drawn from a mask: the first ones, and the next one where an answer is most wrong.
+"""Prompts sampled from a mask: the first ones, and the next one where an answer is most wrong.
 
-All work on the device of the mask; what is drawn by chance is a function of the generator alone.
+All work on the device of the mask; what is sampled is a function of the generator alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Shares of the first prompts that are boxes, clicks and strokes; of the rest a part of the object is known already, as
 # in a window beside one that was answered.
 BOXES, CLICKS, STROKES = 0.4, 0.4, 0.1
-# Clicks that are drawn together, at the most: so that the network knows answers that several have corrected.
+# Clicks that are sampled together, at the most: so that the network knows answers that several have corrected.
 MOST_CLICKS = 3
 # By how much of its side an end of a box is further in, or further out, than what it holds.
 INWARDS, OUTWARDS = 0.05, 0.15
@@ -27,26 +27,26 @@ INWARDS, OUTWARDS = 0.05, 0.15
 FURTHER_STROKES, NO_FURTHER = 0.15, 0.15
 
 
-def draw_object(numbers: Tensor, rng: np.random.Generator) -> Tensor:
+def sample_object(numbers: Tensor, rng: np.random.Generator) -> Tensor:
     """(*spatial) the mask of one of the objects that a map of their numbers shows; empty where it shows none."""
     present = numbers[numbers > 0].unique()
     return numbers == present[int(rng.integers(len(present)))] if len(present) else numbers > 0
 
 
-def draw_channels(mask: Tensor, rng: np.random.Generator) -> Tensor:
+def sample_channels(mask: Tensor, rng: np.random.Generator) -> Tensor:
     """(7, *spatial) first prompts of a mask; of an empty one a click outside."""
     channels = torch.zeros((prompt_channels.COUNT, *mask.shape), device=mask.device)
     voxels, kind = mask.nonzero(), rng.random()
     if not len(voxels):
-        prompt_channels.draw_points(channels, rng.integers(mask.shape)[None], np.array([False]))
+        prompt_channels.render_points(channels, rng.integers(mask.shape)[None], np.array([False]))
     elif kind < BOXES:
         low, high = (one.cpu().numpy() for one in (voxels.amin(dim=0), voxels.amax(dim=0) + 1))
         moved = rng.uniform(-INWARDS, OUTWARDS, size=(2, len(low))) * (high - low)
-        prompt_channels.draw_box(channels, np.rint(low - moved[0]), np.rint(high + moved[1]))
+        prompt_channels.render_box(channels, np.rint(low - moved[0]), np.rint(high + moved[1]))
     elif kind < BOXES + CLICKS:
-        _draw_clicks(channels, mask, int(rng.integers(1, MOST_CLICKS + 1)), rng, inside=True)
+        _add_clicks(channels, mask, int(rng.integers(1, MOST_CLICKS + 1)), rng, inside=True)
     elif kind < BOXES + CLICKS + STROKES:
-        _draw_stroke(channels, voxels, rng, inside=True)
+        _add_stroke(channels, voxels, rng, inside=True)
     else:
         centre, direction = _any_of(voxels, rng), rng.normal(size=mask.ndim)
         along = ((voxels.cpu().numpy() - centre) @ direction) < 0
@@ -63,9 +63,9 @@ def correct_channels(channels: Tensor, mask: Tensor, answer: Tensor, rng: np.ran
     if kind < NO_FURTHER or not error.any():
         return corrected
     if kind < NO_FURTHER + FURTHER_STROKES:
-        _draw_stroke(corrected, error.nonzero(), rng, inside=is_missed)
+        _add_stroke(corrected, error.nonzero(), rng, inside=is_missed)
     else:
-        _draw_clicks(corrected, error, int(rng.integers(1, MOST_CLICKS + 1)), rng, inside=is_missed)
+        _add_clicks(corrected, error, int(rng.integers(1, MOST_CLICKS + 1)), rng, inside=is_missed)
     return corrected
 
 
@@ -104,14 +104,14 @@ def next_click(mask: Array, answer: Array) -> tuple[tuple[int, ...], bool] | Non
     return tuple(int(one) for one in place.tolist()), is_missed
 
 
-def _draw_clicks(channels: Tensor, mask: Tensor, count: int, rng: np.random.Generator, *, inside: bool) -> None:
+def _add_clicks(channels: Tensor, mask: Tensor, count: int, rng: np.random.Generator, *, inside: bool) -> None:
     """Half of them in the middle of the mask, the others anywhere in it."""
     voxels = innermost_voxels(mask) if rng.random() < 0.5 else mask.nonzero()
     places = np.array([_any_of(voxels, rng) for _ in range(count)])
-    prompt_channels.draw_points(channels, places, np.full(count, inside))
+    prompt_channels.render_points(channels, places, np.full(count, inside))
 
 
-def _draw_stroke(channels: Tensor, voxels: Tensor, rng: np.random.Generator, *, inside: bool) -> None:
+def _add_stroke(channels: Tensor, voxels: Tensor, rng: np.random.Generator, *, inside: bool) -> None:
     """The voxels of a mask along a line between two of them."""
     start, end = (_any_of(voxels, rng) for _ in range(2))
     steps = np.linspace(0, 1, 2 + 2 * int(np.abs(end - start).max()))[:, None]
@@ -119,7 +119,7 @@ def _draw_stroke(channels: Tensor, voxels: Tensor, rng: np.random.Generator, *, 
     shown = torch.zeros(channels.shape[1:], dtype=torch.bool, device=channels.device)
     shown[tuple(voxels.T)] = True
     kept = line[shown[tuple(line.to(shown.device).T)].cpu()].numpy()
-    prompt_channels.draw_strokes(channels, kept, np.full(len(kept), inside))
+    prompt_channels.render_strokes(channels, kept, np.full(len(kept), inside))
 
 
 def _any_of(voxels: Tensor, rng: np.random.Generator) -> Floats:

@@ -1,4 +1,4 @@
-"""Known numbers in place of drawn ones, and smooth images."""
+"""Known numbers in place of random ones, and smooth images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import scipy.ndimage
 import torch
 
 
-class Drawn:
-    """In place of a generator: every number is the largest that could have been drawn, or `share` of the way there."""
+class KnownGenerator:
+    """In place of a generator: every number is the largest that could have come, or `share` of the way there."""
 
     def __init__(self, share: float = 1.0) -> None:
         self.share = share
@@ -27,9 +27,9 @@ class Drawn:
         return round(first + self.share * (last - first))
 
 
-def drawn(share: float = 1.0, count: int = 1) -> Any:
+def known_generators(share: float = 1.0, count: int = 1) -> Any:
     """One a sample."""
-    return [Drawn(share)] * count
+    return [KnownGenerator(share)] * count
 
 
 def generators(seed: int, count: int = 1) -> list[np.random.Generator]:
