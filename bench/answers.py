@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from hilum.errors import HilumError
 from hilum.files import file_formats
-from hilum.files.dicom import object_identity
+from hilum.files.dicom import object_identity, uids
 from hilum.files.dicom.reading import rtstruct_reading, seg_reading
 from hilum.files.dicom.writing.dicom_answers import ANSWERS, Result
 from hilum.prediction import result_files
@@ -71,7 +71,8 @@ def drawn(source: Image, labels: int = 2) -> Result:
         if voxel is not None
     ]  # fmt: skip
     rows.append(Finding("effusion", True, probability=0.8, calibrated=True))
-    maps = {"total": Map(np.asarray(away, np.float32), "nats")}
+    numbers = np.asarray(away, np.float32)
+    maps = {"total": Map(numbers, "nats"), "enhanced": Map(numbers, is_image=True)}
     # Of a series of several volumes each is marked alike.
     whole = marked if source.frames is None else np.stack([marked] * source.frames)
     result = Result(source, "hilum drawn", [("", whole, named)], tuple(rows), maps=maps, classes=("effusion",))
@@ -173,7 +174,7 @@ def matrix(data: Path, *, small: bool) -> tuple[str, dict[str, Any]]:
             print(name, cells, file=sys.stderr, flush=True)
             alike.setdefault(" | ".join([*cells, ""]), []).append(name)
     lines = [f"| {', '.join(names)} | {cells} |" for cells, names in alike.items()]
-    head = ["series", *ANSWERS, "note"]
+    head = ["source", *ANSWERS, "note"]
     table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
     listed = [f"{number}. {reason}" for reason, number in notes.items()]
     through = "Masks, label maps, maps and outlines went through Orthanc and back." if pacs else "Orthanc: not tried."
@@ -184,8 +185,8 @@ def matrix(data: Path, *, small: bool) -> tuple[str, dict[str, Any]]:
             "Written by `python bench/answers.py matrix --record`. `yes`: no judge finds an error, and what a viewer "
             "reads lies on the voxels of the series (structure sets: at most 1 % of the voxels differ); `yes*`: "
             "so but for values of patient, study or image that are wrong in the source itself and repeated as they "
-            "stand; `no`: "
-            f"refused, with the reason; –: the series itself is refused. {through}",
+            "stand; `no`: refused, with the reason; `fault`: a judge finds the error that is quoted; "
+            f"–: the series itself is refused. {through}",
             "",
             *table,
             "",
@@ -256,12 +257,16 @@ def images_of(data: Path, *, small: bool) -> Iterator[tuple[str, Image | HilumEr
 
 
 def _is_result(path: Path) -> bool:
-    """Whether an object is a result itself, such as a SEG, and no image that a model is given."""
+    """Whether an object is a result itself, such as a SEG, and no image that a model is given.
+
+    CT, MR and PET images may be either: they are looked at.
+    """
     try:
         identity = object_identity.read_identity(path)
     except HilumError:
         return False
-    return any(identity.sop_class in answer.sop_classes for answer in ANSWERS.values())
+    classes = {sop_class for answer in ANSWERS.values() for sop_class in answer.sop_classes} - {*uids.DERIVED_SERIES}
+    return identity.sop_class in classes
 
 
 def _pacs(stack: ExitStack) -> Callable[[Path], Path] | None:
