@@ -187,7 +187,7 @@ def test_a_picture_says_the_score_of_its_case():
 
 @pytest.mark.parametrize("simulated", [True, False])
 def test_a_report_of_simulated_patients_says_so_in_title_verdict_and_below_every_picture(simulated):
-    overview, of_case = replace(drawn(), title="Dice by structure"), replace(drawn(), title="a")
+    overview, of_case = replace(figure(), title="Dice by structure"), replace(figure(), title="a")
     scored = ScoredCases(
         TABLE, rows("dice", 0.85, 0.85, 0.5), [overview], [("best", "a", [of_case], "<p>viewer</p>")], task=TASK
     )

@@ -20,7 +20,7 @@ from hilum.options.training import EnsembleOptions
 from hilum.planning import plan_file, plan_result
 from hilum.planning.plan_file import GROUPS
 from hilum.planning.rules import split_rules
-from hilum.quality import drawn_images
+from hilum.quality import synthetic_images
 from hilum.reading import ReadingOptions, dataset_reading, verb_results
 from hilum.report import Block, InNotebook, Paragraph, Section, Table, wording
 from hilum.runs import gate, run_end
@@ -208,7 +208,7 @@ def _test(
         scored.write(folder / EVALUATION)
         comparison = _compare(folder, members, model.task, primary, seed, known)
     notes = _notes(members, scored, known)
-    simulated = drawn_images.is_simulated(dataset)
+    simulated = synthetic_images.is_simulated(dataset)
     verdict = model_verdict.verdict_on_scores(scored, seed=seed, patients_known=known, notes=notes, simulated=simulated)
     run_end.write_notes(folder, notes, scored, verdict)
     case_scoring.write_verdict(folder / EVALUATION, verdict.as_record(), primary, plan_file.registered_margin(plan))
