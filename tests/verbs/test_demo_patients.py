@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from hilum.layouts import dataset_layouts
-from hilum.quality import drawn_images
+from hilum.quality import synthetic_images
 from hilum.transforms import phantoms
 from hilum.values import Case, Dataset, Image
 from hilum.verbs import demo
@@ -68,7 +68,7 @@ def test_every_file_says_that_it_is_simulated(folder: Path) -> None:
 
 
 def test_whoever_reads_the_cohort_again_knows_that_it_is_simulated(dataset: Dataset) -> None:
-    assert drawn_images.is_simulated(dataset)
+    assert synthetic_images.is_simulated(dataset)
 
 
 def test_nothing_is_left_of_a_cohort_that_could_not_be_finished(tmp_path: Path) -> None:
