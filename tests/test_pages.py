@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ OF_ALL_FIGURES = {
 CODE_BLOCK = re.compile(r"^( *)(```|~~~).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)")
 HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
+NUMBER = re.compile(r"(?<![\w.])[-+]?(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)")
+# What has digits in a sentence and is no figure: code, where links lead, and papers.
+NO_FIGURES = re.compile(r"`[^`]*`|\]\([^)]*\)|(?:arXiv|doi):\S+")
 STATED_ID = re.compile(r"<a id=\"([^\"]+)\">")
 
 
@@ -112,3 +116,63 @@ def test_every_page_of_documentation_and_findings_has_its_place_in_the_menu_of_t
     findings = {f"findings/{page.name}" for page in FINDINGS.glob("*.md")}
     assert len(findings) > 30
     assert named == documentation | findings
+
+
+def numbers_in(text: str) -> list[str]:
+    return [number.replace(",", "") for number in NUMBER.findall(text)]
+
+
+def missing_numbers(numbers: list[str], texts: list[str]) -> list[str]:
+    """Those that no number of the texts is when it is rounded to their digits, as a share or in percent."""
+    known = [float(number) for text in texts for number in numbers_in(text)]
+    missing = []
+    for number in numbers:
+        half_a_digit = 0.5 * 10.0 ** -len(number.partition(".")[2]) + 1e-9
+        distances = (abs(factor * value - float(number)) for value in known for factor in (1, 100, 0.01))
+        if min(distances, default=1.0) > half_a_digit:
+            missing.append(number)
+    return missing
+
+
+CLAIMS = {
+    claim["id"]: claim
+    for claim in tomllib.loads((ROOT / "bench" / "figures.toml").read_text(encoding="utf-8"))["claim"]
+}
+
+
+def findings_of(claim_id: str) -> list[str]:
+    places = CLAIMS[claim_id]["findings"]
+    return [(FINDINGS / place.partition("#")[0]).read_text(encoding="utf-8") for place in places]
+
+
+def test_every_figure_of_a_row_stands_in_its_findings() -> None:
+    reached = {claim_id: numbers_in(claim["reached"]) for claim_id, claim in CLAIMS.items() if claim["findings"]}
+    assert sum(map(len, reached.values())) > 350
+    missing = {claim_id: missing_numbers(numbers, findings_of(claim_id)) for claim_id, numbers in reached.items()}
+    assert {claim_id: numbers for claim_id, numbers in missing.items() if numbers} == {}
+
+
+def sentences_with_figures() -> list[tuple[Path, str, list[str]]]:
+    """(page, sentence, ids of the rows to which it links) of pages by hand."""
+    found = []
+    for page in (page for page in PAGES if page != FIGURES):
+        for block in re.split(r"\n\s*\n|\n(?=\|)|\n(?=\s*[-*] )", prose(page)):
+            for sentence in re.split(r"(?<=[.:;!?|])\s+(?=[A-Z*\[`|])", " ".join(block.split())):
+                ids = [
+                    found_id for found_id in re.findall(r"benchmarks\.md#([\w-]+)\)", sentence) if found_id in CLAIMS
+                ]
+                if ids:
+                    found.append((page, sentence, ids))
+    return found
+
+
+def test_every_figure_beside_a_link_to_a_row_stands_in_the_row_or_in_its_findings() -> None:
+    """Of figures with a point: counts and minutes of the sentence may be its own."""
+    checked, missing = 0, []
+    for page, sentence, rows in sentences_with_figures():
+        stated = [number for number in numbers_in(NO_FIGURES.sub(" ", sentence)) if "." in number]
+        checked += len(stated)
+        known = [text for row in rows for text in (CLAIMS[row]["reached"], *findings_of(row))]
+        missing += [f"{page.relative_to(ROOT)}: {number} in: {sentence}" for number in missing_numbers(stated, known)]
+    assert checked > 60
+    assert missing == []
