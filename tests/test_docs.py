@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import runpy
 import shutil
@@ -13,27 +15,80 @@ import pytest
 
 import trained
 from hilum.monitoring import acceptance_plan, change_plan
+from hilum.networks import factory
 from hilum.studies import trial_protocol
+from hilum.tasks import task_catalogue
 
 PAGES = Path(__file__).parents[1] / "docs"
+# The names of the textbook's listing.
+LISTING = [
+    *("ImagingModality", "TaskType", "ModelArchitecture", "ImagingConfig", "MedicalImagingDataset", "prepare_data"),
+    *("MultiHeadAttention", "MLP", "DropPath", "TransformerBlock", "BayesianLinear", "MedicalViT", "Medical3DCNN"),
+    *("ImagingTrainer", "run_training", "evaluate_model", "get_attention_maps", "save_model"),
+]
 
 
-def test_the_textbook_pipeline_and_ours_run_side_by_side(classified, tmp_path, monkeypatch, capsys):
-    shutil.copytree(classified.data, tmp_path / "pictures")
-    (tmp_path / "run").symlink_to(classified.out)
-    monkeypatch.chdir(tmp_path)
-    names = runpy.run_path(str(PAGES / "textbook.py"))
-    assert names["batch"].images.shape == names["images"].shape
-    assert names["task"].classes == names["textbook"].classes
-    assert len(names["table"]["case"].unique()) == len(names["cases"])
-    assert names["joined"]["covariates"].shape[1] == len(names["patients"].covariate_names) == 4
-    assert names["logits"].shape == (len(names["joined"]["case"]), 2)
-    assert set(names["words"].values()) == {"DX", "CT", "MR", "US", "SM"}
-    assert names["explained"].data.shape == PIL.Image.open(names["files"][0]).size[::-1]
-    assert 0 < names["doubt"].total <= np.log(2) + 1e-6
-    said = capsys.readouterr().out
-    assert "auroc all" in said
-    assert "nan" not in said
+@pytest.fixture(scope="module")
+def textbook(tmp_path_factory):
+    """The names of the page's code after it has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("textbook")
+    trained.pictures(folder / "pictures", 24)
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        names = runpy.run_path(str(PAGES / "textbook.py"))
+    return {**names, "printed": printed.getvalue(), "folder": folder}
+
+
+def test_the_textbook_pipeline_and_ours_run_side_by_side(textbook):
+    config, item, batch = textbook["config"], textbook["item"], textbook["batch"]
+    assert item["image"].shape == (config.num_channels, *config.image_size)
+    assert textbook["task"].classes == textbook["MedicalImagingDataset"].classes
+    assert batch["covariates"].shape[1] == len(textbook["ours"].covariate_names) == 3
+    assert textbook["outputs"]["class"].shape == (len(batch["case"]), config.num_classes)
+    assert "auroc all" in textbook["printed"]
+    assert "nan" not in textbook["printed"]
+
+
+def test_the_textbook_mixes_patients_and_ours_does_not(textbook):
+    assert len(textbook["in_both"]) > 0
+    parts = list(textbook["patients"].values())
+    assert sum(map(len, parts)) == len(set().union(*parts)) == textbook["df"]["patient_id"].nunique()
+    assert textbook["evaluation"].scored.table["patient"].isin(textbook["patients"]["test"]).all()
+
+
+def test_the_attention_of_the_textbook_is_ours_and_our_map_lies_on_the_image(textbook):
+    assert textbook["same"] is True
+    assert textbook["attention"].data.shape == PIL.Image.open(textbook["folder"] / textbook["files"][0]).size[::-1]
+    assert (textbook["attention"].data >= 0).all()
+
+
+def test_the_uncertainty_of_the_textbook_has_two_parts_of_one_total(textbook):
+    doubt = textbook["doubt"]
+    assert 0 < doubt.epistemic < doubt.total <= np.log(2) + 1e-6
+    assert doubt.total == pytest.approx(doubt.aleatoric + doubt.epistemic)
+
+
+@pytest.mark.parametrize("enumeration", ["ImagingModality", "TaskType", "ModelArchitecture"])
+def test_each_value_of_the_textbook_is_taken_or_answered_by_the_name_here_and_stands_on_the_page(textbook, enumeration):
+    answers = {**textbook["modalities"], **textbook["kinds"], **textbook["families"]}
+    page = (PAGES / "textbook.md").read_text(encoding="utf-8")
+    [table] = [part for part in page.split("\n\n") if part.startswith("| value | here |")]
+    known = {*factory.family_names(), *task_catalogue.task_names(), task_catalogue.ALL}
+    for member in textbook[enumeration]:
+        is_taken = not str(answers[member]).startswith("Use ")
+        [row] = re.findall(rf"\| `{member.value}` \|(.*)", table) or [""]
+        assert is_taken == (row == ""), member
+        if not is_taken:
+            assert set(re.findall(r"\w+", answers[member])) & known, answers[member]
+            first = re.match(r" `(\w+)`", row)
+            assert first is None or first[1] in answers[member]
+
+
+def test_each_name_of_the_listing_stands_on_the_page_and_in_its_code(textbook):
+    page = (PAGES / "textbook.md").read_text(encoding="utf-8")
+    for name in LISTING:
+        assert f"`{name}" in page
+        assert name in textbook or hasattr(textbook["MedicalViT"], name)
 
 
 def test_the_page_of_the_textbook_shows_all_of_its_code_in_order():
