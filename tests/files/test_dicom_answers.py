@@ -34,6 +34,7 @@ LABELS = (
     Label(3, "腫瘍", (255, 0, 0)),
     Label(7, "rest of it " * 8),
 )
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 RETIRED_ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6"
 SERIES = ("mr_hippocrop_study1", "mr_siemens_mosaic", "enh_mr_siemens_xa10", "ct_23x38x3_with_seg")
 
@@ -138,6 +139,26 @@ def test_what_a_source_lacks_is_said_in_words_of_dicom(kind: str, tags: Any, lac
     with pytest.raises(FormatError) as refusal:
         written(kind, result, tmp_path)
     assert lacking in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"BodyPartExamined": "BRAIN", "SequenceVariant": "", "ScanningSequence": "SE", "WindowWidth": 0},
+        {"BodyPartExamined": "KNEE", "ScanningSequence": "IR", "SpecificCharacterSet": ""},
+        {"InversionTime": 100, "ScanningSequence": "SE"},
+    ],
+)
+def test_a_series_computed_from_an_odd_header_is_valid(stated: Any, tmp_path: Path):
+    for n in range(3):
+        position, tags = (0.0, 0.0, float(n)), {"WindowCenter": 40, "InstanceNumber": n + 1, **stated}
+        write_slice(tmp_path / f"{n}.dcm", np.zeros((8, 9), "i2"), position=position, sop_class=MR_IMAGE, **tags)
+    source = file_formats.read(tmp_path)
+    enhanced = {"enhanced": Map(np.ones(source.geometry.shape, np.float32), is_image=True)}
+    paths = list(ANSWERS["series"].write(Result(source, "denoiser", maps=enhanced), tmp_path / "case"))
+    odd = ("Laterality", "InversionTime", "SequenceVariant", "CharacterSet", "Window")
+    assert len(paths) == 3
+    assert [line for path in paths for line in errors_in(path) if any(word in line for word in odd)] == []
 
 
 def test_a_series_computed_from_an_image_in_colour_is_refused(data: Path, tmp_path: Path):

@@ -32,6 +32,7 @@ SMOOTHED = Code("DCM", "113087", "Smoothing")
 DEFORMED = Code("DCM", "125027", "Deformed for Registration")
 SOURCE = ("DCM", "121322", "Source image for image processing operation")
 SERIES_NUMBER = 107
+WINDOW = ("WindowCenter", "WindowWidth")
 # Of the Patient, Patient Study, General Study and acquisition modules: what remains true of the computed image.
 REPEATED = (
     "SpecificCharacterSet",
@@ -51,8 +52,12 @@ REPEATED = (
     "SequenceVariant",
     "RepetitionTime",
     "EchoTime",
-    "WindowCenter",
-    "WindowWidth",
+    *WINDOW,
+)
+# Parts of the body of which there are two, as Body Part Examined has them: PS3.16 L.
+PAIRED = (
+    *("BREAST", "SHOULDER", "CLAVICLE", "SCAPULA", "ARM", "HUMERUS", "ELBOW", "FOREARM", "WRIST", "HAND", "FINGER"),
+    *("HIP", "LEG", "FEMUR", "THIGH", "KNEE", "CALF", "ANKLE", "FOOT", "TOE", "EXTREMITY", "AXILLA", "EYE", "EAR"),
 )
 # Of PET series, PS3.3 C.8.9: what stays true of every voxel. What has to be there (type 1) stands in `NEEDED`.
 NEEDED = ("SeriesDate", "SeriesTime", "SeriesType", "CountsSource", "DecayCorrection", "FrameReferenceTime")
@@ -107,14 +112,22 @@ def write_derived_series(
     stamp_of_series = stamp or _stamp([tags.text(one.dataset, "SOPInstanceUID") for one in heads], integers)
     first = heads[0].library
     now = datetime.now()
+    # An empty attribute is repeated only where it may be empty: of others the slices have what DICOM demands.
+    stated = {keyword for keyword in REPEATED if keyword in first and not first[keyword].is_empty}
     attributes: DicomAttributes = {
-        keyword: first[keyword].value if keyword in first else None
+        keyword: first[keyword].value if keyword in stated else None
         for keyword in REPEATED
-        if keyword in first or keyword in UNKNOWN_ALLOWED
+        if keyword in stated or keyword in UNKNOWN_ALLOWED
     }
+    if "IR" in np.atleast_1d(attributes.get("ScanningSequence", "")):  # type 2C, PS3.3 C.8.3.1
+        attributes = {**attributes, "InversionTime": first.get("InversionTime")}
+    laterality = tags.text(heads[0].dataset, "Laterality") or None
+    if laterality or attributes.get("BodyPartExamined", PAIRED[0]) in PAIRED:  # type 2C, PS3.3 C.7.3.1
+        attributes = {**attributes, "Laterality": laterality}
+    if any(width <= 0 for width in np.atleast_1d(attributes.get("WindowWidth", 0))):  # no window, PS3.3 C.11.2.1.2
+        attributes = {name: value for name, value in attributes.items() if name not in WINDOW}
     attributes = {
         **attributes,
-        "Laterality": tags.text(heads[0].dataset, "Laterality") or None,
         "PatientPosition": None,  # of the source, which lay otherwise; type 2C, PS3.3 C.7.3.1
         "SeriesInstanceUID": stamp_of_series.uid("SeriesInstanceUID"),
         "SeriesDescription": description[:64],
@@ -129,11 +142,7 @@ def write_derived_series(
     }
     if source.modality == PET:
         # A window would be in the unit of the source; and how the patient lay is a code of its own in PET.
-        attributes = {
-            name: value
-            for name, value in attributes.items()
-            if name not in ("WindowCenter", "WindowWidth", "PatientPosition")
-        }
+        attributes = {name: value for name, value in attributes.items() if name not in (*WINDOW, "PatientPosition")}
         attributes = {**attributes, **_of_pet(heads[0], str(source.facts["unit"]))}
     series_writing.write_slices(
         integers, attributes, lambda number: stamp_of_series.uid(f"SOPInstanceUID {number}"), folder, padding=padding
