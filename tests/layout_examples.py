@@ -27,7 +27,7 @@ def write_example(root: Path, name: str) -> Path:
 
 
 def write_values(path: Path, values: np.ndarray[Any, Any]) -> None:
-    """An image of one value or of bands of several, or a film, a volume or an archive with a frame of each."""
+    """An image of one value or of bands of several, or a clip, a volume or an archive with a frame of each."""
     match "".join(path.suffixes):
         case ".png":
             PIL.Image.fromarray(bands((20, 30), values).astype(np.uint8)).save(path)
@@ -37,10 +37,10 @@ def write_values(path: Path, values: np.ndarray[Any, Any]) -> None:
         case ".dcm":
             write_slice(path, bands((4, 5), values).astype(np.int16), position=(0.0, 0.0, float(values)))
         case ".avi":
-            film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (30, 20))
+            clip = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (30, 20))
             for value in values:
-                film.write(np.full((20, 30, 3), value, np.uint8))
-            film.release()
+                clip.write(np.full((20, 30, 3), value, np.uint8))
+            clip.release()
         case ".npz":
             labels = np.repeat(values, 2)
             arrays = {

@@ -529,9 +529,9 @@ def test_an_enhanced_object_may_tell_its_times_as_offsets(tmp_path: Path) -> Non
     assert image.times == (0.0, 0.5, 1.0)
 
 
-def test_a_film_with_one_position_is_frames_of_one_slice(tmp_path: Path) -> None:
+def test_a_clip_with_one_position_is_frames_of_one_slice(tmp_path: Path) -> None:
     path = write_slice(
-        tmp_path / "film.dcm", np.stack([np.full((2, 2), n, np.uint16) for n in range(4)]), FrameTime=50.0,
+        tmp_path / "clip.dcm", np.stack([np.full((2, 2), n, np.uint16) for n in range(4)]), FrameTime=50.0,
         SliceThickness=6,
     )  # fmt: skip
     image = file_formats.read(path)

@@ -371,9 +371,9 @@ def test_the_kind_of_image_decides_whether_a_pixel_has_a_size_in_the_patient(dat
     dose = file_formats.read(folder / "pydicom_rtdose.dcm")
     assert dose.shape == (1, 10, 10, 15)
     assert dose.spacing == (10.0, 10.0, 5.0)
-    film = file_formats.read(folder / "pydicom_examples_ybr_color.dcm")
-    assert film.times is not None and film.frames == 30
-    assert_allclose(np.diff(film.times), 0.033333, atol=1e-6)
+    clip = file_formats.read(folder / "pydicom_examples_ybr_color.dcm")
+    assert clip.times is not None and clip.frames == 30
+    assert_allclose(np.diff(clip.times), 0.033333, atol=1e-6)
 
 
 def test_a_photograph_of_the_eye_has_the_size_of_its_pixels(corpus: Path) -> None:

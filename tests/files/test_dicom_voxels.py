@@ -30,7 +30,7 @@ def regions(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
-    """A volume in time, one with two kinds, and a film."""
+    """A volume in time, one with two kinds, and a clip."""
     folder = tmp_path_factory.mktemp("series")
     (folder / "time").mkdir()
     (folder / "kinds").mkdir()
@@ -45,17 +45,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
                 folder / "kinds" / f"{n}{t}.dcm", random.integers(0, 99, (3, 5), np.uint16), position=(0, 0, n),
                 SliceThickness=1, ImageType=["ORIGINAL", "PRIMARY", "MPR"[t]],
             )  # fmt: skip
-    film = write_slice(
-        folder / "film.dcm", random.integers(0, 99, (6, 3, 5), np.uint16), position=None, orientation=None
+    clip = write_slice(
+        folder / "clip.dcm", random.integers(0, 99, (6, 3, 5), np.uint16), position=None, orientation=None
     )
     return {
         "time": file_formats.read(folder / "time"),
         "kinds": file_formats.read(folder / "kinds"),
-        "film": file_formats.read(film),
+        "clip": file_formats.read(clip),
     }
 
 
-@pytest.mark.parametrize("kind", ["time", "kinds", "film"])
+@pytest.mark.parametrize("kind", ["time", "kinds", "clip"])
 @settings(max_examples=30)
 @given(draw=st.data())
 def test_a_region_is_the_whole_cut_to_it(written: dict[str, Image], kind: str, draw: st.DataObject) -> None:

@@ -224,7 +224,7 @@ def minc1(path: Path) -> None:
             file.createVariable(name, "d", ())[...] = value
 
 
-def film(path: Path) -> None:
+def clip(path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (30, 512, 512, 3)).astype(np.uint8)
     write_slice(path, pixels[..., 0].astype(np.uint16), position=None, orientation=None, spacing=None, Modality="US")
     dataset = pydicom.dcmread(path)
@@ -250,7 +250,7 @@ WHOLE: dict[str, Callable[[Path], None]] = {
     "a.mnc": minc1,
     "a.npy": lambda p: np.save(p, volume(">f4")),
     "a.npz": lambda p: np.savez_compressed(p, one=volume("float32"), two=np.zeros((4, 5))),
-    "a.dcm": film,
+    "a.dcm": clip,
     "a.png": lambda p: p.write_bytes(imagecodecs.png_encode(np.zeros((4000, 3000, 3), np.uint8))),
     "a.jpg": lambda p: p.write_bytes(imagecodecs.jpeg8_encode(np.zeros((4000, 3000, 3), np.uint8))),
     "a.bmp": lambda p: PIL.Image.fromarray(np.zeros((4000, 3000, 3), np.uint8)).save(p),

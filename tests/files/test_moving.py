@@ -11,7 +11,7 @@ import hilum
 from hilum.errors import FormatError
 
 
-def film(path: Path, durations: list[int] | int, frames: int = 3) -> list[np.ndarray]:
+def clip(path: Path, durations: list[int] | int, frames: int = 3) -> list[np.ndarray]:
     """A bright square that moves over grey, a column a frame."""
     pictures = []
     for n in range(frames):
@@ -24,7 +24,7 @@ def film(path: Path, durations: list[int] | int, frames: int = 3) -> list[np.nda
 
 
 def test_a_moving_gif_is_a_clip_with_the_times_of_its_frames(tmp_path):
-    pictures = film(tmp_path / "beat.gif", [40, 100, 60])
+    pictures = clip(tmp_path / "beat.gif", [40, 100, 60])
     image = hilum.read(tmp_path / "beat.gif")
     assert (image.shape, image.channels) == ((3, 3, 20, 30), ("R", "G", "B"))
     assert image.times == (0.0, 0.04, 0.14)
@@ -35,7 +35,7 @@ def test_a_moving_gif_is_a_clip_with_the_times_of_its_frames(tmp_path):
 
 
 def test_a_gif_that_states_no_times_has_none(tmp_path):
-    film(tmp_path / "beat.gif", 0)
+    clip(tmp_path / "beat.gif", 0)
     image = hilum.read(tmp_path / "beat.gif")
     assert (image.times, image.frames) == (None, 3)
     assert "no frame times" in image.notes[0]
@@ -44,7 +44,7 @@ def test_a_gif_that_states_no_times_has_none(tmp_path):
 @pytest.mark.parametrize("kept", [0.4, 0.8, 0.999])
 def test_a_gif_that_was_cut_short_is_refused_by_name(tmp_path, kept):
     path = tmp_path / "beat.gif"
-    film(path, 40, frames=6)
+    clip(path, 40, frames=6)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(FormatError, match=r"beat\.gif"):

@@ -99,7 +99,7 @@ NAMING = {
     "tiff": Naming(ome, plane, ".tif"),
     "dicom": Naming(dicomdir, slice_, ""),
 }
-# Formats of one file, or of two whose names differ in the suffix alone; those of MINC and films are tested below.
+# Formats of one file, or of two whose names differ in the suffix alone; those of MINC and clips are tested below.
 # A slide of MIRAX lies in the folder of its own name, which OpenSlide reads.
 OF_ONE_FILE = {"nifti", "mgh", "parrec", "picture", "numpy", "edf", "series", "minc", "video", "slide"}
 
@@ -257,14 +257,14 @@ def test_tables_in_the_images_folder_are_listed_too(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["list.mp4", "list.avi"])
-def test_a_list_of_films_is_no_film(tmp_path: Path, text: str, name: str) -> None:
+def test_a_list_of_clips_is_no_clip(tmp_path: Path, text: str, name: str) -> None:
     canary = tmp_path / "canary.avi"
-    film = cv2.VideoWriter(str(canary), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 16))
-    film.write(np.full((16, 32, 3), 77, np.uint8))
-    film.release()
+    clip = cv2.VideoWriter(str(canary), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 16))
+    clip.write(np.full((16, 32, 3), 77, np.uint8))
+    clip.release()
     assert file_formats.read(canary).frames == 1
     (tmp_path / name).write_text(text.format(canary.name))
-    with pytest.raises(FormatError, match="not a film of a known kind"):
+    with pytest.raises(FormatError, match="not a clip of a known kind"):
         file_formats.read(tmp_path / name)
 
 

@@ -347,10 +347,10 @@ def test_a_picture_is_written_as_one_slice_without_sides(tmp_path: Path) -> None
     assert_array_equal(back.data[0, :, :, 0], picture.data[0].T)
 
 
-def test_a_film_is_written_as_frames_of_one_slice(tmp_path: Path) -> None:
+def test_a_clip_is_written_as_frames_of_one_slice(tmp_path: Path) -> None:
     voxels = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(1, 2, 3, 4)
-    film = Image(voxels, Geometry.of_spacing((3, 4), (0.5, 2.0)), times=(0.0, 0.04))
-    back = written_and_read(film, tmp_path / "film.nii")
+    clip = Image(voxels, Geometry.of_spacing((3, 4), (0.5, 2.0)), times=(0.0, 0.04))
+    back = written_and_read(clip, tmp_path / "clip.nii")
     assert back.spacing == (2.0, 0.5, 1.0) and back.times == pytest.approx((0.0, 0.04))
     assert_array_equal(back.data[..., 0], voxels.swapaxes(-1, -2))
 
@@ -432,7 +432,7 @@ def test_long_integers_are_written_in_the_smallest_type_that_holds_them(
 
 
 def test_colour_is_written_as_colour(tmp_path: Path) -> None:
-    for name, frames in (("rgb.nii", ()), ("film.nii", (4,))):
+    for name, frames in (("rgb.nii", ()), ("clip.nii", (4,))):
         voxels = np.arange(np.prod((3, *frames, 8)), dtype=np.uint8).reshape(3, *frames, 2, 2, 2)
         file_formats.write(Image(voxels, Geometry((2, 2, 2), OBLIQUE), channels=("R", "G", "B")), tmp_path / name)
         found = nibabel.load(tmp_path / name)

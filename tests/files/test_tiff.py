@@ -126,8 +126,8 @@ def test_a_size_in_pixels_is_no_physical_size(tmp_path):
 
 def test_times_are_kept(tmp_path):
     image = Image(np.zeros((1, 3, 4, 5), np.uint8), Geometry.of_pixels((4, 5)), times=(0.0, 0.25, 0.5))
-    file_formats.write(image, tmp_path / "film.tif")
-    assert_allclose(file_formats.read(tmp_path / "film.tif").times, image.times)
+    file_formats.write(image, tmp_path / "clip.tif")
+    assert_allclose(file_formats.read(tmp_path / "clip.tif").times, image.times)
 
 
 def test_where_0_is_white_the_values_are_turned_round(tmp_path):

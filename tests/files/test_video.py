@@ -1,4 +1,4 @@
-"""Films: every frame and its own time, or a refusal; the same bit streams inside DICOM."""
+"""Clips: every frame and its own time, or a refusal; the same bit streams inside DICOM."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from hilum.errors import FormatError
 from hilum.files import file_formats, video
 from hilum.files.dicom.reading import pixel_decoding
 
-Film = np.ndarray[Any, Any]
+Clip = np.ndarray[Any, Any]
 
 
 @pytest.fixture
-def film() -> Film:
+def clip() -> Clip:
     """(frames, rows, columns, 3): a bright square that moves over a coloured ramp, no two frames alike."""
     ramp = np.indices((48, 64)).sum(axis=0) * 2
     made = np.stack([np.stack([ramp, 255 - ramp, np.full_like(ramp, 15 * n)], axis=-1) for n in range(15)])
@@ -34,59 +34,59 @@ def film() -> Film:
     return made.astype(np.uint8)
 
 
-def save(path: Path, film: Film, codec: str = "FFV1", rate: float = 10) -> Path:
+def save(path: Path, clip: Clip, codec: str = "FFV1", rate: float = 10) -> Path:
     """FFV1 is lossless."""
-    rows, columns = film.shape[1:3]
+    rows, columns = clip.shape[1:3]
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), rate, (columns, rows))
-    for frame in film:
+    for frame in clip:
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     writer.release()
     return path
 
 
 @pytest.mark.parametrize("suffix", ["avi", "mkv"])
-def test_every_frame_of_a_lossless_film_comes_back_in_order(tmp_path: Path, film: Film, suffix: str):
-    image = file_formats.read(save(tmp_path / f"film.{suffix}", film))
+def test_every_frame_of_a_lossless_clip_comes_back_in_order(tmp_path: Path, clip: Clip, suffix: str):
+    image = file_formats.read(save(tmp_path / f"clip.{suffix}", clip))
     assert image.channels == ("R", "G", "B")
     assert image.geometry.shape == (48, 64)
     assert not image.geometry.physical
     # FFV1 stores YUV 4:2:0 here, so that colour edges blur a little.
-    assert np.abs(np.moveaxis(image.data, 0, -1).astype(int) - film).mean() < 4
+    assert np.abs(np.moveaxis(image.data, 0, -1).astype(int) - clip).mean() < 4
     assert_allclose(image.times, np.arange(15) / 10)
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mp4v"), ("mov", "mp4v"), ("avi", "MJPG")])
-def test_lossy_films_come_close(tmp_path: Path, film: Film, suffix: str, codec: str):
-    image = file_formats.read(save(tmp_path / f"film.{suffix}", film, codec, rate=25))
+def test_lossy_clips_come_close(tmp_path: Path, clip: Clip, suffix: str, codec: str):
+    image = file_formats.read(save(tmp_path / f"clip.{suffix}", clip, codec, rate=25))
     assert image.frames == 15
-    assert np.abs(np.moveaxis(image.data, 0, -1).astype(int) - film).mean() < 8
+    assert np.abs(np.moveaxis(image.data, 0, -1).astype(int) - clip).mean() < 8
     assert_allclose(image.times, np.arange(15) / 25, atol=1e-5)
 
 
-def test_a_part_of_a_film_is_that_part_of_the_whole(tmp_path: Path, film: Film):
-    image = file_formats.read(save(tmp_path / "film.avi", film))
+def test_a_part_of_a_clip_is_that_part_of_the_whole(tmp_path: Path, clip: Clip):
+    image = file_formats.read(save(tmp_path / "clip.avi", clip))
     whole = image.data
     for region in (np.s_[:, 3:9:2, 5:20, 30:], np.s_[1:2, 14:15], np.s_[:, 4:4], np.s_[:, ::-1]):
         assert_array_equal(image.pixels[region], whole[region])
 
 
-def test_a_film_crosses_processes_without_its_frames(tmp_path: Path, film: Film):
-    image = file_formats.read(save(tmp_path / "film.avi", film))
+def test_a_clip_crosses_processes_without_its_frames(tmp_path: Path, clip: Clip):
+    image = file_formats.read(save(tmp_path / "clip.avi", clip))
     packed = pickle.dumps(image)
-    assert len(packed) < film.nbytes / 10
+    assert len(packed) < clip.nbytes / 10
     assert_array_equal(pickle.loads(packed).data, image.data)  # noqa: S301
 
 
-def test_frames_keep_their_own_times_where_the_rate_varies(tmp_path: Path, film: Film):
-    path = save(tmp_path / "film.mp4", film, "mp4v")
+def test_frames_keep_their_own_times_where_the_rate_varies(tmp_path: Path, clip: Clip):
+    path = save(tmp_path / "clip.mp4", clip, "mp4v")
     lengths = [1, 3, 1, 1, 5, 1, 1, 1, 2, 1, 1, 4, 1, 1, 1]
     path.write_bytes(with_frame_lengths(path.read_bytes(), lengths))
     truth = np.concatenate([[0], np.cumsum(lengths)[:-1]]) / 10
     assert_allclose(file_formats.read(path).times, truth, atol=1e-5)
 
 
-def with_frame_lengths(film: bytes, lengths: list[int]) -> bytes:
-    """An MP4 film whose frames last these multiples of their length: its time table written anew (ISO 14496-12)."""
+def with_frame_lengths(clip: bytes, lengths: list[int]) -> bytes:
+    """An MP4 clip whose frames last these multiples of their length: its time table written anew (ISO 14496-12)."""
 
     def of(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body) + 8) + kind + body
@@ -101,73 +101,73 @@ def with_frame_lengths(film: bytes, lengths: list[int]) -> bytes:
             elif kind == b"stts":
                 [step] = struct.unpack_from(">I", body, 12)
                 body = struct.pack(">II", 0, len(lengths)) + b"".join(struct.pack(">II", 1, step * n) for n in lengths)
-            elif kind == b"edts":  # it would end the film at its old length
+            elif kind == b"edts":  # it would end the clip at its old length
                 body, kind = b"", b"free"
             out += of(kind, body)
             at += size
         return out
 
-    return rewritten(film)
+    return rewritten(clip)
 
 
-def test_films_are_known_by_their_content(tmp_path: Path, film: Film):
+def test_clips_are_known_by_their_content(tmp_path: Path, clip: Clip):
     for suffix, codec in (("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "FFV1")):
-        save(tmp_path / f"film.{suffix}", film, codec).rename(tmp_path / "film")
-        assert file_formats.format_of(tmp_path / "film") == "video"
+        save(tmp_path / f"clip.{suffix}", clip, codec).rename(tmp_path / "clip")
+        assert file_formats.format_of(tmp_path / "clip") == "video"
 
 
 CUTS: dict[str, Callable[[bytes], bytes]] = {
-    "half of it": lambda film: film[: len(film) // 2],
-    "nothing": lambda film: film[:0],
-    "only its head": lambda film: film[:64],
-    "noise": lambda film: film[:32] + bytes(255 - b for b in film[32:]),
+    "half of it": lambda clip: clip[: len(clip) // 2],
+    "nothing": lambda clip: clip[:0],
+    "only its head": lambda clip: clip[:64],
+    "noise": lambda clip: clip[:32] + bytes(255 - b for b in clip[32:]),
 }
 
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "FFV1"), ("mov", "mp4v")])
-def test_a_film_cut_short_is_refused(tmp_path: Path, film: Film, suffix: str, codec: str, cut: str):
-    path = save(tmp_path / f"film.{suffix}", film, codec)
+def test_a_clip_cut_short_is_refused(tmp_path: Path, clip: Clip, suffix: str, codec: str, cut: str):
+    path = save(tmp_path / f"clip.{suffix}", clip, codec)
     path.write_bytes(CUTS[cut](path.read_bytes()))
     with pytest.raises(FormatError) as refusal:
         file_formats.read(path)
     assert refusal.value.where == str(path)
 
 
-def test_only_our_error_is_said_about_a_damaged_film(tmp_path: Path, film: Film):
-    path = save(tmp_path / "film.mp4", film, "mp4v")
+def test_only_our_error_is_said_about_a_damaged_clip(tmp_path: Path, clip: Clip):
+    path = save(tmp_path / "clip.mp4", clip, "mp4v")
     path.write_bytes(path.read_bytes()[:600])
     script = f"from hilum.files import file_formats\ntry: file_formats.read({str(path)!r})\n"
     script += "except Exception as error: print(error)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"{path}: no film can be read from it.")
+    assert done.stdout.startswith(f"{path}: no clip can be read from it.")
     assert done.stderr == ""
 
 
 # -- in DICOM ---------------------------------------------------------------------------------------------------------
 
 
-def in_dicom(stream: bytes, film: Film, syntax: str, **tags: Any) -> Dataset:
+def in_dicom(stream: bytes, clip: Clip, syntax: str, **tags: Any) -> Dataset:
     return picture(
-        film, frames=len(film), syntax=syntax, encoded=[stream], PhotometricInterpretation="YBR_PARTIAL_420", **tags
+        clip, frames=len(clip), syntax=syntax, encoded=[stream], PhotometricInterpretation="YBR_PARTIAL_420", **tags
     )
 
 
 @pytest.mark.parametrize("suffix", ["m2v", "mpg", "ts"])
-def test_mpeg2_inside_dicom_is_decoded_to_its_frames(tmp_path: Path, film: Film, suffix: str):
-    stream = save(tmp_path / f"film.{suffix}", film, "MPG2", rate=25).read_bytes()
-    dataset = in_dicom(stream, film, "1.2.840.10008.1.2.4.100")
-    decoded = pixel_decoding.decode_frames(dataset, "film.dcm")
-    assert decoded.shape == film.shape
-    assert np.abs(decoded.astype(int) - film).mean() < 8
-    assert_array_equal(pixel_decoding.decode_frames(dataset, "film.dcm", [3, 1]), decoded[[3, 1]])
+def test_mpeg2_inside_dicom_is_decoded_to_its_frames(tmp_path: Path, clip: Clip, suffix: str):
+    stream = save(tmp_path / f"clip.{suffix}", clip, "MPG2", rate=25).read_bytes()
+    dataset = in_dicom(stream, clip, "1.2.840.10008.1.2.4.100")
+    decoded = pixel_decoding.decode_frames(dataset, "clip.dcm")
+    assert decoded.shape == clip.shape
+    assert np.abs(decoded.astype(int) - clip).mean() < 8
+    assert_array_equal(pixel_decoding.decode_frames(dataset, "clip.dcm", [3, 1]), decoded[[3, 1]])
 
 
 def test_h264_inside_dicom_is_decoded_to_its_frames():
     levels = [40, 90, 140, 200]
     grey = np.stack([np.full((32, 48, 3), level, np.uint8) for level in levels])
     dataset = in_dicom(h264(levels, 32, 48), grey, "1.2.840.10008.1.2.4.102")
-    decoded = pixel_decoding.decode_frames(dataset, "film.dcm")
+    decoded = pixel_decoding.decode_frames(dataset, "clip.dcm")
     # Luminance 16..235 of video is stretched to 0..255.
     assert np.abs(decoded.astype(float) - [[[[(level - 16) * 255 / 219]]] for level in levels]).max() <= 2
 
@@ -207,21 +207,21 @@ def h264(levels: list[int], rows: int, columns: int) -> bytes:
     return stream
 
 
-def test_a_film_with_another_number_of_frames_than_its_header_is_refused(tmp_path: Path, film: Film):
-    stream = save(tmp_path / "film.m2v", film, "MPG2", rate=25).read_bytes()
+def test_a_clip_with_another_number_of_frames_than_its_header_is_refused(tmp_path: Path, clip: Clip):
+    stream = save(tmp_path / "clip.m2v", clip, "MPG2", rate=25).read_bytes()
     with pytest.raises(FormatError, match="has 15 frames of 48 x 64, the header states 20 of 48 x 64"):
-        pixel_decoding.decode_frames(in_dicom(stream, film, "1.2.840.10008.1.2.4.100", NumberOfFrames=20), "film.dcm")
+        pixel_decoding.decode_frames(in_dicom(stream, clip, "1.2.840.10008.1.2.4.100", NumberOfFrames=20), "clip.dcm")
 
 
-def test_a_broken_stream_inside_dicom_is_refused(film: Film):
-    with pytest.raises(FormatError, match="film") as refusal:
+def test_a_broken_stream_inside_dicom_is_refused(clip: Clip):
+    with pytest.raises(FormatError, match="clip") as refusal:
         pixel_decoding.decode_frames(
-            in_dicom(b"\0\0\1" + b"nothing of the kind" * 40, film, "1.2.840.10008.1.2.4.100"), "film.dcm"
+            in_dicom(b"\0\0\1" + b"nothing of the kind" * 40, clip, "1.2.840.10008.1.2.4.100"), "clip.dcm"
         )
-    assert refusal.value.where == "film.dcm"
+    assert refusal.value.where == "clip.dcm"
 
 
-def test_frames_come_one_by_one(tmp_path: Path, film: Film):
-    path = save(tmp_path / "film.avi", film)
-    first = next(iter(video.iterate_film(path, str(path))))
+def test_frames_come_one_by_one(tmp_path: Path, clip: Clip):
+    path = save(tmp_path / "clip.avi", clip)
+    first = next(iter(video.iterate_clip(path, str(path))))
     assert_array_equal(first, np.moveaxis(file_formats.read(path).data[:, 0], 0, -1))

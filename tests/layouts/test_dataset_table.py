@@ -80,13 +80,13 @@ def facts(dataset: Dataset, most: int = 100) -> dict[str, Any]:
     }
 
 
-def cvat_film(root: Path, data: Path) -> None:
+def cvat_clip(root: Path, data: Path) -> None:
     for n in range(2):
         picture(root / "images" / f"a{n}.png", n, (20, 30))
     corners = 'xtl="2" ytl="3" xbr="9" ybr="8"'
     boxes = "".join(f'<box frame="{n}" outside="{n // 2}" {corners}/>' for n in (0, 2))
     size = "<original_size><width>30</width><height>20</height></original_size>"
-    meta = f"<meta><task><size>3</size>{size}<source>film.mp4</source></task></meta>"
+    meta = f"<meta><task><size>3</size>{size}<source>clip.mp4</source></task></meta>"
     text = f'<annotations>{meta}<track id="4" label="cyst">{boxes}</track></annotations>'
     (root / "annotations.xml").write_text(text)
 
@@ -105,7 +105,7 @@ def odd_names(root: Path, data: Path) -> None:
 MADE: dict[str, Maker] = {
     **{name: lambda root, data, name=name: write_example(root, name) for name in LAYOUTS},
     "odd names of files": odd_names,
-    "a film of CVAT": cvat_film,
+    "a clip of CVAT": cvat_clip,
     "a segmentation in DICOM": dicom,
 }
 OPTIONS = {

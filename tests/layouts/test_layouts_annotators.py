@@ -128,9 +128,9 @@ def test_a_shape_of_cvat_that_cannot_be_read_is_refused_by_image(tmp_path, shape
         dataset_layouts.read_dataset(cvat(tmp_path, shape))
 
 
-def test_points_are_left_out_with_a_warning_and_a_film_that_states_no_length_is_refused(tmp_path):
+def test_points_are_left_out_with_a_warning_and_a_clip_that_states_no_length_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="the number of frames"):
-        dataset_layouts.read_dataset(cvat(tmp_path / "film", others='<track id="0" label="cyst"></track>'))
+        dataset_layouts.read_dataset(cvat(tmp_path / "clip", others='<track id="0" label="cyst"></track>'))
     dataset = dataset_layouts.read_dataset(
         cvat(tmp_path / "points", POLYGON, '<points label="cyst" points="3,5"></points>')
     )

@@ -143,7 +143,7 @@ def test_names_of_files_say_whose_radiographs_are_where_no_header_does_but_not_n
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_slice(tmp_path / name, np.ones((8, 8), np.uint16), **own, PatientID="removed", PatientName="removed")
     rows = [f"removed;{n if are_apart else 1};{name.partition('_')[0]};{n % 3}" for n, name in enumerate(names)]
-    table(tmp_path / "films.csv", "Patient ID;View;File Name;Bi-Rads", rows)
+    table(tmp_path / "clips.csv", "Patient ID;View;File Name;Bi-Rads", rows)
     if not are_apart:
         with pytest.raises(DatasetError, match="--column label=Bi-Rads") as refused:
             dataset_layouts.read_dataset(tmp_path)

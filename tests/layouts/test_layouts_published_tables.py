@@ -94,7 +94,7 @@ def test_masks_as_runs_in_a_table_are_refused_with_what_can_be_read(tmp_path):
     assert "EncodedPixels holds runs of pixels" in refused.value.remedy
 
 
-def test_a_table_may_name_films_without_their_suffix_and_is_chosen_by_the_columns_that_are_named(data, tmp_path):
+def test_a_table_may_name_clips_without_their_suffix_and_is_chosen_by_the_columns_that_are_named(data, tmp_path):
     """As in EchoNet-Dynamic."""
     (tmp_path / "Videos").mkdir()
     for n in range(3):

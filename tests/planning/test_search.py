@@ -138,7 +138,7 @@ def test_a_search_that_cannot_be_is_refused(made, given, match):
 def test_frames_around_are_tried_of_frames_of_clips_alone(made, whole):
     assert "preprocessing.around" not in whole
     assert made.plan.decision("preprocessing.around").because.endswith("no frames of clips")
-    frames = [replace(case, id=f"film_frame{n:03}") for n, case in enumerate(made.room.fingerprint.cases)]
+    frames = [replace(case, id=f"clip_frame{n:03}") for n, case in enumerate(made.room.fingerprint.cases)]
     room = replace(made.room, fingerprint=Fingerprint(tuple(frames)))
     found = search_domains.search_space(made.plan, room)
     assert found["preprocessing.around"] == OneOf((0, 2))

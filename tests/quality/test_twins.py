@@ -216,7 +216,7 @@ def test_of_very_many_copies_of_one_picture_each_makes_a_pair_with_the_first():
 
 
 @pytest.mark.whole
-def test_of_a_film_without_movement_each_frame_is_joined_by_few_pairs():
+def test_of_a_clip_without_movement_each_frame_is_joined_by_few_pairs():
     rng = np.random.default_rng(0)
     frames = (rng.normal(size=(32, 32)) + rng.normal(0, 0.02, (600, 32, 32))).astype(np.float32)
     others = rng.normal(size=(600, 32, 32)).astype(np.float32)

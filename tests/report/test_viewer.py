@@ -72,7 +72,7 @@ def test_the_page_names_a_channel_where_there_are_several_and_counts_voxels_of_u
 def test_frames_of_a_colour_picture_each_have_their_values(browser: Any) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (3, 4, 6, 9), dtype=np.uint8)
     image = Image(pixels, Geometry.of_pixels((6, 9)), channels=("R", "G", "B"), times=(0.0, 0.1, 0.2, 0.3))
-    seen = browser.read(slice_viewer.viewer_html(image, [], "a film"), fragment="voxel=5,2&frame=3")
+    seen = browser.read(slice_viewer.viewer_html(image, [], "a clip"), fragment="voxel=5,2&frame=3")
     assert seen.complaints == []
     assert [float(v) for v in seen.state["value"].split(",")] == pixels[:, 3, 5, 2].tolist()
     assert seen.state["frame"] == "3"

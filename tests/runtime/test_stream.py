@@ -34,15 +34,15 @@ def brighter(channels: tuple[str, ...] = ("0",), window: tuple[int, int] = (32, 
     return Model(task, prepares, Inference(window, 0.25, 4), Networks(run, {"name": "none", "channels": len(channels)}))
 
 
-def film(count: int, size: tuple[int, int] = (48, 40)):
+def clip(count: int, size: tuple[int, int] = (48, 40)):
     rng = np.random.default_rng(0)
     return (rng.integers(0, 255, (1, *size)).astype(np.uint8) for _ in range(count))
 
 
 def test_each_frame_gets_the_result_that_it_gets_alone_and_is_timed():
     model = brighter()
-    stream = model.stream(film(5))
-    for frame, prediction in zip(film(5), stream, strict=True):
+    stream = model.stream(clip(5))
+    for frame, prediction in zip(clip(5), stream, strict=True):
         single = model.predict(Image(frame, Geometry.of_pixels(frame.shape[1:])))
         assert_array_equal(prediction.data, single.data)
         assert 0.2 < prediction.data.mean() < 0.8
@@ -52,7 +52,7 @@ def test_each_frame_gets_the_result_that_it_gets_alone_and_is_timed():
 
 def test_memory_does_not_grow_with_the_number_of_frames():
     # A frame is far larger than what else lives in the process and is counted too: threads, caches, the garbage's own.
-    stream = brighter(window=(240, 160)).stream(film(60, (240, 160)))
+    stream = brighter(window=(240, 160)).stream(clip(60, (240, 160)))
     sizes = []
     tracemalloc.start()
     try:
@@ -67,7 +67,7 @@ def test_memory_does_not_grow_with_the_number_of_frames():
 
 @pytest.fixture
 def decoded(monkeypatch) -> list[tuple[int, ...]]:
-    """The shape of each frame of a film that was decoded."""
+    """The shape of each frame of a clip that was decoded."""
     shapes, plain = [], cv2.cvtColor
 
     def counted(frame, *given):
@@ -80,7 +80,7 @@ def decoded(monkeypatch) -> list[tuple[int, ...]]:
 
 @pytest.fixture
 def brightening(tmp_path) -> Image:
-    """A film of 20 frames."""
+    """A clip of 20 frames."""
     writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (40, 48))
     for number in range(20):
         writer.write(np.full((48, 40, 3), 12 * number, np.uint8))
@@ -88,20 +88,20 @@ def brightening(tmp_path) -> Image:
     return file_formats.read(tmp_path / "a.avi")
 
 
-def test_the_frames_of_a_film_are_decoded_once_each_in_order(brightening, decoded):
+def test_the_frames_of_a_clip_are_decoded_once_each_in_order(brightening, decoded):
     stream = brighter(("R", "G", "B")).stream(brightening)
     marked = [bool(prediction.data.all()) for prediction in stream]
     assert marked == [12 * number > 127 for number in range(20)]
     assert len(decoded) == 20
 
 
-def test_of_a_film_that_is_one_case_no_frame_is_decoded_twice(brightening, decoded):
+def test_of_a_clip_that_is_one_case_no_frame_is_decoded_twice(brightening, decoded):
     prediction = brighter(("R", "G", "B")).predict(brightening)
     assert [bool(frame.data.all()) for frame in prediction.frames] == [12 * number > 127 for number in range(20)]
     assert len(decoded) == 20
 
 
-def test_an_image_without_frames_is_no_film():
+def test_an_image_without_frames_is_no_clip():
     with pytest.raises(GeometryError, match="has no frames"):
         list(brighter().stream(Image(np.zeros((1, 8, 8)), Geometry.of_pixels((8, 8)))))
 

@@ -220,8 +220,8 @@ def test_a_model_sees_no_other_modality_no_localizer_and_nothing_unreadable():
 def test_a_model_of_radiographs_takes_those_of_either_kind_of_detector():
     models = {"m": ModelFacts("m", "hash", "DX")}
     rules = routing_rules.rules_of(NodeSettings(), models)
-    films = [series("a", modality="CR"), series("b", modality="DX"), series("c", modality="MG")]
-    assert [inputs["image"] for _, inputs in routing_rules.study_routing(rules, models, films).jobs] == ["a", "b"]
+    radiographs = [series("a", modality="CR"), series("b", modality="DX"), series("c", modality="MG")]
+    assert [inputs["image"] for _, inputs in routing_rules.study_routing(rules, models, radiographs).jobs] == ["a", "b"]
 
 
 def test_the_best_series_is_the_thinnest_then_that_with_the_most_slices_then_the_newest():

@@ -96,12 +96,12 @@ def test_an_image_that_is_no_picture_stays_as_it_is():
     assert channel_stack.match_colours(scan, COLOUR) is scan
 
 
-def test_a_film_in_colours_is_made_grey_frame_by_frame():
-    film = Image(np.arange(6.0).reshape(3, 2, 1, 1), Geometry.of_pixels((1, 1)), channels=COLOUR)
-    grey = channel_stack.match_colours(film, ("0",))
+def test_a_clip_in_colours_is_made_grey_frame_by_frame():
+    clip = Image(np.arange(6.0).reshape(3, 2, 1, 1), Geometry.of_pixels((1, 1)), channels=COLOUR)
+    grey = channel_stack.match_colours(clip, ("0",))
     assert grey.shape == (1, 2, 1, 1)
     for number in range(2):
-        assert_allclose(grey.frame(number).data, channel_stack.match_colours(film.frame(number), ("0",)).data)
+        assert_allclose(grey.frame(number).data, channel_stack.match_colours(clip.frame(number), ("0",)).data)
 
 
 def test_a_grey_picture_with_alpha_is_grey():

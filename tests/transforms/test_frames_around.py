@@ -1,4 +1,4 @@
-"""Frames before and after each frame of a film as channels: in a case, in a clip that is predicted, and in a stream."""
+"""Frames before and after each frame of a clip as channels: in a case, in a clip that is predicted, and in a stream."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from hilum.training.data import prepared_store
 from hilum.transforms import clip_frames
 from hilum.transforms.intensity import Normalisation
 from hilum.values import Geometry, Image
-from layouts.test_layouts_films import mot
+from layouts.test_layouts_clips import mot
 
 FRAMES = 6
 PLAIN = Preprocessing(2, ("0",), (Normalisation("window", low=-1e6, high=1e6, mean=0, deviation=1),), around=2)
 
 
-def film() -> Image:
+def clip() -> Image:
     values = np.broadcast_to(np.arange(FRAMES, dtype=np.float32)[None, :, None, None], (1, FRAMES, 8, 9))
     return Image(np.ascontiguousarray(values), Geometry.of_pixels((8, 9)))
 
 
 def seen(image: Image) -> list[float]:
-    """The value of each channel that the network sees of a frame of `film`."""
-    return PLAIN(image, "film")[0][:, 4, 4].tolist()
+    """The value of each channel that the network sees of a frame of `clip`."""
+    return PLAIN(image, "clip")[0][:, 4, 4].tolist()
 
 
 def test_a_frame_is_seen_with_those_around_it_and_the_ends_are_repeated():
     expected = [[0, 0, 0, 1, 2], [0, 0, 1, 2, 3], [0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [2, 3, 4, 5, 5], [3, 4, 5, 5, 5]]
-    assert [seen(film().frame(n)) for n in range(FRAMES)] == expected
-    assert [seen(one) for one in film().still_frames()] == expected, "of a film that is read in order too"
+    assert [seen(clip().frame(n)) for n in range(FRAMES)] == expected
+    assert [seen(one) for one in clip().still_frames()] == expected, "of a clip that is read in order too"
     assert PLAIN.inputs == 5
 
 
-def test_of_a_film_in_order_each_frame_is_read_once():
-    whole, asked = film(), list[int]()
+def test_of_a_clip_in_order_each_frame_is_read_once():
+    whole, asked = clip(), list[int]()
 
     def read(region):
         asked.append(region[1].start)
@@ -62,18 +62,18 @@ def test_a_stream_is_late_by_the_frames_after_each_and_says_so():
     def frames():
         for number in range(FRAMES):
             given.append(number)
-            yield film().data[:, number]
+            yield clip().data[:, number]
 
     stream = hilum.runtime.prediction_layers.FrameStream(lambda image: image, ("0",), frames(), delay=2)
     for image in stream:
         results.append((len(given), seen(image)))
-    assert [values for _, values in results] == [seen(film().frame(n)) for n in range(FRAMES)]
+    assert [values for _, values in results] == [seen(clip().frame(n)) for n in range(FRAMES)]
     assert [came for came, _ in results] == [3, 4, 5, 6, 6, 6]
     assert stream.delay == 2
 
 
 def test_frames_that_are_files_have_those_of_the_next_numbers_around_them(tmp_path):
-    folder = mot(tmp_path / "film", "1,5,3,4,10,6,1,1,1")
+    folder = mot(tmp_path / "clip", "1,5,3,4,10,6,1,1,1")
     cases = list(dataset_layouts.read_dataset(folder, DatasetOptions()))
     frame = next(iter(cases[1].images.values()))
     assert [int(frame.neighbours(step)[0, 0, 0]) for step in (-5, -1, 1, 2)] == [0, 0, 20, 30]
@@ -108,7 +108,7 @@ def test_a_network_learns_predicts_and_streams_with_frames_around(tmp_path):
 
 
 def test_a_frame_is_prepared_anew_where_only_the_file_of_the_next_one_has_changed(tmp_path):
-    folder = mot(tmp_path / "film", "1,5,3,4,10,6,1,1,1")
+    folder = mot(tmp_path / "clip", "1,5,3,4,10,6,1,1,1")
     known = {"threads": 1, "memory": 2**20}
 
     def prepared():

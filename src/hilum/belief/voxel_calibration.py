@@ -406,7 +406,7 @@ class VoxelSampler:
         random = np.random.default_rng([self._seed, *starts])
         expected = self._share * near.size
         gaps = random.geometric(self._share, size=int(expected + 6 * expected**0.5 + 10))
-        others = np.add.accumulate(gaps) - 1  # `cumsum` keeps some 60 bytes each time: a film would show it
+        others = np.add.accumulate(gaps) - 1  # `cumsum` keeps some 60 bytes each time: a clip would show it
         others = others[others < near.size]
         others = others[~near.reshape(-1)[others]]
         self._others.append(_collect_sample(others, np.unravel_index(others, near.shape), starts, outputs))

@@ -91,7 +91,7 @@ def write_voxels(file: Writable, voxels: Array) -> None:
 def iterate_slices(image: Image, voxels: int = 2**22) -> Iterator[Array] | None:
     """The voxels of a volume that is not in memory, as (i, j, some k) after (i, j, some k), frame after frame.
 
-    None where they are in memory already, where a film would have to be decoded again for each frame, where
+    None where they are in memory already, where a clip would have to be decoded again for each frame, where
     there are channels, and where the smallest number type is known only from all voxels.
     """
     pixels = image.pixels

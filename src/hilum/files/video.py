@@ -30,22 +30,22 @@ REMEDY = "The file is damaged or of an unknown kind: play it, or convert it to M
 # Matroska and bare streams state only their duration, from which the number of frames is guessed.
 GUESSED = 0.02
 EXACT = (b"ftyp", b"RIFF")
-# (offset, bytes) of which one starts every film: FFmpeg also follows lists of other files and addresses of the web.
+# (offset, bytes) of which one starts every clip: FFmpeg also follows lists of other files and addresses of the web.
 # ISO base media and QuickTime, AVI, Matroska; bit streams of MPEG-2, H.264 and HEVC, and MPEG's transport stream.
 STARTS = (
     *((4, kind) for kind in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")),
     (8, b"AVI "), (0, b"\x1aE\xdf\xa3"), (0, b"\0\0\1"), (0, b"\0\0\0\1"), (0, b"G"),
 )  # fmt: skip
 LONGEST_START = 12
-# Bytes of all frames of a film, and how many times its own size: of a still picture each frame takes some 100 bytes.
-LARGEST_FILM, LARGEST_RATIO = 1 << 36, 50_000
+# Bytes of all frames of a clip, and how many times its own size: of a still picture each frame takes some 100 bytes.
+LARGEST_CLIP, LARGEST_RATIO = 1 << 36, 50_000
 
 
 @dataclass(frozen=True)
-class FilmFacts:
-    """The contents of a film, from decoding it once.
+class ClipFacts:
+    """The contents of a clip, from decoding it once.
 
-    times: s of each frame from the first; None where the film states none, as a bare bit stream
+    times: s of each frame from the first; None where the clip states none, as a bare bit stream
     """
 
     frames: int
@@ -57,38 +57,38 @@ class FilmFacts:
 def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """One colour image with frames in time, on a grid that counts pixels; frames are decoded when asked for.
 
-    Raises FormatError for a film without frames, or with fewer than it states.
+    Raises FormatError for a clip without frames, or with fewer than it states.
     """
     del options
-    facts = survey_film(path, str(path))
+    facts = survey_clip(path, str(path))
     shape = (3, facts.frames, facts.rows, facts.columns)
     pixels = Deferred(
         shape,
         np.dtype(np.uint8),
         partial(_all, path, shape),
         partial(_region, path, shape),
-        partial(_Film, path, shape),
+        partial(_ClipParts, path, shape),
     )
     image = Image(
         pixels,
         Geometry.of_pixels(shape[2:]),
         channels=("R", "G", "B"),
         times=facts.times,
-        notes=() if facts.times else ("the film states no frame times",),
+        notes=() if facts.times else ("the clip states no frame times",),
         source=Source("video", (str(path),)),
     )
     return {path.stem: image}
 
 
-def survey_film(path: Path, where: str) -> FilmFacts:
+def survey_clip(path: Path, where: str) -> ClipFacts:
     """Size, number and times of the frames.
 
     Times are each frame's own presentation time, so a variable frame rate is kept.
-    Raises FormatError for a film without frames, or with fewer than it states.
+    Raises FormatError for a clip without frames, or with fewer than it states.
     """
     times: list[float] = []
-    size, most = (0, 0), max(LARGEST_FILM, LARGEST_RATIO * path.stat().st_size)
-    with _open_film(path, where) as capture:
+    size, most = (0, 0), max(LARGEST_CLIP, LARGEST_RATIO * path.stat().st_size)
+    with _open_clip(path, where) as capture:
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         while True:
             has_frame, frame = capture.read()
@@ -106,12 +106,12 @@ def survey_film(path: Path, where: str) -> FilmFacts:
         raise FormatError(
             f"holds {len(times)} frames where {int(count)} are stated", where, "It is cut short: get it again"
         )
-    return FilmFacts(len(times), int(size[0]), int(size[1]), _from_first(times))
+    return ClipFacts(len(times), int(size[0]), int(size[1]), _from_first(times))
 
 
-def iterate_film(path: Path, where: str) -> Iterator[Frame]:
+def iterate_clip(path: Path, where: str) -> Iterator[Frame]:
     """(rows, columns, 3) RGB, one frame after the other."""
-    with _open_film(path, where) as capture:
+    with _open_clip(path, where) as capture:
         while True:
             has_frame, frame = capture.read()
             if not has_frame:
@@ -120,10 +120,10 @@ def iterate_film(path: Path, where: str) -> Iterator[Frame]:
 
 
 @contextmanager
-def _open_film(path: Path, where: str) -> Iterator[Any]:
-    if not _starts_as_film(path):
-        raise FormatError("is not a film of a known kind", where, REMEDY)
-    # FFmpeg's messages about a damaged film are not printed: our error has them.
+def _open_clip(path: Path, where: str) -> Iterator[Any]:
+    if not _starts_as_clip(path):
+        raise FormatError("is not a clip of a known kind", where, REMEDY)
+    # FFmpeg's messages about a damaged clip are not printed: our error has them.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -131,7 +131,7 @@ def _open_film(path: Path, where: str) -> Iterator[Any]:
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         try:
             if not capture.isOpened():
-                raise FormatError("no film can be read from it", where, REMEDY)
+                raise FormatError("no clip can be read from it", where, REMEDY)
             yield capture
         finally:
             capture.release()
@@ -139,7 +139,7 @@ def _open_film(path: Path, where: str) -> Iterator[Any]:
         cv2.utils.logging.setLogLevel(level)
 
 
-def _starts_as_film(path: Path) -> bool:
+def _starts_as_clip(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(LONGEST_START)
     return any(head[at : at + len(magic)] == magic for at, magic in STARTS)
@@ -162,26 +162,26 @@ def _all(path: Path, shape: tuple[int, ...]) -> Frame:
     return _region(path, shape, (slice(None),) * 4)
 
 
-class _Film:
-    """Parts of a film in the order of its frames: those before a part are not decoded anew."""
+class _ClipParts:
+    """Parts of a clip in the order of its frames: those before a part are not decoded anew."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self._path, self._shape = path, shape
-        self._at, self._frames = 0, iterate_film(path, str(path))
+        self._at, self._frames = 0, iterate_clip(path, str(path))
 
     def __call__(self, region: tuple[slice, ...]) -> Frame:
         start, stop, step = region[1].indices(self._shape[1]) if len(region) > 1 else (0, self._shape[1], 1)
         if step != 1 or start < self._at or start >= stop:
             return _region(self._path, self._shape, region)
-        film = islice(self._frames, start - self._at, stop - self._at)
+        clip = islice(self._frames, start - self._at, stop - self._at)
         self._at = stop
-        return pick_frames(film, range(stop - start), (*self._shape[2:], 3), _whole(region[2:]), self._path)[region[0]]
+        return pick_frames(clip, range(stop - start), (*self._shape[2:], 3), _whole(region[2:]), self._path)[region[0]]
 
 
 def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Frame:
-    """A part of the film; everything before it has to be decoded, but is not kept."""
+    """A part of the clip; everything before it has to be decoded, but is not kept."""
     numbers = range(shape[1])[region[1]] if len(region) > 1 else range(shape[1])
-    return pick_frames(iterate_film(path, str(path)), numbers, (*shape[2:], 3), _whole(region[2:]), path)[region[0]]
+    return pick_frames(iterate_clip(path, str(path)), numbers, (*shape[2:], 3), _whole(region[2:]), path)[region[0]]
 
 
 def _whole(inside: tuple[slice, ...]) -> tuple[slice, ...]:
@@ -190,16 +190,16 @@ def _whole(inside: tuple[slice, ...]) -> tuple[slice, ...]:
 
 
 def pick_frames(
-    film: Iterator[Array], numbers: range, shape: tuple[int, ...], inside: tuple[slice, ...], path: Path
+    clip: Iterator[Array], numbers: range, shape: tuple[int, ...], inside: tuple[slice, ...], path: Path
 ) -> Array:
-    """(channels, wanted, *inside) of a film of frames (rows, columns, channels); no frame is held but in the result.
+    """(channels, wanted, *inside) of a clip of frames (rows, columns, channels); no frame is held but in the result.
 
-    Raises FormatError where the film ends before the last that is wanted.
+    Raises FormatError where the clip ends before the last that is wanted.
     """
     size = tuple(len(range(n)[own]) for n, own in zip(shape, (*inside, slice(None)), strict=True))
     chosen = np.empty((len(numbers), *size), np.uint8)
     places, decoded = {number: place for place, number in enumerate(numbers)}, 0
-    for number, frame in enumerate(islice(film, max(numbers, default=-1) + 1)):
+    for number, frame in enumerate(islice(clip, max(numbers, default=-1) + 1)):
         if number in places:
             chosen[places[number]] = frame[inside]
             decoded += 1
@@ -263,7 +263,7 @@ def read_moving(path: Path) -> Image:
         Geometry.of_pixels(size),
         channels=("R", "G", "B"),
         times=tuple(round(float(time), 6) for time in np.cumsum([0.0, *shown[:-1]])) if timed else None,
-        notes=() if timed else ("the film states no frame times",),
+        notes=() if timed else ("the clip states no frame times",),
         source=Source("picture", (str(path),)),
     )
 
@@ -278,7 +278,7 @@ def _refuse_claims(path: Path) -> None:
         with open_header(path) as opened:
             (columns, rows), count = opened.size, count_frames(opened)
     except PIL_ERRORS as error:
-        raise FormatError(f"is not a complete film ({error})", str(path), "Get the file again") from error
+        raise FormatError(f"is not a complete clip ({error})", str(path), "Get the file again") from error
     packed_files.refuse_expansion(path.stat().st_size, 3 * columns * rows * count, str(path))
 
 
@@ -290,7 +290,7 @@ def _frames(path: Path) -> Iterator[tuple[Array, float]]:
                 opened.seek(number)
                 yield np.asarray(opened.convert("RGB")), float(opened.info.get("duration", 0)) / 1000
     except (OSError, EOFError, SyntaxError, ValueError) as error:
-        raise FormatError(f"is not a complete film ({error})", str(path), "Get the file again") from error
+        raise FormatError(f"is not a complete clip ({error})", str(path), "Get the file again") from error
 
 
 def _all_of_gif(path: Path, shape: tuple[int, ...]) -> Array:
@@ -302,5 +302,5 @@ def _region_of_gif(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]
     """A part of it; every frame before it has to be decoded, but is not kept."""
     channels, times, *inside = (*region, *(slice(None),) * (4 - len(region)))
     numbers = range(shape[1])[times]
-    film = (frame for frame, _ in _frames(path))
-    return pick_frames(film, numbers, (*shape[2:], 3), tuple(inside), path)[channels]
+    clip = (frame for frame, _ in _frames(path))
+    return pick_frames(clip, numbers, (*shape[2:], 3), tuple(inside), path)[channels]

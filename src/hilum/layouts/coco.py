@@ -91,13 +91,13 @@ def _entries(record: Record, path: Path, split: Split | None) -> tuple[list[List
                 odd[image].append(f"{where}: {errors.describe_cause(error)}")
         if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
             raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
-        films = {_number(one["id"]): str(one.get("name") or one["id"]) for one in record.get("videos") or ()}
+        clips = {_number(one["id"]): str(one.get("name") or one["id"]) for one in record.get("videos") or ()}
         found = list[ListedImage]()
         for entry in record["images"]:
             number, size = _number(entry["id"]), annotation_files.stated_size(entry.get("width"), entry.get("height"))
             annotation = Annotation(path, tuple(boxes[number]), size, odd=tuple(odd[number]))
-            film = films.get(of_film := _number(entry["video_id"]), of_film) if "video_id" in entry else ""
-            found.append(ListedImage(str(entry["file_name"]), annotation, split, film=film))
+            clip = clips.get(of_clip := _number(entry["video_id"]), of_clip) if "video_id" in entry else ""
+            found.append(ListedImage(str(entry["file_name"]), annotation, split, clip=clip))
     if lost and len(lost) == len(record["annotations"]):
         raise DatasetError(lost[0], str(path), "Correct it")
     return found, lost

@@ -1,4 +1,4 @@
-"""CVAT for images and for video: an XML file that lists images, or tracks of a film, with boxes, outlines and masks.
+"""CVAT for images and for video: an XML file that lists images, or tracks of a clip, with boxes, outlines and masks.
 
 Version 1.1, https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/; coordinates are pixels from the corner
 of the first one.
@@ -21,11 +21,11 @@ from hilum import errors
 from hilum.errors import DatasetError
 from hilum.files.storage import packed_files
 from hilum.layouts import layout, voc
-from hilum.layouts.cases import annotated_boxes, annotation_files, film_frames
+from hilum.layouts.cases import annotated_boxes, annotated_clips, annotation_files
 from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
+from hilum.layouts.cases.annotated_clips import ListedClip
 from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, ListedImage
 from hilum.layouts.cases.dataset_folder import Folder
-from hilum.layouts.cases.film_frames import ListedFilm
 from hilum.layouts.cases.names import SPLIT_WORDS
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from hilum.values import grouping
@@ -40,14 +40,14 @@ FORMAT = AnnotationFormat("cvat", "CVAT", flat=FLAT)
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """An XML file of annotations with images or tracks, and images or a film in the folder."""
+    """An XML file of annotations with images or tracks, and images or a clip in the folder."""
     return bool(annotation_files.files_of_many(folder, ".xml", *MARKS))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A case for each image that is listed; where anything but boxes is annotated they are outlines, else boxes.
 
-    Tracks are those of films, of which each frame is a case.
+    Tracks are those of clips, of which each frame is a case.
     Raises DatasetError, by file, for a damaged one, and for an image that two of them list.
     """
     roots = {
@@ -55,8 +55,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     }
     tracked = [path for path, root in roots.items() if root.find("track") is not None]
     if tracked:
-        films = [_film(path, roots[path], folder) for path in tracked]
-        return film_frames.read_films(films, folder, options, replace(FORMAT, what="CVAT for video"))
+        clips = [_clip(path, roots[path], folder) for path in tracked]
+        return annotated_clips.read_clips(clips, folder, options, replace(FORMAT, what="CVAT for video"))
     listed = [entry for path, root in roots.items() for entry in cvat_images(path, root)]
     kinds = Counter(shape.tag for root in roots.values() for image in root.iter("image") for shape in image)
     flat = sum(kinds[kind] for kind in FLAT)
@@ -86,8 +86,8 @@ def cvat_images(path: Path, root: Element) -> list[ListedImage]:
     return listed
 
 
-def _film(path: Path, root: Element, folder: Folder) -> ListedFilm:
-    """The film of a file, with its tracks on every frame; DatasetError for one whose frames are not counted."""
+def _clip(path: Path, root: Element, folder: Folder) -> ListedClip:
+    """The clip of a file, with its tracks on every frame; DatasetError for one whose frames are not counted."""
     try:
         columns, rows = (int(root.findtext(f".//original_size/{side}", "")) for side in ("width", "height"))
         count = int(root.findtext(".//meta//size", ""))
@@ -97,10 +97,10 @@ def _film(path: Path, root: Element, folder: Folder) -> ListedFilm:
     source = root.findtext(".//meta//source", "") or path.stem
     tracks = (_annotated_track(track, count, (columns, rows), path) for track in root.iter("track"))
     frames = grouping.by_key(chain.from_iterable(tracks))
-    found = film_frames.film_of(source, folder)
+    found = annotated_clips.clip_of(source, folder)
     images = {} if found else {int(n[0]): one.path for one in folder.images if (n := LAST_NUMBER.search(one.stem))}
     boxes_of = {frame: tuple(boxes) for frame, boxes in frames.items()}
-    return ListedFilm(path, Path(source).stem, boxes_of, count, (columns, rows), found.path if found else None, images)
+    return ListedClip(path, Path(source).stem, boxes_of, count, (columns, rows), found.path if found else None, images)
 
 
 def _annotated_track(
@@ -119,7 +119,7 @@ def _annotated_track(
                 continue
             rings[frame] = None if is_outside else _ring(shape)
             is_boxed = shape.tag == "box" and not float(shape.get("rotation", 0))
-    for frame, ring in film_frames.rings_between(rings, count - 1):
+    for frame, ring in annotated_clips.rings_between(rings, count - 1):
         box = replace(AnnotatedBox.around(name, [ring], f"{where}, frame {frame}"), track=number)
         yield frame, replace(box, outline=None) if is_boxed else box
 
@@ -127,7 +127,7 @@ def _annotated_track(
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     root = voc.parse_xml(path)
     if root.find("track") is not None:
-        return _film(path, root, Folder(path.parent)).annotations
+        return _clip(path, root, Folder(path.parent)).annotations
     return {entry.key: entry.annotation for entry in cvat_images(path, root)}
 
 

@@ -38,7 +38,7 @@ from hilum.values import CaseRow, Cell
 
 FIXED_AND_MOVING = {"fixed", "moving"}
 # What a cell can mean of a file, besides the layouts of annotation files, and the columns of such cells.
-PARTS = ("frame", "film", "row", EMPTY, "series", "contoured", "report", BY_TABLE, BY_MAP)
+PARTS = ("frame", "clip", "row", EMPTY, "series", "contoured", "report", BY_TABLE, BY_MAP)
 PATHS = frozenset({"image", "mask", "instances", "boxes", TARGET})
 
 

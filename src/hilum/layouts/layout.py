@@ -132,7 +132,7 @@ def left_out_problem(
 
 
 # {name of a file: what it holds}: text, or the value of an image; of several values each has a band of the image, or a
-# frame of the film, and in each frame of a volume there may be bands.
+# frame of the clip, and in each frame of a volume there may be bands.
 Example = Mapping[str, str | int | tuple[int | tuple[int, ...], ...]]
 
 
@@ -165,7 +165,7 @@ LAYOUTS = {
     for name in (
         "image_pairs", "image_targets", "nnunet", "decathlon", "bids", "image_folders", "object_masks",
         "suffix_masks", "case_folders", "class_folders", "voc", "yolo", "labelme", "qupath", "cvat", "mot",
-        "film_masks", "via", "coco", "box_table", "medmnist", "manifest", "dicom_folder", "plain_images",
+        "clip_masks", "via", "coco", "box_table", "medmnist", "manifest", "dicom_folder", "plain_images",
     )
 }  # fmt: skip
 

@@ -64,7 +64,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if not folder.tables and not (folder.images and options.references and folder.text_tables):
         return False
     if not (folder.images or folder.dicom):
-        return options.references or not folder.films or len(folder.tables) == 1  # films are predicted without tables
+        return options.references or not folder.clips or len(folder.tables) == 1  # clips are predicted without tables
     members = _labelled_tables(folder)
     if not members:
         return False

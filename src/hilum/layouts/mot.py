@@ -1,4 +1,4 @@
-"""MOTChallenge: a folder a film, with images in `img1`, and `gt/gt.txt` that lists the box of each track in each frame.
+"""MOTChallenge: a folder a clip, with images in `img1`, and `gt/gt.txt` that lists the box of each track in each frame.
 
 Dendorfer et al., Int J Comput Vis 2021, doi:10.1007/s11263-020-01393-0. A line is
 `frame,track,left,top,width,height,flag,class,visibility`; frames and pixels count from 1, and a flag of 0 is no object.
@@ -12,11 +12,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from hilum.errors import DatasetError
-from hilum.layouts.cases import annotation_files, film_frames
+from hilum.layouts.cases import annotated_clips, annotation_files
 from hilum.layouts.cases.annotated_boxes import AnnotatedBox
+from hilum.layouts.cases.annotated_clips import ListedClip
 from hilum.layouts.cases.annotation_files import AnnotationFormat
 from hilum.layouts.cases.dataset_folder import Folder
-from hilum.layouts.cases.film_frames import ListedFilm
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
 FORMAT = AnnotationFormat("mot", "MOTChallenge")
@@ -27,27 +27,27 @@ OBJECT = "object"
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """A film's folder with its truth and its images."""
+    """A clip's folder with its truth and its images."""
     return bool(_truths(folder))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A case for each frame. Raises DatasetError, by file and line, for one that cannot be read."""
-    return film_frames.read_films([_film(path, folder) for path in _truths(folder)], folder, options, FORMAT)
+    return annotated_clips.read_clips([_clip(path, folder) for path in _truths(folder)], folder, options, FORMAT)
 
 
 def _truths(folder: Folder) -> list[Path]:
-    films = {member.path.parent.parent for member in folder.images if member.path.parent.name == IMAGES}
-    return sorted(film / TRUTH for film in films if (film / TRUTH).is_file())
+    clips = {member.path.parent.parent for member in folder.images if member.path.parent.name == IMAGES}
+    return sorted(clip / TRUTH for clip in clips if (clip / TRUTH).is_file())
 
 
-def _film(path: Path, folder: Folder | None = None) -> ListedFilm:
+def _clip(path: Path, folder: Folder | None = None) -> ListedClip:
     root = path.parent.parent
     there = sorted((root / IMAGES).iterdir())
     images = {int(number[0]) - 1: one for one in there if (number := re.search(r"\d+(?=\.\w+$)", one.name))}
     split = next((one.split for one in folder.images if one.path.parent == root / IMAGES), None) if folder else None
     frames = _frames(path)
-    return ListedFilm(path, root.name, frames, max([*images, *frames], default=-1) + 1, images=images, split=split)
+    return ListedClip(path, root.name, frames, max([*images, *frames], default=-1) + 1, images=images, split=split)
 
 
 def _frames(path: Path) -> dict[int, tuple[AnnotatedBox, ...]]:
@@ -78,8 +78,8 @@ def _frames(path: Path) -> dict[int, tuple[AnnotatedBox, ...]]:
     return {frame: tuple(boxes) for frame, boxes in frames.items()}
 
 
-EXAMPLE: Example = {f"{film}/img1/{n}.png": n for film in ("first", "second") for n in (1, 2)} | {
-    f"{film}/gt/gt.txt": "1,7,3,4,8,6,1,1,1\n2,7,4,4,8,6,1,1,1\n" for film in ("first", "second")
+EXAMPLE: Example = {f"{clip}/img1/{n}.png": n for clip in ("first", "second") for n in (1, 2)} | {
+    f"{clip}/gt/gt.txt": "1,7,3,4,8,6,1,1,1\n2,7,4,4,8,6,1,1,1\n" for clip in ("first", "second")
 }
-WHAT = "folders of films with img1 and gt/gt.txt, as of MOTChallenge"
-LAYOUT = Layout("mot", WHAT, fits, read, BY_NAMES, EXAMPLE, lambda path, settings: _film(path).annotations)
+WHAT = "folders of clips with img1 and gt/gt.txt, as of MOTChallenge"
+LAYOUT = Layout("mot", WHAT, fits, read, BY_NAMES, EXAMPLE, lambda path, settings: _clip(path).annotations)

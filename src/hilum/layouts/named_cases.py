@@ -74,7 +74,7 @@ class NamedCases:
     def of_table(cls, table: DataTable, folder: Folder, options: DatasetOptions) -> NamedCases | None:
         """The images in the folder of a table; None where there are none. Its headers are read once."""
         place = Folder(table.path.parent) if folder.is_file else folder
-        if not (place.images or place.dicom or place.films):
+        if not (place.images or place.dicom or place.clips):
             return None
         before, named = place.known.get(cls, (None, None))
         if named is None or before != options:

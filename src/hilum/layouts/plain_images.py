@@ -14,15 +14,15 @@ OTHER_LAYOUTS = (None, "dicom", "numpy", "series")
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """A folder with images or films, or one file that some format knows."""
+    """A folder with images or clips, or one file that some format knows."""
     if folder.is_file and not folder.images:
         return file_formats.format_of(folder.root) not in OTHER_LAYOUTS
-    return bool(folder.images or folder.films)
+    return bool(folder.images or folder.clips)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Each file is a case, or each group of files whose names end in _0000, _0001, ..."""
-    members = folder.images or folder.films or folder.members
+    members = folder.images or folder.clips or folder.members
     cases = mask_pairs.group_into_cases([(PairKey.of_file(member), member) for member in members], options)
     rows = mask_pairs.rows_of_cases([NamedCase(*case) for case in cases.items()], options)
     is_numbered = any(IMAGE not in own for own in cases.values())

@@ -19,8 +19,8 @@ NOTHING_MARKED = "no structure has a voxel"
 USUAL = ("seg", "sr")  # where nobody names kinds
 # Kinds of which a series of several volumes has an object for each, and how its file's name goes on.
 EACH_VOLUME, VOLUME = ("seg", "labelmap"), "volume"
-# Kinds of which an object names the frames of a film.
-OF_FILMS = (*EACH_VOLUME, "gsps")
+# Kinds of which an object names the frames of a clip.
+OF_CLIPS = (*EACH_VOLUME, "gsps")
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def write_answers(
 def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
     """The objects of one kind; of a series of several volumes those of each volume in which something is marked.
 
-    A film has one segmentation and one presentation state, which name the frames that they are of. A report says by
+    A clip has one segmentation and one presentation state, which name the frames that they are of. A report says by
     itself what it can state of a clip. Raises GeometryError for other kinds of several images.
     """
     image, answer = result.source, ANSWERS[kind]
-    if image.frames is None or kind == "sr" or (image.geometry.is_picture and kind in OF_FILMS):
+    if image.frames is None or kind == "sr" or (image.geometry.is_picture and kind in OF_CLIPS):
         yield from answer.write(result, path)
         return
     what = "volumes" if image.geometry.is_volume else "frames"

@@ -10,7 +10,7 @@ import numpy as np
 from hilum.lazy import ndimage, stats
 from hilum.values import Array, Floats
 
-# A mark of 6 pixels has 2 left in a film of 2300.
+# A mark of 6 pixels has 2 left in a radiograph of 2300.
 LONGEST_SIDE = 768
 # Patches of 3 pixels, and of twice, four and eight times as many: larger ones are seen in the small image.
 SIZES, PATCH = 4, 3

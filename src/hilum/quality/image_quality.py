@@ -19,7 +19,7 @@ PLANES = 5
 COMMON_SIDE = 256
 # Noise lies between neighbouring voxels, so it is measured on the grid as it is, in the middle.
 NOISE_SIDE = 1024
-# Letters of a screenshot or a film are still apart at this size.
+# Letters of a screenshot or a radiograph are still apart at this size.
 LETTER_SIDE = 1024
 # Fewer pixels hold neither a periodic echo nor a letter that can be told from anatomy.
 SMALLEST_ECHO, SMALLEST_LETTER = 64, 96

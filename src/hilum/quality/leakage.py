@@ -155,7 +155,7 @@ SAME = 0.97
 # different pictures of 28 pixels do to 0.98 at most (eyes in one frame; radiographs 0.96, ultrasound 0.90).
 SAME_MOVED, FURTHEST = 0.99, 2.0
 # Pairs that an image may be in before its further copies only join it: of thousands, as of one that says "no picture"
-# or of the frames of a film without movement, the pairs would be millions.
+# or of the frames of a clip without movement, the pairs would be millions.
 MOST_COPIES = 20
 # Moves are tried in sets of so many pictures: each is one more comparison of all with all.
 MOST_MOVED = 20_000

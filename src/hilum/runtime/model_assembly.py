@@ -297,9 +297,9 @@ class Model:
     def stream(
         self, frames: Image | str | Path | Iterable[Image | Array], request: ModelRequest | None = None
     ) -> FrameStream:
-        """Return one prediction per frame, each made when it is asked for: of a film or of any source of frames.
+        """Return one prediction per frame, each made when it is asked for: of a clip or of any source of frames.
 
-        frames: a film (a path is read first), images, or arrays (channels, rows, columns)
+        frames: a clip (a path is read first), images, or arrays (channels, rows, columns)
         The stream's `latency` has p50 and p99. No frame is kept, so their number has no limit; but for a model that
         sees frames around each, whose results are late by the stream's `delay`, in frames.
         """

@@ -292,7 +292,7 @@ class FrameStream:
 
 
 def _with_neighbours(images: Iterable[Image], around: int) -> Iterator[Image]:
-    """The images of a film, each once so many after it have come, with those before and after it."""
+    """The images of a clip, each once so many after it have come, with those before and after it."""
     held, first = list[Image](), 0  # `first` is the number of the oldest that is held
     count = 0
     for count, image in enumerate(images, start=1):
@@ -321,7 +321,7 @@ def _image_of(frame: Image | Array, channels: tuple[str, ...]) -> Image:
 
 
 def split_frames(image: Image, where: str) -> Iterator[Image]:
-    """Each frame of a film as an image of its own, a few read at a time; GeometryError for an image without frames."""
+    """Each frame of a clip as an image of its own, a few read at a time; GeometryError for an image without frames."""
     if image.frames is None:
         raise GeometryError("has no frames", where, "Predict it as an image")
     read = image.reader()

@@ -80,7 +80,7 @@ def thin_clip(image: Image, chosen: Sequence[int]) -> Image:
 def with_frames_around(image: Image, around: int) -> Image:
     """A frame of a clip with so many before and after it, (channels, 2 around + 1, *spatial); of a still image itself.
 
-    What has no neighbours is taken for a film that does not move.
+    What has no neighbours is taken for a clip that does not move.
     """
     if not around or image.frames is not None:
         return image

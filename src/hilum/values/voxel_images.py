@@ -29,7 +29,7 @@ WITHOUT_VOXELS = "without_voxels"
 STATED_SIDES = "as --orientation states"
 # The fact of an image that was brought onto a finer grid: by which factor along each axis.
 SCALE = "scale"
-# The fact of a frame that is a file: its place among the files of its film, and these.
+# The fact of a frame that is a file: its place among the files of its clip, and these.
 FRAME_FILES = "frame_files"
 # The fact of an image that stands for its target, which nobody knows.
 UNKNOWN_TARGET = "the target is not known"
@@ -195,7 +195,7 @@ class SlideLevel:
 
 @dataclass(eq=False)
 class HeldFrames:
-    """Frames of a film that is read in order, held as long as those after them may ask for them.
+    """Frames of a clip that is read in order, held as long as those after them may ask for them.
 
     shape: (*spatial); count: of all frames; reach: as far back as any frame has asked
     """
@@ -296,7 +296,7 @@ class Image:
         return self._still(HeldFrames(self.pixels.__getitem__, self.geometry.shape, self.frames or 0), number)
 
     def still_frames(self) -> Iterator[Image]:
-        """Each of its frames as a still image, one after the other: of a film none is decoded twice."""
+        """Each of its frames as a still image, one after the other: of a clip none is decoded twice."""
         held = HeldFrames(self.reader(), self.geometry.shape, self.frames or 0)
         return (self._still(held, number) for number in range(self.frames or 0))
 

@@ -73,9 +73,9 @@ def test_a_model_of_still_images_gives_a_clip_no_answer_where_its_frames_get_non
         return {"mask": np.concatenate([-batch, batch], axis=1)}
 
     pixels = np.random.default_rng(1).normal(size=(1, 3, 16, 16)).astype(np.float32)
-    film = Image(pixels, GRID, times=(0.0, 0.1, 0.2))
+    clip = Image(pixels, GRID, times=(0.0, 0.1, 0.2))
     predicted = Model(
         task, prepared, Inference((16, 16)), Networks(run, {"name": "none"}), parts=ModelParts(guard=guard(0.0, least))
-    ).predict(film)
+    ).predict(clip)
     assert len(predicted.frames) == 3
     assert (predicted.abstained is not None) == refused

@@ -218,7 +218,7 @@ def check_pixels(head: Header) -> None:
                 head.where,
                 "Get the file again",
             )
-    # Each fragment of compressed pixels holds one frame at most, but that of a film all of them.
+    # Each fragment of compressed pixels holds one frame at most, but that of a clip all of them.
     most = min(MOST_FRAMES, fragments if head.is_compressed and head.transfer_syntax not in VIDEO else size)
     if frames > most:
         raise FormatError(f"claims {frames} frames, but at most {most} are possible", head.where, "Get the file again")

@@ -54,7 +54,7 @@ class AnnotatedBox:
 
     low, high: (x, y[, z]) edges in voxels, counted from 0
     where:     in the file, in words
-    track:     the number of its object in every frame of a film
+    track:     the number of its object in every frame of a clip
     """
 
     name: str

@@ -147,7 +147,7 @@ class ListedImage:
     name:   of its file, which may begin with folders
     within: the name of the folder of its images, where the file names one
     source: what lists it, in words
-    film:   of which it is a frame; empty of a picture
+    clip:   of which it is a frame; empty of a picture
     """
 
     name: str
@@ -155,7 +155,7 @@ class ListedImage:
     split: Split | None = None
     within: str = ""
     source: str = ""
-    film: str = ""
+    clip: str = ""
 
     @property
     def key(self) -> str:
@@ -252,9 +252,9 @@ class AnnotatedFolder:
         odd = {image.name: entry.annotation.odd for entry, image in there if entry.annotation.odd}
         modality, rows = modality_words.modality_word(self.options.modality), list[CaseRow]()
         for entry, image in there:
-            cell = Cell((image.path,), "film" if entry.film else "", modality=modality)
+            cell = Cell((image.path,), "clip" if entry.clip else "", modality=modality)
             row = CaseRow(image.name, {"image": cell}, self.form.references_of(entry.annotation, entry.key))
-            rows.append(replace(row, split=entry.split or image.split, patient=entry.film or None))
+            rows.append(replace(row, split=entry.split or image.split, patient=entry.clip or None))
         _refuse_twice([own for own in owners.values() if len(own) > 1])
         files = ", ".join(dict.fromkeys(entry.annotation.path.name for entry in entries))
         absent = "listed image is", "listed images are", "not there"
@@ -264,7 +264,7 @@ class AnnotatedFolder:
             rows,
             seen=f"{errors.count_phrase(len(rows), 'image')}, listed in {files}",
             annotations=[entry.annotation for entry in missing],
-            patients="films, each of which counts as a patient",
+            patients="clips, each of which counts as a patient",
             problems=(*problems, *lost, *_left_out_of(odd, files)),
         )
 

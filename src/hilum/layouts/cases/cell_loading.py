@@ -76,7 +76,7 @@ def empty_label_map(labels: tuple[Label, ...], image: ImageLoader) -> Image:
 
 
 def load_numbered_frame(path: Path, options: ReadOptions, modality: str | None = None) -> Image:
-    """A frame of a film whose frames are files of one folder, called by their numbers."""
+    """A frame of a clip whose frames are files of one folder, called by their numbers."""
     stem = FRAME_NUMBER.sub("", path.stem)
     alike = (one for one in path.parent.iterdir() if one.suffix == path.suffix)
     named = (one for one in alike if FRAME_NUMBER.sub("", one.stem) == stem)

@@ -22,11 +22,11 @@ from hilum.values import Split, grouping
 
 # An object of a file that other programs write, JSON, YAML or TOML: {key: value}, of which nothing is sure.
 Record = Mapping[str, Any]
-# One image a file, known by its name. Archives and films hold many things; DICOM has a layout of its own.
+# One image a file, known by its name. Archives and clips hold many things; DICOM has a layout of its own.
 NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
 NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the second half of a pair
 DICOM_SUFFIXES = frozenset(FORMATS["dicom"].suffixes)
-FILM_SUFFIXES = frozenset(FORMATS["video"].suffixes)
+VIDEO_SUFFIXES = frozenset(FORMATS["video"].suffixes)
 # How Python holds a byte of a name that is not in UTF-8, PEP 383.
 SURROGATE = re.compile("[\ud800-\udfff]")
 SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
@@ -127,9 +127,9 @@ class Folder:
         return tuple(compress(every, named))
 
     @cached_property
-    def films(self) -> tuple[FolderMember, ...]:
-        """Films, each of which is an image with frames, where no file holds a single one."""
-        return () if self.images or self.dicom else tuple(m for m in self.members if m.suffix in FILM_SUFFIXES)
+    def clips(self) -> tuple[FolderMember, ...]:
+        """Clips, each of which is an image with frames, where no file holds a single one."""
+        return () if self.images or self.dicom else tuple(m for m in self.members if m.suffix in VIDEO_SUFFIXES)
 
     @cached_property
     def tables(self) -> tuple[FolderMember, ...]:

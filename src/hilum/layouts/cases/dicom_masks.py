@@ -220,7 +220,7 @@ def load_single_objects(
     """The segments of segmentations as numbered objects, with their classes; voxels of several are the first one's.
 
     called: {class as the segments' names state it: its name}
-    Raises FormatError for a film, and what `read_contoured_object` raises.
+    Raises FormatError for a clip, and what `read_contoured_object` raises.
     """
     source = image()
     if source.frames is not None:

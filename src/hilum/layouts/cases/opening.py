@@ -123,7 +123,7 @@ def _image(cell: Cell, options: DatasetOptions) -> ImageLoader:
         case "frame":
             frame, _, frames = cell.key.partition("/")
             return partial(cell_loading.load_frame, path, int(frame), int(frames), options.read, modality)
-        case "film":
+        case "clip":
             return partial(cell_loading.load_numbered_frame, path, options.read, modality)
         case "row":
             array, _, row = cell.key.rpartition("/")

@@ -241,17 +241,17 @@ def _video(dataset: DicomDataset, layout: PixelLayout, numbers: Sequence[int], w
     with tempfile.TemporaryDirectory() as folder:
         stream = Path(folder) / "stream.bin"
         stream.write_bytes(b"".join(_fragments(dataset, where)))
-        film_facts = video.survey_film(stream, where)
-        if (film_facts.frames, film_facts.rows, film_facts.columns) != (layout.frames, layout.rows, layout.columns):
-            size = f"{film_facts.frames} frames of {film_facts.rows} x {film_facts.columns}"
+        clip_facts = video.survey_clip(stream, where)
+        if (clip_facts.frames, clip_facts.rows, clip_facts.columns) != (layout.frames, layout.rows, layout.columns):
+            size = f"{clip_facts.frames} frames of {clip_facts.rows} x {clip_facts.columns}"
             stated_size = f"{layout.frames} of {layout.rows} x {layout.columns}"
-            raise FormatError(f"the film has {size}, the header states {stated_size}", where, GET_AGAIN)
-        film = enumerate(video.iterate_film(stream, where))
+            raise FormatError(f"the clip has {size}, the header states {stated_size}", where, GET_AGAIN)
+        clip = enumerate(video.iterate_clip(stream, where))
         if list(numbers) == sorted(numbers):  # as they come: none of them is held
             asked = set(numbers)
-            yield from (frame for n, frame in film if n in asked)
+            yield from (frame for n, frame in clip if n in asked)
             return
-        chosen = {n: frame for n, frame in film if n in set(numbers)}
+        chosen = {n: frame for n, frame in clip if n in set(numbers)}
     yield from (chosen[n] for n in numbers)
 
 
@@ -261,4 +261,4 @@ def _fragments(dataset: DicomDataset, where: str) -> Iterator[bytes]:
         pydicom.encaps.parse_basic_offsets(buffer)
         yield from pydicom.encaps.generate_fragments(buffer)
     except tags.pydicom_errors() as error:
-        raise FormatError(f"the film cannot be taken out ({error})", where, GET_AGAIN) from error
+        raise FormatError(f"the clip cannot be taken out ({error})", where, GET_AGAIN) from error

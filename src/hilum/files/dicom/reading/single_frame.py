@@ -139,7 +139,7 @@ def _surplus(head: Header, layout: PixelLayout) -> bytes:
 
 
 def _decode(head: Header, number: int, *, indices: bool = False) -> Stored:
-    """A frame's stored values, or its colours: of an object that holds nothing else, but of a film."""
+    """A frame's stored values, or its colours: of an object that holds nothing else, but of a clip."""
     layout = pixel_layout.layout_from_header(head.dataset, head.where)
     try:
         with library_warnings.collect_warnings():

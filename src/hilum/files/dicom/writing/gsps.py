@@ -88,7 +88,7 @@ def _grey(shown: Sequence[SourceSlice], where: str) -> Sequence[Dataset]:
     """The headers of the images on which something is marked, if a presentation of their greys can be stated."""
     heads = source_planes.source_file_headers(list(shown))
     paths = list(dict.fromkeys(part.frame.path for part in shown))
-    if len(heads) < len(paths) and "NumberOfFrames" not in heads[0]:  # a film of which each frame is a file
+    if len(heads) < len(paths) and "NumberOfFrames" not in heads[0]:  # a clip of which each frame is a file
         heads = [source_planes.complete_for_highdicom(header_reading.read_header(path).library) for path in paths]
     if any(str(head.get("PhotometricInterpretation")) not in ("MONOCHROME1", "MONOCHROME2") for head in heads):
         raise FormatError("the image is in colour", where, "Ask for seg, sr or sc instead")
@@ -167,7 +167,7 @@ def _marks(result: Result) -> Iterator[_Mark]:
         # (slices, rows, columns), each slice in one piece: all are looked through for each label
         planes = np.ascontiguousarray(mask.T)
         if geometry.is_picture:
-            planes = mask.reshape(-1, *geometry.shape)  # of a film its frames
+            planes = mask.reshape(-1, *geometry.shape)  # of a clip its frames
         for label in (one for one in labels if one.value):
             words = _structure_text(label.name, label.value, result.findings)
             for number, plane in enumerate(planes):

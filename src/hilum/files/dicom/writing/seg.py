@@ -57,7 +57,7 @@ def write_segmentation(
 ) -> None:
     """Write a label map on the source's own grid, as the same patient, study and frame of reference.
 
-    label_map: (*spatial), of a film (frames, *spatial), of values that `labels` describe, 0 is background
+    label_map: (*spatial), of a clip (frames, *spatial), of values that `labels` describe, 0 is background
     form: BINARY has a frame a segment and plane, LABELMAP one a plane
     reader: who has corrected what the algorithm made
     Segments are numbered 1, 2, ... in the order of the labels' values, as the standard demands, and keep name, colour
@@ -68,8 +68,8 @@ def write_segmentation(
     where = str(path)
     labels = [label for label in labels if label.value != 0]  # background is no segment
     numbered = _number_segments(np.asarray(label_map), labels, where)
-    is_film = source.frames is not None and source.geometry.is_picture
-    shape = (source.frames, *source.geometry.shape) if is_film else source.geometry.shape
+    is_clip = source.frames is not None and source.geometry.is_picture
+    shape = (source.frames, *source.geometry.shape) if is_clip else source.geometry.shape
     if numbered.shape != shape:
         raise GeometryError(f"a map of {numbered.shape} on {shape} voxels", where, "Give the same grid")
     slices = source_planes.source_slices(source, where)
@@ -79,7 +79,7 @@ def write_segmentation(
         for n, label in enumerate(sorted(labels, key=lambda label: label.value))
     ]
     places: Any
-    if is_film:
+    if is_clip:
         slices = _marked_frames(numbered, slices, where)
         planes, places = numbered[slices[0].number][None], {}  # of the others `_add_frames` makes frames
     elif source.geometry.is_picture:
@@ -90,7 +90,7 @@ def write_segmentation(
         places = source_planes.placing_arguments(slices, source.geometry)
     with new_object.make_on_source("SEG", where):
         segmentation = highdicom.seg.Segmentation(
-            source_images=source_planes.source_file_headers(slices[:1] if is_film else slices),
+            source_images=source_planes.source_file_headers(slices[:1] if is_clip else slices),
             pixel_array=planes,
             segmentation_type=form,
             segment_descriptions=segments,
@@ -102,7 +102,7 @@ def write_segmentation(
             **places,
         )
     source_planes.correct_frames(segmentation, slices, places)
-    if is_film:
+    if is_clip:
         _add_frames(segmentation, numbered, slices)
     new_object.save_object(
         segmentation, slices[0].frame.path, [label.name for label in labels], path, overwrite=overwrite
@@ -110,16 +110,16 @@ def write_segmentation(
 
 
 def _marked_frames(numbered: Mask, slices: list[SourceSlice], where: str) -> list[SourceSlice]:
-    """The frames of a film on which something is marked; its first one where nothing is."""
+    """The frames of a clip on which something is marked; its first one where nothing is."""
     marked = [one for one in slices if numbered[one.number].any()]
     if len(marked) > MOST_FRAMES:
         problem = f"{len(marked)} frames are marked, and a SEG of at most {MOST_FRAMES} is written"
-        raise GeometryError(problem, where, "Use the label map, or give a shorter film")
+        raise GeometryError(problem, where, "Use the label map, or give a shorter clip")
     return marked or slices[:1]
 
 
 def _add_frames(segmentation: Dataset, numbered: Mask, slices: list[SourceSlice]) -> None:
-    """Make the frames of a film's segmentation from its first one, one after the other: highdicom holds all at once."""
+    """Make the frames of a clip's segmentation from its first one, one after the other: highdicom holds all at once."""
     first = segmentation.PerFrameFunctionalGroupsSequence[0]
     is_binary = segmentation.SegmentationType == SegmentationTypeValues.BINARY.value
     shared, packed, held = segmentation.SharedFunctionalGroupsSequence[0], list[bytes](), list[Mask]()
@@ -141,7 +141,7 @@ def _add_frames(segmentation: Dataset, numbered: Mask, slices: list[SourceSlice]
     packed.append(_pixel_bytes(held, is_binary=is_binary))
     if is_binary and "SegmentIdentificationSequence" in shared:
         del shared.SegmentIdentificationSequence
-    source_planes.name_film_frames(segmentation, slices, marked)
+    source_planes.name_clip_frames(segmentation, slices, marked)
     segmentation.PerFrameFunctionalGroupsSequence = [groups for _, groups in marked]
     segmentation.NumberOfFrames = len(marked)
     pixels = b"".join(packed)

@@ -81,15 +81,15 @@ def source_slices(source: Image, where: str) -> list[SourceSlice]:
         positions = {one[:2] for one in header["slices"] if one is not None}
         frames = [frame for frame in frames if (str(frame.path), frame.number) in positions]
     if source.frames is not None and source.geometry.is_picture:
-        return _film_frames(frames, header)
+        return _clip_frames(frames, header)
     for frame in frames:
         number = _number(frame, source.geometry)
         slices.setdefault(number, SourceSlice(number, frame))
     return [slices[number] for number in sorted(slices)]
 
 
-def _film_frames(frames: list[Frame], header: SliceHeader) -> list[SourceSlice]:
-    """The frames of a film in its order, each with its number in it."""
+def _clip_frames(frames: list[Frame], header: SliceHeader) -> list[SourceSlice]:
+    """The frames of a clip in its order, each with its number in it."""
     by_place = {(str(frame.path), frame.number): frame for frame in frames}
     return [SourceSlice(n, by_place[one[:2]]) for n, one in enumerate(header["slices"]) if one is not None]
 
@@ -119,7 +119,7 @@ def refuse_placeless(slices: list[SourceSlice], source: Image, where: str) -> No
     if int(np.prod(geometry.shape[:2])) < 8:  # highdicom then starts each frame on a byte, which no reader expects
         raise FormatError("the image has fewer than 8 pixels a slice", where, "Write .nii.gz instead")
     if geometry.is_picture and source.frames is None and len(slices) > 1:
-        raise FormatError("the image is a film, a result has one frame", where, "Write .png or .nii.gz instead")
+        raise FormatError("the image is a clip, a result has one frame", where, "Write .png or .nii.gz instead")
 
 
 def _number(frame: Frame, geometry: Geometry) -> int:
@@ -271,8 +271,8 @@ def reference_object(dataset: DicomDataset) -> Dataset:
     return reference
 
 
-def name_film_frames(derived: Dataset, frames: list[SourceSlice], marked: list[tuple[int, Dataset]]) -> None:
-    """Name the frame of a film that each frame of a result shows, PS3.3 C.7.6.16.2.6; they are ordered by it.
+def name_clip_frames(derived: Dataset, frames: list[SourceSlice], marked: list[tuple[int, Dataset]]) -> None:
+    """Name the frame of a clip that each frame of a result shows, PS3.3 C.7.6.16.2.6; they are ordered by it.
 
     marked: (place in `frames`, the functional groups) of each frame of the result
     """

@@ -1,4 +1,4 @@
-"""Masks of films as DICOM SEG: each frame names its source frame, and other readers find it there."""
+"""Masks of clips as DICOM SEG: each frame names its source frame, and other readers find it there."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def ultrasound(path: Path) -> np.ndarray:
 
 
 @pytest.fixture
-def film(tmp_path):
+def clip(tmp_path):
     """(image, its mask of two labels, which marks nothing in frame 3, the folder)"""
-    values = ultrasound(tmp_path / "film" / "clip.dcm")
+    values = ultrasound(tmp_path / "clip" / "clip.dcm")
     mask = (values > 100).astype(np.uint8)
     mask[:, 16:] *= 2
     mask[3] = 0
-    return hilum.read(tmp_path / "film" / "clip.dcm"), mask, tmp_path / "film"
+    return hilum.read(tmp_path / "clip" / "clip.dcm"), mask, tmp_path / "clip"
 
 
 @pytest.mark.parametrize("form", [SegmentationTypeValues.BINARY, SegmentationTypeValues.LABELMAP])
-def test_highdicom_finds_each_frame_of_the_mask_of_a_film_at_its_source_frame(film, form):
-    image, mask, folder = film
+def test_highdicom_finds_each_frame_of_the_mask_of_a_clip_at_its_source_frame(clip, form):
+    image, mask, folder = clip
     seg.write_segmentation(mask, LABELS, image, folder / "mask.dcm", algorithm_name="a", form=form)
     read = highdicom.seg.segread(folder / "mask.dcm")
     source = pydicom.dcmread(folder / "clip.dcm").SOPInstanceUID
@@ -68,25 +68,25 @@ def test_highdicom_finds_each_frame_of_the_mask_of_a_film_at_its_source_frame(fi
     assert "PixelMeasuresSequence" not in read.SharedFunctionalGroupsSequence[0], "nobody stated a size"
 
 
-def test_a_clip_with_such_a_mask_is_a_data_set_of_its_marked_frames(film):
-    image, mask, folder = film
+def test_a_clip_with_such_a_mask_is_a_data_set_of_its_marked_frames(clip):
+    image, mask, folder = clip
     seg.write_segmentation(mask, LABELS, image, folder / "mask.dcm", algorithm_name="a")
     cases = list(dataset_layouts.read_dataset(folder, DatasetOptions()))
     marked = [n for n in range(FRAMES) if mask[n].any()]
     assert [case.id.rpartition("_frame")[2] for case in cases] == [f"{n:03}" for n in marked]
-    assert len({case.patient for case in cases}) == 1, "a split never parts a film"
+    assert len({case.patient for case in cases}) == 1, "a split never parts a clip"
     for number, case in zip(marked, cases, strict=True):
         np.testing.assert_array_equal(case.references["mask"].data[0], mask[number])
 
 
-def test_a_mask_of_other_frames_than_its_film_is_refused(film):
-    image, mask, folder = film
+def test_a_mask_of_other_frames_than_its_clip_is_refused(clip):
+    image, mask, folder = clip
     with pytest.raises(GeometryError, match="Give the same grid"):
         seg.write_segmentation(mask[1:], LABELS, image, folder / "mask.dcm", algorithm_name="a")
 
 
-def test_predict_writes_a_film_s_mask_beside_a_report_that_names_frames(film, tmp_path):
-    *_, folder = film
+def test_predict_writes_a_clip_s_mask_beside_a_report_that_names_frames(clip, tmp_path):
+    *_, folder = clip
     model = hilum.load(threshold_model(tmp_path / "model", 100.0, modality="US", axes=2))
     done = hilum.predict(model, folder / "clip.dcm", out=tmp_path / "out", format="dcm", answers="seg,gsps,sr")
     [written] = [path for path in done.files if not path.name.endswith(("_report.dcm", "_gsps.dcm"))]
@@ -99,8 +99,8 @@ def test_predict_writes_a_film_s_mask_beside_a_report_that_names_frames(film, tm
     assert named == list(range(1, FRAMES + 1))
 
 
-def test_a_presentation_state_shows_on_each_frame_of_a_film_what_is_marked_there(film):
-    image, mask, folder = film
+def test_a_presentation_state_shows_on_each_frame_of_a_clip_what_is_marked_there(clip):
+    image, mask, folder = clip
     box = np.array([2.0, 3.0, 12.0, 9.0])
     findings = [Finding("spot", box, probability=0.8, box=0, frame=3)]
     [path] = ANSWERS["gsps"].write(Result(image, "a", [("", mask, LABELS)], findings), folder / "case")

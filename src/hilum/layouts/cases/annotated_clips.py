@@ -1,4 +1,4 @@
-"""Films with annotated frames: each frame is a case, and an object keeps the number of its track."""
+"""Clips with annotated frames: each frame is a case, and an object keeps the number of its track."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hilum.files import modality_words, patient_names
 from hilum.layouts import layout
 from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
 from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat
-from hilum.layouts.cases.dataset_folder import FILM_SUFFIXES, Folder, FolderMember
+from hilum.layouts.cases.dataset_folder import VIDEO_SUFFIXES, Folder, FolderMember
 from hilum.layouts.layout import DatasetOptions, Reading, References
 from hilum.values import CaseRow, Cell, Split
 
@@ -20,13 +20,13 @@ FRAME = "_frame{:06}"
 
 
 @dataclass(frozen=True)
-class ListedFilm:
-    """A film as a file lists it.
+class ListedClip:
+    """A clip as a file lists it.
 
-    name:   of the film, from which its patient is made
+    name:   of the clip, from which its patient is made
     frames: {frame from 0: its boxes}; a frame that is not in it has no object
     count:  of its frames
-    film:   its file; else images has the file of each frame
+    clip:   its file; else images has the file of each frame
     """
 
     path: Path
@@ -34,7 +34,7 @@ class ListedFilm:
     frames: Mapping[int, tuple[AnnotatedBox, ...]]
     count: int
     size: tuple[int, int] | None = None
-    film: Path | None = None
+    clip: Path | None = None
     images: Mapping[int, Path] = field(default_factory=dict)
     split: Split | None = None
 
@@ -48,7 +48,7 @@ class ListedFilm:
     @property
     def keys(self) -> dict[int, str]:
         """{frame: its name in the file}."""
-        numbers = range(self.count) if self.film is not None else sorted(self.images)
+        numbers = range(self.count) if self.clip is not None else sorted(self.images)
         return {number: f"{self.name}{FRAME.format(number)}" for number in numbers}
 
     @property
@@ -58,9 +58,9 @@ class ListedFilm:
 
     def cell(self, frame: int, modality: str | None) -> Cell:
         """The image of a frame."""
-        if self.film is None:
-            return Cell((self.images[frame],), "film", modality=modality)
-        return Cell((self.film,), "frame", f"{frame}/{self.count}", modality=modality)
+        if self.clip is None:
+            return Cell((self.images[frame],), "clip", modality=modality)
+        return Cell((self.clip,), "frame", f"{frame}/{self.count}", modality=modality)
 
     def rows(self, owner: str, modality: str | None, references: Mapping[int, References]) -> Iterator[CaseRow]:
         """A case for each frame, with what is known of it."""
@@ -70,7 +70,7 @@ class ListedFilm:
 
 
 def _within(box: AnnotatedBox, size: tuple[int, int]) -> AnnotatedBox | None:
-    """A box without what lies beyond the image, as where an object leaves a film; None where all of it does."""
+    """A box without what lies beyond the image, as where an object leaves a clip; None where all of it does."""
     low = tuple(max(0.0, edge) for edge in box.low)
     high = tuple(min(float(whole), edge) for edge, whole in zip(box.high, size, strict=True))
     return replace(box, low=low, high=high) if all(a < b for a, b in zip(low, high, strict=True)) else None
@@ -96,34 +96,34 @@ def _between(ring: Ring, target: Ring, share: float) -> Ring:
     return tuple(((1 - share) * x + share * to_x, (1 - share) * y + share * to_y) for (x, y), (to_x, to_y) in pairs)
 
 
-def film_of(name: str, folder: Folder) -> FolderMember | None:
-    """The film of this name in a folder, else its only one."""
-    films = [one for one in folder.members if one.suffix in FILM_SUFFIXES]
-    called = [one for one in films if one.path.name.casefold() == Path(name).name.casefold()]
-    return next(iter(called), films[0] if len(films) == 1 else None)
+def clip_of(name: str, folder: Folder) -> FolderMember | None:
+    """The clip of this name in a folder, else its only one."""
+    clips = [one for one in folder.members if one.suffix in VIDEO_SUFFIXES]
+    called = [one for one in clips if one.path.name.casefold() == Path(name).name.casefold()]
+    return next(iter(called), clips[0] if len(clips) == 1 else None)
 
 
-def read_films(films: Sequence[ListedFilm], folder: Folder, options: DatasetOptions, form: AnnotationFormat) -> Reading:
-    """A case for each frame of each film; a film is a patient of its own where its name states none.
+def read_clips(clips: Sequence[ListedClip], folder: Folder, options: DatasetOptions, form: AnnotationFormat) -> Reading:
+    """A case for each frame of each clip; a clip is a patient of its own where its name states none.
 
-    Raises DatasetError for two films of one name.
+    Raises DatasetError for two clips of one name.
     """
-    owners, patients = owners_of_films(films, folder)
+    owners, patients = owners_of_clips(clips, folder)
     modality = modality_words.modality_word(options.modality)
     rows = list[CaseRow]()
-    for film, owner in zip(films, owners, strict=True):
-        own = {number: form.references_of(film.annotation(number), key) for number, key in film.keys.items()}
-        rows += film.rows(owner, modality, own)
-    lost = [film.name for film in films if not film.keys]
-    seen = f"{errors.count_phrase(len(rows), 'frame')} of {errors.count_phrase(len(films), 'film')}"
-    problems = layout.left_out_problem(lost, "films have neither a file nor images", "Add them, or correct the names")
+    for clip, owner in zip(clips, owners, strict=True):
+        own = {number: form.references_of(clip.annotation(number), key) for number, key in clip.keys.items()}
+        rows += clip.rows(owner, modality, own)
+    lost = [clip.name for clip in clips if not clip.keys]
+    seen = f"{errors.count_phrase(len(rows), 'frame')} of {errors.count_phrase(len(clips), 'clip')}"
+    problems = layout.left_out_problem(lost, "clips have neither a file nor images", "Add them, or correct the names")
     return AnnotatedFolder(folder, options, form).read_rows(rows, seen=seen, patients=patients, problems=problems)
 
 
-def owners_of_films(films: Sequence[ListedFilm], folder: Folder) -> tuple[Sequence[str], str]:
-    """The patient of each film, and the rule in words; DatasetError for two films of one name."""
-    names = [film.name for film in films]
+def owners_of_clips(clips: Sequence[ListedClip], folder: Folder) -> tuple[Sequence[str], str]:
+    """The patient of each clip, and the rule in words; DatasetError for two clips of one name."""
+    names = [clip.name for clip in clips]
     if len(set(names)) < len(names):
-        raise DatasetError("two films have one name", str(folder.root), "Rename one")
+        raise DatasetError("two clips have one name", str(folder.root), "Rename one")
     guess = patient_names.patients_of(names)
-    return (guess.names, "the names of films") if guess.known else (names, "films, each of which counts as a patient")
+    return (guess.names, "the names of clips") if guess.known else (names, "clips, each of which counts as a patient")

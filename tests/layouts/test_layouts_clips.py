@@ -1,4 +1,4 @@
-"""Films with tracks as data sets: CVAT for video and MOTChallenge, frame by frame."""
+"""Clips with tracks as data sets: CVAT for video and MOTChallenge, frame by frame."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE, FRAMES = (40, 30), 9
 
 
 def pictures(folder: Path, first: int = 0, frames: int = FRAMES) -> None:
-    """Frames of a film as pictures, numbered from `first` on."""
+    """Frames of a clip as pictures, numbered from `first` on."""
     folder.mkdir(parents=True)
     for number in range(frames):
         PIL.Image.fromarray(np.full(SIZE[::-1], 10 * number, np.uint8)).save(folder / f"{number + first:06}.png")
@@ -33,17 +33,17 @@ def box(frame: int, x: float, *, outside: int = 0) -> str:
 
 
 def cvat(folder: Path, *tracks: str) -> Path:
-    """A folder with the frames of a film, and its file."""
+    """A folder with the frames of a clip, and its file."""
     pictures(folder / "images")
     numbered = "".join(f'<track id="{n}" label="cell">{shapes}</track>' for n, shapes in enumerate(tracks))
     size = f"<original_size><width>{SIZE[0]}</width><height>{SIZE[1]}</height></original_size>"
-    meta = f"<meta><task><size>{FRAMES}</size>{size}<source>film_7.mp4</source></task></meta>"
+    meta = f"<meta><task><size>{FRAMES}</size>{size}<source>clip_7.mp4</source></task></meta>"
     (folder / "annotations.xml").write_text(f"<annotations><version>1.1</version>{meta}{numbered}</annotations>")
     return folder
 
 
 def boxes_of(folder: Path, **options) -> dict[int, object]:
-    """{frame: its boxes} of a data set of one film."""
+    """{frame: its boxes} of a data set of one clip."""
     cases = dataset_layouts.read_dataset(folder, DatasetOptions(**options))
     return {int(case.id.rpartition("frame")[2]): case.references["boxes"] for case in cases}
 
@@ -82,19 +82,19 @@ def mot(folder: Path, *lines: str, names: str = "") -> Path:
 
 def test_frames_and_pixels_of_motchallenge_count_from_1_and_a_flag_of_0_is_no_object(tmp_path):
     mot(
-        tmp_path / "set" / "film-01",
+        tmp_path / "set" / "clip-01",
         "1,5,3,4,10,6,1,2,1",
         "1,9,20,4,5,5,0,2,1",
         "3,5,5,4,10,6,1,2,1",
         names="a\nball\n",
     )
-    mot(tmp_path / "set" / "film-02", "2,1,1,1,4,4,1,2,1", names="a\nball\n")
+    mot(tmp_path / "set" / "clip-02", "2,1,1,1,4,4,1,2,1", names="a\nball\n")
     cases = list(dataset_layouts.read_dataset(tmp_path / "set", DatasetOptions()))
     assert len(cases) == 2 * FRAMES
     first, _, third, *_ = (case.references["boxes"] for case in cases)
     assert_allclose(first.corners, [[3, 2, 9, 12]])
     assert (first.names, first.numbers, third.numbers) == (("ball",), (5,), (5,))
-    assert len({case.patient for case in cases}) == 2, "a film is a patient of its own"
+    assert len({case.patient for case in cases}) == 2, "a clip is a patient of its own"
 
 
 def test_frames_that_coco_lists_of_a_video_are_one_patient_s_and_keep_their_tracks(tmp_path):
@@ -116,25 +116,25 @@ def test_frames_that_coco_lists_of_a_video_are_one_patient_s_and_keep_their_trac
 
 
 def test_two_boxes_of_one_track_in_a_frame_are_refused_by_their_lines(tmp_path):
-    mot(tmp_path / "film", "1,5,3,4,10,6,1,1,1", "1,5,9,4,10,6,1,1,1")
+    mot(tmp_path / "clip", "1,5,3,4,10,6,1,1,1", "1,5,9,4,10,6,1,1,1")
     with pytest.raises(DatasetError, match="lines 1 and 2 are of one track, 5, in frame 1"):
-        boxes_of(tmp_path / "film")
+        boxes_of(tmp_path / "clip")
 
 
-def test_the_frames_of_a_film_s_file_are_the_images_of_its_tracks(tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / "film_7.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, SIZE)
+def test_the_frames_of_a_clip_s_file_are_the_images_of_its_tracks(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "clip_7.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, SIZE)
     for number in range(FRAMES):
         writer.write(np.full((*SIZE[::-1], 3), 20 * number, np.uint8))
     writer.release()
     made = cvat(tmp_path / "set", box(0, 0))
     shutil.rmtree(made / "images")
-    (tmp_path / "film_7.avi").rename(made / "film_7.avi")
+    (tmp_path / "clip_7.avi").rename(made / "clip_7.avi")
     cases = list(dataset_layouts.read_dataset(made, DatasetOptions()))
     greys = [float(next(iter(case.images.values())).data.mean()) for case in cases]
     assert_allclose(greys, [20 * number for number in range(FRAMES)], atol=3)
 
 
-def test_a_mask_with_other_frames_than_its_film_is_refused_by_its_case(tmp_path):
+def test_a_mask_with_other_frames_than_its_clip_is_refused_by_its_case(tmp_path):
     for folder, frames in (("images", 5), ("labels", 4)):
         (tmp_path / folder).mkdir()
         clip = nibabel.Nifti1Image(np.ones((6, 7, 1, frames), np.uint8), np.eye(4))
@@ -144,7 +144,7 @@ def test_a_mask_with_other_frames_than_its_film_is_refused_by_its_case(tmp_path)
         _ = cases[0].references["mask"]
 
 
-def film(path: Path, frames: int = FRAMES) -> Path:
+def clip(path: Path, frames: int = FRAMES) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, SIZE)
     for number in range(frames):
@@ -168,8 +168,8 @@ def areas_of(folder: Path, **options) -> list[int]:
 @pytest.mark.parametrize(
     "name", ["a/{:06}.png", "masks/a/frame_{}.png", "masks/a_{:04}.png", "a_mask/{}.png", "a_frame{}_mask.png"]
 )
-def test_masks_lie_on_the_frames_of_a_film_by_their_numbers_and_other_frames_have_nothing_on_them(tmp_path, name):
-    film(tmp_path / "a.avi")
+def test_masks_lie_on_the_frames_of_a_clip_by_their_numbers_and_other_frames_have_nothing_on_them(tmp_path, name):
+    clip(tmp_path / "a.avi")
     for number in (0, 3, 4, 5, 8):
         mask(tmp_path / name.format(number), number + 1)
     assert areas_of(tmp_path) == [1, 0, 0, 4, 5, 6, 0, 0, 9]
@@ -183,16 +183,16 @@ def test_masks_lie_on_the_frames_of_a_film_by_their_numbers_and_other_frames_hav
 
 def test_masks_whose_last_number_is_that_of_all_frames_count_from_1(tmp_path):
     for name in ("a", "b"):
-        film(tmp_path / f"{name}.avi")
+        clip(tmp_path / f"{name}.avi")
     mask(tmp_path / "a" / "9.png", 7)
     mask(tmp_path / "b" / "1.png", 5)
     assert areas_of(tmp_path) == [0] * 8 + [7] + [5] + [0] * 8
 
 
-def test_a_film_with_masks_of_frames_that_it_lacks_and_one_that_is_torn_are_left_out_and_named(tmp_path):
-    film(tmp_path / "a.avi")
+def test_a_clip_with_masks_of_frames_that_it_lacks_and_one_that_is_torn_are_left_out_and_named(tmp_path):
+    clip(tmp_path / "a.avi")
     mask(tmp_path / "a" / "0.png", 7)
-    film(tmp_path / "short.avi", frames=3)
+    clip(tmp_path / "short.avi", frames=3)
     mask(tmp_path / "short" / "7.png", 7)
     (tmp_path / "torn.avi").write_bytes(b"RIFF0000AVI ")
     mask(tmp_path / "torn" / "0.png", 7)
@@ -204,7 +204,7 @@ def test_a_film_with_masks_of_frames_that_it_lacks_and_one_that_is_torn_are_left
 
 
 def test_two_masks_of_one_frame_and_a_mask_of_another_size_are_refused(tmp_path):
-    film(tmp_path / "a.avi")
+    clip(tmp_path / "a.avi")
     mask(tmp_path / "a" / "1.png", 7, size=(20, 20))
     first, *_ = dataset_layouts.read_dataset(tmp_path)
     assert not first.references["mask"].data.any()
@@ -213,15 +213,15 @@ def test_two_masks_of_one_frame_and_a_mask_of_another_size_are_refused(tmp_path)
         dataset_layouts.read_dataset(tmp_path)
 
 
-def test_a_film_beside_pictures_of_other_names_is_no_film_with_masks(tmp_path):
-    film(tmp_path / "scan.avi")
+def test_a_clip_beside_pictures_of_other_names_is_no_clip_with_masks(tmp_path):
+    clip(tmp_path / "scan.avi")
     for number in range(3):
         mask(tmp_path / f"other_{number}.png", 7)
-    assert "film" not in dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False)).layout
+    assert "clip" not in dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False)).layout
 
 
-def test_frames_that_were_taken_out_of_a_film_are_images_and_no_masks(tmp_path):
-    film(tmp_path / "a.avi")
+def test_frames_that_were_taken_out_of_a_clip_are_images_and_no_masks(tmp_path):
+    clip(tmp_path / "a.avi")
     (tmp_path / "a").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (3, *SIZE[::-1]), dtype=np.uint8)
     for number, frame in enumerate(noise):
