@@ -29,8 +29,8 @@ class TaskType(Enum):
     REGISTRATION = "registration"
     RECONSTRUCTION = "reconstruction"
     SYNTHESIS = "synthesis"
-    MULTI_TASK = "multi_task"
-    UNCERTAINTY_ESTIMATION = "uncertainty_estimation"
+    MULTI_TASK = "multi_task"  # multitask, or kinds that are joined, as in segmentation+classification
+    UNCERTAINTY_ESTIMATION = "uncertainty_estimation"  # no kind: each states its uncertainty, by --uncertainty
 
 
 class ModelArchitecture(Enum):
@@ -38,11 +38,11 @@ class ModelArchitecture(Enum):
     DENSENET = "densenet"
     EFFICIENTNET = "efficientnet"
     UNET = "unet"
-    CNN_3D = "cnn_3d"
-    VISION_TRANSFORMER = "vision_transformer"
-    SWIN_TRANSFORMER = "swin_transformer"
-    HYBRID = "hybrid_cnn_transformer"
-    FOUNDATION_MODEL = "foundation_model"
+    CNN_3D = "cnn_3d"  # resnet, for masks unet: in 3D where the images are volumes
+    VISION_TRANSFORMER = "vision_transformer"  # vit
+    SWIN_TRANSFORMER = "swin_transformer"  # timm with a Swin model in network.size; swin_unetr for masks and volumes
+    HYBRID = "hybrid_cnn_transformer"  # coatnet; transunet for masks
+    FOUNDATION_MODEL = "foundation_model"  # timm with --pretrained auto, or --from FILE: `hilum networks weights`
 
 
 # --8<-- [end:names]
@@ -92,17 +92,17 @@ class ImagingConfig:
     modality: ImagingModality = ImagingModality.XRAY
     task: TaskType = TaskType.CLASSIFICATION
     architecture: ModelArchitecture = ModelArchitecture.VISION_TRANSFORMER
-    image_size: tuple[int, int] = (24, 24)
-    num_channels: int = 1
-    num_classes: int = 2
-    patch_size: int = 8
-    embed_dim: int = 16
-    depth: int = 2
-    num_heads: int = 2
-    drop_path: float = 0.1
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    num_epochs: int = 1
+    image_size: tuple[int, int] = (24, 24)  # preprocessing.shape, or training.patch of what is cut
+    num_channels: int = 1  # preprocessing.channels
+    num_classes: int = 2  # task.classes, from the training cases
+    patch_size: int = 8  # token in network.size
+    embed_dim: int = 16  # width in network.size
+    depth: int = 2  # layers in network.size
+    num_heads: int = 2  # heads in network.size
+    drop_path: float = 0.1  # stochastic_depth in network.size
+    batch_size: int = 8  # training.batch
+    learning_rate: float = 1e-3  # training.learning_rate
+    num_epochs: int = 1  # training.minutes, which a probe turns into training.steps
 
 
 config = ImagingConfig()
