@@ -45,19 +45,35 @@ def rectangle(column: tuple[float, float], row: tuple[float, float], depth: floa
 # -- real data --------------------------------------------------------------------------------------------------------
 
 
-def instances(source: Any) -> list[str]:
-    return [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in source.source.paths]
+# The grid and the images of the series on which the real structure sets lie: only the larger corpus holds its pixels.
+PHANTOM = Geometry(
+    (512, 512, 2),
+    np.array([[-0.488281, 0, 0, 125], [0, -0.488281, 0, 125], [0, 0, 5, 60], [0, 0, 0, 1]]),
+    "1.2.840.113619.2.405.3.84541899.902.1605198123.912.6060.1",
+)
+PHANTOM_IMAGES = (
+    "2.16.840.1.114362.1.11940992.23790159890.563423471.893.87",
+    "2.16.840.1.114362.1.11940992.23790159890.563423471.985.89",
+)
+
+
+def test_the_grid_and_the_images_of_the_phantom_are_those_of_its_series(corpus: Path):
+    source = file_formats.read(corpus / "dicom/series/ct_phantom_with_rtstruct")
+    assert source.geometry.equals(PHANTOM)
+    assert source.geometry.frame_of_reference == PHANTOM.frame_of_reference
+    assert source.source is not None
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in source.source.paths]
+    assert tuple(header.SOPInstanceUID for header in headers) == PHANTOM_IMAGES
 
 
 def test_a_real_structure_set_covers_the_area_of_its_contours(data: Path):
-    source = file_formats.read(data / "dicom/series/ct_phantom_with_rtstruct")
     path = data / "dicom/files/rtutils_rtstruct_phantom.dcm"
-    image = rtstruct_reading.rasterise_regions(path, source.geometry, instances(source))
+    image = rtstruct_reading.rasterise_regions(path, PHANTOM, PHANTOM_IMAGES)
     areas = []
     for contour in pydicom.dcmread(path).ROIContourSequence[0].ContourSequence:
         x, y, _ = np.array(contour.ContourData, dtype=float).reshape(-1, 3).T
         areas.append(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
-    spacing = source.geometry.steps
+    spacing = PHANTOM.steps
     assert image.data[0, :, :, 0].sum() * spacing[0] * spacing[1] == pytest.approx(
         areas[0] - areas[1], rel=0.03
     )  # the second is a hole
@@ -66,23 +82,18 @@ def test_a_real_structure_set_covers_the_area_of_its_contours(data: Path):
 
 
 def test_a_frame_of_reference_of_its_own_is_taken_only_where_the_files_are_named(data: Path):
-    source = file_formats.read(data / "dicom/series/ct_phantom_with_rtstruct")
     path = data / "dicom/files/rtutils_rtstruct_phantom.dcm"
-    assert (
-        "names the image's files"
-        in rtstruct_reading.rasterise_regions(path, source.geometry, instances(source)).notes[0]
-    )
+    assert "names the image's files" in rtstruct_reading.rasterise_regions(path, PHANTOM, PHANTOM_IMAGES).notes[0]
     with pytest.raises(GeometryError, match="another frame of reference"):
-        rtstruct_reading.rasterise_regions(path, source.geometry)
+        rtstruct_reading.rasterise_regions(path, PHANTOM)
 
 
 def test_a_structure_set_of_other_images_is_refused(data: Path):
-    source = file_formats.read(data / "dicom/series/ct_phantom_with_rtstruct")
     path = data / "dicom/broken/rtutils_rtstruct_invalid_reference.dcm"
     with pytest.raises(GeometryError, match="refers to 1 of 3 images that are not in the series"):
-        rtstruct_reading.rasterise_regions(path, source.geometry, instances(source))
+        rtstruct_reading.rasterise_regions(path, PHANTOM, PHANTOM_IMAGES)
     with pytest.raises(GeometryError, match="ROI-1 lies 5 mm off the nearest slice"):
-        rtstruct_reading.rasterise_regions(path, source.geometry)
+        rtstruct_reading.rasterise_regions(path, PHANTOM)
 
 
 def test_a_structure_set_without_preamble_tells_its_references(data: Path):

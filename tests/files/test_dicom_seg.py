@@ -15,6 +15,7 @@ from highdicom.color import CIELabColor
 from numpy.testing import assert_array_equal
 from pydicom.dataset import Dataset
 
+import real_data
 from hilum.errors import FormatError, GeometryError
 from hilum.files import file_formats
 from hilum.files.dicom import seg_planes, slice_geometry
@@ -49,23 +50,36 @@ def save(dataset: Dataset, path: Path) -> Path:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_liver_lies_on_its_ct(data: Path):
-    source = file_formats.read(data / "dicom/series/ct_3slices_with_seg")
-    segments = seg_reading.read_segmentation(data / "dicom/files/dcmqi_seg_liver.dcm", on=source.geometry)
-    stored = pydicom.dcmread(data / "dicom/files/dcmqi_seg_liver.dcm")
+@pytest.mark.parametrize(
+    ("series", "name", "voxels"),
+    [
+        ("ct_23x38x3_with_seg", "dcmqi_seg_23x38x3", 322),
+        pytest.param("ct_3slices_with_seg", "dcmqi_seg_liver", 107098, marks=pytest.mark.corpus),
+    ],
+)
+def test_a_segment_lies_on_its_ct(series: str, name: str, voxels: int):
+    source = file_formats.read(real_data.find(f"dicom/series/{series}"))
+    path = real_data.find(f"dicom/files/{name}.dcm")
+    segments = seg_reading.read_segmentation(path, on=source.geometry)
+    stored = pydicom.dcmread(path)
     assert segments.geometry is source.geometry
-    assert segments.data.sum() == stored.pixel_array.sum() == 107098
+    assert segments.data.sum() == stored.pixel_array.sum() == voxels
     for groups, frame in zip(stored.PerFrameFunctionalGroupsSequence, stored.pixel_array, strict=True):
         z = float(groups.PlanePositionSequence[0].ImagePositionPatient[2])
         slice_ = int(np.rint(source.geometry.to_index([0, 0, z])[2]))
         assert_array_equal(segments.data[0, :, :, slice_], frame.T)
+
+
+def test_a_liver_has_the_density_of_a_liver(corpus: Path):
+    source = file_formats.read(corpus / "dicom/series/ct_3slices_with_seg")
+    segments = seg_reading.read_segmentation(corpus / "dicom/files/dcmqi_seg_liver.dcm", on=source.geometry)
     # Liver without contrast is 40 to 60 HU: what lies elsewhere has other values.
     assert 40 < np.median(source.data[segments.data == 1]) < 60
 
 
 def test_its_own_grid_is_that_of_the_ct(data: Path):
-    source = file_formats.read(data / "dicom/series/ct_3slices_with_seg")
-    own = seg_reading.read_segmentation(data / "dicom/files/dcmqi_seg_liver.dcm")
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
+    own = seg_reading.read_segmentation(data / "dicom/files/dcmqi_seg_23x38x3.dcm")
     assert own.geometry.equals(source.geometry)
     assert_array_equal(own.data, seg_reading.read_segmentation(own.source.paths[0], on=source.geometry).data)  # type: ignore[union-attr]
 
@@ -254,25 +268,25 @@ def test_a_segment_of_number_0_is_no_background_and_gets_another_number(data: Pa
 
 
 def test_another_grid_is_refused_with_the_distance(data: Path):
-    grid = file_formats.read(data / "dicom/series/ct_3slices_with_seg").geometry
+    grid = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg").geometry
     moved = np.array(grid.affine)
     moved[0, 3] += 0.2
     with pytest.raises(GeometryError, match=r"lies 0\.2 mm from the image's voxel centres"):
-        seg_reading.read_segmentation(data / "dicom/files/dcmqi_seg_liver.dcm", on=Geometry(grid.shape, moved))
+        seg_reading.read_segmentation(data / "dicom/files/dcmqi_seg_23x38x3.dcm", on=Geometry(grid.shape, moved))
 
 
 def test_another_frame_of_reference_is_refused(data: Path):
-    grid = file_formats.read(data / "dicom/series/ct_3slices_with_seg").geometry
+    grid = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg").geometry
     other = Geometry(grid.shape, grid.affine, frame_of_reference="1.2.3")
     with pytest.raises(GeometryError, match="another frame of reference"):
-        seg_reading.read_segmentation(data / "dicom/files/dcmqi_seg_liver.dcm", on=other)
+        seg_reading.read_segmentation(data / "dicom/files/dcmqi_seg_23x38x3.dcm", on=other)
 
 
 def test_a_segment_outside_the_image_is_refused(data: Path):
-    grid = file_formats.read(data / "dicom/series/ct_3slices_with_seg").geometry
+    grid = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg").geometry
     with pytest.raises(GeometryError, match="reaches out of the image"):
         seg_reading.read_segmentation(
-            data / "dicom/files/dcmqi_seg_liver.dcm", on=grid.crop((slice(0, 512), slice(0, 512), slice(0, 2)))
+            data / "dicom/files/dcmqi_seg_23x38x3.dcm", on=grid.crop((slice(0, 23), slice(0, 38), slice(0, 2)))
         )
 
 

@@ -16,10 +16,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.dataset import Dataset
 
 import hilum
+import real_data
 from hilum.errors import FormatError, GeometryError, UsageError
 from hilum.files import file_formats, result_images
 from hilum.files.dicom.reading import seg_reading
 from hilum.files.dicom.writing import seg, stamp
+from hilum.files.dicom.writing.dicom_answers import ANSWERS, Result
 from hilum.files.dicom.writing.stamp import Stamp
 from hilum.layouts.cases import dicom_masks
 from hilum.values import Code, Geometry, Image, Label, Source
@@ -52,7 +54,8 @@ def save(dataset: Dataset, path: Path) -> Path:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 SERIES = (
-    "mr_hippocrop_study1",
+    "mr_hippocampus_001",
+    "ct_23x38x3_with_seg",
     "ct_philips_tilt_minus18.5",
     "mr_genesis_coronal_prone",
     "mr_siemens_sagittal_decubitus_left",
@@ -61,13 +64,12 @@ SERIES = (
     "enh_mr_siemens_xa10",
     "enh_mr_philips_fieldmap",
     "ct_phantom_with_rtstruct",
-    "ct_23x38x3_with_seg",
 )
 
 
-@pytest.mark.parametrize("name", thinned(3, SERIES))
-def test_what_is_written_on_a_real_series_is_read_again_voxel_by_voxel(data: Path, tmp_path: Path, name: str):
-    volumes = file_formats.read_volumes(data / "dicom/series" / name)
+@pytest.mark.parametrize("name", thinned(3, real_data.parameters("dicom/series", SERIES)))
+def test_what_is_written_on_a_real_series_is_read_again_voxel_by_voxel(tmp_path: Path, name: str):
+    volumes = file_formats.read_volumes(real_data.find(f"dicom/series/{name}"))
     source = volumes[next(iter(volumes))]
     truth = marked(source.geometry)
     seg.write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
@@ -77,7 +79,7 @@ def test_what_is_written_on_a_real_series_is_read_again_voxel_by_voxel(data: Pat
 
 
 def test_highdicom_reads_what_is_written(data: Path, tmp_path: Path):
-    source = file_formats.read(data / "dicom/series/mr_hippocrop_study1")
+    source = file_formats.read(data / "dicom/series/mr_hippocampus_001")
     truth = marked(source.geometry)
     seg.write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     volume = highdicom.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
@@ -89,7 +91,7 @@ def test_highdicom_reads_what_is_written(data: Path, tmp_path: Path):
 
 
 def test_a_result_belongs_to_the_same_patient_study_and_frame_of_reference(data: Path, tmp_path: Path):
-    source = file_formats.read(data / "dicom/series/mr_hippocrop_study1")
+    source = file_formats.read(data / "dicom/series/mr_hippocampus_001")
     seg.write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     result = pydicom.dcmread(tmp_path / "seg.dcm")
     original = pydicom.dcmread(source.source.paths[0])  # type: ignore[union-attr]
@@ -150,7 +152,7 @@ def test_values_with_gaps_become_segments_without_gaps(data: Path, tmp_path: Pat
 
 
 def test_only_planes_with_a_segment_become_frames(data: Path, tmp_path: Path):
-    source = file_formats.read(data / "dicom/series/mr_hippocrop_study1")
+    source = file_formats.read(data / "dicom/series/mr_hippocampus_001")
     truth = np.zeros(source.geometry.shape, np.uint8)
     truth[3:5, 4:6, 20] = 1
     seg.write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
@@ -442,7 +444,7 @@ def test_a_map_on_a_turned_grid_is_refused(data: Path, tmp_path: Path):
 
 def test_a_seg_of_a_few_slices_is_viewed_on_its_whole_series(data, tmp_path):
     """Frames without a voxel are left out of the file; the page shows the others where they lie."""
-    folder = data / "dicom" / "series" / "mr_hippocrop_study1"
+    folder = data / "dicom" / "series" / "mr_hippocampus_001"
     image = hilum.read(folder)
     mask = np.zeros(image.geometry.shape, np.uint8)
     mask[5:20, 10:30, 12:14] = 1
@@ -454,18 +456,27 @@ def test_a_seg_of_a_few_slices_is_viewed_on_its_whole_series(data, tmp_path):
     assert "Liver" in hilum.view(folder, tmp_path / "own.dcm").html
 
 
-def test_contours_are_viewed_on_their_series(data):
-    folder = data / "dicom" / "series" / "ct_phantom_with_rtstruct"
-    contours = data / "dicom" / "files" / "rtutils_rtstruct_phantom.dcm"
-    assert dicom_masks.is_contoured_object(contours)
-    assert not dicom_masks.is_contoured_object(folder / "ct_1.dcm")
+def test_contours_are_viewed_on_their_series(data, tmp_path):
+    folder = data / "dicom" / "series" / "mr_hippocampus_001"
     image = hilum.read(folder)
-    names = [
-        region.name
-        for region in dicom_masks.read_contoured_object(
-            contours, image.geometry, [*map(Path, image.source.paths)]
-        ).labels
-    ]
+    mask = np.zeros(image.geometry.shape, np.uint8)
+    mask[5:20, 10:30, 12:14] = 1
+    result = Result(image, "a test", [("", mask, [LIVER])])
+    [contours] = ANSWERS["rtstruct"].write(result, tmp_path / "case")
+    assert names_on_the_page(folder, contours) == ["Liver"]
+
+
+def test_contours_of_another_program_are_viewed_on_their_series(corpus):
+    contours = corpus / "dicom" / "files" / "rtutils_rtstruct_phantom.dcm"
+    assert names_on_the_page(corpus / "dicom" / "series" / "ct_phantom_with_rtstruct", contours) == ["ROI-1"]
+
+
+def names_on_the_page(folder: Path, contours: Path) -> list[str]:
+    """The regions of a structure set that the page of a series shows."""
+    image = hilum.read(folder)
+    files = [Path(path) for path in image.source.paths]
+    assert dicom_masks.is_contoured_object(contours)
+    assert not dicom_masks.is_contoured_object(files[0])
+    labels = dicom_masks.read_contoured_object(contours, image.geometry, files).labels
     page = hilum.view(folder, contours).html
-    assert names
-    assert all(name in page for name in names)
+    return [label.name for label in labels if label.name in page]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, CTImageStorage, SegmentationStorage
 
 from hilum.errors import FormatError
+from hilum.files import file_formats
 from hilum.files.dicom.reading import series_survey
+from hilum.files.dicom.writing.dicom_answers import ANSWERS, Result
+from hilum.values import Label
 from written_dicom import write_slice
 
 
@@ -26,15 +30,34 @@ def test_the_series_of_a_medium_are_found_without_looking_at_pixels(data: Path) 
 
 
 def test_references_point_at_the_series_they_were_contoured_on(data: Path, tmp_path: Path) -> None:
-    dicom = data / "dicom"
+    hippocampus = file_formats.read(data / "dicom" / "series" / "mr_hippocampus_001")
+    mask = np.ones(hippocampus.geometry.shape, np.uint8)
+    result = Result(hippocampus, "a test", [("", mask, [Label(1, "whole")])])
+    list(ANSWERS["rtstruct"].write(result, tmp_path / "case"))
+    assert hippocampus.source is not None
     for source in (
-        *(dicom / "series" / "ct_phantom_with_rtstruct").iterdir(),
-        *(dicom / "series" / "ct_23x38x3_with_seg").iterdir(),
-        dicom / "files" / "rtutils_rtstruct_phantom.dcm",
-        dicom / "files" / "dcmqi_seg_23x38x3.dcm",
+        *map(Path, hippocampus.source.paths),
+        *(data / "dicom" / "series" / "ct_23x38x3_with_seg").iterdir(),
+        data / "dicom" / "files" / "dcmqi_seg_23x38x3.dcm",
     ):
-        (tmp_path / source.name).write_bytes(source.read_bytes())
-    found = {files.uid: files for files in series_survey.list_series(tmp_path)}
+        shutil.copy(source, tmp_path)
+    check_references(tmp_path)
+
+
+def test_references_of_another_program_point_at_the_series_they_were_contoured_on(corpus: Path, tmp_path: Path) -> None:
+    for source in (
+        *(corpus / "dicom" / "series" / "ct_phantom_with_rtstruct").iterdir(),
+        *(corpus / "dicom" / "series" / "ct_23x38x3_with_seg").iterdir(),
+        corpus / "dicom" / "files" / "rtutils_rtstruct_phantom.dcm",
+        corpus / "dicom" / "files" / "dcmqi_seg_23x38x3.dcm",
+    ):
+        shutil.copy(source, tmp_path)
+    check_references(tmp_path)
+
+
+def check_references(folder: Path) -> None:
+    """Of two series a structure set and a segmentation lie beside them, and each leads to its own."""
+    found = {files.uid: files for files in series_survey.list_series(folder)}
     contoured = [files for files in found.values() if not files.is_image]
     assert sorted(files.modality for files in contoured) == ["RTSTRUCT", "SEG"]
     for files in contoured:
