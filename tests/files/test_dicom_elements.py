@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import real_data
 from hilum.files.dicom import elements as dicom_elements
 from hilum.files.dicom import header_reading, tags
 from hilum.files.dicom.elements import PIXEL_ELEMENTS, REPRESENTATIONS, TAGS, Elements
@@ -57,12 +58,20 @@ def test_the_table_of_attributes_is_that_of_the_standard() -> None:
         assert REPRESENTATIONS[tag].decode() == ambiguous.get(stated, stated)
 
 
-@pytest.mark.parametrize(("every", "fewest"), [(8, 20), rarely((1, 150))])
+@pytest.mark.parametrize(
+    ("folder", "every", "fewest"),
+    [
+        (real_data.SHIPPED, 8, 20),
+        rarely((real_data.SHIPPED, 1, 150)),
+        pytest.param(real_data.CORPUS, 8, 20, marks=pytest.mark.corpus),
+        rarely(pytest.param(real_data.CORPUS, 1, 150, marks=pytest.mark.corpus)),
+    ],
+)
 @pytest.mark.filterwarnings("ignore")
-def test_every_plain_header_of_the_corpus_says_what_pydicom_says(data: Path, every: int, fewest: int) -> None:
+def test_every_plain_header_says_what_pydicom_says(folder: Path, every: int, fewest: int) -> None:
     own = Path(pydicom.__file__).parent / "data" / "test_files"
     plain = 0
-    for path in [*sorted((data / "dicom").rglob("*.*")), *sorted(own.glob("*.dcm"))][::every]:
+    for path in [*sorted((folder / "dicom").rglob("*.*")), *sorted(own.glob("*.dcm"))][::every]:
         if not path.is_file():
             continue
         with path.open("rb") as file:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import pytest
 from pydicom import dcmread
 
+import real_data
 from hilum.errors import FormatError
 from hilum.files.dicom import object_identity
 
 
-def test_the_uids_of_real_objects_are_those_that_the_dicom_library_reads(data):
-    for path in sorted(path for path in (data / "dicom" / "files").iterdir() if path.is_file()):
+@pytest.mark.parametrize("folder", real_data.FOLDERS)
+def test_the_uids_of_real_objects_are_those_that_the_dicom_library_reads(folder):
+    paths = sorted((folder / "dicom" / "files").glob("*.dcm"))
+    assert paths
+    for path in paths:
         whole = dcmread(path, force=True, stop_before_pixels=True)
         asked = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
         uids = tuple(whole.get(keyword, "") for keyword in asked)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from pydicom.pixels import apply_color_lut
 
+import real_data
 from dicom_objects import picture
 from hilum.errors import FormatError
 from hilum.files import file_formats
@@ -32,7 +33,7 @@ def load(path: Path) -> pydicom.Dataset:
         return pydicom.dcmread(path, force="broken" in path.parts)
 
 
-# -- the corpus -------------------------------------------------------------------------------------------------------
+# -- real data -------------------------------------------------------------------------------------------------------
 
 # pydicom has no free decoder for these; they are compared with their uncompressed twins below.
 BEYOND_PYDICOM = {
@@ -43,12 +44,19 @@ BEYOND_PYDICOM = {
 }
 
 
-@pytest.mark.parametrize(("every", "fewest"), [(20, 15), rarely((1, 200))])
-def test_every_file_of_the_corpus_decodes_to_what_pydicom_decodes(data: Path, every: int, fewest: int):
+@pytest.mark.parametrize(
+    ("folder", "every", "fewest"),
+    [
+        (real_data.SHIPPED, 1, 130),
+        pytest.param(real_data.CORPUS, 20, 15, marks=pytest.mark.corpus),
+        rarely(pytest.param(real_data.CORPUS, 1, 200, marks=pytest.mark.corpus)),
+    ],
+)
+def test_every_file_decodes_to_what_pydicom_decodes(folder: Path, every: int, fewest: int):
     """Of the slices of a series a few say as much as all."""
     seen = 0
-    of_series = sorted((data / "dicom/series").glob("*/*.dcm"))[::every]
-    for path in [*sorted((data / "dicom/files").glob("*.dcm")), *of_series]:
+    of_series = sorted((folder / "dicom/series").glob("*/*.dcm"))[::every]
+    for path in [*sorted((folder / "dicom/files").glob("*.dcm")), *of_series]:
         dataset = load(path)
         if not pixel_decoding.has_pixels(dataset):
             continue
@@ -70,31 +78,36 @@ def test_every_file_of_the_corpus_decodes_to_what_pydicom_decodes(data: Path, ev
     assert seen > fewest
 
 
-SAME = {
-    "enhanced CT": ("pydicomdata_eCT_Supplemental", "cs_ect_jpegls_fragmented", "cs_ect_jpeg_lossless_fragmented"),
-    "WG-04 CT2": ("wg04_CT2_RLE", "wg04_CT2_JLSL"),
-    "WG-04 MR4": ("wg04_MR4_JLSL", "wg04_MR4_JPLL"),
-    "enhanced MR": ("pydicomdata_emri_small", "pydicomdata_emri_small_jpeg_2k_lossless"),
-    "small MR": (
-        "pydicom_MR_small",
-        "pydicom_MR_small_RLE",
-        "pydicom_MR_small_jp2klossless",
-        "pydicom_MR_small_padded",
-    ),
-    "liver": ("dcmqi_seg_liver", "pydicomdata_liver_j2k", "pydicomdata_liver_deflate"),
+# Objects compressed without loss, and others with the same pixels; both are shipped or neither is.
+TWINS = {
+    "cs_ect_jpegls_fragmented.dcm": "pydicomdata_eCT_Supplemental.dcm",
+    "cs_ect_jpeg_lossless_fragmented.dcm": "pydicomdata_eCT_Supplemental.dcm",
+    "wg04_CT2_JLSL.dcm": "wg04_CT2_RLE.dcm",
+    "wg04_MR4_JPLL.dcm": "wg04_MR4_JLSL.dcm",
+    "pydicomdata_emri_small_jpeg_2k_lossless.dcm": "pydicomdata_emri_small.dcm",
+    "pydicom_MR_small_RLE.dcm": "pydicom_MR_small.dcm",
+    "pydicom_MR_small_jp2klossless.dcm": "pydicom_MR_small.dcm",
+    "pydicom_MR_small_padded.dcm": "pydicom_MR_small.dcm",
+    "pydicomdata_liver_j2k.dcm": "dcmqi_seg_liver.dcm",
+    "pydicomdata_liver_deflate.dcm": "dcmqi_seg_liver.dcm",
 }
 
 
-@pytest.mark.parametrize("names", SAME.values(), ids=SAME.keys())
-def test_lossless_compression_changes_no_pixel(data: Path, names: tuple[str, ...]):
-    first, *others = [pixel_decoding.decode_frames(load(data / "dicom/files" / f"{name}.dcm"), name) for name in names]
-    for other in others:
-        assert_array_equal(first, other)
+def decoded(name: str) -> Pixels:
+    """The pixels of a real object."""
+    return pixel_decoding.decode_frames(load(real_data.find(f"dicom/files/{name}")), name)
 
 
-def test_run_length_and_lossless_jpeg_series_hold_the_same_pixels(data: Path):
-    for path in sorted((data / "dicom/series/mr_compressed_rle").glob("*.dcm")):
-        twin = data / "dicom/series/mr_compressed_jpeg_lossless" / path.name
+@pytest.mark.parametrize("twin", real_data.parameters("dicom/files", TWINS))
+def test_lossless_compression_changes_no_pixel(twin: str):
+    assert_array_equal(decoded(twin), decoded(TWINS[twin]))
+
+
+def test_run_length_and_lossless_jpeg_series_hold_the_same_pixels(corpus: Path):
+    paths = sorted((corpus / "dicom/series/mr_compressed_rle").glob("*.dcm"))
+    assert paths
+    for path in paths:
+        twin = corpus / "dicom/series/mr_compressed_jpeg_lossless" / path.name
         assert_array_equal(pixel_decoding.decode_frames(load(path), ""), pixel_decoding.decode_frames(load(twin), ""))
 
 
@@ -105,38 +118,67 @@ def test_one_bit_run_length_frames_are_unpacked_where_they_end_inside_a_byte(dat
     assert_array_equal(cropped, whole[:, :510, :510])
 
 
-def test_twelve_bit_lossy_jpeg_comes_close_to_its_lossless_twin(data: Path):
-    lossy = pixel_decoding.decode_frames(load(data / "dicom/files/pydicom_JPEG-lossy.dcm"), "").astype(float)
-    lossless = pixel_decoding.decode_frames(load(data / "dicom/files/wg04_NM1_RLE.dcm"), "").astype(float)
+# Means of blocks of 64 x 64 pixels of its lossless twin wg04_NM1_RLE.dcm, rounded.
+LOSSLESS_MEANS = [
+    *([0, 0, 0, 0], [0, 8, 13, 0], [0, 22, 43, 1], [13, 50, 65, 22], [15, 39, 53, 18], [12, 27, 44, 15]),
+    *([10, 39, 70, 14], [9, 29, 32, 14], [1, 22, 19, 2], [1, 24, 27, 0], [0, 17, 18, 0], [0, 14, 12, 0]),
+    *([0, 19, 16, 0], [0, 3, 3, 0], [0, 0, 0, 0], [0, 0, 0, 0]),
+]
+
+
+def means_of_blocks(pixels: Pixels) -> Pixels:
+    return pixels[0].astype(float).reshape(16, 64, 4, 64).mean(axis=(1, 3))
+
+
+def test_twelve_bit_lossy_jpeg_has_the_means_of_its_lossless_twin():
+    means = means_of_blocks(decoded("pydicom_JPEG-lossy.dcm"))
+    assert np.abs(means - LOSSLESS_MEANS).max() < 2  # of 70
+
+
+def test_twelve_bit_lossy_jpeg_comes_close_to_its_lossless_twin(corpus: Path):
+    lossy = decoded("pydicom_JPEG-lossy.dcm").astype(float)
+    lossless = pixel_decoding.decode_frames(load(corpus / "dicom/files/wg04_NM1_RLE.dcm"), "").astype(float)
+    assert_array_equal(np.rint(means_of_blocks(lossless)), LOSSLESS_MEANS)
     assert np.abs(lossy - lossless).mean() < 3  # of 278
     assert np.corrcoef(lossy.ravel(), lossless.ravel())[0, 1] > 0.98
 
 
-def test_one_frame_is_that_frame_of_all(data: Path):
-    for name in ("pydicom_examples_ybr_color", "cs_ect_jpegls_fragmented", "pydicomdata_emri_small", "dcmqi_seg_liver"):
-        dataset = load(data / "dicom/files" / f"{name}.dcm")
-        everything = pixel_decoding.decode_frames(dataset, name)
-        assert_array_equal(pixel_decoding.decode_frames(dataset, name, [1])[0], everything[1])
-        assert_array_equal(pixel_decoding.decode_frames(dataset, name, [1, 0]), everything[[1, 0]])
-        assert_array_equal(np.stack(list(pixel_decoding.iterate_frames(dataset, name))), everything)
+@pytest.mark.parametrize(
+    "name",
+    real_data.parameters(
+        "dicom/files",
+        (
+            "pydicom_examples_ybr_color.dcm",
+            "pydicomdata_emri_small.dcm",
+            "dcmqi_seg_liver.dcm",
+            "cs_ect_jpegls_fragmented.dcm",
+        ),
+    ),
+)
+def test_one_frame_is_that_frame_of_all(name: str):
+    dataset = load(real_data.find(f"dicom/files/{name}"))
+    everything = pixel_decoding.decode_frames(dataset, name)
+    assert_array_equal(pixel_decoding.decode_frames(dataset, name, [1])[0], everything[1])
+    assert_array_equal(pixel_decoding.decode_frames(dataset, name, [1, 0]), everything[[1, 0]])
+    assert_array_equal(np.stack(list(pixel_decoding.iterate_frames(dataset, name))), everything)
 
 
 BROKEN = {
-    "dcm4che_3gb_truncated": "BitsAllocated is not a number",
-    "dwv_no_rows": "Rows is missing",
-    "fodicom_mr_no_pixels": "0 bytes of pixels where the header needs 524288",
-    "fodicom_unreadable_GH340": "BitsStored 12, BitsAllocated 12 and HighBit 11",
-    "pydicom_MR_truncated": "8130 bytes of pixels where the header needs 8192",
-    "pydicom_badVR": "NumberOfFrames is not a number",
-    "pydicom_meta_missing_tsyntax": "BitsAllocated is missing",
-    "pydicomdata_emri_j2k_too_short": "holds no picture",
+    "dcm4che_3gb_truncated.dcm": "BitsAllocated is not a number",
+    "dwv_no_rows.dcm": "Rows is missing",
+    "fodicom_mr_no_pixels.dcm": "0 bytes of pixels where the header needs 524288",
+    "fodicom_unreadable_GH340.dcm": "BitsStored 12, BitsAllocated 12 and HighBit 11",
+    "pydicom_MR_truncated.dcm": "8130 bytes of pixels where the header needs 8192",
+    "pydicom_badVR.dcm": "NumberOfFrames is not a number",
+    "pydicom_meta_missing_tsyntax.dcm": "BitsAllocated is missing",
+    "pydicomdata_emri_j2k_too_short.dcm": "holds no picture",
 }
 
 
-@pytest.mark.parametrize(("name", "fault"), BROKEN.items(), ids=BROKEN.keys())
-def test_a_damaged_file_is_refused_by_its_fault(data: Path, name: str, fault: str):
-    path = data / "dicom/broken" / f"{name}.dcm"
-    with pytest.raises(FormatError, match=fault) as refusal:
+@pytest.mark.parametrize("name", real_data.parameters("dicom/broken", BROKEN))
+def test_a_damaged_file_is_refused_by_its_fault(name: str):
+    path = real_data.find(f"dicom/broken/{name}")
+    with pytest.raises(FormatError, match=BROKEN[name]) as refusal:
         pixel_decoding.decode_frames(load(path), str(path))
     assert refusal.value.where == str(path)
     assert refusal.value.remedy
@@ -148,9 +190,19 @@ def test_a_compressed_stream_of_another_signedness_takes_the_headers_word(data: 
     assert pixels.min() == -2000  # padding outside the scanner's circle, not 6192
 
 
-def test_an_object_without_file_meta_is_read_in_the_syntax_it_was_parsed_with(data: Path):
-    pixels = pixel_decoding.decode_frames(load(data / "dicom/broken/pydicomdata_OT-PAL-8-face_no_preamble.dcm"), "")
-    assert pixels.shape == (1, 480, 640, 3)
+def test_an_object_without_file_meta_is_read_in_the_syntax_it_was_parsed_with(tmp_path: Path):
+    pixels = RNG.integers(0, 4000, (6, 8), dtype=np.uint16)
+    dataset = picture(pixels)
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.save_as(tmp_path / "bare.dcm", implicit_vr=False, little_endian=True, enforce_file_format=False)
+    bare = pydicom.dcmread(tmp_path / "bare.dcm", force=True)
+    assert not bare.file_meta
+    assert_array_equal(pixel_decoding.decode_frames(bare, ""), pixels[None])
+
+
+def test_a_real_object_without_file_meta_is_read(corpus: Path):
+    path = corpus / "dicom/broken/pydicomdata_OT-PAL-8-face_no_preamble.dcm"
+    assert pixel_decoding.decode_frames(load(path), "").shape == (1, 480, 640, 3)
 
 
 # -- bits -------------------------------------------------------------------------------------------------------------

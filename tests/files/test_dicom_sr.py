@@ -293,10 +293,13 @@ def test_findings_of_a_mammography_cad_report_are_boxes_unless_they_are_hidden(t
     assert [one.score for one in sr_reading.read_report(path).marked] == [0.875]
 
 
-def test_reports_of_other_programs_are_read(data):
-    viewer = sr_reading.read_report(data / "dicom" / "files" / "dwv_tid1500_0_sr_roi.dcm")
+def test_a_report_of_a_viewer_is_read(corpus):
+    viewer = sr_reading.read_report(corpus / "dicom" / "files" / "dwv_tid1500_0_sr_roi.dcm")
     assert [one.name for one in viewer.marked] == ["finding"] * 3
     assert_allclose(np.concatenate(viewer.marked[0].bounds), [4.139, 4.101, 7.975, 7.975], atol=0.2)
+
+
+def test_reports_of_other_programs_are_read(data):
     [circle] = sr_reading.read_report(data / "dicom" / "files" / "highdicom_sr_document.dcm").marked
     assert (circle.name, circle.graphic) == ("Spinal cord", "CIRCLE")
     assert_array_equal(np.concatenate(circle.bounds), [47, 41, 69, 63])

@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_rescale, apply_voi_lut
 
+import real_data
 from dicom_objects import picture
 from hilum.errors import FormatError
 from hilum.files import file_formats
@@ -22,7 +23,7 @@ from hilum.files.dicom import header_reading
 from hilum.files.dicom.reading import display_windows, pixel_decoding, pixel_values, single_frame, value_maps
 from hilum.files.dicom.reading.display_windows import DisplayWindow
 from hilum.files.dicom.reading.value_maps import ValueMeaning
-from written_dicom import write_slice
+from written_dicom import write_enhanced, write_slice
 
 
 def load(path: Path) -> Dataset:
@@ -42,12 +43,15 @@ def ct(**tags: Any) -> Dataset:
     return picture(np.zeros((2, 2), np.int16), Modality="CT", **tags)
 
 
-# -- the corpus -------------------------------------------------------------------------------------------------------
+# -- real data -------------------------------------------------------------------------------------------------------
 
 
-def test_rescaled_values_are_pydicoms(data: Path):
+@pytest.mark.parametrize("folder", real_data.FOLDERS)
+def test_rescaled_values_are_pydicoms(folder: Path):
     seen = 0
-    for path in [*sorted((data / "dicom/files").glob("*.dcm")), *sorted((data / "dicom/series").glob("*/*1.dcm"))]:
+    medium = (folder / "dicom/series/dicomdir_fileset").glob("*/*/*")
+    series = (folder / "dicom/series").glob("*/*1.dcm")
+    for path in [*sorted((folder / "dicom/files").glob("*.dcm")), *sorted(medium), *sorted(series)]:
         dataset = load(path)
         if "RescaleSlope" not in dataset or "PixelData" not in dataset or "ModalityLUTSequence" in dataset:
             continue
@@ -61,28 +65,34 @@ def test_rescaled_values_are_pydicoms(data: Path):
     assert seen > 15
 
 
-def test_philips_frames_are_rescaled_one_by_one_as_in_the_reference_volume(data: Path):
-    dataset = load(next((data / "dicom/series/enh_mr_philips_fieldmap").glob("*.dcm")))
-    values = pixel_values.rescale_stored(pixel_decoding.decode_frames(dataset, ""), dataset)
-    slopes = {
-        float(groups.PixelValueTransformationSequence[0].RescaleSlope)
-        for groups in dataset.PerFrameFunctionalGroupsSequence
-    }
-    assert len(slopes) > 1  # magnitude and field map
-    for n, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
-        own = groups.PixelValueTransformationSequence[0]
-        truth = pixel_decoding.decode_frames(dataset, "", [n])[0] * float(own.RescaleSlope) + float(
-            own.RescaleIntercept
-        )
+def check_rescaled_frames(dataset: Dataset) -> None:
+    """Each frame has the values that its own slope and intercept give, read alone and among all."""
+    stored = pixel_decoding.decode_frames(dataset, "")
+    values = pixel_values.rescale_stored(stored, dataset)
+    rescales = [groups.PixelValueTransformationSequence[0] for groups in dataset.PerFrameFunctionalGroupsSequence]
+    assert len({float(rescale.RescaleSlope) for rescale in rescales}) > 1
+    for n, rescale in enumerate(rescales):
+        alone = pixel_decoding.decode_frames(dataset, "", [n])[0]
+        truth = alone * float(rescale.RescaleSlope) + float(rescale.RescaleIntercept)
         assert_allclose(values[n], truth, rtol=1e-5, atol=1e-4)
-        assert_array_equal(
-            pixel_values.rescale_stored(pixel_decoding.decode_frames(dataset, "", [n])[0], dataset, n),
-            values[n].astype(values.dtype),
-        )
+        assert_array_equal(pixel_values.rescale_stored(alone, dataset, n), values[n].astype(values.dtype))
 
 
-def test_a_modality_table_and_monochrome1_make_dense_bright(data: Path):
-    dataset = load(data / "dicom/files/fodicom_cr_mono1_modality_lut.dcm")
+def test_frames_of_an_enhanced_object_are_rescaled_one_by_one(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 4000, (2, 5, 6), dtype=np.uint16)
+    frames = [
+        {"PixelValueTransformationSequence": [item(RescaleSlope=slope, RescaleIntercept=intercept, RescaleType="US")]}
+        for slope, intercept in ((1.28, 0), (0.244, -500))
+    ]
+    check_rescaled_frames(load(write_enhanced(tmp_path / "a.dcm", pixels, frames)))
+
+
+def test_magnitude_and_field_map_of_philips_are_rescaled_one_by_one(corpus: Path):
+    check_rescaled_frames(load(next((corpus / "dicom/series/enh_mr_philips_fieldmap").glob("*.dcm"))))
+
+
+def test_a_modality_table_and_monochrome1_make_dense_bright(corpus: Path):
+    dataset = load(corpus / "dicom/files/fodicom_cr_mono1_modality_lut.dcm")
     stored = pixel_decoding.decode_frames(dataset, "")
     table = np.frombuffer(dataset.ModalityLUTSequence[0].LUTData, "<u2").astype(int)
     assert_array_equal(pixel_values.rescale_stored(stored, dataset), table.max() + table.min() - table[stored])
@@ -99,8 +109,16 @@ def test_a_monochrome1_radiograph_is_shown_as_its_window_says(data: Path):
     assert_allclose(bright, 1 - apply_voi_lut(stored, dataset) / 255, atol=1e-6)
 
 
-def test_ct_values_are_hounsfield_units_and_padding_keeps_its_value(data: Path):
-    dataset = load(data / "dicom/files/fodicom_ct_rle_fragments.dcm")
+def test_ct_values_are_hounsfield_units_and_padding_is_too(data: Path):
+    dataset = load(data / "dicom/files/pydicom_CT_small.dcm")
+    stored = pixel_decoding.decode_frames(dataset, "")
+    assert_array_equal(pixel_values.rescale_stored(stored, dataset), stored.astype(int) - 1024)
+    assert value_maps.unit_after_lut(dataset) == "HU"
+    assert pixel_values.padding_range(dataset) == (-3024, -3024)
+
+
+def test_padding_keeps_its_value_and_lies_below_air(corpus: Path):
+    dataset = load(corpus / "dicom/files/fodicom_ct_rle_fragments.dcm")
     values = pixel_values.rescale_stored(pixel_decoding.decode_frames(dataset, ""), dataset)
     padding = pixel_values.padding_range(dataset)
     assert value_maps.unit_after_lut(dataset) == "HU"
@@ -128,8 +146,8 @@ def test_a_dose_grid_is_scaled(data: Path):
     assert value_maps.unit_after_lut(dataset) == "relative dose"
 
 
-def test_a_supplemental_palette_leaves_perfusion_values_without_hounsfield(data: Path):
-    dataset = load(data / "dicom/files/pydicomdata_eCT_Supplemental.dcm")
+def test_a_supplemental_palette_leaves_perfusion_values_without_hounsfield(corpus: Path):
+    dataset = load(corpus / "dicom/files/pydicomdata_eCT_Supplemental.dcm")
     assert value_maps.unit_after_lut(dataset) == ""
     assert pixel_values.meaning_of_series([dataset], real_world=True).unit == "ml/100ml/s"
 
