@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import real_data
 from fuzzing import FAILURES, fuzzed
 
 
@@ -21,5 +22,12 @@ def test_sixty_damaged_files_are_read_or_refused(data: Path) -> None:
 
 
 @pytest.mark.whole
-def test_two_thousand_damaged_files_are_read_or_refused(data: Path) -> None:
-    assert failures(data, range(10_000, 12_000), 1 << 21) == []
+@pytest.mark.parametrize(
+    ("folder", "numbers"),
+    [
+        (real_data.SHIPPED, range(10_000, 11_000)),
+        pytest.param(real_data.CORPUS, range(11_000, 12_000), marks=pytest.mark.corpus),
+    ],
+)
+def test_a_thousand_damaged_files_are_read_or_refused(folder: Path, numbers: range) -> None:
+    assert failures(folder, numbers, 1 << 21) == []

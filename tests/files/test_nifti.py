@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import pickle
 import shutil
@@ -19,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from nibabel.nifti1 import Nifti1Extension
 from numpy.testing import assert_allclose, assert_array_equal
 
+import real_data
 from hilum.errors import FormatError, GeometryError, UsageError
 from hilum.files import file_formats
 from hilum.files.nifti import nifti_reading
@@ -129,9 +129,12 @@ def written_and_read(image: Image, path: Path) -> Image:
 # -- real files ------------------------------------------------------------------------------------------------------
 
 
-def rows(data: Path) -> list[dict[str, str]]:
-    with (data / "nifti" / "manifest.csv").open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["name"].endswith((".nii", ".nii.gz", ".hdr", ".img"))]
+def nifti_files(folder: Path) -> list[Path]:
+    """Every file of NIfTI and Analyze in a folder of real data."""
+    suffixes = (".nii", ".nii.gz", ".hdr", ".img")
+    paths = [path for path in sorted((folder / "nifti").iterdir()) if path.name.endswith(suffixes)]
+    assert len(paths) > 10
+    return paths
 
 
 REFUSED = {
@@ -141,65 +144,85 @@ REFUSED = {
 }
 
 
-def test_every_file_of_the_corpus_agrees_with_nibabel_or_is_refused_with_a_reason(data: Path) -> None:
-    for row in rows(data):
-        path = data / "nifti" / row["name"]
-        if row["name"] in REFUSED:
-            kind, reason = REFUSED[row["name"]]
+@pytest.mark.parametrize("folder", real_data.FOLDERS)
+def test_every_file_agrees_with_nibabel_or_is_refused_with_a_reason(folder: Path) -> None:
+    for path in nifti_files(folder):
+        if path.name in REFUSED:
+            kind, reason = REFUSED[path.name]
             with pytest.raises(kind, match=reason):
                 file_formats.read(path)
             continue
         image, other = file_formats.read(path), nibabel.load(path)
-        assert [str(n) for n in image.geometry.shape] == row["shape"].split("x")[:3]
+        assert image.geometry.shape == other.shape[:3]
         if image.geometry.oriented:
             assert_allclose(image.geometry.affine, other.affine, atol=1e-5)
-            assert image.geometry.orientation == row["axes"]
+            assert image.geometry.orientation == "".join(nibabel.aff2axcodes(other.affine))
         if image.geometry.physical:
-            assert_allclose(image.spacing, [float(n) for n in row["voxel_mm"].split()[:3]], rtol=1e-3)
-        if row["shape"].count("x") == 3:
-            assert image.frames == int(row["shape"].split("x")[3])
+            assert_allclose(image.spacing, other.header.get_zooms()[:3], rtol=1e-3)
+        if len(other.shape) == 4:
+            assert image.frames == other.shape[3]
             assert_allclose(np.moveaxis(image.data[0], 0, -1), other.get_fdata(), rtol=1e-6)
         elif image.channels != ("R", "G", "B"):
             assert_allclose(image.data[0], other.get_fdata(), rtol=1e-6, atol=1e-5)
 
 
-def test_every_file_of_the_corpus_survives_a_round_trip(data: Path, tmp_path: Path) -> None:
-    for row in rows(data):
-        if row["name"] in REFUSED:
+@pytest.mark.parametrize("folder", real_data.FOLDERS)
+def test_every_file_survives_a_round_trip(folder: Path, tmp_path: Path) -> None:
+    for path in nifti_files(folder):
+        if path.name in REFUSED:
             continue
-        image = file_formats.read(data / "nifti" / row["name"])
-        back = written_and_read(image, tmp_path / f"{row['name']}.nii.gz")
-        assert back.geometry.equals(image.geometry, 1e-4), row["name"]
+        image = file_formats.read(path)
+        back = written_and_read(image, tmp_path / f"{path.name}.nii.gz")
+        assert back.geometry.equals(image.geometry, 1e-4), path.name
         assert back.dtype == image.dtype and back.channels == image.channels
         assert_array_equal(back.data, image.data)
 
 
-def test_one_head_in_eight_voxel_orders_shows_the_same_anatomy(data: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "count"), [(real_data.SHIPPED, 3), pytest.param(real_data.CORPUS, 8, marks=pytest.mark.corpus)]
+)
+def test_one_head_in_several_voxel_orders_shows_the_same_anatomy(folder: Path, count: int) -> None:
     heads = []
-    for path in sorted((data / "nifti").glob("niivue_space_*.nii.gz")):
+    for path in sorted((folder / "nifti").glob("niivue_space_*.nii.gz")):
         image = file_formats.read(path)
         axes, flips = image.geometry.to_canonical
         voxels = image.data[0].transpose(axes)
         voxels = np.flip(voxels, [axis for axis, flip in enumerate(flips) if flip])
         heads.append((image.geometry.canonical, voxels))
     first, anatomy = heads[0]
-    assert len(heads) == 8 and first.orientation == "RAS"
+    assert len(heads) == count and first.orientation == "RAS"
     for geometry, voxels in heads[1:]:
         assert geometry.equals(first, 1e-3)
         assert_array_equal(voxels, anatomy)
 
 
-def test_a_shear_is_read_as_a_shear_when_the_sform_is_preferred(data: Path) -> None:
-    path = data / "nifti" / "niivue_shear_qform_sform_disagree.nii.gz"
-    sheared, turned = file_formats.read(path, prefer="sform"), file_formats.read(path, prefer="qform")
+@pytest.fixture(params=["simulated", pytest.param("niivue", marks=pytest.mark.corpus)])
+def sheared_file(request: pytest.FixtureRequest, tmp_path: Path, ramp: np.ndarray) -> Path:
+    """A file whose sform is sheared and whose qform is not, both with code 2."""
+    if request.param == "niivue":
+        return real_data.CORPUS / "nifti" / "niivue_shear_qform_sform_disagree.nii.gz"
+    sheared = np.array(OBLIQUE)
+    sheared[:3, 2] += (1.5, 0.0, 0.0)
+    image = nibabel.Nifti1Image(ramp, sheared)
+    image.set_sform(sheared, code=2)
+    image.set_qform(OBLIQUE, code=2)
+    nibabel.save(image, tmp_path / "sheared_sform.nii")
+    return tmp_path / "sheared_sform.nii"
+
+
+def test_a_shear_is_read_as_a_shear_when_the_sform_is_preferred(sheared_file: Path) -> None:
+    with pytest.raises(GeometryError, match="both have code 2"):
+        file_formats.read(sheared_file)
+    sheared = file_formats.read(sheared_file, prefer="sform")
+    turned = file_formats.read(sheared_file, prefer="qform")
     assert sheared.geometry.is_sheared and not turned.geometry.is_sheared
-    assert_allclose(sheared.geometry.affine, nibabel.load(path).get_sform(), atol=1e-6)
-    assert_allclose(turned.geometry.affine, nibabel.load(path).get_qform(), atol=1e-6)
+    assert_allclose(sheared.geometry.affine, nibabel.load(sheared_file).get_sform(), atol=1e-6)
+    assert_allclose(turned.geometry.affine, nibabel.load(sheared_file).get_qform(), atol=1e-6)
     assert any("sform was asked for" in note for note in sheared.notes)
 
 
-def test_a_shear_is_written_with_the_sform_only(data: Path, tmp_path: Path) -> None:
-    image = file_formats.read(data / "nifti" / "niivue_shear_qform_sform_disagree.nii.gz", prefer="sform")
+def test_a_shear_is_written_with_the_sform_only(sheared_file: Path, tmp_path: Path) -> None:
+    image = file_formats.read(sheared_file, prefer="sform")
     file_formats.write(image, tmp_path / "sheared.nii.gz")
     header = nibabel.load(tmp_path / "sheared.nii.gz").header
     assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 0)
@@ -215,8 +238,15 @@ def test_either_half_of_a_pair_opens_both(data: Path) -> None:
     assert_array_equal(head.data, voxels.data)
 
 
-def test_colours_become_channels(data: Path) -> None:
-    path = data / "nifti" / "niivue_ct_perfusion_rgb.nii.gz"
+def test_colours_become_channels(tmp_path: Path) -> None:
+    voxels = np.arange(4 * 5 * 6 * 3, dtype=np.uint8).view([("R", "u1"), ("G", "u1"), ("B", "u1")]).reshape(4, 5, 6)
+    image = file_formats.read(save(tmp_path / "colours.nii", voxels))
+    assert image.channels == ("R", "G", "B")
+    assert_array_equal(image.data, [voxels["R"], voxels["G"], voxels["B"]])
+
+
+def test_colours_of_a_perfusion_become_channels(corpus: Path) -> None:
+    path = corpus / "nifti" / "niivue_ct_perfusion_rgb.nii.gz"
     image = file_formats.read(path)
     assert image.channels == ("R", "G", "B")
     assert_array_equal(image.data[1], np.asarray(nibabel.load(path).dataobj)["G"])
@@ -231,11 +261,17 @@ def test_a_part_of_complex_voxels_is_read_on_request(data: Path, part: str) -> N
     assert_allclose(file_formats.read(path, part=part).data[0], expected, rtol=1e-6)
 
 
-def test_scans_without_sides_keep_them_unknown(data: Path) -> None:
-    path = sorted((data / "mri" / "lgg_flair" / "images").glob("*.nii.gz"))[0]
-    geometry = file_formats.read(path).geometry
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("nifti/niivue_minimal_no_form.nii.gz", (3.0, 3.0, 3.0)),
+        pytest.param("mri/lgg_flair/images/TCGA_CS_4941_19960909.nii.gz", (2.0, 2.0, 1.0), marks=pytest.mark.corpus),
+    ],
+)
+def test_scans_without_sides_keep_them_unknown(name: str, steps: tuple[float, ...]) -> None:
+    geometry = file_formats.read(real_data.find(name)).geometry
     assert (geometry.oriented, geometry.physical, geometry.spacing) == (False, False, None)
-    assert geometry.steps == (2.0, 2.0, 1.0)
+    assert geometry.steps == steps
 
 
 # -- forms, units, axes ----------------------------------------------------------------------------------------------
@@ -672,9 +708,11 @@ def test_the_record_in_an_images_folder_states_its_modality(
 
 
 @pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="dcm2niix is not installed")
-@pytest.mark.parametrize("series", ["mr_hitachi_oblique", "mr_ge_epi_interleaved_3vol"])
-def test_what_dcm2niix_writes_has_the_modality_of_its_series(series: str, data: Path, tmp_path: Path) -> None:
-    folder = data / "dicom" / "series" / series
+@pytest.mark.parametrize(
+    "series", real_data.parameters("dicom/series", ["mr_hitachi_oblique", "mr_ge_epi_interleaved_3vol"])
+)
+def test_what_dcm2niix_writes_has_the_modality_of_its_series(series: str, tmp_path: Path) -> None:
+    folder = real_data.find(f"dicom/series/{series}")
     subprocess.run(["dcm2niix", "-z", "y", "-f", "x", "-o", tmp_path, folder], check=True, capture_output=True)
     assert file_formats.read(tmp_path / "x.nii.gz").modality == file_formats.read(folder).modality == "MR"
 

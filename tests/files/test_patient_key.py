@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_hold_the_key_names_the_variable(installation):
 @pytest.fixture
 def series(data: Path, tmp_path: Path) -> Path:
     """Two series of DICOM."""
-    for name in ("ct_3slices_with_seg", "mr_hippocrop_study1"):
+    for name in ("ct_23x38x3_with_seg", "mr_hippocampus_001"):
         shutil.copytree(data / "dicom" / "series" / name, tmp_path / "dicom" / name)
     return tmp_path / "dicom"
 
@@ -113,7 +113,7 @@ def test_the_record_of_a_run_holds_an_id_of_the_key_and_never_the_key(series, tm
 
 
 def test_a_record_of_other_files_names_no_key(tmp_path, data):
-    folder = data / "dicom" / "series" / "ct_3slices_with_seg"
+    folder = data / "dicom" / "series" / "ct_23x38x3_with_seg"
     dataset = dataset_layouts.read_dataset(next(folder.glob("*.dcm")), IMAGES)
     data_record.write_data_record(tmp_path, dataset, {})
     assert "patient_key" not in (tmp_path / "data.json").read_text()

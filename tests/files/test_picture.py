@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
+import real_data
 from hilum.errors import FormatError
 from hilum.files import file_formats
 from hilum.values import Geometry, Image
@@ -239,12 +240,23 @@ def test_whole_numbers_of_any_type_are_written_as_they_are(tmp_path):
     assert_array_equal(file_formats.read(tmp_path / "labels.png").data, GREY[None])
 
 
-def test_real_radiographs_and_fundus_pictures_are_read(data):
-    grey = file_formats.read(data / "chest_xray" / "NORMAL" / "IM-0117-0001.jpeg")
-    colour = file_formats.read(data / "chasedb1" / "Image_01L.jpg")
-    assert grey.shape[0] == 1
-    assert colour.shape == (3, 960, 999)
-    with PIL.Image.open(data / "chasedb1" / "Image_01L.jpg") as other:
+def test_a_real_radiograph_is_read_in_grey(data):
+    path = sorted((data / "chest_xray" / "NORMAL").glob("*.jpeg"))[0]
+    with PIL.Image.open(path) as other:
+        assert_array_equal(file_formats.read(path).data, np.asarray(other)[None])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("bccd/JPEGImages/BloodImage_00000.jpg", (3, 480, 640)),
+        pytest.param("chasedb1/Image_01L.jpg", (3, 960, 999), marks=pytest.mark.corpus),
+    ],
+)
+def test_real_pictures_in_colour_are_read(name, shape):
+    colour = file_formats.read(real_data.find(name))
+    assert colour.shape == shape
+    with PIL.Image.open(real_data.find(name)) as other:
         assert_array_equal(np.moveaxis(colour.data, 0, -1), np.asarray(other))
 
 
