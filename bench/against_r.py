@@ -196,8 +196,7 @@ def ours(table: pd.DataFrame) -> dict[str, list[float]]:
     male = (table["gender"] == "Male").to_numpy()
     likely = shift_tests.propensity_scores(male, [table[name].to_numpy(float) for name in ("age", "wfns", "s100b")])
     partner = dict(zip(*(each.tolist() for each in shift_tests.match_pairs(male, likely, caliper=None)), strict=True))
-    agreed = [raters.icc(RATINGS, form) for form in FORMS]
-    return {
+    return of_small_tables() | {
         "delong": [paired.statistic, paired.p, paired.low, paired.high],
         "delong_unpaired": [apart.statistic, apart.p],
         "slope": [slope.value],
@@ -206,13 +205,19 @@ def ours(table: pd.DataFrame) -> dict[str, list[float]]:
         "mcnemar_exact": [calls.p],
         "wilcoxon": [ranks.p, ranks.difference],
         "wilcoxon_exact": [few.p, few.difference],
-        "icc": np.array([[one.difference, one.low, one.high, one.statistic, one.p] for one in agreed])
-        .ravel()[KEPT]
-        .tolist(),
-        "holm": testing.holm(MANY_P).tolist(),
-        "benjamini_hochberg": testing.benjamini_hochberg(MANY_P).tolist(),
         "propensity": likely[:5].tolist(),
         "matched": [partner[one] + 1 for one in sorted(partner)],
+    }
+
+
+def of_small_tables() -> dict[str, list[float]]:
+    """The figures that need no patients: of Shrout and Fleiss' ratings, and of made-up p."""
+    agreed = [raters.icc(RATINGS, form) for form in FORMS]
+    numbers = np.array([[one.difference, one.low, one.high, one.statistic, one.p] for one in agreed])
+    return {
+        "icc": numbers.ravel()[KEPT].tolist(),
+        "holm": testing.holm(MANY_P).tolist(),
+        "benjamini_hochberg": testing.benjamini_hochberg(MANY_P).tolist(),
     }
 
 

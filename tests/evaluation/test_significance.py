@@ -27,8 +27,8 @@ def simulated(seed: int, cases: int = 40) -> tuple[np.ndarray, np.ndarray, np.nd
     return (common + random.normal(size=cases)).round(1), (common + random.normal(size=cases)).round(1), positive
 
 
-def test_the_study_of_van_dyke_comes_out_as_published(data):
-    table = pd.read_csv(data / "statistics" / "van_dyke.csv")
+def test_the_study_of_van_dyke_comes_out_as_published(corpus):
+    table = pd.read_csv(corpus / "statistics" / "van_dyke.csv")
     cube = table.pivot(index=["treatment", "reader"], columns="case", values="rating").to_numpy().reshape(2, 5, -1)
     truth = table.drop_duplicates("case").sort_values("case")["truth"].to_numpy()
     areas = [np.mean([classification.auroc(reader, truth) for reader in modality]) for modality in cube]
@@ -43,8 +43,8 @@ def test_the_study_of_van_dyke_comes_out_as_published(data):
     assert own.p == pytest.approx(found.p, abs=2e-3)
 
 
-def test_the_scores_of_haemorrhage_patients_differ_as_published(data):
-    table = pd.read_csv(data / "statistics" / "asah.csv")
+def test_the_scores_of_haemorrhage_patients_differ_as_published(corpus):
+    table = pd.read_csv(corpus / "statistics" / "asah.csv")
     poor = table["outcome"] == "Poor"
     areas, _ = auroc_tests.area_covariance(table[["wfns", "s100b", "ndka"]].to_numpy().T, poor)
     assert_allclose(areas, [0.8236789, 0.7313686, 0.6119580], atol=1e-6)

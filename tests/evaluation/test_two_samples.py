@@ -55,9 +55,9 @@ def test_the_distance_is_the_published_one():
 
 
 @pytest.mark.whole
-def test_the_published_test_part_of_radiographs_is_of_another_source_and_a_split_of_one_source_is_not(data: Path):
+def test_the_published_test_part_of_radiographs_is_of_another_source_and_a_split_of_one_source_is_not(corpus: Path):
     """By principal axes of the pixels alone, without a network; the published test part comes from elsewhere."""
-    with np.load(data / "medmnist" / "pneumoniamnist.npz") as published:
+    with np.load(corpus / "medmnist" / "pneumoniamnist.npz") as published:
         parts = {name: published[f"{name}_images"].reshape(-1, 784) / 255 for name in ("train", "val", "test")}
     assert shift_tests.energy_test(parts["val"], parts["test"], seed=0) < 0.01
     assert shift_tests.energy_test(parts["val"], parts["train"], seed=0) > 0.01

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import hilum
+import real_data
 from hilum.errors import GeometryError, UsageError
 from hilum.registration import _pyramid, engine, harm_checks, similarity_measures
 from hilum.registration.engine import RegistrationSettings
@@ -239,11 +240,11 @@ def test_noise_that_is_laid_on_noise_is_a_finding():
     ("moving", "applied"),
     [
         ("hippocampus/images/hippocampus_008.nii.gz", True),
-        ("registration/prostate_mr_us/case000012_moving_image.nii.gz", False),
+        pytest.param("registration/prostate_mr_us/case000012_moving_image.nii.gz", False, marks=pytest.mark.corpus),
     ],
 )
-def test_within_one_contrast_another_person_is_laid_on_and_another_organ_is_left(data, moving, applied):
-    images = [hilum.read(data / one) for one in ("hippocampus/images/hippocampus_019.nii.gz", moving)]
+def test_within_one_contrast_another_person_is_laid_on_and_another_organ_is_left(moving, applied):
+    images = [hilum.read(real_data.find(one)) for one in ("hippocampus/images/hippocampus_019.nii.gz", moving)]
     images = [Image(one.data[:1].astype(np.float32), Geometry(one.geometry.shape, np.eye(4)), "MR") for one in images]
     made = engine.register_images(*images, RIGID)
     assert (made.similarity, made.applied) == ("lncc", applied)

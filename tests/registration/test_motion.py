@@ -103,8 +103,8 @@ def test_frames_whose_contrast_changes_are_found_still_and_an_empty_one_carries_
 
 @pytest.mark.whole
 @pytest.mark.parametrize("kind", ["b-values", "bolus"])
-def test_frames_of_a_head_that_lies_still_while_its_contrast_changes_are_left_there(data, kind):
-    path = data / "registration" / "brain_labelmaps_synthseg" / "seg_02.nii.gz"
+def test_frames_of_a_head_that_lies_still_while_its_contrast_changes_are_left_there(corpus, kind):
+    path = corpus / "registration" / "brain_labelmaps_synthseg" / "seg_02.nii.gz"
     labels = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)[60:-60:2, 60:-60:2, 100:-100:2]
     grid, rng, values = Geometry(labels.shape, np.diag([2.0, 2, 2, 1])), np.random.default_rng(0), np.unique(labels)
     first, decay, arrival = (rng.uniform(*ends, len(values)) for ends in ((0.3, 1.0), (0.2, 1.5), (0.0, 4.0)))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hilum
+import real_data
 from hilum.transforms import augment_spatial, label_resampling
 from hilum.transforms.augment import Augmentation
 from hilum.transforms.augment_spatial import POINTS
@@ -197,10 +197,30 @@ def test_labels_are_what_the_one_hot_volume_read_linearly_would_give(shape, seed
     assert_array_equal(moved[clear], values[shares.argmax(dim=1)][clear])
 
 
-def test_vessels_turned_on_a_coarse_grid_are_closer_to_the_truth_than_their_nearest_voxels(data: Path):
-    """The truth is the experts' mask, turned on its own grid, which is three times as fine."""
-    contoured = hilum.read(data / "chasedb1" / "Image_01L_1stHO.png").data.squeeze()[240:720, 240:720] > 0
-    fine, sizes = contoured.astype(np.uint8), (160, 160)
+def simulated_vessels() -> np.ndarray:
+    """A net of curved vessels, 4 to 10 pixels wide."""
+    rows, columns = np.indices((480, 480))
+    marked = np.zeros((480, 480), bool)
+    for number in range(8):
+        middle = 40 + 57 * number + 25 * np.sin(columns / (30 + 7 * number) + number)
+        marked |= np.abs(rows - middle) < 2 + 0.4 * number
+        middle = 460 - 60 * number + 20 * np.cos(rows / (25 + 9 * number))
+        marked |= np.abs(columns - middle) < 2 + 0.4 * (7 - number)
+    return marked
+
+
+@pytest.fixture(params=["simulated", pytest.param("chasedb1", marks=pytest.mark.corpus)])
+def vessels(request: pytest.FixtureRequest) -> np.ndarray:
+    """(480, 480) true where a vessel lies."""
+    if request.param == "simulated":
+        return simulated_vessels()
+    contoured = hilum.read(real_data.CORPUS / "chasedb1" / "Image_01L_1stHO.png").data.squeeze()
+    return contoured[240:720, 240:720] > 0
+
+
+def test_vessels_turned_on_a_coarse_grid_are_closer_to_the_truth_than_their_nearest_voxels(vessels: np.ndarray):
+    """The truth are the vessels turned on their own grid, which is three times as fine."""
+    fine, sizes = vessels.astype(np.uint8), (160, 160)
     coarse = label_resampling.resample_labels(fine, sizes)
     ours, theirs = [], []
     for degrees, scale in ((4, 1.0), (11, 1.05), (-9, 0.95)):
