@@ -107,6 +107,80 @@ def test_the_resolution_tags_are_no_physical_size(tmp_path):
     assert file_formats.read(tmp_path / "scan.tif").spacing is None
 
 
+def test_resolution_tags_finer_than_any_paper_are_a_physical_size(tmp_path):
+    path = tmp_path / "microscope.tif"
+    tifffile.imwrite(path, np.zeros((32, 32), np.uint8), tile=(16, 16), resolution=(20000, 10000), resolutionunit=3)
+    assert_allclose(file_formats.read(path).spacing, (1e-3, 5e-4))
+
+
+def write_as_imagej(path, stack, resolution=(0.1, 0.1), **header):
+    """A stack (planes, rows, columns) with the description that ImageJ writes; 10 units a pixel where none is given."""
+    lines = {"ImageJ": "1.53t", "images": len(stack), "slices": len(stack)} | header
+    description = "".join(f"{key}={value}\n" for key, value in lines.items())
+    pages = {"resolution": resolution, "resolutionunit": 1, "photometric": "minisblack", "metadata": None}
+    tifffile.imwrite(path, stack, description=description, byteorder=">", **pages)
+
+
+@pytest.mark.parametrize(
+    ("unit", "mm"),
+    [("micron", 1e-3), ("\\u00B5m", 1e-3), ("\\u03BCm", 1e-3), ("nm", 1e-6), ("mm", 1.0), ("cm", 10.0), ("inch", 25.4)],
+)
+def test_the_voxel_size_that_imagej_writes_is_read_in_its_unit(tmp_path, unit, mm):
+    write_as_imagej(tmp_path / "s.tif", np.zeros((3, 4, 5), np.uint16), (0.1, 0.2), unit=unit, spacing=-20.0)
+    image = file_formats.read(tmp_path / "s.tif")
+    assert image.geometry.shape == (3, 4, 5)
+    assert_allclose(image.spacing, (20 * mm, 5 * mm, 10 * mm))
+    assert image.notes == ()
+
+
+def test_a_stack_that_imagej_did_not_calibrate_has_no_physical_size(tmp_path):
+    write_as_imagej(tmp_path / "s.tif", np.zeros((3, 4, 5), np.uint16), unit="pixel", spacing=2.0)
+    image = file_formats.read(tmp_path / "s.tif")
+    assert image.spacing is None
+    assert image.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "note"),
+    [
+        ({"unit": "furlong", "spacing": 2.0}, "unit 'furlong'"),
+        ({"unit": "mm"}, "not along Z: its spacing is not known"),
+    ],
+)
+def test_a_size_of_imagej_that_cannot_be_read_is_named(tmp_path, header, note):
+    write_as_imagej(tmp_path / "s.tif", np.zeros((3, 4, 5), np.uint16), **header)
+    image = file_formats.read(tmp_path / "s.tif")
+    assert image.spacing is None
+    assert note in " ".join(image.notes)
+
+
+@pytest.mark.parametrize("header", [{"finterval": 0.5}, {"finterval": 500, "tunit": "ms"}, {"fps": 2.0}])
+def test_the_times_of_frames_that_imagej_writes_are_read(tmp_path, header):
+    write_as_imagej(tmp_path / "s.tif", np.zeros((3, 4, 5), np.uint16), slices=1, frames=3, unit="mm", **header)
+    image = file_formats.read(tmp_path / "s.tif")
+    assert_allclose(image.times, (0.0, 0.5, 1.0))
+    assert_allclose(image.spacing, (10, 10))
+
+
+@pytest.mark.parametrize(
+    ("c0", "c1", "values"),
+    [(-1024.0, 1.0, [-1024, -1014, 31744]), (-32768, 1, [-32768, -32758, 0]), (0.5, 0.25, [0.5, 3, 8192.5])],
+)
+def test_values_are_those_that_imagej_shows(tmp_path, c0, c1, values):
+    stack = np.array([0, 10, 32768], np.uint16).reshape(1, 1, 3)
+    write_as_imagej(tmp_path / "s.tif", stack, cf=0, c0=c0, c1=c1, vunit="HU")
+    image = file_formats.read(tmp_path / "s.tif")
+    assert_array_equal(image.data.ravel(), values)
+    assert "calibrated as ImageJ shows them" in " ".join(image.notes)
+
+
+def test_a_calibration_of_imagej_that_is_no_line_is_named(tmp_path):
+    write_as_imagej(tmp_path / "s.tif", np.ones((1, 4, 5), np.uint16), cf=21, c0=0, c1=1, vunit="optical density")
+    image = file_formats.read(tmp_path / "s.tif")
+    assert (image.data == 1).all()
+    assert "calibration of its values in optical density is no straight line" in " ".join(image.notes)
+
+
 def test_micrometres_of_an_ome_header_become_mm(tmp_path):
     stack = np.zeros((2, 4, 5), np.uint8)
     metadata = {"axes": "ZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}

@@ -1,6 +1,7 @@
-"""The TIFF format: single pictures, pages as frames, and OME-TIFF with its axes and physical size.
+"""The TIFF format: single pictures, pages as frames, OME-TIFF and ImageJ's stacks with their axes and physical size.
 
-Only OME-TIFF states how large a pixel is in the object; the resolution tags of a plain TIFF are about paper.
+OME and ImageJ state how large a pixel is in the object; the resolution tags of a plain TIFF are about paper, unless
+they are finer than any paper.
 https://docs.openmicroscopy.org/ome-model/6.3/ome-tiff/
 The claims of a file are checked before they are believed: files that it names, its planes, and its size decoded.
 """
@@ -13,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -28,8 +29,9 @@ from hilum.errors import FormatError, HilumError
 from hilum.files import _picture_streams, _voxel_files, format_options, label_table
 from hilum.files._picture_streams import JPEG as JPEG_START
 from hilum.files.format_options import Format, ReadOptions
-from hilum.files.pictures import plain_picture
+from hilum.files.pictures import imagej_header, plain_picture
 from hilum.files.pictures.plain_picture import CHANNELS
+from hilum.files.pictures.stated_facts import StatedFacts
 from hilum.files.slides import slide_writing, tiled_tiff
 from hilum.files.storage import folder_files, packed_files, spool
 from hilum.values import Array, FileFacts, Geometry, Image, LazyMapping, Source
@@ -68,19 +70,6 @@ BYTES = (
 USUAL_TILE = 1 << 24
 GET_AGAIN = "Get the file again"
 BIG_TIFF = 43
-
-
-@dataclass(frozen=True)
-class OmeFacts:
-    """The facts of an OME header about one image; empty without one.
-
-    is_volume: whether we wrote it and it has three axes: of one plane, a header of other programs does not tell
-    """
-
-    sizes: Mapping[str, float]
-    names: tuple[str, ...] = ()
-    increment: float | None = None
-    is_volume: bool = False
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -218,7 +207,9 @@ def _image(
     as_numbers: bool = False,
 ) -> Image:
     """One of the series of pages; as_numbers: of a label map, which how it is to be shown does not change."""
-    part, described, notes = file.series[number], _nth(_describe(file), number), []
+    part = file.series[number]
+    described = _nth(_describe(file), number)
+    notes = list(described.notes)
     page, axes = part.keyframe, part.axes
     _refuse_colours(page, path)
     _check_decoded(part, path)
@@ -238,6 +229,7 @@ def _image(
         pixels = np.subtract(most, pixels, out=pixels if pixels.flags.writeable else None)
         notes.append("0 is white in the file: the values were inverted")
     pixels = format_options.real_part(pixels, options.part, str(path))
+    pixels = imagej_header.calibrate(pixels, described, str(path))
     pixels, spatial, framed = _order_axes(pixels, axes, path)
     bands = page.photometric in GREY and not set(page.extrasamples) & set(ALPHA) and len(pixels) in (2, 4)
     sampled = "S" in axes
@@ -251,6 +243,9 @@ def _image(
             plain_picture.apply_exif_orientation(np.moveaxis(pixels, (-2, -1), (0, 1)), orientation), (0, 1), (-2, -1)
         )
     names = CHANNELS.get(len(pixels), ()) if (sampled and not bands) or len(pixels) == 1 else ()
+    if described.sizes and not set(spatial) <= set(described.sizes):
+        missing = errors.list_phrase(sorted(set(spatial) - set(described.sizes)))
+        notes.append(f"the size of a voxel is stated, but not along {missing}: its spacing is not known")
     return Image(
         plain_picture.planes_first(pixels),
         _geometry(pixels.shape[-len(spatial) :], spatial, described),
@@ -317,21 +312,34 @@ def _bands_first(axes: str, shape: tuple[int, ...], path: Path) -> str:
     return axes.replace(pages[0], "C")
 
 
-def _geometry(shape: tuple[int, ...], spatial: str, described: OmeFacts) -> Geometry:
+def _geometry(shape: tuple[int, ...], spatial: str, described: StatedFacts) -> Geometry:
     if all(axis in described.sizes for axis in spatial):
         return Geometry.of_spacing(shape, [described.sizes[axis] for axis in spatial])
     return Geometry.of_pixels(shape)
 
 
-def _describe(file: tifffile.TiffFile) -> list[OmeFacts]:
+def _describe(file: tifffile.TiffFile) -> list[StatedFacts]:
+    """The facts of each series of pages, in a description by OME or ImageJ, else in tags too fine for paper."""
     if not file.is_ome or not file.ome_metadata:
-        return []
+        return [_describe_without_ome(file, part.keyframe) for part in file.series]
     root = ElementTree.fromstring(file.ome_metadata)  # noqa: S314  the parser refuses entities that grow
     ours = root.get("Creator") == OF_VOLUME
     return [_pixels(one, ours) for one in root.iter() if one.tag.endswith("}Pixels") or one.tag == "Pixels"]
 
 
-def _pixels(pixels: ElementTree.Element, is_volume: bool) -> OmeFacts:
+def _describe_without_ome(file: tifffile.TiffFile, page: tifffile.TiffPage) -> StatedFacts:
+    header = file.imagej_metadata if file.is_imagej else None
+    fine = tiled_tiff.stated_spacing(page)
+    resolution_sizes = {"Y": fine[0], "X": fine[1]} if fine is not None else {}
+    if not header:
+        return StatedFacts(resolution_sizes)
+    stated = {axis: page.tags.valueof(code) for axis, code in (("X", 282), ("Y", 283))}
+    pixels_a_unit = {axis: one[0] / one[1] if one and one[1] else None for axis, one in stated.items()}
+    facts = imagej_header.read_facts(header, pixels_a_unit, file.filehandle.path)
+    return facts if facts.sizes else replace(facts, sizes=resolution_sizes)
+
+
+def _pixels(pixels: ElementTree.Element, is_volume: bool) -> StatedFacts:
     sizes = {}
     for axis in "XYZ":
         size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
@@ -340,7 +348,7 @@ def _pixels(pixels: ElementTree.Element, is_volume: bool) -> OmeFacts:
     names = [child.get("Name") for child in pixels if child.tag.endswith("Channel")]
     increment, unit = pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s")
     seconds = {"s": 1.0, "ms": 1e-3, "min": 60.0}.get(unit)
-    return OmeFacts(
+    return StatedFacts(
         sizes,
         tuple(name for name in names if name) if all(names) and len(set(names)) == len(names) else (),
         float(increment) * seconds if increment is not None and seconds else None,
@@ -348,8 +356,8 @@ def _pixels(pixels: ElementTree.Element, is_volume: bool) -> OmeFacts:
     )
 
 
-def _nth(described: list[OmeFacts], n: int) -> OmeFacts:
-    return described[n] if n < len(described) else OmeFacts({})
+def _nth(described: list[StatedFacts], n: int) -> StatedFacts:
+    return described[n] if n < len(described) else StatedFacts({})
 
 
 def _apply_palette(pixels: Array, page: tifffile.TiffPage) -> Array:

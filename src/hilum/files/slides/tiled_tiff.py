@@ -96,11 +96,11 @@ def read_slide(
     if names == COLOUR:  # a tile without bytes is the background of any other map
         empty = sum(not count for count in first.databytecounts) / len(first.databytecounts)
         notes = (*notes, *tiled_levels.unscanned_note(empty))
-    return tiled_levels.slide_image(levels, spacing or _stated_spacing(first), source, notes, names)
+    return tiled_levels.slide_image(levels, spacing or stated_spacing(first), source, notes, names)
 
 
-def _stated_spacing(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """mm of a pixel along rows and columns, by Aperio's description or the resolution tags."""
+def stated_spacing(page: tifffile.TiffPage) -> tuple[float, float] | None:
+    """mm of a pixel along rows and columns, by Aperio's description or resolution tags too fine for paper."""
     if (found := APERIO.search(str(page.description))) and 0 < float(found[1]) / 1000 < LARGEST_PIXEL:
         return (float(found[1]) / 1000,) * 2
     unit = UNIT_MM.get(int(page.tags.valueof(296, 2)))
