@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+import real_data
 from hilum.errors import UsageError
 from hilum.evaluation import biomarkers
-
-SUNNYBROOK = Path(__file__).parents[3] / "shared" / "data" / "mri" / "cardiac_sunnybrook" / "masks"
 
 
 def ellipse(long: float, short: float, turn: float, step: float = 0.5) -> np.ndarray:
@@ -119,14 +118,17 @@ def test_too_few_or_unpaired_measurements_are_refused(first, second):
         biomarkers.repeatability(first, second)
 
 
-@pytest.mark.skipif(not SUNNYBROOK.is_dir(), reason="the Sunnybrook masks are not here")
-def test_of_left_ventricles_the_axes_are_those_of_an_ellipse_of_nearly_their_area():
+@pytest.mark.parametrize(
+    ("folder", "every", "count"),
+    [(real_data.SHIPPED, 1, 32), pytest.param(real_data.CORPUS, 12, 44, marks=pytest.mark.corpus)],
+)
+def test_of_left_ventricles_the_axes_are_those_of_an_ellipse_of_nearly_their_area(folder: Path, every: int, count: int):
     """They are outlined as polygons and not wholly round: the ellipse is a little larger, and never much."""
     ratios = []
-    for path in sorted(SUNNYBROOK.glob("*.png"))[::12]:
+    for path in sorted((folder / "mri/cardiac_sunnybrook/masks").glob("*.png"))[::every]:
         mask = np.asarray(PIL.Image.open(path)) > 0
         found = biomarkers.plane_diameters(mask, (1.0, 1.0))
         ratios.append(np.pi / 4 * found.long * found.short / mask.sum())
-    assert len(ratios) > 40
+    assert len(ratios) == count
     assert 1 < np.median(ratios) < 1.1
     assert 0.97 < min(ratios) <= max(ratios) < 1.2

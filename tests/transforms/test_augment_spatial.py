@@ -15,6 +15,7 @@ from hilum.transforms import augment_spatial, label_resampling
 from hilum.transforms.augment import Augmentation
 from hilum.transforms.augment_spatial import POINTS
 from known_generators import smooth
+from simulated_vessels import vessel_net
 
 shapes = st.sampled_from([(9, 12), (6, 8, 7)])
 seeds = st.integers(0, 200)
@@ -197,23 +198,11 @@ def test_labels_are_what_the_one_hot_volume_read_linearly_would_give(shape, seed
     assert_array_equal(moved[clear], values[shares.argmax(dim=1)][clear])
 
 
-def simulated_vessels() -> np.ndarray:
-    """A net of curved vessels, 4 to 10 pixels wide."""
-    rows, columns = np.indices((480, 480))
-    marked = np.zeros((480, 480), bool)
-    for number in range(8):
-        middle = 40 + 57 * number + 25 * np.sin(columns / (30 + 7 * number) + number)
-        marked |= np.abs(rows - middle) < 2 + 0.4 * number
-        middle = 460 - 60 * number + 20 * np.cos(rows / (25 + 9 * number))
-        marked |= np.abs(columns - middle) < 2 + 0.4 * (7 - number)
-    return marked
-
-
 @pytest.fixture(params=["simulated", pytest.param("chasedb1", marks=pytest.mark.corpus)])
 def vessels(request: pytest.FixtureRequest) -> np.ndarray:
     """(480, 480) true where a vessel lies."""
     if request.param == "simulated":
-        return simulated_vessels()
+        return vessel_net()
     contoured = hilum.read(real_data.CORPUS / "chasedb1" / "Image_01L_1stHO.png").data.squeeze()
     return contoured[240:720, 240:720] > 0
 
