@@ -80,7 +80,7 @@ def enhanced_series(result: Result, path: Path) -> Iterator[Path]:
     """Write the image that a result is as a series of its source, a file a slice in a folder of its own."""
     for made in (one for one in result.maps.values() if one.is_image):
         source, folder = result.source, path.with_name(f"{path.name}_series")
-        _refuse_underivable(source, str(folder))
+        _derivable_paths(source, str(folder))  # refuses an image of several channels before one takes their place
         image = replace(source, pixels=voxel_images.one_channel(made.data), padding=None)
         code, is_kept = (RESAMPLED, False) if SCALE in source.facts else (SMOOTHED, True)
         words = f"Enhanced by a model: {result.algorithm}"
@@ -106,8 +106,8 @@ def write_derived_series(
     is_kept: whether its grid is the source's, so that locations are preserved
     Raises FormatError for another modality, or a source that is no DICOM series.
     """
-    _refuse_underivable(source, str(folder))
-    heads = [header_reading.read_header(Path(one)) for one in source.source.paths]
+    paths = _derivable_paths(source, str(folder))
+    heads = [header_reading.read_header(Path(one)) for one in paths]
     integers, padding = _whole(image, source)
     stamp_of_series = stamp or _stamp([tags.text(one.dataset, "SOPInstanceUID") for one in heads], integers)
     first = heads[0].library
@@ -149,7 +149,8 @@ def write_derived_series(
     )
 
 
-def _refuse_underivable(source: Image, where: str) -> None:
+def _derivable_paths(source: Image, where: str) -> Sequence[str]:
+    """The files of an image of which a series can be computed; FormatError for another."""
     if source.source is None or not source.source.is_dicom:
         raise FormatError("a derived series needs its DICOM source", where, "Write .nii.gz instead")
     if source.shape[0] != 1:
@@ -157,6 +158,7 @@ def _refuse_underivable(source: Image, where: str) -> None:
     if not can_derive(source):
         problem = f"no derived series of this {source.modality}: it needs CT, MR, or PET that states units and decay"
         raise FormatError(problem, where, "Write .nii.gz instead")
+    return source.source.paths
 
 
 def can_derive(source: Image) -> bool:

@@ -67,8 +67,9 @@ def make_on_source(what: str, where: str) -> Iterator[None]:
 
 def deficiency(error: Exception) -> str:
     """What a source lacks, in words of DICOM: highdicom raises errors of Python at an attribute that is absent."""
-    if isinstance(error, AttributeError) and elements.tag_of_keyword(error.name) is not None:
-        return f"the image states no {tags.keyword_with_tag(error.name)}"
+    keyword = error.name if isinstance(error, AttributeError) else None
+    if keyword is not None and elements.tag_of_keyword(keyword) is not None:
+        return f"the image states no {tags.keyword_with_tag(keyword)}"
     if isinstance(error, KeyError) and pydicom.uid.UID(str(error.args[0])).is_valid:
         sop_class = pydicom.uid.UID(error.args[0])
         return f"highdicom does not know images of SOP class {sop_class}, {sop_class.name}"
