@@ -370,3 +370,74 @@ def test_an_outline_of_very_many_edges_is_filled_edge_after_edge(monkeypatch):
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 10 * 2**20  # all at once take some 40 bytes for each of a million rows that are passed
+
+
+def geojson(root: Path, *features: dict) -> Path:
+    picture(root / "a.png", shape=SHAPE)
+    (root / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return root
+
+
+def feature(kind: str, coordinates, classification=None, **properties) -> dict:
+    properties = {"objectType": "annotation", "classification": classification or {"name": "disc"}} | properties
+    return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
+
+
+CLOSED_DISC, CLOSED_CUP = [*DISC, DISC[0]], [*CUP, CUP[0]]
+
+
+@pytest.mark.parametrize("hole", [CLOSED_CUP, CLOSED_CUP[::-1], CUP])
+def test_a_hole_of_geojson_is_no_part_of_its_polygon_whichever_way_it_runs(tmp_path, hole):
+    pixels = label_map(geojson(tmp_path, feature("Polygon", [CLOSED_DISC, hole]))).data[0]
+    assert_array_equal(pixels != 0, NESTED == 2)
+
+
+def test_a_hole_is_cut_out_of_its_own_polygon_alone(tmp_path):
+    # The second polygon fills the hole of the first one.
+    pixels = label_map(geojson(tmp_path, feature("MultiPolygon", [[CLOSED_DISC, CLOSED_CUP], [CLOSED_CUP]]))).data[0]
+    assert_array_equal(pixels != 0, NESTED != 0)
+
+
+@pytest.mark.parametrize("corners", [DISC, DISC[:3]])
+def test_a_ring_that_does_not_repeat_its_first_corner_keeps_its_last_one(tmp_path, corners):
+    open_ring = label_map(geojson(tmp_path / "open", feature("Polygon", [corners])))
+    closed_ring = label_map(geojson(tmp_path / "closed", feature("Polygon", [[*corners, corners[0]]])))
+    assert_array_equal(open_ring.data, closed_ring.data)
+
+
+@pytest.mark.parametrize("key", ["names", None])
+def test_a_class_as_a_list_of_names_is_the_name_that_qupath_shows(tmp_path, key):
+    stated = [["cup", "positive"], ["cup", "negative"]]
+    first, second = ({key: names, "color": [1, 2, 3]} if key else names for names in stated)
+    features = feature("Polygon", [CLOSED_DISC], first), feature("Polygon", [CLOSED_CUP], second)
+    mask = label_map(geojson(tmp_path, *features))
+    assert {label.name for label in mask.labels} == {"cup: positive", "cup: negative"}
+
+
+def test_objects_below_an_object_are_read_too(tmp_path):
+    grandchild = feature("Polygon", [CLOSED_CUP], {"name": "cup"})
+    child = feature("Polygon", [CLOSED_DISC], childObjects=[grandchild])
+    parent = feature(
+        "Polygon", [[[0, 0], [30, 0], [30, 20], [0, 20], [0, 0]]], {"name": "tissue"}, childObjects=[child]
+    )
+    mask = label_map(geojson(tmp_path, parent))
+    by_name = {label.name: mask.data[0] == label.value for label in mask.labels}
+    assert_array_equal(by_name["cup"], NESTED == 1)
+    assert_array_equal(by_name["disc"], NESTED == 2)
+    assert_array_equal(by_name["tissue"], NESTED == 0)
+
+
+def test_what_geojson_states_and_is_not_read_is_named_by_its_kind(tmp_path):
+    cell = feature("Polygon", [CLOSED_DISC], {"name": "cell"}) | {
+        "nucleusGeometry": {"type": "Polygon", "coordinates": [CLOSED_CUP]}
+    }
+    nowhere = feature("Polygon", [], {"name": "cell"}) | {"geometry": None}
+    deeper = feature("Polygon", [CLOSED_CUP], {"name": "cell"})
+    deeper["geometry"]["plane"] = {"c": -1, "z": 2, "t": 0}
+    geojson(tmp_path, cell, nowhere, deeper)
+    assert_array_equal(label_map(tmp_path).data[0] != 0, NESTED != 0)
+    problems = dataset_layouts.read_dataset(tmp_path).problems
+    found = {problem.what: problem.cases for problem in problems if problem.severity == "note"}
+    assert found["1 file states outlines of nuclei within cells, which is not read"] == ("a",)
+    assert found["1 file states an outline in a further plane of a stack, which is not read"] == ("a",)
+    assert found["1 file states an object without a place, which is not read"] == ("a",)

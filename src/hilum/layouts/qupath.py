@@ -5,7 +5,7 @@ Coordinates are pixels of the finest level from its corner; https://qupath.readt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ FORMAT = AnnotationFormat("qupath", "QuPath", flat=FLAT)
 SUFFIX, FEATURE = ".geojson", b'"Feature'
 # A slide may have a million cells.
 LARGEST, MOST_OPENED = 1 << 30, 8
+# QuPath writes names of the parts of a derived class, and joins them so where it shows them.
+DERIVED = ": "
+CHILDREN, NUCLEUS = "childObjects", "nucleusGeometry"
 # What nobody has named.
 UNNAMED = "object"
 
@@ -41,15 +44,26 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 def _sidecar(path: Path) -> Sidecar:
     """The annotation of a file. Raises DatasetError, by file and feature, for what is no outline."""
-    boxes, kinds = list[AnnotatedBox](), set[str]()
+    boxes = list[AnnotatedBox]()
+    kinds = set[str]()
+    unread = set[str]()
     problem, remedy = "is not a GeoJSON of outlines ({})", "Export it with QuPath as GeoJSON"
     with annotation_files.refuse_unreadable(path, problem, remedy):
-        for number, feature in enumerate(_features(annotation_files.json_record(path, LARGEST)), start=1):
-            shape, where = feature["geometry"], f"feature {number}"
+        for where, feature in _with_children(_features(annotation_files.json_record(path, LARGEST))):
+            if NUCLEUS in feature:
+                unread.add("outlines of nuclei within cells")
+            shape = feature["geometry"]
+            if shape is None:
+                unread.add("an object without a place")
+                continue
+            if any((shape.get("plane") or {}).get(axis) for axis in "zt"):
+                unread.add("an outline in a further plane of a stack")
+                continue
             kinds.add(shape["type"])
             if shape["type"] not in FLAT:
-                boxes.append(AnnotatedBox.around(_name(feature.get("properties") or {}), _rings(shape, where), where))
-    return Sidecar(Annotation(path, tuple(boxes)), kinds=frozenset(kinds))
+                rings, holes = _rings(shape, where)
+                boxes.append(AnnotatedBox.around(_name(feature.get("properties") or {}), rings, where, holes))
+    return Sidecar(Annotation(path, tuple(boxes)), kinds=frozenset(kinds), unread=frozenset(unread))
 
 
 def _features(record: Any) -> Iterable[Record]:
@@ -60,20 +74,44 @@ def _features(record: Any) -> Iterable[Record]:
     return features
 
 
+def _with_children(features: Iterable[Record]) -> Iterator[tuple[str, Record]]:
+    """Each feature with its place in words, and after it those of the hierarchy below it."""
+    waiting = [(f"feature {number}", feature) for number, feature in enumerate(features, start=1)][::-1]
+    while waiting:
+        where, feature = waiting.pop()
+        yield where, feature
+        children = (feature.get("properties") or {}).get(CHILDREN) or feature.get(CHILDREN) or ()
+        waiting += [(f"{where}, child {number}", child) for number, child in enumerate(children, start=1)][::-1]
+
+
 def _name(properties: Record) -> str:
-    """The class of an object, else its own name."""
+    """The class of an object, else its own name; a class is a name, or a list of a name and what is derived of it."""
     classed = properties.get("classification")
-    return str((classed.get("name") if isinstance(classed, Mapping) else classed) or properties.get("name") or UNNAMED)
+    stated = classed
+    if isinstance(classed, Mapping):
+        stated = classed.get("name") or classed.get("names")
+    if isinstance(stated, Sequence) and not isinstance(stated, str):
+        stated = DERIVED.join(str(name) for name in stated)
+    return str(stated or properties.get("name") or UNNAMED)
 
 
-def _rings(shape: Record, where: str) -> list[Ring]:
-    """The outer rings of an outline; ValueError for a kind that is not known. Holes are filled."""
+def _rings(shape: Record, where: str) -> tuple[list[Ring], list[list[Ring]]]:
+    """The outer rings of an outline, and the holes of each; ValueError for a kind that is not known.
+
+    The first ring of a polygon is its outside and all others are holes, whichever way they run (RFC 7946, 3.1.6).
+    """
     kinds = {"Polygon": [shape["coordinates"]], "MultiPolygon": shape["coordinates"]}
     polygons: Sequence[Any] = kinds.get(shape["type"], [])
     if not polygons:
         raise ValueError(f"{where} is of the kind {shape['type']!r}")
-    # The last corner of a ring is its first one once more.
-    return [tuple((float(x), float(y)) for x, y, *_ in polygon[0][:-1]) for polygon in polygons]
+    rings = [[_ring(ring) for ring in polygon] for polygon in polygons]
+    return [outer for outer, *_ in rings], [holes for _, *holes in rings]
+
+
+def _ring(corners: Sequence[Any]) -> Ring:
+    """The corners of a ring, the first one not repeated at its end; some writers do not repeat it."""
+    ring = tuple((float(x), float(y)) for x, y, *_ in corners)
+    return ring[:-1] if len(ring) > 1 and ring[-1] == ring[0] else ring
 
 
 EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {

@@ -39,6 +39,7 @@ class Outline:
     """The outline of one object in a picture, as polygons or as lengths of runs.
 
     rings: polygons, of which the object is all that one of them holds
+    holes: of each ring, polygons that are cut out of it alone; empty where no ring has any
     runs:  numbers of pixels outside, inside, outside and so on, down the columns from the first
     size:  (columns, rows) that the runs are of
     """
@@ -46,6 +47,16 @@ class Outline:
     rings: tuple[Ring, ...] = ()
     runs: tuple[int, ...] = ()
     size: tuple[int, int] = (0, 0)
+    holes: tuple[tuple[Ring, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.holes and len(self.holes) != len(self.rings):
+            raise ValueError(f"{len(self.rings)} rings, and holes of {len(self.holes)}")
+
+    @property
+    def parts(self) -> Sequence[tuple[Ring, tuple[Ring, ...]]]:
+        """Each ring with its holes."""
+        return list(zip(self.rings, self.holes or [()] * len(self.rings), strict=True))
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,17 @@ class AnnotatedBox:
     track: int | None = None
 
     @classmethod
-    def around(cls, name: str, rings: Sequence[Ring], where: str) -> AnnotatedBox:
-        """The area inside polygons, with the edges of them all; ValueError for one of fewer than three corners."""
+    def around(cls, name: str, rings: Sequence[Ring], where: str, holes: Sequence[Sequence[Ring]] = ()) -> AnnotatedBox:
+        """The area inside polygons, with the edges of them all; ValueError for one of fewer than three corners.
+
+        holes: of each polygon, those that are cut out of it
+        """
         if any(len(ring) < 3 for ring in rings) or not rings:
             raise ValueError(f"{where} ({name}) is an outline of fewer than three corners")
         x, y = zip(*(corner for ring in rings for corner in ring), strict=True)
-        return cls(name, (min(x), min(y)), (max(x), max(y)), where, outline=Outline(tuple(rings)))
+        kept_holes = tuple(map(tuple, holes)) if any(holes) else ()
+        outline = Outline(tuple(rings), holes=kept_holes)
+        return cls(name, (min(x), min(y)), (max(x), max(y)), where, outline=outline)
 
     @classmethod
     def in_groups(cls, shapes: Iterable[tuple[str, Hashable | None, Ring, str]]) -> list[AnnotatedBox]:
@@ -283,8 +299,12 @@ def _in_voxels(box: AnnotatedBox, size: tuple[int, int], path: Path) -> Annotate
         x, y = (min(max(share, 0.0), 1.0) * whole for share, whole in zip(corner, size, strict=True))
         return x, y
 
-    rings = tuple(tuple(scaled(corner) for corner in ring) for ring in box.outline.rings) if box.outline else ()
-    return replace(box, low=scaled(box.low), high=scaled(box.high), outline=Outline(rings) if rings else None)
+    outline = box.outline
+    if outline is not None:
+        rings = tuple(tuple(map(scaled, ring)) for ring in outline.rings)
+        holes = tuple(tuple(tuple(map(scaled, ring)) for ring in own) for own in outline.holes)
+        outline = Outline(rings, holes=holes) if rings else None
+    return replace(box, low=scaled(box.low), high=scaled(box.high), outline=outline)
 
 
 def _around_ball(box: AnnotatedBox, geometry: Geometry, path: Path) -> AnnotatedBox:

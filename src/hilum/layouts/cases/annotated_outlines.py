@@ -167,6 +167,8 @@ def pixels_of_objects(
 def cover_outline(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice, slice], Pixels]:
     """A box of rows and columns, and which of its pixels have their centre in one of the polygons, or in the runs.
 
+    What a hole of a polygon holds is not that polygon's.
+
     Raises ValueError for runs that do not fill their size, or are of another than the picture's.
     """
     rows, columns = shape
@@ -180,9 +182,12 @@ def cover_outline(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice
     low = np.clip(np.floor(corners.min(axis=0)), 0, (columns, rows)).astype(int)
     high = np.clip(np.ceil(corners.max(axis=0)), low, (columns, rows)).astype(int)
     pixels = np.zeros((high - low)[::-1], bool)
-    for ring in outline.rings:
+    for ring, holes in outline.parts:
         # n to n + 1 is a pixel.
-        pixels |= polygon.inside_polygon(np.array(ring, dtype=np.float64) - low - 0.5, pixels.shape)
+        covered = polygon.inside_polygon(np.array(ring, dtype=np.float64) - low - 0.5, pixels.shape)
+        for hole in holes:
+            covered &= ~polygon.inside_polygon(np.array(hole, dtype=np.float64) - low - 0.5, pixels.shape)
+        pixels |= covered
     return (slice(low[1], high[1]), slice(low[0], high[0])), pixels
 
 

@@ -107,13 +107,15 @@ def files_of_many(folder: Folder, suffix: str, *marks: Sequence[bytes]) -> list[
 class Sidecar:
     """What the file of one image states.
 
-    image: the name of the image as stated, whose suffix chooses between two of one name
-    kinds: of the shapes in it
+    image:  the name of the image as stated, whose suffix chooses between two of one name
+    kinds:  of the shapes in it
+    unread: what else it states and is not read, in words
     """
 
     annotation: Annotation
     image: str = ""
     kinds: frozenset[str] = frozenset()
+    unread: frozenset[str] = frozenset()
 
 
 def _owners_by_stem(folder: Folder, files: Mapping[FolderMember, Sidecar]) -> tuple[dict[Path, Annotation], Problems]:
@@ -209,7 +211,11 @@ class AnnotatedFolder:
         owners, lost = _owners_by_stem(self.folder, files)
         pointed = [member.name for member, one in files.items() if one.kinds & self.form.flat]
         what = "file has", "files have", "points or lines, which cover nothing"
-        problems = (*lost, *layout.left_out_problem(pointed, what, "Outline them", "warning"))
+        problems = [*lost, *layout.left_out_problem(pointed, what, "Outline them", "warning")]
+        for unread in sorted(frozenset().union(*(one.unread for one in files.values()))):
+            stating = tuple(member.name for member, one in files.items() if unread in one.unread)
+            counted = errors.count_phrase(len(stating), "file states", "files state")
+            problems.append(Problem("note", f"{counted} {unread}, which is not read", stating))
         images, known = self.folder.images, parts or {}
         named = {one.path: (one.name, known.get(one.stem, one.split)) for one in images}
         return self.read_owned(owners, named, problems=problems)
