@@ -14,7 +14,7 @@ from hilum import errors
 from hilum.errors import HilumError
 from hilum.options import command_index
 from hilum.options.command_index import CommandValues
-from hilum.runtime import record_files
+from hilum.values import plain_values
 
 if TYPE_CHECKING:
     from hilum.values import Problem
@@ -87,7 +87,7 @@ def refuse_outdated(result: Any, values: CommandValues) -> None:
 def show(result: object, record: object) -> None:
     """Print a result, or its record as JSON, in which what is no number is null."""
     if is_first_process():
-        say(str(result) if record is None else json.dumps(record_files.as_json(record), default=str, allow_nan=False))
+        say(str(result) if record is None else json.dumps(plain_values.as_json(record), default=str, allow_nan=False))
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         document_pages,
         fact_file,
         guidelines,
+        page_printing,
         reporting_days,
         subjects,
         tracing,

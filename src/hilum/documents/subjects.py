@@ -21,6 +21,7 @@ from hilum.files.storage import structured_text
 from hilum.monitoring.acceptance_plan import ACCEPTANCE
 from hilum.monitoring.change_plan import CHANGE_PLAN
 from hilum.runtime import record_files
+from hilum.values import plain_values
 
 NODE, DATABASE = "node.json", "node.sqlite"
 SETTINGS = "settings.json"  # of a node whose database is a server
@@ -273,7 +274,7 @@ def short_json(value: Any) -> str:
 def _parse_record(file: Path) -> Any:
     try:
         if file.suffix == ".yaml":
-            return record_files.as_json(
+            return plain_values.as_json(
                 YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
             )  # keys become texts
         if file.suffix == ".toml":

@@ -23,7 +23,7 @@ from hilum import errors
 from hilum.errors import HilumError, IntegrityError
 from hilum.files.storage import atomic, csv_text, structured_text
 from hilum.files.storage.csv_text import CsvWriter
-from hilum.runtime import record_files
+from hilum.values import plain_values
 
 Arrays = Mapping[str, np.ndarray]
 # What a message states beside arrays, by the stage of the federation that it is of.
@@ -45,7 +45,7 @@ class SiteMessage:
     @property
     def encoded(self) -> bytes:
         """The bytes that travel: nothing in them can run code."""
-        text = json.dumps({"kind": self.kind, "facts": record_files.as_json(self.facts)}, allow_nan=False)
+        text = json.dumps({"kind": self.kind, "facts": plain_values.as_json(self.facts)}, allow_nan=False)
         whole = {name: np.ascontiguousarray(one) for name, one in self.arrays.items()}
         return bytes(safetensors_numpy.save(whole, metadata={MESSAGE: text}))
 

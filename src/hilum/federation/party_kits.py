@@ -23,6 +23,7 @@ from hilum.files.storage import atomic, structured_text
 from hilum.reading import ReadingOptions
 from hilum.runs.plan_request import PlanRequest
 from hilum.runtime import record_files
+from hilum.values import plain_values
 
 KIT, SCHEMA = "hilum.json", "hilum.kit"
 # In a kit: the operator's, in the server's; how a job ended; the plan about which a person is asked; the agreed one.
@@ -113,7 +114,7 @@ def write_guards(folder: Path) -> None:
 
 def write_job(folder: Path, request: PlanRequest, record: JobRecord) -> Path:
     """The job in NVFlare's layout: two classes of ours, what was asked for, and no path of any machine."""
-    asked = json.dumps(record_files.as_json({name: getattr(request, name) for name in ASKED_OF_SITES}))
+    asked = json.dumps(plain_values.as_json({name: getattr(request, name) for name in ASKED_OF_SITES}))
     workflow = {"id": "hilum", "path": OURS[0], "args": {"request": asked, "record": json.dumps(asdict(record))}}
     executor = {"tasks": ["*"], "executor": {"path": OURS[1], "args": {"request": asked}}}
     meta = {"name": "hilum", "deploy_map": {"app": ["@ALL"]}, "min_clients": record.min_sites or 1}

@@ -26,7 +26,7 @@ from hilum import work_state
 from hilum.errors import HilumError, UsageError
 from hilum.files.storage import cache, file_lock
 from hilum.jobs import job_record, workspace
-from hilum.runtime import record_files
+from hilum.values import plain_values
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -130,7 +130,7 @@ class ProgressFile(logging.Handler):
         if not is_needed and at - self.written.get(what, -OFTEN_S) < OFTEN_S:
             return
         self.written[what] = at
-        line = json.dumps(record_files.as_json({"at": round(at - self.began, 2), **progress}))
+        line = json.dumps(plain_values.as_json({"at": round(at - self.began, 2), **progress}))
         with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 

@@ -23,7 +23,6 @@ from hilum.files.storage import cache, csv_text, hashing, structured_text
 from hilum.lazy import pandas as pd
 from hilum.registration import engine, motion
 from hilum.registration.engine import RegistrationSettings
-from hilum.runtime import record_files
 from hilum.tasks import Task
 from hilum.transforms import spatial_transforms
 from hilum.values import (
@@ -36,6 +35,7 @@ from hilum.values import (
     Image,
     LazyMapping,
     SpatialTransform,
+    plain_values,
     reference_kind,
 )
 from hilum.values.voxel_images import BROUGHT
@@ -206,7 +206,7 @@ def _transform(fixed: Image, moving: Image, where: str) -> AlignmentEntry:
     onto = AlignmentEntry(matrix=matrix.tolist(), similarity=made.similarity, before=made.before, after=made.after)
     path.parent.mkdir(parents=True, exist_ok=True)
     with cache.write_cache_entry(path) as partly:
-        partly.write_text(json.dumps(record_files.as_json(onto)), encoding="utf-8")
+        partly.write_text(json.dumps(plain_values.as_json(onto)), encoding="utf-8")
     return onto
 
 

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -144,6 +145,11 @@ def processor_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
 def multiplies_bytes(instructions: Collection[str]) -> bool:
     """Whether a processor adds products of 8-bit numbers in 32 bits; with avx2 alone the sums of two saturate."""
     return not DOT_PRODUCTS.isdisjoint(instructions)
+
+
+def compiler_path() -> str | None:
+    """The path of the C++ compiler that torch takes; None where it is not installed."""
+    return shutil.which(os.environ.get("CXX", "g++"))
 
 
 def available_host_memory() -> float:

@@ -25,6 +25,7 @@ from hilum import work_state
 from hilum.errors import HilumError, IntegrityError, UsageError
 from hilum.files.storage import atomic, cache, packed_files, structured_text
 from hilum.lazy import safetensors_torch
+from hilum.values import plain_values
 from hilum.values.record_schema import R, RecordSchema
 from hilum.work_state import log
 
@@ -50,7 +51,7 @@ def write_json(path: Path, schema: RecordSchema[R], record: R, *, indent: int | 
 def write_json(path: Path, schema: str, record: Mapping[str, Any], *, indent: int | None = 1) -> None: ...
 def write_json(path: Path, schema: str, record: object, *, indent: int | None = 1) -> None:
     """A record with its schema and version; not a number becomes null. indent: None for one line."""
-    text = json.dumps({"schema": schema, "version": VERSION, **as_json(record)}, indent=indent)
+    text = json.dumps({"schema": schema, "version": VERSION, **plain_values.as_json(record)}, indent=indent)
     path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -165,21 +166,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise IntegrityError(
             f"holds no safetensors ({error})", str(path), "Weights are read from safetensors only: get the model again"
         ) from error
-
-
-def as_json(value: Any) -> Any:
-    """Only what JSON knows: tuples and arrays become lists, NumPy numbers plain ones, NaN and infinity null."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    match value:
-        case Mapping():
-            return {str(key): as_json(one) for key, one in value.items()}
-        case list() | tuple():
-            return [as_json(one) for one in value]
-        case float() if not abs(value) < float("inf"):
-            return None
-        case _:
-            return value
 
 
 def join_digests(digests: Sequence[str]) -> str:

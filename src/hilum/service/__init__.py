@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hilum.service import (
         acceptances,
         configuration,
+        default_ports,
         deploying,
         exchange,
         model_facts,

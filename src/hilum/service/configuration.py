@@ -21,6 +21,7 @@ from hilum.errors import HilumError, UsageError
 from hilum.files.dicom.writing import dicom_answers
 from hilum.files.storage import structured_text
 from hilum.files.storage.structured_text import TomlTable
+from hilum.service import default_ports
 from hilum.values.advice_lines import AdviceLine
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
@@ -150,7 +151,7 @@ class DicomSection(NodeFileSection):
 
     ae_title: AeTitle = "HILUM"
     host: Host = "127.0.0.1"
-    port: Port = 11112
+    port: Port = default_ports.DICOM
     receivers: Count = 1
     max_associations: Count = 32
     max_object_mb: Count = 4096
@@ -173,7 +174,7 @@ class HttpSection(NodeFileSection):
     """
 
     host: Host = "127.0.0.1"
-    port: Port = 8180
+    port: Port = default_ports.HTTP
     url: Url | None = None
     max_requests: Annotated[int, Field(ge=1, le=MOST_CONNECTIONS)] = 100
     tls: HttpTls | None = None
@@ -471,7 +472,7 @@ class OhifSection(NodeFileSection):
     """A released build of the OHIF viewer, served with the node's studies at the root of a port of its own."""
 
     folder: Path
-    port: Port = 8181
+    port: Port = default_ports.VIEWER
 
 
 class PageSection(NodeFileSection):

@@ -28,7 +28,7 @@ from hilum.runtime.package.package_contents import MADE
 from hilum.runtime.package.quantising import QuantisationFacts
 from hilum.scoring.case_scoring import CASES
 from hilum.transforms import channel_stack
-from hilum.values import Dataset, record_schema
+from hilum.values import Dataset, plain_values, record_schema
 from hilum.values.record_schema import RecordSchema
 from hilum.verbs import evaluate, package
 from hilum.verbs.compressing import case_roles, compression_rows, quantised_package, variant_price
@@ -159,7 +159,7 @@ def _open_folder(options: CompressOptions, out: Path, source: Path, dataset: Dat
         if not (out / REQUEST).is_file():
             raise UsageError("holds no unfinished compression", str(out), "Leave --resume out")
         before = record_files.read_json(out / REQUEST, REQUEST_SCHEMA)
-        if other := [name for name, value in request.items() if before.get(name) != record_files.as_json(value)]:
+        if other := [name for name, value in request.items() if before.get(name) != plain_values.as_json(value)]:
             raise UsageError(f"was begun with another {other[0]}", str(out), "Give the same, or another --out")
         return
     if out.exists():

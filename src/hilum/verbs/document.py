@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hilum import errors, installation, keywords
-from hilum.documents import checks, document_pages, fact_file, guidelines, tracing, word_file
+from hilum.documents import checks, document_pages, fact_file, guidelines, page_printing, tracing, word_file
 from hilum.documents.checks import RECORD, BrokenRow
 from hilum.documents.document_pages import ROOTS
 from hilum.documents.fact_file import FACTS
@@ -24,6 +24,7 @@ from hilum.reading import verb_results
 from hilum.report import InNotebook, page_blocks
 from hilum.runtime import record_files
 from hilum.service import node_record
+from hilum.values import plain_values
 from hilum.values.record_schema import RecordOfFields
 from hilum.values.table_cells import TableRow
 from hilum.verbs import serve
@@ -68,7 +69,7 @@ class DocumentsResult(InNotebook):
 
     def as_record(self) -> DocumentsRecord:
         """The record for `--json` and documents.json."""
-        record: DocumentsRecord = record_files.as_json(SCHEMA.record_of(self))
+        record: DocumentsRecord = plain_values.as_json(SCHEMA.record_of(self))
         return record
 
     def __repr__(self) -> str:
@@ -109,7 +110,7 @@ def document(options: DocumentOptions) -> DocumentsResult:
     if "docx" in wanted and find_spec("docx") is None:
         raise UsageError("python-docx is not installed", "--format docx", installation.install_line("documents"))
     if "pdf" in wanted:
-        document_pages.browser_path()
+        page_printing.browser_path()
     opened = DocumentSubject.open(Path(options.subject), node_of=_node_of)
     checks.refuse_planned_changes(opened)
     chosen = [
@@ -144,7 +145,7 @@ def _write_documents(
     filled: Sequence[Document], subject: DocumentSubject, formats: Sequence[str], folder: Path
 ) -> list[Path]:
     """The files of each document in each format."""
-    browser = document_pages.browser_path() if "pdf" in formats else ""
+    browser = page_printing.browser_path() if "pdf" in formats else ""
     metrics, pages, files = document_pages.metrics_of(subject), list[Path](), list[Path]()
     for one in filled:
         page = document_pages.compose_document_page(one, subject, before=document_pages.draft_sections(one, metrics))
@@ -162,7 +163,7 @@ def _write_documents(
             files.append(target.with_suffix(".xml"))
             files[-1].write_text(document_pages.card_xml(one, metrics), encoding="utf-8")
     if browser:
-        files += document_pages.print_pages(pages, browser)
+        files += page_printing.print_pages(pages, browser)
     if "html" not in formats:
         for path in pages:
             path.unlink()

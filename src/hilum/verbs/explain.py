@@ -24,7 +24,7 @@ from hilum.runtime import Model, ModelRequest, record_files
 from hilum.scoring.explaining import cohort_explanation, concept_section, counterfactual_section, explanation_report
 from hilum.scoring.explaining.cohort_explanation import COLUMNS, CaseExplanation, Explainer, FurtherLook
 from hilum.scoring.explaining.concept_section import AnsweredCohort
-from hilum.values import Case, Dataset, PlainValue, Problem
+from hilum.values import Case, Dataset, PlainValue, Problem, plain_values
 from hilum.values.explanation_records import EXPLANATIONS_SCHEMA, ExplanationsRecord, MethodRecord, PlaceFinding
 from hilum.work_state import log
 
@@ -78,7 +78,7 @@ class ExplanationResult(InNotebook):
             "unfinished_training": self.unfinished_training,
             "rows": self.table.to_dict("records"),
         }
-        return cast("ExplanationsRecord", record_files.as_json(record))
+        return cast("ExplanationsRecord", plain_values.as_json(record))
 
     def __repr__(self) -> str:
         used = list(dict.fromkeys(self.table["method"])) if len(self.table) else []

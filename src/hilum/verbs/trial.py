@@ -27,6 +27,7 @@ from hilum.studies.interim_looks import InterimLook
 from hilum.studies.randomisation import Allocation
 from hilum.studies.trial_analysis import FLOW_SCHEMA, BaselineRow, EffectRow, FlowRecord, TrialAnalysis
 from hilum.studies.trial_protocol import Endpoint, Study
+from hilum.values import plain_values
 from hilum.values.record_schema import RecordOfFields
 from hilum.values.table_cells import AS_MISSING
 from hilum.verbs import study_folder
@@ -119,7 +120,7 @@ class AnalysisResult(InNotebook):
 
     def as_record(self) -> dict[str, JsonValue]:
         """The record for `--json`."""
-        return dict(record_files.as_json({**self.results, "flow": self.flow}))
+        return dict(plain_values.as_json({**self.results, "flow": self.flow}))
 
     def __repr__(self) -> str:
         taken = [f"\nnote: {one}" for one in self.results["columns"] if AS_MISSING in one]

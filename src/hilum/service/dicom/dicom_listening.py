@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from hilum.errors import UsageError
-from hilum.service import configuration
+from hilum.service import configuration, default_ports
 from hilum.service.dicom import messages
 from hilum.service.objects.journal import Happened
 from hilum.service.objects.object_store import ObjectStore, Sync
@@ -88,7 +88,7 @@ class ListenerSettings:
 
     ae_title: str = "HILUM"
     host: str = "127.0.0.1"
-    port: int = 11112
+    port: int = default_ports.DICOM
     peers: tuple[DicomPeer, ...] = ()
     max_associations: int = 32
     max_object_mb: int = 4096

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -15,12 +14,11 @@ from sqlalchemy import Connection, inspect, text
 
 from hilum.errors import ResourceError, UsageError
 from hilum.files.storage import atomic
-from hilum.service.records import record_database
+from hilum.service.records import database_programs, record_database
 from hilum.service.records.record_database import PASSWORD, Database
 
 # What a copy is called, by kind of database; copies that are kept of those before a migration.
 NAMES, KEPT = {"sqlite": "node.sqlite", "postgresql": "database.dump"}, 3
-SERVER_PROGRAMS = Path("/usr/lib/postgresql")  # where Debian has them, a folder for each version
 
 
 @contextmanager
@@ -77,8 +75,7 @@ def keep_copy(database: Database, folder: Path, revision: str) -> Path:
 
 def _run_program(name: str, database: Database, *arguments: str) -> None:
     """Run a program of PostgreSQL on a database; the password stands in its environment alone."""
-    places = [str(one) for one in sorted(SERVER_PROGRAMS.glob("*/bin"), reverse=True)]
-    program = shutil.which(name) or shutil.which(name, path=os.pathsep.join(places))
+    program = database_programs.program_path(name)
     if program is None:
         raise ResourceError(f"{name} is not installed", database.public_url, "Install the client of PostgreSQL")
     address = database.engine.url.set(drivername="postgresql", password=None).render_as_string()

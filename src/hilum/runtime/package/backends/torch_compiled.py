@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -70,7 +68,7 @@ class TorchCompiled:
             return "torch compiles nothing ahead of time for Apple's GPUs: use --device cpu"
         if WINDOWS:
             return "compiling ahead of time is not tried on Windows: choose --backend onnx"
-        if shutil.which(os.environ.get("CXX", "g++")) is None:
+        if hardware.compiler_path() is None:
             return "there is no C++ compiler (g++): install one, or choose --backend onnx"
         return None
 
