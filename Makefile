@@ -69,7 +69,8 @@ audit: .venv/installed
 bom: .venv/installed
 	@$(BIN)/python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --of JSON --output-file bom.json $(BIN)/python
 
-# The wheel without the checkout, in a fresh environment: its dependencies are downloaded, and the demo trains there.
+# The wheel without the checkout, in a fresh environment: its dependencies are downloaded, doctor looks at the machine,
+# and the demo trains there.
 wheel: .venv/installed
 	@$(BIN)/python tests/wheel.py
 

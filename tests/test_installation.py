@@ -87,7 +87,7 @@ def test_pages_show_the_line_of_the_checkout_for_each_extra_that_they_name():
     pages = {path: text for path, text in texts().items() if path.endswith((".md", ".service"))}
     shown = {extra for text in pages.values() for extra in OF_THE_CHECKOUT.findall(text)}
     assert shown <= {*EXTRAS, "dev", "docs"}
-    assert {"service", "wsi", "tune"} <= shown
+    assert {"service", "wsi"} <= shown
 
 
 def test_every_extra_says_which_commands_it_opens():

@@ -53,7 +53,7 @@ VERBS = {name: COMMAND.get_command(None, name) for name in COMMAND.list_commands
 PAGE_OF = {
     "mcp": "agents",
     "federation": "federate",
-    **dict.fromkeys(("convert", "view", "embed", "networks", "cache", "demo"), "commands"),
+    **dict.fromkeys(("doctor", "info", "convert", "view", "embed", "networks", "cache", "demo"), "commands"),
     **dict.fromkeys(("audit", "backup", "restore", "inventory"), "keep"),
 }
 # A call of ours in a block: variables or a launcher may stand before it.

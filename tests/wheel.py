@@ -1,4 +1,4 @@
-"""Build a wheel, install it without the checkout in a fresh environment, and run `hilum --help` and a demo there.
+"""Build a wheel, install it without the checkout in a fresh environment, and run `--help`, `doctor` and a demo there.
 
 `python tests/wheel.py` ends with 1 where the wheel cannot be built or installed, where it lacks a file of the source or
 holds one of the real data, where a command fails, or where the demo, which has no way into the web, does not say that
@@ -66,6 +66,10 @@ def main() -> int:
             ran([*pip, "--constraint", ROOT / "constraints.txt", wheel], work)
             program = environment / "bin" / "hilum"
             ran([program, "--help"], work)
+            findings = ran([program, "doctor"], work)
+            if f"{wheel}[service]" not in findings:
+                sys.stdout.write(f"doctor does not say that extras are installed from {wheel.name}:\n{findings}\n")
+                return 1
             offline = {**OFFLINE, "no_proxy": "", "HILUM_CACHE": str(folder / "cache")}
             lines = ran([program, "demo", "--minutes", str(MINUTES)], work, **offline).splitlines()
         except subprocess.CalledProcessError as error:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from hilum.lazy import lazy_index
 
 __version__ = "0.1.0"
+# The day of the release; until there is one, of this line. A clock that shows an earlier day is wrong.
+__date__ = "2026-11-30"
 
 if TYPE_CHECKING:
     from hilum.errors import HilumError as HilumError
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from hilum.verbs.deploy import roll_back_change as roll_back_change
     from hilum.verbs.deploy import shadow_change as shadow_change
     from hilum.verbs.deploy import split_change as split_change
+    from hilum.verbs.doctor import doctor as doctor
     from hilum.verbs.document import document as document
     from hilum.verbs.document import trace_requirements as trace_requirements
     from hilum.verbs.document import verify_documents as verify_documents
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from hilum.verbs.federation import provision_federation as provision_federation
     from hilum.verbs.federation import serve_federation as serve_federation
     from hilum.verbs.feedback import feedback as feedback
+    from hilum.verbs.info import info as info
     from hilum.verbs.inventory import inventory as inventory
     from hilum.verbs.labelling import import_labels as import_labels
     from hilum.verbs.labelling import next_labels as next_labels

@@ -14,8 +14,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from hilum.lazy import packaging_requirements
 
@@ -42,25 +41,27 @@ EXTRAS: Mapping[str, str] = {
 }
 
 
-def install_line(extra: str) -> str:
+def install_line(extra: str = "") -> str:
     """The line that installs an extra: in the checkout, or from the wheel, of which this installation was made.
 
-    Where nothing states its origin, or that is gone, the line names what the extra needs.
+    Without an extra it installs what the core needs. Where nothing states the origin, or that is gone, the line names
+    the packages that are needed.
     """
+    brackets = f"[{extra}]" if extra else ""
     origin = _stated_origin()
     url = str(origin.get("url", ""))
     pip = _pip_command()
-    path = Path(url2pathname(urlsplit(url).path)) if url.startswith("file:") else None
+    path = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
     if path is not None and path.is_dir():
         constraints = " --constraint constraints.txt" if (path / "constraints.txt").is_file() else ""
         editable = " --editable" if origin.get("dir_info", {}).get("editable") else ""
-        return f"cd {shlex.quote(str(path))} && {pip}{constraints}{editable} '.[{extra}]'"
+        return f"cd {shlex.quote(str(path))} && {pip}{constraints}{editable} '.{brackets}'"
     if path is not None and path.is_file():
-        return f"{pip} {shlex.quote(f'{path}[{extra}]')}"
+        return f"{pip} {shlex.quote(f'{path}{brackets}')}"
     if url and path is None:
         version_control = origin.get("vcs_info")
         address = f"{version_control['vcs']}+{url}@{version_control['commit_id']}" if version_control else url
-        return f"{pip} {shlex.quote(f'{DISTRIBUTION}[{extra}] @ {address}')}"
+        return f"{pip} {shlex.quote(f'{DISTRIBUTION}{brackets} @ {address}')}"
     return f"{pip} {shlex.join(needed_packages(extra))}"
 
 

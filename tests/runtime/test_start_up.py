@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -106,6 +107,27 @@ def test_a_command_line_imports_typer_alone_until_it_knows_its_command_and_then_
     first, second, *_, last = printed(f"{code}\n{shown}\n{asked}\n{shown}")
     assert (first, second) == ("set()", "['hilum.options.command_index']")
     assert last == "['hilum.options.command_index', 'hilum.options.doors']"
+
+
+def test_info_answers_without_numpy_and_without_the_libraries_that_it_lists():
+    late = HEAVY | LATE | {"numpy", "psutil", "rich", "jinja2"}
+    code = "import sys; from hilum.cli import main; sys.argv = ['hilum', 'info', '--json']"
+    asked = "try:\n    main()\nexcept SystemExit:\n    pass"
+    record, loaded = printed(f"{code}\n{asked}\nprint({late} & set(sys.modules))")
+    assert loaded == "set()"
+    listed = json.loads(record)
+    assert {"segmentation", "survival"} <= listed["kinds_of_problem"].keys()
+    assert listed["networks"]["unet"]
+
+
+def test_doctor_looks_at_the_machine_without_torch_and_without_the_libraries_of_formats():
+    late = HEAVY | LATE | {"monai", "timm", "captum", "sqlalchemy", "fastapi"}
+    code = "import sys; from hilum.cli import main; sys.argv = ['hilum', 'doctor', '--json']"
+    code += "; from hilum.verbs import doctor; doctor.LIMIT_S = 60.0"
+    asked = "try:\n    main()\nexcept SystemExit as ended:\n    code = ended.code"
+    record, loaded, code = printed(f"{code}\n{asked}\nprint({late} & set(sys.modules))\nprint(code)")
+    assert (loaded, code) == ("set()", "0")
+    assert {row["what"] for row in json.loads(record)["rows"]} >= {"Python", "GPU", "extra service"}
 
 
 def test_import_hilum_loads_only_what_finds_its_names():

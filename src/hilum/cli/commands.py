@@ -102,6 +102,7 @@ ENDS: Mapping[str, Callable[[Any, Any], None]] = {
     "document trace": terminal.refuse_untraced,
     "change check": terminal.refuse_change,
     "accept": terminal.refuse_acceptance,
+    "doctor": terminal.refuse_machine,
 }
 # Commands that speak, ask or wait at the terminal, in place of their verb.
 DIALOGUES: Mapping[str, Callable[..., Any]] = {
@@ -251,7 +252,8 @@ class CommandList(TyperGroup):
         first_words = [one.words.split()[0] for one in COMMANDS]
         groups = [one.words.split()[0] for one in COMMANDS if " " in one.words]
         single = [word for word in first_words if word not in groups]
-        self.commands = dict.fromkeys([*single, *groups])  # the names, of which the nearest to a wrong one is suggested
+        names: dict[str, Any] = dict.fromkeys([*single, *groups])
+        self.commands = names  # of which the nearest to a wrong one is suggested
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The commands as help lists them, groups last."""

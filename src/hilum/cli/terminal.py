@@ -62,6 +62,13 @@ def refuse_acceptance(result: Any, values: CommandValues) -> None:
         raise PartlyFailedError(f"the model is {result.verdict}", str(values["model"]), remedy)
 
 
+def refuse_machine(result: Any, values: CommandValues) -> None:
+    """Exit with 1 for a machine on which the main job cannot run."""
+    if not result.is_ready:
+        first = result.obstacles[0]
+        raise PartlyFailedError(first.found, first.what, first.remedy)
+
+
 def refuse_untraced(result: Any, values: CommandValues) -> None:
     """Exit with 1 for requirements that nothing shows."""
     if result.broken:

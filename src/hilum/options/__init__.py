@@ -10,6 +10,6 @@ from typing import TYPE_CHECKING
 from hilum.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from hilum.options import command_index, doors, images, models, node, records, shared_flags, training
+    from hilum.options import command_index, doors, images, machine, models, node, records, shared_flags, training
 
 lazy_index(__name__)

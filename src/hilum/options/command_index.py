@@ -241,6 +241,8 @@ COMMANDS = (
     Command("demo", "training:DemoOptions", is_json=False, is_own=True),
     Command("studio", "doors:StudioOptions", is_json=False, is_own=True),
     Command("mcp", "doors:McpOptions", is_json=False, is_own=True),
+    Command("info", "machine:InfoOptions", reads=True),
+    Command("doctor", "machine:DoctorOptions", reads=True),
     Command("inventory", "node:InventoryOptions"),
     Command("backup", "node:BackupOptions"),
     Command("restore", "node:RestoreOptions", is_own=True),
