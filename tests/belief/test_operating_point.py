@@ -158,25 +158,25 @@ def test_a_confidence_is_that_of_a_named_figure(rule, confidence):
 
 
 KIND = task_catalogue.task_class("classification")
-REGISTERED = {"operating_point": Decision("sensitivity>=0.95", BY_HAND)}
+PREREGISTERED = {"operating_point": Decision("sensitivity>=0.95", BY_HAND)}
 
 
-def test_a_registered_rule_is_a_warning_where_no_case_was_left_to_choose_its_threshold():
+def test_a_preregistered_rule_is_a_warning_where_no_case_was_left_to_choose_its_threshold():
     [warning] = task_settings.unkept_rules(
-        KIND, {**REGISTERED, "thresholds": Decision(None, "they are found after training")}
+        KIND, {**PREREGISTERED, "thresholds": Decision(None, "they are found after training")}
     )
     assert warning.startswith("The rule sensitivity>=0.95 could not be kept: no case was left that did not train")
     assert "after training" not in warning
     nothing_known = operating_points.chosen_thresholds(OperatingPoint("sensitivity>=0.95"), {}, "0.5")[1]
-    assert task_settings.unkept_rules(KIND, {**REGISTERED, "thresholds": nothing_known})
+    assert task_settings.unkept_rules(KIND, {**PREREGISTERED, "thresholds": nothing_known})
 
 
-def test_a_rule_that_has_its_threshold_or_that_nobody_registered_is_no_warning():
+def test_a_rule_that_has_its_threshold_or_that_nobody_preregistered_is_no_warning():
     truths = np.arange(40) % 2 > 0
     kept = operating_points.chosen_thresholds(
         OperatingPoint("sensitivity>=0.95"), {"ill": (truths * 0.8, truths, np.arange(40))}, "0.5"
     )[1]
-    assert task_settings.unkept_rules(KIND, {**REGISTERED, "thresholds": kept}) == []
+    assert task_settings.unkept_rules(KIND, {**PREREGISTERED, "thresholds": kept}) == []
     by_rule = {"operating_point": Decision("youden", "no rule was asked for")}
     assert (
         task_settings.unkept_rules(KIND, {**by_rule, "thresholds": Decision(None, "they are found after training")})
@@ -196,6 +196,6 @@ def test_a_rule_of_a_part_that_could_not_be_kept_names_the_part():
     }
     joint = task_catalogue.build_task({"name": "classification+findings", "weighting": "fixed", **own})
     thresholds = Decision(None, "they are found after training")
-    given = {f"findings.{name}": one for name, one in {**REGISTERED, "thresholds": thresholds}.items()}
+    given = {f"findings.{name}": one for name, one in {**PREREGISTERED, "thresholds": thresholds}.items()}
     [warning] = task_settings.unkept_rules(joint, given)
     assert warning.startswith("The rule sensitivity>=0.95 of findings could not be kept: no case was left")

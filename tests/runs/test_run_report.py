@@ -49,7 +49,9 @@ def plan() -> Plan:
         },
     }
     made = Plan(sections)
-    return made.with_decision("evaluation.registered", Decision(plan_file.registration_digest(made), "before training"))
+    return made.with_decision(
+        "evaluation.preregistered", Decision(plan_file.preregistration_digest(made), "before training")
+    )
 
 
 def page(primary: str = "dice", openings: int = 1, made: Plan | None = None, given: list[Row] | None = None) -> str:
@@ -80,7 +82,9 @@ def test_what_was_named_before_training_stands_apart_from_what_is_exploratory():
 def test_the_margin_and_groups_that_were_fixed_stand_with_the_primary_metric():
     made = plan().with_decision("evaluation.margin", Decision(0.05, BY_HAND))
     made = made.with_decision("evaluation.groups", Decision("sex,age:40", BY_HAND))
-    made = made.with_decision("evaluation.registered", Decision(plan_file.registration_digest(made), "before training"))
+    made = made.with_decision(
+        "evaluation.preregistered", Decision(plan_file.preregistration_digest(made), "before training")
+    )
     words = "fixed with it: the margin of non-inferiority 0.05 and the groups sex, age:40; all other figures"
     assert words in page(made=made)
 
@@ -94,7 +98,7 @@ def test_figures_and_charts_link_to_the_files_of_which_they_are_made():
 def test_a_promise_that_was_changed_since_is_no_promise():
     changed = plan().with_decision("task.tolerance", Decision({"liver": 5.0}, "set by hand"))
     text = page(made=changed)
-    assert "not those registered before training" in text
+    assert "not those preregistered" in text
     assert "every figure is exploratory" in text
     assert "nothing shows that it was named beforehand" in page(made=None)
 

@@ -149,7 +149,7 @@ def test_a_group_whose_figure_is_not_defined_has_its_line_in_the_forest_plot():
 
 
 @pytest.mark.parametrize(
-    ("registered", "late", "says"),
+    ("preregistered", "late", "says"),
     [
         ("sex, site", [], "These groups were fixed before training"),
         ("Sex", ["site"], "Not fixed before training, and so exploratory: site"),
@@ -157,10 +157,12 @@ def test_a_group_whose_figure_is_not_defined_has_its_line_in_the_forest_plot():
     ],
 )
 @pytest.mark.whole
-def test_groups_that_nobody_fixed_before_training_are_exploratory(registered, late, says):
+def test_groups_that_nobody_fixed_before_training_are_exploratory(preregistered, late, says):
     scored = ScoredCases(table_of(), (), task=Classification(("fine", "ill")))
     options = AuditOptions(groups="sex,site")
-    found = group_audit.audit_groups(AuditInput(scored, None, (), 0, True, options=options, registered=registered))
+    found = group_audit.audit_groups(
+        AuditInput(scored, None, (), 0, True, options=options, preregistered=preregistered)
+    )
     assert found.records["fairness.json"][1]["exploratory"] == late
     assert says in found.sections[0].blocks[0].text
 
@@ -325,14 +327,14 @@ def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_befo
     found = json.loads((made.out / "evaluation" / "fairness.json").read_text())
     assert (found["groups"], found["exploratory"]) == ("sex", [])
     assert "No groups were fixed before training" not in made.report.read_text()
-    assert json.loads((made.out / "evaluation" / "summary.json").read_text())["registered_margin"] == 0.05
+    assert json.loads((made.out / "evaluation" / "summary.json").read_text())["preregistered_margin"] == 0.05
     other = plan_file.read_plan(again / "plan.yaml").with_decision("evaluation.margin", Decision(0.2, "by hand"))
     other = other.with_decision(
-        "evaluation.registered", Decision(plan_file.registration_digest(other), "before its training")
+        "evaluation.preregistered", Decision(plan_file.preregistration_digest(other), "before its training")
     )
     (again / "plan.yaml").write_text(plan_file.plan_text(other))
     apart = hilum.ensemble((run, again), out=tmp_path / "apart", device="cpu", data=data).out / "evaluation"
-    assert "registered_margin" not in json.loads((apart / "summary.json").read_text())
+    assert "preregistered_margin" not in json.loads((apart / "summary.json").read_text())
     assert json.loads((apart / "fairness.json").read_text())["exploratory"] == ["sex"]
 
 

@@ -234,7 +234,7 @@ def test_a_plan_states_the_positive_class_with_its_reason_and_a_person_decides_o
     chosen = plan_changes.with_settings(made, {"task.positive": "fine"})
     assert chosen["task.positive"] == "fine" and chosen.decision("task.positive").because == BY_HAND
     assert plan_checks.checked_settings(chosen).task.positives == ("fine",)
-    assert plan_file.registration_digest(chosen) != plan_file.registration_digest(made)
+    assert plan_file.preregistration_digest(chosen) != plan_file.preregistration_digest(made)
     with pytest.raises(PlanError, match="there is no class 'sick'"):
         plan_checks.checked_settings(plan_changes.with_settings(made, {"task.positive": "sick"}))
     # In a fold the other class may be the rarer one; its models are averaged with those of the others.

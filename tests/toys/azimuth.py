@@ -56,7 +56,7 @@ class Azimuth(Task):
     """
 
     angle: Annotated[str, Setting(target=True)]
-    offset: Annotated[float, Setting(always=True, registered="zero of the circle", target=True)] = 0.0
+    offset: Annotated[float, Setting(always=True, preregistered="zero of the circle", target=True)] = 0.0
 
     name: ClassVar[str] = "azimuth"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})

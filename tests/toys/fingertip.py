@@ -194,7 +194,7 @@ class Pointing(Task):
     radius: pixels around it that are taught
     """
 
-    radius: Annotated[float, Setting(registered="radius", target=True)] = RADIUS
+    radius: Annotated[float, Setting(preregistered="radius", target=True)] = RADIUS
 
     name: ClassVar[str] = "indicating"
     needs: ClassVar[frozenset[str]] = frozenset({KIND})

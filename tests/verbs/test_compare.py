@@ -60,7 +60,7 @@ def test_the_difference_of_two_models_stands_with_its_interval_in_words_table_an
     assert "intervals resample cases, because their patients are unknown" in page
     assert record["differences"]["again"][0]["patients"] is None
     # As the plan of the run said before training.
-    assert record["margins"]["again"] == {"margin": 0.25, "registered": True, "because": "registered before training"}
+    assert record["margins"]["again"] == {"margin": 0.25, "preregistered": True, "because": "preregistered"}
     with pytest.raises(UsageError, match="exists already"):
         hilum.compare([run, other], out=tmp_path / "out")
 
@@ -141,7 +141,7 @@ def classified_by(out, noise: float, seed: int, cases: int = 80, margin: float |
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Good, as good, poor; the second has registered a margin of .1."""
+    """Good, as good, poor; the second has preregistered a margin of .1."""
     root = tmp_path_factory.mktemp("models")
     good, again = classified_by(root / "good", 0.1, 1), classified_by(root / "again", 0.1, 2, margin=0.1)
     return good, again, classified_by(root / "poor", 4.0, 3)
@@ -157,9 +157,11 @@ def figures_of(folders):
 def found_of(*folders, **options):
     """The tests of some evaluations, as `compare` makes them."""
     found, tables = figures_of(folders)
-    registered = {one.name: json.loads((one / "summary.json").read_text()).get("registered_margin") for one in folders}
+    preregistered = {
+        one.name: json.loads((one / "summary.json").read_text()).get("preregistered_margin") for one in folders
+    }
     return comparison_tests.significance_tests(
-        found, tables, TASKS[: len(folders)], registered, ComparisonOptions(**options), seed=0
+        found, tables, TASKS[: len(folders)], preregistered, ComparisonOptions(**options), seed=0
     )
 
 
@@ -179,7 +181,7 @@ def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path
     assert rows["mcc", "all", "poor"]["test"] == "bootstrap"
     assert ("auroc", "ill", "poor") not in rows
     assert (alike["margin"], worse["margin"]) == (0.1, None)
-    assert record["margins"] == {"again": {"margin": 0.1, "registered": True, "because": "registered before training"}}
+    assert record["margins"] == {"again": {"margin": 0.1, "preregistered": True, "because": "preregistered"}}
     assert [one["model"] for one in record["ranks"]] == ["good", "again", "poor"] and record["ranks"][2]["rank"] > 2.5
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Equivalent to" in page or "equivalent to" in page
@@ -257,11 +259,11 @@ def test_a_verdict_on_too_few_patients_is_marked_as_their_intervals_are(tmp_path
     assert ("equivalent, unreliable" in page) == few
 
 
-@pytest.mark.parametrize(("margin", "why"), thinned(1, [(0.2, "0.1 was registered"), (0.1, "")]))
+@pytest.mark.parametrize(("margin", "why"), thinned(1, [(0.2, "0.1 was preregistered"), (0.1, "")]))
 def test_a_margin_that_was_not_fixed_before_is_marked_exploratory(models, margin, why):
     found = found_of(*models[:2], margin=margin)
     own = found.margins["again"]
-    assert own.is_registered == (not why) and why in own.because
+    assert own.is_preregistered == (not why) and why in own.because
     stated = " ".join(compare.caveats_of_tests(replace(figures_of(models[:2])[0], tested=found)))
     assert ("is exploratory: " in stated) == bool(why)
     late = found_of(models[0], models[2], margin=0.1).margins["poor"]
@@ -464,7 +466,7 @@ def test_a_table_of_readers_may_be_as_spreadsheets_of_other_countries_write_it(m
 
 
 @pytest.mark.whole
-def test_a_registered_margin_holds_against_readers_for_the_first_model_too(models, tmp_path):
+def test_a_preregistered_margin_holds_against_readers_for_the_first_model_too(models, tmp_path):
     people = tmp_path / "people.csv"
     read_cases_of(models).to_csv(people, index=False)
     rows = found_of(models[1], models[0], readers=people).rows
@@ -530,18 +532,15 @@ def test_groups_stand_in_the_order_of_their_ranges(models):
     assert [row.label for row in rows if row.is_of_group] == ["all; age <30", "all; age 30-50", "all; age >=50"]
 
 
-def test_a_registered_margin_is_stated_also_where_it_shows_nothing(models, tmp_path):
+def test_a_preregistered_margin_is_stated_also_where_it_shows_nothing(models, tmp_path):
     found = hilum.compare([models[0], models[1]], margin=0.0001, out=tmp_path / "out")
     assert [row.verdict for row in found.tested.rows if row.is_primary] == ["not shown"]
     html = (tmp_path / "out" / "report.html").read_text()
     assert "nor to be non-inferior by the margin of 0.0001" in html
     assert 'href="comparison.json"' in html
-    registered = hilum.compare([models[2], models[1]], out=tmp_path / "registered")
-    assert registered.tested.margins["again"].is_registered
-    assert (
-        "The margin of 0.1 for again was registered before training."
-        in (tmp_path / "registered" / "report.html").read_text()
-    )
+    preregistered = hilum.compare([models[2], models[1]], out=tmp_path / "preregistered")
+    assert preregistered.tested.margins["again"].is_preregistered
+    assert "The margin of 0.1 for again was preregistered." in (tmp_path / "preregistered" / "report.html").read_text()
 
 
 def test_two_classes_state_each_figure_once_in_the_terminal(models):

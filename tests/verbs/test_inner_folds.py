@@ -142,7 +142,7 @@ def test_a_plan_says_whether_there_are_inner_folds_and_why(classified, given, fo
     ],
 )
 @pytest.mark.whole
-def test_a_registered_rule_keeps_them_where_its_rarest_class_has_too_few_validation_cases(
+def test_a_preregistered_rule_keeps_them_where_its_rarest_class_has_too_few_validation_cases(
     classified, ill, assignments, folds, because
 ):
     made = hilum.plan(classified.data, device="cpu", minutes=60, assignments=assignments).plan
@@ -167,16 +167,16 @@ FORTY_EIGHT = (
 @pytest.mark.parametrize(
     ("assignments", "folds", "because"),
     [
-        ({"task.risk": 0.05}, 3, "2 validation patients, of 38 for the registered risk, are too few"),
-        ({"task.risk": 0.1, "task.risk_delta": 0.3}, 3, "of 24 for the registered risk"),
+        ({"task.risk": 0.05}, 3, "2 validation patients, of 38 for the preregistered risk, are too few"),
+        ({"task.risk": 0.1, "task.risk_delta": 0.3}, 3, "of 24 for the preregistered risk"),
         ({"task.risk": 0.01}, 0, "many answers"),  # all cases would not be enough either
         ({"task.risk": None}, 0, "many answers"),
-        ({}, 0, "many answers"),  # nobody has registered the usual one
+        ({}, 0, "many answers"),  # nobody has preregistered the usual one
         ({"task.risk": 0.05, "split.inner_folds": 2}, 2, "set by hand"),
     ],
 )
 @pytest.mark.whole
-def test_many_boxes_have_them_where_a_registered_risk_needs_more_patients_than_select(
+def test_many_boxes_have_them_where_a_preregistered_risk_needs_more_patients_than_select(
     detected, assignments, folds, because
 ):
     made = hilum.plan(detected.data, device="cpu", minutes=60, assignments=assignments).plan
@@ -193,10 +193,10 @@ def test_where_patients_are_unknown_cases_are_too_few(detected):
     decision = split_rules.with_inner_folds(
         made, plan_checks.checked_settings(made).task, unknown, FORTY_EIGHT[1]
     ).decision("split.inner_folds")
-    assert decision.because.startswith("2 validation cases, of 38 for the registered risk, are too few")
+    assert decision.because.startswith("2 validation cases, of 38 for the preregistered risk, are too few")
 
 
-def test_volumes_have_none_by_themselves_whatever_risk_is_registered(segmented):
+def test_volumes_have_none_by_themselves_whatever_risk_is_preregistered(segmented):
     given = {"labels": trained.LABELS, "device": "cpu", "minutes": 60, "assignments": {"task.risk": 0.05}}
     made = hilum.plan(segmented.data, **given).plan
     decision = split_rules.with_inner_folds(made, plan_checks.checked_settings(made).task, *FORTY_EIGHT).decision(

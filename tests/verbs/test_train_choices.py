@@ -175,8 +175,8 @@ def test_mlflow_gets_the_same_numbers(classified, tmp_path, monkeypatch):
 
 def test_what_is_promised_is_hashed_before_training(segmented, tmp_path):
     plan = plan_file.read_plan(segmented.out / "plan.yaml")
-    assert plan["evaluation.registered"] == plan_file.registration_digest(plan)
-    assert plan["evaluation.registered"] in (segmented.out / "report.html").read_text(encoding="utf-8")
+    assert plan["evaluation.preregistered"] == plan_file.preregistration_digest(plan)
+    assert plan["evaluation.preregistered"] in (segmented.out / "report.html").read_text(encoding="utf-8")
 
 
 def test_measured_memory_stands_in_the_environment_and_the_report(segmented):

@@ -95,14 +95,14 @@ def risk_decisions(
     }
 
 
-def fewest_for_risk(settings: StatedSettings, registered: Collection[str]) -> int:
-    """The patients who should find thresholds of a risk that a person registered; 0 without one, and where they are.
+def fewest_for_risk(settings: StatedSettings, preregistered: Collection[str]) -> int:
+    """The patients who should find thresholds of a risk that a person preregistered; 0 without one, and where they are.
 
     settings:   of a task, or of a part of one
-    registered: those of them that a person chose
+    preregistered: those of them that a person chose
     """
     risk, delta = settings.get("risk"), settings.get("risk_delta")
-    if risk is None or settings.get("covering") is not None or not {"risk", "risk_delta"} & set(registered):
+    if risk is None or settings.get("covering") is not None or not {"risk", "risk_delta"} & set(preregistered):
         return 0
     return CONTROLLING * conformal.fewest_for_control(risk, delta)
 

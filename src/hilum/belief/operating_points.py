@@ -57,9 +57,11 @@ class OperatingPoint:
     confidence: the share of trainings in which it is kept; None: it is on average over trainings
     """
 
-    words: Annotated[str, Setting(name="operating_point", registered="operating point", unkept=_unkept_rule)] = "youden"
+    words: Annotated[str, Setting(name="operating_point", preregistered="operating point", unkept=_unkept_rule)] = (
+        "youden"
+    )
     confidence: Annotated[
-        float | None, Setting(name="operating_confidence", registered="confidence of the operating point")
+        float | None, Setting(name="operating_confidence", preregistered="confidence of the operating point")
     ] = None
 
     def __post_init__(self) -> None:
@@ -273,7 +275,7 @@ class GroupThresholds:
     """
 
     groups: Annotated[
-        str | None, Setting(name="group_thresholds", read=_groups, registered="groups with thresholds of their own")
+        str | None, Setting(name="group_thresholds", read=_groups, preregistered="groups with thresholds of their own")
     ] = None
     criterion: Annotated[str, Setting(name="group_criterion", choices=tuple(CRITERIA), noun="criterion")] = OPPORTUNITY
     levels: Annotated[Mapping[str, Mapping[str, float]] | None, Setting(name=BY_GROUP, tuned=True)] = None

@@ -51,7 +51,7 @@ ALL = "all"
 class SummaryRecord(RecordHead):
     """The figures of an evaluation, and what a reader has to know of them.
 
-    primary, registered_margin: the metric that judges the model, and by how much it may be worse, as registered
+    primary, preregistered_margin: the metric that judges the model, and by how much it may be worse, as preregistered
     recipe, seed: hash of the decisions that trained the model, and the seed of its training
     """
 
@@ -61,7 +61,7 @@ class SummaryRecord(RecordHead):
     verdict: NotRequired[VerdictRecord]
     recipe: NotRequired[str]
     seed: NotRequired[int]
-    registered_margin: NotRequired[float]
+    preregistered_margin: NotRequired[float]
     outcomes: NotRequired[list[CaseOutcome]]
     unfinished_training: NotRequired[str]
 

@@ -376,7 +376,7 @@ class CompareOptions:
     ] = "auto"
     margin: Annotated[
         float | None,
-        Setting("Margin of non-inferiority in the primary metric; by default the one that the plan registered.", "M"),
+        Setting("Margin of non-inferiority in the primary metric; by default the preregistered one.", "M"),
     ] = None
     correction: Annotated[str, Setting("Correction of p-values for multiple testing: holm, bh or none.", "NAME")] = (
         "holm"

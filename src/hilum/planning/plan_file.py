@@ -32,7 +32,7 @@ NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
 # Bytes of a plan, and characters of a value: plans have some 20 kB.
 LARGEST_PLAN, LONGEST_VALUE, SHOWN = 1 << 20, 10_000, 80
 # The hash of what was promised before training, and what may be among it.
-REGISTERED, MARGIN, GROUPS = "evaluation.registered", "evaluation.margin", "evaluation.groups"
+PREREGISTERED, MARGIN, GROUPS = "evaluation.preregistered", "evaluation.margin", "evaluation.groups"
 # What a person means by a plan beside the data, the seeds in it, and what follows from the speed of the machine.
 OF_TRAINING = frozenset({"network", "training", "augmentation", "objectives", "search"})
 SEEDS = ("training.seed", "split.seed")
@@ -80,7 +80,7 @@ def _write_part(part: _Part) -> str:
     return text.getvalue()
 
 
-def registration_digest(plan: Plan) -> str:
+def preregistration_digest(plan: Plan) -> str:
     """SHA-256 over primary metric, margin, compared groups, and what the kind of problem fixes: all that flatters.
 
     A run records it before its first step; a report marks as exploratory whatever it does not cover.
@@ -88,7 +88,10 @@ def registration_digest(plan: Plan) -> str:
     """
     names = (
         "evaluation.primary",
-        *(f"task.{name}" for name in task_settings.registered_settings(task_catalogue.task_class(plan["task.name"]))),
+        *(
+            f"task.{name}"
+            for name in task_settings.preregistered_settings(task_catalogue.task_class(plan["task.name"]))
+        ),
     )
     fixed = {name: plan[name] for name in names if name in plan}
     fixed |= {name: plan[name] for name in (GROUPS, MARGIN) if plan[name] is not None}
@@ -108,16 +111,16 @@ def recipe_digest(plan: Plan | None) -> Mapping[str, PlainValue]:
     return {"recipe": hashlib.sha256(text.encode()).hexdigest(), "seed": plan["training.seed"]}
 
 
-def registered_margin(plan: Plan | None) -> float | None:
+def preregistered_margin(plan: Plan | None) -> float | None:
     """The margin that was fixed before training; None where there is none, or something has been changed since."""
-    if plan is None or plan[MARGIN] is None or REGISTERED not in plan:
+    if plan is None or plan[MARGIN] is None or PREREGISTERED not in plan:
         return None
-    return float(plan[MARGIN]) if plan[REGISTERED] == registration_digest(plan) else None
+    return float(plan[MARGIN]) if plan[PREREGISTERED] == preregistration_digest(plan) else None
 
 
-def registered_groups(plan: Plan | None) -> str | None:
+def preregistered_groups(plan: Plan | None) -> str | None:
     """The groups fixed before training; None where there are none, or something has been changed since."""
-    if plan is None or REGISTERED not in plan or plan[REGISTERED] != registration_digest(plan):
+    if plan is None or PREREGISTERED not in plan or plan[PREREGISTERED] != preregistration_digest(plan):
         return None
     return None if plan[GROUPS] is None else str(plan[GROUPS])
 

@@ -177,7 +177,7 @@ class EvaluationSettings:
     """Settings of the evaluation.
 
     primary:    the metric that the model is judged by
-    registered: hash of what was promised before training
+    preregistered: hash of what was stated before training
     image_only: whether the same network is trained as long without the covariates too, where it is told any
     groups:     whose figures are compared, "sex,age:40:60,site,sex*age"; None or "none": nobody's
     margin:     by which the model may be worse than another in the primary metric and still be none the worse, in the
@@ -185,7 +185,7 @@ class EvaluationSettings:
     """
 
     primary: str
-    registered: str | None = None
+    preregistered: str | None = None
     image_only: bool = False
     groups: str | None = None
     margin: Positive | None = None

@@ -141,7 +141,7 @@ def score_run_cases(
         folds,
         AuditOptions(sites=run.plan[FOLDS_BY]),
         planned=planned,
-        registered=plan_file.registered_groups(run.plan),
+        preregistered=plan_file.preregistered_groups(run.plan),
     )
     if cuts.end is None:
         audit = replace(audit, scored=fidelity_audit.with_recovery(audit))
@@ -396,7 +396,7 @@ def write_run_report(
             "read as": run.dataset.layout,
             "patients": run.dataset.patients,
             "model": f"weights: {outcomes[0].because}" if len(outcomes) == 1 else _mean_of(len(outcomes)),
-            "registered": plan["evaluation.registered"],
+            "preregistered": plan["evaluation.preregistered"],
             "seed": plan["training.seed"],
             "minutes": f"{minutes:.1f}",
             "of these": _run_minutes.stages_in_words(done.seconds),

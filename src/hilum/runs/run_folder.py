@@ -143,7 +143,7 @@ def new_run(
         "before the first step"
     )
     plan = planned.plan.with_decision(
-        "evaluation.registered", Decision(plan_file.registration_digest(planned.plan), because)
+        "evaluation.preregistered", Decision(plan_file.preregistration_digest(planned.plan), because)
     )
     planned = replace(planned, plan=plan)
     with atomic.write_whole(out, overwrite=True) as partial:

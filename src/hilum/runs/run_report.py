@@ -30,7 +30,7 @@ from hilum.training.length.step_probe import NARROWER
 from hilum.training.search_study import COMPLETE, FEWEST_TO_RANK
 from hilum.values import ANSWERED, BY_HAND, Decision, PlainValue, Plan, Problem, Row
 
-REGISTERED = "evaluation.registered"
+PREREGISTERED = "evaluation.preregistered"
 # Decisions that are stated before the whole plan.
 MOST_LINES = 10
 # Decisions that follow from the data, those that a reader asks for first.
@@ -79,8 +79,8 @@ ENOUGH, AGAINST, OTHERS = "Trained long enough?", "What speaks against it", "Als
 class RunReport:
     """The report of a run, an evaluation or an ensemble: verdict, figures, pictures, then how the model was made.
 
-    primary:  the metric of the headline; if the plan registered it before training, all others are exploratory
-    promised: decisions that state what was registered, where no plan is at hand: those of a package
+    primary:  the metric of the headline; if the plan preregistered it, all others are exploratory
+    promised: decisions that state what was preregistered, where no plan is at hand: those of a package
     views:    folder of the viewers' pages, relative to the report
     log, logs: how it was trained, and the files that hold it, relative to the report; none where they lie elsewhere
     by:       which model scored which case, where that is not plain, in a sentence
@@ -115,7 +115,7 @@ class RunReport:
         """The page."""
         headline = [] if self.scored is None else _headline(self.scored, self.primary)
         metrics = Metrics() if self.scored is None else self.scored.metrics
-        notes = [*(self.notes if self.verdict is None else ()), *_registration_changes(self._registry)]
+        notes = [*(self.notes if self.verdict is None else ()), *_preregistration_changes(self._registry)]
         page = ReportPage(self.title, headline, [*self._sections()], self._origin, notes, self.lead, metrics)
         if (verdict := self.verdict) is not None:
             remarks = {OTHERS: verdict.others, ENOUGH: verdict.training, AGAINST: verdict.against}
@@ -224,10 +224,10 @@ def _tables(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield [row for row in rows if row.metric in part]
 
 
-def _registration_changes(plan: Plan | None) -> Iterator[str]:
-    """Registered facts that no longer hold."""
-    if plan is not None and REGISTERED in plan and plan[REGISTERED] != plan_file.registration_digest(plan):
-        yield "The plan's metric, rule or tolerances are not those registered before training: all is exploratory."
+def _preregistration_changes(plan: Plan | None) -> Iterator[str]:
+    """Preregistered facts that no longer hold."""
+    if plan is not None and PREREGISTERED in plan and plan[PREREGISTERED] != plan_file.preregistration_digest(plan):
+        yield "The plan's metric, rule or tolerances are not those preregistered: all is exploratory."
 
 
 def _results(scored: ScoredCases, primary: str, plan: Plan | None, by: str) -> Section:
@@ -320,24 +320,24 @@ def _by_images(scored: ScoredCases, primary: str) -> list[Row]:
 
 def _promise(primary: str, plan: Plan | None) -> str:
     """Whether the primary metric, given as papers spell it, was named before training."""
-    if plan is None or REGISTERED not in plan:
+    if plan is None or PREREGISTERED not in plan:
         return f"{primary} is the model's primary metric; nothing shows that it was named beforehand."
-    if plan[REGISTERED] != plan_file.registration_digest(plan):
-        return "What was registered before training has been changed since: every figure is exploratory."
-    named = f"{primary} was named primary before training{_registered_with(plan)}{_also_registered(plan)}"
+    if plan[PREREGISTERED] != plan_file.preregistration_digest(plan):
+        return "What was preregistered has been changed since: every figure is exploratory."
+    named = f"{primary} was named primary before training{_preregistered_with(plan)}{_also_preregistered(plan)}"
     return f"{named}; all other figures are exploratory."
 
 
-def _registered_with(plan: Plan) -> str:
+def _preregistered_with(plan: Plan) -> str:
     """Facts that were fixed with the primary metric, as the kind of problem says."""
-    *others, last = ["", *task_settings.registered_settings(task_catalogue.task_class(plan["task.name"])).values()]
+    *others, last = ["", *task_settings.preregistered_settings(task_catalogue.task_class(plan["task.name"])).values()]
     named = [", ".join(name for name in others if name), last]
     return f", with its {' and '.join(name for name in named if name)}" if last else ""
 
 
-def _also_registered(plan: Plan) -> str:
+def _also_preregistered(plan: Plan) -> str:
     """The margin and the groups that were fixed with it, in words."""
-    margin, groups = plan_file.registered_margin(plan), plan_file.registered_groups(plan)
+    margin, groups = plan_file.preregistered_margin(plan), plan_file.preregistered_groups(plan)
     named = [] if margin is None else [f"the margin of non-inferiority {margin:g}"]
     named += [] if groups in (None, NONE) else [f"the groups {', '.join(str(groups).split(','))}"]
     return f"; fixed with it: {' and '.join(named)}" if named else ""

@@ -45,7 +45,7 @@ EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
 CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "hilum.task"
 # In a summary: the metric that judges the model, and by how much it may be worse than another, fixed before training.
 PRIMARY: Final = "primary"
-REGISTERED_MARGIN: Final = "registered_margin"
+PREREGISTERED_MARGIN: Final = "preregistered_margin"
 # By which trainings of one plan are known.
 RECIPE: Final = "recipe"
 SEED: Final = "seed"
@@ -188,13 +188,13 @@ def write_verdict(
 ) -> None:
     """Add a verdict to the `summary.json` of a folder, where there is one.
 
-    primary, margin: the metric that judges the model, and by how much it may be worse, as registered
+    primary, margin: the metric that judges the model, and by how much it may be worse, as preregistered
     facts: what else a reader has to know
     """
     path = folder / SUMMARY
     if path.is_file():
         record = {**json.loads(path.read_text(encoding="utf-8")), PRIMARY: primary, "verdict": dict(verdict), **facts}
-        record |= {} if margin is None else {REGISTERED_MARGIN: margin}
+        record |= {} if margin is None else {PREREGISTERED_MARGIN: margin}
         atomic.write_text(path, json.dumps(record, indent=1) + "\n", overwrite=True)
 
 
@@ -546,7 +546,7 @@ class AuditInput:
     folds:     {case id: the fold that scored it}, where there are several
     patients_known: False where each case only stands for a patient
     planned:   groups that were to be compared before anything was trained, as far as the cases have them
-    registered: those of them that were fixed before training and not changed since; None where there are none
+    preregistered: those of them that were fixed before training and not changed since; None where there are none
     path:      of the model; None of one in memory
     """
 
@@ -558,7 +558,7 @@ class AuditInput:
     folds: Mapping[str, ScoringFold] = field(default_factory=dict)
     options: AuditOptions = field(default_factory=AuditOptions)
     planned: str | None = None
-    registered: str | None = None
+    preregistered: str | None = None
     path: Path | None = None
 
     def network_of(self, case: str) -> int:

@@ -42,10 +42,10 @@ UNRELIABLE = "unreliable"
 
 
 class MarginRecord(TypedDict):
-    """By how much a model may be worse, and whether that was registered before training."""
+    """By how much a model may be worse, and whether that was preregistered."""
 
     margin: float
-    registered: bool
+    preregistered: bool
     because: str
 
 
@@ -120,25 +120,25 @@ class Margin:
     """A margin by which a model may be worse; `because` states whether it was fixed before any figure, and why."""
 
     value: float
-    is_registered: bool
+    is_preregistered: bool
     because: str
 
     @classmethod
-    def from_stated(cls, stated_margin: float | None, registered: float | None) -> Margin | None:
-        """The one that was given, or else registered; None where there is neither."""
+    def from_stated(cls, stated_margin: float | None, preregistered: float | None) -> Margin | None:
+        """The one that was given, or else preregistered; None where there is neither."""
         if stated_margin is None:
-            return None if registered is None else cls(registered, True, "registered before training")
-        if registered is None:
+            return None if preregistered is None else cls(preregistered, True, "preregistered")
+        if preregistered is None:
             return cls(
-                stated_margin, False, "exploratory: it was given after the figures were made, and never registered"
+                stated_margin, False, "exploratory: it was given after the figures were made, and never preregistered"
             )
-        if stated_margin != registered:
-            return cls(stated_margin, False, f"exploratory: {registered:g} was registered before training")
-        return cls(stated_margin, True, "registered before training")
+        if stated_margin != preregistered:
+            return cls(stated_margin, False, f"exploratory: {preregistered:g} was preregistered")
+        return cls(stated_margin, True, "preregistered")
 
     def as_record(self) -> MarginRecord:
         """The record for `comparison.json`."""
-        return MarginRecord(margin=self.value, registered=self.is_registered, because=self.because)
+        return MarginRecord(margin=self.value, preregistered=self.is_preregistered, because=self.because)
 
 
 @dataclass(frozen=True)
@@ -405,9 +405,9 @@ class Comparison(InNotebook):
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 
     def _limits(self, test: ModelTest) -> str:
-        """The margin of a verdict that needs one, whether it was registered, and whether the patients are too few."""
+        """The margin of a verdict that needs one, whether it was preregistered, and whether patients are too few."""
         margin = self.tested.margins.get(test.second)
-        exploratory = ", which is exploratory" * (margin is not None and not margin.is_registered)
+        exploratory = ", which is exploratory" * (margin is not None and not margin.is_preregistered)
         needed = test.margin is not None and test.verdict in OF_MARGINS
         by = f" by a margin of {test.margin:g}{exploratory}" if needed else ""
         reason = test.reason_against_margin

@@ -73,11 +73,13 @@ def found_after_training(kind: Kind) -> tuple[str, ...]:
     return tuple(name for name, one in declared_settings(kind).items() if one.tuned)
 
 
-def registered_settings(kind: Kind) -> dict[str, str]:
+def preregistered_settings(kind: Kind) -> dict[str, str]:
     """{setting: in words} of what is fixed before training with the primary metric: another value could flatter."""
-    words_of = {name: one.registered for name, one in own_settings(kind).items() if one.registered}
+    words_of = {name: one.preregistered for name, one in own_settings(kind).items() if one.preregistered}
     for part, inner in _kinds(kind).items():
-        words_of |= {f"{part}{DOT}{name}": f"{words} of {part}" for name, words in registered_settings(inner).items()}
+        words_of |= {
+            f"{part}{DOT}{name}": f"{words} of {part}" for name, words in preregistered_settings(inner).items()
+        }
     return words_of
 
 

@@ -47,7 +47,7 @@ class Setting:
     choices:    the values that there are; of a Literal they are in the type
     noun:       its name in the refusal of a value that is none of the choices
     tuned:      unseen cases find it after training; it is None until then
-    registered: in words, where it is fixed before training with the primary metric: another value later could flatter
+    preregistered: in words, where it is fixed before training with the primary metric: a later value could flatter
     target:     the target of a case depends on it
     compared:   figures of two models are the same figures only where it is alike
     search:     the values that a search may try in place of the planned one
@@ -74,7 +74,7 @@ class Setting:
     choices: Sequence[str] = ()
     noun: str = ""
     tuned: bool = False
-    registered: str = ""
+    preregistered: str = ""
     target: bool = False
     compared: bool = False
     search: tuple[Any, ...] = ()

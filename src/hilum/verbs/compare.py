@@ -16,7 +16,7 @@ from hilum.report import Block, Details, Paragraph, ReportPage, Section, Table, 
 from hilum.report.page_blocks import Link
 from hilum.runtime import record_files
 from hilum.scoring import evaluation_notes, model_comparison
-from hilum.scoring.case_scoring import CASES, PRIMARY, REGISTERED_MARGIN, SUMMARY
+from hilum.scoring.case_scoring import CASES, PREREGISTERED_MARGIN, PRIMARY, SUMMARY
 from hilum.scoring.model_comparison import COMPARISON_SCHEMA, MRMC, OF_MARGINS, Comparison, ModelTest, Standing
 from hilum.values import Estimate
 from hilum.verbs import comparison_tests
@@ -64,10 +64,10 @@ def compare(options: CompareOptions) -> Comparison:
         tables, tasks, primary, seed=options.seed, patients_known=known, out=where
     )
     others = {name: metric for name, metric in stated.items() if metric != comparison.primary}
-    # A margin is in the unit of the metric that it was registered with.
-    margins = {name: one.get(REGISTERED_MARGIN) for name, one in zip(names, summaries, strict=True)}
-    registered = {name: margin for name, margin in margins.items() if name not in others}
-    tested = comparison_tests.significance_tests(comparison, tables, tasks, registered, wanted, seed=options.seed)
+    # A margin is in the unit of the metric that it was preregistered with.
+    margins = {name: one.get(PREREGISTERED_MARGIN) for name, one in zip(names, summaries, strict=True)}
+    preregistered = {name: margin for name, margin in margins.items() if name not in others}
+    tested = comparison_tests.significance_tests(comparison, tables, tasks, preregistered, wanted, seed=options.seed)
     comparison = replace(comparison, rows=comparison_tests.rows_with_tests(comparison, tested.rows), tested=tested)
     comparison = replace(
         comparison, kinship=tuple(model_comparison.kinship_sentences(dict(zip(names, summaries, strict=True))))
@@ -208,7 +208,7 @@ def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
     )
     yield from (f"{row.sides[1]}: {row.margin_words}." for row in tested.rows if row.margin_words)
     for name, margin in tested.margins.items():
-        stated = "was" if margin.is_registered else "is"
+        stated = "was" if margin.is_preregistered else "is"
         yield f"The margin of {margin.value:g} for {name} {stated} {margin.because}."
 
 

@@ -48,7 +48,7 @@ class ComparisonOptions:
     """The options of `compare`, checked. Raises UsageError.
 
     test:       of TESTS; "auto" takes the one that fits each metric, as the kind of problem says
-    margin:     by which a model may be worse in the primary metric and count as none the worse; None: as registered
+    margin:     by which a model may be worse in the primary metric and count as none the worse; None: as preregistered
     correction: of p-values for each other, of CORRECTIONS
     readers:    a table of people's scores of the same cases
     groups:     columns whose groups are compared by themselves, as in `evaluate`
@@ -76,14 +76,14 @@ def significance_tests(
     comparison: Comparison,
     tables: Mapping[str, Table],
     tasks: Sequence[Task],
-    registered: Mapping[str, float | None],
+    preregistered: Mapping[str, float | None],
     options: ComparisonOptions,
     *,
     seed: int,
 ) -> ComparisonTests:
     """The tests of every figure that fits one, each model against the first.
 
-    registered: {model: the margin that its run fixed before training}
+    preregistered: {model: the margin that its run fixed before training}
     p-values of the primary metric are adjusted for each other, so are those of readers, of groups, and of all else,
     which is exploratory.
     Raises UsageError where the test that was asked for fits no figure.
@@ -111,7 +111,7 @@ def significance_tests(
             rows += [replace(row, label=f"{row.label}; {group}", is_of_group=True) for row in group_rows]
     # Readers are compared with the first model too.
     judged_names = comparison.names if options.readers is not None else comparison.names[1:]
-    stated_margins = {name: Margin.from_stated(options.margin, registered.get(name)) for name in judged_names}
+    stated_margins = {name: Margin.from_stated(options.margin, preregistered.get(name)) for name in judged_names}
     margins_by_name = {name: margin for name, margin in stated_margins.items() if margin is not None}
     families = _families(rows, comparison)
     judged = [row for own in families for row in _judge(own, comparison, margins_by_name, options.correction)]

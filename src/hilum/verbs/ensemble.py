@@ -200,9 +200,9 @@ def _test(
     if tested:
         predictor, groups = predicted_memory.with_smaller_batches(model), plan[GROUPS] or NONE
         scored = case_scoring.score_cases(predictor, tested, parts, seed=seed, patients_known=known)
-        fixed = plan_file.registered_groups(plan)
+        fixed = plan_file.preregistered_groups(plan)
         scored = all_audits.run_audits(
-            AuditInput(scored, predictor, tested, seed, known, planned=groups, registered=fixed)
+            AuditInput(scored, predictor, tested, seed, known, planned=groups, preregistered=fixed)
         )
         (folder / EVALUATION).mkdir()
         scored.write(folder / EVALUATION)
@@ -211,7 +211,7 @@ def _test(
     simulated = synthetic_images.is_simulated(dataset)
     verdict = model_verdict.verdict_on_scores(scored, seed=seed, patients_known=known, notes=notes, simulated=simulated)
     run_end.write_notes(folder, notes, scored, verdict)
-    case_scoring.write_verdict(folder / EVALUATION, verdict.as_record(), primary, plan_file.registered_margin(plan))
+    case_scoring.write_verdict(folder / EVALUATION, verdict.as_record(), primary, plan_file.preregistered_margin(plan))
     record_files.write_json(folder / ENVIRONMENT, ENVIRONMENT_SCHEMA, hardware.machine_environment())
     page = RunReport(
         f"Ensemble of {errors.count_phrase(len(members), 'run')} on {dataset.name}",

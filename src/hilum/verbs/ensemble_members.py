@@ -344,7 +344,7 @@ def _question(task: Task) -> str:
 
 # Letters of a value that another member has.
 LONGEST = 80
-PROMISE = "evaluation.registered"
+PREREGISTERED = "evaluation.preregistered"
 SPLIT_BECAUSE = (
     "test: patients that no member was trained or selected on; validation: those that no member was trained on"
 )
@@ -363,10 +363,10 @@ def ensemble_plan(
             plan = plan.with_decision(
                 name, replace(decision, because=f"{decision.because} (of {first.name}; {values})")
             )
-    promises = {next((one.value for name, one in each.plan if name == PROMISE), None) for each in members}
+    promises = {next((one.value for name, one in each.plan if name == PREREGISTERED), None) for each in members}
     if len(promises) > 1:
         plan = plan.with_decision(
-            PROMISE, Decision(None, "the members registered different metrics, margins or groups")
+            PREREGISTERED, Decision(None, "the members preregistered different metrics, margins or groups")
         )
     for name in task_settings.found_after_training(model.task):
         value = task_settings.settings_of(model.task)[name]

@@ -212,7 +212,7 @@ def evaluate(options: EvaluateOptions) -> EvaluationResult:
         folds,
         subject.audits,
         subject.planned_groups,
-        plan_file.registered_groups(subject.promised),
+        plan_file.preregistered_groups(subject.promised),
         subject.run,
     )
     scored = _looked_through(audit, subject.model.preprocessing, subject.trained, keeps=writes)
@@ -411,7 +411,7 @@ def _write(evaluation: EvaluationResult, out: Path, subject: _Subject, *, overwr
     with verb_results.result_folder(out, overwrite, MARKS) as folder:
         evaluation.scored.write(folder)
         alignment.write_alignment(subject.cases, subject.reading.align, folder)
-        margin = plan_file.registered_margin(subject.promised)
+        margin = plan_file.preregistered_margin(subject.promised)
         facts = {name: evaluation.as_record()[name] for name in ("outcomes", "unfinished_training")}
         digest, verdict = plan_file.recipe_digest(subject.promised), evaluation.verdict.as_record()
         case_scoring.write_verdict(folder, verdict, evaluation.primary, margin, **facts, **digest)

@@ -318,7 +318,7 @@ def _report(run: RunFolder, done: TrainedRun) -> Run:
         run.out / EVALUATION,
         verdict.as_record(),
         primary,
-        plan_file.registered_margin(done.plan),
+        plan_file.preregistered_margin(done.plan),
         **plan_file.recipe_digest(done.plan),
     )
     tables = [path for fold in run.folds if (path := search_trials.read_trials_table(run.folder(fold))).is_file()]

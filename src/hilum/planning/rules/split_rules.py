@@ -482,17 +482,17 @@ def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> 
 
 
 def _scarce(plan: Plan, dataset: Dataset, parts: Parts) -> str:
-    """The class or finding that needs more than its validation cases for a threshold by a registered rule, in words.
+    """The class or finding that needs more than its validation cases for a threshold by a preregistered rule, in words.
 
     Empty where there is none, or where training cases would not be enough either.
     """
     by_hand = [name for name in plan.names if plan.decision(name).because == BY_HAND]
-    registered = [name.removesuffix("point") for name in by_hand if plan_decisions.names_decision(name, RULE)]
+    preregistered = [name.removesuffix("point") for name in by_hand if plan_decisions.names_decision(name, RULE)]
     thresholds = [name for name in plan.names if plan_decisions.names_decision(name, THRESHOLDS)]
-    if not registered or not any(plan[name] is None for name in thresholds):
+    if not preregistered or not any(plan[name] is None for name in thresholds):
         return ""
     cases = [case for case in dataset if parts.get(case.id) in ("train", "val")]
-    points = [OperatingPoint(plan[f"{name}point"], plan[f"{name}confidence"]) for name in registered]
+    points = [OperatingPoint(plan[f"{name}point"], plan[f"{name}confidence"]) for name in preregistered]
     needed, names = max(one.fewest for one in points), strata_names(cases)
     whose = {(name, case.patient, parts[case.id]) for case in cases for name in names[case.id]}
     patients_of = Counter(name for name, _ in {one[:2] for one in whose})
@@ -505,9 +505,9 @@ def _scarce(plan: Plan, dataset: Dataset, parts: Parts) -> str:
 
 
 def _promise_words(plan: Plan, dataset: Dataset, parts: Parts) -> str:
-    """The patients who are too few for results of a registered risk, in words.
+    """The patients who are too few for results of a preregistered risk, in words.
 
-    Empty where no risk is registered, where calibration cases decide, or where training cases would not be enough.
+    Empty where no risk is preregistered, where calibration cases decide, or where training cases would not be enough.
     """
     needed = 0
     for start in (name.removesuffix("risk") for name in plan.names if plan_decisions.names_decision(name, RISK)):
@@ -520,7 +520,7 @@ def _promise_words(plan: Plan, dataset: Dataset, parts: Parts) -> str:
     people = {(case.patient, parts.get(case.id)) for case in dataset}
     patients, val = (len({who for who, part in people if part in names}) for names in (("train", "val"), ("val",)))
     few = errors.count_phrase(val, "validation patient" if dataset.patients_known else "validation case")
-    return f"{few}, of {needed} for the registered risk," if val < needed <= patients else ""
+    return f"{few}, of {needed} for the preregistered risk," if val < needed <= patients else ""
 
 
 def _dense(plan: Plan, task: Task, promised: str) -> str:

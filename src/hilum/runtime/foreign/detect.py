@@ -183,7 +183,7 @@ def write_calibrated(model: Model, source: Path, facts: CalibratedFacts, folder:
     facts: goes into its record: hashes of cases, limits, decisions
     """
     inner = copy_foreign(original_path(source), folder)
-    settings = {*task_settings.found_after_training(model.task), *task_settings.registered_settings(model.task)}
+    settings = {*task_settings.found_after_training(model.task), *task_settings.preregistered_settings(model.task)}
     found = {setting: value for setting, value in task_settings.settings_of(model.task).items() if setting in settings}
     model.parts.write(folder)
     record: CalibratedRecord = {"model": inner, "task": found, **model.parts.settings, **facts}

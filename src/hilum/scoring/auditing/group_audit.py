@@ -54,7 +54,7 @@ class GapRow(TypedDict):
 class FairnessRecord(TypedDict):
     """Groups of patients beside one another.
 
-    groups:      the attributes that were asked for; exploratory: those that nobody registered before training
+    groups:      the attributes that were asked for; exploratory: those that nobody preregistered
     individual:  of each attribute, how alike cases are answered that look alike to the network
     swapped:     how far answers move where the attribute of a case is changed
     """
@@ -164,7 +164,7 @@ def audit_groups(audit: AuditInput) -> AuditOutcome | None:
         ]
     done = replace(compared, gaps=group_gaps.adjusted_gaps(compared.gaps, testing.holm))
     alike = [one for name, own in assigned.items() if (one := _alike(audit, name, own, who)) is not None]
-    late = unregistered_groups(asked or ",".join(assigned), audit.registered)
+    late = groups_not_preregistered(asked or ",".join(assigned), audit.preregistered)
     moved = swap_covariates(
         audit, {name: dict(zip(who.index, own.tolist(), strict=True)) for name, own in assigned.items()}
     )
@@ -180,7 +180,7 @@ def audit_groups(audit: AuditInput) -> AuditOutcome | None:
     return AuditOutcome(
         {GROUPS: _csv(done)},
         {FAIRNESS: (SCHEMA, plain)},
-        [_section(done, scored.metrics, alike, moved, _when(late, audit.registered))],
+        [_section(done, scored.metrics, alike, moved, _when(late, audit.preregistered))],
         notes,
     )
 
@@ -344,9 +344,9 @@ def _words(gap: Gap, metrics: Metrics) -> str:
     )
 
 
-def unregistered_groups(asked: str, registered: str | None) -> list[str]:
+def groups_not_preregistered(asked: str, preregistered: str | None) -> list[str]:
     """The parts of "sex,age:40:60" that were not among the groups fixed before training."""
-    spelled = {_spell(one) for one in (registered or "").split(",")}
+    spelled = {_spell(one) for one in (preregistered or "").split(",")}
     return [one.strip() for one in asked.split(",") if one.strip() and _spell(one) not in spelled]
 
 
@@ -354,11 +354,11 @@ def _spell(group: str) -> str:
     return "".join(group.split()).casefold()
 
 
-def _when(late: Sequence[str], registered: str | None) -> str:
+def _when(late: Sequence[str], preregistered: str | None) -> str:
     """Whether groups were fixed before anybody knew how they fare, in a sentence."""
     if not late:
         return "These groups were fixed before training."
-    if registered is None:
+    if preregistered is None:
         return "No groups were fixed before training: every gap is exploratory."
     return f"Not fixed before training, and so exploratory: {errors.list_phrase(late)}."
 

@@ -43,8 +43,8 @@ def audit_representation(dataset: Dataset, asked: str | None, population: str | 
     rows = list[dict[str, PlainCell]]()
     for attribute, group_names in groups.items():
         count = len({case.patient for case, group in zip(cases, group_names, strict=True) if group != UNKNOWN})
-        registered = [group for place, group in shares if place == attribute]
-        for group in sorted({*group_names.tolist(), *registered}, key=group_attributes.group_order):
+        listed = [group for place, group in shares if place == attribute]
+        for group in sorted({*group_names.tolist(), *listed}, key=group_attributes.group_order):
             some = [case for case, other in zip(cases, group_names, strict=True) if other == group]
             people = len({case.patient for case in some})
             share = None if group == UNKNOWN else people / max(count, 1)

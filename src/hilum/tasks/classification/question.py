@@ -143,7 +143,7 @@ class Classification(ClassScoring):
     smoothing: float = 0.0
     positive: Annotated[
         tuple[str, ...],
-        Setting(always=True, read=positive_names, plain=plain_names, registered="positive class", compared=True),
+        Setting(always=True, read=positive_names, plain=plain_names, preregistered="positive class", compared=True),
     ] = ()
     point: Annotated[OperatingPoint, SettingsGroup()] = field(default_factory=OperatingPoint)
     counts: Mapping[str, int] | None = None
@@ -151,11 +151,11 @@ class Classification(ClassScoring):
     prior_shift: Mapping[str, float] | None = None
     thresholds: Annotated[Mapping[str, float] | None, Setting(always=True, tuned=True)] = None
     prevalence: Annotated[
-        Mapping[str, float] | None, Setting(read=stated_prevalences, registered="prevalence", compared=True)
+        Mapping[str, float] | None, Setting(read=stated_prevalences, preregistered="prevalence", compared=True)
     ] = None
     order: str = NONE
     is_ranked: Annotated[bool, Setting(only_with=("task.order",), name="ranked")] = True
-    costs: Annotated[tuple[tuple[float, ...], ...] | None, Setting(registered="costs of mistakes")] = None
+    costs: Annotated[tuple[tuple[float, ...], ...] | None, Setting(preregistered="costs of mistakes")] = None
     grouped: Annotated[GroupThresholds, SettingsGroup()] = field(default_factory=GroupThresholds)
     certainty: Annotated[Certainty, SettingsGroup((*CERTAINTY, *SETS))] = field(default_factory=Certainty)
     priced: Annotated[tuple[tuple[float, ...], ...] | None, Setting(is_kept=False, compared=True)] = field(

@@ -66,7 +66,7 @@ class Findings(FindingScoring):
     loss_name: Annotated[str, Setting(name="loss", choices=tuple(LOSSES), search=("bce", "class_balanced"))] = "bce"
     point: Annotated[OperatingPoint, SettingsGroup()] = field(default_factory=OperatingPoint)
     thresholds: Annotated[Mapping[str, float] | None, Setting(always=True, tuned=True)] = None
-    prevalence: Annotated[Mapping[str, float] | None, Setting(registered="prevalence", compared=True)] = None
+    prevalence: Annotated[Mapping[str, float] | None, Setting(preregistered="prevalence", compared=True)] = None
     grouped: Annotated[GroupThresholds, SettingsGroup()] = field(default_factory=GroupThresholds)
     certainty: Annotated[Certainty, SettingsGroup((*CERTAINTY, *INTERVALS))] = field(default_factory=Certainty)
     name: ClassVar[str] = "findings"

@@ -77,7 +77,7 @@ class Registration(FieldScoring):
     labels_weight: Annotated[float, Setting(search=(0.5, 1.0, 2.0))] = 1.0
     pairs: int | None = None
     refine: int = REFINED
-    tolerance: Annotated[float, Setting(unit="voxels", registered="tolerance")] = 2.0
+    tolerance: Annotated[float, Setting(unit="voxels", preregistered="tolerance")] = 2.0
     name: ClassVar[str] = "registration"
     needs: ClassVar[frozenset[str]] = frozenset({"field"})
     answers_pairs: ClassVar[bool] = True

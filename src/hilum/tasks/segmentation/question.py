@@ -119,7 +119,7 @@ class Segmentation(MaskScoring):
             name="loss", search=("dice+ce", "dice+focal", "dice+topk", "tversky+ce"), follows=partial_labels.suited_loss
         ),
     ] = "dice+ce"
-    tolerance: Annotated[Mapping[str, float] | float, Setting(unit="voxels", registered="tolerance")] = 2.0
+    tolerance: Annotated[Mapping[str, float] | float, Setting(unit="voxels", preregistered="tolerance")] = 2.0
     weights: Annotated[Mapping[str, float] | None, Setting(always=True)] = None
     postprocessing: Annotated[
         Mapping[str, Tidying] | None, Setting(always=True, read=mask_postprocessing.parse_rules, tuned=True)

@@ -96,7 +96,7 @@ class Survival(SurvivalScoring):
     """
 
     model: Annotated[str, Setting(choices=tuple(MODELS))]
-    horizons: Annotated[tuple[float, ...], Setting(registered="horizons", compared=True)]
+    horizons: Annotated[tuple[float, ...], Setting(preregistered="horizons", compared=True)]
     scale: float
     edges: tuple[float, ...]
     followed: float
