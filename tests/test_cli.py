@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import hilum
 import trained
 from hilum import work_state
+from hilum.errors import UsageError
 from hilum.networks import NETWORKS
 from hilum.options.command_index import COMMANDS
 from matrices import rarely
@@ -138,6 +140,53 @@ def test_the_default_place_is_named_after_verb_and_data(cli, segmented, tmp_path
     cli("plan", segmented.data, "--labels", trained.LABELS)
     cli("view", segmented.data / "images" / "case00.nii.gz")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["check-data", "plan-data.yaml", "view-case00.html"]
+
+
+def test_the_folder_that_one_is_in_is_data_under_its_own_name(cli, tmp_path, monkeypatch):
+    data = trained.blobs(tmp_path / "data", 4)
+    monkeypatch.chdir(data)
+    for place, number in ((".", 1), ("./", 2)):
+        out = tmp_path / f"out{number}"
+        assert cli("check", place, "--labels", trained.LABELS, "--out", out).code == 0
+        assert 'name = "data"' in (out / "dataset.toml").read_text()
+    link = tmp_path / "link"
+    link.symlink_to(data)
+    assert cli("check", link, "--labels", trained.LABELS, "--out", tmp_path / "out3").code == 0
+    assert len(hilum.enhance(".", column=None).images) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (("check", ""), "DATA"),
+        (("predict", "model", ""), "INPUT"),
+        (("enhance", "a.nii.gz", ""), "INPUT"),
+        (("plan", "data", "--out", ""), "--out"),
+        (("train", "--resume", ""), "--resume"),
+    ],
+)
+def test_an_empty_path_is_refused_by_its_place(cli, words, where):
+    done = cli(*words)
+    assert done.code == 2
+    assert done.last.startswith(f"{where}: is empty. Give a path")
+
+
+def test_an_empty_path_is_refused_in_python_too():
+    with pytest.raises(UsageError, match=r"^DATA: is empty\."):
+        hilum.check("")
+    with pytest.raises(UsageError, match=r"^INPUT: is empty\."):
+        hilum.predict("model", ["image.nii.gz", ""])
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "koi8-r"])
+def test_a_terminal_that_lacks_a_letter_gets_another_one_and_the_work_is_done(cli, tmp_path, monkeypatch, encoding):
+    data = trained.blobs(tmp_path / "data", 4)
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    done = cli("check", data, "--labels", "1=Läsion 病変,2=core", "--out", tmp_path / "out")
+    assert done.code == 0
+    terminal.flush()
+    assert "sion ??" in terminal.buffer.getvalue().decode(encoding)
 
 
 def test_a_finding_that_forbids_training_exits_with_1_and_still_leaves_the_check(cli, tmp_path):

@@ -69,6 +69,7 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Options], R]], C
                 raise TypeError(f"{name}(): {error}. It takes {', '.join(known)}") from None
             for keyword, value in bound.arguments.items():
                 known[keyword].refuse_beyond_limits(value)
+                known[keyword].refuse_empty_path(value)
             made = options(*given, **named)
             in_force: Callable[[], AbstractContextManager[None]] = getattr(made, "in_force", nullcontext)
             with in_force():

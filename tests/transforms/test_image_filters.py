@@ -79,11 +79,29 @@ def test_an_image_without_noise_is_returned_as_it_is():
         np.testing.assert_array_equal(image_filters.filter_image(image, name, "p1")[0].data, image.data)
 
 
+@pytest.mark.parametrize("value", [0, 7])
+def test_an_empty_frame_is_named_by_each_filter_that_needs_contrast(value):
+    frame = disc(noise=5.0)
+    values = np.stack([frame, np.full_like(frame, value), frame])[None].astype(np.float32)
+    frames = Image(values, Geometry.of_pixels(frame.shape))
+    for name in ("nlm", "tv", "n4"):
+        with pytest.raises(DatasetError, match=rf"^p1: frame 2 of 3 is empty: every voxel of it is {value}\."):
+            image_filters.filter_image(frames, name, "p1")
+    np.testing.assert_array_equal(image_filters.filter_image(frames, "clahe", "p1")[0].data[0, 1], value)
+
+
+def test_an_image_that_is_nowhere_above_zero_has_no_bias_field():
+    values = np.zeros((40, 40))
+    values[0, 0] = -5
+    with pytest.raises(DatasetError, match=r"^p1: has no intensity above zero\."):
+        image_filters.filter_image(scan(values), "n4", "p1")
+
+
 def test_what_cannot_be_filtered_is_refused_with_its_case():
     signal = Image(np.ones((1, 50), np.float32), Geometry.of_pixels((50,)))
     for image, name, problem in (
         (signal, "nlm", "no plane"),
-        (scan(np.ones((8, 8))), "tv", "too small"),
+        (scan(disc(noise=1.0)[28:36, 28:36]), "tv", "too few voxels"),
         (scan(disc(noise=1.0) - 1000), "n4", "below zero"),
     ):
         with pytest.raises(DatasetError, match=problem) as refused:

@@ -42,6 +42,18 @@ def test_a_folder_becomes_images_on_their_own_grids_a_record_and_a_report(volume
     assert "c.nii.gz" in page
 
 
+def test_an_empty_scan_among_others_is_named_and_the_others_are_written(volumes, tmp_path, cli):
+    empty = nibabel.Nifti1Image(np.zeros((16, 14, 12), np.float32), np.diag([1, 1, 2, 1]))
+    empty.to_filename(volumes / "c.nii.gz")
+    done = cli("enhance", volumes, "--method", "n4", "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "c: is empty: every voxel of it is 0" in done.err
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == [
+        "a_enhanced.nii.gz",
+        "b_enhanced.nii.gz",
+    ]
+
+
 def test_a_colour_picture_keeps_its_channels(tmp_path):
     pixels = np.random.default_rng(0).integers(90, 110, (24, 20, 3)).astype(np.uint8)
     PIL.Image.fromarray(pixels).save(tmp_path / "x.png")

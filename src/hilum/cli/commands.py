@@ -176,17 +176,23 @@ def _parameter(name: str, kind: Any, info: Any, default: Any) -> inspect.Paramet
 
 
 def _kind(keyword: Setting) -> Any:
-    """The type that a word is read as: a path, a number or a text, and a list where a flag repeats."""
+    """The type that a word is read as: a number or a text, which becomes a path later; a list where it repeats."""
     members = list(setting_fields.parts_of(keyword.type))
-    kind = str if keyword.read else next((one for one in (Path, bool, int, float) if one in members), str)
+    is_text = keyword.read is not None or keyword.is_path
+    kind = str if is_text else next((one for one in (bool, int, float) if one in members), str)
     if keyword.values > 1:
         return tuple[(kind,) * keyword.values]  # type: ignore[misc]  # a type of the running program
     return list[kind] if keyword.repeats else kind  # type: ignore[valid-type]  # a type of the running program
 
 
 def _value(keyword: Setting, typed: Any) -> Any:
-    """The value in Python of what was typed."""
-    return typed if keyword.read is None else keyword.read(typed)
+    """The value in Python of what was typed. Raises UsageError for an empty path, as of a variable that is not set."""
+    if keyword.read is not None:
+        return keyword.read(typed)
+    keyword.refuse_empty_path(typed)
+    if not keyword.is_path:
+        return typed
+    return Path(typed) if isinstance(typed, str) else [Path(word) for word in typed]
 
 
 class VerbCommand(TyperCommand):

@@ -6,6 +6,7 @@ ours says what we were at.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -57,6 +58,7 @@ def main() -> None:
     # Threads that wait by sleeping: a fifth faster where another program takes a core, a tenth slower on a machine of
     # one's own (bench/findings/speed.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _replace_unknown_letters()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -68,6 +70,13 @@ def main() -> None:
     except HilumError as error:
         codes.append(_end(error, 2))
     sys.exit(codes[-1])
+
+
+def _replace_unknown_letters() -> None:
+    """Print a question mark for a letter that the terminal's encoding lacks: no work is lost over a minus sign."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _run_command() -> int:

@@ -59,7 +59,7 @@ class AgentDesk(JobDesk):
             raise UsageError("lets a file run code", "trust", "A person gives it at a terminal")
         columns = [*([str(values["patient"])] if values.get("patient") else []), *_patient_columns(values)]
         for name, keyword in command.keywords.items():
-            if keyword_schema.is_path(keyword) and isinstance(values.get(name), str):
+            if keyword.is_path and isinstance(values.get(name), str):
                 self.patients.learn(self.paths.start / self.paths.find(values[name]), columns)
         return request
 

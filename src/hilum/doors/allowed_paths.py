@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from hilum.doors import keyword_schema
 from hilum.errors import UsageError
 from hilum.options.command_index import Command
 
@@ -62,7 +61,7 @@ class AllowedPaths:
         for name, value in values.items():
             keyword = command.keywords[name]
             for text in _texts(value):
-                if keyword_schema.is_path(keyword):
+                if keyword.is_path:
                     self.refuse_outside(text, name)
                     self._refuse_named(self.start / text, name)
                 for part in _paths_in(text):

@@ -39,7 +39,7 @@ class JobDesk:
         refuse_misfit(command.name, keyword_schema.command_schema(command), arguments)
         values = {name: one for name, one in arguments.items() if one is not None}
         for name, one in values.items():
-            if keyword_schema.is_path(command.keywords[name]):
+            if command.keywords[name].is_path:
                 values[name] = self.paths.find(one) if isinstance(one, str) else one
                 values[name] = [self.paths.find(str(part)) for part in one] if isinstance(one, list) else values[name]
         self.paths.refuse_arguments(command, values)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.json_schema import JsonSchemaValue
 
 from hilum.options.command_index import Command
-from hilum.values import Setting, setting_fields
+from hilum.values import Setting
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # An answer at a door never replaces what a person has.
@@ -47,11 +47,6 @@ def option_schema(command: Command, keyword: Setting) -> JsonSchemaValue:
         plain = list(default) if isinstance(default, tuple) else str(default) if isinstance(default, Path) else default
         shape = shape | {"default": plain}
     return shape | {"description": command.fill(keyword.help)}
-
-
-def is_path(keyword: Setting) -> bool:
-    """Whether the values of an option are files or folders."""
-    return Path in setting_fields.parts_of(keyword.type)
 
 
 def _kinds(kind: Any) -> Iterator[JsonSchemaValue]:

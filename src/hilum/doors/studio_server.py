@@ -153,7 +153,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
                 "words": one.words,
                 "text": one.text,
                 "schema": keyword_schema.command_schema(one),
-                "paths": [name for name, keyword in one.keywords.items() if keyword_schema.is_path(keyword)],
+                "paths": [name for name, keyword in one.keywords.items() if keyword.is_path],
             }
             for one in known
         ]

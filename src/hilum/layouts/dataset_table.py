@@ -231,8 +231,10 @@ def declarations_beside(path: Path) -> Record | None:
 
     Raises DatasetError for a file that is no TOML.
     """
+    if path.suffix.lower() != ".csv":  # "." has no name, of which another could be made
+        return None
     declaring = path.with_suffix(".toml")
-    if path.suffix.lower() != ".csv" or not declaring.is_file():
+    if not declaring.is_file():
         return None
     try:
         stated = tomllib.loads(declaring.read_text(encoding="utf-8"))

@@ -30,6 +30,8 @@ CLIP = 0.01
 # N4 looks at every n-th voxel along axes that are longer than so many times that.
 SHRINK, ENOUGH = 4, 16
 
+EMPTY_REMEDY = "Look whether its reconstruction or export failed, and make it anew or leave it out"
+
 Settings = dict[str, float]
 Change = Callable[[Floats, NDArray[np.bool_], tuple[float, ...]], tuple[Floats, Settings]]
 
@@ -40,11 +42,13 @@ class ImageFilter:
 
     change: (*spatial) without gaps, where it was measured, and the length of a voxel per axis, to the filtered values
             and the settings that were found
+    needs_contrast: whether an image of one value has nothing by which the filter could be set
     """
 
     words: str
     source: str
     change: Change
+    needs_contrast: bool = True
 
 
 def noise_deviation(values: Floats, inside: NDArray[np.bool_]) -> float:
@@ -126,6 +130,8 @@ def correct_bias_field(values: Floats, inside: NDArray[np.bool_], steps: tuple[f
         remedy = "Give a magnitude image, such as MR, or another --method"
         raise DatasetError("intensities below zero have no bias field", "n4", remedy)
     body = inside & (values > skimage.filters.threshold_otsu(values[inside]) / 2) & (values > 0)
+    if not body.any():
+        raise DatasetError("has no intensity above zero", "n4", "Give a magnitude image, or leave it out")
     image = SimpleITK.GetImageFromArray(values.astype(np.float32).T)  # its first axis is the last of an array
     image.SetSpacing(list(steps))
     mask = SimpleITK.GetImageFromArray(body.astype(np.uint8).T)
@@ -142,7 +148,7 @@ FILTERS: Mapping[str, ImageFilter] = {
     "nlm": ImageFilter("non-local means", "doi:10.5201/ipol.2011.bcm_nlm", non_local_means),
     "n4": ImageFilter("N4 bias field correction", "doi:10.1109/TMI.2010.2046908", correct_bias_field),
     "tv": ImageFilter("total variation", "doi:10.1023/B:JMIV.0000011325.36760.1e", total_variation),
-    "clahe": ImageFilter("CLAHE", "doi:10.1016/S0734-189X(87)80186-X", equalise_locally),
+    "clahe": ImageFilter("CLAHE", "doi:10.1016/S0734-189X(87)80186-X", equalise_locally, needs_contrast=False),
 }
 
 
@@ -159,10 +165,13 @@ def filter_image(image: Image, name: str, where: str) -> tuple[Image, list[Setti
         raise DatasetError(problem, where, "Give images of two or three axes")
     data, measured = image.data, image.valid
     planes, masks = (one.reshape(-1, *grid.shape) for one in (data, np.broadcast_to(measured, data.shape)))
-    try:
-        results = [_filter_values(*one, grid.steps, FILTERS[name]) for one in zip(planes, masks, strict=True)]
-    except DatasetError as error:
-        raise error.stating(where=where) from error
+    results = list[tuple[Floats, Settings]]()
+    for number, (plane, inside) in enumerate(zip(planes, masks, strict=True)):
+        try:
+            results.append(_filter_values(plane, inside, grid.steps, FILTERS[name]))
+        except DatasetError as error:
+            problem = f"{_name_of_plane(image, number)}{error.problem}"
+            raise error.stating(problem=problem, where=where) from error
     changed = np.stack([one for one, _ in results]).reshape(data.shape)
     return image.with_pixels(np.where(measured, changed, data).astype(np.float32)), [found for _, found in results]
 
@@ -171,6 +180,8 @@ def _filter_values(
     plane: Array, inside: NDArray[np.bool_], steps: tuple[float, ...], kind: ImageFilter
 ) -> tuple[Floats, Settings]:
     """One channel, with axes of a single voxel left out meanwhile, and gaps filled with the least value."""
+    if kind.needs_contrast:
+        _refuse_empty(plane[inside])
     if not inside.any():
         return plane.astype(np.float64), {}
     values = np.where(inside, plane, plane[inside].min()).astype(np.float64)
@@ -179,9 +190,27 @@ def _filter_values(
     return np.asarray(changed).reshape(plane.shape), found
 
 
+def _refuse_empty(measured: Array) -> None:
+    """DatasetError where one value, or none, was measured."""
+    if measured.size == 0:
+        raise DatasetError("is empty: no voxel of it was measured", "filter", EMPTY_REMEDY)
+    if measured.min() == measured.max():
+        raise DatasetError(f"is empty: every voxel of it is {measured.min():g}", "filter", EMPTY_REMEDY)
+
+
+def _name_of_plane(image: Image, number: int) -> str:
+    """Which channel and frame a plane is, as the beginning of a sentence; empty where there is only one."""
+    channel, frame = divmod(number, image.frames or 1)
+    words = [f"channel {image.channels[channel]}"] if len(image.channels) > 1 else []
+    words += [f"frame {frame + 1} of {image.frames}"] if image.frames is not None else []
+    return f"{', '.join(words)} " if words else ""
+
+
 def _noise_of(values: Floats, inside: NDArray[np.bool_]) -> float:
     """The noise of where there is signal; DatasetError where it cannot be measured."""
-    noise = noise_deviation(values, inside & (values > values.min()))
+    signal = inside & (values > values.min())
+    noise = noise_deviation(values, signal)
     if not np.isfinite(noise):
-        raise DatasetError("the image is too small for its noise to be measured", "noise", "Give a larger image")
+        problem = f"has too few voxels with signal to measure its noise: {np.count_nonzero(signal)}"
+        raise DatasetError(problem, "noise", f"Give an image with {FEWEST} or more above its least value")
     return noise

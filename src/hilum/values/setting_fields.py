@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -97,6 +98,11 @@ class Setting:
         return get_args(self.hint)[0] if get_origin(self.hint) is Annotated else self.hint
 
     @property
+    def is_path(self) -> bool:
+        """Whether its values may be paths of files or folders."""
+        return Path in parts_of(self.type)
+
+    @property
     def limits(self) -> dict[str, float]:
         """The least and most of a number, where its type has them."""
         return {
@@ -129,6 +135,14 @@ class Setting:
             if value < limit if side == "least" else value > limit:
                 problem = f"{value} is {'below' if side == 'least' else 'above'} {limit}"
                 raise UsageError(problem, self.command_line_name, f"Give at {side} {limit}")
+
+    def refuse_empty_path(self, value: Any) -> None:
+        """UsageError for an empty text where a path is taken, as of a variable that is not set: it would mean `.`."""
+        if not self.is_path:
+            return
+        texts = value if isinstance(value, list | tuple) else [value]
+        if "" in [text for text in texts if isinstance(text, str)]:
+            raise UsageError("is empty", self.command_line_name, "Give a path; . is the folder that you are in")
 
     def value_of(self, value: Any) -> Any:
         """The field's value of a plain one; PlanError for what is none of the choices."""
