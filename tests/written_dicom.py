@@ -103,6 +103,28 @@ def write_enhanced(
     )
 
 
+def write_segmented_series(segmentation: Path, folder: Path) -> Path:
+    """An empty CT series, of the slices from which a SEG object says that it was drawn."""
+    drawn = pydicom.dcmread(segmentation, stop_before_pixels=True)
+    shared_groups = drawn.SharedFunctionalGroupsSequence[0]
+    folder.mkdir(parents=True)
+    for frame in drawn.PerFrameFunctionalGroupsSequence:
+        instance = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        write_slice(
+            folder / f"{instance}.dcm",
+            np.zeros((drawn.Rows, drawn.Columns), np.int16),
+            position=frame.PlanePositionSequence[0].ImagePositionPatient,
+            orientation=shared_groups.PlaneOrientationSequence[0].ImageOrientationPatient,
+            spacing=shared_groups.PixelMeasuresSequence[0].PixelSpacing,
+            SOPInstanceUID=instance,
+            PatientID=drawn.PatientID,
+            StudyInstanceUID=drawn.StudyInstanceUID,
+            SeriesInstanceUID=drawn.ReferencedSeriesSequence[0].SeriesInstanceUID,
+            FrameOfReferenceUID=drawn.FrameOfReferenceUID,
+        )
+    return folder
+
+
 def structure_set(path: Path, regions: dict[str, Sequence[Contour]], kind: str = "CLOSED_PLANAR", **tags: Any) -> Path:
     """Regions by name; `tags` frame_of_reference and instance, of the image, None where it is not named."""
     instance = tags.get("instance", "1.2.3.4")

@@ -20,7 +20,7 @@ from hilum.layouts import dataset_layouts
 from hilum.layouts.cases import class_labels
 from hilum.layouts.layout import DatasetOptions
 from hilum.values import Image, Label
-from written_dicom import structure_set, write_slice
+from written_dicom import structure_set, write_segmented_series, write_slice
 
 CR = pydicom.uid.ComputedRadiographyImageStorage
 
@@ -34,7 +34,7 @@ def gathered(data: Path, place: Path, series: str, *files: str) -> Path:
 
 
 def test_a_segmentation_is_the_mask_of_its_series(data, tmp_path):
-    dataset = dataset_layouts.read_dataset(gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm"))
+    dataset = dataset_layouts.read_dataset(gathered(data, tmp_path, "ct_23x38x3_with_seg", "dcmqi_seg_23x38x3.dcm"))
     [case] = dataset
     image, mask = case.images["image"], case.references["mask"]
     assert mask.geometry.equals(image.geometry)
@@ -43,12 +43,12 @@ def test_a_segmentation_is_the_mask_of_its_series(data, tmp_path):
     assert mask.labels[0].code is not None
     assert dataset.modality == "CT"
     # An independent count: all ones in the stored frames.
-    stored = pydicom.dcmread(tmp_path / "dcmqi_seg_liver.dcm").pixel_array
+    stored = pydicom.dcmread(tmp_path / "dcmqi_seg_23x38x3.dcm").pixel_array
     assert int(mask.data.sum()) == int(stored.sum())
 
 
 def test_a_case_is_called_by_patient_modality_and_number_and_by_its_description_where_that_is_asked_for(data, tmp_path):
-    gathered(data, tmp_path, "mr_hippocrop_study1")
+    gathered(data, tmp_path, "mr_hippocampus_001")
     for path in tmp_path.rglob("*.dcm"):
         header = pydicom.dcmread(path)
         header.SeriesDescription, header.SeriesNumber = "Miller knee", 7
@@ -60,7 +60,7 @@ def test_a_case_is_called_by_patient_modality_and_number_and_by_its_description_
 
 
 def test_series_of_one_number_are_told_apart(data, tmp_path):
-    gathered(data, tmp_path, "mr_hippocrop_study1")
+    gathered(data, tmp_path, "mr_hippocampus_001")
     for path in tmp_path.rglob("*.dcm"):
         header = pydicom.dcmread(path)
         header.SeriesInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["another series"])
@@ -71,18 +71,19 @@ def test_series_of_one_number_are_told_apart(data, tmp_path):
 
 
 def test_patients_are_hidden(data, tmp_path):
-    dataset = dataset_layouts.read_dataset(gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm"))
+    for path in gathered(data, tmp_path, "ct_23x38x3_with_seg", "dcmqi_seg_23x38x3.dcm").rglob("*.dcm"):
+        # The files' own PatientID is also their SeriesNumber, which the name of a case may hold.
+        changed(path, PatientID="secret-0815", PatientName="Roe^Jane")
+    dataset = dataset_layouts.read_dataset(tmp_path)
     [case] = dataset
-    header = pydicom.dcmread(next((tmp_path / "series").glob("*.dcm")), stop_before_pixels=True)
     stated = f"{case.id} {case.patient} {dict(case.covariates)} {dataset.patients}"
-    assert str(header.PatientID) not in stated
-    assert str(header.PatientName) not in stated
+    assert not any(identity in stated for identity in ("secret", "0815", "Roe", "Jane"))
     assert dataset.patients_known
 
 
 def with_localizer(data: Path, place: Path) -> Path:
     """A series with a localizer of three slices in as many directions, as a PACS exports a study."""
-    gathered(data, place, "mr_hippocrop_study1")
+    gathered(data, place, "mr_hippocampus_001")
     for n, (path, across) in enumerate(zip(sorted(place.rglob("*.dcm")), "xyz", strict=False)):
         header = pydicom.dcmread(path)
         header.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
@@ -97,7 +98,7 @@ def with_localizer(data: Path, place: Path) -> Path:
 def test_a_localizer_is_no_case_and_is_named(data, tmp_path):
     dataset = dataset_layouts.read_dataset(with_localizer(data, tmp_path), DatasetOptions(references=False))
     [case] = dataset
-    assert len(case.files) == 32
+    assert len(case.files) == 35
     [problem] = dataset.problems
     assert (problem.severity, problem.what) == ("warning", "1 series only served to plan others (localizers)")
     assert problem.cases == (f"{case.patient[:8]}_MR_1, scout0.dcm",)
@@ -109,7 +110,7 @@ def test_slices_of_three_planes_in_one_series_are_a_localizer_whatever_their_ima
         header.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
         header.save_as(path)
     dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
-    assert [len(case.files) for case in dataset] == [32]
+    assert [len(case.files) for case in dataset] == [35]
     [problem] = dataset.problems
     assert (problem.severity, problem.what) == ("warning", "1 series only served to plan others (localizers)")
 
@@ -160,7 +161,7 @@ def test_a_segmentation_of_one_radiograph_of_a_series_is_the_mask_of_that_one(tm
 
 @pytest.mark.parametrize(("degrees", "slices"), [((0, 30, 60, 90), 1), ((0, 90), 10), ((0, 45), 1)])
 def test_slices_on_a_circle_many_slices_and_planes_at_a_slant_are_no_localizer(degrees, slices, data, tmp_path):
-    gathered(data, tmp_path, "mr_hippocrop_study1")
+    gathered(data, tmp_path, "mr_hippocampus_001")
     header = pydicom.dcmread(next(tmp_path.rglob("*.dcm")))
     header.SeriesInstanceUID = "1.2.7"
     for n, degree in enumerate(degrees * slices):
@@ -169,7 +170,7 @@ def test_slices_on_a_circle_many_slices_and_planes_at_a_slant_are_no_localizer(d
         header.ImageOrientationPatient = [cosine, sine, 0, 0, 0, -1]
         header.save_as(tmp_path / f"other{n}.dcm")
     dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
-    assert sorted(len(case.files) for case in dataset) == sorted([32, len(degrees) * slices])
+    assert sorted(len(case.files) for case in dataset) == sorted([35, len(degrees) * slices])
     assert not dataset.problems
 
 
@@ -227,7 +228,8 @@ def test_a_segmentation_of_another_patient_than_its_image_is_named_by_its_file(t
 
 
 def test_segments_that_overlap_need_a_choice(data, tmp_path):
-    gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_partial_overlaps.dcm")
+    segmentation = shutil.copy(data / "dicom" / "files" / "dcmqi_seg_partial_overlaps.dcm", tmp_path)
+    write_segmented_series(segmentation, tmp_path / "series")
     dataset = dataset_layouts.read_dataset(tmp_path)
     with pytest.raises(FormatError, match="--labels"):
         _ = dataset.cases[0].references["mask"]
@@ -238,16 +240,16 @@ def test_segments_that_overlap_need_a_choice(data, tmp_path):
 
 
 def test_series_without_masks_are_for_prediction(data):
-    folder = data / "dicom" / "series" / "mr_hippocrop_study1"
+    folder = data / "dicom" / "series" / "mr_hippocampus_001"
     with pytest.raises(DatasetError, match="no labels"):
         dataset_layouts.read_dataset(folder)
     [case] = dataset_layouts.read_dataset(folder, DatasetOptions(references=False))
     image = case.images["image"]
-    assert (image.modality, image.geometry.ndim, len(case.files)) == ("MR", 3, 32)
+    assert (image.modality, image.geometry.ndim, len(case.files)) == ("MR", 3, 35)
 
 
 def test_a_segmentation_without_its_series_is_said(data, tmp_path):
-    shutil.copytree(data / "dicom" / "series" / "mr_hippocrop_study1", tmp_path / "series")
+    shutil.copytree(data / "dicom" / "series" / "mr_hippocampus_001", tmp_path / "series")
     shutil.copy(data / "dicom" / "files" / "dcmqi_seg_liver.dcm", tmp_path)
     dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert "no image series" in dataset.problems[0].what
@@ -255,7 +257,7 @@ def test_a_segmentation_without_its_series_is_said(data, tmp_path):
 
 @pytest.mark.parametrize("kept", [150, 600, 2000, 20_000])
 def test_a_file_that_was_cut_short_is_said_or_refused_and_the_rest_goes_on(data, tmp_path, kept):
-    gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm")
+    gathered(data, tmp_path, "ct_23x38x3_with_seg", "dcmqi_seg_23x38x3.dcm")
     whole = (data / "dicom" / "files" / "pydicom_CT_small.dcm").read_bytes()
     (tmp_path / "broken.dcm").write_bytes(whole[:kept])
     dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
@@ -285,13 +287,13 @@ def test_a_directory_stands_for_what_lies_beside_it(data):
 
 
 def test_a_table_may_name_folders_of_dicom(data, tmp_path):
-    for name in ("mr_hippocrop_study1", "mr_hippocrop_study3"):
+    for name in ("mr_hippocampus_001", "mr_hippocampus_003"):
         shutil.copytree(data / "dicom" / "series" / name, tmp_path / name)
     table = tmp_path / "cases.csv"
-    table.write_text("image,label\nmr_hippocrop_study1,left\nmr_hippocrop_study3,right\n")
+    table.write_text("image,label\nmr_hippocampus_001,left\nmr_hippocampus_003,right\n")
     dataset = dataset_layouts.read_dataset(table)
-    assert [len(case.files) for case in dataset] == [32, 40]
-    assert dataset.cases[1].images["image"].geometry.ndim == 3
+    assert [len(case.files) for case in dataset] == [35, 35]
+    assert [case.images["image"].geometry.shape for case in dataset] == [(35, 51, 35), (34, 52, 35)]
     assert dataset.cases[1].references["class"] == "right"
 
 
@@ -306,7 +308,7 @@ def test_one_file_is_one_case(data):
 @pytest.mark.parametrize("place", ["mask.nii.gz", "segmentations/liver.nii.gz"])
 @pytest.mark.parametrize("codes", ["LPS", "LAS", "RAS"])
 def test_a_label_map_beside_its_series_is_its_mask_however_its_axes_are_stored(data, tmp_path, place, codes):
-    gathered(data, tmp_path / "scan", "mr_hippocrop_study1")
+    gathered(data, tmp_path / "scan", "mr_hippocampus_001")
     image = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False)).cases[0].images["image"]
     contoured = np.zeros(image.geometry.shape, np.uint8)
     contoured[1:4, 2:6, 1:2] = 1
@@ -323,8 +325,8 @@ def test_a_label_map_beside_its_series_is_its_mask_however_its_axes_are_stored(d
 
 
 def test_one_beside_several_series_is_left_out_and_said(data, tmp_path):
-    gathered(data, tmp_path / "scan" / "a", "mr_hippocrop_study1")
-    gathered(data, tmp_path / "scan" / "b", "ct_3slices_with_seg")
+    gathered(data, tmp_path / "scan" / "a", "mr_hippocampus_001")
+    gathered(data, tmp_path / "scan" / "b", "ct_23x38x3_with_seg")
     volume(tmp_path / "scan" / "mask.nii.gz")
     with pytest.raises(DatasetError, match="no labels"):
         dataset_layouts.read_dataset(tmp_path)
