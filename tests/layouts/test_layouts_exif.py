@@ -16,7 +16,6 @@ from hilum.files.pictures.plain_picture import SIDEWAYS
 from hilum.layouts import dataset_layouts
 from hilum.layouts.layout import DatasetOptions
 from hilum.values import Dataset
-from situations import situation
 
 ORIENTATION = 0x0112
 EVERY = range(2, 9)
@@ -62,15 +61,18 @@ def found(dataset: Dataset, severity: str) -> list[str]:
     return [one.what for one in dataset.problems if one.severity == severity]
 
 
-def test_masks_on_stored_pixels_are_turned_with_their_photographs(data, tmp_path):
-    folder = situation(data, "exif-half-turn", tmp_path)
-    dataset = dataset_layouts.read_dataset(folder)
+def test_masks_on_stored_pixels_are_turned_with_their_photographs(tmp_path):
+    for n in range(10):
+        pixels, mask = scene(n)
+        put(tmp_path / "images" / f"p{n}", pixels, orientation=3)
+        put(tmp_path / "masks" / f"p{n}", 255 * mask, suffix=".png")
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert min(contrast(dataset)) > 40
     [warning] = found(dataset, "warning")
     assert warning.startswith("10 of 10 images are turned upright by EXIF orientation 3 (180 degrees), and what was")
     assert "lies on the stored pixels: its outlines lie on edges" in warning
-    assert max(contrast(dataset_layouts.read_dataset(folder, DatasetOptions(exif="upright")))) < 40
-    assert warning in [one.what for one in hilum.check(folder, modality="OP").problems]
+    assert max(contrast(dataset_layouts.read_dataset(tmp_path, DatasetOptions(exif="upright")))) < 40
+    assert warning in [one.what for one in hilum.check(tmp_path, modality="OP").problems]
 
 
 @pytest.mark.parametrize("stored", [True, False])

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
-from cohorts import paired, picture, table
+from cohorts import paired, picture, table, volume
 from hilum.layouts import dataset_layouts
 from hilum.layouts.cases import table_join
 from hilum.layouts.layout import DatasetOptions
@@ -166,13 +164,11 @@ def test_a_table_of_patients_next_to_a_table_of_labels_is_read_or_stops_the_spli
     assert "error" in {one.severity for one in dataset_layouts.read_dataset(tmp_path).problems}
 
 
-def test_the_table_that_lost_its_zeros_says_who_is_who(data, tmp_path, monkeypatch):
-    script = data / "cases" / "table-that-lost-its-zeros" / "make.py"
-    if not script.is_file():
-        pytest.skip("the case is not among the shared data")
-    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])
-    spec = importlib.util.spec_from_file_location("case", script)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    dataset = dataset_layouts.read_dataset(tmp_path / "set")
+def test_the_table_that_lost_its_zeros_says_who_is_who(tmp_path):
+    for n in range(8):
+        volume(tmp_path / f"{n + 1:04d}" / "ct.nii.gz")
+        volume(tmp_path / f"{n + 1:04d}" / "seg.nii.gz")
+    table(tmp_path / "clinical.csv", "id,patient,age", (f"{n + 1},{n // 2},{40 + n // 2}" for n in range(8)))
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert patients(dataset) == [str(n // 2) for n in range(8)]
     assert said(dataset).what.startswith("clinical.csv writes names otherwise")

@@ -16,7 +16,6 @@ from cohorts import paired, picture
 from hilum.errors import DatasetError, UsageError
 from hilum.layouts import dataset_layouts
 from hilum.layouts.layout import DatasetOptions
-from situations import situation
 
 # A picture of 20 rows and 30 columns, and a box of the rows 5 to 7 and the columns 3 to 12.
 SHAPE, BOX, EDGES = (20, 30), "0 0.25 0.3 0.3 0.1", [5, 3, 7, 12]
@@ -178,10 +177,12 @@ def boxed(points: np.ndarray, visible: str = "") -> str:
     return f"0 {shares} " + " ".join(f"{x:.6f} {y:.6f}{visible}" for x, y in points)
 
 
-def test_keypoints_are_left_out_and_their_boxes_are_read(data, tmp_path):
-    dataset = dataset_layouts.read_dataset(situation(data, "yolo-keypoints", tmp_path))
+def test_keypoints_are_left_out_and_their_boxes_are_read(tmp_path):
+    corners = np.array([[0.2, 0.3], [0.5, 0.3], [0.5, 0.7], [0.2, 0.7]])
+    names = "names: [vertebra]\nkpt_shape: [4, 2]\ntrain: images\n"
+    dataset = dataset_layouts.read_dataset(yolo(tmp_path, {f"v{n}": boxed(corners) for n in range(12)}, names))
     assert dataset.kinds == {"boxes"}
-    assert dataset.cases[0].references["boxes"].lengths.tolist() == [pytest.approx([12, 16], abs=1e-3)]
+    assert dataset.cases[0].references["boxes"].lengths.tolist() == [pytest.approx([8, 9], abs=1e-3)]
     [note] = [one.what for one in dataset.problems if "keypoints" in one.what]
     assert note == "12 boxes have 4 keypoints each (kpt_shape [4, 2]), which are left out"
 

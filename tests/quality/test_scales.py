@@ -16,7 +16,7 @@ from hilum.quality import modality_checks
 from hilum.quality.modality_checks import MIXED_SCALE
 from hilum.reading import dataset_reading
 from hilum.values import Dataset, Fingerprint
-from situations import situation
+from situations import noisy_scan, write_scan
 
 RNG = np.random.default_rng(0)
 # Hounsfield units of a body in air: half of it air, lung, fat, muscle and some bone.
@@ -38,9 +38,13 @@ def found(*each: np.ndarray, modality: str = "CT", accepted: frozenset[str] = fr
     ]
 
 
-def test_ct_without_its_intercept_stops_training_until_it_is_accepted(data, tmp_path):
-    folder = situation(data, "ct-without-intercept", tmp_path)
-    result = hilum.check(folder, modality="CT")
+def test_ct_without_its_intercept_stops_training_until_it_is_accepted(tmp_path):
+    for n in range(12):
+        image, mask = noisy_scan(n)
+        offset = 1024 if n % 4 == 1 else 0
+        write_scan(tmp_path / "images" / f"p{n:02d}.nii.gz", image - 1000 + 700 * (mask > 0).astype(np.int16) + offset)
+        write_scan(tmp_path / "labels" / f"p{n:02d}.nii.gz", mask)
+    result = hilum.check(tmp_path, modality="CT")
     assert [(one.what, one.cases) for one in result.problems if one.severity == "error"] == [
         (
             "3 of 12 CT begin at about 100, the others at about -900: their numbers may lack the intercept of -1024",
@@ -50,12 +54,12 @@ def test_ct_without_its_intercept_stops_training_until_it_is_accepted(data, tmp_
     assert not result.passed
     with pytest.raises(DatasetError, match=f"lack the intercept.*--accept {MIXED_SCALE}"):
         dataset_reading.refuse_unfit(result.examination)
-    accepted = hilum.plan(folder, modality="CT", accept=MIXED_SCALE).plan
+    accepted = hilum.plan(tmp_path, modality="CT", accept=MIXED_SCALE).plan
     assert accepted.options["accept"] == MIXED_SCALE
     assert accepted["preprocessing.normalisation"][0]["method"] == "zscore"
     assert "of several scales" in accepted.decision("preprocessing.normalisation").because
     with pytest.raises(UsageError, match="no finding that can be accepted"):
-        hilum.check(folder, accept="mixed")
+        hilum.check(tmp_path, accept="mixed")
 
 
 @pytest.mark.parametrize(

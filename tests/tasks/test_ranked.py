@@ -10,7 +10,6 @@ from hilum.errors import PlanError, UsageError
 from hilum.tasks import task_settings
 from hilum.tasks.classification import question
 from hilum.tasks.classification.question import Classification
-from situations import situation
 
 CORN = {"task.order": "corn"}
 
@@ -23,13 +22,14 @@ def graded(root, words, columns="image,label"):
     return table(root / "t.csv", columns, rows)
 
 
-def test_grades_in_words_stand_as_their_scale_rises(data, tmp_path):
-    folder = situation(data, "grades-in-words", tmp_path)
-    plan = hilum.plan(folder / "table.csv", modality="OP", assignments=CORN).plan
-    assert plan["task.classes"] == ["none", "mild", "moderate", "severe", "proliferative"]
+def test_grades_in_words_stand_as_their_scale_rises(tmp_path):
+    words = ["none", "mild", "moderate", "severe", "proliferative"]
+    path = graded(tmp_path, 2 * words)
+    plan = hilum.plan(path, modality="OP", assignments=CORN).plan
+    assert plan["task.classes"] == words
     assert plan["task.ranked"] is True
     backwards = "proliferative,severe,moderate,mild,none"
-    plan = hilum.plan(folder / "table.csv", modality="OP", order=backwards).plan
+    plan = hilum.plan(path, modality="OP", order=backwards).plan
     assert plan["task.classes"] == backwards.split(",")
     assert plan.options["order"] == backwards
 
