@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 KINDS = {"float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE, "uint8": TensorProto.UINT8}
@@ -55,13 +52,3 @@ def network(
 def _weights(name: str, values: Any) -> onnx.TensorProto:
     array = np.asarray(values)
     return numpy_helper.from_array(array.astype(np.float32 if array.dtype.kind == "f" else np.int64), name)
-
-
-def reported(data: Path, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder with the files of a case that a user met."""
-    make = data / "cases" / name / "make.py"
-    if not make.is_file():
-        pytest.skip(f"{name} is not among the data")
-    monkeypatch.setattr(sys, "argv", [str(make), str(folder)])
-    runpy.run_path(str(make))
-    return folder

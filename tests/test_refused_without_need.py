@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import PIL.Image
+import pydicom
 import pytest
 
 import hilum
@@ -22,24 +21,8 @@ from hilum.errors import DatasetError, GeometryError, UsageError
 from hilum.files.storage import cache, hashing
 from hilum.layouts import dataset_layouts
 from hilum.layouts.layout import DatasetOptions
+from situations import write_scan
 from written_dicom import write_slice
-
-
-@pytest.fixture
-def written(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Writes the input of a case into a folder of its own, and returns the folder."""
-
-    def write(name: str) -> Path:
-        source = data / "cases" / name / "make.py"
-        if not source.is_file():
-            pytest.skip(f"the case {name} is not among the real data")
-        monkeypatch.setattr(sys, "argv", ["make.py", str(tmp_path / "case")])
-        described = importlib.util.spec_from_file_location("made_case", source)
-        assert described is not None and described.loader is not None
-        described.loader.exec_module(importlib.util.module_from_spec(described))
-        return tmp_path / "case"
-
-    return write
 
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (16, 12)) -> None:
@@ -50,8 +33,26 @@ def picture(path: Path, value: int = 0, size: tuple[int, int] = (16, 12)) -> Non
 # -- grids -------------------------------------------------------------------------------------------------------------
 
 
-def test_masks_that_keep_the_qform_only_are_used_with_a_note(written):
-    checked = hilum.check(written("mask-keeps-the-qform-only") / "set", modality="MR")
+def turned(axis: np.ndarray, degrees: float) -> np.ndarray:
+    """The rotation about an axis (Rodrigues' formula)."""
+    x, y, z = axis / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(np.radians(degrees)) * cross + (1 - np.cos(np.radians(degrees))) * cross @ cross
+
+
+def test_masks_that_keep_the_qform_only_are_used_with_a_note(tmp_path):
+    generator = np.random.default_rng(3)
+    for n in range(6):
+        affine = np.eye(4)
+        affine[:3, :3] = np.diag([-1, -1, 1.0]) @ turned(generator.normal(size=3), 2 + n) @ np.diag([0.9375, 0.9375, 5])
+        affine[:3, 3] = 110, 115, -80
+        image = np.zeros((256, 256, 8), np.int16) + generator.normal(100, 5, 8).astype(np.int16)
+        mask = np.zeros(image.shape, np.uint8)
+        mask[100:130, 90:120, 2:6] = 1
+        image[mask > 0] += 50
+        write_scan(tmp_path / "images" / f"p{n}.nii.gz", image, affine)
+        write_scan(tmp_path / "labels" / f"p{n}.nii.gz", mask, affine, codes=(0, 1))
+    checked = hilum.check(tmp_path, modality="MR")
     assert len(checked.examination.dataset) == 6
     assert not [one for one in checked.problems if one.severity == "error"]
     notes = [one for one in checked.problems if "a little off the image's grid (corners up to 0.00" in one.what]
@@ -75,8 +76,11 @@ def test_a_mask_half_a_voxel_off_is_still_an_error(tmp_path):
 # -- positions of slices -----------------------------------------------------------------------------------------------
 
 
-def test_slices_whose_positions_have_one_decimal_are_read_with_a_note(written):
-    image = hilum.read(written("slice-positions-with-one-decimal") / "ct")
+def test_slices_whose_positions_have_one_decimal_are_read_with_a_note(tmp_path):
+    for n in range(12):
+        depth = round(1.25 * n + 1e-9, 1)
+        write_slice(tmp_path / f"{n:02d}.dcm", np.full((32, 40), n, np.int16), position=(-10, -12, depth))
+    image = hilum.read(tmp_path)
     # 13.8 mm from the first slice to the last, of which each is rounded: eleven steps of 1.25 mm are 13.75.
     assert image.geometry.spacing == pytest.approx((1, 1, 13.8 / 11))
     assert [note for note in image.notes if "gaps of 1.2, 1.3 mm" in note and "even step of 1.255 mm" in note]
@@ -96,8 +100,13 @@ def test_whole_millimetres_of_slices_2_5_mm_apart_are_rounding_and_a_missing_sli
         hilum.read(series("uneven", [0, 5, 10, 13, 20]))
 
 
-def test_a_spacing_in_text_of_the_wrong_kind_is_read(written):
-    image = hilum.read(written("spacing-as-unlimited-text") / "ct")
+def test_a_spacing_in_text_of_the_wrong_kind_is_read(tmp_path):
+    for n in range(6):
+        path = write_slice(tmp_path / f"{n}.dcm", np.full((32, 40), n, np.int16), position=(0, 0, 2 * n))
+        header = pydicom.dcmread(path)
+        header["PixelSpacing"] = pydicom.DataElement("PixelSpacing", "UT", "0.50\\0.75")
+        header.save_as(path)
+    image = hilum.read(tmp_path)
     assert image.geometry.spacing == pytest.approx((0.75, 0.5, 2))
 
 
@@ -162,8 +171,25 @@ def parts_of(folder: Path) -> Counter[str]:
     return Counter(dataset_layouts.read_dataset(folder, DatasetOptions()).splits.values())
 
 
-def test_names_with_blanks_are_listed_in_parts(written):
-    folder = written("voc-names-with-spaces") / "set"
+def voc(folder: Path) -> Path:
+    """Pascal VOC of twelve pictures with blanks in their names, in three parts."""
+    (folder / "Annotations").mkdir(parents=True)
+    names = [f"case {n:03d}" for n in range(12)]
+    for n, name in enumerate(names):
+        picture(folder / "JPEGImages" / f"{name}.png", n, (48, 64))
+        size = "<size><width>64</width><height>48</height><depth>1</depth></size>"
+        box = "<bndbox><xmin>11</xmin><ymin>6</ymin><xmax>26</xmax><ymax>17</ymax></bndbox>"
+        text = f"<annotation><filename>{name}.png</filename>{size}<object><name>cell</name>{box}</object></annotation>"
+        (folder / "Annotations" / f"{name}.xml").write_text(text)
+    lists = folder / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for part, listed in (("train", names[:6]), ("val", names[6:9]), ("test", names[9:])):
+        (lists / f"{part}.txt").write_text("\n".join(listed) + "\n")
+    return folder
+
+
+def test_names_with_blanks_are_listed_in_parts(tmp_path):
+    folder = voc(tmp_path / "set")
     assert parts_of(folder) == {"train": 6, "val": 3, "test": 3}
     lists = folder / "ImageSets" / "Main"
     (lists / "train.txt").write_text("".join(f"case {n:03d} {1 if n % 2 else -1}\n" for n in range(6)))
@@ -171,8 +197,17 @@ def test_names_with_blanks_are_listed_in_parts(written):
     assert parts_of(folder) == {"train": 6, "val": 3, "test": 3}
 
 
-def test_numbers_of_coco_may_be_text(written):
-    folder = written("coco-numbers-as-text") / "set"
+def test_numbers_of_coco_may_be_text(tmp_path):
+    folder = tmp_path / "set"
+    images = []
+    annotations = []
+    for n in range(12):
+        picture(folder / "images" / f"v{n:02d}.png", n, (48, 64))
+        images.append({"id": n, "file_name": f"v{n:02d}.png", "width": 64, "height": 48})
+        box = {"category_id": 1, "bbox": [10, 5, 16, 12], "iscrowd": 0, "segmentation": []}
+        annotations.append({"id": n, "image_id": str(n), **box})
+    record = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cell"}]}
+    (folder / "annotations.json").write_text(json.dumps(record))
     found = dataset_layouts.read_dataset(folder, DatasetOptions())
     assert len(found) == 12
     assert all(len(case.references["boxes"].low) == 1 for case in found)
@@ -205,8 +240,8 @@ def test_where_capitals_alone_distinguish_two_images_they_count(tmp_path):
     assert found["a"] == found["b"] == {"mask"} and "A" not in [name for name, own in found.items() if own]
 
 
-def test_capitals_do_not_part_boxes_from_their_images(written, tmp_path):
-    folder = written("voc-names-with-spaces") / "set"
+def test_capitals_do_not_part_boxes_from_their_images(tmp_path):
+    folder = voc(tmp_path / "set")
     for path in (folder / "JPEGImages").iterdir():
         path.rename(path.with_name(path.name.upper()))
     assert len(dataset_layouts.read_dataset(folder, DatasetOptions())) == 12

@@ -17,7 +17,8 @@ from hilum.runtime.preprocessing import preprocessing
 from hilum.service.records import tables
 from hilum.values import Geometry, Image
 from service.small_node import SmallNode
-from small_onnx import network, reported
+from situations import noisy_picture, write_picture
+from small_onnx import network
 
 # Above 140 the root of what is below 0: NaN.
 ROOT = [("Sub", "c x", "d"), ("Sqrt", "d", "r"), ("Sub", "r h", "o")]
@@ -63,13 +64,27 @@ def test_so_it_is_in_a_volume_that_is_never_held(tmp_path, monkeypatch):
     assert not list((tmp_path / "out").glob("bad*")) and (tmp_path / "out" / "good.nii.gz").is_file()
 
 
-@pytest.mark.parametrize(
-    ("name", "image"), [("output-not-a-number", "bright.png"), ("output-not-a-number-voxels", "scan.nii")]
-)
-def test_networks_of_users_that_answer_no_numbers_have_no_answer(data, tmp_path, monkeypatch, name, image):
-    made = reported(data, name, tmp_path, monkeypatch)
-    with pytest.raises(DatasetError, match=rf"{image}: the network's outputs are not finite numbers .*NaN"):
-        hilum.predict(made / "network.onnx", made / image)
+def test_a_network_of_classes_that_answers_no_numbers_has_no_answer(tmp_path):
+    steps = [("ReduceMean", "x", "m", {"axes": [2, 3], "keepdims": 0}), ("Gemm", "m w b", "y")]
+    weights = {"w": np.array([[-2.0, 2.0]]), "b": np.array([1.0, -1.0]), "c": 100.0}
+    described = {"channels": ["OP"], "patch": [32, 32], "normalisation": [{"method": "range", "low": 0, "high": 255}]}
+    below_zero = [("Sub", "y c", "z"), ("Log", "z", "o")]
+    model = network(
+        tmp_path, [*steps, *below_zero], weights, labels=["benign", "malignant"], outputs="classes", **described
+    )
+    image = noisy_picture(0)[0][8:40, 8:40]
+    write_picture(tmp_path / "bright.png", image)
+    with pytest.raises(DatasetError, match=r"bright.png: the network's outputs are not finite numbers .*NaN"):
+        hilum.predict(model, tmp_path / "bright.png")
+
+
+def test_a_network_of_voxels_that_answers_no_numbers_has_no_answer(tmp_path):
+    weights = {"w": np.reshape([-1.0, 1.0], (2, 1, 1, 1, 1)), "b": np.reshape([140.0, -140.0], (2, 1, 1, 1))}
+    steps = [("Conv", "x w", "c"), ("Add", "c b", "y"), ("Log", "y", "o")]
+    model = network(tmp_path, steps, weights, labels={"background": 0, "bright": 1}, outputs="classes")
+    [scan] = saved(tmp_path, scan=volume(100, 200))
+    with pytest.raises(DatasetError, match=r"scan.nii.gz: the network's outputs are not finite numbers .*NaN"):
+        hilum.predict(model, scan)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +29,7 @@ from hilum.tasks.classification.question import Classification
 from hilum.tasks.fitting import PredictedCases
 from hilum.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Plan, Prediction
 from hilum.verbs.train import Run
+from situations import noisy_picture, write_picture
 
 GRID = Geometry((8, 8), np.eye(3))
 AS_GIVEN = Certainty("none", Calibrator())
@@ -242,17 +241,11 @@ def test_a_plan_states_the_positive_class_with_its_reason_and_a_person_decides_o
     assert plan_changes.plan_for_fold(made, cohort(found.cases), mostly_ill)["task.positive"] == "ill"
 
 
-def test_the_covid_of_a_folder_of_covid_and_normal_is_positive_and_a_flag_decides_otherwise(data, tmp_path):
-    case = data / "cases" / "positive-class-by-alphabet" / "make.py"
-    if not case.is_file():
-        pytest.skip("the case is not at ../shared/data/cases")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(case), str(tmp_path)])
-        runpy.run_path(str(case))
-    for folder, kept in (("covid", 10), ("normal", 40)):  # as rare as it is, and sooner planned
-        for path in sorted((tmp_path / "set" / folder).iterdir())[kept:]:
-            path.unlink()
-    made = hilum.plan(tmp_path / "set", modality="DX", device="cpu", threads=1)
+def test_the_covid_of_a_folder_of_covid_and_normal_is_positive_and_a_flag_decides_otherwise(tmp_path):
+    for n in range(50):
+        folder = "covid" if n % 5 == 0 else "normal"
+        write_picture(tmp_path / folder / f"p{n:02d}.png", noisy_picture(n, 60 if folder == "covid" else 20)[0])
+    made = hilum.plan(tmp_path, modality="DX", device="cpu", threads=1)
     assert made.plan["task.positive"] == "covid" and made.plan["task.classes"] == ["covid", "normal"]
     assert "normal is a word of absence" in made.plan.decision("task.positive").because
     assert "task.positive = covid: " in made.explained

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,23 +21,35 @@ from hilum.runtime import ModelRequest
 from hilum.service.work import job_answers
 from hilum.service.work.job_answers import JobInputs, ObjectMarks
 from hilum.values import Case, Geometry, Image
+from situations import LPS, SHAPE, noisy_scan, sided_network, write_scan
+from written_dicom import write_slice
 
 
-def made(data: Path, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The input of a case folder; skipped where it is not there."""
-    script = data / "cases" / name / "make.py"
-    if not script.is_file():
-        pytest.skip(f"{script} is not there")
-    monkeypatch.setattr(sys, "argv", [str(script), str(folder)])
-    runpy.run_path(str(script))
+def one_scan_too_large(folder: Path) -> Path:
+    """Twelve scans with their masks, of which p03 is ten times as large as the others."""
+    for n in range(12):
+        image, mask = noisy_scan(n)
+        affine = LPS @ np.diag([10, 10, 10, 1]) if n == 3 else LPS
+        write_scan(folder / "images" / f"p{n:02d}.nii.gz", image, affine)
+        write_scan(folder / "labels" / f"p{n:02d}.nii.gz", mask, affine)
     return folder
 
 
 @pytest.fixture(scope="module")
-def node(data, tmp_path_factory) -> Path:
+def node(tmp_path_factory) -> Path:
     """A model of another program, a series of 30 mm a pixel in place of 1 mm, and one like those that it knows."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        return made(data, "wrong-spacing-at-a-node", tmp_path_factory.mktemp("node"), monkeypatch)
+    folder = tmp_path_factory.mktemp("node")
+    sided_network(folder / "model")
+    stack = np.full(SHAPE[::-1], 100, np.int16)
+    stack[8:12, 12:15, 16:19] = 200
+    stack[8:12, 9:12, 5:8] = 200
+    for name, spacing, step, study in (("bad", 30, 40, 2), ("good", 1, 2, 3)):
+        (folder / name).mkdir()
+        uids = {"StudyInstanceUID": f"1.2.{study}", "SeriesInstanceUID": f"1.2.{study}.1", "PatientID": f"P{study}"}
+        for n, pixels in enumerate(stack):
+            place = {"position": (0, 0, n * step), "spacing": (spacing, spacing)}
+            write_slice(folder / name / f"{n:03d}.dcm", pixels, **place, **uids)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +57,8 @@ def model(node) -> hilum.Model:
     return hilum.load(node / "model" / "network.onnx", "cpu")
 
 
-def test_a_case_of_a_wrong_spacing_is_left_out_of_a_training_by_name(data, tmp_path, monkeypatch):
-    cases = made(data, "wrong-spacing-in-training", tmp_path, monkeypatch) / "set"
+def test_a_case_of_a_wrong_spacing_is_left_out_of_a_training_by_name(tmp_path):
+    cases = one_scan_too_large(tmp_path)
     plan = hilum.plan(cases, labels="1=a,2=b", modality="CT", minutes=3, device="cpu")
     [problem] = [one for one in plan.examination.problems if one.severity == "error"]
     assert problem.cases == ("p03",)
@@ -81,8 +91,8 @@ def test_a_node_answers_that_it_refuses_such_a_series(node, model, tmp_path):
     assert not list((tmp_path / "bad").iterdir())
 
 
-def test_an_evaluation_names_such_a_case_and_scores_the_others(node, model, data, tmp_path, monkeypatch):
-    cases = made(data, "wrong-spacing-in-training", tmp_path, monkeypatch) / "set"
+def test_an_evaluation_names_such_a_case_and_scores_the_others(model, tmp_path):
+    cases = one_scan_too_large(tmp_path)
     for path in [*cases.glob("*/p*.nii.gz")]:
         if path.name not in ("p02.nii.gz", "p03.nii.gz"):
             path.unlink()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from pathlib import Path
 
 import nibabel
@@ -16,24 +14,22 @@ from hilum.errors import DatasetError, GeometryError, UsageError
 from hilum.prediction import case_prediction, predictors
 from hilum.prediction.case_prediction import CaseRequest
 from hilum.values import Case
+from situations import SHAPE, noisy_scan, sided_network, write_scan
 
 SIDED, PLAIN = "1=left_kidney,2=right_kidney", "1=kidney,2=tumour"
 
 
-def made(data: Path, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The input of a case folder; skipped where it is not there."""
-    script = data / "cases" / name / "make.py"
-    if not script.is_file():
-        pytest.skip(f"{script} is not there")
-    monkeypatch.setattr(sys, "argv", [str(script), str(folder)])
-    runpy.run_path(str(script))
-    return folder
-
-
 @pytest.fixture
-def sided(data, tmp_path, monkeypatch) -> Path:
+def sided(tmp_path) -> Path:
     """A network that calls what lies in the patient's left the left kidney, and one volume with and without sides."""
-    return made(data, "sides-unknown", tmp_path, monkeypatch)
+    sided_network(tmp_path / "model")
+    voxels = np.full(SHAPE, 100, np.int16)
+    # Stored as LPS: the first one is the left kidney.
+    voxels[16:19, 12:15, 8:12] = 200
+    voxels[5:8, 9:12, 8:12] = 200
+    for name, code in (("stated", 1), ("unstated", 0)):
+        write_scan(tmp_path / "scans" / f"{name}.nii", voxels, np.diag([-1.0, -1.0, 2.0, 1.0]), (code, code))
+    return tmp_path
 
 
 def labelled(folder: Path, codes: list[int], suffix: str = ".nii.gz") -> Path:
@@ -113,15 +109,19 @@ def test_an_evaluation_names_the_cases_without_sides_and_scores_the_others(sided
     assert set(whole.scored.table["case"]) == {"p0", "p1", "p2"}
 
 
-def test_check_names_the_cases_of_a_set_of_which_half_state_no_sides(data, tmp_path, monkeypatch):
-    cases = made(data, "sides-unknown-in-training", tmp_path, monkeypatch) / "set"
-    result = hilum.check(cases, labels=SIDED, modality="CT")
+def test_check_names_the_cases_of_a_set_of_which_half_state_no_sides(tmp_path):
+    for n in range(10):
+        image, mask = noisy_scan(n)
+        codes = (n % 2, n % 2)
+        write_scan(tmp_path / "images" / f"p{n:02d}.nii.gz", image, codes=codes)
+        write_scan(tmp_path / "labels" / f"p{n:02d}.nii.gz", mask, codes=codes)
+    result = hilum.check(tmp_path, labels=SIDED, modality="CT")
     [problem] = [one for one in result.problems if one.severity == "error"]
     assert problem.cases == ("p00", "p02", "p04", "p06", "p08")
     assert not result.passed
     assert "--orientation RAS" in problem.remedy
     with pytest.raises(DatasetError, match=r"of 5 of 10 cases, and labels .*: p00, p02, p04, p06, p08"):
-        hilum.plan(cases, labels=SIDED, modality="CT")
+        hilum.plan(tmp_path, labels=SIDED, modality="CT")
 
 
 def test_a_stated_orientation_passes_the_check_as_a_note_and_stays_in_the_plan(tmp_path):
