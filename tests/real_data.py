@@ -80,5 +80,13 @@ def parameters(folder: str, names: Iterable[str]) -> list[ParameterSet]:
     return [pytest.param(name, marks=marks(f"{folder}/{name}")) for name in names]
 
 
+def facts(shipped: object, corpus: object) -> list[ParameterSet]:
+    """The shipped folder and the corpus as parameters of a test, each with what is true of it."""
+    return [
+        pytest.param(SHIPPED, shipped, id="shipped"),
+        pytest.param(CORPUS, corpus, id="corpus", marks=pytest.mark.corpus),
+    ]
+
+
 # For a test that walks over all files: it walks over what is shipped, and where the corpus is here also over that.
 FOLDERS = (pytest.param(SHIPPED, id="shipped"), pytest.param(CORPUS, id="corpus", marks=pytest.mark.corpus))

@@ -9,6 +9,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
+import real_data
 from cohorts import classed, paired, picture, volume
 from hilum.errors import DatasetError, FormatError, UsageError
 from hilum.files import modality_words
@@ -319,6 +320,31 @@ def test_an_expression_may_name_the_patient(tmp_path):
         dataset_layouts.read_dataset(tmp_path, DatasetOptions(patient="nobody"))
 
 
+def count_cases_and_patients(path: Path, options: dict[str, object]) -> tuple[int, int, bool]:
+    """How many cases and patients a set has, and whether the patients are known; it has no more than notes."""
+    dataset = dataset_layouts.read_dataset(path, DatasetOptions(**options))
+    assert not [problem for problem in dataset.problems if problem.severity != "note"]
+    return len(dataset), len({case.patient for case in dataset}), dataset.patients_known
+
+
+@pytest.mark.parametrize(
+    ("place", "cases", "patients", "known"),
+    [
+        ("hippocampus", 60, 60, False),
+        ("chest_xray", 7, 4, True),
+        ("mri/cardiac_sunnybrook", 32, 2, True),
+        ("dsb2018", 10, 10, False),
+        ("histology", 5, 5, False),
+        ("bccd", 16, 16, False),
+        ("medmnist/pneumoniamnist.npz", 478, 478, False),
+        ("medmnist/retinamnist.npz", 84, 84, False),
+        ("medmnist/adrenalmnist3d.npz", 1584, 1584, False),
+    ],
+)
+def test_cases_and_patients_of_shipped_sets_are_found(data, place, cases, patients, known):
+    assert count_cases_and_patients(data / place, {}) == (cases, patients, known)
+
+
 @pytest.mark.parametrize(
     ("place", "options", "cases", "patients", "known"),
     [
@@ -335,21 +361,18 @@ def test_an_expression_may_name_the_patient(tmp_path):
         ("survival/clinical.csv", {"column": {"time": "Survival.time", "event": "deadstatus.event"}}, 300, 300, True),
     ],
 )
-def test_cases_and_patients_of_real_sets_are_found(data, place, options, cases, patients, known):
-    dataset = dataset_layouts.read_dataset(data / place, DatasetOptions(**options))
-    assert len(dataset) == cases
-    assert len({case.patient for case in dataset}) == patients
-    assert dataset.patients_known == known
-    assert not [problem for problem in dataset.problems if problem.severity != "note"]
+def test_cases_and_patients_of_real_sets_are_found(corpus, place, options, cases, patients, known):
+    assert count_cases_and_patients(corpus / place, options) == (cases, patients, known)
 
 
-def test_patients_of_real_sets_do_not_depend_on_a_table(data, tmp_path):
+@pytest.mark.parametrize(("folder", "patients"), real_data.facts(shipped=2, corpus=30))
+def test_patients_of_real_sets_do_not_depend_on_a_table(folder, patients, tmp_path):
     for place in ("images", "masks"):
         (tmp_path / place).mkdir()
-        for path in sorted((data / "mri" / "cardiac_sunnybrook" / place).iterdir()):
+        for path in sorted((folder / "mri" / "cardiac_sunnybrook" / place).iterdir()):
             (tmp_path / place / path.name).write_bytes(b"x")
     dataset = dataset_layouts.read_dataset(tmp_path)
-    assert len({case.patient for case in dataset}) == 30
+    assert len({case.patient for case in dataset}) == patients
     assert "IM-" in dataset.patients
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import nibabel
@@ -12,6 +13,7 @@ import pydicom
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+import real_data
 from cohorts import picture, volume
 from hilum.errors import DatasetError, UsageError
 from hilum.files.storage import hashing
@@ -437,14 +439,18 @@ def test_balls_in_mm_on_a_picture_are_refused(tmp_path):
         only(tmp_path)
 
 
-def test_bccd_is_read_with_its_split_and_its_boxes_without_extent_are_named(data):
-    root = data / "bccd"
-    if not root.is_dir():
-        pytest.skip("the blood smears are not at ../shared/data/bccd")
-    dataset = dataset_layouts.read_dataset(root)
-    assert "4888 boxes on 364 images" in dataset.layout
-    parts = list(dataset.splits.values())
-    assert {part: parts.count(part) for part in ("train", "val", "test")} == {"train": 205, "val": 87, "test": 72}
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    real_data.facts(
+        shipped=("278 boxes on 16 images", {"train": 11, "val": 3, "test": 2}),
+        corpus=("4888 boxes on 364 images", {"train": 205, "val": 87, "test": 72}),
+    ),
+)
+def test_bccd_is_read_with_its_split_and_its_boxes_without_extent_are_named(folder, expected):
+    dataset = dataset_layouts.read_dataset(folder / "bccd")
+    boxes, sizes_of_parts = expected
+    assert boxes in dataset.layout
+    assert Counter(dataset.splits.values()) == sizes_of_parts
     assert {label.name for label in dataset.classes["boxes"]} == {"RBC", "WBC", "Platelets"}
     cases = {case.id: case for case in dataset}
     for name, box in (("BloodImage_00338", "(RBC) has no extent"), ("BloodImage_00343", "(RBC) has no extent")):

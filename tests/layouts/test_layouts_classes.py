@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
+import real_data
 from cohorts import classed, picture, volume
 from hilum.errors import DatasetError, FormatError, UsageError
 from hilum.files.storage import hashing
@@ -131,23 +132,28 @@ def test_images_in_no_class_folder_are_said(tmp_path):
     assert dataset_layouts.read_dataset(tmp_path).problems[0].severity == "note"
 
 
-def test_real_radiographs_have_their_class_and_patient(data):
-    dataset = dataset_layouts.read_dataset(data / "chest_xray")
+@pytest.mark.parametrize(("folder", "ill"), real_data.facts(shipped=5, corpus=96))
+def test_real_radiographs_have_their_class_and_patient(folder, ill):
+    dataset = dataset_layouts.read_dataset(folder / "chest_xray")
     assert names(dataset) == ["NORMAL", "PNEUMONIA"]
-    assert sum(case.references["class"] == "PNEUMONIA" for case in dataset) == 96
+    assert sum(case.references["class"] == "PNEUMONIA" for case in dataset) == ill
 
 
 # MedMNIST
 
 
-def test_pneumonia_rows_are_the_archives_rows(data):
-    path = data / "medmnist" / "pneumoniamnist.npz"
+@pytest.mark.parametrize(
+    ("folder", "sizes_of_parts"),
+    real_data.facts(shipped={"train": 310, "val": 68, "test": 100}, corpus={"train": 4708, "val": 524, "test": 624}),
+)
+def test_pneumonia_rows_are_the_archives_rows(folder, sizes_of_parts):
+    path = folder / "medmnist" / "pneumoniamnist.npz"
     dataset = dataset_layouts.read_dataset(path)
     with np.load(path) as archive:
         assert_array_equal(dataset.cases[12].images["image"].data, archive["train_images"][12][None])
         assert dataset.cases[12].references["class"] == str(archive["train_labels"][12, 0])
     assert dataset.cases[12].id == "train_00012"
-    assert pd.Series(dataset.splits).value_counts().to_dict() == {"train": 4708, "test": 624, "val": 524}
+    assert pd.Series(dataset.splits).value_counts().to_dict() == sizes_of_parts
     assert names(dataset) == ["0", "1"]
 
 
@@ -340,9 +346,9 @@ def test_what_a_row_says_is_part_of_the_cases_hash(tmp_path):
     assert hashing.content_hash(dataset_layouts.read_dataset(path).cases[0]) != before
 
 
-def test_the_clinical_table_of_real_radiographs_is_read(data):
+def test_the_clinical_table_of_real_radiographs_is_read(corpus):
     dataset = dataset_layouts.read_dataset(
-        data / "multimodal", DatasetOptions(column={"image": "filename", "label": "finding"})
+        corpus / "multimodal", DatasetOptions(column={"image": "filename", "label": "finding"})
     )
     assert "COVID-19, ARDS" in names(dataset)  # a comma inside a cell
     sexes = [case.covariates["sex"] for case in dataset]
@@ -352,16 +358,16 @@ def test_the_clinical_table_of_real_radiographs_is_read(data):
     assert (dataset.modality, dataset.cases[0].images["image"].modality) == ("DX", "DX")
 
 
-def test_a_table_without_images_is_legal(data):
+def test_a_table_without_images_is_legal(corpus):
     column = {"time": "Survival.time", "event": "deadstatus.event"}
-    dataset = dataset_layouts.read_dataset(data / "survival" / "clinical.csv", DatasetOptions(column=column))
+    dataset = dataset_layouts.read_dataset(corpus / "survival" / "clinical.csv", DatasetOptions(column=column))
     events = [case.references["event"] for case in dataset]
     assert sum(happened for _, happened in events) == 272
     assert events[0] == (2165.0, True)
     assert sum(case.covariates["age"] is None for case in dataset) == 17
     assert len(dataset.cases[0].images) == 0
     values = dataset_layouts.read_dataset(
-        data / "survival" / "radiomics.csv", DatasetOptions(column={"value": "original_shape_Elongation"})
+        corpus / "survival" / "radiomics.csv", DatasetOptions(column={"value": "original_shape_Elongation"})
     )
     assert values.cases[0].references["value"] == pytest.approx({"original_shape_Elongation": 0.732896})
 
@@ -445,9 +451,11 @@ def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp
         dataset_layouts.read_dataset(path, DatasetOptions(column={"time": "days", "event": "died"}))
 
 
-def test_two_tables_and_nothing_else_are_ambiguous(data):
+def test_two_tables_and_nothing_else_are_ambiguous(tmp_path):
+    for name in ("clinical.csv", "radiomics.csv"):
+        (tmp_path / name).write_text("patient,days,died\nP0,12,1\nP1,30,0\n")
     with pytest.raises(DatasetError, match=r"clinical\.csv"):
-        dataset_layouts.read_dataset(data / "survival")
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_masks_of_a_table_may_be_volumes(tmp_path):

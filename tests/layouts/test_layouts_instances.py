@@ -10,13 +10,13 @@ import pytest
 import tifffile
 from numpy.testing import assert_array_equal
 
+import real_data
 from cohorts import volume
 from hilum.errors import FormatError, GeometryError
 from hilum.layouts import dataset_layouts
 from hilum.layouts.layout import DatasetOptions
 
 NUMBERED = DatasetOptions(kinds=frozenset({"instances"}))
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def picture(path: Path, pixels: np.ndarray) -> None:
@@ -122,11 +122,16 @@ def test_a_case_with_two_images_is_left_out_and_named(tmp_path):
     assert dataset.problems[0].cases == ("bb",)
 
 
-@pytest.mark.parametrize(("name", "cases", "objects"), [("dsb2018", 120, 5119), ("histology", 54, 2442)])
-def test_the_counts_of_real_sets_are_those_of_their_readme(name, cases, objects):
-    if not (DATA / name).is_dir():
-        pytest.skip(f"{DATA / name} is not here")
-    dataset = dataset_layouts.read_dataset(DATA / name, NUMBERED)
+@pytest.mark.parametrize(
+    ("folder", "counts"),
+    real_data.facts(
+        shipped={"dsb2018": (10, 147), "histology": (5, 102)}, corpus={"dsb2018": (120, 5119), "histology": (54, 2442)}
+    ),
+)
+@pytest.mark.parametrize("name", ["dsb2018", "histology"])
+def test_the_counts_of_real_sets_are_those_of_their_tables(name, folder, counts):
+    cases, objects = counts[name]
+    dataset = dataset_layouts.read_dataset(folder / name, NUMBERED)
     assert len(dataset) == cases
     found = [len(np.unique(case.references["instances"].data)) - 1 for case in dataset]
     assert sum(found) == objects

@@ -199,8 +199,24 @@ def test_a_blank_cell_is_an_image_that_a_case_lacks(tmp_path):
     assert dataset.problems[0].what == "channel T1: 1 of 2 cases lack it"
 
 
-def test_class_folders_inside_images_are_classes(data):
-    dataset = dataset_layouts.read_dataset(data / "ultrasound")
+def test_class_folders_inside_images_and_masks_are_classes(tmp_path):
+    for name in ("benign", "malignant", "normal"):
+        for n in range(2):
+            picture(tmp_path / "images" / name / f"{name} ({n}).png", n)
+            picture(tmp_path / "masks" / name / f"{name} ({n})_mask.png", 0 if name == "normal" else 255)
+    picture(tmp_path / "masks" / "benign" / "benign (1)_mask_1.png", 255)
+    cases = {case.id: case for case in dataset_layouts.read_dataset(tmp_path)}
+    classes = ["benign", "malignant", "normal"]
+    assert {name: case.references["class"] for name, case in cases.items()} == {
+        f"{name} ({n})": name for name in classes for n in range(2)
+    }
+    assert [len(cases[f"benign ({n})"].files) for n in range(2)] == [2, 3]
+    assert class_labels.observed_values(cases["malignant (0)"]) == (1,)
+    assert class_labels.observed_values(cases["normal (1)"]) == ()
+
+
+def test_a_real_set_of_class_folders_inside_images_has_its_classes(corpus):
+    dataset = dataset_layouts.read_dataset(corpus / "ultrasound")
     assert [label.name for label in dataset.classes["class"]] == ["benign", "malignant", "normal"]
     case = next(case for case in dataset if case.id == "benign (83)")
     assert case.references["class"] == "benign"
@@ -224,17 +240,28 @@ def test_the_hippocampus_is_read_as_its_readme_says(data):
 # Suffixes
 
 
-def test_the_first_observer_is_the_reference_and_the_second_is_kept(data):
-    dataset = dataset_layouts.read_dataset(data / "chasedb1")
+def test_the_first_observer_of_a_real_set_is_the_reference_and_the_second_is_kept(corpus):
+    dataset = dataset_layouts.read_dataset(corpus / "chasedb1")
     case = dataset.cases[0]
     assert set(case.references) == {"mask", "mask:2ndHO"}
     assert "1stHO is the reference" in dataset.layout
-    with PIL.Image.open(data / "chasedb1" / "Image_01L_1stHO.png") as first:
+    with PIL.Image.open(corpus / "chasedb1" / "Image_01L_1stHO.png") as first:
         assert_array_equal(case.references["mask"].data[0], np.asarray(first))
 
 
-def test_image_and_mask_may_both_have_a_suffix(data):
-    dataset = dataset_layouts.read_dataset(data / "mri" / "single_cases")
+def test_image_and_mask_may_both_have_a_suffix(tmp_path):
+    labels = np.arange(120, dtype=np.uint8).reshape(4, 5, 6) % 4
+    for n, (name, mask) in enumerate((("brain_flair", "brain_flair_lesion_mask"), ("cord_t2", "cord_t2_mask"))):
+        volume(tmp_path / f"{name}_image.nii.gz", np.full((4, 5, 6), n, np.int16))
+        volume(tmp_path / f"{mask}.nii.gz", labels)
+    dataset = dataset_layouts.read_dataset(tmp_path)
+    assert [case.id for case in dataset] == ["brain_flair", "cord_t2"]
+    assert [case.images["image"].data.max() for case in dataset] == [0, 1]
+    assert [class_labels.observed_values(case) for case in dataset] == [(1, 2, 3)] * 2
+
+
+def test_image_and_mask_of_real_volumes_may_both_have_a_suffix(corpus):
+    dataset = dataset_layouts.read_dataset(corpus / "mri" / "single_cases")
     assert [case.id for case in dataset] == ["brain_flair", "cord_t2", "ct_spleen2"]
     assert class_labels.observed_values(dataset.cases[0]) == (1, 2, 3)
 

@@ -33,9 +33,6 @@ NESTED = np.zeros(SHAPE, int)
 NESTED[5:15, 3:13], NESTED[8:12, 6:10] = 2, 1  # numbered in the order of the names: cup, disc
 
 
-NUCLEI = Path(__file__).parents[2].parent / "shared" / "data" / "dsb2018"
-
-
 def shape(label: str, points, kind: str = "polygon", **also) -> dict:
     return {"label": label, "points": points, "shape_type": kind, "group_id": None, "flags": {}, **also}
 
@@ -262,10 +259,9 @@ def test_an_outline_outside_its_image_or_of_another_size_is_an_error_of_its_case
             label_map(tmp_path / "none").data  # noqa: B018
 
 
-@pytest.mark.skipif(not NUCLEI.is_dir(), reason="needs dsb2018 in shared/data")
-def test_real_nuclei_as_runs_of_coco_are_the_objects_of_their_own_masks(tmp_path):
+def test_real_nuclei_as_runs_of_coco_are_the_objects_of_their_own_masks(data, tmp_path):
     options = DatasetOptions(kinds=frozenset({"instances"}))
-    own = min(dataset_layouts.read_dataset(NUCLEI, options), key=lambda case: len(case.files))
+    own = min(dataset_layouts.read_dataset(data / "dsb2018", options), key=lambda case: len(case.files))
     objects = own.references["instances"].data[0]
     rows, columns = objects.shape
     segmentations = []

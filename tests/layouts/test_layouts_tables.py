@@ -180,7 +180,7 @@ def scanned(data: Path, place: Path, *patients: str, series: int = 1, issuer: st
         for number in range(series):
             own = place / f"scan_{patient}"
             own.mkdir(parents=True, exist_ok=True)
-            for path in sorted((data / "dicom" / "series" / "mr_hippocrop_study1").glob("*.dcm")):
+            for path in sorted((data / "dicom" / "series" / "mr_hippocampus_001").glob("*.dcm")):
                 header = pydicom.dcmread(path)
                 header.PatientID, header.PatientName, header.SeriesNumber = patient, "Miller", number + 1
                 header.IssuerOfPatientID = issuer

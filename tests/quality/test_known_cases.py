@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import hilum
+import real_data
 from cohorts import picture
 from hilum.errors import DatasetError, HilumError, MemoryShortageError, UsageError
 from hilum.files.storage import hashing, kept
@@ -97,11 +98,11 @@ def test_a_second_check_and_a_plan_look_at_no_voxel_and_say_the_same(tmp_path, l
 def few(data: Path, tmp_path: Path) -> list[Path]:
     """Pictures with masks and classes, and pictures with boxes."""
     masks, boxes = tmp_path / "masks", tmp_path / "boxes"
-    for name in ("benign (100)", "normal (4)"):
-        for file in (data / "ultrasound").rglob(f"{name}*"):
-            place = masks / file.relative_to(data / "ultrasound")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, place)
+    hearts = data / "mri" / "cardiac_sunnybrook"
+    for group, name in (("failing", "SC-HF-NI-31-IM-0001-0068.png"), ("thickened", "SC-HYP-06-IM-0001-0060.png")):
+        for part in ("images", "masks"):
+            (masks / part / group).mkdir(parents=True)
+            shutil.copyfile(hearts / part / name, masks / part / group / name)
     for file in sorted((data / "bccd" / "Annotations").iterdir())[:3]:
         for part, name in (("Annotations", file.name), ("JPEGImages", f"{file.stem}.jpg")):
             (boxes / part).mkdir(parents=True, exist_ok=True)
@@ -300,11 +301,18 @@ def test_a_header_that_may_name_any_file_is_read_each_time(tmp_path, looked):
 
 
 @pytest.mark.whole
-def test_each_layout_of_the_shared_data_has_keys(data):
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    real_data.facts(
+        shipped={"bccd", "chest_xray", "dsb2018", "hippocampus", "histology"},
+        corpus={"ultrasound", "bccd", "chest_xray", "hippocampus", "dsb2018", "nnunet_hippocampus"},
+    ),
+)
+def test_each_layout_of_the_real_data_has_keys(folder, expected):
     """A loader that nobody can describe would quietly be read anew each time."""
     known = set[str]()
     with kept.caching_as(Caching(is_used=True)):
-        for one in (one for one in sorted(data.iterdir()) if one.is_dir()):
+        for one in (one for one in sorted(folder.iterdir()) if one.is_dir()):
             with contextlib.suppress(HilumError):
                 cases = [
                     case for case in dataset_layouts.read_dataset(one, DatasetOptions(references=False)) if case.files
@@ -312,7 +320,7 @@ def test_each_layout_of_the_shared_data_has_keys(data):
                 for case in cases[:2]:
                     assert len(known_cases.case_key(case, lambda path: path.name)) == 64
                     known.add(one.name)
-    assert {"ultrasound", "bccd", "chest_xray", "hippocampus", "dsb2018", "nnunet_hippocampus"} <= known
+    assert expected <= known
 
 
 def test_what_no_other_command_could_read_is_not_kept(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
+import real_data
 from fingerprints import facts
 from hilum.layouts import dataset_layouts
 from hilum.quality import _image_checks, dataset_examination
@@ -19,10 +20,11 @@ from hilum.values import Case, Dataset, Geometry, Image
 from matrices import thinned
 
 
-@pytest.fixture(scope="module")
-def hearts(data: Path) -> Dataset:
-    dataset = dataset_layouts.read_dataset(data / "mri" / "cardiac_sunnybrook")
-    return replace(dataset, cases=dataset.cases[::9])
+@pytest.fixture(scope="module", params=real_data.FOLDERS)
+def hearts(request: pytest.FixtureRequest) -> Dataset:
+    dataset = dataset_layouts.read_dataset(request.param / "mri" / "cardiac_sunnybrook")
+    # Sixty slices are enough.
+    return replace(dataset, cases=dataset.cases[:: 1 + len(dataset) // 60])
 
 
 def findings(dataset: Dataset) -> dict[str, tuple[str, ...]]:

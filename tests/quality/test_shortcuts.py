@@ -353,8 +353,8 @@ def test_of_few_events_nothing_is_claimed():
 
 
 @pytest.fixture(scope="module")
-def radiographs(data: Path):
-    dataset = dataset_layouts.read_dataset(data / "chest_xray")
+def radiographs(corpus: Path):
+    dataset = dataset_layouts.read_dataset(corpus / "chest_xray")
     small = [
         Case(one.id, one.patient, {"image": _halved(next(iter(one.images.values())))}, one.references)
         for one in dataset
