@@ -115,8 +115,18 @@ def test_colour_pictures_stand_beside_grey_ones():
 
 
 @pytest.mark.whole
-def test_the_hippocampi_raise_no_alarm_but_that_patients_and_structures_are_not_named(data: Path):
+def test_the_hippocampi_raise_no_alarm_but_that_patients_are_not_named_and_one_of_a_hundredfold_range(data: Path):
     dataset = dataset_layouts.read_dataset(data / "hippocampus")
+    patients, magnitude = dataset_examination.examine(dataset, threads=2).problems
+    assert patients.what.startswith("patients are not known")
+    # The values of this file go up to 358,215, those of the other 59 to 255 or to some thousands.
+    assert magnitude.what.startswith("intensities are of another magnitude: their range is 297,185")
+    assert magnitude.cases == ("hippocampus_044",)
+
+
+@pytest.mark.whole
+def test_the_hippocampi_of_the_corpus_raise_no_alarm_but_that_patients_and_structures_are_not_named(corpus: Path):
+    dataset = dataset_layouts.read_dataset(corpus / "hippocampus")
     found = dataset_examination.examine(replace(dataset, cases=dataset.cases[::2]), threads=2)
     assert [one.what[:22] for one in found.problems] == ["nobody named the mask ", "patients are not known"]
 
