@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark.structures import ParameterSet
 from fastapi.testclient import TestClient
 
 import real_data
@@ -24,9 +25,7 @@ from matrices import thinned
 from service.small_node import SmallNode
 from service.thresholds import threshold_model
 from service.web_served import served
-
-DICOM = real_data.SHIPPED / "dicom"
-SERIES, FILES = DICOM / "series", DICOM / "files"
+from written_dicom import write_slice
 
 
 def page(node: SmallNode) -> TestClient:
@@ -59,15 +58,23 @@ def voxels_of(source: np.ndarray, plane: dict, number: int) -> np.ndarray:
 
 
 REAL = {
-    "volume": SERIES / "ct_philips_tilt_minus18.5",
-    "oblique": SERIES / "mr_hitachi_oblique",
-    "rescaled": SERIES / "mr_pmod_non_isotropic_rescale",
-    "frames": SERIES / "mr_ge_dti",
-    "colour": SERIES / "sc_rgb_volume_j2k",
-    "radiograph": FILES / "highdicom_dx_image.dcm",
-    "clip": FILES / "dcm4che_nm_13frames_heart.dcm",
-    "coloured clip": FILES / "dcm4che_us_palette_rle_10frames.dcm",
+    "volume": "series/mr_hippocampus_001",
+    "oblique": "series/mr_hitachi_oblique",
+    "clip": "files/pydicomdata_emri_small.dcm",
+    "tilted volume": "series/ct_philips_tilt_minus18.5",
+    "volumes": "series/mr_ge_dti",
+    "rescaled": "series/mr_pmod_non_isotropic_rescale",
+    "colour": "series/sc_rgb_volume_j2k",
+    "radiograph": "files/highdicom_dx_image.dcm",
+    "coloured clip": "files/pydicom_examples_ybr_color.dcm",
+    "clip of a heart": "files/dcm4che_nm_13frames_heart.dcm",
+    "coloured clip of a palette": "files/dcm4che_us_palette_rle_10frames.dcm",
 }
+
+
+def kinds(*names: str) -> list[ParameterSet]:
+    """These of the real images as parameters of a test."""
+    return [pytest.param(name, id=name, marks=real_data.marks(f"dicom/{REAL[name]}")) for name in names]
 
 
 def received(node: SmallNode, path: Path) -> str:
@@ -78,14 +85,29 @@ def received(node: SmallNode, path: Path) -> str:
     return object_identity.read_identity(files[0]).series
 
 
-@pytest.mark.parametrize("kind", thinned(4, REAL))
+@pytest.mark.parametrize("kind", thinned(5, kinds(*REAL)))
 def test_a_pixel_of_a_slice_is_the_voxel_that_files_read_gives(tmp_path, kind):
-    node, path = SmallNode(tmp_path / "node"), REAL[kind]
+    grid = check_slices(tmp_path, real_data.find(f"dicom/{REAL[kind]}"))
+    assert grid["colour"] == ("colour" in kind)
+    assert grid["kind"] == ("picture" if kind == "radiograph" else "clip" if "clip" in kind else "volume")
+
+
+def test_so_it_is_in_volumes_at_two_times(tmp_path):
+    (tmp_path / "series").mkdir()
+    for n, pixels in enumerate(np.random.default_rng(0).integers(0, 500, (6, 5, 7)).astype(np.uint16)):
+        time, depth = divmod(n, 3)
+        tags = {"Modality": "MR", "TemporalPositionIdentifier": time + 1}
+        write_slice(tmp_path / "series" / f"{n}.dcm", pixels, position=(0, 0, 2 * depth), **tags)
+    grid = check_slices(tmp_path, tmp_path / "series")
+    assert (grid["kind"], grid["frames"], grid["shape"]) == ("volume", 2, [7, 5, 3])
+
+
+def check_slices(folder: Path, path: Path) -> dict:
+    """The grid of a series in a node, of which the first and the last slice of each plane are those of its voxels."""
+    node = SmallNode(folder / "node")
     uid, client, image = received(node, path), page(node), file_formats.read(path)
     grid = client.get(f"/api/series/{uid}/grid").json()
     assert (grid["schema"], grid["version"], grid["modality"]) == ("hilum.grid", 1, image.modality)
-    assert grid["colour"] == ("colour" in kind)
-    assert grid["kind"] == {"radiograph": "picture", "clip": "clip", "coloured clip": "clip"}.get(kind, "volume")
     source = np.moveaxis(image.data, 0, -1) if grid["colour"] else image.data[0]
     if source.dtype == np.uint16:  # colours of more than 8 bits are shown by their upper ones
         source = source >> 8 if grid["colour"] else source
@@ -98,12 +120,13 @@ def test_a_pixel_of_a_slice_is_the_voxel_that_files_read_gives(tmp_path, kind):
         for number in (0, plane["count"] - 1):
             got = slice_of(client, f"/api/series/{uid}/slices/{name}/{number}?frame={frame}")
             np.testing.assert_array_equal(got, voxels_of(source, plane, number).astype(np.float32))
+    return grid
 
 
-@pytest.mark.parametrize("kind", ["volume", "oblique"])
+@pytest.mark.parametrize("kind", kinds("volume", "oblique", "tilted volume"))
 def test_rows_and_columns_run_as_radiologists_look(tmp_path, kind):
     node = SmallNode(tmp_path / "node")
-    grid = page(node).get(f"/api/series/{received(node, REAL[kind])}/grid").json()
+    grid = page(node).get(f"/api/series/{received(node, real_data.find(f'dicom/{REAL[kind]}'))}/grid").json()
     affine = np.array(grid["affine"])[:3, :3]
 
     def direction(side: dict) -> np.ndarray:

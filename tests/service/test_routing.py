@@ -365,14 +365,16 @@ def raising(path, device):
 
 def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
     model = threshold_model(tmp_path / "model", 100, "MR")
-    chosen = (
-        "dicomdir_fileset",
-        "mr_hitachi_oblique",
-        "ct_ge_tilt_plus18.5_variable_spacing",
-        "mr_philips_mixed_orientation",
-    )
-    for name in chosen:
+    for name in ("dicomdir_fileset", "mr_hitachi_oblique"):
         shutil.copytree(data / "dicom" / "series" / name, tmp_path / "study" / name)
+    pixels = np.ones((4, 4), np.int16)
+    for n, depth in enumerate((0, 5, 10, 13, 20)):
+        tags = {"SeriesInstanceUID": "1.2.3.20", "StudyInstanceUID": "1.2.3.21"}
+        write_slice(tmp_path / "study" / f"uneven{n}.dcm", pixels, position=(0, 0, depth), **tags)
+    for n, orientation in enumerate(((1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1)) * 4):
+        tags = {"SeriesInstanceUID": "1.2.3.30", "StudyInstanceUID": "1.2.3.31", "Modality": "MR"}
+        place = {"position": (n, 0, n), "orientation": orientation}
+        write_slice(tmp_path / "study" / f"mixed{n}.dcm", pixels, **place, **tags)
     found = hilum.route(tmp_path / "study", model)
     assert found.as_record()["schema"] == "hilum.route"
     kinds = {row.uid: next(c.found for c in row.conditions if c.name == "the model's modality") for row in found.rows}
