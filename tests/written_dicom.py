@@ -104,23 +104,23 @@ def write_enhanced(
 
 
 def write_segmented_series(segmentation: Path, folder: Path) -> Path:
-    """An empty CT series, of the slices from which a SEG object says that it was drawn."""
-    drawn = pydicom.dcmread(segmentation, stop_before_pixels=True)
-    shared_groups = drawn.SharedFunctionalGroupsSequence[0]
+    """An empty CT series, of the slices that a SEG object names as its sources."""
+    seg_object = pydicom.dcmread(segmentation, stop_before_pixels=True)
+    shared_groups = seg_object.SharedFunctionalGroupsSequence[0]
     folder.mkdir(parents=True)
-    for frame in drawn.PerFrameFunctionalGroupsSequence:
+    for frame in seg_object.PerFrameFunctionalGroupsSequence:
         instance = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         write_slice(
             folder / f"{instance}.dcm",
-            np.zeros((drawn.Rows, drawn.Columns), np.int16),
+            np.zeros((seg_object.Rows, drawn.Columns), np.int16),
             position=frame.PlanePositionSequence[0].ImagePositionPatient,
             orientation=shared_groups.PlaneOrientationSequence[0].ImageOrientationPatient,
             spacing=shared_groups.PixelMeasuresSequence[0].PixelSpacing,
             SOPInstanceUID=instance,
-            PatientID=drawn.PatientID,
-            StudyInstanceUID=drawn.StudyInstanceUID,
-            SeriesInstanceUID=drawn.ReferencedSeriesSequence[0].SeriesInstanceUID,
-            FrameOfReferenceUID=drawn.FrameOfReferenceUID,
+            PatientID=seg_object.PatientID,
+            StudyInstanceUID=seg_object.StudyInstanceUID,
+            SeriesInstanceUID=seg_object.ReferencedSeriesSequence[0].SeriesInstanceUID,
+            FrameOfReferenceUID=seg_object.FrameOfReferenceUID,
         )
     return folder
 

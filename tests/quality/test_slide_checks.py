@@ -51,7 +51,7 @@ def test_a_blurred_slide_of_strong_contrast_is_found_and_a_sharp_one_is_not(tmp_
     """Simulated tissue: strongly stained grain, beside which what rounding adds is nothing."""
     grain = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(512, 768)), 1)
     stained = np.stack([150 + 300 * grain, 60 + 250 * grain, 140 + 300 * grain], axis=-1).clip(0, 255).astype(np.uint8)
-    slide = drawn_slides.paint(SIZE, {(300, 200): stained}, noise=4)
+    slide = simulated_slides.lay_tiles(SIZE, {(300, 200): stained}, noise=4)
     (tmp_path / "sharp").mkdir()
     assert problems_of(slide, tmp_path / "sharp") == []
     [what] = problems_of(ndimage.gaussian_filter(slide, (2, 2, 0)), tmp_path)
