@@ -112,7 +112,7 @@ def write_segmented_series(segmentation: Path, folder: Path) -> Path:
         instance = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         write_slice(
             folder / f"{instance}.dcm",
-            np.zeros((seg_object.Rows, drawn.Columns), np.int16),
+            np.zeros((seg_object.Rows, seg_object.Columns), np.int16),
             position=frame.PlanePositionSequence[0].ImagePositionPatient,
             orientation=shared_groups.PlaneOrientationSequence[0].ImageOrientationPatient,
             spacing=shared_groups.PixelMeasuresSequence[0].PixelSpacing,
