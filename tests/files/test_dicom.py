@@ -395,6 +395,20 @@ def enhanced_frame(depth: float, **content: Any) -> dict[str, Any]:
     }
 
 
+def test_the_parts_of_a_concatenation_are_one_volume_and_one_of_them_alone_is_refused(tmp_path):
+    pixels = np.arange(4 * 2 * 2, dtype=np.uint16).reshape(4, 2, 2)
+    stated = {"ConcatenationUID": "1.2.3.7", "InConcatenationTotalNumber": 2}
+    for number, own in enumerate((slice(0, 3), slice(3, 4)), start=1):
+        frames = [enhanced_frame(3.0 * n) for n in range(4)][own]
+        place = {"InConcatenationNumber": number, "ConcatenationFrameOffsetNumber": own.start}
+        tags = stated | place | {"SOPInstanceUID": f"1.2.3.7.{number}", "NumberOfFrames": len(frames)}
+        write_enhanced(tmp_path / f"{number}.dcm", pixels[own], frames, **tags)
+    assert_array_equal(np.asarray(file_formats.read(tmp_path).data[0]), pixels.transpose(2, 1, 0))
+    (tmp_path / "2.dcm").unlink()
+    with pytest.raises(FormatError, match="is part 1 of a concatenation of 2 parts, and the others are not there"):
+        file_formats.read(tmp_path)
+
+
 def test_an_enhanced_object_is_ordered_by_the_position_of_its_frames(tmp_path: Path) -> None:
     order = [2, 0, 1]
     pixels = np.stack([np.full((4, 5), n, np.uint16) for n in order])

@@ -144,6 +144,99 @@ def test_a_jpeg_2000_slide_that_states_subsampled_colours_is_refused(tmp_path, d
         read(dicom)
 
 
+SMALL = PIXELS[:300, :400]  # twelve tiles of 128 pixels, in three rows
+
+
+def slide_in_parts(folder, template, *numbers, total=True, places=False, **fields):
+    """A slide whose tiles `numbers` lie in one object each; places: as TILED_SPARSE, else a concatenation's parts."""
+    [path] = simulated_slides.write_dicom(folder, [SMALL], template).iterdir()
+    whole = pydicom.dcmread(path)
+    path.unlink()
+    frames = whole.pixel_array
+    before = 0
+    for part, own in enumerate(numbers, start=1):
+        dataset = pydicom.dcmread(template)
+        dataset.update(whole)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        dataset.NumberOfFrames, dataset.PixelData = len(own), frames[list(own)].tobytes()
+        if len(numbers) > 1 or fields.get("InConcatenationNumber"):
+            dataset.ConcatenationUID, dataset.InConcatenationNumber = "1.2.3", part
+            dataset.ConcatenationFrameOffsetNumber = before
+            if total:
+                dataset.InConcatenationTotalNumber = len(numbers)
+        if places:
+            dataset.DimensionOrganizationType = "TILED_SPARSE"
+            dataset.PerFrameFunctionalGroupsSequence = [tile_group(number) for number in own]
+        for name, value in fields.items():
+            setattr(dataset, name, value)
+        dataset.save_as(folder / f"part_{part}.dcm")
+        before += len(own)
+    return folder
+
+
+def tile_group(number):
+    place, content, group = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    place.RowPositionInTotalImagePixelMatrix = number // 4 * 128 + 1
+    place.ColumnPositionInTotalImagePixelMatrix = number % 4 * 128 + 1
+    place.XOffsetInSlideCoordinateSystem = place.YOffsetInSlideCoordinateSystem = 0
+    place.ZOffsetInSlideCoordinateSystem = 0
+    content.DimensionIndexValues = [number % 4 * 128 + 1, number // 4 * 128 + 1]
+    group.PlanePositionSlideSequence, group.FrameContentSequence = [place], [content]
+    return group
+
+
+@pytest.fixture
+def template(data):
+    return data / "dicom" / "files" / "highdicom_sm_image.dcm"
+
+
+@pytest.mark.parametrize("total", [True, False])
+def test_the_parts_of_a_concatenation_are_one_slide(tmp_path, template, total):
+    slide_in_parts(tmp_path / "s", template, range(5), range(5, 6), range(6, 12), total=total)
+    image = read(tmp_path / "s")
+    assert_array_equal(image.data, np.moveaxis(SMALL, -1, 0))
+    assert len(image.source.paths) == 3
+    assert image.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("total", "lost", "problem"),
+    [
+        (True, 1, "part 2 of a concatenation of 2 parts"),
+        (True, 2, "part 1 of a concatenation of 2 parts"),
+        (False, 1, "part 2 of a concatenation begins at frame 8, and 0 are before it"),
+        (False, 2, "part 1 of a concatenation, and holds 7 of the 12 tiles"),
+    ],
+)
+def test_a_part_of_a_concatenation_alone_is_refused(tmp_path, template, total, lost, problem):
+    folder = slide_in_parts(tmp_path / "s", template, range(7), range(7, 12), total=total)
+    (folder / f"part_{lost}.dcm").unlink()
+    with pytest.raises(FormatError, match=problem) as refusal:
+        read(folder)
+    assert "Give all parts" in refusal.value.remedy
+
+
+def test_a_slide_tiled_in_full_with_fewer_frames_than_tiles_is_refused(tmp_path, template):
+    with pytest.raises(FormatError, match="holds 7 of the 12 tiles of its pixel matrix"):
+        read(slide_in_parts(tmp_path / "s", template, range(7)))
+
+
+@pytest.mark.parametrize(("lab", "colour"), [(None, 255), ([0xFFFF * 50 // 100, 0x8080, 0x8080], 119)])
+def test_tiles_that_a_sparse_slide_leaves_out_are_glass(tmp_path, template, lab, colour):
+    fields = {} if lab is None else {"RecommendedAbsentPixelCIELabValue": lab}
+    there = [11, 0, 1, 2, 3, 4, 7, 8, 9, 10]  # in any order
+    image = read(slide_in_parts(tmp_path / "s", template, there, places=True, **fields))
+    expected = SMALL.copy()
+    expected[128:256, 128:384] = colour  # tiles 5 and 6
+    assert_array_equal(image.data, np.moveaxis(expected, -1, 0))
+    assert image.notes == ("16.7% of the slide was never scanned, and is taken for glass",)
+
+
+def test_a_sparse_slide_with_two_frames_of_one_tile_is_refused(tmp_path, template):
+    with pytest.raises(FormatError, match="holds 12 frames for 11 tiles"):
+        read(slide_in_parts(tmp_path / "s", template, [0, *range(11)], places=True))
+
+
 @pytest.mark.skipif(shutil.which("OrthancWSIDicomizer") is None, reason="the dicomizer of orthanc-wsi is not installed")
 def test_a_slide_of_orthancs_dicomizer_has_the_pixels_of_its_tiff(tmp_path):
     levels = simulated_slides.levels_of(PIXELS[:640, :896], 3)

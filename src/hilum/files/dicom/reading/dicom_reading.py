@@ -23,6 +23,7 @@ from hilum.files.dicom.elements import DicomDataset
 from hilum.files.dicom.header_reading import Header
 from hilum.files.dicom.reading import (
     codecs,
+    concatenations,
     display_windows,
     file_frames,
     picture_scale,
@@ -129,6 +130,7 @@ def _images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
 
 
 def _images(heads: Sequence[Header], where: str, options: ReadOptions) -> list[Named]:
+    heads = [part for parts in concatenations.join_parts(heads) for part in parts]
     if heads[0].sop_class in SEGMENTATIONS:
         return [
             (f"_{n + 1}" if len(heads) > 1 else "", seg_reading.read_segmentation(head.path))
