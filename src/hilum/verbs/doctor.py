@@ -45,7 +45,7 @@ LIMIT_S = 2.4
 # s for a program that states what is installed.
 PROGRAM_S = 1.5
 GIB = 2**30
-# In these a small volume is trained on and predicted (docs/benchmarks.md, a volume of 4 GiB).
+# A volume of 4 GiB is trained on and predicted in so much (docs/benchmarks.md#beyond-memory).
 LEAST_MEMORY_GIB = 2.0
 # The last and the best checkpoint of a U-Net of 30 million parameters: weights, their mean and two moments in float32.
 LEAST_DISK_GIB = 1.0
@@ -164,7 +164,9 @@ def run_checks(checks: Mapping[str, Check], until: float) -> Iterator[MachineFin
         try:
             findings_by_check[name] = list(check())
         except HilumError as error:
-            findings_by_check[name] = [MachineFinding(name, UNKNOWN, error.problem, remedy=error.remedy)]
+            findings_by_check[name] = [
+                MachineFinding(name, UNKNOWN, f"{error.where}: {error.problem}", remedy=error.remedy)
+            ]
         except Exception as error:  # whatever it is, the other checks say what they found
             problem = f"could not be looked at ({errors.describe_fault(error)}: {errors.describe_cause(error)})"
             findings_by_check[name] = [MachineFinding(name, UNKNOWN, problem)]
@@ -189,7 +191,8 @@ def look_at_python() -> Iterator[MachineFinding]:
     newest = max((int(major), int(minor)) for major, minor in tested)
     system = f"{version}, {platform.system()} {platform.machine()}"
     if not needed.contains(version):
-        yield MachineFinding("Python", FATAL, f"{version}, where {needed} is needed", remedy="Install Python 3.13")
+        remedy = f"Install Python {newest[0]}.{newest[1]}"
+        yield MachineFinding("Python", FATAL, f"{version}, where {needed} is needed", remedy=remedy)
     elif tuple(map(int, platform.python_version_tuple()[:2])) > newest:
         yield MachineFinding("Python", FINE, f"{system}; the newest that is tested is {newest[0]}.{newest[1]}")
     else:
