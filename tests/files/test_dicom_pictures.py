@@ -59,6 +59,24 @@ def test_the_spacing_at_the_detector_is_a_fact_and_no_size() -> None:
     assert "detector" in scale.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("tags", "ratio"),
+    [
+        ({"PixelAspectRatio": [2, 1]}, "1 : 2"),
+        ({"PixelAspectRatio": [3, 4], "Modality": "DX"}, "1.333 : 1"),
+        ({"ImagerPixelSpacing": [0.2, 0.3], "Modality": "DX"}, "1.5 : 1"),
+        ({"PixelAspectRatio": [1, 1]}, None),
+        ({}, None),
+    ],
+)
+def test_pixels_that_are_not_square_are_named_where_their_size_is_unknown(
+    tags: dict[str, Any], ratio: str | None
+) -> None:
+    notes = " ".join(picture_scale.pixel_scale(dataset(**tags), "a.dcm").notes)
+    assert ("not square" in notes) == (ratio is not None)
+    assert ratio is None or f"({ratio}, width to height)" in notes
+
+
 def region(**tags: Any) -> list[Dataset]:
     usual = {
         "RegionLocationMinX0": 0,

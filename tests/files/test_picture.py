@@ -70,6 +70,15 @@ def test_dots_per_inch_are_no_physical_size(tmp_path):
     assert image.spacing is None
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_pixels_that_are_not_square_are_named(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    PIL.Image.new("L", (4, 3)).save(path, dpi=(300, 150))  # 150 pixels an inch down: each is twice as high as wide
+    assert "its pixels are not square (1 : 2, width to height)" in " ".join(file_formats.read(path).notes)
+    PIL.Image.new("L", (4, 3)).save(path, dpi=(300, 300))
+    assert file_formats.read(path).notes == ()
+
+
 def test_sixteen_bit_colours_are_not_cut_to_eight(tmp_path):
     deep = COLOUR.astype(np.uint16) * 200 + 7
     path = tmp_path / "deep.png"

@@ -134,6 +134,59 @@ def test_a_clip_cut_short_is_refused(tmp_path: Path, clip: Clip, suffix: str, co
     assert refusal.value.where == str(path)
 
 
+def trim(path: Path, start: int, frames: int) -> Path:
+    """The same film with an edit list that shows so many frames from one on; nothing else is changed."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"elst")
+    film_scale, duration = struct.unpack_from(">II", content, content.index(b"mvhd") + 16)
+    (media_scale,) = struct.unpack_from(">I", content, content.index(b"mdhd") + 16)
+    # 15 frames, all of one length.
+    edit = frames * duration // 15, start * duration * media_scale // film_scale // 15
+    struct.pack_into(">II", content, at + 12, *edit)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("start", "frames"), [(5, 10), (0, 6), (4, 7)])
+def test_of_a_film_that_was_trimmed_the_frames_that_its_edit_list_shows_are_read(tmp_path, clip, start, frames):
+    whole = file_formats.read(save(tmp_path / "whole.mov", clip, "MJPG"))
+    image = file_formats.read(trim(save(tmp_path / "trimmed.mov", clip, "MJPG"), start, frames))
+    assert_array_equal(image.data, whole.data[:, start : start + frames])
+    assert_allclose(image.times, np.arange(frames) / 10)
+    assert image.notes == (f"15 frames are stored, of which the film's edit list shows {frames}",)
+    assert whole.notes == ()
+
+
+def test_a_trimmed_film_that_is_cut_short_is_refused(tmp_path, clip):
+    path = trim(save(tmp_path / "trimmed.mov", clip, "MJPG"), 2, 13)
+    content = bytearray(path.read_bytes())
+    # The pictures of the second half are gone, and the tables at the end are there.
+    middle, tables = (
+        content.index(b"mdat") + (content.index(b"moov") - content.index(b"mdat")) // 2,
+        content.index(b"moov"),
+    )
+    content[middle : tables - 4] = bytes(tables - 4 - middle)
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="It is cut short"):
+        file_formats.read(path)
+
+
+def test_pixels_of_a_film_that_are_not_square_are_named(tmp_path, clip):
+    path = save(tmp_path / "clip.mov", clip, "MJPG")
+    content = bytearray(path.read_bytes())
+    aspect = struct.pack(">I4sII", 16, b"pasp", 2, 1)
+    entry = content.index(b"stsd") + 12
+    (entry_size,) = struct.unpack_from(">I", content, entry)
+    outer = [content.index(name) - 4 for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")]
+    for at in (*outer, entry):
+        struct.pack_into(">I", content, at, struct.unpack_from(">I", content, at)[0] + len(aspect))
+    content[entry + entry_size : entry + entry_size] = aspect
+    path.write_bytes(content)
+    image = file_formats.read(path)
+    assert image.shape == (3, 15, 48, 64)
+    assert image.notes == ("its pixels are not square (2 : 1, width to height): rows and columns are as stored",)
+
+
 def test_only_our_error_is_said_about_a_damaged_clip(tmp_path: Path, clip: Clip):
     path = save(tmp_path / "clip.mp4", clip, "mp4v")
     path.write_bytes(path.read_bytes()[:600])

@@ -19,6 +19,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from hilum.errors import FormatError
+from hilum.files import film_edits, pixel_aspect
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.storage import packed_files
 from hilum.lazy import cv2
@@ -46,12 +47,14 @@ class ClipFacts:
     """The contents of a clip, from decoding it once.
 
     times: s of each frame from the first; None where the clip states none, as a bare bit stream
+    notes: what the clip states and its frames do not show, in words
     """
 
     frames: int
     rows: int
     columns: int
     times: tuple[float, ...] | None
+    notes: tuple[str, ...] = ()
 
 
 def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -74,14 +77,14 @@ def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         Geometry.of_pixels(shape[2:]),
         channels=("R", "G", "B"),
         times=facts.times,
-        notes=() if facts.times else ("the clip states no frame times",),
+        notes=facts.notes if facts.times else (*facts.notes, "the clip states no frame times"),
         source=Source("video", (str(path),)),
     )
     return {path.stem: image}
 
 
 def survey_clip(path: Path, where: str) -> ClipFacts:
-    """Size, number and times of the frames.
+    """Size, number and times of the frames that are shown: of a film with an edit list, those that it shows.
 
     Times are each frame's own presentation time, so a variable frame rate is kept.
     Raises FormatError for a clip without frames, or with fewer than it states.
@@ -90,6 +93,7 @@ def survey_clip(path: Path, where: str) -> ClipFacts:
     size, most = (0, 0), max(LARGEST_CLIP, LARGEST_RATIO * path.stat().st_size)
     with _open_clip(path, where) as capture:
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        aspect = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
         while True:
             has_frame, frame = capture.read()
             if not has_frame:
@@ -102,11 +106,17 @@ def survey_clip(path: Path, where: str) -> ClipFacts:
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     if not times:
         raise FormatError("holds no frame", where, REMEDY)
+    notes = []
+    edits = film_edits.read_edits(path)
+    if edits is not None and edits.whole <= len(times) < edits.stored:
+        count = len(times)
+        notes.append(f"{edits.stored} frames are stored, of which the film's edit list shows {len(times)}")
+    notes += pixel_aspect.aspect_notes(*aspect)
     if len(times) < (count if _knows_its_length(path) else count * (1 - GUESSED) - 1):
         raise FormatError(
             f"holds {len(times)} frames where {int(count)} are stated", where, "It is cut short: get it again"
         )
-    return ClipFacts(len(times), int(size[0]), int(size[1]), _from_first(times))
+    return ClipFacts(len(times), int(size[0]), int(size[1]), _from_first(times), tuple(notes))
 
 
 def iterate_clip(path: Path, where: str) -> Iterator[Frame]:

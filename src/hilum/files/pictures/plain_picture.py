@@ -18,7 +18,7 @@ import numpy as np
 import PIL.Image
 
 from hilum.errors import FormatError
-from hilum.files import _picture_streams, label_table, synthetic_marks, video
+from hilum.files import _picture_streams, label_table, pixel_aspect, synthetic_marks, video
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.synthetic_marks import SYNTHETIC
 from hilum.files.video import KINDS, PIL_ERRORS
@@ -161,6 +161,11 @@ def _decode(path: Path, options: ReadOptions) -> tuple[Array, list[str], FileFac
             with _open_picture(path) as opened:
                 facts = {"lossy": True} if opened.format in LOSSY else {}
                 orientation = _orientation(opened, path)
+                across, down = _density(opened)
+                if orientation in SIDEWAYS and not options.stored:
+                    across, down = down, across
+                # The more pixels lie on a length, the smaller each is.
+                notes += pixel_aspect.aspect_notes(down, across)
                 if _is_straight(opened):
                     pixels = _by_codec(opened, path)
                 else:
@@ -172,6 +177,13 @@ def _decode(path: Path, options: ReadOptions) -> tuple[Array, list[str], FileFac
     if orientation != 1:
         notes.append(f"turned upright by EXIF orientation {orientation}")
     return apply_exif_orientation(pixels, orientation), notes, facts
+
+
+def _density(opened: PIL.Image.Image) -> tuple[float, float]:
+    """Pixels a length across and down, of whatever unit; zeros where nothing is stated."""
+    info = opened.info
+    stated = info.get("aspect") or info.get("dpi") or info.get("jfif_density") or (0, 0)
+    return float(stated[0]), float(stated[1])
 
 
 def _is_straight(opened: PIL.Image.Image) -> bool:

@@ -26,7 +26,7 @@ import tifffile
 
 from hilum import errors
 from hilum.errors import FormatError, HilumError
-from hilum.files import _picture_streams, _voxel_files, format_options, label_table
+from hilum.files import _picture_streams, _voxel_files, format_options, label_table, pixel_aspect
 from hilum.files._picture_streams import JPEG as JPEG_START
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.pictures import imagej_header, plain_picture
@@ -246,6 +246,8 @@ def _image(
     if described.sizes and not set(spatial) <= set(described.sizes):
         missing = errors.list_phrase(sorted(set(spatial) - set(described.sizes)))
         notes.append(f"the size of a voxel is stated, but not along {missing}: its spacing is not known")
+    if not described.sizes:
+        notes += _aspect_notes(page)
     return Image(
         plain_picture.planes_first(pixels),
         _geometry(pixels.shape[-len(spatial) :], spatial, described),
@@ -337,6 +339,14 @@ def _describe_without_ome(file: tifffile.TiffFile, page: tifffile.TiffPage) -> S
     pixels_a_unit = {axis: one[0] / one[1] if one and one[1] else None for axis, one in stated.items()}
     facts = imagej_header.read_facts(header, pixels_a_unit, file.filehandle.path)
     return facts if facts.sizes else replace(facts, sizes=resolution_sizes)
+
+
+def _aspect_notes(page: tifffile.TiffPage) -> tuple[str, ...]:
+    """The note on resolution tags that differ: the more pixels lie on a length, the smaller each is."""
+    across, down = (page.tags.valueof(code) or (0, 0) for code in (282, 283))
+    if not (across[0] and across[1] and down[0] and down[1]):
+        return ()
+    return pixel_aspect.aspect_notes(down[0] / down[1], across[0] / across[1])
 
 
 def _pixels(pixels: ElementTree.Element, is_volume: bool) -> StatedFacts:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from hilum.errors import FormatError
+from hilum.files import pixel_aspect
 from hilum.files.dicom import tags
 from hilum.files.dicom.elements import DicomDataset
 from hilum.values import FileFacts, Geometry
@@ -35,10 +36,20 @@ class PixelScale:
 
 
 def pixel_scale(dataset: DicomDataset, where: str) -> PixelScale:
-    """The size of a pixel of a picture without position. PS3.3 10.7.1.3, C.8.5.5
+    """The size of a pixel of a picture without position, or a note on its sides. PS3.3 10.7.1.3, C.8.5.5, C.7.6.3.1.7
 
     Raises FormatError for a spacing that cannot be.
     """
+    scale = _stated_scale(dataset, where)
+    if scale.spacing is not None:
+        return scale
+    names = ("PixelAspectRatio", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacing")
+    stated = (tags.numbers(dataset, name, where) for name in names)
+    height, width = next((one for one in stated if one is not None and len(one) == 2), (0.0, 0.0))
+    return replace(scale, notes=(*scale.notes, *pixel_aspect.aspect_notes(width, height)))
+
+
+def _stated_scale(dataset: DicomDataset, where: str) -> PixelScale:
     spacing = _spacing(dataset, "PixelSpacing", where)
     if tags.text(dataset, "Modality") in PROJECTIONS:
         return _projection(dataset, spacing, where)
