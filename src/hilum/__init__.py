@@ -15,6 +15,7 @@ __date__ = "2026-11-30"
 
 if TYPE_CHECKING:
     from hilum.errors import HilumError as HilumError
+    from hilum.files.array_image import image as image
     from hilum.files.file_formats import read as read
     from hilum.files.file_formats import write as write
     from hilum.files.transform_file import read_transform as read_transform

@@ -25,7 +25,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, ParamSpec, TypeVar
 
-from hilum.values import Setting, setting_fields
+from hilum.values import Setting, argument_kinds, setting_fields
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,11 +49,12 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Options], R]], C
     """A decorator: the function gets options, and is called with their fields as arguments.
 
     Options with a method `in_force` hold, as that context, while the function runs.
-    Raises TypeError, which names the right keyword, for one that the options do not have; UsageError for a number
-    beyond its limits.
+    Numbers of NumPy become plain ones. Raises TypeError, which names the right keyword, for one that the options do not
+    have; UsageError for a number beyond its limits, and for a value that the keyword does not take.
     """
     known = keywords_of(options)
     signature = inspect.signature(options)
+    call_options: Callable[..., Options] = options
 
     def decorated(function: Callable[[Options], R]) -> Callable[P, R]:
         name = function.__name__
@@ -67,10 +68,13 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Options], R]], C
                 bound = signature.bind(*given, **named)
             except TypeError as error:
                 raise TypeError(f"{name}(): {error}. It takes {', '.join(known)}") from None
+            arguments = dict[str, Any]()
             for keyword, value in bound.arguments.items():
-                known[keyword].refuse_beyond_limits(value)
-                known[keyword].refuse_empty_path(value)
-            made = options(*given, **named)
+                plain = argument_kinds.plain_argument(value)
+                arguments[keyword] = argument_kinds.fitting_argument(keyword, known[keyword].type, plain)
+                known[keyword].refuse_beyond_limits(arguments[keyword])
+                known[keyword].refuse_empty_path(arguments[keyword])
+            made = call_options(**arguments)
             in_force: Callable[[], AbstractContextManager[None]] = getattr(made, "in_force", nullcontext)
             with in_force():
                 return function(made)

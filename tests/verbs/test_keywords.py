@@ -2,11 +2,17 @@ from __future__ import annotations
 
 import inspect
 
+import nibabel
+import numpy as np
+import PIL.Image
 import pytest
 
 import hilum
+import trained
+from hilum import keywords
 from hilum.errors import UsageError
-from hilum.options.training import PlanOptions
+from hilum.options.training import PlanOptions, TrainOptions
+from hilum.planning import plan_file
 from hilum.reading import ReadingOptions
 from hilum.verbs import plan
 from matrices import thinned
@@ -51,6 +57,76 @@ def test_a_number_beyond_its_limits_is_refused_by_its_flag():
         hilum.train("nowhere", folds=1)
     with pytest.raises(UsageError, match=r"^--seed: \d+ is above \d+\."):
         hilum.evaluate("nowhere", "nowhere", seed=2**63)
+
+
+@pytest.mark.parametrize(
+    ("given", "decision", "value"),
+    [
+        ({"seed": np.arange(3)[1]}, "training.seed", 1),
+        ({"minutes": np.float32(10)}, "training.minutes", 10),
+        ({"folds": np.int64(3)}, "split.folds", 3),
+        ({"assignments": {"training.learning_rate": np.logspace(-4, -2, 3)[1]}}, "training.learning_rate", 1e-3),
+        ({"assignments": {"training.batch": np.array(4)}}, "training.batch", 4),
+    ],
+)
+def test_numbers_of_numpy_are_the_numbers_that_they_are_also_in_the_file_of_a_plan(given, decision, value, tmp_path):
+    data = trained.pictures(tmp_path / "data")
+    hilum.plan(data, out=tmp_path / "plan.yaml", **given)
+    planned = plan_file.read_plan(tmp_path / "plan.yaml")[decision]
+    assert planned == pytest.approx(value)
+    assert type(planned) in (bool, int, float)
+
+
+FOREIGN = [np.zeros((4, 4)), PIL.Image.new("L", (4, 4)), nibabel.Nifti1Image(np.zeros((3, 3, 3)), np.eye(4)), 5, None]
+WORDS = ["an array of NumPy", "an Image of PIL", "a Nifti1Image of nibabel", "5", "None"]
+
+
+@pytest.mark.parametrize(
+    "verb", ["check", "embed", "enhance", "evaluate", "explain", "plan", "predict", "read", "view"]
+)
+def test_what_a_keyword_does_not_take_is_named_in_a_sentence_with_what_it_takes(verb):
+    before = ["model"] if verb in ("embed", "evaluate", "explain", "predict") else []
+    takes_images = verb in ("embed", "enhance", "explain", "predict", "view")
+    for value, words in zip(FOREIGN, WORDS, strict=True):
+        is_array = takes_images and words not in ("5", "None")
+        with pytest.raises(UsageError, match=rf"^(inputs|data|image|path): is {words}\. It takes a path") as refused:
+            getattr(hilum, verb)(*before, value)
+        assert ("hilum.image(array" in refused.value.remedy) is is_array
+    if verb in ("embed", "enhance", "explain", "predict"):
+        with pytest.raises(UsageError, match=r"^inputs: is a list with an array of NumPy\."):
+            getattr(hilum, verb)(*before, [np.zeros((4, 4))])
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"seed": 1.5}, "seed: is 1.5. It takes a whole number or None."),
+        ({"folds": True}, "folds: is True. It takes a whole number or None."),
+        ({"minutes": "10"}, "minutes: is a text. It takes a number or None."),
+        ({"minutes": float("nan")}, "minutes: is nan. It takes a number or None."),
+        ({"overwrite": 1}, "overwrite: is 1. It takes True or False."),
+        ({"part": 3}, "part: is 3. It takes one of magnitude, real, imaginary, phase or None."),
+        (
+            {"assignments": {"a": np.zeros(2)}},
+            "assignments: is a dict with an array of NumPy.",
+        ),
+    ],
+)
+def test_a_number_or_a_word_of_another_kind_is_refused_before_any_work(given, sentence):
+    with pytest.raises(UsageError) as refused:
+        hilum.train("nowhere", **given)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_models_refuse_what_is_no_image_and_no_path(segmented):
+    with pytest.raises(UsageError, match=r"^path: is an array of NumPy\. It takes a path\.$"):
+        hilum.load(np.zeros(3))
+    with pytest.raises(UsageError, match=r"^subject: is an array of NumPy\. It takes an Image or a Case"):
+        hilum.load(segmented.out).predict(np.zeros((16, 16, 16)))
+
+
+def test_one_item_is_taken_where_a_list_is():
+    assert keywords.takes(TrainOptions)(lambda options: options.unlabelled)("data", unlabelled="more") == ("more",)
 
 
 def test_a_call_that_lacks_an_argument_names_the_verb_and_what_it_takes():

@@ -12,6 +12,7 @@ from hilum.lazy import lazy_index
 
 if TYPE_CHECKING:
     from hilum.files import (
+        array_image,
         code_file,
         dicom,
         file_formats,

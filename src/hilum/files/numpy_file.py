@@ -23,6 +23,8 @@ from hilum.values import Array, Geometry, Image, LazyMapping, Source
 
 WRITTEN = ".npy"
 COLOURS = (3, 4)
+COLOUR_NAMES = ("R", "G", "B", "A")
+COLOURED = "the last axis was read as colours"
 AT_ONCE = 1 << 19
 MOST_ARRAYS = 10_000
 ARRAY_ERRORS = (ValueError, OSError, EOFError, RuntimeError)
@@ -63,7 +65,7 @@ def write(image: Image, path: Path) -> None:
     data, colours = image.data, len(image.channels) in COLOURS and image.dtype == np.uint8
     if image.frames is not None or not (len(image.channels) == 1 or colours):
         raise FormatError("an array does not say which axis holds frames or channels", where, elsewhere)
-    if not colours and _looks_coloured(data.dtype, data.shape[1:]):
+    if not colours and looks_coloured(data.dtype, data.shape[1:]):
         raise FormatError("its last axis would be taken for colours", where, elsewhere)
     np.save(path, np.moveaxis(data, 0, -1) if colours else data[0], allow_pickle=False)
 
@@ -85,7 +87,7 @@ def _image(file_array: StatedArray, options: ReadOptions, notes: tuple[str, ...]
     if not (is_complex or block.is_number(file_array.dtype)) or file_array.dtype.itemsize > (16 if is_complex else 8):
         problem = f"holds {file_array.dtype} values, not common numbers"
         raise FormatError(problem, where, "Save plain arrays of numbers")
-    colours = _looks_coloured(file_array.dtype, file_array.shape)
+    colours = looks_coloured(file_array.dtype, file_array.shape)
     if len(file_array.shape) not in ((3, 4) if colours else (1, 2, 3)) or 0 in file_array.shape:
         raise FormatError(
             f"an array of shape {file_array.shape} is not an image", where, "Save one image or volume per array"
@@ -95,13 +97,14 @@ def _image(file_array: StatedArray, options: ReadOptions, notes: tuple[str, ...]
     return Image(
         pixels,
         Geometry.of_pixels(pixels.shape[1:]),
-        channels=("R", "G", "B", "A")[: len(pixels)] if colours else ("0",),
-        notes=(*notes, "the last axis was read as colours") if colours else notes,
+        channels=COLOUR_NAMES[: len(pixels)] if colours else ("0",),
+        notes=(*notes, COLOURED) if colours else notes,
         source=Source("numpy", (str(path),)),
     )
 
 
-def _looks_coloured(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+def looks_coloured(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    """Whether the last axis of an array is taken for colours: bytes, three or four of them."""
     return dtype == np.uint8 and len(shape) in (3, 4) and shape[-1] in COLOURS and min(shape[:-1]) > 4
 
 

@@ -33,7 +33,7 @@ from hilum.runtime.windows.members_on_grid import MeanOfMembers
 from hilum.runtime.windows.pipeline import OpenedImage, Receiver, WindowSettings
 from hilum.tasks import Task
 from hilum.transforms import channel_stack
-from hilum.values import Array, Case, Decision, Image, Prediction, Prompts
+from hilum.values import Array, Case, Decision, Image, Prediction, Prompts, argument_kinds
 from hilum.values.covariate_values import CovariateValues
 
 # Under this name a record states how far the training of a run came that was stopped.
@@ -97,6 +97,7 @@ class Model:
         GeometryError where sides matter and are unknown, PlanError where mirroring would contradict anatomy, and
         OutputError where outputs of the network are not finite.
         """
+        argument_kinds.fitting_argument("subject", Image | Case | str | Path, subject)
         request = self.request if request is None else request
         if (
             request.samples_prompts

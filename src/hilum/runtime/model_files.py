@@ -27,6 +27,7 @@ from hilum.runtime.torch_networks import Networks, TorchNetwork
 from hilum.runtime.windows.averaging import AveragedNetwork
 from hilum.runtime.windows.slide import Network
 from hilum.tasks import task_catalogue, task_settings
+from hilum.values import argument_kinds
 from hilum.work_state import log
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def load(
              graph or a trial decides
     Raises UsageError where there is no model, IntegrityError for a changed, damaged or newer one.
     """
+    argument_kinds.fitting_argument("path", str | Path, path)
     if detect.is_foreign(Path(path)):
         _refuse_backend(backend, path)
         return detect.load_foreign(Path(path), device, fold=fold, threads=threads, activation=activation)

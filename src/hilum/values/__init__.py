@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hilum.values import (
         acquisition,
         advice_lines,
+        argument_kinds,
         bounding_boxes,
         case_outcome,
         covariate_values,

@@ -260,13 +260,17 @@ def _hints(base: type) -> dict[str, Any]:
     return inspect.get_annotations(base, globals={}, locals=names, eval_str=True)
 
 
+class UnloadedClass:
+    """Base of the stand-ins for classes that only type checkers import, because they need torch: each has its name."""
+
+
 class _Names(dict[str, Any]):
-    """The names in a module; one that only type checkers import, because it needs torch, stands for any object."""
+    """The names in a module; one that only type checkers import gets a stand-in."""
 
     def __missing__(self, name: str) -> Any:
         if hasattr(builtins, name):
             raise KeyError(name)
-        return object
+        return type(name, (UnloadedClass,), {})
 
 
 def _group_of(held: SettingsGroup, stated_values: StatedSettings) -> Any:
