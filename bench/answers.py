@@ -3,7 +3,7 @@
     python bench/answers.py matrix --record            # docs/answers-matrix.md, every series of the corpus
     python bench/answers.py cost --record              # processor time and memory of the writers
 
-The result is drawn by rule: a ball and a bar, their volumes and a probability. An object is valid where no judge finds
+The result is simulated by rule: a ball and a bar, their volumes and a probability. An object is valid if no judge finds
 an error: dciodvfy (dicom3tools; it knows no label maps, which highdicom reads instead, and
 of pictures we alone), dsrdump for reports, dcmpschk
 for presentation states, pdfinfo for pages. Where Orthanc is installed, masks, label maps, parametric maps and outlines
@@ -46,10 +46,10 @@ SLICES, LABELS, SIZE, MANY = 800, 20, 512, 98
 VALUE = re.compile(r"= <([^>]*)>")  # as dciodvfy states a wrong one
 
 
-# -- a result that is drawn by rule -----------------------------------------------------------------------------------
+# -- a result that is simulated by rule -------------------------------------------------------------------------------
 
 
-def drawn(source: Image, labels: int = 2) -> Result:
+def simulated(source: Image, labels: int = 2) -> Result:
     """A ball of the first label and bars of the others on an image, with findings and a map."""
     shape = source.geometry.shape
     marked = np.zeros(shape, np.uint8)
@@ -75,7 +75,7 @@ def drawn(source: Image, labels: int = 2) -> Result:
     maps = {"total": Map(numbers, "nats"), "enhanced": Map(numbers, is_image=True)}
     # Of a series of several volumes each is marked alike.
     whole = marked if source.frames is None else np.stack([marked] * source.frames)
-    result = Result(source, "hilum drawn", [("", whole, named)], tuple(rows), maps=maps, classes=("effusion",))
+    result = Result(source, "hilum simulated", [("", whole, named)], tuple(rows), maps=maps, classes=("effusion",))
     return replace(result, page=partial(result_files.draw_result_page, result, "For research use only"))
 
 
@@ -203,7 +203,7 @@ def judged(
     from hilum.prediction import answers
     from hilum.prediction.answers import WantedFiles
 
-    result = drawn(source)
+    result = simulated(source)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the corpus is odd on purpose
         wanted = WantedFiles(answers=(kind,))
@@ -341,9 +341,9 @@ def cost(given: Any) -> tuple[str, dict[str, Any]]:
 def side(kinds: Sequence[str], labels: int, folder: Path, *, reads: bool) -> dict[str, Any]:
     """Processor seconds of each writer, and the peak of memory beyond what the result itself takes."""
     source = file_formats.read(folder)
-    result = drawn(source, labels)
+    result = simulated(source, labels)
     np.asarray(result.source.data)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of drawing the result
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of making the result
     before, cpu, again = _peak(), dict[str, float](), None
     with tempfile.TemporaryDirectory() as out:
         for kind in kinds:

@@ -2,7 +2,7 @@
 
     python bench/beyond_memory.py --out DIR --record
 
-A drawn volume of 512 x 512 x 8192 voxels (int16, 4 GiB, uncompressed NIfTI, steps of .2 mm) lies among small ones: a
+A simulated volume of 512 x 512 x 8192 voxels (int16, 4 GiB, uncompressed NIfTI, steps of .2 mm) lies among small: a
 network is trained for a few steps on patches of 1.5 mm, and predicts it. `explain` gets a volume of 512 x 512 x 300
 voxels in steps of .4 mm and the same network, so that few windows cover it. Anonymous memory is what `smaps_rollup` has
 of all processes together, looked at every fifth of a second; mapped files do not count. Cells that have ended are lines
@@ -63,8 +63,8 @@ def trained(given: Any) -> dict[str, Any]:
     shutil.rmtree(given.out / "cache", ignore_errors=True)
     if not (data / "labels" / "large.nii").is_file():
         for number in range(SMALL):
-            draw(data, f"small_{number}", (SMALL_SIDE, SMALL_SIDE, SMALL_SLICES), number)
-        draw(data, "large", (SIDE, SIDE, given.slices), SMALL)
+            simulate(data, f"small_{number}", (SMALL_SIDE, SMALL_SIDE, SMALL_SLICES), number)
+        simulate(data, "large", (SIDE, SIDE, given.slices), SMALL)
     words = ["train", data, "--out", given.out / "run", "--all", "--overwrite", "--modality", "CT", "--allow-large"]
     grid = f"preprocessing.spacing=[{GRID_MM}, {GRID_MM}, {GRID_MM}]"
     # A gate would see each case predicted, the large one among them: that is the next cell.
@@ -79,7 +79,7 @@ def predicted(given: Any) -> dict[str, Any]:
 
 def explained(given: Any) -> dict[str, Any]:
     data = given.out / "explained"
-    draw(data, "case", (SIDE, SIDE, EXPLAINED), 0, step=2 * STEP_MM)
+    simulate(data, "case", (SIDE, SIDE, EXPLAINED), 0, step=2 * STEP_MM)
     words = ["explain", given.out / "run", data / "images" / "case.nii", "--out", given.out / "maps", "--overwrite"]
     return watched_command(words, given.out, ASKED_EXPLAINED_GIB)
 
@@ -125,7 +125,7 @@ def memory_of(root: int) -> dict[str, float]:
     return total
 
 
-def draw(data: Path, name: str, shape: tuple[int, int, int], seed: int, step: float = STEP_MM) -> None:
+def simulate(data: Path, name: str, shape: tuple[int, int, int], seed: int, step: float = STEP_MM) -> None:
     """A body with an organ along its axis and noise, in Hounsfield units, written plane by plane."""
     rng, side = np.random.default_rng(seed), np.linspace(-1, 1, shape[0], dtype=np.float32)
     x, y = side[:, None], side[None]

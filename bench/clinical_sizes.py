@@ -11,7 +11,7 @@ Part `predict`: the network that is planned for the case, without training, pred
 `predict all` with them. Part `same weights`: the commands of both programs predict the case by the weights of the
 nnU-Net folder of the test data, without mirroring, from start to written file. Part `score`: a map of 20 structures.
 nnU-Net looks at the same case (its fingerprint) and
-prepares it to the same spacing, in an environment of its own. The volumes are drawn on the spot. What was measured
+prepares it to the same spacing, in an environment of its own. The volumes are simulated on the spot. What was measured
 stays in the folder of the benchmarks, so that a second run goes on where the first ended; --anew measures all again.
 """
 

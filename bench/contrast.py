@@ -3,13 +3,13 @@
     python bench/contrast.py --out DIR --record
     python bench/contrast.py --out DIR --parts rigid warp --only Hilum
 
-rigid:   T1-like heads on T2-, CT- and PET-like ones, drawn from label maps at 2 mm, moved by up to 30 mm and 20 degrees
+rigid:   T1-like heads on T2-, CT- and PET-like ones, painted from label maps at 2 mm, moved by up to 30 mm and 20°
 warp:    the same heads through smooth fields of up to 8 mm, registered with a field
 apart:   images that cannot be registered: of another organ, of noise, with a tenth of overlap
 shared:  the pairs of the shared data: none may end below its start without being refused
 frames:  six frames whose contrast changes, one of them empty, still and moved
 learnt:  hippocampus, trained on label maps alone and on images; on real images, inverted ones, and dark blurred ones
-pairs:   registration trained on drawn pairs and on images, and optimised; on real and inverted moving images
+pairs:   registration trained on painted pairs and on images, and optimised; on real and inverted moving images
 
 Cells that have ended are lines of DIR/cells.jsonl, and are not repeated. elastix and ANTs, with mutual information, run
 in environments of their own. Volumes of the hippocampus stand for patients; two may be of one person.
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--only", default="", metavar="PATTERN", help="cells whose name has this regular expression")
-    parser.add_argument("--pairs", type=int, default=20, help="of drawn heads")
+    parser.add_argument("--pairs", type=int, default=20, help="of painted heads")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--ended", action="store_true", help="state the cells that have ended, and measure no other")
     parser.add_argument("--pictures", type=Path, help="draw the pictures of docs/how-to/contrast.md into this folder")
@@ -95,7 +95,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     if given.pictures:
-        draw_maps(given.pictures / "drawn_from_labels.png")
+        draw_maps(given.pictures / "painted_from_labels.png")
         draw_fusions(given.pictures / "across_contrasts.png")
         return
     cells: Cells = {}
@@ -320,12 +320,12 @@ def picture_pair(name: str) -> dict[str, Any]:
     else:
         folder, sides = DATA / "registration" / "brain2d_ants", ("r16", name)
         files = [[folder / f"{side}{ending}" for side in sides] for ending in (".jpg", "_tissue3.png")]
-    (fixed, moving), (true, drawn) = ([hilum.read(path) for path in pair] for pair in files)
+    (fixed, moving), (true, labels) = ([hilum.read(path) for path in pair] for pair in files)
     began = time.process_time()
     found = hilum.register(fixed, moving).registration
     row: dict[str, Any] = {"CPU s": time.process_time() - began, "applied": str(found.applied)}
     for when, one in (("Dice at first", found.first_guess), ("Dice", found.transform)):
-        moved = spatial_transforms.carry_labels(drawn.data[0], moving.geometry, one, fixed.geometry)
+        moved = spatial_transforms.carry_labels(labels.data[0], moving.geometry, one, fixed.geometry)
         values = [value for value in np.unique(true.data) if value]
         overlaps = [mask_overlap.overlap_of_masks(moved == value, true.data[0] == value).dice for value in values]
         row[when] = float(np.mean(overlaps))
@@ -337,8 +337,8 @@ def prostate_pair(name: str) -> dict[str, Any]:
     fixed, moving = (hilum.read(PROSTATE / f"{name}_{side}_image.nii.gz") for side in ("fixed", "moving"))
     glands = []
     for side, image in (("fixed", fixed), ("moving", moving)):
-        drawn = np.asarray(nibabel.load(PROSTATE / f"{name}_{side}_label.nii.gz").dataobj)
-        gland = (drawn if drawn.ndim == 3 else drawn[..., 0]) > 0
+        label_map = np.asarray(nibabel.load(PROSTATE / f"{name}_{side}_label.nii.gz").dataobj)
+        gland = (label_map if label_map.ndim == 3 else label_map[..., 0]) > 0
         glands.append(gland.astype(np.uint8)), image
     first, second = replace_modality(fixed, "US"), replace_modality(moving, "MR")
     found = hilum.register(first, second).registration
@@ -434,7 +434,7 @@ def trained(given: argparse.Namespace, source: str, minutes: float) -> dict[str,
 
 def pairs(given: argparse.Namespace) -> Cells:
     listed = pd.read_csv(PAIRS).head(OF_PAIRS)
-    trained_on = {"drawn pairs": {"augmentation.painting": 1}, "images": dict[str, Any]()}
+    trained_on = {"painted pairs": {"augmentation.painting": 1}, "images": dict[str, Any]()}
     return {
         f"trained on {source}": partial(by_network, given, listed, source, by_hand)
         for source, by_hand in trained_on.items()
@@ -491,8 +491,8 @@ def opened_pair(pair: Any, change: Change) -> tuple[Image, Image]:
 
 def moved_dice(pair: Any, transform: SpatialTransform, fixed: Image, moving: Image) -> float:
     """Mean Dice of both labels of the moving image on the fixed one."""
-    drawn = hilum.read(HIPPOCAMPUS / "labels" / pair.moving).data[0]
-    moved = spatial_transforms.carry_labels(drawn, moving.geometry, transform, fixed.geometry)
+    labels = hilum.read(HIPPOCAMPUS / "labels" / pair.moving).data[0]
+    moved = spatial_transforms.carry_labels(labels, moving.geometry, transform, fixed.geometry)
     return float(np.mean(list(registration.scored(HIPPOCAMPUS, pair.fixed, moved).values())))
 
 
@@ -522,19 +522,19 @@ def _dark(values: np.ndarray) -> np.ndarray:
 
 
 def draw_maps(path: Path) -> None:
-    """A label map of the hippocampus, and images that were drawn from it."""
+    """A label map of the hippocampus, and images that were painted from it."""
     labels = np.asarray(nibabel.load(sorted((HIPPOCAMPUS / "labels").glob("*.nii.gz"))[0]).dataobj).astype(int)
     ranges = PaintingRanges(intensities=False, thickness=4.0)
-    drawn = [painting.paint_case(labels[None], (1, 1, 1), ranges, case="picture", draw=draw)[0] for draw in range(11)]
+    painted = [painting.paint_case(labels[None], (1, 1, 1), ranges, case="picture", draw=draw)[0] for draw in range(11)]
     figure, places = pyplot.subplots(2, 6, figsize=(7.2, 3.0))
-    for place, values in zip(places.flat, [labels, *drawn], strict=True):
+    for place, values in zip(places.flat, [labels, *painted], strict=True):
         place.imshow(values[:, :, values.shape[2] // 2].T, cmap="gray", origin="lower")
         place.axis("off")
     _keep(figure, path)
 
 
 def draw_fusions(path: Path) -> None:
-    """Checkerboards of drawn heads before and after: CT on T1, and PET on CT."""
+    """Checkerboards of painted heads before and after: CT on T1, and PET on CT."""
     labels, grid = head(0)
     figure, places = pyplot.subplots(2, 4, figsize=(7.2, 4.1))
     for row, (first, second) in zip(places, (("T1", "CT"), ("CT", "PET")), strict=True):

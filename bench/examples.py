@@ -128,15 +128,15 @@ def rhythms(data: Path, out: Path) -> Path:
 
 
 def few_slices(data: Path, out: Path) -> Path:
-    """The hippocampi with every sixth slice of their masks alone, as somebody with little time draws them."""
+    """The hippocampi with every sixth slice of their masks alone, as somebody with little time contours them."""
     rows = []
     (out / "masks").mkdir(parents=True, exist_ok=True)
     for mask in sorted((data / "labels").glob("*.nii.gz")):
         image = nibabel.load(mask)
-        drawn = np.asarray(image.dataobj).copy()
-        kept = np.flatnonzero(drawn.any(axis=(0, 2)))[2::6]
-        drawn[:, np.setdiff1d(np.arange(drawn.shape[1]), kept)] = 0
-        nibabel.Nifti1Image(drawn, image.affine, image.header).to_filename(out / "masks" / mask.name)
+        contoured = np.asarray(image.dataobj).copy()
+        kept = np.flatnonzero(contoured.any(axis=(0, 2)))[2::6]
+        contoured[:, np.setdiff1d(np.arange(contoured.shape[1]), kept)] = 0
+        nibabel.Nifti1Image(contoured, image.affine, image.header).to_filename(out / "masks" / mask.name)
         rows.append({"image": str((data / "images" / mask.name).resolve()), "mask": f"masks/{mask.name}"})
     return _table(pd.DataFrame(rows), out)
 
@@ -150,8 +150,8 @@ def clips(data: Path, out: Path) -> Path:
         centre, radius = rng.uniform(24, 40, 2), rng.uniform(10, 18)
         time = np.sin(np.linspace(0, np.pi, frames)) ** 2
         away = np.hypot(*(grid - centre[:, None, None]))
-        film = [120.0 * (away < radius * np.sqrt(1 - lost * t)) + rng.normal(60, 25, away.shape) for t in time]
-        volume = np.stack(film, axis=-1)[:, :, None].clip(0, 255).astype(np.uint8)
+        clip = [120.0 * (away < radius * np.sqrt(1 - lost * t)) + rng.normal(60, 25, away.shape) for t in time]
+        volume = np.stack(clip, axis=-1)[:, :, None].clip(0, 255).astype(np.uint8)
         folder = out / "cases" / ("weak" if weak else "strong")
         folder.mkdir(parents=True, exist_ok=True)
         image = nibabel.Nifti1Image(volume, np.diag([1.5, 1.5, 8.0, 1.0]))
@@ -217,7 +217,7 @@ EXAMPLES: Mapping[str, Example] = {
     "scans": Example(
         "reconstruction", "hippocampus", "volumes out of a part of k-space", ("--set", "task.operator=cartesian")
     ),
-    "drawn": Example("synthesis", "medmnist/pneumoniamnist.npz", "radiographs of two classes, drawn out of noise"),
+    "synthesised": Example("synthesis", "medmnist/pneumoniamnist.npz", "radiographs of two classes, made out of noise"),
     "pointed": Example("prompted", "hippocampus", "what somebody points at", ("--labels", "1=anterior,2=posterior")),
     "counts": Example("regression", "bccd", "number of red cells", ("--column", "value:cells=red_cells"), counts),
     "segmentation": Example(
@@ -236,7 +236,7 @@ EXAMPLES: Mapping[str, Example] = {
     "sparse": Example(
         "segmentation",
         "hippocampus",
-        "every sixth slice drawn, scored in such",
+        "every sixth slice contoured, scored in such",
         ("--labels", "1=anterior,2=posterior", "--set", "task.sparse=slices", "--modality", "MR"),
         few_slices,
     ),

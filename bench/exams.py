@@ -90,7 +90,7 @@ def simulate(out: Path, train: int, test: int) -> None:
         }
         for place, (view, size) in enumerate(SIZES.items()):
             name = f"{row['id']}_{view}.png"
-            pixels = drawn_view(rng, size, shows == place)
+            pixels = simulated_view(rng, size, shows == place)
             PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name)
             pictures.append({**row, "id": f"{row['id']}_{view}", "exam": row["id"], "view": view, "image": name})
             row[view] = name
@@ -101,7 +101,7 @@ def simulate(out: Path, train: int, test: int) -> None:
     )
 
 
-def drawn_view(rng: np.random.Generator, size: Sequence[int], shows: bool) -> np.ndarray[Any, Any]:
+def simulated_view(rng: np.random.Generator, size: Sequence[int], shows: bool) -> np.ndarray[Any, Any]:
     """The pixels of one view, with or without the finding."""
     shape = tuple(int(n + rng.integers(-VARIES, VARIES + 1)) for n in size)
     texture = ndimage.gaussian_filter(rng.normal(size=shape), 3)
@@ -136,9 +136,9 @@ def of_pictures(given: argparse.Namespace) -> dict[str, Any]:
     def auroc(views: Sequence[str]) -> dict[str, Any]:
         exams = table[table["view"].isin(views)].groupby("exam").agg(score=(score, "max"), truth=("reference", "first"))
         scores, truth = exams["score"].to_numpy(), (exams["truth"] == FIND).to_numpy()
-        drawn = np.random.default_rng(0).integers(len(exams), size=(2000, len(exams)))
+        resampled = np.random.default_rng(0).integers(len(exams), size=(2000, len(exams)))
         low, high = np.nanquantile(
-            [float(classification.auroc(scores[one], truth[one])) for one in drawn], [0.025, 0.975]
+            [float(classification.auroc(scores[one], truth[one])) for one in resampled], [0.025, 0.975]
         )
         return {"value": float(classification.auroc(scores, truth)), "low": low, "high": high}
 

@@ -2,7 +2,7 @@
 
     python bench/explanations_matrix.py [NAME...] [--minutes 25] [--out docs/explanations-matrix.md]
 
-Networks are those of `networks_matrix`, with weights drawn at random, on one image with two balls. A cell says whether
+Networks are those of `networks_matrix`, with random weights, on one image with two balls. A cell says whether
 the map is finite and on the image's grid, or why the method cannot explain such a network; anything else is a failure,
 and the exit is then 1. Kinds of problem that answer for the whole image share their heads: the first family of each
 number of axes is tried with all of them. Families that are named have their rows on the page exchanged; the others
@@ -100,7 +100,7 @@ def cells(names: Iterable[str]) -> Iterator[Cell]:
 
 
 def model_of(cell: Cell) -> Model:
-    """The smallest model of the cell, with weights drawn at random."""
+    """The smallest model of the cell, with random weights."""
     torch.manual_seed(0)
     task = cell.task
     head = cell.kind if cell.kind in ("dense", "boxes", "objects") else "vector"
@@ -206,7 +206,7 @@ def page(lines: Lines) -> str:
     text = [
         "# Every method of explanation on every network",
         "",
-        "Written by `make test-all`: networks with weights drawn at random, on a small image; `make matrix NAME=unet` "
+        "Written by `make test-all`: networks with random weights, on a small image; `make matrix NAME=unet` "
         "tries one family and exchanges its rows. *yes*: the map is finite "
         "and on the image's grid. A number is the reason, below, for which the method cannot explain such a network; "
         "`explain` refuses it by name with the same words. A backend without torch has `occlusion` and `rise`.",

@@ -353,8 +353,8 @@ def apart_from(one: Path, other: Path) -> str:
     assert (is_ill == same).all()
     rng, found = np.random.default_rng(0), list[float]()
     for _ in range(DRAWS):
-        drawn = rng.integers(len(ours), size=len(ours))
-        found.append(auroc(ours[drawn], is_ill[drawn]) - auroc(theirs[drawn], is_ill[drawn]))
+        resampled = rng.integers(len(ours), size=len(ours))
+        found.append(auroc(ours[resampled], is_ill[resampled]) - auroc(theirs[resampled], is_ill[resampled]))
     low, high = np.quantile(found, [0.025, 0.975])
     return f"{auroc(ours, is_ill) - auroc(theirs, is_ill):+.4f} ({low:+.4f} to {high:+.4f})"
 
@@ -406,7 +406,7 @@ def pooled_folder(sites: Mapping[str, Path], folder: Path) -> Path:
 
 
 def half_known(sites: Mapping[str, Path], folder: Path) -> dict[str, Path]:
-    """The sites, of which some have drawn one of the two structures alone; made once."""
+    """The sites, of which some have contoured one of the two structures alone; made once."""
     found = dict(sites)
     for site, (number, name) in KNOWN.items():
         place = found[site] = folder / "known" / site
@@ -418,8 +418,8 @@ def half_known(sites: Mapping[str, Path], folder: Path) -> dict[str, Path]:
                 rows.append(f"{path.name.partition('.')[0]},{name}")
                 continue
             mask = nibabel.load(path)
-            drawn = np.where(np.asarray(mask.dataobj) == number, number, 0).astype(np.uint8)
-            nibabel.Nifti1Image(drawn, mask.affine).to_filename(target)
+            contoured = np.where(np.asarray(mask.dataobj) == number, number, 0).astype(np.uint8)
+            nibabel.Nifti1Image(contoured, mask.affine).to_filename(target)
         (place / "known.csv").write_text("\n".join(rows) + "\n")
     return found
 

@@ -282,10 +282,10 @@ def others(folder: Path, volume: np.ndarray, picture: np.ndarray) -> None:
     frames = [PIL.Image.fromarray(np.roll(picture, n, 0)) for n in range(4)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:], duration=100)
     for suffix, code in (("avi", "MJPG"), ("mp4", "mp4v")):
-        film = cv2.VideoWriter(str(folder / f"film.{suffix}"), cv2.VideoWriter_fourcc(*code), 10, (64, 48))
+        clip = cv2.VideoWriter(str(folder / f"clip.{suffix}"), cv2.VideoWriter_fourcc(*code), 10, (64, 48))
         for frame in frames:
-            film.write(np.asarray(frame.resize((64, 48))))
-        film.release()
+            clip.write(np.asarray(frame.resize((64, 48))))
+        clip.release()
     edf(folder / "recording.edf", volume)
 
 

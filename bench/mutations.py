@@ -59,7 +59,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Whole files by format; each format is drawn as often as any other, however many files it has."""
+    """Whole files by format; each format is chosen as often as any other, however many files it has."""
 
     files: dict[str, tuple[Path, ...]]
 
@@ -75,47 +75,47 @@ class Corpus:
 
     def mutant(self, number: int) -> Mutant:
         """The damaged file of this number."""
-        draw = random.Random(number)  # noqa: S311 - chance, no secret
+        rng = random.Random(number)  # noqa: S311 - chance, no secret
         kinds = list(self.files)
-        kind = draw.choices(kinds, [WEIGHTS.get(one, 1) for one in kinds])[0]
-        source = draw.choice(self.files[kind])
-        content = _changed(source.read_bytes(), draw, self.files[kind])
+        kind = rng.choices(kinds, [WEIGHTS.get(one, 1) for one in kinds])[0]
+        source = rng.choice(self.files[kind])
+        content = _changed(source.read_bytes(), rng, self.files[kind])
         others = COMPANIONS.get(source.suffix.lower(), ())
         siblings = [one for one in source.parent.glob(f"{source.stem}.*") if one.suffix.lower() in others]
         return Mutant(number, source, content, tuple(siblings))
 
 
-def _changed(content: bytes, draw: random.Random, others: Sequence[Path]) -> bytes:
+def _changed(content: bytes, rng: random.Random, others: Sequence[Path]) -> bytes:
     """The content with one to three changes; of a packed file often within what is packed."""
-    if content[:2] == b"\x1f\x8b" and draw.random() < 0.7:
+    if content[:2] == b"\x1f\x8b" and rng.random() < 0.7:
         try:
             plain = gzip.decompress(content)
         except (OSError, EOFError, zlib.error):  # broken files are part of the corpus
-            return _damaged(content, draw, others)
-        return gzip.compress(_damaged(plain, draw, ()), 1, mtime=0)
-    if content[:4] == b"PK\x03\x04" and draw.random() < 0.7:
-        return _archive_changed(content, draw)
-    if content[128:132] == b"DICM" and draw.random() < 0.5:
-        return _attributes_changed(content, draw)
-    if content.startswith(PNG) and draw.random() < 0.7:
-        return _with_check_sums(_damaged(content, draw, others))
-    return _damaged(content, draw, others)
+            return _damaged(content, rng, others)
+        return gzip.compress(_damaged(plain, rng, ()), 1, mtime=0)
+    if content[:4] == b"PK\x03\x04" and rng.random() < 0.7:
+        return _archive_changed(content, rng)
+    if content[128:132] == b"DICM" and rng.random() < 0.5:
+        return _attributes_changed(content, rng)
+    if content.startswith(PNG) and rng.random() < 0.7:
+        return _with_check_sums(_damaged(content, rng, others))
+    return _damaged(content, rng, others)
 
 
-def _attributes_changed(content: bytes, draw: random.Random) -> bytes:
+def _attributes_changed(content: bytes, rng: random.Random) -> bytes:
     """A DICOM object with other values in one or two attributes, wherever in it they stand."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(io.BytesIO(content), force=True)
-            for _ in range(draw.choice((1, 1, 2))):
-                inside, tag = draw.choice(list(_attributes(dataset)))
+            for _ in range(rng.choice((1, 1, 2))):
+                inside, tag = rng.choice(list(_attributes(dataset)))
                 raw = inside.get_item(tag)
                 if not isinstance(raw, RawDataElement):
                     del inside[tag]
                     continue
-                swallowed = b"T1 Doe^Jane 4711 " * draw.choice((4, 256, MOST_WORDS // 4))
-                value = draw.choice((draw.choice(WORDS), _damaged((raw.value or b"")[:HEAD], draw, ()), swallowed))
+                swallowed = b"T1 Doe^Jane 4711 " * rng.choice((4, 256, MOST_WORDS // 4))
+                value = rng.choice((rng.choice(WORDS), _damaged((raw.value or b"")[:HEAD], rng, ()), swallowed))
                 value += b" " * (len(value) % 2)
                 # Only a VR with a length of four bytes holds the longest.
                 vr = "UT" if len(value) > LONGEST_SHORT and raw.VR != "SQ" else raw.VR
@@ -123,7 +123,7 @@ def _attributes_changed(content: bytes, draw: random.Random) -> bytes:
             written = io.BytesIO()
             dataset.save_as(written, enforce_file_format=False)
     except Exception:  # what cannot be taken apart or put together again is damaged as bytes
-        return _damaged(content, draw, ())
+        return _damaged(content, rng, ())
     return written.getvalue()
 
 
@@ -149,80 +149,80 @@ def _with_check_sums(content: bytes) -> bytes:
     return b"".join([*parts, content[at:]])
 
 
-def _archive_changed(content: bytes, draw: random.Random) -> bytes:
+def _archive_changed(content: bytes, rng: random.Random) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info: archive.read(info) for info in archive.infolist()}
-    damaged = draw.choice(list(members))
+    damaged = rng.choice(list(members))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for info, plain in members.items():
-            archive.writestr(info.filename, _damaged(plain, draw, ()) if info is damaged else plain)
+            archive.writestr(info.filename, _damaged(plain, rng, ()) if info is damaged else plain)
     return packed.getvalue()
 
 
-def _damaged(content: bytes, draw: random.Random, others: Sequence[Path]) -> bytes:
+def _damaged(content: bytes, rng: random.Random, others: Sequence[Path]) -> bytes:
     changed = bytearray(content)
-    for _ in range(draw.choice((1, 1, 1, 2, 3))):
-        draw.choice(CHANGES)(changed, draw)
-    if others and draw.random() < 0.05:  # the start of one file before the end of another
-        end = draw.choice(others).read_bytes()
-        at = draw.randrange(min(len(changed), len(end)) + 1)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        rng.choice(CHANGES)(changed, rng)
+    if others and rng.random() < 0.05:  # the start of one file before the end of another
+        end = rng.choice(others).read_bytes()
+        at = rng.randrange(min(len(changed), len(end)) + 1)
         changed = changed[:at] + end[at:]
     return bytes(changed)
 
 
-def _place(changed: bytearray, draw: random.Random) -> int:
-    end = len(changed) if draw.random() < 0.3 else min(HEAD, len(changed))
-    return draw.randrange(end) if end else 0
+def _place(changed: bytearray, rng: random.Random) -> int:
+    end = len(changed) if rng.random() < 0.3 else min(HEAD, len(changed))
+    return rng.randrange(end) if end else 0
 
 
-def _flip_bits(changed: bytearray, draw: random.Random) -> None:
-    for _ in range(draw.choice((1, 1, 4, 32)) if changed else 0):
-        changed[_place(changed, draw)] ^= 1 << draw.randrange(8)
+def _flip_bits(changed: bytearray, rng: random.Random) -> None:
+    for _ in range(rng.choice((1, 1, 4, 32)) if changed else 0):
+        changed[_place(changed, rng)] ^= 1 << rng.randrange(8)
 
 
-def _set_bytes(changed: bytearray, draw: random.Random) -> None:
-    at, count = _place(changed, draw), draw.choice((1, 2, 4, 16))
-    changed[at : at + count] = bytes(draw.choice((0, 255, draw.randrange(256))) for _ in range(count))
+def _set_bytes(changed: bytearray, rng: random.Random) -> None:
+    at, count = _place(changed, rng), rng.choice((1, 2, 4, 16))
+    changed[at : at + count] = bytes(rng.choice((0, 255, rng.randrange(256))) for _ in range(count))
 
 
-def _set_number(changed: bytearray, draw: random.Random) -> None:
-    size, order = draw.choice(((2, "h"), (4, "i"), (8, "q"))), draw.choice("<>")
+def _set_number(changed: bytearray, rng: random.Random) -> None:
+    size, order = rng.choice(((2, "h"), (4, "i"), (8, "q"))), rng.choice("<>")
     width, kind = size
-    at = _place(changed, draw) // width * width
-    number = draw.choice(NUMBERS) & ((1 << (8 * width)) - 1)
+    at = _place(changed, rng) // width * width
+    number = rng.choice(NUMBERS) & ((1 << (8 * width)) - 1)
     changed[at : at + width] = struct.pack(f"{order}{kind.upper()}", number)
 
 
-def _set_float(changed: bytearray, draw: random.Random) -> None:
-    at, order = _place(changed, draw) // 4 * 4, draw.choice("<>")
-    value = draw.choice((float("nan"), float("inf"), -1.0, 0.0, 3e38, 1e-38))
+def _set_float(changed: bytearray, rng: random.Random) -> None:
+    at, order = _place(changed, rng) // 4 * 4, rng.choice("<>")
+    value = rng.choice((float("nan"), float("inf"), -1.0, 0.0, 3e38, 1e-38))
     changed[at : at + 4] = struct.pack(f"{order}f", value)
 
 
-def _set_word(changed: bytearray, draw: random.Random) -> None:
+def _set_word(changed: bytearray, rng: random.Random) -> None:
     """A number that stands as text becomes another one."""
     found = [one.span() for one in re.finditer(rb"\d+(\.\d+)?", changed[:HEAD])]
     if found:
-        start, end = draw.choice(found)
-        changed[start:end] = draw.choice(WORDS)
+        start, end = rng.choice(found)
+        changed[start:end] = rng.choice(WORDS)
 
 
-def _cut(changed: bytearray, draw: random.Random) -> None:
-    del changed[draw.randrange(len(changed) + 1) :]
+def _cut(changed: bytearray, rng: random.Random) -> None:
+    del changed[rng.randrange(len(changed) + 1) :]
 
 
-def _remove(changed: bytearray, draw: random.Random) -> None:
-    at = _place(changed, draw)
-    del changed[at : at + draw.choice((1, 2, 8, 512))]
+def _remove(changed: bytearray, rng: random.Random) -> None:
+    at = _place(changed, rng)
+    del changed[at : at + rng.choice((1, 2, 8, 512))]
 
 
-def _insert(changed: bytearray, draw: random.Random) -> None:
-    changed[(at := _place(changed, draw)) : at] = draw.randbytes(draw.choice((1, 2, 8, 512)))
+def _insert(changed: bytearray, rng: random.Random) -> None:
+    changed[(at := _place(changed, rng)) : at] = rng.randbytes(rng.choice((1, 2, 8, 512)))
 
 
-def _double(changed: bytearray, draw: random.Random) -> None:
-    at, count = _place(changed, draw), draw.choice((8, 64, 512))
+def _double(changed: bytearray, rng: random.Random) -> None:
+    at, count = _place(changed, rng), rng.choice((8, 64, 512))
     changed[at:at] = changed[at : at + count]
 
 

@@ -179,9 +179,9 @@ def send_studies(node: Any, template: list[Path], folder: Path, numbers: list[in
 
 def kill_processes(node: Any, every: float, stop: threading.Event, killed: Counter[str]) -> None:
     """`kill -9` of one process of the node after the other. killed: counts them by role"""
-    draw = random.Random(0)  # noqa: S311 - which process dies is no secret
+    rng = random.Random(0)  # noqa: S311 - which process dies is no secret
     while every and not stop.wait(every):
-        child = draw.choice(node._children)
+        child = rng.choice(node._children)
         if child.process is not None and child.process.poll() is None:
             os.kill(child.process.pid, signal.SIGKILL)
             killed[child.role] += 1

@@ -91,8 +91,8 @@ def ours(folder: Path, fixed: str, moving: str) -> dict[str, Any]:
     began = time.process_time()
     first, second = (hilum.read(folder / "images" / name) for name in (fixed, moving))
     made = engine.register_images(first, second, RegistrationSettings())
-    drawn = hilum.read(folder / "labels" / moving)
-    moved = spatial_transforms.carry_labels(drawn.data[0], second.geometry, made.transform, first.geometry)
+    labels = hilum.read(folder / "labels" / moving)
+    moved = spatial_transforms.carry_labels(labels.data[0], second.geometry, made.transform, first.geometry)
     seconds = time.process_time() - began
     determinants = spatial_transforms.jacobian_determinants(made.transform, first.geometry)
     errors = np.concatenate(

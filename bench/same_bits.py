@@ -265,8 +265,8 @@ def _boxes(folder: Path, n: int, numbers: np.ndarray) -> str:
     for number in (1, 2):
         low, high = (end(np.argwhere(numbers == number), axis=0) + 1 for end in (np.min, np.max))
         corners = zip(("xmin", "ymin", "xmax", "ymax"), (low[1], low[0], high[1], high[0]), strict=True)
-        drawn = "".join(f"<{name}>{edge}</{name}>" for name, edge in corners)
-        objects.append(f"<object><name>disc</name><bndbox>{drawn}</bndbox></object>")
+        corners_text = "".join(f"<{name}>{edge}</{name}>" for name, edge in corners)
+        objects.append(f"<object><name>disc</name><bndbox>{corners_text}</bndbox></object>")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{n:02}.xml").write_text(f"<annotation>{''.join(objects)}</annotation>")
     return ""

@@ -1,13 +1,13 @@
-"""Drawn radiographs: recognised by a plain classifier of real ones, copies, membership, usefulness, minutes, memory.
+"""Synthetic radiographs: recognised by a classifier of real ones, copies, membership, usefulness, minutes, memory.
 
     python bench/synthesis.py --out DIR --minutes 10 --record
 
 PneumoniaMNIST with 50 normal training images beside a thousand of pneumonia. The classifier was trained on all real
-training images. Its share is the mean over both classes, of as many drawn as real test images. Usefulness: the same
-classifier of the few normal images, once as they are, once with these as often as the others, once with drawn normal
+training images. Its share is the mean over both classes, of as many synthetic as real test images. Usefulness: the same
+classifier of the few normal images, once as they are, once with these as often as others, once with synthetic normal
 images beside them, each with three seeds, all tested on the same real cases; differences are means over the seeds and
 resample the cases. Cells that have ended are lines of DIR/cells.jsonl, and are not repeated; those of an earlier record
-stay. `--only` names cells: "again useful" trains the network that draws anew, where its earlier run is gone.
+stay. `--only` names cells: "again useful" trains the generator anew, where its earlier run is gone.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ DATA = ROOT.parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
 NAMES = ("normal", "pneumonia")
 RARE, COMMON, SELECTING, TESTED = 50, 1000, 60, 200
 NOT_MEASURED = "not measured"
-WAYS = ("real", "oversampled", "with drawn images")
+WAYS = ("real", "oversampled", "with synthetic images")
 AGAIN, SEEDS = "again useful", (0, 1, 2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of the network that draws")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of the generator")
     parser.add_argument("--classifier", type=float, default=2.0, help="minutes of the plain classifier")
     parser.add_argument("--trained", type=float, default=1.5, help="minutes of each training of usefulness")
-    parser.add_argument("--count", type=int, default=TESTED, help="drawn images of each class")
+    parser.add_argument("--count", type=int, default=TESTED, help="synthetic images of each class")
     parser.add_argument("--small", action="store_true", help="try it with few images and steps")
-    parser.add_argument("--again", type=float, default=7.0, help="minutes of the network that draws for usefulness")
+    parser.add_argument("--again", type=float, default=7.0, help="minutes of the generator for usefulness")
     parser.add_argument("--only", nargs="+", default=[""], metavar="START", help="cells whose names begin so")
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
@@ -54,10 +54,10 @@ def main() -> None:
     data = given.out / "pictures"
     write_pictures(data)
     cells: dict[str, Callable[[], dict[str, Any]]] = {
-        "drawn by class": lambda: drawn_figures(given, data),
+        "synthetic by class": lambda: synthetic_figures(given, data),
         "recognised": lambda: recognised(given, data),
         "copies in features": lambda: near_copies(given),
-        AGAIN: lambda: drawn_again(given, data),
+        AGAIN: lambda: synthetic_again(given, data),
         **{
             f"useful: {name}, seed {seed}": partial(trained_classifier, given, data, name, seed)
             for seed in SEEDS
@@ -77,7 +77,7 @@ def main() -> None:
     if given.record:
         record(
             "synthesis",
-            "Drawn radiographs of a rare class",
+            "Synthetic radiographs of a rare class",
             f"{words(given, rows)}\n\n{text}",
             {"cells": rows, "minutes": given.minutes},
         )
@@ -85,17 +85,17 @@ def main() -> None:
 
 def asked_table(rows: dict[str, Any]) -> str:
     """What was asked beside what was measured."""
-    drawn, seen, near = (rows.get(name, {}) for name in ("drawn by class", "recognised", "copies in features"))
-    minutes = f"{drawn['steps']} in {drawn['minutes']}" if drawn else NOT_MEASURED
+    made, seen, near = (rows.get(name, {}) for name in ("synthetic by class", "recognised", "copies in features"))
+    minutes = f"{made['steps']} in {made['minutes']}" if made else NOT_MEASURED
     asked = {
-        "share of drawn images recognised": (seen.get("drawn"), "0.88 (plain flow: 0.87)"),
+        "share of synthetic images recognised": (seen.get("synthetic"), "0.88 (plain flow: 0.87)"),
         "share of real test images recognised": (seen.get("real"), "0.94"),
-        **{f"of these {kind}": (seen.get(kind), "stated") for kind in ("drawn normal", "real normal")},
-        "withheld as near copies": (drawn.get("withheld"), "at most 0.03"),
-        "withheld where features of the network that draws count too": (near.get("withheld"), "at most 0.03"),
+        **{f"of these {kind}": (seen.get(kind), "stated") for kind in ("synthetic normal", "real normal")},
+        "withheld as near copies": (made.get("withheld"), "at most 0.03"),
+        "withheld where features of the generator count too": (near.get("withheld"), "at most 0.03"),
         "membership inference within classes, AUROC": (near.get("membership"), "stated"),
         "steps, in minutes to the last": (minutes, "10 minutes in all"),
-        "peak memory of the training, GiB": (drawn.get("peak GiB"), "stated"),
+        "peak memory of the training, GiB": (made.get("peak GiB"), "stated"),
     }
     for name in WAYS:
         found = [rows[cell]["auroc"] for seed in SEEDS if (cell := f"useful: {name}, seed {seed}") in rows]
@@ -117,16 +117,16 @@ def words(given: Any, rows: dict[str, Any]) -> str:
     """How it was measured."""
     made = (
         f"PneumoniaMNIST, {RARE} normal images and {COMMON} with pneumonia, of which a tenth is kept for calibration. "
-        f"The network that draws had {given.minutes:g} minutes of one core, the plain classifier of all real training "
+        f"The generator had {given.minutes:g} minutes of one core, the plain classifier of all real training "
         f"images {given.classifier:g}. Shares are means over both classes. A classifier that misses real test images "
-        "is a weak judge of drawn ones: read both shares together. Other work ran on the same cores."
+        "is a weak judge of synthetic ones: read both shares together. Other work ran on the same cores."
     )
     if AGAIN not in rows:
         return made
     again = rows[AGAIN]
     return (
-        f"{made}\n\nUsefulness: the run that drew the images above was gone, so that its network was trained anew, "
-        f"{again['steps']} steps in {again['minutes']} minutes, and drew {again['drawn']} normal images "
+        f"{made}\n\nUsefulness: the run that made the images above was gone, so that its network was trained anew, "
+        f"{again['steps']} steps in {again['minutes']} minutes, and made {again['synthetic']} normal images "
         f"({again['withheld']} more were withheld). Each classifier had {given.trained:g} minutes of one core with "
         f"reading and evaluation. Differences are means over {len(SEEDS)} seeds with 95 % intervals of resampled real "
         "test cases (paired), not of trainings."
@@ -146,13 +146,13 @@ def write_pictures(folder: Path) -> None:
                 PIL.Image.fromarray(images[n]).save(place / f"{n:05}.png")
 
 
-def drawn_figures(given: Any, data: Path) -> dict[str, Any]:
-    """Train the network that draws, and draw; memory is that of the largest process so far."""
-    is_begun = (given.out / "drawing" / "plan.yaml").is_file()
-    run = trained_drawing(given, data, given.minutes)
+def synthetic_figures(given: Any, data: Path) -> dict[str, Any]:
+    """Train the generator, and synthesise; memory is that of the largest process so far."""
+    is_begun = (given.out / "generator" / "plan.yaml").is_file()
+    run = trained_generator(given, data, given.minutes)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     count = 2 if given.small else given.count
-    found = hilum.synthesise(run, count=count, out=given.out / "drawn", device="cpu", overwrite=True)
+    found = hilum.synthesise(run, count=count, out=given.out / "synthetic", device="cpu", overwrite=True)
     withheld = sum(found.withheld.values())
     return {
         "withheld": round(withheld / (withheld + len(found.rows)), 4),
@@ -163,9 +163,9 @@ def drawn_figures(given: Any, data: Path) -> dict[str, Any]:
     }
 
 
-def trained_drawing(given: Any, data: Path, minutes: float) -> Path:
-    """The run that draws; it goes on where it was stopped."""
-    run = given.out / "drawing"
+def trained_generator(given: Any, data: Path, minutes: float) -> Path:
+    """The run of the generator; it goes on where it was stopped."""
+    run = given.out / "generator"
     if not (run / "report.html").is_file():
         steps = ["--set", "training.steps=2"] if given.small else ["--minutes", str(minutes)]
         new = [str(data), "--task", "synthesis", "--out", str(run), *steps, "--device", "cpu", "--threads", "1"]
@@ -180,23 +180,23 @@ def steps_of(run: Path) -> dict[str, Any]:
     return {"steps": int(last[0]), "minutes": round(float(last[1]) / 60, 1)}
 
 
-def drawn_again(given: Any, data: Path) -> dict[str, Any]:
-    """Train the network that draws once more where its run is gone, and draw normal images beside the real ones."""
-    run = trained_drawing(given, data, given.again)
+def synthetic_again(given: Any, data: Path) -> dict[str, Any]:
+    """Train the generator once more where its run is gone, and synthesise normal images beside the real ones."""
+    run = trained_generator(given, data, given.again)
     asked = {"label": NAMES[0], "count": 2 if given.small else RARE * 4, "data": data, "seed": 2}
     found = hilum.synthesise(run, out=given.out / "rare", device="cpu", overwrite=True, **asked)
-    drawn = {"drawn": len(found.rows), "withheld": sum(found.withheld.values()), "membership": str(found.membership)}
-    return {**steps_of(run), **drawn}
+    made = {"synthetic": len(found.rows), "withheld": sum(found.withheld.values()), "membership": str(found.membership)}
+    return {**steps_of(run), **made}
 
 
 def recognised(given: Any, data: Path) -> dict[str, Any]:
-    """Shares of drawn and of real test images whose class a plain classifier of real images calls."""
+    """Shares of synthetic and of real test images whose class a plain classifier of real images calls."""
     run = given.out / "classifier"
     if not (run / "report.html").is_file():
         length = {"assignments": {"training.steps": 2}} if given.small else {"minutes": given.classifier}
         hilum.train(DATA, out=run, device="cpu", threads=1, overwrite=True, **length)
     shares: dict[str, Any] = {}
-    for kind, place in (("drawn", given.out / "drawn"), ("real", data / "test")):
+    for kind, place in (("synthetic", given.out / "synthetic"), ("real", data / "test")):
         for name in NAMES:
             found = hilum.predict(run, sorted((place / name).glob("*.png"))[: given.count], device="cpu")
             called = found.table["predicted"].astype(str)
@@ -206,8 +206,8 @@ def recognised(given: Any, data: Path) -> dict[str, Any]:
 
 
 def near_copies(given: Any) -> dict[str, Any]:
-    """A quarter of the images drawn once more, compared in pixels and in features of the network that draws."""
-    count, run = max(2, given.count // 4), given.out / "drawing"
+    """A quarter of the images made once more, compared in pixels and in features of the generator."""
+    count, run = max(2, given.count // 4), given.out / "generator"
     found = hilum.synthesise(run, count=count, features=run, seed=1, device="cpu")
     withheld = sum(found.withheld.values())
     share = round(withheld / (withheld + len(found.rows)), 4)
@@ -219,7 +219,7 @@ def trained_classifier(given: Any, data: Path, name: str, seed: int) -> dict[str
     length: dict[str, Any] = {"training.steps": 2} if given.small else {}
     if name == "oversampled":
         length["training.sampling"] = "balanced"
-    source = given.out / "rare" / "dataset.csv" if name == "with drawn images" else data
+    source = given.out / "rare" / "dataset.csv" if name == "with synthetic images" else data
     run, minutes = run_of(given, name, seed), {} if given.small else {"minutes": given.trained}
     hilum.train(source, out=run, assignments=length, device="cpu", threads=1, overwrite=True, seed=seed, **minutes)
     table = tested(run)
@@ -247,7 +247,7 @@ def tested(run: Path) -> pd.DataFrame:
 
 def gain(given: Any, name: str) -> dict[str, Any]:
     """The AUROC of a way less that of the real images alone, the mean over seeds, by the same resampled test cases."""
-    values, drawn = list[float](), list[np.ndarray]()
+    values, resampled = list[float](), list[np.ndarray]()
     for seed in SEEDS:
         with_help, alone = tested(run_of(given, name, seed)), tested(run_of(given, WAYS[0], seed))
         if list(with_help["case"]) != list(alone["case"]):
@@ -255,10 +255,10 @@ def gain(given: Any, name: str) -> dict[str, Any]:
         truth = (alone["reference"] == NAMES[1]).to_numpy()
         scores = [one[f"probability_{NAMES[1]}"].to_numpy() for one in (with_help, alone)]
         weights = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=2000)
-        drawn.append(np.subtract(*(classification.auroc(one, truth, weights.astype(float)) for one in scores)))
+        resampled.append(np.subtract(*(classification.auroc(one, truth, weights.astype(float)) for one in scores)))
         values.append(float(np.subtract(*(float(classification.auroc(one, truth)) for one in scores))))
     value = float(np.mean(values))
-    low, high = (float(one) for one in np.nanquantile(np.mean(drawn, axis=0), [0.025, 0.975]))
+    low, high = (float(one) for one in np.nanquantile(np.mean(resampled, axis=0), [0.025, 0.975]))
     verdict = "helped" if low > 0 else "harmed" if high < 0 else "no help shown"
     return {"value": value, "low": low, "high": high, "words": f"{value:+.4f} ({low:+.4f} to {high:+.4f}): {verdict}"}
 

@@ -1,11 +1,11 @@
-"""Images drawn by masks: does a segmentation network of real images find in them what was asked for?
+"""Images synthesised by masks: does a segmentation network of real images find in them what was asked for?
 
     python bench/synthesis_masks.py --out DIR --minutes 3.5 --record
 
 histology: crops of 128 x 128 pixels of stained tiles, halved to 64 x 64, with their nuclei. hippocampus: volumes
-brought to 32 x 32 x 32 voxels, with their two structures. A network learns to draw by the masks of training images, and
-draws by masks of test images, which it has not seen. A segmentation network of the same real training images is then
-asked for the Dice of its answer with the mask: in the drawn images, in the real test images, and, as the level of
+brought to 32 x 32 x 32 voxels, with their two structures. A network learns to synthesise by the masks of training
+images, and does so by masks of test images, which it has not seen. A segmentation network of these images is then
+asked for the Dice of its answer with the mask: in the synthetic images, in the real test images, and, as the level of
 chance, of its answers for real images with the mask of another image. Cells that have ended are lines of
 DIR/cells.jsonl, and are not repeated.
 """
@@ -37,15 +37,15 @@ COLUMN = {name: name for name in ("image", "mask", "split", "patient", "id")}
 LABELS = {"histology": "1=nucleus", "hippocampus": "1=anterior,2=posterior"}
 USUAL: dict[str, Any] = {"device": "cpu", "threads": 1, "overwrite": True}
 # (id, patient, part, image, mask): pixels (rows, columns, 3) or voxels, and numbers of labels on the same grid.
-Drawn = tuple[str, str, str, np.ndarray, np.ndarray]
+LabelledImage = tuple[str, str, str, np.ndarray, np.ndarray]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=3.5, help="of each network that draws")
+    parser.add_argument("--minutes", type=float, default=3.5, help="of each generator")
     parser.add_argument("--segmentation", type=float, default=1.5, help="minutes of each network that looks")
-    parser.add_argument("--count", type=int, default=TEST, help="test masks that are drawn by")
+    parser.add_argument("--count", type=int, default=TEST, help="test masks that are synthesised by")
     parser.add_argument("--only", default="", help="histology or hippocampus")
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
@@ -58,10 +58,10 @@ def main() -> None:
     text = page(rows, given)
     print(text)
     if given.record:
-        record("synthesis_masks", "Images drawn by masks", text, {"cells": rows})
+        record("synthesis_masks", "Images synthesised by masks", text, {"cells": rows})
 
 
-def crops() -> Iterator[Drawn]:
+def crops() -> Iterator[LabelledImage]:
     """Crops of the tiles of stained tissue; those of one tile are of one patient."""
     rows = csv.DictReader((DATA / "histology" / "index.csv").open())
     for row in rows:
@@ -78,7 +78,7 @@ def crops() -> Iterator[Drawn]:
                     yield f"{stem}_{top}_{left}", stem, part, small, marked
 
 
-def volumes() -> Iterator[Drawn]:
+def volumes() -> Iterator[LabelledImage]:
     """Volumes of the hippocampus, each axis brought to 32 voxels."""
     names = sorted(path.name for path in (DATA / "hippocampus" / "images").iterdir())
     names = np.random.default_rng(0).permutation(names).tolist()
@@ -91,10 +91,10 @@ def volumes() -> Iterator[Drawn]:
         yield stem, stem, part, small.astype(np.float32), ndimage.zoom(mask, zoom, order=0).astype(np.uint8)
 
 
-SETS: Mapping[str, Callable[[], Iterator[Drawn]]] = {"histology": crops, "hippocampus": volumes}
+SETS: Mapping[str, Callable[[], Iterator[LabelledImage]]] = {"histology": crops, "hippocampus": volumes}
 
 
-def write_set(folder: Path, images: Callable[[], Iterator[Drawn]]) -> Path:
+def write_set(folder: Path, images: Callable[[], Iterator[LabelledImage]]) -> Path:
     """A table of images and masks with their parts; made once."""
     table = folder / "table.csv"
     if table.is_file():
@@ -118,14 +118,14 @@ def write_set(folder: Path, images: Callable[[], Iterator[Drawn]]) -> Path:
     return table
 
 
-def measure(given: Any, name: str, images: Callable[[], Iterator[Drawn]]) -> dict[str, Any]:
-    """Dice of what a segmentation network of real images finds in drawn and in real ones, with the mask."""
+def measure(given: Any, name: str, images: Callable[[], Iterator[LabelledImage]]) -> dict[str, Any]:
+    """Dice of what a segmentation network of real images finds in synthetic and in real ones, with the mask."""
     folder = given.out / name
     table = write_set(folder / "data", images)
-    drawing, looking = folder / "drawing", folder / "looking"
+    generator, looking = folder / "generator", folder / "looking"
     asked = {"column": COLUMN, "labels": LABELS[name], "seed": 0, **USUAL}
-    for run, more in ((drawing, {"task": "synthesis"}), (looking, {"task": "segmentation"})):
-        minutes = given.minutes if run == drawing else given.segmentation
+    for run, more in ((generator, {"task": "synthesis"}), (looking, {"task": "segmentation"})):
+        minutes = given.minutes if run == generator else given.segmentation
         if not (run / "report.html").is_file():
             hilum.train(table, out=run, minutes=minutes, **asked, **more)
     test = [row for row in csv.DictReader(table.open()) if row["split"] == "test"]
@@ -134,25 +134,25 @@ def measure(given: Any, name: str, images: Callable[[], Iterator[Drawn]]) -> dic
     for row in chosen:
         source = table.parent / row["mask"]
         (masks / source.name).write_bytes(source.read_bytes())
-    found = hilum.synthesise(drawing, mask=masks, count=1, out=folder / "drawn", device="cpu", overwrite=True)
+    found = hilum.synthesise(generator, mask=masks, count=1, out=folder / "synthetic", device="cpu", overwrite=True)
     model = hilum.load(looking, device="cpu")
     truths = {row["id"]: pixels_of(table.parent / row["mask"]) for row in chosen}
     answers = {row["id"]: answer_of(model, table.parent / row["image"]) for row in chosen}
-    drawn = {row["label"]: answer_of(model, folder / "drawn" / row["file"]) for row in found.rows}
+    dice_inputs = {row["label"]: answer_of(model, folder / "synthetic" / row["file"]) for row in found.rows}
     names = list(truths)
     others = dict(zip(names, names[len(names) // 2 :] + names[: len(names) // 2], strict=True))
     scores = {
-        "drawn": {one: dice(drawn[one], truths[one]) for one in drawn},
+        "synthetic": {one: dice(dice_inputs[one], truths[one]) for one in dice_inputs},
         "real": {one: dice(answers[one], truths[one]) for one in names},
         "chance": {one: dice(answers[one], truths[others[one]]) for one in names},
     }
     steps = {
         f"steps {run.name}": int((run / "log.csv").read_text().splitlines()[-1].split(",")[0])
-        for run in (drawing, looking)
+        for run in (generator, looking)
     }
     return {
         **{kind: stated(one) for kind, one in scores.items()},
-        "drawn of": len(drawn),
+        "synthetic of": len(dice_inputs),
         "withheld": sum(found.withheld.values()),
         "membership": str(found.membership),
         "trained by": sum(row["split"] == "train" for row in csv.DictReader(table.open())),
@@ -189,29 +189,32 @@ def stated(scores: Mapping[str, float]) -> dict[str, float]:
 
 def page(rows: Mapping[str, Mapping[str, Any]], given: Any) -> str:
     """The table of sets, and what can be said of it."""
-    head = "| set | images that train | steps | Dice with the mask, drawn | real | real, mask of another | withheld |"
+    head = (
+        "| set | images that train | steps | Dice with the mask, synthetic | real | real, mask of another | withheld |"
+    )
     lines, verdicts = [head, f"|{'---|' * (head.count('|') - 1)}"], list[str]()
     for name, row in rows.items():
         words = [
             f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})" if one else "none was left"
-            for one in (row["drawn"], row["real"], row["chance"])
+            for one in (row["synthetic"], row["real"], row["chance"])
         ]
-        withheld = f"{row['withheld']} beside {row['drawn of']} given"
-        first = [name, str(row["trained by"]), str(row["steps drawing"])]
+        withheld = f"{row['withheld']} beside {row['synthetic of']} given"
+        first = [name, str(row["trained by"]), str(row["steps generator"])]
         lines.append(f"| {' | '.join([*first, *words, withheld])} |")
-        if row["drawn"]:
-            above = row["drawn"]["low"] > row["chance"]["high"]
+        if row["synthetic"]:
+            above = row["synthetic"]["low"] > row["chance"]["high"]
             verdicts.append(
-                f"In {name} the drawn images {'follow their masks' if above else 'do not show their masks'}: Dice "
-                f"{row['drawn']['value']:.3f} beside {row['real']['value']:.3f} in real images and "
+                f"In {name} the synthetic images {'follow their masks' if above else 'do not show their masks'}: Dice "
+                f"{row['synthetic']['value']:.3f} beside {row['real']['value']:.3f} in real images and "
                 f"{row['chance']['value']:.3f} by chance. Membership inference: AUROC {row['membership']}."
             )
     intro = (
         "Nuclei in crops of stained tissue (64 x 64 pixels; crops of a tile overlap and stay in one part) and two "
-        "structures in volumes of the hippocampus (32 x 32 x 32 voxels; two may be of one person). Networks draw by "
-        "masks of test images, which did not train; a segmentation network of the same real training images looks for "
-        f"the mask. {given.minutes:g} minutes of one core for each network that draws, {given.segmentation:g} for each "
-        "that looks, on a machine that other work shared; one training each; intervals are of cases."
+        "structures in volumes of the hippocampus (32 x 32 x 32 voxels; two may be of one person). Networks "
+        "synthesise by masks of test images, which did not train; a segmentation network of the same real "
+        f"training images looks for the mask. {given.minutes:g} minutes of one core for each generator, "
+        f"{given.segmentation:g} for each that looks, on a machine that other work shared; one training each; "
+        "intervals are of cases."
     )
     return "\n".join([intro, "", *lines, "", " ".join(verdicts)])
 

@@ -21,7 +21,7 @@ from hilum.evaluation.significance.testing import DifferenceTest
 
 SIZES = (50, 100, 400)
 POSITIVE, ALIKE, IMAGES_ALIKE = 0.3, 0.5, 0.6
-# Of a test that draws; the program's defaults are five times as many, which makes p smoother and no smaller.
+# Of a test that samples; the program's defaults are five times as many, which makes p smoother and no smaller.
 DRAWS = 1999
 KEPT = Resampling(keeps_draws=True)
 # Roe and Metz: variances of reader, modality by reader, case, modality by case, reader by case, and of the rest.

@@ -24,7 +24,7 @@ PATIENTS = (10, 20, 50, 100)
 # Of a bootstrap; the program's default is twice as many.
 DRAWS = 1000
 IMAGES = 2
-# Correlation of the two images of a patient on the scale that scores are drawn from.
+# Correlation of the two images of a patient on the scale that scores are sampled from.
 ALIKE = 0.8
 
 
@@ -71,8 +71,8 @@ def mean_by_image(random: Random, patients: int, draws: int) -> Estimate:
 def mean_not_widened(random: Random, patients: int, draws: int) -> Estimate:
     """The plain percentile interval, whose draws vary too little."""
     scores = dice_like(random, patients).reshape(patients, IMAGES).mean(axis=1)
-    drawn = scores[random.integers(patients, size=(draws, patients))].mean(axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
+    resampled = scores[random.integers(patients, size=(draws, patients))].mean(axis=1)
+    low, high = np.quantile(resampled, [0.025, 0.975]).tolist()
     return Estimate(float(scores.mean()), low, high)
 
 

@@ -1,4 +1,4 @@
-"""Performance of a model in use without labels, and by studies that were drawn to be read."""
+"""Performance of a model in use without labels, and by studies that were sampled to be read."""
 
 from __future__ import annotations
 

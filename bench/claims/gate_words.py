@@ -22,9 +22,9 @@ EMPTY = np.empty((0, 0), np.float32)
 
 
 def headers(random: Random, shares: list[float], count: int, facts: int) -> list[dict[str, str]]:
-    """Words of so many images, each fact drawn alone, of words that have these shares."""
-    drawn = random.choice(len(shares), size=(count, facts), p=np.array(shares) / np.sum(shares))
-    return [{f"fact {n}": f"word {word}" for n, word in enumerate(row)} for row in drawn.tolist()]
+    """Words of so many images, each fact sampled alone, of words that have these shares."""
+    sampled = random.choice(len(shares), size=(count, facts), p=np.array(shares) / np.sum(shares))
+    return [{f"fact {n}": f"word {word}" for n, word in enumerate(row)} for row in sampled.tolist()]
 
 
 def gate(known: list[dict[str, str]]) -> Guard:
@@ -39,9 +39,9 @@ def refused(shares: list[float], patients: int, *, facts: int = FACTS, odd: bool
     """Of new images the share that is refused; odd: whether their first word is one that nobody had."""
 
     def study(random: Random) -> float:
-        drawn = headers(random, shares, patients + SHOWN, facts)
-        guard = gate(drawn[:patients])
-        shown = [own | {"fact 0": UNLIKE} if odd else own for own in drawn[patients:]]
+        sampled = headers(random, shares, patients + SHOWN, facts)
+        guard = gate(sampled[:patients])
+        shown = [own | {"fact 0": UNLIKE} if odd else own for own in sampled[patients:]]
         return float(np.mean([guard.verdict(Observation(HeaderFacts(own, {}), EMPTY))[0] < LEVEL for own in shown]))
 
     return study

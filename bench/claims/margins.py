@@ -29,11 +29,11 @@ DICE, TAILED = (8.5, 1.5), (4.25, 0.75)
 
 def latent(random: Random, patients: int, images: int = 1, alike: float = 0.5) -> np.ndarray:
     """(2, patients * images) standard normal: alike between two models, and within a patient."""
-    drawn = random.normal(size=(3, patients, images))
+    sampled = random.normal(size=(3, patients, images))
     if images > 1:
         of_patient = random.normal(size=(3, patients, 1))
-        drawn = np.sqrt(IMAGES_ALIKE) * of_patient + np.sqrt(1 - IMAGES_ALIKE) * drawn
-    flat = drawn.reshape(3, -1)
+        sampled = np.sqrt(IMAGES_ALIKE) * of_patient + np.sqrt(1 - IMAGES_ALIKE) * sampled
+    flat = sampled.reshape(3, -1)
     return np.sqrt(alike) * flat[0] + np.sqrt(1 - alike) * flat[1:]
 
 

@@ -1,6 +1,6 @@
 """Whether sources differ, what a corruption does, how far readings agree, what boxes find, what calls are worth.
 
-Truths are those of the law by which cases are drawn. Patients with three images have images that are alike.
+Truths are those of the law by which cases are sampled. Patients with three images have images that are alike.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def owners(patients: int, images: int) -> np.ndarray:
 def alike(random: Random, owner: np.ndarray, law: Literal["normal", "heavy"] = "normal") -> np.ndarray:
     """(images,) of variance 1; "heavy": by Student's law of 5 degrees"""
 
-    def drawn(count: int) -> np.ndarray:
+    def sampled(count: int) -> np.ndarray:
         return random.normal(size=count) if law == "normal" else random.standard_t(5, count) * np.sqrt(3 / 5)
 
     people = int(owner[-1]) + 1
     if people == len(owner):
-        return drawn(people)
-    return np.sqrt(ALIKE) * drawn(people)[owner] + np.sqrt(1 - ALIKE) * drawn(len(owner))
+        return sampled(people)
+    return np.sqrt(ALIKE) * sampled(people)[owner] + np.sqrt(1 - ALIKE) * sampled(len(owner))
 
 
 def sources(random: Random, groups: Sequence[tuple[int, int]]) -> float:

@@ -67,7 +67,7 @@ class Cell:
 
 
 def reached(cell: Cell, random: Random) -> float:
-    """The true sensitivity, or specificity, at a threshold that drawn cases chose; NaN where there is none."""
+    """The true sensitivity, or specificity, at a threshold that sampled cases chose; NaN where there is none."""
     sides = np.repeat([True, False], [cell.ill, max(cell.ill, 30)])
     people = np.repeat(np.arange(len(sides)), cell.images)
     shared, own = random.normal(size=len(sides))[people], random.normal(size=len(people))
@@ -98,7 +98,7 @@ def is_refused(cell: Cell, random: Random) -> float:
 
 
 def found_boxes(patients: int, risk: float, delta: float | None, random: Random) -> float:
-    """The true share of boxes from the score on that drawn patients chose; NaN where none is known to do."""
+    """The true share of boxes from the score on that sampled patients chose; NaN where none is known to do."""
     mean, spread = BOX_ODDS
     shape = patients, DECIDING, BOXES_EACH
     parts = [random.normal(size=(*shape[:n], *[1] * (3 - n))) * np.sqrt(w) for n, w in ((1, 0.4), (2, 0.3), (3, 0.3))]

@@ -23,7 +23,7 @@ CASES = (60, 100, 300)
 
 
 def rejected(random: Random, *, cases: int, rate: float, end: float) -> float:
-    """Whether p is below 5 % for the curves by which the times are drawn."""
+    """Whether p is below 5 % for the curves by which the times are sampled."""
     hazard = random.gamma(2, 0.5, cases)
     event = random.exponential(1 / hazard)
     left = np.minimum(random.exponential(1 / rate, cases) if rate else np.inf, end)

@@ -103,15 +103,15 @@ def of_sites() -> Study:
 
 def imbalance(random: Random) -> float:
     """The largest difference of the arms while participants enrol."""
-    [drawn] = randomisation.allocate_lists(of_blocks(), ENROLLED, random).values()
-    signs = np.where(np.array(drawn[:ENROLLED]) == "A", 1, -1)
+    [allocated] = randomisation.allocate_lists(of_blocks(), ENROLLED, random).values()
+    signs = np.where(np.array(allocated[:ENROLLED]) == "A", 1, -1)
     return float(np.abs(np.cumsum(signs)).max())
 
 
 def foretold(random: Random) -> float:
     """The share of arms that is right for whoever names the one that has fewer so far, and tosses where none has."""
-    [drawn] = randomisation.allocate_lists(of_blocks(), ENROLLED, random).values()
-    signs = np.where(np.array(drawn[:ENROLLED]) == "A", 1, -1)
+    [allocated] = randomisation.allocate_lists(of_blocks(), ENROLLED, random).values()
+    signs = np.where(np.array(allocated[:ENROLLED]) == "A", 1, -1)
     ahead = np.cumsum(signs) - signs
     return float(np.where(ahead == 0, 0.5, np.sign(ahead) == -signs).mean())
 

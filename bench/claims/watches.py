@@ -38,7 +38,7 @@ def lacking(random: Random, cases: int) -> np.ndarray:
     return np.where(random.random((cases, 1)) < 1 / 3, np.nan, random.normal(size=(cases, 1)))
 
 
-DRAWN = {
+SIMULATED = {
     "normal": normal,
     "tied": tied,
     "heavy-tailed": heavy,
@@ -49,9 +49,10 @@ DRAWN = {
 
 def alarms(random: Random, reference: int, kind: str) -> float:
     """Whether a watch alarms although nothing has changed."""
-    draw = DRAWN[kind]
+    simulate = SIMULATED[kind]
     return float(
-        e_detectors.watch_values(draw(random, reference), draw(random, CASES), run_length=RUN_LENGTH).alarm is not None
+        e_detectors.watch_values(simulate(random, reference), simulate(random, CASES), run_length=RUN_LENGTH).alarm
+        is not None
     )
 
 
@@ -122,7 +123,7 @@ LAWS: list[Law] = [
     *(
         Law(CALM, f"{kind}, reference of {reference}", partial(alarms, reference=reference, kind=kind), high=LIMIT,
             few=20 * (kind == "tied"))
-        for kind in DRAWN for reference in (60, 300)
+        for kind in SIMULATED for reference in (60, 300)
     ),
     *(
         Law(CALM, f"{name}, reference of {reference}", partial(study, reference=reference), high=LIMIT)

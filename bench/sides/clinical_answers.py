@@ -41,10 +41,12 @@ Work = Callable[[], dict[str, object]]
 
 def predicting(folder: Path, threads: int, *, skips: bool = True) -> Work:
     """Predict the case by the network that is planned for it, without training."""
-    found, drawn = hilum.check(folder, threads=threads).examination, Decision("drawn", "one case is measured")
+    found, method = hilum.check(folder, threads=threads).examination, Decision("sampled", "one case is measured")
     wishes = Wishes(Decision("cpu", "it is measured on the processor"), minutes=60)
     chosen = plan_checks.checked_settings(
-        planner.make_plan(found.dataset, found.fingerprint, drawn, training_memory.this_machine("cpu", threads), wishes)
+        planner.make_plan(
+            found.dataset, found.fingerprint, method, training_memory.this_machine("cpu", threads), wishes
+        )
     )
     network = TorchNetwork(torch_networks.build_module(chosen.task, chosen.architecture).eval())
     inference = chosen.inference if skips else replace(chosen.inference, skip=None)

@@ -25,7 +25,7 @@ PATCH = (64, 64, 64)
 def main() -> None:
     shape, spacing = (tuple(json.loads(word)) for word in sys.argv[1:3])
     classes, batch = int(sys.argv[3]), int(sys.argv[4])
-    pixels = Deferred((1, *shape), np.dtype(np.int16), partial(_drawn, shape), partial(_part, shape))
+    pixels = Deferred((1, *shape), np.dtype(np.int16), partial(_simulated, shape), partial(_part, shape))
     image = Image(pixels, Geometry(shape, np.eye(4)), modality="CT", channels=("image",))
     model = _model(classes, batch, spacing)
     expected, held = predicted_memory.expected_memory(model, image), psutil.Process().memory_info().rss
@@ -48,7 +48,7 @@ def _model(classes: int, batch: int, spacing: tuple[float, ...]) -> Model:
     return Model(task, preprocessing, Inference(PATCH, batch=batch), Networks(run, network))
 
 
-def _drawn(shape: tuple[int, ...]) -> np.ndarray:
+def _simulated(shape: tuple[int, ...]) -> np.ndarray:
     return _part(shape, tuple(slice(None) for _ in range(4)))
 
 

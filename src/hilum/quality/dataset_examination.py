@@ -214,9 +214,9 @@ def _without_patches(outcome: Measured | HilumError) -> Measured | HilumError:
 
 def _measure(case: Case) -> Measured:
     measured, problems = _measured_as_given(case)
-    references = () if measured is None else measured[0].references.values()
+    reference_values = () if measured is None else measured[0].references.values()
     # Only such cases can be meant, and their files are read once more.
-    is_odd = measured is None or any(isinstance(one, Mapping) and len(one) > MOST_LABELS for one in references)
+    is_odd = measured is None or any(isinstance(one, Mapping) and len(one) > MOST_LABELS for one in reference_values)
     if is_odd and unnamed_masks.is_exchanged(case):
         return None, [replace(EXCHANGED, cases=(case.id,))]
     return measured, problems
