@@ -81,7 +81,7 @@ def _write_part(part: _Part) -> str:
 
 
 def preregistration_digest(plan: Plan) -> str:
-    """SHA-256 over primary metric, margin, compared groups, and what the kind of problem fixes: all that flatters.
+    """SHA-256 over what could flatter a figure if it were chosen later: primary metric, margin, groups, the task's own.
 
     A run records it before its first step; a report marks as exploratory whatever it does not cover.
     Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114

@@ -129,7 +129,7 @@ class PredictionOutcome:
 
 @dataclass(eq=False)
 class _Counted:
-    """Windows as they are done, told on; all: how many there are."""
+    """Windows as they are done, passed on; all: their number."""
 
     tell: Windows | None
     all: int = 0

@@ -173,7 +173,7 @@ def _with_batch(model: Model, batch: int) -> Model:
 
 
 def refuse_explaining(model: Model, image: Image, where: str, *, method: str, for_gradients: bool) -> None:
-    """MemoryShortageError, with both figures, where a map of what the answer for this image rests on would not fit."""
+    """MemoryShortageError, with both figures, where an explanation of this image would not fit into memory."""
     maps = len(averaging.member_networks(torch_networks.unwrap_smaller_batches(model.networks.run)))
     maps *= int(model.networks.architecture["channels"])
     result = MAP_COPIES * 4 * maps * math.prod(image.geometry.shape)

@@ -99,7 +99,7 @@ class Couriers:
             self.threads.append(thread)
 
     def deliver(self, peer: str) -> int:
-        """Send a few of the answers that wait for a peer; how many it has taken."""
+        """Send a few of the answers that wait for a peer, and return the number that it has taken."""
         waiting = self.outbox.claim(peer, AT_ONCE)
         if not waiting:
             return 0
@@ -129,7 +129,7 @@ class Couriers:
         return len(sent)
 
     def give_up(self) -> int:
-        """Set aside answers to peers that are no longer listed, for nobody else carries them; how many there were."""
+        """Set aside answers to peers that are no longer listed, for nobody else carries them; return their number."""
         given_up = self.outbox.give_up_unlisted([*self.peers, *self.settings.report_to, *self.recipients])
         for peer, count in given_up.items():
             log.warning(
@@ -200,7 +200,7 @@ class Couriers:
                     log.warning("peer %s reports that it does not keep %s aside", name, words)
 
     def vouch(self) -> int:
-        """Answer one request for commitment, once the objects survive a power cut; how many objects do."""
+        """Answer one request for commitment, once the objects survive a power cut; return the number that do."""
         try:
             request = self.requests.get_nowait()
         except queue.Empty:
@@ -296,7 +296,7 @@ class RejectionWriter:
     undone: set[tuple[str, str]] = field(default_factory=set)
 
     def round(self) -> int:
-        """Put a note into the outbox for each superseded job that a peer has results of; how many are new."""
+        """Put a note into the outbox for each superseded job that a peer has results of; return the number of notes."""
         rejecting = [peer.name for peer in self.settings.peers if peer.reject]
         due = self.outbox.to_reject([*rejecting, *self.settings.report_to])
         return sum(self._note_rejection(one) for one in due if (one.job, one.peer) not in self.undone)

@@ -43,7 +43,7 @@ class WatchedFolder:
     seen: dict[Path, tuple[tuple[int, int], float | None]] = field(default_factory=dict)
 
     def look(self) -> int:
-        """Take in what has come to rest; how many objects that were.
+        """Take in what has come to rest, and return the number of objects.
 
         Rest is that two looks find the same: the clock that stamps files may be another machine's.
         """
@@ -91,7 +91,7 @@ class OrthancFront:
     place: Path
 
     def look(self) -> int:
-        """Fetch what is new, in the order of the changes; how many objects that were. Raises ResourceError."""
+        """Fetch what is new, in the order of the changes; return the number of objects. Raises ResourceError."""
         try:
             return sum(self._fetch_series(*uids) for uids in self._changes())
         except (OSError, ValueError, TypeError, KeyError, FormatError) as error:

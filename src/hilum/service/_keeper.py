@@ -102,13 +102,13 @@ class Keeper:
             log.info("study %s is %s: %s", done.study, done.state, words)
 
     def find(self) -> int:
-        """Rows for files without one; how many there were."""
+        """Write rows for files without one, and return their number."""
         is_known = lru_cache(maxsize=64)(self.index.known_paths)
         lost = object_store.files_without_row(self.settings.folder, lambda path: path in is_known(path.split("/")[2]))
         return self._add(list(lost))
 
     def absorb(self) -> int:
-        """Rows for the next lines of the journals, which are then forgotten; how many objects were new."""
+        """Write rows for the next lines of the journals, which are then dropped; return the number of new objects."""
         inbox = self.settings.folder / "inbox"
         lines, now = journal.read_journals(inbox, self._read, JOURNAL_BYTES)
         fresh = self._add([line for line in lines if isinstance(line, Received) and not line.is_aside])
@@ -213,7 +213,7 @@ class Keeper:
             return self.index.complete(study, revision, {}, bare, patient)
 
     def route(self, study: Row[Any]) -> int:
-        """Have the rules look at a study; how many jobs are new."""
+        """Have the rules look at a study, and return the number of new jobs."""
         with self.jobs.database.read() as connection:
             models = deployments.models_of(connection, self.models, study)
         rows = self.index.series_of(study.study)
@@ -277,7 +277,7 @@ class Performer:
     workitems: Workitems
 
     def round(self) -> int:
-        """Claim what can be begun, and write progress and outcome of what is; how many were claimed or ended."""
+        """Claim what can be begun, and write progress and outcome of what is; return the number claimed or ended."""
         count = sum(self.workitems.start(row) for row in self.workitems.startable())
         return count + sum(self._perform(row) for row in self.workitems.in_progress())
 

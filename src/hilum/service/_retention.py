@@ -110,7 +110,7 @@ class Retention:
     _log_holds_identity: bool = False
 
     def round(self) -> int:
-        """A look, once it is due and no backup is made; how many studies have lost something."""
+        """Look once it is due and no backup is made; return the number of studies that have lost something."""
         if self.settings.retention is None or time.monotonic() < self._due:
             return 0
         began = time.monotonic()
@@ -145,7 +145,7 @@ class Retention:
             return connection.execute(query).all()
 
     def _fit(self, quota_gb: float, wait: ColumnElement[bool], most: int) -> int:
-        """Let objects of the oldest studies go until the quota holds, then results; how many studies lost something."""
+        """Delete objects of the oldest studies until the quota holds, then results; return the number of studies."""
         with self.database.read() as connection:
             over = stored_bytes(connection) - quota_gb * 1e9
         has_files: dict[Part, ColumnElement[bool]] = {

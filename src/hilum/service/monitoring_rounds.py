@@ -132,7 +132,7 @@ class Rounds:
         _node_threads.repeat_step(self.round, stop, "the monitor", rest_s=ROUND_S, idle_s=0.0, again_s=AGAIN_S)
 
     def round(self) -> int:
-        """Look at each version that answers and of which something is new; how many these were."""
+        """Look at each version that answers and of which something is new, and return their number."""
         with self.database.write() as connection:
             blind_reading.sample_blind_reads(connection, self.settings, self.database.now())
             answering = monitored_cases.answering_versions(connection)

@@ -63,7 +63,7 @@ CovariateValues = Mapping[str, CovariateReading]
 
 
 def is_missing(value: Any) -> bool:
-    """None, an empty word or no number."""
+    """Whether a value is missing: None, empty text or NaN."""
     return value is None or str(value).strip().lower() in NOTHING
 
 

@@ -71,7 +71,7 @@ def verify_audit(options: VerifyAuditOptions) -> AuditCheck:
 
 @keywords.takes(ExportAuditOptions)
 def export_audit(options: ExportAuditOptions) -> int:
-    """Write the sealed events of a node into a file, one a line; how many there are.
+    """Write the sealed events of a node into a file, one a line, and return their number.
 
     Raises UsageError for another format, a folder without a node, or a file that is there already.
     """

@@ -56,7 +56,7 @@ def inflate_stream(file: BinaryIO, wbits: int = zlib.MAX_WBITS) -> io.BufferedRe
 
 
 def skip_bytes(stream: BinaryIO, count: int) -> int:
-    """Pass over `count` bytes; how many there were."""
+    """Skip `count` bytes, or those that are left, and return their number."""
     done = 0
     while done < count and (got := len(stream.read(min(CHUNK, count - done)))):
         done += got
@@ -86,7 +86,7 @@ class _Inflating(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with inflated bytes; how many there were, 0 at the end."""
+        """Fill a buffer with inflated bytes, and return their number: 0 at the end."""
         while not self._inflate.eof:
             packed = self._inflate.unconsumed_tail or self._file.read(CHUNK)
             plain = self._inflate.decompress(packed, len(buffer))

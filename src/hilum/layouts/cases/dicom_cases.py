@@ -76,7 +76,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     parts = [part for one in seen.series if one.paths in images_of_cases for part in _split_images(one, seen.rivals)]
     parts, people = _with_people_by_names(parts, folder.root.parent if folder.is_file else folder.root)
     images = [series for series, _ in parts]
-    # Of single objects --labels names classes, and chooses no segments.
+    # For single objects --labels gives the names of classes; it does not choose segments.
     are_objects = object_classes.OBJECT_MAPS in options.kinds
     contoured = dicom_masks.survey_contoured_objects(
         seen.series, images, replace(options, labels=None) if are_objects else options

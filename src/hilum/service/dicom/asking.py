@@ -41,7 +41,7 @@ def find_records(
 def move_objects(
     us: str, peer: DicomPeer, attributes: Mapping[str, str], level: Level, to: str, *, idle_s: float = IDLE_S
 ) -> int:
-    """Have a peer send objects to an AE title that it knows; how many it has sent. Raises PeerError."""
+    """Have a peer send objects to an AE title that it knows; return the number sent. Raises PeerError."""
     with _associate(us, peer, [(MOVE, NATIVE)], idle_s) as association:
         return _count_moved(association.send_c_move(_identifier(attributes, level), to, MOVE), peer)
 
@@ -56,7 +56,7 @@ def fetch_objects(
     classes: Sequence[str] = (),
     idle_s: float = IDLE_S,
 ) -> int:
-    """Have a peer send objects here and now, of these classes or the usual ones; how many came. Raises PeerError."""
+    """Have a peer send objects here and now, of these or the usual classes; return the number taken. PeerError."""
     usual = [str(one.abstract_syntax) for one in pynetdicom.StoragePresentationContexts]
     taken = list(dict.fromkeys([*classes, *usual]))[: MOST_CONTEXTS - 1]
     syntaxes = list(dict.fromkeys([*NATIVE, *map(str, pynetdicom.ALL_TRANSFER_SYNTAXES)]))

@@ -88,7 +88,7 @@ def _malformed_error(problem: str) -> FormatError:
 
 
 def keep_objects(content_type: str, pieces: Iterable[bytes], store: ObjectStore, peer: str) -> int:
-    """Keep the objects of an answer of WADO-RS byte for byte, each as it comes; how many were kept.
+    """Keep the objects of an answer of WADO-RS byte for byte, each as it comes, and return their number.
 
     content_type, pieces: of the answer
     One that cannot be kept holds up no other.

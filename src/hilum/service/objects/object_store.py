@@ -165,7 +165,7 @@ def secure_files(folder: Path, paths: Iterable[str]) -> None:
 
 
 def remove_files(folder: Path, paths: Sequence[str]) -> int:
-    """Delete files, and folders whole; how many bytes there were. They stay deleted after a power cut. Raises OSError.
+    """Delete files, and folders whole; return their bytes. They stay deleted after a power cut. Raises OSError.
 
     paths: from the node's folder; what is not there was deleted before. Folders of an object go once they are empty.
     """

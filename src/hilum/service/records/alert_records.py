@@ -77,7 +77,7 @@ def settle_alert(connection: Connection, n: int, state: str, reason: str, who: A
 
 
 def note_quiet_window(connection: Connection, n: int, *, is_quiet: bool, until: float) -> int:
-    """Note a window after an alert; how many were quiet in a row. until: the time of its last case (s since 1970)."""
+    """Note a window after an alert; return the number of quiet ones in a row. until: its last case (s since 1970)."""
     quiet = ALERTS.c.quiet + 1 if is_quiet else 0
     noted = update(ALERTS).where(ALERTS.c.n == n).values(quiet=quiet, looked_at=until)
     return int(connection.execute(noted.returning(ALERTS.c.quiet)).scalar_one())

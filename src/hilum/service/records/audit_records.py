@@ -191,7 +191,7 @@ def sealed_head(connection: Connection) -> AuditHead:
 
 
 def seal_events(database: Database, node: str) -> int:
-    """Number the events that are not sealed yet, and hash each with the one before; how many there were.
+    """Number the events that are not sealed yet, and hash each with the one before; return their number.
 
     node: its name, which becomes part of the events
     The keeper alone does so. Of two that seal at once, one fails: no number is given twice.

@@ -171,7 +171,7 @@ class Outbox:
             connection.execute(update(DELIVERIES).where(DELIVERIES.c.delivery.in_(theirs)).values(state="committed"))
 
     def note_disowning(self, sop_instance_uids: Collection[str], peer: str) -> int:
-        """The peer does not answer for objects that it took: they are aside until a person retries; how many are."""
+        """The peer does not answer for objects that it took: they wait for a person's retry; return their number."""
         values = {"state": "aside", "reason": "the peer took it, and now reports that it does not keep it"}
         with self.database.write() as connection:
             theirs = _sent_to(connection, peer, sop_instance_uids)

@@ -454,7 +454,7 @@ def _is_held(job: Job) -> tuple[Any, ...]:
 
 
 def unsettle_studies(connection: Connection, *which: ColumnElement[bool]) -> int:
-    """Studies that were done or aside have something left to do; how many were."""
+    """Reopen studies that were done or aside and have something left to do; return their number."""
     open_again = {"state": "complete", "outcome": None, "reason": None}
     settled = STUDIES.c.state.in_(SETTLED)
     return connection.execute(update(STUDIES).where(settled, *which).values(open_again)).rowcount

@@ -452,7 +452,7 @@ def _downwards(level: NDArray[np.int8]) -> Iterator[tuple[int, Places]]:
 
 
 def _seed_objects(numbers: Numbers, level: NDArray[np.int8], floor: int, rise: int, count: int) -> int:
-    """Give a number to every piece above the floor that rises far enough and has none; how many there are now."""
+    """Give a number to every piece above the floor that rises far enough and has none; return the highest number."""
     top = floor + rise - 1  # what joins them lies one step below the floor
     if top > STEPS:
         return count
