@@ -67,7 +67,7 @@ def test_itk_finds_the_voxels_in_the_same_place_and_we_find_its_own(geometry: Ge
             assert_array_equal(again.data, values)
 
 
-def test_the_file_of_the_corpus_agrees_with_itk(data: Path) -> None:
+def test_a_real_file_agrees_with_itk(data: Path) -> None:
     path = data / "nifti" / "niivue_mha.mha"
     image, found = file_formats.read(path), SimpleITK.ReadImage(path)
     assert image.geometry.orientation == "LAS"

@@ -39,7 +39,7 @@ def minc1(
     return path
 
 
-def test_the_minc_2_file_of_the_corpus_agrees_with_nibabel(data: Path) -> None:
+def test_a_real_minc_2_file_agrees_with_nibabel(data: Path) -> None:
     path = data / "nifti" / "nib_minc2.mnc"
     image, other = file_formats.read(path), nibabel.load(path)
     assert image.geometry.orientation == "RAS"
