@@ -49,6 +49,17 @@ def test_info_states_the_list_with_the_release_and_what_other_packages_add():
     assert record.keys() == INFO_SCHEMA.declaration.__annotations__.keys()
 
 
+def test_info_names_what_another_package_adds_without_importing_it(tmp_path, monkeypatch):
+    stated = tmp_path / "theirs-1.0.dist-info"
+    stated.mkdir()
+    (stated / "METADATA").write_text("Metadata-Version: 2.4\nName: theirs\nVersion: 1.0\n")
+    (stated / "entry_points.txt").write_text("[hilum.networks]\nnew_net = no_such_module:NET\n[others]\na = b:c\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = hilum.info()
+    assert found.as_record()["added"] == {"networks": ["new_net"]}
+    assert "networks of other packages: new_net" in str(found)
+
+
 def test_a_command_is_listed_with_its_call_and_the_default_of_each_option():
     verbs = hilum.info().as_record()["verbs"]
     plan = verbs["plan"]
