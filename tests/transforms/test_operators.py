@@ -180,7 +180,7 @@ def test_an_acquisition_that_cannot_be_is_refused(change, problem):
     [
         ({"mask": np.full(SHAPE, 2)}, "other values than 0 and 1"),
         ({"mask": np.zeros(SHAPE)}, "samples nothing"),
-        ({"mask": np.ones((3, 3))}, "samples nothing of an image"),
+        ({"mask": np.ones((3, 3))}, r"has a mask of \(3, 3\) for an image of"),
         ({"sensitivities": np.ones(SHAPE)}, "not \\(\\[slices,\\] coils, 16, 17\\)"),
     ],
 )

@@ -157,8 +157,58 @@ def test_a_file_of_fastmri_is_read_and_one_that_is_not_cartesian_is_refused(tmp_
         hilum.reconstruct(tmp_path / "bad.h5")
 
 
-def write_ismrmrd(path, *, repetitions=1, left_out=(), sizes=(SIZE, SIZE), trajectory="cartesian"):
-    """The k-space of the disk with a readout of twice the field, in a file by ISMRMRD's own library; rows are x."""
+def test_the_readout_of_fastmri_is_cut_to_its_field_and_a_pixel_is_the_field_over_the_columns(tmp_path):
+    wide = np.zeros((2 * SIZE, 20), np.float32)  # a field of 64 x 30 mm, of which 32 x 24 mm are shown
+    wide[SIZE // 2 : SIZE // 2 + SIZE, 2 : 2 + SIZE] = disk()
+    measured = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(wide), norm="ortho"))[:, 1:19].astype(np.complex64)
+    spaces = [
+        f"<{name}><matrixSize><x>{rows}</x><y>{columns}</y><z>1</z></matrixSize>"
+        f"<fieldOfView_mm><x>{2 * rows}</x><y>{1.5 * columns}</y><z>5</z></fieldOfView_mm></{name}>"
+        for name, rows, columns in (("encodedSpace", 2 * SIZE, 20), ("reconSpace", SIZE, SIZE))
+    ]
+    with h5py.File(tmp_path / "wide.h5", "w") as file:
+        file["kspace"] = measured[None]
+        file["ismrmrd_header"] = (
+            f'<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>{"".join(spaces)}'
+            "<trajectory>cartesian</trajectory></encoding></ismrmrdHeader>"
+        )
+    image = hilum.reconstruct(tmp_path / "wide.h5").images["wide"]
+    assert image.data.shape == (1, SIZE, 18, 1)
+    assert_allclose(image.geometry.spacing, (2.0, 20 * 1.5 / 18, 5.0))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_a_mask_of_columns_or_of_rows_alone_is_one_of_both(tmp_path, axis, is_flat):
+    whole = columns() if axis == 1 else columns().T
+    line = whole[0] if axis == 1 else whole[:, 0]
+    stated = line if is_flat else np.expand_dims(line, 1 - axis)
+    read = measurement_file.read_measurement(save(tmp_path / "one.npz", MR, kspace() * whole, mask=stated))
+    assert np.array_equal(read.acquisition.mask, whole)
+
+
+def test_a_mask_of_one_axis_that_nothing_tells_is_refused(tmp_path):
+    path = save(tmp_path / "one.npz", MR, kspace(), mask=columns()[0])
+    with pytest.raises(FormatError, match="has a mask of 16 for an image of 16 x 16: of its rows, or of its columns"):
+        measurement_file.read_measurement(path)
+
+
+def write_ismrmrd(
+    path,
+    *,
+    repetitions=1,
+    left_out=(),
+    sizes=(SIZE, SIZE),
+    trajectory="cartesian",
+    backwards=(),
+    phase=False,
+    from_row=0,
+):
+    """The k-space of the disk with a readout of twice the field, in a file by ISMRMRD's own library; rows are x.
+
+    backwards: lines that are read from the other end; phase: with lines that correct their phase
+    from_row:  the first row of k-space that is read
+    """
     ismrmrd = pytest.importorskip("ismrmrd")
     wide = np.zeros((2 * SIZE, SIZE), np.float32)
     wide[SIZE // 2 : SIZE // 2 + SIZE] = disk()
@@ -178,10 +228,18 @@ def write_ismrmrd(path, *, repetitions=1, left_out=(), sizes=(SIZE, SIZE), traje
     noise = ismrmrd.Acquisition.from_array(np.ones((1, 2 * SIZE), np.complex64))
     noise.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
     file.append_acquisition(noise)
+    if phase:
+        noise.clear_all_flags()
+        noise.set_flag(ismrmrd.ACQ_IS_PHASECORR_DATA)
+        file.append_acquisition(noise)
     for repetition in range(repetitions):
         for place in [one for one in range(SIZE) if one not in left_out] * 2:  # two averages
-            line = ismrmrd.Acquisition.from_array(measured[None, :, place])
-            line.idx.kspace_encode_step_1, line.idx.repetition, line.center_sample = place, repetition, SIZE
+            samples = measured[None, from_row:, place]
+            line = ismrmrd.Acquisition.from_array(samples[:, ::-1].copy() if place in backwards else samples)
+            line.idx.kspace_encode_step_1, line.idx.repetition = place, repetition
+            line.center_sample = SIZE - from_row
+            if place in backwards:
+                line.set_flag(ismrmrd.ACQ_IS_REVERSE)
             file.append_acquisition(line)
     file.close()
     return path
@@ -195,9 +253,25 @@ def test_a_file_of_ismrmrd_is_read_with_its_readout_cut_and_its_averages_joined(
     assert np.flatnonzero(~np.asarray(read.acquisition.mask)[0].astype(bool)).tolist() == [1, 3]
 
 
+def test_lines_that_were_read_backwards_are_turned_round(tmp_path):
+    path = write_ismrmrd(tmp_path / "reverse.h5", backwards=range(1, SIZE, 2))
+    image = hilum.reconstruct(path).images["reverse"]
+    assert_allclose(np.squeeze(image.data), disk(), atol=1e-4)
+
+
+def test_what_an_asymmetric_echo_lacks_is_not_sampled(tmp_path):
+    read = measurement_file.read_measurement(write_ismrmrd(tmp_path / "part.h5", from_row=6))
+    mask = np.asarray(read.acquisition.mask)
+    assert mask.shape == read.data.shape[-2:] == (2 * SIZE, SIZE)
+    assert not mask[:6].any()
+    assert mask[6:].all()
+    assert_allclose(read.acquisition.spacing, (2.0, 1.5))
+
+
 @pytest.mark.parametrize(
     ("asked", "problem"),
     [
+        ({"backwards": (1, 3), "phase": True}, "4 lines that were read backwards, and data that correct their phase"),
         ({"repetitions": 2}, "2 values of repetition"),
         ({"trajectory": "radial"}, "radial trajectory"),
         ({"sizes": (65000, 65000)}, "of which it holds"),

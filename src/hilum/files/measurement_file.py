@@ -20,7 +20,7 @@ ACQUISITION, DATA, ARRAYS = "acquisition", "data", ("mask", "sensitivities")
 SUFFIXES = (".npz", ".npy", ".h5")
 # Of fastMRI: Zbontar et al., arXiv:1811.08839
 KSPACE, HEADER, MASK = "kspace", "ismrmrd_header", "mask"
-AXES, SIZES = ("x", "y", "z"), ("fieldOfView_mm", "matrixSize")
+AXES = ("x", "y", "z")
 REMEDY = "Give an .npz with the array acquisition, --acquisition FILE.json, or an .h5 of fastMRI or ISMRMRD"
 DATASET = "dataset"
 # What counts one measurement of a series; lines of several averages are averaged.
@@ -33,6 +33,7 @@ OTHER = (
     "HPFEEDBACK_DATA",
     "DUMMYSCAN_DATA",
     "RTFEEDBACK_DATA",
+    "SURFACECOILCORRECTIONSCAN_DATA",
 )
 OTHER_LINES = (*OTHER, "PARALLEL_CALIBRATION")
 # A header may promise so many times what the file's samples fill.
@@ -59,6 +60,8 @@ def read_measurement(path: Path, acquisition: Path | None = None) -> Measurement
     loaded = {name: numpy_file.load_numbers(one) for name, one in arrays.items() if name != ACQUISITION}
     data = loaded.pop(DATA)
     if isinstance(record, Mapping):
+        if MASK in loaded and record.get("kind") == "cartesian" and data.ndim >= 2:
+            loaded[MASK] = _spread_mask(loaded[MASK], data, path)
         record = {**record, **loaded}
         if "angles_deg" in record and data.ndim:
             record.setdefault("bins", data.shape[-1])
@@ -73,6 +76,28 @@ def list_measurements(path: Path) -> list[Path]:
     if not found:
         raise FormatError("holds no measurement", str(path), REMEDY)
     return found
+
+
+def _spread_mask(mask: Array, data: Array, path: Path) -> Array:
+    """The mask of rows and columns, where a mask of columns or of rows alone is stated.
+
+    Raises FormatError for one of a square image whose axis nothing tells: data beyond it are not zero.
+    """
+    rows, columns = data.shape[-2:]
+    if mask.shape in ((1, columns), (rows, 1)):
+        return np.broadcast_to(mask, (rows, columns))
+    if mask.ndim != 1 or len(mask) not in (rows, columns):
+        return mask
+    as_columns = np.broadcast_to(mask, (rows, columns)) if len(mask) == columns else None
+    as_rows = np.broadcast_to(mask[:, None], (rows, columns)) if len(mask) == rows else None
+    if as_columns is None or as_rows is None:
+        only = as_rows if as_columns is None else as_columns
+        return np.asarray(only)
+    for spread in (as_columns, as_rows):
+        if not np.any(data[..., spread == 0]):
+            return spread
+    problem = f"has a mask of {len(mask)} for an image of {rows} x {columns}: of its rows, or of its columns"
+    raise FormatError(problem, str(path), "Give the mask as (rows, columns), or with an axis of length 1")
 
 
 def _stated_record(path: Path, arrays: Mapping[str, numpy_file.StatedArray], acquisition: Path | None) -> Any:
@@ -95,18 +120,21 @@ def _stated_record(path: Path, arrays: Mapping[str, numpy_file.StatedArray], acq
 
 
 def _read_ismrmrd(path: Path, case: str) -> Measurement:
-    data, columns, spacing = read_kspace(path)
+    data, sampled, spacing = read_kspace(path)
     record = {
         "kind": "cartesian",
         "image": {"shape": list(data.shape[2:]), "spacing_mm": list(spacing)},
         "coils": data.shape[1],
-        "mask": None if columns.all() else np.broadcast_to(columns, data.shape[2:]),
+        "mask": None if sampled.all() else sampled,
     }
     return Measurement.from_array(case, Acquisition.from_record(record, str(path)), data)
 
 
 def _read_fastmri(path: Path, case: str) -> Measurement:
-    """Slices of one coil or several, rows along the readout; the header states the field of view."""
+    """Slices of one coil or several, rows along the readout; the header states the field of view.
+
+    The readout is cut to the field of the image, as that of ISMRMRD.
+    """
     import h5py
 
     remedy = "Get the file again"
@@ -123,7 +151,7 @@ def _read_fastmri(path: Path, case: str) -> Measurement:
         problem = f"holds k-space of {kspace.dtype} and the shape {kspace.shape}"
         raise FormatError(problem, str(path), "Give complex (slices, [coils,] rows, columns)")
     rows, size = kspace.shape[-2:]
-    trajectory, spacing = _read_header(header, path)
+    trajectory, encoded, kept = _read_header(header, path)
     if trajectory != "cartesian":
         raise FormatError(f"holds k-space on a {trajectory} trajectory", str(path), "Cartesian k-space alone is read")
     if columns is None:
@@ -131,33 +159,62 @@ def _read_fastmri(path: Path, case: str) -> Measurement:
         columns = sampled if not sampled.all() else None
     if columns is not None and len(columns) != size:
         raise FormatError(f"has a mask of {len(columns)} for {size} columns", str(path), "Get the file again")
+    # k-space covers the encoded field however many of its rows and columns were kept.
+    fields = [1.0 * rows, 1.0 * size, 1.0] if encoded is None else list(encoded)
+    if encoded is not None and kept is not None and _is_oversampled(rows, fields[0], *kept):
+        kspace = _cut_readout(kspace, kept[0])
+        fields[0] = kept[1]
+        rows = kept[0]
     record = {
         "kind": "cartesian",
-        "image": {"shape": [rows, size], "spacing_mm": spacing},
+        "image": {"shape": [rows, size], "spacing_mm": [fields[0] / rows, fields[1] / size, fields[2]]},
         "coils": kspace.shape[1] if kspace.ndim == 4 else 0,
         "mask": None if columns is None else np.broadcast_to(columns.astype(bool), (rows, size)),
     }
     return Measurement.from_array(case, Acquisition.from_record(record, str(path)), kspace)
 
 
-def _read_header(text: bytes, path: Path) -> tuple[str, Array]:
-    """(trajectory, mm of a pixel and of a slice) of a header in the XML of ISMRMRD; 1 mm where there is none.
+class StatedSpaces(NamedTuple):
+    """The header of ISMRMRD's XML.
+
+    encoded: mm that k-space covers along rows and columns, and mm of a slice; None without a header
+    shown:   rows of the image, and mm that they cover; None where they are not stated
+    """
+
+    trajectory: str
+    encoded: tuple[float, float, float] | None = None
+    shown: tuple[int, float] | None = None
+
+
+def _is_oversampled(rows: int, field: float, kept: int, shown_field: float) -> bool:
+    """Whether a readout covers more than the field of the image, whose rows are as large as its own."""
+    return 0 < kept < rows and math.isclose(field * kept / rows, shown_field, rel_tol=1e-3)
+
+
+def _read_header(text: bytes, path: Path) -> StatedSpaces:
+    """What a header in the XML of ISMRMRD states of the field of view.
 
     Inati et al., Magn Reson Med 2017, doi:10.1002/mrm.26089
     """
     if not text:
-        return "cartesian", np.ones(3)
+        return StatedSpaces("cartesian")
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - Python's parser limits entities since 3.11
     except ElementTree.ParseError as error:
         raise FormatError(f"has a header that is no XML ({error})", str(path), "Get the file again") from error
-    space = ".//{*}encodedSpace/{*}%s/{*}%s"
+    space = ".//{*}%s/{*}%s/{*}%s"
     try:
-        sizes = [[float(root.findtext(space % (one, axis), "")) for axis in AXES] for one in SIZES]
+        fields = [float(root.findtext(space % ("encodedSpace", "fieldOfView_mm", axis), "")) for axis in AXES]
+        slices = float(root.findtext(space % ("encodedSpace", "matrixSize", "z"), ""))
     except ValueError as error:
         raise FormatError("has a header without field of view", str(path), "Get the file again") from error
+    rows, width = (root.findtext(space % ("reconSpace", one, "x"), "") for one in ("matrixSize", "fieldOfView_mm"))
+    try:
+        shown = int(rows), float(width)
+    except ValueError:
+        shown = None
     trajectory = root.findtext(".//{*}trajectory", "cartesian").strip().lower()
-    return trajectory, np.divide(sizes[0], np.maximum(sizes[1], 1))
+    return StatedSpaces(trajectory, (fields[0], fields[1], fields[2] / max(slices, 1)), shown)
 
 
 # Cartesian k-space of ISMRMRD, the format of raw MR data of all makers, read by its own library.
@@ -166,10 +223,10 @@ def _read_header(text: bytes, path: Path) -> tuple[str, Array]:
 
 
 class KSpace(NamedTuple):
-    """data: (slices, coils, rows along the readout, columns); columns: which were measured; pixel_mm: of the image."""
+    """data: (slices, coils, rows along the readout, columns); sampled: (rows, columns); pixel_mm: of the image."""
 
     data: Array
-    columns: Array
+    sampled: Array
     pixel_mm: tuple[float, float, float]
 
 
@@ -187,8 +244,12 @@ def is_ismrmrd(path: Path) -> bool:
 def read_kspace(path: Path) -> KSpace:
     """The k-space of a file, with the readout cut to the field of the image.
 
-    Raises FormatError for a trajectory that is not Cartesian, a volume or a series, and numbers that do not fit one
-    another; UsageError without the extra `reconstruction`.
+    Lines that were read backwards are turned round. Of an asymmetric echo, what was not read is not sampled: its
+    readout stays as wide as it was encoded.
+
+    Raises FormatError for a trajectory that is not Cartesian, a volume or a series, lines of several encodings, lines
+    whose phase must be corrected, and numbers that do not fit one another; UsageError without the extra
+    `reconstruction`.
     """
     try:
         import ismrmrd
@@ -199,23 +260,31 @@ def read_kspace(path: Path) -> KSpace:
         try:
             encoding = ismrmrd.xsd.CreateFromDocument(file.read_xml_header()).encoding[0]
             skipped = [getattr(ismrmrd, f"ACQ_IS_{name}") for name in OTHER_LINES]
+            phase_flag, backwards = ismrmrd.ACQ_IS_PHASECORR_DATA, ismrmrd.ACQ_IS_REVERSE
             every = [file.read_acquisition(number) for number in range(file.number_of_acquisitions())]
         finally:
             file.close()
         lines = [one for one in every if not any(one.is_flag_set(flag) for flag in skipped)]
-        return _filled(encoding, lines, path)
+        reversed_lines = [one for one in lines if one.is_flag_set(backwards)]
+        if reversed_lines and any(one.is_flag_set(phase_flag) for one in every):
+            # Lines of both directions disagree in phase (EPI); without the correction each object has a ghost.
+            problem = f"holds {len(reversed_lines)} lines that were read backwards, and data that correct their phase"
+            raise FormatError(problem, str(path), "Correct the phase with the maker's or ISMRMRD's tools before")
+        return _filled(encoding, lines, backwards, path)
     except (FormatError, MemoryError):
         raise
     except Exception as error:  # its parsers raise whatever they meet
         raise FormatError(f"cannot be read as ISMRMRD ({error})", str(path), "Get the file again") from error
 
 
-def _filled(encoding: Any, lines: list[Any], path: Path) -> KSpace:
+def _filled(encoding: Any, lines: list[Any], backwards: int, path: Path) -> KSpace:
     trajectory = str(getattr(encoding.trajectory, "value", encoding.trajectory))
     if trajectory != "cartesian":
         raise FormatError(f"holds k-space on a {trajectory} trajectory", str(path), "Cartesian k-space alone is read")
     if not lines:
         raise FormatError("holds no line of k-space", str(path), "Get the file again")
+    if len(spaces := {int(one.encoding_space_ref) for one in lines}) > 1:
+        raise FormatError(f"holds lines of {len(spaces)} encodings", str(path), "Give a file of one encoding")
     for name in SERIES:
         if len(found := {int(getattr(one.idx, name)) for one in lines}) > 1:
             problem = f"holds {len(found)} values of {name}: a series or a volume"
@@ -230,27 +299,40 @@ def _filled(encoding: Any, lines: list[Any], path: Path) -> KSpace:
     limits = encoding.encodingLimits.kspace_encoding_step_1
     shift = columns // 2 - (int(limits.center) if limits is not None else columns // 2)
     data = np.zeros((slices, coils, rows, columns), np.complex64)
-    counts = np.zeros((slices, columns))
+    counts = np.zeros((slices, rows, columns), np.uint16)
     for one in lines:
         place, first = int(one.idx.kspace_encode_step_1) + shift, rows // 2 - int(one.center_sample)
-        if not (0 <= place < columns and first >= 0 and first + one.data.shape[1] <= rows and len(one.data) == coils):
+        # center_sample counts along k-space, whichever way the line was read.
+        samples = one.data[:, ::-1] if one.is_flag_set(backwards) else one.data
+        before, after = int(one.discard_pre), int(one.discard_post)
+        if one.is_flag_set(backwards):
+            before, after = after, before
+        inside = 0 <= place < columns and first >= 0 and first + samples.shape[1] <= rows
+        if not inside or len(samples) != coils or before + after >= samples.shape[1]:
             raise FormatError("has a line that lies outside of its k-space", str(path), "Get the file again")
-        data[one.idx.slice, :, first : first + one.data.shape[1], place] += one.data
-        counts[one.idx.slice, place] += 1
-    data /= np.maximum(counts, 1)[:, None, None, :]
-    kept = int(image.matrixSize.x)
-    field = float(encoded.fieldOfView_mm.x) * kept / rows
-    if kept < rows and math.isclose(field, float(image.fieldOfView_mm.x), rel_tol=1e-3):
+        samples = samples[:, before : samples.shape[1] - after]
+        read = slice(first + before, first + before + samples.shape[1])
+        data[one.idx.slice, :, read, place] += samples
+        counts[one.idx.slice, read, place] += 1
+    data /= np.maximum(counts, 1)[:, None]
+    sampled = counts.all(axis=0)
+    columns_read = sampled.any(axis=0)
+    kept, shown_field = int(image.matrixSize.x), float(image.fieldOfView_mm.x)
+    field = float(encoded.fieldOfView_mm.x)
+    # The image along a readout of which a part lacks is known only when all of it has been reconstructed.
+    if np.array_equal(sampled, np.broadcast_to(columns_read, sampled.shape)) and _is_oversampled(
+        rows, field, kept, shown_field
+    ):
         data = _cut_readout(data, kept)
-    spacing = (float(image.fieldOfView_mm.x) / kept, float(encoded.fieldOfView_mm.y) / columns)
-    if data.shape[2] == rows:
-        spacing = (float(encoded.fieldOfView_mm.x) / rows, spacing[1])
-    return KSpace(data, np.asarray(counts.all(axis=0)), (*spacing, float(encoded.fieldOfView_mm.z)))
+        sampled = np.broadcast_to(columns_read, data.shape[2:])
+        rows, field = kept, shown_field
+    spacing = (field / rows, float(encoded.fieldOfView_mm.y) / columns, float(encoded.fieldOfView_mm.z))
+    return KSpace(data, sampled, spacing)
 
 
 def _cut_readout(data: Array, kept: int) -> Array:
     """The k-space of the middle rows of the image: a readout is measured over more than the field that is shown."""
-    axis, first = 2, (data.shape[2] - kept) // 2
+    axis, first = -2, (data.shape[-2] - kept) // 2
     image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(data, axes=axis), axis=axis, norm="ortho"), axes=axis)
-    middle = np.fft.ifftshift(image[:, :, first : first + kept], axes=axis)
+    middle = np.fft.ifftshift(image[..., first : first + kept, :], axes=axis)
     return np.fft.fftshift(np.fft.fft(middle, axis=axis, norm="ortho"), axes=axis).astype(np.complex64)

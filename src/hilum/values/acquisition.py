@@ -119,8 +119,10 @@ class Acquisition:
             yield "has counts, but no photons that were sent", "State i0, above 0"
         if mask is not None and not set(np.unique(mask).tolist()) <= {0, 1}:
             yield "has a mask of other values than 0 and 1", "Mark with 1 what was sampled"
-        if mask is not None and (mask.shape != self.shape or not np.any(mask)):
-            yield f"has a mask that samples nothing of an image of {self.shape}", "Give rows and columns of the image"
+        if mask is not None and mask.shape != self.shape:
+            yield f"has a mask of {mask.shape} for an image of {self.shape}", "Give rows and columns of the image"
+        if mask is not None and not np.any(mask):
+            yield "has a mask that samples nothing", "Mark with 1 what was sampled"
         if maps is not None and (maps.ndim not in (3, 4) or maps.shape[-2:] != self.shape):
             words = ", ".join(map(str, self.shape))
             yield f"has sensitivities that are not ([slices,] coils, {words})", "Give one map of each coil"
