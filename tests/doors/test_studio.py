@@ -111,6 +111,11 @@ HOSTILE = [
     ("POST", "/api/plan", {"data": "/etc"}, (422,)),
     ("POST", "/api/plan", {}, (422,)),
     ("POST", "/api/table", {"path": "/etc/x.csv", "head": ["a"], "rows": []}, (422,)),
+    ("POST", "/api/table", {"path": "data/x.csv"}, (422,)),
+    ("POST", "/api/table", {"path": "data/x.csv", "head": "a", "rows": [["b"]]}, (422,)),
+    ("POST", "/api/table", {"path": "data/x.csv", "head": ["a"], "rows": [1]}, (422,)),
+    ("POST", "/api/table", [1], (422,)),
+    ("POST", "/api/jobs/predict", {"model": "data", "inputs": []}, (422,)),
     ("PUT", "/api/files/..", None, (404, 405, 422)),
     ("PUT", "/api/files/.hidden", None, (422,)),
 ]

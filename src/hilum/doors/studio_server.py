@@ -67,6 +67,15 @@ class Studio:
         return self.desk.paths.start / path
 
 
+@dataclass(frozen=True)
+class EditedTable:
+    """A table as the page sends it back: path is that of the file which was edited."""
+
+    path: str
+    head: list[str]
+    rows: list[list[str]]
+
+
 def studio_app(studio: Studio) -> ASGIApp:
     """The application of the page."""
     app = FastAPI(title="Hilum studio", openapi_url=None, docs_url=None, redoc_url=None)
@@ -214,13 +223,13 @@ def _add_data(app: FastAPI, studio: Studio) -> None:
         return {"head": rows[0] if rows else [], "rows": rows[1:]}
 
     @app.post("/api/table")
-    def keep_table(given: Values) -> Any:
+    def keep_table(given: Annotated[EditedTable, Body()]) -> Any:
         """Write an edited table into a folder of its own, beside that from which its paths start."""
-        settings = studio.place(str(Path(str(given["path"])).parent / "dataset.toml"))
+        settings = studio.place(str(Path(given.path).parent / "dataset.toml"))
         number = next(n for n in range(1, 10_000) if not (folder / f"table-{n}").exists())
         written = io.StringIO()
-        writer = CsvWriter(written, given["head"])
-        for row in given["rows"]:
+        writer = CsvWriter(written, given.head)
+        for row in given.rows:
             writer.add(row)
         (folder / f"table-{number}").mkdir()
         (folder / f"table-{number}" / "dataset.csv").write_text(written.getvalue(), encoding="utf-8")

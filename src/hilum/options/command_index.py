@@ -81,7 +81,7 @@ class Command:
         """The path of results where none is given; None where there is nothing to call it by, or nothing is written."""
         pattern = self.keywords["out"].path if "out" in self.keywords else ""
         source = values.get(self.named_by) or values.get(next(iter(self.keywords)))
-        if not pattern or source is None:
+        if not pattern or source in (None, [], ()):
             return None
         name = name_without_suffixes(Path(source[0] if isinstance(source, list) else source))
         return Path(self.fill(pattern).replace("<name>", name))
