@@ -122,6 +122,19 @@ def test_the_voxels_may_stand_in_a_file_beside_the_header(tmp_path: Path) -> Non
             file_formats.read(saved(tmp_path / "b.mhd", HEAD, name, b""))
 
 
+@pytest.mark.parametrize(("line", "after"), [("HeaderSize = -1\n", ()), ("HeaderSize = 0\n", None), ("", None)])
+def test_a_header_of_the_raw_file_that_nobody_stated_is_refused(tmp_path: Path, line: str, after: object) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(100) + VOXELS)
+    path = saved(tmp_path / "a.mhd", HEAD + line, "a.raw", b"")
+    if not line:
+        with pytest.raises(FormatError, match=r"a\.raw holds 100 bytes more than the header describes"):
+            file_formats.read(path)
+        return
+    image = file_formats.read(path)
+    assert image.notes == (() if after == () else ("100 bytes behind the voxels were left out.",))
+    assert np.array_equal(image.data[0], RAMP) is (after == ())
+
+
 def test_text_and_big_endian_voxels_are_read(tmp_path: Path) -> None:
     text = " ".join(str(n) for n in RAMP.ravel(order="F")).encode()
     assert_array_equal(

@@ -90,6 +90,19 @@ def test_a_damaged_file_is_refused(tmp_path: Path, line: str, reason: str) -> No
         file_formats.read(saved(tmp_path / "a.mif", line))
 
 
+@pytest.mark.parametrize(("where", "is_refused"), [("a.dat", True), ("a.dat 100", False)])
+def test_a_header_of_the_voxels_file_that_nobody_stated_is_refused(
+    tmp_path: Path, where: str, is_refused: bool
+) -> None:
+    (tmp_path / "a.dat").write_bytes(bytes(100) + RAMP.tobytes(order="F"))
+    path = saved(tmp_path / "a.mih", where=where, voxels=b"")
+    if is_refused:
+        with pytest.raises(FormatError, match=r"a\.dat holds 100 bytes more than the header describes"):
+            file_formats.read(path)
+    else:
+        assert_array_equal(file_formats.read(path).data[0], RAMP)
+
+
 def test_a_header_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="outside its folder"):
         file_formats.read(saved(tmp_path / "a.mih", where="../a.dat 0"))

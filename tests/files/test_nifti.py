@@ -720,3 +720,17 @@ def test_what_dcm2niix_writes_has_the_modality_of_its_series(series: str, tmp_pa
 @pytest.mark.parametrize("name", ["head.nii.gz", "head.nii", "head.HDR", "head.img", "head.img.gz", "head"])
 def test_a_volume_is_named_after_its_file(name: str) -> None:
     assert nifti_reading.stem_of_nifti(Path("/somewhere") / name) == "head"
+
+
+def test_voxels_beside_a_header_that_begin_with_a_header_of_their_own_are_refused(tmp_path: Path) -> None:
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    nibabel.save(nibabel.Nifti1Pair(voxels, np.eye(4)), tmp_path / "a.hdr")
+    plain = (tmp_path / "a.img").read_bytes()
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "whole.nii")
+    (tmp_path / "a.img").write_bytes((tmp_path / "whole.nii").read_bytes())
+    with pytest.raises(FormatError, match=r"a\.img holds 352 bytes more than the header describes.*vox_offset"):
+        file_formats.read(tmp_path / "a.hdr")
+    (tmp_path / "a.img").write_bytes(plain + bytes(range(1, 11)))
+    image = file_formats.read(tmp_path / "a.hdr")
+    assert_array_equal(image.data[0], voxels)
+    assert "10 bytes behind the voxels were left out." in image.notes

@@ -55,7 +55,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         block.defer(),
         geometry,
         labels=label_table.labels_of_map(path),
-        notes=tuple(notes),
+        notes=(*notes, *block.surplus_notes),
         source=Source("metaimage", folder_files.unique_paths(path, block.path, *label_table.own_tables(path))),
     )
     return {path.stem: image}
@@ -146,7 +146,11 @@ def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Pa
         for part, otherwise in (("Slope", 1.0), ("Offset", 0.0))
     )
     data, start = _voxels_at(header, end, prod(shape) * dtype.itemsize, path)
-    return VoxelBlock(data, dtype, shape, axes, start, 0, _compression(header, path), slope, intercept)
+    block = VoxelBlock(data, dtype, shape, axes, start, 0, _compression(header, path), slope, intercept)
+    if not _is_local(header) and "HeaderSize" not in header:
+        remedy = "Write `HeaderSize = -1` where they stand before the voxels, else `HeaderSize = 0`"
+        block.refuse_unplaced(path, "HeaderSize", remedy)
+    return block
 
 
 def _voxels_at(header: Mapping[str, str], end: int, size: int, path: Path) -> tuple[Path, int]:

@@ -48,7 +48,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         block.defer(),
         geometry,
         labels=label_table.labels_of_map(path),
-        notes=tuple(notes),
+        notes=(*notes, *block.surplus_notes),
         source=Source("mif", folder_files.unique_paths(path, block.path, *label_table.own_tables(path))),
     )
     return {path.name.removesuffix(".gz").rpartition(".")[0] or path.name: image}
@@ -116,7 +116,11 @@ def _block(
     axes = (ranks[3], *ranks[:3]) if len(sizes) == 4 else tuple(ranks)
     compression = packed_files.compression_of(data)
     axes = (len(sizes), *axes)
-    return VoxelBlock(data, dtype, (*stored, 1), axes, 0, offset, compression, slope, intercept, options.part)
+    block = VoxelBlock(data, dtype, (*stored, 1), axes, 0, offset, compression, slope, intercept, options.part)
+    if data != path and header["file"][0] == data.name:
+        remedy = f"Write `file: {data.name} {block.surplus}` where they stand before the voxels, else with 0"
+        block.refuse_unplaced(path, "file: NAME OFFSET", remedy)
+    return block
 
 
 def _data_place(header: Mapping[str, list[str]], path: Path) -> tuple[Path, int]:

@@ -76,7 +76,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     segments = _segments_of(header, pixels.shape[0], path)
     channels: tuple[str, ...] = ()
     labels = label_table.labels_of_map(path)
-    notes += [f"{block.surplus} bytes behind the voxels were left out."] if block.surplus else []
+    notes += block.surplus_notes
     if segments and pixels.shape[0] == 1:
         labels = tuple(segment.label for segment in segments)
     elif segments:  # layers overlap, and a value means one thing in each: one channel a segment is unambiguous
@@ -137,14 +137,11 @@ def _block(header: NrrdHeader, path: Path, axes: tuple[int, ...]) -> VoxelBlock:
         offset = _size(data, start, ENCODINGS[encoding]) - prod(header.sizes) * dtype.itemsize
     shape = (*header.sizes, 1, 1)[: len(axes)]  # axes that the file leaves out have length 1
     block = VoxelBlock(data, dtype, shape, axes, start, offset, ENCODINGS[encoding])
-    if name and not lines and "byte skip" not in header.fields and block.surplus:
-        problem = (
-            f"{data.name} holds {block.surplus} bytes more than the header describes, and no `byte skip` says where"
-        )
+    if name and not lines and "byte skip" not in header.fields:
         remedy = (
             "Write `byte skip: -1` where they stand before the voxels, as the header of a NIfTI, else `byte skip: 0`"
         )
-        raise FormatError(problem, str(path), remedy)
+        block.refuse_unplaced(path, "byte skip", remedy)
     return block
 
 

@@ -76,6 +76,9 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     geometry, about_geometry = nifti_header.geometry_of(header, str(path), options.prefer)
     scaling, about_values = _scaling(header)
     block = _block(header, voxel_path, layout, scaling, options)
+    if voxel_path != head_path and not block.offset and _begins_with_header(voxel_path):
+        remedy = f"Write {block.surplus} in vox_offset of the header, or read {voxel_path.name} alone as .nii"
+        block.refuse_unplaced(path, "vox_offset", remedy)
     pixels = block.defer()
     times, about_times = _times(header, pixels.shape, str(path))
     if not nifti_header.is_nifti(header) and block.slope != 1.0:
@@ -94,7 +97,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         channels=tuple(colours),
         times=times,
         labels=label_table.labels_of_map(path),
-        notes=(*notes, *about_geometry, *about_times, *about_values, *about_modality),
+        notes=(*notes, *about_geometry, *about_times, *about_values, *about_modality, *block.surplus_notes),
         facts={} if b_values is None else {"b_values": b_values},
         source=Source("nifti", folder_files.unique_paths(path, head_path, voxel_path, *tables), header),
     )
@@ -245,6 +248,12 @@ def _block(
         intercept=scaling[1],
         part=options.part,
     )
+
+
+def _begins_with_header(path: Path) -> bool:
+    """Whether a file of voxels begins with a header of its own: its size, and the mark of NIfTI-1 or NIfTI-2."""
+    head = packed_files.read_head(path, 348)
+    return head[344:347] in (b"n+1", b"ni1") or head[4:7] in (b"n+2", b"ni2")
 
 
 def _renumber(axes: tuple[int, ...]) -> tuple[int, ...]:

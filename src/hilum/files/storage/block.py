@@ -309,6 +309,20 @@ class VoxelBlock:
         size = {"none": lambda: self.path.stat().st_size - self.start, GZIP: self._promised_by_gzip}
         return max(0, size[self.compression]() - self.offset - self.nbytes) if self.compression in size else 0
 
+    @property
+    def surplus_notes(self) -> tuple[str, ...]:
+        """The note on bytes behind the voxels; none where there are none."""
+        return (f"{self.surplus} bytes behind the voxels were left out.",) if self.surplus else ()
+
+    def refuse_unplaced(self, header: Path, key: str, remedy: str) -> None:
+        """Raise FormatError for a file beside its header with more bytes than that describes.
+
+        They may be a header of its own. key: which the header lacks, and which would say where the voxels begin
+        """
+        if self.surplus:
+            named = f"{self.path.name} holds {self.surplus} bytes more than the header describes"
+            raise FormatError(f"{named}, and no `{key}` says where", str(header), remedy)
+
     def _short(self, count: int) -> FormatError:
         return self._broken(
             f"the voxels are cut short: the header promises {self.offset + self.nbytes} bytes and there are {count}"
