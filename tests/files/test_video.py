@@ -135,7 +135,7 @@ def test_a_clip_cut_short_is_refused(tmp_path: Path, clip: Clip, suffix: str, co
 
 
 def trim(path: Path, start: int, frames: int) -> Path:
-    """The same film with an edit list that shows so many frames from one on; nothing else is changed."""
+    """The same clip with an edit list that shows so many frames from one on; nothing else is changed."""
     content = bytearray(path.read_bytes())
     at = content.index(b"elst")
     film_scale, duration = struct.unpack_from(">II", content, content.index(b"mvhd") + 16)
@@ -153,7 +153,7 @@ def test_of_a_film_that_was_trimmed_the_frames_that_its_edit_list_shows_are_read
     image = file_formats.read(trim(save(tmp_path / "trimmed.mov", clip, "MJPG"), start, frames))
     assert_array_equal(image.data, whole.data[:, start : start + frames])
     assert_allclose(image.times, np.arange(frames) / 10)
-    assert image.notes == (f"15 frames are stored, of which the film's edit list shows {frames}",)
+    assert image.notes == (f"15 frames are stored, of which the clip's edit list shows {frames}",)
     assert whole.notes == ()
 
 

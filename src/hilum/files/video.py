@@ -19,7 +19,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from hilum.errors import FormatError
-from hilum.files import film_edits, pixel_aspect
+from hilum.files import clip_edits, pixel_aspect
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.storage import packed_files
 from hilum.lazy import cv2
@@ -84,7 +84,7 @@ def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 
 
 def survey_clip(path: Path, where: str) -> ClipFacts:
-    """Size, number and times of the frames that are shown: of a film with an edit list, those that it shows.
+    """Size, number and times of the frames that are shown: of a clip with an edit list, those that it shows.
 
     Times are each frame's own presentation time, so a variable frame rate is kept.
     Raises FormatError for a clip without frames, or with fewer than it states.
@@ -107,10 +107,10 @@ def survey_clip(path: Path, where: str) -> ClipFacts:
     if not times:
         raise FormatError("holds no frame", where, REMEDY)
     notes = []
-    edits = film_edits.read_edits(path)
+    edits = clip_edits.read_edits(path)
     if edits is not None and edits.whole <= len(times) < edits.stored:
         count = len(times)
-        notes.append(f"{edits.stored} frames are stored, of which the film's edit list shows {len(times)}")
+        notes.append(f"{edits.stored} frames are stored, of which the clip's edit list shows {len(times)}")
     notes += pixel_aspect.aspect_notes(*aspect)
     if len(times) < (count if _knows_its_length(path) else count * (1 - GUESSED) - 1):
         raise FormatError(

@@ -103,14 +103,14 @@ def paint_images(
         _paint_labels(_part_background(one, own, scaled, ranges.background, rng), ranges, rng)
         for one, own, rng in zip(maps, seen, rngs, strict=True)
     ]
-    images = torch.stack(signals)[:, None]
-    images = _augment_intensity.gaussian_blur(images, ranges.blur, rngs)
-    images = _augment_artefacts.bias_field(images, ranges.bias_field, rngs)
-    images = _augment_intensity.gamma(images, ranges.gamma, rngs)
-    images = _augment_intensity.noise(_lengthen_voxels(images, steps, ranges.thickness, rngs), ranges.noise, rngs)
-    axes = _augment_intensity.spatial_axes(images)
-    middle, deviation = images.mean(dim=axes, keepdim=True), images.std(dim=axes, keepdim=True, correction=0)
-    return ((images - middle) / deviation.clamp(min=1e-6)).reshape(labels.shape)
+    painted = torch.stack(signals)[:, None]
+    painted = _augment_intensity.gaussian_blur(painted, ranges.blur, rngs)
+    painted = _augment_artefacts.bias_field(painted, ranges.bias_field, rngs)
+    painted = _augment_intensity.gamma(painted, ranges.gamma, rngs)
+    painted = _augment_intensity.noise(_lengthen_voxels(painted, steps, ranges.thickness, rngs), ranges.noise, rngs)
+    axes = _augment_intensity.spatial_axes(painted)
+    middle, deviation = painted.mean(dim=axes, keepdim=True), painted.std(dim=axes, keepdim=True, correction=0)
+    return ((painted - middle) / deviation.clamp(min=1e-6)).reshape(labels.shape)
 
 
 def paint_case(labels: Array, steps: Sequence[float], ranges: PaintingRanges, *, case: str, draw: int = 0) -> Array:

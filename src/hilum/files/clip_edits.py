@@ -1,4 +1,4 @@
-"""The edit list of a film in ISO base media or QuickTime: which of the stored frames are shown. ISO/IEC 14496-12, 8.6.6
+"""The edit list of a clip in ISO base media or QuickTime: which of the stored frames are shown. ISO/IEC 14496-12, 8.6.6
 
 A phone, or a program that cuts without coding anew, leaves all frames in the file and lists those that are shown.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-# A box of the tables of a film is no longer than this.
+# A box of the tables of a clip is no longer than this.
 LONGEST_TABLES = 1 << 26
 HEAD, LONG_HEAD = 8, 16
 # Start of an edit that shows nothing for a while.
@@ -23,7 +23,7 @@ TABLES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts"})
 
 @dataclass(frozen=True)
 class FilmEdits:
-    """The frames that a film stores, and how many of them its edit list shows from beginning to end.
+    """The frames that a clip stores, and how many of them its edit list shows from beginning to end.
 
     Of a frame in which an edit begins or ends, players show the rest or not.
     """
@@ -92,7 +92,7 @@ def _inner_boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _scale(header: bytes) -> int:
-    """Units of time a second, of the header of a film or of its track's media."""
+    """Units of time a second, of the header of a clip or of its track's media."""
     return int(struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0])
 
 
@@ -124,10 +124,10 @@ def _frame_times(found: dict[bytes, bytes]) -> tuple[NDArray[np.int64], NDArray[
 
 
 def _runs(table: bytes, kind: str) -> NDArray[np.int64]:
-    """The values of a table of (how often, value). Raises ValueError for more than a film has."""
+    """The values of a table of (how often, value). Raises ValueError for more than a clip has."""
     (count,) = struct.unpack_from(">I", table, 4)
     pairs = np.frombuffer(table, np.dtype([("times", ">u4"), ("value", kind)]), count, 8)
     times = pairs["times"].astype(np.int64)
     if times.sum() > LONGEST_TABLES:
-        raise ValueError("more frames than a film has")
+        raise ValueError("more frames than a clip has")
     return np.repeat(pairs["value"].astype(np.int64), times)
