@@ -53,7 +53,7 @@ def test_a_machine_that_runs_these_tests_can_do_the_main_job(here, cli):
     assert here.is_ready
     shown = cli("doctor")
     assert shown.code == 0
-    assert shown.out.startswith("This machine can check, plan, train, evaluate and predict")
+    assert shown.out.startswith("Nothing keeps this machine from the main job: check, plan, train, evaluate, predict")
     assert len(shown.out.splitlines()) == len(here.findings) + 1
 
 
@@ -191,6 +191,7 @@ def test_a_check_that_fails_or_hangs_is_a_line_and_the_others_answer():
     ]
     assert "it lacks 'no such entry'" in findings[0].found
     assert findings[1].found == "gave no answer in time"
+    assert "; 2 things could not be looked at." in str(MachineExamination(tuple(findings))).splitlines()[0]
 
 
 def test_the_date_of_the_release_is_that_of_the_changes_once_it_is_released():

@@ -57,7 +57,7 @@ LETTERS = {"zh-cn": "Chinese", "ja": "Japanese", "ko": "Korean"}
 # A program that the tests ask for, and the package that has it, in `tests/system_packages.sh`.
 OF_TESTS = re.compile(r"command -v (\S+) .*missing=\"\$missing (\S+)\"")
 VERDICTS = {
-    True: "This machine can check, plan, train, evaluate and predict",
+    True: "Nothing keeps this machine from the main job: check, plan, train, evaluate, predict",
     False: "This machine cannot do the main job",
 }
 
@@ -137,9 +137,14 @@ class MachineExamination:
         return DOCTOR_SCHEMA.record_of(self, environment=hardware.machine_environment())
 
     def __str__(self) -> str:
-        lacking = [one for one in self.findings if one.state == LACKING]
-        more = f"; {errors.count_phrase(len(lacking), 'further thing')} to get" if lacking else ""
-        return "\n".join([f"{VERDICTS[self.is_ready]}{more}.", *map(str, self.findings)])
+        verdict = VERDICTS[self.is_ready]
+        lacking = sum(finding.state == LACKING for finding in self.findings)
+        unknown = sum(finding.state == UNKNOWN for finding in self.findings)
+        if lacking:
+            verdict += f"; {errors.count_phrase(lacking, 'further thing')} to get"
+        if unknown:
+            verdict += f"; {errors.count_phrase(unknown, 'thing')} could not be looked at"
+        return "\n".join([f"{verdict}.", *map(str, self.findings)])
 
     __repr__ = __str__
 
