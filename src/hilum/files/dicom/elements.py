@@ -61,7 +61,8 @@ _ATTRIBUTES = """
 00200052 UI FrameOfReferenceUID 00200100 IS TemporalPositionIdentifier 00209161 UI ConcatenationUID
 00280002 US SamplesPerPixel 00280004 CS PhotometricInterpretation 00280006 US PlanarConfiguration
 00280008 IS NumberOfFrames 00280010 US Rows 00280011 US Columns 00280030 DS PixelSpacing 00280034 IS PixelAspectRatio
-00280051 CS CorrectedImage 00280100 US BitsAllocated 00280101 US BitsStored 00280102 US HighBit 00280103 US PixelRepresentation
+00280051 CS CorrectedImage
+00280100 US BitsAllocated 00280101 US BitsStored 00280102 US HighBit 00280103 US PixelRepresentation
 00280120 XS PixelPaddingValue 00280121 XS PixelPaddingRangeLimit 00280122 FL FloatPixelPaddingValue
 00280123 FD DoubleFloatPixelPaddingValue 00280124 FL FloatPixelPaddingRangeLimit
 00280125 FD DoubleFloatPixelPaddingRangeLimit 00280A02 CS PixelSpacingCalibrationType 00281050 DS WindowCenter
