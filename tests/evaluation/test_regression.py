@@ -66,6 +66,14 @@ def test_to_count_a_case_twice_is_to_have_it_twice(found, data):
         assert_allclose(figure(predicted, reference, weights)[0], figure(*twice), rtol=1e-9, atol=1e-9)
 
 
+def test_the_correlation_of_values_that_are_nearly_equal_stays_between_its_ends():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        values = 0.5 + 1e-8 * generator.normal(size=6)
+        assert -1 <= regression.pearson(values, 3 * values) <= 1
+        assert -1 <= regression.pearson(values, -3 * values) <= 1
+
+
 @given(pairs)
 def test_concordance_is_correlation_less_what_scale_and_offset_take_away(found):
     predicted, reference = np.array(found).T

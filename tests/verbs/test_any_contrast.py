@@ -93,7 +93,7 @@ def test_a_kind_without_label_maps_cannot_be_painted(tmp_path):
 def test_cases_are_painted_anew_on_their_grid_each_time_in_another_contrast(images):
     made = hilum.plan(images, labels=trained.LABELS, any_contrast=True, **QUICK)
     chosen, case = plan_checks.checked_settings(made.plan), made.examination.dataset.cases[0]
-    first, second = images_of_maps.repainted_cases(case, chosen.task, chosen.synthesis, 2)
+    first, second = images_of_maps.repainted_cases(case, chosen.task, chosen.painting, 2)
     [image], [other], [real] = (list(one.images.values()) for one in (first, second, case))
     assert image.geometry.equals(real.geometry) and image.modality == "unknown"
     assert not np.allclose(image.data, other.data)

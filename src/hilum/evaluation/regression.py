@@ -181,7 +181,9 @@ def _covariance(values: Floats, others: Floats, count: Floats) -> Floats:
 
 def _correlation(values: Floats, others: Floats, count: Floats) -> Floats:
     scale = np.sqrt(_variance(values, count) * _variance(others, count))
-    return _weighting.ratio_or_nan(_covariance(values, others, count), scale)
+    ratio = _weighting.ratio_or_nan(_covariance(values, others, count), scale)
+    # Cauchy and Schwarz bound it; rounding does not, where values are nearly equal.
+    return np.clip(ratio, -1.0, 1.0)
 
 
 def _ranks(values: Floats, count: Floats) -> Floats:

@@ -409,7 +409,7 @@ CREATE INDEX sessions_by_account ON sessions (account);
 CREATE TABLE blind (
     job VARCHAR(32) NOT NULL,
     inclusion FLOAT NOT NULL,
-    drawn_at FLOAT NOT NULL,
+    sampled_at FLOAT NOT NULL,
     week VARCHAR(16) NOT NULL,
     state VARCHAR(16) NOT NULL,
     PRIMARY KEY (job),
