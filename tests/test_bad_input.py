@@ -113,7 +113,7 @@ def test_a_truncated_gzip_alone_is_refused_by_name(cli, here, segmented, tmp_pat
 
 
 def test_a_series_with_a_missing_slice_is_refused(cli, here, segmented, data, tmp_path):
-    shutil.copytree(data / "dicom" / "series" / "mr_hippocrop_study1", tmp_path / "series")
+    shutil.copytree(data / "dicom" / "series" / "mr_hippocampus_001", tmp_path / "series")
     middle = sorted((tmp_path / "series").iterdir())[len(list((tmp_path / "series").iterdir())) // 2]
     middle.unlink()
     refused(cli("predict", segmented.out, tmp_path / "series", "--device", "cpu"), 1, "missing")

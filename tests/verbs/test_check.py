@@ -9,20 +9,53 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from scipy import ndimage
 
 import hilum
+import real_data
 import simulated_in_time
 import trained
 from cohorts import paired, picture
 from hilum.errors import DatasetError, UsageError
 from hilum.files.storage import hashing
 from hilum.layouts import dataset_layouts
+from situations import write_picture
+
+# The ultrasound images of the corpus of which facts are known, and as many others as a shortcut takes to be measured.
+NAMED = ("benign (433)", "malignant (145)", "benign (164)", "benign (85)", "benign (100)", "normal (4)")
+OTHERS = [f"{name} ({n})" for name in ("benign", "malignant", "normal") for n in range(500, 509)]
 
 
-@pytest.fixture(scope="module")
-def checked(data: Path, tmp_path_factory: pytest.TempPathFactory):
-    out = tmp_path_factory.mktemp("check") / "ultrasound"
-    return hilum.check(data / "ultrasound", out=out, threads=1), out
+def lesions(root: Path) -> Path:
+    """Simulated speckle with darker lesions, with the classes, names, twins and second masks of the ultrasound set."""
+    rows, columns = np.indices((96, 120))
+    pixels: dict[str, np.ndarray] = {}
+    for seed, name in enumerate((*NAMED, *OTHERS)):
+        kind = name.partition(" ")[0]
+        generator = np.random.default_rng(seed)
+        speckle = ndimage.gaussian_filter(generator.normal(size=rows.shape), 4)
+        image = 120 + 160 * speckle + generator.normal(0, 4, rows.shape)
+        centres = [] if kind == "normal" else [(40, 35), (50, 85)] if name == "benign (100)" else [(45, 60)]
+        for n, (row, column) in enumerate(centres):
+            inside = (rows - row) ** 2 + (columns - column) ** 2 < 200
+            image[inside] -= 60
+            mask = root / "masks" / kind / f"{name}_mask{f'_{n}' if n else ''}.png"
+            write_picture(mask, 255 * inside.astype(np.uint8))
+        if kind == "normal":
+            write_picture(root / "masks" / kind / f"{name}_mask.png", np.zeros(rows.shape, np.uint8))
+        pixels[name] = image.clip(0, 255).astype(np.uint8)
+    pixels["malignant (145)"] = pixels["benign (433)"]
+    pixels["benign (85)"] = (1.1 * pixels["benign (164)"] + 10).clip(0, 255).astype(np.uint8)
+    for name, image in pixels.items():
+        write_picture(root / "images" / name.partition(" ")[0] / f"{name}.png", image)
+    return root
+
+
+@pytest.fixture(scope="module", params=["simulated", pytest.param("ultrasound", marks=pytest.mark.corpus)])
+def checked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    root = tmp_path_factory.mktemp("check")
+    folder = lesions(root / "simulated") if request.param == "simulated" else real_data.CORPUS / "ultrasound"
+    return hilum.check(folder, out=root / "out", threads=1), root / "out"
 
 
 def test_the_record_holds_the_fingerprint_of_every_case(checked):

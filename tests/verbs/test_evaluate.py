@@ -67,7 +67,7 @@ def test_the_evaluation_repeats_what_the_run_says_of_shortcuts(classified, tmp_p
 
 @pytest.mark.whole
 def test_references_that_the_model_wrote_itself_are_no_evidence_and_that_is_said(segmented, data, tmp_path):
-    series = data / "dicom" / "series" / "mr_hippocrop_study1"
+    series = data / "dicom" / "series" / "mr_hippocampus_001"
     shutil.copytree(series, tmp_path / "study" / "series")
     hilum.predict(segmented.out, series, out=tmp_path / "study" / "seg", format="dcm", device="cpu", abstain="off")
     result = evaluated(segmented, tmp_path / "study")

@@ -21,7 +21,7 @@ from hilum.errors import DatasetError, UsageError
 from hilum.runtime import record_files
 from matrices import rarely
 
-SERIES = Path("dicom", "series", "mr_hippocrop_study1")
+SERIES = Path("dicom", "series", "mr_hippocampus_001")
 
 
 def predicted(run, *inputs, **flags):
