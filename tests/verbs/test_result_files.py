@@ -57,14 +57,15 @@ def test_two_inputs_of_one_name_get_files_of_their_own(segmented, image, tmp_pat
 @pytest.mark.whole
 def test_a_series_that_cannot_bear_a_seg_keeps_its_nifti_with_a_warning(segmented, data, tmp_path):
     series = data / "dicom" / "series" / "mr_hitachi_oblique"  # it states no frame of reference
-    result = predicted(segmented, series, out=tmp_path / "out", allow_large=True)
+    flags = {"abstain": "off", "allow_large": True}  # its gate knows other images
+    result = predicted(segmented, series, out=tmp_path / "out", **flags)
     assert [path.name.partition("_MR_10")[2] for path in result.files] == [".nii.gz", "_report.dcm"]
     [lack, large] = result.problems  # it is far larger than what the model was trained on
     assert (lack.severity, large.severity) == ("warning", "warning")
     assert lack.what.startswith("no DICOM SEG")
     assert "times as large" in large.what
     with pytest.raises(DatasetError, match=r"[0-9a-f]{8}_MR_10: the image states no FrameOfReferenceUID"):
-        predicted(segmented, series, out=tmp_path / "named", format="dcm", allow_large=True)
+        predicted(segmented, series, out=tmp_path / "named", format="dcm", **flags)
 
 
 def test_a_result_has_no_name_that_windows_keeps_for_a_device(segmented, image, tmp_path):
@@ -230,7 +231,8 @@ def test_classes_have_their_probabilities_in_the_table_and_nothing_beside(classi
 
 @pytest.mark.whole
 def test_a_series_is_measured_and_saved_on_its_own_grid(segmented, data, tmp_path):
-    predicted(segmented, data / SERIES, out=tmp_path / "out", save_probabilities=True, overlay=True)
+    flags = {"abstain": "off"}  # its gate knows other images
+    predicted(segmented, data / SERIES, out=tmp_path / "out", save_probabilities=True, overlay=True, **flags)
     [found] = (tmp_path / "out").glob("*_probabilities.nii.gz")
     source = hilum.read(data / SERIES)
     assert nibabel.load(found).shape[:3] == source.geometry.shape
