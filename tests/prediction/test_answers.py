@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import MRImageStorage
 
+import real_data
 from hilum.errors import FormatError, UsageError
 from hilum.files import file_formats
 from hilum.files.dicom.writing.dicom_answers import Result
@@ -52,8 +54,22 @@ def test_unknown_kinds_and_formats_without_dicom_are_refused(format: str, answer
         WantedFiles(format, answers=answers)
 
 
-def test_of_a_series_of_several_volumes_each_in_which_something_is_marked_has_a_seg_on_its_own_images(data, tmp_path):
-    [series] = file_formats.read_volumes(data / "dicom/series/mr_ge_epi_interleaved_3vol").values()
+def three_volumes(folder: Path) -> Path:
+    """A simulated MR of three slices at three times."""
+    folder.mkdir()
+    for n, pixels in enumerate(np.random.default_rng(0).integers(0, 500, (9, 12, 12)).astype(np.uint16)):
+        time, depth = divmod(n, 3)
+        tags = {"TemporalPositionIdentifier": time + 1, "InstanceNumber": n + 1}
+        write_slice(folder / f"{n}.dcm", pixels, position=(0, 0, 2 * depth), sop_class=MRImageStorage, **tags)
+    return folder
+
+
+@pytest.mark.parametrize("series", ["simulated", *real_data.parameters("dicom/series", ["mr_ge_epi_interleaved_3vol"])])
+def test_of_a_series_of_several_volumes_each_in_which_something_is_marked_has_a_seg_on_its_own_images(series, tmp_path):
+    folder = real_data.find(f"dicom/series/{series}")
+    if series == "simulated":
+        folder = three_volumes(tmp_path / "series")
+    [series] = file_formats.read_volumes(folder).values()
     mask = np.zeros((series.frames, *series.geometry.shape), np.uint8)
     mask[0, 2:9, 3:8, 1] = mask[2, 2:6, 3:8, 1] = 1
     result, wanted = Result(series, "test", [("", mask, [Label(1, "spot")])]), WantedFiles(answers=("seg", "stl"))

@@ -15,6 +15,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+import real_data
+from foreign_folders import result_folder
 from hilum.belief import certainties
 from hilum.errors import UsageError
 from hilum.files import file_formats
@@ -267,8 +269,11 @@ def test_members_that_left_out_no_patient_in_common_are_refused():
 
 
 @pytest.mark.whole
-def test_a_folder_of_nnunet_is_a_member_beside_a_model_of_ours_and_is_kept_with_it(data, tmp_path):
-    folder = data / "nnunet_hippocampus"
+@pytest.mark.parametrize("source", ["simulated", pytest.param("nnunet_hippocampus", marks=pytest.mark.corpus)])
+def test_a_folder_of_nnunet_is_a_member_beside_a_model_of_ours_and_is_kept_with_it(source, data, tmp_path):
+    folder = real_data.find(source)
+    if source == "simulated":
+        folder = result_folder(tmp_path / "nnunet", "3d_fullres", spacing=(1.0, 1.0, 1.0))
     described = json.loads((folder / "dataset.json").read_text())["labels"]
     labels = [{"value": value, "name": name} for name, value in described.items() if value]
     ours = member(3, (16, 16, 16), task=task_catalogue.build_task({**MASKS, "labels": labels}))

@@ -326,7 +326,7 @@ def test_pages_fit_a_telephone_in_both_themes(room):
         assert grounds[0] < 60 and grounds[1] > 200
 
 
-PICTURES = {"radiograph": "highdicom_dx_image.dcm", "clip": "dcm4che_us_palette_rle_10frames.dcm"}
+PICTURES = {"radiograph": "highdicom_dx_image.dcm", "clip": "pydicom_examples_ybr_color.dcm"}
 
 
 @pytest.mark.parametrize("kind", PICTURES)

@@ -382,9 +382,9 @@ def test_a_loss_that_knows_no_shares_is_refused():
         task_catalogue.build_task({"name": "segmentation", **settings})
 
 
-def test_the_observers_of_real_vessels_agree_as_far_as_their_readme_says(data):
+def test_the_observers_of_real_vessels_agree_as_far_as_their_readme_says(corpus):
     dices = []
-    for case in dataset_layouts.read_dataset(data / "chasedb1"):
+    for case in dataset_layouts.read_dataset(corpus / "chasedb1"):
         masks = {name: mask.data[0] for name, mask in segmentation_targets.reader_masks(case).items()}
         assert list(masks) == ["1stHO", "2ndHO"]
         dices.append(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from numpy.testing import assert_allclose
 from typer.testing import CliRunner
 
 import hilum
+import real_data
 from hilum.cli.terminal import app
 from hilum.errors import DatasetError, GeometryError, UsageError
 from hilum.files.dicom.reading import series_survey
@@ -27,7 +27,7 @@ from hilum.verbs.registering import frames as registering_frames
 from simulated_pairs import blobs, oblique, pair_of, smooth_field
 
 FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
-PET = Path(__file__).parents[3] / "shared" / "data" / "dicom" / "files" / "tcia_pet_1.dcm"
+PET = real_data.SHIPPED / "dicom" / "files" / "tcia_pet_1.dcm"
 LABELS = (Label(1, "inner"), Label(2, "outer"))
 
 
@@ -252,7 +252,6 @@ def pet_series(folder, uptake, frame, day):
 
 
 @pytest.mark.whole
-@pytest.mark.skipif(not PET.is_file(), reason="needs the PET in ../shared/data")
 def test_a_pet_is_judged_by_its_uptake_and_the_moved_one_is_a_pet_in_suv(tmp_path):
     pet_series(tmp_path / "a", 3000, "1.2.3.4", "20240101")
     pet_series(tmp_path / "b", 1500, "1.2.3.5", "20240331")

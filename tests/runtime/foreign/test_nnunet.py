@@ -40,12 +40,12 @@ def agrees(folder: Path, image: Image, **how: object) -> bool:
 
 
 @pytest.mark.parametrize("case", ["hippocampus_160"])
-def test_a_network_that_nnunet_trained_says_what_it_says_in_nnunet(data, case):
-    model = hilum.load(data / "nnunet_hippocampus", "cpu")
+def test_a_network_that_nnunet_trained_says_what_it_says_in_nnunet(corpus, case):
+    model = hilum.load(corpus / "nnunet_hippocampus", "cpu")
     assert [label.name for label in model.task.labels] == ["anterior", "posterior"]
     assert model.flips() == (0, 1, 2)
-    found = np.asarray(model.predict(data / "hippocampus" / "images" / f"{case}.nii.gz").data)
-    file = nibabel.load(data / "nnunet_hippocampus" / "predictions" / f"{case}.nii.gz")
+    found = np.asarray(model.predict(corpus / "hippocampus" / "images" / f"{case}.nii.gz").data)
+    file = nibabel.load(corpus / "nnunet_hippocampus" / "predictions" / f"{case}.nii.gz")
     expected = np.asarray(file.dataobj)
     assert (found == expected).mean() >= 0.9995
     assert min(mask_overlap.overlap_of_masks(found == value, expected == value).dice for value in (1, 2)) >= 0.998
