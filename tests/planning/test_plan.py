@@ -5,6 +5,7 @@ import re
 import pytest
 
 import hilum
+import real_data
 import trained
 from hilum.errors import PlanError
 from hilum.networks import factory
@@ -153,15 +154,16 @@ def test_cases_are_brought_to_a_patch_that_was_set_by_hand(blobs):
 
 
 @pytest.mark.whole
-def test_hippocampi_are_planned_whole_and_mirrored_once_it_is_said_that_they_are_mr(data):
-    made = hilum.plan(data / "hippocampus", labels="1=anterior,2=posterior", device="cpu", threads=1).plan
+@pytest.mark.parametrize("folder", real_data.FOLDERS)
+def test_hippocampi_are_planned_whole_and_mirrored_once_it_is_said_that_they_are_mr(folder):
+    made = hilum.plan(folder / "hippocampus", labels="1=anterior,2=posterior", device="cpu", threads=1).plan
     assert made["preprocessing.spacing"] == [1.0, 1.0, 1.0]
     assert made["training.patch"] == [40, 56, 40]
     assert made["training.batch"] == 4
     assert (made["network.name"], made["network.size"]["width"]) == ("unet", 16)
     assert made["augmentation.flips"] == made["inference.flips"] == []
     stated = hilum.plan(
-        data / "hippocampus", labels="1=anterior,2=posterior", modality="MR", device="cpu", threads=1
+        folder / "hippocampus", labels="1=anterior,2=posterior", modality="MR", device="cpu", threads=1
     ).plan
     assert stated["augmentation.flips"] == stated["inference.flips"] == [0]  # RAS+: the first axis runs left to right
     assert "hippocampus" in stated.decision("augmentation.flips").because
