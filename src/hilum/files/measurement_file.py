@@ -315,7 +315,7 @@ def _filled(encoding: Any, lines: list[Any], backwards: int, path: Path) -> KSpa
         data[one.idx.slice, :, read, place] += samples
         counts[one.idx.slice, read, place] += 1
     data /= np.maximum(counts, 1)[:, None]
-    sampled = counts.all(axis=0)
+    sampled = np.asarray(counts.all(axis=0))
     columns_read = sampled.any(axis=0)
     kept, shown_field = int(image.matrixSize.x), float(image.fieldOfView_mm.x)
     field = float(encoded.fieldOfView_mm.x)

@@ -64,12 +64,12 @@ def calibrate(stored: Array, facts: StatedFacts, where: str) -> Array:
         if fitting:
             whole = fitting[0]
             values = stored.astype(whole)
-            values *= np.int64(slope).astype(whole)
-            values += np.int64(intercept).astype(whole)
+            np.multiply(values, np.int64(slope).astype(whole), out=values)
+            np.add(values, np.int64(intercept).astype(whole), out=values)
             return values
     values = stored.astype(np.float32 if stored.dtype.itemsize <= 2 else np.float64)
-    values *= slope
-    values += intercept
+    np.multiply(values, slope, out=values)
+    np.add(values, intercept, out=values)
     return values
 
 
@@ -127,8 +127,9 @@ def _calibration(header: Mapping[str, Any], where: str) -> tuple[float, float, l
 
 def _number(value: object) -> float | None:
     """A finite number as the library reads it, else None."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def _word(value: object) -> str:
