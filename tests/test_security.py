@@ -42,6 +42,8 @@ def test_json_of_strangers_is_parsed_in_one_place() -> None:
         "quality/known_cases.py",
         "training/search_study.py",
         "scoring/case_scoring.py",
+        "installation.py",
+        "verbs/info.py",
     }
     assert holding(r"json\.loads?\(") == {"files/storage/structured_text.py", *ours}
 
@@ -55,7 +57,7 @@ def test_few_files_reach_for_a_network() -> None:
         "service/supervisor.py", "service/web/server.py", "service/web/openid.py", "service/web/dicomweb/retrieve.py",
         "service/exchange/fhir_server.py", "service/exchange/hl7_reports.py", "service/_node_threads.py",
         "service/_delivering.py",
-        "service/_intake.py", "doors/loopback.py",
+        "service/_intake.py", "doors/loopback.py", "verbs/doctor.py",
         "federation/nvflare_carrier.py", "federation/parties.py", "service/work/prior_answers.py",
         *(f"service/dicom/{name}.py" for name in of_dicom),
     }  # fmt: skip

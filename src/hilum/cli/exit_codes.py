@@ -75,8 +75,10 @@ def main() -> None:
 def _replace_unknown_letters() -> None:
     """Print a question mark for a letter that the terminal's encoding lacks: no work is lost over a minus sign."""
     for stream in (sys.stdout, sys.stderr):
+        # What wrote to a file that is no terminal may have left it in a state that cannot be set anew.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            with suppress(OSError):
+                stream.reconfigure(errors="replace")
 
 
 def _run_command() -> int:

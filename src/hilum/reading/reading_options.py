@@ -17,6 +17,7 @@ from hilum.layouts.layout import LAYOUTS
 from hilum.planning import plan_result
 from hilum.values import Assignments, Dataset, Image, Setting
 from hilum.values.covariate_values import CovariateValues
+from hilum.values.dataset_cases import DataFrameLike
 
 # How images of a case are brought onto one grid; behind a colon the name of the image whose grid that is.
 Alignment = Literal["world", "register", "apart"]
@@ -33,7 +34,7 @@ ALLOW_LARGE = "allow_large"
 # A table of covariates, several of them, or the covariates of the one patient by name.
 Covariates = str | Path | Sequence[str | Path] | CovariateValues | None
 # What a model takes.
-Input = str | Path | Image | Dataset
+Input = str | Path | Image | Dataset | DataFrameLike
 # Names of label values: "1=anterior,2=posterior", {1: "anterior"}, or {"anterior": 1} as in dataset.json.
 Labels = str | Mapping[Any, Any]
 # Columns of a table by role: "image=filename,label=finding", several such texts, or {"image": "filename"}.

@@ -85,6 +85,9 @@ def fits_kind(value: Any, kind: Any) -> bool:
         return True
     if _is_mapping(kind):
         return isinstance(value, Mapping) and all(fits_kind(item, inner[1]) for item in value.values())
+    if origin is tuple and Ellipsis not in inner:
+        is_as_long = isinstance(value, list | tuple) and len(value) == len(inner)
+        return is_as_long and all(fits_kind(item, member) for item, member in zip(value, inner, strict=True))
     if _is_list(kind):
         items = [one for one in inner if one is not Ellipsis]
         return isinstance(value, list | tuple) and all(fits_kind(item, items[0]) for item in value)

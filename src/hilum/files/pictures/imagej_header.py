@@ -43,8 +43,8 @@ def read_facts(header: Mapping[str, Any], pixels_a_unit: Mapping[str, float | No
     sizes, size_notes = _sizes(header, pixels_a_unit)
     increment, time_notes = _increment(header)
     slope, intercept, value_notes = _calibration(header, where)
-    beside = [f"{words} beside the pixels was left out" for key, words in LEFT_OUT.items() if header.get(key)]
-    notes = (*size_notes, *time_notes, *value_notes, *beside)
+    left_out_notes = [f"{words} beside the pixels was left out" for key, words in LEFT_OUT.items() if header.get(key)]
+    notes = (*size_notes, *time_notes, *value_notes, *left_out_notes)
     return StatedFacts(sizes, increment=increment, slope=slope, intercept=intercept, notes=notes)
 
 
