@@ -442,7 +442,7 @@ def page(lines: Lines) -> str:
         *(["## Failures", "", *lines.wrong] if lines.wrong else ["No failures."]),
     ]
     if lines.untried:
-        text += ["", NOT_TRIED, "", *lines.untried]
+        text += ["", NOT_TRIED, "", "Family, axes, kind of output, number of covariates:", "", *lines.untried]
     return "\n".join(text) + "\n"
 
 
