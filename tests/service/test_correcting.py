@@ -32,7 +32,7 @@ from hilum.service.web import access, server
 from hilum.service.web.web_node import WebNode
 from service.objects_sent import encoded
 from service.small_node import LEVEL, SmallNode
-from service.test_reading import SERIES, slice_of, voxels_of
+from service.test_reading import slice_of, voxels_of
 from service.test_rejections import note
 from service.test_views import views
 from service.thresholds import class_model, threshold_model
@@ -315,7 +315,7 @@ def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
 @pytest.mark.whole
 def test_a_segmentation_of_another_product_is_corrected_and_judged_without_a_model(tmp_path):
     node = SmallNode(tmp_path / "node", page={"send": ["PACS"]}, peers=[PACS])
-    files = sorted((SERIES / "ct_23x38x3_with_seg").glob("*.dcm"))
+    files = sorted((real_data.SHIPPED / "dicom" / "series" / "ct_23x38x3_with_seg").glob("*.dcm"))
     other = real_data.SHIPPED / "dicom" / "files" / "dcmqi_seg_23x38x3.dcm"
     node.receive(*files, other)
     node.work()
