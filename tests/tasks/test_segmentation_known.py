@@ -268,7 +268,7 @@ def test_what_a_case_knows_is_understood_under_the_names_of_the_model():
     cases, sentences = WHOLE.own_labels([case(mask(0, 1, 2)), other, bare])
     assert [one.known for one in cases] == [None, {"right kidney"}, {"left kidney"}]
     assert sentences[-1] == (
-        "A structure is scored only where it was contoured;  of 3 cases that is left kidney in 2, right kidney in 2."
+        "A structure is scored only where it was contoured; of 3 cases that is left kidney in 2, right kidney in 2."
     )
     with pytest.raises(DatasetError, match="no case knows any of left kidney, right kidney"):
         WHOLE.own_labels([case(mask(0), "spleen", labels=(*LABELS, Label(7, "spleen")))])
