@@ -4,9 +4,9 @@ What moves voxels comes first: mirroring and quarter turns to the bit, then rota
 into one sampling grid, through which image and label are read once. What changes intensities follows, in the order in
 which it would befall a scan.
 
-A sample's generator gives two things: a chance for every kind of change, and a key. Each kind draws its numbers from a
+A sample's generator gives two things: a chance for every kind of change, and a key. Each kind has its numbers from a
 generator of its own, made of that key and the kind's place in the table. So a sample is changed alike in any batch,
-and the strength of one kind never changes what another draws.
+and the strength of one kind never changes the numbers of another.
 """
 
 from __future__ import annotations

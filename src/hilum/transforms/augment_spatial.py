@@ -21,7 +21,7 @@ POINTS = 5
 # that the image never folds over itself (0 of 3000 sampled fields in two and three dimensions).
 STEEPEST = 0.5
 # Slices this many times as far apart as the finest voxels are not read between: the image there would be invented.
-# nnU-Net draws the same line, doi:10.1038/s41592-020-01008-z
+# nnU-Net has the same limit, doi:10.1038/s41592-020-01008-z
 THICK = 3.0
 
 # The rotations about z, y and x, each by the axis that turns and the axis that it turns to.
