@@ -13,9 +13,10 @@ import torch
 import hilum
 import trained
 from hilum.networks import network_parts
-from hilum.planning import plan_checks
+from hilum.planning import plan_checks, plan_file
 from hilum.reading import ReadingOptions, dataset_reading
-from hilum.runs import _run_minutes
+from hilum.runs import _run_minutes, training_loop
+from hilum.runs._run_minutes import Cuts
 from hilum.runs.tuning import UnseenPredictions
 from hilum.runtime.torch_networks import KeptOutputs, TorchNetwork
 from hilum.tasks import fitting
@@ -126,3 +127,25 @@ def test_who_writes_into_outputs_does_not_change_those_that_are_kept(model):
     for _ in range(2):
         assert np.array_equal(run(batch)[head], first)
         run(batch)[head][:] = 7
+
+
+@pytest.mark.parametrize(
+    ("cuts", "gate", "deciding"),
+    [
+        (
+            Cuts(tuned=5, looking=(-1.0, 3600.0)),
+            "gate cut short (30 of 54 training cases, and 5 of 10 that did not train it; the minutes were over)",
+            "; 5 of 10 cases, the minutes were over",
+        ),
+        (Cuts(looking=(0.0, 0.0)), "no gate: every image gets an answer (the minutes were over before", ""),
+    ],
+)
+def test_what_the_clock_cut_short_says_so_in_model_plan_report_and_answers(monkeypatch, tmp_path, cuts, gate, deciding):
+    monkeypatch.setattr(training_loop.TrainingLoop, "cuts", lambda self, networks: cuts)
+    data = trained.pictures(tmp_path / "pictures", 80)
+    run = trained.gating(data, tmp_path / "run").out
+    assert str(hilum.load(run, "cpu").gate).startswith(gate)
+    plan = plan_file.read_plan(run / "plan.yaml")
+    assert any(deciding in decision.because for decision in plan.sections["task"].values())
+    answers = hilum.predict(run, next(data.rglob("*.png")), out=tmp_path / "answers")
+    assert gate in repr(answers)

@@ -181,7 +181,7 @@ def test_the_page_of_a_package_names_what_needs_hilum(gated, packaged):
     assert "`total`, `aleatoric` and `epistemic`" in only
     assert "`calibrate`" in only
     assert "abstention" not in only and "--covering" not in only  # this model has neither
-    assert "Without Hilum, which has its gate, it answers for every image" in page
+    assert "Without Hilum it answers for every image" in page and "With Hilum: gate fitted" in page
     assert "| channels | one, without a name |" in page
     assert re.search(r"\| grid that the network sees \| \d+ x \d+ pixels \|", page) and "voxels, overlap" not in page
     bare = replace(hilum.load(gated.out, "cpu"), parts=ModelParts())
@@ -203,7 +203,7 @@ def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keep
         "the gate refuses an image with a p-value below"
         in plan_file.read_plan(made.out / "plan.yaml").decision("guard.gate").because.lower()
     )
-    assert np.array_equal(guard.edges, first.edges)
+    assert np.array_equal(guard.look.edges, first.look.edges)
     assert hilum.load(made.out, "cpu").predict(odd).abstained
     file = made.out / "members" / "guard.safetensors"
     file.write_bytes(file.read_bytes()[:-8] + bytes(8))

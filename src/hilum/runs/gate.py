@@ -13,7 +13,7 @@ from hilum import errors
 from hilum.evaluation import conformal
 from hilum.reading import images_of_maps
 from hilum.report import progress_tracking
-from hilum.runs._run_minutes import FEWEST_LOOKED
+from hilum.runs._run_minutes import FEWEST_LOOKED, UNCUT
 from hilum.runs.run_folder import RunFolder
 from hilum.runs.training_jobs import FittedTraining, TrainingJob
 from hilum.runs.tuning import TunedModels, UnseenPredictions
@@ -50,8 +50,7 @@ def add_gates(
     if not (guard.gate or guard.error):
         return tuned
     if fits[0].job.cuts.looking[1] == 0:
-        untimely = {GATE: Decision(False, NO_TIME)} if guard.gate else {}
-        return replace(tuned, decisions={**tuned.decisions, **untimely})
+        return _with_unfitted_gates(run, fits, tuned) if guard.gate else tuned
     pairs = [_add_gate(run, unseen, one.job, model) for one, model in zip(fits, tuned.models, strict=True)]
     models, gated = zip(*pairs, strict=True)
     for fit, (outcome, model) in zip(fits, pairs, strict=True):
@@ -70,6 +69,17 @@ def add_gates(
         because = error_note([model.guard for model in gated], folds=fits[0].job.fold is not None)
         decisions[ERROR] = Decision(guard.error, because)
     return replace(tuned, models=list(models), decisions=decisions)
+
+
+def _with_unfitted_gates(run: RunFolder, fits: Sequence[FittedTraining], tuned: TunedModels) -> TunedModels:
+    """The models with gates that have looked at nothing, because the minutes were over; their checkpoints too."""
+    models = list[Model]()
+    for fit, model in zip(fits, tuned.models, strict=True):
+        trained, held_out = map(len, split_for_gate(run, fit.job))
+        guard = image_gate.unfitted_guard(fit.job.settings.guard.level, (trained, held_out))
+        models.append(model.with_guard(guard))
+        checkpoint_files.rewrite_parts(fit.outcome.checkpoint, models[-1].parts)
+    return replace(tuned, models=models, decisions={**tuned.decisions, GATE: Decision(False, NO_TIME)})
 
 
 def error_note(guards: Sequence[Guard | None], *, folds: bool) -> str:
@@ -111,24 +121,30 @@ def _add_gate(run: RunFolder, unseen: UnseenPredictions, job: TrainingJob, model
     layers = uncertainty_methods.last_layers_of(model.basis)
     shown = _shown_cases(job, trained, DRAWS_TRAINED)
     observations = _training_observations(model, shown, layers, *job.cuts.looking)
+    skipped = len(shown) - len(observations)
     trained = trained[: len(observations)]
     laplace = None if layers is None else layers.fit_posteriors(len(job.train))
     extended = replace(model, parts=replace(model.parts, laplace=laplace, directions=_directions(model, trained)))
 
-    def judged(cases: Sequence[Case], exact: bool) -> Model:
+    def judged(cases: Sequence[Case], exact: bool, others_skipped: int = 0) -> Model:
         others, sure = _unseen_observations(unseen, model, cases, judged=gate_setting.error is not None)
         if job.settings.augmentation.painting:
             others = [
                 replace(model.observe(case)[0], patient=case.patient) for case in _shown_cases(job, cases, DRAWS_UNSEEN)
             ]
         guard = image_gate.fit_guard(
-            observations, others, gate_setting.level if gate_setting.gate else 0.0, exact=exact
+            observations,
+            others,
+            gate_setting.level if gate_setting.gate else 0.0,
+            exact=exact,
+            skipped=(skipped, others_skipped),
         )
         if guard is not None and guard.is_calibrated and gate_setting.error:
             guard = replace(guard, answers=_answering(gate_setting.error, gate_setting.delta, sure))
         return model_assembly.with_uncertainty(extended.with_guard(guard))
 
-    scored = judged(held_out, exact)
+    _, uncut_held_out = split_for_gate(run, replace(job, cuts=UNCUT))
+    scored = judged(held_out, exact, len(uncut_held_out) - len(held_out))
     is_looked_through = job.fold == 0 or (job.fold is not None and gate_setting.error)
     return scored, judged(job.test, True) if is_looked_through else scored
 
@@ -161,7 +177,7 @@ def refit_gate(
     exact: whether they have not calibrated it either, on which the promise about answers rests
     chose: whether they chose its checkpoints
     """
-    if (guard := model.guard) is None:
+    if (guard := model.guard) is None or not guard.trained:
         return model, {}
     observations, sure = _unseen_observations(unseen, model, cases, judged=guard.answers is not None)
     decisions, after = {}, image_gate.refit(guard, observations, exact=not chose)

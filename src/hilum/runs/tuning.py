@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from hilum import errors
 from hilum.report import progress_tracking
 from hilum.runs import _run_trainings, training_jobs
+from hilum.runs._run_minutes import UNCUT
 from hilum.runs.training_jobs import FittedTraining, TrainingJob
 from hilum.runtime import Model
-from hilum.runtime.guard.image_gate import Guard
+from hilum.runtime.guard.image_gate import CLOCK, Guard
 from hilum.runtime.guard.image_observation import Observation
 from hilum.runtime.torch_networks import KeptOutputs
 from hilum.scoring import case_scoring
@@ -148,7 +149,8 @@ def tune_models(
     if len(jobs) > 1:
         by_fold = PredictedCases.from_parts(by_folds) if not is_mean and all(one.cases for one in by_folds) else None
         because = _by_unseen_fold(everything) if is_crossed else ""
-        common, decisions = fitting.fit_task(task, everything, because=because, by_fold=by_fold)
+        cut = _cut_by_clock(jobs)
+        common, decisions = fitting.fit_task(task, everything, because=because, cut=cut, by_fold=by_fold)
     for job in jobs if everything.cases else ():
         for name in ("best", "last"):
             if (job.out / "checkpoints" / name).is_dir():
@@ -219,7 +221,18 @@ def _fit_task(
     few = limit_evidence(evidence, max(MOST_DECIDING, len(job.tuning))) if inner and job.is_dense else evidence
     others = evidence if job.origin == "unseen" else None
     because, conformal = _by_inner_folds(job, inner), held if job.calibration else others
-    return fitting.fit_task(job.settings.task, few, origin=job.origin, because=because, conformal=conformal)
+    cut = _cut_by_clock([job])
+    return fitting.fit_task(job.settings.task, few, origin=job.origin, because=because, cut=cut, conformal=conformal)
+
+
+def _cut_by_clock(jobs: Sequence[TrainingJob]) -> str:
+    """End of a reason: how many of the cases that were to decide did, where the minutes were over; else empty."""
+    if all(job.cuts.tuned is None for job in jobs):
+        return ""
+    deciding = sum(len(job.tuning or job.unseen) for job in jobs)
+    uncut_jobs = [replace(job, cuts=UNCUT) for job in jobs]
+    planned = sum(len(job.tuning or job.unseen) for job in uncut_jobs)
+    return "" if deciding == planned else f"; {deciding} of {errors.count_phrase(planned, 'case')}, {CLOCK}"
 
 
 def _by_unseen_fold(everything: PredictedCases) -> str:

@@ -38,6 +38,7 @@ class GateSettings(PartSettings):
     unseen: int
     answers: AnsweringSettings | None
     shares: dict[str, float]
+    skipped: list[int]
 
 
 class PartsRecord(TypedDict, total=False):

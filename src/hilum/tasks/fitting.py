@@ -60,6 +60,7 @@ def fit_task(
     *,
     origin: Origin = "unseen",
     because: str = "",
+    cut: str = "",
     otherwise: Task | None = None,
     conformal: PredictedCases | Callable[[Task], PredictedCases] | None = None,
     by_fold: PredictedCases | None = None,
@@ -67,13 +68,14 @@ def fit_task(
     """The task with all that these cases find, and the decisions.
 
     because:   end of the reasons of what is decided first, such as which network predicted which case
+    cut:       end of the reasons of all that the deciding cases decide, where the clock left some of these out
     otherwise: the task whose settings hold where no case decides, but for those of sets, which are found anew
     conformal: other cases for thresholds of sets; a function predicts cases that decide nothing else with the task so
                far. None: the deciding cases, unless they trained
     by_fold:   cases that each fold has not seen, for sets and intervals by what each fold says
     """
     task, decisions = with_fitted_calibration(task, deciding, origin)
-    decisions = {name: replace(one, because=one.because + because) for name, one in decisions.items()}
+    decisions = _with_reasons(decisions, because + cut)
     task = task if otherwise is None else _fill_undecided(task, otherwise)
     exact = callable(conformal)
     if callable(conformal):
@@ -81,11 +83,16 @@ def fit_task(
     elif conformal is None:
         conformal = PredictedCases() if origin == "training" else deciding
     task, sets = with_sets(task, conformal, exact=exact)
-    decisions |= sets
+    decisions |= sets if exact else _with_reasons(sets, cut)
     if by_fold is not None:
         task, sets = with_sets_of_folds(task, by_fold)
-        decisions |= sets
+        decisions |= _with_reasons(sets, cut)
     return task, decisions
+
+
+def _with_reasons(decisions: Mapping[str, Decision], end: str) -> dict[str, Decision]:
+    """The decisions with this at the end of their reasons."""
+    return {name: replace(one, because=one.because + end) for name, one in decisions.items()}
 
 
 def with_fitted_calibration(

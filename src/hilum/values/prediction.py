@@ -324,8 +324,8 @@ class Confidence:
     low, high:    {target or label: the ends of its interval}
     deviations:   of `Prediction.values`, one standard deviation each in their order
     expected:     {label: Dice that is expected of its mask}
-    gate:         of a model without a fitted gate: "limits" where headers alone decide which images get an answer,
-                  "none" where every image gets one
+    gate:         of a model without a fitted gate: "cut" where the minutes were over before it had looked at all cases,
+                  "limits" where headers alone decide which images get an answer, "none" where every image gets one
     gate_p:       how likely an input of the training's kind is at least as odd as this one
     total:        uncertainty of the answer: entropy in nats, the mean over all voxels of a dense result, the sum over
                   findings; of values the variance. It is `epistemic`, about which several views of the image disagree

@@ -17,7 +17,7 @@ from hilum.errors import IntegrityError
 from hilum.runtime import model_record
 from hilum.runtime.guard import case_distances, image_gate, image_observation
 from hilum.runtime.guard.case_distances import KnownDistances
-from hilum.runtime.guard.gate_state import LIMITS
+from hilum.runtime.guard.gate_state import CUT, LIMITS
 from hilum.runtime.guard.image_gate import Answering, Guard
 from hilum.runtime.guard.image_observation import Observation
 from hilum.runtime.model_parts import ModelParts
@@ -482,3 +482,24 @@ def test_the_mean_of_models_answers_what_is_sure_enough_for_each_of_them():
     assert image_gate.strictest_answering([loose, None, strict]) == strict
     assert image_gate.strictest_answering([None, None]) is None
     assert image_gate.strictest_answering([loose, replace(strict, least=np.inf)]).refusal(0.99999) is not None
+
+
+def test_a_gate_that_the_clock_cut_short_says_so_in_each_sentence_on_its_verdict():
+    rng = np.random.default_rng(0)
+    made = image_gate.fit_guard(
+        [seen(rng) for _ in range(30)], [seen(rng) for _ in range(12)], LEVEL, exact=True, skipped=(75, 8)
+    )
+    assert made is not None and made.state.kind == CUT and not made.state.is_fitted
+    cases = "30 of 105 training cases, and 12 of 20 that did not train it; the minutes were over"
+    assert str(made.state) == f"gate cut short ({cases})"
+    assert cases in image_gate.tail_note(made)
+    _, reason, _ = made.verdict(seen(rng, off=50.0))
+    assert reason is not None and cases in reason
+    assert image_gate.refit(made, [seen(rng) for _ in range(40)], exact=True).skipped == (75, 0)
+
+
+def test_a_gate_that_had_no_time_to_look_refuses_nothing_and_says_why():
+    made = image_gate.unfitted_guard(LEVEL, (105, 20))
+    judged = made.judge(Prediction(image().geometry), seen(np.random.default_rng(0), off=50.0))
+    assert judged.abstained is None
+    assert str(made.state).endswith("(the minutes were over before it had looked at a training case)")

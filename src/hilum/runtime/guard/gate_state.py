@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FITTED, LIMITS, NONE = "fitted", "limits", "none"
+FITTED, CUT, LIMITS, NONE = "fitted", "cut", "limits", "none"
 WORDS = {
     FITTED: "gate fitted",
+    CUT: "gate cut short",
     LIMITS: "the gate has limits of the header alone",
     NONE: "no gate: every image gets an answer",
 }
@@ -17,8 +18,9 @@ OFF, UNKNOWN_TRAINING = "it is switched off", "no case that trained it is known"
 class GateState:
     """On what a model refuses images.
 
-    kind:    "fitted": distances of images from training cases decide; "limits": what the headers of a few training
-             cases state; "none": every image gets an answer
+    kind:    "fitted": distances of images from training cases decide; "cut": so do they, and the minutes were over
+             before it had looked at all cases; "limits": what the headers of a few training cases state; "none": every
+             image gets an answer
     because: the cases that it rests on, or why there is no gate
     """
 
@@ -27,12 +29,12 @@ class GateState:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether distances decide."""
+        """Whether distances of all cases that were meant for it decide."""
         return self.kind == FITTED
 
     @property
     def unfitted_kind(self) -> str:
-        """What stands beside an answer: empty where distances decide."""
+        """What stands beside an answer: empty of a gate that is fitted."""
         return "" if self.is_fitted else self.kind
 
     def __str__(self) -> str:

@@ -22,7 +22,7 @@ from hilum import errors
 from hilum.evaluation.fairness import shift_tests
 from hilum.runtime.guard import case_distances, image_observation
 from hilum.runtime.guard.case_distances import Correlated, Floats, KnownDistances, Ranges, Reference
-from hilum.runtime.guard.gate_state import FITTED, LIMITS, NONE, OFF, GateState
+from hilum.runtime.guard.gate_state import CUT, FITTED, LIMITS, NONE, OFF, GateState
 from hilum.runtime.guard.image_observation import (
     MODALITY,
     RATIO,
@@ -47,6 +47,7 @@ HELD_OUT, BY_OTHERS = "held_out", "by_others"
 # Of a tail's mean excess, in spreads: headers of a set are often all the same, and another one is not odd for a trifle.
 LEAST_EXCESS = {HEADER: 0.25, COLOUR: 0.25}
 UNSEEN = "the gate could not judge"
+CLOCK = "the minutes were over"
 # How an image differs from the training cases; {} is the number of its header that differs most.
 SCORES = {
     HEADER: "its {} in",
@@ -144,6 +145,7 @@ class Guard:
     by_others: {score: distances} of training cases by others, where no network has a say
     shares:   {score: its part of the level}
     answers:  which answers are sure enough to be given; None: all
+    skipped:  number of training cases, and of others, at which it did not look because the minutes of the run were over
     """
 
     level: float
@@ -159,6 +161,7 @@ class Guard:
     by_others: Mapping[str, KnownDistances] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
     answers: Answering | None = None
+    skipped: tuple[int, int] = (0, 0)
 
     def __repr__(self) -> str:
         return f"a gate at the level of {self.level:g}, of {self.trained} training cases and {self.unseen} others"
@@ -171,14 +174,36 @@ class Guard:
     @property
     def state(self) -> GateState:
         """On what it refuses images."""
-        of_training = errors.count_phrase(self.trained, "training case")
         if not self.level:
             return GateState(NONE, OFF)
+        if not self.trained:
+            return GateState(NONE, f"{CLOCK} before it had looked at a training case")
         if not self.is_calibrated:
-            return GateState(LIMITS, f"{of_training}, too few or of too few patients to be compared with each other")
+            few = f"{self._training_cases}, too few or of too few patients to be compared with each other"
+            return GateState(LIMITS, f"{few}; {CLOCK}" if any(self.skipped) else few)
         if self.unseen:
-            return GateState(FITTED, f"{of_training}, and {self.unseen} that did not train it")
-        return GateState(FITTED, f"{of_training}, each compared with the others, because none was left out")
+            others = self.unseen if not self.skipped[1] else f"{self.unseen} of {self.unseen + self.skipped[1]}"
+            cases = f"{self._training_cases}, and {others} that did not train it"
+        else:
+            cases = f"{self._training_cases}, each compared with the others, {self.why_without_others}"
+        return GateState(CUT, f"{cases}; {CLOCK}") if any(self.skipped) else GateState(FITTED, cases)
+
+    @property
+    def why_without_others(self) -> str:
+        """Reason for which training cases judge: none was left out, or the minutes left too few of these."""
+        unlooked = errors.count_phrase(self.skipped[1], "case")
+        return f"because it did not look at {unlooked} left out" if self.skipped[1] else "because none was left out"
+
+    @property
+    def _training_cases(self) -> str:
+        """The training cases that it has looked at, in words; of a gate that was cut short of how many."""
+        cases = errors.count_phrase(self.trained + self.skipped[0], "training case")
+        return f"{self.trained} of {cases}" if self.skipped[0] else cases
+
+    @property
+    def cut_words(self) -> str:
+        """End of a sentence on its verdict: the cases that a gate that was cut short has looked at."""
+        return f"; {self.state}" if any(self.skipped) else ""
 
     def judge(self, prediction: Prediction, observation: Observation, sure: float = 1.0) -> Prediction:
         """The prediction with the gate's p-value, and why the model gives no answer where it gives none.
@@ -350,7 +375,7 @@ class Guard:
         held_out = self.held_out[name]
         how = "" if case_distances.is_enough(held_out.patients, self.level / len(self.held_out)) else "extrapolated "
         others = f"that of {held_out.words('other case')} at most {held_out.distances[-1]:.3g}"
-        figures = f"distance {distance:.3g}, {others}; {how}p {p:.2g}, refused below {self.level:g}"
+        figures = f"distance {distance:.3g}, {others}; {how}p {p:.2g}, refused below {self.level:g}{self.cut_words}"
         return f"{what} the training cases ({figures})"
 
     def _unseen(self, distances: Mapping[str, float]) -> list[str]:
@@ -370,6 +395,7 @@ class Guard:
             "unseen": self.unseen,
             "answers": None if self.answers is None else self.answers.settings,
             "shares": dict(self.shares),
+            "skipped": list(self.skipped),
             "sha256": hashlib.sha256(self.content).hexdigest(),
         }
 
@@ -412,6 +438,7 @@ class Guard:
             by_others=by_others,
             shares={name: float(share) for name, share in settings["shares"].items()},
             answers=None if settings["answers"] is None else Answering.from_settings(settings["answers"]),
+            skipped=(int(settings["skipped"][0]), int(settings["skipped"][1])),
         )
 
 
@@ -521,15 +548,25 @@ BINS, TAILS = 32, 1e-3
 PARTS = 10
 
 
+def unfitted_guard(level: float, skipped: tuple[int, int]) -> Guard:
+    """The gate of a run whose minutes were over before it had looked at a case: it refuses nothing, and says so."""
+    return Guard(level, True, words={}, numbers={}, look=None, features=None, trained=0, skipped=skipped)
+
+
 def fit_guard(
-    trained: Sequence[Observation], held_out: Sequence[Observation], level: float, *, exact: bool
+    trained: Sequence[Observation],
+    held_out: Sequence[Observation],
+    level: float,
+    *,
+    exact: bool,
+    skipped: tuple[int, int] = (0, 0),
 ) -> Guard | None:
     """A gate; None without any training case that a network has seen.
 
     trained:  the model's training cases, or some of them
     held_out: cases that did not train it; where these are too few, training cases judge, each by the others, in what no
               network has a say; of too few training cases the headers alone set limits
-    exact:    as in `Guard`
+    exact, skipped: as in `Guard`
     """
     observed = [one for one in trained if one.is_seen]
     if not observed:
@@ -543,6 +580,7 @@ def fit_guard(
         look=None,
         features=None,
         trained=len(observed),
+        skipped=skipped,
     )
     if len(observed) < FEWEST:
         return bare
@@ -570,6 +608,7 @@ def refit(guard: Guard, held_out: Sequence[Observation], *, exact: bool) -> Guar
     """
     if (after := _judging_by(guard, held_out, exact)) is guard:
         return guard
+    after = replace(after, skipped=(guard.skipped[0], 0))
     both = {name: (own, after.held_out[name]) for name, own in guard.by_others.items() if name in after.held_out}
     scaled = {name: own.as_far_as(others) for name, (own, others) in both.items()}
     return _with_trained(after, {name: own for name, own in scaled.items() if own is not None})
@@ -649,13 +688,13 @@ def tail_note(guard: Guard) -> str:
     fewest = min(guard.held_out.values(), key=lambda known: (known.patients, len(known)))
     lead = f"The gate refuses an image with a p-value below {guard.level:g}, by comparison with"
     if not guard.unseen:
-        whom = f"{fewest.words('training case')}, because none was left out"
-        return f"{lead} {whom}; what the network sees in it does not count."
+        whom = f"{fewest.words('training case')}, {guard.why_without_others}"
+        return f"{lead} {whom}; what the network sees in it does not count{guard.cut_words}."
     whom = f"{fewest.words()} that chose nothing" if guard.exact else fewest.words("validation case")
     approximate = "" if guard.exact else "; these chose the checkpoint, so that the level is approximate"
     enough = case_distances.is_enough(fewest.patients, guard.level / len(guard.held_out))
     tail = "" if enough else "; they are too few for so small a p, which is extrapolated"
-    return f"{lead} {whom}{tail}{approximate}."
+    return f"{lead} {whom}{tail}{approximate}{guard.cut_words}."
 
 
 def _calibration_features(held_out: Sequence[Observation]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from hilum import errors
 from hilum.report import wording
 from hilum.runtime import result_codes
 from hilum.runtime.covariate_encoding import IMAGE
+from hilum.runtime.guard.gate_state import NONE
 from hilum.runtime.model_assembly import Model
 from hilum.runtime.package import monai_metadata
 from hilum.runtime.package.monai_metadata import NOT_STATED
@@ -138,7 +139,7 @@ def _any_image(model: Model) -> str:
     """Whether it knows an image that it was not made for."""
     everywhere = "answers for every image of the right size but a blank one, also where it shows something else."
     with_hilum = f"With Hilum: {model.gate}."
-    if model.guard is None or not model.guard.level:
+    if model.gate.kind == NONE:
         return f"It {everywhere} {with_hilum}"
     return f"Without Hilum it {everywhere} {with_hilum}"
 
