@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 from PIL.PngImagePlugin import PngInfo
 
 import hilum
-from hilum.deidentification import handed_folder, keyed_names
+from hilum.deidentification import coded_images, keyed_names
 from hilum.errors import FormatError
 
 WHO = b"Quittenbaum"
@@ -83,9 +83,9 @@ def coded(**options: object) -> bytes:
 def test_a_jpeg_keeps_its_coded_image_to_the_byte(progressive):
     bare = coded(progressive=progressive)
     noted = coded(progressive=progressive, comment=WHO, exif=b"Exif\0\0" + WHO)
-    assert handed_folder.strip_jpeg(noted + b"behind it: Quittenbaum", "a.jpg") == bare
+    assert coded_images.strip_jpeg(noted + b"behind it: Quittenbaum", "a.jpg") == bare
     with pytest.raises(FormatError, match="cut short"):
-        handed_folder.strip_jpeg(noted[:-20], "a.jpg")
+        coded_images.strip_jpeg(noted[:-20], "a.jpg")
 
 
 def test_files_are_called_by_patient_and_number(tmp_path):
@@ -96,3 +96,20 @@ def test_files_are_called_by_patient_and_number(tmp_path):
     (first, a), (second, b), (third, c) = (output.split("/") for output in outputs)
     assert first == second != third
     assert (a, b, c) == (f"{first}_1.png", f"{first}_2.png", f"{third}_1.png")
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_photograph_is_upright_before_and_after(tmp_path, turn, mode):
+    pixels = np.zeros((40, 64, 3), np.uint8)
+    pixels[:20, :32], pixels[20:, 32:] = (220, 20, 20), (20, 220, 20)
+    exif = PilImage.Exif()
+    exif[0x0112], exif[0x010E] = turn, WHO.decode()
+    path = tmp_path / "photo.jpg"
+    PilImage.fromarray(pixels).convert(mode).save(path, exif=exif, quality=95)
+    [row] = hilum.deidentify(path, out=tmp_path / "out").rows
+    written = tmp_path / "out" / row.output
+    assert WHO not in written.read_bytes()
+    assert np.array_equal(hilum.read(written).data, hilum.read(path).data)
+    with PilImage.open(written) as opened:  # as other programs read it
+        assert dict(opened.getexif()) == ({} if turn == 1 else {0x0112: turn})

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from hilum.deidentification import (
         attribute_cleaning,
         burned_in_text,
+        coded_images,
         common_words,
         confidentiality_profile,
         dicom_objects,
         handed_folder,
         identifiers,
         keyed_names,
+        pixel_bytes,
+        stated_text,
     )
 
 lazy_index(__name__)

@@ -31,6 +31,8 @@ NUMBER_BYTES = re.compile(rb"[0-9+\-.eE \\\0]*")
 UID = re.compile(r"(?=.{1,64}$)\d+(\.\d+)*", re.ASCII)
 UID_BYTES = re.compile(rb"[0-9.\\\0 ]*")
 CHARACTER_SET, PIXELS, OVERLAYS, CURVES = 0x00080005, 0x7FE0, 0x60, 0x50
+# Pixels with the tables of their frames, PS3.6; coefficients and whatever else a file has in their group go.
+OF_PIXELS = frozenset(PIXELS << 16 | element for element in (0x0001, 0x0002, 0x0003, 0x0008, 0x0009, 0x0010))
 CONTENT, GRAPHICS, TEXT_OBJECTS, GRAPHIC_OBJECTS = 0x0040A730, 0x00700001, 0x00700008, 0x00700009
 # Text, name, date, time and both of a content item, PS3.3 C.17.3.
 STATEMENTS = (0x0040A160, 0x0040A123, 0x0040A121, 0x0040A122, 0x0040A120)
@@ -112,7 +114,7 @@ class ObjectCleaner:
             own = around._replace(encodings=encodings_of(item)) if CHARACTER_SET in item else around
             safe = self._safe_private(item)
             for tag in list(item.keys()):
-                if tag in safe or (tag >> 16 == PIXELS and is_top):
+                if tag in safe or (tag in OF_PIXELS and is_top):
                     self.counts[Action.KEEP.value] += 1
                 elif tag >> 16 < 8 or tag >> 16 == PIXELS or tag & 0xFFFF == 0 or not _is_known(tag):
                     self._remove(item, tag)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilum import installation
+from hilum.deidentification import pixel_bytes, stated_text
 from hilum.errors import ResourceError
 from hilum.files.dicom import tags
 from hilum.files.dicom.elements import DicomDataset
@@ -35,7 +36,6 @@ WIDE = 2.0  # times this range: pixels beyond it may be text, and are looked at 
 SHOWN_SIDE = 900  # pixels of a picture for a person
 # What shows structures or numbers, and no picture that anybody wrote into.
 NO_PICTURES = (SEGMENTATION, LABEL_MAP)
-OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 Stored = NDArray[Any]
 Shape = tuple[int, ...]
 MODEL = Path("models", "PP-OCRv6_det_small.onnx")
@@ -66,11 +66,18 @@ class HiddenPlaces:
     places:  text, and what may be text
     regions: those of an ultrasound image, where there is text outside them: all outside is blacked
     picture: PNG of what a person has to look at, with the places that are unsure
+    doubt:   why a person has to look whatever the places are; empty of most
     """
 
     places: tuple[TextPlace, ...] = ()
     regions: tuple[tuple[int, int, int, int], ...] = ()
     picture: bytes = b""
+    doubt: str = ""
+
+    @property
+    def needs_look(self) -> bool:
+        """Whether a person has to look before it is handed on."""
+        return bool(self.unsure or self.doubt)
 
     @property
     def unsure(self) -> list[TextPlace]:
@@ -128,7 +135,8 @@ class SeriesLook:
         if path in self.clips:
             return self.clips[path]
         [frame] = pixel_decoding.iterate_frames(dataset, str(path))
-        if self.members[frame.shape] > 1 and self.firsts[frame.shape] != path:
+        is_one_of_many = self.members[frame.shape] > 1 and self.firsts[frame.shape] != path
+        if is_one_of_many and not stated_text.statement(dataset):
             if frame.shape not in self.shows_text:
                 self.shows_text[frame.shape] = any(map(_places_in, self.extremes[frame.shape]))
             if not self.shows_text[frame.shape]:
@@ -184,11 +192,14 @@ def _scale(frame: Stored, low: float, high: float) -> NDArray[np.uint8]:
 def _hidden(looks: list[tuple[Stored, list[TextPlace]]], dataset: pydicom.Dataset) -> HiddenPlaces:
     places = tuple(dict.fromkeys(place for _, found in looks for place in found))
     regions = _regions(dataset)
-    hidden = HiddenPlaces(places, regions if any(is_outside(one, regions) for one in places) else ())
-    if not hidden.unsure:
+    has_text_outside = any(is_outside(one, regions) for one in places)
+    hidden = HiddenPlaces(places, regions if has_text_outside else (), doubt=stated_text.standing_doubt(dataset))
+    if not hidden.needs_look:
         return hidden
-    frame = next(frame for frame, found in looks if any(one in hidden.unsure for one in found))
-    return replace(hidden, picture=draw_places(next(_views(frame)), hidden))
+    shown_frames = [frame for frame, found in looks if any(one in hidden.unsure for one in found)]
+    frame = next(iter(shown_frames), looks[0][0])
+    view = next(_views(frame), np.zeros(frame.shape, np.uint8))  # of one value alone there is no view
+    return replace(hidden, picture=draw_places(view, hidden))
 
 
 def _regions(dataset: DicomDataset) -> tuple[tuple[int, int, int, int], ...]:
@@ -226,7 +237,7 @@ def hide_places(dataset: pydicom.Dataset, hidden: HiddenPlaces, where: str) -> N
     frames = pixel_decoding.decode_frames(dataset, where, indices=True)
     frames[:, hidden.mask((layout.rows, layout.columns))] = _black(frames, layout, dataset, where)
     syntax = layout.syntax if layout.syntax in NATIVE else EXPLICIT
-    for keyword in OFFSET_TABLES:
+    for keyword in pixel_bytes.OFFSET_TABLES:
         if keyword in dataset:
             del dataset[keyword]
     words = np.packbits(frames, bitorder="little") if layout.allocated == 1 else frames
@@ -249,12 +260,6 @@ def _black(frames: Stored, layout: PixelLayout, dataset: pydicom.Dataset, where:
         return frames.max() if layout.photometric == "MONOCHROME1" else frames.min()
     entries = np.arange(1 << min(layout.stored, 16), dtype=frames.dtype)
     return entries[colour_spaces.rgb_of_palette(entries[None], dataset, where)[0].astype(int).sum(axis=1).argmin()]
-
-
-def has_embedded_overlay(dataset: DicomDataset) -> bool:
-    """Whether an overlay may lie in unused bits of the pixels, PS3.3 C.9.2 (retired)."""
-    of_overlays = {tag & 0xFFFF for tag in dataset.keys() if tag >> 24 == 0x60}  # noqa: SIM118 - tags, not elements
-    return 0x0102 in of_overlays and 0x3000 not in of_overlays
 
 
 def is_text_free(dataset: pydicom.Dataset, group: int) -> bool:

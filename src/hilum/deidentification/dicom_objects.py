@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from hilum.deidentification import attribute_cleaning, burned_in_text
+from hilum.deidentification import attribute_cleaning, burned_in_text, pixel_bytes, stated_text
 from hilum.deidentification.attribute_cleaning import CleaningRules, ObjectCleaner
 from hilum.deidentification.burned_in_text import HiddenPlaces, SeriesLook
 from hilum.deidentification.common_words import CommonWords
@@ -71,6 +71,8 @@ class IdentifierSurvey:
         """Whose an object is; notes what it says of them. Raises FormatError for what is never handed on."""
         head = header_reading.read_header(path)
         _refuse_object(head)
+        if "clean-pixels" not in self.rules.profile:
+            _refuse_stated_text(head)
         facts = facts_of(head, self.rules.names)
         self._note(head.library, facts.patient)
         if "clean-pixels" in self.rules.profile:
@@ -88,7 +90,7 @@ class IdentifierSurvey:
         dataset, hidden = read_whole(facts.path), None
         if "clean-pixels" in self.rules.profile:
             hidden = self.looks[facts.whole_series].find(facts.path, dataset)
-            if hidden.unsure and not accept:
+            if hidden.needs_look and not accept:
                 return hidden, {}
         cleaner = ObjectCleaner(self.rules, facts.patient, self.identifiers[facts.patient])
         return hidden or HiddenPlaces(), write_clean(dataset, cleaner, target, str(facts.path), hidden)
@@ -111,9 +113,9 @@ class IdentifierSurvey:
 def write_alone(path: Path, target: Path, profile: ConfidentialityProfile, names: KeyedNames) -> None:
     """Write one object without identity, with no other beside it. Raises FormatError for one that may not go."""
     survey = IdentifierSurvey(CleaningRules(profile, names, CommonWords()))
-    hidden, actions = survey.write(survey.examine(path), target, accept=False)
+    _, actions = survey.write(survey.examine(path), target, accept=False)
     if not actions:
-        problem = f"{len(hidden.unsure)} places in it may be text, at which a person has to look"
+        problem = "it shows what a person has to look at first"
         raise FormatError(problem, str(path), "Hand it on with `hilum deidentify`")
 
 
@@ -140,6 +142,13 @@ def _refuse_object(head: Header) -> None:
         raise FormatError(problem, head.where, "Leave it out, or hand it on by hand")
     if head.has_pixels:
         header_reading.check_pixels(head)
+
+
+def _refuse_stated_text(head: Header) -> None:
+    """Raise FormatError for an object that says itself that its pixels show text, a label or a person."""
+    problem = stated_text.statement(head.dataset) if head.has_pixels else None
+    if problem is not None:
+        raise FormatError(problem, head.where, "Give --options clean-pixels, which looks for text, or leave it out")
 
 
 def read_whole(path: Path) -> pydicom.Dataset:
@@ -174,7 +183,8 @@ def write_clean(
     Raises FormatError.
     """
     try:
-        if _must_be_written_anew(dataset, cleaner.identifiers, hidden):
+        pixel_bytes.bare_pixels(dataset, where)
+        if _must_be_written_anew(dataset, cleaner.identifiers, where, hidden):
             burned_in_text.hide_places(dataset, hidden or HiddenPlaces(), where)
         cleaner.keeps_overlay = cache(partial(burned_in_text.is_text_free, dataset))
         cleaner.clean(dataset)
@@ -191,16 +201,17 @@ def write_clean(
 
 
 def _must_be_written_anew(
-    dataset: pydicom.Dataset, identifiers: PatientIdentifiers, hidden: HiddenPlaces | None
+    dataset: pydicom.Dataset, identifiers: PatientIdentifiers, where: str, hidden: HiddenPlaces | None
 ) -> bool:
-    """Whether pixels change: places are blacked, an overlay lies in their bits, or compressed frames hold a name."""
+    """Whether pixels change: places are blacked, more than pixels lies in them, or compressed frames hold a name."""
     if hidden is not None and hidden.places:
         return True
     if "PixelData" not in dataset:
         return False
-    if dataset.file_meta.TransferSyntaxUID in NATIVE:
-        return burned_in_text.has_embedded_overlay(dataset)
-    return identifiers.are_in_bytes(dataset["PixelData"].value or b"")
+    if pixel_bytes.holds_more_than_pixels(dataset, where):
+        return True
+    is_native = dataset.file_meta.TransferSyntaxUID in NATIVE
+    return not is_native and identifiers.are_in_bytes(dataset["PixelData"].value or b"")
 
 
 def _encode_object(dataset: pydicom.Dataset, where: str) -> bytes:

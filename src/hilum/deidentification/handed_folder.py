@@ -16,7 +16,7 @@ from typing import NotRequired
 import numpy as np
 
 from hilum import errors
-from hilum.deidentification import burned_in_text
+from hilum.deidentification import burned_in_text, coded_images
 from hilum.deidentification.attribute_cleaning import CleaningRules
 from hilum.deidentification.burned_in_text import HiddenPlaces
 from hilum.deidentification.common_words import CommonWords
@@ -28,6 +28,7 @@ from hilum.files import file_formats, patient_names
 from hilum.files.dicom import header_reading, library_warnings
 from hilum.files.dicom.elements import MAGIC_END
 from hilum.files.format_options import ReadOptions
+from hilum.files.pictures import plain_picture
 from hilum.files.storage import atomic, csv_text, folder_files
 from hilum.report import Figure, ReportPage, Section, page_blocks
 from hilum.runtime import record_files
@@ -45,9 +46,6 @@ LEAD = (
 # {format: suffix that it is written with}; of pictures PNG and JPEG alone.
 SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "metaimage": ".mha", "tiff": ".tiff", "picture": ".png"}
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
-SCAN, END, COMMENT = 0xDA, 0xD9, 0xFE
-NOTES = (*range(0xE1, 0xEE), 0xEF, COMMENT)  # APP1 to APP13, APP15 and COM: all but JFIF and Adobe's word on colour
-MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # within coded data: not stuffed, and no restart
 
 
 @dataclass(frozen=True)
@@ -247,7 +245,7 @@ class FolderHanding:
         return self._row(source, stated, written.hidden, {})
 
     def _row(self, source: str, output: str | None, hidden: HiddenPlaces, actions: Mapping[str, int]) -> HandedFile:
-        review = describe(hidden) if hidden.unsure else None
+        review = describe(hidden) if hidden.needs_look else None
         if review and output is None:
             self.pictures[source] = hidden.picture
         return HandedFile(source, output, actions, text=len(hidden.places) if output else 0, review=review)
@@ -339,7 +337,8 @@ def _unforeseen(error: Exception, source: str) -> HilumError:
 
 def describe(hidden: HiddenPlaces) -> str:
     """Why a person has to look."""
-    return f"{errors.count_phrase(len(hidden.unsure), 'place')} may be text"
+    places = f"{errors.count_phrase(len(hidden.unsure), 'place')} may be text" if hidden.unsure else ""
+    return "; ".join(filter(None, (hidden.doubt, places)))
 
 
 def render(pictures: Mapping[str, bytes]) -> str:
@@ -351,7 +350,7 @@ def render(pictures: Mapping[str, bytes]) -> str:
 
 # Images of other formats: read and written anew, so that voxels and geometry pass and nothing else.
 #
-# A JPEG keeps its coded image to the byte and loses what stands beside it, ISO/IEC 10918-1 B.1.1.
+# A JPEG keeps its coded image to the byte and loses what stands beside it but its orientation.
 
 
 @dataclass(frozen=True)
@@ -379,16 +378,17 @@ def write_anew(path: Path, stem: Path, *, looks: bool, accept: bool) -> Rewritte
     image = file_formats.read_image(path, ReadOptions())
     hidden = _find(image) if looks and len(image.geometry.shape) == 2 and image.frames is None else HiddenPlaces()
     parts = () if image.source is None else image.source.paths
-    if hidden.unsure and not accept:
+    if hidden.needs_look and not accept:
         return RewrittenImage("", parts, hidden)
     content = path.read_bytes()
     if content.startswith(PICTURES[1]) and not hidden.places:
         target = stem.with_name(f"{stem.name}.jpg")
         with atomic.write_whole(target, overwrite=True) as partial:
-            partial.write_bytes(strip_jpeg(content, str(path)))
+            orientation = plain_picture.exif_orientation(path)
+            partial.write_bytes(coded_images.strip_jpeg(content, str(path), orientation=orientation))
         return RewrittenImage(target.name, parts, hidden)
     target = stem.with_name(stem.name + SUFFIXES[str(file_formats.format_of(path))])
-    bare = replace(image, source=None, notes=(), labels=())
+    bare = replace(image, source=None, notes=(), labels=(), channels=_nameless(image.channels))
     if hidden.places:
         data = np.array(image.data)
         data[:, hidden.mask((data.shape[1], data.shape[2]))] = data.min()
@@ -397,28 +397,12 @@ def write_anew(path: Path, stem: Path, *, looks: bool, accept: bool) -> Rewritte
     return RewrittenImage(target.name, parts, hidden)
 
 
+def _nameless(channels: Sequence[str]) -> tuple[str, ...]:
+    """The names of colours; none of what a file calls its channels."""
+    own = tuple(channels)
+    return own if own in plain_picture.CHANNELS.values() else ()
+
+
 def _find(image: Image) -> HiddenPlaces:
     data = np.asarray(image.data)
     return burned_in_text.find_in_picture(np.moveaxis(data[:3], 0, -1) if len(data) >= 3 else data[0])
-
-
-def strip_jpeg(content: bytes, where: str) -> bytes:
-    """A JPEG without what stands beside its image, and without what follows it. Raises FormatError for a cut one."""
-    kept, at = [content[:2]], 2
-    while at + 4 <= len(content) and content[at] == 0xFF:
-        code, end = content[at + 1], at + 2
-        if code == END:
-            return b"".join([*kept, content[at:end]])
-        if code == 0xFF:  # fill
-            at += 1
-            continue
-        end += int.from_bytes(content[end : end + 2], "big")
-        if code == SCAN:
-            marker = MARKER.search(content, end)
-            end = len(content) if marker is None else marker.start()
-        if code not in NOTES:
-            kept.append(content[at:end])
-        at = end
-        if content[at : at + 2] == b"\xff\xd9":
-            return b"".join([*kept, content[at : at + 2]])
-    raise FormatError("is cut short, or is no whole JPEG", where, "Get the file again")

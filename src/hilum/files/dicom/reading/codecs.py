@@ -158,6 +158,14 @@ def _rle(frame: bytes, bits: int, limit: int) -> memoryview:
     return words.view(np.uint8).reshape(-1).data
 
 
+def has_rle_surplus(frame: bytes, size: int) -> bool:
+    """Whether a segment makes more bytes than a frame of so many needs, but for one that fills it up. PS3.5 G.3.1"""
+    count, *offsets = np.frombuffer(frame, "<u4", 16).tolist()
+    ends = [*offsets[1:count], len(frame)]
+    segments = [frame[start:end] for start, end in zip(offsets, ends, strict=False)]
+    return any(len(imagecodecs.packbits_decode(one)) > size // max(count, 1) + 1 for one in segments)
+
+
 def _segment_of_rle(segment: bytes, room: bytearray) -> bytes | bytearray | memoryview:
     """The bytes of a segment, in `room` where it holds no more than belong there."""
     size = len(room)

@@ -147,7 +147,7 @@ def _decode_compressed(
         )
     data = dataset[layout.keyword].value or b""
     packed_files.refuse_expansion(len(data), len(numbers) * layout.frame_bits // 8, where)
-    chosen = {n: frame for n, frame in enumerate(_encoded_frames(dataset, data, layout, where)) if n in set(numbers)}
+    chosen = {n: frame for n, frame in enumerate(encoded_frames(dataset, layout, where)) if n in set(numbers)}
     return _several(lambda n: decompress_frame(chosen[n], layout, n, where), numbers, max(1, layout.frame_bits // 8))
 
 
@@ -162,9 +162,10 @@ def _several(decompress: Callable[[int], Coloured], frames: Sequence[int], frame
             yield from pool.map(decompress, frames[start : start + threads])
 
 
-def _encoded_frames(dataset: DicomDataset, data: bytes, layout: PixelLayout, where: str) -> list[bytes]:
+def encoded_frames(dataset: DicomDataset, layout: PixelLayout, where: str) -> list[bytes]:
     """The compressed bytes of every frame. Raises FormatError where there are fewer or more than the header states."""
     offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
+    data = dataset[layout.keyword].value or b""
     try:
         frames = list(
             pydicom.encaps.generate_frames(
