@@ -103,7 +103,7 @@ def test_no_path_of_any_option_of_any_tool_leads_out(desk):
     refused = 0
     for command in COMMANDS:
         for name, keyword in command.keywords.items():
-            if command.is_own or not keyword_schema.is_path(keyword) or name == "overwrite":
+            if command.is_own or not keyword.is_path or name == "overwrite":
                 continue
             needed = {one.attribute: "x" for one in command.keywords.values() if one.is_required and not one.path}
             path = OUTSIDE[refused % len(OUTSIDE)]

@@ -240,10 +240,12 @@ def test_stopped_predictions_keep_the_cases_that_were_done(segmented, tmp_path, 
 
 def test_ctrl_c_pressed_again_while_the_finished_cases_are_recorded_keeps_them(segmented, tmp_path, monkeypatch):
     write_json = record_files.write_json
+    presses = iter([signal.SIGINT])  # once: a second press would end at once
 
     def pressed(path, *given, **named):
-        if path.name == "summary.json":  # once: a second press would end at once
-            signal.raise_signal(signal.SIGINT)
+        if path.name == "summary.json":
+            for press in presses:
+                signal.raise_signal(press)
         write_json(path, *given, **named)
 
     monkeypatch.setattr("hilum.runtime.record_files.write_json", pressed)

@@ -49,6 +49,7 @@ def plain_argument(value: Any) -> Any:
 def fitting_argument(name: str, kind: Any, value: Any) -> Any:
     """The value of a keyword, as a list where only lists are taken and it is one item of them.
 
+    A path is a text where the keyword takes what JSON holds.
     kind: the type hint of the keyword
     Raises UsageError, which says what the keyword takes, for a value of another kind.
     """
@@ -56,10 +57,24 @@ def fitting_argument(name: str, kind: Any, value: Any) -> Any:
         return value
     if any(fits_kind([value], member) for member in _members(kind)):
         return (value,)
+    if PlainValue in setting_fields.parts_of(kind):
+        with_texts = _paths_as_texts(value)
+        if fits_kind(with_texts, kind):
+            return with_texts
     remedy = f"It takes {' or '.join(_words_of(kind))}"
     if Image in setting_fields.parts_of(kind) and not isinstance(value, str | int | float | None):
         remedy = f"{remedy}; {MAKES_IMAGE}"
     raise UsageError(f"is {name_of(value)}", name, remedy)
+
+
+def _paths_as_texts(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if type(value) in (list, tuple):
+        return type(value)(_paths_as_texts(item) for item in value)
+    if type(value) is dict:
+        return {key: _paths_as_texts(item) for key, item in value.items()}
+    return value
 
 
 def fits_kind(value: Any, kind: Any) -> bool:
