@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from hilum.errors import DatasetError
 from hilum.evaluation import case_tables
 from hilum.files import label_table
 from hilum.files.storage import csv_text
@@ -83,6 +84,14 @@ def test_a_table_of_a_user_is_read_as_it_is_written(tmp_path):
 def test_the_line_by_which_excel_knows_the_separator_is_no_row(tmp_path, separator):
     (tmp_path / "given.csv").write_text(f"sep={separator}\ncase{separator}age\na,b{separator}3\n", encoding="utf-8-sig")
     assert csv_text.read_given_table(tmp_path / "given.csv").to_dict("records") == [{"case": "a,b", "age": "3"}]
+
+
+@pytest.mark.parametrize("title", ["Study 12", "Study 12,,", '"",,'])
+def test_a_title_above_a_table_is_no_name_of_a_column(tmp_path, title):
+    (tmp_path / "table.csv").write_text(f"{title}\nimage,class,age\na.png,benign,40\nb.png,malignant,50\n")
+    with pytest.raises(DatasetError, match=r"the (first line|header) names") as refused:
+        csv_text.read_given_table(tmp_path / "table.csv")
+    assert "title" in refused.value.remedy
 
 
 def test_tables_are_written_in_one_place():

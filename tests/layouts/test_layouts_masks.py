@@ -544,6 +544,17 @@ def test_listed_files_that_are_missing_are_said_and_left_out(tmp_path):
     assert dataset.problems[0].cases == ("b",)
 
 
+def test_a_count_of_cases_that_the_list_contradicts_is_said(tmp_path):
+    folder = decathlon(tmp_path / "listed", [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}])
+    for place, count in ((folder, 1), (nnunet(tmp_path / "named"), 2)):
+        content = json.loads((place / "dataset.json").read_text())
+        for stated, said in ((count, []), (count + 3, [f"states {count + 3} training cases"])):
+            (place / "dataset.json").write_text(json.dumps({**content, "numTraining": stated}))
+            warnings = [one.what for one in dataset_layouts.read_dataset(place).problems if "numTraining" in one.what]
+            assert len(warnings) == len(said)
+            assert all(words in warning for words, warning in zip(said, warnings, strict=True))
+
+
 def test_as_many_volumes_as_modalities_are_needed(tmp_path):
     decathlon(tmp_path, [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}])
     volume(tmp_path / "imagesTr" / "a.nii.gz")

@@ -66,6 +66,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         rows.append(CaseRow(name, cell_loading.frame_cells(paths[0], names, options.modality), masks, split=part))
     lacking = "listed case lacks", "listed cases lack", "a file"
     problems = [*layout.left_out_problem(missing, lacking, "Get the files again")]
+    problems += layout.miscount_problem(described, len(described["training"]))
     if options.references:
         problems += _unlisted_warning(folder, {path for row in rows for path in row.paths})
     return Reading(

@@ -131,6 +131,16 @@ def left_out_problem(
     return (Problem(severity, words, named, "they are left out", remedy),) if named else ()
 
 
+def miscount_problem(description: Mapping[str, Any] | None, count: int) -> Problems:
+    """The warning that `numTraining` of dataset.json is not the number of training cases; none where it states none."""
+    stated = (description or {}).get("numTraining")
+    if not isinstance(stated, int) or isinstance(stated, bool) or stated == count:
+        return ()
+    what = f"dataset.json states {errors.count_phrase(stated, 'training case')} (numTraining), and there are {count}"
+    why = "files may be missing, or some that do not belong to the set may have come in"
+    return (Problem.warning(what, (), why, "Get the files again, or correct numTraining"),)
+
+
 # {name of a file: what it holds}: text, or the value of an image; of several values each has a band of the image, or a
 # frame of the clip, and in each frame of a volume there may be bands.
 Example = Mapping[str, str | int | tuple[int | tuple[int, ...], ...]]

@@ -38,6 +38,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         masks_by_stem = {member.stem: MaskFile(member) for member in folder.images if member.folders == (masks,)}
         cases = _channels(folder, images)
         problems += mask_pairs.missing_image_problem(sorted(masks_by_stem.keys() - {key.stem for key in cases}))
+        if not is_test:
+            problems += layout.miscount_problem(folder.description, len(cases))
         if is_test and options.references and not masks_by_stem:
             continue  # nnU-Net's imagesTs are there to be predicted
         beyond = [key.name for key, own in cases.items() if not own.keys() <= called.keys()]

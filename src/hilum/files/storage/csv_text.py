@@ -20,6 +20,9 @@ FORMULA = re.compile(rf"{MARK}*[=+\-@\t\r]")
 NUMBER = re.compile(r"[+-]?(inf|([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)")
 # The first line by which Excel knows what separates columns, which is no row.
 SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+# How pandas calls a column whose name is empty.
+UNNAMED = re.compile(r"Unnamed: \d+")
+UNNAMED_REMEDY = "Name each column in the first line; a title does not stand above it"
 # How Python, NumPy and pandas spell a value that is not there.
 ABSENT = frozenset({"None", "nan", "NaT", "<NA>"})
 
@@ -110,10 +113,20 @@ def read_text_table(
         elif list(table.index) != [str(number) for number in range(1, len(table) + 1)]:  # as R numbers its rows
             names = table.shape[1]
             problem = f"has {names + beyond} columns in line 2 where the header names {names}"
-            raise DatasetError(problem, str(path), "Name each column in the first line")
+            raise DatasetError(problem, str(path), UNNAMED_REMEDY)
+    if has_header:
+        _refuse_title(table, path)
     table = table.map(unmark_cell)
     table.columns = table.columns.map(unmark_cell)
     return cast("pandas.DataFrame", table.reset_index(drop=True))
+
+
+def _refuse_title(table: pandas.DataFrame, path: Path) -> None:
+    """Raise DatasetError where the first line names one of several columns at most, as a title above a table does."""
+    names = [name for name in map(str, table.columns) if not UNNAMED.fullmatch(name)]
+    if table.shape[1] > 2 and len(names) <= 1:
+        problem = f"has {table.shape[1]} columns, of which the first line names {len(names)}"
+        raise DatasetError(problem, str(path), UNNAMED_REMEDY)
 
 
 def _uneven(path: Path, separator: str, reason: str) -> DatasetError:
