@@ -22,10 +22,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -128,9 +129,13 @@ def fuzzed(data: Path, numbers: range, *, largest: int = LARGEST_FILE, keep: Pat
 
 
 class Worker:
-    """The process that reads; one that hangs or dies is replaced."""
+    """The process that reads; one that hangs or dies is replaced.
 
-    def __init__(self) -> None:
+    script: a program and its arguments that answers each line with one of JSON; this one where nothing is given
+    """
+
+    def __init__(self, script: Sequence[str] = (__file__,)) -> None:
+        self._script = tuple(script)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Worker:
@@ -141,26 +146,30 @@ class Worker:
 
     def read(self, mutant: Mutant, path: Path) -> Outcome:
         """What the process says of a file, or what became of the process."""
+        start = time.monotonic()
+        answer = self.ask(str(path))
+        return Outcome(mutant.number, what=kind_of(mutant), seconds=round(time.monotonic() - start, 3), **answer)
+
+    def ask(self, question: str) -> dict[str, Any]:
+        """What the process answers to a line; `kind` and `because` where it hung or died."""
         process = self._running()
         assert process.stdin is not None and process.stdout is not None
-        start, what = time.monotonic(), kind_of(mutant)
         with suppress(BrokenPipeError):
-            process.stdin.write(f"{path}\n".encode())
+            process.stdin.write(f"{question}\n".encode())
             process.stdin.flush()
         with selectors.DefaultSelector() as waiting:
             waiting.register(process.stdout, selectors.EVENT_READ)
             answered = bool(waiting.select(SECONDS))
         line = process.stdout.readline() if answered else b""
-        seconds = time.monotonic() - start
         if line:
-            return Outcome(mutant.number, what=what, seconds=round(seconds, 3), **json.loads(line))
+            answer: dict[str, Any] = json.loads(line)
+            return answer
         self._end()
-        kind = "crash" if answered else "hang"
-        return Outcome(mutant.number, kind, what, round(seconds, 3), because=f"exit {process.returncode}")
+        return {"kind": "crash" if answered else "hang", "because": f"exit {process.returncode}"}
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            command = [sys.executable, str(Path(__file__).resolve()), "--worker"]
+            command = [sys.executable, *self._script, "--worker"]
             quiet = subprocess.DEVNULL
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet)
             assert self._process.stdout is not None
