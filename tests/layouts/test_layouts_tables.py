@@ -703,13 +703,13 @@ def test_a_covariate_with_odd_cells_stays_a_number_and_what_was_understood_is_st
     people(tmp_path, [*map(str, range(40, 56)), ">89", "unknown", "n/a", "-999", "045Y"])
     dataset = dataset_layouts.read_dataset(tmp_path)
     covariates = {name: [case.covariates[name] for case in dataset] for name in dataset.cases[0].covariates}
-    assert covariates["age"] == [*range(40, 56), None, None, None, None, 45]
+    assert covariates["age"] == [*range(40, 56), 89, None, None, None, 45]
     assert covariates["crp"] == [n + 0.5 for n in range(21)]
     assert covariates["share"] == pytest.approx([n / 100 for n in range(21)])
     assert covariates["dose"][2:5] == [2, None, 4]
     assert set(covariates["smoker"]) == {"Y", "no"}
     [note] = [one.what for one in dataset.problems if one.what.startswith("people.csv: age")]
-    assert "age: 17 numbers, 1 cell '>89' taken as missing, 1 cell 'unknown' taken as missing" in note
+    assert "age: 17 numbers, 1 cell '>89' taken as the limit, 1 cell 'unknown' taken as missing" in note
     assert "crp: 21 numbers with decimal commas" in note or "share: 21 numbers with %, as hundredths" in note
     assert not any(one.severity != "note" and one.column for one in dataset.problems)
 

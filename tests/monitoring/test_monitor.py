@@ -138,7 +138,37 @@ def test_software_that_changed_is_dated():
 def test_a_column_that_vanishes_rings():
     baseline, cases = hospital()
     [alert] = hilum.monitor(cases.drop(columns="measure_noise"), reference=baseline).alerts
-    assert (alert.watch, alert.because) == ("measure_noise", "values are missing")
+    missing = "values are missing: 100% since then, 0% of the baseline"
+    assert (alert.watch, alert.because) == ("measure_noise", missing)
+
+
+@pytest.mark.parametrize("in_baseline", [False, True])
+def test_values_below_a_limit_are_values_on_both_sides_and_never_missing(in_baseline):
+    baseline, cases = hospital()
+    many, few = cases["measure_noise"].quantile([0.6, 0.1])
+
+    def below(table, limit):
+        return [f"<{limit:.3f}" if one < limit else f"{one:.6f}" for one in table["measure_noise"]]
+
+    tables = [below(baseline, few), below(cases.assign(measure_noise=cases["measure_noise"] - 2), few)]
+    if in_baseline:
+        tables = [below(baseline, many), below(cases.assign(measure_noise=cases["measure_noise"] + 2), many)]
+    seen = hilum.monitor(cases.assign(measure_noise=tables[1]), reference=baseline.assign(measure_noise=tables[0]))
+    assert [(alert.watch, alert.because) for alert in seen.alerts] == [("measure_noise", "")]
+    alike = hilum.monitor(
+        cases.assign(measure_noise=below(cases, many)), reference=baseline.assign(measure_noise=below(baseline, many))
+    )
+    assert not alike.alerts
+
+
+def test_an_alert_of_missing_values_states_how_many_there_are_and_were():
+    baseline, cases = hospital()
+    lacking = baseline.assign(measure_noise=baseline["measure_noise"].where(np.arange(len(baseline)) % 2 == 0))
+    [alert] = hilum.monitor(cases, reference=lacking).alerts
+    assert (alert.watch, alert.because) == (
+        "measure_noise",
+        "fewer values are missing: 0% since then, 50% of the baseline",
+    )
 
 
 def test_fewer_cases_a_day_ring():

@@ -57,7 +57,7 @@ def test_rare_levels_are_unknown():
 def test_words_among_measured_numbers_do_not_make_them_categories():
     """Ages that five cases share would be levels, and all other ages unknown."""
     years = [40 + n // 2 % 12 for n in range(COUNT)]
-    assert decided("age", age=[*years[:-3], "unknown", ">89", -999]).value["age"]["missing"] == 0.05
+    assert decided("age", age=[*years[:-3], "unknown", ">89", -999]).value["age"]["missing"] == 0.0333333
     with pytest.raises(PlanError, match=r"age in row 60: 'old' is no number"):
         decided("age", age=[*years[:-1], "old"])
     assert "'old' is no number" in decided("all", age=[*years[:-1], "old"]).because

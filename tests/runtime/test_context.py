@@ -202,3 +202,10 @@ def test_a_text_encoding_is_the_same_after_its_settings_and_refused_where_its_we
     for packed in ("", "words", covariate_encoding.pack_weights(WEIGHTS[1:])):
         with pytest.raises(PlanError, match="history cannot be an entry"):
             Context.from_settings({"history": {**HISTORY.settings, "weights": packed}})
+
+
+def test_a_limit_is_taken_as_its_number_and_named():
+    age = Number("age", 50.0, 52.0, 10.0, 0.1)
+    entries, note = age.encode(">89")
+    assert entries == age.encode(89)[0]
+    assert note == "age is '>89', a limit: taken as 89"

@@ -200,7 +200,7 @@ def test_a_measure_that_vanishes_rings(records):
     records.answered(60)
     records.rounds.round()
     [alert] = records.rows(tables.ALERTS)
-    assert (alert.watch, alert.because) == ("measure_sharpness", "values are missing")
+    assert alert.watch == "measure_sharpness" and alert.because.startswith("values are missing: ")
 
 
 def test_an_audited_figure_below_a_bound_is_urgent_and_stays_one_alert(tmp_path):

@@ -35,7 +35,7 @@ def column(*cells, separator=",", name="age"):
         (("\u22125", "+3", "1e-3", ".5", "5."), ",", (-5, 3, 1e-3, 0.5, 5)),
         (("83 %", "7%"), ",", (0.83, 0.07)),
         (("045Y", "006M"), ",", (45, 6 * 30.44 / 365.25)),
-        (("3", "", "n/a", "#N/A", "unknown", "-", ">89", "90+", "<0.1"), ",", (3, *[nan] * 8)),
+        (("3", "", "n/a", "#N/A", "unknown", "-", ">89", "90+", "<0.1"), ",", (3, *[nan] * 5, 89, 90, 0.1)),
     ],
 )
 def test_numbers_are_read_by_the_whole_column_and_the_separator(cells, separator, numbers):
@@ -73,13 +73,22 @@ def test_a_word_in_a_column_of_numbers_is_refused_with_its_file_and_line_and_sta
     assert not table_cells.is_mostly_numeric(column("1", "2", "3a", "3b", "1", "2"))
 
 
-def test_what_is_taken_as_missing_is_stated():
+def test_what_is_taken_as_missing_or_as_a_limit_is_stated():
     limited = table_cells.numbers_in(column(*map(str, range(20, 69)), ">89"))
-    assert limited.sentence == "age: 49 numbers, 1 cell '>89' taken as missing"
+    assert limited.sentence == "age: 49 numbers, 1 cell '>89' taken as the limit"
     assert limited.is_notable
     assert not table_cells.numbers_in(column("3", "", "4")).is_notable
     with pytest.raises(DatasetError, match="'>89' is a limit"):
         table_cells.numbers_in(limited.column, strictly=True).refuse_odd()
+
+
+def test_a_limit_is_a_value_with_a_side_that_stands_beyond_it():
+    found = table_cells.numbers_in(column("0,1", "<0,1", "\u2264 0,1", "0,05", "5+", "5,0", ">=5", "", "7"))
+    assert found.sides.tolist() == [0, -1, -1, 0, 1, 0, 1, 0, 0]
+    np.testing.assert_allclose(found.values, [0.1, 0.1, 0.1, 0.05, 5, 5, 5, np.nan, 7])
+    order = found.ordered_values
+    assert order[3] < order[1] == order[2] < order[0] < order[5] < order[4] == order[6] < order[8]
+    assert found.sentence.startswith("age: 4 numbers with decimal commas, 4 cells taken as the limit: '<0,1', ")
 
 
 @pytest.mark.parametrize("code", ["-999", "-9", "-1", "-99.0", "999", "9999", "-88"])

@@ -228,8 +228,8 @@ def watched_columns(reference: CaseStream, stream: CaseStream) -> Iterator[Watch
         is_compared, new_levels = everyone, none_new
         if name == ABSTAINED or not reference.has(name):
             before, now = ((one.text(name) != "").astype(np.float64)[:, None] for one in (reference, stream))
-        elif name in reference.numeric:
-            before, now = (one.numbers(name)[:, None] for one in (reference, stream))
+        elif (both := _numbers_of_both(name, reference, stream)) is not None:
+            before, now = both
         else:
             cells, levels = stream.text(name), sorted(set(reference.text(name)) - {""})
             new_levels = np.where(np.isin(cells, [*levels, ""]), "", cells)
@@ -240,6 +240,27 @@ def watched_columns(reference: CaseStream, stream: CaseStream) -> Iterator[Watch
                 for one in (reference, stream)
             )
         yield WatchedColumn(name, kind, before, now, is_compared, new_levels)
+
+
+def _numbers_of_both(name: str, reference: CaseStream, stream: CaseStream) -> tuple[Floats, Floats] | None:
+    """(cases, 1) numbers of a column of the reference and of the stream; None where one of them has words.
+
+    Where most cells of one are limits such as <0.1, which by themselves may be the groups of a category, the numbers of
+    the other say what they are.
+    """
+    streams = (reference, stream)
+    if not any(name in one.numeric for one in streams):
+        return None
+    found = list[Floats]()
+    for one in streams:
+        if name in one.numeric:
+            found.append(one.numbers(name)[:, None])
+            continue
+        read = table_cells.numbers_in(TextColumn(name, one.text(name).tolist(), one.where))
+        if read.odd and name not in reference.numeric:
+            return None
+        found.append(read.ordered_values[:, None])
+    return found[0], found[1]
 
 
 def watch_notes(reference: CaseStream, stream: CaseStream) -> Iterator[str]:
@@ -322,7 +343,7 @@ def _read_columns(
         found = _values(name, column, strictly=strictly)
         if found is not None:
             numeric |= {name}
-            rows[name] = [_cell(value) for value in found.values]
+            rows[name] = [_cell(value) for value in found.ordered_values]
             notes += [found.sentence] if found.is_notable else []
         elif _kind(name) == OPERATION:  # why the model abstained, or whether
             is_no = table_cells.truths_in(column).values == 0

@@ -36,6 +36,7 @@ SEASON = 100
 DISAGREE = 0.01
 # The watch of how many cases come.
 VOLUME_A_DAY = "cases a day"
+MISSING = "values are missing"
 # New levels that an alarm names, the most frequent first.
 MOST_NEW_LEVELS = 3
 # Cases by which the time of a change may be wrong.
@@ -143,7 +144,8 @@ def drift_rows(
             )
             watches[scope] = (indices, found)
         made = _rows(column.name, column.kind, watches, stream, length_of_each)
-        rows += [_with_new_levels(row, column, stream) for row in made]
+        explained = [_with_missing(row, column, stream, scopes[row.scope][1]) for row in made]
+        rows += [_with_new_levels(row, column, stream) for row in explained]
     for finding in findings:
         own_error = (wrong or {}).get(finding, Miscalibration(0.0, 0.0))
         before, probabilities = (
@@ -246,7 +248,7 @@ def _rows(
                 alarm_at=stream.at[alarm].isoformat(timespec="seconds"),
                 since=stream.at[_began(owner, alarm)].isoformat(timespec="seconds"),
                 is_urgent=bool(combined.max() >= limit + np.log(10)),
-                because="values are missing" if found.is_missing else "",
+                because=MISSING if found.is_missing else "",
             )
         rows.append(row)
     return rows
@@ -344,6 +346,18 @@ def _offset_of_prevalence(prior: float, after: Floats) -> float:
     for _ in range(200):
         offset = float(_log_odds(special.expit(odds + offset).mean())) - prior
     return offset
+
+
+def _with_missing(row: Drift, column: WatchedColumn, stream: CaseStream, in_scope: NDArray[np.bool_]) -> Drift:
+    """State how often values are missing since the change and before; a cause that the cases do not show is dropped."""
+    if row.because != MISSING:
+        return row
+    since = in_scope & np.asarray(stream.at >= pd.Timestamp(row.since))
+    before, now = (float(np.isnan(values).mean()) for values in (column.reference, column.values[since]))
+    if before == now:
+        return replace(row, because="")
+    words = MISSING if now > before else "fewer values are missing"
+    return replace(row, because=f"{words}: {now:.0%} since then, {before:.0%} of the baseline")
 
 
 def _with_new_levels(row: Drift, column: WatchedColumn, stream: CaseStream) -> Drift:

@@ -126,6 +126,9 @@ class Number:
         number = None if covariate_values.is_missing(value) else covariate_values.number_in(value)
         if number is not None and table_cells.may_be_code(f"{number:.15g}") and self._is_far(number):
             return self.encode(None)[0], f"{self.name} is {number:g}, a code of what is missing: {self._as_taken}"
+        limit = table_cells.limit_in(str(value)) if number is None else None
+        if limit is not None:
+            return self.encode(limit)[0], f"{self.name} is {value!r}, a limit: taken as {limit:g}"
         entry = self.median if number is None else number
         entries = [(entry - self.mean) / self.deviation]
         entries += [(1.0 if number is None else 0.0) - self.missing] if self.missing > 0 else []

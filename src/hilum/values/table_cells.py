@@ -34,7 +34,8 @@ NO = frozenset({"no", "n", "false", "f", "neg", "negative", "absent", "not prese
                 "ausente", "não", "nao", "assente", "nee", "onwaar", "negatief", "afwezig", "nej",
                 "falskt"})  # fmt: skip
 ONE_OR_ZERO = re.compile(r"([01])(?:[.,]0+)?")
-LIMIT = re.compile(r"(?:[<>]=?|[\u2264\u2265])\s*(.+)|(\d.*)\+")
+LIMIT = re.compile(r"([<>\u2264\u2265])=?\s*(.+)|(\d.*)\+")
+BELOW = "<\u2264"
 # How DICOM writes an age, PS3.5 6.2.
 DICOM_AGE, YEARS = re.compile(r"(\d{3})([ymwd])"), {"y": 1.0, "m": 30.44 / 365.25, "w": 7 / 365.25, "d": 1 / 365.25}
 # Codes that stand for a missing number in SPSS, SAS, surveys and registries.
@@ -44,7 +45,7 @@ FEWEST_BESIDE, TIMES_APART = 5, 3.0
 # So many different numbers beside a word are measurements; fewer may be grades, of which 3a is one.
 MOST_GRADES = 10
 # Different cells that a sentence has in full, and how it ends for each.
-MOST_NAMED, AS_MISSING = 3, "taken as missing"
+MOST_NAMED, AS_MISSING, AS_LIMIT = 3, "taken as missing", "taken as the limit"
 ISO = re.compile(r"\d{4}-?\d\d-?\d\d(?!\d)")
 DAY_AND_MONTH = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:[ T,]+(\d{1,2}):(\d\d)(?::(\d\d))?)?")
 SPACES = re.compile(r"[\s\u00a0\u2007\u2009\u202f]+")
@@ -85,7 +86,8 @@ class TextColumn:
 class ColumnValues:
     """What the cells of a column mean.
 
-    values:  (cells,) numbers, of truths 1 and 0; NaN where nothing is known
+    values:  (cells,) numbers, of truths 1 and 0, of a limit such as <0.1 its number; NaN where nothing is known
+    sides:   (cells,) -1 of a cell that is below a limit, 1 above one, 0 of a number that was measured
     odd:     {index: why the cell has no value, as what it is or does}
     missing: {text: count} of the cells, other than blank ones, that were taken as missing
     manner:  how the others were read, where that is not as usual
@@ -93,6 +95,7 @@ class ColumnValues:
 
     column: TextColumn
     values: Floats
+    sides: NDArray[np.int8]
     odd: Mapping[int, str] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
     unit: str = "number"
@@ -101,17 +104,30 @@ class ColumnValues:
     @property
     def is_notable(self) -> bool:
         """Whether a report states how the column was read."""
-        return bool(self.missing or self.manner)
+        return bool(self.missing or self.manner or self.limits)
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """{text: count} of the cells that are limits."""
+        return Counter(_plain(self.column.cells[index]) for index in np.flatnonzero(self.sides).tolist())
+
+    @property
+    def ordered_values(self) -> Floats:
+        """(cells,) numbers in their order: one below a limit stands next below it, one above a limit next above."""
+        return np.where(self.sides == 0, self.values, np.nextafter(self.values, self.sides * np.inf))
 
     @property
     def sentence(self) -> str:
-        """ "age: 49 numbers, 1 cell '>89' taken as missing"."""
-        parts = [f"{errors.count_phrase(int(np.isfinite(self.values).sum()), self.unit)}{self.manner}"]
-        if len(self.missing) <= MOST_NAMED:
-            parts += [f"{errors.count_phrase(n, 'cell')} {text!r} {AS_MISSING}" for text, n in self.missing.items()]
-        else:
-            most = errors.list_phrase((repr(one) for one in self.missing), MOST_NAMED)
-            parts.append(f"{errors.count_phrase(sum(self.missing.values()), 'cell')} {AS_MISSING}: {most}")
+        """ "age: 49 numbers, 1 cell '>89' taken as the limit, 2 cells 'unknown' taken as missing"."""
+        limits = self.limits
+        measured = int(np.isfinite(self.values).sum()) - sum(limits.values())
+        parts = [f"{errors.count_phrase(measured, self.unit)}{self.manner}"]
+        for texts, words in ((limits, AS_LIMIT), (self.missing, AS_MISSING)):
+            if len(texts) <= MOST_NAMED:
+                parts += [f"{errors.count_phrase(n, 'cell')} {text!r} {words}" for text, n in texts.items()]
+            else:
+                most = errors.list_phrase(map(repr, texts), MOST_NAMED)
+                parts.append(f"{errors.count_phrase(sum(texts.values()), 'cell')} {words}: {most}")
         return f"{self.column.name}: {', '.join(parts)}"
 
     def refuse_odd(self) -> Self:
@@ -145,7 +161,7 @@ def is_absent(cell: str) -> bool:
 
 
 def numbers_in(column: TextColumn, *, strictly: bool = False, has_codes: bool = True) -> ColumnValues:
-    """The numbers of a column; a limit such as <0.1, or a code such as -999, is missing, and strictly it is odd.
+    """The numbers of a column; a code such as -999 is missing, a limit such as <0.1 a value with a side; strictly odd.
 
     has_codes: whether codes are looked for; a coordinate may be any number
     Raises DatasetError where decimals and thousands cannot be told apart, or where some cells have % and others none.
@@ -160,14 +176,17 @@ def numbers_in(column: TextColumn, *, strictly: bool = False, has_codes: bool = 
         problem = f"{column.name} is {percent[0]!r} in {column.place_of(percent[0])} and {other!r} in "
         raise DatasetError(f"{problem}{column.place_of(other)}", column.where, "Write all of them with % or none")
     why = {text: "is no number" for text in words if text not in known}
-    aside = {text: "is a limit, no number" for text in why if _is_limit(text, mark)}
+    limits = {text: limit for text in why if (limit := _limit(text, mark)) is not None}
+    aside = dict.fromkeys(limits, "is a limit, no number")
     code = "stands apart from the others, as codes of what is missing do; a measured one is written as"
     aside |= {text: f"{code} {text}e0" for text in missing_codes(known, counts) if has_codes}
     why = {**why, **aside} if strictly else {text: words for text, words in why.items() if text not in aside}
-    left = why.keys() | aside.keys()
+    left = (why.keys() | aside.keys()) - (set() if strictly else limits.keys())
+    known |= {text: number for text, (number, _) in limits.items()}
     manner = " with decimal commas" if mark == "," and any("," in text for text in known) else ""
     manner += " with %, as hundredths" if percent else ""
-    return _values_of(column, {t: v for t, v in known.items() if t not in left}, why, "number", manner)
+    sides = {} if strictly else {text: side for text, (_, side) in limits.items()}
+    return _values_of(column, {t: v for t, v in known.items() if t not in left}, why, "number", manner, sides)
 
 
 def plain_numbers(column: TextColumn) -> dict[str, float]:
@@ -228,11 +247,12 @@ def is_mostly_numeric(column: TextColumn) -> bool:
     Raises DatasetError as `numbers_in` does.
     """
     found = numbers_in(column)
-    known = found.values[np.isfinite(found.values)]
+    in_limits = sum(found.limits.values())
+    known = found.values[np.isfinite(found.values) & (found.sides == 0)]
     if found.odd:
         return len(known) > len(found.odd) and len(np.unique(known)) > MOST_GRADES
     # Of ages in groups, such as <40 and >=40, each is a level.
-    return len(known) >= sum(n for text, n in found.missing.items() if LIMIT.fullmatch(text))
+    return len(known) >= in_limits
 
 
 def missing_codes(numbers: Mapping[str, float], counts: Mapping[str, int]) -> list[str]:
@@ -315,7 +335,7 @@ def _decimal_mark(column: TextColumn, texts: Sequence[str]) -> str:
     """The mark before decimals, by all cells that are numbers in one of the two ways, and by the separator."""
     if column.separator != ";" and not any("," in text or text.count(".") > 1 for text in texts):
         return "."
-    limits = [fit[1] or fit[2] for text in texts if (fit := LIMIT.fullmatch(text))]
+    limits = [fit[2] or fit[3] for text in texts if (fit := LIMIT.fullmatch(text))]
     looked_at = [text for text in (*texts, *limits) if "," in text or "." in text]
     fits = {text: [mark for mark, form in FORMS.items() if form.fullmatch(text)] for text in looked_at}
     only = {mark: [text for text, marks in fits.items() if marks == [mark]] for mark in FORMS}
@@ -354,9 +374,19 @@ def _number(text: str, mark: str) -> float | None:
     return float(age[1]) * YEARS[age[2]] if age else None
 
 
-def _is_limit(text: str, mark: str) -> bool:
+def _limit(text: str, mark: str) -> tuple[float, int] | None:
+    """The number of a limit such as <0.1 or 90+, and -1 below it or 1 above; None of a text that is none."""
     fit = LIMIT.fullmatch(text)
-    return fit is not None and _number(fit[1] or fit[2], mark) is not None
+    number = None if fit is None else _number(fit[2] or fit[3], mark)
+    if fit is None or number is None:
+        return None
+    return number, -1 if fit[1] and fit[1] in BELOW else 1
+
+
+def limit_in(cell: str) -> float | None:
+    """The number of a limit such as <0.1 or 90+; None where a cell is none."""
+    limit = _limit(_plain(cell), ".")
+    return None if limit is None else limit[0]
 
 
 def truth_in(cell: str) -> float | None:
@@ -368,14 +398,20 @@ def truth_in(cell: str) -> float | None:
 
 
 def _values_of(
-    column: TextColumn, known: Mapping[str, float], why: Mapping[str, str], unit: str, manner: str
+    column: TextColumn,
+    known: Mapping[str, float],
+    why: Mapping[str, str],
+    unit: str,
+    manner: str,
+    sides: Mapping[str, int] = {},
 ) -> ColumnValues:
     """The values of all cells, from those of their texts; what is neither known nor odd is missing."""
     cells = [_plain(cell) for cell in column.cells]
     values = np.array([known.get(cell, np.nan) for cell in cells], dtype=np.float64)
     odd = {index: why[cell] for index, cell in enumerate(cells) if cell in why}
     missing = Counter(cell for cell in cells if cell and cell not in known and cell not in why)
-    return ColumnValues(column, values, odd, missing, unit, manner)
+    sides_of_cells = np.array([sides.get(cell, 0) for cell in cells], dtype=np.int8)
+    return ColumnValues(column, values, sides_of_cells, odd, missing, unit, manner)
 
 
 def _is_day_first(column: TextColumn, cells: Sequence[str]) -> bool | None:

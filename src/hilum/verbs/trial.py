@@ -29,7 +29,7 @@ from hilum.studies.trial_analysis import FLOW_SCHEMA, BaselineRow, EffectRow, Fl
 from hilum.studies.trial_protocol import Endpoint, Study
 from hilum.values import plain_values
 from hilum.values.record_schema import RecordOfFields
-from hilum.values.table_cells import AS_MISSING
+from hilum.values.table_cells import AS_LIMIT, AS_MISSING
 from hilum.verbs import study_folder
 from hilum.verbs.study_folder import PLAN, RECORD, REGISTRY, AmendmentRow, StudyFolder
 
@@ -123,7 +123,7 @@ class AnalysisResult(InNotebook):
         return dict(plain_values.as_json({**self.results, "flow": self.flow}))
 
     def __repr__(self) -> str:
-        taken = [f"\nnote: {one}" for one in self.results["columns"] if AS_MISSING in one]
+        taken = [f"\nnote: {one}" for one in self.results["columns"] if AS_MISSING in one or AS_LIMIT in one]
         return f"{verdict_words(self.results)}{''.join(taken)}\nwritten: {self.out}"
 
 
