@@ -287,11 +287,12 @@ def test_panoptic_segments_alone_are_refused_as_such(tmp_path):
         ({"bbox": [1, 2, 3, 4], "image_id": 5}, "annotation 9"),
     ],
 )
-def test_one_odd_annotation_leaves_out_one_annotation(tmp_path, odd, why):
+def test_one_odd_annotation_leaves_out_one_annotation_and_makes_its_place_unknown(tmp_path, odd, why):
     record = json.loads((coco_list(tmp_path, "list.json") / "list.json").read_text())
     record["annotations"].append({"id": 9, "image_id": 1, "category_id": 1, **odd})
     (tmp_path / "list.json").write_text(json.dumps(record))
     dataset = dataset_layouts.read_dataset(tmp_path)
-    assert len(dataset.cases[0].references["boxes"]) == 1
+    boxes = dataset.cases[0].references["boxes"]
+    assert boxes.ignored.tolist() == [False] + [True] * ("image_id" not in odd)
     [problem] = [one for one in dataset.problems if "annotation" in one.what]
     assert why in problem.what and problem.severity == "warning"

@@ -259,6 +259,38 @@ def test_an_outline_outside_its_image_or_of_another_size_is_an_error_of_its_case
             label_map(tmp_path / "none").data  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("damaged", "place"),
+    [
+        ({"segmentation": [[1, 2, 3]], "bbox": [10, 5, 8, 6]}, (slice(5, 11), slice(10, 18))),
+        ({"segmentation": {"size": [20, 30], "counts": [5, 5]}, "bbox": [10, 5, 8, 6]}, (slice(5, 11), slice(10, 18))),
+        ({"segmentation": [["x"]], "bbox": "none"}, (slice(None), slice(None))),
+        ({"category_id": 9, "bbox": [10, 5, 8, 6]}, (slice(5, 11), slice(10, 18))),
+    ],
+)
+def test_the_place_of_an_object_that_cannot_be_read_is_unknown_and_the_others_stay(tmp_path, damaged, place):
+    whole = label_map(coco(tmp_path / "whole", [flat(CUP)], names=("cup",))).data[0]
+    coco(tmp_path / "odd", [flat(CUP)], [flat(DISC)])
+    [file] = (tmp_path / "odd").glob("*.json")
+    record = json.loads(file.read_text())
+    record["annotations"][1].update(damaged)
+    file.write_text(json.dumps(record))
+    dataset = dataset_layouts.read_dataset(tmp_path / "odd", DatasetOptions(kinds=frozenset({"mask"})))
+    mask = dataset.cases[0].references["mask"]
+    [ignored] = [label for label in dataset.classes["mask"] if label.is_ignored]
+    expected = np.zeros_like(whole)
+    expected[place] = ignored.value
+    assert_array_equal(mask.data[0], np.where(whole > 0, whole, expected))
+    assert any("place is unknown" in note for note in mask.notes)
+    objects = dataset_layouts.read_dataset(tmp_path / "odd", DatasetOptions(kinds=frozenset({"instances"})))
+    with pytest.raises(DatasetError, match="a map of objects cannot say that a place is unknown"):
+        objects.cases[0].references["instances"].data  # noqa: B018
+    if "segmentation" not in damaged:
+        boxes = dataset_layouts.read_dataset(tmp_path / "odd", DatasetOptions(kinds=frozenset({"boxes"}))).cases[0]
+        assert boxes.references["boxes"].ignored.tolist() == [False, True]
+        assert boxes.references["boxes"].corners[1].tolist() == [5, 10, 11, 18]
+
+
 def test_real_nuclei_as_runs_of_coco_are_the_objects_of_their_own_masks(data, tmp_path):
     options = DatasetOptions(kinds=frozenset({"instances"}))
     own = min(dataset_layouts.read_dataset(data / "dsb2018", options), key=lambda case: len(case.files))

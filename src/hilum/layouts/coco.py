@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hilum import errors
 from hilum.errors import DatasetError
 from hilum.layouts import layout
 from hilum.layouts.cases import annotation_files, table_join
-from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Outline, Ring
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Outline, Ring, UnreadObject
 from hilum.layouts.cases.annotation_files import UNREADABLE, AnnotatedFolder, AnnotationFormat, ListedImage
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember, Record
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
@@ -78,7 +79,7 @@ def _entries(record: Record, path: Path, split: Split | None) -> tuple[list[List
     with annotation_files.refuse_unreadable(path, problem, "Correct it"):
         names = {_number(entry["id"]): str(entry["name"]) for entry in record["categories"]}
         boxes: dict[str, list[AnnotatedBox]] = {_number(entry["id"]): [] for entry in record["images"]}
-        odd: dict[str, list[str]] = {image: [] for image in boxes}
+        unread: dict[str, list[UnreadObject]] = {image: [] for image in boxes}
         for place, entry in enumerate(record["annotations"], start=1):
             where = f"annotation {entry.get('id', place) if isinstance(entry, dict) else place}"
             image = _image_of(entry)
@@ -88,14 +89,14 @@ def _entries(record: Record, path: Path, split: Split | None) -> tuple[list[List
             try:
                 boxes[image].append(_annotated_box(entry, names, where))
             except UNREADABLE as error:
-                odd[image].append(f"{where}: {errors.describe_cause(error)}")
+                unread[image].append(_unread_object(entry, names, f"{where}: {errors.describe_cause(error)}"))
         if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
             raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
         clips = {_number(one["id"]): str(one.get("name") or one["id"]) for one in record.get("videos") or ()}
         found = list[ListedImage]()
         for entry in record["images"]:
             number, size = _number(entry["id"]), annotation_files.stated_size(entry.get("width"), entry.get("height"))
-            annotation = Annotation(path, tuple(boxes[number]), size, odd=tuple(odd[number]))
+            annotation = Annotation(path, tuple(boxes[number]), size, unread=tuple(unread[number]))
             clip = clips.get(of_clip := _number(entry["video_id"]), of_clip) if "video_id" in entry else ""
             found.append(ListedImage(str(entry["file_name"]), annotation, split, clip=clip))
     if lost and len(lost) == len(record["annotations"]):
@@ -119,6 +120,19 @@ def _image_of(entry: Any) -> str:
         return _number(entry["image_id"])
     except (KeyError, TypeError):
         return ""
+
+
+def _unread_object(entry: Any, names: Mapping[str, str], words: str) -> UnreadObject:
+    """What is known of an annotation that cannot be read: its class, and its box or the corners that are numbers."""
+    if not isinstance(entry, Mapping):
+        return UnreadObject(words)
+    name = ""
+    with suppress(*UNREADABLE):
+        name = names.get(_number(entry["category_id"]), "")
+    with suppress(*UNREADABLE):
+        x, y, width, height = (float(number) for number in entry["bbox"])
+        return UnreadObject.of_corners(words, name, [(x, y), (x + width, y + height)])
+    return UnreadObject(words, name)
 
 
 def _annotated_box(entry: Record, names: Mapping[str, str], where: str) -> AnnotatedBox:

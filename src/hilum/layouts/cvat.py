@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, cycle
 from pathlib import Path
@@ -22,7 +23,7 @@ from hilum.errors import DatasetError
 from hilum.files.storage import packed_files
 from hilum.layouts import layout, voc
 from hilum.layouts.cases import annotated_boxes, annotated_clips, annotation_files
-from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring, UnreadObject
 from hilum.layouts.cases.annotated_clips import ListedClip
 from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, ListedImage
 from hilum.layouts.cases.dataset_folder import Folder
@@ -79,8 +80,8 @@ def cvat_images(path: Path, root: Element) -> list[ListedImage]:
         problem, remedy = f"the size of image {name} cannot be read: {{}}", "Export it anew as CVAT for images 1.1"
         with annotation_files.refuse_unreadable(path, problem, remedy):
             size = (int(image.attrib["width"]), int(image.attrib["height"]))
-        boxes, odd = _annotated_boxes(image, size, path)
-        annotation = Annotation(path, tuple(boxes), size, odd=tuple(odd))
+        boxes, unread = _annotated_boxes(image, size, path)
+        annotation = Annotation(path, tuple(boxes), size, unread=tuple(unread))
         source = f"task {task} of {path.name}" if task else path.name
         listed.append(ListedImage(name, annotation, SPLIT_WORDS.get(subset.lower()), subset, source))
     return listed
@@ -131,9 +132,11 @@ def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annota
     return {entry.key: entry.annotation for entry in cvat_images(path, root)}
 
 
-def _annotated_boxes(image: Element, size: tuple[int, int], path: Path) -> tuple[list[AnnotatedBox], list[str]]:
-    """The objects that are annotated on one image, and which shapes cannot be read, in words."""
-    boxes, odd = list[AnnotatedBox](), list[str]()
+def _annotated_boxes(
+    image: Element, size: tuple[int, int], path: Path
+) -> tuple[list[AnnotatedBox], list[UnreadObject]]:
+    """The objects that are annotated on one image, and those of which the shapes cannot be read."""
+    boxes, unread = list[AnnotatedBox](), list[UnreadObject]()
     outlines: list[tuple[str, str | None, Ring, str]] = []
     for number, shape in enumerate(image, start=1):
         if shape.tag in FLAT:
@@ -147,8 +150,23 @@ def _annotated_boxes(image: Element, size: tuple[int, int], path: Path) -> tuple
                 AnnotatedBox.around(name, [ring := _ring(shape)], place)  # which refuses what encloses nothing
                 outlines.append((name, group, ring, place))
         except (ArithmeticError, KeyError, ValueError) as error:
-            odd.append(f"image {image.get('name')}, {place}: {errors.describe_cause(error)}")
-    return [*boxes, *AnnotatedBox.in_groups(outlines)], odd
+            words = f"image {image.get('name')}, {place}: {errors.describe_cause(error)}"
+            unread.append(UnreadObject.of_corners(words, shape.get("label") or "", _stated_corners(shape)))
+    return [*boxes, *AnnotatedBox.in_groups(outlines)], unread
+
+
+def _stated_corners(shape: Element) -> list[tuple[float, float]]:
+    """The corners (x, y) of a shape, if all of them are numbers: of a mask those of its box; else none."""
+    stated = shape.attrib
+    with suppress(KeyError, ValueError):
+        if shape.tag == "mask":
+            x, y, width, height = (float(stated[key]) for key in ("left", "top", "width", "height"))
+            return [(x, y), (x + width, y + height)]
+        if shape.tag == "box":
+            return [(float(stated["xtl"]), float(stated["ytl"])), (float(stated["xbr"]), float(stated["ybr"]))]
+        pairs = (corner.split(",") for corner in stated["points"].split(";"))
+        return [(float(x), float(y)) for x, y in pairs]
+    return []
 
 
 def _ring(shape: Element) -> Ring:

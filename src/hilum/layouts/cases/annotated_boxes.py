@@ -53,6 +53,11 @@ class Outline:
         if self.holes and len(self.holes) != len(self.rings):
             raise ValueError(f"{len(self.rings)} rings, and holes of {len(self.holes)}")
 
+    def fills(self, columns: int, rows: int) -> bool:
+        """Whether its runs, where it has any, are those of a picture of this size."""
+        is_whole = sum(self.runs) == rows * columns and min(self.runs, default=0) >= 0
+        return not self.runs or (is_whole and self.size == (columns, rows))
+
     @property
     def parts(self) -> Sequence[tuple[Ring, tuple[Ring, ...]]]:
         """Each ring with its holes."""
@@ -111,6 +116,38 @@ class AnnotatedBox:
         return cls(name, (float(x), float(y)), (float(x + width), float(y + height)), where, outline=outline)
 
 
+@dataclass(frozen=True)
+class UnreadObject:
+    """An object that a file states and that cannot be read: its place is unknown, and no background.
+
+    words:     what is wrong with it, and where
+    name:      its class as the file states it; empty where that cannot be read
+    low, high: (x, y) edges of its place in voxels; empty where it may lie anywhere in the image
+    """
+
+    words: str
+    name: str = ""
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    @classmethod
+    def of_corners(cls, words: str, name: str, corners: Iterable[Sequence[float]]) -> UnreadObject:
+        """The object whose place these corners (x, y) mark; it may lie anywhere without two that are numbers."""
+        known = [corner for corner in corners if len(corner) == 2 and all(map(math.isfinite, corner))]
+        if len(known) < 2:
+            return cls(words, name)
+        x, y = zip(*known, strict=True)
+        return cls(words, name, (min(x), min(y)), (max(x), max(y)))
+
+    def edges_on(self, size: Sequence[int]) -> tuple[Floats, Floats]:
+        """Its edges within an image of so many columns and rows; all of that where its place is not stated."""
+        whole = np.array(size[:2], dtype=np.float64)
+        if not self.low:
+            return np.zeros(2), whole
+        low, high = (np.clip(np.array(edges), 0.0, whole) for edges in (self.low, self.high))
+        return (low, high) if (high > low).all() else (np.zeros(2), whole)
+
+
 def ellipse_corners(centre: tuple[float, float], radii: tuple[float, float], turn: float = 0.0) -> Ring:
     """Corners of an ellipse with radii along x and y, turned by so many radians from x towards y."""
     angles = np.linspace(0, 2 * np.pi, CORNERS_OF_ELLIPSE, endpoint=False)
@@ -146,7 +183,7 @@ class Annotation:
     size:      (columns, rows) as stated, None where they are not
     in_shares: numbers are shares of the image's width and height, not voxels
     in_mm:     numbers are mm along the patient's left, back and head (DICOM's axes), and each box is around a ball
-    odd:       what of the file cannot be read and is left out, in words
+    unread:    objects that cannot be read
     """
 
     path: Path
@@ -154,12 +191,20 @@ class Annotation:
     size: tuple[int, int] | None = None
     in_shares: bool = False
     in_mm: bool = False
-    odd: tuple[str, ...] = ()
+    unread: tuple[UnreadObject, ...] = ()
+
+    @property
+    def has_unread_outlines(self) -> bool:
+        """Whether an object, or the outline of one, cannot be read."""
+        outlines = [box.outline for box in self.boxes if box.outline is not None]
+        return bool(self.unread) or not all(one.fills(*(self.size or one.size)) for one in outlines)
 
     @property
     def digest(self) -> str:
         """SHA-256 of this annotation: the rest of a file of many images does not change the case."""
-        stated = [self.size, [{k: v for k, v in asdict(box).items() if v is not None} for box in self.boxes]]
+        stated: list[Any] = [self.size]
+        stated += [[{k: v for k, v in asdict(box).items() if v is not None} for box in self.boxes]]
+        stated += [asdict(one) for one in self.unread]
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
     def placed_on(self, geometry: Geometry) -> Annotation:
@@ -185,12 +230,14 @@ class Annotation:
 def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
     """The boxes on their image's axes; what was cut back or left out stands in their notes.
 
+    Where an object cannot be read there is neither right nor wrong, of its class or of all.
     called: {name in the file: name of the class}
     Raises DatasetError, by file and box, for one whose end lies before its start or lies outside the image, and as
     `Annotation.placed_on` does.
     """
     geometry, where = image().geometry, str(annotation.path)
-    corners, kept, notes = [], [], []
+    corners, names, ignored, notes = [], list[str](), list[bool](), list[str]()
+    tracks = list[int | None]()
     seen: set[tuple[Any, ...]] = set()
     for box in annotation.placed_on(geometry).boxes:
         if any(low == high for low, high in zip(box.low, box.high, strict=True)):
@@ -203,20 +250,33 @@ def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callabl
             continue
         seen.add(same)
         notes += [f"{box.where} ({box.name}) reached beyond the image, and was cut back"] if cut else []
-        kept.append(box)
+        names.append(called[box.name])
+        ignored.append(box.ignored)
+        tracks.append(box.track)
         corners.append(np.ravel(edges[:, ::-1] if geometry.is_picture else edges))  # along the image's own axes
+    for unread in annotation.unread:
+        notes.append(f"{unread.words}: its place is unknown")
+        low, high = unread.edges_on(columns_and_rows(geometry))
+        flat = geometry.ndim - len(low)  # of a volume with a single slice
+        edges = np.array([[*low, *[0.0] * flat], [*high, *[1.0] * flat]])
+        for name in [called[unread.name]] if unread.name in called else sorted(set(called.values())):
+            names.append(name)
+            ignored.append(True)
+            tracks.append(None)
+            corners.append(np.ravel(edges[:, ::-1] if geometry.is_picture else edges))
     return BoundingBoxes(
         np.array(corners).reshape(-1, 2 * geometry.ndim),
-        tuple(called[box.name] for box in kept),
-        ignored=np.array([box.ignored for box in kept], dtype=bool),
+        tuple(names),
+        ignored=np.array(ignored, dtype=bool),
         notes=tuple(notes),
-        numbers=() if any(box.track is None for box in kept) else tuple(box.track or 0 for box in kept),
+        numbers=() if any(track is None for track in tracks) else tuple(track or 0 for track in tracks),
     )
 
 
 def annotated_names(annotations: Sequence[Annotation]) -> set[str]:
-    """Every class that is annotated."""
-    return {box.name for annotation in annotations for box in annotation.boxes}
+    """Every class that is annotated, also where the object cannot be read."""
+    readable = {box.name for annotation in annotations for box in annotation.boxes}
+    return readable | {one.name for annotation in annotations for one in annotation.unread if one.name}
 
 
 def images_by_file_name(folder: Folder, *, bare: bool = False) -> NamedImages:

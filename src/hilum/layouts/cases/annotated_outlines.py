@@ -13,7 +13,7 @@ from hilum import errors
 from hilum.errors import DatasetError, UsageError
 from hilum.files import polygon
 from hilum.layouts.cases import annotated_boxes, class_labels, object_classes
-from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Outline
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Outline, UnreadObject
 from hilum.layouts.cases.class_labels import NamedClasses
 from hilum.layouts.cases.dataset_folder import Folder
 from hilum.layouts.layout import AnnotationNames, DatasetOptions, Labels, Problems
@@ -64,6 +64,11 @@ class AnnotationReferences:
             classes |= {kind: labels_of for kind in (BOXES, OBJECT_MAPS) if kind in kinds}
         if MASK in kinds:
             labels = _labels(stated_names, called, folder, options)
+            if any(one.has_unread_outlines for one in annotations) and not any(
+                label.is_ignored for label in labels.values()
+            ):
+                unknown = Label(max((label.value for label in labels.values()), default=0) + 1, "ignore")
+                labels[unknown.name] = unknown
             classes[MASK] = tuple(sorted(set(labels.values()), key=lambda label: label.value))
         return cls(kinds, AnnotationNames(called, labels), classes)
 
@@ -115,23 +120,38 @@ class CoveredPixels:
 def load_label_map(annotation: Annotation, labels: Mapping[str, Label], image: Callable[[], Image]) -> Image:
     """The label map of one image; where outlines of several labels overlap, a pixel is the smallest one's.
 
-    labels: {name in the file: label}; what is not in it is background
-    Raises DatasetError as `pixels_of_objects` does.
+    labels: {name in the file: label}; what is not in it is background, and the place of an object that cannot be read
+            is to be ignored where no other object is
+    Raises DatasetError as `pixels_of_objects` does, where none of the objects can be read, and for one that cannot
+    where no label says so.
     """
     on = image()
-    objects = pixels_of_objects(annotation, on, labels)
+    objects, unread = pixels_of_objects(annotation, on, labels)
     every = tuple(sorted(set(labels.values()), key=lambda label: label.value))
-    return _rasterise([(labels[one.source.name].value, one) for one in objects], on, every)
+    unknown = next((label.value for label in every if label.is_ignored), 0)
+    if unread and not objects:
+        raise DatasetError(unread[0].words, str(annotation.path), "Outline it again")
+    if unread and not unknown:
+        remedy = "Correct it, or declare a label that is called ignore"
+        raise DatasetError(f"{unread[0].words}, and no label says where nothing is known", str(annotation.path), remedy)
+    map_of_labels = _rasterise([(labels[one.source.name].value, one) for one in objects], on, every, unread, unknown)
+    notes = [f"{one.words}: its place is unknown" for one in unread]
+    return replace(map_of_labels, notes=(*map_of_labels.notes, *notes))
 
 
 def load_object_map(annotation: Annotation, called: Mapping[str, str], image: Callable[[], Image]) -> Image:
     """A map in which each object has its number and its class; where outlines overlap, a pixel is the smallest one's.
 
     called: {name in the file: name of its class}
-    Raises DatasetError as `pixels_of_objects` does.
+    Raises DatasetError as `pixels_of_objects` does, and for an object that cannot be read: its place is unknown, which
+    no map of objects says.
     """
     on = image()
-    objects = [one for one in pixels_of_objects(annotation, on) if not one.source.ignored]
+    covered, unread = pixels_of_objects(annotation, on)
+    if unread:
+        problem = f"{unread[0].words}, and a map of objects cannot say that a place is unknown"
+        raise DatasetError(problem, str(annotation.path), "Correct it, or read label maps: --task segmentation")
+    objects = [one for one in covered if not one.source.ignored]
     numbered = list(enumerate(objects, start=1))
     kinds = {number: called.get(one.source.name, one.source.name) for number, one in numbered}
     return object_classes.with_kinds(_rasterise(numbered, on, ()), kinds)
@@ -139,16 +159,18 @@ def load_object_map(annotation: Annotation, called: Mapping[str, str], image: Ca
 
 def pixels_of_objects(
     annotation: Annotation, image: Image, names: Collection[str] | None = None
-) -> list[CoveredPixels]:
-    """The pixels of each object; of these names alone, where they are given.
+) -> tuple[list[CoveredPixels], list[UnreadObject]]:
+    """The pixels of each object, and the objects that cannot be read; of these names alone, where they are given.
 
     Raises DatasetError, by file and object, for a volume, for an object without an outline or one that lies outside
-    the image, for runs of another size, and as `Annotation.placed_on` does.
+    the image, and as `Annotation.placed_on` does.
     """
     where = str(annotation.path)
     if image.geometry.ndim > 2 and image.geometry.shape[2:] != (1,):
         raise DatasetError("outlines are of pictures, and the image is a volume", where, "Save masks as volumes")
     columns, rows = annotated_boxes.columns_and_rows(image.geometry)[:2]
+    # One of a class that was not chosen is background wherever it lies.
+    unread = [one for one in annotation.unread if names is None or not one.name or one.name in names]
     objects = []
     for box in annotation.placed_on(image.geometry).boxes:
         if names is not None and box.name not in names:
@@ -160,8 +182,8 @@ def pixels_of_objects(
         try:
             objects.append(CoveredPixels(box, *cover_outline(box.outline, (rows, columns))))
         except ValueError as error:
-            raise DatasetError(f"{box.where} ({box.name}) {error}", where, "Outline it again") from error
-    return objects
+            unread.append(UnreadObject(f"{box.where} ({box.name}) {error}", box.name, box.low, box.high))
+    return objects, unread
 
 
 def cover_outline(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice, slice], Pixels]:
@@ -173,7 +195,7 @@ def cover_outline(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice
     """
     rows, columns = shape
     if outline.runs:
-        if outline.size != (columns, rows) or sum(outline.runs) != rows * columns or min(outline.runs) < 0:
+        if not outline.fills(columns, rows):
             stated = "has runs of {} pixels for {} x {}".format(sum(outline.runs), *outline.size)
             raise ValueError(f"{stated}, and the image has {columns} x {rows}")
         inside = np.arange(len(outline.runs)) % 2 == 1
@@ -227,14 +249,28 @@ def _labels(
     return {name: numbered.get(one, Label(len(kept) + 1, "ignore")) for name, one in called.items()}
 
 
-def _rasterise(objects: Sequence[tuple[int, CoveredPixels]], image: Image, labels: Labels) -> Image:
-    """A map of these values on the grid of the image that they were annotated on, small objects over large ones."""
+def _rasterise(
+    objects: Sequence[tuple[int, CoveredPixels]],
+    image: Image,
+    labels: Labels,
+    unread: Sequence[UnreadObject] = (),
+    unknown: int = 0,
+) -> Image:
+    """A map of these values on the grid of the image that they were annotated on, small objects over large ones.
+
+    unknown: the value below all of them, at the places of objects that cannot be read
+    """
     columns, rows = annotated_boxes.columns_and_rows(image.geometry)[:2]
-    pixels = np.zeros((rows, columns), np.min_scalar_type(max((value for value, _ in objects), default=1)))
+    largest = max((unknown, *(value for value, _ in objects)), default=1)
+    pixels = np.zeros((rows, columns), np.min_scalar_type(largest))
+    for undrawn in unread:
+        low, high = undrawn.edges_on((columns, rows))
+        first, last = np.floor(low).astype(int), np.ceil(high).astype(int)
+        pixels[first[1] : last[1], first[0] : last[0]] = unknown
     shared = 0
     for value, one in sorted(objects, key=lambda pair: -pair[1].area):
         place = pixels[one.box]
-        shared += int(np.count_nonzero(one.inside & (place != 0) & (place != value)))
+        shared += int(np.count_nonzero(one.inside & (place != 0) & (place != value) & (place != unknown)))
         place[one.inside] = value
     empty = [one.source for _, one in objects if not one.area]
     notes = [f"{one.where} ({one.name}) holds the centre of no pixel, and is left out" for one in empty]

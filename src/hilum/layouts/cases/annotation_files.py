@@ -18,7 +18,7 @@ from hilum.files import modality_words
 from hilum.files.storage import structured_text
 from hilum.layouts import layout
 from hilum.layouts.cases import annotated_boxes, dataset_folder, mask_pairs
-from hilum.layouts.cases.annotated_boxes import Annotation
+from hilum.layouts.cases.annotated_boxes import Annotation, UnreadObject
 from hilum.layouts.cases.annotated_outlines import BOXES, AnnotationReferences
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember
 from hilum.layouts.cases.names import NEIGHBOURS
@@ -255,7 +255,7 @@ class AnnotatedFolder:
         missing = [entry for entry, image in found if image is None]
         there = [(entry, image) for entry, image in found if image is not None]
         owners = grouping.by_key((image.path, entry) for entry, image in there)
-        odd = {image.name: entry.annotation.odd for entry, image in there if entry.annotation.odd}
+        unread = {image.name: entry.annotation.unread for entry, image in there if entry.annotation.unread}
         modality, rows = modality_words.modality_word(self.options.modality), list[CaseRow]()
         for entry, image in there:
             cell = Cell((image.path,), "clip" if entry.clip else "", modality=modality)
@@ -271,7 +271,7 @@ class AnnotatedFolder:
             seen=f"{errors.count_phrase(len(rows), 'image')}, listed in {files}",
             annotations=[entry.annotation for entry in missing],
             patients="clips, each of which counts as a patient",
-            problems=(*problems, *lost, *_left_out_of(odd, files)),
+            problems=(*problems, *lost, *_unread_problem(unread, files)),
         )
 
 
@@ -293,9 +293,10 @@ def _listed_members(
 
 def _refuse_all_unreadable(annotations: Sequence[Annotation]) -> None:
     """Raise DatasetError where no annotation can be read: not one is odd, but the file is of another kind."""
-    faults = [(one, fault) for one in annotations for fault in one.odd]
+    faults = [(one, unread) for one in annotations for unread in one.unread]
     if faults and not any(one.boxes for one in annotations):
-        raise DatasetError(f"no annotation can be read: {faults[0][1]}", str(faults[0][0].path), "Export it anew")
+        problem = f"no annotation can be read: {faults[0][1].words}"
+        raise DatasetError(problem, str(faults[0][0].path), "Export it anew")
 
 
 def _refuse_twice(twice: Sequence[Sequence[ListedImage]]) -> None:
@@ -310,9 +311,13 @@ def _refuse_twice(twice: Sequence[Sequence[ListedImage]]) -> None:
         raise DatasetError(problem, str(each[-1].annotation.path), remedy)
 
 
-def _left_out_of(odd: Mapping[str, Sequence[str]], files: str) -> Problems:
+def _unread_problem(unread: Mapping[str, Sequence[UnreadObject]], files: str) -> Problems:
     """The warning on annotations that cannot be read, by the cases of their images."""
-    each = [fault for faults in odd.values() for fault in faults]
-    what = f"{errors.count_phrase(len(each), 'annotation')} of {files} cannot be read ({errors.list_phrase(each)})"
-    remedy = "Correct them: what they show is background, and nothing to be found"
-    return layout.left_out_problem(odd, what, remedy, "warning")
+    each = [one for objects in unread.values() for one in objects]
+    words = errors.list_phrase([one.words for one in each])
+    what = f"{errors.count_phrase(len(each), 'annotation')} of {files} cannot be read ({words})"
+    anywhere = sum(not one.low for one in each)
+    where = "what lies in their boxes is unknown"
+    if anywhere:
+        where += f", and where no box is stated ({errors.count_phrase(anywhere, 'annotation')}) the rest of the image"
+    return layout.left_out_problem(unread, what, f"Correct them: until then {where}", "warning")
