@@ -24,6 +24,14 @@ def test_what_is_shallow_is_read_as_the_library_reads_it(value):
     assert structured_text.parse_json(json.dumps(value)) == value
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_byte_order_mark_is_no_part_of_a_value_whatever_the_encoding(tmp_path: Path, encoding: str) -> None:
+    content = json.dumps({"größe": [1, 2]}, ensure_ascii=False)
+    path = tmp_path / "record.json"
+    path.write_bytes(content.encode(encoding))
+    assert structured_text.load_json(path) == structured_text.parse_json(f"\ufeff{content}") == {"größe": [1, 2]}
+
+
 @pytest.mark.parametrize("inner", ["{}[]{}", '{}{{"a": 1}}{}'])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[1, {"a": [', "]}]")])
 def test_nesting_has_an_end(inner: str, opening: str, closing: str) -> None:

@@ -223,7 +223,7 @@ def answered_with(*statuses: str, **more: object) -> bytes:
             FormatError,
             "entry is no FHIR",
         ),
-        (b"", PeerError, "no FHIR"),
+        (b"ok", PeerError, "no FHIR"),
     ],
 )
 def test_every_entry_of_an_answer_to_a_transaction_has_to_be_taken(body, error, words):
@@ -231,8 +231,15 @@ def test_every_entry_of_an_answer_to_a_transaction_has_to_be_taken(body, error, 
         FhirServer(peer.url, 5.0).transact(transaction())
 
 
-@pytest.mark.parametrize("status", [201, 204])
-def test_an_empty_answer_that_something_was_made_is_taken(status):
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_before_an_answer_is_no_part_of_it(encoding):
+    body = answered_with("201", "201", "201", "201").decode().encode(encoding)
+    with fhir_peer((200, {}, body)) as peer:
+        FhirServer(peer.url, 5.0).transact(transaction())
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_an_empty_answer_that_something_was_taken_is_believed(status):
     with fhir_peer((status, {}, b"")) as peer:
         FhirServer(peer.url, 5.0).transact(transaction())
         assert peer.answers == []

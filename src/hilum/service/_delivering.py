@@ -240,7 +240,7 @@ def _parse_answer(path: Path, uid: str, content: bytes) -> SendOutcome | None:
     """
     try:
         is_xml = content.lstrip()[:1] == b"<" and b"<!DOCTYPE" not in content  # which could define what grows
-        answer = _dicom_xml(fromstring(content)) if is_xml else structured_text.parse_json(content.decode())  # noqa: S314
+        answer = _dicom_xml(fromstring(content)) if is_xml else structured_text.parse_json(content)  # noqa: S314
         answer = answer[0] if isinstance(answer, list) else answer
         failed, stored = (_item(answer, tag, uid) for tag in (FAILED_SOP, STORED_SOP))
         reason = int(_value(failed, REASON) or SUCCESS)

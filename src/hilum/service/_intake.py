@@ -139,7 +139,7 @@ class OrthancFront:
         return study["MainDicomTags"]["StudyInstanceUID"], series["MainDicomTags"]["SeriesInstanceUID"]
 
     def _json(self, path: str) -> Any:
-        return self._got(path).json()
+        return structured_text.parse_json(self._got(path).content)
 
     def _got(self, path: str, **how: Any) -> Response:
         """An answer with content. Raises ResourceError for a redirect: our password and its images are for one host."""

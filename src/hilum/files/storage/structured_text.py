@@ -21,10 +21,18 @@ LARGEST_JSON = 64 << 20
 TomlTable = dict[str, Any]
 
 
-def parse_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError where it is none, or is nested deeper than 20 levels."""
+BYTE_ORDER_MARK = "\ufeff"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, of which a byte-order mark is no part, or of its bytes in UTF-8, UTF-16 or UTF-32.
+
+    Raises ValueError where it is none, or is nested deeper than 20 levels.
+    """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text))
     try:
-        value = json.loads(text)
+        value = json.loads(text.removeprefix(BYTE_ORDER_MARK))
     except RecursionError as error:
         raise ValueError(f"nested deeper than {DEEPEST} levels") from error
     level = [value] if isinstance(value, list | dict) else []
@@ -39,7 +47,7 @@ def load_json(path: Path, *, largest: int = LARGEST_JSON) -> Any:
     """The value of a JSON file of at most so many bytes. ValueError as by `parse_json`, and for a larger file."""
     if path.stat().st_size > largest:
         raise ValueError("larger than any record")
-    return parse_json(path.read_text(encoding="utf-8"))
+    return parse_json(path.read_bytes())
 
 
 def _parts(container: list[Any] | dict[Any, Any]) -> list[Any]:

@@ -78,7 +78,9 @@ class FhirServer:
         url: str | None = f"{self.base.rstrip('/')}/{kind}"
         parameters: Mapping[str, str | Sequence[str]] | None = wanted
         for _ in range(MOST_PAGES):
-            answer = self._ask("GET", str(url), params=parameters) or {}
+            answer = self._ask("GET", str(url), params=parameters)
+            if answer is None:
+                return
             if answer.get("resourceType") != "Bundle":
                 raise self._wrong("answers a search with something else")
             for entry in self._parts(answer, "entry"):
@@ -108,7 +110,7 @@ class FhirServer:
         return resource
 
     def _ask(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Any:
-        """The answer as JSON; None where something was made, and the server states no more."""
+        """The answer as JSON; None where the server has taken something, or found nothing, and states no more."""
         all_headers = {
             "Accept": JSON,
             **(headers or {}),
@@ -125,7 +127,7 @@ class FhirServer:
         if len(body) > LARGEST:
             raise self._error("answers with more than a search can have")
         try:
-            answer = structured_text.parse_json(body.decode())
+            answer = structured_text.parse_json(body)
         except ValueError:
             answer = None
         if status in OF_RESOURCE:
@@ -139,7 +141,8 @@ class FhirServer:
             raise self._wrong("redirects to another address: give that one as fhir.base")
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             raise self._error(f"answers with HTTP status {status}{_issues(answer)}")
-        if method == "POST" and status in (HTTPStatus.CREATED, HTTPStatus.NO_CONTENT) and not body.strip():
+        is_empty = not body.strip()
+        if is_empty and (method == "POST" or status == HTTPStatus.NO_CONTENT):
             return None
         if not isinstance(answer, dict):
             kind = response.headers.get("Content-Type", "").partition(";")[0] or "something"

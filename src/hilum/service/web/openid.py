@@ -19,6 +19,7 @@ from joserfc.jwk import KeySet
 from pydantic import JsonValue
 
 from hilum.errors import HilumError
+from hilum.files.storage import structured_text
 from hilum.service.configuration import OidcSection
 from hilum.service.records.accounts import NAME
 from hilum.work_state import log
@@ -81,7 +82,7 @@ class Provider:
                     # Many providers state in the token who somebody is, and what, only where they are asked.
                     answer = session.get(endpoint)
                     answer.raise_for_status()
-                    further = answer.json()
+                    further = structured_text.parse_json(answer.content)
                     if not isinstance(further, dict) or further.get("sub") != claims["sub"]:
                         raise _refusal("it names another person than its token")
                     claims = {**further, **claims}
@@ -186,7 +187,7 @@ def _read_json(address: str) -> dict[str, JsonValue]:
     try:
         answer = requests.get(address, timeout=ANSWER_S)
         answer.raise_for_status()
-        found = answer.json()
+        found = structured_text.parse_json(answer.content)
     except (requests.RequestException, ValueError) as error:
         raise _away(error) from error
     return found if isinstance(found, dict) else {}

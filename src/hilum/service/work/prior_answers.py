@@ -17,6 +17,7 @@ from sqlalchemy import Row, select
 from hilum.errors import DatasetError, HilumError
 from hilum.files import file_formats
 from hilum.files.dicom.writing.dicom_answers import EarlierObjects
+from hilum.files.storage import structured_text
 from hilum.prediction import predictors
 from hilum.prediction.earlier_study import EarlierStudy
 from hilum.runtime import Model
@@ -165,7 +166,7 @@ class PriorSource:
         query |= {"includefield": "IssuerOfPatientID"}
         found = session.get(f"{url}/studies", params=query, timeout=left, headers={"Accept": "application/dicom+json"})
         _refuse_failed(found, peer)
-        rows = [_texts(row) for row in found.json()] if found.content else []
+        rows = [_texts(row) for row in structured_text.parse_json(found.content)] if found.content.strip() else []
         if (uid := _newest(rows, sought, days)) is None:
             return False
         kept = session.get(f"{url}/studies/{uid}", timeout=left, headers={"Accept": multipart.AS_STORED}, stream=True)
