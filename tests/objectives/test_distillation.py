@@ -88,7 +88,7 @@ def test_a_classifier_learns_its_teachers_answers_for_labelled_and_unlabelled_im
     data, extra = trained.pictures(tmp_path / "data", 20), trained.pictures(tmp_path / "extra", 6, first=80)
     trained.classifying(data, tmp_path / "run", unlabelled=[extra], assignments=by(classified.out))
     plan = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
-    assert plan["distillation.digest"] == hilum.load(classified.out, "cpu").record["weights_sha256"]
+    assert plan["distillation.digest"] == hilum.load(classified.out, "cpu").sha256
     assert pd.read_csv(tmp_path / "run" / "log.csv")["loss_distillation"].gt(0).all()
     assert data_record.read_data_record(tmp_path / "run").inherited  # of cases that the teacher has seen
 

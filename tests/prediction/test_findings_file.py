@@ -12,6 +12,7 @@ LIVER = Finding("liver", 1500.0, "ml", codes=(Code("SCT", "10200004", "Liver"), 
 MODEL = SimpleNamespace(
     task=SimpleNamespace(name="segmentation"),
     record={"weights_sha256": "ab" * 32},
+    sha256="cd" * 32,
     gate="no gate",
     unfinished_training="",
 )
@@ -37,7 +38,8 @@ def test_the_file_of_findings_holds_outcome_model_and_every_code(tmp_path):
     record = json.loads((tmp_path / "findings.json").read_text())
     assert (record["schema"], record["version"]) == ("hilum.findings", 1)
     assert (record["outcome"], record["reason"]) == ("answered", "no SEG")
-    expected = {"name": "hilum segmentation", "version": "ab" * 6, "weights_sha256": "ab" * 32, "gate": "no gate"}
+    expected = {"name": "hilum segmentation", "version": "cd" * 6, "sha256": "cd" * 32, "weights_sha256": "ab" * 32}
+    expected["gate"] = "no gate"
     assert record["model"] == expected
     [row] = record["rows"]
     assert [code["scheme"] for code in row["codes"]] == ["SCT", "RADLEX"] and "case" not in row

@@ -51,7 +51,7 @@ def test_a_kind_gives_the_outputs_that_are_stated_of_it(task, tmp_path):
     made = {
         one.name: one
         for one in answer_tensors.tensors_of(
-            SimpleNamespace(task=task, record={}, gate="no gate", unfinished_training=""), done, taken
+            SimpleNamespace(task=task, record={}, sha256="ab" * 32, gate="no gate", unfinished_training=""), done, taken
         )
     }
     assert {name: len(one.shape) for name, one in made.items()} == stated

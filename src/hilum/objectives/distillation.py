@@ -36,7 +36,7 @@ class Distillation(Objective):
     values the absolute difference in deviations of the training cases.
     teacher:     path of a run, a package or an ensemble
     images:      path of a data set with the images that the teacher sees of the same cases; None: those of the run
-    digest:      SHA-256 of the teacher's weights; None until it is read
+    digest:      SHA-256 of the teacher; None until it is read
     temperature: by which logits of both are divided
     """
 

@@ -131,7 +131,7 @@ class ClusterPredictor:
     """Prediction by other processes, each of which loads the model itself.
 
     path:    of the model, in full
-    weights: its SHA-256, so that all processes predict with the same model
+    digests: of its weights and its description, so that all processes predict with the same model
     device, threads, fold, backend, activation: as in `load`
     uncertainty: as in `with_uncertainty`
     request: what is asked of its predictions where a case asks nothing
@@ -139,7 +139,7 @@ class ClusterPredictor:
 
     spread: Spread
     path: str
-    weights: str
+    digests: tuple[str, ...]
     device: str = "auto"
     threads: int | None = None
     fold: int | None = None
@@ -157,8 +157,7 @@ class ClusterPredictor:
         """
         if path is None:
             raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
-        weights = str(model.record.get("weights_sha256"))
-        return cls(Cluster(scheduler), str(path.absolute()), weights, **loading)
+        return cls(Cluster(scheduler), str(path.absolute()), _digests_of_files(model), **loading)
 
     @property
     def model(self) -> Model:
@@ -176,6 +175,11 @@ class ClusterPredictor:
         finally:  # what a process that died left half written
             for room in asked.folder.glob(".*.partial") if asked.folder is not None else ():
                 shutil.rmtree(room, ignore_errors=True)
+
+
+def _digests_of_files(model: Model) -> tuple[str, ...]:
+    """SHA-256 of a model's weights and of its description: what a run found after its training may be replaced."""
+    return tuple(str(model.record.get(key)) for key in ("weights_sha256", "description_sha256"))
 
 
 def with_full_path(asked: CaseRequest) -> CaseRequest:
@@ -202,7 +206,7 @@ def _model(where: ClusterPredictor) -> Model:
         threads=where.threads,
         activation=where.activation,
     )
-    if str(model.record.get("weights_sha256")) != where.weights:
+    if _digests_of_files(model) != where.digests:
         raise IntegrityError("a worker sees another model", where.path, SHARE)
     model = replace(model, request=where.request)
     return predicted_memory.with_smaller_batches(model_assembly.with_uncertainty(model, where.uncertainty))

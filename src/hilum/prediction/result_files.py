@@ -394,14 +394,15 @@ def algorithm_name(name: str, version: str) -> str:
 
 
 def model_identity(model: Model) -> dict[str, str]:
-    """The name and version of a model, the SHA-256 of its weights, and on what it refuses images.
+    """The name and version of a model, the SHA-256 of it and of its weights, and on what it refuses images.
 
-    The version of one without is how its weights' SHA-256 begins.
+    The version of one without is how its SHA-256 begins.
     """
     weights = str(model.record.get("weights_sha256") or "")
     name = str(model.record.get("name") or f"{PROGRAM} {model.task.name}")
-    version = str(model.record.get("version") or weights[:DIGITS])
-    stated = {"name": name, "version": version, "weights_sha256": weights, "gate": str(model.gate)}
+    version = str(model.record.get("version") or model.sha256[:DIGITS])
+    stated = {"name": name, "version": version, "sha256": model.sha256, "weights_sha256": weights}
+    stated["gate"] = str(model.gate)
     return stated | ({"unfinished_training": unfinished} if (unfinished := model.unfinished_training) else {})
 
 

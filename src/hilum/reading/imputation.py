@@ -23,9 +23,9 @@ def with_imputed_images(dataset: Dataset, path: str) -> Dataset:
 
     Raises UsageError for a model that makes no image, or whose target has no name.
     """
-    name, needed, weights = _target_of(path)
+    name, needed, digest = _target_of(path)
     order = next((tuple(case.images) for case in dataset if name in case.images), ())
-    cases = (_with_imputed(case, path, name, needed, weights, order) for case in dataset)
+    cases = (_with_imputed(case, path, name, needed, digest, order) for case in dataset)
     return replace(dataset, cases=tuple(cases))
 
 
@@ -42,7 +42,7 @@ def _model(path: str) -> Model:
 
 
 def _target_of(path: str) -> tuple[str, tuple[str, ...], str]:
-    """The channel that a model makes, those that it needs, and the hash of its weights."""
+    """The channel that a model makes, those that it needs, and its SHA-256."""
     model = _model(path)
     head = next((one for one in model.task.heads.values() if one.holds_intensities), None)
     if head is None:
@@ -52,10 +52,10 @@ def _target_of(path: str) -> tuple[str, tuple[str, ...], str]:
     if len(head.called) != 1 or head.called[0].isdigit():
         problem, remedy = "its target has no name", "Train it with names, as in --column image=t1,target=flair"
         raise UsageError(problem, f"{FLAG} {path}", remedy)
-    return head.called[0], model.preprocessing.channels, str(model.record.get("weights_sha256") or path)
+    return head.called[0], model.preprocessing.channels, model.sha256
 
 
-def _with_imputed(case: Case, path: str, name: str, needed: Sequence[str], weights: str, order: Sequence[str]) -> Case:
+def _with_imputed(case: Case, path: str, name: str, needed: Sequence[str], digest: str, order: Sequence[str]) -> Case:
     """The case with the image that it lacks; as it is where it lacks nothing, or what the model needs."""
     if name in case.images:
         return case
@@ -63,12 +63,12 @@ def _with_imputed(case: Case, path: str, name: str, needed: Sequence[str], weigh
     names = tuple(case.images) if len(needed) == 1 and needed[0].isdigit() else tuple(needed)
     if len(names) != len(needed) or not {*names} <= {*case.images}:
         return case
-    key = hashlib.sha256(f"{hashing.content_hash(case)} {weights}".encode()).hexdigest()
+    key = hashlib.sha256(f"{hashing.content_hash(case)} {digest}".encode()).hexdigest()
     loaders = {one: partial(case.images.__getitem__, one) for one in case.images}
     loaders[name] = partial(_imputed_image, case, path, name, names, key)
     ordered = [one for one in order if one in loaders] + [one for one in loaders if one not in order]
     images = LazyMapping({one: loaders[one] for one in ordered})
-    return replace(case, images=images, key=f"{case.key}|{name} by {weights}")
+    return replace(case, images=images, key=f"{case.key}|{name} by {digest}")
 
 
 def _imputed_image(case: Case, path: str, name: str, names: Sequence[str], key: str) -> Image:

@@ -37,10 +37,10 @@ def with_teacher(planned: PlannedTraining) -> PlannedTraining:
         return planned
     teacher = model_files.load(chosen.teacher, "cpu")
     _refuse_other(teacher.task, planned.settings.task)
-    digest = str(teacher.record.get("weights_sha256"))
+    digest = teacher.sha256
     if chosen.digest not in (None, digest):
         raise IntegrityError("the teacher has changed since the run began", chosen.teacher, "Restore it")
-    plan = planned.plan.with_decision(DIGEST, Decision(digest, "SHA-256 of the teacher's weights"))
+    plan = planned.plan.with_decision(DIGEST, Decision(digest, "SHA-256 of the teacher"))
     for name, path in ((TEACHER, chosen.teacher), (IMAGES, chosen.images)):
         if path is not None:
             plan = plan.with_decision(name, replace(plan.decision(name), value=str(Path(path).resolve())))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         label_measurements,
         model_assembly,
         model_files,
+        model_identity,
         model_parts,
         model_record,
         model_schema,

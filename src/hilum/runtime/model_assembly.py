@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hilum import errors
 from hilum.errors import DatasetError, UsageError
 from hilum.files import file_formats
-from hilum.runtime import cascade, covariate_encoding, prediction_layers, proportion, record_files
+from hilum.runtime import cascade, covariate_encoding, model_identity, prediction_layers, proportion, record_files
 from hilum.runtime.guard.gate_state import NONE, OFF, UNKNOWN_TRAINING, GateState
 from hilum.runtime.guard.image_observation import Observation, Watching
 from hilum.runtime.inference import AS_PLANNED, ModelRequest
@@ -211,6 +211,11 @@ class Model:
         if self.guard is not None:
             return self.guard.state
         return GateState(NONE, OFF if "data_hash" in self.record else UNKNOWN_TRAINING)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of all that its answers rest on, weights and settings: another digest is another model."""
+        return model_identity.model_digest(self)
 
     @property
     def unfinished_training(self) -> str:

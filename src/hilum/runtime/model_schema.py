@@ -33,7 +33,7 @@ class ModelOrigin(TypedDict, total=False):
     members:         the same of each of several models; fold, folds: of one that is cross-fitted
     began_from:      the weights that training started from, in words; refitted: whether they changed after training
     terms:           what the terms of a loss have come to
-    origin and what follows: of a model of another program
+    origin and what follows: of a model of another program; description_sha256: of the files that describe its network
     """
 
     name: str
@@ -67,6 +67,7 @@ class ModelOrigin(TypedDict, total=False):
     compression: list[Mapping[str, PlainValue]]
     federation: Mapping[str, PlainValue]
     origin: str
+    description_sha256: str
     activation: StatedDecision
     dataset: str
     configuration: str

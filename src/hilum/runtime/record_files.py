@@ -173,6 +173,12 @@ def join_digests(digests: Sequence[str]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+def digest_of_files(paths: Sequence[Path]) -> str:
+    """The SHA-256 of a file, or one digest of several."""
+    digests = [file_digest(path) for path in paths]
+    return digests[0] if len(digests) == 1 else join_digests(digests)
+
+
 def sealed_entry(entry: Path, fill: Callable[[Path], None]) -> Path:
     """The folder `place` of the cache, whole: as it lies there, or else filled by `fill`.
 

@@ -19,7 +19,7 @@ COLOUR = ("red", "green", "blue")
 class ModelFacts:
     """The facts that routing, and programs that ask for answers, need of a model.
 
-    hash:     of weights and settings: another hash is another model
+    hash:     `Model.sha256`: another hash is another model
     modality: DICOM's word, or "" where it takes any
     channels: names of its images
     labels:   {name: value} of the label map of its answers; empty where they are none

@@ -113,7 +113,8 @@ def embed(options: EmbedOptions) -> EmbeddingResult:
         raise verb_results.no_result_error("embed", "embedded", problems)
     weights = loaded.record.get("weights_sha256")
     computing = None if loaded.networks.computing is None else asdict(loaded.networks.computing)
-    used = {"weights_sha256": weights, "computing": computing, "unfinished_training": loaded.unfinished_training}
+    used = {"sha256": loaded.sha256, "weights_sha256": weights, "computing": computing}
+    used["unfinished_training"] = loaded.unfinished_training
     result = EmbeddingResult(pd.DataFrame(rows), problems, used)
     if options.out is None:
         return result

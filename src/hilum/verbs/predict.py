@@ -299,7 +299,7 @@ def _write_records(
     if len(predicted.tracks):
         csv_text.write_table(predicted.tracks, folder / "tracks.csv")
     findings_file.write_findings(predicted.findings, folder)
-    origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
+    origin = {"sha256": model.sha256, **{key: model.record.get(key) for key in ("weights_sha256", "data_hash")}}
     computing = None if model.networks.computing is None else asdict(model.networks.computing)
     record = {**origin, "mirrored": model.flips(options.mirror), "computing": computing}
     record |= {"activation": model.record["activation"]} if "activation" in model.record else {}

@@ -114,18 +114,24 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
         "name": str(metadata.get("name", "")),
         "version": str(metadata.get("version", "")),
         "weights_sha256": record_files.file_digest(weights),
+        "description_sha256": record_files.digest_of_files([folder / METADATA, _config_file(folder)]),
     }
     run = TorchNetwork(made.eval().to(device), device)
     inference = Inference(views.patch, views.overlap, views.batch)
     return Model(task, preprocessing, inference, Networks(run, architecture), record)
 
 
-def _config(folder: Path) -> Config:
-    """Its configuration of a prediction, whose paths begin at its own folder wherever that lies."""
+def _config_file(folder: Path) -> Path:
+    """The file of its configuration of a prediction; UsageError where there is none."""
     file = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
     if file is None:
         raise UsageError(f"has no {CONFIGS[0]} and no {CONFIGS[1]}", str(folder), "Get the bundle again, whole")
-    config = Config.from_file(file, folder)
+    return file
+
+
+def _config(folder: Path) -> Config:
+    """Its configuration of a prediction, whose paths begin at its own folder wherever that lies."""
+    config = Config.from_file(_config_file(folder), folder)
     return replace(config, content={**config.content, "bundle_root": str(folder)})
 
 

@@ -166,14 +166,14 @@ def _flips(checkpoint: Content, plans: Plans) -> tuple[int, ...]:
 
 
 def _record(plans: Plans, checkpoint: Content, files: Sequence[Path]) -> ModelOrigin:
-    digests = [record_files.file_digest(file) for file in files]
     return {
         "origin": "nnU-Net v2",
         "dataset": str(plans.plans.get("dataset_name", "")),
         "configuration": plans.configuration,
         "trainer": str(checkpoint.get("trainer_name", "")),
         "folds": [file.parent.name.removeprefix("fold_") for file in files],
-        "weights_sha256": digests[0] if len(digests) == 1 else record_files.join_digests(digests),
+        "weights_sha256": record_files.digest_of_files(files),
+        "description_sha256": record_files.digest_of_files([plans.folder / PLANS, plans.folder / DATASET]),
     }
 
 

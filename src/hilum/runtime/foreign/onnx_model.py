@@ -192,9 +192,11 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
         "size": {},
     }
     computing = Decision(f"{chosen.value} with onnx", chosen.because)
+    weights = [file for file in files_of_onnx(path) if file != path.with_suffix(".json")]
     origin: ModelOrigin = {
         "origin": "ONNX",
-        "weights_sha256": record_files.file_digest(path),
+        "weights_sha256": record_files.digest_of_files(weights),
+        "description_sha256": record_files.file_digest(path.with_suffix(".json")),
         "activation": record_schema.decision_record(found),
     }
     return Model(task, preprocessing, inference, Networks(network, size, computing=computing), origin)

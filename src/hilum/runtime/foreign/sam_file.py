@@ -89,8 +89,7 @@ def load_sam(path: Path, usage: str, device: str, *, adapter: Path | None = None
     except RuntimeError as error:
         problem = f"its weights do not fit together ({str(error).splitlines()[-1].strip()})"
         raise IntegrityError(problem, str(path), "Get the file again") from error
-    digests = [record_files.file_digest(one) for one in (path, adapter) if one is not None]
-    digest = digests[0] if len(digests) == 1 else record_files.join_digests(digests)
+    digest = record_files.digest_of_files([file for file in (path, adapter) if file is not None])
     record: ModelOrigin = {"origin": f"{chosen.program}: {path.name}", "weights_sha256": digest}
     networks = Networks(TorchNetwork(module.to(device).eval(), device), network)
     return Model(task, chosen.steps(side), Inference((side, side), 0.0), networks, record)

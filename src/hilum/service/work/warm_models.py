@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +21,7 @@ from hilum.scoring.explaining import kept_tests
 from hilum.service.configuration import ModelSection
 from hilum.service.model_facts import ModelFacts
 from hilum.service.work import answer_tensors
-from hilum.tasks import properties, task_settings
+from hilum.tasks import properties
 from hilum.values import Label
 from hilum.values.finding import CodedName
 from hilum.work_state import log
@@ -33,18 +31,13 @@ if TYPE_CHECKING:
 
 
 def facts_of_model(name: str, model: Model) -> ModelFacts:
-    """The facts of a model for routing; its hash: weights, task, preprocessing, windows, gate, codes and ratios.
+    """The facts of a model for routing.
 
     Raises UsageError for a model that no node can ask.
     """
     if model.task.takes_prompts:
         problem = "the model answers what a person points at, and nobody does at a node"
         raise UsageError(problem, f"model {name!r}", "Name another one, and use this one by `hilum predict`")
-    task = {"name": model.task.name, **task_settings.settings_of(model.task)}
-    settings: list[object] = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
-    parts: list[object] = [own for own in (model.record.get("codes"), model.record.get("measures")) if own]
-    parts += [model.parts.settings] if model.parts.settings else []
-    text = json.dumps([*settings, model.inference.settings, *parts], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
     mapped = next(iter(properties.leaf_tasks(model.task).values()))  # of several tasks the one with a label map
     labels = {label.name: label.value for label in mapped.labels} if properties.marks_labels(mapped) else {}
@@ -52,7 +45,7 @@ def facts_of_model(name: str, model: Model) -> ModelFacts:
     axes, frames = model.preprocessing.ndim, model.preprocessing.frames
     return ModelFacts(
         name,
-        hashlib.sha256(text.encode()).hexdigest(),
+        model.sha256,
         "" if modality == "unknown" else modality,
         tuple(model.preprocessing.channels),
         model.task.name,
