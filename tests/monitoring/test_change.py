@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,10 @@ from hilum.evaluation.significance import margins
 from hilum.evaluation.significance.testing import DifferenceTest
 from hilum.files.storage import hashing
 from hilum.monitoring import change_plan, change_rules
+from hilum.monitoring.change_plan import Acceptance
 from hilum.monitoring.change_rules import ChangeRow
 from hilum.runtime import record_files
+from hilum.tasks import task_catalogue
 from hilum.values import Estimate
 from hilum.verbs import change
 from hilum.verbs.change import ChangeCheck
@@ -154,6 +158,32 @@ def test_a_plan_that_cannot_be_read_is_a_usage_error_that_names_the_key(models, 
     named = {"r": "'retrian'", "[": "label", "a": "is not TOML"}[wrong[0]]
     with pytest.raises(PlanError, match=named):
         change_plan.read_change_plan(planned(models, tmp_path, text))
+
+
+LABELS = [{"value": 1, "name": "front"}, {"value": 2, "name": "back"}]
+SEGMENTATION = task_catalogue.build_task({"name": "segmentation", "labels": LABELS, "loss": "ce", "tolerance": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "evaluated", "message"),
+    [
+        ({"label": "front"}, set(), ""),
+        ({"label": "liver"}, set(), "dice of 'liver', of which the model states none. Use all, "),
+        ({"label": "back"}, {("dice", "all"), ("dice", "front")}, ""),
+        ({"label": "back"}, {("dice", "all")}, "dice of 'back'"),
+        ({"metric": "hd95", "value": 85.0}, set(), ""),
+        ({"metric": "hd95", "value": -1.0}, set(), "hd95 of -1, which it cannot have. hd95 lies between 0 and inf"),
+        ({"value": 1.0}, set(), ""),
+        ({"value": 1.5}, set(), "dice of 1.5, which it cannot have"),
+        ({"rule": "non-inferior", "margin": 2.0, "against": ("current",)}, set(), "dice worse by 2, which no model"),
+        ({"rule": "non-inferior", "margin": 0.02, "against": ("current",)}, set(), ""),
+    ],
+)
+def test_a_rule_has_a_label_of_the_model_and_a_value_on_the_scale_of_its_metric(tmp_path, changes, evaluated, message):
+    (tmp_path / "plan.toml").write_text("[[acceptance]]\n")
+    rule = Acceptance(**{"metric": "dice", "rule": "at_least", "value": 0.8, **changes})
+    with pytest.raises(PlanError, match=re.escape(message)) if message else nullcontext():
+        change_rules.refuse_impossible([rule], str(tmp_path / "plan.toml"), evaluated, SEGMENTATION)
 
 
 def test_alpha_is_spent_over_the_looks(models, tmp_path):

@@ -232,6 +232,14 @@ def test_a_plan_writes_a_protocol_and_says_what_a_registry_still_asks_for(tmp_pa
             "prevalence is 0",
         ),
         ('design = "parallel"', "design parallel", "design parallel", "is not TOML"),
+        ("primary = true", "primary = true\nmargin = 10.0", "[[endpoints]]", "Write 10 % as 0.1"),
+        ('"Basel"]', '"Bern"]', "[strata]", "names one level twice"),
+        (
+            "[missing]",
+            '[registry]\nstart = "2026-05-10"\ncompletion = "2026-04"\n[missing]',
+            "completion",
+            "ends on 2026-04, before it starts",
+        ),
     ],
 )
 def test_a_fault_of_a_plan_is_named_with_its_line(old, new, place, problem):

@@ -136,6 +136,7 @@ def test_another_package_and_fewer_cases_than_were_agreed_are_refused(package, s
     [
         ('rule = "at_least"', 'rule = "superior"\nagainst = ["approved"]', "compares with another model"),
         ('{ name = "A. Physicist", on = "2026-11-20" }', '{ name = "A. Physicist" }', "is no day"),
+        ("on = 2026-11-21", "on = 2999-01-01", "agreed on 2999-01-01, a day to come"),
         ("all = 40", "all = 0", "numbers of cases"),
         ("version = 1", "version = 2", "version 2"),
     ],
@@ -143,6 +144,28 @@ def test_another_package_and_fewer_cases_than_were_agreed_are_refused(package, s
 def test_a_plan_that_could_not_be_executed_is_refused(package, tmp_path, before, after, message):
     with pytest.raises(PlanError, match=message):
         acceptance_plan.read_acceptance_plan(agreed(tmp_path, package, PLAN.replace(before, after)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            'metric = "auroc"',
+            'metric = "auroc"\nlabel = "liver"',
+            r"line 7: auroc of 'liver', of which the model states",
+        ),
+        ('metric = "auroc"', 'metric = "dice"', "line 6: acceptance by 'dice', which the evaluation lacks"),
+        ("value = 0.02", "value = 85", "line 8: auroc of 85, which it cannot have. auroc lies between 0 and 1"),
+        ("value = 0.02", "value = -1", "auroc of -1, which it cannot have"),
+    ],
+)
+def test_a_rule_that_nothing_could_decide_is_refused_before_the_plan_is_locked(
+    package, site, tmp_path, before, after, message
+):
+    plan = agreed(tmp_path, package, PLAN.replace(before, after))
+    with pytest.raises(PlanError, match=message):
+        hilum.accept(package, site, plan=plan, lock=True)
+    assert not acceptance_plan.lock_of(plan).exists()
 
 
 def test_a_rule_that_holds_in_some_groups_accepts_the_model_for_these():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -150,6 +150,9 @@ def _agreement(row: StatedAgreement, where: str) -> tuple[str, str]:
         raise PlanError(f"{day!r} is no day", where, 'Write on = "2026-11-30"') from error
     if not name:
         raise PlanError("who agreed has a name and a day", where, 'Write { name = "...", on = "2026-11-30" }')
+    # East of here the next day may have begun.
+    if on > date.today() + timedelta(days=1):
+        raise PlanError(f"{name} agreed on {on.isoformat()}, a day to come", where, "Write the day of the agreement")
     return name, on.isoformat()
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, Protocol, TypeVar
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, ConfigDict, Field, StrictFloat, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
@@ -98,7 +98,7 @@ class Retraining(TypedDict, total=False):
 
     bound: bool
     concept: bool
-    labels: int
+    labels: Annotated[int, Ge(1)]
     data: str
     modification: str
 
@@ -109,7 +109,7 @@ class RateBound(TypedDict, total=False):
 
     metric: str
     label: str
-    at_least: float
+    at_least: Annotated[float, Ge(0), Le(1)]
 
 
 @with_config(STRICT)

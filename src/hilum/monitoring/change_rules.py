@@ -6,21 +6,27 @@ How far models drift where each is compared with the last alone: bench/claims/cr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from typing_extensions import TypedDict
 
 from hilum import errors
+from hilum.errors import PlanError
+from hilum.evaluation import ALL
 from hilum.evaluation.intervals import FEW_PATIENTS
 from hilum.evaluation.significance import margins
 from hilum.evaluation.significance.testing import DifferenceTest
+from hilum.files.storage import structured_text
 from hilum.lazy import stats
 from hilum.monitoring.case_stream import CONCEPT
 from hilum.monitoring.change_plan import AT_LEAST, NON_INFERIOR, Acceptance, ChangePlan, LockedPlan
 from hilum.monitoring.monitoring_record import MonitoringRecord
+from hilum.tasks import Task, properties
+from hilum.tasks.multitask import LABEL_SEPARATOR
 from hilum.values import Estimate, grouping
 from hilum.values.record_schema import RecordHead, RecordSchema
 
@@ -139,6 +145,57 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
         elif name not in FREE:
             parts[name] = value
     return {name: value for name, value in parts.items() if value is not None}
+
+
+def refuse_impossible(
+    rules: Sequence[Acceptance], where: str, evaluated: Collection[tuple[str, str]], task: Task
+) -> None:
+    """PlanError, with its line, for a rule that no evaluation of a model can decide: it costs a look at the locked set.
+
+    where:     the file of the plan
+    evaluated: (metric, label) of each figure of the model's own evaluation
+    That is a metric or a label that the model lacks, a metric that has no better side, and a value or margin that its
+    scale has not: a Dice of 85, or one of at least -1, which always holds.
+    """
+    metrics = {metric for metric, _ in evaluated} | {metric.name for metric in task.metrics}
+    for number, rule in enumerate(rules):
+        metric = task.metrics.metric_named(rule.metric)
+        if rule.metric not in metrics:
+            problem = f"acceptance by {rule.metric!r}, which the evaluation lacks"
+            raise _impossible_rule(where, number, "metric", problem, f"Use {', '.join(sorted(metrics))}")
+        if metric.better == "aim":
+            problem = f"{rule.metric} is right at a value of its own: neither more nor less of it is better"
+            raise _impossible_rule(where, number, "metric", problem, "Name a metric of which more or less is better")
+        labels = _labels_of_metric(rule.metric, evaluated, task)
+        if rule.label not in labels:
+            problem = f"{rule.metric} of {rule.label!r}, of which the model states none"
+            raise _impossible_rule(where, number, "label", problem, f"Use {', '.join(labels)}")
+        scale = f"{rule.metric} lies between {metric.least:g} and {metric.most:g}"
+        if rule.rule == AT_LEAST and not metric.least <= rule.value <= metric.most:
+            problem = f"{rule.metric} of {rule.value:g}, which it cannot have"
+            raise _impossible_rule(where, number, "value", problem, scale)
+        if rule.rule == NON_INFERIOR and rule.margin >= metric.most - metric.least:
+            problem = f"{rule.metric} worse by {rule.margin:g}, which no model can be"
+            raise _impossible_rule(where, number, "margin", problem, scale)
+
+
+def _labels_of_metric(name: str, evaluated: Collection[tuple[str, str]], task: Task) -> list[str]:
+    """The labels of which a figure can be stated: those of the evaluation, and others of the task beside them."""
+    stated = dict.fromkeys(label for metric, label in evaluated if metric == name)
+    named = list[str]()
+    for part, leaf in properties.leaf_tasks(task).items():
+        before = f"{part}{LABEL_SEPARATOR}" if part else ""
+        labels = dict.fromkeys(label.name for label in (*leaf.labels, *leaf.channel_labels) if not label.is_ignored)
+        named += [f"{before}{label}" for label in (ALL, *labels)]
+    if not stated:
+        return list(dict.fromkeys([ALL, *named]))
+    has_labels = bool((stated.keys() & set(named)) - {ALL})
+    return list(dict.fromkeys([*stated, *(named if has_labels else ())]))
+
+
+def _impossible_rule(where: str, number: int, key: str, problem: str, remedy: str) -> PlanError:
+    line = structured_text.line_of_key(Path(where).read_text(encoding="utf-8"), ["acceptance", str(number), key])
+    return PlanError(problem, f"{where}, line {line}", remedy)
 
 
 def part_rows(parts: Sequence[str], plan: ChangePlan, against: str) -> Iterator[ChangeRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
@@ -24,8 +25,8 @@ Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 Texts = Annotated[tuple[Text, ...], Strict(False)]
 # Columns of the table of data that have a meaning of their own.
 PARTICIPANT, ARM = "participant", "arm"
-# The metric of times to an event.
-TIME = "time"
+# The metrics of times to an event, and of 0 and 1.
+TIME, PROPORTION = "time", "proportion"
 METHODS = {"parallel": "block", "cluster": "cluster"}
 
 
@@ -238,6 +239,24 @@ def _faults(study: Study) -> list[tuple[str, str, str]]:
             "Give a number above 1",
         ),
         (
+            any(one.metric == PROPORTION and one.margin is not None and one.margin >= 1 for one in study.endpoints),
+            "endpoints",
+            "the margin of a proportion is a difference below 1: no proportion is worse by more",
+            "Write 10 % as 0.1",
+        ),
+        (
+            any(Counter(levels).most_common(1)[0][1] > 1 for levels in study.strata.values()),
+            "strata",
+            "a stratum names one level twice",
+            "Name each level once",
+        ),
+        (
+            _ends_before_start(study.registry),
+            "registry.completion",
+            f"the study ends on {study.registry.completion}, before it starts on {study.registry.start}",
+            "Correct one of the two",
+        ),
+        (
             bool(timed) and study.clusters is not None,
             "endpoints",
             "times to an event are not analysed by cluster: means of clusters take no account of who is followed no "
@@ -259,6 +278,15 @@ def _faults(study: Study) -> list[tuple[str, str, str]]:
     ]
     found = [(place, problem, remedy) for is_fault, place, problem, remedy in faults if is_fault]
     return found or _cluster_faults(study)
+
+
+def _ends_before_start(registry: Registry) -> bool:
+    """Whether a study is completed before it starts, as far as both dates say: a month or a day, 2026-11-30."""
+    start, completion = registry.start, registry.completion
+    if not all(re.fullmatch(r"\d{4}-\d{2}(-\d{2})?", text) for text in (start, completion)):
+        return False
+    letters = min(len(start), len(completion))
+    return completion[:letters] < start[:letters]
 
 
 def _cluster_faults(study: Study) -> list[tuple[str, str, str]]:

@@ -122,7 +122,7 @@ def accept(options: AcceptOptions) -> AcceptanceResult:
             problem = f"is not the package that was agreed on: its manifest.json has the SHA-256 {package.sha256}"
             raise UsageError(problem, str(options.model), f"Give the one with {agreed.model}")
         task = model_files.load(package.folder, "cpu").task
-        change.refuse_metrics(agreed.acceptance, agreed.where, package, task)
+        change.refuse_impossible(agreed.acceptance, agreed.where, package, task)
         dataset = dataset_reading.open_labelled(Path(options.data), options.reading, task)
         covariates = group_attributes.covariates_by_name(dataset, [case.id for case in dataset])
         if agreed.groups:  # refused before anything is scored

@@ -219,7 +219,7 @@ def check_change(options: CheckChangeOptions) -> ChangeCheck:
             note = "The locked set was not looked at: the change is outside the plan."
             return _write_check(ChangeCheck(OUTSIDE, rows, outside, facts, [note], target), {}, options.overwrite)
         task = model_files.load(changed.folder, "cpu").task
-        refuse_metrics(agreed.acceptance, agreed.where, changed, task)
+        refuse_impossible(agreed.acceptance, agreed.where, changed, task)
         dataset = dataset_reading.open_labelled(Path(options.data), options.reading, task)
         covariates = group_attributes.covariates_by_name(dataset, [case.id for case in dataset])
         if agreed.groups:  # refused before anything is scored
@@ -339,16 +339,10 @@ def _with_arrays(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "arrays": arrays}
 
 
-def refuse_metrics(rules: Sequence[Acceptance], where: str, package: CheckedPackage, task: Task) -> None:
-    """PlanError for a metric that an evaluation of the model cannot have, or that has no better side."""
-    known = {row["metric"] for row in package.record.get("evaluation", ())} | {one.name for one in task.metrics}
-    for rule in rules:
-        if rule.metric not in known:
-            problem = f"acceptance by {rule.metric!r}, which the evaluation lacks"
-            raise PlanError(problem, where, f"Use {', '.join(sorted(known))}")
-        if task.metrics.metric_named(rule.metric).better == "aim":
-            problem = f"{rule.metric} is right at a value of its own: neither more nor less of it is better"
-            raise PlanError(problem, where, "Name a metric of which more or less is better")
+def refuse_impossible(rules: Sequence[Acceptance], where: str, package: CheckedPackage, task: Task) -> None:
+    """PlanError for a rule that no evaluation of a package could decide, as `change_rules.refuse_impossible` has it."""
+    evaluated = {(row["metric"], str(row["label"])) for row in package.record.get("evaluation", ())}
+    change_rules.refuse_impossible(rules, where, evaluated, task)
 
 
 def refuse_trained(
