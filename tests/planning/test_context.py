@@ -49,6 +49,13 @@ def test_what_is_filled_in_and_how_is_learnt_from_the_cases_that_are_given():
     assert "10% missing: the median and a mark" in decision.because
 
 
+def test_the_range_of_a_number_shows_nobodys_value_and_holds_all_of_them():
+    known = decided("age", age=[41.3, *[60.0] * 29, *[61.0] * 29, 87.6]).value["age"]
+    assert (known["low"], known["high"]) == (40.0, 90.0)
+    heights = decided("height", height=[1.531, *[1.7] * 29, *[1.8] * 29, 1.988]).value["height"]
+    assert (heights["low"], heights["high"]) == (1.5, 2.0)
+
+
 def test_rare_levels_are_unknown():
     decision = decided(["ward"], ward=["a"] * 30 + ["b"] * 27 + ["c"] * 3)
     assert decision.value == {"ward": {"levels": {"a": 0.5, "b": 0.45}, "missing": 0.05}}

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerprints import facts
+from hilum.quality import covariate_checks, number_checks
 from hilum.quality.references import values as references_values
 from hilum.quality.references.values import VALUE
 from hilum.values import Case, Cohort, Dataset, Fingerprint
@@ -27,8 +28,8 @@ def found(values, name: str = "volume", others: dict | None = None, splits: dict
 @given(seeds, st.floats(0.01, 2.5), st.integers(20, 300))
 def test_lognormal_values_of_any_spread_are_in_one_unit_and_have_no_outlier(seed, spread, n):
     values = np.random.default_rng(seed).lognormal(2, spread, n)
-    assert references_values.mixed_units(values) is None
-    assert not references_values.far_outside(values).any()
+    assert number_checks.mixed_units(values) is None
+    assert not number_checks.far_outside(values).any()
 
 
 @given(seeds, st.integers(20, 300))
@@ -40,7 +41,7 @@ def test_normal_uniform_and_exponential_values_raise_no_alarm(seed, n):
 
 def test_children_beside_adults_are_no_other_unit():
     rng = np.random.default_rng(0)
-    assert references_values.mixed_units(np.concatenate([rng.normal(25, 4, 60), rng.normal(75, 10, 60)])) is None
+    assert number_checks.mixed_units(np.concatenate([rng.normal(25, 4, 60), rng.normal(75, 10, 60)])) is None
 
 
 @pytest.mark.parametrize("factor", thinned(2, [2.54, 10.0, 100.0, 1000.0]))
@@ -48,7 +49,7 @@ def test_children_beside_adults_are_no_other_unit():
 def test_values_of_which_some_are_in_another_unit_are_found_with_the_factor(factor, seed, count):
     values = np.random.default_rng(seed).lognormal(np.log(3300), 0.06, 40)
     values[:count] *= factor
-    mixed = references_values.mixed_units(values)
+    mixed = number_checks.mixed_units(values)
     assert mixed is not None
     assert mixed[0] == factor
     assert (np.flatnonzero(mixed[1]) == np.arange(count)).all()
@@ -72,8 +73,8 @@ def test_a_slip_of_the_pen_is_far_outside_and_named():
 
 def test_many_zeros_are_no_outliers_and_make_none():
     rng = np.random.default_rng(3)
-    assert not references_values.far_outside(np.concatenate([np.zeros(50), rng.lognormal(3, 1, 50)])).any()
-    assert not references_values.far_outside(
+    assert not number_checks.far_outside(np.concatenate([np.zeros(50), rng.lognormal(3, 1, 50)])).any()
+    assert not number_checks.far_outside(
         np.concatenate([np.full(50, 2.0), [900.0]])
     ).any()  # no middle half to measure by
 
@@ -104,3 +105,14 @@ def test_a_constant_forbids_training_where_nothing_else_can_be_learnt():
 def test_only_the_cases_that_train_have_to_differ():
     parts = {f"c{n}": "test" if n == 0 else "train" for n in range(5)}
     assert [one.severity for one in found([1.0, 2.5, 2.5, 2.5, 2.5], splits=parts)] == ["error"]
+
+
+def test_a_covariate_in_two_units_is_a_warning_with_the_fewer_cases_and_codes_of_groups_are_none():
+    rng = np.random.default_rng(0)
+    heights = rng.normal(1.72, 0.08, 60)
+    heights[[3, 8, 20]] *= 100
+    stages = [1, 2, 3] * 19 + [100, 200, 300]
+    cases = [Case(f"c{n}", f"p{n}", {}, covariates={"height": heights[n], "stage": stages[n]}) for n in range(60)]
+    [problem] = covariate_checks.covariate_problems(Dataset(tuple(cases)))
+    assert (problem.severity, problem.cases) == ("warning", ("c3", "c8", "c20"))
+    assert "3 values of 60 are about 100 times as large as the others (cm beside m" in problem.what

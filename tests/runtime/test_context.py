@@ -14,6 +14,12 @@ from hilum.runtime.covariate_encoding import PLACES, Category, FreeText, Monitor
 from hilum.values.covariate_values import Course
 
 AGE = Number("age", median=50, mean=52, deviation=10, missing=0.1)
+HEIGHT = Number("height", 1.72, 1.72, 0.08, low=1.5, high=1.9)
+HEIGHT_CM = Number("height", 172, 172, 8, low=150, high=190)
+YEARS = Number("age", 61, 60, 10, low=30, high=90)
+WEIGHT = Number("weight", 75, 75, 15, low=40, high=120)
+# Of 200 training cases one has a 1.
+RARE = Number("transplant", 0, 0.005, 0.07, low=0, high=1)
 SEX = Category("sex", {"f": 0.4, "m": 0.6})
 SMOKER = Category("smoker", {"no": 0.5, "yes": 0.3}, missing=0.2)
 WEIGHTS = np.random.default_rng(0).integers(1, 100, size=(PLACES, 2)).astype(np.int8)
@@ -37,6 +43,49 @@ def test_a_code_of_what_is_missing_is_no_number_of_a_patient(value, is_code):
     made, note = AGE.encode(value)
     assert (made == AGE.encode(None)[0]) == is_code
     assert ("a code of what is missing: taken as 50" in note) == is_code
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        (HEIGHT, 1.98, ""),
+        (
+            HEIGHT,
+            175,
+            "height is 175, far outside of the training cases, which lie between 1.5 and 1.9; divided by 100",
+        ),
+        (HEIGHT, 69, "height is 69, far outside of the training cases, which lie between 1.5 and 1.9"),
+        (HEIGHT_CM, 69.0, "; multiplied by 2.54 it is 175.3 (inches beside cm)"),
+        (HEIGHT_CM, 1.75, "; multiplied by 100 it is 175 (cm beside m"),
+        (YEARS, 5, ""),
+        (YEARS, 720, "; divided by 12 it is 60 (months beside years); divided by 10 it is 72 (mm beside cm)"),
+        (YEARS, 3000, "age is 3000, far outside of the training cases, which lie between 30 and 90"),
+        (YEARS, -999, "age is -999, a code of what is missing"),
+        (WEIGHT, 75000, "; divided by 1000 it is 75 (mm³ beside ml, or g beside kg)"),
+        (WEIGHT, 150, ""),
+        (RARE, 1, ""),
+        (PULSE, [(0, 800), (1, 810), (2, 790)], "pulse is 800 in the middle of its readings, far outside"),
+        (PULSE, [(0, 80), (1, 0), (2, 85)], ""),
+    ],
+)
+def test_a_number_far_outside_of_the_training_cases_is_named_with_the_unit_that_it_may_be_in(column, value, words):
+    note = column.encode(value)[1]
+    assert words in note if words else not note
+    assert Context((column,)).why_far({column.name: value}) == (
+        [note] if "far outside" in words or "; " in words else []
+    )
+
+
+@given(st.floats(0.5, 500), st.sampled_from([2.54, 10.0, 12.0, 100.0, 1000.0]), st.integers(0, 10**6))
+def test_no_number_of_the_training_cases_is_far_outside_and_all_in_another_unit_are_named(scale, factor, seed):
+    numbers = np.random.default_rng(seed).normal(scale, scale / 40, 40)
+    step = 10.0 ** np.floor(np.log10(np.ptp(numbers)))
+    ends = np.floor(numbers.min() / step) * step, np.ceil(numbers.max() / step) * step
+    column = Number("size", float(np.median(numbers)), float(numbers.mean()), float(numbers.std()), 0.0, *ends)
+    for number in numbers.tolist():
+        assert not column.why_far(number)
+        assert f"multiplied by {factor:g} it is" in column.why_far(number / factor)
+        assert f"divided by {factor:g} it is" in column.why_far(number * factor)
 
 
 @pytest.mark.parametrize(("word", "level"), [("TRUE", "yes"), ("Y", "yes"), ("nein", "no"), ("0", "no")])

@@ -136,6 +136,34 @@ def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(informed, 
         hilum.predict(run, picture, covariates=table, device="cpu")
 
 
+def test_a_marker_in_another_unit_is_refused_by_the_gate_and_named_without_one(informed, tmp_path):
+    data, run = informed
+    plan = plan_file.read_plan(run / "plan.yaml")["network.context"]["marker"]
+    assert plan["low"] < plan["mean"] < plan["high"]
+    table, grams = tmp_path / "patients.csv", 1000 * plan["high"] * 0.9
+    table.write_text(f"case,marker,sex\n00,{grams},F\n01,0.5,F\n")
+    pictures = [data / "00.png", data / "01.png"]
+    words = f"marker is {grams:g}, far outside of the training cases, which lie between {plan['low']:g} and"
+
+    gated = hilum.predict(run, pictures, covariates=table, device="cpu")
+    refused = {row["case"]: row["abstained"] or "" for _, row in gated.table.fillna("").iterrows()}
+    assert refused["00"].startswith(words) and "divided by 1000 it is" in refused["00"]
+    assert "marker" not in refused["01"]
+    ungated = hilum.predict(run, pictures, covariates=table, device="cpu", abstain="off")
+    assert any(problem.what.startswith(f"00: {words}") for problem in ungated.problems)
+    assert ungated.table["probability_ill"].notna().all()
+
+
+def test_an_evaluation_gives_no_answer_to_patients_in_another_unit_and_says_why(informed, tmp_path):
+    data, run = informed
+    rows = pd.read_csv(data / "table.csv")
+    rows["file"] = [str(data / name) for name in rows["file"]]
+    rows.assign(marker=rows["marker"] * 1000 + 5000).head(6).to_csv(tmp_path / "other.csv", index=False)
+    found = hilum.evaluate(run, tmp_path / "other.csv", split="all", **READING)
+    said = repr(found)
+    assert "far outside of the training cases" in said, said
+
+
 def test_each_image_has_its_own_row_where_its_results_are_called_otherwise(informed, tmp_path):
     """The results of `a b` are called a_b_2, which is the name of another image."""
     data, run = informed

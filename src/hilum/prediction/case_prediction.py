@@ -248,6 +248,7 @@ def _judged_when_seen(
     if model.guard is not None:
         sure = properties.sureness(model.task, prediction)
         prediction = model.guard.judged_anew(prediction, watching, image, covariates, sure)
+        prediction = model.guard.refuse_covariates(prediction, model.far_covariates(covariates))
     return replace(prediction, abstained=BLANK) if watching.is_blank else prediction
 
 

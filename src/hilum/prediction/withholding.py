@@ -35,25 +35,31 @@ def answer_anyway(prediction: Prediction) -> Prediction:
 
 
 def refused_by_header(model: Model, case: Case, image: Image) -> Prediction | None:
-    """The prediction without any result of an image that the gate refuses for its header alone, else None.
+    """The prediction without any result of a case that the gate refuses for its header or covariates, else None.
 
     Nothing was computed for it: an image of another kind may be so large that its windows take minutes.
     """
-    verdict = None if model.guard is None else model.guard.refused_by_header(image, case.covariates)
-    if model.guard is None or verdict is None:
+    guard = model.guard
+    if guard is None:
         return None
-    p, reason = verdict
-    joint = p * (image.frames or 1) if model.goes_by_frame(image) else p  # as of a clip whose frames are judged
-    if joint >= model.guard.level:
-        return None
-    return Prediction(
+    bare = Prediction(
         image.geometry,
-        abstained=reason,
         labels=model.task.labels,
-        confidence=Confidence(gate=model.gate.unfitted_kind, gate_p=joint),
+        confidence=Confidence(gate=model.gate.unfitted_kind),
         case=case.id,
         task=model.task.name,
     )
+    far = guard.refuse_covariates(bare, model.far_covariates(case.covariates))
+    if far.abstained is not None:
+        return far
+    verdict = guard.refused_by_header(image, case.covariates)
+    if verdict is None:
+        return None
+    p, reason = verdict
+    joint = p * (image.frames or 1) if model.goes_by_frame(image) else p  # as of a clip whose frames are judged
+    if joint >= guard.level:
+        return None
+    return replace(bare, abstained=reason, confidence=replace(bare.confidence, gate_p=joint))
 
 
 def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, PlainCell]:

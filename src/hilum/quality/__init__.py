@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         label_proxies,
         leakage,
         modality_checks,
+        number_checks,
         references,
         shortcut_tests,
         synthetic_images,

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from hilum import errors
+from hilum.quality import number_checks
 from hilum.values import Dataset, Problem, covariate_values
 from hilum.values.covariate_values import AGE, DAYS, CovariateValues
 
 OLDEST = 120
+# A column of numbers has hardly any words, and more numbers than groups have codes.
+MOSTLY, MOST_GROUPS = 0.9, 10
 # Ranges of ages, as tables have them whose people shall not be known by their age: 40-60, <40, >89, 90+.
 AGES = "[^-+<>]+"
 RANGE = re.compile(rf"\s*(?:[<>\u2264\u2265]=?({AGES})|({AGES})\+|({AGES})[-\u2013]({AGES}))\s*")
@@ -67,6 +70,7 @@ def covariate_problems(dataset: Dataset) -> Iterator[Problem]:
         if words & {"sex", "gender"}:
             odd = {c: v for c, v in present.items() if str(v).strip().lower().removesuffix(".0") not in SEXES}
             yield from _impossible(name, odd, "a sex (M, F, O, ...)")
+        yield from number_checks.number_problems(name, _numbers(present))
         if len(present) < len(values):
             gaps.append((len(values) - len(present), name))
     if gaps:
@@ -77,6 +81,14 @@ def covariate_problems(dataset: Dataset) -> Iterator[Problem]:
             "comparisons by them rest on fewer cases, and the gaps may not be random",
             "Fill them in where they are known",
         )
+
+
+def _numbers(present: CovariateValues) -> dict[str, float]:
+    """The numbers of a column that has little else; empty of words, and of codes that stand for groups."""
+    found = {case: covariate_values.number_in(value) for case, value in present.items()}
+    numbers = {case: number for case, number in found.items() if number is not None}
+    is_measured = len(numbers) > MOSTLY * len(present) and len(set(numbers.values())) > MOST_GROUPS
+    return numbers if is_measured else {}
 
 
 def identifies_person(column: str) -> bool:

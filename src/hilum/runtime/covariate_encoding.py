@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hilum.errors import PlanError
 from hilum.values import covariate_values, table_cells
-from hilum.values.covariate_values import CovariateValues
+from hilum.values.covariate_values import CovariateValues, KnownRange
 
 # The entry of a category for missing and rare levels.
 UNKNOWN = "unknown"
@@ -29,6 +29,8 @@ UNKNOWN = "unknown"
 IMAGE = "image:"
 # A number written as codes of missing ones are is one below so many deviations, or so many times above them.
 DEVIATIONS, TIMES_APART = 6.0, 3.0
+# Deviations about the mean between which nearly all numbers lie.
+USUAL = 3.0
 # Places into which words and letter triples are hashed (Weinberger et al., arXiv:0902.2206).
 PLACES = 4096
 # Notes on single columns; of more columns the note has only their number.
@@ -42,6 +44,8 @@ class NumberSettings(TypedDict):
     mean: float
     deviation: float
     missing: float
+    low: NotRequired[float]
+    high: NotRequired[float]
 
 
 class CategorySettings(TypedDict):
@@ -86,7 +90,9 @@ class Number:
     """A covariate that is a number.
 
     median, mean, deviation: of the training cases
-    missing: share of the training cases without a value
+    missing:   share of the training cases without a value
+    low, high: between which the training cases lie, rounded outwards so that they show nobody's value; None for three
+               deviations about the mean
     """
 
     name: str
@@ -94,6 +100,8 @@ class Number:
     mean: float
     deviation: float
     missing: float = 0.0
+    low: float | None = None
+    high: float | None = None
 
     place: ClassVar[int] = 1
     of_patient: ClassVar[bool] = True
@@ -102,7 +110,8 @@ class Number:
     def from_settings(cls, name: str, settings: NumberSettings) -> Number:
         """Make one of settings; raises KeyError, TypeError or ValueError for others."""
         median, mean = float(settings["median"]), float(settings["mean"])
-        return cls(name, median, mean, float(settings["deviation"]), float(settings["missing"]))
+        ends = [float(settings[end]) if end in settings else None for end in ("low", "high")]
+        return cls(name, median, mean, float(settings["deviation"]), float(settings["missing"]), *ends)
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -112,19 +121,34 @@ class Number:
     @property
     def settings(self) -> NumberSettings:
         """Plain values for a plan and a model's record."""
-        return {"median": self.median, "mean": self.mean, "deviation": self.deviation, "missing": self.missing}
+        settings: NumberSettings = {
+            "median": self.median,
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "missing": self.missing,
+        }
+        if self.low is not None and self.high is not None:
+            settings |= {"low": self.low, "high": self.high}
+        return settings
 
     @property
     def is_sound(self) -> bool:
         """Whether training cases can have such numbers."""
-        return (
-            bool(np.isfinite([self.median, self.mean]).all()) and 0 < self.deviation < np.inf and _share(self.missing)
-        )
+        known = self.known_range
+        is_finite = bool(np.isfinite([self.median, self.mean, known.low, known.high]).all())
+        return is_finite and known.low <= known.high and 0 < self.deviation < np.inf and _share(self.missing)
+
+    @property
+    def known_range(self) -> KnownRange:
+        """Between which training cases lie."""
+        low = self.mean - USUAL * self.deviation if self.low is None else self.low
+        high = self.mean + USUAL * self.deviation if self.high is None else self.high
+        return KnownRange(low, high, self.mean, self.deviation)
 
     def encode(self, value: Any) -> tuple[list[float], str]:
-        """Its entries for a patient, and a note where the value is missing or no number."""
+        """Its entries for a patient, and a note where the value is missing, no number, or far outside."""
         number = None if covariate_values.is_missing(value) else covariate_values.number_in(value)
-        if number is not None and table_cells.may_be_code(f"{number:.15g}") and self._is_far(number):
+        if number is not None and self._is_code(number):
             return self.encode(None)[0], f"{self.name} is {number:g}, a code of what is missing: {self._as_taken}"
         limit = table_cells.limit_in(str(value)) if number is None else None
         if limit is not None:
@@ -133,18 +157,26 @@ class Number:
         entries = [(entry - self.mean) / self.deviation]
         entries += [(1.0 if number is None else 0.0) - self.missing] if self.missing > 0 else []
         if number is not None:
-            return entries, ""
+            return entries, self.why_far(value)
         reason = "missing" if covariate_values.is_missing(value) else f"{value!r}, no number"
         return entries, f"{self.name} is {reason}: {self._as_taken}"
+
+    def why_far(self, value: Any) -> str:
+        """Why a value is far outside of the training cases, in words; empty where it is not, and of a missing one."""
+        number = None if covariate_values.is_missing(value) else covariate_values.number_in(value)
+        if number is None or self._is_code(number) or not (reason := self.known_range.why_far(number)):
+            return ""
+        return f"{self.name} is {number:g}, {reason}"
 
     @property
     def _as_taken(self) -> str:
         return f"taken as {self.median:g}, the median of the training cases"
 
-    def _is_far(self, number: float) -> bool:
-        """Whether no training case comes near a number."""
+    def _is_code(self, number: float) -> bool:
+        """Whether a number is written as codes of missing ones are, and no training case comes near it."""
         width = DEVIATIONS * self.deviation
-        return number < min(0.0, self.mean - width) or number > TIMES_APART * (self.mean + width)
+        is_far = number < min(0.0, self.mean - width) or number > TIMES_APART * (self.mean + width)
+        return is_far and table_cells.may_be_code(f"{number:.15g}")
 
 
 @dataclass(frozen=True)
@@ -341,7 +373,16 @@ class MonitoredCovariate:
             last = float(total / count) if count else last
             entries.append(last)
         outside = "" if counts.any() else f"{self.name} was not read from {self.start:g} to {self.stop:g} {self.unit}"
-        return [*entries, *(counts > 0).astype(float).tolist()], outside.rstrip()
+        return [*entries, *(counts > 0).astype(float).tolist()], outside.rstrip() or self.why_far(course)
+
+    def why_far(self, value: Any) -> str:
+        """Why half of the readings are far outside of those of the training cases; empty where they are not."""
+        course = covariate_values.course_in(value, self.unit)
+        if course is None:
+            return ""
+        middle, width = float(np.median(course.values)), USUAL * self.deviation
+        reason = KnownRange(self.mean - width, self.mean + width, self.mean, self.deviation).why_far(middle)
+        return f"{self.name} is {middle:g} in the middle of its readings, {reason}" if reason else ""
 
 
 @dataclass(frozen=True)
@@ -512,6 +553,12 @@ class Context:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def why_far(self, covariates: CovariateValues) -> list[str]:
+        """Why covariates of a patient are far outside of those of the training cases; empty where none is."""
+        numbers = (column for column in self.columns if isinstance(column, Number | MonitoredCovariate))
+        reasons = (column.why_far(covariates.get(column.name)) for column in numbers)
+        return list(dict.fromkeys(filter(None, reasons)))
 
     def vector(
         self, covariates: CovariateValues, channels: Collection[str] | None = None

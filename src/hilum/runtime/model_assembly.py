@@ -162,7 +162,9 @@ class Model:
         layer = partial(prediction_layers.state_uncertainty, task, layer, finds=self.uncertainty is not NOTHING)
         refuse = partial(proportion.refuse_out_of_proportion, self)
         layer = partial(prediction_layers.behind_gate, refuse, guard, task, layer, state=self.gate.unfitted_kind)
-        return partial(prediction_layers.frame_by_frame, guard, task, layer) if self._takes_stills else layer
+        if self._takes_stills:
+            layer = partial(prediction_layers.frame_by_frame, guard, task, layer)
+        return partial(prediction_layers.within_covariates, self.far_covariates, guard, layer)
 
     def view(self, passage: Passage, network: Network | None = None) -> OpenedImage:
         """The image as this model sees it as a member of others; network: its own, if it is watched."""
@@ -290,6 +292,11 @@ class Model:
             raise DatasetError(problem, where, "Give a table with these columns: --covariates TABLE.csv")
         channels = None if present is None else list(compress(self.preprocessing.channels, present))
         return context.vector(covariates or {}, channels)
+
+    def far_covariates(self, covariates: CovariateValues | None) -> list[str]:
+        """Why covariates of a patient are far outside of those that trained the model; empty where none is."""
+        contexts = [model.networks.context for model in (self, *self.members)]
+        return list(dict.fromkeys(reason for context in contexts for reason in context.why_far(covariates or {})))
 
     @property
     def _takes_stills(self) -> bool:

@@ -174,6 +174,18 @@ def behind_gate(
     return guard.judge(prediction, observation, properties.sureness(task, prediction))
 
 
+def within_covariates(
+    why_far: Callable[[CovariateValues | None], Sequence[str]], guard: Guard | None, below: Layer, passage: Passage
+) -> Prediction:
+    """The gate takes covariates in: a patient whom no training case is like gets no answer.
+
+    why_far: why covariates are far outside of those of the training cases
+    Without a gate that refuses, the notes of the prediction say it.
+    """
+    prediction, reasons = below(passage), why_far(passage.covariates)
+    return prediction if guard is None else guard.refuse_covariates(prediction, reasons)
+
+
 def frame_by_frame(guard: Guard | None, task: Task, below: Layer, passage: Passage) -> Prediction:
     """The highest layer of a model of still images that marks voxels: a clip frame by frame, judged as a whole."""
     image, request = passage.image, passage.request

@@ -40,6 +40,19 @@ SECONDS: Mapping[str, float] = {
     **dict.fromkeys(("d", "days"), DAY),
 }
 
+# What one unit is in another: inches in cm; mm in cm or l in dl; months in years; cm in m, or mm² in cm²; mm³ in ml, g
+# in kg, m in mm.
+UNIT_FACTORS: Mapping[float, str] = {
+    2.54: "inches beside cm",
+    10.0: "mm beside cm",
+    12.0: "months beside years",
+    100.0: "cm beside m, or mm² beside cm²",
+    1000.0: "mm³ beside ml, or g beside kg",
+}
+# A number that another unit explains is far by so many widths of the range of others, and so many of their deviations;
+# one that nothing explains by twice as many widths.
+FAR_WIDTHS, FAR_DEVIATIONS, ODD_DEVIATIONS = 1.0, 6.0, 10.0
+
 
 @dataclass(frozen=True)
 class Course:
@@ -83,6 +96,38 @@ def number_in(value: Any) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+@dataclass(frozen=True)
+class KnownRange:
+    """The range in which the numbers of known people lie, about, with their mean and standard deviation."""
+
+    low: float
+    high: float
+    mean: float
+    deviation: float
+
+    def why_far(self, number: float) -> str:
+        """Why a number is far outside of it, with the factors of units that bring it in; empty where it is not far."""
+        beyond = max(self.low - number, number - self.high)
+        width = self.high - self.low
+        if beyond <= max(FAR_WIDTHS * width, FAR_DEVIATIONS * self.deviation):
+            return ""
+        factors = self._unit_factors(number)
+        if not factors and beyond <= max(2 * FAR_WIDTHS * width, ODD_DEVIATIONS * self.deviation):
+            return ""
+        words = f"far outside of the training cases, which lie between {self.low:g} and {self.high:g}"
+        return "; ".join([words, *factors])
+
+    def _unit_factors(self, number: float) -> list[str]:
+        """The factors of units that bring a number in, in words, the one that brings it nearest to the mean first."""
+        changed = {
+            f"{verb} by {factor:g} it is {value:.4g} ({units})": value
+            for factor, units in UNIT_FACTORS.items()
+            for verb, value in (("divided", number / factor), ("multiplied", number * factor))
+            if self.low <= value <= self.high
+        }
+        return sorted(changed, key=lambda words: abs(changed[words] - self.mean))
 
 
 def level_in(value: Any) -> str:

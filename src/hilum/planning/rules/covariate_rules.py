@@ -219,8 +219,12 @@ def _number(name: str, present: np.ndarray, count: int) -> Number | str:
     deviation = float(filled.std())
     if deviation == 0:
         return "alike in all training cases that have it"
-    rounded = [float(f"{one:.{DIGITS}g}") for one in (np.median(present), filled.mean(), deviation, missing)]
-    return Number(name, *rounded)
+    # Outwards to steps of the largest power of ten within the range: a lowest or highest value is one person's.
+    low, high = float(present.min()), float(present.max())
+    step = 10.0 ** np.floor(np.log10(high - low))
+    ends = (np.floor(low / step) * step, np.ceil(high / step) * step)
+    known = (np.median(present), filled.mean(), deviation, missing, *ends)
+    return Number(name, *(float(f"{one:.{DIGITS}g}") for one in known))
 
 
 def _category(name: str, present: Sequence[Any], count: int, *, every: bool) -> Category | str:

@@ -223,6 +223,21 @@ class Guard:
             prediction, confidence=replace(confidence, gate_p=p), abstained=abstained, notes=(*prediction.notes, *notes)
         )
 
+    def refuse_covariates(self, prediction: Prediction, reasons: Sequence[str]) -> Prediction:
+        """The prediction without an answer where covariates are far outside of those of the training cases.
+
+        reasons: why they are; empty where they are not
+        """
+        if not reasons or not self.level:
+            return prediction
+        p = 0.0 if self.is_calibrated else None
+        return replace(
+            prediction,
+            confidence=replace(prediction.confidence, gate_p=p),
+            abstained=prediction.abstained or reasons[0],
+            notes=tuple(note for note in prediction.notes if note != reasons[0]),
+        )
+
     def judged_anew(
         self,
         prediction: Prediction,
