@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from safetensors.numpy import load_file
 import forked
 import hilum
 import trained
-from hilum.errors import IntegrityError, ResourceError, UsageError
+from hilum.errors import IntegrityError, PlanError, ResourceError, UsageError
 from hilum.planning import plan_checks, plan_file
 from hilum.training import checkpoint_files
 from hilum.values import Decision
@@ -138,6 +139,38 @@ def test_a_run_whose_data_changed_is_not_resumed(whole, stopped):
     (data / "images" / "case00.nii.gz").unlink()
     with pytest.raises(IntegrityError, match="changed since the run began"):
         hilum.train(resume=stopped)
+
+
+def edit(path: Path, pattern: str, new: str) -> None:
+    """One place of a file, written otherwise."""
+    text, count = re.subn(pattern, new, path.read_text(), count=1)
+    assert count
+    path.write_text(text)
+
+
+def test_a_plan_or_split_that_was_edited_while_a_run_waited_is_refused_by_name(stopped):
+    split = (stopped / "split.csv").read_text()
+    edit(stopped / "split.csv", ",test,", ",train,")
+    with pytest.raises(PlanError, match=r"edited since the run began: split\.csv\. .*--accept changes"):
+        hilum.train(resume=stopped)
+    header, *rows = split.splitlines()
+    (stopped / "split.csv").write_text("\r\n".join([header, *reversed(rows)]))  # as a spreadsheet saves it
+    edit(stopped / "plan.yaml", r"\n  learning_rate: \{value: [^,]+", "\n  learning_rate: {value: 0.0123")
+    with pytest.raises(PlanError, match=r"edited since the run began: training\.learning_rate of plan\.yaml\."):
+        hilum.train(resume=stopped)
+    with pytest.raises(UsageError, match="--accept cannot be given with a run to resume"):
+        hilum.train(resume=stopped, accept="mixed-scale")
+
+
+def test_a_run_goes_on_with_accepted_changes_and_says_so(stopped, whole):
+    edit(stopped / "plan.yaml", r"data: \.\./data", f"data: {whole('segmentation')[0]}")
+    edit(stopped / "plan.yaml", r"\n  threads: \{value: [^,]+", "\n  threads: {value: 2")
+    edit(stopped / "plan.yaml", r"\n  learning_rate: \{value: [^,]+", "\n  learning_rate: {value: 0.0123")
+    run = hilum.train(resume=stopped, accept="changes")
+    assert "Changed by hand after the training had begun: training.learning_rate." in run.notes
+    assert "Changed by hand after the training had begun" in run.report.read_text()
+    decision = plan_file.read_plan(stopped / "plan.yaml").decision("training.learning_rate")
+    assert (decision.value, decision.because) == (0.0123, "set by hand, after the training had begun")
 
 
 def test_a_checkpoint_that_a_kill_left_half_replaced_is_put_in_place(tmp_path):

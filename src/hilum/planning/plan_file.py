@@ -177,6 +177,19 @@ def read_plan(path: Path) -> Plan:
     return plan
 
 
+def edited_decisions(path: Path) -> list[str]:
+    """The names of decisions of a plan, which `read_plan` can read, whose values are not those that were written."""
+    plain: Any = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    planned = plain.get("as_planned", {})
+    return [
+        f"{section}.{name}"
+        for section, entries in plain.items()
+        if section not in (*HEAD, "hilum_plan")
+        for name, entry in entries.items()
+        if _is_edited(f"{section}.{name}", entry["value"], planned)
+    ]
+
+
 @dataclass(frozen=True)
 class Lines:
     """The lines of a file on which names stand, counted from 1; only an error asks, and to find them takes longest."""

@@ -139,6 +139,7 @@ class SplitSettings:
     inner_folds: networks beside the main one, each trained without a part of the training cases; 0 for none
     inner_share: of the minutes for training, what they have together
     calibration: cases that train nothing and choose nothing, from which guarantees come
+    parts:  hash of who trains and who tests, as a run began
     """
 
     method: Literal["own", "sampled", "folds"]
@@ -148,6 +149,7 @@ class SplitSettings:
     inner_folds: Annotated[int, Ge(0), Setting(always=True)] = 0
     inner_share: Annotated[Fraction, Setting(only_with=("split.inner_folds",))] = 0.5
     calibration: Annotated[int, Ge(0), Setting(always=True)] = 0
+    parts: str | None = None
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,8 @@ def _parse_accepted(names: str | None) -> frozenset[str]:
     """The names in a list of accepted findings; UsageError for one that cannot be accepted."""
     accepted = frozenset(name.strip() for name in (names or "").split(",") if name.strip())
     if unknown := sorted(accepted - {MIXED_SCALE}):
-        raise UsageError(f"{unknown[0]!r} is no finding that can be accepted", "--accept", f"Choose {MIXED_SCALE}")
+        remedy = f"Choose {MIXED_SCALE}; with --resume changes"
+        raise UsageError(f"{unknown[0]!r} is no finding that can be accepted", "--accept", remedy)
     return accepted
 
 

@@ -114,7 +114,10 @@ class ReadingOptions(FileChoices):
     ] = None
     accept: Annotated[
         str | None,
-        Setting("Findings that forbid training, and that are accepted here: mixed-scale (of CT).", "FINDINGS"),
+        Setting(
+            "What forbids training and is accepted: mixed-scale (of CT); with --resume changes (of plan or split).",
+            "FINDINGS",
+        ),
     ] = None
     allow_large: Annotated[bool, Setting("Keep cases that are out of all proportion to the others.")] = False
     no_cache: Annotated[bool, Setting("Read every file anew, and keep nothing of what was found in it.")] = False

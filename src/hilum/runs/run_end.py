@@ -27,7 +27,7 @@ from hilum.planning.rules.site_rules import FOLDS_BY
 from hilum.quality import shortcut_tests
 from hilum.reading.images_of_maps import NO_IMAGE
 from hilum.report import Section, progress_tracking
-from hilum.runs import _run_minutes, training_jobs
+from hilum.runs import _run_minutes, run_folder, training_jobs
 from hilum.runs._run_minutes import UNCUT, Cuts
 from hilum.runs._run_trainings import IMAGE_ONLY
 from hilum.runs.run_folder import NOTES, RunFolder
@@ -193,6 +193,10 @@ def run_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan, stopped: S
     if scored is not None:
         notes += data_record.lineage_notes(data_record.read_data_record(run.out), run.tested_cases)
         notes += scored.notes
+    if changed := run_folder.changed_decisions(plan):
+        split = ": cases that test the model now may have trained it" if run_folder.PARTS in changed else ""
+        names = (run_folder.SPLIT if name == run_folder.PARTS else name for name in changed)
+        notes.append(f"Changed by hand after the training had begun{split}: {errors.list_phrase(names)}.")
     if paths := plan["objectives.target"]:
         seen = errors.count_phrase(len(run.unlabelled.target), "image")
         places = ", ".join(Path(path).name for path in paths)

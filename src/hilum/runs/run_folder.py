@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hilum import errors
-from hilum.errors import HilumError, IntegrityError, ResourceError, UsageError
+from hilum.errors import HilumError, IntegrityError, PlanError, ResourceError, UsageError
 from hilum.files.storage import atomic, csv_text, hashing
 from hilum.layouts import OWN_TABLE, dataset_table
 from hilum.lazy import pandas as pd
@@ -46,8 +48,13 @@ NOTES = "run.json"
 # The weights to start from, until the run is finished: every fold and every further network begins from them.
 START = "start"
 # Files by which the folder of a run is known.
-MARKS = ("plan.yaml", "split.csv")
-CALIBRATION = "split.calibration"
+PLAN, SPLIT = "plan.yaml", "split.csv"
+MARKS = (PLAN, SPLIT)
+CALIBRATION, PARTS = "split.calibration", "split.parts"
+# What of a plan may be changed while a run waits to be resumed: it decides nothing about the model but its time.
+FREE = ("training.minutes", "training.device", "training.threads")
+# The word by which `--accept` goes on with other changes, and the end of the reason of what was changed so.
+CHANGES, AFTER = "changes", ", after the training had begun"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +128,7 @@ class RunFolder:
     def write_plan(self, plan: Plan) -> None:
         """Write `plan.yaml`, an older one replaced."""
         text = plan_file.plan_text(plan_result.with_relative_data(self.made.of_cases(plan), self.out))
-        atomic.write_text(self.out / "plan.yaml", text, overwrite=True)
+        atomic.write_text(self.out / PLAN, text, overwrite=True)
 
 
 def new_run(
@@ -145,10 +152,15 @@ def new_run(
     plan = planned.plan.with_decision(
         "evaluation.preregistered", Decision(plan_file.preregistration_digest(planned.plan), because)
     )
+    split = case_scoring.split_table(dataset, planned.parts, planned.folds)
+    because = "SHA-256 over who trains, selects and tests, before the first step"
+    plan = plan.with_decision(PARTS, Decision(_digest_of_parts(split), because))
+    for name in changed_decisions(plan):  # in the run whose plan this one is
+        plan = plan.with_decision(name, replace(plan.decision(name), because=BY_HAND))
     planned = replace(planned, plan=plan)
     with atomic.write_whole(out, overwrite=True) as partial:
         partial.mkdir()
-        csv_text.write_table(case_scoring.split_table(dataset, planned.parts, planned.folds), partial / "split.csv")
+        csv_text.write_table(split, partial / SPLIT)
         dataset_table.write_dataset_table(dataset, partial, out)
         alignment.write_alignment(dataset, ReadingOptions.of_plan(planned.plan.options).align, partial)
         if len(pairs := image_pairs.pairs_table(dataset, planned.parts)):
@@ -165,7 +177,7 @@ def new_run(
         if notes := data_record.lineage_notes(data_record.read_data_record(partial), run.tested_cases):
             method = plan.decision("split.method")
             plan = plan.with_decision("split.method", replace(method, because=f"{method.because}. {' '.join(notes)}"))
-        atomic.write_text(partial / "plan.yaml", plan_file.plan_text(plan_result.with_relative_data(plan, out)))
+        atomic.write_text(partial / PLAN, plan_file.plan_text(plan_result.with_relative_data(plan, out)))
     return replace(run, made=replace(planned, plan=plan))
 
 
@@ -258,21 +270,26 @@ def _for_other_minutes(edited: Plan, planned: Plan) -> Plan:
     return edited
 
 
-def resume_run(out: Path, began: float, *, elsewhere: bool = False) -> RunFolder:
+def resume_run(out: Path, began: float, *, elsewhere: bool = False, accepts_changes: bool = False) -> RunFolder:
     """A run as it was left: its plan with the steps already decided, its split, its data if they are unchanged.
 
     began: time.monotonic() of the command
     elsewhere: whether other sites may know structures that no case here knows
+    accepts_changes: whether it goes on by a plan and a split that were edited since; the plan then says so
+    Raises PlanError, with the names, for other edits than those of `FREE`.
     """
-    if not (out / "plan.yaml").is_file():
+    if not (out / PLAN).is_file():
         raise UsageError("holds no run", str(out), "Give the folder of a run that was started")
     if (out / REPORT).is_file():
         raise UsageError("is a finished run", str(out), "Train again with another --out")
     checkpoint_files.recover_run(out)
-    plan = plan_changes.untrained_plan(
-        plan_file.read_plan(out / "plan.yaml")
-    )  # written before the report, which ends a run
+    plan = plan_changes.untrained_plan(plan_file.read_plan(out / PLAN))  # written before the report, which ends a run
     _refuse_other_machine(out, plan)
+    changed = _changes_since_begin(out, plan)
+    if changed and not accepts_changes:
+        problem = f"edited since the run began: {errors.list_phrase(changed.values())}"
+        remedy = f"Undo it, train again with another --out, or go on with it: --accept {CHANGES}"
+        raise PlanError(problem, str(out), remedy)
     name = str(plan["task.name"])
     dataset = dataset_reading.open_for_plan(plan, [out / plan.data, *plan.options.get(FURTHER, ())])
     named = data_record.name_as_in_run(dataset, data_record.read_data_record(out))
@@ -291,10 +308,37 @@ def resume_run(out: Path, began: float, *, elsewhere: bool = False) -> RunFolder
         planned = replace(planned, examination=examination.without(large))
     if hashing.dataset_hash(planned.examination.dataset) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
+    for decision in changed:
+        value = _digest_of_parts(csv_text.read_text_table(out / SPLIT)) if decision == PARTS else plan[decision]
+        plan = planned.plan.with_decision(decision, Decision(value, f"{BY_HAND}{AFTER}"))
+        planned = replace(planned, plan=plan)
     planned, unlabelled = initial_weights.with_unlabelled(teacher_models.with_teacher(planned))
     states = (record_files.read_json(path, STATE_SCHEMA) for path in out.rglob("checkpoints/last/state.json"))
     spent = max((float(state["seconds"]) for state in states), default=0.0)
-    return RunFolder(out, planned, CommandClock(began, spent), next((out / START).glob("*"), None), unlabelled)
+    run = RunFolder(out, planned, CommandClock(began, spent), next((out / START).glob("*"), None), unlabelled)
+    if changed:
+        run.write_plan(run.plan)
+    return run
+
+
+def _changes_since_begin(out: Path, plan: Plan) -> dict[str, str]:
+    """{decision: its name, or that of the file} of what was edited since a run wrote it, but for what may be."""
+    edited = [name for name in plan_file.edited_decisions(out / PLAN) if name not in FREE]
+    changed = {name: f"{name} of {PLAN}" for name in edited}
+    if plan[PARTS] not in (None, _digest_of_parts(csv_text.read_text_table(out / SPLIT))):
+        changed[PARTS] = SPLIT
+    return changed
+
+
+def _digest_of_parts(split: pd.DataFrame) -> str:
+    """SHA-256 over the part of each case, in each fold, however the table is sorted and saved."""
+    rows = sorted(zip(split["case"].astype(str), split["fold"].astype(str), split["split"].astype(str), strict=True))
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def changed_decisions(plan: Plan) -> list[str]:
+    """The names of decisions that were changed by hand after the training had begun."""
+    return [name for name, decision in plan if decision.because.endswith(AFTER)]
 
 
 def _refuse_other_machine(out: Path, plan: Plan) -> None:
@@ -338,7 +382,7 @@ def minutes_decide(chosen: TrainingSettings, folder: Path) -> bool:
 
 def _parts(out: Path, folds: int) -> tuple[dict[str, Split], tuple[dict[str, Split], ...]]:
     """The parts of `split.csv`, those of the first fold and those of each."""
-    table = csv_text.read_text_table(out / "split.csv")
+    table = csv_text.read_text_table(out / SPLIT)
     by_fold: list[dict[str, Split]] = []
     for fold in range(max(1, folds)):
         rows = table[table["fold"] == str(fold)]
@@ -382,7 +426,7 @@ def read_own_cases(run: Path, plan: Plan) -> OwnCases:
     """The data of a run, read once more; raises what reading raises."""
     dataset = dataset_reading.open_for_plan(plan, [run / plan.data, *plan.options.get(FURTHER, ())])
     record = data_record.read_data_record(run)
-    table = csv_text.read_text_table(run / "split.csv")
+    table = csv_text.read_text_table(run / SPLIT)
     return OwnCases(data_record.name_as_in_run(dataset, record), table, record)
 
 

@@ -43,7 +43,7 @@ from hilum.runs import (
 from hilum.runs.covariate_baseline import CovariateShare
 from hilum.runs.plan_request import PLAN_SUFFIXES, POSITIVE, USUAL_MINUTES, PlanRequest
 from hilum.runs.run_end import TrainedRun
-from hilum.runs.run_folder import MARKS, START, RunFolder
+from hilum.runs.run_folder import CHANGES, MARKS, START, RunFolder
 from hilum.runtime import torch_networks
 from hilum.runtime.model_files import REPORT
 from hilum.runtime.parallel import dask_cluster
@@ -188,7 +188,7 @@ def make_run(
         _refuse_with_resume(request, {"from": start, "out": out, "overwrite": overwrite or None})
         verb_results.refuse_missing(Path(resume))
         with file_lock.hold_lock(Path(resume)):
-            run = run_folder.resume_run(Path(resume), began)
+            run = run_folder.resume_run(Path(resume), began, accepts_changes=request.reading.accept == CHANGES)
             return _finish(run_folder.end_trainings(run) if end_now else run)
     assert data is not None  # noqa: S101 - seen to above
     if out is None:
@@ -244,7 +244,8 @@ def _refuse_with_resume(request: PlanRequest, others: Mapping[str, Path | PlainV
     values = {**{name: getattr(request, name) for name in names}, "all": request.everything or None, **others}
     given = [f"--{name}" for name, value in values.items() if value is not None]
     given += ["--leave-out"] if request.leave_out is not None else []
-    given += [f"--{name.replace('_', '-')}" for name in request.reading.chosen_options]
+    own = () if request.reading.accept != CHANGES else ("accept",)
+    given += [f"--{name.replace('_', '-')}" for name in request.reading.chosen_options if name not in own]
     given += [FLAGS.get(name, f"--set {name}") for name in request.assignments]
     if given:
         remedy = "Leave it out: a run keeps the plan that it started with"
