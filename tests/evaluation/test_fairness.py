@@ -212,6 +212,30 @@ def test_groups_are_covariates_as_written_ranges_of_them_or_crossed():
     assert_array_equal(made["sex*age"], ["F, <40", "M, 40-60", "F, >=60", "unknown"])
 
 
+def test_spellings_of_one_word_are_one_group_under_its_first_name():
+    sexes = ["F", "f", "female", " Female", "\uff26", "Weiblich", "M", "male", "MALE ", None]
+    risks = [
+        "high risk",
+        "High-Risk",
+        "high_risk",
+        "high\u00a0risk",
+        "low risk",
+        "Low  risk",
+        "-1",
+        "-1.0",
+        "40-60",
+        "1-2",
+    ]
+    made = group_attributes.groups_by_attribute({"sex": sexes, "risk": risks}, "sex,risk")
+    assert made["sex"].tolist() == ["F"] * 6 + ["M"] * 3 + ["unknown"]
+    assert made["risk"].tolist() == ["high risk"] * 4 + ["low risk"] * 2 + ["-1"] * 2 + ["40-60", "1-2"]
+    kinds = ["protocol 7", "Protocol-7", "PROTOCOL_7", "protocol -7", "COVID - pneumonia", "covid pneumonia"]
+    made = group_attributes.groups_by_attribute({"kind": kinds}, "kind")["kind"]
+    assert made.tolist() == ["protocol 7"] * 3 + ["protocol -7"] + ["COVID - pneumonia"] * 2
+    keys = [group_attributes.group_key(name) for name in ("Female, <40", "f, <40", "F, >=40")]
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_ranges_stand_as_they_rise():
     assert sorted([">=60", "unknown", "40-60", "<40"], key=group_attributes.group_order) == [
         "<40",

@@ -139,6 +139,8 @@ def test_a_new_level_rings_by_its_name_and_many_levels_alone_do_not():
     assert not hilum.monitor(answered(CASES, covariate_protocol=levels[1]), reference=before).alerts
     [alert] = hilum.monitor(answered(CASES, covariate_protocol="another"), reference=before).alerts
     assert alert.because == "new level 'another' (400 cases)"
+    respelled = [level.upper().replace(" ", "-") for level in levels[1]]
+    assert not hilum.monitor(answered(CASES, covariate_protocol=respelled), reference=before).alerts
 
 
 def test_another_share_of_ill_patients_from_the_first_case_on_is_prevalence():

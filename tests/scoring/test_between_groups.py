@@ -41,6 +41,7 @@ def from_two_sites(root, first=0):
     [
         "attribute,group,share\nsex,F,0.5\nsex,M,0.4\nsex,X,0.1\n",
         "attribute;group;share \nsex;F;0,5\nsex;M ;0,4\nsex;X;0,1\n",
+        "attribute,group,share\nsex,female,0.5\nsex,male,0.4\nsex,X,0.1\n",
     ],
 )
 def test_who_is_here_stands_beside_the_population(sites, tmp_path, text):

@@ -179,6 +179,9 @@ def test_a_rule_that_holds_in_some_groups_accepts_the_model_for_these():
     assert acceptance_plan.group_not_accepted({}, {}) == ""
     assert acceptance_plan.group_not_accepted(record, {"station": "CT2", "age": 50}) == "station CT2"
     assert acceptance_plan.group_not_accepted(record, {"age": 50}) == "station unknown"
+    of_women = {"conditions": {"sex": ["female"]}}
+    assert acceptance_plan.group_not_accepted(of_women, {"sex": " F"}) == ""
+    assert acceptance_plan.group_not_accepted(of_women, {"sex": "M"}) == "sex M"
 
 
 def test_settings_without_the_package_and_cases_that_no_scanner_sends_are_refused_before_the_look(

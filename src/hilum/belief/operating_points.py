@@ -298,7 +298,7 @@ class GroupThresholds:
             )
         except UsageError as error:
             raise PlanError(error.problem, "task.group_thresholds", "Correct the covariate of the case") from error
-        return next((str(own[0]).casefold() for own in groups.values()), UNKNOWN)
+        return next((group_attributes.group_key(str(own[0])) for own in groups.values()), UNKNOWN)
 
     def state_thresholds(self, prediction: Prediction, covariates: CovariateValues) -> Prediction:
         """The prediction with its patient's own thresholds; a note where the group is unknown or has none."""

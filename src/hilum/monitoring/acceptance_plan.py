@@ -266,6 +266,6 @@ def group_not_accepted(record: AcceptanceRecord, covariates: CovariateValues) ->
         columns = {name: [value] for name, value in covariates.items()}
         own = group_attributes.groups_by_attribute(columns, attribute, strictly=False)
         level = str(next(iter(own.values()))[0]) if own else group_attributes.UNKNOWN
-        if level not in levels:
+        if group_attributes.group_key(level) not in map(group_attributes.group_key, levels):
             return f"{attribute} {level}"
     return ""

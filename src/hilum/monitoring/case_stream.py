@@ -15,7 +15,7 @@ from hilum.errors import DatasetError, FormatError
 from hilum.evaluation.fairness import group_attributes
 from hilum.files.storage import csv_text
 from hilum.lazy import pandas as pd
-from hilum.values import Floats, table_cells
+from hilum.values import Floats, covariate_values, table_cells
 from hilum.values.table_cells import ColumnTimes, ColumnValues, TextColumn
 
 AT, CASE, PATIENT, VERSION, SOFTWARE, WARD = "at", "case", "patient", "version", "software", "ward"
@@ -231,13 +231,13 @@ def watched_columns(reference: CaseStream, stream: CaseStream) -> Iterator[Watch
         elif (both := _numbers_of_both(name, reference, stream)) is not None:
             before, now = both
         else:
-            cells, levels = stream.text(name), sorted(set(reference.text(name)) - {""})
+            known, cells = (_in_one_spelling(one.text(name), reference.text(name)) for one in (reference, stream))
+            levels = sorted(set(known) - {""})
             new_levels = np.where(np.isin(cells, [*levels, ""]), "", cells)
             is_compared = everyone if len(levels) <= MOST_LEVELS else np.arange(len(reference)) % 2 == 1
-            frequent = Counter(reference.text(name)[~is_compared].tolist())
+            frequent = Counter(known[~is_compared].tolist())
             before, now = (
-                _levels(one.text(name), levels) if is_compared.all() else _frequencies(one.text(name), frequent)
-                for one in (reference, stream)
+                _levels(one, levels) if is_compared.all() else _frequencies(one, frequent) for one in (known, cells)
             )
         yield WatchedColumn(name, kind, before, now, is_compared, new_levels)
 
@@ -261,6 +261,12 @@ def _numbers_of_both(name: str, reference: CaseStream, stream: CaseStream) -> tu
             return None
         found.append(read.ordered_values[:, None])
     return found[0], found[1]
+
+
+def _in_one_spelling(cells: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(cases,) cells of a category, spelled as in the reference: "female" is no new level beside "F"."""
+    spelled = covariate_values.one_spelling(cells.tolist(), reference.tolist())
+    return np.asarray(spelled, dtype=object).astype(str)
 
 
 def watch_notes(reference: CaseStream, stream: CaseStream) -> Iterator[str]:

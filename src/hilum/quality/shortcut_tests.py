@@ -399,7 +399,9 @@ def _columns(subjects: Subjects) -> Iterator[tuple[str, Floats]]:
 
 def _numbers(values: Sequence[Any]) -> Floats:
     """(cases, numbers) of a column: one for each of its commonest values. With one value, or one a case, nothing."""
-    words = np.array(["" if covariate_values.is_missing(value) else str(value) for value in values])
+    words = np.array(
+        ["" if covariate_values.is_missing(value) else covariate_values.level_in(value) for value in values]
+    )
     levels, counts = np.unique(words, return_counts=True)
     if len(levels) < 2 or counts.max() < 2:
         return np.empty((len(words), 0))

@@ -224,6 +224,7 @@ class Category:
         level, note = (
             (UNKNOWN, "missing") if covariate_values.is_missing(value) else (covariate_values.level_in(value), "")
         )
+        level = {covariate_values.level_in(own): own for own in self.levels}.get(level, level)
         if level not in self.levels and (truth := table_cells.truth_in(level)) is not None:
             truths = {table_cells.truth_in(own): own for own in self.levels}
             level = level if None in truths else truths.get(truth, level)  # F is no, unless M is a level too

@@ -25,7 +25,7 @@ from hilum.studies import treatment_effects, trial_protocol
 from hilum.studies.interim_looks import InterimLook
 from hilum.studies.treatment_effects import Effect
 from hilum.studies.trial_protocol import ARM, INTENTION, PARTICIPANT, TIME, Endpoint, Study
-from hilum.values import Floats, table_cells
+from hilum.values import Floats, covariate_values, table_cells
 from hilum.values.record_schema import RecordSchema
 from hilum.values.table_cells import ColumnValues, TableRow, TextColumn
 
@@ -230,7 +230,7 @@ class TrialAnalysis:
                 self._refuse(numbers, is_odd, "a number, or nothing where it is not known")
                 found[name] = numbers.values
                 continue
-            cells = np.array(column.cells, dtype=object)
+            cells = np.array(covariate_values.one_spelling(column.cells, self.study.strata.get(name, ())), dtype=object)
             known = np.array([not table_cells.is_absent(cell) for cell in column.cells])
             levels = sorted(set(cells[known]))
             if len(levels) > MOST_LEVELS and name not in {*self.study.strata, *self.study.subgroups}:

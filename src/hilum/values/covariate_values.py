@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,16 @@ UNIT_TITLES = ("hours", "minutes", "seconds")
 CLOCK = re.compile(r"(\d+):(\d\d)(?::(\d\d))?")
 NUMBER, DATE, CLOCK_TIME = "number", "date", "clock"  # how a table writes its times
 DAY = 86400.0
+# What parts two words, or a word and its number, as in "high risk", "high-risk" and "high_risk"; no sign of a number.
+BETWEEN_WORDS = re.compile(r"(?<=[^\W\d_])\s?[_\-\u2010-\u2015]\s?(?=[^\W\d_])|(?<=[^\W\d_])[_\-\u2010-\u2015](?=\d)")
+# Words that tables use for one another, of which one stands for all: sexes, and yes and no. A letter alone that may be
+# something else (w, t, +) stands for itself.
+ONE_WORD: Mapping[str, str] = {
+    **dict.fromkeys(("female", "woman", "weiblich", "frau", "femme", "femenino", "mujer", "femmina", "vrouw"), "f"),
+    **dict.fromkeys(("male", "man", "männlich", "mann", "homme", "masculino", "hombre", "maschio"), "m"),
+    **dict.fromkeys(("y", "true", "ja", "oui", "sí", "sì", "sim"), "yes"),
+    **dict.fromkeys(("n", "false", "nein", "non", "nee", "não"), "no"),
+}
 # A word of letters. The usual value of free text has three, and more values than make groups, or most of them differ.
 WORD = re.compile(r"[^\W\d_]+")
 WORDS_OF_TEXT, MOST_SENTENCES = 3, 8
@@ -131,10 +142,24 @@ class KnownRange:
 
 
 def level_in(value: Any) -> str:
-    """A category as text, of which case and blanks do not matter; a whole number has no decimals."""
+    """A category as text: one level however people spell it. A whole number has no decimals.
+
+    Case, blanks and hyphens between words do not matter; sexes and yes and no are one word, as "f" for "Female".
+    """
     constant = number_in(value) if isinstance(value, Course) else None
-    text = str(value if constant is None else constant).strip().casefold()
-    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdecimal() else text
+    text = unicodedata.normalize("NFKC", str(value if constant is None else constant)).strip().casefold()
+    if text.removesuffix(".0").lstrip("-").isdecimal():
+        return text.removesuffix(".0")
+    text = BETWEEN_WORDS.sub(" ", " ".join(text.split()))
+    return ONE_WORD.get(text, text)
+
+
+def one_spelling(cells: Sequence[str], known: Sequence[str] = ()) -> list[str]:
+    """Cells of a category, each as its level is first written: among those that are known, else in the cells."""
+    written = dict[str, str]()
+    for cell in (*known, *cells):
+        written.setdefault(level_in(cell), cell)
+    return [written[level_in(cell)] for cell in cells]
 
 
 def is_free_text(values: Sequence[Any]) -> bool:

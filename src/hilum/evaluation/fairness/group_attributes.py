@@ -70,6 +70,11 @@ def groups_by_attribute(
     return groups
 
 
+def group_key(group: str) -> str:
+    """The name of a group however its levels are spelled: one group of two tables has one key."""
+    return CROSSED.join(covariate_values.level_in(part) for part in group.split(CROSSED))
+
+
 def group_order(group: str) -> tuple[bool, tuple[tuple[float, str], ...]]:
     """The key that sorts groups: ranges as they rise, others by name, unknown groups last.
 

@@ -43,14 +43,20 @@ def audit_representation(dataset: Dataset, asked: str | None, population: str | 
     rows = list[dict[str, PlainCell]]()
     for attribute, group_names in groups.items():
         count = len({case.patient for case, group in zip(cases, group_names, strict=True) if group != UNKNOWN})
-        listed = [group for place, group in shares if place == attribute]
-        for group in sorted({*group_names.tolist(), *listed}, key=group_attributes.group_order):
+        known = group_names.tolist()
+        spelled = {group_attributes.group_key(group): group for group in known}
+        population_shares = {
+            spelled.get(group_attributes.group_key(group), group): share
+            for (place, group), share in shares.items()
+            if place == attribute
+        }
+        for group in sorted({*known, *population_shares}, key=group_attributes.group_order):
             some = [case for case, other in zip(cases, group_names, strict=True) if other == group]
             people = len({case.patient for case in some})
             share = None if group == UNKNOWN else people / max(count, 1)
             by_label = {f"{LABEL}{name}": _share(name in labels.get(one.id, ()) for one in some) for name in names}
             missing = [covariate_values.is_missing(value) for one in some for value in one.covariates.values()]
-            row = (attribute, group, people, share, shares.get((attribute, group)), _share(missing))
+            row = (attribute, group, people, share, population_shares.get(group), _share(missing))
             rows.append(dict(zip(COLUMNS, row, strict=True)) | by_label)
     columns = [*COLUMNS, *(f"{LABEL}{name}" for name in names)]
     return AuditOutcome({REPRESENTATION: pd.DataFrame(rows, columns=columns)}, sections=[_section(rows, columns)])
