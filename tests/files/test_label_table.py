@@ -84,15 +84,16 @@ def test_an_itk_snap_table_says_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("1,a\n1,b\n", "the value 1 occurs twice"),
-        ("1,a\n2,a\n", "the name 'a' occurs twice"),
+        ("1,a\n1,b\n", "the value 1 is both 'a' and 'b'"),
+        ("1,a\n2,a\n", "'a' is both the value 1 and 2"),
         ("1,a,300,0,0\n", "not in 0 to 255"),
         ("1,a,red,0,0\n", "not a whole number"),
         ("1\n", "is not a label"),
         ("one,two\n", "the columns one, two"),
         ("value,name\nx,liver\n", "'x' or its colour is not a whole number"),
-        ("value,name\n-1,liver\n", "negative"),
-        ("1,\x07\n", "without name"),
+        ("value,name\n-1,liver\n", "'liver' has the value -1, and a label map holds 0 to 4294967295"),
+        ("1,a\n99999999999,b\n", "'b' has the value 99999999999"),
+        ("1,\x07\n", "the value 1 has no name"),
         ("# nothing\n", "no labels"),
         ('1 255 0 0 1 1 1 "a"\n2 255 0 0 1 1 b\n', "is not a label"),
     ],
@@ -106,7 +107,7 @@ def test_a_table_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, reas
 def test_a_table_of_very_many_labels_takes_no_time_that_grows_with_its_square() -> None:
     labels = [Label(value, f"label {value}") for value in range(100_000)]  # an hour and more, each against all before
     assert len(label_table.check_labels(labels, "here")) == 100_000
-    with pytest.raises(FormatError, match="the name 'label 7' occurs twice"):
+    with pytest.raises(FormatError, match="'label 7' is both the value"):
         label_table.check_labels([*labels, Label(100_000, "label 7")], "here")
 
 

@@ -455,7 +455,7 @@ def test_segments_of_early_slicer_have_a_layer_each_that_no_line_names(tmp_path:
 
 def test_segments_of_one_layer_without_values_are_refused(tmp_path: Path) -> None:
     lines = [line for line in (s.format(layer=0) for s in SEGMENTS) if "LabelValue" not in line]
-    with pytest.raises(FormatError, match="the value 1 occurs twice"):
+    with pytest.raises(FormatError, match="the value 1 is both"):
         file_formats.read(nrrd(tmp_path / "a.seg.nrrd", np.ones((2, 2, 2), np.uint8), *lines))
 
 
@@ -483,5 +483,5 @@ def test_labels_survive_as_segments(tmp_path: Path) -> None:
 
 def test_a_value_of_two_segments_is_refused(tmp_path: Path) -> None:
     lines = [s.format(layer=0).replace("Value:=1", "Value:=3") for s in SEGMENTS]
-    with pytest.raises(FormatError, match="the value 3 occurs twice"):
+    with pytest.raises(FormatError, match="the value 3 is both"):
         file_formats.read(nrrd(tmp_path / "a.seg.nrrd", np.zeros((2, 2, 2), np.uint8), *lines))

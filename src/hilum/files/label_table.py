@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,9 @@ IMAGE_LIST, IMAGE_TEXT = "labels.csv", "labels.txt"
 FOLDER_TABLES = ("classes.csv", "labels.csv", "classes.txt", "labels.txt", "colours.ctbl", "colors.ctbl")
 LARGEST_TABLE = 1 << 24
 LONGEST_NAME = 200
+# What files of label maps hold at most, in 32 bits.
+LARGEST_LABEL = 2**32 - 1
+ONE_EACH = "Give each label one value and one name"
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
@@ -108,15 +110,42 @@ def clean_name(name: str) -> str:
 
 
 def check_labels(labels: Iterable[Label], where: str) -> tuple[Label, ...]:
-    """The labels, if each value and each name occurs once. Raises FormatError otherwise."""
+    """The labels, if each value and each name occurs once and a map can hold them. Raises FormatError otherwise."""
     labels = tuple(labels)
-    for what, entries in (("value", [label.value for label in labels]), ("name", [label.name for label in labels])):
-        twice = next((one for one, times in Counter[object](entries).items() if times > 1), None)
-        if twice is not None:
-            raise FormatError(f"the {what} {twice!r} occurs twice", where, "Give each label one value and name")
-    if any(label.value < 0 or not label.name for label in labels):
-        raise FormatError("a label without name or with a negative value", where, "Write lines of value,name")
+    if fault := label_fault(labels):
+        raise FormatError(fault, where, ONE_EACH)
     return labels
+
+
+def label_fault(labels: Sequence[Label]) -> str:
+    """What is wrong with the values and names of labels, wherever they are stated; empty where nothing is.
+
+    That is a value with two names, a name with two values, a label without a name, and a value that no map holds.
+    """
+    names, values = dict[int, str](), dict[str, int]()
+    for label in labels:
+        if not label.name:
+            return f"the value {label.value} has no name"
+        if not 0 <= label.value <= LARGEST_LABEL:
+            return f"{label.name!r} has the value {label.value}, and a label map holds 0 to {LARGEST_LABEL}"
+        if label.value in names:
+            return f"the value {label.value} is both {names[label.value]!r} and {label.name!r}"
+        if label.name in values:
+            return f"{label.name!r} is both the value {values[label.name]} and {label.value}"
+        names[label.value] = label.name
+        values[label.name] = label.value
+    return ""
+
+
+def label_value(stated: object) -> int | None:
+    """The value of a label as a file states it, a number or text; None for what is no whole number."""
+    if isinstance(stated, bool):
+        return None
+    if isinstance(stated, str):
+        return int(stated) if re.fullmatch(r"-?\d+", stated.strip()) else None
+    if isinstance(stated, float):
+        return int(stated) if stated.is_integer() else None
+    return stated if isinstance(stated, int) else None
 
 
 def _in_folder(table: Path) -> tuple[Label, ...]:

@@ -37,8 +37,8 @@ def parse_labels(text: str) -> Labels:
         if not (equals and value.strip().isdecimal() and name.strip()) or "=" in name:
             raise UsageError(f"{part!r} is not a label", f"--labels {text}", "Write 1=anterior,2=posterior")
         labels.append(Label(int(value), name.strip()))
-    if len({label.value for label in labels}) < len(labels) or len({label.name for label in labels}) < len(labels):
-        raise UsageError("a value or a name occurs twice", f"--labels {text}", "Write 1=anterior,2=posterior")
+    if fault := label_table.label_fault(labels):
+        raise UsageError(fault, f"--labels {text}", label_table.ONE_EACH)
     return tuple(sorted(labels, key=lambda label: label.value))
 
 
@@ -89,6 +89,8 @@ def mask_regions(folder: Folder, options: DatasetOptions) -> dict[str, tuple[int
     for (name, values), mark in zip(regions.items(), order, strict=True):
         if mark not in values:
             raise DatasetError(f"{name} is marked by {mark}, which is none of its values", where, "Correct the order")
+    if fault := label_table.label_fault([Label(mark, name) for name, mark in zip(regions, order, strict=True)]):
+        raise DatasetError(f"`regions_class_order`: {fault}", where, "Give a value of its own that marks each region")
     marked = zip(regions.items(), order, strict=True)
     return {name: (mark, *(one for one in values if one != mark)) for (name, values), mark in marked}
 
@@ -105,6 +107,9 @@ def parse_regions(text: str) -> dict[str, tuple[int, ...]]:
         if not (equals and name) or "=" in name or name in regions or not all(one.isdecimal() for one in values):
             raise UsageError(f"{part!r} is not a region", f"--labels {text}", "Write 1+2+3=whole,2+3=core,3=enhancing")
         regions[name] = tuple(int(one) for one in values)
+    if fault := label_table.label_fault([Label(values[0], name) for name, values in regions.items()]):
+        remedy = "Write first a value that marks this region alone, as in 1+2+3=whole,2+3=core,3=enhancing"
+        raise UsageError(f"by its first value, {fault}", f"--labels {text}", remedy)
     return {name: values for name, values in regions.items() if values != (0,) and not Label(0, name).is_ignored}
 
 
@@ -120,10 +125,12 @@ def labels_in_dataset_json(described: Any, where: str) -> Labels:
     for key, value in table.items():
         number, name = (key, value) if str(key).isdecimal() and not _is_number(value) else (value, key)
         number = _list_in(number)[0] if len(_list_in(number)) == 1 else number
-        if not _is_number(number):
-            problem = f"the label {name!r} is {number!r}, not one number"
+        if (whole := label_table.label_value(number)) is None:
+            problem = f"the label {name!r} is {number!r}, not one whole number"
             raise DatasetError(problem, where, "Give --labels 1=NAME,2=NAME")
-        labels.append(Label(int(number), str(name)))
+        labels.append(Label(whole, str(name)))
+    if fault := label_table.label_fault(labels):
+        raise DatasetError(fault, where, "Correct it, or give --labels 1=NAME,2=NAME")
     return tuple(sorted(labels, key=lambda label: label.value))
 
 

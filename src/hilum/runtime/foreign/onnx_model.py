@@ -12,7 +12,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hilum import errors
 from hilum.errors import FormatError, PlanError, UsageError
+from hilum.files import label_table
 from hilum.files.storage import structured_text
 from hilum.lazy import onnx
 from hilum.runtime import record_files
@@ -39,7 +40,7 @@ from hilum.runtime.preprocessing.preprocessing import Preprocessing
 from hilum.runtime.torch_networks import Networks
 from hilum.tasks import Task, task_catalogue
 from hilum.transforms.intensity import Normalisation
-from hilum.values import Decision, StatedSettings, record_schema
+from hilum.values import Decision, Label, StatedSettings, record_schema
 from hilum.work_state import log
 
 NEEDED = ("labels", "channels", "patch", "normalisation")
@@ -339,8 +340,10 @@ def _refuse_normalisation(description: StatedSettings, where: str) -> None:
 
 def _task(description: StatedSettings) -> Task:
     if isinstance(description["labels"], list):
+        _refuse_labels(enumerate(description["labels"]))
         question = {"classes": description["labels"], "positive": description.get("positive")}
         return task_catalogue.build_task({"name": "classification", **question, "smoothing": 0.0})
+    _refuse_labels((value, name) for name, value in description["labels"].items())
     names = {int(value): str(name) for name, value in description["labels"].items() if int(value) != 0}
     exclusive = description.get("outputs", "classes") == "classes"
     return task_catalogue.build_task(
@@ -355,6 +358,18 @@ def _task(description: StatedSettings) -> Task:
             "exclusive": exclusive,
         }
     )
+
+
+def _refuse_labels(stated: Iterable[tuple[object, object]]) -> None:
+    """ValueError for values and names that cannot be those of labels."""
+    labels = list[Label]()
+    for value, name in stated:
+        whole = label_table.label_value(value)
+        if whole is None:
+            raise ValueError(f"the label {name!r} is {value!r}, not one whole number")
+        labels.append(Label(whole, str(name)))
+    if fault := label_table.label_fault(labels):
+        raise ValueError(fault)
 
 
 def _preprocessing(description: StatedSettings) -> StatedSettings:
