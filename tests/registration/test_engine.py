@@ -10,7 +10,7 @@ import pytest
 import hilum
 import real_data
 from hilum.errors import GeometryError, UsageError
-from hilum.registration import _pyramid, engine, harm_checks, similarity_measures
+from hilum.registration import _pyramid, engine, harm_checks, linear, similarity_measures
 from hilum.registration.engine import RegistrationSettings
 from hilum.registration.linear import FirstGuess
 from hilum.transforms import spatial_transforms
@@ -249,6 +249,21 @@ def test_within_one_contrast_another_person_is_laid_on_and_another_organ_is_left
     made = engine.register_images(*images, RIGID)
     assert (made.similarity, made.applied) == ("lncc", applied)
     assert any("no more alike than shuffled ones" in note for note in made.notes) is not applied
+
+
+def test_of_images_without_a_modality_the_measure_is_kept_by_which_both_agree(turned):
+    """Where local correlation went wrong information and self-similarity say so, and else it stays."""
+    fixed, moving, motion = (replace(one, modality="unknown") if isinstance(one, Image) else one for one in turned)
+    made = engine.register_images(fixed, moving, RIGID)
+    assert (made.similarity, made.notes) == ("lncc", ())
+    pair = _pyramid.prepare_pair(fixed, moving, None, one_scale=False)
+    levels = [pair.level(spacing) for spacing in _pyramid.level_spacings(pair.fixed_grid, engine.LEVELS, 2**14)]
+    guesses = list(linear.first_guesses(pair, ["centres"]))
+    off = engine._LinearFit(replace(guesses[0], shift=guesses[0].shift + 9))
+    fit, doubt = engine._by_either_measure(off, pair, levels, guesses, RIGID, "here")
+    found = SpatialTransform((fit.found.affine(pair),), fixed.geometry, moving.geometry)
+    assert mean_error(found, motion, FIXED) < 0.5
+    assert "mi is kept, by which and by self-similarity they are more alike" in doubt
 
 
 def test_a_rigid_motion_is_found_where_bright_is_dark_in_the_other_image(turned):

@@ -49,6 +49,8 @@ LEAST_CORRELATION = 0.1
 SIDES = ("left and right", "front and back", "head and feet")
 LNCC_SOURCE = "doi:10.1016/j.media.2007.06.004"
 MI_SOURCE = "doi:10.1109/TMI.2003.809072"
+# The modality of an image that states none.
+UNKNOWN = "unknown"
 # The measure across contrasts, beside which MIND has to agree.
 ACROSS: SimilarityName = "mi"
 
@@ -128,6 +130,11 @@ def register_images(
     is_across = settings.similarity == "auto" and similarity.value == ACROSS
     linear_fit = _fit_across if is_across else _fit_linear
     fit = linear_fit(pair, levels, guesses, similarity.value, settings, where)
+    if settings.similarity == "auto" and similarity.value == "lncc" and fixed.modality == moving.modality == UNKNOWN:
+        fit, doubt = _by_either_measure(fit, pair, levels, guesses, settings, where)
+        if fit.other is not None:
+            similarity, is_across = Decision(ACROSS, doubt, MI_SOURCE), True
+        notes += [doubt] if doubt else []
     notes += fit.notes
     measure, start = SIMILARITIES[similarity.value], fit.found
     refusal = _harm_of(levels, untouched, fit, similarity.value)
@@ -260,6 +267,43 @@ def _fit_across(
     return _LinearFit(near[best], ends[best], first.notes)
 
 
+def _by_either_measure(
+    fit: _LinearFit,
+    pair: ImagePair,
+    levels: Sequence[PyramidLevel],
+    guesses: Sequence[FirstGuess],
+    settings: RegistrationSettings,
+    where: str,
+) -> tuple[_LinearFit, str]:
+    """The motion of images that state no modality, by whichever measure is right, and a note where they disagree.
+
+    fit: by local correlation, which takes both for one contrast
+    Where information would move it by more than a voxel, both are tried from the beginning; that across contrasts is
+    kept where information and self-similarity both say so.
+    """
+    finest, by = levels[-1], SIMILARITIES[ACROSS]
+    moved = linear.descend_from_guess(finest, fit.found, by, rigid=settings.transform == "rigid", steps=FINE_STEPS)
+    step = min(step for step, size in zip(finest.fixed.grid.steps, finest.fixed.grid.shape, strict=True) if size > 1)
+    if harm_checks.distance_apart(finest, fit.found, moved) <= step:
+        return fit, ""
+    try:
+        across = _fit_across(pair, levels, guesses, ACROSS, settings, where)
+    except GeometryError:  # which has found none by information
+        return fit, ""
+    is_better = all(
+        harm_checks.loss_at(finest, across.found, measure) < harm_checks.loss_at(finest, fit.found, measure)
+        for measure in (by, SIMILARITIES["mind"])
+    )
+    unit = "mm" if finest.fixed.grid.physical else "pixels"
+    apart = harm_checks.distance_apart(finest, fit.found, across.found)
+    words = f"neither image states its modality, and lncc and mi lay them {apart:.2g} {unit} apart"
+    if is_better:
+        return across, f"{words}: mi is kept, by which and by self-similarity they are more alike"
+    if apart <= harm_checks.AGREED:
+        return fit, ""
+    return fit, f"{words}: lncc is kept; of two contrasts give --similarity mi"
+
+
 def _by_contrast(similarity: Decision, level: PyramidLevel, guesses: Sequence[FirstGuess]) -> Decision:
     """The decision, or information where one modality has two contrasts, after a coarse alignment by information."""
     upright = [one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift)))]
@@ -367,7 +411,7 @@ def choose_similarity(fixed: Image, moving: Image, settings: RegistrationSetting
         case "auto" if first == second == "CT":
             return Decision("mse", "CT and CT: HU mean the same in both")
         case "auto" if first == second:
-            named = "of unknown modality, taken as one" if first == "unknown" else f"of one modality ({first})"
+            named = "of unknown modality, taken as one" if first == UNKNOWN else f"of one modality ({first})"
             return Decision("lncc", f"both images are {named}", LNCC_SOURCE)
         case "auto":
             return Decision(ACROSS, f"{first} on {second}: intensities cannot be compared", MI_SOURCE)
