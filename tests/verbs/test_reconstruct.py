@@ -80,8 +80,12 @@ def test_files_of_ct_and_mr_become_images_with_a_record_and_a_page(tmp_path):
 @pytest.mark.parametrize(
     ("record", "method", "because"),
     [
-        (CT, "fbp", "1.9 views a pixel of width, where 1.57 are enough"),
-        (CT | {"angles_deg": ANGLES[::2]}, "tv", "0.94 views a pixel"),
+        (CT, "fbp", "30 views cover 100% of the directions that 16 pixels of width need"),
+        (CT | {"angles_deg": ANGLES[::2]}, "tv", "15 views cover 60% of the directions"),
+        (CT | {"angles_deg": ANGLES[::2] * 3}, "tv", "45 views cover 60% of the directions"),
+        (CT | {"angles_deg": [n / 2 for n in range(180)]}, "tv", "180 views cover 54% of the directions"),
+        (CT | {"angles_deg": [n * 2.0 for n in range(180)]}, "fbp", "180 views cover 100% of the directions"),
+        (CT | {"angles_deg": ANGLES[:10] + ANGLES[11:]}, "fbp", "29 views cover 97% of the directions"),
     ],
 )
 def test_the_method_follows_from_what_was_measured(tmp_path, record, method, because):
@@ -89,6 +93,24 @@ def test_the_method_follows_from_what_was_measured(tmp_path, record, method, bec
     [row] = hilum.reconstruct(save(tmp_path / "one.npz", record, data)).cases
     assert row["method"] == method
     assert because in row["method_because"]
+
+
+def problems_of(path, record, data):
+    return [problem.what for problem in hilum.reconstruct(save(path / "ct.npz", record, data)).problems]
+
+
+def test_directions_that_views_leave_out_and_a_wrong_geometry_are_warnings(tmp_path):
+    half = CT | {"angles_deg": ANGLES[: len(ANGLES) // 2]}
+    assert not problems_of(tmp_path, CT, sinogram())
+    assert not problems_of(tmp_path, CT, sinogram(noise=1.0))
+    [left_out] = problems_of(tmp_path, half, sinogram(half))
+    assert left_out.startswith("ct: the views leave out 96 of 180 degrees")
+    for wrong in (
+        np.random.default_rng(0).permutation(sinogram()),  # views in another order
+        np.roll(sinogram(), 5, axis=-1),  # the centre of the bins elsewhere
+    ):
+        [contradicts] = problems_of(tmp_path, CT, wrong)
+        assert "of the measurement beyond its noise: angles_deg" in contradicts
 
 
 def test_undersampled_k_space_is_made_by_total_variation_which_is_nearer_than_zero_filling(tmp_path):

@@ -143,6 +143,12 @@ def _reconstruct_files(
                     found = reconstruction_methods.reconstruct_measurement(
                         measurement, options.method, weight=options.weight, iterations=options.iterations
                     )
+                problems += [
+                    Problem.warning(
+                        f"{measurement.case}: {words}", (measurement.case,), remedy="Look at the acquisition"
+                    )
+                    for words in reconstruction_methods.geometry_warnings(measurement, found)
+                ]
                 image = image_of(measurement, found.data)
                 if folder is None:
                     images[measurement.case] = image

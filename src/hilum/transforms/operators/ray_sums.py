@@ -135,13 +135,22 @@ def ramp_filter(size: int, spacing: float) -> Floats:
     return values
 
 
+def angular_gaps(angles: Floats) -> Floats:
+    """(views,) radians from each view to the next one in half a turn, in the order of directions; of one view all.
+
+    Views of one direction, as of a second turn, have none between them.
+    """
+    directions = np.sort(angles % np.pi)
+    return np.diff(directions, append=directions[0] + np.pi)
+
+
 def angular_shares(angles: Floats) -> Floats:
     """(views,) radians of half a turn that each view stands for: half of the way to both of its neighbours.
 
     A gap that nobody measured belongs to none.
     """
     order, usual = np.argsort(angles % np.pi), 3 * np.pi / len(angles)
-    gaps = np.diff((angles % np.pi)[order], append=(angles % np.pi)[order[0]] + np.pi)
+    gaps = angular_gaps(angles)
     shares = np.empty(len(angles))
     shares[order] = (np.minimum(gaps, usual) + np.minimum(np.roll(gaps, 1), usual)) / 2
     return shares

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hilum import errors
 from hilum.errors import UsageError
 from hilum.lazy import torch
-from hilum.transforms.operators import cartesian, iterative_solvers, operator_kinds
+from hilum.transforms.operators import cartesian, iterative_solvers, operator_kinds, ray_sums
 from hilum.transforms.operators.linear_operator import LinearOperator
-from hilum.values import Acquisition, Array, Decision, Measurement
+from hilum.values import Acquisition, Array, Decision, Floats, Measurement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,13 @@ AUTO = "auto"
 RAYS, ALL_KINDS = ("parallel",), ("parallel", "cartesian")
 # Views a pixel of width from which filtered backprojection has no streaks: Kak and Slaney 1988, section 5.1
 ENOUGH_VIEWS = math.pi / 2
+# Of the directions that are needed, a share that is nearly all.
+ENOUGH_COVERED = 0.95
+# Degrees without a view, and times the usual gap between views, from which on a part of half a turn is left out.
+LIMITED_DEG, LIMITED_TIMES = 10.0, 4.0
+# Share of a measurement beyond its noise that no image of its true geometry leaves unexplained. Of a drawn body on 64
+# pixels .005, with views at twice their angle .13, in another order .14, with the centre off by 3 bins .06, by 8 .15.
+MOST_UNEXPLAINED = 0.08
 # Photons that a ray has at the least, so that its logarithm exists.
 FEWEST_PHOTONS = 0.5
 
@@ -105,9 +113,57 @@ def _best_method(scan: Acquisition) -> Decision:
         if scan.mask is None or bool(np.all(scan.mask)):
             return Decision("zero_filled", "k-space is sampled fully")
         return Decision("tv", f"{np.mean(scan.mask):.0%} of k-space is sampled")
-    share = len(scan.angles_deg) / max(scan.shape)
-    because = f"{share:.2g} views a pixel of width, where {ENOUGH_VIEWS:.2f} are enough"
-    return Decision("fbp" if share >= ENOUGH_VIEWS else "tv", because)
+    width, gaps = max(scan.shape), ray_sums.angular_gaps(np.deg2rad(scan.angles_deg))
+    covered = covered_directions(scan)
+    views = errors.count_phrase(len(gaps), "view")
+    because = f"{views} cover {covered:.0%} of the directions that {width} pixels of width need"
+    if _has_gap(gaps):
+        because += f", and leave out {np.rad2deg(gaps.max()):.0f} degrees"
+    return Decision("fbp" if covered >= ENOUGH_COVERED else "tv", because)
+
+
+def covered_directions(scan: Acquisition) -> float:
+    """Share of the directions of rays that an image of this width needs, and that views stand for.
+
+    Views of one direction stand for it once, and for no gap beside them, however many they are.
+    """
+    gaps = ray_sums.angular_gaps(np.deg2rad(scan.angles_deg))
+    needed = math.pi / (ENOUGH_VIEWS * max(scan.shape))
+    return float(np.minimum(gaps, needed).sum() / math.pi)
+
+
+def _has_gap(gaps: Floats) -> bool:
+    """Whether views leave out a part of half a turn, far beyond the gaps between them."""
+    usual = float(np.median(gaps[gaps > 0]))
+    return bool(np.rad2deg(gaps.max()) >= LIMITED_DEG and gaps.max() > LIMITED_TIMES * usual)
+
+
+def geometry_warnings(measurement: Measurement, found: ReconstructedImage) -> list[str]:
+    """What of rays says that the image is not that of the object: directions left out, and rays that it contradicts."""
+    scan = measurement.acquisition
+    if not scan.is_ray_sum:
+        return []
+    gaps = ray_sums.angular_gaps(np.deg2rad(scan.angles_deg))
+    warnings = list[str]()
+    if _has_gap(gaps):
+        left_out = f"the views leave out {np.rad2deg(gaps.max()):.0f} of 180 degrees"
+        warnings.append(f"{left_out}: edges along these directions are not in the measurement, by any method")
+    is_solved = found.method.value in METHODS and (bool(found.iterations) or covered_directions(scan) >= ENOUGH_COVERED)
+    if is_solved and found.residual is not None:
+        unexplained = math.sqrt(max(found.residual**2 - _noise_ratio(measurement, found.noise) ** 2, 0.0))
+        if unexplained > MOST_UNEXPLAINED:
+            warnings.append(
+                f"the image contradicts {unexplained:.0%} of the measurement beyond its noise: angles_deg, their "
+                "order, bin_mm or the centre of the bins are not those of the scanner, or the object reaches beyond "
+                "the image"
+            )
+    return warnings
+
+
+def _noise_ratio(measurement: Measurement, noise: float) -> float:
+    """The norm of noise of this standard deviation, over that of what was measured; the mean over slices."""
+    norms = [(math.sqrt(data.size), float(np.linalg.norm(data))) for _, data in operators_of_slices(measurement)]
+    return float(np.mean([noise * root / norm for root, norm in norms if norm > 0] or [0.0]))
 
 
 def reconstruct_measurement(
