@@ -109,6 +109,7 @@ def test_a_job_is_a_run_that_holds_nothing_of_a_case(job, data, tmp_path):
         path.read_text() for path in job.rglob("*") if path.suffix in (".json", ".yaml", ".html", ".csv", ".jsonl")
     ]
     assert not [text for text in texts if "case0" in text or str(data) in text]
+    assert json.loads((job / "federation" / "federation.json").read_text())["shared"] == []
     assert hilum.load(job).record["federation"]["parties"]["a"]["train"] == 12
     predicted = hilum.predict(job, [data / "a" / "images" / "case00.nii.gz"], out=tmp_path / "predicted")
     assert len(predicted.outcomes) == 1

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         parties,
         party_kits,
         pooled_figures,
+        shared_cases,
         site,
         site_budgets,
         stand_ins,

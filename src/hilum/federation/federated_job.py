@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -113,6 +113,7 @@ class FederatedJob:
     """One job. record: what is agreed and kept in `federation.json`.
 
     began: time.monotonic() of the command
+    find_shared: sentences on what the sites share, once they have introduced themselves; None where nobody may look
     outside: share of the minutes that is left for scoring
     """
 
@@ -120,6 +121,7 @@ class FederatedJob:
     carrier: Carrier
     record: JobRecord
     began: float
+    find_shared: Callable[[], Iterable[str]] | None = None
     records: ExchangeRecords = field(default_factory=ExchangeRecords)
     outside: float = OUTSIDE
 
@@ -150,7 +152,13 @@ class FederatedJob:
         """Agree, plan, and write the job's folder."""
         answers = self._ask_all("introduce")
         introduced = {site: agreement.read_introduction(one.facts, site) for site, one in answers.items()}
-        plan = self._plan(request, agreement.agree(introduced))
+        agreed = agreement.agree(introduced)
+        if self.find_shared is not None:
+            shared = list(self.find_shared())
+            self.record = replace(self.record, shared=shared)
+            for sentence in shared:
+                log.warning("%s", sentence)
+        plan = self._plan(request, agreed)
         text, least = plan_file.plan_text(plan), int(plan["federation.min_count"])
         answers = self._ask_all("plan", {"plan": text})
         digest = hashlib.sha256(text.encode()).hexdigest()

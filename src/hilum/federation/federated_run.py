@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from hilum import errors
 from hilum.errors import UsageError
 from hilum.evaluation import case_tables
-from hilum.federation import pooled_figures, site_budgets
+from hilum.federation import pooled_figures, shared_cases, site_budgets
 from hilum.federation.exchanges import FEDERATION, TRAFFIC, Arrays
 from hilum.federation.pooled_figures import SiteScores
 from hilum.files.storage import atomic, csv_text
@@ -49,6 +49,7 @@ class JobRecord:
     restarts:  how often a job goes on after a party was lost
     membership: whether sites attack the model at the end
     parties:   {site: version, when it agreed, cases of each part, None where they are few}
+    shared:    sentences on what sites share; None where that was not looked for
     """
 
     transport: str
@@ -61,6 +62,7 @@ class JobRecord:
     membership: bool = False
     parties: Mapping[str, TableRow] = field(default_factory=dict)
     plan_sha256: str = ""
+    shared: Sequence[str] | None = None
 
 
 def write_folder(out: Path, plan: Plan, record: JobRecord) -> None:
@@ -147,6 +149,7 @@ class JobEnd:
             *[sentence for one in figures for sentence in pooled_figures.membership_sentences(one, metrics)],
             LEFT_OUT.format("" if found_calibration(plan) else "calibration, "),
         ]
+        notes += [shared_cases.UNSEARCHED] if self.record.shared is None else self.record.shared
         if patterns := settings.federation.private_layers:
             stayed = f"{errors.list_phrase(patterns)} stayed at each site, so that here they are untrained"
             notes.append(f"{stayed}: predict with a site's own folder.")

@@ -72,6 +72,11 @@ class Site:
     _parts: Parts = field(default_factory=dict)
     _split: Mapping[str, Decision] = field(default_factory=dict)
 
+    @property
+    def examination(self) -> Examination:
+        """Examination of its cases, once it has introduced itself; it stays at the site."""
+        return self._examination
+
     def answer(self, message: SiteMessage) -> SiteMessage:
         """The answer to a message of a known kind; HilumError names this site."""
         stages: Mapping[str, Callable[[SiteMessage], SiteMessage]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from hilum import keywords, work_state
 from hilum.errors import UsageError
 from hilum.evaluation import case_tables
-from hilum.federation import federated_run, parties
+from hilum.federation import federated_run, parties, shared_cases
 from hilum.federation.exchanges import FEDERATION, NAME, LocalCarrier
 from hilum.federation.federated_job import FederatedJob
 from hilum.federation.federated_run import JOB, SITES_FOLDER, JobEnd, JobRecord
@@ -103,7 +103,12 @@ def _run_sites(
         return
     made = [Site(name, data, private / name, request, began) for name, data in sites.items()]
     PartyProcesses(private).note()
-    FederatedJob(out, LocalCarrier({one.name: one.answer for one in made}), record, began).run(request)
+    carrier = LocalCarrier({one.name: one.answer for one in made})
+
+    def find_shared() -> Iterator[str]:
+        return shared_cases.shared_sentences({one.name: one.examination for one in made})
+
+    FederatedJob(out, carrier, record, began, find_shared).run(request)
 
 
 def named_sites(sites: Mapping[str, Data] | Sequence[str]) -> dict[str, Data]:
