@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hilum.errors import DatasetError, UsageError
+from hilum.layouts import dataset_table
 from hilum.layouts.cases import class_labels
 from hilum.values import Label
 
@@ -38,6 +41,20 @@ def test_labels_of_a_flag_that_cannot_be_are_refused_by_name(text, says):
 def test_labels_of_dataset_json_that_cannot_be_are_refused_by_name(described, says):
     with pytest.raises(DatasetError, match=f"dataset.json: {says}"):
         class_labels.labels_in_dataset_json(described, "dataset.json")
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([(1, "liver"), (1, "spleen")], "the value 1 is both 'liver' and 'spleen'"),
+        ([(1.5, "liver")], "'liver' is 1.5, not one whole number"),
+        ([(-1, "liver")], "'liver' has the value -1"),
+    ],
+)
+def test_labels_of_dataset_toml_that_cannot_be_are_refused_by_name(labels, says):
+    stated = {"classes": {"mask": [{"value": value, "name": name} for value, name in labels]}}
+    with pytest.raises(DatasetError, match=rf"dataset\.toml: holds what is no label \({says}"):
+        dataset_table.stated_classes(stated, Path("dataset.csv"))
 
 
 def test_numbers_that_are_whole_are_values_however_they_are_written():

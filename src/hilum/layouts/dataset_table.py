@@ -20,6 +20,7 @@ import numpy as np
 
 from hilum import errors
 from hilum.errors import DatasetError
+from hilum.files import label_table
 from hilum.files.format_options import ReadOptions
 from hilum.files.storage import csv_text, structured_text
 from hilum.files.storage.csv_text import CsvWriter
@@ -252,9 +253,13 @@ def complete_options(options: DatasetOptions, declared: Record) -> DatasetOption
 
 
 def stated_classes(declared: Record, where: Path) -> dict[str, Labels]:
-    """{kind: labels} of `dataset.toml`. Raises DatasetError for what is no label."""
+    """{kind: labels} of `dataset.toml`. Raises DatasetError for what is no label, and for labels that contradict."""
     try:
-        return {kind: tuple(map(_label, labels)) for kind, labels in declared.get("classes", {}).items()}
+        classes = {kind: tuple(map(_label, labels)) for kind, labels in declared.get("classes", {}).items()}
+        for labels in classes.values():
+            if fault := label_table.label_fault(labels):
+                raise ValueError(fault)
+        return classes
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         remedy = 'Write {value = 1, name = "liver"} for each'
         raise DatasetError(f"holds what is no label ({error})", str(where.with_suffix(".toml")), remedy) from error
@@ -262,8 +267,11 @@ def stated_classes(declared: Record, where: Path) -> dict[str, Labels]:
 
 def _label(record: Record) -> Label:
     colour, code = record.get("colour"), record.get("code")
+    value = label_table.label_value(record["value"])
+    if value is None:
+        raise ValueError(f"{record['name']!r} is {record['value']!r}, not one whole number")
     return Label(
-        int(record["value"]),
+        value,
         str(record["name"]),
         (colour[0], colour[1], colour[2]) if colour else None,
         Code(*map(str, code)) if code else None,
