@@ -130,6 +130,9 @@ def test_what_is_not_watched_is_stated_and_a_column_that_became_full_rings():
     without = hilum.monitor(filled, reference=answered())
     assert not without.alerts
     assert "covariate_age is not watched: the baseline has no such column" in without.notes
+    itself = hilum.monitor(filled.assign(case=[*answered()["case"][:3], *filled["case"][3:]]), reference=answered())
+    assert "3 cases are in the baseline too: what is compared with itself shows no change" in itself.notes
+    assert "in the baseline too" not in " ".join(without.notes)
 
 
 def test_a_new_level_rings_by_its_name_and_many_levels_alone_do_not():

@@ -270,7 +270,11 @@ def _in_one_spelling(cells: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def watch_notes(reference: CaseStream, stream: CaseStream) -> Iterator[str]:
-    """What is not watched, or not as other columns are, and why."""
+    """What is not watched, or not as other columns are, and why; and cases that are compared with themselves."""
+    both = set(reference.text(CASE)) & set(stream.text(CASE))
+    if both:
+        cases = errors.count_phrase(len(both), "case is", "cases are")
+        yield f"{cases} in the baseline too: what is compared with itself shows no change"
     for name in sorted({*map(str, reference.table), *map(str, stream.table)}):
         if _kind(name) is None or name == ABSTAINED or name.startswith(FEATURE):
             continue
