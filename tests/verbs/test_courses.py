@@ -75,12 +75,12 @@ def test_a_prediction_takes_tables_of_people_and_of_times(read, tmp_path):
     data, run = read
     picture = data / "well" / "00.png"
     (tmp_path / "people.csv").write_text("case,sex\n00,F\n")
-    rising = [(f"00,{at},{60 + 10 * at}") for at in range(0, 60, 5)]
+    rising = [(f"00,{at},{60 + at}") for at in range(0, 60, 5)]
     (tmp_path / "vitals.csv").write_text("\n".join(["case,minutes,pulse", *rising]))
     tables = [tmp_path / "people.csv", tmp_path / "vitals.csv"]
     found = hilum.predict(run, picture, covariates=tables, device="cpu")
     assert not found.problems
-    pairs = [(60.0 * at, 60 + 10 * at) for at in range(0, 60, 5)]
+    pairs = [(60.0 * at, 60 + at) for at in range(0, 60, 5)]
     by_hand = hilum.predict(run, picture, covariates={"sex": "F", "pulse": pairs}, device="cpu")
     assert by_hand.table["probability_ill"].tolist() == found.table["probability_ill"].tolist()
     (tmp_path / "unknown.csv").write_text("case,time,pulse\n00,0,80\n00,1,82\n")
