@@ -280,7 +280,9 @@ def test_channels_in_another_order_are_found_by_name(two_channels, tmp_path):
     [in_order] = predicted(two_channels, table, column={"image:T1": "t1", "image:T2": "t2"}).predictions.values()
     [exchanged] = predicted(two_channels, table, column={"image:T2": "t2", "image:T1": "t1"}).predictions.values()
     assert_array_equal(exchanged.data, in_order.data)
-    [with_wrong_names] = predicted(two_channels, table, column={"image:T1": "t2", "image:T2": "t1"}).predictions.values()
+    [with_wrong_names] = predicted(
+        two_channels, table, column={"image:T1": "t2", "image:T2": "t1"}
+    ).predictions.values()
     assert (with_wrong_names.data != in_order.data).any()
 
 
