@@ -38,12 +38,17 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     pixels = (1, shape[3], *shape[:3]) if len(shape) > 3 else (1, *shape)
     labels = header.get_volume_labels()
     others = [name for name in labels if name != DYNAMIC]
+    notes: tuple[str, ...] = (f"The frames differ in {', '.join(others)}, in this order.",) if others else ()
+    times = None
+    if not others and len(pixels) == 5:
+        times, about_times = _times(header, pixels[1])
+        notes = (*notes, *about_times)
     image = Image(
         Deferred(pixels, np.dtype(np.float64), partial(_load, par, rec)),
         geometry,
         modality="MR",
-        times=None if others or len(pixels) < 5 else _times(header, pixels[1]),
-        notes=(f"The frames differ in {', '.join(others)}, in this order.",) if others else (),
+        times=times,
+        notes=notes,
         facts={name: tuple(np.asarray(values).tolist()) for name, values in labels.items()},
         source=Source("parrec", (str(par), str(rec))),
     )
@@ -109,13 +114,16 @@ def _geometry(header: PARRECHeader, par: Path) -> Geometry:
     return geometry
 
 
-def _times(header: PARRECHeader, frames: int) -> tuple[float, ...] | None:
-    """Seconds of each frame from the first: the mean start of its slices."""
+def _times(header: PARRECHeader, frames: int) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+    """(seconds of each frame from the first, by the mean start of its slices; notes)."""
     if "dyn_scan_begin_time" not in (header.image_defs.dtype.names or ()):
-        return None
+        return None, ()
     starts = header.image_defs["dyn_scan_begin_time"][header.get_sorted_slice_indices()]
     starts = np.asarray(starts, dtype=np.float64).reshape(frames, -1).mean(axis=1)
-    return tuple((starts - starts[0]).tolist()) if (np.diff(starts) > 0).all() else None
+    fallen = np.flatnonzero(np.diff(starts) <= 0)
+    if len(fallen):
+        return None, (f"The times of the frames do not rise at frame {fallen[0] + 2}: they are not known.",)
+    return tuple((starts - starts[0]).tolist()), ()
 
 
 def _load(par: Path, rec: Path) -> Array:

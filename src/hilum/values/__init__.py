@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         dataset_fingerprint,
         estimate,
         explanation_records,
+        fact_rules,
         finding,
         finding_records,
         grading,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from hilum.values.dataset_cases import Case, CaseRow, Cell, Dataset, LazyMapping, Problem, References, Split
     from hilum.values.dataset_fingerprint import CaseFacts, Fingerprint
     from hilum.values.estimate import Estimate, Row
+    from hilum.values.fact_rules import FactOutcome, FactRule
     from hilum.values.finding import Finding, Measurements
     from hilum.values.grid_geometry import MM, Floats, Geometry
     from hilum.values.plain_values import PlainValue

@@ -149,6 +149,15 @@ class Originals:
         (self.copies if is_copy else self.rivals)[head.path] = first
         return not is_copy
 
+    def join(self, other: Originals) -> None:
+        """Take the objects of another series that turned out to be this one; one with a UID of here is a rival."""
+        self.copies |= other.copies
+        self.rivals |= other.rivals
+        for uid, path in other.first.items():
+            first = self.first.setdefault(uid, path)
+            if first != path:
+                self.rivals[path] = first
+
 
 def drop_copies(heads: Sequence[Header], where: str) -> tuple[list[Header], tuple[str, ...]]:
     """(The headers without those of copies, a note of each copy).

@@ -278,7 +278,7 @@ class Frame:
     number:    frame in the file, from 0; tile: of a mosaic, and how many a side
     shape:     (rows, columns)
     thickness: (mm, the attribute that states it): the step where there is only one slice
-    order:     (instance number, frame number, tile)
+    order:     (instance number, frame number, tile); is_numbered: whether that says which frame comes first
     stack:     of an enhanced object that declares several
     kind:      what is shown: magnitude, phase, ...; is_derived: whether it was made from other images
     time:      s, of acquisition; only differences mean something
@@ -294,6 +294,7 @@ class Frame:
     thickness: tuple[float, str] | None = None
     frame_of_reference: str | None = None
     order: tuple[int, int, int] = (0, 0, 0)
+    is_numbered: bool = True
     stack: str = ""
     kind: str = ""
     is_derived: bool = False

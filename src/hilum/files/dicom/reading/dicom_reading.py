@@ -26,6 +26,7 @@ from hilum.files.dicom.reading import (
     concatenations,
     display_windows,
     file_frames,
+    lacking_values,
     picture_scale,
     pixel_decoding,
     pixel_layout,
@@ -126,6 +127,7 @@ def _images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
     where = heads[0].where if len(heads) == 1 else str(heads[0].path.parent)
     heads, notes = object_identity.drop_copies(heads, where)
     images = _images(heads, where, options)
+    notes = (*notes, *lacking_values.identity_notes(heads))
     return [(suffix, replace(image, notes=(*notes, *image.notes))) for suffix, image in images] if notes else images
 
 
@@ -193,7 +195,8 @@ def _volume_image(heads: Sequence[Header], volume: SliceVolume, where: str, opti
         for stack in volume.frames[0]
     ]
     header: SliceHeader = {"slices": stacks[0], "volumes": stacks}
-    facts = {**_volume_facts(volume), **_windows(volume, used, voxels.meaning, where)}
+    windows, about_windows = _windows(volume, used, voxels.meaning, where)
+    facts, notes = {**_volume_facts(volume), **windows}, (*notes, *about_windows)
     return voxels.image(plan, geometry, times, notes, facts, channels, header)
 
 
@@ -216,17 +219,29 @@ def _volume_facts(volume: SliceVolume) -> FileFacts:
     return {**facts, "missing_slices": volume.missing} if volume.missing else facts
 
 
-def _windows(volume: SliceVolume, heads: Sequence[Header], meant: ValueMeaning, where: str) -> FileFacts:
-    """The display window of each kind of image, as the first of its frames states it."""
+def _windows(
+    volume: SliceVolume, heads: Sequence[Header], meant: ValueMeaning, where: str
+) -> tuple[FileFacts, tuple[str, ...]]:
+    """(the display window of each kind of image, as the first of its frames that has one states it, notes)."""
     order = {head.path: place for place, head in enumerate(heads)}
-    windows = {}
+    by_file = {
+        head.path: display_windows.frames_with_window(head.dataset, header_reading.frame_count(head)) for head in heads
+    }
+    windows, notes = {}, dict[str, None]()
     for kind, repeats in zip(volume.kinds, volume.frames, strict=True):
         frames = [frame for stack in repeats for frame in stack if frame is not None]
-        first = min(frames, key=lambda frame: (order[frame.path], frame.number))
+        frames.sort(key=lambda frame: (order[frame.path], frame.number))
+        stating = [by_file[frame.path][frame.number] for frame in frames]
+        first = frames[stating.index(True)] if True in stating else frames[0]
         windows[kind] = display_windows.window_fact(heads[order[first.path]].dataset, first.number, meant, where)
+        lacking = lacking_values.split_lacking(zip((frame.name for frame in frames), stating, strict=True))
+        if lacking:
+            phrase = lacking_values.lacking_phrase(lacking, len(frames), tags.keyword_with_tag("WindowCenter"))
+            notes[f"{phrase}: all are shown in the window of {first.name}"] = None
     if len(set(windows.values())) == 1:
-        return {"window": next(iter(windows.values()))}
-    return {"window": None, OF_CHANNELS: {kind: {"window": window} for kind, window in windows.items()}}
+        return {"window": next(iter(windows.values()))}, tuple(notes)
+    of_channels = {kind: {"window": window} for kind, window in windows.items()}
+    return {"window": None, OF_CHANNELS: of_channels}, tuple(notes)
 
 
 def _picture_images(
@@ -235,7 +250,8 @@ def _picture_images(
     """Images without a position: each file its own, but slices of a scanner without a position are frames."""
     alike = len({frame.shape for part in frames for frame in part}) == 1
     orders = {frame.order for part in frames for frame in part}
-    in_order = len(orders) == sum(len(part) for part in frames)
+    numbered = all(frame.is_numbered for part in frames for frame in part)
+    in_order = numbered and len(orders) == sum(len(part) for part in frames)
     if len(heads) > 1 and alike and in_order and tags.text(heads[0].dataset, "Modality") in CROSS_SECTIONS:
         note = "the slices state no position: they are frames in the order of their instance numbers"
         ordered = sorted((frame for part in frames for frame in part), key=lambda frame: frame.order)
@@ -314,6 +330,7 @@ class _Voxels:
         self.meaning: ValueMeaning = pixel_values.meaning_of_series(
             datasets, real_world=options.real_world, where=where
         )
+        self._refuse_lacking()
         self._refuse_units()
         self.padding: tuple[float, float] | None = None
         self.notes = (*_about_surplus(heads, layouts), *_about_colours(heads[0], layouts[0]))
@@ -342,9 +359,23 @@ class _Voxels:
         if len(paddings) == 1:
             self.padding = paddings.pop()
         else:
-            self.notes = (*self.notes, "slices state different padding values: none is marked")
+            self.notes = (*self.notes, self._about_paddings(each_files))
         if fill:
             self._choose_fill()
+
+    def _refuse_lacking(self) -> None:
+        """Refuse slices that lack what the voxels of the others are read by."""
+        values = self._of_each(lambda head: lacking_values.decisive_values(head, head.where))
+        lacking_values.refuse_lacking(self.heads, values, self.where)
+
+    def _about_paddings(self, each_files: Sequence[frozenset[tuple[float, float] | None]]) -> str:
+        """The note on files that state different padding, or none where others do."""
+        states_none = [None in paddings for paddings in each_files]
+        lacking = [head.path.name for head, is_none in zip(self.heads, states_none, strict=True) if is_none]
+        if len(set().union(*each_files)) > 2 or not lacking:
+            return "slices state different padding values: none is marked"
+        phrase = lacking_values.lacking_phrase(lacking, len(self.heads), tags.keyword_with_tag("PixelPaddingValue"))
+        return f"{phrase}: no padding is marked"
 
     def _refuse_units(self) -> None:
         """Refuse files whose values have different units: one is said of all of them."""
@@ -434,7 +465,7 @@ class _Voxels:
         return Image(
             voxel_loading.defer_voxels(plan),
             geometry,
-            modality=tags.text(dataset, "Modality") or "unknown",
+            modality=next(filter(None, (tags.text(head.dataset, "Modality") for head in self.heads)), "unknown"),
             channels=("R", "G", "B") if self.colour else channels,
             times=times,
             padding=self.padding,

@@ -14,6 +14,7 @@ from hilum.files.dicom.reading import value_maps
 from hilum.files.dicom.reading.value_maps import LookupTable, ValueMeaning, Values
 
 LINEAR, LINEAR_EXACT = "LINEAR", "LINEAR_EXACT"
+PER_FRAME = "PerFrameFunctionalGroupsSequence"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,22 @@ def display_window(
         return window
     # LINEAR counts its ends to whole values, so its mirror image lies one further up.
     return replace(window, centre=mirror - window.centre + window.is_linear)
+
+
+def frames_with_window(dataset: DicomDataset, frames: int) -> list[bool]:
+    """Whether each frame has a window, or a table in its place: its own, the shared one, or that of the object."""
+    shared = tags.items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    group = "FrameVOILUTSequence"
+    if any(
+        _states_window(holder) for holder in (dataset, *(one for item in shared for one in tags.items(item, group)))
+    ):
+        return [True] * frames
+    own = [any(map(_states_window, tags.items(item, group))) for item in tags.items(dataset, PER_FRAME)]
+    return own if len(own) == frames else [False] * frames
+
+
+def _states_window(holder: DicomDataset) -> bool:
+    return bool(tags.words(holder, "WindowCenter") or tags.items(holder, "VOILUTSequence"))
 
 
 def _stated_window(dataset: DicomDataset, frame: int, meaning: ValueMeaning | None, where: str) -> DisplayWindow | None:

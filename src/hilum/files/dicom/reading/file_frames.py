@@ -77,11 +77,13 @@ def list_frames(head: Header) -> list[Frame]:
     """
     dataset, where = head.dataset, head.where
     shape = (_require_number(head, "Rows"), _require_number(head, "Columns"))
+    number = tags.lenient_number(dataset, "InstanceNumber")
     base = Frame(
         head.path,
         shape,
         frame_of_reference=tags.text(dataset, "FrameOfReferenceUID") or None,
-        order=(int(tags.lenient_number(dataset, "InstanceNumber") or 0), 0, 0),
+        order=(int(number or 0), 0, 0),
+        is_numbered=number is not None or header_reading.frame_count(head) > 1,
     )
     private_elements.refuse_private_tiles(dataset, where)
     if "PerFrameFunctionalGroupsSequence" in dataset:
@@ -174,18 +176,27 @@ def _tomographic_planes(dataset: DicomDataset, plane: Plane | None, count: int, 
         sources = [*tags.items(dataset, "DetectorInformationSequence")[:1], dataset]
         plane = slice_geometry.stated_plane(sources, where, required=False)
     step = tags.single_number(dataset, "SpacingBetweenSlices", where)
-    slices = tags.numbers(dataset, "SliceVector", where)
-    if plane is None or not step or slices is None or len(slices) != count:
+    slices = _vector(dataset, "SliceVector", count, where)
+    if plane is None or not step or slices is None:
         return [None] * count
     # A negative spacing means that slices follow each other against the normal.
     return [plane.at(np.asarray(plane.position) + plane.normal * step * (number - 1)) for number in slices]
+
+
+def _vector(dataset: DicomDataset, keyword: str, count: int, where: str) -> tuple[float, ...] | None:
+    """A number for each frame; None where it is absent. Raises FormatError where frames lack theirs."""
+    numbers = tags.numbers(dataset, keyword, where)
+    if numbers is not None and len(numbers) != count:
+        problem = f"{tags.keyword_with_tag(keyword)} has {len(numbers)} values for {count} frames"
+        raise FormatError(problem, where, "Export the object again")
+    return numbers
 
 
 def _vector_labels(dataset: DicomDataset, count: int, where: str) -> list[dict[str, Label]]:
     """The labels of each frame of nuclear medicine that its vectors state. PS3.3 C.8.4.8"""
     labels: list[dict[str, Label]] = [{} for _ in range(count)]
     for label, keywords in VECTORS.items():
-        vectors = [one for name in keywords if (one := tags.numbers(dataset, name, where)) and len(one) == count]
+        vectors = [one for name in keywords if (one := _vector(dataset, name, count, where)) is not None]
         states = list(zip(*vectors, strict=True))
         ranks = {state: float(n) for n, state in enumerate(sorted(set(states)))}
         for own, state in zip(labels, states, strict=False):

@@ -132,16 +132,20 @@ def frame_times(dataset: DicomDataset, count: int) -> tuple[tuple[float, ...] | 
         vector = tags.numbers(dataset, "FrameTimeVector", "")
     except FormatError:
         vector = None
-    if vector is not None and len(vector) == count:
+    notes: tuple[str, ...] = ()
+    if vector is not None and len(vector) != count:
+        stated = f"{tags.keyword_with_tag('FrameTimeVector')} has {len(vector)} values for {count} frames"
+        vector, notes = None, (f"{stated}, and is not used",)
+    if vector is not None:
         if min(vector[1:], default=1) <= 0:
             return None, (f"times are not known: those of {tags.keyword_with_tag('FrameTimeVector')} do not rise",)
         return tuple(round(float(t), 6) for t in np.cumsum(np.array([0.0, *vector[1:]])) / 1000), ()
     step = tags.lenient_number(dataset, "FrameTime") or 0
     if step > 0:
-        return tuple(round(n * step / 1000, 6) for n in range(count)), ()
+        return tuple(round(n * step / 1000, 6) for n in range(count)), notes
     for keyword in ("CineRate", "RecommendedDisplayFrameRate"):
         if (rate := tags.lenient_number(dataset, keyword) or 0) > 0:
-            return tuple(round(n / rate, 6) for n in range(count)), (f"times from {keyword}: for display",)
-    return None, (
-        f"times are not known: {tags.keyword_with_tag('FrameTime')} is {step:g} ms",
-    ) if "FrameTime" in dataset else ()
+            return tuple(round(n / rate, 6) for n in range(count)), (*notes, f"times from {keyword}: for display")
+    if "FrameTime" in dataset:
+        notes = (*notes, f"times are not known: {tags.keyword_with_tag('FrameTime')} is {step:g} ms")
+    return None, notes

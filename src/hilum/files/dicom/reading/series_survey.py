@@ -125,6 +125,8 @@ def survey_folder(folder: Path) -> SeriesSurvey:
                 continue
             if not head.is_directory:
                 groups.setdefault(_key(head, people), _Gathered(head)).add(head)
+        for key, whole in _series_of_incomplete({key: group.first for key, group in groups.items()}).items():
+            groups[whole].join(groups.pop(key))
         ordered = [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key].first))]
         names = unique_names([safe_name(group.first.dataset) for group in ordered])
         described = [_describe(group, name) for group, name in zip(ordered, names, strict=True)]
@@ -180,6 +182,8 @@ def group_by_series(heads: Iterable[Header]) -> list[list[Header]]:
     """Headers by series; a file without series UID is its own. In an order that does not depend on file names."""
     people: dict[str, str] = {}
     groups = grouping.by_key((_key(head, people), head) for head in heads)
+    for key, whole in _series_of_incomplete({key: group[0] for key, group in groups.items()}).items():
+        groups[whole] += groups.pop(key)
     for group in groups.values():
         group.sort(key=_order)
     return [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key][0]))]
@@ -195,6 +199,29 @@ def _key(head: Header, people: dict[str, str]) -> Key:
     if identity not in people:
         people[identity] = hashing.make_pseudonym(identity)
     return people[identity], tags.text(head.dataset, "StudyInstanceUID"), uid, head.sop_class, contoured_object
+
+
+def _series_of_incomplete(firsts: Mapping[Key, Header]) -> dict[Key, Key]:
+    """{files that state no patient or no study: the one series that has their UID and all else that they state}.
+
+    The UID of a series is that of no other one, PS3.3 C.7.3.1; where several have it, nobody knows which is meant.
+    """
+    stated = {
+        key: [bool(tags.text(head.dataset, keyword)) for keyword in ("PatientID", "StudyInstanceUID")]
+        for key, head in firsts.items()
+    }
+    whole = grouping.by_key((key[2:], key) for key in firsts if all(stated[key]))
+    joined = {}
+    for key in firsts:
+        has_patient, has_study = stated[key]
+        fitting = [
+            other
+            for other in whole.get(key[2:], [])
+            if (other[0] == key[0] or not has_patient) and (other[1] == key[1] or not has_study)
+        ]
+        if len(fitting) == 1 and fitting != [key]:
+            joined[key] = fitting[0]
+    return joined
 
 
 def _order(head: Header) -> tuple[float, str]:
@@ -235,6 +262,12 @@ class _Gathered:
         self.members.append((_order(head), head.path))
         self.orientations[tags.words(head.dataset, "ImageOrientationPatient")] += 1
         self.first = min(self.first, head, key=_order)
+
+    def join(self, other: _Gathered) -> None:
+        """Take the files of another group, which belong to this series."""
+        self.members += other.members
+        self.orientations += other.orientations
+        self.originals.join(other.originals)
 
     @property
     def paths(self) -> tuple[Path, ...]:

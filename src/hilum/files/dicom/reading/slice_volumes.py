@@ -7,7 +7,7 @@ that each position has alike, and by rank only where nothing that the files stat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from operator import eq
@@ -18,6 +18,7 @@ import numpy as np
 from hilum import errors
 from hilum.errors import GeometryError
 from hilum.files.dicom import slice_geometry
+from hilum.files.dicom.reading import lacking_values
 from hilum.files.dicom.reading.file_frames import KINDS
 from hilum.files.dicom.slice_geometry import (
     ACQUISITION,
@@ -93,9 +94,15 @@ class SliceVolume:
         return [next(frame for frame in slices if frame is not None) for slices in self.frames[0]]
 
     def values_by_repeat(self, label: str) -> tuple[Label | None, ...]:
-        """The value of a label in each repeat of the first channel; none where the slices of a repeat disagree."""
-        repeats = [{frame.labels.get(label) for frame in slices if frame is not None} for slices in self.frames[0]]
-        return tuple(next(iter(values)) for values in repeats) if all(len(values) == 1 for values in repeats) else ()
+        """The value of a label in each repeat of the first channel; none where the slices of a repeat disagree.
+
+        A slice that does not state it has that of the others.
+        """
+        repeats = [
+            {value for frame in slices if frame is not None and (value := frame.labels.get(label)) is not None}
+            for slices in self.frames[0]
+        ]
+        return tuple(next(iter(values), None) for values in repeats) if all(len(v) <= 1 for v in repeats) else ()
 
     def times(self) -> tuple[float, ...] | None:
         """s from the first repeat, None where it is not known or does not distinguish the repeats."""
@@ -253,7 +260,22 @@ def _volume(kinds: dict[str, list[Frame]], where: str, options: ReadOptions) -> 
         about_depth = (*about_depth, f"{len(stack.missing)} missing slices are filled with padding")
     filled = tuple(tuple(_fill_gaps(slices, stack) for slices in repeats) for repeats in grids)
     affine = slice_geometry.affine_of_slices(planes[0], stack.step)
-    return SliceVolume(filled, affine, tuple(names), apart, notes=(*notes, *about_depth))
+    return SliceVolume(filled, affine, tuple(names), apart, notes=(*notes, *about_depth, *_lacking_notes(grids)))
+
+
+def _lacking_notes(grids: Sequence[Repeats]) -> Iterator[str]:
+    """Notes on slices that do not state a label, or their time, where others of their volume do."""
+    slices = sum(len(volume) for volumes in grids for volume in volumes)
+    for label in (TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION, B_VALUE, DIRECTION, ECHO, ACQUIRED):
+        value = _value_of(label)
+        lacking = [
+            frame.name
+            for volumes in grids
+            for volume in volumes
+            for frame in lacking_values.split_lacking((one, value(one) is not None) for one in volume)
+        ]
+        if lacking:
+            yield lacking_values.lacking_phrase(lacking, slices, f"the {label}")
 
 
 def _fill_gaps(slices: list[Frame], stack: Stack) -> tuple[Frame | None, ...]:
@@ -406,9 +428,12 @@ def _rank(groups: Groups, where: str) -> tuple[Repeats, str, str]:
     orders = {name: _in_order(groups, key) for name, key in keys.items() if _ranks(groups, key)}
     if not orders:
         names = ", ".join(frame.name for frame in groups[0][:3])
+        every = [frame for group in groups for frame in group]
+        unnumbered = lacking_values.split_lacking((frame.name, frame.is_numbered) for frame in every)
+        of_one = f", which {errors.list_phrase(unnumbered, 3)} does not state" if unnumbered else ""
         raise GeometryError(
             f"nothing distinguishes the frames at one position ({names}): neither time, diffusion, echo nor "
-            "InstanceNumber (0020,0013)",
+            f"InstanceNumber (0020,0013){of_one}",
             where,
             APART,
         )
@@ -480,7 +505,7 @@ def _is_graded(volumes: Repeats, label: str) -> bool:
 def _value_of(name: str) -> Key:
     """The number by which a frame ranks at its position, None where it is not stated."""
     if name == INSTANCE:
-        return lambda frame: frame.order
+        return lambda frame: frame.order if frame.is_numbered else None
     return lambda frame: frame.time if name == ACQUIRED else frame.labels.get(name)
 
 
@@ -534,5 +559,5 @@ def _in_time(slices: list[Frame], apart: tuple[str, ...]) -> tuple[float, ...]:
     """Frames follow what counts time, then acquisition, then instances."""
     counted = [slices[0].labels.get(n) for n in apart if n in (TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION, ECHO)]
     times = [frame.time for frame in slices if frame.time is not None]
-    order = min(frame.order for frame in slices)
+    order = min((frame.order for frame in slices if frame.is_numbered), default=slices[0].order)
     return (*(float(v) for v in counted if isinstance(v, float)), min(times, default=0.0), *order)

@@ -49,7 +49,16 @@ def suv_bw_factor(datasets: Sequence[DicomDataset]) -> float:
     Raises SuvUnknownError where an attribute is missing, where files of the series disagree, and where the series was
     made after the scan, because the scan's start is then not known.
     """
-    factors = [_factor(dataset) for dataset in datasets]
+    factors, reasons = list[float](), list[SuvUnknownError]()
+    for dataset in datasets:
+        try:
+            factors.append(_factor(dataset))
+        except SuvUnknownError as reason:
+            reasons.append(reason)
+    if reasons and factors:
+        raise SuvUnknownError(f"{reasons[0]} in {len(reasons)} of {len(datasets)} slices")
+    if reasons:
+        raise reasons[0]
     if max(factors) - min(factors) > 1e-6 * max(factors):
         raise SuvUnknownError("the files of the series state different doses, weights or times")
     return factors[0]
