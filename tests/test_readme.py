@@ -297,6 +297,7 @@ def test_every_verb_has_a_page_that_shows_it() -> None:
         "write_layouts",
         "write_records",
         "write_settings",
+        "write_stated_facts",
         "write_threats",
         pytest.param("write_networks", marks=pytest.mark.whole),
     ],  # imports every library

@@ -55,6 +55,28 @@ def test_every_kind_of_table_says_the_same(tmp_path: Path, name: str, text: str)
     assert label_table.read_labels(tmp_path / name) == (ANTERIOR, POSTERIOR)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("scan_dseg.labels.csv", "1,Anterior hippocampus,255,0,10\n2,Posterior,0,200,0\n"),
+        ("scan_dseg.label", ITK_SNAP),
+        ("scan_dseg.ctbl", SLICER),
+        ("scan_dseg_ColorTable.ctbl", SLICER),
+        ("scan_dseg.ctab", FREESURFER),
+        (
+            "scan_dseg.tsv",
+            "index\tname\tred\tgreen\tblue\n1\tAnterior hippocampus\t255\t0\t10\n2\tPosterior\t0\t200\t0\n",
+        ),
+    ],
+)
+def test_the_table_that_a_program_keeps_under_the_name_of_a_map_is_its_own(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert label_table.labels_of_map(tmp_path / "scan_dseg.nii.gz") == (ANTERIOR, POSTERIOR)
+    assert label_table.labels_of_map(tmp_path / "scan.nii.gz") == ()
+
+
 def test_colours_may_be_missing(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("0,background\n1,tumour,,,\n2,oedema,1,2,3\n")
     labels = label_table.read_labels(tmp_path / "classes.csv")

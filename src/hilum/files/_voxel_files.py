@@ -13,7 +13,7 @@ import numpy as np
 
 from hilum.errors import FormatError
 from hilum.files.storage import block
-from hilum.values import Array, Deferred, Geometry, Image, voxel_images
+from hilum.values import Array, Deferred, FactRule, Geometry, Image, voxel_images
 
 # Smallest first: what a program from before 64-bit integers can still read.
 INTEGERS = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
@@ -21,6 +21,15 @@ WIDER = {np.dtype(np.bool_): np.uint8, np.dtype(np.float16): np.float32}
 # Types that a slice can be written in before all others are seen.
 KEPT = frozenset(np.dtype(kind) for kind in ("u1", "i2", "u2", "i4", "u4", "f4", "f8"))
 COLOUR_CHANNELS = {3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
+
+
+def facts_beside(source: str) -> tuple[FactRule, ...]:
+    """What is done with what a header says of the file beside it that holds its voxels."""
+    return (
+        FactRule(source, "read", "where voxels begin in a file beside the header"),
+        FactRule(source, "named", "bytes behind the voxels"),
+        FactRule(source, "refused", "a longer header there that is not stated"),
+    )
 
 
 def storable_values(voxels: Array, *, where: str) -> Array:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 
 from hilum.errors import FormatError, UsageError
-from hilum.values import Array, Image, Setting, grid_geometry
+from hilum.values import Array, FactRule, Image, Setting, grid_geometry
 
 Part = Literal["magnitude", "real", "imaginary", "phase"]
 Prefer = Literal["sform", "qform"]
@@ -110,6 +110,7 @@ class Format:
     write:      to exactly this path, which does not exist; refuses with FormatError what the format cannot hold
     references: {kind: function that reads it} of references in an image's own file; `FormatEntry` names the kinds
     parts:      of a file that `FormatEntry` calls detached: all files that its image is read from
+    facts:      what is done with what its files state of themselves: rows of the table of docs/stated-facts.md
     """
 
     name: str
@@ -117,6 +118,7 @@ class Format:
     write: Callable[[Image, Path], None] | None = None
     references: Mapping[str, Callable[[Path], Any]] = field(default_factory=dict)
     parts: Callable[[Path], Sequence[Path]] = _itself
+    facts: tuple[FactRule, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ TABLE = ".labels.csv"
 IMAGE_LIST, IMAGE_TEXT = "labels.csv", "labels.txt"
 # Names of a folder's table, the most specific first.
 FOLDER_TABLES = ("classes.csv", "labels.csv", "classes.txt", "labels.txt", "colours.ctbl", "colors.ctbl")
+# What ITK-SNAP, Slicer and FreeSurfer call a table beside a label map, and BIDS that of a discrete segmentation.
+OF_BIDS = ".tsv"
+OTHER_TABLES = (".label", ".ctbl", "_ColorTable.ctbl", ".ctab", OF_BIDS)
 LARGEST_TABLE = 1 << 24
 LONGEST_NAME = 200
 # What files of label maps hold at most, in 32 bits.
@@ -46,7 +49,7 @@ def read_labels(path: Path) -> tuple[Label, ...]:
 
 
 def labels_of_map(path: Path) -> tuple[Label, ...]:
-    """The labels in a label map's own table, `<name>.labels.csv` in its folder; none where there is no such table."""
+    """The labels in a label map's own table in its folder; none where there is no such table."""
     return tuple(label for table in own_tables(path) for label in read_labels(table))
 
 
@@ -62,9 +65,12 @@ def with_own_table(image: Image, path: Path) -> Image:
 
 
 def own_tables(path: Path) -> tuple[Path, ...]:
-    """A label map's own table, where there is one."""
+    """A label map's own table, where there is one: ours, or that which another program keeps under the map's name."""
     table = table_path(path)
-    return (table,) if table.is_file() else ()
+    stem = table.name.removesuffix(TABLE)
+    names = [table.name, *(f"{stem}{end}" for end in OTHER_TABLES if stem.endswith("dseg") or end != OF_BIDS)]
+    tables = (path.with_name(name) for name in names)
+    return tuple(table for table in tables if table.is_file())[:1]
 
 
 def find_labels(path: Path) -> tuple[Label, ...]:

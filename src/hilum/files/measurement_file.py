@@ -14,7 +14,7 @@ from hilum import errors, installation
 from hilum.errors import FormatError, UsageError
 from hilum.files import numpy_file
 from hilum.files.storage import structured_text
-from hilum.values import Acquisition, Array, Measurement
+from hilum.values import Acquisition, Array, FactRule, Measurement
 
 ACQUISITION, DATA, ARRAYS = "acquisition", "data", ("mask", "sensitivities")
 SUFFIXES = (".npz", ".npy", ".h5")
@@ -38,6 +38,15 @@ OTHER = (
 OTHER_LINES = (*OTHER, "PARALLEL_CALIBRATION")
 # A header may promise so many times what the file's samples fill.
 MOST_EMPTY = 64
+OF_MR = "ISMRMRD, fastMRI"
+FACTS = (
+    FactRule(OF_MR, "read", "reversed lines"),
+    FactRule(OF_MR, "read", "oversampled and asymmetric readouts"),
+    FactRule(OF_MR, "read", "discarded samples"),
+    FactRule(OF_MR, "read", "masks of one axis"),
+    FactRule(OF_MR, "refused", "reversed lines with data for their phase"),
+    FactRule(OF_MR, "refused", "several encodings"),
+)
 
 
 def read_measurement(path: Path, acquisition: Path | None = None) -> Measurement:

@@ -263,4 +263,5 @@ def _spell(numbers: object) -> str:
     return " ".join(str(n) for n in np.asarray(numbers).tolist())
 
 
-FORMAT = Format("metaimage", read, write, parts=_parts)
+FACTS = _voxel_files.facts_beside("MetaImage")
+FORMAT = Format("metaimage", read, write, parts=_parts, facts=FACTS)

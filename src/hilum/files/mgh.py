@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import HeaderDataError
 
 from hilum.errors import FormatError, GeometryError
-from hilum.files import _voxel_files, label_table
+from hilum.files import _voxel_files, label_table, mgh_colour_table
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.storage import folder_files, packed_files
 from hilum.files.storage.block import VoxelBlock
-from hilum.values import Geometry, Image, Source
+from hilum.values import FactRule, Geometry, Image, Label, Source
 
 VOXELS_AT = 284
 GOOD_RAS_AT = 28
@@ -43,7 +44,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         block.defer(),
         geometry,
         times=_times(path, VOXELS_AT + block.nbytes, frames),
-        labels=label_table.labels_of_map(path),
+        labels=label_table.labels_of_map(path) or _own_labels(path, VOXELS_AT + block.nbytes, dtype),
         notes=tuple(notes),
         source=Source("mgh", folder_files.unique_paths(path, *label_table.own_tables(path)), header),
     )
@@ -69,6 +70,13 @@ def _geometry(header: MGHHeader, shape: tuple[int, ...], good: bool, path: Path)
     return geometry, [note] if odd else []
 
 
+def _own_labels(path: Path, at: int, dtype: np.dtype[Any]) -> tuple[Label, ...]:
+    """The labels behind the voxels of whole numbers."""
+    if not np.issubdtype(dtype, np.integer):
+        return ()
+    return mgh_colour_table.read_labels(packed_files.read_head(path, mgh_colour_table.LONGEST, after=at), str(path))
+
+
 def _times(path: Path, at: int, frames: int) -> tuple[float, ...] | None:
     """Seconds of each frame: the repetition time (ms) is the first number behind the voxels."""
     footer = packed_files.read_head(path, 4, after=at) if frames > 1 else b""
@@ -76,4 +84,8 @@ def _times(path: Path, at: int, frames: int) -> tuple[float, ...] | None:
     return _voxel_files.even_times(step, frames, str(path))
 
 
-FORMAT = Format("mgh", read)
+FACTS = (
+    FactRule("MGH", "read", "table of labels behind the voxels, time between frames"),
+    FactRule("MGH", "named", "sizes and directions that the header marks as invalid"),
+)
+FORMAT = Format("mgh", read, facts=FACTS)

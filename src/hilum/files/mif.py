@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hilum.errors import FormatError, GeometryError
-from hilum.files import label_table
+from hilum.files import _voxel_files, label_table
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.storage import folder_files, packed_files
 from hilum.files.storage.block import VoxelBlock
@@ -134,4 +134,5 @@ def _parts(path: Path) -> tuple[Path, ...]:
     return path, _data_place(_header(path), path)[0]
 
 
-FORMAT = Format("mif", read, parts=_parts)
+FACTS = _voxel_files.facts_beside("MRtrix")
+FORMAT = Format("mif", read, parts=_parts, facts=FACTS)

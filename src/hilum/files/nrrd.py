@@ -23,7 +23,7 @@ from hilum.files.format_options import Format, ReadOptions
 from hilum.files.storage import folder_files, packed_files
 from hilum.files.storage.block import VoxelBlock
 from hilum.files.storage.packed_files import Compression
-from hilum.values import Array, Code, Deferred, FileFacts, Geometry, Image, Label, Source
+from hilum.values import Array, Code, Deferred, FactRule, FileFacts, Geometry, Image, Label, Source
 
 TYPES: dict[str, tuple[str, ...]] = {
     "i1": ("signed char", "int8", "int8_t"),
@@ -76,7 +76,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     segments = _segments_of(header, pixels.shape[0], path)
     channels: tuple[str, ...] = ()
     labels = label_table.labels_of_map(path)
-    notes += block.surplus_notes
+    notes += [*block.surplus_notes, *_notes_on_pairs(header, prod(pixels.shape[: -geometry.ndim]))]
     if segments and pixels.shape[0] == 1:
         labels = tuple(segment.label for segment in segments)
     elif segments:  # layers overlap, and a value means one thing in each: one channel a segment is unambiguous
@@ -308,7 +308,9 @@ def _layout_of(header: NrrdHeader, path: Path) -> NrrdLayout:
         ordered = (*spatial, missing)  # a slice in space, not a picture
     times = _times(header, frames[0], sizes[frames[0]]) if frames else None
     colours = channels[0] < len(sizes) and kinds[channels[0]] in ("rgb-color", "rgba-color")
-    return NrrdLayout((*channels, *frames, *ordered), spatial, times, colours, _facts(header))
+    outside = frames[0] if frames else channels[0]
+    facts = _facts(header, sizes[outside] if outside < len(sizes) else 1)
+    return NrrdLayout((*channels, *frames, *ordered), spatial, times, colours, facts)
 
 
 def _kinds_of_axes(header: NrrdHeader, kinds: list[str]) -> tuple[tuple[int, ...], list[int], list[int]]:
@@ -451,7 +453,7 @@ def _times(header: NrrdHeader, axis: int, frames: int) -> tuple[float, ...] | No
     return _voxel_files.even_times(unit * float(spacings[axis]), frames, str(header.path))
 
 
-def _facts(header: NrrdHeader) -> FileFacts:
+def _facts(header: NrrdHeader, frames: int) -> FileFacts:
     """Diffusion weighting of each frame in s/mm², and the frame (in the header's own space) of vectors."""
     facts: FileFacts = {}
     if "measurement frame" in header.fields:
@@ -464,7 +466,24 @@ def _facts(header: NrrdHeader) -> FileFacts:
         lengths = [sum(float(n) ** 2 for n in header.pairs[key].split()) for key in gradients]
     except ValueError:
         return facts
-    return {**facts, "b_values": tuple(nominal * length for length in lengths)} if lengths else facts
+    is_whole = len(lengths) == frames and gradients == [f"DWMRI_gradient_{n:04}" for n in range(frames)]
+    return {**facts, "b_values": tuple(nominal * length for length in lengths)} if is_whole else facts
+
+
+def _notes_on_pairs(header: NrrdHeader, frames: int) -> list[str]:
+    """Notes on what the header states and was not read."""
+    notes = []
+    gradients = sum(key.startswith("DWMRI_gradient_") for key in header.pairs)
+    if gradients and gradients != frames:
+        notes.append(f"The header states gradients of {gradients} of {frames} frames: they were left out.")
+    if {"old min", "old max", "oldmin", "oldmax"} & header.fields.keys():
+        notes.append(
+            "The header states the range of values before they were quantised (old min, old max): not applied."
+        )
+    unit = header.get("sample units") or header.get("sampleunits")
+    if unit:
+        notes.append("The header states a unit of its values (sample units), which was left out.")
+    return notes
 
 
 def _as_read(shape: list[int]) -> tuple[int, ...]:
@@ -570,4 +589,12 @@ def _parts(path: Path) -> tuple[Path, ...]:
     return path, _data_file(_read_header(path), path)
 
 
-FORMAT = Format("nrrd", read, write, parts=_parts)
+FACTS = (
+    FactRule("NRRD", "read", "names, colours and codes of segments"),
+    FactRule("NRRD", "read", "times of frames, b-values of each"),
+    FactRule("NRRD", "named", "gradients of fewer or more frames than there are"),
+    FactRule("NRRD", "named", "the range before values were quantised (old min, old max), and their unit"),
+    FactRule("NRRD", "refused", "complex numbers, segments in a layer that is not there"),
+    *_voxel_files.facts_beside("NRRD"),
+)
+FORMAT = Format("nrrd", read, write, parts=_parts, facts=FACTS)

@@ -13,7 +13,7 @@ from nibabel.parrec import PARRECError, PARRECHeader
 from hilum.errors import FormatError, GeometryError
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.storage import block, folder_files
-from hilum.values import Array, Deferred, Geometry, Image, Source
+from hilum.values import Array, Deferred, FactRule, Geometry, Image, Source
 
 DYNAMIC = "dynamic scan number"
 # A slice centre may lie this part of a slice step away from where the general information puts it.
@@ -144,4 +144,9 @@ def _load(par: Path, rec: Path) -> Array:
     return np.moveaxis(values, -1, 0)[np.newaxis] if values.ndim == 4 else values[np.newaxis]
 
 
-FORMAT = Format("parrec", read, parts=_pair)
+FACTS = (
+    FactRule("PAR/REC", "read", "slope and intercept of each slice, times of frames"),
+    FactRule("PAR/REC", "named", "times of frames that do not rise"),
+    FactRule("PAR/REC", "refused", "slices of several directions, or whose places contradict the scan's"),
+)
+FORMAT = Format("parrec", read, parts=_pair, facts=FACTS)

@@ -18,12 +18,13 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from hilum import errors
 from hilum.errors import FormatError
-from hilum.files import clip_edits, pixel_aspect
+from hilum.files import avi_index, clip_edits, pixel_aspect
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.storage import packed_files
 from hilum.lazy import cv2
-from hilum.values import Array, Deferred, Geometry, Image, Source
+from hilum.values import Array, Deferred, FactRule, Geometry, Image, Source
 
 Frame = NDArray[np.uint8]
 
@@ -111,6 +112,11 @@ def survey_clip(path: Path, where: str) -> ClipFacts:
     if edits is not None and edits.whole <= len(times) < edits.stored:
         count = len(times)
         notes.append(f"{edits.stored} frames are stored, of which the clip's edit list shows {len(times)}")
+    repeats = avi_index.count_repeats(path)
+    if repeats:
+        count -= repeats
+        shown_again = errors.count_phrase(repeats, "frame has", "frames have")
+        notes.append(f"{shown_again} no picture of their own, because the one before is shown again: left out")
     notes += pixel_aspect.aspect_notes(*aspect)
     if len(times) < (count if _knows_its_length(path) else count * (1 - GUESSED) - 1):
         raise FormatError(
@@ -218,7 +224,14 @@ def pick_frames(
     return np.moveaxis(chosen, -1, 0)
 
 
-FORMAT = Format("video", read_video)
+FACTS = (
+    FactRule("clips", "read", "the frames that an edit list shows"),
+    FactRule("clips", "named", "the number of frames that an edit list leaves out"),
+    FactRule("clips", "named", "pixels that are not square"),
+    FactRule("clips", "named", "frames without a picture of their own (AVI)"),
+    FactRule("clips", "refused", "fewer frames than an edit list shows"),
+)
+FORMAT = Format("video", read_video, facts=FACTS)
 
 
 # What Pillow's readers raise at a damaged file, and at one so large that it may be an attack.

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from hilum import errors
 from hilum.errors import DatasetError, HilumError
 from hilum.files import modality_words
-from hilum.layouts.cases import cell_loading, mask_pairs, table_reading
+from hilum.layouts.cases import cell_loading, mask_pairs, stated_lists, table_reading
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember
 from hilum.layouts.cases.mask_pairs import IMAGE, MaskFile, NamedCase, PairKey
 from hilum.layouts.cases.names import IMAGES, LABELS
 from hilum.layouts.cases.table_reading import TableRow
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Problems, Reading
-from hilum.values import Geometry, Problem, grouping
+from hilum.values import FactRule, Geometry, Problem, grouping
 
 # Time series, field maps and the like are not images that a mask or a class belongs to.
 OTHER_DATA = frozenset({"func", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
@@ -123,6 +123,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     what, why = f"not every session has {', '.join(rare)}", "channels must be those of all cases"
     note = Problem("note", what, why=why, remedy="Take sessions away to use them")
     people, of_people = _participants(folder)
+    subjects = {f"sub-{scans_of[0].entities['sub']}" for scans_of in sessions.values()}
+    if people and options.references:
+        listed = {name if name.startswith("sub-") else f"sub-{name}" for name in people}
+        of_people += stated_lists.list_problems("participants.tsv", listed, subjects, "subject")
     problems = (*([note] if common and rare else []), *elsewhere, *of_people)
     how = f"BIDS sessions with {', '.join(channels)}"
     modality = modality_words.common_modality(channels)
@@ -235,4 +239,10 @@ def _participants(folder: Folder) -> tuple[dict[str, TableRow], list[Problem]]:
 EXAMPLE: Example = {f"sub-0{n}/anat/sub-0{n}_{suffix}.nii.gz": n for n in range(2) for suffix in ("T1w", "dseg")} | {
     "participants.tsv": "participant_id\tage\tcode\nsub-00\t50\t007\nsub-01\t61.5\t012\n"
 }
-LAYOUT = Layout("bids", "BIDS (sub-*/anat/...)", fits, read, BY_NAMES | {"manifest"}, EXAMPLE)
+FACTS = (
+    FactRule("BIDS", "read", "participants.tsv"),
+    FactRule("BIDS", "named", "participants without a folder, and folders without a participant"),
+    FactRule("BIDS", "named", "channels that not every session has"),
+)
+OVER = BY_NAMES | {"manifest"}
+LAYOUT = Layout("bids", "BIDS (sub-*/anat/...)", fits, read, OVER, EXAMPLE, facts=FACTS)

@@ -22,7 +22,7 @@ from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Outlin
 from hilum.layouts.cases.annotation_files import UNREADABLE, AnnotatedFolder, AnnotationFormat, ListedImage
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember, Record
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
-from hilum.values import Problem, Split
+from hilum.values import FactRule, Problem, Split
 
 FORMAT = AnnotationFormat("coco", "COCO", "boxes")
 KEYS = ("images", "annotations", "categories")
@@ -235,12 +235,17 @@ EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
     '"segmentation": [[2, 2, 8, 2, 8, 8]]}]}'
 }
 WHAT = "JSON files that list images and the boxes or outlines on them, as in COCO"
-LAYOUT = Layout(
-    "coco",
-    WHAT,
-    fits,
-    read,
-    BY_NAMES,
-    EXAMPLE,
-    lambda path, settings: {one.name: one.annotation for one in _entries(_record(path), path, None)[0]},
+FACTS = (
+    FactRule("COCO", "read", "boxes, outlines with holes, packed runs, crowds, clips, parts by the file's name"),
+    FactRule("COCO", "named", "images of its list that are not there, and images that it does not list"),
+    FactRule("COCO", "named", "annotations of images that it does not list"),
+    FactRule("COCO", "named", "lists of keypoints, panoptic segments or captions beside"),
+    FactRule("COCO", "refused", "an image in two lists, a number of two images or categories"),
 )
+
+
+def _of_file(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    return {one.name: one.annotation for one in _entries(_record(path), path, None)[0]}
+
+
+LAYOUT = Layout("coco", WHAT, fits, read, BY_NAMES, EXAMPLE, _of_file, FACTS)

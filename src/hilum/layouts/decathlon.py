@@ -13,11 +13,11 @@ from hilum.errors import DatasetError
 from hilum.files import modality_words
 from hilum.files.storage import folder_files
 from hilum.layouts import layout, nnunet
-from hilum.layouts.cases import cell_loading, class_labels, dataset_folder
+from hilum.layouts.cases import cell_loading, class_labels, dataset_folder, stated_lists
 from hilum.layouts.cases.dataset_folder import Folder
 from hilum.layouts.cases.names import IMAGES, LABELS
 from hilum.layouts.layout import DatasetOptions, Example, Layout, Problems, Reading
-from hilum.values import CaseRow, Split
+from hilum.values import CaseRow, FactRule, Split
 
 # Lists of pairs, and the part that they are where both are there.
 PARTS: dict[str, Split] = {"training": "train", "validation": "val"}
@@ -68,6 +68,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     problems = [*layout.left_out_problem(missing, lacking, "Get the files again")]
     problems += layout.miscount_problem(described, len(described["training"]))
     if options.references:
+        counted = described.get("numTraining"), len(described["training"])
+        problems += stated_lists.count_problems("numTraining of dataset.json", *counted, unit="case in its own list")
         problems += _unlisted_warning(folder, {path for row in rows for path in row.paths})
     return Reading(
         tuple(rows),
@@ -115,6 +117,10 @@ EXAMPLE: Example = (
     }
 )
 WHAT = "Medical Segmentation Decathlon (dataset.json with a training list)"
-LAYOUT = Layout(
-    "decathlon", WHAT, fits, read, frozenset({"image_folders", "suffix_masks", "case_folders", "plain_images"}), EXAMPLE
+FACTS = (
+    FactRule("dataset.json of the Decathlon", "read", "channels, labels, pairs and their parts"),
+    FactRule("dataset.json of the Decathlon", "named", "a number of cases (numTraining) that its list contradicts"),
+    FactRule("dataset.json of the Decathlon", "named", "pairs that lack a file, and files that it does not list"),
 )
+OVER = frozenset({"image_folders", "suffix_masks", "case_folders", "plain_images"})
+LAYOUT = Layout("decathlon", WHAT, fits, read, OVER, EXAMPLE, facts=FACTS)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from hilum import errors, plugins
 from hilum.files.format_options import CaseNames, ReadOptions
 from hilum.layouts.cases.dataset_folder import Folder
-from hilum.values import CaseRow, Label, Problem
+from hilum.values import CaseRow, FactRule, Label, Problem
 
 # {kind: a cell, or the value itself}, as of `CaseRow`.
 References = dict[str, Any]
@@ -155,6 +155,7 @@ class Layout:
     read:  the cases
     over:  layouts that would also fit but know less, so that this one is chosen
     example: a small folder, which tests write and read, and `docs/write_layouts.py` shows
+    facts: what is done with what its files state of themselves: rows of the table of docs/stated-facts.md
     annotations: of an annotation file and the roles of its columns, {name of an image in it: its annotation}
     """
 
@@ -165,6 +166,7 @@ class Layout:
     over: frozenset[str] = frozenset()
     example: Example = field(default_factory=dict)
     annotations: Callable[[Path, Mapping[str, str]], Mapping[str, Any]] | None = None
+    facts: tuple[FactRule, ...] = ()
 
 
 # Layouts that know files by their names alone, which a description or annotations of the images go before.

@@ -5,16 +5,16 @@ Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z; versions 1 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from hilum.errors import DatasetError
 from hilum.files import modality_words
 from hilum.layouts import layout
-from hilum.layouts.cases import class_labels, mask_pairs
+from hilum.layouts.cases import class_labels, mask_pairs, stated_lists
 from hilum.layouts.cases.dataset_folder import Folder
 from hilum.layouts.cases.mask_pairs import Images, MaskFile, NamedCase, PairKey
 from hilum.layouts.layout import DatasetOptions, Example, Layout, Reading
-from hilum.values import CaseRow, Problem, Split
+from hilum.values import CaseRow, FactRule, Problem, Split
 
 # Folders of images and of labels, and whether they are the test part.
 PARTS = (("imagesTr", "labelsTr", False), ("imagesTs", "labelsTs", True))
@@ -52,6 +52,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             masks_of = (masks_by_stem[key.stem],) if key.stem in masks_by_stem else ()
             named.append(NamedCase(key._replace(split=split), channels, masks_of))
         rows += mask_pairs.rows_of_cases(named, options)
+    if options.references:
+        problems += _description_problems(folder)
     return Reading(
         tuple(rows),
         how=f"nnU-Net raw data, channels {', '.join(names)}",
@@ -60,6 +62,22 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         channels=names,
         problems=tuple(problems),
     )
+
+
+def _description_problems(folder: Folder) -> Iterator[Problem]:
+    """Warnings where the lists and numbers of dataset.json are not those of the folder.
+
+    Images to be predicted are often not there, as they have no labels: nothing is said of them then.
+    """
+    described = folder.description or {}
+    for part, listed, number in (("imagesTr", "training", "numTraining"), ("imagesTs", "test", "numTest")):
+        stems = {key.stem for key in _channels(folder, part)}
+        if part == "imagesTs" and not stems:
+            continue
+        yield from stated_lists.count_problems(f"{number} of dataset.json", described.get(number), len(stems))
+        names = stated_lists.listed_names(described.get(listed), stems)
+        if names is not None:
+            yield from stated_lists.list_problems(f"dataset.json ({listed})", names, stems)
 
 
 def channel_names(folder: Folder) -> tuple[str, ...]:
@@ -87,4 +105,9 @@ EXAMPLE: Example = (
     | {"dataset.json": '{"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "cyst": 1}}'}
 )
 WHAT = "nnU-Net raw data (dataset.json, imagesTr/, labelsTr/)"
-LAYOUT = Layout("nnunet", WHAT, fits, read, frozenset({"suffix_masks", "case_folders", "plain_images"}), EXAMPLE)
+FACTS = (
+    FactRule("dataset.json of nnU-Net", "read", "channels, labels, ignored label, regions"),
+    FactRule("dataset.json of nnU-Net", "named", "numTraining, numTest and lists that the folder contradicts"),
+)
+OVER = frozenset({"suffix_masks", "case_folders", "plain_images"})
+LAYOUT = Layout("nnunet", WHAT, fits, read, OVER, EXAMPLE, facts=FACTS)

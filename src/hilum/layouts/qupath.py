@@ -14,6 +14,7 @@ from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
 from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, Sidecar
 from hilum.layouts.cases.dataset_folder import Folder, Record
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
+from hilum.values import FactRule
 
 FLAT = frozenset({"Point", "MultiPoint", "LineString", "MultiLineString"})
 FORMAT = AnnotationFormat("qupath", "QuPath", flat=FLAT)
@@ -120,4 +121,17 @@ EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
     for n in range(2)
 }
 WHAT = "a GeoJSON file of outlines beside each image, as QuPath exports them"
-LAYOUT = Layout("qupath", WHAT, fits, read, BY_NAMES, EXAMPLE, lambda path, settings: {"": _sidecar(path).annotation})
+GEOJSON = "GeoJSON of QuPath"
+FACTS = (
+    FactRule(GEOJSON, "read", "holes"),
+    FactRule(GEOJSON, "read", "open rings"),
+    FactRule(GEOJSON, "read", "lists of names"),
+    FactRule(GEOJSON, "read", "child objects"),
+    FactRule(GEOJSON, "named", "nuclei within cells"),
+    FactRule(GEOJSON, "named", "objects without a place"),
+    FactRule(GEOJSON, "named", "further planes"),
+    FactRule(GEOJSON, "refused", "rings of fewer than three corners"),
+)
+LAYOUT = Layout(
+    "qupath", WHAT, fits, read, BY_NAMES, EXAMPLE, lambda path, settings: {"": _sidecar(path).annotation}, facts=FACTS
+)

@@ -6,20 +6,20 @@ Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from hilum.errors import DatasetError
-from hilum.layouts.cases import annotation_files, dataset_folder, table_reading
+from hilum.layouts.cases import annotation_files, dataset_folder, stated_lists, table_reading
 from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation
 from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, Sidecar
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember
 from hilum.layouts.cases.names import SPLIT_WORDS
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
-from hilum.values import Split
+from hilum.values import FactRule, Split
 from hilum.values.dataset_cases import SPLITS
 
 FORMAT = AnnotationFormat("voc", "Pascal VOC", "boxes")
@@ -43,6 +43,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     files, parts = {member: voc_sidecar(member.path) for member in _files(folder)}, _listed_parts(folder)
     reading = AnnotatedFolder(folder, options, FORMAT).read_sidecars(files, parts)
+    if parts and options.references:
+        there = {member.stem for member in (*folder.images, *_files(folder))}
+        lists = stated_lists.list_problems("ImageSets/Main", list(parts), there, "image")
+        reading = replace(reading, problems=(*reading.problems, *lists))
     return replace(reading, how=f"{reading.how}, split as in ImageSets/Main") if parts else reading
 
 
@@ -147,4 +151,15 @@ EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
     for n in range(2)
 }
 WHAT = "an XML file of boxes for each image, as in Pascal VOC"
-LAYOUT = Layout("voc", WHAT, fits, read, BY_NAMES, EXAMPLE, lambda path, settings: {"": voc_sidecar(path).annotation})
+FACTS = (
+    FactRule("Pascal VOC", "read", "parts (ImageSets/Main), objects that are difficult"),
+    FactRule("Pascal VOC", "named", "images of its lists that are not there, and images in none of them"),
+    FactRule("Pascal VOC", "refused", "an image in two parts"),
+)
+
+
+def _of_file(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    return {"": voc_sidecar(path).annotation}
+
+
+LAYOUT = Layout("voc", WHAT, fits, read, BY_NAMES, EXAMPLE, _of_file, FACTS)

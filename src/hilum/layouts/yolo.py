@@ -18,14 +18,14 @@ from ruamel.yaml.error import YAMLError
 
 from hilum import errors
 from hilum.errors import DatasetError
-from hilum.layouts.cases import mask_pairs
+from hilum.layouts.cases import mask_pairs, stated_lists
 from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation
 from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember, Record
 from hilum.layouts.cases.mask_pairs import PairKey
 from hilum.layouts.cases.names import IMAGES, LABELS
 from hilum.layouts.layout import BY_NAMES, AnnotationNames, DatasetOptions, Example, Layout, Reading
-from hilum.values import Problem
+from hilum.values import FactRule, Problem
 
 FORMAT, SUFFIX = AnnotationFormat("yolo", "YOLO"), ".txt"
 LINE = re.compile(r"\d+(?:\s+-?[\d.]+(?:e-?\d+)?){4,}\s*$", re.IGNORECASE)
@@ -67,7 +67,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     names = _stated_names(folder, options, {box.name for box in boxes})
     cases = {image.path: key.name for key, image in images.items()}
     named = {one.path: (cases.get(one.path, one.name), one.split) for one in folder.images}
-    problems = (*lost, *_point_notes(lines, points))
+    problems = (*lost, *_point_notes(lines, points), *_class_count_problems(folder))
     reading = AnnotatedFolder(folder, options, form).read_owned(owners, named, names, problems)
     settings = {"points": f"{points.count}x{points.values}"} if points else {}
     return replace(reading, annotation_names=replace(reading.annotation_names or AnnotationNames(), settings=settings))
@@ -246,6 +246,15 @@ def _stated_names(folder: Folder, options: DatasetOptions, numbers: set[str]) ->
     return {number: names[number] for number in sorted(numbers, key=int)} if names else {}
 
 
+def _class_count_problems(folder: Folder) -> Iterator[Problem]:
+    """The warning that a YAML file states another number of classes than it names."""
+    for path, stated in _yaml_files(folder):
+        names = stated.get("names")
+        if isinstance(names, list | Mapping):
+            named = f"nc of {path.name}", stated.get("nc"), len(names)
+            yield from stated_lists.count_problems(*named, unit="name of a class")
+
+
 def _names(folder: Folder) -> dict[str, str]:
     """{number: name of the class}; empty where no file names them."""
     for _, stated in _yaml_files(folder):
@@ -283,6 +292,10 @@ EXAMPLE: Example = (
     | {f"labels/a{n}.txt": "0 0.25 0.3 0.3 0.1 0.2 0.3 0.3 0.35\n" * (n > 0) for n in range(3)}
     | {"data.yaml": "names: [red, white]\nkpt_shape: [2, 2]\n"}
 )
-LAYOUT = Layout(
-    "yolo", "a text file of boxes or outlines for each image, as in YOLO", fits, read, BY_NAMES, EXAMPLE, _annotations
+WHAT = "a text file of boxes or outlines for each image, as in YOLO"
+FACTS = (
+    FactRule("YAML of YOLO", "read", "names of classes, form of keypoints"),
+    FactRule("YAML of YOLO", "named", "a number of classes (nc) that its names contradict"),
+    FactRule("YAML of YOLO", "refused", "a class that is annotated and has no name"),
 )
+LAYOUT = Layout("yolo", WHAT, fits, read, BY_NAMES, EXAMPLE, _annotations, FACTS)

@@ -103,6 +103,13 @@ def reader_notes(case: Case, image: Image) -> Iterator[Problem]:
     """Notes on what the reader had to decide about the image, or found odd in its file."""
     for note in image.notes:
         yield Problem.note(note.rstrip("."), (case.id,), READ_SO, "See that it is right")
+    if image.facts.get(voxel_images.LABEL_MAP):
+        yield Problem.note(
+            "the file of the image says that it is a label map",
+            (case.id,),
+            "its values would be learnt as intensities",
+            "Give the image, or nothing where labels are meant",
+        )
 
 
 def check_letters(case: Case, look: ImageLook) -> Iterator[Problem]:

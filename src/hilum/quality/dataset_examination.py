@@ -58,6 +58,7 @@ EXCHANGED = Problem.error(
 # So many problems that differ in their numbers are said as one, and so many of them are shown.
 MANY, SHOWN = 4, 3
 NUMBERS = re.compile(r"\d+(\.\d+)?")
+IN_BRACKETS = re.compile(r"\([^()]*\)")
 # A number beside names in quotes: what is wrong with label 'L1' is not wrong with label 'L2'.
 UNQUOTED = re.compile(r"('[^']*')|\d+(?:\.\d+)?")
 # Pixels along the longer side of the level at which a slide is looked at as a picture, at the least.
@@ -391,11 +392,12 @@ def _compare(
 def _join_problems(problems: Sequence[Problem]) -> list[Problem]:
     """One problem for all cases that have it."""
     cases: dict[Problem, list[str]] = {}
-    # Notes of readers that differ in their numbers only are one; the numbers of the first are stated.
+    # Notes of readers that differ only in numbers, or in names in brackets, are one; those of the first are stated.
     notes: dict[str, str] = {}
     for problem in problems:
         of_reader = problem.why == READ_SO
-        what = notes.setdefault(NUMBERS.sub("#", problem.what), problem.what) if of_reader else problem.what
+        kind = NUMBERS.sub("#", IN_BRACKETS.sub("", problem.what))
+        what = notes.setdefault(kind, problem.what) if of_reader else problem.what
         cases.setdefault(replace(problem, what=what, cases=()), []).extend(problem.cases)
     return _of_many_cases([replace(problem, cases=tuple(dict.fromkeys(found))) for problem, found in cases.items()])
 

@@ -1,4 +1,4 @@
-"""What is done with a fact that a file may state of itself: a row of the table of docs/formats.md."""
+"""What is done with a fact that a file may state of itself: a row of the table of docs/stated-facts.md."""
 
 from __future__ import annotations
 

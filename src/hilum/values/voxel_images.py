@@ -23,6 +23,8 @@ FileFacts = Mapping[str, Any]
 OF_CHANNELS = "of_channels"
 # The fact of an image on the grid of another: NaN is where it does not reach, and no fault of its file.
 BROUGHT = "brought"
+# The fact of an image whose file says that its values are labels.
+LABEL_MAP = "label_map"
 # The fact of a label map that holds the structures which were contoured and have no voxel in it, {name: why}.
 WITHOUT_VOXELS = "without_voxels"
 # In the note of an image whose orientation its file does not state: who does.

@@ -30,6 +30,7 @@ from hilum.prediction.predictors import ClusterPredictor, CohortPredictor, Local
 from hilum.reading import alignment, dataset_reading, input_cases, prompt_reading, verb_results
 from hilum.reading.reading_options import Input
 from hilum.report import InNotebook, progress_tracking
+from hilum.report.page_blocks import Problems
 from hilum.runtime import Model, ModelRequest, label_measurements, model_assembly, record_files
 from hilum.tasks import Task, properties
 from hilum.values import Case, PlainValue, Prediction, Problem, Prompts, case_outcome
@@ -118,7 +119,10 @@ class PredictionResult(InNotebook):
         lines = [*filter(None, [self.unfinished_training]), case_outcome.outcome_sentence(self.outcomes)]
         lines += [self.gate] if self.gate else []
         lines += [] if self.change is None or self.change.refusal else [repr(self.change)]
-        lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
+        # Each case without a result has its line; what many cases with one have in common is said once.
+        refused = [problem for problem in self.problems if problem.severity == "error"]
+        noted = Problems([problem for problem in self.problems if problem.severity != "error"]).joined_problems
+        lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in (*refused, *noted)]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 

@@ -46,12 +46,14 @@ _ATTRIBUTES = """
 00020002 UI MediaStorageSOPClassUID 00020010 UI TransferSyntaxUID 00041220 SQ DirectoryRecordSequence
 00080005 CS SpecificCharacterSet 00080008 CS ImageType 00080016 UI SOPClassUID 00080018 UI SOPInstanceUID
 00080021 DA SeriesDate 00080022 DA AcquisitionDate 0008002A DT AcquisitionDateTime 00080031 TM SeriesTime
-00080032 TM AcquisitionTime 00080060 CS Modality 00080068 CS PresentationIntentType 00080070 LO Manufacturer
-00080201 SH TimezoneOffsetFromUTC
+00080032 TM AcquisitionTime 00080060 CS Modality 00080064 CS ConversionType 00080068 CS PresentationIntentType
+00080070 LO Manufacturer
+00080201 SH TimezoneOffsetFromUTC 00089205 CS PixelPresentation 00089206 CS VolumetricProperties
 00081030 LO StudyDescription 0008103E LO SeriesDescription 00081090 LO ManufacturerModelName
 00081115 SQ ReferencedSeriesSequence 00089208 CS ComplexImageComponent 00100010 PN PatientName 00100020 LO PatientID
-00100021 LO IssuerOfPatientID 00100040 CS PatientSex 00101010 AS PatientAge 00101030 DS PatientWeight
-00180010 LO ContrastBolusAgent
+00100021 LO IssuerOfPatientID 00100200 CS QualityControlSubject
+00100040 CS PatientSex 00101010 AS PatientAge 00101030 DS PatientWeight
+00180010 LO ContrastBolusAgent 00189004 CS ContentQualification
 00180015 CS BodyPartExamined 00180040 IS CineRate 00180050 DS SliceThickness 00180081 DS EchoTime
 00180088 DS SpacingBetweenSlices 00181030 LO ProtocolName 00181060 DS TriggerTime 00181063 DS FrameTime
 00181065 DS FrameTimeVector 00181164 DS ImagerPixelSpacing 00182010 DS NominalScannedPixelSpacing
@@ -65,7 +67,10 @@ _ATTRIBUTES = """
 00280100 US BitsAllocated 00280101 US BitsStored 00280102 US HighBit 00280103 US PixelRepresentation
 00280120 XS PixelPaddingValue 00280121 XS PixelPaddingRangeLimit 00280122 FL FloatPixelPaddingValue
 00280123 FD DoubleFloatPixelPaddingValue 00280124 FL FloatPixelPaddingRangeLimit
-00280125 FD DoubleFloatPixelPaddingRangeLimit 00280A02 CS PixelSpacingCalibrationType 00281050 DS WindowCenter
+00280125 FD DoubleFloatPixelPaddingRangeLimit
+00280300 CS QualityControlImage 00280301 CS BurnedInAnnotation 00280302 CS RecognizableVisualFeatures
+00281040 CS PixelIntensityRelationship 00282000 OB ICCProfile 00282110 CS LossyImageCompression
+00480010 CS SpecimenLabelInImage 00280A02 CS PixelSpacingCalibrationType 00281050 DS WindowCenter
 00281051 DS WindowWidth 00281052 DS RescaleIntercept 00281053 DS RescaleSlope 00281054 LO RescaleType
 00281056 CS VOILUTFunction 00283000 SQ ModalityLUTSequence 00283010 SQ VOILUTSequence 00289132 SQ FrameVOILUTSequence
 00289145 SQ PixelValueTransformationSequence 00409096 SQ RealWorldValueMappingSequence

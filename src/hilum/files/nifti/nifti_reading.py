@@ -20,13 +20,14 @@ from hilum.errors import FormatError
 from hilum.files import _voxel_files, label_table, spectra
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.modality_words import CODES, UNKNOWN_MODALITY
-from hilum.files.nifti import nifti_header, nifti_writing
+from hilum.files.nifti import header_statements, nifti_header, nifti_writing
 from hilum.files.nifti.nifti_header import END_OF_LINE, FIELDS, MAGIC, SMALLEST_SQUARE, TYPES, NiftiHeader
 from hilum.files.spectra import WATER_PPM, SpectralAxis
 from hilum.files.storage import folder_files, packed_files, structured_text
 from hilum.files.storage.block import VoxelBlock
 from hilum.lazy import nibabel
-from hilum.values import Image, Source
+from hilum.values import FactRule, FileFacts, Image, Source
+from hilum.values.voxel_images import LABEL_MAP
 
 if TYPE_CHECKING:
     from hilum.values.plain_values import PlainValue
@@ -89,6 +90,17 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     b_values = read_b_values(path, stem_of_nifti(path), frames)
     b_value_tables = () if b_values is None else (b_value_table(path, stem_of_nifti(path)),)
     tables = (*label_table.own_tables(path), *b_value_tables, *records)
+    is_known = nifti_header.is_nifti(header)
+    stated = list(header_statements.statement_notes(header, frames)) if is_known else []
+    labels = label_table.labels_of_map(path)
+    if is_known and not labels:
+        labels = header_statements.labels_in_extension(header, str(path))
+    facts: FileFacts = {} if b_values is None else {"b_values": b_values}
+    window = header_statements.display_window(header) if is_known else None
+    if window is not None:
+        facts = {**facts, "window": window}
+    if is_known and header_statements.is_label_map(header):
+        facts = {**facts, LABEL_MAP: True}
     about_modality = [f"The modality is {modality}, as {record.name} states." for record in records]
     image = Image(
         pixels,
@@ -96,9 +108,9 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         modality=modality,
         channels=tuple(colours),
         times=times,
-        labels=label_table.labels_of_map(path),
-        notes=(*notes, *about_geometry, *about_times, *about_values, *about_modality, *block.surplus_notes),
-        facts={} if b_values is None else {"b_values": b_values},
+        labels=labels,
+        notes=(*notes, *about_geometry, *about_times, *about_values, *about_modality, *stated, *block.surplus_notes),
+        facts=facts,
         source=Source("nifti", folder_files.unique_paths(path, head_path, voxel_path, *tables), header),
     )
     return {stem_of_nifti(path): image}
@@ -416,7 +428,15 @@ class SoundHeader(NiftiHeader):
         return self.qform
 
 
-FORMAT = Format("nifti", read, nifti_writing.write, parts=_pair)
+FACTS = (
+    FactRule("NIfTI", "read", "modality in the JSON file beside it, b-values in its .bval"),
+    FactRule("NIfTI", "named", "forms of several codes that differ, and units that are absent"),
+    FactRule("NIfTI", "refused", "a .bval with fewer or more values than frames"),
+    FactRule("NIfTI", "refused", "points and triangles of surfaces, values on grey-ordinates (intent)"),
+    *header_statements.FACTS,
+    *_voxel_files.facts_beside("pairs of NIfTI"),
+)
+FORMAT = Format("nifti", read, nifti_writing.write, parts=_pair, facts=FACTS)
 
 
 # NIfTI-MRS: a signal in time behind three axes of space, its frequencies in a header extension.

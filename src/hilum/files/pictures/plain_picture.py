@@ -22,7 +22,7 @@ from hilum.files import _picture_streams, label_table, pixel_aspect, synthetic_m
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.synthetic_marks import SYNTHETIC
 from hilum.files.video import KINDS, PIL_ERRORS
-from hilum.values import Array, FileFacts, Geometry, Image, Label, Source
+from hilum.values import Array, FactRule, FileFacts, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.
 CHANNELS: dict[int, tuple[str, ...]] = {1: ("0",), 2: ("0", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
@@ -55,6 +55,11 @@ BEGINNING, PNG_SIGNATURE = 1 << 16, b"\x89PNG"
 # Of a byte of the file at most: Deflate makes 1032 bytes of it, LZW a row of 4096 of one and a half.
 MOST_PIXELS = {PNG: 8 * 1032, "GIF": 2731}
 BAND = 256  # rows
+# Keys of texts of a PNG (ISO 15948, 11.3.4.2) and the library's name of the comment of a JPEG or GIF.
+TEXTS = frozenset({
+    "Title", "Author", "Description", "Copyright", "Creation Time", "Disclaimer", "Warning", "Source", "Comment",
+    "XML:com.adobe.xmp", "comment",
+})  # fmt: skip
 MOVING = 0x02  # of the flags in VP8X
 ORIENTATION = 0x0112  # EXIF 2.32, table 4
 
@@ -166,6 +171,7 @@ def _decode(path: Path, options: ReadOptions) -> tuple[Array, list[str], FileFac
                     across, down = down, across
                 # The more pixels lie on a length, the smaller each is.
                 notes += pixel_aspect.aspect_notes(down, across)
+                notes += _notes_beside(opened)
                 if _is_straight(opened):
                     pixels = _by_codec(opened, path)
                 else:
@@ -177,6 +183,15 @@ def _decode(path: Path, options: ReadOptions) -> tuple[Array, list[str], FileFac
     if orientation != 1:
         notes.append(f"turned upright by EXIF orientation {orientation}")
     return apply_exif_orientation(pixels, orientation), notes, facts
+
+
+def _notes_beside(opened: PIL.Image.Image) -> list[str]:
+    """Notes on what lies beside the pixels: texts by their keys, whose words may name a person, and a profile."""
+    texts = sorted(key for key in opened.info if key in TEXTS)
+    notes = [f"texts beside the pixels were left out ({', '.join(texts)})"] if texts else []
+    return (
+        [*notes, "a colour profile was not applied: colours are as stored"] if "icc_profile" in opened.info else notes
+    )
 
 
 def _density(opened: PIL.Image.Image) -> tuple[float, float]:
@@ -404,4 +419,9 @@ def _chunks(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 8 + length + length % 2
 
 
-FORMAT = Format("picture", read, write)
+FACTS = (
+    FactRule("PNG, JPEG and the like", "read", "how the camera was held (EXIF), colours of a palette"),
+    FactRule("PNG, JPEG and the like", "named", "pixels that are not square"),
+    FactRule("PNG, JPEG and the like", "named", "texts, and a colour profile"),
+)
+FORMAT = Format("picture", read, write, facts=FACTS)

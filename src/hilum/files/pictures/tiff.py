@@ -34,7 +34,7 @@ from hilum.files.pictures.plain_picture import CHANNELS
 from hilum.files.pictures.stated_facts import StatedFacts
 from hilum.files.slides import slide_writing, tiled_tiff
 from hilum.files.storage import folder_files, packed_files, spool
-from hilum.values import Array, FileFacts, Geometry, Image, LazyMapping, Source
+from hilum.values import Array, FactRule, FileFacts, Geometry, Image, LazyMapping, Source
 
 if TYPE_CHECKING:
     from hilum.values.plain_values import PlainValue
@@ -70,6 +70,26 @@ BYTES = (
 USUAL_TILE = 1 << 24
 GET_AGAIN = "Get the file again"
 BIG_TIFF = 43
+# Words of NewSubfileType, and the library's name of its bit.
+KINDS_BESIDE = {"a smaller copy": "is_reduced", "a mask": "is_mask"}
+SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "min": 60.0, "h": 3600.0}
+OF_IMAGEJ, OF_OME = "TIFF of ImageJ and Fiji", "OME-TIFF"
+FACTS = (
+    FactRule(OF_IMAGEJ, "read", "voxel size in its unit"),
+    FactRule(OF_IMAGEJ, "read", "frame interval"),
+    FactRule(OF_IMAGEJ, "read", "values by a straight calibration"),
+    FactRule(OF_IMAGEJ, "named", "a unit that is no length or time"),
+    FactRule(OF_IMAGEJ, "named", "a curved calibration"),
+    FactRule(OF_IMAGEJ, "named", "regions of interest"),
+    FactRule(OF_IMAGEJ, "refused", "a slope of 0"),
+    FactRule(OF_OME, "read", "voxel size, frame interval and names of channels"),
+    FactRule(OF_OME, "named", "a unit that is no length or time"),
+    FactRule(OF_OME, "named", "times of single planes (DeltaT)"),
+    FactRule(OF_OME, "named", "regions of interest"),
+    FactRule("TIFF", "read", "a size below 10 µm a pixel in its resolution"),
+    FactRule("TIFF", "named", "pixels that are not square"),
+    FactRule("TIFF", "named", "pages that are a smaller copy or a mask of another (NewSubfileType)"),
+)
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -83,14 +103,31 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
             spacing = (sizes["Y"], sizes["X"]) if {"X", "Y"} <= set(sizes) else None
             return {path.stem: label_table.with_own_table(tiled_tiff.read_slide(levels, path, spacing), path)}
         count = len(file.series)
-        if count == 1:
-            return {path.stem: label_table.with_own_table(_image(file, 0, path, others, options), path)}
+        pictures = [n for n, part in enumerate(file.series) if not _is_copy_or_mask(part)]
+        if count == 1 or len(pictures) == 1:
+            number = pictures[0] if pictures else 0
+            image = _image(file, number, path, others, options)
+            image = replace(image, notes=(*image.notes, *_notes_on_copies(file)))
+            return {path.stem: label_table.with_own_table(image, path)}
         if options.pages == "bands":
             shapes = [" x ".join(map(str, part.shape)) for part in file.series]
             problem = f"pages of {errors.list_phrase(shapes)} are no bands of one picture"
             raise FormatError(problem, str(path), "Save bands of one size, or leave out --pages bands")
     # A slide scanner's file holds overview, label and slide: only the one that is asked for is read.
     return LazyMapping({f"{path.stem}_{n + 1}": partial(read_page_series, path, n, options) for n in range(count)})
+
+
+def _is_copy_or_mask(part: tifffile.TiffPageSeries) -> bool:
+    """Whether its pages say that they are a smaller copy or a mask of another page. TIFF 6.0, NewSubfileType"""
+    return bool(part.keyframe.is_reduced or part.keyframe.is_mask)
+
+
+def _notes_on_copies(file: tifffile.TiffFile) -> Iterator[str]:
+    """The note on pages that were left out for what they say of themselves."""
+    keys = [level.keyframe for part in file.series for level in part.levels]
+    kinds = [word for word, sets in KINDS_BESIDE.items() if any(getattr(key, sets) for key in keys)]
+    if kinds and len(keys) > 1:
+        yield f"pages that NewSubfileType calls {' or '.join(kinds)} of another were left out"
 
 
 def read_page_series(path: Path, number: int, options: ReadOptions) -> Image:
@@ -326,7 +363,14 @@ def _describe(file: tifffile.TiffFile) -> list[StatedFacts]:
         return [_describe_without_ome(file, part.keyframe) for part in file.series]
     root = ElementTree.fromstring(file.ome_metadata)  # noqa: S314  the parser refuses entities that grow
     ours = root.get("Creator") == OF_VOLUME
-    return [_pixels(one, ours) for one in root.iter() if one.tag.endswith("}Pixels") or one.tag == "Pixels"]
+    regions = ("regions of interest were left out",) if any(_is_called(one, "ROI") for one in root.iter()) else ()
+    described = [_pixels(one, ours) for one in root.iter() if _is_called(one, "Pixels")]
+    return [replace(one, notes=(*one.notes, *regions)) for one in described]
+
+
+def _is_called(element: ElementTree.Element, name: str) -> bool:
+    """Whether an element has a name, in whatever namespace."""
+    return element.tag.rpartition("}")[2] == name
 
 
 def _describe_without_ome(file: tifffile.TiffFile, page: tifffile.TiffPage) -> StatedFacts:
@@ -350,19 +394,27 @@ def _aspect_notes(page: tifffile.TiffPage) -> tuple[str, ...]:
 
 
 def _pixels(pixels: ElementTree.Element, is_volume: bool) -> StatedFacts:
-    sizes = {}
+    sizes, notes = {}, dict[str, None]()
     for axis in "XYZ":
         size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
         if size is not None and unit in MM and float(size) > 0:
             sizes[axis] = float(size) * MM[unit]
+        elif size is not None and unit not in MM:
+            notes[f"the unit {unit!r} of its voxel size is no length that is known: the size was left out"] = None
     names = [child.get("Name") for child in pixels if child.tag.endswith("Channel")]
     increment, unit = pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s")
-    seconds = {"s": 1.0, "ms": 1e-3, "min": 60.0}.get(unit)
+    seconds = SECONDS.get(unit)
+    if increment is not None and seconds is None:
+        notes[f"the unit {unit!r} of its frame interval is no time that is known: the times were left out"] = None
+    in_time = int(pixels.get("SizeT", "1")) > 1
+    if in_time and increment is None and any(child.get("DeltaT") for child in pixels if _is_called(child, "Plane")):
+        notes["the times of its planes (DeltaT) were left out"] = None
     return StatedFacts(
         sizes,
         tuple(name for name in names if name) if all(names) and len(set(names)) == len(names) else (),
         float(increment) * seconds if increment is not None and seconds else None,
         is_volume,
+        notes=tuple(notes),
     )
 
 
@@ -489,4 +541,4 @@ def _parts(path: Path) -> tuple[Path, ...]:
         return path, *_named_files(file, path)
 
 
-FORMAT = Format("tiff", read, write, parts=_parts)
+FORMAT = Format("tiff", read, write, parts=_parts, facts=FACTS)

@@ -35,9 +35,11 @@ def read_slide(heads: Sequence[Header], where: str) -> Image:
     which parts or tiles lack, and for levels that disagree.
     """
     levels: dict[tuple[int, int], tuple[TiledLevel, TilePlaces, list[Header]]] = {}
+    left_out = list[str]()
     for parts in concatenations.join_parts(heads):
         head = parts[0]
-        if set(tags.words(head.dataset, "ImageType")) & set(NO_LEVELS):
+        if kinds := set(tags.words(head.dataset, "ImageType")) & set(NO_LEVELS):
+            left_out += [kind.lower() for kind in NO_LEVELS if kind in kinds]
             continue
         if (tags.whole_number(head.dataset, "TotalPixelMatrixFocalPlanes", head.where) or 1) > 1:
             raise FormatError("has several focal planes", head.where, REMEDY)
@@ -52,6 +54,7 @@ def read_slide(heads: Sequence[Header], where: str) -> Image:
     spacing = _spacing(finest.dataset, finest.where)
     paths = [str(head.path) for *_, parts in ordered for head in parts]
     notes = tiled_levels.unscanned_note(finest_places.missing_share)
+    notes = (*notes, f"its {', '.join(sorted(left_out))} was left out") if left_out else notes
     return tiled_levels.slide_image([level for level, *_ in ordered], spacing, Source("slide", tuple(paths)), notes)
 
 

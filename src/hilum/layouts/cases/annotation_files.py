@@ -266,6 +266,10 @@ class AnnotatedFolder:
         absent = "listed image is", "listed images are", "not there"
         names, remedy = [entry.name for entry in missing], "Correct the names, or get the files"
         lost = layout.left_out_problem(names, absent, remedy)
+        places = {image.path.parent for _, image in there}
+        others = [one.name for one in self.folder.images if one.path.parent in places and one.path not in owners]
+        unlisted = "image beside them is", "images beside them are", f"not listed ({files})"
+        lost = (*lost, *layout.left_out_problem(others, unlisted, "List them, or take them away", "warning"))
         return self.read_rows(
             rows,
             seen=f"{errors.count_phrase(len(rows), 'image')}, listed in {files}",

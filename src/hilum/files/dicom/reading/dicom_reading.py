@@ -27,6 +27,7 @@ from hilum.files.dicom.reading import (
     display_windows,
     file_frames,
     lacking_values,
+    object_flags,
     picture_scale,
     pixel_decoding,
     pixel_layout,
@@ -50,7 +51,7 @@ from hilum.files.format_options import Format, ReadOptions
 from hilum.files.slides import dicom_slide
 from hilum.files.spectra import SpectralAxis
 from hilum.files.storage import packed_files
-from hilum.values import Geometry, Image, LazyMapping, Source, grouping
+from hilum.values import FactRule, Geometry, Image, LazyMapping, Source, grouping
 from hilum.values.voxel_images import OF_CHANNELS, FileFacts
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
@@ -60,6 +61,18 @@ UNIT_ATTRIBUTES = "Units (0054,1001) or RescaleType (0028,1054)"
 Named = tuple[str, Image]
 T = TypeVar("T")
 MR_SPECTROSCOPY = "1.2.840.10008.5.1.4.1.1.4.2"
+FACTS = (
+    FactRule("DICOM", "read", "parts of one object (concatenations)"),
+    FactRule("DICOM", "refused", "a part of a concatenation alone"),
+    FactRule("DICOM", "named", "pixels that are not square, where their size is unknown"),
+    FactRule("DICOM", "named", "bytes behind the pixels"),
+    FactRule("DICOM slides", "read", "places of frames"),
+    FactRule("DICOM slides", "read", "colour of what was not scanned"),
+    FactRule("DICOM slides", "named", "the share that was not scanned"),
+    FactRule("DICOM slides", "named", "label and overview beside the levels"),
+    FactRule("DICOM slides", "refused", "fewer frames than tiles"),
+    FactRule("DICOM slides", "refused", "two frames of one tile"),
+)
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -459,6 +472,7 @@ class _Voxels:
         dataset = self.heads[0].dataset
         odd = tuple(dict.fromkeys(warning for head in self.heads for warning in head.warnings))
         description = series_survey.anonymous_description(dataset)
+        flags = object_flags.flag_notes(self.heads)
         every = {**self.meaning.facts, **facts, "description": description}
         size = sum(head.path.stat().st_size for head in self.heads)
         packed_files.refuse_expansion(size, math.prod(plan.shape) * plan.dtype.itemsize, self.where)
@@ -469,7 +483,7 @@ class _Voxels:
             channels=("R", "G", "B") if self.colour else channels,
             times=times,
             padding=self.padding,
-            notes=(*notes, *self.meaning.notes, *self.notes, *odd, *_cut_texts(dataset)),
+            notes=(*notes, *self.meaning.notes, *self.notes, *flags, *odd, *_cut_texts(dataset)),
             facts={name: fact for name, fact in every.items() if fact not in (None, "")},
             source=Source("dicom", tuple(path for path, _ in plan.files), dict(header)),
         )
@@ -483,7 +497,7 @@ def _cut_texts(dataset: DicomDataset) -> Iterator[str]:
             yield f"{attribute} is longer than {LONGEST_TEXT} characters: the rest of it is not looked at"
 
 
-FORMAT = Format("dicom", read)
+FORMAT = Format("dicom", read, facts=(*FACTS, *lacking_values.FACTS, *object_flags.FACTS))
 
 
 # DICOM's MR Spectroscopy Storage: one voxel as a series in ppm. PS3.3 C.8.14
