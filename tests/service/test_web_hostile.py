@@ -84,7 +84,7 @@ def test_a_client_that_never_ends_its_head_is_cut_off_and_others_are_answered(tm
 
 
 def test_a_body_that_stands_still_is_given_up_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "IDLE_S", 0.3)
+    monkeypatch.setattr(server, "NEXT_BYTES_S", 0.3)
     with served(tmp_path / "node") as web, connected(web) as slow:
         slow.sendall(f"{HEAD}Content-Length: 100000\r\n\r\n".encode() + related(encoded(simulated()))[:200])
         assert slow.recv(1 << 10).startswith(b"HTTP/1.1 408")
@@ -141,7 +141,7 @@ def test_more_connections_than_a_process_has_files_for_are_told_when_to_come_aga
 @pytest.mark.whole
 def test_health_is_answered_while_all_threads_answer_others(tmp_path, monkeypatch):
     may_answer = threading.Event()
-    monkeypatch.setattr(node_routes, "free_bytes", lambda node: may_answer.wait(60) and 0)
+    monkeypatch.setattr(node_routes, "_untaken", lambda node: () if may_answer.wait(60) else ("nobody answered",))
     with served(tmp_path / "node") as web, ThreadPoolExecutor(50) as people:
         try:
             asking = [people.submit(httpx.get, f"{web.url}/api/node", timeout=60) for _ in range(50)]
