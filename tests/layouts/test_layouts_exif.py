@@ -70,7 +70,7 @@ def test_masks_on_stored_pixels_are_turned_with_their_photographs(tmp_path):
     assert min(contrast(dataset)) > 40
     [warning] = found(dataset, "warning")
     assert warning.startswith("10 of 10 images are turned upright by EXIF orientation 3 (180 degrees), and their masks")
-    assert "lie on the stored pixels: its outlines lie on edges" in warning
+    assert "lie on the stored pixels: their outlines lie on edges" in warning
     assert max(contrast(dataset_layouts.read_dataset(tmp_path, DatasetOptions(exif="upright")))) < 40
     assert warning in [one.what for one in hilum.check(tmp_path, modality="OP").problems]
 

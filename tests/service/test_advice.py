@@ -87,6 +87,19 @@ def test_what_is_said_stands_first_in_report_fhir_hl7_and_worklist_with_its_code
     assert (kind, "advice" in concept, "3457005" in value) == ("CWE", True, True)
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"concept": "Liver", "value": 1563.4, "unit": "ml"}, "Liver: 1563 ml"),
+        ({"concept": "Hippocampus", "value": 2.9134, "unit": "ml"}, "Hippocampus: 2.91 ml"),
+        ({"concept": "Lesion", "value": 0.0}, ""),
+        ({"concept": "Pneumonia", "probability": 0.914}, "Pneumonia: 91 %"),
+    ],
+)
+def test_a_finding_in_the_worklist_has_its_number_as_people_write_it(row, words):
+    assert response_shapes.shown_finding(row) == words
+
+
 def test_what_is_said_is_no_class_that_a_model_learns_from_feedback():
     rows = [
         {"concept": "refer", "group": "advice", "called": True},

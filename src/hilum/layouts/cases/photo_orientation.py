@@ -90,7 +90,7 @@ def _decide_pixels(fits: Sequence[OrientationFit], what: str, where: Path) -> tu
         mean, error = float(np.mean(gains)), float(np.std(gains, ddof=1) / len(gains) ** 0.5) if gains[1:] else 0.0
         least = np.log(CLEAR if gains[1:] else CLEAR_OF_ONE)
         if abs(mean) >= max(least, ERRORS * error):
-            times = f"its outlines lie on edges {np.exp(abs(mean)):.2g} times as strong as on the others"
+            times = f"their outlines lie on edges {np.exp(abs(mean)):.2g} times as strong as on the others"
             return ("stored" if mean > 0 else "upright"), times
     problem = f"{what}, and whether their masks or boxes lie on the stored or on the turned pixels is not clear"
     raise DatasetError(problem, str(where), "Look at one, and give --exif stored or --exif upright")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 
+from hilum.report import wording
 from hilum.service.configuration import Priority
 from hilum.service.routing.routing_rules import RuleCondition
 from hilum.values.finding_records import FindingRow
@@ -504,7 +505,7 @@ def shown_finding(row: FindingRow) -> str:
     if value is False or row.get("called") is False:
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{row['concept']}: {value:.3g} {row.get('unit') or ''}".rstrip() if value else ""
+        return f"{row['concept']}: {wording.number_text(value, row.get('unit') or '')}" if value else ""
     if isinstance(probability, int | float):
         return f"{row['concept']}: {100 * probability:.0f} %"
     return str(row["concept"])
