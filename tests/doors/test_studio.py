@@ -130,6 +130,24 @@ def test_what_leads_out_or_fits_no_form_is_refused_and_starts_nothing(client, pa
     assert page.desk.workspace.list_jobs()[0] == []
 
 
+BODIES = [
+    b"", b"{", b"\xff\xfe", b"null", b"3", b'"data"', b"[" * 50_000, b'{"data": NaN}', b'{"data": "\\ud800"}',
+    b'{"data": 1e999}', b'{"data": {"a": 1}}', b'{"data": "data", "minutes": -1e999}', b'{"data": "a\\u0000b"}',
+    b'{"path": "data/x.csv", "head": ["\\ud800"], "rows": [["\\udfff"]]}', b'{"strokes": [{"stroke": NaN}]}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_body_of_any_bytes_is_answered_in_words_and_never_by_a_bare_500(client, page, body):
+    place = key_of("data", "data")
+    for method, path in (
+        ("POST", "/api/plan"), ("POST", "/api/jobs/check"), ("POST", "/api/jobs/train"), ("POST", "/api/table"),
+        ("POST", "/api/stop/0099-train"), ("PUT", f"/api/jobs/{place}/correction"),
+    ):  # fmt: skip
+        answer = client.request(method, path, content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, set(answer.json())) == (422, {"problem", "where", "remedy"}), path
+
+
 WAYS_OUT = ["/etc/passwd", "../../etc/passwd", "link/passwd", "data/../../../etc/shadow", "~root/.ssh", "//etc//hosts"]
 WAYS_OUT += ["/proc/self/environ", "file:///etc/passwd", "a\0b", "x" * 5000, "<script>alert(1)</script>", "../" * 99]
 WAYS_OUT += ["/dev/zero", "..\\..\\etc", "%2e%2e/%2e%2e", "$(id)", "-", "--overwrite"]
@@ -237,6 +255,10 @@ def test_a_plan_has_its_decisions_with_controls_and_a_change_names_what_cannot_b
     assert sum(not one["usual"] for one in made["decisions"]) < len(made["decisions"])
     changed = client.post("/api/plan", json={**values, "assignments": {"training.batch": 2}}).json()
     assert {one["name"]: one["value"] for one in changed["decisions"]}["training.batch"] == 2
+    typed = client.post("/api/plan", json={**values, "assignments": ["training.batch=2"]}).json()
+    assert typed["decisions"] == changed["decisions"]
+    untyped = client.post("/api/plan", json={**values, "assignments": ["training.batch"]})
+    assert (untyped.status_code, untyped.json()["where"]) == (422, "--set")
     wrong = client.post("/api/plan", json={**values, "assignments": {"training.batch": -1}})
     assert (wrong.status_code, wrong.json()["where"]) == (422, "training.batch")
     gone = client.post("/api/plan", json={"data": str(tmp_path / "data" / "gone")})

@@ -466,6 +466,47 @@ def test_a_search_says_what_it_does_not_do_and_takes_each_attribute_once(node):
     assert (twice.status_code, twice.json()["problem"]) == (400, "an attribute is asked for twice")
 
 
+@pytest.mark.parametrize("level", ["studies", "series", "instances", "studies/1.3/series", "studies/1.3/instances"])
+def test_parameters_that_nobody_knows_are_ignored_with_a_warning(node, level):
+    """PS3.18 8.3: the request is processed as if they were not there."""
+    plain = node.client.get(f"/dicomweb/{level}")
+    odd = "accept=application/dicom%2Bjson&_=17&00091001=x&P%C3%A4tient=1&includefield=NoSuchWord,PatientAge"
+    answer = node.client.get(f"/dicomweb/{level}?{odd}")
+    assert (answer.status_code, len(answer.json())) == (200, len(plain.json()))
+    warning = answer.headers["Warning"]
+    assert "ignored: accept, _, 00091001, includefield NoSuchWord, 1 that cannot be written here" in warning
+    nobody = node.client.get(f"/dicomweb/{level}?PatientID=nobody&frobnicate=1&emptyvaluematching=true")
+    assert nobody.status_code == 204
+    assert "frobnicate" in nobody.headers["Warning"]
+    assert "emptyvaluematching parameter is not supported" in nobody.headers["Warning"]
+    assert node.client.get(f"/dicomweb/{level}?limit=many").status_code == 400
+
+
+def test_an_item_of_a_sequence_is_found_by_keywords_and_by_tags(fresh):
+    """PS3.18 8.3.4.1: RequestAttributesSequence.RequestedProcedureID=A; both have to be of one item."""
+    for number, procedures in enumerate((["A", "B"], ["C"], []), start=1):
+        items = [pydicom.Dataset() for _ in procedures]
+        for item, procedure in zip(items, procedures, strict=True):
+            item.RequestedProcedureID, item.ScheduledProcedureStepID = procedure, f"step {procedure}"
+        series, more = f"1.5.{number}", {"RequestAttributesSequence": items} if items else {}
+        fresh.store(encoded(simulated(f"{series}.1", study="1.5", series=series, **more)))
+
+    def found(query: str, level: str = "series") -> list[str]:
+        answer = fresh.client.get(f"/dicomweb/{level}?{query}")
+        return [] if answer.status_code == 204 else [row["0020000E"]["Value"][0] for row in answer.json()]
+
+    name, step = "RequestAttributesSequence.RequestedProcedureID", "RequestAttributesSequence.ScheduledProcedureStepID"
+    assert found(f"{name}=A") == found("00400275.00401001=A") == found(f"{name}=A", "instances") == ["1.5.1"]
+    assert found(f"{name}=A&{step}=step A") == ["1.5.1"]
+    assert found(f"{name}=A&{step}=step B") == []
+    assert found(f"{name}=C") == ["1.5.2"]
+    assert found(f"{name}=*") == ["1.5.1", "1.5.2", "1.5.3"]
+    assert fresh.client.get(f"/dicomweb/series?{name}=A&{name}=B").status_code == 400
+    assert "ignored: 00400275" in fresh.client.get(f"/dicomweb/studies?{name}=A").headers["Warning"]
+    [row] = fresh.client.get("/dicomweb/series?SeriesInstanceUID=1.5.2&includefield=RequestAttributesSequence").json()
+    assert row["00400275"]["Value"][0]["00401001"]["Value"] == ["C"]
+
+
 def test_metadata_are_the_header_without_its_pixels(node):
     [one] = (node.web.retrieve_instance_metadata("1.2", "1.2.3", "1.2.3.4"),)
     header = pydicom.Dataset.from_json(one)

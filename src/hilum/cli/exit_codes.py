@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import stat
@@ -17,13 +18,14 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 import typer
 
@@ -42,6 +44,8 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasatt
 SHELL = Path("/bin/sh")
 # Keeps the last line that it hears, and says it where the end was not "done".
 KEEP = 'while IFS= read -r line; do last=$line; done; [ "$last" = done ] || printf "%s\\n" "$last" >&2'
+# By which torch names a line of its own code.
+TRIGGERED = re.compile(r"\s*\(Triggered internally at .*?\)")
 AGAIN = "Close other programs or give fewer --threads; leave the case out if it is the only one that fails"
 
 
@@ -64,6 +68,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("hilum").setLevel(logging.INFO if terminal.is_first_process() else logging.ERROR)
     codes = list[int]()
+    warnings.showwarning = _say_warning
     try:
         with job_process.run_as_job(codes) if terminal.is_first_process() else nullcontext():
             codes.append(_run_command())
@@ -79,6 +84,21 @@ def _replace_unknown_letters() -> None:
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):
                 stream.reconfigure(errors="replace")
+
+
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Log a library's warning as a sentence: where in its code it arose says nothing to whoever reads a terminal."""
+    text = " ".join(TRIGGERED.sub("", str(message)).split())
+    parts = Path(filename).parts
+    library = next((after for before, after in pairwise(parts) if before == "site-packages"), "hilum")
+    logging.getLogger("hilum").info(f"a note from {library.removesuffix('.py')}: {text.rstrip('.')}.")
 
 
 def _run_command() -> int:

@@ -242,7 +242,7 @@ def _add_data(app: FastAPI, studio: Studio) -> None:
         """The plan at once; where it is kept, it is written as the command that is shown writes it."""
         command = command_index.find_command("plan")
         request = desk.request(command, values)
-        given = {name: one for name, one in values.items() if one not in (None, "", [], {})}
+        given = dict(command.python_values(values))
         given |= {"out": str(folder / request.out)} if keep else {}
         given["data"] = str(desk.paths.start / desk.paths.find(str(values["data"])))
         lines = {"shell": request.shell, "python": request.python}

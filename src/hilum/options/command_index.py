@@ -122,6 +122,11 @@ class Command:
         """The command as a person types it."""
         return f"hilum {shlex.join(self.arguments(values))}"
 
+    def python_values(self, values: CommandValues) -> CommandValues:
+        """The keywords of a call in Python, without empty ones. Raises UsageError as reading them does."""
+        given = {name: one for name, one in values.items() if one not in (None, "", [], {})}
+        return {name: _python_value(self.keywords[name], one) for name, one in given.items()}
+
     def python_call(self, values: CommandValues) -> str:
         """The same as a call in Python."""
         given = [(one, values[name]) for name, one in self.keywords.items() if values.get(name) not in (None, [], "")]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from xml.etree import ElementTree
 
 import numpy as np
@@ -79,6 +80,13 @@ def test_a_name_is_text_in_a_drawing_and_says_nothing_of_its_inks() -> None:
     texts = [one.text for one in ElementTree.fromstring(drawn).iter("*") if one.tag.endswith("text")]  # noqa: S314
     assert texts.count(r'fill: #0068a8"><script>&\x01') == 1
     assert "<script>" not in drawn
+
+
+def test_letters_that_our_font_lacks_are_drawn_by_the_page_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = heat_map.bar_chart({"病変 ប": 0.5}, "words", axis="得点").svg
+    assert "病変" in drawn
 
 
 def test_two_drawings_of_a_page_share_no_id_and_refer_to_their_own() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 from xml.etree import ElementTree
@@ -169,7 +170,10 @@ def _as_xml(canvas: Canvas) -> str:
     width, height = canvas.get_size_inches()
     letters = _Letters(width * POINTS, height * POINTS, out, image_dpi=MARKS_DPI)
     renderer = MixedModeRenderer(canvas, width, height, MARKS_DPI, letters)
-    canvas.draw(cast("RendererBase", renderer))  # it hands each call on to one
+    with warnings.catch_warnings():
+        # The page draws the letters by its own fonts; what the font of our measuring lacks is no fault.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        canvas.draw(cast("RendererBase", renderer))  # it hands each call on to one
     renderer.finalize()
     return out.getvalue()
 

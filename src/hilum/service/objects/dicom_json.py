@@ -131,6 +131,27 @@ def elements_match(elements: DicomJson, conditions: Conditions) -> bool:
     return True
 
 
+def add_condition(conditions: Conditions, name: str, value: str) -> bool | None:
+    """Add an attribute that a query names by keywords or tags: {tag: text}, or {tag: {tag: text}} within a sequence.
+
+    None, and nothing is added, where the name is of no attribute; False where it is asked for already. PS3.18 8.3.4.1
+    """
+    tags = [tag_digits(part) for part in name.split(".")]
+    if None in tags:
+        return None
+    *outer, last = (str(tag) for tag in tags)
+    level = conditions
+    for tag in outer:
+        within = level.setdefault(tag, {})
+        if isinstance(within, str):
+            return False
+        level = within
+    if last in level:
+        return False
+    level[last] = value
+    return True
+
+
 def _fits(value: str, condition: str, flags: int = 0) -> bool:
     """Whether a text is as a pattern with * and ? wants it."""
     return re.match(fnmatch.translate(condition.replace("[", "[[]")), value, flags) is not None

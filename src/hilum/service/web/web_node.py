@@ -41,6 +41,8 @@ from hilum.service.web.openid import Provider
 
 UID = r"^[0-9.]{1,64}$"
 KEY = r"^[0-9a-f]{32}$"
+# A parameter's name that a header may repeat; others may hold anything.
+PARAMETER = re.compile(r"[\w. ]{1,64}", re.ASCII)
 MOST_ROWS = 1000
 # How long a search waits for the rows of objects that were just stored, and between two looks (s).
 ENTERED_S, LOOK_S = 2.0, 0.02
@@ -298,6 +300,19 @@ class PageRequest(BaseModel):
 def dicomweb_url(request: Request) -> str:
     """Address under which the client reaches DICOMweb, as it names the node."""
     return f"{request.url.scheme}://{request.url.netloc}/dicomweb"
+
+
+def ignored_words(names: Sequence[str]) -> list[str]:
+    """The words of a warning on parameters that a service does not know, and ignores: PS3.18 8.3."""
+    shown = [name for name in dict.fromkeys(names) if PARAMETER.fullmatch(name)]
+    others = len(set(names)) - len(shown)
+    listed = [*shown, *([f"{others} that cannot be written here"] if others else [])]
+    return [f"these parameters are not known, and were ignored: {', '.join(listed)}"] if listed else []
+
+
+def warning_headers(warnings: Sequence[str]) -> dict[str, str]:
+    """The header of an answer with warnings, PS3.18 8.3.4; empty without any."""
+    return {"Warning": "; ".join(f"299 hilum: {warning}" for warning in warnings)} if warnings else {}
 
 
 def study_key(name: str) -> str:

@@ -6,7 +6,7 @@ The catalogue has objects that came in, and DICOM objects that jobs made of them
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Row, and_, or_, select, true, tuple_
 from hilum.errors import FormatError
 from hilum.files.dicom import header_reading, object_identity
 from hilum.service.objects import dicom_json, object_store
-from hilum.service.objects.dicom_json import BULK, IN_JSON, MEDIA, DicomJson
+from hilum.service.objects.dicom_json import BULK, IN_JSON, MEDIA, Conditions, DicomJson
 from hilum.service.reading import blind_reading
 from hilum.service.records import searching
 from hilum.service.records.actor import Actor
@@ -40,7 +40,13 @@ router = APIRouter(
     responses={200: IN_JSON, 204: {"description": "Nothing fits"}, 400: {"model": Problem}},
 )
 MOST = 1000  # rows of one answer
-OPTIONS = ("limit", "offset", "includefield", "fuzzymatching")
+# Of those that are not done a warning says so where they are asked for: PS3.18 8.3.4.2, 8.3.4.5 and 8.3.4.6.
+UNDONE = {
+    "fuzzymatching": "fuzzymatching is not supported, and names were matched as they are written",
+    "emptyvaluematching": "the emptyvaluematching parameter is not supported, and was not performed",
+    "multiplevaluematching": "the multiplevaluematching parameter is not supported, and was not performed",
+}
+OPTIONS = ("limit", "offset", "includefield", *UNDONE)
 
 
 def _tags(keywords: str) -> frozenset[str]:
@@ -63,7 +69,7 @@ PATIENT = "0010"
 SERIES = _tags(
     "Modality SeriesDescription SeriesInstanceUID SeriesNumber NumberOfSeriesRelatedInstances BodyPartExamined "
     "PerformedProcedureStepStartDate PerformedProcedureStepStartTime Laterality ProtocolName Manufacturer "
-    "SeriesDate SeriesTime"
+    "SeriesDate SeriesTime RequestAttributesSequence"
 )
 INSTANCE = _tags("SOPClassUID SOPInstanceUID InstanceNumber Rows Columns BitsAllocated NumberOfFrames")
 
@@ -72,22 +78,28 @@ INSTANCE = _tags("SOPClassUID SOPInstanceUID InstanceNumber Rows Columns BitsAll
 class Query:
     """Conditions of a search: {tag: what its value has to be}, further tags to answer, and which rows.
 
-    is_fuzzy: whether names are meant to be found by their sound, which is left undone
+    wanted:   of a sequence {tag: {tag: text}}
+    undone:   what is asked for and left undone, in words of a warning
     who:      asks
     """
 
-    wanted: Mapping[str, str]
+    wanted: Conditions
     include: frozenset[str]
     everything: bool
     limit: int
     offset: int
-    is_fuzzy: bool
+    undone: Sequence[str]
     who: Actor
 
     def fits(self, elements: DicomJson, level: frozenset[str] | None) -> bool:
         """Whether the elements of a level are as asked; level: its tags, None for those of no other level."""
         mine = {tag for tag in self.wanted if (tag in level if level is not None else tag not in STUDY | SERIES)}
-        return all(dicom_json.element_matches(elements.get(tag), self.wanted[tag]) for tag in mine)
+        return dicom_json.elements_match(elements, {tag: self.wanted[tag] for tag in mine})
+
+    def text(self, tag: str) -> str:
+        """The text that an attribute has to be; empty where none is asked for, or items of a sequence are."""
+        wanted = self.wanted.get(tag, "")
+        return wanted if isinstance(wanted, str) else ""
 
     def answer(self, elements: DicomJson, *levels: frozenset[str]) -> DicomJson:
         """The elements that the answer has, in the order of their tags."""
@@ -104,28 +116,37 @@ def _query(
     offset: Annotated[int, QueryParameter(ge=0, le=10**9)] = 0,
     includefield: Annotated[Sequence[str], QueryParameter()] = (),
 ) -> Query:
-    """The query of a URL, whose further parameters are attributes. Raises WebError for what is none.
+    """The query of a URL, whose further parameters are attributes; what else it has is ignored, PS3.18 8.3.
+
+    Raises WebError for an attribute that is asked for twice.
 
     The audit gets the attributes that were asked for, and never their values, which may name a patient.
     """
     path = {
         str(dicom_json.tag_digits(f"{name.capitalize()}InstanceUID")): uid for name, uid in request.path_params.items()
     }
-    parameters = [
-        (_known_tag(name), value) for name, value in request.query_params.multi_items() if name not in OPTIONS
-    ]
-    asked = dict(parameters)
-    if len(asked) < len(parameters):
-        raise WebError(400, "an attribute is asked for twice", "the query", "Give each once, and UIDs as a list")
-    fields = [field for value in includefield for field in value.split(",")]
-    include = {_known_tag(field) for field in fields if field != "all"}
-    attributes = asked | path
+    asked: Conditions = {}
+    unknown = list[str]()
+    for name, value in request.query_params.multi_items():
+        if name in OPTIONS:
+            continue
+        is_added = dicom_json.add_condition(asked, name, value)
+        if is_added is False:
+            raise WebError(400, "an attribute is asked for twice", "the query", "Give each once, and UIDs as a list")
+        unknown += [] if is_added else [name]
+    fields = [field.strip() for value in includefield for field in value.split(",")]
+    # Of what lies in a sequence the whole is given, as the standard has no other answer.
+    tags = {field: dicom_json.tag_digits(field.partition(".")[0]) for field in fields if field != "all"}
+    include = {tag for tag in tags.values() if tag is not None}
+    unknown += [f"includefield {field}" for field, tag in tags.items() if tag is None]
+    attributes: Conditions = {**asked, **path}
     named = request.path_params.get("study")
     key, detail = object_store.uid_key(named) if named else None, {"attributes": sorted(attributes)}
     node.record("query", request.scope["route"].path, who, study=key, detail=detail)
-    is_fuzzy = request.query_params.get("fuzzymatching", "").lower() == "true"
+    undone = [words for name, words in UNDONE.items() if request.query_params.get(name, "").lower() == "true"]
+    undone += web_node.ignored_words(unknown)
     return Query(
-        attributes, frozenset(include | set(attributes)), "all" in fields, min(limit, MOST), offset, is_fuzzy, who
+        attributes, frozenset(include | set(attributes)), "all" in fields, min(limit, MOST), offset, undone, who
     )
 
 
@@ -176,6 +197,7 @@ def search_instances_of_series(request: Request, node: Node, study: Uid, series:
 
 
 COUNTED = _tags("ModalitiesInStudy NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances")
+REQUESTS = str(dicom_json.tag_digits("RequestAttributesSequence"))
 STUDY_UID, MODALITIES = str(dicom_json.tag_digits("StudyInstanceUID")), _tags("ModalitiesInStudy Modality")
 
 
@@ -193,10 +215,10 @@ class SoughtStudies:
 
 def _sought(node: WebNode, query: Query, level: frozenset[str]) -> SoughtStudies:
     """What a query means for the records. level: tags of what is searched, which are compared"""
-    asked, is_postgresql = query.wanted.get(STUDY_UID, ""), node.database.skips_locked
+    asked, is_postgresql = query.text(STUDY_UID), node.database.skips_locked
     uids = re.split(r"[,\\]", asked) if asked.strip("*") else None
     wanted = {
-        tag: value for tag, value in query.wanted.items() if tag in level and value.strip("*") and tag != STUDY_UID
+        tag: query.text(tag) for tag in query.wanted if tag in level and query.text(tag).strip("*") and tag != STUDY_UID
     }
     made = {
         tag: searching.modality_condition(wanted[tag], is_postgresql=is_postgresql)
@@ -246,6 +268,8 @@ def _series(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStud
         for uid, attributes, count in study.series_elements():
             elements = _inherit(of_study, STUDY) | attributes | dicom_json.json_element("SeriesInstanceUID", [uid])
             elements |= dicom_json.json_element("NumberOfSeriesRelatedInstances", [count])
+            if REQUESTS in query.wanted or REQUESTS in query.include:  # which records do not hold
+                elements |= study.first_element(uid, REQUESTS)
             elements |= dicom_json.json_element("RetrieveURL", [f"{base}/studies/{study.uid}/series/{uid}"])
             if query.fits(elements, SERIES):
                 yield study, uid, query.answer(elements, STUDY, SERIES)
@@ -253,7 +277,7 @@ def _series(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStud
 
 def _instances(node: WebNode, query: Query, base: str) -> Iterator[DicomJson]:
     for study, uid, of_series in _series(node, query, base):
-        for stored in study.objects(uid, _single(query.wanted.get(str(dicom_json.tag_digits("SOPInstanceUID"))))):
+        for stored in study.objects(uid, _single(query.text(str(dicom_json.tag_digits("SOPInstanceUID"))))):
             inherited = _inherit(of_series, STUDY | SERIES)
             elements = (
                 inherited | stored.elements | dicom_json.json_element("RetrieveURL", [f"{base}{object_path(stored)}"])
@@ -283,18 +307,8 @@ def _answer(query: Query, answers: Iterator[DicomJson], level: frozenset[str] | 
     ignored = sorted(set(query.wanted) - level) if level is not None else []
     warnings = ["there are more results, which can be asked for by offset"] if is_cut else []
     warnings += [f"these are not attributes of this level, and were ignored: {', '.join(ignored)}"] if ignored else []
-    warnings += ["fuzzymatching is not supported, and names were matched as they are written"] if query.is_fuzzy else []
-    headers = {"Warning": "; ".join(f"299 hilum: {warning}" for warning in warnings)} if warnings else {}
-    return JSONResponse(rows, 200, headers, MEDIA) if rows else Response(status_code=204)
-
-
-def _known_tag(name: str) -> str:
-    tag = dicom_json.tag_digits(name)
-    if tag is None:
-        raise WebError(
-            400, f"{name[:64]!r} is not an attribute that can be queried", "the query", "Use DICOM keywords or tags"
-        )
-    return tag
+    headers = web_node.warning_headers([*warnings, *query.undone])
+    return JSONResponse(rows, 200, headers, MEDIA) if rows else Response(status_code=204, headers=headers)
 
 
 HAVE_ANSWERS = ("sending", "done")
@@ -414,6 +428,10 @@ class StoredStudy:
             yield row.uid, attributes, row.instances + len(counts.pop(row.uid, []))
         for uid, count in counts.items():
             yield uid, count[0].elements, len(count)
+
+    def first_element(self, of_series: str, tag: str) -> DicomJson:
+        """An element of the first object of a series; nothing where it has none."""
+        return {name: one for name, one in self._first(of_series).items() if name == tag}
 
     def _first(self, of_series: str | None) -> DicomJson:
         return next((one.elements for one in self.objects(of_series)), {})

@@ -40,7 +40,6 @@ OPTIONS = ("limit", "offset", "includefield", "fuzzymatching")
 # What the editions of PS3.18 have called the UIDs of a workitem and of a transaction, without capitals and hyphens.
 WORKITEM = ("workitem", "workitemuid", "affectedsopinstanceuid", "sopinstanceuid", "upsinstanceuid")
 TRANSACTION = ("transactionuid", "transaction")
-REQUESTER = "requester"  # whom events would reach
 
 
 def _with_parameter(name: str) -> dict[str, JsonValue]:
@@ -54,17 +53,19 @@ def _with_parameter(name: str) -> dict[str, JsonValue]:
     return {**BODY, "parameters": [stated]}
 
 
-def _uid_given(request: Request, names: Sequence[str], *, ignored: Sequence[str] = ()) -> str:
-    """The UID in a parameter of one of these names, or without a name; "" without.
+def _uid_given(request: Request, names: Sequence[str]) -> str:
+    """The UID in a parameter of one of these names, or without a name; "" without. Others are ignored, PS3.18 8.3.
 
-    Raises WebError for any other parameter, and for two UIDs.
+    Raises WebError for two UIDs, and for a parameter of such a name that holds none, or of another name that does: it
+    may be misspelt.
     """
     uids = set[str]()
     for name, value in request.query_params.multi_items():
-        uid = value if re.sub("[-_]", "", name.lower()) in names else name if names and not value else ""
+        is_named = re.sub("[-_]", "", name.lower()) in names
+        uid = value if is_named else name if names and not value else ""
         if re.fullmatch(UID, uid):
             uids.add(uid)
-        elif name not in ignored:
+        elif is_named or re.fullmatch(UID, value):
             raise WebError(400, "is no parameter of this request, or no UID", _ascii(name[:64]), "See PS3.18 11")
     if len(uids) > 1:
         raise WebError(400, f"has {len(uids)} UIDs", "the request", "Give one")
@@ -100,9 +101,14 @@ def search_workitems(
 ) -> Response:
     """Workitems, oldest first, by any attribute; one within a sequence is written 00404018.00080104."""
     conditions: Conditions = {}
+    unknown = list[str]()
     for name, value in request.query_params.multi_items():
-        if name not in OPTIONS:
-            _ask(conditions, name, value)
+        if name in OPTIONS:
+            continue
+        is_added = dicom_json.add_condition(conditions, name, value)
+        if is_added is False:
+            raise WebError(400, "is asked for twice", name[:64], "Give each attribute once")
+        unknown += [] if is_added else [name]
     hidden = worklist_routes.studies_with_hidden_answers(node, who)  # a finding changes the priority of a workitem
     with library_warnings.collect_warnings():
         rows = (
@@ -111,7 +117,8 @@ def search_workitems(
             if dicom_json.elements_match(row := _json(one), conditions)
         )
         found = list(islice(rows, offset, offset + min(limit, MOST_ROWS)))
-    return JSONResponse(found, media_type=MEDIA) if found else Response(status_code=204)
+    headers = web_node.warning_headers(web_node.ignored_words(unknown))
+    return JSONResponse(found, 200, headers, MEDIA) if found else Response(status_code=204, headers=headers)
 
 
 @router.get("/{workitem}", responses={200: IN_JSON}, dependencies=[access.require_roles(ROLES)])
@@ -140,7 +147,7 @@ async def update_workitem(request: Request, node: Node, who: Who, workitem: Uid)
 @router.put("/{workitem}/state", openapi_extra=BODY, dependencies=[access.require_roles(WORKING)])
 async def change_workitem_state(request: Request, node: Node, who: Who, workitem: Uid) -> Response:
     """Claim a workitem, or end it, under the Transaction UID of its performer."""
-    transaction = _uid_given(request, TRANSACTION, ignored=[REQUESTER])
+    transaction = _uid_given(request, TRANSACTION)
     change = await _dataset(request)
     state, transaction = str(change.get("ProcedureStepState") or ""), str(change.get("TransactionUID") or transaction)
     _, refused = await _try_change(node, lambda items: items.change_state(workitem, state, transaction, who=who))
@@ -157,7 +164,7 @@ async def cancel_workitem(
     request: Request, node: Node, who: Who, workitem: Annotated[str, Path(pattern=UID)]
 ) -> Response:
     """Cancel a workitem that nobody has claimed but the node."""
-    _uid_given(request, (), ignored=[REQUESTER])
+    _uid_given(request, ())
     stated = await _dataset(request, is_needed=False)
     reason = str(stated.get("ReasonForCancellation") or "")
     _, refused = await _try_change(node, lambda items: items.request_cancel(workitem, reason, who=who), 202)
@@ -222,14 +229,3 @@ async def _dataset(request: Request, *, is_needed: bool = True) -> pydicom.Datas
 
 def _json(dataset: pydicom.Dataset) -> DicomJson:
     return {tag: one for tag, one in dataset.to_json_dict().items() if tag != CHARACTER_SET}
-
-
-def _ask(conditions: Conditions, name: str, value: str) -> None:
-    """Add an attribute of a query, {tag: text}, or {tag: {tag: text}} within a sequence."""
-    *outer, last = [dicom_json.tag_digits(part) for part in name.split(".")]
-    level: Conditions | str = conditions
-    for tag in outer:
-        level = level.setdefault(tag, {}) if tag is not None and isinstance(level, dict) else {}
-    if last is None or None in outer or not isinstance(level, dict) or last in level:
-        raise WebError(400, "is no attribute, or is asked for twice", name[:64], "Give keywords or tags, each once")
-    level[last] = value
