@@ -87,6 +87,7 @@ def plant(dataset: Dataset, who: Identity) -> None:
     dataset.add_new(0x60004000, "LT", plain)
     dataset.add_new(0x50000022, "LO", plain)
     dataset.add_new(0x50002500, "LO", who.number)
+    _plant_embedded(dataset, who, plain)
     dataset.add_new(0xFFFCFFFC, "OB", who.number.encode() + b"\0")
     dataset.add_new(0x0018FFF1, "UN", plain.encode("utf-8") + b"\0")
 
@@ -109,6 +110,28 @@ def _plant_private(dataset: Dataset, who: Identity, plain: str) -> None:
     block.add_new(0x0E, "LO", plain)
     block = dataset.private_block(0x0043, "GEMS_PARM_01", create=True)
     block.add_new(0x39, "LO", plain)
+
+
+def _plant_embedded(dataset: Dataset, who: Identity, plain: str) -> None:
+    """The same where an object holds others: a thumbnail, a document, notes, attributes before a change."""
+    icon = Dataset()
+    icon.Rows, icon.Columns, icon.SamplesPerPixel, icon.PhotometricInterpretation = 1, 16, 1, "MONOCHROME2"
+    icon.BitsAllocated, icon.BitsStored, icon.HighBit, icon.PixelRepresentation = 8, 8, 7, 0
+    icon.PixelData = who.number.encode().ljust(16)
+    dataset.IconImageSequence = [icon]
+    held = Dataset()
+    held.EncapsulatedDocument, held.DocumentTitle = b"%PDF-1.7 " + plain.encode().ljust(64), plain[:64]
+    dataset.ReferencedImageSequence = [held]
+    before = Dataset()
+    before.ModifiedAttributesSequence, before.SourceOfPreviousValues = [Dataset()], plain[:64]
+    before.ModifiedAttributesSequence[0].PatientName = who.name
+    before.ModifiedAttributesSequence[0].OperatorIdentificationSequence = [code("D4", plain)]
+    dataset.OriginalAttributesSequence = [before]
+    note = Dataset()
+    note.UnformattedTextValue = plain
+    dataset.WaveformAnnotationSequence = [note]
+    dataset.add_new(0x50003000, "OW", who.number.encode() + b"\0")
+    dataset.add_new(0x60003000, "OW", who.number.encode() + b"\0")
 
 
 def code(value: str, meaning: str) -> Dataset:

@@ -13,8 +13,10 @@ import anyio
 import pytest
 from jsonschema import Draft202012Validator
 
+import hilum
 import trained
 from hilum.doors import AllowedPaths, agent_server, keyword_schema, loopback
+from hilum.doors.agent_answers import Patients
 from hilum.doors.agent_tools import AgentDesk
 from hilum.errors import UsageError
 from hilum.jobs import Workspace, job_record
@@ -225,3 +227,74 @@ def test_over_http_only_the_address_with_the_token_answers_and_no_other_host_or_
         assert browser.post("/token", json=body, headers={"host": "evil.example"}).status_code == 421
         assert browser.post("/token", json=body, headers={"origin": "http://evil.example"}).status_code == 421
         assert browser.post("/token", content=b"{").status_code == 400
+
+
+OTHERS = {
+    "Name": "Zuckermann",
+    "First Name": "Hildegunde",
+    "Patient's Name": "Apostrophes",
+    "NHS number": "94347659",
+    "MRN": "MRN77001",
+    "Birth date": "1951-03-",
+    "Phone": "0151123456",
+    "Email": "mail.person@example.org",
+    "surname": "Surnamer",
+    "nazwisko": "Kowalskiego",
+    "remarks": "seen with the sister of Irrlicht ",
+    "third floor": "Irrlichtgasse ",
+    "site": "A.Person@clinic.example",
+}
+
+
+def people_table(folder: Path, separator: str = ",") -> Path:
+    """A table with a study number as patient, and columns that say more."""
+    path = folder / f"people{len(separator)}{ord(separator)}.csv"
+    head = separator.join(["image", "label", "patient", "age", "vendor", *OTHERS])
+    rows = [
+        separator.join([
+            f"q{n:02d}.png", ("benign", "malignant")[n % 2], f"P{n:03d}", str(50 + n), "Siemens",
+            *(f"{value}{n + 1:02d}" for value in OTHERS.values()),
+        ])
+        for n in range(6)
+    ]  # fmt: skip
+    path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_columns_that_say_who_somebody_is_do_not_reach_an_agent_whatever_they_are_called(desk, tmp_path):
+    table = desk.patients.hide_table(people_table(tmp_path).read_text())
+    assert [value for value in OTHERS.values() if value.strip() in table] == []
+    assert "P003" not in table
+    for shown in ("q03.png", "malignant", "53", "Siemens", "nazwisko"):
+        assert shown in table
+    assert table.count("[text not shown]") == 12  # remarks, and a column that nobody knows
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_what_a_table_says_of_people_is_sought_in_every_answer(desk, tmp_path, separator):
+    desk.patients.learn(people_table(tmp_path, separator))
+    told = desk.patients.hide("Zuckermann03 of Irrlichtgasse 04, mail x.y@example.org or 123-45-6789, 0151123456 02")
+    assert not re.search("Zuckermann|Irrlicht|@|123-45", told)
+    (tmp_path / "more.csv").write_text("image,氏名,Nachname\nq.png,山田太郎,Müßiggang\n", encoding="utf-8")
+    desk.patients.learn(tmp_path)
+    assert not re.search("山田|Müß", desk.patients.hide("患者山田太郎さん and Müßiggang, Irrlichtgasse 02"))
+    assert "Irrlichtgasse 021" in desk.patients.hide("Irrlichtgasse 021")
+    assert desk.patients.hide("benign, Siemens, Surnamer033") == "benign, Siemens, Surnamer033"
+
+
+def test_a_person_may_let_an_unknown_column_through_but_no_column_of_names(tmp_path):
+    patients = Patients(["third floor"])
+    assert "Irrlichtgasse 02" in patients.hide_table(people_table(tmp_path).read_text())
+    with pytest.raises(UsageError, match="says who somebody is"):
+        hilum.mcp(tmp_path / "work", show_columns=["Vorname"])
+
+
+@pytest.mark.parametrize("column", ["Name", "remarks", "third floor"])
+def test_no_column_of_people_reaches_an_agent_under_the_name_of_a_role(desk, column):
+    data = desk.paths.roots[0]
+    table = people_table(data)
+    for stated in ({"label": column}, [f"label={column}"]):
+        refused = call(desk, "check", data=str(table), column=stated)
+        assert refused.is_error
+        assert "agent" in words(refused)
+    assert desk.workspace.list_jobs()[0] == []

@@ -253,6 +253,7 @@ def test_without_being_asked_for_covariates_of_two_to_eight_levels_make_groups()
     assert group_attributes.default_groups(many) == "sex,grade"
     assert list(group_attributes.groups_by_attribute(many, None)) == ["sex", "grade"]
     assert group_attributes.groups_by_attribute(many, "none") == {}
+    assert group_attributes.default_groups({**many, "Hausarzt": ["Quast", "Ida"] * 20}) == "sex,grade"
     assert group_attributes.default_groups({}) is None
 
 

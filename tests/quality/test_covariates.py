@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hilum.quality import covariate_checks
-from hilum.values import Case, Dataset, Geometry, Image, covariate_values
+from hilum.values import Case, Dataset, Geometry, Image, covariate_values, personal_columns
 
 GREY = Image(np.zeros((1, 2, 2)), Geometry.of_pixels((2, 2)))
 
@@ -98,12 +98,12 @@ def test_what_is_missing(value):
     ],
 )
 def test_columns_that_say_who_somebody_is_are_known_in_several_languages(column):
-    assert covariate_checks.identifies_person(column)
+    assert personal_columns.identifies_person(column)
 
 
 @pytest.mark.parametrize("column", ["age", "scanner_name", "id", "Diagnose", "nominal", "number_of_lesions"])
 def test_columns_of_other_things_say_of_nobody_who_it_is(column):
-    assert not covariate_checks.identifies_person(column)
+    assert not personal_columns.identifies_person(column)
 
 
 @pytest.mark.parametrize("column", ["site", "ScannerModel", "exposure_time", "field_strength", "tissue_source_site"])

@@ -32,9 +32,10 @@ from hilum.files.pictures import plain_picture
 from hilum.files.storage import atomic, csv_text, folder_files
 from hilum.report import Figure, ReportPage, Section, page_blocks
 from hilum.runtime import record_files
-from hilum.values import Image, PlainValue
+from hilum.values import Image, PlainValue, personal_columns
 from hilum.values.record_schema import RecordHead, RecordSchema
 
+TABLES = (".csv", ".tsv", ".txt")
 REPORT, TABLE, REVIEW = "report.json", "table.csv", "review.html"
 COLUMNS = ("kind", "original", "issuer", "new", "days")
 OTHER_FOLDER = "Choose another --out"
@@ -223,8 +224,7 @@ class FolderHanding:
         if source in self.others:
             if (output := self.parts.get(path.resolve())) is not None:
                 return HandedFile(source, output)
-            remedy = "Convert it first, or leave it out"
-            raise FormatError("is of a format that is not handed on", str(path), remedy)
+            raise _refusal_of_other(path)
         facts = self.objects.get(source)
         if facts is None:
             return self._hand_on_image(source, path)
@@ -323,6 +323,19 @@ def is_dicom(path: Path) -> bool:
             return header_reading.looks_like_dicom(file.read(MAGIC_END)) or (file_formats.format_of(path) == "dicom")
     except OSError as error:
         raise FormatError(f"cannot be read ({error.strerror})", str(path), "Check its rights") from error
+
+
+def _refusal_of_other(path: Path) -> FormatError:
+    """The refusal of a file of another kind; of a table it names the columns that say who somebody is."""
+    problem, remedy = "is of a format that is not handed on", "Convert it first, or leave it out"
+    if path.suffix.lower() in TABLES:
+        with suppress(OSError, ValueError, HilumError):  # what is no table has no columns
+            names = csv_text.read_text_table(path, separator=csv_text.separator_of(path), most=1).columns
+            of_people = [str(name) for name in names if personal_columns.identifies_person(str(name))]
+            if of_people:
+                problem += f"; {errors.list_phrase(of_people)} say who somebody is"
+                remedy = "Take these columns out, look at the others, and hand it on by hand"
+    return FormatError(problem, str(path), remedy)
 
 
 def _unforeseen(error: Exception, source: str) -> HilumError:

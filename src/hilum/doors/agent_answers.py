@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import mcp_types as types
 
-from hilum.errors import HilumError
-from hilum.files.storage import hashing
+from hilum.errors import HilumError, UsageError
+from hilum.files.storage import csv_text, hashing
+from hilum.files.storage.csv_text import CsvWriter
 from hilum.jobs import CommandJob, Workspace, job_record
 from hilum.jobs.job_record import WORDS
+from hilum.layouts.cases import column_names, table_reading
+from hilum.layouts.cases.table_reading import TABLE_SUFFIXES, DataTable
+from hilum.values import personal_columns, personal_values
+from hilum.values.personal_columns import FIRST_SIGN
 from hilum.values.plain_values import PlainValue
 
 # Of one answer, in bytes of UTF-8: half for the words, half for the record.
 MOST_BYTES = 8_000
 HALF = MOST_BYTES // 2 - 400
 # Columns that name patients in tables of others; those of ours are among them.
-PATIENT = re.compile(r"(?i)(patient|subject|person|participant)([ _-]?(id|name|number|nr))?|surname|last[ _-]?name")
-LARGEST_TABLE = 16 << 20
+PATIENT = re.compile(r"(?i)(patient|subject|person|participant)([ _-]?(id|name|number|nr))?")
+LARGEST_TABLE, MOST_TABLES = 16 << 20, 50
+# Ways in which the cells of a column are shown. Roles of ours hold names of files, classes and measurements.
+OPEN, OPEN_ROLE, PSEUDONYM, WITHHELD = "open", "role", "pseudonym", "withheld"
+ROLES = frozenset(
+    {"case", "boxes", "points", *column_names.CASE_COLUMNS, *column_names.ROLES, *column_names.BOX_ROLES}
+    | {*column_names.PAIR_COLUMNS, *column_names.PATHS, *column_names.REFERENCE_COLUMNS["mask"]}
+) - {"name", "patient", "text"}
+OF_FILES = frozenset({"image", "mask", "target", "boxes", "points"})
+HIDDEN_TEXT = "[text not shown]"
+NUMBER = re.compile(r"[-+<>]*\s*\d*[.,]?\d+([eE][-+]?\d+)?%?")
+OPEN_WORDS = frozenset((
+    "yes", "no", "y", "n", "true", "false", "positive", "negative", "pos", "neg", "present", "absent", "left", "right",
+    "male", "female", "m", "f", "ja", "nein", "oui", "non",
+))  # fmt: skip
+# A word as boundaries have it, and what names a person wherever it stands.
+WORD, LETTER = re.compile(r"[A-Za-z0-9]+|[^\W_A-Za-z0-9]+"), re.compile("[A-Za-z0-9]")
+PERSONAL = re.compile(rf"(?<![\w.+-]){personal_values.EMAIL.pattern}|(?<![\w-]){personal_values.SSN.pattern}(?![\w-])")
 # Shorter numbers than these stand for too much else to be looked for in words.
 SHORTEST_NUMBER, SHORTEST_NAME = 4, 2
 
@@ -104,45 +126,131 @@ def _shortened(value: Any, items: int, letters: int) -> Any:
 
 
 class Patients:
-    """Names and numbers of patients that the tables of this server's folders state: answers have pseudonyms instead."""
+    """What the tables of this server's folders state of people, and what answers have in its place.
 
-    def __init__(self) -> None:
+    Names and numbers become pseudonyms; text of unknown columns is left out, unless a person shows the column.
+    shown: columns whose text a person lets agents read
+    """
+
+    def __init__(self, shown: Collection[str] = ()) -> None:
+        self.shown = frozenset(shown)
         self.known = dict[str, str]()
+        self._by_word = dict[str, list[str]]()
         self._read = set[tuple[str, int]]()
 
+    def refuse_role(self, role: str, column: str, paths: Collection[Path]) -> None:
+        """Raise UsageError where a column would be read under the name of a role, as of labels, and is not shown."""
+        handling = self.handling_of(column)
+        if role == "patient" or handling in (OPEN, OPEN_ROLE):
+            return
+        tables = [read for path in paths if (read := _read_table(path)) is not None and column in read.columns]
+        cells = [str(cell) for table in tables for cell in table.cells(column)]
+        are_files = role.partition(":")[0] in OF_FILES and all(map(table_reading.is_image_name, cells))
+        if handling == WITHHELD and (are_files or all(self._in_place_of(cell, handling) is None for cell in cells)):
+            return
+        if handling == PSEUDONYM:
+            problem, remedy = "says who somebody is, and no agent reads it", "Name another column"
+        else:
+            problem = "holds text that agents do not read"
+            remedy = f"A person lets it through: hilum mcp --show-column {column!r}"
+        raise UsageError(problem, f"column {role}={column}", remedy)
+
     def learn(self, path: Path, columns: Collection[str] = ()) -> None:
-        """Take note of the patients in a table, or in the tables of a folder. columns: that name them besides."""
-        tables = sorted(path.glob("*.[ct]sv"))[:50] if path.is_dir() else [path]
-        for table in tables:
-            if table.suffix not in (".csv", ".tsv"):
-                continue
+        """Take note of the people in a table, or in the tables of a folder. columns: that name them besides."""
+        places = [*path.glob("*"), *path.glob("*/*")] if path.is_dir() else [path]
+        tables = [place for place in sorted(places) if place.suffix.lower() in TABLE_SUFFIXES]
+        for table in tables[:MOST_TABLES]:
             try:
                 stamp = (str(table), table.stat().st_mtime_ns)
                 if stamp in self._read or table.stat().st_size > LARGEST_TABLE:
                     continue
-                self._read.add(stamp)
-                with table.open(newline="", encoding="utf-8", errors="replace") as file:
-                    self._learn(csv.reader(file, delimiter="\t" if table.suffix == ".tsv" else ","), columns)
-            except (OSError, csv.Error):  # a table that cannot be read shows nobody
+            except OSError:  # a table that cannot be read shows nobody
                 continue
+            self._read.add(stamp)
+            if (read := table_reading.try_table(table, codes=columns)) is not None:
+                self._learn(read, columns)
 
-    def _learn(self, rows: Iterator[list[str]], columns: Collection[str]) -> None:
-        head = next(rows, [])
-        places = [place for place, name in enumerate(head) if PATIENT.fullmatch(name.strip()) or name in columns]
+    def _learn(self, table: DataTable, columns: Collection[str]) -> None:
+        for column in table.columns:
+            handling = PSEUDONYM if column in columns else self.handling_of(column)
+            of_patient = column in columns or PATIENT.fullmatch(column.strip()) is not None
+            for cell in table.cells(column):
+                text = str(table_reading.as_whole_number(cell)).strip()
+                instead = self._in_place_of(text, handling)
+                if instead is not None and _can_be_sought(text, of_patient=of_patient, handling=handling):
+                    self._note(text, instead)
+
+    def _note(self, text: str, instead: str) -> None:
+        if text not in self.known:
+            self.known[text] = instead
+            first_word = None if any(sign >= FIRST_SIGN for sign in text) else WORD.search(text)
+            self._by_word.setdefault("" if first_word is None else first_word[0], []).append(text)
+
+    def handling_of(self, column: str) -> str:
+        """The way in which cells of a column are shown: as they are, but for values that name somebody, or hidden."""
+        role, _, name = column.partition(":")
+        bare = name if role == "covariate" else column
+        if PATIENT.fullmatch(bare.strip()):
+            return PSEUDONYM
+        if bare in self.shown:
+            return OPEN
+        if role in ROLES:
+            return OPEN_ROLE
+        kind = personal_columns.kind_of_column(bare)
+        if kind is not None:
+            return WITHHELD if kind == personal_columns.FREE_TEXT else PSEUDONYM
+        return OPEN if personal_columns.is_plain_column(bare) else WITHHELD
+
+    def _in_place_of(self, text: str, handling: str) -> str | None:
+        """What stands for a cell; None where it may be read."""
+        if not text or hashing.is_nobody(text) or hashing.is_pseudonym(text) or handling == OPEN_ROLE:
+            return None
+        if handling == PSEUDONYM:
+            return hashing.pseudonym_of_number(text)
+        if kind := personal_values.kind_of_value(text):
+            return f"[{kind}]"
+        if handling == OPEN or NUMBER.fullmatch(text) or text.casefold() in OPEN_WORDS:
+            return None
+        return HIDDEN_TEXT
+
+    def hide_table(self, table: str) -> str:
+        """A table in CSV in which cells that name people have pseudonyms, and unknown text is left out."""
+        rows = [[*map(csv_text.unmark_cell, row)] for row in csv.reader(io.StringIO(table))]
+        handlings = [self.handling_of(name) for name in rows[0]] if rows else []
+        for row in rows[1:]:
+            for place, handling in enumerate(handlings[: len(row)]):
+                instead = self._in_place_of(row[place].strip(), handling)
+                row[place] = row[place] if instead is None else instead
+        written = io.StringIO()
+        writer = CsvWriter(written, None)
         for row in rows:
-            for place in places:
-                name = row[place].strip() if place < len(row) else ""
-                shortest = SHORTEST_NUMBER if name.isdigit() else SHORTEST_NAME
-                if len(name) >= shortest and not hashing.is_nobody(name) and not hashing.is_pseudonym(name):
-                    self.known.setdefault(name, hashing.pseudonym_of_number(name))
+            writer.add(row)
+        return written.getvalue()
 
     def hide(self, text: str) -> str:
-        """A text in which each known patient has a pseudonym."""
-        if not self.known:
-            return text
-        longest_first = sorted(self.known, key=len, reverse=True)
-        pattern = "|".join(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])" for name in longest_first)
-        return re.sub(pattern, lambda match: self.known[match[0]], text)
+        """A text in which each known patient has a pseudonym, and no number of a person or address stands."""
+        parts, at = list[str](), 0
+        for word in WORD.finditer(text):
+            if word.start() < at:
+                continue
+            known = self._known_at(text, word)
+            if known is not None:
+                start, name = known
+                parts += [text[at:start], self.known[name]]
+                at = start + len(name)
+        shown = "".join([*parts, text[at:]])
+        for name in self._by_word.get("", ()):
+            shown = shown.replace(name, self.known[name])
+        return PERSONAL.sub(lambda match: "[e-mail]" if "@" in match[0] else "[number of a person]", shown)
+
+    def _known_at(self, text: str, word: re.Match[str]) -> tuple[int, str] | None:
+        """(start, name) of the longest known name whose first word is this one."""
+        for name in sorted(self._by_word.get(word[0], ()), key=len, reverse=True):
+            start = word.start() - name.index(word[0])
+            is_there = start >= 0 and text.startswith(name, start)
+            if is_there and not LETTER.match(text, start + len(name)):
+                return start, name
+        return None
 
     def hide_in(self, value: Any, *, is_patient: bool = False) -> Any:
         """A record in which each known patient, and whatever stands under that name, has a pseudonym."""
@@ -160,3 +268,20 @@ class Patients:
                 return self.hide(value)
             case _:
                 return value
+
+
+def _read_table(path: Path) -> DataTable | None:
+    is_table = path.suffix.lower() in TABLE_SUFFIXES and path.is_file() and path.stat().st_size <= LARGEST_TABLE
+    return table_reading.try_table(path) if is_table else None
+
+
+def _can_be_sought(text: str, *, of_patient: bool, handling: str) -> bool:
+    """Whether a cell stands for so little else that it can be looked for in words; a file's name is its case's."""
+    if table_reading.is_image_name(text):
+        return False
+    if of_patient:
+        return len(text) >= (SHORTEST_NUMBER if text.isdigit() else SHORTEST_NAME)
+    if text.isdigit():
+        return len(text) > SHORTEST_NUMBER
+    is_word_of_all = handling == WITHHELD and text.isalpha() and text.islower()
+    return len(text) > SHORTEST_NAME and not is_word_of_all

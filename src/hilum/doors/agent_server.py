@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import secrets
@@ -23,8 +21,6 @@ from mcp.shared.exceptions import MCPError
 from hilum.doors import agent_answers, loopback
 from hilum.doors.agent_tools import AgentDesk
 from hilum.errors import HilumError, UsageError
-from hilum.files.storage import csv_text, hashing
-from hilum.files.storage.csv_text import CsvWriter
 from hilum.jobs import job_record
 
 INSTRUCTIONS = (
@@ -199,25 +195,10 @@ def _of_folder(
             raise UsageError("there is no such picture", address[:200], f"Give 1 to {len(pictures)}")
         return types.BlobResourceContents(uri=address, mime_type="image/png", blob=pictures[int(number) - 1])
     desk.patients.learn(path.parent)
-    shown = _without_patients(text) if name == "dataset" else page_text(text) if file.endswith(".html") else text
+    shown = desk.patients.hide_table(text) if name == "dataset" else page_text(text) if file.endswith(".html") else text
     return types.TextResourceContents(
         uri=address, mime_type=mime, text=agent_answers.marked_data(desk.patients.hide(shown))
     )
-
-
-def _without_patients(table: str) -> str:
-    """A table in which patients have pseudonyms."""
-    rows = [[*map(csv_text.unmark_cell, row)] for row in csv.reader(io.StringIO(table))]
-    places = [place for place, name in enumerate(rows[0]) if agent_answers.PATIENT.fullmatch(name)] if rows else []
-    for row in rows[1:]:
-        for place in places:
-            if place < len(row) and row[place] and not hashing.is_pseudonym(row[place]):
-                row[place] = hashing.pseudonym_of_number(row[place])
-    written = io.StringIO()
-    writer = CsvWriter(written, None)
-    for row in rows:
-        writer.add(row)
-    return written.getvalue()
 
 
 class _PageReader(HTMLParser):

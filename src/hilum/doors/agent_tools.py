@@ -18,6 +18,7 @@ from hilum.doors.job_desk import JobDesk
 from hilum.errors import HilumError, UsageError
 from hilum.jobs import CommandJob, JobRequest, job_record
 from hilum.options.command_index import COMMANDS, Command, CommandValues
+from hilum.values import grouping
 
 # Clients give up after a minute.
 LONGEST_WAIT_S, LOOK_S = 50.0, 0.1
@@ -57,10 +58,17 @@ class AgentDesk(JobDesk):
         request, values = self.request(command, arguments), dict(arguments)
         if values.get("trust"):
             raise UsageError("lets a file run code", "trust", "A person gives it at a terminal")
-        columns = [*([str(values["patient"])] if values.get("patient") else []), *_patient_columns(values)]
-        for name, keyword in command.keywords.items():
-            if keyword.is_path and isinstance(values.get(name), str):
-                self.patients.learn(self.paths.start / self.paths.find(values[name]), columns)
+        roles = _role_columns(values)
+        columns = [*([str(values["patient"])] if values.get("patient") else []), *roles.get("patient", [])]
+        given = [name for name, keyword in command.keywords.items() if keyword.is_path]
+        places = [values[name] for name in given if isinstance(values.get(name), str)]
+        paths = [self.paths.start / self.paths.find(place) for place in places]
+        for path in paths:
+            self.patients.learn(path, columns)
+        tables = [table for path in paths for table in ([path] if path.is_file() else sorted(path.glob("*.*")))]
+        for role, named in roles.items():
+            for column in named:
+                self.patients.refuse_role(role, column, tables)
         return request
 
     def list_tools(self) -> list[types.Tool]:
@@ -124,13 +132,13 @@ class AgentDesk(JobDesk):
         return job
 
 
-def _patient_columns(values: CommandValues) -> list[str]:
-    """Columns that a call says to name patients: column={"patient": "mrn"}, or "patient=mrn"."""
+def _role_columns(values: CommandValues) -> dict[str, list[str]]:
+    """{role: columns} as a call names them: column={"patient": "mrn"}, or "patient=mrn"."""
     column = values.get("column") or {}
     if isinstance(column, Mapping):
-        return [str(one) for role, one in column.items() if role == "patient"]
+        return {str(role): [str(name)] for role, name in column.items()}
     pairs = [pair.partition("=") for text in job_desk.as_list(column) for pair in str(text).split(",")]
-    return [name.strip() for role, _, name in pairs if role.strip() == "patient"]
+    return grouping.by_key((role.strip(), name.strip()) for role, _, name in pairs)
 
 
 def _tool(command: Command) -> types.Tool:

@@ -34,6 +34,15 @@ class McpOptions:
     roots: Roots = ()
     minutes_limit: Annotated[float, Ge(0), Setting("Longest training that an agent may start, in minutes.", "M")] = 60.0
     parallel: Parallel = 1
+    show_columns: Annotated[
+        Sequence[str],
+        Setting(
+            "Column whose text agents may read, by its name; repeatable. Text of unknown columns is left out.",
+            "COLUMN",
+            "--show-column",
+            repeats=True,
+        ),
+    ] = ()
     http: Annotated[bool, Setting("Answer over HTTP on this machine, in place of standard input and output.")] = False
     port: Port = 0
     say: Callable[[str], None] | None = None

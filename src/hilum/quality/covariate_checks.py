@@ -17,18 +17,6 @@ MOSTLY, MOST_GROUPS = 0.9, 10
 # Ranges of ages, as tables have them whose people shall not be known by their age: 40-60, <40, >89, 90+.
 AGES = "[^-+<>]+"
 RANGE = re.compile(rf"\s*(?:[<>\u2264\u2265]=?({AGES})|({AGES})\+|({AGES})[-\u2013]({AGES}))\s*")
-# Words of columns of free text, which may name anybody.
-FREE_TEXT = frozenset({"comment", "comments", "remark", "remarks", "note", "notes", "freetext", "bemerkung",
-                       "bemerkungen", "kommentar", "kommentare", "freitext", "anamnese", "commentaire",
-                       "commentaires", "remarque", "comentario", "comentarios"})  # fmt: skip
-# Words of columns by which a person could be found, in English, German, French and Spanish.
-IDENTITY = frozenset({"mrn", "dob", "birth", "birthdate", "birthday", "surname", "firstname", "lastname", "address",
-                      "phone", "email", "ssn", "accession", "geburtsdatum", "geburtstag", "nachname", "vorname",
-                      "familienname", "adresse", "anschrift", "telefon", "naissance", "nom", "prenom", "nacimiento",
-                      "apellido", "apellidos", "nombre", "direccion"})  # fmt: skip
-# A column with a word of each of these two, or of the second alone where it is a name, says who somebody is.
-PERSON = frozenset({"patient", "patienten", "patientin", "person"})
-OF_PERSON = frozenset({"name", "id", "number", "nummer", "nr"})
 # Columns that say how an image was made, not who the patient is.
 MADE = frozenset(
     {
@@ -89,12 +77,6 @@ def _numbers(present: CovariateValues) -> dict[str, float]:
     numbers = {case: number for case, number in found.items() if number is not None}
     is_measured = len(numbers) > MOSTLY * len(present) and len(set(numbers.values())) > MOST_GROUPS
     return numbers if is_measured else {}
-
-
-def identifies_person(column: str) -> bool:
-    """Whether a column's name says that it identifies somebody, or is free text: it enters no table of cases."""
-    words = column_words(column)
-    return bool(words & (IDENTITY | FREE_TEXT)) or bool(words & PERSON and words & OF_PERSON) or words == {"name"}
 
 
 def describes_imaging(column: str) -> bool:

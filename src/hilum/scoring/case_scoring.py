@@ -26,7 +26,7 @@ from hilum.files.storage import atomic, csv_text
 from hilum.lazy import pandas as pd
 from hilum.prediction import predictors, slide_results, withholding
 from hilum.prediction.predictors import ClusterPredictor
-from hilum.quality import covariate_checks, image_descriptors, references
+from hilum.quality import image_descriptors, references
 from hilum.quality.image_descriptors import ImageFacts
 from hilum.report import Figure, Section, progress_tracking, slice_viewer
 from hilum.runtime import Model, record_files
@@ -35,7 +35,19 @@ from hilum.scoring import answered_cases, data_record
 from hilum.scoring.answered_cases import ScoringFold
 from hilum.scoring.auditing.audit_options import AuditOptions
 from hilum.tasks import Task, multitask, properties, task_settings
-from hilum.values import Array, BoundingBoxes, Case, Dataset, Estimate, Image, Prediction, Problem, Row, Split
+from hilum.values import (
+    Array,
+    BoundingBoxes,
+    Case,
+    Dataset,
+    Estimate,
+    Image,
+    Prediction,
+    Problem,
+    Row,
+    Split,
+    personal_columns,
+)
 from hilum.values.covariate_values import Course
 from hilum.values.record_schema import FigureRow, RecordSchema, ShiftRecord, VerdictRecord
 from hilum.values.table_cells import PlainCell
@@ -347,7 +359,7 @@ def covariate_cells(case: Case) -> dict[str, PlainCell]:
     return {
         f"{COVARIATE}{name}": str(value) if isinstance(value, Course) else value
         for name, value in case.covariates.items()
-        if not covariate_checks.identifies_person(name)
+        if not personal_columns.identifies_person(name)
     }
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         grading,
         grid_geometry,
         grouping,
+        personal_columns,
+        personal_values,
         plain_values,
         plan_decisions,
         prediction,

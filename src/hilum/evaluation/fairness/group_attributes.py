@@ -10,7 +10,7 @@ import numpy as np
 
 from hilum import errors
 from hilum.errors import UsageError
-from hilum.values import Dataset, covariate_values
+from hilum.values import Dataset, covariate_values, personal_columns
 
 # A group of those of whom nobody wrote it down.
 UNKNOWN = "unknown"
@@ -34,8 +34,12 @@ def covariates_by_name(dataset: Dataset, cases: Collection[str]) -> Covariates:
 
 
 def default_groups(covariates: Covariates) -> str | None:
-    """The names of the covariates with 2 to 8 levels, as `groups_by_attribute` takes them; None where there is none."""
-    fit = [name for name, values in covariates.items() if len(_levels(values)) in LEVELS]
+    """The names of the covariates with 2 to 8 levels, as `groups_by_attribute` takes them; None where there is none.
+
+    A column that says who somebody is, such as of physicians, makes groups for whoever asks for it.
+    """
+    nameless = {name: of for name, of in covariates.items() if not personal_columns.identifies_person(name)}
+    fit = [name for name, values in nameless.items() if len(_levels(values)) in LEVELS]
     return ",".join(name for name in fit if not any(sign in name for sign in SIGNS)) or None
 
 

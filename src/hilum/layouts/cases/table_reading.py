@@ -27,7 +27,7 @@ from hilum.layouts.cases.column_names import (
     SPLIT_COLUMNS,
 )
 from hilum.lazy import pandas
-from hilum.values import Problem, covariate_values, grouping, table_cells
+from hilum.values import Problem, covariate_values, grouping, personal_columns, table_cells
 from hilum.values.covariate_values import BLANKS
 from hilum.values.table_cells import TextColumn
 
@@ -91,6 +91,10 @@ class DataTable:
     def cells(self, column: str | None) -> list[Any]:
         """The cells of a column that are filled; none without a column."""
         return [row[column] for row in self.rows if row[column] is not None] if column else []
+
+    def quote(self, column: str, cell: Any) -> str:
+        """A cell in the words of an error; not of a column that says who somebody is."""
+        return "a text" if personal_columns.identifies_person(column) else repr(cell)
 
     def refusal(self, problem: str, remedy: str) -> DatasetError:
         """The error on the table, for whoever raises it."""
@@ -242,7 +246,9 @@ def convert_values(
     numbers: covariates that have to be numbers
     Raises DatasetError for a cell of these that is none.
     """
-    names = list(covariates_of_row(dict.fromkeys(table.columns), used))
+    read = covariates_of_row(dict.fromkeys(table.columns), used)
+    # Cells that say who somebody is stay as they are, and no note quotes them.
+    names = [name for name in read if name in numbers or not personal_columns.identifies_person(_bare(name))]
     values, sentences, problems = dict[str, list[Any]](), list[str](), list[Problem]()
     for name in names:
         is_number, cells = name in numbers, [row[name] for row in table.rows]
@@ -251,7 +257,7 @@ def convert_values(
         if is_plain or (not is_number and any(map(_is_code, texts))):
             continue
         # Numbers that were read have points, whatever parts the columns.
-        separator, bare = table.separator if has_text else "", name.removeprefix("covariate:")
+        separator, bare = table.separator if has_text else "", _bare(name)
         column = TextColumn(bare, texts, str(table.path), separator, places=table.places)
         try:
             if not is_number and not table_cells.is_mostly_numeric(column):
@@ -273,6 +279,11 @@ def convert_values(
         problems.append(Problem("note", f"{table.path.name}: {errors.list_phrase(sentences)}", remedy=remedy))
     rows = ({**row, **{name: own[number] for name, own in values.items()}} for number, row in enumerate(table.rows))
     return replace(table, rows=tuple(rows)), problems
+
+
+def _bare(column: str) -> str:
+    """The name of a covariate's column in a table of ours."""
+    return column.removeprefix("covariate:")
 
 
 def _number_of(cell: Any, value: float) -> float | int | None:

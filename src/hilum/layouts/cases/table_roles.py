@@ -148,7 +148,8 @@ class RoleTable:
             return None
         if word not in yes | no:
             remedy = f"Write {' or '.join(sorted(yes))}, {' or '.join(sorted(no))}, or leave it blank"
-            raise self.table.refusal(f"column {column} holds {row[column]!r}, neither yes nor no", remedy)
+            shown = self.table.quote(column, row[column])
+            raise self.table.refusal(f"column {column} holds {shown}, neither yes nor no", remedy)
         return word in yes
 
     def _number(self, row: TableRow, column: str) -> float | None:
@@ -156,7 +157,8 @@ class RoleTable:
         value = table_reading.cell_number(row[column])
         if row[column] is not None and (value is None or not math.isfinite(value)):
             remedy = "Write a number with a decimal point and without its unit, or leave it blank"
-            raise self.table.refusal(f"column {column} holds {row[column]!r}, which is not a number", remedy)
+            shown = self.table.quote(column, row[column])
+            raise self.table.refusal(f"column {column} holds {shown}, which is not a number", remedy)
         return value
 
     def _added(self, row: TableRow, kind: str) -> Cell | None:

@@ -25,7 +25,17 @@ from hilum.runtime import Context, covariate_encoding
 from hilum.runtime.covariate_encoding import Category, FreeText, MonitoredCovariate, Number
 from hilum.tasks import Task
 from hilum.tasks.shared import left_right
-from hilum.values import Case, Dataset, Decision, Fingerprint, Floats, StatedSettings, covariate_values, table_cells
+from hilum.values import (
+    Case,
+    Dataset,
+    Decision,
+    Fingerprint,
+    Floats,
+    StatedSettings,
+    covariate_values,
+    personal_columns,
+    table_cells,
+)
 from hilum.values.covariate_values import Course
 from hilum.values.dataset_cases import References
 from hilum.values.table_cells import TextColumn
@@ -194,6 +204,8 @@ def _column(
         return "constant in the training cases"
     if (score := label_proxies.label_association(values, references, patients)) >= PROXY:
         return f"a proxy of the label, which it predicts by itself (score {score:.3f} of 1)"
+    if every and personal_columns.kind_of_column(name) not in (None, personal_columns.FREE_TEXT):
+        return "it says who somebody is"
     if every and covariate_checks.describes_imaging(name):
         return "it describes the acquisition, not the patient"
     if every and len(present) < KNOWN * len(values):

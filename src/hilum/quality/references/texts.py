@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from hilum.quality import covariate_checks
 from hilum.values import (
     Case,
     Cohort,
@@ -18,6 +17,7 @@ from hilum.values import (
     ReferenceKind,
     ReferenceWords,
     covariate_values,
+    personal_columns,
 )
 from hilum.values.plain_values import PlainValue
 from hilum.values.reference_kind import CaseReference, ReferenceMeasures
@@ -56,7 +56,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
 def _names_somebody(case: Case, patient: str) -> bool:
     """Whether a text holds the patient's number, or a word of what its row says of who it is."""
     texts = case.references[KIND]
-    identities = (one for name, one in case.covariates.items() if covariate_checks.identifies_person(name))
+    identities = (one for name, one in case.covariates.items() if personal_columns.identifies_person(name))
     words = (word for one in identities if not covariate_values.is_missing(one) for word in WORDS.findall(str(one)))
     sought = "|".join(re.escape(one) for one in (patient, *words) if len(one) >= SHORTEST)
     return texts.names_patient or any(re.search(rf"(?i)\b({sought})\b", one) for one in texts.texts if sought)
