@@ -132,7 +132,7 @@ def test_what_leads_out_or_fits_no_form_is_refused_and_starts_nothing(client, pa
 
 BODIES = [
     b"", b"{", b"\xff\xfe", b"null", b"3", b'"data"', b"[" * 50_000, b'{"data": NaN}', b'{"data": "\\ud800"}',
-    b'{"data": 1e999}', b'{"data": {"a": 1}}', b'{"data": "data", "minutes": -1e999}', b'{"data": "a\\u0000b"}',
+    b'{"data": 1e999}', b'{"data": {"a": 1}}', b'{"data": "a\\u0000b"}',
     b'{"path": "data/x.csv", "head": ["\\ud800"], "rows": [["\\udfff"]]}', b'{"strokes": [{"stroke": NaN}]}',
 ]  # fmt: skip
 

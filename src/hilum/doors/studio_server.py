@@ -22,6 +22,7 @@ from fastapi import Body, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hilum.doors import keyword_schema
@@ -82,6 +83,7 @@ def studio_app(studio: Studio) -> ASGIApp:
     app.add_exception_handler(HilumError, _refusal)
     for kind in (RequestValidationError, OSError, ValueError):  # the last for a path with a zero byte
         app.add_exception_handler(kind, _misfit)
+    app.add_exception_handler(HTTPException, _refusal_of_http)
     _add_pages(app)
     _add_jobs(app, studio)
     _add_data(app, studio)
@@ -123,6 +125,15 @@ async def _refusal(request: Request, error: Exception) -> JSONResponse:
 async def _misfit(request: Request, error: Exception) -> JSONResponse:
     problem = getattr(error, "strerror", None) or "is no such request"
     return JSONResponse({"problem": problem, "where": request.url.path, "remedy": "Check the path"}, 422)
+
+
+async def _refusal_of_http(request: Request, error: Exception) -> JSONResponse:
+    """What the library refuses itself in the words of a page: no such place, and a body that cannot be parsed."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for these
+    is_body = error.status_code == 400
+    problem, remedy = ("is no JSON that can be read", "Send an object") if is_body else (error.detail, "Check the path")
+    words = {"problem": problem, "where": request.url.path, "remedy": remedy}
+    return JSONResponse(words, 422 if is_body else error.status_code)
 
 
 @cache

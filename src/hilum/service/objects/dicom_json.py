@@ -124,11 +124,17 @@ def elements_match(elements: DicomJson, conditions: Conditions) -> bool:
     for tag, value in conditions.items():
         held = elements.get(tag)
         if not isinstance(value, str):
-            if value and not any(elements_match(item, value) for item in (held or {}).get("Value", [])):
+            items = (held or {}).get("Value", [])
+            if not _is_universal(value) and not any(elements_match(item, value) for item in items):
                 return False
         elif not element_matches(held, value):
             return False
     return True
+
+
+def _is_universal(condition: str | Conditions) -> bool:
+    """Whether anything is meant, nothing too: PS3.4 C.2.2.2.3 and C.2.2.2.6."""
+    return not condition.strip("*") if isinstance(condition, str) else all(map(_is_universal, condition.values()))
 
 
 def add_condition(conditions: Conditions, name: str, value: str) -> bool | None:

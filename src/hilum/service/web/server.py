@@ -284,7 +284,9 @@ def _of_http(request: Request, error: Exception) -> JSONResponse:
 
 def _of_values(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": ""}
-    return _problem(request, 422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}", SEE_OPENAPI)
+    is_search = request.url.path.startswith("/dicomweb/") and tuple(first["loc"]) in PAGE_OF_SEARCH
+    status = 400 if is_search else 422  # PS3.18 8.3
+    return _problem(request, status, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}", SEE_OPENAPI)
 
 
 def _of_time(request: Request, error: Exception) -> JSONResponse:
@@ -297,6 +299,7 @@ def _of_a_fault(request: Request, error: Exception) -> JSONResponse:
     return _problem(request, 500, "the node has a fault", "Look into its log, and report it")
 
 
+PAGE_OF_SEARCH = (("query", "limit"), ("query", "offset"))
 MOST_HEAD_BYTES = 1 << 16  # names and values of all headers, and the path with its query
 CONNECTIONS = "connections"  # the server's open ones, in the state of a request
 BUSY_RETRY_S = 5  # when too many ask at once: most answers take less
